@@ -1,0 +1,172 @@
+"""The load generator: three ways to the same upstream, and what was heard on each.
+
+Both relays are asked over the same client library, so that a difference between them is theirs. The clock runs from
+just before the text is written until the first audio has been read.
+"""
+
+import asyncio
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from tests.bench.processes import Rig
+from tests.bench.sound import BYTES_PER_SECOND, payload
+
+SAY_S = 60.0
+DIRECT = "direct"
+TARGETS = (DIRECT, "bare", "ours")
+
+
+@dataclass
+class Heard:
+    """One utterance as it came. `late_s`: how far a read came behind its time, counted from the first."""
+
+    text: str
+    began: float = 0.0
+    first: float = 0.0
+    late_s: float = 0.0
+    reads: list[bytes] = field(default_factory=list)
+    size: int = 0
+    whole: bool = False
+
+    @property
+    def first_ms(self) -> float:
+        return (self.first - self.began) * 1000
+
+    def take(self, chunk: bytes) -> None:
+        now = time.perf_counter()
+        if not self.reads:
+            self.first = now
+        self.late_s = max(self.late_s, now - self.first - self.size / BYTES_PER_SECOND)
+        self.reads.append(chunk)
+        self.size += len(chunk)
+
+    def over(self) -> "Heard":
+        self.whole = b"".join(self.reads) == payload(self.text)
+        return self
+
+
+class Line(ABC):
+    """One speaker's way to the upstream; one utterance at a time."""
+
+    async def say(self, text: str) -> Heard:
+        """An utterance that fails is not whole."""
+        heard = Heard(text)
+        with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+            async with asyncio.timeout(SAY_S):
+                await self._say(heard)
+        return heard.over()
+
+    @abstractmethod
+    async def close(self) -> None:
+        """What is being said ends where it is."""
+
+    @abstractmethod
+    async def _say(self, heard: Heard) -> None: ...
+
+
+class DirectLine(Line):
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _say(self, heard: Heard) -> None:
+        body = _body(heard.text)
+        heard.began = time.perf_counter()
+        async with self._session.post(self._url, data=body) as reply:
+            async for chunk in reply.content.iter_any():
+                heard.take(chunk)
+
+
+class SocketLine(Line):
+    """A relay's: a text frame goes in, binary frames come out, until a text frame that holds one of `ends`."""
+
+    ends: tuple[str, ...] = ("end",)
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+
+    def frame(self, text: str) -> str:
+        return _body(text)
+
+    async def close(self) -> None:
+        await self.socket.close()
+
+    async def _say(self, heard: Heard) -> None:
+        frame = self.frame(heard.text)
+        heard.began = time.perf_counter()
+        await self.socket.send_str(frame)
+        while True:
+            message = await self.socket.receive()
+            if message.type is aiohttp.WSMsgType.BINARY:
+                heard.take(message.data)
+            elif message.type is not aiohttp.WSMsgType.TEXT:
+                raise ConnectionError(f"closed with {self.socket.close_code}")
+            elif any(end in message.data for end in self.ends):
+                return
+
+
+class OursLine(SocketLine):
+    ends = ("speech.finished", "speech.failed", "speech.interrupted", '"error"')
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        super().__init__(socket)
+        self._said = 0
+
+    def frame(self, text: str) -> str:
+        self._said += 1
+        return json.dumps({"type": "speak", "id": str(self._said), "text": text})
+
+    async def start(self) -> None:
+        await self.socket.send_str(json.dumps({"type": "conversation.start", "greeting": False}))
+        while "conversation.started" not in await self.socket.receive_str():
+            pass
+
+    async def ping(self) -> float:
+        """Milliseconds there and back."""
+        began = time.perf_counter()
+        await self.socket.send_str('{"type": "ping"}')
+        await self.socket.receive_str()
+        return (time.perf_counter() - began) * 1000
+
+
+def _body(text: str) -> str:
+    return json.dumps({"text": text, "model_id": "eleven_flash_v2_5"})
+
+
+@asynccontextmanager
+async def lines(rig: Rig, target: str, count: int, url: str | None = None) -> AsyncIterator[list[Line]]:
+    """As many open lines to a target, or to another process of it at `url`."""
+    async with AsyncExitStack() as stack:
+        pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=240)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=pool))
+        if target == DIRECT:
+            there = rig.upstream.url + "/v1/text-to-speech/bench/stream"
+            yield [DirectLine(session, there) for _ in range(count)]
+            return
+        url = url or rig.relays[target].url
+        yield [await _connect(stack, session, url, token if target == "ours" else None) for token in rig.tokens[:count]]
+
+
+async def _connect(stack: AsyncExitStack, session: aiohttp.ClientSession, url: str, token: str | None) -> SocketLine:
+    if token is None:
+        return SocketLine(await stack.enter_async_context(session.ws_connect(url + "/", max_msg_size=0)))
+    socket = await stack.enter_async_context(
+        session.ws_connect(
+            url + "/ws/device/",
+            protocols=["voicecare.v1"],
+            headers={"Authorization": f"Bearer {token}"},
+            max_msg_size=0,
+        )
+    )
+    line = OursLine(socket)
+    await line.start()
+    return line

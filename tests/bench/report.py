@@ -1,0 +1,107 @@
+"""What was measured, as tables. p50 and CPU are medians over the rounds, p95 is of the utterances of all of them."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from tests.bench.load import DIRECT, TARGETS
+from tests.bench.scenarios import Block, Cache, Fresh, HungUp, Round
+
+STREAM_HEADS = (
+    "situation", "target", "first byte p50/p95 ms", "added p50 ms", "added p95 ms", "CPU-s per 1000", "reads", "late",
+    "wrong",
+)  # fmt: skip
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [heads, ["-" * width for width in widths], *rows]
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+
+
+def streams(situations: dict[str, list[Round]]) -> str:
+    """A row for each target in each situation."""
+    rows = [_stream_row(name, rounds, target) for name, rounds in situations.items() for target in TARGETS]
+    return table(STREAM_HEADS, rows)
+
+
+def ratios(situations: dict[str, list[Round]]) -> str:
+    """Ours over bare; in brackets the lowest and the highest of the rounds."""
+    return table(("ours / bare", "added p50", "added p95", "CPU"), [_ratio_row(*item) for item in situations.items()])
+
+
+def _stream_row(name: str, rounds: list[Round], target: str) -> list[str]:
+    blocks = [one[target] for one in rounds]
+    count = sum(len(block.heard) for block in blocks)
+    relayed = target != DIRECT
+    return [
+        name,
+        target,
+        f"{median(block.p50 for block in blocks):.2f} / {p95(rounds, target):.2f}",
+        f"{median(added_p50(rounds, target)):.2f}" if relayed else "",
+        f"{added_p95(rounds, target):.2f}" if relayed else "",
+        f"{median(cpu(rounds, target)):.2f}",
+        f"{median(block.reads for block in blocks):.0f}",
+        f"{sum(block.late for block in blocks)} of {count}",
+        f"{sum(block.wrong for block in blocks)}",
+    ]
+
+
+def _ratio_row(name: str, rounds: list[Round]) -> list[str]:
+    ours, bare = added_p95(rounds, "ours"), added_p95(rounds, "bare")
+    return [
+        name,
+        _ratio(added_p50(rounds, "ours"), added_p50(rounds, "bare")),
+        f"{ours / bare:.2f}" if bare > 0 else "-",
+        _ratio(cpu(rounds, "ours"), cpu(rounds, "bare")),
+    ]
+
+
+def _ratio(ours: list[float], bare: list[float]) -> str:
+    each = sorted(a / b for a, b in zip(ours, bare, strict=True) if b > 0)
+    if not each:
+        return "-"
+    return f"{median(ours) / median(bare):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
+
+
+def added_p50(rounds: list[Round], target: str) -> list[float]:
+    """Milliseconds over the direct way, round by round."""
+    return [one[target].p50 - one[DIRECT].p50 for one in rounds]
+
+
+def added_p95(rounds: list[Round], target: str) -> float:
+    return p95(rounds, target) - p95(rounds, DIRECT)
+
+
+def p95(rounds: list[Round], target: str) -> float:
+    """Of all utterances: those of one round are too few for it."""
+    return Block([heard for one in rounds for heard in one[target].heard], 0).p95
+
+
+def cpu(rounds: list[Round], target: str) -> list[float]:
+    """Processor seconds for 1000 utterances; of the upstream's process where nothing stands between."""
+    return [one[target].cpu_s / len(one[target].heard) * 1000 for one in rounds]
+
+
+def fresh(measured: dict[str, list[Fresh]]) -> str:
+    rows = [
+        [target, f"{median(one.first for one in each):.1f}", f"{median(one.later for one in each):.1f}",
+         f"{median(one.first / one.later for one in each):.2f} ({max(one.first / one.later for one in each):.2f})"]
+        for target, each in measured.items()
+    ]  # fmt: skip
+    return table(("fresh process", "first speech ms", "later ms", "first / later (worst)"), rows)
+
+
+def memory(idle: dict[str, float], stuck: dict[str, int]) -> str:
+    rows = [[target, f"{idle[target]:.0f}", f"{stuck[target]}"] for target in idle]
+    return table(("memory of", "KB for an idle connection", "KB for a stuck device"), rows)
+
+
+def cache(measured: Cache) -> str:
+    over = measured.hit - measured.echo
+    row = [f"{measured.hit:.2f}", f"{measured.echo:.2f}", f"{over:.2f}", f"{measured.hits}"]
+    return table(("cache hit, first byte ms", "echo ms", "difference ms", "hits"), [row])
+
+
+def hung_up(measured: HungUp) -> str:
+    row = [f"{measured.speakers}", f"{measured.cancelled}", f"{measured.seconds * 1000:.0f}"]
+    return table(("devices that hung up", "replies dropped at the provider", "after ms"), [row])

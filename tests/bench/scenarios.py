@@ -1,0 +1,209 @@
+"""What is measured: each function drives one situation and gives figures back; none of them judges."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from tests.bench.load import DIRECT, TARGETS, Heard, Line, OursLine, lines
+from tests.bench.processes import Child, Rig
+from tests.bench.seed import PHRASE
+from tests.bench.sound import BODY_BYTES, fresh_text
+from tests.bench.stuck import StuckDevice
+
+SPREAD_S = 4.0  # over which the starts of streams are spread
+LATE_S = 0.1  # what a device's own buffer hides
+BEHIND_S = 0.4  # what the server writes behind a speech's back is done by then
+STUCK_BODY_BYTES = 16 * 1024 * 1024
+STUCK_S = 4.0
+HANG_UP_LOOKS = 300
+LOOK_EVERY_S = 0.01
+
+
+@dataclass(frozen=True)
+class Block:
+    """The utterances of one target in one round."""
+
+    heard: list[Heard]
+    cpu_s: float
+
+    @property
+    def p50(self) -> float:
+        return median(self._first())
+
+    @property
+    def p95(self) -> float:
+        return quantiles(self._first(), n=20, method="inclusive")[-1]
+
+    @property
+    def wrong(self) -> int:
+        return sum(not one.whole for one in self.heard)
+
+    @property
+    def late(self) -> int:
+        return sum(one.late_s > LATE_S for one in self.heard)
+
+    @property
+    def reads(self) -> float:
+        return median(len(one.reads) for one in self.heard)
+
+    def _first(self) -> list[float]:
+        return [one.first_ms for one in self.heard if one.reads] or [float("nan")]
+
+
+Round = dict[str, Block]
+
+
+async def one_after_another(rig: Rig, utterances: int, rounds: int, ttfb: float) -> list[Round]:
+    """One speaker, as fast as it goes."""
+    rig.set_upstream(ttfb=ttfb, pace=0)
+    return await _rounds(rig, 1, rounds, utterances)
+
+
+async def at_once(rig: Rig, streams: int, rounds: int, ttfb: float) -> list[Round]:
+    """Many speakers, heard in real time."""
+    rig.set_upstream(ttfb=ttfb, pace=1)
+    return await _rounds(rig, streams, rounds, 1)
+
+
+async def _rounds(rig: Rig, speakers: int, rounds: int, utterances: int) -> list[Round]:
+    """The targets take turns, each round in another order: what else the machine does meets all of them."""
+    async with (
+        lines(rig, "direct", speakers) as d,
+        lines(rig, "bare", speakers) as b,
+        lines(rig, "ours", speakers) as o,
+    ):
+        speaking = dict(zip(TARGETS, (d, b, o), strict=True))
+        for target in TARGETS:
+            await speaking[target][0].say(fresh_text())
+        return [
+            {target: await _block(rig, target, speaking[target], utterances) for target in _turns(number)}
+            for number in range(rounds)
+        ]
+
+
+def _turns(number: int) -> tuple[str, ...]:
+    first = number % len(TARGETS)
+    return TARGETS[first:] + TARGETS[:first]
+
+
+async def _block(rig: Rig, target: str, speaking: list[Line], utterances: int) -> Block:
+    before = _cpu_s(rig, target)
+    gap = SPREAD_S / len(speaking)
+    said = await asyncio.gather(*(_say_many(line, n * gap, utterances) for n, line in enumerate(speaking)))
+    await asyncio.sleep(BEHIND_S)
+    return Block([heard for many in said for heard in many], _cpu_s(rig, target) - before)
+
+
+async def _say_many(line: Line, wait: float, utterances: int) -> list[Heard]:
+    await asyncio.sleep(wait)
+    return [await line.say(fresh_text()) for _ in range(utterances)]
+
+
+def _cpu_s(rig: Rig, target: str) -> float:
+    return (rig.upstream if target == DIRECT else rig.relays[target]).cpu_s()
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Milliseconds to the first audio in a process that has just been started."""
+
+    first: float
+    later: float
+
+
+async def fresh_process(rig: Rig, target: str, ttfb: float) -> Fresh:
+    rig.set_upstream(ttfb=ttfb, pace=0)
+    with rig.start(target) as child:
+        async with lines(rig, target, 1, child.url) as (line,):
+            said = await _say_many(line, 0.3, 21)
+    return Fresh(said[0].first_ms, median(heard.first_ms for heard in said[1:]))
+
+
+async def idle_kb(rig: Rig, target: str, connections: int) -> float:
+    """Memory for one open connection that says nothing (with us: in a conversation)."""
+    with rig.start(target) as child:
+        async with lines(rig, target, connections, child.url):
+            pass  # what the first connections ever load and reserve is not theirs
+        await asyncio.sleep(1)
+        before = child.rss_kb()
+        async with lines(rig, target, connections, child.url):
+            await asyncio.sleep(1)
+            return (child.rss_kb() - before) / connections
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Milliseconds: a cached phrase to its first audio, and an empty message there and back."""
+
+    hit: float
+    echo: float
+    hits: int
+
+
+async def cache_hits(rig: Rig, times: int) -> Cache:
+    rig.set_upstream(ttfb=0, pace=0)
+    async with lines(rig, "ours", 1) as (line,):
+        assert isinstance(line, OursLine)
+        await line.say(PHRASE)
+        await asyncio.sleep(BEHIND_S)
+        asked = rig.upstream_stats()["requests"]
+        heard, echoes = [], []
+        for _ in range(times):
+            echoes.append(await line.ping())
+            heard.append(await line.say(PHRASE))
+        missed = rig.upstream_stats()["requests"] - asked
+    return Cache(median(one.first_ms for one in heard), median(echoes), times - missed)
+
+
+async def stuck_kb(rig: Rig, target: str) -> int:
+    """How much the server grows for one device that stops reading while a large answer is on its way."""
+    rig.set_upstream(ttfb=0, pace=0, size=BODY_BYTES)
+    with rig.start(target) as child:
+        async with lines(rig, target, 1, child.url) as (line,):
+            await _say_many(line, 0, 3)
+        rig.set_upstream(size=STUCK_BODY_BYTES)
+        with StuckDevice(child.port, rig.tokens[0] if target == "ours" else None) as device:
+            before = child.rss_kb()
+            device.ask()
+            largest = await _largest_rss_kb(child)
+        rig.set_upstream(size=BODY_BYTES)
+    return largest - before
+
+
+async def _largest_rss_kb(child: Child) -> int:
+    largest, until = 0, time.monotonic() + STUCK_S
+    while time.monotonic() < until:
+        largest = max(largest, child.rss_kb())
+        await asyncio.sleep(0.1)
+    return largest
+
+
+@dataclass(frozen=True)
+class HungUp:
+    """Of speakers that go away in the middle of a word, how many replies the upstream saw dropped, and how soon."""
+
+    speakers: int
+    cancelled: int
+    seconds: float
+
+
+async def hang_up(rig: Rig, speakers: int) -> HungUp:
+    rig.set_upstream(ttfb=0, pace=1)
+    before = rig.upstream_stats()["cancelled"]
+    async with lines(rig, "ours", speakers) as speaking:
+        said = [asyncio.create_task(line.say(fresh_text())) for line in speaking]
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        await asyncio.gather(*(line.close() for line in speaking))
+        await _until_nothing_is_open(rig)
+        seconds = time.monotonic() - began
+        await asyncio.gather(*said)
+    return HungUp(speakers, rig.upstream_stats()["cancelled"] - before, seconds)
+
+
+async def _until_nothing_is_open(rig: Rig) -> None:
+    for _ in range(HANG_UP_LOOKS):
+        if not rig.upstream_stats()["open"]:
+            return
+        await asyncio.sleep(LOOK_EVERY_S)

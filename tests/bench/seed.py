@@ -1,0 +1,32 @@
+"""Makes the database that the measured server runs on: `python -m tests.bench.seed COUNT` prints the device tokens.
+
+The environment says where the database is.
+"""
+
+import json
+import os
+import sys
+
+import django
+from django.core.management import call_command
+
+PHRASE = "I see."  # the one that is measured from the cache
+
+
+def seed(count: int) -> list[str]:
+    """Tokens of as many devices, each of a patient of its own."""
+    from tts.models import Phrase
+    from voicecare.patients.models import Device, Patient, Voice
+
+    Voice.objects.default()
+    Phrase.objects.create(text=PHRASE)
+    patients = [Patient(name=f"Patient {number}", companion_name="Clara") for number in range(count)]
+    Patient.objects.bulk_create(patients)
+    return [Device.objects.issue(patient, "bench")[1] for patient in patients]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
+    django.setup()
+    call_command("migrate", verbosity=0)
+    print(json.dumps(seed(int(sys.argv[1]))))

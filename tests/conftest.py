@@ -1,0 +1,137 @@
+"""What tests share: a cast of people, and the real processes of the end-to-end tests."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess, environment
+from tts.models import Phrase
+from usage.models import ProviderState
+from voicecare.patients.models import Device, Patient, Voice
+
+DEFAULT_VOICE = settings.DEFAULT_VOICE_ID
+OTHER_VOICE = "EXAVITQu4vr4xnSDxMaL"  # a stock voice of the sandbox
+
+
+@dataclass(frozen=True)
+class Member:
+    """Somebody of the cast: a patient with a device and its token."""
+
+    patient: Patient
+    device: Device
+    token: str
+
+
+@pytest.fixture
+def phrases(db: None) -> None:
+    Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}. It is good to hear you.")
+    for text in ("That's wonderful!", "I see.", "Tell me more."):
+        Phrase.objects.create(text=text)
+
+
+@pytest.fixture
+def member(db: None) -> Callable[..., Member]:
+    """Makes a patient with a device; `voice` is a provider id, or None for the default voice."""
+
+    def make(name: str = "Alice Archer", voice: str | None = None, **fields: object) -> Member:
+        Voice.objects.default()
+        chosen = voice and Voice.objects.get_or_create(provider_id=voice, defaults={"name": f"Voice {voice[:4]}"})[0]
+        patient = Patient.objects.create(name=name, companion_name="Clara", voice=chosen or None, **fields)
+        device, token = Device.objects.issue(patient, "bedside")
+        return Member(patient, device, token)
+
+    return make
+
+
+@pytest.fixture
+def alice(member: Callable[..., Member]) -> Member:
+    """Speaks in a voice that was chosen for her."""
+    return member("Alice Archer", voice=OTHER_VOICE)
+
+
+@pytest.fixture
+def bob(member: Callable[..., Member]) -> Member:
+    """Speaks in the default voice; a stranger to Alice."""
+    return member("Bob Baker")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("timed") and os.environ.get("CI") != "true" and os.environ.get("TIMED") != "1":
+        pytest.skip("judges a clock: runs where CI=true or TIMED=1")
+
+
+# Real processes
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[SandboxProcess]:
+    with SandboxProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
+    sandbox_process.reset()
+    return sandbox_process
+
+
+def database_url() -> str:
+    """The test database, as another process reaches it."""
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        return f"sqlite:///{database['NAME']}"
+    user = database["USER"] + (f":{database['PASSWORD']}" if database["PASSWORD"] else "")
+    return f"postgres://{user}@{database['HOST']}:{database['PORT'] or 5432}/{database['NAME']}"
+
+
+@pytest.fixture(scope="session")
+def start_server(
+    django_db_setup: None, sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts a server of its own on the test database and the sandbox; further settings as keyword arguments.
+
+    Positional ones go to daphne. `untouched`: no request has been made to it when it is returned.
+    """
+    started: list[ServerProcess] = []
+
+    def start(*arguments: str, untouched: bool = False, **changes: object) -> ServerProcess:
+        folder = tmp_path_factory.mktemp("server")
+        env = environment(
+            DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox_process.url, VOICECARE_DATA_DIR=folder,
+            SECRET_KEY=settings.SECRET_KEY, **changes,
+        )  # fmt: skip
+        started.append(ServerProcess(env, Path(folder) / "server.log", *arguments, untouched=untouched))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return start_server()
+
+
+@pytest.fixture
+def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
+    """A server that all tests share; the database is emptied between them, when nobody is connected any more."""
+    yield shared_server
+    deadline = time.monotonic() + 5
+    while shared_server.gauge("voicecare_devices_connected") and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def until_circuit_closed(timeout_s: float = 20) -> None:
+    """Waits until no process believes the provider to be down: tests do not inherit each other's outages."""
+    deadline = time.monotonic() + timeout_s
+    while ProviderState.objects.filter(circuit="open").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the circuit stayed open")
+        time.sleep(0.1)

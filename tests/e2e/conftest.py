@@ -1,0 +1,61 @@
+"""A second server on the same database, and the quiet after a provider that was down."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def second_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    """Another process on the same database, for tests that also use `server`."""
+    return start_server()
+
+
+@pytest.fixture
+def own_server(
+    start_server: Callable[..., ServerProcess], sandbox: SandboxProcess, transactional_db: None
+) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts servers for this test alone, which may kill them."""
+    started: list[ServerProcess] = []
+
+    def start(*arguments: str, **changes: object) -> ServerProcess:
+        started.append(start_server(*arguments, **changes))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def circuit_closed_after(server: ServerProcess, sandbox: SandboxProcess) -> Iterator[None]:
+    """For tests that open the circuit: it is closed again, by the server's own probe, before the next test."""
+    yield
+    sandbox.clear_faults()
+    deadline = time.monotonic() + 10
+    while server.gauge("voicecare_circuit_open"):
+        assert time.monotonic() < deadline, "the circuit stayed open"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def kill_espeak() -> Callable[[ServerProcess], int]:
+    """Kills the offline voice of this server as a crash would; returns how many processes were hit."""
+
+    def kill(server: ServerProcess) -> int:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        if not children.exists():
+            pytest.skip("finds the child process in /proc, which is Linux")
+        pids = [int(pid) for pid in children.read_text().split()]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return len(pids)
+
+    return kill

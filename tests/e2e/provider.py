@@ -1,0 +1,51 @@
+"""The sandbox asked directly: the independent witness of what should have been heard."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import aiohttp
+
+from tests.sandbox import SandboxProcess
+
+Record = dict[str, Any]
+
+
+def say_again(sandbox: SandboxProcess, record: Record, output_format: str | None = None) -> bytes:
+    """The same speech once more, in the format of that request or another. It is billed and recorded, too."""
+    body = {name: record[name] for name in ("text", "model_id", "language_code", "voice_settings")}
+    url = f"{sandbox.url}{record['path']}?output_format={output_format or record['output_format']}"
+    headers = {"Content-Type": "application/json", "xi-api-key": "direct"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        return reply.read()
+
+
+async def say_all_again(sandbox: SandboxProcess, records: list[Record], output_format: str | None = None) -> bytes:
+    parts = [await asyncio.to_thread(say_again, sandbox, record, output_format) for record in records]
+    return b"".join(parts)
+
+
+async def clone_voice(sandbox: SandboxProcess) -> str:
+    """A cloned voice of the sandbox; its id."""
+    form = aiohttp.FormData()
+    form.add_field("name", "vc-test")
+    form.add_field("files", b"RIFF" + bytes(64), filename="sample.wav", content_type="audio/wav")
+    headers = {"xi-api-key": "direct"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{sandbox.url}/v1/voices/add", data=form) as reply,
+    ):
+        assert reply.status == 200, await reply.text()
+        voice_id: str = (await reply.json())["voice_id"]
+        return voice_id
+
+
+async def delete_voice(sandbox: SandboxProcess, voice_id: str) -> None:
+    async with (
+        aiohttp.ClientSession(headers={"xi-api-key": "direct"}) as session,
+        session.delete(f"{sandbox.url}/v1/voices/{voice_id}") as reply,
+    ):
+        assert reply.status == 200, await reply.text()

@@ -1,0 +1,211 @@
+"""The owner's test: when the API fails, the speech goes on in the default voice and the device is told."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
+from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.provider import clone_voice, delete_voice, say_all_again
+from tests.e2e.rows import books, in_database
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tests.sound import decoded
+from usage.models import Incident
+from voicecare.patients.models import Patient, Voice
+
+TEXT = "The doctor will be with you in about ten minutes, please stay in bed."
+NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
+
+ONE_FAILURE = {
+    "server error": {"kind": "error", "preset": "internal_error"},
+    "error of the edge": {"kind": "error", "preset": "bad_gateway_html"},
+    "no connection": {"kind": "refuse"},
+    "no first byte": {"kind": "stall_first"},
+    "nothing in it": {"kind": "empty"},
+    "a page instead": {"kind": "html"},
+    "cut": {"kind": "cut", "after_bytes": 1500},
+    "reset": {"kind": "cut_reset", "after_bytes": 1500},
+    "stalled": {"kind": "stall_middle", "after_bytes": 1500},
+}
+
+
+async def rehearse(server: ServerProcess, sandbox: SandboxProcess, member: Member, text: str, format_name: str) -> None:
+    """Has the sandbox speak the text, so that it remembers the sound: made anew it may differ in a few samples."""
+    async with Device(server.ws, member.token, format=format_name) as device:
+        await device.start(greeting=False)
+        await device.speak(text)
+        await device.end()
+    sandbox.reset()
+
+
+def voices_asked(sandbox: SandboxProcess) -> list[str]:
+    return [request["voice_id"] for request in sandbox.requests()]
+
+
+@pytest.mark.parametrize("fault", ONE_FAILURE.values(), ids=ONE_FAILURE.keys())
+async def test_one_failure_is_repeated_at_once_in_the_same_voice(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, fault: dict[str, Any]
+) -> None:
+    await rehearse(server, sandbox, alice, TEXT, "mp3_44100_128")
+    sandbox.fault(**fault, first=1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(TEXT)
+        await device.silence()
+    assert [frame["type"] for frame in spoken.frames] == ["speech.started", "speech.finished"]
+    assert [frame["source"] for frame in spoken.frames] == ["live", "live"]
+    assert device.notices == []
+    assert voices_asked(sandbox) == [OTHER_VOICE, OTHER_VOICE]
+    whole = await say_all_again(sandbox, sandbox.requests()[1:2])
+    cut, repeated = spoken.audio[: -len(whole)], spoken.audio[-len(whole) :]
+    assert repeated == whole  # from its beginning
+    sent = sandbox.requests()[0]["bytes_sent"] if fault["kind"] != "html" else 0
+    assert cut[:sent] == whole[:sent]
+    assert not any(cut[sent:])  # completed with zero bytes
+    assert decoded(spoken.audio, "mp3_44100_128").seconds > 1
+
+
+async def test_two_failures_bring_the_default_voice_and_the_notice(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="error", preset="internal_error", headers={"request-id": "req-first-4711"}, first=1)
+    sandbox.fault(kind="error", preset="service_unavailable", headers={"request-id": "req-second-4712"}, first=1)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        spoken = await device.speak(TEXT)
+        following = await device.speak("That was the default voice, and this is yours again.")
+        await device.end()
+
+    default = await in_database(Voice.objects.default)
+    announced, notice, finished = spoken.frames
+    assert announced == {
+        "type": "speech.started", "id": spoken.id, "source": "backup", "voice": default.name,
+        "format": "mp3_44100_128",
+    }  # fmt: skip
+    assert notice == NOTICE
+    assert (finished["type"], finished["source"], finished["characters"]) == ("speech.finished", "backup", len(TEXT))
+    assert device.notices == [NOTICE]
+    assert following.frames[0]["source"] == "live"
+    assert following.frames[0]["voice"] == started["voice"]["name"]
+
+    requests = sandbox.requests()
+    assert [request["voice_id"] for request in requests] == [OTHER_VOICE, OTHER_VOICE, DEFAULT_VOICE, OTHER_VOICE]
+    assert spoken.audio == await say_all_again(sandbox, requests[2:3])
+    accounts = await books(started["conversation"])
+    assert accounts.outcomes(spoken.id) == [("live", "failed"), ("retry", "failed"), ("backup", "completed")]
+    assert accounts.utterance(spoken.id).source == "backup"
+    logged = [line for line in server.logged().splitlines() if "speech.request_failed" in line]
+    assert any("req-first-4711" in line for line in logged)
+    assert any("req-second-4712" in line and "status=503" in line for line in logged)
+
+
+async def test_a_conversation_in_the_default_voice_is_tried_a_third_time_in_it(
+    server: ServerProcess, sandbox: SandboxProcess, bob: Member
+) -> None:
+    sandbox.fault(kind="error", preset="internal_error", first=2)
+    async with Device(server.ws, bob.token) as device:
+        started = await device.start(greeting=False)
+        assert started["voice"]["source"] == "default"
+        spoken = await device.speak(TEXT)
+    assert spoken.frames[0]["source"] == "backup"
+    assert spoken.frames[0]["voice"] == started["voice"]["name"]
+    assert spoken.frames[1] == NOTICE
+    assert spoken.terminal["source"] == "backup"
+    assert voices_asked(sandbox) == [DEFAULT_VOICE] * 3
+
+
+async def test_a_speech_that_breaks_in_the_middle_goes_on_in_the_default_voice(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """Finished segments are not repeated, none is left out, and the notice comes once."""
+    first = "Here is the first sentence, which goes well from its beginning to its end. "
+    text = first + "Then comes the second, which breaks off and must be spoken again, all of it."
+    await rehearse(server, sandbox, alice, text, "pcm_16000")
+    sandbox.fault(kind="cut", after_bytes=2001, match={"text": "^Then"}, first=1)
+    sandbox.fault(kind="error", preset="internal_error", match={"text": "^Then"}, first=1)
+    async with Device(server.ws, alice.token, format="pcm_16000") as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(text)
+    assert [frame["type"] for frame in spoken.frames] == [
+        "speech.started", "speech.switched", "notice", "speech.finished",
+    ]  # fmt: skip
+    assert [spoken.frames[0]["source"], spoken.frames[1]["source"], spoken.terminal["source"]] == [
+        "live", "backup", "backup",
+    ]  # fmt: skip
+    requests = sandbox.requests()
+    assert [request["voice_id"] for request in requests] == [OTHER_VOICE] * 3 + [DEFAULT_VOICE]
+    whole = await say_all_again(sandbox, [requests[0]])
+    again = await say_all_again(sandbox, [requests[1]])
+    backup = await say_all_again(sandbox, [requests[3]])
+    assert spoken.audio == whole + again[:2001] + bytes(1) + backup  # a cut sample is completed
+    billed = len(first) + 2 * len(requests[1]["text"])
+    assert spoken.terminal["characters"] == billed == sum(r["characters"] for r in requests if r["billed"])
+
+
+async def test_when_all_fails_the_offline_voice_speaks(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, circuit_closed_after: None
+) -> None:
+    sandbox.fault(kind="error", preset="internal_error", first=3)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(TEXT)
+        assert [frame["type"] for frame in spoken.frames] == ["speech.started", "notice", "speech.finished"]
+        assert [spoken.frames[0]["source"], spoken.terminal["source"]] == ["offline", "offline"]
+        assert spoken.frames[1] == NOTICE
+        assert spoken.terminal["characters"] == 0
+        assert decoded(spoken.audio, "mp3_44100_128").seconds > 1
+        ended = await device.end()
+    assert ended["characters"] == 0
+
+
+async def test_a_voice_deleted_at_the_provider_gives_way_at_once(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    voice_id = await clone_voice(sandbox)
+    voice = await in_database(_give_clone, alice.patient, voice_id)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        assert started["voice"] == {"id": str(voice.id), "name": voice.name, "source": "cloned"}
+        before = await device.speak("This is spoken in the voice of somebody you know.")
+        assert before.terminal["source"] == "live"
+        await delete_voice(sandbox, voice_id)
+        spoken = await device.speak(TEXT)
+        assert [spoken.frames[0]["source"], spoken.terminal["source"]] == ["backup", "backup"]
+        assert spoken.frames[1] == NOTICE
+        assert voices_asked(sandbox) == [voice_id, voice_id, DEFAULT_VOICE]
+
+        async def reported() -> bool:
+            return await in_database(_is_reported, voice)
+
+        await eventually(reported)
+        await device.end()
+        restarted = await device.start(greeting=False)
+    assert restarted["voice"]["source"] == "default"
+
+
+def _give_clone(patient: Patient, voice_id: str) -> Voice:
+    voice = Voice.objects.create(provider_id=voice_id, name="Her daughter", source="cloned", patient=patient)
+    Patient.objects.filter(pk=patient.pk).update(voice=voice)
+    return voice
+
+
+def _is_reported(voice: Voice) -> bool:
+    gone = Voice.objects.filter(pk=voice.pk, state=Voice.State.GONE).exists()
+    return gone and Incident.objects.filter(kind="voice", key=str(voice.pk), resolved_at=None).count() == 1
+
+
+async def test_a_text_that_the_provider_refuses_is_not_tried_again(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="error", preset="invalid_text", first=1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        refused = await device.speak(TEXT)
+        following = await device.speak("The next one is spoken as if nothing had happened.")
+    assert [frame["type"] for frame in refused.frames] == ["speech.failed"]
+    assert refused.terminal["code"] == "text_rejected"
+    assert refused.terminal["message"]
+    assert following.terminal["source"] == "live"
+    assert len(sandbox.requests()) == 2
+    assert spoken_order(device.heard) == [following.id]

@@ -1,0 +1,201 @@
+"""Every way the provider can fail, at every moment, in every format: what is asked is heard, once, and counted.
+
+A case is a fault that strikes one segment of a three-segment speech a number of times. Once is healed by the retry,
+twice leads to the backup voice, three times to the offline voice.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member, until_circuit_closed
+from tests.e2e.device import playing_at_once
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tests.sound import decoded
+from tts.device import DeviceClient, Spoken
+from tts.models import Conversation, Utterance
+from usage.models import UsageEvent
+from voicecare.audio import DEVICE_FORMATS
+
+BEFORE_AUDIO: list[dict[str, Any]] = [
+    {"kind": "error", "preset": "internal_error"},
+    {"kind": "error", "preset": "bad_gateway_html"},
+    {"kind": "error", "preset": "service_unavailable"},
+    {"kind": "refuse"},
+    {"kind": "stall_first"},
+    {"kind": "stall_headers"},
+    {"kind": "empty"},
+    {"kind": "html"},
+    {"kind": "json"},
+]
+IN_THE_MIDDLE: list[dict[str, Any]] = [
+    {"kind": "cut", "after_bytes": 4097},
+    {"kind": "cut_reset", "after_bytes": 3001},
+    {"kind": "stall_middle", "after_bytes": 5003},
+]
+ENDS_IN = {1: "live", 2: "backup", 3: "offline"}
+SPEECH = (
+    "Case {0} has a first sentence that stands alone. ",
+    "Case {0} has a second one that may be struck. ",
+    "Case {0} has a third, and then it is at its end.",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    number: int
+    fault: dict[str, Any]
+    struck: int
+    times: int
+    format: str
+    ends_in: str
+    switches: int
+    segments: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "segments", [sentence.format(self.number) for sentence in SPEECH])
+
+    @property
+    def text(self) -> str:
+        return "".join(self.segments)
+
+    def __str__(self) -> str:
+        name = self.fault.get("preset", self.fault["kind"])
+        return f"{self.number}-{name}-segment{self.struck}-x{self.times}-{self.format}"
+
+
+def matrix() -> Iterator[Case]:
+    formats = itertools.cycle(DEVICE_FORMATS)
+    cases = itertools.product([*BEFORE_AUDIO, *IN_THE_MIDDLE], (0, 1), (1, 2, 3))
+    for number, (fault, struck, times) in enumerate(cases, 100):
+        heard_before = struck > 0 or fault in IN_THE_MIDDLE
+        switches = int(heard_before and times > 1)
+        if fault in IN_THE_MIDDLE and times == 3:
+            switches = 2  # the backup voice was heard too, before it broke
+        yield Case(number, fault, struck, times, next(formats), ENDS_IN[times], switches)
+
+
+def refusals() -> Iterator[Case]:
+    """What is no failure of the provider: one answer decides."""
+    table = [
+        ("voice_not_found", "backup"),
+        ("quota_exceeded", "offline"),
+        ("insufficient_credits", "offline"),
+        ("invalid_api_key", "offline"),
+        ("missing_permissions", "offline"),
+        ("detected_unusual_activity", "offline"),
+        ("model_not_found", "offline"),
+        ("too_many_concurrent_requests", "live"),
+        ("system_busy", "live"),
+        ("rate_limit_exceeded", "live"),
+    ]
+    formats = itertools.cycle(DEVICE_FORMATS)
+    for number, ((preset, ends_in), struck) in enumerate(itertools.product(table, (0, 1)), 200):
+        switches = int(struck > 0 and ends_in != "live")
+        yield Case(number, {"kind": "error", "preset": preset}, struck, 1, next(formats), ends_in, switches)
+
+
+CASES = [*matrix(), *refusals()]
+
+
+@pytest.fixture(scope="module")
+def impatient_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return start_server(FIRST_CHUNK_TIMEOUT_S=0.9, STALL_TIMEOUT_S=0.9)
+
+
+@pytest.fixture
+def server(impatient_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
+    yield impatient_server
+    until_circuit_closed()
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_what_is_asked_is_heard_once_and_counted(
+    case: Case, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**case.fault, match={"text": f"^{case.segments[case.struck][:30]}"}, first=case.times)
+    async with DeviceClient(server.ws, alice.token, format=case.format, timeout_s=20) as device:
+        started = await device.start(greeting=False)
+        async with playing_at_once(device, "speech"):
+            spoken = await device.speak(case.text, id="speech")
+        ended = await device.end()
+    assert spoken.terminal["type"] == "speech.finished"
+    assert spoken.terminal["source"] == case.ends_in
+    frames_are_right(case, spoken)
+    whole_samples(spoken.audio, case.format)
+    assert decoded(spoken.audio, case.format).seconds > 5
+    assert await words_heard(case, sandbox, alice) == case.text
+    asked = [request for request in sandbox.requests() if request["text"] in case.segments]  # the others are probes
+    billed = sum(request["characters"] for request in asked if request["billed"])
+    assert ended["characters"] == spoken.terminal["characters"] == billed
+    conversation = await Conversation.objects.aget(pk=started["conversation"])
+    assert conversation.tts_characters_used == billed
+
+
+def whole_samples(audio: bytes, format_name: str) -> None:
+    """A decoder of raw sound would drop half a sample at the end without a word."""
+    assert not (format_name.startswith("pcm") and len(audio) % 2)
+
+
+def frames_are_right(case: Case, spoken: Spoken) -> None:
+    assert spoken.terminal["bytes"] == len(spoken.audio)
+    assert len(spoken.frames_of("speech.started")) == 1
+    assert len(spoken.frames_of("speech.finished", "speech.failed", "speech.interrupted")) == 1
+    assert len(spoken.frames_of("speech.switched")) == case.switches
+    assert len(spoken.frames_of("notice")) == (case.ends_in != "live")
+
+
+async def words_heard(case: Case, sandbox: SandboxProcess, member: Member) -> str:
+    """The text of what was spoken to its end, in order: by the provider's record, and by ours for the offline
+    voice.
+    """
+    by_provider = {
+        request["text"]: request["voice_id"] for request in sandbox.requests() if request["outcome"] == "completed"
+    }
+    assert set(by_provider.values()) <= {OTHER_VOICE, DEFAULT_VOICE}
+    utterance = await Utterance.objects.aget(patient=member.patient)
+    improvised = UsageEvent.objects.filter(source=utterance.pk, kind="offline", outcome="completed")
+    offline = {event.segment async for event in improvised}
+    return "".join(
+        text for index, text in enumerate(case.segments) if (index in offline) != (_really(case, index, by_provider))
+    )
+
+
+def _really(case: Case, index: int, by_provider: dict[str, str]) -> bool:
+    """Whether the provider spoke it to its end; an empty or disguised reply ends well for the provider only."""
+    if index == case.struck and case.ends_in == "offline":
+        return False
+    return case.segments[index] in by_provider
+
+
+async def test_what_follows_a_clean_end_within_a_sample_is_in_step(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    first, second, _ = SPEECH
+    sandbox.fault(kind="cut_clean", after_bytes=5001, first=1)
+    async with DeviceClient(server.ws, alice.token, format="pcm_16000") as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(first.format(1) + second.format(2))
+    assert spoken.terminal["source"] == "live"
+    whole_samples(spoken.audio, "pcm_16000")
+    assert decoded(spoken.audio, "pcm_16000").loudness < 0.3  # out of step by a byte, speech is noise at full scale
+
+
+@pytest.mark.parametrize("preset", ["text_too_long", "invalid_text", "unprocessable"])
+async def test_a_text_that_the_provider_refuses_is_rejected_without_a_second_try(
+    preset: str, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="error", preset=preset)
+    async with DeviceClient(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak("This text is refused by the provider, for a reason of its own.")
+    assert (spoken.terminal["type"], spoken.terminal["code"]) == ("speech.failed", "text_rejected")
+    assert len(sandbox.requests()) == 1

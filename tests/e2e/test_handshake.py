@@ -1,0 +1,207 @@
+"""Who may connect, and who may stay: everything of the handshake over real sockets."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+from django.utils import timezone
+
+from tests.conftest import Member
+from tests.e2e.device import Device
+from tests.e2e.rows import in_database, wait_for_state
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from voicecare.patients.models import Device as DeviceRow
+from voicecare.patients.models import Patient
+
+V1 = "voicecare.v1"
+NOTICED_WITHIN_S = 2.0 + 0.3  # the contract's two seconds, and a busy machine
+LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
+
+
+async def status_of(url: str, *, protocols: tuple[str, ...] = (V1,), headers: Mapping[str, str] | None = None) -> int:
+    """The HTTP status of the handshake: 101 if it is accepted."""
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.ws_connect(url, protocols=protocols, headers=headers) as socket:
+                assert socket.protocol == V1  # echoed, and nothing else
+                return 101
+        except aiohttp.WSServerHandshakeError as error:
+            return error.status
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+WRONG_TOKENS = {
+    "empty": "",
+    "no dot": "abcdef",
+    "only a dot": ".",
+    "unknown": "deadbeef." + "A" * 43,
+    "long": "deadbeef." + "A" * 10_000,
+    "not ASCII": "dëadbeef.ünïcödé",
+    "emoji": "🦜🦜🦜🦜🦜🦜🦜🦜.🦜",
+    "SQL": "' OR 1=1.--",
+}
+
+
+@pytest.mark.parametrize("token", WRONG_TOKENS.values(), ids=WRONG_TOKENS.keys())
+async def test_a_wrong_token_is_refused(server: ServerProcess, alice: Member, token: str) -> None:
+    assert await status_of(server.ws, headers=bearer(token)) == 403
+
+
+async def test_a_token_is_required_and_it_must_be_whole(server: ServerProcess, alice: Member, bob: Member) -> None:
+    prefix, _, secret = alice.token.partition(".")
+    mixed = f"{prefix}.{bob.token.partition('.')[2]}"
+    wrong = [
+        {},
+        {"Authorization": alice.token},
+        {"Authorization": f"Token {alice.token}"},
+        {"Authorization": f"Basic {alice.token}"},
+        *map(bearer, (f"{prefix}.", f".{secret}", secret, mixed, alice.token + "x", alice.token[:-1])),
+    ]
+    for headers in wrong:
+        assert await status_of(server.ws, headers=headers) == 403, headers
+    assert await status_of(server.ws, headers=bearer(alice.token)) == 101
+
+
+async def test_a_token_in_the_query_string_is_refused(server: ServerProcess, alice: Member) -> None:
+    for name in ("token", "access_token", "authorization"):
+        assert await status_of(f"{server.ws}?{name}={alice.token}") == 403
+
+
+async def test_the_subprotocol_must_be_offered(server: ServerProcess, alice: Member) -> None:
+    headers = bearer(alice.token)
+    for protocols in ((), ("voicecare.v2",), ("voicecare",), ("VOICECARE.V1",), ("chat", f"token.{alice.token}")):
+        assert await status_of(server.ws, protocols=protocols, headers=headers) == 403, protocols
+    assert await status_of(server.ws, protocols=("chat", V1), headers=headers) == 101
+
+
+async def test_a_browser_sends_its_token_as_a_subprotocol(server: ServerProcess, alice: Member) -> None:
+    assert await status_of(server.ws, protocols=(f"token.{alice.token}", V1)) == 101
+    assert await status_of(server.ws, protocols=(V1, f"token.{alice.token}")) == 101
+    assert await status_of(server.ws, protocols=(V1, "token.")) == 403
+    assert await status_of(server.ws, protocols=(V1, f"token.{alice.token}x")) == 403
+
+
+async def test_the_origin_of_a_browser_must_be_allowed(server: ServerProcess, alice: Member) -> None:
+    async def with_origin(origin: str) -> int:
+        return await status_of(server.ws, headers={**bearer(alice.token), "Origin": origin})
+
+    for allowed in (server.url, "http://localhost:3000", "https://127.0.0.1", "http://[::1]:8000"):
+        assert await with_origin(allowed) == 101, allowed
+    foreign = (
+        "https://evil.example", "null", "file://", "http://localhost.evil.example", "http://evil.example/localhost",
+        "http://localhost@evil.example", "chrome-extension://localhost.evil",
+    )  # fmt: skip
+    for origin in foreign:
+        assert await with_origin(origin) == 403, origin
+    for nonsense in ("", "garbage", "http://[::1"):  # no browser's; daphne answers before we see it
+        assert await with_origin(nonsense) == 400, nonsense
+
+
+@pytest.mark.parametrize("path", ["/ws/", "/ws/device", "/ws/device/x/", "/", "/ws/devices/"])
+async def test_there_is_no_other_path(server: ServerProcess, alice: Member, path: str) -> None:
+    url = server.url.replace("http", "ws") + path
+    assert await status_of(url, headers=bearer(alice.token)) == 403
+
+
+def _revoke(member: Member) -> None:
+    DeviceRow.objects.filter(pk=member.device.pk).update(revoked_at=timezone.now())
+
+
+def _archive(member: Member) -> None:
+    Patient.objects.filter(pk=member.patient.pk).update(archived_at=timezone.now())
+
+
+def _erase(member: Member) -> None:
+    Patient.objects.filter(pk=member.patient.pk).update(erased_at=timezone.now())
+
+
+BANS = pytest.mark.parametrize("ban", [_revoke, _archive, _erase])
+
+
+@BANS
+async def test_the_revoked_the_archived_and_the_erased_stay_outside(
+    server: ServerProcess, alice: Member, ban: Callable[[Member], None]
+) -> None:
+    await in_database(ban, alice)
+    assert await status_of(server.ws, headers=bearer(alice.token)) == 403
+    assert await status_of(server.ws, protocols=(V1, f"token.{alice.token}")) == 403
+
+
+@BANS
+async def test_who_is_banned_while_connected_is_closed(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member, ban: Callable[[Member], None]
+) -> None:
+    """What plays ends as interrupted first, and nobody else is disturbed."""
+    sandbox.fault(kind="slow", bytes_per_s=8_000)
+    async with Device(server.ws, alice.token) as device, Device(server.ws, bob.token) as other:
+        started = await device.start(greeting=False)
+        await other.start(greeting=False)
+        await device.start_speech("last", LONG)
+        await in_database(ban, alice)
+        async with asyncio.timeout(NOTICED_WITHIN_S):
+            assert await device.wait_closed() == 4003
+        assert device.speeches["last"].terminal["type"] == "speech.interrupted"
+        await other.silence()
+    await wait_for_state(started["conversation"], "last", "interrupted")
+    assert await status_of(server.ws, headers=bearer(alice.token)) == 403
+
+
+async def check_replaced(first: ServerProcess, second: ServerProcess, member: Member) -> None:
+    async with Device(first.ws, member.token) as former:
+        started = await former.start(greeting=False)
+        await former.start_speech("last", LONG)
+        async with Device(second.ws, member.token) as latter:
+            async with asyncio.timeout(NOTICED_WITHIN_S):
+                assert await former.wait_closed() == 4001
+            assert former.speeches["last"].terminal["type"] == "speech.interrupted"
+            resumed = await latter.start(resume=started["conversation"])
+            assert resumed["conversation"] == started["conversation"]
+            spoken = await latter.speak("I am the latter of the two.")
+            assert spoken.terminal["type"] == "speech.finished"
+            await asyncio.sleep(1.2)  # a sweep of either process must not close the one that may stay
+            await latter.silence()
+
+
+async def test_a_second_connection_replaces_the_first(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "very slowly"})
+    await check_replaced(server, server, alice)
+
+
+async def test_a_second_connection_replaces_the_first_on_another_server(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "very slowly"})
+    await check_replaced(server, second_server, alice)
+    await check_replaced(second_server, server, alice)
+
+
+async def test_a_flood_of_connections_leaves_the_last(server: ServerProcess, alice: Member) -> None:
+    """Whoever connects last stays; all the others are told that they were replaced."""
+    devices = [Device(server.ws, alice.token) for _ in range(12)]
+    await asyncio.gather(*(device.__aenter__() for device in devices))
+    try:
+        open_ones = []
+
+        async def ends(device: Device) -> Any:
+            try:
+                async with asyncio.timeout(NOTICED_WITHIN_S):
+                    return await device.wait_closed()
+            except TimeoutError:
+                open_ones.append(device)
+                return None
+
+        codes = await asyncio.gather(*map(ends, devices))
+        assert sorted(codes, key=str) == [4001] * 11 + [None]
+        started = await open_ones[0].start(greeting=False)
+        assert started["type"] == "conversation.started"
+    finally:
+        for device in devices:
+            await device.__aexit__(None, None, None)

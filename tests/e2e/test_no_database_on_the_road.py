@@ -1,0 +1,75 @@
+"""Between a text and its sound stands no query: the database may be locked for everybody meanwhile."""
+
+import asyncio
+import uuid
+from itertools import count
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.database import locked_database
+from tests.e2e.device import Device, eventually
+from tests.e2e.rows import books, in_database
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tts.models import Conversation, Phrase
+
+TEXT = "Nobody can read a row now, and still this sentence is heard from its beginning to its end."
+
+
+@pytest.fixture
+def phrase(server: ServerProcess) -> str:
+    text = f"That is known by heart, number {uuid.uuid4().hex[:6]}!"
+    Phrase.objects.create(text=text)
+    return text
+
+
+async def test_speech_is_heard_while_the_database_is_locked(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrase: str
+) -> None:
+    sandbox.fault(kind="error", preset="internal_error", match={"text": "^Again"}, first=1)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        numbers = count(1)
+
+        async def known_by_heart() -> bool:
+            return (await device.speak(phrase, id=f"before {next(numbers)}")).terminal["source"] == "cache"
+
+        await eventually(known_by_heart)
+        async with locked_database():
+            reader = asyncio.create_task(in_database(Conversation.objects.count))
+            spoken = await device.speak(TEXT, id="locked")
+            known = await device.speak(phrase, id="known")
+            retried = await device.speak("Again and again it is tried, and again it is heard.", id="retried")
+            await device.send({"type": "speak", "id": "stopped", "text": TEXT * 5})
+            await device.wait_for_audio("stopped")
+            await device.interrupt()
+            stopped = await device.hear("stopped")
+            await device.silence()
+            assert not reader.done()  # whoever asks the database still waits
+        assert await reader == 1
+        for one in (spoken, known, retried):
+            assert one.terminal["type"] == "speech.finished", one.frames
+        assert stopped.terminal["type"] == "speech.interrupted"
+        assert spoken.terminal["first_chunk_ms"] < 1000
+        assert known.terminal["source"] == "cache"
+
+        async def written() -> bool:
+            accounts = await books(started["conversation"])
+            states = {utterance.client_id: utterance.state for utterance in accounts.utterances}
+            wanted = {"locked": "spoken", "known": "spoken", "retried": "spoken", "stopped": "interrupted"}
+            return wanted.items() <= states.items()
+
+        await eventually(written, 15)
+        ended = await device.end()
+    accounts = await books(started["conversation"])
+    assert ended["characters"] == accounts.counter == accounts.ledger == sandbox.account()["characters"]
+    assert accounts.outcomes("retried") == [("live", "failed"), ("retry", "completed")]
+
+
+async def test_a_ping_does_not_wait_for_the_database(server: ServerProcess, alice: Member) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        async with locked_database(), asyncio.timeout(5):
+            for _ in range(10):
+                await device.silence()

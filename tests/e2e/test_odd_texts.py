@@ -1,0 +1,55 @@
+"""Texts that no one should send: spoken or refused with a clear code, never a hang, and the next one is spoken."""
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.device import Device, playing_at_once
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tests.sound import decoded
+
+ODD = {
+    "punctuation": "?!... --- ,,, ;;; !!!",
+    "emoji": "👵🏽👨‍👩‍👧‍👦🎉🎉🎉",
+    "one word": "a" * 1000,
+    "no sentence end": "and then we went on and on " * 30,
+    "mixed scripts": "Guten Morgen, 早上好。Доброе утро! صباح الخير؟ नमस्ते। Good morning.",
+    "control characters": "Good morning\x07,\x1b[31m how\x7f are\x85 you\u2028 today\ufeff?",
+    "ssml": '<speak>Good <break time="3s"/> morning <prosody rate="x-slow">dear</prosody></speak>',
+    "phoneme brackets": "Say [[h@l'oU]] and [[ and ]] and [[[[ to me.",
+    "right to left": "\u202eשלום עולם\u202c, good morning, \u2067مرحبا\u2069.",
+    "combining bomb": "Z" + "\u0301\u0335\u0489" * 400 + " good morning",
+    "template": "{{7*7}} ${7*7} <script>alert(1)</script> =cmd|' /C calc'!A0",
+    "newlines": "\n\n\nGood\n\n\nmorning\r\n\r\n",
+    "zero width": "G\u200bo\u200co\u200dd\u2060 morning",
+}
+
+
+@pytest.mark.parametrize("offline", [False, True], ids=["provider", "offline"])
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+async def test_odd_text_is_spoken(
+    text: str, offline: bool, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    if offline:
+        sandbox.fault(kind="error", preset="invalid_api_key")  # straight offline, and the circuit stays closed
+    async with Device(server.ws, alice.token, format="mp3_22050_32") as device:
+        await device.start(greeting=False)
+        async with playing_at_once(device, "odd"):
+            spoken = await device.speak(text, id="odd")
+        assert spoken.terminal["type"] == "speech.finished"
+        assert spoken.terminal["source"] == ("offline" if offline else "live")
+        assert decoded(spoken.audio, "mp3_22050_32").seconds > 0.1
+        assert (await device.speak("And this is spoken as ever.")).terminal["type"] == "speech.finished"
+    if not offline:
+        assert "".join(request["text"] for request in sandbox.requests()[:-1]) == text
+
+
+async def test_five_thousand_characters_without_a_sentence_end_are_spoken_from_the_first_on(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.start_speech("long", ("and then we went on " * 250)[:5000])
+        assert len(sandbox.requests()[0]["text"]) <= 310
+        await device.interrupt()
+        assert (await device.hear("long")).terminal["type"] == "speech.interrupted"

@@ -1,0 +1,264 @@
+"""A provider that is down: speech goes straight offline, for all processes, until a probe finds it back."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.device import Device, eventually
+from tests.e2e.rows import in_database
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tests.sound import LOUD, decoded
+from tts.models import Phrase
+from usage import alerts
+from usage.models import Incident, ProviderState, UsageEvent
+from voicecare.audio import DEVICE_FORMATS
+
+pytestmark = pytest.mark.usefixtures("circuit_closed_after")
+
+TEXT = "This is said while nobody at the provider is listening."
+
+
+async def open_the_circuit(device: Device, sandbox: SandboxProcess, **fault: object) -> None:
+    sandbox.fault(**(fault or {"kind": "error", "preset": "service_unavailable", "match": {"path": "."}}))
+    spoken = await device.speak("The first text of the outage pays for all the others.")
+    assert spoken.terminal["source"] == "offline"
+
+
+async def circuit_is(state: str) -> None:
+    async def check() -> bool:
+        return await in_database(ProviderState.objects.filter(pk=1, circuit=state).exists)
+
+    await eventually(check, seconds=12)
+
+
+async def test_once_a_whole_ladder_failed_nobody_waits_for_the_provider_any_more(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await open_the_circuit(device, sandbox)
+        asked = len(sandbox.requests())
+        spoken = await device.speak(TEXT)
+        assert [frame["type"] for frame in spoken.frames] == ["speech.started", "notice", "speech.finished"]
+        assert (spoken.terminal["source"], spoken.terminal["characters"]) == ("offline", 0)
+        assert decoded(spoken.audio, "mp3_44100_128").loudness > LOUD
+        assert len(sandbox.requests()) == asked
+
+
+@pytest.mark.parametrize("format_name", DEVICE_FORMATS)
+async def test_the_offline_voice_speaks_every_format(
+    format_name: str, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token, format=format_name) as device:
+        await device.start(greeting=False)
+        await open_the_circuit(device, sandbox)
+        sound = decoded((await device.speak(TEXT)).audio, format_name)
+    assert sound.seconds > 1.5
+    assert sound.loudness > LOUD
+
+
+async def test_a_provider_that_never_answers_costs_its_time_outs_once(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await open_the_circuit(device, sandbox, kind="stall_first", match={"path": "."})
+        asked = len(sandbox.requests())
+        assert (await device.speak(TEXT)).terminal["source"] == "offline"
+        await device.end()
+    unanswered = UsageEvent.objects.exclude(outcome="completed").values_list("kind", "outcome")
+    assert sorted(await in_database(lambda: list(unanswered))) == [
+        ("backup", "unknown"),
+        ("live", "unknown"),
+        ("retry", "unknown"),
+    ]
+    assert len(sandbox.requests()) == asked
+
+
+async def test_devices_are_back_on_the_real_voice_without_reconnecting(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    async with Device(server.ws, alice.token) as here, Device(second_server.ws, bob.token) as there:
+        await here.start(greeting=False)
+        await there.start(greeting=False)
+        await open_the_circuit(here, sandbox)
+        await told(second_server)
+        asked = len(sandbox.requests())
+        assert (await there.speak(TEXT)).terminal["source"] == "offline"
+        assert len(sandbox.requests()) == asked
+        sandbox.clear_faults()
+        await circuit_is("closed")
+        await told(server, 0)
+        await told(second_server, 0)
+        assert (await here.speak(TEXT)).terminal["source"] == "live"
+        assert (await there.speak(TEXT)).terminal["source"] == "live"
+
+
+async def told(server: ServerProcess, state: float = 1) -> None:
+    async def check() -> bool:
+        return server.gauge("voicecare_circuit_open") == state
+
+    await eventually(check)
+
+
+async def test_administrators_get_one_incident_that_says_who_heard_what(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    async with Device(server.ws, alice.token) as here, Device(second_server.ws, bob.token) as there:
+        await here.start(greeting=False)
+        await there.start(greeting=False)
+        sandbox.fault(kind="error", preset="service_unavailable", match={"path": "."})
+        await here.speak(TEXT)
+        await there.speak(TEXT)
+        sandbox.clear_faults()
+        await circuit_is("closed")
+    incident = await in_database(Incident.objects.get)
+    assert (incident.kind, incident.resolved_at is not None) == ("provider_down", True)
+    heard = await in_database(lambda: list(alerts.heard_instead(incident)))
+    assert {(row["patient"], row["kind"]) for row in heard} >= {
+        (alice.patient.id, "offline"),
+        (bob.patient.id, "offline"),
+    }
+
+
+async def test_the_probe_asks_for_a_free_call_first_and_then_for_one_phrase_that_the_cache_wants(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await open_the_circuit(device, sandbox)
+        asked = len(sandbox.requests())
+        await circuit_is("open")
+        sandbox.clear_faults()
+        await circuit_is("closed")
+        probes = sandbox.requests()[asked:]
+    assert len(probes) == 1
+    common = await in_database(lambda: list(Phrase.objects.filter(kind="common").values_list("text", flat=True)))
+    assert probes[0]["text"] in common
+    booked = UsageEvent.objects.filter(kind="probe", outcome="completed", characters=len(probes[0]["text"]))
+
+    async def is_booked() -> bool:
+        return await in_database(booked.exists)
+
+    await eventually(is_booked)
+
+
+async def test_the_probe_leaves_the_circuit_open_while_only_the_free_call_works(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await open_the_circuit(device, sandbox, kind="error", preset="service_unavailable")
+        await circuit_is("open")
+
+        async def probed() -> bool:
+            return await in_database(ProviderState.objects.filter(pk=1, circuit="open", probes__gte=1).exists)
+
+        await eventually(probed, seconds=10)
+        assert (await device.speak(TEXT)).terminal["source"] == "offline"
+
+
+async def test_known_phrases_still_play_in_the_patients_own_voice(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        assert (await device.speak("Tell me more.")).terminal["source"] == "live"
+        await open_the_circuit(device, sandbox)
+        assert (await device.speak("Tell me more.")).terminal["source"] == "cache"
+
+
+async def test_a_text_that_fails_while_others_are_answered_does_not_silence_the_others(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    sandbox.fault(kind="stall_headers", match={"text": "struck"})
+    async with Device(server.ws, alice.token) as struck, Device(server.ws, bob.token) as spared:
+        await struck.start(greeting=False)
+        await spared.start(greeting=False)
+        await struck.send({"type": "speak", "id": "struck", "text": "This text is struck by a fault every time."})
+        deadline = time.monotonic() + 10
+        while not struck.speeches["struck"].over and time.monotonic() < deadline:
+            assert (await spared.speak("Everything else is answered.")).terminal["source"] == "live"
+            await struck.request(type="ping")
+    assert struck.speeches["struck"].terminal["source"] == "offline"
+    assert not await in_database(ProviderState.objects.filter(circuit="open").exists)
+
+
+async def test_an_offline_voice_whose_process_died_is_back_within_one_segment(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, kill_espeak: Callable[[ServerProcess], int]
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await open_the_circuit(device, sandbox)
+        text = " ".join(f"Sentence number {number} of a text that is spoken offline." for number in range(6))
+        await device.start_speech("long", text)
+        assert kill_espeak(server) == 1
+        spoken = await device.hear("long")
+    assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "offline")
+    assert decoded(spoken.audio, "mp3_44100_128").seconds > 12
+
+
+async def test_a_stream_without_end_is_cut_and_the_offline_voice_goes_on(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="endless", first=1)
+    async with Device(server.ws, alice.token, format="mp3_22050_32") as device:
+        await device.start(greeting=False)
+        spoken = await device.speak("This sentence is short and has an end.")
+    assert spoken.terminal["source"] == "offline"
+    assert len(spoken.audio) < 600_000
+    incident = await in_database(Incident.objects.get)
+    assert incident.kind == "request"
+    assert "endless_audio" in incident.detail
+
+
+async def test_administrators_are_told_when_a_patient_heard_nothing(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, kill_espeak: Callable[[ServerProcess], int]
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        sandbox.fault(kind="error", preset="invalid_api_key")
+        await device.send({"type": "speak", "id": "mute", "text": "Nobody will hear this sentence to its end. " * 8})
+        while not device.speeches["mute"].over:
+            kill_espeak(server)
+            await device.request(type="ping")
+        assert device.speeches["mute"].terminal["code"] == "no_voice"
+        assert b"speech.no_voice" in server.log.read_bytes()
+
+        async def told_of() -> bool:
+            return await in_database(Incident.objects.filter(kind="no_voice").exists)
+
+        await eventually(told_of)
+        spoken = await device.speak("And the next sentence is spoken again.")
+        assert spoken.terminal["source"] == "offline"
+
+
+async def test_a_probe_that_is_refused_is_an_answer(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        sandbox.fault(kind="error", preset="service_unavailable", first=3)
+        sandbox.fault(kind="error", preset="missing_permissions", match={"path": "^/v1/models"})
+        assert (await device.speak("This opens the circuit.")).terminal["source"] == "offline"
+        await circuit_is("open")
+        await circuit_is("closed")
+        await told(server, 0)
+        assert (await device.speak(TEXT)).terminal["source"] == "live"
+
+
+async def test_one_fault_in_the_backup_voice_is_healed_by_a_retry_and_opens_nothing(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="error", preset="voice_not_found", match={"text": "first"}, first=1)
+    sandbox.fault(kind="error", preset="service_unavailable", match={"text": "second"}, first=1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(
+            "The first sentence finds that its voice is gone. The second sentence fails once in the other voice."
+        )
+    assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "backup")
+    assert not await in_database(ProviderState.objects.filter(circuit="open").exists)

@@ -1,0 +1,311 @@
+"""What daphne and Channels do that one would not expect: signals, no lifespan, lost connections, exceptions, kills."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.database import table_away
+from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.provider import say_all_again
+from tests.e2e.rows import books, state_of, wait_for_state
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess, free_port
+from tts.device import HandshakeRefused
+
+TEXT = "Your tea is on the table beside the window."
+LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
+SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 40_000, "match": {"text": "very slowly"}}
+"""Two seconds and a bit for LONG."""
+
+OwnServer = Callable[..., ServerProcess]
+
+
+async def outcome_of(sandbox: SandboxProcess, number: int, outcome: str) -> bool:
+    return bool(sandbox.requests()[number]["outcome"] == outcome)
+
+
+async def readiness(server: ServerProcess) -> int:
+    status, _ = await asyncio.to_thread(server.get, "/readyz")
+    return status
+
+
+# Going down
+
+
+async def test_what_plays_is_finished_before_the_server_goes_down(
+    own_server: OwnServer, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    server = await asyncio.to_thread(own_server)
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device, Device(server.ws, bob.token) as idle:
+        started = await device.start(greeting=False)
+        await idle.start(greeting=False)
+        await device.start_speech("playing", LONG)
+        await device.send({"type": "speak", "id": "waiting", "text": TEXT})
+        await device.silence()
+        idle_closed = asyncio.create_task(idle.wait_closed())
+        server.signal(signal.SIGTERM)
+
+        async def draining() -> bool:
+            return await readiness(server) == 503
+
+        await eventually(draining, 2)
+        with pytest.raises(HandshakeRefused):
+            async with Device(server.ws, bob.token):
+                pass
+        await device.send({"type": "speak", "id": "late", "text": TEXT})
+        assert await device.wait_closed() == 4012
+        assert await idle_closed == 4012
+    exit_code = await asyncio.to_thread(server.wait)
+
+    playing = device.speeches["playing"]
+    assert playing.terminal["type"] == "speech.finished"
+    for id in ("waiting", "late"):
+        assert device.speeches[id].frames == [
+            {"type": "speech.interrupted", "id": id, "bytes": 0, "characters": 0},
+        ]  # fmt: skip
+    assert spoken_order(device.heard) == ["playing"]
+    assert exit_code == 0, server.logged()[-2000:]
+    sandbox.clear_faults()
+    requests = sandbox.requests()
+    assert [request["text"] for request in requests] == [LONG]
+    assert playing.audio == await say_all_again(sandbox, requests)
+    accounts = await books(started["conversation"])
+    assert accounts.counter == accounts.ledger == len(LONG)
+    assert accounts.utterance("playing").state == "spoken"
+    assert accounts.utterance("waiting").state == accounts.utterance("late").state == "interrupted"
+    assert accounts.conversation.ended_at is None  # to be resumed
+
+
+async def test_what_plays_too_long_is_cut_when_the_server_goes_down(
+    own_server: OwnServer, sandbox: SandboxProcess, alice: Member
+) -> None:
+    server = await asyncio.to_thread(own_server, DRAIN_TIMEOUT_S=1)
+    sandbox.fault(**{**SLOW, "bytes_per_s": 4_000})
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.start_speech("endless", LONG)
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert await device.wait_closed() == 4012
+        assert 0.9 < time.monotonic() - began < 4
+    assert await asyncio.to_thread(server.wait) == 0
+    assert device.speeches["endless"].terminal["type"] == "speech.interrupted"
+    accounts = await books(started["conversation"])
+    assert accounts.counter == accounts.ledger == len(LONG)
+    assert accounts.utterance("endless").state == "interrupted"
+    assert accounts.outcomes("endless") == [("live", "cancelled")]
+    await eventually(lambda: outcome_of(sandbox, 0, "cancelled"))
+
+
+async def test_a_server_without_devices_goes_down_at_once(own_server: OwnServer, sandbox: SandboxProcess) -> None:
+    server = await asyncio.to_thread(own_server)
+    began = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(server.wait) == 0
+    assert time.monotonic() - began < 4
+
+
+# Coming up
+
+
+async def test_the_first_scope_of_a_process_may_be_a_device(
+    own_server: OwnServer, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """There is no lifespan event. The first speech of a fresh process is not slower than others are allowed to be."""
+    server = await asyncio.to_thread(own_server, untouched=True)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(TEXT)
+    assert spoken.terminal["type"] == "speech.finished"
+    assert spoken.terminal["source"] == "live"
+    assert spoken.terminal["first_chunk_ms"] < 1000
+
+
+async def test_two_devices_may_be_the_first_at_once(
+    own_server: OwnServer, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    server = await asyncio.to_thread(own_server, untouched=True)
+
+    async def speak(member: Member) -> str:
+        async with Device(server.ws, member.token) as device:
+            await device.start(greeting=False)
+            terminal: str = (await device.speak(TEXT)).terminal["type"]
+            return terminal
+
+    assert await asyncio.gather(speak(alice), speak(bob)) == ["speech.finished"] * 2
+    assert server.logged().count("Traceback") == 0
+
+
+async def test_a_redis_that_is_not_there_stops_nobody(
+    own_server: OwnServer, sandbox: SandboxProcess, alice: Member
+) -> None:
+    server = await asyncio.to_thread(own_server, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        spoken = await device.speak(TEXT)
+        await asyncio.sleep(1.2)  # a sweep later it still goes on
+        following = await device.speak(TEXT)
+        await device.end()
+    assert [spoken.terminal["source"], following.terminal["source"]] == ["live", "live"]
+    assert spoken.terminal["first_chunk_ms"] < 1000
+    accounts = await books(started["conversation"])
+    assert accounts.counter == accounts.ledger == 2 * len(TEXT)
+
+
+# Lost connections
+
+
+async def test_a_connection_cut_without_a_word_ends_its_speech(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**{**SLOW, "bytes_per_s": 8_000})
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.start_speech("playing", LONG)
+        await device.send({"type": "speak", "id": "waiting", "text": TEXT})
+        await device.silence()
+        device.cut()
+        await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 3)
+    assert sandbox.account()["in_flight"] == {"standard": 0, "turbo": 0}
+    for id in ("playing", "waiting"):
+        await wait_for_state(started["conversation"], id, "interrupted")
+    accounts = await books(started["conversation"])
+    assert accounts.conversation.ended_at is None
+    assert accounts.counter == accounts.ledger == len(LONG)
+    async with Device(server.ws, alice.token) as device:
+        resumed = await device.start(resume=started["conversation"])
+        assert resumed["conversation"] == started["conversation"]
+        assert (await device.speak(TEXT, id="after")).terminal["type"] == "speech.finished"
+        assert (await device.end())["characters"] == len(LONG) + len(TEXT)
+
+
+async def test_a_connection_cut_before_the_first_byte_ends_its_request(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="stall_first")
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.send({"type": "speak", "id": "stalled", "text": TEXT})
+        while not sandbox.requests():
+            await device.silence()
+        device.cut()
+        await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 1)
+    await wait_for_state(started["conversation"], "stalled", "interrupted")
+    assert len(sandbox.requests()) == 1  # nobody retries for a device that has gone
+    assert (await books(started["conversation"])).outcomes("stalled") == [("live", "unknown")]
+
+
+# Exceptions
+
+
+async def test_a_handler_that_raises_leaves_nothing_behind(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device, Device(server.ws, bob.token) as other:
+        await other.start(greeting=False)
+        started = await device.start(greeting=False)
+        await device.start_speech("playing", LONG)
+        await other.start_speech("undisturbed", LONG)
+        async with table_away("conversations"):
+            await device.send({"type": "conversation.end"})
+            await device.send({"type": "conversation.start"})
+            assert await device.wait_closed() == 1011
+            assert device.speeches["playing"].terminal["type"] == "speech.interrupted"
+            await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 2)
+            assert (await other.hear("undisturbed")).terminal["type"] == "speech.finished"
+        assert sandbox.account()["in_flight"] == {"standard": 0, "turbo": 0}
+        await other.end()
+    assert await readiness(server) == 200
+    async with Device(server.ws, alice.token) as device:
+        await device.start(resume=started["conversation"])  # its end could not be written
+        assert (await device.speak(TEXT, id="after")).terminal["type"] == "speech.finished"
+        ended = await device.end()
+    accounts = await books(started["conversation"])
+    assert ended["characters"] == accounts.counter == accounts.ledger == len(LONG) + len(TEXT)
+
+
+async def test_a_handshake_that_raises_is_no_open_door(server: ServerProcess, alice: Member) -> None:
+    async with table_away("patients_device"):
+        with pytest.raises(HandshakeRefused):
+            async with Device(server.ws, alice.token):
+                pass
+    async with Device(server.ws, alice.token) as device:
+        await device.silence()
+
+
+# Killed
+
+
+async def test_what_a_killed_server_began_is_in_the_books(
+    own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    doomed = await asyncio.to_thread(own_server)
+    sandbox.fault(**{**SLOW, "bytes_per_s": 8_000})
+    async with Device(doomed.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.speak(TEXT, id="before")
+        await device.start_speech("killed", LONG)
+
+        async def written() -> bool:
+            return (await books(started["conversation"])).counter == len(TEXT) + len(LONG)
+
+        await eventually(written, 2)
+        doomed.process.kill()
+        await device.wait_closed()
+    await asyncio.to_thread(doomed.wait)
+    await eventually(lambda: outcome_of(sandbox, 1, "cancelled"), 3)
+
+    async with Device(server.ws, alice.token) as device:
+        resumed = await device.start(resume=started["conversation"])
+        assert resumed == started
+        refused = await device.request(type="speak", id="killed", text=TEXT)
+        assert refused["code"] == "duplicate_id"
+        spoken = await device.speak(TEXT, id="after")
+        assert spoken.terminal["type"] == "speech.finished"
+        ended = await device.end()
+    accounts = await books(started["conversation"])
+    total = 2 * len(TEXT) + len(LONG)
+    assert ended["characters"] == accounts.counter == accounts.ledger == sandbox.account()["characters"] == total
+    assert [kind for kind, _ in accounts.outcomes("killed")] == ["live"]
+
+
+async def test_a_row_says_when_its_speech_is_being_spoken(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.start_speech("playing", LONG)
+        await wait_for_state(started["conversation"], "playing", "speaking", 1.5)
+        await device.hear("playing")
+    await wait_for_state(started["conversation"], "playing", "spoken")
+
+
+async def test_what_a_killed_server_was_speaking_ends_as_interrupted(
+    own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """At the latest when its conversation is resumed or over, no row says that it is still being spoken."""
+    doomed = await asyncio.to_thread(own_server)
+    sandbox.fault(**{**SLOW, "bytes_per_s": 8_000})
+    async with Device(doomed.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.start_speech("killed", LONG)
+        await device.send({"type": "speak", "id": "waiting", "text": TEXT})
+
+        async def is_there() -> bool:
+            return await state_of(started["conversation"], "killed") is not None
+
+        await eventually(is_there)
+        doomed.process.kill()
+    async with Device(server.ws, alice.token) as device:
+        await device.start(resume=started["conversation"])
+        await device.end()
+    accounts = await books(started["conversation"])
+    assert {utterance.state for utterance in accounts.utterances} == {"interrupted"}

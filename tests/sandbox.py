@@ -1,0 +1,108 @@
+"""The sandbox as a child process, for tests that need a provider on a real socket.
+
+with SandboxProcess() as sandbox:
+    sandbox.fault(kind="cut", after_bytes=1000, first=1)
+    ...  # speak against sandbox.url
+    assert sandbox.requests()[0]["outcome"] == "cut"
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+ANNOUNCEMENT = "sandbox: "
+
+
+class SandboxProcess:
+    """Starts at once and listens when the constructor returns; `url` is its base, without a slash at the end.
+
+    `env` is added to this process' environment; further arguments go to the command, e.g. "--first-byte-ms", "0".
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None, *arguments: str) -> None:
+        command = [sys.executable, str(ROOT / "manage.py"), "sandbox", "--port", "0", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith(ANNOUNCEMENT):
+            self.process.kill()
+            raise RuntimeError(f"The sandbox did not start (exit code {self.process.wait()}): {line!r}")
+        self.url = line.removeprefix(ANNOUNCEMENT).strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def reset(self) -> None:
+        """Account, voices, settings, faults and records as at the start."""
+        self._call("POST", "/sandbox/reset")
+
+    def fault(self, **fields: Any) -> dict[str, Any]:
+        """Adds a fault behind those in line; raises ValueError with the sandbox's words for unknown fields."""
+        return self._call("POST", "/sandbox/faults", fields)
+
+    def clear_faults(self) -> None:
+        self._call("DELETE", "/sandbox/faults")
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults in line, each with `seen`, `hits` and `spent`."""
+        return self._call("GET", "/sandbox/faults")
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Changes the named settings, if any; returns all."""
+        return self._call("PUT", "/sandbox/settings", changes)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Every speech request seen since the start or the last reset, in order of arrival."""
+        return self._call("GET", "/sandbox/requests")
+
+    def settled(self, timeout_s: float = 5) -> list[dict[str, Any]]:
+        """The requests, once none of them is under way any more; raises TimeoutError.
+
+        It blocks, so that a client on the caller's own event loop cannot finish meanwhile: call it in a thread there.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (requests := self.requests()) and "open" in {request["outcome"] for request in requests}:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"still under way: {requests}")
+            time.sleep(0.01)
+        return requests
+
+    def account(self) -> dict[str, Any]:
+        """What was billed (`requests`, `characters`, `credits`), `in_flight`, and the fields of the subscription."""
+        return self._call("GET", "/sandbox/account")
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code, which is 0 after a clean end."""
+        self.process.terminate()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            raise ValueError(json.load(error)["error"]) from error

@@ -1,0 +1,115 @@
+"""daphne as a child process on a free port, with its own runtime, for tests that need the real thing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """Listens when the constructor returns. `env` is added to this process' environment; the log goes to `log`;
+    `arguments` go to daphne.
+
+    `untouched`: it has then not seen a request yet.
+    """
+
+    def __init__(self, env: Mapping[str, str], log: Path, *arguments: str, untouched: bool = False) -> None:
+        self.port = free_port()
+        self.log = log
+        self._output = log.open("ab")
+        command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, "--websocket_timeout", "-1", *arguments, "voicecare.asgi:application"],
+            cwd=ROOT,
+            env={**os.environ, **env},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self._wait_until(self._listens if untouched else self._ready)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/device/"
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as reply:
+                return reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 20) -> int:
+        """The exit code."""
+        return self.process.wait(timeout)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._output.close()
+
+    def logged(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def gauge(self, name: str) -> float:
+        """What `/metrics` says of it."""
+        lines = self.get("/metrics")[1].decode().splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+    def _ready(self) -> bool:
+        return self.get("/readyz")[0] == 200
+
+    def _listens(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5):
+            return True
+
+    def _wait_until(self, up: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with suppress(OSError):
+                if up():
+                    return
+            time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"The server did not become ready:\n{self.logged()[-3000:]}")
+
+
+def environment(**settings: Any) -> dict[str, str]:
+    return {name: str(value) for name, value in settings.items()}

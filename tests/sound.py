@@ -1,0 +1,42 @@
+"""What a listener would hear in the bytes that came: decoded by FFmpeg, its container named, never guessed."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import av
+import numpy as np
+
+from voicecare.audio import FORMATS
+
+_CONTAINERS = {"pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw", "opus": "ogg"}
+_NAMES_ITS_RATE = ("mp3", "ogg", "wav")
+LOUD = 0.02  # of full scale: speech of espeak-ng is above 0.05, silence is 0
+
+
+@dataclass(frozen=True)
+class Sound:
+    rate: int
+    samples: "np.ndarray"
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+    @property
+    def loudness(self) -> float:
+        """RMS, of full scale."""
+        return float(np.sqrt(np.mean(np.square(self.samples))))
+
+
+def decoded(audio: bytes, format_name: str) -> Sound:
+    """Raises av.FFmpegError for what is no such sound."""
+    kind = FORMATS[format_name]
+    container_name = _CONTAINERS.get(kind.codec, kind.codec)
+    raw = container_name not in _NAMES_ITS_RATE
+    options = {"sample_rate": str(kind.sample_rate), "ch_layout": "mono"} if raw else {}
+    with av.open(BytesIO(audio), format=container_name, options=options) as container:
+        resampler = av.AudioResampler("s16", "mono", kind.sample_rate)
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        frames += resampler.resample(None)
+    samples = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
+    return Sound(kind.sample_rate, samples.astype(np.float64) / 32768)

@@ -1,0 +1,255 @@
+"""Who may import whom: the table of docs/architecture.md, read out of every module's imports.
+
+A rule that is broken is named with the file and the line. The synthetic trees below prove that each rule can fail.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Part by part, nearest prefix first: what it may import of ours beside itself.
+LEAVES = {f"voicecare.{leaf}" for leaf in ("errors", "metrics", "audio", "espeak", "hints", "history")}
+BASE = {*LEAVES, "voicecare.elevenlabs", "voicecare.patients"}
+MAY_IMPORT: Mapping[str, set[str]] = {
+    **{leaf: set() for leaf in LEAVES},
+    "voicecare.espeak": {"voicecare.audio"},
+    "voicecare.elevenlabs": LEAVES,
+    "voicecare.patients": LEAVES,
+    "usage": BASE,
+    "tts": {*BASE, "usage.quota", "usage.ledger", "usage.alerts", "usage.provider"},
+    "cloning": {*BASE, "usage.alerts", "usage.provider"},
+}
+APPS = ("tts", "usage", "cloning", "voicecare.patients")
+EVERYTHING_OF_OURS = ("voicecare", "tts", "usage", "cloning")  # imports anything and is imported by nobody: the rest
+THE_ONE_WAY_IN = ("voicecare", "voicecare.celery")  # Celery wants its application in the package
+
+# Inside an app: models <- domain modules <- edges.
+MODELS, DOMAIN, EDGE = range(3)
+EDGES = {"api", "serializers", "urls", "consumers", "tasks", "admin", "management", "apps"}
+FORBIDDEN_NAMES = {"utils", "helpers", "services"}
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    path: Path
+
+    @property
+    def part(self) -> str | None:
+        """The row of the table that this module belongs to; None for the composition root."""
+        return part_of(self.name)
+
+    @property
+    def app(self) -> str | None:
+        return next((app for app in APPS if within(self.name, app)), None)
+
+    @property
+    def rank(self) -> int:
+        if self.app is None or self.name == self.app:
+            return DOMAIN
+        inner = self.name.removeprefix(f"{self.app}.").split(".")[0]
+        return MODELS if inner == "models" else EDGE if inner in EDGES else DOMAIN
+
+
+def within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def part_of(name: str) -> str | None:
+    return max((part for part in MAY_IMPORT if within(name, part)), key=len, default=None)
+
+
+def modules(root: Path) -> dict[str, Module]:
+    """Every module of ours but migrations, which Django writes."""
+    found = {}
+    for path in sorted(path for package in EVERYTHING_OF_OURS for path in (root / package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if "migrations" not in parts:
+            name = ".".join(parts).removesuffix(".__init__")
+            found[name] = Module(name, path)
+    return found
+
+
+def imports(module: Module, known: Mapping[str, Module]) -> Iterator[tuple[int, str]]:
+    """Each import with its line, wherever it stands: in functions and under TYPE_CHECKING too."""
+    package = module.name if module.path.name == "__init__.py" else module.name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(module.path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(node, package)
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield node.lineno, whole if whole in known or not within_ours(base) else base
+
+
+def _base(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    above = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def within_ours(name: str) -> bool:
+    return name.partition(".")[0] in EVERYTHING_OF_OURS
+
+
+def violations(root: Path) -> list[str]:
+    known = modules(root)
+    broken = [f"{name}: no module is named {'/'.join(sorted(FORBIDDEN_NAMES))}" for name in known if misnamed(name)]
+    for module in known.values():
+        for line, target in imports(module, known):
+            if reason := trouble(module, target):
+                broken.append(f"{module.path.relative_to(root)}:{line}: {module.name} imports {target}: {reason}")
+    return list(dict.fromkeys(broken))
+
+
+def misnamed(name: str) -> bool:
+    return not FORBIDDEN_NAMES.isdisjoint(name.split("."))
+
+
+def trouble(module: Module, target: str) -> str | None:
+    """Why this module may not import that one; None if it may."""
+    if _signals(target):
+        return "no signals: what happens is called by its name"
+    if not within_ours(target):
+        return None
+    imported = Module(target, module.path)
+    if module.app is not None and imported.app is not None and module.rank < imported.rank:
+        return "models <- domain modules <- api, consumers, tasks, admin, commands: no way back"
+    if module.part is None:
+        return None if _root_may(module.name, target) else "nobody imports the composition root"
+    if imported.part == module.part:
+        return None
+    if imported.part is None and target != "voicecare":
+        return "nobody imports the composition root"
+    allowed = MAY_IMPORT[module.part]
+    return None if any(within(target, part) for part in allowed) else f"{module.part} may not import {target}"
+
+
+def _root_may(importer: str, target: str) -> bool:
+    """Parts of the composition root know one another; the package itself imports Celery's application alone."""
+    return importer != "voicecare" or (importer, target) == THE_ONE_WAY_IN
+
+
+def _signals(target: str) -> bool:
+    parts = target.split(".")
+    return parts[0] == "django" and ("signals" in parts or "dispatch" in parts)
+
+
+def test_the_table_holds():
+    assert violations(ROOT) == []
+
+
+def test_every_part_of_the_table_that_exists_is_read():
+    names = modules(ROOT)
+    for expected in ("tts.session", "usage.ledger", "voicecare.patients.models", "voicecare.elevenlabs.client"):
+        assert expected in names
+    assert {part_of(name) for name in names} >= {"tts", "usage", "voicecare.patients", "voicecare.elevenlabs", None}
+
+
+# The proof that each rule can fail
+
+
+def tree(root: Path, files: Mapping[str, str]) -> Path:
+    for name, source in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return root
+
+
+def around(name: str, source: str) -> dict[str, str]:
+    """A small project that keeps all rules, and one module that may not."""
+    kept = {
+        "voicecare/__init__.py": "from voicecare.celery import app\n",
+        "voicecare/celery.py": "import celery\n",
+        "voicecare/errors.py": "",
+        "voicecare/audio.py": "",
+        "voicecare/espeak/__init__.py": "from voicecare.audio import FORMATS, Encoder\n",
+        "voicecare/routing.py": "from tts.consumers import Consumer\n",
+        "voicecare/asgi.py": "from voicecare.routing import routes\n",
+        "voicecare/patients/models.py": "from voicecare.errors import Error\n",
+        "voicecare/elevenlabs/client.py": "from voicecare import errors\n",
+        "tts/models.py": "from voicecare.patients.models import Patient\n",
+        "tts/speech.py": "from tts.models import Utterance\nfrom usage import ledger\n",
+        "tts/consumers.py": "from tts.speech import speak\n",
+        "tts/migrations/0001_initial.py": "import voicecare.urls\n",
+        "usage/models.py": "",
+        "usage/ledger.py": "from usage.models import Event\n",
+        "usage/figures.py": "",
+        "usage/alerts.py": "",
+        "cloning/models.py": "",
+        "cloning/jobs.py": "from usage.alerts import open_incident\n",
+        **dict.fromkeys(["tts/api.py", "tts/tasks.py", "usage/admin.py", "voicecare/patients/admin.py"], ""),
+        **dict.fromkeys(["voicecare/urls.py", "voicecare/health.py", "tts/management/commands/warm.py"], ""),
+    }
+    return {**kept, name: source}
+
+
+BROKEN = [
+    ("voicecare/errors.py", "import voicecare.audio", "voicecare.errors may not import voicecare.audio"),
+    ("voicecare/audio.py", "from voicecare import espeak", "voicecare.audio may not import voicecare.espeak"),
+    ("voicecare/audio.py", "from tts.models import Utterance", "voicecare.audio may not import tts.models"),
+    ("voicecare/elevenlabs/client.py", "from voicecare.patients import models", "may not import voicecare.patients"),
+    ("voicecare/patients/auth.py", "import voicecare.elevenlabs.client", "may not import voicecare.elevenlabs.client"),
+    ("voicecare/patients/auth.py", "from usage.ledger import book", "may not import usage.ledger"),
+    ("usage/quota.py", "from tts import models", "usage may not import tts.models"),
+    ("usage/quota.py", "import cloning", "usage may not import cloning"),
+    ("tts/outbox.py", "from usage.figures import daily", "tts may not import usage.figures"),
+    ("tts/outbox.py", "from usage.models import Event", "tts may not import usage.models"),
+    ("tts/outbox.py", "import usage", "tts may not import usage"),
+    ("tts/outbox.py", "from cloning.jobs import run", "tts may not import cloning.jobs"),
+    ("cloning/jobs.py", "from tts.speech import speak", "cloning may not import tts.speech"),
+    ("cloning/jobs.py", "from usage import ledger", "cloning may not import usage.ledger"),
+    ("tts/speech.py", "from voicecare import routing", "nobody imports the composition root"),
+    ("tts/speech.py", "import voicecare.celery", "nobody imports the composition root"),
+    ("usage/ledger.py", "from voicecare.health import readyz", "nobody imports the composition root"),
+    ("voicecare/__init__.py", "from voicecare.asgi import application", "nobody imports the composition root"),
+    ("tts/models.py", "from tts import speech", "no way back"),
+    ("tts/models.py", "from .speech import speak", "no way back"),
+    ("tts/speech.py", "from tts.consumers import Consumer", "no way back"),
+    ("tts/speech.py", "def late():\n    from tts import tasks", "no way back"),
+    ("tts/speech.py", "if TYPE_CHECKING:\n    from tts.api import View", "no way back"),
+    ("tts/speech.py", "from tts.management.commands import warm", "no way back"),
+    ("usage/ledger.py", "from usage.admin import Admin", "no way back"),
+    ("tts/speech.py", "from voicecare.patients.admin import Admin", "no way back"),
+    ("tts/apps.py", "from django.db.models.signals import post_save", "no signals"),
+    ("tts/apps.py", "from django.db.models import signals", "no signals"),
+    ("tts/apps.py", "from django.dispatch import receiver", "no signals"),
+    ("voicecare/urls.py", "import django.core.signals", "no signals"),
+    ("tts/utils.py", "", "no module is named"),
+    ("cloning/helpers.py", "", "no module is named"),
+    ("voicecare/patients/services/__init__.py", "", "no module is named"),
+]
+
+
+@pytest.mark.parametrize(("name", "source", "reason"), BROKEN, ids=[f"{name}: {source}" for name, source, _ in BROKEN])
+def test_a_broken_rule_is_named(tmp_path: Path, name: str, source: str, reason: str):
+    found = violations(tree(tmp_path, around(name, source)))
+    assert len(found) == 1
+    assert reason in found[0]
+    assert found[0].startswith((name, name.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")))
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("tts/consumers.py", "from tts import speech, models\nfrom voicecare.patients.models import Patient"),
+        ("tts/urls.py", "from tts import api"),
+        (
+            "tts/speech.py",
+            "from voicecare import errors\nfrom usage.alerts import open_incident\nimport asyncio, signal",
+        ),
+        ("cloning/tasks.py", "from cloning.jobs import run\nfrom celery import signals"),
+        ("voicecare/health.py", "from tts.runtime import runtime\nfrom voicecare import routing"),
+        ("voicecare/patients/models.py", "from django.conf import settings\nimport hashlib"),
+    ],
+)
+def test_what_the_table_allows_is_no_violation(tmp_path: Path, name: str, source: str):
+    assert violations(tree(tmp_path, around(name, source))) == []

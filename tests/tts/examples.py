@@ -1,0 +1,34 @@
+"""Contexts and speeches for tests that need no database."""
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from tts.conversations import Context, Opened
+from tts.rendering import Rendering, VoiceRef
+from tts.script import Script, Speech
+
+OWN_VOICE = VoiceRef(uuid.uuid4(), "OWNvoice", "Rachel", 1)
+DEFAULT_VOICE = VoiceRef(uuid.uuid4(), "DEFAULTvoice", "Default", 1)
+RENDERING = Rendering(OWN_VOICE, model="eleven_flash_v2_5", language="en", speed=1.0, format="mp3_44100_128")
+CONTEXT = Context(
+    conversation=uuid.uuid4(),
+    patient=uuid.uuid4(),
+    companion="Clara",
+    rendering=RENDERING,
+    backup=replace(RENDERING, voice=DEFAULT_VOICE),
+    voice_source="selected",
+    initiated="device",
+    phrases=frozenset(),
+    greeting="Hello Alice, this is Clara.",
+)
+
+
+def opened(*, used_ids: frozenset[str] = frozenset(), characters: int = 0, **changes: object) -> Opened:
+    """A conversation of its own, as if the database had opened it."""
+    return Opened(replace(CONTEXT, conversation=uuid.uuid4(), **changes), used_ids, characters)
+
+
+def speech(speech_id: str = "s1", text: str = "How are you?", *, origin: str = "device", **changes: object) -> Speech:
+    fields = {"conversation": uuid.uuid4(), "patient": uuid.uuid4(), "received_at": datetime.now(UTC), **changes}
+    return Speech(speech_id, Script(text, complete=True), origin, **fields)

@@ -1,0 +1,80 @@
+"""A WebSocket server that a test writes line by line, for what speaks the device's side of the protocol."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestServer
+
+STARTED = {
+    "type": "conversation.started", "conversation": "c0", "companion": "Clara", "format": "mp3_44100_128",
+    "voice": {"id": "v0", "name": "Rachel", "source": "default"}, "initiated": "device",
+}  # fmt: skip
+
+
+@dataclass
+class Line:
+    """The server's end of one connection, given to the script."""
+
+    socket: web.WebSocketResponse
+    received: list[Any] = field(default_factory=list)
+
+    async def expect(self, kind: str) -> dict[str, Any]:
+        """The next frame of the client, which must be of this type."""
+        message = await self.socket.receive()
+        assert message.type is WSMsgType.TEXT, message
+        frame: dict[str, Any] = message.json()
+        self.received.append(frame)
+        assert frame["type"] == kind, frame
+        return frame
+
+    async def send(self, *frames: dict[str, Any] | bytes) -> None:
+        for frame in frames:
+            if isinstance(frame, bytes):
+                await self.socket.send_bytes(frame)
+            else:
+                await self.socket.send_json(frame)
+
+    async def start(self) -> None:
+        await self.expect("conversation.start")
+        await self.send(STARTED)
+
+    async def end(self) -> None:
+        await self.expect("conversation.end")
+        await self.send({"type": "conversation.ended", "conversation": "c0", "characters": 7})
+
+    async def spoken(self, id: str, *chunks: bytes, **finished: Any) -> None:
+        """One speech from its announcement to its end."""
+        await self.send(started(id), *chunks, finish(id, sum(map(len, chunks)), **finished))
+
+
+def started(id: str) -> dict[str, Any]:
+    return {"type": "speech.started", "id": id, "source": "live", "voice": "Rachel", "format": "mp3_44100_128"}
+
+
+def finish(id: str, size: int = 0, **fields: Any) -> dict[str, Any]:
+    frame = {"type": "speech.finished", "id": id, "source": "live", "characters": 7, "bytes": size}
+    return {**frame, "first_chunk_ms": 1.5, **fields}
+
+
+Script = Callable[[Line], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(script: Script, token: str = "secret") -> AsyncIterator[str]:
+    """The address of a server that runs the script for each connection that brings the token."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {token}":
+            raise web.HTTPForbidden
+        socket = web.WebSocketResponse(protocols=("voicecare.v1",))
+        await socket.prepare(request)
+        await script(Line(socket))
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/ws/device/", handle)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/ws/device/")).replace("http://", "ws://")

@@ -1,0 +1,166 @@
+"""What the database itself refuses in conversations, utterances and phrases; and the sets that are asked for."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
+from django.utils import timezone
+
+from tests.conftest import Member
+from tts.models import ABANDONED_AFTER, Conversation, Phrase, Utterance
+from voicecare.patients.models import Voice
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def conversation(alice: Member) -> Conversation:
+    return Conversation.objects.create(**_legal(alice))
+
+
+def _legal(member: Member) -> dict:
+    return {
+        "patient": member.patient,
+        "device": member.device,
+        "voice": member.patient.voice,
+        "voice_source": "selected",
+        "format": "pcm_16000",
+    }
+
+
+def utter(conversation: Conversation, client_id: str = "s1", **fields: object) -> Utterance:
+    legal = {"patient": conversation.patient, "origin": "device", "text": "Hello.", "state": "waiting"}
+    return Utterance.objects.create(conversation=conversation, client_id=client_id, **{**legal, **fields})
+
+
+def refused(make: object, *arguments: object, **fields: object) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        make(*arguments, **fields)
+
+
+# Conversations
+
+
+def test_the_table_has_the_owners_name_and_column():
+    assert Conversation._meta.db_table == "conversations"
+    assert Conversation._meta.get_field("tts_characters_used").column == "tts_characters_used"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"voice_source": "guessed"},
+        {"voice_source": ""},
+        {"initiated": "nobody"},
+        {"tts_characters_used": -1},
+        {"patient": None},
+        {"voice": None},
+        {"ended_at": timezone.now() - timedelta(days=1)},
+    ],
+)
+def test_a_conversation_that_cannot_be_is_refused(alice: Member, fields: dict):
+    refused(Conversation.objects.create, **{**_legal(alice), **fields})
+
+
+def test_a_conversation_ends_when_or_after_it_started(conversation: Conversation):
+    conversation.ended_at = conversation.started_at
+    conversation.save()
+    assert not Conversation.objects.unfinished().exists()
+
+
+def test_a_conversation_keeps_its_voice_and_outlives_its_device(conversation: Conversation):
+    with pytest.raises(ProtectedError):
+        Voice.objects.get(pk=conversation.voice_id).delete()
+    conversation.device.delete()
+    conversation.refresh_from_db()
+    assert conversation.device is None
+
+
+@pytest.mark.parametrize(
+    ("since", "abandoned"), [(ABANDONED_AFTER, False), (ABANDONED_AFTER + timedelta(seconds=1), True)]
+)
+def test_a_conversation_is_abandoned_when_it_was_unseen_for_30_minutes(
+    conversation: Conversation, since: timedelta, abandoned: bool
+):
+    assert timedelta(minutes=30) == ABANDONED_AFTER
+    assert Conversation.objects.abandoned(conversation.seen_at + since).exists() is abandoned
+
+
+def test_what_has_ended_is_not_abandoned(conversation: Conversation):
+    Conversation.objects.update(ended_at=timezone.now())
+    assert not Conversation.objects.abandoned(timezone.now() + timedelta(days=1)).exists()
+
+
+# Utterances
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": "done"},
+        {"state": ""},
+        {"origin": "nobody"},
+        {"source": "radio"},
+        {"characters": -1},
+        {"bytes_sent": -1},
+        {"text": None},
+        {"patient": None},
+    ],
+)
+def test_an_utterance_that_cannot_be_is_refused(conversation: Conversation, fields: dict):
+    refused(utter, conversation, **fields)
+
+
+@pytest.mark.parametrize("state", Utterance.State.values)
+@pytest.mark.parametrize("source", ["", *Utterance.Source.values])
+def test_every_state_and_source_that_has_a_name_is_accepted(conversation: Conversation, state: str, source: str):
+    assert utter(conversation, state=state, source=source).pk
+
+
+def test_a_devices_id_is_used_once_in_a_conversation(alice: Member, conversation: Conversation):
+    utter(conversation)
+    refused(utter, conversation)
+    utter(conversation, "S1")
+    utter(Conversation.objects.create(**_legal(alice)))
+
+
+def test_a_resumed_conversation_may_greet_again(conversation: Conversation):
+    for _ in range(2):
+        utter(conversation, "greeting", origin="greeting")
+    assert conversation.utterances.count() == 2
+
+
+def test_a_row_is_shown_without_name_or_text(conversation: Conversation):
+    shown = f"{conversation} {utter(conversation)}"
+    assert "Alice" not in shown
+    assert "Hello" not in shown
+
+
+# Phrases
+
+
+def test_a_phrase_is_kept_once_in_each_language():
+    Phrase.objects.create(text="Ja.")
+    refused(Phrase.objects.create, text="Ja.")
+    Phrase.objects.create(text="Ja.", language="de")
+
+
+def test_a_language_has_one_greeting():
+    Phrase.objects.create(kind="greeting", text="Hello.")
+    refused(Phrase.objects.create, kind="greeting", text="Hi.")
+    Phrase.objects.create(kind="greeting", text="Hallo.", language="de")
+
+
+def test_a_phrase_has_a_kind_that_is_known():
+    refused(Phrase.objects.create, kind="rare", text="Hello.")
+
+
+@pytest.mark.parametrize(
+    ("language", "found"),
+    [("en", ["Hello."]), ("en-GB", ["Hello."]), ("EN", ["Hello."]), ("de-AT", ["Hallo."]), ("fr", [])],
+)
+def test_a_language_and_its_regions_share_their_phrases(language: str, found: list[str]):
+    Phrase.objects.create(text="Hello.")
+    Phrase.objects.create(text="Hallo.", language="de")
+    assert [phrase.text for phrase in Phrase.objects.for_language(language)] == found

@@ -1,0 +1,282 @@
+"""`manage.py talk` as a process of its own, against a server that says exactly what the test wants."""
+
+import asyncio
+import os
+import re
+import signal
+import struct
+import sys
+import wave
+from asyncio.subprocess import PIPE, STDOUT, Process
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.server import ROOT, free_port
+from tests.tts.scripted import STARTED, Line, Script, finish, serving, started
+
+
+@dataclass
+class Talked:
+    code: int
+    output: str
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where it runs and keeps its data: with the demo token that `make run` would have left."""
+    (tmp_path / "demo-device-token").write_text("secret\n")
+    return tmp_path
+
+
+async def launch(folder: Path, *arguments: str, stdin: int | IO[bytes] = PIPE) -> Process:
+    env = {**os.environ, "VOICECARE_DATA_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    command = (sys.executable, str(ROOT / "manage.py"), "talk", *arguments)
+    return await asyncio.create_subprocess_exec(*command, cwd=folder, env=env, stdin=stdin, stdout=PIPE, stderr=STDOUT)
+
+
+async def talk(folder: Path, *arguments: str, stdin: bytes = b"") -> Talked:
+    process = await launch(folder, *arguments)
+    output, _ = await process.communicate(stdin)
+    assert process.returncode is not None
+    return Talked(process.returncode, output.decode())
+
+
+async def talk_to(script: Script, folder: Path, *arguments: str, stdin: bytes = b"") -> Talked:
+    async with serving(script) as url:
+        return await talk(folder, *arguments, "--url", url, stdin=stdin)
+
+
+async def echo(line: Line) -> None:
+    """Speaks every text as its own bytes until the conversation ends."""
+    await line.start()
+    while (frame := (await line.socket.receive()).json())["type"] == "speak":
+        await line.spoken(frame["id"], frame["text"].encode())
+    await line.send({"type": "conversation.ended", "conversation": "c0", "characters": 21})
+
+
+def start_in(format: str) -> Script:
+    async def script(line: Line) -> None:
+        assert (await line.expect("conversation.start"))["format"] == format
+        await line.send({**STARTED, "format": format})
+        await line.expect("speak")
+        await line.spoken("say-1", b"\1\2\3\4")
+        await line.end()
+
+    return script
+
+
+# What is spoken and told
+
+
+async def test_each_argument_is_a_speech_and_its_figures_are_printed(folder):
+    talked = await talk_to(echo, folder, "Good morning", "I see.")
+    assert talked.code == 0
+    assert "Clara is here, in the voice Rachel." in talked.output
+    figures = r"live, voice Rachel, 7 characters, 12 bytes, first sound after \d+ ms here, 2 ms on the server"
+    assert re.search(rf"Good morning\n  {figures}\n", talked.output)
+    assert "21 characters in all" in talked.output
+    assert (folder / "speech.mp3").read_bytes() == b"Good morningI see."
+
+
+@pytest.mark.parametrize("stdin", [b"Good morning\n\nI see.\n", b"Good morning\r\n  \nI see."])
+async def test_without_arguments_the_lines_of_standard_input_are_spoken(stdin, folder):
+    talked = await talk_to(echo, folder, "--out", "heard.mp3", stdin=stdin)
+    assert talked.code == 0
+    assert (folder / "heard.mp3").read_bytes() == b"Good morningI see."
+    assert talked.output.count("on the server") == 2
+
+
+async def test_standard_input_may_be_a_file(folder):
+    (folder / "lines").write_text("Good morning\nI see.")
+    async with serving(echo) as url:
+        with (folder / "lines").open("rb") as lines:
+            process = await launch(folder, "--url", url, stdin=lines)
+        await process.communicate()
+    assert process.returncode == 0
+    assert (folder / "speech.mp3").read_bytes() == b"Good morningI see."
+
+
+async def test_the_greeting_is_told_and_written_first(folder):
+    async def script(line: Line) -> None:
+        assert (await line.expect("conversation.start"))["greeting"] is True
+        await line.send(STARTED)
+        await line.expect("speak")
+        await line.spoken("greeting", b"hello ", source="cache")
+        await line.spoken("say-1", b"you")
+        await line.end()
+
+    talked = await talk_to(script, folder, "You")
+    assert talked.output.index("(greeting)\n  cache") < talked.output.index("You\n  live")
+    assert (folder / "speech.mp3").read_bytes() == b"hello you"
+
+
+async def test_no_greeting_asks_for_none(folder):
+    async def script(line: Line) -> None:
+        assert (await line.expect("conversation.start"))["greeting"] is False
+        await line.send(STARTED)
+        await line.expect("speak")
+        await line.spoken("say-1", b"x")
+        await line.end()
+
+    assert (await talk_to(script, folder, "--no-greeting", "Hello")).code == 0
+
+
+async def test_notices_are_shown_in_words(folder):
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        notice = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
+        await line.send({"type": "speech.queued", "id": "say-1", "reason": "busy", "expires_at": "2026"})
+        await line.send(started("say-1"), notice, b"x", finish("say-1", 1, source="backup"))
+        await line.end()
+
+    talked = await talk_to(script, folder, "Hello")
+    assert talked.code == 0
+    assert "Temporary voice issue, using backup voice" in talked.output
+    assert "had to wait (busy)" in talked.output
+
+
+# Not everything was spoken
+
+
+async def test_a_refused_text_is_told_and_the_next_one_is_spoken(folder):
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send({"type": "error", "id": "say-1", "code": "too_long", "message": "Too long."})
+        await line.expect("speak")
+        await line.spoken("say-2", b"x")
+        await line.end()
+
+    talked = await talk_to(script, folder, "a" * 5001, "Short")
+    assert talked.code == 1
+    assert "too_long: Too long." in talked.output
+    assert "Short\n  live" in talked.output
+    assert "a" * 100 not in talked.output
+
+
+@pytest.mark.parametrize(
+    ("terminal", "words"),
+    [
+        (
+            {"type": "speech.failed", "code": "no_voice", "message": "Nobody could speak."},
+            "no_voice: Nobody could speak.",
+        ),
+        ({"type": "speech.interrupted", "bytes": 1, "characters": 5}, "interrupted after 1 bytes, 5 characters"),
+    ],
+)
+async def test_what_was_not_spoken_to_its_end_is_told(terminal, words, folder):
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send(started("say-1"), b"x", {"id": "say-1", **terminal})
+        await line.end()
+
+    talked = await talk_to(script, folder, "Hello")
+    assert talked.code == 1
+    assert words in talked.output
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(4001, "replaced"), (4003, "revoked"), (4012, "going down"), (1000, "1000")]
+)
+async def test_a_closed_connection_is_explained_and_what_was_heard_is_kept(code, words, folder):
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send(started("say-1"), b"half")
+        await line.socket.close(code=code)
+
+    talked = await talk_to(script, folder, "Hello")
+    assert talked.code == 1
+    assert words in talked.output
+    assert (folder / "speech.mp3").read_bytes() == b"half"
+
+
+async def test_a_connection_that_is_closed_while_nothing_is_said_ends_it(folder):
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.socket.close(code=4003)
+
+    async with serving(script) as url:
+        process = await launch(folder, "--url", url)
+        assert process.stdout is not None
+        output = await process.stdout.read()
+        assert await process.wait() == 1
+    assert b"revoked" in output
+
+
+async def test_nobody_there(folder):
+    talked = await talk(folder, "Hello", "--url", f"ws://127.0.0.1:{free_port()}/ws/device/")
+    assert talked.code == 1
+    assert "make run" in talked.output
+    assert not (folder / "speech.mp3").exists()
+
+
+async def test_a_refused_token(folder):
+    talked = await talk_to(echo, folder, "Hello", "--token", "wrong")
+    assert talked.code == 1
+    assert "refused the token" in talked.output
+
+
+async def test_no_demo_token(folder):
+    (folder / "demo-device-token").unlink()
+    talked = await talk(folder, "Hello")
+    assert talked.code == 1
+    assert "make run" in talked.output
+
+
+async def test_a_refused_format(folder):
+    async def script(line: Line) -> None:
+        await line.expect("conversation.start")
+        await line.send({"type": "error", "code": "unknown_format", "message": "It must be one of mp3_44100_128."})
+
+    talked = await talk_to(script, folder, "Hello", "--format", "flac")
+    assert talked.code == 1
+    assert "one of mp3_44100_128" in talked.output
+
+
+async def test_ctrl_c_interrupts_and_ends_the_conversation(folder):
+    asked: list[str] = []
+    playing = asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send(started("say-1"), b"half")
+        playing.set()
+        asked.append((await line.expect("interrupt"))["type"])
+        await line.send({"type": "speech.interrupted", "id": "say-1", "bytes": 4, "characters": 5})
+        await line.end()
+        asked.append("conversation.end")
+
+    async with serving(script) as url:
+        process = await launch(folder, "Hello", "--url", url)
+        await playing.wait()
+        process.send_signal(signal.SIGINT)
+        output, _ = await process.communicate()
+    assert process.returncode == 130
+    assert asked == ["interrupt", "conversation.end"]
+    assert b"Traceback" not in output
+    assert (folder / "speech.mp3").read_bytes() == b"half"
+
+
+# Files
+
+
+@pytest.mark.parametrize(("format", "rate"), [("pcm_16000", 16000), ("pcm_24000", 24000)])
+async def test_pcm_is_written_as_wav(format, rate, folder):
+    assert (await talk_to(start_in(format), folder, "Hello", "--format", format)).code == 0
+    with wave.open(str(folder / "speech.wav")) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, rate)
+        assert file.readframes(9) == b"\1\2\3\4"
+
+
+async def test_ulaw_is_written_as_au(folder):
+    assert (await talk_to(start_in("ulaw_8000"), folder, "Hello", "--format", "ulaw_8000")).code == 0
+    data = (folder / "speech.au").read_bytes()
+    assert struct.unpack(">4s5I", data[:24]) == (b".snd", 24, 4, 1, 8000, 1)
+    assert data[24:] == b"\1\2\3\4"

@@ -1,0 +1,161 @@
+"""The ledger: every attempt is one event, its characters are counted once, and what is counted is told once."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from usage import ledger
+from usage.ledger import Attempt
+from usage.models import UsageEvent
+from voicecare.elevenlabs.protocol import identifier
+
+pytestmark = pytest.mark.django_db
+
+TALK, OTHER_TALK = uuid.uuid4(), uuid.uuid4()
+
+
+def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
+    identity = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "conversation": TALK}
+    made = Attempt(**{**identity, "asked": asked, **fields})
+    if answered:
+        made.answered("request", None)
+    return made
+
+
+def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
+    whole = attempt(
+        40, answered=False, segment=3, attempt=2, kind="retry", patient=uuid.uuid4(), voice=uuid.uuid4(), model="m",
+        code="stalled", first_byte_ms=12.5,
+    )  # fmt: skip
+    whole.answered("request-1", 20)
+    whole.outcome = "failed"
+    ledger.book([whole])
+    event = UsageEvent.objects.get()
+    names = [
+        "source", "segment", "attempt", "kind", "asked", "conversation", "patient", "voice", "model", "outcome", "code",
+        "characters", "credits", "saved", "request_id", "first_byte_ms", "at",
+    ]  # fmt: skip
+    assert {name: getattr(event, name) for name in names} == {name: getattr(whole, name) for name in names}
+    assert (event.characters, event.credits) == (40, 20)
+
+
+@pytest.mark.parametrize(("cost", "credits"), [(None, 40), (0, 0), (20, 20), (80, 80)])
+def test_the_credits_are_what_the_provider_states_else_the_characters(cost: int | None, credits: int):
+    asked = attempt(40, answered=False)
+    asked.answered(None, cost)
+    assert (asked.characters, asked.credits, asked.outcome, asked.request_id) == (40, credits, "completed", "")
+
+
+def test_an_attempt_without_an_answer_counts_nothing_and_stays_unknown():
+    assert ledger.book([attempt(answered=False)]) == {}
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.characters, event.credits, event.asked) == ("unknown", 0, 0, 10)
+
+
+def test_an_attempt_booked_twice_is_one_event_and_counts_once():
+    same = attempt()
+    assert ledger.book([same]) == {TALK: 10}
+    assert ledger.book([same]) == {}
+    assert UsageEvent.objects.get().characters == 10
+
+
+def test_an_attempt_booked_at_its_beginning_counts_when_it_is_answered():
+    same = attempt(answered=False)
+    ledger.book([same])
+    same.answered("late", 5)
+    assert ledger.book([same]) == {TALK: 10}
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.characters, event.credits, event.request_id) == ("completed", 10, 5, "late")
+
+
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+def test_an_answered_attempt_counts_however_it_ends(outcome: str):
+    same = attempt()
+    ledger.book([same])
+    same.outcome = outcome
+    assert ledger.book([same]) == {}
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.characters) == (outcome, 10)
+
+
+@pytest.mark.parametrize("kind", ["cache", "offline"])
+def test_what_the_cache_or_the_offline_voice_spoke_is_saved(kind: str):
+    assert ledger.book([attempt(answered=False, kind=kind, outcome="completed", saved=10)]) == {}
+    event = UsageEvent.objects.get()
+    assert (event.saved, event.characters, event.credits) == (10, 0, 0)
+
+
+def test_what_is_new_is_told_by_conversation():
+    shared = uuid.uuid4()
+    batch = [
+        attempt(1, source=shared, segment=0),
+        attempt(2, source=shared, segment=0, attempt=2),
+        attempt(4, source=shared, segment=1),
+        attempt(8, conversation=OTHER_TALK),
+        attempt(16, conversation=None),
+        attempt(32, conversation=uuid.uuid4(), answered=False),
+    ]
+    assert ledger.book(batch) == {TALK: 7, OTHER_TALK: 8}
+    assert UsageEvent.objects.count() == 6
+
+
+def test_a_batch_written_again_adds_only_what_is_new_in_it():
+    batch = [attempt(1), attempt(2), attempt(4, answered=False)]
+    ledger.book(batch)
+    batch[2].answered(None, None)
+    assert ledger.book([*batch, attempt(8)]) == {TALK: 12}
+
+
+def test_a_transaction_that_was_rolled_back_has_counted_nothing():
+    same = attempt()
+    with transaction.atomic():
+        ledger.book([same])
+        transaction.set_rollback(True)
+    assert ledger.book([same]) == {TALK: 10}
+
+
+def test_an_empty_batch_is_nothing():
+    assert ledger.book([]) == {}
+
+
+def test_a_hundred_attempts_take_one_look_and_few_writes():
+    batch = [attempt(conversation=uuid.uuid4()) for _ in range(100)]
+    with (
+        CaptureQueriesContext(
+            connection,
+        ) as captured,
+        transaction.atomic(),
+    ):
+        ledger.book(batch)
+    verbs = [query["sql"].split()[0] for query in captured if not query["sql"].startswith(("SAVEPOINT", "RELEASE"))]
+    assert verbs[0] == "SELECT"
+    assert set(verbs[1:]) == {"INSERT"}
+    assert len(verbs) <= 3
+
+
+@pytest.mark.parametrize(("column", "longest"), [("request_id", identifier("x" * 1000)), ("code", "voice_" + "x" * 58)])
+def test_a_column_holds_the_longest_word_of_the_provider(column: str, longest: str):
+    """PostgreSQL refuses the whole row for one letter too many, and what was billed would be in no figure."""
+    assert len(longest) <= UsageEvent._meta.get_field(column).max_length
+
+
+def test_an_attempts_default_time_has_a_time_zone():
+    assert attempt().at.utcoffset() is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_processes_that_book_at_once_count_everything_once():
+    def write(batch: list[Attempt]) -> int:
+        try:
+            with transaction.atomic():
+                return sum(ledger.book(batch).values())
+        finally:
+            connection.close()
+
+    batches = [[attempt(1) for _ in range(5)] for _ in range(20)]
+    with ThreadPoolExecutor(2) as threads:
+        counted = sum(threads.map(write, batches))
+    assert counted == UsageEvent.objects.count() == 100

@@ -1,0 +1,32 @@
+"""The pages that operators and their probes look at; draining is tested on a real server, in tests/e2e."""
+
+import pytest
+from django.test import AsyncClient, override_settings
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def test_a_process_says_that_it_is_up(async_client: AsyncClient):
+    assert (await async_client.get("/healthz")).json() == {"status": "up"}
+
+
+async def test_metrics_are_for_this_machine(async_client: AsyncClient):
+    reply = await async_client.get("/metrics")
+    assert reply.status_code == 200
+    assert b"voicecare_first_chunk_seconds" in reply.content
+
+
+@pytest.mark.parametrize(
+    "extra", [{"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": ""}], ids=["proxied", "proxied without address"]
+)
+async def test_metrics_are_not_for_a_proxys_clients(async_client: AsyncClient, extra: dict[str, str]):
+    assert (await async_client.get("/metrics", headers=extra)).status_code == 403
+
+
+@override_settings(METRICS_TOKEN="a-token-for-metrics")
+@pytest.mark.parametrize(
+    ("given", "status"), [("Bearer a-token-for-metrics", 200), ("Bearer another", 403), ("", 403), ("Bearer ü", 403)]
+)
+async def test_a_token_opens_the_metrics(async_client: AsyncClient, given: str, status: int):
+    reply = await async_client.get("/metrics", headers={"Authorization": given})
+    assert reply.status_code == status

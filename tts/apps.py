@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class TtsConfig(AppConfig):
+    name = "tts"
+    verbose_name = "Conversations and speech"

@@ -1,0 +1,160 @@
+"""Opening, resuming and ending a conversation: everything about it that is looked up, once, before anything is said.
+
+The functions talk to the database and belong into a thread. What they return is frozen: from here on no query
+stands between a text and its sound.
+"""
+
+import re
+import uuid
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from tts.models import Conversation, Phrase, Utterance
+from tts.rendering import Rendering, VoiceRef
+from tts.segments import normalise
+from voicecare.audio import DEVICE_FORMATS
+from voicecare.errors import VoicecareError
+from voicecare.patients.models import Device, Patient, Voice
+
+
+class UnknownConversation(VoicecareError):
+    code = "unknown_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What holds for a whole conversation. `backup` differs from `rendering` in the voice alone; `phrases` are in
+    the normal form of `tts.segments.normalise`.
+    """
+
+    conversation: uuid.UUID
+    patient: uuid.UUID
+    companion: str
+    rendering: Rendering
+    backup: Rendering
+    voice_source: str
+    initiated: str
+    phrases: frozenset[str]
+    greeting: str | None
+
+    def started_frame(self) -> dict[str, object]:
+        voice = self.rendering.voice
+        return {
+            "type": "conversation.started",
+            "conversation": str(self.conversation),
+            "companion": self.companion,
+            "voice": {"id": str(voice.id), "name": voice.name, "source": self.voice_source},
+            "format": self.rendering.format,
+            "initiated": self.initiated,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A conversation that may be spoken in: its context, the ids it has used and the characters it has counted."""
+
+    context: Context
+    used_ids: frozenset[str]
+    characters: int
+
+
+def begin(device_id: uuid.UUID, audio_format: str | None) -> Opened:
+    """A new conversation on this device. The voice is the patient's own choice, else the default."""
+    device = Device.objects.select_related("patient__voice").get(pk=device_id)
+    voice, source = resolve_voice(device.patient)
+    chosen = audio_format or DEVICE_FORMATS[0]
+    with transaction.atomic():
+        conversation = Conversation.objects.create(
+            patient=device.patient, device=device, voice=voice, voice_source=source, format=chosen
+        )
+        Device.objects.filter(pk=device_id).update(format=chosen)
+    return Opened(_context(conversation, device.patient), frozenset(), 0)
+
+
+def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
+    """An unfinished conversation of this device's patient, as it was. Raises UnknownConversation."""
+    device = Device.objects.select_related("patient").get(pk=device_id)
+    conversation = _unfinished(device.patient, conversation_id)
+    if conversation is None:
+        raise UnknownConversation("There is no such unfinished conversation of this patient: start a new one.")
+    Conversation.objects.filter(pk=conversation.pk).update(device=device, seen_at=timezone.now())
+    Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
+    used = Utterance.objects.filter(conversation=conversation).values_list("client_id", flat=True)
+    return Opened(_context(conversation, device.patient), frozenset(used), conversation.tts_characters_used)
+
+
+def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
+    """Ends it and returns its characters. Idempotent: one that has ended keeps the time at which it did."""
+    Conversation.objects.unfinished().filter(pk=conversation_id).update(ended_at=now or timezone.now())
+    Utterance.objects.filter(conversation=conversation_id).interrupt_unfinished()
+    used = Conversation.objects.filter(pk=conversation_id).values_list("tts_characters_used", flat=True)
+    return used.first() or 0
+
+
+def end_abandoned(now: datetime | None = None) -> int:
+    """Ends what nobody resumed for 30 minutes, at the time it was last seen; returns how many."""
+    abandoned = Conversation.objects.abandoned(now or timezone.now())
+    with transaction.atomic():
+        Utterance.objects.filter(conversation__in=abandoned).interrupt_unfinished()
+        return abandoned.update(ended_at=F("seen_at"))
+
+
+def touch(conversation_ids: list[uuid.UUID]) -> None:
+    """These conversations have a live connection now."""
+    Conversation.objects.unfinished().filter(pk__in=conversation_ids).update(seen_at=timezone.now())
+
+
+def holders(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
+    """On which device each of these conversations goes on: the one that started or resumed it last."""
+    return dict(Conversation.objects.filter(pk__in=conversation_ids).values_list("pk", "device_id"))
+
+
+def resolve_voice(patient: Patient) -> tuple[Voice, str]:
+    """The voice that a conversation of this patient starts with, and why: cloned, selected or default."""
+    voice = patient.voice
+    if voice is None or not voice.usable:
+        return Voice.objects.default(), "default"
+    return voice, "cloned" if voice.source == Voice.Source.CLONED else "selected"
+
+
+def _unfinished(patient: Patient, conversation_id: str) -> Conversation | None:
+    try:
+        key = uuid.UUID(conversation_id)
+    except ValueError:
+        return None
+    mine = Conversation.objects.resumable(timezone.now()).select_related("voice")
+    return mine.filter(patient=patient, pk=key).first()
+
+
+def _context(conversation: Conversation, patient: Patient) -> Context:
+    known = list(Phrase.objects.for_language(patient.language))
+    greeting = next((phrase.text for phrase in known if phrase.kind == Phrase.Kind.GREETING), None)
+    rendering = Rendering(
+        voice=VoiceRef.of(conversation.voice),
+        model=settings.ELEVENLABS_MODEL_ID,
+        language=patient.language.partition("-")[0].lower(),
+        speed=float(patient.speech_rate),
+        format=conversation.format,
+    )
+    return Context(
+        conversation=conversation.id,
+        patient=patient.id,
+        companion=patient.companion_name,
+        rendering=rendering,
+        backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),
+        voice_source=conversation.voice_source,
+        initiated=conversation.initiated,
+        phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind == Phrase.Kind.COMMON),
+        greeting=None if greeting is None else greet(greeting, patient),
+    )
+
+
+def greet(template: str, patient: Patient) -> str:
+    """Fills the names in. Plain replacement: a name may hold braces, and a template is no program."""
+    names = {"{patient_name}": patient.addressed_as, "{ai_name}": patient.companion_name}
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], template)

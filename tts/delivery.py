@@ -1,0 +1,161 @@
+"""Handing one speech's sound to one device: the frames around it, its pace, and what is still on the way."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tts.models import Utterance
+from tts.pacing import Pacing
+from tts.script import Speech
+from voicecare import metrics
+from voicecare.audio import FORMATS, Completer
+
+NOTICE = {
+    "type": "notice",
+    "code": "backup_voice",
+    "message": "Temporary voice issue, using backup voice",  # the owner's words
+}
+RECHECK_S = 0.25  # a device's `progress` may correct the estimate while we wait
+SETTLE_S = 0.01
+HELD_BYTES = 128 * 1024  # what a device may leave unread in this process, beside what the system holds for it
+CLIP_FRAME_BYTES = 16 * 1024
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Socket:
+    """The device's end: whole frames out. Audio is handed over as it came, one frame for each read."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._muted = False
+        # daphne takes every frame at once and keeps what the device does not read (django/daphne#170), so how much
+        # that is must be asked of its transport. Other servers make `send` wait, which needs no asking.
+        protocol = next(iter(getattr(send, "args", ())), None)
+        transport = getattr(protocol, "transport", None)
+        self._transport = transport if hasattr(transport, "dataBuffer") else None
+
+    def mute(self) -> None:
+        """Nobody is there any more: what would be sent is dropped."""
+        self._muted = True
+
+    async def frame(self, frame: dict[str, Any]) -> None:
+        if not self._muted:
+            await self._send({"type": "websocket.send", "text": _encode(frame)})
+
+    async def audio(self, chunk: bytes) -> None:
+        if not self._muted:
+            await self._send({"type": "websocket.send", "bytes": chunk})
+
+    async def close(self, code: int) -> None:
+        await self._send({"type": "websocket.close", "code": code})
+
+    def held(self) -> int:
+        """Bytes that were sent and have not left this process."""
+        transport = self._transport
+        if transport is None:
+            return 0
+        return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+
+
+class Delivery:
+    """One speech to one device. Between `speech.started` and the terminal message nothing else is heard."""
+
+    def __init__(self, socket: Socket, speech: Speech, format_name: str) -> None:
+        self._socket = socket
+        self._speech = speech
+        self._format = format_name
+        self._voice: tuple[str, str] | None = None
+        self._notified = False
+        self._told_queued = False
+        self._only_cache = True
+        self._completer = Completer(FORMATS[format_name])
+        self._unwalked = b""  # the latest chunk: walking through it must not hold up its own departure
+        self._pacing = Pacing(FORMATS[format_name].bytes_per_second)
+
+    async def room(self) -> None:
+        """Waits until the device wants another segment: rule 3 of the contract, section 2. The first passes at once."""
+        while wait := self._pacing.wait(time.monotonic()):
+            await _pause(wait)
+        self._pacing.segment_begins()
+
+    def heard(self, ms: int) -> None:
+        self._pacing.progress(ms, time.monotonic())
+
+    async def clip(self, audio: bytes, voice: str) -> None:
+        """Sound from the cache."""
+        for start in range(0, len(audio), CLIP_FRAME_BYTES):
+            await self.forward(audio[start : start + CLIP_FRAME_BYTES], Utterance.Source.CACHE.value, voice)
+
+    async def forward(self, chunk: bytes, source: str, voice: str) -> None:
+        """One read of sound becomes one frame, at once; then it may wait until a device that reads slowly has read."""
+        spoken_as = ("live" if source == "cache" else source, voice)
+        if spoken_as != self._voice:
+            await self._announce(source, voice)
+            self._voice = spoken_as
+        await self._socket.audio(chunk)
+        if not self._speech.bytes_sent:
+            self._first_frame_is_out(source)
+        self._only_cache = self._only_cache and source == "cache"
+        self._speech.source = "cache" if self._only_cache else spoken_as[0]
+        self._sent(chunk)
+        while self._socket.held() > HELD_BYTES:
+            await _pause(RECHECK_S)
+
+    async def queued(self, reason: str, expires_in_s: float) -> None:
+        """Tells the device, once, that this speech waits in line and until when at most."""
+        if not self._told_queued:
+            self._told_queued = True
+            expires_at = (datetime.now(UTC) + timedelta(seconds=expires_in_s)).isoformat()
+            frame = {"type": "speech.queued", "id": self._speech.id, "reason": reason, "expires_at": expires_at}
+            await self._socket.frame(frame)
+
+    async def settle(self) -> None:
+        """Returns when all was taken from this process: a speech that a stuck device never read is not spoken."""
+        for _ in range(2):  # the transport writes in the loop's next turns
+            await asyncio.sleep(0)
+        while self._socket.held():
+            await _pause(SETTLE_S)
+
+    async def complete_cut(self) -> None:
+        """Fills a frame or sample that broke off with zero bytes, so that whatever follows decodes."""
+        self._completer.feed(self._unwalked)
+        self._unwalked = b""
+        missing = self._completer.missing()
+        if missing:
+            await self._socket.audio(missing)
+            self._count(missing)
+
+    def _sent(self, chunk: bytes) -> None:
+        self._completer.feed(self._unwalked)
+        self._unwalked = chunk
+        self._count(chunk)
+
+    def _count(self, chunk: bytes) -> None:
+        self._speech.bytes_sent += len(chunk)
+        self._pacing.sent(len(chunk), time.monotonic())
+
+    async def _announce(self, source: str, voice: str) -> None:
+        frame: dict[str, object] = {"id": self._speech.id, "source": source, "voice": voice}
+        if self._voice is None:
+            await self._socket.frame({"type": "speech.started", **frame, "format": self._format})
+        else:
+            await self._socket.frame({"type": "speech.switched", **frame})
+        if source in ("backup", "offline") and not self._notified:
+            self._notified = True
+            await self._socket.frame(NOTICE)
+
+    def _first_frame_is_out(self, source: str) -> None:
+        now = time.perf_counter()
+        self._speech.first_chunk_ms = round((now - self._speech.received) * 1000, 2)
+        self._speech.spoken_at = datetime.now(UTC)
+        metrics.FIRST_CHUNK_SECONDS.labels(source).observe(now - self._speech.taken)
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(min(seconds, RECHECK_S))

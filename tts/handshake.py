@@ -1,0 +1,34 @@
+"""What a WebSocket handshake must bring (the contract, section 1), read from its ASGI scope. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.http.request import validate_host
+
+SUBPROTOCOL = "voicecare.v1"
+TOKEN_PREFIX = "token."  # noqa: S105
+
+
+def token_of(scope: Mapping[str, Any], allowed_hosts: Sequence[str]) -> str | None:
+    """The device token, or None where the handshake must be refused for another reason than the token itself."""
+    headers: dict[bytes, str] = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    subprotocols: list[str] = scope.get("subprotocols", [])  # ASGI lets a server leave it out
+    if SUBPROTOCOL not in subprotocols or not _origin_allowed(headers.get(b"origin"), allowed_hosts):
+        return None
+    kind, _, token = headers.get(b"authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return token.strip()
+    offered = (name for name in subprotocols if name.startswith(TOKEN_PREFIX))
+    return next((name.removeprefix(TOKEN_PREFIX) for name in offered), None)
+
+
+def _origin_allowed(origin: str | None, allowed_hosts: Sequence[str]) -> bool:
+    """A device sends no Origin; a page of another site may not speak for this one."""
+    if origin is None:
+        return True
+    try:
+        host = urlsplit(origin).hostname
+    except ValueError:
+        return False
+    return host is not None and validate_host(f"[{host}]" if ":" in host else host, list(allowed_hosts))

@@ -1,0 +1,111 @@
+"""The live device connections of this process, and the rows that decide whether they may stay."""
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+from channels.db import DatabaseSyncToAsync
+
+from tts import conversations
+from tts.frames import CLOSE_REPLACED, CLOSE_REVOKED
+from voicecare import metrics
+from voicecare.patients.models import Device
+
+if TYPE_CHECKING:
+    from tts.connection import Connection
+
+SWEEP_EVERY_S = 1.0
+CLOSE_S = 5.0  # for a server whose `send` waits for a stuck device
+TOUCH_EVERY = 60  # sweeps; far below the 30 minutes after which an unseen conversation ends
+
+log = structlog.get_logger(__name__)
+
+
+class Hub:
+    """One for each process. A device has one live socket anywhere: the row's `epoch` names the latest."""
+
+    def __init__(self) -> None:
+        self._connections: dict[uuid.UUID, Connection] = {}
+        self._sweeps = 0
+
+    @property
+    def connections(self) -> list["Connection"]:
+        return list(self._connections.values())
+
+    async def register(self, connection: "Connection") -> None:
+        """Admits the connection; an older one of the same device in this process is replaced at once."""
+        former = self._connections.get(connection.device)
+        if former is not None and former.epoch > connection.epoch:  # two handshakes overtook each other
+            await connection.close(CLOSE_REPLACED)
+            return
+        self._connections[connection.device] = connection
+        metrics.DEVICES_CONNECTED.set(len(self._connections))
+        if former is not None:
+            await former.close(CLOSE_REPLACED)
+
+    def unregister(self, connection: "Connection") -> None:
+        if self._connections.get(connection.device) is connection:
+            del self._connections[connection.device]
+        metrics.DEVICES_CONNECTED.set(len(self._connections))
+
+    async def run(self) -> None:
+        """Sweeps until cancelled. A database that is away closes nobody: the next sweep looks again."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            try:
+                await self.sweep()
+            except Exception as error:  # whatever it is: who stops sweeping lets revoked devices stay
+                log.warning("hub.sweep_failed", error=type(error).__name__)
+
+    async def sweep(self) -> None:
+        """One query: who was revoked, archived or replaced by a connection elsewhere."""
+        if not self._connections:
+            return
+        looked_at = self.connections  # one that comes while we ask was looked at by its own handshake
+        devices = [connection.device for connection in looked_at]
+        latest = await DatabaseSyncToAsync(_admitted, thread_sensitive=False)(devices)
+        closings = [_close(connection, latest.get(connection.device)) for connection in looked_at]
+        await asyncio.gather(*closings)  # together: one that is stuck takes seconds, and all have two
+        await self._take_away()
+        self._sweeps += 1
+        if self._sweeps % TOUCH_EVERY == 0:
+            await self._touch()
+
+    async def _take_away(self) -> None:
+        """A conversation that another device of its patient has resumed is over on the former one: one query."""
+        held = self._open_conversations()
+        if held:
+            holders = await DatabaseSyncToAsync(conversations.holders, thread_sensitive=False)([key for key, _ in held])
+            for conversation, connection in held:
+                if holders.get(conversation, connection.device) != connection.device:
+                    await connection.lose_conversation(conversation)
+
+    async def _touch(self) -> None:
+        await DatabaseSyncToAsync(conversations.touch, thread_sensitive=False)(
+            [key for key, _ in self._open_conversations()]
+        )
+
+    def _open_conversations(self) -> list[tuple[uuid.UUID, "Connection"]]:
+        return [(c.session.opened.context.conversation, c) for c in self.connections if c.session.opened]
+
+
+async def _close(connection: "Connection", epoch: int | None) -> None:
+    """Closes it if its device may not be connected (no epoch) or is connected elsewhere. Never raises."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            if epoch is None:
+                await connection.close(CLOSE_REVOKED)
+            elif epoch > connection.epoch:
+                await connection.close(CLOSE_REPLACED)
+    except Exception:  # a socket that broke meanwhile must not end the sweeps
+        log.exception("hub.close_failed")
+
+
+def _admitted(devices: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """The epochs of those devices that may still be connected."""
+    rows = Device.objects.filter(
+        pk__in=devices, revoked_at=None, patient__archived_at=None, patient__erased_at=None
+    ).values_list("pk", "epoch")
+    return dict(rows)

@@ -1,0 +1,138 @@
+"""Writes what this process has said, behind its back: batches, at most 100 ms apart, one transaction each.
+
+Nothing on the road to the first byte waits for the database. What is noted here is written in the order of its
+first note; noting the same speech or attempt again before it was written costs nothing. A database that is away
+keeps the batch in memory and is tried again; a row that the database refuses is put aside and logged, so that it
+cannot hold up the others.
+"""
+
+import asyncio
+import copy
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+from channels.db import database_sync_to_async
+from django.db import DataError, IntegrityError, transaction
+from django.db.models import Case, F, Value, When
+
+from tts.models import Conversation, Utterance
+from tts.script import Speech
+from usage import ledger
+from voicecare import metrics
+
+FLUSH_EVERY_S = 0.1
+RETRY_AFTER_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+Entry = Speech | ledger.Attempt
+
+# What a row itself is to blame for; drivers raise the last three for values that they cannot pass on.
+_REFUSALS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
+
+_UPDATED = ["state", "text", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "spoken_at"]
+
+
+class Recorder:
+    """One for each process. `note` is called from the event loop; the writing happens in a thread."""
+
+    def __init__(self) -> None:
+        self._dirty: dict[int, Entry] = {}
+        self._flusher: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+
+    def note(self, entry: Entry) -> None:
+        """This speech or attempt is new or has changed. Returns at once."""
+        self._dirty[id(entry)] = entry
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush_soon())
+
+    async def flush(self) -> None:
+        """Everything noted so far is in the database when this returns. Raises DatabaseError if it is away."""
+        async with self._writing:
+            batch = list(self._dirty.values())
+            if not batch:
+                return
+            self._dirty.clear()
+            try:
+                await _write([copy.copy(entry) for entry in batch])
+            except BaseException:  # cancelled, too: the batch is of all devices, and writing it twice is harmless
+                self._dirty = {id(entry): entry for entry in [*batch, *self._dirty.values()]}
+                self._wake()  # the flusher may have found nothing to do while the batch was out
+                raise
+            finally:
+                metrics.RECORDER_BACKLOG.set(len(self._dirty))
+
+    async def _flush_soon(self) -> None:
+        pause = FLUSH_EVERY_S
+        while self._dirty:
+            await asyncio.sleep(pause)
+            try:
+                await self.flush()
+                pause = FLUSH_EVERY_S
+            except Exception as error:  # whatever it is: what was said stays to be written
+                pause = RETRY_AFTER_S
+                log.warning("recorder.not_written", waiting=len(self._dirty), error=type(error).__name__)
+        self._flusher = None
+
+
+@database_sync_to_async  # the one user of the process' sensitive thread: its connection stays open between batches
+def _write(batch: Sequence[Entry]) -> None:
+    try:
+        _write_together(batch)
+    except _REFUSALS:
+        for entry in batch:
+            _write_alone(entry)
+
+
+def _write_together(batch: Iterable[Entry]) -> None:
+    speeches = [entry for entry in batch if isinstance(entry, Speech)]
+    attempts = [entry for entry in batch if isinstance(entry, ledger.Attempt)]
+    with transaction.atomic():
+        if speeches:
+            Utterance.objects.bulk_create(
+                [_row(speech) for speech in speeches],
+                update_conflicts=True,
+                unique_fields=["id"],
+                update_fields=_UPDATED,
+            )
+        if attempts:
+            _add_characters(ledger.book(attempts))
+
+
+def _write_alone(entry: Entry) -> None:
+    try:
+        _write_together([entry])
+    except _REFUSALS as error:
+        metrics.RECORDER_REFUSED.inc()
+        log.error("recorder.row_refused", kind=type(entry).__name__, error=type(error).__name__)
+
+
+def _add_characters(new: Mapping[uuid.UUID, int]) -> None:
+    """One statement for all conversations, added by the database: two processes never overwrite each other's sum."""
+    if new:
+        added = Case(*(When(pk=key, then=Value(characters)) for key, characters in new.items()), default=Value(0))
+        Conversation.objects.filter(pk__in=new).update(tts_characters_used=F("tts_characters_used") + added)
+
+
+def _row(speech: Speech) -> Utterance:
+    return Utterance(
+        id=speech.key,
+        conversation_id=speech.conversation,
+        patient_id=speech.patient,
+        client_id=speech.id,
+        origin=speech.origin,
+        text=speech.script.text,
+        state=speech.state,
+        source=speech.source,
+        code=speech.code,
+        characters=speech.characters,
+        bytes_sent=speech.bytes_sent,
+        first_chunk_ms=speech.first_chunk_ms,
+        received_at=speech.received_at,
+        spoken_at=speech.spoken_at,
+    )

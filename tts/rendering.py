@@ -1,0 +1,45 @@
+"""How a text is to sound: everything but the text that shapes its audio."""
+
+import uuid
+from dataclasses import dataclass
+
+from voicecare.elevenlabs.protocol import SpeechRequest
+from voicecare.patients.models import Voice
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceRef:
+    """A voice as the road needs it; `revision` changes when the sound behind `provider_id` does."""
+
+    id: uuid.UUID
+    provider_id: str
+    name: str
+    revision: int
+
+    @classmethod
+    def of(cls, voice: Voice) -> "VoiceRef":
+        return cls(voice.id, voice.provider_id, voice.name, voice.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """`language` is ISO 639-1, `speed` a factor from 0.7 to 1.2, `format` one of the contract's."""
+
+    voice: VoiceRef
+    model: str
+    language: str
+    speed: float
+    format: str
+
+    def request(self, text: str, before: str | None, after: str | None, *, zero_retention: bool) -> SpeechRequest:
+        return SpeechRequest(
+            voice_id=self.voice.provider_id,
+            text=text,
+            model_id=self.model,
+            output_format=self.format,
+            language_code=self.language,
+            speed=self.speed,
+            previous_text=before,
+            next_text=after,
+            zero_retention=zero_retention,
+        )

@@ -1,0 +1,122 @@
+"""What a process owns while it serves: the provider client, the phrase cache, the recorder, the hub; and how it
+goes down.
+
+daphne has no lifespan events, so the first scope of any kind starts it, and SIGTERM is taken over then: daphne
+itself would cut every socket in the middle of a word.
+"""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError
+
+from tts.circuit import Circuit
+from tts.hub import Hub
+from tts.phrases import PhraseCache
+from tts.probe import Probe
+from tts.recorder import Recorder
+from tts.sources import Services
+from tts.trouble import Trouble
+from voicecare import metrics
+from voicecare.elevenlabs.client import SpeechClient
+from voicecare.espeak import Espeak
+
+GOODBYE_S = 0.3  # for the close frames to leave before the server stops
+
+log = structlog.get_logger(__name__)
+
+
+class Runtime:
+    """One for each process; `start` makes its parts, `drain` lets what is playing end."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.hub = Hub()
+        self.recorder = Recorder()
+        self._services: Services | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def services(self) -> Services:
+        if self._services is None:
+            raise RuntimeError("The runtime has not been started: it starts with the first scope.")
+        return self._services
+
+    async def start(self) -> None:
+        """Idempotent. Runs on the server's event loop."""
+        if self._services is not None:
+            return
+        client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
+        circuit = Circuit()
+        self._services = Services(
+            client=client,
+            offline=Espeak(),
+            circuit=circuit,
+            trouble=Trouble(circuit, self.own),
+            phrases=PhraseCache(settings.DATA_DIR / "phrases", settings.SECRET_KEY, settings.PHRASE_TTL_S),
+            recorder=self.recorder,
+            own=self.own,
+            first_byte_s=settings.FIRST_CHUNK_TIMEOUT_S,
+            stall_s=settings.STALL_TIMEOUT_S,
+            busy_wait_s=settings.BUSY_WAIT_S,
+            zero_retention=settings.ELEVENLABS_ZERO_RETENTION,
+        )
+        await client.open()
+        self.own(self._services.offline.start())
+        self.own(self.hub.run())
+        self.own(circuit.watch(Probe(self._services).run))
+        gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
+        metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))
+        self._take_over_sigterm()
+
+    def own(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Runs this in the background until it ends or the process does."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("runtime.background_work_failed", exc_info=task.exception())
+
+    async def drain(self, seconds: float) -> None:
+        """No new connection and no new speech; what plays may end; then every socket is closed and all is written."""
+        self.draining = True
+        drains = (connection.drain(seconds) for connection in self.hub.connections)
+        await asyncio.gather(*drains, return_exceptions=True)  # one broken socket must not cut the others
+        await asyncio.sleep(GOODBYE_S)
+        with suppress(DatabaseError):
+            await self.recorder.flush()
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+        await self.services.offline.close()
+        await self.services.client.close()
+
+    def _take_over_sigterm(self) -> None:
+        server_stops: Any = signal.getsignal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+        if callable(server_stops):
+            loop.add_signal_handler(signal.SIGTERM, self._on_sigterm, lambda: server_stops(signal.SIGTERM, None))
+
+    def _on_sigterm(self, stop_server: Callable[[], None]) -> None:
+        if self.draining:
+            stop_server()
+        else:
+            self.own(self._go_down(stop_server))
+
+    async def _go_down(self, stop_server: Callable[[], None]) -> None:
+        log.info("runtime.draining", devices=len(self.hub.connections))
+        try:
+            await self.drain(settings.DRAIN_TIMEOUT_S)
+        finally:
+            stop_server()
+
+
+runtime = Runtime()

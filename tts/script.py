@@ -1,0 +1,110 @@
+"""One speech on its way: its text, whole or still being written, and what has become of it."""
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Container
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tts.models import Utterance
+from tts.segments import Segmenter, split
+
+WRITER_SILENT_S = 60.0  # the contract, section 1: a writer silent for so long is taken as done
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One request's worth of text. `before` and `after` are its neighbours, as far as they are known."""
+
+    index: int
+    text: str
+    before: str | None
+    after: str | None
+
+
+class Script:
+    """Pieces go in as they are written, segments come out as soon as they are complete. One writer, one reader."""
+
+    def __init__(self, text: str = "", *, complete: bool) -> None:
+        self.text = text
+        self.complete = complete
+        self._unread = deque([text] if text else [])
+        self._written_at = time.monotonic()
+        self._changed: asyncio.Event | None = None
+
+    def append(self, piece: str) -> None:
+        self.text += piece
+        self._unread.append(piece)
+        self._notify()
+
+    def silent(self, now: float) -> bool:
+        """Nothing was written for so long that the text is taken as complete, also if nobody has read it yet."""
+        return now - self._written_at >= WRITER_SILENT_S
+
+    def finish(self) -> None:
+        self.complete = True
+        self._notify()
+
+    def _notify(self) -> None:
+        self._written_at = time.monotonic()
+        if self._changed is not None:
+            self._changed.set()
+
+    async def segments(self, language: str, phrases: Container[str]) -> AsyncGenerator[Segment, None]:
+        """Every segment once, in order; waits for a writer that has not finished. A second reader is a mistake."""
+        segmenter = Segmenter(language, phrases)
+        ready: deque[str] = deque()
+        if self.complete:  # seen whole, a text of several sentences may be a phrase
+            ready.extend(split(self.text, language, phrases))
+            self._unread.clear()
+        index, before = 0, None
+        while True:
+            while self._unread:
+                ready.extend(segmenter.feed(self._unread.popleft()))
+            if self.complete and not self._unread:
+                ready.extend(segmenter.finish())
+            if not ready:
+                if self.complete:
+                    return
+                await self._more()
+                continue
+            text = ready.popleft()
+            yield Segment(index, text, before, ready[0] if ready else None)
+            index, before = index + 1, text
+
+    async def _more(self) -> None:
+        self._changed = asyncio.Event()
+        try:
+            async with asyncio.timeout(WRITER_SILENT_S - (time.monotonic() - self._written_at)):
+                await self._changed.wait()
+        except TimeoutError:
+            self.complete = True
+        finally:
+            self._changed = None
+
+
+@dataclass(slots=True, eq=False)
+class Speech:
+    """One utterance on its way through this process; `tts.recorder` keeps its row up to date.
+
+    `received` and `taken` (its turn came) are seconds of `time.perf_counter`.
+    """
+
+    id: str
+    script: Script
+    origin: str
+    conversation: uuid.UUID
+    patient: uuid.UUID
+    received_at: datetime
+    received: float = field(default_factory=time.perf_counter)
+    taken: float = 0.0
+    key: uuid.UUID = field(default_factory=uuid.uuid4)
+    state: str = Utterance.State.WAITING.value
+    source: str = ""
+    code: str = ""
+    characters: int = 0
+    bytes_sent: int = 0
+    first_chunk_ms: float | None = None
+    spoken_at: datetime | None = None

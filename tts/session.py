@@ -1,0 +1,307 @@
+"""The device protocol without I/O: frames in, commands out (the contract, section 1).
+
+`Session` knows what one socket may say next: which ids are used, what waits, what is playing. It never touches a
+socket, a clock, a database or a task; whoever drives it passes the time in and carries out the commands in the
+order given:
+
+    Reply(frame)     send this JSON frame
+    Start(...)       open or resume a conversation, then call `begin()` or `refuse_start()`; until then
+                     no frame may be fed
+    Play()           something waits: take it with `next()` when nothing else plays
+    Stop()           end what is playing now, as interrupted
+    Drop(speech)     this one was waiting and will not be spoken: it ends as interrupted
+    Heard(ms)        how far playback of what is playing has come
+    End()            close the conversation
+    Close(code)      close the socket
+"""
+
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from tts.conversations import Opened
+from tts.frames import (
+    CLOSE_FRAME_TOO_LARGE,
+    CLOSE_TOO_MANY_ERRORS,
+    GREETING_ID,
+    MAX_FRAME_BYTES,
+    Close,
+    Command,
+    Drop,
+    End,
+    Heard,
+    Play,
+    Refused,
+    Reply,
+    Start,
+    Stop,
+    any_id,
+    finite,
+    flag,
+    object_of,
+    optional_text,
+    own_id,
+    text_of,
+)
+from tts.models import Utterance
+from tts.rate import CharacterRate
+from tts.script import Script, Speech
+from voicecare.audio import DEVICE_FORMATS
+
+MAX_TEXT = 5000
+MAX_PIECE = 1000
+MAX_WAITING = 32
+MAX_ERRORS = 20
+
+
+class Session:
+    """What one device socket may say and what it is owed. One conversation at a time."""
+
+    def __init__(self, characters_per_minute: int) -> None:
+        self.opened: Opened | None = None
+        self.characters = 0
+        self.playing: Speech | None = None
+        self.waiting: deque[Speech] = deque()
+        self._used: set[str] = set()
+        self._written: dict[str, Speech | None] = {}  # texts without their `speak.done`; None: interrupted meanwhile
+        self._errors = 0
+        self._rate = CharacterRate(characters_per_minute)
+
+    # Frames in
+
+    def text_frame(self, frame: str, now: float) -> list[Command]:
+        """`now` is a monotonic clock in seconds."""
+        if len(frame) > MAX_FRAME_BYTES or len(frame.encode(errors="replace")) > MAX_FRAME_BYTES:
+            return [Close(CLOSE_FRAME_TOO_LARGE)]
+        try:
+            commands = self._accept(object_of(frame), now)
+        except Refused as refused:
+            return self._refuse(refused)
+        if not any(isinstance(command, Start) for command in commands):  # whether that is accepted shows later
+            self._errors = 0
+        return commands
+
+    def binary_frame(self) -> list[Command]:
+        return self._refuse(Refused("unexpected_binary", "Only text frames are accepted here."))
+
+    def refuse_start(self, code: str, message: str) -> list[Command]:
+        """The `Start` that was asked for cannot be carried out."""
+        return self._refuse(Refused(code, message))
+
+    def _refuse(self, refused: Refused) -> list[Command]:
+        self._errors += 1
+        commands: list[Command] = [Reply(refused.frame)]
+        return commands if self._errors < MAX_ERRORS else [*commands, Close(CLOSE_TOO_MANY_ERRORS)]
+
+    # The conversation's life
+
+    def begin(self, opened: Opened) -> None:
+        self._errors = 0
+        self.opened = opened
+        self.characters = opened.characters
+        self._used = set(opened.used_ids)
+
+    def greet(self) -> Speech | None:
+        """Puts the greeting first in line; None where the patient's language has none."""
+        text = self.require_conversation().context.greeting
+        if not text:
+            return None
+        return self._enqueue(GREETING_ID, Script(text, complete=True), Utterance.Origin.GREETING)
+
+    def finish(self) -> tuple[Opened, int]:
+        """Forgets the conversation, in which nothing plays or waits any more; returns it and its characters."""
+        opened = self.require_conversation()
+        self.opened = None
+        self._written.clear()
+        return opened, self.characters
+
+    def drop_waiting(self) -> list[Speech]:
+        """Empties the line and returns what waited in it, to be ended as interrupted."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
+
+    def require_conversation(self) -> Opened:
+        """The open conversation. Raises Refused (`no_conversation`)."""
+        if self.opened is None:
+            raise Refused("no_conversation", "Open one with conversation.start first.")
+        return self.opened
+
+    # The line
+
+    def next(self) -> Speech | None:
+        """Takes the next speech and calls it playing; `over()` must follow before the next call."""
+        self.playing = self.waiting.popleft() if self.waiting else None
+        return self.playing
+
+    def over(self, speech: Speech) -> None:
+        """The speech has ended, however."""
+        if self.playing is speech:
+            self.playing = None
+        self.characters += speech.characters
+        self._let_go(speech)
+
+    def _let_go(self, speech: Speech) -> None:
+        """Its writer may still be at work: what comes after is swallowed, unless its silence ended the text."""
+        if self._written.get(speech.id) is not speech:
+            return
+        if speech.script.complete:
+            del self._written[speech.id]
+        else:
+            self._written[speech.id] = None
+
+    def _enqueue(self, speech_id: str, script: Script, origin: Utterance.Origin) -> Speech:
+        context = self.require_conversation().context
+        speech = Speech(
+            speech_id, script, origin.value, context.conversation, context.patient, received_at=datetime.now(UTC)
+        )
+        self._used.add(speech_id)
+        self.waiting.append(speech)
+        return speech
+
+    # One method for each type of frame
+
+    def _accept(self, message: dict[str, Any], now: float) -> list[Command]:
+        kind = message.get("type")
+        handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
+        if handler is None:
+            raise Refused("bad_message", "`type` must be one of " + ", ".join(_HANDLERS) + ".")
+        return handler(self, message, now)
+
+    def _on_start(self, message: dict[str, Any], now: float) -> list[Command]:
+        start = Start(optional_text(message, "format"), optional_text(message, "resume"), flag(message, "greeting"))
+        if start.format is not None and start.format not in DEVICE_FORMATS:
+            raise Refused("unknown_format", "`format` must be one of " + ", ".join(DEVICE_FORMATS) + ".")
+        if self.opened is not None:
+            raise Refused("already_started", "A conversation is open: end it with conversation.end first.")
+        return [start]
+
+    def _on_speak(self, message: dict[str, Any], now: float) -> list[Command]:
+        speech_id = own_id(message)
+        text = text_of(message, "text", speech_id)
+        if not text.strip():
+            raise Refused("bad_message", "`text` must not be blank.", speech_id)
+        if len(text) > MAX_TEXT:
+            raise Refused("too_long", f"`text` may have {MAX_TEXT} characters at most.", speech_id)
+        self._admit(speech_id, len(text), now)
+        self._written.pop(speech_id, None)
+        self._enqueue(speech_id, Script(text, complete=True), Utterance.Origin.DEVICE)
+        return [Play()]
+
+    def _on_delta(self, message: dict[str, Any], now: float) -> list[Command]:
+        speech_id = own_id(message)
+        piece = text_of(message, "text", speech_id)
+        if not 1 <= len(piece) <= MAX_PIECE:
+            raise Refused("bad_message", f"`text` of a piece must have 1 to {MAX_PIECE} characters.", speech_id)
+        if speech_id in self._written:
+            return self._append(speech_id, piece, now)
+        try:
+            self._admit(speech_id, len(piece), now)
+        except Refused as refused:
+            if refused.frame["code"] in ("too_many", "rate_limited"):
+                self._written[speech_id] = None  # without its beginning the rest of this text must not be spoken
+            raise
+        self._written[speech_id] = self._enqueue(speech_id, Script(piece, complete=False), Utterance.Origin.DEVICE)
+        return [Play()]
+
+    def _append(self, speech_id: str, piece: str, now: float) -> list[Command]:
+        speech = self._written[speech_id]
+        if speech is None:  # interrupted or refused while its writer was at work: the rest is let go without a word
+            return []
+        if speech.script.complete or speech.script.silent(now):
+            raise Refused("duplicate_id", "This text was complete: use a new `id`.", speech_id)
+        if len(speech.script.text) + len(piece) > MAX_TEXT:
+            self._cut_short(speech)
+            raise Refused("too_long", f"A text may have {MAX_TEXT} characters in sum; the rest is dropped.", speech_id)
+        try:
+            self._rate.take(len(piece), now, speech_id)
+        except Refused:
+            self._cut_short(speech)
+            raise
+        speech.script.append(piece)
+        return []
+
+    def _cut_short(self, speech: Speech) -> None:
+        """Ends the text where a piece is missing: what follows it would say something else than was meant."""
+        speech.script.finish()
+        self._written[speech.id] = None
+
+    def _on_done(self, message: dict[str, Any], now: float) -> list[Command]:
+        speech_id = own_id(message)
+        self.require_conversation()
+        if speech_id not in self._used and speech_id not in self._written:
+            raise Refused("unknown_id", "No text with this `id` is being written.", speech_id)
+        speech = self._written.pop(speech_id, None)
+        if speech is not None:
+            speech.script.finish()
+        return []
+
+    def _on_interrupt(self, message: dict[str, Any], now: float) -> list[Command]:
+        speech_id = None if message.get("id") is None else any_id(message)
+        self.require_conversation()
+        if speech_id is not None and speech_id not in self._used:
+            raise Refused("unknown_id", "No speech has this `id`.", speech_id)
+        return self._interrupt(lambda speech: speech_id in (None, speech.id))
+
+    def _on_ack(self, message: dict[str, Any], now: float) -> list[Command]:
+        self._known(message)
+        return []
+
+    def _on_progress(self, message: dict[str, Any], now: float) -> list[Command]:
+        speech_id = self._known(message)
+        ms = message.get("ms")
+        if isinstance(ms, bool) or not isinstance(ms, int | float) or not finite(ms) or ms < 0:
+            raise Refused("bad_message", "`ms` must be a number of milliseconds, 0 or more.", speech_id)
+        return [Heard(int(ms))] if self.playing is not None and self.playing.id == speech_id else []
+
+    def _on_end(self, message: dict[str, Any], now: float) -> list[Command]:
+        self.require_conversation()
+        return [*self._interrupt(lambda speech: True), End()]
+
+    def _on_ping(self, message: dict[str, Any], now: float) -> list[Command]:
+        t = message.get("t")
+        if isinstance(t, str):
+            text_of(message, "t")
+        elif t is not None and (isinstance(t, bool) or not isinstance(t, int | float) or not finite(t)):
+            raise Refused("bad_message", "`t` must be a number or a text.")
+        return [Reply({"type": "pong"} if t is None else {"type": "pong", "t": t})]
+
+    # What several of them share
+
+    def _interrupt(self, meant: Callable[[Speech], bool]) -> list[Command]:
+        commands: list[Command] = []
+        if self.playing is not None and meant(self.playing):
+            commands.append(Stop())
+        for speech in [speech for speech in self.waiting if meant(speech)]:
+            self.waiting.remove(speech)
+            commands.append(Drop(speech))
+        return commands
+
+    def _admit(self, speech_id: str, size: int, now: float) -> None:
+        self.require_conversation()
+        if speech_id in self._used:
+            raise Refused("duplicate_id", "This `id` was used in this conversation: use a new one.", speech_id)
+        if len(self.waiting) >= MAX_WAITING:
+            raise Refused("too_many", f"{MAX_WAITING} speeches are waiting: try again when one has ended.", speech_id)
+        self._rate.take(size, now, speech_id)
+
+    def _known(self, message: dict[str, Any]) -> str:
+        speech_id = any_id(message)
+        self.require_conversation()
+        if speech_id not in self._used:
+            raise Refused("unknown_id", "No speech has this `id`.", speech_id)
+        return speech_id
+
+
+_HANDLERS: dict[str, Callable[[Session, dict[str, Any], float], list[Command]]] = {
+    "conversation.start": Session._on_start,
+    "speak": Session._on_speak,
+    "speak.delta": Session._on_delta,
+    "speak.done": Session._on_done,
+    "interrupt": Session._on_interrupt,
+    "ack": Session._on_ack,
+    "progress": Session._on_progress,
+    "conversation.end": Session._on_end,
+    "ping": Session._on_ping,
+}

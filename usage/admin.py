@@ -1,0 +1,62 @@
+"""The ledger, the provider's state and its incidents, to look at: they are written by what happens, never by hand."""
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
+
+from usage.alerts import heard_instead
+from usage.models import Incident, ProviderState, UsageEvent
+from voicecare.history import HistoryAdmin
+from voicecare.patients.models import Patient
+
+
+@admin.register(UsageEvent)
+class UsageEventAdmin(HistoryAdmin):
+    list_display = (
+        "at", "kind", "outcome", "code", "asked", "characters", "credits", "saved", "first_byte_ms", "model",
+        "request_id",
+    )  # fmt: skip
+    list_filter = ("kind", "outcome", "model", "at")
+    search_fields = ("=request_id", "=source", "=conversation", "=patient", "=voice")
+    date_hierarchy = "at"
+    readonly_fields = ("id",)
+
+
+@admin.register(ProviderState)
+class ProviderStateAdmin(HistoryAdmin):
+    list_display = ("circuit", "changed_at", "probes", "next_probe_at")
+
+
+@admin.register(Incident)
+class IncidentAdmin(HistoryAdmin):
+    list_display = ("opened_at", "kind", "key", "detail", "acknowledged_at", "resolved_at")
+    list_filter = (
+        "kind", ("resolved_at", admin.EmptyFieldListFilter), ("acknowledged_at", admin.EmptyFieldListFilter),
+    )  # fmt: skip
+    search_fields = ("key", "detail")
+    date_hierarchy = "opened_at"
+    actions = ("acknowledge", "resolve")
+    readonly_fields = ("who_heard_what",)
+
+    @admin.display(description="Who was affected, and what they heard instead")
+    def who_heard_what(self, incident: Incident) -> str:
+        rows = list(heard_instead(incident))
+        names = Patient.objects.in_bulk([row["patient"] for row in rows])
+        lines = ((names.get(row["patient"], "an erased patient"), row["segments"], row["kind"]) for row in rows)
+        return format_html_join(mark_safe("<br>"), "{}: {} segments in the {} voice", lines) or "Nobody so far."
+
+    def has_acknowledge_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("usage.change_incident")
+
+    @admin.action(description="Acknowledge: somebody is at it", permissions=["acknowledge"])
+    def acknowledge(self, request: HttpRequest, incidents: QuerySet[Incident]) -> None:
+        acknowledged = incidents.filter(acknowledged_at=None).update(acknowledged_at=timezone.now())
+        self.message_user(request, f"Acknowledged: {acknowledged}.")
+
+    @admin.action(description="Resolve: it is over, and the next one is told anew", permissions=["acknowledge"])
+    def resolve(self, request: HttpRequest, incidents: QuerySet[Incident]) -> None:
+        resolved = incidents.filter(resolved_at=None).update(resolved_at=timezone.now())
+        self.message_user(request, f"Resolved: {resolved}.")

@@ -1,0 +1,11 @@
+"""The Celery application. Tasks carry ids only; rows are the queue (docs/architecture.md)."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
+
+app = Celery("voicecare")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()

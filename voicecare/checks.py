@@ -1,0 +1,31 @@
+"""What is unsafe or missing for patients, said at every start: `python manage.py check --deploy`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Warning, register
+from django.db import connection
+
+
+@register(deploy=True)
+def ready_for_patients(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:  # noqa: ANN401
+    found: list[CheckMessage] = []
+    if settings.USE_SANDBOX:
+        found.append(
+            Warning(
+                "Patients would hear the built-in sandbox provider.",
+                hint="Set ELEVENLABS_API_KEY.",
+                id="voicecare.W001",
+            )
+        )
+    if connection.vendor == "sqlite":
+        found.append(
+            Warning(
+                "The database is one SQLite file: one machine, one writer at a time.",
+                hint="Set DATABASE_URL to a PostgreSQL database.",
+                id="voicecare.W002",
+            )
+        )
+    return found

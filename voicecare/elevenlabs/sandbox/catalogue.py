@@ -1,0 +1,92 @@
+"""The provider's models: what they cost, how much text they take, and whose concurrency they share."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Group = Literal["standard", "turbo"]
+
+LANGUAGES = {
+    "en": "English",
+    "ja": "Japanese",
+    "zh": "Chinese",
+    "de": "German",
+    "hi": "Hindi",
+    "fr": "French",
+    "ko": "Korean",
+    "pt": "Portuguese",
+    "it": "Italian",
+    "es": "Spanish",
+    "id": "Indonesian",
+    "nl": "Dutch",
+    "tr": "Turkish",
+    "pl": "Polish",
+    "sv": "Swedish",
+    "bg": "Bulgarian",
+    "ro": "Romanian",
+    "ar": "Arabic",
+    "cs": "Czech",
+    "el": "Greek",
+    "fi": "Finnish",
+    "hr": "Croatian",
+    "ms": "Malay",
+    "sk": "Slovak",
+    "da": "Danish",
+    "ta": "Tamil",
+    "uk": "Ukrainian",
+    "ru": "Russian",
+    "hu": "Hungarian",
+    "no": "Norwegian",
+    "vi": "Vietnamese",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A text-to-speech model; `rate` is credits per character, `longest` the characters of one request."""
+
+    model_id: str
+    name: str
+    description: str
+    longest: int
+    rate: float
+    group: Group
+    languages: tuple[str, ...] = tuple(LANGUAGES)
+
+    def as_json(self) -> dict[str, Any]:
+        """A `ModelResponseModel`."""
+        return {
+            "model_id": self.model_id,
+            "name": self.name,
+            "can_be_finetuned": self.group == "standard",
+            "can_do_text_to_speech": True,
+            "can_do_voice_conversion": False,
+            "can_use_style": self.group == "standard",
+            "can_use_speaker_boost": self.group == "standard",
+            "serves_pro_voices": False,
+            "token_cost_factor": self.rate,
+            "description": self.description,
+            "requires_alpha_access": False,
+            "max_characters_request_free_user": self.longest,
+            "max_characters_request_subscribed_user": self.longest,
+            "maximum_text_length_per_request": self.longest,
+            "languages": [{"language_id": code, "name": LANGUAGES[code]} for code in self.languages],
+            "model_rates": {"character_cost_multiplier": self.rate, "cost_discount_multiplier": 1.0},
+            "concurrency_group": self.group,
+        }
+
+
+_ENGLISH = ("en",)
+
+MODELS = {
+    model.model_id: model
+    for model in (
+        # 3,000 characters in the documentation of 2025, 5,000 since.
+        Model("eleven_v3", "Eleven v3", "Most expressive, slow.", 5_000, 1.0, "standard"),
+        Model("eleven_multilingual_v2", "Eleven Multilingual v2", "Most lifelike.", 10_000, 1.0, "standard"),
+        Model("eleven_flash_v2_5", "Eleven Flash v2.5", "Ultra low latency.", 40_000, 0.5, "turbo"),
+        Model("eleven_turbo_v2_5", "Eleven Turbo v2.5", "Low latency.", 40_000, 0.5, "turbo"),
+        Model("eleven_flash_v2", "Eleven Flash v2", "Ultra low latency.", 30_000, 0.5, "turbo", _ENGLISH),
+        Model("eleven_turbo_v2", "Eleven Turbo v2", "Low latency.", 30_000, 0.5, "turbo", _ENGLISH),
+    )
+}
+DEFAULT_MODEL = "eleven_multilingual_v2"

@@ -1,0 +1,110 @@
+"""`/sandbox/`: what the provider has no door for. Settings, faults, the requests seen, and a reset; no key needed."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from voicecare.elevenlabs.sandbox.errors import PRESETS
+from voicecare.elevenlabs.sandbox.faults import COMMON, KINDS, MATCHES, BadRequest
+from voicecare.elevenlabs.sandbox.knobs import Knobs
+from voicecare.elevenlabs.sandbox.state import SANDBOX, Sandbox
+
+Command = Callable[[Sandbox, Any], Any]
+
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>voicecare sandbox</title>
+<style>
+body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em}}code{{background:#eee}}</style></head>
+<body><h1>The built-in provider</h1>
+<p>This imitates the ElevenLabs API on this machine, with real speech, so that voicecare runs without an account. Any
+non-empty <code>xi-api-key</code> is accepted. Nothing here leaves this machine, and nothing is kept after it stops.</p>
+<h2>Control</h2><ul>
+<li><code>GET</code>, <code>PUT /sandbox/settings</code>: {settings}</li>
+<li><code>GET</code>, <code>POST</code>, <code>DELETE /sandbox/faults</code>: what shall break next</li>
+<li><code>GET /sandbox/requests</code>: every speech request seen, in order</li>
+<li><code>GET /sandbox/account</code>: what was billed</li>
+<li><code>POST /sandbox/reset</code>: everything back to the start</li></ul>
+<h2>Faults</h2><p>Common fields: {common}; <code>match</code> holds {matches}.</p><ul>{kinds}</ul>
+<p>Presets of <code>error</code>: {presets}.</p></body></html>"""
+
+
+def control(command: Command, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A route from a function of the sandbox and the request's JSON (None without a body)."""
+
+    async def handler(request: web.Request) -> web.Response:
+        try:
+            wanted = await request.json() if request.can_read_body else None
+            return web.json_response(command(request.app[SANDBOX], wanted), status=status)
+        except ValueError as error:
+            problem = str(error) if isinstance(error, BadRequest) else "The body is not JSON."
+            return web.json_response({"error": problem}, status=400)
+
+    return handler
+
+
+def read_settings(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
+    return asdict(sandbox.knobs)
+
+
+def change_settings(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
+    sandbox.knobs.change(wanted)
+    return asdict(sandbox.knobs)
+
+
+def list_faults(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
+    return sandbox.faults.listed()
+
+
+def add_fault(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
+    return sandbox.faults.add(wanted).as_json()
+
+
+def clear_faults(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
+    sandbox.faults.clear()
+    return []
+
+
+def list_requests(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
+    return sandbox.records.listed()
+
+
+def account(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
+    """Sums over everything billed since the start, and what is in flight now."""
+    sales = sandbox.account.sales
+    return {
+        "requests": len(sales),
+        "characters": sum(sale.characters for sale in sales),
+        "credits": sum(sale.credits for sale in sales),
+        "in_flight": {group: sandbox.slots.in_flight[group] for group in ("standard", "turbo")},
+        **sandbox.account.subscription(sandbox.voices.slots_used),
+    }
+
+
+def reset(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
+    sandbox.reset()
+    return asdict(sandbox.knobs)
+
+
+async def page(_request: web.Request) -> web.Response:
+    kinds = "".join(f"<li><code>{kind}</code> {', '.join(names)}</li>" for kind, names in KINDS.items())
+    html = PAGE.format(
+        settings=", ".join(asdict(Knobs())),
+        common=", ".join(COMMON),
+        matches=", ".join(MATCHES),
+        kinds=kinds,
+        presets=", ".join(PRESETS),
+    )
+    return web.Response(text=html, content_type="text/html")
+
+
+def add_routes(router: web.UrlDispatcher) -> None:
+    router.add_get("/sandbox/", page)
+    router.add_get("/sandbox/settings", control(read_settings))
+    router.add_put("/sandbox/settings", control(change_settings))
+    router.add_get("/sandbox/faults", control(list_faults))
+    router.add_post("/sandbox/faults", control(add_fault, 201))
+    router.add_delete("/sandbox/faults", control(clear_faults))
+    router.add_get("/sandbox/requests", control(list_requests))
+    router.add_get("/sandbox/account", control(account))
+    router.add_post("/sandbox/reset", control(reset))

@@ -1,0 +1,58 @@
+"""Is this process up, may it be sent traffic, and what has it measured."""
+
+import ipaddress
+import secrets
+
+from channels.db import DatabaseSyncToAsync
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from tts.runtime import runtime
+
+
+async def healthz(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"status": "up"})
+
+
+async def readyz(request: HttpRequest) -> HttpResponse:
+    """503 without a database or while going down; what is merely degraded is named, and speech goes on."""
+    if runtime.draining:
+        return JsonResponse({"status": "draining"}, status=503)
+    try:
+        await DatabaseSyncToAsync(_ask_database, thread_sensitive=False)()
+    except DatabaseError:
+        return JsonResponse({"status": "no database"}, status=503)
+    services = runtime.services
+    amiss = {"provider": services.circuit.open, "offline_voice": not services.offline.running}
+    degraded = [name for name, is_amiss in amiss.items() if is_amiss]
+    return JsonResponse({"status": "ready", "degraded": degraded})
+
+
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """For Prometheus: from this machine, or with `Authorization: Bearer <METRICS_TOKEN>`."""
+    if not _may_read_metrics(request):
+        detail = "Set METRICS_TOKEN and send it as a bearer token."
+        return JsonResponse({"detail": detail, "code": "forbidden"}, status=403)
+    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _ask_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _may_read_metrics(request: HttpRequest) -> bool:
+    if settings.METRICS_TOKEN:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return secrets.compare_digest(given.encode(), settings.METRICS_TOKEN.encode())
+    # A proxy on this machine makes every client look local; the header that it adds gives it away.
+    return _is_loopback(request.META.get("REMOTE_ADDR", "")) and "X-Forwarded-For" not in request.headers
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,33 @@
+"""`python manage.py check_ports PORT...`: are they free? `make run` asks before it starts anything."""
+
+import socket
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from django.core.management.base import BaseCommand, CommandError
+
+
+class Command(BaseCommand):
+    help = "Fail with advice if one of these ports on 127.0.0.1 is taken."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("ports", nargs="+", type=int, metavar="PORT")
+
+    def handle(self, *, ports: Sequence[int], **options: object) -> None:
+        for port in ports:
+            if _taken(port):
+                raise CommandError(
+                    f"Port {port} is taken, perhaps by another `make run`. Choose others: PORT=9000 make run "
+                    "(the sandbox takes the next one, or SANDBOX_PORT)."
+                )
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: a port just left is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+        return False

@@ -1,0 +1,30 @@
+"""`python manage.py sandbox`: the built-in provider, for running and testing without an account."""
+
+import asyncio
+import os
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+
+class Command(BaseCommand):
+    help = "Run the built-in imitation of the ElevenLabs API on 127.0.0.1."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--port", type=int, default=settings.SANDBOX_PORT, help="0 takes a free port")
+        parser.add_argument("--first-byte-ms", type=float, default=120.0, help="delay before speech begins")
+
+    def handle(self, *_args: object, port: int, first_byte_ms: float, **_options: object) -> None:
+        # Imported late: the other commands need neither the web server nor the encoders.
+        from voicecare.elevenlabs.sandbox.server import serve
+
+        try:
+            asyncio.run(serve(port, first_byte_ms, self._announce))
+        except OSError as error:
+            self.stderr.write(f"The sandbox cannot listen on port {port}: {os.strerror(error.errno or 0)}.")
+            raise SystemExit(1) from error
+
+    def _announce(self, url: str) -> None:
+        self.stdout.write(f"sandbox: {url}")
+        self.stdout.flush()

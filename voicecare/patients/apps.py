@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class PatientsConfig(AppConfig):
+    name = "voicecare.patients"
+    verbose_name = "Patients and devices"

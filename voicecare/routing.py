@@ -1,0 +1,21 @@
+"""Every WebSocket address; HTTP's are in urls.py."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.urls import path, re_path
+
+from tts.consumers import DeviceConsumer
+
+
+async def nothing_here(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Without this, an unknown path would be an exception in the log for each scanner that passes by."""
+    await send({"type": "websocket.close"})
+
+
+websocket_urlpatterns = [
+    path("ws/device/", DeviceConsumer.as_asgi()),
+    re_path("", nothing_here),  # type: ignore[arg-type]  # Django's stubs know views only
+]

@@ -1,0 +1,164 @@
+"""Settings come from the environment and nowhere else; with nothing set, everything runs on this machine alone.
+
+The public variables and their defaults are the table in docs/operation.md.
+"""
+
+import secrets
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from environs import Env, validate
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Env(eager=False)  # every bad variable is reported at once, by seal()
+
+DATA_DIR = env.path("VOICECARE_DATA_DIR", BASE_DIR / "var")
+DEBUG = env.bool("DEBUG", True)
+SECRET_KEY = env.str("SECRET_KEY", "")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+_database = env.dj_db_url(
+    "DATABASE_URL", f"sqlite:///{DATA_DIR / 'voicecare.sqlite3'}", conn_max_age=60, conn_health_checks=True
+)
+REDIS_URL = env.str("REDIS_URL", "")
+
+ELEVENLABS_API_KEY = env.str("ELEVENLABS_API_KEY", "")
+USE_SANDBOX = not ELEVENLABS_API_KEY
+SANDBOX_PORT = env.int("SANDBOX_PORT", 8001)
+ELEVENLABS_BASE_URL = env.str(
+    "ELEVENLABS_BASE_URL", f"http://127.0.0.1:{SANDBOX_PORT}" if USE_SANDBOX else "https://api.elevenlabs.io"
+)
+ELEVENLABS_MODEL_ID = env.str("ELEVENLABS_MODEL_ID", "eleven_flash_v2_5")
+ELEVENLABS_ZERO_RETENTION = env.bool("ELEVENLABS_ZERO_RETENTION", False)
+DEFAULT_VOICE_ID = env.str("DEFAULT_VOICE_ID", "21m00Tcm4TlvDq8ikWAM")
+
+_seconds = validate.Range(min=0.05, max=600)
+FIRST_CHUNK_TIMEOUT_S = env.float("FIRST_CHUNK_TIMEOUT_S", 1.5, validate=_seconds)
+STALL_TIMEOUT_S = env.float("STALL_TIMEOUT_S", 2.0, validate=_seconds)
+BUSY_WAIT_S = env.float("BUSY_WAIT_S", 5.0, validate=_seconds)
+DRAIN_TIMEOUT_S = env.float("DRAIN_TIMEOUT_S", 10.0, validate=_seconds)
+DEVICE_CHARACTERS_PER_MINUTE = env.int("DEVICE_CHARACTERS_PER_MINUTE", 6000, validate=validate.Range(min=1))
+
+PHRASE_STORE = env.str("PHRASE_STORE", "file", validate=validate.OneOf(["file"]))
+PHRASE_TTL_S = 7 * 24 * 3600  # the owner's seven days
+
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")
+USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC")
+env.seal()
+
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+
+def _own_secret() -> str:
+    """A secret for this data directory, made once: sessions and cached phrases outlive a restart."""
+    path = DATA_DIR / "secret_key"
+    try:
+        with path.open("x") as file:
+            path.chmod(0o600)
+            file.write(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
+    return path.read_text()
+
+
+if not SECRET_KEY:
+    if not DEBUG:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set. With DEBUG off, set it to a long random text and keep it secret, for example "
+            "SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(50))')."
+        )
+    SECRET_KEY = _own_secret()
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "channels",
+    "voicecare",
+    "voicecare.patients",
+    "usage",
+    "tts",
+    "cloning",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "voicecare.urls"
+ASGI_APPLICATION = "voicecare.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "voicecare.pages.provider",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": _database}
+if _database["ENGINE"].endswith("sqlite3"):
+    # Immediate transactions: a deferred one that turns into a writer fails at once instead of waiting its turn.
+    _database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 10,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+    _database["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}  # a file: other processes must reach it
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = DEBUG
+
+# Celery. Rows are the queue, so there is no result backend; without Redis a folder is the broker, for which worker
+# and beat are processes of their own, as in production.
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_TIME_LIMIT = 600
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "end-abandoned-conversations": {"task": "tts.end_abandoned_conversations", "schedule": 60.0},
+    "prune-phrases": {"task": "tts.prune_phrases", "schedule": 3600.0},
+}
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | float]
+if REDIS_URL:
+    CELERY_BROKER_URL = REDIS_URL
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 1, "socket_connect_timeout": 1}
+else:
+    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(DATA_DIR / "broker" / "queue"),
+        "data_folder_out": str(DATA_DIR / "broker" / "queue"),
+        "processed_folder": str(DATA_DIR / "broker" / "processed"),
+        "control_folder": str(DATA_DIR / "broker" / "control"),
+        "polling_interval": 0.05,
+    }
+    for _folder in ("queue", "processed", "control"):
+        (DATA_DIR / "broker" / _folder).mkdir(parents=True, exist_ok=True)
