@@ -22,6 +22,7 @@ RECHECK_S = 0.25  # a device's `progress` may correct the estimate while we wait
 SETTLE_S = 0.01
 HELD_BYTES = 128 * 1024  # what a device may leave unread in this process, beside what the system holds for it
 CLIP_FRAME_BYTES = 16 * 1024
+CLOSE_S = 10  # for a device to answer our close; daphne's one second cuts off what a slow link still has to carry
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -36,7 +37,9 @@ class Socket:
         self._muted = False
         # daphne takes every frame at once and keeps what the device does not read (django/daphne#170), so how much
         # that is must be asked of its transport. Other servers make `send` wait, which needs no asking.
-        protocol = next(iter(getattr(send, "args", ())), None)
+        protocol: Any = next(iter(getattr(send, "args", ())), None)
+        if hasattr(protocol, "closeHandshakeTimeout"):
+            protocol.closeHandshakeTimeout = CLOSE_S
         transport = getattr(protocol, "transport", None)
         self._transport = transport if hasattr(transport, "dataBuffer") else None
 

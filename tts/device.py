@@ -120,6 +120,7 @@ class DeviceClient:
         self._timeout_s = timeout_s
         self._ids = (f"say-{number}" for number in count(1))
         self._speaking: Spoken | None = None
+        self._close_code: int | None = None
 
     async def __aenter__(self) -> Self:
         """Raises Unreachable or HandshakeRefused."""
@@ -150,7 +151,7 @@ class DeviceClient:
     @property
     def close_code(self) -> int | None:
         """Why the socket was closed; None while it is open."""
-        return self._socket.close_code if self._socket.closed else None
+        return self._close_code or self._socket.close_code if self._socket.closed else None
 
     # Raw frames
 
@@ -172,6 +173,8 @@ class DeviceClient:
             if self._speaking is not None:
                 self._speaking.heard(message.data)
             return bytes(message.data)
+        if message.type is aiohttp.WSMsgType.CLOSE:
+            self._close_code = message.data  # aiohttp forgets it when the server is gone before our answer
         raise Closed(self.close_code)
 
     async def wait_closed(self) -> int | None:

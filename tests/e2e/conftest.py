@@ -2,12 +2,12 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import until_circuit_closed
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 
@@ -35,14 +35,14 @@ def own_server(
 
 
 @pytest.fixture
-def circuit_closed_after(server: ServerProcess, sandbox: SandboxProcess) -> Iterator[None]:
-    """For tests that open the circuit: it is closed again, by the server's own probe, before the next test."""
+def circuit_closed_after(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess
+) -> Iterator[None]:
+    """For tests that open the circuit: it is closed again, by the servers' own probes, before the next test."""
     yield
     sandbox.clear_faults()
-    deadline = time.monotonic() + 10
-    while server.gauge("voicecare_circuit_open"):
-        assert time.monotonic() < deadline, "the circuit stayed open"
-        time.sleep(0.05)
+    until_circuit_closed(server)
+    until_circuit_closed(second_server)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def impatient_server(start_server: Callable[..., ServerProcess]) -> ServerProces
 @pytest.fixture
 def server(impatient_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
     yield impatient_server
-    until_circuit_closed()
+    until_circuit_closed(impatient_server)
 
 
 def test_there_are_enough_cases() -> None:
