@@ -3,6 +3,7 @@
 import uuid
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -69,23 +70,32 @@ class Conversation(models.Model):
 
 class UtteranceQuerySet(models.QuerySet["Utterance"]):
     def interrupt_unfinished(self) -> None:
-        """A process that was killed never said how these ended."""
+        """A process that was killed never said how these ended. What the server started stays in the outbox."""
         unfinished = self.filter(state__in=[Utterance.State.WAITING, Utterance.State.SPEAKING])
-        unfinished.update(state=Utterance.State.INTERRUPTED)
+        unfinished.exclude(origin=Utterance.Origin.SERVER).update(state=Utterance.State.INTERRUPTED)
 
 
 class Utterance(models.Model):
-    """Something that was to be said, and what became of it."""
+    """Something that was to be said, and what became of it. What waits here is the outbox (`tts.outbox`).
+
+    waiting -> speaking -> spoken, and from there `heard` once a device has acknowledged it. `queued` waits for the
+    quota. While `owner` (one connection) holds the lease nobody else may speak it.
+    """
 
     class Origin(models.TextChoices):
         DEVICE = "device"
         GREETING = "greeting"
+        SERVER = "server"
+        HOLDING = "holding", "a holding phrase"
 
     class State(models.TextChoices):
         WAITING = "waiting"
+        QUEUED = "queued", "queued for the quota"
         SPEAKING = "speaking"
         SPOKEN = "spoken"
+        HEARD = "heard"
         FAILED = "failed"
+        EXPIRED = "expired"
         INTERRUPTED = "interrupted"
 
     class Source(models.TextChoices):
@@ -95,9 +105,12 @@ class Utterance(models.Model):
         OFFLINE = "offline"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, related_name="utterances")
+    conversation = models.ForeignKey(
+        Conversation, null=True, on_delete=models.PROTECT, related_name="utterances",
+        help_text="Where it was asked for; what the server starts has the one it was last spoken in.",
+    )  # fmt: skip
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="utterances")
-    client_id = models.CharField(max_length=64, help_text="The id on the WebSocket.")
+    client_id = models.CharField(max_length=64, blank=True, help_text="The id on the WebSocket.")
     origin = models.CharField(max_length=8, choices=Origin)
     text = models.TextField()
     state = models.CharField(max_length=11, choices=State)
@@ -108,25 +121,55 @@ class Utterance(models.Model):
     first_chunk_ms = models.FloatField(null=True)
     received_at = models.DateTimeField(default=timezone.now)
     spoken_at = models.DateTimeField(null=True)
+    heard_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True, help_text="When it is of no use any more.")
+    owner = models.CharField(max_length=36, blank=True, help_text="The connection that has it.")
+    lease_until = models.DateTimeField(null=True, help_text="Until when the owner has it without a sign of life.")
+    attempts = models.PositiveIntegerField(default=0, help_text="How often a connection has taken it.")
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+", help_text="Who asked for it."
+    )
+    idempotency_key = models.CharField(max_length=255, blank=True)
+    request_digest = models.CharField(max_length=64, blank=True, help_text="Of the body that came with the key.")
 
     objects = UtteranceQuerySet.as_manager()
 
     class Meta:
         ordering = ("-received_at",)
+        indexes = [
+            models.Index(
+                fields=["patient", "received_at"],
+                condition=Q(origin="server", state__in=["waiting", "queued", "speaking", "spoken"])
+                | Q(origin="device", state="queued"),
+                name="utterance_outbox",
+            )
+        ]
         constraints = [
             # A resumed conversation may greet again, so the greeting is not bound to be unique.
             models.UniqueConstraint(
                 fields=["conversation", "client_id"], condition=Q(origin="device"), name="utterance_id_once"
             ),
+            models.UniqueConstraint(
+                fields=["author", "idempotency_key"], condition=~Q(idempotency_key=""), name="utterance_idempotency"
+            ),
             models.CheckConstraint(
-                condition=Q(state__in=["waiting", "speaking", "spoken", "failed", "interrupted"]),
+                condition=Q(
+                    state__in=[
+                        "waiting", "queued", "speaking", "spoken", "heard", "failed", "expired", "interrupted",
+                    ]
+                ),
                 name="utterance_state",
             ),
-            models.CheckConstraint(condition=Q(origin__in=["device", "greeting"]), name="utterance_origin"),
+            models.CheckConstraint(
+                condition=Q(origin__in=["device", "greeting", "server", "holding"]), name="utterance_origin"
+            ),
+            models.CheckConstraint(
+                condition=Q(origin="server") | Q(conversation__isnull=False), name="utterance_conversation"
+            ),
             models.CheckConstraint(
                 condition=Q(source__in=["", "live", "cache", "backup", "offline"]), name="utterance_source"
             ),
-        ]
+        ]  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.state} {self.received_at:%Y-%m-%d %H:%M:%S}"
@@ -139,11 +182,14 @@ class PhraseQuerySet(models.QuerySet["Phrase"]):
 
 
 class Phrase(models.Model):
-    """Something said so often that its sound is kept. A greeting may hold `{patient_name}` and `{ai_name}`."""
+    """Something said so often that its sound is kept. A greeting may hold `{patient_name}` and `{ai_name}`; a holding
+    phrase is said once in a conversation when speech has to wait for the quota.
+    """
 
     class Kind(models.TextChoices):
         GREETING = "greeting"
         COMMON = "common"
+        HOLDING = "holding"
 
     id = models.BigAutoField(primary_key=True)
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.COMMON)
@@ -159,8 +205,41 @@ class Phrase(models.Model):
             models.UniqueConstraint(
                 fields=["language"], condition=Q(kind="greeting"), name="phrase_one_greeting_per_language"
             ),
-            models.CheckConstraint(condition=Q(kind__in=["greeting", "common"]), name="phrase_kind"),
+            models.UniqueConstraint(
+                fields=["language"], condition=Q(kind="holding"), name="phrase_one_holding_per_language"
+            ),
+            models.CheckConstraint(condition=Q(kind__in=["greeting", "common", "holding"]), name="phrase_kind"),
         ]
 
     def __str__(self) -> str:
         return self.text
+
+
+class Clip(models.Model):
+    """One entry of the phrase cache (`tts.phrases`): what its sound is, how long it may be used, who used it.
+
+    The sound itself lies in the store under `digest`, which holds neither a name nor a text.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    digest = models.CharField(max_length=64, unique=True)
+    voice = models.ForeignKey(Voice, on_delete=models.CASCADE, related_name="clips")
+    phrase = models.ForeignKey(Phrase, null=True, on_delete=models.SET_NULL, related_name="clips")
+    patient = models.ForeignKey(
+        Patient, null=True, on_delete=models.CASCADE, related_name="clips", help_text="Whose greeting it is."
+    )
+    language = models.CharField(max_length=10)
+    speed = models.FloatField()
+    format = models.CharField(max_length=20, choices=[(name, name) for name in DEVICE_FORMATS])
+    characters = models.PositiveIntegerField(help_text="What saying it once more would cost.")
+    size = models.PositiveIntegerField(help_text="Bytes of sound.")
+    made_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(db_index=True)
+    hits = models.PositiveBigIntegerField(default=0)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-made_at",)
+
+    def __str__(self) -> str:
+        return self.digest[:12]

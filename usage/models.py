@@ -20,6 +20,7 @@ class UsageEvent(models.Model):
         CACHE = "cache"
         OFFLINE = "offline"
         PROBE = "probe", "a look whether the provider is back"
+        WARM = "warm", "made ahead for the phrase cache"
 
     class Outcome(models.TextChoices):
         UNKNOWN = "unknown", "no answer seen"
@@ -54,7 +55,8 @@ class UsageEvent(models.Model):
                 condition=Q(outcome__in=["unknown", "completed", "failed", "cancelled"]), name="usage_outcome"
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["live", "retry", "backup", "cache", "offline", "probe"]), name="usage_kind"
+                condition=Q(kind__in=["live", "retry", "backup", "cache", "offline", "probe", "warm"]),
+                name="usage_kind",
             ),
             models.CheckConstraint(
                 condition=~Q(outcome="unknown") | Q(characters=0), name="usage_unknown_is_not_counted"
@@ -66,26 +68,47 @@ class UsageEvent(models.Model):
 
 
 class ProviderState(models.Model):
-    """What all processes know about the provider: one row. While the circuit is open nobody waits for it."""
+    """What all processes know about the provider: one row. While the circuit is open nobody waits for it; while the
+    quota is spent nobody asks.
+    """
 
     class Circuit(models.TextChoices):
         CLOSED = "closed"
         OPEN = "open"
 
+    class Quota(models.TextChoices):
+        AVAILABLE = "available"
+        SPENT = "spent"
+
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     circuit = models.CharField(max_length=6, choices=Circuit, default=Circuit.CLOSED)
-    changed_at = models.DateTimeField(default=timezone.now)
+    changed_at = models.DateTimeField(default=timezone.now, help_text="When the circuit was opened or closed.")
     probes = models.PositiveIntegerField(default=0, help_text="Failed looks since the circuit opened.")
     next_probe_at = models.DateTimeField(null=True, blank=True)
+    quota = models.CharField(max_length=9, choices=Quota, default=Quota.AVAILABLE)
+    quota_changed_at = models.DateTimeField(null=True, blank=True, help_text="When the quota was spent or came back.")
+    quota_needed = models.PositiveBigIntegerField(default=0, help_text="Characters of the request it was refused to.")
+    quota_refusals = models.PositiveIntegerField(
+        default=0, help_text="How often in a row it was refused although the subscription shows enough."
+    )
+    quota_limit = models.PositiveBigIntegerField(null=True, blank=True, help_text="Credits of this period.")
+    quota_used = models.PositiveBigIntegerField(null=True, blank=True, help_text="Credits used in this period.")
+    quota_resets_at = models.DateTimeField(null=True, blank=True)
+    polled_at = models.DateTimeField(null=True, blank=True, help_text="When the subscription was last read.")
+    next_poll_at = models.DateTimeField(null=True, blank=True)
+    concurrency_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Streams at a time, as the provider said last."
+    )
 
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(id=1), name="provider_state_is_one_row"),
             models.CheckConstraint(condition=Q(circuit__in=["closed", "open"]), name="provider_circuit"),
+            models.CheckConstraint(condition=Q(quota__in=["available", "spent"]), name="provider_quota"),
         ]
 
     def __str__(self) -> str:
-        return f"circuit {self.circuit}"
+        return f"circuit {self.circuit}, quota {self.quota}"
 
 
 class Incident(models.Model):
@@ -97,6 +120,7 @@ class Incident(models.Model):
         REQUEST = "request", "the speech provider refuses our requests: a defect of ours"
         VOICE = "voice", "a voice is gone or refused"
         NO_VOICE = "no_voice", "a patient heard nothing"
+        QUOTA = "quota", "the speech provider's quota is spent"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
@@ -105,13 +129,18 @@ class Incident(models.Model):
     opened_at = models.DateTimeField(default=timezone.now)
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     resolved_at = models.DateTimeField(null=True, blank=True)
+    opening_sent_at = models.DateTimeField(null=True, blank=True, help_text="When the alert of it had gone out.")
+    resolution_sent_at = models.DateTimeField(null=True, blank=True, help_text="When its end had been told.")
+    sending_until = models.DateTimeField(null=True, editable=False, help_text="A lease: one process sends at a time.")
+    sending_failures = models.PositiveIntegerField(default=0)
 
     class Meta:
         ordering = ("-opened_at",)
         constraints = [
             models.UniqueConstraint(fields=["kind", "key"], condition=Q(resolved_at=None), name="incident_open_once"),
             models.CheckConstraint(
-                condition=Q(kind__in=["provider_down", "access", "request", "voice", "no_voice"]), name="incident_kind"
+                condition=Q(kind__in=["provider_down", "access", "request", "voice", "no_voice", "quota"]),
+                name="incident_kind",
             ),
         ]
 

@@ -35,12 +35,17 @@ _seconds = validate.Range(min=0.05, max=600)
 FIRST_CHUNK_TIMEOUT_S = env.float("FIRST_CHUNK_TIMEOUT_S", 1.5, validate=_seconds)
 STALL_TIMEOUT_S = env.float("STALL_TIMEOUT_S", 2.0, validate=_seconds)
 BUSY_WAIT_S = env.float("BUSY_WAIT_S", 5.0, validate=_seconds)
+QUOTA_POLL_S = env.float("QUOTA_POLL_S", 15.0, validate=_seconds)
 DRAIN_TIMEOUT_S = env.float("DRAIN_TIMEOUT_S", 10.0, validate=_seconds)
 DEVICE_CHARACTERS_PER_MINUTE = env.int("DEVICE_CHARACTERS_PER_MINUTE", 6000, validate=validate.Range(min=1))
 
-PHRASE_STORE = env.str("PHRASE_STORE", "file", validate=validate.OneOf(["file"]))
+PHRASE_STORE = env.str("PHRASE_STORE", "file", validate=validate.OneOf(["file", "redis", "s3"]))
+AWS_STORAGE_BUCKET_NAME = env.str("AWS_STORAGE_BUCKET_NAME", "")
+AWS_S3_ENDPOINT_URL = env.str("AWS_S3_ENDPOINT_URL", "")  # the other AWS_ variables are read by boto3 itself
 PHRASE_TTL_S = 7 * 24 * 3600  # the owner's seven days
 
+ADMIN_EMAILS: list[str] = env.list("ADMIN_EMAILS", [])
+ALERT_WEBHOOK_URL = env.str("ALERT_WEBHOOK_URL", "")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
 USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC")
 env.seal()

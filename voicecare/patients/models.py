@@ -131,7 +131,10 @@ class Device(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True)
     epoch = models.PositiveBigIntegerField(default=0, editable=False)
     format = models.CharField(max_length=20, blank=True, editable=False, help_text="What it asked for last.")
-    last_seen = models.DateTimeField(null=True, blank=True, editable=False)
+    last_seen = models.DateTimeField(null=True, blank=True, editable=False, help_text="When it connected last.")
+    online_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Connected until then, unless its server shows a sign of life."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = DeviceQuerySet.as_manager()
