@@ -1,12 +1,18 @@
-"""Conversations and what was said in them, to look at; phrases, to edit."""
+"""Conversations, what was said in them, and the phrase cache, to look at; phrases, to edit."""
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import ValidationError
-from django.urls import reverse
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
-from tts.models import Conversation, Phrase, Utterance
+from tts import coverage
+from tts.models import Clip, Conversation, Phrase, Utterance
+from tts.wanted import phrase_cache
+from voicecare import hints
 from voicecare.history import HistoryAdmin
 
 
@@ -70,7 +76,56 @@ def _only_these(kind: str) -> str:
 
 @admin.register(Phrase)
 class PhraseAdmin(admin.ModelAdmin):
+    """A phrase that is saved here is made in all voices of its language soon after."""
+
     form = PhraseForm
     list_display = ("text", "kind", "language")
     list_filter = ("kind", "language")
     search_fields = ("text",)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.coverage)
+        return [path("coverage/", view, name="tts_phrase_coverage"), *super().get_urls()]
+
+    def coverage(self, request: HttpRequest) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        tables = coverage.coverage(phrase_cache())
+        context = {**self.admin_site.each_context(request), "title": "Coverage of the phrase cache", "tables": tables}
+        return TemplateResponse(request, "admin/tts/phrase/coverage.html", {**context, "opts": self.opts})
+
+    def save_model(self, request: HttpRequest, obj: Phrase, form: forms.ModelForm, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        hints.send("tts.warm_phrase", obj.pk)
+        hints.send("tts.remove_audio")  # of what it was before
+
+    def delete_model(self, request: HttpRequest, obj: Phrase) -> None:
+        super().delete_model(request, obj)
+        hints.send("tts.remove_audio")
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Phrase]) -> None:
+        super().delete_queryset(request, queryset)
+        hints.send("tts.remove_audio")
+
+
+@admin.register(Clip)
+class ClipAdmin(HistoryAdmin):
+    list_display = (
+        "made_at", "says", "voice", "language", "speed", "format", "characters", "size", "hits", "used_at",
+        "expires_at",
+    )  # fmt: skip
+    list_filter = (
+        "language", "format", ("patient", admin.EmptyFieldListFilter), ("voice", admin.RelatedOnlyFieldListFilter),
+        "made_at", "expires_at",
+    )  # fmt: skip
+    list_select_related = ("voice", "phrase", "patient")
+    search_fields = ("=digest", "phrase__text", "voice__name", "patient__name", "patient__preferred_name")
+    date_hierarchy = "made_at"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Clip]:
+        """Without the rows of what is being made for the first time: they have no sound."""
+        return super().get_queryset(request).filter(size__gt=0)
+
+    @admin.display(description="Says")
+    def says(self, clip: Clip) -> str:
+        return f"Greeting of {clip.patient}" if clip.patient else str(clip.phrase or "a phrase that is no more")

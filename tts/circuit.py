@@ -1,9 +1,9 @@
 """Whether the provider is known to be down: one answer for all processes, so that nobody pays its time-outs twice.
 
-The truth is the one `ProviderState` row. Each process keeps a copy, looks at the row every second, and asks its copy
-on the road. The circuit opens when the live, the repeated and the backup request of one segment have all failed while
-nobody else was answered; while it is open one process at a time looks whether the provider is back. Only such a look
-closes it.
+The truth is the one `ProviderState` row. Each process keeps a copy, which `tts.watch` brings up to date every second,
+and asks its copy on the road. The circuit opens when the live, the repeated and the backup request of one segment
+have all failed while nobody else was answered; while it is open one process at a time looks whether the provider is
+back. Only such a look closes it.
 """
 
 import asyncio
@@ -12,26 +12,25 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
-from channels.db import DatabaseSyncToAsync
 from django.utils import timezone
 
+from tts.copies import RowCopy
 from usage import provider
 from voicecare import metrics
+from voicecare.database import in_thread
 from voicecare.elevenlabs.errors import Busy, ProviderError
-
-LOOK_EVERY_S = 1.0
 
 log = structlog.get_logger(__name__)
 
 Probe = Callable[[], Awaitable[None]]
 
 
-class Circuit:
+class Circuit(RowCopy):
     """One for each process. `open` is read on the road; `given_up` and `answered` are told there what came of it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.open = False
-        self._announcing = False
         self._answered_at = 0.0
 
     def given_up(self, error: ProviderError, since: float) -> bool:
@@ -42,8 +41,8 @@ class Circuit:
         """
         if not _is_down(error) or self._answered_at > since or self.open:
             return False
-        self.open = self._announcing = True
-        metrics.CIRCUIT_OPEN.set(True)
+        self._begin()
+        self._become(True)
         return True
 
     def answered(self) -> None:
@@ -54,43 +53,48 @@ class Circuit:
         """Tells all processes and the administrators that the provider is down since then (monotonic seconds)."""
         began = timezone.now() - timedelta(seconds=time.monotonic() - since)
         try:
-            await DatabaseSyncToAsync(provider.opened, thread_sensitive=False)(began)
+            await in_thread(provider.opened, began)
         finally:
-            self._announcing = False
+            self._end()
 
-    async def watch(self, probe: Probe) -> None:
-        """Follows the row until cancelled; `probe` asks the provider and raises ProviderError if it is still down."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                await self._look(probe)
-            except Exception as error:  # whatever it is: who stops looking stays on the offline voice for good
-                log.warning("circuit.look_failed", error=type(error).__name__)
+    def follow(self, known: provider.Known, mark: int | None) -> None:
+        """Takes over what the row says; `mark` was taken before it was read."""
+        if not self.is_old(mark):
+            self._become(known.circuit_open)
 
-    async def _look(self, probe: Probe) -> None:
-        is_open, due = await DatabaseSyncToAsync(provider.circuit, thread_sensitive=False)()
-        if self._announcing:  # the row does not know yet what this process does
+    async def probe(self, probe: Probe) -> None:
+        """Looks whether the provider is back, if no other process does.
+
+        `probe` asks the provider and raises ProviderError if it is still down.
+        """
+        if not await in_thread(provider.claim_probe):
             return
+        if await _is_answered(probe):
+            await self._close()
+        else:
+            await in_thread(provider.still_down)
+
+    async def _close(self) -> None:
+        self._begin()
+        try:
+            await in_thread(provider.closed)
+            self._become(False)
+        finally:
+            self._end()
+
+    def _become(self, is_open: bool) -> None:
         self.open = is_open
         metrics.CIRCUIT_OPEN.set(is_open)
-        if due and await DatabaseSyncToAsync(provider.claim_probe, thread_sensitive=False)():
-            await self._probe(probe)
 
-    async def _probe(self, probe: Probe) -> None:
-        try:
-            async with asyncio.timeout(provider.PROBE_LEASE_S - 1):
-                await probe()
-        except (ProviderError, TimeoutError) as error:
-            log.info("circuit.probe_failed", error=type(error).__name__)
-            answered = isinstance(error, ProviderError) and not _is_down(error)
-        else:
-            answered = True
-        if not answered:
-            await DatabaseSyncToAsync(provider.still_down, thread_sensitive=False)()
-        else:
-            await DatabaseSyncToAsync(provider.closed, thread_sensitive=False)()
-            self.open = False
-            metrics.CIRCUIT_OPEN.set(False)
+
+async def _is_answered(probe: Probe) -> bool:
+    try:
+        async with asyncio.timeout(provider.PROBE_LEASE_S - 1):
+            await probe()
+    except (ProviderError, TimeoutError) as error:
+        log.info("circuit.probe_failed", error=type(error).__name__)
+        return isinstance(error, ProviderError) and not _is_down(error)
+    return True
 
 
 def _is_down(error: ProviderError) -> bool:

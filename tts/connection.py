@@ -1,54 +1,77 @@
-"""One device's socket, driven: carries out what `tts.session` decides and owns the task that speaks."""
+"""One device's socket: carries out what `tts.session` decides; `tts.speaker` does the speaking."""
 
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from channels.db import DatabaseSyncToAsync
 from django.conf import settings
 from django.db import DatabaseError
 
-from tts import conversations
-from tts.delivery import Delivery, Socket
-from tts.frames import CLOSE_GOING_DOWN, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop
+from tts import conversations, replies
+from tts.deliveries import Deliveries
+from tts.delivery import Socket
+from tts.frames import (
+    CLOSE_GOING_DOWN,
+    Ack,
+    Close,
+    Command,
+    Drop,
+    End,
+    Heard,
+    Play,
+    Refused,
+    Reply,
+    Start,
+    Stop,
+    Withdraw,
+)
 from tts.models import Utterance
-from tts.script import Speech
 from tts.session import Session
 from tts.sources import Services
-from tts.speech import SpeechFailed, speak
-from voicecare import metrics
+from tts.speaker import Speaker
+from voicecare.database import in_thread
 
 log = structlog.get_logger(__name__)
 
 State = Utterance.State
 T = TypeVar("T")
 
-CONCLUDE_S = 2.0  # for the terminal message of a cancelled speech, on a server whose `send` waits for a stuck device
-
 
 class Connection:
-    """From accept to close. Frames are fed one at a time; speaking runs in a task that this object cancels and
-    awaits.
-    """
+    """From accept to close. Frames are fed one at a time."""
 
-    def __init__(self, socket: Socket, services: Services, device: uuid.UUID, epoch: int) -> None:
+    def __init__(self, socket: Socket, services: Services, device: uuid.UUID, epoch: int, patient: uuid.UUID) -> None:
         self.device = device
         self.epoch = epoch
+        self.patient = patient
         self.session = Session(settings.DEVICE_CHARACTERS_PER_MINUTE)
+        self.deliveries = Deliveries(device, epoch, patient)
         self._socket = socket
         self._services = services
-        self._line: asyncio.Task[None] | None = None
-        self._delivery: Delivery | None = None  # set exactly while a speech may be cancelled
-        self._concluded = asyncio.Event()
-        self._draining = False
+        self._speaker = Speaker(socket, services, self.session, self.deliveries, self._opened_for_delivery)
+        self._opening = asyncio.Lock()  # a conversation: by the device, or for a delivery
         self._closed = False
 
     def held(self) -> int:
         """Bytes that were sent to the device and have not left this process."""
         return self._socket.held()
+
+    def call(self) -> None:
+        """The outbox may have something for this patient."""
+        self._speaker.call()
+
+    async def arrived(self) -> None:
+        """It is registered: what earlier connections of its device had waits for it."""
+        await self.deliveries.arrived()
+
+    def tell_expired(self) -> None:
+        """What the device knows to be queued and is of no use any more has failed."""
+        for speech_id in self.deliveries.expired(datetime.now(UTC)):
+            self._services.own(self._socket.frame(replies.failed(speech_id, "expired")))
 
     async def receive(self, text: str | None) -> None:
         """One frame of the device; None stands for a binary one."""
@@ -61,59 +84,63 @@ class Connection:
     async def close(self, code: int) -> None:
         """Closes from our side. What plays and waits ends as interrupted, and the device is told so first."""
         if not self._closed:
-            self._closed = True
-            await self._end_line()
+            self._close()
+            await self._speaker.end_line()
             await self._socket.close(code)
 
     async def drain(self, seconds: float) -> None:
         """The server goes down: what is playing may end within `seconds`, then the socket is closed with 4012."""
-        self._draining = True
-        if self._line is not None:
-            await asyncio.wait({self._line}, timeout=seconds)
+        await self._speaker.finish(seconds)
         await self.close(CLOSE_GOING_DOWN)
 
     async def lose_conversation(self, conversation: uuid.UUID) -> None:
         """Another device goes on with it: here it ends, with all that plays and waits."""
-        await self._end_line()
+        await self._speaker.end_line()
+        await self._give_back()
         if self.session.opened is not None and self.session.opened.context.conversation == conversation:
             _, characters = self.session.finish()
-            await self._socket.frame(_ended_frame(conversation, characters))
+            await self._socket.frame(replies.conversation_ended(conversation, characters))
 
     async def gone(self) -> None:
-        """The socket is closed, by whomever: the device's own speeches end as interrupted. Safe after `close`.
+        """The socket is closed, by whomever: what plays and waits ends as interrupted. Safe after `close`.
 
-        The conversation stays open, to be resumed.
+        The conversation stays open, to be resumed; what the quota holds and what was not acknowledged stays too.
         """
-        self._closed = True
+        self._close()
         self._socket.mute()
-        await self._end_line()
+        await self._speaker.end_line()
+        await self._give_back()
         if self.session.opened is not None:
-            await self._write(conversations.touch, [self.session.opened.context.conversation])
+            held = [self.session.opened.context.conversation]
+            await self._write(lambda: in_thread(conversations.touch, held))
 
-    async def _end_line(self) -> None:
-        waiting = self.session.drop_waiting()
-        if self._line is not None:
-            if self._delivery is not None:
-                self._line.cancel()
-            await asyncio.wait({self._line}, timeout=CONCLUDE_S)
-        for speech in waiting:
-            await self._conclude(speech, State.INTERRUPTED)
+    def _close(self) -> None:
+        self._closed = True
+        self._speaker.silence()
+
+    async def _give_back(self) -> None:
+        """Whatever of the outbox this connection has may be said by another one."""
+        self._speaker.let_held_go_elsewhere()
+        await self._write(self.deliveries.gone)
 
     # Commands
 
     async def _carry_out(self, command: Command) -> None:
         match command:
             case Play():
-                self._play()
+                self._speaker.say(self.session.line.waiting[-1])
             case Reply(frame):
                 await self._socket.frame(frame)
-            case Stop():
-                await self._interrupt()
+            case Stop(put_back):
+                await self._speaker.stop(put_back=put_back)
             case Drop(speech):
-                await self._conclude(speech, State.INTERRUPTED)
+                await self._speaker.conclude(speech, State.INTERRUPTED)
             case Heard(ms):
-                if self._delivery is not None:
-                    self._delivery.heard(ms)
+                self._speaker.heard(ms)
+            case Ack(speech_id):
+                self._services.own(self._acknowledge(speech_id))
+            case Withdraw(speech_id):
+                self._services.own(self._withdraw(speech_id))
             case Start():
                 await self._start(command)
             case End():
@@ -121,118 +148,81 @@ class Connection:
             case Close(code):
                 await self.close(code)
 
+    async def _acknowledge(self, speech_id: str) -> None:
+        if not await self.deliveries.acknowledge(speech_id):
+            await self._refuse(_unknown(speech_id))
+
+    async def _withdraw(self, speech_id: str) -> None:
+        if not await self.deliveries.withdraw(speech_id):
+            await self._refuse(_unknown(speech_id))
+        elif self.deliveries.forget_queued(speech_id):
+            await self._socket.frame(replies.withdrawn(speech_id))
+
+    async def _refuse(self, refused: Refused) -> None:
+        for command in self.session.refuse(refused):
+            await self._carry_out(command)
+
     async def _start(self, start: Start) -> None:
         self._services.own(self._services.client.preconnect())
         if start.resume is not None:
             await self._services.recorder.flush()  # a device that reconnects at once resumes what was just said
-        try:
-            opened = await DatabaseSyncToAsync(_open, thread_sensitive=False)(self.device, start)
-        except conversations.UnknownConversation as error:
-            for command in self.session.refuse_start(error.code, error.message):
-                await self._carry_out(command)
-            return
-        self.session.begin(opened)
-        await self._socket.frame(opened.context.started_frame())
+        async with self._opening:
+            try:
+                opened = await in_thread(_open, self.device, start, self.session.opened)
+            except conversations.UnknownConversation as error:
+                await self._refuse(Refused(error.code, error.message))
+                return
+            self.session.begin(opened)
+            self._speaker.opened(opened)
+            await self._socket.frame(opened.context.started_frame())
         wants_greeting = start.resume is None if start.greeting is None else start.greeting
-        if wants_greeting and self.session.greet():
-            self._play()
+        if wants_greeting and (greeting := self.session.greet()):
+            self._speaker.say(greeting)
+        self._speaker.call()
+
+    async def _opened_for_delivery(self) -> conversations.Opened | None:
+        """The open conversation; where there is none the server opens one. None while the database is away."""
+        async with self._opening:
+            if self.session.opened is None:
+                opened = await self._write(lambda: in_thread(conversations.begin_for_delivery, self.device))
+                if opened is None or self._closed:
+                    return None
+                self.session.begin(opened)
+                await self._socket.frame(opened.context.started_frame())
+            return self.session.opened
 
     async def _end(self) -> None:
         opened, characters = self.session.finish()
-        booked = await self._write(conversations.end, opened.context.conversation)
+        booked = await self._write(lambda: in_thread(conversations.end, opened.context.conversation))
         characters = characters if booked is None else booked  # the row knows what another process has counted
-        await self._socket.frame(_ended_frame(opened.context.conversation, characters))
+        await self._socket.frame(replies.conversation_ended(opened.context.conversation, characters))
+        self._speaker.call()
 
-    async def _write(self, change: Callable[[Any], T], subject: object) -> T | None:
-        """Writes after everything said so far is written. Without a database the sweep for abandoned conversations
-        does it later."""
+    async def _write(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """Writes after everything said so far is written. Without a database a sweep does it later."""
         try:
             await self._services.recorder.flush()
-            written: T = await DatabaseSyncToAsync(change, thread_sensitive=False)(subject)
+            return await change()
         except DatabaseError as error:
-            log.warning("connection.not_written", change=change.__name__, error=type(error).__name__)
+            log.warning("connection.not_written", error=type(error).__name__)
             return None
-        return written
-
-    # Speaking
-
-    def _play(self) -> None:
-        """Something new waits. Its row is there from now on, whatever becomes of this process."""
-        self._services.recorder.note(self.session.waiting[-1])
-        if self._line is None and not self._draining:
-            self._line = asyncio.create_task(self._speak_in_turn())
-
-    async def _interrupt(self) -> None:
-        """Ends the speech that plays; returns when its terminal message is out. No byte of it follows."""
-        if self._line is not None and self._delivery is not None:
-            self._line.cancel()
-            await self._concluded.wait()
-
-    async def _speak_in_turn(self) -> None:
-        try:
-            while not (self._draining or self._closed) and (speech := self.session.next()):
-                await self._speak(speech)
-        finally:
-            self._line = None
-
-    async def _speak(self, speech: Speech) -> None:
-        """Says one speech to its end, whatever that is. A cancellation ends this speech, as interrupted, and not the
-        line: that looks for itself whether it may go on."""
-        opened = self.session.require_conversation()
-        self._concluded.clear()
-        speech.taken = time.perf_counter()
-        speech.state = State.SPEAKING.value
-        self._services.recorder.note(speech)
-        self._delivery = delivery = Delivery(self._socket, speech, opened.context.rendering.format)
-        try:
-            await speak(speech, opened.context, delivery, self._services)
-            outcome = State.SPOKEN
-        except SpeechFailed as failure:
-            outcome, speech.code = State.FAILED, failure.code
-        except asyncio.CancelledError:
-            outcome = State.INTERRUPTED
-            _uncancel()
-        except Exception:  # a defect of ours: this speech has failed, the patient's next one may not
-            log.exception("connection.defect", conversation=str(speech.conversation))
-            outcome, speech.code = State.FAILED, SpeechFailed.NO_VOICE
-        self._delivery = None
-        try:
-            await self._conclude(speech, outcome)
-        finally:
-            self._concluded.set()
-
-    async def _conclude(self, speech: Speech, outcome: Utterance.State) -> None:
-        """The one terminal message of a speech, and its row."""
-        speech.state = outcome.value
-        self.session.over(speech)
-        self._services.recorder.note(speech)
-        metrics.SPEECHES.labels(outcome.value).inc()
-        await self._socket.frame(_terminal_frame(speech))
 
 
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
+def _unknown(speech_id: str) -> Refused:
+    return Refused("unknown_id", "No speech has this `id`.", speech_id)
 
 
-def _open(device: uuid.UUID, start: Start) -> conversations.Opened:
+def _open(device: uuid.UUID, start: Start, servers: conversations.Opened | None) -> conversations.Opened:
+    """Opens or resumes one, or takes over the one that the server has opened."""
+    if servers is not None and start.resume in (None, str(servers.context.conversation)):
+        return conversations.take_over(device, servers, start.format)
+    opened = _open_anew(device, start)
+    if servers is not None:
+        conversations.end(servers.context.conversation)
+    return opened
+
+
+def _open_anew(device: uuid.UUID, start: Start) -> conversations.Opened:
     if start.resume is None:
         return conversations.begin(device, start.format)
     return conversations.resume(device, start.resume)
-
-
-def _ended_frame(conversation: uuid.UUID, characters: int) -> dict[str, object]:
-    return {"type": "conversation.ended", "conversation": str(conversation), "characters": characters}
-
-
-def _terminal_frame(speech: Speech) -> dict[str, object]:
-    frame: dict[str, object] = {"type": "speech.interrupted", "id": speech.id}
-    measures = {"bytes": speech.bytes_sent, "characters": speech.characters}
-    match speech.state:
-        case State.SPOKEN:
-            frame |= {"type": "speech.finished", "source": speech.source, "first_chunk_ms": speech.first_chunk_ms}
-            return frame | measures
-        case State.FAILED:
-            return frame | {"type": "speech.failed", "code": speech.code, "message": SpeechFailed.MESSAGES[speech.code]}
-    return frame | measures

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from channels.consumer import get_handler_name
-from channels.db import DatabaseSyncToAsync
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
@@ -14,6 +13,7 @@ from tts.connection import Connection
 from tts.delivery import Socket
 from tts.handshake import SUBPROTOCOL, token_of
 from tts.runtime import runtime
+from voicecare.database import in_thread
 from voicecare.patients.auth import device_for
 
 
@@ -50,7 +50,7 @@ class DeviceConsumer(AsyncWebsocketConsumer):
         token = token_of(self.scope, settings.ALLOWED_HOSTS)
         admitted = None
         if token is not None and not runtime.draining:
-            admitted = await DatabaseSyncToAsync(_admit, thread_sensitive=False)(token)
+            admitted = await in_thread(_admit, token)
         if admitted is None or runtime.draining:
             await self.close()
             return
@@ -63,7 +63,7 @@ class DeviceConsumer(AsyncWebsocketConsumer):
             await self.connection.receive(text_data)
 
 
-def _admit(token: str) -> tuple[uuid.UUID, int] | None:
-    """The device behind the token and the epoch of this connection."""
+def _admit(token: str) -> tuple[uuid.UUID, int, uuid.UUID] | None:
+    """The device behind the token, the epoch of this connection and whom it belongs to."""
     device = device_for(token)
-    return None if device is None else (device.id, device.connected())
+    return None if device is None else (device.id, device.connected(), device.patient_id)

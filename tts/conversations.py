@@ -41,6 +41,7 @@ class Context:
     initiated: str
     phrases: frozenset[str]
     greeting: str | None
+    holding: str | None = None
 
     def started_frame(self) -> dict[str, object]:
         voice = self.rendering.voice
@@ -56,24 +57,54 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A conversation that may be spoken in: its context, the ids it has used and the characters it has counted."""
+    """A conversation that may be spoken in: its context, the ids it has used and the characters it has counted.
+
+    `was_held`: its holding phrase has been said.
+    """
 
     context: Context
     used_ids: frozenset[str]
     characters: int
+    was_held: bool = False
 
 
 def begin(device_id: uuid.UUID, audio_format: str | None) -> Opened:
-    """A new conversation on this device. The voice is the patient's own choice, else the default."""
+    """A new conversation, begun by this device. The voice is the patient's own choice, else the default."""
+    return _begin(device_id, audio_format, Conversation.Initiated.DEVICE)
+
+
+def begin_for_delivery(device_id: uuid.UUID) -> Opened:
+    """A new conversation, begun by the server because it has something to say; in the device's last format."""
+    return _begin(device_id, None, Conversation.Initiated.SERVER)
+
+
+def _begin(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> Opened:
     device = Device.objects.select_related("patient__voice").get(pk=device_id)
     voice, source = resolve_voice(device.patient)
-    chosen = audio_format or DEVICE_FORMATS[0]
+    last = device.format if initiated == Conversation.Initiated.SERVER else ""
+    chosen = audio_format or last or DEVICE_FORMATS[0]
     with transaction.atomic():
         conversation = Conversation.objects.create(
-            patient=device.patient, device=device, voice=voice, voice_source=source, format=chosen
+            patient=device.patient, device=device, voice=voice, voice_source=source, format=chosen, initiated=initiated
         )
         Device.objects.filter(pk=device_id).update(format=chosen)
     return Opened(_context(conversation, device.patient), frozenset(), 0)
+
+
+def take_over(device_id: uuid.UUID, opened: Opened, audio_format: str | None) -> Opened:
+    """The device goes on with the conversation that the server had opened, from the next speech in its format."""
+    chosen = audio_format or opened.context.rendering.format
+    initiated = Conversation.Initiated.DEVICE.value
+    with transaction.atomic():
+        Conversation.objects.filter(pk=opened.context.conversation).update(initiated=initiated, format=chosen)
+        Device.objects.filter(pk=device_id).update(format=chosen)
+    context = replace(
+        opened.context,
+        initiated=initiated,
+        rendering=replace(opened.context.rendering, format=chosen),
+        backup=replace(opened.context.backup, format=chosen),
+    )
+    return replace(opened, context=context)
 
 
 def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
@@ -84,14 +115,22 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
         raise UnknownConversation("There is no such unfinished conversation of this patient: start a new one.")
     Conversation.objects.filter(pk=conversation.pk).update(device=device, seen_at=timezone.now())
     Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
-    used = Utterance.objects.filter(conversation=conversation).values_list("client_id", flat=True)
-    return Opened(_context(conversation, device.patient), frozenset(used), conversation.tts_characters_used)
+    said = Utterance.objects.filter(conversation=conversation).values_list("client_id", "origin")
+    ids, origins = zip(*said, strict=True) if said else ((), ())
+    return Opened(
+        _context(conversation, device.patient),
+        used_ids=frozenset(ids) - {""},
+        characters=conversation.tts_characters_used,
+        was_held=Utterance.Origin.HOLDING in origins,
+    )
 
 
 def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
     """Ends it and returns its characters. Idempotent: one that has ended keeps the time at which it did."""
     Conversation.objects.unfinished().filter(pk=conversation_id).update(ended_at=now or timezone.now())
-    Utterance.objects.filter(conversation=conversation_id).interrupt_unfinished()
+    said = Utterance.objects.filter(conversation=conversation_id)
+    said.interrupt_unfinished()
+    said.filter(origin=Utterance.Origin.DEVICE, state=Utterance.State.QUEUED).update(state=Utterance.State.INTERRUPTED)
     used = Conversation.objects.filter(pk=conversation_id).values_list("tts_characters_used", flat=True)
     return used.first() or 0
 
@@ -133,7 +172,8 @@ def _unfinished(patient: Patient, conversation_id: str) -> Conversation | None:
 
 def _context(conversation: Conversation, patient: Patient) -> Context:
     known = list(Phrase.objects.for_language(patient.language))
-    greeting = next((phrase.text for phrase in known if phrase.kind == Phrase.Kind.GREETING), None)
+    of_kind = {phrase.kind: phrase.text for phrase in known}
+    greeting = of_kind.get(Phrase.Kind.GREETING)
     rendering = Rendering(
         voice=VoiceRef.of(conversation.voice),
         model=settings.ELEVENLABS_MODEL_ID,
@@ -149,8 +189,9 @@ def _context(conversation: Conversation, patient: Patient) -> Context:
         backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),
         voice_source=conversation.voice_source,
         initiated=conversation.initiated,
-        phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind == Phrase.Kind.COMMON),
+        phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind != Phrase.Kind.GREETING),
         greeting=None if greeting is None else greet(greeting, patient),
+        holding=of_kind.get(Phrase.Kind.HOLDING),
     )
 
 

@@ -7,17 +7,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tts import replies
 from tts.models import Utterance
 from tts.pacing import Pacing
 from tts.script import Speech
 from voicecare import metrics
 from voicecare.audio import FORMATS, Completer
 
-NOTICE = {
-    "type": "notice",
-    "code": "backup_voice",
-    "message": "Temporary voice issue, using backup voice",  # the owner's words
-}
 RECHECK_S = 0.25  # a device's `progress` may correct the estimate while we wait
 SETTLE_S = 0.01
 HELD_BYTES = 128 * 1024  # what a device may leave unread in this process, beside what the system holds for it
@@ -114,9 +110,8 @@ class Delivery:
         """Tells the device, once, that this speech waits in line and until when at most."""
         if not self._told_queued:
             self._told_queued = True
-            expires_at = (datetime.now(UTC) + timedelta(seconds=expires_in_s)).isoformat()
-            frame = {"type": "speech.queued", "id": self._speech.id, "reason": reason, "expires_at": expires_at}
-            await self._socket.frame(frame)
+            expires_at = datetime.now(UTC) + timedelta(seconds=expires_in_s)
+            await self._socket.frame(replies.queued(self._speech.id, reason, expires_at))
 
     async def settle(self) -> None:
         """Returns when all was taken from this process: a speech that a stuck device never read is not spoken."""
@@ -146,12 +141,14 @@ class Delivery:
     async def _announce(self, source: str, voice: str) -> None:
         frame: dict[str, object] = {"id": self._speech.id, "source": source, "voice": voice}
         if self._voice is None:
+            if self._speech.claim is not None and self._speech.claim.of is not None:
+                frame["of"] = self._speech.claim.of
             await self._socket.frame({"type": "speech.started", **frame, "format": self._format})
         else:
             await self._socket.frame({"type": "speech.switched", **frame})
         if source in ("backup", "offline") and not self._notified:
             self._notified = True
-            await self._socket.frame(NOTICE)
+            await self._socket.frame(replies.NOTICE)
 
     def _first_frame_is_out(self, source: str) -> None:
         now = time.perf_counter()

@@ -41,12 +41,22 @@ class Play:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    pass
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
     speech: Speech
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    speech_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    speech_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,7 @@ class Close:
     code: int
 
 
-Command = Reply | Start | Play | Stop | Drop | Heard | End | Close
+Command = Reply | Start | Play | Stop | Drop | Ack | Withdraw | Heard | End | Close
 
 
 class Refused(Exception):

@@ -1,16 +1,18 @@
 """The live device connections of this process, and the rows that decide whether they may stay."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import structlog
-from channels.db import DatabaseSyncToAsync
 
-from tts import conversations
+from tts import conversations, leases, outbox
 from tts.frames import CLOSE_REPLACED, CLOSE_REVOKED
+from tts.quota import Quota
 from voicecare import metrics
+from voicecare.database import in_thread
 from voicecare.patients.models import Device
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 SWEEP_EVERY_S = 1.0
 CLOSE_S = 5.0  # for a server whose `send` waits for a stuck device
+RENEW_EVERY = 3  # sweeps; a fifth of the lease of what the connections hold
 TOUCH_EVERY = 60  # sweeps; far below the 30 minutes after which an unseen conversation ends
 
 log = structlog.get_logger(__name__)
@@ -26,7 +29,8 @@ log = structlog.get_logger(__name__)
 class Hub:
     """One for each process. A device has one live socket anywhere: the row's `epoch` names the latest."""
 
-    def __init__(self) -> None:
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
         self._connections: dict[uuid.UUID, Connection] = {}
         self._sweeps = 0
 
@@ -44,6 +48,13 @@ class Hub:
         metrics.DEVICES_CONNECTED.set(len(self._connections))
         if former is not None:
             await former.close(CLOSE_REPLACED)
+        await connection.arrived()
+
+    def call(self, patient: uuid.UUID) -> None:
+        """Something waits for this patient: their devices here look at once, without waiting for the sweep."""
+        for connection in self.connections:
+            if connection.patient == patient:
+                connection.call()
 
     def unregister(self, connection: "Connection") -> None:
         if self._connections.get(connection.device) is connection:
@@ -60,32 +71,40 @@ class Hub:
                 log.warning("hub.sweep_failed", error=type(error).__name__)
 
     async def sweep(self) -> None:
-        """One query: who was revoked, archived or replaced by a connection elsewhere."""
+        """Who may not stay, who has lost their conversation, for whom something waits: a query or two for each."""
         if not self._connections:
             return
         looked_at = self.connections  # one that comes while we ask was looked at by its own handshake
         devices = [connection.device for connection in looked_at]
-        latest = await DatabaseSyncToAsync(_admitted, thread_sensitive=False)(devices)
+        latest = await in_thread(_admitted, devices)
         closings = [_close(connection, latest.get(connection.device)) for connection in looked_at]
         await asyncio.gather(*closings)  # together: one that is stuck takes seconds, and all have two
         await self._take_away()
+        await self._look_into_outbox()
         self._sweeps += 1
+        if self._sweeps % RENEW_EVERY == 0:
+            await in_thread(leases.renew, {c.deliveries.owner: c.device for c in self.connections})
+            await in_thread(leases.tidy)
         if self._sweeps % TOUCH_EVERY == 0:
-            await self._touch()
+            await in_thread(conversations.touch, [key for key, _ in self._open_conversations()])
 
     async def _take_away(self) -> None:
         """A conversation that another device of its patient has resumed is over on the former one: one query."""
         held = self._open_conversations()
         if held:
-            holders = await DatabaseSyncToAsync(conversations.holders, thread_sensitive=False)([key for key, _ in held])
+            holders = await in_thread(conversations.holders, [key for key, _ in held])
             for conversation, connection in held:
                 if holders.get(conversation, connection.device) != connection.device:
                     await connection.lose_conversation(conversation)
 
-    async def _touch(self) -> None:
-        await DatabaseSyncToAsync(conversations.touch, thread_sensitive=False)(
-            [key for key, _ in self._open_conversations()]
-        )
+    async def _look_into_outbox(self) -> None:
+        devices = [connection.device for connection in self.connections]
+        holding = self._quota.holding_s(time.monotonic()) > 0
+        due = await in_thread(outbox.due, devices, quota_spent=self._quota.spent, holding=holding)
+        for connection in self.connections:
+            connection.tell_expired()
+            if connection.device in due:
+                connection.call()
 
     def _open_conversations(self) -> list[tuple[uuid.UUID, "Connection"]]:
         return [(c.session.opened.context.conversation, c) for c in self.connections if c.session.opened]

@@ -1,32 +1,109 @@
 """The phrase cache: what is said again and again, kept as sound for seven days (the contract, section 2, rule 2).
 
-An entry is found by a keyed digest of everything that shapes the sound: text, voice and its revision, model,
-settings, format. No name and no text appears in a file's name. An entry that is damaged or too old is a miss.
+An entry is found by a keyed digest of everything that shapes the sound: text, voice and its revision, model, settings,
+format. The sound lies in a store (`tts.phrase_stores`), in front of it in the memory of each process, and a row of
+`Clip` says what it is (`tts.clips`).
+
+An entry that is damaged or too old is a miss. A store that fails or hangs is a miss: nobody waits for it. What was
+removed from the store for good (an erased patient, a withdrawn voice) has no row any more, and that is how every
+process learns of it: `drop_forgotten`, called every few seconds, forgets what is in memory and has no row.
 """
 
+import asyncio
 import hashlib
 import hmac
-import os
-import struct
-import tempfile
+import threading
 import time
-from pathlib import Path
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
 
+import structlog
+from django.db import Error as DatabaseFailure
+from django.db.models import QuerySet
+
+from tts import clips
+from tts.entries import Entry, pack, unpack
+from tts.models import Clip
+from tts.phrase_stores import Store, StoreError
 from tts.rendering import Rendering
 from tts.segments import normalise
+from voicecare import metrics
+from voicecare.database import in_thread
 
-_HEADER = struct.Struct(">4sdI32s")  # magic, expires at (seconds since 1970), length, digest of these, key and audio
-_MAGIC = b"VCP2"
+READ_WITHIN_S = 0.15
+READERS = 8
+WRITERS = 2  # of their own: a store that hangs must not take the threads that everybody shares
+WITHOUT_ROW_S = 60.0  # what could not be stored may still be played from memory for so long
+
+log = structlog.get_logger(__name__)
+
+
+class Memory:
+    """The sounds used last, at most `limit` bytes of them. May be used from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        with self._lock:
+            audio, until = self._kept.get(key, (None, 0.0))
+            if audio is not None and time.monotonic() >= until:
+                self._drop(key)
+                return None
+            if audio is not None:
+                self._kept.move_to_end(key)
+            return audio
+
+    def keep(self, key: str, audio: bytes, seconds: float) -> None:
+        """One that would take more than an eighth of the room is not kept: it would push out too many others."""
+        with self._lock:
+            self._drop(key)
+            if len(audio) > self._limit // 8:
+                return
+            self._kept[key] = (audio, time.monotonic() + seconds)
+            self._size += len(audio)
+            while self._size > self._limit:
+                self._drop(next(iter(self._kept)))
+
+    def drop(self, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._drop(key)
+
+    def keys(self) -> list[str]:
+        with self._lock:
+            return list(self._kept)
+
+    def _drop(self, key: str) -> None:
+        audio, _ = self._kept.pop(key, (b"", 0.0))
+        self._size -= len(audio)
 
 
 class PhraseCache:
-    """Clips as files under `folder`. Reading is one small file read; writing belongs into a thread."""
+    """One for each process, used from its event loop; `prune` and `forget` are for threads and Celery.
 
-    def __init__(self, folder: Path, secret: str, ttl_s: float) -> None:
-        self._folder = folder
+    `ttl_s` is how long a clip may be played, on the clock of the wall: it is shared between machines. One that was
+    made while the clock went ahead is believed to be up to `ttl_s` younger than it can be.
+    """
+
+    def __init__(self, store: Store, secret: str, ttl_s: float, memory_bytes: int = 32 * 2**20) -> None:
+        self._store = store
         self._secret = hashlib.sha256(f"phrases:{secret}".encode()).digest()
         self._ttl_s = ttl_s
-        folder.mkdir(parents=True, exist_ok=True)
+        self._memory = Memory(memory_bytes)
+        self._readers = ThreadPoolExecutor(READERS, "phrases-read")
+        self._writers = ThreadPoolExecutor(WRITERS, "phrases-write")
+        self._reading: dict[str, asyncio.Task[bytes | None]] = {}
+        self._late: set[asyncio.Task[bytes | None]] = set()
+        self._without_row: dict[str, float] = {}
+        self._hits: Counter[str] = Counter()
 
     def key(self, rendering: Rendering, text: str) -> str:
         """The digest under which this text, rendered like this, is kept."""
@@ -36,60 +113,160 @@ class PhraseCache:
         )  # fmt: skip
         return hmac.digest(self._secret, repr(shaped_by).encode(), "sha256").hex()
 
-    def get(self, key: str) -> bytes | None:
-        """The clip, or None if there is none that is whole and young enough. Never raises."""
-        try:
-            entry = self._path(key).read_bytes()
-        except OSError:
-            return None
-        return _audio(key, entry, time.time())
+    def recall(self, key: str) -> bytes | None:
+        """The clip, if this process has it in memory: microseconds, no I/O."""
+        audio = self._memory.get(key)
+        if audio is not None:
+            metrics.PHRASE_LOOKUPS.labels("memory").inc()
+        return audio
 
-    def put(self, key: str, audio: bytes) -> None:
-        """Keeps the clip. Readers see all of it or nothing of it. Raises OSError when the disk does."""
-        path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
-        expires_at = time.time() + self._ttl_s
-        header = _HEADER.pack(_MAGIC, expires_at, len(audio), _digest(key, expires_at, audio))
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    async def get(self, key: str) -> bytes | None:
+        """The clip, or None if there is none that is whole and young enough. Never raises.
+
+        A store that does not answer in `READ_WITHIN_S` is a miss for this caller; its answer still goes into memory.
+        """
+        audio = self.recall(key)
+        if audio is not None:
+            return audio
+        audio = self._remember(key, self._read(key)) if self._store.quick else await self._read_within(key)
+        metrics.PHRASE_LOOKUPS.labels("miss" if audio is None else "store").inc()
+        return audio
+
+    async def _read_within(self, key: str) -> bytes | None:
+        """All who want the same at the same time share one reading."""
+        reading = self._reading.get(key)
+        if reading is None:
+            if len(self._late) >= READERS:  # no thread is left: this one could not come in time
+                return None
+            reading = self._reading[key] = asyncio.create_task(self._read_in_thread(key))
+            reading.add_done_callback(lambda done: self._read_ended(key, done))
+        await asyncio.wait({reading}, timeout=READ_WITHIN_S)
+        if reading.done():
+            return None if reading.cancelled() else reading.result()
+        self._late.add(reading)
+        metrics.PHRASE_STORE_ERRORS.labels("slow").inc()
+        return None
+
+    async def _read_in_thread(self, key: str) -> bytes | None:
+        return self._remember(key, await asyncio.get_running_loop().run_in_executor(self._readers, self._read, key))
+
+    def _read_ended(self, key: str, reading: asyncio.Task[bytes | None]) -> None:
+        del self._reading[key]
+        self._late.discard(reading)
+
+    def _read(self, key: str) -> Entry | None:
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(header + audio)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            packed = self._store.read(key)
+        except StoreError as error:
+            clips.store_failed("read", error)
+            return None
+        entry = None if packed is None else unpack(key, packed)
+        if packed is not None and entry is None:
+            metrics.PHRASE_STORE_ERRORS.labels("damaged").inc()
+            log.warning("phrases.damaged", size=len(packed))
+            self._writers.submit(self._discard, key)
+        return entry
+
+    def _discard(self, key: str) -> None:
+        """Deletes a damaged entry, unless somebody has put a whole one in its place."""
+        try:
+            packed = self._store.read(key)
+            if packed is not None and unpack(key, packed) is None:
+                self._store.delete(key)
+        except StoreError as error:
+            clips.store_failed("delete", error)
+
+    def _remember(self, key: str, entry: Entry | None) -> bytes | None:
+        """Into memory, if it is young enough. There the clock that nobody sets decides how long it stays."""
+        left = 0.0 if entry is None else entry.expires_at - time.time()
+        if entry is None or not 0 < left <= 2 * self._ttl_s:
+            return None
+        self._memory.keep(key, entry.audio, min(left, self._ttl_s))
+        return entry.audio
+
+    def put(
+        self, rendering: Rendering, text: str, audio: bytes, patient: uuid.UUID | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Keeps the whole sound of this text; `patient` is whose greeting it is.
+
+        It is in memory as soon as this is called. What is returned writes the store, then the row, when it is awaited
+        or run as a task; it never raises.
+        """
+        key = self.key(rendering, text)
+        if audio:
+            self._memory.keep(key, audio, self._ttl_s)
+            self._without_row[key] = time.monotonic() + WITHOUT_ROW_S
+        return self._write(key, rendering, text, audio, patient)
+
+    async def _write(self, key: str, rendering: Rendering, text: str, audio: bytes, patient: uuid.UUID | None) -> None:
+        if not audio:
+            log.error("phrases.empty_refused")
+            return
+        made = time.time()
+        entry = Entry(audio, made + self._ttl_s)
+        clip = Clip(
+            digest=key, voice_id=rendering.voice.id, patient_id=patient, language=rendering.language,
+            speed=rendering.speed, format=rendering.format, characters=len(text), size=len(audio),
+            made_at=datetime.fromtimestamp(made, UTC), expires_at=datetime.fromtimestamp(entry.expires_at, UTC),
+        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._writers, self._store.write, key, pack(key, entry))
+            await in_thread(clips.book, clip, text)
+        except StoreError as error:
+            clips.store_failed("write", error)
+        except DatabaseFailure as error:
+            _row_failed("book", error)
+        else:
+            self._without_row.pop(key, None)
+
+    def used(self, key: str) -> None:
+        """Counts a hit; `write_hits` writes it down."""
+        self._hits[key] += 1
+
+    async def write_hits(self) -> None:
+        """Adds the hits since the last time to the rows. Never raises: where the database is away they wait."""
+        hits, self._hits = self._hits, Counter()
+        try:
+            if hits:
+                await in_thread(clips.add_hits, hits)
+        except DatabaseFailure as error:
+            self._hits.update(hits)
+            _row_failed("hits", error)
+
+    async def drop_forgotten(self) -> None:
+        """Forgets from memory what has no row any more. Never raises: where the database is away memory stays.
+
+        A clip of this process whose row is not written yet, or could not be, stays for `WITHOUT_ROW_S`.
+        """
+        now = time.monotonic()
+        self._without_row = {key: until for key, until in self._without_row.items() if until > now}
+        kept = self._memory.keys()
+        try:
+            has_row = await in_thread(clips.known, kept) if kept else set()
+        except DatabaseFailure as error:
+            _row_failed("look", error)
+        else:
+            self._memory.drop(key for key in kept if key not in has_row and key not in self._without_row)
 
     def prune(self, now: float) -> int:
-        """Removes what is too old or damaged, and what a killed writer left behind; returns how many files."""
-        removed = 0
-        for path in self._folder.glob("*/*"):
-            if _expired(path, now):
-                path.unlink(missing_ok=True)
-                removed += 1
-        return removed
+        """Removes what has expired (`now`: seconds since 1970) and what has no row; returns how many clips.
 
-    def _path(self, key: str) -> Path:
-        return self._folder / key[:2] / key
+        Bounded: what one call leaves is for the next one.
+        """
+        return len(clips.remove_expired(self._store, now)) + clips.sweep(self._store, now, self._ttl_s)
 
+    def forget(self, forgotten: QuerySet[Clip]) -> int:
+        """Removes these clips from the store, then their rows, and from this process' memory; returns how many.
 
-def _digest(key: str, expires_at: float, audio: bytes) -> bytes:
-    """Over all that makes an entry: one under another's name or with another's age is as damaged as a cut one."""
-    return hashlib.sha256(key.encode() + struct.pack(">d", expires_at) + audio).digest()
-
-
-def _audio(key: str, entry: bytes, now: float) -> bytes | None:
-    if len(entry) < _HEADER.size:
-        return None
-    magic, expires_at, length, digest = _HEADER.unpack_from(entry)
-    audio = entry[_HEADER.size :]
-    whole = magic == _MAGIC and len(audio) == length and _digest(key, expires_at, audio) == digest
-    return audio if whole and now < expires_at else None
+        Other processes play them no more after their next `drop_forgotten`. What the store does not give up keeps its
+        row, so the caller finds it again.
+        """
+        removed = clips.remove(forgotten, self._store)
+        self._memory.drop(removed)
+        return len(removed)
 
 
-def _expired(path: Path, now: float) -> bool:
-    try:
-        if path.name.startswith("."):
-            return now - path.stat().st_mtime > 3600
-        return _audio(path.name, path.read_bytes(), now) is None
-    except OSError:
-        return False
+def _row_failed(work: str, error: DatabaseFailure) -> None:
+    metrics.PHRASE_STORE_ERRORS.labels("row").inc()
+    log.warning("phrases.row_failed", work=work, error=type(error).__name__)

@@ -31,11 +31,14 @@ class Probe:
         with suppress(AccessRefused, RequestRefused):  # a key may lack the permission and still speak
             await asyncio.to_thread(_free_call)
         rendering, texts = await DatabaseSyncToAsync(_phrases, thread_sensitive=False)()
-        await self._speak(rendering, await asyncio.to_thread(self._wanted, rendering, texts or [SHORT]))
+        await self._speak(rendering, await self._wanted(rendering, texts or [SHORT]))
 
-    def _wanted(self, rendering: Rendering, texts: list[str]) -> str:
+    async def _wanted(self, rendering: Rendering, texts: list[str]) -> str:
         phrases = self._services.phrases
-        return next((text for text in texts if phrases.get(phrases.key(rendering, text)) is None), texts[0])
+        for text in texts:
+            if await phrases.get(phrases.key(rendering, text)) is None:
+                return text
+        return texts[0]
 
     async def _speak(self, rendering: Rendering, text: str) -> None:
         attempt = Attempt(
@@ -49,8 +52,7 @@ class Probe:
             attempt.answered(reply.receipt.request_id, reply.receipt.character_cost)
             self._services.recorder.note(attempt)
             said = b"".join([chunk async for chunk in reply])
-        key = self._services.phrases.key(rendering, text)
-        self._services.own(asyncio.to_thread(self._services.phrases.put, key, said))
+        self._services.own(self._services.phrases.put(rendering, text, said))
 
 
 def _free_call() -> None:

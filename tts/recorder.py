@@ -31,7 +31,10 @@ Entry = Speech | ledger.Attempt
 # What a row itself is to blame for; drivers raise the last three for values that they cannot pass on.
 _REFUSALS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
 
-_UPDATED = ["state", "text", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "spoken_at"]
+_UPDATED = [
+    "state", "text", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "spoken_at", "expires_at", "owner",
+    "lease_until",
+]  # fmt: skip
 
 
 class Recorder:
@@ -135,4 +138,7 @@ def _row(speech: Speech) -> Utterance:
         first_chunk_ms=speech.first_chunk_ms,
         received_at=speech.received_at,
         spoken_at=speech.spoken_at,
+        expires_at=speech.expires_at,
+        owner=speech.owner,
+        lease_until=speech.lease_until,
     )

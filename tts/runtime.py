@@ -16,17 +16,24 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError
 
+from tts import hints
 from tts.circuit import Circuit
+from tts.fills import Fills
 from tts.hub import Hub
+from tts.phrase_stores import store_for
 from tts.phrases import PhraseCache
 from tts.probe import Probe
+from tts.quota import Quota
 from tts.recorder import Recorder
+from tts.slots import slots_for
 from tts.sources import Services
 from tts.trouble import Trouble
+from tts.watch import Watch
 from voicecare import metrics
 from voicecare.elevenlabs.client import SpeechClient
 from voicecare.espeak import Espeak
 
+PHRASES_EVERY_S = 5.0  # hits are written down, and what was removed for good is forgotten
 GOODBYE_S = 0.3  # for the close frames to leave before the server stops
 
 log = structlog.get_logger(__name__)
@@ -37,7 +44,8 @@ class Runtime:
 
     def __init__(self) -> None:
         self.draining = False
-        self.hub = Hub()
+        self.quota = Quota(self.own)
+        self.hub = Hub(self.quota)
         self.recorder = Recorder()
         self._services: Services | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -58,8 +66,11 @@ class Runtime:
             client=client,
             offline=Espeak(),
             circuit=circuit,
+            quota=self.quota,
+            slots=slots_for(settings.REDIS_URL),
             trouble=Trouble(circuit, self.own),
-            phrases=PhraseCache(settings.DATA_DIR / "phrases", settings.SECRET_KEY, settings.PHRASE_TTL_S),
+            phrases=PhraseCache(store_for(settings), settings.SECRET_KEY, settings.PHRASE_TTL_S),
+            fills=Fills(),
             recorder=self.recorder,
             own=self.own,
             first_byte_s=settings.FIRST_CHUNK_TIMEOUT_S,
@@ -70,7 +81,10 @@ class Runtime:
         await client.open()
         self.own(self._services.offline.start())
         self.own(self.hub.run())
-        self.own(circuit.watch(Probe(self._services).run))
+        watch = Watch(circuit, self.quota, Probe(self._services).run, self.own)
+        self.own(watch.run())
+        self.own(hints.of_this_process().run(self.hub.call, watch.hurry))
+        self.own(self._look_after(self._services.phrases))
         gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
         metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))
         self._take_over_sigterm()
@@ -80,6 +94,12 @@ class Runtime:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+
+    async def _look_after(self, phrases: PhraseCache) -> None:
+        while True:
+            await asyncio.sleep(PHRASES_EVERY_S)
+            await phrases.write_hits()
+            await phrases.drop_forgotten()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -94,8 +114,10 @@ class Runtime:
         await asyncio.sleep(GOODBYE_S)
         with suppress(DatabaseError):
             await self.recorder.flush()
+        await self.services.phrases.write_hits()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
+        await self.services.slots.close()
         await self.services.offline.close()
         await self.services.client.close()
 

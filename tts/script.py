@@ -7,9 +7,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Container
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from tts.models import Utterance
 from tts.segments import Segmenter, split
+
+if TYPE_CHECKING:
+    from tts.outbox import Claim
 
 WRITER_SILENT_S = 60.0  # the contract, section 1: a writer silent for so long is taken as done
 
@@ -53,7 +57,11 @@ class Script:
             self._changed.set()
 
     async def segments(self, language: str, phrases: Container[str]) -> AsyncGenerator[Segment, None]:
-        """Every segment once, in order; waits for a writer that has not finished. A second reader is a mistake."""
+        """Every segment once, in order; waits for a writer that has not finished.
+
+        A speech that was held may be read again, from its beginning; two readers at a time are a mistake.
+        """
+        self._unread = deque([self.text] if self.text else [])
         segmenter = Segmenter(language, phrases)
         ready: deque[str] = deque()
         if self.complete:  # seen whole, a text of several sentences may be a phrase
@@ -89,7 +97,9 @@ class Script:
 class Speech:
     """One utterance on its way through this process; `tts.recorder` keeps its row up to date.
 
-    `received` and `taken` (its turn came) are seconds of `time.perf_counter`.
+    `received` and `taken` (its turn came) are seconds of `time.perf_counter`. `claim` is set for one that came from the
+    outbox. `first_attempt` is the number below its attempts in
+    the ledger: a text that is spoken again is booked again.
     """
 
     id: str
@@ -108,3 +118,8 @@ class Speech:
     bytes_sent: int = 0
     first_chunk_ms: float | None = None
     spoken_at: datetime | None = None
+    expires_at: datetime | None = None
+    owner: str = ""
+    lease_until: datetime | None = None
+    claim: "Claim | None" = None
+    first_attempt: int = 0

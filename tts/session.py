@@ -5,17 +5,19 @@ socket, a clock, a database or a task; whoever drives it passes the time in and 
 order given:
 
     Reply(frame)     send this JSON frame
-    Start(...)       open or resume a conversation, then call `begin()` or `refuse_start()`; until then
+    Start(...)       open or resume a conversation, then call `begin()` or `refuse()`; until then
                      no frame may be fed
     Play()           something waits: take it with `next()` when nothing else plays
-    Stop()           end what is playing now, as interrupted
+    Stop(back)       end what is playing now, as interrupted; `back`: a delivery, which is to be repeated
     Drop(speech)     this one was waiting and will not be spoken: it ends as interrupted
+    Ack(id)          the device has played this delivery, maybe of an earlier connection
+    Withdraw(id)     a delivery that is not playing here shall not be spoken
     Heard(ms)        how far playback of what is playing has come
     End()            close the conversation
     Close(code)      close the socket
 """
 
-from collections import deque
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +28,8 @@ from tts.frames import (
     CLOSE_TOO_MANY_ERRORS,
     GREETING_ID,
     MAX_FRAME_BYTES,
+    SERVER_PREFIX,
+    Ack,
     Close,
     Command,
     Drop,
@@ -36,6 +40,7 @@ from tts.frames import (
     Reply,
     Start,
     Stop,
+    Withdraw,
     any_id,
     finite,
     flag,
@@ -44,6 +49,7 @@ from tts.frames import (
     own_id,
     text_of,
 )
+from tts.line import Line
 from tts.models import Utterance
 from tts.rate import CharacterRate
 from tts.script import Script, Speech
@@ -61,8 +67,7 @@ class Session:
     def __init__(self, characters_per_minute: int) -> None:
         self.opened: Opened | None = None
         self.characters = 0
-        self.playing: Speech | None = None
-        self.waiting: deque[Speech] = deque()
+        self.line = Line()
         self._used: set[str] = set()
         self._written: dict[str, Speech | None] = {}  # texts without their `speak.done`; None: interrupted meanwhile
         self._errors = 0
@@ -77,19 +82,16 @@ class Session:
         try:
             commands = self._accept(object_of(frame), now)
         except Refused as refused:
-            return self._refuse(refused)
+            return self.refuse(refused)
         if not any(isinstance(command, Start) for command in commands):  # whether that is accepted shows later
             self._errors = 0
         return commands
 
     def binary_frame(self) -> list[Command]:
-        return self._refuse(Refused("unexpected_binary", "Only text frames are accepted here."))
+        return self.refuse(Refused("unexpected_binary", "Only text frames are accepted here."))
 
-    def refuse_start(self, code: str, message: str) -> list[Command]:
-        """The `Start` that was asked for cannot be carried out."""
-        return self._refuse(Refused(code, message))
-
-    def _refuse(self, refused: Refused) -> list[Command]:
+    def refuse(self, refused: Refused) -> list[Command]:
+        """Also for a command that could not be carried out."""
         self._errors += 1
         commands: list[Command] = [Reply(refused.frame)]
         return commands if self._errors < MAX_ERRORS else [*commands, Close(CLOSE_TOO_MANY_ERRORS)]
@@ -98,6 +100,9 @@ class Session:
 
     def begin(self, opened: Opened) -> None:
         self._errors = 0
+        if self.opened is not None and self.opened.context.conversation == opened.context.conversation:
+            self.opened = opened  # the device takes over what the server had opened: ids and characters stay
+            return
         self.opened = opened
         self.characters = opened.characters
         self._used = set(opened.used_ids)
@@ -116,30 +121,30 @@ class Session:
         self._written.clear()
         return opened, self.characters
 
-    def drop_waiting(self) -> list[Speech]:
-        """Empties the line and returns what waited in it, to be ended as interrupted."""
-        waiting = list(self.waiting)
-        self.waiting.clear()
-        return waiting
-
     def require_conversation(self) -> Opened:
         """The open conversation. Raises Refused (`no_conversation`)."""
         if self.opened is None:
             raise Refused("no_conversation", "Open one with conversation.start first.")
         return self.opened
 
-    # The line
+    # Speeches that come and go
 
-    def next(self) -> Speech | None:
-        """Takes the next speech and calls it playing; `over()` must follow before the next call."""
-        self.playing = self.waiting.popleft() if self.waiting else None
-        return self.playing
+    def say_holding_phrase(self, text: str) -> None:
+        """First in line: it says that what was asked for has to wait."""
+        speech_id = f"{SERVER_PREFIX}{uuid.uuid4()}"
+        self._enqueue(speech_id, Script(text, complete=True), Utterance.Origin.HOLDING)
+        self.line.waiting.rotate()
+
+    def deliver(self, speech: Speech) -> Speech:
+        """A speech of the outbox plays now."""
+        self._used.add(speech.id)
+        return self.line.take(speech)
 
     def over(self, speech: Speech) -> None:
         """The speech has ended, however."""
-        if self.playing is speech:
-            self.playing = None
-        self.characters += speech.characters
+        self.line.over(speech)
+        if self.opened is not None and self.opened.context.conversation == speech.conversation:
+            self.characters += speech.characters
         self._let_go(speech)
 
     def _let_go(self, speech: Speech) -> None:
@@ -157,7 +162,7 @@ class Session:
             speech_id, script, origin.value, context.conversation, context.patient, received_at=datetime.now(UTC)
         )
         self._used.add(speech_id)
-        self.waiting.append(speech)
+        self.line.waiting.append(speech)
         return speech
 
     # One method for each type of frame
@@ -173,7 +178,7 @@ class Session:
         start = Start(optional_text(message, "format"), optional_text(message, "resume"), flag(message, "greeting"))
         if start.format is not None and start.format not in DEVICE_FORMATS:
             raise Refused("unknown_format", "`format` must be one of " + ", ".join(DEVICE_FORMATS) + ".")
-        if self.opened is not None:
+        if self.opened is not None and self.opened.context.initiated == "device":
             raise Refused("already_started", "A conversation is open: end it with conversation.end first.")
         return [start]
 
@@ -239,12 +244,23 @@ class Session:
 
     def _on_interrupt(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = None if message.get("id") is None else any_id(message)
+        if speech_id is not None and self._is_elsewhere(speech_id):
+            return [Withdraw(speech_id)]
         self.require_conversation()
-        if speech_id is not None and speech_id not in self._used:
+        if speech_id is None:
+            return self._interrupt(_is_own)
+        if speech_id not in self._used:
             raise Refused("unknown_id", "No speech has this `id`.", speech_id)
-        return self._interrupt(lambda speech: speech_id in (None, speech.id))
+        return self._interrupt(lambda speech: speech.id == speech_id)
+
+    def _is_elsewhere(self, speech_id: str) -> bool:
+        """A delivery that is not playing here: whether there is one, only the rows know."""
+        return speech_id.startswith(SERVER_PREFIX) and (self.line.playing is None or self.line.playing.id != speech_id)
 
     def _on_ack(self, message: dict[str, Any], now: float) -> list[Command]:
+        speech_id = any_id(message)
+        if speech_id.startswith(SERVER_PREFIX):  # also before a conversation: it may be of an earlier connection
+            return [Ack(speech_id)]
         self._known(message)
         return []
 
@@ -253,11 +269,14 @@ class Session:
         ms = message.get("ms")
         if isinstance(ms, bool) or not isinstance(ms, int | float) or not finite(ms) or ms < 0:
             raise Refused("bad_message", "`ms` must be a number of milliseconds, 0 or more.", speech_id)
-        return [Heard(int(ms))] if self.playing is not None and self.playing.id == speech_id else []
+        return [Heard(int(ms))] if self.line.playing is not None and self.line.playing.id == speech_id else []
 
     def _on_end(self, message: dict[str, Any], now: float) -> list[Command]:
         self.require_conversation()
-        return [*self._interrupt(lambda speech: True), End()]
+        stopped = self._interrupt(_is_own)
+        if self.line.playing is not None and not _is_own(self.line.playing):
+            stopped.insert(0, Stop(back=True))
+        return [*stopped, End()]
 
     def _on_ping(self, message: dict[str, Any], now: float) -> list[Command]:
         t = message.get("t")
@@ -271,18 +290,15 @@ class Session:
 
     def _interrupt(self, meant: Callable[[Speech], bool]) -> list[Command]:
         commands: list[Command] = []
-        if self.playing is not None and meant(self.playing):
+        if self.line.playing is not None and meant(self.line.playing):
             commands.append(Stop())
-        for speech in [speech for speech in self.waiting if meant(speech)]:
-            self.waiting.remove(speech)
-            commands.append(Drop(speech))
-        return commands
+        return [*commands, *map(Drop, self.line.drop(meant))]
 
     def _admit(self, speech_id: str, size: int, now: float) -> None:
         self.require_conversation()
         if speech_id in self._used:
             raise Refused("duplicate_id", "This `id` was used in this conversation: use a new one.", speech_id)
-        if len(self.waiting) >= MAX_WAITING:
+        if len(self.line.waiting) + len(self.line.held) >= MAX_WAITING:
             raise Refused("too_many", f"{MAX_WAITING} speeches are waiting: try again when one has ended.", speech_id)
         self._rate.take(size, now, speech_id)
 
@@ -292,6 +308,11 @@ class Session:
         if speech_id not in self._used:
             raise Refused("unknown_id", "No speech has this `id`.", speech_id)
         return speech_id
+
+
+def _is_own(speech: Speech) -> bool:
+    """The device asked for it, or it is the greeting."""
+    return not speech.id.startswith(SERVER_PREFIX)
 
 
 _HANDLERS: dict[str, Callable[[Session, dict[str, Any], float], list[Command]]] = {

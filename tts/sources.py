@@ -6,20 +6,23 @@ Accounts are kept by noting what happened; the recorder writes it behind our bac
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from tts.circuit import Circuit
 from tts.conversations import Context
 from tts.delivery import Delivery
+from tts.fills import Fill, FillFailed, Fills
 from tts.models import Utterance
 from tts.pacing import LEAD_S
 from tts.phrases import PhraseCache
+from tts.quota import Quota
 from tts.recorder import Recorder
 from tts.rendering import Rendering
 from tts.retry import Rung, first_byte_limit
 from tts.script import Segment, Speech
+from tts.slots import Slots
 from tts.trouble import Trouble
 from usage.ledger import Attempt, Kind, Outcome
 from voicecare import metrics
@@ -53,8 +56,11 @@ class Services:
     client: SpeechClient
     offline: Espeak
     circuit: Circuit
+    quota: Quota
+    slots: Slots
     trouble: Trouble
     phrases: PhraseCache
+    fills: Fills
     recorder: Recorder
     own: Callable[[Coroutine[Any, Any, Any]], None]
     first_byte_s: float
@@ -64,7 +70,7 @@ class Services:
 
 
 class Sources:
-    """The three sources for one speech. What they return was forwarded already; it may be stored."""
+    """The three sources for one speech. Each forwards what it brings."""
 
     def __init__(self, speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
         self._speech = speech
@@ -72,23 +78,53 @@ class Sources:
         self._delivery = delivery
         self._services = services
 
-    async def play(self, segment: Segment) -> bytes | None:
-        """The clip of this text, if the cache has it."""
-        rendering = self._context.rendering
-        clip = self._services.phrases.get(self._services.phrases.key(rendering, segment.text))
-        if clip is not None:
-            attempt = self._attempt(segment, 1, Kind.CACHE, rendering)
-            await self._delivery.clip(clip, rendering.voice.name)
-            self._saved(attempt)
-        return clip
+    async def play(self, segment: Segment) -> bool:
+        """The clip of this text; false if the cache has none."""
+        phrases = self._services.phrases
+        key = self._key(segment)
+        clip = phrases.recall(key)
+        if clip is None and (clip := await phrases.get(key)) is None:
+            return False
+        attempt = self._attempt(segment, 1, Kind.CACHE, self._context.rendering)
+        await self._delivery.clip(clip, self._context.rendering.voice.name)
+        phrases.used(key)
+        self._saved(attempt)
+        return True
 
-    def store(self, text: str, said: list[bytes]) -> None:
-        """Into the cache, in the background: the whole sound of a text in the conversation's own voice."""
-        key = self._services.phrases.key(self._context.rendering, text)
-        self._services.own(asyncio.to_thread(self._services.phrases.put, key, b"".join(said)))
+    def follow(self, segment: Segment) -> Fill | None:
+        """What another speech of this process is having made of the same text right now."""
+        return self._services.fills.follow(self._key(segment))
 
-    async def ask(self, segment: Segment, rung: Rung, number: int, *, silence_s: float, keep: bool) -> list[bytes]:
-        """One request to the provider; every read of its reply is one frame; all of them, if they are to be kept.
+    async def join(self, segment: Segment, fill: Fill) -> None:
+        """Plays along with the speech that has it made. Raises FillFailed where that one did not end well."""
+        attempt = self._attempt(segment, 1, Kind.CACHE, self._context.rendering)
+        try:
+            async with aclosing(fill.chunks(self._services.stall_s)) as chunks:
+                async for chunk in chunks:
+                    await self._delivery.forward(chunk, Source.CACHE.value, self._context.rendering.voice.name)
+        except FillFailed:
+            attempt.outcome, attempt.code = Outcome.FAILED.value, "fill_failed"
+            self._services.recorder.note(attempt)
+            raise
+        self._saved(attempt)
+
+    def lead(self, segment: Segment) -> AbstractContextManager[Fill]:
+        """To be entered in the same turn of the loop in which `follow` found nothing."""
+        return self._services.fills.lead(self._key(segment))
+
+    def keep(self, segment: Segment, fill: Fill) -> None:
+        """All of it is there, in the conversation's own voice: into the cache, in the background."""
+        audio = fill.complete()
+        if audio:
+            greeted = self._context.patient if self._speech.origin == Utterance.Origin.GREETING else None
+            put = self._services.phrases.put(self._context.rendering, segment.text, audio, greeted)
+            self._services.own(put)
+
+    def _key(self, segment: Segment) -> str:
+        return self._services.phrases.key(self._context.rendering, segment.text)
+
+    async def ask(self, segment: Segment, rung: Rung, number: int, *, silence_s: float, fill: Fill | None) -> None:
+        """One request to the provider; every read of its reply is one frame, and goes into `fill`.
 
         `silence_s` is how long this segment was waited for. Raises ProviderError. Cancelling closes the response and
         books what it bills.
@@ -100,7 +136,6 @@ class Sources:
         limit = first_byte_limit(rung, self._services.first_byte_s, silence_s)
         attempt = self._attempt(segment, number, Kind(rung.value), rendering)
         self._services.recorder.note(attempt)
-        said: list[bytes] = []
         most = FORMATS[rendering.format].bytes_per_second * (LONGEST_S + len(segment.text) * LONGEST_S_A_CHARACTER)
         began = time.perf_counter()
         try:
@@ -115,12 +150,14 @@ class Sources:
                     await self._delivery.forward(chunk, _SOURCES[rung].value, rendering.voice.name)
                     if attempt.first_byte_ms is None:
                         attempt.first_byte_ms = round((time.perf_counter() - began) * 1000, 2)
-                    if keep:
-                        said.append(chunk)
+                    if fill is not None:
+                        fill.add(chunk)
         except ProviderError as error:
             answered = error.status is not None or isinstance(error, Unreachable)
             attempt.outcome = (Outcome.FAILED if answered else Outcome.UNKNOWN).value
             attempt.code = error.code
+            if fill is not None:
+                fill.fail()  # half of a sound is in it
             self._services.trouble.met(error, rung, self._context.conversation, rendering.voice.id)
             raise
         except asyncio.CancelledError:
@@ -129,9 +166,8 @@ class Sources:
         finally:
             self._services.recorder.note(attempt)
         self._services.circuit.answered()
-        return said
 
-    async def improvise(self, segment: Segment, number: int) -> list[bytes]:
+    async def improvise(self, segment: Segment, number: int) -> None:
         """The offline voice, made on this machine. Raises EspeakDied."""
         rendering = self._context.rendering
         voice = EspeakVoice(language=rendering.language, rate=round(OFFLINE_WORDS_PER_MINUTE * rendering.speed))
@@ -149,13 +185,12 @@ class Sources:
             self._saved(attempt)
             raise
         self._saved(attempt)
-        return []
 
     def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: Rendering) -> Attempt:
         return Attempt(
             source=self._speech.key,
             segment=segment.index,
-            attempt=number,
+            attempt=self._speech.first_attempt + number,
             kind=kind.value,
             asked=len(segment.text),
             conversation=self._context.conversation,
@@ -169,6 +204,8 @@ class Sources:
         self._speech.characters += attempt.characters
         self._services.recorder.note(attempt)  # billed from here on, whatever becomes of this process
         metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
+        if receipt.concurrent_limit is not None and receipt.concurrent_limit != self._services.slots.limit:
+            self._services.slots.learned(receipt.concurrent_limit)
 
     def _saved(self, attempt: Attempt) -> None:
         attempt.outcome, attempt.saved = Outcome.COMPLETED.value, attempt.asked

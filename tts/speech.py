@@ -1,20 +1,24 @@
 """THE road: one utterance, from its text to the last byte on the device (the contract, section 2).
 
-Nothing but a look into the phrase cache stands between a text and the request for it: no query, no lock, no disk
-beside that one read. A segment is asked for rung by rung (`tts.retry`) until it has been heard whole; what was heard of
-a failed try stays behind, completed to a whole frame, and the segment is spoken again from its beginning.
+Nothing but a look into the phrase cache and a slot of the provider's stands between a text and the request for it: no
+query, no lock, no disk beside that one read. A segment is asked for rung by rung (`tts.retry`) until it has been heard
+whole; what was heard of a failed try stays behind, completed to a whole frame, and the segment is spoken again from its
+beginning.
 """
 
 import asyncio
 import time
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 
 from tts.conversations import Context
 from tts.delivery import Delivery
+from tts.fills import Fill, FillFailed
 from tts.models import Utterance
 from tts.retry import Halt, Rung, Step, after
 from tts.script import Segment, Speech
 from tts.segments import normalise
+from tts.slots import SlotsFull
 from tts.sources import Services, Sources
 from voicecare.elevenlabs.errors import ProviderError
 from voicecare.espeak import EspeakDied
@@ -27,18 +31,21 @@ class SpeechFailed(Exception):
     """The speech ends here, unspoken or not to its end; `code` is the contract's."""
 
     NO_VOICE = Halt.NO_VOICE.value
-    MESSAGES = {
-        Halt.NO_VOICE.value: "No voice could be reached: neither the provider nor a substitute. Try again soon.",
-        Halt.REJECTED.value: "The speech provider refuses this text. Change the text.",
-    }
 
     def __init__(self, code: str) -> None:
-        super().__init__(self.MESSAGES[code])
+        super().__init__(code)
         self.code = code
 
 
+class QuotaHolds(Exception):
+    """Nothing of it was heard and the quota is spent: the speech has to wait for that, and is spoken again then."""
+
+
 async def speak(speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
-    """Speaks it to its end, or raises SpeechFailed. Cancelled, nothing of it follows and what was billed is booked."""
+    """Speaks it to its end, or raises SpeechFailed or QuotaHolds.
+
+    Cancelled, nothing of it follows and what was billed is booked.
+    """
     road = _Road(speech, context, delivery, services)
     if speech.origin == Utterance.Origin.GREETING:
         await road.greet()
@@ -55,62 +62,82 @@ class _Road:
         self._services = services
         self._sources = Sources(speech, context, delivery, services)
         self._rung = Rung.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
-        self._busy_since: float | None = None
+        self._waited = 0.0  # seconds in line, for this segment
 
     async def greet(self) -> None:
         """The greeting is kept whole, whatever its segments."""
-        text = self._speech.script.text
-        if await self._sources.play(Segment(0, text, None, None)) is None:
-            self._store(text, await self.say_all(keep=True))
+        await self._from_cache(Segment(0, self._speech.script.text, None, None), self.say_all)
 
-    async def say_all(self, *, keep: bool = False) -> list[bytes]:
-        """What was said, if it is to be kept: a long text would be megabytes."""
-        said: list[bytes] = []
+    async def say_all(self, fill: Fill | None = None) -> None:
+        """Every segment in turn; into `fill` too, if all of it is to be kept."""
         segments = self._speech.script.segments(self._context.rendering.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
                 await self._delivery.room()
-                said += await self._say(segment, keep)
-        return said
+                await self._say(segment, fill)
 
-    async def _say(self, segment: Segment, keep: bool) -> list[bytes]:
-        if normalise(segment.text) not in self._context.phrases:
-            return await self._climb(segment, keep)
-        if clip := await self._sources.play(segment):
-            return [clip] if keep else []
-        said = await self._climb(segment, keep=True)
-        self._store(segment.text, said)
-        return said if keep else []
+    async def _say(self, segment: Segment, fill: Fill | None) -> None:
+        if fill is not None or normalise(segment.text) not in self._context.phrases:
+            await self._climb(segment, fill)
+        else:
+            await self._from_cache(segment, lambda fill: self._climb(segment, fill))
 
-    def _store(self, text: str, said: list[bytes]) -> None:
-        """Into the cache, if it is whole and in the conversation's own voice."""
-        if self._rung is Rung.LIVE:
-            self._sources.store(text, said)
+    async def _from_cache(self, segment: Segment, say: Callable[[Fill], Awaitable[None]]) -> None:
+        """As it is kept; else along with whoever is having it made; else made here, for all who want it."""
+        while not await self._sources.play(segment):
+            fill = self._sources.follow(segment)
+            if fill is None:
+                await self._lead(segment, say)
+                return
+            try:
+                await self._sources.join(segment, fill)
+            except FillFailed:
+                await self._delivery.complete_cut()
+            else:
+                return
 
-    async def _climb(self, segment: Segment, keep: bool) -> list[bytes]:
+    async def _lead(self, segment: Segment, say: Callable[[Fill], Awaitable[None]]) -> None:
+        with self._sources.lead(segment) as fill:
+            await say(fill)
+            if self._rung is Rung.LIVE:  # whole, and in the conversation's own voice
+                self._sources.keep(segment, fill)
+
+    async def _climb(self, segment: Segment, fill: Fill | None) -> None:
         """Tries rung after rung until the segment has been heard from its beginning to its end."""
         began = time.monotonic()
         tried: list[Rung] = []
         step: Step = Rung.OFFLINE if self._services.circuit.open else self._rung
+        if self._services.quota.spent and step is not Rung.OFFLINE:
+            step = Halt.QUOTA
         while True:
             rung = await self._resolve(step, tried)
             tried.append(rung)
             try:
                 if rung is Rung.OFFLINE:
-                    said = await self._sources.improvise(segment, len(tried))
+                    await self._sources.improvise(segment, len(tried))
                 else:
-                    silence = time.monotonic() - began
-                    said = await self._sources.ask(segment, rung, len(tried), silence_s=silence, keep=keep)
+                    own = fill if rung is Rung.LIVE else None
+                    async with self._slot():
+                        silence = time.monotonic() - began - self._waited
+                        await self._sources.ask(segment, rung, len(tried), silence_s=silence, fill=own)
+            except SlotsFull:
+                step = Rung.OFFLINE
             except (ProviderError, EspeakDied) as error:
                 await self._delivery.complete_cut()
-                step = after(error, tried)
-                if step is Rung.OFFLINE and isinstance(error, ProviderError):
-                    self._services.trouble.gave_up(error, began)
+                step = self._after(error, tried, segment, began)
             else:
                 await self._delivery.complete_cut()  # an end that looked clean may lie within a sample
                 self._rung = Rung.LIVE if rung is Rung.RETRY else rung
-                self._busy_since = None
-                return said
+                self._waited = 0.0
+                return
+
+    def _after(self, error: ProviderError | EspeakDied, tried: list[Rung], segment: Segment, began: float) -> Step:
+        step = after(error, tried)
+        if step is Rung.OFFLINE and isinstance(error, ProviderError):
+            self._services.trouble.gave_up(error, began)
+        if step is Halt.QUOTA and isinstance(error, ProviderError):
+            self._services.quota.refused(len(segment.text), error.particulars)
+        return step
 
     async def _resolve(self, step: Step, tried: list[Rung]) -> Rung:
         """The rung that a step leads to. Raises SpeechFailed where it leads nowhere."""
@@ -118,7 +145,7 @@ class _Road:
             case Halt.IN_LINE:
                 return await self._wait_in_line(tried[-1])
             case Halt.QUOTA:
-                return Rung.OFFLINE
+                return self._without_quota()
             case Halt.NO_VOICE:
                 self._services.trouble.silence(self._context.conversation)
                 raise SpeechFailed(step.value)
@@ -126,15 +153,49 @@ class _Road:
                 raise SpeechFailed(step.value)
         return step
 
+    def _without_quota(self) -> Rung:
+        """Rule 8: what has begun goes on offline. What has not waits: a delivery for the quota itself, the rest only in
+        the first minute. Raises QuotaHolds.
+        """
+        is_delivery = self._speech.origin == Utterance.Origin.SERVER
+        if not self._speech.bytes_sent and (is_delivery or self._services.quota.holding_s(time.monotonic()) > 0):
+            raise QuotaHolds
+        return Rung.OFFLINE
+
     async def _wait_in_line(self, rung: Rung) -> Rung:
         """The provider is busy, which is no failure: ask again when one of its streams may have ended (rule 7)."""
-        now = time.monotonic()
-        if self._busy_since is None:
-            self._busy_since = now
-        left = self._busy_since + self._services.busy_wait_s - now
-        if left <= 0:
+        if not self._patience():
             return Rung.OFFLINE
-        if now - self._busy_since >= BUSY_NOTICE_S:
-            await self._delivery.queued("busy", left)
-        await asyncio.sleep(BUSY_PAUSE_S)
+        async with self._waiting():
+            await asyncio.sleep(BUSY_PAUSE_S)
         return rung
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the streams that the provider allows. Raises SlotsFull past BUSY_WAIT_S."""
+        hold = self._services.slots.hold(self._context.patient, wait_s=self._patience())
+        async with self._waiting():
+            await hold.__aenter__()
+        try:
+            yield
+        finally:
+            await hold.__aexit__(None, None, None)
+
+    def _patience(self) -> float:
+        """How many seconds this segment may still wait in line."""
+        return max(self._services.busy_wait_s - self._waited, 0.0)
+
+    @asynccontextmanager
+    async def _waiting(self) -> AsyncIterator[None]:
+        """Counts the time, and tells the device when it has waited for long enough to wonder."""
+        began = time.monotonic()
+        in_s = max(BUSY_NOTICE_S - self._waited, 0.0)
+        notice = asyncio.get_running_loop().call_later(in_s, self._tell_busy)
+        try:
+            yield
+        finally:
+            notice.cancel()
+            self._waited += time.monotonic() - began
+
+    def _tell_busy(self) -> None:
+        self._services.own(self._delivery.queued("busy", self._patience()))

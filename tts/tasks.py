@@ -1,12 +1,19 @@
-"""What Celery does for conversations and speech, from the schedule in the settings."""
+"""What Celery does for conversations and speech: from the schedule in the settings, and told by hints.
+
+Those with an id are hints (`voicecare.hints`): warm what this patient, this voice, this phrase needs. A round of
+warming that ran out of time tells itself to go on, so that other tasks have their turn in between.
+"""
 
 import time
+import uuid
 
 from celery import shared_task
-from django.conf import settings
+from django.db.models import QuerySet
 
-from tts import conversations
-from tts.phrases import PhraseCache
+from tts import conversations, leases, removal, wanted, warming
+from tts.models import Phrase
+from voicecare import hints
+from voicecare.patients.models import Patient
 
 
 @shared_task(name="tts.end_abandoned_conversations")
@@ -14,6 +21,52 @@ def end_abandoned_conversations() -> None:
     conversations.end_abandoned()
 
 
+@shared_task(name="tts.tidy_outbox")
+def tidy_outbox() -> None:
+    leases.tidy()
+
+
 @shared_task(name="tts.prune_phrases")
 def prune_phrases() -> None:
-    PhraseCache(settings.DATA_DIR / "phrases", settings.SECRET_KEY, settings.PHRASE_TTL_S).prune(time.time())
+    wanted.phrase_cache().prune(time.time())
+
+
+@shared_task(name="tts.remove_audio")
+def remove_audio() -> None:
+    removal.remove(wanted.phrase_cache())
+
+
+@shared_task(name="tts.warm_patient")
+def warm_patient(patient_id: str) -> None:
+    if _warm(wanted.current().filter(pk=uuid.UUID(patient_id))):
+        hints.send("tts.warm_patient", patient_id)
+
+
+@shared_task(name="tts.warm_voice")
+def warm_voice(voice_id: str) -> None:
+    if _warm(wanted.spoken_to_in(uuid.UUID(voice_id))):
+        hints.send("tts.warm_voice", voice_id)
+
+
+@shared_task(name="tts.warm_phrase")
+def warm_phrase(phrase_id: str) -> None:
+    """For everybody of its language: names in a greeting differ, and so do voices."""
+    phrases = list(Phrase.objects.filter(pk=phrase_id))
+    cache = wanted.phrase_cache()
+    if warming.warm(warming.missing(wanted.listeners(wanted.current()), phrases, cache), cache):
+        hints.send("tts.warm_phrase", phrase_id)
+
+
+@shared_task(name="tts.warm_due")
+def warm_due() -> None:
+    """All that current patients need, and what is in use beyond that."""
+    cache, phrases = wanted.phrase_cache(), list(Phrase.objects.all())
+    needed = warming.missing(wanted.listeners(wanted.current()), phrases, cache)
+    if warming.warm(needed | warming.in_use(phrases, cache), cache):
+        hints.send("tts.warm_due")
+
+
+def _warm(patients: QuerySet[Patient]) -> bool:
+    cache = wanted.phrase_cache()
+    needed = warming.missing(wanted.listeners(patients), list(Phrase.objects.all()), cache)
+    return warming.warm(needed, cache)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from channels.db import DatabaseSyncToAsync
 
 from tts.circuit import Circuit
 from tts.retry import Rung, incident_kind
 from usage import alerts
 from voicecare import metrics
+from voicecare.database import in_thread
 from voicecare.elevenlabs.errors import ProviderError
 from voicecare.patients.models import Voice
 
@@ -43,8 +43,7 @@ class Trouble:
         )
         kind = incident_kind(error)
         if kind is not None:
-            detail = f"{error.code}, HTTP {error.status}, request {error.request_id or error.trace_id}"
-            self._report(alerts.Kind(kind), str(voice) if kind == "voice" else "", detail)
+            self._report(alerts.Kind(kind), str(voice) if kind == "voice" else "", error.particulars)
 
     def gave_up(self, error: ProviderError, since: float) -> None:
         """No request for a segment that was wanted at `since` (monotonic seconds) has helped; `error` was the last."""
@@ -60,7 +59,7 @@ class Trouble:
         now = time.monotonic()
         if now - self._reported.get((kind, key), -REPEAT_AFTER_S) >= REPEAT_AFTER_S:
             self._reported[kind, key] = now
-            self._own(DatabaseSyncToAsync(_record, thread_sensitive=False)(kind, key, detail))
+            self._own(in_thread(_record, kind, key, detail))
 
 
 def _record(kind: alerts.Kind, key: str, detail: str) -> None:

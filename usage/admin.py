@@ -1,16 +1,20 @@
 """The ledger, the provider's state and its incidents, to look at: they are written by what happens, never by hand."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
+from django.utils.timesince import timesince
 
-from usage.alerts import heard_instead
+from usage.alerts import heard_instead, resolve
 from usage.models import Incident, ProviderState, UsageEvent
 from voicecare.history import HistoryAdmin
 from voicecare.patients.models import Patient
+
+_TOLD = (("told that it began", "opening_sent_at"), ("told that it is over", "resolution_sent_at"))
 
 
 @admin.register(UsageEvent)
@@ -27,19 +31,42 @@ class UsageEventAdmin(HistoryAdmin):
 
 @admin.register(ProviderState)
 class ProviderStateAdmin(HistoryAdmin):
-    list_display = ("circuit", "changed_at", "probes", "next_probe_at")
+    list_display = (
+        "circuit", "changed_at", "probes", "quota", "quota_changed_at", "credits", "quota_resets_at", "last_read",
+    )  # fmt: skip
+    readonly_fields = ("credits",)
+
+    @admin.display(description="Credits")
+    def credits(self, state: ProviderState) -> str:
+        if state.quota_used is None:
+            return "not read yet"
+        if state.quota_limit is None:
+            return f"{state.quota_used:,} used, without a limit"
+        return f"{state.quota_remaining:,} of {state.quota_limit:,} left"
+
+    @admin.display(description="Last read", ordering="polled_at", empty_value="never")
+    def last_read(self, state: ProviderState) -> str | None:
+        return f"{timesince(state.polled_at)} ago" if state.polled_at else None
 
 
 @admin.register(Incident)
 class IncidentAdmin(HistoryAdmin):
-    list_display = ("opened_at", "kind", "key", "detail", "acknowledged_at", "resolved_at")
+    list_display = ("opened_at", "kind", "key", "detail", "acknowledged_at", "resolved_at", "alert")
     list_filter = (
         "kind", ("resolved_at", admin.EmptyFieldListFilter), ("acknowledged_at", admin.EmptyFieldListFilter),
     )  # fmt: skip
     search_fields = ("key", "detail")
     date_hierarchy = "opened_at"
     actions = ("acknowledge", "resolve")
-    readonly_fields = ("who_heard_what",)
+    readonly_fields = ("alert", "who_heard_what")
+
+    @admin.display(description="Alert")
+    def alert(self, incident: Incident) -> str:
+        if not (settings.ADMIN_EMAILS or settings.ALERT_WEBHOOK_URL or incident.opening_sent_at):
+            return "nobody to send it to"
+        told = [word for word, at in _TOLD if getattr(incident, at)]
+        failed = f"failed {incident.sending_failures} times, is tried again" if incident.sending_failures else ""
+        return ", ".join([*told, failed] if failed else told) or "not sent"
 
     @admin.display(description="Who was affected, and what they heard instead")
     def who_heard_what(self, incident: Incident) -> str:
@@ -58,5 +85,5 @@ class IncidentAdmin(HistoryAdmin):
 
     @admin.action(description="Resolve: it is over, and the next one is told anew", permissions=["acknowledge"])
     def resolve(self, request: HttpRequest, incidents: QuerySet[Incident]) -> None:
-        resolved = incidents.filter(resolved_at=None).update(resolved_at=timezone.now())
+        resolved = resolve(incidents)
         self.message_user(request, f"Resolved: {resolved}.")

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 from django.utils import timezone
 
+from usage import delivery
 from usage.models import Incident, UsageEvent
 
 Kind = Incident.Kind
@@ -14,14 +15,28 @@ ASKED_BEFORE = timedelta(minutes=1)  # the request that was refused was booked b
 
 
 def open_incident(kind: Incident.Kind, key: str = "", detail: str = "", began: datetime | None = None) -> None:
-    """Opens it unless it is open already. Two processes at once make one row."""
-    incident = Incident(kind=kind, key=key, detail=detail, opened_at=began or timezone.now())
+    """Opens it unless it is open already, and has administrators told. Two processes at once make one row.
+
+    `detail` is told as it is: it holds no patient's name and no text.
+    """
+    incident = Incident(kind=kind, key=key, detail=detail[:300], opened_at=began or timezone.now())
     Incident.objects.bulk_create([incident], ignore_conflicts=True)
+    delivery.soon(incident.pk)
 
 
 def resolve_incident(kind: Incident.Kind, key: str = "") -> bool:
-    """Resolves the open one; false if there was none."""
-    return bool(Incident.objects.filter(kind=kind, key=key, resolved_at=None).update(resolved_at=timezone.now()))
+    """Resolves the open one and has that told; false if there was none."""
+    return bool(resolve(Incident.objects.filter(kind=kind, key=key)))
+
+
+def resolve(incidents: QuerySet[Incident]) -> int:
+    """Resolves those of them that are open and has that told; returns how many they were."""
+    still_open = incidents.filter(resolved_at=None)
+    keys = list(still_open.values_list("pk", flat=True))
+    resolved = still_open.filter(pk__in=keys).update(resolved_at=timezone.now())
+    for key in keys:
+        delivery.soon(key)
+    return resolved
 
 
 def heard_instead(incident: Incident) -> Iterable[Mapping[str, Any]]:

@@ -110,6 +110,13 @@ class ProviderState(models.Model):
     def __str__(self) -> str:
         return f"circuit {self.circuit}, quota {self.quota}"
 
+    @property
+    def quota_remaining(self) -> int | None:
+        """Credits left when the subscription was last read; None: never read, or without a limit."""
+        if self.quota_limit is None or self.quota_used is None:
+            return None
+        return max(self.quota_limit - self.quota_used, 0)
+
 
 class Incident(models.Model):
     """Something that administrators must know, from when it began to when it was over: one row for each cause."""
@@ -132,6 +139,9 @@ class Incident(models.Model):
     opening_sent_at = models.DateTimeField(null=True, blank=True, help_text="When the alert of it had gone out.")
     resolution_sent_at = models.DateTimeField(null=True, blank=True, help_text="When its end had been told.")
     sending_until = models.DateTimeField(null=True, editable=False, help_text="A lease: one process sends at a time.")
+    sending_told = models.CharField(
+        max_length=16, blank=True, editable=False, help_text="By which ways the state being told has gone out already."
+    )
     sending_failures = models.PositiveIntegerField(default=0)
 
     class Meta:

@@ -28,6 +28,10 @@ _GREETINGS = {
     "en": "Hello {patient_name}, this is {ai_name}. It is good to hear you.",
     "de": "Guten Tag, {patient_name}, hier ist {ai_name}. Schön, dass Sie da sind.",
 }
+_HOLDING = {
+    "en": "One moment, please. I will be with you in a minute.",
+    "de": "Einen Moment bitte. Ich bin gleich für Sie da.",
+}
 _COMMON = {
     "en": (
         "That's wonderful!", "I see.", "Tell me more.", "How are you feeling today?", "I am here with you.",
@@ -110,6 +114,7 @@ def _phrases() -> None:
     for language, greeting in _GREETINGS.items():
         if not Phrase.objects.for_language(language).exists():
             Phrase.objects.create(kind=Phrase.Kind.GREETING, language=language, text=greeting)
+            Phrase.objects.create(kind=Phrase.Kind.HOLDING, language=language, text=_HOLDING[language])
             Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
 
 

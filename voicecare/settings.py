@@ -4,7 +4,9 @@ The public variables and their defaults are the table in docs/operation.md.
 """
 
 import secrets
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, validate
@@ -46,6 +48,8 @@ PHRASE_TTL_S = 7 * 24 * 3600  # the owner's seven days
 
 ADMIN_EMAILS: list[str] = env.list("ADMIN_EMAILS", [])
 ALERT_WEBHOOK_URL = env.str("ALERT_WEBHOOK_URL", "")
+PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}")
+_mail = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
 USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC")
 env.seal()
@@ -73,6 +77,49 @@ if not SECRET_KEY:
         )
     SECRET_KEY = _own_secret()
 
+if PHRASE_STORE == "redis" and not REDIS_URL:
+    raise ImproperlyConfigured("PHRASE_STORE=redis needs REDIS_URL: set it, or leave PHRASE_STORE at file.")
+if PHRASE_STORE == "s3" and not AWS_STORAGE_BUCKET_NAME:
+    raise ImproperlyConfigured("PHRASE_STORE=s3 needs AWS_STORAGE_BUCKET_NAME, the bucket that keeps the phrases.")
+
+
+def _bucket(location: str) -> dict[str, object]:
+    """A folder of our bucket. There is no ACL: objects are private without, and newer buckets refuse every ACL."""
+    # Slow to import, and only for those who use it.
+    from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    config = Config(
+        signature_version="s3v4",
+        connect_timeout=2,
+        read_timeout=5,
+        retries={"max_attempts": 2, "mode": "standard"},
+        request_checksum_calculation="when_required",  # servers other than AWS' refuse the newer checksums
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if AWS_S3_ENDPOINT_URL else "auto"},
+    )
+    options = {
+        "bucket_name": AWS_STORAGE_BUCKET_NAME,
+        "endpoint_url": AWS_S3_ENDPOINT_URL or None,
+        "location": location,
+        "client_config": config,
+        "transfer_config": TransferConfig(use_threads=False),
+        "access_key": None,  # boto3 finds all credentials itself; django-storages would lose a session token
+        "secret_key": None,
+    }
+    return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+
+
+_phrase_files = {
+    "BACKEND": "tts.phrase_stores.ReplacingFileStorage",
+    "OPTIONS": {"location": DATA_DIR / "phrases"},
+}
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "phrases": _bucket("phrases") if PHRASE_STORE == "s3" else _phrase_files,
+}
+
 INSTALLED_APPS = [
     "daphne",
     "django.contrib.admin",
@@ -82,6 +129,9 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "knox",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "channels",
     "voicecare",
     "voicecare.patients",
@@ -90,6 +140,7 @@ INSTALLED_APPS = [
     "cloning",
 ]
 MIDDLEWARE = [
+    "voicecare.rest.middleware.Edge",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -134,12 +185,55 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
+if "EMAIL_BACKEND" not in _mail:
+    raise ImproperlyConfigured("EMAIL_URL must begin with smtp:, submission:, console: or file:.")
+EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
+EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_HOST"] or "localhost", _mail["EMAIL_PORT"] or 25
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"] or "", _mail["EMAIL_HOST_PASSWORD"] or ""
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail["EMAIL_USE_TLS"], _mail["EMAIL_USE_SSL"]
+EMAIL_FILE_PATH = f"/{_mail['EMAIL_FILE_PATH']}"
+EMAIL_TIMEOUT = 5  # seconds for each answer of the mail server
+DEFAULT_FROM_EMAIL = _mail.get("DEFAULT_FROM_EMAIL", f"voicecare@{urlsplit(PUBLIC_URL).hostname or 'localhost'}")
+
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = DEBUG
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["voicecare.rest.bearer.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["voicecare.rest.bodies.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PAGINATION_CLASS": "voicecare.rest.pages.Pages",
+    "DEFAULT_SCHEMA_CLASS": "voicecare.rest.schema.Schema",
+    "EXCEPTION_HANDLER": "voicecare.rest.errors.answer",
+    "URL_FORMAT_OVERRIDE": None,
+}
+REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": timedelta(hours=12)}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "voicecare",
+    "DESCRIPTION": "For clinicians: their patients, devices and voices, and what was said.",
+    "VERSION": "1",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {"UtteranceStatus": "tts.models.Utterance.State"},  # clones have a `status`, too
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # it would ask a host of somebody else's
+}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "logins": {  # what `voicecare.rest.logins` counts
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": "logins",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},  # a full one forgets a third, and whom to refuse with it
+    },
+}
 
 # Celery. Rows are the queue, so there is no result backend; without Redis a folder is the broker, for which worker
 # and beat are processes of their own, as in production.
@@ -151,6 +245,10 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "end-abandoned-conversations": {"task": "tts.end_abandoned_conversations", "schedule": 60.0},
     "prune-phrases": {"task": "tts.prune_phrases", "schedule": 3600.0},
+    "remove-audio": {"task": "tts.remove_audio", "schedule": 60.0, "options": {"expires": 60}},
+    "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},
+    "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
+    "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
 }
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | float]
 if REDIS_URL:

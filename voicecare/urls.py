@@ -1,15 +1,28 @@
 """Every HTTP address; the WebSocket's is in routing.py."""
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path, re_path
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 from voicecare import health
+from voicecare.rest.api import LogIn, LogOut
+from voicecare.rest.errors import NothingHere
 
 admin.site.site_url = None  # there is no site beside the admin to view
 
+api: list[URLPattern | URLResolver] = [
+    path("auth/token/", LogIn.as_view(), name="log-in"),
+    path("auth/logout/", LogOut.as_view(), name="log-out"),
+    path("", include("voicecare.patients.urls")),
+    path("", include("tts.urls")),
+]
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),
+    path("api/v1/", include(api)),
+    path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(), name="docs"),
+    re_path(r"^api(/|$)", NothingHere.as_view()),
 ]

@@ -12,9 +12,10 @@ from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from tests.conftest import Member
-from tts.models import Conversation, Phrase, Utterance
+from tts.models import Clip, Conversation, Phrase, Utterance
 from usage.models import Incident, ProviderState, UsageEvent
 from voicecare.patients.auth import device_for
 from voicecare.patients.models import Device, Patient, Voice
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:No directory at:UserWarning")
 
 BANNER = "Sandbox voice provider: no account is used and nothing is billed"
 SECRET_TEXT = "My left knee hurts again."
-HISTORIES = (Conversation, Utterance, UsageEvent, ProviderState, Incident)
+HISTORIES = (Conversation, Utterance, Clip, UsageEvent, ProviderState, Incident)
 KEPT = (Patient, Device, Voice)
 OURS = (*HISTORIES, *KEPT, Phrase)
 
@@ -64,7 +65,11 @@ def _one_of_each(member: Member, i: int) -> None:
         source=utterance.id, segment=0, attempt=1, conversation=conversation.id, patient=patient.id, kind="live",
         outcome="completed", asked=25, characters=25, credits=13, request_id=f"req-{i}",
     )  # fmt: skip
-    Phrase.objects.create(text=f"Phrase {i}")
+    phrase = Phrase.objects.create(text=f"Phrase {i}")
+    Clip.objects.create(
+        digest=f"{i:064x}", voice=voice, phrase=phrase, language="en", speed=1.0, format="pcm_16000", characters=8,
+        size=9000, expires_at=timezone.now(),
+    )  # fmt: skip
     Incident.objects.create(kind="voice", key=str(uuid.UUID(int=i)))
 
 

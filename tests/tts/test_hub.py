@@ -1,7 +1,6 @@
 """The hub: one socket for a device, and none for who was revoked, archived or replaced."""
 
 import asyncio
-import uuid
 from collections.abc import Coroutine
 from typing import Any
 
@@ -15,6 +14,7 @@ from tts.connection import Connection
 from tts.delivery import Socket
 from tts.hub import TOUCH_EVERY, Hub
 from tts.models import Conversation
+from tts.quota import Quota
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the hub asks in a thread of its own
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.django_db(transaction=True)  # the hub asks in a thread
 class Client:
     """The far end of a connection: the code with which it was closed."""
 
-    def __init__(self, device: uuid.UUID, epoch: int) -> None:
+    def __init__(self, member: Member, epoch: int) -> None:
         self.closed: int | None = None
         self.was_closed = asyncio.Event()
-        self.connection = Connection(Socket(self.receive), None, device, epoch)
+        self.connection = Connection(Socket(self.receive), None, member.device.id, epoch, member.patient.id)
 
     async def receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.close":
@@ -53,7 +53,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def connect(hub: Hub, member: Member, make: type[Client] = Client) -> Client:
-    client = make(member.device.id, member.device.connected())
+    client = make(member, member.device.connected())
     run(hub.register(client.connection))
     return client
 
@@ -64,7 +64,7 @@ def connected() -> float | None:
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub()
+    return Hub(Quota(lambda work: work.close()))
 
 
 def test_who_may_stay_stays(hub: Hub, alice: Member, bob: Member):
@@ -82,7 +82,7 @@ def test_a_second_connection_of_a_device_replaces_the_first_at_once(hub: Hub, al
 
 
 def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: Hub, alice: Member):
-    early = Client(alice.device.id, alice.device.connected())
+    early = Client(alice, alice.device.connected())
     late = connect(hub, alice)
     run(hub.register(early.connection))
     assert (early.closed, late.closed) == (4001, None)

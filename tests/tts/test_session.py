@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tts.examples import opened
-from tts.frames import Close, Command, Drop, End, Heard, Play, Reply, Start, Stop
+from tests.tts.examples import speech as example
+from tts.conversations import Opened
+from tts.frames import Ack, Close, Command, Drop, End, Heard, Play, Refused, Reply, Start, Stop, Withdraw
 from tts.script import Speech
 from tts.session import Session
 from voicecare.audio import DEVICE_FORMATS
@@ -46,7 +49,7 @@ def playing(session: Session, speech_id: str = "s1", text: str = "How are you?")
 
 
 def start_next(session: Session) -> Speech:
-    speech = session.next()
+    speech = session.line.next()
     assert speech is not None
     return speech
 
@@ -66,7 +69,7 @@ def code(commands: list[Command]) -> str:
 
 
 def waiting(session: Session) -> list[str]:
-    return [speech.id for speech in session.waiting]
+    return [speech.id for speech in session.line.waiting]
 
 
 # What every frame must be
@@ -123,7 +126,7 @@ def test_a_binary_frame_is_unexpected_and_disturbs_nothing():
     session = talk()
     speech = playing(session)
     assert code(session.binary_frame()) == "unexpected_binary"
-    assert session.playing is speech
+    assert session.line.playing is speech
 
 
 # Fields of the wrong kind, blank or out of range
@@ -253,7 +256,7 @@ def test_a_second_start_is_refused_and_disturbs_nothing():
     session = talk()
     speech = playing(session)
     assert code(feed(session, type="conversation.start")) == "already_started"
-    assert session.playing is speech
+    assert session.line.playing is speech
 
 
 def test_after_its_end_another_conversation_may_start():
@@ -266,7 +269,7 @@ def test_after_its_end_another_conversation_may_start():
 def test_a_start_that_cannot_be_carried_out_is_an_error_and_another_may_follow():
     session = Session(100)
     feed(session, type="conversation.start", resume="unknown")
-    assert code(session.refuse_start("unknown_id", "There is none.")) == "unknown_id"
+    assert code(session.refuse(Refused("unknown_id", "There is none."))) == "unknown_id"
     assert feed(session, type="conversation.start") == [Start(None, None, None)]
 
 
@@ -288,7 +291,7 @@ def test_without_a_conversation_there_is_nothing_to_talk_in(session: Session | s
     if not isinstance(session, Session):
         session = talk()
         speak(session)
-        session.drop_waiting()
+        session.line.drop_waiting()
         session.finish()
     assert code(feed(session, **message)) == "no_conversation"
 
@@ -301,14 +304,14 @@ def test_the_greeting_is_a_speech_with_an_id_of_its_own():
     speech = session.greet()
     assert speech is not None
     assert (speech.id, speech.origin, speech.script.text) == ("greeting", "greeting", "Hello Alice.")
-    assert session.next() is speech
+    assert session.line.next() is speech
 
 
 @pytest.mark.parametrize("greeting", [None, ""])
 def test_a_language_without_a_greeting_is_not_greeted(greeting: str | None):
     session = talk(greeting=greeting)
     assert session.greet() is None
-    assert not session.waiting
+    assert not session.line.waiting
 
 
 def test_the_greeting_costs_nothing_of_the_rate():
@@ -321,7 +324,7 @@ def test_the_greeting_costs_nothing_of_the_rate():
 def test_the_greeting_can_be_interrupted(named: dict):
     session = talk()
     session.greet()
-    session.next()
+    session.line.next()
     assert feed(session, type="interrupt", **named) == [Stop()]
 
 
@@ -336,7 +339,7 @@ def test_a_resumed_conversation_may_greet_again():
 def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
     session = talk()
     assert speak(session, "s1", " Hello, Ünï 🙂 \n") == [Play()]
-    (speech,) = session.waiting
+    (speech,) = session.line.waiting
     context = session.require_conversation().context
     assert (speech.id, speech.script.text, speech.script.complete) == ("s1", " Hello, Ünï 🙂 \n", True)
     assert (speech.conversation, speech.patient) == (context.conversation, context.patient)
@@ -357,11 +360,11 @@ def test_speeches_play_one_at_a_time_in_the_order_of_their_arrival():
     for name in "abc":
         speak(session, name)
     heard = []
-    while speech := session.next():
+    while speech := session.line.next():
         heard.append(speech.id)
         session.over(speech)
     assert heard == ["a", "b", "c"]
-    assert session.playing is None
+    assert session.line.playing is None
 
 
 @pytest.mark.parametrize(
@@ -442,10 +445,10 @@ USED = [
 def test_an_id_is_used_once_in_a_conversation(use, again):
     session = talk()
     use(session)
-    before = (session.playing, waiting(session))
+    before = (session.line.playing, waiting(session))
     frame = error(again(session, "used", "Once more."))
     assert (frame["code"], frame["id"]) == ("duplicate_id", "used")
-    assert (session.playing, waiting(session)) == before
+    assert (session.line.playing, waiting(session)) == before
 
 
 def test_a_text_that_is_being_written_cannot_be_spoken_as_well():
@@ -482,15 +485,15 @@ def test_the_33rd_waiting_speech_is_one_too_many(one_more):
     full(session)
     frame = error(one_more(session, "more"))
     assert (frame["code"], frame["id"]) == ("too_many", "more")
-    assert len(session.waiting) == 32
+    assert len(session.line.waiting) == 32
 
 
 def test_the_one_too_many_may_come_again_when_a_place_is_free():
     session = talk()
     full(session)
     speak(session, "more")
-    session.over(session.playing)
-    session.next()
+    session.over(session.line.playing)
+    session.line.next()
     assert speak(session, "more") == [Play()]
 
 
@@ -529,13 +532,13 @@ def test_pieces_count_one_by_one():
     assert delta(session, "d1", "z" * 40, 2.0) == []
     assert code(delta(session, "d2", "y", 59.0)) == "rate_limited"
     assert delta(session, "d3", "y" * 60, 60.0) == [Play()]
-    assert session.waiting[0].script.text == "x" * 60 + "z" * 40
+    assert session.line.waiting[0].script.text == "x" * 60 + "z" * 40
 
 
 def test_the_rate_is_the_devices_whatever_the_conversation():
     session = talk(characters_per_minute=100)
     speak(session, "a", "x" * 100)
-    session.drop_waiting()
+    session.line.drop_waiting()
     session.finish()
     session.begin(opened())
     assert code(speak(session, "a", "x")) == "rate_limited"
@@ -549,7 +552,7 @@ def test_pieces_make_one_speech():
     assert delta(session, "d1", "How ") == [Play()]
     assert delta(session, "d1", " ") == []
     assert delta(session, "d1", "are you?") == []
-    (speech,) = session.waiting
+    (speech,) = session.line.waiting
     assert (speech.id, speech.script.text, speech.script.complete) == ("d1", "How  are you?", False)
     assert feed(session, type="speak.done", id="d1") == []
     assert speech.script.complete
@@ -559,7 +562,7 @@ def test_two_texts_can_be_written_at_once():
     session = talk()
     for name, piece in (("a", "One "), ("b", "Two "), ("a", "three."), ("b", "four.")):
         delta(session, name, piece)
-    assert [speech.script.text for speech in session.waiting] == ["One three.", "Two four."]
+    assert [speech.script.text for speech in session.line.waiting] == ["One three.", "Two four."]
 
 
 def test_a_text_is_written_further_while_it_plays():
@@ -578,7 +581,7 @@ def test_a_piece_may_have_1000_characters(sign: str):
 def written(session: Session, characters: int) -> Speech:
     for start in range(0, characters, 1000):
         delta(session, "d1", "x" * min(1000, characters - start))
-    return session.playing or session.waiting[0]
+    return session.line.playing or session.line.waiting[0]
 
 
 def test_over_5000_in_sum_the_piece_is_too_long_and_what_came_before_is_spoken():
@@ -629,7 +632,7 @@ def test_a_text_whose_writer_was_silent_for_60_s_is_complete(waits: bool):
     session = talk()
     delta(session)
     if not waits:
-        session.next()
+        session.line.next()
     now = time.monotonic()
     assert delta(session, now=now + 59) == []
     assert code(delta(session, now=now + 61)) == "duplicate_id"
@@ -648,7 +651,7 @@ def test_a_text_that_its_writers_silence_ended_is_over():
 def test_what_is_written_after_an_interrupt_is_let_go_without_a_word(plays: bool):
     session = talk()
     delta(session)
-    speech = start_next(session) if plays else session.waiting[0]
+    speech = start_next(session) if plays else session.line.waiting[0]
     feed(session, type="interrupt")
     session.over(speech)
     assert delta(session, text="are you?") == []
@@ -663,7 +666,7 @@ def test_what_is_written_after_a_failure_is_let_go_without_a_word():
     speech.state = "failed"
     session.over(speech)
     assert delta(session) == []
-    assert not session.waiting
+    assert not session.line.waiting
 
 
 # interrupt
@@ -705,10 +708,10 @@ def test_an_interrupt_ends_what_it_means(named: dict, ended: list[str], left: li
 def test_an_interrupt_of_an_id_never_seen_is_unknown_and_disturbs_nothing():
     session = talk()
     speech = line(session)
-    for unknown in ("nobody", "greeting", "srv-1"):
+    for unknown in ("nobody", "greeting"):
         frame = error(feed(session, type="interrupt", id=unknown))
         assert (frame["code"], frame["id"]) == ("unknown_id", unknown)
-    assert session.playing is speech
+    assert session.line.playing is speech
     assert waiting(session) == ["b", "c"]
 
 
@@ -802,9 +805,9 @@ def test_a_text_being_written_is_forgotten_with_its_conversation():
 def test_when_the_connection_ends_everything_that_waited_is_handed_back_once():
     session = talk()
     line(session)
-    assert [speech.id for speech in session.drop_waiting()] == ["b", "c"]
-    assert session.drop_waiting() == []
-    assert session.next() is None
+    assert [speech.id for speech in session.line.drop_waiting()] == ["b", "c"]
+    assert session.line.drop_waiting() == []
+    assert session.line.next() is None
 
 
 # Twenty errors in a row
@@ -888,9 +891,9 @@ def test_twenty_conversations_that_cannot_be_resumed_close_the_connection():
     session = Session(100)
     for _ in range(19):
         assert feed(session, type="conversation.start", resume="nobody's") == [Start(None, "nobody's", None)]
-        error(session.refuse_start("unknown_id", "There is none."))
+        error(session.refuse(Refused("unknown_id", "There is none.")))
     feed(session, type="conversation.start", resume="nobody's")
-    assert session.refuse_start("unknown_id", "There is none.")[-1] == Close(4008)
+    assert session.refuse(Refused("unknown_id", "There is none."))[-1] == Close(4008)
 
 
 # Whatever comes
@@ -937,12 +940,12 @@ def test_a_text_whose_beginning_was_refused_is_not_spoken_from_its_middle():
     for number in range(33):
         speak(session, f"w{number}")
         if number == 0:
-            session.next()
+            session.line.next()
     assert error(delta(session, "d1", "Do NOT "))["code"] == "too_many"
-    session.waiting.popleft()
+    session.line.waiting.popleft()
     assert delta(session, "d1", "take the blue pills.") == []
     assert feed(session, type="speak.done", id="d1") == []
-    assert "d1" not in [speech.id for speech in session.waiting]
+    assert "d1" not in [speech.id for speech in session.line.waiting]
 
 
 def test_a_text_ends_where_a_piece_was_refused():
@@ -950,7 +953,7 @@ def test_a_text_ends_where_a_piece_was_refused():
     delta(session, "d1", "Please take this: ")
     assert error(delta(session, "d1", "only one of the red pills, "))["code"] == "rate_limited"
     assert delta(session, "d1", "two of blue.") == []
-    (spoken,) = session.waiting
+    (spoken,) = session.line.waiting
     assert (spoken.script.text, spoken.script.complete) == ("Please take this: ", True)
 
 
@@ -960,3 +963,89 @@ def test_a_writer_that_goes_on_after_too_long_is_not_thrown_out():
         delta(session, "d1", "x" * 1000)
     assert error(delta(session, "d1", "x"))["code"] == "too_long"
     assert [delta(session, "d1", "x") for _ in range(50)] == [[]] * 50
+
+
+# Deliveries: speech that the server has started, and what waits for the quota
+
+SERVERS = "srv-5b6c2a34-0000-4000-8000-000000000001"
+
+
+def delivered(session: Session, speech_id: str = SERVERS) -> Speech:
+    return session.deliver(example(speech_id, "It is time for your medicine.", origin="server"))
+
+
+def test_an_ack_of_a_delivery_is_for_the_rows_to_judge_also_before_a_conversation():
+    assert feed(Session(100), type="ack", id=SERVERS) == [Ack(SERVERS)]
+    assert feed(talk(), type="ack", id="srv-1") == [Ack("srv-1")]
+
+
+def test_an_ack_of_an_own_speech_changes_nothing():
+    session = talk()
+    playing(session)
+    assert feed(session, type="ack", id="s1") == []
+    assert code(feed(session, type="ack", id="s2")) == "unknown_id"
+
+
+def test_an_interrupt_without_a_name_spares_a_delivery():
+    session = talk()
+    speech = delivered(session)
+    speak(session, "own")
+    dropped = feed(session, type="interrupt")
+    assert [command.speech.id for command in dropped] == ["own"]
+    assert session.line.playing is speech
+
+
+def test_a_named_interrupt_ends_the_delivery_that_plays():
+    session = talk()
+    delivered(session)
+    assert feed(session, type="interrupt", id=SERVERS) == [Stop()]
+
+
+def test_a_named_interrupt_of_a_delivery_that_does_not_play_is_for_the_rows_to_judge():
+    assert feed(talk(), type="interrupt", id=SERVERS) == [Withdraw(SERVERS)]
+
+
+def test_the_end_of_a_conversation_puts_a_delivery_back():
+    session = talk()
+    delivered(session)
+    speak(session, "own")
+    commands = feed(session, type="conversation.end")
+    assert commands[0] == Stop(back=True)
+    assert isinstance(commands[1], Drop)
+    assert commands[2:] == [End()]
+
+
+def test_how_far_a_delivery_has_been_played_is_heard():
+    session = talk()
+    delivered(session)
+    assert feed(session, type="progress", id=SERVERS, ms=10) == [Heard(10)]
+
+
+def test_a_device_takes_over_the_conversation_that_the_server_has_opened():
+    session = talk(initiated="server")
+    session.characters = 7
+    speech = delivered(session)
+    assert feed(session, type="conversation.start") == [Start(None, None, None)]
+    taken = Opened(replace(session.opened.context, initiated="device"), frozenset(), 0)
+    session.begin(taken)
+    assert (session.opened, session.characters, session.line.playing) == (taken, 7, speech)
+    assert code(feed(session, type="conversation.start")) == "already_started"
+
+
+def test_what_the_quota_holds_counts_as_waiting_and_can_be_interrupted():
+    session = talk()
+    for number in range(32):
+        session.line.hold(playing(session, f"s{number}"))
+    assert code(speak(session, "one-more")) == "too_many"
+    assert [command.speech.id for command in feed(session, type="interrupt", id="s3")] == ["s3"]
+    assert len(feed(session, type="interrupt")) == 31
+
+
+def test_the_holding_phrase_is_said_first_and_is_no_speech_of_the_devices():
+    session = talk()
+    speak(session, "waits")
+    session.say_holding_phrase("One moment, please.")
+    holding = start_next(session)
+    assert holding.id.startswith("srv-")
+    assert (holding.origin, holding.script.text) == ("holding", "One moment, please.")
+    assert [command.speech.id for command in feed(session, type="interrupt")] == ["waits"]

@@ -1,5 +1,7 @@
 """What Celery does for conversations and phrases, and that the schedule names what there is."""
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,9 +11,12 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.conftest import Member
+from tests.tts.examples import RENDERING
 from tts import conversations, tasks
-from tts.models import Conversation
+from tts.models import Clip, Conversation
+from tts.phrase_stores import store_for
 from tts.phrases import PhraseCache
+from tts.rendering import Rendering, VoiceRef
 from voicecare.celery import app
 
 
@@ -24,14 +29,23 @@ def test_abandoned_conversations_are_ended(alice: Member):
     assert not Conversation.objects.unfinished().exists()
 
 
-def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tmp_path: Path):
-    settings.DATA_DIR = tmp_path
-    old, young = (PhraseCache(tmp_path / "phrases", settings.SECRET_KEY, ttl_s) for ttl_s in (-1, 60))
-    old.put("aa" * 32, b"old")
-    young.put("bb" * 32, b"young")
+@pytest.mark.django_db(transaction=True)
+def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tmp_path: Path, alice: Member):
+    settings.PHRASE_STORE = "file"
+    folder = {"BACKEND": "tts.phrase_stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}}
+    settings.STORAGES = {**settings.STORAGES, "phrases": folder}
+    cache = PhraseCache(store_for(settings), settings.SECRET_KEY, settings.PHRASE_TTL_S)
+    rendering = replace(RENDERING, voice=VoiceRef.of(alice.patient.voice))
+    for text in ("old", "young"):
+        asyncio.run(_put(cache, rendering, text))
+    Clip.objects.filter(characters=3).update(expires_at=timezone.now())
     tasks.prune_phrases()
-    assert (old.get("aa" * 32), young.get("bb" * 32)) == (None, b"young")
+    assert [clip.characters for clip in Clip.objects.all()] == [len("young")]
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+async def _put(cache: PhraseCache, rendering: Rendering, text: str) -> None:
+    await cache.put(rendering, text, b"sound")
 
 
 @pytest.mark.parametrize("entry", configured.CELERY_BEAT_SCHEDULE)

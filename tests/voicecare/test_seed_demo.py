@@ -78,13 +78,14 @@ def test_with_a_real_provider_there_is_the_default_voice_alone(settings):
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_each_language_has_a_greeting_with_both_names_and_common_phrases(language):
+def test_each_language_has_a_greeting_with_both_names_a_holding_phrase_and_common_ones(language):
     seed()
     phrases = Phrase.objects.for_language(language)
     patient = Patient.objects.filter(language=language).first()
     greeting = greet(phrases.get(kind="greeting").text, patient)
     assert patient.addressed_as in greeting
     assert patient.companion_name in greeting
+    assert phrases.filter(kind="holding").count() == 1
     assert phrases.filter(kind="common").count() >= 5
 
 

@@ -47,6 +47,11 @@ class ProviderError(VoicecareError):
         self.request_id = request_id
         self.trace_id = trace_id
 
+    @property
+    def particulars(self) -> str:
+        """What the provider's support needs to find it: their code, the HTTP status, their id."""
+        return f"{self.code}, HTTP {self.status}, request {self.request_id or self.trace_id}"
+
 
 class Unreachable(ProviderError):
     code = "unreachable"

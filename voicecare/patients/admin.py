@@ -10,6 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from voicecare import hints
+from voicecare.patients.api import HEARD, WARM
 from voicecare.patients.models import Device, Patient, Voice
 
 
@@ -78,6 +80,13 @@ class PatientAdmin(KeptAdmin):
     readonly_fields = ("archived_at", "erased_at", "created_at", "new_device")
     inlines = (DeviceInline,)
     actions = ("archive", "unarchive")
+
+    def save_model(  # type: ignore[override]  # this admin is only ever given its own model
+        self, request: HttpRequest, obj: Patient, form: forms.ModelForm, change: bool
+    ) -> None:
+        super().save_model(request, obj, form, change)
+        if not change or HEARD & set(form.changed_data):
+            hints.send(WARM, obj.pk)
 
     @admin.display(description="New device")
     def new_device(self, patient: Patient) -> str:

@@ -7,6 +7,8 @@ import uuid
 from decimal import Decimal
 
 from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
 from django.db.models import F, Q
@@ -69,6 +71,15 @@ class Voice(models.Model):
         return self.state == self.State.USABLE
 
 
+class PatientQuerySet(models.QuerySet["Patient"]):
+    def visible_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
+        """Whom this user may know of: staff all, others their care teams'. Nobody an erased one."""
+        if not user.is_authenticated:
+            return self.none()
+        kept = self.filter(erased_at=None)
+        return kept if getattr(user, "is_staff", False) else kept.filter(team=user.pk)
+
+
 class Patient(models.Model):
     """A person who is spoken to. `voice` is the single truth for whose voice speaks; null means the default."""
 
@@ -89,6 +100,8 @@ class Patient(models.Model):
     erased_at = models.DateTimeField(null=True, blank=True, editable=False)
     team = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="patients")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = PatientQuerySet.as_manager()
 
     class Meta:
         ordering = ("name",)

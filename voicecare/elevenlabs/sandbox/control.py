@@ -1,4 +1,7 @@
-"""`/sandbox/`: what the provider has no door for. Settings, faults, the requests seen, and a reset; no key needed."""
+"""`/sandbox/`: what the provider has no door for. Settings, faults, the requests seen, and a reset; no key needed.
+
+The page of it, with a button for each degradation, is at `/sandbox/` and at `/`.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -9,24 +12,33 @@ from aiohttp import web
 from voicecare.elevenlabs.sandbox.errors import PRESETS
 from voicecare.elevenlabs.sandbox.faults import COMMON, KINDS, MATCHES, BadRequest
 from voicecare.elevenlabs.sandbox.knobs import Knobs
+from voicecare.elevenlabs.sandbox.scenarios import OFF, SCENARIOS, play
 from voicecare.elevenlabs.sandbox.state import SANDBOX, Sandbox
 
 Command = Callable[[Sandbox, Any], Any]
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>voicecare sandbox</title>
-<style>
-body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em}}code{{background:#eee}}</style></head>
-<body><h1>The built-in provider</h1>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+:root{{color-scheme:light dark}}
+body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;overflow-wrap:break-word}}
+code{{background:#8883}}
+button{{font:inherit;min-width:8em;padding:.3em .6em;cursor:pointer}}
+.hear{{display:grid;grid-template-columns:auto 1fr;gap:.6em 1em;align-items:center}}.hear p{{margin:0}}
+</style></head><body><h1>The built-in provider</h1>
 <p>This imitates the ElevenLabs API on this machine, with real speech, so that voicecare runs without an account. Any
 non-empty <code>xi-api-key</code> is accepted. Nothing here leaves this machine, and nothing is kept after it stops.</p>
+<h2>Hear it fail</h2><p>Each replaces the one before. Now: {now}.</p>
+<form method="post" action="/sandbox/scenario" class="hear">{buttons}</form>
 <h2>Control</h2><ul>
 <li><code>GET</code>, <code>PUT /sandbox/settings</code>: {settings}</li>
 <li><code>GET</code>, <code>POST</code>, <code>DELETE /sandbox/faults</code>: what shall break next</li>
+<li><code>POST /sandbox/scenario</code> with <code>name</code>: one of the buttons above</li>
 <li><code>GET /sandbox/requests</code>: every speech request seen, in order</li>
 <li><code>GET /sandbox/account</code>: what was billed</li>
 <li><code>POST /sandbox/reset</code>: everything back to the start</li></ul>
 <h2>Faults</h2><p>Common fields: {common}; <code>match</code> holds {matches}.</p><ul>{kinds}</ul>
 <p>Presets of <code>error</code>: {presets}.</p></body></html>"""
+BUTTON = """<button name="name" value="{name}" aria-describedby="{name}">{name}</button><p id="{name}">{heard}</p>"""
 
 
 def control(command: Command, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -86,9 +98,21 @@ def reset(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
     return asdict(sandbox.knobs)
 
 
-async def page(_request: web.Request) -> web.Response:
+async def play_scenario(request: web.Request) -> web.Response:
+    """From the page's form, or from `manage.py sandbox_fault`; the page again afterwards."""
+    try:
+        play(request.app[SANDBOX], str((await request.post()).get("name")))
+    except BadRequest as error:
+        return web.json_response({"error": str(error)}, status=400)
+    raise web.HTTPSeeOther("/sandbox/")
+
+
+async def page(request: web.Request) -> web.Response:
     kinds = "".join(f"<li><code>{kind}</code> {', '.join(names)}</li>" for kind, names in KINDS.items())
+    buttons = "".join(BUTTON.format(name=name, heard=scenario.heard) for name, scenario in SCENARIOS.items())
     html = PAGE.format(
+        now=_amiss(request.app[SANDBOX]),
+        buttons=buttons,
         settings=", ".join(asdict(Knobs())),
         common=", ".join(COMMON),
         matches=", ".join(MATCHES),
@@ -98,8 +122,20 @@ async def page(_request: web.Request) -> web.Response:
     return web.Response(text=html, content_type="text/html")
 
 
+def _amiss(sandbox: Sandbox) -> str:
+    """What is out of order, whoever ordered it."""
+    found = [fault["preset"] or fault["kind"] for fault in sandbox.faults.listed() if not fault["spent"]]
+    if sandbox.knobs.first_byte_ms > sandbox.first_byte_ms:
+        found.append(f"the first byte after {sandbox.knobs.first_byte_ms:g} ms")
+    if sandbox.knobs.characters_used >= sandbox.knobs.character_limit:
+        found.append("the quota is spent")
+    return ", ".join(found) or OFF
+
+
 def add_routes(router: web.UrlDispatcher) -> None:
+    router.add_get("/", page)
     router.add_get("/sandbox/", page)
+    router.add_post("/sandbox/scenario", play_scenario)
     router.add_get("/sandbox/settings", control(read_settings))
     router.add_put("/sandbox/settings", control(change_settings))
     router.add_get("/sandbox/faults", control(list_faults))

@@ -17,12 +17,12 @@ class Sandbox:
 
     def __init__(self, studio: Studio, first_byte_ms: float) -> None:
         self.studio = studio
-        self._first_byte_ms = first_byte_ms
+        self.first_byte_ms = first_byte_ms
         self.reset()
 
     def reset(self) -> None:
         """Back to the start, except for the memory of spoken audio."""
-        self.knobs = Knobs(first_byte_ms=self._first_byte_ms)
+        self.knobs = Knobs(first_byte_ms=self.first_byte_ms)
         self.account = Account(self.knobs)
         self.slots = Slots(self.knobs)
         self.voices = Voices()

@@ -1,0 +1,329 @@
+"""A spent quota (the contract, section 2, rule 8): nothing is asked for, nothing is lost, nobody is told twice."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from tests.conftest import OTHER_VOICE, Member
+from tests.e2e.device import Device, eventually
+from tests.e2e.rows import books, in_database, state_of, wait_for_state
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tts import outbox
+from tts.models import Phrase, Utterance
+from usage.models import Incident, ProviderState
+from usage.provider import HOLD_S
+
+FIRST = "This is the first thing to be said while nothing is left."
+SECOND = "And this is the second thing, which waits behind it."
+POLL_S = 0.3
+
+
+@pytest.fixture(scope="module")
+def quick_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return start_server(QUOTA_POLL_S=POLL_S)
+
+
+@pytest.fixture(scope="module")
+def quick_neighbour(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return start_server(QUOTA_POLL_S=POLL_S)
+
+
+@pytest.fixture
+def server(quick_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
+    yield quick_server
+    quota_is_back(sandbox)
+    until_not_spent(quick_server)
+
+
+@pytest.fixture
+def neighbour(quick_neighbour: ServerProcess, server: ServerProcess, sandbox: SandboxProcess) -> Iterator[ServerProcess]:
+    """Another process on the same database."""
+    yield quick_neighbour
+    quota_is_back(sandbox)
+    until_not_spent(quick_neighbour)
+
+
+def spend(sandbox: SandboxProcess, form: str = "legacy") -> None:
+    sandbox.settings(characters_used=100_000, character_limit=100_000, quota_form=form)
+
+
+def quota_is_back(sandbox: SandboxProcess) -> None:
+    sandbox.settings(characters_used=0, character_limit=100_000)
+
+
+def until_not_spent(server: ServerProcess) -> None:
+    deadline = time.monotonic() + 20
+    while server.gauge("voicecare_quota_spent"):
+        assert time.monotonic() < deadline, "the quota stayed spent"
+        time.sleep(0.05)
+
+
+async def until_spent(server: ServerProcess) -> None:
+    async def spent() -> bool:
+        return await asyncio.to_thread(server.gauge, "voicecare_quota_spent") == 1
+
+    await eventually(spent)
+
+
+async def minute_passes() -> None:
+    """The incident began a minute ago: its first 60 s, in which live speech waits, are over."""
+    began = timezone.now() - timedelta(seconds=HOLD_S)
+    await in_database(ProviderState.objects.filter(quota="spent").update, quota_changed_at=began)
+
+
+async def queued(device: Device, speech_id: str, text: str) -> datetime:
+    """Asks for it and returns until when it waits."""
+    await device.send({"type": "speak", "id": speech_id, "text": text})
+    frame = await device.wait_for("speech.queued", id=speech_id, reason="quota")
+    return datetime.fromisoformat(frame["expires_at"])
+
+
+@pytest.mark.parametrize("form", ["legacy", "new"])
+async def test_live_speech_waits_and_is_spoken_in_order_when_the_quota_is_back(
+    form: str, server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    spend(sandbox, form)
+    async with Device(server.ws, alice.token) as device, Device(neighbour.ws, bob.token) as other:
+        started = await device.start(greeting=False)
+        await other.start(greeting=False)
+        until = await queued(device, "first", FIRST)
+        assert 50 < (until - timezone.now()).total_seconds() <= HOLD_S
+        await until_spent(neighbour)
+        asked = len(sandbox.requests())
+        await queued(device, "second", SECOND)
+        await queued(other, "elsewhere", FIRST)
+        assert len(sandbox.requests()) == asked == 1
+        await wait_for_state(started["conversation"], "second", "queued")
+        quota_is_back(sandbox)
+        back = time.monotonic()
+        heard = [await device.hear("first"), await device.hear("second"), await other.hear("elsewhere")]
+        assert heard[0].first_audio_at is not None
+        assert time.monotonic() - back < 15
+    assert [one.terminal["source"] for one in heard] == ["live"] * 3
+    assert heard[0].first_audio_at < heard[1].first_audio_at
+    assert heard[0].terminal["characters"] == len(FIRST)
+    spoken = [request["text"] for request in sandbox.requests() if request["outcome"] == "completed"]
+    assert sorted(spoken) == sorted([FIRST, SECOND, FIRST])
+    accounts = await books(started["conversation"])
+    assert accounts.counter == accounts.ledger == len(FIRST) + len(SECOND)
+
+
+async def test_one_incident_however_many_meet_it_and_it_is_resolved(
+    server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device, Device(neighbour.ws, bob.token) as other:
+        await device.start(greeting=False)
+        await other.start(greeting=False)
+        await asyncio.gather(queued(device, "a", FIRST), queued(other, "b", FIRST))
+        incident = await in_database(Incident.objects.get)
+        assert (incident.kind, incident.resolved_at) == ("quota", None)
+        quota_is_back(sandbox)
+        await device.hear("a")
+        await other.hear("b")
+    incident = await in_database(Incident.objects.get)
+    assert incident.resolved_at is not None
+
+
+async def test_after_a_minute_what_waited_is_spoken_offline_and_what_comes_later_at_once(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await queued(device, "first", FIRST)
+        await queued(device, "second", SECOND)
+        await minute_passes()
+        first, second = await device.hear("first"), await device.hear("second")
+        later = await device.speak("This comes when the minute is over.", id="later")
+    for spoken in (first, second, later):
+        assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "offline")
+        assert [notice["code"] for notice in spoken.frames_of("notice")] == ["backup_voice"]
+    assert not later.frames_of("speech.queued")
+    assert first.terminal["characters"] == second.terminal["characters"] == 0
+    assert len(sandbox.requests()) == 1
+
+
+async def test_cached_phrases_still_play_also_past_what_waits(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.speak("I see.")
+        spend(sandbox)
+        await queued(device, "first", FIRST)
+        spoken = await device.speak("I see.")
+        assert spoken.terminal["source"] == "cache"
+        assert not device.speeches["first"].over
+
+
+async def test_a_cached_holding_phrase_is_said_once_in_a_conversation(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    holding = "One moment, please."
+    await in_database(Phrase.objects.create, kind="holding", text=holding)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.speak(holding)  # into the cache
+        spend(sandbox)
+        await queued(device, "first", FIRST)
+        said = await device.wait_for("speech.started")
+        assert (said["id"][:4], said["source"]) == ("srv-", "cache")
+        await device.wait_for("speech.finished", id=said["id"])
+        await queued(device, "second", SECOND)
+        await device.silence()
+        device.cut()
+    async with Device(server.ws, alice.token) as device:
+        await device.start(resume=started["conversation"])
+        await queued(device, "third", "A third thing to be said.")
+        await device.silence()
+        assert not device.speeches.get("third") or "speech.started" not in device.types()
+        await device.end()
+    kinds = await in_database(list, Utterance.objects.filter(origin="holding").values_list("state", flat=True))
+    assert kinds == ["spoken"]
+
+
+async def test_quota_lost_inside_a_speech_the_rest_is_spoken_offline(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    lost = "The second sentence finds the quota spent, and nothing is left."
+    sandbox.fault(kind="error", preset="quota_exceeded", match={"text": "^The second"}, first=1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(f"The first sentence of this is spoken as ever. {lost}")
+    assert spoken.terminal["source"] == "offline"
+    assert not spoken.frames_of("speech.queued")
+    assert [frame["source"] for frame in spoken.frames_of("speech.switched")] == ["offline"]
+
+
+async def test_an_interrupt_ends_what_waits_for_the_quota(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await queued(device, "first", FIRST)
+        await queued(device, "second", SECOND)
+        await device.interrupt("first")
+        assert (await device.hear("first")).terminal["type"] == "speech.interrupted"
+        ended = await device.end()
+        assert device.speeches["second"].terminal["type"] == "speech.interrupted"
+    assert ended["characters"] == 0
+    for speech_id in ("first", "second"):
+        assert await state_of(started["conversation"], speech_id) == "interrupted"
+
+
+async def test_a_device_that_comes_back_hears_what_waited_under_its_own_id(
+    server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await queued(device, "first", FIRST)
+        device.cut()
+    await still_queued(started["conversation"])
+    async with Device(neighbour.ws, alice.token) as device:
+        await device.start(resume=started["conversation"])
+        quota_is_back(sandbox)
+        spoken = await device.hear("first")
+        assert (spoken.terminal["source"], spoken.terminal["characters"]) == ("live", len(FIRST))
+        assert "of" not in spoken.frames_of("speech.started")[0]
+        assert (await device.end())["characters"] == len(FIRST)
+
+
+async def test_in_another_conversation_it_has_an_id_of_the_servers_and_says_whose_it_is(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device:
+        former = await device.start(greeting=False)
+        await queued(device, "first", FIRST)
+        device.cut()
+    await still_queued(former["conversation"])
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        quota_is_back(sandbox)
+        began = await device.wait_for("speech.started")
+        assert began["id"].startswith("srv-")
+        assert began["of"] == {"conversation": former["conversation"], "id": "first"}
+        await device.wait_for("speech.finished", id=began["id"])
+        await device.send({"type": "ack", "id": began["id"]})
+        await device.silence()
+
+        async def heard() -> bool:
+            return await state_of(former["conversation"], "first") == "heard"
+
+        await eventually(heard)
+
+
+async def still_queued(conversation: str) -> None:
+    async def free() -> bool:
+        rows = Utterance.objects.filter(conversation=conversation, client_id="first", state="queued", owner="")
+        return await in_database(rows.exists)
+
+    await eventually(free)
+
+
+# What the server starts
+
+
+async def submitted(member: Member, text: str, expires_in_s: float = 900) -> str:
+    row = await in_database(outbox.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
+    return f"srv-{row.id}"
+
+
+async def test_server_started_speech_waits_beyond_the_minute_and_comes_in_order(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await queued(device, "own", FIRST)
+        ids = [await submitted(alice, f"The server has the message number {number} for you.") for number in range(3)]
+        for speech_id in ids:
+            await device.wait_for("speech.queued", id=speech_id, reason="quota")
+        await minute_passes()
+        assert (await device.hear("own")).terminal["source"] == "offline"
+        await asyncio.sleep(1.5)
+        assert not {"speech.started"} & {frame["type"] for i in ids for frame in device.speeches[i].frames}
+        quota_is_back(sandbox)
+        spoken = [await device.hear(speech_id) for speech_id in ids]
+    assert [one.terminal["source"] for one in spoken] == ["live"] * 3
+    began = [one.first_audio_at for one in spoken]
+    assert None not in began
+    assert began == sorted(began)
+
+
+async def test_what_expires_while_it_waits_has_failed(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await queued(device, "own", FIRST)
+        speech_id = await submitted(alice, "Of use for two seconds and no longer.", expires_in_s=2)
+        await device.wait_for("speech.queued", id=speech_id)
+        failed = await device.wait_for("speech.failed", id=speech_id)
+        assert failed["code"] == "expired"
+        key = speech_id.removeprefix("srv-")
+
+        async def expired() -> bool:
+            return await in_database(Utterance.objects.filter(pk=key, state="expired", code="expired").exists)
+
+        await eventually(expired)
+
+
+async def test_a_wrong_key_is_no_spent_quota(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
+    sandbox.fault(kind="error", preset="invalid_api_key")
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(FIRST)
+        assert spoken.terminal["source"] == "offline"
+        assert not spoken.frames_of("speech.queued")
+    assert not server.gauge("voicecare_quota_spent")
+    assert OTHER_VOICE  # the patient had a voice of their own to lose

@@ -1,0 +1,177 @@
+"""The REST API over real sockets: from a log-in to a device that is connected, spoken to, and sent away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from django.contrib.auth.models import User
+
+from tests.conftest import Member
+from tests.e2e.device import Device
+from tests.e2e.rows import in_database
+from tests.server import ServerProcess
+from tts.device import Closed, HandshakeRefused
+from tts.models import Utterance
+from voicecare.patients.models import Patient
+
+PASSWORD = "correct horse battery"
+CANARY = "xylophone-canary"
+NOTICED_WITHIN_S = 2.0 + 0.3  # the contract's two seconds, and a busy machine
+
+
+class Api:
+    """A clinician who is logged in."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
+        self._http = http
+        self._url = f"{url}/api/v1/"
+
+    async def call(self, method: str, path: str, status: int, **request: Any) -> Any:
+        """The JSON of the answer, whose status must be this one."""
+        async with self._http.request(method, self._url + path, **request) as reply:
+            assert reply.status == status, await reply.text()
+            return await reply.json() if reply.content_type == "application/json" else await reply.read()
+
+    async def log_in(self, username: str) -> None:
+        credentials = {"username": username, "password": PASSWORD}
+        token = (await self.call("POST", "auth/token/", 200, json=credentials))["token"]
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
+
+@pytest.fixture
+async def carol(server: ServerProcess) -> AsyncIterator[Api]:
+    await in_database(User.objects.create_user, "carol", password=PASSWORD)
+    async with aiohttp.ClientSession() as http:
+        api = Api(http, server.url)
+        await api.log_in("carol")
+        yield api
+
+
+async def test_from_a_log_in_to_a_device_and_out_again(server: ServerProcess, carol: Api) -> None:
+    patient = await carol.call("POST", "patients/", 201, json={"name": "Zoe Zimmer", "companion_name": "Clara"})
+    issued = await carol.call("POST", f"patients/{patient['id']}/devices/", 201, json={"name": "Bedside"})
+    async with Device(server.ws, issued["token"]) as device:
+        started = await device.start(greeting=False)
+        assert started["companion"] == "Clara"
+        (conversation,) = (await carol.call("GET", f"conversations/?patient={patient['id']}", 200))["results"]
+        assert (conversation["id"], conversation["ended_at"]) == (started["conversation"], None)
+        await carol.call("DELETE", f"devices/{issued['id']}/", 204)
+        with pytest.raises(Closed) as closed:
+            async with asyncio.timeout(NOTICED_WITHIN_S):
+                await device.receive()
+        assert closed.value.code == 4003
+    await carol.call("POST", "auth/logout/", 204)
+    assert (await carol.call("GET", "patients/", 401))["code"] == "authentication_failed"
+
+
+async def test_a_rotated_token_opens_and_the_former_closes(server: ServerProcess, carol: Api) -> None:
+    patient = await carol.call("POST", "patients/", 201, json={"name": "Zoe Zimmer", "companion_name": "Clara"})
+    issued = await carol.call("POST", f"patients/{patient['id']}/devices/", 201, json={"name": "Bedside"})
+    async with Device(server.ws, issued["token"]) as device:
+        renewed = await carol.call("POST", f"devices/{issued['id']}/rotate/", 200)
+        with pytest.raises(Closed):
+            async with asyncio.timeout(NOTICED_WITHIN_S):
+                await device.receive()
+    with pytest.raises(HandshakeRefused):
+        async with Device(server.ws, issued["token"]):
+            pass
+    async with Device(server.ws, renewed["token"]) as device:
+        await device.start(greeting=False)
+
+
+async def test_speech_is_taken_in_once_per_key(carol: Api) -> None:
+    patient = await carol.call("POST", "patients/", 201, json={"name": "Zoe Zimmer", "companion_name": "Clara"})
+    path, key = f"patients/{patient['id']}/speak/", {"Idempotency-Key": "lunch"}
+    answers = await asyncio.gather(
+        *(carol.call("POST", path, 202, json={"text": "Lunch is ready."}, headers=key) for _ in range(8))
+    )
+    assert len({answer["id"] for answer in answers}) == 1
+    assert await in_database(Utterance.objects.count) == 1
+    refused = await carol.call("POST", path, 409, json={"text": "Dinner is ready."}, headers=key)
+    assert refused["code"] == "idempotency_conflict"
+    utterance = await carol.call("GET", f"utterances/{answers[0]['id']}/", 200)
+    assert (utterance["status"], utterance["patient"]) == ("waiting", patient["id"])
+    short = await carol.call("POST", path, 202, json={"text": "Hello.", "expires_in_s": 1})
+    await asyncio.sleep(1.1)
+    assert (await carol.call("GET", f"utterances/{short['id']}/", 200))["status"] == "expired"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_is_too_large_is_refused(carol: Api, chunked: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b" " * 10_000
+
+    body: Any = pieces() if chunked else b" " * 400_000
+    headers = {"Content-Type": "application/json"}
+    assert (await carol.call("POST", "patients/", 413, data=body, headers=headers))["code"] == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Idempotency-Key": "x" * 10_240}, 400), ({"Content-Type": "application/json; charset=rot13"}, 202),
+        ({"Content-Type": "application/json; charset=utf-16"}, 202), ({"Content-Type": "text/plain"}, 415),
+        ({"Authorization": "Bearer " + "ü" * 20}, 401), ({"Accept": "text/html"}, 406), ({"Host": "evil.example"}, 400),
+    ],
+)  # fmt: skip
+async def test_odd_headers_get_an_answer_in_json(carol: Api, member: Any, headers: dict[str, str], status: int) -> None:
+    alice: Member = await in_database(member)
+    carol_row = await in_database(User.objects.get)
+    await in_database(alice.patient.team.add, carol_row)
+    sent = {"Content-Type": "application/json", **headers}
+    answer = await carol.call(
+        "POST", f"patients/{alice.patient.pk}/speak/?page=%ff", status, data=b'{"text": "Hello."}', headers=sent
+    )
+    assert set(answer) == ({"id", "status"} if status == 202 else {"detail", "code"})
+
+
+async def test_a_body_may_come_in_pieces(carol: Api) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"name": "Zoe Zimmer", '
+        yield b'"companion_name": "Clara"}'
+
+    headers = {"Content-Type": "application/json"}
+    assert (await carol.call("POST", "patients/", 201, data=pieces(), headers=headers))["name"] == "Zoe Zimmer"
+
+
+async def test_nothing_about_a_patient_is_logged(server: ServerProcess, carol: Api) -> None:
+    named = {"name": CANARY, "preferred_name": CANARY, "companion_name": CANARY}
+    patient = await carol.call("POST", "patients/", 201, json=named)
+    path = f"patients/{patient['id']}/"
+    await carol.call("PATCH", path, 400, json={"language": CANARY, "voice": CANARY})
+    await carol.call("POST", f"{path}speak/", 202, json={"text": CANARY})
+    await carol.call("POST", f"{path}speak/", 400, json={"text": f"{CANARY}\0"})
+    await carol.call("POST", f"{path}speak/", 400, data=CANARY, headers={"Content-Type": "application/json"})
+    issued = await carol.call("POST", f"{path}devices/", 201, json={"name": CANARY})
+    await carol.call("DELETE", path, 202)
+    assert await in_database(Patient.objects.filter(pk=patient["id"], erased_at=None).exists) is False
+    assert CANARY not in server.logged()
+    assert issued["token"] not in server.logged()
+
+
+async def test_a_request_leaves_no_connection_to_the_database_open(server: ServerProcess, carol: Api) -> None:
+    folder = Path(f"/proc/{server.process.pid}/fd")
+    if not folder.exists():
+        pytest.skip("counts open files in /proc, which is Linux")
+    await asyncio.gather(*(carol.call("GET", "patients/", 200) for _ in range(5)))
+    before = len(list(folder.iterdir()))
+    for _ in range(6):
+        await asyncio.gather(*(carol.call("GET", "patients/", 200) for _ in range(5)))
+    assert len(list(folder.iterdir())) <= before + 8
+
+
+async def test_the_docs_and_all_that_they_load_come_from_here(server: ServerProcess) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"{server.url}/api/docs/") as reply:
+            page = await reply.text()
+        assets = [part.split('"')[0] for part in page.split("/static/")[1:]]
+        assert len(assets) >= 3
+        for asset in assets:
+            async with http.get(f"{server.url}/static/{asset}") as reply:
+                assert (reply.status, len(await reply.read()) > 100) == (200, True), asset
+        async with http.get(f"{server.url}/api/schema/") as reply:
+            assert (await reply.json(content_type=None))["openapi"].startswith("3.")

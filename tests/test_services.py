@@ -1,0 +1,73 @@
+"""The servers of the tests: they answer, stop, hang, and come back where they were."""
+
+import boto3
+import psycopg
+import pytest
+import redis
+
+from tests.services import PostgresProcess, RedisProcess, S3Process
+
+
+def test_redis_stops_hangs_and_comes_back_empty():
+    with RedisProcess() as server, redis.Redis.from_url(server.url, socket_timeout=0.2, retry=None) as client:
+        client.set("key", "value")
+        server.pause()
+        with pytest.raises(redis.TimeoutError):
+            client.get("key")
+        server.resume()
+        assert client.get("key") == b"value"
+        server.kill()
+        with pytest.raises(redis.ConnectionError):
+            client.get("key")
+        server.start()
+        assert client.get("key") is None
+
+
+def test_postgres_stops_and_comes_back_with_its_data():
+    with PostgresProcess() as server:
+        with psycopg.connect(server.url) as connection:
+            connection.execute("CREATE TABLE kept (number int)")
+        for end in (server.stop, server.kill):
+            with psycopg.connect(server.url) as connection:
+                end()
+                with pytest.raises(psycopg.OperationalError):
+                    connection.execute("SELECT 1")
+            server.start()
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_postgres_hangs():
+    with PostgresProcess() as server, psycopg.connect(server.url, tcp_user_timeout=500) as connection:
+        connection.execute("SELECT 1")
+        server.pause()
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(server.url, connect_timeout=2)
+        server.resume()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_s3_has_its_bucket_and_takes_objects():
+    with S3Process() as server:
+        store = boto3.client(
+            "s3",
+            endpoint_url=server.url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+        store.put_object(Bucket=server.bucket, Key="clip", Body=b"sound")
+        assert store.get_object(Bucket=server.bucket, Key="clip")["Body"].read() == b"sound"
+        server.stop()
+        server.start()
+        assert "Contents" not in store.list_objects_v2(Bucket=server.bucket)
+
+
+def test_a_server_that_is_not_installed_is_a_skip_and_in_ci_a_failure(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="redis-server is not installed"):
+        RedisProcess()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="redis-server is not installed"):
+        RedisProcess()

@@ -1,0 +1,28 @@
+"""What Celery does for the quota and the alerts."""
+
+import pytest
+import responses
+from pytest_django import Settings
+
+from tests.usage.postbox import Webhook
+from usage import tasks
+from usage.models import Incident, ProviderState
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_quota_is_read(settings: Settings):
+    settings.ELEVENLABS_BASE_URL = "https://provider.test"
+    with responses.RequestsMock() as account:
+        account.get("https://provider.test/v1/user/subscription", json={"character_count": 100, "character_limit": 100})
+        tasks.poll_quota()
+    assert ProviderState.objects.get().quota == "spent"
+
+
+def test_alerts_that_have_not_gone_out_are_sent(settings: Settings):
+    Incident.objects.create(kind="quota")
+    with Webhook() as webhook:
+        settings.ALERT_WEBHOOK_URL = webhook.url
+        tasks.deliver_alerts()
+        tasks.deliver_alerts()
+    assert [body["state"] for body in webhook.received] == ["opened"]

@@ -1,0 +1,134 @@
+"""What the outbox has for one connection: claimed when its turn comes, finished or put back, acknowledged.
+
+The rows decide (`tts.outbox`); here is only what this connection must remember of them: what it has been given, so that
+nothing is said twice on one socket, and what it was told is queued, so that it is told too when that expires.
+"""
+
+import uuid
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+from django.db import DatabaseError
+
+from tts import leases, outbox
+from tts.conversations import Context
+from tts.frames import SERVER_PREFIX
+from tts.outbox import Claim
+from tts.script import Script, Speech
+from voicecare.database import in_thread
+
+T = TypeVar("T")
+
+ATTEMPTS_OF_ONE = 100  # of one delivery, in the ledger: those of the next one are numbered after them
+
+log = structlog.get_logger(__name__)
+
+
+class Deliveries:
+    """`owner` names the connection in the rows. A database that is away makes a row late, and nobody silent."""
+
+    def __init__(self, device: uuid.UUID, epoch: int, patient: uuid.UUID) -> None:
+        self.owner = leases.owner_of(device, epoch)
+        self._device = device
+        self._patient = patient
+        self._given: set[uuid.UUID] = set()
+        self._queued: dict[str, datetime] = {}  # ids that the device knows to be queued, and when they expire
+
+    async def arrived(self) -> None:
+        """The device is online, and what its earlier connections had is free."""
+        await _unless_away(in_thread(leases.take_over, self._device, self.owner), None)
+
+    async def claim(self, conversation: uuid.UUID | None, *, quota_spent: bool, holding: bool) -> Claim | None:
+        """The next one of this patient that nobody has, ours from now on."""
+        claiming = in_thread(
+            outbox.claim, self._device, self.owner, conversation,
+            quota_spent=quota_spent, holding=holding, passed=frozenset(self._given),
+        )  # fmt: skip
+        return await _unless_away(claiming, None)
+
+    def speech(self, claim: Claim, context: Context) -> Speech:
+        """In the conversation where it was asked for it keeps its id; anywhere else it has one of the server's."""
+        self._queued.pop(claim.speech_id, None)
+        return Speech(
+            claim.speech_id,
+            Script(claim.text, complete=True),
+            claim.origin,
+            context.conversation,
+            context.patient,
+            received_at=datetime.now(UTC),
+            key=claim.id,
+            claim=claim,
+            first_attempt=claim.attempt * ATTEMPTS_OF_ONE,
+        )
+
+    async def begins(self, claim: Claim) -> bool:
+        """Whether it may still be said: it may have been acknowledged or withdrawn since it was claimed."""
+        return await _unless_away(in_thread(outbox.start, claim), False)
+
+    async def finish(self, claim: Claim, speech: Speech) -> None:
+        """It has come to its end, whatever that is."""
+        self._given.add(claim.id)
+        finishing = in_thread(
+            outbox.finish, claim,
+            state=speech.state, source=speech.source, code=speech.code, characters=speech.characters,
+            bytes_sent=speech.bytes_sent, first_chunk_ms=speech.first_chunk_ms, spoken_at=speech.spoken_at,
+            conversation=speech.conversation,
+        )  # fmt: skip
+        await _unless_away(finishing, False)
+
+    async def put_back(self, claim: Claim, *, queued: bool = False) -> None:
+        """It was not said, or not to its end: another connection or a later moment is to say it."""
+        await _unless_away(in_thread(outbox.put_back, claim, queued=queued), False)
+
+    def tells_queued(self, claim: Claim) -> bool:
+        """Whether the device is to be told that this one is queued: it does not know yet."""
+        is_news = claim.speech_id not in self._queued
+        if claim.expires_at is not None:
+            self._queued[claim.speech_id] = claim.expires_at
+        return is_news
+
+    def expired(self, now: datetime) -> list[str]:
+        """The ids of those that the device knows to be queued and that will not be said any more. Each once."""
+        over = [speech_id for speech_id, expires_at in self._queued.items() if expires_at <= now]
+        for speech_id in over:
+            del self._queued[speech_id]
+        return over
+
+    async def acknowledge(self, speech_id: str) -> bool:
+        """False: no delivery of this patient has this id."""
+        key = _key(speech_id)
+        return key is not None and await _unless_away(in_thread(outbox.acknowledge, key, self._patient), True)
+
+    async def withdraw(self, speech_id: str) -> bool:
+        """Ends one that waits. False: no delivery of this patient has this id."""
+        key = _key(speech_id)
+        if key is None:
+            return False
+        ended = await _unless_away(in_thread(outbox.interrupt, key, self._patient), False)
+        return ended or await _unless_away(in_thread(outbox.known, key, self._patient), True)
+
+    def forget_queued(self, speech_id: str) -> bool:
+        """Whether the device knew this one to be queued; it is not any more."""
+        return self._queued.pop(speech_id, None) is not None
+
+    async def gone(self) -> None:
+        """The connection is over, or has lost its conversation: what it had may be said by another one."""
+        await in_thread(leases.gone, self._device, self.owner)
+
+
+def _key(speech_id: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(speech_id.removeprefix(SERVER_PREFIX))
+    except ValueError:
+        return None
+
+
+async def _unless_away(asking: Coroutine[Any, Any, T], otherwise: T) -> T:
+    """The leases end by themselves: a row that could not be written is only late."""
+    try:
+        return await asking
+    except DatabaseError as error:
+        log.warning("deliveries.not_written", error=type(error).__name__)
+        return otherwise

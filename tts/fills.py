@@ -1,0 +1,126 @@
+"""One fill for each key in a process: whoever wants the same sound follows the running one, chunk by chunk.
+
+    fill = fills.follow(key)
+    if fill is not None:
+        async for chunk in fill.chunks(stall_s): ...   # FillFailed: look again, somebody else may lead by now
+    else:
+        with fills.lead(key) as fill: ...               # ask, fill.add(chunk), and fill.complete() at the end
+
+`follow` and `lead` are synchronous: with no await between the two, of all who come back from a failed fill exactly one
+leads the next. Used from one event loop.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from enum import Enum
+from types import TracebackType
+from typing import Self
+
+from voicecare.errors import VoicecareError
+
+
+class FillFailed(VoicecareError):
+    """The sound that was followed will not be whole, or nothing of it came for too long."""
+
+    code = "fill_failed"
+    retryable = True
+
+
+class _State(Enum):
+    RUNNING = 1
+    COMPLETE = 2
+    FAILED = 3
+
+
+class Fill:
+    """What a leader has received so far. The first of `complete` and `fail` decides; what comes later changes nothing.
+
+    As a context manager, for the leader: left without `complete`, however it is left, it has failed.
+    """
+
+    def __init__(self, fills: "Fills", key: str) -> None:
+        self._fills = fills
+        self._key = key
+        self._chunks: list[bytes] = []
+        self._state = _State.RUNNING
+        self._news = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.fail()
+
+    def add(self, chunk: bytes) -> None:
+        """Returns at once, however many follow."""
+        if self._state is _State.RUNNING:
+            self._chunks.append(chunk)
+            self._tell()
+
+    def complete(self) -> bytes:
+        """That was all of it; returns the whole sound, empty if the fill has failed. One without sound fails."""
+        self._end(_State.COMPLETE if self._chunks else _State.FAILED)
+        return b"".join(self._chunks)
+
+    def fail(self) -> None:
+        self._end(_State.FAILED)
+
+    async def chunks(self, stall_s: float) -> AsyncGenerator[bytes, None]:
+        """Everything from the beginning; ends when the leader completes. A follower may be as slow as it likes.
+
+        Raises FillFailed as soon as the leader has failed, also if there were chunks left to give: the follower has to
+        say it all again anyway. The same if nothing came for `stall_s`; then nobody else follows this leader any more.
+        """
+        position = 0
+        while self._state is not _State.FAILED:
+            if position < len(self._chunks):
+                position += 1
+                yield self._chunks[position - 1]
+            elif self._state is _State.COMPLETE:
+                return
+            else:
+                await self._something_new(stall_s)
+        raise FillFailed("The sound that this speech was following has failed.")
+
+    async def _something_new(self, stall_s: float) -> None:
+        try:
+            async with asyncio.timeout(stall_s):
+                await self._news.wait()
+        except TimeoutError:
+            self._fills.forget(self._key, self)
+            raise FillFailed("Nothing more came of the sound that this speech was following.") from None
+
+    def _end(self, state: _State) -> None:
+        if self._state is _State.RUNNING:
+            self._state = state
+            if state is _State.FAILED:
+                self._chunks.clear()
+            self._fills.forget(self._key, self)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class Fills:
+    """The running fills of a process."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Fill] = {}
+
+    def follow(self, key: str) -> Fill | None:
+        """The running fill of this key, if there is one."""
+        return self._running.get(key)
+
+    def lead(self, key: str) -> Fill:
+        """A new fill, which others follow from now on. To be entered: `with fills.lead(key) as fill`."""
+        fill = self._running[key] = Fill(self, key)
+        return fill
+
+    def forget(self, key: str, fill: Fill) -> None:
+        """Nobody follows it any more who does not do so already. Another leader's fill stays."""
+        if self._running.get(key) is fill:
+            del self._running[key]

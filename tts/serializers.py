@@ -1,0 +1,124 @@
+"""What clinicians send to be said, and read of what was said. A text is taken in and never shown again."""
+
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from tts.frames import SERVER_PREFIX
+from tts.models import Conversation, Utterance
+from tts.session import MAX_TEXT
+from voicecare.patients.models import Voice
+
+DEFAULT_EXPIRY_S = 900
+MAX_EXPIRY_S = 7 * 24 * 3600
+_STATES = Utterance.State
+
+
+class SpeakSerializer(serializers.Serializer):
+    text = serializers.CharField(max_length=MAX_TEXT, trim_whitespace=False)
+    expires_in_s = serializers.IntegerField(
+        min_value=1, max_value=MAX_EXPIRY_S, default=DEFAULT_EXPIRY_S, help_text="How long it is of use."
+    )
+
+    def validate_text(self, text: str) -> str:
+        if not text.strip():
+            self.fields["text"].fail("blank")
+        return text
+
+
+class AcceptedSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    status = serializers.ChoiceField(_STATES.choices)
+
+
+class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
+    status = serializers.SerializerMethodField()
+    code = serializers.SerializerMethodField(help_text="Why it failed; empty if it did not.")
+    created_at = serializers.DateTimeField(source="received_at")
+
+    class Meta:
+        model = Utterance
+        fields: tuple[str, ...] = (
+            "id", "patient", "conversation", "status", "code", "created_at", "expires_at", "spoken_at", "heard_at",
+        )  # fmt: skip
+
+    @extend_schema_field(serializers.ChoiceField(_STATES.choices))
+    def get_status(self, utterance: Utterance) -> str:
+        return _STATES.EXPIRED.value if _overdue(utterance) else utterance.state
+
+    def get_code(self, utterance: Utterance) -> str:
+        return "expired" if _overdue(utterance) else utterance.code
+
+
+class SpokenSerializer(UtteranceSerializer):
+    """An utterance as part of its conversation."""
+
+    client_id = serializers.SerializerMethodField(help_text="The id on the WebSocket.")
+
+    class Meta(UtteranceSerializer.Meta):
+        fields = (*UtteranceSerializer.Meta.fields, "client_id", "origin", "source", "characters")
+
+    def get_client_id(self, utterance: Utterance) -> str:
+        return utterance.client_id or f"{SERVER_PREFIX}{utterance.pk}"
+
+
+class ConversationVoiceSerializer(serializers.ModelSerializer[Voice]):
+    class Meta:
+        model = Voice
+        fields = ("id", "name")
+
+
+class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    voice = ConversationVoiceSerializer()
+
+    class Meta:
+        model = Conversation
+        fields = (
+            "id", "patient", "device", "voice", "voice_source", "format", "initiated", "tts_characters_used",
+            "started_at", "ended_at",
+        )  # fmt: skip
+
+
+@extend_schema_field({"type": "string", "example": "2026-11-23"})
+class MomentField(serializers.Field):
+    """A date (a whole day in USAGE_TIME_ZONE) or a time; `ends`: the end of what was named, which is included."""
+
+    default_error_messages = {"invalid": "A date like 2026-11-23 or a time like 2026-11-23T08:00:00Z is needed."}
+
+    def __init__(self, *, ends: bool = False, **keywords: Any) -> None:  # noqa: ANN401 - DRF's own
+        super().__init__(required=False, **keywords)
+        self._ends = ends
+
+    def to_internal_value(self, data: str) -> datetime:
+        try:
+            return self._day(date.fromisoformat(data)) if len(data) <= 10 else self._time(data)
+        except (ValueError, OverflowError):
+            self.fail("invalid")
+
+    def _day(self, day: date) -> datetime:
+        day += timedelta(days=1 if self._ends else 0)
+        return datetime.combine(day, time(), ZoneInfo(settings.USAGE_TIME_ZONE))
+
+    def _time(self, data: str) -> datetime:
+        moment = datetime.fromisoformat(data)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=ZoneInfo(settings.USAGE_TIME_ZONE))
+        return moment.astimezone(ZoneInfo("UTC")) + timedelta(microseconds=1 if self._ends else 0)
+
+
+class ConversationFilter(serializers.Serializer):
+    patient = serializers.UUIDField(required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {**super().get_fields(), "from": MomentField(), "to": MomentField(ends=True)}
+
+
+def _overdue(utterance: Utterance) -> bool:
+    """It has expired, also if the sweep has not come by yet."""
+    waits = utterance.state in (_STATES.WAITING, _STATES.QUEUED)
+    return waits and utterance.expires_at is not None and utterance.expires_at <= timezone.now()

@@ -1,0 +1,67 @@
+"""Hints: "look now", told to Celery by a task's name and ids. A lost one loses nothing: rows are the queue, and the
+schedule looks at them anyway.
+"""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import structlog
+from celery import current_app
+from django.db import transaction
+
+PAUSE_S = 10.0  # after a failure nothing is sent for so long: a broker that hangs would take seconds for each hint
+MOST_WAITING = 100
+
+Hint = tuple[str, tuple[str, ...]]
+
+log = structlog.get_logger(__name__)
+
+
+def send(task_name: str, *ids: object) -> None:
+    """Has the task run soon with these ids, once the transaction under way is committed. Never raises, never waits.
+
+    Publishing takes milliseconds, but up to seven seconds where the broker is down, so a thread of its own does it.
+    """
+    hint = task_name, tuple(map(str, ids))
+    transaction.on_commit(partial(_publisher.take, hint), robust=True)
+
+
+class _Publisher:
+    """The process's one publishing thread; it begins with the first hint, so that a process may fork before that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: set[Hint] = set()
+        self._silent_until = 0.0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
+
+    def take(self, hint: Hint) -> None:
+        """One that is waiting already need not be told twice."""
+        with self._lock:
+            if hint in self._waiting:
+                return
+            lost = len(self._waiting) >= MOST_WAITING
+            if not lost:
+                self._waiting.add(hint)
+        if lost:
+            log.warning("hints.lost", task=hint[0], error="too many waiting")
+        else:
+            self._thread.submit(self._publish, hint)
+
+    def _publish(self, hint: Hint) -> None:
+        with self._lock:
+            self._waiting.discard(hint)  # from here on the same hint would be news
+        name, ids = hint
+        if time.monotonic() < self._silent_until:
+            log.warning("hints.lost", task=name, error="the broker failed just now")
+            return
+        try:
+            current_app.send_task(name, args=ids, retry=False, ignore_result=True)
+        except Exception as error:  # whatever the broker's library raises: a hint fails nobody
+            self._silent_until = time.monotonic() + PAUSE_S
+            log.warning("hints.lost", task=name, error=type(error).__name__)
+
+
+_publisher = _Publisher()

@@ -1,0 +1,148 @@
+"""Patients, their devices, and the voices they may have. Whoever may not see a patient is told that there is none."""
+
+import uuid
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from rest_framework import generics
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.views import APIView
+
+from voicecare import hints
+from voicecare.patients import erasure
+from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients.serializers import (
+    DeviceSerializer,
+    IssuedDeviceSerializer,
+    PatientSerializer,
+    VoiceSerializer,
+)
+
+MAGGIE = OpenApiExample(
+    "A patient",
+    {
+        "name": "Margaret Ellis", "preferred_name": "Maggie", "companion_name": "Clara", "language": "en",
+        "voice": None, "speech_rate": 0.9, "monthly_character_budget": None, "archived": False,
+    },
+    request_only=True,
+)  # fmt: skip
+TABLET = OpenApiExample("A device", {"name": "Bedside tablet"}, request_only=True)
+WARM = "tts.warm_patient"  # has the sound made of what will be said to them
+HEARD = {"name", "preferred_name", "companion_name", "language", "voice", "speech_rate"}  # what shapes that sound
+
+
+class Revoked(APIException):
+    status_code = 409
+    default_code = "revoked"
+    default_detail = "This device is revoked: add a new one instead."
+
+
+class PatientList(generics.ListCreateAPIView):
+    """The patients whom the caller may see. Whoever creates one becomes a member of their care team."""
+
+    serializer_class = PatientSerializer
+
+    def get_queryset(self) -> QuerySet[Patient]:
+        return Patient.objects.visible_to(self.request.user).order_by("name", "pk")
+
+    @extend_schema(examples=[MAGGIE])
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        return super().post(request, *args, **kwargs)
+
+    @transaction.atomic
+    def perform_create(self, serializer: BaseSerializer) -> None:
+        patient = serializer.save()
+        patient.team.add(self.request.user)
+        hints.send(WARM, patient.pk)
+
+
+class PatientDetail(generics.RetrieveUpdateAPIView):
+    serializer_class = PatientSerializer
+    http_method_names = ("get", "patch", "delete", "head", "options")
+    lookup_field = "id"
+
+    def get_queryset(self) -> QuerySet[Patient]:
+        return Patient.objects.visible_to(self.request.user)
+
+    @extend_schema(examples=[OpenApiExample("Speak more slowly", {"speech_rate": 0.85}, request_only=True)])
+    def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        return super().patch(request, *args, **kwargs)
+
+    def perform_update(self, serializer: BaseSerializer) -> None:
+        patient = serializer.save()
+        if HEARD.intersection(serializer.validated_data):
+            hints.send(WARM, patient.pk)
+
+    @extend_schema(responses={202: OpenApiResponse(description="Everything of theirs is being removed.")})
+    def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        """Erases: the devices are revoked at once; voices, samples and sound are removed in the background."""
+        erasure.begin(self.get_object().pk)
+        return Response(status=202)
+
+
+class DeviceList(generics.ListCreateAPIView):
+    """The devices of a patient, the revoked ones too."""
+
+    serializer_class = DeviceSerializer
+
+    def get_queryset(self) -> QuerySet[Device]:
+        return self._patient().devices.order_by("name", "pk")
+
+    @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[TABLET])
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        """A new device. Its token is shown this once."""
+        patient = self._patient()
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        device, token = Device.objects.issue(patient, serializer.validated_data["name"])
+        return Response(_issued(device, token), 201)
+
+    def _patient(self) -> Patient:
+        return get_object_or_404(Patient.objects.visible_to(self.request.user), pk=self.kwargs["id"])
+
+
+class DeviceDetail(APIView):
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, id: uuid.UUID) -> Response:
+        """Revokes the device: it is disconnected within seconds, for good."""
+        device = _device(request, id)
+        Device.objects.filter(pk=device.pk, revoked_at=None).update(revoked_at=timezone.now())
+        return Response(status=204)
+
+
+class DeviceRotation(APIView):
+    @extend_schema(request=None, responses={200: IssuedDeviceSerializer, 409: OpenApiResponse(description="Revoked.")})
+    def post(self, request: Request, id: uuid.UUID) -> Response:
+        """A new token, shown this once; the former one is refused, and a connection made with it is closed."""
+        device = _device(request, id)
+        token = device.renew_token()
+        # The next epoch closes a socket that was opened with the former token.
+        renewed = {"token_prefix": device.token_prefix, "token_digest": device.token_digest, "epoch": F("epoch") + 1}
+        if not Device.objects.filter(pk=device.pk, revoked_at=None).update(**renewed):
+            raise Revoked
+        return Response(_issued(device, token))
+
+
+class VoiceList(generics.ListAPIView):
+    """The stock voices, and the clones made for the caller's own patients."""
+
+    serializer_class = VoiceSerializer
+
+    def get_queryset(self) -> QuerySet[Voice]:
+        theirs = Q(patient__in=Patient.objects.visible_to(self.request.user))
+        return Voice.objects.filter(Q(source=Voice.Source.STOCK) | theirs).order_by("name", "pk")
+
+
+def _device(request: Request, key: uuid.UUID) -> Device:
+    return get_object_or_404(Device, pk=key, patient__in=Patient.objects.visible_to(request.user))
+
+
+def _issued(device: Device, token: str) -> dict[str, str]:
+    return {"id": str(device.pk), "name": device.name, "token": token}

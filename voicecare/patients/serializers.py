@@ -1,0 +1,90 @@
+"""What clinicians read and write of patients, devices and voices."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from voicecare.patients.models import Device, Patient, Voice
+
+MAX_BUDGET = 2**31 - 1  # PostgreSQL's integer
+
+
+@extend_schema_field({"type": "number", "minimum": 0.7, "maximum": 1.2, "multipleOf": 0.01})
+class RateField(serializers.DecimalField):
+    """Exact in the database, a plain number in JSON."""
+
+    def to_representation(self, value: Decimal) -> float:  # type: ignore[override]  # DRF's is a text or a Decimal
+        return float(value)
+
+
+class PatientSerializer(serializers.ModelSerializer[Patient]):
+    language = serializers.RegexField(
+        r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?\Z", max_length=10, required=False, help_text="For example en or de-AT."
+    )
+    voice = serializers.PrimaryKeyRelatedField(
+        queryset=Voice.objects.filter(state=Voice.State.USABLE), pk_field=serializers.UUIDField(),
+        allow_null=True, required=False, help_text="A stock voice or a clone of this patient's own; null: the default.",
+    )  # fmt: skip
+    speech_rate = RateField(
+        max_digits=3, decimal_places=2, min_value=Decimal("0.70"), max_value=Decimal("1.20"), required=False
+    )
+    monthly_character_budget = serializers.IntegerField(
+        min_value=0, max_value=MAX_BUDGET, allow_null=True, required=False, help_text="null: none."
+    )
+    archived = serializers.BooleanField(required=False, help_text="Their devices are disconnected and refused.")
+
+    class Meta:
+        model = Patient
+        fields = (
+            "id", "name", "preferred_name", "companion_name", "language", "voice", "speech_rate",
+            "monthly_character_budget", "archived", "created_at",
+        )  # fmt: skip
+        read_only_fields = ("id", "created_at")
+
+    def validate_voice(self, voice: Voice | None) -> Voice | None:
+        """Another patient's clone is refused in the words for one that does not exist."""
+        own = self.instance.pk if self.instance else None
+        if voice is not None and voice.source == Voice.Source.CLONED and voice.patient_id != own:
+            raise serializers.ValidationError(f'Invalid pk "{voice.pk}" - object does not exist.', "does_not_exist")
+        return voice
+
+    def to_internal_value(self, data: Any) -> Any:  # noqa: ANN401 - DRF's own signature
+        given = super().to_internal_value(data)
+        if "archived" in given:
+            before = self.instance.archived_at if self.instance else None
+            given["archived_at"] = (before or timezone.now()) if given.pop("archived") else None
+        return given
+
+    def to_representation(self, patient: Patient) -> dict[str, Any]:
+        return {**super().to_representation(patient), "archived": patient.archived_at is not None}
+
+    def update(self, patient: Patient, given: dict[str, Any]) -> Patient:
+        """Writes what was sent and nothing else: a clone that becomes ready meanwhile writes to the same row."""
+        for name, value in given.items():
+            setattr(patient, name, value)
+        patient.save(update_fields=given)
+        return patient
+
+
+class DeviceSerializer(serializers.ModelSerializer[Device]):
+    class Meta:
+        model = Device
+        fields = ("id", "name", "format", "last_seen", "revoked_at", "created_at")
+        read_only_fields = ("id", "format", "last_seen", "revoked_at", "created_at")
+
+
+class IssuedDeviceSerializer(serializers.Serializer):
+    """The one time that a token is shown."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    token = serializers.CharField()
+
+
+class VoiceSerializer(serializers.ModelSerializer[Voice]):
+    class Meta:
+        model = Voice
+        fields = ("id", "name", "source", "provider_id", "state")
