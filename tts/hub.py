@@ -84,7 +84,6 @@ class Hub:
         self._sweeps += 1
         if self._sweeps % RENEW_EVERY == 0:
             await in_thread(leases.renew, {c.deliveries.owner: c.device for c in self.connections})
-            await in_thread(leases.tidy)
         if self._sweeps % TOUCH_EVERY == 0:
             await in_thread(conversations.touch, [key for key, _ in self._open_conversations()])
 

@@ -168,7 +168,7 @@ def _name(key: str) -> str:
 def _is_404(error: Exception) -> bool:
     """S3 reads in three requests, and django-storages expects this answer to the first one alone."""
     response: dict[str, Any] = getattr(error, "response", {})
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404
+    return bool(response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404)
 
 
 @contextmanager

@@ -244,6 +244,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "end-abandoned-conversations": {"task": "tts.end_abandoned_conversations", "schedule": 60.0},
+    "tidy-outbox": {"task": "tts.tidy_outbox", "schedule": 10.0, "options": {"expires": 10}},
     "prune-phrases": {"task": "tts.prune_phrases", "schedule": 3600.0},
     "remove-audio": {"task": "tts.remove_audio", "schedule": 60.0, "options": {"expires": 60}},
     "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},

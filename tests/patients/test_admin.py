@@ -1,10 +1,13 @@
 """Every page of the admin, of every model: it opens, says what it must, and lets nobody do what they must not."""
 
+import queue
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from celery.signals import before_task_publish
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -17,6 +20,7 @@ from django.utils import timezone
 from tests.conftest import Member
 from tts.models import Clip, Conversation, Phrase, Utterance
 from usage.models import Incident, ProviderState, UsageEvent
+from voicecare import hints
 from voicecare.patients.auth import device_for
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -430,3 +434,55 @@ def test_a_phrase_is_edited_and_deleted(boss):
     assert Phrase.objects.get().text == "I see."
     boss.post(address(Phrase, "delete", phrase.pk), {"post": "yes"})
     assert not Phrase.objects.exists()
+
+
+# What the admin has done in the background
+
+
+@pytest.fixture
+def told(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tuple[str, ...]]]]:
+    """Posts a form; the tasks that were told of it, with their ids, as they go to the broker."""
+    sent: queue.Queue[tuple[str, ...]] = queue.Queue()
+
+    def receive(sender: str, body: Any, **_kwargs: object) -> None:
+        sent.put((sender, *body[0]))
+
+    def post(client: Client, url: str, data: dict[str, object]) -> list[tuple[str, ...]]:
+        with django_capture_on_commit_callbacks(execute=True):
+            assert client.post(url, data).status_code == 302
+            hints.send("the last one")  # they go out in their order
+        return list(iter(lambda: sent.get(timeout=10), ("the last one",)))
+
+    before_task_publish.connect(receive, weak=False)
+    yield post
+    before_task_publish.disconnect(receive)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_heard"),
+    [
+        ({"name": "Alicia"}, True), ({"preferred_name": "Al"}, True), ({"companion_name": "Ann"}, True),
+        ({"language": "de"}, True), ({"speech_rate": "0.90"}, True), ({"voice": ""}, True),
+        ({"monthly_character_budget": 1000}, False), ({}, False),
+    ],
+)  # fmt: skip
+def test_what_shapes_the_sound_for_a_patient_has_it_made(change, is_heard, boss, alice, told):
+    done = told(boss, address(Patient, "change", alice.patient.pk), form_of(alice.patient, **change))
+    assert done == ([("tts.warm_patient", str(alice.patient.pk))] if is_heard else [])
+
+
+def test_for_a_new_patient_it_is_made_too(boss, alice, told):
+    form = form_of(alice.patient, name="Dora")
+    assert told(boss, address(Patient, "add"), form) == [("tts.warm_patient", str(Patient.objects.get(name="Dora").pk))]
+
+
+def test_a_phrase_is_made_when_it_is_saved_and_its_sound_removed_with_it(boss, told):
+    form = {"kind": "common", "language": "en", "text": "I see."}
+    assert told(boss, address(Phrase, "add"), form)[0] == ("tts.warm_phrase", str(Phrase.objects.get().pk))
+    key = Phrase.objects.get().pk
+    changed = told(boss, address(Phrase, "change", key), {**form, "text": "I understand."})
+    assert changed == [("tts.warm_phrase", str(key)), ("tts.remove_audio",)]
+    assert told(boss, address(Phrase, "delete", key), {"post": "yes"}) == [("tts.remove_audio",)]
+    again = Phrase.objects.create(text="I see.")
+    chosen = {"action": "delete_selected", "_selected_action": again.pk, "post": "yes"}
+    assert told(boss, list_of(Phrase), chosen) == [("tts.remove_audio",)]

@@ -11,7 +11,7 @@ from pytest_django import Settings
 from tests.sandbox import SandboxProcess
 from tts.circuit import Circuit
 from tts.quota import Quota
-from tts.watch import Watch
+from tts.watch import LOOK_EVERY_S, Watch
 from usage.models import Incident, ProviderState
 from voicecare.database import in_thread
 from voicecare.elevenlabs.errors import QuotaSpent
@@ -132,6 +132,16 @@ async def test_a_probe_that_meets_a_spent_quota_says_so(process: Process):
     assert (row.quota, row.circuit) == ("spent", "closed")
     incident = await in_thread(Incident.objects.get, kind="quota")
     assert incident.detail == "quota_exceeded, HTTP 401, request r1"
+
+
+async def test_what_its_own_poll_has_found_is_known_at_once(
+    process: Process, sandbox: SandboxProcess, settings: Settings
+):
+    settings.ELEVENLABS_BASE_URL = sandbox.url
+    await given(quota="spent")
+    process.own(process.watch.run())
+    await until(lambda: process.quota.spent)
+    assert await until(lambda: not process.quota.spent) < LOOK_EVERY_S - 0.2
 
 
 async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(

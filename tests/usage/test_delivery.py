@@ -164,6 +164,15 @@ def test_what_a_killed_process_was_about_to_tell_is_told_when_its_lease_is_over(
     assert states(webhook) == ["opened"]
 
 
+def test_who_lost_its_lease_does_not_end_that_of_its_successor(webhook: Webhook):
+    slow = delivery._claim(made().pk)
+    assert slow is not None
+    successors = timezone.now() + delivery.LEASE
+    Incident.objects.update(sending_until=successors)
+    delivery._write_down(slow, "opened", {"webhook"}, all_told=True)
+    assert (incident().sending_until, incident().opening_sent_at) == (successors, None)
+
+
 # Failing
 
 

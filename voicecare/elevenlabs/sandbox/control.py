@@ -27,7 +27,8 @@ button{{font:inherit;min-width:8em;padding:.3em .6em;cursor:pointer}}
 </style></head><body><h1>The built-in provider</h1>
 <p>This imitates the ElevenLabs API on this machine, with real speech, so that voicecare runs without an account. Any
 non-empty <code>xi-api-key</code> is accepted. Nothing here leaves this machine, and nothing is kept after it stops.</p>
-<h2>Hear it fail</h2><p>Each replaces the one before. Now: {now}.</p>
+<h2>Hear it fail</h2><p>Each replaces the one before. Now: {now}. <code>manage.py sandbox_fault</code> does the same.
+End <code>voice-gone</code> there: that also makes usable again what voicecare has marked as gone.</p>
 <form method="post" action="/sandbox/scenario" class="hear">{buttons}</form>
 <h2>Control</h2><ul>
 <li><code>GET</code>, <code>PUT /sandbox/settings</code>: {settings}</li>
