@@ -1,5 +1,6 @@
 export PORT ?= 8000
 export SANDBOX_PORT ?= $(shell expr $(PORT) + 1)
+export PUBLIC_URL ?= http://localhost:$(PORT)
 
 ifneq ($(shell expr "$(PORT)" : "[0-9][0-9]*$$"),$(shell expr length "$(PORT)"))
 $(error PORT must be a number, not "$(PORT)")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.db import connection
+from pytest_django.plugin import DjangoDbBlocker
 
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, environment
@@ -64,6 +66,18 @@ def bob(member: Callable[..., Member]) -> Member:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("timed") and os.environ.get("CI") != "true" and os.environ.get("TIMED") != "1":
         pytest.skip("judges a clock: runs where CI=true or TIMED=1")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """PostgreSQL drops no database that somebody is connected to: threads that have ended leave their connections to
+    the garbage collector.
+    """
+    yield
+    if connection.vendor == "postgresql":
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(f"{others} AND pid <> pg_backend_pid()")
 
 
 # Real processes

@@ -1,5 +1,5 @@
 """Loaded by pytest before the settings are (`-p tests.environment`): a data directory for this run alone, no real
-key.
+key, and an S3 server where the phrases are to be kept in S3 and nobody has named one.
 """
 
 import atexit
@@ -11,3 +11,10 @@ folder = tempfile.mkdtemp(prefix="voicecare-tests-")
 atexit.register(shutil.rmtree, folder, ignore_errors=True)
 os.environ["VOICECARE_DATA_DIR"] = folder
 os.environ.pop("ELEVENLABS_API_KEY", None)  # a test never speaks to the real provider
+
+if os.environ.get("PHRASE_STORE") == "s3" and "AWS_S3_ENDPOINT_URL" not in os.environ:
+    from tests.services import S3Process
+
+    s3 = S3Process()
+    atexit.register(s3.__exit__, None, None, None)
+    os.environ.update(s3.environment)

@@ -172,6 +172,8 @@ class Connection:
             except conversations.UnknownConversation as error:
                 await self._refuse(Refused(error.code, error.message))
                 return
+            for command in self.session.leave_for(opened):
+                await self._carry_out(command)
             self.session.begin(opened)
             self._speaker.opened(opened)
             await self._socket.frame(opened.context.started_frame())

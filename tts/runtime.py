@@ -81,7 +81,7 @@ class Runtime:
         await client.open()
         self.own(self._services.offline.start())
         self.own(self.hub.run())
-        watch = Watch(circuit, self.quota, Probe(self._services).run, self.own)
+        watch = Watch(circuit, self.quota, self._services.slots, Probe(self._services).run, self.own)
         self.own(watch.run())
         self.own(hints.of_this_process().run(self.hub.call, watch.hurry))
         self.own(self._look_after(self._services.phrases))

@@ -105,7 +105,18 @@ class Session:
             return
         self.opened = opened
         self.characters = opened.characters
+        self._written.clear()
         self._used = set(opened.used_ids)
+        if self.line.playing is not None:  # a delivery that began in the conversation which the server had opened
+            self._used.add(self.line.playing.id)
+
+    def leave_for(self, opened: Opened) -> list[Command]:
+        """What the device asked for in the conversation that the server had opened ends with it, where the device goes
+        on in another one. To be carried out before `begin`.
+        """
+        if self.opened is None or self.opened.context.conversation == opened.context.conversation:
+            return []
+        return self._interrupt(_is_own)
 
     def greet(self) -> Speech | None:
         """Puts the greeting first in line; None where the patient's language has none."""

@@ -3,7 +3,7 @@
 -- KEYS  a hash of the statements by process; the limit.
 -- ARGV  1 our id
 --       2 as JSON, `held`: [patient, background], and `line` in order: [patient, background, number, waited]
---       3 how long slots stay held, 4 and places in the line kept, of a process that is not heard from
+--       3 how long our slots stay held, 4 and our places in the line kept, if we are not heard from again
 --       5 the most of a patient
 --       6 the limit as we know it or '', 7 and '1' if that is news
 -- Returns the limit or false, and the numbers of those that may go. Times are microseconds.
@@ -35,11 +35,11 @@ for i = 1, #statements, 2 do
   local process, other = statements[i], cmsgpack.unpack(statements[i + 1])
   if process == ARGV[1] then
     for _, claim in ipairs(other.line) do since[claim[3]] = claim[4] end
-  elseif now - other.at > lease then
+  elseif other.lease < now then
     redis.call('HDEL', KEYS[1], process)
   else
     for _, claim in ipairs(other.held) do take(claim) end
-    if now - other.at <= patience then
+    if other.patience >= now then
       for _, claim in ipairs(other.line) do claim[5] = process; line[#line + 1] = claim end
     end
   end
@@ -64,7 +64,8 @@ for _, claim in ipairs(line) do
   end
 end
 if #held + #waiting > 0 then
-  redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack({at = now, held = held, line = waiting}))
+  redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(
+    {held = held, line = waiting, lease = now + lease, patience = now + patience}))
 else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end

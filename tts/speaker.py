@@ -143,9 +143,7 @@ class Speaker:
     async def _from_outbox(self) -> Speech | None:
         quota = self._services.quota
         holding = quota.holding_s(time.monotonic()) > 0
-        opened = self._session.opened
-        conversation = None if opened is None else opened.context.conversation
-        claim = await self._deliveries.claim(conversation, quota_spent=quota.spent, holding=holding)
+        claim = await self._deliveries.claim(self._conversation(), quota_spent=quota.spent, holding=holding)
         if claim is None:
             return None
         opened = None if self._silenced else await self._open_conversation()
@@ -154,7 +152,14 @@ class Speaker:
             return None
         if not await self._deliveries.begins(claim):
             return None
+        if self._conversation() != opened.context.conversation:  # it ended while the row was asked
+            await self._deliveries.put_back(claim)
+            return None
         return self._session.deliver(self._deliveries.speech(claim, opened.context))
+
+    def _conversation(self) -> uuid.UUID | None:
+        opened = self._session.opened
+        return None if opened is None else opened.context.conversation
 
     async def _speak(self, speech: Speech) -> None:
         """Says one speech to its end, whatever that is. A cancellation ends this speech, as interrupted, and not the

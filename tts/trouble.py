@@ -59,10 +59,11 @@ class Trouble:
         now = time.monotonic()
         if now - self._reported.get((kind, key), -REPEAT_AFTER_S) >= REPEAT_AFTER_S:
             self._reported[kind, key] = now
-            self._own(in_thread(_record, kind, key, detail))
+            self._own(in_thread(record, kind, key, detail))
 
 
-def _record(kind: alerts.Kind, key: str, detail: str) -> None:
+def record(kind: alerts.Kind, key: str, detail: str) -> None:
+    """For administrators; `key` is the voice's id where a voice is the trouble, which is then gone for everybody."""
     if kind == alerts.Kind.VOICE:
         usable = Voice.objects.filter(pk=key, state=Voice.State.USABLE)
         usable.update(state=Voice.State.GONE)

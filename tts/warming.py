@@ -21,6 +21,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from tts import trouble
 from tts.models import Clip, Phrase
 from tts.phrases import PhraseCache
 from tts.retry import incident_kind
@@ -275,4 +276,4 @@ def _report(error: ProviderError, wish: Wish) -> None:
         quota.spent(len(wish.text), error.particulars)
     elif kind is not None:
         key = str(wish.rendering.voice.id) if kind == "voice" else ""
-        alerts.open_incident(alerts.Kind(kind), key, error.particulars)
+        trouble.record(alerts.Kind(kind), key, error.particulars)

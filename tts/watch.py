@@ -11,6 +11,7 @@ import structlog
 
 from tts.circuit import Circuit, Probe
 from tts.quota import Quota
+from tts.slots import Slots
 from usage import provider, quota
 from voicecare.database import in_thread
 from voicecare.elevenlabs.errors import QuotaSpent
@@ -24,13 +25,20 @@ class Watch:
     """One for each process. `own` runs work in the background: a probe takes longer than the next look may wait."""
 
     def __init__(
-        self, circuit: Circuit, quota: Quota, probe: Probe, own: Callable[[Coroutine[Any, Any, Any]], None]
+        self,
+        circuit: Circuit,
+        quota: Quota,
+        slots: Slots,
+        probe: Probe,
+        own: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         self._circuit = circuit
         self._quota = quota
+        self._slots = slots
         self._probe = probe
         self._own = own
         self._look_now = asyncio.Event()
+        self._written: int | None = None
 
     async def run(self) -> None:
         """Looks every second until cancelled."""
@@ -53,10 +61,21 @@ class Watch:
         known = await in_thread(provider.look)
         self._circuit.follow(known, circuit_mark)
         self._quota.follow(known, quota_mark)
+        self._follow_limit(known.concurrency_limit)
         if known.probe_due and not self._quota.spent:
             self._own(self._circuit.probe(self._ask))
         if known.poll_due:
             self._own(self._poll())
+
+    def _follow_limit(self, known: int | None) -> None:
+        """A process that has not been told the limit yet takes the row's; one that has writes it down."""
+        limit = self._slots.limit
+        if limit is None and known is not None:
+            self._written = known
+            self._slots.learned(known)
+        elif limit is not None and limit != self._written:
+            self._written = limit
+            self._own(in_thread(provider.learned_limit, limit))
 
     async def _ask(self) -> None:
         try:

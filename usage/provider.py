@@ -71,6 +71,12 @@ def learned_limit(limit: int) -> None:
     ProviderState.objects.filter(pk=1).exclude(concurrency_limit=limit).update(concurrency_limit=limit)
 
 
+def plan_allows(limit: int) -> None:
+    """The same by the plan's table: only until the provider has said it itself."""
+    ProviderState.objects.get_or_create(pk=1)
+    ProviderState.objects.filter(pk=1, concurrency_limit=None).update(concurrency_limit=limit)
+
+
 def opened(began: datetime) -> None:
     """Opens the circuit and the incident, if no other process has; it all began at that time."""
     ProviderState.objects.get_or_create(pk=1)

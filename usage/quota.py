@@ -21,8 +21,9 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from usage import alerts
+from usage import alerts, provider
 from usage.models import ProviderState
+from voicecare.elevenlabs import plans
 from voicecare.elevenlabs.account import AccountClient
 from voicecare.elevenlabs.errors import AccessRefused, ProviderError, RequestRefused
 from voicecare.elevenlabs.replies import Subscription
@@ -127,6 +128,9 @@ def _poll() -> None:
         unread(refused=isinstance(error, AccessRefused | RequestRefused))
     else:
         polled(subscription)
+        allowed = plans.concurrency(subscription.tier, settings.ELEVENLABS_MODEL_ID)
+        if allowed is not None:
+            provider.plan_allows(allowed)
     finally:
         client.close()
 

@@ -395,7 +395,7 @@ async def test_who_waits_in_a_process_that_died_does_not_hold_up_the_line(server
     slots, order = patient_slots(server), []
     slots.learned(1)
     async with slots.hold(None, wait_s=SOON_S):
-        waiter = other_process(HOLDER, server.url, 1, LEASE_S)
+        waiter = other_process(HOLDER, server.url, 1, 10)
         await until(lambda: stated(server) == 2)
         waiter.send_signal(signal.SIGKILL)
         waiter.communicate()

@@ -11,6 +11,7 @@ from pytest_django import Settings
 from tests.sandbox import SandboxProcess
 from tts.circuit import Circuit
 from tts.quota import Quota
+from tts.slots import LocalSlots
 from tts.watch import LOOK_EVERY_S, Watch
 from usage.models import Incident, ProviderState
 from voicecare.database import in_thread
@@ -30,7 +31,8 @@ class Process:
         self.answer.set()
         self.circuit = Circuit()
         self.quota = Quota(self.own)
-        self.watch = Watch(self.circuit, self.quota, self.probe, self.own)
+        self.slots = LocalSlots()
+        self.watch = Watch(self.circuit, self.quota, self.slots, self.probe, self.own)
 
     def own(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
@@ -159,3 +161,18 @@ async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(
     sandbox.settings(characters_used=0)
     assert await until(lambda: not (process.quota.spent or other.quota.spent)) < 2.5
     assert (await in_thread(Incident.objects.get)).resolved_at is not None
+
+
+async def test_the_limit_of_streams_is_written_by_who_learns_it_and_read_by_who_begins(process, other):
+    process.slots.learned(7)
+    await process.watch.look()
+    await asyncio.gather(*process.tasks)
+    assert await in_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 7
+    await other.watch.look()
+    assert other.slots.limit == 7
+    other.slots.learned(3)
+    await other.watch.look()
+    await asyncio.gather(*other.tasks)
+    await process.watch.look()
+    assert process.slots.limit == 7  # its own replies tell it soon enough
+    assert await in_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 3

@@ -145,3 +145,12 @@ def test_of_many_processes_one_opens_one_probes_and_one_closes():
     assert sum(at_once(provider.claim_probe)) == 1
     at_once(provider.closed)
     assert Incident.objects.get().resolved_at is not None
+
+
+def test_the_plans_limit_holds_until_the_provider_has_said_its_own():
+    provider.plan_allows(10)
+    provider.plan_allows(4)
+    assert provider.look().concurrency_limit == 10
+    provider.learned_limit(15)
+    provider.plan_allows(10)
+    assert provider.look().concurrency_limit == 15

@@ -83,7 +83,8 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
     @extend_schema(responses={202: OpenApiResponse(description="Everything of theirs is being removed.")})
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Erases: the devices are revoked at once; voices, samples and sound are removed in the background."""
-        erasure.begin(self.get_object().pk)
+        if erasure.begin(self.get_object().pk):
+            hints.send("tts.remove_audio")
         return Response(status=202)
 
 

@@ -1,0 +1,647 @@
+"""What the server starts (the contract, section 1): in its turn, under one id, and again until it is acknowledged."""
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.rows import books, in_database, total_characters
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tts import outbox
+from tts.models import Conversation, Utterance
+from usage.models import UsageEvent
+from voicecare.patients.models import Device as DeviceRow
+
+TEXT = "Your tea is on the table beside the window."
+LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
+SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 40_000, "match": {"text": "very slowly"}}
+"""Two seconds and a bit for LONG."""
+SWEEPS_S = 2.5  # in which a sweep has surely looked
+
+OwnServer = Callable[..., ServerProcess]
+
+
+async def submitted(member: Member, text: str = TEXT, expires_in_s: float = 900) -> str:
+    row = await in_database(outbox.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
+    return f"srv-{row.id}"
+
+
+async def row_of(speech_id: str) -> Utterance:
+    return await in_database(Utterance.objects.get, pk=speech_id.removeprefix("srv-"))
+
+
+async def until(speech_id: str, state: str) -> None:
+    async def reached() -> bool:
+        return (await row_of(speech_id)).state == state
+
+    await eventually(reached)
+
+
+async def ack(device: Device, speech_id: str) -> None:
+    """Returns when it is written."""
+    await device.send({"type": "ack", "id": speech_id})
+    await until(speech_id, "heard")
+
+
+async def nothing_comes(device: Device, seconds: float = SWEEPS_S) -> None:
+    await asyncio.sleep(seconds)
+    await device.silence()
+
+
+async def another_device(member: Member) -> str:
+    """The token of a second device of this patient."""
+    _, token = await in_database(DeviceRow.objects.issue, member.patient, "kitchen")
+    return token
+
+
+async def until_charged(speech_id: str, characters: int) -> None:
+    """So many for all its attempts, whichever conversation they were made in."""
+    events = UsageEvent.objects.filter(source=speech_id.removeprefix("srv-")).values_list("characters", flat=True)
+
+    async def charged() -> bool:
+        return sum(await in_database(list, events)) == characters
+
+    await eventually(charged)
+
+
+# In an open conversation
+
+
+async def test_it_is_heard_after_what_plays_and_counts_where_it_is_spoken(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await device.start_speech("own", LONG)
+        speech_id = await submitted(alice)
+        await device.hear("own")
+        spoken = await device.hear(speech_id)
+        assert spoken_order(device.heard) == ["own", speech_id]
+        (began,) = spoken.frames_of("speech.started")
+        assert began["source"] == "live"
+        assert "of" not in began
+        assert spoken.terminal["characters"] == len(TEXT)
+        await until(speech_id, "spoken")
+        await ack(device, speech_id)
+        ended = await device.end()
+    assert ended["characters"] == len(LONG) + len(TEXT)
+    accounts = await books(started["conversation"])
+    assert accounts.counter == accounts.ledger == len(LONG) + len(TEXT)
+    row = await row_of(speech_id)
+    assert str(row.conversation_id) == started["conversation"]
+    assert (row.characters, row.attempts, row.heard_at is not None) == (len(TEXT), 1, True)
+    assert row.spoken_at is not None
+
+
+async def test_what_the_device_asks_for_comes_before_what_the_server_has(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.start_speech("first", LONG)
+        speech_id = await submitted(alice)
+        await device.send({"type": "speak", "id": "second", "text": TEXT})
+        await device.hear(speech_id)
+    assert spoken_order(device.heard) == ["first", "second", speech_id]
+
+
+async def test_several_come_one_after_the_other_in_the_order_of_their_coming(
+    server: ServerProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        ids = [await submitted(alice, f"This is the message number {number} for you.") for number in range(4)]
+        for speech_id in ids:
+            await device.hear(speech_id)
+        await nothing_comes(device)
+    assert spoken_order(device.heard) == ids
+
+
+async def test_what_was_not_acknowledged_is_not_said_again_in_the_same_connection(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        speech_id = await submitted(alice)
+        await device.hear(speech_id)
+        await nothing_comes(device)
+        await device.end()
+        await device.start(greeting=False)
+        await nothing_comes(device)
+    assert spoken_order(device.heard) == [speech_id]
+    assert len(sandbox.requests()) == 1
+
+
+# Acknowledgements
+
+
+async def test_an_ack_may_come_twice_and_while_it_plays(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        speech_id = await submitted(alice, LONG)
+        await device.wait_for_audio(speech_id)
+        await ack(device, speech_id)
+        spoken = await device.hear(speech_id)
+        assert spoken.terminal["type"] == "speech.finished"
+        heard_at = (await row_of(speech_id)).heard_at
+        await device.send({"type": "ack", "id": speech_id})
+        await nothing_comes(device, 0.5)
+    row = await row_of(speech_id)
+    assert (row.state, row.heard_at, row.characters) == ("heard", heard_at, len(LONG))
+
+
+async def test_acks_for_nothing_and_for_anothers_are_refused_and_change_nothing(
+    server: ServerProcess, alice: Member, bob: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device, Device(server.ws, bob.token) as other:
+        theirs = await submitted(bob)
+        await other.hear(theirs)
+        await until(theirs, "spoken")
+        for speech_id in (theirs, f"srv-{uuid.uuid4()}", "srv-", "srv-nonsense", "srv-\x00"):
+            error = await device.request(type="ack", id=speech_id)
+            assert (error["type"], error["code"], error["id"]) == ("error", "unknown_id", speech_id)
+        for wrong in ({}, {"id": None}, {"id": 7}, {"id": ""}, {"id": "x" * 65}):
+            error = await device.request(type="ack", **wrong)
+            assert (error["type"], error["code"]) == ("error", "bad_message")
+        assert (await row_of(theirs)).state == "spoken"
+
+
+async def test_one_that_nobody_was_given_yet_cannot_be_acknowledged_or_interrupted(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.start_speech("own", LONG)
+        speech_id = await submitted(alice)
+        for kind in ("ack", "interrupt"):
+            error = await device.request(type=kind, id=speech_id)
+            assert (error["type"], error["code"]) == ("error", "unknown_id")
+        assert (await device.hear("own")).terminal["type"] == "speech.finished"
+        while not device.speeches.get(speech_id) or not device.speeches[speech_id].over:
+            await device.receive()
+    assert spoken_order(device.heard) == ["own", speech_id]
+
+
+async def test_an_ack_of_an_own_speech_has_no_reply(server: ServerProcess, alice: Member) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.speak(TEXT, id="own")
+        await device.send({"type": "ack", "id": "own"})
+        await device.silence()
+        error = await device.request(type="ack", id="never")
+        assert (error["code"], error["id"]) == ("unknown_id", "never")
+
+
+async def test_another_device_of_the_patient_may_acknowledge(server: ServerProcess, alice: Member) -> None:
+    token = await another_device(alice)
+    async with Device(server.ws, alice.token) as device:
+        speech_id = await submitted(alice)
+        await device.hear(speech_id)
+        await until(speech_id, "spoken")
+        async with Device(server.ws, token) as other:
+            await ack(other, speech_id)
+            await nothing_comes(other, 0.3)
+    async with Device(server.ws, alice.token) as device:
+        await nothing_comes(device)
+    assert (await row_of(speech_id)).attempts == 1
+
+
+# With no conversation open
+
+
+async def test_the_server_opens_a_conversation_in_the_devices_last_format_and_greets_nobody(
+    server: ServerProcess, alice: Member, phrases: None
+) -> None:
+    async with Device(server.ws, alice.token, format="pcm_16000") as device:
+        former = await device.start(greeting=False)
+        await device.end()
+        speech_id = await submitted(alice)
+        started = await device.wait_for("conversation.started")
+        assert (started["initiated"], started["format"], started["companion"]) == ("server", "pcm_16000", "Clara")
+        assert started["conversation"] != former["conversation"]
+        spoken = await device.hear(speech_id)
+        assert spoken.frames_of("speech.started")[0]["format"] == "pcm_16000"
+        await nothing_comes(device, 0.5)
+        ended = await device.end()
+        assert (ended["conversation"], ended["characters"]) == (started["conversation"], len(TEXT))
+    assert spoken_order(device.heard) == [speech_id]
+    row = await in_database(Conversation.objects.get, pk=started["conversation"])
+    assert (row.initiated, row.tts_characters_used, row.ended_at is not None) == ("server", len(TEXT), True)
+
+
+async def test_the_device_takes_over_what_the_server_has_opened(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token, format="pcm_16000") as device:
+        speech_id = await submitted(alice, LONG)
+        opened = await device.wait_for("conversation.started")
+        await device.wait_for_audio(speech_id)
+        taken = await device.start()
+        assert opened["initiated"] == "server"
+        assert taken == {**opened, "initiated": "device", "format": "pcm_16000"}
+        first = await device.hear(speech_id)
+        greeting = await device.hear("greeting")
+        assert first.frames_of("speech.started")[0]["format"] == opened["format"] == "mp3_44100_128"
+        assert greeting.frames_of("speech.started")[0]["format"] == "pcm_16000"
+        error = await device.request(type="conversation.start")
+        assert error["code"] == "already_started"
+        ended = await device.end()
+    assert ended["conversation"] == opened["conversation"]
+    assert spoken_order(device.heard) == [speech_id, "greeting"]
+    accounts = await books(opened["conversation"])
+    assert ended["characters"] == accounts.counter == accounts.ledger > len(LONG)
+    assert accounts.conversation.initiated == "device"
+
+
+async def test_a_device_that_resumes_another_one_leaves_the_servers_behind(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        mine = await device.start(greeting=False)
+        await device.speak(TEXT, id="before")
+        device.cut()
+    async with Device(server.ws, alice.token) as device:
+        speech_id = await submitted(alice, LONG)
+        servers = await device.wait_for("conversation.started")
+        await device.wait_for_audio(speech_id)
+        resumed = await device.start(resume=mine["conversation"])
+        assert (resumed["conversation"], resumed["initiated"]) == (mine["conversation"], "device")
+        await device.interrupt(speech_id)
+        assert (await device.hear(speech_id)).terminal["type"] == "speech.interrupted"
+        assert (await device.speak(TEXT, id="after")).terminal["type"] == "speech.finished"
+        ended = await device.end()
+    assert ended["characters"] == 2 * len(TEXT)
+    for conversation, characters in ((mine, 2 * len(TEXT)), (servers, len(LONG))):
+        accounts = await books(conversation["conversation"])
+        assert accounts.counter == accounts.ledger == characters
+        assert accounts.conversation.ended_at is not None
+
+
+async def test_what_was_asked_for_in_the_servers_conversation_ends_with_it(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """The device resumes another one: nothing is said in a conversation in which it was not asked for."""
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        mine = await device.start(greeting=False)
+        device.cut()
+    async with Device(server.ws, alice.token) as device:
+        speech_id = await submitted(alice, LONG)
+        servers = await device.wait_for("conversation.started")
+        await device.wait_for_audio(speech_id)
+        await device.send({"type": "speak", "id": "own", "text": TEXT})
+        await device.silence()
+        await device.start(resume=mine["conversation"])
+        assert (await device.hear("own")).terminal == {
+            "type": "speech.interrupted", "id": "own", "bytes": 0, "characters": 0,
+        }  # fmt: skip
+        assert (await device.hear(speech_id)).terminal["type"] == "speech.finished"
+        assert (await device.end())["characters"] == 0
+    accounts = await books(servers["conversation"])
+    assert accounts.counter == accounts.ledger == len(LONG)
+
+
+# What ends it
+
+
+async def test_when_the_conversation_ends_it_is_interrupted_and_delivered_again(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        first = await device.start(greeting=False)
+        speech_id = await submitted(alice, LONG)
+        await device.wait_for_audio(speech_id)
+        ended = await device.end()
+        cut_off = device.speeches[speech_id]
+        assert cut_off.terminal["type"] == "speech.interrupted"
+        assert cut_off.terminal["characters"] == ended["characters"] == len(LONG)
+        second = await device.wait_for("conversation.started")
+        assert second["initiated"] == "server"
+        await device.wait_for("speech.started", id=speech_id)
+        spoken = await device.hear(speech_id)
+        assert spoken is not cut_off
+        assert spoken.terminal["type"] == "speech.finished"
+        await ack(device, speech_id)
+        await device.end()
+    for conversation in (first, second):
+        accounts = await books(conversation["conversation"])
+        assert accounts.counter == accounts.ledger == len(LONG)
+    row = await row_of(speech_id)
+    assert row.attempts == 2
+    await until_charged(speech_id, 2 * len(LONG))
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.005, 0.02, 0.06])
+async def test_a_conversation_that_ends_while_a_delivery_begins_silences_nobody(
+    pause_s: float, server: ServerProcess, alice: Member
+) -> None:
+    """Between the claim of a row and its first sound the conversation in which it was to be said may be gone."""
+    async with Device(server.ws, alice.token) as device:
+        ids = [await submitted(alice, f"This is the message number {number} for you.") for number in range(3)]
+        for _ in range(4):
+            try:
+                async with asyncio.timeout(1.5):
+                    await device.wait_for("speech.finished")
+            except TimeoutError:
+                break
+            await asyncio.sleep(pause_s)
+            await device.send({"type": "conversation.end"})
+        for speech_id in ids:
+            while not (spoken := device.speeches.get(speech_id)) or spoken.terminal.get("type") != "speech.finished":
+                async with asyncio.timeout(8):
+                    await device.receive()
+            await ack(device, speech_id)
+    assert set(spoken_order(device.heard)) == set(ids)
+    assert "speaker.stopped" not in server.logged()
+
+
+async def test_an_interrupt_with_its_name_ends_it_for_good_and_one_without_leaves_it(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        speech_id = await submitted(alice, LONG)
+        await device.wait_for_audio(speech_id)
+        await device.send({"type": "speak", "id": "own", "text": TEXT})
+        await device.interrupt()
+        assert (await device.hear("own")).terminal["type"] == "speech.interrupted"
+        await device.silence()
+        assert not device.speeches[speech_id].over
+        await device.interrupt(speech_id)
+        spoken = await device.hear(speech_id)
+        assert (spoken.terminal["type"], spoken.terminal["characters"]) == ("speech.interrupted", len(LONG))
+        await until(speech_id, "interrupted")
+        await device.interrupt(speech_id)
+        await nothing_comes(device, 0.3)
+        device.cut()
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await nothing_comes(device)
+    accounts = await books(started["conversation"])
+    assert accounts.counter == accounts.ledger == len(LONG)
+
+
+async def test_one_that_waits_to_be_repeated_can_be_interrupted_and_is_not_repeated(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    token = await another_device(alice)
+    sandbox.fault(**SLOW)
+    async with Device(server.ws, token) as other:
+        await other.start(greeting=False)
+        async with Device(server.ws, alice.token) as device:
+            speech_id = await submitted(alice)
+            await device.hear(speech_id)
+            await until(speech_id, "spoken")
+            await other.start_speech("own", LONG)
+        await until(speech_id, "waiting")
+        await other.interrupt(speech_id)
+        await until(speech_id, "interrupted")
+        assert (await other.hear("own")).terminal["type"] == "speech.finished"
+        await nothing_comes(other)
+    assert spoken_order(other.heard) == ["own"]
+    assert (await row_of(speech_id)).attempts == 1
+
+
+# Again, until it is acknowledged or of no use
+
+
+async def test_it_comes_again_at_every_connection_under_the_same_id_until_it_is_acknowledged(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    speech_id = await submitted(alice)
+    conversations = []
+    for number in range(3):
+        async with Device(server.ws, alice.token) as device:
+            conversations.append((await device.start(greeting=False))["conversation"])
+            spoken = await device.hear(speech_id)
+            assert spoken.terminal["type"] == "speech.finished"
+            await until(speech_id, "spoken")
+            if number == 2:
+                await ack(device, speech_id)
+            device.cut()
+    async with Device(server.ws, alice.token) as device:
+        await nothing_comes(device)
+        assert device.types() == ["pong"]
+    for conversation in conversations:
+        accounts = await books(conversation)
+        assert accounts.counter == accounts.ledger == len(TEXT)
+    assert (await row_of(speech_id)).characters == 3 * len(TEXT) == sandbox.account()["characters"]
+
+
+async def test_what_expires_is_not_delivered_again(server: ServerProcess, alice: Member) -> None:
+    async with Device(server.ws, alice.token) as device:
+        speech_id = await submitted(alice, expires_in_s=3)
+        await device.hear(speech_id)
+        await until(speech_id, "spoken")
+        device.cut()
+    await until(speech_id, "waiting")
+    await asyncio.sleep(3)
+    async with Device(server.ws, alice.token) as device:
+        await nothing_comes(device)
+        await until(speech_id, "expired")
+
+
+async def test_what_expired_while_nobody_was_there_is_never_said(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    speech_id = await submitted(alice, expires_in_s=1)
+    await asyncio.sleep(1.1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await nothing_comes(device)
+    assert sandbox.requests() == []
+    assert (await row_of(speech_id)).attempts == 0
+
+
+async def test_a_device_cut_off_in_the_middle_hears_it_from_the_beginning(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(**SLOW, first=1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        speech_id = await submitted(alice, LONG)
+        await device.wait_for_audio(speech_id)
+        device.cut()
+    async with Device(second_server.ws, alice.token) as device:
+        began = time.monotonic()
+        spoken = await device.hear(speech_id)
+        assert time.monotonic() - began < 4
+        assert spoken.terminal["type"] == "speech.finished"
+        await ack(device, speech_id)
+    await until_charged(speech_id, 2 * len(LONG))
+    assert await total_characters() == 2 * len(LONG)
+
+
+# Several devices
+
+
+async def test_the_device_that_connected_last_hears_it_and_the_other_one_when_that_is_gone(
+    server: ServerProcess, second_server: ServerProcess, alice: Member
+) -> None:
+    token = await another_device(alice)
+    async with Device(server.ws, alice.token) as early:
+        async with Device(second_server.ws, token) as late:
+            speech_id = await submitted(alice)
+            await late.hear(speech_id)
+            await nothing_comes(early, 1.5)
+            await until(speech_id, "spoken")
+        spoken = await early.hear(speech_id)
+        assert spoken.terminal["type"] == "speech.finished"
+        await ack(early, speech_id)
+    assert early.types()[:2] == ["pong", "conversation.started"]
+
+
+async def test_a_patient_with_two_devices_hears_one_delivery_at_a_time(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """The second one connects while the first one is being spoken to; what comes next is for the second."""
+    sandbox.fault(**SLOW, first=1)
+    token = await another_device(alice)
+    async with Device(server.ws, alice.token) as early:
+        first = await submitted(alice, LONG)
+        await early.wait_for_audio(first)
+        async with Device(second_server.ws, token) as late:
+            second = await submitted(alice)
+            ended, began = await asyncio.gather(finished_at(early, first), started_at(late, second))
+            assert ended < began
+            await late.hear(second)
+            await nothing_comes(early, 0.3)
+
+
+async def finished_at(device: Device, speech_id: str) -> float:
+    await device.wait_for("speech.finished", id=speech_id)
+    return time.monotonic()
+
+
+async def started_at(device: Device, speech_id: str) -> float:
+    await device.wait_for("speech.started", id=speech_id)
+    return time.monotonic()
+
+
+async def test_two_connections_of_a_device_race_and_nothing_is_lost_or_said_twice_in_one(
+    server: ServerProcess, second_server: ServerProcess, alice: Member
+) -> None:
+    ids = [await submitted(alice, f"This is the message number {number} for you.") for number in range(6)]
+    heard: list[list[str]] = []
+    acknowledged: set[str] = set()
+
+    async def connect(url: str, number: int) -> None:
+        await asyncio.sleep(number * 0.35)
+        async with Device(url, alice.token) as device:
+            await listen(device, acknowledged, None if number == 5 else 30)
+            heard.append(spoken_ids(device))
+
+    urls = [server.ws, second_server.ws] * 3
+    connections = [asyncio.create_task(connect(url, number)) for number, url in enumerate(urls)]
+
+    async def all_heard() -> bool:
+        states = Utterance.objects.filter(patient=alice.patient).values_list("state", flat=True)
+        return set(await in_database(list, states)) == {"heard"}
+
+    await eventually(all_heard, 25)
+    connections[-1].cancel()
+    await asyncio.wait(connections)
+    for spoken in heard:
+        assert len(spoken) == len(set(spoken)), "twice in one connection"
+    assert acknowledged == set(ids)
+
+
+async def listen(device: Device, acknowledged: set[str], seconds: float | None) -> None:
+    """Acknowledges whatever it has heard to its end, and never hears what was acknowledged before."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                frame = await device.receive()
+            except Exception:
+                return  # replaced
+            if not isinstance(frame, dict):
+                continue
+            if frame["type"] == "speech.started":
+                assert frame["id"] not in acknowledged
+            if frame["type"] == "speech.finished":
+                await device.send({"type": "ack", "id": frame["id"]})
+                acknowledged.add(frame["id"])
+
+
+def spoken_ids(device: Device) -> list[str]:
+    return [frame["id"] for frame in device.heard if isinstance(frame, dict) and frame["type"] == "speech.started"]
+
+
+# Processes that go
+
+
+async def test_a_process_that_is_killed_in_the_middle_loses_nothing(
+    own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    doomed = await asyncio.to_thread(own_server)
+    sandbox.fault(**SLOW, first=1)
+    async with Device(doomed.ws, alice.token) as device:
+        await device.start(greeting=False)
+        heard, cut_off = await submitted(alice), await submitted(alice, LONG)
+        await device.hear(heard)
+        await ack(device, heard)
+        await device.wait_for_audio(cut_off)
+        doomed.signal(signal.SIGKILL)
+        await device.wait_closed()
+    async with Device(server.ws, alice.token) as device:
+        began = time.monotonic()
+        spoken = await device.hear(cut_off)
+        assert time.monotonic() - began < 5  # not when its lease ends
+        assert spoken.terminal["type"] == "speech.finished"
+        await ack(device, cut_off)
+        await nothing_comes(device, 1.5)
+    assert spoken_order(device.heard) == [cut_off]
+
+
+async def test_a_process_that_goes_down_lets_it_end_and_it_comes_again_where_no_ack_came(
+    own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    leaving = await asyncio.to_thread(own_server)
+    sandbox.fault(**SLOW, first=1)
+    async with Device(leaving.ws, alice.token) as device:
+        playing, waiting = await submitted(alice, LONG), await submitted(alice)
+        await device.wait_for_audio(playing)
+        leaving.signal(signal.SIGTERM)
+        assert await device.wait_closed() == 4012
+    assert spoken_order(device.heard) == [playing]
+    assert device.speeches[playing].terminal["type"] == "speech.finished"
+    async with Device(server.ws, alice.token) as device:
+        for speech_id in (playing, waiting):
+            await device.hear(speech_id)
+            await ack(device, speech_id)
+    assert spoken_order(device.heard) == [playing, waiting]
+    await until_charged(playing, 2 * len(LONG))
+
+
+async def test_an_ack_on_the_way_down_counts(
+    own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    leaving = await asyncio.to_thread(own_server)
+    sandbox.fault(**SLOW, first=1)
+    async with Device(leaving.ws, alice.token) as device:
+        speech_id = await submitted(alice, LONG)
+        await device.wait_for_audio(speech_id)
+        leaving.signal(signal.SIGTERM)
+        await device.send({"type": "ack", "id": speech_id})
+        assert await device.wait_closed() == 4012
+    async with Device(server.ws, alice.token) as device:
+        await nothing_comes(device)
+        assert device.types() == ["pong"]
+    assert (await row_of(speech_id)).state == "heard"

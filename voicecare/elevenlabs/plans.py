@@ -1,0 +1,18 @@
+"""How many streams a plan allows at a time, by the vendor's table; their reply headers, where there are any, know
+better. Pure.
+"""
+
+from collections.abc import Mapping
+
+_MULTILINGUAL: Mapping[str, int] = {
+    "free": 2, "starter": 3, "creator": 5, "pro": 10, "scale": 15, "business": 15,
+}  # fmt: skip
+_TWICE_AS_MANY = ("flash", "turbo")
+
+
+def concurrency(tier: str, model: str) -> int | None:
+    """Of this model on this plan; None for a plan that the table does not know."""
+    streams = _MULTILINGUAL.get(tier.lower())
+    if streams is None:
+        return None
+    return streams * 2 if any(family in model for family in _TWICE_AS_MANY) else streams
