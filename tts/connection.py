@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error
 
 from tts import conversations, replies
 from tts.deliveries import Deliveries
@@ -153,10 +153,11 @@ class Connection:
             await self._refuse(_unknown(speech_id))
 
     async def _withdraw(self, speech_id: str) -> None:
-        if not await self.deliveries.withdraw(speech_id):
+        if await self.deliveries.withdraw(speech_id):
+            if self.deliveries.forget_queued(speech_id):
+                await self._socket.frame(replies.withdrawn(speech_id))
+        elif not await self.deliveries.known(speech_id):
             await self._refuse(_unknown(speech_id))
-        elif self.deliveries.forget_queued(speech_id):
-            await self._socket.frame(replies.withdrawn(speech_id))
 
     async def _refuse(self, refused: Refused) -> None:
         for command in self.session.refuse(refused):
@@ -205,7 +206,7 @@ class Connection:
         try:
             await self._services.recorder.flush()
             return await change()
-        except DatabaseError as error:
+        except Error as error:
             log.warning("connection.not_written", error=type(error).__name__)
             return None
 

@@ -1,20 +1,25 @@
 """What the outbox has for one connection: claimed when its turn comes, finished or put back, acknowledged.
 
 The rows decide (`tts.outbox`); here is only what this connection must remember of them: what it has been given, so that
-nothing is said twice on one socket, and what it was told is queued, so that it is told too when that expires.
+nothing is said twice on one socket; what it was told is queued, so that it is told too when that expires; and what
+could not be written yet: a row that seems to be spoken here holds back all others of its patient.
 """
 
+import asyncio
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
-from django.db import DatabaseError
+from django.db import DataError, Error, IntegrityError
+from django.db.models import Case, Value, When
 
 from tts import leases, outbox
 from tts.conversations import Context
 from tts.frames import SERVER_PREFIX
+from tts.models import Utterance
 from tts.outbox import Claim
 from tts.script import Script, Speech
 from voicecare.database import in_thread
@@ -22,6 +27,9 @@ from voicecare.database import in_thread
 T = TypeVar("T")
 
 ATTEMPTS_OF_ONE = 100  # of one delivery, in the ledger: those of the next one are numbered after them
+ACK_AGAIN_S = 0.5
+
+State = Utterance.State
 
 log = structlog.get_logger(__name__)
 
@@ -35,18 +43,44 @@ class Deliveries:
         self._patient = patient
         self._given: set[uuid.UUID] = set()
         self._queued: dict[str, datetime] = {}  # ids that the device knows to be queued, and when they expire
+        self._unwritten: list[Callable[[], object]] = []
 
     async def arrived(self) -> None:
         """The device is online, and what its earlier connections had is free."""
         await _unless_away(in_thread(leases.take_over, self._device, self.owner), None)
 
     async def claim(self, conversation: uuid.UUID | None, *, quota_spent: bool, holding: bool) -> Claim | None:
-        """The next one of this patient that nobody has, ours from now on."""
-        claiming = in_thread(
+        """The next one of this patient that nobody has, ours from now on. Nothing may be said when this is called."""
+        claiming = partial(
             outbox.claim, self._device, self.owner, conversation,
             quota_spent=quota_spent, holding=holding, passed=frozenset(self._given),
         )  # fmt: skip
-        return await _unless_away(claiming, None)
+        try:
+            await self._catch_up()
+            return await in_thread(claiming)
+        except Error as error:
+            log.warning("deliveries.not_claimed", error=type(error).__name__)
+            # It may have been claimed all the same, without an answer.
+            self._unwritten.append(partial(_let_go, self._patient, self.owner))
+            return None
+
+    @property
+    def late(self) -> bool:
+        """Something is still to be written: `claim` does it first."""
+        return bool(self._unwritten)
+
+    async def _catch_up(self) -> None:
+        while self._unwritten:
+            try:
+                await in_thread(self._unwritten[0])
+            except (DataError, IntegrityError):  # this row is to blame: it must not stall the others
+                log.exception("deliveries.refused")
+            del self._unwritten[0]
+
+    async def _write(self, change: Callable[[], object]) -> None:
+        """Now, or as soon as the database is there: in order."""
+        self._unwritten.append(change)
+        await _unless_away(self._catch_up(), None)
 
     def speech(self, claim: Claim, context: Context) -> Speech:
         """In the conversation where it was asked for it keeps its id; anywhere else it has one of the server's."""
@@ -70,17 +104,17 @@ class Deliveries:
     async def finish(self, claim: Claim, speech: Speech) -> None:
         """It has come to its end, whatever that is."""
         self._given.add(claim.id)
-        finishing = in_thread(
+        finishing = partial(
             outbox.finish, claim,
             state=speech.state, source=speech.source, code=speech.code, characters=speech.characters,
             bytes_sent=speech.bytes_sent, first_chunk_ms=speech.first_chunk_ms, spoken_at=speech.spoken_at,
             conversation=speech.conversation,
         )  # fmt: skip
-        await _unless_away(finishing, False)
+        await self._write(finishing)
 
     async def put_back(self, claim: Claim, *, queued: bool = False) -> None:
         """It was not said, or not to its end: another connection or a later moment is to say it."""
-        await _unless_away(in_thread(outbox.put_back, claim, queued=queued), False)
+        await self._write(partial(outbox.put_back, claim, queued=queued))
 
     def tells_queued(self, claim: Claim) -> bool:
         """Whether the device is to be told that this one is queued: it does not know yet."""
@@ -97,17 +131,27 @@ class Deliveries:
         return over
 
     async def acknowledge(self, speech_id: str) -> bool:
-        """False: no delivery of this patient has this id."""
+        """False: no delivery of this patient has this id. Waits for a database that is away: who has heard it is not
+        to hear it again.
+        """
         key = _key(speech_id)
-        return key is not None and await _unless_away(in_thread(outbox.acknowledge, key, self._patient), True)
+        while key is not None:
+            try:
+                return await in_thread(outbox.acknowledge, key, self._patient)
+            except Error as error:
+                log.warning("deliveries.not_acknowledged", error=type(error).__name__)
+            await asyncio.sleep(ACK_AGAIN_S)
+        return False
 
     async def withdraw(self, speech_id: str) -> bool:
-        """Ends one that waits. False: no delivery of this patient has this id."""
+        """Ends one that waits. False: none waits."""
         key = _key(speech_id)
-        if key is None:
-            return False
-        ended = await _unless_away(in_thread(outbox.interrupt, key, self._patient), False)
-        return ended or await _unless_away(in_thread(outbox.known, key, self._patient), True)
+        return key is not None and await _unless_away(in_thread(outbox.interrupt, key, self._patient), False)
+
+    async def known(self, speech_id: str) -> bool:
+        """Whether a delivery of this patient has this id."""
+        key = _key(speech_id)
+        return key is not None and await _unless_away(in_thread(outbox.known, key, self._patient), True)
 
     def forget_queued(self, speech_id: str) -> bool:
         """Whether the device knew this one to be queued; it is not any more."""
@@ -116,6 +160,13 @@ class Deliveries:
     async def gone(self) -> None:
         """The connection is over, or has lost its conversation: what it had may be said by another one."""
         await in_thread(leases.gone, self._device, self.owner)
+
+
+def _let_go(patient: uuid.UUID, owner: str) -> None:
+    """What this connection seems to speak, while it says nothing, waits again."""
+    waits = Case(When(origin=Utterance.Origin.DEVICE, then=Value(State.QUEUED)), default=Value(State.WAITING))
+    mine = Utterance.objects.filter(patient=patient, owner=owner, state=State.SPEAKING)
+    mine.update(state=waits, owner="", lease_until=None)
 
 
 def _key(speech_id: str) -> uuid.UUID | None:
@@ -129,6 +180,6 @@ async def _unless_away(asking: Coroutine[Any, Any, T], otherwise: T) -> T:
     """The leases end by themselves: a row that could not be written is only late."""
     try:
         return await asking
-    except DatabaseError as error:
+    except Error as error:
         log.warning("deliveries.not_written", error=type(error).__name__)
         return otherwise

@@ -102,7 +102,7 @@ class Hub:
         due = await in_thread(outbox.due, devices, quota_spent=self._quota.spent, holding=holding)
         for connection in self.connections:
             connection.tell_expired()
-            if connection.device in due:
+            if connection.device in due or connection.deliveries.late:
                 connection.call()
 
     def _open_conversations(self) -> list[tuple[uuid.UUID, "Connection"]]:

@@ -104,6 +104,7 @@ class PhraseCache:
         self._late: set[asyncio.Task[bytes | None]] = set()
         self._without_row: dict[str, float] = {}
         self._hits: Counter[str] = Counter()
+        self.failing = False  # the store's latest answer was an error
 
     def key(self, rendering: Rendering, text: str) -> str:
         """The digest under which this text, rendered like this, is kept."""
@@ -158,8 +159,10 @@ class PhraseCache:
         try:
             packed = self._store.read(key)
         except StoreError as error:
+            self.failing = True
             clips.store_failed("read", error)
             return None
+        self.failing = False
         entry = None if packed is None else unpack(key, packed)
         if packed is not None and entry is None:
             metrics.PHRASE_STORE_ERRORS.labels("damaged").inc()
@@ -214,6 +217,7 @@ class PhraseCache:
             await loop.run_in_executor(self._writers, self._store.write, key, pack(key, entry))
             await in_thread(clips.book, clip, text)
         except StoreError as error:
+            self.failing = True
             clips.store_failed("write", error)
         except DatabaseFailure as error:
             _row_failed("book", error)

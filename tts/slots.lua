@@ -29,15 +29,13 @@ local function may_go(claim)
     and not (claim[2] and background >= math.max(1, math.floor(limit / 2)))
 end
 
-local line, since = {}, {}
+local line = {}
 local statements = redis.call('HGETALL', KEYS[1])
 for i = 1, #statements, 2 do
   local process, other = statements[i], cmsgpack.unpack(statements[i + 1])
-  if process == ARGV[1] then
-    for _, claim in ipairs(other.line) do since[claim[3]] = claim[4] end
-  elseif other.lease < now then
+  if other.lease < now then
     redis.call('HDEL', KEYS[1], process)
-  else
+  elseif process ~= ARGV[1] then
     for _, claim in ipairs(other.held) do take(claim) end
     if other.patience >= now then
       for _, claim in ipairs(other.line) do claim[5] = process; line[#line + 1] = claim end
@@ -47,7 +45,7 @@ end
 local last = 0
 for _, claim in ipairs(ours.held) do take(claim) end
 for _, claim in ipairs(ours.line) do
-  last = math.max(since[claim[3]] or now - claim[4], last + 1)
+  last = math.max(now - claim[4], last + 1)
   claim[4], claim[5] = last, ARGV[1]
   line[#line + 1] = claim
 end

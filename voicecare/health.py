@@ -8,8 +8,12 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from tts.runtime import runtime
+
+ANSWER_S = 0.5  # for Redis, whose state is asked for each time
 
 
 async def healthz(request: HttpRequest) -> HttpResponse:
@@ -25,7 +29,12 @@ async def readyz(request: HttpRequest) -> HttpResponse:
     except DatabaseError:
         return JsonResponse({"status": "no database"}, status=503)
     services = runtime.services
-    amiss = {"provider": services.circuit.open, "offline_voice": not services.offline.running}
+    amiss = {
+        "broker": await _broker_is_away(),
+        "cache": services.phrases.failing,
+        "provider": services.circuit.open or services.quota.spent,
+        "offline_voice": not services.offline.running,
+    }
     degraded = [name for name, is_amiss in amiss.items() if is_amiss]
     return JsonResponse({"status": "ready", "degraded": degraded})
 
@@ -36,6 +45,19 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         detail = "Set METRICS_TOKEN and send it as a bearer token."
         return JsonResponse({"detail": detail, "code": "forbidden"}, status=403)
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+async def _broker_is_away() -> bool:
+    """A folder that serves as the broker is never away."""
+    if not settings.REDIS_URL:
+        return False
+    client = Redis.from_url(settings.REDIS_URL, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
+    try:
+        async with client:
+            await client.ping()
+    except (RedisError, OSError):
+        return True
+    return False
 
 
 def _ask_database() -> None:

@@ -169,10 +169,10 @@ async def test_acks_for_nothing_and_for_anothers_are_refused_and_change_nothing(
         theirs = await submitted(bob)
         await other.hear(theirs)
         await until(theirs, "spoken")
-        for speech_id in (theirs, f"srv-{uuid.uuid4()}", "srv-", "srv-nonsense", "srv-\x00"):
+        for speech_id in (theirs, f"srv-{uuid.uuid4()}", "srv-", "srv-nonsense"):
             error = await device.request(type="ack", id=speech_id)
             assert (error["type"], error["code"], error["id"]) == ("error", "unknown_id", speech_id)
-        for wrong in ({}, {"id": None}, {"id": 7}, {"id": ""}, {"id": "x" * 65}):
+        for wrong in ({}, {"id": None}, {"id": 7}, {"id": ""}, {"id": "x" * 65}, {"id": "srv-\x00"}):
             error = await device.request(type="ack", **wrong)
             assert (error["type"], error["code"]) == ("error", "bad_message")
         assert (await row_of(theirs)).state == "spoken"

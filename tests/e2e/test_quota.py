@@ -13,6 +13,7 @@ from tests.e2e.device import Device, eventually
 from tests.e2e.rows import books, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.usage.postbox import Webhook
 from tts import leases, outbox
 from tts.models import Phrase, Utterance
 from usage.models import Incident, ProviderState
@@ -269,6 +270,37 @@ async def still_queued(conversation: str) -> None:
         return await in_database(rows.exists)
 
     await eventually(free)
+
+
+async def test_administrators_are_told_within_seconds_when_it_is_spent_and_when_it_is_back(
+    start_server: Callable[..., ServerProcess], sandbox: SandboxProcess, alice: Member, transactional_db: None
+) -> None:
+    with Webhook() as webhook:
+        server = start_server(QUOTA_POLL_S=POLL_S, ALERT_WEBHOOK_URL=webhook.url, PUBLIC_URL="https://voice.example")
+        spend(sandbox)
+        async with Device(server.ws, alice.token) as device:
+            await device.start(greeting=False)
+            await queued(device, "first", FIRST)
+            began = time.monotonic()
+            await told(webhook, 1)
+            assert time.monotonic() - began < 5
+            await queued(device, "second", SECOND)
+            quota_is_back(sandbox)
+            await device.hear("second")
+            await told(webhook, 2)
+        server.stop()
+    opened, resolved = webhook.received
+    assert (opened["kind"], opened["state"], resolved["state"]) == ("quota", "opened", "resolved")
+    assert opened["url"].startswith("https://voice.example/admin/")
+    assert FIRST not in opened["text"]
+    assert alice.patient.name not in opened["text"]
+
+
+async def told(webhook: Webhook, times: int) -> None:
+    async def received() -> bool:
+        return len(webhook.received) == times
+
+    await eventually(received)
 
 
 # What the server starts

@@ -13,6 +13,7 @@ from django.contrib.auth.models import User
 from tests.conftest import Member
 from tests.e2e.device import Device
 from tests.e2e.rows import in_database
+from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tts.device import Closed, HandshakeRefused
 from tts.models import Utterance
@@ -98,6 +99,32 @@ async def test_speech_is_taken_in_once_per_key(carol: Api) -> None:
     short = await carol.call("POST", path, 202, json={"text": "Hello.", "expires_in_s": 1})
     await asyncio.sleep(1.1)
     assert (await carol.call("GET", f"utterances/{short['id']}/", 200))["status"] == "expired"
+
+
+async def test_what_a_clinician_sends_is_heard_and_acknowledged(
+    server: ServerProcess, sandbox: SandboxProcess, carol: Api, alice: Member
+) -> None:
+    await in_database(alice.patient.team.add, await in_database(User.objects.get, username="carol"))
+    async with Device(server.ws, alice.token) as device:
+        text = "Your daughter comes to see you at four."
+        sent = await carol.call("POST", f"patients/{alice.patient.pk}/speak/", 202, json={"text": text})
+        assert (await device.wait_for("conversation.started"))["initiated"] == "server"
+        spoken = await device.hear(f"srv-{sent['id']}")
+        assert (spoken.terminal["type"], spoken.terminal["characters"]) == ("speech.finished", len(text))
+        assert await status(carol, sent["id"], "spoken") == {"spoken"}
+        await device.send({"type": "ack", "id": spoken.id})
+        await status(carol, sent["id"], "heard")
+        heard = await carol.call("GET", f"utterances/{sent['id']}/", 200)
+        assert heard["spoken_at"] <= heard["heard_at"]
+
+
+async def status(api: Api, utterance: str, wanted: str) -> set[str]:
+    """Asks until it is so; what it was asked to be, and nothing that it could not have been on the way."""
+    async with asyncio.timeout(5):
+        while (answer := (await api.call("GET", f"utterances/{utterance}/", 200))["status"]) != wanted:
+            assert answer in ("speaking", "spoken")
+            await asyncio.sleep(0.02)
+    return {answer}
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -1,6 +1,7 @@
 """What daphne and Channels do that one would not expect: signals, no lifespan, lost connections, exceptions, kills."""
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -154,6 +155,8 @@ async def test_a_redis_that_is_not_there_stops_nobody(
         await device.end()
     assert [spoken.terminal["source"], following.terminal["source"]] == ["live", "live"]
     assert spoken.terminal["first_chunk_ms"] < 1000
+    status, ready = server.get("/readyz")
+    assert (status, "broker" in json.loads(ready)["degraded"]) == (200, True)
     accounts = await books(started["conversation"])
     assert accounts.counter == accounts.ledger == 2 * len(TEXT)
 

@@ -1,4 +1,4 @@
-"""More devices than the provider serves at once (the contract, section 2, rule 7): each in its turn, in its own voice."""
+"""More devices than the provider serves at once (the contract, section 2, rule 7): each in its turn, in its voice."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from tests.services import RedisProcess
 from tts.device import Spoken
 
 LIMIT = 2
-RATE = 40_000  # bytes per second of what is sent slowly
+RATE = 80_000  # bytes per second of what is sent slowly
 NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Finn")
 
 OwnServer = Callable[..., ServerProcess]
@@ -166,7 +166,7 @@ async def test_who_waits_beyond_the_limit_of_patience_is_spoken_to_offline(
     server = await asyncio.to_thread(own_server, BUSY_WAIT_S=1, REDIS_URL="")
     await asyncio.to_thread(sandbox.settings, concurrency=LIMIT, strict_concurrency=True)
     await learn(server, six[0])
-    sandbox.fault(kind="slow", bytes_per_s=RATE // 2)
+    sandbox.fault(kind="slow", bytes_per_s=RATE // 4)
     busy = [asyncio.create_task(say(server.ws, member, n)) for n, member in enumerate(six[:LIMIT])]
     await eventually(lambda: asyncio.to_thread(lambda: most_at_once(sandbox) == LIMIT))
     async with Device(server.ws, six[-1].token) as device:

@@ -447,6 +447,32 @@ async def test_a_redis_that_hangs_is_waited_for_once(server: RedisProcess):
     assert stated(server) == 0
 
 
+async def test_a_limit_learned_while_redis_hangs_is_told_afterwards(server: RedisProcess):
+    slots = RedisSlots(server.url, answer_s=0.5)
+    slots.learned(2)
+    await passes(slots)
+    server.pause()
+    try:
+        slots.learned(5)
+        await passes(slots)
+    finally:
+        server.resume()
+    with server.client() as client:
+        await until(lambda: client.get(KEYS[1]) == "5")
+    assert slots.limit == 5
+    await slots.close()
+
+
+async def test_closing_in_the_middle_of_a_statement_leaves_nothing_held(server: RedisProcess):
+    slots = patient_slots(server)
+    async with slots.hold(None, wait_s=SOON_S):
+        slots.learned(3)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    await slots.close()
+    assert stated(server) == 0
+
+
 async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisProcess, shared: RedisSlots):
     order: list[str] = []
     speakers = [Speaker(shared, str(number), order) for number in range(5)]

@@ -1,0 +1,108 @@
+"""A patient's device that nothing discourages: it acknowledges what it has heard, says its own, and connects again."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tests.chaos.cluster import Listener
+from tests.e2e.device import Device
+from tts.device import Closed, DeviceError, Frame
+
+KILLED_S = 1.0  # before a process was killed, in which an acknowledgement may not have been written yet
+
+
+@dataclass
+class Heard:
+    """One connection: where, what began and what ended in it."""
+
+    url: str
+    began: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    close_code: int | None = None
+
+
+class Bedside:
+    """`urls` gives the addresses to try, best first; `own` is how many sentences it wants to hear besides."""
+
+    def __init__(self, listener: Listener, urls: Callable[[], list[str]]) -> None:
+        self.listener = listener
+        self.connections: list[Heard] = []
+        self.acknowledged: dict[str, tuple[float, str]] = {}  # when, and where
+        self.said: list[str] = []
+        self.again: list[tuple[str, float, str]] = []  # began after its acknowledgement: which, when that was, where
+        self.sources: list[str] = []
+        self._urls = urls
+        self._saying: str | None = None
+        self._number = 0
+        self.stopping = False
+
+    async def run(self, *, talks: bool) -> None:
+        while not self.done:
+            for url in self._urls():
+                with suppress(DeviceError, OSError):
+                    await self._connect(url, talks)
+                    break
+            await asyncio.sleep(random.uniform(0.05, 0.3))
+
+    @property
+    def done(self) -> bool:
+        return self.stopping and self._saying is None and not self.missing
+
+    @property
+    def missing(self) -> set[str]:
+        return set(self.listener.deliveries) - set(self.acknowledged)
+
+    async def _connect(self, url: str, talks: bool) -> None:
+        async with Device(url, self.listener.token, timeout_s=45) as device:
+            heard = Heard(url)
+            self.connections.append(heard)
+            try:
+                await self._converse(device, heard, talks)
+            except Closed as closed:
+                heard.close_code = closed.code
+
+    async def _converse(self, device: Device, heard: Heard, talks: bool) -> None:
+        if talks:
+            await device.send({"type": "conversation.start", "greeting": False})
+            await device.wait_for("conversation.started")
+            await self._say(device)
+        while not self.done:
+            try:
+                async with asyncio.timeout(0.5):
+                    frame = await device.receive()
+            except TimeoutError:
+                continue
+            if isinstance(frame, dict):
+                await self._follow(device, heard, frame)
+
+    async def _follow(self, device: Device, heard: Heard, frame: Frame) -> None:
+        match frame["type"]:
+            case "speech.started":
+                heard.began.append(frame["id"])
+                if frame["id"] in self.acknowledged:
+                    self.again.append((frame["id"], *self.acknowledged[frame["id"]]))
+            case "speech.finished" if frame["id"].startswith("srv-"):
+                heard.finished.append(frame["id"])
+                await device.send({"type": "ack", "id": frame["id"]})
+                self.acknowledged.setdefault(frame["id"], (time.monotonic(), heard.url))
+            case "speech.finished":
+                heard.finished.append(frame["id"])
+                self.sources.append(frame["source"])
+                self.said.append(self._saying or "")
+                self._saying = None
+                if not self.stopping:
+                    await self._say(device)
+            case "speech.interrupted" | "speech.failed" if not frame["id"].startswith("srv-"):
+                await self._say(device)
+            case "error":
+                raise AssertionError(frame)
+
+    async def _say(self, device: Device) -> None:
+        """The next sentence, or that which has not been heard yet."""
+        self._number += 1
+        if self._saying is None:
+            self._saying = f"The sentence number {self._number % 7} is said by the patient, who is talking."
+        await device.send({"type": "speak", "id": f"own-{self._number}", "text": self._saying})

@@ -1,0 +1,73 @@
+"""A thousand deliveries to fifty patients, while one of two web processes is killed."""
+
+import asyncio
+import random
+import signal
+import time
+
+import pytest
+
+from tests.chaos.cluster import Cluster, Listener
+from tests.chaos.listening import KILLED_S, Bedside
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
+
+PATIENTS, EACH = 50, 20
+
+
+async def test_a_thousand_deliveries_drain_in_order_and_none_is_lost_when_a_process_is_killed(cluster: Cluster) -> None:
+    listeners = await asyncio.to_thread(cluster.seed, PATIENTS, EACH)
+    doomed, other = await asyncio.gather(*(asyncio.to_thread(cluster.start_server) for _ in range(2)))
+    alive = {doomed.ws, other.ws}
+
+    def urls() -> list[str]:
+        return random.sample(sorted(alive), len(alive))
+
+    bedsides = [Bedside(listener, urls) for listener in listeners]
+    for bedside in bedsides:
+        bedside.stopping = True  # when it has heard all
+    listening = asyncio.gather(*(bedside.run(talks=False) for bedside in bedsides))
+    while sum(len(bedside.acknowledged) for bedside in bedsides) < PATIENTS * EACH * 0.4:
+        await asyncio.sleep(0.02)
+    doomed.signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    alive.remove(doomed.ws)
+    cut_off = {connection.url for bedside in bedsides for connection in bedside.connections[-1:]}
+    async with asyncio.timeout(100):
+        await listening
+    print(f"drained {time.monotonic() - killed_at:.1f} s after the kill")
+
+    assert cut_off == {doomed.ws, other.ws}  # both were at work
+    await until_heard(cluster, listeners)
+    for bedside in bedsides:
+        in_order(bedside)
+        for speech_id, at, url in bedside.again:
+            assert (url, at > killed_at - KILLED_S) == (doomed.ws, True), f"{speech_id} was heard and came again"
+    accounts_are_right(cluster, killed_at)
+
+
+async def until_heard(cluster: Cluster, listeners: list[Listener]) -> None:
+    deadline = time.monotonic() + 5
+    while (states := await asyncio.to_thread(cluster.states, listeners)) != {"heard": PATIENTS * EACH}:
+        assert time.monotonic() < deadline, states
+        await asyncio.sleep(0.1)
+
+
+def in_order(bedside: Bedside) -> None:
+    """None twice in one connection, each connection in order, and all of them in order by when they were heard."""
+    place = {speech_id: number for number, speech_id in enumerate(bedside.listener.deliveries)}
+    for connection in bedside.connections:
+        began = [place[speech_id] for speech_id in connection.began]
+        assert began == sorted(set(began))
+    heard = list(dict.fromkeys(speech_id for connection in bedside.connections for speech_id in connection.finished))
+    assert heard == bedside.listener.deliveries
+
+
+def accounts_are_right(cluster: Cluster, killed_at: float) -> None:
+    """What the killed process had no time to write down is all that is missing."""
+    booked, billed = cluster.booked(), cluster.billed()
+    assert {key: billed[key]["characters"] for key in booked} == booked
+    missing = [record for key, record in billed.items() if key not in booked]
+    assert all(killed_at - KILLED_S < record["at"] <= killed_at + 0.1 for record in missing), missing
+    assert len(missing) <= PATIENTS
+    assert cluster.counted() == sum(booked.values())

@@ -1,0 +1,160 @@
+"""Fifty devices talk while one thing after the other that voicecare stands on goes away and comes back."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.chaos.cluster import Cluster
+from tests.chaos.listening import KILLED_S, Bedside
+from tests.server import ServerProcess
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+
+PATIENTS, DELIVERIES = 50, 2
+
+
+@dataclass
+class Ward:
+    """Fifty who talk, to two web processes by turns."""
+
+    cluster: Cluster
+    servers: list[ServerProcess]
+    bedsides: list[Bedside]
+
+    async def hear(self, sentences: int) -> None:
+        """Returns when everybody has heard so many more."""
+        goals = [len(bedside.said) + sentences for bedside in self.bedsides]
+        async with asyncio.timeout(60):
+            while any(len(b.said) < goal for b, goal in zip(self.bedsides, goals, strict=True)):
+                await asyncio.sleep(0.05)
+
+    def closed(self) -> list[int | None]:
+        """The codes with which connections ended before their time."""
+        return [heard.close_code for bedside in self.bedsides for heard in bedside.connections[:-1]]
+
+
+@asynccontextmanager
+async def talking(cluster: Cluster) -> AsyncIterator[Ward]:
+    """Everybody talks inside; outside, they have heard all they asked for and all that was to be delivered."""
+    listeners = await asyncio.to_thread(cluster.seed, PATIENTS, DELIVERIES)
+    servers = [await asyncio.to_thread(cluster.start_server) for _ in range(2)]
+
+    def urls(place: int) -> Callable[[], list[str]]:
+        return lambda: [s.ws for s in (servers[place:] + servers[:place]) if s.process.poll() is None]
+
+    ward = Ward(cluster, servers, [Bedside(listener, urls(n % 2)) for n, listener in enumerate(listeners)])
+    tasks = [asyncio.create_task(bedside.run(talks=True)) for bedside in ward.bedsides]
+    try:
+        await ward.hear(2)
+        yield ward
+        for bedside in ward.bedsides:
+            bedside.stopping = True
+        async with asyncio.timeout(60):
+            await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def nothing_was_lost(ward: Ward) -> None:
+    for bedside in ward.bedsides:
+        assert not bedside.missing
+        assert set(bedside.sources) == {"live"}, bedside.sources
+        for connection in bedside.connections:
+            assert len(connection.began) == len(set(connection.began)), "twice in one connection"
+
+
+async def books_balance(ward: Ward, killed_at: float | None = None) -> None:
+    """The ledger says what the provider says, but for what a killed process had no time to write down."""
+
+    async def wrong() -> list[object]:
+        booked, billed = await asyncio.to_thread(ward.cluster.booked), await asyncio.to_thread(ward.cluster.billed)
+        missing = [record for key, record in billed.items() if key not in booked]
+        excused = [r for r in missing if killed_at and killed_at - KILLED_S < r["at"] <= killed_at + 0.1]
+        lost = [record for record in missing if record not in excused]
+        other = [key for key, characters in booked.items() if billed[key]["characters"] != characters]
+        differs = [await asyncio.to_thread(ward.cluster.counted) - sum(booked.values())]
+        return [*lost, *other, *(d for d in differs if d)]
+
+    deadline = time.monotonic() + 8
+    while found := await wrong():
+        assert time.monotonic() < deadline, found[:5]
+        await asyncio.sleep(0.2)
+
+
+async def everything_is_heard(ward: Ward) -> None:
+    listeners = [bedside.listener for bedside in ward.bedsides]
+    deadline = time.monotonic() + 8
+    while (states := await asyncio.to_thread(ward.cluster.states, listeners)) != {"heard": PATIENTS * DELIVERIES}:
+        assert time.monotonic() < deadline, states
+        await asyncio.sleep(0.2)
+
+
+async def redis_stops_and_comes_back_empty(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.redis.stop)
+    await asyncio.sleep(1.5)
+    await asyncio.to_thread(cluster.redis.start)
+
+
+async def redis_is_emptied(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.redis.flush)
+
+
+async def redis_hangs(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.redis.pause)
+    await asyncio.sleep(1.5)
+    await asyncio.to_thread(cluster.redis.resume)
+
+
+async def postgres_restarts(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.postgres.stop)
+    await asyncio.sleep(1)
+    await asyncio.to_thread(cluster.postgres.start)
+
+
+async def postgres_crashes(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.postgres.kill)
+    await asyncio.to_thread(cluster.postgres.start)
+
+
+@pytest.mark.parametrize(
+    "trouble", [redis_stops_and_comes_back_empty, redis_is_emptied, redis_hangs, postgres_restarts, postgres_crashes]
+)
+async def test_no_sentence_is_lost_and_nobody_is_disconnected(
+    trouble: Callable[[Cluster], Awaitable[None]], cluster: Cluster
+) -> None:
+    async with talking(cluster) as ward:
+        await trouble(cluster)
+        await ward.hear(3)
+    assert ward.closed() == []
+    nothing_was_lost(ward)
+    await everything_is_heard(ward)
+    assert not [again for bedside in ward.bedsides for again in bedside.again]
+    await books_balance(ward)
+
+
+async def test_a_web_process_is_killed_and_its_devices_go_on_elsewhere(cluster: Cluster) -> None:
+    async with talking(cluster) as ward:
+        ward.servers[0].signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        await ward.hear(3)
+    nothing_was_lost(ward)
+    await everything_is_heard(ward)
+    await books_balance(ward, killed_at)
+
+
+async def test_a_web_process_goes_down_in_order_and_takes_nothing_with_it(cluster: Cluster) -> None:
+    async with talking(cluster) as ward:
+        ward.servers[0].signal(signal.SIGTERM)
+        await asyncio.to_thread(ward.servers[0].wait)
+        await ward.hear(3)
+    assert ward.closed() == [4012] * (PATIENTS // 2)
+    nothing_was_lost(ward)
+    await everything_is_heard(ward)
+    await books_balance(ward)

@@ -1,0 +1,115 @@
+"""What is said again and again: asked for once, however many want it, and never played from a wrong sound."""
+
+import asyncio
+from collections.abc import Callable
+
+from tests.conftest import OTHER_VOICE, Member
+from tests.e2e.device import Device, eventually
+from tests.e2e.provider import say_again
+from tests.e2e.rows import in_database, total_characters
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tts.models import Clip, Phrase
+from voicecare.patients.models import Voice
+
+LISTENERS = 100
+
+
+async def a_phrase(text: str) -> str:
+    """One that no other test has had made."""
+    await in_database(Phrase.objects.create, text=text)
+    return text
+
+
+async def test_a_hundred_who_want_the_same_phrase_at_once_cost_one_request(
+    server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
+) -> None:
+    text = await a_phrase("A hundred of us are listening to this.")
+    members = await in_database(lambda: [member(f"Patient {n}", voice=OTHER_VOICE) for n in range(LISTENERS)])
+    sandbox.fault(kind="slow", bytes_per_s=20_000, match={"text": "^A hundred"})
+    devices = [Device(server.ws, one.token, timeout_s=60) for one in members]
+    async with asyncio.TaskGroup() as connecting:
+        for device in devices:
+            connecting.create_task(device.__aenter__())
+    try:
+        await asyncio.gather(*(device.start(greeting=False) for device in devices))
+        heard = await asyncio.gather(*(device.speak(text) for device in devices))
+    finally:
+        await asyncio.gather(*(device.__aexit__(None, None, None) for device in devices))
+    (request,) = sandbox.requests()
+    assert {spoken.audio for spoken in heard} == {say_again(sandbox, request)}
+    sources = [spoken.terminal["source"] for spoken in heard]
+    assert (sources.count("live"), sources.count("cache")) == (1, LISTENERS - 1)
+    assert sum(spoken.terminal["characters"] for spoken in heard) == len(text) == await total_characters()
+
+
+async def test_those_who_follow_hear_it_while_it_is_made(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, member: Callable[..., Member]
+) -> None:
+    text = await a_phrase("This phrase is spoken so slowly that others can join in.")
+    carol = await in_database(member, "Carol", voice=OTHER_VOICE)
+    sandbox.fault(kind="slow", bytes_per_s=12_000, match={"text": "so slowly"})
+    async with Device(server.ws, alice.token) as first, Device(server.ws, carol.token) as second:
+        await first.start(greeting=False)
+        await second.start(greeting=False)
+        await first.start_speech("p", text)
+        await second.start_speech("p", text)
+        assert not first.speeches["p"].over
+        one, other = await asyncio.gather(first.hear("p"), second.hear("p"))
+    assert one.audio == other.audio
+    assert len(sandbox.requests()) == 1
+
+
+async def test_when_the_first_is_interrupted_another_has_it_made(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, member: Callable[..., Member]
+) -> None:
+    text = await a_phrase("The one who asked first will not hear this to its end.")
+    carol = await in_database(member, "Carol", voice=OTHER_VOICE)
+    sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "not hear this"}, first=1)
+    async with Device(server.ws, alice.token) as first, Device(server.ws, carol.token) as second:
+        await first.start(greeting=False)
+        await second.start(greeting=False)
+        await first.start_speech("p", text)
+        await second.start_speech("p", text)
+        await first.interrupt("p")
+        assert (await first.hear("p")).terminal["type"] == "speech.interrupted"
+        spoken = await second.hear("p")
+        assert spoken.terminal["type"] == "speech.finished"
+        whole = say_again(sandbox, sandbox.requests()[1])
+        assert spoken.audio.endswith(whole)
+        again = await first.speak(text, id="again")
+    assert (again.terminal["source"], again.audio) == ("cache", whole)
+
+
+async def test_a_voice_that_was_made_again_does_not_speak_with_its_old_sound(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    text = await a_phrase("The voice behind this will be made again.")
+
+    async def say() -> str:
+        async with Device(server.ws, alice.token) as device:
+            await device.start(greeting=False)
+            source: str = (await device.speak(text)).terminal["source"]
+            return source
+
+    assert [await say(), await say()] == ["live", "cache"]
+    await in_database(Voice.objects.filter(provider_id=OTHER_VOICE).update, revision=2)
+    assert [await say(), await say()] == ["live", "cache"]
+
+
+async def test_hits_are_counted(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    text = await a_phrase("This phrase is counted whenever it is heard.")
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        sources = [(await device.speak(text)).terminal["source"] for _ in range(3)]
+        assert sources == ["live", "cache", "cache"]
+        clips = Clip.objects.filter(phrase__text=text)
+
+        async def counted() -> bool:
+            return await in_database(clips.filter(hits=2).exists)
+
+        await eventually(counted, seconds=15)
+        clip = await in_database(clips.get)
+        assert (clip.characters, clip.format, clip.language) == (len(text), "mp3_44100_128", "en")
