@@ -137,8 +137,13 @@ def shared_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
     """A server that all tests share; the database is emptied between them, when nobody is connected any more."""
     yield shared_server
-    deadline = time.monotonic() + 5
-    while shared_server.gauge("voicecare_devices_connected") and time.monotonic() < deadline:
+    until_nobody_connected(shared_server)
+
+
+def until_nobody_connected(server: ServerProcess, timeout_s: float = 5) -> None:
+    """Their rows are written when this returns, so that the database may be emptied."""
+    deadline = time.monotonic() + timeout_s
+    while server.gauge("voicecare_devices_connected") and time.monotonic() < deadline:
         time.sleep(0.02)
 
 

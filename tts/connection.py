@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -100,6 +101,15 @@ class Connection:
         if self.session.opened is not None and self.session.opened.context.conversation == conversation:
             _, characters = self.session.finish()
             await self._socket.frame(replies.conversation_ended(conversation, characters))
+
+    async def lose_voice(self, conversation: uuid.UUID) -> None:
+        """Its voice was withdrawn: from the next speech on it is the default voice."""
+        opened = self.session.opened
+        if opened is not None and opened.context.conversation == conversation:
+            context = await in_thread(conversations.in_default_voice, opened.context)
+            if self.session.opened is opened:
+                self.session.begin(replace(opened, context=context))
+                await self._socket.frame(replies.VOICE_CHANGED)
 
     async def gone(self) -> None:
         """The socket is closed, by whomever: what plays and waits ends as interrupted. Safe after `close`.

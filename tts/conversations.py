@@ -153,6 +153,20 @@ def holders(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | No
     return dict(Conversation.objects.filter(pk__in=conversation_ids).values_list("pk", "device_id"))
 
 
+def withdrawn(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
+    """Those of them whose voice nobody may hear any more."""
+    held = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
+    return list(held.values_list("pk", flat=True))
+
+
+def in_default_voice(context: Context) -> Context:
+    """The same conversation, from here on in the default voice (the contract, section 2, rule 10)."""
+    default = Voice.objects.default()
+    Conversation.objects.filter(pk=context.conversation).update(voice=default, voice_source="default")
+    rendering = replace(context.rendering, voice=VoiceRef.of(default))
+    return replace(context, rendering=rendering, backup=rendering, voice_source="default")
+
+
 def resolve_voice(patient: Patient) -> tuple[Voice, str]:
     """The voice that a conversation of this patient starts with, and why: cloned, selected or default."""
     voice = patient.voice

@@ -88,13 +88,19 @@ class Hub:
             await in_thread(conversations.touch, [key for key, _ in self._open_conversations()])
 
     async def _take_away(self) -> None:
-        """A conversation that another device of its patient has resumed is over on the former one: one query."""
+        """A conversation that another device of its patient has resumed is over on the former one; one whose voice was
+        withdrawn goes on in the default voice. Two queries.
+        """
         held = self._open_conversations()
         if held:
             holders = await in_thread(conversations.holders, [key for key, _ in held])
             for conversation, connection in held:
                 if holders.get(conversation, connection.device) != connection.device:
                     await connection.lose_conversation(conversation)
+            withdrawn = await in_thread(conversations.withdrawn, [key for key, _ in held])
+            for conversation, connection in held:
+                if conversation in withdrawn:
+                    await connection.lose_voice(conversation)
 
     async def _look_into_outbox(self) -> None:
         devices = [connection.device for connection in self.connections]

@@ -14,6 +14,11 @@ NOTICE: Frame = {
     "code": "backup_voice",
     "message": "Temporary voice issue, using backup voice",  # the owner's words
 }
+VOICE_CHANGED: Frame = {
+    "type": "notice",
+    "code": "voice_changed",
+    "message": "This voice may not be used any more, the default voice goes on",
+}
 FAILURES = {
     "no_voice": "No voice could be reached: neither the provider nor a substitute. Try again soon.",
     "text_rejected": "The speech provider refuses this text. Change the text.",
