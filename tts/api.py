@@ -2,29 +2,40 @@
 
 import re
 import uuid
-from typing import cast
+from typing import Any, cast
 
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
 from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import generics
 from rest_framework.exceptions import APIException
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from tts import outbox
+from tts.conversations import Context
 from tts.models import Conversation, Utterance
+from tts.rest_speech import HttpSpeech, context_of, preview_of
+from tts.runtime import runtime
 from tts.serializers import (
     AcceptedSerializer,
     ConversationFilter,
     ConversationSerializer,
     SpeakSerializer,
+    SpeechSerializer,
     SpokenSerializer,
     UtteranceSerializer,
 )
-from voicecare.patients.models import Patient
+from tts.speech import SpeechFailed
+from voicecare.audio import DEVICE_FORMATS, FORMATS
+from voicecare.patients.api import visible_voices
+from voicecare.patients.models import Patient, Voice
 from voicecare.rest.schema import ErrorSerializer
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -52,6 +63,14 @@ class BadKey(APIException):
     status_code = 400
     default_code = "bad_idempotency_key"
     default_detail = "`Idempotency-Key` must have 1 to 255 printable ASCII characters."
+
+
+AUDIO_HEADER = OpenApiParameter(
+    "Speech-Source", str, OpenApiParameter.HEADER, response=[200], enum=Utterance.Source.values,
+    description="Where the first sound is from; `backup` and `offline` are not the voice that was asked for.",
+)  # fmt: skip
+UNSPOKEN = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: nothing can speak right now.")
+_AUDIO = {(200, FORMATS[name].mime): OpenApiTypes.BINARY for name in DEVICE_FORMATS}
 
 
 class Speak(APIView):
@@ -122,6 +141,74 @@ class ConversationUtterances(generics.ListAPIView):
     def get_queryset(self) -> QuerySet[Utterance]:
         conversation = get_object_or_404(_conversations(self.request), pk=self.kwargs["id"])
         return conversation.utterances.order_by("received_at", "pk")
+
+
+class AnyAccept(DefaultContentNegotiation):
+    """An answer is sound or JSON, whatever the header says: a player accepts audio alone."""
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:  # noqa: ANN401
+        return renderers[0], renderers[0].media_type
+
+
+class Unspoken(APIException):
+    def __init__(self, code: str, detail: str, status_code: int) -> None:
+        super().__init__(detail, code)
+        self.status_code = status_code
+
+
+class SpeechAudio(APIView):
+    content_negotiation_class = AnyAccept
+
+    @extend_schema(
+        operation_id="speech",
+        parameters=[AUDIO_HEADER],
+        request=SpeechSerializer,
+        responses={**_AUDIO, 503: UNSPOKEN},
+        examples=[OpenApiExample("A sentence", {"text": "Good morning.", "format": "mp3_22050_32"}, request_only=True)],
+    )
+    def post(self, request: Request) -> StreamingHttpResponse:
+        """The text as sound, sent while it is spoken. 400 `text_rejected`: the provider refuses this text."""
+        order = SpeechSerializer(data=request.data, context={"request": request})
+        order.is_valid(raise_exception=True)
+        wanted = order.validated_data
+        context = context_of(wanted.get("voice") or Voice.objects.default(), wanted["format"])
+        return _streamed(wanted["text"], context)
+
+
+class VoicePreview(APIView):
+    content_negotiation_class = AnyAccept
+    http_method_names = ("get", "options")  # a HEAD would have it spoken for nobody
+
+    @extend_schema(
+        operation_id="preview_voice",
+        parameters=[AUDIO_HEADER],
+        responses={(200, FORMATS[DEVICE_FORMATS[0]].mime): OpenApiTypes.BINARY, 503: UNSPOKEN},
+    )
+    def get(self, request: Request, id: uuid.UUID) -> StreamingHttpResponse:
+        """A set phrase in this voice, sent while it is spoken; kept like any phrase, so the next time costs nothing."""
+        usable = visible_voices(request).filter(state=Voice.State.USABLE).select_related("patient")
+        return _streamed(*preview_of(get_object_or_404(usable, pk=id), DEVICE_FORMATS[0]))
+
+
+def _streamed(text: str, context: Context) -> StreamingHttpResponse:
+    """Whatever goes wrong before the first byte is an answer like any other."""
+    if runtime.draining:
+        raise Unspoken("going_down", "This server is going down: try again.", 503)
+    speech = HttpSpeech(text, context, runtime.services)
+    try:
+        # On the server's event loop, which owns the services; this thread waits for the first byte alone.
+        body = async_to_sync(speech.begin)()
+    except SpeechFailed as failure:
+        raise _unspoken(failure) from failure
+    response = StreamingHttpResponse(body, content_type=FORMATS[context.rendering.format].mime)
+    response["Speech-Source"] = speech.source
+    return response
+
+
+def _unspoken(failure: SpeechFailed) -> Unspoken:
+    if failure.code == SpeechFailed.NO_VOICE:
+        return Unspoken(failure.code, "Neither the speech provider nor this server can speak right now.", 503)
+    return Unspoken(failure.code, "The speech provider refuses this text.", 400)
 
 
 def _conversations(request: Request) -> QuerySet[Conversation]:

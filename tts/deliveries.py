@@ -73,8 +73,9 @@ class Deliveries:
         while self._unwritten:
             try:
                 await in_thread(self._unwritten[0])
-            except (DataError, IntegrityError):  # this row is to blame: it must not stall the others
-                log.exception("deliveries.refused")
+            except (DataError, IntegrityError) as error:  # this row is to blame: it must not hold up the others
+                log.error("deliveries.row_refused", error=type(error).__name__)
+                await in_thread(_let_go, self._patient, self.owner)
             del self._unwritten[0]
 
     async def _write(self, change: Callable[[], object]) -> None:
@@ -99,7 +100,12 @@ class Deliveries:
 
     async def begins(self, claim: Claim) -> bool:
         """Whether it may still be said: it may have been acknowledged or withdrawn since it was claimed."""
-        return await _unless_away(in_thread(outbox.start, claim), False)
+        try:
+            return await in_thread(outbox.start, claim)
+        except Error as error:
+            log.warning("deliveries.not_begun", error=type(error).__name__)
+            self._unwritten.append(partial(outbox.put_back, claim, queued=False))
+            return False
 
     async def finish(self, claim: Claim, speech: Speech) -> None:
         """It has come to its end, whatever that is."""

@@ -5,6 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -12,6 +13,8 @@ from rest_framework import serializers
 from tts.frames import SERVER_PREFIX
 from tts.models import Conversation, Utterance
 from tts.session import MAX_TEXT
+from voicecare.audio import DEVICE_FORMATS
+from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Voice
 
 DEFAULT_EXPIRY_S = 900
@@ -19,16 +22,32 @@ MAX_EXPIRY_S = 7 * 24 * 3600
 _STATES = Utterance.State
 
 
-class SpeakSerializer(serializers.Serializer):
+class TextSerializer(serializers.Serializer):
     text = serializers.CharField(max_length=MAX_TEXT, trim_whitespace=False)
-    expires_in_s = serializers.IntegerField(
-        min_value=1, max_value=MAX_EXPIRY_S, default=DEFAULT_EXPIRY_S, help_text="How long it is of use."
-    )
 
     def validate_text(self, text: str) -> str:
         if not text.strip():
             self.fields["text"].fail("blank")
         return text
+
+
+class SpeakSerializer(TextSerializer):
+    expires_in_s = serializers.IntegerField(
+        min_value=1, max_value=MAX_EXPIRY_S, default=DEFAULT_EXPIRY_S, help_text="How long it is of use."
+    )
+
+
+class UsableVoiceField(serializers.PrimaryKeyRelatedField[Voice]):
+    def get_queryset(self) -> QuerySet[Voice]:
+        usable = visible_voices(self.context["request"]).filter(state=Voice.State.USABLE)
+        return usable.select_related("patient")
+
+
+class SpeechSerializer(TextSerializer):
+    voice = UsableVoiceField(
+        pk_field=serializers.UUIDField(), required=False, allow_null=True, help_text="null: the default."
+    )
+    format = serializers.ChoiceField(DEVICE_FORMATS, default=DEVICE_FORMATS[0])
 
 
 class AcceptedSerializer(serializers.Serializer):

@@ -215,6 +215,9 @@ class Speaker:
         if speech.claim is not None:
             await self._queue_again(speech.claim, speech)
             return
+        if speech.origin == Utterance.Origin.HOLDING:  # its clip went out of the cache meanwhile: it is of no use later
+            await self.conclude(speech, State.INTERRUPTED)
+            return
         self._keep(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
         await self._socket.frame(replies.queued(speech.id, "quota", until))

@@ -10,7 +10,7 @@ import uuid
 from celery import shared_task
 from django.db.models import QuerySet
 
-from tts import conversations, leases, removal, wanted, warming
+from tts import conversations, leases, removal, retention, wanted, warming
 from tts.models import Phrase
 from voicecare import hints
 from voicecare.patients.models import Patient
@@ -34,6 +34,16 @@ def prune_phrases() -> None:
 @shared_task(name="tts.remove_audio")
 def remove_audio() -> None:
     removal.remove(wanted.phrase_cache())
+
+
+@shared_task(name="tts.prune_texts")
+def prune_texts() -> None:
+    retention.prune_texts()
+
+
+@shared_task(name="tts.erase")
+def erase() -> None:
+    retention.erase()
 
 
 @shared_task(name="tts.warm_patient")

@@ -53,6 +53,12 @@ _WORDS = {
         "Look at this server's memory, load and log (speech.no_voice). Then resolve the incident in the admin.",
         "The trouble with the offline voice is marked as resolved.",
     ),
+    Kind.VOICE_SLOTS: _Words(
+        "The account at the speech provider has hardly room for another voice.",
+        "The same as ever. New copies of voices cannot be made once there is no room left.",
+        "Withdraw copies that nobody needs any more, or raise the plan at the provider. That is noticed by itself.",
+        "The account at the speech provider has room for new voices again.",
+    ),
 }  # fmt: skip
 
 

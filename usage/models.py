@@ -31,7 +31,7 @@ class UsageEvent(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     source = models.UUIDField(help_text="The utterance that wanted the sound.")
     segment = models.PositiveIntegerField()
-    attempt = models.PositiveSmallIntegerField()
+    attempt = models.PositiveIntegerField()
     conversation = models.UUIDField(null=True, db_index=True)
     patient = models.UUIDField(null=True, db_index=True)
     voice = models.UUIDField(null=True)
@@ -128,6 +128,7 @@ class Incident(models.Model):
         VOICE = "voice", "a voice is gone or refused"
         NO_VOICE = "no_voice", "a patient heard nothing"
         QUOTA = "quota", "the speech provider's quota is spent"
+        VOICE_SLOTS = "voice_slots", "the speech provider has hardly room for another voice"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
@@ -149,7 +150,9 @@ class Incident(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["kind", "key"], condition=Q(resolved_at=None), name="incident_open_once"),
             models.CheckConstraint(
-                condition=Q(kind__in=["provider_down", "access", "request", "voice", "no_voice", "quota"]),
+                condition=Q(
+                    kind__in=["provider_down", "access", "request", "voice", "no_voice", "quota", "voice_slots"]
+                ),
                 name="incident_kind",
             ),
         ]

@@ -41,10 +41,18 @@ QUOTA_POLL_S = env.float("QUOTA_POLL_S", 15.0, validate=_seconds)
 DRAIN_TIMEOUT_S = env.float("DRAIN_TIMEOUT_S", 10.0, validate=_seconds)
 DEVICE_CHARACTERS_PER_MINUTE = env.int("DEVICE_CHARACTERS_PER_MINUTE", 6000, validate=validate.Range(min=1))
 
+# A recording of a voice that is to be cloned is refused below these (cloning/samples.py).
+CLONE_MIN_SNR_DB = env.float("CLONE_MIN_SNR_DB", 11.0, validate=validate.Range(min=0, max=60))
+CLONE_MIN_SPEECH_RATIO = env.float("CLONE_MIN_SPEECH_RATIO", 0.4, validate=validate.Range(min=0, max=1))
+
 PHRASE_STORE = env.str("PHRASE_STORE", "file", validate=validate.OneOf(["file", "redis", "s3"]))
 AWS_STORAGE_BUCKET_NAME = env.str("AWS_STORAGE_BUCKET_NAME", "")
 AWS_S3_ENDPOINT_URL = env.str("AWS_S3_ENDPOINT_URL", "")  # the other AWS_ variables are read by boto3 itself
 PHRASE_TTL_S = 7 * 24 * 3600  # the owner's seven days
+
+_days = validate.Range(min=0, max=36_500)
+TEXT_RETENTION_DAYS = env.int("TEXT_RETENTION_DAYS", 90, validate=_days)
+CLONE_SAMPLE_RETENTION_DAYS = env.int("CLONE_SAMPLE_RETENTION_DAYS", 30, validate=_days)
 
 ADMIN_EMAILS: list[str] = env.list("ADMIN_EMAILS", [])
 ALERT_WEBHOOK_URL = env.str("ALERT_WEBHOOK_URL", "")
@@ -114,10 +122,18 @@ _phrase_files = {
     "BACKEND": "tts.phrase_stores.ReplacingFileStorage",
     "OPTIONS": {"location": DATA_DIR / "phrases"},
 }
+_sample_files = {  # no address of their own, and nobody else on this machine may read them
+    "BACKEND": "django.core.files.storage.FileSystemStorage",
+    "OPTIONS": {
+        "location": DATA_DIR / "samples", "base_url": None,
+        "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700,
+    },
+}  # fmt: skip
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "phrases": _bucket("phrases") if PHRASE_STORE == "s3" else _phrase_files,
+    "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else _sample_files,
 }
 
 INSTALLED_APPS = [
@@ -221,7 +237,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_AUTHENTICATION": [],
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {"UtteranceStatus": "tts.models.Utterance.State"},  # clones have a `status`, too
+    "ENUM_NAME_OVERRIDES": {
+        "UtteranceStatus": "tts.models.Utterance.State",
+        "CloneStatus": "cloning.models.CloneJob.Status",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # it would ask a host of somebody else's
@@ -250,6 +269,11 @@ CELERY_BEAT_SCHEDULE = {
     "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},
     "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
     "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
+    "sweep-clones": {"task": "cloning.sweep", "schedule": 5.0, "options": {"expires": 5}},
+    "check-voices": {"task": "cloning.check_voices", "schedule": 900.0, "options": {"expires": 900}},
+    "prune-samples": {"task": "cloning.prune_samples", "schedule": 3600.0, "options": {"expires": 3600}},
+    "prune-texts": {"task": "tts.prune_texts", "schedule": 6 * 3600.0, "options": {"expires": 3600}},
+    "erase": {"task": "tts.erase", "schedule": 60.0, "options": {"expires": 60}},
 }
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | float]
 if REDIS_URL:

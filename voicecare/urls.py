@@ -3,7 +3,9 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from rest_framework.authentication import SessionAuthentication
 
+from tts.api import VoicePreview
 from voicecare import health
 from voicecare.rest.api import LogIn, LogOut
 from voicecare.rest.errors import NothingHere
@@ -15,8 +17,12 @@ api: list[URLPattern | URLResolver] = [
     path("auth/logout/", LogOut.as_view(), name="log-out"),
     path("", include("voicecare.patients.urls")),
     path("", include("tts.urls")),
+    path("", include("cloning.urls")),
 ]
+# A player in the admin has a session, no token. The schema is the clinicians'.
+preview = VoicePreview.as_view(authentication_classes=(SessionAuthentication,), schema=None)
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/voices/<uuid:id>/preview/", admin.site.admin_view(preview), name="admin-voice-preview"),
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),
     path("readyz", health.readyz),

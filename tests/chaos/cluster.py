@@ -43,7 +43,7 @@ class Cluster:
     def seed(self, patients: int, deliveries: int = 0) -> list[Listener]:
         command = [sys.executable, "-m", "tests.chaos.seed", str(patients), str(deliveries)]
         made = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True, capture_output=True, text=True
+            command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True, stdout=subprocess.PIPE, text=True
         )
         return [Listener(**listener) for listener in json.loads(made.stdout)]
 

@@ -1,4 +1,4 @@
-"""Makes patients and what the server has to say to them: `python -m tests.chaos.seed PATIENTS DELIVERIES`.
+"""`python -m tests.chaos.seed PATIENTS DELIVERIES`: an empty database, then patients and what is to be said to them.
 
 Prints, as JSON, for each patient the token of a device and the ids of the deliveries in their order. The environment
 says where the database is.
@@ -34,4 +34,5 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
     django.setup()
     call_command("migrate", verbosity=0)
+    call_command("flush", verbosity=0, interactive=False)
     print(json.dumps(seed(int(sys.argv[1]), int(sys.argv[2]))))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.cluster import Cluster, Listener
 from tests.chaos.listening import KILLED_S, Bedside
+from tests.e2e.device import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
 
@@ -27,8 +28,11 @@ async def test_a_thousand_deliveries_drain_in_order_and_none_is_lost_when_a_proc
     for bedside in bedsides:
         bedside.stopping = True  # when it has heard all
     listening = asyncio.gather(*(bedside.run(talks=False) for bedside in bedsides))
-    while sum(len(bedside.acknowledged) for bedside in bedsides) < PATIENTS * EACH * 0.4:
-        await asyncio.sleep(0.02)
+
+    async def in_the_middle() -> bool:
+        return sum(len(bedside.acknowledged) for bedside in bedsides) > PATIENTS * EACH * 0.4
+
+    await eventually(in_the_middle, 60)
     doomed.signal(signal.SIGKILL)
     killed_at = time.monotonic()
     alive.remove(doomed.ws)

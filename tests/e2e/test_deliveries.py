@@ -14,7 +14,7 @@ from tests.e2e.device import Device, eventually, spoken_order
 from tests.e2e.rows import books, in_database, total_characters
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts import outbox
+from tts import leases, outbox
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
 from voicecare.patients.models import Device as DeviceRow
@@ -66,7 +66,7 @@ async def until_charged(speech_id: str, characters: int) -> None:
     events = UsageEvent.objects.filter(source=speech_id.removeprefix("srv-")).values_list("characters", flat=True)
 
     async def charged() -> bool:
-        return sum(await in_database(list, events)) == characters
+        return sum(await in_database(list, events.all())) == characters
 
     await eventually(charged)
 
@@ -455,7 +455,8 @@ async def test_what_expires_is_not_delivered_again(server: ServerProcess, alice:
     await asyncio.sleep(3)
     async with Device(server.ws, alice.token) as device:
         await nothing_comes(device)
-        await until(speech_id, "expired")
+    await in_database(leases.tidy)
+    assert (await row_of(speech_id)).state == "expired"
 
 
 async def test_what_expired_while_nobody_was_there_is_never_said(

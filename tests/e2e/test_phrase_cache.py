@@ -97,9 +97,7 @@ async def test_a_voice_that_was_made_again_does_not_speak_with_its_old_sound(
     assert [await say(), await say()] == ["live", "cache"]
 
 
-async def test_hits_are_counted(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member
-) -> None:
+async def test_hits_are_counted(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
     text = await a_phrase("This phrase is counted whenever it is heard.")
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)

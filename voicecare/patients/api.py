@@ -137,8 +137,13 @@ class VoiceList(generics.ListAPIView):
     serializer_class = VoiceSerializer
 
     def get_queryset(self) -> QuerySet[Voice]:
-        theirs = Q(patient__in=Patient.objects.visible_to(self.request.user))
-        return Voice.objects.filter(Q(source=Voice.Source.STOCK) | theirs).order_by("name", "pk")
+        return visible_voices(self.request).order_by("name", "pk")
+
+
+def visible_voices(request: Request) -> QuerySet[Voice]:
+    """Which voices the caller may know of: the stock, and the clones of those patients whom they may know of."""
+    theirs = Q(patient__in=Patient.objects.visible_to(request.user))
+    return Voice.objects.filter(Q(source=Voice.Source.STOCK) | theirs)
 
 
 def _device(request: Request, key: uuid.UUID) -> Device:

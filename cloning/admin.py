@@ -1,0 +1,207 @@
+"""Copied voices to look at, to listen to, to upload and to withdraw. Their rows are changed by the flows alone."""
+
+import uuid
+from typing import Any, cast
+
+import structlog
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
+
+from cloning import jobs, withdrawal
+from cloning.consent import WORDING, ConsentMissing
+from cloning.models import CloneJob
+from cloning.playback import play
+from cloning.samples import SampleRefused
+from voicecare.patients.models import Patient
+
+AUDIO = '<audio controls preload="none" src="{}" aria-label="{}"></audio>'
+
+log = structlog.get_logger(__name__)
+
+
+class UploadForm(forms.Form):
+    patient = forms.ModelChoiceField(
+        Patient.objects.filter(archived_at=None, erased_at=None),
+        widget=AutocompleteSelect(CloneJob._meta.get_field("patient"), admin.site),
+        help_text="Who will hear the voice, from their next conversation on.",
+    )
+    name = forms.CharField(max_length=100, label="Name of the voice", help_text="For example: Anna, her daughter.")
+    sample = forms.FileField(
+        allow_empty_file=True, label="Recording",
+        help_text="MP3, WAV or M4A; at least 60 seconds of one person speaking in a quiet room, at most 10 MB.",
+        widget=forms.FileInput(attrs={"accept": ".mp3,.wav,.m4a,audio/*"}),
+    )  # fmt: skip
+    remove_background_noise = forms.BooleanField(
+        required=False, help_text="Only for a recording with noise: it makes a clean one worse."
+    )
+    consent_by = forms.CharField(max_length=200, label="Whose voice it is", help_text="The person who has consented.")
+    consent = forms.BooleanField(label="This person has agreed to the words above, and I am the witness.")
+
+
+@admin.register(CloneJob)
+class CloneJobAdmin(admin.ModelAdmin):
+    list_display = ("created_at", "patient", "name", "status", "problem", "warnings", "attempts", "ended_at")
+    list_filter = ("status", "requires_verification", "created_at")
+    list_select_related = ("patient", "voice")
+    search_fields = ("=id", "name", "patient__name", "patient__preferred_name")
+    date_hierarchy = "created_at"
+    actions = ("retry", "go_back", "withdraw")
+    fieldsets = (
+        (None, {"fields": ("patient", "name", "status", "problem", "recording", "preview")}),
+        ("What was found in the recording", {"fields": ("found", "warnings", "remove_background_noise")}),
+        ("Consent", {"fields": ("consent_by", "consented_at", "witness", "consent_wording")}),
+        (
+            "How it went",
+            {
+                "fields": (
+                    "id", "voice", "former_voice", "requires_verification", "attempts", "next_attempt_at", "created_at",
+                    "ended_at", "withdrawn_at", "withdrawn_by",
+                )
+            },
+        ),
+    )  # fmt: skip
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("cloning.change_clonejob")
+
+    def get_urls(self) -> list[URLPattern]:
+        sample = self.admin_site.admin_view(self.sample_view)
+        own = [path("<uuid:key>/sample/", sample, name="cloning_clonejob_sample")]
+        return [*own, *super().get_urls()]
+
+    # Coming in
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Not Django's own: that holds a transaction, and with it SQLite's writers, while the recording is judged."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        sent = request.method == "POST"
+        form = UploadForm(request.POST, request.FILES) if sent else UploadForm(initial=request.GET.dict())
+        job = self._submitted(request, form) if sent and form.is_valid() else None
+        if job is not None:
+            self.message_user(request, "The recording is good and the voice is being made.", messages.SUCCESS)
+            return HttpResponseRedirect(reverse("admin:cloning_clonejob_change", args=[job.pk]))
+        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "media": form.media}
+        template = "admin/cloning/clonejob/upload.html"
+        return TemplateResponse(request, template, {**self.admin_site.each_context(request), **page})
+
+    def _submitted(self, request: HttpRequest, form: UploadForm) -> CloneJob | None:
+        """None if the recording was refused, which the form then says."""
+        given = {name: value for name, value in form.cleaned_data.items() if name != "consent"}
+        try:
+            return jobs.submit(witness=cast(User, request.user), **given)
+        except SampleRefused as refused:
+            form.add_error("sample", refused.message)
+        except ConsentMissing as refused:
+            form.add_error("consent_by", refused.message)
+        return None
+
+    # Looking and listening
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may_act = {"may_act": self.has_act_permission(request)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may_act})
+
+    def sample_view(self, request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+        """The recording, for who may see the row. Who listened is logged."""
+        job = get_object_or_404(CloneJob, pk=key)
+        if not self.has_view_permission(request, job):
+            raise PermissionDenied
+        if not job.sample:
+            raise Http404("The recording is deleted.")
+        log.info("cloning.sample_played", job=str(job.pk), user=request.user.pk)
+        try:
+            with job.open_sample() as recording:
+                return play(recording, job.content_type, request.headers.get("Range", ""))
+        except FileNotFoundError as error:
+            raise Http404("The recording is not there any more.") from error
+
+    @admin.display(description="Problem", empty_value="")
+    def problem(self, job: CloneJob) -> str:
+        return job.error_message
+
+    @admin.display(description="Recording")
+    def recording(self, job: CloneJob) -> str:
+        if not job.sample:
+            return "It is deleted."
+        return format_html(AUDIO, reverse("admin:cloning_clonejob_sample", args=[job.pk]), "The recording")
+
+    @admin.display(description="Preview")
+    def preview(self, job: CloneJob) -> str:
+        if job.voice is None or not job.voice.usable:
+            return "There is no voice to listen to."
+        return format_html(AUDIO, reverse("admin-voice-preview", args=[job.voice_id]), "A preview of the voice")
+
+    @admin.display(description="Recording")
+    def found(self, job: CloneJob) -> str:
+        return format_html_join("", "<div>{}: {}</div>", _found(job.report))
+
+    @admin.display(description="Could be better")
+    def warnings(self, job: CloneJob) -> str:
+        return format_html_join("", "<div>{}</div>", ((warning,) for warning in job.report.get("warnings", ())))
+
+    # What can be done
+
+    @admin.action(description="Retry: made once more from the recording that is kept", permissions=["act"])
+    def retry(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> None:
+        for job in chosen:
+            try:
+                jobs.retry(job)
+            except jobs.NotRetryable as error:
+                self.message_user(request, f"{job.name}: {error.message}", messages.WARNING)
+            else:
+                self.message_user(request, f"{job.name} is being made once more.")
+
+    @admin.action(description="Back to the former voice, from the next conversation on", permissions=["act"])
+    def go_back(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> None:
+        for job in chosen:
+            if jobs.back_to_former_voice(job):
+                self.message_user(request, f"{job.patient} has the former voice again, from the next conversation on.")
+            else:
+                self.message_user(request, f"{job.name} is not the voice of its patient.", messages.WARNING)
+
+    @admin.action(description="Withdraw: the voice and the recording are removed for good", permissions=["act"])
+    def withdraw(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> HttpResponse | None:
+        if "confirmed" not in request.POST:
+            page = {"opts": self.opts, "title": "Withdraw the consent?", "chosen": chosen}
+            template = "admin/cloning/clonejob/withdraw.html"
+            return TemplateResponse(request, template, {**self.admin_site.each_context(request), **page})
+        for job in chosen:
+            withdrawal.withdraw(job, cast(User, request.user))
+        self.message_user(request, f"Being removed: {len(chosen)}.")
+        return None
+
+
+def _found(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """The report in words."""
+    if not report:
+        return []
+    channels = {1: "mono", 2: "stereo"}.get(report["channels"], f"{report['channels']} channels")
+    kind = f"{report['codec']}, {report['sample_rate_hz']:,} Hz, {channels}"
+    measured = [
+        ("Length", report["duration_s"], "{:.0f} s"),
+        ("Speech in it", report["speech_ratio"], "{:.0%}"),
+        ("Voice above the noise", report["snr_db"], "{:.0f} dB"),
+        ("Overloaded", report["clipping_ratio"], "{:.2%}"),
+        ("Loudness", report["loudness_dbfs"], "{:.0f} dBFS"),
+    ]
+    return [("Kind", kind), *((name, form.format(value)) for name, value, form in measured if value is not None)]

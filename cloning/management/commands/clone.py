@@ -1,0 +1,80 @@
+"""`python manage.py clone PATIENT FILE --consent-by NAME`: copies a voice from the command line."""
+
+import time
+import uuid
+from pathlib import Path
+
+from django.core.files import File
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Q
+
+from cloning import jobs
+from cloning.models import CloneJob
+from voicecare.errors import VoicecareError
+from voicecare.patients.models import Patient
+
+WAIT_S = 600.0
+LOOK_S = 0.5
+
+
+class Command(BaseCommand):
+    help = "Copy a voice from a recording for a patient. It speaks from the next conversation on."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("patient", help="id, or the whole name")
+        parser.add_argument("file", type=Path, help="MP3, WAV or M4A, at least 60 seconds, at most 10 MB")
+        parser.add_argument("--consent-by", required=True, help="who speaks in it, and has agreed to the copy")
+        parser.add_argument("--name", help="what the voice is called; else as who consented")
+        parser.add_argument("--remove-background-noise", action="store_true", help="have the provider clean it")
+
+    def handle(
+        self, *, patient: str, file: Path, consent_by: str, name: str | None, remove_background_noise: bool,
+        **options: object,
+    ) -> None:  # fmt: skip
+        job = _submitted(_patient(patient), file, consent_by, name or consent_by, remove_background_noise)
+        for warning in job.report.get("warnings", []):
+            self.stdout.write(f"note: {warning}")
+        self._follow(job)
+        if job.status != CloneJob.Status.READY:
+            raise CommandError(f"{job.status}: {job.error_message or 'it goes on in the background'} (clone {job.pk})")
+        self.stdout.write(f"The voice is {job.voice_id} (clone {job.pk}). {job.error_message}".rstrip())
+
+    def _follow(self, job: CloneJob) -> None:
+        """Until it has ended. It is run here, too: there need be no worker."""
+        until, shown = time.monotonic() + WAIT_S, ""
+        while time.monotonic() < until:
+            jobs.run(job.pk)
+            job.refresh_from_db()
+            if (now := f"{job.status} {job.error_message}".rstrip()) != shown:
+                self.stdout.write(now)
+                shown = now
+            if job.status not in (CloneJob.Status.PENDING, CloneJob.Status.UPLOADING):
+                return
+            time.sleep(LOOK_S)
+
+
+def _submitted(patient: Patient, file: Path, consent_by: str, name: str, remove_background_noise: bool) -> CloneJob:
+    try:
+        with file.open("rb") as recording:
+            return jobs.submit(
+                patient=patient, name=name[:100], sample=File(recording), consent_by=consent_by, witness=None,
+                remove_background_noise=remove_background_noise,
+            )  # fmt: skip
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from error
+    except VoicecareError as error:
+        raise CommandError(f"{error.code}: {error.message}") from error
+
+
+def _patient(given: str) -> Patient:
+    try:
+        named = Q(pk=uuid.UUID(given))
+    except ValueError:
+        named = Q(name=given)
+    found = list(Patient.objects.filter(named, erased_at=None)[:10])
+    if len(found) == 1:
+        return found[0]
+    ids = ", ".join(str(patient.pk) for patient in found)
+    raise CommandError(
+        f"Several patients are called that; name one by id: {ids}" if found else "There is no such patient."
+    )

@@ -1,0 +1,41 @@
+"""A recording as an HTTP response that a player can seek in (RFC 9110, section 14)."""
+
+import re
+
+from django.core.files import File
+from django.http import HttpResponse
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+def play(recording: File, content_type: str, asked: str) -> HttpResponse:
+    """All of it, or the one range that the header `asked` names; 416 for one beyond its end.
+
+    What is no single range is answered with all of it, as the standard allows. At most a sample's 10 MB are in memory.
+    """
+    size = recording.size
+    part = _part(asked, size)
+    if part is None:
+        response = HttpResponse(recording.read(), content_type=content_type)
+    elif not part:
+        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
+    else:
+        recording.seek(part.start)
+        response = HttpResponse(recording.read(len(part)), status=206, content_type=content_type)
+        response["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    response["Accept-Ranges"] = "bytes"
+    response["Cache-Control"] = "private, no-store"
+    return response
+
+
+def _part(asked: str, size: int) -> range | None:
+    """The bytes asked for, an empty range if there are none of them; None where all is meant."""
+    match = _RANGE.fullmatch(asked.strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        return range(max(size - int(last), 0), size)
+    if last and int(last) < int(first):
+        return None
+    return range(int(first), min(int(last) + 1 if last else size, size))

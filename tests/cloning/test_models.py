@@ -1,0 +1,100 @@
+"""What the database refuses of a clone job, and what its row knows about itself."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
+
+from cloning.models import CloneJob
+from tests.conftest import Member
+from voicecare.patients.models import Voice
+
+pytestmark = pytest.mark.django_db
+
+Make = Callable[..., CloneJob]
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "lost"},
+        {"status": "ready"},
+        {"status": "uploading"},
+        {"status": "failed"},
+        {"status": "withdrawn"},
+        {"consent_by": ""},
+        {"patient": None},
+    ],
+    ids=str,
+)
+def test_the_database_refuses(fields: dict, job: Make):
+    with pytest.raises(IntegrityError), transaction.atomic():
+        job(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "uploading", "lease_until": NOW},
+        {"status": "failed", "error_code": "busy"},
+        {"status": "withdrawn", "sample": ""},
+        {"status": "withdrawn", "sample": "", "consent_by": "", "patient": None},
+    ],
+    ids=str,
+)
+def test_the_database_takes(fields: dict, job: Make):
+    assert job(**fields)
+
+
+@pytest.mark.parametrize("unfinished", ["pending", "uploading"])
+def test_a_patients_recording_is_made_once_at_a_time(unfinished: str, job: Make, bob: Member):
+    job(sample_digest="d", status=unfinished, lease_until=NOW)
+    job(sample_digest="d", patient=bob.patient)
+    job(sample_digest="d", status="failed", error_code="busy")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        job(sample_digest="d")
+
+
+def test_what_somebody_agreed_to_outlives_a_patients_row_only_without_them(job: Make, alice: Member):
+    job()
+    alice.device.delete()
+    with pytest.raises(ProtectedError):
+        alice.patient.delete()
+
+
+def test_the_name_at_the_provider_is_the_jobs_id(job: Make):
+    made = job(name="Anna")
+    assert made.provider_name == f"vc-{made.pk}"
+    assert "Anna" not in str(made)
+
+
+def test_an_error_has_a_code_and_words(job: Make):
+    assert job().error is None
+    made = job(status="failed", error_code="busy", error_message="Wait.")
+    assert made.error == {"code": "busy", "message": "Wait."}
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "may"),
+    [
+        ({"status": "failed", "error_code": "busy"}, None, True),
+        ({"status": "failed", "error_code": "busy", "sample": ""}, None, False),
+        ({"status": "ready"}, "gone", True),
+        ({"status": "ready", "sample": ""}, "gone", False),
+        ({"status": "ready"}, "usable", False),
+        ({"status": "pending"}, None, False),
+    ],
+)
+def test_what_may_be_retried(fields: dict, state: str | None, may: bool, job: Make):
+    voice = state and Voice.objects.create(provider_id="v", name="V", source="cloned", state=state)
+    assert job(voice=voice or None, **fields).may_be_retried is may
+
+
+def test_a_recording_is_read_from_its_storage(job: Make):
+    with job().open_sample() as file:
+        assert file.read().startswith(b"ID3")
+    with pytest.raises(FileNotFoundError):
+        job(sample="gone").open_sample()

@@ -1,0 +1,259 @@
+"""Sound over REST: it streams, it is counted, it falls back like a device's, and it stops with its listener."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.clinicians import Clinician, clinician
+from tests.conftest import OTHER_VOICE, Member
+from tests.e2e.device import eventually
+from tests.e2e.provider import say_all_again
+from tests.e2e.rows import in_database
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tests.sound import LOUD, decoded
+from tts.models import Clip, Conversation, Utterance
+from usage.models import ProviderState, UsageEvent
+from voicecare.audio import DEVICE_FORMATS, FORMATS
+from voicecare.patients.models import Voice
+
+TEXT = "This is said to nobody in particular, so that a clinician hears how it sounds."
+LONG = " ".join(f"This is sentence number {n} of a text that takes quite a while to say." for n in range(12))
+RATE = 20_000  # bytes per second of what is sent slowly
+
+
+class Caller:
+    def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
+        self._http = http
+        self._url = url
+
+    def speech(self, **body: Any) -> Any:
+        return self._http.post(f"{self._url}/api/v1/speech/", json=body)
+
+    def preview(self, voice: Voice) -> Any:
+        return self._http.get(f"{self._url}/api/v1/voices/{voice.pk}/preview/")
+
+    async def sound(self, **body: Any) -> bytes:
+        async with self.speech(**body) as reply:
+            assert reply.status == 200, await reply.text()
+            return await reply.read()
+
+
+@pytest.fixture
+def carol(alice: Member, bob: Member) -> Clinician:
+    return clinician("carol", alice.patient)
+
+
+@pytest.fixture
+async def caller(server: ServerProcess, sandbox: SandboxProcess, carol: Clinician) -> AsyncIterator[Caller]:
+    headers = {"Authorization": f"Bearer {carol.token}", "Accept": "audio/*"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        yield Caller(http, server.url)
+    await until_written(server)
+
+
+async def booked(count: int) -> list[UsageEvent]:
+    """The ledger, once it has so many lines and none is open."""
+
+    async def written() -> bool:
+        events = await in_database(lambda: list(UsageEvent.objects.all()))
+        return len(events) >= count and all(event.outcome != "unknown" for event in events)
+
+    await eventually(written)
+    return await in_database(lambda: list(UsageEvent.objects.order_by("at", "segment")))
+
+
+async def until_written(server: ServerProcess) -> None:
+    """Nothing of this test is written into the next one."""
+    await asyncio.sleep(0.15)
+    deadline = time.monotonic() + 5
+    while await asyncio.to_thread(server.gauge, "voicecare_recorder_backlog") and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+
+
+async def until_nothing_in_flight(sandbox: SandboxProcess) -> None:
+    async def free() -> bool:
+        return not max((await asyncio.to_thread(sandbox.account))["in_flight"].values(), default=0)
+
+    await eventually(free)
+
+
+@pytest.mark.parametrize("name", DEVICE_FORMATS)
+async def test_a_text_becomes_sound_in_every_format(caller: Caller, sandbox: SandboxProcess, name: str) -> None:
+    async with caller.speech(text=TEXT, format=name) as reply:
+        audio = await reply.read()
+        assert (reply.status, reply.content_type) == (200, FORMATS[name].mime)
+        assert (reply.headers["Speech-Source"], reply.headers["Cache-Control"]) == ("live", "no-store")
+    assert decoded(audio, name).loudness > LOUD
+    assert audio == await say_all_again(sandbox, sandbox.requests())
+
+
+async def test_it_is_counted_and_leaves_no_text(caller: Caller, alice: Member) -> None:
+    voice = alice.patient.voice
+    await caller.sound(text=TEXT, voice=str(voice.pk))
+    (event,) = await booked(1)
+    assert (event.kind, event.outcome, event.characters) == ("live", "completed", len(TEXT))
+    assert (event.conversation, event.patient, event.voice) == (None, None, voice.pk)
+    assert not await in_database(lambda: Utterance.objects.exists() or Conversation.objects.exists())
+
+
+async def test_a_relatives_voice_is_counted_for_its_patient(caller: Caller, alice: Member) -> None:
+    clone = await in_database(
+        Voice.objects.create, name="Daughter", provider_id=OTHER_VOICE[::-1], source="cloned", patient=alice.patient
+    )
+    await caller.sound(text=TEXT, voice=str(clone.pk))  # unknown to the sandbox: the default voice speaks
+    events = await booked(2)
+    assert [(event.kind, event.outcome) for event in events] == [("live", "failed"), ("backup", "completed")]
+    assert {event.patient for event in events} == {alice.patient.pk}
+
+
+async def test_the_first_bytes_come_while_the_provider_still_speaks(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="slow", bytes_per_s=RATE)
+    began = time.monotonic()
+    async with caller.speech(text=TEXT) as reply:
+        first = await reply.content.readany()
+        first_s = time.monotonic() - began
+        assert [request["outcome"] for request in await asyncio.to_thread(sandbox.requests)] == ["open"]
+        size = len(first) + len(await reply.content.read())
+    whole_s = time.monotonic() - began
+    assert size > RATE
+    assert whole_s > size / RATE * 0.8
+    assert first_s < min(1.0, whole_s / 2)
+
+
+async def test_a_listener_who_leaves_ends_the_request(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="slow", bytes_per_s=RATE)
+    async with caller.speech(text=LONG) as reply:
+        await reply.content.readany()
+        reply.close()
+    await until_nothing_in_flight(sandbox)
+    (event,) = await booked(1)
+    assert event.outcome == "cancelled"
+    assert 0 < event.characters < len(LONG)
+
+
+async def test_a_listener_who_leaves_before_the_first_byte_ends_the_request(
+    caller: Caller, sandbox: SandboxProcess
+) -> None:
+    sandbox.fault(kind="slow_headers", seconds=1.2)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await caller.sound(text=LONG)
+    await until_nothing_in_flight(sandbox)
+    await asyncio.sleep(1.5)
+    assert len(await asyncio.to_thread(sandbox.requests)) == 1
+
+
+async def test_the_ledger_is_written_after_many_requests(caller: Caller) -> None:
+    """What a speech starts for the whole process must not end with the thread of its request."""
+    for number in range(3):
+        await caller.sound(text=f"This is the request with the number {number}, and it is counted.")
+        await booked(number + 1)
+
+
+async def test_a_provider_that_fails_is_not_heard(caller: Caller, sandbox: SandboxProcess, alice: Member) -> None:
+    sandbox.fault(kind="error", preset="internal_error", first=2)
+    async with caller.speech(text=TEXT, voice=str(alice.patient.voice_id)) as reply:
+        assert (reply.status, reply.headers["Speech-Source"]) == (200, "backup")
+        assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
+    assert [event.kind for event in await booked(3)] == ["live", "retry", "backup"]
+
+
+async def test_a_key_that_is_refused_means_the_offline_voice(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="error", preset="invalid_api_key")
+    async with caller.speech(text=TEXT) as reply:
+        assert (reply.status, reply.headers["Speech-Source"]) == (200, "offline")
+        assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
+    assert [event.kind for event in await booked(2)] == ["live", "offline"]
+
+
+@pytest.fixture
+def quota_is_back_after(server: ServerProcess) -> Iterator[None]:
+    yield
+    ProviderState.objects.update(quota="available")
+    deadline = time.monotonic() + 10
+    while server.gauge("voicecare_quota_spent") and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProcess, quota_is_back_after: None) -> None:
+    sandbox.fault(kind="error", preset="quota_exceeded")
+    for _ in range(2):
+        began = time.monotonic()
+        async with caller.speech(text=TEXT) as reply:
+            assert (reply.status, reply.headers["Speech-Source"]) == (200, "offline")
+            await reply.content.readany()
+            assert time.monotonic() - began < 5
+            await reply.read()
+    assert len(sandbox.requests()) == 1
+
+
+async def test_a_text_that_is_refused_is_told_as_json(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="error", preset="invalid_text")
+    async with caller.speech(text=TEXT) as reply:
+        assert (reply.status, (await reply.json())["code"]) == (400, "text_rejected")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "text"), ({"text": ""}, "text"), ({"text": "  "}, "text"), ({"text": "x" * 5001}, "text"),
+        ({"text": TEXT, "format": "flac"}, "format"), ({"text": TEXT, "format": None}, "format"),
+        ({"text": TEXT, "voice": "x"}, "voice"), ({"text": TEXT, "voice": str(uuid.UUID(int=5))}, "voice"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_said_is_told_as_json(
+    caller: Caller, sandbox: SandboxProcess, body: dict[str, Any], field: str
+) -> None:
+    async with caller.speech(**body) as reply:
+        assert (reply.status, list(await reply.json())) == (400, [field])
+    assert sandbox.requests() == []
+
+
+async def test_whose_voices_one_may_hear(caller: Caller, alice: Member, bob: Member, sandbox: SandboxProcess) -> None:
+    def make() -> list[Voice]:
+        theirs = Voice.objects.create(name="Son", provider_id="theirs", source="cloned", patient=bob.patient)
+        gone = Voice.objects.create(
+            name="Gone", provider_id="gone", source="cloned", patient=alice.patient, state="gone"
+        )
+        return [theirs, gone]
+
+    for voice in await in_database(make):
+        async with caller.preview(voice) as reply:
+            assert (reply.status, (await reply.json())["code"]) == (404, "not_found")
+        async with caller.speech(text=TEXT, voice=str(voice.pk)) as reply:
+            assert (reply.status, list(await reply.json())) == (400, ["voice"])
+    assert sandbox.requests() == []
+
+
+async def test_a_preview_is_paid_once(caller: Caller, phrases: None, sandbox: SandboxProcess, alice: Member) -> None:
+    heard, sources = [], []
+    for number in range(3):
+        async with caller.preview(alice.patient.voice) as reply:
+            assert (reply.status, reply.content_type) == (200, "audio/mpeg")
+            sources.append(reply.headers["Speech-Source"])
+            heard.append(await reply.read())
+        if not number:
+            await eventually(lambda: in_database(Clip.objects.filter(size__gt=0).exists))
+    assert sources == ["live", "cache", "cache"]
+    assert len(set(heard)) == 1
+    assert [request["text"] for request in sandbox.requests()] == ["That's wonderful!"]
+    assert [(event.kind, event.saved) for event in await booked(3)] == [("live", 0), ("cache", 17), ("cache", 17)]
+
+
+async def test_a_voice_whose_language_has_no_phrases_is_heard_too(caller: Caller, alice: Member) -> None:
+    async with caller.preview(alice.patient.voice) as reply:
+        assert reply.status == 200
+        assert decoded(await reply.read(), "mp3_44100_128").seconds > 1
+
+
+async def test_many_at_once_keep_to_the_slots(caller: Caller, sandbox: SandboxProcess) -> None:
+    texts = [f"Many speak at once, and this is the one with the number {n}." for n in range(8)]
+    sounds = await asyncio.gather(*(caller.sound(text=text) for text in texts))
+    assert all(decoded(audio, "mp3_44100_128").loudness > LOUD for audio in sounds)
+    assert {event.outcome for event in await booked(8)} == {"completed"}

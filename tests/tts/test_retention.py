@@ -1,0 +1,136 @@
+"""What was said is forgotten in time, and of an erased patient everything; money stays."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.utils import timezone
+from pytest_django import Settings
+
+from tests.conftest import Member
+from tts import conversations, retention
+from tts.models import Conversation, Utterance
+from usage.models import UsageEvent
+from voicecare.patients import erasure
+from voicecare.patients.models import Device, Patient, Voice
+
+pytestmark = pytest.mark.django_db
+
+Say = Callable[..., Utterance]
+
+
+@pytest.fixture
+def said(alice: Member) -> Say:
+    """Something said to Alice that many days ago, in a conversation or without one."""
+
+    def say(days_ago: float = 0, member: Member = alice, **fields: object) -> Utterance:
+        at = timezone.now() - timedelta(days=days_ago)
+        row = {"patient": member.patient, "origin": "server", "text": "Good morning", "state": "heard"}
+        return Utterance.objects.create(**{**row, "received_at": at, **fields})
+
+    return say
+
+
+def texts() -> list[str]:
+    return [row.text for row in Utterance.objects.order_by("received_at")]
+
+
+def erased(member: Member, *, settled: bool = True) -> None:
+    erasure.begin(member.patient.pk)
+    if settled:
+        Patient.objects.filter(pk=member.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
+
+
+def test_old_texts_are_emptied_and_their_rows_stay(said: Say, settings: Settings):
+    settings.TEXT_RETENTION_DAYS = 10
+    said(10.1, characters=12)
+    said(9.9)
+    assert retention.prune_texts() == 1
+    assert texts() == ["", "Good morning"]
+    assert Utterance.objects.earliest("received_at").characters == 12
+    assert retention.prune_texts() == 0
+
+
+def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(retention, "BATCH", 2)
+    for _ in range(5):
+        said(1000)
+    assert retention.prune_texts() == 5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": "waiting"},
+        {"state": "queued"},
+        {"state": "spoken"},
+        {"state": "queued", "origin": "device", "client_id": "a", "conversation": True},
+    ],
+    ids=str,
+)
+def test_what_is_still_to_be_said_or_heard_keeps_its_text(fields: dict, said: Say, settings: Settings, alice: Member):
+    settings.TEXT_RETENTION_DAYS = 0
+    if fields.pop("conversation", False):
+        fields["conversation_id"] = conversations.begin(alice.device.pk, None).context.conversation
+    said(1, **fields)
+    assert retention.prune_texts() == 0
+
+
+def test_an_erased_patients_names_and_texts_go_at_once(said: Say, alice: Member, bob: Member):
+    said()
+    said(state="waiting")
+    said(member=bob)
+    erased(alice, settled=False)
+    assert retention.erase() == 0
+    assert sorted(texts()) == ["", "", "Good morning"]
+    row = Patient.objects.get(pk=alice.patient.pk)
+    assert (row.name, row.preferred_name, row.companion_name) == ("", "", "")
+    assert Patient.objects.get(pk=bob.patient.pk).name == "Bob Baker"
+
+
+def test_the_admins_history_forgets_the_name(alice: Member, bob: Member):
+    user = User.objects.create_user("root")
+    of_patient = ContentType.objects.get_for_model(Patient)
+    for member in (alice, bob):
+        LogEntry.objects.create(
+            user=user, content_type=of_patient, object_id=str(member.patient.pk), object_repr=str(member.patient),
+            action_flag=2, change_message=f"Changed {member.patient}",
+        )  # fmt: skip
+    erased(alice, settled=False)
+    retention.erase()
+    kept = LogEntry.objects.order_by("object_repr").values_list("object_repr", "change_message")
+    assert list(kept) == [("", ""), ("Bob Baker", "Changed Bob Baker")]
+
+
+def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Member):
+    for member in (alice, bob):
+        conversation = conversations.begin(member.device.pk, None).context.conversation
+        conversations.end(conversation)
+        said(member=member, conversation_id=conversation)
+    UsageEvent.objects.create(
+        source="00000000-0000-4000-8000-000000000001", segment=0, attempt=1, patient=alice.patient.pk, kind="live",
+        outcome="completed", asked=5, characters=5,
+    )  # fmt: skip
+    erased(alice)
+    assert retention.erase() == 1
+    for model in (Conversation, Utterance, Device):
+        assert {row.patient for row in model.objects.all()} == {bob.patient}
+    assert list(Patient.objects.all()) == [bob.patient]
+    assert UsageEvent.objects.get().characters == 5
+    assert retention.erase() == 0
+
+
+@pytest.mark.parametrize("held_by", ["a conversation", "the hour", "a copied voice"])
+def test_nothing_is_deleted_while_something_of_theirs_is_on_its_way(held_by: str, said: Say, alice: Member):
+    said()
+    if held_by == "a conversation":
+        conversations.begin(alice.device.pk, None)
+    if held_by == "a copied voice":
+        Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
+    erased(alice, settled=held_by != "the hour")
+    assert retention.erase() == 0
+    assert Patient.objects.filter(pk=alice.patient.pk).exists()
+    assert texts() == ([""] if held_by != "a copied voice" else [])

@@ -1,0 +1,127 @@
+"""Every call of the schema, with whatever fits it and whatever does not: no 5xx, nothing undocumented (schemathesis).
+
+A bounded number of examples against a real server: some calls stream, which no in-process client shows.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import pytest
+import schemathesis
+from django.contrib.auth.models import User
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from knox.models import AuthToken
+from schemathesis import Case, GenerationMode
+from schemathesis.schemas import APIOperation
+
+from cloning.models import CloneJob
+from tests.conftest import Member
+from tests.server import ServerProcess
+from tts.models import Conversation, Utterance
+from voicecare.patients.models import Device, Patient, Voice
+
+EXAMPLES = 12
+TIMEOUT_S = 30
+
+# Left out, each with its reason, are checks that ask for more than the contract says.
+UNASKED = ("ignored_auth", "positive_data_acceptance", "unsupported_method", "missing_required_header")
+
+
+@pytest.fixture
+def rows(alice: Member, bob: Member) -> Callable[[str], list[str]]:
+    """Ids that are there, by the beginning of the path they fit into; made anew where a call takes them away."""
+
+    def kept(path: str) -> list[str]:
+        resource = path.removeprefix("/api/v1/").partition("/")[0]
+        return [str(row.pk) for row in _made(resource, alice)]
+
+    return kept
+
+
+def _made(resource: str, member: Member) -> list[Any]:
+    patient = member.patient
+    match resource:
+        case "patients":
+            return [Patient.objects.create(name="Zoe Zimmer", companion_name="Clara"), patient]
+        case "devices":
+            return [Device.objects.issue(patient, "Bathroom")[0]]
+        case "voices":
+            return [Voice.objects.default()]
+        case "clones":
+            return [_clone(patient, status) for status in ("pending", "failed", "withdrawn")]
+        case "conversations":
+            return [_conversation(member)]
+        case "utterances":
+            return [Utterance.objects.create(patient=patient, origin="server", text="Lunch.", state="waiting")]
+    return []
+
+
+def _clone(patient: Patient, status: str) -> CloneJob:
+    return CloneJob.objects.create(
+        patient=patient, name="Anna", status=status, consent_by="Anna Archer", sample_digest=uuid.uuid4().hex,
+        error_code="interrupted" if status == "failed" else "", content_type="audio/mpeg", consent_wording="2026-11",
+    )  # fmt: skip
+
+
+def _conversation(member: Member) -> Conversation:
+    return Conversation.objects.create(
+        patient=member.patient, voice=Voice.objects.default(), voice_source="default", format="mp3_44100_128"
+    )
+
+
+def _operations(schema: Any) -> list[APIOperation]:
+    return [result.ok() for result in schema.get_all_operations()]
+
+
+def _checks() -> list[Any]:
+    known = schemathesis.checks.CHECKS.get_all()
+    return [check for check in known if check.__name__ not in UNASKED]
+
+
+@pytest.mark.timeout(180)
+def test_every_call_of_the_schema(server: ServerProcess, rows: Callable[[str], list[str]]):
+    boss = User.objects.create_user("boss", is_staff=True)
+    schema = schemathesis.openapi.from_file(BytesIO(server.get("/api/schema/")[1]))
+    operations = _operations(schema)
+    assert len(operations) >= 25
+    asked = [_try(operation, server, boss, rows(operation.path)) for operation in operations]
+    assert sum(asked) >= len(operations) * 5
+    assert "rest.failed" not in server.logged()
+
+
+def _try(operation: APIOperation, server: ServerProcess, user: User, ids: list[str]) -> int:
+    """How many cases were tried. Those who log out lose their token, so each call has a token of its own."""
+    asked = 0
+
+    @seed(20261123)
+    @settings(
+        max_examples=EXAMPLES, database=None, deadline=None, phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(_cases(operation), st.integers(0, 3))
+    def run(case: Case, which: int) -> None:
+        nonlocal asked
+        asked += 1
+        if ids and "id" in (case.path_parameters or {}) and which:
+            case.path_parameters["id"] = ids[which % len(ids)]
+        headers = {"Authorization": f"Bearer {AuthToken.objects.create(user)[1]}"}
+        response = case.call(base_url=server.url, headers=headers, timeout=TIMEOUT_S)
+        case.validate_response(response, checks=_checks(), headers=headers)
+
+    run()
+    return asked
+
+
+def _cases(operation: APIOperation) -> st.SearchStrategy[Case]:
+    modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+    return st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes))
+
+
+def test_the_schema_is_json_and_names_every_call_once(server: ServerProcess):
+    paths = json.loads(server.get("/api/schema/")[1])["paths"]
+    names = [call["operationId"] for methods in paths.values() for call in methods.values()]
+    assert len(names) == len(set(names)) >= 25

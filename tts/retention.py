@@ -1,0 +1,77 @@
+"""How long it is kept what was said to whom: texts for TEXT_RETENTION_DAYS, and of an erased patient nothing at all."""
+
+import uuid
+from datetime import timedelta
+
+import structlog
+from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.db.models import Exists, OuterRef, ProtectedError, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from tts.leases import OUTBOX
+from tts.models import Conversation, Utterance
+from voicecare.patients.models import Device, Patient
+
+BATCH = 1000  # rows in one statement: no writer waits long
+# From then on nothing of theirs is on its way any more, neither a connection that ends nor rows that are written late.
+SETTLED = timedelta(hours=1)
+
+log = structlog.get_logger(__name__)
+
+
+def prune_texts() -> int:
+    """Empties the texts that are out of time; returns how many. What still waits to be said keeps its text."""
+    old = timezone.now() - timedelta(days=settings.TEXT_RETENTION_DAYS)
+    return _empty(Utterance.objects.filter(received_at__lte=old).exclude(OUTBOX))
+
+
+def erase() -> int:
+    """Goes on wherever it stands; returns how many patients there are no more. Idempotent.
+
+    At once: names and texts. When all has come to rest: what was said, conversations, devices. The patient's row goes
+    last, by itself, as soon as no application holds a row of theirs (its foreign keys say so). What remains is money,
+    without a name or a text.
+    """
+    erased = Patient.objects.filter(erased_at__isnull=False)
+    _empty(Utterance.objects.filter(patient__in=erased))
+    for patient in erased.exclude(name=""):
+        _forget_names(patient)
+    talking = Conversation.objects.unfinished().filter(patient=OuterRef("pk"))
+    settled = erased.filter(~Exists(talking), erased_at__lte=Now() - SETTLED)
+    return sum(_remove(key) for key in settled.values_list("pk", flat=True))
+
+
+def _empty(utterances: QuerySet[Utterance]) -> int:
+    emptied = 0
+    while keys := list(utterances.exclude(text="").values_list("pk", flat=True)[:BATCH]):
+        emptied += Utterance.objects.filter(pk__in=keys).update(text="")
+    if emptied:
+        log.info("texts.emptied", count=emptied)
+    return emptied
+
+
+@transaction.atomic
+def _forget_names(patient: Patient) -> None:
+    """Also in the history that the admin keeps of every row, under the name that it had."""
+    of_patient = ContentType.objects.get_for_model(Patient)
+    LogEntry.objects.filter(content_type=of_patient, object_id=str(patient.pk)).update(
+        object_repr="", change_message=""
+    )
+    Patient.objects.filter(pk=patient.pk).update(name="", preferred_name="", companion_name="")
+
+
+def _remove(patient: uuid.UUID) -> bool:
+    """Whether nothing is left of them."""
+    Utterance.objects.filter(patient=patient).delete()
+    Conversation.objects.filter(patient=patient).delete()
+    Device.objects.filter(patient=patient).delete()
+    try:
+        Patient.objects.filter(pk=patient).delete()
+    except ProtectedError:  # a copied voice, whose removal takes its own time
+        return False
+    log.info("patient.erased")
+    return True
