@@ -28,7 +28,7 @@ _LIMITS = (
 )
 
 
-def _confine() -> None:
+def confine() -> None:
     for limit, value in _LIMITS:
         resource.setrlimit(limit, (value, value))
     signal.alarm(TIME_LIMIT_S)  # a parent that is killed cannot end us
@@ -36,7 +36,7 @@ def _confine() -> None:
 
 
 def main() -> None:
-    _confine()
+    confine()
     try:
         answer = asdict(measure(decode(sys.stdin.buffer.read(MAX_BYTES + 1))))
     except Unreadable as unreadable:

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from cloning import withdrawal
 from cloning.models import CloneJob
 from cloning.provider import Made
+from usage import alerts
 from voicecare import hints
 from voicecare.patients.models import Patient, Voice
 
@@ -24,6 +25,7 @@ def voice_for(job: CloneJob, made: Made) -> Voice:
     voice = job.voice
     voice.provider_id, voice.state, voice.revision = made.provider_id, Voice.State.USABLE, voice.revision + 1
     voice.save(update_fields=["provider_id", "state", "revision"])
+    alerts.resolve_incident(alerts.Kind.VOICE, str(voice.pk))
     return voice
 
 

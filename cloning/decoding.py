@@ -48,7 +48,7 @@ def decode(data: bytes) -> Recording:
             BytesIO(content.audio), "r", format=_CONTAINERS[content.kind], metadata_errors="replace"
         ) as container:
             return _recording(_Decoder(container, content))
-    except (av.FFmpegError, ValueError, MemoryError) as error:
+    except (av.FFmpegError, MemoryError) as error:
         raise Unreadable("damaged") from error
 
 
@@ -89,7 +89,7 @@ class _Decoder:
         self._container = container
         self._content = content
         self._stream = container.streams.audio[0]
-        self.codec = _codec(self._stream.codec_context.name)
+        self.codec = _codec(self._stream)
         if self.codec not in CODECS[content.kind]:
             raise Unreadable("unknown")
         self._packets = self._bad = self._longest_frame = 0
@@ -118,6 +118,6 @@ class _Decoder:
         return _DELAY_SAMPLES.get(self.codec, 0) if untouched else 0
 
 
-def _codec(decoder: str) -> str:
-    """The codec of FFmpeg's decoder: `mp3float` decodes `mp3`."""
-    return decoder.removesuffix("float")
+def _codec(stream: av.AudioStream) -> str:
+    """Empty where FFmpeg has no decoder for it. `mp3float` is its decoder of `mp3`."""
+    return stream.codec_context.name.removesuffix("float") if stream.codec_context else ""

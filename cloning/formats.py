@@ -19,7 +19,6 @@ CODECS = {
 
 _SHORTFALL = 0.05  # of what the header announces; a recorder may round, an upload that broke off lacks more
 _OPEN_END = 0x7FFFF000  # a data size of this or more is what programs write that cannot go back to the header
-_JUNK_BEFORE_FRAMES = 4096  # the end of a cut frame, padding
 _FRAMES_IN_A_ROW = 3
 _SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # MPEG 1, 2 and 2.5, layer III, with and without checksum
 _RATES = (44100, 48000, 32000, 0)
@@ -106,11 +105,10 @@ def _mp3(data: bytes) -> Content:
     at = _after_tags(data)
     if at > len(data):
         raise Unreadable("truncated")
-    for match in _SYNC.finditer(data, at, at + _JUNK_BEFORE_FRAMES):
-        if _is_chain(data, match.start()):
-            audio = data[match.start() :]
-            return Content("mp3", audio, _frames_announced(audio))
-    raise Unreadable("damaged" if at else "unknown")
+    audio = data[at:].lstrip(b"\0")  # padding; anything else in front would be another kind of file
+    if not _is_chain(audio):
+        raise Unreadable("damaged" if at else "unknown")
+    return Content("mp3", audio, _frames_announced(audio))
 
 
 def _after_tags(data: bytes) -> int:
@@ -123,7 +121,8 @@ def _after_tags(data: bytes) -> int:
     return at
 
 
-def _is_chain(data: bytes, at: int) -> bool:
+def _is_chain(data: bytes) -> bool:
+    at = 0
     for _ in range(_FRAMES_IN_A_ROW):
         if not _SYNC.match(data, at) or not (size := _frame_size(data[at : at + 4])):
             return False

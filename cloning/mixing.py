@@ -74,6 +74,7 @@ class Mixer:
         self._waiting, self._waiting_samples = [], 0
         if not np.isfinite(sound).all():
             raise Unreadable("damaged")
+        sound = np.clip(sound, -1, 1)
         self._clipped += _clipped(sound)
         self._power += np.sum(np.square(sound, dtype=np.float64), axis=1)
         mixed = sound.mean(axis=0)
@@ -85,7 +86,7 @@ class Mixer:
         """Resampled; None for what the resampler still holds."""
         frame = None
         if mono is not None:
-            frame = av.AudioFrame.from_ndarray(np.clip(mono, -1, 1)[None], format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono)[None], format="fltp", layout="mono")
             frame.sample_rate, frame.time_base, frame.pts = self.rate, Fraction(1, self.rate), None
         self._sound += [made.to_ndarray().reshape(-1).astype(np.int16) for made in self._resampler.resample(frame)]
 
@@ -96,11 +97,10 @@ def _shape(frame: av.AudioFrame) -> tuple[int, int]:
 
 def _planar(frame: av.AudioFrame) -> Samples:
     """Channels by samples, full scale is 1."""
-    array: Samples = frame.to_ndarray().astype(np.float32)
-    if not frame.format.is_planar:
-        array = array.reshape(-1, frame.layout.nb_channels).T
     middle, scale = _SCALES.get(frame.format.name.removesuffix("p"), (0.0, 1.0))
-    return np.asarray((array - middle) / scale, dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # files of floats can hold anything: `_mix` looks
+        array: Samples = ((frame.to_ndarray() - middle) / scale).astype(np.float32)
+    return array if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels).T
 
 
 def _clipped(sound: Samples) -> int:

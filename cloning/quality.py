@@ -19,7 +19,7 @@ JUDGED_S = 60
 _WINDOW_S = 10
 _CHUNK = 512  # samples, 32 ms: what the detector takes
 _IS_SPEECH, _IS_QUIET = 0.5, 0.3  # probabilities
-_QUIET_IN_A_ROW = 5  # a shorter pause is one inside a word, with the word's echo in it
+_QUIET_IN_A_ROW = 3  # a shorter pause is one inside a word; longer ones are rare where a room echoes
 _FEWEST_QUIET = 3
 _TINY = 1e-10  # power of -100 dBFS: keeps digital silence out of logarithms
 _DIGITAL_SILENCE = 1e-9
@@ -72,8 +72,8 @@ def _windows(sound: NDArray[np.int16]) -> list[Sound]:
         starts, size = np.zeros(1, dtype=int), max(len(sound), _SPECTRUM)
     else:
         starts = np.linspace(0, len(sound) - size, count).astype(int)
-    scaled = np.pad(sound, (0, max(0, size - len(sound)))) / np.float32(32768)
-    return [scaled[start : start + size] for start in starts]
+    padded = np.pad(sound, (0, max(0, size - len(sound))))
+    return [np.asarray(padded[start : start + size] / 32768, dtype=np.float32) for start in starts]
 
 
 def _chunks(window: Sound) -> Sound:

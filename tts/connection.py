@@ -54,7 +54,7 @@ class Connection:
         self._socket = socket
         self._services = services
         self._speaker = Speaker(socket, services, self.session, self.deliveries, self._opened_for_delivery)
-        self._opening = asyncio.Lock()  # a conversation: by the device, or for a delivery
+        self._opening = asyncio.Lock()  # or ending a conversation: by the device, or for a delivery
         self._closed = False
 
     def held(self) -> int:
@@ -205,10 +205,11 @@ class Connection:
             return self.session.opened
 
     async def _end(self) -> None:
-        opened, characters = self.session.finish()
-        booked = await self._write(lambda: in_thread(conversations.end, opened.context.conversation))
-        characters = characters if booked is None else booked  # the row knows what another process has counted
-        await self._socket.frame(replies.conversation_ended(opened.context.conversation, characters))
+        async with self._opening:  # the next one, for a delivery, begins when the device knows that this one has ended
+            opened, characters = self.session.finish()
+            booked = await self._write(lambda: in_thread(conversations.end, opened.context.conversation))
+            characters = characters if booked is None else booked  # the row knows what another process has counted
+            await self._socket.frame(replies.conversation_ended(opened.context.conversation, characters))
         self._speaker.call()
 
     async def _write(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

@@ -240,6 +240,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "UtteranceStatus": "tts.models.Utterance.State",
         "CloneStatus": "cloning.models.CloneJob.Status",
+        "VoiceSource": "voicecare.patients.models.Voice.Source",
     },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

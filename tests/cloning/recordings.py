@@ -1,6 +1,7 @@
 """Recordings as families send them, and as they should not: made by espeak, numpy and FFmpeg."""
 
 import asyncio
+import struct
 import tempfile
 from fractions import Fraction
 from functools import cache
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from voicecare.espeak import Espeak, EspeakVoice
@@ -146,3 +148,44 @@ def _frame(channels: Sound, rate: int) -> av.AudioFrame:
 
 def _layout(channels: Sound) -> str:
     return {1: "mono", 2: "stereo", 6: "5.1"}[len(channels)]
+
+
+def wav(
+    sound: bytes = b"", *, rate: int = 16000, channels: int = 1, bits: int = 16, form: int = 1, **lies: int
+) -> bytes:
+    """By hand, for headers that no program would write: `size` and `block` are what it says instead of the truth."""
+    block = lies.get("block", channels * bits // 8)
+    head = struct.pack("<HHIIHH", form, channels, rate, rate * block & 0xFFFFFFFF, block, bits)
+    size = lies.get("size", len(sound))
+    chunks = b"fmt " + struct.pack("<I", len(head)) + head + b"data" + struct.pack("<I", size) + sound
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def id3(picture_bytes: int) -> bytes:
+    """A tag as players write it, with a cover."""
+    picture = b"\x00image/jpeg\x00\x03\x00" + b"\xff\xd8\xff\xe0" + bytes(picture_bytes)
+    frame = b"APIC" + struct.pack(">IH", len(picture), 0) + picture
+    size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x03\x00\x00" + size + frame
+
+
+def video(*, sound: bool, cover: bool = False) -> bytes:
+    """Two seconds of a grey picture, as an MP4; `cover`: the picture is a mere cover of the sound."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video"
+        with av.open(str(path), "w", format="mp4") as output:
+            pictures = output.add_stream("mjpeg" if cover else "mpeg4", rate=25)
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuvj420p" if cover else "yuv420p"
+            if cover:
+                pictures.disposition = Disposition.attached_pic
+            track = output.add_stream("aac", rate=16000, layout="mono") if sound else None
+            for _ in range(1 if cover else 50):
+                output.mux(pictures.encode(av.VideoFrame(64, 64, pictures.pix_fmt)))
+            output.mux(pictures.encode(None))
+            if track is not None:
+                frame = _frame(0.1 * white(32000)[None], 16000)
+                resampler = av.AudioResampler("fltp", "mono", 16000)
+                for made in [*resampler.resample(frame), *resampler.resample(None)]:
+                    output.mux(track.encode(made))
+                output.mux(track.encode(None))
+        return path.read_bytes()

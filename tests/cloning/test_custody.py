@@ -52,6 +52,7 @@ def test_a_vanished_voice_is_marked_told_and_can_be_made_again(
     assert "Anna" not in incident.detail
     jobs.retry(job)
     jobs.run(job.pk)
+    assert Incident.objects.get().resolved_at is not None
     assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "cloned"
 
 

@@ -13,6 +13,8 @@ from pytest_django import Settings
 
 from cloning import retention
 from cloning.models import CloneJob, samples
+from tests.services import S3Process
+from tests.tts.stores import configured
 from voicecare.patients.models import Voice
 
 pytestmark = pytest.mark.django_db
@@ -23,7 +25,7 @@ Make = Callable[..., CloneJob]
 @pytest.fixture
 def ended(job: Make) -> Callable[..., CloneJob]:
     def make(days_ago: float, **fields: object) -> CloneJob:
-        voice = Voice.objects.create(provider_id=f"v{days_ago}{fields}", name="V", source="cloned")
+        voice = Voice.objects.create(provider_id=f"v{Voice.objects.count()}", name="V", source="cloned")
         return job(
             **{"status": "ready", "voice": voice, "ended_at": timezone.now() - timedelta(days=days_ago), **fields}
         )
@@ -83,3 +85,20 @@ def test_a_storage_that_was_never_used_has_no_orphans(sample_folder: Path):
     sample_folder.rmdir()
     assert retention.prune_orphans() == 0
     sample_folder.mkdir()
+
+
+def test_recordings_in_a_bucket_are_private_found_and_deleted(settings: Settings):
+    with S3Process() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        settings.STORAGES = configured(**server.environment)["STORAGES"]
+        name = samples().save("a-job", ContentFile(b"ID3"))
+        with samples().open(name) as file:
+            assert file.read() == b"ID3"
+        assert samples().exists(name)
+        assert "Signature=" in samples().url(name)  # nobody without our key reads it
+        patch.setattr(retention, "ORPHAN_AGE", timedelta(0))
+        assert retention.prune_orphans() == 1
+        assert not samples().exists(name)
+        with pytest.raises(FileNotFoundError):
+            samples().open(name)

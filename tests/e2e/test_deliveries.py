@@ -328,6 +328,7 @@ async def test_when_the_conversation_ends_it_is_interrupted_and_delivered_again(
         speech_id = await submitted(alice, LONG)
         await device.wait_for_audio(speech_id)
         ended = await device.end()
+        assert device.types().count("conversation.started") == 1  # the next one begins when this one has ended
         cut_off = device.speeches[speech_id]
         assert cut_off.terminal["type"] == "speech.interrupted"
         assert cut_off.terminal["characters"] == ended["characters"] == len(LONG)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from knox.models import AuthToken
 from schemathesis import Case, GenerationMode
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.schemas import APIOperation
 
 from cloning.models import CloneJob
@@ -24,16 +25,17 @@ from tests.server import ServerProcess
 from tts.models import Conversation, Utterance
 from voicecare.patients.models import Device, Patient, Voice
 
-EXAMPLES = 12
+EXAMPLES = 8
 TIMEOUT_S = 30
 
-# Left out, each with its reason, are checks that ask for more than the contract says.
-UNASKED = ("ignored_auth", "positive_data_acceptance", "unsupported_method", "missing_required_header")
+# What fits the schema may still be refused: a voice that is not there, a sample that is no sound.
+UNASKED = ("positive_data_acceptance",)
+BODY = ParameterLocation.BODY
 
 
 @pytest.fixture
 def rows(alice: Member, bob: Member) -> Callable[[str], list[str]]:
-    """Ids that are there, by the beginning of the path they fit into; made anew where a call takes them away."""
+    """Makes what a path may be about; its ids."""
 
     def kept(path: str) -> list[str]:
         resource = path.removeprefix("/api/v1/").partition("/")[0]
@@ -77,9 +79,13 @@ def _operations(schema: Any) -> list[APIOperation]:
     return [result.ok() for result in schema.get_all_operations()]
 
 
-def _checks() -> list[Any]:
+def _checks(case: Case) -> list[Any]:
+    """What is wrong with the credentials or the id alone is put right before the call."""
+    negated = {place for place, component in case.meta.components.items() if component.mode.is_negative}
+    left_out = UNASKED if BODY in negated else (*UNASKED, "negative_data_rejection")
     known = schemathesis.checks.CHECKS.get_all()
-    return [check for check in known if check.__name__ not in UNASKED]
+    assert len(known) > 10
+    return [check for check in known if check.__name__ not in left_out]
 
 
 @pytest.mark.timeout(180)
@@ -89,7 +95,7 @@ def test_every_call_of_the_schema(server: ServerProcess, rows: Callable[[str], l
     operations = _operations(schema)
     assert len(operations) >= 25
     asked = [_try(operation, server, boss, rows(operation.path)) for operation in operations]
-    assert sum(asked) >= len(operations) * 5
+    assert sum(asked) >= len(operations) * 4
     assert "rest.failed" not in server.logged()
 
 
@@ -110,15 +116,14 @@ def _try(operation: APIOperation, server: ServerProcess, user: User, ids: list[s
             case.path_parameters["id"] = ids[which % len(ids)]
         headers = {"Authorization": f"Bearer {AuthToken.objects.create(user)[1]}"}
         response = case.call(base_url=server.url, headers=headers, timeout=TIMEOUT_S)
-        case.validate_response(response, checks=_checks(), headers=headers)
+        case.validate_response(response, checks=_checks(case), headers=headers)
 
     run()
     return asked
 
 
 def _cases(operation: APIOperation) -> st.SearchStrategy[Case]:
-    modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
-    return st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes))
+    return st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in GenerationMode))
 
 
 def test_the_schema_is_json_and_names_every_call_once(server: ServerProcess):

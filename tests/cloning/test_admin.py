@@ -1,0 +1,216 @@
+"""The admin of copied voices: upload, listen, retry, withdraw; and who may."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from cloning.models import CloneJob, samples
+from tests.cloning import recordings
+from tests.cloning.conftest import RECORDING
+from tests.conftest import Member
+from voicecare.patients.models import Patient, Voice
+
+pytestmark = pytest.mark.django_db
+Make = Callable[..., CloneJob]
+LIST = "/admin/cloning/clonejob/"
+
+
+@pytest.fixture(scope="module")
+def recording() -> bytes:
+    return recordings.encoded(recordings.speech(62), "libmp3lame")
+
+
+def member_of_staff(*rights: str) -> Client:
+    user = User.objects.create_user("-".join(["staff", *rights]), is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def boss(admin_client: Client) -> Client:
+    return admin_client
+
+
+def page(client: Client, path: str) -> str:
+    response = client.get(path)
+    assert response.status_code == 200
+    text: str = response.content.decode()
+    return text
+
+
+def act(client: Client, action: str, *jobs: CloneJob, **more: str) -> Any:
+    chosen = [str(job.pk) for job in jobs]
+    return client.post(LIST, {"action": action, "_selected_action": chosen, "index": "0", **more}, follow=True)
+
+
+@pytest.fixture
+def ready(job: Make, alice: Member) -> CloneJob:
+    voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
+    Patient.objects.filter(pk=alice.patient.pk).update(voice=voice)
+    return job(status="ready", voice=voice, former_voice=alice.patient.voice)
+
+
+# Looking
+
+
+def test_the_list_says_what_is_wrong_in_words(boss: Client, job: Make):
+    job(status="failed", error_code="x", error_message="There is no room for it.")
+    job(report={"warnings": ["There is a hum."]})
+    text = page(boss, LIST)
+    assert "There is no room for it." in text
+    assert "There is a hum." in text
+
+
+def test_the_queries_of_the_list_do_not_grow_with_it(boss: Client, job: Make, member: Callable[..., Member]):
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            page(boss, LIST)
+        return len(captured)
+
+    job()
+    before = queries()
+    for number in range(5):
+        job(patient=member(f"Patient {number}").patient)
+    assert queries() == before
+
+
+def test_a_job_is_looked_at_and_not_edited(boss: Client, ready: CloneJob):
+    report = {
+        "duration_s": 72.4, "codec": "mp3", "sample_rate_hz": 44100, "channels": 1, "snr_db": 31.2,
+        "speech_ratio": 0.87, "clipping_ratio": 0.0, "loudness_dbfs": -21.4, "warnings": ["There is a hum."],
+    }  # fmt: skip
+    CloneJob.objects.filter(pk=ready.pk).update(report=report)
+    text = page(boss, f"{LIST}{ready.pk}/change/")
+    for said in ("mp3, 44,100 Hz, mono", "72 s", "87%", "31 dB", "There is a hum.", "Back to the former voice"):
+        assert said in text, said
+    assert 'name="name"' not in text
+    assert boss.post(f"{LIST}{ready.pk}/change/", {"name": "Other"}).status_code == 403
+    assert boss.post(f"{LIST}{ready.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_an_old_job_without_a_report_is_looked_at_too(boss: Client, job: Make):
+    assert "It is deleted." in page(boss, f"{LIST}{job(sample='').pk}/change/")
+
+
+# Listening
+
+
+def sample_of(job: CloneJob) -> str:
+    return reverse("admin:cloning_clonejob_sample", args=[job.pk])
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part", "said"),
+    [
+        ("", 200, slice(None), None), ("bytes=0-", 206, slice(None), "bytes 0-14/15"),
+        ("bytes=4-6", 206, slice(4, 7), "bytes 4-6/15"), ("bytes=10-999", 206, slice(10, 15), "bytes 10-14/15"),
+        ("bytes=-3", 206, slice(12, 15), "bytes 12-14/15"), ("bytes=-99", 206, slice(None), "bytes 0-14/15"),
+        ("bytes=15-", 416, slice(0), "bytes */15"), ("bytes=-0", 416, slice(0), "bytes */15"),
+        ("bytes=5-2", 200, slice(None), None), ("bytes=0-1,4-5", 200, slice(None), None),
+        ("lines=1-2", 200, slice(None), None), ("bytes=-", 200, slice(None), None),
+    ],
+)  # fmt: skip
+def test_a_player_may_seek_in_the_recording(boss: Client, job: Make, asked: str, status: int, part: slice, said: str):
+    assert len(RECORDING) == 15
+    response = boss.get(sample_of(job()), headers={"Range": asked} if asked else {})
+    assert (response.status_code, response.content) == (status, RECORDING[part])
+    assert response.headers.get("Content-Range") == said
+    if status != 416:
+        assert (response.headers["Content-Type"], response.headers["Accept-Ranges"]) == ("audio/mpeg", "bytes")
+        assert "no-store" in response.headers["Cache-Control"]
+
+
+def test_a_recording_that_is_not_there(boss: Client, job: Make):
+    gone = job()
+    samples().delete(gone.sample)
+    assert [boss.get(sample_of(it)).status_code for it in (job(sample=""), gone)] == [404, 404]
+
+
+def test_who_may_listen(job: Make, ready: CloneJob):
+    clone = job()
+    assert member_of_staff("view_clonejob").get(sample_of(clone)).status_code == 200
+    assert member_of_staff("view_patient").get(sample_of(clone)).status_code == 403
+    assert Client().get(sample_of(clone)).status_code == 302
+    preview = reverse("admin-voice-preview", args=[ready.voice_id])
+    assert Client().get(preview).status_code == 302
+    carol = Client()
+    carol.force_login(User.objects.create_user("carol"))
+    assert [carol.get(path).status_code for path in (preview, sample_of(clone))] == [302, 302]
+
+
+# Coming in
+
+
+def upload(client: Client, hearer: Patient, sample: bytes, **changes: str) -> Any:
+    form = {"patient": str(hearer.pk), "name": "Anna", "consent": "on", "consent_by": "Anna Archer", **changes}
+    return client.post(f"{LIST}add/", {**form, "sample": SimpleUploadedFile("anna.mp3", sample)})
+
+
+def test_a_recording_is_uploaded(boss: Client, alice: Member, recording: bytes):
+    assert "I may withdraw" in page(boss, f"{LIST}add/")
+    response = upload(boss, alice.patient, recording)
+    job = CloneJob.objects.get()
+    assert (response.status_code, response.headers["Location"]) == (302, f"{LIST}{job.pk}/change/")
+    assert (job.patient, job.witness, job.status) == (alice.patient, User.objects.get(is_superuser=True), "pending")
+
+
+def test_a_refusal_stands_beside_the_field(boss: Client, alice: Member):
+    response = upload(boss, alice.patient, b"")
+    assert response.status_code == 200
+    assert len(response.context["form"].errors["sample"][0]) > 20
+    assert not CloneJob.objects.exists()
+
+
+@pytest.mark.parametrize("missing", ["consent", "consent_by", "name", "patient"])
+def test_nothing_is_stored_without(boss: Client, alice: Member, recording: bytes, missing: str):
+    response = upload(boss, alice.patient, recording, **{missing: ""})
+    assert list(response.context["form"].errors) == [missing]
+    assert not CloneJob.objects.exists()
+
+
+def test_who_may_upload(alice: Member):
+    assert member_of_staff("view_clonejob").get(f"{LIST}add/").status_code == 403
+
+
+# What can be done
+
+
+def test_a_withdrawal_is_confirmed_first(boss: Client, ready: CloneJob):
+    asked = act(boss, "withdraw", ready)
+    assert "Yes, withdraw" in asked.content.decode()
+    ready.refresh_from_db()
+    assert ready.status == "ready"
+    act(boss, "withdraw", ready, confirmed="yes")
+    ready.refresh_from_db()
+    assert (ready.status, ready.withdrawn_by) == ("withdrawing", User.objects.get(is_superuser=True))
+
+
+def test_a_failed_one_is_retried_and_another_is_not(boss: Client, job: Make):
+    failed, running = job(status="failed", error_code="x"), job()
+    said = act(boss, "retry", failed, running).content.decode()
+    assert "is being made once more" in said
+    assert "There is nothing to retry" in said
+    failed.refresh_from_db()
+    assert failed.status == "pending"
+
+
+def test_the_former_voice_comes_back(boss: Client, ready: CloneJob):
+    act(boss, "go_back", ready)
+    assert Patient.objects.get(pk=ready.patient_id).voice == ready.former_voice
+    assert "is not the voice of its patient" in act(boss, "go_back", ready).content.decode()
+
+
+def test_who_may_act(ready: CloneJob):
+    act(member_of_staff("view_clonejob"), "withdraw", ready, confirmed="yes")
+    ready.refresh_from_db()
+    assert ready.status == "ready"
+    assert "Withdraw …" not in page(member_of_staff("view_clonejob", "view_voice"), f"{LIST}{ready.pk}/change/")

@@ -1,0 +1,77 @@
+"""`python manage.py clone`, as an operator types it."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from cloning.models import CloneJob
+from tests.cloning import at_provider
+from tests.cloning.recordings import encoded, speech
+from tests.conftest import Member
+from tests.sandbox import SandboxProcess
+from voicecare.patients.models import Patient
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "anna.wav"
+    path.write_bytes(encoded(speech(61, rate=8000), "pcm_s16le", 8000))
+    return path
+
+
+def clone(patient: object, file: Path, *options: str) -> str:
+    said = StringIO()
+    call_command("clone", str(patient), str(file), "--consent-by", "Anna Archer", *options, stdout=said)
+    return said.getvalue()
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_it_makes_the_voice_and_says_how_it_goes(by: str, recording: Path, provider: SandboxProcess, alice: Member):
+    said = clone(alice.patient.pk if by == "id" else alice.patient.name, recording)
+    job = CloneJob.objects.get()
+    assert (job.status, job.patient, job.consent_by, job.name) == ("ready", alice.patient, "Anna Archer", "Anna Archer")
+    assert (job.witness, at_provider.ids(provider)) == (None, [job.voice.provider_id])
+    assert "note: It has the sound of a telephone call." in said
+    assert "\nready\n" in said
+    assert str(job.voice_id) in said
+
+
+def test_options_go_with_it(recording: Path, provider: SandboxProcess, alice: Member):
+    clone(alice.patient.pk, recording, "--name", "Her daughter", "--remove-background-noise")
+    job = CloneJob.objects.get()
+    assert (job.name, job.remove_background_noise) == ("Her daughter", True)
+
+
+def test_a_refused_recording_is_told_in_words(tmp_path: Path, alice: Member):
+    (tmp_path / "a.mp3").write_bytes(b"no sound")
+    with pytest.raises(CommandError, match="unsupported_format: This is not a recording"):
+        clone(alice.patient.pk, tmp_path / "a.mp3")
+
+
+def test_a_refusal_of_the_provider_is_told_in_words(recording: Path, provider: SandboxProcess, alice: Member):
+    provider.settings(voice_limit=0)
+    with pytest.raises(CommandError, match="no room for another voice"):
+        clone(alice.patient.pk, recording)
+
+
+@pytest.mark.parametrize(
+    ("patient", "words"),
+    [
+        ("Nobody", "no such patient"),
+        ("00000000-0000-4000-8000-000000000000", "no such patient"),
+        ("Alice Archer", "name one by id"),
+    ],
+)
+def test_a_patient_who_is_not_one_is_told(patient: str, words: str, recording: Path, alice: Member):
+    Patient.objects.create(name="Alice Archer", companion_name="Clara")
+    with pytest.raises(CommandError, match=words):
+        clone(patient, recording)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path, alice: Member):
+    with pytest.raises(CommandError, match="No such file"):
+        clone(alice.patient.pk, tmp_path / "missing.mp3")
