@@ -23,6 +23,7 @@ from cloning.playback import play
 from cloning.samples import SampleRefused
 from voicecare.patients.models import Patient
 
+WORDS = '<div class="clone-words">{}</div>'
 AUDIO = '<audio controls preload="none" src="{}" aria-label="{}"></audio>'
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ class UploadForm(forms.Form):
 
 @admin.register(CloneJob)
 class CloneJobAdmin(admin.ModelAdmin):
-    list_display = ("created_at", "patient", "name", "status", "problem", "warnings", "attempts", "ended_at")
+    list_display = ("created_at", "patient", "name", "status", "problem", "warnings", "ended_at")
     list_filter = ("status", "requires_verification", "created_at")
     list_select_related = ("patient", "voice")
     search_fields = ("=id", "name", "patient__name", "patient__preferred_name")
@@ -69,6 +70,9 @@ class CloneJobAdmin(admin.ModelAdmin):
             },
         ),
     )  # fmt: skip
+
+    class Media:
+        css = {"all": ("voicecare/clones.css",)}
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -135,9 +139,9 @@ class CloneJobAdmin(admin.ModelAdmin):
         except FileNotFoundError as error:
             raise Http404("The recording is not there any more.") from error
 
-    @admin.display(description="Problem", empty_value="")
+    @admin.display(description="Problem")
     def problem(self, job: CloneJob) -> str:
-        return job.error_message
+        return format_html(WORDS, job.error_message) if job.error_message else ""
 
     @admin.display(description="Recording")
     def recording(self, job: CloneJob) -> str:
@@ -151,13 +155,13 @@ class CloneJobAdmin(admin.ModelAdmin):
             return "There is no voice to listen to."
         return format_html(AUDIO, reverse("admin-voice-preview", args=[job.voice_id]), "A preview of the voice")
 
-    @admin.display(description="Recording")
+    @admin.display(description="Measured")
     def found(self, job: CloneJob) -> str:
         return format_html_join("", "<div>{}: {}</div>", _found(job.report))
 
     @admin.display(description="Could be better")
     def warnings(self, job: CloneJob) -> str:
-        return format_html_join("", "<div>{}</div>", ((warning,) for warning in job.report.get("warnings", ())))
+        return format_html_join("", WORDS, ((warning,) for warning in job.report.get("warnings", ())))
 
     # What can be done
 

@@ -3,8 +3,6 @@
 What remains is a withdrawn job that names nobody but its witness: that there was a voice, and that it is gone.
 """
 
-from collections.abc import Iterable
-
 from django.db import transaction
 
 from cloning import provider, withdrawal
@@ -20,9 +18,6 @@ def sweep() -> None:
     for job in CloneJob.objects.of_the_erased().withdrawable():
         withdrawal.withdraw(job)
     _forget_jobs()
-    unmade = list(Voice.objects.filter(patient__erased_at__isnull=False, clone_job=None))
-    if unmade:
-        _remove(unmade)
 
 
 @transaction.atomic
@@ -32,8 +27,11 @@ def _forget_jobs() -> None:
     done.update(patient=None, name="", consent_by="", sample_digest="", report={}, former_voice=None)
 
 
-def _remove(voices: Iterable[Voice]) -> None:
-    """Voices that were not made here, but given to the patient by an administrator."""
+def remove_given_voices() -> None:
+    """Voices that were not made here, but given to the patient by an administrator. Idempotent."""
+    voices = list(Voice.objects.filter(patient__erased_at__isnull=False, clone_job=None))
+    if not voices:
+        return
     keys = [voice.pk for voice in voices]
     Patient.objects.filter(voice__in=keys).update(voice=None)
     Voice.objects.filter(pk__in=keys).update(state=Voice.State.WITHDRAWN)

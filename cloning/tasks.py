@@ -27,6 +27,7 @@ def sweep() -> None:
 
 @shared_task(name="cloning.check_voices")
 def check_voices() -> None:
+    erasure.remove_given_voices()
     custody.check()
 
 

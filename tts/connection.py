@@ -188,6 +188,8 @@ class Connection:
             self.session.begin(opened)
             self._speaker.opened(opened)
             await self._socket.frame(opened.context.started_frame())
+        if start.resume is not None:
+            self._speaker.hold_again(await self.deliveries.hold_again(opened.context.conversation), opened.context)
         wants_greeting = start.resume is None if start.greeting is None else start.greeting
         if wants_greeting and (greeting := self.session.greet()):
             self._speaker.say(greeting)

@@ -49,6 +49,10 @@ class Deliveries:
         """The device is online, and what its earlier connections had is free."""
         await _unless_away(in_thread(leases.take_over, self._device, self.owner), None)
 
+    async def hold_again(self, conversation: uuid.UUID) -> list[Utterance]:
+        """What waited for the quota in this conversation, ours from now on."""
+        return await _unless_away(in_thread(leases.hold_again, conversation, self.owner), [])
+
     async def claim(self, conversation: uuid.UUID | None, *, quota_spent: bool, holding: bool) -> Claim | None:
         """The next one of this patient that nobody has, ours from now on. Nothing may be said when this is called."""
         claiming = partial(

@@ -64,6 +64,16 @@ def gone(device: uuid.UUID, owner: str) -> None:
     of_devices([device]).filter(owner=owner).update(**_FREED)
 
 
+def hold_again(conversation: uuid.UUID, owner: str) -> list[Utterance]:
+    """The live speech that waited for the quota when this conversation's last connection ended, the new one's from now
+    on; in order. Two statements.
+    """
+    waits = Utterance.objects.filter(OUTBOX, conversation=conversation, origin=Utterance.Origin.DEVICE)
+    free = waits.filter(FREE, expires_at__gt=Now())
+    free.update(owner=owner, lease_until=LEASE, attempts=F("attempts") + 1)
+    return list(waits.filter(owner=owner).order_by("received_at", "id"))
+
+
 def epoch_of(owner: str) -> int:
     return int(owner.rpartition(".")[2])
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -15,7 +15,7 @@ from tts.delivery import Delivery, Socket
 from tts.leases import LEASE_S
 from tts.models import Utterance
 from tts.outbox import Claim
-from tts.script import Speech
+from tts.script import Script, Speech
 from tts.session import Session
 from tts.sources import Services
 from tts.speech import QuotaHolds, SpeechFailed, speak
@@ -77,6 +77,23 @@ class Speaker:
     def opened(self, opened: Opened) -> None:
         if opened.was_held:
             self._holding_phrase_said = opened.context.conversation
+
+    def hold_again(self, rows: Iterable[Utterance], context: Context) -> None:
+        """What waited for the quota when the conversation's last connection ended waits here from now on."""
+        for row in rows:
+            self._keep(
+                Speech(
+                    row.client_id,
+                    Script(row.text, complete=True),
+                    row.origin,
+                    context.conversation,
+                    context.patient,
+                    received_at=row.received_at,
+                    key=row.pk,
+                    expires_at=row.expires_at,
+                    first_attempt=row.attempts * ATTEMPTS_OF_ONE**2,
+                )
+            )
 
     def heard(self, ms: int) -> None:
         if self._delivery is not None:

@@ -13,6 +13,8 @@ from cloning.models import CloneJob
 from tests.cloning import at_provider
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
+from tts import conversations
+from tts.retention import erase
 from voicecare.patients import erasure as patients
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -83,10 +85,10 @@ def test_a_voice_that_was_not_made_here_is_removed_too(provider: SandboxProcess,
     provider.fault(
         kind="error", preset="voice_access_denied", match={"method": "DELETE", "path": "^/v1/voices/"}, first=1
     )
-    erasure.sweep()
+    erasure.remove_given_voices()
     voice.refresh_from_db()
     assert (voice.patient, voice.state) == (alice.patient, "withdrawn")
-    erasure.sweep()
+    erasure.remove_given_voices()
     voice.refresh_from_db()
     assert (voice.patient, voice.name, at_provider.ids(provider)) == (None, erasure.ERASED_NAME, [])
     assert Patient.objects.get(pk=alice.patient.pk).voice is None
@@ -96,4 +98,20 @@ def test_where_nobody_is_erased_nothing_is_asked(job: Make, alice: Member, setti
     settings.ELEVENLABS_BASE_URL = "http://127.0.0.1:9"
     job()
     erasure.sweep()
+    erasure.remove_given_voices()
     assert CloneJob.objects.get().status == "pending"
+
+
+def test_with_all_applications_nothing_of_them_is_left(
+    everything: CloneJob, provider: SandboxProcess, alice: Member, bob: Member
+):
+    conversations.end(conversations.begin(alice.device.pk, None).context.conversation)
+    patients.begin(alice.patient.pk)
+    Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
+    erase()
+    assert Patient.objects.get(pk=alice.patient.pk).name == ""
+    swept()
+    erase()
+    assert list(Patient.objects.all()) == [bob.patient]
+    assert list(Device.objects.all()) == [bob.device]
+    assert not Voice.objects.filter(state="usable", source="cloned").exclude(patient=bob.patient).exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import structlog
-from pytest_django import DjangoSettings
+from pytest_django import Settings
 
 from cloning import judging
 from cloning.judging import judge
@@ -58,7 +58,7 @@ def test_a_good_recording_is_reported(file):
     assert report.warnings == ()
 
 
-def test_the_operators_thresholds_hold(file, settings: DjangoSettings):
+def test_the_operators_thresholds_hold(file, settings: Settings):
     settings.CLONE_MIN_SNR_DB = 55.0
     assert refusal(file(good())) == "too_noisy"
 

@@ -146,6 +146,7 @@ async def test_one_incident_however_many_meet_it_and_it_is_resolved(
         await device.start(greeting=False)
         await other.start(greeting=False)
         await asyncio.gather(queued(device, "a", FIRST), queued(other, "b", FIRST))
+        await eventually(lambda: in_database(Incident.objects.exists))
         incident = await in_database(Incident.objects.get)
         assert (incident.kind, incident.resolved_at) == ("quota", None)
         quota_is_back(sandbox)
@@ -286,6 +287,26 @@ async def test_in_another_conversation_it_has_an_id_of_the_servers_and_says_whos
         await eventually(heard)
 
 
+async def test_what_waited_can_be_interrupted_by_the_connection_that_resumes(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    spend(sandbox)
+    async with Device(server.ws, alice.token) as device:
+        started = await device.start(greeting=False)
+        await queued(device, "first", FIRST)
+        await queued(device, "second", SECOND)
+        device.cut()
+    await still_queued(started["conversation"])
+    async with Device(server.ws, alice.token) as device:
+        await device.start(resume=started["conversation"])
+        await device.interrupt("first")
+        assert (await device.hear("first")).terminal["type"] == "speech.interrupted"
+        await device.end()
+        assert device.speeches["second"].terminal["type"] == "speech.interrupted"
+    for speech_id in ("first", "second"):
+        await wait_for_state(started["conversation"], speech_id, "interrupted")
+
+
 async def still_queued(conversation: str) -> None:
     async def free() -> bool:
         rows = Utterance.objects.filter(conversation=conversation, client_id="first", state="queued", owner="")
@@ -302,6 +323,7 @@ async def test_administrators_are_told_within_seconds_when_it_is_spent_and_when_
         await device.start(greeting=False)
         await queued(device, "first", FIRST)
         began = time.monotonic()
+        await eventually(lambda: in_database(Incident.objects.exists))
         incident = await in_database(lambda: str(Incident.objects.get().pk))
         await told(webhook, incident, 1)
         assert time.monotonic() - began < 5

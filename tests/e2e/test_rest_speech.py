@@ -71,9 +71,11 @@ async def booked(count: int) -> list[UsageEvent]:
 async def until_written(server: ServerProcess) -> None:
     """Nothing of this test is written into the next one."""
     await asyncio.sleep(0.15)
-    deadline = time.monotonic() + 5
-    while await asyncio.to_thread(server.gauge, "voicecare_recorder_backlog") and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
+
+    async def written() -> bool:
+        return not await asyncio.to_thread(server.gauge, "voicecare_recorder_backlog")
+
+    await eventually(written)
 
 
 async def until_nothing_in_flight(sandbox: SandboxProcess) -> None:
