@@ -4,25 +4,38 @@ from cloning.refusals import Refusal
 from usage import alerts
 from voicecare.elevenlabs.replies import Subscription
 
-NEARLY = 0.9  # of the slots
+NEARLY = 0.9  # of what the plan allows
 
 
 def refusal(subscription: Subscription) -> Refusal | None:
     """Why a voice cannot be made, known without sending ten megabytes first. Pure."""
     if not subscription.can_clone:
         return Refusal.named("can_not_use_instant_voice_cloning")
-    used, limit = subscription.voice_slots_used, subscription.voice_limit
-    if used is not None and limit is not None and used >= limit:
+    if _is_full(subscription.voice_slots_used, subscription.voice_limit):
         return Refusal.named("voice_limit_reached")
+    if _is_full(subscription.voice_edits_used, subscription.voice_edits_limit):
+        return Refusal.named("voice_add_edit_limit_reached")
     return None
 
 
 def shortage(subscription: Subscription) -> str:
     """What administrators are to be told; nothing while there is room enough. Pure."""
-    used, limit = subscription.voice_slots_used, subscription.voice_limit
-    if used is None or limit is None or used < min(limit * NEARLY, limit - 1):
-        return ""
-    return f"{used} of the {limit} voices of the plan are in use."
+    found = []
+    if _is_short(subscription.voice_slots_used, subscription.voice_limit):
+        used, limit = subscription.voice_slots_used, subscription.voice_limit
+        found.append(f"{used} of the {limit} voices of the plan are in use.")
+    if _is_short(subscription.voice_edits_used, subscription.voice_edits_limit):
+        used, limit = subscription.voice_edits_used, subscription.voice_edits_limit
+        found.append(f"{used} of the {limit} voices that may be made in this period have been made.")
+    return " ".join(found)
+
+
+def _is_full(used: int | None, limit: int | None) -> bool:
+    return used is not None and limit is not None and used >= limit
+
+
+def _is_short(used: int | None, limit: int | None) -> bool:
+    return used is not None and limit is not None and used >= min(limit * NEARLY, limit - 1)
 
 
 def note(subscription: Subscription) -> None:

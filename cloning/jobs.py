@@ -172,7 +172,7 @@ def _let_go(job: CloneJob) -> None:
 def _ready(job: CloneJob, made: Made) -> None:
     """The voice, the patient's choice and the job in one transaction: who dies before it has changed nothing here."""
     with transaction.atomic():
-        won = _held(job).select_for_update().exists()
+        won = _held(job).select_for_update().first() is not None
         if won:
             _held(job).update(
                 status=Status.READY, voice=choice.voice_for(job, made), lease_until=None, ended_at=Now(),

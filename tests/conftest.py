@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.db.models import Q
 from pytest_django.plugin import DjangoDbBlocker
 
 from tests.sandbox import SandboxProcess
@@ -118,7 +119,7 @@ def start_server(
         folder = tmp_path_factory.mktemp("server")
         env = environment(
             DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox_process.url, VOICECARE_DATA_DIR=folder,
-            SECRET_KEY=settings.SECRET_KEY, **changes,
+            **{"SECRET_KEY": settings.SECRET_KEY, "QUOTA_POLL_S": 0.3, **changes},
         )  # fmt: skip
         started.append(ServerProcess(env, Path(folder) / "server.log", *arguments, untouched=untouched))
         return started[-1]
@@ -147,13 +148,18 @@ def until_nobody_connected(server: ServerProcess, timeout_s: float = 5) -> None:
         time.sleep(0.02)
 
 
-def until_circuit_closed(server: ServerProcess, timeout_s: float = 20) -> None:
-    """Waits until nobody believes the provider to be down: tests do not inherit each other's outages.
+def until_provider_trusted(server: ServerProcess, timeout_s: float = 20) -> None:
+    """Waits until nobody believes the provider to be down or its quota spent: tests inherit no trouble.
 
     The server is asked first: it knows of an outage before the row does.
     """
     deadline = time.monotonic() + timeout_s
-    while server.gauge("voicecare_circuit_open") or ProviderState.objects.filter(circuit="open").exists():
+    trouble = Q(circuit="open") | Q(quota="spent")
+    while (
+        server.gauge("voicecare_circuit_open")
+        or server.gauge("voicecare_quota_spent")
+        or ProviderState.objects.filter(trouble).exists()
+    ):
         if time.monotonic() > deadline:
-            raise TimeoutError("the circuit stayed open")
+            raise TimeoutError("the provider is still not trusted")
         time.sleep(0.05)

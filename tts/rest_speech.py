@@ -18,6 +18,7 @@ from django.conf import settings
 
 from tts.circuit import Circuit
 from tts.conversations import Context
+from tts.deliveries import ATTEMPTS_OF_ONE
 from tts.delivery import Delivery, Socket
 from tts.models import Phrase, Utterance
 from tts.rendering import Rendering, VoiceRef
@@ -114,6 +115,7 @@ class HttpSpeech:
         try:
             await speak(self._speech, self._context, delivery, self._services)
         except QuotaHolds:
+            self._speech.first_attempt += ATTEMPTS_OF_ONE  # said again, so booked again
             nobody_to_ask = Circuit()
             nobody_to_ask.open = True
             await speak(self._speech, self._context, delivery, replace(self._services, circuit=nobody_to_ask))

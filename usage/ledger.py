@@ -67,6 +67,7 @@ def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     so a batch whose commit was not seen to succeed can be written again. One attempt has one writer at a time, the
     process that makes it, so nothing can change between the two statements.
     """
+    attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may touch a row only once
     counted = _counted(attempts)
     UsageEvent.objects.bulk_create(
         [_event(attempt) for attempt in attempts],

@@ -281,7 +281,11 @@ def test_a_storage_that_does_not_answer_is_waited_for(job: Make, provider: Sandb
 
 @pytest.mark.parametrize(
     ("knobs", "code"),
-    [({"voice_limit": 0}, "voice_limit_reached"), ({"can_clone": False}, "can_not_use_instant_voice_cloning")],
+    [
+        ({"voice_limit": 0}, "voice_limit_reached"),
+        ({"voice_add_edits_limit": 0}, "voice_add_edit_limit_reached"),
+        ({"can_clone": False}, "can_not_use_instant_voice_cloning"),
+    ],
 )
 def test_what_the_plan_does_not_allow_is_known_before_the_upload(
     knobs: dict, code: str, job: Make, provider: SandboxProcess

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
+from pytest_django import Settings
 
 from cloning import jobs, withdrawal
 from cloning.models import CloneJob
@@ -130,6 +132,20 @@ def test_a_recording_that_the_storage_does_not_give_up_is_not_withdrawn(ready: C
     (path / "in the way").rmdir()
     path.rmdir()
     assert carried_out(waits).status == "withdrawn"
+
+
+class Keeping(FileSystemStorage):
+    """Says that it has deleted, and has not."""
+
+    def delete(self, name: str) -> None:
+        pass
+
+
+def test_a_deletion_is_believed_only_when_it_was_looked_for(ready: CloneJob, settings: Settings):
+    kept = {**settings.STORAGES["samples"], "BACKEND": f"{__name__}.Keeping"}
+    settings.STORAGES = {**settings.STORAGES, "samples": kept}
+    waits = carried_out(withdrawal.withdraw(ready))
+    assert (waits.status, waits.error["code"]) == ("withdrawing", "sample_left")
 
 
 def test_sound_that_is_still_kept_is_not_withdrawn(ready: CloneJob):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import until_circuit_closed
+from tests.conftest import until_provider_trusted
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 
@@ -41,8 +41,8 @@ def circuit_closed_after(
     """For tests that open the circuit: it is closed again, by the servers' own probes, before the next test."""
     yield
     sandbox.clear_faults()
-    until_circuit_closed(server)
-    until_circuit_closed(second_server)
+    until_provider_trusted(server)
+    until_provider_trusted(second_server)
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from usage.provider import HOLD_S
 
 FIRST = "This is the first thing to be said while nothing is left."
 SECOND = "And this is the second thing, which waits behind it."
-POLL_S = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def webhook() -> Iterator[Webhook]:
 def start_quick(start_server: Callable[..., ServerProcess], webhook: Webhook) -> Callable[[], ServerProcess]:
     """A server that looks often whether the quota is back; whichever sees it tells the administrators."""
     settings = {"ALERT_WEBHOOK_URL": webhook.url, "PUBLIC_URL": "https://voice.example"}
-    return partial(start_server, QUOTA_POLL_S=POLL_S, **settings)
+    return partial(start_server, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def quota_is_back_after(server: ServerProcess) -> Iterator[None]:
 
 
 async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProcess, quota_is_back_after: None) -> None:
-    sandbox.fault(kind="error", preset="quota_exceeded")
+    sandbox.settings(characters_used=100_000, character_limit=100_000)
     for _ in range(2):
         began = time.monotonic()
         async with caller.speech(text=TEXT) as reply:
@@ -193,6 +193,9 @@ async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProces
             assert time.monotonic() - began < 5
             await reply.read()
     assert len(sandbox.requests()) == 1
+    assert [(event.kind, event.outcome) for event in await booked(3)] == [
+        ("live", "failed"), ("offline", "completed"), ("offline", "completed"),
+    ]  # fmt: skip
 
 
 async def test_a_text_that_is_refused_is_told_as_json(caller: Caller, sandbox: SandboxProcess) -> None:

@@ -159,3 +159,11 @@ def test_two_processes_that_book_at_once_count_everything_once():
     with ThreadPoolExecutor(2) as threads:
         counted = sum(threads.map(write, batches))
     assert counted == UsageEvent.objects.count() == 100
+
+
+def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
+    """PostgreSQL refuses a statement that touches a row twice, and the whole batch with it."""
+    first = attempt(10)
+    again = attempt(10, source=first.source, outcome="failed", answered=False)
+    assert ledger.book([first, again]) == {}
+    assert UsageEvent.objects.get().outcome == "failed"

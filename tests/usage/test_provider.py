@@ -58,11 +58,11 @@ def test_a_look_is_one_query():
         ({}, Known()),
         ({"circuit": "open"}, Known(circuit_open=True, probe_due=True)),
         ({"circuit": "open", "next_probe_at": ago(1)}, Known(circuit_open=True, probe_due=True)),
-        ({"circuit": "open", "next_probe_at": ago(-9)}, Known(circuit_open=True)),
+        ({"circuit": "open", "next_probe_at": ago(-3600)}, Known(circuit_open=True)),
         ({"next_probe_at": ago(1)}, Known()),
         ({"next_poll_at": ago(1)}, Known()),  # while it is available beat asks
         ({"quota": "spent", "quota_changed_at": ago(61)}, Known(quota_spent=True, poll_due=True)),
-        ({"quota": "spent", "quota_changed_at": ago(61), "next_poll_at": ago(-9)}, Known(quota_spent=True)),
+        ({"quota": "spent", "quota_changed_at": ago(61), "next_poll_at": ago(-3600)}, Known(quota_spent=True)),
         (
             {"quota": "spent", "quota_changed_at": ago(1), "quota_refusals": 1},
             Known(quota_spent=True, poll_due=True),
@@ -123,7 +123,7 @@ def test_a_probe_that_failed_after_the_circuit_closed_changes_nothing():
 def test_a_probe_is_claimed_only_when_it_is_due():
     given(circuit="open", next_probe_at=ago(-5))
     assert not provider.claim_probe()
-    given(next_probe_at=ago(0))
+    given(next_probe_at=ago(1))
     assert provider.claim_probe()
     assert not provider.claim_probe()
     given(circuit="closed", next_probe_at=ago(5))

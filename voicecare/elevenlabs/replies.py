@@ -122,6 +122,8 @@ class Subscription:
     voice_slots_used: int | None
     voice_limit: int | None
     can_clone: bool
+    voice_edits_used: int | None = None
+    voice_edits_limit: int | None = None
 
     @property
     def remaining(self) -> int | None:
@@ -142,6 +144,8 @@ class Subscription:
             voice_slots_used=_number(data, "voice_slots_used"),
             voice_limit=_number(data, "voice_limit"),
             can_clone=data.get("can_use_instant_voice_cloning") is True,
+            voice_edits_used=_number(data, "voice_add_edit_counter"),
+            voice_edits_limit=_number(data, "max_voice_add_edits"),
         )
 
 
