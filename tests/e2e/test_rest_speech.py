@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.clinicians import Clinician, clinician
-from tests.conftest import OTHER_VOICE, Member
+from tests.conftest import OTHER_VOICE, Member, until_provider_trusted
 from tests.e2e.device import eventually
 from tests.e2e.provider import say_all_again
 from tests.e2e.rows import in_database
@@ -18,7 +18,7 @@ from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import LOUD, decoded
 from tts.models import Clip, Conversation, Utterance
-from usage.models import ProviderState, UsageEvent
+from usage.models import UsageEvent
 from voicecare.audio import DEVICE_FORMATS, FORMATS
 from voicecare.patients.models import Voice
 
@@ -175,12 +175,10 @@ async def test_a_key_that_is_refused_means_the_offline_voice(caller: Caller, san
 
 
 @pytest.fixture
-def quota_is_back_after(server: ServerProcess) -> Iterator[None]:
+def quota_is_back_after(server: ServerProcess, sandbox: SandboxProcess) -> Iterator[None]:
     yield
-    ProviderState.objects.update(quota="available")
-    deadline = time.monotonic() + 10
-    while server.gauge("voicecare_quota_spent") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    sandbox.settings(characters_used=0)
+    until_provider_trusted(server)
 
 
 async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProcess, quota_is_back_after: None) -> None:
