@@ -96,10 +96,11 @@ def memory(idle: dict[str, float], stuck: dict[str, int]) -> str:
     return table(("memory of", "KB for an idle connection", "KB for a stuck device"), rows)
 
 
-def cache(measured: Cache) -> str:
-    over = measured.hit - measured.echo
-    row = [f"{measured.hit:.2f}", f"{measured.echo:.2f}", f"{over:.2f}", f"{measured.hits}"]
-    return table(("cache hit, first byte ms", "echo ms", "difference ms", "hits"), [row])
+def cache(measured: Sequence[Cache]) -> str:
+    rows = [
+        [one.layer, f"{one.hit:.2f}", f"{one.echo:.2f}", f"{one.hit - one.echo:.2f}", f"{one.hits}"] for one in measured
+    ]
+    return table(("cache hit from", "first byte ms", "echo ms", "difference ms", "hits"), rows)
 
 
 def hung_up(measured: HungUp) -> str:

@@ -7,7 +7,7 @@ from statistics import median, quantiles
 
 from tests.bench.load import DIRECT, TARGETS, Heard, Line, OursLine, lines
 from tests.bench.processes import Child, Rig
-from tests.bench.seed import PHRASE
+from tests.bench.seed import PHRASES
 from tests.bench.sound import BODY_BYTES, fresh_text
 from tests.bench.stuck import StuckDevice
 
@@ -134,26 +134,38 @@ async def idle_kb(rig: Rig, target: str, connections: int) -> float:
 
 @dataclass(frozen=True)
 class Cache:
-    """Milliseconds: a cached phrase to its first audio, and an empty message there and back."""
+    """Milliseconds: a cached phrase to its first audio, and an empty message there and back. `layer` is where the
+    phrase lay.
+    """
 
+    layer: str
     hit: float
     echo: float
     hits: int
 
 
-async def cache_hits(rig: Rig, times: int) -> Cache:
+async def cache_hits(rig: Rig, store: str, **env: str) -> list[Cache]:
+    """Every phrase for the first time in a fresh process, which has it from the store, and once more, from memory."""
     rig.set_upstream(ttfb=0, pace=0)
-    async with lines(rig, "ours", 1) as (line,):
-        assert isinstance(line, OursLine)
-        await line.say(PHRASE)
+    with rig.start("ours", PHRASE_STORE=store, **env) as child:
+        async with lines(rig, "ours", 1, child.url) as (line,):
+            for phrase in PHRASES:
+                await line.say(phrase)
         await asyncio.sleep(BEHIND_S)
-        asked = rig.upstream_stats()["requests"]
-        heard, echoes = [], []
-        for _ in range(times):
-            echoes.append(await line.ping())
-            heard.append(await line.say(PHRASE))
-        missed = rig.upstream_stats()["requests"] - asked
-    return Cache(median(one.first_ms for one in heard), median(echoes), times - missed)
+    with rig.start("ours", PHRASE_STORE=store, **env) as child:
+        async with lines(rig, "ours", 1, child.url) as (line,):
+            assert isinstance(line, OursLine)
+            return [await _hits(rig, line, layer) for layer in (store, f"memory, before {store}")]
+
+
+async def _hits(rig: Rig, line: OursLine, layer: str) -> Cache:
+    asked = rig.upstream_stats()["requests"]
+    heard, echoes = [], []
+    for phrase in PHRASES:
+        echoes.append(await line.ping())
+        heard.append(await line.say(phrase))
+    missed = rig.upstream_stats()["requests"] - asked
+    return Cache(layer, median(one.first_ms for one in heard), median(echoes), len(PHRASES) - missed)
 
 
 async def stuck_kb(rig: Rig, target: str) -> int:

@@ -10,7 +10,7 @@ import sys
 import django
 from django.core.management import call_command
 
-PHRASE = "I see."  # the one that is measured from the cache
+PHRASES = tuple(f"This is the phrase number {number}." for number in range(100))  # measured from the cache
 
 
 def seed(count: int) -> list[str]:
@@ -19,7 +19,7 @@ def seed(count: int) -> list[str]:
     from voicecare.patients.models import Device, Patient, Voice
 
     Voice.objects.default()
-    Phrase.objects.create(text=PHRASE)
+    Phrase.objects.bulk_create([Phrase(text=text) for text in PHRASES])
     patients = [Patient(name=f"Patient {number}", companion_name="Clara") for number in range(count)]
     Patient.objects.bulk_create(patients)
     return [Device.objects.issue(patient, "bench")[1] for patient in patients]
