@@ -201,7 +201,6 @@ AHEAD = 1_000_000  # seconds; the resets are relative to now
         [],
         None,
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("state", ["available", "spent"])
 def test_a_reply_with_nonsense_changes_nothing(account: responses.RequestsMock, body: Any, state: str):
