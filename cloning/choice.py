@@ -23,6 +23,8 @@ def voice_for(job: CloneJob, made: Made) -> Voice:
         fields = {"name": job.name, "source": Voice.Source.CLONED, "patient_id": job.patient_id}
         return Voice.objects.update_or_create(provider_id=made.provider_id, defaults=fields)[0]
     voice = job.voice
+    if made.requires_verification:  # not heard before it may speak; `put_to_use` gives it back
+        Patient.objects.filter(voice=voice).update(voice=None)
     voice.provider_id, voice.state, voice.revision = made.provider_id, Voice.State.USABLE, voice.revision + 1
     voice.save(update_fields=["provider_id", "state", "revision"])
     alerts.resolve_incident(alerts.Kind.VOICE, str(voice.pk))

@@ -86,5 +86,5 @@ def _remove_strays(client: AccountClient, there: Iterable[replies.Voice]) -> Non
 
 
 def _ended_otherwise(job: uuid.UUID, voice_id: str) -> bool:
-    ended = [Status.READY, Status.FAILED, Status.WITHDRAWN]
-    return CloneJob.objects.filter(pk=job, status__in=ended).exclude(voice__provider_id=voice_id).exists()
+    ended = CloneJob.objects.filter(pk=job, status__in=[Status.READY, Status.FAILED, Status.WITHDRAWN])
+    return ended.exclude(voice__provider_id=voice_id, status=Status.READY).exists()

@@ -93,7 +93,7 @@ def run(job_id: uuid.UUID) -> None:
 def _due() -> QuerySet[CloneJob]:
     waits = Q(status=Status.PENDING) & (Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()))
     left = Q(status=Status.UPLOADING, lease_until__lte=Now())
-    return CloneJob.objects.filter(waits | left, attempts__lt=F("last_attempt"))
+    return CloneJob.objects.filter(waits | left, attempts__lt=F("last_attempt"), patient__erased_at=None)
 
 
 def _claim(job_id: uuid.UUID) -> CloneJob | None:

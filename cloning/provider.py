@@ -51,6 +51,9 @@ def copies(client: AccountClient, job: CloneJob) -> list[Voice]:
     """All that the provider has of this job, the oldest first: under its name, and the one that our row names."""
     ours = job.voice.provider_id if job.voice else None
     found = [voice for voice in client.voices() if voice.name == job.provider_name or voice.voice_id == ours]
+    if ours and ours not in {voice.voice_id for voice in found}:  # the list may lag, and leaves some out
+        with suppress(VoiceRefused):
+            found.append(client.voice(ours))
     return sorted(found, key=lambda voice: (voice.created_at_unix or 0, voice.voice_id))
 
 

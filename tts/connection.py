@@ -97,17 +97,18 @@ class Connection:
     async def lose_conversation(self, conversation: uuid.UUID) -> None:
         """Another device goes on with it: here it ends, with all that plays and waits."""
         await self._speaker.end_line()
-        await self._give_back()
+        self._speaker.let_held_go_elsewhere()
+        await self._write(lambda: self.deliveries.let_go(conversation))
         if self.session.opened is not None and self.session.opened.context.conversation == conversation:
             _, characters = self.session.finish()
             await self._socket.frame(replies.conversation_ended(conversation, characters))
 
     async def lose_voice(self, conversation: uuid.UUID) -> None:
         """Its voice was withdrawn: from the next speech on it is the default voice."""
-        opened = self.session.opened
-        if opened is not None and opened.context.conversation == conversation:
-            context = await in_thread(conversations.in_default_voice, opened.context)
-            if self.session.opened is opened:
+        async with self._opening:
+            opened = self.session.opened
+            if opened is not None and opened.context.conversation == conversation:
+                context = await in_thread(conversations.in_default_voice, opened.context)
                 self.session.begin(replace(opened, context=context))
                 await self._socket.frame(replies.VOICE_CHANGED)
 

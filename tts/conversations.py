@@ -113,7 +113,11 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
     conversation = _unfinished(device.patient, conversation_id)
     if conversation is None:
         raise UnknownConversation("There is no such unfinished conversation of this patient: start a new one.")
-    Conversation.objects.filter(pk=conversation.pk).update(device=device, seen_at=timezone.now())
+    if conversation.voice.state == Voice.State.WITHDRAWN:  # while nobody was connected
+        conversation.voice, conversation.voice_source = Voice.objects.default(), "default"
+    Conversation.objects.filter(pk=conversation.pk).update(
+        device=device, seen_at=timezone.now(), voice=conversation.voice, voice_source=conversation.voice_source
+    )
     Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
     said = Utterance.objects.filter(conversation=conversation).values_list("client_id", "origin")
     ids, origins = zip(*said, strict=True) if said else ((), ())

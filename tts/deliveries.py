@@ -167,6 +167,9 @@ class Deliveries:
         """Whether the device knew this one to be queued; it is not any more."""
         return self._queued.pop(speech_id, None) is not None
 
+    async def let_go(self, conversation: uuid.UUID) -> None:
+        await in_thread(leases.let_go, conversation, self.owner)
+
     async def gone(self) -> None:
         """The connection is over, or has lost its conversation: what it had may be said by another one."""
         await in_thread(leases.gone, self._device, self.owner)

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
 
@@ -77,7 +78,8 @@ class Hints:
     def _publish(self, subject: str) -> None:
         for listener in list(self._listeners):
             with suppress(RuntimeError):  # its loop has ended
-                listener.loop.call_soon_threadsafe(listener.hear, subject)
+                # Not in the context of the request that publishes: what begins there would use its thread, which ends.
+                listener.loop.call_soon_threadsafe(listener.hear, subject, context=Context())
         if self._redis is not None:
             self._tell_others(self._redis, subject)
 

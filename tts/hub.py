@@ -65,6 +65,7 @@ class Hub:
         """Sweeps until cancelled. A database that is away closes nobody: the next sweep looks again."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
+            self._sweeps += 1
             try:
                 await self.sweep()
             except Exception as error:  # whatever it is: who stops sweeping lets revoked devices stay
@@ -74,6 +75,8 @@ class Hub:
         """Who may not stay, who has lost their conversation, for whom something waits: a query or two for each."""
         if not self._connections:
             return
+        if self._sweeps % RENEW_EVERY == 0:  # before all that could fail
+            await in_thread(leases.renew, {c.deliveries.owner: c.device for c in self.connections})
         looked_at = self.connections  # one that comes while we ask was looked at by its own handshake
         devices = [connection.device for connection in looked_at]
         latest = await in_thread(_admitted, devices)
@@ -81,9 +84,6 @@ class Hub:
         await asyncio.gather(*closings)  # together: one that is stuck takes seconds, and all have two
         await self._take_away()
         await self._look_into_outbox()
-        self._sweeps += 1
-        if self._sweeps % RENEW_EVERY == 0:
-            await in_thread(leases.renew, {c.deliveries.owner: c.device for c in self.connections})
         if self._sweeps % TOUCH_EVERY == 0:
             await in_thread(conversations.touch, [key for key, _ in self._open_conversations()])
 

@@ -74,6 +74,12 @@ def hold_again(conversation: uuid.UUID, owner: str) -> list[Utterance]:
     return list(waits.filter(owner=owner).order_by("received_at", "id"))
 
 
+def let_go(conversation: uuid.UUID, owner: str) -> None:
+    """What the quota holds in this conversation may be said by another connection; deliveries stay."""
+    held = Utterance.objects.filter(OUTBOX, conversation=conversation, origin=Utterance.Origin.DEVICE, owner=owner)
+    held.update(owner="", lease_until=None)
+
+
 def epoch_of(owner: str) -> int:
     return int(owner.rpartition(".")[2])
 

@@ -44,7 +44,8 @@ class Line:
 
     def drop_waiting(self) -> list[Speech]:
         """Empties the line of what waits its turn and returns it; what is held stays."""
-        waiting = list(self.waiting)
+        self.held.extend(speech for speech in self.waiting if speech.state == "queued")
+        waiting = [speech for speech in self.waiting if speech.state != "queued"]
         self.waiting.clear()
         return waiting
 

@@ -13,7 +13,7 @@ from tts.sources import Services
 from usage.ledger import Attempt, Kind
 from voicecare.audio import DEVICE_FORMATS
 from voicecare.elevenlabs.account import AccountClient
-from voicecare.elevenlabs.errors import AccessRefused, RequestRefused
+from voicecare.elevenlabs.errors import AccessRefused, ProviderError, RequestRefused
 from voicecare.patients.models import Voice
 
 LANGUAGE = "en"
@@ -48,10 +48,15 @@ class Probe:
         request = rendering.request(text, None, None, zero_retention=self._services.zero_retention)
         limits = {"first_byte_s": self._services.first_byte_s, "stall_s": self._services.stall_s}
         self._services.recorder.note(attempt)
-        async with self._services.client.speak(request, **limits) as reply:
-            attempt.answered(reply.receipt.request_id, reply.receipt.character_cost)
+        try:
+            async with self._services.client.speak(request, **limits) as reply:
+                attempt.answered(reply.receipt.request_id, reply.receipt.character_cost)
+                self._services.recorder.note(attempt)
+                said = b"".join([chunk async for chunk in reply])
+        except ProviderError as error:
+            attempt.failed(error)
             self._services.recorder.note(attempt)
-            said = b"".join([chunk async for chunk in reply])
+            raise
         self._services.own(self._services.phrases.put(rendering, text, said))
 
 

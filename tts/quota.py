@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from tts import hints
 from tts.copies import RowCopy
 from usage import provider, quota
 from voicecare import metrics
@@ -57,6 +58,7 @@ class Quota(RowCopy):
     async def _write(self, needed: int, detail: str) -> None:
         try:
             await in_thread(quota.spent, needed, detail)
+            await in_thread(hints.publish_provider)
         finally:
             self._end()
 

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import Context
 
 import structlog
 from channels.db import database_sync_to_async
@@ -52,7 +53,8 @@ class Recorder:
 
     def _wake(self) -> None:
         if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush_soon())
+            # In a context of its own: in that of a request it would write in the request's thread, which ends.
+            self._flusher = asyncio.create_task(self._flush_soon(), context=Context())
 
     async def flush(self) -> None:
         """Everything noted so far is in the database when this returns. Raises DatabaseError if it is away."""
@@ -93,7 +95,8 @@ def _write(batch: Sequence[Entry]) -> None:
 
 
 def _write_together(batch: Iterable[Entry]) -> None:
-    speeches = [entry for entry in batch if isinstance(entry, Speech)]
+    # Two connections may have had the same one: a statement may touch a row only once.
+    speeches = list({entry.key: entry for entry in batch if isinstance(entry, Speech)}.values())
     attempts = [entry for entry in batch if isinstance(entry, ledger.Attempt)]
     with transaction.atomic():
         if speeches:

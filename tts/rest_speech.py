@@ -105,6 +105,9 @@ class HttpSpeech:
             await self._say()
         except NobodyListens:
             log.info("rest_speech.nobody_listens")
+            self._error = NobodyListens()
+            self._chunks.get_nowait()  # it was full; whoever comes back learns that it broke off
+            self._chunks.put_nowait(None)
             return
         except Exception as error:  # raised again where it is read
             self._error = error

@@ -1,6 +1,7 @@
 """How long it is kept what was said to whom: texts for TEXT_RETENTION_DAYS, and of an erased patient nothing at all."""
 
 import uuid
+from collections.abc import Iterable
 from datetime import timedelta
 
 import structlog
@@ -8,13 +9,13 @@ from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
-from django.db.models import Exists, OuterRef, ProtectedError, QuerySet
+from django.db.models import Exists, Model, OuterRef, ProtectedError, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from tts.leases import OUTBOX
-from tts.models import Conversation, Utterance
-from voicecare.patients.models import Device, Patient
+from tts.models import Clip, Conversation, Utterance
+from voicecare.patients.models import Device, Patient, Voice
 
 BATCH = 1000  # rows in one statement: no writer waits long
 # From then on nothing of theirs is on its way any more, neither a connection that ends nor rows that are written late.
@@ -57,15 +58,21 @@ def _empty(utterances: QuerySet[Utterance]) -> int:
 @transaction.atomic
 def _forget_names(patient: Patient) -> None:
     """Also in the history that the admin keeps of every row, under the name that it had."""
-    of_patient = ContentType.objects.get_for_model(Patient)
-    LogEntry.objects.filter(content_type=of_patient, object_id=str(patient.pk)).update(
-        object_repr="", change_message=""
-    )
+    theirs: dict[type[Model], Iterable[uuid.UUID]] = {
+        Patient: [patient.pk],
+        Device: patient.devices.values_list("pk", flat=True),
+        Voice: patient.own_voices.values_list("pk", flat=True),
+    }
+    for model, keys in theirs.items():
+        entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(model))
+        entries.filter(object_id__in=[str(key) for key in keys]).update(object_repr="", change_message="")
     Patient.objects.filter(pk=patient.pk).update(name="", preferred_name="", companion_name="")
 
 
 def _remove(patient: uuid.UUID) -> bool:
     """Whether nothing is left of them."""
+    if Clip.objects.filter(patient=patient).exists():  # a row stays as long as its sound does
+        return False
     Utterance.objects.filter(patient=patient).delete()
     Conversation.objects.filter(patient=patient).delete()
     Device.objects.filter(patient=patient).delete()

@@ -70,6 +70,7 @@ class Session:
         self.line = Line()
         self._used: set[str] = set()
         self._written: dict[str, Speech | None] = {}  # texts without their `speak.done`; None: interrupted meanwhile
+        self._holding: set[str] = set()  # ids of holding phrases: nobody waits for their `ack`
         self._errors = 0
         self._rate = CharacterRate(characters_per_minute)
 
@@ -144,6 +145,7 @@ class Session:
         """First in line: it says that what was asked for has to wait."""
         speech_id = f"{SERVER_PREFIX}{uuid.uuid4()}"
         self._enqueue(speech_id, Script(text, complete=True), Utterance.Origin.HOLDING)
+        self._holding.add(speech_id)
         self.line.waiting.rotate()
 
     def deliver(self, speech: Speech) -> Speech:
@@ -270,6 +272,8 @@ class Session:
 
     def _on_ack(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = any_id(message)
+        if speech_id in self._holding:
+            return []
         if speech_id.startswith(SERVER_PREFIX):  # also before a conversation: it may be of an earlier connection
             return [Ack(speech_id)]
         self._known(message)

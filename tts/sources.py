@@ -28,7 +28,7 @@ from usage.ledger import Attempt, Kind, Outcome
 from voicecare import metrics
 from voicecare.audio import FORMATS
 from voicecare.elevenlabs.client import SpeechClient
-from voicecare.elevenlabs.errors import ProviderError, RequestRefused, Unreachable
+from voicecare.elevenlabs.errors import ProviderError, RequestRefused
 from voicecare.elevenlabs.protocol import Receipt
 from voicecare.espeak import Espeak, EspeakDied, EspeakVoice
 
@@ -97,7 +97,7 @@ class Sources:
 
     async def join(self, segment: Segment, fill: Fill) -> None:
         """Plays along with the speech that has it made. Raises FillFailed where that one did not end well."""
-        attempt = self._attempt(segment, 1, Kind.CACHE, self._context.rendering)
+        attempt = self._attempt(segment, 0, Kind.CACHE, self._context.rendering)  # 1 is whoever asks after it failed
         try:
             async with aclosing(fill.chunks(self._services.stall_s)) as chunks:
                 async for chunk in chunks:
@@ -153,9 +153,7 @@ class Sources:
                     if fill is not None:
                         fill.add(chunk)
         except ProviderError as error:
-            answered = error.status is not None or isinstance(error, Unreachable)
-            attempt.outcome = (Outcome.FAILED if answered else Outcome.UNKNOWN).value
-            attempt.code = error.code
+            attempt.failed(error)
             if fill is not None:
                 fill.fail()  # half of a sound is in it
             self._services.trouble.met(error, rung, self._context.conversation, rendering.voice.id)

@@ -52,6 +52,7 @@ class Speaker:
         self._delivery: Delivery | None = None  # set exactly while a speech may be cancelled
         self._concluded = asyncio.Event()
         self._called = False  # the outbox may have something for this patient
+        self._outbox_first = False
         self._putting_back = False  # a cancelled delivery is to be repeated
         self._watching_quota = False
         self._holding_phrase_said: uuid.UUID | None = None  # in this conversation
@@ -80,7 +81,8 @@ class Speaker:
 
     def hold_again(self, rows: Iterable[Utterance], context: Context) -> None:
         """What waited for the quota when the conversation's last connection ended waits here from now on."""
-        for row in rows:
+        here = {speech.key for speech in (*self._session.line.held, *self._session.line.waiting)}
+        for row in (row for row in rows if row.pk not in here):
             self._keep(
                 Speech(
                     row.client_id,
@@ -132,9 +134,7 @@ class Speaker:
 
     def let_held_go_elsewhere(self) -> None:
         """Another connection may say what the quota holds here."""
-        for speech in self._session.line.drop(lambda speech: True):
-            speech.owner, speech.lease_until = "", None
-            self._services.recorder.note(speech)
+        self._session.line.drop(lambda speech: True)  # its rows are freed where they are still this owner's
 
     # The line
 
@@ -149,6 +149,10 @@ class Speaker:
         line = self._session.line
         if line.held and not self._services.quota.holding_s(time.monotonic()):
             line.let_go()
+            self._outbox_first = True  # what was held in an earlier conversation comes before what was held here
+        if self._outbox_first and (speech := await self._from_outbox()):
+            return speech
+        self._outbox_first = False
         speech = line.next()
         while speech is None and self._called:
             self._called = False
@@ -273,7 +277,8 @@ class Speaker:
         if context.holding is None:
             return
         phrases = self._services.phrases
-        if await phrases.get(phrases.key(context.rendering, context.holding)) is not None:
+        is_cached = await phrases.get(phrases.key(context.rendering, context.holding)) is not None
+        if is_cached and self._session.opened is not None:
             self._session.say_holding_phrase(context.holding)
 
 

@@ -118,6 +118,9 @@ class _Road:
                 else:
                     own = fill if rung is Rung.LIVE else None
                     async with self._slot():
+                        if self._services.quota.spent:  # since it stood in line: no further request goes out
+                            step = Halt.QUOTA
+                            continue
                         silence = time.monotonic() - began - self._waited
                         await self._sources.ask(segment, rung, len(tried), silence_s=silence, fill=own)
             except SlotsFull:

@@ -29,7 +29,7 @@ from tts.segments import MAX_LENGTH, split
 from tts.slots import Slots, SlotsFull, slots_for
 from tts.wanted import Listener, Wish, behind, plan
 from usage import alerts, ledger, provider, quota
-from usage.ledger import Attempt, Kind, Outcome
+from usage.ledger import Attempt, Kind
 from voicecare import metrics
 from voicecare.audio import FORMATS, Completer
 from voicecare.database import in_thread
@@ -39,7 +39,6 @@ from voicecare.elevenlabs.errors import (
     QuotaSpent,
     RequestRefused,
     TextRefused,
-    Unreachable,
     VoiceRefused,
 )
 from voicecare.elevenlabs.protocol import SpeechRequest
@@ -234,9 +233,7 @@ class Maker:
         try:
             return await self._ask(request, attempt)
         except ProviderError as error:
-            answered = error.status is not None or isinstance(error, Unreachable)
-            attempt.outcome = (Outcome.FAILED if answered else Outcome.UNKNOWN).value
-            attempt.code = error.code
+            attempt.failed(error)
             raise
         finally:
             await in_thread(ledger.book, [attempt])

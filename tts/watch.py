@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from tts import hints
 from tts.circuit import Circuit, Probe
 from tts.quota import Quota
 from tts.slots import Slots
@@ -86,4 +87,5 @@ class Watch:
 
     async def _poll(self) -> None:
         await in_thread(quota.poll)
+        await in_thread(hints.publish_provider)
         self.hurry()

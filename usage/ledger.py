@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from django.db.models import Q
 
 from usage.models import UsageEvent
+from voicecare.elevenlabs.errors import ProviderError, Unreachable
 
 Kind = UsageEvent.Kind
 Outcome = UsageEvent.Outcome
@@ -53,6 +54,12 @@ class Attempt:
         self.characters = self.asked
         self.credits = self.asked if cost is None else cost
         self.request_id = request_id or ""
+
+    def failed(self, error: ProviderError) -> None:
+        """It came to nothing. Without an answer nobody knows whether it was billed, unless it was never sent."""
+        is_known = error.status is not None or isinstance(error, Unreachable)
+        self.outcome = (Outcome.FAILED if is_known else Outcome.UNKNOWN).value
+        self.code = error.code
 
 
 _UPDATED = [

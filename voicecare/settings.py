@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, validate
 
@@ -135,6 +136,18 @@ STORAGES = {
     "phrases": _bucket("phrases") if PHRASE_STORE == "s3" else _phrase_files,
     "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else _sample_files,
 }
+
+# Tracebacks without local variables: those hold what is said to patients.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.StackInfoRenderer(),
+        structlog.dev.set_exc_info,
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=True),
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 INSTALLED_APPS = [
     "daphne",

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 
 from tests.conftest import Member
 from tests.e2e.device import Device
-from tests.e2e.rows import in_database
+from tests.e2e.rows import books, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tts.device import Closed, HandshakeRefused
@@ -116,6 +116,24 @@ async def test_what_a_clinician_sends_is_heard_and_acknowledged(
         await status(carol, sent["id"], "heard")
         heard = await carol.call("GET", f"utterances/{sent['id']}/", 200)
         assert heard["spoken_at"] <= heard["heard_at"]
+
+
+async def test_what_is_said_after_a_clinician_has_spoken_is_written_at_once(
+    server: ServerProcess, sandbox: SandboxProcess, carol: Api, alice: Member
+) -> None:
+    """What a request has begun must not depend on the request's thread."""
+    await in_database(alice.patient.team.add, await in_database(User.objects.get, username="carol"))
+    async with Device(server.ws, alice.token) as device:
+        for number in range(3):
+            order = {"text": f"Message number {number} from your nurse."}
+            sent = await carol.call("POST", f"patients/{alice.patient.pk}/speak/", 202, json=order)
+            await device.hear(f"srv-{sent['id']}")
+        started = await device.start(greeting=False)
+        spoken = await device.speak("And this is what the companion says.", id="own")
+        await wait_for_state(started["conversation"], "own", "spoken", seconds=3)
+        accounts = await books(started["conversation"])
+        assert accounts.utterance("own").characters == spoken.terminal["characters"]
+    assert "recorder.not_written" not in server.logged()
 
 
 async def status(api: Api, utterance: str, wanted: str) -> set[str]:
