@@ -11,7 +11,7 @@ import aiohttp
 
 from tts.device import TERMINAL_TYPES, DeviceClient, Frame
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
 
 
 class Device(DeviceClient):
@@ -118,7 +118,7 @@ def spoken_order(heard: Iterable[Frame | bytes]) -> list[str]:
     return order
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 8.0) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
     """Polls until the check holds."""
     deadline = time.monotonic() + seconds
     while not await check():

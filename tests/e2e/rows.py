@@ -71,7 +71,7 @@ async def state_of(conversation: str, client_id: str) -> str | None:
     return await in_database(rows.values_list("state", flat=True).first)
 
 
-async def wait_for_state(conversation: str, client_id: str, state: str, seconds: float = 8.0) -> None:
+async def wait_for_state(conversation: str, client_id: str, state: str, seconds: float = 20.0) -> None:
     async def reached() -> bool:
         return await state_of(conversation, client_id) == state
 

@@ -69,7 +69,7 @@ async def given(**columns: object) -> None:
     await in_thread(ProviderState.objects.update_or_create, pk=1, defaults=columns)
 
 
-async def until(condition: Callable[[], object], within_s: float = 5) -> float:
+async def until(condition: Callable[[], object], within_s: float = 15) -> float:
     began = time.monotonic()
     while not condition():
         assert time.monotonic() < began + within_s, "it did not happen"
