@@ -14,6 +14,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, environment
+from tests.usage.postbox import Webhook
 from tts.models import Phrase
 from usage.models import ProviderState
 from voicecare.patients.models import Device, Patient, Voice
@@ -106,8 +107,18 @@ def database_url() -> str:
 
 
 @pytest.fixture(scope="session")
+def webhook() -> Iterator[Webhook]:
+    """Where the alerts of all servers arrive: they share a database, so any of them may be the one that tells."""
+    with Webhook() as webhook:
+        yield webhook
+
+
+@pytest.fixture(scope="session")
 def start_server(
-    django_db_setup: None, sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory
+    django_db_setup: None,
+    sandbox_process: SandboxProcess,
+    webhook: Webhook,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., ServerProcess]]:
     """Starts a server of its own on the test database and the sandbox; further settings as keyword arguments.
 
@@ -119,7 +130,10 @@ def start_server(
         folder = tmp_path_factory.mktemp("server")
         env = environment(
             DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox_process.url, VOICECARE_DATA_DIR=folder,
-            **{"SECRET_KEY": settings.SECRET_KEY, "QUOTA_POLL_S": 0.3, **changes},
+            **{
+                "SECRET_KEY": settings.SECRET_KEY, "QUOTA_POLL_S": 0.3, "ALERT_WEBHOOK_URL": webhook.url,
+                "PUBLIC_URL": "https://voice.example", **changes,
+            },
         )  # fmt: skip
         started.append(ServerProcess(env, Path(folder) / "server.log", *arguments, untouched=untouched))
         return started[-1]

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -26,26 +25,13 @@ SECOND = "And this is the second thing, which waits behind it."
 
 
 @pytest.fixture(scope="module")
-def webhook() -> Iterator[Webhook]:
-    with Webhook() as webhook:
-        yield webhook
+def quick_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return start_server()
 
 
 @pytest.fixture(scope="module")
-def start_quick(start_server: Callable[..., ServerProcess], webhook: Webhook) -> Callable[[], ServerProcess]:
-    """A server that looks often whether the quota is back; whichever sees it tells the administrators."""
-    settings = {"ALERT_WEBHOOK_URL": webhook.url, "PUBLIC_URL": "https://voice.example"}
-    return partial(start_server, **settings)
-
-
-@pytest.fixture(scope="module")
-def quick_server(start_quick: Callable[[], ServerProcess]) -> ServerProcess:
-    return start_quick()
-
-
-@pytest.fixture(scope="module")
-def quick_neighbour(start_quick: Callable[[], ServerProcess]) -> ServerProcess:
-    return start_quick()
+def quick_neighbour(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return start_server()
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_a_taken_port_is_said_in_words(sandbox: SandboxProcess) -> None:
 def test_it_outlives_its_synthesiser(sandbox: SandboxProcess) -> None:
     sandbox.settings(first_byte_ms=0)
     sandbox.fault(kind="slow", bytes_per_s=1000, first=1)
-    with listening(sandbox, text="A long text, of which not all is made when its maker is lost. " * 40) as failures:
+    with listening(sandbox, text="A long text, of which not all is made when its maker is lost. " * 300) as failures:
         until_it_sends(sandbox)
         (child,) = Path(f"/proc/{sandbox.process.pid}/task/{sandbox.process.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGKILL)
