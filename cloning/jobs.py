@@ -14,7 +14,7 @@ from functools import partial
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from cloning import allowance, choice, provider
@@ -26,7 +26,7 @@ from cloning.submission import submit
 from voicecare import hints
 from voicecare.elevenlabs.errors import ProviderError
 from voicecare.errors import VoicecareError
-from voicecare.patients.models import Voice
+from voicecare.patients.models import Patient, Voice
 
 __all__ = ["NotRetryable", "back_to_former_voice", "retry", "run", "submit", "sweep", "verified"]
 
@@ -93,7 +93,9 @@ def run(job_id: uuid.UUID) -> None:
 def _due() -> QuerySet[CloneJob]:
     waits = Q(status=Status.PENDING) & (Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()))
     left = Q(status=Status.UPLOADING, lease_until__lte=Now())
-    return CloneJob.objects.filter(waits | left, attempts__lt=F("last_attempt"), patient__erased_at=None)
+    # No join: PostgreSQL would then not look again at a row that another worker has just taken.
+    is_erased = Exists(Patient.objects.filter(pk=OuterRef("patient"), erased_at__isnull=False))
+    return CloneJob.objects.filter(waits | left, ~is_erased, attempts__lt=F("last_attempt"))
 
 
 def _claim(job_id: uuid.UUID) -> CloneJob | None:

@@ -293,6 +293,7 @@ def test_an_s3_server_that_refuses_or_hangs_is_said(s3: S3Process):
 
 
 def test_the_setting_chooses(settings: Settings, redis: RedisProcess):
+    settings.PHRASE_STORE, settings.STORAGES = "file", configured(PHRASE_STORE="file")["STORAGES"]
     assert store_for(settings).quick
     settings.PHRASE_STORE, settings.REDIS_URL = "redis", redis.url
     assert isinstance(store_for(settings), RedisStore)
