@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.sandbox import ROOT, SandboxProcess
+from tests.waiting import until
 from voicecare.elevenlabs.sandbox.speech import Memory
 from voicecare.espeak import EspeakVoice
 
@@ -42,13 +42,17 @@ def listening(sandbox: SandboxProcess, text: str) -> Iterator[list[Exception]]:
 
     listener = threading.Thread(target=listen)
     listener.start()
-    yield failures
-    listener.join(30)
+    try:
+        yield failures
+    finally:
+        listener.join(30)
 
 
 def until_it_sends(sandbox: SandboxProcess) -> None:
-    while not any(request["bytes_sent"] for request in sandbox.requests()):
-        time.sleep(0.01)
+    def sent() -> list[tuple[int, str, int]]:
+        return [(request["status"], request["outcome"], request["bytes_sent"]) for request in sandbox.requests()]
+
+    until(sent, lambda requests: any(bytes_sent for _, _, bytes_sent in requests))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -76,8 +80,10 @@ def test_a_taken_port_is_said_in_words(sandbox: SandboxProcess) -> None:
 
 def test_it_outlives_its_synthesiser(sandbox: SandboxProcess) -> None:
     sandbox.settings(first_byte_ms=0)
-    sandbox.fault(kind="slow", bytes_per_s=1000, first=1)
-    with listening(sandbox, text="A long text, of which not all is made when its maker is lost. " * 300) as failures:
+    # What was made before the loss still goes out, up to the window of 256 KiB: slow enough that not all of ten minutes
+    # is made before, fast enough that the rest does not take minutes.
+    sandbox.fault(kind="slow", bytes_per_s=200_000, first=1)
+    with listening(sandbox, text="A long text, of which not all is made when its maker is lost. " * 160) as failures:
         until_it_sends(sandbox)
         (child,) = Path(f"/proc/{sandbox.process.pid}/task/{sandbox.process.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGKILL)
