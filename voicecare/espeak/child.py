@@ -120,6 +120,10 @@ class Schedule:
                     speech.starved = False
                     self._place(speech)
 
+    def spend(self, speech: Speech, amount: int) -> None:
+        with self._changed:  # or what is granted at the same moment is lost, and in the end the stream starves
+            speech.credit -= amount
+
     @contextmanager
     def next(self) -> Iterator[tuple[Speech, bool]]:
         """Blocks until a stream is due; it is the caller's, and if the second is True espeak is too, for the block."""
@@ -223,7 +227,7 @@ class Child:
 
     def _send_slice(self, speech: Speech) -> None:
         sound = speech.make_slice()
-        speech.credit -= len(sound)
+        self._schedule.spend(speech, len(sound))
         if sound:
             self._send(wire.AUDIO, speech.number, sound)
         if speech.finished:
