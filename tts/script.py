@@ -97,9 +97,9 @@ class Script:
 class Speech:
     """One utterance on its way through this process; `tts.recorder` keeps its row up to date.
 
-    `received` and `taken` (its turn came) are seconds of `time.perf_counter`. `claim` is set for one that came from the
-    outbox. `first_attempt` is the number below its attempts in
-    the ledger: a text that is spoken again is booked again.
+    `received` and `taken` (its turn came) are seconds of `time.perf_counter`. From the former to the first frame passed
+    `first_chunk_ms`, from the latter `response_ms`. `claim` is set for one that came from the outbox. `first_attempt`
+    is the number below its attempts in the ledger: a text that is spoken again is booked again.
     """
 
     id: str
@@ -117,6 +117,7 @@ class Speech:
     characters: int = 0
     bytes_sent: int = 0
     first_chunk_ms: float | None = None
+    response_ms: float | None = None
     spoken_at: datetime | None = None
     expires_at: datetime | None = None
     owner: str = ""

@@ -77,6 +77,7 @@ class Sources:
         self._context = context
         self._delivery = delivery
         self._services = services
+        self._opening: Attempt | None = None  # the latest one made while nothing of the speech was heard
 
     async def play(self, segment: Segment) -> bool:
         """The clip of this text; false if the cache has none."""
@@ -104,7 +105,7 @@ class Sources:
                     await self._delivery.forward(chunk, Source.CACHE.value, self._context.rendering.voice.name)
         except FillFailed:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "fill_failed"
-            self._services.recorder.note(attempt)
+            self._note(attempt)
             raise
         self._saved(attempt)
 
@@ -134,7 +135,7 @@ class Sources:
             segment.text, segment.before, segment.after, zero_retention=self._services.zero_retention
         )
         limit = first_byte_limit(rung, self._services.first_byte_s, silence_s)
-        attempt = self._attempt(segment, number, Kind(rung.value), rendering)
+        attempt = self._attempt(segment, number, self._kind(rung), rendering)
         self._services.recorder.note(attempt)
         most = FORMATS[rendering.format].bytes_per_second * (LONGEST_S + len(segment.text) * LONGEST_S_A_CHARACTER)
         began = time.perf_counter()
@@ -162,7 +163,7 @@ class Sources:
             attempt.outcome = (Outcome.CANCELLED if attempt.characters else Outcome.UNKNOWN).value
             raise
         finally:
-            self._services.recorder.note(attempt)
+            self._note(attempt)
         self._services.circuit.answered()
 
     async def improvise(self, segment: Segment, number: int) -> None:
@@ -177,7 +178,7 @@ class Sources:
                     await self._delivery.forward(chunk, Source.OFFLINE.value, OFFLINE_NAME)
         except EspeakDied:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "offline_voice_died"
-            self._services.recorder.note(attempt)
+            self._note(attempt)
             raise
         except asyncio.CancelledError:
             self._saved(attempt)
@@ -185,7 +186,7 @@ class Sources:
         self._saved(attempt)
 
     def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: Rendering) -> Attempt:
-        return Attempt(
+        attempt = Attempt(
             source=self._speech.key,
             segment=segment.index,
             attempt=self._speech.first_attempt + number,
@@ -196,6 +197,19 @@ class Sources:
             voice=rendering.voice.id,
             model=rendering.model,
         )
+        if not self._speech.bytes_sent:
+            self._opening = attempt
+        return attempt
+
+    def _kind(self, rung: Rung) -> Kind:
+        """A clinician listens outside of any conversation."""
+        return Kind.PREVIEW if self._context.conversation is None else Kind(rung.value)
+
+    def _note(self, attempt: Attempt) -> None:
+        """All that is known of it by now. The first sound of the speech is that of the attempt that brought it."""
+        if attempt is self._opening:
+            attempt.first_chunk_ms = self._speech.response_ms
+        self._services.recorder.note(attempt)
 
     def _count(self, attempt: Attempt, receipt: Receipt) -> None:
         attempt.answered(receipt.request_id, receipt.character_cost)
@@ -207,4 +221,4 @@ class Sources:
 
     def _saved(self, attempt: Attempt) -> None:
         attempt.outcome, attempt.saved = Outcome.COMPLETED.value, attempt.asked
-        self._services.recorder.note(attempt)
+        self._note(attempt)

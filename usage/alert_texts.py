@@ -59,6 +59,51 @@ _WORDS = {
         "Withdraw copies that nobody needs any more, or raise the plan at the provider. That is noticed by itself.",
         "The account at the speech provider has room for new voices again.",
     ),
+    Kind.QUOTA_LOW: _Words(
+        "The speech provider's credits are nearly used up.",
+        "The same as ever, until they are used up: then known phrases and the offline voice.",
+        "Buy credits or raise the plan's limit at the provider. That is noticed by itself.",
+        "The speech provider has enough credits again.",
+    ),
+    Kind.FORECAST: _Words(
+        "At the rate of the last seven days the speech provider's credits will not last to the end of the period.",
+        "The same as ever, until they are used up: then known phrases and the offline voice.",
+        "Look at the dashboard for who uses most. Buy credits, raise the plan's limit, or give patients a budget.",
+        "The speech provider's credits will last to the end of the period.",
+    ),
+    Kind.SLOW: _Words(
+        "Speech begins late: for ten minutes one in twenty speeches took more than half a second to its first sound.",
+        "A pause before their companion answers.",
+        "Look at the provider's status page, this server's load, and its way to the internet. Its end is noticed by "
+        "itself.",
+        "Speech begins in time again.",
+    ),
+    Kind.BUDGET: _Words(
+        "A patient's monthly budget of characters is used up.",
+        "Known phrases play as ever; everything else is not spoken until the month ends or the budget is raised.",
+        "Raise the patient's budget in the admin, or leave it as it is: the next month begins anew by itself.",
+        "The patient's budget has room again.",
+    ),
+    Kind.DRIFT: _Words(
+        "The ledger and the provider's own figures differ by more than one per cent.",
+        "The same as ever: this is about money.",
+        "Look at the reconciliations in the admin: they say which day, by how much, and what may explain it. Then "
+        "resolve the incident there.",
+        "The difference between the ledger and the provider's figures is marked as resolved.",
+    ),
+    Kind.SILENT: _Words(
+        "A part of this server gives no sign of life.",
+        "The same as ever for now: speech does not need it. Copied voices, warm phrases and repeated alerts do.",
+        "Start the process that the detail below names again (Procfile), and look at its log. Its return is noticed by "
+        "itself.",
+        "The silent part of this server gives signs of life again.",
+    ),
+    Kind.ALERTS: _Words(
+        "Alerts cannot be sent, by one way at least.",
+        "The same as ever: but nobody is told of trouble that way.",
+        "Check ADMIN_EMAILS, EMAIL_URL and ALERT_WEBHOOK_URL, and who receives there. Its return is noticed by itself.",
+        "Alerts are being sent again.",
+    ),
 }  # fmt: skip
 
 

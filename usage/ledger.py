@@ -1,7 +1,8 @@
 """The ledger of speech: one event per attempt, counted once (the contract, section 2, rule 9).
 
 `characters` and `credits` count once the 2xx headers of a request have arrived, however it ends. A request whose
-answer was never seen stays `unknown` and counts nothing. What the cache or the offline voice spoke is `saved`.
+answer was never seen stays `unknown` and counts nothing. What the cache or the offline voice spoke is `saved`. Daily
+sums (`usage/daily.py`) are written with the events.
 """
 
 import uuid
@@ -9,9 +10,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
-from django.db.models import Q
+from django.db import transaction
 
+from usage import daily
 from usage.models import UsageEvent
 from voicecare.elevenlabs.errors import ProviderError, Unreachable
 
@@ -42,6 +45,7 @@ class Attempt:
     saved: int = 0
     request_id: str = ""
     first_byte_ms: float | None = None
+    first_chunk_ms: float | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -63,19 +67,20 @@ class Attempt:
 
 
 _UPDATED = [
-    "outcome", "code", "characters", "credits", "saved", "request_id", "first_byte_ms",
+    "outcome", "code", "characters", "credits", "saved", "request_id", "first_byte_ms", "first_chunk_ms",
 ]  # fmt: skip
 
 
+@transaction.atomic(savepoint=False)
 def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
-    """Writes the attempts and returns how many characters are new, by conversation.
+    """Writes the attempts and their daily sums, and returns how many characters are new, by conversation.
 
-    Two statements, inside the caller's transaction. Idempotent: what an earlier call has already counted is not new,
-    so a batch whose commit was not seen to succeed can be written again. One attempt has one writer at a time, the
-    process that makes it, so nothing can change between the two statements.
+    Three statements. Idempotent: what an earlier call has already counted is not new, so a batch whose commit was not
+    seen to succeed can be written again.
     """
     attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may touch a row only once
-    counted = _counted(attempts)
+    known = _known(attempts)
+    attempts = [attempt for attempt in attempts if not _is_settled(attempt, known.get(attempt.key))]
     UsageEvent.objects.bulk_create(
         [_event(attempt) for attempt in attempts],
         update_conflicts=True,
@@ -83,16 +88,28 @@ def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
         update_fields=_UPDATED,
     )
     new: dict[uuid.UUID, int] = defaultdict(int)
+    sums: dict[daily.Key, daily.Share] = defaultdict(lambda: daily.NOTHING)
     for attempt in attempts:
+        before = known.get(attempt.key)
+        added = daily.difference(daily.share(attempt), daily.NOTHING if before is None else daily.share(before))
+        day = daily.key_of(attempt.at, attempt.patient, attempt.voice, attempt.model, attempt.kind)
+        sums[day] = daily.total(sums[day], added)
         if attempt.conversation is not None:
-            new[attempt.conversation] += attempt.characters - counted.get(attempt.key, 0)
+            new[attempt.conversation] += attempt.characters - (before.characters if before else 0)
+    daily.add(sums)
     return {conversation: characters for conversation, characters in new.items() if characters}
 
 
-def _counted(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], int]:
-    mine = Q(source__in={attempt.source for attempt in attempts})
-    rows = UsageEvent.objects.filter(mine).values_list("source", "segment", "attempt", "characters")
-    return {(source, segment, attempt): characters for source, segment, attempt, characters in rows}
+def _known(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:
+    """What is written of them. Locked: reconciliation may be settling one of them at this moment."""
+    written = UsageEvent.objects.filter(source__in={attempt.source for attempt in attempts}).order_by()
+    rows = written.select_for_update().values_list("source", "segment", "attempt", *_UPDATED, named=True)
+    return {(row.source, row.segment, row.attempt): row for row in rows}
+
+
+def _is_settled(attempt: Attempt, written: Any) -> bool:  # noqa: ANN401 - a named row
+    """Reconciliation has found out what became of it, and its process still knows nothing."""
+    return attempt.outcome == Outcome.UNKNOWN and written is not None and written.outcome != Outcome.UNKNOWN
 
 
 def _event(attempt: Attempt) -> UsageEvent:
@@ -113,5 +130,6 @@ def _event(attempt: Attempt) -> UsageEvent:
         saved=attempt.saved,
         request_id=attempt.request_id,
         first_byte_ms=attempt.first_byte_ms,
+        first_chunk_ms=attempt.first_chunk_ms,
         at=attempt.at,
     )

@@ -1,10 +1,15 @@
-"""What the provider was asked for and what it bills. Rows are written by `usage/ledger.py` and edited by nobody."""
+"""What the provider was asked for and what it bills, and what administrators must know of it.
+
+Rows of money are written by `usage/ledger.py` and edited by nobody.
+"""
 
 import uuid
 
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+
+NOBODY = uuid.UUID(int=0)  # stands for "none" in a key, whose columns are never null
 
 
 class UsageEvent(models.Model):
@@ -21,6 +26,7 @@ class UsageEvent(models.Model):
         OFFLINE = "offline"
         PROBE = "probe", "a look whether the provider is back"
         WARM = "warm", "made ahead for the phrase cache"
+        PREVIEW = "preview", "heard by a clinician"
 
     class Outcome(models.TextChoices):
         UNKNOWN = "unknown", "no answer seen"
@@ -44,18 +50,22 @@ class UsageEvent(models.Model):
     credits = models.PositiveIntegerField(default=0, help_text="What the provider says it bills.")
     saved = models.PositiveIntegerField(default=0, help_text="Characters spoken without asking the provider.")
     request_id = models.CharField(max_length=128, blank=True)
-    first_byte_ms = models.FloatField(null=True)
+    first_byte_ms = models.FloatField(null=True, help_text="From the request to its first audio.")
+    first_chunk_ms = models.FloatField(
+        null=True, help_text="Where a speech began with it: from its turn to the first frame on the device."
+    )
     at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
         ordering = ("-at",)
+        indexes = [models.Index(fields=["at"], condition=Q(outcome="unknown"), name="usage_unknown")]
         constraints = [
             models.UniqueConstraint(fields=["source", "segment", "attempt"], name="usage_attempt_once"),
             models.CheckConstraint(
                 condition=Q(outcome__in=["unknown", "completed", "failed", "cancelled"]), name="usage_outcome"
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["live", "retry", "backup", "cache", "offline", "probe", "warm"]),
+                condition=Q(kind__in=["live", "retry", "backup", "cache", "offline", "probe", "warm", "preview"]),
                 name="usage_kind",
             ),
             models.CheckConstraint(
@@ -65,6 +75,105 @@ class UsageEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class DailyUsage(models.Model):
+    """The sum of a day's events of one patient, voice, model and kind (`usage/daily.py` keeps it up).
+
+    A day is one in USAGE_TIME_ZONE. `chunk_N`: how many speeches had their first sound within N ms, and not within the
+    next smaller one.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField()
+    patient = models.UUIDField(default=NOBODY)
+    voice = models.UUIDField(default=NOBODY)
+    model = models.CharField(max_length=64, blank=True)
+    kind = models.CharField(max_length=8, choices=UsageEvent.Kind)
+    characters = models.BigIntegerField(default=0)
+    credits = models.BigIntegerField(default=0)
+    saved = models.BigIntegerField(default=0)
+    events = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0)
+    chunk_50 = models.BigIntegerField(default=0)
+    chunk_100 = models.BigIntegerField(default=0)
+    chunk_150 = models.BigIntegerField(default=0)
+    chunk_200 = models.BigIntegerField(default=0)
+    chunk_300 = models.BigIntegerField(default=0)
+    chunk_400 = models.BigIntegerField(default=0)
+    chunk_500 = models.BigIntegerField(default=0)
+    chunk_750 = models.BigIntegerField(default=0)
+    chunk_1000 = models.BigIntegerField(default=0)
+    chunk_1500 = models.BigIntegerField(default=0)
+    chunk_2000 = models.BigIntegerField(default=0)
+    chunk_3000 = models.BigIntegerField(default=0)
+    chunk_over = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "daily usage"
+        ordering = ("-day", "kind")
+        indexes = [models.Index(fields=["patient", "day"], name="daily_usage_of_patient")]
+        constraints = [
+            models.UniqueConstraint(fields=["day", "patient", "voice", "model", "kind"], name="daily_usage_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.day}"
+
+
+class BudgetMonth(models.Model):
+    """What a patient with a monthly budget has used of it, and what speeches on their way have reserved. Characters.
+
+    `used` is what was spoken to them: the sum of their live, retry and backup events of that month in USAGE_TIME_ZONE.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    patient = models.UUIDField()
+    month = models.DateField(help_text="Its first day.")
+    reserved = models.PositiveBigIntegerField(default=0)
+    used = models.PositiveBigIntegerField(default=0)
+    touched_at = models.DateTimeField(default=timezone.now, help_text="When a reservation was made or given back.")
+
+    class Meta:
+        ordering = ("-month",)
+        constraints = [models.UniqueConstraint(fields=["patient", "month"], name="budget_month_key")]
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}"
+
+
+class Heartbeat(models.Model):
+    """The last sign of life of a process that nobody would miss otherwise: `worker` or `beat`."""
+
+    name = models.CharField(max_length=8, primary_key=True)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Reconciliation(models.Model):
+    """How the ledger of one day compared with the provider's own figures, and what became of its unknown attempts."""
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField(unique=True)
+    at = models.DateTimeField(default=timezone.now)
+    characters = models.BigIntegerField(help_text="What the ledger has for the day.")
+    credits = models.BigIntegerField()
+    provider_characters = models.BigIntegerField(null=True, help_text="What the provider has; empty: not readable.")
+    provider_credits = models.BigIntegerField(null=True)
+    settled = models.PositiveIntegerField(default=0, help_text="Unknown attempts found in the provider's history.")
+    absent = models.PositiveIntegerField(default=0, help_text="Unknown attempts that are not in it: not billed.")
+    unknown = models.PositiveIntegerField(default=0, help_text="Unknown attempts that stay so.")
+    unknown_characters = models.BigIntegerField(default=0)
+    others = models.BigIntegerField(default=0, help_text="Characters in the history that this server did not ask for.")
+    explanation = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ("-day",)
+
+    def __str__(self) -> str:
+        return f"{self.day}"
 
 
 class ProviderState(models.Model):
@@ -129,6 +238,13 @@ class Incident(models.Model):
         NO_VOICE = "no_voice", "a patient heard nothing"
         QUOTA = "quota", "the speech provider's quota is spent"
         VOICE_SLOTS = "voice_slots", "the speech provider has hardly room for another voice"
+        QUOTA_LOW = "quota_low", "the speech provider's quota is nearly used up"
+        FORECAST = "forecast", "the quota will not last"
+        SLOW = "slow", "speech begins late"
+        BUDGET = "budget", "a patient's monthly budget is used up"
+        DRIFT = "drift", "the ledger and the provider's figures differ"
+        SILENT = "silent", "a part of this server gives no sign of life"
+        ALERTS = "alerts", "alerts cannot be sent"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
@@ -151,11 +267,14 @@ class Incident(models.Model):
             models.UniqueConstraint(fields=["kind", "key"], condition=Q(resolved_at=None), name="incident_open_once"),
             models.CheckConstraint(
                 condition=Q(
-                    kind__in=["provider_down", "access", "request", "voice", "no_voice", "quota", "voice_slots"]
+                    kind__in=[
+                        "provider_down", "access", "request", "voice", "no_voice", "quota", "voice_slots", "quota_low",
+                        "forecast", "slow", "budget", "drift", "silent", "alerts",
+                    ]
                 ),
                 name="incident_kind",
             ),
-        ]
+        ]  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} since {self.opened_at:%Y-%m-%d %H:%M}"

@@ -8,10 +8,11 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
 from django.core.exceptions import ImproperlyConfigured
-from environs import Env, validate
+from environs import Env, ValidationError, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)  # every bad variable is reported at once, by seal()
@@ -52,6 +53,14 @@ AWS_STORAGE_BUCKET_NAME = env.str("AWS_STORAGE_BUCKET_NAME", "")
 AWS_S3_ENDPOINT_URL = env.str("AWS_S3_ENDPOINT_URL", "")  # the other AWS_ variables are read by boto3 itself
 PHRASE_TTL_S = 7 * 24 * 3600  # the owner's seven days
 
+
+def _known_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValidationError("There is no such time zone: take a name like Europe/Berlin.") from error
+
+
 _days = validate.Range(min=0, max=36_500)
 TEXT_RETENTION_DAYS = env.int("TEXT_RETENTION_DAYS", 90, validate=_days)
 CLONE_SAMPLE_RETENTION_DAYS = env.int("CLONE_SAMPLE_RETENTION_DAYS", 30, validate=_days)
@@ -61,7 +70,7 @@ ALERT_WEBHOOK_URL = env.str("ALERT_WEBHOOK_URL", "")
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}")
 _mail = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
-USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC")
+USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC", validate=_known_zone)
 env.seal()
 
 DATA_DIR.mkdir(parents=True, exist_ok=True)
