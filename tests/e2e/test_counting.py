@@ -4,13 +4,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.db.models import Sum
 
 from tests.conftest import Member
 from tests.e2e.device import Device, eventually
-from tests.e2e.rows import books
+from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tts.models import Phrase
+from usage.models import DailyUsage
 
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 25_000, "match": {"text": "very slowly"}}
@@ -86,6 +88,20 @@ async def test_whatever_happens_is_counted_once(
     assert accounts.outcomes("waiting b") == []
     assert accounts.outcomes("phrase 0") == [("cache", "completed")]
     assert {event.saved for event in accounts.events if event.kind == "cache"} == {len(PHRASE)}
+
+    heard = [utterance.id for utterance in accounts.utterances if utterance.bytes_sent]
+    opening = [event for event in accounts.events if event.first_chunk_ms is not None]
+    assert sorted(event.source for event in opening) == sorted(heard)  # each speech begins once, with its first sound
+    assert {(event.segment, event.kind) for event in opening} == {
+        (0, "live"),
+        (0, "retry"),
+        (0, "backup"),
+        (0, "cache"),
+    }
+    sums = await in_database(lambda: DailyUsage.objects.aggregate(Sum("characters"), Sum("events"), Sum("saved")))
+    assert sums["characters__sum"] == total
+    assert sums["events__sum"] == len(accounts.events)
+    assert sums["saved__sum"] == sum(event.saved for event in accounts.events)
 
 
 async def test_a_request_whose_answer_was_never_seen_is_unknown_and_counts_nothing(

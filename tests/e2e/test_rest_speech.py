@@ -99,7 +99,7 @@ async def test_it_is_counted_and_leaves_no_text(caller: Caller, alice: Member) -
     voice = alice.patient.voice
     await caller.sound(text=TEXT, voice=str(voice.pk))
     (event,) = await booked(1)
-    assert (event.kind, event.outcome, event.characters) == ("live", "completed", len(TEXT))
+    assert (event.kind, event.outcome, event.characters) == ("preview", "completed", len(TEXT))
     assert (event.conversation, event.patient, event.voice) == (None, None, voice.pk)
     assert not await in_database(lambda: Utterance.objects.exists() or Conversation.objects.exists())
 
@@ -110,7 +110,7 @@ async def test_a_relatives_voice_is_counted_for_its_patient(caller: Caller, alic
     )
     await caller.sound(text=TEXT, voice=str(clone.pk))  # unknown to the sandbox: the default voice speaks
     events = await booked(2)
-    assert [(event.kind, event.outcome) for event in events] == [("live", "failed"), ("backup", "completed")]
+    assert [(event.kind, event.outcome) for event in events] == [("preview", "failed"), ("preview", "completed")]
     assert {event.patient for event in events} == {alice.patient.pk}
 
 
@@ -163,7 +163,7 @@ async def test_a_provider_that_fails_is_not_heard(caller: Caller, sandbox: Sandb
     async with caller.speech(text=TEXT, voice=str(alice.patient.voice_id)) as reply:
         assert (reply.status, reply.headers["Speech-Source"]) == (200, "backup")
         assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
-    assert [event.kind for event in await booked(3)] == ["live", "retry", "backup"]
+    assert [event.kind for event in await booked(3)] == ["preview"] * 3
 
 
 async def test_a_key_that_is_refused_means_the_offline_voice(caller: Caller, sandbox: SandboxProcess) -> None:
@@ -171,7 +171,7 @@ async def test_a_key_that_is_refused_means_the_offline_voice(caller: Caller, san
     async with caller.speech(text=TEXT) as reply:
         assert (reply.status, reply.headers["Speech-Source"]) == (200, "offline")
         assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
-    assert [event.kind for event in await booked(2)] == ["live", "offline"]
+    assert [event.kind for event in await booked(2)] == ["preview", "offline"]
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProces
             await reply.read()
     assert len(sandbox.requests()) == 1
     assert [(event.kind, event.outcome) for event in await booked(3)] == [
-        ("live", "failed"), ("offline", "completed"), ("offline", "completed"),
+        ("preview", "failed"), ("offline", "completed"), ("offline", "completed"),
     ]  # fmt: skip
 
 
@@ -246,7 +246,7 @@ async def test_a_preview_is_paid_once(caller: Caller, phrases: None, sandbox: Sa
     assert sources == ["live", "cache", "cache"]
     assert len(set(heard)) == 1
     assert [request["text"] for request in sandbox.requests()] == ["That's wonderful!"]
-    assert [(event.kind, event.saved) for event in await booked(3)] == [("live", 0), ("cache", 17), ("cache", 17)]
+    assert [(event.kind, event.saved) for event in await booked(3)] == [("preview", 0), ("cache", 17), ("cache", 17)]
 
 
 async def test_a_voice_whose_language_has_no_phrases_is_heard_too(caller: Caller, alice: Member) -> None:
