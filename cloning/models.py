@@ -1,6 +1,7 @@
 """Copies of people's voices: the recording, who consented, and how far the making has come."""
 
 import uuid
+from datetime import datetime
 
 from django.conf import settings
 from django.core.files import File
@@ -22,6 +23,11 @@ def samples() -> Storage:
 class CloneJobQuerySet(models.QuerySet["CloneJob"]):
     def unfinished(self) -> "CloneJobQuerySet":
         return self.filter(status__in=[CloneJob.Status.PENDING, CloneJob.Status.UPLOADING])
+
+    def same(self, patient: uuid.UUID | None, digest: str, since: datetime) -> "CloneJobQuerySet":
+        """Of this recording: being made, or made of what came in since then."""
+        made = self.filter(status=CloneJob.Status.READY, created_at__gte=since)
+        return (self.unfinished() | made).filter(patient=patient, sample_digest=digest)
 
     def withdrawable(self) -> "CloneJobQuerySet":
         return self.exclude(status__in=[CloneJob.Status.WITHDRAWING, CloneJob.Status.WITHDRAWN])

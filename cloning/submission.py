@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from django.contrib.auth.models import User
 from django.core.files import File
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from cloning import judging
 from cloning.consent import WORDING_VERSION, ConsentMissing
@@ -17,12 +19,15 @@ from cloning.samples import CONTENT_TYPES, MAX_BYTES
 from voicecare import hints
 from voicecare.patients.models import Patient
 
+REPEAT = timedelta(seconds=60)
+"""What comes so soon after the same recording is a double click, or a client that has lost the answer."""
+
 
 def submit(
     *, patient: Patient, name: str, sample: File, consent_by: str, witness: User | None,
     remove_background_noise: bool = False,
 ) -> CloneJob:  # fmt: skip
-    """A new job, or the unfinished one of the same patient and recording: a double click makes one voice.
+    """A new job, or the one of the same patient and recording that is unfinished, or ready and came within REPEAT.
 
     Judges the recording, which takes seconds: call it in a thread that may block, outside of a transaction. Raises
     ConsentMissing for a blank `consent_by`, SampleRefused for the recording; then nothing is stored. `witness` is the
@@ -30,8 +35,9 @@ def submit(
     """
     if not consent_by.strip():
         raise ConsentMissing("Say who has consented: without the consent of the person who speaks, nothing is stored.")
+    since = timezone.now() - REPEAT
     with _copied(sample) as (path, digest):
-        before = _unfinished(patient, digest)
+        before = CloneJob.objects.same(patient.pk, digest, since).first()
         if before is not None:
             return before
         report = judging.judge(path)
@@ -40,7 +46,7 @@ def submit(
             report=report.as_json(), remove_background_noise=remove_background_noise,
             consent_by=consent_by.strip(), consent_wording=WORDING_VERSION, witness=witness,
         )  # fmt: skip
-        return _kept(job, patient, path)
+        return _kept(job, path, since)
 
 
 @contextmanager
@@ -58,22 +64,32 @@ def _copied(sample: File) -> Iterator[tuple[Path, str]]:
         yield Path(copy.name), digest.hexdigest()
 
 
-def _unfinished(patient: Patient, digest: str) -> CloneJob | None:
-    return CloneJob.objects.unfinished().filter(patient=patient, sample_digest=digest).first()
-
-
-def _kept(job: CloneJob, patient: Patient, path: Path) -> CloneJob:
+def _kept(job: CloneJob, path: Path, since: datetime) -> CloneJob:
     """The object first, then its row: what is left of a process that dies in between, `prune_orphans` removes."""
     with path.open("rb") as recording:
         job.sample = samples().save(str(job.pk), File(recording))
     try:
-        with transaction.atomic():
-            job.save(force_insert=True)
-            hints.send("cloning.run", job.pk)
-    except BaseException as error:
+        first = _written(job, since)
+    except BaseException:
         samples().delete(job.sample)
-        first = _unfinished(patient, job.sample_digest) if isinstance(error, IntegrityError) else None
+        raise
+    if first != job:
+        samples().delete(job.sample)
+    return first
+
+
+def _written(job: CloneJob, since: datetime) -> CloneJob:
+    """The job, or the one that was judged beside it and came first; that one may be a voice by now."""
+    same = CloneJob.objects.same(job.patient_id, job.sample_digest, since)
+    try:
+        with transaction.atomic():
+            first = same.first()
+            if first is None:
+                job.save(force_insert=True)
+                hints.send("cloning.run", job.pk)
+            return first or job
+    except IntegrityError:
+        first = same.first()
         if first is None:
             raise
         return first
-    return job

@@ -1,5 +1,7 @@
 """A recording that comes in becomes one job, or nothing at all."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +14,17 @@ from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db import connection
+from django.utils import timezone
 
-from cloning import consent
+from cloning import consent, jobs
 from cloning.jobs import submit
 from cloning.models import CloneJob
 from cloning.samples import MAX_BYTES, SampleRefused
+from cloning.submission import REPEAT
+from tests.cloning import at_provider
 from tests.cloning.recordings import encoded, speech
 from tests.conftest import Member
+from tests.sandbox import SandboxProcess
 from voicecare.errors import VoicecareError
 from voicecare.patients.models import Patient
 
@@ -119,15 +125,56 @@ def test_after_the_first_has_ended_the_same_recording_is_a_new_job(upload: Uploa
     assert upload() != first
 
 
+def test_what_is_sent_again_at_once_is_the_voice_that_was_made_of_it(
+    upload: Upload, provider: SandboxProcess, sample_folder: Path
+):
+    first = upload()
+    jobs.run(first.pk)
+    assert upload() == first
+    assert (len(at_provider.ids(provider)), kept(sample_folder)) == (1, [str(first.pk)])
+    CloneJob.objects.update(created_at=timezone.now() - 2 * REPEAT)
+    assert upload() != first
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the judge in /proc, which is Linux")
+def test_a_voice_that_is_made_while_its_double_is_judged_stays_the_only_one(
+    upload: Upload, provider: SandboxProcess, sample_folder: Path
+):
+    """A double click, and a worker that is faster than the judge of the second."""
+    recording()
+    before = _judging()
+    with ThreadPoolExecutor(2) as pool:
+        second = pool.submit(_and_hang_up, upload)
+        while not (_judging() - before):
+            threading.Event().wait(0.01)
+        (pid,) = _judging() - before
+        os.kill(pid, signal.SIGSTOP)
+        first = upload()
+        jobs.run(first.pk)
+        os.kill(pid, signal.SIGCONT)
+        assert second.result(30) == first
+    assert (len(at_provider.ids(provider)), kept(sample_folder)) == (1, [str(first.pk)])
+
+
+def _judging() -> set[int]:
+    tasks = Path("/proc/self/task").iterdir()
+    children = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    return {pid for pid in children if b"cloning.child" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def _and_hang_up(upload: Upload) -> CloneJob:
+    try:
+        return upload()
+    finally:
+        connection.close()
+
+
 def test_two_at_the_same_moment_make_one_job(upload: Upload, sample_folder: Path):
     both = threading.Barrier(2)
 
     def send() -> CloneJob:
-        try:
-            both.wait(10)
-            return upload()
-        finally:
-            connection.close()
+        both.wait(10)
+        return _and_hang_up(upload)
 
     recording()
     with ThreadPoolExecutor(2) as pool:
