@@ -18,6 +18,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("voicecare.patients.urls")),
     path("", include("tts.urls")),
     path("", include("cloning.urls")),
+    path("", include("usage.urls")),
 ]
 # A player in the admin has a session, no token. The schema is the clinicians'.
 preview = VoicePreview.as_view(authentication_classes=(SessionAuthentication,), schema=None)

@@ -1,0 +1,97 @@
+"""What clinicians ask of usage, and how it is told."""
+
+import uuid
+from datetime import date, timedelta
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from usage import figures
+from usage.models import NOBODY, UsageEvent
+
+GROUPS = ("patient", "voice", "model", "kind")
+LAST_DAYS, LAST_MONTHS = 30, 12
+EARLIEST = date(2000, 1, 1)  # nothing of this is older, and the calendar has room before it
+
+
+class DayField(serializers.DateField):
+    default_error_messages = {"range": "A day from 2000 to 9000 is needed."}
+
+    def to_internal_value(self, value: Any) -> date:  # noqa: ANN401 - DRF's own
+        day = super().to_internal_value(value)
+        if not EARLIEST <= day < date(9000, 1, 1):
+            self.fail("range")
+        return day
+
+
+class UsageFilter(serializers.Serializer):
+    """Days in USAGE_TIME_ZONE, both ends included."""
+
+    patient = serializers.UUIDField(required=False)
+    group = serializers.ChoiceField(GROUPS, required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {"from": DayField(required=False), "to": DayField(required=False), **super().get_fields()}
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        last = attrs.get("to") or figures.today()
+        first = attrs.get("from") or self.earliest(last)
+        if first > last:
+            raise serializers.ValidationError({"from": ["It must not be after `to`."]})
+        return {**attrs, "from": first, "to": last}
+
+    def earliest(self, last: date) -> date:
+        return last - timedelta(days=LAST_DAYS - 1)
+
+
+class MonthlyFilter(UsageFilter):
+    """The months that hold these days, whole."""
+
+    def earliest(self, last: date) -> date:
+        years, month = divmod(last.year * 12 + last.month - LAST_MONTHS, 12)
+        return date(years, month + 1, 1)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        whole = super().validate(attrs)
+        next_month = (whole["to"].replace(day=1) + timedelta(days=31)).replace(day=1)
+        return {**whole, "from": whole["from"].replace(day=1), "to": next_month - timedelta(days=1)}
+
+
+@extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
+class NobodyField(serializers.UUIDField):
+    """Null for what belongs to no patient or voice."""
+
+    def to_representation(self, value: uuid.UUID) -> Any:  # noqa: ANN401 - DRF's own
+        return None if value == NOBODY else super().to_representation(value)
+
+
+class _SumsSerializer(serializers.Serializer):
+    """Of the groups' keys the row has the one that was asked for."""
+
+    patient = NobodyField(required=False)
+    voice = NobodyField(required=False)
+    model = serializers.CharField(required=False, allow_blank=True)
+    kind = serializers.ChoiceField(UsageEvent.Kind.choices, required=False)
+    characters = serializers.IntegerField(help_text="Sent to the provider and answered.")
+    credits = serializers.IntegerField(help_text="What the provider bills for them.")
+    saved_characters = serializers.IntegerField(help_text="Spoken from the cache or in the offline voice.")
+    requests = serializers.IntegerField(help_text="To the provider, whatever became of them.")
+
+
+class DailySerializer(_SumsSerializer):
+    date = serializers.DateField(source="start")
+
+
+class MonthlySerializer(_SumsSerializer):
+    month = serializers.DateField(source="start", format="%Y-%m", help_text="Like 2026-11.")
+
+
+class QuotaSerializer(serializers.Serializer):
+    """As the provider told it last; null: not told, or without a limit."""
+
+    limit = serializers.IntegerField(allow_null=True)
+    used = serializers.IntegerField(allow_null=True)
+    remaining = serializers.IntegerField(allow_null=True)
+    exhausted = serializers.BooleanField()
+    resets_at = serializers.DateTimeField(allow_null=True)

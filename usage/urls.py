@@ -1,0 +1,9 @@
+from django.urls import path
+
+from usage import api
+
+urlpatterns = [
+    path("usage/daily/", api.Daily.as_view(), name="daily-usage"),
+    path("usage/monthly/", api.Monthly.as_view(), name="monthly-usage"),
+    path("usage/quota/", api.Quota.as_view(), name="quota"),
+]
