@@ -6,10 +6,9 @@ whole; what was heard of a failed try stays behind, completed to a whole frame, 
 beginning.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from tts.conversations import Context
 from tts.delivery import Delivery
@@ -20,11 +19,9 @@ from tts.script import Segment, Speech
 from tts.segments import normalise
 from tts.slots import SlotsFull
 from tts.sources import Services, Sources
-from voicecare.elevenlabs.errors import ProviderError
+from tts.turn import Turn
+from voicecare.elevenlabs.errors import ProviderError, QuotaSpent
 from voicecare.espeak import EspeakDied
-
-BUSY_PAUSE_S = 0.2
-BUSY_NOTICE_S = 0.5  # the contract, section 2, rule 7
 
 
 class SpeechFailed(Exception):
@@ -62,7 +59,6 @@ class _Road:
         self._services = services
         self._sources = Sources(speech, context, delivery, services)
         self._rung = Rung.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
-        self._waited = 0.0  # seconds in line, for this segment
 
     async def greet(self) -> None:
         """The greeting is kept whole, whatever its segments."""
@@ -104,49 +100,50 @@ class _Road:
 
     async def _climb(self, segment: Segment, fill: Fill | None) -> None:
         """Tries rung after rung until the segment has been heard from its beginning to its end."""
-        began = time.monotonic()
+        turn = Turn(self._services.slots, self._context.patient, self._services.busy_wait_s, self._tell_busy)
         tried: list[Rung] = []
         step: Step = Rung.OFFLINE if self._services.circuit.open else self._rung
         if self._services.quota.spent and step is not Rung.OFFLINE:
             step = Halt.QUOTA
         while True:
-            rung = await self._resolve(step, tried)
+            rung = await self._resolve(step, tried, turn)
             tried.append(rung)
             try:
-                if rung is Rung.OFFLINE:
-                    await self._sources.improvise(segment, len(tried))
-                else:
-                    own = fill if rung is Rung.LIVE else None
-                    async with self._slot():
-                        if self._services.quota.spent:  # since it stood in line: no further request goes out
-                            step = Halt.QUOTA
-                            continue
-                        silence = time.monotonic() - began - self._waited
-                        await self._sources.ask(segment, rung, len(tried), silence_s=silence, fill=own)
+                await self._try(segment, rung, len(tried), turn, fill)
             except SlotsFull:
                 step = Rung.OFFLINE
             except (ProviderError, EspeakDied) as error:
                 await self._delivery.complete_cut()
-                step = self._after(error, tried, segment, began)
+                step = self._after(error, tried, segment, turn)
             else:
                 await self._delivery.complete_cut()  # an end that looked clean may lie within a sample
                 self._rung = Rung.LIVE if rung is Rung.RETRY else rung
-                self._waited = 0.0
                 return
 
-    def _after(self, error: ProviderError | EspeakDied, tried: list[Rung], segment: Segment, began: float) -> Step:
+    async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Fill | None) -> None:
+        """All of the segment, once, in this way. Raises ProviderError, EspeakDied or SlotsFull."""
+        if rung is Rung.OFFLINE:
+            await self._sources.improvise(segment, number)
+            return
+        async with turn.slot():
+            if self._services.quota.spent:  # since it stood in line: no further request goes out
+                raise QuotaSpent
+            own = fill if rung is Rung.LIVE else None
+            await self._sources.ask(segment, rung, number, silence_s=turn.silence_s(), fill=own)
+
+    def _after(self, error: ProviderError | EspeakDied, tried: list[Rung], segment: Segment, turn: Turn) -> Step:
         step = after(error, tried)
         if step is Rung.OFFLINE and isinstance(error, ProviderError):
-            self._services.trouble.gave_up(error, began)
+            self._services.trouble.gave_up(error, turn.since)
         if step is Halt.QUOTA and isinstance(error, ProviderError):
             self._services.quota.refused(len(segment.text), error.particulars)
         return step
 
-    async def _resolve(self, step: Step, tried: list[Rung]) -> Rung:
+    async def _resolve(self, step: Step, tried: list[Rung], turn: Turn) -> Rung:
         """The rung that a step leads to. Raises SpeechFailed where it leads nowhere."""
         match step:
             case Halt.IN_LINE:
-                return await self._wait_in_line(tried[-1])
+                return tried[-1] if await turn.wait() else Rung.OFFLINE
             case Halt.QUOTA:
                 return self._without_quota()
             case Halt.NO_VOICE:
@@ -165,40 +162,5 @@ class _Road:
             raise QuotaHolds
         return Rung.OFFLINE
 
-    async def _wait_in_line(self, rung: Rung) -> Rung:
-        """The provider is busy, which is no failure: ask again when one of its streams may have ended (rule 7)."""
-        if not self._patience():
-            return Rung.OFFLINE
-        async with self._waiting():
-            await asyncio.sleep(BUSY_PAUSE_S)
-        return rung
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """One of the streams that the provider allows. Raises SlotsFull past BUSY_WAIT_S."""
-        hold = self._services.slots.hold(self._context.patient, wait_s=self._patience())
-        async with self._waiting():
-            await hold.__aenter__()
-        try:
-            yield
-        finally:
-            await hold.__aexit__(None, None, None)
-
-    def _patience(self) -> float:
-        """How many seconds this segment may still wait in line."""
-        return max(self._services.busy_wait_s - self._waited, 0.0)
-
-    @asynccontextmanager
-    async def _waiting(self) -> AsyncIterator[None]:
-        """Counts the time, and tells the device when it has waited for long enough to wonder."""
-        began = time.monotonic()
-        in_s = max(BUSY_NOTICE_S - self._waited, 0.0)
-        notice = asyncio.get_running_loop().call_later(in_s, self._tell_busy)
-        try:
-            yield
-        finally:
-            notice.cancel()
-            self._waited += time.monotonic() - began
-
-    def _tell_busy(self) -> None:
-        self._services.own(self._delivery.queued("busy", self._patience()))
+    def _tell_busy(self, left_s: float) -> None:
+        self._services.own(self._delivery.queued("busy", left_s))
