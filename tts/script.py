@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tts.outbox import Claim
 
 WRITER_SILENT_S = 60.0  # the contract, section 1: a writer silent for so long is taken as done
+PAUSE_S = 0.4  # language models write several pieces in it; one that pauses has something else to do first
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +77,31 @@ class Script:
             if not ready:
                 if self.complete:
                     return
-                await self._more()
+                ready.extend(await self._more(segmenter))
                 continue
             text = ready.popleft()
             yield Segment(index, text, before, ready[0] if ready else None)
             index, before = index + 1, text
 
-    async def _more(self) -> None:
+    async def _more(self, segmenter: Segmenter) -> list[str]:
+        """Waits for the writer, who may pause where a sentence ends: the segment that is complete then."""
+        if await self._written_within(PAUSE_S):
+            return []
+        paused = segmenter.pause()
+        if not paused and not await self._written_within(WRITER_SILENT_S - (time.monotonic() - self._written_at)):
+            self.complete = True
+        return paused
+
+    async def _written_within(self, seconds: float) -> bool:
         self._changed = asyncio.Event()
         try:
-            async with asyncio.timeout(WRITER_SILENT_S - (time.monotonic() - self._written_at)):
+            async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
-            self.complete = True
+            return False
         finally:
             self._changed = None
+        return True
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 Every decision waits for the first letter or digit that could change it and looks at nothing behind that one. So the
 segments are the same however the text was cut into pieces, a complete sentence comes out with the first letter of the
-next one, and no segment is without anything to speak.
+next one, and no segment is without anything to speak. Where a writer pauses, a sentence need not wait for that letter.
 
 `sentence_stream` is not used: it gives the sentences back rewritten (asterisks and spaces go), joins "Yes. How are
 you?" as if "Yes." were an abbreviation, so that a phrase would be missed, and reads its whole buffer again for every
@@ -33,6 +33,9 @@ _CLOSERS = re.compile(rf"[{re.escape(_QUOTES)})\]}}]*")
 _HARD_CLOSERS = re.compile(r"[\"'”’»*_)\]}」』）》】〕〉]*")
 _LAST_CLAUSE = re.compile(r"(?s).*(?:[,;:!?…–—،؛)\]][\"'”’»)\]]*\s|\s-\s|[—、，；：，؛،。！？｡؟।॥۔])")
 _LAST_SPACE = re.compile(r"(?s).*\s")
+
+_MAY_BE_DECIMAL = re.compile(r"\d[.,]\Z")
+_UNKNOWN_NEXT = " 1"  # before a digit more full stops belong to their words than before a letter
 
 _WORD = re.compile(r"[\w.]+\Z")
 _WORD_REACH = 24
@@ -113,6 +116,7 @@ class Segmenter:
         self._text = ""  # what is in no segment yet; the next two are places in it
         self._sentence = 0  # where the last sentence begins; sentences too short to stand alone are before it
         self._read = 0  # up to here no sentence ends
+        self._given = False  # a segment has come out
 
     def feed(self, piece: str) -> list[str]:
         """Take the next piece of the text; return the segments that are complete now."""
@@ -121,11 +125,21 @@ class Segmenter:
             return []  # only a letter or digit decides anything
         return list(self._settled())
 
+    def pause(self) -> list[str]:
+        """The writer has stopped for a moment: return the last sentence too, if it looks ended and may stand alone."""
+        text = self._text
+        if _MAY_BE_DECIMAL.search(text):
+            return []
+        mark = _MARK.search(text, max(self._read, _first_spoken(text, self._sentence)))
+        end = mark and _next_sentence(text + _UNKNOWN_NEXT, mark.start(), len(text) + 1, self._language)
+        return list(self._end_sentence(min(end, len(text)))) if end and self._stands_alone(end) else []
+
     def finish(self) -> list[str]:
-        """The text is complete: return the rest of it. A second call returns nothing."""
+        """The text is complete: return the rest of it, save mere signs after a pause. A second call returns nothing."""
         segments = list(self._end_sentence(len(self._text)))
-        if self._text:
+        if self._text and not (self._given and _SPOKEN.search(self._text) is None):
             segments.append(self._take(len(self._text)))
+        self._text = ""
         return segments
 
     def _settled(self) -> Iterator[str]:
@@ -145,7 +159,7 @@ class Segmenter:
 
     def _end_sentence(self, end: int) -> Iterator[str]:
         """The last sentence ends before `end`: give out what can stand alone, keep what is too short."""
-        if normalise(self._text[self._sentence : end]) in self._phrases:
+        if self._is_phrase(end):
             former = self._sentence
             if former:
                 yield self._take(former)
@@ -160,7 +174,14 @@ class Segmenter:
         else:
             self._sentence = end
 
+    def _stands_alone(self, end: int) -> bool:
+        return len(self._text[:end].strip()) >= MIN_LENGTH or self._is_phrase(end)
+
+    def _is_phrase(self, end: int) -> bool:
+        return normalise(self._text[self._sentence : end]) in self._phrases
+
     def _take(self, end: int) -> str:
+        self._given = True
         segment, self._text = self._text[:end], self._text[end:]
         self._sentence, self._read = 0, max(self._read - end, 0)
         return segment

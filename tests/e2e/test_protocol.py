@@ -384,6 +384,20 @@ async def test_a_text_is_spoken_while_it_is_written(
     assert (await books(started["conversation"])).utterance("written").text == text
 
 
+async def test_what_was_written_is_heard_while_the_writer_pauses(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        first, second = "Let me look for that in your calendar, my dear.", " You are free on Monday"
+        await device.send({"type": "speak.delta", "id": "written", "text": first})
+        await device.wait_for_audio("written")
+        await device.send({"type": "speak.delta", "id": "written", "text": second})
+        await device.send({"type": "speak.done", "id": "written"})
+        await device.hear("written")
+    assert [request["text"] for request in sandbox.requests()] == [first, second]
+
+
 async def test_a_written_text_waits_its_turn_and_holds_its_place(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:

@@ -102,6 +102,50 @@ async def test_a_sentence_comes_out_as_soon_as_the_next_one_begins():
     await reader.aclose()
 
 
+def test_a_sentence_comes_out_while_its_writer_pauses():
+    async def scenario() -> tuple[list[str], str]:
+        reader = script.segments("en", PHRASES)
+        first = (await anext(reader)).text
+        script.append(" ")
+        phrase = asyncio.create_task(anext(reader))
+        await asyncio.sleep(1)
+        script.append("Yes.")
+        said = [first, (await phrase).text]
+        script.append(f" {SECOND[:20]}")
+        rest = asyncio.create_task(anext(reader))
+        await asyncio.sleep(1)
+        assert not rest.done()
+        script.append(SECOND[20:])
+        return [*said, (await rest).text], "".join([segment.text async for segment in reader])
+
+    script = Script(FIRST, complete=False)
+    assert at_once(scenario()) == ([FIRST, " Yes.", f" {SECOND}"], "")
+    assert script.complete
+
+
+def test_white_space_after_a_pause_is_not_a_sentence():
+    async def scenario() -> list[str]:
+        reader = asyncio.create_task(texts(script))
+        await asyncio.sleep(1)
+        script.append("\n\n")
+        script.finish()
+        return await reader
+
+    script = Script(FIRST, complete=False)
+    assert at_once(scenario()) == [FIRST]
+
+
+def test_a_text_that_is_finished_in_a_pause_is_complete():
+    async def scenario() -> list[str]:
+        reader = asyncio.create_task(texts(script))
+        await asyncio.sleep(30)
+        script.finish()
+        return await asyncio.wait_for(reader, 1)
+
+    script = Script("The first words", complete=False)
+    assert at_once(scenario()) == ["The first words"]
+
+
 async def test_a_reader_waits_for_its_writer_and_ends_with_it():
     script = Script(FIRST, complete=False)
     reader = asyncio.create_task(texts(script))

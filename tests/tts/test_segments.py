@@ -262,6 +262,48 @@ def test_a_phrase_comes_out_with_the_first_letter_of_the_next_sentence():
     assert segmenter.feed("I") == ["How are you? "]
 
 
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [
+        ("This sentence is long enough to stand alone.", True),
+        ("This sentence is long enough to stand alone? ", True),
+        ("Yes. This sentence is long enough to stand alone!\n", True),
+        ("「この文はとても長いので、ひとりで立つことができます。ですから、ここで待つことはありません。」", True),
+        ("How are you?", True),
+        ("It is short.", False),
+        ("This sentence is long enough but it has not ended", False),
+        ("This sentence is long enough, but then comes a comma,", False),
+        ("This sentence is long enough, and then you see Dr.", False),
+        ("This sentence is long enough, and then it is on p. ", False),
+        ("This sentence is long enough, and then it says e.g. ", False),
+        ("Please take the tablets with water: they have 2.", False),
+        ("... ... ... ... ... ... ... ... ... ... ... ... ...", False),
+        ("", False),
+    ],
+)
+def test_while_the_writer_pauses_a_sentence_comes_out_if_it_may_stand_alone(text: str, out: bool):
+    segmenter = Segmenter("en", PHRASES)
+    segments = segmenter.feed(text)
+    assert ("".join([*segments, *segmenter.pause()]) == text and text != "") is out
+    assert segmenter.pause() == []
+
+
+@exhaustive
+@given(texts, st.sets(st.integers(0, 700)))
+def test_pauses_lose_nothing_but_signs_at_the_end(text: str, pauses: set[int]):
+    segmenter = Segmenter("en", PHRASES)
+    segments = []
+    for place, letter in enumerate(text):
+        segments += segmenter.feed(letter)
+        segments += segmenter.pause() if place in pauses else []
+    segments += segmenter.finish()
+    said = "".join(segments)
+    assert text.startswith(said)
+    assert spoken_length(text[len(said) :]) == 0
+    assert all(spoken_length(segment) for segment in segments) or segments in ([], [text])
+    assert all(spoken_length(segment) <= MAX_LENGTH for segment in segments)
+
+
 def test_a_text_is_finished_once():
     segmenter = Segmenter("en", PHRASES)
     assert segmenter.feed("How are you?") + segmenter.finish() + segmenter.finish() == ["How are you?"]
