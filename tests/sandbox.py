@@ -87,6 +87,10 @@ class SandboxProcess:
         """What was billed (`requests`, `characters`, `credits`), `in_flight`, and the fields of the subscription."""
         return self._call("GET", "/sandbox/account")
 
+    def sell(self, text: str, **fields: Any) -> dict[str, Any]:
+        """Somebody else of the account has this spoken, at `unix` or now."""
+        return self._call("POST", "/sandbox/sales", {"text": text, **fields})
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code, which is 0 after a clean end."""
         self.process.terminate()

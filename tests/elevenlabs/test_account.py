@@ -153,10 +153,11 @@ def test_it_deletes_a_voice(provider: responses.RequestsMock, account: AccountCl
 
 def test_it_reads_statistics_in_milliseconds(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.get(f"{BASE}/v1/usage/character-stats", json={"time": [1000], "usage": {"All": [7]}})
-    found = account.character_stats(1000, 2000, breakdown_type="voice")
+    found = account.character_stats(1000, 2000, metric="tts_characters")
     assert found.usage == {"All": (7.0,)}
     asked = query(provider.calls[0])
-    assert (asked["start_unix"], asked["end_unix"], asked["breakdown_type"]) == (["1000"], ["2000"], ["voice"])
+    assert (asked["start_unix"], asked["end_unix"]) == (["1000"], ["2000"])
+    assert (asked["metric"], asked["aggregation_interval"]) == (["tts_characters"], ["hour"])
 
 
 def test_it_follows_the_pages_of_history(provider: responses.RequestsMock, account: AccountClient) -> None:

@@ -143,6 +143,28 @@ async def test_history_is_filtered(client: Client, sandbox: SandboxProcess) -> N
     assert {item["request_id"] for item in reply["history"]} == request_ids
 
 
+async def test_somebody_else_uses_the_account(client: Client, sandbox: SandboxProcess) -> None:
+    now = int(time.time())
+    await client.speak("Mine.")
+    sold = sandbox.sell("Somebody else's.", unix=now - 3600, model_id=FLASH)
+    sandbox.sell("And in secret.", unix=now - 3600, voice_id=SARAH, kept=False)
+    reply = await client.fetch("/v1/history", "GetSpeechHistoryResponseModel")
+    assert [item["text"] for item in reply["history"]] == ["Mine.", "Somebody else's."]
+    other = reply["history"][1]
+    assert (other["request_id"], other["date_unix"]) == (sold["request_id"], now - 3600)
+    assert other["character_count_change_to"] - other["character_count_change_from"] == 8
+    window = {"start_unix": (now - 3601) * 1000, "end_unix": (now - 3599) * 1000, "metric": "tts_characters"}
+    usage = (await client.get("/v1/usage/character-stats", **window))[1]["usage"]
+    assert sum(usage["All"]) == 30
+    assert (await client.get("/v1/user/subscription"))[1]["character_count"] == 3 + 8 + 14
+
+
+@pytest.mark.parametrize("wanted", [{}, {"text": 1}, {"text": "x", "colour": "red"}, {"text": "x", "voice_id": "none"}])
+def test_a_sale_that_makes_no_sense_is_refused(sandbox: SandboxProcess, wanted: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"text|voice"):
+        sandbox.sell(**{"text": None, **wanted})
+
+
 @pytest.mark.parametrize(
     ("query", "status"), [({"page_size": 0}, 400), ({"page_size": "x"}, 422), ({"page_size": 1001}, 400),
                           ({"start_after_history_item_id": "x"}, 404)],

@@ -111,6 +111,7 @@ async def test_a_clean_cut_looks_like_an_end(speak: Speak, sandbox: SandboxProce
     ("fault", "status", "received", "billed"),
     [
         ({"kind": "stall_first"}, None, 0, False),
+        ({"kind": "unanswered"}, None, 0, True),
         ({"kind": "stall_headers"}, 200, 0, True),
         ({"kind": "stall_middle", "after_bytes": 3001}, 200, 3001, True),
     ],
@@ -145,6 +146,15 @@ async def test_a_refused_connection_gets_no_answer(speak: Speak, sandbox: Sandbo
     record = await recorded(sandbox)
     assert (record["status"], record["outcome"], record["billed"]) == (None, "failed", False)
     assert (await speak()).status == 200
+
+
+async def test_what_is_never_answered_is_billed_all_the_same(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="unanswered", seconds=0)
+    seen = await speak()
+    assert isinstance(seen.error, aiohttp.ServerDisconnectedError)
+    record = await recorded(sandbox)
+    assert (record["status"], record["outcome"], record["billed"]) == (None, "failed", True)
+    assert sandbox.account()["characters"] == len(TEXT)
 
 
 async def test_a_redirect_leads_elsewhere(speak: Speak, sandbox: SandboxProcess) -> None:

@@ -103,10 +103,13 @@ class AccountClient:
         """Raises VoiceRefused where there is none (any more)."""
         self._call("DELETE", f"/v1/voices/{path_segment(voice_id)}")
 
-    def character_stats(self, start_ms: int, end_ms: int, *, breakdown_type: str = "none") -> CharacterStats:
-        """Credits per day between two times. The vendor calls them `_unix` and takes milliseconds."""
+    def character_stats(self, start_ms: int, end_ms: int, *, metric: str) -> CharacterStats:
+        """What was used hour by hour between two times: `credits` or `tts_characters`.
+
+        The vendor calls the times `_unix` and takes milliseconds. Hours, because days of a time zone are made of them.
+        """
         times = {"start_unix": start_ms, "end_unix": end_ms}
-        reply = self._json("/v1/usage/character-stats", breakdown_type=breakdown_type, metric="credits", **times)
+        reply = self._json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
         return CharacterStats.from_reply(reply)
 
     def history(self, after_unix: int, before_unix: int) -> Iterator[HistoryItem]:

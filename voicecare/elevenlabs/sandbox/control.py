@@ -12,6 +12,7 @@ from aiohttp import web
 from voicecare.elevenlabs.sandbox.errors import PRESETS
 from voicecare.elevenlabs.sandbox.faults import COMMON, KINDS, MATCHES, BadRequest
 from voicecare.elevenlabs.sandbox.knobs import Knobs
+from voicecare.elevenlabs.sandbox.others import FIELDS, sell
 from voicecare.elevenlabs.sandbox.scenarios import OFF, SCENARIOS, play
 from voicecare.elevenlabs.sandbox.state import SANDBOX, Sandbox
 
@@ -36,6 +37,7 @@ End <code>voice-gone</code> there: that also makes usable again what voicecare h
 <li><code>POST /sandbox/scenario</code> with <code>name</code>: one of the buttons above</li>
 <li><code>GET /sandbox/requests</code>: every speech request seen, in order</li>
 <li><code>GET /sandbox/account</code>: what was billed</li>
+<li><code>POST /sandbox/sales</code>: what somebody else used of the account: {sales}</li>
 <li><code>POST /sandbox/reset</code>: everything back to the start</li></ul>
 <h2>Faults</h2><p>Common fields: {common}; <code>match</code> holds {matches}.</p><ul>{kinds}</ul>
 <p>Presets of <code>error</code>: {presets}.</p></body></html>"""
@@ -94,6 +96,10 @@ def account(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
     }
 
 
+def add_sale(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
+    return asdict(sell(sandbox, wanted))
+
+
 def reset(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
     sandbox.reset()
     return asdict(sandbox.knobs)
@@ -115,6 +121,7 @@ async def page(request: web.Request) -> web.Response:
         now=_amiss(request.app[SANDBOX]),
         buttons=buttons,
         settings=", ".join(asdict(Knobs())),
+        sales=", ".join(FIELDS),
         common=", ".join(COMMON),
         matches=", ".join(MATCHES),
         kinds=kinds,
@@ -144,4 +151,5 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_delete("/sandbox/faults", control(clear_faults))
     router.add_get("/sandbox/requests", control(list_requests))
     router.add_get("/sandbox/account", control(account))
+    router.add_post("/sandbox/sales", control(add_sale, 201))
     router.add_post("/sandbox/reset", control(reset))

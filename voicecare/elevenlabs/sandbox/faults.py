@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "redirect": ("location",),
     "stall_first": ("seconds",),
     "slow_headers": ("seconds",),
+    "unanswered": ("seconds",),
     "stall_headers": ("seconds",),
     "stall_middle": (*BREAKING_POINT, "seconds"),
     "cut": BREAKING_POINT,
@@ -75,7 +76,8 @@ class Match:
 @dataclass
 class Fault:
     """One fault. `after_bytes` counts body bytes, `after_ms` runs from the headers; `seconds` is how long a stall lasts
-    (without it: until the client leaves), how long slow headers take (3), or the gap between drips (0.5)."""
+    (without it: until the client leaves), how long slow headers take (3), or the gap between drips (0.5). `unanswered`
+    does and bills what was asked for, and never says so."""
 
     kind: str
     match: Match = field(default_factory=Match)

@@ -88,6 +88,8 @@ class Wire:
 
         Raises HungUp after breaking the connection.
         """
+        if self._fault is not None and self._kind == "unanswered":
+            await self._swallow(self._fault, on_headers)
         headers, chunks = self._disguised(headers, chunks)
         response = web.StreamResponse(headers=headers)
         if length is not None and self._fault is None:
@@ -105,6 +107,12 @@ class Wire:
         self._delivery.outcome = "failed"
         headers = {"Content-Type": error.content_type, **error.headers}
         return web.Response(status=error.status, body=error.body, headers=headers)
+
+    async def _swallow(self, fault: Fault, on_headers: Callable[[], None] | None) -> NoReturn:
+        if on_headers is not None:
+            on_headers()
+        await stall(fault.seconds)
+        self.hang_up()
 
     def hang_up(self) -> NoReturn:
         """Closes the connection behind what was sent so far, finished or not; raises HungUp."""
