@@ -109,6 +109,7 @@ class Service:
         """To all its processes: PostgreSQL's children lead sessions of their own."""
         if self.process.poll() is None:
             pid = self.process.pid
+            self.process.send_signal(signal.SIGSTOP)  # or it would make another one meanwhile
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             for one in (pid, *map(int, children)):
                 try:
