@@ -7,12 +7,13 @@ from datetime import timedelta
 from io import StringIO
 from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings as configured
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.core.management import call_command
-from django.db import OperationalError
+from django.db import InternalError, OperationalError
 from django.test import Client
 from django.urls import path as route
 from django.utils import timezone
@@ -225,7 +226,10 @@ class Broken(APIView):
     permission_classes = ()
 
     def get(self, request: Request, kind: str) -> None:
-        raise {"bug": RuntimeError, "database": OperationalError}[kind]("Failing row contains (Margaret " + "Ellis)")
+        message = "Failing row contains (Margaret " + "Ellis)"
+        if kind == "standby":
+            raise InternalError(message) from psycopg.errors.ReadOnlySqlTransaction(message)
+        raise {"bug": RuntimeError, "database": OperationalError, "broken": InternalError}[kind](message)
 
 
 urlpatterns = [route("api/v1/broken/<kind>/", Broken.as_view())]
@@ -233,8 +237,12 @@ urlpatterns = [route("api/v1/broken/<kind>/", Broken.as_view())]
 
 @pytest.mark.urls(__name__)
 @pytest.mark.parametrize(
-    ("kind", "status", "code"), [("bug", 500, "internal_server_error"), ("database", 503, "service_unavailable")]
-)
+    ("kind", "status", "code"),
+    [
+        ("bug", 500, "internal_server_error"), ("broken", 500, "internal_server_error"),
+        ("database", 503, "service_unavailable"), ("standby", 503, "service_unavailable"),
+    ],
+)  # fmt: skip
 def test_what_nobody_expected_is_json_and_tells_no_value(kind: str, status: int, code: str, caplog, capsys):
     response = Client().get(f"/api/v1/broken/{kind}/")
     assert (response.status_code, response.json()["code"]) == (status, code)

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,6 +16,8 @@ from rest_framework.views import APIView, exception_handler, set_rollback
 from voicecare.errors import VoicecareError
 
 _STATUS = {"idempotency_conflict": 409}  # of our own errors' codes; 400 is that of all others
+
+_READ_ONLY = "25006"  # PostgreSQL's state for writing to a standby that has not taken over yet
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +48,14 @@ def _unexpected(error: Exception) -> Response:
     place = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
     log.error("rest.failed", error=type(error).__name__, place=place)
     set_rollback()
-    status = 503 if isinstance(error, OperationalError) else 500
+    status = 503 if _is_away(error) else 500
     return Response(plain(status), status)
+
+
+def _is_away(error: Exception) -> bool:
+    """A database that is not there, or not there to be written to."""
+    is_standby = getattr(error.__cause__, "sqlstate", None) == _READ_ONLY
+    return is_standby or isinstance(error, OperationalError | InterfaceError)
 
 
 def plain(status: int) -> dict[str, str]:
