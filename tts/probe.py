@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from contextlib import suppress
 
-from channels.db import DatabaseSyncToAsync
 from django.conf import settings
 
 from tts.models import Phrase
@@ -12,6 +11,7 @@ from tts.rendering import Rendering, VoiceRef
 from tts.sources import Services
 from usage.ledger import Attempt, Kind
 from voicecare.audio import DEVICE_FORMATS
+from voicecare.database import in_thread
 from voicecare.elevenlabs.account import AccountClient
 from voicecare.elevenlabs.errors import AccessRefused, ProviderError, RequestRefused
 from voicecare.patients.models import Voice
@@ -30,7 +30,7 @@ class Probe:
     async def run(self) -> None:
         with suppress(AccessRefused, RequestRefused):  # a key may lack the permission and still speak
             await asyncio.to_thread(_free_call)
-        rendering, texts = await DatabaseSyncToAsync(_phrases, thread_sensitive=False)()
+        rendering, texts = await in_thread(_phrases)
         await self._speak(rendering, await self._wanted(rendering, texts or [SHORT]))
 
     async def _wanted(self, rendering: Rendering, texts: list[str]) -> str:

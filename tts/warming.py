@@ -32,7 +32,7 @@ from usage import alerts, ledger, provider, quota
 from usage.ledger import Attempt, Kind
 from voicecare import metrics
 from voicecare.audio import FORMATS, Completer
-from voicecare.database import in_thread
+from voicecare.database import in_thread, threads
 from voicecare.elevenlabs.client import SpeechClient
 from voicecare.elevenlabs.errors import (
     ProviderError,
@@ -100,7 +100,7 @@ def warm(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
 
 async def _in_one_thread(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
     """The database is used from one thread, whose connections are closed before it ends."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "warming"))
+    threads.set(ThreadPoolExecutor(1, "warming"))
     try:
         return await _round(wishes, cache)
     finally:

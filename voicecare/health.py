@@ -1,9 +1,9 @@
 """Is this process up, may it be sent traffic, and what has it measured."""
 
+import asyncio
 import ipaddress
 import secrets
 
-from channels.db import DatabaseSyncToAsync
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -12,8 +12,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tts.runtime import runtime
+from voicecare.database import in_thread
 
 ANSWER_S = 0.5  # for Redis, whose state is asked for each time
+DATABASE_S = 2.0
 
 
 async def healthz(request: HttpRequest) -> HttpResponse:
@@ -25,8 +27,9 @@ async def readyz(request: HttpRequest) -> HttpResponse:
     if runtime.draining:
         return JsonResponse({"status": "draining"}, status=503)
     try:
-        await DatabaseSyncToAsync(_ask_database, thread_sensitive=False)()
-    except DatabaseError:
+        async with asyncio.timeout(DATABASE_S):
+            await in_thread(_ask_database)
+    except (DatabaseError, TimeoutError):
         return JsonResponse({"status": "no database"}, status=503)
     services = runtime.services
     amiss = {

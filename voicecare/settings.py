@@ -216,6 +216,13 @@ if _database["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     _database["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}  # a file: other processes must reach it
+elif _database["ENGINE"].endswith("postgresql"):
+    # A host that vanished answers nothing at all, and the kernel would believe in it for hours.
+    _vanished = {
+        "connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5,
+        "keepalives_count": 2,
+    }  # fmt: skip
+    _database["OPTIONS"] = {**_vanished, **_database.get("OPTIONS", {})}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [
