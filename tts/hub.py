@@ -64,7 +64,7 @@ class Hub:
     async def run(self) -> None:
         """Sweeps until cancelled. A database that is away closes nobody: the next sweep looks again."""
         while True:
-            await asyncio.sleep(SWEEP_EVERY_S)
+            await self._quota.changed(SWEEP_EVERY_S)  # what waits for it is looked at when it is back
             self._sweeps += 1
             try:
                 await self.sweep()
