@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -37,6 +38,8 @@ from tts.speaker import Speaker
 from voicecare.database import in_thread
 
 log = structlog.get_logger(__name__)
+
+WRITE_S = 2.0  # for the rows of what a closed connection had; their leases end by themselves
 
 State = Utterance.State
 T = TypeVar("T")
@@ -88,6 +91,9 @@ class Connection:
             self._close()
             await self._speaker.end_line()
             await self._socket.close(code)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_S):
+                    await self.deliveries.write()
 
     async def drain(self, seconds: float) -> None:
         """The server goes down: what is playing may end within `seconds`, then the socket is closed with 4012."""

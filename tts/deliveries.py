@@ -44,6 +44,7 @@ class Deliveries:
         self._given: set[uuid.UUID] = set()
         self._queued: dict[str, datetime] = {}  # ids that the device knows to be queued, and when they expire
         self._unwritten: list[Callable[[], object]] = []
+        self._writing = asyncio.Lock()  # in order: by `write`, in the background, and before a claim
 
     async def arrived(self) -> None:
         """The device is online, and what its earlier connections had is free."""
@@ -53,11 +54,13 @@ class Deliveries:
         """What waited for the quota in this conversation, ours from now on."""
         return await _unless_away(in_thread(leases.hold_again, conversation, self.owner), [])
 
-    async def claim(self, conversation: uuid.UUID | None, *, quota_spent: bool, holding: bool) -> Claim | None:
-        """The next one of this patient that nobody has, ours from now on. Nothing may be said when this is called."""
+    async def claim(
+        self, conversation: uuid.UUID | None, *, quota_spent: bool, holding: bool, live_only: bool = False
+    ) -> Claim | None:
+        """The next one of this patient that nobody has, ours from now on. No delivery may be said meanwhile."""
         claiming = partial(
             outbox.claim, self._device, self.owner, conversation,
-            quota_spent=quota_spent, holding=holding, passed=frozenset(self._given),
+            quota_spent=quota_spent, holding=holding, live_only=live_only, passed=frozenset(self._given),
         )  # fmt: skip
         try:
             await self._catch_up()
@@ -74,17 +77,17 @@ class Deliveries:
         return bool(self._unwritten)
 
     async def _catch_up(self) -> None:
-        while self._unwritten:
-            try:
-                await in_thread(self._unwritten[0])
-            except (DataError, IntegrityError) as error:  # this row is to blame: it must not hold up the others
-                log.error("deliveries.row_refused", error=type(error).__name__)
-                await in_thread(_let_go, self._patient, self.owner)
-            del self._unwritten[0]
+        async with self._writing:
+            while self._unwritten:
+                try:
+                    await in_thread(self._unwritten[0])
+                except (DataError, IntegrityError) as error:  # this row is to blame: it must not hold up the others
+                    log.error("deliveries.row_refused", error=type(error).__name__)
+                    await in_thread(_let_go, self._patient, self.owner)
+                del self._unwritten[0]
 
-    async def _write(self, change: Callable[[], object]) -> None:
-        """Now, or as soon as the database is there: in order."""
-        self._unwritten.append(change)
+    async def write(self) -> None:
+        """Writes what `finish` and `put_back` were told, in order; where the database is away the next one does."""
         await _unless_away(self._catch_up(), None)
 
     def speech(self, claim: Claim, context: Context) -> Speech:
@@ -108,11 +111,11 @@ class Deliveries:
             return await in_thread(outbox.start, claim)
         except Error as error:
             log.warning("deliveries.not_begun", error=type(error).__name__)
-            self._unwritten.append(partial(outbox.put_back, claim, queued=False))
+            self.put_back(claim)
             return False
 
-    async def finish(self, claim: Claim, speech: Speech) -> None:
-        """It has come to its end, whatever that is."""
+    def finish(self, claim: Claim, speech: Speech) -> None:
+        """It has come to its end, whatever that is; `write` is to follow, which may wait for the database."""
         self._given.add(claim.id)
         finishing = partial(
             outbox.finish, claim,
@@ -120,11 +123,11 @@ class Deliveries:
             bytes_sent=speech.bytes_sent, first_chunk_ms=speech.first_chunk_ms, spoken_at=speech.spoken_at,
             conversation=speech.conversation,
         )  # fmt: skip
-        await self._write(finishing)
+        self._unwritten.append(finishing)
 
-    async def put_back(self, claim: Claim, *, queued: bool = False) -> None:
-        """It was not said, or not to its end: another connection or a later moment is to say it."""
-        await self._write(partial(outbox.put_back, claim, queued=queued))
+    def put_back(self, claim: Claim, *, queued: bool = False) -> None:
+        """It was not said, or not to its end: another connection or a later moment is to say it. As `finish`."""
+        self._unwritten.append(partial(outbox.put_back, claim, queued=queued))
 
     def tells_queued(self, claim: Claim) -> bool:
         """Whether the device is to be told that this one is queued: it does not know yet."""
@@ -168,10 +171,12 @@ class Deliveries:
         return self._queued.pop(speech_id, None) is not None
 
     async def let_go(self, conversation: uuid.UUID) -> None:
+        await self.write()
         await in_thread(leases.let_go, conversation, self.owner)
 
     async def gone(self) -> None:
         """The connection is over, or has lost its conversation: what it had may be said by another one."""
+        await self.write()
         await in_thread(leases.gone, self._device, self.owner)
 
 

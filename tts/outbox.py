@@ -125,10 +125,11 @@ def due(devices: Collection[uuid.UUID], *, quota_spent: bool, holding: bool) -> 
 
 def claim(
     device: uuid.UUID, owner: str, conversation: uuid.UUID | None, *,
-    quota_spent: bool, holding: bool, passed: Collection[uuid.UUID] = (),
+    quota_spent: bool, holding: bool, live_only: bool = False, passed: Collection[uuid.UUID] = (),
 ) -> Claim | None:  # fmt: skip
     """The oldest row that this connection may speak now, in this conversation, from here on its own; never one of
-    `passed`. Three queries. None too while another speech of the patient is being delivered.
+    `passed`, and with `live_only` one that a device has asked for. Three queries. None too while another speech of the
+    patient is being delivered.
 
     While the quota is spent, what the server started is taken once, to see whether it needs the quota at all; queued
     live speech is taken when live speech is not held back any more (`holding`). Live speech that is spoken outside its
@@ -143,6 +144,8 @@ def claim(
         patient = locked.patient_id
         rows = _claimable(quota_spent, holding).filter(~Exists(_being_spoken(patient)), patient=patient)
         rows = rows.exclude(pk__in=passed)
+        if live_only:
+            rows = rows.filter(origin=DEVICE)
         if locked.outranked:
             rows = rows.filter(origin=DEVICE, conversation=conversation)
         return _take_first(rows, owner, conversation)

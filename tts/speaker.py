@@ -19,6 +19,7 @@ from tts.script import Script, Speech
 from tts.session import Session
 from tts.sources import Services
 from tts.speech import QuotaHolds, SpeechFailed, speak
+from tts.upcoming import Upcoming
 from voicecare import metrics
 
 log = structlog.get_logger(__name__)
@@ -47,12 +48,11 @@ class Speaker:
         self._services = services
         self._session = session
         self._deliveries = deliveries
-        self._open_conversation = open_conversation
+        self._upcoming = Upcoming(services, session, deliveries, open_conversation)
         self._task: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None  # set exactly while a speech may be cancelled
         self._concluded = asyncio.Event()
-        self._called = False  # the outbox may have something for this patient
-        self._outbox_first = False
+        self._live_first = False
         self._putting_back = False  # a cancelled delivery is to be repeated
         self._watching_quota = False
         self._holding_phrase_said: uuid.UUID | None = None  # in this conversation
@@ -63,11 +63,12 @@ class Speaker:
     def say(self, speech: Speech) -> None:
         """This one is new in the line. Its row is there from now on, whatever becomes of this process."""
         self._services.recorder.note(speech)
+        self._upcoming.asked()
         self.go_on()
 
     def call(self) -> None:
         """Look into the outbox when nothing else is to be said."""
-        self._called = True
+        self._upcoming.called = True
         self.go_on()
 
     def go_on(self) -> None:
@@ -113,13 +114,14 @@ class Speaker:
 
     async def finish(self, seconds: float) -> None:
         """What plays may end within that time; nothing new begins."""
-        self._silenced = True
+        self.silence()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=seconds)
 
     def silence(self) -> None:
         """Nothing new begins from here on."""
         self._silenced = True
+        self._upcoming.close()
 
     async def end_line(self) -> None:
         """What plays and waits ends as interrupted; what the quota holds stays held."""
@@ -149,38 +151,14 @@ class Speaker:
         line = self._session.line
         if line.held and not self._services.quota.holding_s(time.monotonic()):
             line.let_go()
-            self._outbox_first = True  # what was held in an earlier conversation comes before what was held here
-        if self._outbox_first and (speech := await self._from_outbox()):
+            self._live_first = True  # what was held in an earlier conversation comes before what was held here
+        if self._live_first and (speech := await self._upcoming.next(live_only=True)):
             return speech
-        self._outbox_first = False
-        speech = line.next()
-        while speech is None and self._called:
-            self._called = False
-            speech = await self._from_outbox()
-            self._called = self._called or speech is not None  # it may have more
-            speech = speech or line.next()
+        self._live_first = False
+        while (speech := line.next()) is None and self._upcoming:
+            if speech := await self._upcoming.next():
+                return speech
         return speech
-
-    async def _from_outbox(self) -> Speech | None:
-        quota = self._services.quota
-        holding = quota.holding_s(time.monotonic()) > 0
-        claim = await self._deliveries.claim(self._conversation(), quota_spent=quota.spent, holding=holding)
-        if claim is None:
-            return None
-        opened = None if self._silenced else await self._open_conversation()
-        if opened is None:
-            await self._deliveries.put_back(claim)
-            return None
-        if not await self._deliveries.begins(claim):
-            return None
-        if self._conversation() != opened.context.conversation:  # it ended while the row was asked
-            await self._deliveries.put_back(claim)
-            return None
-        return self._session.deliver(self._deliveries.speech(claim, opened.context))
-
-    def _conversation(self) -> uuid.UUID | None:
-        opened = self._session.opened
-        return None if opened is None else opened.context.conversation
 
     async def _speak(self, speech: Speech) -> None:
         """Says one speech to its end, whatever that is. A cancellation ends this speech, as interrupted, and not the
@@ -220,9 +198,10 @@ class Speaker:
         if outcome is not State.WAITING or speech.bytes_sent:
             await self._socket.frame(replies.ending(speech))
         if speech.claim is not None and outcome is State.WAITING:
-            await self._deliveries.put_back(speech.claim)
+            self._upcoming.put_back(speech.claim)
         elif speech.claim is not None:
-            await self._deliveries.finish(speech.claim, speech)
+            self._deliveries.finish(speech.claim, speech)
+            self._services.own(self._deliveries.write())
 
     def _note(self, speech: Speech) -> None:
         """The row of a claimed one is the outbox's."""
@@ -248,7 +227,7 @@ class Speaker:
 
     async def _queue_again(self, claim: Claim, speech: Speech) -> None:
         self._session.over(speech)
-        await self._deliveries.put_back(claim, queued=True)
+        self._upcoming.put_back(claim, queued=True)
         if claim.expires_at is not None and self._deliveries.tells_queued(claim):
             await self._socket.frame(replies.queued(speech.id, "quota", claim.expires_at))
 

@@ -8,10 +8,11 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.database import locked_database
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device, eventually, spoken_order
 from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tts import outbox
 from tts.models import Conversation, Phrase
 
 TEXT = "Nobody can read a row now, and still this sentence is heard from its beginning to its end."
@@ -65,6 +66,35 @@ async def test_speech_is_heard_while_the_database_is_locked(
     accounts = await books(started["conversation"])
     assert ended["characters"] == accounts.counter == accounts.ledger == sandbox.account()["characters"]
     assert accounts.outcomes("retried") == [("live", "failed"), ("retry", "completed")]
+
+
+async def test_what_the_device_asks_for_waits_for_no_row_of_a_delivery(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """The end of one delivery is still to be written and the next one to be claimed."""
+    sandbox.fault(kind="slow", bytes_per_s=60_000, first=1)
+    first, second = [await submitted(alice, f"The server has the message {number} for you.") for number in (1, 2)]
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.wait_for_audio(first)
+        async with locked_database():
+            assert (await device.hear(first)).terminal["type"] == "speech.finished"
+            for speech_id in ("one", "two"):
+                spoken = await device.speak(TEXT, id=speech_id)
+                assert spoken.terminal["type"] == "speech.finished"
+                assert spoken.terminal["first_chunk_ms"] < 1000
+            await device.send({"type": "speak", "id": "stopped", "text": TEXT * 5})
+            await device.wait_for_audio("stopped")
+            await device.interrupt()
+            assert (await device.hear("stopped")).terminal["type"] == "speech.interrupted"
+        await device.wait_for("speech.finished", id=second)
+        await device.silence()
+    assert spoken_order(device.heard) == [first, "one", "two", "stopped", second]
+
+
+async def submitted(member: Member, text: str) -> str:
+    row = await in_database(outbox.submit, member.patient.id, text, expires_in_s=900, author=None)
+    return f"srv-{row.id}"
 
 
 async def test_a_ping_does_not_wait_for_the_database(server: ServerProcess, alice: Member) -> None:

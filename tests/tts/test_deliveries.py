@@ -54,7 +54,8 @@ async def said(deliveries: Deliveries, member: Member) -> tuple[Claim, Speech]:
 
 async def spoken(deliveries: Deliveries, member: Member) -> Claim:
     claim, speech = await said(deliveries, member)
-    await deliveries.finish(claim, speech)
+    deliveries.finish(claim, speech)
+    await deliveries.write()
     return claim
 
 
@@ -75,7 +76,8 @@ async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, first = await taken(deliveries)
-    await deliveries.put_back(claim)
+    deliveries.put_back(claim)
+    await deliveries.write()
     _, second = await taken(deliveries)
     assert second.first_attempt - first.first_attempt >= 100
 
@@ -96,7 +98,8 @@ async def test_what_was_put_back_is_said_here_again(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
-    await deliveries.put_back(claim, queued=True)
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
     assert await state(row) == "queued"
     again = await claimed(deliveries)
     assert again is not None
@@ -157,7 +160,8 @@ async def test_only_what_waits_is_withdrawn(alice: Member):
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
     assert (await deliveries.withdraw(speech.id), await deliveries.known(speech.id)) == (False, True)
-    await deliveries.put_back(claim)
+    deliveries.put_back(claim)
+    await deliveries.write()
     assert await deliveries.withdraw(speech.id)
     assert await state(row) == "interrupted"
 
@@ -192,7 +196,8 @@ async def test_an_end_that_could_not_be_written_is_written_before_anything_else_
     deliveries = await arrived(alice)
     claim, speech = await said(deliveries, alice)
     async with table_away(UTTERANCES):
-        await deliveries.finish(claim, speech)
+        deliveries.finish(claim, speech)
+        await deliveries.write()
         assert deliveries.late
         assert await claimed(deliveries) is None
     following = await claimed(deliveries)
@@ -206,7 +211,8 @@ async def test_a_return_that_could_not_be_written_is_made_up_for(alice: Member):
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
     async with table_away(UTTERANCES):
-        await deliveries.put_back(claim)
+        deliveries.put_back(claim)
+        await deliveries.write()
     again = await claimed(deliveries)
     assert again is not None
     assert again.id == row.pk
@@ -245,7 +251,8 @@ async def test_a_row_that_the_database_refuses_holds_nobody_back(alice: Member):
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
     speech.state = Utterance.State.SPOKEN.value
-    await deliveries.finish(claim, speech)
+    deliveries.finish(claim, speech)
+    await deliveries.write()
     assert await state(first) == "waiting"
     following = await claimed(deliveries)
     assert following is not None

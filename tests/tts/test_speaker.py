@@ -212,7 +212,7 @@ async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_wait
     waiting = desk.own("own")
     desk.speaker.silence()
     await desk.speaker.end_line()
-    assert await in_database(state_of, row) == "waiting"
+    await until(row, "waiting")
     await services.recorder.flush()
     own = await in_database(Utterance.objects.get, pk=waiting.key)
     assert (own.state, own.bytes_sent) == ("interrupted", 0)
@@ -235,4 +235,5 @@ async def test_what_plays_may_end_before_the_process_does_and_nothing_else_begin
     await desk.sound.wait()
     await desk.speaker.finish(10)
     assert desk.types == ["speech.started", "speech.finished"]
-    assert [await in_database(state_of, row) for row in rows] == ["spoken", "waiting"]
+    for row, state in zip(rows, ("spoken", "waiting"), strict=True):
+        await until(row, state)
