@@ -16,7 +16,9 @@ from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncMonth
 from django.utils import timezone
 
+from usage import forecast
 from usage.daily import CHUNK_COLUMNS, CHUNK_EDGES_MS, day_of
+from usage.forecast import Forecast
 from usage.models import NOBODY, DailyUsage, ProviderState, UsageEvent
 
 Kind = UsageEvent.Kind
@@ -78,6 +80,7 @@ class QuotaFigures:
     exhausted: bool
     resets_at: datetime | None
     polled_at: datetime | None
+    forecast: Forecast | None
 
 
 def _sum(name: str, *kinds: Kind) -> Coalesce:
@@ -145,6 +148,7 @@ def quota() -> QuotaFigures:
         exhausted=state.quota == ProviderState.Quota.SPENT,
         resets_at=state.quota_resets_at,
         polled_at=state.polled_at,
+        forecast=forecast.of(state, timezone.now()),
     )
 
 

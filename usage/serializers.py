@@ -87,6 +87,14 @@ class MonthlySerializer(_SumsSerializer):
     month = serializers.DateField(source="start", format="%Y-%m", help_text="Like 2026-11.")
 
 
+class ForecastSerializer(serializers.Serializer):
+    """If credits are used on as in the last seven days."""
+
+    credits_a_day = serializers.FloatField()
+    used_at_reset = serializers.IntegerField()
+    runs_out_on = serializers.DateField(allow_null=True, help_text="Null: they last to the reset.")
+
+
 class QuotaSerializer(serializers.Serializer):
     """As the provider told it last; null: not told, or without a limit."""
 
@@ -95,3 +103,4 @@ class QuotaSerializer(serializers.Serializer):
     remaining = serializers.IntegerField(allow_null=True)
     exhausted = serializers.BooleanField()
     resets_at = serializers.DateTimeField(allow_null=True)
+    forecast = ForecastSerializer(allow_null=True, help_text="Null: there is nothing to say yet.")

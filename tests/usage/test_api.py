@@ -172,6 +172,7 @@ def test_days_are_the_clinics(settings: Settings, carol: Clinician, alice: Membe
 def test_a_quota_that_was_never_read_is_unknown(carol: Clinician):
     assert carol.get("usage/quota/") == {
         "limit": None, "used": None, "remaining": None, "exhausted": False, "resets_at": None,
+        "forecast": None,
     }  # fmt: skip
 
 
@@ -183,3 +184,13 @@ def test_the_quota_is_told_as_it_was_read(carol: Clinician):
     assert {name: answer[name] for name in ("limit", "used", "remaining", "exhausted", "resets_at")} == {
         "limit": 1000, "used": 1200, "remaining": 0, "exhausted": True, "resets_at": "2026-12-01T00:00:00Z",
     }  # fmt: skip
+
+
+def test_the_quota_is_forecast(carol: Clinician, alice: Member):
+    now = datetime.now(UTC)
+    booked(alice, asked=2000, at=now - timedelta(days=4))
+    ProviderState.objects.create(quota_limit=3000, quota_used=1500, quota_resets_at=now + timedelta(days=20))
+    forecast = carol.get("usage/quota/")["forecast"]
+    assert 200 < forecast["credits_a_day"] <= 250
+    assert forecast["used_at_reset"] > 3000
+    assert now.date().isoformat() < forecast["runs_out_on"] < (now + timedelta(days=20)).date().isoformat()
