@@ -7,38 +7,31 @@ lets the message go out twice; nothing else does.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 from threading import Thread
 
-import requests
 import structlog
-from django.conf import settings
-from django.core.mail import send_mail
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
-from django.urls import reverse
 
-from usage import alert_texts
+from usage import ways
 from usage.models import Incident
 from voicecare import metrics
 
-CONNECT_S, READ_S = 3.0, 5.0
-LEASE = timedelta(seconds=60)  # a mail takes several answers of at most READ_S each
+LEASE = timedelta(seconds=60)  # a mail takes several answers of at most EMAIL_TIMEOUT each
 PAUSES_S = (10, 20, 40, 80, 160, 300)  # after a failure; the last one repeats
 NEWS_FOR = timedelta(days=1)  # later it is no news: also for who sets up a first webhook after months
-
-Way = Callable[[Incident, str], None]
+FAILING = 3  # failures of one way in a row, with one message: about half a minute
 
 log = structlog.get_logger(__name__)
 
 
 def soon(incident: uuid.UUID) -> None:
     """Has it told once the transaction is committed; returns at once. Of nothing new, nothing is told."""
-    if _ways():
+    if ways.set_up():
         thread = Thread(target=_in_thread, args=[incident], daemon=True)
         transaction.on_commit(thread.start, robust=True)
 
@@ -48,14 +41,15 @@ def deliver_due() -> None:
     due = Incident.objects.filter(_untold(), _free()).order_by("opened_at")
     for incident in due.values_list("pk", flat=True):
         deliver(incident)
+    _forget_ways_that_are_gone()
 
 
 def deliver(incident: uuid.UUID) -> None:
     """Tells its states that are untold, one after the other, as far as that succeeds; idempotent.
 
-    With no way set up it stays untold.
+    With no way to tell it, it stays untold.
     """
-    while _ways() and (claimed := _claim(incident)) is not None and _tell(claimed):
+    while (claimed := _claim(incident)) is not None and _tell(claimed):
         pass
 
 
@@ -78,6 +72,9 @@ def _free() -> Q:
 
 
 def _claim(pk: uuid.UUID) -> Incident | None:
+    incident = Incident.objects.filter(pk=pk).first()
+    if incident is None or not ways.to_tell(incident):
+        return None
     if Incident.objects.filter(_untold(), _free(), pk=pk).update(sending_until=Now() + LEASE):
         return Incident.objects.get(pk=pk)
     return None
@@ -88,24 +85,28 @@ def _tell(incident: Incident) -> bool:
     opening = Incident.objects.filter(_untold(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - NEWS_FOR)
     state = "opened" if opening.exists() else "resolved"
     told = set(incident.sending_told.split())
-    ways = {name: way for name, way in _ways().items() if name not in told}
-    with ThreadPoolExecutor(max(len(ways), 1)) as pool:  # one that hangs does not hold up the other
-        outcomes = pool.map(lambda name: _went(name, ways[name], incident, state), ways)
-        told |= {name for name, went in zip(ways, outcomes, strict=True) if went}
-    all_told = told.issuperset(_ways())
+    every = ways.to_tell(incident)
+    left = {name: way for name, way in every.items() if name not in told}
+    with ThreadPoolExecutor(max(len(left), 1)) as pool:  # one that hangs does not hold up the other
+        outcomes = pool.map(lambda name: _trouble(name, left[name], incident, state), left)
+        troubles = dict(zip(left, outcomes, strict=True))
+    told |= {name for name, trouble in troubles.items() if trouble is None}
+    all_told = told.issuperset(every)
     _write_down(incident, state, told, all_told=all_told)
+    _judge(troubles, incident.sending_failures + 1)
     return all_told
 
 
-def _went(name: str, way: Way, incident: Incident, state: str) -> bool:
+def _trouble(name: str, way: ways.Way, incident: Incident, state: str) -> str | None:
+    """What went wrong, in one word; None: it went."""
     try:
         way(incident, state)
     except Exception as error:  # a mail server's or a webhook's fault, whatever it is, must not end the others
         metrics.ALERTS_FAILED.labels(name).inc()
         log.warning("alert.not_sent", way=name, incident=str(incident.pk), state=state, error=type(error).__name__)
-        return False
+        return type(error).__name__
     log.info("alert.sent", way=name, incident=str(incident.pk), state=state)
-    return True
+    return None
 
 
 def _write_down(incident: Incident, state: str, told: set[str], *, all_told: bool) -> None:
@@ -122,31 +123,24 @@ def _write_down(incident: Incident, state: str, told: set[str], *, all_told: boo
     mine.update(**{sent_at: Now()}, sending_told="", sending_failures=0, sending_until=None)
 
 
-def _ways() -> dict[str, Way]:
-    """Those that are set up, by the names under which `sending_told` keeps them."""
-    ways: dict[str, Way] = {}
-    if settings.ADMIN_EMAILS:
-        ways["mail"] = _mail
-    if settings.ALERT_WEBHOOK_URL:
-        ways["webhook"] = _webhook
-    return ways
+# Of the ways themselves. What is opened or resolved here beat tells: it is beat's repeats that get as far as this.
 
 
-def _mail(incident: Incident, state: str) -> None:
-    body = f"{alert_texts.text(incident, state)}\n\n{_url(incident)}\n"
-    send_mail(alert_texts.subject(incident, state), body, None, settings.ADMIN_EMAILS)
+def _judge(troubles: Mapping[str, str | None], failures: int) -> None:
+    """A way that failed so often in a row with one message is an incident, until a message goes through."""
+    for name, trouble in troubles.items():
+        if trouble is None:
+            _failing().filter(key=name).update(resolved_at=Now())
+        elif failures >= FAILING:
+            detail = f"{name}: {failures} failures in a row, the last one {trouble}."
+            incident = Incident(kind=Incident.Kind.ALERTS, key=name, detail=detail)
+            Incident.objects.bulk_create([incident], ignore_conflicts=True)
 
 
-def _webhook(incident: Incident, state: str) -> None:
-    """Without redirects or the environment's proxies: the message goes where the administrators said, or nowhere."""
-    said = {"kind": incident.kind, "state": state, "text": alert_texts.text(incident, state), "url": _url(incident)}
-    with requests.Session() as session:
-        session.trust_env = False
-        post = partial(session.post, json=said, timeout=(CONNECT_S, READ_S), allow_redirects=False, stream=True)
-        with post(settings.ALERT_WEBHOOK_URL) as reply:
-            if not 200 <= reply.status_code < 300:
-                raise requests.HTTPError(f"HTTP {reply.status_code}")
+def _forget_ways_that_are_gone() -> None:
+    """What the settings do not name any more does not fail any more."""
+    _failing().exclude(key__in=list(ways.set_up())).update(resolved_at=Now())
 
 
-def _url(incident: Incident) -> str:
-    return settings.PUBLIC_URL.rstrip("/") + reverse("admin:usage_incident_change", args=[incident.pk])
+def _failing() -> QuerySet[Incident]:
+    return Incident.objects.filter(kind=Incident.Kind.ALERTS, resolved_at=None)

@@ -28,7 +28,7 @@ class _Serving:
 
 
 class Webhook(_Serving):
-    """`status` is what it answers; `hang_s` how long it takes to. `received` are the bodies it answered 2xx."""
+    """`status` is what it answers; `hang_s` how long it takes to. `received` is what it answered 2xx, `bodies` all."""
 
     def __init__(self) -> None:
         self.status = 204
@@ -36,16 +36,18 @@ class Webhook(_Serving):
         self.asked = 0
         self.received: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
         webhook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 webhook.asked += 1
                 webhook.headers.append({name.lower(): value for name, value in self.headers.items()})
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                webhook.bodies.append(body)
                 time.sleep(webhook.hang_s)
                 if webhook.status < 300:
-                    webhook.received.append(body)
+                    webhook.received.append(json.loads(body))
                 self.send_response(webhook.status)
                 if webhook.status in (302, 307):
                     self.send_header("Location", self.path)
