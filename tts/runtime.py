@@ -69,7 +69,7 @@ class Runtime:
             quota=self.quota,
             slots=slots_for(settings.REDIS_URL),
             trouble=Trouble(circuit, self.own),
-            phrases=PhraseCache(store_for(settings), settings.SECRET_KEY, settings.PHRASE_TTL_S),
+            phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
             fills=Fills(),
             recorder=self.recorder,
             own=self.own,

@@ -46,7 +46,7 @@ class Listener:
 
 def phrase_cache() -> PhraseCache:
     """For Celery and the admin, where nothing is played: nothing is kept in memory."""
-    return PhraseCache(store_for(settings), settings.SECRET_KEY, settings.PHRASE_TTL_S, memory_bytes=0)
+    return PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S, memory_bytes=0)
 
 
 def current() -> QuerySet[Patient]:

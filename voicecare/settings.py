@@ -96,6 +96,7 @@ if not SECRET_KEY:
             "SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(50))')."
         )
     SECRET_KEY = _own_secret()
+PHRASE_SECRET = f"{'sandbox' if USE_SANDBOX else 'provider'}:{SECRET_KEY}"  # the sandbox's sound is nobody's voice
 
 if PHRASE_STORE == "redis" and not REDIS_URL:
     raise ImproperlyConfigured("PHRASE_STORE=redis needs REDIS_URL: set it, or leave PHRASE_STORE at file.")

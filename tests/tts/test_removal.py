@@ -29,7 +29,7 @@ def cache(settings, tmp_path: Path) -> PhraseCache:
         **settings.STORAGES,
         "phrases": {"BACKEND": "tts.phrase_stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}},
     }
-    return PhraseCache(store_for(settings), settings.SECRET_KEY, settings.PHRASE_TTL_S)
+    return PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     client = SpeechClient(sandbox.url, "key")
     services = Services(
         client=client, offline=Espeak(), circuit=circuit, quota=Quota(own), slots=LocalSlots(),
-        trouble=Trouble(circuit, own), phrases=PhraseCache(store_for(settings), settings.SECRET_KEY, 3600),
+        trouble=Trouble(circuit, own), phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
         fills=Fills(), recorder=Recorder(), own=own, first_byte_s=5, stall_s=5, busy_wait_s=5, zero_retention=False,
     )  # fmt: skip
     await client.open()

@@ -34,7 +34,7 @@ def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tm
     settings.PHRASE_STORE = "file"
     folder = {"BACKEND": "tts.phrase_stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}}
     settings.STORAGES = {**settings.STORAGES, "phrases": folder}
-    cache = PhraseCache(store_for(settings), settings.SECRET_KEY, settings.PHRASE_TTL_S)
+    cache = PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
     rendering = replace(RENDERING, voice=VoiceRef.of(alice.patient.voice))
     for text in ("old", "young"):
         asyncio.run(_put(cache, rendering, text))
