@@ -8,6 +8,7 @@ itself would cut every socket in the middle of a word.
 import asyncio
 import gc
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -29,11 +30,14 @@ from tts.slots import slots_for
 from tts.sources import Services
 from tts.trouble import Trouble
 from tts.watch import Watch
+from usage.heartbeats import Lookout
 from voicecare import metrics
+from voicecare.database import in_thread
 from voicecare.elevenlabs.client import SpeechClient
 from voicecare.espeak import Espeak
 
 PHRASES_EVERY_S = 5.0  # hits are written down, and what was removed for good is forgotten
+LOOK_OUT_EVERY_S = 5.0  # for silent processes
 GOODBYE_S = 0.3  # for the close frames to leave before the server stops
 
 log = structlog.get_logger(__name__)
@@ -85,6 +89,7 @@ class Runtime:
         self.own(watch.run())
         self.own(hints.of_this_process().run(self.hub.call, watch.hurry))
         self.own(self._look_after(self._services.phrases))
+        self.own(self._look_out())
         gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
         metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))
         self._take_over_sigterm()
@@ -100,6 +105,16 @@ class Runtime:
             await asyncio.sleep(PHRASES_EVERY_S)
             await phrases.write_hits()
             await phrases.drop_forgotten()
+
+    async def _look_out(self) -> None:
+        """Misses the processes that no patient would miss."""
+        lookout = Lookout(time.time())
+        while True:
+            await asyncio.sleep(LOOK_OUT_EVERY_S)
+            try:
+                await in_thread(lookout.look, time.time())
+            except Exception as error:  # whatever it is: the next look may do better
+                log.warning("runtime.look_out_failed", error=type(error).__name__)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -1,13 +1,13 @@
 """Telling administrators of an incident: by mail and by webhook, once for each of its states, in order.
 
 The process that opens or resolves it tells at once, in a thread of its own, so neither a worker nor a broker is
-needed; what failed, beat repeats. One process sends at a time: it holds the lease `sending_until`, which after a
-failure is also the time before which nobody tries again. A process that dies between sending and writing it down
-lets the message go out twice; nothing else does.
+needed; what failed, beat repeats, or a web process while beat is missing. One process sends at a time: it holds the
+lease `sending_until`, which after a failure is also the time before which nobody tries again. A process that dies
+between sending and writing it down lets the message go out twice; nothing else does.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Thread
@@ -32,14 +32,19 @@ log = structlog.get_logger(__name__)
 def soon(incident: uuid.UUID) -> None:
     """Has it told once the transaction is committed; returns at once. Of nothing new, nothing is told."""
     if ways.set_up():
-        thread = Thread(target=_in_thread, args=[incident], daemon=True)
+        thread = Thread(target=_in_thread, args=[deliver, incident], daemon=True)
         transaction.on_commit(thread.start, robust=True)
+
+
+def repeat() -> None:
+    """For where beat or the worker, who repeat what failed, are missing: does so in a thread; returns at once."""
+    if _due().exists():
+        Thread(target=_in_thread, args=[deliver_due], daemon=True).start()
 
 
 def deliver_due() -> None:
     """Tells whatever is still to be told and may be tried now."""
-    due = Incident.objects.filter(_untold(), _free()).order_by("opened_at")
-    for incident in due.values_list("pk", flat=True):
+    for incident in _due().values_list("pk", flat=True):
         deliver(incident)
     _forget_ways_that_are_gone()
 
@@ -53,13 +58,17 @@ def deliver(incident: uuid.UUID) -> None:
         pass
 
 
-def _in_thread(incident: uuid.UUID) -> None:
+def _in_thread(work: Callable[..., None], *arguments: uuid.UUID) -> None:
     try:
-        deliver(incident)
+        work(*arguments)
     except Exception as error:  # beat tries again
-        log.warning("alert.failed", incident=str(incident), error=type(error).__name__)
+        log.warning("alert.failed", error=type(error).__name__)
     finally:
         connection.close()
+
+
+def _due() -> QuerySet[Incident]:
+    return Incident.objects.filter(_untold(), _free()).order_by("opened_at")
 
 
 def _untold() -> Q:

@@ -1,8 +1,8 @@
-"""What Celery does for the quota and the alerts, from the schedule in the settings."""
+"""What Celery does for the quota, the alerts and its own sign of life, from the schedule in the settings."""
 
 from celery import shared_task
 
-from usage import delivery, quota
+from usage import delivery, heartbeats, quota
 
 
 @shared_task(name="usage.poll_quota")
@@ -13,3 +13,8 @@ def poll_quota() -> None:
 @shared_task(name="usage.deliver_alerts")
 def deliver_alerts() -> None:
     delivery.deliver_due()
+
+
+@shared_task(name="usage.heartbeat")
+def heartbeat() -> None:
+    heartbeats.give(heartbeats.WORKER)

@@ -5,13 +5,14 @@ import ipaddress
 import secrets
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tts.runtime import runtime
+from usage import heartbeats
 from voicecare.database import in_thread
 
 ANSWER_S = 0.5  # for Redis, whose state is asked for each time
@@ -28,7 +29,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"status": "draining"}, status=503)
     try:
         async with asyncio.timeout(DATABASE_S):
-            await in_thread(_ask_database)
+            missed = await in_thread(heartbeats.missed)
     except (DatabaseError, TimeoutError):
         return JsonResponse({"status": "no database"}, status=503)
     services = runtime.services
@@ -38,7 +39,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
         "provider": services.circuit.open or services.quota.spent,
         "offline_voice": not services.offline.running,
     }
-    degraded = [name for name, is_amiss in amiss.items() if is_amiss]
+    degraded = [*(name for name, is_amiss in amiss.items() if is_amiss), *missed]
     return JsonResponse({"status": "ready", "degraded": degraded})
 
 
@@ -61,11 +62,6 @@ async def _broker_is_away() -> bool:
     except (RedisError, OSError):
         return True
     return False
-
-
-def _ask_database() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
 
 
 def _may_read_metrics(request: HttpRequest) -> bool:

@@ -293,6 +293,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULER = "voicecare.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "end-abandoned-conversations": {"task": "tts.end_abandoned_conversations", "schedule": 60.0},
@@ -302,6 +303,7 @@ CELERY_BEAT_SCHEDULE = {
     "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},
     "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
     "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
+    "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},
     "sweep-clones": {"task": "cloning.sweep", "schedule": 5.0, "options": {"expires": 5}},
     "check-voices": {"task": "cloning.check_voices", "schedule": 900.0, "options": {"expires": 900}},
     "prune-samples": {"task": "cloning.prune_samples", "schedule": 3600.0, "options": {"expires": 3600}},

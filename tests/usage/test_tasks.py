@@ -1,4 +1,4 @@
-"""What Celery does for the quota and the alerts."""
+"""What Celery does for the quota, the alerts and its own sign of life."""
 
 import pytest
 import responses
@@ -6,7 +6,7 @@ from pytest_django import Settings
 
 from tests.usage.postbox import Webhook
 from usage import tasks
-from usage.models import Incident, ProviderState
+from usage.models import Heartbeat, Incident, ProviderState
 
 pytestmark = pytest.mark.django_db
 
@@ -26,3 +26,8 @@ def test_alerts_that_have_not_gone_out_are_sent(settings: Settings):
         tasks.deliver_alerts()
         tasks.deliver_alerts()
     assert [body["state"] for body in webhook.received] == ["opened"]
+
+
+def test_the_worker_gives_a_sign_of_life():
+    tasks.heartbeat()
+    assert Heartbeat.objects.get().name == "worker"

@@ -1,0 +1,38 @@
+"""Celery's scheduler, which gives a sign of life while it ticks."""
+
+import time
+from threading import Thread
+from typing import Any
+
+import structlog
+from celery.beat import PersistentScheduler
+from django.db import connection
+
+from usage import heartbeats
+
+log = structlog.get_logger(__name__)
+
+
+class Scheduler(PersistentScheduler):
+    """A database that is away, or hangs, holds up no tick: a thread writes the sign, one at a time."""
+
+    _signed_at = float("-inf")
+    _writing: Thread | None = None
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401 - whatever Celery passes to its own
+        now = time.monotonic()
+        if now - self._signed_at >= heartbeats.EVERY_S and not (self._writing and self._writing.is_alive()):
+            self._signed_at = now
+            self._writing = Thread(target=_give_sign, daemon=True)
+            self._writing.start()
+        pause: float = super().tick(*args, **kwargs)
+        return min(pause, heartbeats.EVERY_S)
+
+
+def _give_sign() -> None:
+    try:
+        heartbeats.give(heartbeats.BEAT)
+    except Exception as error:  # the next one may do better
+        log.warning("beat.no_sign", error=type(error).__name__)
+    finally:
+        connection.close()
