@@ -15,6 +15,7 @@ from pytest_django.plugin import DjangoDbBlocker
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, environment
 from tests.usage.postbox import Webhook
+from tests.waiting import until
 from tts.models import Phrase
 from usage.models import ProviderState
 from voicecare.patients.models import Device, Patient, Voice
@@ -162,18 +163,15 @@ def until_nobody_connected(server: ServerProcess, timeout_s: float = 5) -> None:
         time.sleep(0.02)
 
 
-def until_provider_trusted(server: ServerProcess, timeout_s: float = 20) -> None:
+def until_provider_trusted(server: ServerProcess) -> None:
     """Waits until nobody believes the provider to be down or its quota spent: tests inherit no trouble.
 
     The server is asked first: it knows of an outage before the row does.
     """
-    deadline = time.monotonic() + timeout_s
-    trouble = Q(circuit="open") | Q(quota="spent")
-    while (
-        server.gauge("voicecare_circuit_open")
-        or server.gauge("voicecare_quota_spent")
-        or ProviderState.objects.filter(trouble).exists()
-    ):
-        if time.monotonic() > deadline:
-            raise TimeoutError("the provider is still not trusted")
-        time.sleep(0.05)
+
+    def trouble() -> list[object]:
+        told = [server.gauge("voicecare_circuit_open"), server.gauge("voicecare_quota_spent")]
+        rows = ProviderState.objects.filter(Q(circuit="open") | Q(quota="spent")).values_list("circuit", "quota")
+        return [*filter(None, told), *rows]
+
+    until(trouble, wanted=lambda found: not found)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.cluster import Cluster, Listener
 from tests.chaos.listening import KILLED_S, Bedside
-from tests.e2e.device import eventually
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
 
@@ -51,10 +51,10 @@ async def test_a_thousand_deliveries_drain_in_order_and_none_is_lost_when_a_proc
 
 
 async def until_heard(cluster: Cluster, listeners: list[Listener]) -> None:
-    deadline = time.monotonic() + 5
-    while (states := await asyncio.to_thread(cluster.states, listeners)) != {"heard": PATIENTS * EACH}:
-        assert time.monotonic() < deadline, states
-        await asyncio.sleep(0.1)
+    everything = {"heard": PATIENTS * EACH}
+    await eventually(
+        lambda: asyncio.to_thread(cluster.states, listeners), 5, wanted=lambda states: states == everything
+    )
 
 
 def in_order(bedside: Bedside) -> None:

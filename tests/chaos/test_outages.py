@@ -11,8 +11,8 @@ import pytest
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.listening import KILLED_S, Bedside
-from tests.e2e.device import eventually
 from tests.server import ServerProcess
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
 
@@ -83,20 +83,17 @@ async def books_balance(ward: Ward, killed_at: float | None = None) -> None:
         lost = [record for record in missing if record not in excused]
         other = [key for key, characters in booked.items() if billed[key]["characters"] != characters]
         differs = [await asyncio.to_thread(ward.cluster.counted) - sum(booked.values())]
-        return [*lost, *other, *(d for d in differs if d)]
+        return [*lost, *other, *(d for d in differs if d)][:5]
 
-    deadline = time.monotonic() + 8
-    while found := await wrong():
-        assert time.monotonic() < deadline, found[:5]
-        await asyncio.sleep(0.2)
+    await eventually(wrong, 8, wanted=lambda found: not found)
 
 
 async def everything_is_heard(ward: Ward) -> None:
     listeners = [bedside.listener for bedside in ward.bedsides]
-    deadline = time.monotonic() + 8
-    while (states := await asyncio.to_thread(ward.cluster.states, listeners)) != {"heard": PATIENTS * DELIVERIES}:
-        assert time.monotonic() < deadline, states
-        await asyncio.sleep(0.2)
+    everything = {"heard": PATIENTS * DELIVERIES}
+    await eventually(
+        lambda: asyncio.to_thread(ward.cluster.states, listeners), 8, wanted=lambda states: states == everything
+    )
 
 
 async def redis_stops_and_comes_back_empty(cluster: Cluster) -> None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -116,14 +115,6 @@ def spoken_order(heard: Iterable[Frame | bytes]) -> list[str]:
     assert playing is None
     assert len(ended) == len(set(ended)), "a speech ended twice"
     return order
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    """Polls until the check holds."""
-    deadline = time.monotonic() + seconds
-    while not await check():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        await asyncio.sleep(0.03)
 
 
 def speak_frame(id: str, text: str) -> str:

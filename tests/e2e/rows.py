@@ -9,7 +9,7 @@ from channels.db import database_sync_to_async
 from django.db import connections
 from django.db.models import Sum
 
-from tests.e2e.device import eventually
+from tests.waiting import eventually
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
 
@@ -72,10 +72,7 @@ async def state_of(conversation: str, client_id: str) -> str | None:
 
 
 async def wait_for_state(conversation: str, client_id: str, state: str, seconds: float = 20.0) -> None:
-    async def reached() -> bool:
-        return await state_of(conversation, client_id) == state
-
-    await eventually(reached, seconds)
+    await eventually(lambda: state_of(conversation, client_id), seconds, wanted=lambda found: found == state)
 
 
 async def total_characters() -> int:

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
-from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.device import Device, spoken_order
 from tests.e2e.provider import clone_voice, delete_voice, say_all_again
 from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import decoded
+from tests.waiting import eventually
 from usage.models import Incident
 from voicecare.patients.models import Patient, Voice
 

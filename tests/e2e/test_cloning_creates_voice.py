@@ -17,10 +17,11 @@ import pytest
 from tests.clinicians import Clinician, clinician
 from tests.cloning import at_provider, recordings
 from tests.conftest import Member, database_url
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ROOT, ServerProcess, environment
+from tests.waiting import eventually
 from voicecare import hints
 from voicecare.patients.models import Patient
 

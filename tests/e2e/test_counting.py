@@ -7,10 +7,11 @@ import pytest
 from django.db.models import Sum
 
 from tests.conftest import Member
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device
 from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.waiting import eventually
 from tts.models import Phrase
 from usage.models import DailyUsage
 
@@ -113,8 +114,7 @@ async def test_a_request_whose_answer_was_never_seen_is_unknown_and_counts_nothi
         started = await device.start(greeting=False)
         await device.send({"type": "speak", "id": "stopped", "text": "Interrupted before anything was heard."})
         await device.silence()
-        while not sandbox.requests():
-            await device.silence()
+        await eventually(sandbox.requests)
         await device.interrupt()
         stopped = await device.hear("stopped")
         assert stopped.frames == [{"type": "speech.interrupted", "id": "stopped", "bytes": 0, "characters": 0}]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.device import Device, spoken_order
 from tests.e2e.rows import books, in_database, total_characters
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.waiting import eventually
 from tts import leases, outbox
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
@@ -38,10 +39,10 @@ async def row_of(speech_id: str) -> Utterance:
 
 
 async def until(speech_id: str, state: str) -> None:
-    async def reached() -> bool:
-        return (await row_of(speech_id)).state == state
+    async def reached() -> str:
+        return (await row_of(speech_id)).state
 
-    await eventually(reached)
+    await eventually(reached, wanted=lambda found: found == state)
 
 
 async def ack(device: Device, speech_id: str) -> None:
@@ -65,10 +66,7 @@ async def until_charged(speech_id: str, characters: int) -> None:
     """So many for all its attempts, whichever conversation they were made in."""
     events = UsageEvent.objects.filter(source=speech_id.removeprefix("srv-")).values_list("characters", flat=True)
 
-    async def charged() -> bool:
-        return sum(await in_database(list, events.all())) == characters
-
-    await eventually(charged)
+    await eventually(lambda: in_database(list, events.all()), wanted=lambda charged: sum(charged) == characters)
 
 
 # In an open conversation
@@ -553,11 +551,8 @@ async def test_two_connections_of_a_device_race_and_nothing_is_lost_or_said_twic
     urls = [server.ws, second_server.ws] * 3
     connections = [asyncio.create_task(connect(url, number)) for number, url in enumerate(urls)]
 
-    async def all_heard() -> bool:
-        states = Utterance.objects.filter(patient=alice.patient).values_list("state", flat=True)
-        return set(await in_database(list, states)) == {"heard"}
-
-    await eventually(all_heard, 25)
+    states = Utterance.objects.filter(patient=alice.patient).values_list("state", flat=True)
+    await eventually(lambda: in_database(list, states.all()), 25, wanted=lambda found: set(found) == {"heard"})
     connections[-1].cancel()
     await asyncio.wait(connections)
     for spoken in heard:

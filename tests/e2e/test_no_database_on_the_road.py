@@ -8,10 +8,11 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.database import locked_database
-from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.device import Device, spoken_order
 from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.waiting import eventually
 from tts import outbox
 from tts.models import Conversation, Phrase
 

@@ -1,16 +1,16 @@
 """A provider that is down: speech goes straight offline, for all processes, until a probe finds it back."""
 
-import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import LOUD, decoded
+from tests.waiting import eventually
 from tts.models import Phrase
 from usage import alerts
 from usage.models import Incident, ProviderState, UsageEvent
@@ -28,10 +28,8 @@ async def open_the_circuit(device: Device, sandbox: SandboxProcess, **fault: obj
 
 
 async def circuit_is(state: str) -> None:
-    async def check() -> bool:
-        return await in_database(ProviderState.objects.filter(pk=1, circuit=state).exists)
-
-    await eventually(check, seconds=12)
+    rows = ProviderState.objects.filter(pk=1).values_list("circuit", flat=True)
+    await eventually(lambda: in_database(rows.first), 12, wanted=lambda found: found == state)
 
 
 async def test_once_a_whole_ladder_failed_nobody_waits_for_the_provider_any_more(
@@ -98,10 +96,7 @@ async def test_devices_are_back_on_the_real_voice_without_reconnecting(
 
 
 async def told(server: ServerProcess, state: float = 1) -> None:
-    async def check() -> bool:
-        return server.gauge("voicecare_circuit_open") == state
-
-    await eventually(check)
+    await eventually(lambda: server.gauge("voicecare_circuit_open"), wanted=lambda found: found == state)
 
 
 async def test_administrators_get_one_incident_that_says_who_heard_what(
@@ -157,7 +152,7 @@ async def test_the_probe_leaves_the_circuit_open_while_only_the_free_call_works(
         async def probed() -> bool:
             return await in_database(ProviderState.objects.filter(pk=1, circuit="open", probes__gte=1).exists)
 
-        await eventually(probed, seconds=10)
+        await eventually(probed, within_s=10)
         assert (await device.speak(TEXT)).terminal["source"] == "offline"
 
 
@@ -179,10 +174,13 @@ async def test_a_text_that_fails_while_others_are_answered_does_not_silence_the_
         await struck.start(greeting=False)
         await spared.start(greeting=False)
         await struck.send({"type": "speak", "id": "struck", "text": "This text is struck by a fault every time."})
-        deadline = time.monotonic() + 10
-        while not struck.speeches["struck"].over and time.monotonic() < deadline:
+
+        async def is_over() -> bool:
             assert (await spared.speak("Everything else is answered.")).terminal["source"] == "live"
             await struck.request(type="ping")
+            return struck.speeches["struck"].over
+
+        await eventually(is_over)
     assert struck.speeches["struck"].terminal["source"] == "offline"
     assert not await in_database(ProviderState.objects.filter(circuit="open").exists)
 
@@ -222,9 +220,13 @@ async def test_administrators_are_told_when_a_patient_heard_nothing(
         await device.start(greeting=False)
         sandbox.fault(kind="error", preset="invalid_api_key")
         await device.send({"type": "speak", "id": "mute", "text": "Nobody will hear this sentence to its end. " * 8})
-        while not device.speeches["mute"].over:
+
+        async def has_ended() -> bool:
             kill_espeak(server)
             await device.request(type="ping")
+            return device.speeches["mute"].over
+
+        await eventually(has_ended)
         assert device.speeches["mute"].terminal["code"] == "no_voice"
         assert b"speech.no_voice" in server.log.read_bytes()
 

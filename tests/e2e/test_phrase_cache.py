@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 from tests.conftest import OTHER_VOICE, Member
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device
 from tests.e2e.provider import say_again
 from tests.e2e.rows import in_database, total_characters
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.waiting import eventually
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Voice
 
@@ -108,6 +109,6 @@ async def test_hits_are_counted(server: ServerProcess, sandbox: SandboxProcess, 
         async def counted() -> bool:
             return await in_database(clips.filter(hits=2).exists)
 
-        await eventually(counted, seconds=15)
+        await eventually(counted, within_s=15)
         clip = await in_database(clips.get)
         assert (clip.characters, clip.format, clip.language) == (len(text), "mp3_44100_128", "en")

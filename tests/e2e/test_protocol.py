@@ -9,11 +9,12 @@ import pytest
 from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
-from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.device import Device, spoken_order
 from tests.e2e.provider import say_all_again
 from tests.e2e.rows import books, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.waiting import eventually
 from tts.device import RequestRefused
 from tts.models import Conversation, Phrase
 from voicecare.audio import DEVICE_FORMATS

@@ -10,11 +10,12 @@ import pytest
 from django.utils import timezone
 
 from tests.conftest import Member, until_nobody_connected
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device
 from tests.e2e.rows import books, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.usage.postbox import Webhook
+from tests.waiting import eventually, until
 from tts import leases, outbox
 from tts.models import Phrase, Utterance
 from usage.models import Incident, ProviderState
@@ -62,10 +63,7 @@ def quota_is_back(sandbox: SandboxProcess) -> None:
 
 
 def until_not_spent(server: ServerProcess) -> None:
-    deadline = time.monotonic() + 20
-    while server.gauge("voicecare_quota_spent"):
-        assert time.monotonic() < deadline, "the quota stayed spent"
-        time.sleep(0.05)
+    until(lambda: server.gauge("voicecare_quota_spent"), wanted=lambda spent: not spent)
 
 
 async def until_spent(server: ServerProcess) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -11,12 +12,12 @@ import pytest
 
 from tests.clinicians import Clinician, clinician
 from tests.conftest import OTHER_VOICE, Member, until_provider_trusted
-from tests.e2e.device import eventually
 from tests.e2e.provider import say_all_again
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import LOUD, decoded
+from tests.waiting import eventually
 from tts.models import Clip, Conversation, Utterance
 from usage.models import UsageEvent
 from voicecare.audio import DEVICE_FORMATS, FORMATS
@@ -72,17 +73,12 @@ async def until_written(server: ServerProcess) -> None:
     """Nothing of this test is written into the next one."""
     await asyncio.sleep(0.15)
 
-    async def written() -> bool:
-        return not await asyncio.to_thread(server.gauge, "voicecare_recorder_backlog")
-
-    await eventually(written)
+    backlog = partial(asyncio.to_thread, server.gauge, "voicecare_recorder_backlog")
+    await eventually(backlog, wanted=lambda left: not left)
 
 
 async def until_nothing_in_flight(sandbox: SandboxProcess) -> None:
-    async def free() -> bool:
-        return not max((await asyncio.to_thread(sandbox.account))["in_flight"].values(), default=0)
-
-    await eventually(free)
+    await eventually(lambda: asyncio.to_thread(sandbox.account), wanted=lambda now: not any(now["in_flight"].values()))
 
 
 @pytest.mark.parametrize("name", DEVICE_FORMATS)

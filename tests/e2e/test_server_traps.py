@@ -11,11 +11,12 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.database import table_away
-from tests.e2e.device import Device, eventually, spoken_order
+from tests.e2e.device import Device, spoken_order
 from tests.e2e.provider import say_all_again
 from tests.e2e.rows import books, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, free_port
+from tests.waiting import eventually
 from tts.device import HandshakeRefused
 
 TEXT = "Your tea is on the table beside the window."
@@ -195,8 +196,7 @@ async def test_a_connection_cut_before_the_first_byte_ends_its_request(
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.send({"type": "speak", "id": "stalled", "text": TEXT})
-        while not sandbox.requests():
-            await device.silence()
+        await eventually(sandbox.requests)
         device.cut()
         await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 1)
     await wait_for_state(started["conversation"], "stalled", "interrupted")

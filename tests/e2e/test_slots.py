@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device
 from tests.e2e.rows import books
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
+from tests.waiting import eventually
 from tts.device import Spoken
 
 LIMIT = 2

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.device import Device, eventually
+from tests.e2e.device import Device
 from tests.e2e.rows import state_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.waiting import eventually
 
 ENDLESS = " ".join(f"Sentence {number} is part of a text that no socket will hold to its end." for number in range(64))
 MEGABYTE = 1024 * 1024
@@ -70,7 +71,7 @@ async def test_a_stuck_device_holds_a_megabyte_at_most_and_is_closed_by_missed_p
         started = json.loads(stuck.read_some()[4:])
         stuck.send(type="speak", id="endless", text=ENDLESS)
         held = 0.0
-        gone = asyncio.create_task(eventually(lambda: is_closed(server), seconds=20))
+        gone = asyncio.create_task(eventually(lambda: is_closed(server), within_s=20))
         while not gone.done():
             if held < MEGABYTE / 16:  # what the system's own buffers take does not count, so it lies to get more
                 stuck.send(type="progress", id="endless", ms=3_600_000)

@@ -52,7 +52,7 @@ def until_it_sends(sandbox: SandboxProcess) -> None:
     def sent() -> list[tuple[int, str, int]]:
         return [(request["status"], request["outcome"], request["bytes_sent"]) for request in sandbox.requests()]
 
-    until(sent, lambda requests: any(bytes_sent for _, _, bytes_sent in requests))
+    until(sent, wanted=lambda requests: any(bytes_sent for _, _, bytes_sent in requests))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,10 +8,10 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.database import table_away
-from tests.e2e.device import eventually
 from tests.e2e.rows import in_database
 from tests.tts.examples import opened
 from tests.tts.outbox_cast import connect, state_of, submit
+from tests.waiting import eventually
 from tts import conversations, leases, outbox
 from tts.deliveries import Deliveries
 from tts.frames import SERVER_PREFIX

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from tests.services import RedisProcess
+from tests.waiting import eventually
 from tts import hints
 from tts.hints import Hints
 
@@ -54,18 +55,12 @@ class Ear:
             await asyncio.gather(task, return_exceptions=True)
 
     async def hears(self, *expected: object, within_s: float = 5) -> None:
-        await until(lambda: self.heard == list(expected), within_s)
-
-
-async def until(reached: Callable[[], bool], within_s: float = 5) -> None:
-    async with asyncio.timeout(within_s):
-        while not reached():  # noqa: ASYNC110 - what is waited for is another process
-            await asyncio.sleep(0.01)
+        await eventually(lambda: self.heard, within_s, wanted=lambda heard: heard == list(expected))
 
 
 async def listens(server: RedisProcess) -> None:
     with server.client() as client:
-        await until(lambda: client.pubsub_numsub(hints.CHANNEL) == [(hints.CHANNEL, 1)])
+        await eventually(lambda: client.pubsub_numsub(hints.CHANNEL), wanted=lambda seen: seen == [(hints.CHANNEL, 1)])
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +162,10 @@ async def test_a_redis_that_hangs_is_noticed(server: RedisProcess, ear: Ear, mon
         with capture_logs() as logs:
             server.pause()
             try:
-                await until(lambda: bool(logs))
+                await eventually(lambda: bool(logs))
             finally:
                 server.resume()
-            await until(lambda: len(logs) == 2)
+            await eventually(lambda: len(logs), wanted=lambda seen: seen == 2)
             await asyncio.to_thread(Hints(server.url).publish_patient, PATIENT)
             await ear.hears(PATIENT)
     assert [entry["event"] for entry in logs] == ["hints.deaf", "hints.heard_again"]

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.e2e.rows import in_database
 from tests.services import RedisProcess, S3Process
 from tests.tts.examples import OWN_VOICE, RENDERING
 from tests.tts.stores import KINDS, file_store, store_of
+from tests.waiting import eventually
 from tts.entries import Entry, pack
 from tts.models import Clip, Phrase
 from tts.phrase_stores import RedisStore, Store, StoreError
@@ -133,19 +134,11 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"voicecare_{name}_total", labels) or 0.0
 
 
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        await asyncio.sleep(0.005)
-    raise TimeoutError
-
-
 async def found(cache: PhraseCache, key: str) -> bytes | None:
     """Also where the store takes its time, as S3 may: then it is in memory a little later."""
     sound = await cache.get(key)
     if sound is None:
-        await until(lambda: cache.recall(key) is not None)
+        await eventually(lambda: cache.recall(key) is not None)
     return sound or cache.recall(key)
 
 
@@ -289,8 +282,8 @@ async def test_a_truncated_clip_is_a_miss_and_is_deleted(store: Store, key: str,
     before = counted("phrase_store_errors", work="damaged")
     store.write(key, packed(key)[:length])
     assert await cache_of(store).get(key) is None
-    await until(lambda: counted("phrase_store_errors", work="damaged") == before + 1)
-    await until(lambda: store.read(key) is None)
+    await eventually(lambda: counted("phrase_store_errors", work="damaged") == before + 1)
+    await eventually(lambda: store.read(key) is None)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +312,7 @@ async def test_a_damaged_clip_that_was_mended_meanwhile_is_not_deleted(faulty: F
     faulty.store.write(key, whole)
     faulty.read = read
     assert await cache.get(key) is None
-    await until(lambda: faulty.reads == 2)
+    await eventually(lambda: faulty.reads, wanted=lambda seen: seen == 2)
     await asyncio.sleep(0.02)
     assert faulty.store.read(key) == whole
 
@@ -347,7 +340,7 @@ async def test_a_slow_store_is_a_miss_for_who_asks_first_and_a_hit_from_memory_l
     assert READ_WITHIN_S * 0.9 < time.monotonic() - began < READ_WITHIN_S + 0.3
     assert await cache.get(key) is None
     faulty.gate.set()
-    await until(lambda: cache.recall(key) == SOUND)
+    await eventually(lambda: cache.recall(key), wanted=lambda seen: seen == SOUND)
     assert faulty.reads == 1
 
 
@@ -363,7 +356,7 @@ async def test_a_store_that_hangs_costs_each_of_a_crowd_no_more_than_one(faulty:
     assert await cache.get(keys[-1]) is None
     assert time.monotonic() - began < READ_WITHIN_S / 2
     faulty.gate.set()
-    await until(lambda: all(cache.recall(each) for each in keys[:READERS]))
+    await eventually(lambda: all(cache.recall(each) for each in keys[:READERS]))
     assert await cache.get(keys[-1]) == SOUND
 
 

@@ -8,8 +8,8 @@ import pytest
 from django.conf import settings
 
 from tests.conftest import Member
-from tests.e2e.device import eventually
 from tests.sandbox import SandboxProcess
+from tests.waiting import eventually
 from tts import rest_speech
 from tts.circuit import Circuit
 from tts.conversations import Context
@@ -62,10 +62,7 @@ def context(alice: Member) -> Context:
 
 
 async def until_free(sandbox: SandboxProcess) -> None:
-    async def free() -> bool:
-        return not max((await asyncio.to_thread(sandbox.account))["in_flight"].values(), default=0)
-
-    await eventually(free)
+    await eventually(lambda: asyncio.to_thread(sandbox.account), wanted=lambda now: not any(now["in_flight"].values()))
 
 
 async def test_the_body_is_the_sound_and_the_source_is_known_before_it(services: Services, context: Context):

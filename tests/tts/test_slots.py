@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from tests.services import RedisProcess
+from tests.waiting import eventually
 from tts.slots import KEYS, MOST_OF_A_PATIENT, Claim, LocalSlots, RedisSlots, Slots, SlotsFull, may_go, slots_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,12 +147,6 @@ async def passes(slots: Slots) -> None:
         pass
 
 
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LATE_S):
-        while not reached():  # noqa: ASYNC110 - what is waited for is another process
-            await asyncio.sleep(0.01)
-
-
 async def settled() -> None:
     await asyncio.sleep(0.1)
 
@@ -231,11 +226,11 @@ async def test_a_patient_holds_two_at_most_and_others_overtake(slots: Slots):
     patient, order = uuid.uuid4(), []
     own = [Speaker(slots, f"own {number}", order, patient=patient) for number in range(3)]
     other = Speaker(slots, "other", order, patient=uuid.uuid4())
-    await until(lambda: order == ["own 0", "own 1", "other"])
+    await eventually(lambda: order, wanted=lambda seen: seen == ["own 0", "own 1", "other"])
     await settled()
     assert len(order) == 3
     await own[0].end()
-    await until(lambda: order[3:] == ["own 2"])
+    await eventually(lambda: order[3:], wanted=lambda seen: seen == ["own 2"])
     for speaker in (*own, other):
         await speaker.end()
 
@@ -256,7 +251,7 @@ async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: Slots):
     slots.learned(3)
     order: list[str] = []
     held = [Speaker(slots, str(number), order) for number in range(3)]
-    await until(lambda: len(order) == 3)
+    await eventually(lambda: len(order), wanted=lambda seen: seen == 3)
     slots.learned(1)
     newcomer = Speaker(slots, "newcomer", order)
     for speaker in held[:2]:
@@ -264,7 +259,7 @@ async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: Slots):
         await settled()
         assert "newcomer" not in order
     await held[2].end()
-    await until(lambda: order[-1] == "newcomer")
+    await eventually(lambda: order[-1], wanted=lambda seen: seen == "newcomer")
     await newcomer.end()
 
 
@@ -272,10 +267,10 @@ async def test_a_raised_limit_lets_those_go_who_wait(slots: Slots):
     slots.learned(1)
     order: list[str] = []
     speakers = [Speaker(slots, str(number), order) for number in range(3)]
-    await until(lambda: order == ["0"])
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0"])
     assert metric("waiting") == 2
     slots.learned(3)
-    await until(lambda: order == ["0", "1", "2"])
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1", "2"])
     assert metric("waiting") == 0
     for speaker in speakers:
         await speaker.end()
@@ -355,7 +350,7 @@ async def test_one_process_tells_the_others_the_limit(server: RedisProcess, shar
         assert other.limit == 2
         assert await is_full(other)
         other.learned(5)
-        await until(lambda: shared.limit == 5)
+        await eventually(lambda: shared.limit, wanted=lambda seen: seen == 5)
     await other.close()
 
 
@@ -396,12 +391,14 @@ async def test_who_waits_in_a_process_that_died_does_not_hold_up_the_line(server
     slots.learned(1)
     async with slots.hold(None, wait_s=SOON_S):
         waiter = other_process(HOLDER, server.url, 1, 10)
-        await until(lambda: stated(server) == 2)
+        await eventually(lambda: stated(server), wanted=lambda seen: seen == 2)
         waiter.send_signal(signal.SIGKILL)
         waiter.communicate()
         newcomer = Speaker(slots, "newcomer", order)
         await settled()
-    await until(lambda: order == ["newcomer"])  # long before the lease of ten seconds
+    await eventually(
+        lambda: order, LATE_S, wanted=lambda seen: seen == ["newcomer"]
+    )  # long before the lease of ten seconds
     await newcomer.end()
     await slots.close()
 
@@ -420,7 +417,7 @@ async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisP
             assert [entry["event"] for entry in logs] == ["slots.unlimited"]
             assert metric("unlimited_total") == unlimited + 5
             await asyncio.to_thread(server.start)
-            await until(lambda: len(logs) == 2)
+            await eventually(lambda: len(logs), wanted=lambda seen: seen == 2)
         assert [entry["event"] for entry in logs] == ["slots.unlimited", "slots.limited_again"]
         assert await is_full(shared)  # those who went without are counted, and the limit is known again
     await passes(shared)
@@ -458,7 +455,7 @@ async def test_a_limit_learned_while_redis_hangs_is_told_afterwards(server: Redi
     finally:
         server.resume()
     with server.client() as client:
-        await until(lambda: client.get(KEYS[1]) == "5")
+        await eventually(lambda: client.get(KEYS[1]), wanted=lambda seen: seen == "5")
     assert slots.limit == 5
     await slots.close()
 
@@ -476,9 +473,9 @@ async def test_closing_in_the_middle_of_a_statement_leaves_nothing_held(server: 
 async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisProcess, shared: RedisSlots):
     order: list[str] = []
     speakers = [Speaker(shared, str(number), order) for number in range(5)]
-    await until(lambda: order == ["0", "1"])
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1"])
     server.kill()
-    await until(lambda: order == ["0", "1", "2", "3", "4"])
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1", "2", "3", "4"])
     for speaker in speakers:
         await speaker.end()
     server.start()

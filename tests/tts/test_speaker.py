@@ -10,10 +10,10 @@ import pytest
 from django.conf import settings
 
 from tests.conftest import Member
-from tests.e2e.device import eventually
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.tts.outbox_cast import connect, state_of, submit
+from tests.waiting import eventually
 from tts import conversations, leases
 from tts.circuit import Circuit
 from tts.conversations import Opened
@@ -121,10 +121,7 @@ async def desk(alice: Member, services: Services) -> AsyncIterator[Desk]:
 
 
 async def until(row: Utterance, state: str) -> None:
-    async def reached() -> bool:
-        return await in_database(state_of, row) == state
-
-    await eventually(reached)
+    await eventually(lambda: in_database(state_of, row), wanted=lambda found: found == state)
 
 
 async def test_a_call_says_all_that_the_outbox_has(desk: Desk):

@@ -9,6 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from tests.sandbox import SandboxProcess
+from tests.waiting import eventually
 from tts.circuit import Circuit
 from tts.quota import Quota
 from tts.slots import LocalSlots
@@ -71,9 +72,7 @@ async def given(**columns: object) -> None:
 
 async def until(condition: Callable[[], object], within_s: float = 15) -> float:
     began = time.monotonic()
-    while not condition():
-        assert time.monotonic() < began + within_s, "it did not happen"
-        await asyncio.sleep(0.01)
+    await eventually(condition, within_s)
     return time.monotonic() - began
 
 
@@ -98,10 +97,12 @@ async def test_it_goes_on_looking_while_it_probes(process: Process):
     await given(circuit="open")
     process.own(process.watch.run())
     await until(lambda: process.circuit.open)
-    async with asyncio.timeout(15):
-        while not process.probes:  # a server of another test may be the one that probes
-            await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
-            await asyncio.sleep(0.05)
+
+    async def probes() -> bool:  # a server of another test may be the one that does
+        await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
+        return bool(process.probes)
+
+    await eventually(probes)
     await given(quota="spent", next_poll_at="2999-01-01T00:00Z")
     await until(lambda: process.quota.spent)
 

@@ -9,6 +9,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.usage.postbox import Webhook
+from tests.waiting import until
 from usage.models import Incident, ProviderState
 
 pytestmark = pytest.mark.django_db
@@ -73,7 +74,5 @@ def test_an_incident_that_is_resolved_by_hand_is_told_as_resolved(admin_client: 
     with Webhook() as webhook:
         settings.ALERT_WEBHOOK_URL = webhook.url
         admin_client.post(INCIDENTS, {"action": "resolve", "_selected_action": [str(incident.pk)]})
-        deadline = timezone.now() + timedelta(seconds=5)
-        while not Incident.objects.exclude(resolution_sent_at=None).exists():
-            assert timezone.now() < deadline
+        until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists())
     assert [body["state"] for body in webhook.received] == ["resolved"]

@@ -1,7 +1,6 @@
 """Alerts over real sockets: once for each state of an incident, in order, by every way, whatever else fails."""
 
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -12,18 +11,12 @@ from pytest_django import Settings
 
 from tests.usage.postbox import MailServer, Webhook
 from tests.usage.test_provider import ago, at_once
+from tests.waiting import until
 from usage import alerts, delivery, ways
 from usage.alerts import Kind
 from usage.models import Incident
 
 pytestmark = pytest.mark.django_db(transaction=True)  # they are sent from a thread of its own
-
-
-def until(condition: Callable[[], object], within_s: float = 5) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def incident() -> Incident:

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.voicecare.test_audio import decoded, loudness
+from tests.waiting import eventually
 from voicecare.audio import DEVICE_FORMATS, FORMATS
 from voicecare.espeak import Espeak, EspeakDied, EspeakVoice, wire
 from voicecare.espeak.text import PIECE_BYTES, clean, pieces
@@ -59,9 +60,7 @@ def children() -> set[int]:
 
 
 async def ended(pid: int) -> None:
-    async with asyncio.timeout(10):
-        while os.path.exists(f"/proc/{pid}"):  # noqa: ASYNC110, ASYNC240 - nothing tells of a foreign process
-            await asyncio.sleep(0.01)
+    await eventually(lambda: os.path.exists(f"/proc/{pid}"), wanted=lambda there: not there)
 
 
 @pytest.mark.parametrize("name", [*DEVICE_FORMATS, "opus_48000_64", "wav_16000"])
