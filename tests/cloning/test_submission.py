@@ -25,6 +25,7 @@ from tests.cloning import at_provider
 from tests.cloning.recordings import encoded, speech
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
+from tests.waiting import until
 from voicecare.errors import VoicecareError
 from voicecare.patients.models import Patient
 
@@ -145,9 +146,7 @@ def test_a_voice_that_is_made_while_its_double_is_judged_stays_the_only_one(
     before = _judging()
     with ThreadPoolExecutor(2) as pool:
         second = pool.submit(_and_hang_up, upload)
-        while not (_judging() - before):
-            threading.Event().wait(0.01)
-        (pid,) = _judging() - before
+        (pid,) = until(lambda: _judging() - before)
         os.kill(pid, signal.SIGSTOP)
         first = upload()
         jobs.run(first.pk)

@@ -157,7 +157,5 @@ def test_any_order_of_events(alice: Member):
     Outbox.devices = [alice.device, second_device(alice)]
     run_state_machine_as_test(
         Outbox,
-        settings=settings(
-            max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=15, stateful_step_count=30, suppress_health_check=list(HealthCheck)),
     )

@@ -1,7 +1,7 @@
 """Pacing against a playback that is worked out by hand, and against one simulated in small steps."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tts.pacing import LEAD_BYTES, LEAD_S, Pacing
@@ -110,7 +110,6 @@ def test_a_clock_that_stands_still_or_goes_back_does_not_unplay():
 frames = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 60_000), st.booleans()), min_size=1, max_size=30)
 
 
-@settings(deadline=None, database=None)
 @given(frames)
 def test_it_agrees_with_a_playback_simulated_by_the_millisecond(script: list[tuple[int, int, bool]]):
     """Each row: milliseconds to wait, a frame's size, and whether it begins a segment. One byte plays in 1 ms."""
@@ -124,7 +123,6 @@ def test_it_agrees_with_a_playback_simulated_by_the_millisecond(script: list[tup
         assert pacing.lead(now / 1000) == pytest.approx((sent - played) / 1000, abs=1e-6)
 
 
-@settings(deadline=None, database=None)
 @given(frames, st.integers(0, 100_000))
 def test_who_waits_as_told_need_not_wait_again(script: list[tuple[int, int, bool]], told_ms: int):
     pacing, now = Pacing(16_000.0), 0.0

@@ -915,7 +915,7 @@ messages = st.one_of(
 )
 
 
-@settings(deadline=None, database=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(messages.map(json.dumps), st.text(max_size=50)), max_size=15))
 def test_no_frame_breaks_the_session_and_every_reply_can_be_sent(frames: list[str]):
     session = talk()

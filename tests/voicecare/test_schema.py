@@ -104,10 +104,7 @@ def _try(operation: APIOperation, server: ServerProcess, user: User, ids: list[s
     asked = 0
 
     @seed(20261123)
-    @settings(
-        max_examples=EXAMPLES, database=None, deadline=None, phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    @settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
     @given(_cases(operation), st.integers(0, 3))
     def run(case: Case, which: int) -> None:
         nonlocal asked
