@@ -83,8 +83,13 @@ class DailySerializer(_SumsSerializer):
     date = serializers.DateField(source="start")
 
 
+@extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$"})
+class MonthField(serializers.DateField):
+    """A day shown as its month, which is no date to a reader of the schema."""
+
+
 class MonthlySerializer(_SumsSerializer):
-    month = serializers.DateField(source="start", format="%Y-%m", help_text="Like 2026-11.")
+    month = MonthField(source="start", format="%Y-%m", help_text="Like 2026-11.")
 
 
 class ForecastSerializer(serializers.Serializer):

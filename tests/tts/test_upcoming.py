@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.database import locked_database
-from tests.e2e.device import eventually
 from tests.e2e.rows import in_database
 from tests.tts.outbox_cast import Socket, connect, queue, state_of, submit
+from tests.waiting import eventually
 from tts import conversations, leases
 from tts.conversations import Opened
 from tts.deliveries import Deliveries
