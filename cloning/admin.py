@@ -16,7 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
-from cloning import jobs, withdrawal
+from cloning import allowance, jobs, provider, withdrawal
 from cloning.consent import WORDING, ConsentMissing
 from cloning.models import CloneJob
 from cloning.playback import play
@@ -24,6 +24,8 @@ from cloning.samples import SampleRefused
 from voicecare.patients.models import Patient
 
 WORDS = '<div class="clone-words">{}</div>'
+NOTHING = "-"
+LOOK_S = (1.0, 2.0)  # for the provider: who uploads need not wait for what is merely good to know
 AUDIO = '<audio controls preload="none" src="{}" aria-label="{}"></audio>'
 
 log = structlog.get_logger(__name__)
@@ -50,7 +52,7 @@ class UploadForm(forms.Form):
 
 @admin.register(CloneJob)
 class CloneJobAdmin(admin.ModelAdmin):
-    list_display = ("created_at", "patient", "name", "status", "problem", "warnings", "ended_at")
+    list_display = ("name", "patient", "status", "notes", "created_at")
     list_filter = ("status", "requires_verification", "created_at")
     list_select_related = ("patient", "voice")
     search_fields = ("=id", "name", "patient__name", "patient__preferred_name")
@@ -102,9 +104,11 @@ class CloneJobAdmin(admin.ModelAdmin):
         if job is not None:
             self.message_user(request, "The recording is good and the voice is being made.", messages.SUCCESS)
             return HttpResponseRedirect(reverse("admin:cloning_clonejob_change", args=[job.pk]))
-        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "media": form.media}
+        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "room": _room()}
         template = "admin/cloning/clonejob/upload.html"
-        return TemplateResponse(request, template, {**self.admin_site.each_context(request), **page})
+        return TemplateResponse(
+            request, template, {**self.admin_site.each_context(request), "media": form.media, **page}
+        )
 
     def _submitted(self, request: HttpRequest, form: UploadForm) -> CloneJob | None:
         """None if the recording was refused, which the form then says."""
@@ -141,7 +145,14 @@ class CloneJobAdmin(admin.ModelAdmin):
 
     @admin.display(description="Problem")
     def problem(self, job: CloneJob) -> str:
-        return format_html(WORDS, job.error_message) if job.error_message else ""
+        return format_html(WORDS, job.error["message"]) if job.error else NOTHING
+
+    @admin.display(description="To know")
+    def notes(self, job: CloneJob) -> str:
+        """What is wrong, or else what could be better, as far as somebody can still do something about it."""
+        if job.error or job.status == CloneJob.Status.WITHDRAWN:
+            return self.problem(job)
+        return self.warnings(job)
 
     @admin.display(description="Recording")
     def recording(self, job: CloneJob) -> str:
@@ -161,7 +172,7 @@ class CloneJobAdmin(admin.ModelAdmin):
 
     @admin.display(description="Could be better")
     def warnings(self, job: CloneJob) -> str:
-        return format_html_join("", WORDS, ((warning,) for warning in job.report.get("warnings", ())))
+        return format_html_join("", WORDS, ((warning,) for warning in job.report.get("warnings", ()))) or NOTHING
 
     # What can be done
 
@@ -193,6 +204,13 @@ class CloneJobAdmin(admin.ModelAdmin):
             withdrawal.withdraw(job, cast(User, request.user))
         self.message_user(request, f"Being removed: {len(chosen)}.")
         return None
+
+
+def _room() -> str:
+    """What of the plan is in use; empty where the provider does not say so in time."""
+    with provider.account(LOOK_S) as client:
+        found = provider.subscription(client)
+    return allowance.room(found) if found else ""
 
 
 def _found(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,5 +1,7 @@
 """How many voices the account may still hold: asked before a voice is made, and told to administrators in time."""
 
+from collections.abc import Iterator
+
 from cloning.refusals import Refusal
 from usage import alerts
 from voicecare.elevenlabs.replies import Subscription
@@ -18,24 +20,32 @@ def refusal(subscription: Subscription) -> Refusal | None:
     return None
 
 
+def room(subscription: Subscription) -> str:
+    """What of the plan is in use, in words; empty where it sets no limit. Pure."""
+    return " ".join(text for text, _ in _limits(subscription))
+
+
 def shortage(subscription: Subscription) -> str:
     """What administrators are to be told; nothing while there is room enough. Pure."""
-    found = []
-    if _is_short(subscription.voice_slots_used, subscription.voice_limit):
-        used, limit = subscription.voice_slots_used, subscription.voice_limit
-        found.append(f"{used} of the {limit} voices of the plan are in use.")
-    if _is_short(subscription.voice_edits_used, subscription.voice_edits_limit):
-        used, limit = subscription.voice_edits_used, subscription.voice_edits_limit
-        found.append(f"{used} of the {limit} voices that may be made in this period have been made.")
-    return " ".join(found)
+    return " ".join(text for text, is_short in _limits(subscription) if is_short)
+
+
+def _limits(subscription: Subscription) -> Iterator[tuple[str, bool]]:
+    """Each limit in words, and whether it is nearly reached."""
+    used, limit = subscription.voice_slots_used, subscription.voice_limit
+    if used is not None and limit is not None:
+        yield f"{used} of the {limit} voices of the plan are in use.", _is_short(used, limit)
+    used, limit = subscription.voice_edits_used, subscription.voice_edits_limit
+    if used is not None and limit is not None:
+        yield f"{used} of the {limit} voices that may be made in this period have been made.", _is_short(used, limit)
 
 
 def _is_full(used: int | None, limit: int | None) -> bool:
     return used is not None and limit is not None and used >= limit
 
 
-def _is_short(used: int | None, limit: int | None) -> bool:
-    return used is not None and limit is not None and used >= min(limit * NEARLY, limit - 1)
+def _is_short(used: int, limit: int) -> bool:
+    return used >= min(limit * NEARLY, limit - 1)
 
 
 def note(subscription: Subscription) -> None:

@@ -13,6 +13,9 @@ from django.utils import timezone
 from voicecare.patients.models import Patient, Voice
 
 PROVIDER_PREFIX = "vc-"
+VOICE_GONE = "The speech provider has lost this voice or changed it: the patient hears the default voice."
+AGAIN = "Retry to have it made again from the recording."
+ANEW = "The recording is deleted: upload one again."
 
 
 def samples() -> Storage:
@@ -140,8 +143,15 @@ class CloneJob(models.Model):
 
     @property
     def error(self) -> dict[str, str] | None:
-        """Why it failed or waits, in words for clinicians; None if nothing is wrong."""
+        """Why it failed, waits or is not heard, in words for clinicians; None if nothing is wrong."""
+        if self.is_lost:
+            return {"code": "voice_gone", "message": f"{VOICE_GONE} {AGAIN if self.sample else ANEW}"}
         return {"code": self.error_code, "message": self.error_message} if self.error_code else None
+
+    @property
+    def is_lost(self) -> bool:
+        """It became a voice that the provider does not have any more."""
+        return self.status == self.Status.READY and self.voice is not None and self.voice.state == Voice.State.GONE
 
     def open_sample(self) -> File:
         """Raises FileNotFoundError when it is deleted, and whatever else the storage's library raises."""
@@ -150,5 +160,4 @@ class CloneJob(models.Model):
     @property
     def may_be_retried(self) -> bool:
         """It failed, or its voice is gone at the provider; and the recording is kept."""
-        lost = self.status == self.Status.READY and self.voice is not None and self.voice.state == Voice.State.GONE
-        return bool(self.sample) and (self.status == self.Status.FAILED or lost)
+        return bool(self.sample) and (self.status == self.Status.FAILED or self.is_lost)

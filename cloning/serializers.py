@@ -73,7 +73,7 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
         )
     )
     def get_error(self, job: CloneJob) -> dict[str, str] | None:
-        """Why it failed, or what the next attempt waits for; null if nothing is wrong."""
+        """Why it failed, what the next attempt waits for, or that its voice is lost; null if nothing is wrong."""
         return job.error
 
 

@@ -10,11 +10,13 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from pytest_django import Settings
 
 from cloning.models import CloneJob, samples
 from tests.cloning import recordings
 from tests.cloning.conftest import RECORDING
 from tests.conftest import Member
+from tests.sandbox import SandboxProcess
 from voicecare.patients.models import Patient, Voice
 
 pytestmark = pytest.mark.django_db
@@ -68,6 +70,12 @@ def test_the_list_says_what_is_wrong_in_words(boss: Client, job: Make):
     text = page(boss, LIST)
     assert "There is no room for it." in text
     assert "There is a hum." in text
+
+
+def test_a_lost_voice_is_said_on_its_page_and_in_the_list(boss: Client, ready: CloneJob):
+    Voice.objects.filter(pk=ready.voice_id).update(state="gone")
+    for path in (LIST, f"{LIST}{ready.pk}/change/"):
+        assert "has lost this voice" in page(boss, path)
 
 
 def test_the_queries_of_the_list_do_not_grow_with_it(boss: Client, job: Make, member: Callable[..., Member]):
@@ -175,6 +183,16 @@ def test_nothing_is_stored_without(boss: Client, alice: Member, recording: bytes
     response = upload(boss, alice.patient, recording, **{missing: ""})
     assert list(response.context["form"].errors) == [missing]
     assert not CloneJob.objects.exists()
+
+
+def test_what_is_in_use_of_the_plan_is_shown_before(boss: Client, provider: SandboxProcess):
+    provider.settings(voice_limit=7)
+    assert "0 of the 7 voices of the plan are in use." in page(boss, f"{LIST}add/")
+
+
+def test_a_provider_that_is_away_keeps_nobody_from_uploading(boss: Client, settings: Settings):
+    settings.ELEVENLABS_BASE_URL = "http://127.0.0.1:9"
+    assert "At the speech provider" not in page(boss, f"{LIST}add/")
 
 
 def test_who_may_upload(alice: Member):

@@ -77,6 +77,14 @@ def test_an_error_has_a_code_and_words(job: Make):
     assert made.error == {"code": "busy", "message": "Wait."}
 
 
+@pytest.mark.parametrize(("sample", "words"), [("kept", "Retry"), ("", "upload one again")])
+def test_a_voice_that_the_provider_has_lost_is_an_error_in_words(sample: str, words: str, job: Make):
+    voice = Voice.objects.create(provider_id="v", name="V", source="cloned", state="gone")
+    error = job(status="ready", voice=voice, sample=sample).error
+    assert error["code"] == "voice_gone"
+    assert words in error["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "state", "may"),
     [
