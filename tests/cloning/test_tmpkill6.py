@@ -1,0 +1,173 @@
+"""What Celery does for copied voices; and real workers, killed in the middle of it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from django.utils import timezone
+from pytest_django import Settings
+
+from cloning import tasks
+from cloning.models import CloneJob
+from tests.cloning import at_provider
+from tests.conftest import Member, database_url
+from tests.sandbox import SandboxProcess
+from tests.server import ROOT
+from voicecare.patients import erasure
+from voicecare.patients.models import Patient, Voice
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Make = Callable[..., CloneJob]
+KILLS = 20
+ADD = {"path": "^/v1/voices/add$"}
+
+
+def test_what_a_hint_names_is_run_and_withdrawn(job: Make, provider: SandboxProcess):
+    made = job()
+    tasks.run(str(made.pk))
+    assert CloneJob.objects.get().status == "ready"
+    CloneJob.objects.update(status="withdrawing")
+    tasks.withdraw(str(made.pk))
+    assert CloneJob.objects.get().status == "withdrawn"
+
+
+def test_a_sweep_makes_withdraws_and_erases(job: Make, provider: SandboxProcess, alice: Member, bob: Member):
+    job()
+    job(patient=bob.patient)
+    erasure.begin(alice.patient.pk)
+    tasks.sweep()
+    tasks.sweep()
+    assert set(CloneJob.objects.values_list("patient", "status")) == {(None, "withdrawn"), (bob.patient.pk, "ready")}
+    assert len(at_provider.ids(provider)) == 1
+
+
+def test_voices_are_checked_and_recordings_pruned(job: Make, provider: SandboxProcess, settings: Settings):
+    settings.CLONE_SAMPLE_RETENTION_DAYS = 0
+    made = job()
+    tasks.run(str(made.pk))
+    at_provider.remove(provider, at_provider.ids(provider)[0])
+    tasks.check_voices()
+    assert Voice.objects.get(clone_job=made).state == "gone"
+    tasks.prune_samples()
+    assert CloneJob.objects.get().sample == ""
+
+
+# Killed workers
+
+
+class Worker:
+    """`celery worker` on the test database, with a broker in `folder`. One process, its child, does the work."""
+
+    def __init__(self, folder: Path, provider: SandboxProcess, samples: Path) -> None:
+        queue, processed, control = (folder / "broker" / name for name in ("queue", "processed", "control"))
+        for path in (queue, processed, control):
+            path.mkdir(parents=True)
+        (folder / "samples").symlink_to(samples)
+        self.environment = {
+            "DATABASE_URL": database_url(), "ELEVENLABS_BASE_URL": provider.url, "VOICECARE_DATA_DIR": str(folder),
+            "REDIS_URL": "", "AWS_STORAGE_BUCKET_NAME": "", "PHRASE_STORE": "file",
+        }  # fmt: skip
+        options = {"data_folder_in": str(queue), "data_folder_out": str(queue), "control_folder": str(control)}
+        self.broker = Celery(broker="filesystem://", set_as_current=False)
+        self.broker.conf.broker_transport_options = {**options, "processed_folder": str(processed)}
+        self.log = (folder / "worker.log").open("wb")
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "celery", "-q", "-A", "voicecare", "worker", "--concurrency", "1"]
+        self.process = subprocess.Popen(
+            [*command, "--without-gossip", "--without-mingle", "--without-heartbeat"],
+            cwd=ROOT, env={**os.environ, **self.environment}, stdout=self.log, stderr=self.log, start_new_session=True,
+        )  # fmt: skip
+
+    def hint(self, job: CloneJob) -> None:
+        self.broker.send_task("cloning.run", args=[str(job.pk)], ignore_result=True)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def kill_who_works(self) -> None:
+        """SIGKILL to the pool's process, until it is dead; one of the worker's threads then forks the next one."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        children = [int(pid) for thread in threads for pid in thread.read_text().split()]
+        assert len(children) == 1
+        os.kill(children[0], signal.SIGKILL)
+        until(lambda: not _runs(children[0]), 5, self)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def worker(tmp_path: Path, provider: SandboxProcess, sample_folder: Path) -> Iterator[Worker]:
+    running = Worker(tmp_path, provider, sample_folder)
+    yield running
+    running.kill()
+    running.broker.close()
+    running.log.close()
+
+
+def until(true: Callable[[], bool], seconds: float, worker: Worker) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(Path(worker.log.name).read_text(errors="replace")[-3000:])
+        time.sleep(0.005)
+
+
+def status(job: CloneJob) -> str:
+    return CloneJob.objects.values_list("status", flat=True).get(pk=job.pk)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the pool's process in /proc, which is Linux")
+def test_a_worker_killed_at_any_moment_leaves_one_voice(
+    worker: Worker, job: Make, provider: SandboxProcess, alice: Member
+):
+    """Before, during and after each of its calls to the provider, which take their time here."""
+    moments = random.Random(6)
+    seen: list[tuple[str, int]] = []
+    for number in range(KILLS):
+        _slow(provider, before=number % 2 == 0)
+        made = job()
+        worker.hint(made)
+        until(lambda made=made: status(made) != "pending", 30, worker)
+        threading.Event().wait(moments.uniform(0, 0.4))
+        worker.kill_who_works()
+        seen.append((status(made), len(_named(provider, made))))
+        if seen[-1][0] != "uploading":  # one that waits for work has the pool's lock, and dies with it
+            worker.kill()
+            worker.start()
+        provider.clear_faults()
+        # The time that its lease lasts goes by.
+        CloneJob.objects.filter(lease_until__isnull=False).update(lease_until=timezone.now() - timedelta(seconds=1))
+        tasks.sweep()
+        found = CloneJob.objects.select_related("voice").get(pk=made.pk)
+        assert (found.status, found.error, found.lease_until) == ("ready", None, None), (number, seen)
+        assert _named(provider, made) == [found.voice.provider_id], (number, seen)
+        assert Patient.objects.get(pk=alice.patient.pk).voice == found.voice
+    assert {("uploading", 0), ("uploading", 1)} <= set(seen)  # the moments were what they should be
+
+
+def _slow(provider: SandboxProcess, *, before: bool) -> None:
+    """The provider takes its time: over the list, and before or after it has made the voice."""
+    provider.fault(kind="stall_first", seconds=0.1, match={"path": "^/v2/voices$"})
+    provider.fault(kind="stall_first" if before else "stall_headers", seconds=0.2, match=ADD)
+
+
+def _named(provider: SandboxProcess, job: CloneJob) -> list[str]:
+    return [voice["voice_id"] for voice in at_provider.clones(provider) if voice["name"] == job.provider_name]
