@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -34,11 +35,32 @@ class Cluster:
     postgres: PostgresProcess
     redis: RedisProcess
     servers: list[ServerProcess] = field(default_factory=list)
+    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def start_server(self) -> ServerProcess:
         log = self.folder / f"server-{len(self.servers)}.log"
         self.servers.append(ServerProcess(self._environment(), log))
         return self.servers[-1]
+
+    def start_worker(self) -> None:
+        """As the Procfile does: a parent, and the children that do the work."""
+        with (self.folder / f"worker-{len(self.workers)}.log").open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "voicecare", "worker", "--concurrency", "2"],
+                cwd=ROOT, env={**os.environ, **self._environment()}, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.workers.append(worker)
+
+    def kill_worker(self) -> None:
+        """The last one, with its children and whatever they were doing."""
+        os.killpg(self.workers[-1].pid, signal.SIGKILL)
+        self.workers[-1].wait()
+
+    def tell_worker(self, task: str) -> None:
+        """A hint, as a web process gives it."""
+        code = f"from voicecare import hints; hints.send({task!r})"
+        command = [sys.executable, "manage.py", "shell", "-c", code]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True)
 
     def seed(self, patients: int, deliveries: int = 0) -> list[Listener]:
         command = [sys.executable, "-m", "tests.chaos.seed", str(patients), str(deliveries)]
@@ -46,6 +68,10 @@ class Cluster:
             command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True, stdout=subprocess.PIPE, text=True
         )
         return [Listener(**listener) for listener in json.loads(made.stdout)]
+
+    def write(self, statement: str, *values: object) -> None:
+        with psycopg.connect(self.postgres.url) as connection:
+            connection.execute(statement, values)
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.postgres.url) as connection:
@@ -62,6 +88,12 @@ class Cluster:
         """Characters by the provider's request id, as the ledger has them."""
         return dict(self.ask("SELECT request_id, characters FROM usage_usageevent WHERE request_id <> ''"))
 
+    def spoken(self) -> int:
+        """Characters of the ledger that belong to a conversation."""
+        return self.ask("SELECT coalesce(sum(characters), 0) FROM usage_usageevent WHERE conversation IS NOT NULL")[0][
+            0
+        ]
+
     def counted(self) -> int:
         """Characters of all conversations together."""
         return self.ask("SELECT coalesce(sum(tts_characters_used), 0) FROM conversations")[0][0]
@@ -73,6 +105,8 @@ class Cluster:
     def close(self) -> None:
         for server in self.servers:
             server.stop()
+        if self.workers and self.workers[-1].poll() is None:
+            self.kill_worker()
 
     def _environment(self) -> dict[str, str]:
         return environment(
