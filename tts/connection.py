@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -72,9 +71,9 @@ class Connection:
         """It is registered: what earlier connections of its device had waits for it."""
         await self.deliveries.arrived()
 
-    def tell_expired(self) -> None:
+    async def tell_expired(self) -> None:
         """What the device knows to be queued and is of no use any more has failed."""
-        for speech_id in self.deliveries.expired(datetime.now(UTC)):
+        for speech_id in await self.deliveries.expired():
             self._services.own(self._socket.frame(replies.failed(speech_id, "expired")))
 
     async def receive(self, text: str | None) -> None:

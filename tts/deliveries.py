@@ -6,6 +6,7 @@ could not be written yet: a row that seems to be spoken here holds back all othe
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -42,7 +43,7 @@ class Deliveries:
         self._device = device
         self._patient = patient
         self._given: set[uuid.UUID] = set()
-        self._queued: dict[str, datetime] = {}  # ids that the device knows to be queued, and when they expire
+        self._queued: dict[str, tuple[uuid.UUID, float]] = {}  # that the device knows of, and when they are of no use
         self._unwritten: list[Callable[[], object]] = []
         self._writing = asyncio.Lock()  # in order: by `write`, in the background, and before a claim
 
@@ -103,6 +104,7 @@ class Deliveries:
             key=claim.id,
             claim=claim,
             first_attempt=claim.attempt * ATTEMPTS_OF_ONE,
+            waited_for_quota=claim.was_queued,
         )
 
     async def begins(self, claim: Claim) -> bool:
@@ -132,16 +134,23 @@ class Deliveries:
     def tells_queued(self, claim: Claim) -> bool:
         """Whether the device is to be told that this one is queued: it does not know yet."""
         is_news = claim.speech_id not in self._queued
-        if claim.expires_at is not None:
-            self._queued[claim.speech_id] = claim.expires_at
+        if claim.seconds_left is not None:
+            self._queued[claim.speech_id] = claim.id, time.monotonic() + claim.seconds_left
         return is_news
 
-    def expired(self, now: datetime) -> list[str]:
-        """The ids of those that the device knows to be queued and that will not be said any more. Each once."""
-        over = [speech_id for speech_id, expires_at in self._queued.items() if expires_at <= now]
-        for speech_id in over:
-            del self._queued[speech_id]
-        return over
+    async def expired(self) -> list[str]:
+        """The ids of those that the device knows to be queued and that nobody will say any more. Each once.
+
+        The rows are asked: another device of the patient may have heard it, or said that it need not be.
+        """
+        now = time.monotonic()
+        due = {key: speech_id for speech_id, (key, until) in self._queued.items() if until <= now}
+        over = await _unless_away(in_thread(outbox.expired, list(due)), None) if due else set()
+        if over is None:
+            return []
+        for speech_id in due.values():
+            self.forget_queued(speech_id)
+        return [speech_id for key, speech_id in due.items() if key in over]
 
     async def acknowledge(self, speech_id: str) -> bool:
         """False: no delivery of this patient has this id. Waits for a database that is away: who has heard it is not

@@ -107,7 +107,7 @@ class Hub:
         holding = self._quota.holding_s(time.monotonic()) > 0
         due = await in_thread(outbox.due, devices, quota_spent=self._quota.spent, holding=holding)
         for connection in self.connections:
-            connection.tell_expired()
+            await connection.tell_expired()
             if connection.device in due or connection.deliveries.late:
                 connection.call()
 

@@ -41,7 +41,8 @@ class IdempotencyConflict(VoicecareError):
 @dataclass(frozen=True, slots=True)
 class Claim:
     """One attempt to speak a row, by one connection. `conversation` is where it was asked for, None for REST; `origin`
-    is `device` in that conversation and `server` in any other. `seconds_left` is by the database's clock.
+    is `device` in that conversation and `server` in any other. `seconds_left` is by the database's clock; `was_queued`:
+    it has waited for the quota.
     """
 
     id: uuid.UUID
@@ -54,6 +55,7 @@ class Claim:
     conversation: uuid.UUID | None
     expires_at: datetime | None
     seconds_left: float | None
+    was_queued: bool
 
     @property
     def speech_id(self) -> str:
@@ -165,7 +167,7 @@ def _take_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID |
     return Claim(
         id=row.pk, owner=owner, attempt=row.attempts + 1, patient=row.patient_id, text=row.text,
         origin=origin.value, client_id=row.client_id, conversation=row.conversation_id, expires_at=row.expires_at,
-        seconds_left=None if row.left is None else row.left.total_seconds(),
+        seconds_left=None if row.left is None else row.left.total_seconds(), was_queued=row.state == State.QUEUED,
     )  # fmt: skip
 
 
@@ -242,6 +244,12 @@ def _held(claim: Claim, *states: str) -> QuerySet[Utterance]:
 
 def _unless_heard(value: str, heard: str) -> Case:
     return Case(When(state=State.HEARD, then=Value(heard)), default=Value(value))
+
+
+def expired(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of them that were of use for too short a time to be said."""
+    unsaid = Utterance.objects.filter(pk__in=keys, state__in=[State.WAITING, State.QUEUED, State.EXPIRED])
+    return set(unsaid.filter(expires_at__lte=Now()).values_list("pk", flat=True))
 
 
 # What the device says

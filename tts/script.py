@@ -135,3 +135,4 @@ class Speech:
     lease_until: datetime | None = None
     claim: "Claim | None" = None
     first_attempt: int = 0
+    waited_for_quota: bool = False

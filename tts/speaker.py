@@ -235,6 +235,7 @@ class Speaker:
         """In memory, and in its row for another connection, should this one end."""
         now = datetime.now(UTC)
         speech.state = State.QUEUED.value
+        speech.waited_for_quota = True
         speech.expires_at = speech.expires_at or now + HELD_FOR
         speech.owner, speech.lease_until = self._deliveries.owner, now + timedelta(seconds=LEASE_S)
         speech.first_attempt += ATTEMPTS_OF_ONE

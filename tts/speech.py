@@ -23,6 +23,8 @@ from tts.turn import Turn
 from voicecare.elevenlabs.errors import ProviderError, QuotaSpent
 from voicecare.espeak import EspeakDied
 
+AFTER_QUOTA_WAIT_S = 60.0
+
 
 class SpeechFailed(Exception):
     """The speech ends here, unspoken or not to its end; `code` is the contract's."""
@@ -100,7 +102,7 @@ class _Road:
 
     async def _climb(self, segment: Segment, fill: Fill | None) -> None:
         """Tries rung after rung until the segment has been heard from its beginning to its end."""
-        turn = Turn(self._services.slots, self._context.patient, self._services.busy_wait_s, self._tell_busy)
+        turn = Turn(self._services.slots, self._context.patient, self._patience_s(), self._tell_busy)
         tried: list[Rung] = []
         step: Step = Rung.OFFLINE if self._services.circuit.open else self._rung
         if self._services.quota.spent and step is not Rung.OFFLINE:
@@ -119,6 +121,11 @@ class _Road:
                 await self._delivery.complete_cut()  # an end that looked clean may lie within a sample
                 self._rung = Rung.LIVE if rung is Rung.RETRY else rung
                 return
+
+    def _patience_s(self) -> float:
+        """When the quota is back all that waited for it comes at once: at the pace of the slots, in its own voice."""
+        limit = self._services.busy_wait_s
+        return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.waited_for_quota else limit
 
     async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Fill | None) -> None:
         """All of the segment, once, in this way. Raises ProviderError, EspeakDied or SlotsFull."""

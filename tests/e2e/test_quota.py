@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from tests.conftest import Member, until_nobody_connected
-from tests.e2e.device import Device
+from tests.e2e.device import Device, spoken_order
 from tests.e2e.rows import books, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
@@ -361,6 +362,69 @@ async def test_server_started_speech_waits_beyond_the_minute_and_comes_in_order(
     began = [one.first_audio_at for one in spoken]
     assert None not in began
     assert began == sorted(began)
+
+
+async def test_what_a_device_waited_for_comes_before_what_the_server_has_for_it(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """Server-started speech holds nobody's own speech back, however long it has waited itself."""
+    spend(sandbox)
+    speech_id = await submitted(alice, "The server has a message for you, and had it first.")
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.wait_for("speech.queued", id=speech_id)
+        await queued(device, "first", FIRST)
+        await queued(device, "second", SECOND)
+        quota_is_back(sandbox)
+        for each in ("first", "second", speech_id):
+            assert (await device.hear(each)).terminal["source"] == "live"
+    assert spoken_order(device.heard) == ["first", "second", speech_id]
+
+
+@pytest.mark.timed
+async def test_what_waited_is_spoken_within_two_seconds_of_the_answer_that_the_quota_is_back(
+    server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    """In the process that asked and in another one, which may have no Redis to tell it."""
+    spend(sandbox)
+    text = "The server has a message for you."
+    alices, bobs = await submitted(alice, text), await submitted(bob, text)
+    async with Device(server.ws, alice.token) as device, Device(neighbour.ws, bob.token) as other:
+        await device.start(greeting=False)
+        await other.wait_for("speech.queued", id=bobs)
+        await device.wait_for("speech.queued", id=alices)
+        await queued(device, "own", FIRST)
+        quota_is_back(sandbox)
+
+        async def began(of: Device, speech_id: str) -> datetime:
+            await of.wait_for("speech.started", id=speech_id)
+            return timezone.now()
+
+        first, others = await asyncio.gather(began(device, "own"), began(other, bobs))
+        back = await in_database(lambda: ProviderState.objects.get().quota_changed_at)
+        await device.hear(alices)
+        await other.wait_for("speech.finished", id=bobs)
+    assert max(first, others) - back < timedelta(seconds=2)
+
+
+async def test_what_waited_is_spoken_at_the_pace_of_the_slots_in_its_own_voice(
+    own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, member: Callable[..., Member]
+) -> None:
+    """All come at once, and the line is longer than the patience of who has not waited for the quota."""
+    hasty = await asyncio.to_thread(own_server, BUSY_WAIT_S=0.5)
+    members = [await in_database(member, f"Patient {number}") for number in range(6)]
+    spend(sandbox)
+    sandbox.settings(concurrency=1, strict_concurrency=True)
+    sandbox.fault(kind="slow", bytes_per_s=160_000)
+    ids = [await submitted(one, "The server has a message for you.") for one in members]
+    devices = [Device(hasty.ws, one.token) for one in members]
+    async with AsyncExitStack() as connected:
+        for device, speech_id in zip(devices, ids, strict=True):
+            await connected.enter_async_context(device)
+            await device.wait_for("speech.queued", id=speech_id, reason="quota")
+        quota_is_back(sandbox)
+        heard = await asyncio.gather(*(d.hear(speech_id) for d, speech_id in zip(devices, ids, strict=True)))
+    assert [one.terminal["source"] for one in heard] == ["live"] * len(members)
 
 
 async def test_what_expires_while_it_waits_has_failed(

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -167,25 +166,64 @@ async def test_only_what_waits_is_withdrawn(alice: Member):
 
 
 async def test_a_device_is_told_once_that_something_is_queued_and_once_that_it_expired(alice: Member):
-    await in_database(submit, alice.patient, expires_in_s=60)
+    await in_database(submit, alice.patient, expires_in_s=1)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
     assert [deliveries.tells_queued(claim) for _ in range(2)] == [True, False]
-    expires_at = claim.expires_at
-    assert expires_at is not None
-    assert deliveries.expired(expires_at - timedelta(seconds=1)) == []
-    assert deliveries.expired(expires_at) == [speech.id]
-    assert deliveries.expired(expires_at) == []
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
+    assert await deliveries.expired() == []
+    assert await all_expired(deliveries) == [speech.id]
+    assert await deliveries.expired() == []
     assert not deliveries.forget_queued(speech.id)
+
+
+@pytest.mark.parametrize("state", ["speaking", "spoken", "heard", "interrupted"])
+async def test_what_another_device_of_the_patient_heard_or_ended_has_not_expired(alice: Member, state: str):
+    await in_database(submit, alice.patient, expires_in_s=1)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    deliveries.tells_queued(claim)
+    await in_database(Utterance.objects.update, state=state)
+    assert await all_expired(deliveries) == []
+    assert not deliveries.forget_queued(speech.id)
+
+
+async def test_while_the_database_is_away_nobody_says_that_anything_expired(alice: Member):
+    await in_database(submit, alice.patient, expires_in_s=1)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    deliveries.tells_queued(claim)
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
+    async with table_away(UTTERANCES):
+        assert await all_expired(deliveries) == []
+    assert await deliveries.expired() == [speech.id]
+
+
+async def all_expired(deliveries: Deliveries) -> list[str]:
+    """When the second for which they were of use is over."""
+    await asyncio.sleep(1.05)
+    return await deliveries.expired()
 
 
 async def test_what_is_spoken_is_not_queued_any_more(alice: Member):
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
-    claim, _ = await taken(deliveries)
+    claim, speech = await taken(deliveries)
     deliveries.tells_queued(claim)
     deliveries.speech(claim, opened().context)
-    assert deliveries.expired(datetime.max.replace(tzinfo=UTC)) == []
+    assert not deliveries.forget_queued(speech.id)
+
+
+async def test_what_has_waited_for_the_quota_is_known_as_such(alice: Member):
+    await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, first = await taken(deliveries)
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
+    _, second = await taken(deliveries)
+    assert (first.waited_for_quota, second.waited_for_quota) == (False, True)
 
 
 # A database that is away: a row is late, and holds nobody back

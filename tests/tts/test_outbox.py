@@ -130,6 +130,7 @@ def claim_of(row: Utterance) -> Claim:
         row.conversation_id,
         None,
         None,
+        was_queued=False,
     )
 
 
