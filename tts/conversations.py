@@ -6,6 +6,7 @@ stands between a text and its sound.
 
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -161,6 +162,12 @@ def withdrawn(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
     """Those of them whose voice nobody may hear any more."""
     held = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
     return list(held.values_list("pk", flat=True))
+
+
+def add_late(new: Mapping[uuid.UUID, int]) -> None:
+    """Characters that turned out to be billed long after they were asked for. What has ended keeps its number (the
+    contract, section 2, rule 9)."""
+    Conversation.objects.resumable(timezone.now()).add_characters(new)
 
 
 def in_default_voice(context: Context) -> Context:

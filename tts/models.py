@@ -1,11 +1,12 @@
 """Conversations, what was said in them, and the phrases worth keeping."""
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
 from voicecare.audio import DEVICE_FORMATS
@@ -24,6 +25,12 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
 
     def abandoned(self, now: datetime) -> "ConversationQuerySet":
         return self.unfinished().filter(seen_at__lt=now - ABANDONED_AFTER)
+
+    def add_characters(self, new: Mapping[uuid.UUID, int]) -> None:
+        """One statement for all of them, added by the database: two processes never overwrite each other's sum."""
+        if new:
+            added = Case(*(When(pk=key, then=Value(characters)) for key, characters in new.items()), default=Value(0))
+            self.filter(pk__in=new).update(tts_characters_used=F("tts_characters_used") + added)
 
 
 class Conversation(models.Model):

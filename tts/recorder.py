@@ -8,14 +8,12 @@ cannot hold up the others.
 
 import asyncio
 import copy
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import Context
 
 import structlog
 from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
-from django.db.models import Case, F, Value, When
 
 from tts.models import Conversation, Utterance
 from tts.script import Speech
@@ -107,7 +105,7 @@ def _write_together(batch: Iterable[Entry]) -> None:
                 update_fields=_UPDATED,
             )
         if attempts:
-            _add_characters(ledger.book(attempts))
+            Conversation.objects.add_characters(ledger.book(attempts))
 
 
 def _write_alone(entry: Entry) -> None:
@@ -116,13 +114,6 @@ def _write_alone(entry: Entry) -> None:
     except _REFUSALS as error:
         metrics.RECORDER_REFUSED.inc()
         log.error("recorder.row_refused", kind=type(entry).__name__, error=type(error).__name__)
-
-
-def _add_characters(new: Mapping[uuid.UUID, int]) -> None:
-    """One statement for all conversations, added by the database: two processes never overwrite each other's sum."""
-    if new:
-        added = Case(*(When(pk=key, then=Value(characters)) for key, characters in new.items()), default=Value(0))
-        Conversation.objects.filter(pk__in=new).update(tts_characters_used=F("tts_characters_used") + added)
 
 
 def _row(speech: Speech) -> Utterance:

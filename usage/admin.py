@@ -10,7 +10,7 @@ from django.utils.safestring import mark_safe
 from django.utils.timesince import timesince
 
 from usage.alerts import heard_instead, resolve
-from usage.models import Incident, ProviderState, UsageEvent
+from usage.models import Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare.history import HistoryAdmin
 from voicecare.patients.models import Patient
 
@@ -27,6 +27,15 @@ class UsageEventAdmin(HistoryAdmin):
     search_fields = ("=request_id", "=source", "=conversation", "=patient", "=voice")
     date_hierarchy = "at"
     readonly_fields = ("id",)
+
+
+@admin.register(Reconciliation)
+class ReconciliationAdmin(HistoryAdmin):
+    list_display = (
+        "day", "compared_at", "characters", "provider_characters", "unexplained", "others", "settled", "absent",
+        "unknown", "explanation",
+    )  # fmt: skip
+    date_hierarchy = "day"
 
 
 @admin.register(ProviderState)

@@ -8,14 +8,14 @@ sums (`usage/daily.py`) are written with the events.
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from usage import daily
-from usage.models import UsageEvent
+from usage.models import Reconciliation, UsageEvent
 from voicecare.elevenlabs.errors import ProviderError, Unreachable
 
 Kind = UsageEvent.Kind
@@ -98,6 +98,43 @@ def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
             new[attempt.conversation] += attempt.characters - (before.characters if before else 0)
     daily.add(sums)
     return {conversation: characters for conversation, characters in new.items() if characters}
+
+
+BILLED, NOT_BILLED = "billed", "not_billed"
+SAME_REQUEST_WITHIN = timedelta(minutes=10)
+
+
+@transaction.atomic(savepoint=False)
+def settle(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[uuid.UUID, int]:
+    """Books what reconciliation found out about an unknown attempt: the request that it was billed as, else that it was
+    not billed. Returns new characters as `book` does.
+
+    Changes nothing where the attempt is no longer unknown or another one has that request: whoever is first has it,
+    however many do this at once.
+    """
+    _settle_one_at_a_time()
+    row = UsageEvent.objects.select_for_update().filter(pk=event, outcome=Outcome.UNKNOWN).first()
+    if row is None or (request_id and _is_taken(request_id, row.at)):
+        return {}
+    attempt = Attempt(**{column.name: getattr(row, column.name) for column in fields(Attempt)})
+    attempt.outcome = Outcome.FAILED.value  # nobody has heard it
+    attempt.code = BILLED if request_id else NOT_BILLED
+    if request_id:
+        attempt.characters, attempt.credits, attempt.request_id = attempt.asked, credits, request_id
+    return book([attempt])
+
+
+def _settle_one_at_a_time() -> None:
+    """So that of two who give one request to two attempts the second sees the first; SQLite's immediate transactions
+    do so by themselves. Before any row is locked, and nobody who books waits for it."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {Reconciliation._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
+
+
+def _is_taken(request_id: str, at: datetime) -> bool:
+    near = UsageEvent.objects.filter(at__gte=at - SAME_REQUEST_WITHIN, at__lte=at + SAME_REQUEST_WITHIN)
+    return near.filter(request_id=request_id).exists()
 
 
 def _known(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:

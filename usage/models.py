@@ -153,21 +153,30 @@ class Heartbeat(models.Model):
 
 
 class Reconciliation(models.Model):
-    """How the ledger of one day compared with the provider's own figures, and what became of its unknown attempts."""
+    """How the ledger of one day compared with the provider's own figures, and what became of its unknown attempts.
+
+    The provider's figures are empty where they could not be read, and before the day is over.
+    """
 
     id = models.BigAutoField(primary_key=True)
     day = models.DateField(unique=True)
-    at = models.DateTimeField(default=timezone.now)
-    characters = models.BigIntegerField(help_text="What the ledger has for the day.")
-    credits = models.BigIntegerField()
-    provider_characters = models.BigIntegerField(null=True, help_text="What the provider has; empty: not readable.")
+    at = models.DateTimeField(null=True, help_text="When it was last looked at.")
+    compared_at = models.DateTimeField(null=True, help_text="When the day, being over, was last compared.")
+    busy_until = models.DateTimeField(null=True, editable=False, help_text="A lease: one process does a day.")
+    characters = models.BigIntegerField(default=0, help_text="What the ledger has for the day.")
+    credits = models.BigIntegerField(default=0)
+    provider_characters = models.BigIntegerField(null=True, help_text="What the provider has for the day.")
     provider_credits = models.BigIntegerField(null=True)
+    unexplained = models.BigIntegerField(null=True, help_text="Characters of the difference that nothing explains.")
+    others = models.BigIntegerField(default=0, help_text="Characters in the history that this server did not ask for.")
     settled = models.PositiveIntegerField(default=0, help_text="Unknown attempts found in the provider's history.")
     absent = models.PositiveIntegerField(default=0, help_text="Unknown attempts that are not in it: not billed.")
     unknown = models.PositiveIntegerField(default=0, help_text="Unknown attempts that stay so.")
     unknown_characters = models.BigIntegerField(default=0)
-    others = models.BigIntegerField(default=0, help_text="Characters in the history that this server did not ask for.")
-    explanation = models.CharField(max_length=500, blank=True)
+    counter = models.BigIntegerField(null=True, help_text="Credits used in the provider's period by `counter_at`.")
+    counter_at = models.DateTimeField(null=True)
+    counter_resets_at = models.DateTimeField(null=True)
+    explanation = models.TextField(blank=True)
 
     class Meta:
         ordering = ("-day",)

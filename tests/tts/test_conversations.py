@@ -260,6 +260,17 @@ def test_ending_what_is_not_there_changes_nothing(alice: Member):
     assert row_of(opened).ended_at is None
 
 
+def test_late_characters_are_added_to_what_is_open_and_never_to_what_has_ended(alice: Member, bob: Member):
+    opened, ended, abandoned = begin(alice), begin(alice), begin(bob)
+    conversations.end(ended.context.conversation)
+    seen(abandoned, minutes_ago=31)
+    keys = [one.context.conversation for one in (opened, ended, abandoned)]
+    for _ in range(2):
+        conversations.add_late({**dict.fromkeys(keys, 20), uuid.uuid4(): 5})
+    conversations.add_late({})
+    assert [row_of(one).tts_characters_used for one in (opened, ended, abandoned)] == [40, 0, 0]
+
+
 def test_a_conversation_unseen_for_30_minutes_ends_and_a_younger_one_goes_on(alice: Member, bob: Member):
     old, young = begin(alice), begin(bob)
     seen(old, minutes_ago=31)

@@ -1,6 +1,6 @@
 """The provider's state and its incidents, in words."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from django.test import Client
@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from tests.usage.postbox import Webhook
 from tests.waiting import until
-from usage.models import Incident, ProviderState
+from usage.models import Incident, ProviderState, Reconciliation
 
 pytestmark = pytest.mark.django_db
 
@@ -76,3 +76,12 @@ def test_an_incident_that_is_resolved_by_hand_is_told_as_resolved(admin_client: 
         admin_client.post(INCIDENTS, {"action": "resolve", "_selected_action": [str(incident.pk)]})
         until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists())
     assert [body["state"] for body in webhook.received] == ["resolved"]
+
+
+def test_a_reconciliation_stands_in_words_and_cannot_be_changed(admin_client: Client):
+    row = Reconciliation.objects.create(day=date(2026, 3, 1), explanation="Characters: 10, as the provider has it.")
+    assert row.explanation in page(admin_client, reverse("admin:usage_reconciliation_changelist"))
+    own = reverse("admin:usage_reconciliation_change", args=[row.pk])
+    assert row.explanation in page(admin_client, own)
+    assert "busy_until" not in page(admin_client, own)
+    assert admin_client.post(own, {"explanation": "All is well."}).status_code == 403

@@ -2,14 +2,16 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 
 from usage import ledger
 from usage.ledger import Attempt
-from usage.models import UsageEvent
+from usage.models import DailyUsage, UsageEvent
 from voicecare.elevenlabs.protocol import identifier
 
 pytestmark = pytest.mark.django_db
@@ -173,3 +175,74 @@ def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
     again = attempt(10, source=first.source, outcome="failed", answered=False)
     assert ledger.book([first, again]) == {}
     assert UsageEvent.objects.get().outcome == "failed"
+
+
+# Settled by reconciliation
+
+
+def unknown(asked: int = 10, **fields: object) -> UsageEvent:
+    made = attempt(asked, answered=False, **fields)
+    ledger.book([made])
+    return UsageEvent.objects.get(source=made.source, attempt=made.attempt)
+
+
+def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
+    event = unknown(40, code="no_first_byte", first_chunk_ms=12.0)
+    assert ledger.settle(event.pk, request_id="r1", credits=20) == {TALK: 40}
+    event.refresh_from_db()
+    assert (event.outcome, event.code, event.request_id) == ("failed", "billed", "r1")
+    assert (event.characters, event.credits, event.first_chunk_ms) == (40, 20, 12.0)
+    day = DailyUsage.objects.get()
+    assert (day.characters, day.credits, day.events, day.failed) == (40, 20, 1, 1)
+
+
+def test_an_unknown_attempt_that_was_not_billed_counts_nothing():
+    event = unknown(40)
+    assert ledger.settle(event.pk) == {}
+    event.refresh_from_db()
+    assert (event.outcome, event.code, event.characters, event.request_id) == ("failed", "not_billed", 0, "")
+    assert DailyUsage.objects.get().failed == 1
+
+
+def test_settling_again_or_what_was_never_unknown_changes_nothing():
+    event = unknown(40)
+    ledger.settle(event.pk, request_id="r1", credits=20)
+    assert ledger.settle(event.pk, request_id="r2", credits=30) == ledger.settle(event.pk) == {}
+    assert ledger.settle(uuid.uuid4(), request_id="r3") == {}
+    event.refresh_from_db()
+    assert (event.request_id, event.credits, DailyUsage.objects.get().characters) == ("r1", 20, 40)
+
+
+def test_a_request_settles_one_attempt_alone():
+    first, second, later = unknown(40), unknown(40), unknown(40, at=datetime.now(UTC) + timedelta(hours=1))
+    assert ledger.settle(first.pk, request_id="r1", credits=20) == {TALK: 40}
+    assert ledger.settle(second.pk, request_id="r1", credits=20) == {}
+    second.refresh_from_db()
+    assert second.outcome == "unknown"
+    assert ledger.settle(later.pk, request_id="r1", credits=20) == {TALK: 40}  # no id of theirs is forever
+
+
+@pytest.mark.parametrize("settled_as", ["", "r1"])
+def test_a_process_that_knows_better_in_the_end_is_believed(settled_as: str):
+    late = attempt(40, answered=False)
+    ledger.book([late])
+    ledger.settle(UsageEvent.objects.get().pk, request_id=settled_as, credits=20)
+    late.answered("r1", 20)
+    ledger.book([late])
+    assert UsageEvent.objects.get().characters == DailyUsage.objects.get().characters == 40
+    assert (UsageEvent.objects.get().outcome, DailyUsage.objects.get().failed) == ("completed", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_give_one_request_to_two_attempts_one_is_first():
+    def settle(event: UsageEvent) -> int:
+        try:
+            with transaction.atomic():
+                return sum(ledger.settle(event.pk, request_id=event.model, credits=1).values())
+        finally:
+            connection.close()
+
+    pairs = [unknown(1, model=f"request-{number // 2}") for number in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(settle, pairs)) == 20
+    assert DailyUsage.objects.aggregate(sum=Sum("characters"))["sum"] == 20
