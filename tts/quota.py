@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from django.conf import settings
+
 from tts import hints
 from tts.copies import RowCopy
 from usage import provider, quota
@@ -27,6 +29,7 @@ class Quota(RowCopy):
         self.spent = False
         self._own = own
         self._hold_until = 0.0
+        self._look_again_at = 0.0
         self._change = asyncio.Event()
 
     def holding_s(self, now: float) -> float:
@@ -41,6 +44,15 @@ class Quota(RowCopy):
             self._begin()
             self._become(True, provider.HOLD_S)
             self._own(self._write(needed, detail))
+
+    def answered(self, characters: int, credits: int | None) -> None:
+        """A request was billed. Beyond a credit a character, which no model costs, something is unlike what we believe
+        (a voice with a price of its own): the subscription is read at once, not at its next turn.
+        """
+        now = time.monotonic()
+        if credits is not None and credits > characters and now >= self._look_again_at:
+            self._look_again_at = now + settings.QUOTA_POLL_S
+            self._own(in_thread(quota.poll_now))
 
     async def changed(self, timeout_s: float) -> bool:
         """Waits until the quota is spent or back, or the end of the hold has moved; false when the time is over."""

@@ -215,6 +215,7 @@ class Sources:
         attempt.answered(receipt.request_id, receipt.character_cost)
         self._speech.characters += attempt.characters
         self._services.recorder.note(attempt)  # billed from here on, whatever becomes of this process
+        self._services.quota.answered(attempt.asked, receipt.character_cost)
         metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
         if receipt.concurrent_limit is not None and receipt.concurrent_limit != self._services.slots.limit:
             self._services.slots.learned(receipt.concurrent_limit)

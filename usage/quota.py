@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from usage import alerts, provider
+from usage import alerts, provider, thresholds
 from usage.models import ProviderState
 from voicecare.elevenlabs import plans
 from voicecare.elevenlabs.account import AccountClient
@@ -58,6 +58,13 @@ def poll() -> None:
         log.warning("quota.poll_failed", error=type(error).__name__)
 
 
+def poll_now() -> None:
+    """The same before its time, where an answer hints at it: unless it was read just now."""
+    stale = Q(polled_at=None) | Q(polled_at__lte=Now() - _poll_every())
+    ProviderState.objects.filter(stale, pk=1, quota=State.AVAILABLE).update(next_poll_at=Now())
+    poll()
+
+
 def claim_poll() -> bool:
     """The due poll is this process's; another may poll when the lease is over."""
     ProviderState.objects.get_or_create(pk=1)
@@ -72,13 +79,16 @@ def polled(subscription: Subscription) -> None:
         log.warning("quota.reply_not_plausible")
         unread()
         return
-    _note(subscription, row, now)
+    with transaction.atomic():  # what was crossed shows in the difference of two readings, once
+        _note(subscription, row, now)
+        thresholds.compare(row, subscription)
     left = subscription.remaining
     grown = _has_grown(row, left)
     if row.quota == State.AVAILABLE and left == 0:
         _spend(row, now, needed=0, refusals=0, detail="The subscription shows no credits left.")
     elif row.quota == State.SPENT and _suffices(left, row.quota_needed) and (grown or _pause_is_over(row, now)):
         _restore(row, now, proven=grown)
+    thresholds.foresee(now)
 
 
 def unread(*, refused: bool = False) -> None:
@@ -227,13 +237,6 @@ def _has_grown(row: ProviderState, left: int | None) -> bool:
 
 def _suffices(left: int | None, needed: int) -> bool:
     return left is None or left >= max(needed, 1)
-
-
-def _in_period(subscription: Subscription, now: datetime) -> bool:
-    resets_at = _resets_at(subscription)
-    if resets_at is None:
-        return subscription.resets_at_unix is None
-    return now < resets_at < now + LONGEST_PERIOD
 
 
 def _resets_at(subscription: Subscription) -> datetime | None:

@@ -138,3 +138,25 @@ async def test_who_waits_in_vain_is_told_so_and_can_be_cancelled(quota: Quota):
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+# What an answer hints at
+
+
+@pytest.mark.parametrize(
+    ("characters", "credits", "reads"), [(40, 20, 0), (40, 40, 0), (40, None, 0), (40, 41, 1), (40, 120, 1)]
+)
+async def test_an_answer_that_costs_more_than_any_model_has_the_subscription_read(
+    quota: Quota, background: Background, characters: int, credits: int | None, reads: int
+):
+    quota.answered(characters, credits)
+    assert len(background.work) == reads
+    for work in background.work:
+        work.close()
+
+
+async def test_it_is_read_once_for_many_such_answers(quota: Quota, background: Background):
+    for _ in range(10):
+        quota.answered(40, 120)
+    [work] = background.work
+    work.close()

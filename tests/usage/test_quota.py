@@ -360,3 +360,25 @@ def test_it_is_not_brought_back_by_who_read_the_row_before_it_was_spent_anew():
     quota.spent(10, "")
     quota._restore(stale, now)
     assert (row().quota, row().quota_refusals) == ("spent", 1)
+
+
+# Before its time
+
+
+def test_where_an_answer_hints_at_it_it_is_read_before_its_time(account: Any):
+    account.get(SUBSCRIPTION, json=reply(800))
+    given(next_poll_at=timezone.now() + timedelta(seconds=50), polled_at=ago(16))
+    quota.poll_now()
+    assert row().quota_used == 800
+
+
+def test_what_was_read_just_now_is_not_read_again(account: Any):
+    given(next_poll_at=timezone.now() + timedelta(seconds=50), polled_at=ago(10))
+    quota.poll_now()
+    assert row().quota_used is None
+
+
+def test_a_spent_quota_keeps_its_own_turns(account: Any):
+    given(quota="spent", next_poll_at=timezone.now() + timedelta(seconds=10), polled_at=ago(60))
+    quota.poll_now()
+    assert row().quota == "spent"
