@@ -24,7 +24,15 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "voicecare.elevenlabs": LEAVES,
     "voicecare.patients": LEAVES,
     "usage": BASE,
-    "tts": {*BASE, "usage.quota", "usage.ledger", "usage.alerts", "usage.provider", "usage.heartbeats"},
+    "tts": {
+        *BASE,
+        "usage.quota",
+        "usage.ledger",
+        "usage.alerts",
+        "usage.provider",
+        "usage.heartbeats",
+        "usage.budgets",
+    },
     "cloning": {*BASE, "usage.alerts", "usage.provider"},
 }
 APPS = ("tts", "usage", "cloning", "voicecare.patients")

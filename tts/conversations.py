@@ -30,7 +30,7 @@ class UnknownConversation(VoicecareError):
 @dataclass(frozen=True, slots=True)
 class Context:
     """What holds for a whole conversation. `backup` differs from `rendering` in the voice alone; `phrases` are in
-    the normal form of `tts.segments.normalise`.
+    the normal form of `tts.segments.normalise`. `has_budget`: the patient has one; how large it is, the row knows.
     """
 
     conversation: uuid.UUID
@@ -43,6 +43,7 @@ class Context:
     phrases: frozenset[str]
     greeting: str | None
     holding: str | None = None
+    has_budget: bool = False
 
     def started_frame(self) -> dict[str, object]:
         voice = self.rendering.voice
@@ -217,6 +218,7 @@ def _context(conversation: Conversation, patient: Patient) -> Context:
         phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind != Phrase.Kind.GREETING),
         greeting=None if greeting is None else greet(greeting, patient),
         holding=of_kind.get(Phrase.Kind.HOLDING),
+        has_budget=patient.monthly_character_budget is not None,
     )
 
 

@@ -22,6 +22,7 @@ VOICE_CHANGED: Frame = {
 FAILURES = {
     "no_voice": "No voice could be reached: neither the provider nor a substitute. Try again soon.",
     "text_rejected": "The speech provider refuses this text. Change the text.",
+    "over_budget": "The patient's monthly budget has no room for it. Raise it, or wait for the next month.",
     "expired": "It could not be said in time and is of no use any more.",
 }
 

@@ -1,9 +1,9 @@
 """THE road: one utterance, from its text to the last byte on the device (the contract, section 2).
 
 Nothing but a look into the phrase cache and a slot of the provider's stands between a text and the request for it: no
-query, no lock, no disk beside that one read. A segment is asked for rung by rung (`tts.retry`) until it has been heard
-whole; what was heard of a failed try stays behind, completed to a whole frame, and the segment is spoken again from its
-beginning.
+query, no lock, no disk beside that one read; save, for a patient who has a budget, its reservation. A segment is asked
+for rung by rung (`tts.retry`) until it has been heard whole; what was heard of a failed try stays behind, completed to
+a whole frame, and the segment is spoken again from its beginning.
 """
 
 import time
@@ -14,6 +14,7 @@ from tts.conversations import Context
 from tts.delivery import Delivery
 from tts.fills import Fill, FillFailed
 from tts.models import Utterance
+from tts.reservation import Reservation
 from tts.retry import Halt, Rung, Step, after
 from tts.script import Segment, Speech
 from tts.segments import normalise
@@ -30,6 +31,7 @@ class SpeechFailed(Exception):
     """The speech ends here, unspoken or not to its end; `code` is the contract's."""
 
     NO_VOICE = Halt.NO_VOICE.value
+    OVER_BUDGET = "over_budget"
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -46,10 +48,10 @@ async def speak(speech: Speech, context: Context, delivery: Delivery, services: 
     Cancelled, nothing of it follows and what was billed is booked.
     """
     road = _Road(speech, context, delivery, services)
-    if speech.origin == Utterance.Origin.GREETING:
-        await road.greet()
-    else:
-        await road.say_all()
+    try:
+        await (road.greet() if speech.origin == Utterance.Origin.GREETING else road.say_all())
+    finally:
+        road.reservation.settle()
     await delivery.settle()
 
 
@@ -60,6 +62,7 @@ class _Road:
         self._delivery = delivery
         self._services = services
         self._sources = Sources(speech, context, delivery, services)
+        self.reservation = Reservation(speech, context, services.trouble, services.own)
         self._rung = Rung.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
 
     async def greet(self) -> None:
@@ -128,10 +131,12 @@ class _Road:
         return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.waited_for_quota else limit
 
     async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Fill | None) -> None:
-        """All of the segment, once, in this way. Raises ProviderError, EspeakDied or SlotsFull."""
+        """All of the segment, once, in this way. Raises ProviderError, EspeakDied, SlotsFull or SpeechFailed."""
         if rung is Rung.OFFLINE:
             await self._sources.improvise(segment, number)
             return
+        if not await self.reservation.covers(segment):
+            raise SpeechFailed(SpeechFailed.OVER_BUDGET)
         async with turn.slot():
             if self._services.quota.spent:  # since it stood in line: no further request goes out
                 raise QuotaSpent

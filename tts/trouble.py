@@ -50,6 +50,10 @@ class Trouble:
         if self._circuit.given_up(error, since):
             self._own(self._circuit.announce(since))
 
+    def over_budget(self, patient: uuid.UUID) -> None:
+        """Their monthly budget has no room for what was to be said."""
+        self._report(alerts.Kind.BUDGET, str(patient), f"Patient {patient}.")
+
     def silence(self, conversation: uuid.UUID) -> None:
         """A patient heard nothing at all: neither the provider nor this server could speak."""
         log.error("speech.no_voice", conversation=str(conversation))

@@ -1,8 +1,8 @@
-"""What Celery does for the quota, the alerts and its own sign of life, from the schedule in the settings."""
+"""What Celery does for the quota, the budgets, the alerts and its own sign of life, as the settings schedule it."""
 
 from celery import shared_task
 
-from usage import delivery, heartbeats, quota
+from usage import budgets, delivery, heartbeats, quota
 
 
 @shared_task(name="usage.poll_quota")
@@ -18,3 +18,8 @@ def deliver_alerts() -> None:
 @shared_task(name="usage.heartbeat")
 def heartbeat() -> None:
     heartbeats.give(heartbeats.WORKER)
+
+
+@shared_task(name="usage.mend_budgets")
+def mend_budgets() -> None:
+    budgets.mend()

@@ -304,6 +304,7 @@ CELERY_BEAT_SCHEDULE = {
     "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
     "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
     "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},
+    "mend-budgets": {"task": "usage.mend_budgets", "schedule": 60.0, "options": {"expires": 60}},
     "sweep-clones": {"task": "cloning.sweep", "schedule": 5.0, "options": {"expires": 5}},
     "check-voices": {"task": "cloning.check_voices", "schedule": 900.0, "options": {"expires": 900}},
     "prune-samples": {"task": "cloning.prune_samples", "schedule": 3600.0, "options": {"expires": 3600}},

@@ -1,0 +1,225 @@
+"""A monthly budget: however many speak at once, no more is spoken than it has room for, and cached phrases always."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from django.db.models import Sum
+
+from tests.clinicians import Clinician, clinician
+from tests.conftest import Member
+from tests.e2e.device import Device
+from tests.e2e.rows import in_database
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tests.waiting import eventually
+from tts.models import Conversation, Phrase, Utterance
+from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
+from voicecare.patients.models import Device as Row
+from voicecare.patients.models import Patient
+
+SENTENCE = "There is room for ten of these sentences."
+AT_ONCE, ROOM = 50, 10
+BUDGET = ROOM * len(SENTENCE)
+PHRASE = "Whatever it costs, this is said."
+
+
+@pytest.fixture
+def alice(alice: Member) -> Member:
+    budget(alice, BUDGET)
+    return alice
+
+
+def budget(member: Member, characters: int | None) -> None:
+    Patient.objects.filter(pk=member.patient.pk).update(monthly_character_budget=characters)
+
+
+async def settled(used: int) -> None:
+    """All that counts says this number, and nothing is reserved any more."""
+    wanted = {"days": used, "events": used, "talks": used, "months": [(used, 0)]}
+    await eventually(lambda: in_database(_accounts), wanted=lambda seen: seen == wanted)
+
+
+def _accounts() -> dict[str, Any]:
+    return {
+        "days": _sum(DailyUsage, "characters"),
+        "events": _sum(UsageEvent, "characters"),
+        "talks": _sum(Conversation, "tts_characters_used"),
+        "months": list(BudgetMonth.objects.values_list("used", "reserved")),
+    }
+
+
+def _sum(model: Any, column: str) -> int:
+    return model.objects.aggregate(total=Sum(column))["total"] or 0
+
+
+async def test_of_fifty_at_once_as_many_are_spoken_as_there_is_room_for(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """On fifty devices of one patient, at two web processes."""
+    tokens = await in_database(lambda: [Row.objects.issue(alice.patient, f"d{n}")[1] for n in range(AT_ONCE)])
+    places = (server.ws, second_server.ws)
+    async with AsyncExitStack() as stack:
+        devices = [
+            await stack.enter_async_context(Device(places[n % 2], token, timeout_s=15))
+            for n, token in enumerate(tokens)
+        ]
+        for device in devices:
+            await device.start(greeting=False)
+        heard = await asyncio.gather(*(device.speak(SENTENCE) for device in devices))
+    ends = [(spoken.terminal["type"], spoken.terminal.get("code", spoken.terminal.get("source"))) for spoken in heard]
+    assert ends.count(("speech.finished", "live")) == ROOM
+    assert ends.count(("speech.failed", "over_budget")) == AT_ONCE - ROOM
+    assert sandbox.account()["characters"] == BUDGET
+    await settled(BUDGET)
+    incident = await in_database(Incident.objects.get)
+    assert (incident.kind, incident.key) == ("budget", str(alice.patient.pk))
+
+
+async def test_of_fifty_asked_for_over_rest_as_many_are_spoken_as_there_is_room_for(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    carol = await in_database(clinician, "carol", alice.patient)
+    ids = await in_database(ask_over_rest, carol, alice)
+    async with Device(server.ws, alice.token) as device:
+        for key in ids:
+            spoken = await device.hear(f"srv-{key}")
+            if spoken.terminal["type"] == "speech.finished":
+                await device.send({"type": "ack", "id": spoken.id})
+        await eventually(
+            lambda: in_database(states), wanted=lambda seen: set(seen) == {("heard", ""), ("failed", "over_budget")}
+        )
+    assert (await in_database(states)).count(("heard", "")) == ROOM
+    assert sandbox.account()["characters"] == BUDGET
+    await settled(BUDGET)
+    answer = await in_database(carol.get, f"utterances/{ids[-1]}/")
+    assert (answer["status"], answer["code"]) == ("failed", "over_budget")
+
+
+def ask_over_rest(carol: Clinician, alice: Member) -> list[str]:
+    asked = [carol.call("POST", f"patients/{alice.patient.pk}/speak/", {"text": SENTENCE}) for _ in range(AT_ONCE)]
+    return [response.json()["id"] for response in asked]
+
+
+def states() -> list[tuple[str, str]]:
+    return list(Utterance.objects.values_list("state", "code"))
+
+
+async def test_over_budget_cached_phrases_play_and_what_follows_them_fails(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    await in_database(Phrase.objects.create, text=PHRASE)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.speak(PHRASE, id="made")
+        await in_database(budget, alice, len(PHRASE) + 5)
+
+        async def cached() -> bool:
+            return (await device.speak(PHRASE)).terminal.get("source") == "cache"
+
+        await eventually(cached)
+        mixed = await device.speak(f"{PHRASE} This is more than there is room for.", id="mixed")
+        again = await device.speak(PHRASE, id="again")
+    assert mixed.chunks
+    assert (mixed.terminal["type"], mixed.terminal["code"]) == ("speech.failed", "over_budget")
+    assert again.terminal["source"] == "cache"
+    await settled(len(PHRASE))
+
+
+async def test_a_text_that_does_not_fit_as_a_whole_is_not_begun(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        refused = await device.speak(" ".join([SENTENCE] * (ROOM + 1)))
+        fits = await device.speak(" ".join([SENTENCE] * 2))
+    assert refused.terminal["code"] == "over_budget"
+    assert not refused.chunks
+    assert fits.terminal["characters"] == sandbox.account()["characters"] == 2 * len(SENTENCE) + 1
+    await settled(2 * len(SENTENCE) + 1)
+
+
+async def test_a_text_that_is_being_written_is_spoken_as_far_as_it_fits(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    await in_database(budget, alice, 2 * (len(SENTENCE) + 1))
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        for piece in range(4):
+            await device.send({"type": "speak.delta", "id": "w", "text": f"{SENTENCE} "})
+            if piece == 1:
+                await device.wait_for_audio("w")
+        await device.send({"type": "speak.done", "id": "w"})
+        spoken = await device.hear("w")
+    assert (spoken.terminal["type"], spoken.terminal["code"]) == ("speech.failed", "over_budget")
+    assert len(sandbox.requests()) == 2
+    await settled(sandbox.account()["characters"])
+
+
+async def test_the_greeting_counts_too(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
+) -> None:
+    await in_database(budget, alice, 5)
+    async with Device(server.ws, alice.token) as device:
+        await device.start()
+        greeting = await device.hear("greeting")
+    assert (greeting.terminal["type"], greeting.terminal["code"]) == ("speech.failed", "over_budget")
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("end", ["interrupt", "cut", "conversation.end"])
+async def test_what_was_stopped_gives_back_what_it_did_not_use(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, end: str
+) -> None:
+    sandbox.fault(kind="slow", bytes_per_s=20_000)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.start_speech("long", " ".join([SENTENCE] * (ROOM - 1)))
+        assert (await in_database(BudgetMonth.objects.get)).reserved == (len(SENTENCE) + 1) * (ROOM - 1) - 1
+        device.cut() if end == "cut" else await device.send({"type": end})
+        await eventually(lambda: in_database(reserved), wanted=lambda left: left == 0)
+    await settled(sandbox.account()["characters"])
+
+
+def reserved() -> int:
+    return BudgetMonth.objects.get().reserved
+
+
+async def test_the_second_try_of_a_sentence_is_paid_for_too(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="cut", after_bytes=3000, first=1)
+    await in_database(budget, alice, 2 * len(SENTENCE) - 1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        cut = await device.speak(SENTENCE, id="cut")
+        await in_database(budget, alice, 3 * len(SENTENCE))
+        sandbox.fault(kind="cut", after_bytes=3000, first=1)
+        again = await device.speak(SENTENCE, id="again")
+    assert cut.terminal["code"] == "over_budget"
+    assert again.terminal["type"] == "speech.finished"
+    assert again.terminal["characters"] == 2 * len(SENTENCE)
+    await settled(3 * len(SENTENCE))
+
+
+async def test_the_offline_voice_needs_no_budget(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, circuit_closed_after: None
+) -> None:
+    sandbox.fault(kind="error", preset="internal_error")
+    await in_database(budget, alice, len(SENTENCE))
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        heard = [await device.speak(SENTENCE) for _ in range(3)]
+    assert [spoken.terminal["source"] for spoken in heard] == ["offline"] * 3
+
+
+async def test_without_a_budget_nothing_is_reserved(
+    server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
+) -> None:
+    bob = await in_database(member, "Bob Baker")
+    async with Device(server.ws, bob.token) as device:
+        await device.start(greeting=False)
+        await device.speak(SENTENCE)
+    assert not await in_database(BudgetMonth.objects.exists)
