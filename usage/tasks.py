@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from usage import budgets, delivery, heartbeats, quota
+from usage import budgets, delivery, heartbeats, lateness, quota
 
 
 @shared_task(name="usage.poll_quota")
@@ -23,3 +23,8 @@ def heartbeat() -> None:
 @shared_task(name="usage.mend_budgets")
 def mend_budgets() -> None:
     budgets.mend()
+
+
+@shared_task(name="usage.look_for_lateness")
+def look_for_lateness() -> None:
+    lateness.look()

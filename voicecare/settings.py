@@ -303,6 +303,7 @@ CELERY_BEAT_SCHEDULE = {
     "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},
     "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
     "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
+    "look-for-lateness": {"task": "usage.look_for_lateness", "schedule": 60.0, "options": {"expires": 60}},
     "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},
     "mend-budgets": {"task": "usage.mend_budgets", "schedule": 60.0, "options": {"expires": 60}},
     "sweep-clones": {"task": "cloning.sweep", "schedule": 5.0, "options": {"expires": 5}},

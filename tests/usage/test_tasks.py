@@ -5,6 +5,7 @@ import responses
 from pytest_django import Settings
 
 from tests.usage.postbox import Webhook
+from tests.usage.test_lateness import spoken
 from usage import tasks
 from usage.models import Heartbeat, Incident, ProviderState
 
@@ -31,3 +32,9 @@ def test_alerts_that_have_not_gone_out_are_sent(settings: Settings):
 def test_the_worker_gives_a_sign_of_life():
     tasks.heartbeat()
     assert Heartbeat.objects.get().name == "worker"
+
+
+def test_speech_that_begins_late_is_noticed():
+    spoken(20, 900)
+    tasks.look_for_lateness()
+    assert Incident.objects.get().kind == "slow"
