@@ -19,8 +19,8 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
 
-from usage import daily
-from usage.models import BudgetMonth, DailyUsage, UsageEvent
+from usage import alerts, daily
+from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
 from voicecare.patients.models import Patient
 
 KINDS = (UsageEvent.Kind.LIVE, UsageEvent.Kind.RETRY, UsageEvent.Kind.BACKUP)
@@ -40,12 +40,18 @@ def reserve(patient: uuid.UUID, month: date, characters: int) -> bool:
     if _reserve(patient, month, characters):
         return True
     _begin(patient, month)
-    return _reserve(patient, month, characters)
+    if _reserve(patient, month, characters):
+        return True
+    BudgetMonth.objects.filter(patient=patient, month=month).update(refused_under=_budget(patient))
+    return False
+
+
+def _budget(patient: uuid.UUID) -> Subquery:
+    return Subquery(Patient.objects.filter(pk=patient).values("monthly_character_budget"))
 
 
 def _reserve(patient: uuid.UUID, month: date, characters: int) -> bool:
-    budget = Patient.objects.filter(pk=patient).values("monthly_character_budget")
-    row = BudgetMonth.objects.filter(patient=patient, month=month).annotate(budget=Subquery(budget))
+    row = BudgetMonth.objects.filter(patient=patient, month=month).annotate(budget=_budget(patient))
     room = row.filter(Q(budget=None) | Q(budget__gte=F("used") + F("reserved") + characters))
     return bool(room.update(reserved=F("reserved") + characters, touched_at=Now()))
 
@@ -78,6 +84,19 @@ def _mend(month: date) -> int:
     total = Coalesce(Subquery(summed.annotate(total=Sum("characters")).values("total")), 0)
     quiet = BudgetMonth.objects.filter(month=month, touched_at__lt=Now() - MENDED_AFTER)
     return quiet.filter(~Q(used=total) | Q(reserved__gt=0)).update(used=total, reserved=0)
+
+
+def resolve_raised() -> None:
+    """The incidents of budgets that have been raised or removed since something did not fit, or whose month is over."""
+    open_ones = Incident.objects.filter(kind=alerts.Kind.BUDGET, resolved_at=None)
+    patients = list(open_ones.values_list("key", flat=True))
+    if not patients:
+        return
+    budgets = Patient.objects.filter(pk__in=patients).values_list("pk", "monthly_character_budget")
+    months = BudgetMonth.objects.filter(patient__in=patients, month=current_month())
+    under = {row.patient: row.refused_under for row in months if row.refused_under is not None}
+    still = [str(key) for key, budget in budgets if budget is not None and budget <= under.get(key, -1)]
+    alerts.resolve(open_ones.exclude(key__in=still))
 
 
 def used(patient: uuid.UUID, month: date) -> int:

@@ -132,6 +132,7 @@ class BudgetMonth(models.Model):
     month = models.DateField(help_text="Its first day.")
     reserved = models.PositiveBigIntegerField(default=0)
     used = models.PositiveBigIntegerField(default=0)
+    refused_under = models.PositiveBigIntegerField(null=True, help_text="The budget when something last did not fit.")
     touched_at = models.DateTimeField(default=timezone.now, help_text="When a reservation was made or given back.")
 
     class Meta:

@@ -23,6 +23,7 @@ def heartbeat() -> None:
 @shared_task(name="usage.mend_budgets")
 def mend_budgets() -> None:
     budgets.mend()
+    budgets.resolve_raised()
 
 
 @shared_task(name="usage.look_for_lateness")

@@ -10,9 +10,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.conftest import Member
-from usage import budgets, ledger, tasks
+from usage import alerts, budgets, ledger, tasks
 from usage.ledger import Attempt
-from usage.models import BudgetMonth
+from usage.models import BudgetMonth, Incident
 from voicecare.patients.models import Patient
 
 pytestmark = pytest.mark.django_db
@@ -168,3 +168,59 @@ def test_last_month_is_mended_too(patient: Patient):
 
 def test_a_reservation_is_made_anew_before_it_could_be_given_up():
     assert timedelta(minutes=1) < budgets.MENDED_AFTER - budgets.LASTS
+
+
+# Its incident
+
+
+def refused(patient: Patient, characters: int = 101) -> None:
+    """So many did not fit into this month's budget, and administrators were told."""
+    assert not budgets.reserve(patient.pk, budgets.current_month(), characters)
+    alerts.open_incident(alerts.Kind.BUDGET, str(patient.pk))
+
+
+def open_for(patient: Patient) -> bool:
+    tasks.mend_budgets()
+    return Incident.objects.filter(kind="budget", key=str(patient.pk), resolved_at=None).exists()
+
+
+def test_the_incident_of_a_budget_stays_open_while_the_month_and_the_budget_do(patient: Patient, bob: Member):
+    refused(patient)
+    refused(with_budget(bob.patient, 50))
+    with_budget(bob.patient, 51)
+    assert open_for(patient)
+    assert not open_for(bob.patient)
+
+
+@pytest.mark.parametrize("budget", [101, 5000, None])
+def test_it_is_over_when_the_budget_is_raised_or_removed(patient: Patient, budget: int | None):
+    refused(patient)
+    with_budget(patient, budget)
+    assert not open_for(patient)
+
+
+def test_it_is_not_over_when_the_budget_is_lowered(patient: Patient):
+    refused(patient)
+    with_budget(patient, 60)
+    assert open_for(patient)
+
+
+def test_it_is_over_with_the_month(patient: Patient):
+    refused(patient)
+    BudgetMonth.objects.update(month=MARCH)
+    assert not open_for(patient)
+
+
+def test_what_does_not_fit_into_the_raised_budget_either_is_an_incident_again(patient: Patient):
+    refused(patient)
+    with_budget(patient, 150)
+    assert not open_for(patient)
+    refused(patient, 151)
+    assert open_for(patient)
+
+
+def test_it_is_over_when_the_patient_is_gone(patient: Patient):
+    refused(patient)
+    Incident.objects.update(key=str(uuid.uuid4()))
+    tasks.mend_budgets()
+    assert not Incident.objects.filter(resolved_at=None).exists()

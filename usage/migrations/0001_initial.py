@@ -55,6 +55,7 @@ class Migration(migrations.Migration):
                 ('month', models.DateField(help_text='Its first day.')),
                 ('reserved', models.PositiveBigIntegerField(default=0)),
                 ('used', models.PositiveBigIntegerField(default=0)),
+                ('refused_under', models.PositiveBigIntegerField(help_text='The budget when something last did not fit.', null=True)),
                 ('touched_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When a reservation was made or given back.')),
             ],
             options={
