@@ -29,8 +29,13 @@ FORM_BYTES = 64 * 1024  # the other fields, and what stands between them
 
 UNREACHABLE = OpenApiResponse(ErrorSerializer, "The speech provider's list cannot be read right now.")
 ACCEPTED = OpenApiExample(
-    "Accepted", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "pending"}, response_only=True
-)
+    "Accepted", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "pending"}, response_only=True,
+    status_codes=["202"],
+)  # fmt: skip
+WITHDRAWN = OpenApiExample(
+    "Withdrawn", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "withdrawing"}, response_only=True,
+    status_codes=["202"],
+)  # fmt: skip
 UPLOAD = OpenApiExample(
     "A daughter",
     {"name": "Anna, her daughter", "sample": "(binary)", "consent": True, "consent_by": "Anna Ellis"},
@@ -106,7 +111,7 @@ class CloneDetail(generics.RetrieveAPIView):
     def get_queryset(self) -> QuerySet[CloneJob]:
         return _clones(self.request)
 
-    @extend_schema(responses={202: AcceptedCloneSerializer})
+    @extend_schema(responses={202: AcceptedCloneSerializer}, examples=[WITHDRAWN])
     def delete(self, request: Request, id: uuid.UUID) -> Response:
         """Withdraws the consent: the voice speaks no more, and everything of it is removed in the background."""
         return _accepted(withdrawal.withdraw(self.get_object(), cast(User, request.user)))
@@ -115,6 +120,7 @@ class CloneDetail(generics.RetrieveAPIView):
 class CloneRetry(APIView):
     @extend_schema(
         request=None,
+        examples=[ACCEPTED],
         responses={
             202: AcceptedCloneSerializer,
             409: OpenApiResponse(ErrorSerializer, "`not_retryable`: it has not failed, or its recording is deleted."),

@@ -1,12 +1,45 @@
 """What clinicians send to have a voice copied, and read of how that goes."""
 
 from django.urls import reverse
-from drf_spectacular.utils import extend_schema_field, inline_serializer
+from drf_spectacular.utils import (
+    OpenApiExample,
+    extend_schema_field,
+    extend_schema_serializer,
+    inline_serializer,
+)
 from rest_framework import serializers
 
 from cloning.consent import ConsentMissing
 from cloning.models import CloneJob
 
+READY = OpenApiExample(
+    "A daughter's voice",
+    {
+        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "name": "Anna, her daughter", "status": "ready", "voice": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
+        "preview": "/api/v1/voices/c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21/preview/",
+        "report": {
+            "duration_s": 92.4, "codec": "aac", "sample_rate_hz": 48000, "channels": 1, "snr_db": 31.5,
+            "speech_ratio": 0.87, "clipping_ratio": 0.0, "loudness_dbfs": -21.0,
+            "warnings": ["There is a hum, as of a fridge or a charger."],
+        },
+        "error": None, "requires_verification": False, "consent_by": "Anna Ellis",
+        "consented_at": "2026-11-23T11:58:00Z", "created_at": "2026-11-23T11:58:00Z",
+        "ended_at": "2026-11-23T11:58:06Z", "withdrawn_at": None,
+    },
+    response_only=True,
+)  # fmt: skip
+FAILED = OpenApiExample(
+    "One that failed",
+    {
+        **READY.value, "status": "failed", "voice": None, "preview": None,
+        "error": {
+            "code": "voice_limit_reached",
+            "message": "The account at the speech provider has no room for another voice.",
+        },
+    },
+    response_only=True,
+)  # fmt: skip
 CONSENT_NEEDED = "Without the consent of the person who speaks, nothing is stored: send `consent` as true."
 
 
@@ -46,6 +79,7 @@ class ReportSerializer(serializers.Serializer):
     warnings = serializers.ListField(child=serializers.CharField(), help_text="What could be better, in plain words.")
 
 
+@extend_schema_serializer(examples=[READY, FAILED])
 class CloneSerializer(serializers.ModelSerializer[CloneJob]):
     preview = serializers.SerializerMethodField(help_text="The path of a preview, once the voice can speak.")
     report = serializers.SerializerMethodField()
@@ -77,6 +111,9 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
         return job.error
 
 
+@extend_schema_serializer(
+    examples=[OpenApiExample("One is new", {"added": 1, "changed": 0, "gone": 0}, response_only=True)]
+)
 class StockReadSerializer(serializers.Serializer):
     """What has changed, in numbers of voices."""
 

@@ -45,8 +45,9 @@ KEY_HEADER = OpenApiParameter(
 )  # fmt: skip
 LUNCH = OpenApiExample("Lunch", {"text": "Lunch is ready.", "expires_in_s": 600}, request_only=True)
 ACCEPTED = OpenApiExample(
-    "Accepted", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "waiting"}, response_only=True
-)
+    "Accepted", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "waiting"}, response_only=True,
+    status_codes=["202"],
+)  # fmt: skip
 HEARD = OpenApiExample(
     "Heard",
     {

@@ -4,12 +4,21 @@ import uuid
 from datetime import date, timedelta
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from usage import figures
 from usage.models import NOBODY, UsageEvent
 
+SUMS = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402}
+QUOTA = OpenApiExample(
+    "Two thirds are left",
+    {
+        "limit": 100_000, "used": 33_000, "remaining": 67_000, "exhausted": False, "resets_at": "2026-12-01T00:00:00Z",
+        "forecast": {"credits_a_day": 1400.5, "used_at_reset": 44_204, "runs_out_on": None},
+    },
+    response_only=True,
+)  # fmt: skip
 GROUPS = ("patient", "voice", "model", "kind")
 LAST_DAYS, LAST_MONTHS = 30, 12
 EARLIEST = date(2000, 1, 1)  # nothing of this is older, and the calendar has room before it
@@ -79,6 +88,7 @@ class _SumsSerializer(serializers.Serializer):
     requests = serializers.IntegerField(help_text="To the provider, whatever became of them.")
 
 
+@extend_schema_serializer(examples=[OpenApiExample("A day", {"date": "2026-11-23", **SUMS}, response_only=True)])
 class DailySerializer(_SumsSerializer):
     date = serializers.DateField(source="start")
 
@@ -88,6 +98,7 @@ class MonthField(serializers.DateField):
     """A day shown as its month, which is no date to a reader of the schema."""
 
 
+@extend_schema_serializer(examples=[OpenApiExample("A month", {"month": "2026-11", **SUMS}, response_only=True)])
 class MonthlySerializer(_SumsSerializer):
     month = MonthField(source="start", format="%Y-%m", help_text="Like 2026-11.")
 
@@ -100,6 +111,7 @@ class ForecastSerializer(serializers.Serializer):
     runs_out_on = serializers.DateField(allow_null=True, help_text="Null: they last to the reset.")
 
 
+@extend_schema_serializer(examples=[QUOTA])
 class QuotaSerializer(serializers.Serializer):
     """As the provider told it last; null: not told, or without a limit."""
 

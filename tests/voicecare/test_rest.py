@@ -302,6 +302,35 @@ def test_every_call_of_the_schema_has_its_errors(schema: dict[str, Any]):
         assert ("requestBody" in call) == ({"400", "413", "415"} <= set(call["responses"])), path
 
 
+def test_every_answer_has_an_example_that_fits(schema: dict[str, Any]):
+    for path, methods in schema["paths"].items():
+        for method, call in methods.items():
+            for code, answer in call["responses"].items():
+                said = answer.get("content", {}).get("application/json") if code.startswith("2") else None
+                if said is not None:
+                    assert said.get("examples"), (method, path, code)
+                    for example in said["examples"].values():
+                        whole = {**said["schema"], "components": schema["components"]}
+                        OAS30Validator(_meant(whole)).validate(example["value"])
+
+
+def _meant(schema: Any) -> Any:
+    """A reference that may be null: OpenAPI 3.0 can say it this way alone, and its readers know what is meant."""
+    if isinstance(schema, list):
+        return [_meant(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("nullable") and "allOf" in schema:
+        return {"anyOf": [*schema["allOf"], {"type": "object", "nullable": True, "maxProperties": 0}]}
+    return {name: _meant(part) for name, part in schema.items()}
+
+
+def test_every_body_that_is_sent_has_an_example(schema: dict[str, Any]):
+    calls = [(path, call) for path, methods in schema["paths"].items() for call in methods.values()]
+    bodies = [(path, kind) for path, call in calls for kind in call.get("requestBody", {}).get("content", {}).values()]
+    assert [path for path, body in bodies if not body.get("examples")] == []
+
+
 def test_a_bearer_token_is_the_only_way_in(schema: dict[str, Any]):
     assert schema["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
 

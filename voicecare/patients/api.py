@@ -19,6 +19,8 @@ from voicecare import hints
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
 from voicecare.patients.serializers import (
+    ISSUED,
+    PATIENT,
     DeviceSerializer,
     IssuedDeviceSerializer,
     PatientSerializer,
@@ -52,7 +54,7 @@ class PatientList(generics.ListCreateAPIView):
     def get_queryset(self) -> QuerySet[Patient]:
         return Patient.objects.visible_to(self.request.user).order_by("name", "pk")
 
-    @extend_schema(examples=[MAGGIE])
+    @extend_schema(examples=[MAGGIE, PATIENT])
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         return super().post(request, *args, **kwargs)
 
@@ -71,7 +73,7 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
     def get_queryset(self) -> QuerySet[Patient]:
         return Patient.objects.visible_to(self.request.user)
 
-    @extend_schema(examples=[OpenApiExample("Speak more slowly", {"speech_rate": 0.85}, request_only=True)])
+    @extend_schema(examples=[OpenApiExample("Speak more slowly", {"speech_rate": 0.85}, request_only=True), PATIENT])
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         return super().patch(request, *args, **kwargs)
 
@@ -96,7 +98,7 @@ class DeviceList(generics.ListCreateAPIView):
     def get_queryset(self) -> QuerySet[Device]:
         return self._patient().devices.order_by("name", "pk")
 
-    @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[TABLET])
+    @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[TABLET, ISSUED])
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """A new device. Its token is shown this once."""
         patient = self._patient()

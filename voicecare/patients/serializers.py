@@ -4,11 +4,41 @@ from decimal import Decimal
 from typing import Any
 
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from voicecare.patients.models import Device, Patient, Voice
 
+PATIENT = OpenApiExample(
+    "Maggie",
+    {
+        "id": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10", "name": "Margaret Ellis", "preferred_name": "Maggie",
+        "companion_name": "Clara", "language": "en", "voice": None, "speech_rate": 0.9,
+        "monthly_character_budget": None, "archived": False, "created_at": "2026-11-23T11:58:00Z",
+    },
+    response_only=True,
+)  # fmt: skip
+TABLET = OpenApiExample(
+    "A tablet",
+    {
+        "id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d", "name": "Bedside tablet", "format": "mp3_44100_128",
+        "last_seen": "2026-11-23T11:58:00Z", "revoked_at": None, "created_at": "2026-11-01T09:00:00Z",
+    },
+    response_only=True,
+)  # fmt: skip
+ISSUED = OpenApiExample(
+    "Its token, this once",
+    {"id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d", "name": "Bedside tablet", "token": "57a0f359.8Wa-OQV8…"},
+    response_only=True,
+)
+DAUGHTER = OpenApiExample(
+    "A daughter's voice",
+    {
+        "id": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21", "name": "Anna, her daughter", "source": "cloned",
+        "provider_id": "xQ3kP0aVb7tWm2LrYz5c", "state": "usable",
+    },
+    response_only=True,
+)  # fmt: skip
 MAX_BUDGET = 2**31 - 1  # PostgreSQL's integer
 
 
@@ -20,6 +50,7 @@ class RateField(serializers.DecimalField):
         return float(value)
 
 
+@extend_schema_serializer(examples=[PATIENT])
 class PatientSerializer(serializers.ModelSerializer[Patient]):
     language = serializers.RegexField(
         r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?\Z", max_length=10, required=False, help_text="For example en or de-AT."
@@ -69,6 +100,7 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         return patient
 
 
+@extend_schema_serializer(examples=[TABLET])
 class DeviceSerializer(serializers.ModelSerializer[Device]):
     class Meta:
         model = Device
@@ -76,6 +108,7 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
         read_only_fields = ("id", "format", "last_seen", "revoked_at", "created_at")
 
 
+@extend_schema_serializer(examples=[ISSUED])
 class IssuedDeviceSerializer(serializers.Serializer):
     """The one time that a token is shown."""
 
@@ -84,6 +117,7 @@ class IssuedDeviceSerializer(serializers.Serializer):
     token = serializers.CharField()
 
 
+@extend_schema_serializer(examples=[DAUGHTER])
 class VoiceSerializer(serializers.ModelSerializer[Voice]):
     class Meta:
         model = Voice
