@@ -122,7 +122,7 @@ def plausible(subscription: Subscription, now: datetime) -> bool:
     A reset in the past, or in milliseconds, is the mark of figures that are of another period or another unit.
     """
     numbers = (subscription.used, subscription.limit, subscription.extension or 0)
-    resets_at = _resets_at(subscription)
+    resets_at = resets_at_of(subscription)
     in_period = subscription.resets_at_unix is None or (
         resets_at is not None and now < resets_at < now + LONGEST_PERIOD
     )
@@ -185,7 +185,7 @@ def _restore(row: ProviderState, now: datetime, *, proven: bool = False) -> None
 
 def _note(subscription: Subscription, row: ProviderState, now: datetime) -> None:
     unlimited = subscription.extension is None
-    resets_at = _resets_at(subscription)
+    resets_at = resets_at_of(subscription)
     ProviderState.objects.filter(pk=1).update(
         quota_limit=None if unlimited else subscription.limit + (subscription.extension or 0),
         quota_used=subscription.used,
@@ -239,7 +239,7 @@ def _suffices(left: int | None, needed: int) -> bool:
     return left is None or left >= max(needed, 1)
 
 
-def _resets_at(subscription: Subscription) -> datetime | None:
+def resets_at_of(subscription: Subscription) -> datetime | None:
     try:
         unix = subscription.resets_at_unix
         return None if unix is None else datetime.fromtimestamp(unix, UTC)

@@ -302,6 +302,7 @@ CELERY_BEAT_SCHEDULE = {
     "remove-audio": {"task": "tts.remove_audio", "schedule": 60.0, "options": {"expires": 60}},
     "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},
     "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
+    "reconcile": {"task": "voicecare.reconcile", "schedule": 3600.0, "options": {"expires": 3600}},
     "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
     "look-for-lateness": {"task": "usage.look_for_lateness", "schedule": 60.0, "options": {"expires": 60}},
     "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},

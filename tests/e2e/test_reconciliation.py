@@ -1,0 +1,101 @@
+"""An answer that never comes, though it is billed: unknown at first, and in all the books after reconciliation."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db.models import Sum
+from pytest_django import Settings
+
+from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
+from tests.e2e.device import Device
+from tests.e2e.rows import books, in_database
+from tests.sandbox import SandboxProcess
+from tests.server import ServerProcess
+from tts import conversations
+from usage import comparison, daily, reconciliation
+from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
+
+LOST = "Lost on its way back, this one is billed all the same."
+GONE = "Gone before it was heard, this one is not billed."
+HEARD = "And this one is simply heard."
+
+
+@pytest.fixture(autouse=True)
+def provider(settings: Settings, sandbox: SandboxProcess) -> Iterator[None]:
+    settings.ELEVENLABS_BASE_URL = sandbox.url
+    yield
+    sandbox.clear_faults()
+
+
+def in_the_days() -> int:
+    return DailyUsage.objects.aggregate(sum=Sum("characters", default=0))["sum"]
+
+
+def look(day_is_over: bool) -> Reconciliation:
+    """At the day of the speech, in half an hour or when it is over; twice, as two beats may."""
+    began = UsageEvent.objects.order_by("at").values_list("at", flat=True)[0]
+    day = daily.day_of(began)
+    now = comparison.Span(day).ends + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
+    for _ in range(2):
+        assert reconciliation.reconcile_day(day, now, conversations.add_late, anyway=True)
+    return Reconciliation.objects.get(day=day)
+
+
+async def test_what_was_billed_unseen_comes_into_the_books_but_not_into_a_conversation_that_has_ended(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+) -> None:
+    for voice in (OTHER_VOICE, DEFAULT_VOICE):  # hers and his: the retries are answered
+        sandbox.fault(kind="unanswered", match={"text": "^Lost", "voice_id": voice}, first=1)
+    sandbox.fault(kind="stall_first", match={"text": "^Gone"}, first=1)
+    async with Device(server.ws, alice.token) as open_device, Device(server.ws, bob.token) as device:
+        opened = await open_device.start(greeting=False)
+        for text in (LOST, GONE, HEARD):
+            assert (await open_device.speak(text)).terminal["type"] == "speech.finished"
+        ended = await device.start(greeting=False)
+        assert (await device.speak(LOST)).terminal["type"] == "speech.finished"
+        assert (await device.end())["characters"] == len(LOST)
+
+        before = await books(opened["conversation"])
+        assert before.counter == before.ledger == len(LOST) + len(GONE) + len(HEARD)
+        assert await in_database(comparison.unknown) == (3, 2 * len(LOST) + len(GONE), before.events[0].at)
+
+        row = await in_database(look, False)
+        assert (row.settled, row.absent, row.unknown) == (2, 1, 0)
+        open_books, ended_books = await books(opened["conversation"]), await books(ended["conversation"])
+        assert open_books.counter == open_books.ledger == before.counter + len(LOST)
+        assert (ended_books.counter, ended_books.ledger) == (len(LOST), 2 * len(LOST))
+        total = sandbox.account()["characters"]
+        assert open_books.ledger + ended_books.ledger == await in_database(in_the_days) == total
+        settled = [event for event in open_books.events if event.code == "billed"]
+        billed = {request["request_id"]: request for request in sandbox.requests() if request["billed"]}
+        assert [(event.outcome, event.credits) for event in settled] == [
+            ("failed", billed[event.request_id]["credits"]) for event in settled
+        ]
+        assert len(settled) == 1
+        assert (await open_device.end())["characters"] >= before.counter
+
+
+async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_account(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="unanswered", match={"text": "^Lost"}, first=1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        for text in (LOST, HEARD):
+            await device.speak(text)
+        await device.end()
+    sandbox.sell("x" * 3000)
+    row = await in_database(look, True)
+    account = sandbox.account()
+    assert row.characters == row.provider_characters - 3000 == account["characters"] - 3000
+    assert row.provider_credits == account["credits"]
+    assert (row.others, row.settled, row.unexplained) == (3000, 1, 0)
+    assert "3,000 are of requests that this server did not make: others use the account." in row.explanation
+
+    sandbox.sell("x" * 500, kept=False)
+    for _ in range(2):
+        row = await in_database(look, True)
+    assert row.unexplained == 500
+    drift = await in_database(list, Incident.objects.filter(kind="drift").values_list("key", "resolved_at"))
+    assert drift == [(str(row.day), None)]

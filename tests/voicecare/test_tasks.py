@@ -1,0 +1,36 @@
+"""What Celery does that is of more than one app: reconciliation, with what conversations count."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from pytest_django import Settings
+
+from tests.conftest import Member
+from tests.sandbox import SandboxProcess
+from tts import conversations
+from tts.models import Conversation
+from usage import ledger
+from usage.models import UsageEvent
+from voicecare import tasks
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings, sandbox: SandboxProcess, bob: Member):
+    settings.ELEVENLABS_BASE_URL = sandbox.url
+    talk = conversations.begin(bob.device.id, None)
+    voice, at = talk.context.rendering.voice, timezone.now() - timedelta(minutes=11)
+    ledger.book(
+        [
+            ledger.Attempt(
+                source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=at, voice=voice.id,
+                model="eleven_flash_v2_5", conversation=talk.context.conversation,
+            )
+        ]
+    )  # fmt: skip
+    sandbox.sell("Hello", unix=at.timestamp(), model_id="eleven_flash_v2_5", voice_id=voice.provider_id)
+    tasks.reconcile()
+    tasks.reconcile()
+    assert (UsageEvent.objects.get().code, Conversation.objects.get().tts_characters_used) == ("billed", 5)

@@ -1,0 +1,29 @@
+"""Settles unknown attempts against the provider's history and compares the ledger with its figures, now."""
+
+from argparse import ArgumentParser
+from datetime import date
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from tts import conversations
+from usage import reconciliation
+from usage.models import Reconciliation
+
+
+class Command(BaseCommand):
+    help = "What beat has done every hour: every day that is due, or one day, even if it has been done."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--day", type=date.fromisoformat, help="this day alone, as 2026-01-31")
+
+    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
+        now, day = timezone.now(), options["day"]
+        if day is None:
+            reconciliation.reconcile(now, conversations.add_late)
+        elif not reconciliation.reconcile_day(day, now, conversations.add_late, anyway=True):
+            raise CommandError("Another process is at that day: try again when it is done.")
+        done = Reconciliation.objects.filter(at=now) if day is None else Reconciliation.objects.filter(day=day)
+        for row in done.order_by("day"):
+            self.stdout.write(f"{row.day}: {row.explanation}")
