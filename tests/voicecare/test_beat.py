@@ -46,7 +46,7 @@ def test_a_database_that_refuses_holds_up_nothing(scheduler: Scheduler, capsys: 
         cursor.execute("ALTER TABLE usage_heartbeat RENAME TO elsewhere")
     try:
         assert scheduler.tick() <= EVERY_S
-        until(lambda: said.append(capsys.readouterr().out) or "".join(said), lambda text: "beat.no_sign" in text)
+        until(lambda: said.append(capsys.readouterr().out) or "".join(said), wanted=lambda text: "beat.no_sign" in text)
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO usage_heartbeat")
