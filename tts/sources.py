@@ -17,6 +17,7 @@ from tts.fills import Fill, FillFailed, Fills
 from tts.models import Utterance
 from tts.pacing import LEAD_S
 from tts.phrases import PhraseCache
+from tts.plausible import Plausible
 from tts.quota import Quota
 from tts.recorder import Recorder
 from tts.rendering import Rendering
@@ -28,18 +29,13 @@ from usage.ledger import Attempt, Kind, Outcome
 from voicecare import metrics
 from voicecare.audio import FORMATS
 from voicecare.elevenlabs.client import SpeechClient
-from voicecare.elevenlabs.errors import ProviderError, RequestRefused
+from voicecare.elevenlabs.errors import ProviderError
 from voicecare.elevenlabs.protocol import Receipt
 from voicecare.espeak import Espeak, EspeakDied, EspeakVoice
 
 OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
 OFFLINE_WORDS_PER_MINUTE = 165
 OFFLINE_NAME = "Offline voice"
-
-# No text is so long when spoken: a stream beyond this will never end, and the patient is spared the rest of it.
-LONGEST_S = 30.0
-LONGEST_S_A_CHARACTER = 1.0
-ENDLESS = "The speech provider sends more sound than the text can be."
 
 Source = Utterance.Source
 
@@ -137,23 +133,24 @@ class Sources:
         limit = first_byte_limit(rung, self._services.first_byte_s, silence_s)
         attempt = self._attempt(segment, number, self._kind(rung), rendering)
         self._services.recorder.note(attempt)
-        most = FORMATS[rendering.format].bytes_per_second * (LONGEST_S + len(segment.text) * LONGEST_S_A_CHARACTER)
+        plausible = Plausible(len(segment.text), FORMATS[rendering.format].bytes_per_second)
         began = time.perf_counter()
         try:
             async with self._services.client.speak(
                 request, first_byte_s=limit, stall_s=self._services.stall_s
             ) as reply:
                 self._count(attempt, reply.receipt)
+                waiting = time.perf_counter()
                 async for chunk in reply:
-                    most -= len(chunk)
-                    if most < 0:
-                        raise RequestRefused(ENDLESS, code="endless_audio", status=200)
+                    plausible.came(len(chunk), time.perf_counter() - waiting)
                     await self._delivery.forward(chunk, _SOURCES[rung].value, rendering.voice.name)
                     if attempt.first_byte_ms is None:
                         attempt.first_byte_ms = round((time.perf_counter() - began) * 1000, 2)
                     if fill is not None:
                         fill.add(chunk)
+                    waiting = time.perf_counter()
         except ProviderError as error:
+            error.request_id = error.request_id or attempt.request_id or None
             attempt.failed(error)
             if fill is not None:
                 fill.fail()  # half of a sound is in it

@@ -1,5 +1,6 @@
 """A provider that is down: speech goes straight offline, for all processes, until a probe finds it back."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -211,6 +212,20 @@ async def test_a_stream_without_end_is_cut_and_the_offline_voice_goes_on(
     incident = await in_database(Incident.objects.get)
     assert incident.kind == "request"
     assert "endless_audio" in incident.detail
+
+
+async def test_a_trickle_is_a_stall_and_the_sentence_is_said_again(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    sandbox.fault(kind="drip", first=1)
+    text = "This sentence comes byte by byte, and nobody can hear it."
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(text)
+    assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "live")
+    assert spoken.terminal["characters"] == 2 * len(text)
+    trickled, _ = await asyncio.to_thread(sandbox.settled)
+    assert f"request_id={trickled['request_id']}" in server.logged()
 
 
 async def test_administrators_are_told_when_a_patient_heard_nothing(
