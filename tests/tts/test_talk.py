@@ -16,6 +16,7 @@ import pytest
 
 from tests.server import ROOT, free_port
 from tests.tts.scripted import STARTED, Line, Script, finish, serving, started
+from tests.waiting import eventually
 
 
 @dataclass
@@ -255,7 +256,7 @@ async def test_ctrl_c_interrupts_and_ends_the_conversation(folder):
 
     async with serving(script) as url:
         process = await launch(folder, "Hello", "--url", url)
-        await playing.wait()
+        await eventually(playing.is_set)
         process.send_signal(signal.SIGINT)
         output, _ = await process.communicate()
     assert process.returncode == 130
