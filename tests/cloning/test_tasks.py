@@ -78,7 +78,7 @@ class Worker:
             "REDIS_URL": "", "AWS_STORAGE_BUCKET_NAME": "", "PHRASE_STORE": "file",
         }  # fmt: skip
         options = {"data_folder_in": str(queue), "data_folder_out": str(queue), "control_folder": str(control)}
-        self.broker = Celery(broker="filesystem://", set_as_current=False)
+        self.broker = Celery(broker="folder://", set_as_current=False)
         self.broker.conf.broker_transport_options = {**options, "processed_folder": str(processed)}
         self.log = (folder / "worker.log").open("wb")
         self.start()

@@ -1,6 +1,7 @@
 """A folder as the broker: what is sent arrives, and who waits for more is asked often whether to stop."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,18 @@ from kombu import Connection, Consumer, Producer, Queue
 QUEUE = Queue("celery")
 
 
+MESSAGES = 20
+LARGE = "x" * 1_000_000  # takes its time to be written
+
+
+def connected(folder: Path, polling_s: float = 0.05) -> Connection:
+    folders = dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), str(folder))
+    return Connection("folder://", transport_options={**folders, "polling_interval": polling_s})
+
+
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    folders = dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), str(tmp_path))
-    with Connection("folder://", transport_options={**folders, "polling_interval": 0.05}) as connection:
+    with connected(tmp_path) as connection:
         yield connection
 
 
@@ -23,6 +32,25 @@ def test_what_is_sent_arrives(connection: Connection):
     with Consumer(connection, [QUEUE], callbacks=[lambda body, message: got.append(body)]):
         connection.drain_events(timeout=2)
     assert got == [{"id": 7}]
+
+
+def test_a_message_is_taken_whole_by_a_reader_who_is_there_while_it_is_written(tmp_path: Path):
+    """Half a one would be no JSON, and the end of the worker."""
+    got: list[object] = []
+    with connected(tmp_path, 0.0001) as reader, connected(tmp_path, 0.0001) as writer:
+        sending = threading.Thread(target=_send, args=(writer, MESSAGES))
+        with Consumer(reader, [QUEUE], callbacks=[lambda body, message: got.append(len(body))]):
+            sending.start()
+            while len(got) < MESSAGES:
+                reader.drain_events(timeout=10)
+        sending.join()
+    assert got == [len(LARGE)] * MESSAGES
+    assert not list(tmp_path.glob("*.part"))
+
+
+def _send(connection: Connection, count: int) -> None:
+    for _ in range(count):
+        Producer(connection).publish(LARGE, routing_key="celery", declare=[QUEUE])
 
 
 def test_nobody_waits_for_long_in_one_go(connection: Connection):
