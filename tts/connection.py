@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import Error
+from django.db import Error, InterfaceError, OperationalError
 
 from tts import conversations, replies
 from tts.deliveries import Deliveries
@@ -38,6 +38,8 @@ from voicecare.database import in_thread
 
 log = structlog.get_logger(__name__)
 
+OPENED_WITHIN_S = 10.0
+OPEN_AGAIN_S = 0.5
 WRITE_S = 2.0  # for the rows of what a closed connection had; their leases end by themselves
 
 State = Utterance.State
@@ -181,11 +183,9 @@ class Connection:
 
     async def _start(self, start: Start) -> None:
         self._services.own(self._services.client.preconnect())
-        if start.resume is not None:
-            await self._services.recorder.flush()  # a device that reconnects at once resumes what was just said
         async with self._opening:
             try:
-                opened = await in_thread(_open, self.device, start, self.session.opened)
+                opened = await self._open(start)
             except conversations.UnknownConversation as error:
                 await self._refuse(Refused(error.code, error.message))
                 return
@@ -200,6 +200,20 @@ class Connection:
         if wants_greeting and (greeting := self.session.greet()):
             self._speaker.say(greeting)
         self._speaker.call()
+
+    async def _open(self, start: Start) -> conversations.Opened:
+        """Waits for a database that restarts: closing the socket would only bring the device back at the same time."""
+        deadline = time.monotonic() + OPENED_WITHIN_S
+        while True:
+            try:
+                if start.resume is not None:
+                    await self._services.recorder.flush()  # a device that reconnects at once resumes what was just said
+                return await in_thread(_open, self.device, start, self.session.opened)
+            except (OperationalError, InterfaceError) as error:
+                if self._closed or time.monotonic() > deadline:
+                    raise
+                log.warning("connection.not_opened", error=type(error).__name__)
+            await asyncio.sleep(OPEN_AGAIN_S)
 
     async def _opened_for_delivery(self) -> conversations.Opened | None:
         """The open conversation; where there is none the server opens one. None while the database is away."""

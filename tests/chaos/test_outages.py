@@ -12,6 +12,7 @@ import pytest
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.listening import KILLED_S, Bedside
+from tests.e2e.device import Device
 from tests.server import ServerProcess
 from tests.waiting import eventually
 
@@ -156,6 +157,25 @@ async def test_no_sentence_is_lost_and_nobody_is_disconnected(
     await everything_is_heard(ward)
     assert not [again for bedside in ward.bedsides for again in bedside.again]
     await books_balance(ward)
+
+
+async def test_a_conversation_that_is_asked_for_while_the_database_restarts_opens_when_it_is_back(
+    cluster: Cluster,
+) -> None:
+    (listener,) = await asyncio.to_thread(cluster.seed, 1)
+    server = await asyncio.to_thread(cluster.start_server)
+    async with Device(server.ws, listener.token) as device:
+        former = await device.start(greeting=False)
+        await device.speak("This is said before the database goes away.", id="before")
+        await device.end()
+        await asyncio.to_thread(cluster.postgres.stop)
+        starting = asyncio.create_task(device.start(greeting=False))
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(cluster.postgres.start)
+        started = await starting
+        assert started["conversation"] != former["conversation"]
+        spoken = await device.speak("And this is said when it is back again.", id="after")
+    assert spoken.terminal["source"] == "live"
 
 
 async def test_a_web_process_is_killed_and_its_devices_go_on_elsewhere(cluster: Cluster) -> None:
