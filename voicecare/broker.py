@@ -14,12 +14,12 @@ ASK_S = 0.5
 class FolderChannel(filesystem.Channel):
     """kombu's own writes a message under its last name; a worker that reads half of one stops for good."""
 
-    def _put(self, queue: str, message: object, **_options: object) -> None:
+    def _put(self, queue: str, payload: object, **_options: object) -> None:  # type: ignore[override]
         """It appears whole, under a name as kombu's."""
         path = Path(self.data_folder_out, f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg")
         begun = path.with_suffix(".part")
         try:
-            begun.write_text(dumps(message))
+            begun.write_text(dumps(payload))
             begun.replace(path)
         except OSError as error:
             raise ChannelError(f"Cannot add a message to {path.parent}") from error
