@@ -1,15 +1,19 @@
 """The ledger, the provider's state and its incidents, to look at: they are written by what happens, never by hand."""
 
-from django.conf import settings
+from datetime import datetime
+
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.formats import date_format
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.timesince import timesince
 
-from usage.alerts import heard_instead, resolve
+from usage import affected, alert_texts, ways
+from usage.alerts import resolve
 from usage.models import Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare.history import HistoryAdmin
 from voicecare.patients.models import Patient
@@ -67,32 +71,77 @@ class IncidentAdmin(HistoryAdmin):
     search_fields = ("key", "detail")
     date_hierarchy = "opened_at"
     actions = ("acknowledge", "resolve")
-    readonly_fields = ("alert", "who_heard_what")
+    fieldsets = (
+        (None, {"fields": ("happened", "since", "detail", "heard", "to_do", "affected")}),
+        ("Who looks after it", {"fields": ("acknowledged_at", "resolved_at", "alert")}),
+    )
+    readonly_fields = ("happened", "since", "heard", "to_do", "affected", "alert")
+
+    @admin.display(description="What happened")
+    def happened(self, incident: Incident) -> str:
+        return alert_texts.words(incident).happened
+
+    @admin.display(description="Since when")
+    def since(self, incident: Incident) -> str:
+        began, ended = _moment(incident.opened_at), incident.resolved_at
+        if ended is None:
+            return f"{began}, {timesince(incident.opened_at)} ago"
+        return f"{began}, until {_moment(ended)}: {timesince(incident.opened_at, ended)}"
+
+    @admin.display(description="What patients hear")
+    def heard(self, incident: Incident) -> str:
+        return alert_texts.words(incident).heard
+
+    @admin.display(description="What to do")
+    def to_do(self, incident: Incident) -> str:
+        said = alert_texts.words(incident)
+        return said.to_do if incident.resolved_at is None else f"Nothing. {said.over}"
 
     @admin.display(description="Alert")
     def alert(self, incident: Incident) -> str:
-        if not (settings.ADMIN_EMAILS or settings.ALERT_WEBHOOK_URL or incident.opening_sent_at):
+        if not (ways.to_tell(incident) or incident.opening_sent_at):
             return "nobody to send it to"
         told = [word for word, at in _TOLD if getattr(incident, at)]
         failed = f"failed {incident.sending_failures} times, is tried again" if incident.sending_failures else ""
         return ", ".join([*told, failed] if failed else told) or "not sent"
 
-    @admin.display(description="Who was affected, and what they heard instead")
-    def who_heard_what(self, incident: Incident) -> str:
-        rows = list(heard_instead(incident))
-        names = Patient.objects.in_bulk([row["patient"] for row in rows])
-        lines = ((names.get(row["patient"], "an erased patient"), row["segments"], row["kind"]) for row in rows)
-        return format_html_join(mark_safe("<br>"), "{}: {} segments in the {} voice", lines) or "Nobody so far."
+    @admin.display(description="Who was affected")
+    def affected(self, incident: Incident) -> str:
+        rows = affected.by(incident)
+        if rows is None:
+            return "No patient hears anything of it."
+        known = Patient.objects.in_bulk([row.patient for row in rows])
+        lines = ((_named(known.get(row.patient)), row.what) for row in rows)
+        return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "Nobody so far."
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("usage.change_incident")
 
     @admin.action(description="Acknowledge: somebody is at it", permissions=["acknowledge"])
-    def acknowledge(self, request: HttpRequest, incidents: QuerySet[Incident]) -> None:
+    def acknowledge(self, request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
         acknowledged = incidents.filter(acknowledged_at=None).update(acknowledged_at=timezone.now())
         self.message_user(request, f"Acknowledged: {acknowledged}.")
+        return _back(request, incidents)
 
     @admin.action(description="Resolve: it is over, and the next one is told anew", permissions=["acknowledge"])
-    def resolve(self, request: HttpRequest, incidents: QuerySet[Incident]) -> None:
+    def resolve(self, request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
         resolved = resolve(incidents)
         self.message_user(request, f"Resolved: {resolved}.")
+        return _back(request, incidents)
+
+
+def _back(request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
+    """To the incident's own page, where that is where the button was, else to the list as it was filtered."""
+    incident = incidents.first() if "page" in request.POST else None
+    here = reverse("admin:usage_incident_change", args=[incident.pk]) if incident else request.get_full_path()
+    return HttpResponseRedirect(here)
+
+
+def _moment(at: datetime) -> str:
+    return f"{date_format(at, 'DATETIME_FORMAT')} UTC"
+
+
+def _named(patient: Patient | None) -> str:
+    if patient is None:
+        return "an erased patient"
+    return format_html('<a href="{}">{}</a>', reverse("admin:patients_patient_change", args=[patient.pk]), patient)

@@ -1,15 +1,21 @@
 """The provider's state and its incidents, in words."""
 
+import uuid
 from datetime import date, timedelta
+from html import unescape
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
+from tests.conftest import Member
 from tests.usage.postbox import Webhook
+from tests.usage.test_models import event
 from tests.waiting import until
+from usage import alert_texts
 from usage.models import Incident, ProviderState, Reconciliation
 
 pytestmark = pytest.mark.django_db
@@ -66,6 +72,88 @@ def test_the_list_of_incidents_says_whether_the_alert_went_out(
 def test_it_says_where_nobody_is_to_be_told(admin_client: Client):
     Incident.objects.create(kind="quota")
     assert "nobody to send it to" in page(admin_client, INCIDENTS)
+
+
+# An incident's own page
+
+
+def its(incident: Incident) -> str:
+    return reverse("admin:usage_incident_change", args=[incident.pk])
+
+
+def shown(client: Client, incident: Incident) -> str:
+    return unescape(page(client, its(incident)))
+
+
+@pytest.mark.parametrize("kind", list(Incident.Kind))
+def test_it_says_in_the_alerts_words_what_happened_what_is_heard_and_what_to_do(
+    admin_client: Client, kind: Incident.Kind
+):
+    key = str(uuid.uuid4()) if kind in ("budget", "voice") else ""
+    incident = Incident.objects.create(kind=kind, key=key, detail="said in the detail")
+    words = alert_texts.words(incident)
+    alert = alert_texts.text(incident, "opened")
+    for part in (words.happened, words.heard, words.to_do, "said in the detail"):
+        assert part in shown(admin_client, incident)
+        assert part in alert
+    assert "minutes ago" in shown(admin_client, incident)
+    Incident.objects.update(resolved_at=timezone.now())
+    assert words.over in shown(admin_client, incident)
+
+
+def test_it_is_acknowledged_and_resolved_there(admin_client: Client):
+    incident = Incident.objects.create(kind="access")
+    for action, left in [("acknowledge", ["resolve"]), ("resolve", [])]:
+        assert f'value="{action}"' in shown(admin_client, incident)
+        data = {"action": action, "_selected_action": [str(incident.pk)], "index": "0", "page": "1"}
+        assert admin_client.post(INCIDENTS, data).url == its(incident)
+        buttons = [name for name in ("acknowledge", "resolve") if f'value="{name}"' in shown(admin_client, incident)]
+        assert buttons == left
+    incident.refresh_from_db()
+    assert incident.acknowledged_at
+    assert incident.resolved_at
+
+
+def test_who_may_only_look_has_no_buttons(client: Client, django_user_model: type[User]):
+    viewer = django_user_model.objects.create_user("vera", is_staff=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_incident"))
+    client.force_login(viewer)
+    incident = Incident.objects.create(kind="access")
+    assert "page-actions" not in shown(client, incident)
+    data = {"action": "resolve", "_selected_action": [str(incident.pk)], "index": "0", "page": "1"}
+    client.post(INCIDENTS, data)
+    incident.refresh_from_db()
+    assert incident.resolved_at is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        ("quota", {"kind": "offline"}, "Alice Archer</a>: 1 segments in the offline voice"),
+        ("no_voice", {"kind": "offline", "outcome": "failed", "characters": 0}, "</a>: 1 segments in silence"),
+        ("slow", {"first_chunk_ms": 501}, "</a>: 1 speeches that began late"),
+        ("slow", {"first_chunk_ms": 499}, "Nobody so far."),
+        ("provider_down", {}, "Nobody so far."),
+        ("silent", {"kind": "offline"}, "No patient hears anything of it."),
+    ],
+)
+def test_it_names_who_was_affected(admin_client: Client, alice: Member, kind: str, fields: dict, words: str):
+    incident = Incident.objects.create(kind=kind)
+    event(patient=alice.patient.pk, at=timezone.now(), **fields)
+    assert words in shown(admin_client, incident)
+    assert "Alice" not in alert_texts.text(incident, "opened")
+
+
+def test_it_names_whose_budget_it_is(admin_client: Client, alice: Member):
+    incident = Incident.objects.create(kind="budget", key=str(alice.patient.pk))
+    assert "Alice Archer</a>: what did not fit into the budget was not spoken" in shown(admin_client, incident)
+    Incident.objects.update(key=str(uuid.uuid4()))
+    assert "an erased patient: what did not fit" in shown(admin_client, incident)
+
+
+def test_it_says_that_a_way_which_fails_has_nobody_to_tell_of_it(admin_client: Client, settings: Settings):
+    settings.ADMIN_EMAILS, settings.ALERT_WEBHOOK_URL = ["ann@example.org"], ""
+    assert "nobody to send it to" in shown(admin_client, Incident.objects.create(kind="alerts", key="mail"))
 
 
 @pytest.mark.django_db(transaction=True)
