@@ -18,7 +18,8 @@ from voicecare.elevenlabs.replies import CharacterStats, HistoryItem, Subscripti
 
 MARGIN_S = 300  # read beyond both ends of a day: clocks differ, and requests take their time
 MOST_ITEMS = 100_000  # of a day: some hundred patients who talk all day
-MOST_S = 240.0  # a task has ten minutes
+MOST_S = 150.0  # a task has ten minutes, and more to ask than this
+LATEST_UNIX = 10**11  # seconds of a far future; the milliseconds of long ago
 OLDER_IN_A_ROW = 1000  # newest first: so many in a row are a page, and nothing newer comes behind it
 MOST_OF_A_DAY = 10**12
 HOUR_MS = 3_600_000
@@ -61,6 +62,8 @@ def _within(items: Iterator[HistoryItem], after: int, before: int) -> Iterator[H
     for number, item in enumerate(items):
         if number == MOST_ITEMS or time.monotonic() > until:
             raise Unreadable("it is too long")
+        if item.at_unix is not None and item.at_unix > LATEST_UNIX:
+            raise Unreadable("its times are none of seconds")
         older = older + 1 if item.at_unix is not None and item.at_unix < after else 0
         if older == OLDER_IN_A_ROW:
             return

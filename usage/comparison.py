@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 from django.db import transaction
-from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 
 from usage import alerts, billing, daily, ledger, quota
 from usage.billing import Unreadable
@@ -61,22 +61,7 @@ class Request(NamedTuple):
     at: datetime
 
 
-class Unknown(NamedTuple):
-    """Attempts whose answer was never seen and that nobody has settled."""
-
-    attempts: int
-    characters: int
-    oldest: datetime | None
-
-
-def unknown(events: QuerySet[UsageEvent] | None = None) -> Unknown:
-    """Those among these events; all there are."""
-    found = (UsageEvent.objects.all() if events is None else events).filter(outcome=ledger.Outcome.UNKNOWN)
-    sums = found.order_by().aggregate(attempts=Count("id"), characters=Sum("asked", default=0), oldest=Min("at"))
-    return Unknown(**sums)
-
-
-def requests(span: Span) -> list[Request]:
+def answered(span: Span) -> list[Request]:
     """Those of the day and, because an item may lie on the other side of midnight, a little beyond."""
     near = UsageEvent.objects.filter(at__gte=span.begins - BEYOND, at__lt=span.ends + BEYOND)
     rows = near.exclude(request_id="").order_by().values_list(*Request._fields)
@@ -90,7 +75,7 @@ def proven_history(client: AccountClient, span: Span, until: datetime, settled_b
     shown = {reference(item) for item in history}
     ours = [
         request.request_id
-        for request in requests(span)
+        for request in answered(span)
         if request.outcome == ledger.Outcome.COMPLETED and span.begins <= request.at < min(until, settled_by)
     ]
     lacking = sum(request_id not in shown for request_id in ours)
@@ -129,7 +114,7 @@ class Foreign:
 def foreign(span: Span, history: History | None) -> Foreign:
     if history is None:
         return Foreign()
-    own, shown = requests(span), {reference(item) for item in history}
+    own, shown = answered(span), {reference(item) for item in history}
     known = {request.request_id for request in own}
     cut_off = [
         request
@@ -184,12 +169,14 @@ def _ledger_side(span: Span) -> dict[str, int]:
     sums = DailyUsage.objects.filter(day=span.day).aggregate(
         characters=Sum("characters", default=0), credits=Sum("credits", default=0)
     )
-    failed = span.events().filter(outcome=ledger.Outcome.FAILED)
-    found = failed.aggregate(
-        settled=Count("id", filter=Q(code=ledger.BILLED)), absent=Count("id", filter=Q(code=ledger.NOT_BILLED))
+    unknown = Q(outcome=ledger.Outcome.UNKNOWN)
+    found = span.events().aggregate(
+        settled=Count("id", filter=Q(code=ledger.BILLED)),
+        absent=Count("id", filter=Q(code=ledger.NOT_BILLED)),
+        unknown=Count("id", filter=unknown),
+        unknown_characters=Sum("asked", filter=unknown, default=0),
     )
-    left = unknown(span.events())
-    return {**sums, **found, "unknown": left.attempts, "unknown_characters": left.characters}
+    return {**sums, **found}
 
 
 def _of_the_unknown(row: Reconciliation) -> Iterator[str]:
@@ -252,9 +239,11 @@ def _growth(look: Look, row: Reconciliation) -> Counts | None:
     if earlier is None or not _same_period(earlier, row):
         return None
     booked = UsageEvent.objects.filter(at__gte=earlier.counter_at, at__lt=row.counter_at).order_by()
-    credits = booked.aggregate(sum=Sum("credits", default=0))["sum"]
-    left = unknown(booked)
-    return Counts("credits", credits, (row.counter or 0) - (earlier.counter or 0), unknown=left.characters)
+    found = booked.aggregate(
+        credits=Sum("credits", default=0), unknown=Sum("asked", filter=Q(outcome=ledger.Outcome.UNKNOWN), default=0)
+    )
+    grown = (row.counter or 0) - (earlier.counter or 0)
+    return Counts("credits", found["credits"], grown, unknown=found["unknown"])
 
 
 def _note_counter(look: Look, row: Reconciliation) -> bool:

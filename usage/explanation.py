@@ -29,16 +29,24 @@ class Counts:
         return self.provider - self.ledger
 
     @property
+    def beyond(self) -> int:
+        """What others and cut-off requests do not account for. They explain up to what they are: statistics may leave
+        out what is in the history, as of another kind of speech."""
+        if self.difference > 0:
+            return max(self.difference - self.others, 0)
+        return min(self.difference + self.unbilled, 0)
+
+    @property
     def unexplained(self) -> int:
-        rest = self.difference - self.others + self.unbilled
-        if rest > 0:
-            return max(rest - self.unknown - self.edge, 0)
-        return min(rest + self.edge, 0)
+        if self.beyond > 0:
+            return max(self.beyond - self.unknown - self.edge, 0)
+        return min(self.beyond + self.edge, 0)
 
     @property
     def drifts(self) -> bool:
+        """Beyond a share of our own use: that of others, however large, makes no difference smaller."""
         rest = abs(self.unexplained)
-        return rest > TRIFLE and rest > SHARE * max(self.provider, self.ledger)
+        return rest > TRIFLE and rest > SHARE * max(self.provider - self.others, self.ledger)
 
 
 def explain(counts: Counts) -> str:
@@ -50,20 +58,17 @@ def explain(counts: Counts) -> str:
         f"({counts.difference:+,})."
     ]
     if counts.others:
-        told.append(f"{counts.others:,} are of requests that this server did not make: others use the account.")
+        told.append(f"Others use the account: {counts.others:,} of requests that this server did not make.")
     if counts.unbilled:
-        told.append(f"{counts.unbilled:,} are of requests that were cut off and that the provider has not billed.")
+        told.append(f"Cut off and not billed by the provider: {counts.unbilled:,}.")
     return " ".join([*told, *_of_the_rest(counts)])
 
 
 def _of_the_rest(counts: Counts) -> list[str]:
-    rest = counts.difference - counts.others + counts.unbilled
-    if not rest:
-        return []
     if counts.drifts:
-        return [f"{counts.unexplained:+,} are unexplained."]
+        return [f"Unexplained: {counts.unexplained:+,}."]
     if counts.unexplained:
-        return [f"The rest ({rest:+,}) is no more than rounding can make."]
-    if rest > counts.edge:
-        return [f"The rest ({rest:+,}) may be of attempts that are still unknown."]
-    return [f"The rest ({rest:+,}) may be of requests around midnight."]
+        return [f"The rest ({counts.unexplained:+,}) is no more than rounding can make."]
+    if counts.beyond > counts.edge:
+        return [f"The rest ({counts.beyond:+,}) may be of attempts that are still unknown."]
+    return [f"The rest ({counts.beyond:+,}) may be of requests around midnight."] if counts.beyond else []

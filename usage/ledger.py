@@ -117,7 +117,8 @@ def settle(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[
     if row is None or (request_id and _is_taken(request_id, row.at)):
         return {}
     attempt = Attempt(**{column.name: getattr(row, column.name) for column in fields(Attempt)})
-    attempt.outcome = Outcome.FAILED.value  # nobody has heard it
+    # An error was met, else nobody waited for it any more: an interrupt, or a process that died.
+    attempt.outcome = (Outcome.FAILED if row.code else Outcome.CANCELLED).value
     attempt.code = BILLED if request_id else NOT_BILLED
     if request_id:
         attempt.characters, attempt.credits, attempt.request_id = attempt.asked, credits, request_id

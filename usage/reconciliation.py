@@ -19,7 +19,7 @@ from django.db.models import Min, Q
 from django.db.models.functions import Now
 
 from usage import billing, daily, ledger, matching
-from usage.comparison import History, Look, Span, conclude, proven_history, requests
+from usage.comparison import History, Look, Span, answered, conclude, proven_history
 from usage.matching import Unsettled, reference
 from usage.models import NOBODY, Reconciliation, UsageEvent
 from voicecare.patients.models import Voice
@@ -27,9 +27,10 @@ from voicecare.patients.models import Voice
 UNKNOWN_FOR = timedelta(minutes=10)  # younger ones may still be answered, and the history lags
 OVER_FOR = timedelta(hours=1)  # so long after its end a day is compared: the statistics lag, too
 LOOK_BACK = timedelta(days=31)
-AGAIN_TODAY, AGAIN = timedelta(minutes=50), timedelta(hours=20)  # pauses between two looks at what is left of a day
+AGAIN_SOON, AGAIN = timedelta(minutes=50), timedelta(hours=20)  # pauses between two looks at what is left of a day
+SOON = timedelta(days=1)  # for so long after its end a day is looked at again soon
 LEASE = timedelta(minutes=11)  # longer than the time limit of a task
-MOST_S = 240.0  # no further day is begun after it; the next beat goes on
+MOST_S = 120.0  # no further day is begun after it; the next beat goes on
 
 CountNew = Callable[[Mapping[uuid.UUID, int]], None]
 """Adds characters to conversations, of which this app knows nothing, in the transaction that books them."""
@@ -93,9 +94,8 @@ def is_due(day: date, row: Reconciliation | None, now: datetime, *, has_unknown:
         return has_unknown or now >= over_at
     if row.at < over_at <= now:
         return True
-    if now >= over_at:
-        return (has_unknown or row.compared_at is None) and row.at <= now - AGAIN
-    return has_unknown and row.at <= now - AGAIN_TODAY
+    is_left = has_unknown or (now >= over_at and row.compared_at is None)
+    return is_left and row.at <= now - (AGAIN_SOON if now < over_at + SOON else AGAIN)
 
 
 def _is_unknown(now: datetime) -> Q:
@@ -113,7 +113,7 @@ def _look_at(span: Span, now: datetime, count: CountNew) -> None:
 
 
 def settle(span: Span, history: History, now: datetime, count: CountNew) -> None:
-    known = {request.request_id for request in requests(span)}
+    known = {request.request_id for request in answered(span)}
     found = matching.match(_unsettled(span, now), [item for item in history if reference(item) not in known])
     for attempt, item in found.billed:
         credits = matching.credits_of(attempt, item)

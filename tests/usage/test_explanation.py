@@ -24,9 +24,12 @@ def counts(ledger: int, provider: int, **explained: int) -> Counts:
         (counts(101, 0), -101, True),
         (counts(10_000, 30_000, others=20_000), 0, False),
         (counts(10_000, 30_000, others=19_000), 1_000, True),
-        (counts(10_000, 10_000, others=1_000), -1_000, True),  # the ledger counts what the provider does not
+        (counts(10_000, 10_000, others=1_000), 0, False),  # statistics that leave others out
+        (counts(10_000, 9_500, others=1_000), -500, True),
+        (counts(10_000, 1_010_500, others=1_000_000), 500, True),  # five per cent of our own
         (counts(10_000, 9_000, unbilled=1_000), 0, False),
-        (counts(10_000, 10_000, unbilled=1_000), 1_000, True),
+        (counts(10_000, 9_000, unbilled=400), -600, True),
+        (counts(10_000, 10_000, unbilled=1_000), 0, False),
         (counts(10_000, 10_500, unknown=500), 0, False),
         (counts(10_000, 10_500, unknown=1_000), 0, False),
         (counts(10_000, 10_500, unknown=100), 400, True),
@@ -46,17 +49,17 @@ def test_what_remains_unexplained(found: Counts, unexplained: int, drifts: bool)
         (counts(1_000, 1_000), "Characters: 1,000, as the provider has it."),
         (
             counts(10_000, 10_200),
-            "Characters: 10,000 in the ledger, 10,200 at the provider (+200). +200 are unexplained.",
+            "Characters: 10,000 in the ledger, 10,200 at the provider (+200). Unexplained: +200.",
         ),
         (
             counts(10_000, 12_000, others=2_000),
-            "Characters: 10,000 in the ledger, 12,000 at the provider (+2,000). 2,000 are of requests that this server "
-            "did not make: others use the account.",
+            "Characters: 10,000 in the ledger, 12,000 at the provider (+2,000). Others use the account: 2,000 of "
+            "requests that this server did not make.",
         ),
         (
             counts(10_000, 9_960, unbilled=40),
-            "Characters: 10,000 in the ledger, 9,960 at the provider (-40). 40 are of requests that were cut off and "
-            "that the provider has not billed.",
+            "Characters: 10,000 in the ledger, 9,960 at the provider (-40). Cut off and not billed by the provider: "
+            "40.",
         ),
         (
             counts(10_000, 10_040),

@@ -196,12 +196,14 @@ def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
     assert (day.characters, day.credits, day.events, day.failed) == (40, 20, 1, 1)
 
 
-def test_an_unknown_attempt_that_was_not_billed_counts_nothing():
-    event = unknown(40)
+@pytest.mark.parametrize(("code", "outcome", "failed"), [("stalled", "failed", 1), ("", "cancelled", 0)])
+def test_an_unknown_attempt_that_was_not_billed_counts_nothing(code: str, outcome: str, failed: int):
+    """Where no error was met it was interrupted, or its process died: no failure of the provider's."""
+    event = unknown(40, code=code)
     assert ledger.settle(event.pk) == {}
     event.refresh_from_db()
-    assert (event.outcome, event.code, event.characters, event.request_id) == ("failed", "not_billed", 0, "")
-    assert DailyUsage.objects.get().failed == 1
+    assert (event.outcome, event.code, event.characters, event.request_id) == (outcome, "not_billed", 0, "")
+    assert DailyUsage.objects.get().failed == failed
 
 
 def test_settling_again_or_what_was_never_unknown_changes_nothing():

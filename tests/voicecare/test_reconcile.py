@@ -1,19 +1,28 @@
 """`manage.py reconcile`: what beat has done every hour, or one day again."""
 
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
+from tests.conftest import database_url
 from tests.sandbox import SandboxProcess
+from tests.server import ROOT, environment
+from tests.waiting import until
 from usage import ledger
-from usage.models import Reconciliation
+from usage.models import DailyUsage, Reconciliation, UsageEvent
+from voicecare.patients.models import Voice
 
 pytestmark = pytest.mark.django_db
+
+MODEL = "eleven_flash_v2_5"
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +65,26 @@ def test_a_day_that_another_process_is_at_is_left_to_it():
     Reconciliation.objects.create(day=day, busy_until=timezone.now() + timedelta(minutes=5))
     with pytest.raises(CommandError, match="Another process"):
         reconcile("--day", str(day))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: SandboxProcess, tmp_path: Path):
+    """It is killed when it has settled what was unknown and not yet written the day down."""
+    voice, at = Voice.objects.default(), before_yesterday()
+    attempt = ledger.Attempt(
+        source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=at, voice=voice.pk, model=MODEL
+    )
+    ledger.book([attempt])
+    sandbox.sell("Hello", unix=at.timestamp(), model_id=MODEL, voice_id=voice.provider_id)
+    sandbox.fault(kind="stall_headers", match={"path": "character-stats"})
+    env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=tmp_path)
+    command = [sys.executable, str(ROOT / "manage.py"), "reconcile"]
+    with subprocess.Popen(command, env=env, cwd=ROOT) as process:
+        until(lambda: UsageEvent.objects.filter(code="billed").exists())
+        process.kill()
+    assert Reconciliation.objects.get(day=at.date()).at is None
+    sandbox.clear_faults()
+    assert str(at.date()) not in reconcile()  # the lease of the dead one
+    Reconciliation.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
+    assert f"{at.date()}: Characters: 5, as the provider has it." in reconcile()
+    assert (DailyUsage.objects.get().characters, UsageEvent.objects.get().characters) == (5, 5)
