@@ -66,6 +66,22 @@ def bob(member: Callable[..., Member]) -> Member:
     return member("Bob Baker")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rows-only", action="store_true", help="leave out the tests that never reach a database")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("rows_only"):
+        left_out = [item for item in items if not _reaches_a_database(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _reaches_a_database(item)]
+
+
+def _reaches_a_database(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return "django_db_setup" in fixtures or item.get_closest_marker("django_db") is not None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("timed") and os.environ.get("CI") != "true" and os.environ.get("TIMED") != "1":
         pytest.skip("judges a clock: runs where CI=true or TIMED=1")
