@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -109,6 +110,13 @@ async def everything_is_heard(ward: Ward) -> None:
     )
 
 
+async def all_say(cluster: Cluster, status: int) -> None:
+    """Whether they are ready, without being told that anything has changed."""
+    for server in cluster.servers:
+        asking = partial(asyncio.to_thread, server.get, "/readyz")
+        await eventually(asking, 5, wanted=lambda seen: seen[0] == status)
+
+
 async def redis_stops_and_comes_back_empty(cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.redis.stop)
     await asyncio.sleep(1.5)
@@ -125,6 +133,7 @@ async def redis_is_emptied_and_hangs(cluster: Cluster) -> None:
 async def postgres_restarts(cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.postgres.stop)
     await asyncio.sleep(1)
+    await all_say(cluster, 503)
     await asyncio.to_thread(cluster.postgres.start)
 
 
@@ -135,7 +144,8 @@ async def postgres_crashes(cluster: Cluster) -> None:
 
 async def postgres_hangs(cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.postgres.pause)
-    await asyncio.sleep(5)
+    await all_say(cluster, 503)
+    await asyncio.sleep(3)
     await asyncio.to_thread(cluster.postgres.resume)
 
 
@@ -151,6 +161,7 @@ async def test_no_sentence_is_lost_and_nobody_is_disconnected(
 ) -> None:
     async with talking(cluster) as ward:
         await trouble(cluster)
+        await all_say(cluster, 200)
         await ward.hear(3)
     assert ward.closed() == []
     nothing_was_lost(ward)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -15,6 +15,7 @@ from tests.e2e.device import Device
 from tests.e2e.rows import books, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from tests.services import RedisProcess
 from tts.device import Closed, HandshakeRefused
 from tts.models import Utterance
 from voicecare.patients.models import Patient
@@ -99,6 +100,24 @@ async def test_speech_is_taken_in_once_per_key(carol: Api) -> None:
     short = await carol.call("POST", path, 202, json={"text": "Hello.", "expires_in_s": 1})
     await asyncio.sleep(1.1)
     assert (await carol.call("GET", f"utterances/{short['id']}/", 200))["status"] == "expired"
+
+
+async def test_a_redis_that_hangs_holds_up_neither_the_answer_nor_the_speech(
+    own_server: Callable[..., ServerProcess], alice: Member
+) -> None:
+    await in_database(alice.patient.team.add, await in_database(User.objects.create_user, "carol", password=PASSWORD))
+    with RedisProcess() as redis:
+        server = await asyncio.to_thread(own_server, REDIS_URL=redis.url)
+        async with aiohttp.ClientSession() as http, Device(server.ws, alice.token) as device:
+            carol = Api(http, server.url)
+            await carol.log_in("carol")
+            await device.start(greeting=False)
+            redis.pause()
+            in_time = aiohttp.ClientTimeout(2)
+            order = {"text": "Lunch is ready."}
+            sent = await carol.call("POST", f"patients/{alice.patient.pk}/speak/", 202, json=order, timeout=in_time)
+            assert (await device.hear(f"srv-{sent['id']}")).terminal["source"] == "live"
+            await device.end()
 
 
 async def test_what_a_clinician_sends_is_heard_and_acknowledged(
