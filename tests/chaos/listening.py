@@ -11,7 +11,7 @@ from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
 from tts.device import Closed, DeviceError, Frame
 
-KILLED_S = 1.0  # before a process was killed, in which an acknowledgement may not have been written yet
+KILLED_S = 3.0  # before a process was killed, in which a busy one may not have written an acknowledgement yet
 
 
 @dataclass
