@@ -25,7 +25,7 @@ async def talk(server: ServerProcess, member: Member, number: int) -> list[float
                 f"This is patient {number}, turn {turn}: how did you sleep last night, my dear?"
             )
             assert spoken.terminal["type"] == "speech.finished"
-            assert spoken.frames[0]["source"] == "live"
+            assert spoken.frames_of("speech.started")[0]["source"] == "live"
             assert spoken.first_audio_s is not None
             waited.append(spoken.first_audio_s)
         await device.end()
