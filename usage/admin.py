@@ -14,7 +14,7 @@ from django.utils.timesince import timesince
 
 from usage import affected, alert_texts, ways
 from usage.alerts import resolve
-from usage.models import Incident, ProviderState, Reconciliation, UsageEvent
+from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare.history import HistoryAdmin
 from voicecare.patients.models import Patient
 
@@ -39,6 +39,14 @@ class ReconciliationAdmin(HistoryAdmin):
         "day", "compared_at", "characters", "provider_characters", "unexplained", "others", "settled", "absent",
         "unknown", "explanation",
     )  # fmt: skip
+    date_hierarchy = "day"
+
+
+@admin.register(DailyUsage)
+class DailyUsageAdmin(HistoryAdmin):
+    list_display = ("day", "kind", "patient", "voice", "model", "characters", "credits", "saved", "events", "failed")
+    list_filter = ("kind", "model", "day")
+    search_fields = ("=patient", "=voice")
     date_hierarchy = "day"
 
 

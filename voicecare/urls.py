@@ -7,12 +7,8 @@ from rest_framework.authentication import SessionAuthentication
 
 from tts.api import VoicePreview
 from voicecare import health
-from voicecare.admin_login import LogInForm
 from voicecare.rest.api import LogIn, LogOut
 from voicecare.rest.errors import NothingHere
-
-admin.site.login_form = LogInForm
-admin.site.site_url = None  # there is no site beside the admin to view
 
 api: list[URLPattern | URLResolver] = [
     path("auth/token/", LogIn.as_view(), name="log-in"),

@@ -4,6 +4,7 @@ import queue
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from django.utils import timezone
 from cloning.models import CloneJob
 from tests.conftest import Member
 from tts.models import Clip, Conversation, Phrase, Utterance
-from usage.models import Incident, ProviderState, UsageEvent
+from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare import hints
 from voicecare.patients.auth import device_for
 from voicecare.patients.models import Device, Patient, Voice
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:No directory at:UserWarning")
 
 BANNER = "Sandbox voice provider: no account is used and nothing is billed"
 SECRET_TEXT = "My left knee hurts again."
-HISTORIES = (Conversation, Utterance, Clip, UsageEvent, ProviderState, Incident)
+HISTORIES = (Conversation, Utterance, Clip, UsageEvent, DailyUsage, Reconciliation, ProviderState, Incident)
 KEPT = (Patient, Device, Voice)
 OURS = (*HISTORIES, *KEPT, Phrase)
 
@@ -70,6 +71,8 @@ def _one_of_each(member: Member, i: int) -> None:
         source=utterance.id, segment=0, attempt=1, conversation=conversation.id, patient=patient.id, kind="live",
         outcome="completed", asked=25, characters=25, credits=13, request_id=f"req-{i}",
     )  # fmt: skip
+    DailyUsage.objects.create(day="2026-11-05", patient=patient.id, kind="live", characters=25, credits=13, events=1)
+    Reconciliation.objects.create(day=date(2026, 11, 1) + timedelta(days=i))
     phrase = Phrase.objects.create(text=f"Phrase {i}")
     Clip.objects.create(
         digest=f"{i:064x}", voice=voice, phrase=phrase, language="en", speed=1.0, format="pcm_16000", characters=8,

@@ -1,0 +1,100 @@
+"""What a chart of the admin shows: one set of rows, from which its picture, its table and its CSV file are made."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from django.http import HttpResponse
+
+Value = int | float | None
+Style = Literal["stacked", "lines", "shares"]
+
+# A spreadsheet takes a cell that begins so for a formula, the full-width forms included.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`tone` is a colour of dashboard.css and puts the column into the picture; without one it is in the table only."""
+
+    label: str
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`key` is what a program reads (an ISO date, a name), `label` the same for a reader; `address` leads to the rows
+    behind it, empty for who may not see them. None is a value that there was not.
+    """
+
+    key: str
+    label: str
+    values: Sequence[Value]
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    label: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """`name` stands in addresses; `heading` is above the rows' labels; `limit` is a line that should not be crossed."""
+
+    name: str
+    title: str
+    summary: str
+    heading: str
+    unit: str
+    style: Style
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    csv_address: str = ""
+    links: Sequence[Link] = ()
+    limit: int | None = None
+
+    @property
+    def data_id(self) -> str:
+        """Of the element of the page that holds the picture."""
+        return f"chart-{self.name}-data"
+
+    @property
+    def drawn(self) -> list[Column]:
+        return [column for column in self.columns if column.tone]
+
+    @property
+    def empty(self) -> bool:
+        return not any(value for row in self.rows for value in row.values)
+
+    @property
+    def picture(self) -> Mapping[str, Any]:
+        """For dashboard.js, as JSON."""
+        series = [
+            {"label": column.label, "tone": column.tone, "values": [row.values[place] for row in self.rows]}
+            for place, column in enumerate(self.columns)
+            if column.tone
+        ]
+        labels = {"keys": [row.key for row in self.rows], "labels": [row.label for row in self.rows]}
+        return {"style": self.style, "unit": self.unit, "limit": self.limit, "series": series, **labels}
+
+    def lines(self) -> Iterator[list[str | Value]]:
+        """The table for a program: dates in ISO 8601, numbers plain."""
+        yield [self.heading, *(column.label for column in self.columns)]
+        for row in self.rows:
+            yield [row.key, *row.values]
+
+
+def csv_file(chart: Chart) -> HttpResponse:
+    """With a byte order mark, without which Excel would take UTF-8 for something else."""
+    response = HttpResponse("\ufeff", content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="voicecare-{chart.name}.csv"'
+    csv.writer(response).writerows(_harmless(line) for line in chart.lines())
+    return response
+
+
+def _harmless(line: Iterable[str | Value]) -> Iterator[str | Value]:
+    for cell in line:
+        yield f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -1,0 +1,136 @@
+/* Draws every canvas with `data-chart`, from the JSON element that it names. Colours are those of dashboard.css, read
+   again when the theme changes; whoever cannot see a canvas has the same numbers in the table below it. */
+"use strict";
+{
+    const root = document.documentElement;
+    const board = document.querySelector(".board");
+    const locale = board ? board.dataset.locale : "en";
+    const numbers = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
+    const short = new Intl.NumberFormat(locale, { notation: "compact" });
+    const dayOfMonth = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", timeZone: "UTC" });
+    const month = new Intl.DateTimeFormat(locale, { month: "short", timeZone: "UTC" });
+    const charts = [];
+
+    function colour(name) {
+        return getComputedStyle(board).getPropertyValue(`--${name}`).trim();
+    }
+
+    /** What stands at the axis for a row: the day or the month in short, a name as it is. */
+    function tick(key) {
+        if (/^\d{4}-\d{2}-\d{2}$/.test(key)) {
+            return dayOfMonth.format(new Date(key));
+        }
+        if (/^\d{4}-\d{2}$/.test(key)) {
+            return month.format(new Date(`${key}-01`));
+        }
+        return key.length > 22 ? `${key.slice(0, 21)}…` : key;
+    }
+
+    function datasets(picture) {
+        const lines = picture.style === "lines";
+        const drawn = picture.series.map((series) => ({
+            label: series.label, data: series.values, tone: series.tone, stack: "all",
+            borderWidth: lines ? 2 : 0, pointRadius: lines ? 2 : 0, pointHitRadius: 12, spanGaps: false,
+            maxBarThickness: 28,
+        }));
+        if (picture.limit) {
+            drawn.push({
+                label: "", data: picture.keys.map(() => picture.limit), tone: "limit", limit: true, borderWidth: 1.5,
+                borderDash: [6, 4], pointRadius: 0, pointHitRadius: 0,
+            });
+        }
+        return drawn.map(coloured);
+    }
+
+    function coloured(dataset) {
+        const tone = colour(`chart-${dataset.tone}`);
+        return Object.assign(dataset, { borderColor: tone, backgroundColor: tone, hoverBackgroundColor: tone });
+    }
+
+    function paint(chart) {
+        chart.data.datasets.forEach(coloured);
+        for (const scale of Object.values(chart.options.scales)) {
+            scale.ticks.color = colour("body-quiet-color");
+            scale.grid.color = colour("hairline-color");
+            scale.border = { color: colour("border-color") };
+        }
+        Object.assign(chart.options.plugins.tooltip, {
+            backgroundColor: colour("body-fg"), titleColor: colour("body-bg"), bodyColor: colour("body-bg"),
+        });
+        chart.update();
+    }
+
+    function options(picture) {
+        const across = picture.style === "shares";
+        const rows = {
+            stacked: picture.style !== "lines", grid: { display: false },
+            ticks: { maxRotation: 0, autoSkipPadding: 12, autoSkip: !across,
+                     callback: (_, place) => tick(picture.keys[place]) },
+        };
+        const values = {
+            stacked: picture.style !== "lines", beginAtZero: true, grid: {},
+            ticks: { maxTicksLimit: 6, precision: 0, callback: (value) => short.format(value) },
+        };
+        return {
+            animation: false, maintainAspectRatio: false, locale, indexAxis: across ? "y" : "x",
+            interaction: { mode: "index", axis: across ? "y" : "x", intersect: false },
+            scales: across ? { x: values, y: rows } : { x: rows, y: values },
+            plugins: {
+                colors: { enabled: false },
+                legend: { display: false },
+                tooltip: {
+                    filter: (item) => !item.dataset.limit,
+                    callbacks: {
+                        title: (items) => (items.length ? picture.labels[items[0].dataIndex] : ""),
+                        label: (item) => `${item.dataset.label}: ${numbers.format(item.raw)} ${picture.unit}`,
+                    },
+                },
+            },
+        };
+    }
+
+    function draw(canvas) {
+        const picture = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
+        if (picture.style === "shares") {
+            canvas.parentElement.style.height = `${picture.keys.length * 30 + 40}px`;
+        }
+        const chart = new Chart(canvas, {
+            type: picture.style === "lines" ? "line" : "bar",
+            data: { labels: picture.keys, datasets: datasets(picture) },
+            options: options(picture),
+        });
+        charts.push(chart);
+        paint(chart);
+        canvas.closest(".chart").querySelectorAll(".legend button").forEach((button, place) => {
+            button.addEventListener("click", () => {
+                const shown = !chart.isDatasetVisible(place);
+                chart.setDatasetVisibility(place, shown);
+                chart.update("none");
+                button.setAttribute("aria-pressed", String(shown));
+            });
+        });
+    }
+
+    function repaint() {
+        charts.forEach(paint);
+    }
+
+    /** Paper is white, whatever the screen is. */
+    function followPrinting() {
+        let theme;
+        window.addEventListener("beforeprint", () => {
+            theme = root.dataset.theme;
+            root.dataset.theme = "light";
+            repaint();
+        });
+        window.addEventListener("afterprint", () => {
+            root.dataset.theme = theme;
+            repaint();
+        });
+    }
+
+    document.querySelectorAll("canvas[data-chart]").forEach(draw);
+    new MutationObserver(repaint).observe(root, { attributes: true, attributeFilter: ["data-theme"] });
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    followPrinting();
+}
