@@ -1,0 +1,84 @@
+"""Chromium, and somebody who is logged in. Where there is no chromium the tests are skipped, with CI=true they fail."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.server import ServerProcess
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+BINARIES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """For one module: while Playwright's loop is there, Django takes every query for one in an event loop, and no
+    other loop can run in this thread.
+    """
+    path = next(filter(None, map(shutil.which, BINARIES)), None)
+    if path is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium is not installed")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+            yield browser
+            browser.close()
+    finally:
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@dataclass
+class Reader:
+    """Somebody at a page. `complaints`: errors in the console, failed requests, and requests to other hosts."""
+
+    page: Page
+    context: BrowserContext
+    server: ServerProcess
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self._watch(request.url))
+
+    def _watch(self, url: str) -> None:
+        if not url.startswith((self.server.url, "data:", "blob:")):
+            self.complaints.append(f"asked for {url}")
+
+    def open(self, path: str = "/admin/") -> Page:
+        self.page.goto(self.server.url + path)
+        return self.page
+
+
+@pytest.fixture
+def reader(chromium: Browser, server: ServerProcess) -> Iterator[Callable[..., Reader]]:
+    """Logs somebody in, an administrator if nobody is named; keyword arguments go to the browser's context.
+
+    `at` is another server than the one that all tests share, which remembers months that are over.
+    """
+    contexts: list[BrowserContext] = []
+
+    def log_in(user: User | None = None, at: ServerProcess = server, **options: object) -> Reader:
+        client = Client()
+        client.force_login(user or User.objects.create_superuser(f"boss-{len(contexts)}"))
+        given = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
+        context = chromium.new_context(**given)
+        name = settings.SESSION_COOKIE_NAME
+        context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": at.url}])
+        contexts.append(context)
+        return Reader(context.new_page(), context, at)
+
+    yield log_in
+    for context in contexts:
+        context.close()
