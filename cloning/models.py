@@ -44,7 +44,8 @@ class CloneJob(models.Model):
 
     pending -> uploading -> ready or failed; back to pending for what can heal (`next_attempt_at`). From all of these
     -> withdrawing -> withdrawn, which nothing leaves. While `lease_until` is to come, a worker has the row. What
-    remains of an erased patient's job names nobody but the witness.
+    remains of an erased patient's job names nobody but the witness and who withdrew it: those users can be deactivated,
+    not deleted.
     """
 
     class Status(models.TextChoices):
@@ -69,8 +70,8 @@ class CloneJob(models.Model):
     consented_at = models.DateTimeField(default=timezone.now, editable=False)
     consent_wording = models.CharField(max_length=20, editable=False, help_text="The version of what was agreed to.")
     witness = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+", editable=False,
-        help_text="Who uploaded the recording and saw the consent.",
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+", editable=False,
+        help_text="Who uploaded the recording and saw the consent; empty: an operator at the command line.",
     )  # fmt: skip
     status = models.CharField(max_length=11, choices=Status, default=Status.PENDING, editable=False)
     attempts = models.PositiveIntegerField(default=0, editable=False, help_text="How often a worker has taken it.")
@@ -101,7 +102,7 @@ class CloneJob(models.Model):
     )
     withdrawn_at = models.DateTimeField(null=True, editable=False, help_text="When nothing of it was left.")
     withdrawn_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+", editable=False
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+", editable=False
     )
 
     objects = CloneJobQuerySet.as_manager()

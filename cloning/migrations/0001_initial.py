@@ -45,8 +45,8 @@ class Migration(migrations.Migration):
                 ('former_voice', models.ForeignKey(editable=False, help_text='Which voice the patient heard before this one; empty: the default.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='patients.voice')),
                 ('patient', models.ForeignKey(help_text='Empty once erased.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='clones', to='patients.patient')),
                 ('voice', models.OneToOneField(editable=False, help_text='What it became.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='clone_job', to='patients.voice')),
-                ('withdrawn_by', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('witness', models.ForeignKey(editable=False, help_text='Who uploaded the recording and saw the consent.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('withdrawn_by', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('witness', models.ForeignKey(editable=False, help_text='Who uploaded the recording and saw the consent; empty: an operator at the command line.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
                 'ordering': ('-created_at',),

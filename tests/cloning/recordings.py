@@ -13,6 +13,7 @@ import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from tests.waiting import eventually
 from voicecare.espeak import Espeak, EspeakVoice
 
 Sound = NDArray[np.float64]  # samples, or channels by samples; full scale is 1
@@ -34,6 +35,7 @@ async def _spoken(voice: EspeakVoice) -> bytes:
     espeak = Espeak()
     await espeak.start()
     try:
+        await eventually(lambda: espeak.running)  # on a busy machine it takes longer than a patient would wait
         return b"".join([part async for part in espeak.speak(_TEXT * 12, voice, "pcm_44100")])
     finally:
         await espeak.close()

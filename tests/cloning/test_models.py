@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
@@ -63,6 +64,14 @@ def test_what_somebody_agreed_to_outlives_a_patients_row_only_without_them(job: 
     alice.device.delete()
     with pytest.raises(ProtectedError):
         alice.patient.delete()
+
+
+@pytest.mark.parametrize("part", ["witness", "withdrawn_by"])
+def test_who_has_witnessed_or_withdrawn_a_consent_stays_known(part: str, job: Make):
+    nora = User.objects.create_user("nora")
+    job(**{part: nora})
+    with pytest.raises(ProtectedError):
+        nora.delete()
 
 
 def test_the_name_at_the_provider_is_the_jobs_id(job: Make):

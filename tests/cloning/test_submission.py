@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -158,7 +159,14 @@ def test_a_voice_that_is_made_while_its_double_is_judged_stays_the_only_one(
 def _judging() -> set[int]:
     tasks = Path("/proc/self/task").iterdir()
     children = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
-    return {pid for pid in children if b"cloning.child" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in children if b"cloning.child" in _command(pid)}
+
+
+def _command(pid: int) -> bytes:
+    """Empty for one that has ended meanwhile."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _and_hang_up(upload: Upload) -> CloneJob:

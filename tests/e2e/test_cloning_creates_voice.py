@@ -186,3 +186,24 @@ async def test_an_upload_that_breaks_off_leaves_nothing(
     assert (await api.call("GET", f"patients/{alice.patient.pk}/clones/", 200))["results"] == []
     assert "rest.failed" not in web.logged()
     assert os.listdir(web.log.parent).count("samples") == 0
+
+
+async def in_pieces(sample: bytes, times: int = 1) -> AsyncIterator[bytes]:
+    """A form whose length nobody says; the recording `times` over."""
+    for name, value in {"name": "Anna", "consent": "true", "consent_by": "Anna Archer"}.items():
+        yield f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+    yield b'--x\r\nContent-Disposition: form-data; name="sample"; filename="a.mp3"\r\n\r\n'
+    for _ in range(times):
+        yield sample
+    yield b"\r\n--x--\r\n"
+
+
+async def test_an_upload_without_a_length_is_taken_in_and_one_that_is_too_long_refused(
+    api: Api, alice: Member, recording: bytes
+) -> None:
+    path, headers = f"patients/{alice.patient.pk}/clones/", {"Content-Type": "multipart/form-data; boundary=x"}
+    times = 11_000_000 // len(recording)
+    refused = await api.call("POST", path, 413, data=in_pieces(recording, times), headers=headers)
+    assert refused["code"] == "too_large"
+    accepted = await api.call("POST", path, 202, data=in_pieces(recording), headers=headers)
+    assert [row["id"] for row in (await api.call("GET", path, 200))["results"]] == [accepted["id"]]
