@@ -44,9 +44,12 @@ def latest() -> Reconciliation | None:
 
 
 def reconcile(now: datetime, count: CountNew) -> None:
-    """Looks at every day that is due, the oldest first. May be called as often as one likes."""
-    until = time.monotonic() + MOST_S
-    for day in _due(now):
+    """Looks at every day that is due: today, whose conversations may still be open, then the oldest first.
+
+    May be called as often as one likes.
+    """
+    until, today = time.monotonic() + MOST_S, daily.day_of(now)
+    for day in sorted(_due(now), key=lambda day: (day != today, day)):
         if time.monotonic() < until:
             reconcile_day(day, now, count)
 

@@ -1,7 +1,10 @@
 """An answer that never comes, though it is billed: unknown at first, and in all the books after reconciliation."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from django.db.models import Sum
@@ -13,6 +16,8 @@ from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tts import conversations
+from tts.device import DeviceError
+from tts.models import Conversation
 from usage import comparison, daily, figures, reconciliation
 from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
 
@@ -99,3 +104,47 @@ async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_ac
     assert row.unexplained == 500
     drift = await in_database(list, Incident.objects.filter(kind="drift").values_list("key", "resolved_at"))
     assert drift == [(str(row.day), None)]
+
+
+TALK = "Sentence number {0} of this talk is spoken until the server dies. It has a second sentence, and then another!"
+
+
+def balances() -> tuple[dict[UUID, int], dict[UUID, int]]:
+    """By conversation: its own counter, and the sum of its events."""
+    events = UsageEvent.objects.exclude(conversation=None).order_by().values_list("conversation")
+    own = Conversation.objects.values_list("pk", "tts_characters_used")
+    return dict(own), dict(events.annotate(sum=Sum("characters")))
+
+
+async def test_after_kills_all_books_balance_to_the_character(
+    own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, member: Callable[..., Member]
+) -> None:
+    """At whatever moment of a request it was killed: asked, billed, answered, noted.
+
+    What the dead had not even noted yet (the recorder writes every tenth of a second) is told as others' use.
+    """
+    sandbox.settings(concurrency=30)
+    sandbox.fault(kind="unanswered", seconds=0.3, every=5)
+    cast = await in_database(lambda: [member(f"Patient {number}") for number in range(8)])
+
+    async def talk(url: str, token: str) -> None:
+        with suppress(OSError, DeviceError, TimeoutError):
+            async with Device(url, token) as device:
+                await device.start(greeting=False)
+                for number in range(100):
+                    await device.speak(TALK.format(number))
+
+    for pause_s in (1.5, 2.1):
+        doomed = await asyncio.to_thread(own_server)
+        talks = [asyncio.create_task(talk(doomed.ws, one.token)) for one in cast]
+        await asyncio.sleep(pause_s)
+        doomed.process.kill()
+        await asyncio.gather(*talks)
+    await asyncio.to_thread(sandbox.settled)
+
+    left = await in_database(figures.unknown)
+    row = await in_database(look, False)
+    assert (row.unknown, row.settled + row.absent) == (0, left.attempts)
+    counters, sums = await in_database(balances)
+    assert counters == {key: sums.get(key, 0) for key in counters}
+    assert sum(sums.values()) == await in_database(in_the_days) == sandbox.account()["characters"] - row.others > 0

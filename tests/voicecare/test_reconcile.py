@@ -67,6 +67,12 @@ def test_a_day_that_another_process_is_at_is_left_to_it():
         reconcile("--day", str(day))
 
 
+def test_a_day_that_has_not_begun_is_refused():
+    with pytest.raises(CommandError, match="not begun"):
+        reconcile("--day", str((timezone.now() + timedelta(days=2)).date()))
+    assert not Reconciliation.objects.exists()
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: SandboxProcess, tmp_path: Path):
     """It is killed when it has settled what was unknown and not yet written the day down."""

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from tts import conversations
-from usage import reconciliation
+from usage import daily, reconciliation
 from usage.models import Reconciliation
 
 
@@ -20,6 +20,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
         now, day = timezone.now(), options["day"]
+        if day is not None and day > daily.day_of(now):
+            raise CommandError("That day has not begun.")
         if day is None:
             reconciliation.reconcile(now, conversations.add_late)
         elif not reconciliation.reconcile_day(day, now, conversations.add_late, anyway=True):
