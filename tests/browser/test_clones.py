@@ -1,0 +1,37 @@
+"""A copied voice's page as an administrator meets it: what can be listened to is there to be seen, on a phone too."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloning.models import CloneJob
+from tests.browser.conftest import Reader
+from tests.conftest import Member
+from voicecare.patients.models import Voice
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PHONE = {"viewport": {"width": 390, "height": 844}}
+DARK = {"color_scheme": "dark"}
+
+
+@pytest.fixture
+def ready(alice: Member) -> CloneJob:
+    voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
+    return CloneJob.objects.create(
+        patient=alice.patient, name="Anna", status="ready", voice=voice, sample="a-recording", sample_digest="d",
+        content_type="audio/mpeg", consent_by="Anna Archer", consent_wording="2026-11",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, PHONE, DARK], ids=["desk", "phone", "dark"])
+def test_the_players_of_the_recording_and_of_the_voice_are_seen(
+    reader: Callable[..., Reader], ready: CloneJob, options: dict[str, Any]
+):
+    page = reader(**options).open(f"/admin/cloning/clonejob/{ready.pk}/change/")
+    players = [player.bounding_box() for player in page.locator("audio").all()]
+    width = page.viewport_size["width"]
+    assert len(players) == 2
+    assert all(box["width"] > 250 and box["x"] + box["width"] <= width for box in players)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
