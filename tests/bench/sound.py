@@ -4,10 +4,10 @@ import hashlib
 import itertools
 
 BYTES_PER_SECOND = 16_000  # mp3_44100_128
-BODY_BYTES = 64 * 1024
 CHUNK_BYTES = 4096
 MP3_HEADER = bytes((0xFF, 0xFB, 0x90, 0xC4))  # 128 kbit/s, 44.1 kHz, mono: a frame of 417 bytes
 MP3_FRAME_BYTES = 417
+BODY_BYTES = 157 * MP3_FRAME_BYTES  # 64 KB; whole frames, for a cut one would be completed
 
 _numbers = itertools.count(1)
 
