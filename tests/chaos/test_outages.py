@@ -210,6 +210,7 @@ async def test_a_web_process_goes_down_in_order_and_takes_nothing_with_it(cluste
     await books_balance(ward)
 
 
+@pytest.mark.timeout(240)  # two workers and two commands start
 async def test_a_worker_is_killed_and_the_next_one_does_the_rest(cluster: Cluster) -> None:
     """In the middle of making a phrase: all others are made by its successor, and nobody who talks notices."""
     phrases = [f"This phrase, number {number}, is made ahead." for number in range(4)]
@@ -219,7 +220,7 @@ async def test_a_worker_is_killed_and_the_next_one_does_the_rest(cluster: Cluste
             await asyncio.to_thread(cluster.write, ADD_PHRASE, text)
         await asyncio.to_thread(cluster.start_worker)
         await asyncio.to_thread(cluster.tell_worker, "tts.warm_due")
-        await eventually(lambda: asyncio.to_thread(is_making_a_phrase, cluster))
+        await eventually(lambda: asyncio.to_thread(is_making_a_phrase, cluster), 60)
         await asyncio.to_thread(cluster.kill_worker)
         await ward.hear(1)
         await asyncio.to_thread(cluster.tell_worker, "tts.warm_due")  # nobody is there to hear it
