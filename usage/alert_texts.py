@@ -60,7 +60,7 @@ _WORDS = {
         "The account at the speech provider has room for new voices again.",
     ),
     Kind.QUOTA_LOW: Words(
-        "The speech provider's credits are nearly used up.",
+        "The speech provider's credits are running low: the detail below says how many are used.",
         "The same as ever, until they are used up: then known phrases and the offline voice.",
         "Buy credits or raise the plan's limit at the provider. That is noticed by itself.",
         "The speech provider has enough credits again.",

@@ -248,7 +248,7 @@ class Incident(models.Model):
         NO_VOICE = "no_voice", "a patient heard nothing"
         QUOTA = "quota", "the speech provider's quota is spent"
         VOICE_SLOTS = "voice_slots", "the speech provider has hardly room for another voice"
-        QUOTA_LOW = "quota_low", "the speech provider's quota is nearly used up"
+        QUOTA_LOW = "quota_low", "the speech provider's quota is running low"
         FORECAST = "forecast", "the quota will not last"
         SLOW = "slow", "speech begins late"
         BUDGET = "budget", "a patient's monthly budget is used up"

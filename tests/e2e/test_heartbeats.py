@@ -63,7 +63,7 @@ def test_killed_processes_are_missed_and_their_return_is_seen(web: ServerProcess
     assert degraded(web) == {"worker", "beat"}
     assert not Incident.objects.exists()  # they have never been started here
     processes = [celery(*WORKER), celery(*BEAT)]
-    until(lambda: degraded(web), lambda names: not names, STARTED_WITHIN_S)
+    until(lambda: degraded(web), STARTED_WITHIN_S, wanted=lambda names: not names)
     age = (timezone.now() - Heartbeat.objects.get(name="worker").at).total_seconds()
     assert age < STARTED_WITHIN_S
 
