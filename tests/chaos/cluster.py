@@ -58,7 +58,10 @@ class Cluster:
 
     def tell_worker(self, task: str) -> None:
         """A hint, as a web process gives it."""
-        code = f"from voicecare import hints; hints.send({task!r})"
+        self.run(f"from voicecare import hints; hints.send({task!r})")
+
+    def run(self, code: str) -> None:
+        """In a process that has the settings of all others."""
         command = [sys.executable, "manage.py", "shell", "-c", code]
         subprocess.run(command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True)
 

@@ -46,9 +46,10 @@ class Ward:
 
 
 @asynccontextmanager
-async def talking(cluster: Cluster) -> AsyncIterator[Ward]:
+async def talking(cluster: Cluster, budget: int | None = None) -> AsyncIterator[Ward]:
     """Everybody talks inside; outside, they have heard all they asked for and all that was to be delivered."""
     listeners = await asyncio.to_thread(cluster.seed, PATIENTS, DELIVERIES)
+    await asyncio.to_thread(cluster.write, "UPDATE patients_patient SET monthly_character_budget = %s", budget)
     servers = [await asyncio.to_thread(cluster.start_server) for _ in range(2)]
 
     def urls(place: int) -> Callable[[], list[str]]:

@@ -1,0 +1,80 @@
+"""A web process and a worker are killed while fifty devices talk: the books balance once reconciliation has run."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from tests.chaos.cluster import Cluster
+from tests.chaos.test_outages import (
+    ADD_PHRASE,
+    around,
+    books_balance,
+    everything_is_heard,
+    is_making_a_phrase,
+    nothing_was_lost,
+    talking,
+)
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
+
+BUDGET = 1_000_000
+IN_HALF_AN_HOUR = """
+from datetime import timedelta
+from django.utils import timezone
+from tts import conversations
+from usage import budgets, daily, reconciliation
+from usage.models import BudgetMonth
+now = timezone.now()
+for day in {daily.day_of(now - timedelta(minutes=5)), daily.day_of(now)}:
+    assert reconciliation.reconcile_day(day, now + timedelta(minutes=30), conversations.add_late, anyway=True)
+BudgetMonth.objects.update(touched_at=now - timedelta(minutes=30))
+budgets.mend()
+"""
+EVENTS = "SELECT coalesce(sum(characters), 0) FROM usage_usageevent"
+DAYS = "SELECT coalesce(sum(characters), 0) FROM usage_dailyusage"
+UNKNOWN = "SELECT count(*) FROM usage_usageevent WHERE outcome = 'unknown'"
+HEARD = EVENTS + " WHERE kind IN ('live', 'retry', 'backup')"
+BUDGETS = "SELECT coalesce(sum(used), 0), coalesce(sum(reserved), 0) FROM usage_budgetmonth"
+
+
+async def test_after_a_web_process_and_a_worker_were_killed_every_book_says_the_same(cluster: Cluster) -> None:
+    """What a killed process asked for and had no time to write down, reconciliation can only tell as others' use."""
+    cluster.sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "^This phrase"}, first=1)
+    async with talking(cluster, BUDGET) as ward:
+        await asyncio.to_thread(cluster.write, ADD_PHRASE, "This phrase is being made when its maker is killed.")
+        await asyncio.to_thread(cluster.start_worker)
+        await asyncio.to_thread(cluster.tell_worker, "tts.warm_due")
+        await eventually(lambda: asyncio.to_thread(is_making_a_phrase, cluster))
+        await asyncio.to_thread(cluster.kill_worker)
+        ward.servers[0].signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        await ward.hear(3)
+    nothing_was_lost(ward)
+    await everything_is_heard(ward)
+    excused = around(killed_at)
+    await books_balance(ward, lambda record: record["fault"] == "slow" or excused(record))
+    await asyncio.to_thread(cluster.run, IN_HALF_AN_HOUR)
+    await asyncio.to_thread(every_book_says_the_same, cluster, killed_at)
+
+
+def every_book_says_the_same(cluster: Cluster, killed_at: float) -> None:
+    def one(statement: str) -> int:
+        return int(cluster.ask(statement)[0][0])
+
+    booked, billed = cluster.booked(), cluster.billed()
+    unwritten = [record for key, record in billed.items() if key not in booked]
+    assert all(map(around(killed_at), unwritten))
+    provider = cluster.sandbox.account()["characters"] - sum(record["characters"] for record in unwritten)
+    assert one(UNKNOWN) == 0
+    assert one(EVENTS) == one(DAYS) == provider
+    assert cluster.ask(BUDGETS) == [(one(HEARD), 0)]
+    assert cluster.counted() == cluster.spoken() - late(cluster)
+
+
+def late(cluster: Cluster) -> int:
+    """What was found when its conversation had ended or was abandoned stays out of its number."""
+    found = "SELECT coalesce(sum(characters), 0) FROM usage_usageevent WHERE code = 'billed' AND conversation IN "
+    return int(cluster.ask(f"{found} (SELECT id FROM conversations WHERE ended_at IS NOT NULL)")[0][0])
