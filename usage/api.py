@@ -1,17 +1,26 @@
 """What was used, by day and by month, and whether it will last."""
 
+import uuid
 from typing import Any
 
 from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from usage import figures
+from usage import budgets, figures
 from usage.models import DailyUsage
-from usage.serializers import DailySerializer, MonthlyFilter, MonthlySerializer, QuotaSerializer, UsageFilter
+from usage.serializers import (
+    BudgetSerializer,
+    DailySerializer,
+    MonthlyFilter,
+    MonthlySerializer,
+    QuotaSerializer,
+    UsageFilter,
+)
 from voicecare.patients.models import Patient
 from voicecare.rest.pages import Pages
 
@@ -62,6 +71,14 @@ class Quota(APIView):
     def get(self, request: Request) -> Response:
         """The credits of the account at the speech provider, which all patients share."""
         return Response(QuotaSerializer(figures.quota()).data)
+
+
+class Budget(APIView):
+    @extend_schema(operation_id="patient_budget", responses=BudgetSerializer)
+    def get(self, request: Request, id: uuid.UUID) -> Response:
+        """What of the patient's monthly budget is used. What does not fit is not spoken: `over_budget`."""
+        patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id)
+        return Response(BudgetSerializer(budgets.standing(patient)).data)
 
 
 def _visible(request: Request) -> QuerySet[DailyUsage]:

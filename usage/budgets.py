@@ -13,6 +13,7 @@ has found, make it differ until it is mended.
 """
 
 import uuid
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
@@ -26,6 +27,19 @@ from voicecare.patients.models import Patient
 KINDS = (UsageEvent.Kind.LIVE, UsageEvent.Kind.RETRY, UsageEvent.Kind.BACKUP)
 LASTS = timedelta(minutes=10)  # a reservation; who needs it for longer settles and makes another
 MENDED_AFTER = timedelta(minutes=15)  # untouched for so long, nobody has anything reserved
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a patient stands in this month. `budget` None: without limit."""
+
+    month: date
+    budget: int | None
+    used: int
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self.budget is None else max(self.budget - self.used, 0)
 
 
 def current_month() -> date:
@@ -102,6 +116,11 @@ def resolve_raised() -> None:
 def used(patient: uuid.UUID, month: date) -> int:
     """What was spoken to the patient in that month, in characters, as the ledger's days have it."""
     return _speech(month).filter(patient=patient).aggregate(total=Sum("characters"))["total"] or 0
+
+
+def standing(patient: Patient) -> Standing:
+    month = current_month()
+    return Standing(month, patient.monthly_character_budget, used(patient.pk, month))
 
 
 def _speech(month: date) -> QuerySet[DailyUsage]:

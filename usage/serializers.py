@@ -11,6 +11,9 @@ from usage import figures
 from usage.models import NOBODY, UsageEvent
 
 SUMS = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402}
+BUDGET = OpenApiExample(
+    "A budget", {"month": "2026-11", "budget": 50000, "used": 12400, "remaining": 37600}, response_only=True
+)
 QUOTA = OpenApiExample(
     "Two thirds are left",
     {
@@ -101,6 +104,16 @@ class MonthField(serializers.DateField):
 @extend_schema_serializer(examples=[OpenApiExample("A month", {"month": "2026-11", **SUMS}, response_only=True)])
 class MonthlySerializer(_SumsSerializer):
     month = MonthField(source="start", format="%Y-%m", help_text="Like 2026-11.")
+
+
+@extend_schema_serializer(examples=[BUDGET])
+class BudgetSerializer(serializers.Serializer):
+    """What was spoken to a patient in this month, of what they may have."""
+
+    month = MonthField(format="%Y-%m", help_text="Like 2026-11.")
+    budget = serializers.IntegerField(allow_null=True, help_text="Characters; null: without limit.")
+    used = serializers.IntegerField()
+    remaining = serializers.IntegerField(allow_null=True)
 
 
 class ForecastSerializer(serializers.Serializer):

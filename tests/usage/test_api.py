@@ -194,3 +194,19 @@ def test_the_quota_is_forecast(carol: Clinician, alice: Member):
     assert 200 < forecast["credits_a_day"] <= 250
     assert forecast["used_at_reset"] > 3000
     assert now.date().isoformat() < forecast["runs_out_on"] < (now + timedelta(days=20)).date().isoformat()
+
+
+def test_a_patients_budget_is_told_to_their_team_alone(carol: Clinician, stan: Clinician, alice: Member, bob: Member):
+    now = datetime.now(UTC)
+    alice.patient.monthly_character_budget = 100
+    alice.patient.save()
+    for kind, asked in (("live", 60), ("retry", 20), ("backup", 10), ("preview", 5), ("cache", 7)):
+        booked(alice, kind, asked, at=now)
+    booked(alice, "live", 40, at=now - timedelta(days=32))
+    month = figures.today().strftime("%Y-%m")
+    told = carol.get(f"patients/{alice.patient.pk}/budget/")
+    assert told == {"month": month, "budget": 100, "used": 90, "remaining": 10}
+    assert carol.call("GET", f"patients/{bob.patient.pk}/budget/").status_code == 404
+    booked(bob, "live", 30, at=now)
+    told = stan.get(f"patients/{bob.patient.pk}/budget/")
+    assert told == {"month": month, "budget": None, "used": 30, "remaining": None}
