@@ -1,15 +1,17 @@
 """What was used, and how soon it was heard: the one source of every figure that the REST API and the admin show.
 
-All of it comes from `DailyUsage`, whose rows do not grow with the number of events; months that are over are kept in
-the cache for a while. Days and months are those of USAGE_TIME_ZONE. How often something happened counts events of the
-ledger, which are segments; `speeches` counts texts that were heard.
+All of it comes from `DailyUsage`, whose rows do not grow with the number of events. What is over changes no more, but
+for what reconciliation adds and what was under way at midnight: it is kept in the cache for a while. Days and months
+are those of USAGE_TIME_ZONE. How often something happened counts events of the ledger, which are segments; `speeches`
+counts texts that were heard.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from django.core.cache import cache
 from django.db.models import F, Q, QuerySet, Sum
@@ -29,7 +31,10 @@ BESIDE = (Kind.PROBE, Kind.WARM, Kind.PREVIEW)  # billed, and no patient heard i
 ASKING = (*LIVE, Kind.BACKUP, *BESIDE)
 HEARD = (*LIVE, Kind.BACKUP, *SAVED)
 
-MONTH_KEPT_S = 3600
+DAY_KEPT_S, MONTH_KEPT_S = 600, 3600
+
+Sums = Mapping[str, int]
+"""A day's or a month's, one number for each of `_SUMS` and `_CHUNKS`; empty where nothing was used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ _TABLE = {
     "saved_characters": _SUMS["saved"],
     "requests": _SUMS["requests"],
 }
+_NONE = (0, 0)
 _CHUNKS: dict[str, Any] = {f"heard_{name}": _sum(name, *HEARD) for name in CHUNK_COLUMNS}
 
 
@@ -114,12 +120,15 @@ def today() -> date:
 
 def days(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[Figures]:
     """Every day of the range, both ends included."""
-    return _filled(_days(first, last), _of(patient).filter(day__range=(first, last)).values(start=F("day")))
+    return [_figures(day, sums) for day, sums in _of_days(first, last, patient).items()]
 
 
 def months(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[Figures]:
     """Every month that holds a day of the range, whole."""
-    return list(_kept(list(_months(first, last)), patient))
+    starts = list(_months(first, last))
+    current = today().replace(day=1)
+    over = _kept("month", [start for start in starts if start < current], patient, current, MONTH_KEPT_S)
+    return [_figures(start, over[start] if start < current else _of_month(start, patient)) for start in starts]
 
 
 def table(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") -> QuerySet[DailyUsage, Any]:
@@ -174,41 +183,76 @@ def _of(patient: uuid.UUID | None) -> QuerySet[DailyUsage]:
     return every if patient is None else every.filter(patient=patient)
 
 
-def _filled(starts: Iterable[date], grouped: QuerySet[DailyUsage, Any]) -> list[Figures]:
-    rows = {row["start"]: row for row in grouped.annotate(**_SUMS, **_CHUNKS)}
-    return [_figures(rows[start]) if start in rows else Figures(start) for start in starts]
+def _figures(start: date, sums: Sums) -> Figures:
+    if not sums:
+        return Figures(start)
+    counts = [sums[name] for name in _CHUNKS]
+    p50_ms, p95_ms = percentile(counts, 0.5), percentile(counts, 0.95)
+    return Figures(start, **{name: sums[name] for name in _SUMS}, speeches=sum(counts), p50_ms=p50_ms, p95_ms=p95_ms)
 
 
-def _figures(row: dict[str, Any]) -> Figures:
-    counts = [row[name] for name in _CHUNKS]
-    times = {"speeches": sum(counts), "p50_ms": percentile(counts, 0.5), "p95_ms": percentile(counts, 0.95)}
-    own = {field.name: row[field.name] for field in fields(Figures) if field.name not in times}
-    return Figures(**own, **times)
+def _of_days(first: date, last: date, patient: uuid.UUID | None) -> dict[date, Sums]:
+    return _kept("day", list(_days(first, last)), patient, today(), DAY_KEPT_S)
 
 
-def _kept(starts: Sequence[date], patient: uuid.UUID | None) -> Iterator[Figures]:
-    """A month that is over changes no more, but for what reconciliation adds: it is looked at again after an hour."""
-    current = today().replace(day=1)
-    names = {start: f"usage-month-{start}-{patient}" for start in starts}
-    kept = cache.get_many([names[start] for start in starts if start < current])
-    missing = [start for start in starts if names[start] not in kept]
-    fresh = {figures.start: figures for figures in _read_months(missing, patient)}
-    cache.set_many({names[start]: fresh[start] for start in missing if start < current}, MONTH_KEPT_S)
-    for start in starts:
-        yield kept.get(names[start]) or fresh[start]
+def _of_month(start: date, patient: uuid.UUID | None) -> Sums:
+    """Out of its days: all but one are kept."""
+    whole: Counter[str] = Counter()
+    for sums in _of_days(start, _next(start) - timedelta(days=1), patient).values():
+        whole.update(sums)
+    return whole
 
 
-def _read_months(starts: Sequence[date], patient: uuid.UUID | None) -> list[Figures]:
+def _kept(
+    span: Literal["day", "month"], starts: Sequence[date], patient: uuid.UUID | None, current: date, for_s: int
+) -> dict[date, Sums]:
+    """Those before the current one out of the cache, where they are there; the others in one query, whose sums are
+    kept.
+    """
+    names = {start: f"usage-{span}-{start}-{patient}" for start in starts if start < current}
+    kept = cache.get_many(names.values())
+    missing = [start for start in starts if names.get(start) not in kept]
+    fresh = _read(span, missing, patient)
+    cache.set_many({names[start]: fresh[start] for start in missing if start in names}, for_s)
+    return {start: fresh[start] if start in fresh else kept[names[start]] for start in starts}
+
+
+def _read(span: Literal["day", "month"], starts: Sequence[date], patient: uuid.UUID | None) -> dict[date, Sums]:
     if not starts:
-        return []
-    usage = _of(patient).filter(day__gte=starts[0], day__lt=_next(starts[-1]))
-    return _filled(starts, usage.annotate(start=TruncMonth("day")).values("start"))
+        return {}
+    end = starts[-1] + timedelta(days=1) if span == "day" else _next(starts[-1])
+    start: Any = F("day") if span == "day" else TruncMonth("day")
+    usage = _of(patient).filter(day__gte=starts[0], day__lt=end).annotate(start=start).values("start")
+    names = (*_SUMS, *_CHUNKS)
+    rows = {row[0]: row[1:] for row in usage.annotate(**_SUMS, **_CHUNKS).values_list("start", *names)}
+    return {start: dict(zip(names, rows[start], strict=True)) if start in rows else {} for start in starts}
 
 
 def _top(key: str, first: date, last: date, limit: int) -> list[Share]:
+    """The days that are over are kept as one sum; what they have of each key is in it, not of the largest alone."""
+    over = min(last, today() - timedelta(days=1))
+    name = f"usage-{key}-{first}-{over}"
+    before = cache.get(name)
+    if before is None:
+        before = _shares(key, first, over)
+        cache.set(name, before, DAY_KEPT_S)
+    since = _shares(key, max(first, over + timedelta(days=1)), last)
+    whole = {
+        each: map(sum, zip(before.get(each, _NONE), since.get(each, _NONE), strict=True)) for each in before | since
+    }
+    return sorted((Share(each, *sums) for each, sums in whole.items()), key=_by_size)[:limit]
+
+
+def _by_size(share: Share) -> tuple[int, int, str]:
+    return -share.characters, -share.saved, str(share.key)
+
+
+def _shares(key: str, first: date, last: date) -> dict[uuid.UUID | None, tuple[int, int]]:
+    if first > last:
+        return {}
     within = DailyUsage.objects.order_by().filter(day__range=(first, last)).values(key)
-    rows = within.annotate(used=_SUMS["characters"], kept=_SUMS["saved"]).order_by("-used", "-kept", key)[:limit]
-    return [Share(None if row[key] == NOBODY else row[key], row["used"], row["kept"]) for row in rows]
+    rows = within.annotate(used=_SUMS["characters"], kept=_SUMS["saved"])
+    return {None if row[key] == NOBODY else row[key]: (row["used"], row["kept"]) for row in rows}
 
 
 def _days(first: date, last: date) -> Iterator[date]:

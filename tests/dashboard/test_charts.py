@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.core.cache import cache
 from django.db.models import Sum
 from django.test import Client
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def cast(db: None) -> list[Patient]:
+    cache.clear()
     return history.write(days=70)
 
 

@@ -170,6 +170,30 @@ def test_the_cost_does_not_grow_with_history():
     assert queries() == first == 4
 
 
+def test_of_days_that_are_over_only_this_one_is_read_again():
+    now = datetime.now(UTC)
+    first, last = figures.today() - timedelta(days=29), figures.today()
+
+    def read() -> list[object]:
+        found = figures.days(first, last), figures.months(last, last), figures.top_patients(first, last)
+        return [found[0][-1].characters, found[1][0].characters, [share.characters for share in found[2]]]
+
+    booked(at=now)
+    booked(at=now - timedelta(days=3), patient=BOB)
+    assert read()[2] == [10, 10]
+    before = read()
+    with CaptureQueriesContext(connection) as captured:
+        booked(at=now, patient=BOB)
+        asked = len(captured)
+        today, month, shares = read()
+    assert today == before[0] + 10
+    assert month == before[1] + 10
+    assert shares == [20, 10]
+    reading = [query["sql"] for query in captured][asked:]
+    assert len(reading) == 3
+    assert not any(str(first) in sql for sql in reading)
+
+
 def test_months_that_are_over_are_kept_for_a_while():
     long_ago = NOON - timedelta(days=60)
     booked(at=long_ago)
