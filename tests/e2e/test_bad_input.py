@@ -220,9 +220,9 @@ async def test_no_more_than_32_speeches_wait(server: ServerProcess, sandbox: San
     assert device.types().count("speech.interrupted") == 34
 
 
-@pytest.fixture(scope="module")
-def strict_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
-    return start_server(DEVICE_CHARACTERS_PER_MINUTE=100)
+@pytest.fixture
+def strict_server(own_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return own_server(DEVICE_CHARACTERS_PER_MINUTE=100)
 
 
 async def test_a_device_may_not_ask_for_more_than_its_characters(

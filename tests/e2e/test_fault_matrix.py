@@ -107,8 +107,9 @@ CASES = [*matrix(), *refusals()]
 
 
 @pytest.fixture(scope="module")
-def impatient_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
-    return start_server(FIRST_CHUNK_TIMEOUT_S=0.9, STALL_TIMEOUT_S=0.9)
+def impatient_server(start_server: Callable[..., ServerProcess]) -> Iterator[ServerProcess]:
+    with start_server(FIRST_CHUNK_TIMEOUT_S=0.9, STALL_TIMEOUT_S=0.9) as server:
+        yield server
 
 
 @pytest.fixture

@@ -26,33 +26,21 @@ FIRST = "This is the first thing to be said while nothing is left."
 SECOND = "And this is the second thing, which waits behind it."
 
 
-@pytest.fixture(scope="module")
-def quick_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
-    return start_server()
-
-
-@pytest.fixture(scope="module")
-def quick_neighbour(start_server: Callable[..., ServerProcess]) -> ServerProcess:
-    return start_server()
-
-
 @pytest.fixture
-def server(quick_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
-    yield quick_server
+def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
+    yield shared_server
     quota_is_back(sandbox)
-    until_not_spent(quick_server)
-    until_nobody_connected(quick_server)
+    until_not_spent(shared_server)
+    until_nobody_connected(shared_server)
 
 
 @pytest.fixture
-def neighbour(
-    quick_neighbour: ServerProcess, server: ServerProcess, sandbox: SandboxProcess
-) -> Iterator[ServerProcess]:
+def neighbour(second_server: ServerProcess, server: ServerProcess, sandbox: SandboxProcess) -> Iterator[ServerProcess]:
     """Another process on the same database."""
-    yield quick_neighbour
+    yield second_server
     quota_is_back(sandbox)
-    until_not_spent(quick_neighbour)
-    until_nobody_connected(quick_neighbour)
+    until_not_spent(second_server)
+    until_nobody_connected(second_server)
 
 
 def spend(sandbox: SandboxProcess, form: str = "legacy") -> None:
