@@ -32,10 +32,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def listen_to_ctrl_c() -> None:
+    """As a shell starts a command in the foreground; one in the background, as a CI may be, starts all deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 async def launch(folder: Path, *arguments: str, stdin: int | IO[bytes] = PIPE) -> Process:
     env = {**os.environ, "VOICECARE_DATA_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
     command = (sys.executable, str(ROOT / "manage.py"), "talk", *arguments)
-    return await asyncio.create_subprocess_exec(*command, cwd=folder, env=env, stdin=stdin, stdout=PIPE, stderr=STDOUT)
+    return await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=env, stdin=stdin, stdout=PIPE, stderr=STDOUT, preexec_fn=listen_to_ctrl_c
+    )
 
 
 async def talk(folder: Path, *arguments: str, stdin: bytes = b"") -> Talked:

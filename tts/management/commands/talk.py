@@ -3,15 +3,13 @@
 import asyncio
 import math
 import os
-import signal
 import struct
 import wave
 from argparse import ArgumentParser
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -52,8 +50,8 @@ class Command(BaseCommand):
         device = DeviceClient(url, token or _demo_token(), format=format, timeout_s=None)
         talk = Talk(device, self.stdout.write)
         try:
-            asyncio.run(_until_ctrl_c(talk.run(_each(texts) if texts else _lines(STDIN), greeting=not no_greeting)))
-        except (KeyboardInterrupt, asyncio.CancelledError):
+            asyncio.run(talk.run(_each(texts) if texts else _lines(STDIN), greeting=not no_greeting))
+        except KeyboardInterrupt:
             raise SystemExit(130) from None
         except DeviceError as error:
             raise CommandError(_advice(error)) from None
@@ -65,15 +63,6 @@ class Command(BaseCommand):
     def _save(self, talk: "Talk", out: Path | None) -> None:
         if audio := talk.audio:
             self.stdout.write(f"{len(audio):,} bytes of sound written to {_save(audio, talk.format, out)}")
-
-
-async def _until_ctrl_c(talking: Coroutine[Any, Any, None]) -> None:
-    """Cancels it on SIGINT. What `asyncio.run` does by itself is lost on a loop that is just going to sleep: nothing
-    wakes it.
-    """
-    task = asyncio.ensure_future(talking)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
-    await task
 
 
 class Talk:
