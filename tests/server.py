@@ -34,6 +34,7 @@ class ServerProcess:
     def __init__(self, env: Mapping[str, str], log: Path, *arguments: str, untouched: bool = False) -> None:
         self.port = free_port()
         self.log = log
+        self.data_dir = Path(env["VOICECARE_DATA_DIR"])
         self._output = log.open("ab")
         command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port)]
         self.process = subprocess.Popen(

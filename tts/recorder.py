@@ -15,6 +15,7 @@ import structlog
 from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
 
+from tts.journal import Journal
 from tts.models import Conversation, Utterance
 from tts.script import Speech
 from usage import ledger
@@ -37,15 +38,21 @@ _UPDATED = [
 
 
 class Recorder:
-    """One for each process. `note` is called from the event loop; the writing happens in a thread."""
+    """One for each process. `note` is called from the event loop; the writing happens in a thread.
 
-    def __init__(self) -> None:
+    With a journal, what is asked for outlives a process that is killed before it was written.
+    """
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self.journal = journal
         self._dirty: dict[int, Entry] = {}
         self._flusher: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
 
     def note(self, entry: Entry) -> None:
         """This speech or attempt is new or has changed. Returns at once."""
+        if self.journal is not None and isinstance(entry, ledger.Attempt) and entry.outcome == ledger.Outcome.UNKNOWN:
+            self.journal.begun(entry)
         self._dirty[id(entry)] = entry
         self._wake()
 
@@ -61,8 +68,11 @@ class Recorder:
             if not batch:
                 return
             self._dirty.clear()
+            mark = self.journal.mark() if self.journal else 0
             try:
                 await _write([copy.copy(entry) for entry in batch])
+                if self.journal is not None:
+                    self.journal.written(mark)
             except BaseException:  # cancelled, too: the batch is of all devices, and writing it twice is harmless
                 self._dirty = {id(entry): entry for entry in [*batch, *self._dirty.values()]}
                 self._wake()  # the flusher may have found nothing to do while the batch was out

@@ -17,10 +17,11 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError
 
-from tts import hints
+from tts import hints, journal
 from tts.circuit import Circuit
 from tts.fills import Fills
 from tts.hub import Hub
+from tts.journal import Journal
 from tts.phrase_stores import store_for
 from tts.phrases import PhraseCache
 from tts.probe import Probe
@@ -30,6 +31,7 @@ from tts.slots import slots_for
 from tts.sources import Services
 from tts.trouble import Trouble
 from tts.watch import Watch
+from usage import ledger
 from usage.heartbeats import Lookout
 from voicecare import metrics
 from voicecare.database import in_thread
@@ -64,6 +66,7 @@ class Runtime:
         """Idempotent. Runs on the server's event loop."""
         if self._services is not None:
             return
+        self.recorder.journal = Journal(settings.DATA_DIR / journal.FOLDER)
         client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
         circuit = Circuit()
         self._services = Services(
@@ -90,6 +93,7 @@ class Runtime:
         self.own(hints.of_this_process().run(self.hub.call, watch.hurry))
         self.own(self._look_after(self._services.phrases))
         self.own(self._look_out())
+        self.own(in_thread(journal.adopt, settings.DATA_DIR / journal.FOLDER, ledger.book))
         gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
         metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))
         self._take_over_sigterm()
@@ -129,6 +133,8 @@ class Runtime:
         await asyncio.sleep(GOODBYE_S)
         with suppress(DatabaseError):
             await self.recorder.flush()
+            if self.recorder.journal is not None:
+                self.recorder.journal.close()
         await self.services.phrases.write_hits()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
