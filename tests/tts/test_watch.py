@@ -143,9 +143,10 @@ async def test_what_its_own_poll_has_found_is_known_at_once(
     process: Process, sandbox: SandboxProcess, settings: Settings
 ):
     settings.ELEVENLABS_BASE_URL = sandbox.url
-    await given(quota="spent")
+    await given(quota="spent", next_poll_at="2999-01-01T00:00Z")
     process.own(process.watch.run())
     await until(lambda: process.quota.spent)
+    await given(next_poll_at="2020-01-01T00:00Z")
     await until(lambda: not process.quota.spent)
 
 
