@@ -65,7 +65,7 @@ class Reader:
 def reader(chromium: Browser, server: ServerProcess) -> Iterator[Callable[..., Reader]]:
     """Logs somebody in, an administrator if nobody is named; keyword arguments go to the browser's context.
 
-    `at` is another server than the one that all tests share, which remembers months that are over.
+    `at` is another server than the one that all tests share, which remembers days that are over.
     """
     contexts: list[BrowserContext] = []
 

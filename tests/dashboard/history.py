@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import date, timedelta
 
+from django.conf import settings
 from django.utils import timezone
 
 from cloning.models import CloneJob
@@ -20,12 +21,11 @@ MODEL = "eleven_flash_v2_5"
 
 
 def write(days: int = 400, patients: int = len(NAMES)) -> list[Patient]:
-    """So many days of these patients, up to today."""
-    voices = [Voice.objects.default(), *(_voice(name) for name in ("Sarah", "Anna, her daughter", "George"))]
-    cast = [
-        Patient.objects.create(name=NAMES[number % len(NAMES)], companion_name="Clara", voice=voices[number % 4])
-        for number in range(patients)
-    ]
+    """So many days of these patients, up to today. Their ids are the same in every test: servers remember figures."""
+    stock = ((settings.DEFAULT_VOICE_ID, "Rachel"), ("v1", "Sarah"), ("v2", "Anna, her daughter"), ("v3", "George"))
+    voices = [_voice(*one) for one in stock]
+    before = Patient.objects.count()
+    cast = [_patient(before + number, voices[number % len(voices)]) for number in range(patients)]
     DailyUsage.objects.bulk_create(_sums(cast, days), batch_size=500)
     return cast
 
@@ -75,8 +75,14 @@ def connect(patient: Patient, minutes: int = 0) -> Device:
     return device
 
 
-def _voice(name: str) -> Voice:
-    return Voice.objects.get_or_create(provider_id=f"voice-{name}", defaults={"name": name})[0]
+def _voice(provider_id: str, name: str) -> Voice:
+    key = uuid.uuid5(uuid.NAMESPACE_OID, name)
+    return Voice.objects.get_or_create(provider_id=provider_id, defaults={"pk": key, "name": name})[0]
+
+
+def _patient(number: int, voice: Voice) -> Patient:
+    key, name = uuid.uuid5(uuid.NAMESPACE_OID, str(number)), NAMES[number % len(NAMES)]
+    return Patient.objects.create(pk=key, name=name, companion_name="Clara", voice=voice)
 
 
 def _sums(cast: list[Patient], days: int) -> Iterator[DailyUsage]:
