@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,4 +58,11 @@ def test_the_file_is_named_after_the_chart_alone():
 def test_nothing_and_zeros_are_empty():
     assert chart().empty
     assert chart(Row("a", "a", (0, None))).empty
-    assert not chart(Row("a", "a", (0, 1))).empty
+    assert chart(Row("a", "a", (0, 1))).empty  # it is not drawn
+    assert not chart(Row("a", "a", (1, 0))).empty
+
+
+def test_a_table_begins_with_the_newest_and_shares_with_the_largest():
+    rows = Row("2026-11-01", "", (1, 2)), Row("2026-11-02", "", (3, 4))
+    assert [row.key for row in chart(*rows).listed] == ["2026-11-02", "2026-11-01"]
+    assert replace(chart(*rows), style="shares").listed == rows

@@ -42,7 +42,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`name` stands in addresses; `heading` is above the rows' labels; `limit` is a line that should not be crossed."""
+    """`name` stands in addresses; `heading` is above the rows' labels; `limit` is a line that should not be crossed;
+    `nothing` is said instead of an empty picture.
+    """
 
     name: str
     title: str
@@ -55,6 +57,7 @@ class Chart:
     csv_address: str = ""
     links: Sequence[Link] = ()
     limit: int | None = None
+    nothing: str = "Nothing in this time."
 
     @property
     def data_id(self) -> str:
@@ -66,8 +69,14 @@ class Chart:
         return [column for column in self.columns if column.tone]
 
     @property
+    def listed(self) -> Sequence[Row]:
+        """As a reader wants them: the newest day first, or the largest share."""
+        return self.rows if self.style == "shares" else self.rows[::-1]
+
+    @property
     def empty(self) -> bool:
-        return not any(value for row in self.rows for value in row.values)
+        """Whether the picture would be."""
+        return not any(value for series in self.picture["series"] for value in series["values"])
 
     @property
     def picture(self) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ _TROUBLES = (
     Column("In the offline voice", "offline"),
     Column("Requests"),
 )
+_ALL_WELL = "Nothing has failed, and everything was heard in the voice it was meant for."
 
 
 class Named(NamedTuple):
@@ -62,7 +63,9 @@ def first_sounds(days: Sequence[Figures], address: Address) -> Chart:
 def troubles(days: Sequence[Figures], address: Address) -> Chart:
     rows = [_day(day.start, (day.failed, day.backups, day.offline, day.requests), address) for day in days]
     summary = "Failed requests of each day, and sentences that were heard in the backup or the offline voice"
-    return Chart("troubles", "Failures and fallbacks", summary, "Day", "", "stacked", _TROUBLES, rows)
+    return Chart(
+        "troubles", "Failures and fallbacks", summary, "Day", "", "stacked", _TROUBLES, rows, nothing=_ALL_WELL
+    )
 
 
 def shares(name: str, title: str, heading: str, top: Sequence[Share], named: Callable[[Share], Named]) -> Chart:
