@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.server import ServerProcess
 
@@ -28,6 +28,7 @@ def chromium() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, BINARIES)), None)
     if path is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium is not installed")
+    expect.set_options(timeout=20_000)  # a busy machine is no defect of a page
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     try:
         with sync_playwright() as playwright:
