@@ -122,6 +122,15 @@ def test_much_costs_as_many_queries_as_little(cast, admin_client: Client, path: 
     assert little <= 25
 
 
+def test_of_the_ledger_only_what_is_unknown_is_read(cast, admin_client: Client):
+    for address in addresses(cast[0]):
+        with CaptureQueriesContext(connection) as asked:
+            admin_client.get(address)
+        of_events = [query["sql"] for query in asked if "usage_usageevent" in query["sql"]]
+        assert len(of_events) == (address == "/admin/")
+        assert all("\"outcome\" = 'unknown'" in sql for sql in of_events)  # a small index has these alone
+
+
 def queries(client: Client, address: str) -> int:
     client.get(address)  # what is kept for later is made now
     with CaptureQueriesContext(connection) as asked:
