@@ -20,7 +20,7 @@ run: install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" honcho -e /dev/null -f Procfile.dev start -p $(PORT) web worker beat $(SANDBOX)
 
 test: $(BIN)/.installed-dev
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not timed"
+	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not timed"
 	$(PYTHON) -m pytest -m timed
 
 lint: $(BIN)/.installed-dev

@@ -8,6 +8,8 @@ import pytest
 
 from voicecare.database import in_thread, threads
 
+pytestmark = pytest.mark.django_db(transaction=True)  # the threads may hold connections that other tests have made
+
 
 async def test_while_every_thread_of_the_database_hangs_names_are_looked_up():
     """As every new connection to the provider needs it."""
