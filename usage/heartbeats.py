@@ -22,6 +22,7 @@ LATE_S = 30.0  # a beat that is later than this may have been started anew, and 
 SILENT_AFTER_S = 60.0
 GRACE_S = 30.0  # to start in, beside a web process that has just started or a database that has just come back
 NEVER_AFTER_S = 600.0  # what has never been seen is missed so long after a web process has started
+LONG_AGO_S = delivery.NEWS_FOR.total_seconds() / 2
 GAP_S = 20.0  # who has not looked for so long, or whose clock was set, knows nothing of the time in between
 
 _DETAILS = {
@@ -53,6 +54,13 @@ def missed() -> list[str]:
     return [name for name in (WORKER, BEAT) if name not in given or given[name].age_s > SILENT_AFTER_S]
 
 
+def _miss(name: str, last: Sign | None) -> None:
+    """Since its last sign; since now where that is so old that an alert of it would be no news (`usage.delivery`)."""
+    detail = f"{_DETAILS[name]} Its last sign: {last.at:%Y-%m-%d %H:%M} UTC." if last else _DETAILS[name]
+    began = last.at if last and last.age_s < LONG_AGO_S else None
+    alerts.open_incident(alerts.Kind.SILENT, name, detail, began)
+
+
 class Lookout:
     """What one web process has seen of the signs; `look` is called every few seconds."""
 
@@ -70,8 +78,7 @@ class Lookout:
         told = set(Incident.objects.filter(kind=alerts.Kind.SILENT, resolved_at=None).values_list("key", flat=True))
         for name, alive in verdicts.items():
             if not alive and name not in told:
-                began = given[name].at if name in given else None
-                alerts.open_incident(alerts.Kind.SILENT, name, _DETAILS[name], began)
+                _miss(name, given.get(name))
             elif alive and name in told:
                 alerts.resolve_incident(alerts.Kind.SILENT, name)
         if not all(verdicts.values()):

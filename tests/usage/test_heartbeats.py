@@ -165,6 +165,22 @@ def test_while_beat_is_silent_who_misses_it_repeats_the_alerts(webhook: Webhook)
 
 
 @pytest.mark.django_db(transaction=True)
+def test_who_has_been_silent_for_days_is_told_of_and_so_is_the_end(webhook: Webhook):
+    """The whole server was off over the weekend, and beat did not start again with it."""
+    lookout = Lookout(0)
+    aged(beat=3 * 86_400)
+    for second in (0, GRACE_S / 2, GRACE_S):
+        lookout.look(second)
+    until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
+    aged(beat=1)
+    lookout.look(GRACE_S + 5)
+    until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists())
+    assert [body["state"] for body in webhook.received] == ["opened", "resolved"]
+    days_ago = timezone.now() - timedelta(days=3)
+    assert f"Its last sign: {days_ago:%Y-%m-%d}" in webhook.received[0]["text"]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_of_many_processes_that_see_it_one_tells():
     aged(beat=90, worker=90)
 
