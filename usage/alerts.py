@@ -34,8 +34,7 @@ def resolve(incidents: QuerySet[Incident]) -> int:
     still_open = incidents.filter(resolved_at=None)
     keys = list(still_open.values_list("pk", flat=True))
     resolved = still_open.filter(pk__in=keys).update(resolved_at=timezone.now())
-    for key in keys:
-        delivery.soon(key)
+    delivery.soon(*keys)
     return resolved
 
 

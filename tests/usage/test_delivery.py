@@ -1,5 +1,6 @@
 """Alerts over real sockets: once for each state of an incident, in order, by every way, whatever else fails."""
 
+import threading
 import time
 from datetime import timedelta
 
@@ -38,6 +39,10 @@ def states(webhook: Webhook) -> list[str]:
     return [body["state"] for body in webhook.received]
 
 
+def tellers() -> int:
+    return sum(thread.name == "alerts" for thread in threading.enumerate())
+
+
 # At once
 
 
@@ -62,6 +67,17 @@ def test_its_end_is_told_too(webhook: Webhook, mail: MailServer):
     until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists())
     assert states(webhook) == ["opened", "resolved"]
     assert [message["Subject"].startswith("voicecare: over") for _, message in mail.mails] == [False, True]
+
+
+def test_many_that_are_over_at_once_are_told_by_one_thread(webhook: Webhook):
+    for number in range(12):
+        made(kind="budget", key=str(number), opening_sent_at=timezone.now())
+    webhook.hang_s = 0.05
+    until(lambda: tellers() == 0)  # of other tests
+    assert alerts.resolve(Incident.objects.filter(kind="budget")) == 12
+    assert tellers() == 1
+    until(lambda: not Incident.objects.filter(resolution_sent_at=None).exists())
+    assert states(webhook) == ["resolved"] * 12
 
 
 def test_an_incident_that_is_open_is_not_told_again(webhook: Webhook):
