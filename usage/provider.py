@@ -14,10 +14,11 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from usage import alerts
-from usage.models import ProviderState
+from usage.models import Incident, ProviderState
 
 PROBE_AFTER_S = (1, 2, 4, 8, 15)  # pauses between two probes; the last one repeats
 PROBE_LEASE_S = 15  # the longest that a probe may take before another process may probe
+STEADY = timedelta(minutes=5)  # so long must last what comes and goes, before it is told as back again
 HOLD_S = 60.0  # the contract, section 2, rule 8: so long does live speech wait for the quota
 
 State = ProviderState.Circuit
@@ -105,11 +106,27 @@ def still_down() -> None:
 
 
 def closed() -> None:
-    """A probe was answered: closes the circuit and the incident."""
+    """A probe was answered: closes the circuit and, unless that had just been so before, the incident.
+
+    Of a provider that comes and goes administrators are told once, and of its end by `settle`.
+    """
     with transaction.atomic():
         first = ProviderState.objects.filter(pk=1, circuit=State.OPEN).update(
             circuit=State.CLOSED, changed_at=Now(), probes=0, next_probe_at=None
         )
         if first:
             log.info("circuit.closed")
+        if first and not _was_back_just_now():
             alerts.resolve_incident(alerts.Kind.PROVIDER_DOWN)
+
+
+def settle() -> None:
+    """What had come and gone has now lasted: the incident is over."""
+    steady = ProviderState.objects.filter(pk=1, circuit=State.CLOSED, changed_at__lte=Now() - STEADY)
+    with transaction.atomic():
+        if steady.update(probes=0):  # holds the row: nobody opens the circuit and its incident in between
+            alerts.resolve_incident(alerts.Kind.PROVIDER_DOWN)
+
+
+def _was_back_just_now() -> bool:
+    return Incident.objects.filter(kind=alerts.Kind.PROVIDER_DOWN, resolved_at__gt=Now() - STEADY).exists()

@@ -2,11 +2,12 @@
 
 from celery import shared_task
 
-from usage import budgets, delivery, heartbeats, lateness, quota
+from usage import budgets, delivery, heartbeats, lateness, provider, quota
 
 
 @shared_task(name="usage.poll_quota")
 def poll_quota() -> None:
+    provider.settle()
     quota.poll()
 
 

@@ -91,6 +91,41 @@ def test_the_circuit_opens_once_and_closes_once_and_so_does_its_incident():
     assert Incident.objects.filter(kind="provider_down").exclude(resolved_at=None).count() == 1
 
 
+def down() -> list[bool]:
+    """Each incident so far, in order: whether it is open."""
+    incidents = Incident.objects.filter(kind="provider_down").order_by("opened_at")
+    return [incident.resolved_at is None for incident in incidents]
+
+
+def test_a_provider_that_comes_and_goes_is_told_as_back_when_it_has_stayed():
+    for _ in range(5):
+        provider.opened(timezone.now())
+        provider.closed()
+    assert down() == [False, True]
+    provider.settle()
+    assert down() == [False, True]
+    given(changed_at=ago(301))
+    provider.settle()
+    assert down() == [False, False]
+
+
+def test_an_outage_that_lasts_is_not_told_as_over():
+    provider.opened(timezone.now())
+    given(changed_at=ago(301))
+    provider.settle()
+    assert down() == [True]
+
+
+def test_two_outages_far_apart_are_two_incidents_each_over_at_once():
+    for _ in range(2):
+        provider.opened(timezone.now())
+        provider.closed()
+        Incident.objects.update(resolved_at=ago(301))
+    provider.opened(timezone.now())
+    provider.closed()
+    assert down() == [False, False, False]
+
+
 def test_the_incident_began_when_the_trouble_did():
     began = ago(7)
     provider.opened(began)

@@ -1,7 +1,10 @@
 """What Celery does for the quota, the alerts and its own sign of life."""
 
+from datetime import timedelta
+
 import pytest
 import responses
+from django.utils import timezone
 from pytest_django import Settings
 
 from tests.usage.postbox import Webhook
@@ -18,6 +21,14 @@ def test_the_quota_is_read(settings: Settings):
         account.get("https://provider.test/v1/user/subscription", json={"character_count": 100, "character_limit": 100})
         tasks.poll_quota()
     assert ProviderState.objects.get().quota == "spent"
+
+
+def test_a_provider_that_has_stayed_back_is_told_as_back(settings: Settings):
+    settings.ELEVENLABS_BASE_URL = "http://127.0.0.1:1"
+    ProviderState.objects.create(changed_at=timezone.now() - timedelta(minutes=6))
+    Incident.objects.create(kind="provider_down")
+    tasks.poll_quota()
+    assert Incident.objects.get().resolved_at is not None
 
 
 def test_alerts_that_have_not_gone_out_are_sent(settings: Settings):
