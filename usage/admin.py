@@ -1,6 +1,8 @@
 """The ledger, the provider's state and its incidents, to look at: they are written by what happens, never by hand."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -13,6 +15,7 @@ from django.utils.safestring import mark_safe
 from django.utils.timesince import timesince
 
 from usage import affected, alert_texts, ways
+from usage.affected import Affected
 from usage.alerts import resolve
 from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare.history import HistoryAdmin
@@ -79,11 +82,18 @@ class IncidentAdmin(HistoryAdmin):
     search_fields = ("key", "detail")
     date_hierarchy = "opened_at"
     actions = ("acknowledge", "resolve")
-    fieldsets = (
-        (None, {"fields": ("happened", "since", "detail", "heard", "to_do", "affected")}),
-        ("Who looks after it", {"fields": ("acknowledged_at", "resolved_at", "alert")}),
-    )
-    readonly_fields = ("happened", "since", "heard", "to_do", "affected", "alert")
+    readonly_fields = ("happened", "since", "heard", "to_do", "affected", "affected_unnamed", "alert")
+
+    def get_fieldsets(  # type: ignore[override]  # the stubs' own type for it is private
+        self, request: HttpRequest, obj: Incident | None = None
+    ) -> list[tuple[str | None, dict[str, Any]]]:
+        """Names are for those who may look at patients."""
+        sees_names = self.admin_site.get_model_admin(Patient).has_view_permission(request)
+        who = "affected" if sees_names else "affected_unnamed"
+        return [
+            (None, {"fields": ("happened", "since", "detail", "heard", "to_do", who)}),
+            ("Who looks after it", {"fields": ("acknowledged_at", "resolved_at", "alert")}),
+        ]
 
     @admin.display(description="What happened")
     def happened(self, incident: Incident) -> str:
@@ -116,11 +126,12 @@ class IncidentAdmin(HistoryAdmin):
     @admin.display(description="Who was affected")
     def affected(self, incident: Incident) -> str:
         rows = affected.by(incident)
-        if rows is None:
-            return "No patient hears anything of it."
-        known = Patient.objects.in_bulk([row.patient for row in rows])
-        lines = ((_named(known.get(row.patient)), row.what) for row in rows)
-        return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "Nobody so far."
+        known = Patient.objects.in_bulk([row.patient for row in rows or ()])
+        return _told(rows, lambda row: _named(known.get(row.patient)))
+
+    @admin.display(description="Who was affected")
+    def affected_unnamed(self, incident: Incident) -> str:
+        return _told(affected.by(incident), lambda row: "a patient")
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("usage.change_incident")
@@ -143,6 +154,13 @@ def _back(request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
     incident = incidents.first() if "page" in request.POST else None
     here = reverse("admin:usage_incident_change", args=[incident.pk]) if incident else request.get_full_path()
     return HttpResponseRedirect(here)
+
+
+def _told(rows: Sequence[Affected] | None, who: Callable[[Affected], str]) -> str:
+    if rows is None:
+        return "No patient hears anything of it."
+    lines = ((who(row), row.what) for row in rows)
+    return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "Nobody so far."
 
 
 def _moment(at: datetime) -> str:

@@ -126,6 +126,21 @@ def test_who_may_only_look_has_no_buttons(client: Client, django_user_model: typ
     assert incident.resolved_at is None
 
 
+@pytest.mark.parametrize("may_see_patients", [False, True])
+def test_only_who_may_look_at_patients_reads_their_names(
+    client: Client, django_user_model: type[User], alice: Member, may_see_patients: bool
+):
+    viewer = django_user_model.objects.create_user("vera", is_staff=True)
+    codenames = ["view_incident", "view_patient"] if may_see_patients else ["view_incident"]
+    viewer.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client.force_login(viewer)
+    incident = Incident.objects.create(kind="quota")
+    event(patient=alice.patient.pk, at=timezone.now(), kind="offline")
+    said = shown(client, incident)
+    assert ": 1 segments in the offline voice" in said
+    assert ("Alice" in said, "a patient: 1" in said) == (may_see_patients, not may_see_patients)
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "words"),
     [
