@@ -21,6 +21,13 @@ from voicecare.elevenlabs.errors import ProviderError, Unreachable
 Kind = UsageEvent.Kind
 Outcome = UsageEvent.Outcome
 
+MOST_CREDITS_A_CHARACTER = 100  # more is no price
+
+
+def priced(characters: int, told: int | None) -> int:
+    """The credits that the provider says it bills for them; the characters, where it says nothing that can be true."""
+    return characters if told is None or told > characters * MOST_CREDITS_A_CHARACTER else told
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -53,10 +60,11 @@ class Attempt:
         return self.source, self.segment, self.attempt
 
     def answered(self, request_id: str | None, cost: int | None) -> None:
-        """The 2xx headers came: from here on it is billed. Without a stated cost the characters stand for it."""
+        """The 2xx headers came: from here on it is billed. The characters stand for a cost that is not stated, or is
+        none: a row that cannot hold it would not be written at all."""
         self.outcome = Outcome.COMPLETED.value
         self.characters = self.asked
-        self.credits = self.asked if cost is None else cost
+        self.credits = priced(self.asked, cost)
         self.request_id = request_id or ""
 
     def failed(self, error: ProviderError) -> None:

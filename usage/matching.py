@@ -13,7 +13,6 @@ from voicecare.elevenlabs.replies import HistoryItem
 
 EARLY_S = 10  # their clock and ours; they tell whole seconds
 LATE_S = 60  # all our time-outs, and their own work on a request that nobody waits for any more
-MOST_CREDITS_A_CHARACTER = 100  # more is no price
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +64,6 @@ def match(unsettled: Iterable[Unsettled], items: Iterable[HistoryItem]) -> Match
 
 def _worth_a_look(items: Iterable[HistoryItem], lengths: Container[int]) -> Iterator[HistoryItem]:
     return (item for item in items if item.characters in lengths)
-
-
-def credits_of(attempt: Unsettled, item: HistoryItem) -> int:
-    """What the history says it cost; the characters stand for a cost that is not told or can be none."""
-    if item.credits is None or item.credits > attempt.asked * MOST_CREDITS_A_CHARACTER:
-        return attempt.asked
-    return item.credits
 
 
 def _fits(attempt: Unsettled, item: HistoryItem) -> bool:

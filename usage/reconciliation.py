@@ -18,10 +18,10 @@ from django.db import DatabaseError, transaction
 from django.db.models import Min, Q
 from django.db.models.functions import Now
 
-from usage import billing, daily, ledger, matching
+from usage import alerts, billing, daily, ledger, matching
 from usage.comparison import History, Look, Span, answered, conclude, proven_history
 from usage.matching import Unsettled, reference
-from usage.models import NOBODY, Reconciliation, UsageEvent
+from usage.models import NOBODY, Incident, Reconciliation, UsageEvent
 from voicecare.patients.models import Voice
 
 UNKNOWN_FOR = timedelta(minutes=10)  # younger ones may still be answered, and the history lags
@@ -86,18 +86,21 @@ def _due(now: datetime) -> list[date]:
     rows = {row.day: row for row in Reconciliation.objects.filter(day__gte=first)}
     unknown = UsageEvent.objects.filter(_is_unknown(now), at__gte=daily.begins(first)).order_by()
     days_of_unknown = set(map(daily.day_of, unknown.values_list("at", flat=True)))
+    drifting = set(Incident.objects.filter(kind=alerts.Kind.DRIFT, resolved_at=None).values_list("key", flat=True))
+    unsettled = {*days_of_unknown, *(row.day for row in rows.values() if str(row.day) in drifting)}
     days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
-    return [day for day in days if is_due(day, rows.get(day), now, has_unknown=day in days_of_unknown)]
+    return [day for day in days if is_due(day, rows.get(day), now, is_unsettled=day in unsettled)]
 
 
-def is_due(day: date, row: Reconciliation | None, now: datetime, *, has_unknown: bool) -> bool:
-    """Once when it is over, and again after a pause while something is left: unknown attempts, figures not readable."""
+def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unsettled: bool) -> bool:
+    """Once when it is over, and again after a pause while something is left: unknown attempts, an incident of a
+    difference (their statistics may lag), figures not readable."""
     over_at = Span(day).ends + OVER_FOR
     if row is None or row.at is None:
-        return has_unknown or now >= over_at
+        return is_unsettled or now >= over_at
     if row.at < over_at <= now:
         return True
-    is_left = has_unknown or (now >= over_at and row.compared_at is None)
+    is_left = is_unsettled or (now >= over_at and row.compared_at is None)
     return is_left and row.at <= now - (AGAIN_SOON if now < over_at + SOON else AGAIN)
 
 
@@ -119,7 +122,7 @@ def settle(span: Span, history: History, now: datetime, count: CountNew) -> None
     known = {request.request_id for request in answered(span)}
     found = matching.match(_unsettled(span, now), [item for item in history if reference(item) not in known])
     for attempt, item in found.billed:
-        credits = matching.credits_of(attempt, item)
+        credits = ledger.priced(attempt.asked, item.credits)
         _book(partial(ledger.settle, attempt.event, request_id=reference(item), credits=credits), count)
     for attempt in found.absent:
         _book(partial(ledger.settle, attempt.event), count)

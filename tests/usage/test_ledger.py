@@ -44,11 +44,12 @@ def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
     assert (event.characters, event.credits) == (40, 20)
 
 
-@pytest.mark.parametrize(("cost", "credits"), [(None, 40), (0, 0), (20, 20), (80, 80)])
-def test_the_credits_are_what_the_provider_states_else_the_characters(cost: int | None, credits: int):
+@pytest.mark.parametrize(("cost", "credits"), [(None, 40), (0, 0), (20, 20), (4000, 4000), (4001, 40), (10**14, 40)])
+def test_the_credits_are_what_the_provider_states_unless_that_can_be_no_price(cost: int | None, credits: int):
     asked = attempt(40, answered=False)
     asked.answered(None, cost)
     assert (asked.characters, asked.credits, asked.outcome, asked.request_id) == (40, credits, "completed", "")
+    assert ledger.book([asked]) == {TALK: 40}  # whatever was stated, a column can hold it
 
 
 def test_an_attempt_without_an_answer_counts_nothing_and_stays_unknown():

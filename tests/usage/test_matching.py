@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from usage.matching import EARLY_S, LATE_S, Unsettled, credits_of, match, reference
+from usage.matching import EARLY_S, LATE_S, Unsettled, match, reference
 from voicecare.elevenlabs.replies import HistoryItem
 
 NOON = 1_772_366_400
@@ -98,11 +98,6 @@ def test_a_hundred_thousand_items_are_no_matter():
     ]
     items += [item(NOON + 100 * number + 1, id=f"ours {number}", request=f"ours {number}") for number in range(100)]
     assert len(match(attempts, items).billed) == 100
-
-
-@pytest.mark.parametrize(("credits", "expected"), [(20, 20), (0, 0), (None, 40), (4000, 4000), (4001, 40), (2**62, 40)])
-def test_the_credits_are_what_the_history_says_unless_that_can_be_no_price(credits: int | None, expected: int):
-    assert credits_of(attempt(), item(credits=credits)) == expected
 
 
 @pytest.mark.parametrize(
