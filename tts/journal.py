@@ -62,6 +62,16 @@ class Journal:
         """All of it is in the database."""
         self._path.unlink(missing_ok=True)
         os.close(self._file)
+        self._file = -1  # who still speaks must not write into what has the number next
+
+
+def opened(folder: Path) -> Journal | None:
+    """None on a disk that takes no file: speech goes on without."""
+    try:
+        return Journal(folder)
+    except OSError as error:
+        log.warning("journal.not_opened", error=type(error).__name__)
+        return None
 
 
 def adopt(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:

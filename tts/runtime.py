@@ -21,7 +21,6 @@ from tts import hints, journal
 from tts.circuit import Circuit
 from tts.fills import Fills
 from tts.hub import Hub
-from tts.journal import Journal
 from tts.phrase_stores import store_for
 from tts.phrases import PhraseCache
 from tts.probe import Probe
@@ -66,7 +65,7 @@ class Runtime:
         """Idempotent. Runs on the server's event loop."""
         if self._services is not None:
             return
-        self.recorder.journal = Journal(settings.DATA_DIR / journal.FOLDER)
+        self.recorder.journal = journal.opened(settings.DATA_DIR / journal.FOLDER)
         client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
         circuit = Circuit()
         self._services = Services(

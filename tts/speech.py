@@ -1,9 +1,9 @@
 """THE road: one utterance, from its text to the last byte on the device (the contract, section 2).
 
 Nothing but a look into the phrase cache and a slot of the provider's stands between a text and the request for it: no
-query, no lock, no disk beside that one read; save, for a patient who has a budget, its reservation. A segment is asked
-for rung by rung (`tts.retry`) until it has been heard whole; what was heard of a failed try stays behind, completed to
-a whole frame, and the segment is spoken again from its beginning.
+query, no lock, no disk beside that one read and the journal's line, which goes to the page cache; save, for a patient
+who has a budget, its reservation. A segment is asked for rung by rung (`tts.retry`) until it has been heard whole; what
+was heard of a failed try stays behind, completed to a whole frame, and the segment is spoken again from its beginning.
 """
 
 import time

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.server import ROOT
-from tts.journal import Journal, adopt
+from tts.journal import Journal, adopt, opened
 from tts.recorder import Recorder
 from usage import ledger
 from usage.ledger import Attempt
@@ -148,6 +148,20 @@ def test_a_disk_that_takes_nothing_silences_nobody(folder: Path, capsys: pytest.
     left(journal)
     journal.begun(attempt())
     assert "journal.not_written" in capsys.readouterr().out
+
+
+def test_a_disk_that_takes_no_file_stops_no_server(folder: Path, capsys: pytest.CaptureFixture[str]):
+    folder.write_text("no folder at all")
+    assert opened(folder) is None
+    assert "journal.not_opened" in capsys.readouterr().out
+
+
+def test_who_speaks_after_its_end_writes_into_nobody_else_s_file(folder: Path, tmp_path: Path):
+    journal = Journal(folder)
+    journal.close()
+    with (tmp_path / "another").open("wb") as another:  # has the number that was the journal's
+        journal.begun(attempt())
+        assert os.fstat(another.fileno()).st_size == 0
 
 
 def test_it_holds_neither_text_nor_name_and_is_its_owners(folder: Path):
