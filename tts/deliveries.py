@@ -27,7 +27,7 @@ from voicecare.database import in_thread
 
 T = TypeVar("T")
 
-ATTEMPTS_OF_ONE = 100  # of one delivery, in the ledger: those of the next one are numbered after them
+ATTEMPTS_OF_ONE = 1000  # of one delivery, in the ledger: more than a wait in line can make; the next one's come after
 ACK_AGAIN_S = 0.5
 
 State = Utterance.State
