@@ -6,7 +6,9 @@ from html import unescape
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
@@ -72,6 +74,15 @@ def test_the_list_of_incidents_says_whether_the_alert_went_out(
 def test_it_says_where_nobody_is_to_be_told(admin_client: Client):
     Incident.objects.create(kind="quota")
     assert "nobody to send it to" in page(admin_client, INCIDENTS)
+
+
+def test_no_page_of_the_ledger_reads_all_of_it_for_a_filter(admin_client: Client):
+    event()
+    with CaptureQueriesContext(connection) as captured:
+        assert "completed" in page(admin_client, reverse("admin:usage_usageevent_changelist"))
+    of_events = [query["sql"] for query in captured if 'FROM "usage_usageevent"' in query["sql"]]
+    assert len(of_events) == 2  # how many there are, and a page of them
+    assert not [sql for sql in of_events if "DISTINCT" in sql]
 
 
 # An incident's own page
