@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,9 @@ from tests.clinicians import Clinician, clinician
 from tests.cloning import at_provider, recordings
 from tests.conftest import Member, database_url
 from tests.e2e.device import Device
-from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ROOT, ServerProcess, environment
 from tests.waiting import eventually
-from voicecare import hints
 from voicecare.patients.models import Patient
 
 MADE_WITHIN_S = 60.0  # a withdrawal that finds sound left looks again after 15 s
@@ -52,15 +51,19 @@ def web(own_server: Callable[..., ServerProcess]) -> ServerProcess:
     return own_server()
 
 
+def beside(web: ServerProcess, sandbox: SandboxProcess) -> dict[str, str]:
+    """The environment of a process that shares the server's database, broker and files."""
+    env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=web.data_dir)
+    return {**os.environ, **env}
+
+
 @pytest.fixture
 def worker(web: ServerProcess, sandbox: SandboxProcess) -> Iterator["subprocess.Popen[bytes]"]:
     """Celery as in production, on the broker of that server."""
-    folder = web.log.parent
-    env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=folder)
     command = [sys.executable, "-m", "celery", "-q", "-A", "voicecare", *WORKER]
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, stdout=log, stderr=log)
-    until_ready(process, folder / "worker.log")
+    with (web.data_dir / "worker.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=beside(web, sandbox), stdout=log, stderr=log)
+    until_ready(process, web.data_dir / "worker.log")
     yield process
     process.terminate()
     try:
@@ -86,9 +89,12 @@ def carol(alice: Member) -> Clinician:
 
 
 class Api:
-    def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
+    """`sweep` tells the worker to do what beat has it do."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, sweep: Callable[[], object]) -> None:
         self._http = http
         self._url = f"{url}/api/v1/"
+        self._sweep = sweep
 
     async def call(self, method: str, path: str, status: int, **request: Any) -> Any:
         async with self._http.request(method, self._url + path, **request) as reply:
@@ -111,9 +117,9 @@ class Api:
 
         async def reached() -> bool:
             nonlocal swept_at
-            if time.monotonic() - swept_at > SWEEP_EVERY_S:  # as beat does: what did not succeed at once is tried again
+            if time.monotonic() - swept_at > SWEEP_EVERY_S:  # what did not succeed at once is tried again
                 swept_at = time.monotonic()
-                await in_database(hints.send, "cloning.sweep")
+                await asyncio.to_thread(self._sweep)
             shown.update(await self.call("GET", f"clones/{clone}/", 200))
             return shown["status"] == status
 
@@ -122,9 +128,11 @@ class Api:
 
 
 @pytest.fixture
-async def api(web: ServerProcess, carol: Clinician) -> AsyncIterator[Api]:
+async def api(web: ServerProcess, sandbox: SandboxProcess, carol: Clinician) -> AsyncIterator[Api]:
+    command = [sys.executable, "manage.py", "shell", "-c", "from voicecare import hints; hints.send('cloning.sweep')"]
+    sweep = partial(subprocess.run, command, cwd=ROOT, env=beside(web, sandbox), check=True)
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {carol.token}"}) as http:
-        yield Api(http, web.url)
+        yield Api(http, web.url, sweep)
 
 
 async def conversation(web: ServerProcess, member: Member) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_what_the_row_says_is_known(columns: dict, expected: Known):
 @pytest.mark.parametrize(("spent_for", "left"), [(0, 60), (20, 40), (59, 1)])
 def test_live_speech_is_held_for_the_first_minute(spent_for: float, left: float):
     given(quota="spent", quota_changed_at=ago(spent_for))
-    assert left - 1 < provider.look().hold_s <= left
+    assert left - 1 < provider.look().hold_s < left + 0.1  # SQLite tells the time in whole milliseconds
 
 
 def test_the_circuit_opens_once_and_closes_once_and_so_does_its_incident():
