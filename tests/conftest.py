@@ -3,12 +3,14 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.models import Q
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -97,6 +99,25 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         with django_db_blocker.unblock(), connection.cursor() as cursor:
             cursor.execute(f"{others} AND pid <> pg_backend_pid()")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emptied_after_a_deadlock() -> Iterator[None]:
+    """Servers look into the database every second. PostgreSQL ends one of two that wait for each other: where that is
+    the one who empties it between two tests, it tries again.
+    """
+    flush = BaseDatabaseOperations.execute_sql_flush
+
+    def flush_again(operations: BaseDatabaseOperations, statements: list[str]) -> None:
+        for _ in range(5):
+            with suppress(OperationalError):
+                flush(operations, statements)
+                return
+        flush(operations, statements)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush_again)
+        yield
 
 
 # Real processes
