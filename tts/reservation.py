@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Container, Coroutine
+from datetime import date
 from itertools import accumulate
 from typing import Any
 
@@ -40,7 +41,7 @@ class Reservation:
         self._context = context
         self._trouble = trouble
         self._own = own
-        self._month = budgets.current_month()
+        self._month: date
         self._counted_before = speech.characters
         self._held = 0
         self._since = time.monotonic()
@@ -81,6 +82,8 @@ class Reservation:
         return self._behind[segment.index] if segment.index < len(self._behind) else 0
 
     async def _take(self, characters: int) -> bool:
+        if not self._held:
+            self._month = budgets.current_month()
         try:
             fits = await in_thread(budgets.reserve, self._context.patient, self._month, characters)
         except Error as error:

@@ -74,6 +74,7 @@ class Attempt:
         self.code = error.code
 
 
+_COLUMNS = [column.name for column in fields(Attempt)]
 _UPDATED = [
     "outcome", "code", "characters", "credits", "saved", "request_id", "first_byte_ms", "first_chunk_ms",
 ]  # fmt: skip
@@ -124,7 +125,7 @@ def settle(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[
     row = UsageEvent.objects.select_for_update().filter(pk=event, outcome=Outcome.UNKNOWN).first()
     if row is None or (request_id and _is_taken(request_id, row.at)):
         return {}
-    attempt = Attempt(**{column.name: getattr(row, column.name) for column in fields(Attempt)})
+    attempt = Attempt(**{name: getattr(row, name) for name in _COLUMNS})
     # An error was met, else nobody waited for it any more: an interrupt, or a process that died.
     attempt.outcome = (Outcome.FAILED if row.code else Outcome.CANCELLED).value
     attempt.code = BILLED if request_id else NOT_BILLED
@@ -159,23 +160,4 @@ def _is_settled(attempt: Attempt, written: Any) -> bool:  # noqa: ANN401 - a nam
 
 
 def _event(attempt: Attempt) -> UsageEvent:
-    return UsageEvent(
-        source=attempt.source,
-        segment=attempt.segment,
-        attempt=attempt.attempt,
-        conversation=attempt.conversation,
-        patient=attempt.patient,
-        voice=attempt.voice,
-        model=attempt.model,
-        kind=attempt.kind,
-        outcome=attempt.outcome,
-        code=attempt.code,
-        asked=attempt.asked,
-        characters=attempt.characters,
-        credits=attempt.credits,
-        saved=attempt.saved,
-        request_id=attempt.request_id,
-        first_byte_ms=attempt.first_byte_ms,
-        first_chunk_ms=attempt.first_chunk_ms,
-        at=attempt.at,
-    )
+    return UsageEvent(**{name: getattr(attempt, name) for name in _COLUMNS})
