@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, ValidationError, validate
+from yarl import URL
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)  # every bad variable is reported at once, by seal()
@@ -29,8 +30,21 @@ REDIS_URL = env.str("REDIS_URL", "")
 ELEVENLABS_API_KEY = env.str("ELEVENLABS_API_KEY", "")
 USE_SANDBOX = not ELEVENLABS_API_KEY
 SANDBOX_PORT = env.int("SANDBOX_PORT", 8001)
+
+
+def _http_address(address: str) -> None:
+    try:
+        url = URL(address)
+    except ValueError:  # a port out of range, half a bracket
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValidationError("It must be an address like https://api.elevenlabs.io.")
+
+
 ELEVENLABS_BASE_URL = env.str(
-    "ELEVENLABS_BASE_URL", f"http://127.0.0.1:{SANDBOX_PORT}" if USE_SANDBOX else "https://api.elevenlabs.io"
+    "ELEVENLABS_BASE_URL",
+    f"http://127.0.0.1:{SANDBOX_PORT}" if USE_SANDBOX else "https://api.elevenlabs.io",
+    validate=_http_address,
 )
 ELEVENLABS_MODEL_ID = env.str("ELEVENLABS_MODEL_ID", "eleven_flash_v2_5")
 ELEVENLABS_ZERO_RETENTION = env.bool("ELEVENLABS_ZERO_RETENTION", False)
