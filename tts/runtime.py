@@ -95,6 +95,8 @@ class Runtime:
         self.own(in_thread(journal.adopt, settings.DATA_DIR / journal.FOLDER, ledger.book))
         gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
         metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))
+        metrics.SLOTS_HELD.set_function(lambda: self.services.slots.held)
+        metrics.SLOTS_WAITING.set_function(lambda: self.services.slots.waiting)
         self._take_over_sigterm()
 
     def own(self, work: Coroutine[Any, Any, Any]) -> None:

@@ -83,6 +83,16 @@ class Slots(ABC):
         self._held: dict[Claim, None] = {}  # dicts, for their order
         self._line: dict[Claim, None] = {}
 
+    @property
+    def held(self) -> int:
+        """How many slots this process holds."""
+        return len(self._held)
+
+    @property
+    def waiting(self) -> int:
+        """How many in this process wait for one."""
+        return len(self._line)
+
     def learned(self, limit: int) -> None:
         """What the provider says its limit is; a number that cannot be one is ignored."""
         if limit >= 1 and limit != self.limit:
@@ -119,11 +129,9 @@ class Slots(ABC):
             self._line.pop(claim, None)
             self._held.pop(claim, None)
             self._changed()
-            self._count()
 
     async def _turn(self, claim: Claim, wait_s: float) -> None:
         if not claim.entered.is_set():
-            metrics.SLOTS_WAITING.set(len(self._line))
             try:
                 async with asyncio.timeout(wait_s):
                     await claim.entered.wait()
@@ -135,11 +143,6 @@ class Slots(ABC):
             del self._line[claim]
             self._held[claim] = None
             claim.entered.set()
-        self._count()
-
-    def _count(self) -> None:
-        metrics.SLOTS_HELD.set(len(self._held))
-        metrics.SLOTS_WAITING.set(len(self._line))
 
 
 class LocalSlots(Slots):

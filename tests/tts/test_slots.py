@@ -180,10 +180,10 @@ async def test_while_no_limit_is_known_everybody_goes_and_is_counted(slots: Slot
     async with AsyncExitStack() as stack:
         for _ in range(20):
             await take(stack, slots, patient=patient, background=True)
-        assert (slots.limit, metric("held")) == (None, 20)
+        assert (slots.limit, slots.held) == (None, 20)
         slots.learned(20)
         assert await is_full(slots)
-    assert metric("held") == 0
+    assert slots.held == 0
 
 
 @pytest.mark.parametrize("nonsense", [0, -3])
@@ -268,10 +268,10 @@ async def test_a_raised_limit_lets_those_go_who_wait(slots: Slots):
     order: list[str] = []
     speakers = [Speaker(slots, str(number), order) for number in range(3)]
     await eventually(lambda: order, wanted=lambda seen: seen == ["0"])
-    assert metric("waiting") == 2
+    assert slots.waiting == 2
     slots.learned(3)
     await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1", "2"])
-    assert metric("waiting") == 0
+    assert slots.waiting == 0
     for speaker in speakers:
         await speaker.end()
 
@@ -284,7 +284,7 @@ async def test_who_waited_too_long_leaves_the_line(slots: Slots):
             async with slots.hold(None, wait_s=0.2):
                 pytest.fail("there is no slot")
         assert time.monotonic() - began < 2
-        assert (metric("held"), metric("waiting")) == (1, 0)
+        assert (slots.held, slots.waiting) == (1, 0)
 
 
 async def test_an_error_of_the_body_passes_and_frees_the_slot(slots: Slots):
@@ -321,7 +321,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: Slots, seed
         await asyncio.gather(task, return_exceptions=True)
 
     await asyncio.gather(*(cancelled_sometime() for _ in range(150)))
-    assert (metric("held"), metric("waiting")) == (0, 0)
+    assert (slots.held, slots.waiting) == (0, 0)
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await take(stack, slots)
