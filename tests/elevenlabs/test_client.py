@@ -190,6 +190,35 @@ async def test_it_sends_the_key_and_the_text_and_asks_for_plain_bytes() -> None:
     assert json.loads(request.body) == {"text": SPOKEN, "model_id": "eleven_flash_v2_5"}
 
 
+async def test_a_head_has_each_field_once_and_the_length_of_its_body() -> None:
+    request = SpeechRequest("voice", "Å" * 4000, "eleven_flash_v2_5", "mp3_44100_128")
+    async with wired(ALL) as (provider, client), client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S):
+        pass
+    (asked,) = provider.requests
+    fields = dict(line.lower().split(": ", 1) for line in asked.head.split("\r\n")[1:-2])
+    assert len(fields) == asked.head.count("\r\n") - 2
+    assert fields["host"] == provider.url.removeprefix("http://")
+    assert fields["content-length"] == str(len(request.body()))
+    assert asked.body == request.body()
+
+
+@pytest.mark.parametrize("prefix", ["/", "/proxy", "/proxy/"])
+async def test_the_provider_may_stand_behind_a_path(prefix: str) -> None:
+    async with served(ALL) as provider, opened(provider.url + prefix) as client:
+        await client.preconnect()
+        await heard(client)
+    before = prefix.rstrip("/")
+    assert [request.head.split(" ")[1] for request in provider.requests] == [f"{before}/", before + REQUEST.path()]
+
+
+async def test_an_interim_reply_is_not_the_reply() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    async with wired(replying(hints, hints, head(), *map(chunk, SOUND), END)) as (provider, client):
+        assert await heard(client) == b"".join(SOUND)
+        assert await heard(client) == b"".join(SOUND)
+    assert provider.connections == 1
+
+
 @pytest.mark.parametrize("voice", ["a/b", "..", "../../v1/user", "a?b=c", "ä%2F#", "\r\nX-Evil: 1"])
 async def test_no_voice_id_changes_the_path_on_the_wire(voice: str) -> None:
     request = SpeechRequest(voice, SPOKEN, "eleven_flash_v2_5", "mp3_44100_128")

@@ -2,16 +2,24 @@
 
 A stream is asked for with `async with client.speak(request, ...) as reply`, and read with `async for chunk in reply`.
 Chunks are the network's reads, byte for byte. All that can go wrong is a `ProviderError` of `errors.py`; the exceptions
-of aiohttp and of the operating system end in `_translated`.
+of aiohttp and of the operating system end here.
+
+Connections, TLS, names and the parsing of replies are aiohttp's; the requests are written here, past its
+`ClientSession`. That makes a URL, headers, cookies, a request and a response anew for every call, and on Python 3.11 a
+task besides, so that the body leaves a turn of the loop later: a third of the way from a text to its request.
 """
 
 import asyncio
+import math
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from voicecare.elevenlabs.errors import (
@@ -32,7 +40,9 @@ _DNS_CACHE_S = 300
 _PRECONNECT_S = 5.0
 _ERROR_BODY_S = 1.0
 _FAULT_BODY_S = 0.2  # of a 5xx: its status says all, and a patient waits
-_TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, RuntimeError)  # RuntimeError: used after its session was closed
+_TRANSPORT_ERRORS = (  # RuntimeError: used after its session was closed
+    aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError,
+)  # fmt: skip
 
 
 class SpeechClient:
@@ -43,38 +53,67 @@ class SpeechClient:
     """
 
     def __init__(self, base_url: str, api_key: str) -> None:
-        self._base_url = base_url.rstrip("/")
+        self._base_url = base_url
         self._headers = request_headers(api_key) | {"Content-Type": "application/json"}
-        self._session: aiohttp.ClientSession | None = None
+        self._endpoint: _Endpoint | None = None
 
     async def open(self) -> None:
-        """Make the session in the running loop; no connection yet. Opening twice is harmless."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=_DNS_CACHE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # each reply watches its own limits
-            )
+        """Make the pool in the running loop; no connection yet. Opening twice is harmless."""
+        if self._endpoint is None:
+            self._endpoint = _Endpoint(self._base_url, self._headers)
 
     async def close(self) -> None:
         """Close every connection. Speech asked for afterwards is Unreachable; what still streams breaks or stalls."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.pool.close()
 
     async def preconnect(self) -> None:
         """Have a connection ready in the pool, DNS and TLS done; asks for nothing that is billed. Never raises."""
-        if self._session is None:
+        if self._endpoint is None:
             return
-        with suppress(*_TRANSPORT_ERRORS):
+        with suppress(Unreachable, *_TRANSPORT_ERRORS):
             async with asyncio.timeout(_PRECONNECT_S):
-                response = await self._session.head(f"{self._base_url}/", allow_redirects=False)
-                response.release()
+                connection, head = await self._endpoint.ask("HEAD", "/", b"", _PRECONNECT_S)
+                try:
+                    await head.read()
+                    connection.release()
+                finally:
+                    connection.close()  # unless it is back in the pool
 
     def speak(self, request: SpeechRequest, *, first_byte_s: float, stall_s: float) -> "SpeechReply":
         """Ask for `request` when the reply is entered. Limits in seconds: see SpeechReply. Never retried here."""
-        return SpeechReply(self._session, self._base_url, request, first_byte_s, stall_s)
+        return SpeechReply(self._endpoint, request, first_byte_s, stall_s)
+
+
+class _Endpoint:
+    """Where speech is asked for: the pool, and what stands in the head of every request."""
+
+    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+        url = URL(base_url)
+        self.pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=_DNS_CACHE_S)
+        self._peer = aiohttp.ClientRequest("GET", url, headers=headers, loop=asyncio.get_running_loop())
+        self._prefix = url.raw_path.rstrip("/")
+        self._fields = "".join(f"{name}: {value}\r\n" for name, value in self._peer.headers.items())
+
+    async def ask(self, method: str, path: str, body: bytes, connect_s: float) -> tuple[Connection, ResponseHandler]:
+        """Sends a request, on an idle connection or a new one. The reply's head is read from what is returned second.
+
+        Raises Unreachable where nothing of it was sent.
+        """
+        limit = aiohttp.ClientTimeout(connect=connect_s, ceil_threshold=math.inf)
+        try:
+            connection = await self.pool.connect(self._peer, [], limit)
+        except _TRANSPORT_ERRORS as error:
+            raise Unreachable from error
+        head, transport = connection.protocol, connection.transport
+        if head is None or transport is None or transport.is_closing():
+            connection.close()
+            raise Unreachable
+        head.set_response_params(skip_payload=method == "HEAD", read_until_eof=True)
+        line = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fields}Content-Length: {len(body)}\r\n\r\n"
+        transport.write(line.encode() + body)
+        return connection, head
 
 
 class SpeechReply:
@@ -93,57 +132,58 @@ class SpeechReply:
     """
 
     __slots__ = (
-        "_base_url",
+        "_connection",
         "_content",
         "_deadline",
+        "_endpoint",
         "_first_byte_s",
+        "_headers",
         "_loop",
         "_received",
         "_request",
-        "_response",
-        "_session",
+        "_source",
         "_stall_s",
+        "_status",
         "_timer",
         "receipt",
     )
-    receipt: Receipt
+    _connection: Connection
     _content: aiohttp.StreamReader
     _deadline: float | None
+    _headers: Mapping[str, str]
     _loop: asyncio.AbstractEventLoop
-    _response: aiohttp.ClientResponse
-    _timer: asyncio.TimerHandle
+    _source: ResponseHandler | aiohttp.StreamReader  # what is waited for: the head, then the body
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession | None,
-        base_url: str,
-        request: SpeechRequest,
-        first_byte_s: float,
-        stall_s: float,
-    ) -> None:
-        self._session = session
-        self._base_url = base_url
+    def __init__(self, endpoint: _Endpoint | None, request: SpeechRequest, first_byte_s: float, stall_s: float) -> None:
+        self._endpoint = endpoint
         self._request = request
         self._first_byte_s = first_byte_s
         self._stall_s = stall_s
         self._received = 0
+        self._status: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.receipt = Receipt()
 
     async def __aenter__(self) -> Self:
+        if self._endpoint is None:
+            raise Unreachable("The speech client is not open.", code="client_closed")
         self._loop = asyncio.get_running_loop()
-        self._deadline = deadline = self._loop.time() + self._first_byte_s
-        self._response = response = await self._ask(deadline)
-        if not 200 <= response.status < 300:
-            raise await _refusal(response)
-        self.receipt = Receipt.from_headers(response.headers)
-        self._content = response.content
+        self._deadline = self._loop.time() + self._first_byte_s
+        request = self._request
+        self._connection, head = await self._endpoint.ask("POST", request.path(), request.body(), self._first_byte_s)
+        self._source = head
         self._watch()
+        try:
+            await self._answered(head)
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
-        _cut(self._response)
+        self._leave()
 
     def __aiter__(self) -> Self:
         return self
@@ -154,7 +194,7 @@ class SpeechReply:
         try:
             chunk = await _read(self._content)
         except _TRANSPORT_ERRORS as error:
-            raise self._failure(_translated(error, sent=True)) from error
+            raise self._failure(ConnectionBroken()) from error
         if not self._received:
             self._judge(chunk)
         elif not chunk:
@@ -163,59 +203,64 @@ class SpeechReply:
         self._deadline = None
         return chunk
 
-    async def _ask(self, deadline: float) -> aiohttp.ClientResponse:
-        if self._session is None:
-            raise Unreachable("The speech client is not open.", code="client_closed")
-        url = URL(self._base_url + self._request.path(), encoded=True)  # else yarl would undo the quoting of dots
-        body = _Body(self._request.body(), content_type="application/json")
+    async def _answered(self, head: ResponseHandler) -> None:
+        """Returns when the head of a 2xx reply is there; raises what anything else means."""
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self._session.post(url, data=body, allow_redirects=False)
+            message, content = await head.read()
+            while 100 <= message.code < 200 and message.code != 101:
+                message, content = await head.read()
         except _TRANSPORT_ERRORS as error:
-            raise _translated(error, sent=body.sent) from error
+            raise ConnectionBroken from error
+        content.on_eof(self._connection.release)
+        self._status, self._headers = message.code, message.headers
+        self._content = self._source = content
+        if not 200 <= message.code < 300:
+            self._deadline = None
+            raise await _refusal(message.code, message.headers, content)
+        self.receipt = Receipt.from_headers(message.headers)
 
     def _judge(self, first: bytes) -> None:
         if not first:
             raise self._failure(NotAudio(code="empty_audio"))
-        if not looks_like_audio(self._response.headers.get("Content-Type", ""), first):
+        if not looks_like_audio(self._headers.get("Content-Type", ""), first):
             raise self._failure(NotAudio())
 
     def _watch(self) -> None:
         """Raise in the reader if its deadline has passed; else look again then, at the latest after `stall_s`.
 
         So a deadline that moves with every read needs no timer of its own. Nothing is late while the reader is
-        elsewhere (no deadline), nor when bytes have come that it has not been woken for yet.
+        elsewhere (no deadline), nor when something has come that it has not been woken for yet.
         """
         deadline, now = self._deadline, self._loop.time()
-        if deadline is None or self._content.total_bytes > self._received or self._content.is_eof():
+        if deadline is None or self._has_come():
             deadline = now + self._stall_s
         if now < deadline:
             self._timer = self._loop.call_at(min(deadline, now + self._stall_s), self._watch)
         else:
-            self._content.set_exception(self._failure(Stalled() if self._received else NoFirstByte()))
+            self._source.set_exception(self._failure(Stalled() if self._received else NoFirstByte()))
+
+    def _has_come(self) -> bool:
+        source = self._source
+        if isinstance(source, ResponseHandler):
+            return len(source) > 0 or source.is_eof()
+        return source.total_bytes > self._received or source.is_eof()
 
     def _failure(self, error: ProviderError) -> ProviderError:
-        error.status = self._response.status
+        error.status = self._status
         error.request_id = self.receipt.request_id
         error.trace_id = self.receipt.trace_id
         return error
 
+    def _leave(self) -> None:
+        """Drop the connection, unless the body has been read to its end: then it is back in the pool already.
 
-class _Body(aiohttp.BytesPayload):
-    """The request's body; `sent` tells whether it began to be written, so that the provider may have it."""
-
-    sent = False
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.sent = True
-        await super().write_with_length(writer, content_length)
-
-
-def _translated(error: Exception, *, sent: bool) -> ProviderError:
-    """The one place where aiohttp's and the system's exceptions become ours; TimeoutError is only our own limit."""
-    if not sent:
-        return Unreachable()
-    return NoFirstByte() if isinstance(error, TimeoutError) else ConnectionBroken()
+        Aborted, not closed: over TLS a close would first exchange farewells with the peer.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connection.transport is not None:
+            self._connection.transport.abort()
+        self._connection.close()
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
@@ -232,25 +277,11 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
         raise
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> ProviderError:
+async def _refusal(status: int, headers: Mapping[str, str], content: aiohttp.StreamReader) -> ProviderError:
     """The error for a reply without 2xx. Its body is read as far as it comes; the status decides without it."""
     body = b""
-    try:
-        with suppress(*_TRANSPORT_ERRORS):
-            async with asyncio.timeout(_FAULT_BODY_S if response.status >= 500 else _ERROR_BODY_S):
-                while len(body) <= BODY_LIMIT and (chunk := await _read(response.content)):
-                    body += chunk
-    finally:
-        _cut(response)
-    return error_from_reply(response.status, response.headers, body)
-
-
-def _cut(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection, unless the body has been read to its end: then it is back in the pool already.
-
-    Aborted, not closed: over TLS a close would first exchange farewells with the peer.
-    """
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
-    response.close()
+    with suppress(*_TRANSPORT_ERRORS):
+        async with asyncio.timeout(_FAULT_BODY_S if status >= 500 else _ERROR_BODY_S):
+            while len(body) <= BODY_LIMIT and (chunk := await _read(content)):
+                body += chunk
+    return error_from_reply(status, headers, body)
