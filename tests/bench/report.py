@@ -84,11 +84,13 @@ def cpu(rounds: list[Round], target: str) -> list[float]:
 
 def fresh(measured: dict[str, list[Fresh]]) -> str:
     rows = [
-        [target, f"{median(one.first for one in each):.1f}", f"{median(one.later for one in each):.1f}",
-         f"{median(one.first / one.later for one in each):.2f} ({max(one.first / one.later for one in each):.2f})"]
+        [target, *(f"{median(getattr(one, name) for one in each):.1f}" for name in ("first", "later", "at_speed")),
+         f"{median(one.first / one.later for one in each):.2f} ({max(one.first / one.later for one in each):.2f})",
+         f"{median(one.first / one.at_speed for one in each):.2f}"]
         for target, each in measured.items()
     ]  # fmt: skip
-    return table(("fresh process", "first speech ms", "later ms", "first / later (worst)"), rows)
+    titles = ("first speech ms", "later ms", "at full speed ms", "first / later (worst)", "first / at full speed")
+    return table(("fresh process", *titles), rows)
 
 
 def memory(idle: dict[str, float], stuck: dict[str, int]) -> str:

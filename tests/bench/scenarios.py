@@ -13,6 +13,7 @@ from tests.bench.stuck import StuckDevice
 
 SPREAD_S = 4.0  # over which the starts of streams are spread
 LATE_S = 0.1  # what a device's own buffer hides
+PAUSE_S = 0.3  # between two speeches of a fresh process
 BEHIND_S = 0.4  # what the server writes behind a speech's back is done by then
 STUCK_BODY_BYTES = 16 * 1024 * 1024
 STUCK_S = 4.0
@@ -106,18 +107,22 @@ def _cpu_s(rig: Rig, target: str) -> float:
 
 @dataclass(frozen=True)
 class Fresh:
-    """Milliseconds to the first audio in a process that has just been started."""
+    """Milliseconds to the first audio in a process that has just been started: of its first speech, of later ones
+    after a pause of the same length, and of such that follow one another without any.
+    """
 
     first: float
     later: float
+    at_speed: float
 
 
 async def fresh_process(rig: Rig, target: str, ttfb: float) -> Fresh:
     rig.set_upstream(ttfb=ttfb, pace=0)
     with rig.start(target) as child:
         async with lines(rig, target, 1, child.url) as (line,):
-            said = await _say_many(line, 0.3, 21)
-    return Fresh(said[0].first_ms, median(heard.first_ms for heard in said[1:]))
+            first, *later = [(await _say_many(line, PAUSE_S, 1))[0] for _ in range(11)]
+            at_speed = await _say_many(line, 0, 20)
+    return Fresh(first.first_ms, median(one.first_ms for one in later), median(one.first_ms for one in at_speed))
 
 
 async def idle_kb(rig: Rig, target: str, connections: int) -> float:
