@@ -14,7 +14,6 @@ from django.db import Error, InterfaceError, OperationalError
 
 from tts import conversations, replies
 from tts.deliveries import Deliveries
-from tts.delivery import Socket
 from tts.frames import (
     CLOSE_GOING_DOWN,
     Ack,
@@ -32,6 +31,7 @@ from tts.frames import (
 )
 from tts.models import Utterance
 from tts.session import Session
+from tts.socket import Socket
 from tts.sources import Services
 from tts.speaker import Speaker
 from voicecare.database import in_thread
@@ -76,7 +76,7 @@ class Connection:
     async def tell_expired(self) -> None:
         """What the device knows to be queued and is of no use any more has failed."""
         for speech_id in await self.deliveries.expired():
-            self._services.own(self._socket.frame(replies.failed(speech_id, "expired")))
+            self._services.own(self._socket.send(replies.failed(speech_id, "expired")))
 
     async def receive(self, text: str | None) -> None:
         """One frame of the device; None stands for a binary one."""
@@ -108,7 +108,7 @@ class Connection:
         await self._write(lambda: self.deliveries.let_go(conversation))
         if self.session.opened is not None and self.session.opened.context.conversation == conversation:
             _, characters = self.session.finish()
-            await self._socket.frame(replies.conversation_ended(conversation, characters))
+            await self._socket.send(replies.conversation_ended(conversation, characters))
 
     async def lose_voice(self, conversation: uuid.UUID) -> None:
         """Its voice was withdrawn: from the next speech on it is the default voice."""
@@ -117,7 +117,7 @@ class Connection:
             if opened is not None and opened.context.conversation == conversation:
                 context = await in_thread(conversations.in_default_voice, opened.context)
                 self.session.begin(replace(opened, context=context))
-                await self._socket.frame(replies.VOICE_CHANGED)
+                await self._socket.send(replies.VOICE_CHANGED)
 
     async def gone(self) -> None:
         """The socket is closed, by whomever: what plays and waits ends as interrupted. Safe after `close`.
@@ -148,7 +148,7 @@ class Connection:
             case Play():
                 self._speaker.say(self.session.line.waiting[-1])
             case Reply(frame):
-                await self._socket.frame(frame)
+                await self._socket.send(frame)
             case Stop(put_back):
                 await self._speaker.stop(put_back=put_back)
             case Drop(speech):
@@ -173,7 +173,7 @@ class Connection:
     async def _withdraw(self, speech_id: str) -> None:
         if await self.deliveries.withdraw(speech_id):
             if self.deliveries.forget_queued(speech_id):
-                await self._socket.frame(replies.withdrawn(speech_id))
+                await self._socket.send(replies.withdrawn(speech_id))
         elif not await self.deliveries.known(speech_id):
             await self._refuse(_unknown(speech_id))
 
@@ -193,7 +193,7 @@ class Connection:
                 await self._carry_out(command)
             self.session.begin(opened)
             self._speaker.opened(opened)
-            await self._socket.frame(opened.context.started_frame())
+            await self._socket.send(opened.context.started_frame())
         if start.resume is not None:
             self._speaker.hold_again(await self.deliveries.hold_again(opened.context.conversation), opened.context)
         wants_greeting = start.resume is None if start.greeting is None else start.greeting
@@ -223,7 +223,7 @@ class Connection:
                 if opened is None or self._closed:
                     return None
                 self.session.begin(opened)
-                await self._socket.frame(opened.context.started_frame())
+                await self._socket.send(opened.context.started_frame())
             return self.session.opened
 
     async def _end(self) -> None:
@@ -231,7 +231,7 @@ class Connection:
             opened, characters = self.session.finish()
             booked = await self._write(lambda: in_thread(conversations.end, opened.context.conversation))
             characters = characters if booked is None else booked  # the row knows what another process has counted
-            await self._socket.frame(replies.conversation_ended(opened.context.conversation, characters))
+            await self._socket.send(replies.conversation_ended(opened.context.conversation, characters))
         self._speaker.call()
 
     async def _write(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

@@ -10,9 +10,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from tts.connection import Connection
-from tts.delivery import Socket
 from tts.handshake import SUBPROTOCOL, token_of
 from tts.runtime import runtime
+from tts.socket import Socket
 from voicecare.database import in_thread
 from voicecare.patients.auth import device_for
 

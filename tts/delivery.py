@@ -1,16 +1,14 @@
 """Handing one speech's sound to one device: the frames around it, its pace, and what is still on the way."""
 
 import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from tts import replies
 from tts.models import Utterance
 from tts.pacing import Pacing
 from tts.script import Speech
+from tts.socket import Frame, Socket
 from voicecare import metrics
 from voicecare.audio import FORMATS, Completer
 
@@ -18,48 +16,6 @@ RECHECK_S = 0.25  # a device's `progress` may correct the estimate while we wait
 SETTLE_S = 0.01
 HELD_BYTES = 128 * 1024  # what a device may leave unread in this process, beside what the system holds for it
 CLIP_FRAME_BYTES = 16 * 1024
-CLOSE_S = 10  # for a device to answer our close; daphne's one second cuts off what a slow link still has to carry
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Socket:
-    """The device's end: whole frames out. Audio is handed over as it came, one frame for each read."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._muted = False
-        # daphne takes every frame at once and keeps what the device does not read (django/daphne#170), so how much
-        # that is must be asked of its transport. Other servers make `send` wait, which needs no asking.
-        protocol: Any = next(iter(getattr(send, "args", ())), None)
-        if hasattr(protocol, "closeHandshakeTimeout"):
-            protocol.closeHandshakeTimeout = CLOSE_S
-        transport = getattr(protocol, "transport", None)
-        self._transport = transport if hasattr(transport, "dataBuffer") else None
-
-    def mute(self) -> None:
-        """Nobody is there any more: what would be sent is dropped."""
-        self._muted = True
-
-    async def frame(self, frame: dict[str, Any]) -> None:
-        if not self._muted:
-            await self._send({"type": "websocket.send", "text": _encode(frame)})
-
-    async def audio(self, chunk: bytes) -> None:
-        if not self._muted:
-            await self._send({"type": "websocket.send", "bytes": chunk})
-
-    async def close(self, code: int) -> None:
-        await self._send({"type": "websocket.close", "code": code})
-
-    def held(self) -> int:
-        """Bytes that were sent and have not left this process."""
-        transport = self._transport
-        if transport is None:
-            return 0
-        return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
 
 
 class Delivery:
@@ -94,10 +50,11 @@ class Delivery:
     async def forward(self, chunk: bytes, source: str, voice: str) -> None:
         """One read of sound becomes one frame, at once; then it may wait until a device that reads slowly has read."""
         spoken_as = ("live" if source == "cache" else source, voice)
-        if spoken_as != self._voice:
-            await self._announce(source, voice)
+        if spoken_as == self._voice:
+            await self._socket.send(chunk)
+        else:
+            await self._socket.send(*self._announcement(source, voice), chunk)
             self._voice = spoken_as
-        await self._socket.audio(chunk)
         if not self._speech.bytes_sent:
             self._first_frame_is_out(source)
         self._only_cache = self._only_cache and source == "cache"
@@ -111,12 +68,10 @@ class Delivery:
         if not self._told_queued:
             self._told_queued = True
             expires_at = datetime.now(UTC) + timedelta(seconds=expires_in_s)
-            await self._socket.frame(replies.queued(self._speech.id, reason, expires_at))
+            await self._socket.send(replies.queued(self._speech.id, reason, expires_at))
 
     async def settle(self) -> None:
         """Returns when all was taken from this process: a speech that a stuck device never read is not spoken."""
-        for _ in range(2):  # the transport writes in the loop's next turns
-            await asyncio.sleep(0)
         while self._socket.held():
             await _pause(SETTLE_S)
 
@@ -126,7 +81,7 @@ class Delivery:
         self._unwalked = b""
         missing = self._completer.missing()
         if missing:
-            await self._socket.audio(missing)
+            await self._socket.send(missing)
             self._count(missing)
 
     def _sent(self, chunk: bytes) -> None:
@@ -138,17 +93,19 @@ class Delivery:
         self._speech.bytes_sent += len(chunk)
         self._pacing.sent(len(chunk), time.monotonic())
 
-    async def _announce(self, source: str, voice: str) -> None:
+    def _announcement(self, source: str, voice: str) -> list[Frame]:
+        """What the device reads before the first sound, and where its source changes."""
         frame: dict[str, object] = {"id": self._speech.id, "source": source, "voice": voice}
-        if self._voice is None:
+        if self._voice is not None:
+            frames: list[Frame] = [{"type": "speech.switched", **frame}]
+        else:
             if self._speech.claim is not None and self._speech.claim.of is not None:
                 frame["of"] = self._speech.claim.of
-            await self._socket.frame({"type": "speech.started", **frame, "format": self._format})
-        else:
-            await self._socket.frame({"type": "speech.switched", **frame})
+            frames = [{"type": "speech.started", **frame, "format": self._format}]
         if source in ("backup", "offline") and not self._notified:
             self._notified = True
-            await self._socket.frame(replies.NOTICE)
+            frames.append(replies.NOTICE)
+        return frames
 
     def _first_frame_is_out(self, source: str) -> None:
         now = time.perf_counter()

@@ -19,11 +19,12 @@ from django.conf import settings
 from tts.circuit import Circuit
 from tts.conversations import Context
 from tts.deliveries import ATTEMPTS_OF_ONE
-from tts.delivery import Delivery, Socket
+from tts.delivery import Delivery
 from tts.models import Phrase, Utterance
 from tts.rendering import Rendering, VoiceRef
 from tts.script import Script, Speech
 from tts.segments import normalise
+from tts.socket import Socket
 from tts.sources import Services
 from tts.speech import QuotaHolds, speak
 from voicecare.patients.models import Voice

@@ -11,12 +11,13 @@ import structlog
 from tts import replies
 from tts.conversations import Context, Opened
 from tts.deliveries import ATTEMPTS_OF_ONE, Deliveries
-from tts.delivery import Delivery, Socket
+from tts.delivery import Delivery
 from tts.leases import LEASE_S
 from tts.models import Utterance
 from tts.outbox import Claim
 from tts.script import Script, Speech
 from tts.session import Session
+from tts.socket import Socket
 from tts.sources import Services
 from tts.speech import QuotaHolds, SpeechFailed, speak
 from tts.upcoming import Upcoming
@@ -196,7 +197,7 @@ class Speaker:
         self._note(speech)
         metrics.SPEECHES.labels(outcome.value).inc()
         if outcome is not State.WAITING or speech.bytes_sent:
-            await self._socket.frame(replies.ending(speech))
+            await self._socket.send(replies.ending(speech))
         if speech.claim is not None and outcome is State.WAITING:
             self._upcoming.put_back(speech.claim)
         elif speech.claim is not None:
@@ -220,7 +221,7 @@ class Speaker:
             return
         self._keep(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
-        await self._socket.frame(replies.queued(speech.id, "quota", until))
+        await self._socket.send(replies.queued(speech.id, "quota", until))
         if self._holding_phrase_said != context.conversation:
             self._holding_phrase_said = context.conversation
             await self._say_holding_phrase(context)
@@ -229,7 +230,7 @@ class Speaker:
         self._session.over(speech)
         self._upcoming.put_back(claim, queued=True)
         if claim.expires_at is not None and self._deliveries.tells_queued(claim):
-            await self._socket.frame(replies.queued(speech.id, "quota", claim.expires_at))
+            await self._socket.send(replies.queued(speech.id, "quota", claim.expires_at))
 
     def _keep(self, speech: Speech) -> None:
         """In memory, and in its row for another connection, should this one end."""

@@ -5,14 +5,15 @@ import json
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.tts.examples import speech
-from tts.delivery import CLIP_FRAME_BYTES, HELD_BYTES, Delivery, Socket
+from tests.tts.wire import line
+from tts.delivery import CLIP_FRAME_BYTES, HELD_BYTES, Delivery
 from tts.script import Speech
+from tts.socket import Socket
 from voicecare.audio import FORMATS, Completer, Encoder
 
 PCM_SECOND = 32_000  # bytes of one second of pcm_16000
@@ -20,34 +21,13 @@ NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice 
 
 
 @dataclass
-class Transport:
-    """What daphne's transport keeps of what a device has not read."""
-
-    dataBuffer: bytes = b""  # noqa: N815 - Twisted's name
-    offset: int = 0
-    _tempDataLen: int = 0  # noqa: N815
-
-
-@dataclass
-class Protocol:
-    transport: Any = None
-
-
-@dataclass
 class Device:
-    """Keeps whatever is sent to it: JSON frames as objects, audio as bytes, a close as its code."""
+    """Keeps whatever is sent to it: JSON frames as objects, audio as bytes."""
 
     received: list[Any] = field(default_factory=list)
-    protocol: Protocol = field(default_factory=Protocol)
 
-    async def receive(self, protocol: Protocol, message: dict[str, Any]) -> None:
-        if message["type"] == "websocket.close":
-            self.received.append(message["code"])
-        else:
-            self.received.append(json.loads(message["text"]) if "text" in message else message["bytes"])
-
-    def socket(self) -> Socket:
-        return Socket(partial(self.receive, self.protocol))
+    async def receive(self, message: dict[str, Any]) -> None:
+        self.received.append(json.loads(message["text"]) if "text" in message else message["bytes"])
 
     @property
     def frames(self) -> list[dict]:
@@ -73,7 +53,7 @@ def said() -> Speech:
 
 
 def deliver(device: Device, said: Speech, format_name: str = "pcm_16000") -> Delivery:
-    return Delivery(device.socket(), said, format_name)
+    return Delivery(Socket(device.receive), said, format_name)
 
 
 async def still_waits(task: asyncio.Task[None]) -> bool:
@@ -290,64 +270,24 @@ async def test_who_waits_for_room_can_be_cancelled(device: Device, said: Speech)
 # A device that does not read
 
 
-async def test_forwarding_waits_for_a_device_that_does_not_read(device: Device, said: Speech):
-    device.protocol.transport = Transport(dataBuffer=bytes(HELD_BYTES + 1))
-    forwarding = asyncio.create_task(deliver(device, said).forward(b"\0\0", "live", "Ann"))
-    assert await still_waits(forwarding)
-    assert device.audio == b"\0\0"
-    device.protocol.transport.offset = 1
-    await asyncio.wait_for(forwarding, 3)
+async def test_forwarding_waits_for_a_device_that_does_not_read(said: Speech):
+    with line() as wire:
+        socket = wire.socket()
+        forwarding = asyncio.create_task(Delivery(socket, said, "pcm_16000").forward(bytes(1 << 20), "live", "Ann"))
+        assert await still_waits(forwarding)
+        while socket.held() > HELD_BYTES:
+            wire.read()
+            wire.write_on()
+        await asyncio.wait_for(forwarding, 3)
 
 
-async def test_a_speech_is_settled_when_all_of_it_has_left(device: Device, said: Speech):
-    device.protocol.transport = Transport(_tempDataLen=1)
-    delivery = deliver(device, said)
-    await delivery.forward(b"\0\0", "live", "Ann")
-    settled = asyncio.create_task(delivery.settle())
-    assert await still_waits(settled)
-    device.protocol.transport._tempDataLen = 0
-    await asyncio.wait_for(settled, 3)
-
-
-@pytest.mark.parametrize(
-    ("transport", "held"),
-    [
-        (None, 0),
-        (Transport(), 0),
-        (Transport(dataBuffer=b"12345"), 5),
-        (Transport(dataBuffer=b"12345", offset=2), 3),
-        (Transport(dataBuffer=b"12345", offset=5, _tempDataLen=7), 7),
-    ],
-)
-def test_what_is_held_is_what_the_transport_has_not_written(device: Device, transport: Transport | None, held: int):
-    device.protocol.transport = transport
-    assert device.socket().held() == held
-
-
-async def nowhere(message: dict[str, Any]) -> None:
-    pass
-
-
-@pytest.mark.parametrize(
-    "send", [nowhere, partial(nowhere), partial(nowhere, object()), partial(nowhere, Protocol(object()))],
-    ids=["a function", "no protocol", "no transport", "a transport of another make"],
-)  # fmt: skip
-def test_a_server_of_another_make_holds_nothing_that_we_could_know_of(send: Any):
-    """Others make `send` wait. What cannot be read must not silence anybody."""
-    assert Socket(send).held() == 0
-
-
-# The socket
-
-
-async def test_a_muted_socket_sends_nothing(device: Device):
-    socket = device.socket()
-    socket.mute()
-    await socket.frame({"type": "pong"})
-    await socket.audio(b"\0\0")
-    assert device.received == []
-
-
-async def test_a_close_has_its_code(device: Device):
-    await device.socket().close(4003)
-    assert device.received == [4003]
+async def test_a_speech_is_settled_when_all_of_it_has_left(said: Speech):
+    with line() as wire:
+        socket = wire.socket()
+        await socket.send(bytes(1 << 20))
+        settled = asyncio.create_task(Delivery(socket, said, "pcm_16000").settle())
+        assert await still_waits(settled)
+        while socket.held():
+            wire.read()
+            wire.write_on()
+        await asyncio.wait_for(settled, 3)

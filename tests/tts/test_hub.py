@@ -11,10 +11,10 @@ from prometheus_client import REGISTRY
 from tests.conftest import Member
 from tts import conversations
 from tts.connection import Connection
-from tts.delivery import Socket
 from tts.hub import TOUCH_EVERY, Hub
 from tts.models import Conversation
 from tts.quota import Quota
+from tts.socket import Socket
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the hub asks in a thread of its own

@@ -18,7 +18,6 @@ from tts import conversations, leases
 from tts.circuit import Circuit
 from tts.conversations import Opened
 from tts.deliveries import Deliveries
-from tts.delivery import Socket
 from tts.fills import Fills
 from tts.models import Utterance
 from tts.phrase_stores import store_for
@@ -28,6 +27,7 @@ from tts.recorder import Recorder
 from tts.script import Script, Speech
 from tts.session import Session
 from tts.slots import LocalSlots
+from tts.socket import Socket
 from tts.sources import Services
 from tts.speaker import Speaker
 from tts.trouble import Trouble
