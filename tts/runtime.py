@@ -8,6 +8,7 @@ itself would cut every socket in the middle of a word.
 import asyncio
 import gc
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -39,6 +40,7 @@ from voicecare.espeak import Espeak
 
 PHRASES_EVERY_S = 5.0  # hits are written down, and what was removed for good is forgotten
 LOOK_OUT_EVERY_S = 5.0  # for silent processes
+SWITCH_S = 0.0001  # what a thread that writes rows may keep the loop waiting for, each time that it sends or receives
 GOODBYE_S = 0.3  # for the close frames to leave before the server stops
 
 log = structlog.get_logger(__name__)
@@ -93,6 +95,7 @@ class Runtime:
         self.own(self._look_after(self._services.phrases))
         self.own(self._look_out())
         self.own(in_thread(journal.adopt, settings.DATA_DIR / journal.FOLDER, ledger.book))
+        sys.setswitchinterval(SWITCH_S)
         gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
         metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))
         metrics.SLOTS_HELD.set_function(lambda: self.services.slots.held)
