@@ -8,14 +8,14 @@ counts texts that were heard.
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 from django.core.cache import cache
 from django.db.models import Count, F, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce, TruncMonth
+from django.db.models.functions import TruncMonth
 from django.utils import timezone
 
 from usage import forecast
@@ -33,7 +33,7 @@ HEARD = (*LIVE, Kind.BACKUP, *SAVED)
 
 DAY_KEPT_S, MONTH_KEPT_S = 600, 3600
 
-Sums = Mapping[str, int]
+Sums = dict[str, int]
 """A day's or a month's, one number for each of `_SUMS` and `_CHUNKS`; empty where nothing was used."""
 
 
@@ -88,30 +88,31 @@ class QuotaFigures:
     forecast: Forecast | None
 
 
-def _sum(name: str, *kinds: Kind) -> Coalesce:
-    return Coalesce(Sum(name, filter=Q(kind__in=kinds) if kinds else None), 0)
-
-
-_SUMS: dict[str, Any] = {
-    "live": _sum("characters", *LIVE),
-    "backup": _sum("characters", Kind.BACKUP),
-    "other": _sum("characters", *BESIDE),
-    "characters": _sum("characters"),
-    "saved": _sum("saved"),
-    "credits": _sum("credits"),
-    "requests": _sum("events", *ASKING),
-    "failed": _sum("failed", *ASKING),
-    "backups": _sum("events", Kind.BACKUP),
-    "offline": _sum("events", Kind.OFFLINE),
+_COLUMNS = ("characters", "credits", "saved", "events", "failed", *CHUNK_COLUMNS)
+_SUMS: dict[str, tuple[str, Collection[str]]] = {  # each a column's, over some kinds
+    "live": ("characters", LIVE),
+    "backup": ("characters", (Kind.BACKUP,)),
+    "other": ("characters", BESIDE),
+    "characters": ("characters", Kind),
+    "saved": ("saved", Kind),
+    "credits": ("credits", Kind),
+    "requests": ("events", ASKING),
+    "failed": ("failed", ASKING),
+    "backups": ("events", (Kind.BACKUP,)),
+    "offline": ("events", (Kind.OFFLINE,)),
+}
+_CHUNKS = {f"heard_{name}": (name, HEARD) for name in CHUNK_COLUMNS}
+_BY_KIND = {
+    kind: [(name, column) for name, (column, kinds) in (_SUMS | _CHUNKS).items() if kind in kinds]
+    for kind in Kind.values
 }
 _TABLE = {
-    "characters": _SUMS["characters"],
-    "credits": _SUMS["credits"],
-    "saved_characters": _SUMS["saved"],
-    "requests": _SUMS["requests"],
+    "characters": Sum("characters"),
+    "credits": Sum("credits"),
+    "saved_characters": Sum("saved"),
+    "requests": Sum("events", filter=Q(kind__in=ASKING), default=0),
 }
 _NONE = (0, 0)
-_CHUNKS: dict[str, Any] = {f"heard_{name}": _sum(name, *HEARD) for name in CHUNK_COLUMNS}
 
 
 def today() -> date:
@@ -223,10 +224,15 @@ def _read(span: Literal["day", "month"], starts: Sequence[date], patient: uuid.U
         return {}
     end = starts[-1] + timedelta(days=1) if span == "day" else _next(starts[-1])
     start: Any = F("day") if span == "day" else TruncMonth("day")
-    usage = _of(patient).filter(day__gte=starts[0], day__lt=end).annotate(start=start).values("start")
-    names = (*_SUMS, *_CHUNKS)
-    rows = {row[0]: row[1:] for row in usage.annotate(**_SUMS, **_CHUNKS).values_list("start", *names)}
-    return {start: dict(zip(names, rows[start], strict=True)) if start in rows else {} for start in starts}
+    usage = _of(patient).filter(day__gte=starts[0], day__lt=end).annotate(start=start).values("start", "kind")
+    rows = usage.annotate(**{name: Sum(name) for name in _COLUMNS})  # a filter in every sum would take twice as long
+    read: dict[date, Sums] = {start: {} for start in starts}
+    for begins, kind, *sums in rows.values_list("start", "kind", *_COLUMNS):
+        whole = read[begins] = read.get(begins) or dict.fromkeys((*_SUMS, *_CHUNKS), 0)
+        of_kind = dict(zip(_COLUMNS, sums, strict=True))
+        for name, column in _BY_KIND[kind]:
+            whole[name] += of_kind[column]
+    return read
 
 
 def _top(key: str, first: date, last: date, limit: int) -> list[Share]:
@@ -252,7 +258,7 @@ def _shares(key: str, first: date, last: date) -> dict[uuid.UUID | None, tuple[i
     if first > last:
         return {}
     within = DailyUsage.objects.order_by().filter(day__range=(first, last)).values(key)
-    rows = within.annotate(used=_SUMS["characters"], kept=_SUMS["saved"])
+    rows = within.annotate(used=Sum("characters"), kept=Sum("saved"))
     return {None if row[key] == NOBODY else row[key]: (row["used"], row["kept"]) for row in rows}
 
 
