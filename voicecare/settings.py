@@ -6,6 +6,7 @@ The public variables and their defaults are the table in docs/operation.md.
 import secrets
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,6 +15,9 @@ import structlog
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, ValidationError, validate
 from yarl import URL
+
+from voicecare import storages
+from voicecare.schedule import SCHEDULE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)  # every bad variable is reported at once, by seal()
@@ -118,49 +122,12 @@ if PHRASE_STORE == "s3" and not AWS_STORAGE_BUCKET_NAME:
     raise ImproperlyConfigured("PHRASE_STORE=s3 needs AWS_STORAGE_BUCKET_NAME, the bucket that keeps the phrases.")
 
 
-def _bucket(location: str) -> dict[str, object]:
-    """A folder of our bucket. There is no ACL: objects are private without, and newer buckets refuse every ACL."""
-    # Slow to import, and only for those who use it.
-    from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
-    from botocore.config import Config  # type: ignore[import-untyped]
-
-    config = Config(
-        signature_version="s3v4",
-        connect_timeout=2,
-        read_timeout=5,
-        retries={"max_attempts": 2, "mode": "standard"},
-        request_checksum_calculation="when_required",  # servers other than AWS' refuse the newer checksums
-        response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if AWS_S3_ENDPOINT_URL else "auto"},
-    )
-    options = {
-        "bucket_name": AWS_STORAGE_BUCKET_NAME,
-        "endpoint_url": AWS_S3_ENDPOINT_URL or None,
-        "location": location,
-        "client_config": config,
-        "transfer_config": TransferConfig(use_threads=False),
-        "access_key": None,  # boto3 finds all credentials itself; django-storages would lose a session token
-        "secret_key": None,
-    }
-    return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
-
-
-_phrase_files = {
-    "BACKEND": "tts.phrase_stores.ReplacingFileStorage",
-    "OPTIONS": {"location": DATA_DIR / "phrases"},
-}
-_sample_files = {  # no address of their own, and nobody else on this machine may read them
-    "BACKEND": "django.core.files.storage.FileSystemStorage",
-    "OPTIONS": {
-        "location": DATA_DIR / "samples", "base_url": None,
-        "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700,
-    },
-}  # fmt: skip
+_bucket = partial(storages.bucket, AWS_STORAGE_BUCKET_NAME, AWS_S3_ENDPOINT_URL)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    "phrases": _bucket("phrases") if PHRASE_STORE == "s3" else _phrase_files,
-    "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else _sample_files,
+    "phrases": _bucket("phrases") if PHRASE_STORE == "s3" else storages.replacing_files(DATA_DIR / "phrases"),
+    "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else storages.private_files(DATA_DIR / "samples"),
 }
 
 # Tracebacks without local variables: those hold what is said to patients.
@@ -206,7 +173,16 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
 ]
+# Whatever gets into a page, no script but our own runs there and nothing is asked of another host.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"], "img-src": ["'self'", "data:"], "object-src": ["'none'"], "base-uri": ["'none'"],
+        "form-action": ["'self'"], "frame-ancestors": ["'none'"],
+    }
+}  # fmt: skip
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https:")
 ROOT_URLCONF = "voicecare.urls"
 ASGI_APPLICATION = "voicecare.asgi.application"
 TEMPLATES = [
@@ -311,24 +287,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULER = "voicecare.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
-CELERY_BEAT_SCHEDULE = {
-    "end-abandoned-conversations": {"task": "tts.end_abandoned_conversations", "schedule": 60.0},
-    "tidy-outbox": {"task": "tts.tidy_outbox", "schedule": 10.0, "options": {"expires": 10}},
-    "prune-phrases": {"task": "tts.prune_phrases", "schedule": 3600.0},
-    "remove-audio": {"task": "tts.remove_audio", "schedule": 60.0, "options": {"expires": 60}},
-    "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},
-    "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
-    "reconcile": {"task": "voicecare.reconcile", "schedule": 3600.0, "options": {"expires": 3600}},
-    "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
-    "look-for-lateness": {"task": "usage.look_for_lateness", "schedule": 60.0, "options": {"expires": 60}},
-    "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},
-    "mend-budgets": {"task": "usage.mend_budgets", "schedule": 60.0, "options": {"expires": 60}},
-    "sweep-clones": {"task": "cloning.sweep", "schedule": 5.0, "options": {"expires": 5}},
-    "check-voices": {"task": "cloning.check_voices", "schedule": 900.0, "options": {"expires": 900}},
-    "prune-samples": {"task": "cloning.prune_samples", "schedule": 3600.0, "options": {"expires": 3600}},
-    "prune-texts": {"task": "tts.prune_texts", "schedule": 6 * 3600.0, "options": {"expires": 3600}},
-    "erase": {"task": "tts.erase", "schedule": 60.0, "options": {"expires": 60}},
-}
+CELERY_BEAT_SCHEDULE = SCHEDULE
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | float]
 if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL

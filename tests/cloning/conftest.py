@@ -12,7 +12,7 @@ from pytest_django import Settings
 from cloning.models import CloneJob, samples
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
-from voicecare.settings import _sample_files
+from voicecare.storages import private_files
 
 RECORDING = b"ID3 a recording"  # the sandbox looks at the beginning alone
 
@@ -20,8 +20,7 @@ RECORDING = b"ID3 a recording"  # the sandbox looks at the beginning alone
 @pytest.fixture(autouse=True)
 def sample_folder(settings: Settings) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="voicecare-samples-"))
-    options = {**_sample_files["OPTIONS"], "location": folder}
-    settings.STORAGES = {**settings.STORAGES, "samples": {**_sample_files, "OPTIONS": options}}
+    settings.STORAGES = {**settings.STORAGES, "samples": private_files(folder)}
     yield folder
     shutil.rmtree(folder)
 

@@ -1,0 +1,22 @@
+"""What beat asks for, and how often in seconds. What nobody has begun by its next turn is of no use any more."""
+
+from typing import Any
+
+SCHEDULE: dict[str, dict[str, Any]] = {
+    "end-abandoned-conversations": {"task": "tts.end_abandoned_conversations", "schedule": 60.0},
+    "tidy-outbox": {"task": "tts.tidy_outbox", "schedule": 10.0, "options": {"expires": 10}},
+    "prune-phrases": {"task": "tts.prune_phrases", "schedule": 3600.0},
+    "remove-audio": {"task": "tts.remove_audio", "schedule": 60.0, "options": {"expires": 60}},
+    "warm-due": {"task": "tts.warm_due", "schedule": 900.0, "options": {"expires": 900}},
+    "poll-quota": {"task": "usage.poll_quota", "schedule": 60.0, "options": {"expires": 60}},
+    "reconcile": {"task": "voicecare.reconcile", "schedule": 3600.0, "options": {"expires": 3600}},
+    "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
+    "look-for-lateness": {"task": "usage.look_for_lateness", "schedule": 60.0, "options": {"expires": 60}},
+    "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},
+    "mend-budgets": {"task": "usage.mend_budgets", "schedule": 60.0, "options": {"expires": 60}},
+    "sweep-clones": {"task": "cloning.sweep", "schedule": 5.0, "options": {"expires": 5}},
+    "check-voices": {"task": "cloning.check_voices", "schedule": 900.0, "options": {"expires": 900}},
+    "prune-samples": {"task": "cloning.prune_samples", "schedule": 3600.0, "options": {"expires": 3600}},
+    "prune-texts": {"task": "tts.prune_texts", "schedule": 6 * 3600.0, "options": {"expires": 3600}},
+    "erase": {"task": "tts.erase", "schedule": 60.0, "options": {"expires": 60}},
+}
