@@ -1,8 +1,9 @@
 """Every HTTP address; the WebSocket's is in routing.py."""
 
+from csp.decorators import csp_update
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.authentication import SessionAuthentication
 
 from tts.api import VoicePreview
@@ -18,6 +19,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("cloning.urls")),
     path("", include("usage.urls")),
 ]
+docs = csp_update({"style-src": ["'self'", "'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view())  # Swagger's own
 # A player in the admin has a session, no token. The schema is the clinicians'.
 preview = VoicePreview.as_view(authentication_classes=(SessionAuthentication,), schema=None)
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -28,6 +30,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", health.metrics),
     path("api/v1/", include(api)),
     path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(), name="docs"),
+    path("api/docs/", docs, name="docs"),
     re_path(r"^api(/|$)", NothingHere.as_view()),
 ]

@@ -38,3 +38,9 @@ def test_a_provider_that_has_no_address_stops_the_start_with_a_word_about_it(add
 @pytest.mark.parametrize("address", ["https://api.elevenlabs.io/", "http://127.0.0.1:8001", "http://sand_box/a/prefix"])
 def test_a_provider_may_be_anywhere(address: str):
     assert setting("ELEVENLABS_BASE_URL", ELEVENLABS_BASE_URL=address) == address
+
+
+@pytest.mark.parametrize(("address", "secure"), [("https://voices.example", "True"), ("http://localhost", "False")])
+def test_cookies_of_a_site_with_tls_do_not_travel_without(address: str, secure: str):
+    for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE"):
+        assert setting(name, PUBLIC_URL=address) == secure
