@@ -53,9 +53,9 @@ from tts.line import Line
 from tts.models import Utterance
 from tts.rate import CharacterRate
 from tts.script import Script, Speech
+from tts.writing import MAX_TEXT, Writing
 from voicecare.audio import DEVICE_FORMATS
 
-MAX_TEXT = 5000
 MAX_PIECE = 1000
 MAX_WAITING = 32
 MAX_ERRORS = 20
@@ -69,7 +69,7 @@ class Session:
         self.characters = 0
         self.line = Line()
         self._used: set[str] = set()
-        self._written: dict[str, Speech | None] = {}  # texts without their `speak.done`; None: interrupted meanwhile
+        self._writing = Writing()
         self._holding: set[str] = set()  # ids of holding phrases: nobody waits for their `ack`
         self._errors = 0
         self._rate = CharacterRate(characters_per_minute)
@@ -106,7 +106,7 @@ class Session:
             return
         self.opened = opened
         self.characters = opened.characters
-        self._written.clear()
+        self._writing.clear()
         self._used = set(opened.used_ids)
         if self.line.playing is not None:  # a delivery that began in the conversation which the server had opened
             self._used.add(self.line.playing.id)
@@ -130,7 +130,7 @@ class Session:
         """Forgets the conversation, in which nothing plays or waits any more; returns it and its characters."""
         opened = self.require_conversation()
         self.opened = None
-        self._written.clear()
+        self._writing.clear()
         return opened, self.characters
 
     def require_conversation(self) -> Opened:
@@ -158,16 +158,7 @@ class Session:
         self.line.over(speech)
         if self.opened is not None and self.opened.context.conversation == speech.conversation:
             self.characters += speech.characters
-        self._let_go(speech)
-
-    def _let_go(self, speech: Speech) -> None:
-        """Its writer may still be at work: what comes after is swallowed, unless its silence ended the text."""
-        if self._written.get(speech.id) is not speech:
-            return
-        if speech.script.complete:
-            del self._written[speech.id]
-        else:
-            self._written[speech.id] = None
+        self._writing.let_go(speech)
 
     def _enqueue(self, speech_id: str, script: Script, origin: Utterance.Origin) -> Speech:
         context = self.require_conversation().context
@@ -203,7 +194,7 @@ class Session:
         if len(text) > MAX_TEXT:
             raise Refused("too_long", f"`text` may have {MAX_TEXT} characters at most.", speech_id)
         self._admit(speech_id, len(text), now)
-        self._written.pop(speech_id, None)
+        self._writing.forget(speech_id)
         self._enqueue(speech_id, Script(text, complete=True), Utterance.Origin.DEVICE)
         return [Play()]
 
@@ -212,47 +203,24 @@ class Session:
         piece = text_of(message, "text", speech_id)
         if not 1 <= len(piece) <= MAX_PIECE:
             raise Refused("bad_message", f"`text` of a piece must have 1 to {MAX_PIECE} characters.", speech_id)
-        if speech_id in self._written:
-            return self._append(speech_id, piece, now)
+        if speech_id in self._writing:
+            self._writing.append(speech_id, piece, now, self._rate)
+            return []
         try:
             self._admit(speech_id, len(piece), now)
         except Refused as refused:
             if refused.frame["code"] in ("too_many", "rate_limited"):
-                self._written[speech_id] = None  # without its beginning the rest of this text must not be spoken
+                self._writing.swallow(speech_id)
             raise
-        self._written[speech_id] = self._enqueue(speech_id, Script(piece, complete=False), Utterance.Origin.DEVICE)
+        self._writing.begin(self._enqueue(speech_id, Script(piece, complete=False), Utterance.Origin.DEVICE))
         return [Play()]
-
-    def _append(self, speech_id: str, piece: str, now: float) -> list[Command]:
-        speech = self._written[speech_id]
-        if speech is None:  # interrupted or refused while its writer was at work: the rest is let go without a word
-            return []
-        if speech.script.complete or speech.script.silent(now):
-            raise Refused("duplicate_id", "This text was complete: use a new `id`.", speech_id)
-        if len(speech.script.text) + len(piece) > MAX_TEXT:
-            self._cut_short(speech)
-            raise Refused("too_long", f"A text may have {MAX_TEXT} characters in sum; the rest is dropped.", speech_id)
-        try:
-            self._rate.take(len(piece), now, speech_id)
-        except Refused:
-            self._cut_short(speech)
-            raise
-        speech.script.append(piece)
-        return []
-
-    def _cut_short(self, speech: Speech) -> None:
-        """Ends the text where a piece is missing: what follows it would say something else than was meant."""
-        speech.script.finish()
-        self._written[speech.id] = None
 
     def _on_done(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = own_id(message)
         self.require_conversation()
-        if speech_id not in self._used and speech_id not in self._written:
+        if speech_id not in self._used and speech_id not in self._writing:
             raise Refused("unknown_id", "No text with this `id` is being written.", speech_id)
-        speech = self._written.pop(speech_id, None)
-        if speech is not None:
-            speech.script.finish()
+        self._writing.finish(speech_id)
         return []
 
     def _on_interrupt(self, message: dict[str, Any], now: float) -> list[Command]:
