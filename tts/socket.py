@@ -5,6 +5,7 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
+from autobahn.exception import Disconnected
 from twisted.internet.abstract import FileDescriptor
 
 CLOSE_S = 10  # for a device to answer our close; daphne's one second cuts off what a slow link still has to carry
@@ -21,6 +22,7 @@ class Socket:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._muted = False
+        self._left = False
         protocol: Any = next(iter(getattr(send, "args", ())), None)
         if hasattr(protocol, "closeHandshakeTimeout"):
             protocol.closeHandshakeTimeout = CLOSE_S
@@ -31,7 +33,10 @@ class Socket:
         self._muted = True
 
     async def send(self, *frames: Frame) -> None:
-        """Objects become JSON frames; audio is handed over as it came, one frame for each read. They leave together."""
+        """Objects become JSON frames; audio is handed over as it came, one frame for each read. They leave together.
+
+        A device that has closed is told nothing more. daphne says so only when what it holds has left, or been lost.
+        """
         if self._muted:
             return
         if self._wire is not None and self._wire.is_open:
@@ -39,14 +44,18 @@ class Socket:
             return
         for frame in frames:
             content = {"bytes": frame} if isinstance(frame, bytes) else {"text": _encode(frame)}
-            await self._send({"type": "websocket.send", **content})
+            try:
+                await self._send({"type": "websocket.send", **content})
+            except Disconnected:
+                self._left = True
+                return
 
     async def close(self, code: int) -> None:
         await self._send({"type": "websocket.close", "code": code})
 
     def held(self) -> int:
-        """Bytes that were sent and have not left this process, as far as that can be known."""
-        return 0 if self._wire is None else self._wire.held()
+        """Bytes that were sent and have not left this process, as far as can be known; not 0 where some never will."""
+        return self._left + (0 if self._wire is None else self._wire.held())
 
 
 class Wire:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from autobahn.exception import Disconnected
 
 from tests.tts.wire import Line, line
 from tts.socket import CLOSE_S, Socket
@@ -134,6 +135,17 @@ async def test_a_server_of_another_make_is_given_frame_after_frame():
         {"type": "websocket.send", "text": '{"type":"pong"}'},
         {"type": "websocket.send", "bytes": b"\1"},
     ]
+
+
+async def test_a_device_that_has_closed_is_told_nothing_more():
+    """Until the server says so, what is left for it counts as held: it was not spoken."""
+
+    async def closed(message: dict[str, Any]) -> None:
+        raise Disconnected
+
+    socket = Socket(closed)
+    await socket.send({"type": "pong"}, b"\1")
+    assert socket.held()
 
 
 async def test_a_muted_socket_sends_nothing(wire: Line):
