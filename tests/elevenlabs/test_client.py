@@ -122,6 +122,14 @@ async def served(script: Script) -> AsyncIterator[Provider]:
 
 
 @asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
 async def opened(url: str) -> AsyncIterator[SpeechClient]:
     client = SpeechClient(url, KEY)
     await client.open()
@@ -319,8 +327,9 @@ async def test_a_refused_port_is_unreachable() -> None:
     assert isinstance(failed.error.__cause__, OSError)
 
 
-async def test_a_name_that_does_not_resolve_is_unreachable() -> None:
-    async with opened("http://provider.invalid") as client:
+@pytest.mark.parametrize("host", ["provider.invalid", f"{'a' * 64}.invalid"], ids=["unknown", "no name at all"])
+async def test_a_name_that_does_not_resolve_is_unreachable(host: str) -> None:
+    async with opened(f"http://{host}") as client:
         assert type((await failing(client, first_byte_s=1.0)).error) is e.Unreachable
 
 
@@ -656,6 +665,58 @@ async def test_preconnecting_opens_the_connection_that_the_next_speech_uses() ->
         await heard(client)
     assert provider.connections == 1
     assert [request.head.split(" ")[0] for request in provider.requests] == ["HEAD", "POST"]
+
+
+async def test_preconnecting_waits_for_the_reply_behind_an_interim_one() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+        await asyncio.sleep(SHORT_S)
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 99\r\n\r\n")
+        while await reader.read(4096):
+            writer.write(head() + chunk(SOUND[0]) + END)
+
+    async with listening(serve) as url, opened(url) as client:
+        await client.preconnect()
+        assert await heard(client) == SOUND[0]
+
+
+@pytest.mark.parametrize("pause_s", [0, SHORT_S / 2], ids=["behind the end", "while idle"])
+async def test_a_reply_that_nobody_asked_for_is_never_the_next_one(pause_s: float) -> None:
+    strange = head() + chunk(b"\xff\xfbSomebody else's") + END
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await asyncio.sleep(SHORT_S)  # until its head has been read
+        await exchange.write(END if pause_s else END + strange)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+            await exchange.write(strange)
+
+    async with wired(script) as (provider, client):
+        assert await heard(client) == SOUND[0]
+        await asyncio.sleep(SHORT_S)
+        assert await heard(client) == SOUND[0]
+    assert provider.connections == len(provider.requests) == 2
+
+
+async def test_a_connection_on_which_a_request_still_leaves_is_not_kept() -> None:
+    """It was answered before it was read, and whoever answered may never read the rest."""
+    connections = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head() + chunk(SOUND[0]) + END)
+
+    request = SpeechRequest("voice", "A" * 20_000_000, "eleven_flash_v2_5", "mp3_44100_128")
+    async with listening(serve) as url, opened(url) as client:
+        async with client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+            assert [data async for data in reply] == [SOUND[0]]
+        assert await heard(client) == SOUND[0]
+        for connection in connections:
+            connection.transport.abort()
+    assert len(connections) == 2
 
 
 async def test_a_kept_connection_that_the_server_has_closed_is_seen_or_breaks() -> None:

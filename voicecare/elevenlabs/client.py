@@ -14,12 +14,12 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from voicecare.elevenlabs.errors import (
@@ -32,6 +32,10 @@ from voicecare.elevenlabs.errors import (
 )
 from voicecare.elevenlabs.protocol import Receipt, SpeechRequest, looks_like_audio, request_headers
 from voicecare.elevenlabs.refusals import BODY_LIMIT, error_from_reply
+
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.tracing import Trace
 
 KEEPALIVE_S = 240.0
 """An idle connection is kept this long: patients pause between turns, and a new one costs two round trips or three."""
@@ -76,7 +80,7 @@ class SpeechClient:
             async with asyncio.timeout(_PRECONNECT_S):
                 connection, head = await self._endpoint.ask("HEAD", "/", b"", _PRECONNECT_S)
                 try:
-                    await head.read()
+                    await _answer(head)
                     connection.release()
                 finally:
                     connection.close()  # unless it is back in the pool
@@ -86,12 +90,23 @@ class SpeechClient:
         return SpeechReply(self._endpoint, request, first_byte_s, stall_s)
 
 
+class _Pool(aiohttp.TCPConnector):
+    """aiohttp gives any idle connection that is open. Here it must be silent, too: where a reply came that nobody had
+    asked for, the next request would be given that one, and where a request still leaves, it would wait for that.
+    """
+
+    async def _get(self, key: "ConnectionKey", traces: "list[Trace]") -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None and not _is_silent(connection):
+            _drop(connection)
+        return connection
+
+
 class _Endpoint:
     """Where speech is asked for: the pool, and what stands in the head of every request."""
 
     def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
         url = URL(base_url)
-        self.pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=_DNS_CACHE_S)
+        self.pool = _Pool(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=_DNS_CACHE_S)
         self._peer = aiohttp.ClientRequest("GET", url, headers=headers, loop=asyncio.get_running_loop())
         self._prefix = url.raw_path.rstrip("/")
         self._fields = "".join(f"{name}: {value}\r\n" for name, value in self._peer.headers.items())
@@ -104,7 +119,7 @@ class _Endpoint:
         limit = aiohttp.ClientTimeout(connect=connect_s, ceil_threshold=math.inf)
         try:
             connection = await self.pool.connect(self._peer, [], limit)
-        except _TRANSPORT_ERRORS as error:
+        except (*_TRANSPORT_ERRORS, UnicodeError) as error:  # a host that is no name
             raise Unreachable from error
         head, transport = connection.protocol, connection.transport
         if head is None or transport is None or transport.is_closing():
@@ -206,9 +221,7 @@ class SpeechReply:
     async def _answered(self, head: ResponseHandler) -> None:
         """Returns when the head of a 2xx reply is there; raises what anything else means."""
         try:
-            message, content = await head.read()
-            while 100 <= message.code < 200 and message.code != 101:
-                message, content = await head.read()
+            message, content = await _answer(head)
         except _TRANSPORT_ERRORS as error:
             raise ConnectionBroken from error
         content.on_eof(self._connection.release)
@@ -252,15 +265,30 @@ class SpeechReply:
         return error
 
     def _leave(self) -> None:
-        """Drop the connection, unless the body has been read to its end: then it is back in the pool already.
-
-        Aborted, not closed: over TLS a close would first exchange farewells with the peer.
-        """
+        """Drop the connection, unless the body has been read to its end: then it is back in the pool already."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._connection.transport is not None:
-            self._connection.transport.abort()
-        self._connection.close()
+        _drop(self._connection)
+
+
+async def _answer(head: ResponseHandler) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+    """The head of the reply itself, behind any that is only interim, and its body."""
+    message, content = await head.read()
+    while 100 <= message.code < 200 and message.code != 101:
+        message, content = await head.read()
+    return message, content
+
+
+def _is_silent(connection: Connection) -> bool:
+    head, transport = connection.protocol, connection.transport
+    return head is not None and not head.should_close and not (transport and transport.get_write_buffer_size())
+
+
+def _drop(connection: Connection) -> None:
+    """Aborted, not closed: over TLS a close would first exchange farewells with the peer."""
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
