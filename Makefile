@@ -17,7 +17,7 @@ install: $(BIN)/.installed
 
 run: install
 	@$(PYTHON) manage.py check_ports $(PORT) $(if $(SANDBOX),$(SANDBOX_PORT)) && $(PYTHON) manage.py migrate -v 0 && $(PYTHON) manage.py seed_demo
-	@PATH="$(CURDIR)/$(BIN):$$PATH" honcho -e /dev/null -f Procfile.dev start -p $(PORT) web worker beat $(SANDBOX)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/honcho -e /dev/null -f Procfile.dev start -p $(PORT) web worker beat $(SANDBOX)
 
 test: $(BIN)/.installed-dev
 	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not timed"
