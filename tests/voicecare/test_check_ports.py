@@ -19,6 +19,12 @@ def test_a_taken_port_is_named_with_what_to_do():
             call_command("check_ports", free_port(), port)
 
 
+@pytest.mark.parametrize("port", [0, 65536, 70000])
+def test_a_number_that_is_no_port_is_refused_in_words(port: int):
+    with pytest.raises(CommandError, match=rf"^{port} is no port: it must be from 1 to 65535"):
+        call_command("check_ports", free_port(), port)
+
+
 def test_a_port_that_was_just_left_is_free():
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]

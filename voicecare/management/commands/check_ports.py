@@ -16,6 +16,11 @@ class Command(BaseCommand):
 
     def handle(self, *, ports: Sequence[int], **options: object) -> None:
         for port in ports:
+            if not 0 < port < 65536:
+                raise CommandError(
+                    f"{port} is no port: it must be from 1 to 65535. PORT=9000 make run (the sandbox takes the next "
+                    "one, or SANDBOX_PORT)."
+                )
             if _taken(port):
                 raise CommandError(
                     f"Port {port} is taken, perhaps by another `make run`. Choose others: PORT=9000 make run "
