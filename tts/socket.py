@@ -1,5 +1,6 @@
 """The device's end of a connection: whole frames out, in the order in which they are given."""
 
+import asyncio
 import json
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,7 +9,7 @@ from typing import Any, Self
 from autobahn.exception import Disconnected
 from twisted.internet.abstract import FileDescriptor
 
-CLOSE_S = 10  # for a device to answer our close; daphne's one second cuts off what a slow link still has to carry
+CLOSE_S = 10  # for a close to come to its end; daphne's one second cuts off what a slow link still has to carry
 
 Frame = dict[str, Any] | bytes
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -70,12 +71,13 @@ class Wire:
     def __init__(self, protocol: Any, transport: Any) -> None:  # noqa: ANN401 - autobahn and Twisted have no types
         self._protocol = protocol
         self._transport = transport
+        protocol.is_closed.addCallback(self._lose)
 
     @classmethod
     def of(cls, protocol: Any) -> Self | None:  # noqa: ANN401
         """None for what is not daphne's, and for TLS, which encrypts in between."""
         transport = getattr(protocol, "transport", None)
-        is_known = isinstance(transport, FileDescriptor) and hasattr(protocol, "STATE_OPEN")
+        is_known = isinstance(transport, FileDescriptor) and hasattr(protocol, "is_closed")
         return cls(protocol, transport) if is_known else None
 
     @property
@@ -92,6 +94,12 @@ class Wire:
                 data = data[taken:]
         if data:
             self._transport.write(data)
+
+    def _lose(self, closed: Any) -> Any:  # noqa: ANN401
+        """What a device has not read by now it may still read. One that says good-bye and reads nothing would keep its
+        speech, and that its slot, for as long as its own socket is open: it is sent no more pings."""
+        asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abortConnection)
+        return closed
 
     def held(self) -> int:
         transport = self._transport

@@ -17,6 +17,7 @@ from tests.e2e.rows import state_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
+from tts.socket import CLOSE_S
 
 ENDLESS = " ".join(f"Sentence {number} is part of a text that no socket will hold to its end." for number in range(64))
 MEGABYTE = 1024 * 1024
@@ -45,6 +46,10 @@ class StuckDevice:
         size = len(payload)
         length = struct.pack("!BBH", 0x81, 0xFE, size) if size > 125 else struct.pack("!BB", 0x81, 0x80 | size)
         self._socket.sendall(length + bytes(4) + payload)  # masked with zeros
+
+    def say_good_bye(self) -> None:
+        """A close frame with the code 1000."""
+        self._socket.sendall(b"\x88\x82" + bytes(4) + struct.pack("!H", 1000))
 
     def read_some(self) -> bytes:
         return self._socket.recv(4096)
@@ -87,6 +92,30 @@ async def test_a_stuck_device_holds_a_megabyte_at_most_and_is_closed_by_missed_p
         return await state_of(started["conversation"], "endless") == "interrupted"
 
     await eventually(interrupted)
+
+
+async def test_a_device_that_says_good_bye_and_reads_nothing_more_is_let_go_of(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    connected = server.gauge("voicecare_devices_connected")
+    stuck = StuckDevice(server.ws, alice.token)
+    stuck.send(type="conversation.start", greeting=False, format="pcm_24000")
+    started = json.loads(stuck.read_some()[4:])
+    stuck.send(type="speak", id="endless", text=ENDLESS)
+
+    async def lies_here() -> bool:
+        stuck.send(type="progress", id="endless", ms=3_600_000)
+        return server.gauge("voicecare_held_bytes") > 0
+
+    async def interrupted() -> bool:
+        return await state_of(started["conversation"], "endless") == "interrupted"
+
+    await eventually(lies_here)
+    stuck.say_good_bye()
+    await eventually(interrupted, within_s=CLOSE_S + 10)
+    assert server.gauge("voicecare_devices_connected") == connected
+    assert server.gauge("voicecare_slots_held") == 0
+    stuck.close()
 
 
 async def is_closed(server: ServerProcess) -> bool:

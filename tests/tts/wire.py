@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.tcp import Connection
 
 from tts.socket import Socket
@@ -32,6 +33,7 @@ class Protocol:
         self.state = self.STATE_OPEN
         self.transport: Any = None
         self.closeHandshakeTimeout = 1
+        self.is_closed: Deferred[Any] = Deferred()
 
 
 class Line:
