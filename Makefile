@@ -1,4 +1,5 @@
-export PORT ?= 8000
+override PORT := $(or $(PORT),8000)
+export PORT
 export SANDBOX_PORT ?= $(shell expr $(PORT) + 1)
 export PUBLIC_URL ?= http://localhost:$(PORT)
 

@@ -5,8 +5,10 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from celery import current_app
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -16,6 +18,7 @@ from tts.models import Phrase
 from voicecare.patients.models import Device, Patient, Voice
 
 PASSWORD_FILE = "demo-password"  # noqa: S105 - a file in the data directory
+STARTED_S = 10  # by then the worker and the sandbox are there
 ADMIN, CLINICIAN = "admin", "clinician"
 
 _PATIENTS: Sequence[dict[str, str]] = (
@@ -110,12 +113,15 @@ def _patient(number: int, voices: Sequence[Voice], clinician: User) -> Patient:
 
 
 def _phrases() -> None:
-    """A language that has phrases is left as somebody made it."""
-    for language, greeting in _GREETINGS.items():
-        if not Phrase.objects.for_language(language).exists():
-            Phrase.objects.create(kind=Phrase.Kind.GREETING, language=language, text=greeting)
-            Phrase.objects.create(kind=Phrase.Kind.HOLDING, language=language, text=_HOLDING[language])
-            Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
+    """A language that has phrases is left as somebody made it. New ones are had made soon, not at the next round."""
+    new = [language for language in _GREETINGS if not Phrase.objects.for_language(language).exists()]
+    for language in new:
+        Phrase.objects.create(kind=Phrase.Kind.GREETING, language=language, text=_GREETINGS[language])
+        Phrase.objects.create(kind=Phrase.Kind.HOLDING, language=language, text=_HOLDING[language])
+        Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
+    if new:
+        warm = partial(current_app.send_task, "tts.warm_due", countdown=STARTED_S, retry=False, ignore_result=True)
+        transaction.on_commit(warm, robust=True)
 
 
 def _device(patient: Patient) -> Device:
