@@ -3,6 +3,7 @@
 from csp.decorators import csp_update
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.authentication import SessionAuthentication
 
@@ -23,6 +24,7 @@ docs = csp_update({"style-src": ["'self'", "'unsafe-inline'"]})(SpectacularSwagg
 # A player in the admin has a session, no token. The schema is the clinicians'.
 preview = VoicePreview.as_view(authentication_classes=(SessionAuthentication,), schema=None)
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/voices/<uuid:id>/preview/", admin.site.admin_view(preview), name="admin-voice-preview"),
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),

@@ -40,6 +40,10 @@ def addresses(patient: Patient) -> list[str]:
     return ["/admin/", "/admin/live/", "/admin/figures/days.csv", own, f"{own}live/", f"{own}days.csv"]
 
 
+def test_the_bare_address_leads_to_the_admin():
+    assert Client().get("/").headers["Location"] == "/admin/"
+
+
 def test_an_administrator_gets_every_page(cast, admin_client: Client):
     for address in addresses(cast[0]):
         assert admin_client.get(address).status_code == 200, address
