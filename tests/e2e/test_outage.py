@@ -1,6 +1,7 @@
 """A provider that is down: speech goes straight offline, for all processes, until a probe finds it back."""
 
 import asyncio
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -113,11 +114,13 @@ async def test_administrators_get_one_incident_that_says_who_heard_what(
         await circuit_is("closed")
     incident = await in_database(Incident.objects.get)
     assert (incident.kind, incident.resolved_at is not None) == ("provider_down", True)
-    heard = await in_database(lambda: list(alerts.heard_instead(incident)))
-    assert {(row["patient"], row["kind"]) for row in heard} >= {
-        (alice.patient.id, "offline"),
-        (bob.patient.id, "offline"),
-    }
+
+    async def heard() -> set[tuple[uuid.UUID, str]]:
+        rows = await in_database(lambda: list(alerts.heard_instead(incident)))
+        return {(row["patient"], row["kind"]) for row in rows}
+
+    both = {(alice.patient.id, "offline"), (bob.patient.id, "offline")}
+    await eventually(heard, wanted=lambda found: found >= both)  # it is written behind the speech
 
 
 async def test_the_probe_asks_for_a_free_call_first_and_then_for_one_phrase_that_the_cache_wants(
