@@ -42,13 +42,10 @@ log = structlog.get_logger(__name__)
 
 
 def spent(needed: int, detail: str) -> None:
-    """A speech request of that many characters was refused. `detail` goes to administrators: no text, no name.
-
-    The subscription is read at once, so that what is shown of it says the same.
-    """
+    """A speech request of that many characters was refused. `detail` goes to administrators: no text, no name."""
     row, now = _row()
     refusals = row.quota_refusals + 1 if _refused_again(row, now, needed) else 0
-    _spend(now, needed=needed, refusals=refusals, detail=detail, next_poll_at=now)
+    _spend(row, now, needed=needed, refusals=refusals, detail=detail)
 
 
 def poll() -> None:
@@ -88,9 +85,7 @@ def polled(subscription: Subscription) -> None:
     left = subscription.remaining
     grown = _has_grown(row, left)
     if row.quota == State.AVAILABLE and left == 0:
-        next_poll_at = _soonest(now + _poll_every(), row.quota_resets_at, now)
-        detail = "The subscription shows no credits left."
-        _spend(now, needed=0, refusals=0, detail=detail, next_poll_at=next_poll_at)
+        _spend(row, now, needed=0, refusals=0, detail="The subscription shows no credits left.")
     elif row.quota == State.SPENT and _suffices(left, row.quota_needed) and (grown or _pause_is_over(row, now)):
         _restore(row, now, proven=grown)
     thresholds.foresee(now)
@@ -157,14 +152,14 @@ def _row() -> tuple[ProviderState, datetime]:
     return row, row.now
 
 
-def _spend(now: datetime, *, needed: int, refusals: int, detail: str, next_poll_at: datetime) -> None:
+def _spend(row: ProviderState, now: datetime, *, needed: int, refusals: int, detail: str) -> None:
     with transaction.atomic():  # who dies in between has done neither
         first = ProviderState.objects.filter(pk=1, quota=State.AVAILABLE).update(
             quota=State.SPENT,
             quota_changed_at=now,
             quota_needed=needed,
             quota_refusals=refusals,
-            next_poll_at=next_poll_at,
+            next_poll_at=_soonest(now + _poll_every(), row.quota_resets_at, now),
         )
         if first:
             log.warning("quota.spent", needed=needed, refusals=refusals)
