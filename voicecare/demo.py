@@ -5,16 +5,15 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from celery import current_app
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 
 from tts.device import DEMO_TOKEN_FILE
 from tts.models import Phrase
+from voicecare import hints
 from voicecare.patients.models import Device, Patient, Voice
 
 PASSWORD_FILE = "demo-password"  # noqa: S105 - a file in the data directory
@@ -120,8 +119,7 @@ def _phrases() -> None:
         Phrase.objects.create(kind=Phrase.Kind.HOLDING, language=language, text=_HOLDING[language])
         Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
     if new:
-        warm = partial(current_app.send_task, "tts.warm_due", countdown=STARTED_S, retry=False, ignore_result=True)
-        transaction.on_commit(warm, robust=True)
+        hints.send("tts.warm_due", in_s=STARTED_S)
 
 
 def _device(patient: Patient) -> Device:

@@ -14,17 +14,18 @@ from django.db import transaction
 PAUSE_S = 10.0  # after a failure nothing is sent for so long: a broker that hangs would take seconds for each hint
 MOST_WAITING = 100
 
-Hint = tuple[str, tuple[str, ...]]
+Hint = tuple[str, tuple[str, ...], float]
 
 log = structlog.get_logger(__name__)
 
 
-def send(task_name: str, *ids: object) -> None:
+def send(task_name: str, *ids: object, in_s: float = 0.0) -> None:
     """Has the task run soon with these ids, once the transaction under way is committed. Never raises, never waits.
+    `in_s`: not before so many seconds.
 
     Publishing takes milliseconds, but up to seven seconds where the broker is down, so a thread of its own does it.
     """
-    hint = task_name, tuple(map(str, ids))
+    hint = task_name, tuple(map(str, ids)), in_s
     transaction.on_commit(partial(_publisher.take, hint), robust=True)
 
 
@@ -53,12 +54,12 @@ class _Publisher:
     def _publish(self, hint: Hint) -> None:
         with self._lock:
             self._waiting.discard(hint)  # from here on the same hint would be news
-        name, ids = hint
+        name, ids, in_s = hint
         if time.monotonic() < self._silent_until:
             log.warning("hints.lost", task=name, error="the broker failed just now")
             return
         try:
-            current_app.send_task(name, args=ids, retry=False, ignore_result=True)
+            current_app.send_task(name, args=ids, countdown=in_s or None, retry=False, ignore_result=True)
         except Exception as error:  # whatever the broker's library raises: a hint fails nobody
             self._silent_until = time.monotonic() + PAUSE_S
             log.warning("hints.lost", task=name, error=type(error).__name__)
