@@ -19,8 +19,8 @@ from django.utils.html import format_html, format_html_join
 from cloning import allowance, jobs, provider, withdrawal
 from cloning.consent import WORDING, ConsentMissing
 from cloning.models import CloneJob
-from cloning.playback import play
 from cloning.samples import SampleRefused
+from voicecare.api.ranges import play
 from voicecare.patients.models import Patient
 
 WORDS = '<div class="clone-words">{}</div>'

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cloning.refusals import Refusal
 from usage import alerts
-from voicecare.elevenlabs.replies import Subscription
+from voicecare.providers.elevenlabs.responses import Subscription
 
 NEARLY = 0.9  # of what the plan allows
 

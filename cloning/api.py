@@ -21,9 +21,9 @@ from cloning import jobs, stock, withdrawal
 from cloning.models import CloneJob
 from cloning.samples import MAX_BYTES
 from cloning.serializers import AcceptedCloneSerializer, CloneSerializer, StockReadSerializer, UploadSerializer
-from voicecare.elevenlabs.errors import ProviderError
+from voicecare.api.schema import ErrorSerializer
 from voicecare.patients.models import Patient
-from voicecare.rest.schema import ErrorSerializer
+from voicecare.providers.errors import ProviderError
 
 FORM_BYTES = 64 * 1024  # the other fields, and what stands between them
 

@@ -12,7 +12,7 @@ from cloning import withdrawal
 from cloning.models import CloneJob
 from cloning.provider import Made
 from usage import alerts
-from voicecare import hints
+from voicecare.core import task_queue
 from voicecare.patients.models import Patient, Voice
 
 
@@ -41,7 +41,7 @@ def put_to_use(job: CloneJob) -> None:
         Patient.objects.filter(pk=patient.pk).update(voice=job.voice_id)
         for older in _replaced(patient.pk, {job.voice_id, patient.voice_id}):
             withdrawal.replace(older)
-    hints.send("tts.warm_voice", job.voice_id)
+    task_queue.send("tts.warm_voice", job.voice_id)
 
 
 def _replaced(patient: uuid.UUID, kept: set[uuid.UUID | None]) -> QuerySet[CloneJob]:
@@ -57,5 +57,5 @@ def back_to_former_voice(job: CloneJob) -> bool:
     former = job.former_voice if job.former_voice and job.former_voice.usable else None
     changed = Patient.objects.filter(clones=job, voice=job.voice_id, voice__isnull=False).update(voice=former)
     if changed:
-        hints.send("tts.warm_patient", job.patient_id)
+        task_queue.send("tts.warm_patient", job.patient_id)
     return bool(changed)

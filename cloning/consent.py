@@ -1,6 +1,6 @@
 """The consent without which no voice is copied: its wording, and the refusal where it is missing."""
 
-from voicecare.errors import VoicecareError
+from voicecare.core.errors import VoicecareError
 
 WORDING_VERSION = "2026-11"
 """Kept with each consent; goes up with every change of the words."""

@@ -9,10 +9,10 @@ import structlog
 from cloning import allowance, jobs, provider
 from cloning.models import PROVIDER_PREFIX, CloneJob
 from usage import alerts
-from voicecare.elevenlabs import replies
-from voicecare.elevenlabs.account import AccountClient
-from voicecare.elevenlabs.errors import ProviderError, VoiceRefused
 from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs import responses
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.errors import ProviderError, VoiceRefused
 
 _OURS = re.compile(PROVIDER_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
@@ -41,7 +41,7 @@ def check() -> None:
             jobs.verified(job)
 
 
-def _check_voice(client: AccountClient, voice: Voice, found: replies.Voice | None) -> None:
+def _check_voice(client: AccountClient, voice: Voice, found: responses.Voice | None) -> None:
     if found is None:
         found = _asked_for(client, voice)
     trouble = "It is not there any more." if found is None else _change(voice, found)
@@ -50,7 +50,7 @@ def _check_voice(client: AccountClient, voice: Voice, found: replies.Voice | Non
         alerts.open_incident(alerts.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {trouble}{_help(voice)}")
 
 
-def _asked_for(client: AccountClient, voice: Voice) -> replies.Voice | None:
+def _asked_for(client: AccountClient, voice: Voice) -> responses.Voice | None:
     """By its id: the list may lag behind, and leaves out some that may be used."""
     try:
         return client.voice(voice.provider_id)
@@ -58,7 +58,7 @@ def _asked_for(client: AccountClient, voice: Voice) -> replies.Voice | None:
         return None
 
 
-def _change(voice: Voice, found: replies.Voice) -> str:
+def _change(voice: Voice, found: responses.Voice) -> str:
     """What somebody has done to a copied voice at the provider: it may not sound like the person who consented."""
     job: CloneJob | None = getattr(voice, "clone_job", None)
     if job is None:
@@ -74,7 +74,7 @@ def _help(voice: Voice) -> str:
     return " Its recording is kept: retry the clone to make it again." if job is not None and job.sample else ""
 
 
-def _remove_strays(client: AccountClient, there: Iterable[replies.Voice]) -> None:
+def _remove_strays(client: AccountClient, there: Iterable[responses.Voice]) -> None:
     """What a provider that was slower than a lease has made besides: of jobs that have ended, in another voice or in
     none. Jobs that this database does not know belong to another server on the same account.
     """

@@ -7,8 +7,8 @@ from django.db import transaction
 
 from cloning import provider, withdrawal
 from cloning.models import CloneJob
-from voicecare.elevenlabs.errors import ProviderError
 from voicecare.patients.models import Patient, Voice
+from voicecare.providers.errors import ProviderError
 
 ERASED_NAME = "Erased voice"
 

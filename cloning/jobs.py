@@ -23,10 +23,10 @@ from cloning.models import CloneJob
 from cloning.provider import Made
 from cloning.refusals import Refusal
 from cloning.submission import submit
-from voicecare import hints
-from voicecare.elevenlabs.errors import ProviderError
-from voicecare.errors import VoicecareError
+from voicecare.core import task_queue
+from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient, Voice
+from voicecare.providers.errors import ProviderError
 
 __all__ = ["NotRetryable", "back_to_former_voice", "retry", "run", "submit", "sweep", "verified"]
 
@@ -168,7 +168,7 @@ def _let_go(job: CloneJob) -> None:
     """A withdrawal waits until this worker has nothing under way at the provider any more: now."""
     withdrawn = CloneJob.objects.filter(pk=job.pk, status=Status.WITHDRAWING, attempts=job.attempts)
     if withdrawn.update(lease_until=None):
-        hints.send("cloning.withdraw", job.pk)
+        task_queue.send("cloning.withdraw", job.pk)
 
 
 def _ready(job: CloneJob, made: Made) -> None:
@@ -212,7 +212,7 @@ def retry(job: CloneJob) -> CloneJob:
             )  # fmt: skip
             if not again:
                 raise NotRetryable("There is nothing to retry: it has not failed, or its recording is deleted.")
-            hints.send("cloning.run", job.pk)
+            task_queue.send("cloning.run", job.pk)
     except IntegrityError as error:
         raise NotRetryable("The same recording is being made into a voice already.") from error
     job.refresh_from_db()

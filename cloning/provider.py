@@ -14,9 +14,9 @@ from django.conf import settings
 
 from cloning.models import CloneJob
 from usage import alerts
-from voicecare.elevenlabs.account import AccountClient, Sample
-from voicecare.elevenlabs.errors import AccessRefused, ProviderError, VoiceRefused
-from voicecare.elevenlabs.replies import Subscription, Voice
+from voicecare.providers.elevenlabs.account import AccountClient, Sample
+from voicecare.providers.elevenlabs.responses import Subscription, Voice
+from voicecare.providers.errors import AccessRefused, ProviderError, VoiceRefused
 
 CALL_S = (3.05, 20.0)  # connect, read
 # requests sends a body that is in memory within the limit for the connection: 10 MB at 1.4 Mbit/s take 60 s.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from voicecare.elevenlabs.errors import AccessRefused, ProviderError, QuotaSpent
+from voicecare.providers.errors import AccessRefused, ProviderError, QuotaSpent
 
 _NO_PLAN = (
     "The plan at the speech provider does not include copying voices. Have your administrator change the plan, then "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cloning.formats import CODECS, LONGEST_S, MAX_BYTES
 from cloning.measurements import Measurements
-from voicecare.errors import VoicecareError
+from voicecare.core.errors import VoicecareError
 
 __all__ = ["CONTENT_TYPES", "MAX_BYTES", "MIN_SECONDS", "Report", "SampleRefused", "Thresholds", "assess", "unreadable"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from cloning import custody, provider
 from cloning.models import PROVIDER_PREFIX
 from usage import alerts
-from voicecare.elevenlabs import replies
 from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs import responses
 
 Source, State = Voice.Source, Voice.State
 
@@ -36,19 +36,19 @@ def read() -> Read:
     return Read(added, changed, max(before - usable.count(), 0))
 
 
-def _is_stock(voice: replies.Voice) -> bool:
+def _is_stock(voice: responses.Voice) -> bool:
     """A copied voice is somebody's relative, whoever made it there, and nobody else's to choose."""
     return voice.category != "cloned" and not voice.name.startswith(PROVIDER_PREFIX)
 
 
-def _add(stock: Iterable[replies.Voice]) -> int:
+def _add(stock: Iterable[responses.Voice]) -> int:
     known = set(Voice.objects.values_list("provider_id", flat=True))
     new = [Voice(provider_id=v.voice_id, name=_name(v), source=Source.STOCK) for v in stock if v.voice_id not in known]
     Voice.objects.bulk_create(new, ignore_conflicts=True)
     return len(new)
 
 
-def _update(voice: replies.Voice) -> bool:
+def _update(voice: responses.Voice) -> bool:
     rows = Voice.objects.filter(provider_id=voice.voice_id, source=Source.STOCK)
     renamed = rows.exclude(name=_name(voice)).update(name=_name(voice))
     back = rows.filter(state=State.GONE).first()
@@ -57,5 +57,5 @@ def _update(voice: replies.Voice) -> bool:
     return bool(renamed or back)
 
 
-def _name(voice: replies.Voice) -> str:
+def _name(voice: responses.Voice) -> str:
     return voice.name.strip()[:100] or voice.voice_id

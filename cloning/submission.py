@@ -16,7 +16,7 @@ from cloning import judging
 from cloning.consent import WORDING_VERSION, ConsentMissing
 from cloning.models import CloneJob, samples
 from cloning.samples import CONTENT_TYPES, MAX_BYTES
-from voicecare import hints
+from voicecare.core import task_queue
 from voicecare.patients.models import Patient
 
 REPEAT = timedelta(seconds=60)
@@ -86,7 +86,7 @@ def _written(job: CloneJob, since: datetime) -> CloneJob:
             first = same.first()
             if first is None:
                 job.save(force_insert=True)
-                hints.send("cloning.run", job.pk)
+                task_queue.send("cloning.run", job.pk)
             return first or job
     except IntegrityError:
         first = same.first()

@@ -19,9 +19,9 @@ from django.db.models.functions import Now
 from cloning import provider
 from cloning.models import CloneJob, samples
 from cloning.refusals import Refusal
-from voicecare import hints
-from voicecare.elevenlabs.errors import ProviderError
+from voicecare.core import task_queue
 from voicecare.patients.models import Patient, Voice
+from voicecare.providers.errors import ProviderError
 
 PAUSE_S = 15  # between two tries, of which there is no last one
 LEASE = timedelta(seconds=120)
@@ -59,8 +59,8 @@ def _begin(job: CloneJob, by: User | None) -> bool:
         voice = Voice.objects.filter(clone_job=job.pk)
         Patient.objects.filter(voice__in=voice).update(voice=None)
         voice.update(state=Voice.State.WITHDRAWN)
-        hints.send("tts.remove_audio")
-        hints.send("cloning.withdraw", job.pk)
+        task_queue.send("tts.remove_audio")
+        task_queue.send("cloning.withdraw", job.pk)
     return bool(began)
 
 
@@ -126,7 +126,7 @@ def _remove(job: CloneJob) -> Refusal | None:
     if sample_left:
         return Refusal.named("sample_left")
     if job.voice and job.voice.clips.exists():  # the cache removes them; a row stays as long as its sound does
-        hints.send("tts.remove_audio")
+        task_queue.send("tts.remove_audio")
         return Refusal.named("sound_left")
     return None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-SPEC = json.loads((Path(__file__).parent / "elevenlabs" / "openapi.json").read_text())
+SPEC = json.loads((Path(__file__).parent / "voicecare/providers/elevenlabs/openapi.json").read_text())
 
 
 @cache

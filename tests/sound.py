@@ -6,7 +6,7 @@ from io import BytesIO
 import av
 import numpy as np
 
-from voicecare.audio import FORMATS
+from voicecare.audio.formats import FORMATS
 
 _CONTAINERS = {"pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw", "opus": "ogg"}
 _NAMES_ITS_RATE = ("mp3", "ogg", "wav")

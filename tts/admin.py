@@ -12,8 +12,8 @@ from django.utils.html import format_html
 from tts import coverage
 from tts.models import Clip, Conversation, Phrase, Utterance
 from tts.wanted import phrase_cache
-from voicecare import hints
-from voicecare.history import HistoryAdmin
+from voicecare.admin.readonly import HistoryAdmin
+from voicecare.core import task_queue
 
 
 @admin.register(Conversation)
@@ -96,16 +96,16 @@ class PhraseAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Phrase, form: forms.ModelForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        hints.send("tts.warm_phrase", obj.pk)
-        hints.send("tts.remove_audio")  # of what it was before
+        task_queue.send("tts.warm_phrase", obj.pk)
+        task_queue.send("tts.remove_audio")  # of what it was before
 
     def delete_model(self, request: HttpRequest, obj: Phrase) -> None:
         super().delete_model(request, obj)
-        hints.send("tts.remove_audio")
+        task_queue.send("tts.remove_audio")
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Phrase]) -> None:
         super().delete_queryset(request, queryset)
-        hints.send("tts.remove_audio")
+        task_queue.send("tts.remove_audio")
 
 
 @admin.register(Clip)

@@ -33,10 +33,10 @@ from tts.serializers import (
     UtteranceSerializer,
 )
 from tts.speech import SpeechFailed
-from voicecare.audio import DEVICE_FORMATS, FORMATS
+from voicecare.api.schema import ErrorSerializer
+from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Patient, Voice
-from voicecare.rest.schema import ErrorSerializer
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 KEY_HEADER = OpenApiParameter(

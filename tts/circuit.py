@@ -16,9 +16,9 @@ from django.utils import timezone
 
 from tts.copies import RowCopy
 from usage import provider
-from voicecare import metrics
-from voicecare.database import in_thread
-from voicecare.elevenlabs.errors import Busy, ProviderError
+from voicecare.core import metrics
+from voicecare.core.database import in_thread
+from voicecare.providers.errors import Busy, ProviderError
 
 log = structlog.get_logger(__name__)
 

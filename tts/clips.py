@@ -17,7 +17,7 @@ from tts.entries import unpack
 from tts.models import Clip, Phrase
 from tts.phrase_stores import Store, StoreError
 from tts.segments import normalise
-from voicecare import metrics
+from voicecare.core import metrics
 
 AT_ONCE = 500  # rows a statement
 PRUNED_AT_ONCE = 1000  # rows, and objects without one, a call

@@ -34,7 +34,7 @@ from tts.session import Session
 from tts.socket import Socket
 from tts.sources import Services
 from tts.speaker import Speaker
-from voicecare.database import in_thread
+from voicecare.core.database import in_thread
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from tts.connection import Connection
 from tts.handshake import SUBPROTOCOL, token_of
 from tts.runtime import runtime
 from tts.socket import Socket
-from voicecare.database import in_thread
-from voicecare.patients.auth import device_for
+from voicecare.core.database import in_thread
+from voicecare.patients.authentication import device_for
 
 
 class DeviceConsumer(AsyncWebsocketConsumer):

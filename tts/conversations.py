@@ -18,8 +18,8 @@ from django.utils import timezone
 from tts.models import Conversation, Phrase, Utterance
 from tts.rendering import Rendering, VoiceRef
 from tts.segments import normalise
-from voicecare.audio import DEVICE_FORMATS
-from voicecare.errors import VoicecareError
+from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Device, Patient, Voice
 
 

@@ -23,7 +23,7 @@ from tts.frames import SERVER_PREFIX
 from tts.models import Utterance
 from tts.outbox import Claim
 from tts.script import Script, Speech
-from voicecare.database import in_thread
+from voicecare.core.database import in_thread
 
 T = TypeVar("T")
 

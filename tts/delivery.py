@@ -9,8 +9,8 @@ from tts.models import Utterance
 from tts.pacing import Pacing
 from tts.script import Speech
 from tts.socket import Frame, Socket
-from voicecare import metrics
-from voicecare.audio import FORMATS, Completer
+from voicecare.audio.formats import FORMATS, Completer
+from voicecare.core import metrics
 
 RECHECK_S = 0.25  # a device's `progress` may correct the estimate while we wait
 SETTLE_S = 0.01

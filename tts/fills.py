@@ -16,7 +16,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Self
 
-from voicecare.errors import VoicecareError
+from voicecare.core.errors import VoicecareError
 
 
 class FillFailed(VoicecareError):

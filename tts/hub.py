@@ -11,8 +11,8 @@ import structlog
 from tts import conversations, leases, outbox
 from tts.frames import CLOSE_REPLACED, CLOSE_REVOKED
 from tts.quota import Quota
-from voicecare import metrics
-from voicecare.database import in_thread
+from voicecare.core import metrics
+from voicecare.core.database import in_thread
 from voicecare.patients.models import Device
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from tts.models import Utterance
-from voicecare import metrics
+from voicecare.core import metrics
 from voicecare.patients.models import Device, Patient
 
 LEASE_S = 15  # without a sign of life of its process, a connection has lost what it had

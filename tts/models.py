@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Device, Patient, Voice
 
 ABANDONED_AFTER = timedelta(minutes=30)  # the contract, section 1: unresumed for 30 minutes, the conversation ends

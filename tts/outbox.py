@@ -20,11 +20,11 @@ from django.db.models import Case, DurationField, Exists, ExpressionWrapper, F, 
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
-from tts import hints
 from tts.frames import SERVER_PREFIX
 from tts.leases import FREE, LEASE, OUTBOX, epoch_of
 from tts.models import Utterance
-from voicecare.errors import VoicecareError
+from voicecare.core import pubsub
+from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Device
 
 State = Utterance.State
@@ -96,7 +96,7 @@ def submit(
             raise
         return _submitted_before(author, idempotency_key, digest)
     row.refresh_from_db(fields=["expires_at"])
-    transaction.on_commit(partial(hints.publish_patient, patient_id), robust=True)
+    transaction.on_commit(partial(pubsub.publish_patient, patient_id), robust=True)
     return row
 
 

@@ -20,7 +20,7 @@ from django.core.files.storage import FileSystemStorage, Storage, storages
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from voicecare.errors import VoicecareError
+from voicecare.core.errors import VoicecareError
 
 LEFT_BEHIND_S = 3600.0  # nobody writes for so long: the writer was killed
 REDIS_TIMEOUT_S = 0.5

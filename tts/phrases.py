@@ -31,8 +31,8 @@ from tts.models import Clip
 from tts.phrase_stores import Store, StoreError
 from tts.rendering import Rendering
 from tts.segments import normalise
-from voicecare import metrics
-from voicecare.database import in_thread
+from voicecare.core import metrics
+from voicecare.core.database import in_thread
 
 READ_WITHIN_S = 0.15
 READERS = 8

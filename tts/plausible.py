@@ -1,6 +1,6 @@
 """Whether a reply can still be the speech of its text: one without end is cut, and so is a trickle. Pure."""
 
-from voicecare.elevenlabs.errors import RequestRefused, Stalled
+from voicecare.providers.errors import RequestRefused, Stalled
 
 # No text is so long when spoken: a stream beyond this will never end, and the patient is spared the rest of it.
 LONGEST_S = 30.0

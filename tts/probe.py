@@ -10,11 +10,11 @@ from tts.models import Phrase
 from tts.rendering import Rendering, VoiceRef
 from tts.sources import Services
 from usage.ledger import Attempt, Kind
-from voicecare.audio import DEVICE_FORMATS
-from voicecare.database import in_thread
-from voicecare.elevenlabs.account import AccountClient
-from voicecare.elevenlabs.errors import AccessRefused, ProviderError, RequestRefused
+from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.core.database import in_thread
 from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
 
 LANGUAGE = "en"
 SHORT = "I see."  # where there is no phrase to keep

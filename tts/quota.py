@@ -12,11 +12,10 @@ from typing import Any
 
 from django.conf import settings
 
-from tts import hints
 from tts.copies import RowCopy
 from usage import provider, quota
-from voicecare import metrics
-from voicecare.database import in_thread
+from voicecare.core import metrics, pubsub
+from voicecare.core.database import in_thread
 
 NOTABLE_S = 2.0  # a reading may shift the end of the hold by so much without anybody being woken
 
@@ -70,7 +69,7 @@ class Quota(RowCopy):
     async def _write(self, needed: int, detail: str) -> None:
         try:
             await in_thread(quota.spent, needed, detail)
-            await in_thread(hints.publish_provider)
+            await in_thread(pubsub.publish_provider)
         finally:
             self._end()
 

@@ -19,7 +19,7 @@ from tts.journal import Journal
 from tts.models import Conversation, Utterance
 from tts.script import Speech
 from usage import ledger
-from voicecare import metrics
+from voicecare.core import metrics
 
 FLUSH_EVERY_S = 0.1
 RETRY_AFTER_S = 1.0

@@ -3,8 +3,8 @@
 import uuid
 from dataclasses import dataclass
 
-from voicecare.elevenlabs.protocol import SpeechRequest
 from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.requests import SpeechRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tts.script import Segment, Speech
 from tts.segments import normalise, split
 from tts.trouble import Trouble
 from usage import budgets
-from voicecare.database import in_thread
+from voicecare.core.database import in_thread
 
 ANSWERED_WITHIN_S = 3.0  # a patient is spared the silence of a database that is away
 

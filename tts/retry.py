@@ -17,14 +17,7 @@ provider known to be down a segment starts at `Rung.OFFLINE`.
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from voicecare.elevenlabs.errors import (
-    AccessRefused,
-    Busy,
-    QuotaSpent,
-    RequestRefused,
-    TextRefused,
-    VoiceRefused,
-)
+from voicecare.providers.errors import AccessRefused, Busy, QuotaSpent, RequestRefused, TextRefused, VoiceRefused
 
 RETRY_FIRST_BYTE_S = 1.0
 DEAD_AIR_S = 2.8  # what a provider that never answers may cost; the offline voice starts within 0.15 s

@@ -18,7 +18,7 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError
 
-from tts import hints, journal
+from tts import journal
 from tts.circuit import Circuit
 from tts.fills import Fills
 from tts.hub import Hub
@@ -33,10 +33,10 @@ from tts.trouble import Trouble
 from tts.watch import Watch
 from usage import ledger
 from usage.heartbeats import Lookout
-from voicecare import metrics
-from voicecare.database import in_thread
-from voicecare.elevenlabs.client import SpeechClient
-from voicecare.espeak import Espeak
+from voicecare.core import metrics, pubsub
+from voicecare.core.database import in_thread
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.espeak.client import Espeak
 
 PHRASES_EVERY_S = 5.0  # hits are written down, and what was removed for good is forgotten
 LOOK_OUT_EVERY_S = 5.0  # for silent processes
@@ -91,7 +91,7 @@ class Runtime:
         self.own(self.hub.run())
         watch = Watch(circuit, self.quota, self._services.slots, Probe(self._services).run, self.own)
         self.own(watch.run())
-        self.own(hints.of_this_process().run(self.hub.call, watch.hurry))
+        self.own(pubsub.of_this_process().run(self.hub.call, watch.hurry))
         self.own(self._look_after(self._services.phrases))
         self.own(self._look_out())
         self.own(in_thread(journal.adopt, settings.DATA_DIR / journal.FOLDER, ledger.book))

@@ -13,7 +13,7 @@ from rest_framework import serializers
 from tts.frames import SERVER_PREFIX
 from tts.models import Conversation, Utterance
 from tts.writing import MAX_TEXT
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Voice
 

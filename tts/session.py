@@ -54,7 +54,7 @@ from tts.models import Utterance
 from tts.rate import CharacterRate
 from tts.script import Script, Speech
 from tts.writing import MAX_TEXT, Writing
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 
 MAX_PIECE = 1000
 MAX_WAITING = 32

@@ -28,7 +28,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from voicecare import metrics
+from voicecare.core import metrics
 
 MOST_OF_A_PATIENT = 2
 LEASE_S = 10.0

@@ -26,12 +26,12 @@ from tts.script import Segment, Speech
 from tts.slots import Slots
 from tts.trouble import Trouble
 from usage.ledger import Attempt, Kind, Outcome
-from voicecare import metrics
-from voicecare.audio import FORMATS
-from voicecare.elevenlabs.client import SpeechClient
-from voicecare.elevenlabs.errors import ProviderError
-from voicecare.elevenlabs.protocol import Receipt
-from voicecare.espeak import Espeak, EspeakDied, EspeakVoice
+from voicecare.audio.formats import FORMATS
+from voicecare.core import metrics
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.requests import Receipt
+from voicecare.providers.errors import ProviderError
+from voicecare.providers.espeak.client import Espeak, EspeakDied, EspeakVoice
 
 OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
 OFFLINE_WORDS_PER_MINUTE = 165

@@ -21,7 +21,7 @@ from tts.socket import Socket
 from tts.sources import Services
 from tts.speech import QuotaHolds, SpeechFailed, speak
 from tts.upcoming import Upcoming
-from voicecare import metrics
+from voicecare.core import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -21,8 +21,8 @@ from tts.segments import normalise
 from tts.slots import SlotsFull
 from tts.sources import Services, Sources
 from tts.turn import Turn
-from voicecare.elevenlabs.errors import ProviderError, QuotaSpent
-from voicecare.espeak import EspeakDied
+from voicecare.providers.errors import ProviderError, QuotaSpent
+from voicecare.providers.espeak.client import EspeakDied
 
 AFTER_QUOTA_WAIT_S = 60.0
 

@@ -1,7 +1,7 @@
 """What Celery does for conversations and speech: from the schedule in the settings, and told by hints.
 
-Those with an id are hints (`voicecare.hints`): warm what this patient, this voice, this phrase needs. A round of
-warming that ran out of time tells itself to go on, so that other tasks have their turn in between.
+Those with an id are hints (`voicecare.core.task_queue`): warm what this patient, this voice, this phrase needs. A round
+of warming that ran out of time tells itself to go on, so that other tasks have their turn in between.
 """
 
 import time
@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 
 from tts import conversations, leases, removal, retention, wanted, warming
 from tts.models import Phrase
-from voicecare import hints
+from voicecare.core import task_queue
 from voicecare.patients.models import Patient
 
 
@@ -49,13 +49,13 @@ def erase() -> None:
 @shared_task(name="tts.warm_patient")
 def warm_patient(patient_id: str) -> None:
     if _warm(wanted.current().filter(pk=uuid.UUID(patient_id))):
-        hints.send("tts.warm_patient", patient_id)
+        task_queue.send("tts.warm_patient", patient_id)
 
 
 @shared_task(name="tts.warm_voice")
 def warm_voice(voice_id: str) -> None:
     if _warm(wanted.spoken_to_in(uuid.UUID(voice_id))):
-        hints.send("tts.warm_voice", voice_id)
+        task_queue.send("tts.warm_voice", voice_id)
 
 
 @shared_task(name="tts.warm_phrase")
@@ -64,7 +64,7 @@ def warm_phrase(phrase_id: str) -> None:
     phrases = list(Phrase.objects.filter(pk=phrase_id))
     cache = wanted.phrase_cache()
     if warming.warm(warming.missing(wanted.listeners(wanted.current()), phrases, cache), cache):
-        hints.send("tts.warm_phrase", phrase_id)
+        task_queue.send("tts.warm_phrase", phrase_id)
 
 
 @shared_task(name="tts.warm_due")
@@ -73,7 +73,7 @@ def warm_due() -> None:
     cache, phrases = wanted.phrase_cache(), list(Phrase.objects.all())
     needed = warming.missing(wanted.listeners(wanted.current()), phrases, cache)
     if warming.warm(needed | warming.in_use(phrases, cache), cache):
-        hints.send("tts.warm_due")
+        task_queue.send("tts.warm_due")
 
 
 def _warm(patients: QuerySet[Patient]) -> bool:

@@ -10,10 +10,10 @@ import structlog
 from tts.circuit import Circuit
 from tts.retry import Rung, incident_kind
 from usage import alerts
-from voicecare import metrics
-from voicecare.database import in_thread
-from voicecare.elevenlabs.errors import ProviderError
+from voicecare.core import metrics
+from voicecare.core.database import in_thread
 from voicecare.patients.models import Voice
+from voicecare.providers.errors import ProviderError
 
 REPEAT_AFTER_S = 60.0  # an incident that this process has reported is not written again so soon
 

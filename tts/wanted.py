@@ -14,7 +14,7 @@ from tts.models import Clip, Phrase
 from tts.phrase_stores import store_for
 from tts.phrases import PhraseCache
 from tts.rendering import Rendering, VoiceRef
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Patient, Voice
 
 FIRST = (Phrase.Kind.GREETING, Phrase.Kind.HOLDING, Phrase.Kind.COMMON)  # what is missed most is made first

@@ -30,19 +30,13 @@ from tts.slots import Slots, SlotsFull, slots_for
 from tts.wanted import Listener, Wish, behind, plan
 from usage import alerts, ledger, provider, quota
 from usage.ledger import Attempt, Kind
-from voicecare import metrics
-from voicecare.audio import FORMATS, Completer
-from voicecare.database import in_thread, threads
-from voicecare.elevenlabs.client import SpeechClient
-from voicecare.elevenlabs.errors import (
-    ProviderError,
-    QuotaSpent,
-    RequestRefused,
-    TextRefused,
-    VoiceRefused,
-)
-from voicecare.elevenlabs.protocol import SpeechRequest
+from voicecare.audio.formats import FORMATS, Completer
+from voicecare.core import metrics
+from voicecare.core.database import in_thread, threads
 from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.requests import SpeechRequest
+from voicecare.providers.errors import ProviderError, QuotaSpent, RequestRefused, TextRefused, VoiceRefused
 
 NEAR_ITS_END = timedelta(days=1)
 LEASE = timedelta(minutes=5)

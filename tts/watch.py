@@ -9,13 +9,13 @@ from typing import Any
 
 import structlog
 
-from tts import hints
 from tts.circuit import Circuit, Probe
 from tts.quota import Quota
 from tts.slots import Slots
 from usage import provider, quota
-from voicecare.database import in_thread
-from voicecare.elevenlabs.errors import QuotaSpent
+from voicecare.core import pubsub
+from voicecare.core.database import in_thread
+from voicecare.providers.errors import QuotaSpent
 
 LOOK_EVERY_S = 1.0
 
@@ -87,5 +87,5 @@ class Watch:
 
     async def _poll(self) -> None:
         await in_thread(quota.poll)
-        await in_thread(hints.publish_provider)
+        await in_thread(pubsub.publish_provider)
         self.hurry()

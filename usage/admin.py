@@ -18,7 +18,7 @@ from usage import affected, alert_texts, ways
 from usage.affected import Affected
 from usage.alerts import resolve
 from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
-from voicecare.history import HistoryAdmin
+from voicecare.admin.readonly import HistoryAdmin
 from voicecare.patients.models import Patient
 
 _TOLD = (("told that it began", "opening_sent_at"), ("told that it is over", "resolution_sent_at"))

@@ -21,8 +21,8 @@ from usage.serializers import (
     QuotaSerializer,
     UsageFilter,
 )
+from voicecare.api.pagination import Pages
 from voicecare.patients.models import Patient
-from voicecare.rest.pages import Pages
 
 
 class UsagePages(Pages):

@@ -12,9 +12,9 @@ from typing import TypeVar
 from django.conf import settings
 
 from usage import quota
-from voicecare.elevenlabs.account import AccountClient
-from voicecare.elevenlabs.errors import AccessRefused, ProviderError, RequestRefused
-from voicecare.elevenlabs.replies import CharacterStats, HistoryItem, Subscription
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.elevenlabs.responses import CharacterStats, HistoryItem, Subscription
+from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
 
 MARGIN_S = 300  # read beyond both ends of a day: clocks differ, and requests take their time
 MOST_ITEMS = 100_000  # of a day: some hundred patients who talk all day

@@ -15,8 +15,8 @@ from usage.billing import Unreadable
 from usage.explanation import Counts, explain
 from usage.matching import reference
 from usage.models import DailyUsage, Reconciliation, UsageEvent
-from voicecare.elevenlabs.account import AccountClient
-from voicecare.elevenlabs.replies import HistoryItem
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.elevenlabs.responses import HistoryItem
 
 SHOWN = 0.99  # of our own requests must be in the history before what is not in it counts as not billed
 MIDNIGHT = timedelta(seconds=60)  # so near to it the provider may count a request to the neighbouring day

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 
 from usage import ways
 from usage.models import Incident
-from voicecare import metrics
+from voicecare.core import metrics
 
 LEASE = timedelta(seconds=60)  # a mail takes several answers of at most EMAIL_TIMEOUT each
 PAUSES_S = (10, 20, 40, 80, 160, 300)  # after a failure; the last one repeats

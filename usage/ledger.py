@@ -16,7 +16,7 @@ from django.db import connection, transaction
 
 from usage import daily
 from usage.models import Reconciliation, UsageEvent
-from voicecare.elevenlabs.errors import ProviderError, Unreachable
+from voicecare.providers.errors import ProviderError, Unreachable
 
 Kind = UsageEvent.Kind
 Outcome = UsageEvent.Outcome

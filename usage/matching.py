@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from voicecare.elevenlabs.protocol import identifier
-from voicecare.elevenlabs.replies import HistoryItem
+from voicecare.providers.elevenlabs.requests import identifier
+from voicecare.providers.elevenlabs.responses import HistoryItem
 
 EARLY_S = 10  # their clock and ours; they tell whole seconds
 LATE_S = 60  # all our time-outs, and their own work on a request that nobody waits for any more

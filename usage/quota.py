@@ -23,10 +23,10 @@ from django.db.models.functions import Now
 
 from usage import alerts, provider, thresholds
 from usage.models import ProviderState
-from voicecare.elevenlabs import plans
-from voicecare.elevenlabs.account import AccountClient
-from voicecare.elevenlabs.errors import AccessRefused, ProviderError, RequestRefused
-from voicecare.elevenlabs.replies import Subscription
+from voicecare.providers.elevenlabs import plans
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.elevenlabs.responses import Subscription
+from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
 
 LONGEST_PAUSE = timedelta(minutes=15)
 STEADY = timedelta(minutes=15)  # so long after it came back the quota is believed to be really back

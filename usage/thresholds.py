@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from usage import alerts, forecast
 from usage.forecast import Forecast
 from usage.models import Incident, ProviderState
-from voicecare.elevenlabs.replies import Subscription
+from voicecare.providers.elevenlabs.responses import Subscription
 
 PERCENT = (75, 90)
 LASTS_BELOW = 0.95  # of the limit: a forecast that was over it is believed to be over only then

@@ -13,5 +13,5 @@ class VoicecareConfig(AppConfig):
 class OwnAdmin(apps.AdminConfig):
     """Django's own admin application, with our site."""
 
-    default_site = "voicecare.admin.Site"
+    default_site = "voicecare.admin.site.Site"
     default = False

@@ -13,10 +13,10 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from tts.runtime import runtime  # noqa: E402
-from voicecare import posted_forms  # noqa: E402
+from voicecare.infrastructure import daphne_patches  # noqa: E402
 from voicecare.routing import websocket_urlpatterns  # noqa: E402
 
-posted_forms.leave_unread()
+daphne_patches.leave_unread()
 _router = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})
 
 

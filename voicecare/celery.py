@@ -4,7 +4,7 @@ import os
 
 from celery import Celery
 
-import voicecare.broker  # noqa: F401 - makes the name in CELERY_BROKER_URL known
+import voicecare.infrastructure.filesystem_broker  # noqa: F401 - makes the name in CELERY_BROKER_URL known
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
 

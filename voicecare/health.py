@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from tts.runtime import runtime
 from usage import heartbeats
-from voicecare.database import in_thread
+from voicecare.core.database import in_thread
 
 ANSWER_S = 0.5  # for Redis, whose state is asked for each time
 DATABASE_S = 2.0

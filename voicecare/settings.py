@@ -16,8 +16,8 @@ from django.core.exceptions import ImproperlyConfigured
 from environs import Env, ValidationError, validate
 from yarl import URL
 
-from voicecare import storages
-from voicecare.schedule import SCHEDULE
+from voicecare.infrastructure import storages
+from voicecare.infrastructure.schedule import SCHEDULE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)  # every bad variable is reported at once, by seal()
@@ -163,11 +163,11 @@ INSTALLED_APPS = [
     "cloning",
 ]
 MIDDLEWARE = [
-    "voicecare.rest.middleware.Edge",
+    "voicecare.api.middleware.Edge",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "voicecare.languages.AdminLanguage",
+    "voicecare.admin.locale.AdminLanguage",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -195,7 +195,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "voicecare.pages.provider",
+                "voicecare.admin.context_processors.provider",
             ]
         },
     }
@@ -243,13 +243,13 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = DEBUG
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["voicecare.rest.bearer.BearerAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["voicecare.api.authentication.BearerAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["voicecare.rest.bodies.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["voicecare.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PAGINATION_CLASS": "voicecare.rest.pages.Pages",
-    "DEFAULT_SCHEMA_CLASS": "voicecare.rest.schema.Schema",
-    "EXCEPTION_HANDLER": "voicecare.rest.errors.answer",
+    "DEFAULT_PAGINATION_CLASS": "voicecare.api.pagination.Pages",
+    "DEFAULT_SCHEMA_CLASS": "voicecare.api.schema.Schema",
+    "EXCEPTION_HANDLER": "voicecare.api.errors.answer",
     "URL_FORMAT_OVERRIDE": None,
 }
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": timedelta(hours=12)}
@@ -272,7 +272,7 @@ SPECTACULAR_SETTINGS = {
 }
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
-    "logins": {  # what `voicecare.rest.logins` counts
+    "logins": {  # what `voicecare.api.throttling` counts
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
         "LOCATION": "logins",
         "OPTIONS": {"MAX_ENTRIES": 100_000},  # a full one forgets a third, and whom to refuse with it
@@ -285,7 +285,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_BEAT_SCHEDULER = "voicecare.beat:Scheduler"
+CELERY_BEAT_SCHEDULER = "voicecare.infrastructure.scheduler:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = SCHEDULE
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | float]
@@ -293,7 +293,7 @@ if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
     CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 1, "socket_connect_timeout": 1}
 else:
-    CELERY_BROKER_URL = "folder://"  # voicecare/broker.py
+    CELERY_BROKER_URL = "folder://"  # voicecare/infrastructure/filesystem_broker.py
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(DATA_DIR / "broker" / "queue"),
         "data_folder_out": str(DATA_DIR / "broker" / "queue"),

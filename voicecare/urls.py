@@ -9,8 +9,8 @@ from rest_framework.authentication import SessionAuthentication
 
 from tts.api import VoicePreview
 from voicecare import health
-from voicecare.rest.api import LogIn, LogOut
-from voicecare.rest.errors import NothingHere
+from voicecare.api.errors import NothingHere
+from voicecare.api.login import LogIn, LogOut
 
 api: list[URLPattern | URLResolver] = [
     path("auth/token/", LogIn.as_view(), name="log-in"),

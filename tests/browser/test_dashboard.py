@@ -13,8 +13,8 @@ from django.contrib.auth.models import Permission, User
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Reader
-from tests.dashboard import history
 from tests.server import ServerProcess
+from tests.voicecare.dashboard import history
 from usage import figures
 from usage.models import Incident
 from voicecare.patients.models import Patient

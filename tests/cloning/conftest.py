@@ -12,7 +12,7 @@ from pytest_django import Settings
 from cloning.models import CloneJob, samples
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
-from voicecare.storages import private_files
+from voicecare.infrastructure.storages import private_files
 
 RECORDING = b"ID3 a recording"  # the sandbox looks at the beginning alone
 

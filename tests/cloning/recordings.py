@@ -14,7 +14,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from tests.waiting import eventually
-from voicecare.espeak import Espeak, EspeakVoice
+from voicecare.providers.espeak.client import Espeak, EspeakVoice
 
 Sound = NDArray[np.float64]  # samples, or channels by samples; full scale is 1
 RATE = 44100

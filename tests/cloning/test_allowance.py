@@ -6,7 +6,7 @@ import pytest
 
 from cloning import allowance
 from usage.models import Incident
-from voicecare.elevenlabs.replies import Subscription
+from voicecare.providers.elevenlabs.responses import Subscription
 
 ROOMY = Subscription(
     tier="creator", status="active", used=0, limit=100, extension=None, resets_at_unix=None, can_clone=True,

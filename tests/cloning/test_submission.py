@@ -27,7 +27,7 @@ from tests.cloning.recordings import encoded, speech
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from tests.waiting import until
-from voicecare.errors import VoicecareError
+from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
 
 pytestmark = pytest.mark.django_db(transaction=True)

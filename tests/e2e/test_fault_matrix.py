@@ -19,7 +19,7 @@ from tests.sound import decoded
 from tts.device import DeviceClient, Spoken
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 
 BEFORE_AUDIO: list[dict[str, Any]] = [
     {"kind": "error", "preset": "internal_error"},

@@ -16,7 +16,7 @@ from tests.waiting import eventually
 from tts.models import Phrase
 from usage import alerts
 from usage.models import Incident, ProviderState, UsageEvent
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 
 pytestmark = pytest.mark.usefixtures("circuit_closed_after")
 

@@ -17,7 +17,7 @@ from tests.server import ServerProcess
 from tests.waiting import eventually
 from tts.device import RequestRefused
 from tts.models import Conversation, Phrase
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Device as DeviceRow
 from voicecare.patients.models import Patient
 

@@ -20,7 +20,7 @@ from tests.sound import LOUD, decoded
 from tests.waiting import eventually
 from tts.models import Clip, Conversation, Utterance
 from usage.models import UsageEvent
-from voicecare.audio import DEVICE_FORMATS, FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.patients.models import Voice
 
 TEXT = "This is said to nobody in particular, so that a clinician hears how it sounds."

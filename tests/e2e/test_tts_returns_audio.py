@@ -9,7 +9,7 @@ from tests.e2e.rows import books
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import LOUD, decoded
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 
 SENTENCES = "Good morning, Alice, it is Tuesday and the sun is shining. Your daughter wrote a letter, shall I read it?"
 MP3_PADDING_S = 0.15  # of each stream: an encoder's delay and the filling of its last frame

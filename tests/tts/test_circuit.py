@@ -10,8 +10,8 @@ from tts.circuit import Circuit, Probe
 from usage import provider
 from usage.models import Incident, ProviderState
 from usage.provider import Known
-from voicecare.database import in_thread
-from voicecare.elevenlabs import errors as e
+from voicecare.core.database import in_thread
+from voicecare.providers import errors as e
 
 pytestmark = pytest.mark.django_db(transaction=True)  # it writes in a thread of its own
 

@@ -14,7 +14,7 @@ from tests.tts.wire import line
 from tts.delivery import CLIP_FRAME_BYTES, HELD_BYTES, Delivery
 from tts.script import Speech
 from tts.socket import Socket
-from voicecare.audio import FORMATS, Completer, Encoder
+from voicecare.audio.formats import FORMATS, Completer, Encoder
 
 PCM_SECOND = 32_000  # bytes of one second of pcm_16000
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}

@@ -5,7 +5,7 @@ from itertools import repeat
 import pytest
 
 from tts.plausible import DEAD_S, LONGEST_S, Plausible
-from voicecare.elevenlabs.errors import RequestRefused, Stalled
+from voicecare.providers.errors import RequestRefused, Stalled
 
 RATE = 16_000.0
 

@@ -10,7 +10,7 @@ import pytest
 from tts.quota import Quota
 from usage.models import Incident, ProviderState
 from usage.provider import Known
-from voicecare.database import in_thread
+from voicecare.core.database import in_thread
 
 SPENT = Known(quota_spent=True, hold_s=60)
 PASSED = Known(quota_spent=True, hold_s=0)

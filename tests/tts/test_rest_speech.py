@@ -24,9 +24,9 @@ from tts.slots import LocalSlots
 from tts.sources import Services
 from tts.speech import SpeechFailed
 from tts.trouble import Trouble
-from voicecare.elevenlabs.client import SpeechClient
-from voicecare.espeak import Espeak
 from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.espeak.client import Espeak
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

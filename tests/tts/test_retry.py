@@ -3,7 +3,7 @@
 import pytest
 
 from tts.retry import Halt, Rung, Step, after, first_byte_limit, incident_kind
-from voicecare.elevenlabs import errors as e
+from voicecare.providers import errors as e
 
 LIVE, RETRY, BACKUP, OFFLINE = Rung
 IN_LINE, QUOTA, REJECTED, NO_VOICE = Halt

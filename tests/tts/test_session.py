@@ -15,7 +15,7 @@ from tts.conversations import Opened
 from tts.frames import Ack, Close, Command, Drop, End, Heard, Play, Refused, Reply, Start, Stop, Withdraw
 from tts.script import Speech
 from tts.session import Session
-from voicecare.audio import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS
 
 TYPES = {
     *("conversation.start", "conversation.end", "speak", "speak.delta", "speak.done"),

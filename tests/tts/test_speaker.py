@@ -31,8 +31,8 @@ from tts.socket import Socket
 from tts.sources import Services
 from tts.speaker import Speaker
 from tts.trouble import Trouble
-from voicecare.elevenlabs.client import SpeechClient
-from voicecare.espeak import Espeak
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.espeak.client import Espeak
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

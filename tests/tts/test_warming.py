@@ -20,8 +20,8 @@ from tts.models import Clip, Phrase
 from tts.wanted import current, listeners, phrase_cache
 from tts.warming import Lease, Next, after
 from usage.models import Incident, ProviderState, UsageEvent
-from voicecare.elevenlabs import errors
 from voicecare.patients.models import Patient, Voice
+from voicecare.providers import errors
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

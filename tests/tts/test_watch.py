@@ -15,8 +15,8 @@ from tts.quota import Quota
 from tts.slots import LocalSlots
 from tts.watch import Watch
 from usage.models import Incident, ProviderState
-from voicecare.database import in_thread
-from voicecare.elevenlabs.errors import QuotaSpent
+from voicecare.core.database import in_thread
+from voicecare.providers.errors import QuotaSpent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

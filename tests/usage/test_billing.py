@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from usage import billing
 from usage.billing import Unreadable
-from voicecare.elevenlabs.account import AccountClient
+from voicecare.providers.elevenlabs.account import AccountClient
 
 BEGINS = datetime(2026, 3, 1, tzinfo=UTC)
 ENDS = BEGINS + timedelta(days=1)

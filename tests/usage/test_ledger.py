@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from usage import ledger
 from usage.ledger import Attempt
 from usage.models import DailyUsage, UsageEvent
-from voicecare.elevenlabs.protocol import identifier
+from voicecare.providers.elevenlabs.requests import identifier
 
 pytestmark = pytest.mark.django_db
 

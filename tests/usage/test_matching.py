@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from usage.matching import EARLY_S, LATE_S, Unsettled, match, reference
-from voicecare.elevenlabs.replies import HistoryItem
+from voicecare.providers.elevenlabs.responses import HistoryItem
 
 NOON = 1_772_366_400
 

@@ -13,7 +13,7 @@ from pytest_django import Settings
 from tests.usage.test_provider import ago, at_once, given, row
 from usage import provider, quota
 from usage.models import Incident
-from voicecare.elevenlabs.replies import Subscription
+from voicecare.providers.elevenlabs.responses import Subscription
 
 pytestmark = pytest.mark.django_db
 

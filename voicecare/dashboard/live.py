@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from cloning.models import CloneJob
 from usage.models import Incident
-from voicecare.dashboard.viewer import Viewer
+from voicecare.dashboard.permissions import Viewer
 from voicecare.patients.models import Device, Patient
 
 SHOWN = 8

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from voicecare import hints
+from voicecare.core import task_queue
 from voicecare.patients.api import HEARD, WARM
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -86,7 +86,7 @@ class PatientAdmin(KeptAdmin):
     ) -> None:
         super().save_model(request, obj, form, change)
         if not change or HEARD & set(form.changed_data):
-            hints.send(WARM, obj.pk)
+            task_queue.send(WARM, obj.pk)
 
     @admin.display(description="New device")
     def new_device(self, patient: Patient) -> str:

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
-from voicecare import hints
+from voicecare.core import task_queue
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
 from voicecare.patients.serializers import (
@@ -62,7 +62,7 @@ class PatientList(generics.ListCreateAPIView):
     def perform_create(self, serializer: BaseSerializer) -> None:
         patient = serializer.save()
         patient.team.add(self.request.user)
-        hints.send(WARM, patient.pk)
+        task_queue.send(WARM, patient.pk)
 
 
 class PatientDetail(generics.RetrieveUpdateAPIView):
@@ -80,13 +80,13 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
     def perform_update(self, serializer: BaseSerializer) -> None:
         patient = serializer.save()
         if HEARD.intersection(serializer.validated_data):
-            hints.send(WARM, patient.pk)
+            task_queue.send(WARM, patient.pk)
 
     @extend_schema(responses={202: OpenApiResponse(description="Everything of theirs is being removed.")})
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Erases: the devices are revoked at once; voices, samples and sound are removed in the background."""
         if erasure.begin(self.get_object().pk):
-            hints.send("tts.remove_audio")
+            task_queue.send("tts.remove_audio")
         return Response(status=202)
 
 

@@ -10,7 +10,7 @@ from django.db.models import Q
 
 from cloning import jobs
 from cloning.models import CloneJob
-from voicecare.errors import VoicecareError
+from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
 
 WAIT_S = 600.0

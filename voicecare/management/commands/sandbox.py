@@ -17,7 +17,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: object, port: int, first_byte_ms: float, **_options: object) -> None:
         # Imported late: the other commands need neither the web server nor the encoders.
-        from voicecare.elevenlabs.sandbox.server import serve
+        from voicecare.providers.elevenlabs.sandbox.server import serve
 
         try:
             asyncio.run(serve(port, first_byte_ms, self._announce))

@@ -7,9 +7,9 @@ import requests
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from voicecare.elevenlabs.account import AccountClient
-from voicecare.elevenlabs.sandbox.scenarios import OFF, SCENARIOS
 from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.elevenlabs.sandbox.scenarios import OFF, SCENARIOS
 
 TIMEOUT_S = (1, 5)
 

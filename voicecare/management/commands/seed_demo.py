@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from voicecare.demo import ADMIN, CLINICIAN, Demo, seed
+from voicecare.management.demo_data import ADMIN, CLINICIAN, Demo, seed
 
 _TEXT = """
 voicecare   {site}/admin/

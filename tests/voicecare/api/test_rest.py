@@ -1,0 +1,359 @@
+"""What every call of the REST API has in common: who asks, the shape of errors, bodies, pages, the description."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import psycopg
+import pytest
+from django.conf import settings as configured
+from django.contrib.auth.models import User
+from django.core.cache import caches
+from django.core.management import call_command
+from django.db import InternalError, OperationalError
+from django.test import Client
+from django.urls import path as route
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from knox.models import AuthToken
+from openapi_schema_validator import OAS30Validator
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from tests.clinicians import Clinician, clinician
+from tests.conftest import Member
+from voicecare.api import throttling
+from voicecare.api.parsers import MAX_BYTES
+from voicecare.patients.models import Patient
+
+pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at:UserWarning")]
+PASSWORD = "correct horse battery"
+WRONG = {"username": "carol", "password": "wrong"}
+
+
+@pytest.fixture(autouse=True)
+def nobody_has_tried() -> Iterator[None]:
+    caches["logins"].clear()
+    yield
+    caches["logins"].clear()
+
+
+@pytest.fixture
+def carol(settings) -> User:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    return User.objects.create_user("carol", password=PASSWORD)
+
+
+def log_in(username: str = "carol", password: str = PASSWORD, **extra: Any) -> Any:
+    body = {"username": username, "password": password}
+    return Client().post("/api/v1/auth/token/", body, "application/json", **extra)
+
+
+def asked_with(authorization: str | None) -> Any:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    return Client().get("/api/v1/patients/", headers=headers)
+
+
+# Who asks
+
+
+def test_a_log_in_gives_a_token_that_opens_the_rest(carol: User):
+    response = log_in()
+    assert response.status_code == 200
+    assert set(response.json()) == {"token", "expires_at"}
+    expires_at = parse_datetime(response.json()["expires_at"])
+    assert timedelta(hours=11) < expires_at - timezone.now() <= timedelta(hours=12)
+    assert asked_with(f"Bearer {response.json()['token']}").status_code == 200
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_a_token_is_kept_as_a_digest(carol: User):
+    token = log_in().json()["token"]
+    (row,) = AuthToken.objects.values()
+    assert not [value for value in row.values() if token in str(value)]
+
+
+def test_a_log_out_revokes_this_token_and_no_other(carol: User):
+    ours, other = (f"Bearer {log_in().json()['token']}" for _ in range(2))
+    response = Client().post("/api/v1/auth/logout/", headers={"Authorization": ours})
+    assert (response.status_code, response.content) == (204, b"")
+    assert [asked_with(ours).status_code, asked_with(other).status_code] == [401, 200]
+
+
+def test_an_expired_token_is_refused_and_forgotten(carol: User):
+    _, token = AuthToken.objects.create(carol, expiry=timedelta(seconds=-1))
+    assert asked_with(f"Bearer {token}").status_code == 401
+    assert not AuthToken.objects.exists()
+
+
+def test_a_user_who_was_switched_off_is_refused(carol: User):
+    token = log_in().json()["token"]
+    User.objects.update(is_active=False)
+    assert asked_with(f"Bearer {token}").status_code == 401
+    assert log_in().status_code == 401
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, "", "Bearer", "Bearer ", "Bearer x", f"Bearer {'0' * 64}", "Bearer a b", "Bearer \xff\xfe", "Basic Y2E6Y2E=",
+     f"Token {'0' * 64}", f"Bearer {'0' * 9000}", f"Bearer {'g' * 64}"],
+)  # fmt: skip
+def test_no_or_wrong_credentials_are_a_401(given: str | None):
+    response = asked_with(given)
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert set(response.json()) == {"detail", "code"}
+    assert response.json()["code"] in ("not_authenticated", "authentication_failed")
+
+
+def test_a_devices_token_is_none_of_a_clinician(alice: Member):
+    assert asked_with(f"Bearer {alice.token}").status_code == 401
+
+
+def test_a_session_of_the_admin_is_not_enough(carol: User):
+    client = Client()
+    client.force_login(carol)
+    assert client.get("/api/v1/patients/").status_code == 401
+
+
+# Guessing
+
+
+def test_a_wrong_password_and_an_unknown_user_are_told_the_same(carol: User):
+    wrong, unknown = log_in(password="wrong"), log_in("nobody", "wrong")
+    assert (wrong.status_code, wrong.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert wrong.json() == unknown.json() == {
+        "detail": "The user name or the password is wrong.", "code": "authentication_failed",
+    }  # fmt: skip
+
+
+def test_guessing_is_stopped_even_if_the_next_guess_were_right(carol: User):
+    assert [log_in(password="wrong").status_code for _ in range(throttling.PER_NAME)] == [401] * throttling.PER_NAME
+    refused = log_in()
+    assert (refused.status_code, refused.json()["code"]) == (429, "throttled")
+    assert int(refused.headers["Retry-After"]) == throttling.WINDOW_S
+    User.objects.create_user("dave", password=PASSWORD)
+    assert log_in("dave").status_code == 200  # another user is not held up
+
+
+def test_guessing_users_is_stopped_by_address(carol: User, monkeypatch):
+    monkeypatch.setattr(throttling, "PER_ADDRESS", 4)
+    assert [log_in(f"user-{i}", "wrong").status_code for i in range(5)] == [401, 401, 401, 401, 429]
+    assert log_in().status_code == 429
+    assert log_in(REMOTE_ADDR="203.0.113.7").status_code == 200
+
+
+def test_whoever_logs_in_is_not_counted(carol: User):
+    assert {log_in().status_code for _ in range(throttling.PER_ADDRESS + 2)} == {200}
+
+
+def test_the_window_ends(carol: User, monkeypatch):
+    monkeypatch.setattr(throttling, "WINDOW_S", 0.05)
+    assert {log_in(password="wrong").status_code for _ in range(throttling.PER_NAME + 1)} <= {401, 429}
+    time.sleep(0.06)
+    assert log_in().status_code == 200
+
+
+# Errors in one shape
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/v1/nothing/", 404, "not_found"),
+        ("POST", "/api/v1/patients", 404, "not_found"),
+        ("GET", "/api/", 404, "not_found"),
+        ("GET", "/api", 404, "not_found"),
+        ("GET", "/api/v2/patients/", 404, "not_found"),
+        ("GET", "/api/v1/patients/not-a-uuid/", 404, "not_found"),
+        ("GET", "/api/v1/utterances/5/", 404, "not_found"),
+        ("GET", "/api/v1/auth/token/", 405, "method_not_allowed"),
+        ("PUT", "/api/v1/auth/logout/", 405, "method_not_allowed"),
+        ("POST", "/api/schema/", 405, "method_not_allowed"),
+        ("POST", "/api/docs/", 405, "method_not_allowed"),
+    ],
+)
+def test_an_address_or_method_that_is_none(method: str, path: str, status: int, code: str):
+    headers = {"Authorization": f"Bearer {clinician('carol').token}"}
+    response = Client().generic(method, path, b"{}", "application/json", headers=headers)
+    assert response.status_code == status
+    assert "json" in response.headers["Content-Type"]
+    assert (set(response.json()), response.json()["code"]) == ({"detail", "code"}, code)
+
+
+def test_a_host_that_is_not_ours_gets_json_too(settings):
+    for settings.DEBUG in (True, False):
+        response = Client().get("/api/v1/patients/", headers={"Host": "evil.example"})
+        assert response.status_code == 400
+        assert response.json() == {"detail": "Bad Request.", "code": "bad_request"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, None), (b"{", 400, "parse_error"), (b"\xff\xfe{}", 400, "parse_error"),
+        (b"[" * 100_000, 400, "parse_error"), (b'{"text": NaN}', 400, "parse_error"),
+        (b'{"text": 1' + b"0" * 5000 + b"}", 400, "parse_error"), (b"[]", 400, "invalid"), (b'"text"', 400, "invalid"),
+        (b"null", 400, None), (b"7", 400, "invalid"), (b'{"text": "' + b"a" * MAX_BYTES + b'"}', 413, "too_large"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, bytes) else None,
+)  # fmt: skip
+def test_a_body_that_is_none(alice: Member, body: bytes, status: int, code: str | None):
+    carol = clinician("carol", alice.patient)
+    for path in (f"patients/{alice.patient.pk}/speak/", "patients/"):
+        response = carol.call("POST", path, body)
+        assert response.status_code == status
+        assert (response.json().get("code") if code else None) == code
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x", ""])
+def test_a_body_of_another_kind_is_a_415(kind: str):
+    headers = {"Authorization": f"Bearer {clinician('carol').token}"}
+    response = Client().generic("POST", "/api/v1/patients/", b"{}", kind, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_fields_are_named_with_lists_of_texts():
+    response = clinician("carol").call("POST", "patients/", {"name": "", "speech_rate": 9})
+    assert response.status_code == 400
+    assert set(response.json()) == {"name", "companion_name", "speech_rate"}
+    assert all(isinstance(text, str) for texts in response.json().values() for text in texts)
+
+
+class Broken(APIView):
+    permission_classes = ()
+
+    def get(self, request: Request, kind: str) -> None:
+        message = "Failing row contains (Margaret " + "Ellis)"
+        if kind == "standby":
+            raise InternalError(message) from psycopg.errors.ReadOnlySqlTransaction(message)
+        raise {"bug": RuntimeError, "database": OperationalError, "broken": InternalError}[kind](message)
+
+
+urlpatterns = [route("api/v1/broken/<kind>/", Broken.as_view())]
+
+
+@pytest.mark.urls(__name__)
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        ("bug", 500, "internal_server_error"), ("broken", 500, "internal_server_error"),
+        ("database", 503, "service_unavailable"), ("standby", 503, "service_unavailable"),
+    ],
+)  # fmt: skip
+def test_what_nobody_expected_is_json_and_tells_no_value(kind: str, status: int, code: str, caplog, capsys):
+    response = Client().get(f"/api/v1/broken/{kind}/")
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    said = capsys.readouterr()
+    everything = said.out + said.err + caplog.text
+    assert "Error" in everything
+    assert __file__ in everything
+    assert "Margaret" not in everything
+
+
+# Pages
+
+
+@pytest.fixture
+def thirty() -> Clinician:
+    patients = [Patient.objects.create(name=f"Patient {i:02}", companion_name="Clara") for i in range(30)]
+    return clinician("carol", *patients)
+
+
+def test_a_list_comes_in_pages(thirty: Clinician):
+    pages = [thirty.get(f"patients/?page={page}&page_size=12") for page in (1, 2, 3)]
+    assert [len(page["results"]) for page in pages] == [12, 12, 6]
+    assert [row["name"] for page in pages for row in page["results"]] == [f"Patient {i:02}" for i in range(30)]
+    assert {page["count"] for page in pages} == {30}
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"), [("", 25), ("page_size=100", 30), ("page_size=1000", 30), ("page_size=x", 25)]
+)
+def test_the_size_of_a_page(thirty: Clinician, query: str, rows: int):
+    assert len(thirty.get(f"patients/?{query}")["results"]) == rows
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "99", "x", "9" * 5000, "%00"])
+def test_a_page_that_is_none(thirty: Clinician, page: str):
+    response = thirty.call("GET", f"patients/?page={page}")
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+# The description
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    return json.loads(Client().get("/api/schema/").content)
+
+
+def test_the_schema_is_made_without_a_warning():
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+
+
+def test_every_call_of_the_schema_has_its_errors(schema: dict[str, Any]):
+    calls = [(path, call) for path, methods in schema["paths"].items() for call in methods.values()]
+    assert len(calls) >= 17
+    for path, call in calls:
+        assert "401" in call["responses"], path
+        assert ("requestBody" in call) == ({"400", "413", "415"} <= set(call["responses"])), path
+
+
+def test_every_answer_has_an_example_that_fits(schema: dict[str, Any]):
+    for path, methods in schema["paths"].items():
+        for method, call in methods.items():
+            for code, answer in call["responses"].items():
+                said = answer.get("content", {}).get("application/json") if code.startswith("2") else None
+                if said is not None:
+                    assert said.get("examples"), (method, path, code)
+                    for example in said["examples"].values():
+                        whole = {**said["schema"], "components": schema["components"]}
+                        OAS30Validator(_meant(whole)).validate(example["value"])
+
+
+def _meant(schema: Any) -> Any:
+    """A reference that may be null: OpenAPI 3.0 can say it this way alone, and its readers know what is meant."""
+    if isinstance(schema, list):
+        return [_meant(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("nullable") and "allOf" in schema:
+        return {"anyOf": [*schema["allOf"], {"type": "object", "nullable": True, "maxProperties": 0}]}
+    return {name: _meant(part) for name, part in schema.items()}
+
+
+def test_every_body_that_is_sent_has_an_example(schema: dict[str, Any]):
+    calls = [(path, call) for path, methods in schema["paths"].items() for call in methods.values()]
+    bodies = [(path, kind) for path, call in calls for kind in call.get("requestBody", {}).get("content", {}).values()]
+    assert [path for path, body in bodies if not body.get("examples")] == []
+
+
+def test_a_bearer_token_is_the_only_way_in(schema: dict[str, Any]):
+    assert schema["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
+
+
+def test_real_answers_are_what_the_schema_says(schema: dict[str, Any], alice: Member):
+    carol = clinician("carol", alice.patient)
+    for path, name in [("patients/", "PaginatedPatientList"), (f"patients/{alice.patient.pk}/", "Patient")]:
+        reference = {"$ref": f"#/components/schemas/{name}", "components": schema["components"]}
+        OAS30Validator(reference).validate(carol.get(path))
+    error = {"$ref": "#/components/schemas/Error", "components": schema["components"]}
+    OAS30Validator(error).validate(carol.call("GET", "nothing/").json())
+
+
+def test_the_docs_ask_no_outside_host():
+    page, script = (Client().get(f"/api/docs/{query}").content.decode() for query in ("", "?script="))
+    assert configured.STATIC_URL.lstrip("/") in page
+    assert '"validatorUrl": null' in script
+    for content in (page, script):
+        assert "http://" not in content.replace("http://testserver", "")
+        assert "https://" not in content
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
+def test_other_methods_are_sane(method: str):
+    response = clinician("carol").call(method, "patients/")
+    assert response.status_code == 200

@@ -1,0 +1,42 @@
+"""One error, rendered for both doors in the same words."""
+
+import json
+
+import pytest
+
+from tts.conversations import UnknownConversation
+from voicecare.core.errors import VoicecareError
+
+
+class Refused(VoicecareError):
+    code = "refused"
+    retryable = True
+
+
+def test_an_error_has_its_classs_code_and_verdict():
+    error = Refused("Try again.")
+    assert (error.code, error.message, error.retryable, str(error)) == ("refused", "Try again.", True, "Try again.")
+
+
+def test_whoever_raises_it_may_know_a_better_code():
+    assert (Refused("Try again.", code="busy").code, Refused.code) == ("busy", "refused")
+
+
+def test_unless_said_otherwise_nothing_can_be_retried():
+    assert VoicecareError("No.").retryable is False
+    assert VoicecareError("No.").code == "error"
+
+
+@pytest.mark.parametrize(("speech_id", "named"), [(None, {}), ("s1", {"id": "s1"}), ("", {"id": ""})])
+def test_the_websocket_says_it_in_an_error_frame(speech_id: str | None, named: dict):
+    frame = Refused("Try again.").as_frame(speech_id)
+    assert frame == {"type": "error", "code": "refused", "message": "Try again.", **named}
+    assert json.loads(json.dumps(frame)) == frame
+
+
+def test_rest_says_the_same_in_a_body():
+    assert Refused("Try again.").as_body() == {"detail": "Try again.", "code": "refused"}
+
+
+def test_a_conversation_that_is_not_there_has_the_contracts_code():
+    assert UnknownConversation("There is none.").as_frame()["code"] == "unknown_id"

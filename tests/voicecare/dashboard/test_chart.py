@@ -1,0 +1,68 @@
+"""One set of rows behind picture, table and file, and a file that no spreadsheet takes for formulas."""
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from voicecare.dashboard.chart import Chart, Column, Row, csv_file
+
+CSS = Path(__file__).parents[3] / "voicecare/static/voicecare/dashboard.css"
+
+
+def chart(*rows: Row, **fields: object) -> Chart:
+    columns = (Column("Live", "live"), Column("Credits"))
+    return Chart("days", "Days", "All days", "Day", "characters", "stacked", columns, rows, **fields)
+
+
+def lines(*rows: Row) -> list[list[str]]:
+    return list(csv.reader(csv_file(chart(*rows)).content.decode("utf-8-sig").splitlines()))
+
+
+def test_the_picture_has_the_columns_with_a_colour_and_the_table_all():
+    shown = chart(Row("2026-11-01", "11/01/2026", (5, 9)), Row("2026-11-02", "11/02/2026", (None, 0)), limit=500)
+    assert shown.picture == {
+        "style": "stacked", "unit": "characters", "limit": 500, "keys": ["2026-11-01", "2026-11-02"],
+        "labels": ["11/01/2026", "11/02/2026"],
+        "series": [{"label": "Live", "tone": "live", "values": [5, None]}],
+    }  # fmt: skip
+    assert list(shown.lines()) == [["Day", "Live", "Credits"], ["2026-11-01", 5, 9], ["2026-11-02", None, 0]]
+
+
+def test_the_file_has_dates_and_numbers_for_programs():
+    assert lines(Row("2026-11-01", "1 November", (12345, 6.5))) == [
+        ["Day", "Live", "Credits"],
+        ["2026-11-01", "12345", "6.5"],
+    ]
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"])
+def test_a_name_is_no_formula(first: str):
+    content = csv_file(chart(Row(f"{first}1+1", "", (1, 2)))).content.decode("utf-8-sig")
+    assert f"'{first}1+1" in content
+    assert not re.search(rf'(^|[,"\n]){re.escape(first)}1', content.replace("'" + first, "'"))
+
+
+def test_other_names_stay_as_they_are():
+    assert lines(Row("Müller, O'Neil", "", (1, 2)))[1] == ["Müller, O'Neil", "1", "2"]
+
+
+def test_the_file_is_named_after_the_chart_alone():
+    response = csv_file(chart())
+    assert response["Content-Disposition"] == 'attachment; filename="voicecare-days.csv"'
+    assert response["Content-Type"] == "text/csv; charset=utf-8"
+
+
+def test_nothing_and_zeros_are_empty():
+    assert chart().empty
+    assert chart(Row("a", "a", (0, None))).empty
+    assert chart(Row("a", "a", (0, 1))).empty  # it is not drawn
+    assert not chart(Row("a", "a", (1, 0))).empty
+
+
+def test_a_table_begins_with_the_newest_and_shares_with_the_largest():
+    rows = Row("2026-11-01", "", (1, 2)), Row("2026-11-02", "", (3, 4))
+    assert [row.key for row in chart(*rows).listed] == ["2026-11-02", "2026-11-01"]
+    assert replace(chart(*rows), style="shares").listed == rows

@@ -1,0 +1,73 @@
+"""Which figure stands in which column, and that every colour is there in both themes."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+from django.utils import translation
+
+from usage.figures import Figures, Share
+from voicecare.dashboard import chart_builders
+from voicecare.dashboard.chart import Chart
+
+CSS = (Path(__file__).parents[3] / "voicecare/static/voicecare/dashboard.css").read_text()
+DAY = Figures(
+    date(2026, 11, 5), live=1, backup=2, other=3, characters=6, saved=5, credits=4, requests=30, failed=7, backups=8,
+    offline=9, speeches=20, p50_ms=180.5, p95_ms=None,
+)  # fmt: skip
+
+
+def nowhere(day: date) -> str:
+    return ""
+
+
+def by_label(chart: Chart) -> dict[str, object]:
+    (row,) = chart.rows
+    return {column.label: value for column, value in zip(chart.columns, row.values, strict=True)}
+
+
+def test_characters_are_split_and_summed():
+    assert by_label(chart_builders.by_day([DAY], nowhere)) == {
+        "Live": 1, "Backup voice": 2, "Made ahead": 3, "Saved": 5, "Billed characters": 6, "Credits": 4,
+    }  # fmt: skip
+
+
+def test_a_month_is_one():
+    with translation.override("de"):
+        (row,) = chart_builders.by_month([DAY], nowhere).rows
+    assert (row.key, row.label) == ("2026-11", "November 2026")
+
+
+def test_a_day_is_iso_for_programs_and_local_for_readers():
+    with translation.override("de"):
+        (row,) = chart_builders.by_day([DAY], lambda day: f"/{day}/").rows
+    assert (row.key, row.label, row.address) == ("2026-11-05", "05.11.2026", "/2026-11-05/")
+
+
+def test_first_sounds_stand_against_half_a_second():
+    chart = chart_builders.first_sounds([DAY], nowhere)
+    assert by_label(chart) == {"Half within": 180.5, "95 % within": None, "Speeches": 20}
+    assert chart.limit == 500
+
+
+def test_troubles_are_counted():
+    assert by_label(chart_builders.troubles([DAY], nowhere)) == {
+        "Failed requests": 7, "In the backup voice": 8, "In the offline voice": 9, "Requests": 30,
+    }  # fmt: skip
+
+
+def test_shares_keep_their_order():
+    top = [Share(None, 9, 1), Share(None, 5, 2)]
+    chart = chart_builders.shares(
+        "voices", "Voices", "Voice", top, lambda share: chart_builders.Named(str(share.characters))
+    )
+    assert [(row.label, *row.values) for row in chart.rows] == [("9", 9, 1), ("5", 5, 2)]
+
+
+def test_every_colour_is_there_in_light_and_dark():
+    charts = [
+        make([DAY], nowhere) for make in (chart_builders.by_day, chart_builders.first_sounds, chart_builders.troubles)
+    ]
+    for tone in {column.tone for chart in charts for column in chart.drawn} | {"limit"}:
+        assert len(re.findall(rf"--chart-{tone}: #", CSS)) == 3  # light, dark by the system, dark by choice
+        assert f".tone-{tone} {{" in CSS

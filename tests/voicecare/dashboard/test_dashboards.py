@@ -1,0 +1,81 @@
+"""Both pages as data: gauges, today, this month, and whether there is anything at all."""
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.cache import cache
+
+from tests.voicecare.dashboard import history
+from usage import figures
+from usage.models import ProviderState, Reconciliation
+from voicecare.dashboard.dashboards import Board, Gauge, PatientBoard
+from voicecare.dashboard.permissions import Viewer
+from voicecare.patients.models import Patient
+
+pytestmark = pytest.mark.django_db
+BOSS = User(username="boss", is_superuser=True)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    cache.clear()
+
+
+@pytest.fixture
+def cast(db: None) -> list[Patient]:
+    patients = history.write(days=40)
+    history.at_this_moment(patients)
+    return patients
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "percent", "tone"),
+    [
+        (0, 100, 0, "fine"), (74, 100, 74, "fine"), (75, 100, 75, "low"), (99_999, 100_000, 99, "low"),
+        (100, 100, 100, "spent"), (130, 100, 100, "spent"), (0, 0, 100, "spent"),
+    ],
+)  # fmt: skip
+def test_a_gauge_is_full_only_when_all_is_used(used: int, limit: int, percent: int, tone: str):
+    gauge = Gauge(used, limit)
+    assert (gauge.percent, gauge.tone) == (percent, tone)
+
+
+def test_the_first_page_knows_quota_unknown_and_reconciliation(cast):
+    board = Board(Viewer(BOSS))
+    assert board.gauge == Gauge(781_204, 1_000_000)
+    assert board.unknown == figures.Unknown(3, 183)
+    assert board.reconciled == Reconciliation.objects.get(day=figures.today() - timedelta(days=1))
+    assert not board.quiet
+
+
+def test_without_a_limit_there_is_no_gauge():
+    ProviderState.objects.create(quota_used=7)
+    assert Board(Viewer(BOSS)).gauge is None
+
+
+def test_saved_is_told_of_what_was_heard(cast):
+    board = Board(Viewer(BOSS))
+    month = figures.months(figures.today(), figures.today())[0]
+    assert board.this_month == month
+    assert board.today == figures.days(figures.today(), figures.today())[0]
+    assert board.saved_percent == month.saved * 100 // (month.saved + month.live + month.backup)
+
+
+def test_with_nothing_said_it_is_quiet():
+    board = Board(Viewer(BOSS))
+    assert board.quiet
+    assert board.saved_percent == 0
+
+
+def test_a_budget_is_what_was_spoken_to_the_patient_in_this_month(cast):
+    cast[0].monthly_character_budget = 5000
+    month = figures.months(figures.today(), figures.today(), patient=cast[0].pk)[0]
+    assert PatientBoard(Viewer(BOSS), cast[0]).budget == Gauge(month.live + month.backup, 5000)
+    assert PatientBoard(Viewer(BOSS), cast[1]).budget is None
+
+
+def test_for_nobody_there_is_nothing(cast):
+    board = Board(Viewer(AnonymousUser()))
+    assert (board.charts, board.quiet, board.quota, board.gauge) == ([], False, None, None)
+    assert (board.unknown, board.reconciled, board.today, board.this_month) == (None, None, None, None)

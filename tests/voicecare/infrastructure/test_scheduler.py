@@ -1,0 +1,52 @@
+"""beat's sign of life: while it ticks, and never at the tick's cost."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+from django.db import connection
+
+from tests.waiting import until
+from usage.heartbeats import EVERY_S
+from usage.models import Heartbeat
+from voicecare.infrastructure.scheduler import Scheduler
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def scheduler(tmp_path: object) -> Iterator[Scheduler]:
+    """With nothing to send."""
+    app = Celery(set_as_current=False)
+    app.conf.beat_schedule_filename = f"{tmp_path}/schedule"
+    app.conf.beat_schedule = {}
+    scheduler = Scheduler(app, schedule_filename=app.conf.beat_schedule_filename)
+    yield scheduler
+    scheduler.close()
+
+
+def test_the_first_tick_gives_a_sign(scheduler: Scheduler):
+    assert scheduler.tick() <= EVERY_S
+    until(lambda: Heartbeat.objects.filter(name="beat").exists())
+
+
+def test_ticks_in_quick_succession_give_one(scheduler: Scheduler):
+    scheduler.tick()
+    first = until(lambda: Heartbeat.objects.filter(name="beat").first())
+    scheduler.tick()
+    time.sleep(0.3)
+    assert Heartbeat.objects.get() == first
+    assert Heartbeat.objects.get().at == first.at
+
+
+def test_a_database_that_refuses_holds_up_nothing(scheduler: Scheduler, capsys: pytest.CaptureFixture[str]):
+    said: list[str] = []
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE usage_heartbeat RENAME TO elsewhere")
+    try:
+        assert scheduler.tick() <= EVERY_S
+        until(lambda: said.append(capsys.readouterr().out) or "".join(said), wanted=lambda text: "beat.no_sign" in text)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO usage_heartbeat")

@@ -1,0 +1,492 @@
+"""Every page of the admin, of every model: it opens, says what it must, and lets nobody do what they must not."""
+
+import queue
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from celery.signals import before_task_publish
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from cloning.models import CloneJob
+from tests.conftest import Member
+from tts.models import Clip, Conversation, Phrase, Utterance
+from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
+from voicecare.core import task_queue
+from voicecare.patients.authentication import device_for
+from voicecare.patients.models import Device, Patient, Voice
+
+# Outside of DEBUG whitenoise looks for what `collectstatic` leaves, which a checkout has not run.
+pytestmark = pytest.mark.filterwarnings("ignore:No directory at:UserWarning")
+
+BANNER = "Sandbox voice provider: no account is used and nothing is billed"
+SECRET_TEXT = "My left knee hurts again."
+HISTORIES = (Conversation, Utterance, Clip, UsageEvent, DailyUsage, Reconciliation, ProviderState, Incident)
+KEPT = (Patient, Device, Voice)
+OURS = (*HISTORIES, *KEPT, Phrase)
+
+
+@pytest.fixture
+def boss(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("boss"))
+    return client
+
+
+@pytest.fixture
+def history(alice: Member) -> Callable[[int], Member]:
+    """Alice with this many rows of everything."""
+
+    def make(number: int) -> Member:
+        ProviderState.objects.get_or_create()
+        for i in range(number):
+            _one_of_each(alice, i)
+        return alice
+
+    return make
+
+
+def _one_of_each(member: Member, i: int) -> None:
+    patient = Patient.objects.create(name=f"Patient {i}", companion_name="Clara", voice=member.patient.voice)
+    device, _ = Device.objects.issue(patient, f"Tablet {i}")
+    voice = Voice.objects.create(name=f"Clone {i}", provider_id=f"clone-{i}", source="cloned", patient=patient)
+    conversation = Conversation.objects.create(
+        patient=patient, device=device, voice=voice, voice_source="cloned", format="pcm_16000"
+    )
+    utterance = Utterance.objects.create(
+        conversation=conversation, patient=patient, client_id=f"say-{i}", origin="device", text=SECRET_TEXT,
+        state="spoken", source="live", characters=25,
+    )  # fmt: skip
+    UsageEvent.objects.create(
+        source=utterance.id, segment=0, attempt=1, conversation=conversation.id, patient=patient.id, kind="live",
+        outcome="completed", asked=25, characters=25, credits=13, request_id=f"req-{i}",
+    )  # fmt: skip
+    DailyUsage.objects.create(day="2026-11-05", patient=patient.id, kind="live", characters=25, credits=13, events=1)
+    Reconciliation.objects.create(day=date(2026, 11, 1) + timedelta(days=i))
+    phrase = Phrase.objects.create(text=f"Phrase {i}")
+    Clip.objects.create(
+        digest=f"{i:064x}", voice=voice, phrase=phrase, language="en", speed=1.0, format="pcm_16000", characters=8,
+        size=9000, expires_at=timezone.now(),
+    )  # fmt: skip
+    Incident.objects.create(kind="voice", key=str(uuid.UUID(int=i)))
+
+
+def address(model: type[Model], page: str, *args: object) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+def list_of(model: type[Model]) -> str:
+    return address(model, "changelist")
+
+
+def text_of(client: Client, url: str, **data: object) -> str:
+    response = client.get(url, data)
+    assert response.status_code == 200, url
+    return response.content.decode()
+
+
+def act(client: Client, action: str, *rows: Model) -> str:
+    """Carries an action out on these rows; the page that follows."""
+    data = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
+    response = client.post(list_of(type(rows[0])), data, follow=True)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+# Pages
+
+
+def test_every_model_of_ours_is_there():
+    ours = {model for model in admin.site._registry if model._meta.app_label in ("patients", "tts", "usage", "cloning")}
+    assert ours == {*OURS, CloneJob}  # of which tests/cloning/test_admin.py speaks
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_list_search_and_page_open(model, boss, history):
+    history(2)
+    assert BANNER in text_of(boss, list_of(model))
+    assert text_of(boss, list_of(model), q=str(uuid.uuid4()))
+    assert text_of(boss, list_of(model), q="o'brien \\ %")
+    assert BANNER in text_of(boss, address(model, "change", model.objects.first().pk))
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_every_filter_opens(model, boss, history):
+    history(1)
+    filters = re.findall(r'<a href="(\?[^"]+)"', text_of(boss, list_of(model)))
+    assert filters or model is ProviderState
+    for query in filters:
+        assert boss.get(list_of(model) + query.replace("&amp;", "&")).status_code == 200, query
+
+
+@pytest.mark.parametrize("model", [model for model in OURS if model is not ProviderState])
+def test_a_list_makes_as_many_queries_for_twenty_rows_as_for_one(model, boss, history):
+    history(1)
+    text_of(boss, list_of(model))
+    with CaptureQueriesContext(
+        connection,
+    ) as one:
+        text_of(boss, list_of(model))
+    for i in range(1, 20):
+        _one_of_each(history(0), i)
+    with CaptureQueriesContext(connection) as many:
+        text_of(boss, list_of(model))
+    assert len(many) == len(one)
+
+
+@pytest.mark.parametrize("page", ["/admin/", "/admin/login/", "/admin/password_change/", "/admin/auth/user/"])
+def test_other_pages_say_that_it_is_the_sandbox_too(page, boss, db):
+    client = Client() if "login" in page else boss
+    page_text = text_of(client, page)
+    assert BANNER in page_text
+    assert "| voicecare</title>" in page_text
+
+
+def test_a_popup_says_it_too(boss, db):
+    assert BANNER in text_of(boss, list_of(Patient), _popup=1)
+
+
+def test_with_a_real_provider_no_page_says_so(boss, settings):
+    settings.USE_SANDBOX = False
+    assert BANNER not in text_of(boss, "/admin/")
+
+
+# Histories
+
+
+@pytest.mark.parametrize("model", HISTORIES)
+def test_histories_cannot_be_added_changed_or_deleted(model, boss, history):
+    history(1)
+    row = model.objects.first()
+    before = model.objects.filter(pk=row.pk).values().get()
+    assert boss.get(address(model, "add")).status_code == 403
+    assert boss.post(address(model, "add"), {}).status_code == 403
+    assert boss.post(address(model, "change", row.pk), {"text": "Other.", "characters": 0}).status_code == 403
+    assert boss.post(address(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert 'value="delete_selected"' not in text_of(boss, list_of(model))
+    assert model.objects.filter(pk=row.pk).values().get() == before
+
+
+@pytest.mark.parametrize("model", KEPT)
+def test_patients_devices_and_voices_cannot_be_deleted(model, boss, alice):
+    row = model.objects.first()
+    assert boss.post(address(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert 'value="delete_selected"' not in text_of(boss, list_of(model))
+    assert model.objects.filter(pk=row.pk).exists()
+
+
+def test_what_was_said_stands_on_the_utterances_own_page_only(boss, history):
+    history(1)
+    utterance = Utterance.objects.get()
+    pages = [list_of(model) for model in OURS]
+    pages += [
+        address(Conversation, "change", utterance.conversation_id),
+        address(UsageEvent, "change", UsageEvent.objects.get().pk),
+    ]
+    assert not [page for page in pages if SECRET_TEXT in text_of(boss, page)]
+    assert SECRET_TEXT in text_of(boss, address(Utterance, "change", utterance.pk))
+
+
+def test_what_was_said_cannot_be_searched(boss, history):
+    history(1)
+    assert "0 utterances" in text_of(boss, list_of(Utterance), q="knee")
+    assert "0 usage events" in text_of(boss, list_of(UsageEvent), q="knee")
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        (Conversation, lambda row: str(row.pk)),
+        (Utterance, lambda row: str(row.conversation_id)),
+        (Utterance, lambda row: row.client_id),
+        (UsageEvent, lambda row: row.request_id),
+        (UsageEvent, lambda row: str(row.patient)),
+    ],
+)
+def test_a_row_is_found_by_its_ids(model, wanted, boss, history):
+    history(2)
+    row = model.objects.first()
+    page = text_of(boss, list_of(model), q=wanted(row))
+    assert address(model, "change", row.pk) in page
+    assert address(model, "change", model.objects.last().pk) not in page
+
+
+def test_a_conversation_leads_to_what_was_said_in_it(boss, history):
+    history(2)
+    page = text_of(boss, address(Conversation, "change", Conversation.objects.first().pk))
+    (link,) = re.findall(r'href="([^"]+)">What was said', page)
+    assert text_of(boss, link).count(">say-") == 1
+
+
+def test_an_incident_is_acknowledged_once(boss, db):
+    incident = Incident.objects.create(kind="access")
+    assert "Acknowledged: 1." in act(boss, "acknowledge", incident)
+    incident.refresh_from_db()
+    first = incident.acknowledged_at
+    assert first is not None
+    assert "Acknowledged: 0." in act(boss, "acknowledge", incident)
+    incident.refresh_from_db()
+    assert incident.acknowledged_at == first
+
+
+def test_who_may_only_look_acknowledges_nothing(db):
+    looker = User.objects.create_user("looker", is_staff=True)
+    looker.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = Client()
+    client.force_login(looker)
+    incident = Incident.objects.create(kind="access")
+    act(client, "acknowledge", incident)
+    incident.refresh_from_db()
+    assert incident.acknowledged_at is None
+
+
+# Patients
+
+
+def form_of(patient: Patient, **changes: object) -> dict[str, object]:
+    """What the browser would send for an unchanged patient, and the changes."""
+    return {
+        "name": patient.name, "preferred_name": patient.preferred_name, "companion_name": patient.companion_name,
+        "language": patient.language, "speech_rate": str(patient.speech_rate), "voice": patient.voice_id or "",
+        "monthly_character_budget": "", "devices-TOTAL_FORMS": 0, "devices-INITIAL_FORMS": 0, **changes,
+    }  # fmt: skip
+
+
+def voices_offered(client: Client, patient: Patient) -> set[str]:
+    page = text_of(client, address(Patient, "change", patient.pk))
+    (select,) = re.findall(r'<select name="voice".*?</select>', page, re.DOTALL)
+    return set(re.findall(r'<option value="([^"]+)"', select))
+
+
+def test_a_patient_chooses_among_usable_stock_voices_and_their_own(boss, alice, bob):
+    stock = Voice.objects.create(name="Stock", provider_id="s")
+    own = Voice.objects.create(name="Own", provider_id="o", source="cloned", patient=alice.patient)
+    Voice.objects.create(name="Bob's", provider_id="b", source="cloned", patient=bob.patient)
+    Voice.objects.create(name="Gone", provider_id="g", state="gone")
+    default = Voice.objects.default()
+    expected = {stock, own, default, alice.patient.voice}
+    assert voices_offered(boss, alice.patient) == {str(voice.pk) for voice in expected}
+
+
+def test_anothers_clone_is_refused(boss, alice, bob):
+    foreign = Voice.objects.create(name="Bob's", provider_id="b", source="cloned", patient=bob.patient)
+    response = boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, voice=foreign.pk))
+    assert response.status_code == 200
+    alice.patient.refresh_from_db()
+    assert alice.patient.voice != foreign
+
+
+def test_a_chosen_voice_that_is_gone_is_not_lost_by_another_change(boss, alice):
+    Voice.objects.filter(pk=alice.patient.voice_id).update(state="gone")
+    response = boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, preferred_name="Al"))
+    assert response.status_code == 302
+    changed = Patient.objects.get(pk=alice.patient.pk)
+    assert (changed.preferred_name, changed.voice_id) == ("Al", alice.patient.voice_id)
+
+
+def test_team_is_saved(boss, alice):
+    carer = User.objects.create_user("carer")
+    boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, team=[carer.pk]))
+    assert list(alice.patient.team.all()) == [carer]
+
+
+def test_a_patient_is_added(boss, db):
+    new = Patient(name="Carol Clark", companion_name="Max")
+    assert boss.post(address(Patient, "add"), form_of(new)).status_code == 302
+    assert Patient.objects.get().companion_name == "Max"
+
+
+def test_who_may_only_look_sees_a_patient(alice):
+    looker = User.objects.create_user("looker", is_staff=True)
+    looker.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = Client()
+    client.force_login(looker)
+    assert "Alice Archer" in text_of(client, address(Patient, "change", alice.patient.pk))
+
+
+def test_archived_patients_devices_are_refused_until_they_are_unarchived(boss, alice):
+    assert "Archived: 1." in act(boss, "archive", alice.patient)
+    assert device_for(alice.token) is None
+    assert "Unarchived: 1." in act(boss, "unarchive", alice.patient)
+    assert device_for(alice.token) == alice.device
+
+
+# Devices
+
+
+def shown_token(page: str) -> str | None:
+    found = re.search(r"\b[0-9a-f]{8}\.[\w-]{40,}", page)
+    return found and found.group()
+
+
+def test_the_token_of_a_new_device_is_shown_once(boss, alice):
+    added = boss.post(address(Device, "add"), {"name": "Kitchen", "patient": alice.patient.pk}, follow=True)
+    device = Device.objects.get(name="Kitchen")
+    token = shown_token(added.content.decode())
+    assert token is not None
+    assert device_for(token) == device
+    for page in (list_of(Device), address(Device, "change", device.pk), address(Patient, "change", alice.patient.pk)):
+        assert shown_token(text_of(boss, page)) is None
+        assert device.token_digest not in text_of(boss, page)
+
+
+def test_renaming_a_device_keeps_its_token_and_what_it_wrote_meanwhile(boss, alice):
+    page = address(Device, "change", alice.device.pk)
+    alice.device.connected()
+    renamed = boss.post(page, {"name": "Window", "patient": alice.patient.pk}, follow=True)
+    assert shown_token(renamed.content.decode()) is None
+    device = Device.objects.get(pk=alice.device.pk)
+    assert (device.name, device.epoch) == ("Window", 1)
+    assert device_for(alice.token) == device
+
+
+def test_a_device_stays_with_its_patient(boss, alice, bob):
+    boss.post(address(Device, "change", alice.device.pk), {"name": "Window", "patient": bob.patient.pk})
+    assert Device.objects.get(pk=alice.device.pk).patient == alice.patient
+
+
+def test_a_revoked_device_is_refused_and_stays_listed(boss, alice):
+    assert "Revoked: 1." in act(boss, "revoke", alice.device)
+    assert device_for(alice.token) is None
+    assert str(alice.device.pk) in text_of(boss, list_of(Device))
+    revoked_at = Device.objects.get().revoked_at
+    assert "Revoked: 0." in act(boss, "revoke", alice.device)
+    assert Device.objects.get().revoked_at == revoked_at
+
+
+def test_a_new_token_is_shown_once_and_ends_the_former_one_and_its_sockets(boss, alice):
+    epoch = alice.device.connected()
+    token = shown_token(act(boss, "renew_tokens", alice.device))
+    assert token is not None
+    assert device_for(token) == alice.device
+    assert device_for(alice.token) is None
+    assert Device.objects.get().epoch > epoch
+    assert shown_token(text_of(boss, list_of(Device))) is None
+
+
+def test_a_revoked_device_gets_no_new_token(boss, alice):
+    act(boss, "revoke", alice.device)
+    page = act(boss, "renew_tokens", alice.device)
+    assert shown_token(page) is None
+    assert "is revoked" in page
+
+
+# Voices
+
+
+def test_a_stock_voice_is_added_by_its_id(boss, db):
+    assert boss.post(address(Voice, "add"), {"name": "Lily", "provider_id": "lily-id"}).status_code == 302
+    voice = Voice.objects.get()
+    assert (voice.source, voice.state, voice.patient) == ("stock", "usable", None)
+
+
+def test_the_id_of_a_voice_does_not_change(boss, db):
+    voice = Voice.objects.default()
+    boss.post(address(Voice, "change", voice.pk), {"name": "Rachel", "provider_id": "other", "state": "gone"})
+    changed = Voice.objects.get()
+    assert (changed.name, changed.provider_id, changed.state) == ("Rachel", voice.provider_id, "usable")
+
+
+# Phrases
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "accepted"),
+    [
+        ("greeting", "Hello {patient_name}, this is {ai_name}.", True),
+        ("greeting", "Hello.", True),
+        ("greeting", "Hello {patient}.", False),
+        ("greeting", "Hello {patient_name.", False),
+        ("greeting", "Hello patient_name}.", False),
+        ("greeting", "Hello {{patient_name}}.", False),
+        ("greeting", "Hello {}.", False),
+        ("common", "I see.", True),
+        ("common", "I see, {patient_name}.", False),
+    ],
+)
+def test_placeholders_of_a_phrase(kind, text, accepted, boss):
+    response = boss.post(address(Phrase, "add"), {"kind": kind, "language": "en", "text": text})
+    assert response.status_code == (302 if accepted else 200)
+    assert Phrase.objects.exists() is accepted
+
+
+def test_the_language_of_a_phrase_is_kept_as_it_is_looked_up(boss):
+    boss.post(address(Phrase, "add"), {"kind": "common", "language": "de-AT", "text": "Servus."})
+    assert Phrase.objects.for_language("de-CH").get().text == "Servus."
+
+
+@pytest.mark.parametrize("kind", ["greeting", "common"])
+def test_a_second_greeting_or_the_same_phrase_is_refused_in_words(kind, boss):
+    Phrase.objects.create(kind=kind, language="en", text="Hello.")
+    response = boss.post(address(Phrase, "add"), {"kind": kind, "language": "en", "text": "Hello."})
+    assert "errornote" in response.content.decode()
+
+
+def test_a_phrase_is_edited_and_deleted(boss):
+    phrase = Phrase.objects.create(text="I see")
+    boss.post(address(Phrase, "change", phrase.pk), {"kind": "common", "language": "en", "text": "I see."})
+    assert Phrase.objects.get().text == "I see."
+    boss.post(address(Phrase, "delete", phrase.pk), {"post": "yes"})
+    assert not Phrase.objects.exists()
+
+
+# What the admin has done in the background
+
+
+@pytest.fixture
+def told(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tuple[str, ...]]]]:
+    """Posts a form; the tasks that were told of it, with their ids, as they go to the broker."""
+    sent: queue.Queue[tuple[str, ...]] = queue.Queue()
+
+    def receive(sender: str, body: Any, **_kwargs: object) -> None:
+        sent.put((sender, *body[0]))
+
+    def post(client: Client, url: str, data: dict[str, object]) -> list[tuple[str, ...]]:
+        with django_capture_on_commit_callbacks(execute=True):
+            assert client.post(url, data).status_code == 302
+            task_queue.send("the last one")  # they go out in their order
+        return list(iter(lambda: sent.get(timeout=10), ("the last one",)))
+
+    before_task_publish.connect(receive, weak=False)
+    yield post
+    before_task_publish.disconnect(receive)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_heard"),
+    [
+        ({"name": "Alicia"}, True), ({"preferred_name": "Al"}, True), ({"companion_name": "Ann"}, True),
+        ({"language": "de"}, True), ({"speech_rate": "0.90"}, True), ({"voice": ""}, True),
+        ({"monthly_character_budget": 1000}, False), ({}, False),
+    ],
+)  # fmt: skip
+def test_what_shapes_the_sound_for_a_patient_has_it_made(change, is_heard, boss, alice, told):
+    done = told(boss, address(Patient, "change", alice.patient.pk), form_of(alice.patient, **change))
+    assert done == ([("tts.warm_patient", str(alice.patient.pk))] if is_heard else [])
+
+
+def test_for_a_new_patient_it_is_made_too(boss, alice, told):
+    form = form_of(alice.patient, name="Dora")
+    assert told(boss, address(Patient, "add"), form) == [("tts.warm_patient", str(Patient.objects.get(name="Dora").pk))]
+
+
+def test_a_phrase_is_made_when_it_is_saved_and_its_sound_removed_with_it(boss, told):
+    form = {"kind": "common", "language": "en", "text": "I see."}
+    assert told(boss, address(Phrase, "add"), form)[0] == ("tts.warm_phrase", str(Phrase.objects.get().pk))
+    key = Phrase.objects.get().pk
+    changed = told(boss, address(Phrase, "change", key), {**form, "text": "I understand."})
+    assert changed == [("tts.warm_phrase", str(key)), ("tts.remove_audio",)]
+    assert told(boss, address(Phrase, "delete", key), {"post": "yes"}) == [("tts.remove_audio",)]
+    again = Phrase.objects.create(text="I see.")
+    chosen = {"action": "delete_selected", "_selected_action": again.pk, "post": "yes"}
+    assert told(boss, list_of(Phrase), chosen) == [("tts.remove_audio",)]

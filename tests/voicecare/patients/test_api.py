@@ -1,0 +1,266 @@
+"""Patients, devices and voices over REST: who sees whom, what is refused, what a change does to the rows."""
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests.clinicians import Clinician, clinician
+from tests.conftest import Member
+from voicecare.patients.authentication import device_for
+from voicecare.patients.models import Device, Patient, Voice
+
+pytestmark = pytest.mark.django_db
+NOBODY = uuid.UUID(int=5)
+
+
+@pytest.fixture
+def carol(alice: Member, bob: Member) -> Clinician:
+    """In Alice's care team; Bob is a stranger's."""
+    return clinician("carol", alice.patient)
+
+
+@pytest.fixture
+def boss(alice: Member, bob: Member) -> Clinician:
+    return clinician("boss", is_staff=True)
+
+
+def names(page: dict[str, Any]) -> list[str]:
+    return [row["name"] for row in page["results"]]
+
+
+def clone_of(member: Member, **fields: Any) -> Voice:
+    return Voice.objects.create(
+        name="Daughter", provider_id=f"clone-{uuid.uuid4()}", source="cloned", patient=member.patient, **fields
+    )
+
+
+# Who sees whom
+
+
+def test_clinicians_see_their_own_patients_and_staff_all(carol: Clinician, boss: Clinician):
+    assert names(carol.get("patients/")) == ["Alice Archer"]
+    assert names(boss.get("patients/")) == ["Alice Archer", "Bob Baker"]
+
+
+def test_a_patient_is_listed_once_however_large_the_team(carol: Clinician, alice: Member):
+    clinician("dave", alice.patient)
+    assert names(carol.get("patients/")) == ["Alice Archer"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "patients/{patient}/"), ("PATCH", "patients/{patient}/"), ("DELETE", "patients/{patient}/"),
+        ("GET", "patients/{patient}/devices/"), ("POST", "patients/{patient}/devices/"),
+        ("DELETE", "devices/{device}/"), ("POST", "devices/{device}/rotate/"),
+    ],
+)  # fmt: skip
+def test_what_is_another_teams_does_not_exist(carol: Clinician, bob: Member, method: str, path: str):
+    def answer(patient: uuid.UUID, device: uuid.UUID) -> tuple[int, dict[str, str]]:
+        response = carol.call(method, path.format(patient=patient, device=device), {"name": "Mine now"})
+        return response.status_code, response.json()
+
+    before = [Patient.objects.filter(pk=bob.patient.pk).values().get(), list(bob.patient.devices.values())]
+    theirs = answer(bob.patient.pk, bob.device.pk)
+    assert theirs == answer(NOBODY, NOBODY)
+    assert (theirs[0], theirs[1]["code"]) == (404, "not_found")
+    assert [Patient.objects.filter(pk=bob.patient.pk).values().get(), list(bob.patient.devices.values())] == before
+
+
+@pytest.mark.parametrize("path", ["patients/", "voices/", "patients/{}/devices/"])
+def test_the_queries_of_a_list_do_not_grow_with_it(boss: Clinician, alice: Member, path: str):
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            boss.get(path.format(alice.patient.pk))
+        return len(captured)
+
+    before = queries()
+    for i in range(10):
+        Patient.objects.create(name=f"P{i}", companion_name="C", voice=clone_of(alice))
+        Device.objects.issue(alice.patient, f"D{i}")
+    assert queries() == before <= 5
+
+
+# A patient
+
+
+def test_a_patient_is_made_read_and_changed(carol: Clinician, alice: Member):
+    made = carol.call("POST", "patients/", {"name": "Zoe Zimmer", "companion_name": "Clara", "speech_rate": 0.85})
+    assert made.status_code == 201
+    patient = made.json()
+    assert patient == {
+        "id": patient["id"], "name": "Zoe Zimmer", "preferred_name": "", "companion_name": "Clara", "language": "en",
+        "voice": None, "speech_rate": 0.85, "monthly_character_budget": None, "archived": False,
+        "created_at": patient["created_at"],
+    }  # fmt: skip
+    assert patient["created_at"].endswith("Z")
+    change = {
+        "preferred_name": "Zo", "language": "de-AT", "voice": str(alice.patient.voice_id), "speech_rate": 1.2,
+        "monthly_character_budget": 0, "archived": True,
+    }  # fmt: skip
+    changed = carol.call("PATCH", f"patients/{patient['id']}/", change)
+    assert (changed.status_code, changed.json()) == (200, {**patient, **change})
+    assert carol.get(f"patients/{patient['id']}/") == changed.json()
+    assert Patient.objects.get(pk=patient["id"]).team.get() == carol.user
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""), ("name", "  "), ("name", "x" * 101), ("name", None), ("name", "a\0b"), ("name", "\ud800"),
+        ("name", ["x"]), ("companion_name", ""), ("companion_name", {}), ("preferred_name", "x" * 101),
+        ("language", ""), ("language", "english"), ("language", "e"), ("language", 7),
+        ("speech_rate", 0.69), ("speech_rate", 1.21), ("speech_rate", 0.755), ("speech_rate", "fast"),
+        ("speech_rate", None), ("speech_rate", True), ("speech_rate", "NaN"), ("speech_rate", "1e999"),
+        ("monthly_character_budget", -1), ("monthly_character_budget", 2**31), ("monthly_character_budget", 1.5),
+        ("monthly_character_budget", "x"), ("voice", "x"), ("voice", 7), ("voice", str(NOBODY)), ("voice", "\ud800"),
+        ("voice", []), ("archived", "perhaps"), ("archived", None), ("archived", {}),
+    ],
+)  # fmt: skip
+def test_what_a_patient_may_not_be(carol: Clinician, alice: Member, field: str, value: object):
+    before = Patient.objects.filter(pk=alice.patient.pk).values().get()
+    for method, path, rest in [
+        ("PATCH", f"patients/{alice.patient.pk}/", {}), ("POST", "patients/", {"name": "N", "companion_name": "C"}),
+    ]:  # fmt: skip
+        response = carol.call(method, path, {**rest, field: value})
+        assert (response.status_code, list(response.json())) == (400, [field])
+    assert Patient.objects.filter(pk=alice.patient.pk).values().get() == before
+    assert Patient.objects.count() == 2
+
+
+def test_the_id_and_the_birth_of_a_row_are_not_for_changing(carol: Clinician, alice: Member):
+    answer = carol.call("PATCH", f"patients/{alice.patient.pk}/", {"id": str(NOBODY), "erased_at": "2026-01-01"}).json()
+    assert answer["id"] == str(alice.patient.pk)
+    assert Patient.objects.get(pk=alice.patient.pk).erased_at is None
+
+
+def test_a_change_writes_only_what_was_sent(carol: Clinician, alice: Member):
+    path = f"patients/{alice.patient.pk}/"
+    with CaptureQueriesContext(connection) as captured:
+        carol.call("PATCH", path, {"preferred_name": "Al"})
+    (update,) = [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
+    assert '"preferred_name"' in update
+    assert '"voice_id"' not in update
+    assert carol.call("PATCH", path, {}).status_code == 200
+
+
+def test_archiving_refuses_the_devices_and_keeps_its_time(carol: Clinician, alice: Member):
+    path = f"patients/{alice.patient.pk}/"
+    assert carol.call("PATCH", path, {"archived": True}).json()["archived"] is True
+    since = Patient.objects.get(pk=alice.patient.pk).archived_at
+    assert device_for(alice.token) is None
+    carol.call("PATCH", path, {"archived": True})
+    assert Patient.objects.get(pk=alice.patient.pk).archived_at == since
+    assert carol.call("PATCH", path, {"archived": False}).json()["archived"] is False
+    assert device_for(alice.token) is not None
+
+
+def test_which_voices_a_patient_may_have(carol: Clinician, alice: Member, bob: Member):
+    def given(voice: Voice) -> int:
+        return carol.call("PATCH", f"patients/{alice.patient.pk}/", {"voice": str(voice.pk)}).status_code
+
+    gone = Voice.objects.create(name="Gone", provider_id="gone", state="gone")
+    assert given(Voice.objects.default()) == 200
+    assert given(clone_of(alice)) == 200
+    assert [given(clone_of(bob)), given(gone), given(clone_of(alice, state="withdrawn"))] == [400, 400, 400]
+
+
+def test_another_patients_clone_is_refused_like_one_that_is_none(carol: Clinician, alice: Member, bob: Member):
+    def refusal(voice: uuid.UUID) -> str:
+        response = carol.call("PATCH", f"patients/{alice.patient.pk}/", {"voice": str(voice)})
+        return json.dumps(response.json()).replace(str(voice), "that voice")
+
+    assert refusal(clone_of(bob).pk) == refusal(NOBODY)
+
+
+def test_erasing_hides_the_patient_and_revokes_their_devices(carol: Clinician, boss: Clinician, alice: Member):
+    path = f"patients/{alice.patient.pk}/"
+    assert carol.call("DELETE", path).status_code == 202
+    alice.patient.refresh_from_db()
+    alice.device.refresh_from_db()
+    assert alice.patient.erased_at is not None
+    assert alice.device.revoked_at is not None
+    assert [caller.call("GET", path).status_code for caller in (carol, boss)] == [404, 404]
+    assert carol.call("DELETE", path).status_code == 404
+    assert names(boss.get("patients/")) == ["Bob Baker"]
+
+
+def test_a_patient_is_not_replaced_as_a_whole(carol: Clinician, alice: Member):
+    assert carol.call("PUT", f"patients/{alice.patient.pk}/", {"name": "x"}).status_code == 405
+
+
+# Devices
+
+
+def test_a_devices_token_is_shown_once(carol: Clinician, alice: Member):
+    path = f"patients/{alice.patient.pk}/devices/"
+    made = carol.call("POST", path, {"name": "Bathroom"})
+    assert made.status_code == 201
+    assert set(made.json()) == {"id", "name", "token"}
+    assert str(device_for(made.json()["token"]).pk) == made.json()["id"]
+    listed = carol.get(path)["results"]
+    assert [row["name"] for row in listed] == ["Bathroom", "bedside"]
+    assert "token" not in json.dumps(listed)
+
+
+@pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "x" * 101}, {"name": None}, {"name": "a\0"}, {"name": []}])
+def test_a_device_has_a_name(carol: Clinician, alice: Member, body: dict[str, Any]):
+    response = carol.call("POST", f"patients/{alice.patient.pk}/devices/", body)
+    assert (response.status_code, list(response.json())) == (400, ["name"])
+    assert alice.patient.devices.count() == 1
+
+
+def test_a_device_is_revoked_for_good(carol: Clinician, alice: Member):
+    path = f"devices/{alice.device.pk}/"
+    response = carol.call("DELETE", path)
+    assert (response.status_code, response.content, device_for(alice.token)) == (204, b"", None)
+    since = Device.objects.get(pk=alice.device.pk).revoked_at
+    assert carol.call("DELETE", path).status_code == 204
+    assert Device.objects.get(pk=alice.device.pk).revoked_at == since
+    refused = carol.call("POST", f"{path}rotate/")
+    assert (refused.status_code, refused.json()["code"]) == (409, "revoked")
+    assert device_for(alice.token) is None
+
+
+def test_a_new_token_ends_the_former_and_its_connection(carol: Clinician, alice: Member):
+    response = carol.call("POST", f"devices/{alice.device.pk}/rotate/")
+    assert response.status_code == 200
+    assert (response.json()["id"], response.json()["name"]) == (str(alice.device.pk), "bedside")
+    assert device_for(alice.token) is None
+    assert device_for(response.json()["token"]) == alice.device
+    assert Device.objects.get(pk=alice.device.pk).epoch == alice.device.epoch + 1
+
+
+# Voices
+
+
+def test_voices_are_the_stock_and_the_clones_of_ones_own(carol: Clinician, boss: Clinician, alice: Member, bob: Member):
+    ours, theirs = clone_of(alice, state="withdrawn"), clone_of(bob)
+    stock = {str(voice.pk) for voice in Voice.objects.filter(source="stock")}
+    assert {row["id"] for row in carol.get("voices/")["results"]} == {*stock, str(ours.pk)}
+    assert {row["id"] for row in boss.get("voices/")["results"]} == {*stock, str(ours.pk), str(theirs.pk)}
+    (row,) = [row for row in carol.get("voices/")["results"] if row["id"] == str(ours.pk)]
+    assert row == {
+        "id": str(ours.pk), "name": "Daughter", "source": "cloned", "provider_id": ours.provider_id,
+        "state": "withdrawn",
+    }  # fmt: skip
+
+
+def test_the_clone_of_an_erased_patient_is_nobodys(boss: Clinician, alice: Member):
+    clone = clone_of(alice)
+    Patient.objects.filter(pk=alice.patient.pk).update(erased_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert str(clone.pk) not in [row["id"] for row in boss.get("voices/")["results"]]
+
+
+def test_who_is_visible_to_whom(alice: Member, bob: Member):
+    carol, boss = clinician("carol", alice.patient), clinician("boss", is_staff=True)
+    Patient.objects.filter(pk=bob.patient.pk).update(archived_at=timezone.now())
+    seen = [Patient.objects.visible_to(who).count() for who in (carol.user, boss.user, AnonymousUser())]
+    assert seen == [1, 2, 0]

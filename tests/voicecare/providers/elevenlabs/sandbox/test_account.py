@@ -1,0 +1,229 @@
+"""The sandbox keeps accounts: quota, billing, history and usage, in replies of the provider's shapes."""
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.openapi import conforming
+from tests.sandbox import SandboxProcess
+from voicecare.providers.elevenlabs.sandbox.account.account import Account
+from voicecare.providers.elevenlabs.sandbox.api.usage import Window
+from voicecare.providers.elevenlabs.sandbox.config import Knobs
+from voicecare.providers.elevenlabs.sandbox.errors import ApiError
+
+RACHEL = "21m00Tcm4TlvDq8ikWAM"
+SARAH = "EXAVITQu4vr4xnSDxMaL"
+FLASH = "eleven_flash_v2_5"
+MULTILINGUAL = "eleven_multilingual_v2"
+HOUR_MS = 3_600_000
+
+
+class Client:
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session = session
+        self.url = url
+
+    async def get(self, path: str, **query: Any) -> tuple[int, Any]:
+        async with self.session.get(self.url + path, params=query) as reply:
+            return reply.status, await reply.json()
+
+    async def fetch(self, path: str, schema: str, **query: Any) -> Any:
+        status, reply = await self.get(path, **query)
+        assert status == 200, reply
+        return conforming(reply, schema)
+
+    async def speak(self, text: str, voice: str = RACHEL, model: str = FLASH, **query: str) -> tuple[int, Any]:
+        path = f"{self.url}/v1/text-to-speech/{voice}"
+        async with self.session.post(path, json={"text": text, "model_id": model}, params=query) as reply:
+            return reply.status, await reply.json() if reply.status >= 400 else await reply.read()
+
+
+@pytest.fixture
+async def client(sandbox: SandboxProcess) -> AsyncIterator[Client]:
+    sandbox.settings(first_byte_ms=0)
+    async with aiohttp.ClientSession(headers={"xi-api-key": "any"}) as session:
+        yield Client(session, sandbox.url)
+
+
+async def test_a_fresh_account(client: Client) -> None:
+    subscription = await client.fetch("/v1/user/subscription", "ExtendedSubscriptionResponseModel")
+    assert (subscription["character_count"], subscription["character_limit"]) == (0, 100_000)
+    assert subscription["next_character_count_reset_unix"] > time.time()
+    user = await client.fetch("/v1/user", "UserResponseModel")
+    assert user["subscription"] == subscription
+    assert user["subscription_extras"]["concurrency"] == 10
+
+
+async def test_the_models_and_their_rates(client: Client) -> None:
+    _, models = await client.get("/v1/models")
+    found = {model["model_id"]: conforming(model, "ModelResponseModel") for model in models}
+    assert {"eleven_flash_v2", FLASH, "eleven_turbo_v2_5", MULTILINGUAL, "eleven_v3"} <= found.keys()
+    assert found[FLASH]["model_rates"]["character_cost_multiplier"] == 0.5
+    assert found[FLASH]["concurrency_group"] == "turbo"
+    assert found[MULTILINGUAL]["maximum_text_length_per_request"] == 10_000
+    assert found[MULTILINGUAL]["concurrency_group"] == "standard"
+
+
+async def test_speech_is_billed_at_the_model_s_rate(client: Client, sandbox: SandboxProcess) -> None:
+    await client.speak("12345")
+    await client.speak("12345", model=MULTILINGUAL)
+    account = sandbox.account()
+    assert (account["requests"], account["characters"], account["credits"]) == (2, 10, 8)
+    subscription = await client.fetch("/v1/user/subscription", "ExtendedSubscriptionResponseModel")
+    assert subscription["character_count"] == 8
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "key", "code"),
+    [("legacy", 401, "status", "quota_exceeded"), ("new", 402, "code", "insufficient_credits")],
+)
+async def test_a_spent_quota_refuses_and_comes_back(
+    client: Client, sandbox: SandboxProcess, form: str, status: int, key: str, code: str
+) -> None:
+    sandbox.settings(quota_form=form, character_limit=100, characters_used=96)
+    assert (await client.speak("12345678"))[0] == 200
+    answered, reply = await client.speak("1")
+    assert (answered, reply["detail"][key]) == (status, code)
+    assert "You have 0 credits remaining, while 1 credits are required" in reply["detail"]["message"]
+    assert sandbox.account()["character_count"] == 100
+    sandbox.settings(characters_used=0)
+    assert (await client.speak("1"))[0] == 200
+
+
+async def test_a_new_period_begins_at_the_reset_time(client: Client, sandbox: SandboxProcess) -> None:
+    sandbox.settings(characters_used=100_000, reset_unix=int(time.time()))
+    subscription = await client.fetch("/v1/user/subscription", "ExtendedSubscriptionResponseModel")
+    assert subscription["character_count"] == 0
+    assert subscription["next_character_count_reset_unix"] > time.time()
+
+
+def test_credits_of_requests_under_way_are_not_sold_twice() -> None:
+    account = Account(Knobs(character_limit=100))
+    with account.reserved(60) as first:
+        with pytest.raises(ApiError), account.reserved(60):
+            pass
+        first.spend()
+        with account.reserved(40):
+            pass
+    assert (account.knobs.characters_used, account.pending) == (60, 0)
+
+
+async def test_history_is_newest_first_in_pages_without_zero_retention(client: Client) -> None:
+    for text in ("One.", "Two.", "Three."):
+        await client.speak(text)
+    await client.speak("Secret.", enable_logging="false")
+    first = await client.fetch("/v1/history", "GetSpeechHistoryResponseModel", page_size=2)
+    assert ([item["text"] for item in first["history"]], first["has_more"]) == (["Three.", "Two."], True)
+    rest = await client.fetch(
+        "/v1/history", "GetSpeechHistoryResponseModel", start_after_history_item_id=first["last_history_item_id"]
+    )
+    assert ([item["text"] for item in rest["history"]], rest["has_more"]) == (["One."], False)
+    item = rest["history"][0]
+    assert item["character_count_change_to"] - item["character_count_change_from"] == 2
+
+
+async def test_history_is_filtered(client: Client, sandbox: SandboxProcess) -> None:
+    await client.speak("One.")
+    await client.speak("Two.", voice=SARAH, model=MULTILINGUAL)
+
+    async def texts(**query: Any) -> list[str]:
+        reply = await client.fetch("/v1/history", "GetSpeechHistoryResponseModel", **query)
+        return [item["text"] for item in reply["history"]]
+
+    now = int(time.time())
+    assert await texts(voice_id=SARAH) == await texts(model_id=MULTILINGUAL) == await texts(search="two") == ["Two."]
+    assert await texts(date_after_unix=now - 60, date_before_unix=now + 60, source="TTS") == ["Two.", "One."]
+    assert await texts(date_after_unix=now + 60) == await texts(source="STS") == []
+    request_ids = {request["request_id"] for request in sandbox.requests()}
+    reply = await client.fetch("/v1/history", "GetSpeechHistoryResponseModel")
+    assert {item["request_id"] for item in reply["history"]} == request_ids
+
+
+async def test_somebody_else_uses_the_account(client: Client, sandbox: SandboxProcess) -> None:
+    now = int(time.time())
+    await client.speak("Mine.")
+    sold = sandbox.sell("Somebody else's.", unix=now - 3600, model_id=FLASH)
+    sandbox.sell("And in secret.", unix=now - 3600, voice_id=SARAH, kept=False)
+    reply = await client.fetch("/v1/history", "GetSpeechHistoryResponseModel")
+    assert [item["text"] for item in reply["history"]] == ["Mine.", "Somebody else's."]
+    other = reply["history"][1]
+    assert (other["request_id"], other["date_unix"]) == (sold["request_id"], now - 3600)
+    assert other["character_count_change_to"] - other["character_count_change_from"] == 8
+    window = {"start_unix": (now - 3601) * 1000, "end_unix": (now - 3599) * 1000, "metric": "tts_characters"}
+    usage = (await client.get("/v1/usage/character-stats", **window))[1]["usage"]
+    assert sum(usage["All"]) == 30
+    assert (await client.get("/v1/user/subscription"))[1]["character_count"] == 3 + 8 + 14
+
+
+@pytest.mark.parametrize("wanted", [{}, {"text": 1}, {"text": "x", "colour": "red"}, {"text": "x", "voice_id": "none"}])
+def test_a_sale_that_makes_no_sense_is_refused(sandbox: SandboxProcess, wanted: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"text|voice"):
+        sandbox.sell(**{"text": None, **wanted})
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [({"page_size": 0}, 400), ({"page_size": "x"}, 422), ({"page_size": 1001}, 400),
+                          ({"start_after_history_item_id": "x"}, 404)],
+)  # fmt: skip
+async def test_bad_pages_of_history(client: Client, query: dict[str, Any], status: int) -> None:
+    assert (await client.get("/v1/history", **query))[0] == status
+
+
+async def test_usage_sums_what_was_billed(client: Client) -> None:
+    await client.speak("12345")
+    await client.speak("1234567", voice=SARAH, model=MULTILINGUAL)
+    await client.speak("unspoken", voice="nobody")
+    now = int(time.time() * 1000)
+
+    async def usage(**query: Any) -> Any:
+        window = {"start_unix": now - HOUR_MS, "end_unix": now + HOUR_MS}
+        reply = await client.fetch("/v1/usage/character-stats", "UsageCharactersResponseModel", **window, **query)
+        assert {len(row) for row in reply["usage"].values()} == {len(reply["time"])}
+        return {name: sum(row) for name, row in reply["usage"].items()}
+
+    assert await usage() == await usage(aggregation_interval="hour") == {"All": 10}
+    assert await usage(breakdown_type="voice") == {"Rachel": 3, "Sarah": 7}
+    assert await usage(breakdown_type="model") == {FLASH: 3, MULTILINGUAL: 7}
+    assert await usage(metric="tts_characters") == {"All": 12}
+    assert await usage(metric="request_count", aggregation_bucket_size=600) == {"All": 2}
+    past = {"start_unix": now - 9 * HOUR_MS, "end_unix": now - HOUR_MS, "aggregation_interval": "cumulative"}
+    assert (await client.get("/v1/usage/character-stats", **past))[1]["usage"] == {"All": [0]}
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({}, 422),
+        ({"start_unix": 1}, 422),
+        ({"start_unix": "x", "end_unix": 2}, 422),
+        ({"start_unix": 2, "end_unix": 1}, 400),
+        ({"start_unix": 1, "end_unix": 2, "breakdown_type": "mood"}, 400),
+        ({"start_unix": 1, "end_unix": 2, "metric": "ttfb_avg"}, 400),
+        ({"start_unix": 1, "end_unix": 2, "aggregation_bucket_size": 0}, 400),
+        ({"start_unix": 0, "end_unix": 10**13, "aggregation_bucket_size": 1}, 400),
+    ],
+)
+async def test_usage_that_cannot_be_told(client: Client, query: dict[str, Any], status: int) -> None:
+    assert (await client.get("/v1/usage/character-stats", **query))[0] == status
+
+
+def ms(*date: int) -> int:
+    return int(datetime(*date, tzinfo=UTC).timestamp() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ("day", [(2026, 1, 30), (2026, 1, 31), (2026, 2, 1)]),
+        ("week", [(2026, 1, 30)]),
+        ("month", [(2026, 1, 1), (2026, 2, 1)]),
+        ("cumulative", [(2026, 1, 30, 13, 5)]),
+    ],
+)
+def test_buckets_begin_with_their_interval(interval: str, expected: list[tuple[int, ...]]) -> None:
+    window = Window(ms(2026, 1, 30, 13, 5), ms(2026, 2, 1, 2))
+    assert window.buckets(interval, None) == [ms(*date) for date in expected]

@@ -1,0 +1,50 @@
+"""Which request a fault strikes, and what is no fault: without a socket."""
+
+from typing import Any
+
+import pytest
+
+from voicecare.providers.elevenlabs.sandbox.faults.faults import BadRequest, FaultBook, Traits, read
+
+
+def struck(book: FaultBook, times: int) -> list[int]:
+    traits = Traits("/v1/text-to-speech/v", "POST")
+    return [fault.id if (fault := book.take(traits)) else 0 for _ in range(times)]
+
+
+def test_faults_stand_in_line() -> None:
+    book = FaultBook()
+    book.add({"kind": "refuse", "first": 2})
+    book.add({"kind": "empty", "first": 1})
+    assert struck(book, 4) == [1, 1, 2, 0]
+
+
+def test_every_second_and_only_twice() -> None:
+    book = FaultBook()
+    book.add({"kind": "refuse", "every": 2, "first": 2})
+    assert struck(book, 6) == [0, 1, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"kind": "explode"}, "stall_middle"),
+        ([], "A fault is an object"),
+        ({"kind": "refuse", "after_bytes": 1}, "after_bytes. Known: kind, match"),
+        ({"kind": "cut"}, "after_bytes, after_ms"),
+        ({"kind": "cut", "after_bytes": -1}, "from 0 up"),
+        ({"kind": "cut", "after_bytes": True}, "from 0 up"),
+        ({"kind": "cut", "after_ms": "1"}, "number"),
+        ({"kind": "error"}, "quota_exceeded"),
+        ({"kind": "error", "preset": "bad luck"}, "quota_exceeded"),
+        ({"kind": "error", "status": 500, "form": "verse"}, "legacy"),
+        ({"kind": "error", "status": 500, "headers": {"a": 1}}, "text"),
+        ({"kind": "refuse", "first": 0}, "from 1 up"),
+        ({"kind": "refuse", "match": "x"}, "voice_id"),
+        ({"kind": "refuse", "match": {"colour": "x"}}, "voice_id"),
+        ({"kind": "refuse", "match": {"text": "("}}, "no regular expression"),
+    ],
+)
+def test_what_is_unknown_is_refused_with_what_is_known(wanted: Any, words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        read(wanted)

@@ -1,0 +1,298 @@
+"""Each fault on a real socket: what a client gets to see, to the byte, and what the sandbox's record says of it."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.openapi import conforming
+from tests.sandbox import SandboxProcess
+from tests.sound import decoded
+from voicecare.providers.elevenlabs.sandbox.errors import PRESETS
+from voicecare.providers.elevenlabs.sandbox.faults.faults import KINDS
+
+SPEECH = "/v1/text-to-speech/21m00Tcm4TlvDq8ikWAM/stream"
+TEXT = "This sentence is spoken, and something happens to it on its way."
+
+
+@dataclass
+class Seen:
+    """What a client saw; `error` is how it ended if not well."""
+
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    error: Exception | None = None
+
+
+Speak = Any
+
+
+@pytest.fixture
+async def speak(sandbox: SandboxProcess) -> AsyncIterator[Speak]:
+    sandbox.settings(first_byte_ms=0)
+    async with aiohttp.ClientSession(headers={"xi-api-key": "any"}) as session:
+
+        async def call(text: str = TEXT, path: str = SPEECH, patience_s: float = 5) -> Seen:
+            seen = Seen()
+            timeout = aiohttp.ClientTimeout(sock_read=patience_s)
+            asked = {"json": {"text": text, "model_id": "eleven_flash_v2_5"}, "allow_redirects": False}
+            try:
+                async with session.post(sandbox.url + path, timeout=timeout, **asked) as reply:
+                    seen.status, seen.headers = reply.status, dict(reply.headers)
+                    async for data in reply.content.iter_any():
+                        seen.body += data
+            except (aiohttp.ClientError, TimeoutError) as error:
+                seen.error = error
+            return seen
+
+        yield call
+
+
+@asynccontextmanager
+async def speaking(sandbox: SandboxProcess) -> AsyncIterator[aiohttp.StreamReader]:
+    """The body of a reply that is not read to its end."""
+    asked = {"text": TEXT, "model_id": "eleven_flash_v2_5"}
+    async with (
+        aiohttp.ClientSession(headers={"xi-api-key": "any"}) as session,
+        session.post(sandbox.url + SPEECH, json=asked) as reply,
+    ):
+        yield reply.content
+
+
+async def recorded(sandbox: SandboxProcess) -> dict[str, Any]:
+    """The last request, once it has ended."""
+    return (await asyncio.to_thread(sandbox.settled))[-1]
+
+
+@pytest.mark.parametrize("kind", ["cut", "cut_reset"])
+@pytest.mark.parametrize("after_bytes", [0, 1, 419, 4097, 10_000])
+async def test_a_cut_delivers_exactly_its_bytes(
+    speak: Speak, sandbox: SandboxProcess, kind: str, after_bytes: int
+) -> None:
+    whole = (await speak()).body
+    sandbox.fault(kind=kind, after_bytes=after_bytes)
+    seen = await speak()
+    assert isinstance(seen.error, aiohttp.ClientPayloadError)
+    assert seen.body == whole[:after_bytes]
+    record = await recorded(sandbox)
+    assert (record["outcome"], record["bytes_sent"], record["billed"], record["fault"]) == (
+        "cut", after_bytes, True, kind,
+    )  # fmt: skip
+
+
+async def test_a_cut_behind_the_end_still_breaks_and_one_by_time_waits(speak: Speak, sandbox: SandboxProcess) -> None:
+    whole = (await speak()).body
+    sandbox.fault(kind="cut", after_bytes=10**6, first=1)
+    sandbox.fault(kind="cut", after_ms=300, first=1)
+    late = await speak()
+    began = time.monotonic()
+    timed = await speak()
+    assert time.monotonic() - began > 0.3
+    for seen in (late, timed):
+        assert isinstance(seen.error, aiohttp.ClientPayloadError)
+        assert seen.body == whole
+
+
+async def test_a_clean_cut_looks_like_an_end(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="cut_clean", after_bytes=5000)
+    seen = await speak()
+    assert (seen.error, len(seen.body)) == (None, 5000)
+    assert (await recorded(sandbox))["outcome"] == "cut"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "received", "billed"),
+    [
+        ({"kind": "stall_first"}, None, 0, False),
+        ({"kind": "unanswered"}, None, 0, True),
+        ({"kind": "stall_headers"}, 200, 0, True),
+        ({"kind": "stall_middle", "after_bytes": 3001}, 200, 3001, True),
+    ],
+)
+async def test_a_stall_lasts_until_the_client_leaves(
+    speak: Speak, sandbox: SandboxProcess, fault: dict[str, Any], status: int | None, received: int, billed: bool
+) -> None:
+    sandbox.fault(**fault)
+    seen = await speak(patience_s=0.3)
+    assert isinstance(seen.error, aiohttp.SocketTimeoutError)
+    assert (seen.status, len(seen.body)) == (status, received)
+    record = await recorded(sandbox)
+    assert (record["status"], record["outcome"], record["billed"]) == (status, "cancelled", billed)
+
+
+@pytest.mark.parametrize("kind", ["stall_first", "stall_headers", "stall_middle", "slow_headers"])
+async def test_a_stall_of_some_seconds_ends(speak: Speak, sandbox: SandboxProcess, kind: str) -> None:
+    whole = (await speak()).body
+    sandbox.fault(kind=kind, seconds=0.2, **({"after_bytes": 999} if kind == "stall_middle" else {}))
+    began = time.monotonic()
+    seen = await speak()
+    assert time.monotonic() - began > 0.2
+    assert (seen.error, seen.body) == (None, whole)
+    assert seen.headers["character-cost"]
+    assert (await recorded(sandbox))["outcome"] == "completed"
+
+
+async def test_a_refused_connection_gets_no_answer(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="refuse", first=1)
+    seen = await speak()
+    assert isinstance(seen.error, aiohttp.ServerDisconnectedError)
+    record = await recorded(sandbox)
+    assert (record["status"], record["outcome"], record["billed"]) == (None, "failed", False)
+    assert (await speak()).status == 200
+
+
+async def test_what_is_never_answered_is_billed_all_the_same(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="unanswered", seconds=0)
+    seen = await speak()
+    assert isinstance(seen.error, aiohttp.ServerDisconnectedError)
+    record = await recorded(sandbox)
+    assert (record["status"], record["outcome"], record["billed"]) == (None, "failed", True)
+    assert sandbox.account()["characters"] == len(TEXT)
+
+
+async def test_a_redirect_leads_elsewhere(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="redirect", location="http://127.0.0.2:9/")
+    seen = await speak()
+    assert (seen.status, seen.headers["Location"]) == (307, "http://127.0.0.2:9/")
+    assert (await recorded(sandbox))["billed"] is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "content_type", "beginning"),
+    [("html", "text/html; charset=utf-8", b"<html>"), ("json", "application/json", b'{"detail"')],
+)
+async def test_another_body_in_the_place_of_speech_is_billed_as_any_success(
+    speak: Speak, sandbox: SandboxProcess, kind: str, content_type: str, beginning: bytes
+) -> None:
+    sandbox.fault(kind=kind)
+    seen = await speak()
+    assert (seen.status, seen.headers["Content-Type"]) == (200, content_type)
+    assert seen.body.startswith(beginning)
+    assert (await recorded(sandbox))["billed"] is True
+
+
+async def test_bodies_that_are_empty_or_no_sound_or_mislabelled_or_without_end(
+    speak: Speak, sandbox: SandboxProcess
+) -> None:
+    whole = (await speak()).body
+    for kind in ("empty", "garbage", "wrong_type", "endless"):
+        sandbox.fault(kind=kind, first=1)
+    empty, garbage, wrong_type = await speak(), await speak(), await speak()
+    assert (empty.status, empty.error, empty.body) == (200, None, b"")
+    assert (len(garbage.body), garbage.headers["Content-Type"]) == (len(whole), "audio/mpeg")
+    assert garbage.body != whole
+    assert (wrong_type.body, wrong_type.headers["Content-Type"]) == (whole, "text/html")
+    async with speaking(sandbox) as sound:
+        assert await sound.readexactly(3 * len(whole)) == 3 * whole
+    assert (await recorded(sandbox))["outcome"] == "cancelled"
+
+
+async def test_slow_and_dripping_bodies(speak: Speak, sandbox: SandboxProcess) -> None:
+    size = len((await speak("Yes.")).body)
+    sandbox.fault(kind="slow", bytes_per_s=40_000, first=1)
+    sandbox.fault(kind="drip", seconds=0.02)
+    began = time.monotonic()
+    assert len((await speak("Yes.")).body) == size
+    assert time.monotonic() - began > size / 40_000
+    async with speaking(sandbox) as sound:
+        assert [len(await sound.readany()) for _ in range(5)] == [1] * 5
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+async def test_every_preset_answers_in_its_form(speak: Speak, sandbox: SandboxProcess, preset: str) -> None:
+    sandbox.fault(kind="error", preset=preset)
+    seen = await speak()
+    words = PRESETS[preset]
+    assert (seen.status, seen.error) == (words.status, None)
+    record = await recorded(sandbox)
+    assert (record["status"], record["outcome"], record["billed"]) == (words.status, "failed", False)
+    if words.form == "html":
+        assert seen.headers["Content-Type"].startswith("text/html")
+        return
+    detail = json.loads(seen.body)["detail"]
+    if words.form == "validation":
+        conforming({"detail": detail}, "HTTPValidationError")
+    elif words.form == "plain":
+        assert detail == words.message
+    else:
+        assert detail["code" if words.form == "new" else "status"] == words.code
+
+
+async def test_an_error_can_be_made_to_measure(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(
+        kind="error", status=403, code="odd", form="new", message="No.", headers={"Retry-After": "-1"}, first=1
+    )
+    sandbox.fault(kind="error", status=401, body="{broken", first=1)
+    sandbox.fault(kind="error", preset="system_busy", status=503)
+    made, broken, moved = await speak(), await speak(), await speak()
+    detail = json.loads(made.body)["detail"]
+    assert (made.status, detail["code"], detail["type"], detail["message"]) == (
+        403,
+        "odd",
+        "authorization_error",
+        "No.",
+    )
+    assert made.headers["Retry-After"] == "-1"
+    assert (broken.status, broken.body) == (401, b"{broken")
+    assert (moved.status, json.loads(moved.body)["detail"]["status"]) == (503, "system_busy")
+
+
+async def test_a_fault_strikes_what_it_matches(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="error", status=500, match={"text": "^Bad", "voice_id": "21m00Tcm4TlvDq8ikWAM"})
+    assert [(await speak(text)).status for text in ("Bad news.", "Not Bad.")] == [500, 200]
+    assert (await speak("Bad news.", SPEECH.replace("21m00Tcm4TlvDq8ikWAM", "pNInz6obpgDQGcFmaJgB"))).status == 200
+    assert sandbox.account()["requests"] == 2
+    assert [(fault["seen"], fault["hits"]) for fault in sandbox.faults()] == [(1, 1)]
+    sandbox.clear_faults()
+    assert (await speak("Bad news.")).status == 200
+
+
+async def test_other_calls_break_when_their_path_is_named(sandbox: SandboxProcess) -> None:
+    async with aiohttp.ClientSession(headers={"xi-api-key": "any"}) as session:
+
+        async def status() -> int:
+            async with session.get(sandbox.url + "/v1/user/subscription") as reply:
+                await reply.read()
+                return reply.status
+
+        sandbox.fault(kind="error", preset="invalid_api_key")
+        assert await status() == 200
+        sandbox.fault(kind="error", preset="invalid_api_key", match={"path": "^/v1/user", "method": "GET"}, first=1)
+        assert await status() == 401
+        sandbox.fault(kind="cut", after_bytes=7, match={"path": "subscription"})
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await status()
+
+
+def test_the_control_door_says_what_is_known(sandbox: SandboxProcess) -> None:
+    with pytest.raises(ValueError, match="refuse"):
+        sandbox.fault(kind="explode")
+    with pytest.raises(ValueError, match="character_limit"):
+        sandbox.settings(colour="red")
+    with pytest.raises(ValueError, match="concurrency"):
+        sandbox.settings(concurrency=-1)
+    assert sandbox.settings()["concurrency"] == 10
+
+
+async def test_a_page_tells_people_what_this_is(sandbox: SandboxProcess) -> None:
+    async with aiohttp.ClientSession() as session, session.get(sandbox.url + "/sandbox/") as reply:
+        page = await reply.text()
+    assert reply.content_type == "text/html"
+    assert all(word in page for word in ("imitates the ElevenLabs API", "/sandbox/reset", *KINDS))
+
+
+async def test_a_reset_brings_everything_back(speak: Speak, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="error", status=500)
+    sandbox.settings(character_limit=5)
+    await speak()
+    sandbox.reset()
+    assert (sandbox.requests(), sandbox.faults()) == ([], [])
+    assert sandbox.settings()["character_limit"] == 100_000
+    assert decoded((await speak()).body, "mp3_44100_128").seconds > 1

@@ -1,0 +1,113 @@
+"""The sandbox as a process: how it starts, what it says, and that it ends when told to."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.sandbox import ROOT, SandboxProcess
+from tests.waiting import until
+from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Memory
+from voicecare.providers.espeak.client import EspeakVoice
+
+SPEECH = "/v1/text-to-speech/21m00Tcm4TlvDq8ikWAM/stream"
+
+
+def speak(url: str, text: str = "Hello.") -> bytes:
+    headers = {"xi-api-key": "any", "Content-Type": "application/json"}
+    request = urllib.request.Request(url + SPEECH, json.dumps({"text": text}).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return reply.read()
+
+
+@contextmanager
+def listening(sandbox: SandboxProcess, text: str) -> Iterator[list[Exception]]:
+    """A listener meanwhile; what went wrong for it stands in the list afterwards."""
+    failures: list[Exception] = []
+
+    def listen() -> None:
+        try:
+            speak(sandbox.url, text)
+        except Exception as error:
+            failures.append(error)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        yield failures
+    finally:
+        listener.join(30)
+
+
+def until_it_sends(sandbox: SandboxProcess) -> None:
+    def sent() -> list[tuple[int, str, int]]:
+        return [(request["status"], request["outcome"], request["bytes_sent"]) for request in sandbox.requests()]
+
+    until(sent, wanted=lambda requests: any(bytes_sent for _, _, bytes_sent in requests))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_at_once_and_well_even_while_it_speaks(number: int) -> None:
+    sandbox = SandboxProcess(None, "--first-byte-ms", "7")
+    assert sandbox.settings()["first_byte_ms"] == 7
+    sandbox.fault(kind="stall_middle", after_bytes=10)
+    with listening(sandbox, "Hello.") as failures:
+        until_it_sends(sandbox)
+        sandbox.process.send_signal(number)
+        assert sandbox.process.wait(10) == 0
+    assert len(failures) == 1
+    assert sandbox.process.stdout.read() == ""  # it said one line, and that was read at its start
+
+
+def test_a_taken_port_is_said_in_words(sandbox: SandboxProcess) -> None:
+    port = sandbox.url.rpartition(":")[2]
+    command = [sys.executable, "manage.py", "sandbox", "--port", port]
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert f"cannot listen on port {port}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_it_outlives_its_synthesiser(sandbox: SandboxProcess) -> None:
+    sandbox.settings(first_byte_ms=0)
+    # What was made before the loss still goes out, up to the window of 256 KiB: slow enough that not all of ten minutes
+    # is made before, fast enough that the rest does not take minutes.
+    sandbox.fault(kind="slow", bytes_per_s=200_000, first=1)
+    with listening(sandbox, text="A long text, of which not all is made when its maker is lost. " * 160) as failures:
+        until_it_sends(sandbox)
+        (child,) = Path(f"/proc/{sandbox.process.pid}/task/{sandbox.process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+    assert isinstance(failures[0], http.client.IncompleteRead)
+    assert [request["outcome"] for request in sandbox.settled()] == ["failed"]
+    assert len(speak(sandbox.url)) > 1000
+
+
+def test_the_package_needs_no_django() -> None:
+    code = (
+        "import sys; sys.modules['django'] = None; import voicecare.providers.elevenlabs.sandbox.server; "
+        "print([name for name in sys.modules if name.startswith(('tts', 'usage', 'rest_framework'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_memory_forgets_the_longest_unused() -> None:
+    memory = Memory(limit=10)
+    first, second, third = ((EspeakVoice(), text, "pcm_8000") for text in ("1", "2", "3"))
+    memory.put(first, b"12345")
+    memory.put(second, b"12345")
+    assert memory.get(first) == b"12345"
+    memory.put(third, b"1")
+    assert (memory.get(first), memory.get(second), memory.get(third)) == (b"12345", None, b"1")
+    memory.put(first, b"x" * 11)
+    assert memory.get(first) is None

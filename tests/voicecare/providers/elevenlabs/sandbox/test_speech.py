@@ -1,0 +1,267 @@
+"""The sandbox speaks: real sound in every format, with the provider's checks, headers and timing."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from tests.openapi import conforming
+from tests.sandbox import SandboxProcess
+from tests.sound import decoded
+from voicecare.audio.formats import FORMATS
+
+RACHEL = "21m00Tcm4TlvDq8ikWAM"
+ADAM = "pNInz6obpgDQGcFmaJgB"
+FLASH = "eleven_flash_v2_5"
+TEXT = "Good morning. It is time for your medicine, please drink a glass of water."
+STREAMED = [name for name in FORMATS if not name.startswith("wav_")]
+
+
+class Caller:
+    """A client with a key; `speak` returns status, headers and body."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session = session
+        self.url = url
+
+    async def speak(
+        self, text: Any = TEXT, *, voice: str = RACHEL, path: str = "/stream", query: str = "", **fields: Any
+    ) -> tuple[int, Any, bytes]:
+        body = {"text": text, "model_id": FLASH, **fields}
+        return await self.post(f"/v1/text-to-speech/{voice}{path}?{query}", json=body)
+
+    async def post(self, path: str, **arguments: Any) -> tuple[int, Any, bytes]:
+        async with self.session.post(self.url + path, **arguments) as reply:
+            return reply.status, reply.headers, await reply.read()
+
+
+@pytest.fixture
+async def caller(sandbox: SandboxProcess) -> AsyncIterator[Caller]:
+    sandbox.settings(first_byte_ms=0)
+    async with aiohttp.ClientSession(headers={"xi-api-key": "any"}) as session:
+        yield Caller(session, sandbox.url)
+
+
+@pytest.mark.parametrize("format_name", STREAMED)
+async def test_it_streams_speech_in_each_format(caller: Caller, format_name: str) -> None:
+    status, headers, audio = await caller.speak(query=f"output_format={format_name}")
+    assert status == 200
+    assert headers["Content-Type"] == FORMATS[format_name].mime
+    assert headers["Transfer-Encoding"] == "chunked"
+    assert 3 < decoded(audio, format_name).seconds < 8
+    assert decoded(audio, format_name).loudness > 0.01
+    assert 3 < len(audio) / FORMATS[format_name].bytes_per_second < 9
+
+
+@pytest.mark.parametrize("format_name", ["mp3_44100_128", "wav_22050", "pcm_16000"])
+async def test_a_whole_answer_has_its_length(caller: Caller, format_name: str) -> None:
+    status, headers, audio = await caller.speak(path="", query=f"output_format={format_name}")
+    assert status == 200
+    assert int(headers["Content-Length"]) == len(audio)
+    assert 3 < decoded(audio, format_name).seconds < 8
+
+
+async def test_the_same_request_sounds_the_same_and_another_voice_another(caller: Caller) -> None:
+    first, again, other = [(await caller.speak(voice=voice))[2] for voice in (RACHEL, RACHEL, ADAM)]
+    assert first == again
+    assert first != other
+    assert abs(pitch_hz(first) - pitch_hz(other)) > 20
+
+
+def pitch_hz(audio: bytes) -> float:
+    """The strongest repetition between 70 and 350 Hz."""
+    sound = decoded(audio, "mp3_44100_128")
+    samples, rate = sound.samples, sound.rate
+    spectrum = np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2
+    echo = np.fft.irfft(spectrum)
+    lags = slice(rate // 350, rate // 70)
+    return rate / (int(np.argmax(echo[lags])) + rate // 350)
+
+
+async def test_speed_and_language_are_heard(caller: Caller) -> None:
+    slow, fast = [
+        decoded((await caller.speak(voice_settings={"speed": speed}))[2], "mp3_44100_128").seconds
+        for speed in (0.7, 1.2)
+    ]
+    assert slow > 1.3 * fast
+    assert (await caller.speak(language_code="de"))[2] != (await caller.speak())[2]
+
+
+async def test_the_headers_are_the_provider_s(caller: Caller, sandbox: SandboxProcess) -> None:
+    _, headers, _ = await caller.speak("12345")
+    assert headers["character-cost"] == "3"  # half a credit a character, rounded up
+    assert len(headers["request-id"]) == len(headers["history-item-id"]) == 20
+    assert headers["current-concurrent-requests"] == "1"
+    assert headers["maximum-concurrent-requests"] == "10"
+    assert headers["tts-latency-ms"].isdigit()
+    assert len(headers["x-trace-id"]) == 32
+    assert headers["x-region"]
+    assert sandbox.requests()[0]["request_id"] == headers["request-id"]
+
+
+async def test_the_query_of_the_provider_is_taken(caller: Caller, sandbox: SandboxProcess) -> None:
+    status, headers, _ = await caller.speak(query="enable_logging=false&optimize_streaming_latency=3")
+    assert status == 200
+    assert "history-item-id" not in headers
+    assert sandbox.requests()[0]["enable_logging"] is False
+
+
+async def test_whole_speech_with_timestamps(caller: Caller) -> None:
+    status, headers, body = await caller.speak(path="/with-timestamps")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    reply = conforming(json.loads(body), "AudioWithTimestampsResponseModel")
+    alignment = reply["alignment"]
+    duration = decoded(base64.b64decode(reply["audio_base64"]), "mp3_44100_128").seconds
+    assert "".join(alignment["characters"]) == TEXT
+    assert alignment["character_start_times_seconds"][0] == 0
+    assert alignment["character_end_times_seconds"][-1] == pytest.approx(duration, abs=0.1)
+    assert alignment["character_start_times_seconds"][1:] == alignment["character_end_times_seconds"][:-1]
+
+
+async def test_streamed_speech_with_timestamps(caller: Caller) -> None:
+    _, _, body = await caller.speak(path="/stream/with-timestamps", query="output_format=pcm_22050")
+    lines = [
+        conforming(json.loads(line), "StreamingAudioChunkWithTimestampsResponseModel") for line in body.splitlines()
+    ]
+    assert len(lines) > 3
+    alignments = [line["alignment"] for line in lines if line["alignment"]]
+    assert "".join(character for alignment in alignments for character in alignment["characters"]) == TEXT
+    audio = b"".join(base64.b64decode(line["audio_base64"]) for line in lines)
+    assert alignments[-1]["character_end_times_seconds"][-1] == pytest.approx(len(audio) / 44100, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"voice": "nobody"}, 404, "voice_not_found"),
+        ({"model_id": "eleven_nothing"}, 400, "model_not_found"),
+        ({"query": "output_format=mp3_1_1"}, 400, "invalid_output_format"),
+        ({"query": "output_format=wav_16000"}, 400, "invalid_output_format"),
+        ({"voice_settings": {"stability": 1.1}}, 400, "invalid_voice_settings"),
+        ({"voice_settings": {"speed": 0.5}}, 400, "invalid_voice_settings"),
+        ({"text": ""}, 400, "empty_text"),
+        ({"text": " \n"}, 400, "empty_text"),
+        ({"text": "a" * 40_001}, 400, "text_too_long"),
+        ({"text": "a" * 10_001, "model_id": "eleven_multilingual_v2"}, 400, "text_too_long"),
+        ({"text": "\ud800"}, 400, "invalid_text"),
+    ],
+)
+async def test_it_refuses_what_the_provider_refuses(
+    caller: Caller, sandbox: SandboxProcess, fields: dict[str, Any], status: int, code: str
+) -> None:
+    answered, _, body = await caller.speak(**fields)
+    detail = json.loads(body)["detail"]
+    assert (answered, detail.get("code", detail["status"])) == (status, code)
+    request = sandbox.requests()[0]
+    assert (request["status"], request["outcome"], request["billed"]) == (status, "failed", False)
+    assert sandbox.account()["character_count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        ({"json": {}}, ["body", "text"]),
+        ({"json": {"text": 5}}, ["body", "text"]),
+        ({"json": {"text": None}}, ["body", "text"]),
+        ({"json": []}, ["body"]),
+        ({"data": b"{"}, ["body", 0]),
+        ({"json": {"text": "a", "seed": "1"}}, ["body", "seed"]),
+        ({"json": {"text": "a", "seed": True}}, ["body", "seed"]),
+        ({"json": {"text": "a", "voice_settings": []}}, ["body", "voice_settings"]),
+        ({"json": {"text": "a", "voice_settings": {"speed": "1"}}}, ["body", "voice_settings", "speed"]),
+        ({"json": {"text": "a", "apply_text_normalization": "x"}}, ["body", "apply_text_normalization"]),
+        ({"json": {"text": "a"}, "params": {"enable_logging": "perhaps"}}, ["query", "enable_logging"]),
+        (
+            {"json": {"text": "a"}, "params": {"optimize_streaming_latency": "5"}},
+            ["query", "optimize_streaming_latency"],
+        ),
+    ],
+)
+async def test_a_malformed_request_gets_the_validation_list(
+    caller: Caller, arguments: dict[str, Any], place: list[str | int]
+) -> None:
+    status, _, body = await caller.post(f"/v1/text-to-speech/{RACHEL}/stream", **arguments)
+    assert status == 422
+    assert conforming(json.loads(body), "HTTPValidationError")["detail"][0]["loc"] == place
+
+
+async def test_a_key_is_needed_and_any_will_do(caller: Caller) -> None:
+    status, headers, body = await caller.post(
+        f"/v1/text-to-speech/{RACHEL}/stream", json={"text": "a"}, headers={"xi-api-key": ""}
+    )
+    assert (status, json.loads(body)["detail"]["status"]) == (401, "needs_authorization")
+    assert headers["x-trace-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [("GET", "/v1/nothing", 404, "Not Found"), ("GET", "/v1/text-to-speech/a", 405, "Method Not Allowed")],
+)
+async def test_unknown_routes_are_plain(caller: Caller, method: str, path: str, status: int, detail: str) -> None:
+    async with caller.session.request(method, caller.url + path) as reply:
+        assert (reply.status, await reply.json()) == (status, {"detail": detail})
+
+
+async def test_a_client_that_leaves_is_noticed_and_pays(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.fault(kind="stall_middle", after_bytes=2000)
+    async with caller.session.post(
+        f"{caller.url}/v1/text-to-speech/{RACHEL}/stream", json={"text": TEXT, "model_id": FLASH}
+    ) as reply:
+        assert len(await reply.content.readexactly(2000)) == 2000
+    request = (await asyncio.to_thread(sandbox.settled))[0]
+    assert (request["outcome"], request["bytes_sent"], request["billed"]) == ("cancelled", 2000, True)
+    assert sandbox.account()["character_count"] == request["credits"] > 0
+
+
+async def test_the_records_hold_what_was_asked(caller: Caller, sandbox: SandboxProcess) -> None:
+    await caller.speak("One.", query="output_format=pcm_8000", next_text="Two.")
+    _, _, audio = await caller.speak("Two.", voice=ADAM, previous_text="One.", model_id="eleven_multilingual_v2")
+    one, two = sandbox.requests()
+    assert one["at"] < two["at"]
+    assert (one["text"], one["next_text"], one["output_format"], one["credits"]) == ("One.", "Two.", "pcm_8000", 2)
+    assert (two["voice_id"], two["previous_text"], two["model_id"]) == (ADAM, "One.", "eleven_multilingual_v2")
+    assert (two["status"], two["outcome"], two["fault"], two["billed"]) == (200, "completed", None, True)
+    assert (two["characters"], two["credits"], two["bytes_sent"]) == (4, 4, len(audio))
+
+
+async def test_over_the_limit_it_queues_or_when_strict_refuses(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.settings(concurrency=1, queue_limit=1)
+    sandbox.fault(kind="stall_headers", seconds=0.5)
+    replies = await asyncio.gather(*(caller.speak(f"Request number {number}.") for number in range(3)))
+    assert sorted(status for status, _, _ in replies) == [200, 200, 429]
+    assert sandbox.account()["in_flight"] == {"standard": 0, "turbo": 0}
+    sandbox.settings(strict_concurrency=True)
+    replies = await asyncio.gather(*(caller.speak(f"Request number {number}.") for number in range(2)))
+    refused = next(body for status, _, body in replies if status == 429)
+    assert json.loads(refused)["detail"]["status"] == "too_many_concurrent_requests"
+    assert "maximum of 1 concurrent" in json.loads(refused)["detail"]["message"]
+
+
+async def test_the_groups_of_models_do_not_share_their_limit(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.settings(concurrency=1, strict_concurrency=True)
+    sandbox.fault(kind="stall_headers", seconds=0.3)
+    replies = await asyncio.gather(caller.speak(), caller.speak(model_id="eleven_multilingual_v2"))
+    assert [status for status, _, _ in replies] == [200, 200]
+
+
+async def test_twenty_at_once_are_all_heard(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.settings(first_byte_ms=120)
+    texts = [f"This is number {number}, and it is spoken to a patient of its own." for number in range(20)]
+    replies = await asyncio.gather(*(caller.speak(text) for text in texts))
+    assert {status for status, _, _ in replies} == {200}
+    assert len({audio for _, _, audio in replies}) == 20
+    assert {request["outcome"] for request in sandbox.requests()} == {"completed"}
+
+
+async def test_the_first_byte_is_delayed_and_speech_without_sound_is_still_audio(
+    caller: Caller, sandbox: SandboxProcess
+) -> None:
+    sandbox.settings(first_byte_ms=150)
+    _, headers, audio = await caller.speak("...")
+    assert int(headers["tts-latency-ms"]) >= 150
+    assert decoded(audio, "mp3_44100_128").seconds > 0

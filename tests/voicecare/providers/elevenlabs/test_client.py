@@ -1,0 +1,794 @@
+"""The real client over a real socket: each test scripts what the other end sends, holds back or breaks."""
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from voicecare.providers import errors as e
+from voicecare.providers.elevenlabs.client import SpeechClient, SpeechReply
+from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT
+from voicecare.providers.elevenlabs.requests import Receipt, SpeechRequest
+
+SPOKEN = "Take your two blue tablets now, Margaret."
+KEY = "sk_very_secret"
+REQUEST = SpeechRequest("JBFqnCBsd6RMkjVDRZzb", SPOKEN, "eleven_flash_v2_5", "mp3_44100_128")
+SOUND = [bytes([255, 251, n]) + bytes([n]) * (700 + n) for n in range(12)]
+END = b"0\r\n\r\n"
+LONG_S = 20.0  # never reached
+SHORT_S = 0.1  # reached on purpose
+ROOMY_S = 0.4  # reached on purpose, while something else must fit into it also on a busy machine
+
+
+CHUNKED = "transfer-encoding: chunked"
+
+
+def head(status: int = 200, kind: str = "audio/mpeg", framing: str = CHUNKED, more: str = "") -> bytes:
+    ids = "request-id: req1\r\nx-trace-id: tr1\r\n"
+    return f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n{ids}{more}{framing}\r\n\r\n".encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def whole(status: int, body: bytes, kind: str = "application/json", more: str = "") -> bytes:
+    return head(status, kind, f"content-length: {len(body)}", more) + body
+
+
+@dataclass
+class Exchange:
+    """One request as the server has read it, and the way to answer it."""
+
+    head: str
+    body: bytes
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def write(self, *data: bytes) -> None:
+        for piece in data:
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    async def hang(self) -> None:
+        """Send nothing more until the client closes the connection."""
+        assert await self.reader.read() == b""
+
+    def hang_up(self) -> None:
+        self.writer.close()
+
+    def reset(self) -> None:
+        """RST instead of FIN."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Script = Callable[[Exchange], Awaitable[None]]
+
+
+@dataclass
+class Provider:
+    """A server that plays `script` for each POST; HEAD gets a 404 without a body, as from a real edge."""
+
+    script: Script
+    url: str = ""
+    connections: int = 0
+    open: int = 0
+    requests: list[Exchange] = field(default_factory=list)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        try:
+            while not writer.is_closing():
+                await self._answer(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.open -= 1
+            self.closed.set()
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        lengths = [line[15:] for line in text.lower().split("\r\n") if line.startswith("content-length:")]
+        exchange = Exchange(text, await reader.readexactly(int(lengths[0]) if lengths else 0), reader, writer)
+        self.requests.append(exchange)
+        if text.startswith("HEAD"):
+            await exchange.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 99\r\n\r\n")
+        else:
+            await self.script(exchange)
+
+
+@asynccontextmanager
+async def served(script: Script) -> AsyncIterator[Provider]:
+    provider = Provider(script)
+    server = await asyncio.start_server(provider.serve, "127.0.0.1")
+    provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield provider
+    finally:
+        server.close()
+        for exchange in provider.requests:
+            exchange.writer.transport.abort()
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[SpeechClient]:
+    client = SpeechClient(url, KEY)
+    await client.open()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def wired(script: Script) -> AsyncIterator[tuple[Provider, SpeechClient]]:
+    async with served(script) as provider, opened(provider.url) as client:
+        yield provider, client
+
+
+def replying(*data: bytes) -> Script:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(*data)
+
+    return script
+
+
+ALL = replying(head(), *map(chunk, SOUND), END)
+
+
+async def heard(client: SpeechClient, *, first_byte_s: float = LONG_S, stall_s: float = LONG_S) -> bytes:
+    async with client.speak(REQUEST, first_byte_s=first_byte_s, stall_s=stall_s) as reply:
+        return b"".join([chunk async for chunk in reply])
+
+
+@dataclass
+class Failed:
+    error: e.ProviderError
+    got: bytes
+
+
+async def failing(client: SpeechClient, *, first_byte_s: float = LONG_S, stall_s: float = LONG_S) -> Failed:
+    """Speech that must fail: the error and what was given before it."""
+    got: list[bytes] = []
+    with pytest.raises(e.ProviderError) as caught:
+        await _read_into(got, client.speak(REQUEST, first_byte_s=first_byte_s, stall_s=stall_s))
+    shown = f"{caught.value} {caught.value!r} {caught.value.as_body()}"
+    assert "Margaret" not in shown
+    assert KEY not in shown
+    return Failed(caught.value, b"".join(got))
+
+
+async def _read_into(got: list[bytes], asked: SpeechReply) -> None:
+    async with asked as reply:
+        async for data in reply:
+            got.append(data)
+
+
+# What is sent
+
+
+async def test_it_sends_the_key_and_the_text_and_asks_for_plain_bytes() -> None:
+    async with wired(ALL) as (provider, client):
+        await heard(client)
+    (request,) = provider.requests
+    assert request.head.startswith(f"POST {REQUEST.path()} HTTP/1.1\r\n")
+    lines = request.head.lower().split("\r\n")
+    assert f"xi-api-key: {KEY}" in lines
+    assert "accept-encoding: identity" in lines
+    assert "content-type: application/json" in lines
+    assert json.loads(request.body) == {"text": SPOKEN, "model_id": "eleven_flash_v2_5"}
+
+
+async def test_a_head_has_each_field_once_and_the_length_of_its_body() -> None:
+    request = SpeechRequest("voice", "Å" * 4000, "eleven_flash_v2_5", "mp3_44100_128")
+    async with wired(ALL) as (provider, client), client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S):
+        pass
+    (asked,) = provider.requests
+    fields = dict(line.lower().split(": ", 1) for line in asked.head.split("\r\n")[1:-2])
+    assert len(fields) == asked.head.count("\r\n") - 2
+    assert fields["host"] == provider.url.removeprefix("http://")
+    assert fields["content-length"] == str(len(request.body()))
+    assert asked.body == request.body()
+
+
+@pytest.mark.parametrize("prefix", ["/", "/proxy", "/proxy/"])
+async def test_the_provider_may_stand_behind_a_path(prefix: str) -> None:
+    async with served(ALL) as provider, opened(provider.url + prefix) as client:
+        await client.preconnect()
+        await heard(client)
+    before = prefix.rstrip("/")
+    assert [request.head.split(" ")[1] for request in provider.requests] == [f"{before}/", before + REQUEST.path()]
+
+
+async def test_an_interim_reply_is_not_the_reply() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    async with wired(replying(hints, hints, head(), *map(chunk, SOUND), END)) as (provider, client):
+        assert await heard(client) == b"".join(SOUND)
+        assert await heard(client) == b"".join(SOUND)
+    assert provider.connections == 1
+
+
+@pytest.mark.parametrize("voice", ["a/b", "..", "../../v1/user", "a?b=c", "ä%2F#", "\r\nX-Evil: 1"])
+async def test_no_voice_id_changes_the_path_on_the_wire(voice: str) -> None:
+    request = SpeechRequest(voice, SPOKEN, "eleven_flash_v2_5", "mp3_44100_128")
+    async with wired(ALL) as (provider, client), client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S):
+        pass
+    target = provider.requests[0].head.split(" ")[1]
+    assert target == request.path()
+    assert target.count("/") == 4
+
+
+async def test_a_redirect_is_not_followed_and_the_key_stays_here() -> None:
+    async with served(ALL) as other:
+        redirect = replying(whole(307, b"", more=f"location: {other.url}/\r\n"))
+        async with wired(redirect) as (_, client):
+            failed = await failing(client)
+    assert (type(failed.error), failed.error.code, failed.error.status) == (e.RequestRefused, "redirect", 307)
+    assert other.requests == []
+
+
+async def test_cookies_are_not_kept() -> None:
+    answer = replying(head(more="set-cookie: a=b; path=/\r\n"), chunk(SOUND[0]), END)
+    async with served(answer) as provider, opened(provider.url.replace("127.0.0.1", "localhost")) as client:
+        await heard(client)  # a name, since a cookie jar takes nothing from bare addresses
+        await heard(client)
+    assert len(provider.requests) == 2
+    assert "cookie" not in provider.requests[1].head.lower()
+
+
+# What comes back
+
+
+async def test_each_network_read_is_given_at_once_and_unchanged() -> None:
+    taken = asyncio.Semaphore(0)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head())
+        for sound in SOUND:
+            await exchange.write(chunk(sound))
+            await taken.acquire()  # the next one only when this one has been read
+        await exchange.write(END)
+
+    got = []
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+        async for data in reply:
+            got.append(data)
+            taken.release()
+    assert got == SOUND
+
+
+async def test_a_body_with_a_length_is_read_as_well() -> None:
+    sound = b"".join(SOUND)
+    async with wired(replying(whole(200, sound, "audio/mpeg"))) as (_, client):
+        assert await heard(client) == sound
+
+
+async def test_the_receipt_is_there_before_the_first_byte() -> None:
+    first = asyncio.Event()
+    costs = "character-cost: 21\r\ncurrent-concurrent-requests: 3\r\nmaximum-concurrent-requests: 10\r\n"
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(more=costs))
+        await first.wait()
+        await exchange.write(chunk(SOUND[0]), END)
+
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+        assert reply.receipt == Receipt("req1", "tr1", 21, 3, 10)
+        first.set()
+        assert [data async for data in reply] == [SOUND[0]]
+
+
+async def test_two_hundred_streams_share_one_client() -> None:
+    async def script(exchange: Exchange) -> None:
+        sound = exchange.body[-40:]
+        await exchange.write(head(), chunk(b"\xff\xfb" + sound))
+        await asyncio.sleep(0.05)
+        await exchange.write(chunk(sound), END)
+
+    async def one(client: SpeechClient, n: int) -> bool:
+        request = SpeechRequest("v", f"number {n:036d}", "m", "mp3_44100_128")
+        async with client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+            return b"".join([data async for data in reply]) == b"\xff\xfb" + 2 * request.body()[-40:]
+
+    async with wired(script) as (provider, client):
+        assert all(await asyncio.gather(*(one(client, n) for n in range(200))))
+        assert provider.connections == 200
+
+
+# Never sent
+
+
+async def test_a_refused_port_is_unreachable() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        async with opened(f"http://127.0.0.1:{bound.getsockname()[1]}") as client:
+            failed = await failing(client)
+            await client.preconnect()
+    assert (type(failed.error), failed.error.status) == (e.Unreachable, None)
+    assert isinstance(failed.error.__cause__, OSError)
+
+
+@pytest.mark.parametrize("host", ["provider.invalid", f"{'a' * 64}.invalid"], ids=["unknown", "no name at all"])
+async def test_a_name_that_does_not_resolve_is_unreachable(host: str) -> None:
+    async with opened(f"http://{host}") as client:
+        assert type((await failing(client, first_byte_s=1.0)).error) is e.Unreachable
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["no TLS", "silence"])
+async def test_a_failed_tls_handshake_is_unreachable(answer: bytes) -> None:
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1")
+    async with server, opened(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        failed = await failing(client, first_byte_s=SHORT_S if not answer else LONG_S)
+    assert type(failed.error) is e.Unreachable
+
+
+async def test_a_client_that_is_not_open_is_unreachable() -> None:
+    async with wired(ALL) as (_, client):
+        await client.open()  # once more does no harm
+        assert await heard(client)
+        await client.close()
+        failed = await failing(client)
+        await client.preconnect()
+        await client.close()
+    assert (type(failed.error), failed.error.code) == (e.Unreachable, "client_closed")
+
+
+# Silence
+
+
+async def test_no_headers_within_the_limit_is_no_first_byte() -> None:
+    async with wired(Exchange.hang) as (_, client):
+        failed = await failing(client, first_byte_s=SHORT_S)
+    assert (type(failed.error), failed.error.status, failed.error.request_id) == (e.NoFirstByte, None, None)
+
+
+async def test_headers_alone_are_no_first_byte() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head())
+        await exchange.hang()
+
+    async with wired(script) as (_, client):
+        failed = await failing(client, first_byte_s=ROOMY_S)
+    assert (type(failed.error), failed.error.status, failed.error.request_id) == (e.NoFirstByte, 200, "req1")
+
+
+async def test_dribbled_headers_do_not_stretch_the_limit() -> None:
+    async def script(exchange: Exchange) -> None:
+        for byte in head():
+            await exchange.write(bytes([byte]))
+            await asyncio.sleep(SHORT_S / 10)
+
+    async with wired(script) as (_, client):
+        assert type((await failing(client, first_byte_s=SHORT_S)).error) is e.NoFirstByte
+
+
+async def test_silence_in_the_middle_is_a_stall() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head())
+        await asyncio.sleep(SHORT_S)  # the client has set its first timer by then
+        await exchange.write(chunk(SOUND[0]), chunk(SOUND[1]))
+        await exchange.hang()
+
+    async with wired(script) as (provider, client):
+        failed = await failing(client, stall_s=SHORT_S)
+        await provider.closed.wait()
+    assert (type(failed.error), failed.error.status, failed.error.request_id) == (e.Stalled, 200, "req1")
+    assert failed.got == SOUND[0] + SOUND[1]
+
+
+async def test_a_drip_is_no_stall() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head())
+        for sound in SOUND:
+            await exchange.write(chunk(sound))
+            await asyncio.sleep(SHORT_S)
+        await exchange.write(END)
+
+    async with wired(script) as (_, client):
+        assert await heard(client, stall_s=ROOMY_S) == b"".join(SOUND)
+
+
+async def test_a_reader_that_pauses_is_no_stall() -> None:
+    taken = asyncio.Semaphore(0)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head())
+        for sound in SOUND[:2]:
+            await exchange.write(chunk(sound))
+            await taken.acquire()  # silent for as long as the reader pauses
+        await exchange.write(END)
+
+    got = b""
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=ROOMY_S) as reply:
+        async for data in reply:
+            got += data
+            await asyncio.sleep(1.5 * ROOMY_S)
+            taken.release()
+    assert got == b"".join(SOUND[:2])
+
+
+async def test_a_busy_process_of_ours_is_no_stall() -> None:
+    def send_and_block(exchange: Exchange) -> None:
+        exchange.writer.write(chunk(SOUND[1]))
+        time.sleep(1.5 * ROOMY_S)  # then the loop finds the bytes and the passed deadline in one turn
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await asyncio.sleep(SHORT_S)  # the reader waits by then
+        send_and_block(exchange)
+        await asyncio.sleep(SHORT_S)
+        await exchange.write(END)
+
+    async with wired(script) as (_, client):
+        assert await heard(client, stall_s=ROOMY_S) == SOUND[0] + SOUND[1]
+
+
+async def test_a_stall_after_a_pause_is_still_seen() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await exchange.hang()
+
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=SHORT_S) as reply:
+        await anext(reply)
+        await asyncio.sleep(2.5 * SHORT_S)
+        with pytest.raises(e.Stalled):
+            await anext(reply)
+
+
+async def test_speech_asked_for_ahead_may_wait_for_its_reader() -> None:
+    async with wired(ALL) as (_, client), client.speak(REQUEST, first_byte_s=ROOMY_S, stall_s=ROOMY_S) as reply:
+        await asyncio.sleep(1.5 * ROOMY_S)
+        assert b"".join([data async for data in reply]) == b"".join(SOUND)
+
+
+async def test_speech_asked_for_ahead_still_has_a_first_byte_limit() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head())
+        await exchange.hang()
+
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=ROOMY_S, stall_s=LONG_S) as reply:
+        await asyncio.sleep(1.5 * ROOMY_S)
+        with pytest.raises(e.NoFirstByte):
+            await anext(reply)
+
+
+# Breaks
+
+
+async def test_a_connection_that_breaks_before_headers() -> None:
+    async def script(exchange: Exchange) -> None:
+        exchange.hang_up()
+
+    async with wired(script) as (provider, client):
+        failed = await failing(client)
+    assert (type(failed.error), failed.error.status) == (e.ConnectionBroken, None)
+    assert len(provider.requests) == 1  # a POST is never sent a second time behind our back
+
+
+async def test_an_answer_that_is_no_http() -> None:
+    async with wired(replying(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")) as (_, client):
+        assert type((await failing(client)).error) is e.ConnectionBroken
+
+
+@pytest.mark.parametrize("end", [Exchange.hang_up, Exchange.reset], ids=["FIN", "RST"])
+@pytest.mark.parametrize("framing", [CHUNKED, "content-length: 99999"])
+async def test_a_body_that_is_cut(framing: str, end: Callable[[Exchange], None]) -> None:
+    chunked = framing == CHUNKED
+    taken = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(framing=framing), chunk(SOUND[0]) if chunked else SOUND[0])
+        await taken.wait()
+        end(exchange)
+
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+        assert await anext(reply) == SOUND[0]
+        taken.set()
+        with pytest.raises(e.ConnectionBroken) as caught:
+            await anext(reply)
+    assert (caught.value.status, caught.value.request_id, caught.value.trace_id) == (200, "req1", "tr1")
+
+
+async def test_a_chunk_cut_in_its_middle_is_given_as_far_as_it_came() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]), chunk(SOUND[1])[:300])
+        exchange.hang_up()
+
+    async with wired(script) as (_, client):
+        failed = await failing(client)
+    assert type(failed.error) is e.ConnectionBroken
+    assert failed.got == SOUND[0] + chunk(SOUND[1])[5:300]
+
+
+async def test_bytes_received_before_a_break_are_given_first() -> None:
+    taken, cut = asyncio.Event(), asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await taken.wait()
+        await exchange.write(*map(chunk, SOUND[1:4]))
+        exchange.hang_up()
+        cut.set()
+
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+        await anext(reply)
+        taken.set()
+        await cut.wait()
+        await asyncio.sleep(SHORT_S)  # the break is known before the reader comes back
+        assert await anext(reply) == b"".join(SOUND[1:4])
+        for _ in range(2):
+            with pytest.raises(e.ConnectionBroken):
+                await anext(reply)
+
+
+async def test_a_break_known_before_the_first_read_loses_no_byte_either() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        exchange.hang_up()
+
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+        await asyncio.sleep(SHORT_S)
+        assert await anext(reply) == SOUND[0]
+        with pytest.raises(e.ConnectionBroken):
+            await anext(reply)
+
+
+async def test_a_clean_end_is_believed_without_a_length() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(framing="connection: close"), SOUND[0])
+        exchange.hang_up()
+
+    async with wired(script) as (_, client):
+        assert await heard(client) == SOUND[0]
+
+
+# Success that is none
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [head() + END, whole(200, b"", "audio/mpeg"), b"HTTP/1.1 204 No Content\r\nrequest-id: req1\r\n\r\n"],
+    ids=["chunked", "length 0", "204"],
+)
+async def test_an_empty_success_is_no_audio(answer: bytes) -> None:
+    async with wired(replying(answer)) as (_, client):
+        failed = await failing(client)
+    assert (type(failed.error), failed.error.code, failed.error.request_id) == (e.NotAudio, "empty_audio", "req1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", b"<!doctype html><p>sign in</p>"),
+        ("audio/mpeg", b"<!doctype html><p>sign in</p>"),
+        ("application/json", b'{"detail": {"status": "quota_exceeded"}}'),
+        ("audio/mpeg", b'{"detail": {"status": "quota_exceeded"}}'),
+    ],
+)
+async def test_html_and_json_are_no_audio(kind: str, body: bytes) -> None:
+    async with wired(replying(whole(200, body, kind))) as (_, client):
+        failed = await failing(client)
+    assert (type(failed.error), failed.error.status, failed.got) == (e.NotAudio, 200, b"")
+
+
+# Refusals
+
+INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": SPOKEN, "input": SPOKEN}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code"),
+    [
+        (401, b'{"detail": {"status": "quota_exceeded", "message": "5 left"}}', e.QuotaSpent, "quota_exceeded"),
+        (401, b'{"detail": {"status":', e.AccessRefused, "access_refused"),
+        (404, b'{"detail": {"code": "voice_not_found", "status": "x"}}', e.VoiceRefused, "voice_not_found"),
+        (422, INVALID_TEXT, e.TextRefused, "text_refused"),
+        (429, b'{"detail": {"status": "system_busy", "message": "later"}}', e.Busy, "system_busy"),
+        (500, b"<html>Margaret</html>", e.ServerFault, "server_fault"),
+        (405, b'{"detail": "Method Not Allowed"}', e.RequestRefused, "request_refused"),
+    ],
+)  # fmt: skip
+async def test_refusals(status: int, body: bytes, kind: type[e.ProviderError], code: str) -> None:
+    async with wired(replying(whole(status, body))) as (provider, client):
+        failed = await failing(client)
+        assert (type(failed.error), failed.error.code, failed.error.status) == (kind, code, status)
+        assert (failed.error.request_id, failed.error.trace_id) == ("req1", "tr1")
+        await failing(client)
+    assert provider.connections == 1  # a refusal that was read to its end costs no connection
+
+
+async def test_an_error_body_without_an_end_is_judged_by_its_status() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(503, "text/html"), chunk(b"<html>"))
+        await exchange.hang()
+
+    async with wired(script) as (provider, client):
+        assert type((await failing(client)).error) is e.ServerFault
+        await provider.closed.wait()
+
+
+async def test_an_error_body_that_is_cut_is_judged_by_what_came() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(401, "application/json"), chunk(b'{"detail": {"status": "quota_exceeded"}}'))
+        exchange.hang_up()
+
+    async with wired(script) as (_, client):
+        assert type((await failing(client)).error) is e.QuotaSpent
+
+
+async def test_a_huge_error_body_is_not_read_to_its_end() -> None:
+    body = b'{"detail": {"status": "quota_exceeded", "message": "' + b"x" * (100 * BODY_LIMIT) + b'"}}'
+    async with wired(replying(whole(401, body))) as (provider, client):
+        for _ in range(2):
+            assert type((await failing(client)).error) is e.AccessRefused
+    assert provider.connections == 2  # read to its end, the first would have served again
+
+
+# Connections
+
+
+async def test_connections_are_kept_for_the_next_speech() -> None:
+    async with wired(ALL) as (provider, client):
+        for _ in range(3):
+            await heard(client)
+    assert (provider.connections, len(provider.requests)) == (1, 3)
+
+
+async def test_preconnecting_opens_the_connection_that_the_next_speech_uses() -> None:
+    async with wired(ALL) as (provider, client):
+        await client.preconnect()
+        assert provider.connections == 1
+        await heard(client)
+    assert provider.connections == 1
+    assert [request.head.split(" ")[0] for request in provider.requests] == ["HEAD", "POST"]
+
+
+async def test_preconnecting_waits_for_the_reply_behind_an_interim_one() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+        await asyncio.sleep(SHORT_S)
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 99\r\n\r\n")
+        while await reader.read(4096):
+            writer.write(head() + chunk(SOUND[0]) + END)
+
+    async with listening(serve) as url, opened(url) as client:
+        await client.preconnect()
+        assert await heard(client) == SOUND[0]
+
+
+@pytest.mark.parametrize("pause_s", [0, SHORT_S / 2], ids=["behind the end", "while idle"])
+async def test_a_reply_that_nobody_asked_for_is_never_the_next_one(pause_s: float) -> None:
+    strange = head() + chunk(b"\xff\xfbSomebody else's") + END
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await asyncio.sleep(SHORT_S)  # until its head has been read
+        await exchange.write(END if pause_s else END + strange)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+            await exchange.write(strange)
+
+    async with wired(script) as (provider, client):
+        assert await heard(client) == SOUND[0]
+        await asyncio.sleep(SHORT_S)
+        assert await heard(client) == SOUND[0]
+    assert provider.connections == len(provider.requests) == 2
+
+
+async def test_a_connection_on_which_a_request_still_leaves_is_not_kept() -> None:
+    """It was answered before it was read, and whoever answered may never read the rest."""
+    connections = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head() + chunk(SOUND[0]) + END)
+
+    request = SpeechRequest("voice", "A" * 20_000_000, "eleven_flash_v2_5", "mp3_44100_128")
+    async with listening(serve) as url, opened(url) as client:
+        async with client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+            assert [data async for data in reply] == [SOUND[0]]
+        assert await heard(client) == SOUND[0]
+        for connection in connections:
+            connection.transport.abort()
+    assert len(connections) == 2
+
+
+async def test_a_kept_connection_that_the_server_has_closed_is_seen_or_breaks() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(whole(200, SOUND[0], "audio/mpeg"))
+        exchange.hang_up()
+
+    async with wired(script) as (provider, client):
+        await heard(client)
+        await provider.closed.wait()
+        await asyncio.sleep(SHORT_S)
+        assert await heard(client) == SOUND[0]
+    assert provider.connections == 2
+
+
+async def test_leaving_early_closes_the_connection_at_once() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await exchange.hang()
+
+    async with wired(script) as (provider, client):
+        async with client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+            await anext(reply)
+        await provider.closed.wait()
+        assert provider.open == 0
+        with pytest.raises(e.ConnectionBroken):
+            await anext(reply)
+
+
+@pytest.mark.parametrize("answer", [[], [head()], [head(), chunk(SOUND[0])]], ids=["asked", "headers", "speaking"])
+async def test_cancelling_closes_the_connection_at_once(answer: list[bytes]) -> None:
+    reached = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(*answer)
+        reached.set()
+        await exchange.hang()
+
+    async with wired(script) as (provider, client):
+        task = asyncio.create_task(heard(client))
+        await reached.wait()
+        await asyncio.sleep(SHORT_S)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await provider.closed.wait()
+        assert provider.open == 0
+
+
+async def test_an_error_of_the_reader_closes_the_connection_at_once() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await exchange.hang()
+
+    async def reader(client: SpeechClient) -> None:
+        async with client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+            async for _ in reply:
+                raise LookupError
+
+    async with wired(script) as (provider, client):
+        with pytest.raises(LookupError):
+            await reader(client)
+        await provider.closed.wait()
+
+
+async def test_what_still_streams_when_the_client_closes_ends_in_our_tree() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(head(), chunk(SOUND[0]))
+        await exchange.hang()
+
+    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=SHORT_S) as reply:
+        await anext(reply)
+        await client.close()
+        with pytest.raises((e.ConnectionBroken, e.Stalled)):
+            await anext(reply)

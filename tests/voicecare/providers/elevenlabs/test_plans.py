@@ -1,0 +1,21 @@
+"""The vendor's table of plans."""
+
+import pytest
+
+from voicecare.providers.elevenlabs.plans import concurrency
+
+
+@pytest.mark.parametrize(
+    ("tier", "model", "streams"),
+    [
+        ("free", "eleven_multilingual_v2", 2),
+        ("free", "eleven_flash_v2_5", 4),
+        ("Creator", "eleven_turbo_v2_5", 10),
+        ("pro", "eleven_v3", 10),
+        ("business", "eleven_flash_v2", 30),
+        ("enterprise", "eleven_flash_v2_5", None),
+        ("", "eleven_flash_v2_5", None),
+    ],
+)
+def test_the_table(tier: str, model: str, streams: int | None) -> None:
+    assert concurrency(tier, model) == streams

@@ -1,0 +1,210 @@
+"""The speech call as bytes, and what headers and first bytes tell."""
+
+import json
+from dataclasses import replace
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicecare.providers.elevenlabs.requests import (
+    Receipt,
+    SpeechRequest,
+    identifier,
+    looks_like_audio,
+    path_segment,
+    request_headers,
+)
+from voicecare.providers.errors import VoiceRefused
+
+PLAIN = SpeechRequest("JBFqnCBsd6RMkjVDRZzb", "Good morning.", "eleven_flash_v2_5", "mp3_44100_128")
+
+
+def body(request: SpeechRequest) -> dict[str, object]:
+    decoded = json.loads(request.body())
+    assert isinstance(decoded, dict)
+    return decoded
+
+
+def test_a_plain_request_sends_text_and_model_alone() -> None:
+    assert PLAIN.path() == "/v1/text-to-speech/JBFqnCBsd6RMkjVDRZzb/stream?output_format=mp3_44100_128"
+    assert body(PLAIN) == {"text": "Good morning.", "model_id": "eleven_flash_v2_5"}
+
+
+def test_zero_retention_is_a_matter_of_the_query() -> None:
+    request = replace(PLAIN, zero_retention=True)
+    assert urlsplit(request.path()).query == "output_format=mp3_44100_128&enable_logging=false"
+    assert body(request) == body(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        ("eleven_flash_v2_5", True),
+        ("eleven_turbo_v2_5", True),
+        ("eleven_flash_v2", False),
+        ("eleven_multilingual_v2", False),
+        ("eleven_v3", False),
+    ],
+)
+def test_only_models_that_enforce_a_language_are_told_it(model: str, sent: bool) -> None:
+    assert ("language_code" in body(replace(PLAIN, model_id=model, language_code="es"))) is sent
+
+
+@pytest.mark.parametrize(("speed", "settings"), [(None, None), (1.0, None), (0.8, {"speed": 0.8})])
+def test_voice_settings_appear_only_with_another_speed(speed: float | None, settings: object) -> None:
+    assert body(replace(PLAIN, speed=speed)).get("voice_settings") == settings
+
+
+@pytest.mark.parametrize(("model", "sent"), [("eleven_flash_v2_5", True), ("eleven_v3", False)])
+def test_neighbouring_text_goes_to_models_that_know_it(model: str, sent: bool) -> None:
+    request = replace(PLAIN, model_id=model, previous_text="Before.", next_text="After.")
+    wanted = {"previous_text": "Before.", "next_text": "After."} if sent else {}
+    assert {k: v for k, v in body(request).items() if k.endswith("_text")} == wanted
+
+
+def test_an_empty_neighbour_is_left_out() -> None:
+    assert body(replace(PLAIN, previous_text="", next_text=None)) == body(PLAIN)
+
+
+@given(st.text(min_size=1), st.text(), st.text())
+def test_any_text_arrives_as_it_was(text: str, before: str, after: str) -> None:
+    sent = body(replace(PLAIN, text=text, previous_text=before, next_text=after))
+    assert (sent["text"], sent.get("previous_text", ""), sent.get("next_text", "")) == (text, before, after)
+
+
+def test_text_is_sent_as_utf8_not_as_escapes() -> None:
+    assert "¡Buenos días, señor Müller! 😀".encode() in replace(PLAIN, text="¡Buenos días, señor Müller! 😀").body()
+
+
+def test_the_representation_shows_no_text() -> None:
+    shown = repr(replace(PLAIN, text="secret-a", previous_text="secret-b", next_text="secret-c"))
+    assert "secret" not in shown
+    assert PLAIN.voice_id in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "segment"),
+    [
+        ("JBFqnCBsd6RMkjVDRZzb", "JBFqnCBsd6RMkjVDRZzb"),
+        ("a/b", "a%2Fb"),
+        ("..", "%2E%2E"),
+        (".", "%2E"),
+        ("../../user", "..%2F..%2Fuser"),
+        ("a?b=c", "a%3Fb%3Dc"),
+        ("a#b", "a%23b"),
+        ("a%2Fb", "a%252Fb"),
+        ("ä 😀", "%C3%A4%20%F0%9F%98%80"),
+        ("a\r\nX: y", "a%0D%0AX%3A%20y"),
+        ("v.1", "v.1"),
+    ],
+)
+def test_no_id_leaves_its_path_segment(value: str, segment: str) -> None:
+    assert path_segment(value) == segment
+    assert replace(PLAIN, voice_id=value).path().startswith(f"/v1/text-to-speech/{segment}/stream?")
+
+
+@given(st.text(min_size=1))
+def test_a_segment_decodes_to_the_id_and_is_no_step_in_a_path(value: str) -> None:
+    segment = path_segment(value)
+    assert unquote(segment) == value
+    assert segment not in {".", ".."}
+    assert not set(segment) & set("/?#\\ ")
+
+
+def test_an_empty_id_is_refused_before_it_names_another_endpoint() -> None:
+    with pytest.raises(VoiceRefused) as caught:
+        replace(PLAIN, voice_id="").path()
+    assert caught.value.code == "invalid_voice_id"
+
+
+def test_headers_carry_the_key_and_ask_for_plain_bytes() -> None:
+    headers = request_headers("sk_1")
+    assert headers["xi-api-key"] == "sk_1"
+    assert headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("key", ["sk_1\n", "sk\r\nX-Evil: 1", "sk_ä", "sk\x00"])
+def test_a_key_that_no_header_can_carry_is_refused_at_once_and_not_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="cannot stand in a header") as caught:
+        request_headers(key)
+    assert key not in str(caught.value)
+
+
+def test_a_receipt_reads_the_headers() -> None:
+    headers = {
+        "request-id": "q1w2e3",
+        "x-trace-id": "ab12",
+        "character-cost": "5378",
+        "current-concurrent-requests": "0",
+        "maximum-concurrent-requests": "10",
+    }
+    assert Receipt.from_headers(headers) == Receipt("q1w2e3", "ab12", 5378, 0, 10)
+
+
+def test_a_receipt_without_headers_is_empty() -> None:
+    assert Receipt.from_headers({}) == Receipt(None, None, None, None, None)
+
+
+@pytest.mark.parametrize("value", ["", "abc", "-1", "1.5", "1e9", " 7", "0x1", "1_000", "٣", "²", "9" * 16, "nan"])
+def test_nonsense_numbers_are_none(value: str) -> None:
+    assert Receipt.from_headers({"character-cost": value}).character_cost is None
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [("ab", "ab"), ("", None), (None, None), (7, None), ("a\nb", None), ("x" * 500, "x" * 128)]
+)
+def test_an_identifier_is_printable_and_short(value: object, kept: str | None) -> None:
+    assert identifier(value) == kept
+
+
+MP3 = b"\xff\xfb\x90\x64" + bytes(400)
+ID3 = b"ID3\x04\x00\x00\x00\x00\x00\x00" + MP3
+SILENT_PCM = bytes(512)
+JSON_LIKE_PCM = b'{"' + b"\x00\x01\xf0\xff" * 100
+
+
+@pytest.mark.parametrize(
+    ("content_type", "first"),
+    [
+        ("audio/mpeg", MP3),
+        ("audio/mpeg", ID3),
+        ("audio/mpeg", b"\xff"),
+        ("audio/pcm", SILENT_PCM),
+        ("application/octet-stream", SILENT_PCM),
+        ("", SILENT_PCM),
+        ("", JSON_LIKE_PCM),
+        ("audio/basic", b"<\x7f\xff\xff" * 20),
+        ("audio/basic", b"{\xff\xff\xff" * 20),
+        ("audio/ogg; codecs=opus", b"OggS\x00\x02" + bytes(60)),
+        ("audio/L16;rate=16000", b"[\x00]\x00" * 30),
+    ],
+)
+def test_it_takes_audio_of_every_kind(content_type: str, first: bytes) -> None:
+    assert looks_like_audio(content_type, first)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "first"),
+    [
+        ("audio/mpeg", b""),
+        ("text/html", MP3),
+        ("text/html; charset=utf-8", MP3),
+        ("TEXT/HTML", MP3),
+        ("text/plain", b"upstream error"),
+        ("application/json", MP3),
+        ("application/problem+json", MP3),
+        ("application/xml", MP3),
+        ("application/xhtml+xml", MP3),
+        ("audio/mpeg", b"<!DOCTYPE html><html>"),
+        ("audio/mpeg", b"\r\n  <html lang=en>"),
+        ("", b'<?xml version="1.0"?>'),
+        ("audio/mpeg", b'{"detail":{"status":"quota_exceeded"}}'),
+        ("audio/mpeg", b'{\n  "detail": []}'),
+        ("", b'["no"]'),
+        ("", b"{}"),
+    ],
+)
+def test_it_refuses_what_is_no_audio(content_type: str, first: bytes) -> None:
+    assert not looks_like_audio(content_type, first)

@@ -1,0 +1,295 @@
+"""A real child that makes real sound; nothing is judged by the clock except that it ends."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from tests.voicecare.audio.test_encoders import decoded, loudness
+from tests.waiting import eventually
+from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
+from voicecare.providers.espeak import messages
+from voicecare.providers.espeak.client import Espeak, EspeakDied, EspeakVoice
+from voicecare.providers.espeak.text import PIECE_BYTES, clean, pieces
+
+VOICE = EspeakVoice("en", "f2", 50, 175)
+SENTENCE = "Good morning, it is time for your medicine."
+STORY = "It was a bright cold day in April, and the clocks were striking thirteen. " * 60
+
+# The tests share a child, so they share the loop that it is read in.
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def espeak() -> AsyncIterator[Espeak]:
+    service = Espeak()
+    await service.start()
+    yield service
+    await service.close()
+
+
+async def spoken(espeak: Espeak, text: str, voice: EspeakVoice = VOICE, name: str = "pcm_22050", **how) -> bytes:
+    return await rest(espeak.speak(text, voice, name, **how))
+
+
+async def rest(stream: AsyncIterator[bytes]) -> bytes:
+    return b"".join([sound async for sound in stream])
+
+
+def seconds(pcm_22050: bytes) -> float:
+    return len(pcm_22050) / 44100
+
+
+def melody(pcm_22050: bytes) -> float:
+    """Half of the voiced moments are lower than this, in Hz."""
+    samples = np.frombuffer(pcm_22050, "<i2").astype(float)
+    windows = [samples[at : at + 1024] for at in range(0, len(samples) - 1024, 1024)]
+    echoes = [np.correlate(w, w, "full")[1024 + 55 : 1024 + 275] for w in windows if loudness(w) > 1000]
+    return float(np.median([22050 / (56 + echo.argmax()) for echo in echoes]))
+
+
+def children() -> set[int]:
+    """Processes, also ended ones that nobody waited for, that this one started."""
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+async def ended(pid: int) -> None:
+    await eventually(lambda: os.path.exists(f"/proc/{pid}"), wanted=lambda there: not there)
+
+
+@pytest.mark.parametrize("name", [*DEVICE_FORMATS, "opus_48000_64", "wav_16000"])
+@in_one_loop
+async def test_it_speaks_in_every_format(espeak, name):
+    samples = decoded(FORMATS[name], await spoken(espeak, SENTENCE, name=name))
+    assert 1.5 < len(samples) / FORMATS[name].sample_rate < 5
+    assert loudness(samples) > 500
+
+
+@in_one_loop
+async def test_voices_differ_in_pitch_rate_and_variant(espeak):
+    plain = await spoken(espeak, SENTENCE)
+    fast = await spoken(espeak, SENTENCE, EspeakVoice("en", "f2", 50, 350))
+    assert seconds(fast) < 0.7 * seconds(plain)
+    high, low = [await spoken(espeak, SENTENCE, EspeakVoice("en", "f2", pitch, 175)) for pitch in (99, 0)]
+    assert melody(low) < 0.8 * melody(plain) < 0.8 * melody(high)
+    assert melody(await spoken(espeak, SENTENCE, EspeakVoice("en", "m3", 50, 175))) < 0.8 * melody(plain)
+
+
+@in_one_loop
+async def test_languages_differ_and_unknown_ones_are_english(espeak):
+    async def said(language: str, variant: str = "") -> int:
+        # espeak's breath is random: the same words differ by some samples.
+        return round(seconds(await spoken(espeak, "1234567 hello", EspeakVoice(language, variant))), 1)
+
+    made = {language: await said(language) for language in ("en", "de", "fr", "zh", "ar")}
+    assert len(set(made.values())) == len(made)
+    assert await said("de-AT") == made["de"]
+    for language, variant in [("xx", ""), ("", ""), ("../etc", ""), ("fo", ""), ("en-US", "nope"), ("en", "../f2")]:
+        assert await said(language, variant) == made["en"]
+
+
+@in_one_loop
+async def test_many_streams_at_once_are_whole_and_their_own(espeak):
+    texts = ["Yes. " * (2 + 2 * number) for number in range(20)]
+    alone = [seconds(await spoken(espeak, text)) for text in texts]
+    together = [seconds(made) for made in await asyncio.gather(*(spoken(espeak, text) for text in texts))]
+    assert together == pytest.approx(alone, rel=0.02)
+
+
+@in_one_loop
+async def test_a_short_stream_is_not_held_up_by_a_long_one(espeak):
+    async with aclosing(espeak.speak(STORY, VOICE, "mp3_44100_128")) as story:
+        await anext(story)
+        assert await spoken(espeak, SENTENCE)
+        assert await anext(story)
+
+
+@in_one_loop
+async def test_a_consumer_that_does_not_read_stops_its_own_stream_only(espeak):
+    async with aclosing(espeak.speak(STORY, VOICE, "pcm_48000")) as story:
+        got = len(await anext(story))
+        for _ in range(20):
+            await spoken(espeak, SENTENCE)
+        waiting = len(await anext(story))
+        assert got + waiting < messages.WINDOW + 100_000
+        assert await rest(story)
+
+
+@in_one_loop
+async def test_paced_sound_stays_within_the_time_passed(espeak):
+    clock = asyncio.get_running_loop()
+    size, began = 0, clock.time()
+    async with aclosing(espeak.speak(STORY, VOICE, "pcm_22050", ahead_s=0.5)) as story:
+        async for sound in story:
+            size += len(sound)
+            assert size / 44100 <= clock.time() - began + 0.5
+            if size > 44100:
+                break
+
+
+@in_one_loop
+async def test_closing_a_stream_leaves_the_others_alone(espeak):
+    for _ in range(5):
+        async with aclosing(espeak.speak(STORY, VOICE, "mp3_44100_128")) as story:
+            await anext(story)
+    task = asyncio.create_task(spoken(espeak, STORY, ahead_s=0.2))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await spoken(espeak, SENTENCE)
+
+
+SOUNDLESS = {
+    "empty": "",
+    "spaces": " \n\t",
+    "dots": "...",
+    "controls": "\x00\x01\x02",
+    "surrogates": "\ud800\udfff",
+    "format signs": "\u200b\u202e",
+    "brackets": "[[]]",
+    "private": "\ue001",
+}
+HOSTILE = {
+    "controls": "a\x00b\x01+50Pc\x1b[0m\x07",
+    "lone surrogate": "hello \ud83d world",
+    "emoji": "😀🇩🇪👨‍👩‍👧" * 50,
+    "marks": "a" + "\u0301" * 3000,
+    "one word": "a" * 4000,
+    "dotted": "a." * 1000,
+    "right to left": "שלום עולם, مرحبا \u202eabc",
+    "signs": "?!-$*_" * 300,
+    "private": "\ue000\uf8ff" * 500 + "x",
+    "spaceless": "今天天气很好我们去公园" * 20,
+    "phonemes": "[[" * 500 + "h@l'oU]]",
+}
+
+
+@pytest.mark.parametrize("text", SOUNDLESS.values(), ids=SOUNDLESS)
+@in_one_loop
+async def test_text_without_sound_is_a_short_silence(espeak, text):
+    samples = decoded(FORMATS["mp3_44100_128"], await spoken(espeak, text, name="mp3_44100_128"))
+    assert 0.15 < len(samples) / 44100 < 0.6
+    assert loudness(samples) < 200
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@in_one_loop
+async def test_hostile_text_is_spoken_and_harms_nothing(espeak, text):
+    async with aclosing(espeak.speak(STORY, VOICE, "ulaw_8000", ahead_s=0.1)) as bystander:
+        await anext(bystander)
+        assert loudness(np.frombuffer(await spoken(espeak, text), "<i2")) > 100
+        assert await anext(bystander)
+
+
+@in_one_loop
+async def test_markup_is_text(espeak):
+    assert 1 < seconds(await spoken(espeak, "<break time='9s'/> hello")) < 4
+    assert seconds(await spoken(espeak, "[[h@l'oU]]")) > 1.5 * seconds(await spoken(espeak, "hello"))
+    assert seconds(await spoken(espeak, "\x01+99Shello")) > 1.5 * seconds(await spoken(espeak, "hello"))
+
+
+@in_one_loop
+async def test_an_unknown_format_is_refused(espeak):
+    with pytest.raises(KeyError):
+        await spoken(espeak, SENTENCE, name="mp3_1_1")
+
+
+async def test_a_dead_child_fails_its_streams_and_is_replaced():
+    service, before = Espeak(), children()
+    await service.start()
+    (pid,) = children() - before
+    async with aclosing(service.speak(STORY, VOICE, "mp3_44100_128", ahead_s=0.5)) as story:
+        await anext(story)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(EspeakDied):
+            await rest(story)
+    assert await spoken(service, SENTENCE)
+    assert children() - before not in ({pid}, set())
+    await service.close()
+    assert children() == before
+
+
+async def test_speech_under_way_fails_when_it_is_closed_and_later_speech_as_well():
+    service = Espeak()
+    await service.start()
+    speaking = asyncio.create_task(spoken(service, STORY, ahead_s=0.2))
+    await asyncio.sleep(0.05)
+    await service.close()
+    await service.close()
+    with pytest.raises(EspeakDied):
+        await speaking
+    with pytest.raises(EspeakDied):
+        await spoken(service, SENTENCE)
+
+
+async def test_ctrl_c_is_for_the_parent_and_sigterm_ends_the_child():
+    service, before = Espeak(), children()
+    await service.start()
+    (pid,) = children() - before
+    assert os.getsid(pid) != os.getsid(0)
+    os.kill(pid, signal.SIGINT)
+    assert await spoken(service, SENTENCE)
+    os.kill(pid, signal.SIGTERM)
+    await ended(pid)
+    await service.close()
+
+
+PARENT = """
+import asyncio, os
+from voicecare.providers.espeak.client import Espeak, EspeakVoice
+async def main():
+    espeak = Espeak()
+    await espeak.start()
+    speech = espeak.speak("One two three. " * 200, EspeakVoice(), "mp3_44100_128")
+    await anext(speech)
+    print(open("/proc/self/task/%d/children" % os.getpid()).read(), flush=True)
+    os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+
+
+async def test_the_child_ends_when_its_parent_is_killed():
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE)
+    output, _ = await parent.communicate()
+    assert parent.returncode == -signal.SIGKILL
+    await ended(int(output))
+
+
+def test_pieces_are_short_whole_and_end_where_clauses_do():
+    text = clean(STORY)
+    made = list(pieces(text))
+    assert "".join(made) == text
+    assert all(len(piece) <= PIECE_BYTES for piece in made)
+    assert all(piece.rstrip()[-1] in ".," for piece in made)
+    assert list(pieces("Take 2.5 mg, please.")) == ["Take 2.5 mg, please."]
+
+
+@pytest.mark.parametrize("text", [*SOUNDLESS.values(), *HOSTILE.values()], ids=[*SOUNDLESS, *HOSTILE])
+def test_pieces_lose_nothing_of_clean_text(text):
+    made = list(pieces(clean(text)))
+    assert "".join(made) == clean(text)
+    assert all(len(piece.encode()) <= PIECE_BYTES + 160 for piece in made)
+
+
+def test_clean_text_keeps_what_is_spoken():
+    assert clean("नमस्ते, क्\u200dष — Ö 2.5 mg [now]") == "नमस्ते, क्\u200dष — Ö 2.5 mg  now"
+    assert clean("wait......\x00\ud800[[x]]") == "wait...    x"
+    assert clean("q" + "\u0301" * 99) == "q" + "\u0301" * 3
+    assert clean("𝐇𝐞𝐥𝐥𝐨 ﬁne Ⅷ ⣞ᧇ 5 m²") == "Hello fine VIII    5 m²"
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 10, 100])
+def test_messages_survive_any_cut(cut):
+    sent = messages.pack(messages.AUDIO, 7, b"x" * 30) + messages.pack(messages.END, 7) + messages.pack_credit(9, 1234)
+    splitter = messages.Splitter()
+    got = [message for at in range(0, len(sent), cut) for message in splitter.feed(sent[at : at + cut])]
+    assert got[:2] == [(messages.AUDIO, 7, b"x" * 30), (messages.END, 7, b"")]
+    assert messages.unpack_credit(got[2].body) == 1234

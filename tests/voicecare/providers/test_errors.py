@@ -1,0 +1,58 @@
+"""The error tree: verdicts, words, renderings."""
+
+import pickle
+
+import pytest
+
+from voicecare.core.errors import VoicecareError
+from voicecare.providers import errors as e
+
+TREE = {
+    e.Unreachable: True,
+    e.NoFirstByte: True,
+    e.Stalled: True,
+    e.ConnectionBroken: True,
+    e.NotAudio: True,
+    e.ServerFault: True,
+    e.Busy: True,
+    e.QuotaSpent: False,
+    e.VoiceRefused: False,
+    e.AccessRefused: False,
+    e.TextRefused: False,
+    e.RequestRefused: False,
+}
+
+
+def test_it_is_the_tree_of_the_docstring() -> None:
+    ours = {kind for kind in e.ProviderError.__subclasses__() if kind.__module__ == e.__name__}
+    assert ours == set(TREE)
+    assert issubclass(e.ProviderError, VoicecareError)
+    for kind in TREE:
+        assert kind.__name__ in (e.__doc__ or "")
+
+
+@pytest.mark.parametrize(("kind", "retryable"), TREE.items())
+def test_each_class_has_its_own_verdict_word_and_sentence(kind: type[e.ProviderError], retryable: bool) -> None:
+    error = kind()
+    assert error.retryable is retryable
+    assert error.message == str(error) == kind.sentence
+    assert [other for other in TREE if (other.code, other.sentence) == (kind.code, kind.sentence)] == [kind]
+    assert (error.status, error.request_id, error.trace_id) == (None, None, None)
+
+
+def test_it_keeps_the_providers_word_and_ids() -> None:
+    error = e.Busy("At most 5 at once.", code="system_busy", status=429, request_id="r", trace_id="t")
+    assert error.as_body() == {"detail": "At most 5 at once.", "code": "system_busy"}
+    assert (error.status, error.request_id, error.trace_id) == (429, "r", "t")
+    assert e.Busy().code == "busy"
+
+
+def test_it_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(e.Busy("wait", code="system_busy", status=429, request_id="r")))
+    assert (type(error), error.message, error.code, error.status, error.request_id) == (
+        e.Busy,
+        "wait",
+        "system_busy",
+        429,
+        "r",
+    )

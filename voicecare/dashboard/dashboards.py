@@ -1,0 +1,111 @@
+"""The two pages, as data for their templates."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from django.conf import settings
+
+from usage import figures
+from usage.models import ProviderState, Reconciliation, UsageEvent
+from voicecare.dashboard.chart import Chart
+from voicecare.dashboard.chart_registry import Charts
+from voicecare.dashboard.live import Live
+from voicecare.dashboard.permissions import Viewer
+from voicecare.patients.models import Patient
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """How much of something is used: `percent` for the bar, up to 100."""
+
+    used: int
+    limit: int
+
+    @property
+    def percent(self) -> int:
+        return min(100, self.used * 100 // self.limit) if self.limit else 100
+
+    @property
+    def tone(self) -> str:
+        return "spent" if self.percent >= 100 else "low" if self.percent >= 75 else "fine"
+
+
+class Page:
+    """What the first page and a patient's have in common."""
+
+    def __init__(self, viewer: Viewer, patient: Patient | None = None) -> None:
+        self._viewer = viewer
+        self.patient = patient
+        self.live = Live(viewer, patient)
+        self._charts = Charts(viewer, patient)
+
+    @cached_property
+    def charts(self) -> list[Chart]:
+        return self._charts.all()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether there is nothing to draw yet."""
+        return bool(self.charts) and all(chart.empty for chart in self.charts)
+
+    @property
+    def day_zone(self) -> str:
+        return settings.USAGE_TIME_ZONE
+
+    @property
+    def today(self) -> figures.Figures | None:
+        return self._charts.days[-1] if self.charts else None
+
+    @property
+    def this_month(self) -> figures.Figures | None:
+        return self._charts.months[-1] if self.charts else None
+
+    @property
+    def saved_percent(self) -> int:
+        """Of the characters that were heard in this month."""
+        month = self.this_month
+        heard = month.saved + month.live + month.backup if month else 0
+        return month.saved * 100 // heard if month and heard else 0
+
+
+class Board(Page):
+    """The first page of the admin."""
+
+    @cached_property
+    def quota(self) -> figures.QuotaFigures | None:
+        return figures.quota() if self._viewer.sees(ProviderState) else None
+
+    @property
+    def gauge(self) -> Gauge | None:
+        quota = self.quota
+        if quota is None or quota.limit is None or quota.used is None:
+            return None
+        return Gauge(quota.used, quota.limit)
+
+    @cached_property
+    def unknown(self) -> figures.Unknown | None:
+        return figures.unknown() if self._viewer.sees(UsageEvent) else None
+
+    @property
+    def unknown_address(self) -> str:
+        return self._viewer.rows(UsageEvent, outcome__exact=UsageEvent.Outcome.UNKNOWN)
+
+    @property
+    def sees_reconciled(self) -> bool:
+        return self._viewer.sees(Reconciliation)
+
+    @cached_property
+    def reconciled(self) -> Reconciliation | None:
+        """The last day that was compared with the provider's figures."""
+        return Reconciliation.objects.exclude(compared_at=None).first() if self.sees_reconciled else None
+
+
+class PatientBoard(Page):
+    """What one patient used, and what of theirs goes on."""
+
+    @property
+    def budget(self) -> Gauge | None:
+        """What was spoken to them in this month, of what they may have; None: there is no limit."""
+        limit = self.patient.monthly_character_budget if self.patient else None
+        month = self.this_month
+        return None if limit is None or month is None else Gauge(month.live + month.backup, limit)

@@ -1,0 +1,198 @@
+"""The account's side of the provider: quota, voices, models, history. Synchronous, for Celery and commands.
+
+All that can go wrong is a `ProviderError` of `errors.py`, as with the async client; the exceptions of requests and
+urllib3 end in `_translated`. Nothing is ever sent twice here: who may repeat a call, and when, is the caller's to know.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
+from typing import BinaryIO, TypeVar
+from urllib.parse import urlencode
+
+import requests
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+
+from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_reply
+from voicecare.providers.elevenlabs.requests import path_segment, request_headers
+from voicecare.providers.elevenlabs.responses import (
+    AddedVoice,
+    CharacterStats,
+    HistoryItem,
+    HistoryPage,
+    Model,
+    Subscription,
+    Voice,
+    VoicePage,
+    bad_reply,
+    models_from_reply,
+    parsed,
+)
+from voicecare.providers.errors import ConnectionBroken, NoFirstByte, ProviderError, Stalled, Unreachable
+
+Sample = tuple[str, bytes | BinaryIO, str]
+"""A file to clone from: its name, its bytes, its content type."""
+
+_REPLY_LIMIT = 16 * 1024 * 1024  # a page of 1,000 history items with 5,000 characters each stays under it
+_REPLY_S = 60.0  # the read limit is per read: a body that drips would never meet it
+_CLONING_S = 120.0  # they analyse the samples before they answer
+_PAGE_LIMIT = 1000
+_ERRORS = (requests.RequestException, HTTPError)
+T = TypeVar("T")
+
+
+class AccountClient:
+    """One thread's client: requests' sessions are not safe to share. `timeout` is (connect, read) in seconds.
+
+    Redirects are not followed (the key would travel along), cookies are not kept, the environment's proxies and .netrc
+    not used. Raises ValueError at once for a key that cannot stand in a header.
+    """
+
+    def __init__(self, base_url: str, api_key: str, *, timeout: tuple[float, float] = (3.05, 20.0)) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._timeout = timeout
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers.update(request_headers(api_key))
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    def close(self) -> None:
+        self._session.close()
+
+    def subscription(self) -> Subscription:
+        """The quota, which costs nothing to ask for; needs the permission `user_read`, which a key may lack."""
+        return Subscription.from_reply(self._json("/v1/user/subscription"))
+
+    def models(self) -> list[Model]:
+        return models_from_reply(self._json("/v1/models"))
+
+    def voice(self, voice_id: str) -> Voice:
+        """Raises VoiceRefused where there is none."""
+        return Voice.from_reply(self._json(f"/v1/voices/{path_segment(voice_id)}"))
+
+    def voices(self) -> Iterator[Voice]:
+        """All voices of the workspace, asked for page by page. A broken page raises: the list is never cut silently."""
+
+        def page(token: str | None) -> tuple[Sequence[Voice], str | None]:
+            reply = self._json("/v2/voices", page_size=100, include_total_count="false", next_page_token=token)
+            found = VoicePage.from_reply(reply)
+            return found.voices, found.next_token
+
+        return _all_pages(page)
+
+    def add_voice(
+        self,
+        name: str,
+        files: Sequence[Sample],
+        *,
+        remove_background_noise: bool = False,
+        description: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> AddedVoice:
+        """Make an instant clone. There is no idempotency key: after an error other than a refusal the voice may exist,
+        and only `voices()` tells."""
+        form = {"name": name, "remove_background_noise": str(remove_background_noise).lower()}
+        form |= {"description": description} if description else {}
+        form |= {"labels": json.dumps(dict(labels))} if labels else {}  # JSON text in one field, as their own SDK does
+        body = self._call("POST", "/v1/voices/add", form=form, files=[("files", sample) for sample in files])
+        return AddedVoice.from_reply(parsed(body))
+
+    def delete_voice(self, voice_id: str) -> None:
+        """Raises VoiceRefused where there is none (any more)."""
+        self._call("DELETE", f"/v1/voices/{path_segment(voice_id)}")
+
+    def character_stats(self, start_ms: int, end_ms: int, *, metric: str) -> CharacterStats:
+        """What was used hour by hour between two times: `credits` or `tts_characters`.
+
+        The vendor calls the times `_unix` and takes milliseconds. Hours, because days of a time zone are made of them.
+        """
+        times = {"start_unix": start_ms, "end_unix": end_ms}
+        reply = self._json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
+        return CharacterStats.from_reply(reply)
+
+    def history(self, after_unix: int, before_unix: int) -> Iterator[HistoryItem]:
+        """What was generated between two times in seconds, newest first; empty under zero retention."""
+
+        def page(after: str | None) -> tuple[Sequence[HistoryItem], str | None]:
+            times = {"date_after_unix": after_unix, "date_before_unix": before_unix}
+            reply = self._json("/v1/history", page_size=1000, start_after_history_item_id=after, **times)
+            found = HistoryPage.from_reply(reply)
+            return found.items, found.next_after
+
+        return _all_pages(page)
+
+    def _json(self, path: str, **query: str | int | None) -> object:
+        given = {name: value for name, value in query.items() if value is not None}
+        return parsed(self._call("GET", f"{path}?{urlencode(given)}" if given else path))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        files: Sequence[tuple[str, Sample]] | None = None,
+    ) -> bytes:
+        connect_s, read_s = self._timeout
+        timeout = (connect_s, max(read_s, _CLONING_S) if files else read_s)
+        try:
+            request = self._session.prepare_request(requests.Request(method, self._base_url, data=form, files=files))
+            request.url = self._base_url + path  # as it is: requests would undo the quoting of dots
+            with self._session.send(request, stream=True, timeout=timeout, allow_redirects=False) as response:
+                return _body(response)
+        except _ERRORS as error:
+            raise _translated(error) from error
+
+
+def _all_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]]) -> Iterator[T]:
+    token: str | None = None
+    seen: set[str] = set()
+    while True:
+        items, token = page(token)
+        yield from items
+        if token is None:
+            return
+        if token in seen or len(seen) >= _PAGE_LIMIT:
+            raise bad_reply("pages without an end")
+        seen.add(token)
+
+
+def _body(response: requests.Response) -> bytes:
+    """The body of a 2xx reply; raises what any other reply stands for. Its body is read as far as it comes."""
+    if 200 <= response.status_code < 300:
+        return b"".join(_reads(response, _REPLY_LIMIT))
+    reads: list[bytes] = []
+    with suppress(HTTPError, ProviderError):
+        reads.extend(_reads(response, BODY_LIMIT))
+    raise error_from_reply(response.status_code, response.headers, b"".join(reads))
+
+
+def _reads(response: requests.Response, limit: int) -> Iterator[bytes]:
+    """What each network read brings; `iter_content` would wait for full blocks and could be fed slowly for hours."""
+    until = time.monotonic() + _REPLY_S
+    size = 0
+    while chunk := response.raw.read1(65536, decode_content=True):
+        size += len(chunk)
+        if size > limit:
+            raise bad_reply("too long")
+        if time.monotonic() > until:
+            raise Stalled(status=response.status_code)
+        yield chunk
+
+
+def _translated(error: Exception) -> ProviderError:
+    """The one place where the exceptions of requests and urllib3 become ours.
+
+    requests has one ConnectionError for a refused connection and for a broken one; the cause inside tells them apart.
+    Bodies are read from urllib3 itself, so its ReadTimeoutError is always a stall in the middle.
+    """
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", cause)
+    never_sent = isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError | ValueError)
+    if never_sent or isinstance(reason, NewConnectionError):
+        return Unreachable()
+    if isinstance(error, requests.ReadTimeout):
+        return NoFirstByte()
+    return Stalled() if isinstance(error, ReadTimeoutError) else ConnectionBroken()

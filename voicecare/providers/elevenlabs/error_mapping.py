@@ -1,0 +1,149 @@
+"""From a reply without 2xx to the error that it stands for: pure, total, and the only place that knows their words.
+
+The provider has had five forms of error body, all still seen:
+    {"detail": {"type", "code", "message", "status", "request_id", "param"?}}
+    {"detail": {"status", "message"}}
+    {"detail": [{"loc", "msg", "type", "input"?}]}       FastAPI's validation
+    {"detail": "text"}
+    HTML from its edge
+The key is `detail.code`, else `detail.status`; the two may differ, and 401 is quota, permission and abuse as well as a
+wrong key. Words without a source beside them are from the vendor's catalogue of 2026 or from traces of real replies.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from voicecare.providers.elevenlabs.requests import Receipt, identifier
+from voicecare.providers.errors import (
+    AccessRefused,
+    Busy,
+    ProviderError,
+    QuotaSpent,
+    RequestRefused,
+    ServerFault,
+    TextRefused,
+    VoiceRefused,
+)
+
+BODY_LIMIT = 64 * 1024
+"""Bytes of an error reply that are worth reading; a longer body is judged by its status alone."""
+
+_QUOTA = frozenset({"quota_exceeded", "insufficient_credits"})
+_VOICE = frozenset(
+    {
+        "invalid_voice_id",
+        "invalid_uid",  # an id of the wrong form, in older replies
+        "only_for_creator+",  # the voice is a professional clone and the plan too low
+        "only_for_creator_plus",
+        "free_users_not_allowed",  # a library voice on the free plan
+        "can_not_use_instant_voice_cloning",
+        "ivc_not_permitted",
+        "famous_voice_not_permitted",
+    }
+)
+_NOT_THE_VOICE = frozenset({"voice_limit_reached", "voice_already_exists"})
+_TEXT = frozenset({"max_character_limit_exceeded"})
+_HARMLESS = frozenset({"missing_permissions", "insufficient_permissions", "voice_limit_reached"})
+_CODE = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
+
+
+class _Said(NamedTuple):
+    """What an error body says, in whichever of its forms; all empty when it says nothing."""
+
+    code: str | None = None
+    message: str = ""
+    request_id: str | None = None
+    param: str = ""
+    where: str = ""
+
+
+def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """The error that a reply without 2xx stands for; anything may be in `body`, and nothing makes this raise.
+
+    The provider's message is kept only where it speaks of numbers and permissions; elsewhere it may echo the text.
+    """
+    said = _said(body)
+    kind = _kind(status, said)
+    receipt = Receipt.from_headers(headers)
+    return kind(
+        _message(kind, said),
+        code=said.code or ("redirect" if 300 <= status < 400 else None),
+        status=status,
+        request_id=receipt.request_id or said.request_id,
+        trace_id=receipt.trace_id,
+    )
+
+
+def _kind(status: int, said: _Said) -> type[ProviderError]:
+    code = said.code or ""
+    if status >= 500 or status in (408, 425):
+        return ServerFault
+    if status == 429:
+        return Busy
+    if code in _QUOTA:  # under whichever status: 401 in traces, 402 in the catalogue
+        return QuotaSpent
+    if _names_voice(code, said.param):
+        return VoiceRefused
+    if status in (400, 422) and _names_text(code, said.param):
+        return TextRefused
+    return AccessRefused if status in (401, 402, 403) else RequestRefused
+
+
+def _names_voice(code: str, param: str) -> bool:
+    if code in _NOT_THE_VOICE:
+        return False
+    return code in _VOICE or code.startswith("voice_") or param == "voice_id"
+
+
+def _names_text(code: str, param: str) -> bool:
+    return code in _TEXT or "text" in code.split("_") or param == "text"
+
+
+def _message(kind: type[ProviderError], said: _Said) -> str:
+    if said.message and (kind in (QuotaSpent, Busy) or said.code in _HARMLESS):
+        return said.message
+    return f"{kind.sentence} ({said.where})" if said.where else kind.sentence
+
+
+def _said(body: bytes) -> _Said:
+    detail = _detail(body)
+    if isinstance(detail, list):
+        return _validation([item for item in detail if isinstance(item, dict)])
+    if not isinstance(detail, dict):
+        return _Said()
+    message, param = detail.get("message"), detail.get("param")
+    return _Said(
+        code=_code(detail.get("code")) or _code(detail.get("status")),
+        message="".join(filter(str.isprintable, message))[:300] if isinstance(message, str) else "",
+        request_id=identifier(detail.get("request_id")),
+        param=param if isinstance(param, str) else "",
+    )
+
+
+def _detail(body: bytes) -> object:
+    if len(body) > BODY_LIMIT:
+        return None
+    try:
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return reply.get("detail") if isinstance(reply, dict) else None
+
+
+def _code(value: object) -> str | None:
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else None
+
+
+def _validation(items: list[dict[str, Any]]) -> _Said:
+    """FastAPI's list. Of each item only `loc` and `type` are looked at: `msg` and `input` may hold the text."""
+    places = [[str(part) for part in _listed(item.get("loc")) if _code(str(part))] for item in items]
+    names = {name for place in places for name in place}
+    where = [f"{'.'.join(p)}: {_code(i.get('type')) or '?'}" for p, i in zip(places[:3], items, strict=False)]
+    param = next((name for name in ("text", "voice_id") if name in names), "")
+    return _Said(param=param, where="; ".join(where))
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,263 @@
+"""What the account's calls answer, as typed values; only the fields that the product uses, and no I/O.
+
+Each class is made by `from_reply(reply)` from parsed JSON. Absent and unknown fields are no error, save ids and the
+two numbers of the quota, on which decisions rest. What cannot be understood (no JSON, a number that is none, a page
+that leads nowhere) raises `ServerFault(code="bad_reply")`: a fault of theirs that may have passed at the next asking.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from voicecare.providers.elevenlabs.requests import identifier
+from voicecare.providers.errors import ServerFault
+
+
+def parsed(body: bytes) -> object:
+    """The JSON in the body of a 2xx reply."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise bad_reply("not JSON") from error
+
+
+def bad_reply(what: str) -> ServerFault:
+    """The error for a 2xx reply that cannot be understood; `what` is ours and names the part."""
+    return ServerFault(f"The speech provider's reply cannot be understood: {what}.", code="bad_reply", status=200)
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A voice of the workspace. `category` is premade, cloned, professional, generated, famous or high_quality."""
+
+    voice_id: str
+    name: str
+    category: str
+    needs_verification: bool
+    created_at_unix: int | None
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "voice")
+        check = _optional_object(data.get("voice_verification"))
+        return cls(
+            voice_id=_needed_text(data, "voice_id"),
+            name=_text(data, "name"),
+            category=_text(data, "category"),
+            needs_verification=check.get("requires_verification") is True and check.get("is_verified") is not True,
+            created_at_unix=_number(data, "created_at_unix"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePage:
+    """A page of voices; `next_token` is None at the end. `has_more` decides, never `total_count`."""
+
+    voices: tuple[Voice, ...]
+    next_token: str | None
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "voices")
+        token = _needed_text(data, "next_page_token") if data.get("has_more") is True else None
+        return cls(tuple(map(Voice.from_reply, _array(data.get("voices"), "voices"))), token)
+
+
+@dataclass(frozen=True, slots=True)
+class AddedVoice:
+    """An instant clone that now exists; one that needs verification cannot speak before it."""
+
+    voice_id: str
+    requires_verification: bool
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "voice")
+        return cls(_needed_text(data, "voice_id"), data.get("requires_verification") is True)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`concurrency_group` is standard or turbo: each has its own limit. `cost_multiplier` is credits per character."""
+
+    model_id: str
+    can_speak: bool
+    max_characters: int | None
+    cost_multiplier: float | None
+    concurrency_group: str
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "model")
+        rates = _optional_object(data.get("model_rates"))
+        return cls(
+            model_id=_needed_text(data, "model_id"),
+            can_speak=data.get("can_do_text_to_speech") is True,
+            max_characters=_number(data, "maximum_text_length_per_request"),
+            cost_multiplier=_amount(rates.get("character_cost_multiplier"), "cost multiplier"),
+            concurrency_group=_text(data, "concurrency_group"),
+        )
+
+
+def models_from_reply(reply: object) -> list[Model]:
+    """The one reply that is a bare list."""
+    return [Model.from_reply(item) for item in _array(reply, "models")]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """The quota of the current period, in credits. `extension` may be used beyond `limit`; None: without a limit.
+
+    The count is not transactional on their side: it may lag behind what `character-cost` has already told.
+    """
+
+    tier: str
+    status: str
+    used: int
+    limit: int
+    extension: int | None
+    resets_at_unix: int | None
+    voice_slots_used: int | None
+    voice_limit: int | None
+    can_clone: bool
+    voice_edits_used: int | None = None
+    voice_edits_limit: int | None = None
+
+    @property
+    def remaining(self) -> int | None:
+        """Credits left, never negative; None: without a limit."""
+        return None if self.extension is None else max(self.limit + self.extension - self.used, 0)
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "subscription")
+        unlimited = data.get("max_credit_limit_extension") == "unlimited"
+        return cls(
+            tier=_text(data, "tier"),
+            status=_text(data, "status"),
+            used=_needed_number(data, "character_count"),
+            limit=_needed_number(data, "character_limit"),
+            extension=None if unlimited else _number(data, "max_credit_limit_extension") or 0,
+            resets_at_unix=_number(data, "next_character_count_reset_unix"),
+            voice_slots_used=_number(data, "voice_slots_used"),
+            voice_limit=_number(data, "voice_limit"),
+            can_clone=data.get("can_use_instant_voice_cloning") is True,
+            voice_edits_used=_number(data, "voice_add_edit_counter"),
+            voice_edits_limit=_number(data, "max_voice_add_edits"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterStats:
+    """Sums per interval: `times_ms` are the starts, `usage` maps a name of the breakdown ("All") to as many values."""
+
+    times_ms: tuple[int, ...]
+    usage: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "statistics")
+        times = tuple(_whole(time, "time") for time in _array(data.get("time"), "time"))
+        usage = _object(data.get("usage"), "usage")
+        series = {name: tuple(_amount(x, "usage") or 0.0 for x in _array(usage[name], "usage")) for name in usage}
+        if any(len(values) != len(times) for values in series.values()):
+            raise bad_reply("series of unequal length")
+        return cls(times, series)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryItem:
+    """One generation as they remember it. The text itself is not kept, only its length in code points.
+
+    `credits` is the step of their counter; None where the step runs backwards, over the start of a period.
+    """
+
+    item_id: str
+    request_id: str | None
+    voice_id: str
+    model_id: str
+    at_unix: int | None
+    characters: int
+    credits: int | None
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "history")
+        before, after = (_number(data, f"character_count_change_{end}") for end in ("from", "to"))
+        return cls(
+            item_id=_needed_text(data, "history_item_id"),
+            request_id=identifier(data.get("request_id")),
+            voice_id=_text(data, "voice_id"),
+            model_id=_text(data, "model_id"),
+            at_unix=_number(data, "date_unix"),
+            characters=len(_text(data, "text")),
+            credits=after - before if before is not None and after is not None and after >= before else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """A page of the history, newest first; `next_after` is None at the end."""
+
+    items: tuple[HistoryItem, ...]
+    next_after: str | None
+
+    @classmethod
+    def from_reply(cls, reply: object) -> Self:
+        data = _object(reply, "history")
+        after = _needed_text(data, "last_history_item_id") if data.get("has_more") is True else None
+        return cls(tuple(map(HistoryItem.from_reply, _array(data.get("history"), "history"))), after)
+
+
+def _object(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise bad_reply(f"{name} is no object")
+    return value
+
+
+def _optional_object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _array(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise bad_reply(f"{name} is no list")
+    return value
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _needed_text(data: Mapping[str, Any], name: str) -> str:
+    if value := _text(data, name):
+        return value
+    raise bad_reply(f"no {name}")
+
+
+def _number(data: Mapping[str, Any], name: str) -> int | None:
+    """A whole number from 0 on; None where it is absent or null."""
+    value = data.get(name)
+    return None if value is None else _whole(value, name)
+
+
+def _needed_number(data: Mapping[str, Any], name: str) -> int:
+    return _whole(data.get(name), name)
+
+
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    raise bad_reply(f"{name} is no whole number")
+
+
+def _amount(value: object, name: str) -> float | None:
+    """A finite number from 0 on; None where it is absent or null."""
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise bad_reply(f"{name} is no number")

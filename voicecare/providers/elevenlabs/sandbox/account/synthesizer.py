@@ -1,0 +1,55 @@
+"""The sound: real speech in the voice asked for, and a memory of what was spoken lately."""
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from voicecare.providers.espeak.client import Espeak, EspeakVoice
+
+Key = tuple[EspeakVoice, str, str]
+
+MEMORY_BYTES = 32 * 1024 * 1024
+REPLAYED_BYTES = 4096
+
+
+class Memory:
+    """Finished audio by what was asked, the least recently used forgotten first; bounded in bytes."""
+
+    def __init__(self, limit: int = MEMORY_BYTES) -> None:
+        self._limit = limit
+        self._size = 0
+        self._audio: OrderedDict[Key, bytes] = OrderedDict()
+
+    def get(self, key: Key) -> bytes | None:
+        if key in self._audio:
+            self._audio.move_to_end(key)
+        return self._audio.get(key)
+
+    def put(self, key: Key, audio: bytes) -> None:
+        self._size += len(audio) - len(self._audio.pop(key, b""))
+        self._audio[key] = audio
+        while self._size > self._limit:
+            self._size -= len(self._audio.popitem(last=False)[1])
+
+
+class Studio:
+    """Speaks through one espeak child; raises EspeakDied from `speak` if that child is lost."""
+
+    def __init__(self, espeak: Espeak) -> None:
+        self._espeak = espeak
+        self._memory = Memory()
+
+    async def speak(self, text: str, voice: EspeakVoice, format_name: str) -> AsyncGenerator[bytes, None]:
+        """Encoded audio as it is made; closing this early stops the making and remembers nothing."""
+        key = (voice, text, format_name)
+        known = self._memory.get(key)
+        if known is not None:
+            for start in range(0, len(known), REPLAYED_BYTES):
+                yield known[start : start + REPLAYED_BYTES]
+            return
+        made: list[bytes] = []
+        async with aclosing(self._espeak.speak(text, voice, format_name)) as chunks:
+            async for chunk in chunks:
+                made.append(chunk)
+                yield chunk
+        self._memory.put(key, b"".join(made))

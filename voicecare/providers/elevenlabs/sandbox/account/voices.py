@@ -1,0 +1,172 @@
+"""The voices of the account: the stock that everyone has, and those that were cloned."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from voicecare.providers.elevenlabs.sandbox.errors import refusal
+from voicecare.providers.elevenlabs.sandbox.records import provider_id
+from voicecare.providers.espeak.client import EspeakVoice
+
+STOCK_SINCE = 1_672_531_200  # the stock voices of the provider are older than any account
+VARIANTS = ("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8")
+
+SETTINGS: dict[str, Any] = {
+    "stability": 0.5,
+    "similarity_boost": 0.75,
+    "style": 0.0,
+    "use_speaker_boost": True,
+    "speed": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Timbre:
+    """How a voice differs for the ear: espeak's variant, pitch (0-99) and rate (words a minute)."""
+
+    variant: str
+    pitch: int
+    rate: int
+
+    def speaking(self, language: str, speed: float) -> EspeakVoice:
+        return EspeakVoice(language, self.variant, self.pitch, round(self.rate * speed))
+
+
+def timbre_of(voice_id: str) -> Timbre:
+    """A timbre of its own for any voice, always the same for the same id."""
+    digest = hashlib.sha256(voice_id.encode()).digest()
+    return Timbre(VARIANTS[digest[0] % len(VARIANTS)], 30 + digest[1] % 41, 150 + digest[2] % 31)
+
+
+@dataclass
+class Sample:
+    """One recording behind a cloned voice; only its description is kept."""
+
+    file_name: str
+    mime_type: str
+    size_bytes: int
+    hash: str
+    sample_id: str = field(default_factory=provider_id)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sample_id": self.sample_id,
+            "file_name": self.file_name,
+            "mime_type": self.mime_type,
+            "size_bytes": self.size_bytes,
+            "hash": self.hash,
+        }
+
+
+@dataclass
+class Voice:
+    """A voice; `category` is premade or cloned."""
+
+    name: str
+    timbre: Timbre
+    voice_id: str
+    category: str = "premade"
+    labels: dict[str, str] = field(default_factory=dict)
+    description: str | None = None
+    created_at_unix: int = STOCK_SINCE
+    samples: list[Sample] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """A `VoiceResponseModel`."""
+        own = self.category == "cloned"
+        return {
+            "voice_id": self.voice_id,
+            "name": self.name,
+            "samples": [sample.as_json() for sample in self.samples] if own else None,
+            "category": self.category,
+            "fine_tuning": {
+                "is_allowed_to_fine_tune": False,
+                "state": {},
+                "verification_failures": [],
+                "verification_attempts_count": 0,
+                "manual_verification_requested": False,
+            },
+            "labels": self.labels,
+            "description": self.description,
+            "preview_url": None,
+            "available_for_tiers": [],
+            "settings": dict(SETTINGS),
+            "sharing": None,
+            "high_quality_base_model_ids": [],
+            "verified_languages": [],
+            "safety_control": None,
+            "voice_verification": {
+                "requires_verification": False,
+                "is_verified": False,
+                "verification_failures": [],
+                "verification_attempts_count": 0,
+                "language": None,
+                "verification_attempts": None,
+            },
+            "permission_on_resource": "admin" if own else None,
+            "is_owner": own,
+            "is_legacy": False,
+            "is_mixed": False,
+            "created_at_unix": self.created_at_unix,
+        }
+
+    def mentions(self, words: str) -> bool:
+        """Whether name, description, labels or category hold these words, in any case."""
+        texts = (self.name, self.description or "", self.category, *self.labels.values())
+        return any(words.casefold() in text.casefold() for text in texts)
+
+
+def _stock(voice_id: str, name: str, timbre: Timbre, character: str) -> Voice:
+    gender, accent, tone = character.split()
+    labels = {"accent": accent, "descriptive": tone, "age": "middle_aged", "gender": gender, "language": "en"}
+    return Voice(name, timbre, voice_id, labels=labels, description=f"A {tone} {accent} voice.")
+
+
+def stock() -> list[Voice]:
+    return [
+        _stock("21m00Tcm4TlvDq8ikWAM", "Rachel", Timbre("f2", 50, 165), "female american calm"),
+        _stock("EXAVITQu4vr4xnSDxMaL", "Sarah", Timbre("f3", 56, 170), "female american soft"),
+        _stock("XB0fDUnXU5powFXDhCwa", "Charlotte", Timbre("f4", 44, 160), "female swedish relaxed"),
+        _stock("pFZP5JQG7iQjIQuC4Bku", "Lily", Timbre("f1", 62, 168), "female british warm"),
+        _stock("MF3mGyEYCl7XYWbV9V6O", "Elli", Timbre("f5", 68, 175), "female american bright"),
+        _stock("pNInz6obpgDQGcFmaJgB", "Adam", Timbre("m1", 38, 160), "male american deep"),
+        _stock("ErXwobaYiN019PkySvjV", "Antoni", Timbre("m3", 48, 165), "male american even"),
+        _stock("onwK4e9ZLuTAKqWW03F9", "Daniel", Timbre("m7", 42, 158), "male british steady"),
+        _stock("TxGEqnHWrfWFTfGW9XjX", "Josh", Timbre("m4", 34, 170), "male american young"),
+        _stock("JBFqnCBsd6RMkjVDRZzb", "George", Timbre("m2", 30, 155), "male british warm"),
+    ]
+
+
+class Voices:
+    """All voices, the stock first."""
+
+    def __init__(self) -> None:
+        self._voices = {voice.voice_id: voice for voice in stock()}
+
+    def get(self, voice_id: str) -> Voice:
+        """Raises the 404 for a voice that is not, or no longer, there."""
+        try:
+            return self._voices[voice_id]
+        except KeyError:
+            raise refusal(
+                "voice_not_found", f"A voice with voice_id '{voice_id}' was not found.", param="voice_id"
+            ) from None
+
+    def clone(self, name: str, samples: list[Sample], labels: dict[str, str], description: str | None) -> Voice:
+        voice_id = provider_id()
+        voice = Voice(name, timbre_of(voice_id), voice_id, "cloned", labels, description, int(time.time()), samples)
+        self._voices[voice_id] = voice
+        return voice
+
+    def remove(self, voice_id: str) -> None:
+        if self.get(voice_id).category == "premade":
+            raise refusal("voice_access_denied")
+        del self._voices[voice_id]
+
+    def all(self) -> list[Voice]:
+        return list(self._voices.values())
+
+    @property
+    def slots_used(self) -> int:
+        return sum(voice.category == "cloned" for voice in self._voices.values())

@@ -1,0 +1,189 @@
+"""A speech request as the provider reads it: its checks, in the provider's order, and what it will cost.
+
+Where what is known of the provider disagrees: empty text is 400 empty_text (the newer catalogue; it once was silence),
+an unknown format is 400 invalid_output_format, broken JSON the 422 of its framework, an unknown language English.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from voicecare.audio.formats import FORMATS, AudioFormat
+from voicecare.providers.elevenlabs.sandbox.account.models import DEFAULT_MODEL, MODELS, Model
+from voicecare.providers.elevenlabs.sandbox.account.voices import Voice, Voices
+from voicecare.providers.elevenlabs.sandbox.errors import invalid, refusal
+from voicecare.providers.espeak.client import EspeakVoice
+
+DEFAULT_FORMAT = "mp3_44100_128"
+BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+NORMALIZATIONS = ("auto", "on", "off")
+RANGES = {
+    "stability": (0.0, 1.0),
+    "similarity_boost": (0.0, 1.0),
+    "style": (0.0, 1.0),
+    "speed": (0.7, 1.2),
+}
+# Types of the optional fields; null is fine for each of them.
+FIELD_TYPES: dict[str, tuple[type, str]] = {
+    "model_id": (str, "string_type"),
+    "language_code": (str, "string_type"),
+    "voice_settings": (dict, "model_attributes_type"),
+    "pronunciation_dictionary_locators": (list, "list_type"),
+    "seed": (int, "int_type"),
+    "previous_text": (str, "string_type"),
+    "next_text": (str, "string_type"),
+    "previous_request_ids": (list, "list_type"),
+    "next_request_ids": (list, "list_type"),
+    "use_pvc_as_ivc": (bool, "bool_type"),
+    "apply_text_normalization": (str, "string_type"),
+    "apply_language_text_normalization": (bool, "bool_type"),
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """One accepted speech request. `credits` is the characters at the model's rate, rounded up."""
+
+    text: str
+    voice: Voice
+    model: Model
+    format: AudioFormat
+    language: str
+    speed: float
+    keep: bool
+
+    @property
+    def credits(self) -> int:
+        return math.ceil(len(self.text) * self.model.rate)
+
+    @property
+    def sound(self) -> EspeakVoice:
+        return self.voice.timbre.speaking(self.language, self.speed)
+
+
+def read_json(raw: bytes) -> object:
+    """The request's JSON; raises the provider's 422 for what is none."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise invalid(["body", 0], "JSON decode error", "json_invalid", {}) from None
+
+
+def read_order(asked: object, query: Mapping[str, str], voice_id: str, voices: Voices, *, streaming: bool) -> Order:
+    """Raises ApiError for everything that the provider would refuse before synthesis."""
+    keep = _check_query(query)
+    fields = _checked(asked)
+    voice = voices.get(voice_id)
+    model = _model(fields.get("model_id") or DEFAULT_MODEL)
+    format_ = _format(query.get("output_format", DEFAULT_FORMAT), streaming)
+    settings = fields.get("voice_settings") or {}
+    _check_settings(settings)
+    text = fields["text"]
+    _check_text(text, model)
+    language = fields.get("language_code") or "en"
+    return Order(text, voice, model, format_, language, settings.get("speed") or 1.0, keep)
+
+
+def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
+    """A boolean of the query as FastAPI reads it; raises its 422."""
+    value = query.get(name)
+    if value is None:
+        return default
+    if value.lower() not in BOOLEANS:
+        raise invalid(["query", name], "Input should be a valid boolean", "bool_parsing", value)
+    return BOOLEANS[value.lower()]
+
+
+def integer(query: Mapping[str, str], name: str, default: int | None) -> int | None:
+    """An integer of the query; raises FastAPI's 422."""
+    value = query.get(name)
+    if value is None:
+        return default
+    try:
+        return int(value)
+    except ValueError:
+        raise invalid(
+            ["query", name],
+            "Input should be a valid integer, unable to parse string as an integer",
+            "int_parsing",
+            value,
+        ) from None
+
+
+def _check_query(query: Mapping[str, str]) -> bool:
+    latency = integer(query, "optimize_streaming_latency", 0)
+    if latency not in range(5):
+        raise invalid(
+            ["query", "optimize_streaming_latency"], "Input should be between 0 and 4", "less_than_equal", latency
+        )
+    return boolean(query, "enable_logging", True)
+
+
+def _checked(asked: object) -> dict[str, Any]:
+    """The body with every field of its type; unknown fields are let through, as the provider does."""
+    if not isinstance(asked, dict):
+        raise invalid(["body"], "Input should be a valid dictionary", "model_attributes_type", asked)
+    if "text" not in asked:
+        raise invalid(["body", "text"], "Field required", "missing", asked)
+    if not isinstance(asked["text"], str):
+        raise invalid(["body", "text"], "Input should be a valid string", "string_type", asked["text"])
+    for name, (kind, word) in FIELD_TYPES.items():
+        value = asked.get(name)
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise invalid(["body", name], f"Input should be a valid {kind.__name__}", word, value)
+    if asked.get("apply_text_normalization") not in (None, *NORMALIZATIONS):
+        value = asked["apply_text_normalization"]
+        raise invalid(["body", "apply_text_normalization"], "Input should be 'auto', 'on' or 'off'", "enum", value)
+    return asked
+
+
+def _model(model_id: str) -> Model:
+    if model_id not in MODELS:
+        raise refusal("model_not_found", f"A model with model ID {model_id} does not exist.")
+    return MODELS[model_id]
+
+
+def _format(name: str, streaming: bool) -> AudioFormat:
+    if name not in FORMATS or (streaming and name.startswith("wav_")):
+        raise refusal("invalid_output_format", f"Output format '{name}' is not supported here.", param="output_format")
+    return FORMATS[name]
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    for name, (low, high) in RANGES.items():
+        value = settings.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise invalid(["body", "voice_settings", name], "Input should be a valid number", "float_type", value)
+        if not low <= value <= high:
+            raise refusal(
+                "invalid_voice_settings",
+                f"Invalid setting for {name} received, expected to be greater or equal to {low} and less or equal "
+                f"to {high}, received {value}.",
+            )
+
+
+def _check_text(text: str, model: Model) -> None:
+    if not text.strip():
+        raise refusal("empty_text", param="text")
+    if len(text) > model.longest:
+        raise refusal(
+            "text_too_long",
+            f"A maximum request length of {model.longest} characters is supported by {model.model_id}, this one has "
+            f"{len(text)}.",
+            param="text",
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise refusal("invalid_text", "The text is not valid Unicode.", param="text") from None
+
+
+def speech_query(request: web.Request) -> str:
+    """The output format that was asked for, accepted or not."""
+    return request.query.get("output_format", DEFAULT_FORMAT)

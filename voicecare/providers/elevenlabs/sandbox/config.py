@@ -1,0 +1,59 @@
+"""The figures of the imitated account and service that tests and operators may turn (`/sandbox/settings`)."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from voicecare.providers.elevenlabs.sandbox.faults.faults import BadRequest, known
+
+PERIOD_S = 30 * 24 * 3600
+QUOTA_FORMS = ("legacy", "new")
+
+
+def _a_period_from_now() -> int:
+    return int(time.time()) + PERIOD_S
+
+
+@dataclass
+class Knobs:
+    """`characters_used` and `character_limit` are credits, as the provider's subscription counts them. `quota_form`:
+    legacy is 401 quota_exceeded, new is 402 insufficient_credits. `concurrency` holds for each model group; past it,
+    up to `queue_limit` requests wait a little, unless `strict_concurrency`."""
+
+    first_byte_ms: float = 120.0
+    character_limit: int = 100_000
+    characters_used: int = 0
+    reset_unix: int = 0
+    quota_form: str = "legacy"
+    concurrency: int = 10
+    queue_limit: int = 20
+    strict_concurrency: bool = False
+    voice_limit: int = 30
+    voice_add_edits_limit: int = 200
+    can_clone: bool = True
+
+    def __post_init__(self) -> None:
+        self.reset_unix = self.reset_unix or _a_period_from_now()
+
+    def change(self, wanted: object) -> None:
+        """Sets the named fields, all or none; raises BadRequest that says what is known."""
+        if not isinstance(wanted, Mapping):
+            raise BadRequest("Settings are an object.")
+        known(wanted, tuple(asdict(self)), "settings")
+        for field in fields(self):
+            if field.name in wanted:
+                self._check(field.name, wanted[field.name])
+        for name, value in wanted.items():
+            setattr(self, name, value)
+
+    def _check(self, name: str, value: object) -> None:
+        if name == "quota_form":
+            fits = value in QUOTA_FORMS
+        elif isinstance(getattr(self, name), bool):
+            fits = isinstance(value, bool)
+        elif name == "first_byte_ms":
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        else:
+            fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if not fits:
+            raise BadRequest(f"`{name}` is like {getattr(self, name)!r} and not below 0, so not {value!r}.")
