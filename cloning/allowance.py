@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from cloning.refusals import Refusal
-from usage import alerts
+from usage.alerts import incidents
 from voicecare.providers.elevenlabs.responses import Subscription
 
 NEARLY = 0.9  # of what the plan allows
@@ -51,6 +51,6 @@ def _is_short(used: int, limit: int) -> bool:
 def note(subscription: Subscription) -> None:
     """Opens the incident, or resolves it."""
     if detail := shortage(subscription):
-        alerts.open_incident(alerts.Kind.VOICE_SLOTS, detail=detail)
+        incidents.open_incident(incidents.Kind.VOICE_SLOTS, detail=detail)
     else:
-        alerts.resolve_incident(alerts.Kind.VOICE_SLOTS)
+        incidents.resolve_incident(incidents.Kind.VOICE_SLOTS)

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from cloning import withdrawal
 from cloning.models import CloneJob
 from cloning.provider import Made
-from usage import alerts
+from usage.alerts import incidents
 from voicecare.core import task_queue
 from voicecare.patients.models import Patient, Voice
 
@@ -27,7 +27,7 @@ def voice_for(job: CloneJob, made: Made) -> Voice:
         Patient.objects.filter(voice=voice).update(voice=None)
     voice.provider_id, voice.state, voice.revision = made.provider_id, Voice.State.USABLE, voice.revision + 1
     voice.save(update_fields=["provider_id", "state", "revision"])
-    alerts.resolve_incident(alerts.Kind.VOICE, str(voice.pk))
+    incidents.resolve_incident(incidents.Kind.VOICE, str(voice.pk))
     return voice
 
 

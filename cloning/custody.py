@@ -8,7 +8,7 @@ import structlog
 
 from cloning import allowance, jobs, provider
 from cloning.models import PROVIDER_PREFIX, CloneJob
-from usage import alerts
+from usage.alerts import incidents
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs import responses
 from voicecare.providers.elevenlabs.account import AccountClient
@@ -47,7 +47,7 @@ def _check_voice(client: AccountClient, voice: Voice, found: responses.Voice | N
     trouble = "It is not there any more." if found is None else _change(voice, found)
     if trouble and Voice.objects.filter(pk=voice.pk, state=Voice.State.USABLE).update(state=Voice.State.GONE):
         log.warning("cloning.voice_lost", voice=str(voice.pk), trouble=trouble)
-        alerts.open_incident(alerts.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {trouble}{_help(voice)}")
+        incidents.open_incident(incidents.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {trouble}{_help(voice)}")
 
 
 def _asked_for(client: AccountClient, voice: Voice) -> responses.Voice | None:

@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 
 from cloning.models import CloneJob
-from usage import alerts
+from usage.alerts import incidents
 from voicecare.providers.elevenlabs.account import AccountClient, Sample
 from voicecare.providers.elevenlabs.responses import Subscription, Voice
 from voicecare.providers.errors import AccessRefused, ProviderError, VoiceRefused
@@ -61,7 +61,7 @@ def report(error: ProviderError) -> None:
     """Administrators are told of what nobody but them can mend."""
     log.warning("cloning.request_failed", error=type(error).__name__, particulars=error.particulars)
     if isinstance(error, AccessRefused):
-        alerts.open_incident(alerts.Kind.ACCESS, "", error.particulars)
+        incidents.open_incident(incidents.Kind.ACCESS, "", error.particulars)
 
 
 def remove(client: AccountClient, voice_id: str) -> None:

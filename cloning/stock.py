@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cloning import custody, provider
 from cloning.models import PROVIDER_PREFIX
-from usage import alerts
+from usage.alerts import incidents
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs import responses
 
@@ -53,7 +53,7 @@ def _update(voice: responses.Voice) -> bool:
     renamed = rows.exclude(name=_name(voice)).update(name=_name(voice))
     back = rows.filter(state=State.GONE).first()
     if back is not None and rows.filter(state=State.GONE).update(state=State.USABLE):
-        alerts.resolve_incident(alerts.Kind.VOICE, str(back.pk))
+        incidents.resolve_incident(incidents.Kind.VOICE, str(back.pk))
     return bool(renamed or back)
 
 

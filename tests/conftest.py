@@ -16,7 +16,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, environment
-from tests.usage.postbox import Webhook
+from tests.usage.alerts.postbox import Webhook
 from tests.waiting import until
 from tts.models import Phrase
 from usage.models import ProviderState

@@ -15,7 +15,7 @@ import structlog
 from django.utils import timezone
 
 from tts.copies import RowCopy
-from usage import provider
+from usage.provider_state import circuit
 from voicecare.core import metrics
 from voicecare.core.database import in_thread
 from voicecare.providers.errors import Busy, ProviderError
@@ -53,11 +53,11 @@ class Circuit(RowCopy):
         """Tells all processes and the administrators that the provider is down since then (monotonic seconds)."""
         began = timezone.now() - timedelta(seconds=time.monotonic() - since)
         try:
-            await in_thread(provider.opened, began)
+            await in_thread(circuit.opened, began)
         finally:
             self._end()
 
-    def follow(self, known: provider.Known, mark: int | None) -> None:
+    def follow(self, known: circuit.Known, mark: int | None) -> None:
         """Takes over what the row says; `mark` was taken before it was read."""
         if not self.is_old(mark):
             self._become(known.circuit_open)
@@ -67,17 +67,17 @@ class Circuit(RowCopy):
 
         `probe` asks the provider and raises ProviderError if it is still down.
         """
-        if not await in_thread(provider.claim_probe):
+        if not await in_thread(circuit.claim_probe):
             return
         if await _is_answered(probe):
             await self._close()
         else:
-            await in_thread(provider.still_down)
+            await in_thread(circuit.still_down)
 
     async def _close(self) -> None:
         self._begin()
         try:
-            await in_thread(provider.closed)
+            await in_thread(circuit.closed)
             self._become(False)
         finally:
             self._end()
@@ -89,7 +89,7 @@ class Circuit(RowCopy):
 
 async def _is_answered(probe: Probe) -> bool:
     try:
-        async with asyncio.timeout(provider.PROBE_LEASE_S - 1):
+        async with asyncio.timeout(circuit.PROBE_LEASE_S - 1):
             await probe()
     except (ProviderError, TimeoutError) as error:
         log.info("circuit.probe_failed", error=type(error).__name__)

@@ -9,7 +9,7 @@ from django.conf import settings
 from tts.models import Phrase
 from tts.rendering import Rendering, VoiceRef
 from tts.sources import Services
-from usage.ledger import Attempt, Kind
+from usage.ledger.events import Attempt, Kind
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core.database import in_thread
 from voicecare.patients.models import Voice

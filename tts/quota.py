@@ -1,7 +1,7 @@
 """Whether the provider's quota is spent, as this process knows it: read on the road, so without a query.
 
-The truth is the one `ProviderState` row (`usage.quota`), which `tts.watch` reads every second. A process whose own
-request is refused knows at once.
+The truth is the one `ProviderState` row (`usage.provider_state.quota`), which `tts.watch` reads every second. A process
+whose own request is refused knows at once.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 
 from tts.copies import RowCopy
-from usage import provider, quota
+from usage.provider_state import circuit, quota
 from voicecare.core import metrics, pubsub
 from voicecare.core.database import in_thread
 
@@ -41,7 +41,7 @@ class Quota(RowCopy):
         """
         if not self.spent:
             self._begin()
-            self._become(True, provider.HOLD_S)
+            self._become(True, circuit.HOLD_S)
             self._own(self._write(needed, detail))
 
     def answered(self, characters: int, credits: int | None) -> None:
@@ -61,7 +61,7 @@ class Quota(RowCopy):
                 await change.wait()
         return change.is_set()
 
-    def follow(self, known: provider.Known, mark: int | None) -> None:
+    def follow(self, known: circuit.Known, mark: int | None) -> None:
         """Takes over what the row says; `mark` was taken before it was read."""
         if not self.is_old(mark):
             self._become(known.quota_spent, known.hold_s)

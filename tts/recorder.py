@@ -15,10 +15,10 @@ import structlog
 from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
 
-from tts.journal import Journal
 from tts.models import Conversation, Utterance
 from tts.script import Speech
-from usage import ledger
+from usage.ledger import events
+from usage.ledger.journal import Journal
 from voicecare.core import metrics
 
 FLUSH_EVERY_S = 0.1
@@ -26,7 +26,7 @@ RETRY_AFTER_S = 1.0
 
 log = structlog.get_logger(__name__)
 
-Entry = Speech | ledger.Attempt
+Entry = Speech | events.Attempt
 
 # What a row itself is to blame for; drivers raise the last three for values that they cannot pass on.
 _REFUSALS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
@@ -51,7 +51,7 @@ class Recorder:
 
     def note(self, entry: Entry) -> None:
         """This speech or attempt is new or has changed. Returns at once."""
-        if self.journal is not None and isinstance(entry, ledger.Attempt) and entry.outcome == ledger.Outcome.UNKNOWN:
+        if self.journal is not None and isinstance(entry, events.Attempt) and entry.outcome == events.Outcome.UNKNOWN:
             self.journal.begun(entry)
         self._dirty[id(entry)] = entry
         self._wake()
@@ -105,7 +105,7 @@ def _write(batch: Sequence[Entry]) -> None:
 def _write_together(batch: Iterable[Entry]) -> None:
     # Two connections may have had the same one: a statement may touch a row only once.
     speeches = list({entry.key: entry for entry in batch if isinstance(entry, Speech)}.values())
-    attempts = [entry for entry in batch if isinstance(entry, ledger.Attempt)]
+    attempts = [entry for entry in batch if isinstance(entry, events.Attempt)]
     with transaction.atomic():
         if speeches:
             Utterance.objects.bulk_create(
@@ -115,7 +115,7 @@ def _write_together(batch: Iterable[Entry]) -> None:
                 update_fields=_UPDATED,
             )
         if attempts:
-            Conversation.objects.add_characters(ledger.book(attempts))
+            Conversation.objects.add_characters(events.book(attempts))
 
 
 def _write_alone(entry: Entry) -> None:

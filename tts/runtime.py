@@ -18,7 +18,6 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError
 
-from tts import journal
 from tts.circuit import Circuit
 from tts.fills import Fills
 from tts.hub import Hub
@@ -31,8 +30,8 @@ from tts.slots import slots_for
 from tts.sources import Services
 from tts.trouble import Trouble
 from tts.watch import Watch
-from usage import ledger
-from usage.heartbeats import Lookout
+from usage.alerts.heartbeats import Lookout
+from usage.ledger import events, journal
 from voicecare.core import metrics, pubsub
 from voicecare.core.database import in_thread
 from voicecare.providers.elevenlabs.client import SpeechClient
@@ -94,7 +93,7 @@ class Runtime:
         self.own(pubsub.of_this_process().run(self.hub.call, watch.hurry))
         self.own(self._look_after(self._services.phrases))
         self.own(self._look_out())
-        self.own(in_thread(journal.adopt, settings.DATA_DIR / journal.FOLDER, ledger.book))
+        self.own(in_thread(journal.adopt, settings.DATA_DIR / journal.FOLDER, events.book))
         sys.setswitchinterval(SWITCH_S)
         gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
         metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))

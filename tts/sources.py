@@ -25,7 +25,7 @@ from tts.retry import Rung, first_byte_limit
 from tts.script import Segment, Speech
 from tts.slots import Slots
 from tts.trouble import Trouble
-from usage.ledger import Attempt, Kind, Outcome
+from usage.ledger.events import Attempt, Kind, Outcome
 from voicecare.audio.formats import FORMATS
 from voicecare.core import metrics
 from voicecare.providers.elevenlabs.client import SpeechClient

@@ -9,7 +9,7 @@ import structlog
 
 from tts.circuit import Circuit
 from tts.retry import Rung, incident_kind
-from usage import alerts
+from usage.alerts import incidents
 from voicecare.core import metrics
 from voicecare.core.database import in_thread
 from voicecare.patients.models import Voice
@@ -43,7 +43,7 @@ class Trouble:
         )
         kind = incident_kind(error)
         if kind is not None:
-            self._report(alerts.Kind(kind), str(voice) if kind == "voice" else "", error.particulars)
+            self._report(incidents.Kind(kind), str(voice) if kind == "voice" else "", error.particulars)
 
     def gave_up(self, error: ProviderError, since: float) -> None:
         """No request for a segment that was wanted at `since` (monotonic seconds) has helped; `error` was the last."""
@@ -52,23 +52,23 @@ class Trouble:
 
     def over_budget(self, patient: uuid.UUID) -> None:
         """Their monthly budget has no room for what was to be said."""
-        self._report(alerts.Kind.BUDGET, str(patient), f"Patient {patient}.")
+        self._report(incidents.Kind.BUDGET, str(patient), f"Patient {patient}.")
 
     def silence(self, conversation: uuid.UUID) -> None:
         """A patient heard nothing at all: neither the provider nor this server could speak."""
         log.error("speech.no_voice", conversation=str(conversation))
-        self._report(alerts.Kind.NO_VOICE, "", "the offline voice failed twice")
+        self._report(incidents.Kind.NO_VOICE, "", "the offline voice failed twice")
 
-    def _report(self, kind: alerts.Kind, key: str, detail: str) -> None:
+    def _report(self, kind: incidents.Kind, key: str, detail: str) -> None:
         now = time.monotonic()
         if now - self._reported.get((kind, key), -REPEAT_AFTER_S) >= REPEAT_AFTER_S:
             self._reported[kind, key] = now
             self._own(in_thread(record, kind, key, detail))
 
 
-def record(kind: alerts.Kind, key: str, detail: str) -> None:
+def record(kind: incidents.Kind, key: str, detail: str) -> None:
     """For administrators; `key` is the voice's id where a voice is the trouble, which is then gone for everybody."""
-    if kind == alerts.Kind.VOICE:
+    if kind == incidents.Kind.VOICE:
         usable = Voice.objects.filter(pk=key, state=Voice.State.USABLE)
         usable.update(state=Voice.State.GONE)
-    alerts.open_incident(kind, key, detail)
+    incidents.open_incident(kind, key, detail)

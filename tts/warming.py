@@ -28,8 +28,10 @@ from tts.retry import incident_kind
 from tts.segments import MAX_LENGTH, split
 from tts.slots import Slots, SlotsFull, slots_for
 from tts.wanted import Listener, Wish, behind, plan
-from usage import alerts, ledger, provider, quota
-from usage.ledger import Attempt, Kind
+from usage.alerts import incidents
+from usage.ledger import events
+from usage.ledger.events import Attempt, Kind
+from usage.provider_state import circuit, quota
 from voicecare.audio.formats import FORMATS, Completer
 from voicecare.core import metrics
 from voicecare.core.database import in_thread, threads
@@ -186,7 +188,7 @@ class Maker:
         return False
 
     async def _may_ask(self) -> bool:
-        known = await in_thread(provider.look)
+        known = await in_thread(circuit.look)
         if known.concurrency_limit is not None:
             self._slots.learned(known.concurrency_limit)
         return not (known.quota_spent or known.circuit_open)
@@ -223,14 +225,14 @@ class Maker:
 
     async def _booked(self, request: SpeechRequest, attempt: Attempt) -> bytes:
         """Booked before it is asked for, so that a process that dies leaves an unknown one, and when it has ended."""
-        await in_thread(ledger.book, [attempt])
+        await in_thread(events.book, [attempt])
         try:
             return await self._ask(request, attempt)
         except ProviderError as error:
             attempt.failed(error)
             raise
         finally:
-            await in_thread(ledger.book, [attempt])
+            await in_thread(events.book, [attempt])
             metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
 
     async def _ask(self, request: SpeechRequest, attempt: Attempt) -> bytes:
@@ -267,4 +269,4 @@ def _report(error: ProviderError, wish: Wish) -> None:
         quota.spent(len(wish.text), error.particulars)
     elif kind is not None:
         key = str(wish.rendering.voice.id) if kind == "voice" else ""
-        trouble.record(alerts.Kind(kind), key, error.particulars)
+        trouble.record(incidents.Kind(kind), key, error.particulars)

@@ -12,7 +12,8 @@ import structlog
 from tts.circuit import Circuit, Probe
 from tts.quota import Quota
 from tts.slots import Slots
-from usage import provider, quota
+from usage.provider_state import circuit as provider
+from usage.provider_state import quota
 from voicecare.core import pubsub
 from voicecare.core.database import in_thread
 from voicecare.providers.errors import QuotaSpent

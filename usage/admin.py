@@ -14,9 +14,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.timesince import timesince
 
-from usage import affected, alert_texts, ways
-from usage.affected import Affected
-from usage.alerts import resolve
+from usage.alerts import channels, impact, messages
+from usage.alerts.impact import Affected
+from usage.alerts.incidents import resolve
 from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare.admin.readonly import HistoryAdmin
 from voicecare.patients.models import Patient
@@ -98,7 +98,7 @@ class IncidentAdmin(HistoryAdmin):
 
     @admin.display(description="What happened")
     def happened(self, incident: Incident) -> str:
-        return alert_texts.words(incident).happened
+        return messages.words(incident).happened
 
     @admin.display(description="Since when")
     def since(self, incident: Incident) -> str:
@@ -109,16 +109,16 @@ class IncidentAdmin(HistoryAdmin):
 
     @admin.display(description="What patients hear")
     def heard(self, incident: Incident) -> str:
-        return alert_texts.words(incident).heard
+        return messages.words(incident).heard
 
     @admin.display(description="What to do")
     def to_do(self, incident: Incident) -> str:
-        said = alert_texts.words(incident)
+        said = messages.words(incident)
         return said.to_do if incident.resolved_at is None else f"Nothing. {said.over}"
 
     @admin.display(description="Alert")
     def alert(self, incident: Incident) -> str:
-        if not (ways.to_tell(incident) or incident.opening_sent_at):
+        if not (channels.to_tell(incident) or incident.opening_sent_at):
             return "nobody to send it to"
         told = [word for word, at in _TOLD if getattr(incident, at)]
         failed = f"failed {incident.sending_failures} times, is tried again" if incident.sending_failures else ""
@@ -126,13 +126,13 @@ class IncidentAdmin(HistoryAdmin):
 
     @admin.display(description="Who was affected")
     def affected(self, incident: Incident) -> str:
-        rows = affected.by(incident)
+        rows = impact.by(incident)
         known = Patient.objects.in_bulk([row.patient for row in rows or ()])
         return _told(rows, lambda row: _named(known.get(row.patient)))
 
     @admin.display(description="Who was affected")
     def affected_unnamed(self, incident: Incident) -> str:
-        return _told(affected.by(incident), lambda row: "a patient")
+        return _told(impact.by(incident), lambda row: "a patient")
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("usage.change_incident")

@@ -20,7 +20,8 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
 
-from usage import alerts, daily
+from usage.alerts import incidents
+from usage.ledger import rollup
 from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
 from voicecare.patients.models import Patient
 
@@ -44,7 +45,7 @@ class Standing:
 
 def current_month() -> date:
     """Its first day, in USAGE_TIME_ZONE."""
-    return daily.day_of(timezone.now()).replace(day=1)
+    return rollup.day_of(timezone.now()).replace(day=1)
 
 
 def reserve(patient: uuid.UUID, month: date, characters: int) -> bool:
@@ -102,7 +103,7 @@ def _mend(month: date) -> int:
 
 def resolve_raised() -> None:
     """The incidents of budgets that have been raised or removed since something did not fit, or whose month is over."""
-    open_ones = Incident.objects.filter(kind=alerts.Kind.BUDGET, resolved_at=None)
+    open_ones = Incident.objects.filter(kind=incidents.Kind.BUDGET, resolved_at=None)
     patients = list(open_ones.values_list("key", flat=True))
     if not patients:
         return
@@ -110,7 +111,7 @@ def resolve_raised() -> None:
     months = BudgetMonth.objects.filter(patient__in=patients, month=current_month())
     under = {row.patient: row.refused_under for row in months if row.refused_under is not None}
     still = [str(key) for key, budget in budgets if budget is not None and budget <= under.get(key, -1)]
-    alerts.resolve(open_ones.exclude(key__in=still))
+    incidents.resolve(open_ones.exclude(key__in=still))
 
 
 def used(patient: uuid.UUID, month: date) -> int:

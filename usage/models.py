@@ -1,6 +1,6 @@
 """What the provider was asked for and what it bills, and what administrators must know of it.
 
-Rows of money are written by `usage/ledger.py` and edited by nobody.
+Rows of money are written by `usage/ledger/events.py` and edited by nobody.
 """
 
 import uuid
@@ -78,7 +78,7 @@ class UsageEvent(models.Model):
 
 
 class DailyUsage(models.Model):
-    """The sum of a day's events of one patient, voice, model and kind (`usage/daily.py` keeps it up).
+    """The sum of a day's events of one patient, voice, model and kind (`usage/ledger/rollup.py` keeps it up).
 
     A day is one in USAGE_TIME_ZONE. `chunk_N`: how many speeches had their first sound within N ms, and not within the
     next smaller one.

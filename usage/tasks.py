@@ -2,18 +2,20 @@
 
 from celery import shared_task
 
-from usage import budgets, delivery, heartbeats, lateness, provider, quota
+from usage import budgets
+from usage.alerts import dispatcher, heartbeats, latency
+from usage.provider_state import circuit, quota
 
 
 @shared_task(name="usage.poll_quota")
 def poll_quota() -> None:
-    provider.settle()
+    circuit.settle()
     quota.poll()
 
 
 @shared_task(name="usage.deliver_alerts")
 def deliver_alerts() -> None:
-    delivery.deliver_due()
+    dispatcher.deliver_due()
 
 
 @shared_task(name="usage.heartbeat")
@@ -29,4 +31,4 @@ def mend_budgets() -> None:
 
 @shared_task(name="usage.look_for_lateness")
 def look_for_lateness() -> None:
-    lateness.look()
+    latency.look()

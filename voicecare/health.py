@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tts.runtime import runtime
-from usage import heartbeats
+from usage.alerts import heartbeats
 from voicecare.core.database import in_thread
 
 ANSWER_S = 0.5  # for Redis, whose state is asked for each time

@@ -4,11 +4,12 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from tts import conversations, journal
-from usage import ledger, reconciliation
+from tts import conversations
+from usage.ledger import events, journal
+from usage.reconciliation import reconciler
 
 
 @shared_task(name="voicecare.reconcile")
 def reconcile() -> None:
-    journal.adopt(settings.DATA_DIR / journal.FOLDER, ledger.book)
-    reconciliation.reconcile(timezone.now(), conversations.add_late)
+    journal.adopt(settings.DATA_DIR / journal.FOLDER, events.book)
+    reconciler.reconcile(timezone.now(), conversations.add_late)

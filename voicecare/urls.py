@@ -18,7 +18,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("voicecare.patients.urls")),
     path("", include("tts.urls")),
     path("", include("cloning.urls")),
-    path("", include("usage.urls")),
+    path("", include("usage.api.urls")),
 ]
 docs = csp_update({"style-src": ["'self'", "'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view())  # Swagger's own
 # A player in the admin has a session, no token. The schema is the clinicians'.

@@ -1,8 +1,8 @@
 """`python -m tests.bench.history`: what the dashboard and the usage calls cost after years of use.
 
 Makes two years of events on a PostgreSQL of its own (or on DATABASE_URL, which must be empty), sums them with
-`usage.daily.rebuild`, and asks through Django's client, so that neither a network nor a browser is in the figures.
-Ten million events take some minutes and about 5 GB in the temporary folder.
+`usage.ledger.rollup.rebuild`, and asks through Django's client, so that neither a network nor a browser is in the
+figures. Ten million events take some minutes and about 5 GB in the temporary folder.
 """
 
 import argparse
@@ -134,13 +134,13 @@ def main() -> None:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    from usage import daily
+    from usage.ledger import rollup
     from usage.models import DailyUsage
 
     began = time.perf_counter()
     seed(asked.events, asked.patients, asked.days)
     made = time.perf_counter()
-    daily.rebuild()
+    rollup.rebuild()
     summed = time.perf_counter()
     print(f"made in {made - began:.0f} s, summed into {DailyUsage.objects.count():,} rows in {summed - made:.0f} s\n")
     print(measure(asked.rounds))

@@ -15,8 +15,8 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import Reader
 from tests.server import ServerProcess
 from tests.voicecare.dashboard import history
-from usage import figures
 from usage.models import Incident
+from usage.reports import queries
 from voicecare.patients.models import Patient
 
 LogIn = Callable[..., Reader]
@@ -43,9 +43,9 @@ def cast(db: None) -> list[Patient]:
     return patients
 
 
-def days() -> list[figures.Figures]:
-    last = figures.today()
-    return figures.days(last - timedelta(days=29), last)
+def days() -> list[queries.Figures]:
+    last = queries.today()
+    return queries.days(last - timedelta(days=29), last)
 
 
 def table(page: Page, name: str) -> list[list[str]]:
@@ -89,7 +89,7 @@ def test_the_tables_say_what_the_figures_are(reader: LogIn, cast: list[Patient])
     assert [row[0] for row in table(page, "days")] == [f"{day.start:%m/%d/%Y}" for day in newest_first]
     slow = [[_number(cell) for cell in row[1:]] for row in table(page, "first-sound")]
     assert slow == [[day.p50_ms, day.p95_ms, day.speeches] for day in newest_first]
-    top = figures.top_patients(days()[0].start, days()[-1].start)
+    top = queries.top_patients(days()[0].start, days()[-1].start)
     names = {patient.pk: patient.name for patient in cast}
     expected = [[names.get(share.key, "No patient"), *astuple(share)[1:]] for share in top]
     assert [[row[0], *map(_number, row[1:])] for row in table(page, "patients")] == expected
@@ -299,8 +299,8 @@ def test_a_patient_has_a_page_of_their_own(reader: LogIn, cast: list[Patient]):
     page = boss.open(f"/admin/patients/patient/{cast[0].pk}/change/")
     page.locator("#content-main").get_by_role("link", name="Usage").click()
     expect(page.get_by_role("heading", name="Usage of Margaret Ellis")).to_be_visible()
-    last = figures.today()
-    own = figures.days(last - timedelta(days=29), last, patient=cast[0].pk)
+    last = queries.today()
+    own = queries.days(last - timedelta(days=29), last, patient=cast[0].pk)
     assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in own] for name in _DRAWN]
     expect(page.get_by_role("img", name="Budget used")).to_be_visible()
     assert boss.complaints == []

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from tests.conftest import database_url
 from tests.server import ROOT, ServerProcess, environment
-from tests.usage.postbox import Webhook
+from tests.usage.alerts.postbox import Webhook
 from tests.waiting import until
 from usage.models import Heartbeat, Incident
 

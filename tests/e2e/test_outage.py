@@ -14,7 +14,7 @@ from tests.server import ServerProcess
 from tests.sound import LOUD, decoded
 from tests.waiting import eventually
 from tts.models import Phrase
-from usage import alerts
+from usage.alerts import incidents
 from usage.models import Incident, ProviderState, UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS
 
@@ -116,7 +116,7 @@ async def test_administrators_get_one_incident_that_says_who_heard_what(
     assert (incident.kind, incident.resolved_at is not None) == ("provider_down", True)
 
     async def heard() -> set[tuple[uuid.UUID, str]]:
-        rows = await in_database(lambda: list(alerts.heard_instead(incident)))
+        rows = await in_database(lambda: list(incidents.heard_instead(incident)))
         return {(row["patient"], row["kind"]) for row in rows}
 
     both = {(alice.patient.id, "offline"), (bob.patient.id, "offline")}

@@ -15,12 +15,12 @@ from tests.e2e.device import Device, spoken_order
 from tests.e2e.rows import books, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tests.usage.postbox import Webhook
+from tests.usage.alerts.postbox import Webhook
 from tests.waiting import eventually, until
 from tts import leases, outbox
 from tts.models import Phrase, Utterance
 from usage.models import Incident, ProviderState
-from usage.provider import HOLD_S
+from usage.provider_state.circuit import HOLD_S
 
 FIRST = "This is the first thing to be said while nothing is left."
 SECOND = "And this is the second thing, which waits behind it."

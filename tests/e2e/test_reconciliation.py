@@ -15,11 +15,14 @@ from tests.e2e.device import Device
 from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts import conversations, journal
+from tts import conversations
 from tts.device import DeviceError
 from tts.models import Conversation
-from usage import comparison, daily, figures, ledger, reconciliation
+from usage.ledger import events as ledger
+from usage.ledger import journal, rollup
 from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
+from usage.reconciliation import comparison, reconciler
+from usage.reports import queries
 
 LOST = "Lost on its way back, this one is billed all the same."
 GONE = "Gone before it was heard, this one is not billed."
@@ -40,10 +43,10 @@ def in_the_days() -> int:
 def look(day_is_over: bool) -> Reconciliation:
     """At the day of the speech, in half an hour or when it is over; twice, as two beats may."""
     began = UsageEvent.objects.order_by("at").values_list("at", flat=True)[0]
-    day = daily.day_of(began)
+    day = rollup.day_of(began)
     now = comparison.Span(day).ends + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
     for _ in range(2):
-        assert reconciliation.reconcile_day(day, now, conversations.add_late, anyway=True)
+        assert reconciler.reconcile_day(day, now, conversations.add_late, anyway=True)
     return Reconciliation.objects.get(day=day)
 
 
@@ -63,7 +66,7 @@ async def test_what_was_billed_unseen_comes_into_the_books_but_not_into_a_conver
 
         before = await books(opened["conversation"])
         assert before.counter == before.ledger == len(LOST) + len(GONE) + len(HEARD)
-        assert await in_database(figures.unknown) == figures.Unknown(3, 2 * len(LOST) + len(GONE))
+        assert await in_database(queries.unknown) == queries.Unknown(3, 2 * len(LOST) + len(GONE))
 
         row = await in_database(look, False)
         assert (row.settled, row.absent, row.unknown) == (2, 1, 0)
@@ -142,7 +145,7 @@ async def test_after_kills_all_books_balance_to_the_character(
         await in_database(journal.adopt, doomed.data_dir / journal.FOLDER, ledger.book)
     await asyncio.to_thread(sandbox.settled)
 
-    left = await in_database(figures.unknown)
+    left = await in_database(queries.unknown)
     row = await in_database(look, False)
     assert (row.unknown, row.settled + row.absent) == (0, left.attempts)
     counters, sums = await in_database(balances)

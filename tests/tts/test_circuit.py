@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tts.circuit import Circuit, Probe
-from usage import provider
 from usage.models import Incident, ProviderState
-from usage.provider import Known
+from usage.provider_state import circuit as provider
+from usage.provider_state.circuit import Known
 from voicecare.core.database import in_thread
 from voicecare.providers import errors as e
 

@@ -9,7 +9,7 @@ import pytest
 
 from tts.quota import Quota
 from usage.models import Incident, ProviderState
-from usage.provider import Known
+from usage.provider_state.circuit import Known
 from voicecare.core.database import in_thread
 
 SPENT = Known(quota_spent=True, hold_s=60)

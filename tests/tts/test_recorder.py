@@ -20,7 +20,7 @@ from tts import conversations
 from tts.models import Conversation, Utterance
 from tts.recorder import Recorder
 from tts.script import Script, Speech
-from usage.ledger import Attempt
+from usage.ledger.events import Attempt
 from usage.models import UsageEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)  # Channels closes a connection that it finds in a transaction

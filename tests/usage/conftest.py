@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
-from tests.usage.postbox import MailServer, Webhook
+from tests.usage.alerts.postbox import MailServer, Webhook
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.conftest import Member
-from tests.usage.postbox import Webhook
+from tests.usage.alerts.postbox import Webhook
 from tests.usage.test_models import event
 from tests.waiting import until
-from usage import alert_texts
+from usage.alerts import messages
 from usage.models import Incident, ProviderState, Reconciliation
 
 pytestmark = pytest.mark.django_db
@@ -102,8 +102,8 @@ def test_it_says_in_the_alerts_words_what_happened_what_is_heard_and_what_to_do(
 ):
     key = str(uuid.uuid4()) if kind in ("budget", "voice") else ""
     incident = Incident.objects.create(kind=kind, key=key, detail="said in the detail")
-    words = alert_texts.words(incident)
-    alert = alert_texts.text(incident, "opened")
+    words = messages.words(incident)
+    alert = messages.text(incident, "opened")
     for part in (words.happened, words.heard, words.to_do, "said in the detail"):
         assert part in shown(admin_client, incident)
         assert part in alert
@@ -167,7 +167,7 @@ def test_it_names_who_was_affected(admin_client: Client, alice: Member, kind: st
     incident = Incident.objects.create(kind=kind)
     event(patient=alice.patient.pk, at=timezone.now(), **fields)
     assert words in shown(admin_client, incident)
-    assert "Alice" not in alert_texts.text(incident, "opened")
+    assert "Alice" not in messages.text(incident, "opened")
 
 
 def test_it_names_whose_budget_it_is(admin_client: Client, alice: Member):

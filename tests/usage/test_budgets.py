@@ -10,8 +10,10 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.conftest import Member
-from usage import alerts, budgets, ledger, tasks
-from usage.ledger import Attempt
+from usage import budgets, tasks
+from usage.alerts import incidents
+from usage.ledger import events
+from usage.ledger.events import Attempt
 from usage.models import BudgetMonth, Incident
 from voicecare.patients.models import Patient
 
@@ -34,7 +36,7 @@ def with_budget(patient: Patient, characters: int | None) -> Patient:
 def spoke(patient: Patient, characters: int, at: datetime | None = None, kind: str = "live") -> None:
     attempt = Attempt(uuid.uuid4(), 0, 1, kind, characters, patient=patient.pk, at=at or timezone.now())
     attempt.answered("request", None)
-    ledger.book([attempt])
+    events.book([attempt])
 
 
 def row(patient: Patient, month: date = MARCH) -> tuple[int, int]:
@@ -176,7 +178,7 @@ def test_a_reservation_is_made_anew_before_it_could_be_given_up():
 def refused(patient: Patient, characters: int = 101) -> None:
     """So many did not fit into this month's budget, and administrators were told."""
     assert not budgets.reserve(patient.pk, budgets.current_month(), characters)
-    alerts.open_incident(alerts.Kind.BUDGET, str(patient.pk))
+    incidents.open_incident(incidents.Kind.BUDGET, str(patient.pk))
 
 
 def open_for(patient: Patient) -> bool:

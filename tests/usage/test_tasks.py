@@ -7,8 +7,8 @@ import responses
 from django.utils import timezone
 from pytest_django import Settings
 
-from tests.usage.postbox import Webhook
-from tests.usage.test_lateness import spoken
+from tests.usage.alerts.postbox import Webhook
+from tests.usage.alerts.test_latency import spoken
 from usage import tasks
 from usage.models import Heartbeat, Incident, ProviderState
 

@@ -11,7 +11,7 @@ from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from tts import conversations
 from tts.models import Conversation
-from usage import ledger
+from usage.ledger import events
 from usage.models import UsageEvent
 from voicecare import tasks
 
@@ -22,9 +22,9 @@ def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings,
     settings.ELEVENLABS_BASE_URL = sandbox.url
     talk = conversations.begin(bob.device.id, None)
     voice, at = talk.context.rendering.voice, timezone.now() - timedelta(minutes=11)
-    ledger.book(
+    events.book(
         [
-            ledger.Attempt(
+            events.Attempt(
                 source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=at, voice=voice.id,
                 model="eleven_flash_v2_5", conversation=talk.context.conversation,
             )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from django.utils.formats import date_format
 
-from usage.figures import Figures, Share
+from usage.reports.queries import Figures, Share
 from voicecare.dashboard.chart import Chart, Column, Row
 
 FIRST_SOUND_WITHIN_MS = 500

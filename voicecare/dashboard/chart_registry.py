@@ -9,9 +9,9 @@ from typing import Any
 
 from django.urls import reverse
 
-from usage import figures
-from usage.daily import begins
+from usage.ledger.rollup import begins
 from usage.models import DailyUsage, UsageEvent
+from usage.reports import queries
 from voicecare.dashboard import chart_builders
 from voicecare.dashboard.chart import Chart, Link
 from voicecare.dashboard.permissions import Viewer
@@ -25,7 +25,7 @@ class Charts:
 
     def __init__(self, viewer: Viewer, patient: Patient | None = None) -> None:
         self._viewer, self._patient = viewer, patient
-        self._last = figures.today()
+        self._last = queries.today()
         self._first = self._last - timedelta(days=DAYS - 1)
 
     def all(self) -> list[Chart]:
@@ -52,13 +52,13 @@ class Charts:
         return of_anybody if self._patient else {**of_anybody, **of_all}
 
     @cached_property
-    def days(self) -> list[figures.Figures]:
-        return figures.days(self._first, self._last, patient=self._key)
+    def days(self) -> list[queries.Figures]:
+        return queries.days(self._first, self._last, patient=self._key)
 
     @cached_property
-    def months(self) -> list[figures.Figures]:
+    def months(self) -> list[queries.Figures]:
         first = _months_before(self._last, MONTHS - 1)
-        return figures.months(first, self._last, patient=self._key)
+        return queries.months(first, self._last, patient=self._key)
 
     @property
     def _key(self) -> uuid.UUID | None:
@@ -77,21 +77,21 @@ class Charts:
         return replace(chart, links=[link for link in links if link.address])
 
     def _patients(self) -> Chart:
-        top = figures.top_patients(self._first, self._last, TOP)
+        top = queries.top_patients(self._first, self._last, TOP)
         found = Patient.objects.filter(erased_at=None).in_bulk([share.key for share in top if share.key])
         name = self._namer(found, "An erased patient", "No patient", "admin:patient-usage")
         return chart_builders.shares("patients", "Patients by characters", "Patient", top, name)
 
     def _voices(self) -> Chart:
-        top = figures.top_voices(self._first, self._last, TOP)
+        top = queries.top_voices(self._first, self._last, TOP)
         found = Voice.objects.in_bulk([share.key for share in top if share.key])
         name = self._namer(found, "A removed voice", "No voice", "admin:patients_voice_change")
         return chart_builders.shares("voices", "Voices by characters", "Voice", top, name)
 
     def _namer(
         self, found: Mapping[Any, Patient | Voice], gone: str, nobody: str, page: str
-    ) -> Callable[[figures.Share], chart_builders.Named]:
-        def named(share: figures.Share) -> chart_builders.Named:
+    ) -> Callable[[queries.Share], chart_builders.Named]:
+        def named(share: queries.Share) -> chart_builders.Named:
             row = found.get(share.key)
             if row is not None:
                 return chart_builders.Named(row.name, reverse(page, args=[row.pk]))

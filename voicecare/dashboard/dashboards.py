@@ -5,8 +5,8 @@ from functools import cached_property
 
 from django.conf import settings
 
-from usage import figures
 from usage.models import ProviderState, Reconciliation, UsageEvent
+from usage.reports import queries
 from voicecare.dashboard.chart import Chart
 from voicecare.dashboard.chart_registry import Charts
 from voicecare.dashboard.live import Live
@@ -53,11 +53,11 @@ class Page:
         return settings.USAGE_TIME_ZONE
 
     @property
-    def today(self) -> figures.Figures | None:
+    def today(self) -> queries.Figures | None:
         return self._charts.days[-1] if self.charts else None
 
     @property
-    def this_month(self) -> figures.Figures | None:
+    def this_month(self) -> queries.Figures | None:
         return self._charts.months[-1] if self.charts else None
 
     @property
@@ -72,8 +72,8 @@ class Board(Page):
     """The first page of the admin."""
 
     @cached_property
-    def quota(self) -> figures.QuotaFigures | None:
-        return figures.quota() if self._viewer.sees(ProviderState) else None
+    def quota(self) -> queries.QuotaFigures | None:
+        return queries.quota() if self._viewer.sees(ProviderState) else None
 
     @property
     def gauge(self) -> Gauge | None:
@@ -83,8 +83,8 @@ class Board(Page):
         return Gauge(quota.used, quota.limit)
 
     @cached_property
-    def unknown(self) -> figures.Unknown | None:
-        return figures.unknown() if self._viewer.sees(UsageEvent) else None
+    def unknown(self) -> queries.Unknown | None:
+        return queries.unknown() if self._viewer.sees(UsageEvent) else None
 
     @property
     def unknown_address(self) -> str:

@@ -8,7 +8,7 @@ import structlog
 from celery.beat import PersistentScheduler
 from django.db import connection
 
-from usage import heartbeats
+from usage.alerts import heartbeats
 
 log = structlog.get_logger(__name__)
 

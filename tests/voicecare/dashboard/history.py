@@ -9,8 +9,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from cloning.models import CloneJob
-from usage.figures import today
 from usage.models import NOBODY, DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
+from usage.reports.queries import today
 from voicecare.patients.models import Device, Patient, Voice
 
 NAMES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.utils import translation
 
-from usage.figures import Figures, Share
+from usage.reports.queries import Figures, Share
 from voicecare.dashboard import chart_builders
 from voicecare.dashboard.chart import Chart
 

@@ -10,8 +10,8 @@ from django.db.models import Sum
 from django.test import Client
 
 from tests.voicecare.dashboard import history
-from usage.figures import today
 from usage.models import DailyUsage
+from usage.reports.queries import today
 from voicecare.dashboard.chart import Chart
 from voicecare.dashboard.chart_registry import Charts
 from voicecare.dashboard.permissions import Viewer

@@ -8,7 +8,7 @@ from celery import Celery
 from django.db import connection
 
 from tests.waiting import until
-from usage.heartbeats import EVERY_S
+from usage.alerts.heartbeats import EVERY_S
 from usage.models import Heartbeat
 from voicecare.infrastructure.scheduler import Scheduler
 

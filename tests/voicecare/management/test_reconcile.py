@@ -16,7 +16,7 @@ from tests.conftest import database_url
 from tests.sandbox import SandboxProcess
 from tests.server import ROOT, environment
 from tests.waiting import until
-from usage import ledger
+from usage.ledger import events
 from usage.models import DailyUsage, Reconciliation, UsageEvent
 from voicecare.patients.models import Voice
 
@@ -41,8 +41,8 @@ def reconcile(*arguments: str) -> str:
 
 
 def book() -> None:
-    attempt = ledger.Attempt(source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=before_yesterday())
-    ledger.book([attempt])
+    attempt = events.Attempt(source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=before_yesterday())
+    events.book([attempt])
 
 
 def test_it_does_what_is_due_and_says_what_came_of_it():
@@ -77,10 +77,10 @@ def test_a_day_that_has_not_begun_is_refused():
 def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: SandboxProcess, tmp_path: Path):
     """It is killed when it has settled what was unknown and not yet written the day down."""
     voice, at = Voice.objects.default(), before_yesterday()
-    attempt = ledger.Attempt(
+    attempt = events.Attempt(
         source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=at, voice=voice.pk, model=MODEL
     )
-    ledger.book([attempt])
+    events.book([attempt])
     sandbox.sell("Hello", unix=at.timestamp(), model_id=MODEL, voice_id=voice.provider_id)
     sandbox.fault(kind="stall_headers", match={"path": "character-stats"})
     env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=tmp_path)

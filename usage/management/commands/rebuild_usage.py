@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from usage import daily
+from usage.ledger import rollup
 
 
 class Command(BaseCommand):
@@ -17,5 +17,5 @@ class Command(BaseCommand):
         parser.add_argument("--to", dest="last", type=date.fromisoformat, help="last day, that day included")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
-        days = daily.rebuild(options["first"], options["last"])
+        days = rollup.rebuild(options["first"], options["last"])
         self.stdout.write(f"Summed {days} days.")

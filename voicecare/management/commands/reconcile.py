@@ -8,8 +8,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from tts import conversations
-from usage import daily, reconciliation
+from usage.ledger import rollup
 from usage.models import Reconciliation
+from usage.reconciliation import reconciler
 
 
 class Command(BaseCommand):
@@ -20,11 +21,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
         now, day = timezone.now(), options["day"]
-        if day is not None and day > daily.day_of(now):
+        if day is not None and day > rollup.day_of(now):
             raise CommandError("That day has not begun.")
         if day is None:
-            reconciliation.reconcile(now, conversations.add_late)
-        elif not reconciliation.reconcile_day(day, now, conversations.add_late, anyway=True):
+            reconciler.reconcile(now, conversations.add_late)
+        elif not reconciler.reconcile_day(day, now, conversations.add_late, anyway=True):
             raise CommandError("Another process is at that day: try again when it is done.")
         done = Reconciliation.objects.filter(at=now) if day is None else Reconciliation.objects.filter(day=day)
         for row in done.order_by("day"):

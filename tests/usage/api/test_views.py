@@ -1,0 +1,213 @@
+"""Usage over REST: whose it is, which days, and that it is what the ledger counted."""
+
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.cache import cache
+from pytest_django import Settings
+
+from tests.clinicians import Clinician, clinician
+from tests.conftest import Member
+from usage.ledger import events
+from usage.ledger.events import Attempt
+from usage.models import ProviderState
+from usage.reports import queries
+
+pytestmark = pytest.mark.django_db
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    cache.clear()
+
+
+@pytest.fixture
+def carol(alice: Member, bob: Member) -> Clinician:
+    """In Alice's care team; Bob is a stranger's."""
+    return clinician("carol", alice.patient)
+
+
+@pytest.fixture
+def stan(db: None) -> Clinician:
+    return clinician("stan", is_staff=True)
+
+
+def booked(member: Member | None, kind: str = "live", asked: int = 10, at: datetime = NOON, **fields: object) -> None:
+    made = Attempt(
+        source=uuid.uuid4(), segment=0, attempt=1, kind=kind, asked=asked, at=at, model="flash",
+        patient=member and member.patient.pk, voice=member and member.patient.voice_id, **fields,
+    )  # fmt: skip
+    if kind in ("cache", "offline"):
+        made.outcome, made.saved = "completed", asked
+    else:
+        made.answered("r", asked // 2)
+    events.book([made])
+
+
+def test_a_day_is_told_with_what_was_used_in_it(carol: Clinician, alice: Member):
+    booked(alice, asked=10)
+    booked(alice, "retry", asked=30)
+    booked(alice, "cache", asked=7)
+    answer = carol.get("usage/daily/?from=2026-03-01&to=2026-03-31")
+    assert answer == {
+        "count": 1, "next": None, "previous": None,
+        "results": [{"date": "2026-03-10", "characters": 40, "credits": 20, "saved_characters": 7, "requests": 2}],
+    }  # fmt: skip
+
+
+def test_a_month_is_told_whole(carol: Clinician, alice: Member):
+    booked(alice)
+    booked(alice, at=NOON - timedelta(days=9))
+    booked(alice, at=NOON - timedelta(days=10))
+    answer = carol.get("usage/monthly/?from=2026-03-09&to=2026-03-09")
+    assert answer["results"] == [
+        {"month": "2026-03", "characters": 20, "credits": 10, "saved_characters": 0, "requests": 2}
+    ]
+
+
+@pytest.mark.parametrize(("to", "found"), [("2026-03-10", 1), ("2026-03-09", 0)])
+def test_both_ends_are_included(carol: Clinician, alice: Member, to: str, found: int):
+    booked(alice)
+    assert carol.get(f"usage/daily/?from=2026-03-01&to={to}")["count"] == found
+    assert carol.get(f"usage/daily/?from={to}&to=2026-04-01")["count"] == 1
+
+
+def test_unasked_it_is_the_last_thirty_days_and_twelve_months(carol: Clinician, alice: Member):
+    now = datetime.now(UTC)
+    for days in (0, 29, 30):
+        booked(alice, at=now - timedelta(days=days))
+    assert len(carol.get("usage/daily/")["results"]) == 2
+    this_month = now.replace(day=1)
+    for start in (this_month.replace(year=now.year - 1) + timedelta(days=32), this_month.replace(year=now.year - 1)):
+        booked(alice, at=start, asked=1000)
+    answer = carol.get("usage/monthly/")["results"]
+    assert sum(row["characters"] for row in answer) == 1030
+
+
+@pytest.mark.parametrize("group", ["patient", "voice", "model", "kind"])
+def test_groups_have_a_key_of_their_name(stan: Clinician, alice: Member, bob: Member, group: str):
+    booked(alice)
+    booked(alice, "backup", 5)
+    booked(bob)
+    booked(None, "probe", 3)
+    rows = stan.get(f"usage/daily/?from=2026-03-10&to=2026-03-10&group={group}")["results"]
+    found = {row[group]: row["characters"] for row in rows}
+    assert (
+        found
+        == {
+            "patient": {str(alice.patient.pk): 15, str(bob.patient.pk): 10, None: 3},
+            "voice": {str(alice.patient.voice_id): 15, None: 13},
+            "model": {"flash": 28},
+            "kind": {"live": 20, "backup": 5, "probe": 3},
+        }[group]
+    )
+    assert {frozenset(row) for row in rows} == {
+        frozenset({"date", group, "characters", "credits", "saved_characters", "requests"})
+    }
+
+
+def test_clinicians_see_their_own_patients_and_staff_all(carol: Clinician, stan: Clinician, alice: Member, bob: Member):
+    booked(alice)
+    booked(bob, asked=20)
+    booked(None, "probe", 40)
+    for path in ("usage/daily/?from=2026-03-10&to=2026-03-10", "usage/monthly/?from=2026-03-10&to=2026-03-10"):
+        assert carol.get(path)["results"][0]["characters"] == 10
+        assert carol.get(f"{path}&patient={bob.patient.pk}")["results"] == []
+        assert stan.get(path)["results"][0]["characters"] == 70
+        assert stan.get(f"{path}&patient={bob.patient.pk}")["results"][0]["characters"] == 20
+
+
+def test_it_is_what_the_dashboard_shows(stan: Clinician, alice: Member):
+    for number in range(40):
+        booked(alice, ("live", "cache", "backup")[number % 3], number + 1, NOON - timedelta(days=number))
+    told = Counter()
+    for row in stan.get("usage/daily/?from=2026-01-01&to=2026-03-31")["results"]:
+        told[row["date"][:7]] += row["characters"]
+    shown = queries.months(NOON.date() - timedelta(days=39), NOON.date())
+    assert told == {f"{month.start:%Y-%m}": month.characters for month in shown if month.characters}
+    monthly = stan.get("usage/monthly/?from=2026-01-01&to=2026-03-31")["results"]
+    assert {row["month"]: row["characters"] for row in monthly} == told
+
+
+def test_many_rows_come_in_pages(stan: Clinician, alice: Member):
+    for number in range(130):
+        booked(alice, at=NOON - timedelta(days=number))
+    path = "usage/daily/?from=2025-01-01&to=2026-03-31"
+    first, second = stan.get(path), stan.get(f"{path}&page=2")
+    assert (first["count"], len(first["results"]), len(second["results"])) == (130, 100, 30)
+    dates = [row["date"] for row in [*first["results"], *second["results"]]]
+    assert dates == sorted(set(dates))
+    assert len(stan.get(f"{path}&page_size=7")["results"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("from=yesterday", "from"), ("to=2026-02-30", "to"), ("from=0001-01-01", "from"), ("to=9999-12-31", "to"),
+        ("patient=7", "patient"), ("group=team", "group"), ("from=2026-03-02&to=2026-03-01", "from"),
+        ("group=patient,voice", "group"), ("from=2026-03-01T00:00:00Z", "from"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["daily", "monthly"])
+def test_what_makes_no_sense_is_named(carol: Clinician, path: str, query: str, field: str):
+    response = carol.call("GET", f"usage/{path}/?{query}")
+    assert response.status_code == 400
+    assert list(response.json()) == [field]
+
+
+@pytest.mark.parametrize("path", ["daily", "monthly", "quota"])
+def test_nobody_is_told_without_credentials(carol: Clinician, path: str):
+    assert Clinician(carol.user, "none").call("GET", f"usage/{path}/").status_code == 401
+
+
+def test_days_are_the_clinics(settings: Settings, carol: Clinician, alice: Member):
+    settings.USAGE_TIME_ZONE = "Asia/Tokyo"
+    booked(alice, at=datetime(2026, 3, 10, 15, tzinfo=UTC))
+    assert [row["date"] for row in carol.get("usage/daily/?from=2026-03-01&to=2026-03-31")["results"]] == ["2026-03-11"]
+
+
+def test_a_quota_that_was_never_read_is_unknown(carol: Clinician):
+    assert carol.get("usage/quota/") == {
+        "limit": None, "used": None, "remaining": None, "exhausted": False, "resets_at": None,
+        "forecast": None,
+    }  # fmt: skip
+
+
+def test_the_quota_is_told_as_it_was_read(carol: Clinician):
+    ProviderState.objects.create(
+        quota="spent", quota_limit=1000, quota_used=1200, quota_resets_at=datetime(2026, 12, 1, tzinfo=UTC)
+    )
+    answer = carol.get("usage/quota/")
+    assert {name: answer[name] for name in ("limit", "used", "remaining", "exhausted", "resets_at")} == {
+        "limit": 1000, "used": 1200, "remaining": 0, "exhausted": True, "resets_at": "2026-12-01T00:00:00Z",
+    }  # fmt: skip
+
+
+def test_the_quota_is_forecast(carol: Clinician, alice: Member):
+    now = datetime.now(UTC)
+    booked(alice, asked=2000, at=now - timedelta(days=4))
+    ProviderState.objects.create(quota_limit=3000, quota_used=1500, quota_resets_at=now + timedelta(days=20))
+    forecast = carol.get("usage/quota/")["forecast"]
+    assert 200 < forecast["credits_a_day"] <= 250
+    assert forecast["used_at_reset"] > 3000
+    assert now.date().isoformat() < forecast["runs_out_on"] < (now + timedelta(days=20)).date().isoformat()
+
+
+def test_a_patients_budget_is_told_to_their_team_alone(carol: Clinician, stan: Clinician, alice: Member, bob: Member):
+    now = datetime.now(UTC)
+    alice.patient.monthly_character_budget = 100
+    alice.patient.save()
+    for kind, asked in (("live", 60), ("retry", 20), ("backup", 10), ("preview", 5), ("cache", 7)):
+        booked(alice, kind, asked, at=now)
+    booked(alice, "live", 40, at=now - timedelta(days=32))
+    month = queries.today().strftime("%Y-%m")
+    told = carol.get(f"patients/{alice.patient.pk}/budget/")
+    assert told == {"month": month, "budget": 100, "used": 90, "remaining": 10}
+    assert carol.call("GET", f"patients/{bob.patient.pk}/budget/").status_code == 404
+    booked(bob, "live", 30, at=now)
+    told = stan.get(f"patients/{bob.patient.pk}/budget/")
+    assert told == {"month": month, "budget": None, "used": 30, "remaining": None}

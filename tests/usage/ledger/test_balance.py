@@ -1,0 +1,312 @@
+"""Everything adds up, whatever happened: conversations, events, days, months and budgets, beside the model's own count.
+
+A process speaks, is refused, retries, is cancelled, writes late, twice or not at all, and is killed; reconciliation and
+the sweep of the budgets come whenever they like.
+"""
+
+import copy
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from random import Random
+
+import pytest
+from django.db import transaction
+from django.db.models import Sum
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Member
+from tts import conversations, recorder
+from tts.models import Conversation
+from usage import budgets
+from usage.ledger import events, rollup
+from usage.ledger.events import Attempt
+from usage.models import BudgetMonth, DailyUsage, UsageEvent
+from usage.reports import queries
+from voicecare.patients.models import Device, Patient
+
+pytestmark = pytest.mark.django_db
+
+BUDGET = 250
+ASKING = ("live", "retry", "backup")
+
+Step = Callable[["History", Random], None]
+
+
+@dataclass
+class Talk:
+    """`characters` are those that its row is to show: what was found after its end is `late`."""
+
+    key: uuid.UUID
+    patient: uuid.UUID
+    ended: bool = False
+    characters: int = 0
+    late: int = 0
+
+
+@dataclass
+class Said:
+    """A speech under way. `reserves`: its patient has a budget, and had one when the conversation began."""
+
+    talk: Talk
+    reserves: bool
+    held: int = 0
+    counted: int = 0
+    open: list[Attempt] = field(default_factory=list)
+    key: uuid.UUID = field(default_factory=uuid.uuid4)
+    attempts: int = 0
+
+
+class History:
+    """`memory` is what the process has noted and does not know to be written, `written` what the database has."""
+
+    def __init__(self, devices: list[Device]) -> None:
+        self.devices = devices
+        self.month = budgets.current_month()
+        self.talks: list[Talk] = []
+        self.said: list[Said] = []
+        self.memory: list[Attempt] = []
+        self.written: dict[tuple[uuid.UUID, int, int], Attempt] = {}
+        self.billed: dict[tuple[uuid.UUID, int, int], int] = {}  # by the provider, whether we know it or not
+        self.has_row = False
+        self.used = self.reserved = 0
+
+    # Speaking
+
+    def speaks(self, dice: Random) -> None:
+        who, size = dice.choice((0, 0, 1)), dice.randint(1, 150)
+        said = Said(self.a_talk(who, dice), who == 0 and dice.random() < 0.7)
+        if self.has_room(said, size):
+            self.said.append(said)
+
+    def a_talk(self, who: int, dice: Random) -> Talk:
+        device = self.devices[who]
+        mine = [talk for talk in self.talks if talk.patient == device.patient_id and not talk.ended]
+        if not mine:
+            opened = conversations.begin(device.pk, None)
+            mine = [Talk(opened.context.conversation, device.patient_id)]
+            self.talks += mine
+        return dice.choice(mine)
+
+    def has_room(self, said: Said, size: int) -> bool:
+        lacking = size - (said.held - said.counted)
+        if not said.reserves or lacking <= 0:
+            return True
+        if not self.has_row:  # it begins with what was spoken before
+            self.has_row, self.used = True, self.spoken_in(self.month)
+        fits = budgets.reserve(said.talk.patient, self.month, lacking)
+        assert fits is (self.used + self.reserved + lacking <= BUDGET)
+        if fits:
+            said.held += lacking
+            self.reserved += lacking
+        return fits
+
+    def asks(self, dice: Random) -> None:
+        if not self.said:
+            return
+        said, size = dice.choice(self.said), dice.randint(1, 60)
+        if self.has_room(said, size):
+            days_ago = 0 if said.reserves else dice.choice((0, 1, 31))
+            attempt = self.attempt(said, dice.choice(ASKING), size, days_ago)
+            self.billed[attempt.key] = 0
+            said.open.append(attempt)
+
+    def plays(self, dice: Random) -> None:
+        if self.said:
+            attempt = self.attempt(dice.choice(self.said), dice.choice(("cache", "offline")), dice.randint(1, 60), 0)
+            attempt.outcome, attempt.saved = "completed", attempt.asked
+
+    def attempt(self, said: Said, kind: str, size: int, days_ago: int) -> Attempt:
+        said.attempts += 1
+        at = timezone.now() - timedelta(days=days_ago)
+        attempt = Attempt(
+            said.key, 0, said.attempts, kind, size, conversation=said.talk.key, patient=said.talk.patient, at=at
+        )
+        self.memory.append(attempt)
+        return attempt
+
+    def is_answered(self, dice: Random) -> None:
+        said, attempt = self.an_open_one(dice)
+        if attempt is None:
+            return
+        attempt.answered(f"request {len(self.billed)} {attempt.key}", attempt.asked // 2)
+        attempt.outcome = dice.choice(("completed", "cancelled"))
+        said.counted += attempt.asked
+        self.billed[attempt.key] = attempt.asked
+        self.memory.append(attempt)
+
+    def fails(self, dice: Random) -> None:
+        _, attempt = self.an_open_one(dice)
+        if attempt is None:
+            return
+        outcome = dice.choice(("failed", "billed unseen", "never billed"))
+        attempt.outcome = "failed" if outcome == "failed" else "unknown"
+        self.billed[attempt.key] = attempt.asked if outcome == "billed unseen" else 0
+        self.memory.append(attempt)
+
+    def an_open_one(self, dice: Random) -> tuple[Said, Attempt] | tuple[None, None]:
+        waiting = [said for said in self.said if said.open]
+        if not waiting:
+            return None, None
+        said = dice.choice(waiting)
+        return said, said.open.pop()
+
+    def ends(self, dice: Random) -> None:
+        said = self.said.pop(dice.randrange(len(self.said))) if self.said else None
+        if said is not None and said.reserves:
+            budgets.settle(said.talk.patient, self.month, held=said.held, counted=said.counted)
+            self.reserved -= said.held
+            self.used += said.counted
+
+    def hangs_up(self, dice: Random) -> None:
+        for talk in dice.sample(self.talks, min(1, len(self.talks))):
+            conversations.end(talk.key)
+            talk.ended = True
+
+    # Writing
+
+    def writes(self, dice: Random) -> None:
+        """Twice, where it does not know that the commit has succeeded."""
+        seen = dice.random() < 0.3
+        for _ in range(dice.choice((1, 2))):
+            recorder._write_together([copy.copy(attempt) for attempt in self.memory])
+        for attempt in self.memory:
+            before = self.written.get(attempt.key)
+            if before is None or attempt.outcome != "unknown" or before.outcome == "unknown":
+                self.write(attempt, before)
+        if seen:
+            self.memory.clear()
+
+    def write(self, attempt: Attempt, before: Attempt | None) -> None:
+        self.written[attempt.key] = copy.copy(attempt)
+        new = attempt.characters - (before.characters if before else 0)
+        self.talk_of(attempt).characters += new
+
+    def talk_of(self, attempt: Attempt) -> Talk:
+        return next(talk for talk in self.talks if talk.key == attempt.conversation)
+
+    def fails_to_write(self, dice: Random) -> None:
+        with transaction.atomic():
+            recorder._write_together([copy.copy(attempt) for attempt in self.memory])
+            transaction.set_rollback(True)
+
+    def is_killed(self, dice: Random) -> None:
+        """What it had reserved stays reserved."""
+        self.memory.clear()
+        self.said.clear()
+
+    # What comes later
+
+    def reconciles(self, dice: Random) -> None:
+        over = list(self.unsettled())
+        for attempt in dice.sample(over, min(1, len(over))):
+            self.settle(attempt)
+
+    def unsettled(self) -> Iterator[Attempt]:
+        """Nobody waits for their answer any more."""
+        under_way = {attempt.key for said in self.said for attempt in said.open}
+        for key, attempt in self.written.items():
+            is_answered = any(attempt.key == key and attempt.outcome != "unknown" for attempt in self.memory)
+            if attempt.outcome == "unknown" and key not in under_way and not is_answered:
+                yield attempt
+
+    def settle(self, attempt: Attempt) -> None:
+        event = UsageEvent.objects.get(source=attempt.source, attempt=attempt.attempt).pk
+        billed = self.billed[attempt.key]
+        request = f"found {attempt.key}" if billed else ""
+        for _ in range(2):
+            conversations.add_late(events.settle(event, request_id=request, credits=billed))
+        attempt.outcome, attempt.characters, attempt.credits = "cancelled", billed, billed
+        talk = self.talk_of(attempt)
+        talk.late += billed if talk.ended else 0
+        talk.characters += 0 if talk.ended else billed
+
+    def budgets_are_mended(self, dice: Random) -> None:
+        if self.said:
+            return
+        BudgetMonth.objects.update(touched_at=timezone.now() - budgets.MENDED_AFTER - timedelta(minutes=1))
+        budgets.mend()
+        if self.has_row:
+            self.used, self.reserved = self.spoken_in(self.month), 0
+
+    def spoken_in(self, month: date) -> int:
+        mine = (a for a in self.written.values() if a.patient == self.devices[0].patient_id)
+        return sum(a.characters for a in mine if rollup.day_of(a.at).replace(day=1) == month)
+
+    # All of it, at any time
+
+    def events_days_months_and_talks_agree(self) -> None:
+        rows = UsageEvent.objects.values_list(
+            "source", "segment", "attempt", "characters", "credits", "saved", "outcome"
+        )
+        assert {row[:3]: row[3:] for row in rows} == {
+            key: (a.characters, a.credits, a.saved, a.outcome) for key, a in self.written.items()
+        }
+        assert dict(Conversation.objects.values_list("pk", "tts_characters_used")) == {
+            talk.key: talk.characters for talk in self.talks
+        }
+        assert self.in_days() == self.by(lambda day: day)
+        assert self.in_months() == self.by(lambda day: day.replace(day=1))
+
+    def by(self, start: Callable[[date], date]) -> Counter[object]:
+        found: Counter[object] = Counter()
+        for a in self.written.values():
+            found[start(rollup.day_of(a.at)), a.patient, a.kind] += a.characters
+        return +found
+
+    def in_days(self) -> Counter[object]:
+        keys = ("day", "patient", "kind")
+        rows = DailyUsage.objects.order_by().values_list(*keys).annotate(total=Sum("characters"))
+        return +Counter({row[:3]: row[3] for row in rows})
+
+    def in_months(self) -> Counter[object]:
+        found: Counter[object] = Counter()
+        for device in self.devices:
+            usage = DailyUsage.objects.filter(patient=device.patient_id)
+            for row in queries.table(usage, by_month=True, group="kind"):
+                found[row["start"], device.patient_id, row["kind"]] = row["characters"]
+        return +found
+
+    def the_budgets_row_is_what_was_reserved_and_used(self) -> None:
+        rows = list(BudgetMonth.objects.values_list("used", "reserved"))
+        assert rows == ([(self.used, self.reserved)] if self.has_row else [])
+
+    def it_comes_to_rest(self) -> None:
+        """The process is gone; reconciliation, the sweep and a rebuild have run."""
+        self.is_killed(Random(0))
+        for attempt in list(self.unsettled()):
+            self.settle(attempt)
+        self.budgets_are_mended(Random(0))
+        self.events_days_months_and_talks_agree()
+        self.the_budgets_row_is_what_was_reserved_and_used()
+        provider = sum(characters for key, characters in self.billed.items() if key in self.written)
+        assert provider == sum(talk.characters + talk.late for talk in self.talks)
+        kept_up = sorted(DailyUsage.objects.values(*rollup.KEY_COLUMNS, *rollup.COLUMNS), key=str)
+        rollup.rebuild()
+        assert sorted(DailyUsage.objects.values(*rollup.KEY_COLUMNS, *rollup.COLUMNS), key=str) == kept_up
+
+
+STEPS = (
+    [History.speaks, History.ends, History.writes] * 2
+    + [History.asks, History.is_answered] * 4
+    + [History.fails, History.reconciles] * 3
+    + [History.plays, History.fails_to_write, History.is_killed, History.hangs_up, History.budgets_are_mended]
+)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.sampled_from(STEPS), min_size=30, max_size=80), dice=st.randoms(use_true_random=True))
+def test_whatever_happens_it_adds_up(alice: Member, bob: Member, steps: list[Step], dice: Random):
+    with transaction.atomic():
+        Patient.objects.filter(pk=alice.patient.pk).update(monthly_character_budget=BUDGET)
+        history = History([alice.device, bob.device])
+        for step in steps:
+            step(history, dice)
+            history.events_days_months_and_talks_agree()
+            history.the_budgets_row_is_what_was_reserved_and_used()
+        history.it_comes_to_rest()
+        transaction.set_rollback(True)

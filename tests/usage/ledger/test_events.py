@@ -1,0 +1,251 @@
+"""The ledger: every attempt is one event, its characters are counted once, and what is counted is told once."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
+
+from usage.ledger import events
+from usage.ledger.events import Attempt
+from usage.models import DailyUsage, UsageEvent
+from voicecare.providers.elevenlabs.requests import identifier
+
+pytestmark = pytest.mark.django_db
+
+TALK, OTHER_TALK = uuid.uuid4(), uuid.uuid4()
+
+
+def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
+    identity = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "conversation": TALK}
+    made = Attempt(**{**identity, "asked": asked, **fields})
+    if answered:
+        made.answered("request", None)
+    return made
+
+
+def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
+    whole = attempt(
+        40, answered=False, segment=3, attempt=2, kind="retry", patient=uuid.uuid4(), voice=uuid.uuid4(), model="m",
+        code="stalled", first_byte_ms=12.5, first_chunk_ms=14.0,
+    )  # fmt: skip
+    whole.answered("request-1", 20)
+    whole.outcome = "failed"
+    events.book([whole])
+    event = UsageEvent.objects.get()
+    names = [
+        "source", "segment", "attempt", "kind", "asked", "conversation", "patient", "voice", "model", "outcome", "code",
+        "characters", "credits", "saved", "request_id", "first_byte_ms", "first_chunk_ms", "at",
+    ]  # fmt: skip
+    assert {name: getattr(event, name) for name in names} == {name: getattr(whole, name) for name in names}
+    assert (event.characters, event.credits) == (40, 20)
+
+
+@pytest.mark.parametrize(("cost", "credits"), [(None, 40), (0, 0), (20, 20), (4000, 4000), (4001, 40), (10**14, 40)])
+def test_the_credits_are_what_the_provider_states_unless_that_can_be_no_price(cost: int | None, credits: int):
+    asked = attempt(40, answered=False)
+    asked.answered(None, cost)
+    assert (asked.characters, asked.credits, asked.outcome, asked.request_id) == (40, credits, "completed", "")
+    assert events.book([asked]) == {TALK: 40}  # whatever was stated, a column can hold it
+
+
+def test_an_attempt_without_an_answer_counts_nothing_and_stays_unknown():
+    assert events.book([attempt(answered=False)]) == {}
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.characters, event.credits, event.asked) == ("unknown", 0, 0, 10)
+
+
+def test_an_attempt_booked_twice_is_one_event_and_counts_once():
+    same = attempt()
+    assert events.book([same]) == {TALK: 10}
+    assert events.book([same]) == {}
+    assert UsageEvent.objects.get().characters == 10
+
+
+def test_an_attempt_booked_at_its_beginning_counts_when_it_is_answered():
+    same = attempt(answered=False)
+    events.book([same])
+    same.answered("late", 5)
+    assert events.book([same]) == {TALK: 10}
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.characters, event.credits, event.request_id) == ("completed", 10, 5, "late")
+
+
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+def test_an_answered_attempt_counts_however_it_ends(outcome: str):
+    same = attempt()
+    events.book([same])
+    same.outcome = outcome
+    assert events.book([same]) == {}
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.characters) == (outcome, 10)
+
+
+@pytest.mark.parametrize("kind", ["cache", "offline"])
+def test_what_the_cache_or_the_offline_voice_spoke_is_saved(kind: str):
+    assert events.book([attempt(answered=False, kind=kind, outcome="completed", saved=10)]) == {}
+    event = UsageEvent.objects.get()
+    assert (event.saved, event.characters, event.credits) == (10, 0, 0)
+
+
+def test_what_is_new_is_told_by_conversation():
+    shared = uuid.uuid4()
+    batch = [
+        attempt(1, source=shared, segment=0),
+        attempt(2, source=shared, segment=0, attempt=2),
+        attempt(4, source=shared, segment=1),
+        attempt(8, conversation=OTHER_TALK),
+        attempt(16, conversation=None),
+        attempt(32, conversation=uuid.uuid4(), answered=False),
+    ]
+    assert events.book(batch) == {TALK: 7, OTHER_TALK: 8}
+    assert UsageEvent.objects.count() == 6
+
+
+def test_a_batch_written_again_adds_only_what_is_new_in_it():
+    batch = [attempt(1), attempt(2), attempt(4, answered=False)]
+    events.book(batch)
+    batch[2].answered(None, None)
+    assert events.book([*batch, attempt(8)]) == {TALK: 12}
+
+
+def test_a_transaction_that_was_rolled_back_has_counted_nothing():
+    same = attempt()
+    with transaction.atomic():
+        events.book([same])
+        transaction.set_rollback(True)
+    assert events.book([same]) == {TALK: 10}
+
+
+def test_an_empty_batch_is_nothing():
+    assert events.book([]) == {}
+
+
+def test_a_hundred_attempts_take_one_look_and_few_writes():
+    """SQLite takes them in several statements, for each takes a thousand values."""
+    batch = [attempt(conversation=uuid.uuid4(), patient=uuid.uuid4()) for _ in range(100)]
+    with CaptureQueriesContext(connection) as captured:
+        events.book(batch)
+    said = [query["sql"].replace('"', "").split(maxsplit=3) for query in captured]
+    statements = [(words[0], words[2]) for words in said if words[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")]
+    assert [verb for verb, _ in statements].count("SELECT") == 1
+    assert statements[-1] == ("INSERT", "usage_dailyusage")
+    assert len(statements) == 3 or connection.vendor == "sqlite"
+    assert len(statements) <= 5
+
+
+def test_what_reconciliation_has_settled_is_not_made_unknown_again():
+    late = attempt(answered=False)
+    events.book([late])
+    UsageEvent.objects.update(outcome="completed", characters=10, credits=5)
+    assert events.book([late]) == {}
+    assert UsageEvent.objects.get().characters == 10
+
+
+@pytest.mark.parametrize(("column", "longest"), [("request_id", identifier("x" * 1000)), ("code", "voice_" + "x" * 58)])
+def test_a_column_holds_the_longest_word_of_the_provider(column: str, longest: str):
+    """PostgreSQL refuses the whole row for one letter too many, and what was billed would be in no figure."""
+    assert len(longest) <= UsageEvent._meta.get_field(column).max_length
+
+
+def test_an_attempts_default_time_has_a_time_zone():
+    assert attempt().at.utcoffset() is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_processes_that_book_at_once_count_everything_once():
+    def write(batch: list[Attempt]) -> int:
+        try:
+            with transaction.atomic():
+                return sum(events.book(batch).values())
+        finally:
+            connection.close()
+
+    batches = [[attempt(1) for _ in range(5)] for _ in range(20)]
+    with ThreadPoolExecutor(2) as threads:
+        counted = sum(threads.map(write, batches))
+    assert counted == UsageEvent.objects.count() == 100
+
+
+def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
+    """PostgreSQL refuses a statement that touches a row twice, and the whole batch with it."""
+    first = attempt(10)
+    again = attempt(10, source=first.source, outcome="failed", answered=False)
+    assert events.book([first, again]) == {}
+    assert UsageEvent.objects.get().outcome == "failed"
+
+
+# Settled by reconciliation
+
+
+def unknown(asked: int = 10, **fields: object) -> UsageEvent:
+    made = attempt(asked, answered=False, **fields)
+    events.book([made])
+    return UsageEvent.objects.get(source=made.source, attempt=made.attempt)
+
+
+def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
+    event = unknown(40, code="no_first_byte", first_chunk_ms=12.0)
+    assert events.settle(event.pk, request_id="r1", credits=20) == {TALK: 40}
+    event.refresh_from_db()
+    assert (event.outcome, event.code, event.request_id) == ("failed", "billed", "r1")
+    assert (event.characters, event.credits, event.first_chunk_ms) == (40, 20, 12.0)
+    day = DailyUsage.objects.get()
+    assert (day.characters, day.credits, day.events, day.failed) == (40, 20, 1, 1)
+
+
+@pytest.mark.parametrize(("code", "outcome", "failed"), [("stalled", "failed", 1), ("", "cancelled", 0)])
+def test_an_unknown_attempt_that_was_not_billed_counts_nothing(code: str, outcome: str, failed: int):
+    """Where no error was met it was interrupted, or its process died: no failure of the provider's."""
+    event = unknown(40, code=code)
+    assert events.settle(event.pk) == {}
+    event.refresh_from_db()
+    assert (event.outcome, event.code, event.characters, event.request_id) == (outcome, "not_billed", 0, "")
+    assert DailyUsage.objects.get().failed == failed
+
+
+def test_settling_again_or_what_was_never_unknown_changes_nothing():
+    event = unknown(40)
+    events.settle(event.pk, request_id="r1", credits=20)
+    assert events.settle(event.pk, request_id="r2", credits=30) == events.settle(event.pk) == {}
+    assert events.settle(uuid.uuid4(), request_id="r3") == {}
+    event.refresh_from_db()
+    assert (event.request_id, event.credits, DailyUsage.objects.get().characters) == ("r1", 20, 40)
+
+
+def test_a_request_settles_one_attempt_alone():
+    first, second, later = unknown(40), unknown(40), unknown(40, at=datetime.now(UTC) + timedelta(hours=1))
+    assert events.settle(first.pk, request_id="r1", credits=20) == {TALK: 40}
+    assert events.settle(second.pk, request_id="r1", credits=20) == {}
+    second.refresh_from_db()
+    assert second.outcome == "unknown"
+    assert events.settle(later.pk, request_id="r1", credits=20) == {TALK: 40}  # no id of theirs is forever
+
+
+@pytest.mark.parametrize("settled_as", ["", "r1"])
+def test_a_process_that_knows_better_in_the_end_is_believed(settled_as: str):
+    late = attempt(40, answered=False)
+    events.book([late])
+    events.settle(UsageEvent.objects.get().pk, request_id=settled_as, credits=20)
+    late.answered("r1", 20)
+    events.book([late])
+    assert UsageEvent.objects.get().characters == DailyUsage.objects.get().characters == 40
+    assert (UsageEvent.objects.get().outcome, DailyUsage.objects.get().failed) == ("completed", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_give_one_request_to_two_attempts_one_is_first():
+    def settle(event: UsageEvent) -> int:
+        try:
+            with transaction.atomic():
+                return sum(events.settle(event.pk, request_id=event.model, credits=1).values())
+        finally:
+            connection.close()
+
+    pairs = [unknown(1, model=f"request-{number // 2}") for number in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(settle, pairs)) == 20
+    assert DailyUsage.objects.aggregate(sum=Sum("characters"))["sum"] == 20

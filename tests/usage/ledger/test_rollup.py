@@ -1,0 +1,216 @@
+"""Daily sums: kept up by every booking, the same when they are summed anew, in the days of the clinic."""
+
+import random
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from usage.ledger import events, rollup
+from usage.ledger.events import Attempt
+from usage.models import NOBODY, DailyUsage, UsageEvent
+
+pytestmark = pytest.mark.django_db
+
+PATIENT, VOICE = uuid.uuid4(), uuid.uuid4()
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
+    plain = {
+        "source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "patient": PATIENT, "voice": VOICE,
+        "model": "flash", "at": NOON,
+    }  # fmt: skip
+    made = Attempt(**{**plain, "asked": asked, **fields})
+    if answered:
+        made.answered("request", asked // 2)
+    return made
+
+
+def rows() -> list[dict]:
+    return sorted(DailyUsage.objects.values(*rollup.KEY_COLUMNS, *rollup.COLUMNS), key=str)
+
+
+def test_events_of_one_key_are_one_row_with_their_sums():
+    events.book([attempt(10, first_chunk_ms=120.0), attempt(30, first_chunk_ms=3000.5), attempt(5, answered=False)])
+    row = DailyUsage.objects.get()
+    assert (row.day, row.patient, row.voice, row.model, row.kind) == (NOON.date(), PATIENT, VOICE, "flash", "live")
+    assert (row.characters, row.credits, row.saved, row.events, row.failed) == (40, 20, 0, 3, 0)
+    assert (row.chunk_150, row.chunk_over) == (1, 1)
+    assert sum(getattr(row, name) for name in rollup.CHUNK_COLUMNS) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"patient": uuid.uuid4()},
+        {"voice": uuid.uuid4()},
+        {"model": "other"},
+        {"kind": "retry"},
+        {"at": NOON + timedelta(days=1)},
+    ],
+)
+def test_each_part_of_the_key_makes_a_row_of_its_own(other: dict):
+    events.book([attempt(), attempt(**other)])
+    events.book([attempt(**other)])
+    assert sorted(DailyUsage.objects.values_list("events", flat=True)) == [1, 2]
+
+
+def test_who_has_no_patient_and_no_voice_is_summed_under_nobody():
+    events.book([attempt(kind="probe", patient=None, voice=None)])
+    events.book([attempt(kind="probe", patient=None, voice=None)])
+    row = DailyUsage.objects.get()
+    assert (row.patient, row.voice, row.events) == (NOBODY, NOBODY, 2)
+
+
+def test_what_was_booked_before_adds_only_what_is_new():
+    same = attempt(answered=False)
+    events.book([same])
+    events.book([same])
+    same.answered("late", 7)
+    same.first_chunk_ms = 80.0
+    events.book([same])
+    same.outcome = "failed"
+    events.book([same, same])
+    row = DailyUsage.objects.get()
+    assert (row.events, row.characters, row.credits, row.failed, row.chunk_100) == (1, 10, 7, 1, 1)
+
+
+def test_a_transaction_that_was_rolled_back_has_summed_nothing():
+    with transaction.atomic():
+        events.book([attempt()])
+        transaction.set_rollback(True)
+    assert rows() == []
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "day"),
+    [
+        ("UTC", "2026-03-01T23:59:59.999+00:00", date(2026, 3, 1)),
+        ("Europe/Berlin", "2026-03-01T22:59:59+00:00", date(2026, 3, 1)),
+        ("Europe/Berlin", "2026-03-01T23:00:00+00:00", date(2026, 3, 2)),
+        ("Europe/Berlin", "2026-06-30T22:00:00+00:00", date(2026, 7, 1)),
+        ("America/New_York", "2028-02-29T04:59:59+00:00", date(2028, 2, 28)),
+        ("America/New_York", "2028-03-01T04:59:59+00:00", date(2028, 2, 29)),
+        ("Pacific/Kiritimati", "2025-12-31T10:00:00+00:00", date(2026, 1, 1)),
+        ("America/Sao_Paulo", "2018-11-04T02:59:59+00:00", date(2018, 11, 3)),  # there was no midnight that night
+        ("America/Sao_Paulo", "2018-11-04T03:00:00+00:00", date(2018, 11, 4)),
+    ],
+)
+def test_an_event_belongs_to_the_clinics_day(settings: Settings, zone: str, at: str, day: date):
+    settings.USAGE_TIME_ZONE = zone
+    events.book([attempt(at=datetime.fromisoformat(at))])
+    assert DailyUsage.objects.get().day == day
+    rollup.rebuild()
+    assert DailyUsage.objects.get().day == day
+
+
+@pytest.mark.parametrize(
+    ("ms", "column"),
+    [(0.0, "chunk_50"), (50.0, "chunk_50"), (50.01, "chunk_100"), (500.0, "chunk_500"), (500.1, "chunk_750"),
+     (3000.0, "chunk_3000"), (3000.1, "chunk_over"), (1e9, "chunk_over"), (None, None)],
+)  # fmt: skip
+def test_a_first_chunk_falls_into_one_bucket(ms: float | None, column: str | None):
+    assert rollup.chunk_column(ms) == column
+    events.book([attempt(first_chunk_ms=ms)])
+    row = DailyUsage.objects.get()
+    assert [name for name in rollup.CHUNK_COLUMNS if getattr(row, name)] == ([column] if column else [])
+
+
+def test_every_column_of_the_row_is_summed_or_key():
+    names = {field.name for field in DailyUsage._meta.concrete_fields}
+    assert names == {"id", *rollup.KEY_COLUMNS, *rollup.COLUMNS}
+
+
+def history(seed: int, size: int = 300) -> list[Attempt]:
+    """Attempts of a few patients over a few days: answered, failed, unknown, saved."""
+    dice = random.Random(seed)
+    cast = [None, *(uuid.UUID(int=n) for n in (5, 6, 7))]
+    made = []
+    for _ in range(size):
+        kind = dice.choice(UsageEvent.Kind.values)
+        one = attempt(
+            dice.randrange(1, 300), answered=False, kind=kind, patient=dice.choice(cast), voice=dice.choice(cast),
+            model=dice.choice(["flash", "v3"]), at=NOON + timedelta(hours=dice.randrange(-80, 80)),
+            first_chunk_ms=dice.choice([None, dice.uniform(1, 4000)]),
+        )  # fmt: skip
+        if kind in ("cache", "offline"):
+            one.outcome, one.saved = "completed", one.asked
+        elif dice.random() < 0.8:
+            one.answered("r", dice.choice([None, one.asked // 2]))
+            one.outcome = dice.choice(["completed", "completed", "failed", "cancelled"])
+        made.append(one)
+    return made
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("zone", ["UTC", "Australia/Adelaide"])
+def test_summed_anew_from_the_events_it_is_the_same(settings: Settings, zone: str, seed: int):
+    settings.USAGE_TIME_ZONE = zone
+    attempts = history(seed)
+    for start in range(0, len(attempts), 37):
+        events.book(attempts[start : start + 37])
+    kept_up = rows()
+    DailyUsage.objects.filter(kind="live").update(characters=1)  # what a rebuild is for
+    DailyUsage.objects.filter(kind="cache").delete()
+    DailyUsage.objects.create(day=date(2026, 2, 20), kind="live", characters=9)
+    assert rollup.rebuild() > 1
+    assert rows() == kept_up
+    by_hand = Counter()
+    for one in attempts:
+        by_hand[one.kind] += one.characters
+    totals = Counter()
+    for row in kept_up:
+        totals[row["kind"]] += row["characters"]
+    assert totals == by_hand
+
+
+def test_the_command_sums_the_days_it_is_given(capsys: pytest.CaptureFixture[str]):
+    events.book([attempt(), attempt(at=NOON + timedelta(days=1)), attempt(at=NOON + timedelta(days=2))])
+    DailyUsage.objects.update(characters=1)
+    call_command("rebuild_usage", "--from", "2026-03-02", "--to", "2026-03-02")
+    assert list(DailyUsage.objects.order_by("day").values_list("characters", flat=True)) == [1, 10, 1]
+    assert "Summed 1 days." in capsys.readouterr().out
+    call_command("rebuild_usage")
+    assert list(DailyUsage.objects.values_list("characters", flat=True)) == [10, 10, 10]
+    with pytest.raises(CommandError):
+        call_command("rebuild_usage", "--from", "the first of March")
+
+
+def test_without_events_there_is_nothing_to_sum():
+    assert rollup.rebuild() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_may_be_summed_anew_while_others_book():
+    def write(number: int) -> None:
+        try:
+            events.book([attempt(1) for _ in range(5)])
+        finally:
+            connection.close()
+
+    def sum_anew(number: int) -> None:
+        try:
+            rollup.rebuild()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [threads.submit(sum_anew if number % 4 == 0 else write, number) for number in range(40)]
+        [job.result() for job in jobs]
+    assert DailyUsage.objects.get().characters == UsageEvent.objects.count() == 150
+
+
+shares = st.lists(st.integers(0, 10**9), min_size=len(rollup.COLUMNS), max_size=len(rollup.COLUMNS)).map(tuple)
+
+
+@given(shares, shares)
+def test_what_is_taken_away_from_a_total_leaves_the_other(one: rollup.Share, other: rollup.Share):
+    assert rollup.difference(rollup.total(one, other), other) == one

@@ -1,0 +1,197 @@
+"""Before the quota is spent: each threshold is told once, when it is crossed, and a forecast does not flap."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from tests.usage.provider_state.test_circuit import ago, row
+from tests.usage.provider_state.test_quota import MONTH_S, figures
+from usage.models import DailyUsage, Incident
+from usage.provider_state import quota, thresholds
+from usage.reports.forecast import Forecast
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (None, 10, None),
+        (None, 75, 75),
+        (None, 95, 90),
+        (10, 74.99, None),
+        (10, 75, 75),
+        (10, 89.99, 75),
+        (10, 90, 90),
+        (75, 80, None),
+        (80, 90, 90),
+        (90, 99, None),
+        (95, 80, None),
+        (95, 10, None),
+        (80, 100, None),
+        (10, 120, None),
+        (100, 95, None),
+        (10, None, None),
+        (None, None, None),
+    ],
+)
+def test_the_highest_threshold_that_was_crossed_is_told(before: float | None, after: float | None, told: int | None):
+    assert thresholds.crossed(before, after) == told
+
+
+@pytest.mark.parametrize(("after", "left"), [(10, [75, 90]), (75, [90]), (90, []), (120, []), (None, [75, 90])])
+def test_what_is_not_reached_is_over(after: float | None, left: list[int]):
+    assert list(thresholds.below(after)) == left
+
+
+@pytest.mark.parametrize(
+    ("limit", "at_reset", "lasts"),
+    [
+        (None, None, True),
+        (1000, None, None),
+        (1000, 949, True),
+        (1000, 950, None),
+        (1000, 1000, None),
+        (1000, 1001, False),
+        (0, 0, None),
+        (0, 1, False),
+    ],
+)
+def test_a_forecast_near_the_limit_changes_nothing(limit: int | None, at_reset: int | None, lasts: bool | None):
+    expected = None if at_reset is None else Forecast(1, at_reset, None)
+    assert thresholds.will_last(limit, expected) is lasts
+
+
+# In the database
+
+
+def told(kind: str = "quota_low") -> list[tuple[str, bool]]:
+    rows = Incident.objects.filter(kind=kind).order_by("opened_at")
+    return [(row.key, row.resolved_at is None) for row in rows]
+
+
+def reset() -> int:
+    return int(timezone.now().timestamp()) + MONTH_S // 2
+
+
+def read(*used: int, **fields: object) -> None:
+    for one in used:
+        quota.polled(figures(one, **fields))
+
+
+@pytest.mark.django_db
+def test_each_threshold_is_told_once_and_over_with_the_next_period():
+    read(100, 760, 770, 800)
+    assert told() == [("75", True)]
+    read(910, 950)
+    assert told() == [("75", True), ("90", True)]
+    read(0)
+    assert told() == [("75", False), ("90", False)]
+    read(760)
+    assert told() == [("75", False), ("90", False), ("75", True)]
+
+
+@pytest.mark.django_db
+def test_credits_that_are_bought_resolve_what_is_not_reached_any_more():
+    read(760, 920)
+    read(920, limit=1200)
+    assert told() == [("75", True), ("90", False)]
+
+
+@pytest.mark.django_db
+def test_what_was_resolved_by_hand_is_not_told_again():
+    read(760)
+    Incident.objects.update(resolved_at=timezone.now())
+    read(770, 780)
+    assert told() == [("75", False)]
+
+
+@pytest.mark.django_db
+def test_a_quota_that_is_spent_at_once_is_one_incident():
+    read(100, 1000)
+    assert list(Incident.objects.values_list("kind", flat=True)) == ["quota"]
+
+
+@pytest.mark.django_db
+def test_while_it_is_spent_nothing_else_is_told():
+    quota.spent(40, "")
+    read(999)
+    assert list(Incident.objects.values_list("kind", flat=True)) == ["quota"]
+
+
+@pytest.mark.django_db
+def test_a_reply_that_cannot_be_true_crosses_nothing():
+    read(760, 10**15)
+    assert told() == [("75", True)]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "765 of 1,000 credits are used (76 %)."),
+        (
+            {"limit": 800, "max_credit_limit_extension": 200},
+            "765 of 1,000 credits are used (76 %). 200 of them would be overage, beyond the plan.",
+        ),
+        (
+            {"limit": 600, "max_credit_limit_extension": 400},
+            "765 of 1,000 credits are used (76 %). 165 of them are beyond the plan's 600 and billed as overage.",
+        ),
+        (
+            {"next_character_count_reset_unix": int(datetime(2099, 1, 1, tzinfo=UTC).timestamp())},
+            "765 of 1,000 credits are used (76 %). New ones come on 2099-01-01 00:00 UTC.",
+        ),
+    ],
+)
+def test_the_alert_says_how_many_and_what_of_it_is_overage(fields: dict, words: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quota, "LONGEST_PERIOD", timedelta(days=36_500))
+    read(765, **fields)
+    assert Incident.objects.get().detail == words
+
+
+@pytest.mark.django_db
+def test_without_a_limit_nothing_is_told():
+    read(10_000, max_credit_limit_extension="unlimited")
+    assert not Incident.objects.exists()
+
+
+def used_daily(credits: int) -> None:
+    today = timezone.now().date()
+    DailyUsage.objects.all().delete()
+    for days in range(1, 8):
+        DailyUsage.objects.create(day=today - timedelta(days=days), kind="live", credits=credits)
+
+
+@pytest.mark.django_db
+def test_credits_that_will_not_last_are_told_before_they_are_used_up():
+    used_daily(100)
+    read(100, next_character_count_reset_unix=reset())
+    incident = Incident.objects.get(kind="forecast")
+    assert "credits a day the 1,000 of this period are used up on 20" in incident.detail
+    assert "New ones come on 20" in incident.detail
+    read(110, next_character_count_reset_unix=reset())
+    assert told("forecast") == [("", True)]
+    used_daily(1)
+    read(110, next_character_count_reset_unix=reset())
+    assert told("forecast") == [("", False)]
+
+
+@pytest.mark.django_db
+def test_the_same_forecast_is_no_news_within_a_day():
+    used_daily(100)
+    read(100, next_character_count_reset_unix=reset())
+    Incident.objects.update(resolved_at=timezone.now())
+    read(100, next_character_count_reset_unix=reset())
+    assert told("forecast") == [("", False)]
+    Incident.objects.update(resolved_at=ago(25 * 3600))
+    read(100, next_character_count_reset_unix=reset())
+    assert told("forecast") == [("", False), ("", True)]
+
+
+@pytest.mark.django_db
+def test_a_quota_without_a_limit_always_lasts():
+    used_daily(100)
+    read(100, next_character_count_reset_unix=reset())
+    read(100, next_character_count_reset_unix=reset(), max_credit_limit_extension="unlimited")
+    assert told("forecast") == [("", False)]
+    assert row().quota_limit is None

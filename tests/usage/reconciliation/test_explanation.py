@@ -1,0 +1,82 @@
+"""A difference is explained by what is known of it; what remains is drift beyond one per cent and a trifle."""
+
+import pytest
+
+from usage.reconciliation.explanation import Counts, explain
+
+
+def counts(ledger: int, provider: int, **explained: int) -> Counts:
+    return Counts("characters", ledger, provider, **explained)
+
+
+@pytest.mark.parametrize(
+    ("found", "unexplained", "drifts"),
+    [
+        (counts(0, 0), 0, False),
+        (counts(10_000, 10_000), 0, False),
+        (counts(10_000, 10_200), 200, True),
+        (counts(10_200, 10_000), -200, True),
+        (counts(100_000, 100_999), 999, False),  # under one per cent
+        (counts(100_000, 102_000), 2_000, True),
+        (counts(1_000, 1_100), 100, False),  # a trifle, whatever share it is
+        (counts(1_000, 1_101), 101, True),
+        (counts(0, 101), 101, True),
+        (counts(101, 0), -101, True),
+        (counts(10_000, 30_000, others=20_000), 0, False),
+        (counts(10_000, 30_000, others=19_000), 1_000, True),
+        (counts(10_000, 10_000, others=1_000), 0, False),  # statistics that leave others out
+        (counts(10_000, 9_500, others=1_000), -500, True),
+        (counts(10_000, 1_010_500, others=1_000_000), 500, True),  # five per cent of our own
+        (counts(10_000, 9_000, unbilled=1_000), 0, False),
+        (counts(10_000, 9_000, unbilled=400), -600, True),
+        (counts(10_000, 10_000, unbilled=1_000), 0, False),
+        (counts(10_000, 10_500, unknown=500), 0, False),
+        (counts(10_000, 10_500, unknown=1_000), 0, False),
+        (counts(10_000, 10_500, unknown=100), 400, True),
+        (counts(10_000, 9_500, unknown=1_000), -500, True),  # what may have been billed too explains no less
+        (counts(10_000, 10_300, edge=300), 0, False),
+        (counts(10_000, 9_700, edge=300), 0, False),
+        (counts(10_000, 9_600, edge=100), -300, True),
+    ],
+)
+def test_what_remains_unexplained(found: Counts, unexplained: int, drifts: bool):
+    assert (found.unexplained, found.drifts) == (unexplained, drifts)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (counts(1_000, 1_000), "Characters: 1,000, as the provider has it."),
+        (
+            counts(10_000, 10_200),
+            "Characters: 10,000 in the ledger, 10,200 at the provider (+200). Unexplained: +200.",
+        ),
+        (
+            counts(10_000, 12_000, others=2_000),
+            "Characters: 10,000 in the ledger, 12,000 at the provider (+2,000). Others use the account: 2,000 of "
+            "requests that this server did not make.",
+        ),
+        (
+            counts(10_000, 9_960, unbilled=40),
+            "Characters: 10,000 in the ledger, 9,960 at the provider (-40). Cut off and not billed by the provider: "
+            "40.",
+        ),
+        (
+            counts(10_000, 10_040),
+            "Characters: 10,000 in the ledger, 10,040 at the provider (+40). The rest (+40) is no more than rounding "
+            "can make.",
+        ),
+        (
+            counts(10_000, 10_500, unknown=500),
+            "Characters: 10,000 in the ledger, 10,500 at the provider (+500). The rest (+500) may be of attempts that "
+            "are still unknown.",
+        ),
+        (
+            counts(10_000, 9_800, edge=200),
+            "Characters: 10,000 in the ledger, 9,800 at the provider (-200). The rest (-200) may be of requests around "
+            "midnight.",
+        ),
+    ],
+)
+def test_it_is_explained_in_plain_words(found: Counts, words: str):
+    assert explain(found) == words

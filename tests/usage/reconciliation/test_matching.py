@@ -1,0 +1,108 @@
+"""Which item of the history an unknown attempt is: one for each, only where nothing differs, and no guesses."""
+
+import uuid
+
+import pytest
+
+from usage.reconciliation.matching import EARLY_S, LATE_S, Unsettled, match, reference
+from voicecare.providers.elevenlabs.responses import HistoryItem
+
+NOON = 1_772_366_400
+
+
+def attempt(at: float = NOON, voice: str = "v", model: str = "flash", asked: int = 40) -> Unsettled:
+    return Unsettled(uuid.uuid4(), at, voice, model, asked)
+
+
+def item(at: int | None = NOON, *, id: str = "i", request: str | None = "r", **fields: object) -> HistoryItem:
+    plain = {"voice_id": "v", "model_id": "flash", "characters": 40, "credits": 20}
+    return HistoryItem(**{"item_id": id, "request_id": request, "at_unix": at, **plain, **fields})
+
+
+@pytest.mark.parametrize("late_s", [-EARLY_S, 0, 1, LATE_S])
+def test_an_item_of_the_same_voice_model_length_and_time_is_the_attempt(late_s: int):
+    one, other = attempt(), item(NOON + late_s)
+    found = match([one], [other])
+    assert (found.billed, found.absent, found.doubtful) == ([(one, other)], [], [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"at": NOON - EARLY_S - 1},
+        {"at": NOON + LATE_S + 1},
+        {"voice_id": "another"},
+        {"model_id": "another"},
+        {"characters": 41},
+        {"characters": 39},
+    ],
+)
+def test_whatever_differs_is_another_request(fields: dict):
+    one = attempt()
+    found = match([one], [item(**fields)])
+    assert (found.billed, found.absent, found.doubtful) == ([], [one], [])
+
+
+def test_a_history_without_items_means_that_nothing_was_billed():
+    one = attempt()
+    assert match([one], []).absent == [one]
+
+
+@pytest.mark.parametrize("fields", [{"voice_id": ""}, {"model_id": ""}, {"voice_id": "", "model_id": ""}])
+def test_what_the_history_does_not_say_does_not_differ(fields: dict):
+    assert len(match([attempt()], [item(**fields)]).billed) == 1
+
+
+def test_a_voice_that_nobody_knows_any_more_may_be_any():
+    assert len(match([attempt(voice="")], [item()]).billed) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"at": None},
+        {"characters": 0},
+        {"at": None, "characters": 0},
+        {"request": None, "id": "\n"},
+    ],
+    ids=["no time", "no text", "neither", "no id"],
+)
+def test_an_item_that_may_be_it_or_not_leaves_it_in_doubt(fields: dict):
+    one = attempt()
+    found = match([one], [item(**fields)])
+    assert (found.billed, found.absent, found.doubtful) == ([], [], [one])
+
+
+def test_an_item_without_text_in_another_voice_casts_no_doubt():
+    assert len(match([attempt()], [item(characters=0, voice_id="another")]).absent) == 1
+
+
+def test_one_item_settles_one_attempt_and_one_attempt_takes_one_item():
+    first, second = attempt(NOON), attempt(NOON + 2)
+    assert match([second, first], [item()]).billed == [(first, item())]
+    assert match([second, first], [item()]).absent == [second]
+    assert len(match([first], [item(id="a", request="a"), item(id="b", request="b")]).billed) == 1
+
+
+def test_as_many_as_possible_find_their_item():
+    """The older of two must not take the item that only the younger could have."""
+    old, young = attempt(NOON), attempt(NOON + 40)
+    early, late = item(NOON + 35, id="a", request="a"), item(NOON + 90, id="b", request="b")
+    assert match([young, old], [late, early]).billed == [(old, early), (young, late)]
+
+
+def test_a_hundred_thousand_items_are_no_matter():
+    attempts = [attempt(NOON + 100 * number) for number in range(100)]
+    items = [
+        item(NOON + number % 10_000, id=str(number), request=str(number), characters=41) for number in range(10**5)
+    ]
+    items += [item(NOON + 100 * number + 1, id=f"ours {number}", request=f"ours {number}") for number in range(100)]
+    assert len(match(attempts, items).billed) == 100
+
+
+@pytest.mark.parametrize(
+    ("request_id", "item_id", "expected"),
+    [("r", "i", "r"), (None, "i", "i"), (None, "x" * 500, "x" * 128), (None, "\0", "")],
+)
+def test_what_stands_for_an_item_in_the_ledger_fits_into_it(request_id: str | None, item_id: str, expected: str):
+    assert reference(item(request=request_id, id=item_id)) == expected

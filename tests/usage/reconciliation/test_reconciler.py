@@ -1,0 +1,568 @@
+"""Unknown attempts are settled once, whatever dies or runs at once, and a day's figures are compared and explained.
+
+The provider is the sandbox: what it sells beside us stands for requests whose answer we did or did not see.
+"""
+
+import threading
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import Sum
+from django.utils import timezone
+from pytest_django import Settings
+
+from tests.conftest import Member
+from tests.sandbox import SandboxProcess
+from tts import conversations
+from tts.models import Conversation
+from usage.ledger import events, rollup
+from usage.ledger.events import Attempt
+from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
+from usage.reconciliation import comparison, reconciler
+from usage.reconciliation.reconciler import AGAIN, AGAIN_SOON, OVER_FOR, is_due
+from voicecare.patients.models import Voice
+
+pytestmark = pytest.mark.django_db
+
+# Not a fixed one: the sandbox's period ends a month from now.
+MIDNIGHT = datetime.combine(datetime.now(UTC).date() - timedelta(days=3), time(), UTC)
+DAY, NOON, OVER = MIDNIGHT.date(), MIDNIGHT + timedelta(hours=12), MIDNIGHT + timedelta(hours=26)
+FLASH, VOICE = "eleven_flash_v2_5", "21m00Tcm4TlvDq8ikWAM"
+TEXT = "x" * 40
+HISTORY, STATISTICS, SUBSCRIPTION = "/v1/history", "character-stats", "/v1/user/subscription"
+
+
+@pytest.fixture(autouse=True)
+def provider(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
+    settings.ELEVENLABS_BASE_URL = sandbox.url
+    Voice.objects.get_or_create(provider_id=VOICE, defaults={"name": "Rachel"})
+    return sandbox
+
+
+def attempt(at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
+    voice = Voice.objects.get(provider_id=VOICE).pk
+    plain = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "voice": voice, "model": FLASH}
+    return Attempt(**{**plain, "asked": asked, "at": at, **fields})
+
+
+def unseen(at: datetime = NOON, asked: int = 40, **fields: Any) -> UsageEvent:
+    """An attempt whose answer was never seen."""
+    made = attempt(at, asked, **fields)
+    events.book([made])
+    return UsageEvent.objects.get(source=made.source)
+
+
+def sold(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> dict[str, Any]:
+    """The provider bills it."""
+    return provider.sell("x" * asked, unix=at.timestamp() + 1, voice_id=VOICE, model_id=FLASH, **fields)
+
+
+def seen(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
+    """The provider bills it, and the ledger knows."""
+    made = attempt(at, asked, **fields)
+    made.answered(sold(provider, at, asked)["request_id"], asked // 2)
+    events.book([made])
+    return made
+
+
+def nothing(_new: Mapping[uuid.UUID, int]) -> None:
+    pass
+
+
+def reconcile(now: datetime = OVER) -> Reconciliation:
+    reconciler.reconcile(now, conversations.add_late)
+    return Reconciliation.objects.get(day=DAY)
+
+
+def again(now: datetime = OVER + timedelta(hours=1)) -> Reconciliation:
+    assert reconciler.reconcile_day(DAY, now, conversations.add_late, anyway=True)
+    return Reconciliation.objects.get(day=DAY)
+
+
+def outcome(event: UsageEvent) -> tuple[str, str, int, int, str]:
+    event.refresh_from_db()
+    return event.outcome, event.code, event.characters, event.credits, event.request_id
+
+
+def in_days() -> int:
+    return DailyUsage.objects.aggregate(sum=Sum("characters", default=0))["sum"]
+
+
+def incidents() -> list[tuple[str, bool]]:
+    return [(one.key, one.resolved_at is None) for one in Incident.objects.filter(kind="drift")]
+
+
+# Unknown attempts
+
+
+def test_an_attempt_that_the_provider_billed_is_booked(provider: SandboxProcess):
+    event, sale = unseen(), sold(provider)
+    row = reconcile()
+    assert outcome(event) == ("cancelled", "billed", 40, 20, sale["request_id"])
+    assert in_days() == row.characters == row.provider_characters == 40
+    assert (row.settled, row.absent, row.unknown, row.others, row.unexplained) == (1, 0, 0, 0, 0)
+    assert "Unknown attempts that the provider had billed: 1" in row.explanation
+
+
+def test_an_attempt_that_the_provider_does_not_know_was_not_billed(provider: SandboxProcess):
+    event = unseen()
+    seen(provider)
+    row = reconcile()
+    assert outcome(event) == ("cancelled", "not_billed", 0, 0, "")
+    assert (row.settled, row.absent, row.unknown, row.characters) == (0, 1, 0, 40)
+
+
+def test_an_item_of_a_known_attempt_is_not_the_unknown_ones(provider: SandboxProcess):
+    """The first answer was lost before anything was billed, and the same text was asked for again."""
+    lost = unseen(conversation=uuid.uuid4())
+    seen(provider, NOON + timedelta(seconds=2), kind="retry")
+    reconcile()
+    assert outcome(lost)[:3] == ("cancelled", "not_billed", 0)
+    assert in_days() == provider.account()["characters"] == 40
+
+
+def test_two_alike_of_which_one_was_billed_count_once(provider: SandboxProcess):
+    first, second = unseen(), unseen(NOON + timedelta(seconds=2))
+    sold(provider, NOON + timedelta(seconds=2))
+    reconcile()
+    assert [outcome(first)[1], outcome(second)[1]] == ["billed", "not_billed"]
+    assert in_days() == provider.account()["characters"] == 40
+
+
+def test_a_young_attempt_may_still_be_answered():
+    event = unseen()
+    assert reconciler.reconcile_day(DAY, NOON + timedelta(minutes=9), nothing, anyway=True)
+    assert outcome(event)[0] == "unknown"
+    reconciler.reconcile(NOON + timedelta(minutes=11), nothing)
+    assert outcome(event)[0] == "unknown"  # looked at a moment ago
+    reconciler.reconcile(NOON + timedelta(hours=1), nothing)
+    assert outcome(event)[0] == "cancelled"
+
+
+def test_an_open_conversation_counts_it_and_an_ended_one_does_not(provider: SandboxProcess, alice: Member):
+    opened, ended = (conversations.begin(alice.device.id, None).context.conversation for _ in range(2))
+    conversations.end(ended)
+    for number, talk in enumerate((opened, ended, None, uuid.uuid4())):
+        unseen(NOON + timedelta(minutes=5 * number), conversation=talk)
+        sold(provider, NOON + timedelta(minutes=5 * number))
+    assert reconcile().settled == 4
+    again()
+    used = dict(Conversation.objects.values_list("pk", "tts_characters_used"))
+    assert (used[opened], used[ended], in_days()) == (40, 0, 160)
+
+
+def test_an_attempt_at_midnight_finds_its_item_on_the_next_day(provider: SandboxProcess):
+    event = unseen(MIDNIGHT + timedelta(days=1, seconds=-1))
+    sold(provider, MIDNIGHT + timedelta(days=1))
+    reconcile(OVER + timedelta(days=1))
+    assert outcome(event)[1] == "billed"
+    assert [row.others for row in Reconciliation.objects.order_by("day")] == [0, 0]
+
+
+def test_a_voice_that_is_gone_here_is_no_hindrance(provider: SandboxProcess):
+    event = unseen(voice=uuid.uuid4())
+    sold(provider)
+    reconcile()
+    assert outcome(event)[1] == "billed"
+
+
+# Where the history tells nothing
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"kind": "error", "preset": "missing_permissions"}, "The provider's history could not be read: the key may"),
+        ({"kind": "error", "status": 500}, "The provider's history could not be read: the provider did not answer"),
+        ({"kind": "json", "body": {"history": [{}]}}, "bad_reply"),
+        ({"kind": "html"}, "bad_reply"),
+        ({"kind": "cut", "after_bytes": 10}, "did not answer as it should"),
+    ],
+    ids=["permission", "down", "nonsense", "html", "cut"],
+)
+def test_without_a_history_they_stay_unknown_and_are_said_to(provider: SandboxProcess, fault: dict, words: str):
+    event = unseen()
+    sold(provider)
+    provider.fault(**fault, match={"path": HISTORY})
+    row = reconcile()
+    assert outcome(event)[0] == "unknown"
+    assert (row.unknown, row.unknown_characters, row.settled, row.absent) == (1, 40, 0, 0)
+    assert words in row.explanation
+    assert "Attempts still unknown: 1, with 40 characters." in row.explanation
+    provider.clear_faults()
+    assert reconcile(OVER + AGAIN).settled == 1
+    assert outcome(event)[1] == "billed"
+
+
+def test_under_zero_retention_nothing_is_settled(provider: SandboxProcess, settings: Settings):
+    settings.ELEVENLABS_ZERO_RETENTION = True
+    event = unseen()
+    row = reconcile()
+    assert outcome(event)[0] == "unknown"
+    assert "zero retention is on" in row.explanation
+
+
+def test_a_history_that_lacks_what_was_surely_billed_proves_nothing(provider: SandboxProcess):
+    """It was deleted, or is of another workspace, or names requests in another way."""
+    event = unseen()
+    known = attempt(NOON + timedelta(hours=1))
+    known.answered("in no history", 20)
+    events.book([known])
+    sold(provider)
+    row = reconcile()
+    assert outcome(event)[0] == "unknown"
+    assert "it lacks 1 of 1 requests that the provider answered" in row.explanation
+
+
+def test_an_item_without_its_text_leaves_it_unknown(provider: SandboxProcess):
+    event = unseen()
+    item = {"history_item_id": "dialogue", "date_unix": int(NOON.timestamp()), "text": None, "voice_id": None}
+    provider.fault(kind="json", body={"history": [item]}, match={"path": HISTORY})
+    reconcile()
+    assert outcome(event)[0] == "unknown"
+
+
+# Nothing doubles
+
+
+def test_run_again_it_does_nothing(provider: SandboxProcess):
+    unseen()
+    sold(provider)
+    reconcile()
+    provider.fault(kind="error", status=500, match={"path": "^/v1/(history|usage|user)"})
+    reconcile()
+    assert not reconciler.reconcile_day(DAY, OVER, nothing)
+    assert [fault["seen"] for fault in provider.faults()] == [0]
+    provider.clear_faults()
+    row = again()
+    assert (row.settled, row.characters, in_days(), UsageEvent.objects.count()) == (1, 40, 40, 1)
+
+
+def test_one_process_does_a_day_until_its_lease_is_over():
+    unseen()
+    Reconciliation.objects.create(day=DAY, busy_until=timezone.now() + timedelta(minutes=5))
+    assert not reconciler.reconcile_day(DAY, OVER, nothing, anyway=True)
+    Reconciliation.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
+    assert reconcile().compared_at == OVER
+    assert Reconciliation.objects.get().busy_until is None
+
+
+def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess, alice: Member):
+    talk = conversations.begin(alice.device.id, None).context.conversation
+    for minutes in (0, 5, 10):
+        unseen(NOON + timedelta(minutes=minutes), conversation=talk)
+        sold(provider, NOON + timedelta(minutes=minutes))
+    counted: list[int] = []
+
+    def dies(new: Mapping[uuid.UUID, int]) -> None:
+        conversations.add_late(new)
+        counted.extend(new.values())
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconciler.reconcile(OVER, dies)
+    assert in_days() == Conversation.objects.get().tts_characters_used == 40
+    row = reconcile()
+    assert in_days() == Conversation.objects.get().tts_characters_used == row.characters == 120
+    assert row.settled == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
+    """Also where both are at the same day, as if a lease had run out."""
+    talk = conversations.begin(alice.device.id, None).context.conversation
+    for number in range(30):
+        unseen(NOON + timedelta(seconds=number), conversation=talk)
+        if number % 3:
+            sold(provider, NOON + timedelta(seconds=number))
+    start = threading.Barrier(3)
+
+    def run(_number: int) -> None:
+        try:
+            start.wait()
+            span = comparison.Span(DAY)
+            with reconciler.billing.account() as client:
+                history = reconciler.proven_history(client, span, span.ends, OVER)
+            start.wait()
+            reconciler.settle(span, history, OVER, conversations.add_late)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(run, range(3)))
+    assert in_days() == Conversation.objects.get().tts_characters_used == provider.account()["characters"] == 800
+    assert UsageEvent.objects.filter(code="billed").values("request_id").distinct().count() == 20
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_beats_at_once_do_a_day_once(provider: SandboxProcess):
+    unseen()
+    provider.fault(kind="stall_headers", seconds=0.3, match={"path": HISTORY})
+
+    def beat(_number: int) -> None:
+        try:
+            reconciler.reconcile(OVER, nothing)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(beat, range(2)))
+    assert [fault["hits"] for fault in provider.faults()] == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(provider: SandboxProcess, alice: Member):
+    talk = conversations.begin(alice.device.id, None).context.conversation
+    late = [attempt(NOON + timedelta(minutes=2 * number), conversation=talk) for number in range(40)]
+    events.book(late)
+    for one in late:
+        one.answered(sold(provider, one.at)["request_id"], 20)
+
+    def record(start: threading.Event) -> None:
+        start.wait()
+        try:
+            for one in late:
+                with transaction.atomic():
+                    Conversation.objects.add_characters(events.book([one]))
+        finally:
+            connection.close()
+
+    start = threading.Event()
+    recorder = threading.Thread(target=record, args=[start])
+    recorder.start()
+
+    def count(new: Mapping[uuid.UUID, int]) -> None:
+        start.set()
+        conversations.add_late(new)
+
+    reconciler.reconcile(OVER, count)
+    start.set()
+    recorder.join()
+    assert in_days() == Conversation.objects.get().tts_characters_used == 1600
+    assert UsageEvent.objects.aggregate(sum=Sum("characters"))["sum"] == 1600
+    before = list(DailyUsage.objects.values(*rollup.COLUMNS))
+    rollup.rebuild()
+    assert list(DailyUsage.objects.values(*rollup.COLUMNS)) == before
+
+
+# The day's figures
+
+
+def test_a_day_that_agrees_is_said_to(provider: SandboxProcess):
+    seen(provider, asked=4000)
+    row = reconcile()
+    assert (row.characters, row.provider_characters, row.credits, row.provider_credits) == (4000, 4000, 2000, 2000)
+    assert row.explanation == ("Characters: 4,000, as the provider has it. Credits: 2,000, as the provider has it.")
+    assert (reconciler.latest(), incidents()) == (row, [])
+
+
+def test_what_others_use_of_the_account_is_explained(provider: SandboxProcess):
+    seen(provider, asked=1000)
+    sold(provider, NOON + timedelta(hours=2), asked=5000)
+    row = reconcile()
+    assert (row.provider_characters, row.others, row.unexplained) == (6000, 5000, 0)
+    assert "Others use the account: 5,000 of requests that this server did not make." in row.explanation
+    assert incidents() == []
+
+
+def test_a_drift_of_two_per_cent_opens_one_incident_and_its_end_resolves_it(provider: SandboxProcess):
+    """The provider's statistics have what its history has not."""
+    seen(provider, asked=10_000)
+    sold(provider, asked=200, kept=False)
+    row = reconcile()
+    again()
+    assert row.unexplained == 200
+    incident = Incident.objects.get(kind="drift")
+    assert (incident.key, incident.resolved_at) == (str(DAY), None)
+    assert "10,000 in the ledger, 10,200 at the provider (+200). Unexplained: +200." in incident.detail
+    missed = attempt(NOON, 200)
+    missed.answered("found at last", 100)
+    missed.outcome = "failed"
+    events.book([missed])
+    assert again().unexplained == 0
+    assert incidents() == [(str(DAY), False)]
+
+
+def test_a_day_that_drifts_is_looked_at_again_until_the_provider_s_figures_have_caught_up(provider: SandboxProcess):
+    """Their statistics lag: an hour after the day's end they lack some of it."""
+    seen(provider, asked=10_000)
+    late = attempt(NOON, 2_000)
+    late.answered("counted late", 1_000)
+    events.book([late])
+    assert reconcile().unexplained == -2_000
+    sold(provider, asked=2_000, kept=False)
+    assert reconcile(OVER + timedelta(minutes=20)).unexplained == -2_000
+    assert reconcile(OVER + AGAIN_SOON).unexplained == 0
+    assert incidents() == [(str(DAY), False)]
+
+
+def test_a_drift_that_somebody_has_resolved_by_hand_is_left_alone(provider: SandboxProcess):
+    seen(provider, asked=10_000)
+    sold(provider, asked=200, kept=False)
+    reconcile()
+    Incident.objects.update(resolved_at=OVER)
+    assert reconcile(OVER + AGAIN_SOON).at == OVER
+
+
+def test_a_drift_of_half_a_per_cent_or_of_a_few_characters_opens_none(provider: SandboxProcess):
+    seen(provider, asked=10_000)
+    sold(provider, asked=50, kept=False)
+    row = reconcile()
+    assert (row.unexplained, incidents()) == (50, [])
+    assert "no more than rounding" in row.explanation
+
+
+def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxProcess):
+    for _ in range(3):
+        seen(provider, asked=3000)
+    cut = attempt(asked=1000)
+    cut.answered("cut off", 500)
+    cut.outcome = "cancelled"
+    events.book([cut])
+    row = reconcile()
+    assert (row.characters, row.provider_characters, row.unexplained) == (10_000, 9_000, 0)
+    assert "Cut off and not billed by the provider: 1,000." in row.explanation
+
+
+def test_a_request_at_midnight_may_be_of_either_day(provider: SandboxProcess):
+    made = attempt(MIDNIGHT + timedelta(days=1, seconds=-1), 1000)
+    made.answered(sold(provider, MIDNIGHT + timedelta(days=1), 1000)["request_id"], 500)
+    events.book([made])
+    row = reconcile()
+    assert (row.characters, row.provider_characters, row.unexplained) == (1000, 0, 0)
+    assert incidents() == []
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu", "Pacific/Auckland"])
+def test_days_are_those_of_the_clinic(provider: SandboxProcess, settings: Settings, zone: str):
+    settings.USAGE_TIME_ZONE = zone
+    span = comparison.Span(DAY)
+    for at in (span.begins - timedelta(minutes=20), span.begins + timedelta(minutes=20)):
+        seen(provider, at, 1000)
+    for at in (span.ends - timedelta(minutes=20), span.ends + timedelta(minutes=20)):
+        seen(provider, at, 3000)
+    assert reconciler.reconcile_day(DAY, span.ends + timedelta(hours=2), nothing, anyway=True)
+    row = Reconciliation.objects.get(day=DAY)
+    assert (row.characters, row.provider_characters, row.others) == (4000, 4000, 0)
+
+
+def test_without_statistics_the_history_is_summed(provider: SandboxProcess):
+    seen(provider, asked=1000)
+    sold(provider, asked=500)
+    provider.fault(kind="error", status=404, match={"path": STATISTICS})
+    row = reconcile()
+    assert (row.provider_characters, row.provider_credits, row.others, row.unexplained) == (1500, 750, 500, 0)
+    assert "The provider's characters could not be read" in row.explanation
+
+
+def test_the_counter_s_growth_is_told_and_stands_in_for_what_cannot_be_read(
+    provider: SandboxProcess, settings: Settings
+):
+    seen(provider, asked=1000)
+    reconcile()
+    later = OVER + timedelta(days=1)
+    seen(provider, NOON + timedelta(days=1), asked=4000)
+    reconcile(later)
+    row = Reconciliation.objects.get(day=DAY + timedelta(days=1))
+    assert "The subscription's counter grew by 2,000 where the ledger has 2,000." in row.explanation
+
+    provider.fault(kind="error", status=404, match={"path": f"{HISTORY}|{STATISTICS}"})
+    seen(provider, NOON + timedelta(days=2), asked=4000)
+    sold(provider, NOON + timedelta(days=2), asked=400)
+    reconcile(later + timedelta(days=1))
+    row = Reconciliation.objects.get(day=DAY + timedelta(days=2))
+    assert (row.provider_characters, row.provider_credits) == (None, None)
+    assert "Credits: 2,000 in the ledger, 2,200 at the provider (+200). Unexplained: +200." in row.explanation
+    assert incidents() == [(str(row.day), True)]
+
+
+def test_a_new_period_s_counter_is_no_growth(provider: SandboxProcess):
+    seen(provider, asked=1000)
+    reconcile()
+    month = provider.settings()["reset_unix"] + 30 * 24 * 3600
+    provider.settings(reset_unix=month)
+    seen(provider, NOON + timedelta(days=1), asked=4000)
+    reconcile(OVER + timedelta(days=1))
+    assert "counter" not in Reconciliation.objects.get(day=DAY + timedelta(days=1)).explanation
+
+
+def test_a_day_of_which_nothing_can_be_read_is_not_compared_and_tried_again(provider: SandboxProcess):
+    seen(provider, asked=1000)
+    provider.fault(kind="error", preset="missing_permissions", match={"path": "^/v1/(history|usage|user)"})
+    row = reconcile()
+    assert (row.at, row.compared_at, row.provider_characters, incidents()) == (OVER, None, None, [])
+    assert reconciler.latest() is None
+    assert "The subscription could not be read" in row.explanation
+    provider.clear_faults()
+    assert reconcile(OVER + AGAIN).provider_characters == 1000
+
+
+def test_figures_once_read_are_kept_where_a_later_look_cannot_read_them(provider: SandboxProcess):
+    seen(provider, asked=1000)
+    reconcile()
+    provider.fault(kind="error", status=500, match={"path": f"{HISTORY}|{STATISTICS}"})
+    row = again()
+    assert (row.provider_characters, row.unexplained, incidents()) == (1000, 0, [])
+
+
+def test_the_day_under_way_is_settled_and_not_compared(provider: SandboxProcess):
+    unseen()
+    sold(provider)
+    row = reconcile(NOON + timedelta(hours=1))
+    assert (row.settled, row.compared_at, row.provider_characters) == (1, None, None)
+    assert row.explanation.startswith("The day is not over.")
+    assert reconcile().compared_at == OVER
+
+
+def test_every_day_since_the_first_event_is_compared_once(provider: SandboxProcess):
+    seen(provider)
+    reconcile(OVER + timedelta(days=2))
+    rows = Reconciliation.objects.order_by("day")
+    assert [row.day for row in rows] == [DAY + timedelta(days=number) for number in range(3)]
+    assert {row.compared_at for row in rows} == {OVER + timedelta(days=2)}
+
+
+def test_without_an_event_there_is_nothing_to_do():
+    reconciler.reconcile(OVER, nothing)
+    assert Reconciliation.objects.count() == 0
+
+
+# When a day is due
+
+OVER_AT = MIDNIGHT + timedelta(days=1) + OVER_FOR
+LATE = OVER_AT + timedelta(days=2)
+
+
+@pytest.mark.parametrize(
+    ("at", "compared", "now", "is_unsettled", "due"),
+    [
+        (None, None, NOON, False, False),
+        (None, None, NOON, True, True),
+        (None, None, OVER_AT - timedelta(seconds=1), False, False),
+        (None, None, OVER_AT, False, True),
+        (NOON, None, NOON + timedelta(minutes=20), True, False),
+        (NOON, None, NOON + AGAIN_SOON, True, True),
+        (NOON, None, NOON + AGAIN_SOON, False, False),
+        (NOON, None, OVER_AT, False, True),
+        (OVER_AT, OVER_AT, OVER_AT + timedelta(days=5), False, False),
+        (OVER_AT, OVER_AT, OVER_AT + timedelta(minutes=20), True, False),
+        (OVER_AT, OVER_AT, OVER_AT + AGAIN_SOON, True, True),
+        (OVER_AT, None, OVER_AT + timedelta(minutes=20), False, False),
+        (OVER_AT, None, OVER_AT + AGAIN_SOON, False, True),
+        (LATE, LATE, LATE + AGAIN_SOON, True, False),
+        (LATE, LATE, LATE + AGAIN, True, True),
+        (LATE, None, LATE + AGAIN_SOON, False, False),
+        (LATE, None, LATE + AGAIN, False, True),
+    ],
+)
+def test_a_day_is_due(at: datetime | None, compared: datetime | None, now: datetime, is_unsettled: bool, due: bool):
+    row = Reconciliation(day=DAY, at=at, compared_at=compared)
+    assert is_due(DAY, row, now, is_unsettled=is_unsettled) == due
+    if at is None:
+        assert is_due(DAY, None, now, is_unsettled=is_unsettled) == due

@@ -1,0 +1,211 @@
+"""The figures of the dashboard and the REST API: what they add up, from the ledger on, and what they cost."""
+
+import math
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from usage.ledger import events, rollup
+from usage.ledger.events import Attempt
+from usage.reports import queries as figures
+from usage.reports.queries import Figures
+
+pytestmark = pytest.mark.django_db
+
+ALICE, BOB, VOICE, OTHER = (uuid.UUID(int=number) for number in range(1, 5))
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+TODAY = NOON.date()
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
+
+
+def booked(kind: str = "live", asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
+    plain = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "patient": ALICE, "voice": VOICE, "at": NOON}
+    made = Attempt(**{**plain, "kind": kind, "asked": asked, **fields})
+    if kind in ("cache", "offline"):
+        made.outcome, made.saved = "completed", asked
+    elif answered:
+        made.answered("r", asked // 2)
+    events.book([made])
+    return made
+
+
+def day(patient: uuid.UUID | None = None, at: date = TODAY) -> Figures:
+    (found,) = figures.days(at, at, patient=patient)
+    return found
+
+
+def test_each_kind_is_shown_where_it_belongs():
+    for kind, asked in {"live": 1, "retry": 2, "backup": 4, "cache": 8, "offline": 16, "probe": 32, "warm": 64}.items():
+        booked(kind, asked)
+    booked("preview", 128)
+    found = day()
+    assert (found.live, found.backup, found.other, found.saved) == (3, 4, 224, 24)
+    assert found.characters == found.live + found.backup + found.other == 231
+    assert (found.requests, found.backups, found.offline, found.failed) == (6, 1, 1, 0)
+    assert found.credits == 0 + 1 + 2 + 16 + 32 + 64
+
+
+def test_what_failed_was_asked_for_and_is_no_use():
+    lost = Attempt(uuid.uuid4(), 0, 1, "live", 10, at=NOON, outcome="failed")
+    silent = Attempt(uuid.uuid4(), 0, 1, "live", 30, at=NOON)
+    events.book([lost, silent, Attempt(uuid.uuid4(), 0, 1, "offline", 10, at=NOON, outcome="failed")])
+    found = day()
+    assert (found.requests, found.failed, found.characters, found.offline) == (2, 1, 0, 1)
+    assert figures.unknown() == figures.Unknown(1, 30)
+
+
+def test_a_range_has_all_its_days_and_their_both_ends():
+    booked(at=NOON - timedelta(days=2))
+    booked(at=NOON, asked=7)
+    found = figures.days(TODAY - timedelta(days=3), TODAY)
+    assert [one.start.day for one in found] == [7, 8, 9, 10]
+    assert [one.characters for one in found] == [0, 10, 0, 7]
+    assert figures.days(TODAY, TODAY - timedelta(days=1)) == []
+
+
+def test_a_range_has_all_its_months_whole():
+    for at in ("2025-12-31", "2026-01-01", "2026-03-31", "2026-04-01"):
+        booked(at=datetime.fromisoformat(f"{at}T12:00:00+00:00"))
+    found = figures.months(date(2025, 12, 31), date(2026, 3, 1))
+    assert [(one.start, one.characters) for one in found] == [
+        (date(2025, 12, 1), 10), (date(2026, 1, 1), 10), (date(2026, 2, 1), 0), (date(2026, 3, 1), 10),
+    ]  # fmt: skip
+
+
+def test_months_are_the_sums_of_their_days():
+    for number in range(70):
+        booked(asked=number + 1, at=NOON - timedelta(days=number), first_chunk_ms=float(number * 20 + 1))
+    for month in figures.months(TODAY - timedelta(days=69), TODAY):
+        around = figures.days(month.start, month.start + timedelta(days=31))
+        within = [one for one in around if one.start.month == month.start.month]
+        for name in ("live", "characters", "credits", "requests", "speeches"):
+            assert getattr(month, name) == sum(getattr(one, name) for one in within)
+
+
+def test_a_patients_figures_are_theirs_alone():
+    booked(asked=10)
+    booked(asked=20, patient=BOB)
+    booked("probe", 40, patient=None)
+    assert [day(who).characters for who in (ALICE, BOB, uuid.uuid4(), None)] == [10, 20, 0, 70]
+
+
+def test_days_are_the_clinics(settings: Settings):
+    settings.USAGE_TIME_ZONE = "Asia/Tokyo"
+    booked(at=datetime(2026, 3, 10, 15, tzinfo=UTC))
+    assert day(at=date(2026, 3, 11)).characters == 10
+
+
+def test_who_uses_most_comes_first():
+    booked(asked=10)
+    booked(asked=30, patient=BOB, voice=OTHER)
+    booked("cache", 5)
+    booked("probe", 20, patient=None, voice=VOICE)
+    assert figures.top_patients(TODAY, TODAY) == [
+        figures.Share(BOB, 30, 0), figures.Share(None, 20, 0), figures.Share(ALICE, 10, 5),
+    ]  # fmt: skip
+    assert figures.top_voices(TODAY, TODAY) == [figures.Share(VOICE, 30, 5), figures.Share(OTHER, 30, 0)]
+    assert figures.top_voices(TODAY, TODAY, limit=1) == [figures.Share(VOICE, 30, 5)]
+
+
+def test_what_a_clinician_listens_to_is_nobodys_waiting():
+    booked(first_chunk_ms=100.0)
+    booked("preview", first_chunk_ms=2900.0)
+    assert (day().speeches, day().p95_ms) == (1, 97.5)
+
+
+@pytest.mark.parametrize(
+    ("times", "p50", "p95"),
+    [
+        ([], None, None),
+        ([10.0], 25.0, 47.5),
+        ([120.0] * 100, 125.0, 147.5),
+        ([120.0] * 95 + [900.0] * 5, 126.3, 150.0),
+        ([120.0] * 90 + [900.0] * 10, 127.8, 875.0),
+        ([9000.0], 3000.0, 3000.0),
+    ],
+)
+def test_percentiles_come_from_the_buckets(times: list[float], p50: float | None, p95: float | None):
+    for ms in times:
+        booked(first_chunk_ms=ms)
+    assert (day().p50_ms, day().p95_ms, day().speeches) == (p50, p95, len(times))
+
+
+@given(st.lists(st.floats(0, 3000), min_size=1, max_size=200), st.sampled_from([0.5, 0.95]))
+def test_a_percentile_lies_in_the_bucket_of_the_true_one(times: list[float], share: float):
+    counts = [[rollup.chunk_column(ms) for ms in times].count(name) for name in rollup.CHUNK_COLUMNS]
+    true = sorted(times)[max(math.ceil(len(times) * share), 1) - 1]
+    upper = next(edge for edge in rollup.CHUNK_EDGES_MS if true <= edge)
+    lower = max((edge for edge in rollup.CHUNK_EDGES_MS if edge < true), default=0)
+    assert lower <= figures.percentile(counts, share) <= upper
+
+
+def test_the_cost_does_not_grow_with_history():
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            figures.days(TODAY - timedelta(days=29), TODAY)
+            figures.months(TODAY - timedelta(days=365), TODAY)
+            figures.top_patients(TODAY - timedelta(days=29), TODAY)
+            figures.top_voices(TODAY - timedelta(days=29), TODAY)
+        assert not any("usage_usageevent" in query["sql"] for query in captured)
+        return len(captured)
+
+    booked()
+    first = queries()
+    for number in range(200):
+        booked(at=NOON - timedelta(days=number), patient=uuid.uuid4())
+    cache.clear()
+    assert queries() == first == 4
+
+
+def test_of_days_that_are_over_only_this_one_is_read_again():
+    now = datetime.now(UTC)
+    first, last = figures.today() - timedelta(days=29), figures.today()
+
+    def read() -> list[object]:
+        found = figures.days(first, last), figures.months(last, last), figures.top_patients(first, last)
+        return [found[0][-1].characters, found[1][0].characters, [share.characters for share in found[2]]]
+
+    booked(at=now)
+    booked(at=now - timedelta(days=3), patient=BOB)
+    assert read()[2] == [10, 10]
+    before = read()
+    with CaptureQueriesContext(connection) as captured:
+        booked(at=now, patient=BOB)
+        asked = len(captured)
+        today, month, shares = read()
+    assert today == before[0] + 10
+    assert month == before[1] + 10
+    assert shares == [20, 10]
+    reading = [query["sql"] for query in captured][asked:]
+    assert len(reading) == 3
+    assert not any(str(first) in sql for sql in reading)
+
+
+def test_months_that_are_over_are_kept_for_a_while():
+    long_ago = NOON - timedelta(days=60)
+    booked(at=long_ago)
+    assert [one.characters for one in figures.months(long_ago.date(), long_ago.date())] == [10]
+    booked(at=long_ago)
+    with CaptureQueriesContext(connection) as captured:
+        assert [one.characters for one in figures.months(long_ago.date(), long_ago.date())] == [10]
+        assert [one.characters for one in figures.months(long_ago.date(), long_ago.date(), patient=ALICE)] == [20]
+    assert len(captured) == 1
+    now = figures.today()
+    booked(at=datetime.now(UTC))
+    assert figures.months(now, now)[0].characters == 10
+    booked(at=datetime.now(UTC))
+    assert figures.months(now, now)[0].characters == 20

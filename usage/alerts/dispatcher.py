@@ -1,0 +1,164 @@
+"""Telling administrators of an incident: by mail and by webhook, once for each of its states, in order.
+
+The process that opens or resolves it tells at once, in a thread of its own, so neither a worker nor a broker is
+needed; what failed, beat repeats, or a web process while beat is missing. One process sends at a time: it holds the
+lease `sending_until`, which after a failure is also the time before which nobody tries again. A process that dies
+between sending and writing it down lets the message go out twice; nothing else does.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Thread
+
+import structlog
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from usage.alerts import channels
+from usage.models import Incident
+from voicecare.core import metrics
+
+LEASE = timedelta(seconds=60)  # a mail takes several answers of at most EMAIL_TIMEOUT each
+PAUSES_S = (10, 20, 40, 80, 160, 300)  # after a failure; the last one repeats
+NEWS_FOR = timedelta(days=1)  # later it is no news: also for who sets up a first webhook after months
+FAILING = 3  # failures of one way in a row, with one message: about half a minute
+
+log = structlog.get_logger(__name__)
+
+
+def soon(*incidents: uuid.UUID) -> None:
+    """Has them told once the transaction is committed; returns at once. Of nothing new, nothing is told.
+
+    One after the other, in one thread: at the turn of a month the budgets of a hundred patients are over at once, and
+    as many connections to the database would be none for those who speak.
+    """
+    if incidents and channels.set_up():
+        thread = Thread(target=_in_thread, args=[_deliver_each, *incidents], name="alerts", daemon=True)
+        transaction.on_commit(thread.start, robust=True)
+
+
+def repeat() -> None:
+    """For where beat or the worker, who repeat what failed, are missing: does so in a thread; returns at once."""
+    if _due().exists():
+        Thread(target=_in_thread, args=[deliver_due], daemon=True).start()
+
+
+def deliver_due() -> None:
+    """Tells whatever is still to be told and may be tried now."""
+    for incident in _due().values_list("pk", flat=True):
+        deliver(incident)
+    _forget_ways_that_are_gone()
+
+
+def _deliver_each(*incidents: uuid.UUID) -> None:
+    for incident in incidents:
+        deliver(incident)
+
+
+def deliver(incident: uuid.UUID) -> None:
+    """Tells its states that are untold, one after the other, as far as that succeeds; idempotent.
+
+    With no way to tell it, it stays untold.
+    """
+    while (claimed := _claim(incident)) is not None and _tell(claimed):
+        pass
+
+
+def _in_thread(work: Callable[..., None], *arguments: uuid.UUID) -> None:
+    try:
+        work(*arguments)
+    except Exception as error:  # beat tries again
+        log.warning("alert.failed", error=type(error).__name__)
+    finally:
+        connection.close()
+
+
+def _due() -> QuerySet[Incident]:
+    return Incident.objects.filter(_untold(), _free()).order_by("opened_at")
+
+
+def _untold() -> Q:
+    opening = Q(opening_sent_at=None, opened_at__gt=Now() - NEWS_FOR)
+    return opening | Q(resolution_sent_at=None, resolved_at__gt=Now() - NEWS_FOR)
+
+
+def _free() -> Q:
+    return Q(sending_until=None) | Q(sending_until__lte=Now())
+
+
+def _claim(pk: uuid.UUID) -> Incident | None:
+    incident = Incident.objects.filter(pk=pk).first()
+    if incident is None or not channels.to_tell(incident):
+        return None
+    if Incident.objects.filter(_untold(), _free(), pk=pk).update(sending_until=Now() + LEASE):
+        return Incident.objects.get(pk=pk)
+    return None
+
+
+def _tell(incident: Incident) -> bool:
+    """Tells the first state that is untold, by those ways that have not told it yet; true if all have now."""
+    opening = Incident.objects.filter(_untold(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - NEWS_FOR)
+    state = "opened" if opening.exists() else "resolved"
+    told = set(incident.sending_told.split())
+    every = channels.to_tell(incident)
+    left = {name: way for name, way in every.items() if name not in told}
+    with ThreadPoolExecutor(max(len(left), 1)) as pool:  # one that hangs does not hold up the other
+        outcomes = pool.map(lambda name: _trouble(name, left[name], incident, state), left)
+        troubles = dict(zip(left, outcomes, strict=True))
+    told |= {name for name, trouble in troubles.items() if trouble is None}
+    all_told = told.issuperset(every)
+    _write_down(incident, state, told, all_told=all_told)
+    _judge(troubles, incident.sending_failures + 1)
+    return all_told
+
+
+def _trouble(name: str, way: channels.Way, incident: Incident, state: str) -> str | None:
+    """What went wrong, in one word; None: it went."""
+    try:
+        way(incident, state)
+    except Exception as error:  # a mail server's or a webhook's fault, whatever it is, must not end the others
+        metrics.ALERTS_FAILED.labels(name).inc()
+        log.warning("alert.not_sent", way=name, incident=str(incident.pk), state=state, error=type(error).__name__)
+        return type(error).__name__
+    log.info("alert.sent", way=name, incident=str(incident.pk), state=state)
+    return None
+
+
+def _write_down(incident: Incident, state: str, told: set[str], *, all_told: bool) -> None:
+    mine = Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until)
+    if not all_told:
+        pause = PAUSES_S[min(incident.sending_failures, len(PAUSES_S) - 1)]
+        mine.update(
+            sending_told=" ".join(sorted(told)),
+            sending_failures=F("sending_failures") + 1,
+            sending_until=Now() + timedelta(seconds=pause),
+        )
+        return
+    sent_at = "opening_sent_at" if state == "opened" else "resolution_sent_at"
+    mine.update(**{sent_at: Now()}, sending_told="", sending_failures=0, sending_until=None)
+
+
+# Of the ways themselves. What is opened or resolved here beat tells: it is beat's repeats that get as far as this.
+
+
+def _judge(troubles: Mapping[str, str | None], failures: int) -> None:
+    """A way that failed so often in a row with one message is an incident, until a message goes through."""
+    for name, trouble in troubles.items():
+        if trouble is None:
+            _failing().filter(key=name).update(resolved_at=Now())
+        elif failures >= FAILING:
+            detail = f"{name}: {failures} failures in a row, the last one {trouble}."
+            incident = Incident(kind=Incident.Kind.ALERTS, key=name, detail=detail)
+            Incident.objects.bulk_create([incident], ignore_conflicts=True)
+
+
+def _forget_ways_that_are_gone() -> None:
+    """What the settings do not name any more does not fail any more."""
+    _failing().exclude(key__in=list(channels.set_up())).update(resolved_at=Now())
+
+
+def _failing() -> QuerySet[Incident]:
+    return Incident.objects.filter(kind=Incident.Kind.ALERTS, resolved_at=None)

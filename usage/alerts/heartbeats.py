@@ -1,0 +1,109 @@
+"""Signs of life of the two processes that no patient would miss: `beat` and `worker`.
+
+beat gives its own sign while it ticks, and sends the worker a task that gives the worker's: so a worker is known to
+take tasks, and while beat is silent nothing can be known of it. Web processes look at the signs and open an incident
+for who is silent. The times of the signs are the database's; a web process' own clock only says how long it has been
+looking.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db.models.functions import Now
+
+from usage.alerts import dispatcher, incidents
+from usage.models import Heartbeat, Incident
+
+BEAT, WORKER = "beat", "worker"
+EVERY_S = 15.0
+LATE_S = 30.0  # a beat that is later than this may have been started anew, and the worker not asked meanwhile
+SILENT_AFTER_S = 60.0
+GRACE_S = 30.0  # to start in, beside a web process that has just started or a database that has just come back
+NEVER_AFTER_S = 600.0  # what has never been seen is missed so long after a web process has started
+LONG_AGO_S = dispatcher.NEWS_FOR.total_seconds() / 2
+GAP_S = 20.0  # who has not looked for so long, or whose clock was set, knows nothing of the time in between
+
+_DETAILS = {
+    BEAT: "It is beat, or beat waits for the broker (REDIS_URL). Whether the worker is up cannot be told meanwhile.",
+    WORKER: "It is the worker: it is down, or busy with long work for more than a minute.",
+}
+
+
+class Sign(NamedTuple):
+    at: datetime
+    age_s: float
+
+
+def give(name: str) -> None:
+    """A sign of life, now. Raises DatabaseError."""
+    sign = Heartbeat(name=name, at=Now())
+    Heartbeat.objects.bulk_create([sign], update_conflicts=True, unique_fields=["name"], update_fields=["at"])
+
+
+def signs() -> dict[str, Sign]:
+    """The last ones, in one query; who has never given one is missing."""
+    rows = Heartbeat.objects.annotate(now=Now())
+    return {row.name: Sign(row.at, (row.now - row.at).total_seconds()) for row in rows}
+
+
+def missed() -> list[str]:
+    """Who has given no sign for too long, or never. While beat is silent the worker soon is, too: nobody asks it."""
+    given = signs()
+    return [name for name in (WORKER, BEAT) if name not in given or given[name].age_s > SILENT_AFTER_S]
+
+
+def _miss(name: str, last: Sign | None) -> None:
+    """Since its last sign; since now where that is so old that an alert of it would be no news (`dispatcher`)."""
+    detail = f"{_DETAILS[name]} Its last sign: {last.at:%Y-%m-%d %H:%M} UTC." if last else _DETAILS[name]
+    began = last.at if last and last.age_s < LONG_AGO_S else None
+    incidents.open_incident(incidents.Kind.SILENT, name, detail, began)
+
+
+class Lookout:
+    """What one web process has seen of the signs; `look` is called every few seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._began = self._looked = now
+        self._beat_heard_since: float | None = None
+
+    def look(self, now: float) -> None:
+        """Opens the incidents of who is silent, and resolves those of who is not; repeats alerts in their stead.
+
+        Two queries while nobody is missed.
+        """
+        given = signs()
+        verdicts = self.judge({name: sign.age_s for name, sign in given.items()}, now)
+        told = set(Incident.objects.filter(kind=incidents.Kind.SILENT, resolved_at=None).values_list("key", flat=True))
+        for name, alive in verdicts.items():
+            if not alive and name not in told:
+                _miss(name, given.get(name))
+            elif alive and name in told:
+                incidents.resolve_incident(incidents.Kind.SILENT, name)
+        if not all(verdicts.values()):
+            dispatcher.repeat()
+
+    def judge(self, ages: Mapping[str, float], now: float) -> dict[str, bool]:
+        """Who is alive and who is not, from the seconds since their signs; of whom nothing can be said is missing."""
+        if abs(now - self._looked) > GAP_S:
+            self._began, self._beat_heard_since = now, None
+        self._looked = now
+        if ages.get(BEAT, LATE_S + 1) > LATE_S:
+            self._beat_heard_since = None
+        elif self._beat_heard_since is None:
+            self._beat_heard_since = now
+        found = {name: self._alive(name, ages.get(name), now) for name in (BEAT, WORKER)}
+        return {name: alive for name, alive in found.items() if alive is not None}
+
+    def _alive(self, name: str, age_s: float | None, now: float) -> bool | None:
+        if age_s is not None and age_s <= SILENT_AFTER_S:
+            return True
+        since = self._began if name == BEAT else self._beat_heard_since
+        if since is None or now - since < GRACE_S:
+            return None
+        return None if age_s is None and not self._is_overdue(now) else False
+
+    def _is_overdue(self, now: float) -> bool:
+        """Whoever develops may leave it out for good; in production it was forgotten."""
+        return not settings.DEBUG and now - self._began >= NEVER_AFTER_S

@@ -1,0 +1,134 @@
+"""What this process has asked the provider for and not written to the database yet, in a file that outlives it.
+
+A request that is under way when its process is killed would otherwise be known to nobody but the provider, who bills
+it. An attempt is one line, written when it begins and before it is sent; a write to the page cache, which outlives the
+process but not the machine. The file is emptied whenever all of it is in the database. That of a process that has died
+is adopted by the next one: its attempts are booked as unknown, and reconciliation finds out what became of them.
+"""
+
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from usage.ledger.events import Attempt
+
+FOLDER = "journal"
+NEW_S = 60.0  # a process needs far less between making its file and locking it
+
+log = structlog.get_logger(__name__)
+
+_IDS = ("source", "conversation", "patient", "voice")
+_PLAIN = ("segment", "attempt", "kind", "asked", "model")
+
+
+class Journal:
+    """The file of this process, which is locked for as long as it lives. Not thread-safe; each call is one write.
+
+    Fails open: on a disk that takes nothing speech goes on, and what a kill loses is told as others' use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path, self._file = _create(folder)
+        self._size = 0
+
+    def begun(self, attempt: Attempt) -> None:
+        """It may be sent when this returns."""
+        try:
+            self._size += os.write(self._file, _line(attempt))
+        except OSError as error:
+            log.warning("journal.not_written", error=type(error).__name__)
+
+    def mark(self) -> int:
+        """To be taken before the database is written, for `written`."""
+        return self._size
+
+    def written(self, mark: int) -> None:
+        """All that was in it at the mark is in the database. What came since keeps the whole: it does no harm twice."""
+        if self._size == mark:
+            os.ftruncate(self._file, 0)
+            self._size = 0
+
+    def close(self) -> None:
+        """All of it is in the database."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = -1  # who still speaks must not write into what has the number next
+
+
+def opened(folder: Path) -> Journal | None:
+    """None on a disk that takes no file: speech goes on without."""
+    try:
+        return Journal(folder)
+    except OSError as error:
+        log.warning("journal.not_opened", error=type(error).__name__)
+        return None
+
+
+def adopt(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
+    """Books what processes that have died had asked for, and removes their files; returns how many attempts.
+
+    Idempotent: `book` takes an attempt that it has already for nothing. A file is removed after it was booked.
+    """
+    adopted = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):  # another one has just adopted it
+            adopted += _adopt(path, book)
+    if adopted:
+        log.warning("journal.adopted", attempts=adopted)
+    return adopted
+
+
+def _adopt(path: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
+    with path.open("rb") as file:
+        is_new = time.time() - path.stat().st_mtime < NEW_S
+        if not _is_left(file.fileno()):
+            return 0
+        attempts = list(_read(file.read()))
+        if attempts:
+            book(attempts)
+        if attempts or not is_new:
+            path.unlink(missing_ok=True)
+    return len(attempts)
+
+
+def _create(folder: Path) -> tuple[Path, int]:
+    path = folder / uuid.uuid4().hex
+    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)  # whoever looks at it meanwhile finds it empty and lets go at once
+    return path, file
+
+
+def _is_left(file: int) -> bool:
+    """Its process has ended: nobody holds the lock, which is ours until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _line(attempt: Attempt) -> bytes:
+    said: dict[str, Any] = {name: getattr(attempt, name) for name in _PLAIN}
+    said |= {name: value and str(value) for name in _IDS if (value := getattr(attempt, name))}
+    return json.dumps({**said, "at": attempt.at.isoformat()}).encode() + b"\n"
+
+
+def _read(lines: bytes) -> Iterator[Attempt]:
+    for line in lines.splitlines():
+        try:
+            said = json.loads(line)
+            ids: dict[str, Any] = {name: uuid.UUID(said[name]) for name in _IDS if name in said}
+            plain: dict[str, Any] = {name: said[name] for name in _PLAIN}
+            yield Attempt(**ids, **plain, at=datetime.fromisoformat(said["at"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # the kill came in the middle of it

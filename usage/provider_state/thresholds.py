@@ -1,0 +1,91 @@
+"""What administrators are told before the quota is spent: that 75 and 90 per cent are used, and that it will not last.
+
+Each is told when it is crossed: a reading is compared with the one before it, so an incident that somebody resolves by
+hand is not opened again by the next reading. Of several thresholds crossed at once the highest is told, and none when
+the quota is spent, which is an incident of its own (`usage.provider_state.quota`).
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from usage.alerts import incidents
+from usage.models import Incident, ProviderState
+from usage.reports import forecast
+from usage.reports.forecast import Forecast
+from voicecare.providers.elevenlabs.responses import Subscription
+
+PERCENT = (75, 90)
+LASTS_BELOW = 0.95  # of the limit: a forecast that was over it is believed to be over only then
+QUIET = timedelta(days=1)  # so long after its end the same forecast is no news
+
+
+def crossed(before: float | None, after: float | None) -> int | None:
+    """The threshold to tell of, from the per cent used at two readings; None: not read, or without a limit. Pure."""
+    reached = [percent for percent in PERCENT if after is not None and percent <= after < 100]
+    return reached[-1] if reached and (before is None or before < reached[-1]) else None
+
+
+def below(after: float | None) -> Iterator[int]:
+    """The thresholds that are not reached. Pure."""
+    return (percent for percent in PERCENT if after is None or after < percent)
+
+
+def percent_used(state: ProviderState) -> float | None:
+    if state.quota_limit is None or state.quota_used is None:
+        return None
+    return 100 * state.quota_used / state.quota_limit if state.quota_limit else 100.0
+
+
+def will_last(limit: int | None, expected: Forecast | None) -> bool | None:
+    """Whether the credits last; None where that cannot be said, or is so near that it would change to and fro. Pure."""
+    if limit is None:
+        return True
+    if expected is None or LASTS_BELOW * limit <= expected.used_at_reset <= limit:
+        return None
+    return expected.used_at_reset < limit
+
+
+def compare(before: ProviderState, subscription: Subscription) -> None:
+    """Tells what was crossed since that row was read; the subscription has been written down since."""
+    state = ProviderState.objects.get(pk=1)
+    percent = percent_used(state)
+    for left in below(percent):
+        incidents.resolve_incident(incidents.Kind.QUOTA_LOW, str(left))
+    told = crossed(percent_used(before), percent)
+    if told is not None and state.quota == ProviderState.Quota.AVAILABLE:
+        incidents.open_incident(incidents.Kind.QUOTA_LOW, str(told), _used(state, subscription))
+
+
+def foresee(now: datetime) -> None:
+    """Tells whether the credits will last to the end of the period."""
+    state = ProviderState.objects.get(pk=1)
+    expected = forecast.of(state, now)
+    lasts = will_last(state.quota_limit, expected)
+    if lasts:
+        incidents.resolve_incident(incidents.Kind.FORECAST)
+    elif lasts is False and expected and state.quota == ProviderState.Quota.AVAILABLE and not _is_old_news(now):
+        incidents.open_incident(incidents.Kind.FORECAST, detail=_expected(state, expected))
+
+
+def _is_old_news(now: datetime) -> bool:
+    told = Incident.objects.filter(kind=incidents.Kind.FORECAST)
+    return told.filter(resolved_at=None).exists() or told.filter(resolved_at__gt=now - QUIET).exists()
+
+
+def _used(state: ProviderState, subscription: Subscription) -> str:
+    used, limit, plan = subscription.used, state.quota_limit or 0, subscription.limit
+    said = f"{used:,} of {limit:,} credits are used ({100 * used // max(limit, 1)} %)."
+    if used > plan:
+        said += f" {used - plan:,} of them are beyond the plan's {plan:,} and billed as overage."
+    elif limit > plan:
+        said += f" {limit - plan:,} of them would be overage, beyond the plan."
+    return f"{said} {_new_ones(state)}".rstrip()
+
+
+def _expected(state: ProviderState, expected: Forecast) -> str:
+    rate = f"At {expected.credits_a_day:,.0f} credits a day the {state.quota_limit:,} of this period"
+    return f"{rate} are used up on {expected.runs_out_on}. {_new_ones(state)}"
+
+
+def _new_ones(state: ProviderState) -> str:
+    return f"New ones come on {state.quota_resets_at:%Y-%m-%d %H:%M} UTC." if state.quota_resets_at else ""

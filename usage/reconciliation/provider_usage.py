@@ -1,0 +1,100 @@
+"""What the provider says that it has billed: its history, its statistics, its subscription. Any of it may be missing.
+
+Whatever goes wrong is `Unreadable`, with a reason in plain words: wrong figures are worse than none.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TypeVar
+
+from django.conf import settings
+
+from usage.provider_state import quota
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.elevenlabs.responses import CharacterStats, HistoryItem, Subscription
+from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
+
+MARGIN_S = 300  # read beyond both ends of a day: clocks differ, and requests take their time
+MOST_ITEMS = 100_000  # of a day: some hundred patients who talk all day
+MOST_S = 150.0  # a task has ten minutes, and more to ask than this
+LATEST_UNIX = 10**11  # seconds of a far future; the milliseconds of long ago
+OLDER_IN_A_ROW = 1000  # newest first: so many in a row are a page, and nothing newer comes behind it
+MOST_OF_A_DAY = 10**12
+HOUR_MS = 3_600_000
+METRICS = {"characters": "tts_characters", "credits": "credits"}
+
+T = TypeVar("T")
+
+
+class Unreadable(Exception):
+    """These figures cannot be had now; the message says why, for administrators."""
+
+
+@contextmanager
+def account() -> Iterator[AccountClient]:
+    client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def history(client: AccountClient, begins: datetime, ends: datetime) -> list[HistoryItem]:
+    """All items between two times, and a little beyond. Raises Unreadable unless it was read to its end."""
+    if settings.ELEVENLABS_ZERO_RETENTION:
+        raise Unreadable("zero retention is on, so that there is none")
+    after, before = int(begins.timestamp()) - MARGIN_S, int(ends.timestamp()) + MARGIN_S
+    return _read(lambda: list(_within(client.history(after, before), after, before)))
+
+
+def subscription(client: AccountClient, now: datetime) -> Subscription:
+    found = _read(client.subscription)
+    if not quota.plausible(found, now):
+        raise Unreadable("its numbers cannot be true")
+    return found
+
+
+def _within(items: Iterator[HistoryItem], after: int, before: int) -> Iterator[HistoryItem]:
+    """Those of that time, each once: a provider may not know the filter, and pages may overlap."""
+    until, seen, older = time.monotonic() + MOST_S, set[str](), 0
+    for number, item in enumerate(items):
+        if number == MOST_ITEMS or time.monotonic() > until:
+            raise Unreadable("it is too long")
+        if item.at_unix is not None and item.at_unix > LATEST_UNIX:
+            raise Unreadable("its times are none of seconds")
+        older = older + 1 if item.at_unix is not None and item.at_unix < after else 0
+        if older == OLDER_IN_A_ROW:
+            return
+        if item.item_id not in seen and (item.at_unix is None or after <= item.at_unix < before):
+            yield item
+        seen.add(item.item_id)
+
+
+def used(client: AccountClient, unit: str, begins: datetime, ends: datetime) -> int:
+    """What the statistics have for that day, the sum of its hours; `unit` is of METRICS. Where a day begins within an
+    hour of theirs they cut that hour themselves."""
+    start, end = int(begins.timestamp() * 1000), int(ends.timestamp() * 1000)
+    stats = _read(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))
+    places = [place for place, at in enumerate(stats.times_ms) if start - HOUR_MS < at < end]
+    total = sum(_series(stats)[place] for place in places)
+    if not places or total > MOST_OF_A_DAY:
+        raise Unreadable("they are of another time, or no figures")
+    return round(total)
+
+
+def _series(stats: CharacterStats) -> tuple[float, ...]:
+    """All together, also where the reply is broken down without having been asked to be."""
+    if "All" in stats.usage:
+        return stats.usage["All"]
+    return tuple(map(sum, zip(*stats.usage.values(), strict=True))) or (0.0,) * len(stats.times_ms)
+
+
+def _read(ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except (AccessRefused, RequestRefused) as error:
+        raise Unreadable(f"the key may not read it ({error.code})") from error
+    except ProviderError as error:
+        raise Unreadable(f"the provider did not answer as it should ({error.code})") from error

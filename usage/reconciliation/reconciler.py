@@ -1,0 +1,148 @@
+"""Reconciliation: what became of the unknown attempts, and whether ledger and provider agree about a day.
+
+A day with something left to find out is looked at by one process at a time, which holds the lease `busy_until` of the
+day's row. The lease only spares work: a process that is killed, or two at once, double nothing. An attempt is settled
+in one transaction, by whoever is first (`ledger.settle`), and the figures of a row are derived anew from the ledger
+whenever its day is looked at. Times are passed in as `now`; leases are on the database's clock.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from functools import partial
+
+import structlog
+from django.db import DatabaseError, transaction
+from django.db.models import Min, Q
+from django.db.models.functions import Now
+
+from usage.alerts import incidents
+from usage.ledger import events, rollup
+from usage.models import NOBODY, Incident, Reconciliation, UsageEvent
+from usage.reconciliation import matching, provider_usage
+from usage.reconciliation.comparison import History, Look, Span, answered, conclude, proven_history
+from usage.reconciliation.matching import Unsettled, reference
+from voicecare.patients.models import Voice
+
+UNKNOWN_FOR = timedelta(minutes=10)  # younger ones may still be answered, and the history lags
+OVER_FOR = timedelta(hours=1)  # so long after its end a day is compared: the statistics lag, too
+LOOK_BACK = timedelta(days=31)
+AGAIN_SOON, AGAIN = timedelta(minutes=50), timedelta(hours=20)  # pauses between two looks at what is left of a day
+SOON = timedelta(days=1)  # for so long after its end a day is looked at again soon
+LEASE = timedelta(minutes=11)  # longer than the time limit of a task
+MOST_S = 120.0  # no further day is begun after it; the next beat goes on
+
+CountNew = Callable[[Mapping[uuid.UUID, int]], None]
+"""Adds characters to conversations, of which this app knows nothing, in the transaction that books them."""
+
+log = structlog.get_logger(__name__)
+
+
+def latest() -> Reconciliation | None:
+    """Of the last day that was compared with the provider's figures."""
+    return Reconciliation.objects.exclude(compared_at=None).first()
+
+
+def reconcile(now: datetime, count: CountNew) -> None:
+    """Looks at every day that is due: today, whose conversations may still be open, then the oldest first.
+
+    May be called as often as one likes.
+    """
+    until, today = time.monotonic() + MOST_S, rollup.day_of(now)
+    for day in sorted(_due(now), key=lambda day: (day != today, day)):
+        if time.monotonic() < until:
+            reconcile_day(day, now, count)
+
+
+def reconcile_day(day: date, now: datetime, count: CountNew, *, anyway: bool = False) -> bool:
+    """Looks at it if it is due, or `anyway`; false where it is not, or another process is at it."""
+    with _claimed(day) as mine:
+        if not mine or not (anyway or day in _due(now)):
+            return False
+        _look_at(Span(day), now, count)
+        return True
+
+
+@contextmanager
+def _claimed(day: date) -> Iterator[bool]:
+    Reconciliation.objects.bulk_create([Reconciliation(day=day)], ignore_conflicts=True)
+    row = Reconciliation.objects.filter(day=day)
+    free = Q(busy_until=None) | Q(busy_until__lte=Now())
+    if not row.filter(free).update(busy_until=Now() + LEASE):
+        yield False
+        return
+    mine = row.filter(busy_until=row.get().busy_until)  # another's, once the lease is over
+    try:
+        yield True
+    finally:
+        mine.update(busy_until=None)
+
+
+def _due(now: datetime) -> list[date]:
+    oldest = UsageEvent.objects.aggregate(at=Min("at"))["at"]
+    if oldest is None:
+        return []
+    first, last = rollup.day_of(max(oldest, now - LOOK_BACK)), rollup.day_of(now)
+    rows = {row.day: row for row in Reconciliation.objects.filter(day__gte=first)}
+    unknown = UsageEvent.objects.filter(_is_unknown(now), at__gte=rollup.begins(first)).order_by()
+    days_of_unknown = set(map(rollup.day_of, unknown.values_list("at", flat=True)))
+    drifting = set(Incident.objects.filter(kind=incidents.Kind.DRIFT, resolved_at=None).values_list("key", flat=True))
+    unsettled = {*days_of_unknown, *(row.day for row in rows.values() if str(row.day) in drifting)}
+    days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
+    return [day for day in days if is_due(day, rows.get(day), now, is_unsettled=day in unsettled)]
+
+
+def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unsettled: bool) -> bool:
+    """Once when it is over, and again after a pause while something is left: unknown attempts, an incident of a
+    difference (their statistics may lag), figures not readable."""
+    over_at = Span(day).ends + OVER_FOR
+    if row is None or row.at is None:
+        return is_unsettled or now >= over_at
+    if row.at < over_at <= now:
+        return True
+    is_left = is_unsettled or (now >= over_at and row.compared_at is None)
+    return is_left and row.at <= now - (AGAIN_SOON if now < over_at + SOON else AGAIN)
+
+
+def _is_unknown(now: datetime) -> Q:
+    return Q(outcome=events.Outcome.UNKNOWN, at__lte=now - UNKNOWN_FOR)
+
+
+def _look_at(span: Span, now: datetime, count: CountNew) -> None:
+    with provider_usage.account() as client:
+        look = Look(client, span, now)
+        until, settled_by = min(span.ends, now), now - UNKNOWN_FOR
+        look.history = look.read("The provider's history", partial(proven_history, client, span, until, settled_by))
+        if look.history is not None:
+            settle(span, look.history, now, count)
+        conclude(look, is_over=now >= span.ends + OVER_FOR)
+
+
+def settle(span: Span, history: History, now: datetime, count: CountNew) -> None:
+    known = {request.request_id for request in answered(span)}
+    found = matching.match(_unsettled(span, now), [item for item in history if reference(item) not in known])
+    for attempt, item in found.billed:
+        credits = events.priced(attempt.asked, item.credits)
+        _book(partial(events.settle, attempt.event, request_id=reference(item), credits=credits), count)
+    for attempt in found.absent:
+        _book(partial(events.settle, attempt.event), count)
+
+
+def _unsettled(span: Span, now: datetime) -> list[Unsettled]:
+    rows = list(span.events().filter(_is_unknown(now)).values_list("id", "at", "voice", "model", "asked"))
+    voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={row[2] for row in rows})}
+    return [
+        Unsettled(event, at.timestamp(), voices.get(voice or NOBODY, ""), model, asked)
+        for event, at, voice, model, asked in rows
+    ]
+
+
+def _book(settle_one: Callable[[], Mapping[uuid.UUID, int]], count: CountNew) -> None:
+    """A transaction of its own: an attempt that the database refuses does not hold up the others."""
+    try:
+        with transaction.atomic():
+            count(settle_one())
+    except DatabaseError as error:
+        log.error("reconciliation.not_settled", error=type(error).__name__)
