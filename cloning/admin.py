@@ -16,10 +16,12 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
-from cloning import allowance, jobs, provider, withdrawal
-from cloning.consent import WORDING, ConsentMissing
+from cloning.consent import withdrawal
+from cloning.consent.wording import WORDING, ConsentMissing
+from cloning.gateway import plan_limits, provider_voices
+from cloning.jobs import runner
 from cloning.models import CloneJob
-from cloning.samples import SampleRefused
+from cloning.samples.acceptance import SampleRefused
 from voicecare.api.ranges import play
 from voicecare.patients.models import Patient
 
@@ -114,7 +116,7 @@ class CloneJobAdmin(admin.ModelAdmin):
         """None if the recording was refused, which the form then says."""
         given = {name: value for name, value in form.cleaned_data.items() if name != "consent"}
         try:
-            return jobs.submit(witness=cast(User, request.user), **given)
+            return runner.submit(witness=cast(User, request.user), **given)
         except SampleRefused as refused:
             form.add_error("sample", refused.message)
         except ConsentMissing as refused:
@@ -180,8 +182,8 @@ class CloneJobAdmin(admin.ModelAdmin):
     def retry(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> None:
         for job in chosen:
             try:
-                jobs.retry(job)
-            except jobs.NotRetryable as error:
+                runner.retry(job)
+            except runner.NotRetryable as error:
                 self.message_user(request, f"{job.name}: {error.message}", messages.WARNING)
             else:
                 self.message_user(request, f"{job.name} is being made once more.")
@@ -189,7 +191,7 @@ class CloneJobAdmin(admin.ModelAdmin):
     @admin.action(description="Back to the former voice, from the next conversation on", permissions=["act"])
     def go_back(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> None:
         for job in chosen:
-            if jobs.back_to_former_voice(job):
+            if runner.back_to_former_voice(job):
                 self.message_user(request, f"{job.patient} has the former voice again, from the next conversation on.")
             else:
                 self.message_user(request, f"{job.name} is not the voice of its patient.", messages.WARNING)
@@ -208,9 +210,9 @@ class CloneJobAdmin(admin.ModelAdmin):
 
 def _room() -> str:
     """What of the plan is in use; empty where the provider does not say so in time."""
-    with provider.account(LOOK_S) as client:
-        found = provider.subscription(client)
-    return allowance.room(found) if found else ""
+    with provider_voices.account(LOOK_S) as client:
+        found = provider_voices.subscription(client)
+    return plan_limits.room(found) if found else ""
 
 
 def _found(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -4,12 +4,14 @@ import uuid
 
 from celery import shared_task
 
-from cloning import custody, erasure, jobs, retention, withdrawal
+from cloning.consent import erasure, retention, withdrawal
+from cloning.jobs import runner
+from cloning.voices import audit
 
 
 @shared_task(name="cloning.run")
 def run(job_id: str) -> None:
-    jobs.run(uuid.UUID(job_id))
+    runner.run(uuid.UUID(job_id))
 
 
 @shared_task(name="cloning.withdraw")
@@ -22,13 +24,13 @@ def sweep() -> None:
     """A withdrawal first: it takes seconds, and nothing is more overdue."""
     erasure.sweep()
     withdrawal.sweep()
-    jobs.sweep()
+    runner.sweep()
 
 
 @shared_task(name="cloning.check_voices")
 def check_voices() -> None:
     erasure.remove_given_voices()
-    custody.check()
+    audit.check()
 
 
 @shared_task(name="cloning.prune_samples")

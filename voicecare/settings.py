@@ -62,7 +62,7 @@ QUOTA_POLL_S = env.float("QUOTA_POLL_S", 15.0, validate=_seconds)
 DRAIN_TIMEOUT_S = env.float("DRAIN_TIMEOUT_S", 10.0, validate=_seconds)
 DEVICE_CHARACTERS_PER_MINUTE = env.int("DEVICE_CHARACTERS_PER_MINUTE", 6000, validate=validate.Range(min=1))
 
-# A recording of a voice that is to be cloned is refused below these (cloning/samples.py).
+# A recording of a voice that is to be cloned is refused below these (cloning/samples/acceptance.py).
 CLONE_MIN_SNR_DB = env.float("CLONE_MIN_SNR_DB", 11.0, validate=validate.Range(min=0, max=60))
 CLONE_MIN_SPEECH_RATIO = env.float("CLONE_MIN_SPEECH_RATIO", 0.4, validate=validate.Range(min=0, max=1))
 

@@ -17,7 +17,7 @@ api: list[URLPattern | URLResolver] = [
     path("auth/logout/", LogOut.as_view(), name="log-out"),
     path("", include("voicecare.patients.urls")),
     path("", include("tts.urls")),
-    path("", include("cloning.urls")),
+    path("", include("cloning.api.urls")),
     path("", include("usage.api.urls")),
 ]
 docs = csp_update({"style-src": ["'self'", "'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view())  # Swagger's own

@@ -13,8 +13,8 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from cloning.models import CloneJob, samples
-from tests.cloning import recordings
 from tests.cloning.conftest import RECORDING
+from tests.cloning.samples import recordings
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from voicecare.patients.models import Patient, Voice

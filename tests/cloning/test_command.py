@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 
 from cloning.models import CloneJob
 from tests.cloning import at_provider
-from tests.cloning.recordings import encoded, speech
+from tests.cloning.samples.recordings import encoded, speech
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from voicecare.patients.models import Patient

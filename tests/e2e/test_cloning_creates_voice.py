@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from tests.clinicians import Clinician, clinician
-from tests.cloning import at_provider, recordings
+from tests.cloning import at_provider
+from tests.cloning.samples import recordings
 from tests.conftest import Member, database_url
 from tests.e2e.device import Device
 from tests.sandbox import SandboxProcess

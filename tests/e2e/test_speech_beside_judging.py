@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.clinicians import Clinician, clinician
-from tests.cloning import recordings
+from tests.cloning.samples import recordings
 from tests.conftest import Member
 from tests.e2e.device import Device
 from tests.server import ServerProcess

@@ -8,7 +8,7 @@ from django.core.files import File
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q
 
-from cloning import jobs
+from cloning.jobs import runner
 from cloning.models import CloneJob
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
@@ -43,7 +43,7 @@ class Command(BaseCommand):
         """Until it has ended. It is run here, too: there need be no worker."""
         until, shown = time.monotonic() + WAIT_S, ""
         while time.monotonic() < until:
-            jobs.run(job.pk)
+            runner.run(job.pk)
             job.refresh_from_db()
             if (now := f"{job.status} {job.error_message}".rstrip()) != shown:
                 self.stdout.write(now)
@@ -56,7 +56,7 @@ class Command(BaseCommand):
 def _submitted(patient: Patient, file: Path, consent_by: str, name: str, remove_background_noise: bool) -> CloneJob:
     try:
         with file.open("rb") as recording:
-            return jobs.submit(
+            return runner.submit(
                 patient=patient, name=name[:100], sample=File(recording), consent_by=consent_by, witness=None,
                 remove_background_noise=remove_background_noise,
             )  # fmt: skip

@@ -1,0 +1,122 @@
+"""What clinicians send to have a voice copied, and read of how that goes."""
+
+from django.urls import reverse
+from drf_spectacular.utils import (
+    OpenApiExample,
+    extend_schema_field,
+    extend_schema_serializer,
+    inline_serializer,
+)
+from rest_framework import serializers
+
+from cloning.consent.wording import ConsentMissing
+from cloning.models import CloneJob
+
+READY = OpenApiExample(
+    "A daughter's voice",
+    {
+        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "name": "Anna, her daughter", "status": "ready", "voice": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
+        "preview": "/api/v1/voices/c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21/preview/",
+        "report": {
+            "duration_s": 92.4, "codec": "aac", "sample_rate_hz": 48000, "channels": 1, "snr_db": 31.5,
+            "speech_ratio": 0.87, "clipping_ratio": 0.0, "loudness_dbfs": -21.0,
+            "warnings": ["There is a hum, as of a fridge or a charger."],
+        },
+        "error": None, "requires_verification": False, "consent_by": "Anna Ellis",
+        "consented_at": "2026-11-23T11:58:00Z", "created_at": "2026-11-23T11:58:00Z",
+        "ended_at": "2026-11-23T11:58:06Z", "withdrawn_at": None,
+    },
+    response_only=True,
+)  # fmt: skip
+FAILED = OpenApiExample(
+    "One that failed",
+    {
+        **READY.value, "status": "failed", "voice": None, "preview": None,
+        "error": {
+            "code": "voice_limit_reached",
+            "message": "The account at the speech provider has no room for another voice.",
+        },
+    },
+    response_only=True,
+)  # fmt: skip
+CONSENT_NEEDED = "Without the consent of the person who speaks, nothing is stored: send `consent` as true."
+
+
+class UploadSerializer(serializers.Serializer):
+    name = serializers.CharField(max_length=100, help_text="What the voice is called here.")
+    sample = serializers.FileField(
+        allow_empty_file=True, max_length=1000, help_text="MP3, WAV or M4A; at least 60 s, at most 10,000,000 bytes."
+    )
+    consent = serializers.BooleanField(default=False, help_text="Must be true.")
+    consent_by = serializers.CharField(max_length=200, help_text="Whose voice it is: who has consented.")
+    remove_background_noise = serializers.BooleanField(default=False)
+
+    def validate_consent(self, consent: bool) -> bool:
+        """A refusal with a code of its own, whatever else is wrong."""
+        if not consent:
+            raise ConsentMissing(CONSENT_NEEDED)
+        return consent
+
+
+class AcceptedCloneSerializer(serializers.ModelSerializer[CloneJob]):
+    class Meta:
+        model = CloneJob
+        fields = ("id", "status")
+
+
+class ReportSerializer(serializers.Serializer):
+    """What was found in the recording."""
+
+    duration_s = serializers.FloatField()
+    codec = serializers.CharField()
+    sample_rate_hz = serializers.IntegerField()
+    channels = serializers.IntegerField()
+    snr_db = serializers.FloatField(allow_null=True)
+    speech_ratio = serializers.FloatField()
+    clipping_ratio = serializers.FloatField()
+    loudness_dbfs = serializers.FloatField(allow_null=True)
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="What could be better, in plain words.")
+
+
+@extend_schema_serializer(examples=[READY, FAILED])
+class CloneSerializer(serializers.ModelSerializer[CloneJob]):
+    preview = serializers.SerializerMethodField(help_text="The path of a preview, once the voice can speak.")
+    report = serializers.SerializerMethodField()
+    error = serializers.SerializerMethodField()
+
+    class Meta:
+        model = CloneJob
+        fields = (
+            "id", "patient", "name", "status", "voice", "preview", "report", "error", "requires_verification",
+            "consent_by", "consented_at", "created_at", "ended_at", "withdrawn_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def get_preview(self, job: CloneJob) -> str | None:
+        usable = job.voice is not None and job.voice.usable
+        return reverse("voice-preview", args=[job.voice_id]) if usable else None
+
+    @extend_schema_field(ReportSerializer(allow_null=True))
+    def get_report(self, job: CloneJob) -> dict[str, object] | None:
+        return job.report or None
+
+    @extend_schema_field(
+        inline_serializer(
+            "CloneError", {"code": serializers.CharField(), "message": serializers.CharField()}, allow_null=True
+        )
+    )
+    def get_error(self, job: CloneJob) -> dict[str, str] | None:
+        """Why it failed, what the next attempt waits for, or that its voice is lost; null if nothing is wrong."""
+        return job.error
+
+
+@extend_schema_serializer(
+    examples=[OpenApiExample("One is new", {"added": 1, "changed": 0, "gone": 0}, response_only=True)]
+)
+class StockReadSerializer(serializers.Serializer):
+    """What has changed, in numbers of voices."""
+
+    added = serializers.IntegerField()
+    changed = serializers.IntegerField(help_text="They have another name, or are back.")
+    gone = serializers.IntegerField()

@@ -1,0 +1,165 @@
+"""Copied voices over REST: having one made, looking at it, withdrawing it; and the provider's own voices."""
+
+import uuid
+from collections.abc import Mapping
+from typing import IO, Any, cast
+
+from django.contrib.auth.models import User
+from django.core.exceptions import SuspiciousOperation
+from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from rest_framework import generics
+from rest_framework.exceptions import APIException, ParseError
+from rest_framework.parsers import MultiPartParser
+from rest_framework.permissions import IsAdminUser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from cloning.api.serializers import AcceptedCloneSerializer, CloneSerializer, StockReadSerializer, UploadSerializer
+from cloning.consent import withdrawal
+from cloning.jobs import runner
+from cloning.models import CloneJob
+from cloning.samples.acceptance import MAX_BYTES
+from cloning.voices import sync
+from voicecare.api.schema import ErrorSerializer
+from voicecare.patients.models import Patient
+from voicecare.providers.errors import ProviderError
+
+FORM_BYTES = 64 * 1024  # the other fields, and what stands between them
+
+UNREACHABLE = OpenApiResponse(ErrorSerializer, "The speech provider's list cannot be read right now.")
+ACCEPTED = OpenApiExample(
+    "Accepted", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "pending"}, response_only=True,
+    status_codes=["202"],
+)  # fmt: skip
+WITHDRAWN = OpenApiExample(
+    "Withdrawn", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "withdrawing"}, response_only=True,
+    status_codes=["202"],
+)  # fmt: skip
+UPLOAD = OpenApiExample(
+    "A daughter",
+    {"name": "Anna, her daughter", "sample": "(binary)", "consent": True, "consent_by": "Anna Ellis"},
+    request_only=True, media_type="multipart/form-data",
+)  # fmt: skip
+
+
+class TooLarge(APIException):
+    status_code = 413
+    default_code = "too_large"
+    default_detail = f"The recording is over {MAX_BYTES // 1_000_000} MB: send it in mono, as MP3 or as M4A."
+
+
+class NothingToRetry(APIException):
+    status_code = 409
+
+
+class ListUnread(APIException):
+    status_code = 503
+
+
+class UploadParser(MultiPartParser):
+    """Refuses by Content-Length what no recording can be, before a byte of it is parsed."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - DRF's own signature
+        meta = (parser_context or {})["request"].META
+        if int(meta.get("CONTENT_LENGTH") or 0) > MAX_BYTES + FORM_BYTES:
+            raise TooLarge
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except SuspiciousOperation as error:  # too many fields or files
+            raise ParseError("The form has more in it than a recording needs.") from error
+
+
+class CloneList(generics.ListAPIView):
+    """What was made, or is being made, of recordings for this patient; the latest first."""
+
+    serializer_class = CloneSerializer
+    parser_classes = (UploadParser,)
+
+    def get_queryset(self) -> QuerySet[CloneJob]:
+        return _clones(self.request).filter(patient=self._patient()).order_by("-created_at", "pk")
+
+    @extend_schema(
+        operation_id="clone_voice",
+        request={"multipart/form-data": UploadSerializer},
+        responses={202: AcceptedCloneSerializer},
+        examples=[UPLOAD, ACCEPTED],
+    )
+    def post(self, request: Request, id: uuid.UUID) -> Response:
+        """Has the voice in a recording copied. The same recording sent twice is made once.
+
+        Refusals have a code (`no_consent`, `too_short`, `too_large`, `unsupported_format`, `corrupt_audio`,
+        `too_noisy`, `mostly_silence`) and say in plain words what to do; nothing is stored then.
+        """
+        patient = self._patient()
+        upload = UploadSerializer(data=request.data)
+        upload.is_valid(raise_exception=True)
+        given = {name: value for name, value in upload.validated_data.items() if name != "consent"}
+        job = runner.submit(patient=patient, witness=cast(User, request.user), **given)
+        return _accepted(job)
+
+    def _patient(self) -> Patient:
+        return get_object_or_404(Patient.objects.visible_to(self.request.user), pk=self.kwargs["id"])
+
+
+class CloneDetail(generics.RetrieveAPIView):
+    serializer_class = CloneSerializer
+    lookup_field = "id"
+
+    def get_queryset(self) -> QuerySet[CloneJob]:
+        return _clones(self.request)
+
+    @extend_schema(responses={202: AcceptedCloneSerializer}, examples=[WITHDRAWN])
+    def delete(self, request: Request, id: uuid.UUID) -> Response:
+        """Withdraws the consent: the voice speaks no more, and everything of it is removed in the background."""
+        return _accepted(withdrawal.withdraw(self.get_object(), cast(User, request.user)))
+
+
+class CloneRetry(APIView):
+    @extend_schema(
+        request=None,
+        examples=[ACCEPTED],
+        responses={
+            202: AcceptedCloneSerializer,
+            409: OpenApiResponse(ErrorSerializer, "`not_retryable`: it has not failed, or its recording is deleted."),
+        },
+    )
+    def post(self, request: Request, id: uuid.UUID) -> Response:
+        """Has it made once more, from the recording that is kept."""
+        try:
+            return _accepted(runner.retry(get_object_or_404(_clones(request), pk=id)))
+        except runner.NotRetryable as error:
+            raise NothingToRetry(error.message, error.code) from error
+
+
+class VoiceSync(APIView):
+    permission_classes = (IsAdminUser,)
+
+    @extend_schema(
+        operation_id="sync_voices",
+        request=None,
+        responses={
+            200: StockReadSerializer,
+            403: OpenApiResponse(ErrorSerializer, "`permission_denied`: this is for staff."),
+            503: UNREACHABLE,
+        },
+    )
+    def post(self, request: Request) -> Response:
+        """Reads the provider's list of voices, at once. For staff."""
+        try:
+            return Response(StockReadSerializer(sync.read()).data)
+        except ProviderError as error:
+            raise ListUnread(error.message, error.code) from error
+
+
+def _clones(request: Request) -> QuerySet[CloneJob]:
+    visible = Patient.objects.visible_to(request.user)
+    return CloneJob.objects.filter(patient__in=visible).select_related("voice")
+
+
+def _accepted(job: CloneJob) -> Response:
+    return Response(AcceptedCloneSerializer(job).data, 202)

@@ -1,0 +1,143 @@
+"""Consent withdrawn, a voice replaced, a patient erased: nothing of a copied voice is left, and that is looked for.
+
+What the provider has under the job's name or id, the recording, and the sound in that voice are removed, in that
+order, as often as it takes; only what was looked for again and not found is `withdrawn`. The row stays: that it was,
+who had consented, and when it ended.
+"""
+
+import random
+import time
+import uuid
+from datetime import timedelta
+
+import structlog
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from cloning.gateway import provider_voices
+from cloning.gateway.failures import Refusal
+from cloning.models import CloneJob, samples
+from voicecare.core import task_queue
+from voicecare.patients.models import Patient, Voice
+from voicecare.providers.errors import ProviderError
+
+PAUSE_S = 15  # between two tries, of which there is no last one
+LEASE = timedelta(seconds=120)
+SWEEP_S = 60.0
+
+Status = CloneJob.Status
+
+log = structlog.get_logger(__name__)
+
+
+def withdraw(job: CloneJob, by: User | None = None) -> CloneJob:
+    """From now on nobody is spoken to in it; its voice, recording and sound are removed in the background. Idempotent;
+    returns the row as it is now.
+    """
+    _begin(job, by)
+    job.refresh_from_db()
+    return job
+
+
+def replace(job: CloneJob) -> None:
+    """The same, because the patient has newer voices. Inside the transaction that brings the newest."""
+    if _begin(job, None):
+        CloneJob.objects.filter(pk=job.pk).update(replaced=True)
+
+
+@transaction.atomic
+def _begin(job: CloneJob, by: User | None) -> bool:
+    """A lease stays: while a worker may have an upload under way, looking for the voice would be too early."""
+    began = (
+        CloneJob.objects.withdrawable()
+        .filter(pk=job.pk)
+        .update(status=Status.WITHDRAWING, withdrawn_by=by, next_attempt_at=None, error_code="", error_message="")
+    )
+    if began:
+        voice = Voice.objects.filter(clone_job=job.pk)
+        Patient.objects.filter(voice__in=voice).update(voice=None)
+        voice.update(state=Voice.State.WITHDRAWN)
+        task_queue.send("tts.remove_audio")
+        task_queue.send("cloning.withdraw", job.pk)
+    return bool(began)
+
+
+def sweep() -> None:
+    """Goes on with what is due. Idempotent; any number of processes may do it at once."""
+    until = time.monotonic() + SWEEP_S
+    for key in _due().values_list("pk", flat=True).order_by("created_at"):
+        if time.monotonic() > until:
+            return
+        carry_out(key)
+
+
+def _due() -> QuerySet[CloneJob]:
+    free = Q(lease_until=None) | Q(lease_until__lte=Now())
+    return CloneJob.objects.filter(
+        free, Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()), status=Status.WITHDRAWING
+    )
+
+
+def carry_out(job_id: uuid.UUID) -> None:
+    """Removes and looks again, if that is due and nobody else does it."""
+    job = _claim(job_id)
+    if job is None:
+        return
+    try:
+        left = _remove(job)
+    except ProviderError as error:
+        provider_voices.report(error)
+        left = Refusal.of(error)
+    if left is not None:
+        _later(job, left)
+    elif _held(job).update(
+        status=Status.WITHDRAWN, withdrawn_at=Now(), sample="", lease_until=None, error_code="", error_message=""
+    ):
+        log.info("cloning.withdrawn", job=str(job.pk))
+
+
+def _later(job: CloneJob, left: Refusal) -> None:
+    log.warning("cloning.not_withdrawn_yet", job=str(job.pk), left=left.code)
+    pause = timedelta(seconds=PAUSE_S * random.uniform(0.8, 1.2))  # noqa: S311
+    _held(job).update(lease_until=None, next_attempt_at=Now() + pause, error_code=left.code, error_message=left.message)
+
+
+def _claim(job_id: uuid.UUID) -> CloneJob | None:
+    with transaction.atomic():
+        if not _due().filter(pk=job_id).update(attempts=F("attempts") + 1, lease_until=Now() + LEASE):
+            return None
+        return CloneJob.objects.select_related("voice").get(pk=job_id)
+
+
+def _held(job: CloneJob) -> QuerySet[CloneJob]:
+    return CloneJob.objects.filter(pk=job.pk, status=Status.WITHDRAWING, attempts=job.attempts)
+
+
+def _remove(job: CloneJob) -> Refusal | None:
+    """What is left, as the clinician is told; None if nothing was found any more."""
+    with provider_voices.account() as client:
+        for voice in provider_voices.copies(client, job):
+            provider_voices.remove(client, voice.voice_id)
+        sample_left = _remove_sample(job)
+        if provider_voices.copies(client, job):
+            return Refusal.named("voice_left")
+    if sample_left:
+        return Refusal.named("sample_left")
+    if job.voice and job.voice.clips.exists():  # the cache removes them; a row stays as long as its sound does
+        task_queue.send("tts.remove_audio")
+        return Refusal.named("sound_left")
+    return None
+
+
+def _remove_sample(job: CloneJob) -> bool:
+    """Whether it is still there."""
+    if not job.sample:
+        return False
+    try:
+        samples().delete(job.sample)
+        return samples().exists(job.sample)
+    except Exception as error:  # whatever the storage's library raises
+        log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
+        return True

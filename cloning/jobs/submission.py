@@ -1,0 +1,95 @@
+"""A recording comes in: judged, stored, and written down as a job, or refused with nothing left of it."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from django.contrib.auth.models import User
+from django.core.files import File
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from cloning.consent.wording import WORDING_VERSION, ConsentMissing
+from cloning.models import CloneJob, samples
+from cloning.samples import inspection
+from cloning.samples.acceptance import CONTENT_TYPES, MAX_BYTES
+from voicecare.core import task_queue
+from voicecare.patients.models import Patient
+
+REPEAT = timedelta(seconds=60)
+"""What comes so soon after the same recording is a double click, or a client that has lost the answer."""
+
+
+def submit(
+    *, patient: Patient, name: str, sample: File, consent_by: str, witness: User | None,
+    remove_background_noise: bool = False,
+) -> CloneJob:  # fmt: skip
+    """A new job, or the one of the same patient and recording that is unfinished, or ready and came within REPEAT.
+
+    Judges the recording, which takes seconds: call it in a thread that may block, outside of a transaction. Raises
+    ConsentMissing for a blank `consent_by`, SampleRefused for the recording; then nothing is stored. `witness` is the
+    user who uploads it; None for an operator at the command line.
+    """
+    if not consent_by.strip():
+        raise ConsentMissing("Say who has consented: without the consent of the person who speaks, nothing is stored.")
+    since = timezone.now() - REPEAT
+    with _copied(sample) as (path, digest):
+        before = CloneJob.objects.same(patient.pk, digest, since).first()
+        if before is not None:
+            return before
+        report = inspection.judge(path)
+        job = CloneJob(
+            patient=patient, name=name, sample_digest=digest, content_type=CONTENT_TYPES[report.codec],
+            report=report.as_json(), remove_background_noise=remove_background_noise,
+            consent_by=consent_by.strip(), consent_wording=WORDING_VERSION, witness=witness,
+        )  # fmt: skip
+        return _kept(job, path, since)
+
+
+@contextmanager
+def _copied(sample: File) -> Iterator[tuple[Path, str]]:
+    """The recording as a file of its own, and its digest."""
+    digest, size = hashlib.sha256(), 0
+    with NamedTemporaryFile(prefix="voicecare-sample-") as copy:
+        for chunk in sample.chunks():
+            size += len(chunk)
+            digest.update(chunk)
+            copy.write(chunk)
+            if size > MAX_BYTES:  # the judge refuses it by its size, whatever else comes
+                break
+        copy.flush()
+        yield Path(copy.name), digest.hexdigest()
+
+
+def _kept(job: CloneJob, path: Path, since: datetime) -> CloneJob:
+    """The object first, then its row: what is left of a process that dies in between, `prune_orphans` removes."""
+    with path.open("rb") as recording:
+        job.sample = samples().save(str(job.pk), File(recording))
+    try:
+        first = _written(job, since)
+    except BaseException:
+        samples().delete(job.sample)
+        raise
+    if first != job:
+        samples().delete(job.sample)
+    return first
+
+
+def _written(job: CloneJob, since: datetime) -> CloneJob:
+    """The job, or the one that was judged beside it and came first; that one may be a voice by now."""
+    same = CloneJob.objects.same(job.patient_id, job.sample_digest, since)
+    try:
+        with transaction.atomic():
+            first = same.first()
+            if first is None:
+                job.save(force_insert=True)
+                task_queue.send("cloning.run", job.pk)
+            return first or job
+    except IntegrityError:
+        first = same.first()
+        if first is None:
+            raise
+        return first

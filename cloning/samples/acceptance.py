@@ -1,0 +1,203 @@
+"""Whether a recording may become a voice: figures in, a report or a refusal out, both in words for a family.
+
+Pure: what listened is `judging`'s child. The codes are the contract's.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from cloning.samples.formats import CODECS, LONGEST_S, MAX_BYTES
+from cloning.samples.measurements import Measurements
+from voicecare.core.errors import VoicecareError
+
+__all__ = ["CONTENT_TYPES", "MAX_BYTES", "MIN_SECONDS", "Report", "SampleRefused", "Thresholds", "assess", "unreadable"]
+
+MIN_SECONDS = 60.0
+_MEDIA_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "m4a": "audio/mp4"}
+CONTENT_TYPES = {codec: _MEDIA_TYPES[kind] for kind, codecs in CODECS.items() for codec in codecs}
+"""By `Report.codec`: what the file truly is, whatever it was called."""
+
+_GOOD_SNR_DB = 23.0
+_GOOD_SPEECH_RATIO = 0.6
+_SOME_SPEECH = 0.1  # below it, there is no voice for the noise to drown
+_CLIPPING_RATIO = 0.001
+_CREST_DB = 11.0  # a voice has 17 to 20; MP3 hides the flat tops of a distorted one, not this
+_TONE_RATIO = 0.5
+_AUDIBLE_DBFS = -65.0
+_FALL_DB = 12.5
+_ECHO_SNR_DB = 15.0  # in more noise, noise is what keeps the sound from falling
+_QUIET_DBFS = -35.0
+_NARROW_HZ = 16000
+
+_SMALLER = "Send it in mono, or saved as MP3 or M4A."
+_OTHER_FORMAT = "Save or export the recording as MP3, WAV or M4A, and send that."
+
+
+class SampleRefused(VoicecareError):
+    """`code` is too_short, too_large, unsupported_format, corrupt_audio, too_noisy or mostly_silence."""
+
+    code = "corrupt_audio"
+
+
+class Thresholds(NamedTuple):
+    """Below either, a recording is refused."""
+
+    snr_db: float
+    speech_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found in a recording that was accepted, rounded as it is shown."""
+
+    duration_s: float
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    snr_db: float
+    speech_ratio: float
+    clipping_ratio: float
+    loudness_dbfs: float
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """As `clones/{id}/` shows it, and as a job keeps it."""
+        return {**asdict(self), "warnings": list(self.warnings)}
+
+
+_UNREADABLE = {
+    "empty": ("corrupt_audio", "The file is empty. Please choose the recording again."),
+    "too_large": (
+        "too_large",
+        f"The file is larger than {MAX_BYTES // 1_000_000} MB. One to two minutes are enough. Uncompressed stereo "
+        f"reaches that size in less than a minute. {_SMALLER}",
+    ),
+    "unknown": ("unsupported_format", f"This is not a recording in a format that can be read. {_OTHER_FORMAT}"),
+    "video": ("unsupported_format", f"This is a video. {_OTHER_FORMAT}"),
+    "odd_shape": (
+        "unsupported_format",
+        "The recording's sample rate or number of channels is unusual. Save it with 44100 Hz in mono, and send that.",
+    ),
+    "truncated": ("corrupt_audio", "The file is incomplete; a copy or upload may have broken off. Send it once more."),
+    "damaged": (
+        "corrupt_audio",
+        "The file is damaged and cannot be played to its end. Export the recording once more, and send that.",
+    ),
+}
+
+
+def unreadable(reason: str) -> SampleRefused:
+    """The refusal of a file that could not be listened to; the reasons are those of `formats.Unreadable`."""
+    code, message = _UNREADABLE[reason]
+    return SampleRefused(message, code=code)
+
+
+def assess(found: Measurements, least: Thresholds) -> Report:
+    """Raises SampleRefused. Length comes before quality: there is no point in a quieter room for 20 seconds."""
+    report = Report(
+        duration_s=round(found.duration_s, 2),
+        codec=found.codec,
+        sample_rate_hz=found.sample_rate_hz,
+        channels=found.channels,
+        snr_db=round(found.snr_db, 1),
+        speech_ratio=round(found.speech_ratio, 3),
+        clipping_ratio=round(found.clipping_ratio, 4),
+        loudness_dbfs=round(found.loudness_dbfs, 1),
+        warnings=tuple(text for is_so, text in _WARNINGS if is_so(found)),
+    )
+    if report.duration_s < MIN_SECONDS:
+        raise SampleRefused(_too_short(report), code="too_short")
+    is_noisy = report.snr_db < least.snr_db
+    if report.speech_ratio < least.speech_ratio and not (is_noisy and report.speech_ratio >= _SOME_SPEECH):
+        raise SampleRefused(_mostly_silence(report), code="mostly_silence")
+    if is_noisy:
+        raise SampleRefused(_TOO_NOISY, code="too_noisy")
+    return report
+
+
+_TOO_NOISY = (
+    "The background is too loud for the voice. Record again in a quiet room, with windows closed and radio, television "
+    "and fans switched off, close to the microphone."
+)
+
+
+def _too_short(report: Report) -> str:
+    shown = math.floor(report.duration_s * 10) / 10  # 59.97 is not 60.0
+    text = f"The recording is {shown:.1f} seconds long; at least {MIN_SECONDS:.0f} seconds are needed."
+    return f"{text} A minute in this format does not fit into 10 MB. {_SMALLER}" if _is_bulky(report) else text
+
+
+def _is_bulky(report: Report) -> bool:
+    """Whether a minute of it is over the limit, as CD-quality stereo is: recording for longer would not help."""
+    if CONTENT_TYPES[report.codec] != "audio/wav":
+        return False
+    sample_bytes = int("".join(filter(str.isdigit, report.codec))) // 8
+    return report.sample_rate_hz * report.channels * sample_bytes * MIN_SECONDS > MAX_BYTES
+
+
+def _mostly_silence(report: Report) -> str:
+    return (
+        f"Speech was found in only {report.speech_ratio:.0%} of the recording. Record one person reading or telling a "
+        "story for a minute or more, without long pauses and without music."
+    )
+
+
+def _is_noise_audible(found: Measurements) -> bool:
+    return found.loudness_dbfs - found.snr_db > _AUDIBLE_DBFS
+
+
+def _has_hum(found: Measurements) -> bool:
+    return found.hum_ratio > _TONE_RATIO and _is_noise_audible(found)
+
+
+def _has_tones(found: Measurements) -> bool:
+    return found.tone_ratio > _TONE_RATIO and not _has_hum(found) and _is_noise_audible(found)
+
+
+def _is_distorted(found: Measurements) -> bool:
+    return found.clipping_ratio > _CLIPPING_RATIO or found.crest_db < _CREST_DB
+
+
+def _echoes(found: Measurements) -> bool:
+    return found.fall_db < _FALL_DB and found.snr_db > _ECHO_SNR_DB
+
+
+_WARNINGS: tuple[tuple[Callable[[Measurements], bool], str], ...] = (
+    (
+        _has_hum,
+        "There is a hum, as of a fridge or a charger. Record in a quieter room, away from what is plugged in.",
+    ),
+    (_has_tones, "There is music or a steady tone behind the voice. Switch it off and record again if you can."),
+    (
+        lambda found: found.snr_db < _GOOD_SNR_DB and not _has_hum(found) and not _has_tones(found),
+        "There is noise in the background. A quieter room makes a better voice.",
+    ),
+    (
+        _is_distorted,
+        "The recording is too loud and sounds distorted. Hold the microphone further away, or turn it down.",
+    ),
+    (
+        lambda found: found.loudness_dbfs < _QUIET_DBFS,
+        "The voice is very quiet. Speak closer to the microphone, or turn it up.",
+    ),
+    (_echoes, "The room echoes. A room with carpet, curtains or a sofa makes a better voice."),
+    (
+        lambda found: found.speech_ratio < _GOOD_SPEECH_RATIO,
+        "There are long pauses. More speech in the same time makes a better voice.",
+    ),
+    (lambda found: found.dead_channels > 0, "One of the channels is silent. Recording in mono avoids that."),
+    (
+        lambda found: found.channels_cancel,
+        "The channels cancel each other, so that the voice may sound thin or vanish. Record in mono.",
+    ),
+    (
+        lambda found: found.sample_rate_hz < _NARROW_HZ,
+        "It has the sound of a telephone call. A recorder application on a phone or computer makes a better voice.",
+    ),
+    (
+        lambda found: found.is_cut_short,
+        f"Only the first {LONGEST_S // 60} minutes were listened to. One to two minutes are enough.",
+    ),
+)

@@ -1,0 +1,48 @@
+"""The process that listens: `python -m cloning.samples.worker`, a recording on stdin, its figures as JSON on stdout.
+
+What the decoder makes of a hostile file ends here, in a process that has no Django, no settings, no secrets in its
+environment, and limits that the kernel keeps. It imports nothing of `voicecare`, which would take Celery and a second
+with it.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from dataclasses import asdict
+
+from cloning.samples.decoding import decode
+from cloning.samples.formats import MAX_BYTES, Unreadable
+from cloning.samples.quality import measure
+
+TIME_LIMIT_S = 30
+MEMORY_LIMIT = 640 << 20  # of address space: three minutes take 330 MB, a quarter of an hour 375
+
+_LIMITS = (
+    (resource.RLIMIT_AS, MEMORY_LIMIT),
+    (resource.RLIMIT_CPU, TIME_LIMIT_S),
+    (resource.RLIMIT_FSIZE, 0),
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_NOFILE, 16),
+)
+
+
+def confine() -> None:
+    for limit, value in _LIMITS:
+        resource.setrlimit(limit, (value, value))
+    signal.alarm(TIME_LIMIT_S)  # a parent that is killed cannot end us
+    os.nice(10)  # live speech goes first
+
+
+def main() -> None:
+    confine()
+    try:
+        answer = asdict(measure(decode(sys.stdin.buffer.read(MAX_BYTES + 1))))
+    except Unreadable as unreadable:
+        answer = {"unreadable": unreadable.reason}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Copied voices over REST: what is taken in, what is refused, who sees what, what a call does to the rows."""
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from cloning.api.views import FORM_BYTES
+from cloning.models import CloneJob, samples
+from cloning.samples.acceptance import MAX_BYTES
+from tests.clinicians import Clinician, clinician
+from tests.cloning import at_provider
+from tests.cloning.samples import recordings
+from tests.conftest import OTHER_VOICE, Member
+from tests.sandbox import SandboxProcess
+from voicecare.patients.models import Patient, Voice
+
+pytestmark = pytest.mark.django_db
+NOBODY = uuid.UUID(int=5)
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.fixture(scope="module")
+def recording() -> bytes:
+    return recordings.encoded(recordings.speech(62), "libmp3lame")
+
+
+@pytest.fixture
+def carol(alice: Member, bob: Member) -> Clinician:
+    """In Alice's care team; Bob is a stranger's."""
+    return clinician("carol", alice.patient)
+
+
+def upload(caller: Clinician, patient: object, sample: bytes, *, file: str = "anna.mp3", **changes: Any) -> Any:
+    form = {"name": "Anna", "consent": "true", "consent_by": "Anna Archer", **changes}
+    sent = {key: value for key, value in form.items() if value is not None}
+    headers = {"Authorization": f"Bearer {caller.token}"}
+    sent["sample"] = SimpleUploadedFile(file, sample, "application/octet-stream")
+    return Client().post(f"/api/v1/patients/{patient}/clones/", sent, headers=headers)
+
+
+def stored() -> list[str]:
+    try:
+        return samples().listdir("")[1]
+    except FileNotFoundError:
+        return []
+
+
+def part(name: str, value: bytes) -> bytes:
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
+
+
+# Coming in
+
+
+def test_a_recording_is_taken_in_with_its_consent(carol: Clinician, alice: Member, recording: bytes):
+    response = upload(carol, alice.patient.pk, recording, file="holiday.wav", remove_background_noise="true")
+    job = CloneJob.objects.get()
+    assert (response.status_code, response.json()) == (202, {"id": str(job.pk), "status": "pending"})
+    assert (job.patient, job.name, job.witness, job.consent_by) == (alice.patient, "Anna", carol.user, "Anna Archer")
+    assert (job.remove_background_noise, job.content_type) == (True, "audio/mpeg")
+    with job.open_sample() as kept:
+        assert kept.read() == recording
+    shown = carol.get(f"clones/{job.pk}/")
+    assert shown == carol.get(f"patients/{alice.patient.pk}/clones/")["results"][0]
+    report = shown.pop("report")
+    assert shown == {
+        "id": str(job.pk), "patient": str(alice.patient.pk), "name": "Anna", "status": "pending", "voice": None,
+        "preview": None, "error": None, "requires_verification": False, "consent_by": "Anna Archer",
+        "consented_at": shown["consented_at"], "created_at": shown["created_at"], "ended_at": None,
+        "withdrawn_at": None,
+    }  # fmt: skip
+    assert set(report) == {
+        "duration_s", "codec", "sample_rate_hz", "channels", "snr_db", "speech_ratio", "clipping_ratio",
+        "loudness_dbfs", "warnings",
+    }  # fmt: skip
+    assert 61 < report["duration_s"] < 63
+
+
+def test_a_double_click_makes_one_job(carol: Clinician, alice: Member, recording: bytes):
+    answers = [upload(carol, alice.patient.pk, recording).json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert (CloneJob.objects.count(), len(stored())) == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_uploads_at_the_same_time_make_one_job(carol: Clinician, alice: Member, recording: bytes):
+    def send(_: int) -> Any:
+        try:
+            return upload(carol, alice.patient.pk, recording)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(threads.map(send, range(3)))
+    assert [answer.status_code for answer in answers] == [202] * 3
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert (CloneJob.objects.count(), len(stored())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"consent": "false"}, "no_consent"), ({"consent": None}, "no_consent"), ({"consent": "perhaps"}, ["consent"]),
+        ({"consent_by": None}, ["consent_by"]), ({"consent_by": "  "}, ["consent_by"]),
+        ({"consent_by": "x" * 201}, ["consent_by"]), ({"name": None}, ["name"]), ({"name": ""}, ["name"]),
+        ({"name": "x" * 101}, ["name"]), ({"name": "a\0b"}, ["name"]),
+        ({"remove_background_noise": "perhaps"}, ["remove_background_noise"]),
+    ],
+)  # fmt: skip
+def test_what_a_form_may_not_say(carol: Clinician, alice: Member, changes: dict[str, Any], said: str | list[str]):
+    response = upload(carol, alice.patient.pk, b"ID3", **changes)
+    assert response.status_code == 400
+    assert response.json()["code"] == said if isinstance(said, str) else list(response.json()) == said
+    assert (CloneJob.objects.count(), stored()) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("sample", "codes"),
+    [
+        (b"", {"corrupt_audio"}), (b"PK\x03\x04" + bytes(2000), {"unsupported_format"}),
+        (b"<html>" + b" " * 2000, {"unsupported_format"}),
+        (b"RIFF" + bytes(40), {"corrupt_audio", "unsupported_format"}),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_recording(carol: Clinician, alice: Member, sample: bytes, codes: set[str]):
+    response = upload(carol, alice.patient.pk, sample)
+    assert response.status_code == 400
+    assert response.json()["code"] in codes
+    assert len(response.json()["detail"]) > 20
+    assert (CloneJob.objects.count(), stored()) == (0, [])
+
+
+def test_a_recording_that_is_too_short(carol: Clinician, alice: Member):
+    short = recordings.encoded(recordings.speech(20), "libmp3lame")
+    response = upload(carol, alice.patient.pk, short)
+    assert (response.status_code, response.json()["code"]) == (400, "too_short")
+    assert (CloneJob.objects.count(), stored()) == (0, [])
+
+
+def test_a_file_over_ten_million_bytes(carol: Clinician, alice: Member):
+    response = upload(carol, alice.patient.pk, b"ID3" + bytes(MAX_BYTES))
+    assert (response.status_code, response.json()["code"]) == (400, "too_large")
+
+
+def test_a_body_that_is_far_too_large_is_refused_by_its_length_alone(carol: Clinician, alice: Member):
+    """There is no more of it than a byte to be read."""
+    headers = {"Authorization": f"Bearer {carol.token}"}
+    response = Client().generic(
+        "POST", f"/api/v1/patients/{alice.patient.pk}/clones/", b"-", "multipart/form-data; boundary=x",
+        headers=headers, CONTENT_LENGTH=str(MAX_BYTES + FORM_BYTES + 1),
+    )  # fmt: skip
+    assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", FORM), (b"--x\r\n", FORM), (b"garbage", FORM), (b"-", "multipart/form-data"),
+        (part("sample", b"no file") + b"--x--", FORM), (part("a", b"b") * 1500 + b"--x--", FORM),
+    ],
+    ids=["empty", "begun", "garbage", "no boundary", "no file", "too many fields"],
+)  # fmt: skip
+def test_a_form_that_is_none(carol: Clinician, alice: Member, body: bytes, kind: str):
+    headers = {"Authorization": f"Bearer {carol.token}"}
+    path = f"/api/v1/patients/{alice.patient.pk}/clones/"
+    response = Client().generic("POST", path, body, kind, headers=headers)
+    assert response.status_code == 400, response.content
+    assert CloneJob.objects.count() == 0
+
+
+def test_json_is_no_form(carol: Clinician, alice: Member):
+    response = carol.call("POST", f"patients/{alice.patient.pk}/clones/", {"name": "Anna"})
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+
+
+# Who sees what
+
+
+def test_what_is_another_teams_does_not_exist(
+    carol: Clinician, bob: Member, job: Callable[..., CloneJob], recording: bytes
+):
+    theirs = job(patient=bob.patient)
+    answers = [
+        upload(carol, bob.patient.pk, recording),
+        *(carol.call(method, path) for method, path in [
+            ("GET", f"patients/{bob.patient.pk}/clones/"), ("GET", f"clones/{theirs.pk}/"),
+            ("DELETE", f"clones/{theirs.pk}/"), ("POST", f"clones/{theirs.pk}/retry/"), ("GET", f"clones/{NOBODY}/"),
+        ]),
+    ]  # fmt: skip
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(404, "not_found")] * 6
+    theirs.refresh_from_db()
+    assert (theirs.status, CloneJob.objects.count()) == ("pending", 1)
+
+
+def test_staff_see_all_but_the_erased(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
+    boss, clone = clinician("boss", is_staff=True), job()
+    assert boss.get(f"clones/{clone.pk}/")["id"] == str(clone.pk)
+    Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
+    assert {caller.call("GET", f"clones/{clone.pk}/").status_code for caller in (boss, carol)} == {404}
+
+
+def test_a_list_comes_in_pages_the_latest_first(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
+    jobs = [job() for _ in range(3)]
+    page = carol.get(f"patients/{alice.patient.pk}/clones/?page_size=2")
+    assert [row["id"] for row in page["results"]] == [str(jobs[2].pk), str(jobs[1].pk)]
+    assert page["count"] == 3
+
+
+# What becomes of it
+
+
+def test_a_voice_that_is_ready_has_a_preview(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
+    voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
+    shown = carol.get(f"clones/{job(status='ready', voice=voice).pk}/")
+    assert (shown["voice"], shown["preview"]) == (str(voice.pk), f"/api/v1/voices/{voice.pk}/preview/")
+    voice.state = "gone"
+    voice.save()
+    assert carol.get(f"clones/{shown['id']}/")["preview"] is None
+
+
+def test_why_it_failed_is_said_and_it_is_tried_again(carol: Clinician, job: Callable[..., CloneJob]):
+    failed = job(status="failed", error_code="voice_limit_reached", error_message="There is no room.")
+    path = f"clones/{failed.pk}/"
+    assert carol.get(path)["error"] == {"code": "voice_limit_reached", "message": "There is no room."}
+    again = carol.call("POST", f"{path}retry/")
+    assert (again.status_code, again.json()) == (202, {"id": str(failed.pk), "status": "pending"})
+    assert carol.get(path)["error"] is None
+    refused = carol.call("POST", f"{path}retry/")
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_retryable")
+
+
+def test_a_withdrawal_begins_at_once_and_may_be_repeated(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
+    voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
+    Patient.objects.filter(pk=alice.patient.pk).update(voice=voice)
+    clone = job(status="ready", voice=voice)
+    for _ in range(2):
+        response = carol.call("DELETE", f"clones/{clone.pk}/")
+        assert (response.status_code, response.json()) == (202, {"id": str(clone.pk), "status": "withdrawing"})
+    assert Patient.objects.get(pk=alice.patient.pk).voice is None
+    clone.refresh_from_db()
+    assert clone.withdrawn_by == carol.user
+
+
+# The provider's own voices
+
+
+@pytest.fixture
+def boss(provider: SandboxProcess) -> Clinician:
+    return clinician("boss", is_staff=True)
+
+
+def test_the_list_is_for_staff(carol: Clinician):
+    response = carol.call("POST", "voices/sync/")
+    assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_providers_voices_become_rows(boss: Clinician, provider: SandboxProcess, alice: Member):
+    Voice.objects.create(name="Long gone", provider_id="long-gone")
+    at_provider.add(provider, "somebody's relative")
+    response = boss.call("POST", "voices/sync/")
+    assert response.status_code == 200
+    stock = Voice.objects.filter(source="stock", state="usable")
+    read = response.json()
+    assert (read["added"], read["gone"]) == (stock.count() - 2, 1)
+    assert read["changed"] == 2  # the two that were there had names of ours
+    assert not Voice.objects.filter(name="somebody's relative").exists()
+    assert Voice.objects.get(provider_id="long-gone").state == "gone"
+    assert Voice.objects.get(provider_id=OTHER_VOICE).name == "Sarah"
+    assert boss.call("POST", "voices/sync/").json() == {"added": 0, "changed": 0, "gone": 0}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_voice_that_is_back_is_usable_again(boss: Clinician, alice: Member):
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(state="gone")
+    assert boss.call("POST", "voices/sync/").json()["gone"] == 0
+    assert Voice.objects.get(provider_id=OTHER_VOICE).usable
+
+
+def test_a_list_that_cannot_be_read_changes_nothing(boss: Clinician, provider: SandboxProcess, settings: Settings):
+    provider.fault(kind="error", preset="internal_error", match={"path": "^/v2/voices$"})
+    before = list(Voice.objects.values())
+    response = boss.call("POST", "voices/sync/")
+    assert response.status_code == 503
+    assert set(response.json()) == {"detail", "code"}
+    assert list(Voice.objects.values()) == before

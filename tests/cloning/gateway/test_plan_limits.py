@@ -1,0 +1,70 @@
+"""What the plan still allows: as a table, in words, and as an incident."""
+
+from dataclasses import replace
+
+import pytest
+
+from cloning.gateway import plan_limits
+from usage.models import Incident
+from voicecare.providers.elevenlabs.responses import Subscription
+
+ROOMY = Subscription(
+    tier="creator", status="active", used=0, limit=100, extension=None, resets_at_unix=None, can_clone=True,
+    voice_slots_used=2, voice_limit=30, voice_edits_used=5, voice_edits_limit=95,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, None),
+        ({"voice_slots_used": 29}, None),
+        ({"voice_slots_used": 30}, "voice_limit_reached"),
+        ({"voice_slots_used": 31}, "voice_limit_reached"),
+        ({"voice_limit": None}, None),
+        ({"voice_slots_used": None}, None),
+        ({"voice_edits_used": 95}, "voice_add_edit_limit_reached"),
+        ({"can_clone": False}, "can_not_use_instant_voice_cloning"),
+        ({"can_clone": False, "voice_slots_used": 30}, "can_not_use_instant_voice_cloning"),
+    ],
+    ids=str,
+)
+def test_what_the_plan_does_not_allow_is_refused(changes: dict, code: str | None):
+    refusal = plan_limits.refusal(replace(ROOMY, **changes))
+    assert (refusal.code if refusal else None) == code
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"voice_slots_used": 26}, []),
+        ({"voice_slots_used": 27}, ["27 of the 30 voices"]),
+        ({"voice_slots_used": 1, "voice_limit": 3}, []),
+        ({"voice_slots_used": 2, "voice_limit": 3}, ["2 of the 3 voices"]),
+        ({"voice_edits_used": 90}, ["90 of the 95 voices that may be made"]),
+        ({"voice_slots_used": 30, "voice_edits_used": 95}, ["30 of the 30", "95 of the 95"]),
+        ({"voice_slots_used": 30, "voice_limit": None}, []),
+    ],
+    ids=str,
+)
+def test_administrators_are_told_of_what_is_nearly_used_up(changes: dict, words: list[str]):
+    told = plan_limits.shortage(replace(ROOMY, **changes))
+    assert bool(told) is bool(words)
+    assert all(word in told for word in words)
+
+
+def test_what_is_in_use_is_said_in_words():
+    said = (
+        "2 of the 30 voices of the plan are in use. 5 of the 95 voices that may be made in this period have been made."
+    )
+    assert plan_limits.room(ROOMY) == said
+    assert plan_limits.room(replace(ROOMY, voice_limit=None, voice_edits_limit=None)) == ""
+
+
+@pytest.mark.django_db
+def test_the_incident_ends_when_there_is_room_again():
+    plan_limits.note(replace(ROOMY, voice_slots_used=30))
+    plan_limits.note(ROOMY)
+    incident = Incident.objects.get()
+    assert (incident.kind, incident.resolved_at is None) == ("voice_slots", False)

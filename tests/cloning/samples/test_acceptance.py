@@ -1,0 +1,273 @@
+"""What is accepted, with which words, and what is refused: the rules as a table, and the ear they stand on."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from cloning.samples.acceptance import CONTENT_TYPES, Report, SampleRefused, Thresholds, assess, unreadable
+from cloning.samples.decoding import decode
+from cloning.samples.measurements import Measurements
+from cloning.samples.quality import measure
+from tests.cloning.samples.recordings import (
+    RATE,
+    Sound,
+    babble,
+    chord,
+    encoded,
+    hum,
+    in_a_hall,
+    mixed,
+    pink,
+    speech,
+    white,
+)
+
+LEAST = Thresholds(snr_db=11.0, speech_ratio=0.4)
+GOOD = Measurements(
+    codec="mp3",
+    sample_rate_hz=44100,
+    channels=1,
+    duration_s=90.0,
+    is_cut_short=False,
+    clipping_ratio=0.0,
+    dead_channels=0,
+    channels_cancel=False,
+    speech_ratio=0.8,
+    snr_db=35.0,
+    loudness_dbfs=-20.0,
+    crest_db=18.0,
+    tone_ratio=0.0,
+    hum_ratio=0.0,
+    fall_db=25.0,
+)
+
+
+def judged(**changes) -> Report:
+    return assess(replace(GOOD, **changes), LEAST)
+
+
+def refusal(**changes) -> SampleRefused:
+    with pytest.raises(SampleRefused) as refused:
+        judged(**changes)
+    return refused.value
+
+
+# The rules
+
+
+def test_a_good_recording_has_a_report_without_warnings():
+    assert judged(duration_s=90.004, snr_db=35.04, speech_ratio=0.80004).as_json() == {
+        "duration_s": 90.0,
+        "codec": "mp3",
+        "sample_rate_hz": 44100,
+        "channels": 1,
+        "snr_db": 35.0,
+        "speech_ratio": 0.8,
+        "clipping_ratio": 0.0,
+        "loudness_dbfs": -20.0,
+        "warnings": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"snr_db": 22.9}, "noise"),
+        ({"snr_db": 22.9, "tone_ratio": 0.9, "hum_ratio": 0.9}, "hum"),
+        ({"tone_ratio": 0.9, "hum_ratio": 0.9}, "hum"),
+        ({"tone_ratio": 0.9, "hum_ratio": 0.1}, "music"),
+        ({"clipping_ratio": 0.002}, "distorted"),
+        ({"crest_db": 10.9}, "distorted"),
+        ({"loudness_dbfs": -35.1}, "quiet"),
+        ({"fall_db": 12.0}, "echo"),
+        ({"speech_ratio": 0.5}, "pauses"),
+        ({"channels": 2, "dead_channels": 1}, "silent"),
+        ({"channels": 2, "channels_cancel": True}, "cancel"),
+        ({"sample_rate_hz": 8000}, "telephone"),
+        ({"duration_s": 900.0, "is_cut_short": True}, "15 minutes"),
+    ],
+)
+def test_what_could_be_better_is_said_once_in_plain_words(changes: dict[str, object], words: str):
+    (warning,) = judged(**changes).warnings
+    assert words in warning
+    assert not re.search(r"dB|Hz|SNR|codec|ratio", warning)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"snr_db": 23.0},
+        {"tone_ratio": 0.9, "hum_ratio": 0.9, "snr_db": 50.0},  # nobody hears it
+        {"fall_db": 12.0, "snr_db": 14.0},
+        {"sample_rate_hz": 16000},
+        {"duration_s": 60.0},
+    ],
+)
+def test_what_nobody_would_mind_is_not_said(changes: dict[str, object]):
+    assert not [text for text in judged(**changes).warnings if "noise in the background" not in text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"duration_s": 59.9}, "too_short"),
+        ({"duration_s": 0.0}, "too_short"),
+        ({"duration_s": 20.0, "speech_ratio": 0.0, "snr_db": -5.0}, "too_short"),
+        ({"snr_db": 10.9}, "too_noisy"),
+        ({"snr_db": 5.0, "speech_ratio": 0.3}, "too_noisy"),
+        ({"speech_ratio": 0.39}, "mostly_silence"),
+        ({"speech_ratio": 0.0, "snr_db": -4.0}, "mostly_silence"),
+    ],
+)
+def test_what_makes_no_voice_is_refused(changes: dict[str, object], code: str):
+    refused = refusal(**changes)
+    assert refused.as_body() == {"detail": refused.message, "code": code}
+
+
+def test_the_seconds_shown_are_never_rounded_up():
+    assert "59.9 seconds" in refusal(duration_s=59.98).message
+
+
+@pytest.mark.parametrize(
+    ("codec", "channels", "is_told"),
+    [("pcm_s16le", 2, True), ("pcm_f32le", 1, True), ("pcm_s16le", 1, False), ("mp3", 2, False)],
+)
+def test_who_cannot_fit_a_minute_into_ten_megabytes_is_told_what_to_send(codec: str, channels: int, is_told: bool):
+    message = refusal(duration_s=56.7, codec=codec, channels=channels).message
+    assert ("mono" in message and "MP3" in message and "M4A" in message) is is_told
+
+
+def test_thresholds_are_the_operators():
+    assert assess(replace(GOOD, snr_db=3.0, speech_ratio=0.1), Thresholds(2.0, 0.1))
+    with pytest.raises(SampleRefused):
+        assess(GOOD, Thresholds(40.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("empty", "corrupt_audio"),
+        ("too_large", "too_large"),
+        ("unknown", "unsupported_format"),
+        ("video", "unsupported_format"),
+        ("odd_shape", "unsupported_format"),
+        ("truncated", "corrupt_audio"),
+        ("damaged", "corrupt_audio"),
+    ],
+)
+def test_what_cannot_be_heard_is_refused_with_what_to_do(reason: str, code: str):
+    assert unreadable(reason).code == code
+    assert len(unreadable(reason).message) > 40
+
+
+def test_content_types_are_those_of_the_content():
+    assert CONTENT_TYPES["mp3"] == "audio/mpeg"
+    assert CONTENT_TYPES["pcm_s24le"] == "audio/wav"
+    assert CONTENT_TYPES["aac"] == CONTENT_TYPES["alac"] == "audio/mp4"
+
+
+# The ear
+
+
+def heard(sound: Sound, codec: str = "pcm_s16le", rate: int = RATE) -> Measurements:
+    """As if it were long enough: for the ear, some seconds are as good."""
+    return replace(measure(decode(encoded(sound, codec, rate, bit_rate=96_000))), duration_s=60.0)
+
+
+SECONDS = 12
+NOISES: dict[str, Callable[[int, int], Sound]] = {"white": white, "pink": pink, "babble": babble}
+
+
+@cache
+def voice(variant: str = "", seconds: int = SECONDS) -> Sound:
+    return speech(seconds, variant=variant)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(("snr_db", "verdict"), [(30, "accepted"), (15, "warned"), (5, "too_noisy")])
+def test_noise_is_accepted_warned_of_and_refused_by_its_strength(noise: str, snr_db: int, verdict: str, seed: int):
+    clean = voice(["", "f2"][seed - 1])
+    found = heard(mixed(clean, NOISES[noise](len(clean), seed), snr_db))
+    assert found.snr_db == pytest.approx(snr_db, abs=5.5)  # white noise has half of its power above what is judged
+    if verdict == "too_noisy":
+        with pytest.raises(SampleRefused) as refused:
+            assess(found, LEAST)
+        assert refused.value.code == verdict
+    else:
+        warnings = assess(found, LEAST).warnings
+        assert ["noise in the background" in text for text in warnings] == [True] * (verdict == "warned")
+
+
+def test_a_clean_voice_has_no_warnings():
+    assert assess(heard(voice()), LEAST).warnings == ()
+    assert assess(heard(voice("f2"), "libmp3lame"), LEAST).warnings == ()
+    assert assess(heard(voice("m3"), "aac"), LEAST).warnings == ()
+
+
+FLAWS: dict[str, tuple[Callable[[Sound], Sound], str]] = {
+    "mains of 50 Hz": (lambda sound: mixed(sound, hum(len(sound), 50), 28), "hum"),
+    "mains of 60 Hz": (lambda sound: mixed(sound, hum(len(sound), 60), 20), "hum"),
+    "music": (lambda sound: mixed(sound, chord(len(sound)), 25), "music"),
+    "too loud": (lambda sound: np.clip(sound * 8, -1, 1), "distorted"),
+    "too loud, then turned down": (lambda sound: np.clip(sound * 8, -1, 1) * 0.4, "distorted"),
+    "far away": (lambda sound: sound * 0.1, "quiet"),
+    "hall": (lambda sound: in_a_hall(sound, 0.8), "echoes"),
+    "pauses": (lambda sound: sound * (np.arange(len(sound)) // (2 * RATE) % 2), "pauses"),
+    "dead channel": (lambda sound: np.stack([sound, 0 * sound]), "channels is silent"),
+    "mirrored channels": (lambda sound: np.stack([sound, -sound]), "cancel"),
+}
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_flaw_is_named(flaw: str):
+    make, words = FLAWS[flaw]
+    warnings = assess(heard(make(voice("f2", 20))), LEAST).warnings
+    assert [text for text in warnings if words in text]
+    assert len(warnings) <= 2
+
+
+def test_distortion_is_heard_behind_mp3():
+    """Its filters round the flat tops off; the missing peaks stay missing."""
+    assert [text for text in assess(heard(np.clip(voice() * 8, -1, 1), "libmp3lame"), LEAST).warnings if "loud" in text]
+
+
+def test_telephone_sound_is_named():
+    found = heard(speech(SECONDS, rate=8000), rate=8000)
+    assert ["telephone" in text for text in assess(found, LEAST).warnings] == [True]
+
+
+SPEECHLESS: dict[str, Callable[[int], Sound]] = {
+    "silence": np.zeros,
+    "hum": lambda count: 0.1 * hum(count),
+    "chords": lambda count: 0.1 * chord(count),
+    "white noise": lambda count: 0.05 * white(count),
+    "a beep": lambda count: 0.1 * np.sin(np.arange(count) * 0.14),
+    "knocking": lambda count: 0.5 * (np.arange(count) % (RATE // 2) < 200),
+    "a sentence in silence": lambda count: np.concatenate([voice()[: count // 10], np.zeros(count - count // 10)]),
+}
+
+
+@pytest.mark.parametrize("kind", SPEECHLESS)
+def test_what_holds_little_or_no_speech_is_refused(kind: str):
+    with pytest.raises(SampleRefused) as refused:
+        assess(heard(SPEECHLESS[kind](SECONDS // 2 * RATE)), LEAST)
+    assert refused.value.code == "mostly_silence"
+
+
+def test_windows_are_spread_over_all_of_it():
+    """Three minutes that begin well and end in silence."""
+    sound = np.concatenate([speech(80, rate=16000), np.zeros(100 * 16000)])
+    assert heard(sound, rate=16000).speech_ratio == pytest.approx(80 / 180, abs=0.1)
+
+
+@pytest.mark.parametrize("samples", [1, 100, 513, 3000])
+def test_a_moment_is_too_short_and_no_trouble(samples: int):
+    found = measure(decode(encoded(0.1 * white(samples), "pcm_s16le", 16000)))
+    with pytest.raises(SampleRefused) as refused:
+        assess(found, LEAST)
+    assert refused.value.code == "too_short"

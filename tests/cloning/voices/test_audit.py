@@ -1,0 +1,172 @@
+"""Voices that vanished or were changed at the provider are noticed, and none is left there that should not be."""
+
+from collections.abc import Callable
+
+import pytest
+import responses
+from pytest_django import Settings
+
+from cloning.jobs import runner
+from cloning.models import CloneJob
+from cloning.voices import audit
+from tests.cloning import at_provider
+from tests.conftest import OTHER_VOICE, Member
+from tests.sandbox import SandboxProcess
+from tts.conversations import resolve_voice
+from usage.models import Incident
+from voicecare.patients.models import Patient, Voice
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Make = Callable[..., CloneJob]
+
+
+@pytest.fixture
+def ready(job: Make, provider: SandboxProcess) -> CloneJob:
+    made = job()
+    runner.run(made.pk)
+    return CloneJob.objects.get(pk=made.pk)
+
+
+def checked(job: CloneJob) -> CloneJob:
+    audit.check()
+    return CloneJob.objects.get(pk=job.pk)
+
+
+def test_where_all_is_well_nothing_is_changed(ready: CloneJob, provider: SandboxProcess):
+    assert checked(ready).voice.usable
+    assert set(Voice.objects.values_list("state", flat=True)) == {"usable"}
+    assert not Incident.objects.exists()
+    assert len(at_provider.ids(provider)) == 1
+
+
+def test_a_vanished_voice_is_marked_told_and_can_be_made_again(
+    ready: CloneJob, provider: SandboxProcess, alice: Member
+):
+    at_provider.remove(provider, ready.voice.provider_id)
+    job = checked(ready)
+    assert (job.voice.state, job.may_be_retried) == ("gone", True)
+    assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "default"
+    incident = Incident.objects.get()
+    assert (incident.kind, incident.key) == ("voice", str(job.voice_id))
+    assert "retry the clone" in incident.detail
+    assert "Anna" not in incident.detail
+    runner.retry(job)
+    runner.run(job.pk)
+    assert Incident.objects.get().resolved_at is not None
+    assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "cloned"
+
+
+def test_without_the_recording_it_is_not_said_that_it_can_be_made_again(ready: CloneJob, provider: SandboxProcess):
+    CloneJob.objects.update(sample="")
+    at_provider.remove(provider, ready.voice.provider_id)
+    assert not checked(ready).may_be_retried
+    assert "retry" not in Incident.objects.get().detail
+
+
+def test_a_changed_clone_is_marked(ready: CloneJob, provider: SandboxProcess):
+    at_provider.rename(provider, ready.voice.provider_id, "somebody else")
+    assert checked(ready).voice.state == "gone"
+    assert "changed" in Incident.objects.get().detail
+
+
+def test_it_is_told_once(ready: CloneJob, provider: SandboxProcess):
+    at_provider.remove(provider, ready.voice.provider_id)
+    audit.check()
+    audit.check()
+    assert Incident.objects.count() == 1
+
+
+def test_a_vanished_stock_voice_is_marked(provider: SandboxProcess):
+    voice = Voice.objects.create(provider_id="9" * 20, name="Away")
+    audit.check()
+    voice.refresh_from_db()
+    assert voice.state == "gone"
+
+
+def test_a_voice_that_the_list_leaves_out_is_asked_for(settings: Settings):
+    settings.ELEVENLABS_BASE_URL = base = "https://provider.test"
+    voice = Voice.objects.create(provider_id="library", name="Library")
+    with responses.RequestsMock() as mock:
+        mock.get(f"{base}/v1/user/subscription", status=500)
+        mock.get(f"{base}/v2/voices", json={"voices": [], "has_more": False})
+        mock.get(f"{base}/v1/voices/library", json={"voice_id": "library", "name": "Library"})
+        audit.check()
+    voice.refresh_from_db()
+    assert voice.usable
+
+
+@pytest.mark.parametrize("path", ["^/v2/voices", "^/v1/voices/"])
+def test_a_provider_that_does_not_answer_changes_nothing(path: str, ready: CloneJob, provider: SandboxProcess):
+    at_provider.remove(provider, ready.voice.provider_id)
+    provider.fault(kind="error", preset="service_unavailable", match={"path": path})
+    assert checked(ready).voice.usable
+    assert not Incident.objects.exists()
+
+
+def test_a_copy_besides_the_jobs_own_is_removed(ready: CloneJob, provider: SandboxProcess):
+    """The provider was slower than the lease."""
+    at_provider.add(provider, ready.provider_name)
+    checked(ready)
+    assert at_provider.ids(provider) == [ready.voice.provider_id]
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ({"status": "failed", "error_code": "busy"}, 0),
+        ({"status": "withdrawn", "sample": ""}, 0),
+        ({"status": "pending"}, 1),
+        ({"status": "withdrawing"}, 1),
+    ],
+)
+def test_a_voice_of_a_job_that_has_none_is_removed_once_that_has_ended(
+    fields: dict, left: int, job: Make, provider: SandboxProcess
+):
+    at_provider.add(provider, job(**fields).provider_name)
+    audit.check()
+    assert len(at_provider.ids(provider)) == left
+
+
+@pytest.mark.parametrize("name", ["Anna", "vc-", "vc-0", "vc-00000000-0000-4000-8000-000000000000"])
+def test_what_is_not_ours_stays(name: str, provider: SandboxProcess):
+    there = at_provider.add(provider, name)
+    audit.check()
+    assert at_provider.ids(provider) == [there]
+
+
+def test_slots_that_are_used_up_are_told(provider: SandboxProcess):
+    provider.settings(voice_limit=0)
+    audit.check()
+    assert Incident.objects.get().kind == "voice_slots"
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_voice_is_used_once_it_is_verified(verified: bool, job: Make, settings: Settings, alice: Member):
+    settings.ELEVENLABS_BASE_URL = base = "https://provider.test"
+    voice = Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
+    made = job(status="ready", voice=voice, requires_verification=True)
+    check = {"requires_verification": True, "is_verified": verified}
+    listed = [{"voice_id": "v", "name": made.provider_name, "category": "cloned", "voice_verification": check}]
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.get(f"{base}/v1/user/subscription", status=500)
+        mock.get(f"{base}/v2/voices", json={"voices": [*listed, {"voice_id": OTHER_VOICE}], "has_more": False})
+        mock.get(f"{base}/v1/voices/{settings.DEFAULT_VOICE_ID}", json={"voice_id": settings.DEFAULT_VOICE_ID})
+        audit.check()
+    assert CloneJob.objects.get().requires_verification is not verified
+    assert (Patient.objects.get(pk=alice.patient.pk).voice == voice) is verified
+
+
+def test_a_voice_that_has_to_be_verified_all_of_a_sudden_is_marked(job: Make, settings: Settings, alice: Member):
+    settings.ELEVENLABS_BASE_URL = base = "https://provider.test"
+    voice = Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
+    made = job(status="ready", voice=voice)
+    check = {"requires_verification": True, "is_verified": False}
+    listed = [{"voice_id": "v", "name": made.provider_name, "category": "cloned", "voice_verification": check}]
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.get(f"{base}/v1/user/subscription", status=500)
+        mock.get(f"{base}/v2/voices", json={"voices": [*listed, {"voice_id": OTHER_VOICE}], "has_more": False})
+        mock.get(f"{base}/v1/voices/{settings.DEFAULT_VOICE_ID}", json={"voice_id": settings.DEFAULT_VOICE_ID})
+        audit.check()
+    voice.refresh_from_db()
+    assert voice.state == "gone"
