@@ -9,9 +9,9 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
-from tts import coverage
+from tts.cache import coverage
+from tts.cache.planning import phrase_cache
 from tts.models import Clip, Conversation, Phrase, Utterance
-from tts.wanted import phrase_cache
 from voicecare.admin.readonly import HistoryAdmin
 from voicecare.core import task_queue
 

@@ -9,10 +9,10 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
-from tts.connection import Connection
-from tts.handshake import SUBPROTOCOL, token_of
+from tts.devices.connection import Connection
+from tts.devices.transport import Socket
+from tts.protocol.handshake import SUBPROTOCOL, token_of
 from tts.runtime import runtime
-from tts.socket import Socket
 from voicecare.core.database import in_thread
 from voicecare.patients.authentication import device_for
 

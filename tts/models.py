@@ -83,7 +83,7 @@ class UtteranceQuerySet(models.QuerySet["Utterance"]):
 
 
 class Utterance(models.Model):
-    """Something that was to be said, and what became of it. What waits here is the outbox (`tts.outbox`).
+    """Something that was to be said, and what became of it. What waits here is the outbox (`tts.outbox.store`).
 
     waiting -> speaking -> spoken, and from there `heard` once a device has acknowledged it. `queued` waits for the
     quota. While `owner` (one connection) holds the lease nobody else may speak it.
@@ -223,7 +223,8 @@ class Phrase(models.Model):
 
 
 class Clip(models.Model):
-    """One entry of the phrase cache (`tts.phrases`): what its sound is, how long it may be used, who used it.
+    """One entry of the phrase cache (`tts.cache.phrase_cache`): what its sound is, how long it may be used, who used
+    it.
 
     The sound itself lies in the store under `digest`, which holds neither a name nor a text.
     """

@@ -3,9 +3,9 @@
 from django.conf import settings
 from django.db.models import Q, QuerySet
 
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.planning import behind
 from tts.models import Clip, Phrase
-from tts.phrases import PhraseCache
-from tts.wanted import behind
 from voicecare.patients.models import Voice
 
 

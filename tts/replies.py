@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 
 from tts.models import Utterance
-from tts.script import Speech
+from tts.text.stream import Speech
 
 Frame = dict[str, object]
 State = Utterance.State

@@ -13,8 +13,8 @@ from django.db.models import Exists, Model, OuterRef, ProtectedError, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from tts.leases import OUTBOX
 from tts.models import Clip, Conversation, Utterance
+from tts.outbox.leases import OUTBOX
 from voicecare.patients.models import Device, Patient, Voice
 
 BATCH = 1000  # rows in one statement: no writer waits long

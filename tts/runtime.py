@@ -18,18 +18,18 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError
 
-from tts.circuit import Circuit
-from tts.fills import Fills
-from tts.hub import Hub
-from tts.phrase_stores import store_for
-from tts.phrases import PhraseCache
-from tts.probe import Probe
-from tts.quota import Quota
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.single_flight import Fills
+from tts.cache.stores import store_for
+from tts.devices.registry import Hub
 from tts.recorder import Recorder
-from tts.slots import slots_for
-from tts.sources import Services
-from tts.trouble import Trouble
-from tts.watch import Watch
+from tts.resilience.circuit_breaker import Circuit
+from tts.resilience.concurrency import slots_for
+from tts.resilience.error_reporter import Trouble
+from tts.resilience.quota_gate import Quota
+from tts.resilience.state_watcher import Watch
+from tts.synthesis.probe import Probe
+from tts.synthesis.sources import Services
 from usage.alerts.heartbeats import Lookout
 from usage.ledger import events, journal
 from voicecare.core import metrics, pubsub

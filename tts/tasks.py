@@ -10,15 +10,18 @@ import uuid
 from celery import shared_task
 from django.db.models import QuerySet
 
-from tts import conversations, leases, removal, retention, wanted, warming
+from tts import removal, retention
+from tts.cache import planning, warmer
+from tts.conversations import lifecycle
 from tts.models import Phrase
+from tts.outbox import leases
 from voicecare.core import task_queue
 from voicecare.patients.models import Patient
 
 
 @shared_task(name="tts.end_abandoned_conversations")
 def end_abandoned_conversations() -> None:
-    conversations.end_abandoned()
+    lifecycle.end_abandoned()
 
 
 @shared_task(name="tts.tidy_outbox")
@@ -28,12 +31,12 @@ def tidy_outbox() -> None:
 
 @shared_task(name="tts.prune_phrases")
 def prune_phrases() -> None:
-    wanted.phrase_cache().prune(time.time())
+    planning.phrase_cache().prune(time.time())
 
 
 @shared_task(name="tts.remove_audio")
 def remove_audio() -> None:
-    removal.remove(wanted.phrase_cache())
+    removal.remove(planning.phrase_cache())
 
 
 @shared_task(name="tts.prune_texts")
@@ -48,13 +51,13 @@ def erase() -> None:
 
 @shared_task(name="tts.warm_patient")
 def warm_patient(patient_id: str) -> None:
-    if _warm(wanted.current().filter(pk=uuid.UUID(patient_id))):
+    if _warm(planning.current().filter(pk=uuid.UUID(patient_id))):
         task_queue.send("tts.warm_patient", patient_id)
 
 
 @shared_task(name="tts.warm_voice")
 def warm_voice(voice_id: str) -> None:
-    if _warm(wanted.spoken_to_in(uuid.UUID(voice_id))):
+    if _warm(planning.spoken_to_in(uuid.UUID(voice_id))):
         task_queue.send("tts.warm_voice", voice_id)
 
 
@@ -62,21 +65,21 @@ def warm_voice(voice_id: str) -> None:
 def warm_phrase(phrase_id: str) -> None:
     """For everybody of its language: names in a greeting differ, and so do voices."""
     phrases = list(Phrase.objects.filter(pk=phrase_id))
-    cache = wanted.phrase_cache()
-    if warming.warm(warming.missing(wanted.listeners(wanted.current()), phrases, cache), cache):
+    cache = planning.phrase_cache()
+    if warmer.warm(warmer.missing(planning.listeners(planning.current()), phrases, cache), cache):
         task_queue.send("tts.warm_phrase", phrase_id)
 
 
 @shared_task(name="tts.warm_due")
 def warm_due() -> None:
     """All that current patients need, and what is in use beyond that."""
-    cache, phrases = wanted.phrase_cache(), list(Phrase.objects.all())
-    needed = warming.missing(wanted.listeners(wanted.current()), phrases, cache)
-    if warming.warm(needed | warming.in_use(phrases, cache), cache):
+    cache, phrases = planning.phrase_cache(), list(Phrase.objects.all())
+    needed = warmer.missing(planning.listeners(planning.current()), phrases, cache)
+    if warmer.warm(needed | warmer.in_use(phrases, cache), cache):
         task_queue.send("tts.warm_due")
 
 
 def _warm(patients: QuerySet[Patient]) -> bool:
-    cache = wanted.phrase_cache()
-    needed = warming.missing(wanted.listeners(patients), list(Phrase.objects.all()), cache)
-    return warming.warm(needed, cache)
+    cache = planning.phrase_cache()
+    needed = warmer.missing(planning.listeners(patients), list(Phrase.objects.all()), cache)
+    return warmer.warm(needed, cache)

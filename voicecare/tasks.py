@@ -4,7 +4,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from tts import conversations
+from tts.conversations import lifecycle
 from usage.ledger import events, journal
 from usage.reconciliation import reconciler
 
@@ -12,4 +12,4 @@ from usage.reconciliation import reconciler
 @shared_task(name="voicecare.reconcile")
 def reconcile() -> None:
     journal.adopt(settings.DATA_DIR / journal.FOLDER, events.book)
-    reconciler.reconcile(timezone.now(), conversations.add_late)
+    reconciler.reconcile(timezone.now(), lifecycle.add_late)

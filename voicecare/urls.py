@@ -7,7 +7,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.authentication import SessionAuthentication
 
-from tts.api import VoicePreview
+from tts.api.views import VoicePreview
 from voicecare import health
 from voicecare.api.errors import NothingHere
 from voicecare.api.login import LogIn, LogOut
@@ -16,7 +16,7 @@ api: list[URLPattern | URLResolver] = [
     path("auth/token/", LogIn.as_view(), name="log-in"),
     path("auth/logout/", LogOut.as_view(), name="log-out"),
     path("", include("voicecare.patients.urls")),
-    path("", include("tts.urls")),
+    path("", include("tts.api.urls")),
     path("", include("cloning.api.urls")),
     path("", include("usage.api.urls")),
 ]

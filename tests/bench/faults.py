@@ -11,7 +11,7 @@ from statistics import median
 from tests.bench.processes import Child, Rig, seeded
 from tests.bench.report import table
 from tests.sandbox import SandboxProcess
-from tts.device import DeviceClient, Spoken
+from tts.devices.client import DeviceClient, Spoken
 
 DOWN = {"kind": "error", "preset": "service_unavailable", "match": {"path": "."}}
 SILENT = {"kind": "stall_first", "match": {"path": "."}}

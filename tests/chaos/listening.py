@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
-from tts.device import Closed, DeviceError, Frame
+from tts.devices.client import Closed, DeviceError, Frame
 
 KILLED_S = 3.0  # before a process was killed, in which a busy one may not have written an acknowledgement yet
 

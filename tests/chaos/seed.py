@@ -15,7 +15,7 @@ TEXT = "This is the message number {number} for you."
 
 
 def seed(patients: int, deliveries: int) -> list[dict[str, object]]:
-    from tts import outbox
+    from tts.outbox import store
     from voicecare.patients.models import Device, Patient, Voice
 
     Voice.objects.default()
@@ -25,7 +25,7 @@ def seed(patients: int, deliveries: int) -> list[dict[str, object]]:
         members.append((patient, Device.objects.issue(patient, "bedside")[1], []))
     for number in range(deliveries):
         for patient, _, ids in members:
-            row = outbox.submit(patient.id, TEXT.format(number=number), expires_in_s=900, author=None)
+            row = store.submit(patient.id, TEXT.format(number=number), expires_in_s=900, author=None)
             ids.append(f"srv-{row.id}")
     return [{"patient": str(patient.id), "token": token, "deliveries": ids} for patient, token, ids in members]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tts.device import TERMINAL_TYPES, DeviceClient, Frame
+from tts.devices.client import TERMINAL_TYPES, DeviceClient, Frame
 
 TIMEOUT_S = 30.0
 

@@ -13,7 +13,7 @@ from tests.e2e.provider import say_all_again
 from tests.e2e.rows import books, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts.device import Closed
+from tts.devices.client import Closed
 
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 25_000, "match": {"text": "very slowly"}}

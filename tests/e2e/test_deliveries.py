@@ -15,8 +15,8 @@ from tests.e2e.rows import books, in_database, total_characters
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
-from tts import leases, outbox
 from tts.models import Conversation, Utterance
+from tts.outbox import leases, store
 from usage.models import UsageEvent
 from voicecare.patients.models import Device as DeviceRow
 
@@ -30,7 +30,7 @@ OwnServer = Callable[..., ServerProcess]
 
 
 async def submitted(member: Member, text: str = TEXT, expires_in_s: float = 900) -> str:
-    row = await in_database(outbox.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
+    row = await in_database(store.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
     return f"srv-{row.id}"
 
 

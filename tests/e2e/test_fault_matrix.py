@@ -16,7 +16,7 @@ from tests.e2e.device import playing_at_once
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import decoded
-from tts.device import DeviceClient, Spoken
+from tts.devices.client import DeviceClient, Spoken
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS

@@ -11,7 +11,7 @@ from tests.e2e.database import table_away
 from tests.e2e.device import Device
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts.device import Closed, HandshakeRefused
+from tts.devices.client import Closed, HandshakeRefused
 from tts.models import Phrase
 
 NAMES = ("Zebulon Quagmire", "Zebbie", "Companionella")

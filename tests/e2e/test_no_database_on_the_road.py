@@ -13,8 +13,8 @@ from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
-from tts import outbox
 from tts.models import Conversation, Phrase
+from tts.outbox import store
 
 TEXT = "Nobody can read a row now, and still this sentence is heard from its beginning to its end."
 
@@ -94,7 +94,7 @@ async def test_what_the_device_asks_for_waits_for_no_row_of_a_delivery(
 
 
 async def submitted(member: Member, text: str) -> str:
-    row = await in_database(outbox.submit, member.patient.id, text, expires_in_s=900, author=None)
+    row = await in_database(store.submit, member.patient.id, text, expires_in_s=900, author=None)
     return f"srv-{row.id}"
 
 

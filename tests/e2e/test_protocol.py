@@ -15,7 +15,7 @@ from tests.e2e.rows import books, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
-from tts.device import RequestRefused
+from tts.devices.client import RequestRefused
 from tts.models import Conversation, Phrase
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Device as DeviceRow

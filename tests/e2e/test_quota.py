@@ -17,8 +17,8 @@ from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.usage.alerts.postbox import Webhook
 from tests.waiting import eventually, until
-from tts import leases, outbox
 from tts.models import Phrase, Utterance
+from tts.outbox import leases, store
 from usage.models import Incident, ProviderState
 from usage.provider_state.circuit import HOLD_S
 
@@ -326,7 +326,7 @@ async def told(webhook: Webhook, incident: str, times: int) -> list[dict[str, An
 
 
 async def submitted(member: Member, text: str, expires_in_s: float = 900) -> str:
-    row = await in_database(outbox.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
+    row = await in_database(store.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
     return f"srv-{row.id}"
 
 

@@ -15,8 +15,8 @@ from tests.e2e.device import Device
 from tests.e2e.rows import books, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts import conversations
-from tts.device import DeviceError
+from tts.conversations import lifecycle
+from tts.devices.client import DeviceError
 from tts.models import Conversation
 from usage.ledger import events as ledger
 from usage.ledger import journal, rollup
@@ -46,7 +46,7 @@ def look(day_is_over: bool) -> Reconciliation:
     day = rollup.day_of(began)
     now = comparison.Span(day).ends + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
     for _ in range(2):
-        assert reconciler.reconcile_day(day, now, conversations.add_late, anyway=True)
+        assert reconciler.reconcile_day(day, now, lifecycle.add_late, anyway=True)
     return Reconciliation.objects.get(day=day)
 
 

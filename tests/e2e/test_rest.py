@@ -16,7 +16,7 @@ from tests.e2e.rows import books, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
-from tts.device import Closed, HandshakeRefused
+from tts.devices.client import Closed, HandshakeRefused
 from tts.models import Utterance
 from voicecare.patients.models import Patient
 

@@ -17,7 +17,7 @@ from tests.e2e.rows import books, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, free_port
 from tests.waiting import eventually
-from tts.device import HandshakeRefused
+from tts.devices.client import HandshakeRefused
 
 TEXT = "Your tea is on the table beside the window."
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."

@@ -4,9 +4,9 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from tts.conversations import Context, Opened
-from tts.rendering import Rendering, VoiceRef
-from tts.script import Script, Speech
+from tts.conversations.lifecycle import Context, Opened
+from tts.conversations.voice import Rendering, VoiceRef
+from tts.text.stream import Script, Speech
 
 OWN_VOICE = VoiceRef(uuid.uuid4(), "OWNvoice", "Rachel", 1)
 DEFAULT_VOICE = VoiceRef(uuid.uuid4(), "DEFAULTvoice", "Default", 1)

@@ -16,10 +16,10 @@ from prometheus_client import REGISTRY
 
 from tests.conftest import Member
 from tests.tts import examples
-from tts import conversations
+from tts.conversations import lifecycle
 from tts.models import Conversation, Utterance
 from tts.recorder import Recorder
-from tts.script import Script, Speech
+from tts.text.stream import Script, Speech
 from usage.ledger.events import Attempt
 from usage.models import UsageEvent
 
@@ -32,7 +32,7 @@ def talk(alice: Member) -> Conversation:
 
 
 def new_talk(member: Member) -> Conversation:
-    opened = conversations.begin(member.device.id, None)
+    opened = lifecycle.begin(member.device.id, None)
     return Conversation.objects.get(pk=opened.context.conversation)
 
 

@@ -11,7 +11,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.conftest import Member
-from tts import conversations, retention
+from tts import retention
+from tts.conversations import lifecycle
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
 from voicecare.patients import erasure
@@ -74,7 +75,7 @@ def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monk
 def test_what_is_still_to_be_said_or_heard_keeps_its_text(fields: dict, said: Say, settings: Settings, alice: Member):
     settings.TEXT_RETENTION_DAYS = 0
     if fields.pop("conversation", False):
-        fields["conversation_id"] = conversations.begin(alice.device.pk, None).context.conversation
+        fields["conversation_id"] = lifecycle.begin(alice.device.pk, None).context.conversation
     said(1, **fields)
     assert retention.prune_texts() == 0
 
@@ -107,8 +108,8 @@ def test_the_admins_history_forgets_the_name(alice: Member, bob: Member):
 
 def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Member):
     for member in (alice, bob):
-        conversation = conversations.begin(member.device.pk, None).context.conversation
-        conversations.end(conversation)
+        conversation = lifecycle.begin(member.device.pk, None).context.conversation
+        lifecycle.end(conversation)
         said(member=member, conversation_id=conversation)
     UsageEvent.objects.create(
         source="00000000-0000-4000-8000-000000000001", segment=0, attempt=1, patient=alice.patient.pk, kind="live",
@@ -127,7 +128,7 @@ def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Me
 def test_nothing_is_deleted_while_something_of_theirs_is_on_its_way(held_by: str, said: Say, alice: Member):
     said()
     if held_by == "a conversation":
-        conversations.begin(alice.device.pk, None)
+        lifecycle.begin(alice.device.pk, None)
     if held_by == "a copied voice":
         Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
     erased(alice, settled=held_by != "the hour")

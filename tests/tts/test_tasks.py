@@ -12,17 +12,18 @@ from pytest_django import Settings
 
 from tests.conftest import Member
 from tests.tts.examples import RENDERING
-from tts import conversations, tasks
+from tts import tasks
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.stores import store_for
+from tts.conversations import lifecycle
+from tts.conversations.voice import Rendering, VoiceRef
 from tts.models import Clip, Conversation
-from tts.phrase_stores import store_for
-from tts.phrases import PhraseCache
-from tts.rendering import Rendering, VoiceRef
 from voicecare.celery import app
 
 
 @pytest.mark.django_db
 def test_abandoned_conversations_are_ended(alice: Member):
-    conversations.begin(alice.device.id, None)
+    lifecycle.begin(alice.device.id, None)
     long_ago = timezone.now() - timedelta(hours=1)
     Conversation.objects.update(seen_at=long_ago, started_at=long_ago)
     tasks.end_abandoned_conversations()
@@ -32,7 +33,7 @@ def test_abandoned_conversations_are_ended(alice: Member):
 @pytest.mark.django_db(transaction=True)
 def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tmp_path: Path, alice: Member):
     settings.PHRASE_STORE = "file"
-    folder = {"BACKEND": "tts.phrase_stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}}
+    folder = {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}}
     settings.STORAGES = {**settings.STORAGES, "phrases": folder}
     cache = PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
     rendering = replace(RENDERING, voice=VoiceRef.of(alice.patient.voice))

@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
-from tts import conversations
+from tts.conversations import lifecycle
 from tts.models import Conversation
 from usage.ledger import events
 from usage.models import UsageEvent
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings, sandbox: SandboxProcess, bob: Member):
     settings.ELEVENLABS_BASE_URL = sandbox.url
-    talk = conversations.begin(bob.device.id, None)
+    talk = lifecycle.begin(bob.device.id, None)
     voice, at = talk.context.rendering.voice, timezone.now() - timedelta(minutes=11)
     events.book(
         [

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from tts.device import DEMO_TOKEN_FILE
+from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
 from voicecare.core import task_queue
 from voicecare.patients.models import Device, Patient, Voice

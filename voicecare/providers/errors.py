@@ -14,7 +14,8 @@ ProviderError (VoicecareError)
 ├── TextRefused        400 or 422 that names the text
 └── RequestRefused     every other 4xx, and redirects: a defect of ours
 
-`retryable` says that the same request may succeed as it is; what to do next is `tts/retry.py`'s decision.
+`retryable` says that the same request may succeed as it is; what to do next is `tts/resilience/retry_policy.py`'s
+decision.
 `code` is the provider's own word where it gave one, else the class's. A message never holds the text that was to be
 spoken, nor the key. `status` is the HTTP status if headers came, so None means: no answer was seen. Whether such a
 request may have been billed is in the class: Unreachable was never sent, every other may have been.

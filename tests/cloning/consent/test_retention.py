@@ -14,7 +14,7 @@ from pytest_django import Settings
 from cloning.consent import retention
 from cloning.models import CloneJob, samples
 from tests.services import S3Process
-from tests.tts.stores import configured
+from tests.tts.cache.stores import configured
 from voicecare.patients.models import Voice
 
 pytestmark = pytest.mark.django_db

@@ -12,7 +12,7 @@ from cloning.voices import audit
 from tests.cloning import at_provider
 from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
-from tts.conversations import resolve_voice
+from tts.conversations.lifecycle import resolve_voice
 from usage.models import Incident
 from voicecare.patients.models import Patient, Voice
 

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Member
-from tts import conversations, recorder
+from tts import recorder
+from tts.conversations import lifecycle
 from tts.models import Conversation
 from usage import budgets
 from usage.ledger import events, rollup
@@ -87,7 +88,7 @@ class History:
         device = self.devices[who]
         mine = [talk for talk in self.talks if talk.patient == device.patient_id and not talk.ended]
         if not mine:
-            opened = conversations.begin(device.pk, None)
+            opened = lifecycle.begin(device.pk, None)
             mine = [Talk(opened.context.conversation, device.patient_id)]
             self.talks += mine
         return dice.choice(mine)
@@ -164,7 +165,7 @@ class History:
 
     def hangs_up(self, dice: Random) -> None:
         for talk in dice.sample(self.talks, min(1, len(self.talks))):
-            conversations.end(talk.key)
+            lifecycle.end(talk.key)
             talk.ended = True
 
     # Writing
@@ -219,7 +220,7 @@ class History:
         billed = self.billed[attempt.key]
         request = f"found {attempt.key}" if billed else ""
         for _ in range(2):
-            conversations.add_late(events.settle(event, request_id=request, credits=billed))
+            lifecycle.add_late(events.settle(event, request_id=request, credits=billed))
         attempt.outcome, attempt.characters, attempt.credits = "cancelled", billed, billed
         talk = self.talk_of(attempt)
         talk.late += billed if talk.ended else 0

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tts.conversations import UnknownConversation
+from tts.conversations.lifecycle import UnknownConversation
 from voicecare.core.errors import VoicecareError
 
 

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 from voicecare.core import pubsub
 from voicecare.core.pubsub import Hints
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PATIENT = uuid.UUID("5d7e2b9c-0f6e-4f0d-9d11-3f1d2a7c8e55")
 NOBODY = "redis://127.0.0.1:9/0"
 

@@ -11,8 +11,8 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from tts.conversations import greet
-from tts.device import DEMO_TOKEN_FILE
+from tts.conversations.lifecycle import greet
+from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
 from voicecare.management.demo_data import PASSWORD_FILE, seed
 from voicecare.patients.authentication import device_for

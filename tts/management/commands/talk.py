@@ -14,7 +14,7 @@ from textwrap import shorten
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from tts.device import (
+from tts.devices.client import (
     DEMO_TOKEN_FILE,
     GREETING_ID,
     Closed,

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from tts import conversations
+from tts.conversations import lifecycle
 from usage.ledger import rollup
 from usage.models import Reconciliation
 from usage.reconciliation import reconciler
@@ -24,8 +24,8 @@ class Command(BaseCommand):
         if day is not None and day > rollup.day_of(now):
             raise CommandError("That day has not begun.")
         if day is None:
-            reconciler.reconcile(now, conversations.add_late)
-        elif not reconciler.reconcile_day(day, now, conversations.add_late, anyway=True):
+            reconciler.reconcile(now, lifecycle.add_late)
+        elif not reconciler.reconcile_day(day, now, lifecycle.add_late, anyway=True):
             raise CommandError("Another process is at that day: try again when it is done.")
         done = Reconciliation.objects.filter(at=now) if day is None else Reconciliation.objects.filter(day=day)
         for row in done.order_by("day"):

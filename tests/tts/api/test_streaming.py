@@ -1,0 +1,140 @@
+"""Speech as the body of a response: how it ends when the reader or the voice does. Over HTTP: tests/e2e."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from tests.conftest import Member
+from tests.sandbox import SandboxProcess
+from tests.waiting import eventually
+from tts.api import streaming
+from tts.api.streaming import PREVIEWS, HttpSpeech, context_of, preview_of
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.single_flight import Fills
+from tts.cache.stores import store_for
+from tts.conversations.lifecycle import Context
+from tts.models import Phrase
+from tts.recorder import Recorder
+from tts.resilience.circuit_breaker import Circuit
+from tts.resilience.concurrency import LocalSlots
+from tts.resilience.error_reporter import Trouble
+from tts.resilience.quota_gate import Quota
+from tts.synthesis.pipeline import SpeechFailed
+from tts.synthesis.sources import Services
+from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.espeak.client import Espeak
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TEXT = "This is said to whoever asked for it over HTTP, and to nobody else."
+LONG = " ".join(f"{TEXT[:-1]}, for the time number {n}." for n in range(60))
+
+
+@pytest.fixture
+async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def own(work: Coroutine[Any, Any, Any]) -> None:
+        tasks.add(asyncio.create_task(work))
+
+    circuit, client = Circuit(), SpeechClient(sandbox.url, "key")
+    services = Services(
+        client=client, offline=Espeak(), circuit=circuit, quota=Quota(own), slots=LocalSlots(),
+        trouble=Trouble(circuit, own), phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
+        fills=Fills(), recorder=Recorder(), own=own, first_byte_s=5, stall_s=5, busy_wait_s=5, zero_retention=False,
+    )  # fmt: skip
+    await client.open()
+    yield services
+    await services.recorder.flush()
+    if tasks:
+        await asyncio.wait(tasks)
+    await services.offline.close()
+    await client.close()
+
+
+@pytest.fixture
+def context(alice: Member) -> Context:
+    return context_of(alice.patient.voice, "mp3_44100_128")
+
+
+async def until_free(sandbox: SandboxProcess) -> None:
+    await eventually(lambda: asyncio.to_thread(sandbox.account), wanted=lambda now: not any(now["in_flight"].values()))
+
+
+async def test_the_body_is_the_sound_and_the_source_is_known_before_it(services: Services, context: Context):
+    speech = HttpSpeech(TEXT, context, services)
+    body = await speech.begin()
+    assert speech.source == "live"
+    assert len(b"".join([chunk async for chunk in body])) > 10_000
+
+
+async def test_a_closed_body_ends_the_request(services: Services, context: Context, sandbox: SandboxProcess):
+    sandbox.fault(kind="slow", bytes_per_s=20_000)
+    body = await HttpSpeech(LONG, context, services).begin()
+    await anext(body)
+    await body.aclose()
+    await until_free(sandbox)
+
+
+async def test_nobody_who_reads_gives_the_slot_back(
+    services: Services, context: Context, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+):
+    """The reader was lost between its question and its first read: the body is never closed."""
+    monkeypatch.setattr(streaming, "TAKEN_WITHIN_S", 0.3)
+    monkeypatch.setattr(streaming, "CHUNKS_AHEAD", 2)
+    speech = HttpSpeech(LONG, context, services)
+    body = await speech.begin()
+    async with asyncio.timeout(10):
+        await speech._task
+    await until_free(sandbox)
+    await body.aclose()
+
+
+async def test_sound_that_breaks_off_is_no_clean_end(services: Services, context: Context, sandbox: SandboxProcess):
+    """The text is refused in its middle, after sound of its beginning."""
+    sandbox.fault(kind="error", preset="invalid_text", match={"text": "number 1"})
+    body = await HttpSpeech(LONG, context, services).begin()
+    with pytest.raises(SpeechFailed):
+        async for _ in body:
+            pass
+
+
+async def test_what_fails_before_the_first_byte_is_raised_at_once(
+    services: Services, context: Context, sandbox: SandboxProcess
+):
+    sandbox.fault(kind="error", preset="invalid_text")
+    with pytest.raises(SpeechFailed) as failed:
+        await HttpSpeech(TEXT, context, services).begin()
+    assert failed.value.code == "text_rejected"
+
+
+async def test_whoever_leaves_before_the_first_byte_ends_the_request(
+    services: Services, context: Context, sandbox: SandboxProcess
+):
+    sandbox.fault(kind="slow_headers", seconds=3)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await HttpSpeech(TEXT, context, services).begin()
+    await until_free(sandbox)
+
+
+def test_a_relatives_voice_speaks_as_to_its_patient(member: Any):
+    patient = member("Ingrid Vogel", language="de-AT", speech_rate="0.85").patient
+    clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)
+    context = context_of(clone, "pcm_16000")
+    assert (context.rendering.language, context.rendering.speed, context.patient) == ("de", 0.85, patient.pk)
+    assert context.backup.voice.provider_id == settings.DEFAULT_VOICE_ID
+
+
+def test_a_preview_is_a_phrase_of_the_language(member: Any, phrases: None):
+    stock = Voice.objects.default()
+    patient = member("Ingrid Vogel", language="de").patient
+    clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)
+    assert preview_of(stock, "pcm_16000")[0] == "That's wonderful!"
+    assert preview_of(clone, "pcm_16000")[0] == PREVIEWS["de"]
+    Phrase.objects.create(language="de", text="Ich bin bei Ihnen.")
+    assert preview_of(clone, "pcm_16000")[0] == "Ich bin bei Ihnen."

@@ -1,0 +1,189 @@
+"""The coverage view: its figures, derived a second way, and its page."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.db.models import F, Sum
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests.conftest import OTHER_VOICE, Member
+from tts.cache.coverage import Table, coverage
+from tts.cache.planning import current, listeners, phrase_cache, plan
+from tts.models import Clip, Phrase
+from voicecare.patients.models import Patient, Voice
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.filterwarnings("ignore:No directory at:UserWarning"),
+]
+
+PAGE = "/admin/tts/phrase/coverage/"
+MODEL = "eleven_flash_v2_5"
+
+
+@pytest.fixture(autouse=True)
+def folder(settings, tmp_path: Path) -> None:
+    settings.PHRASE_STORE = "file"
+    files = {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}}
+    settings.STORAGES = {**settings.STORAGES, "phrases": files}
+
+
+@pytest.fixture
+def cast(alice: Member, bob: Member) -> list[Phrase]:
+    """Alice in the other voice, Bob in the default one, and their phrases."""
+    return [
+        Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
+        Phrase.objects.create(kind="holding", text="One moment, please."),
+        Phrase.objects.create(text="I see."),
+        Phrase.objects.create(language="de", text="Ich verstehe."),
+    ]
+
+
+@pytest.fixture
+def boss(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("boss"))
+    return client
+
+
+def fill() -> None:
+    """Everything that is needed is there."""
+    cache = phrase_cache()
+
+    async def put_all(wishes) -> None:
+        for wish in wishes:
+            await cache.put(wish.rendering, wish.text, b"sound", wish.patient)
+
+    asyncio.run(put_all(plan(listeners(current()), list(Phrase.objects.all()), MODEL)))
+
+
+def states(table: Table) -> dict[str, list[str]]:
+    return {phrase.text: [cell.state for cell in cells] for phrase, cells in table.rows}
+
+
+def english() -> Table:
+    return coverage(phrase_cache())[1]
+
+
+def test_there_is_a_table_for_each_language_with_the_voices_of_its_patients_and_the_default(cast):
+    german, table = coverage(phrase_cache())
+    assert (german.language, table.language) == ("de", "en")
+    assert [voice.provider_id for voice in table.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
+    assert german.voices == [Voice.objects.default()]
+    assert states(german) == {"Ich verstehe.": ["unneeded"]}
+
+
+def test_what_is_needed_is_missing_until_it_is_there(cast):
+    assert set(map(tuple, states(english()).values())) == {("none", "none")}
+    fill()
+    assert set(map(tuple, states(english()).values())) == {("full", "full")}
+
+
+def test_a_greeting_is_needed_for_each_patient_and_a_phrase_for_each_format(cast, alice: Member, bob: Member, member):
+    fill()
+    member("Carol")
+    type(bob.device).objects.filter(pk=bob.device.pk).update(format="pcm_16000")
+    cells = {phrase.text: cells[0] for phrase, cells in english().rows}
+    greeting, seen = cells["Hello {patient_name}, this is {ai_name}."], cells["I see."]
+    assert (greeting.needed, greeting.cached, greeting.state) == (2, 0, "none")
+    assert (seen.needed, seen.cached, seen.state) == (2, 1, "part")
+
+
+def test_an_expired_clip_is_not_there_and_what_it_saved_stays(cast):
+    fill()
+    Clip.objects.update(hits=3, expires_at=timezone.now() - timedelta(minutes=1))
+    table = english()
+    assert set(map(tuple, states(table).values())) == {("none", "none")}
+    assert [cell.hits for _, cells in table.rows for cell in cells] == [3] * 6
+
+
+def test_ages_are_of_the_oldest_and_ends_of_the_nearest_clip(cast, member: Callable[..., Member]):
+    member("Carol")
+    fill()
+    now = timezone.now()
+    greetings = Clip.objects.filter(patient__isnull=False, voice=Voice.objects.default())
+    for days, clip in enumerate(greetings, start=1):
+        Clip.objects.filter(pk=clip.pk).update(
+            made_at=now - timedelta(days=days), expires_at=now + timedelta(days=days)
+        )
+    cell = next(cells[0] for phrase, cells in english().rows if phrase.kind == "greeting")
+    assert (cell.made_at, cell.expires_at) == (now - timedelta(days=2), now + timedelta(days=1))
+
+
+def test_hits_and_saved_characters_are_those_of_the_rows(cast):
+    fill()
+    for number, clip in enumerate(Clip.objects.order_by("pk")):
+        Clip.objects.filter(pk=clip.pk).update(hits=number)
+    table = english()
+    by_voice = Clip.objects.values("voice").annotate(all_hits=Sum("hits"), all_saved=Sum(F("hits") * F("characters")))
+    expected = {row["voice"]: (row["all_hits"], row["all_saved"]) for row in by_voice}
+    totals = zip(table.voices, table.totals, strict=True)
+    assert {voice.pk: (total.hits, total.saved) for voice, total in totals} == expected
+    assert [total.cached for total in table.totals] == [3, 3]
+
+
+def test_a_clip_of_a_former_revision_does_not_count_as_there(cast):
+    fill()
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(revision=2)
+    assert set(map(tuple, states(english()).values())) == {("full", "none")}
+
+
+# The page
+
+
+def test_the_list_of_phrases_leads_to_the_page_which_says_it_all(cast, boss):
+    fill()
+    Clip.objects.filter(characters=len("I see.")).update(hits=2)
+    assert f'href="{PAGE}"' in boss.get("/admin/tts/phrase/").content.decode()
+    page = boss.get(PAGE).content.decode()
+    assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[1] == "Phrases in the language “en” by voice"
+    page = page.partition('class="coverage"')[2]  # Django's own pages have tables of their own
+    assert page.count('scope="col"') == 2 + 3
+    assert page.count('scope="row"') == 4 + 2
+    assert "2 hits, 12 characters saved" in page
+    assert "ends in 6" in page
+    assert "not needed" in page
+
+
+def test_a_voice_with_markup_for_a_name_is_only_a_name(cast, boss):
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(name="<b>Sarah</b>")
+    assert "<b>Sarah" not in boss.get(PAGE).content.decode()
+
+
+def test_without_phrases_it_says_so(boss, db):
+    assert "There are no phrases yet" in boss.get(PAGE).content.decode()
+
+
+def test_it_is_for_those_who_may_see_phrases(cast):
+    for permission, status in ((None, 403), ("view_phrase", 200)):
+        user = User.objects.create_user(f"user-{permission}", is_staff=True)
+        if permission:
+            user.user_permissions.add(Permission.objects.get(codename=permission))
+        client = Client()
+        client.force_login(user)
+        assert client.get(PAGE).status_code == status
+        if permission:
+            assert f'href="{PAGE}"' in client.get("/admin/tts/phrase/").content.decode()
+    assert Client().get(PAGE).status_code == 302
+
+
+def test_much_costs_as_many_queries_as_little(cast, boss, member):
+    boss.get(PAGE)
+    with CaptureQueriesContext(connection) as little:
+        boss.get(PAGE)
+    for number in range(5):
+        member(f"Patient {number}", voice=f"voice-{number}", language="en" if number % 2 else "de")
+        Phrase.objects.create(text=f"Phrase {number}.")
+    Patient.objects.update(speech_rate="0.9")
+    fill()
+    with CaptureQueriesContext(connection) as much:
+        boss.get(PAGE)
+    assert len(much) == len(little)

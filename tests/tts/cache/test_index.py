@@ -1,0 +1,130 @@
+"""The rows of the phrase cache, and how rows and objects go together. What it does as a whole: test_phrases.py."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from tests.conftest import Member
+from tests.tts.cache.stores import file_store
+from tts.cache import index
+from tts.cache.stores import StoreError
+from tts.models import Clip, Phrase
+
+pytestmark = pytest.mark.django_db
+
+
+def digest(number: int) -> str:
+    return f"{number:064x}"
+
+
+@pytest.fixture
+def clip(alice: Member) -> Callable[..., Clip]:
+    """Makes one, unsaved."""
+
+    def make(number: int = 0, **changes: object) -> Clip:
+        fields = {
+            "digest": digest(number), "voice": alice.patient.voice, "language": "en", "speed": 1.0,
+            "format": "mp3_44100_128", "characters": 9, "size": 100, "expires_at": timezone.now() + timedelta(days=7),
+        }  # fmt: skip
+        return Clip(**{**fields, **changes})
+
+    return make
+
+
+class Refusing:
+    """A store that refuses everything and counts how often it was asked."""
+
+    quick = True
+
+    def __init__(self, *keys: str) -> None:
+        self.names = keys
+        self.asked = 0
+
+    def read(self, key: str) -> bytes | None:
+        self.asked += 1
+        raise StoreError("refused")
+
+    def write(self, key: str, entry: bytes) -> None:
+        raise StoreError("refused")
+
+    def delete(self, key: str) -> None:
+        self.asked += 1
+        raise StoreError("refused")
+
+    def keys(self) -> Iterator[str]:
+        yield from self.names
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "found"),
+    [
+        ("en", "I see.", True),
+        ("en", " I  see.\n", True),
+        ("en", "i see.", False),
+        ("en", "I see", False),
+        ("de", "I see.", False),
+    ],
+)
+def test_a_clip_belongs_to_the_phrase_that_it_says(
+    clip: Callable[..., Clip], phrases: None, language: str, text: str, found: bool
+):
+    index.book(clip(language=language), text)
+    expected = Phrase.objects.get(text="I see.") if found else None
+    assert Clip.objects.get().phrase == expected
+
+
+def test_booking_takes_two_statements(clip: Callable[..., Clip], phrases: None, django_assert_num_queries: Callable):
+    one = clip()
+    with django_assert_num_queries(2):
+        index.book(one, "I see.")
+
+
+def test_known_are_those_with_a_row_however_many_are_asked_for(clip: Callable[..., Clip]):
+    Clip.objects.bulk_create([clip(number) for number in (3, index.AT_ONCE, 2 * index.AT_ONCE)])
+    asked = [digest(number) for number in range(2 * index.AT_ONCE + 1)]
+    assert index.known(asked) == {digest(3), digest(index.AT_ONCE), digest(2 * index.AT_ONCE)}
+    assert index.known([]) == set()
+
+
+def test_hits_are_added_to_each_row_however_many_there_are(clip: Callable[..., Clip]):
+    count = index.AT_ONCE + 2
+    Clip.objects.bulk_create([clip(number, hits=1) for number in range(count)])
+    index.add_hits({digest(number): number for number in range(1, count)})
+    hits = dict(Clip.objects.values_list("digest", "hits"))
+    assert hits == {digest(number): number + 1 for number in range(count)}
+    assert Clip.objects.filter(used_at=None).get().digest == digest(0)
+
+
+def test_a_store_that_is_away_is_not_asked_for_every_single_clip(clip: Callable[..., Clip]):
+    Clip.objects.bulk_create([clip(number) for number in range(20)])
+    store = Refusing()
+    assert index.remove(Clip.objects.all(), store) == []
+    assert store.asked == index.FAILURES_IN_A_ROW
+    assert Clip.objects.count() == 20
+
+
+def test_a_store_that_cannot_be_read_is_not_swept_to_the_end():
+    store = Refusing(*map(digest, range(20)))
+    assert index.sweep(store, time.time(), 60) == 0
+    assert store.asked == index.FAILURES_IN_A_ROW
+
+
+def test_one_call_does_so_much_and_the_next_one_goes_on(clip: Callable[..., Clip], tmp_path: Path):
+    store = file_store(tmp_path)
+    count = index.PRUNED_AT_ONCE + 5
+    long_ago = timezone.now() - timedelta(days=1)
+    Clip.objects.bulk_create([clip(number, expires_at=long_ago) for number in range(count)])
+    assert len(index.remove_expired(store, time.time())) == index.PRUNED_AT_ONCE
+    assert len(index.remove_expired(store, time.time())) == 5
+    assert not Clip.objects.exists()
+
+
+def test_objects_with_a_row_are_not_even_read(clip: Callable[..., Clip]):
+    Clip.objects.bulk_create([clip(number) for number in range(20)])
+    store = Refusing(*map(digest, range(20)))
+    assert index.sweep(store, time.time(), 60) == 0
+    assert store.asked == 0

@@ -1,0 +1,645 @@
+"""The phrase cache: found again by all that shapes the sound, and by nothing else; whole, young, or not there.
+
+What it keeps lies in real stores. A store that is slow, refuses or lies is a real one with the fault put in front of
+it.
+"""
+
+import asyncio
+import gc
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from prometheus_client import REGISTRY
+
+from tests.conftest import Member
+from tests.e2e.rows import in_database
+from tests.services import RedisProcess, S3Process
+from tests.tts.cache.stores import KINDS, file_store, store_of
+from tests.tts.examples import OWN_VOICE, RENDERING
+from tests.waiting import eventually
+from tts.cache.entry import Entry, pack
+from tts.cache.phrase_cache import READ_WITHIN_S, READERS, Memory, PhraseCache
+from tts.cache.stores import RedisStore, Store, StoreError
+from tts.conversations.voice import Rendering, VoiceRef
+from tts.models import Clip, Phrase
+from voicecare.patients.models import Voice
+
+TEXT = "That's wonderful!"
+SOUND = bytes(range(256)) * 40
+WEEK_S = 7 * 24 * 3600
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisProcess]:
+    with RedisProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Process]:
+    with S3Process() as process, pytest.MonkeyPatch.context() as patch:
+        for name, value in process.environment.items():
+            patch.setenv(name, value)
+        yield process
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return store_of(request.param, tmp_path, request)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def close_connections_of_ended_threads() -> Iterator[None]:
+    """They wait for the collector, and PostgreSQL drops no database that somebody is connected to."""
+    yield
+    gc.collect()
+
+
+class Faulty:
+    """A store that waits for `gate`, or raises `error`, before it does what it is asked; counts what it was asked."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.quick = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: StoreError | None = None
+        self.reads = 0
+
+    def _fault(self) -> None:
+        self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+
+    def read(self, key: str) -> bytes | None:
+        self.reads += 1
+        self._fault()
+        return self.store.read(key)
+
+    def write(self, key: str, entry: bytes) -> None:
+        self._fault()
+        self.store.write(key, entry)
+
+    def delete(self, key: str) -> None:
+        self._fault()
+        self.store.delete(key)
+
+    def keys(self) -> Iterator[str]:
+        self._fault()
+        yield from self.store.keys()
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Iterator[Faulty]:
+    faulty = Faulty(file_store(tmp_path))
+    yield faulty
+    faulty.gate.set()
+
+
+def cache_of(store: Store, **changes: object) -> PhraseCache:
+    return PhraseCache(store, **{"secret": "secret", "ttl_s": WEEK_S, **changes})
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PhraseCache:
+    return cache_of(file_store(tmp_path))
+
+
+@pytest.fixture
+def key(cache: PhraseCache) -> str:
+    return cache.key(RENDERING, TEXT)
+
+
+@pytest.fixture
+def rendering(alice: Member) -> Rendering:
+    """In the voice of a patient who is in the database."""
+    return replace(RENDERING, voice=VoiceRef.of(alice.patient.voice))
+
+
+def stored(store: Store, key: str, sound: bytes = SOUND, *, expires_in_s: float = WEEK_S) -> None:
+    """As another process has put it there, without a row."""
+    store.write(key, pack(key, Entry(sound, time.time() + expires_in_s)))
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"voicecare_{name}_total", labels) or 0.0
+
+
+async def found(cache: PhraseCache, key: str) -> bytes | None:
+    """Also where the store takes its time, as S3 may: then it is in memory a little later."""
+    sound = await cache.get(key)
+    if sound is None:
+        await eventually(lambda: cache.recall(key) is not None)
+    return sound or cache.recall(key)
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(RENDERING, voice=replace(OWN_VOICE, provider_id="another")),
+        replace(RENDERING, voice=replace(OWN_VOICE, revision=2)),
+        replace(RENDERING, model="eleven_v3"),
+        replace(RENDERING, language="de"),
+        replace(RENDERING, speed=0.9),
+        replace(RENDERING, format="pcm_16000"),
+    ],
+    ids=["voice", "revision", "model", "language", "speed", "format"],
+)
+def test_whatever_shapes_the_sound_changes_the_key(cache: PhraseCache, key: str, other: Rendering):
+    assert cache.key(other, TEXT) != key
+
+
+@pytest.mark.parametrize(
+    "text", ["That's wonderful", "that's wonderful!", "Thats wonderful!", "That's  wonder ful!", ""]
+)
+def test_another_text_has_another_key(cache: PhraseCache, key: str, text: str):
+    assert cache.key(RENDERING, text) != key
+
+
+@pytest.mark.parametrize("text", ["That’s wonderful!", "  That's wonderful!\n", "That's \t  wonderful!"])
+def test_one_text_has_one_key_however_it_was_typed(cache: PhraseCache, key: str, text: str):
+    assert cache.key(RENDERING, text) == key
+
+
+def test_composed_and_decomposed_letters_are_the_same(cache: PhraseCache):
+    assert cache.key(RENDERING, "Cafe\u0301?") == cache.key(RENDERING, "Caf\u00e9?")
+
+
+def test_the_name_of_a_voice_does_not_shape_its_sound(cache: PhraseCache, key: str):
+    assert cache.key(replace(RENDERING, voice=replace(OWN_VOICE, name="Ann")), TEXT) == key
+
+
+def test_neighbouring_fields_cannot_run_into_one_another(cache: PhraseCache):
+    one = replace(RENDERING, voice=replace(OWN_VOICE, provider_id="a', 1, 'b"))
+    other = replace(RENDERING, voice=replace(OWN_VOICE, provider_id="a"), model="b")
+    assert cache.key(one, TEXT) != cache.key(other, TEXT)
+
+
+def test_the_key_cannot_be_guessed_without_the_secret(key: str, tmp_path: Path):
+    assert cache_of(file_store(tmp_path), secret="another secret").key(RENDERING, TEXT) != key
+
+
+def test_a_key_shows_no_text_no_name_and_no_voice(cache: PhraseCache):
+    greeting = cache.key(RENDERING, "Hello Alice Archer.")
+    assert len(greeting) == 64
+    assert set(greeting) <= set("0123456789abcdef")
+
+
+# In and out, in every store
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("sound", [SOUND, b"\0", bytes(600_000)], ids=["some", "one byte", "much"])
+async def test_another_process_gets_what_was_put_in(store: Store, rendering: Rendering, sound: bytes):
+    await cache_of(store).put(rendering, TEXT, sound)
+    other = cache_of(store)
+    key = other.key(rendering, TEXT)
+    assert other.recall(key) is None
+    assert await found(other, key) == sound
+    assert other.recall(key) == sound
+
+
+async def test_what_was_never_put_in_is_a_miss(store: Store, key: str):
+    before = counted("phrase_lookups", answer="miss")
+    assert await cache_of(store).get(key) is None
+    assert counted("phrase_lookups", answer="miss") == before + 1
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_clip_put_in_again_replaces_the_former(store: Store, rendering: Rendering):
+    cache = cache_of(store)
+    await cache.put(rendering, TEXT, SOUND)
+    await cache.put(rendering, TEXT, b"new")
+    assert cache.recall(cache.key(rendering, TEXT)) == b"new"
+    assert await found(cache_of(store), cache.key(rendering, TEXT)) == b"new"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, rendering: Rendering):
+    """Whoever looks between the end of a fill and the end of the writing finds it."""
+    cache = cache_of(faulty)
+    faulty.gate.clear()
+    writing = asyncio.ensure_future(cache.put(rendering, TEXT, SOUND))
+    assert cache.recall(cache.key(rendering, TEXT)) == SOUND
+    faulty.gate.set()
+    await writing
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_silence_is_refused(cache: PhraseCache, rendering: Rendering, tmp_path: Path):
+    await cache.put(rendering, TEXT, b"")
+    assert await cache.get(cache.key(rendering, TEXT)) is None
+    assert list(file_store(tmp_path).keys()) == []
+    assert await in_database(Clip.objects.count) == 0
+
+
+# Age
+
+
+async def test_a_clip_that_is_too_old_is_a_miss(store: Store, key: str):
+    stored(store, key, expires_in_s=-0.1)
+    assert await cache_of(store).get(key) is None
+
+
+async def test_a_clip_is_played_until_its_time_is_over_also_from_memory(store: Store, key: str):
+    cache = cache_of(store)
+    stored(store, key, expires_in_s=1)
+    assert await found(cache, key) == SOUND
+    await asyncio.sleep(1)
+    assert cache.recall(key) is None
+    assert await cache.get(key) is None
+
+
+@pytest.mark.parametrize(("days", "found"), [(6.9, True), (8, True), (13, True), (15, False), (1000, False)])
+async def test_a_clock_that_was_set_back_neither_hides_clips_nor_keeps_them_for_ever(
+    cache: PhraseCache, key: str, tmp_path: Path, days: float, found: bool
+):
+    stored(file_store(tmp_path), key, expires_in_s=days * 24 * 3600)
+    assert (await cache.get(key) is not None) is found
+
+
+# Damage
+
+
+def packed(key: str) -> bytes:
+    return pack(key, Entry(SOUND, time.time() + WEEK_S))
+
+
+@pytest.mark.parametrize("length", [0, 1, 47, 48, 49, 1000, -1])
+async def test_a_truncated_clip_is_a_miss_and_is_deleted(store: Store, key: str, length: int):
+    before = counted("phrase_store_errors", work="damaged")
+    store.write(key, packed(key)[:length])
+    assert await cache_of(store).get(key) is None
+    await eventually(lambda: counted("phrase_store_errors", work="damaged") == before + 1)
+    await eventually(lambda: store.read(key) is None)
+
+
+@pytest.mark.parametrize(
+    "content", [b"ID3" + bytes(5000), b"x" * 48, struct.pack(">4sdI32s", b"VCP2", 1e300, 0, b""), packed("x") + b"\0"]
+)
+async def test_other_bytes_are_a_miss(store: Store, key: str, content: bytes):
+    store.write(key, content)
+    assert await cache_of(store).get(key) is None
+
+
+async def test_a_clip_under_another_clips_key_is_a_miss(store: Store, cache: PhraseCache, key: str):
+    store.write(key, packed(cache.key(RENDERING, "I see.")))
+    assert await cache_of(store).get(key) is None
+
+
+async def test_a_damaged_clip_that_was_mended_meanwhile_is_not_deleted(faulty: Faulty, key: str):
+    faulty.store.write(key, b"damaged")
+    cache = cache_of(faulty)
+    whole = packed(key)
+    answers = iter([b"damaged", whole])
+
+    def read(key: str) -> bytes:
+        faulty.reads += 1
+        return next(answers)
+
+    faulty.store.write(key, whole)
+    faulty.read = read
+    assert await cache.get(key) is None
+    await eventually(lambda: faulty.reads, wanted=lambda seen: seen == 2)
+    await asyncio.sleep(0.02)
+    assert faulty.store.read(key) == whole
+
+
+# Stores that fail
+
+
+async def test_a_store_that_refuses_is_a_miss_and_is_counted(faulty: Faulty, key: str):
+    stored(faulty.store, key)
+    before = counted("phrase_store_errors", work="read")
+    faulty.error = StoreError("refused")
+    cache = cache_of(faulty)
+    assert await cache.get(key) is None
+    assert counted("phrase_store_errors", work="read") == before + 1
+    faulty.error = None
+    assert await cache.get(key) == SOUND
+
+
+async def test_a_slow_store_is_a_miss_for_who_asks_first_and_a_hit_from_memory_later(faulty: Faulty, key: str):
+    stored(faulty.store, key)
+    faulty.gate.clear()
+    cache = cache_of(faulty)
+    began = time.monotonic()
+    assert await cache.get(key) is None
+    assert READ_WITHIN_S * 0.9 < time.monotonic() - began < READ_WITHIN_S + 0.3
+    assert await cache.get(key) is None
+    faulty.gate.set()
+    await eventually(lambda: cache.recall(key), wanted=lambda seen: seen == SOUND)
+    assert faulty.reads == 1
+
+
+async def test_a_store_that_hangs_costs_each_of_a_crowd_no_more_than_one(faulty: Faulty):
+    """When all threads are stuck in it, it is not asked any more; when they are back, it is."""
+    faulty.gate.clear()
+    cache = cache_of(faulty)
+    keys = [f"{number:02x}" * 32 for number in range(READERS + 1)]
+    for each in keys:
+        stored(faulty.store, each)
+    await asyncio.gather(*(cache.get(each) for each in keys[:READERS]))
+    began = time.monotonic()
+    assert await cache.get(keys[-1]) is None
+    assert time.monotonic() - began < READ_WITHIN_S / 2
+    faulty.gate.set()
+    await eventually(lambda: all(cache.recall(each) for each in keys[:READERS]))
+    assert await cache.get(keys[-1]) == SOUND
+
+
+async def test_all_who_ask_at_once_share_one_reading(faulty: Faulty, key: str):
+    stored(faulty.store, key)
+    cache = cache_of(faulty)
+    assert await asyncio.gather(*(cache.get(key) for _ in range(100))) == [SOUND] * 100
+    assert faulty.reads == 1
+
+
+async def test_who_goes_away_while_reading_takes_it_from_nobody(faulty: Faulty, key: str):
+    stored(faulty.store, key)
+    faulty.gate.clear()
+    cache = cache_of(faulty)
+    first, second = (asyncio.create_task(cache.get(key)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    faulty.gate.set()
+    assert await second == SOUND
+
+
+@pytest.mark.parametrize("fault", ["paused", "killed"])
+async def test_a_redis_that_hangs_or_dies_is_a_quick_miss_and_heals(fault: str, key: str):
+    with RedisProcess() as process:
+        store = RedisStore(process.url, WEEK_S)
+        stored(store, key)
+        process.pause() if fault == "paused" else process.kill()
+        cache = cache_of(store)
+        began = time.monotonic()
+        assert await cache.get(key) is None
+        assert time.monotonic() - began < READ_WITHIN_S + 0.3
+        process.resume() if fault == "paused" else process.start()
+        stored(store, key)
+        for _ in range(100):
+            found = await cache.get(key)
+            if found is not None:
+                break
+            await asyncio.sleep(0.02)
+        assert found == SOUND
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(faulty: Faulty, rendering: Rendering):
+    before = counted("phrase_store_errors", work="write")
+    faulty.error = StoreError("full")
+    cache = cache_of(faulty)
+    await cache.put(rendering, TEXT, SOUND)
+    assert counted("phrase_store_errors", work="write") == before + 1
+    assert await in_database(Clip.objects.count) == 0
+    await cache.drop_forgotten()
+    assert cache.recall(cache.key(rendering, TEXT)) == SOUND
+
+
+# Memory
+
+
+def test_memory_holds_no_more_than_it_may_and_lets_go_what_was_used_least():
+    memory = Memory(1000)
+    for number in range(10):
+        memory.keep(str(number), bytes(100), 60)
+    memory.get("0")
+    memory.keep("10", bytes(100), 60)
+    assert memory.get("0") is not None
+    assert memory.get("1") is None
+    assert len(memory.keys()) == 10
+
+
+def test_what_would_push_out_too_many_others_is_not_kept():
+    memory = Memory(1000)
+    memory.keep("a", bytes(125), 60)
+    memory.keep("b", bytes(126), 60)
+    assert (memory.get("a"), memory.get("b")) == (bytes(125), None)
+    memory.keep("a", bytes(126), 60)
+    assert memory.get("a") is None
+
+
+def test_replaced_dropped_and_expired_clips_take_no_room():
+    memory = Memory(800)
+    for _ in range(100):
+        memory.keep("a", bytes(100), 60)
+    memory.keep("b", bytes(100), -1)
+    assert memory.get("b") is None
+    memory.drop(["a", "not there"])
+    for number in range(8):
+        memory.keep(str(number), bytes(100), 60)
+    assert memory.keys() == [str(number) for number in range(8)]
+
+
+# Rows
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: Rendering, phrases: None):
+    await cache.put(rendering, "That’s  wonderful!", SOUND)
+    clip = await in_database(Clip.objects.get)
+    phrase = await in_database(Phrase.objects.get, text=TEXT)
+    assert clip.digest == cache.key(rendering, TEXT)
+    assert (clip.voice_id, clip.phrase_id, clip.patient_id) == (rendering.voice.id, phrase.id, None)
+    assert (clip.language, clip.speed, clip.format) == ("en", 1.0, "mp3_44100_128")
+    assert (clip.characters, clip.size, clip.hits, clip.used_at) == (18, len(SOUND), 0, None)
+    assert clip.expires_at - clip.made_at == timedelta(days=7)
+    assert abs(timezone.now() - clip.made_at) < timedelta(seconds=10)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_greeting_has_its_patient(cache: PhraseCache, rendering: Rendering, alice: Member, phrases: None):
+    await cache.put(rendering, TEXT, SOUND, patient=alice.patient.id)
+    clip = await in_database(Clip.objects.get)
+    assert (clip.patient_id, clip.phrase_id) == (alice.patient.id, None)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, rendering: Rendering):
+    await cache.put(rendering, TEXT, SOUND)
+    await in_database(
+        Clip.objects.update, hits=7, made_at=timezone.now() - timedelta(days=6), expires_at=timezone.now()
+    )
+    await cache.put(rendering, TEXT, b"new")
+    clip = await in_database(Clip.objects.get)
+    assert (clip.hits, clip.size) == (7, 3)
+    assert clip.expires_at > timezone.now() + timedelta(days=6)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_voice_that_is_gone_from_the_database_is_no_error_for_who_speaks(cache: PhraseCache):
+    before = counted("phrase_store_errors", work="row")
+    await cache.put(replace(RENDERING, voice=replace(OWN_VOICE, id=uuid.uuid4())), TEXT, SOUND)
+    assert counted("phrase_store_errors", work="row") == before + 1
+    assert await in_database(Clip.objects.count) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_hits_of_several_processes_add_up(store: Store, rendering: Rendering):
+    caches = [cache_of(store) for _ in range(3)]
+    for text in (TEXT, "I see."):
+        await caches[0].put(rendering, text, SOUND)
+    key = caches[0].key(rendering, TEXT)
+    for cache in caches:
+        for _ in range(5):
+            cache.used(key)
+        cache.used("00" * 32)  # its row is gone
+    await asyncio.gather(*(cache.write_hits() for cache in caches))
+    await caches[0].write_hits()
+    clip = await in_database(Clip.objects.get, digest=key)
+    assert clip.hits == 15
+    assert clip.used_at is not None
+    assert (await in_database(Clip.objects.exclude(digest=key).get)).hits == 0
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_hits_wait_for_a_database_that_is_away(cache: PhraseCache, rendering: Rendering):
+    await cache.put(rendering, TEXT, SOUND)
+    cache.used(cache.key(rendering, TEXT))
+    await rename("tts_clip", "tts_clip_away")
+    try:
+        await cache.write_hits()
+        await cache.drop_forgotten()
+    finally:
+        await rename("tts_clip_away", "tts_clip")
+    assert cache.recall(cache.key(rendering, TEXT)) == SOUND
+    await cache.write_hits()
+    assert (await in_database(Clip.objects.get)).hits == 1
+
+
+async def rename(table: str, name: str) -> None:
+    def run() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {table} RENAME TO {name}")
+
+    await in_database(run)
+
+
+# Removal
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store, rendering: Rendering):
+    here, there, worker = (cache_of(store) for _ in range(3))
+    key, other = here.key(rendering, TEXT), here.key(rendering, "I see.")
+    await here.put(rendering, TEXT, SOUND)
+    await here.put(rendering, "I see.", SOUND)
+    for each in (key, other):
+        await found(there, each)
+    assert await in_database(worker.forget, Clip.objects.filter(digest=key)) == 1
+    assert await asyncio.to_thread(lambda: list(store.keys())) == [other]
+    assert (await in_database(Clip.objects.get)).digest == other
+    for cache in (here, there, worker):
+        await cache.drop_forgotten()
+        assert await cache.get(key) is None
+        assert await found(cache, other) == SOUND
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, rendering: Rendering):
+    cache = cache_of(faulty)
+    await cache.put(rendering, TEXT, SOUND)
+    faulty.error = StoreError("refused")
+    assert await in_database(cache.forget, Clip.objects.all()) == 0
+    assert await in_database(Clip.objects.count) == 1
+    faulty.error = None
+    assert await in_database(cache.forget, Clip.objects.all()) == 1
+    assert await in_database(Clip.objects.count) == 0
+
+
+def put(cache: PhraseCache, rendering: Rendering, text: str) -> str:
+    asyncio.run(cache.put(rendering, text, SOUND))
+    return cache.key(rendering, text)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, rendering: Rendering):
+    """The caller finds it once more: nothing of it stays unseen."""
+    cache = cache_of(faulty)
+    key = put(cache, rendering, TEXT)
+    delete = faulty.store.delete
+
+    def delete_and_made_again(key: str) -> None:
+        delete(key)
+        faulty.delete = delete
+        put(cache_of(faulty.store), rendering, TEXT)
+
+    faulty.delete = delete_and_made_again
+    cache.forget(Clip.objects.all())
+    assert Clip.objects.filter(digest=key).exists()
+    assert faulty.store.read(key) is not None
+    assert cache.forget(Clip.objects.all()) == 1
+    assert faulty.store.read(key) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, rendering: Rendering):
+    cache = cache_of(store)
+    old, young = put(cache, rendering, TEXT), put(cache, rendering, "I see.")
+    now = time.time()
+    Clip.objects.filter(digest=old).update(expires_at=datetime.fromtimestamp(now - 1, UTC))
+    assert cache.prune(now) == 1
+    assert list(store.keys()) == [young]
+    assert [clip.digest for clip in Clip.objects.all()] == [young]
+    assert cache.prune(now) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("age_s", "left"),
+    [(0, True), (3500, True), (3700, False), (WEEK_S + 1, False), (-3600, True), (-2 * WEEK_S, False)],
+)
+def test_pruning_removes_an_object_without_a_row_once_nobody_can_be_writing_it(store: Store, age_s: float, left: bool):
+    stored(store, "ab" * 32, expires_in_s=WEEK_S - age_s)
+    assert cache_of(store).prune(time.time()) == (0 if left else 1)
+    assert (store.read("ab" * 32) is not None) is left
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pruning_removes_damaged_objects_that_nobody_asks_for(store: Store):
+    store.write("ab" * 32, b"damaged")
+    assert cache_of(store).prune(time.time()) == 1
+    assert list(store.keys()) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pruning_survives_a_store_that_refuses(faulty: Faulty, rendering: Rendering):
+    cache = cache_of(faulty)
+    put(cache, rendering, TEXT)
+    faulty.error = StoreError("refused")
+    assert cache.prune(time.time() + 2 * WEEK_S) == 0
+    assert Clip.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: Rendering, tmp_path: Path):
+    store = file_store(tmp_path)
+    cache = cache_of(store)
+    keys = sorted(put(cache, rendering, f"Phrase {number}.") for number in range(6))
+    stuck = tmp_path / "phrases" / keys[0][:2] / keys[0]
+    stuck.unlink()
+    (stuck / "in the way").mkdir(parents=True)
+    assert cache.prune(time.time() + WEEK_S + 1) == 5
+    assert [clip.digest for clip in Clip.objects.all()] == [keys[0]]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_voice_of_another_patient_is_another_clip(cache: PhraseCache, rendering: Rendering):
+    other = await in_database(Voice.objects.create, provider_id="othervoice", name="Other")
+    await cache.put(rendering, TEXT, b"one")
+    await cache.put(replace(rendering, voice=VoiceRef.of(other)), TEXT, b"other")
+    assert await in_database(Clip.objects.count) == 2

@@ -1,0 +1,115 @@
+"""The plan of what is to be in the cache, as tables over rows that no database holds."""
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import OTHER_VOICE, Member
+from tts.cache import planning
+from tts.cache.planning import Listener, plan
+from tts.conversations.lifecycle import resolve_voice
+from tts.models import Phrase
+from voicecare.patients.models import Device, Patient, Voice
+
+MODEL = "eleven_flash_v2_5"
+RACHEL = Voice(provider_id="rachel", name="Rachel")
+GREETING = Phrase(pk=1, kind="greeting", language="en", text="Hello {patient_name}, this is {ai_name}.")
+HOLDING = Phrase(pk=2, kind="holding", language="en", text="One moment, please.")
+COMMON = Phrase(pk=3, kind="common", language="en", text="I see.")
+GERMAN = Phrase(pk=4, kind="common", language="de", text="Ich verstehe.")
+PHRASES = [COMMON, GERMAN, HOLDING, GREETING]
+
+
+def listener(
+    name: str = "Alice", *formats: str, voice: Voice = RACHEL, language: str = "en", rate: object = "1.0"
+) -> Listener:
+    patient = Patient(pk=uuid.uuid5(uuid.NAMESPACE_OID, name), name=name, companion_name="Clara", language=language)
+    patient.speech_rate = rate
+    return Listener(patient, voice, formats or ("mp3_44100_128",))
+
+
+def texts(*heard_by: Listener) -> list[str]:
+    return [wish.text for wish in plan(heard_by, PHRASES, MODEL)]
+
+
+def test_a_patient_needs_their_greeting_the_holding_phrase_and_the_common_ones_in_this_order():
+    assert texts(listener("Alice")) == ["Hello Alice, this is Clara.", "One moment, please.", "I see."]
+
+
+@pytest.mark.parametrize("language", ["de", "de-AT", "DE"])
+def test_only_phrases_of_the_language_are_needed(language: str):
+    assert texts(listener(language=language)) == ["Ich verstehe."]
+
+
+def test_where_there_is_no_phrase_nothing_is_needed():
+    assert texts(listener(language="fr")) == []
+
+
+def test_what_two_patients_share_is_needed_once_and_each_their_own_greeting():
+    assert texts(listener("Alice"), listener("Bob")) == [
+        "Hello Alice, this is Clara.", "Hello Bob, this is Clara.", "One moment, please.", "I see.",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"voice": Voice(provider_id="rachel", name="Rachel", revision=2)},
+        {"voice": Voice(provider_id="sarah", name="Sarah")},
+        {"rate": "0.9"},
+    ],
+    ids=["revision", "voice", "rate"],
+)
+def test_what_shapes_the_sound_is_needed_apart(other: dict[str, object]):
+    assert texts(listener("Alice"), listener("Bob", **other)).count("I see.") == 2
+
+
+def test_each_format_of_the_devices_is_needed():
+    wishes = plan([listener("Alice", "pcm_16000", "ulaw_8000")], [COMMON], MODEL)
+    assert [wish.rendering.format for wish in wishes] == ["pcm_16000", "ulaw_8000"]
+
+
+def test_a_greeting_says_whose_it_is_and_a_phrase_belongs_to_nobody():
+    alice = listener("Alice")
+    owners = {wish.text: wish.patient for wish in plan([alice], PHRASES, MODEL)}
+    assert owners == {"Hello Alice, this is Clara.": alice.patient.pk, "One moment, please.": None, "I see.": None}
+
+
+# From rows
+
+
+@pytest.mark.parametrize("voice", [None, OTHER_VOICE])
+@pytest.mark.parametrize("state", Voice.State)
+def test_the_voice_is_the_one_that_a_conversation_would_start_with(
+    voice: str | None, state: str, member: Callable[..., Member]
+):
+    patient = member("Alice", voice=voice).patient
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(state=state)
+    patient.refresh_from_db()
+    (found,) = planning.listeners(planning.current())
+    assert found.voice == resolve_voice(patient)[0]
+    assert list(planning.spoken_to_in(found.voice.pk)) == [patient]
+    others = Voice.objects.exclude(pk=found.voice.pk)
+    assert [list(planning.spoken_to_in(other.pk)) for other in others] == [[] for _ in others]
+
+
+def test_the_formats_are_those_of_devices_that_are_not_revoked(alice: Member):
+    assert planning.listeners(planning.current())[0].formats == ("mp3_44100_128",)
+    Device.objects.filter(pk=alice.device.pk).update(format="pcm_16000")
+    revoked, _ = Device.objects.issue(alice.patient, "old")
+    Device.objects.filter(pk=revoked.pk).update(format="ulaw_8000", revoked_at="2026-01-01T00:00Z")
+    assert planning.listeners(planning.current())[0].formats == ("pcm_16000",)
+
+
+@pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
+def test_who_is_archived_or_erased_needs_nothing(gone: str, alice: Member):
+    Patient.objects.filter(pk=alice.patient.pk).update(**{gone: "2026-01-01T00:00Z"})
+    assert planning.listeners(planning.current()) == []
+
+
+def test_many_patients_cost_as_many_queries_as_one(member: Callable[..., Member], django_assert_num_queries):
+    for number in range(5):
+        member(f"Patient {number}", voice=OTHER_VOICE)
+    with django_assert_num_queries(3):
+        assert len(planning.listeners(planning.current())) == 5

@@ -1,0 +1,136 @@
+"""What may be heard no more leaves the store and the rows; what may be heard stays."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.utils import timezone
+
+from tests.conftest import OTHER_VOICE, Member
+from tts import tasks
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.planning import current, listeners, plan
+from tts.cache.stores import store_for
+from tts.models import Clip, Phrase
+from tts.removal import remove
+from voicecare.patients.models import Patient, Voice
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Filled = Callable[[], set[str]]
+
+
+@pytest.fixture
+def cache(settings, tmp_path: Path) -> PhraseCache:
+    settings.PHRASE_STORE = "file"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "phrases": {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}},
+    }
+    return PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
+
+
+@pytest.fixture
+def filled(cache: PhraseCache, alice: Member, bob: Member) -> Filled:
+    """Has everything in the cache that Alice (in the other voice) and Bob (in the default one) need."""
+    phrases = [
+        Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
+        Phrase.objects.create(text="I see."),
+    ]
+    for wish in plan(listeners(current()), phrases, settings.ELEVENLABS_MODEL_ID):
+        asyncio.run(_put(cache, wish))
+    assert len(stored(cache)) == Clip.objects.count() == 4
+    return lambda: stored(cache)
+
+
+async def _put(cache: PhraseCache, wish) -> None:
+    await cache.put(wish.rendering, wish.text, b"sound", wish.patient)
+
+
+def stored(cache: PhraseCache) -> set[str]:
+    return set(store_for(settings).keys())
+
+
+def owners() -> list[tuple[str, str]]:
+    """Of the clips left: whose greeting, or which phrase; and in whose voice."""
+    clips = Clip.objects.select_related("patient", "phrase", "voice").order_by("pk")
+    return sorted((str(clip.patient or clip.phrase), clip.voice.provider_id[:4]) for clip in clips)
+
+
+def test_nothing_is_removed_while_everything_may_be_heard(filled: Filled, cache: PhraseCache):
+    assert remove(cache) == 0
+    assert len(filled()) == 4
+
+
+def test_the_greeting_of_an_erased_patient_is_removed(filled: Filled, alice: Member):
+    Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
+    tasks.remove_audio()
+    assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0"), ("I see.", "EXAV")]
+    assert filled() == set(Clip.objects.values_list("digest", flat=True))
+
+
+def test_all_in_the_voice_of_an_erased_patients_relative_is_removed(filled: Filled, alice: Member, bob: Member):
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(source="cloned", patient=bob.patient)
+    Patient.objects.filter(pk=bob.patient.pk).update(erased_at=timezone.now())
+    tasks.remove_audio()
+    assert owners() == [("I see.", "21m0")]
+    assert len(filled()) == 1
+
+
+def test_all_in_a_withdrawn_voice_is_removed_and_in_one_that_is_gone_it_stays(filled: Filled):
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(state=Voice.State.GONE)
+    tasks.remove_audio()
+    assert len(filled()) == 4
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(state=Voice.State.WITHDRAWN)
+    tasks.remove_audio()
+    assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0")]
+    assert len(filled()) == 2
+
+
+def test_what_was_made_of_a_former_revision_is_removed(filled: Filled):
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(revision=2)
+    tasks.remove_audio()
+    assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0")]
+    assert len(filled()) == 2
+
+
+@pytest.mark.parametrize("change", [{"name": "Alicia"}, {"preferred_name": "Al"}, {"companion_name": "Ann"}])
+def test_a_greeting_with_former_names_is_removed(filled: Filled, alice: Member, change: dict[str, str]):
+    Patient.objects.filter(pk=alice.patient.pk).update(**change)
+    tasks.remove_audio()
+    assert len(filled()) == 3
+    assert not Clip.objects.filter(patient=alice.patient).exists()
+
+
+def test_a_changed_or_deleted_phrase_is_removed(filled: Filled):
+    Phrase.objects.filter(kind="common").update(text="I understand.")
+    tasks.remove_audio()
+    assert len(filled()) == 2
+    Phrase.objects.all().delete()
+    tasks.remove_audio()
+    assert (filled(), Clip.objects.count()) == (set(), 0)
+
+
+def test_another_speech_rate_leaves_what_was_made_at_the_former_one(filled: Filled, alice: Member):
+    """Others may be spoken to at that rate, and the patient again."""
+    Patient.objects.filter(pk=alice.patient.pk).update(speech_rate="0.9")
+    tasks.remove_audio()
+    assert len(filled()) == 4
+
+
+def test_what_the_store_does_not_give_up_is_found_again(filled: Filled, alice: Member, tmp_path: Path):
+    Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
+    digest = Clip.objects.get(patient=alice.patient).digest
+    path = tmp_path / digest[:2] / digest
+    path.unlink()
+    (path / "in the way").mkdir(parents=True)
+    tasks.remove_audio()
+    assert Clip.objects.filter(digest=digest).exists()
+    (path / "in the way").rmdir()
+    path.rmdir()
+    path.write_bytes(b"there again")
+    tasks.remove_audio()
+    assert not path.exists()
+    assert not Clip.objects.filter(digest=digest).exists()

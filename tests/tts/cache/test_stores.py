@@ -1,0 +1,320 @@
+"""What every store of phrases does, on real files, a real Redis and a real S3 server; and how each of them fails."""
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from pytest_django import Settings
+
+from tests.services import RedisProcess, S3Process
+from tests.tts.cache.stores import KINDS, configured, file_store, s3_store, storages, store_of
+from tts.cache.stores import REDIS_PREFIX, RedisStore, StorageStore, Store, StoreError, store_for
+
+KEY = "ab" * 32
+OTHER = "cd" * 32
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisProcess]:
+    with RedisProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Process]:
+    with S3Process() as process, pytest.MonkeyPatch.context() as patch:
+        for name, value in process.environment.items():
+            patch.setenv(name, value)
+        yield process
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return store_of(request.param, tmp_path, request)
+
+
+# What all of them do
+
+
+@pytest.mark.parametrize("entry", [b"", b"\0", bytes(range(256)) * 2400], ids=["nothing", "a byte", "600 KB"])
+def test_what_goes_in_comes_out(store: Store, entry: bytes):
+    store.write(KEY, entry)
+    assert store.read(KEY) == entry
+
+
+def test_what_was_never_put_in_is_not_there(store: Store):
+    assert store.read(KEY) is None
+    assert list(store.keys()) == []
+
+
+def test_a_new_entry_replaces_the_old_one(store: Store):
+    store.write(KEY, b"a long old one")
+    store.write(KEY, b"new")
+    assert store.read(KEY) == b"new"
+    assert list(store.keys()) == [KEY]
+
+
+def test_what_was_deleted_is_not_there(store: Store):
+    store.write(KEY, b"one")
+    store.write(OTHER, b"other")
+    store.delete(KEY)
+    assert store.read(KEY) is None
+    assert list(store.keys()) == [OTHER]
+
+
+def test_deleting_what_is_not_there_is_no_error(store: Store):
+    store.delete(KEY)
+
+
+def test_every_key_is_listed(store: Store):
+    keys = {f"{number:02x}" * 32 for number in range(0, 256, 5)}
+    for key in keys:
+        store.write(key, b"x")
+    assert set(store.keys()) == keys
+
+
+def test_while_two_write_a_reader_gets_one_of_them_whole(store: Store):
+    entries = [bytes([number]) * 200_000 for number in (1, 2)]
+    store.write(KEY, entries[0])
+
+    def write(entry: bytes) -> None:
+        for _ in range(10):
+            store.write(KEY, entry)
+
+    writers = [threading.Thread(target=write, args=(entry,)) for entry in entries]
+    for writer in writers:
+        writer.start()
+    read = set()
+    while any(writer.is_alive() for writer in writers):
+        read.add(store.read(KEY))
+    assert read <= set(entries)
+    assert store.read(KEY) in entries
+
+
+def test_what_is_deleted_while_it_is_read_is_whole_or_not_there(store: Store):
+    entry = bytes(200_000)
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        for _ in range(20):
+            store.write(KEY, entry)
+            store.delete(KEY)
+        done.set()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    read = set()
+    while not done.is_set():
+        read.add(store.read(KEY))
+    other.join()
+    assert read <= {None, entry}
+
+
+# Files
+
+
+def test_files_are_this_accounts_alone_and_lie_in_the_data_directory(tmp_path: Path):
+    file_store(tmp_path).write(KEY, b"sound")
+    path = tmp_path / "phrases" / "ab" / KEY
+    assert path.read_bytes() == b"sound"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """As on a full disk, a file ends in the middle of a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays_whole(tmp_path: Path):
+    store = file_store(tmp_path)
+    store.write(KEY, b"old")
+    with room_for(1000), pytest.raises(StoreError, match="OSError"):
+        store.write(KEY, bytes(100_000))
+    assert store.read(KEY) == b"old"
+    assert [path.name for path in (tmp_path / "phrases").rglob("*") if path.is_file()] == [KEY]
+
+
+def test_a_folder_that_may_not_be_used_is_said(tmp_path: Path):
+    """In a process of its own, which gives up root: root may do anything."""
+    store = file_store(tmp_path)
+    store.write(KEY, b"old")
+    code = (
+        "import os, sys; import django; django.setup()\n"
+        "from tts.cache.stores import ReplacingFileStorage, StorageStore, StoreError\n"
+        "store = StorageStore(ReplacingFileStorage(sys.argv[1]))\n"
+        "os.getuid() or os.setuid(65534)\n"
+        "for work in (lambda: store.read(sys.argv[2]), lambda: store.write(sys.argv[2], b'x'),\n"
+        "             lambda: store.delete(sys.argv[2]), lambda: list(store.keys())):\n"
+        "    try: print('done', work())\n"
+        "    except StoreError as error: print(error)\n"
+    )
+    (tmp_path / "phrases").chmod(0)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "phrases"), KEY],
+            env={**os.environ, "DJANGO_SETTINGS_MODULE": "voicecare.settings"},
+            cwd=settings.BASE_DIR, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    finally:
+        (tmp_path / "phrases").chmod(0o700)
+    assert child.stdout.splitlines() == ["The phrase store failed with PermissionError."] * 4
+
+
+def test_a_place_that_is_no_folder_is_said(tmp_path: Path):
+    (tmp_path / "phrases").write_bytes(b"a file")
+    store = file_store(tmp_path)
+    for work in (lambda: store.read(KEY), lambda: store.write(KEY, b"x"), lambda: list(store.keys())):
+        with pytest.raises(StoreError, match=r"NotADirectoryError|FileExistsError"):
+            work()
+
+
+@pytest.mark.parametrize(("age_s", "listed"), [(0, False), (3500, False), (3700, True)])
+def test_what_a_killed_writer_left_is_listed_once_nobody_can_be_writing_it(tmp_path: Path, age_s: int, listed: bool):
+    store = file_store(tmp_path)
+    store.write(KEY, b"whole")
+    half_written = tmp_path / "phrases" / "ab" / f"{KEY}.x1y2z3"
+    half_written.write_bytes(b"half")
+    os.utime(half_written, (time.time() - age_s, time.time() - age_s))
+    assert set(store.keys()) == ({KEY, half_written.name} if listed else {KEY})
+    store.delete(half_written.name)
+    assert not half_written.exists()
+    assert store.read(KEY) == b"whole"
+
+
+# Redis
+
+
+def test_redis_forgets_an_entry_when_its_time_is_over(redis: RedisProcess):
+    RedisStore(redis.url, 100.5).write(KEY, b"sound")
+    with redis_client.Redis.from_url(redis.url) as client:
+        assert 95 < client.ttl(REDIS_PREFIX + KEY) <= 101
+        assert client.get(REDIS_PREFIX + KEY) == b"sound"  # as it is, not pickled
+
+
+def test_other_peoples_keys_in_redis_are_left_alone(redis: RedisProcess):
+    redis.flush()
+    with redis_client.Redis.from_url(redis.url) as client:
+        client.set("celery", "queue")
+        assert list(RedisStore(redis.url, 60).keys()) == []
+
+
+def write_many(store: Store) -> None:
+    for number in range(100):
+        store.write(f"{number:02x}" * 32, bytes(100_000))
+
+
+def test_a_full_redis_is_said_and_what_is_there_can_be_read():
+    with RedisProcess("--maxmemory", "2mb", "--maxmemory-policy", "noeviction") as full:
+        store = RedisStore(full.url, 60)
+        store.write(KEY, b"old")
+        with pytest.raises(StoreError, match="OutOfMemoryError"):
+            write_many(store)
+        assert store.read(KEY) == b"old"
+
+
+def test_a_redis_that_went_away_is_said_and_is_used_again_when_it_is_back():
+    with RedisProcess() as process:
+        store = RedisStore(process.url, 60)
+        store.write(KEY, b"old")
+        process.stop()
+        for work in (lambda: store.read(KEY), lambda: store.write(KEY, b"x"), lambda: list(store.keys())):
+            with pytest.raises(StoreError, match="ConnectionError"):
+                work()
+        process.start()
+        store.write(KEY, b"new")
+        process.stop()
+        process.start()  # the connection is cut, and nobody has noticed
+        assert store.read(KEY) is None
+
+
+def test_a_redis_that_hangs_is_left_within_a_second():
+    with RedisProcess() as process:
+        store = RedisStore(process.url, 60)
+        store.write(KEY, b"old")
+        process.pause()
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="TimeoutError"):
+            store.read(KEY)
+        assert time.monotonic() - began < 1
+        process.resume()
+        assert store.read(KEY) == b"old"
+
+
+# S3
+
+
+def test_objects_lie_in_a_folder_of_the_bucket_and_nobody_else_may_read_them(s3: S3Process):
+    store = s3_store(s3)
+    store.write(KEY, b"sound")
+    client = storages(PHRASE_STORE="s3", **s3.environment)["phrases"].connection.meta.client
+    listed = client.list_objects_v2(Bucket=s3.bucket, Prefix="phrases/ab/")["Contents"]
+    assert [item["Key"] for item in listed] == [f"phrases/ab/{KEY}"]
+    grants = client.get_object_acl(Bucket=s3.bucket, Key=f"phrases/ab/{KEY}")["Grants"]
+    assert all(grant["Grantee"]["Type"] == "CanonicalUser" for grant in grants)
+
+
+def test_an_s3_server_that_refuses_or_hangs_is_said(s3: S3Process):
+    missing = {**s3.environment, "AWS_STORAGE_BUCKET_NAME": "no-such-bucket"}
+    nobodys = StorageStore(storages(PHRASE_STORE="s3", **missing)["phrases"])
+    with pytest.raises(StoreError, match="NoSuchBucket"):
+        nobodys.write(KEY, b"x")
+    gone = StorageStore(
+        storages(PHRASE_STORE="s3", **{**s3.environment, "AWS_S3_ENDPOINT_URL": "http://127.0.0.1:9"})["phrases"]
+    )
+    began = time.monotonic()
+    for work in (
+        lambda: gone.read(KEY),
+        lambda: gone.write(KEY, b"x"),
+        lambda: gone.delete(KEY),
+        lambda: list(gone.keys()),
+    ):
+        with pytest.raises(StoreError, match="EndpointConnectionError"):
+            work()
+    assert time.monotonic() - began < 10
+
+
+# The choice
+
+
+def test_the_setting_chooses(settings: Settings, redis: RedisProcess):
+    settings.PHRASE_STORE, settings.STORAGES = "file", configured(PHRASE_STORE="file")["STORAGES"]
+    assert store_for(settings).quick
+    settings.PHRASE_STORE, settings.REDIS_URL = "redis", redis.url
+    assert isinstance(store_for(settings), RedisStore)
+    settings.PHRASE_STORE = "s3"
+    settings.STORAGES = configured(PHRASE_STORE="s3", AWS_STORAGE_BUCKET_NAME="bucket")["STORAGES"]
+    assert not store_for(settings).quick
+
+
+@pytest.mark.parametrize(
+    ("store", "missing"), [("redis", "REDIS_URL"), ("s3", "AWS_STORAGE_BUCKET_NAME"), ("tape", "PHRASE_STORE")]
+)
+def test_a_store_without_what_it_needs_stops_the_start_with_its_name(store: str, missing: str):
+    with pytest.raises(Exception, match=missing) as caught:
+        configured(PHRASE_STORE=store, REDIS_URL="", AWS_STORAGE_BUCKET_NAME="")
+    assert store == "tape" or isinstance(caught.value, ImproperlyConfigured)
+
+
+def test_s3_is_spoken_to_as_other_servers_than_awss_want_it():
+    options = configured(PHRASE_STORE="s3", AWS_STORAGE_BUCKET_NAME="bucket", AWS_S3_ENDPOINT_URL="http://minio:9000")
+    config = options["STORAGES"]["phrases"]["OPTIONS"]["client_config"]
+    assert config.signature_version == "s3v4"
+    assert config.s3["addressing_style"] == "path"
+    assert config.request_checksum_calculation == "when_required"
+    assert config.connect_timeout + config.read_timeout <= 7

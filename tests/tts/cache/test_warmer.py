@@ -1,0 +1,284 @@
+"""Warming asks the provider once for each clip that is missing or near its end, and for nothing else."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.db.models import F
+from django.utils import timezone
+
+from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
+from tests.sandbox import SandboxProcess
+from tests.sound import decoded
+from tts import tasks
+from tts.cache import warmer
+from tts.cache.planning import current, listeners, phrase_cache
+from tts.cache.warmer import Lease, Next, after
+from tts.models import Clip, Phrase
+from usage.models import Incident, ProviderState, UsageEvent
+from voicecare.patients.models import Patient, Voice
+from voicecare.providers import errors
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+GREETING = "Hello Alice Archer, this is Clara."
+
+
+@pytest.fixture(autouse=True)
+def provider(settings: Any, sandbox: SandboxProcess, tmp_path: Path) -> None:
+    settings.ELEVENLABS_BASE_URL = sandbox.url
+    settings.PHRASE_STORE = "file"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "phrases": {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}},
+    }
+    sandbox.settings(first_byte_ms=0)
+
+
+@pytest.fixture
+def phrases() -> list[Phrase]:
+    """One of each kind."""
+    return [
+        Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
+        Phrase.objects.create(kind="holding", text="One moment, please."),
+        Phrase.objects.create(text="I see."),
+    ]
+
+
+def asked(sandbox: SandboxProcess) -> list[str]:
+    return [request["text"] for request in sandbox.requests()]
+
+
+def ending(hours: float = 12, **fields: object) -> None:
+    """All clips are near their end."""
+    Clip.objects.update(expires_at=timezone.now() + timedelta(hours=hours), **fields)
+
+
+def heard(clip: Clip) -> bytes | None:
+    return asyncio.run(phrase_cache().get(clip.digest))
+
+
+# What is made
+
+
+def test_a_patient_gets_their_greeting_and_the_phrases_in_their_voice(alice: Member, phrases, sandbox):
+    tasks.warm_patient(str(alice.patient.pk))
+    assert asked(sandbox) == [GREETING, "One moment, please.", "I see."]
+    assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
+    clips = {clip.characters: clip for clip in Clip.objects.all()}
+    greeting = clips[len(GREETING)]
+    assert (greeting.patient, greeting.phrase, greeting.voice) == (alice.patient, None, alice.patient.voice)
+    assert [clips[len(phrase.text)].phrase for phrase in phrases[1:]] == phrases[1:]
+    assert all(decoded(heard(clip), "mp3_44100_128").seconds > 0.3 for clip in clips.values())
+
+
+def test_each_request_is_in_the_ledger_and_in_no_conversation(alice: Member, phrases, sandbox):
+    tasks.warm_patient(str(alice.patient.pk))
+    events = UsageEvent.objects.all()
+    assert {(event.kind, event.outcome, event.conversation) for event in events} == {("warm", "completed", None)}
+    assert {(event.characters, event.patient) for event in events} == {
+        (len(GREETING), alice.patient.pk), (len("One moment, please."), None), (len("I see."), None),
+    }  # fmt: skip
+    assert sum(event.credits for event in events) == sandbox.account()["credits"]
+    assert {event.request_id for event in events} == {request["request_id"] for request in sandbox.requests()}
+
+
+def test_what_is_there_is_not_asked_for_again(alice: Member, phrases, sandbox):
+    tasks.warm_patient(str(alice.patient.pk))
+    tasks.warm_patient(str(alice.patient.pk))
+    tasks.warm_due()
+    assert len(asked(sandbox)) == 3
+
+
+def test_two_patients_share_the_phrases_of_one_voice(member: Callable[..., Member], phrases, sandbox):
+    member("Bob"), member("Carol")
+    tasks.warm_due()
+    assert sorted(asked(sandbox)) == [
+        "Hello Bob, this is Clara.", "Hello Carol, this is Clara.", "I see.", "One moment, please.",
+    ]  # fmt: skip
+
+
+def test_a_voice_warms_those_who_are_spoken_to_in_it(alice: Member, bob: Member, phrases, sandbox):
+    tasks.warm_voice(str(alice.patient.voice.pk))
+    assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
+    tasks.warm_voice(str(Voice.objects.default().pk))
+    assert "Hello Bob Baker, this is Clara." in asked(sandbox)
+
+
+def test_a_phrase_is_made_alone_for_everybody_of_its_language(alice: Member, bob: Member, phrases, sandbox):
+    tasks.warm_phrase(str(phrases[2].pk))
+    assert asked(sandbox) == ["I see."] * 2
+    assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE, DEFAULT_VOICE}
+
+
+@pytest.mark.parametrize("change", [{"companion_name": "Ann"}, {"speech_rate": "0.9"}, {"preferred_name": "Al"}])
+def test_what_shapes_the_greeting_has_it_made_anew(change: dict[str, str], alice: Member, phrases, sandbox):
+    tasks.warm_patient(str(alice.patient.pk))
+    Patient.objects.filter(pk=alice.patient.pk).update(**change)
+    before = len(asked(sandbox))
+    tasks.warm_patient(str(alice.patient.pk))
+    again = asked(sandbox)[before:]
+    assert len(again) == (3 if "speech_rate" in change else 1)
+    assert again[0].startswith("Hello A")
+
+
+def test_a_greeting_too_long_for_one_request_is_made_of_segments_and_kept_whole(alice: Member, sandbox):
+    Phrase.objects.create(kind="greeting", text="Hello {patient_name}. " + "It is good to hear you again today. " * 7)
+    Patient.objects.update(name="Alice " * 16)
+    tasks.warm_patient(str(alice.patient.pk))
+    assert len(asked(sandbox)) > 1
+    clip = Clip.objects.get()
+    assert clip.characters == sum(map(len, asked(sandbox))) == sum(e.characters for e in UsageEvent.objects.all())
+    assert UsageEvent.objects.values("source").distinct().count() == 1
+    assert decoded(heard(clip), "mp3_44100_128").seconds > 10
+
+
+# Near the end
+
+
+def test_what_ends_within_a_day_is_made_anew_for_current_patients(alice: Member, phrases, sandbox):
+    tasks.warm_patient(str(alice.patient.pk))
+    ending()
+    tasks.warm_due()
+    assert len(asked(sandbox)) == 6
+    assert not Clip.objects.filter(expires_at__lt=timezone.now() + timedelta(days=6)).exists()
+
+
+@pytest.mark.parametrize(("played", "times"), [(True, 2), (False, 1)])
+def test_a_clip_that_no_plan_knows_is_made_anew_if_it_was_played(played: bool, times: int, alice, phrases, sandbox):
+    """For example in a format that the device has asked for once."""
+    tasks.warm_phrase(str(phrases[2].pk))
+    Patient.objects.update(speech_rate="0.8")
+    ending(made_at=timezone.now() - timedelta(days=6), used_at=timezone.now() if played else None)
+    tasks.warm_due()
+    assert asked(sandbox).count("I see.") == times + 1  # and once at the new rate
+
+
+@pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
+def test_the_greeting_of_somebody_who_is_gone_is_not(gone: str, alice: Member, phrases, sandbox):
+    tasks.warm_patient(str(alice.patient.pk))
+    Patient.objects.update(**{gone: timezone.now()})
+    ending(used_at=timezone.now())
+    tasks.warm_due()
+    assert asked(sandbox).count(GREETING) == 1
+
+
+# Trouble
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (errors.TextRefused(), Next.CLIP), (errors.VoiceRefused(), Next.VOICE), (errors.QuotaSpent(), Next.NOTHING),
+        (errors.AccessRefused(), Next.NOTHING), (errors.RequestRefused(), Next.NOTHING), (errors.Busy(), Next.NOTHING),
+        (errors.ServerFault(), Next.NOTHING), (errors.Unreachable(), Next.NOTHING), (errors.Stalled(), Next.NOTHING),
+        (errors.NotAudio(), Next.NOTHING),
+    ],
+)  # fmt: skip
+def test_what_a_failure_means_for_the_rest(error: errors.ProviderError, verdict: Next):
+    assert after(error) is verdict
+
+
+@pytest.mark.parametrize("state", [{"quota": "spent"}, {"circuit": "open"}])
+def test_while_the_quota_is_spent_or_the_provider_down_nothing_is_asked(state, alice: Member, phrases, sandbox):
+    ProviderState.objects.create(**state)
+    tasks.warm_due()
+    assert (asked(sandbox), Clip.objects.count()) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "incident"),
+    [
+        ({"kind": "error", "preset": "quota_exceeded"}, "quota"),
+        ({"kind": "error", "preset": "invalid_api_key"}, "access"),
+        ({"kind": "error", "preset": "internal_error"}, None),
+        ({"kind": "error", "preset": "system_busy"}, None),
+        ({"kind": "cut", "after_bytes": 2000}, None),
+        ({"kind": "empty"}, None),
+    ],
+)
+def test_trouble_stops_the_round_and_the_next_one_goes_on(fault, incident, alice: Member, phrases, sandbox):
+    sandbox.fault(**fault)
+    tasks.warm_due()
+    assert len(asked(sandbox)) == 1
+    assert not Clip.objects.filter(size__gt=0).exists()
+    assert list(Incident.objects.values_list("kind", flat=True)) == ([incident] if incident else [])
+    assert UsageEvent.objects.get().characters == sandbox.account()["characters"]
+    sandbox.clear_faults()
+    ProviderState.objects.all().delete()
+    tasks.warm_due()
+    assert Clip.objects.filter(size__gt=0).count() == 3
+
+
+def test_a_refused_text_leaves_the_others_and_a_refused_voice_its_own_alone(alice, bob, phrases, sandbox):
+    sandbox.fault(kind="error", preset="invalid_text", match={"text": "moment"})
+    sandbox.fault(kind="error", preset="voice_not_found", match={"voice_id": OTHER_VOICE})
+    tasks.warm_due()
+    made = Clip.objects.filter(size__gt=0)
+    assert {clip.characters for clip in made} == {len("I see."), len("Hello Bob Baker, this is Clara.")}
+    assert [request["voice_id"] for request in sandbox.requests()].count(OTHER_VOICE) == 1
+    assert Incident.objects.get().kind == "voice"
+
+
+def test_a_clip_whose_renewal_fails_stays_what_it_was(alice: Member, phrases, sandbox):
+    tasks.warm_patient(str(alice.patient.pk))
+    ending()
+    before = set(Clip.objects.values_list("digest", "expires_at", "made_at"))
+    sandbox.fault(kind="error", preset="internal_error")
+    tasks.warm_due()
+    assert set(Clip.objects.values_list("digest", "expires_at", "made_at")) == before
+    assert all(map(heard, Clip.objects.all()))
+
+
+def test_where_the_store_does_not_take_it_one_clip_is_paid_for_and_no_more(alice, phrases, sandbox, settings, tmp_path):
+    broken = tmp_path / "a file"
+    broken.touch()
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "phrases": {**settings.STORAGES["phrases"], "OPTIONS": {"location": broken}},
+    }
+    tasks.warm_due()
+    assert len(asked(sandbox)) == 1
+
+
+# One maker at a time
+
+
+def test_a_clip_has_one_maker_until_the_lease_is_over(alice: Member, phrases):
+    ((digest, wish), *_) = warmer.missing(listeners(current()), phrases, phrase_cache()).items()
+    first = Lease.take(digest, wish)
+    assert first is not None
+    assert Lease.take(digest, wish) is None
+    Clip.objects.update(expires_at=F("expires_at") - warmer.LEASE - timedelta(seconds=1))
+    assert Lease.take(digest, wish) is not None
+
+
+def test_two_workers_at_once_pay_once(alice: Member, phrases, sandbox):
+    sandbox.settings(first_byte_ms=100)
+
+    def work() -> None:
+        try:
+            tasks.warm_due()
+        finally:
+            connections.close_all()
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(asked(sandbox)) == sorted([GREETING, "One moment, please.", "I see."])
+    assert Clip.objects.filter(size__gt=0).count() == 3
+
+
+def test_a_round_has_an_end_and_says_that_there_is_more(alice: Member, phrases, sandbox, monkeypatch):
+    monkeypatch.setattr(warmer, "ROUND_S", 0.0)
+    needed = warmer.missing(listeners(current()), phrases, phrase_cache())
+    assert warmer.warm(needed, phrase_cache()) is True
+    monkeypatch.setattr(warmer, "ROUND_S", 10.0)
+    assert warmer.warm(needed, phrase_cache()) is False

@@ -1,0 +1,308 @@
+"""Opening, resuming and ending conversations: what is looked up, restored and refused."""
+
+import uuid
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.utils import timezone
+
+from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
+from tts.conversations import lifecycle
+from tts.conversations.lifecycle import Opened, UnknownConversation, greet, resolve_voice
+from tts.models import Conversation, Phrase, Utterance
+from voicecare.patients.models import Device, Patient, Voice
+
+pytestmark = pytest.mark.django_db
+
+
+def row_of(opened: Opened) -> Conversation:
+    return Conversation.objects.get(pk=opened.context.conversation)
+
+
+def begin(member: Member, audio_format: str | None = None) -> Opened:
+    return lifecycle.begin(member.device.id, audio_format)
+
+
+def resume(member: Member, opened: Opened) -> Opened:
+    return lifecycle.resume(member.device.id, str(opened.context.conversation))
+
+
+def clone(patient: Patient, **fields: object) -> Voice:
+    voice = Voice.objects.create(provider_id="clone", name="Ann", source="cloned", patient=patient, **fields)
+    patient.voice = voice
+    patient.save()
+    return voice
+
+
+def seen(opened: Opened, minutes_ago: float) -> Conversation:
+    """It began an hour before it was last seen."""
+    at = timezone.now() - timedelta(minutes=minutes_ago)
+    Conversation.objects.filter(pk=opened.context.conversation).update(seen_at=at, started_at=at - timedelta(hours=1))
+    return row_of(opened)
+
+
+# The voice
+
+
+def test_the_voice_that_was_chosen_speaks(alice: Member):
+    opened = begin(alice)
+    assert opened.context.rendering.voice.provider_id == OTHER_VOICE
+    assert opened.context.voice_source == "selected"
+    assert opened.context.backup.voice.provider_id == DEFAULT_VOICE
+
+
+def test_the_patients_own_clone_speaks(alice: Member):
+    voice = clone(alice.patient, revision=3)
+    context = begin(alice).context
+    assert (context.rendering.voice.id, context.voice_source) == (voice.id, "cloned")
+    assert (context.rendering.voice.name, context.rendering.voice.revision) == ("Ann", 3)
+
+
+def test_with_no_voice_chosen_the_default_speaks(bob: Member):
+    context = begin(bob).context
+    assert context.rendering == context.backup
+    assert (context.rendering.voice.provider_id, context.voice_source) == (DEFAULT_VOICE, "default")
+
+
+@pytest.mark.parametrize("state", ["gone", "withdrawn"])
+def test_a_voice_that_is_gone_or_withdrawn_gives_way_to_the_default(alice: Member, state: str):
+    clone(alice.patient, state=state)
+    voice, source = resolve_voice(alice.patient)
+    assert (voice.provider_id, source) == (DEFAULT_VOICE, "default")
+
+
+def test_the_default_voice_is_there_before_the_providers_list_was_read(bob: Member):
+    Voice.objects.all().delete()
+    begin(bob)
+    assert Voice.objects.get().provider_id == DEFAULT_VOICE
+
+
+def test_the_voice_stays_for_the_whole_conversation(alice: Member, bob: Member):
+    opened = begin(alice)
+    Patient.objects.filter(pk=alice.patient.pk).update(voice=None)
+    again = resume(alice, opened)
+    assert again.context.rendering.voice == opened.context.rendering.voice
+    assert again.context.voice_source == "selected"
+
+
+# Beginning
+
+
+def test_a_conversation_begins_with_nothing_used(alice: Member):
+    opened = begin(alice)
+    assert (opened.used_ids, opened.characters) == (frozenset(), 0)
+    row = row_of(opened)
+    assert (row.patient, row.device, row.voice) == (alice.patient, alice.device, alice.patient.voice)
+    assert (row.tts_characters_used, row.ended_at, row.initiated) == (0, None, "device")
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, "mp3_44100_128"), ("ulaw_8000", "ulaw_8000")])
+def test_the_format_is_what_the_device_asked_for_and_is_remembered(alice: Member, asked: str | None, used: str):
+    opened = begin(alice, asked)
+    assert opened.context.rendering.format == opened.context.backup.format == row_of(opened).format == used
+    assert Device.objects.get(pk=alice.device.pk).format == used
+
+
+@pytest.mark.parametrize(("language", "spoken"), [("en", "en"), ("de-AT", "de"), ("FR", "fr")])
+def test_a_rendering_has_the_patients_language_and_pace(bob: Member, language: str, spoken: str):
+    Patient.objects.filter(pk=bob.patient.pk).update(language=language, speech_rate=Decimal("0.85"))
+    rendering = begin(bob).context.rendering
+    assert (rendering.language, rendering.speed) == (spoken, 0.85)
+
+
+def test_the_known_phrases_are_those_of_the_patients_language_in_normal_form(bob: Member):
+    Phrase.objects.create(text="  That’s   wonderful! ")
+    Phrase.objects.create(text="Cafe\u0301?")
+    Phrase.objects.create(text="Wunderbar!", language="de")
+    Phrase.objects.create(text="Hello.", kind="greeting")
+    assert begin(bob).context.phrases == {"That's wonderful!", "Caf\u00e9?"}
+
+
+def test_the_frame_that_opens_a_conversation_is_the_contracts(alice: Member):
+    opened = begin(alice, "pcm_16000")
+    assert opened.context.started_frame() == {
+        "type": "conversation.started",
+        "conversation": str(opened.context.conversation),
+        "companion": "Clara",
+        "voice": {"id": str(alice.patient.voice_id), "name": alice.patient.voice.name, "source": "selected"},
+        "format": "pcm_16000",
+        "initiated": "device",
+    }
+
+
+# The greeting
+
+
+@pytest.mark.parametrize(
+    ("fields", "greeting"),
+    [
+        ({}, "Hello Bob Baker, this is Clara. It is good to hear you."),
+        ({"preferred_name": "Bobby"}, "Hello Bobby, this is Clara. It is good to hear you."),
+        ({"companion_name": "Åsa"}, "Hello Bob Baker, this is Åsa. It is good to hear you."),
+    ],
+)
+def test_the_greeting_names_the_patient_and_the_companion(phrases: None, bob: Member, fields: dict, greeting: str):
+    Patient.objects.filter(pk=bob.patient.pk).update(**fields)
+    assert begin(bob).context.greeting == greeting
+
+
+@pytest.mark.parametrize("language", ["de", "de-AT", "xx"])
+def test_a_language_without_a_greeting_has_none(phrases: None, bob: Member, language: str):
+    Patient.objects.filter(pk=bob.patient.pk).update(language=language)
+    assert begin(bob).context.greeting is None
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "companion", "greeting"),
+    [
+        ("Hi {patient_name}!", "Ann", "Clara", "Hi Ann!"),
+        ("{ai_name}, {ai_name} and {patient_name}", "Ann", "Clara", "Clara, Clara and Ann"),
+        ("Hi.", "Ann", "Clara", "Hi."),
+        ("Hi {patient_name}", "{ai_name}", "Clara", "Hi {ai_name}"),
+        ("Hi {patient_name}, {ai_name} here", "Ann", "{patient_name}", "Hi Ann, {patient_name} here"),
+        ("Hi {patient_name}", "{0} {} {{x}} %s", "Clara", "Hi {0} {} {{x}} %s"),
+        (
+            "{unknown} {0} {} {patient_name.__class__} %s",
+            "Ann",
+            "Clara",
+            "{unknown} {0} {} {patient_name.__class__} %s",
+        ),
+        (r"Hi {patient_name}", r"Ann \1 \g<0>", "Clara", r"Hi Ann \1 \g<0>"),
+    ],
+)
+def test_names_are_filled_in_as_they_are(template: str, name: str, companion: str, greeting: str):
+    assert greet(template, Patient(name=name, companion_name=companion)) == greeting
+
+
+# Resuming
+
+
+def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
+    opened = begin(alice, "pcm_24000")
+    for client_id, origin in (("greeting", "greeting"), ("s1", "device"), ("s2", "device")):
+        Utterance.objects.create(
+            conversation=row_of(opened), patient=alice.patient, client_id=client_id, origin=origin, text="Hello.",
+            state="spoken",
+        )  # fmt: skip
+    Conversation.objects.filter(pk=opened.context.conversation).update(tts_characters_used=77)
+    again = resume(alice, opened)
+    assert again == Opened(opened.context, frozenset({"greeting", "s1", "s2"}), 77)
+
+
+def test_another_device_of_the_same_patient_may_resume(alice: Member):
+    opened = begin(alice)
+    tablet, _ = Device.objects.issue(alice.patient, "tablet")
+    again = lifecycle.resume(tablet.id, str(opened.context.conversation))
+    assert again.context.conversation == opened.context.conversation
+    assert row_of(opened).device == tablet
+
+
+def test_resuming_tells_that_the_conversation_was_seen(alice: Member):
+    opened = begin(alice)
+    before = seen(opened, minutes_ago=29)
+    resume(alice, opened)
+    assert row_of(opened).seen_at > before.seen_at
+
+
+def test_another_patients_conversation_is_unknown(alice: Member, bob: Member):
+    opened = begin(alice)
+    with pytest.raises(UnknownConversation) as error:
+        resume(bob, opened)
+    assert error.value.code == "unknown_id"
+    assert row_of(opened).device == alice.device
+
+
+def test_a_conversation_that_has_ended_is_unknown(alice: Member):
+    opened = begin(alice)
+    lifecycle.end(opened.context.conversation)
+    with pytest.raises(UnknownConversation):
+        resume(alice, opened)
+
+
+def test_a_conversation_that_nobody_resumed_for_30_minutes_is_unknown_before_any_sweep(alice: Member):
+    opened = begin(alice)
+    seen(opened, minutes_ago=31)
+    with pytest.raises(UnknownConversation):
+        resume(alice, opened)
+
+
+@pytest.mark.parametrize(
+    "conversation_id",
+    ["", " ", "no uuid", "0" * 31, "0" * 33, "\0", "☃" * 32, "1' OR 1=1 --", "x" * 60_000, str(uuid.UUID(int=0))],
+)
+def test_an_id_that_is_none_is_unknown(alice: Member, conversation_id: str):
+    begin(alice)
+    with pytest.raises(UnknownConversation):
+        lifecycle.resume(alice.device.id, conversation_id)
+
+
+def test_a_name_changed_meanwhile_is_used_from_the_next_greeting(phrases: None, alice: Member):
+    opened = begin(alice)
+    Patient.objects.filter(pk=alice.patient.pk).update(preferred_name="Ally")
+    assert resume(alice, opened).context.greeting.startswith("Hello Ally,")
+
+
+# Ending
+
+
+def test_ending_is_idempotent(alice: Member):
+    opened = begin(alice)
+    first = timezone.now() + timedelta(seconds=1)
+    lifecycle.end(opened.context.conversation, first)
+    lifecycle.end(opened.context.conversation, first + timedelta(hours=1))
+    assert row_of(opened).ended_at == first
+
+
+def test_ending_what_is_not_there_changes_nothing(alice: Member):
+    opened = begin(alice)
+    lifecycle.end(uuid.uuid4())
+    assert row_of(opened).ended_at is None
+
+
+def test_late_characters_are_added_to_what_is_open_and_never_to_what_has_ended(alice: Member, bob: Member):
+    opened, ended, abandoned = begin(alice), begin(alice), begin(bob)
+    lifecycle.end(ended.context.conversation)
+    seen(abandoned, minutes_ago=31)
+    keys = [one.context.conversation for one in (opened, ended, abandoned)]
+    for _ in range(2):
+        lifecycle.add_late({**dict.fromkeys(keys, 20), uuid.uuid4(): 5})
+    lifecycle.add_late({})
+    assert [row_of(one).tts_characters_used for one in (opened, ended, abandoned)] == [40, 0, 0]
+
+
+def test_a_conversation_unseen_for_30_minutes_ends_and_a_younger_one_goes_on(alice: Member, bob: Member):
+    old, young = begin(alice), begin(bob)
+    seen(old, minutes_ago=31)
+    seen(young, minutes_ago=29)
+    assert lifecycle.end_abandoned() == 1
+    assert row_of(old).ended_at is not None
+    assert row_of(young).ended_at is None
+    assert lifecycle.end_abandoned() == 0
+
+
+def test_an_abandoned_conversation_ended_when_it_was_last_seen(alice: Member):
+    opened = begin(alice)
+    before = seen(opened, minutes_ago=45)
+    lifecycle.end_abandoned()
+    assert row_of(opened).ended_at == before.seen_at
+
+
+def test_a_conversation_that_is_touched_is_not_abandoned(alice: Member):
+    opened = begin(alice)
+    seen(opened, minutes_ago=31)
+    lifecycle.touch([opened.context.conversation])
+    assert lifecycle.end_abandoned() == 0
+
+
+def test_a_conversation_that_has_ended_is_not_touched(alice: Member):
+    opened = begin(alice)
+    lifecycle.end(opened.context.conversation)
+    before = seen(opened, minutes_ago=5)
+    lifecycle.touch([opened.context.conversation])
+    assert row_of(opened).seen_at == before.seen_at
+
+
+def test_opening_takes_few_queries(phrases: None, alice: Member, django_assert_max_num_queries):
+    with django_assert_max_num_queries(8):
+        begin(alice)

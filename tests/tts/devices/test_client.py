@@ -1,0 +1,291 @@
+"""The device client against a server that says exactly what the test wants."""
+
+import asyncio
+
+import pytest
+
+from tests.server import free_port
+from tests.tts.devices.scripted import STARTED, Line, finish, serving, started
+from tts.devices.client import Closed, DeviceClient, HandshakeRefused, RequestRefused, Unreachable
+
+NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
+
+
+# Connecting
+
+
+async def test_it_offers_the_protocol_and_brings_its_token():
+    async def script(line: Line) -> None:
+        assert line.socket.ws_protocol == "voicecare.v1"
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        assert await device.wait_closed() == 1000
+
+
+async def test_a_refused_token():
+    async def script(line: Line) -> None:
+        raise AssertionError("nobody may come in")
+
+    async with serving(script) as url:
+        with pytest.raises(HandshakeRefused) as refused:
+            async with DeviceClient(url, "wrong"):
+                pass
+    assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:{port}/ws/device/", "nonsense", "ws://"])
+async def test_nobody_there(url):
+    with pytest.raises(Unreachable):
+        async with DeviceClient(url.format(port=free_port()), "secret"):
+            pass
+
+
+# Starting and ending
+
+
+@pytest.mark.parametrize(
+    ("format", "wishes", "sent"),
+    [
+        (None, {}, {}),
+        ("pcm_16000", {"greeting": False}, {"format": "pcm_16000", "greeting": False}),
+        (None, {"resume": "c0", "greeting": True}, {"resume": "c0", "greeting": True}),
+    ],
+)
+async def test_start_sends_what_was_asked_and_returns_the_answer(format, wishes, sent):
+    received: list[dict] = []
+
+    async def script(line: Line) -> None:
+        received.append(await line.expect("conversation.start"))
+        await line.send(STARTED)
+        await line.end()
+
+    async with serving(script) as url, DeviceClient(url, "secret", format=format) as device:
+        assert await device.start(**wishes) == STARTED
+        assert (await device.end())["characters"] == 7
+    assert received == [{"type": "conversation.start", **sent}]
+
+
+async def test_a_refused_start():
+    error = {"type": "error", "code": "unknown_format", "message": "`format` must be one of ..."}
+
+    async def script(line: Line) -> None:
+        await line.expect("conversation.start")
+        await line.send(error)
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        with pytest.raises(RequestRefused, match="unknown_format") as refused:
+            await device.start()
+    assert refused.value.frame == error
+
+
+# Speaking
+
+
+async def test_what_was_spoken():
+    async def script(line: Line) -> None:
+        await line.start()
+        assert await line.expect("speak") == {"type": "speak", "id": "say-1", "text": "Grüß Gott"}
+        await asyncio.sleep(0.05)
+        await line.spoken("say-1", b"ab", b"cde")
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        spoken = await device.speak("Grüß Gott")
+    assert spoken.frames == [started("say-1"), finish("say-1", 5)]
+    assert (spoken.chunks, spoken.audio, spoken.terminal) == ([b"ab", b"cde"], b"abcde", finish("say-1", 5))
+    assert 0.05 <= spoken.first_audio_s < 5
+
+
+async def test_notices_stand_with_the_speech_in_which_they_came():
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.send({**NOTICE, "code": "voice_changed"})
+        await line.expect("speak")
+        await line.send(started("say-1"), NOTICE, b"x", finish("say-1", 1, source="backup"))
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        spoken = await device.speak("Hello")
+    assert spoken.frames_of("notice") == [NOTICE]
+    assert [notice["code"] for notice in device.notices] == ["voice_changed", "backup_voice"]
+
+
+@pytest.mark.parametrize(
+    "terminal",
+    [
+        {"type": "speech.failed", "id": "say-1", "code": "no_voice", "message": "No voice."},
+        {"type": "speech.interrupted", "id": "say-1", "bytes": 0, "characters": 0},
+    ],
+)
+async def test_a_speech_that_ends_without_sound(terminal):
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send(
+            {"type": "speech.queued", "id": "say-1", "reason": "busy", "expires_at": "2026-01-01T00:00:00Z"}
+        )
+        await line.send(terminal)
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        spoken = await device.speak("Hello")
+    assert (spoken.terminal, spoken.audio, spoken.first_audio_s) == (terminal, b"", None)
+
+
+async def test_a_refused_speech_is_an_error_and_the_next_one_is_spoken():
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send({"type": "error", "id": "say-1", "code": "too_long", "message": "Too long."})
+        await line.expect("speak")
+        await line.spoken("say-2", b"x")
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        with pytest.raises(RequestRefused, match="too_long: Too long"):
+            await device.speak("a" * 5001)
+        assert (await device.speak("Short")).audio == b"x"
+
+
+async def test_an_id_that_is_used_again_does_not_return_what_was_spoken_before():
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.spoken("a", b"x")
+        await line.expect("speak")
+        await line.send({"type": "error", "id": "a", "code": "duplicate_id", "message": "Used."})
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        await device.speak("Once", id="a")
+        with pytest.raises(RequestRefused, match="duplicate_id"):
+            await device.speak("Twice", id="a")
+
+
+async def test_a_greeting_that_comes_first_can_be_heard_afterwards():
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.spoken("greeting", b"hello")
+        await line.spoken("say-1", b"x")
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        assert (await device.speak("Hello")).audio == b"x"
+        greeting = await device.hear("greeting")
+    assert (greeting.audio, greeting.first_audio_s) == (b"hello", None)
+
+
+async def test_speeches_sent_ahead_are_told_apart():
+    async def script(line: Line) -> None:
+        await line.start()
+        for _ in "abc":
+            await line.expect("speak")
+        await line.send(started("a"), b"1")
+        await line.send({"type": "speech.interrupted", "id": "c", "bytes": 0, "characters": 0})  # it waited
+        await line.send(b"2", finish("a", 2))
+        await line.spoken("b", b"3")
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        for id in "abc":
+            await device.send({"type": "speak", "id": id, "text": "Hello"})
+        assert (await device.hear("b")).audio == b"3"
+        assert (await device.hear("a")).audio == b"12"
+        assert (await device.hear("c")).terminal["type"] == "speech.interrupted"
+
+
+async def test_raw_frames_in_the_order_in_which_they_came():
+    frames = [{"type": "pong", "t": 1}, b"audio of nobody", {"type": "pong"}]
+
+    async def script(line: Line) -> None:
+        await line.expect("ping")
+        await line.send(*frames)
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.send({"type": "ping", "t": 1})
+        assert [await device.receive() for _ in range(3)] == [
+            {"type": "pong", "t": 1},
+            b"audio of nobody",
+            {"type": "pong"},
+        ]
+
+
+async def test_interrupting_while_a_speech_is_awaited():
+    playing = asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send(started("say-1"), b"x")
+        playing.set()
+        assert await line.expect("interrupt") == {"type": "interrupt", "id": "say-1"}
+        await line.send({"type": "speech.interrupted", "id": "say-1", "bytes": 1, "characters": 5})
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        speaking = asyncio.create_task(device.speak("Hello"))
+        await playing.wait()
+        await device.interrupt("say-1")
+        assert (await speaking).terminal["type"] == "speech.interrupted"
+
+
+async def test_a_cancelled_wait_loses_nothing():
+    go_on = asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await line.send(started("say-1"), b"1")
+        await go_on.wait()
+        await line.send(b"2", finish("say-1", 2))
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await device.speak("Hello")
+        assert device.close_code is None
+        go_on.set()
+        assert (await device.hear("say-1")).audio == b"12"
+
+
+# The end of a connection
+
+
+@pytest.mark.parametrize("code", [1000, 4001, 4012])
+async def test_the_servers_close_code(code):
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.socket.close(code=code)
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        assert device.close_code is None
+        with pytest.raises(Closed) as closed:
+            await device.speak("Hello")
+        assert (closed.value.code, device.close_code) == (code, code)
+        with pytest.raises(Closed):
+            await device.send({"type": "ping"})
+
+
+async def test_a_cut_connection_is_an_abnormal_close():
+    async def script(line: Line) -> None:
+        await line.start()
+        line.socket._req.transport.abort()
+
+    async with serving(script) as url, DeviceClient(url, "secret") as device:
+        await device.start()
+        assert await device.wait_closed() == 1006
+
+
+async def test_a_silent_server_is_not_waited_for_without_end():
+    async def script(line: Line) -> None:
+        await line.start()
+        await line.expect("speak")
+        await asyncio.sleep(5)
+
+    async with serving(script) as url, DeviceClient(url, "secret", timeout_s=0.2) as device:
+        await device.start()
+        with pytest.raises(TimeoutError):
+            await device.speak("Hello")

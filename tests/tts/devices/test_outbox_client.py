@@ -1,0 +1,324 @@
+"""What one connection has of the outbox, and what it makes up for when the database was away."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.database import table_away
+from tests.e2e.rows import in_database
+from tests.tts.examples import opened
+from tests.tts.outbox.outbox_cast import connect, state_of, submit
+from tests.waiting import eventually
+from tts.conversations import lifecycle
+from tts.devices.outbox_client import Deliveries
+from tts.models import Utterance
+from tts.outbox import leases, store
+from tts.outbox.store import Claim
+from tts.protocol.messages import SERVER_PREFIX
+from tts.synthesis.admission import PAUSE_S
+from tts.synthesis.pipeline import AFTER_QUOTA_WAIT_S
+from tts.text.stream import Speech
+
+pytestmark = pytest.mark.django_db(transaction=True)  # they ask in threads of their own
+
+UTTERANCES = Utterance._meta.db_table
+
+
+async def arrived(member: Member) -> Deliveries:
+    """What a new connection of this member's device has."""
+    socket = await in_database(connect, member)
+    return Deliveries(member.device.pk, leases.epoch_of(socket.owner), member.patient.pk)
+
+
+async def claimed(deliveries: Deliveries) -> Claim | None:
+    return await deliveries.claim(None, quota_spent=False, holding=False)
+
+
+async def taken(deliveries: Deliveries) -> tuple[Claim, Speech]:
+    """In no conversation of the database: it cannot be `finish`ed."""
+    claim = await claimed(deliveries)
+    assert claim is not None
+    return claim, deliveries.speech(claim, opened().context)
+
+
+async def said(deliveries: Deliveries, member: Member) -> tuple[Claim, Speech]:
+    """Claimed and said, and its end is still to be written."""
+    claim = await claimed(deliveries)
+    assert claim is not None
+    conversation = await in_database(lifecycle.begin, member.device.pk, None)
+    speech = deliveries.speech(claim, conversation.context)
+    assert await deliveries.begins(claim)
+    speech.state, speech.characters = Utterance.State.SPOKEN.value, len(claim.text)
+    return claim, speech
+
+
+async def spoken(deliveries: Deliveries, member: Member) -> Claim:
+    claim, speech = await said(deliveries, member)
+    deliveries.finish(claim, speech)
+    await deliveries.write()
+    return claim
+
+
+async def state(row: Utterance | Claim) -> str:
+    return await in_database(state_of, row)
+
+
+async def test_a_claimed_row_is_a_speech_under_the_servers_id(alice: Member):
+    row = await in_database(submit, alice.patient, "Your tea is ready.")
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    assert (speech.id, speech.key, speech.claim) == (f"{SERVER_PREFIX}{row.pk}", row.pk, claim)
+    assert (speech.script.text, speech.script.complete, speech.origin) == ("Your tea is ready.", True, "server")
+    assert await claimed(deliveries) is None  # one at a time
+
+
+async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member):
+    await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, first = await taken(deliveries)
+    deliveries.put_back(claim)
+    await deliveries.write()
+    _, second = await taken(deliveries)
+    assert second.first_attempt - first.first_attempt > AFTER_QUOTA_WAIT_S / PAUSE_S  # one for each look, in line
+
+
+async def test_what_was_said_is_not_said_again_here_but_in_the_next_connection(alice: Member):
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    await spoken(deliveries, alice)
+    assert await state(row) == "spoken"
+    await in_database(Utterance.objects.update, state="waiting", owner="", lease_until=None)
+    assert await claimed(deliveries) is None
+    claim = await claimed(await arrived(alice))
+    assert claim is not None
+    assert claim.id == row.pk
+
+
+async def test_what_was_put_back_is_said_here_again(alice: Member):
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, _ = await taken(deliveries)
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
+    assert await state(row) == "queued"
+    again = await claimed(deliveries)
+    assert again is not None
+    assert (again.id, again.attempt) == (row.pk, 2)
+
+
+async def test_what_was_acknowledged_since_it_was_claimed_does_not_begin(alice: Member):
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    assert await deliveries.acknowledge(speech.id)
+    assert not await deliveries.begins(claim)
+    assert await state(row) == "heard"
+
+
+async def test_what_the_connection_had_is_free_when_it_is_gone(alice: Member):
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    await spoken(deliveries, alice)
+    await deliveries.gone()
+    assert await state(row) == "waiting"
+
+
+async def test_a_connection_that_arrives_has_what_the_former_one_had(alice: Member):
+    row = await in_database(submit, alice.patient)
+    former = await arrived(alice)
+    assert await claimed(former) is not None
+    epoch = await in_database(alice.device.connected)
+    later = Deliveries(alice.device.pk, epoch, alice.patient.pk)
+    await later.arrived()
+    claim = await claimed(later)
+    assert claim is not None
+    assert claim.id == row.pk
+
+
+# Ids that a device says
+
+
+@pytest.mark.parametrize("speech_id", ["srv-", "srv-nonsense", f"srv-{uuid.UUID(int=7)}"])
+async def test_ids_of_nothing_are_known_to_nobody(speech_id: str, alice: Member):
+    deliveries = await arrived(alice)
+    assert not await deliveries.acknowledge(speech_id)
+    assert not await deliveries.withdraw(speech_id)
+    assert not await deliveries.known(speech_id)
+
+
+async def test_a_strangers_delivery_is_known_to_nobody(alice: Member, bob: Member):
+    row = await in_database(submit, bob.patient)
+    claim = await spoken(await arrived(bob), bob)
+    deliveries = await arrived(alice)
+    assert not await deliveries.acknowledge(claim.speech_id)
+    assert not await deliveries.known(claim.speech_id)
+    assert await state(row) == "spoken"
+
+
+async def test_only_what_waits_is_withdrawn(alice: Member):
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    assert (await deliveries.withdraw(speech.id), await deliveries.known(speech.id)) == (False, True)
+    deliveries.put_back(claim)
+    await deliveries.write()
+    assert await deliveries.withdraw(speech.id)
+    assert await state(row) == "interrupted"
+
+
+async def test_a_device_is_told_once_that_something_is_queued_and_once_that_it_expired(alice: Member):
+    await in_database(submit, alice.patient, expires_in_s=1)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    assert [deliveries.tells_queued(claim) for _ in range(2)] == [True, False]
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
+    assert await deliveries.expired() == []
+    assert await all_expired(deliveries) == [speech.id]
+    assert await deliveries.expired() == []
+    assert not deliveries.forget_queued(speech.id)
+
+
+@pytest.mark.parametrize("state", ["speaking", "spoken", "heard", "interrupted"])
+async def test_what_another_device_of_the_patient_heard_or_ended_has_not_expired(alice: Member, state: str):
+    await in_database(submit, alice.patient, expires_in_s=1)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    deliveries.tells_queued(claim)
+    await in_database(Utterance.objects.update, state=state)
+    assert await all_expired(deliveries) == []
+    assert not deliveries.forget_queued(speech.id)
+
+
+async def test_while_the_database_is_away_nobody_says_that_anything_expired(alice: Member):
+    await in_database(submit, alice.patient, expires_in_s=1)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    deliveries.tells_queued(claim)
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
+    async with table_away(UTTERANCES):
+        assert await all_expired(deliveries) == []
+    assert await deliveries.expired() == [speech.id]
+
+
+async def all_expired(deliveries: Deliveries) -> list[str]:
+    """When the second for which they were of use is over."""
+    await asyncio.sleep(1.05)
+    return await deliveries.expired()
+
+
+async def test_what_is_spoken_is_not_queued_any_more(alice: Member):
+    await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    deliveries.tells_queued(claim)
+    deliveries.speech(claim, opened().context)
+    assert not deliveries.forget_queued(speech.id)
+
+
+async def test_what_has_waited_for_the_quota_is_known_as_such(alice: Member):
+    await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, first = await taken(deliveries)
+    deliveries.put_back(claim, queued=True)
+    await deliveries.write()
+    _, second = await taken(deliveries)
+    assert (first.waited_for_quota, second.waited_for_quota) == (False, True)
+
+
+# A database that is away: a row is late, and holds nobody back
+
+
+async def test_an_end_that_could_not_be_written_is_written_before_anything_else_is_claimed(alice: Member):
+    first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
+    deliveries = await arrived(alice)
+    claim, speech = await said(deliveries, alice)
+    async with table_away(UTTERANCES):
+        deliveries.finish(claim, speech)
+        await deliveries.write()
+        assert deliveries.late
+        assert await claimed(deliveries) is None
+    following = await claimed(deliveries)
+    assert following is not None
+    assert (following.id, deliveries.late) == (second.pk, False)
+    assert await state(first) == "spoken"
+
+
+async def test_a_return_that_could_not_be_written_is_made_up_for(alice: Member):
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, _ = await taken(deliveries)
+    async with table_away(UTTERANCES):
+        deliveries.put_back(claim)
+        await deliveries.write()
+    again = await claimed(deliveries)
+    assert again is not None
+    assert again.id == row.pk
+
+
+async def test_a_row_of_which_nobody_can_say_whether_it_may_begin_waits_again(alice: Member):
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim, _ = await taken(deliveries)
+    async with table_away(UTTERANCES):
+        assert not await deliveries.begins(claim)
+        assert deliveries.late
+    again = await claimed(deliveries)
+    assert again is not None
+    assert again.id == row.pk
+
+
+async def test_a_claim_whose_answer_was_lost_is_made_again(alice: Member):
+    """The database may have written it and broken off before it said so: nobody else would ever say that row."""
+    row = await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    async with table_away(UTTERANCES):
+        assert await claimed(deliveries) is None
+    unanswered = await in_database(
+        store.claim, alice.device.pk, deliveries.owner, None, quota_spent=False, holding=False
+    )
+    assert unanswered is not None
+    claim = await claimed(deliveries)
+    assert claim is not None
+    assert (claim.id, claim.attempt) == (row.pk, unanswered.attempt + 1)
+
+
+async def test_a_row_that_the_database_refuses_holds_nobody_back(alice: Member):
+    """It was said in a conversation that is not there any more."""
+    first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
+    deliveries = await arrived(alice)
+    claim, speech = await taken(deliveries)
+    speech.state = Utterance.State.SPOKEN.value
+    deliveries.finish(claim, speech)
+    await deliveries.write()
+    assert await state(first) == "waiting"
+    following = await claimed(deliveries)
+    assert following is not None
+    assert following.id == second.pk
+
+
+async def test_an_acknowledgement_waits_for_the_database(alice: Member):
+    await in_database(submit, alice.patient)
+    deliveries = await arrived(alice)
+    claim = await spoken(deliveries, alice)
+    async with table_away(UTTERANCES):
+        acknowledging = asyncio.create_task(deliveries.acknowledge(claim.speech_id))
+        await asyncio.sleep(0.1)
+        assert not acknowledging.done()
+    assert await acknowledging
+    assert await state(claim) == "heard"
+
+
+async def test_a_connection_that_arrives_without_a_database_may_stay(alice: Member):
+    deliveries = await arrived(alice)
+    async with table_away(UTTERANCES):
+        await deliveries.arrived()
+        assert not await deliveries.withdraw(f"srv-{uuid.uuid4()}")
+
+    async def works() -> bool:
+        return await claimed(deliveries) is None and not deliveries.late
+
+    await eventually(works)

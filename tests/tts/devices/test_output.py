@@ -1,0 +1,293 @@
+"""Handing sound over: the frames around it, their order, what is counted, and when it waits."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.tts.devices.wire import line
+from tests.tts.examples import speech
+from tts.devices.output import CLIP_FRAME_BYTES, HELD_BYTES, Delivery
+from tts.devices.transport import Socket
+from tts.text.stream import Speech
+from voicecare.audio.formats import FORMATS, Completer, Encoder
+
+PCM_SECOND = 32_000  # bytes of one second of pcm_16000
+NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
+
+
+@dataclass
+class Device:
+    """Keeps whatever is sent to it: JSON frames as objects, audio as bytes."""
+
+    received: list[Any] = field(default_factory=list)
+
+    async def receive(self, message: dict[str, Any]) -> None:
+        self.received.append(json.loads(message["text"]) if "text" in message else message["bytes"])
+
+    @property
+    def frames(self) -> list[dict]:
+        return [item for item in self.received if isinstance(item, dict)]
+
+    @property
+    def audio(self) -> bytes:
+        return b"".join(item for item in self.received if isinstance(item, bytes))
+
+    @property
+    def kinds(self) -> list[str]:
+        return [item["type"] if isinstance(item, dict) else "audio" for item in self.received]
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+def said() -> Speech:
+    return speech("s1", taken=time.perf_counter())
+
+
+def deliver(device: Device, said: Speech, format_name: str = "pcm_16000") -> Delivery:
+    return Delivery(Socket(device.receive), said, format_name)
+
+
+async def still_waits(task: asyncio.Task[None]) -> bool:
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
+# The frames around the sound
+
+STARTED = {"type": "speech.started", "id": "s1", "format": "pcm_16000"}
+SWITCHED = {"type": "speech.switched", "id": "s1"}
+
+
+def heard_as(kind: dict, source: str, voice: str) -> dict:
+    return {**kind, "source": source, "voice": voice}
+
+
+@pytest.mark.parametrize(
+    ("said_by", "frames", "source"),
+    [
+        ([("live", "Ann")], [heard_as(STARTED, "live", "Ann")], "live"),
+        ([("live", "Ann"), ("live", "Ann")], [heard_as(STARTED, "live", "Ann")], "live"),
+        ([("cache", "Ann")], [heard_as(STARTED, "cache", "Ann")], "cache"),
+        ([("cache", "Ann"), ("cache", "Ann")], [heard_as(STARTED, "cache", "Ann")], "cache"),
+        ([("cache", "Ann"), ("live", "Ann")], [heard_as(STARTED, "cache", "Ann")], "live"),
+        ([("live", "Ann"), ("cache", "Ann")], [heard_as(STARTED, "live", "Ann")], "live"),
+        ([("backup", "Default")], [heard_as(STARTED, "backup", "Default"), NOTICE], "backup"),
+        ([("offline", "Robot")], [heard_as(STARTED, "offline", "Robot"), NOTICE], "offline"),
+        (
+            [("live", "Ann"), ("backup", "Default")],
+            [heard_as(STARTED, "live", "Ann"), heard_as(SWITCHED, "backup", "Default"), NOTICE],
+            "backup",
+        ),
+        (
+            [("live", "Default"), ("backup", "Default")],
+            [heard_as(STARTED, "live", "Default"), heard_as(SWITCHED, "backup", "Default"), NOTICE],
+            "backup",
+        ),
+        (
+            [("cache", "Ann"), ("offline", "Robot")],
+            [heard_as(STARTED, "cache", "Ann"), heard_as(SWITCHED, "offline", "Robot"), NOTICE],
+            "offline",
+        ),
+        (
+            [("live", "Ann"), ("backup", "Default"), ("backup", "Default"), ("offline", "Robot")],
+            [
+                heard_as(STARTED, "live", "Ann"),
+                heard_as(SWITCHED, "backup", "Default"),
+                NOTICE,
+                heard_as(SWITCHED, "offline", "Robot"),
+            ],
+            "offline",
+        ),
+    ],
+)
+async def test_the_device_is_told_who_speaks_and_of_a_substitute_once(
+    device: Device, said: Speech, said_by: list[tuple[str, str]], frames: list[dict], source: str
+):
+    delivery = deliver(device, said)
+    for name, voice in said_by:
+        await delivery.forward(b"\0\0", name, voice)
+    assert device.frames == frames
+    assert said.source == source
+
+
+async def test_each_announcement_stands_before_its_sound(device: Device, said: Speech):
+    delivery = deliver(device, said)
+    for name, voice in (("live", "Ann"), ("backup", "Default"), ("offline", "Robot")):
+        await delivery.forward(b"\0\0", name, voice)
+        await delivery.forward(b"\0\0", name, voice)
+    assert device.kinds == [
+        *("speech.started", "audio", "audio"),
+        *("speech.switched", "notice", "audio", "audio"),
+        *("speech.switched", "audio", "audio"),
+    ]
+
+
+async def test_a_voice_that_never_made_a_sound_is_not_announced(device: Device, said: Speech):
+    delivery = deliver(device, said)
+    await delivery.room()
+    await delivery.complete_cut()
+    assert (device.received, said.source, said.first_chunk_ms, said.spoken_at) == ([], "", None, None)
+
+
+async def test_every_read_is_one_frame_as_it_came(device: Device, said: Speech):
+    reads = [b"\1\2", b"\3", b"\4" * 5000]
+    delivery = deliver(device, said)
+    for read in reads:
+        await delivery.forward(read, "live", "Ann")
+    assert device.received[1:] == reads
+    assert said.bytes_sent == 5003
+
+
+async def test_a_clip_comes_in_frames_of_a_readable_size(device: Device, said: Speech):
+    clip = bytes(CLIP_FRAME_BYTES) + b"rest"
+    await deliver(device, said).clip(clip, "Ann")
+    assert device.received[1:] == [bytes(CLIP_FRAME_BYTES), b"rest"]
+    assert (said.source, said.bytes_sent) == ("cache", len(clip))
+
+
+async def test_names_are_sent_as_they_are_written(device: Device, said: Speech):
+    await deliver(device, said).forward(b"\0\0", "live", "Åsa 🙂")
+    assert device.frames[0]["voice"] == "Åsa 🙂"
+
+
+# What is noted of it
+
+
+async def test_the_first_frame_is_measured_from_the_texts_arrival_and_only_the_first(device: Device):
+    said = speech("s1", received=time.perf_counter() - 0.5, taken=time.perf_counter())
+    delivery = deliver(device, said)
+    await delivery.forward(b"\0\0", "live", "Ann")
+    first, spoken_at = said.first_chunk_ms, said.spoken_at
+    await delivery.forward(b"\0\0", "offline", "Robot")
+    assert first >= 500
+    assert (said.first_chunk_ms, said.spoken_at) == (first, spoken_at)
+    assert spoken_at.utcoffset() == timedelta(0)
+
+
+# Cuts
+
+
+@pytest.mark.parametrize(
+    ("format_name", "cut", "zeros"),
+    [("pcm_16000", 3, 1), ("pcm_24000", 4, 0), ("pcm_22050", 1, 1), ("ulaw_8000", 3, 0)],
+)
+async def test_a_cut_sample_is_completed_with_zeros_that_count(
+    device: Device, said: Speech, format_name: str, cut: int, zeros: int
+):
+    delivery = deliver(device, said, format_name)
+    await delivery.forward(b"\1" * cut, "live", "Ann")
+    await delivery.complete_cut()
+    assert device.audio == b"\1" * cut + bytes(zeros)
+    assert said.bytes_sent == cut + zeros
+
+
+@pytest.mark.parametrize("format_name", ["mp3_44100_128", "mp3_22050_32"])
+@pytest.mark.parametrize("cut", [2, 3, 100, 1000, 1500])
+async def test_a_cut_frame_is_completed_to_a_whole_one(device: Device, said: Speech, format_name: str, cut: int):
+    encoder = Encoder(FORMATS[format_name], FORMATS[format_name].sample_rate)
+    sound = encoder.feed(bytes(2 * FORMATS[format_name].sample_rate)) + encoder.finish()
+    delivery, rest = deliver(device, said, format_name), Completer(FORMATS[format_name])
+    await delivery.forward(sound[:cut], "live", "Ann")
+    await delivery.complete_cut()
+    rest.feed(device.audio)
+    assert device.audio.startswith(sound[:cut])
+    assert rest.missing() == b""
+    assert said.bytes_sent == len(device.audio) > cut
+
+
+async def test_a_cut_is_completed_once_and_before_the_switch(device: Device, said: Speech):
+    delivery = deliver(device, said)
+    await delivery.forward(b"\1", "live", "Ann")
+    await delivery.complete_cut()
+    await delivery.complete_cut()
+    await delivery.forward(b"\2\2", "backup", "Default")
+    assert device.kinds == ["speech.started", "audio", "audio", "speech.switched", "notice", "audio"]
+    assert device.audio == b"\1\0\2\2"
+
+
+# Waiting in line
+
+
+async def test_a_speech_that_waits_in_line_is_announced_once(device: Device, said: Speech):
+    delivery = deliver(device, said)
+    before = datetime.now(UTC)
+    await delivery.queued("busy", 4.5)
+    await delivery.queued("busy", 4.0)
+    (frame,) = device.frames
+    expires_at = datetime.fromisoformat(frame.pop("expires_at"))
+    assert frame == {"type": "speech.queued", "id": "s1", "reason": "busy"}
+    assert timedelta(seconds=4.4) < expires_at - before < timedelta(seconds=10)
+    assert expires_at.utcoffset() == timedelta(0)
+
+
+# Pace
+
+
+async def spoken(delivery: Delivery, seconds: float) -> None:
+    """One segment, as the road hands it over."""
+    await delivery.room()
+    await delivery.forward(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
+
+
+async def test_the_segment_after_next_waits_until_the_next_plays(device: Device, said: Speech):
+    delivery = deliver(device, said)
+    await spoken(delivery, 0.1)
+    await spoken(delivery, 5)
+    third = asyncio.create_task(delivery.room())
+    assert await still_waits(third)
+    await asyncio.wait_for(third, 3)
+
+
+async def test_what_the_device_has_played_makes_room(device: Device, said: Speech):
+    delivery = deliver(device, said)
+    await spoken(delivery, 60)
+    room = asyncio.create_task(delivery.room())
+    assert await still_waits(room)
+    delivery.heard(59_000)
+    await asyncio.wait_for(room, 3)
+
+
+async def test_who_waits_for_room_can_be_cancelled(device: Device, said: Speech):
+    delivery = deliver(device, said)
+    await spoken(delivery, 60)
+    room = asyncio.create_task(delivery.room())
+    assert await still_waits(room)
+    room.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await room
+
+
+# A device that does not read
+
+
+async def test_forwarding_waits_for_a_device_that_does_not_read(said: Speech):
+    with line() as wire:
+        socket = wire.socket()
+        forwarding = asyncio.create_task(Delivery(socket, said, "pcm_16000").forward(bytes(1 << 20), "live", "Ann"))
+        assert await still_waits(forwarding)
+        while socket.held() > HELD_BYTES:
+            wire.read()
+            wire.write_on()
+        await asyncio.wait_for(forwarding, 3)
+
+
+async def test_a_speech_is_settled_when_all_of_it_has_left(said: Speech):
+    with line() as wire:
+        socket = wire.socket()
+        await socket.send(bytes(1 << 20))
+        settled = asyncio.create_task(Delivery(socket, said, "pcm_16000").settle())
+        assert await still_waits(settled)
+        while socket.held():
+            wire.read()
+            wire.write_on()
+        await asyncio.wait_for(settled, 3)

@@ -1,0 +1,237 @@
+"""The one task of a connection that speaks: whatever happens around a delivery, its row does not stay behind."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from tests.conftest import Member
+from tests.e2e.rows import in_database
+from tests.sandbox import SandboxProcess
+from tests.tts.outbox.outbox_cast import connect, state_of, submit
+from tests.waiting import eventually
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.single_flight import Fills
+from tts.cache.stores import store_for
+from tts.conversations import lifecycle
+from tts.conversations.lifecycle import Opened
+from tts.devices.outbox_client import Deliveries
+from tts.devices.player import Speaker
+from tts.devices.transport import Socket
+from tts.models import Utterance
+from tts.outbox import leases
+from tts.protocol.session import Session
+from tts.recorder import Recorder
+from tts.resilience.circuit_breaker import Circuit
+from tts.resilience.concurrency import LocalSlots
+from tts.resilience.error_reporter import Trouble
+from tts.resilience.quota_gate import Quota
+from tts.synthesis.sources import Services
+from tts.text.stream import Script, Speech
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.espeak.client import Espeak
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TEXT = "Your tea is on the table beside the window."
+SLOW = {"kind": "slow", "bytes_per_s": 20_000}
+
+
+@pytest.fixture
+async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def own(work: Coroutine[Any, Any, Any]) -> None:
+        tasks.add(asyncio.create_task(work))
+
+    circuit = Circuit()
+    client = SpeechClient(sandbox.url, "key")
+    services = Services(
+        client=client, offline=Espeak(), circuit=circuit, quota=Quota(own), slots=LocalSlots(),
+        trouble=Trouble(circuit, own), phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
+        fills=Fills(), recorder=Recorder(), own=own, first_byte_s=5, stall_s=5, busy_wait_s=5, zero_retention=False,
+    )  # fmt: skip
+    await client.open()
+    yield services
+    await services.recorder.flush()
+    if tasks:
+        await asyncio.wait(tasks)
+    await services.offline.close()
+    await client.close()
+
+
+class Desk:
+    """A speaker with all that a connection gives it; what the device gets is in `frames`."""
+
+    def __init__(self, member: Member, services: Services) -> None:
+        self.member = member
+        self.frames: list[dict[str, Any]] = []
+        self.sound = asyncio.Event()
+        self.session = Session(1_000_000)
+        self.open = self.conversation  # for a delivery
+        self._services = services
+
+    async def connect(self) -> "Desk":
+        socket = await in_database(connect, self.member)
+        self.deliveries = Deliveries(self.member.device.pk, leases.epoch_of(socket.owner), self.member.patient.pk)
+        self.speaker = Speaker(
+            Socket(self._receive), self._services, self.session, self.deliveries, self._open_conversation
+        )
+        return self
+
+    async def _open_conversation(self) -> Opened | None:
+        return await self.open()
+
+    async def conversation(self) -> Opened | None:
+        """As a connection opens one for a delivery."""
+        if self.session.opened is None:
+            self.session.begin(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
+        return self.session.opened
+
+    async def _receive(self, message: dict[str, Any]) -> None:
+        if "bytes" in message:
+            self.sound.set()
+        else:
+            self.frames.append(json.loads(message["text"]))
+
+    @property
+    def types(self) -> list[str]:
+        return [frame["type"] for frame in self.frames]
+
+    def own(self, speech_id: str, text: str = TEXT) -> Speech:
+        opened = self.session.require_conversation()
+        speech = Speech(
+            speech_id, Script(text, complete=True), "device", opened.context.conversation, opened.context.patient,
+            received_at=datetime.now(UTC),
+        )  # fmt: skip
+        self.session.line.waiting.append(speech)
+        self.speaker.say(speech)
+        return speech
+
+
+@pytest.fixture
+async def desk(alice: Member, services: Services) -> AsyncIterator[Desk]:
+    desk = await Desk(alice, services).connect()
+    yield desk
+    desk.speaker.silence()
+    await desk.speaker.end_line()
+
+
+async def until(row: Utterance, state: str) -> None:
+    await eventually(lambda: in_database(state_of, row), wanted=lambda found: found == state)
+
+
+async def test_a_call_says_all_that_the_outbox_has(desk: Desk):
+    rows = [await in_database(submit, desk.member.patient, text) for text in ("First.", "Second.")]
+    desk.speaker.call()
+    for row in rows:
+        await until(row, "spoken")
+    assert desk.types == ["speech.started", "speech.finished"] * 2
+
+
+async def test_an_own_speech_comes_before_the_next_of_the_outbox(desk: Desk, sandbox: SandboxProcess):
+    sandbox.fault(**SLOW, first=1)
+    rows = [await in_database(submit, desk.member.patient, text) for text in (TEXT, "Second.")]
+    desk.speaker.call()
+    await desk.sound.wait()
+    desk.own("own")
+    for row in rows:
+        await until(row, "spoken")
+    began = [frame["id"] for frame in desk.frames if frame["type"] == "speech.started"]
+    assert began == [f"srv-{rows[0].pk}", "own", f"srv-{rows[1].pk}"]
+
+
+async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_with_it(desk: Desk):
+    row = await in_database(submit, desk.member.patient)
+    opened = await desk.conversation()
+    ended = False
+
+    async def ends_at_once() -> Opened | None:
+        nonlocal ended
+        if ended:
+            return await desk.conversation()
+        ended = True
+        desk.session.finish()
+        desk.speaker.call()  # as the end of a conversation does
+        return opened
+
+    desk.open = ends_at_once
+    desk.speaker.call()
+    await until(row, "spoken")
+    assert ended
+    assert desk.types == ["speech.started", "speech.finished"]
+    now = await desk.conversation()
+    assert opened is not None
+    assert now is not None
+    assert now.context.conversation != opened.context.conversation
+    assert (await in_database(Utterance.objects.get)).conversation_id == now.context.conversation
+
+
+async def test_where_no_conversation_can_be_opened_the_row_waits(desk: Desk):
+    row = await in_database(submit, desk.member.patient)
+
+    async def cannot() -> Opened | None:
+        return None
+
+    desk.open = cannot
+    desk.speaker.call()
+    await asyncio.sleep(0.3)
+    await until(row, "waiting")
+    assert (await in_database(Utterance.objects.get)).attempts == 1
+    assert desk.frames == []
+
+
+async def test_a_stop_puts_a_delivery_back_or_ends_it(desk: Desk, sandbox: SandboxProcess):
+    sandbox.fault(**SLOW)
+    row = await in_database(submit, desk.member.patient, TEXT)
+    desk.speaker.call()
+    await desk.sound.wait()
+    await desk.speaker.stop(put_back=True)
+    assert desk.types == ["speech.started", "speech.interrupted"]
+    desk.sound.clear()
+    await desk.sound.wait()  # it is said again at once
+    await desk.speaker.stop(put_back=False)
+    await until(row, "interrupted")
+    assert desk.types == ["speech.started", "speech.interrupted"] * 2
+    assert (await in_database(Utterance.objects.get)).attempts == 2
+
+
+async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_waits(
+    desk: Desk, sandbox: SandboxProcess, services: Services
+):
+    sandbox.fault(**SLOW)
+    row = await in_database(submit, desk.member.patient, TEXT)
+    desk.speaker.call()
+    await desk.sound.wait()
+    waiting = desk.own("own")
+    desk.speaker.silence()
+    await desk.speaker.end_line()
+    await until(row, "waiting")
+    await services.recorder.flush()
+    own = await in_database(Utterance.objects.get, pk=waiting.key)
+    assert (own.state, own.bytes_sent) == ("interrupted", 0)
+    assert desk.types == ["speech.started", "speech.interrupted", "speech.interrupted"]
+
+
+async def test_who_is_silenced_claims_nothing(desk: Desk):
+    row = await in_database(submit, desk.member.patient)
+    desk.speaker.silence()
+    desk.speaker.call()
+    await asyncio.sleep(0.2)
+    assert (await in_database(Utterance.objects.get)).attempts == 0
+    assert await in_database(state_of, row) == "waiting"
+
+
+async def test_what_plays_may_end_before_the_process_does_and_nothing_else_begins(desk: Desk, sandbox: SandboxProcess):
+    sandbox.fault(kind="slow", bytes_per_s=60_000)
+    rows = [await in_database(submit, desk.member.patient, TEXT) for _ in range(2)]
+    desk.speaker.call()
+    await desk.sound.wait()
+    await desk.speaker.finish(10)
+    assert desk.types == ["speech.started", "speech.finished"]
+    for row, state in zip(rows, ("spoken", "waiting"), strict=True):
+        await until(row, state)

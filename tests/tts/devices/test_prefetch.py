@@ -1,0 +1,135 @@
+"""The next delivery of a connection, while the database takes its time and the device asks for something of its own."""
+
+import asyncio
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.database import locked_database
+from tests.e2e.rows import in_database
+from tests.tts.outbox.outbox_cast import Socket, connect, queue, state_of, submit
+from tests.waiting import eventually
+from tts.conversations import lifecycle
+from tts.conversations.lifecycle import Opened
+from tts.devices.outbox_client import Deliveries
+from tts.devices.prefetch import Upcoming
+from tts.models import Utterance
+from tts.outbox import leases
+from tts.protocol.session import Session
+from tts.resilience.quota_gate import Quota
+from tts.synthesis.sources import Services
+
+pytestmark = pytest.mark.django_db(transaction=True)  # it asks in threads of its own
+
+
+class Bed:
+    """What a connection has around it."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.session = Session(1_000_000)
+        self.work: set[asyncio.Task[Any]] = set()
+
+    async def connect(self) -> Upcoming:
+        socket = await in_database(connect, self.member)
+        deliveries = Deliveries(self.member.device.pk, leases.epoch_of(socket.owner), self.member.patient.pk)
+        services = cast(Services, SimpleNamespace(quota=Quota(self.own), own=self.own))
+        return Upcoming(services, self.session, deliveries, self.conversation)
+
+    def own(self, work: Coroutine[Any, Any, Any]) -> None:
+        self.work.add(asyncio.create_task(work))
+
+    async def conversation(self) -> Opened | None:
+        if self.session.opened is None:
+            self.session.begin(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
+        return self.session.opened
+
+
+@pytest.fixture
+def bed(alice: Member) -> Bed:
+    return Bed(alice)
+
+
+async def until(row: Utterance, state: str) -> None:
+    async def reached() -> bool:
+        return await in_database(state_of, row) == state
+
+    await eventually(reached)
+
+
+async def test_what_waits_comes_and_there_may_be_more(bed: Bed):
+    row = await in_database(submit, bed.member.patient)
+    upcoming = await bed.connect()
+    assert not upcoming
+    upcoming.called = True
+    speech = await upcoming.next()
+    assert speech is not None
+    assert (speech.key, bed.session.line.playing) == (row.pk, speech)
+    assert upcoming
+    assert await upcoming.next() is None  # one at a time
+    assert not upcoming
+
+
+async def test_who_asks_for_something_waits_for_no_row_and_the_row_is_taken_anew_afterwards(bed: Bed):
+    row = await in_database(submit, bed.member.patient)
+    upcoming = await bed.connect()
+    upcoming.called = True
+    async with locked_database():
+        fetching = asyncio.create_task(upcoming.next())
+        await asyncio.sleep(0.1)
+        upcoming.asked()
+        async with asyncio.timeout(1):
+            assert await fetching is None
+        assert upcoming  # it is still on its way
+    assert await upcoming.next() is None  # what came while the device spoke may have been heard since
+    speech = await upcoming.next()
+    assert speech is not None
+    assert (speech.key, speech.claim and speech.claim.attempt) == (row.pk, 2)
+
+
+async def test_of_live_speech_alone_and_not_for_long(bed: Bed):
+    await in_database(submit, bed.member.patient)
+    upcoming = await bed.connect()
+    upcoming.called = True
+    assert await upcoming.next(live_only=True) is None
+    assert upcoming
+    former = await in_database(lambda: connect(bed.member, talking=True))
+    live = await in_database(queue, former, bed.member.patient)
+    upcoming = await bed.connect()
+    speech = await upcoming.next(live_only=True)
+    assert speech is not None
+    assert (speech.key, speech.origin) == (live.pk, "server")
+    async with locked_database(), asyncio.timeout(3):
+        assert await upcoming.next(live_only=True) is None
+
+
+async def test_when_it_is_closed_what_was_on_its_way_waits_again(bed: Bed):
+    row = await in_database(submit, bed.member.patient)
+    upcoming = await bed.connect()
+    async with locked_database():
+        fetching = asyncio.create_task(upcoming.next())
+        await asyncio.sleep(0.1)
+        upcoming.close()
+    assert await fetching is None
+    await until(row, "waiting")
+
+
+async def test_live_speech_keeps_its_id_only_in_its_own_conversation(bed: Bed):
+    """Which ended while its row was on its way."""
+    upcoming = await bed.connect()
+    opened = await bed.conversation()
+    assert opened is not None
+    socket = Socket(bed.member.device.pk, "", opened.context.conversation)
+    row = await in_database(queue, socket, bed.member.patient, "a1")
+    async with locked_database():
+        fetching = asyncio.create_task(upcoming.next())
+        await asyncio.sleep(0.1)
+        bed.session.finish()
+    assert await fetching is None
+    speech = await upcoming.next()
+    assert speech is not None
+    assert (speech.key, speech.id) == (row.pk, f"srv-{row.pk}")
+    assert speech.conversation != opened.context.conversation

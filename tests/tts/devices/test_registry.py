@@ -1,0 +1,174 @@
+"""The hub: one socket for a device, and none for who was revoked, archived or replaced."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from prometheus_client import REGISTRY
+
+from tests.conftest import Member
+from tts.conversations import lifecycle
+from tts.devices.connection import Connection
+from tts.devices.registry import TOUCH_EVERY, Hub
+from tts.devices.transport import Socket
+from tts.models import Conversation
+from tts.resilience.quota_gate import Quota
+from voicecare.patients.models import Device, Patient
+
+pytestmark = pytest.mark.django_db(transaction=True)  # the hub asks in a thread of its own
+
+
+class Client:
+    """The far end of a connection: the code with which it was closed."""
+
+    def __init__(self, member: Member, epoch: int) -> None:
+        self.closed: int | None = None
+        self.was_closed = asyncio.Event()
+        self.connection = Connection(Socket(self.receive), None, member.device.id, epoch, member.patient.id)
+
+    async def receive(self, message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.close":
+            self.closed = message["code"]
+            self.was_closed.set()
+
+
+class Stuck(Client):
+    """Its server makes everybody wait who sends."""
+
+    async def receive(self, message: dict[str, Any]) -> None:
+        await asyncio.Event().wait()
+
+
+class Broken(Client):
+    """Its server raises, as some do for a socket that has closed meanwhile."""
+
+    async def receive(self, message: dict[str, Any]) -> None:
+        raise RuntimeError("Unexpected ASGI message 'websocket.close'")
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def connect(hub: Hub, member: Member, make: type[Client] = Client) -> Client:
+    client = make(member, member.device.connected())
+    run(hub.register(client.connection))
+    return client
+
+
+def connected() -> float | None:
+    return REGISTRY.get_sample_value("voicecare_devices_connected")
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub(Quota(lambda work: work.close()))
+
+
+def test_who_may_stay_stays(hub: Hub, alice: Member, bob: Member):
+    clients = [connect(hub, alice), connect(hub, bob)]
+    run(hub.sweep())
+    assert [client.closed for client in clients] == [None, None]
+    assert hub.connections == [client.connection for client in clients]
+    assert connected() == 2
+
+
+def test_a_second_connection_of_a_device_replaces_the_first_at_once(hub: Hub, alice: Member):
+    first, second = connect(hub, alice), connect(hub, alice)
+    assert (first.closed, second.closed) == (4001, None)
+    assert hub.connections == [second.connection]
+
+
+def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: Hub, alice: Member):
+    early = Client(alice, alice.device.connected())
+    late = connect(hub, alice)
+    run(hub.register(early.connection))
+    assert (early.closed, late.closed) == (4001, None)
+    assert hub.connections == [late.connection]
+
+
+def test_a_connection_in_another_process_replaces_ours(hub: Hub, alice: Member, bob: Member):
+    ours, others = connect(hub, alice), connect(hub, bob)
+    alice.device.connected()
+    run(hub.sweep())
+    assert (ours.closed, others.closed) == (4001, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda member: Device.objects.filter(pk=member.device.pk).update(revoked_at=timezone.now()),
+        lambda member: Patient.objects.filter(pk=member.patient.pk).update(archived_at=timezone.now()),
+        lambda member: Patient.objects.filter(pk=member.patient.pk).update(erased_at=timezone.now()),
+        lambda member: Device.objects.filter(pk=member.device.pk).delete(),
+    ],
+    ids=["device revoked", "patient archived", "patient erased", "device deleted"],
+)
+def test_who_may_not_stay_is_closed_as_revoked(hub: Hub, alice: Member, bob: Member, change):
+    client, other = connect(hub, alice), connect(hub, bob)
+    change(alice)
+    run(hub.sweep())
+    assert (client.closed, other.closed) == (4003, None)
+
+
+def test_who_was_revoked_and_replaced_is_revoked(hub: Hub, alice: Member):
+    client = connect(hub, alice)
+    alice.device.connected()
+    Device.objects.update(revoked_at=timezone.now())
+    run(hub.sweep())
+    assert client.closed == 4003
+
+
+@pytest.mark.parametrize("former", [Stuck, Broken])
+def test_a_socket_that_cannot_be_closed_does_not_keep_the_others_open(
+    hub: Hub, alice: Member, bob: Member, former: type[Client]
+):
+    async def scenario() -> None:
+        sweep = asyncio.create_task(hub.sweep())
+        try:
+            await asyncio.wait_for(other.was_closed.wait(), 2)
+        finally:
+            sweep.cancel()
+            await asyncio.gather(sweep, return_exceptions=True)
+
+    connect(hub, alice, former)
+    other = connect(hub, bob)
+    Device.objects.update(revoked_at=timezone.now())
+    run(scenario())
+    assert other.closed == 4003
+
+
+def test_a_connection_that_ends_is_forgotten_and_twice_is_no_mistake(hub: Hub, alice: Member):
+    client = connect(hub, alice)
+    hub.unregister(client.connection)
+    hub.unregister(client.connection)
+    assert (hub.connections, connected()) == ([], 0)
+
+
+def test_a_replaced_connection_that_ends_does_not_forget_its_successor(hub: Hub, alice: Member):
+    first, second = connect(hub, alice), connect(hub, alice)
+    hub.unregister(first.connection)
+    assert hub.connections == [second.connection]
+
+
+def test_a_sweep_with_nobody_there_asks_nobody(hub: Hub):
+    run(hub.sweep())
+    assert hub.connections == []
+
+
+def test_an_open_conversation_is_seen_now_and_then(hub: Hub, alice: Member, bob: Member):
+    talking, silent = connect(hub, alice), connect(hub, bob)
+    opened = lifecycle.begin(alice.device.id, None)
+    talking.connection.session.begin(opened)
+    long_ago = timezone.now() - timezone.timedelta(minutes=20)
+    Conversation.objects.update(seen_at=long_ago, started_at=long_ago)
+
+    async def scenario() -> None:
+        for _ in range(TOUCH_EVERY):
+            await hub.sweep()
+
+    run(scenario())
+    assert Conversation.objects.get(pk=opened.context.conversation).seen_at > long_ago
+    assert silent.closed is None

@@ -1,0 +1,86 @@
+"""Connections and rows for the tests of the outbox."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.utils import timezone
+
+from tests.conftest import Member
+from tts.conversations.lifecycle import begin
+from tts.models import Utterance
+from tts.outbox import leases, store
+from tts.outbox.store import Claim
+from voicecare.patients.models import Device, Patient
+
+PAST = datetime(2020, 1, 1, tzinfo=UTC)
+FINISHED = {
+    "state": "spoken", "source": "live", "code": "", "characters": 10, "bytes_sent": 1000, "first_chunk_ms": 12.5,
+    "spoken_at": datetime(2024, 1, 1, tzinfo=UTC),
+}  # fmt: skip
+
+
+@dataclass
+class Socket:
+    """One connection of a device."""
+
+    device: uuid.UUID
+    owner: str
+    conversation: uuid.UUID | None = None
+
+    def claim(self, *, quota_spent: bool = False, holding: bool = False, passed: tuple[uuid.UUID, ...] = ()):
+        return store.claim(
+            self.device, self.owner, self.conversation, quota_spent=quota_spent, holding=holding, passed=passed
+        )
+
+    def due(self, *, quota_spent: bool = False, holding: bool = False) -> bool:
+        return self.device in store.due([self.device], quota_spent=quota_spent, holding=holding)
+
+    def finish(self, claim: Claim, **changes: object) -> bool:
+        return store.finish(claim, **{**FINISHED, "conversation": self.conversation, **changes})
+
+    def renew(self) -> None:
+        leases.renew({self.owner: self.device})
+
+    def gone(self) -> None:
+        leases.gone(self.device, self.owner)
+
+    def lapse(self) -> None:
+        """Its process was killed, LEASE_S ago."""
+        Utterance.objects.filter(owner=self.owner, lease_until__isnull=False).update(lease_until=PAST)
+        Device.objects.filter(pk=self.device).update(online_until=PAST)
+
+
+def connect(member: Member, device: Device | None = None, *, talking: bool = False) -> Socket:
+    device = Device.objects.get(pk=(device or member.device).pk)
+    socket = Socket(device.pk, leases.owner_of(device.pk, device.connected()))
+    leases.take_over(socket.device, socket.owner)
+    if talking:
+        socket.conversation = begin(device.pk, None).context.conversation
+    return socket
+
+
+def second_device(member: Member) -> Device:
+    return Device.objects.issue(member.patient, "kitchen")[0]
+
+
+def submit(patient: Patient, text: str = "Your tea is ready.", **fields: object) -> Utterance:
+    return store.submit(patient.pk, text, **{"expires_in_s": 900, "author": None, **fields})
+
+
+def queue(socket: Socket, patient: Patient, client_id: str = "a1", **fields: object) -> Utterance:
+    """Live speech that waits for the quota, of a connection that does not hold it any more."""
+    return Utterance.objects.create(
+        conversation_id=socket.conversation, patient=patient, client_id=client_id, text="How are you?",
+        **{
+            "origin": "device", "state": "queued", "expires_at": timezone.now() + timedelta(minutes=15), **fields,
+        },
+    )  # fmt: skip
+
+
+def state_of(row: Utterance | Claim) -> str:
+    return Utterance.objects.values_list("state", flat=True).get(pk=row.id)
+
+
+def expire(row: Utterance | Claim) -> None:
+    Utterance.objects.filter(pk=row.id).update(expires_at=PAST)

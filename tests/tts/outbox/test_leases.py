@@ -1,0 +1,135 @@
+"""Who has what, and until when."""
+
+import uuid
+
+import pytest
+from django.utils import timezone
+
+from tests.conftest import Member
+from tests.tts.outbox.outbox_cast import PAST, connect, expire, second_device, state_of, submit
+from tts import tasks
+from tts.models import Utterance
+from tts.outbox import leases, store
+from voicecare.patients.models import Device, Patient
+
+pytestmark = pytest.mark.django_db
+
+
+def online(device: uuid.UUID) -> bool:
+    until = Device.objects.values_list("online_until", flat=True).get(pk=device)
+    return until is not None and until > timezone.now()
+
+
+def held_for_s(row: Utterance) -> float:
+    until = Utterance.objects.values_list("lease_until", flat=True).get(pk=row.pk)
+    return (until - timezone.now()).total_seconds()
+
+
+def test_the_condition_is_the_indexs():
+    index = next(index for index in Utterance._meta.indexes if index.name == "utterance_outbox")
+    assert index.condition == leases.OUTBOX
+
+
+def test_owners_fit_into_the_row_and_sort_by_age():
+    devices = [uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), *(uuid.uuid4() for _ in range(50))]
+    owners = [leases.owner_of(device, epoch) for device in devices for epoch in (0, 1, 9, 10, 999_999_999)]
+    assert {len(owner) for owner in owners} == {36}
+    assert len(set(owners)) == len(owners)
+    for device in devices:
+        epochs = [3, 20, 100, 99_999]
+        assert sorted(leases.owner_of(device, epoch) for epoch in epochs) == [
+            leases.owner_of(device, epoch) for epoch in epochs
+        ]
+        assert [leases.epoch_of(leases.owner_of(device, epoch)) for epoch in epochs] == epochs
+
+
+@pytest.mark.parametrize("state", ["speaking", "spoken", "queued"])
+def test_a_device_that_comes_back_after_a_crash_need_not_wait(alice: Member, state: str):
+    crashed = connect(alice)
+    row = submit(alice.patient)
+    crashed.claim()
+    Utterance.objects.update(state=state)
+    back = connect(alice)
+    assert state_of(row) == ("queued" if state == "queued" else "waiting")
+    assert back.claim().id == row.pk
+
+
+def test_taking_over_late_takes_nothing_from_a_later_connection(alice: Member):
+    former, latter = connect(alice), connect(alice)
+    submit(alice.patient)
+    claim = latter.claim()
+    leases.take_over(former.device, former.owner)
+    assert store.start(claim)
+
+
+def test_nothing_is_taken_from_another_device(alice: Member, bob: Member):
+    sockets = [connect(bob), connect(alice)]
+    submit(alice.patient)
+    submit(bob.patient)
+    claims = [socket.claim() for socket in sockets]
+    kitchen = connect(alice, second_device(alice))
+    kitchen.gone()
+    assert all(store.start(claim) for claim in claims)
+
+
+def test_a_sign_of_life_keeps_what_a_connection_holds(alice: Member, bob: Member):
+    here, there = connect(alice), connect(bob)
+    mine, others = submit(alice.patient), submit(bob.patient)
+    for socket in (here, there):
+        socket.claim()
+        socket.lapse()
+    here.renew()
+    assert held_for_s(mine) > leases.LEASE_S - 2
+    assert held_for_s(others) < 0
+    assert (online(here.device), online(there.device)) == (True, False)
+
+
+def test_who_leaves_is_offline_unless_it_came_back(alice: Member):
+    former, latter = connect(alice), connect(alice)
+    former.gone()
+    assert online(latter.device)
+    latter.gone()
+    assert not online(latter.device)
+
+
+def test_everything_that_a_connection_had_waits_again_when_it_leaves(alice: Member):
+    socket = connect(alice)
+    rows = [submit(alice.patient) for _ in range(3)]
+    store.finish(socket.claim(), **spoken())
+    socket.claim()
+    socket.gone()
+    assert [state_of(row) for row in rows] == ["waiting"] * 3
+    assert set(Utterance.objects.values_list("owner", "lease_until")) == {("", None)}
+
+
+def spoken() -> dict[str, object]:
+    measures = {"characters": 1, "bytes_sent": 1, "first_chunk_ms": 1.0, "spoken_at": timezone.now()}
+    return {"state": "spoken", "source": "live", "code": "", "conversation": None, **measures}
+
+
+def test_tidying_up_leaves_what_somebody_has(alice: Member, bob: Member):
+    socket = connect(alice)
+    speaking, waiting, others = submit(alice.patient), submit(alice.patient), submit(bob.patient)
+    socket.claim()
+    for row in (speaking, waiting):
+        expire(row)
+    Patient.objects.filter(pk=bob.patient.pk).update(archived_at=timezone.now())
+    tasks.tidy_outbox()
+    assert [state_of(row) for row in (speaking, waiting, others)] == ["speaking", "expired", "interrupted"]
+    Utterance.objects.filter(pk=speaking.pk).update(lease_until=PAST)
+    tasks.tidy_outbox()
+    assert state_of(speaking) == "expired"
+    assert set(Utterance.objects.values_list("state", "code")) == {("expired", "expired"), ("interrupted", "")}
+
+
+@pytest.mark.parametrize("state", ["heard", "failed", "expired", "interrupted"])
+def test_what_has_ended_is_left_alone(alice: Member, state: str):
+    socket = connect(alice)
+    row = submit(alice.patient)
+    Utterance.objects.update(state=state, owner=socket.owner, lease_until=PAST, expires_at=PAST)
+    connect(alice)
+    socket.renew()
+    socket.gone()
+    tasks.tidy_outbox()
+    row.refresh_from_db()
+    assert (row.state, row.owner, row.lease_until) == (state, socket.owner, PAST)

@@ -1,0 +1,567 @@
+"""The outbox: what waits is claimed once, in order, by the right connection, until it was heard or is late."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import IntegrityError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests.conftest import Member
+from tests.tts.outbox.outbox_cast import PAST, Socket, connect, expire, queue, second_device, state_of, submit
+from tts.models import Conversation, Utterance
+from tts.outbox import leases, store
+from tts.outbox.store import Claim, IdempotencyConflict
+from voicecare.patients.models import Device, Patient
+
+pytestmark = pytest.mark.django_db
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def author() -> User:
+    return User.objects.create_user("clinician")
+
+
+# Coming in
+
+
+def test_what_is_submitted_waits_and_expires_by_the_databases_clock(alice: Member, author: User):
+    row = submit(alice.patient, expires_in_s=60, author=author)
+    row.refresh_from_db()
+    assert (row.state, row.origin, row.attempts, row.owner, row.author) == ("waiting", "server", 0, "", author)
+    assert 55 < (row.expires_at - timezone.now()).total_seconds() <= 60.1
+
+
+def test_the_same_request_again_is_the_same_row_in_whatever_state_it_is(alice: Member, author: User):
+    first = submit(alice.patient, author=author, idempotency_key="k")
+    Utterance.objects.update(state="heard")
+    again = submit(alice.patient, author=author, idempotency_key="k")
+    assert (again.pk, again.state, Utterance.objects.count()) == (first.pk, "heard", 1)
+
+
+@pytest.mark.parametrize("change", [{"text": "Something else."}, {"expires_in_s": 901}])
+def test_another_request_with_the_same_key_is_a_conflict(alice: Member, author: User, change: dict[str, object]):
+    submit(alice.patient, author=author, idempotency_key="k")
+    with pytest.raises(IdempotencyConflict) as conflict:
+        submit(alice.patient, **{"author": author, "idempotency_key": "k", **change})
+    assert conflict.value.code == "idempotency_conflict"
+    assert Utterance.objects.count() == 1
+
+
+def test_the_same_key_for_another_patient_is_a_conflict(alice: Member, bob: Member, author: User):
+    submit(alice.patient, author=author, idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        submit(bob.patient, author=author, idempotency_key="k")
+
+
+def test_a_key_is_its_authors_own(alice: Member, author: User):
+    other = User.objects.create_user("other")
+    rows = [submit(alice.patient, author=user, idempotency_key="k") for user in (author, other)]
+    assert rows[0].pk != rows[1].pk
+    assert submit(alice.patient, author=author).pk != submit(alice.patient, author=author).pk  # no key: no repeat
+
+
+def test_a_key_that_no_row_can_hold_is_refused(alice: Member, author: User):
+    submit(alice.patient, author=author, idempotency_key="k" * 255)
+    for bad in ({"author": author, "idempotency_key": "k" * 256}, {"author": None, "idempotency_key": "k"}):
+        with pytest.raises(ValueError, match="idempotency key"):
+            submit(alice.patient, **bad)
+    assert Utterance.objects.count() == 1
+
+
+def test_a_refusal_that_has_nothing_to_do_with_the_key_is_no_conflict():
+    def submit_to_nobody() -> None:
+        with transaction.atomic():
+            store.submit(uuid.uuid4(), "To nobody.", expires_in_s=60, author=None)
+            connection.check_constraints()
+
+    with pytest.raises(IntegrityError):
+        submit_to_nobody()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_that_race_with_one_key_make_one_row(alice: Member, author: User):
+    def submitted(key: str) -> set[uuid.UUID]:
+        return set(at_once(*[lambda: submit(alice.patient, author=author, idempotency_key=key).pk] * 4))
+
+    for attempt in range(5):
+        assert len(submitted(str(attempt))) == 1
+    assert Utterance.objects.count() == 5
+
+
+def at_once(*works: Callable[[], T]) -> list[T]:
+    """Does each in a thread and with a database connection of its own."""
+    barrier = threading.Barrier(len(works))
+
+    def run(work: Callable[[], T]) -> T:
+        barrier.wait(10)
+        try:
+            return work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(run, works))
+
+
+# Every state, every event
+
+STATES = Utterance.State.values
+HELD = ("speaking", "spoken")  # a connection has them
+
+
+def claim_of(row: Utterance) -> Claim:
+    return Claim(
+        row.pk,
+        row.owner,
+        row.attempts,
+        row.patient_id,
+        row.text,
+        row.origin,
+        row.client_id,
+        row.conversation_id,
+        None,
+        None,
+        was_queued=False,
+    )
+
+
+def lapse(socket: Socket, row: Utterance) -> None:
+    socket.lapse()
+    leases.tidy()
+
+
+def late(socket: Socket, row: Utterance) -> None:
+    expire(row)
+    leases.tidy()
+
+
+EVENTS: dict[str, tuple[Callable[[Socket, Utterance], object], dict[str, str]]] = {
+    "claim": (lambda socket, row: socket.claim(), {"waiting": "speaking", "queued": "speaking"}),
+    "start": (lambda socket, row: store.start(claim_of(row)), {}),
+    "spoken": (lambda socket, row: socket.finish(claim_of(row)), {"speaking": "spoken"}),
+    "failed": (lambda socket, row: socket.finish(claim_of(row), state="failed"), {"speaking": "failed"}),
+    "stopped": (lambda socket, row: socket.finish(claim_of(row), state="interrupted"), {"speaking": "interrupted"}),
+    "put back": (lambda socket, row: store.put_back(claim_of(row), queued=False), {"speaking": "waiting"}),
+    "no quota": (lambda socket, row: store.put_back(claim_of(row), queued=True), {"speaking": "queued"}),
+    "ack": (
+        lambda socket, row: store.acknowledge(row.pk, row.patient_id),
+        dict.fromkeys(["waiting", "queued", "speaking", "spoken"], "heard"),
+    ),
+    "interrupt": (
+        lambda socket, row: store.interrupt(row.pk, row.patient_id),
+        {"waiting": "interrupted", "queued": "interrupted"},
+    ),
+    "renew": (lambda socket, row: socket.renew(), {}),
+    "gone": (lambda socket, row: socket.gone(), {"speaking": "waiting", "spoken": "waiting"}),
+    "killed": (lapse, {"speaking": "waiting", "spoken": "waiting"}),
+    "late": (late, {"waiting": "expired", "queued": "expired"}),
+    "tidy": (lambda socket, row: leases.tidy(), {}),
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("state", STATES)
+def test_every_event_in_every_state(alice: Member, state: str, event: str):
+    socket = connect(alice)
+    row = submit(alice.patient)
+    held = {"owner": socket.owner, "lease_until": timezone.now() + timezone.timedelta(seconds=10)}
+    Utterance.objects.update(state=state, attempts=1, **(held if state in HELD else {}))
+    row.refresh_from_db()
+    act, becomes = EVENTS[event]
+    act(socket, row)
+    assert state_of(row) == becomes.get(state, state)
+
+
+def test_an_end_is_told_from_one_that_came_too_late(alice: Member):
+    socket = connect(alice)
+    row = submit(alice.patient)
+    claim = socket.claim()
+    assert (claim.id, claim.attempt, claim.speech_id, claim.of) == (row.pk, 1, f"srv-{row.pk}", None)
+    assert 880 < claim.seconds_left <= 900
+    assert store.start(claim)
+    assert socket.finish(claim)
+    assert not socket.finish(claim)
+    assert not store.start(claim)
+    assert not store.put_back(claim, queued=False)
+    row.refresh_from_db()
+    assert (row.source, row.characters, row.bytes_sent, row.first_chunk_ms) == ("live", 10, 1000, 12.5)
+    assert row.spoken_at is not None
+
+
+# Fencing
+
+
+def test_who_lost_its_lease_writes_nothing_any_more(alice: Member):
+    slow = connect(alice)
+    submit(alice.patient)
+    lost = slow.claim()
+    slow.lapse()
+    quick = connect(alice)
+    taken = quick.claim()
+    assert (taken.id, taken.attempt) == (lost.id, 2)
+    assert not store.start(lost)
+    assert not slow.finish(lost, state="failed")
+    assert not store.put_back(lost, queued=False)
+    slow.gone()
+    assert quick.finish(taken)
+    assert Utterance.objects.get().attempts == 2
+
+
+def test_one_connection_is_fenced_against_itself(alice: Member):
+    """It put the row back and claimed it again: what its former attempt still does is void."""
+    socket = connect(alice)
+    submit(alice.patient)
+    former = socket.claim()
+    assert store.put_back(former, queued=False)
+    latter = socket.claim()
+    assert not socket.finish(former)
+    assert socket.finish(latter)
+
+
+def test_a_lease_that_is_over_and_that_nobody_wanted_is_still_good(alice: Member):
+    socket = connect(alice)
+    submit(alice.patient)
+    claim = socket.claim()
+    socket.lapse()
+    assert socket.finish(claim)
+
+
+def test_a_replaced_connection_claims_nothing(alice: Member):
+    former, latter = connect(alice), connect(alice)
+    submit(alice.patient)
+    assert former.claim() is None
+    assert latter.claim() is not None
+
+
+# Acknowledged
+
+
+def test_what_is_heard_before_its_first_frame_is_not_said(alice: Member):
+    socket = connect(alice)
+    row = submit(alice.patient)
+    claim = socket.claim()
+    assert store.acknowledge(row.pk, alice.patient.pk)
+    assert not store.start(claim)
+    assert socket.claim() is None
+
+
+def test_an_ack_while_it_is_said_outlives_its_end_and_the_end_is_written_once(alice: Member):
+    socket = connect(alice)
+    row = submit(alice.patient)
+    claim = socket.claim()
+    assert store.acknowledge(row.pk, alice.patient.pk)
+    assert socket.finish(claim)
+    assert not socket.finish(claim)
+    row.refresh_from_db()
+    assert (row.state, row.characters, row.heard_at is not None) == ("heard", 10, True)
+
+
+def test_an_end_that_is_written_again_after_the_ack_counts_once(alice: Member):
+    socket = connect(alice)
+    row = submit(alice.patient)
+    claim = socket.claim()
+    socket.finish(claim)
+    store.acknowledge(row.pk, alice.patient.pk)
+    assert not socket.finish(claim)
+    assert Utterance.objects.get().characters == 10
+
+
+def test_an_ack_of_a_former_connection_is_enough(alice: Member):
+    """It was played, and the connection ended before anybody could write so."""
+    socket = connect(alice)
+    row = submit(alice.patient)
+    socket.claim()
+    socket.gone()
+    assert store.acknowledge(row.pk, alice.patient.pk)
+    assert connect(alice).claim() is None
+    heard_at = Utterance.objects.get().heard_at
+    assert store.acknowledge(row.pk, alice.patient.pk)  # twice
+    assert Utterance.objects.get().heard_at == heard_at
+
+
+def test_an_ack_for_nothing_is_known_as_such(alice: Member, bob: Member):
+    socket = connect(alice, talking=True)
+    never_given, own = submit(alice.patient), queue(socket, alice.patient, attempts=1)
+    given = submit(alice.patient)
+    Utterance.objects.filter(pk=given.pk).update(attempts=1)
+    for settle in (store.acknowledge, store.interrupt, store.known):
+        assert not settle(uuid.uuid4(), alice.patient.pk)
+        assert not settle(given.pk, bob.patient.pk)
+        assert not settle(never_given.pk, alice.patient.pk)
+        assert not settle(own.pk, alice.patient.pk)
+    assert {state_of(row) for row in (never_given, own, given)} == {"waiting", "queued"}
+
+
+def test_what_was_not_acknowledged_is_said_again_and_each_time_counts(alice: Member):
+    row = submit(alice.patient)
+    for _ in range(3):
+        socket = connect(alice, talking=True)
+        assert socket.finish(socket.claim())
+        assert socket.claim() is None  # once in a connection
+        socket.gone()
+    row.refresh_from_db()
+    assert (row.state, row.attempts, row.characters) == ("waiting", 3, 30)
+    assert row.conversation_id == socket.conversation
+
+
+# Whose turn it is
+
+
+def test_rows_are_claimed_in_order_one_at_a_time(alice: Member, bob: Member):
+    rows = [submit(alice.patient, f"Number {number}.") for number in range(4)]
+    submit(bob.patient)
+    socket = connect(alice)
+    for row in rows:
+        claim = socket.claim()
+        assert claim.id == row.pk
+        assert socket.claim() is None  # it is being spoken
+        assert not socket.due()
+        socket.finish(claim)
+    assert socket.claim() is None
+
+
+def test_what_was_passed_lets_the_next_one_go_first(alice: Member):
+    first, second = submit(alice.patient), submit(alice.patient)
+    assert connect(alice).claim(passed=(first.pk,)).id == second.pk
+
+
+def test_the_device_that_connected_last_speaks(alice: Member):
+    bedside, kitchen = connect(alice), connect(alice, second_device(alice))
+    submit(alice.patient)
+    assert store.due([bedside.device, kitchen.device], quota_spent=False, holding=False) == {kitchen.device}
+    assert bedside.claim() is None
+    kitchen.lapse()  # nobody says that it is gone
+    assert bedside.due()
+    bedside.finish(bedside.claim(), state="failed", spoken_at=None)
+    submit(alice.patient)
+    kitchen.renew()
+    assert kitchen.due()
+    Device.objects.filter(pk=kitchen.device).update(revoked_at=timezone.now())
+    assert (kitchen.due(), kitchen.claim()) == (False, None)
+    assert bedside.claim() is not None
+
+
+@pytest.mark.parametrize("field", ["archived_at", "erased_at"])
+def test_nothing_is_said_to_who_is_not_here_any_more(alice: Member, field: str):
+    socket = connect(alice)
+    row = submit(alice.patient)
+    Patient.objects.filter(pk=alice.patient.pk).update(**{field: timezone.now()})
+    assert (socket.due(), socket.claim()) == (False, None)
+    leases.tidy()
+    assert state_of(row) == "interrupted"
+
+
+def test_what_is_late_is_not_claimed_even_before_anybody_has_tidied_up(alice: Member):
+    socket = connect(alice)
+    expire(submit(alice.patient))
+    assert (socket.due(), socket.claim()) == (False, None)
+    leases.tidy()
+    assert Utterance.objects.get().code == "expired"
+
+
+# The quota
+
+
+@pytest.mark.parametrize(
+    ("origin", "state", "quota_spent", "holding", "taken"),
+    [
+        ("server", "waiting", False, False, True),
+        ("server", "waiting", True, True, True),  # it may be a known phrase
+        ("server", "waiting", True, False, True),
+        ("server", "queued", False, False, True),
+        ("server", "queued", True, True, False),  # it was tried
+        ("server", "queued", True, False, False),
+        ("device", "queued", False, False, True),
+        ("device", "queued", True, True, False),
+        ("device", "queued", True, False, True),  # in the offline voice
+    ],
+)
+def test_what_the_quota_holds_back(
+    alice: Member, origin: str, state: str, quota_spent: bool, holding: bool, taken: bool
+):
+    socket = connect(alice, talking=True)
+    queue(socket, alice.patient, origin=origin, state=state)
+    asked = {"quota_spent": quota_spent, "holding": holding}
+    assert socket.due(**asked) is taken
+    assert (socket.claim(**asked) is not None) is taken
+
+
+def test_a_row_that_needs_the_quota_lets_known_phrases_pass(alice: Member):
+    socket = connect(alice)
+    first, second = submit(alice.patient), submit(alice.patient)
+    assert store.put_back(socket.claim(quota_spent=True), queued=True)
+    assert socket.claim(quota_spent=True).id == second.pk
+    Utterance.objects.filter(pk=second.pk).update(state="spoken")
+    assert socket.claim().id == first.pk
+
+
+def test_live_speech_in_its_own_conversation_stays_the_devices_own(alice: Member):
+    socket = connect(alice, talking=True)
+    row = queue(socket, alice.patient)
+    claim = socket.claim()
+    assert (claim.speech_id, claim.of, claim.origin) == ("a1", None, "device")
+    assert store.put_back(claim, queued=False)
+    assert state_of(row) == "queued"  # a row of the device that waits would be one that is in memory
+    assert socket.finish(socket.claim())
+    socket.gone()
+    assert state_of(row) == "spoken"  # never delivered again
+    assert connect(alice).claim() is None
+
+
+def test_live_speech_in_another_conversation_is_the_servers(alice: Member):
+    asked_in = connect(alice, talking=True)
+    row = queue(asked_in, alice.patient)
+    for attempt in (1, 2):
+        socket = connect(alice, talking=True)
+        claim = socket.claim()
+        assert (claim.attempt, claim.origin, claim.speech_id) == (attempt, "server", f"srv-{row.pk}")
+        assert claim.of == {"conversation": str(asked_in.conversation), "id": "a1"}
+        socket.finish(claim)
+        socket.gone()
+    row.refresh_from_db()
+    assert (row.conversation_id, row.client_id) == (asked_in.conversation, "a1")
+    assert store.acknowledge(row.pk, alice.patient.pk)
+
+
+def test_live_speech_goes_also_to_the_device_that_resumed_its_conversation(alice: Member):
+    bedside = connect(alice, talking=True)
+    connect(alice, second_device(alice))
+    row = queue(bedside, alice.patient)
+    submit(alice.patient)  # this one goes to the other device
+    assert bedside.due()
+    assert bedside.claim().id == row.pk
+    Conversation.objects.update(ended_at=timezone.now())
+    assert not bedside.due()
+
+
+def test_what_a_connection_holds_in_memory_is_nobody_elses(alice: Member):
+    bedside = connect(alice, talking=True)
+    row = queue(bedside, alice.patient, owner=bedside.owner, lease_until=timezone.now() + timezone.timedelta(seconds=9))
+    kitchen = connect(alice, second_device(alice))
+    assert (kitchen.due(), kitchen.claim(), bedside.claim()) == (False, None, None)
+    expire(row)
+    leases.tidy()
+    assert state_of(row) == "queued"  # its connection ends it
+    bedside.gone()
+    leases.tidy()
+    assert state_of(row) == "expired"
+
+
+# Races
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., Member]):
+    everybody = [member(f"Patient {number}") for number in range(10)]
+    for number in range(20):
+        for one in everybody:
+            submit(one.patient, f"Number {number}.")
+    sockets = [connect(one) for one in everybody]
+    said: list[tuple[uuid.UUID, str]] = []
+
+    def drain() -> None:
+        while store.due([socket.device for socket in sockets], quota_spent=False, holding=False):
+            for socket in sockets:
+                socket.renew()  # as its process does: nobody acknowledges, and what was heard would come again
+                claim = socket.claim()
+                if claim is not None:
+                    said.append((claim.patient, claim.text))
+                    assert socket.finish(claim)
+
+    at_once(drain, drain)
+    assert len(said) == 200
+    assert set(Utterance.objects.values_list("state", "attempts")) == {("spoken", 1)}
+    for one in everybody:
+        assert [text for patient, text in said if patient == one.patient.pk] == [f"Number {n}." for n in range(20)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_rows_of_one_patient_are_never_spoken_at_a_time(alice: Member):
+    """Each claim could see the patient idle, and take a row that the other one does not want."""
+    socket = connect(alice)
+    for _ in range(20):
+        Utterance.objects.all().delete()
+        one, other = submit(alice.patient), submit(alice.patient)
+        claims = at_once(*(partial(socket.claim, passed=(row.pk,)) for row in (one, other)))
+        assert sum(claim is not None for claim in claims) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_ack_that_races_with_a_claim_ends_as_heard(alice: Member):
+    socket = connect(alice)
+    for _ in range(20):
+        Utterance.objects.all().delete()
+        row = submit(alice.patient)
+        Utterance.objects.update(attempts=1)
+        claim, acknowledged = at_once(socket.claim, partial(store.acknowledge, row.pk, row.patient_id))
+        assert acknowledged
+        assert state_of(row) == "heard"
+        assert claim is None or not store.start(claim)
+
+
+# What it costs
+
+
+def statements(work: Callable[[], object]) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    bookkeeping = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE")
+    return sum(not query["sql"].startswith(bookkeeping) for query in captured)
+
+
+def test_few_statements_for_many_devices(member: Callable[..., Member]):
+    sockets = [connect(member(f"Patient {number}")) for number in range(10)]
+    for patient in Patient.objects.all():
+        submit(patient)
+    devices = [socket.device for socket in sockets]
+    assert statements(lambda: store.due(devices, quota_spent=True, holding=True)) == 1
+    assert statements(lambda: leases.renew({socket.owner: socket.device for socket in sockets})) == 2
+    assert statements(sockets[0].claim) == 3
+    assert statements(lambda: store.due([], quota_spent=False, holding=False) or leases.renew({})) == 0
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="EXPLAIN of PostgreSQL (DATABASE_URL)")
+def test_the_index_is_used(member: Callable[..., Member]):
+    everybody = [member(f"Patient {number}") for number in range(20)]
+    sockets = [connect(one) for one in everybody]
+    Utterance.objects.bulk_create(
+        Utterance(patient=everybody[number % 20].patient, origin="server", text="Said.", state="heard", expires_at=PAST)
+        for number in range(20_000)
+    )
+    for one in everybody[:10]:
+        submit(one.patient)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    devices = [socket.device for socket in sockets]
+    works: dict[str, Callable[[], object]] = {
+        "due": lambda: store.due(devices, quota_spent=False, holding=False),
+        "claim": sockets[0].claim,
+        "renew": lambda: leases.renew({socket.owner: socket.device for socket in sockets}),
+        "take_over": lambda: connect(everybody[1]),
+        "gone": sockets[2].gone,
+        "tidy": leases.tidy,
+    }
+    for name, work in works.items():
+        with CaptureQueriesContext(connection) as captured:
+            work()
+        about = [query["sql"] for query in captured if "tts_utterance" in query["sql"]]
+        plans = [plan for sql in about if (plan := explained(sql))]
+        assert plans, name
+        for plan in plans:
+            assert "utterance_outbox" in plan or "tts_utterance_pkey" in plan, f"{name}\n{plan}"
+            assert "Seq Scan on tts_utterance" not in plan, f"{name}\n{plan}"
+
+
+def explained(sql: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {sql}")
+        return "\n".join(line for (line,) in cursor.fetchall())

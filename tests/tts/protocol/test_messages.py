@@ -1,0 +1,155 @@
+"""Reading a frame: one JSON object, a text, an id, a flag. What a session makes of them is in test_session."""
+
+import json
+
+import pytest
+
+from tts.protocol import messages
+from tts.protocol.messages import Refused, any_id, finite, flag, object_of, optional_text, own_id, text_of
+
+
+def refusal(read: object, *arguments: object) -> dict:
+    with pytest.raises(Refused) as refused:
+        read(*arguments)
+    return refused.value.frame
+
+
+NO_OBJECT = {
+    "empty": "",
+    "blank": " ",
+    "broken": '{"type": "ping"',
+    "trailing comma": '{"type": "ping",}',
+    "single quotes": "{'type': 'ping'}",
+    "something behind it": '{"type": "ping"} x',
+    "two objects": '{"type": "ping"}{"type": "ping"}',
+    "a byte order mark": '\ufeff{"type": "ping"}',
+    "a raw control character": '{"type": "pi\nng"}',
+    "a list": '[{"type": "ping"}]',
+    "a number": "1",
+    "a text": '"ping"',
+    "null": "null",
+    "true": "true",
+    "NaN": '{"type": "ping", "t": NaN}',
+    "Infinity": '{"type": "ping", "t": Infinity}',
+    "-Infinity": '{"type": "ping", "t": -Infinity}',
+    "a number of 5000 digits": '{"type": "ping", "t": ' + "1" * 5000 + "}",
+    "lists 100000 deep": "[" * 100_000,
+    "lists 100000 deep, closed": "[" * 100_000 + "]" * 100_000,
+    "objects 100000 deep": '{"a":' * 100_000,
+    "objects 100000 deep, closed": '{"a":' * 100_000 + "1" + "}" * 100_000,
+}
+
+
+@pytest.mark.parametrize("frame", NO_OBJECT.values(), ids=NO_OBJECT.keys())
+def test_what_is_not_one_json_object_is_bad_json(frame: str):
+    assert refusal(object_of, frame)["code"] == "bad_json"
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ("{}", {}),
+        (' \n{"type": "ping"}\t', {"type": "ping"}),
+        ('{"type": "speak", "type": "ping"}', {"type": "ping"}),
+        ('{"a": {"b": [1, 2.5, null, true]}}', {"a": {"b": [1, 2.5, None, True]}}),
+        ('{"a": "\\ud83d\\ude42"}', {"a": "🙂"}),
+        ('{"a": "\\u0000"}', {"a": "\0"}),
+    ],
+)
+def test_an_object_is_read_and_of_a_key_named_twice_the_last_counts(frame: str, message: dict):
+    assert object_of(frame) == message
+
+
+@pytest.mark.parametrize("value", [None, True, False, 0, 1.5, [], {}, ["text"], {"text": "text"}])
+def test_a_value_of_another_kind_is_no_text_and_the_message_names_the_field(value: object):
+    assert "`text`" in refusal(text_of, {"text": value}, "text")["message"]
+
+
+def test_a_missing_text_is_refused():
+    assert refusal(text_of, {}, "text")["code"] == "bad_message"
+
+
+@pytest.mark.parametrize("value", ["\ud800", "Hello \ud83d", "\ude42\ud83d", "a\0b"])
+def test_half_a_character_and_nul_are_refused(value: str):
+    """Neither a socket nor a database can carry a lone surrogate; PostgreSQL cannot store NUL."""
+    frame = refusal(text_of, {"text": value}, "text", "s1")
+    assert (frame["code"], frame["id"]) == ("bad_message", "s1")
+    assert "`text`" in frame["message"]
+
+
+@pytest.mark.parametrize("value", ["", " ", "Hello", "🙂", "Ünïcode", "\u200b", "\ufffe"])
+def test_every_other_text_is_returned_as_it_came(value: str):
+    assert text_of({"text": value}, "text") == value
+
+
+@pytest.mark.parametrize(("message", "value"), [({}, None), ({"format": None}, None), ({"format": "x"}, "x")])
+def test_an_optional_text_may_be_missing_or_null(message: dict, value: str | None):
+    assert optional_text(message, "format") == value
+
+
+@pytest.mark.parametrize("value", [False, 0, [], {}])
+def test_an_optional_text_of_another_kind_is_refused(value: object):
+    assert "`format`" in refusal(optional_text, {"format": value}, "format")["message"]
+
+
+@pytest.mark.parametrize(
+    ("message", "value"),
+    [({}, None), ({"greeting": None}, None), ({"greeting": True}, True), ({"greeting": False}, False)],
+)
+def test_a_flag_is_true_false_or_missing(message: dict, value: bool | None):
+    assert flag(message, "greeting") is value
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", "", [], {}, 1.0])
+def test_a_flag_of_another_kind_is_refused(value: object):
+    assert "`greeting`" in refusal(flag, {"greeting": value}, "greeting")["message"]
+
+
+@pytest.mark.parametrize("speech_id", ["a", "x" * 64, "🙂" * 64, "0", "greetings", "Greeting", "srv", "SRV-1", " x "])
+def test_an_id_has_1_to_64_characters(speech_id: str):
+    assert any_id({"id": speech_id}) == own_id({"id": speech_id}) == speech_id
+
+
+@pytest.mark.parametrize("speech_id", ["", " ", "\t\n", "x" * 65, "🙂" * 65, "x" * 60_000])
+def test_an_id_that_is_empty_blank_or_too_long_is_refused_and_not_repeated(speech_id: str):
+    frame = refusal(any_id, {"id": speech_id})
+    assert frame["code"] == "bad_message"
+    assert "`id`" in frame["message"]
+    assert "id" not in frame
+
+
+@pytest.mark.parametrize("speech_id", ["greeting", "srv-", "srv-1", "srv-" + "x" * 60])
+def test_the_servers_ids_may_be_named_but_not_used(speech_id: str):
+    assert any_id({"id": speech_id}) == speech_id
+    assert refusal(own_id, {"id": speech_id})["id"] == speech_id
+
+
+@pytest.mark.parametrize(
+    ("value", "is_finite"),
+    [(0, True), (-1.5, True), (10**400, True), ("inf", True), (float("inf"), False), (float("-inf"), False)]
+)  # fmt: skip
+def test_finite(value: float | str, is_finite: bool):
+    assert finite(value) is is_finite
+
+
+def test_a_number_beyond_every_float_is_json_but_not_finite():
+    assert not finite(object_of('{"t": 1e400}')["t"])
+
+
+@pytest.mark.parametrize("speech_id", [None, "s1"])
+def test_a_refusal_is_an_error_frame(speech_id: str | None):
+    frame = Refused("too_long", "`text` is too long.", speech_id).frame
+    named = {} if speech_id is None else {"id": speech_id}
+    assert frame == {"type": "error", "code": "too_long", "message": "`text` is too long."} | named
+    assert json.loads(json.dumps(frame)) == frame
+
+
+def test_the_close_codes_are_the_contracts():
+    codes = {name: value for name, value in vars(messages).items() if name.startswith("CLOSE_")}
+    assert codes == {
+        "CLOSE_REPLACED": 4001,
+        "CLOSE_REVOKED": 4003,
+        "CLOSE_TOO_MANY_ERRORS": 4008,
+        "CLOSE_FRAME_TOO_LARGE": 4009,
+        "CLOSE_GOING_DOWN": 4012,
+    }

@@ -1,0 +1,1051 @@
+"""The device protocol against the contract, section 1: every type, every error code, every bad input it names."""
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tts.examples import opened
+from tests.tts.examples import speech as example
+from tts.conversations.lifecycle import Opened
+from tts.protocol.messages import Ack, Close, Command, Drop, End, Heard, Play, Refused, Reply, Start, Stop, Withdraw
+from tts.protocol.session import Session
+from tts.text.stream import Speech
+from voicecare.audio.formats import DEVICE_FORMATS
+
+TYPES = {
+    *("conversation.start", "conversation.end", "speak", "speak.delta", "speak.done"),
+    *("interrupt", "ack", "progress", "ping"),
+}
+NO_TEXT = (None, True, 0, 1.5, [], {}, ["text"])
+
+
+def talk(*, characters_per_minute: int = 1_000_000, **conversation: Any) -> Session:
+    """A session whose conversation is open."""
+    session = Session(characters_per_minute)
+    session.begin(opened(**conversation))
+    return session
+
+
+def feed(session: Session, now: float = 0.0, /, **message: object) -> list[Command]:
+    return session.text_frame(json.dumps(message), now)
+
+
+def speak(session: Session, speech_id: str = "s1", text: str = "How are you?", now: float = 0.0) -> list[Command]:
+    return feed(session, now, type="speak", id=speech_id, text=text)
+
+
+def delta(session: Session, speech_id: str = "d1", text: str = "How are ", now: float = 0.0) -> list[Command]:
+    return feed(session, now, type="speak.delta", id=speech_id, text=text)
+
+
+def playing(session: Session, speech_id: str = "s1", text: str = "How are you?") -> Speech:
+    assert speak(session, speech_id, text) == [Play()]
+    return start_next(session)
+
+
+def start_next(session: Session) -> Speech:
+    speech = session.line.next()
+    assert speech is not None
+    return speech
+
+
+def error(commands: list[Command]) -> dict[str, Any]:
+    """The one `error` frame that is the whole answer: nothing is stopped, dropped or closed beside it."""
+    (reply,) = commands
+    assert isinstance(reply, Reply)
+    assert reply.frame["type"] == "error"
+    assert set(reply.frame) <= {"type", "code", "message", "id"}
+    json.dumps(reply.frame, ensure_ascii=False).encode()
+    return reply.frame
+
+
+def code(commands: list[Command]) -> str:
+    return error(commands)["code"]
+
+
+def waiting(session: Session) -> list[str]:
+    return [speech.id for speech in session.line.waiting]
+
+
+# What every frame must be
+
+
+@pytest.mark.parametrize("frame", ["", "{", "[]", "null", '"ping"', "[" * 60_000, '{"a":' * 10_000, '{"t": NaN}'])
+def test_a_frame_that_is_no_json_object_is_bad_json(frame: str):
+    assert error(talk().text_frame(frame, 0.0)) == {
+        "type": "error", "code": "bad_json", "message": "A frame must be one JSON object.",
+    }  # fmt: skip
+
+
+def test_brackets_a_hundred_thousand_deep_are_a_frame_too_large():
+    assert talk().text_frame("[" * 100_000, 0.0) == [Close(4009)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{}, {"id": "s1"}, *({"type": kind} for kind in (*NO_TEXT, "", "Speak", "speak ", "speech.started", "\ud800"))],
+)
+def test_an_unknown_type_is_a_bad_message_that_lists_the_known_ones(message: dict):
+    frame = error(feed(talk(), **message))
+    assert frame["code"] == "bad_message"
+    assert all(kind in frame["message"] for kind in ("`type`", *TYPES))
+
+
+def test_of_a_key_that_stands_twice_the_last_counts():
+    assert talk().text_frame('{"type": "speak", "t": 1, "type": "ping", "t": 2}', 0.0) == [
+        Reply({"type": "pong", "t": 2})
+    ]
+
+
+def test_fields_that_nobody_knows_are_ignored():
+    assert feed(talk(), type="ping", volume=11, nested={"a": [1e308]}) == [Reply({"type": "pong"})]
+
+
+def test_a_number_beyond_every_float_disturbs_only_who_reads_it():
+    assert talk().text_frame('{"type": "ping", "x": 1e400}', 0.0) == [Reply({"type": "pong"})]
+    assert code(talk().text_frame('{"type": "ping", "t": 1e400}', 0.0)) == "bad_message"
+
+
+@pytest.mark.parametrize("filling", ["x", "é", "🙂"])
+def test_a_frame_of_64_kib_is_read_and_one_byte_more_closes_the_connection(filling: str):
+    head, tail = '{"type": "ping", "x": "', '"}'
+    room = 64 * 1024 - len(head) - len(tail)
+    count, rest = divmod(room, len(filling.encode()))
+    frame = head + filling * count + "x" * rest + tail
+    assert len(frame.encode()) == 64 * 1024
+    assert talk().text_frame(frame, 0.0) == [Reply({"type": "pong"})]
+    assert talk().text_frame(frame + " ", 0.0) == [Close(4009)]
+
+
+def test_a_binary_frame_is_unexpected_and_disturbs_nothing():
+    session = talk()
+    speech = playing(session)
+    assert code(session.binary_frame()) == "unexpected_binary"
+    assert session.line.playing is speech
+
+
+# Fields of the wrong kind, blank or out of range
+
+MINIMAL = {
+    "conversation.start": {},
+    "speak": {"id": "s1", "text": "Hello."},
+    "speak.delta": {"id": "s1", "text": "Hello."},
+    "speak.done": {"id": "s1"},
+    "interrupt": {"id": "s1"},
+    "ack": {"id": "s1"},
+    "progress": {"id": "s1", "ms": 1},
+}
+WRONG: list[tuple[str, str, object]] = [
+    *((kind, "id", value) for kind in ("speak", "speak.delta", "speak.done", "ack", "progress") for value in NO_TEXT),
+    *((kind, "text", value) for kind in ("speak", "speak.delta") for value in NO_TEXT),
+    *(("conversation.start", field, value) for field in ("format", "resume") for value in NO_TEXT[1:]),
+    *(("conversation.start", "greeting", value) for value in (0, 1, "true", "", 1.0, [], {})),
+    *(("interrupt", "id", value) for value in NO_TEXT[1:]),
+    *(("progress", "ms", value) for value in (None, True, False, "5", "", -0.5, -1, -(10**30), [], {})),
+    *(
+        (kind, "id", value)
+        for kind in MINIMAL
+        if "id" in MINIMAL[kind]
+        for value in ("", " ", "\t", "x" * 65, "🙂" * 65)
+    ),
+    *((kind, "id", "a\ud800") for kind in MINIMAL if "id" in MINIMAL[kind]),
+    *((kind, "id", "a\0") for kind in MINIMAL if "id" in MINIMAL[kind]),
+    *((kind, "id", value) for kind in ("speak", "speak.delta") for value in ("greeting", "srv-", "srv-1")),
+    *(("speak", "text", value) for value in ("", " ", "\n\t ", "\u3000", "half \ud83d", "\udc00", "a\0b")),
+    *(("speak.delta", "text", value) for value in ("", "x" * 1001, "half \ud83d", "a\0b")),
+    *(("conversation.start", field, "\ud800") for field in ("format", "resume")),
+]
+
+
+def fresh(kind: str) -> Session:
+    """A session in which a message of this kind would be accepted."""
+    if kind == "conversation.start":
+        return Session(10_000)
+    session = talk()
+    if kind not in ("speak", "speak.delta"):
+        speak(session)
+    return session
+
+
+@pytest.mark.parametrize("kind", MINIMAL)
+def test_the_smallest_message_of_each_type_is_accepted(kind: str):
+    commands = feed(fresh(kind), type=kind, **MINIMAL[kind])
+    assert not any(isinstance(command, Reply | Close) for command in commands)
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), WRONG)
+def test_a_bad_field_is_a_bad_message_that_names_it_and_changes_nothing(kind: str, field: str, value: object):
+    session = fresh(kind)
+    before = waiting(session)
+    frame = error(feed(session, type=kind, **{**MINIMAL[kind], field: value}))
+    assert frame["code"] == "bad_message"
+    assert f"`{field}`" in frame["message"]
+    assert waiting(session) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kind, field) for kind in MINIMAL for field in MINIMAL[kind] if (kind, field) != ("interrupt", "id")],
+)
+def test_a_missing_field_is_a_bad_message_that_names_it(kind: str, field: str):
+    message = {name: value for name, value in MINIMAL[kind].items() if name != field}
+    frame = error(feed(fresh(kind), type=kind, **message))
+    assert frame["code"] == "bad_message"
+    assert f"`{field}`" in frame["message"]
+
+
+def test_an_error_about_a_speech_bears_its_id():
+    frame = error(feed(talk(), type="speak", id="s1", text=5))
+    assert frame["id"] == "s1"
+
+
+@pytest.mark.parametrize("value", [True, False, [], {}, [1], "half \ud83d"])
+def test_a_ping_with_a_t_that_cannot_come_back_is_refused(value: object):
+    frame = error(feed(talk(), type="ping", t=value))
+    assert frame["code"] == "bad_message"
+    assert "`t`" in frame["message"]
+
+
+# ping
+
+
+@pytest.mark.parametrize("t", [0, 1, -5, 1.5, 1e308, 10**300, "", "now", "🙂"])
+def test_pong_brings_the_same_t_back(t: object):
+    assert feed(Session(100), type="ping", t=t) == [Reply({"type": "pong", "t": t})]
+
+
+@pytest.mark.parametrize("message", [{}, {"t": None}])
+def test_a_ping_without_t_gets_a_pong_without_t(message: dict):
+    assert feed(Session(100), type="ping", **message) == [Reply({"type": "pong"})]
+
+
+# conversation.start
+
+
+@pytest.mark.parametrize(
+    ("fields", "start"),
+    [
+        ({}, Start(None, None, None)),
+        ({"format": None, "resume": None, "greeting": None}, Start(None, None, None)),
+        ({"format": "pcm_16000", "greeting": False}, Start("pcm_16000", None, False)),
+        ({"resume": "no uuid at all", "greeting": True}, Start(None, "no uuid at all", True)),
+        *(({"format": name}, Start(name, None, None)) for name in DEVICE_FORMATS),
+    ],
+)
+def test_a_start_is_handed_on_as_it_was_asked(fields: dict, start: Start):
+    assert feed(Session(100), type="conversation.start", **fields) == [start]
+
+
+def test_the_formats_are_the_contracts_with_the_default_first():
+    assert DEVICE_FORMATS == ("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000")
+
+
+@pytest.mark.parametrize("name", ["", "mp3", "MP3_44100_128", "pcm_44100", "opus_48000_32"])
+def test_an_unknown_format_is_refused_with_a_list_of_all(name: str):
+    frame = error(feed(Session(100), type="conversation.start", format=name))
+    assert frame["code"] == "unknown_format"
+    assert all(known in frame["message"] for known in DEVICE_FORMATS)
+
+
+def test_a_second_start_is_refused_and_disturbs_nothing():
+    session = talk()
+    speech = playing(session)
+    assert code(feed(session, type="conversation.start")) == "already_started"
+    assert session.line.playing is speech
+
+
+def test_after_its_end_another_conversation_may_start():
+    session = talk()
+    feed(session, type="conversation.end")
+    session.finish()
+    assert feed(session, type="conversation.start") == [Start(None, None, None)]
+
+
+def test_a_start_that_cannot_be_carried_out_is_an_error_and_another_may_follow():
+    session = Session(100)
+    feed(session, type="conversation.start", resume="unknown")
+    assert code(session.refuse(Refused("unknown_id", "There is none."))) == "unknown_id"
+    assert feed(session, type="conversation.start") == [Start(None, None, None)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "speak", "id": "s1", "text": "Hello."},
+        {"type": "speak.delta", "id": "s1", "text": "Hello."},
+        {"type": "speak.done", "id": "s1"},
+        {"type": "interrupt"},
+        {"type": "interrupt", "id": "s1"},
+        {"type": "progress", "id": "s1", "ms": 1},
+        {"type": "ack", "id": "s1"},
+        {"type": "conversation.end"},
+    ],
+)
+@pytest.mark.parametrize("session", [Session(100), "ended"], ids=["none yet", "ended"])
+def test_without_a_conversation_there_is_nothing_to_talk_in(session: Session | str, message: dict):
+    if not isinstance(session, Session):
+        session = talk()
+        speak(session)
+        session.line.drop_waiting()
+        session.finish()
+    assert code(feed(session, **message)) == "no_conversation"
+
+
+# The greeting
+
+
+def test_the_greeting_is_a_speech_with_an_id_of_its_own():
+    session = talk(greeting="Hello Alice.")
+    speech = session.greet()
+    assert speech is not None
+    assert (speech.id, speech.origin, speech.script.text) == ("greeting", "greeting", "Hello Alice.")
+    assert session.line.next() is speech
+
+
+@pytest.mark.parametrize("greeting", [None, ""])
+def test_a_language_without_a_greeting_is_not_greeted(greeting: str | None):
+    session = talk(greeting=greeting)
+    assert session.greet() is None
+    assert not session.line.waiting
+
+
+def test_the_greeting_costs_nothing_of_the_rate():
+    session = talk(greeting="x" * 200, characters_per_minute=100)
+    session.greet()
+    assert speak(session, text="x" * 100) == [Play()]
+
+
+@pytest.mark.parametrize("named", [{}, {"id": "greeting"}])
+def test_the_greeting_can_be_interrupted(named: dict):
+    session = talk()
+    session.greet()
+    session.line.next()
+    assert feed(session, type="interrupt", **named) == [Stop()]
+
+
+def test_a_resumed_conversation_may_greet_again():
+    session = talk(used_ids=frozenset({"greeting"}))
+    assert session.greet() is not None
+
+
+# speak
+
+
+def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
+    session = talk()
+    assert speak(session, "s1", " Hello, Ünï 🙂 \n") == [Play()]
+    (speech,) = session.line.waiting
+    context = session.require_conversation().context
+    assert (speech.id, speech.script.text, speech.script.complete) == ("s1", " Hello, Ünï 🙂 \n", True)
+    assert (speech.conversation, speech.patient) == (context.conversation, context.patient)
+    assert (speech.origin, speech.state, speech.characters) == ("device", "waiting", 0)
+
+
+@pytest.mark.parametrize("sign", ["x", "é", "🙂"])
+def test_a_text_may_have_5000_characters_and_not_one_more(sign: str):
+    session = talk()
+    assert session.text_frame(json.dumps({"type": "speak", "id": "s1", "text": sign * 5000}), 0.0) == [Play()]
+    too_long = json.dumps({"type": "speak", "id": "s2", "text": sign * 5001}, ensure_ascii=False)
+    frame = error(session.text_frame(too_long, 0.0))
+    assert (frame["code"], frame["id"]) == ("too_long", "s2")
+
+
+def test_speeches_play_one_at_a_time_in_the_order_of_their_arrival():
+    session = talk()
+    for name in "abc":
+        speak(session, name)
+    heard = []
+    while speech := session.line.next():
+        heard.append(speech.id)
+        session.over(speech)
+    assert heard == ["a", "b", "c"]
+    assert session.line.playing is None
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        (lambda session: feed(session, type="speak", id="s1", text=" "), "bad_message"),
+        (lambda session: speak(session, "s1", "x" * 5001), "too_long"),
+        (lambda session: speak(session, "s1", "x" * 1001), "rate_limited"),
+    ],
+)
+def test_a_refused_speech_does_not_use_its_id_up(refused, reason: str):
+    session = talk(characters_per_minute=1000)
+    assert code(refused(session)) == reason
+    assert speak(session, "s1", "x" * 1000) == [Play()]
+
+
+# Ids are used once in a conversation
+
+
+def _is_waiting(session: Session) -> None:
+    speak(session, "used")
+
+
+def _plays(session: Session) -> None:
+    playing(session, "used")
+
+
+def _has_ended(session: Session) -> None:
+    session.over(playing(session, "used"))
+
+
+def _was_interrupted(session: Session) -> None:
+    speech = playing(session, "used")
+    feed(session, type="interrupt")
+    session.over(speech)
+
+
+def _was_dropped(session: Session) -> None:
+    speak(session, "used")
+    for command in feed(session, type="interrupt", id="used"):
+        assert isinstance(command, Drop)
+        session.over(command.speech)
+
+
+def _was_written_and_is_complete(session: Session) -> None:
+    delta(session, "used")
+    feed(session, type="speak.done", id="used")
+
+
+def _was_written_and_has_ended(session: Session) -> None:
+    _was_written_and_is_complete(session)
+    session.over(start_next(session))
+
+
+def _was_written_interrupted_and_done(session: Session) -> None:
+    delta(session, "used")
+    _stop(session, start_next(session))
+    feed(session, type="speak.done", id="used")
+
+
+def _was_before_the_conversation_was_resumed(session: Session) -> None:
+    session.begin(opened(used_ids=frozenset({"used", "greeting"})))
+
+
+def _stop(session: Session, speech: Speech) -> None:
+    assert feed(session, type="interrupt") == [Stop()]
+    session.over(speech)
+
+
+USED = [
+    _is_waiting, _plays, _has_ended, _was_interrupted, _was_dropped, _was_written_and_is_complete,
+    _was_written_and_has_ended, _was_written_interrupted_and_done, _was_before_the_conversation_was_resumed,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("again", [speak, delta])
+@pytest.mark.parametrize("use", USED)
+def test_an_id_is_used_once_in_a_conversation(use, again):
+    session = talk()
+    use(session)
+    before = (session.line.playing, waiting(session))
+    frame = error(again(session, "used", "Once more."))
+    assert (frame["code"], frame["id"]) == ("duplicate_id", "used")
+    assert (session.line.playing, waiting(session)) == before
+
+
+def test_a_text_that_is_being_written_cannot_be_spoken_as_well():
+    session = talk()
+    delta(session, "used")
+    assert code(speak(session, "used")) == "duplicate_id"
+
+
+def test_another_conversation_may_use_the_same_ids():
+    session = talk()
+    _has_ended(session)
+    session.finish()
+    session.begin(opened())
+    assert speak(session, "used") == [Play()]
+
+
+def test_ids_that_differ_only_in_case_or_spaces_are_different():
+    session = talk()
+    assert [speak(session, speech_id) for speech_id in ("a", "A", " a", "a ")] == [[Play()]] * 4
+
+
+# Thirty-two may wait
+
+
+def full(session: Session) -> None:
+    playing(session, "first")
+    for number in range(32):
+        assert speak(session, f"w{number}") == [Play()]
+
+
+@pytest.mark.parametrize("one_more", [speak, delta])
+def test_the_33rd_waiting_speech_is_one_too_many(one_more):
+    session = talk()
+    full(session)
+    frame = error(one_more(session, "more"))
+    assert (frame["code"], frame["id"]) == ("too_many", "more")
+    assert len(session.line.waiting) == 32
+
+
+def test_the_one_too_many_may_come_again_when_a_place_is_free():
+    session = talk()
+    full(session)
+    speak(session, "more")
+    session.over(session.line.playing)
+    session.line.next()
+    assert speak(session, "more") == [Play()]
+
+
+def test_a_text_that_waits_may_be_written_further_while_the_line_is_full():
+    session = talk()
+    delta(session, "written")
+    for number in range(31):
+        speak(session, f"w{number}")
+    assert delta(session, "written", "you?") == []
+
+
+# Characters per minute
+
+
+def test_over_the_rate_nothing_is_accepted_until_what_was_spoken_is_a_minute_old():
+    session = talk(characters_per_minute=100)
+    assert speak(session, "a", "x" * 60, 1000.0) == [Play()]
+    assert speak(session, "b", "x" * 40, 1030.0) == [Play()]
+    frame = error(speak(session, "c", "x", 1059.9))
+    assert (frame["code"], frame["id"]) == ("rate_limited", "c")
+    assert speak(session, "c", "x" * 60, 1060.0) == [Play()]
+    assert code(speak(session, "d", "x", 1089.9)) == "rate_limited"
+    assert speak(session, "d", "x" * 40, 1090.0) == [Play()]
+
+
+def test_what_was_refused_does_not_count():
+    session = talk(characters_per_minute=100)
+    for number in range(10):
+        assert code(speak(session, f"r{number}", "x" * 101)) == "rate_limited"
+    assert speak(session, "a", "x" * 100) == [Play()]
+
+
+def test_pieces_count_one_by_one():
+    session = talk(characters_per_minute=100)
+    delta(session, "d1", "x" * 60, 0.0)
+    assert delta(session, "d1", "z" * 40, 2.0) == []
+    assert code(delta(session, "d2", "y", 59.0)) == "rate_limited"
+    assert delta(session, "d3", "y" * 60, 60.0) == [Play()]
+    assert session.line.waiting[0].script.text == "x" * 60 + "z" * 40
+
+
+def test_the_rate_is_the_devices_whatever_the_conversation():
+    session = talk(characters_per_minute=100)
+    speak(session, "a", "x" * 100)
+    session.line.drop_waiting()
+    session.finish()
+    session.begin(opened())
+    assert code(speak(session, "a", "x")) == "rate_limited"
+
+
+# Texts that are still being written
+
+
+def test_pieces_make_one_speech():
+    session = talk()
+    assert delta(session, "d1", "How ") == [Play()]
+    assert delta(session, "d1", " ") == []
+    assert delta(session, "d1", "are you?") == []
+    (speech,) = session.line.waiting
+    assert (speech.id, speech.script.text, speech.script.complete) == ("d1", "How  are you?", False)
+    assert feed(session, type="speak.done", id="d1") == []
+    assert speech.script.complete
+
+
+def test_two_texts_can_be_written_at_once():
+    session = talk()
+    for name, piece in (("a", "One "), ("b", "Two "), ("a", "three."), ("b", "four.")):
+        delta(session, name, piece)
+    assert [speech.script.text for speech in session.line.waiting] == ["One three.", "Two four."]
+
+
+def test_a_text_is_written_further_while_it_plays():
+    session = talk()
+    delta(session, "d1", "How ")
+    speech = start_next(session)
+    assert delta(session, "d1", "are you?") == []
+    assert speech.script.text == "How are you?"
+
+
+@pytest.mark.parametrize("sign", ["x", "🙂"])
+def test_a_piece_may_have_1000_characters(sign: str):
+    assert delta(talk(), "d1", sign * 1000) == [Play()]
+
+
+def written(session: Session, characters: int) -> Speech:
+    for start in range(0, characters, 1000):
+        delta(session, "d1", "x" * min(1000, characters - start))
+    return session.line.playing or session.line.waiting[0]
+
+
+def test_over_5000_in_sum_the_piece_is_too_long_and_what_came_before_is_spoken():
+    session = talk()
+    speech = written(session, 5000)
+    frame = error(delta(session, "d1", "y"))
+    assert (frame["code"], frame["id"]) == ("too_long", "d1")
+    assert (speech.script.text, speech.script.complete) == ("x" * 5000, True)
+    assert waiting(session) == ["d1"]
+
+
+@pytest.mark.parametrize("then", [5, 1000])
+def test_what_follows_a_piece_too_long_is_let_go_until_the_writer_is_done(then: int):
+    session = talk()
+    written(session, 4990)
+    assert code(delta(session, "d1", "y" * 11)) == "too_long"
+    assert delta(session, "d1", "y" * then) == []
+    assert feed(session, type="speak.done", id="d1") == []
+    assert code(delta(session, "d1", "y" * then)) == "duplicate_id"
+
+
+def test_exactly_5000_in_sum_are_accepted():
+    session = talk()
+    written(session, 4990)
+    assert delta(session, "d1", "y" * 10) == []
+
+
+def test_a_piece_after_done_is_a_duplicate():
+    session = talk()
+    delta(session)
+    feed(session, type="speak.done", id="d1")
+    assert code(delta(session)) == "duplicate_id"
+
+
+def test_done_of_a_text_that_nobody_writes_is_unknown():
+    frame = error(feed(talk(), type="speak.done", id="nobody"))
+    assert (frame["code"], frame["id"]) == ("unknown_id", "nobody")
+
+
+def test_done_twice_gets_no_reply():
+    session = talk()
+    delta(session)
+    assert feed(session, type="speak.done", id="d1") == feed(session, type="speak.done", id="d1") == []
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_text_whose_writer_was_silent_for_60_s_is_complete(waits: bool):
+    session = talk()
+    delta(session)
+    if not waits:
+        session.line.next()
+    now = time.monotonic()
+    assert delta(session, now=now + 59) == []
+    assert code(delta(session, now=now + 61)) == "duplicate_id"
+
+
+def test_a_text_that_its_writers_silence_ended_is_over():
+    session = talk()
+    delta(session)
+    speech = start_next(session)
+    speech.script.finish()
+    session.over(speech)
+    assert code(delta(session)) == "duplicate_id"
+
+
+@pytest.mark.parametrize("plays", [True, False])
+def test_what_is_written_after_an_interrupt_is_let_go_without_a_word(plays: bool):
+    session = talk()
+    delta(session)
+    speech = start_next(session) if plays else session.line.waiting[0]
+    feed(session, type="interrupt")
+    session.over(speech)
+    assert delta(session, text="are you?") == []
+    assert speech.script.text == "How are "
+    assert feed(session, type="speak.done", id="d1") == []
+
+
+def test_what_is_written_after_a_failure_is_let_go_without_a_word():
+    session = talk()
+    delta(session)
+    speech = start_next(session)
+    speech.state = "failed"
+    session.over(speech)
+    assert delta(session) == []
+    assert not session.line.waiting
+
+
+# interrupt
+
+
+def line(session: Session) -> Speech:
+    """`a` plays, `b` and `c` wait, `z` has ended."""
+    session.over(playing(session, "z"))
+    speech = playing(session, "a")
+    speak(session, "b")
+    speak(session, "c")
+    return speech
+
+
+def interrupted(commands: list[Command]) -> list[str]:
+    """Stops as "now", drops by their ids; nothing else may be there."""
+    assert all(isinstance(command, Stop | Drop) for command in commands)
+    return ["now" if isinstance(command, Stop) else command.speech.id for command in commands]
+
+
+@pytest.mark.parametrize(
+    ("named", "ended", "left"),
+    [
+        ({}, ["now", "b", "c"], []),
+        ({"id": None}, ["now", "b", "c"], []),
+        ({"id": "a"}, ["now"], ["b", "c"]),
+        ({"id": "b"}, ["b"], ["c"]),
+        ({"id": "c"}, ["c"], ["b"]),
+        ({"id": "z"}, [], ["b", "c"]),
+    ],
+)
+def test_an_interrupt_ends_what_it_means(named: dict, ended: list[str], left: list[str]):
+    session = talk()
+    line(session)
+    assert interrupted(feed(session, type="interrupt", **named)) == ended
+    assert waiting(session) == left
+
+
+def test_an_interrupt_of_an_id_never_seen_is_unknown_and_disturbs_nothing():
+    session = talk()
+    speech = line(session)
+    for unknown in ("nobody", "greeting"):
+        frame = error(feed(session, type="interrupt", id=unknown))
+        assert (frame["code"], frame["id"]) == ("unknown_id", unknown)
+    assert session.line.playing is speech
+    assert waiting(session) == ["b", "c"]
+
+
+@pytest.mark.parametrize("named", [{}, {"id": "z"}])
+def test_an_interrupt_with_nothing_playing_gets_no_reply(named: dict):
+    session = talk()
+    session.over(playing(session, "z"))
+    assert feed(session, type="interrupt", **named) == []
+
+
+def test_what_was_said_before_the_conversation_was_resumed_has_ended():
+    session = talk(used_ids=frozenset({"old"}))
+    assert feed(session, type="interrupt", id="old") == []
+    assert feed(session, type="ack", id="old") == []
+
+
+def test_after_an_interrupt_new_speech_is_accepted():
+    session = talk()
+    _stop(session, playing(session, "a"))
+    assert playing(session, "b").id == "b"
+
+
+# ack and progress
+
+
+@pytest.mark.parametrize("kind", ["ack", "progress"])
+def test_an_id_never_seen_is_unknown(kind: str):
+    frame = error(feed(talk(), type=kind, id="nobody", ms=1))
+    assert (frame["code"], frame["id"]) == ("unknown_id", "nobody")
+
+
+def test_an_ack_of_ones_own_speech_gets_no_reply():
+    session = talk()
+    line(session)
+    assert [feed(session, type="ack", id=name) for name in "abz"] == [[], [], []]
+
+
+@pytest.mark.parametrize("ms", [0, 1, 500, 10**400])
+def test_progress_of_what_is_playing_is_heard(ms: int):
+    session = talk()
+    playing(session)
+    assert session.text_frame(f'{{"type": "progress", "id": "s1", "ms": {ms}}}', 0.0) == [Heard(ms)]
+
+
+@pytest.mark.parametrize("name", ["b", "z"])
+def test_progress_of_another_speech_means_nothing(name: str):
+    session = talk()
+    line(session)
+    assert feed(session, type="progress", id=name, ms=5) == []
+
+
+# conversation.end and the counter
+
+
+def test_the_end_interrupts_everything_and_comes_last():
+    session = talk()
+    speech = line(session)
+    *ended, last = feed(session, type="conversation.end")
+    assert interrupted(ended) == ["now", "b", "c"]
+    assert last == End()
+    session.over(speech)
+    conversation, _ = session.finish()
+    assert conversation.context.conversation == speech.conversation
+
+
+def test_the_greeting_ends_with_its_conversation():
+    session = talk()
+    session.greet()
+    assert [type(command) for command in feed(session, type="conversation.end")] == [Drop, End]
+
+
+def test_the_counter_goes_on_from_where_a_resumed_conversation_stood():
+    session = talk(characters=40)
+    for name, characters in (("a", 12), ("b", 0), ("c", 30)):
+        speech = playing(session, name)
+        speech.characters = characters
+        session.over(speech)
+    _, total = session.finish()
+    assert total == 82
+
+
+def test_a_text_being_written_is_forgotten_with_its_conversation():
+    session = talk()
+    delta(session, "d1")
+    session.over(start_next(session))
+    session.finish()
+    session.begin(opened())
+    assert delta(session, "d1") == [Play()]
+
+
+def test_when_the_connection_ends_everything_that_waited_is_handed_back_once():
+    session = talk()
+    line(session)
+    assert [speech.id for speech in session.line.drop_waiting()] == ["b", "c"]
+    assert session.line.drop_waiting() == []
+    assert session.line.next() is None
+
+
+# Twenty errors in a row
+
+
+def _bad_json(session: Session) -> list[Command]:
+    return session.text_frame("{", 0.0)
+
+
+def _bad_message(session: Session) -> list[Command]:
+    return feed(session, type="speak")
+
+
+def _too_long(session: Session) -> list[Command]:
+    return speak(session, "long", "x" * 5001)
+
+
+def _binary(session: Session) -> list[Command]:
+    return session.binary_frame()
+
+
+def _unknown(session: Session) -> list[Command]:
+    return feed(session, type="interrupt", id="nobody")
+
+
+def _already_started(session: Session) -> list[Command]:
+    return feed(session, type="conversation.start")
+
+
+def _unknown_format(session: Session) -> list[Command]:
+    return feed(session, type="conversation.start", format="wav")
+
+
+def _rate_limited(session: Session) -> list[Command]:
+    return speak(session, "fast", "x" * 5000)
+
+
+ERRORS = [
+    _bad_json, _bad_message, _too_long, _binary, _unknown, _already_started, _unknown_format, _rate_limited,
+]  # fmt: skip
+
+
+def test_the_twentieth_error_in_a_row_closes_the_connection_whatever_the_errors():
+    session = talk(characters_per_minute=4000)
+    for number in range(19):
+        error(ERRORS[number % len(ERRORS)](session))
+    *answer, last = session.text_frame("{", 0.0)
+    assert code(answer) == "bad_json"
+    assert last == Close(4008)
+
+
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        lambda session: feed(session, type="ping"),
+        speak,
+        lambda session: feed(session, type="interrupt"),
+        lambda session: feed(session, type="conversation.end"),
+    ],
+)
+def test_any_accepted_message_starts_the_count_again(accepted):
+    session = talk()
+    for _ in range(19):
+        error(_bad_json(session))
+    accepted(session)
+    for _ in range(19):
+        error(_bad_json(session))
+    assert _bad_json(session)[-1] == Close(4008)
+
+
+def test_a_conversation_that_opens_starts_the_count_again():
+    session = Session(100)
+    for _ in range(19):
+        error(_bad_json(session))
+    feed(session, type="conversation.start")
+    session.begin(opened())
+    error(_bad_json(session))
+
+
+def test_twenty_conversations_that_cannot_be_resumed_close_the_connection():
+    session = Session(100)
+    for _ in range(19):
+        assert feed(session, type="conversation.start", resume="nobody's") == [Start(None, "nobody's", None)]
+        error(session.refuse(Refused("unknown_id", "There is none.")))
+    feed(session, type="conversation.start", resume="nobody's")
+    assert session.refuse(Refused("unknown_id", "There is none."))[-1] == Close(4008)
+
+
+# Whatever comes
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=70),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+fields = st.sampled_from(["id", "text", "t", "ms", "format", "resume", "greeting"])
+ids = st.sampled_from(["a", "b", "c"])
+messages = st.one_of(
+    st.builds(
+        lambda kind, rest: {**rest, "type": kind}, st.sampled_from(sorted(TYPES)), st.dictionaries(fields, values)
+    ),
+    st.builds(
+        lambda kind, name: {"type": kind, "id": name, "text": "Hello.", "ms": 5}, st.sampled_from(sorted(TYPES)), ids
+    ),
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.one_of(messages.map(json.dumps), st.text(max_size=50)), max_size=15))
+def test_no_frame_breaks_the_session_and_every_reply_can_be_sent(frames: list[str]):
+    session = talk()
+    ended: set[str] = set()
+    for frame in frames:
+        for command in session.text_frame(frame, 0.0):
+            if isinstance(command, Reply):
+                json.dumps(command.frame, ensure_ascii=False, allow_nan=False).encode()
+            elif isinstance(command, Drop):
+                assert command.speech.id not in ended
+                ended.add(command.speech.id)
+                session.over(command.speech)
+            elif isinstance(command, End):
+                return
+
+
+# Texts with a piece missing
+
+
+def test_a_text_whose_beginning_was_refused_is_not_spoken_from_its_middle():
+    session = talk()
+    for number in range(33):
+        speak(session, f"w{number}")
+        if number == 0:
+            session.line.next()
+    assert error(delta(session, "d1", "Do NOT "))["code"] == "too_many"
+    session.line.waiting.popleft()
+    assert delta(session, "d1", "take the blue pills.") == []
+    assert feed(session, type="speak.done", id="d1") == []
+    assert "d1" not in [speech.id for speech in session.line.waiting]
+
+
+def test_a_text_ends_where_a_piece_was_refused():
+    session = talk(characters_per_minute=30)
+    delta(session, "d1", "Please take this: ")
+    assert error(delta(session, "d1", "only one of the red pills, "))["code"] == "rate_limited"
+    assert delta(session, "d1", "two of blue.") == []
+    (spoken,) = session.line.waiting
+    assert (spoken.script.text, spoken.script.complete) == ("Please take this: ", True)
+
+
+def test_a_writer_that_goes_on_after_too_long_is_not_thrown_out():
+    session = talk()
+    for _ in range(5):
+        delta(session, "d1", "x" * 1000)
+    assert error(delta(session, "d1", "x"))["code"] == "too_long"
+    assert [delta(session, "d1", "x") for _ in range(50)] == [[]] * 50
+
+
+# Deliveries: speech that the server has started, and what waits for the quota
+
+SERVERS = "srv-5b6c2a34-0000-4000-8000-000000000001"
+
+
+def delivered(session: Session, speech_id: str = SERVERS) -> Speech:
+    return session.deliver(example(speech_id, "It is time for your medicine.", origin="server"))
+
+
+def test_an_ack_of_a_delivery_is_for_the_rows_to_judge_also_before_a_conversation():
+    assert feed(Session(100), type="ack", id=SERVERS) == [Ack(SERVERS)]
+    assert feed(talk(), type="ack", id="srv-1") == [Ack("srv-1")]
+
+
+def test_an_ack_of_an_own_speech_changes_nothing():
+    session = talk()
+    playing(session)
+    assert feed(session, type="ack", id="s1") == []
+    assert code(feed(session, type="ack", id="s2")) == "unknown_id"
+
+
+def test_an_interrupt_without_a_name_spares_a_delivery():
+    session = talk()
+    speech = delivered(session)
+    speak(session, "own")
+    dropped = feed(session, type="interrupt")
+    assert [command.speech.id for command in dropped] == ["own"]
+    assert session.line.playing is speech
+
+
+def test_a_named_interrupt_ends_the_delivery_that_plays():
+    session = talk()
+    delivered(session)
+    assert feed(session, type="interrupt", id=SERVERS) == [Stop()]
+
+
+def test_a_named_interrupt_of_a_delivery_that_does_not_play_is_for_the_rows_to_judge():
+    assert feed(talk(), type="interrupt", id=SERVERS) == [Withdraw(SERVERS)]
+
+
+def test_the_end_of_a_conversation_puts_a_delivery_back():
+    session = talk()
+    delivered(session)
+    speak(session, "own")
+    commands = feed(session, type="conversation.end")
+    assert commands[0] == Stop(back=True)
+    assert isinstance(commands[1], Drop)
+    assert commands[2:] == [End()]
+
+
+def test_how_far_a_delivery_has_been_played_is_heard():
+    session = talk()
+    delivered(session)
+    assert feed(session, type="progress", id=SERVERS, ms=10) == [Heard(10)]
+
+
+def test_a_device_takes_over_the_conversation_that_the_server_has_opened():
+    session = talk(initiated="server")
+    session.characters = 7
+    speech = delivered(session)
+    assert feed(session, type="conversation.start") == [Start(None, None, None)]
+    taken = Opened(replace(session.opened.context, initiated="device"), frozenset(), 0)
+    session.begin(taken)
+    assert (session.opened, session.characters, session.line.playing) == (taken, 7, speech)
+    assert code(feed(session, type="conversation.start")) == "already_started"
+
+
+def test_what_the_quota_holds_counts_as_waiting_and_can_be_interrupted():
+    session = talk()
+    for number in range(32):
+        session.line.hold(playing(session, f"s{number}"))
+    assert code(speak(session, "one-more")) == "too_many"
+    assert [command.speech.id for command in feed(session, type="interrupt", id="s3")] == ["s3"]
+    assert len(feed(session, type="interrupt")) == 31
+
+
+def test_the_holding_phrase_is_said_first_and_is_no_speech_of_the_devices():
+    session = talk()
+    speak(session, "waits")
+    session.say_holding_phrase("One moment, please.")
+    holding = start_next(session)
+    assert holding.id.startswith("srv-")
+    assert (holding.origin, holding.script.text) == ("holding", "One moment, please.")
+    assert [command.speech.id for command in feed(session, type="interrupt")] == ["waits"]

@@ -1,0 +1,129 @@
+"""The circuit as one process knows it: what opens it, what does not, and what it believes of the row."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tts.resilience.circuit_breaker import Circuit, Probe
+from usage.models import Incident, ProviderState
+from usage.provider_state import circuit as provider
+from usage.provider_state.circuit import Known
+from voicecare.core.database import in_thread
+from voicecare.providers import errors as e
+
+pytestmark = pytest.mark.django_db(transaction=True)  # it writes in a thread of its own
+
+DOWN = [e.Unreachable, e.NoFirstByte, e.Stalled, e.ConnectionBroken, e.NotAudio, e.ServerFault]
+REFUSALS = [e.Busy, e.QuotaSpent, e.VoiceRefused, e.AccessRefused, e.TextRefused, e.RequestRefused]
+
+
+@pytest.fixture
+def circuit() -> Circuit:
+    return Circuit()
+
+
+def raising(error: Exception | None) -> Probe:
+    async def probe() -> None:
+        if error is not None:
+            raise error
+
+    return probe
+
+
+def row() -> ProviderState:
+    return ProviderState.objects.get()
+
+
+async def in_database(work: Callable[[], object]) -> object:
+    return await in_thread(work)
+
+
+def open_and_due() -> None:
+    ProviderState.objects.update_or_create(pk=1, defaults={"circuit": "open", "next_probe_at": None})
+
+
+@pytest.mark.parametrize("error", DOWN)
+def test_a_provider_that_fails_opens_it(circuit: Circuit, error: type[e.ProviderError]):
+    assert circuit.given_up(error(), time.monotonic())
+    assert circuit.open
+
+
+@pytest.mark.parametrize("error", REFUSALS)
+def test_a_provider_that_refuses_does_not(circuit: Circuit, error: type[e.ProviderError]):
+    assert not circuit.given_up(error(), time.monotonic())
+    assert not circuit.open
+
+
+def test_an_answer_to_somebody_else_meanwhile_keeps_it_closed(circuit: Circuit):
+    since = time.monotonic()
+    circuit.answered()
+    assert not circuit.given_up(e.Stalled(), since)
+    assert circuit.given_up(e.Stalled(), time.monotonic() + 1)
+
+
+def test_it_is_announced_by_who_was_first(circuit: Circuit):
+    assert [circuit.given_up(e.Stalled(), time.monotonic()) for _ in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_it_follows_the_row(circuit: Circuit, is_open: bool):
+    circuit.open = not is_open
+    circuit.follow(Known(circuit_open=is_open), circuit.mark())
+    assert circuit.open is is_open
+
+
+async def test_a_reading_from_before_or_during_the_announcement_is_not_believed(circuit: Circuit):
+    before = circuit.mark()
+    circuit.given_up(e.Stalled(), time.monotonic())
+    during = circuit.mark()
+    circuit.follow(Known(), during)
+    await circuit.announce(time.monotonic())
+    for mark in (before, during):
+        circuit.follow(Known(), mark)
+    assert circuit.open
+    circuit.follow(Known(), circuit.mark())
+    assert not circuit.open
+
+
+async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: Circuit):
+    since = time.monotonic() - 3
+    circuit.given_up(e.Stalled(), since)
+    await circuit.announce(since)
+    incident = await in_database(Incident.objects.get)
+    state = await in_database(row)
+    assert state.circuit == "open"
+    assert 2.5 < (state.changed_at - incident.opened_at).total_seconds() < 4
+
+
+@pytest.mark.parametrize("error", [None, *REFUSALS])
+async def test_a_probe_that_is_answered_closes_it(circuit: Circuit, error: type[e.ProviderError] | None):
+    await in_database(open_and_due)
+    circuit.follow(await in_thread(provider.look), circuit.mark())
+    await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
+    await circuit.probe(raising(error and error()))
+    assert not circuit.open
+    assert (await in_database(row)).circuit == "closed"
+
+
+@pytest.mark.parametrize("error", [*DOWN, TimeoutError])
+async def test_a_probe_that_fails_leaves_it_open(circuit: Circuit, error: type[Exception]):
+    await in_database(open_and_due)
+    await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
+    await circuit.probe(raising(error()))
+    state = await in_database(row)
+    assert (state.circuit, state.probes) == ("open", 1)
+
+
+async def test_of_two_processes_one_probes():
+    asked = []
+
+    async def probe() -> None:
+        asked.append(1)
+        await asyncio.sleep(0.1)
+
+    await in_database(open_and_due)
+    await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
+    await asyncio.gather(*(Circuit().probe(probe) for _ in range(4)))
+    assert len(asked) == 1

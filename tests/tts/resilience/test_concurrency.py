@@ -1,0 +1,559 @@
+"""Slots: the same rules in one process and over a real Redis, and what becomes of them when Redis or a process dies."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from tests.services import RedisProcess
+from tests.waiting import eventually
+from tts.resilience.concurrency import (
+    KEYS,
+    MOST_OF_A_PATIENT,
+    Claim,
+    LocalSlots,
+    RedisSlots,
+    Slots,
+    SlotsFull,
+    may_go,
+    slots_for,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = (ROOT / "tts/resilience/concurrency.lua").read_text()
+LEASE_S = 1.0
+SOON_S = 5.0
+LATE_S = 30.0  # for a process to start on a busy machine
+
+# Another process: holds so many slots, says so, and gives them back when its standard input ends.
+HOLDER = """
+import asyncio, sys
+from contextlib import AsyncExitStack
+from tts.resilience.concurrency import RedisSlots
+
+async def main(url, count, lease_s):
+    slots = RedisSlots(url, lease_s=lease_s, answer_s=20)
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            await stack.enter_async_context(slots.hold(None, wait_s=5))
+        print("held", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    await slots.close()
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+"""
+# Another process: so many tasks take a slot each, again and again; every one is marked in Redis while it is held.
+WORKER = """
+import asyncio, sys
+from redis.asyncio import Redis
+from tts.resilience.concurrency import RedisSlots
+
+async def one(slots, client):
+    for _ in range(10):
+        async with slots.hold(None, wait_s=30):
+            await client.lpush("seen", await client.incr("inside"))
+            await asyncio.sleep(0.002)
+            await client.decr("inside")
+
+async def main(url):
+    slots = RedisSlots(url, answer_s=20)
+    async with Redis.from_url(url) as client:
+        await asyncio.gather(*(one(slots, client) for _ in range(10)))
+    await slots.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def redis_process() -> Iterator[RedisProcess]:
+    with RedisProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def server(redis_process: RedisProcess) -> RedisProcess:
+    redis_process.flush()
+    return redis_process
+
+
+@pytest.fixture(params=["local", "redis"])
+async def slots(request: pytest.FixtureRequest) -> AsyncIterator[Slots]:
+    made = LocalSlots() if request.param == "local" else patient_slots(request.getfixturevalue("server"))
+    yield made
+    await made.close()
+    if isinstance(made, RedisSlots):
+        assert stated(request.getfixturevalue("server")) == 0
+
+
+@pytest.fixture
+async def shared(server: RedisProcess) -> AsyncIterator[RedisSlots]:
+    made = patient_slots(server, lease_s=LEASE_S)
+    made.learned(2)
+    yield made
+    await made.close()
+
+
+def patient_slots(server: RedisProcess, *, lease_s: float = 10) -> RedisSlots:
+    """They do not take a busy machine for an outage."""
+    return RedisSlots(server.url, lease_s=lease_s, answer_s=SOON_S)
+
+
+def stated(server: RedisProcess) -> int:
+    """How many processes hold or wait, as Redis knows it."""
+    with server.client() as client:
+        return client.hlen(KEYS[0])
+
+
+def metric(name: str) -> float:
+    return REGISTRY.get_sample_value(f"voicecare_slots_{name}") or 0.0
+
+
+async def take(stack: AsyncExitStack, slots: Slots, *, patient=None, background=False, wait_s=SOON_S) -> None:
+    await stack.enter_async_context(slots.hold(patient, background=background, wait_s=wait_s))
+
+
+async def is_full(slots: Slots, *, patient=None, background=False) -> bool:
+    try:
+        async with slots.hold(patient, background=background, wait_s=0.1):
+            return False
+    except SlotsFull:
+        return True
+
+
+class Speaker:
+    """One that asks for a slot, keeps it until told, and notes the order in which slots were had."""
+
+    def __init__(self, slots: Slots, name: str, order: list[str], *, patient=None, background=False) -> None:
+        self.done = asyncio.Event()
+        self.task = asyncio.create_task(self._run(slots.hold(patient, background=background, wait_s=SOON_S)))
+        self.name, self.order = name, order
+
+    async def _run(self, hold) -> None:
+        async with hold:
+            self.order.append(self.name)
+            await self.done.wait()
+
+    async def end(self) -> None:
+        self.done.set()
+        await self.task
+
+
+async def passes(slots: Slots) -> None:
+    async with slots.hold(None, wait_s=SOON_S):
+        pass
+
+
+async def settled() -> None:
+    await asyncio.sleep(0.1)
+
+
+def other_process(source: str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", source, *map(str, arguments)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+# The rules
+
+
+CLAIMS = st.lists(st.builds(Claim, st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=8)
+
+
+@given(held=CLAIMS, line=CLAIMS, limit=st.none() | st.integers(1, 9))
+def test_redis_decides_as_we_do(redis_process: RedisProcess, held: list[Claim], line: list[Claim], limit: int | None):
+    waiting = [[*claim.stated(), claim.number, len(line) - place] for place, claim in enumerate(line)]
+    statement = json.dumps({"held": [claim.stated() for claim in held], "line": waiting})
+    redis_process.flush()
+    with redis_process.client() as client:
+        script = client.register_script(SCRIPT)
+        _, going = script(KEYS, ["process", statement, 10**7, 10**6, MOST_OF_A_PATIENT, limit or "", 1])
+    assert going == [claim.number for claim in may_go(held, line, limit)]
+
+
+async def test_while_no_limit_is_known_everybody_goes_and_is_counted(slots: Slots):
+    patient = uuid.uuid4()
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            await take(stack, slots, patient=patient, background=True)
+        assert (slots.limit, slots.held) == (None, 20)
+        slots.learned(20)
+        assert await is_full(slots)
+    assert slots.held == 0
+
+
+@pytest.mark.parametrize("nonsense", [0, -3])
+async def test_a_limit_that_cannot_be_one_is_ignored(slots: Slots, nonsense: int):
+    slots.learned(nonsense)
+    assert slots.limit is None
+    slots.learned(3)
+    slots.learned(nonsense)
+    assert (slots.limit, metric("limit")) == (3, 3)
+
+
+async def test_never_more_than_the_limit_and_everybody_has_a_turn(slots: Slots):
+    slots.learned(4)
+    inside = most = turns = 0
+
+    async def one(seed: int) -> None:
+        nonlocal inside, most, turns
+        async with slots.hold(uuid.UUID(int=seed % 40), background=seed % 5 == 0, wait_s=30):
+            inside, turns = inside + 1, turns + 1
+            most = max(most, inside)
+            await asyncio.sleep(Random(seed).uniform(0, 0.004))
+            inside -= 1
+
+    await asyncio.gather(*(one(seed) for seed in range(200)))
+    assert (most, turns, inside) == (4, 200, 0)
+
+
+async def test_first_come_first_served(slots: Slots):
+    slots.learned(1)
+    order: list[str] = []
+    speakers = [Speaker(slots, str(number), order) for number in range(8)]
+    for speaker in speakers:
+        await settled()
+        await speaker.end()
+    assert order == [str(number) for number in range(8)]
+
+
+async def test_a_patient_holds_two_at_most_and_others_overtake(slots: Slots):
+    slots.learned(4)
+    patient, order = uuid.uuid4(), []
+    own = [Speaker(slots, f"own {number}", order, patient=patient) for number in range(3)]
+    other = Speaker(slots, "other", order, patient=uuid.uuid4())
+    await eventually(lambda: order, wanted=lambda seen: seen == ["own 0", "own 1", "other"])
+    await settled()
+    assert len(order) == 3
+    await own[0].end()
+    await eventually(lambda: order[3:], wanted=lambda seen: seen == ["own 2"])
+    for speaker in (*own, other):
+        await speaker.end()
+
+
+@pytest.mark.parametrize(("limit", "half"), [(1, 1), (2, 1), (3, 1), (5, 2)])
+async def test_background_work_holds_half_at_most(slots: Slots, limit: int, half: int):
+    slots.learned(limit)
+    async with AsyncExitStack() as stack:
+        for _ in range(half):
+            await take(stack, slots, background=True)
+        assert await is_full(slots, background=True)
+        for _ in range(limit - half):
+            await take(stack, slots)
+        assert await is_full(slots)
+
+
+async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: Slots):
+    slots.learned(3)
+    order: list[str] = []
+    held = [Speaker(slots, str(number), order) for number in range(3)]
+    await eventually(lambda: len(order), wanted=lambda seen: seen == 3)
+    slots.learned(1)
+    newcomer = Speaker(slots, "newcomer", order)
+    for speaker in held[:2]:
+        await speaker.end()
+        await settled()
+        assert "newcomer" not in order
+    await held[2].end()
+    await eventually(lambda: order[-1], wanted=lambda seen: seen == "newcomer")
+    await newcomer.end()
+
+
+async def test_a_raised_limit_lets_those_go_who_wait(slots: Slots):
+    slots.learned(1)
+    order: list[str] = []
+    speakers = [Speaker(slots, str(number), order) for number in range(3)]
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0"])
+    assert slots.waiting == 2
+    slots.learned(3)
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1", "2"])
+    assert slots.waiting == 0
+    for speaker in speakers:
+        await speaker.end()
+
+
+async def test_who_waited_too_long_leaves_the_line(slots: Slots):
+    slots.learned(1)
+    async with slots.hold(None, wait_s=SOON_S):
+        began = time.monotonic()
+        with pytest.raises(SlotsFull, match=r"0\.2 s"):
+            async with slots.hold(None, wait_s=0.2):
+                pytest.fail("there is no slot")
+        assert time.monotonic() - began < 2
+        assert (slots.held, slots.waiting) == (1, 0)
+
+
+async def test_an_error_of_the_body_passes_and_frees_the_slot(slots: Slots):
+    slots.learned(1)
+    with pytest.raises(TimeoutError):
+        async with slots.hold(None, wait_s=SOON_S):
+            raise TimeoutError
+    await passes(slots)
+
+
+async def test_leaving_waits_for_nobody(slots: Slots):
+    slots.learned(1)
+    hold = slots.hold(None, wait_s=SOON_S)
+    await hold.__aenter__()
+    with pytest.raises(StopIteration):  # it did not suspend once
+        hold.__aexit__(None, None, None).send(None)
+    await passes(slots)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: Slots, seed: int):
+    random = Random(seed)
+    slots.learned(3)
+
+    async def one() -> None:
+        with suppress(SlotsFull):
+            async with slots.hold(uuid.UUID(int=random.randrange(9)), background=random.random() < 0.3, wait_s=0.05):
+                await asyncio.sleep(random.uniform(0, 0.01))
+
+    async def cancelled_sometime() -> None:
+        task = asyncio.create_task(one())
+        await asyncio.sleep(random.uniform(0, 0.02))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    await asyncio.gather(*(cancelled_sometime() for _ in range(150)))
+    assert (slots.held, slots.waiting) == (0, 0)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await take(stack, slots)
+
+
+# Processes
+
+
+async def test_two_processes_together_hold_no_more_than_the_limit(server: RedisProcess, shared: RedisSlots):
+    shared.learned(3)
+    async with shared.hold(None, wait_s=SOON_S):
+        pass
+    workers = [other_process(WORKER, server.url) for _ in range(2)]
+    for worker in workers:
+        assert await asyncio.to_thread(worker.wait, 60) == 0
+        worker.communicate()
+    with server.client() as client:
+        seen = [int(number) for number in client.lrange("seen", 0, -1)]
+    assert (len(seen), max(seen)) == (200, 3)
+    assert stated(server) == 0
+
+
+async def test_one_process_tells_the_others_the_limit(server: RedisProcess, shared: RedisSlots):
+    other = patient_slots(server)
+    async with shared.hold(None, wait_s=SOON_S), other.hold(None, wait_s=SOON_S):
+        assert other.limit == 2
+        assert await is_full(other)
+        other.learned(5)
+        await eventually(lambda: shared.limit, wanted=lambda seen: seen == 5)
+    await other.close()
+
+
+async def test_first_come_first_served_across_processes(server: RedisProcess, shared: RedisSlots):
+    other = patient_slots(server)
+    order: list[str] = []
+    shared.learned(1)
+    await passes(other)
+    async with shared.hold(None, wait_s=SOON_S):
+        speakers = []
+        for number in range(6):
+            speakers.append(Speaker((shared, other)[number % 2], str(number), order))
+            await settled()  # each stands in line before the next comes
+    for speaker in speakers:
+        await speaker.end()
+    assert order == [str(number) for number in range(6)]
+    await other.close()
+
+
+async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: RedisProcess, shared: RedisSlots):
+    async with shared.hold(None, wait_s=SOON_S):
+        pass
+    holder = other_process(HOLDER, server.url, 2, LEASE_S)
+    assert await asyncio.to_thread(holder.stdout.readline) == "held\n"
+    await asyncio.sleep(LEASE_S * 1.5)
+    assert await is_full(shared)  # it lives, and states so
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    killed = time.monotonic()
+    async with AsyncExitStack() as stack:
+        await take(stack, shared)
+        await take(stack, shared)
+        assert LEASE_S * 0.5 < time.monotonic() - killed < LEASE_S + 2
+
+
+async def test_who_waits_in_a_process_that_died_does_not_hold_up_the_line(server: RedisProcess):
+    slots, order = patient_slots(server), []
+    slots.learned(1)
+    async with slots.hold(None, wait_s=SOON_S):
+        waiter = other_process(HOLDER, server.url, 1, 10)
+        await eventually(lambda: stated(server), wanted=lambda seen: seen == 2)
+        waiter.send_signal(signal.SIGKILL)
+        waiter.communicate()
+        newcomer = Speaker(slots, "newcomer", order)
+        await settled()
+    await eventually(
+        lambda: order, LATE_S, wanted=lambda seen: seen == ["newcomer"]
+    )  # long before the lease of ten seconds
+    await newcomer.end()
+    await slots.close()
+
+
+# Redis
+
+
+async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisProcess, shared: RedisSlots):
+    unlimited = metric("unlimited_total")
+    async with AsyncExitStack() as stack:
+        await take(stack, shared)
+        server.kill()
+        with capture_logs() as logs:
+            for _ in range(5):
+                await take(stack, shared, wait_s=1)
+            assert [entry["event"] for entry in logs] == ["slots.unlimited"]
+            assert metric("unlimited_total") == unlimited + 5
+            await asyncio.to_thread(server.start)
+            await eventually(lambda: len(logs), wanted=lambda seen: seen == 2)
+        assert [entry["event"] for entry in logs] == ["slots.unlimited", "slots.limited_again"]
+        assert await is_full(shared)  # those who went without are counted, and the limit is known again
+    await passes(shared)
+
+
+async def test_a_redis_that_hangs_is_waited_for_once(server: RedisProcess):
+    order: list[str] = []
+    slots = RedisSlots(server.url, answer_s=0.5)
+    slots.learned(1)
+    async with slots.hold(None, wait_s=SOON_S):
+        server.pause()
+        try:
+            began = time.monotonic()
+            await Speaker(slots, "first", order).end()
+            assert 0.4 < time.monotonic() - began < 2
+            began = time.monotonic()
+            for _ in range(20):
+                await Speaker(slots, "later", order).end()
+            assert time.monotonic() - began < 2  # not half a second each
+        finally:
+            server.resume()
+    assert len(order) == 21
+    await slots.close()
+    assert stated(server) == 0
+
+
+async def test_a_limit_learned_while_redis_hangs_is_told_afterwards(server: RedisProcess):
+    slots = RedisSlots(server.url, answer_s=0.5)
+    slots.learned(2)
+    await passes(slots)
+    server.pause()
+    try:
+        slots.learned(5)
+        await passes(slots)
+    finally:
+        server.resume()
+    with server.client() as client:
+        await eventually(lambda: client.get(KEYS[1]), wanted=lambda seen: seen == "5")
+    assert slots.limit == 5
+    await slots.close()
+
+
+async def test_closing_in_the_middle_of_a_statement_leaves_nothing_held(server: RedisProcess):
+    slots = patient_slots(server)
+    async with slots.hold(None, wait_s=SOON_S):
+        slots.learned(3)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    await slots.close()
+    assert stated(server) == 0
+
+
+async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisProcess, shared: RedisSlots):
+    order: list[str] = []
+    speakers = [Speaker(shared, str(number), order) for number in range(5)]
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1"])
+    server.kill()
+    await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1", "2", "3", "4"])
+    for speaker in speakers:
+        await speaker.end()
+    server.start()
+
+
+async def test_an_emptied_redis_is_told_again_what_is_held(server: RedisProcess, shared: RedisSlots):
+    other = patient_slots(server)
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            await take(stack, shared)
+        server.flush()
+        assert await is_full(shared)
+        assert await is_full(other)
+    await passes(other)
+    await other.close()
+
+
+async def test_a_restart_that_nobody_noticed_is_no_outage(server: RedisProcess, shared: RedisSlots):
+    async with shared.hold(None, wait_s=SOON_S):
+        pass
+    await settled()
+    server.stop()
+    server.start()
+    with capture_logs() as logs:
+        async with shared.hold(None, wait_s=SOON_S):
+            assert await asyncio.to_thread(stated, server) == 1
+    assert logs == []
+
+
+@pytest.mark.parametrize(
+    ("ill", "well"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 9", "REPLICAOF NO ONE"),
+    ],
+    ids=["full", "read-only"],
+)
+async def test_a_redis_that_takes_no_writes_stops_nobody(server: RedisProcess, shared: RedisSlots, ill: str, well: str):
+    with server.client() as client, capture_logs() as logs:
+        client.execute_command(*ill.split())
+        try:
+            async with AsyncExitStack() as stack:
+                for _ in range(4):
+                    await take(stack, shared, wait_s=1)
+        finally:
+            client.execute_command(*well.split())
+    assert [entry["event"] for entry in logs] == ["slots.unlimited"]
+
+
+async def test_no_redis_there_at_all_stops_nobody():
+    slots = slots_for("redis://127.0.0.1:9/0")
+    slots.learned(1)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await take(stack, slots, wait_s=1)
+    await slots.close()
+
+
+async def test_without_a_redis_the_slots_are_of_this_process():
+    assert isinstance(slots_for(""), LocalSlots)
+
+
+@pytest.mark.timed
+async def test_a_free_slot_costs_one_short_round_trip(server: RedisProcess, shared: RedisSlots):
+    times = []
+    for _ in range(300):
+        began = time.perf_counter()
+        async with shared.hold(None, wait_s=SOON_S):
+            times.append(time.perf_counter() - began)
+        await asyncio.sleep(0.002)
+    assert sorted(times)[150] < 0.0015

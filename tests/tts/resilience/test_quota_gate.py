@@ -1,0 +1,162 @@
+"""The quota as one process knows it: at once of its own request, and whoever waits is woken."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from tts.resilience.quota_gate import Quota
+from usage.models import Incident, ProviderState
+from usage.provider_state.circuit import Known
+from voicecare.core.database import in_thread
+
+SPENT = Known(quota_spent=True, hold_s=60)
+PASSED = Known(quota_spent=True, hold_s=0)
+BACK = Known()
+
+
+class Background:
+    """Keeps what was to run in the background until the test lets it."""
+
+    def __init__(self) -> None:
+        self.work: list[Coroutine[Any, Any, Any]] = []
+
+    def __call__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self.work.append(work)
+
+    async def run(self) -> None:
+        while self.work:
+            await self.work.pop(0)
+
+
+@pytest.fixture
+def background() -> Background:
+    return Background()
+
+
+@pytest.fixture
+def quota(background: Background) -> Quota:
+    return Quota(background)
+
+
+def follow(quota: Quota, known: Known) -> None:
+    quota.follow(known, quota.mark())
+
+
+async def woken_by(quota: Quota, change: Any) -> list[bool]:
+    """Whether each of several who wait is woken by this."""
+    waiting = [asyncio.create_task(quota.changed(0.5)) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    change()
+    return await asyncio.gather(*waiting)
+
+
+def test_it_is_available_at_first(quota: Quota):
+    assert not quota.spent
+    assert quota.holding_s(time.monotonic()) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_refusal_is_known_here_at_once_and_then_everywhere(quota: Quota, background: Background):
+    quota.refused(40, "quota_exceeded, HTTP 401, request r1")
+    assert quota.spent
+    assert 59 < quota.holding_s(time.monotonic()) <= 60
+    await background.run()
+    row = await in_thread(ProviderState.objects.get)
+    assert (row.quota, row.quota_needed) == ("spent", 40)
+    assert (await in_thread(Incident.objects.get)).detail == "quota_exceeded, HTTP 401, request r1"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_further_refusals_write_nothing_more(quota: Quota, background: Background):
+    for _ in range(3):
+        quota.refused(40)
+    assert len(background.work) == 1
+    await background.run()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_reading_from_before_or_during_the_writing_is_not_believed(quota: Quota, background: Background):
+    before = quota.mark()
+    quota.refused(40)
+    during = quota.mark()
+    quota.follow(BACK, during)
+    await background.run()
+    for mark in (before, during):
+        quota.follow(BACK, mark)
+    assert quota.spent
+    follow(quota, BACK)
+    assert not quota.spent
+
+
+async def test_a_refusal_that_could_not_be_written_is_forgotten_when_the_row_is_read(quota: Quota):
+    quota.refused(2**70)  # what no column holds
+    [work] = quota._own.work
+    with pytest.raises(Exception):  # noqa: B017, PT011 - of the database, whichever it is; who owns it logs it
+        await work
+    follow(quota, BACK)
+    assert not quota.spent
+
+
+def test_live_speech_is_held_until_the_first_minute_has_passed(quota: Quota):
+    follow(quota, Known(quota_spent=True, hold_s=30))
+    now = time.monotonic()
+    assert 29 < quota.holding_s(now) <= 30
+    assert quota.holding_s(now + 31) == 0
+    follow(quota, BACK)
+    assert quota.holding_s(now) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "woken"),
+    [
+        (BACK, SPENT, True),
+        (SPENT, BACK, True),
+        (PASSED, BACK, True),
+        (SPENT, PASSED, True),  # others know that it was refused again: nobody waits a second time
+        (SPENT, Known(quota_spent=True, hold_s=59.5), False),
+        (BACK, BACK, False),
+        (PASSED, PASSED, False),
+    ],
+)
+async def test_a_change_wakes_everybody_who_waits(quota: Quota, first: Known, then: Known, woken: bool):
+    follow(quota, first)
+    assert await woken_by(quota, lambda: follow(quota, then)) == [woken] * 3
+
+
+async def test_a_refusal_wakes_everybody_who_waits(quota: Quota, background: Background):
+    assert await woken_by(quota, lambda: quota.refused(1)) == [True] * 3
+    background.work.pop().close()
+
+
+async def test_who_waits_in_vain_is_told_so_and_can_be_cancelled(quota: Quota):
+    assert not await quota.changed(0.01)
+    waiting = asyncio.create_task(quota.changed(10))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+# What an answer hints at
+
+
+@pytest.mark.parametrize(
+    ("characters", "credits", "reads"), [(40, 20, 0), (40, 40, 0), (40, None, 0), (40, 41, 1), (40, 120, 1)]
+)
+async def test_an_answer_that_costs_more_than_any_model_has_the_subscription_read(
+    quota: Quota, background: Background, characters: int, credits: int | None, reads: int
+):
+    quota.answered(characters, credits)
+    assert len(background.work) == reads
+    for work in background.work:
+        work.close()
+
+
+async def test_it_is_read_once_for_many_such_answers(quota: Quota, background: Background):
+    for _ in range(10):
+        quota.answered(40, 120)
+    [work] = background.work
+    work.close()

@@ -1,0 +1,153 @@
+"""The ladder: every error on every rung, and whole climbs."""
+
+import pytest
+
+from tts.resilience.retry_policy import Halt, Rung, Step, after, first_byte_limit, incident_kind
+from voicecare.providers import errors as e
+
+LIVE, RETRY, BACKUP, OFFLINE = Rung
+IN_LINE, QUOTA, REJECTED, NO_VOICE = Halt
+
+
+class SomethingNew(e.ProviderError):
+    """An error class that the ladder has never heard of."""
+
+
+class QuotaSpentForToday(e.QuotaSpent):
+    """A finer kind of a known error."""
+
+
+PROVIDER_FAILURES = [
+    e.Unreachable,
+    e.NoFirstByte,
+    e.Stalled,
+    e.ConnectionBroken,
+    e.NotAudio,
+    e.ServerFault,
+    e.ProviderError,
+    SomethingNew,
+    ValueError,
+    OSError,
+]
+
+# error: step after live, retry, backup, the first offline try, the second
+TABLE: dict[type[Exception], tuple[Step, Step, Step, Step, Step]] = {
+    **dict.fromkeys(PROVIDER_FAILURES, (RETRY, BACKUP, OFFLINE, OFFLINE, NO_VOICE)),
+    e.VoiceRefused: (BACKUP, BACKUP, OFFLINE, OFFLINE, NO_VOICE),
+    e.AccessRefused: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
+    e.RequestRefused: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
+    e.Busy: (IN_LINE, IN_LINE, IN_LINE, OFFLINE, NO_VOICE),
+    e.QuotaSpent: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
+    QuotaSpentForToday: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
+    e.TextRefused: (REJECTED, REJECTED, REJECTED, REJECTED, REJECTED),
+}
+TRIED = [[LIVE], [LIVE, RETRY], [LIVE, RETRY, BACKUP], [OFFLINE], [OFFLINE, OFFLINE]]
+CASES = [
+    pytest.param(error, tried, step, id=f"{error.__name__}-{'-'.join(tried)}")
+    for error, steps in TABLE.items()
+    for tried, step in zip(TRIED, steps, strict=True)
+]
+
+
+def made(error: type[Exception]) -> Exception:
+    return error("what went wrong")
+
+
+def kinds(root: type[e.ProviderError]) -> set[type[Exception]]:
+    return {root, *(kind for child in root.__subclasses__() for kind in kinds(child))}
+
+
+@pytest.mark.parametrize(("error", "tried", "step"), CASES)
+def test_the_ladder(error: type[Exception], tried: list[Rung], step: Step):
+    assert after(made(error), tried) is step
+
+
+def test_every_error_of_the_provider_is_in_the_table():
+    ours = {kind for kind in kinds(e.ProviderError) if kind.__module__.startswith("voicecare.")}
+    assert ours <= TABLE.keys()
+
+
+@pytest.mark.parametrize(
+    ("errors", "climb"),
+    [
+        ([], [LIVE]),
+        ([e.Unreachable], [LIVE, RETRY]),
+        ([e.Stalled, e.NoFirstByte], [LIVE, RETRY, BACKUP]),
+        ([e.ServerFault] * 3, [LIVE, RETRY, BACKUP, OFFLINE]),
+        ([e.NotAudio] * 3 + [RuntimeError], [LIVE, RETRY, BACKUP, OFFLINE, OFFLINE]),
+        ([e.ConnectionBroken] * 3 + [RuntimeError] * 2, [LIVE, RETRY, BACKUP, OFFLINE, OFFLINE, NO_VOICE]),
+        ([e.VoiceRefused], [LIVE, BACKUP]),
+        ([e.VoiceRefused, e.VoiceRefused], [LIVE, BACKUP, OFFLINE]),
+        ([e.VoiceRefused, e.ServerFault, e.ServerFault], [LIVE, BACKUP, BACKUP, OFFLINE]),
+        ([e.Stalled, e.VoiceRefused], [LIVE, RETRY, BACKUP]),
+        ([e.AccessRefused], [LIVE, OFFLINE]),
+        ([e.ServerFault, e.RequestRefused, OSError], [LIVE, RETRY, OFFLINE, OFFLINE]),
+        ([e.TextRefused], [LIVE, REJECTED]),
+        ([e.Stalled, e.TextRefused], [LIVE, RETRY, REJECTED]),
+        ([e.QuotaSpent], [LIVE, QUOTA]),
+        ([e.Stalled, e.QuotaSpent], [LIVE, RETRY, QUOTA]),
+        ([e.Busy, e.Busy], [LIVE, IN_LINE, LIVE, IN_LINE, LIVE]),
+        ([e.Busy, e.Stalled, e.Busy, e.Stalled], [LIVE, IN_LINE, LIVE, RETRY, IN_LINE, RETRY, BACKUP]),
+    ],
+)
+def test_whole_climbs(errors: list[type[Exception]], climb: list[Step]):
+    """A climb as the road makes it: each error in turn, waiting in line brings the same rung again."""
+    tried, steps = [LIVE], [LIVE]
+    for error in errors:
+        step = after(made(error), tried)
+        steps.append(step)
+        if step is IN_LINE:
+            step = tried[-1]
+            steps.append(step)
+        if isinstance(step, Rung):
+            tried.append(step)
+    assert steps == climb
+
+
+def test_a_segment_that_begins_in_the_backup_voice_is_retried_in_it_once():
+    assert after(made(e.ServerFault), [BACKUP]) is BACKUP
+    assert after(made(e.ServerFault), [BACKUP, BACKUP]) is OFFLINE
+    assert after(made(e.ServerFault), [LIVE, BACKUP]) is BACKUP  # its own voice was gone
+    assert after(made(e.ServerFault), [LIVE, RETRY, BACKUP]) is OFFLINE
+    assert after(made(e.VoiceRefused), [BACKUP]) is OFFLINE
+
+
+def test_with_the_provider_known_to_be_down_there_are_two_tries_offline():
+    assert after(OSError("gone"), [OFFLINE]) is OFFLINE
+    assert after(OSError("gone"), [OFFLINE, OFFLINE]) is NO_VOICE
+
+
+@pytest.mark.parametrize("error", TABLE)
+def test_incidents(error: type[Exception]):
+    kind = {e.AccessRefused: "access", e.RequestRefused: "request", e.VoiceRefused: "voice"}.get(error)
+    assert incident_kind(made(error)) == kind
+
+
+@pytest.mark.parametrize(
+    ("rung", "configured", "silence_s", "limit"),
+    [
+        (LIVE, 1.5, 0.0, 1.5),
+        (RETRY, 1.5, 1.5, 1.0),
+        (RETRY, 0.4, 0.4, 0.4),
+        (BACKUP, 1.5, 0.1, 1.5),
+        (BACKUP, 1.5, 2.0, 0.8),
+        (BACKUP, 1.5, 2.5, 0.3),
+        (BACKUP, 1.5, 60.0, 0.3),
+        (BACKUP, 0.2, 60.0, 0.2),
+        (OFFLINE, 1.5, 9.0, 1.5),
+    ],
+)
+def test_the_limit_for_the_first_byte(rung: Rung, configured: float, silence_s: float, limit: float):
+    assert first_byte_limit(rung, configured, silence_s) == pytest.approx(limit)
+
+
+def test_a_provider_that_never_answers_costs_less_than_three_seconds():
+    silence = 0.0
+    for rung in (LIVE, RETRY, BACKUP):
+        silence += first_byte_limit(rung, 1.5, silence)
+    assert silence <= 2.8
+
+
+def test_the_names_are_those_of_the_contract():
+    assert list(map(str, Rung)) == ["live", "retry", "backup", "offline"]
+    assert (str(REJECTED), str(NO_VOICE)) == ("text_rejected", "no_voice")

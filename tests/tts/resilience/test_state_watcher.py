@@ -1,0 +1,182 @@
+"""The watch: the row's changes reach the process within a second, what is due is done, and nothing ends it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from tests.sandbox import SandboxProcess
+from tests.waiting import eventually
+from tts.resilience.circuit_breaker import Circuit
+from tts.resilience.concurrency import LocalSlots
+from tts.resilience.quota_gate import Quota
+from tts.resilience.state_watcher import Watch
+from usage.models import Incident, ProviderState
+from voicecare.core.database import in_thread
+from voicecare.providers.errors import QuotaSpent
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Process:
+    """What one process has: its circuit, its quota and its watch. `probes` counts how often it asked the provider."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.probes = 0
+        self.error: Exception | None = None
+        self.answer = asyncio.Event()
+        self.answer.set()
+        self.circuit = Circuit()
+        self.quota = Quota(self.own)
+        self.slots = LocalSlots()
+        self.watch = Watch(self.circuit, self.quota, self.slots, self.probe, self.own)
+
+    def own(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def probe(self) -> None:
+        self.probes += 1
+        await self.answer.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def stop(self) -> None:
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def process() -> AsyncIterator[Process]:
+    running = Process()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[Process]:
+    running = Process()
+    yield running
+    await running.stop()
+
+
+async def given(**columns: object) -> None:
+    await in_thread(ProviderState.objects.update_or_create, pk=1, defaults=columns)
+
+
+async def until(condition: Callable[[], object], within_s: float = 15) -> float:
+    began = time.monotonic()
+    await eventually(condition, within_s)
+    return time.monotonic() - began
+
+
+async def test_what_one_process_is_told_the_others_know_within_a_second(process: Process, other: Process):
+    for each in (process, other):
+        each.own(each.watch.run())
+    await asyncio.sleep(0.1)
+    process.quota.refused(10)
+    assert await until(lambda: other.quota.spent) < 1.5
+
+
+async def test_a_hint_makes_it_look_at_once(process: Process):
+    process.own(process.watch.run())
+    await asyncio.sleep(0.2)
+    await given(circuit="open", next_probe_at="2999-01-01T00:00Z")
+    process.watch.hurry()
+    assert await until(lambda: process.circuit.open) < 0.5
+
+
+async def test_it_goes_on_looking_while_it_probes(process: Process):
+    process.answer.clear()
+    await given(circuit="open")
+    process.own(process.watch.run())
+    await until(lambda: process.circuit.open)
+
+    async def probes() -> bool:  # a server of another test may be the one that does
+        await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
+        return bool(process.probes)
+
+    await eventually(probes)
+    await given(quota="spent", next_poll_at="2999-01-01T00:00Z")
+    await until(lambda: process.quota.spent)
+
+
+async def test_it_outlives_a_broken_look(process: Process, monkeypatch: pytest.MonkeyPatch):
+    class Broken(Circuit):
+        def mark(self) -> int | None:
+            raise RuntimeError("broken")
+
+    healthy, process.watch._circuit = process.circuit, Broken()
+    process.own(process.watch.run())
+    await asyncio.sleep(0.05)
+    process.watch._circuit = healthy
+    await given(circuit="open", next_probe_at="2999-01-01T00:00Z")
+    process.watch.hurry()
+    await until(lambda: healthy.open)
+
+
+async def test_a_spent_quota_is_not_asked_for_by_a_probe(process: Process):
+    await given(circuit="open", next_probe_at="2020-01-01T00:00Z", quota="spent", next_poll_at="2999-01-01T00:00Z")
+    await process.watch.look()
+    await asyncio.sleep(0.1)
+    assert process.probes == 0
+
+
+async def test_a_probe_that_meets_a_spent_quota_says_so(process: Process):
+    process.error = QuotaSpent(code="quota_exceeded", status=401, request_id="r1")
+    await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
+    await process.watch.look()
+    await until(lambda: process.quota.spent and not process.tasks)
+    row = await in_thread(ProviderState.objects.get)
+    assert (row.quota, row.circuit) == ("spent", "closed")
+    incident = await in_thread(Incident.objects.get, kind="quota")
+    assert incident.detail == "quota_exceeded, HTTP 401, request r1"
+
+
+async def test_what_its_own_poll_has_found_is_known_at_once(
+    process: Process, sandbox: SandboxProcess, settings: Settings
+):
+    settings.ELEVENLABS_BASE_URL = sandbox.url
+    await given(quota="spent", next_poll_at="2999-01-01T00:00Z")
+    process.own(process.watch.run())
+    await until(lambda: process.quota.spent)
+    await given(next_poll_at="2020-01-01T00:00Z")
+    await until(lambda: not process.quota.spent)
+
+
+async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(
+    process: Process, other: Process, sandbox: SandboxProcess, settings: Settings
+):
+    settings.ELEVENLABS_BASE_URL, settings.QUOTA_POLL_S = sandbox.url, 0.3
+    sandbox.settings(characters_used=100_000, character_limit=100_000)
+    process.quota.refused(10)
+    await until(lambda: not process.tasks)
+    for each in (process, other):
+        each.own(each.watch.run())
+    await until(lambda: other.quota.spent)
+    await asyncio.sleep(1.5)  # polls that show nothing left
+    assert process.quota.spent
+    sandbox.settings(characters_used=0)
+    assert await until(lambda: not (process.quota.spent or other.quota.spent)) < 2.5
+    assert (await in_thread(Incident.objects.get)).resolved_at is not None
+
+
+async def test_the_limit_of_streams_is_written_by_who_learns_it_and_read_by_who_begins(process, other):
+    process.slots.learned(7)
+    await process.watch.look()
+    await asyncio.gather(*process.tasks)
+    assert await in_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 7
+    await other.watch.look()
+    assert other.slots.limit == 7
+    other.slots.learned(3)
+    await other.watch.look()
+    await asyncio.gather(*other.tasks)
+    await process.watch.look()
+    assert process.slots.limit == 7  # its own replies tell it soon enough
+    assert await in_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 3

@@ -1,0 +1,82 @@
+"""A segment's turn: a slot at once, or patience that is spent only once, however it is spent."""
+
+import asyncio
+import uuid
+from dataclasses import dataclass, field
+
+import pytest
+
+from tts.resilience.concurrency import LocalSlots, SlotsFull
+from tts.synthesis.admission import NOTICE_S, PAUSE_S, Turn
+
+
+@dataclass
+class Counter:
+    """A provider with one stream, and what devices are told."""
+
+    slots: LocalSlots = field(default_factory=LocalSlots)
+    told: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.slots.learned(1)
+
+    def turn(self, limit_s: float) -> Turn:
+        return Turn(self.slots, uuid.uuid4(), limit_s, self.told.append)
+
+
+async def test_with_a_free_slot_nobody_waits_and_nobody_is_told():
+    counter = Counter()
+    async with counter.turn(0).slot():
+        pass
+    async with counter.turn(0).slot():
+        pass
+    assert counter.told == []
+
+
+async def test_who_finds_no_slot_has_no_patience_left():
+    counter = Counter()
+    async with counter.turn(0).slot():
+        late = counter.turn(PAUSE_S / 2)
+        with pytest.raises(SlotsFull):
+            async with late.slot():
+                raise AssertionError("there was no slot to have")
+        assert not await late.wait()
+
+
+async def test_what_the_provider_lets_wait_is_taken_from_the_same_patience():
+    turn = Counter().turn(PAUSE_S * 1.5)
+    assert await turn.wait()
+    assert await turn.wait()
+    assert not await turn.wait()
+
+
+async def test_it_is_told_once_it_has_waited_in_line_in_whatever_pieces():
+    counter = Counter()
+    turn = counter.turn(60)
+    for _ in range(int(NOTICE_S / PAUSE_S) + 1):
+        await turn.wait()
+    assert counter.told
+    assert all(0 < left_s < 60 for left_s in counter.told)
+
+
+async def test_standing_in_line_is_no_silence_of_the_provider():
+    turn = Counter().turn(60)
+    await turn.wait()
+    assert turn.silence_s() < PAUSE_S / 2
+
+
+async def test_a_turn_that_is_cancelled_leaves_its_place():
+    counter = Counter()
+
+    async def stand(turn: Turn) -> None:
+        async with turn.slot():
+            await asyncio.sleep(60)
+
+    holder, waiter = asyncio.create_task(stand(counter.turn(60))), asyncio.create_task(stand(counter.turn(60)))
+    await asyncio.sleep(0)
+    for task in (waiter, holder):
+        task.cancel()
+    await asyncio.wait({holder, waiter})
+    async with counter.turn(0).slot():
+        pass
+    assert counter.told == []

@@ -1,0 +1,188 @@
+"""What one speech may ask for: all of it at once, given back however it ends, and never a reason to be silent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.conftest import Member
+from tests.e2e.database import locked_database, table_away
+from tests.e2e.rows import in_database
+from tests.tts import examples
+from tts.resilience.circuit_breaker import Circuit
+from tts.resilience.error_reporter import Trouble
+from tts.synthesis.budget import Reservation
+from tts.text.stream import Script, Segment, Speech
+from usage import budgets
+from usage.models import BudgetMonth, Incident
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FIRST = "This is the first of three sentences, and the longest one. "
+PHRASE = "That is known by heart, whatever comes after it. "
+LAST = "And this is the last of them, which is short."
+TEXT = FIRST + PHRASE + LAST
+BUDGET = 200
+
+Make = Callable[..., Reservation]
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[set[asyncio.Task[Any]]]:
+    tasks: set[asyncio.Task[Any]] = set()
+    yield tasks
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+@pytest.fixture
+def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
+    alice.patient.monthly_character_budget = BUDGET
+    alice.patient.save()
+
+    def own(work: Coroutine[Any, Any, Any]) -> None:
+        tasks.add(asyncio.create_task(work))
+
+    def make(speech: Speech | None = None, *, has_budget: bool = True) -> Reservation:
+        phrases = frozenset({PHRASE.strip()})
+        context = replace(examples.CONTEXT, patient=alice.patient.pk, phrases=phrases, has_budget=has_budget)
+        return Reservation(speech or examples.speech(text=TEXT), context, Trouble(Circuit(), own), own)
+
+    return make
+
+
+def segment(index: int, text: str) -> Segment:
+    return Segment(index, text, None, None)
+
+
+async def account() -> tuple[int, int] | None:
+    """Used and reserved; None where nobody has reserved anything yet."""
+    return await in_database(BudgetMonth.objects.values_list("used", "reserved").first)
+
+
+async def settled(reservation: Reservation, tasks: set[asyncio.Task[Any]]) -> tuple[int, int] | None:
+    reservation.settle()
+    while tasks:
+        await tasks.pop()
+    return await account()
+
+
+async def test_all_that_a_whole_text_may_ask_for_is_reserved_at_once(make: Make):
+    reservation = make()
+    assert await reservation.covers(segment(0, FIRST))
+    assert await account() == (0, len(FIRST) + len(LAST))
+    assert await reservation.covers(segment(2, LAST))
+    assert await account() == (0, len(FIRST) + len(LAST))
+
+
+async def test_a_phrase_that_is_not_in_the_cache_is_reserved_when_its_turn_comes(make: Make):
+    speech = examples.speech(text=TEXT)
+    reservation = make(speech)
+    await reservation.covers(segment(0, FIRST))
+    speech.characters += len(FIRST)
+    assert await reservation.covers(segment(1, PHRASE))
+    assert await account() == (0, len(TEXT))
+
+
+async def test_a_text_that_is_being_written_is_reserved_as_it_comes(make: Make):
+    speech = replace(examples.speech(), script=Script(FIRST, complete=False))
+    reservation = make(speech)
+    await reservation.covers(segment(0, FIRST))
+    assert await account() == (0, len(FIRST))
+    speech.characters += len(FIRST)
+    await reservation.covers(segment(1, LAST))
+    assert await account() == (0, len(FIRST) + len(LAST))
+
+
+async def test_what_has_to_be_asked_for_again_is_reserved_again_once_it_is_billed(make: Make):
+    speech = examples.speech(text=FIRST)
+    reservation = make(speech)
+    for _ in range(2):  # no answer came to the first
+        await reservation.covers(segment(0, FIRST))
+    assert await account() == (0, len(FIRST))
+    speech.characters += len(FIRST)
+    await reservation.covers(segment(0, FIRST))
+    assert await account() == (0, 2 * len(FIRST))
+
+
+async def test_what_was_counted_is_used_and_the_rest_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
+    speech = examples.speech(text=TEXT, characters=1000)  # of an earlier try, which has been settled
+    reservation = make(speech)
+    await reservation.covers(segment(0, FIRST))
+    speech.characters += len(FIRST)
+    assert await settled(reservation, tasks) == (len(FIRST), 0)
+
+
+async def test_there_is_no_room_and_administrators_are_told_once(make: Make, tasks: set[asyncio.Task[Any]]):
+    taken = [await make(examples.speech(text="x" * size)).covers(segment(0, "x" * size)) for size in (150, 51, 50)]
+    assert taken == [True, False, True]
+    assert await account() == (0, 200)
+    while tasks:
+        await tasks.pop()
+    incident = await in_database(Incident.objects.get)
+    assert incident.kind == "budget"
+
+
+async def test_cancelled_while_it_is_reserved_it_is_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
+    reservation = make()
+    async with locked_database():
+        asking = asyncio.create_task(reservation.covers(segment(0, FIRST)))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        await asyncio.wait({asking})
+        reservation.settle()
+    while tasks:
+        await tasks.pop()
+    assert await account() == (0, 0)
+
+
+async def test_a_database_that_does_not_answer_makes_nobody_silent(make: Make, tasks: set[asyncio.Task[Any]]):
+    reservation = make()
+    async with locked_database():
+        assert await reservation.covers(segment(0, FIRST))
+        async with asyncio.timeout(1):  # it is not waited for again
+            assert await reservation.covers(segment(1, PHRASE))
+    assert await settled(reservation, tasks) == (0, 0)
+
+
+async def test_a_database_that_refuses_makes_nobody_silent(make: Make, tasks: set[asyncio.Task[Any]]):
+    speech = examples.speech(text=TEXT)
+    reservation = make(speech)
+    async with table_away("usage_budgetmonth"):
+        assert await reservation.covers(segment(0, FIRST))
+        speech.characters += len(FIRST)
+        reservation.settle()
+        while tasks:
+            await tasks.pop()
+    assert await account() is None
+
+
+async def test_one_that_is_held_for_long_is_made_anew(make: Make, monkeypatch: pytest.MonkeyPatch):
+    """Before the sweep could give it up."""
+    speech = examples.speech(text=TEXT)
+    reservation = make(speech)
+    await reservation.covers(segment(0, FIRST))
+    speech.characters += len(FIRST)
+    monkeypatch.setattr(budgets, "LASTS", timedelta(0))
+    assert await reservation.covers(segment(2, LAST))
+    assert await account() == (len(FIRST), len(LAST))
+
+
+async def test_what_the_sweep_has_given_up_is_not_settled(
+    make: Make, tasks: set[asyncio.Task[Any]], monkeypatch: pytest.MonkeyPatch
+):
+    speech = examples.speech(text=TEXT)
+    reservation = make(speech)
+    await reservation.covers(segment(0, FIRST))
+    speech.characters += len(FIRST)
+    monkeypatch.setattr(budgets, "MENDED_AFTER", timedelta(0))
+    assert await settled(reservation, tasks) == (0, len(FIRST) + len(LAST))
+
+
+async def test_without_a_budget_nobody_is_asked(make: Make, tasks: set[asyncio.Task[Any]]):
+    reservation = make(has_budget=False)
+    assert await reservation.covers(segment(0, FIRST))
+    assert await settled(reservation, tasks) is None

@@ -1,0 +1,166 @@
+"""What clinicians send to be said, and read of what was said. A text is taken in and never shown again."""
+
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
+from rest_framework import serializers
+
+from tts.models import Conversation, Utterance
+from tts.protocol.messages import SERVER_PREFIX
+from tts.protocol.text_assembler import MAX_TEXT
+from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.patients.api import visible_voices
+from voicecare.patients.models import Voice
+
+CONVERSATION = OpenApiExample(
+    "A conversation",
+    {
+        "id": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "device": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d",
+        "voice": {"id": "9a7b6c5d-4e3f-4a2b-8c1d-0e9f8a7b6c5d", "name": "Sarah"}, "voice_source": "selected",
+        "format": "mp3_44100_128", "initiated": "device", "tts_characters_used": 412,
+        "started_at": "2026-11-23T11:58:00Z", "ended_at": "2026-11-23T12:10:00Z",
+    },
+    response_only=True,
+)  # fmt: skip
+SPOKEN = OpenApiExample(
+    "A sentence",
+    {
+        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "conversation": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21", "status": "spoken", "code": "",
+        "created_at": "2026-11-23T11:58:00Z", "expires_at": None, "spoken_at": "2026-11-23T11:58:01Z",
+        "heard_at": None, "client_id": "say-1", "origin": "device", "source": "live", "characters": 38,
+    },
+    response_only=True,
+)  # fmt: skip
+DEFAULT_EXPIRY_S = 900
+MAX_EXPIRY_S = 7 * 24 * 3600
+_STATES = Utterance.State
+
+
+class TextSerializer(serializers.Serializer):
+    text = serializers.CharField(max_length=MAX_TEXT, trim_whitespace=False)
+
+    def validate_text(self, text: str) -> str:
+        if not text.strip():
+            self.fields["text"].fail("blank")
+        return text
+
+
+class SpeakSerializer(TextSerializer):
+    expires_in_s = serializers.IntegerField(
+        min_value=1, max_value=MAX_EXPIRY_S, default=DEFAULT_EXPIRY_S, help_text="How long it is of use."
+    )
+
+
+class UsableVoiceField(serializers.PrimaryKeyRelatedField[Voice]):
+    def get_queryset(self) -> QuerySet[Voice]:
+        usable = visible_voices(self.context["request"]).filter(state=Voice.State.USABLE)
+        return usable.select_related("patient")
+
+
+class SpeechSerializer(TextSerializer):
+    voice = UsableVoiceField(
+        pk_field=serializers.UUIDField(), required=False, allow_null=True, help_text="null: the default."
+    )
+    format = serializers.ChoiceField(DEVICE_FORMATS, default=DEVICE_FORMATS[0])
+
+
+class AcceptedSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    status = serializers.ChoiceField(_STATES.choices)
+
+
+class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
+    status = serializers.SerializerMethodField()
+    code = serializers.SerializerMethodField(help_text="Why it failed; empty if it did not.")
+    created_at = serializers.DateTimeField(source="received_at")
+
+    class Meta:
+        model = Utterance
+        fields: tuple[str, ...] = (
+            "id", "patient", "conversation", "status", "code", "created_at", "expires_at", "spoken_at", "heard_at",
+        )  # fmt: skip
+
+    @extend_schema_field(serializers.ChoiceField(_STATES.choices))
+    def get_status(self, utterance: Utterance) -> str:
+        return _STATES.EXPIRED.value if _overdue(utterance) else utterance.state
+
+    def get_code(self, utterance: Utterance) -> str:
+        return "expired" if _overdue(utterance) else utterance.code
+
+
+@extend_schema_serializer(examples=[SPOKEN])
+class SpokenSerializer(UtteranceSerializer):
+    """An utterance as part of its conversation."""
+
+    client_id = serializers.SerializerMethodField(help_text="The id on the WebSocket.")
+
+    class Meta(UtteranceSerializer.Meta):
+        fields = (*UtteranceSerializer.Meta.fields, "client_id", "origin", "source", "characters")
+
+    def get_client_id(self, utterance: Utterance) -> str:
+        return utterance.client_id or f"{SERVER_PREFIX}{utterance.pk}"
+
+
+class ConversationVoiceSerializer(serializers.ModelSerializer[Voice]):
+    class Meta:
+        model = Voice
+        fields = ("id", "name")
+
+
+@extend_schema_serializer(examples=[CONVERSATION])
+class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    voice = ConversationVoiceSerializer()
+
+    class Meta:
+        model = Conversation
+        fields = (
+            "id", "patient", "device", "voice", "voice_source", "format", "initiated", "tts_characters_used",
+            "started_at", "ended_at",
+        )  # fmt: skip
+
+
+@extend_schema_field({"type": "string", "example": "2026-11-23"})
+class MomentField(serializers.Field):
+    """A date (a whole day in USAGE_TIME_ZONE) or a time; `ends`: the end of what was named, which is included."""
+
+    default_error_messages = {"invalid": "A date like 2026-11-23 or a time like 2026-11-23T08:00:00Z is needed."}
+
+    def __init__(self, *, ends: bool = False, **keywords: Any) -> None:  # noqa: ANN401 - DRF's own
+        super().__init__(required=False, **keywords)
+        self._ends = ends
+
+    def to_internal_value(self, data: str) -> datetime:
+        try:
+            return self._day(date.fromisoformat(data)) if len(data) <= 10 else self._time(data)
+        except (ValueError, OverflowError):
+            self.fail("invalid")
+
+    def _day(self, day: date) -> datetime:
+        day += timedelta(days=1 if self._ends else 0)
+        return datetime.combine(day, time(), ZoneInfo(settings.USAGE_TIME_ZONE))
+
+    def _time(self, data: str) -> datetime:
+        moment = datetime.fromisoformat(data)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=ZoneInfo(settings.USAGE_TIME_ZONE))
+        return moment.astimezone(ZoneInfo("UTC")) + timedelta(microseconds=1 if self._ends else 0)
+
+
+class ConversationFilter(serializers.Serializer):
+    patient = serializers.UUIDField(required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {**super().get_fields(), "from": MomentField(), "to": MomentField(ends=True)}
+
+
+def _overdue(utterance: Utterance) -> bool:
+    """It has expired, also if the sweep has not come by yet."""
+    waits = utterance.state in (_STATES.WAITING, _STATES.QUEUED)
+    return waits and utterance.expires_at is not None and utterance.expires_at <= timezone.now()

@@ -1,0 +1,170 @@
+"""Speech as the body of an HTTP response, outside of any conversation, for clinicians.
+
+It takes the road of the devices: phrase cache, slots, ladder, accounts. There is no device to keep pace with, no row of
+an utterance, and nobody who could wait for the quota: then it is the offline voice at once.
+"""
+
+import asyncio
+import contextvars
+import json
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import structlog
+from django.conf import settings
+
+from tts.conversations.lifecycle import Context
+from tts.conversations.voice import Rendering, VoiceRef
+from tts.devices.outbox_client import ATTEMPTS_OF_ONE
+from tts.devices.output import Delivery
+from tts.devices.transport import Socket
+from tts.models import Phrase, Utterance
+from tts.resilience.circuit_breaker import Circuit
+from tts.synthesis.pipeline import QuotaHolds, speak
+from tts.synthesis.sources import Services
+from tts.text.segmenter import normalise
+from tts.text.stream import Script, Speech
+from voicecare.patients.models import Voice
+
+CHUNKS_AHEAD = 64
+TAKEN_WITHIN_S = 30.0  # a reader that takes nothing for so long is gone, or as good as that: the slot is for others
+NO_CONVERSATION = cast(uuid.UUID, None)  # the ledger's, the slots' and the log's word for none is None
+
+PREVIEWS = {
+    "en": "Hello, it is good to be with you. Shall we have a little chat?",
+    "de": "Guten Tag, schön, bei Ihnen zu sein. Wollen wir ein wenig plaudern?",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class NobodyListens(Exception):
+    """The sound is not taken any more."""
+
+
+class _Download(Delivery):
+    async def room(self) -> None:
+        """Nobody plays along: all of it is wanted as fast as it comes, and a text is at most 5,000 characters."""
+
+
+class HttpSpeech:
+    """One speech on its way into one response. `begin` first; then `body`, or nobody listens."""
+
+    def __init__(self, text: str, context: Context, services: Services) -> None:
+        self.source = ""
+        """Of the first audio, as in `speech.started`."""
+        self._context = context
+        self._services = services
+        self._speech = Speech(
+            id=str(uuid.uuid4()), script=Script(text, complete=True), origin=Utterance.Origin.DEVICE.value,
+            conversation=NO_CONVERSATION, patient=context.patient, received_at=datetime.now(UTC),
+        )  # fmt: skip
+        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._error: Exception | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self) -> AsyncGenerator[bytes, None]:
+        """Returns the body when its first bytes are there. Raises SpeechFailed if there will be none.
+
+        The task has a context of its own: what it starts for the whole process (the recorder's writing) would in the
+        request's die with the request's thread.
+        """
+        self._speech.taken = self._speech.received
+        self._task = asyncio.create_task(self._run(), context=contextvars.Context())
+        try:
+            first = await self._chunks.get()
+        except BaseException:
+            await self._end()
+            raise
+        if first is None and self._error is not None:
+            raise self._error
+        return self._body(first)
+
+    async def _body(self, chunk: bytes | None) -> AsyncGenerator[bytes, None]:
+        """Closing it ends the speech, and with it the provider's response. Raises where the sound breaks off: a clean
+        end would say that this was all.
+        """
+        try:
+            while chunk is not None:
+                yield chunk
+                chunk = await self._chunks.get()
+            if self._error is not None:
+                raise self._error
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        try:
+            await self._say()
+        except NobodyListens:
+            log.info("rest_speech.nobody_listens")
+            self._error = NobodyListens()
+            self._chunks.get_nowait()  # it was full; whoever comes back learns that it broke off
+            self._chunks.put_nowait(None)
+            return
+        except Exception as error:  # raised again where it is read
+            self._error = error
+        await self._chunks.put(None)
+
+    async def _say(self) -> None:
+        delivery = _Download(Socket(self._send), self._speech, self._context.rendering.format)
+        try:
+            await speak(self._speech, self._context, delivery, self._services)
+        except QuotaHolds:
+            self._speech.first_attempt += ATTEMPTS_OF_ONE  # said again, so booked again
+            nobody_to_ask = Circuit()
+            nobody_to_ask.open = True
+            await speak(self._speech, self._context, delivery, replace(self._services, circuit=nobody_to_ask))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        """What would go to a device's socket: sound goes on to the reader, of the frames the source is of interest."""
+        if "bytes" not in message:
+            self.source = self.source or json.loads(message["text"]).get("source", "")
+            return
+        try:
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                await self._chunks.put(message["bytes"])
+        except TimeoutError:
+            raise NobodyListens from None
+
+
+def context_of(voice: Voice, audio_format: str) -> Context:
+    """What holds for a speech in this voice: a relative's speaks as to their patient, a stock voice plainly.
+
+    Talks to the database.
+    """
+    patient = voice.patient
+    language = (patient.language if patient else settings.LANGUAGE_CODE).partition("-")[0].lower()
+    phrases = Phrase.objects.for_language(language).exclude(kind=Phrase.Kind.GREETING).values_list("text", flat=True)
+    rendering = Rendering(
+        voice=VoiceRef.of(voice), model=settings.ELEVENLABS_MODEL_ID, language=language,
+        speed=float(patient.speech_rate) if patient else 1.0, format=audio_format,
+    )  # fmt: skip
+    return Context(
+        conversation=NO_CONVERSATION,
+        patient=cast(uuid.UUID, voice.patient_id),
+        companion="",
+        rendering=rendering,
+        backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),
+        voice_source="",
+        initiated="",
+        phrases=frozenset(map(normalise, phrases)),
+        greeting=None,
+    )
+
+
+def preview_of(voice: Voice, audio_format: str) -> tuple[str, Context]:
+    """What is said to show this voice, and how: the longest phrase of its language, which is often cached already."""
+    context = context_of(voice, audio_format)
+    language = context.rendering.language
+    common = Phrase.objects.for_language(language).filter(kind=Phrase.Kind.COMMON).values_list("text", flat=True)
+    text = max(common, key=lambda phrase: (len(phrase), phrase), default=PREVIEWS.get(language, PREVIEWS["en"]))
+    return text, replace(context, phrases=context.phrases | {normalise(text)})

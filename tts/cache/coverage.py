@@ -1,0 +1,105 @@
+"""How well the phrase cache covers what patients may hear: for each language a table of phrases by voices."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.conf import settings
+from django.utils import timezone
+
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.planning import Listener, Wish, current, listeners, plan
+from tts.models import Clip, Phrase
+from voicecare.patients.models import Voice
+
+
+@dataclass(slots=True)
+class Cell:
+    """The clips of one phrase in one voice. `needed` counts what current patients need (rates, formats, and names of a
+    greeting differ), `cached` how many of these are there; the rest is of all clips there are. `saved` is hits times
+    characters.
+    """
+
+    needed: int = 0
+    cached: int = 0
+    made_at: datetime | None = None
+    expires_at: datetime | None = None
+    hits: int = 0
+    saved: int = 0
+
+    @property
+    def state(self) -> str:
+        if self.needed == 0:
+            return "unneeded"
+        return "full" if self.cached == self.needed else "part" if self.cached else "none"
+
+    def count(self, clip: Clip, now: datetime) -> None:
+        self.hits += clip.hits
+        self.saved += clip.hits * clip.characters
+        if clip.expires_at > now:
+            self.made_at = min(self.made_at or clip.made_at, clip.made_at)
+            self.expires_at = min(self.expires_at or clip.expires_at, clip.expires_at)
+
+    def __add__(self, other: "Cell") -> "Cell":
+        """A total: of times it knows none."""
+        return Cell(
+            needed=self.needed + other.needed, cached=self.cached + other.cached,
+            hits=self.hits + other.hits, saved=self.saved + other.saved,
+        )  # fmt: skip
+
+
+Cells = Mapping[tuple[int, object], Cell]
+
+
+@dataclass(slots=True)
+class Table:
+    """`rows` are phrases with a cell for each of `voices`; `totals` stand below them, in the same order."""
+
+    language: str
+    voices: list[Voice]
+    rows: list[tuple[Phrase, list[Cell]]] = field(default_factory=list)
+
+    @property
+    def totals(self) -> list[Cell]:
+        return [sum((cells[place] for _, cells in self.rows), Cell()) for place in range(len(self.voices))]
+
+
+def coverage(cache: PhraseCache) -> list[Table]:
+    """One table for each language that has phrases. Six queries, however much there is."""
+    phrases = list(Phrase.objects.all())
+    heard_by = listeners(current())
+    wishes = plan(heard_by, phrases, settings.ELEVENLABS_MODEL_ID)
+    cells = _cells(wishes, phrases, Clip.objects.filter(size__gt=0), cache)
+    default = Voice.objects.default()
+    languages = sorted({phrase.language for phrase in phrases})
+    return [_table(language, phrases, heard_by, default, cells) for language in languages]
+
+
+def _cells(wishes: Iterable[Wish], phrases: Sequence[Phrase], clips: Iterable[Clip], cache: PhraseCache) -> Cells:
+    now = timezone.now()
+    cells: dict[tuple[int, object], Cell] = defaultdict(Cell)
+    greetings = {phrase.language: phrase.pk for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}
+    there = set()
+    for clip in clips:
+        phrase = clip.phrase_id or (greetings.get(clip.language) if clip.patient_id else None)
+        if phrase is not None:
+            cells[phrase, clip.voice_id].count(clip, now)
+        if clip.expires_at > now:
+            there.add(clip.digest)
+    for wish in wishes:
+        cell = cells[wish.phrase, wish.rendering.voice.id]
+        cell.needed += 1
+        cell.cached += cache.key(wish.rendering, wish.text) in there
+    return cells
+
+
+def _table(
+    language: str, phrases: Sequence[Phrase], heard_by: Sequence[Listener], default: Voice, cells: Cells
+) -> Table:
+    """The voices that its patients are spoken to in, and the default one, which is everybody's backup."""
+    used = {listener.voice for listener in heard_by if listener.language == language}
+    voices = [default, *sorted(used - {default}, key=lambda voice: (voice.name, str(voice.pk)))]
+    of_language = (phrase for phrase in phrases if phrase.language == language)
+    rows = [(phrase, [cells.get((phrase.pk, voice.pk), Cell()) for voice in voices]) for phrase in of_language]
+    return Table(language, voices, rows)

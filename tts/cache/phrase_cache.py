@@ -1,0 +1,276 @@
+"""The phrase cache: what is said again and again, kept as sound for seven days (the contract, section 2, rule 2).
+
+An entry is found by a keyed digest of everything that shapes the sound: text, voice and its revision, model, settings,
+format. The sound lies in a store (`tts.cache.stores`), in front of it in the memory of each process, and a row of
+`Clip` says what it is (`tts.cache.index`).
+
+An entry that is damaged or too old is a miss. A store that fails or hangs is a miss: nobody waits for it. What was
+removed from the store for good (an erased patient, a withdrawn voice) has no row any more, and that is how every
+process learns of it: `drop_forgotten`, called every few seconds, forgets what is in memory and has no row.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import threading
+import time
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from django.db import Error as DatabaseFailure
+from django.db.models import QuerySet
+
+from tts.cache import index
+from tts.cache.entry import Entry, pack, unpack
+from tts.cache.stores import Store, StoreError
+from tts.conversations.voice import Rendering
+from tts.models import Clip
+from tts.text.segmenter import normalise
+from voicecare.core import metrics
+from voicecare.core.database import in_thread
+
+READ_WITHIN_S = 0.15
+READERS = 8
+WRITERS = 2  # of their own: a store that hangs must not take the threads that everybody shares
+WITHOUT_ROW_S = 60.0  # what could not be stored may still be played from memory for so long
+
+log = structlog.get_logger(__name__)
+
+
+class Memory:
+    """The sounds used last, at most `limit` bytes of them. May be used from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        with self._lock:
+            audio, until = self._kept.get(key, (None, 0.0))
+            if audio is not None and time.monotonic() >= until:
+                self._drop(key)
+                return None
+            if audio is not None:
+                self._kept.move_to_end(key)
+            return audio
+
+    def keep(self, key: str, audio: bytes, seconds: float) -> None:
+        """One that would take more than an eighth of the room is not kept: it would push out too many others."""
+        with self._lock:
+            self._drop(key)
+            if len(audio) > self._limit // 8:
+                return
+            self._kept[key] = (audio, time.monotonic() + seconds)
+            self._size += len(audio)
+            while self._size > self._limit:
+                self._drop(next(iter(self._kept)))
+
+    def drop(self, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._drop(key)
+
+    def keys(self) -> list[str]:
+        with self._lock:
+            return list(self._kept)
+
+    def _drop(self, key: str) -> None:
+        audio, _ = self._kept.pop(key, (b"", 0.0))
+        self._size -= len(audio)
+
+
+class PhraseCache:
+    """One for each process, used from its event loop; `prune` and `forget` are for threads and Celery.
+
+    `ttl_s` is how long a clip may be played, on the clock of the wall: it is shared between machines. One that was
+    made while the clock went ahead is believed to be up to `ttl_s` younger than it can be.
+    """
+
+    def __init__(self, store: Store, secret: str, ttl_s: float, memory_bytes: int = 32 * 2**20) -> None:
+        self._store = store
+        self._secret = hashlib.sha256(f"phrases:{secret}".encode()).digest()
+        self._ttl_s = ttl_s
+        self._memory = Memory(memory_bytes)
+        self._readers = ThreadPoolExecutor(READERS, "phrases-read")
+        self._writers = ThreadPoolExecutor(WRITERS, "phrases-write")
+        self._reading: dict[str, asyncio.Task[bytes | None]] = {}
+        self._late: set[asyncio.Task[bytes | None]] = set()
+        self._without_row: dict[str, float] = {}
+        self._hits: Counter[str] = Counter()
+        self.failing = False  # the store's latest answer was an error
+
+    def key(self, rendering: Rendering, text: str) -> str:
+        """The digest under which this text, rendered like this, is kept."""
+        shaped_by = (
+            normalise(text), rendering.voice.provider_id, rendering.voice.revision, rendering.model,
+            rendering.language, rendering.speed, rendering.format,
+        )  # fmt: skip
+        return hmac.digest(self._secret, repr(shaped_by).encode(), "sha256").hex()
+
+    def recall(self, key: str) -> bytes | None:
+        """The clip, if this process has it in memory: microseconds, no I/O."""
+        audio = self._memory.get(key)
+        if audio is not None:
+            metrics.PHRASE_LOOKUPS.labels("memory").inc()
+        return audio
+
+    async def get(self, key: str) -> bytes | None:
+        """The clip, or None if there is none that is whole and young enough. Never raises.
+
+        A store that does not answer in `READ_WITHIN_S` is a miss for this caller; its answer still goes into memory.
+        """
+        audio = self.recall(key)
+        if audio is not None:
+            return audio
+        audio = self._remember(key, self._read(key)) if self._store.quick else await self._read_within(key)
+        metrics.PHRASE_LOOKUPS.labels("miss" if audio is None else "store").inc()
+        return audio
+
+    async def _read_within(self, key: str) -> bytes | None:
+        """All who want the same at the same time share one reading."""
+        reading = self._reading.get(key)
+        if reading is None:
+            if len(self._late) >= READERS:  # no thread is left: this one could not come in time
+                return None
+            reading = self._reading[key] = asyncio.create_task(self._read_in_thread(key))
+            reading.add_done_callback(lambda done: self._read_ended(key, done))
+        await asyncio.wait({reading}, timeout=READ_WITHIN_S)
+        if reading.done():
+            return None if reading.cancelled() else reading.result()
+        self._late.add(reading)
+        metrics.PHRASE_STORE_ERRORS.labels("slow").inc()
+        return None
+
+    async def _read_in_thread(self, key: str) -> bytes | None:
+        return self._remember(key, await asyncio.get_running_loop().run_in_executor(self._readers, self._read, key))
+
+    def _read_ended(self, key: str, reading: asyncio.Task[bytes | None]) -> None:
+        del self._reading[key]
+        self._late.discard(reading)
+
+    def _read(self, key: str) -> Entry | None:
+        try:
+            packed = self._store.read(key)
+        except StoreError as error:
+            self.failing = True
+            index.store_failed("read", error)
+            return None
+        self.failing = False
+        entry = None if packed is None else unpack(key, packed)
+        if packed is not None and entry is None:
+            metrics.PHRASE_STORE_ERRORS.labels("damaged").inc()
+            log.warning("phrases.damaged", size=len(packed))
+            self._writers.submit(self._discard, key)
+        return entry
+
+    def _discard(self, key: str) -> None:
+        """Deletes a damaged entry, unless somebody has put a whole one in its place."""
+        try:
+            packed = self._store.read(key)
+            if packed is not None and unpack(key, packed) is None:
+                self._store.delete(key)
+        except StoreError as error:
+            index.store_failed("delete", error)
+
+    def _remember(self, key: str, entry: Entry | None) -> bytes | None:
+        """Into memory, if it is young enough. There the clock that nobody sets decides how long it stays."""
+        left = 0.0 if entry is None else entry.expires_at - time.time()
+        if entry is None or not 0 < left <= 2 * self._ttl_s:
+            return None
+        self._memory.keep(key, entry.audio, min(left, self._ttl_s))
+        return entry.audio
+
+    def put(
+        self, rendering: Rendering, text: str, audio: bytes, patient: uuid.UUID | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Keeps the whole sound of this text; `patient` is whose greeting it is.
+
+        It is in memory as soon as this is called. What is returned writes the store, then the row, when it is awaited
+        or run as a task; it never raises.
+        """
+        key = self.key(rendering, text)
+        if audio:
+            self._memory.keep(key, audio, self._ttl_s)
+            self._without_row[key] = time.monotonic() + WITHOUT_ROW_S
+        return self._write(key, rendering, text, audio, patient)
+
+    async def _write(self, key: str, rendering: Rendering, text: str, audio: bytes, patient: uuid.UUID | None) -> None:
+        if not audio:
+            log.error("phrases.empty_refused")
+            return
+        made = time.time()
+        entry = Entry(audio, made + self._ttl_s)
+        clip = Clip(
+            digest=key, voice_id=rendering.voice.id, patient_id=patient, language=rendering.language,
+            speed=rendering.speed, format=rendering.format, characters=len(text), size=len(audio),
+            made_at=datetime.fromtimestamp(made, UTC), expires_at=datetime.fromtimestamp(entry.expires_at, UTC),
+        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._writers, self._store.write, key, pack(key, entry))
+            await in_thread(index.book, clip, text)
+        except StoreError as error:
+            self.failing = True
+            index.store_failed("write", error)
+        except DatabaseFailure as error:
+            _row_failed("book", error)
+        else:
+            self._without_row.pop(key, None)
+
+    def used(self, key: str) -> None:
+        """Counts a hit; `write_hits` writes it down."""
+        self._hits[key] += 1
+
+    async def write_hits(self) -> None:
+        """Adds the hits since the last time to the rows. Never raises: where the database is away they wait."""
+        hits, self._hits = self._hits, Counter()
+        try:
+            if hits:
+                await in_thread(index.add_hits, hits)
+        except DatabaseFailure as error:
+            self._hits.update(hits)
+            _row_failed("hits", error)
+
+    async def drop_forgotten(self) -> None:
+        """Forgets from memory what has no row any more. Never raises: where the database is away memory stays.
+
+        A clip of this process whose row is not written yet, or could not be, stays for `WITHOUT_ROW_S`.
+        """
+        now = time.monotonic()
+        self._without_row = {key: until for key, until in self._without_row.items() if until > now}
+        kept = self._memory.keys()
+        try:
+            has_row = await in_thread(index.known, kept) if kept else set()
+        except DatabaseFailure as error:
+            _row_failed("look", error)
+        else:
+            self._memory.drop(key for key in kept if key not in has_row and key not in self._without_row)
+
+    def prune(self, now: float) -> int:
+        """Removes what has expired (`now`: seconds since 1970) and what has no row; returns how many clips.
+
+        Bounded: what one call leaves is for the next one.
+        """
+        return len(index.remove_expired(self._store, now)) + index.sweep(self._store, now, self._ttl_s)
+
+    def forget(self, forgotten: QuerySet[Clip]) -> int:
+        """Removes these clips from the store, then their rows, and from this process' memory; returns how many.
+
+        Other processes play them no more after their next `drop_forgotten`. What the store does not give up keeps its
+        row, so the caller finds it again.
+        """
+        removed = index.remove(forgotten, self._store)
+        self._memory.drop(removed)
+        return len(removed)
+
+
+def _row_failed(work: str, error: DatabaseFailure) -> None:
+    metrics.PHRASE_STORE_ERRORS.labels("row").inc()
+    log.warning("phrases.row_failed", work=work, error=type(error).__name__)

@@ -1,0 +1,272 @@
+"""Making clips before somebody waits for them: one request for each that is missing or near its end.
+
+A clip has one maker at a time: `Lease.take` moves the end of its row to a few minutes ahead in one conditional UPDATE,
+and a row that ends so soon is taken. The sound itself is not touched by that. Nothing is tried again here: whatever
+stops a round, the next one plans anew.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+import structlog
+from django.conf import settings
+from django.db import IntegrityError, connections
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.planning import Listener, Wish, behind, plan
+from tts.models import Clip, Phrase
+from tts.resilience import error_reporter
+from tts.resilience.concurrency import Slots, SlotsFull, slots_for
+from tts.resilience.retry_policy import incident_kind
+from tts.text.segmenter import MAX_LENGTH, split
+from usage.alerts import incidents
+from usage.ledger import events
+from usage.ledger.events import Attempt, Kind
+from usage.provider_state import circuit, quota
+from voicecare.audio.formats import FORMATS, Completer
+from voicecare.core import metrics
+from voicecare.core.database import in_thread, threads
+from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.requests import SpeechRequest
+from voicecare.providers.errors import ProviderError, QuotaSpent, RequestRefused, TextRefused, VoiceRefused
+
+NEAR_ITS_END = timedelta(days=1)
+LEASE = timedelta(minutes=5)
+ROUND_S = 10.0  # then other tasks of the worker have their turn
+SLOT_WAIT_S = 5.0
+FIRST_BYTE_S = STALL_S = 10.0  # nobody listens
+LONGEST_S, LONGEST_S_A_CHARACTER = 30.0, 1.0  # no text is so long when spoken: a stream beyond this will never end
+
+log = structlog.get_logger(__name__)
+
+
+class Next(Enum):
+    """What a failed request means for the rest of the round."""
+
+    CLIP = auto()
+    VOICE = auto()
+    NOTHING = auto()
+
+
+def after(error: ProviderError) -> Next:
+    """A text or a voice that is refused stands for itself; of anything else background work stays clear."""
+    match error:
+        case TextRefused():
+            return Next.CLIP
+        case VoiceRefused():
+            return Next.VOICE
+    return Next.NOTHING
+
+
+def missing(heard_by: Iterable[Listener], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, Wish]:
+    """What these listeners need and the cache does not hold for another day, by its key."""
+    return _not_held({cache.key(w.rendering, w.text): w for w in plan(heard_by, phrases, settings.ELEVENLABS_MODEL_ID)})
+
+
+def in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, Wish]:
+    """What was played since it was made and is near its end, for whomever it was made."""
+    now = timezone.now()
+    ending = Clip.objects.filter(expires_at__gt=now, expires_at__lte=now + NEAR_ITS_END, used_at__gte=F("made_at"))
+    gone = Q(patient__erased_at__isnull=False) | Q(patient__archived_at__isnull=False)
+    playable = ending.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
+    wishes = behind(playable, phrases, settings.ELEVENLABS_MODEL_ID)
+    return {c.digest: w for c, w in wishes if w is not None and cache.key(w.rendering, w.text) == c.digest}
+
+
+def _not_held(wishes: dict[str, Wish]) -> dict[str, Wish]:
+    lasting = Clip.objects.filter(expires_at__gt=timezone.now() + NEAR_ITS_END, size__gt=0)
+    held = set(lasting.values_list("digest", flat=True))
+    return {key: wish for key, wish in wishes.items() if key not in held}
+
+
+def warm(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
+    """Makes them, for up to `ROUND_S`; true if there was no time for all of them. For Celery: no loop is running."""
+    return bool(wishes) and asyncio.run(_in_one_thread(wishes, cache))
+
+
+async def _in_one_thread(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
+    """The database is used from one thread, whose connections are closed before it ends."""
+    threads.set(ThreadPoolExecutor(1, "warming"))
+    try:
+        return await _round(wishes, cache)
+    finally:
+        await in_thread(connections.close_all)
+
+
+async def _round(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
+    maker = Maker(cache, slots_for(settings.REDIS_URL))
+    await maker.open()
+    try:
+        return await maker.make_all(wishes)
+    finally:
+        await maker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """This process makes the clip. `made_at` and `expires_at` are what its row said before."""
+
+    digest: str
+    made_at: datetime
+    expires_at: datetime
+
+    @classmethod
+    def take(cls, digest: str, wish: Wish) -> "Lease | None":
+        """None if somebody else makes it, or has made it. A clip that never was gets a row without sound."""
+        try:
+            Clip.objects.bulk_create([_without_sound(digest, wish)], ignore_conflicts=True)
+        except IntegrityError:  # its voice, phrase or patient has just been removed
+            return None
+        row = Clip.objects.filter(digest=digest)
+        former = row.values_list("made_at", "expires_at").first()
+        soon = Now() + LEASE
+        free = Q(expires_at__lte=Now()) | Q(expires_at__gt=soon, expires_at__lte=Now() + NEAR_ITS_END)
+        if former is None or not row.filter(free).update(expires_at=soon):
+            return None
+        return cls(digest, *former)
+
+    def give_back(self) -> None:
+        """Nothing came of it: the row says again what it said before."""
+        Clip.objects.filter(digest=self.digest, made_at=self.made_at).update(expires_at=self.expires_at)
+
+    def fulfilled(self) -> bool:
+        return Clip.objects.filter(digest=self.digest, made_at__gt=self.made_at, size__gt=0).exists()
+
+
+def _without_sound(digest: str, wish: Wish) -> Clip:
+    """Long expired, whatever the difference between this clock and the database's."""
+    long_ago = timezone.now() - NEAR_ITS_END
+    return Clip(
+        digest=digest, voice_id=wish.rendering.voice.id, phrase_id=None if wish.patient else wish.phrase,
+        patient_id=wish.patient, language=wish.rendering.language, speed=wish.rendering.speed,
+        format=wish.rendering.format, characters=len(wish.text), size=0, made_at=long_ago,
+        expires_at=long_ago,
+    )  # fmt: skip
+
+
+class Maker:
+    """Asks for one clip at a time, in a slot for background work."""
+
+    def __init__(self, cache: PhraseCache, slots: Slots) -> None:
+        self._cache = cache
+        self._slots = slots
+        self._client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
+
+    async def open(self) -> None:
+        await self._client.open()
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self._slots.close()
+
+    async def make_all(self, wishes: dict[str, Wish]) -> bool:
+        """True if the round ended before all of them had their turn."""
+        began = time.monotonic()
+        refused: set[uuid.UUID] = set()
+        for digest, wish in wishes.items():
+            if time.monotonic() - began > ROUND_S:
+                return True
+            if wish.rendering.voice.id in refused:
+                continue
+            if not await self._may_ask():
+                return False
+            match await self._make(digest, wish):
+                case Next.VOICE:
+                    refused.add(wish.rendering.voice.id)
+                case Next.NOTHING:
+                    return False
+        return False
+
+    async def _may_ask(self) -> bool:
+        known = await in_thread(circuit.look)
+        if known.concurrency_limit is not None:
+            self._slots.learned(known.concurrency_limit)
+        return not (known.quota_spent or known.circuit_open)
+
+    async def _make(self, digest: str, wish: Wish) -> Next:
+        lease = await in_thread(Lease.take, digest, wish)
+        if lease is None:
+            return Next.CLIP
+        try:
+            await self._cache.put(wish.rendering, wish.text, await self._say(wish), wish.patient)
+            made = await in_thread(lease.fulfilled)
+        except SlotsFull:
+            log.info("warming.no_slot")
+            made = False
+        except ProviderError as error:
+            await in_thread(_report, error, wish)
+            await in_thread(lease.give_back)
+            return after(error)
+        if not made:  # the store or the database does not take it: the next one would be paid for in vain
+            await in_thread(lease.give_back)
+        return Next.CLIP if made else Next.NOTHING
+
+    async def _say(self, wish: Wish) -> bytes:
+        """Its whole sound."""
+        source, said = uuid.uuid4(), b""
+        for index, request in enumerate(_requests(wish)):
+            attempt = Attempt(
+                source=source, segment=index, attempt=1, kind=Kind.WARM.value, asked=len(request.text),
+                patient=wish.patient, voice=wish.rendering.voice.id, model=wish.rendering.model,
+            )  # fmt: skip
+            async with self._slots.hold(wish.patient, background=True, wait_s=SLOT_WAIT_S):
+                said += await self._booked(request, attempt)
+        return said
+
+    async def _booked(self, request: SpeechRequest, attempt: Attempt) -> bytes:
+        """Booked before it is asked for, so that a process that dies leaves an unknown one, and when it has ended."""
+        await in_thread(events.book, [attempt])
+        try:
+            return await self._ask(request, attempt)
+        except ProviderError as error:
+            attempt.failed(error)
+            raise
+        finally:
+            await in_thread(events.book, [attempt])
+            metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
+
+    async def _ask(self, request: SpeechRequest, attempt: Attempt) -> bytes:
+        audio_format = FORMATS[request.output_format]
+        most = audio_format.bytes_per_second * (LONGEST_S + len(request.text) * LONGEST_S_A_CHARACTER)
+        said, whole = bytearray(), Completer(audio_format)
+        async with self._client.speak(request, first_byte_s=FIRST_BYTE_S, stall_s=STALL_S) as reply:
+            attempt.answered(reply.receipt.request_id, reply.receipt.character_cost)
+            if reply.receipt.concurrent_limit is not None:
+                self._slots.learned(reply.receipt.concurrent_limit)
+            async for chunk in reply:
+                said += chunk
+                whole.feed(chunk)
+                if len(said) > most:
+                    raise RequestRefused("More sound than the text can be.", code="endless_audio", status=200)
+        return bytes(said + whole.missing())
+
+
+def _requests(wish: Wish) -> list[SpeechRequest]:
+    """One, unless the text is too long for that: then one for each segment, as on the road."""
+    short = len(wish.text) <= MAX_LENGTH
+    texts = [wish.text] if short else split(wish.text, wish.rendering.language, frozenset())
+    neighbours = zip(texts, [None, *texts[:-1]], [*texts[1:], None], strict=True)
+    retention = settings.ELEVENLABS_ZERO_RETENTION
+    return [wish.rendering.request(text, before, next_, zero_retention=retention) for text, before, next_ in neighbours]
+
+
+def _report(error: ProviderError, wish: Wish) -> None:
+    """What all processes and administrators must know of it."""
+    metrics.PROVIDER_ERRORS.labels(type(error).__name__, Kind.WARM.value).inc()
+    log.warning("warming.request_failed", error=type(error).__name__, particulars=error.particulars)
+    kind = incident_kind(error)
+    if isinstance(error, QuotaSpent):
+        quota.spent(len(wish.text), error.particulars)
+    elif kind is not None:
+        key = str(wish.rendering.voice.id) if kind == "voice" else ""
+        error_reporter.record(incidents.Kind(kind), key, error.particulars)

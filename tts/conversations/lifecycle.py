@@ -1,0 +1,229 @@
+"""Opening, resuming and ending a conversation: everything about it that is looked up, once, before anything is said.
+
+The functions talk to the database and belong into a thread. What they return is frozen: from here on no query
+stands between a text and its sound.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from tts.conversations.voice import Rendering, VoiceRef
+from tts.models import Conversation, Phrase, Utterance
+from tts.text.segmenter import normalise
+from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.core.errors import VoicecareError
+from voicecare.patients.models import Device, Patient, Voice
+
+
+class UnknownConversation(VoicecareError):
+    code = "unknown_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What holds for a whole conversation. `backup` differs from `rendering` in the voice alone; `phrases` are in
+    the normal form of `tts.text.segmenter.normalise`. `has_budget`: the patient has one; how large it is, the row
+    knows.
+    """
+
+    conversation: uuid.UUID
+    patient: uuid.UUID
+    companion: str
+    rendering: Rendering
+    backup: Rendering
+    voice_source: str
+    initiated: str
+    phrases: frozenset[str]
+    greeting: str | None
+    holding: str | None = None
+    has_budget: bool = False
+
+    def started_frame(self) -> dict[str, object]:
+        voice = self.rendering.voice
+        return {
+            "type": "conversation.started",
+            "conversation": str(self.conversation),
+            "companion": self.companion,
+            "voice": {"id": str(voice.id), "name": voice.name, "source": self.voice_source},
+            "format": self.rendering.format,
+            "initiated": self.initiated,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A conversation that may be spoken in: its context, the ids it has used and the characters it has counted.
+
+    `was_held`: its holding phrase has been said.
+    """
+
+    context: Context
+    used_ids: frozenset[str]
+    characters: int
+    was_held: bool = False
+
+
+def begin(device_id: uuid.UUID, audio_format: str | None) -> Opened:
+    """A new conversation, begun by this device. The voice is the patient's own choice, else the default."""
+    return _begin(device_id, audio_format, Conversation.Initiated.DEVICE)
+
+
+def begin_for_delivery(device_id: uuid.UUID) -> Opened:
+    """A new conversation, begun by the server because it has something to say; in the device's last format."""
+    return _begin(device_id, None, Conversation.Initiated.SERVER)
+
+
+def _begin(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> Opened:
+    device = Device.objects.select_related("patient__voice").get(pk=device_id)
+    voice, source = resolve_voice(device.patient)
+    last = device.format if initiated == Conversation.Initiated.SERVER else ""
+    chosen = audio_format or last or DEVICE_FORMATS[0]
+    with transaction.atomic():
+        conversation = Conversation.objects.create(
+            patient=device.patient, device=device, voice=voice, voice_source=source, format=chosen, initiated=initiated
+        )
+        Device.objects.filter(pk=device_id).update(format=chosen)
+    return Opened(_context(conversation, device.patient), frozenset(), 0)
+
+
+def take_over(device_id: uuid.UUID, opened: Opened, audio_format: str | None) -> Opened:
+    """The device goes on with the conversation that the server had opened, from the next speech in its format."""
+    chosen = audio_format or opened.context.rendering.format
+    initiated = Conversation.Initiated.DEVICE.value
+    with transaction.atomic():
+        Conversation.objects.filter(pk=opened.context.conversation).update(initiated=initiated, format=chosen)
+        Device.objects.filter(pk=device_id).update(format=chosen)
+    context = replace(
+        opened.context,
+        initiated=initiated,
+        rendering=replace(opened.context.rendering, format=chosen),
+        backup=replace(opened.context.backup, format=chosen),
+    )
+    return replace(opened, context=context)
+
+
+def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
+    """An unfinished conversation of this device's patient, as it was. Raises UnknownConversation."""
+    device = Device.objects.select_related("patient").get(pk=device_id)
+    conversation = _unfinished(device.patient, conversation_id)
+    if conversation is None:
+        raise UnknownConversation("There is no such unfinished conversation of this patient: start a new one.")
+    if conversation.voice.state == Voice.State.WITHDRAWN:  # while nobody was connected
+        conversation.voice, conversation.voice_source = Voice.objects.default(), "default"
+    Conversation.objects.filter(pk=conversation.pk).update(
+        device=device, seen_at=timezone.now(), voice=conversation.voice, voice_source=conversation.voice_source
+    )
+    Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
+    said = Utterance.objects.filter(conversation=conversation).values_list("client_id", "origin")
+    ids, origins = zip(*said, strict=True) if said else ((), ())
+    return Opened(
+        _context(conversation, device.patient),
+        used_ids=frozenset(ids) - {""},
+        characters=conversation.tts_characters_used,
+        was_held=Utterance.Origin.HOLDING in origins,
+    )
+
+
+def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
+    """Ends it and returns its characters. Idempotent: one that has ended keeps the time at which it did."""
+    Conversation.objects.unfinished().filter(pk=conversation_id).update(ended_at=now or timezone.now())
+    said = Utterance.objects.filter(conversation=conversation_id)
+    said.interrupt_unfinished()
+    said.filter(origin=Utterance.Origin.DEVICE, state=Utterance.State.QUEUED).update(state=Utterance.State.INTERRUPTED)
+    used = Conversation.objects.filter(pk=conversation_id).values_list("tts_characters_used", flat=True)
+    return used.first() or 0
+
+
+def end_abandoned(now: datetime | None = None) -> int:
+    """Ends what nobody resumed for 30 minutes, at the time it was last seen; returns how many."""
+    abandoned = Conversation.objects.abandoned(now or timezone.now())
+    with transaction.atomic():
+        Utterance.objects.filter(conversation__in=abandoned).interrupt_unfinished()
+        return abandoned.update(ended_at=F("seen_at"))
+
+
+def touch(conversation_ids: list[uuid.UUID]) -> None:
+    """These conversations have a live connection now."""
+    Conversation.objects.unfinished().filter(pk__in=conversation_ids).update(seen_at=timezone.now())
+
+
+def holders(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
+    """On which device each of these conversations goes on: the one that started or resumed it last."""
+    return dict(Conversation.objects.filter(pk__in=conversation_ids).values_list("pk", "device_id"))
+
+
+def withdrawn(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
+    """Those of them whose voice nobody may hear any more."""
+    held = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
+    return list(held.values_list("pk", flat=True))
+
+
+def add_late(new: Mapping[uuid.UUID, int]) -> None:
+    """Characters that turned out to be billed long after they were asked for. What has ended keeps its number (the
+    contract, section 2, rule 9)."""
+    Conversation.objects.resumable(timezone.now()).add_characters(new)
+
+
+def in_default_voice(context: Context) -> Context:
+    """The same conversation, from here on in the default voice (the contract, section 2, rule 10)."""
+    default = Voice.objects.default()
+    Conversation.objects.filter(pk=context.conversation).update(voice=default, voice_source="default")
+    rendering = replace(context.rendering, voice=VoiceRef.of(default))
+    return replace(context, rendering=rendering, backup=rendering, voice_source="default")
+
+
+def resolve_voice(patient: Patient) -> tuple[Voice, str]:
+    """The voice that a conversation of this patient starts with, and why: cloned, selected or default."""
+    voice = patient.voice
+    if voice is None or not voice.usable:
+        return Voice.objects.default(), "default"
+    return voice, "cloned" if voice.source == Voice.Source.CLONED else "selected"
+
+
+def _unfinished(patient: Patient, conversation_id: str) -> Conversation | None:
+    try:
+        key = uuid.UUID(conversation_id)
+    except ValueError:
+        return None
+    mine = Conversation.objects.resumable(timezone.now()).select_related("voice")
+    return mine.filter(patient=patient, pk=key).first()
+
+
+def _context(conversation: Conversation, patient: Patient) -> Context:
+    known = list(Phrase.objects.for_language(patient.language))
+    of_kind = {phrase.kind: phrase.text for phrase in known}
+    greeting = of_kind.get(Phrase.Kind.GREETING)
+    rendering = Rendering(
+        voice=VoiceRef.of(conversation.voice),
+        model=settings.ELEVENLABS_MODEL_ID,
+        language=patient.language.partition("-")[0].lower(),
+        speed=float(patient.speech_rate),
+        format=conversation.format,
+    )
+    return Context(
+        conversation=conversation.id,
+        patient=patient.id,
+        companion=patient.companion_name,
+        rendering=rendering,
+        backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),
+        voice_source=conversation.voice_source,
+        initiated=conversation.initiated,
+        phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind != Phrase.Kind.GREETING),
+        greeting=None if greeting is None else greet(greeting, patient),
+        holding=of_kind.get(Phrase.Kind.HOLDING),
+        has_budget=patient.monthly_character_budget is not None,
+    )
+
+
+def greet(template: str, patient: Patient) -> str:
+    """Fills the names in. Plain replacement: a name may hold braces, and a template is no program."""
+    names = {"{patient_name}": patient.addressed_as, "{ai_name}": patient.companion_name}
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], template)

@@ -1,0 +1,265 @@
+"""One device's socket: carries out what `tts.protocol.session` decides; `tts.devices.player` does the speaking."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import structlog
+from django.conf import settings
+from django.db import Error, InterfaceError, OperationalError
+
+from tts import replies
+from tts.conversations import lifecycle
+from tts.devices.outbox_client import Deliveries
+from tts.devices.player import Speaker
+from tts.devices.transport import Socket
+from tts.models import Utterance
+from tts.protocol.messages import (
+    CLOSE_GOING_DOWN,
+    Ack,
+    Close,
+    Command,
+    Drop,
+    End,
+    Heard,
+    Play,
+    Refused,
+    Reply,
+    Start,
+    Stop,
+    Withdraw,
+)
+from tts.protocol.session import Session
+from tts.synthesis.sources import Services
+from voicecare.core.database import in_thread
+
+log = structlog.get_logger(__name__)
+
+OPENED_WITHIN_S = 10.0
+OPEN_AGAIN_S = 0.5
+WRITE_S = 2.0  # for the rows of what a closed connection had; their leases end by themselves
+
+State = Utterance.State
+T = TypeVar("T")
+
+
+class Connection:
+    """From accept to close. Frames are fed one at a time."""
+
+    def __init__(self, socket: Socket, services: Services, device: uuid.UUID, epoch: int, patient: uuid.UUID) -> None:
+        self.device = device
+        self.epoch = epoch
+        self.patient = patient
+        self.session = Session(settings.DEVICE_CHARACTERS_PER_MINUTE)
+        self.deliveries = Deliveries(device, epoch, patient)
+        self._socket = socket
+        self._services = services
+        self._speaker = Speaker(socket, services, self.session, self.deliveries, self._opened_for_delivery)
+        self._opening = asyncio.Lock()  # or ending a conversation: by the device, or for a delivery
+        self._closed = False
+
+    def held(self) -> int:
+        """Bytes that were sent to the device and have not left this process."""
+        return self._socket.held()
+
+    def call(self) -> None:
+        """The outbox may have something for this patient."""
+        self._speaker.call()
+
+    async def arrived(self) -> None:
+        """It is registered: what earlier connections of its device had waits for it."""
+        await self.deliveries.arrived()
+
+    async def tell_expired(self) -> None:
+        """What the device knows to be queued and is of no use any more has failed."""
+        for speech_id in await self.deliveries.expired():
+            self._services.own(self._socket.send(replies.failed(speech_id, "expired")))
+
+    async def receive(self, text: str | None) -> None:
+        """One frame of the device; None stands for a binary one."""
+        if self._closed:
+            return
+        commands = self.session.binary_frame() if text is None else self.session.text_frame(text, time.monotonic())
+        for command in commands:
+            await self._carry_out(command)
+
+    async def close(self, code: int) -> None:
+        """Closes from our side. What plays and waits ends as interrupted, and the device is told so first."""
+        if not self._closed:
+            self._close()
+            await self._speaker.end_line()
+            await self._socket.close(code)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_S):
+                    await self.deliveries.write()
+
+    async def drain(self, seconds: float) -> None:
+        """The server goes down: what is playing may end within `seconds`, then the socket is closed with 4012."""
+        await self._speaker.finish(seconds)
+        await self.close(CLOSE_GOING_DOWN)
+
+    async def lose_conversation(self, conversation: uuid.UUID) -> None:
+        """Another device goes on with it: here it ends, with all that plays and waits."""
+        await self._speaker.end_line()
+        self._speaker.let_held_go_elsewhere()
+        await self._write(lambda: self.deliveries.let_go(conversation))
+        if self.session.opened is not None and self.session.opened.context.conversation == conversation:
+            _, characters = self.session.finish()
+            await self._socket.send(replies.conversation_ended(conversation, characters))
+
+    async def lose_voice(self, conversation: uuid.UUID) -> None:
+        """Its voice was withdrawn: from the next speech on it is the default voice."""
+        async with self._opening:
+            opened = self.session.opened
+            if opened is not None and opened.context.conversation == conversation:
+                context = await in_thread(lifecycle.in_default_voice, opened.context)
+                self.session.begin(replace(opened, context=context))
+                await self._socket.send(replies.VOICE_CHANGED)
+
+    async def gone(self) -> None:
+        """The socket is closed, by whomever: what plays and waits ends as interrupted. Safe after `close`.
+
+        The conversation stays open, to be resumed; what the quota holds and what was not acknowledged stays too.
+        """
+        self._close()
+        self._socket.mute()
+        await self._speaker.end_line()
+        await self._give_back()
+        if self.session.opened is not None:
+            held = [self.session.opened.context.conversation]
+            await self._write(lambda: in_thread(lifecycle.touch, held))
+
+    def _close(self) -> None:
+        self._closed = True
+        self._speaker.silence()
+
+    async def _give_back(self) -> None:
+        """Whatever of the outbox this connection has may be said by another one."""
+        self._speaker.let_held_go_elsewhere()
+        await self._write(self.deliveries.gone)
+
+    # Commands
+
+    async def _carry_out(self, command: Command) -> None:
+        match command:
+            case Play():
+                self._speaker.say(self.session.line.waiting[-1])
+            case Reply(frame):
+                await self._socket.send(frame)
+            case Stop(put_back):
+                await self._speaker.stop(put_back=put_back)
+            case Drop(speech):
+                await self._speaker.conclude(speech, State.INTERRUPTED)
+            case Heard(ms):
+                self._speaker.heard(ms)
+            case Ack(speech_id):
+                self._services.own(self._acknowledge(speech_id))
+            case Withdraw(speech_id):
+                self._services.own(self._withdraw(speech_id))
+            case Start():
+                await self._start(command)
+            case End():
+                await self._end()
+            case Close(code):
+                await self.close(code)
+
+    async def _acknowledge(self, speech_id: str) -> None:
+        if not await self.deliveries.acknowledge(speech_id):
+            await self._refuse(_unknown(speech_id))
+
+    async def _withdraw(self, speech_id: str) -> None:
+        if await self.deliveries.withdraw(speech_id):
+            if self.deliveries.forget_queued(speech_id):
+                await self._socket.send(replies.withdrawn(speech_id))
+        elif not await self.deliveries.known(speech_id):
+            await self._refuse(_unknown(speech_id))
+
+    async def _refuse(self, refused: Refused) -> None:
+        for command in self.session.refuse(refused):
+            await self._carry_out(command)
+
+    async def _start(self, start: Start) -> None:
+        self._services.own(self._services.client.preconnect())
+        async with self._opening:
+            try:
+                opened = await self._open(start)
+            except lifecycle.UnknownConversation as error:
+                await self._refuse(Refused(error.code, error.message))
+                return
+            for command in self.session.leave_for(opened):
+                await self._carry_out(command)
+            self.session.begin(opened)
+            self._speaker.opened(opened)
+            await self._socket.send(opened.context.started_frame())
+        if start.resume is not None:
+            self._speaker.hold_again(await self.deliveries.hold_again(opened.context.conversation), opened.context)
+        wants_greeting = start.resume is None if start.greeting is None else start.greeting
+        if wants_greeting and (greeting := self.session.greet()):
+            self._speaker.say(greeting)
+        self._speaker.call()
+
+    async def _open(self, start: Start) -> lifecycle.Opened:
+        """Waits for a database that restarts: closing the socket would only bring the device back at the same time."""
+        deadline = time.monotonic() + OPENED_WITHIN_S
+        while True:
+            try:
+                if start.resume is not None:
+                    await self._services.recorder.flush()  # a device that reconnects at once resumes what was just said
+                return await in_thread(_open, self.device, start, self.session.opened)
+            except (OperationalError, InterfaceError) as error:
+                if self._closed or time.monotonic() > deadline:
+                    raise
+                log.warning("connection.not_opened", error=type(error).__name__)
+            await asyncio.sleep(OPEN_AGAIN_S)
+
+    async def _opened_for_delivery(self) -> lifecycle.Opened | None:
+        """The open conversation; where there is none the server opens one. None while the database is away."""
+        async with self._opening:
+            if self.session.opened is None:
+                opened = await self._write(lambda: in_thread(lifecycle.begin_for_delivery, self.device))
+                if opened is None or self._closed:
+                    return None
+                self.session.begin(opened)
+                await self._socket.send(opened.context.started_frame())
+            return self.session.opened
+
+    async def _end(self) -> None:
+        async with self._opening:  # the next one, for a delivery, begins when the device knows that this one has ended
+            opened, characters = self.session.finish()
+            booked = await self._write(lambda: in_thread(lifecycle.end, opened.context.conversation))
+            characters = characters if booked is None else booked  # the row knows what another process has counted
+            await self._socket.send(replies.conversation_ended(opened.context.conversation, characters))
+        self._speaker.call()
+
+    async def _write(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """Writes after everything said so far is written. Without a database a sweep does it later."""
+        try:
+            await self._services.recorder.flush()
+            return await change()
+        except Error as error:
+            log.warning("connection.not_written", error=type(error).__name__)
+            return None
+
+
+def _unknown(speech_id: str) -> Refused:
+    return Refused("unknown_id", "No speech has this `id`.", speech_id)
+
+
+def _open(device: uuid.UUID, start: Start, servers: lifecycle.Opened | None) -> lifecycle.Opened:
+    """Opens or resumes one, or takes over the one that the server has opened."""
+    if servers is not None and start.resume in (None, str(servers.context.conversation)):
+        return lifecycle.take_over(device, servers, start.format)
+    opened = _open_anew(device, start)
+    if servers is not None:
+        lifecycle.end(servers.context.conversation)
+    return opened
+
+
+def _open_anew(device: uuid.UUID, start: Start) -> lifecycle.Opened:
+    if start.resume is None:
+        return lifecycle.begin(device, start.format)
+    return lifecycle.resume(device, start.resume)

@@ -1,0 +1,274 @@
+"""Says what one connection has to say, one speech after the other, in a task that can be stopped at any moment."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from tts import replies
+from tts.conversations.lifecycle import Context, Opened
+from tts.devices.outbox_client import ATTEMPTS_OF_ONE, Deliveries
+from tts.devices.output import Delivery
+from tts.devices.prefetch import Upcoming
+from tts.devices.transport import Socket
+from tts.models import Utterance
+from tts.outbox.leases import LEASE_S
+from tts.outbox.store import Claim
+from tts.protocol.session import Session
+from tts.synthesis.pipeline import QuotaHolds, SpeechFailed, speak
+from tts.synthesis.sources import Services
+from tts.text.stream import Script, Speech
+from voicecare.core import metrics
+
+log = structlog.get_logger(__name__)
+
+State = Utterance.State
+
+CONCLUDE_S = 2.0  # for the terminal message of a cancelled speech, on a server whose `send` waits for a stuck device
+HELD_FOR = timedelta(minutes=15)  # what the quota holds is of use for so long, should its connection end meanwhile
+
+
+class Speaker:
+    """The one task of a connection that speaks: the device's own speeches first, then what the outbox has.
+
+    `open_conversation` gives the open one, or opens one for a delivery; None where that is impossible now.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        services: Services,
+        session: Session,
+        deliveries: Deliveries,
+        open_conversation: Callable[[], Awaitable[Opened | None]],
+    ) -> None:
+        self._socket = socket
+        self._services = services
+        self._session = session
+        self._deliveries = deliveries
+        self._upcoming = Upcoming(services, session, deliveries, open_conversation)
+        self._task: asyncio.Task[None] | None = None
+        self._delivery: Delivery | None = None  # set exactly while a speech may be cancelled
+        self._concluded = asyncio.Event()
+        self._live_first = False
+        self._putting_back = False  # a cancelled delivery is to be repeated
+        self._watching_quota = False
+        self._holding_phrase_said: uuid.UUID | None = None  # in this conversation
+        self._silenced = False
+
+    # What the connection tells it
+
+    def say(self, speech: Speech) -> None:
+        """This one is new in the line. Its row is there from now on, whatever becomes of this process."""
+        self._services.recorder.note(speech)
+        self._upcoming.asked()
+        self.go_on()
+
+    def call(self) -> None:
+        """Look into the outbox when nothing else is to be said."""
+        self._upcoming.called = True
+        self.go_on()
+
+    def go_on(self) -> None:
+        if self._task is None and not self._silenced:
+            self._task = asyncio.create_task(self._speak_in_turn())
+            self._task.add_done_callback(_log_defect)
+
+    def opened(self, opened: Opened) -> None:
+        if opened.was_held:
+            self._holding_phrase_said = opened.context.conversation
+
+    def hold_again(self, rows: Iterable[Utterance], context: Context) -> None:
+        """What waited for the quota when the conversation's last connection ended waits here from now on."""
+        here = {speech.key for speech in (*self._session.line.held, *self._session.line.waiting)}
+        for row in (row for row in rows if row.pk not in here):
+            self._keep(
+                Speech(
+                    row.client_id,
+                    Script(row.text, complete=True),
+                    row.origin,
+                    context.conversation,
+                    context.patient,
+                    received_at=row.received_at,
+                    key=row.pk,
+                    expires_at=row.expires_at,
+                    first_attempt=row.attempts * ATTEMPTS_OF_ONE**2,
+                )
+            )
+
+    def heard(self, ms: int) -> None:
+        if self._delivery is not None:
+            self._delivery.heard(ms)
+
+    async def stop(self, *, put_back: bool) -> None:
+        """Ends the speech that plays; returns when its terminal message is out. No byte of it follows.
+
+        `put_back`: one of the outbox is to be said again.
+        """
+        if self._task is not None and self._delivery is not None:
+            self._putting_back = put_back
+            self._task.cancel()
+            await self._concluded.wait()
+
+    async def finish(self, seconds: float) -> None:
+        """What plays may end within that time; nothing new begins."""
+        self.silence()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=seconds)
+
+    def silence(self) -> None:
+        """Nothing new begins from here on."""
+        self._silenced = True
+        self._upcoming.close()
+
+    async def end_line(self) -> None:
+        """What plays and waits ends as interrupted; what the quota holds stays held."""
+        waiting = self._session.line.drop_waiting()
+        if self._task is not None:
+            if self._delivery is not None:
+                self._putting_back = True
+                self._task.cancel()
+            await asyncio.wait({self._task}, timeout=CONCLUDE_S)
+        for speech in waiting:
+            await self.conclude(speech, State.INTERRUPTED)
+
+    def let_held_go_elsewhere(self) -> None:
+        """Another connection may say what the quota holds here."""
+        self._session.line.drop(lambda speech: True)  # its rows are freed where they are still this owner's
+
+    # The line
+
+    async def _speak_in_turn(self) -> None:
+        try:
+            while not self._silenced and (speech := await self._next()):
+                await self._speak(speech)
+        finally:
+            self._task = None
+
+    async def _next(self) -> Speech | None:
+        line = self._session.line
+        if line.held and not self._services.quota.holding_s(time.monotonic()):
+            line.let_go()
+            self._live_first = True  # what was held in an earlier conversation comes before what was held here
+        if self._live_first and (speech := await self._upcoming.next(live_only=True)):
+            return speech
+        self._live_first = False
+        while (speech := line.next()) is None and self._upcoming:
+            if speech := await self._upcoming.next():
+                return speech
+        return speech
+
+    async def _speak(self, speech: Speech) -> None:
+        """Says one speech to its end, whatever that is. A cancellation ends this speech, as interrupted, and not the
+        line: that looks for itself whether it may go on."""
+        opened = self._session.require_conversation()
+        self._concluded.clear()
+        speech.taken = time.perf_counter()
+        speech.state = State.SPEAKING.value
+        self._note(speech)
+        self._delivery = delivery = Delivery(self._socket, speech, opened.context.rendering.format)
+        try:
+            await speak(speech, opened.context, delivery, self._services)
+            outcome = State.SPOKEN
+        except QuotaHolds:
+            outcome = State.QUEUED
+        except SpeechFailed as failure:
+            outcome, speech.code = State.FAILED, failure.code
+        except asyncio.CancelledError:
+            outcome = State.WAITING if speech.claim and self._putting_back else State.INTERRUPTED
+            _uncancel()
+        except Exception:  # a defect of ours: this speech has failed, the patient's next one may not
+            log.exception("speaker.defect", conversation=str(speech.conversation))
+            outcome, speech.code = State.FAILED, SpeechFailed.NO_VOICE
+        self._delivery = None
+        self._putting_back = False
+        try:
+            await (self._hold(speech, opened.context) if outcome is State.QUEUED else self.conclude(speech, outcome))
+        finally:
+            self._concluded.set()
+
+    async def conclude(self, speech: Speech, outcome: Utterance.State) -> None:
+        """The one terminal message of a speech, and its row. A delivery of which nothing was heard has none."""
+        speech.state = outcome.value
+        self._session.over(speech)
+        self._note(speech)
+        metrics.SPEECHES.labels(outcome.value).inc()
+        if outcome is not State.WAITING or speech.bytes_sent:
+            await self._socket.send(replies.ending(speech))
+        if speech.claim is not None and outcome is State.WAITING:
+            self._upcoming.put_back(speech.claim)
+        elif speech.claim is not None:
+            self._deliveries.finish(speech.claim, speech)
+            self._services.own(self._deliveries.write())
+
+    def _note(self, speech: Speech) -> None:
+        """The row of a claimed one is the outbox's."""
+        if speech.claim is None:
+            self._services.recorder.note(speech)
+
+    # While the quota is spent
+
+    async def _hold(self, speech: Speech, context: Context) -> None:
+        """Nothing of it was heard: it is queued, and others that need no quota may pass."""
+        if speech.claim is not None:
+            await self._queue_again(speech.claim, speech)
+            return
+        if speech.origin == Utterance.Origin.HOLDING:  # its clip went out of the cache meanwhile: it is of no use later
+            await self.conclude(speech, State.INTERRUPTED)
+            return
+        self._keep(speech)
+        until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
+        await self._socket.send(replies.queued(speech.id, "quota", until))
+        if self._holding_phrase_said != context.conversation:
+            self._holding_phrase_said = context.conversation
+            await self._say_holding_phrase(context)
+
+    async def _queue_again(self, claim: Claim, speech: Speech) -> None:
+        self._session.over(speech)
+        self._upcoming.put_back(claim, queued=True)
+        if claim.expires_at is not None and self._deliveries.tells_queued(claim):
+            await self._socket.send(replies.queued(speech.id, "quota", claim.expires_at))
+
+    def _keep(self, speech: Speech) -> None:
+        """In memory, and in its row for another connection, should this one end."""
+        now = datetime.now(UTC)
+        speech.state = State.QUEUED.value
+        speech.waited_for_quota = True
+        speech.expires_at = speech.expires_at or now + HELD_FOR
+        speech.owner, speech.lease_until = self._deliveries.owner, now + timedelta(seconds=LEASE_S)
+        speech.first_attempt += ATTEMPTS_OF_ONE
+        self._services.recorder.note(speech)
+        self._session.line.hold(speech)
+        if not self._watching_quota:
+            self._watching_quota = True
+            self._services.own(self._until_quota_holds_nothing())
+
+    async def _until_quota_holds_nothing(self) -> None:
+        quota = self._services.quota
+        while left := quota.holding_s(time.monotonic()):
+            await quota.changed(left)
+        self._watching_quota = False
+        self.go_on()
+
+    async def _say_holding_phrase(self, context: Context) -> None:
+        """Only one that is in the cache: while the quota is spent nothing else can be said in this voice."""
+        if context.holding is None:
+            return
+        phrases = self._services.phrases
+        is_cached = await phrases.get(phrases.key(context.rendering, context.holding)) is not None
+        if is_cached and self._session.opened is not None:
+            self._session.say_holding_phrase(context.holding)
+
+
+def _log_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("speaker.stopped", exc_info=task.exception())
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

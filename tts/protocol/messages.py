@@ -1,0 +1,153 @@
+"""What a device may send and what the session answers with: reading a frame, and the commands that follow from it.
+
+Pure: a frame that is not accepted raises `Refused`, which is an `error` frame of the contract.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tts.text.stream import Speech
+
+GREETING_ID = "greeting"
+SERVER_PREFIX = "srv-"
+MAX_FRAME_BYTES = 64 * 1024
+MAX_ID = 64
+
+CLOSE_REPLACED = 4001
+CLOSE_REVOKED = 4003
+CLOSE_TOO_MANY_ERRORS = 4008
+CLOSE_FRAME_TOO_LARGE = 4009
+CLOSE_GOING_DOWN = 4012
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    frame: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    format: str | None
+    resume: str | None
+    greeting: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    speech: Speech
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    speech_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    speech_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    code: int
+
+
+Command = Reply | Start | Play | Stop | Drop | Ack | Withdraw | Heard | End | Close
+
+
+class Refused(Exception):
+    """A frame that is not accepted; rendered as an `error` frame."""
+
+    def __init__(self, code: str, message: str, speech_id: str | None = None) -> None:
+        super().__init__(message)
+        self.frame = {"type": "error", "code": code, "message": message}
+        if speech_id is not None:
+            self.frame["id"] = speech_id
+
+
+def object_of(frame: str) -> dict[str, Any]:
+    try:
+        message = _decode(frame)
+    except (ValueError, RecursionError):  # RecursionError: brackets a hundred thousand deep
+        message = None
+    if not isinstance(message, dict):
+        raise Refused("bad_json", "A frame must be one JSON object.")
+    return message
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode  # made once: a new one for each frame costs 10 us
+
+
+def finite(value: float | str) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def text_of(message: dict[str, Any], name: str, speech_id: str | None = None) -> str:
+    value = message.get(name)
+    if not isinstance(value, str):
+        raise Refused("bad_message", f"`{name}` must be a text.", speech_id)
+    if not _storable(value):
+        raise Refused("bad_message", f"`{name}` holds half a character (a lone surrogate) or NUL.", speech_id)
+    return value
+
+
+def _storable(text: str) -> bool:
+    """No socket can carry a lone surrogate, and PostgreSQL cannot store NUL."""
+    if "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def optional_text(message: dict[str, Any], name: str) -> str | None:
+    return None if message.get(name) is None else text_of(message, name)
+
+
+def flag(message: dict[str, Any], name: str) -> bool | None:
+    value = message.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise Refused("bad_message", f"`{name}` must be true or false.")
+    return value
+
+
+def any_id(message: dict[str, Any]) -> str:
+    speech_id = text_of(message, "id")
+    if not 1 <= len(speech_id) <= MAX_ID or not speech_id.strip():
+        raise Refused("bad_message", f"`id` must have 1 to {MAX_ID} characters.")
+    return speech_id
+
+
+def own_id(message: dict[str, Any]) -> str:
+    speech_id = any_id(message)
+    if speech_id == GREETING_ID or speech_id.startswith(SERVER_PREFIX):
+        raise Refused("bad_message", f"`id` may not be `{GREETING_ID}` nor begin with `{SERVER_PREFIX}`.", speech_id)
+    return speech_id

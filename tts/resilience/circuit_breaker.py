@@ -1,0 +1,103 @@
+"""Whether the provider is known to be down: one answer for all processes, so that nobody pays its time-outs twice.
+
+The truth is the one `ProviderState` row. Each process keeps a copy, which `tts.resilience.state_watcher` brings up to
+date every second,
+and asks its copy on the road. The circuit opens when the live, the repeated and the backup request of one segment
+have all failed while nobody else was answered; while it is open one process at a time looks whether the provider is
+back. Only such a look closes it.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+from django.utils import timezone
+
+from tts.resilience.cached_state import RowCopy
+from usage.provider_state import circuit
+from voicecare.core import metrics
+from voicecare.core.database import in_thread
+from voicecare.providers.errors import Busy, ProviderError
+
+log = structlog.get_logger(__name__)
+
+Probe = Callable[[], Awaitable[None]]
+
+
+class Circuit(RowCopy):
+    """One for each process. `open` is read on the road; `given_up` and `answered` are told there what came of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = False
+        self._answered_at = 0.0
+
+    def given_up(self, error: ProviderError, since: float) -> bool:
+        """Every request for a segment has failed since `since` (monotonic seconds), the last one with `error`.
+
+        True if that opens the circuit: the caller has `announce` run. Where another speech was answered meanwhile, or
+        the provider refused for a reason of its own, it is not down.
+        """
+        if not _is_down(error) or self._answered_at > since or self.open:
+            return False
+        self._begin()
+        self._become(True)
+        return True
+
+    def answered(self) -> None:
+        """A request was answered to its end."""
+        self._answered_at = time.monotonic()
+
+    async def announce(self, since: float) -> None:
+        """Tells all processes and the administrators that the provider is down since then (monotonic seconds)."""
+        began = timezone.now() - timedelta(seconds=time.monotonic() - since)
+        try:
+            await in_thread(circuit.opened, began)
+        finally:
+            self._end()
+
+    def follow(self, known: circuit.Known, mark: int | None) -> None:
+        """Takes over what the row says; `mark` was taken before it was read."""
+        if not self.is_old(mark):
+            self._become(known.circuit_open)
+
+    async def probe(self, probe: Probe) -> None:
+        """Looks whether the provider is back, if no other process does.
+
+        `probe` asks the provider and raises ProviderError if it is still down.
+        """
+        if not await in_thread(circuit.claim_probe):
+            return
+        if await _is_answered(probe):
+            await self._close()
+        else:
+            await in_thread(circuit.still_down)
+
+    async def _close(self) -> None:
+        self._begin()
+        try:
+            await in_thread(circuit.closed)
+            self._become(False)
+        finally:
+            self._end()
+
+    def _become(self, is_open: bool) -> None:
+        self.open = is_open
+        metrics.CIRCUIT_OPEN.set(is_open)
+
+
+async def _is_answered(probe: Probe) -> bool:
+    try:
+        async with asyncio.timeout(circuit.PROBE_LEASE_S - 1):
+            await probe()
+    except (ProviderError, TimeoutError) as error:
+        log.info("circuit.probe_failed", error=type(error).__name__)
+        return isinstance(error, ProviderError) and not _is_down(error)
+    return True
+
+
+def _is_down(error: ProviderError) -> bool:
+    """Whether it speaks of a provider that does not work. A refusal is an answer, if an unwelcome one."""
+    return error.retryable and not isinstance(error, Busy)

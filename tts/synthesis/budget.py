@@ -1,0 +1,123 @@
+"""What one speech may ask the provider for out of its patient's monthly budget (`usage.budgets`)."""
+
+import asyncio
+import time
+from collections.abc import Callable, Container, Coroutine
+from datetime import date
+from itertools import accumulate
+from typing import Any
+
+import structlog
+from django.db import Error
+
+from tts.conversations.lifecycle import Context
+from tts.resilience.error_reporter import Trouble
+from tts.text.segmenter import normalise, split
+from tts.text.stream import Segment, Speech
+from usage import budgets
+from voicecare.core.database import in_thread
+
+ANSWERED_WITHIN_S = 3.0  # a patient is spared the silence of a database that is away
+
+log = structlog.get_logger(__name__)
+
+
+class Reservation:
+    """For patients without a budget it does nothing, and asks nobody.
+
+    Taken when the first segment needs the provider: for all of a complete text that will not come from the cache, and
+    segment by segment for one that is being written. A database that does not answer makes nobody silent: the speech
+    goes on without a reservation, and the sweep counts it. `own` runs work in the background.
+    """
+
+    def __init__(
+        self,
+        speech: Speech,
+        context: Context,
+        trouble: Trouble,
+        own: Callable[[Coroutine[Any, Any, Any]], None],
+    ) -> None:
+        self._speech = speech
+        self._context = context
+        self._trouble = trouble
+        self._own = own
+        self._month: date
+        self._counted_before = speech.characters
+        self._held = 0
+        self._since = time.monotonic()
+        self._is_waived = not context.has_budget
+        self._taking: asyncio.Task[bool] | None = None
+        complete = speech.script.complete and context.has_budget
+        self._behind = _behind(speech.script.text, context.rendering.language, context.phrases) if complete else []
+
+    async def covers(self, segment: Segment) -> bool:
+        """Whether this segment may be asked for, once. Cancelled, what is being reserved is given back by `settle`."""
+        if self._is_waived:
+            return True
+        if self._held and self._age_s() > budgets.LASTS.total_seconds():
+            await self._settle()
+        lacking = len(segment.text) + self._after(segment) - (self._held - self._counted())
+        if lacking <= 0:
+            return True
+        self._taking = asyncio.create_task(self._take(lacking))
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                return await asyncio.shield(self._taking)
+        except TimeoutError:
+            self._waive("TimeoutError")
+            return True
+
+    def settle(self) -> None:
+        """The speech has ended, however. In the background."""
+        if self._taking is not None:
+            self._own(self._settle())
+
+    def _counted(self) -> int:
+        return self._speech.characters - self._counted_before
+
+    def _age_s(self) -> float:
+        return time.monotonic() - self._since
+
+    def _after(self, segment: Segment) -> int:
+        return self._behind[segment.index] if segment.index < len(self._behind) else 0
+
+    async def _take(self, characters: int) -> bool:
+        if not self._held:
+            self._month = budgets.current_month()
+        try:
+            fits = await in_thread(budgets.reserve, self._context.patient, self._month, characters)
+        except Error as error:
+            self._waive(type(error).__name__)
+            return True
+        if fits:
+            self._held += characters
+            self._since = time.monotonic()
+        else:
+            self._trouble.over_budget(self._context.patient)
+        return fits
+
+    async def _settle(self) -> None:
+        """What is too old, or cannot be written, the sweep mends."""
+        if self._taking is not None:
+            await asyncio.wait({self._taking})
+        held, counted = self._held, self._counted()
+        self._held, self._counted_before = 0, self._speech.characters
+        if self._age_s() > budgets.MENDED_AFTER.total_seconds() or not (held or counted):
+            return
+        try:
+            await in_thread(budgets.settle, self._context.patient, self._month, held=held, counted=counted)
+        except Error as error:
+            log.warning("reservation.not_settled", error=type(error).__name__)
+
+    def _waive(self, error: str) -> None:
+        self._is_waived = True
+        log.warning("reservation.not_taken", error=error)
+
+
+def _behind(text: str, language: str, phrases: Container[str]) -> list[int]:
+    """For each segment, how many characters of those behind it will be asked for: no phrases, which are in the cache.
+
+    One that is not there is reserved when its turn comes.
+    """
+    asked = [0 if normalise(segment) in phrases else len(segment) for segment in split(text, language, phrases)]
+    return list(accumulate(reversed(asked[1:]), initial=0))[::-1]

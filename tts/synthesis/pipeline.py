@@ -1,0 +1,179 @@
+"""THE road: one utterance, from its text to the last byte on the device (the contract, section 2).
+
+Nothing but a look into the phrase cache and a slot of the provider's stands between a text and the request for it: no
+query, no lock, no disk beside that one read and the journal's line, which goes to the page cache; save, for a patient
+who has a budget, its reservation. A segment is asked for rung by rung (`tts.resilience.retry_policy`) until it has
+been heard whole; what
+was heard of a failed try stays behind, completed to a whole frame, and the segment is spoken again from its beginning.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+from tts.cache.single_flight import Fill, FillFailed
+from tts.conversations.lifecycle import Context
+from tts.devices.output import Delivery
+from tts.models import Utterance
+from tts.resilience.concurrency import SlotsFull
+from tts.resilience.retry_policy import Halt, Rung, Step, after
+from tts.synthesis.admission import Turn
+from tts.synthesis.budget import Reservation
+from tts.synthesis.sources import Services, Sources
+from tts.text.segmenter import normalise
+from tts.text.stream import Segment, Speech
+from voicecare.providers.errors import ProviderError, QuotaSpent
+from voicecare.providers.espeak.client import EspeakDied
+
+AFTER_QUOTA_WAIT_S = 60.0
+
+
+class SpeechFailed(Exception):
+    """The speech ends here, unspoken or not to its end; `code` is the contract's."""
+
+    NO_VOICE = Halt.NO_VOICE.value
+    OVER_BUDGET = "over_budget"
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class QuotaHolds(Exception):
+    """Nothing of it was heard and the quota is spent: the speech has to wait for that, and is spoken again then."""
+
+
+async def speak(speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
+    """Speaks it to its end, or raises SpeechFailed or QuotaHolds.
+
+    Cancelled, nothing of it follows and what was billed is booked.
+    """
+    road = _Road(speech, context, delivery, services)
+    try:
+        await (road.greet() if speech.origin == Utterance.Origin.GREETING else road.say_all())
+    finally:
+        road.reservation.settle()
+    await delivery.settle()
+
+
+class _Road:
+    def __init__(self, speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
+        self._speech = speech
+        self._context = context
+        self._delivery = delivery
+        self._services = services
+        self._sources = Sources(speech, context, delivery, services)
+        self.reservation = Reservation(speech, context, services.trouble, services.own)
+        self._rung = Rung.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
+
+    async def greet(self) -> None:
+        """The greeting is kept whole, whatever its segments."""
+        await self._from_cache(Segment(0, self._speech.script.text, None, None), self.say_all)
+
+    async def say_all(self, fill: Fill | None = None) -> None:
+        """Every segment in turn; into `fill` too, if all of it is to be kept."""
+        segments = self._speech.script.segments(self._context.rendering.language, self._context.phrases)
+        async with aclosing(segments):
+            async for segment in segments:
+                await self._delivery.room()
+                await self._say(segment, fill)
+
+    async def _say(self, segment: Segment, fill: Fill | None) -> None:
+        if fill is not None or normalise(segment.text) not in self._context.phrases:
+            await self._climb(segment, fill)
+        else:
+            await self._from_cache(segment, lambda fill: self._climb(segment, fill))
+
+    async def _from_cache(self, segment: Segment, say: Callable[[Fill], Awaitable[None]]) -> None:
+        """As it is kept; else along with whoever is having it made; else made here, for all who want it."""
+        while not await self._sources.play(segment):
+            fill = self._sources.follow(segment)
+            if fill is None:
+                await self._lead(segment, say)
+                return
+            try:
+                await self._sources.join(segment, fill)
+            except FillFailed:
+                await self._delivery.complete_cut()
+            else:
+                return
+
+    async def _lead(self, segment: Segment, say: Callable[[Fill], Awaitable[None]]) -> None:
+        with self._sources.lead(segment) as fill:
+            await say(fill)
+            if self._rung is Rung.LIVE:  # whole, and in the conversation's own voice
+                self._sources.keep(segment, fill)
+
+    async def _climb(self, segment: Segment, fill: Fill | None) -> None:
+        """Tries rung after rung until the segment has been heard from its beginning to its end."""
+        turn = Turn(self._services.slots, self._context.patient, self._patience_s(), self._tell_busy)
+        tried: list[Rung] = []
+        step: Step = Rung.OFFLINE if self._services.circuit.open else self._rung
+        if self._services.quota.spent and step is not Rung.OFFLINE:
+            step = Halt.QUOTA
+        while True:
+            rung = await self._resolve(step, tried, turn)
+            tried.append(rung)
+            try:
+                await self._try(segment, rung, len(tried), turn, fill)
+            except SlotsFull:
+                step = Rung.OFFLINE
+            except (ProviderError, EspeakDied) as error:
+                await self._delivery.complete_cut()
+                step = self._after(error, tried, segment, turn)
+            else:
+                await self._delivery.complete_cut()  # an end that looked clean may lie within a sample
+                self._rung = Rung.LIVE if rung is Rung.RETRY else rung
+                return
+
+    def _patience_s(self) -> float:
+        """When the quota is back all that waited for it comes at once: at the pace of the slots, in its own voice."""
+        limit = self._services.busy_wait_s
+        return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.waited_for_quota else limit
+
+    async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Fill | None) -> None:
+        """All of the segment, once, in this way. Raises ProviderError, EspeakDied, SlotsFull or SpeechFailed."""
+        if rung is Rung.OFFLINE:
+            await self._sources.improvise(segment, number)
+            return
+        if not await self.reservation.covers(segment):
+            raise SpeechFailed(SpeechFailed.OVER_BUDGET)
+        async with turn.slot():
+            if self._services.quota.spent:  # since it stood in line: no further request goes out
+                raise QuotaSpent
+            own = fill if rung is Rung.LIVE else None
+            await self._sources.ask(segment, rung, number, silence_s=turn.silence_s(), fill=own)
+
+    def _after(self, error: ProviderError | EspeakDied, tried: list[Rung], segment: Segment, turn: Turn) -> Step:
+        step = after(error, tried)
+        if step is Rung.OFFLINE and isinstance(error, ProviderError):
+            self._services.trouble.gave_up(error, turn.since)
+        if step is Halt.QUOTA and isinstance(error, ProviderError):
+            self._services.quota.refused(len(segment.text), error.particulars)
+        return step
+
+    async def _resolve(self, step: Step, tried: list[Rung], turn: Turn) -> Rung:
+        """The rung that a step leads to. Raises SpeechFailed where it leads nowhere."""
+        match step:
+            case Halt.IN_LINE:
+                return tried[-1] if await turn.wait() else Rung.OFFLINE
+            case Halt.QUOTA:
+                return self._without_quota()
+            case Halt.NO_VOICE:
+                self._services.trouble.silence(self._context.conversation)
+                raise SpeechFailed(step.value)
+            case Halt.REJECTED:
+                raise SpeechFailed(step.value)
+        return step
+
+    def _without_quota(self) -> Rung:
+        """Rule 8: what has begun goes on offline. What has not waits: a delivery for the quota itself, the rest only in
+        the first minute. Raises QuotaHolds.
+        """
+        is_delivery = self._speech.origin == Utterance.Origin.SERVER
+        if not self._speech.bytes_sent and (is_delivery or self._services.quota.holding_s(time.monotonic()) > 0):
+            raise QuotaHolds
+        return Rung.OFFLINE
+
+    def _tell_busy(self, left_s: float) -> None:
+        self._services.own(self._delivery.queued("busy", left_s))

@@ -1,0 +1,76 @@
+"""Whether the provider is back: a free call, then one short phrase that the cache wants anyway."""
+
+import asyncio
+import uuid
+from contextlib import suppress
+
+from django.conf import settings
+
+from tts.conversations.voice import Rendering, VoiceRef
+from tts.models import Phrase
+from tts.synthesis.sources import Services
+from usage.ledger.events import Attempt, Kind
+from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.core.database import in_thread
+from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
+
+LANGUAGE = "en"
+SHORT = "I see."  # where there is no phrase to keep
+FREE_CALL_S = (2.0, 3.0)  # connect, read
+
+
+class Probe:
+    """Made once; `run` is one look. Raises ProviderError while the provider is down."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def run(self) -> None:
+        with suppress(AccessRefused, RequestRefused):  # a key may lack the permission and still speak
+            await asyncio.to_thread(_free_call)
+        rendering, texts = await in_thread(_phrases)
+        await self._speak(rendering, await self._wanted(rendering, texts or [SHORT]))
+
+    async def _wanted(self, rendering: Rendering, texts: list[str]) -> str:
+        phrases = self._services.phrases
+        for text in texts:
+            if await phrases.get(phrases.key(rendering, text)) is None:
+                return text
+        return texts[0]
+
+    async def _speak(self, rendering: Rendering, text: str) -> None:
+        attempt = Attempt(
+            source=uuid.uuid4(), segment=0, attempt=1, kind=Kind.PROBE.value, asked=len(text),
+            voice=rendering.voice.id, model=rendering.model,
+        )  # fmt: skip
+        request = rendering.request(text, None, None, zero_retention=self._services.zero_retention)
+        limits = {"first_byte_s": self._services.first_byte_s, "stall_s": self._services.stall_s}
+        self._services.recorder.note(attempt)
+        try:
+            async with self._services.client.speak(request, **limits) as reply:
+                attempt.answered(reply.receipt.request_id, reply.receipt.character_cost)
+                self._services.recorder.note(attempt)
+                said = b"".join([chunk async for chunk in reply])
+        except ProviderError as error:
+            attempt.failed(error)
+            self._services.recorder.note(attempt)
+            raise
+        self._services.own(self._services.phrases.put(rendering, text, said))
+
+
+def _free_call() -> None:
+    client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox", timeout=FREE_CALL_S)
+    try:
+        client.models()
+    finally:
+        client.close()
+
+
+def _phrases() -> tuple[Rendering, list[str]]:
+    rendering = Rendering(
+        VoiceRef.of(Voice.objects.default()), settings.ELEVENLABS_MODEL_ID, LANGUAGE, 1.0, DEVICE_FORMATS[0]
+    )
+    common = Phrase.objects.for_language(LANGUAGE).filter(kind=Phrase.Kind.COMMON)
+    return rendering, list(common.values_list("text", flat=True))

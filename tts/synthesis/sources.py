@@ -1,0 +1,222 @@
+"""Where a segment's sound comes from: the phrase cache, the provider, the offline voice. Each books its attempt.
+
+Accounts are kept by noting what happened; the recorder writes it behind our back (the contract, section 2, rule 9).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.single_flight import Fill, FillFailed, Fills
+from tts.conversations.lifecycle import Context
+from tts.conversations.voice import Rendering
+from tts.devices.output import Delivery
+from tts.models import Utterance
+from tts.recorder import Recorder
+from tts.resilience.circuit_breaker import Circuit
+from tts.resilience.concurrency import Slots
+from tts.resilience.error_reporter import Trouble
+from tts.resilience.quota_gate import Quota
+from tts.resilience.reply_guard import Plausible
+from tts.resilience.retry_policy import Rung, first_byte_limit
+from tts.synthesis.pacing import LEAD_S
+from tts.text.stream import Segment, Speech
+from usage.ledger.events import Attempt, Kind, Outcome
+from voicecare.audio.formats import FORMATS
+from voicecare.core import metrics
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.requests import Receipt
+from voicecare.providers.errors import ProviderError
+from voicecare.providers.espeak.client import Espeak, EspeakDied, EspeakVoice
+
+OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
+OFFLINE_WORDS_PER_MINUTE = 165
+OFFLINE_NAME = "Offline voice"
+
+Source = Utterance.Source
+
+_SOURCES = {Rung.LIVE: Source.LIVE, Rung.RETRY: Source.LIVE, Rung.BACKUP: Source.BACKUP}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the road uses of the process it runs in (`tts.runtime` makes it). `own` runs work in the background.
+
+    The limits are seconds, as the settings of the same names.
+    """
+
+    client: SpeechClient
+    offline: Espeak
+    circuit: Circuit
+    quota: Quota
+    slots: Slots
+    trouble: Trouble
+    phrases: PhraseCache
+    fills: Fills
+    recorder: Recorder
+    own: Callable[[Coroutine[Any, Any, Any]], None]
+    first_byte_s: float
+    stall_s: float
+    busy_wait_s: float
+    zero_retention: bool
+
+
+class Sources:
+    """The three sources for one speech. Each forwards what it brings."""
+
+    def __init__(self, speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
+        self._speech = speech
+        self._context = context
+        self._delivery = delivery
+        self._services = services
+        self._opening: Attempt | None = None  # the latest one made while nothing of the speech was heard
+
+    async def play(self, segment: Segment) -> bool:
+        """The clip of this text; false if the cache has none."""
+        phrases = self._services.phrases
+        key = self._key(segment)
+        clip = phrases.recall(key)
+        if clip is None and (clip := await phrases.get(key)) is None:
+            return False
+        attempt = self._attempt(segment, 1, Kind.CACHE, self._context.rendering)
+        await self._delivery.clip(clip, self._context.rendering.voice.name)
+        phrases.used(key)
+        self._saved(attempt)
+        return True
+
+    def follow(self, segment: Segment) -> Fill | None:
+        """What another speech of this process is having made of the same text right now."""
+        return self._services.fills.follow(self._key(segment))
+
+    async def join(self, segment: Segment, fill: Fill) -> None:
+        """Plays along with the speech that has it made. Raises FillFailed where that one did not end well."""
+        attempt = self._attempt(segment, 0, Kind.CACHE, self._context.rendering)  # 1 is whoever asks after it failed
+        try:
+            async with aclosing(fill.chunks(self._services.stall_s)) as chunks:
+                async for chunk in chunks:
+                    await self._delivery.forward(chunk, Source.CACHE.value, self._context.rendering.voice.name)
+        except FillFailed:
+            attempt.outcome, attempt.code = Outcome.FAILED.value, "fill_failed"
+            self._note(attempt)
+            raise
+        self._saved(attempt)
+
+    def lead(self, segment: Segment) -> AbstractContextManager[Fill]:
+        """To be entered in the same turn of the loop in which `follow` found nothing."""
+        return self._services.fills.lead(self._key(segment))
+
+    def keep(self, segment: Segment, fill: Fill) -> None:
+        """All of it is there, in the conversation's own voice: into the cache, in the background."""
+        audio = fill.complete()
+        if audio:
+            greeted = self._context.patient if self._speech.origin == Utterance.Origin.GREETING else None
+            put = self._services.phrases.put(self._context.rendering, segment.text, audio, greeted)
+            self._services.own(put)
+
+    def _key(self, segment: Segment) -> str:
+        return self._services.phrases.key(self._context.rendering, segment.text)
+
+    async def ask(self, segment: Segment, rung: Rung, number: int, *, silence_s: float, fill: Fill | None) -> None:
+        """One request to the provider; every read of its reply is one frame, and goes into `fill`.
+
+        `silence_s` is how long this segment was waited for. Raises ProviderError. Cancelling closes the response and
+        books what it bills.
+        """
+        rendering = self._context.backup if rung is Rung.BACKUP else self._context.rendering
+        request = rendering.request(
+            segment.text, segment.before, segment.after, zero_retention=self._services.zero_retention
+        )
+        limit = first_byte_limit(rung, self._services.first_byte_s, silence_s)
+        attempt = self._attempt(segment, number, self._kind(rung), rendering)
+        self._services.recorder.note(attempt)
+        plausible = Plausible(len(segment.text), FORMATS[rendering.format].bytes_per_second)
+        began = time.perf_counter()
+        try:
+            async with self._services.client.speak(
+                request, first_byte_s=limit, stall_s=self._services.stall_s
+            ) as reply:
+                self._count(attempt, reply.receipt)
+                waiting = time.perf_counter()
+                async for chunk in reply:
+                    plausible.came(len(chunk), time.perf_counter() - waiting)
+                    await self._delivery.forward(chunk, _SOURCES[rung].value, rendering.voice.name)
+                    if attempt.first_byte_ms is None:
+                        attempt.first_byte_ms = round((time.perf_counter() - began) * 1000, 2)
+                    if fill is not None:
+                        fill.add(chunk)
+                    waiting = time.perf_counter()
+        except ProviderError as error:
+            error.request_id = error.request_id or attempt.request_id or None
+            attempt.failed(error)
+            if fill is not None:
+                fill.fail()  # half of a sound is in it
+            self._services.trouble.met(error, rung, self._context.conversation, rendering.voice.id)
+            raise
+        except asyncio.CancelledError:
+            attempt.outcome = (Outcome.CANCELLED if attempt.characters else Outcome.UNKNOWN).value
+            raise
+        finally:
+            self._note(attempt)
+        self._services.circuit.answered()
+
+    async def improvise(self, segment: Segment, number: int) -> None:
+        """The offline voice, made on this machine. Raises EspeakDied."""
+        rendering = self._context.rendering
+        voice = EspeakVoice(language=rendering.language, rate=round(OFFLINE_WORDS_PER_MINUTE * rendering.speed))
+        attempt = self._attempt(segment, number, Kind.OFFLINE, rendering)
+        sound = self._services.offline.speak(segment.text, voice, rendering.format, ahead_s=OFFLINE_AHEAD_S)
+        try:
+            async with aclosing(sound):
+                async for chunk in sound:
+                    await self._delivery.forward(chunk, Source.OFFLINE.value, OFFLINE_NAME)
+        except EspeakDied:
+            attempt.outcome, attempt.code = Outcome.FAILED.value, "offline_voice_died"
+            self._note(attempt)
+            raise
+        except asyncio.CancelledError:
+            self._saved(attempt)
+            raise
+        self._saved(attempt)
+
+    def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: Rendering) -> Attempt:
+        attempt = Attempt(
+            source=self._speech.key,
+            segment=segment.index,
+            attempt=self._speech.first_attempt + number,
+            kind=kind.value,
+            asked=len(segment.text),
+            conversation=self._context.conversation,
+            patient=self._context.patient,
+            voice=rendering.voice.id,
+            model=rendering.model,
+        )
+        if not self._speech.bytes_sent:
+            self._opening = attempt
+        return attempt
+
+    def _kind(self, rung: Rung) -> Kind:
+        """A clinician listens outside of any conversation."""
+        return Kind.PREVIEW if self._context.conversation is None else Kind(rung.value)
+
+    def _note(self, attempt: Attempt) -> None:
+        """All that is known of it by now. The first sound of the speech is that of the attempt that brought it."""
+        if attempt is self._opening:
+            attempt.first_chunk_ms = self._speech.response_ms
+        self._services.recorder.note(attempt)
+
+    def _count(self, attempt: Attempt, receipt: Receipt) -> None:
+        attempt.answered(receipt.request_id, receipt.character_cost)
+        self._speech.characters += attempt.characters
+        self._services.recorder.note(attempt)  # billed from here on, whatever becomes of this process
+        self._services.quota.answered(attempt.asked, receipt.character_cost)
+        metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
+        if receipt.concurrent_limit is not None and receipt.concurrent_limit != self._services.slots.limit:
+            self._services.slots.learned(receipt.concurrent_limit)
+
+    def _saved(self, attempt: Attempt) -> None:
+        attempt.outcome, attempt.saved = Outcome.COMPLETED.value, attempt.asked
+        self._note(attempt)

@@ -1,0 +1,138 @@
+"""One speech on its way: its text, whole or still being written, and what has become of it."""
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Container
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tts.models import Utterance
+from tts.text.segmenter import Segmenter, split
+
+if TYPE_CHECKING:
+    from tts.outbox.store import Claim
+
+WRITER_SILENT_S = 60.0  # the contract, section 1: a writer silent for so long is taken as done
+PAUSE_S = 0.4  # language models write several pieces in it; one that pauses has something else to do first
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One request's worth of text. `before` and `after` are its neighbours, as far as they are known."""
+
+    index: int
+    text: str
+    before: str | None
+    after: str | None
+
+
+class Script:
+    """Pieces go in as they are written, segments come out as soon as they are complete. One writer, one reader."""
+
+    def __init__(self, text: str = "", *, complete: bool) -> None:
+        self.text = text
+        self.complete = complete
+        self._unread = deque([text] if text else [])
+        self._written_at = time.monotonic()
+        self._changed: asyncio.Event | None = None
+
+    def append(self, piece: str) -> None:
+        self.text += piece
+        self._unread.append(piece)
+        self._notify()
+
+    def silent(self, now: float) -> bool:
+        """Nothing was written for so long that the text is taken as complete, also if nobody has read it yet."""
+        return now - self._written_at >= WRITER_SILENT_S
+
+    def finish(self) -> None:
+        self.complete = True
+        self._notify()
+
+    def _notify(self) -> None:
+        self._written_at = time.monotonic()
+        if self._changed is not None:
+            self._changed.set()
+
+    async def segments(self, language: str, phrases: Container[str]) -> AsyncGenerator[Segment, None]:
+        """Every segment once, in order; waits for a writer that has not finished.
+
+        A speech that was held may be read again, from its beginning; two readers at a time are a mistake.
+        """
+        self._unread = deque([self.text] if self.text else [])
+        segmenter = Segmenter(language, phrases)
+        ready: deque[str] = deque()
+        if self.complete:  # seen whole, a text of several sentences may be a phrase
+            ready.extend(split(self.text, language, phrases))
+            self._unread.clear()
+        index, before = 0, None
+        while True:
+            while self._unread:
+                ready.extend(segmenter.feed(self._unread.popleft()))
+            if self.complete and not self._unread:
+                ready.extend(segmenter.finish())
+            if not ready:
+                if self.complete:
+                    return
+                ready.extend(await self._more(segmenter))
+                continue
+            text = ready.popleft()
+            yield Segment(index, text, before, ready[0] if ready else None)
+            index, before = index + 1, text
+
+    async def _more(self, segmenter: Segmenter) -> list[str]:
+        """Waits for the writer, who may pause where a sentence ends: the segment that is complete then."""
+        if await self._written_within(PAUSE_S):
+            return []
+        paused = segmenter.pause()
+        if not paused and not await self._written_within(WRITER_SILENT_S - (time.monotonic() - self._written_at)):
+            self.complete = True
+        return paused
+
+    async def _written_within(self, seconds: float) -> bool:
+        self._changed = asyncio.Event()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._changed = None
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Speech:
+    """One utterance on its way through this process; `tts.recorder` keeps its row up to date.
+
+    `received` and `taken` (its turn came) are seconds of `time.perf_counter`. From the former to the first frame passed
+    `first_chunk_ms`, from the latter `response_ms`. `claim` is set for one that came from the outbox. `first_attempt`
+    is the number below its attempts in the ledger: a text that is spoken again is booked again.
+    """
+
+    id: str
+    script: Script
+    origin: str
+    conversation: uuid.UUID
+    patient: uuid.UUID
+    received_at: datetime
+    received: float = field(default_factory=time.perf_counter)
+    taken: float = 0.0
+    key: uuid.UUID = field(default_factory=uuid.uuid4)
+    state: str = Utterance.State.WAITING.value
+    source: str = ""
+    code: str = ""
+    characters: int = 0
+    bytes_sent: int = 0
+    first_chunk_ms: float | None = None
+    response_ms: float | None = None
+    spoken_at: datetime | None = None
+    expires_at: datetime | None = None
+    owner: str = ""
+    lease_until: datetime | None = None
+    claim: "Claim | None" = None
+    first_attempt: int = 0
+    waited_for_quota: bool = False
