@@ -16,7 +16,7 @@ from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
 
 from tts.models import Conversation, Utterance
-from tts.text.stream import Speech
+from tts.speech import Speech
 from usage.ledger import events
 from usage.ledger.journal import Journal
 from voicecare.core import metrics

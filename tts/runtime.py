@@ -28,8 +28,8 @@ from tts.resilience.concurrency import slots_for
 from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
 from tts.resilience.state_watcher import Watch
+from tts.synthesis.dependencies import Services
 from tts.synthesis.probe import Probe
-from tts.synthesis.sources import Services
 from usage.alerts.heartbeats import Lookout
 from usage.ledger import events, journal
 from voicecare.core import metrics, pubsub

@@ -10,8 +10,8 @@ import uuid
 from celery import shared_task
 from django.db.models import QuerySet
 
-from tts import removal, retention
-from tts.cache import planning, warmer
+from tts import retention
+from tts.cache import planning, removal, warmer
 from tts.conversations import lifecycle
 from tts.models import Phrase
 from tts.outbox import leases

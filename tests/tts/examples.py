@@ -4,9 +4,10 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from tts.conversations.lifecycle import Context, Opened
+from tts.conversations.context import Context, Opened
 from tts.conversations.voice import Rendering, VoiceRef
-from tts.text.stream import Script, Speech
+from tts.speech import Speech
+from tts.text.stream import Script
 
 OWN_VOICE = VoiceRef(uuid.uuid4(), "OWNvoice", "Rachel", 1)
 DEFAULT_VOICE = VoiceRef(uuid.uuid4(), "DEFAULTvoice", "Default", 1)

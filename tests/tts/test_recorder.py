@@ -19,7 +19,8 @@ from tests.tts import examples
 from tts.conversations import lifecycle
 from tts.models import Conversation, Utterance
 from tts.recorder import Recorder
-from tts.text.stream import Script, Speech
+from tts.speech import Speech
+from tts.text.stream import Script
 from usage.ledger.events import Attempt
 from usage.models import UsageEvent
 

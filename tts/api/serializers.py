@@ -11,8 +11,8 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from tts.models import Conversation, Utterance
-from tts.protocol.messages import SERVER_PREFIX
 from tts.protocol.text_assembler import MAX_TEXT
+from tts.states import SERVER_PREFIX
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Voice

@@ -16,17 +16,18 @@ from typing import Any, cast
 import structlog
 from django.conf import settings
 
-from tts.conversations.lifecycle import Context
+from tts.conversations.context import Context
 from tts.conversations.voice import Rendering, VoiceRef
 from tts.devices.outbox_client import ATTEMPTS_OF_ONE
 from tts.devices.output import Delivery
 from tts.devices.transport import Socket
 from tts.models import Phrase, Utterance
 from tts.resilience.circuit_breaker import Circuit
+from tts.speech import Speech
+from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, speak
-from tts.synthesis.sources import Services
 from tts.text.segmenter import normalise
-from tts.text.stream import Script, Speech
+from tts.text.stream import Script
 from voicecare.patients.models import Voice
 
 CHUNKS_AHEAD = 64

@@ -28,7 +28,7 @@ from tts.api.serializers import (
     UtteranceSerializer,
 )
 from tts.api.streaming import HttpSpeech, context_of, preview_of
-from tts.conversations.lifecycle import Context
+from tts.conversations.context import Context
 from tts.models import Conversation, Utterance
 from tts.outbox import store
 from tts.runtime import runtime

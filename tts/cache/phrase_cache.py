@@ -12,11 +12,10 @@ process learns of it: `drop_forgotten`, called every few seconds, forgets what i
 import asyncio
 import hashlib
 import hmac
-import threading
 import time
 import uuid
-from collections import Counter, OrderedDict
-from collections.abc import Coroutine, Iterable
+from collections import Counter
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +26,7 @@ from django.db.models import QuerySet
 
 from tts.cache import index
 from tts.cache.entry import Entry, pack, unpack
+from tts.cache.memory import Memory
 from tts.cache.stores import Store, StoreError
 from tts.conversations.voice import Rendering
 from tts.models import Clip
@@ -40,50 +40,6 @@ WRITERS = 2  # of their own: a store that hangs must not take the threads that e
 WITHOUT_ROW_S = 60.0  # what could not be stored may still be played from memory for so long
 
 log = structlog.get_logger(__name__)
-
-
-class Memory:
-    """The sounds used last, at most `limit` bytes of them. May be used from several threads."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> bytes | None:
-        with self._lock:
-            audio, until = self._kept.get(key, (None, 0.0))
-            if audio is not None and time.monotonic() >= until:
-                self._drop(key)
-                return None
-            if audio is not None:
-                self._kept.move_to_end(key)
-            return audio
-
-    def keep(self, key: str, audio: bytes, seconds: float) -> None:
-        """One that would take more than an eighth of the room is not kept: it would push out too many others."""
-        with self._lock:
-            self._drop(key)
-            if len(audio) > self._limit // 8:
-                return
-            self._kept[key] = (audio, time.monotonic() + seconds)
-            self._size += len(audio)
-            while self._size > self._limit:
-                self._drop(next(iter(self._kept)))
-
-    def drop(self, keys: Iterable[str]) -> None:
-        with self._lock:
-            for key in keys:
-                self._drop(key)
-
-    def keys(self) -> list[str]:
-        with self._lock:
-            return list(self._kept)
-
-    def _drop(self, key: str) -> None:
-        audio, _ = self._kept.pop(key, (b"", 0.0))
-        self._size -= len(audio)
 
 
 class PhraseCache:

@@ -32,7 +32,8 @@ from usage.alerts import incidents
 from usage.ledger import events
 from usage.ledger.events import Attempt, Kind
 from usage.provider_state import circuit, quota
-from voicecare.audio.formats import FORMATS, Completer
+from voicecare.audio.formats import FORMATS
+from voicecare.audio.framing import Completer
 from voicecare.core import metrics
 from voicecare.core.database import in_thread, threads
 from voicecare.patients.models import Voice

@@ -7,7 +7,7 @@ stands between a text and its sound.
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from django.conf import settings
@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from tts.conversations.context import Context, Opened
 from tts.conversations.voice import Rendering, VoiceRef
 from tts.models import Conversation, Phrase, Utterance
 from tts.text.segmenter import normalise
@@ -25,50 +26,6 @@ from voicecare.patients.models import Device, Patient, Voice
 
 class UnknownConversation(VoicecareError):
     code = "unknown_id"
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What holds for a whole conversation. `backup` differs from `rendering` in the voice alone; `phrases` are in
-    the normal form of `tts.text.segmenter.normalise`. `has_budget`: the patient has one; how large it is, the row
-    knows.
-    """
-
-    conversation: uuid.UUID
-    patient: uuid.UUID
-    companion: str
-    rendering: Rendering
-    backup: Rendering
-    voice_source: str
-    initiated: str
-    phrases: frozenset[str]
-    greeting: str | None
-    holding: str | None = None
-    has_budget: bool = False
-
-    def started_frame(self) -> dict[str, object]:
-        voice = self.rendering.voice
-        return {
-            "type": "conversation.started",
-            "conversation": str(self.conversation),
-            "companion": self.companion,
-            "voice": {"id": str(voice.id), "name": voice.name, "source": self.voice_source},
-            "format": self.rendering.format,
-            "initiated": self.initiated,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A conversation that may be spoken in: its context, the ids it has used and the characters it has counted.
-
-    `was_held`: its holding phrase has been said.
-    """
-
-    context: Context
-    used_ids: frozenset[str]
-    characters: int
-    was_held: bool = False
 
 
 def begin(device_id: uuid.UUID, audio_format: str | None) -> Opened:

@@ -12,29 +12,17 @@ import structlog
 from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError
 
-from tts import replies
 from tts.conversations import lifecycle
+from tts.conversations.context import Opened
 from tts.devices.outbox_client import Deliveries
 from tts.devices.player import Speaker
 from tts.devices.transport import Socket
 from tts.models import Utterance
-from tts.protocol.messages import (
-    CLOSE_GOING_DOWN,
-    Ack,
-    Close,
-    Command,
-    Drop,
-    End,
-    Heard,
-    Play,
-    Refused,
-    Reply,
-    Start,
-    Stop,
-    Withdraw,
-)
+from tts.protocol import messages
+from tts.protocol.commands import Ack, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop, Withdraw
+from tts.protocol.messages import CLOSE_GOING_DOWN, Refused
 from tts.protocol.session import Session
-from tts.synthesis.sources import Services
+from tts.synthesis.dependencies import Services
 from voicecare.core.database import in_thread
 
 log = structlog.get_logger(__name__)
@@ -77,7 +65,7 @@ class Connection:
     async def tell_expired(self) -> None:
         """What the device knows to be queued and is of no use any more has failed."""
         for speech_id in await self.deliveries.expired():
-            self._services.own(self._socket.send(replies.failed(speech_id, "expired")))
+            self._services.own(self._socket.send(messages.failed(speech_id, "expired")))
 
     async def receive(self, text: str | None) -> None:
         """One frame of the device; None stands for a binary one."""
@@ -109,7 +97,7 @@ class Connection:
         await self._write(lambda: self.deliveries.let_go(conversation))
         if self.session.opened is not None and self.session.opened.context.conversation == conversation:
             _, characters = self.session.finish()
-            await self._socket.send(replies.conversation_ended(conversation, characters))
+            await self._socket.send(messages.conversation_ended(conversation, characters))
 
     async def lose_voice(self, conversation: uuid.UUID) -> None:
         """Its voice was withdrawn: from the next speech on it is the default voice."""
@@ -118,7 +106,7 @@ class Connection:
             if opened is not None and opened.context.conversation == conversation:
                 context = await in_thread(lifecycle.in_default_voice, opened.context)
                 self.session.begin(replace(opened, context=context))
-                await self._socket.send(replies.VOICE_CHANGED)
+                await self._socket.send(messages.VOICE_CHANGED)
 
     async def gone(self) -> None:
         """The socket is closed, by whomever: what plays and waits ends as interrupted. Safe after `close`.
@@ -174,7 +162,7 @@ class Connection:
     async def _withdraw(self, speech_id: str) -> None:
         if await self.deliveries.withdraw(speech_id):
             if self.deliveries.forget_queued(speech_id):
-                await self._socket.send(replies.withdrawn(speech_id))
+                await self._socket.send(messages.withdrawn(speech_id))
         elif not await self.deliveries.known(speech_id):
             await self._refuse(_unknown(speech_id))
 
@@ -202,7 +190,7 @@ class Connection:
             self._speaker.say(greeting)
         self._speaker.call()
 
-    async def _open(self, start: Start) -> lifecycle.Opened:
+    async def _open(self, start: Start) -> Opened:
         """Waits for a database that restarts: closing the socket would only bring the device back at the same time."""
         deadline = time.monotonic() + OPENED_WITHIN_S
         while True:
@@ -216,7 +204,7 @@ class Connection:
                 log.warning("connection.not_opened", error=type(error).__name__)
             await asyncio.sleep(OPEN_AGAIN_S)
 
-    async def _opened_for_delivery(self) -> lifecycle.Opened | None:
+    async def _opened_for_delivery(self) -> Opened | None:
         """The open conversation; where there is none the server opens one. None while the database is away."""
         async with self._opening:
             if self.session.opened is None:
@@ -232,7 +220,7 @@ class Connection:
             opened, characters = self.session.finish()
             booked = await self._write(lambda: in_thread(lifecycle.end, opened.context.conversation))
             characters = characters if booked is None else booked  # the row knows what another process has counted
-            await self._socket.send(replies.conversation_ended(opened.context.conversation, characters))
+            await self._socket.send(messages.conversation_ended(opened.context.conversation, characters))
         self._speaker.call()
 
     async def _write(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
@@ -249,7 +237,7 @@ def _unknown(speech_id: str) -> Refused:
     return Refused("unknown_id", "No speech has this `id`.", speech_id)
 
 
-def _open(device: uuid.UUID, start: Start, servers: lifecycle.Opened | None) -> lifecycle.Opened:
+def _open(device: uuid.UUID, start: Start, servers: Opened | None) -> Opened:
     """Opens or resumes one, or takes over the one that the server has opened."""
     if servers is not None and start.resume in (None, str(servers.context.conversation)):
         return lifecycle.take_over(device, servers, start.format)
@@ -259,7 +247,7 @@ def _open(device: uuid.UUID, start: Start, servers: lifecycle.Opened | None) -> 
     return opened
 
 
-def _open_anew(device: uuid.UUID, start: Start) -> lifecycle.Opened:
+def _open_anew(device: uuid.UUID, start: Start) -> Opened:
     if start.resume is None:
         return lifecycle.begin(device, start.format)
     return lifecycle.resume(device, start.resume)

@@ -18,12 +18,13 @@ import structlog
 from django.db import DataError, Error, IntegrityError
 from django.db.models import Case, Value, When
 
-from tts.conversations.lifecycle import Context
+from tts.conversations.context import Context
 from tts.models import Utterance
 from tts.outbox import leases, store
-from tts.outbox.store import Claim
-from tts.protocol.messages import SERVER_PREFIX
-from tts.text.stream import Script, Speech
+from tts.outbox.claim import Claim
+from tts.speech import Speech
+from tts.states import SERVER_PREFIX
+from tts.text.stream import Script
 from voicecare.core.database import in_thread
 
 T = TypeVar("T")

@@ -4,12 +4,13 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
-from tts import replies
 from tts.devices.transport import Frame, Socket
 from tts.models import Utterance
+from tts.protocol import messages
+from tts.speech import Speech
 from tts.synthesis.pacing import Pacing
-from tts.text.stream import Speech
-from voicecare.audio.formats import FORMATS, Completer
+from voicecare.audio.formats import FORMATS
+from voicecare.audio.framing import Completer
 from voicecare.core import metrics
 
 RECHECK_S = 0.25  # a device's `progress` may correct the estimate while we wait
@@ -68,7 +69,7 @@ class Delivery:
         if not self._told_queued:
             self._told_queued = True
             expires_at = datetime.now(UTC) + timedelta(seconds=expires_in_s)
-            await self._socket.send(replies.queued(self._speech.id, reason, expires_at))
+            await self._socket.send(messages.queued(self._speech.id, reason, expires_at))
 
     async def settle(self) -> None:
         """Returns when all was taken from this process: a speech that a stuck device never read is not spoken."""
@@ -104,7 +105,7 @@ class Delivery:
             frames = [{"type": "speech.started", **frame, "format": self._format}]
         if source in ("backup", "offline") and not self._notified:
             self._notified = True
-            frames.append(replies.NOTICE)
+            frames.append(messages.NOTICE)
         return frames
 
     def _first_frame_is_out(self, source: str) -> None:

@@ -8,19 +8,20 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from tts import replies
-from tts.conversations.lifecycle import Context, Opened
+from tts.conversations.context import Context, Opened
 from tts.devices.outbox_client import ATTEMPTS_OF_ONE, Deliveries
 from tts.devices.output import Delivery
 from tts.devices.prefetch import Upcoming
 from tts.devices.transport import Socket
 from tts.models import Utterance
+from tts.outbox.claim import Claim
 from tts.outbox.leases import LEASE_S
-from tts.outbox.store import Claim
+from tts.protocol import messages
 from tts.protocol.session import Session
+from tts.speech import Speech
+from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, SpeechFailed, speak
-from tts.synthesis.sources import Services
-from tts.text.stream import Script, Speech
+from tts.text.stream import Script
 from voicecare.core import metrics
 
 log = structlog.get_logger(__name__)
@@ -197,7 +198,7 @@ class Speaker:
         self._note(speech)
         metrics.SPEECHES.labels(outcome.value).inc()
         if outcome is not State.WAITING or speech.bytes_sent:
-            await self._socket.send(replies.ending(speech))
+            await self._socket.send(messages.ending(speech))
         if speech.claim is not None and outcome is State.WAITING:
             self._upcoming.put_back(speech.claim)
         elif speech.claim is not None:
@@ -221,7 +222,7 @@ class Speaker:
             return
         self._keep(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
-        await self._socket.send(replies.queued(speech.id, "quota", until))
+        await self._socket.send(messages.queued(speech.id, "quota", until))
         if self._holding_phrase_said != context.conversation:
             self._holding_phrase_said = context.conversation
             await self._say_holding_phrase(context)
@@ -230,7 +231,7 @@ class Speaker:
         self._session.over(speech)
         self._upcoming.put_back(claim, queued=True)
         if claim.expires_at is not None and self._deliveries.tells_queued(claim):
-            await self._socket.send(replies.queued(speech.id, "quota", claim.expires_at))
+            await self._socket.send(messages.queued(speech.id, "quota", claim.expires_at))
 
     def _keep(self, speech: Speech) -> None:
         """In memory, and in its row for another connection, should this one end."""

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tts.conversations.lifecycle import Opened
+from tts.conversations.context import Opened
 from tts.devices.outbox_client import Deliveries
 from tts.models import Utterance
-from tts.outbox.store import Claim
+from tts.outbox.claim import Claim
 from tts.protocol.session import Session
-from tts.synthesis.sources import Services
-from tts.text.stream import Speech
+from tts.speech import Speech
+from tts.synthesis.dependencies import Services
 
 LIVE_WITHIN_S = 1.0  # what the device has waited for does not wait any longer for rows of former conversations
 

@@ -11,7 +11,6 @@ on the device that connected last. Everything here belongs into a thread.
 
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -22,8 +21,8 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
 from tts.models import Utterance
+from tts.outbox.claim import Claim
 from tts.outbox.leases import FREE, LEASE, OUTBOX, epoch_of
-from tts.protocol.messages import SERVER_PREFIX
 from voicecare.core import pubsub
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Device
@@ -37,38 +36,6 @@ _LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
 
 class IdempotencyConflict(VoicecareError):
     code = "idempotency_conflict"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One attempt to speak a row, by one connection. `conversation` is where it was asked for, None for REST; `origin`
-    is `device` in that conversation and `server` in any other. `seconds_left` is by the database's clock; `was_queued`:
-    it has waited for the quota.
-    """
-
-    id: uuid.UUID
-    owner: str
-    attempt: int
-    patient: uuid.UUID
-    text: str
-    origin: str
-    client_id: str
-    conversation: uuid.UUID | None
-    expires_at: datetime | None
-    seconds_left: float | None
-    was_queued: bool
-
-    @property
-    def speech_id(self) -> str:
-        """Its id on the WebSocket: the device's own, or one that all its deliveries share."""
-        return self.client_id if self.origin == DEVICE else f"{SERVER_PREFIX}{self.id}"
-
-    @property
-    def of(self) -> dict[str, str] | None:
-        """What it was called where it was asked for, when it is spoken in another conversation."""
-        if self.origin == DEVICE or not self.client_id:
-            return None
-        return {"conversation": str(self.conversation), "id": self.client_id}
 
 
 # Coming in

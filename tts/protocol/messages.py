@@ -5,13 +5,15 @@ Pure: a frame that is not accepted raises `Refused`, which is an `error` frame o
 
 import json
 import math
-from dataclasses import dataclass
+import uuid
+from datetime import datetime
 from typing import Any
 
-from tts.text.stream import Speech
+from tts.models import Utterance
+from tts.speech import Speech
+from tts.states import SERVER_PREFIX
 
 GREETING_ID = "greeting"
-SERVER_PREFIX = "srv-"
 MAX_FRAME_BYTES = 64 * 1024
 MAX_ID = 64
 
@@ -20,61 +22,6 @@ CLOSE_REVOKED = 4003
 CLOSE_TOO_MANY_ERRORS = 4008
 CLOSE_FRAME_TOO_LARGE = 4009
 CLOSE_GOING_DOWN = 4012
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    frame: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    format: str | None
-    resume: str | None
-    greeting: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Play:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    back: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    speech: Speech
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    speech_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    speech_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    code: int
-
-
-Command = Reply | Start | Play | Stop | Drop | Ack | Withdraw | Heard | End | Close
 
 
 class Refused(Exception):
@@ -151,3 +98,61 @@ def own_id(message: dict[str, Any]) -> str:
     if speech_id == GREETING_ID or speech_id.startswith(SERVER_PREFIX):
         raise Refused("bad_message", f"`id` may not be `{GREETING_ID}` nor begin with `{SERVER_PREFIX}`.", speech_id)
     return speech_id
+
+
+Frame = dict[str, object]
+
+
+State = Utterance.State
+
+
+NOTICE: Frame = {
+    "type": "notice",
+    "code": "backup_voice",
+    "message": "Temporary voice issue, using backup voice",  # the owner's words
+}
+
+
+VOICE_CHANGED: Frame = {
+    "type": "notice",
+    "code": "voice_changed",
+    "message": "This voice may not be used any more, the default voice goes on",
+}
+
+
+FAILURES = {
+    "no_voice": "No voice could be reached: neither the provider nor a substitute. Try again soon.",
+    "text_rejected": "The speech provider refuses this text. Change the text.",
+    "over_budget": "The patient's monthly budget has no room for it. Raise it, or wait for the next month.",
+    "expired": "It could not be said in time and is of no use any more.",
+}
+
+
+def queued(speech_id: str, reason: str, expires_at: datetime) -> Frame:
+    """`reason` is `quota` or `busy`; `expires_at` is in UTC."""
+    return {"type": "speech.queued", "id": speech_id, "reason": reason, "expires_at": expires_at.isoformat()}
+
+
+def failed(speech_id: str, code: str) -> Frame:
+    return {"type": "speech.failed", "id": speech_id, "code": code, "message": FAILURES[code]}
+
+
+def ending(speech: Speech) -> Frame:
+    """The one terminal message of a speech. Who was cut off and will be repeated is interrupted for now."""
+    measures: Frame = {"bytes": speech.bytes_sent, "characters": speech.characters}
+    match speech.state:
+        case State.SPOKEN:
+            heard: Frame = {"source": speech.source, "first_chunk_ms": speech.first_chunk_ms}
+            return {"type": "speech.finished", "id": speech.id, **heard, **measures}
+        case State.FAILED:
+            return failed(speech.id, speech.code)
+    return {"type": "speech.interrupted", "id": speech.id, **measures}
+
+
+def withdrawn(speech_id: str) -> Frame:
+    """The end of a queued speech that was never taken up."""
+    return {"type": "speech.interrupted", "id": speech_id, "bytes": 0, "characters": 0}
+
+
+def conversation_ended(conversation: uuid.UUID, characters: int) -> Frame:
+    return {"type": "conversation.ended", "conversation": str(conversation), "characters": characters}

@@ -6,7 +6,7 @@ Pure bookkeeping: who speaks them is `tts.devices.connection`.
 from collections import deque
 from collections.abc import Callable
 
-from tts.text.stream import Speech
+from tts.speech import Speech
 
 
 class Line:

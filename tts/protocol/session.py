@@ -22,26 +22,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from tts.conversations.lifecycle import Opened
+from tts.conversations.context import Opened
 from tts.models import Utterance
+from tts.protocol.commands import Ack, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop, Withdraw
 from tts.protocol.messages import (
     CLOSE_FRAME_TOO_LARGE,
     CLOSE_TOO_MANY_ERRORS,
     GREETING_ID,
     MAX_FRAME_BYTES,
-    SERVER_PREFIX,
-    Ack,
-    Close,
-    Command,
-    Drop,
-    End,
-    Heard,
-    Play,
     Refused,
-    Reply,
-    Start,
-    Stop,
-    Withdraw,
     any_id,
     finite,
     flag,
@@ -53,7 +42,9 @@ from tts.protocol.messages import (
 from tts.protocol.queue import Line
 from tts.protocol.rate_limit import CharacterRate
 from tts.protocol.text_assembler import MAX_TEXT, Writing
-from tts.text.stream import Script, Speech
+from tts.speech import Speech
+from tts.states import SERVER_PREFIX
+from tts.text.stream import Script
 from voicecare.audio.formats import DEVICE_FORMATS
 
 MAX_PIECE = 1000

@@ -2,7 +2,7 @@
 
 from tts.protocol.messages import Refused
 from tts.protocol.rate_limit import CharacterRate
-from tts.text.stream import Speech
+from tts.speech import Speech
 
 MAX_TEXT = 5000
 

@@ -10,10 +10,11 @@ from typing import Any
 import structlog
 from django.db import Error
 
-from tts.conversations.lifecycle import Context
+from tts.conversations.context import Context
 from tts.resilience.error_reporter import Trouble
+from tts.speech import Speech
 from tts.text.segmenter import normalise, split
-from tts.text.stream import Segment, Speech
+from tts.text.stream import Segment
 from usage import budgets
 from voicecare.core.database import in_thread
 

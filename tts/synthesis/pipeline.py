@@ -12,16 +12,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from tts.cache.single_flight import Fill, FillFailed
-from tts.conversations.lifecycle import Context
+from tts.conversations.context import Context
 from tts.devices.output import Delivery
 from tts.models import Utterance
 from tts.resilience.concurrency import SlotsFull
 from tts.resilience.retry_policy import Halt, Rung, Step, after
+from tts.speech import Speech
 from tts.synthesis.admission import Turn
 from tts.synthesis.budget import Reservation
-from tts.synthesis.sources import Services, Sources
+from tts.synthesis.dependencies import Services
+from tts.synthesis.sources import Sources
 from tts.text.segmenter import normalise
-from tts.text.stream import Segment, Speech
+from tts.text.stream import Segment
 from voicecare.providers.errors import ProviderError, QuotaSpent
 from voicecare.providers.espeak.client import EspeakDied
 

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from tts.conversations.voice import Rendering, VoiceRef
 from tts.models import Phrase
-from tts.synthesis.sources import Services
+from tts.synthesis.dependencies import Services
 from usage.ledger.events import Attempt, Kind
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core.database import in_thread

@@ -5,33 +5,25 @@ Accounts are kept by noting what happened; the recorder writes it behind our bac
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import dataclass
-from typing import Any
 
-from tts.cache.phrase_cache import PhraseCache
-from tts.cache.single_flight import Fill, FillFailed, Fills
-from tts.conversations.lifecycle import Context
+from tts.cache.single_flight import Fill, FillFailed
+from tts.conversations.context import Context
 from tts.conversations.voice import Rendering
 from tts.devices.output import Delivery
 from tts.models import Utterance
-from tts.recorder import Recorder
-from tts.resilience.circuit_breaker import Circuit
-from tts.resilience.concurrency import Slots
-from tts.resilience.error_reporter import Trouble
-from tts.resilience.quota_gate import Quota
 from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import Rung, first_byte_limit
+from tts.speech import Speech
+from tts.synthesis.dependencies import Services
 from tts.synthesis.pacing import LEAD_S
-from tts.text.stream import Segment, Speech
+from tts.text.stream import Segment
 from usage.ledger.events import Attempt, Kind, Outcome
 from voicecare.audio.formats import FORMATS
 from voicecare.core import metrics
-from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import Receipt
 from voicecare.providers.errors import ProviderError
-from voicecare.providers.espeak.client import Espeak, EspeakDied, EspeakVoice
+from voicecare.providers.espeak.client import EspeakDied, EspeakVoice
 
 OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
 OFFLINE_WORDS_PER_MINUTE = 165
@@ -40,29 +32,6 @@ OFFLINE_NAME = "Offline voice"
 Source = Utterance.Source
 
 _SOURCES = {Rung.LIVE: Source.LIVE, Rung.RETRY: Source.LIVE, Rung.BACKUP: Source.BACKUP}
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the road uses of the process it runs in (`tts.runtime` makes it). `own` runs work in the background.
-
-    The limits are seconds, as the settings of the same names.
-    """
-
-    client: SpeechClient
-    offline: Espeak
-    circuit: Circuit
-    quota: Quota
-    slots: Slots
-    trouble: Trouble
-    phrases: PhraseCache
-    fills: Fills
-    recorder: Recorder
-    own: Callable[[Coroutine[Any, Any, Any]], None]
-    first_byte_s: float
-    stall_s: float
-    busy_wait_s: float
-    zero_retention: bool
 
 
 class Sources:

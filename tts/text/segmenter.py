@@ -11,7 +11,9 @@ piece (seconds for 5,000 dots that come one by one).
 
 import re
 import unicodedata
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
+
+from tts.text.abbreviations import ABBREVIATIONS, BEFORE_DIGITS, DOT_MAKES_ORDINAL
 
 MIN_LENGTH = 40
 MAX_LENGTH = 300
@@ -41,40 +43,6 @@ _WORD = re.compile(r"[\w.]+\Z")
 _WORD_REACH = 24
 _DOTTED = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+|[^\W\d_]")  # "e.g", "z.B", "Ph.D", "J"
 
-
-def _words(table: Mapping[str, str]) -> dict[str, frozenset[str]]:
-    return {language: frozenset(words.split()) for language, words in table.items()}
-
-
-# Only what stands before a capital or a digit: before a small letter no full stop ends a sentence anyway.
-_ABBREVIATIONS = _words(
-    {
-        "": "dr prof mr mrs",
-        "en": "ms mx st rev hon gen col capt lt sgt messrs mt vs",
-        "de": "hr fr frl st bzw ca evtl ggf inkl vgl sog str geb tägl zzgl dipl ing mind",
-        "es": "sr sra srta sres dña dra ud uds vd lic ing av avda ee uu",
-        "fr": "mm mme mmes mlle me mgr st ste av bd",
-        "it": "sig sigg sig.ra sig.na dott dott.ssa prof.ssa ing avv on spett",
-        "pt": "sr sra srs dra exmo exma av eng",
-        "nl": "dhr mevr mw drs ir ing st bijv evt incl",
-        "pl": "inż mgr ul al św np tzw",
-        "ru": "ул им проф акад доц тов гр",
-    }
-)
-_BEFORE_DIGITS = _words(
-    {
-        "": "no nr pp vol fig art tel ext approx ca",
-        "en": "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun rm ch",
-        "de": "abs kap bd min max jan feb apr aug sept okt nov dez",
-        "es": "núm pág aprox",
-        "fr": "env chap",
-        "pt": "núm pág aprox",
-        "nl": "blz hfst",
-        "pl": "godz str",
-        "ru": "стр гл тел",
-    }
-)
-_DOT_MAKES_ORDINAL = "bs cs da de et fi hr hu is lv nb nn no pl sk sl sr tr"
 
 _JOINS_FORMER = re.compile(
     "[\u200c\u200d\u0e33\u0eb3\u1160-\u11ff\ud7b0-\ud7fb\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
@@ -230,10 +198,10 @@ def _abbreviated(former: str, following: str, language: str) -> bool:
         return False
     word = found[0].casefold()
     if word.isdigit():
-        return len(word) < 3 and language in _DOT_MAKES_ORDINAL
+        return len(word) < 3 and language in DOT_MAKES_ORDINAL
     if _DOTTED.fullmatch(word) and word != word.upper():  # a letter without case is a word, not an initial
         return True
-    tables = (_ABBREVIATIONS, _BEFORE_DIGITS) if following.isdigit() else (_ABBREVIATIONS,)
+    tables = (ABBREVIATIONS, BEFORE_DIGITS) if following.isdigit() else (ABBREVIATIONS,)
     return any(word in table.get(key, ()) for table in tables for key in ("", language))
 
 

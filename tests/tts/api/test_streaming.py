@@ -15,15 +15,15 @@ from tts.api.streaming import PREVIEWS, HttpSpeech, context_of, preview_of
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import Fills
 from tts.cache.stores import store_for
-from tts.conversations.lifecycle import Context
+from tts.conversations.context import Context
 from tts.models import Phrase
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import LocalSlots
 from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
+from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import SpeechFailed
-from tts.synthesis.sources import Services
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import Espeak

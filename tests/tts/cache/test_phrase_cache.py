@@ -27,7 +27,8 @@ from tests.tts.cache.stores import KINDS, file_store, store_of
 from tests.tts.examples import OWN_VOICE, RENDERING
 from tests.waiting import eventually
 from tts.cache.entry import Entry, pack
-from tts.cache.phrase_cache import READ_WITHIN_S, READERS, Memory, PhraseCache
+from tts.cache.memory import Memory
+from tts.cache.phrase_cache import READ_WITHIN_S, READERS, PhraseCache
 from tts.cache.stores import RedisStore, Store, StoreError
 from tts.conversations.voice import Rendering, VoiceRef
 from tts.models import Clip, Phrase

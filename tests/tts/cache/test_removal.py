@@ -12,9 +12,9 @@ from tests.conftest import OTHER_VOICE, Member
 from tts import tasks
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.planning import current, listeners, plan
+from tts.cache.removal import remove
 from tts.cache.stores import store_for
 from tts.models import Clip, Phrase
-from tts.removal import remove
 from voicecare.patients.models import Patient, Voice
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
 from tts.conversations import lifecycle
-from tts.conversations.lifecycle import Opened, UnknownConversation, greet, resolve_voice
+from tts.conversations.context import Opened
+from tts.conversations.lifecycle import UnknownConversation, greet, resolve_voice
 from tts.models import Conversation, Phrase, Utterance
 from voicecare.patients.models import Device, Patient, Voice
 

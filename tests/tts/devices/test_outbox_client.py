@@ -15,11 +15,11 @@ from tts.conversations import lifecycle
 from tts.devices.outbox_client import Deliveries
 from tts.models import Utterance
 from tts.outbox import leases, store
-from tts.outbox.store import Claim
-from tts.protocol.messages import SERVER_PREFIX
+from tts.outbox.claim import Claim
+from tts.speech import Speech
+from tts.states import SERVER_PREFIX
 from tts.synthesis.admission import PAUSE_S
 from tts.synthesis.pipeline import AFTER_QUOTA_WAIT_S
-from tts.text.stream import Speech
 
 pytestmark = pytest.mark.django_db(transaction=True)  # they ask in threads of their own
 

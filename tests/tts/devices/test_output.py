@@ -13,8 +13,10 @@ from tests.tts.devices.wire import line
 from tests.tts.examples import speech
 from tts.devices.output import CLIP_FRAME_BYTES, HELD_BYTES, Delivery
 from tts.devices.transport import Socket
-from tts.text.stream import Speech
-from voicecare.audio.formats import FORMATS, Completer, Encoder
+from tts.speech import Speech
+from voicecare.audio.encoders import Encoder
+from voicecare.audio.formats import FORMATS
+from voicecare.audio.framing import Completer
 
 PCM_SECOND = 32_000  # bytes of one second of pcm_16000
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}

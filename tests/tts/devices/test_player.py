@@ -18,7 +18,7 @@ from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import Fills
 from tts.cache.stores import store_for
 from tts.conversations import lifecycle
-from tts.conversations.lifecycle import Opened
+from tts.conversations.context import Opened
 from tts.devices.outbox_client import Deliveries
 from tts.devices.player import Speaker
 from tts.devices.transport import Socket
@@ -30,8 +30,9 @@ from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import LocalSlots
 from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
-from tts.synthesis.sources import Services
-from tts.text.stream import Script, Speech
+from tts.speech import Speech
+from tts.synthesis.dependencies import Services
+from tts.text.stream import Script
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import Espeak
 

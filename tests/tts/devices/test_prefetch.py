@@ -13,14 +13,14 @@ from tests.e2e.rows import in_database
 from tests.tts.outbox.outbox_cast import Socket, connect, queue, state_of, submit
 from tests.waiting import eventually
 from tts.conversations import lifecycle
-from tts.conversations.lifecycle import Opened
+from tts.conversations.context import Opened
 from tts.devices.outbox_client import Deliveries
 from tts.devices.prefetch import Upcoming
 from tts.models import Utterance
 from tts.outbox import leases
 from tts.protocol.session import Session
 from tts.resilience.quota_gate import Quota
-from tts.synthesis.sources import Services
+from tts.synthesis.dependencies import Services
 
 pytestmark = pytest.mark.django_db(transaction=True)  # it asks in threads of its own
 

@@ -10,7 +10,7 @@ from tests.conftest import Member
 from tts.conversations.lifecycle import begin
 from tts.models import Utterance
 from tts.outbox import leases, store
-from tts.outbox.store import Claim
+from tts.outbox.claim import Claim
 from voicecare.patients.models import Device, Patient
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from tests.conftest import Member
 from tests.tts.outbox.outbox_cast import Socket, connect, expire, second_device, submit
 from tts.models import Utterance
 from tts.outbox import leases, store
-from tts.outbox.store import Claim
+from tts.outbox.claim import Claim
 from voicecare.patients.models import Device
 
 ENDED = {"heard", "failed", "expired", "interrupted"}

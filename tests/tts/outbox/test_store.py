@@ -17,7 +17,8 @@ from tests.conftest import Member
 from tests.tts.outbox.outbox_cast import PAST, Socket, connect, expire, queue, second_device, state_of, submit
 from tts.models import Conversation, Utterance
 from tts.outbox import leases, store
-from tts.outbox.store import Claim, IdempotencyConflict
+from tts.outbox.claim import Claim
+from tts.outbox.store import IdempotencyConflict
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db

@@ -2,7 +2,7 @@
 
 from tests.tts.examples import speech
 from tts.protocol.queue import Line
-from tts.text.stream import Speech
+from tts.speech import Speech
 
 
 def line_of(*names: str) -> Line:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.tts.examples import opened
 from tests.tts.examples import speech as example
-from tts.conversations.lifecycle import Opened
-from tts.protocol.messages import Ack, Close, Command, Drop, End, Heard, Play, Refused, Reply, Start, Stop, Withdraw
+from tts.conversations.context import Opened
+from tts.protocol.commands import Ack, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop, Withdraw
+from tts.protocol.messages import Refused
 from tts.protocol.session import Session
-from tts.text.stream import Speech
+from tts.speech import Speech
 from voicecare.audio.formats import DEVICE_FORMATS
 
 TYPES = {

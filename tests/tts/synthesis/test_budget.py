@@ -14,8 +14,9 @@ from tests.e2e.rows import in_database
 from tests.tts import examples
 from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.error_reporter import Trouble
+from tts.speech import Speech
 from tts.synthesis.budget import Reservation
-from tts.text.stream import Script, Segment, Speech
+from tts.text.stream import Script, Segment
 from usage import budgets
 from usage.models import BudgetMonth, Incident
 

@@ -7,7 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from voicecare.audio.formats import DEVICE_FORMATS, FORMATS, AudioFormat, Completer, Encoder
+from voicecare.audio.encoders import Encoder
+from voicecare.audio.formats import DEVICE_FORMATS, FORMATS, AudioFormat
+from voicecare.audio.framing import Completer
 
 RATE = 22050
 CONTAINERS = {"mp3": "mp3", "opus": "ogg", "wav": "wav", "pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw"}

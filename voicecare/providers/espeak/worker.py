@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from voicecare.audio.formats import DEVICE_FORMATS, FORMATS, Encoder
+from voicecare.audio.encoders import Encoder
+from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.providers.espeak import messages as wire
 from voicecare.providers.espeak.engine import SAMPLE_RATE, Engine
 from voicecare.providers.espeak.text import clean, pieces

@@ -7,7 +7,7 @@ from aiohttp import web
 from voicecare.providers.elevenlabs.sandbox.account.models import MODELS
 from voicecare.providers.elevenlabs.sandbox.account.voices import SETTINGS, STOCK_SINCE
 from voicecare.providers.elevenlabs.sandbox.api.middleware import api
-from voicecare.providers.elevenlabs.sandbox.api.speech_request import integer
+from voicecare.providers.elevenlabs.sandbox.api.query import integer
 from voicecare.providers.elevenlabs.sandbox.api.usage import character_stats
 from voicecare.providers.elevenlabs.sandbox.errors import refusal
 from voicecare.providers.elevenlabs.sandbox.records import Sale

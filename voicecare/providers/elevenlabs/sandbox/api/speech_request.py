@@ -15,11 +15,11 @@ from aiohttp import web
 from voicecare.audio.formats import FORMATS, AudioFormat
 from voicecare.providers.elevenlabs.sandbox.account.models import DEFAULT_MODEL, MODELS, Model
 from voicecare.providers.elevenlabs.sandbox.account.voices import Voice, Voices
+from voicecare.providers.elevenlabs.sandbox.api.query import boolean, integer
 from voicecare.providers.elevenlabs.sandbox.errors import invalid, refusal
 from voicecare.providers.espeak.client import EspeakVoice
 
 DEFAULT_FORMAT = "mp3_44100_128"
-BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 NORMALIZATIONS = ("auto", "on", "off")
 RANGES = {
     "stability": (0.0, 1.0),
@@ -86,32 +86,6 @@ def read_order(asked: object, query: Mapping[str, str], voice_id: str, voices: V
     _check_text(text, model)
     language = fields.get("language_code") or "en"
     return Order(text, voice, model, format_, language, settings.get("speed") or 1.0, keep)
-
-
-def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
-    """A boolean of the query as FastAPI reads it; raises its 422."""
-    value = query.get(name)
-    if value is None:
-        return default
-    if value.lower() not in BOOLEANS:
-        raise invalid(["query", name], "Input should be a valid boolean", "bool_parsing", value)
-    return BOOLEANS[value.lower()]
-
-
-def integer(query: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """An integer of the query; raises FastAPI's 422."""
-    value = query.get(name)
-    if value is None:
-        return default
-    try:
-        return int(value)
-    except ValueError:
-        raise invalid(
-            ["query", name],
-            "Input should be a valid integer, unable to parse string as an integer",
-            "int_parsing",
-            value,
-        ) from None
 
 
 def _check_query(query: Mapping[str, str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from itertools import pairwise
 from typing import Any
 
-from voicecare.audio.formats import Encoder
+from voicecare.audio.encoders import Encoder
 from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Studio
 from voicecare.providers.elevenlabs.sandbox.api.speech_request import Order
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from voicecare.providers.elevenlabs.sandbox.api.speech_request import integer
+from voicecare.providers.elevenlabs.sandbox.api.query import integer
 from voicecare.providers.elevenlabs.sandbox.errors import invalid, refusal
 from voicecare.providers.elevenlabs.sandbox.records import Sale
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox

@@ -11,7 +11,7 @@ from aiohttp.web_request import FileField
 
 from voicecare.providers.elevenlabs.sandbox.account.voices import SETTINGS, Sample, Voice
 from voicecare.providers.elevenlabs.sandbox.api.middleware import api
-from voicecare.providers.elevenlabs.sandbox.api.speech_request import boolean, integer
+from voicecare.providers.elevenlabs.sandbox.api.query import boolean, integer
 from voicecare.providers.elevenlabs.sandbox.errors import invalid, refusal
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 

@@ -1,0 +1,44 @@
+"""One speech on its way through this process."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tts.models import Utterance
+from tts.outbox.claim import Claim
+from tts.text.stream import Script
+
+
+@dataclass(slots=True, eq=False)
+class Speech:
+    """One utterance on its way through this process; `tts.recorder` keeps its row up to date.
+
+    `received` and `taken` (its turn came) are seconds of `time.perf_counter`. From the former to the first frame passed
+    `first_chunk_ms`, from the latter `response_ms`. `claim` is set for one that came from the outbox. `first_attempt`
+    is the number below its attempts in the ledger: a text that is spoken again is booked again.
+    """
+
+    id: str
+    script: Script
+    origin: str
+    conversation: uuid.UUID
+    patient: uuid.UUID
+    received_at: datetime
+    received: float = field(default_factory=time.perf_counter)
+    taken: float = 0.0
+    key: uuid.UUID = field(default_factory=uuid.uuid4)
+    state: str = Utterance.State.WAITING.value
+    source: str = ""
+    code: str = ""
+    characters: int = 0
+    bytes_sent: int = 0
+    first_chunk_ms: float | None = None
+    response_ms: float | None = None
+    spoken_at: datetime | None = None
+    expires_at: datetime | None = None
+    owner: str = ""
+    lease_until: datetime | None = None
+    claim: Claim | None = None
+    first_attempt: int = 0
+    waited_for_quota: bool = False

@@ -1,0 +1,38 @@
+"""What the speech pipeline uses of the process it runs in."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.single_flight import Fills
+from tts.recorder import Recorder
+from tts.resilience.circuit_breaker import Circuit
+from tts.resilience.concurrency import Slots
+from tts.resilience.error_reporter import Trouble
+from tts.resilience.quota_gate import Quota
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.espeak.client import Espeak
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the road uses of the process it runs in (`tts.runtime` makes it). `own` runs work in the background.
+
+    The limits are seconds, as the settings of the same names.
+    """
+
+    client: SpeechClient
+    offline: Espeak
+    circuit: Circuit
+    quota: Quota
+    slots: Slots
+    trouble: Trouble
+    phrases: PhraseCache
+    fills: Fills
+    recorder: Recorder
+    own: Callable[[Coroutine[Any, Any, Any]], None]
+    first_byte_s: float
+    stall_s: float
+    busy_wait_s: float
+    zero_retention: bool

@@ -1,0 +1,146 @@
+"""Encodes PCM into the audio formats."""
+
+import struct
+from collections.abc import Iterable
+from fractions import Fraction
+from io import BytesIO
+from typing import Literal
+
+import av
+import lameenc  # type: ignore[import-not-found]
+from av import AudioFrame
+from av.audio.codeccontext import AudioCodecContext
+
+from voicecare.audio.formats import AudioFormat
+
+
+class Encoder:
+    """Turns sound at `input_rate` into one stream of `fmt`, piece by piece; one use, one thread at a time.
+
+    The stream stands alone: MP3 is bare constant-rate frames (no ID3, no Xing), so that streams can be appended to
+    one another; WAV has a header whose sizes are 0xFFFFFFFF, as the length is not known when it is sent.
+    """
+
+    def __init__(self, fmt: AudioFormat, input_rate: int = 22050) -> None:
+        self._input_rate = input_rate
+        self._resampler = None if input_rate == fmt.sample_rate else av.AudioResampler("s16", "mono", fmt.sample_rate)
+        self._coder = _coder(fmt)
+
+    def feed(self, pcm: bytes) -> bytes:
+        """Takes whole samples; returns what is ready, which may be nothing yet."""
+        if self._resampler and pcm:
+            pcm = _samples(self._resampler.resample(_frame(pcm, self._input_rate)))
+        return self._coder.encode(pcm) if pcm else b""
+
+    def finish(self) -> bytes:
+        """The rest of the stream. The encoder is used up afterwards."""
+        rest = _samples(self._resampler.resample(None)) if self._resampler else b""
+        return (self._coder.encode(rest) if rest else b"") + self._coder.finish()
+
+
+def _frame(pcm: bytes, rate: int) -> AudioFrame:
+    frame = AudioFrame("s16", "mono", len(pcm) // 2)
+    frame.sample_rate = rate
+    frame.planes[0].update(pcm)
+    return frame
+
+
+def _samples(frames: Iterable[AudioFrame]) -> bytes:
+    # A plane is longer than its samples: the allocation is rounded up.
+    return b"".join(bytes(frame.planes[0])[: frame.samples * 2] for frame in frames)
+
+
+class _Coder:
+    """PCM as it is; the others take sound at the format's own rate, never an empty piece."""
+
+    def encode(self, pcm: bytes) -> bytes:
+        return pcm
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _Wav(_Coder):
+    def __init__(self, rate: int) -> None:
+        unknown = 0xFFFFFFFF
+        layout = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16)
+        self._header = struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + layout + struct.pack("<4sI", b"data", unknown)
+
+    def encode(self, pcm: bytes) -> bytes:
+        header, self._header = self._header, b""
+        return header + pcm
+
+    def finish(self) -> bytes:
+        return self._header
+
+
+class _G711(_Coder):
+    def __init__(self, codec: Literal["pcm_mulaw", "pcm_alaw"], rate: int) -> None:
+        self._context = AudioCodecContext.create(codec, "w")
+        self._context.sample_rate, self._context.format, self._context.layout = rate, "s16", "mono"
+
+    def encode(self, pcm: bytes) -> bytes:
+        return b"".join(bytes(packet) for packet in self._context.encode(_frame(pcm, self._context.sample_rate)))
+
+
+class _Mp3(_Coder):
+    def __init__(self, fmt: AudioFormat) -> None:
+        self._lame = lameenc.Encoder()
+        self._lame.silence()
+        self._lame.set_channels(1)
+        self._lame.set_in_sample_rate(fmt.sample_rate)
+        self._lame.set_out_sample_rate(fmt.sample_rate)
+        self._lame.set_bit_rate((fmt.bit_rate or 0) // 1000)
+        self._lame.set_quality(9)
+        self._fed = False
+
+    def encode(self, pcm: bytes) -> bytes:
+        self._fed = True
+        return bytes(self._lame.encode(pcm))
+
+    def finish(self) -> bytes:
+        # LAME refuses to be flushed before it was fed.
+        return bytes(self._lame.flush()) if self._fed else b""
+
+
+class _Opus(_Coder):
+    def __init__(self, fmt: AudioFormat) -> None:
+        self._sink, self._pts, self._rate = BytesIO(), 0, fmt.sample_rate
+        # Pages of 100 ms: with the muxer's own second the first sound would come late.
+        self._ogg = av.open(self._sink, "w", format="ogg", options={"page_duration": "100000", "flush_packets": "1"})
+        self._stream = self._ogg.add_stream("libopus", fmt.sample_rate, layout="mono", bit_rate=fmt.bit_rate)
+        self._stream.codec_context.options = {"application": "voip", "compression_level": "0"}
+
+    def encode(self, pcm: bytes) -> bytes:
+        frame = _frame(pcm, self._rate)
+        frame.pts, frame.time_base = self._pts, Fraction(1, self._rate)
+        self._pts += frame.samples
+        self._ogg.mux(self._stream.encode(frame))
+        return self._take()
+
+    def finish(self) -> bytes:
+        self._ogg.mux(self._stream.encode(None))
+        self._ogg.close()
+        return self._take()
+
+    def _take(self) -> bytes:
+        taken = self._sink.getvalue()
+        self._sink.seek(0)
+        self._sink.truncate()
+        return taken
+
+
+def _coder(fmt: AudioFormat) -> _Coder:
+    match fmt.codec:
+        case "mp3":
+            return _Mp3(fmt)
+        case "opus":
+            return _Opus(fmt)
+        case "ulaw":
+            return _G711("pcm_mulaw", fmt.sample_rate)
+        case "alaw":
+            return _G711("pcm_alaw", fmt.sample_rate)
+        case "wav":
+            return _Wav(fmt.sample_rate)
+        case "pcm":
+            return _Coder()

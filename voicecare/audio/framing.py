@@ -1,0 +1,121 @@
+"""Completes a stream of encoded audio that was cut."""
+
+import re
+from functools import lru_cache
+
+from voicecare.audio.formats import SAMPLE_BYTES, AudioFormat
+
+
+class Completer:
+    """Watches a stream of `fmt` that is forwarded live and knows the bytes that complete what was cut.
+
+    PCM is completed to a whole sample, MP3 to a whole frame, with zeros; G.711 has nothing to cut, and an Ogg page
+    cannot be completed. An MP3 frame whose side information or sound is zero decodes as silence of its length.
+
+    A cut inside the four bytes of an MP3 header is completed with the rest of the former frame's header (of the
+    format's own, if there was none) before the zeros. Zeros alone do not do: `FF FB 00 00` is no frame, and FFmpeg
+    then reports an error and loses the first frame of what follows, however many zeros there are; `FF FB 90 00` is
+    one, but of two channels. (In the one place of a frame where a change of window is announced and not yet named,
+    the zeros name an unknown one: that frame, and no other, is then lost with an error.)
+    """
+
+    def __init__(self, fmt: AudioFormat) -> None:
+        self._walker = _Mp3Walker(fmt) if fmt.codec == "mp3" else _SampleWalker(SAMPLE_BYTES.get(fmt.codec, 1))
+
+    def feed(self, chunk: bytes) -> None:
+        self._walker.feed(chunk)
+
+    def missing(self) -> bytes:
+        """b"" where nothing is cut; the stream then counts as standing at a boundary."""
+        return self._walker.complete()
+
+
+class _SampleWalker:
+    def __init__(self, size: int) -> None:
+        self._size, self._over = size, 0
+
+    def feed(self, chunk: bytes) -> None:
+        self._over = (self._over + len(chunk)) % self._size
+
+    def complete(self) -> bytes:
+        self._over, over = 0, self._over
+        return bytes(-over % self._size)
+
+
+_START = re.compile(rb"\xff(?=[\xe2\xe3\xf2\xf3\xfa\xfb]|\Z)|I(?=D3|D?\Z)")
+
+
+_LARGEST_TAG = 256 * 1024
+
+
+_KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
+
+
+_KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
+
+
+_RATES = (44100, 48000, 32000, 0)
+
+
+_RATE_DIVISORS = {0xF8: 1, 0xF0: 2, 0xE0: 4}  # MPEG 1, 2, 2.5
+
+
+class _Mp3Walker:
+    """Steps from frame to frame: `_left` bytes of the present one are still to come, or `_head` is a cut header."""
+
+    def __init__(self, fmt: AudioFormat) -> None:
+        self._left, self._head, self._former = 0, b"", _mono_header(fmt)
+
+    def feed(self, chunk: bytes) -> None:
+        data = self._head + chunk
+        at = self._left
+        while at < len(data) and (size := _unit_size(head := data[at : at + 10])) is not None:
+            if head[0] == 0xFF and size:
+                self._former = head[:4]
+            at = at + size if size else _next_start(data, at + 1)
+        self._head, self._left = data[at:], max(0, at - len(data))
+
+    def complete(self) -> bytes:
+        head, left = self._head, self._left
+        self._head, self._left = b"", 0
+        if not head:
+            return bytes(left)
+        whole = head + self._former[len(head) :] if head[0] == 0xFF else head.ljust(10, b"\0")
+        size = _unit_size(whole) or 0
+        return whole.ljust(size, b"\0")[len(head) : size]
+
+
+def _mono_header(fmt: AudioFormat) -> bytes:
+    lsf = fmt.sample_rate < 32000
+    kbps = (_KBPS_2 if lsf else _KBPS_1).index((fmt.bit_rate or 0) // 1000)
+    return bytes((0xFF, 0xF3 if lsf else 0xFB, kbps << 4 | _RATES.index(fmt.sample_rate << lsf) << 2, 0xC4))
+
+
+def _next_start(data: bytes, at: int) -> int:
+    found = _START.search(data, at)
+    return found.start() if found else len(data)
+
+
+def _unit_size(head: bytes) -> int | None:
+    """Length in bytes of the frame or ID3v2 tag that begins with `head`; 0 for junk, None if more is needed."""
+    if not _START.match(head):
+        return 0
+    if head[0] == 0xFF:
+        return _frame_size(head[1], head[2]) if len(head) >= 4 else None
+    return _tag_size(head) if len(head) >= 10 else None
+
+
+def _tag_size(head: bytes) -> int:
+    size = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    # A tag beyond belief is junk: it would hide the whole stream, and be completed with megabytes.
+    return size if size <= _LARGEST_TAG else 0
+
+
+@lru_cache(maxsize=256)
+def _frame_size(version: int, rates: int) -> int:
+    divisor = _RATE_DIVISORS[version & 0xF8]
+    kbps = (_KBPS_1 if divisor == 1 else _KBPS_2)[rates >> 4]
+    rate = _RATES[rates >> 2 & 3] // divisor
+    if not kbps or not rate:
+        return 0
+    return (144 if divisor == 1 else 72) * kbps * 1000 // rate + (rates >> 1 & 1)

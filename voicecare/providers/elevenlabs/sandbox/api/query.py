@@ -1,0 +1,33 @@
+"""Query parameters, read as the provider reads them."""
+
+from collections.abc import Mapping
+
+from voicecare.providers.elevenlabs.sandbox.errors import invalid
+
+BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
+    """A boolean of the query as FastAPI reads it; raises its 422."""
+    value = query.get(name)
+    if value is None:
+        return default
+    if value.lower() not in BOOLEANS:
+        raise invalid(["query", name], "Input should be a valid boolean", "bool_parsing", value)
+    return BOOLEANS[value.lower()]
+
+
+def integer(query: Mapping[str, str], name: str, default: int | None) -> int | None:
+    """An integer of the query; raises FastAPI's 422."""
+    value = query.get(name)
+    if value is None:
+        return default
+    try:
+        return int(value)
+    except ValueError:
+        raise invalid(
+            ["query", name],
+            "Input should be a valid integer, unable to parse string as an integer",
+            "int_parsing",
+            value,
+        ) from None
