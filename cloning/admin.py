@@ -41,10 +41,11 @@ class UploadForm(forms.Form):
     )
     name = forms.CharField(max_length=100, label="Name of the voice", help_text="For example: Anna, her daughter.")
     sample = forms.FileField(
-        allow_empty_file=True, label="Recording",
+        allow_empty_file=True,
+        label="Recording",
         help_text="MP3, WAV or M4A; at least 60 seconds of one person speaking in a quiet room, at most 10 MB.",
         widget=forms.FileInput(attrs={"accept": ".mp3,.wav,.m4a,audio/*"}),
-    )  # fmt: skip
+    )
     remove_background_noise = forms.BooleanField(
         required=False, help_text="Only for a recording with noise: it makes a clean one worse."
     )
@@ -68,12 +69,20 @@ class CloneJobAdmin(admin.ModelAdmin):
             "How it went",
             {
                 "fields": (
-                    "id", "voice", "former_voice", "requires_verification", "attempts", "next_attempt_at", "created_at",
-                    "ended_at", "withdrawn_at", "withdrawn_by",
+                    "id",
+                    "voice",
+                    "former_voice",
+                    "requires_verification",
+                    "attempts",
+                    "next_attempt_at",
+                    "created_at",
+                    "ended_at",
+                    "withdrawn_at",
+                    "withdrawn_by",
                 )
             },
         ),
-    )  # fmt: skip
+    )
 
     class Media:
         css = {"all": ("voicecare/clones.css",)}

@@ -70,9 +70,13 @@ class CloneJob(models.Model):
     consented_at = models.DateTimeField(default=timezone.now, editable=False)
     consent_wording = models.CharField(max_length=20, editable=False, help_text="The version of what was agreed to.")
     witness = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+", editable=False,
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        editable=False,
         help_text="Who uploaded the recording and saw the consent; empty: an operator at the command line.",
-    )  # fmt: skip
+    )
     status = models.CharField(max_length=11, choices=Status, default=Status.PENDING, editable=False)
     attempts = models.PositiveIntegerField(default=0, editable=False, help_text="How often a worker has taken it.")
     last_attempt = models.PositiveIntegerField(default=4, editable=False, help_text="The attempt that ends it.")
@@ -92,9 +96,13 @@ class CloneJob(models.Model):
         default=False, editable=False, help_text="The provider wants its owner to be verified before it may speak."
     )
     former_voice = models.ForeignKey(
-        Voice, null=True, on_delete=models.SET_NULL, related_name="+", editable=False,
+        Voice,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        editable=False,
         help_text="Which voice the patient heard before this one; empty: the default.",
-    )  # fmt: skip
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     ended_at = models.DateTimeField(null=True, editable=False, help_text="When it was ready, or had failed for good.")
     replaced = models.BooleanField(
@@ -115,7 +123,8 @@ class CloneJob(models.Model):
                 name="clone_status",
             ),
             models.UniqueConstraint(
-                fields=["patient", "sample_digest"], condition=Q(status__in=["pending", "uploading"]),
+                fields=["patient", "sample_digest"],
+                condition=Q(status__in=["pending", "uploading"]),
                 name="clone_once_at_a_time",
             ),
             models.CheckConstraint(condition=~Q(consent_by="") | Q(status="withdrawn"), name="clone_has_consent"),
@@ -132,7 +141,7 @@ class CloneJob(models.Model):
                 condition=Q(sample="") | ~Q(status="withdrawn"), name="clone_withdrawn_keeps_no_sample"
             ),
             models.CheckConstraint(condition=~Q(status="failed") | ~Q(error_code=""), name="clone_failed_says_why"),
-        ]  # fmt: skip
+        ]
 
     def __str__(self) -> str:
         return f"{self.status} {self.created_at:%Y-%m-%d %H:%M}"

@@ -167,12 +167,17 @@ def start_server(
     def start(*arguments: str, untouched: bool = False, **changes: object) -> ServerProcess:
         folder = tmp_path_factory.mktemp("server")
         env = environment(
-            DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox_process.url, VOICECARE_DATA_DIR=folder,
+            DATABASE_URL=database_url(),
+            ELEVENLABS_BASE_URL=sandbox_process.url,
+            VOICECARE_DATA_DIR=folder,
             **{
-                "SECRET_KEY": settings.SECRET_KEY, "QUOTA_POLL_S": 0.3, "ALERT_WEBHOOK_URL": webhook.url,
-                "PUBLIC_URL": "https://voice.example", **changes,
+                "SECRET_KEY": settings.SECRET_KEY,
+                "QUOTA_POLL_S": 0.3,
+                "ALERT_WEBHOOK_URL": webhook.url,
+                "PUBLIC_URL": "https://voice.example",
+                **changes,
             },
-        )  # fmt: skip
+        )
         started.append(ServerProcess(env, Path(folder) / "server.log", *arguments, untouched=untouched))
         return started[-1]
 

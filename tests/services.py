@@ -164,8 +164,11 @@ class PostgresProcess(Service):
         settings = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", self.user]
         subprocess.run(
             [initdb, *settings, "-D", str(data)],
-            check=True, cwd=self.folder, user=self.account, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            check=True,
+            cwd=self.folder,
+            user=self.account,
+            stdout=subprocess.DEVNULL,
+        )
         options = {"fsync": "off", "listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 200}
         options |= {"unix_socket_directories": self.folder}
         return [server, "-D", str(data), *(part for name in options for part in ("-c", f"{name}={options[name]}"))]

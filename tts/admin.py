@@ -19,8 +19,15 @@ from voicecare.core import task_queue
 @admin.register(Conversation)
 class ConversationAdmin(HistoryAdmin):
     list_display = (
-        "started_at", "patient", "tts_characters_used", "ended_at", "voice", "voice_source", "device", "format",
-    )  # fmt: skip
+        "started_at",
+        "patient",
+        "tts_characters_used",
+        "ended_at",
+        "voice",
+        "voice_source",
+        "device",
+        "format",
+    )
     list_filter = (("ended_at", admin.EmptyFieldListFilter), "voice_source", "initiated", "format", "started_at")
     list_select_related = ("patient", "device", "voice")
     search_fields = ("=id", "patient__name", "patient__preferred_name", "device__name")
@@ -38,8 +45,16 @@ class UtteranceAdmin(HistoryAdmin):
     """The text is health data: it stands on the utterance's own page and nowhere else."""
 
     list_display = (
-        "received_at", "patient", "client_id", "origin", "state", "source", "code", "characters", "first_chunk_ms",
-    )  # fmt: skip
+        "received_at",
+        "patient",
+        "client_id",
+        "origin",
+        "state",
+        "source",
+        "code",
+        "characters",
+        "first_chunk_ms",
+    )
     list_filter = ("state", "source", "origin", "received_at")
     list_select_related = ("patient",)
     search_fields = ("=id", "=client_id", "=conversation__id", "patient__name", "patient__preferred_name")
@@ -111,13 +126,26 @@ class PhraseAdmin(admin.ModelAdmin):
 @admin.register(Clip)
 class ClipAdmin(HistoryAdmin):
     list_display = (
-        "made_at", "says", "voice", "language", "speed", "format", "characters", "size", "hits", "used_at",
+        "made_at",
+        "says",
+        "voice",
+        "language",
+        "speed",
+        "format",
+        "characters",
+        "size",
+        "hits",
+        "used_at",
         "expires_at",
-    )  # fmt: skip
+    )
     list_filter = (
-        "language", "format", ("patient", admin.EmptyFieldListFilter), ("voice", admin.RelatedOnlyFieldListFilter),
-        "made_at", "expires_at",
-    )  # fmt: skip
+        "language",
+        "format",
+        ("patient", admin.EmptyFieldListFilter),
+        ("voice", admin.RelatedOnlyFieldListFilter),
+        "made_at",
+        "expires_at",
+    )
     list_select_related = ("voice", "phrase", "patient")
     search_fields = ("=digest", "phrase__text", "voice__name", "patient__name", "patient__preferred_name")
     date_hierarchy = "made_at"

@@ -113,9 +113,12 @@ class Utterance(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     conversation = models.ForeignKey(
-        Conversation, null=True, on_delete=models.PROTECT, related_name="utterances",
+        Conversation,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="utterances",
         help_text="Where it was asked for; what the server starts has the one it was last spoken in.",
-    )  # fmt: skip
+    )
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="utterances")
     client_id = models.CharField(max_length=64, blank=True, help_text="The id on the WebSocket.")
     origin = models.CharField(max_length=8, choices=Origin)
@@ -162,7 +165,14 @@ class Utterance(models.Model):
             models.CheckConstraint(
                 condition=Q(
                     state__in=[
-                        "waiting", "queued", "speaking", "spoken", "heard", "failed", "expired", "interrupted",
+                        "waiting",
+                        "queued",
+                        "speaking",
+                        "spoken",
+                        "heard",
+                        "failed",
+                        "expired",
+                        "interrupted",
                     ]
                 ),
                 name="utterance_state",
@@ -176,7 +186,7 @@ class Utterance(models.Model):
             models.CheckConstraint(
                 condition=Q(source__in=["", "live", "cache", "backup", "offline"]), name="utterance_source"
             ),
-        ]  # fmt: skip
+        ]
 
     def __str__(self) -> str:
         return f"{self.state} {self.received_at:%Y-%m-%d %H:%M:%S}"

@@ -32,9 +32,18 @@ Entry = Speech | events.Attempt
 _REFUSALS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
 
 _UPDATED = [
-    "state", "text", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "spoken_at", "expires_at", "owner",
+    "state",
+    "text",
+    "source",
+    "code",
+    "characters",
+    "bytes_sent",
+    "first_chunk_ms",
+    "spoken_at",
+    "expires_at",
+    "owner",
     "lease_until",
-]  # fmt: skip
+]
 
 
 class Recorder:

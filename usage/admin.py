@@ -29,9 +29,18 @@ class UsageEventAdmin(HistoryAdmin):
     """Of millions of rows: neither a date hierarchy nor a filter by model, which read all of them for every page."""
 
     list_display = (
-        "at", "kind", "outcome", "code", "asked", "characters", "credits", "saved", "first_byte_ms", "model",
+        "at",
+        "kind",
+        "outcome",
+        "code",
+        "asked",
+        "characters",
+        "credits",
+        "saved",
+        "first_byte_ms",
+        "model",
         "request_id",
-    )  # fmt: skip
+    )
     list_filter = ("kind", "outcome", "at")
     search_fields = ("=request_id", "=source", "=conversation", "=patient", "=voice")
     readonly_fields = ("id",)
@@ -40,9 +49,17 @@ class UsageEventAdmin(HistoryAdmin):
 @admin.register(Reconciliation)
 class ReconciliationAdmin(HistoryAdmin):
     list_display = (
-        "day", "compared_at", "characters", "provider_characters", "unexplained", "others", "settled", "absent",
-        "unknown", "explanation",
-    )  # fmt: skip
+        "day",
+        "compared_at",
+        "characters",
+        "provider_characters",
+        "unexplained",
+        "others",
+        "settled",
+        "absent",
+        "unknown",
+        "explanation",
+    )
     date_hierarchy = "day"
 
 
@@ -57,8 +74,15 @@ class DailyUsageAdmin(HistoryAdmin):
 @admin.register(ProviderState)
 class ProviderStateAdmin(HistoryAdmin):
     list_display = (
-        "circuit", "changed_at", "probes", "quota", "quota_changed_at", "credits", "quota_resets_at", "last_read",
-    )  # fmt: skip
+        "circuit",
+        "changed_at",
+        "probes",
+        "quota",
+        "quota_changed_at",
+        "credits",
+        "quota_resets_at",
+        "last_read",
+    )
     readonly_fields = ("credits",)
 
     @admin.display(description="Credits")
@@ -78,8 +102,10 @@ class ProviderStateAdmin(HistoryAdmin):
 class IncidentAdmin(HistoryAdmin):
     list_display = ("opened_at", "kind", "key", "detail", "acknowledged_at", "resolved_at", "alert")
     list_filter = (
-        "kind", ("resolved_at", admin.EmptyFieldListFilter), ("acknowledged_at", admin.EmptyFieldListFilter),
-    )  # fmt: skip
+        "kind",
+        ("resolved_at", admin.EmptyFieldListFilter),
+        ("acknowledged_at", admin.EmptyFieldListFilter),
+    )
     search_fields = ("key", "detail")
     date_hierarchy = "opened_at"
     actions = ("acknowledge", "resolve")

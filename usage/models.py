@@ -278,13 +278,25 @@ class Incident(models.Model):
             models.CheckConstraint(
                 condition=Q(
                     kind__in=[
-                        "provider_down", "access", "request", "voice", "no_voice", "quota", "voice_slots", "quota_low",
-                        "forecast", "slow", "budget", "drift", "silent", "alerts",
+                        "provider_down",
+                        "access",
+                        "request",
+                        "voice",
+                        "no_voice",
+                        "quota",
+                        "voice_slots",
+                        "quota_low",
+                        "forecast",
+                        "slow",
+                        "budget",
+                        "drift",
+                        "silent",
+                        "alerts",
                     ]
                 ),
                 name="incident_kind",
             ),
-        ]  # fmt: skip
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} since {self.opened_at:%Y-%m-%d %H:%M}"

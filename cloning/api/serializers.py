@@ -15,31 +15,47 @@ from cloning.models import CloneJob
 READY = OpenApiExample(
     "A daughter's voice",
     {
-        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
-        "name": "Anna, her daughter", "status": "ready", "voice": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
+        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f",
+        "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "name": "Anna, her daughter",
+        "status": "ready",
+        "voice": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
         "preview": "/api/v1/voices/c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21/preview/",
         "report": {
-            "duration_s": 92.4, "codec": "aac", "sample_rate_hz": 48000, "channels": 1, "snr_db": 31.5,
-            "speech_ratio": 0.87, "clipping_ratio": 0.0, "loudness_dbfs": -21.0,
+            "duration_s": 92.4,
+            "codec": "aac",
+            "sample_rate_hz": 48000,
+            "channels": 1,
+            "snr_db": 31.5,
+            "speech_ratio": 0.87,
+            "clipping_ratio": 0.0,
+            "loudness_dbfs": -21.0,
             "warnings": ["There is a hum, as of a fridge or a charger."],
         },
-        "error": None, "requires_verification": False, "consent_by": "Anna Ellis",
-        "consented_at": "2026-11-23T11:58:00Z", "created_at": "2026-11-23T11:58:00Z",
-        "ended_at": "2026-11-23T11:58:06Z", "withdrawn_at": None,
+        "error": None,
+        "requires_verification": False,
+        "consent_by": "Anna Ellis",
+        "consented_at": "2026-11-23T11:58:00Z",
+        "created_at": "2026-11-23T11:58:00Z",
+        "ended_at": "2026-11-23T11:58:06Z",
+        "withdrawn_at": None,
     },
     response_only=True,
-)  # fmt: skip
+)
 FAILED = OpenApiExample(
     "One that failed",
     {
-        **READY.value, "status": "failed", "voice": None, "preview": None,
+        **READY.value,
+        "status": "failed",
+        "voice": None,
+        "preview": None,
         "error": {
             "code": "voice_limit_reached",
             "message": "The account at the speech provider has no room for another voice.",
         },
     },
     response_only=True,
-)  # fmt: skip
+)
 CONSENT_NEEDED = "Without the consent of the person who speaks, nothing is stored: send `consent` as true."
 
 
@@ -88,9 +104,21 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
     class Meta:
         model = CloneJob
         fields = (
-            "id", "patient", "name", "status", "voice", "preview", "report", "error", "requires_verification",
-            "consent_by", "consented_at", "created_at", "ended_at", "withdrawn_at",
-        )  # fmt: skip
+            "id",
+            "patient",
+            "name",
+            "status",
+            "voice",
+            "preview",
+            "report",
+            "error",
+            "requires_verification",
+            "consent_by",
+            "consented_at",
+            "created_at",
+            "ended_at",
+            "withdrawn_at",
+        )
         read_only_fields = fields
 
     def get_preview(self, job: CloneJob) -> str | None:

@@ -31,18 +31,23 @@ FORM_BYTES = 64 * 1024  # the other fields, and what stands between them
 
 UNREACHABLE = OpenApiResponse(ErrorSerializer, "The speech provider's list cannot be read right now.")
 ACCEPTED = OpenApiExample(
-    "Accepted", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "pending"}, response_only=True,
+    "Accepted",
+    {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "pending"},
+    response_only=True,
     status_codes=["202"],
-)  # fmt: skip
+)
 WITHDRAWN = OpenApiExample(
-    "Withdrawn", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "withdrawing"}, response_only=True,
+    "Withdrawn",
+    {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "withdrawing"},
+    response_only=True,
     status_codes=["202"],
-)  # fmt: skip
+)
 UPLOAD = OpenApiExample(
     "A daughter",
     {"name": "Anna, her daughter", "sample": "(binary)", "consent": True, "consent_by": "Anna Ellis"},
-    request_only=True, media_type="multipart/form-data",
-)  # fmt: skip
+    request_only=True,
+    media_type="multipart/form-data",
+)
 
 
 class TooLarge(APIException):

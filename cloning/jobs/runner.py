@@ -149,9 +149,12 @@ def _end(job: CloneJob, refusal: Refusal) -> None:
     if refusal.retryable and job.attempts < job.last_attempt:
         pause = PAUSES_S[job.attempts - job.last_attempt] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
         ended = _held(job).update(
-            status=Status.PENDING, lease_until=None, next_attempt_at=Now() + timedelta(seconds=pause),
-            error_code=refusal.code, error_message=refusal.message,
-        )  # fmt: skip
+            status=Status.PENDING,
+            lease_until=None,
+            next_attempt_at=Now() + timedelta(seconds=pause),
+            error_code=refusal.code,
+            error_message=refusal.message,
+        )
     else:
         ended = _fail(_held(job), refusal)
     if not ended:
@@ -160,9 +163,12 @@ def _end(job: CloneJob, refusal: Refusal) -> None:
 
 def _fail(jobs: QuerySet[CloneJob], refusal: Refusal) -> int:
     return jobs.update(
-        status=Status.FAILED, lease_until=None, ended_at=Now(),
-        error_code=refusal.code, error_message=refusal.message,
-    )  # fmt: skip
+        status=Status.FAILED,
+        lease_until=None,
+        ended_at=Now(),
+        error_code=refusal.code,
+        error_message=refusal.message,
+    )
 
 
 def _let_go(job: CloneJob) -> None:
@@ -178,9 +184,14 @@ def _ready(job: CloneJob, made: Made) -> None:
         won = _held(job).select_for_update().first() is not None
         if won:
             _held(job).update(
-                status=Status.READY, voice=activation.voice_for(job, made), lease_until=None, ended_at=Now(),
-                requires_verification=made.requires_verification, error_code="", error_message="",
-            )  # fmt: skip
+                status=Status.READY,
+                voice=activation.voice_for(job, made),
+                lease_until=None,
+                ended_at=Now(),
+                requires_verification=made.requires_verification,
+                error_code="",
+                error_message="",
+            )
             job.refresh_from_db()
             if made.requires_verification:
                 _say(job, Refusal.named("verification_required"))
@@ -208,9 +219,13 @@ def retry(job: CloneJob) -> CloneJob:
     try:
         with transaction.atomic():
             again = failed.update(
-                status=Status.PENDING, next_attempt_at=None, last_attempt=F("attempts") + ATTEMPTS, ended_at=None,
-                error_code="", error_message="",
-            )  # fmt: skip
+                status=Status.PENDING,
+                next_attempt_at=None,
+                last_attempt=F("attempts") + ATTEMPTS,
+                ended_at=None,
+                error_code="",
+                error_message="",
+            )
             if not again:
                 raise NotRetryable("There is nothing to retry: it has not failed, or its recording is deleted.")
             task_queue.send("cloning.run", job.pk)

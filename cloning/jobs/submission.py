@@ -24,9 +24,14 @@ REPEAT = timedelta(seconds=60)
 
 
 def submit(
-    *, patient: Patient, name: str, sample: File, consent_by: str, witness: User | None,
+    *,
+    patient: Patient,
+    name: str,
+    sample: File,
+    consent_by: str,
+    witness: User | None,
     remove_background_noise: bool = False,
-) -> CloneJob:  # fmt: skip
+) -> CloneJob:
     """A new job, or the one of the same patient and recording that is unfinished, or ready and came within REPEAT.
 
     Judges the recording, which takes seconds: call it in a thread that may block, outside of a transaction. Raises
@@ -42,10 +47,16 @@ def submit(
             return before
         report = inspection.judge(path)
         job = CloneJob(
-            patient=patient, name=name, sample_digest=digest, content_type=CONTENT_TYPES[report.codec],
-            report=report.as_json(), remove_background_noise=remove_background_noise,
-            consent_by=consent_by.strip(), consent_wording=WORDING_VERSION, witness=witness,
-        )  # fmt: skip
+            patient=patient,
+            name=name,
+            sample_digest=digest,
+            content_type=CONTENT_TYPES[report.codec],
+            report=report.as_json(),
+            remove_background_noise=remove_background_noise,
+            consent_by=consent_by.strip(),
+            consent_wording=WORDING_VERSION,
+            witness=witness,
+        )
         return _kept(job, path, since)
 
 

@@ -34,10 +34,16 @@ class Plan:
 
 
 FULL = Plan(
-    rounds_alone=10, utterances=20, delays=(0, 0.075), rounds_of_crowd=5, crowds=(20, 200), crowd_delay=0.075,
-    processes=3, idle=200,
+    rounds_alone=10,
+    utterances=20,
+    delays=(0, 0.075),
+    rounds_of_crowd=5,
+    crowds=(20, 200),
+    crowd_delay=0.075,
+    processes=3,
+    idle=200,
     fault_rounds=10,
-)  # fmt: skip
+)
 QUICK = replace(FULL, delays=(0,), rounds_of_crowd=2, crowds=(50,), processes=1, idle=50, fault_rounds=3)
 
 Measure = Callable[[Rig, Plan], Awaitable[str]]
@@ -94,9 +100,14 @@ async def fault(rig: Rig, plan: Plan) -> str:
 
 
 MEASURES: dict[str, Measure] = {
-    "alone": alone, "crowd": crowd, "fresh": fresh, "cache": cache, "memory": memory, "hang_up": hang_up,
+    "alone": alone,
+    "crowd": crowd,
+    "fresh": fresh,
+    "cache": cache,
+    "memory": memory,
+    "hang_up": hang_up,
     "faults": fault,
-}  # fmt: skip
+}
 
 
 def main() -> None:

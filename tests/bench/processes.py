@@ -39,9 +39,12 @@ class Child:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *(part.format(port=self.port) for part in command)],
-                cwd=ROOT, env=_environment(env), stdout=output, stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=_environment(env),
+                stdout=output,
+                stderr=subprocess.STDOUT,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # safe: this process runs no other thread
-            )  # fmt: skip
+            )
         self._wait_until_it_answers(ready)
 
     def __enter__(self) -> Self:

@@ -7,9 +7,16 @@ from tests.bench.load import DIRECT, TARGETS
 from tests.bench.scenarios import Block, Cache, Fresh, HungUp, Round
 
 STREAM_HEADS = (
-    "situation", "target", "first byte p50/p95 ms", "added p50 ms", "added p95 ms", "CPU-s per 1000", "reads", "late",
+    "situation",
+    "target",
+    "first byte p50/p95 ms",
+    "added p50 ms",
+    "added p95 ms",
+    "CPU-s per 1000",
+    "reads",
+    "late",
     "wrong",
-)  # fmt: skip
+)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -84,11 +91,14 @@ def cpu(rounds: list[Round], target: str) -> list[float]:
 
 def fresh(measured: dict[str, list[Fresh]]) -> str:
     rows = [
-        [target, *(f"{median(getattr(one, name) for one in each):.1f}" for name in ("first", "later", "at_speed")),
-         f"{median(one.first / one.later for one in each):.2f} ({max(one.first / one.later for one in each):.2f})",
-         f"{median(one.first / one.at_speed for one in each):.2f}"]
+        [
+            target,
+            *(f"{median(getattr(one, name) for one in each):.1f}" for name in ("first", "later", "at_speed")),
+            f"{median(one.first / one.later for one in each):.2f} ({max(one.first / one.later for one in each):.2f})",
+            f"{median(one.first / one.at_speed for one in each):.2f}",
+        ]
         for target, each in measured.items()
-    ]  # fmt: skip
+    ]
     titles = ("first speech ms", "later ms", "at full speed ms", "first / later (worst)", "first / at full speed")
     return table(("fresh process", *titles), rows)
 

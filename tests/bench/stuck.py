@@ -42,9 +42,13 @@ class StuckDevice:
         path = "/" if self._token is None else "/ws/device/"
         key = base64.b64encode(os.urandom(16)).decode()
         head = [
-            f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Upgrade: websocket", "Connection: Upgrade",
-            f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13",
-        ]  # fmt: skip
+            f"GET {path} HTTP/1.1",
+            "Host: 127.0.0.1",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {key}",
+            "Sec-WebSocket-Version: 13",
+        ]
         if self._token is not None:
             head += ["Sec-WebSocket-Protocol: voicecare.v1", f"Authorization: Bearer {self._token}"]
         self._socket.sendall("\r\n".join([*head, "", ""]).encode())

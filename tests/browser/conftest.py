@@ -14,9 +14,14 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.server import ServerProcess
 
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 BINARIES = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -20,9 +20,16 @@ DARK = {"color_scheme": "dark"}
 def ready(alice: Member) -> CloneJob:
     voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
     return CloneJob.objects.create(
-        patient=alice.patient, name="Anna", status="ready", voice=voice, sample="a-recording", sample_digest="d",
-        content_type="audio/mpeg", consent_by="Anna Archer", consent_wording="2026-11",
-    )  # fmt: skip
+        patient=alice.patient,
+        name="Anna",
+        status="ready",
+        voice=voice,
+        sample="a-recording",
+        sample_digest="d",
+        content_type="audio/mpeg",
+        consent_by="Anna Archer",
+        consent_wording="2026-11",
+    )
 
 
 @pytest.mark.parametrize("options", [{}, PHONE, DARK], ids=["desk", "phone", "dark"])

@@ -47,8 +47,12 @@ class Cluster:
         with (self.folder / f"worker-{len(self.workers)}.log").open("ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "voicecare", "worker", "--concurrency", "2"],
-                cwd=ROOT, env={**os.environ, **self._environment()}, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                cwd=ROOT,
+                env={**os.environ, **self._environment()},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.workers.append(worker)
 
     def kill_worker(self) -> None:
@@ -113,7 +117,12 @@ class Cluster:
 
     def _environment(self) -> dict[str, str]:
         return environment(
-            DATABASE_URL=self.postgres.url, REDIS_URL=self.redis.url, ELEVENLABS_BASE_URL=self.sandbox.url,
-            VOICECARE_DATA_DIR=self.folder, SECRET_KEY="chaos", PHRASE_STORE="file",
-            DEVICE_CHARACTERS_PER_MINUTE=1_000_000, **PATIENT_S,
-        )  # fmt: skip
+            DATABASE_URL=self.postgres.url,
+            REDIS_URL=self.redis.url,
+            ELEVENLABS_BASE_URL=self.sandbox.url,
+            VOICECARE_DATA_DIR=self.folder,
+            SECRET_KEY="chaos",
+            PHRASE_STORE="file",
+            DEVICE_CHARACTERS_PER_MINUTE=1_000_000,
+            **PATIENT_S,
+        )

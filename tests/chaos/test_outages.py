@@ -153,10 +153,13 @@ async def postgres_hangs(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "trouble",
     [
-        redis_stops_and_comes_back_empty, redis_is_emptied_and_hangs, postgres_restarts, postgres_crashes,
+        redis_stops_and_comes_back_empty,
+        redis_is_emptied_and_hangs,
+        postgres_restarts,
+        postgres_crashes,
         postgres_hangs,
     ],
-)  # fmt: skip
+)
 async def test_no_sentence_is_lost_and_nobody_is_disconnected(
     trouble: Callable[[Cluster], Awaitable[None]], cluster: Cluster
 ) -> None:

@@ -93,9 +93,16 @@ def test_the_queries_of_the_list_do_not_grow_with_it(boss: Client, job: Make, me
 
 def test_a_job_is_looked_at_and_not_edited(boss: Client, ready: CloneJob):
     report = {
-        "duration_s": 72.4, "codec": "mp3", "sample_rate_hz": 44100, "channels": 1, "snr_db": 31.2,
-        "speech_ratio": 0.87, "clipping_ratio": 0.0, "loudness_dbfs": -21.4, "warnings": ["There is a hum."],
-    }  # fmt: skip
+        "duration_s": 72.4,
+        "codec": "mp3",
+        "sample_rate_hz": 44100,
+        "channels": 1,
+        "snr_db": 31.2,
+        "speech_ratio": 0.87,
+        "clipping_ratio": 0.0,
+        "loudness_dbfs": -21.4,
+        "warnings": ["There is a hum."],
+    }
     CloneJob.objects.filter(pk=ready.pk).update(report=report)
     text = page(boss, f"{LIST}{ready.pk}/change/")
     for said in ("mp3, 44,100 Hz, mono", "72 s", "87%", "31 dB", "There is a hum.", "Back to the former voice"):
@@ -119,14 +126,20 @@ def sample_of(job: CloneJob) -> str:
 @pytest.mark.parametrize(
     ("asked", "status", "part", "said"),
     [
-        ("", 200, slice(None), None), ("bytes=0-", 206, slice(None), "bytes 0-14/15"),
-        ("bytes=4-6", 206, slice(4, 7), "bytes 4-6/15"), ("bytes=10-999", 206, slice(10, 15), "bytes 10-14/15"),
-        ("bytes=-3", 206, slice(12, 15), "bytes 12-14/15"), ("bytes=-99", 206, slice(None), "bytes 0-14/15"),
-        ("bytes=15-", 416, slice(0), "bytes */15"), ("bytes=-0", 416, slice(0), "bytes */15"),
-        ("bytes=5-2", 200, slice(None), None), ("bytes=0-1,4-5", 200, slice(None), None),
-        ("lines=1-2", 200, slice(None), None), ("bytes=-", 200, slice(None), None),
+        ("", 200, slice(None), None),
+        ("bytes=0-", 206, slice(None), "bytes 0-14/15"),
+        ("bytes=4-6", 206, slice(4, 7), "bytes 4-6/15"),
+        ("bytes=10-999", 206, slice(10, 15), "bytes 10-14/15"),
+        ("bytes=-3", 206, slice(12, 15), "bytes 12-14/15"),
+        ("bytes=-99", 206, slice(None), "bytes 0-14/15"),
+        ("bytes=15-", 416, slice(0), "bytes */15"),
+        ("bytes=-0", 416, slice(0), "bytes */15"),
+        ("bytes=5-2", 200, slice(None), None),
+        ("bytes=0-1,4-5", 200, slice(None), None),
+        ("lines=1-2", 200, slice(None), None),
+        ("bytes=-", 200, slice(None), None),
     ],
-)  # fmt: skip
+)
 def test_a_player_may_seek_in_the_recording(boss: Client, job: Make, asked: str, status: int, part: slice, said: str):
     assert len(RECORDING) == 15
     response = boss.get(sample_of(job()), headers={"Range": asked} if asked else {})

@@ -74,9 +74,13 @@ class Worker:
             path.mkdir(parents=True)
         (folder / "samples").symlink_to(samples)
         self.environment = {
-            "DATABASE_URL": database_url(), "ELEVENLABS_BASE_URL": provider.url, "VOICECARE_DATA_DIR": str(folder),
-            "REDIS_URL": "", "AWS_STORAGE_BUCKET_NAME": "", "PHRASE_STORE": "file",
-        }  # fmt: skip
+            "DATABASE_URL": database_url(),
+            "ELEVENLABS_BASE_URL": provider.url,
+            "VOICECARE_DATA_DIR": str(folder),
+            "REDIS_URL": "",
+            "AWS_STORAGE_BUCKET_NAME": "",
+            "PHRASE_STORE": "file",
+        }
         options = {"data_folder_in": str(queue), "data_folder_out": str(queue), "control_folder": str(control)}
         self.broker = Celery(broker="folder://", set_as_current=False)
         self.broker.conf.broker_transport_options = {**options, "processed_folder": str(processed)}
@@ -87,8 +91,12 @@ class Worker:
         command = [sys.executable, "-m", "celery", "-q", "-A", "voicecare", "worker", "--concurrency", "1"]
         self.process = subprocess.Popen(
             [*command, "--without-gossip", "--without-mingle", "--without-heartbeat"],
-            cwd=ROOT, env={**os.environ, **self.environment}, stdout=self.log, stderr=self.log, start_new_session=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
 
     def hint(self, job: CloneJob) -> None:
         self.broker.send_task("cloning.run", args=[str(job.pk)], ignore_result=True)

@@ -81,9 +81,12 @@ async def test_two_failures_bring_the_default_voice_and_the_notice(
     default = await in_database(Voice.objects.default)
     announced, notice, finished = spoken.frames
     assert announced == {
-        "type": "speech.started", "id": spoken.id, "source": "backup", "voice": default.name,
+        "type": "speech.started",
+        "id": spoken.id,
+        "source": "backup",
+        "voice": default.name,
         "format": "mp3_44100_128",
-    }  # fmt: skip
+    }
     assert notice == NOTICE
     assert (finished["type"], finished["source"], finished["characters"]) == ("speech.finished", "backup", len(TEXT))
     assert device.notices == [NOTICE]
@@ -129,11 +132,16 @@ async def test_a_speech_that_breaks_in_the_middle_goes_on_in_the_default_voice(
         await device.start(greeting=False)
         spoken = await device.speak(text)
     assert [frame["type"] for frame in spoken.frames] == [
-        "speech.started", "speech.switched", "notice", "speech.finished",
-    ]  # fmt: skip
+        "speech.started",
+        "speech.switched",
+        "notice",
+        "speech.finished",
+    ]
     assert [spoken.frames[0]["source"], spoken.frames[1]["source"], spoken.terminal["source"]] == [
-        "live", "backup", "backup",
-    ]  # fmt: skip
+        "live",
+        "backup",
+        "backup",
+    ]
     requests = sandbox.requests()
     assert [request["voice_id"] for request in requests] == [OTHER_VOICE] * 3 + [DEFAULT_VOICE]
     whole = await say_all_again(sandbox, [requests[0]])

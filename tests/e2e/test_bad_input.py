@@ -25,10 +25,27 @@ def frame(kind: str, **fields: Any) -> str:
 
 
 NO_OBJECT = [
-    "", " ", "{", "}", "nonsense", "[]", "null", "true", "12", '"ping"', '{"type": "ping"', "{'type': 'ping'}",
-    '{"type": "ping"} {"type": "ping"}', '{"type": "ping", "t": NaN}', '{"type": "ping", "t": -Infinity}',
-    '{"type": "ping",}', "\ufeff" + '{"type": "ping"}', "[" * 60_000, '{"t":' * 12_000, '{"t": ' + "9" * 5000 + "}",
-]  # fmt: skip
+    "",
+    " ",
+    "{",
+    "}",
+    "nonsense",
+    "[]",
+    "null",
+    "true",
+    "12",
+    '"ping"',
+    '{"type": "ping"',
+    "{'type': 'ping'}",
+    '{"type": "ping"} {"type": "ping"}',
+    '{"type": "ping", "t": NaN}',
+    '{"type": "ping", "t": -Infinity}',
+    '{"type": "ping",}',
+    "\ufeff" + '{"type": "ping"}',
+    "[" * 60_000,
+    '{"t":' * 12_000,
+    '{"t": ' + "9" * 5000 + "}",
+]
 """Text frames that are no JSON object: `bad_json`."""
 
 BAD_MESSAGES = [
@@ -159,9 +176,11 @@ async def test_an_error_names_the_speech_it_is_about(
         await device.start(greeting=False)
         await device.speak("Yes.", id="used")
         for text in (
-            frame("speak", id="this", text=""), frame("speak", id="this", text="x" * 5001),
-            frame("speak.delta", id="this", text="x" * 1001), frame("speak.done", id="this"),
-        ):  # fmt: skip
+            frame("speak", id="this", text=""),
+            frame("speak", id="this", text="x" * 5001),
+            frame("speak.delta", id="this", text="x" * 1001),
+            frame("speak.done", id="this"),
+        ):
             assert (await device.error_for(text))["id"] == "this"
         assert (await device.error_for(speak_frame("used", "Yes.")))["id"] == "used"
         spoken = await device.speak("Yes.", id="this")  # refused, it was not used
@@ -171,10 +190,14 @@ async def test_an_error_names_the_speech_it_is_about(
 async def test_without_a_conversation_nothing_is_said(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         for text in (
-            frame("speak", id="a", text="Yes."), frame("speak.delta", id="a", text="Yes."), frame("speak.done", id="a"),
-            frame("interrupt"), frame("interrupt", id="a"), frame("conversation.end"),
+            frame("speak", id="a", text="Yes."),
+            frame("speak.delta", id="a", text="Yes."),
+            frame("speak.done", id="a"),
+            frame("interrupt"),
+            frame("interrupt", id="a"),
+            frame("conversation.end"),
             frame("progress", id="a", ms=1),
-        ):  # fmt: skip
+        ):
             assert (await device.error_for(text))["code"] == "no_conversation", text
         await device.silence()
 
@@ -316,7 +339,7 @@ async def test_a_frame_of_64_kib_is_accepted(server: ServerProcess, alice: Membe
     "text",
     [sized_ping(KIB_64 + 1), "[" * 100_000, '{"type": "ping", "t": "' + "ü" * 33_000 + '"}', "x" * 1_000_000],
     ids=["one byte more", "deep", "two-byte characters", "just below 1 MiB"],
-)  # fmt: skip
+)
 async def test_a_frame_over_64_kib_closes_the_socket(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, text: str
 ) -> None:

@@ -45,7 +45,7 @@ async def test_whatever_happens_is_counted_once(
         "empty": "Nothing came, though it was billed; then it came.",
         "refused": "Refused by the provider, and never billed.",
         "two segments": "This is the first of two segments, and is billed. This is the second of them, and is billed.",
-    }  # fmt: skip
+    }
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         spoken = {id: await device.speak(text, id=id) for id, text in texts.items()}

@@ -306,8 +306,11 @@ async def test_what_was_asked_for_in_the_servers_conversation_ends_with_it(
         await device.silence()
         await device.start(resume=mine["conversation"])
         assert (await device.hear("own")).terminal == {
-            "type": "speech.interrupted", "id": "own", "bytes": 0, "characters": 0,
-        }  # fmt: skip
+            "type": "speech.interrupted",
+            "id": "own",
+            "bytes": 0,
+            "characters": 0,
+        }
         assert (await device.hear(speech_id)).terminal["type"] == "speech.finished"
         assert (await device.end())["characters"] == 0
     accounts = await books(servers["conversation"])

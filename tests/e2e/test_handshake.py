@@ -94,9 +94,14 @@ async def test_the_origin_of_a_browser_must_be_allowed(server: ServerProcess, al
     for allowed in (server.url, "http://localhost:3000", "https://127.0.0.1", "http://[::1]:8000"):
         assert await with_origin(allowed) == 101, allowed
     foreign = (
-        "https://evil.example", "null", "file://", "http://localhost.evil.example", "http://evil.example/localhost",
-        "http://localhost@evil.example", "chrome-extension://localhost.evil",
-    )  # fmt: skip
+        "https://evil.example",
+        "null",
+        "file://",
+        "http://localhost.evil.example",
+        "http://evil.example/localhost",
+        "http://localhost@evil.example",
+        "chrome-extension://localhost.evil",
+    )
     for origin in foreign:
         assert await with_origin(origin) == 403, origin
     for nonsense in ("", "garbage", "http://[::1"):  # no browser's; daphne answers before we see it

@@ -19,11 +19,19 @@ CANARY = "xylophone-canary"
 FAULTS = (
     {"kind": "error", "preset": "internal_error", "first": 1},
     {"kind": "error", "preset": "invalid_text", "message": f"The text '{CANARY}' cannot be spoken.", "first": 1},
-    {"kind": "error", "status": 422, "first": 1,
-     "body": {"detail": [{"loc": ["body", "text"], "msg": CANARY, "type": "value_error", "input": CANARY}]}},
+    {
+        "kind": "error",
+        "status": 422,
+        "first": 1,
+        "body": {"detail": [{"loc": ["body", "text"], "msg": CANARY, "type": "value_error", "input": CANARY}]},
+    },
     {"kind": "error", "status": 400, "body": f"{{broken {CANARY}", "first": 1},
-    {"kind": "error", "status": 401, "first": 1,
-     "body": {"detail": {"status": "invalid_api_key", "message": f"{CANARY} {NAMES[0]}"}}},
+    {
+        "kind": "error",
+        "status": 401,
+        "first": 1,
+        "body": {"detail": {"status": "invalid_api_key", "message": f"{CANARY} {NAMES[0]}"}},
+    },
     {"kind": "error", "preset": "voice_not_found", "message": CANARY, "first": 1},
     {"kind": "html", "body": f"<html>{CANARY}</html>", "first": 1},
     {"kind": "json", "body": {"detail": CANARY}, "first": 1},
@@ -31,7 +39,7 @@ FAULTS = (
     {"kind": "refuse", "first": 1},
     {"kind": "redirect", "location": f"http://127.0.0.1:9/{CANARY}", "first": 1},
     {"kind": "error", "preset": "internal_error", "first": 3},
-)  # fmt: skip
+)
 
 
 @pytest.fixture

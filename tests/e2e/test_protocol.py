@@ -37,10 +37,13 @@ async def test_a_conversation_starts_with_the_default_format_and_the_chosen_voic
         started = await device.start()
         voice = alice.patient.voice
         assert started == {
-            "type": "conversation.started", "conversation": started["conversation"], "companion": "Clara",
+            "type": "conversation.started",
+            "conversation": started["conversation"],
+            "companion": "Clara",
             "voice": {"id": str(voice.id), "name": voice.name, "source": "selected"},
-            "format": "mp3_44100_128", "initiated": "device",
-        }  # fmt: skip
+            "format": "mp3_44100_128",
+            "initiated": "device",
+        }
         assert str(uuid.UUID(started["conversation"])) == started["conversation"]
         ended = await device.end()
         assert ended == {"type": "conversation.ended", "conversation": started["conversation"], "characters": 0}
@@ -123,9 +126,18 @@ async def test_only_an_own_unfinished_conversation_is_resumed(
             await device.end()
             await in_database(_end, late)
             wrong = (
-                foreign, ended, late, str(uuid.uuid4()), "", "nonsense", "'; DROP TABLE conversations", "a" * 5000,
-                "{" + ended + "}", "0" * 32, "ｆ" * 32,
-            )  # fmt: skip
+                foreign,
+                ended,
+                late,
+                str(uuid.uuid4()),
+                "",
+                "nonsense",
+                "'; DROP TABLE conversations",
+                "a" * 5000,
+                "{" + ended + "}",
+                "0" * 32,
+                "ｆ" * 32,
+            )
             for resume in wrong:
                 refused = await device.request(type="conversation.start", resume=resume)
                 assert (refused["type"], refused["code"]) == ("error", "unknown_id"), resume
@@ -152,8 +164,10 @@ async def test_a_dropped_conversation_goes_on_where_it_stopped(
         spoken = await device.speak(TEXT, id="two")
         assert spoken.frames[0]["format"] == "pcm_16000"
         assert await device.end() == {
-            "type": "conversation.ended", "conversation": started["conversation"], "characters": 2 * len(TEXT),
-        }  # fmt: skip
+            "type": "conversation.ended",
+            "conversation": started["conversation"],
+            "characters": 2 * len(TEXT),
+        }
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
     assert (await books(started["conversation"])).counter == 2 * len(TEXT)
 
@@ -274,8 +288,13 @@ async def test_several_speeches_wait_their_turn(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrase: str
 ) -> None:
     texts = {
-        "a": LONG, "b": "Yes.", "c": TEXT, "d": phrase, "e": "And now the weather. It is fine.", "f": "No.",
-    }  # fmt: skip
+        "a": LONG,
+        "b": "Yes.",
+        "c": TEXT,
+        "d": phrase,
+        "e": "And now the weather. It is fine.",
+        "f": "No.",
+    }
     sandbox.fault(**{**SLOW, "bytes_per_s": 60_000})
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
@@ -380,8 +399,9 @@ async def test_a_text_is_spoken_while_it_is_written(
     assert spoken_order(device.heard) == ["written"]
     assert spoken.terminal["characters"] == len(text)
     assert [request["text"] for request in sandbox.requests()] == [
-        "Good morning my dear, the night has been very quiet and long. ", "It is eight o'clock now.",
-    ]  # fmt: skip
+        "Good morning my dear, the night has been very quiet and long. ",
+        "It is eight o'clock now.",
+    ]
     assert (await books(started["conversation"])).utterance("written").text == text
 
 
@@ -467,8 +487,11 @@ async def test_an_interrupt_ends_what_plays_at_once(
         await device.interrupt()
         spoken = await device.hear("long")
         assert spoken.terminal == {
-            "type": "speech.interrupted", "id": "long", "bytes": len(spoken.audio), "characters": len(LONG),
-        }  # fmt: skip
+            "type": "speech.interrupted",
+            "id": "long",
+            "bytes": len(spoken.audio),
+            "characters": len(LONG),
+        }
         await device.interrupt()  # nothing is playing: no reply
         await device.interrupt("long")  # it has ended: no reply
         await device.silence()

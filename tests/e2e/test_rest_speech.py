@@ -188,8 +188,10 @@ async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProces
             await reply.read()
     assert len(sandbox.requests()) == 1
     assert [(event.kind, event.outcome) for event in await booked(3)] == [
-        ("preview", "failed"), ("offline", "completed"), ("offline", "completed"),
-    ]  # fmt: skip
+        ("preview", "failed"),
+        ("offline", "completed"),
+        ("offline", "completed"),
+    ]
 
 
 async def test_a_text_that_is_refused_is_told_as_json(caller: Caller, sandbox: SandboxProcess) -> None:
@@ -201,11 +203,16 @@ async def test_a_text_that_is_refused_is_told_as_json(caller: Caller, sandbox: S
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "text"), ({"text": ""}, "text"), ({"text": "  "}, "text"), ({"text": "x" * 5001}, "text"),
-        ({"text": TEXT, "format": "flac"}, "format"), ({"text": TEXT, "format": None}, "format"),
-        ({"text": TEXT, "voice": "x"}, "voice"), ({"text": TEXT, "voice": str(uuid.UUID(int=5))}, "voice"),
+        ({}, "text"),
+        ({"text": ""}, "text"),
+        ({"text": "  "}, "text"),
+        ({"text": "x" * 5001}, "text"),
+        ({"text": TEXT, "format": "flac"}, "format"),
+        ({"text": TEXT, "format": None}, "format"),
+        ({"text": TEXT, "voice": "x"}, "voice"),
+        ({"text": TEXT, "voice": str(uuid.UUID(int=5))}, "voice"),
     ],
-)  # fmt: skip
+)
 async def test_what_cannot_be_said_is_told_as_json(
     caller: Caller, sandbox: SandboxProcess, body: dict[str, Any], field: str
 ) -> None:

@@ -70,7 +70,7 @@ async def test_what_plays_is_finished_before_the_server_goes_down(
     for id in ("waiting", "late"):
         assert device.speeches[id].frames == [
             {"type": "speech.interrupted", "id": id, "bytes": 0, "characters": 0},
-        ]  # fmt: skip
+        ]
     assert spoken_order(device.heard) == ["playing"]
     assert exit_code == 0, server.logged()[-2000:]
     sandbox.clear_faults()

@@ -17,8 +17,11 @@ MP3_PADDING_S = 0.15  # of each stream: an encoder's delay and the filling of it
 
 def check_frames(device: Device) -> None:
     assert device.types() == [
-        "conversation.started", "speech.started", "speech.finished", "conversation.ended",
-    ]  # fmt: skip
+        "conversation.started",
+        "speech.started",
+        "speech.finished",
+        "conversation.ended",
+    ]
     assert spoken_order(device.heard) == ["morning"]
     assert [type(frame) for frame in device.heard[1:-2]] == [dict, *[bytes] * (len(device.heard) - 4)]
 
@@ -36,12 +39,20 @@ async def test_a_text_comes_back_as_audio(
     announced, finished = spoken.frames
     voice = started["voice"]["name"]
     assert announced == {
-        "type": "speech.started", "id": "morning", "source": "live", "voice": voice, "format": format_name,
-    }  # fmt: skip
+        "type": "speech.started",
+        "id": "morning",
+        "source": "live",
+        "voice": voice,
+        "format": format_name,
+    }
     assert finished == {
-        "type": "speech.finished", "id": "morning", "source": "live", "characters": len(SENTENCES),
-        "bytes": len(spoken.audio), "first_chunk_ms": finished["first_chunk_ms"],
-    }  # fmt: skip
+        "type": "speech.finished",
+        "id": "morning",
+        "source": "live",
+        "characters": len(SENTENCES),
+        "bytes": len(spoken.audio),
+        "first_chunk_ms": finished["first_chunk_ms"],
+    }
     assert spoken.first_audio_s is not None
     assert 100 <= finished["first_chunk_ms"] <= spoken.first_audio_s * 1000 + 5
 
@@ -55,8 +66,10 @@ async def test_a_text_comes_back_as_audio(
 
     accounts = await books(started["conversation"])
     assert ended == {
-        "type": "conversation.ended", "conversation": started["conversation"], "characters": len(SENTENCES),
-    }  # fmt: skip
+        "type": "conversation.ended",
+        "conversation": started["conversation"],
+        "characters": len(SENTENCES),
+    }
     assert accounts.counter == accounts.ledger == account["characters"] == len(SENTENCES)
     assert sum(event.credits for event in accounts.events) == account["credits"]
     assert [event.request_id for event in accounts.events] == [request["request_id"] for request in requests]

@@ -95,9 +95,17 @@ def database(db: None) -> Iterator[Database]:
 
 def test_a_speech_becomes_a_row_with_all_that_is_known_of_it(talk: Conversation):
     whole = speech(
-        talk, "s1", text="Good morning.", state="spoken", source="live", code="", characters=13, bytes_sent=4000,
-        first_chunk_ms=12.25, spoken_at=datetime.now(UTC),
-    )  # fmt: skip
+        talk,
+        "s1",
+        text="Good morning.",
+        state="spoken",
+        source="live",
+        code="",
+        characters=13,
+        bytes_sent=4000,
+        first_chunk_ms=12.25,
+        spoken_at=datetime.now(UTC),
+    )
     record(whole)
     row = Utterance.objects.get()
     assert (row.pk, row.conversation, row.patient_id) == (whole.key, talk, talk.patient_id)
@@ -114,8 +122,12 @@ def test_a_speech_noted_again_updates_its_row(talk: Conversation):
     record(same)
     row = Utterance.objects.get()
     assert (row.text, row.state, row.source, row.bytes_sent, row.code) == (
-        "How are you today?", "failed", "live", 7, "no_voice",
-    )  # fmt: skip
+        "How are you today?",
+        "failed",
+        "live",
+        7,
+        "no_voice",
+    )
 
 
 def test_what_changes_while_it_waits_to_be_written_is_written_as_it_is_then(talk: Conversation):

@@ -97,9 +97,13 @@ def test_the_admins_history_forgets_the_name(alice: Member, bob: Member):
     of_patient = ContentType.objects.get_for_model(Patient)
     for member in (alice, bob):
         LogEntry.objects.create(
-            user=user, content_type=of_patient, object_id=str(member.patient.pk), object_repr=str(member.patient),
-            action_flag=2, change_message=f"Changed {member.patient}",
-        )  # fmt: skip
+            user=user,
+            content_type=of_patient,
+            object_id=str(member.patient.pk),
+            object_repr=str(member.patient),
+            action_flag=2,
+            change_message=f"Changed {member.patient}",
+        )
     erased(alice, settled=False)
     retention.erase()
     kept = LogEntry.objects.order_by("object_repr").values_list("object_repr", "change_message")
@@ -112,9 +116,15 @@ def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Me
         lifecycle.end(conversation)
         said(member=member, conversation_id=conversation)
     UsageEvent.objects.create(
-        source="00000000-0000-4000-8000-000000000001", segment=0, attempt=1, patient=alice.patient.pk, kind="live",
-        outcome="completed", asked=5, characters=5,
-    )  # fmt: skip
+        source="00000000-0000-4000-8000-000000000001",
+        segment=0,
+        attempt=1,
+        patient=alice.patient.pk,
+        kind="live",
+        outcome="completed",
+        asked=5,
+        characters=5,
+    )
     erased(alice)
     assert retention.erase() == 1
     for model in (Conversation, Utterance, Device):

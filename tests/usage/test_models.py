@@ -13,9 +13,14 @@ pytestmark = pytest.mark.django_db
 
 def event(**fields: object) -> UsageEvent:
     legal = {
-        "source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "outcome": "completed", "asked": 10,
+        "source": uuid.uuid4(),
+        "segment": 0,
+        "attempt": 1,
+        "kind": "live",
+        "outcome": "completed",
+        "asked": 10,
         "characters": 10,
-    }  # fmt: skip
+    }
     return UsageEvent.objects.create(**{**legal, **fields})
 
 

@@ -25,11 +25,18 @@ def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings,
     events.book(
         [
             events.Attempt(
-                source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=at, voice=voice.id,
-                model="eleven_flash_v2_5", conversation=talk.context.conversation,
+                source=uuid.uuid4(),
+                segment=0,
+                attempt=1,
+                kind="live",
+                asked=5,
+                at=at,
+                voice=voice.id,
+                model="eleven_flash_v2_5",
+                conversation=talk.context.conversation,
             )
         ]
-    )  # fmt: skip
+    )
     sandbox.sell("Hello", unix=at.timestamp(), model_id="eleven_flash_v2_5", voice_id=voice.provider_id)
     tasks.reconcile()
     tasks.reconcile()

@@ -20,24 +20,38 @@ from voicecare.patients.models import Voice
 CONVERSATION = OpenApiExample(
     "A conversation",
     {
-        "id": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "id": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
+        "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
         "device": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d",
-        "voice": {"id": "9a7b6c5d-4e3f-4a2b-8c1d-0e9f8a7b6c5d", "name": "Sarah"}, "voice_source": "selected",
-        "format": "mp3_44100_128", "initiated": "device", "tts_characters_used": 412,
-        "started_at": "2026-11-23T11:58:00Z", "ended_at": "2026-11-23T12:10:00Z",
+        "voice": {"id": "9a7b6c5d-4e3f-4a2b-8c1d-0e9f8a7b6c5d", "name": "Sarah"},
+        "voice_source": "selected",
+        "format": "mp3_44100_128",
+        "initiated": "device",
+        "tts_characters_used": 412,
+        "started_at": "2026-11-23T11:58:00Z",
+        "ended_at": "2026-11-23T12:10:00Z",
     },
     response_only=True,
-)  # fmt: skip
+)
 SPOKEN = OpenApiExample(
     "A sentence",
     {
-        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
-        "conversation": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21", "status": "spoken", "code": "",
-        "created_at": "2026-11-23T11:58:00Z", "expires_at": None, "spoken_at": "2026-11-23T11:58:01Z",
-        "heard_at": None, "client_id": "say-1", "origin": "device", "source": "live", "characters": 38,
+        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f",
+        "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "conversation": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
+        "status": "spoken",
+        "code": "",
+        "created_at": "2026-11-23T11:58:00Z",
+        "expires_at": None,
+        "spoken_at": "2026-11-23T11:58:01Z",
+        "heard_at": None,
+        "client_id": "say-1",
+        "origin": "device",
+        "source": "live",
+        "characters": 38,
     },
     response_only=True,
-)  # fmt: skip
+)
 DEFAULT_EXPIRY_S = 900
 MAX_EXPIRY_S = 7 * 24 * 3600
 _STATES = Utterance.State
@@ -84,8 +98,16 @@ class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
     class Meta:
         model = Utterance
         fields: tuple[str, ...] = (
-            "id", "patient", "conversation", "status", "code", "created_at", "expires_at", "spoken_at", "heard_at",
-        )  # fmt: skip
+            "id",
+            "patient",
+            "conversation",
+            "status",
+            "code",
+            "created_at",
+            "expires_at",
+            "spoken_at",
+            "heard_at",
+        )
 
     @extend_schema_field(serializers.ChoiceField(_STATES.choices))
     def get_status(self, utterance: Utterance) -> str:
@@ -121,9 +143,17 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
     class Meta:
         model = Conversation
         fields = (
-            "id", "patient", "device", "voice", "voice_source", "format", "initiated", "tts_characters_used",
-            "started_at", "ended_at",
-        )  # fmt: skip
+            "id",
+            "patient",
+            "device",
+            "voice",
+            "voice_source",
+            "format",
+            "initiated",
+            "tts_characters_used",
+            "started_at",
+            "ended_at",
+        )
 
 
 @extend_schema_field({"type": "string", "example": "2026-11-23"})

@@ -60,9 +60,13 @@ class HttpSpeech:
         self._context = context
         self._services = services
         self._speech = Speech(
-            id=str(uuid.uuid4()), script=Script(text, complete=True), origin=Utterance.Origin.DEVICE.value,
-            conversation=NO_CONVERSATION, patient=context.patient, received_at=datetime.now(UTC),
-        )  # fmt: skip
+            id=str(uuid.uuid4()),
+            script=Script(text, complete=True),
+            origin=Utterance.Origin.DEVICE.value,
+            conversation=NO_CONVERSATION,
+            patient=context.patient,
+            received_at=datetime.now(UTC),
+        )
         self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
         self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
@@ -146,9 +150,12 @@ def context_of(voice: Voice, audio_format: str) -> Context:
     language = (patient.language if patient else settings.LANGUAGE_CODE).partition("-")[0].lower()
     phrases = Phrase.objects.for_language(language).exclude(kind=Phrase.Kind.GREETING).values_list("text", flat=True)
     rendering = Rendering(
-        voice=VoiceRef.of(voice), model=settings.ELEVENLABS_MODEL_ID, language=language,
-        speed=float(patient.speech_rate) if patient else 1.0, format=audio_format,
-    )  # fmt: skip
+        voice=VoiceRef.of(voice),
+        model=settings.ELEVENLABS_MODEL_ID,
+        language=language,
+        speed=float(patient.speech_rate) if patient else 1.0,
+        format=audio_format,
+    )
     return Context(
         conversation=NO_CONVERSATION,
         patient=cast(uuid.UUID, voice.patient_id),

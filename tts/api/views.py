@@ -40,24 +40,33 @@ from voicecare.patients.models import Patient, Voice
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 KEY_HEADER = OpenApiParameter(
-    "Idempotency-Key", str, OpenApiParameter.HEADER,
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
     description="Makes a repeat safe: the same key with the same body is answered as before and says nothing twice.",
-)  # fmt: skip
+)
 LUNCH = OpenApiExample("Lunch", {"text": "Lunch is ready.", "expires_in_s": 600}, request_only=True)
 ACCEPTED = OpenApiExample(
-    "Accepted", {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "waiting"}, response_only=True,
+    "Accepted",
+    {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "waiting"},
+    response_only=True,
     status_codes=["202"],
-)  # fmt: skip
+)
 HEARD = OpenApiExample(
     "Heard",
     {
-        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
-        "conversation": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21", "status": "heard", "code": "",
-        "created_at": "2026-11-23T11:58:00Z", "expires_at": "2026-11-23T12:08:00Z",
-        "spoken_at": "2026-11-23T11:58:01Z", "heard_at": "2026-11-23T11:58:04Z",
+        "id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f",
+        "patient": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "conversation": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
+        "status": "heard",
+        "code": "",
+        "created_at": "2026-11-23T11:58:00Z",
+        "expires_at": "2026-11-23T12:08:00Z",
+        "spoken_at": "2026-11-23T11:58:01Z",
+        "heard_at": "2026-11-23T11:58:04Z",
     },
     response_only=True,
-)  # fmt: skip
+)
 
 
 class BadKey(APIException):
@@ -67,9 +76,13 @@ class BadKey(APIException):
 
 
 AUDIO_HEADER = OpenApiParameter(
-    "Speech-Source", str, OpenApiParameter.HEADER, response=[200], enum=Utterance.Source.values,
+    "Speech-Source",
+    str,
+    OpenApiParameter.HEADER,
+    response=[200],
+    enum=Utterance.Source.values,
     description="Where the first sound is from; `backup` and `offline` are not the voice that was asked for.",
-)  # fmt: skip
+)
 UNSPOKEN = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: nothing can speak right now.")
 _AUDIO = {(200, FORMATS[name].mime): OpenApiTypes.BINARY for name in DEVICE_FORMATS}
 

@@ -44,9 +44,11 @@ class Cell:
     def __add__(self, other: "Cell") -> "Cell":
         """A total: of times it knows none."""
         return Cell(
-            needed=self.needed + other.needed, cached=self.cached + other.cached,
-            hits=self.hits + other.hits, saved=self.saved + other.saved,
-        )  # fmt: skip
+            needed=self.needed + other.needed,
+            cached=self.cached + other.cached,
+            hits=self.hits + other.hits,
+            saved=self.saved + other.saved,
+        )
 
 
 Cells = Mapping[tuple[int, object], Cell]

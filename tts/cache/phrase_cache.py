@@ -65,9 +65,14 @@ class PhraseCache:
     def key(self, rendering: Rendering, text: str) -> str:
         """The digest under which this text, rendered like this, is kept."""
         shaped_by = (
-            normalise(text), rendering.voice.provider_id, rendering.voice.revision, rendering.model,
-            rendering.language, rendering.speed, rendering.format,
-        )  # fmt: skip
+            normalise(text),
+            rendering.voice.provider_id,
+            rendering.voice.revision,
+            rendering.model,
+            rendering.language,
+            rendering.speed,
+            rendering.format,
+        )
         return hmac.digest(self._secret, repr(shaped_by).encode(), "sha256").hex()
 
     def recall(self, key: str) -> bytes | None:
@@ -164,10 +169,17 @@ class PhraseCache:
         made = time.time()
         entry = Entry(audio, made + self._ttl_s)
         clip = Clip(
-            digest=key, voice_id=rendering.voice.id, patient_id=patient, language=rendering.language,
-            speed=rendering.speed, format=rendering.format, characters=len(text), size=len(audio),
-            made_at=datetime.fromtimestamp(made, UTC), expires_at=datetime.fromtimestamp(entry.expires_at, UTC),
-        )  # fmt: skip
+            digest=key,
+            voice_id=rendering.voice.id,
+            patient_id=patient,
+            language=rendering.language,
+            speed=rendering.speed,
+            format=rendering.format,
+            characters=len(text),
+            size=len(audio),
+            made_at=datetime.fromtimestamp(made, UTC),
+            expires_at=datetime.fromtimestamp(entry.expires_at, UTC),
+        )
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writers, self._store.write, key, pack(key, entry))

@@ -148,11 +148,18 @@ def _without_sound(digest: str, wish: Wish) -> Clip:
     """Long expired, whatever the difference between this clock and the database's."""
     long_ago = timezone.now() - NEAR_ITS_END
     return Clip(
-        digest=digest, voice_id=wish.rendering.voice.id, phrase_id=None if wish.patient else wish.phrase,
-        patient_id=wish.patient, language=wish.rendering.language, speed=wish.rendering.speed,
-        format=wish.rendering.format, characters=len(wish.text), size=0, made_at=long_ago,
+        digest=digest,
+        voice_id=wish.rendering.voice.id,
+        phrase_id=None if wish.patient else wish.phrase,
+        patient_id=wish.patient,
+        language=wish.rendering.language,
+        speed=wish.rendering.speed,
+        format=wish.rendering.format,
+        characters=len(wish.text),
+        size=0,
+        made_at=long_ago,
         expires_at=long_ago,
-    )  # fmt: skip
+    )
 
 
 class Maker:
@@ -217,9 +224,15 @@ class Maker:
         source, said = uuid.uuid4(), b""
         for index, request in enumerate(_requests(wish)):
             attempt = Attempt(
-                source=source, segment=index, attempt=1, kind=Kind.WARM.value, asked=len(request.text),
-                patient=wish.patient, voice=wish.rendering.voice.id, model=wish.rendering.model,
-            )  # fmt: skip
+                source=source,
+                segment=index,
+                attempt=1,
+                kind=Kind.WARM.value,
+                asked=len(request.text),
+                patient=wish.patient,
+                voice=wish.rendering.voice.id,
+                model=wish.rendering.model,
+            )
             async with self._slots.hold(wish.patient, background=True, wait_s=SLOT_WAIT_S):
                 said += await self._booked(request, attempt)
         return said

@@ -62,9 +62,15 @@ class Deliveries:
     ) -> Claim | None:
         """The next one of this patient that nobody has, ours from now on. No delivery may be said meanwhile."""
         claiming = partial(
-            store.claim, self._device, self.owner, conversation,
-            quota_spent=quota_spent, holding=holding, live_only=live_only, passed=frozenset(self._given),
-        )  # fmt: skip
+            store.claim,
+            self._device,
+            self.owner,
+            conversation,
+            quota_spent=quota_spent,
+            holding=holding,
+            live_only=live_only,
+            passed=frozenset(self._given),
+        )
         try:
             await self._catch_up()
             return await in_thread(claiming)
@@ -122,11 +128,17 @@ class Deliveries:
         """It has come to its end, whatever that is; `write` is to follow, which may wait for the database."""
         self._given.add(claim.id)
         finishing = partial(
-            store.finish, claim,
-            state=speech.state, source=speech.source, code=speech.code, characters=speech.characters,
-            bytes_sent=speech.bytes_sent, first_chunk_ms=speech.first_chunk_ms, spoken_at=speech.spoken_at,
+            store.finish,
+            claim,
+            state=speech.state,
+            source=speech.source,
+            code=speech.code,
+            characters=speech.characters,
+            bytes_sent=speech.bytes_sent,
+            first_chunk_ms=speech.first_chunk_ms,
+            spoken_at=speech.spoken_at,
             conversation=speech.conversation,
-        )  # fmt: skip
+        )
         self._unwritten.append(finishing)
 
     def put_back(self, claim: Claim, *, queued: bool = False) -> None:

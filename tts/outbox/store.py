@@ -55,10 +55,15 @@ def submit(
     try:
         with transaction.atomic():
             row = Utterance.objects.create(
-                patient_id=patient_id, text=text, origin=SERVER, state=State.WAITING, author=author,
+                patient_id=patient_id,
+                text=text,
+                origin=SERVER,
+                state=State.WAITING,
+                author=author,
                 expires_at=Now() + timedelta(seconds=expires_in_s),
-                idempotency_key=idempotency_key, request_digest=digest,
-            )  # fmt: skip
+                idempotency_key=idempotency_key,
+                request_digest=digest,
+            )
     except IntegrityError:
         if not idempotency_key:
             raise
@@ -94,9 +99,15 @@ def due(devices: Collection[uuid.UUID], *, quota_spent: bool, holding: bool) -> 
 
 
 def claim(
-    device: uuid.UUID, owner: str, conversation: uuid.UUID | None, *,
-    quota_spent: bool, holding: bool, live_only: bool = False, passed: Collection[uuid.UUID] = (),
-) -> Claim | None:  # fmt: skip
+    device: uuid.UUID,
+    owner: str,
+    conversation: uuid.UUID | None,
+    *,
+    quota_spent: bool,
+    holding: bool,
+    live_only: bool = False,
+    passed: Collection[uuid.UUID] = (),
+) -> Claim | None:
     """The oldest row that this connection may speak now, in this conversation, from here on its own; never one of
     `passed`, and with `live_only` one that a device has asked for. Three queries. None too while another speech of the
     patient is being delivered.
@@ -133,10 +144,18 @@ def _take_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID |
     if not won:  # acknowledged, ended or renewed between the two statements
         return None
     return Claim(
-        id=row.pk, owner=owner, attempt=row.attempts + 1, patient=row.patient_id, text=row.text,
-        origin=origin.value, client_id=row.client_id, conversation=row.conversation_id, expires_at=row.expires_at,
-        seconds_left=None if row.left is None else row.left.total_seconds(), was_queued=row.state == State.QUEUED,
-    )  # fmt: skip
+        id=row.pk,
+        owner=owner,
+        attempt=row.attempts + 1,
+        patient=row.patient_id,
+        text=row.text,
+        origin=origin.value,
+        client_id=row.client_id,
+        conversation=row.conversation_id,
+        expires_at=row.expires_at,
+        seconds_left=None if row.left is None else row.left.total_seconds(),
+        was_queued=row.state == State.QUEUED,
+    )
 
 
 def _claimable(quota_spent: bool, holding: bool) -> QuerySet[Utterance]:
@@ -171,9 +190,17 @@ def start(claim: Claim) -> bool:
 
 
 def finish(
-    claim: Claim, *, state: str, source: str, code: str, characters: int, bytes_sent: int,
-    first_chunk_ms: float | None, spoken_at: datetime | None, conversation: uuid.UUID | None,
-) -> bool:  # fmt: skip
+    claim: Claim,
+    *,
+    state: str,
+    source: str,
+    code: str,
+    characters: int,
+    bytes_sent: int,
+    first_chunk_ms: float | None,
+    spoken_at: datetime | None,
+    conversation: uuid.UUID | None,
+) -> bool:
     """Ends the claim as spoken, failed or interrupted; False if it was lost, and then nothing is written.
 
     What was acknowledged meanwhile stays heard. `characters` are added: each delivery counts. A spoken delivery stays
@@ -181,9 +208,12 @@ def finish(
     """
     awaits_ack = state == State.SPOKEN and claim.origin == SERVER
     measures: dict[str, object] = {
-        "source": source, "code": code, "bytes_sent": bytes_sent, "first_chunk_ms": first_chunk_ms,
+        "source": source,
+        "code": code,
+        "bytes_sent": bytes_sent,
+        "first_chunk_ms": first_chunk_ms,
         "characters": F("characters") + characters,
-    }  # fmt: skip
+    }
     if spoken_at is not None:
         measures["spoken_at"] = spoken_at
     if claim.origin == SERVER and not claim.client_id:

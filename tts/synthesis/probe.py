@@ -42,9 +42,14 @@ class Probe:
 
     async def _speak(self, rendering: Rendering, text: str) -> None:
         attempt = Attempt(
-            source=uuid.uuid4(), segment=0, attempt=1, kind=Kind.PROBE.value, asked=len(text),
-            voice=rendering.voice.id, model=rendering.model,
-        )  # fmt: skip
+            source=uuid.uuid4(),
+            segment=0,
+            attempt=1,
+            kind=Kind.PROBE.value,
+            asked=len(text),
+            voice=rendering.voice.id,
+            model=rendering.model,
+        )
         request = rendering.request(text, None, None, zero_retention=self._services.zero_retention)
         limits = {"first_byte_s": self._services.first_byte_s, "stall_s": self._services.stall_s}
         self._services.recorder.note(attempt)

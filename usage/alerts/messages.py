@@ -104,7 +104,7 @@ _WORDS = {
         "Check ADMIN_EMAILS, EMAIL_URL and ALERT_WEBHOOK_URL, and who receives there. Its return is noticed by itself.",
         "Alerts are being sent again.",
     ),
-}  # fmt: skip
+}
 
 
 def subject(incident: Incident, state: str) -> str:

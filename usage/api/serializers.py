@@ -17,11 +17,15 @@ BUDGET = OpenApiExample(
 QUOTA = OpenApiExample(
     "Two thirds are left",
     {
-        "limit": 100_000, "used": 33_000, "remaining": 67_000, "exhausted": False, "resets_at": "2026-12-01T00:00:00Z",
+        "limit": 100_000,
+        "used": 33_000,
+        "remaining": 67_000,
+        "exhausted": False,
+        "resets_at": "2026-12-01T00:00:00Z",
         "forecast": {"credits_a_day": 1400.5, "used_at_reset": 44_204, "runs_out_on": None},
     },
     response_only=True,
-)  # fmt: skip
+)
 GROUPS = ("patient", "voice", "model", "kind")
 LAST_DAYS, LAST_MONTHS = 30, 12
 EARLIEST = date(2000, 1, 1)  # nothing of this is older, and the calendar has room before it

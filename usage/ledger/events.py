@@ -76,8 +76,15 @@ class Attempt:
 
 _COLUMNS = [column.name for column in fields(Attempt)]
 _UPDATED = [
-    "outcome", "code", "characters", "credits", "saved", "request_id", "first_byte_ms", "first_chunk_ms",
-]  # fmt: skip
+    "outcome",
+    "code",
+    "characters",
+    "credits",
+    "saved",
+    "request_id",
+    "first_byte_ms",
+    "first_chunk_ms",
+]
 
 
 @transaction.atomic(savepoint=False)

@@ -155,9 +155,23 @@ def conclude(look: Look, *, is_over: bool) -> None:
 
 
 _WRITTEN = [
-    "at", "compared_at", "characters", "credits", "provider_characters", "provider_credits", "unexplained", "others",
-    "settled", "absent", "unknown", "unknown_characters", "counter", "counter_at", "counter_resets_at", "explanation",
-]  # fmt: skip
+    "at",
+    "compared_at",
+    "characters",
+    "credits",
+    "provider_characters",
+    "provider_credits",
+    "unexplained",
+    "others",
+    "settled",
+    "absent",
+    "unknown",
+    "unknown_characters",
+    "counter",
+    "counter_at",
+    "counter_resets_at",
+    "explanation",
+]
 
 
 def _tell(day: date, counts: Sequence[Counts]) -> None:

@@ -39,11 +39,9 @@ class LogIn(APIView):
         auth=[],
         examples=[
             OpenApiExample("A clinician", {"username": "clinician", "password": "5c21-…"}, request_only=True),
-            OpenApiExample(
-                "A token", {"token": "b7e1…", "expires_at": "2026-11-23T20:15:00Z"}, response_only=True
-            ),
+            OpenApiExample("A token", {"token": "b7e1…", "expires_at": "2026-11-23T20:15:00Z"}, response_only=True),
         ],
-    )  # fmt: skip
+    )
     def post(self, request: Request) -> Response:
         credentials = CredentialsSerializer(data=request.data)
         credentials.is_valid(raise_exception=True)

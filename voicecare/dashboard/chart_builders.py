@@ -54,10 +54,16 @@ def by_month(months: Sequence[Figures], address: Address) -> Chart:
 def first_sounds(days: Sequence[Figures], address: Address) -> Chart:
     rows = [_day(figures.start, (figures.p50_ms, figures.p95_ms, figures.speeches), address) for figures in days]
     return Chart(
-        "first-sound", "Time to the first sound",
+        "first-sound",
+        "Time to the first sound",
         "Milliseconds from a text to its first sound on the device, the median and the slowest twentieth of each day",
-        "Day", "ms", "lines", _FIRST_SOUND, rows, limit=FIRST_SOUND_WITHIN_MS,
-    )  # fmt: skip
+        "Day",
+        "ms",
+        "lines",
+        _FIRST_SOUND,
+        rows,
+        limit=FIRST_SOUND_WITHIN_MS,
+    )
 
 
 def troubles(days: Sequence[Figures], address: Address) -> Chart:

@@ -38,6 +38,9 @@ def replacing_files(folder: Path) -> dict[str, Any]:
 def private_files(folder: Path) -> dict[str, Any]:
     """They have no address of their own, and nobody else on this machine may read them."""
     options = {
-        "location": folder, "base_url": None, "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700,
-    }  # fmt: skip
+        "location": folder,
+        "base_url": None,
+        "file_permissions_mode": 0o600,
+        "directory_permissions_mode": 0o700,
+    }
     return {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": options}

@@ -36,15 +36,30 @@ _HOLDING = {
 }
 _COMMON = {
     "en": (
-        "That's wonderful!", "I see.", "Tell me more.", "How are you feeling today?", "I am here with you.",
-        "Take your time.", "That sounds difficult.", "Thank you for telling me.", "Shall we go on?", "Sleep well.",
+        "That's wonderful!",
+        "I see.",
+        "Tell me more.",
+        "How are you feeling today?",
+        "I am here with you.",
+        "Take your time.",
+        "That sounds difficult.",
+        "Thank you for telling me.",
+        "Shall we go on?",
+        "Sleep well.",
     ),
     "de": (
-        "Das ist ja wunderbar!", "Ich verstehe.", "Erzählen Sie mir mehr.", "Wie geht es Ihnen heute?",
-        "Ich bin bei Ihnen.", "Lassen Sie sich Zeit.", "Das klingt schwer.", "Danke, dass Sie mir das erzählen.",
-        "Wollen wir weitermachen?", "Schlafen Sie gut.",
+        "Das ist ja wunderbar!",
+        "Ich verstehe.",
+        "Erzählen Sie mir mehr.",
+        "Wie geht es Ihnen heute?",
+        "Ich bin bei Ihnen.",
+        "Lassen Sie sich Zeit.",
+        "Das klingt schwer.",
+        "Danke, dass Sie mir das erzählen.",
+        "Wollen wir weitermachen?",
+        "Schlafen Sie gut.",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

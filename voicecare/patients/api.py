@@ -30,11 +30,17 @@ from voicecare.patients.serializers import (
 MAGGIE = OpenApiExample(
     "A patient",
     {
-        "name": "Margaret Ellis", "preferred_name": "Maggie", "companion_name": "Clara", "language": "en",
-        "voice": None, "speech_rate": 0.9, "monthly_character_budget": None, "archived": False,
+        "name": "Margaret Ellis",
+        "preferred_name": "Maggie",
+        "companion_name": "Clara",
+        "language": "en",
+        "voice": None,
+        "speech_rate": 0.9,
+        "monthly_character_budget": None,
+        "archived": False,
     },
     request_only=True,
-)  # fmt: skip
+)
 TABLET = OpenApiExample("A device", {"name": "Bedside tablet"}, request_only=True)
 WARM = "tts.warm_patient"  # has the sound made of what will be said to them
 HEARD = {"name", "preferred_name", "companion_name", "language", "voice", "speech_rate"}  # what shapes that sound

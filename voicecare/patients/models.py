@@ -44,9 +44,13 @@ class Voice(models.Model):
     name = models.CharField(max_length=100)
     source = models.CharField(max_length=8, choices=Source, default=Source.STOCK)
     patient = models.ForeignKey(
-        "patients.Patient", null=True, blank=True, on_delete=models.PROTECT, related_name="own_voices",
+        "patients.Patient",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="own_voices",
         help_text="Whose relative this is; empty for a stock voice.",
-    )  # fmt: skip
+    )
     revision = models.PositiveIntegerField(default=1)
     state = models.CharField(max_length=10, choices=State, default=State.USABLE)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -89,9 +93,11 @@ class Patient(models.Model):
     companion_name = models.CharField(max_length=100, help_text="The name of the AI companion.")
     language = models.CharField(max_length=10, default="en", help_text="ISO 639-1, for example en or de.")
     speech_rate = models.DecimalField(
-        max_digits=3, decimal_places=2, default=Decimal("1.00"),
+        max_digits=3,
+        decimal_places=2,
+        default=Decimal("1.00"),
         validators=[MinValueValidator(Decimal("0.70")), MaxValueValidator(Decimal("1.20"))],
-    )  # fmt: skip
+    )
     voice = models.ForeignKey(
         Voice, null=True, blank=True, on_delete=models.SET_NULL, related_name="spoken_to", help_text="Empty: default."
     )

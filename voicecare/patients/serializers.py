@@ -12,20 +12,31 @@ from voicecare.patients.models import Device, Patient, Voice
 PATIENT = OpenApiExample(
     "Maggie",
     {
-        "id": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10", "name": "Margaret Ellis", "preferred_name": "Maggie",
-        "companion_name": "Clara", "language": "en", "voice": None, "speech_rate": 0.9,
-        "monthly_character_budget": None, "archived": False, "created_at": "2026-11-23T11:58:00Z",
+        "id": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
+        "name": "Margaret Ellis",
+        "preferred_name": "Maggie",
+        "companion_name": "Clara",
+        "language": "en",
+        "voice": None,
+        "speech_rate": 0.9,
+        "monthly_character_budget": None,
+        "archived": False,
+        "created_at": "2026-11-23T11:58:00Z",
     },
     response_only=True,
-)  # fmt: skip
+)
 TABLET = OpenApiExample(
     "A tablet",
     {
-        "id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d", "name": "Bedside tablet", "format": "mp3_44100_128",
-        "last_seen": "2026-11-23T11:58:00Z", "revoked_at": None, "created_at": "2026-11-01T09:00:00Z",
+        "id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d",
+        "name": "Bedside tablet",
+        "format": "mp3_44100_128",
+        "last_seen": "2026-11-23T11:58:00Z",
+        "revoked_at": None,
+        "created_at": "2026-11-01T09:00:00Z",
     },
     response_only=True,
-)  # fmt: skip
+)
 ISSUED = OpenApiExample(
     "Its token, this once",
     {"id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d", "name": "Bedside tablet", "token": "57a0f359.8Wa-OQV8…"},
@@ -34,11 +45,14 @@ ISSUED = OpenApiExample(
 DAUGHTER = OpenApiExample(
     "A daughter's voice",
     {
-        "id": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21", "name": "Anna, her daughter", "source": "cloned",
-        "provider_id": "xQ3kP0aVb7tWm2LrYz5c", "state": "usable",
+        "id": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
+        "name": "Anna, her daughter",
+        "source": "cloned",
+        "provider_id": "xQ3kP0aVb7tWm2LrYz5c",
+        "state": "usable",
     },
     response_only=True,
-)  # fmt: skip
+)
 MAX_BUDGET = 2**31 - 1  # PostgreSQL's integer
 
 
@@ -56,9 +70,12 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?\Z", max_length=10, required=False, help_text="For example en or de-AT."
     )
     voice = serializers.PrimaryKeyRelatedField(
-        queryset=Voice.objects.filter(state=Voice.State.USABLE), pk_field=serializers.UUIDField(),
-        allow_null=True, required=False, help_text="A stock voice or a clone of this patient's own; null: the default.",
-    )  # fmt: skip
+        queryset=Voice.objects.filter(state=Voice.State.USABLE),
+        pk_field=serializers.UUIDField(),
+        allow_null=True,
+        required=False,
+        help_text="A stock voice or a clone of this patient's own; null: the default.",
+    )
     speech_rate = RateField(
         max_digits=3, decimal_places=2, min_value=Decimal("0.70"), max_value=Decimal("1.20"), required=False
     )
@@ -70,9 +87,17 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
     class Meta:
         model = Patient
         fields = (
-            "id", "name", "preferred_name", "companion_name", "language", "voice", "speech_rate",
-            "monthly_character_budget", "archived", "created_at",
-        )  # fmt: skip
+            "id",
+            "name",
+            "preferred_name",
+            "companion_name",
+            "language",
+            "voice",
+            "speech_rate",
+            "monthly_character_budget",
+            "archived",
+            "created_at",
+        )
         read_only_fields = ("id", "created_at")
 
     def validate_voice(self, voice: Voice | None) -> Voice | None:

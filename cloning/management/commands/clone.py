@@ -28,9 +28,15 @@ class Command(BaseCommand):
         parser.add_argument("--remove-background-noise", action="store_true", help="have the provider clean it")
 
     def handle(
-        self, *, patient: str, file: Path, consent_by: str, name: str | None, remove_background_noise: bool,
+        self,
+        *,
+        patient: str,
+        file: Path,
+        consent_by: str,
+        name: str | None,
+        remove_background_noise: bool,
         **options: object,
-    ) -> None:  # fmt: skip
+    ) -> None:
         job = _submitted(_patient(patient), file, consent_by, name or consent_by, remove_background_noise)
         for warning in job.report.get("warnings", []):
             self.stdout.write(f"note: {warning}")
@@ -57,9 +63,13 @@ def _submitted(patient: Patient, file: Path, consent_by: str, name: str, remove_
     try:
         with file.open("rb") as recording:
             return runner.submit(
-                patient=patient, name=name[:100], sample=File(recording), consent_by=consent_by, witness=None,
+                patient=patient,
+                name=name[:100],
+                sample=File(recording),
+                consent_by=consent_by,
+                witness=None,
                 remove_background_noise=remove_background_noise,
-            )  # fmt: skip
+            )
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
     except VoicecareError as error:

@@ -72,15 +72,31 @@ def test_a_recording_is_taken_in_with_its_consent(carol: Clinician, alice: Membe
     assert shown == carol.get(f"patients/{alice.patient.pk}/clones/")["results"][0]
     report = shown.pop("report")
     assert shown == {
-        "id": str(job.pk), "patient": str(alice.patient.pk), "name": "Anna", "status": "pending", "voice": None,
-        "preview": None, "error": None, "requires_verification": False, "consent_by": "Anna Archer",
-        "consented_at": shown["consented_at"], "created_at": shown["created_at"], "ended_at": None,
+        "id": str(job.pk),
+        "patient": str(alice.patient.pk),
+        "name": "Anna",
+        "status": "pending",
+        "voice": None,
+        "preview": None,
+        "error": None,
+        "requires_verification": False,
+        "consent_by": "Anna Archer",
+        "consented_at": shown["consented_at"],
+        "created_at": shown["created_at"],
+        "ended_at": None,
         "withdrawn_at": None,
-    }  # fmt: skip
+    }
     assert set(report) == {
-        "duration_s", "codec", "sample_rate_hz", "channels", "snr_db", "speech_ratio", "clipping_ratio",
-        "loudness_dbfs", "warnings",
-    }  # fmt: skip
+        "duration_s",
+        "codec",
+        "sample_rate_hz",
+        "channels",
+        "snr_db",
+        "speech_ratio",
+        "clipping_ratio",
+        "loudness_dbfs",
+        "warnings",
+    }
     assert 61 < report["duration_s"] < 63
 
 
@@ -108,13 +124,19 @@ def test_uploads_at_the_same_time_make_one_job(carol: Clinician, alice: Member, 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"consent": "false"}, "no_consent"), ({"consent": None}, "no_consent"), ({"consent": "perhaps"}, ["consent"]),
-        ({"consent_by": None}, ["consent_by"]), ({"consent_by": "  "}, ["consent_by"]),
-        ({"consent_by": "x" * 201}, ["consent_by"]), ({"name": None}, ["name"]), ({"name": ""}, ["name"]),
-        ({"name": "x" * 101}, ["name"]), ({"name": "a\0b"}, ["name"]),
+        ({"consent": "false"}, "no_consent"),
+        ({"consent": None}, "no_consent"),
+        ({"consent": "perhaps"}, ["consent"]),
+        ({"consent_by": None}, ["consent_by"]),
+        ({"consent_by": "  "}, ["consent_by"]),
+        ({"consent_by": "x" * 201}, ["consent_by"]),
+        ({"name": None}, ["name"]),
+        ({"name": ""}, ["name"]),
+        ({"name": "x" * 101}, ["name"]),
+        ({"name": "a\0b"}, ["name"]),
         ({"remove_background_noise": "perhaps"}, ["remove_background_noise"]),
     ],
-)  # fmt: skip
+)
 def test_what_a_form_may_not_say(carol: Clinician, alice: Member, changes: dict[str, Any], said: str | list[str]):
     response = upload(carol, alice.patient.pk, b"ID3", **changes)
     assert response.status_code == 400
@@ -125,11 +147,12 @@ def test_what_a_form_may_not_say(carol: Clinician, alice: Member, changes: dict[
 @pytest.mark.parametrize(
     ("sample", "codes"),
     [
-        (b"", {"corrupt_audio"}), (b"PK\x03\x04" + bytes(2000), {"unsupported_format"}),
+        (b"", {"corrupt_audio"}),
+        (b"PK\x03\x04" + bytes(2000), {"unsupported_format"}),
         (b"<html>" + b" " * 2000, {"unsupported_format"}),
         (b"RIFF" + bytes(40), {"corrupt_audio", "unsupported_format"}),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_recording(carol: Clinician, alice: Member, sample: bytes, codes: set[str]):
     response = upload(carol, alice.patient.pk, sample)
     assert response.status_code == 400
@@ -154,20 +177,28 @@ def test_a_body_that_is_far_too_large_is_refused_by_its_length_alone(carol: Clin
     """There is no more of it than a byte to be read."""
     headers = {"Authorization": f"Bearer {carol.token}"}
     response = Client().generic(
-        "POST", f"/api/v1/patients/{alice.patient.pk}/clones/", b"-", "multipart/form-data; boundary=x",
-        headers=headers, CONTENT_LENGTH=str(MAX_BYTES + FORM_BYTES + 1),
-    )  # fmt: skip
+        "POST",
+        f"/api/v1/patients/{alice.patient.pk}/clones/",
+        b"-",
+        "multipart/form-data; boundary=x",
+        headers=headers,
+        CONTENT_LENGTH=str(MAX_BYTES + FORM_BYTES + 1),
+    )
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
 
 
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (b"", FORM), (b"--x\r\n", FORM), (b"garbage", FORM), (b"-", "multipart/form-data"),
-        (part("sample", b"no file") + b"--x--", FORM), (part("a", b"b") * 1500 + b"--x--", FORM),
+        (b"", FORM),
+        (b"--x\r\n", FORM),
+        (b"garbage", FORM),
+        (b"-", "multipart/form-data"),
+        (part("sample", b"no file") + b"--x--", FORM),
+        (part("a", b"b") * 1500 + b"--x--", FORM),
     ],
     ids=["empty", "begun", "garbage", "no boundary", "no file", "too many fields"],
-)  # fmt: skip
+)
 def test_a_form_that_is_none(carol: Clinician, alice: Member, body: bytes, kind: str):
     headers = {"Authorization": f"Bearer {carol.token}"}
     path = f"/api/v1/patients/{alice.patient.pk}/clones/"
@@ -190,11 +221,17 @@ def test_what_is_another_teams_does_not_exist(
     theirs = job(patient=bob.patient)
     answers = [
         upload(carol, bob.patient.pk, recording),
-        *(carol.call(method, path) for method, path in [
-            ("GET", f"patients/{bob.patient.pk}/clones/"), ("GET", f"clones/{theirs.pk}/"),
-            ("DELETE", f"clones/{theirs.pk}/"), ("POST", f"clones/{theirs.pk}/retry/"), ("GET", f"clones/{NOBODY}/"),
-        ]),
-    ]  # fmt: skip
+        *(
+            carol.call(method, path)
+            for method, path in [
+                ("GET", f"patients/{bob.patient.pk}/clones/"),
+                ("GET", f"clones/{theirs.pk}/"),
+                ("DELETE", f"clones/{theirs.pk}/"),
+                ("POST", f"clones/{theirs.pk}/retry/"),
+                ("GET", f"clones/{NOBODY}/"),
+            ]
+        ),
+    ]
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(404, "not_found")] * 6
     theirs.refresh_from_db()
     assert (theirs.status, CloneJob.objects.count()) == ("pending", 1)

@@ -42,9 +42,16 @@ def carried_out(job: CloneJob) -> CloneJob:
 
 def clip(voice: Voice) -> Clip:
     return Clip.objects.create(
-        digest="d", voice=voice, phrase=Phrase.objects.create(text="I see."), language="en", speed=1.0,
-        format="mp3_44100_128", characters=6, size=5, expires_at=timezone.now() + timedelta(days=1),
-    )  # fmt: skip
+        digest="d",
+        voice=voice,
+        phrase=Phrase.objects.create(text="I see."),
+        language="en",
+        speed=1.0,
+        format="mp3_44100_128",
+        characters=6,
+        size=5,
+        expires_at=timezone.now() + timedelta(days=1),
+    )
 
 
 def test_from_that_moment_on_nobody_is_spoken_to_in_it(ready: CloneJob, alice: Member, bob: Member):

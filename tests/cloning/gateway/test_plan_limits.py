@@ -9,9 +9,18 @@ from usage.models import Incident
 from voicecare.providers.elevenlabs.responses import Subscription
 
 ROOMY = Subscription(
-    tier="creator", status="active", used=0, limit=100, extension=None, resets_at_unix=None, can_clone=True,
-    voice_slots_used=2, voice_limit=30, voice_edits_used=5, voice_edits_limit=95,
-)  # fmt: skip
+    tier="creator",
+    status="active",
+    used=0,
+    limit=100,
+    extension=None,
+    resets_at_unix=None,
+    can_clone=True,
+    voice_slots_used=2,
+    voice_limit=30,
+    voice_edits_used=5,
+    voice_edits_limit=95,
+)
 
 
 @pytest.mark.parametrize(

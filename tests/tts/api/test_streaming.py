@@ -43,10 +43,21 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
 
     circuit, client = Circuit(), SpeechClient(sandbox.url, "key")
     services = Services(
-        client=client, offline=Espeak(), circuit=circuit, quota=Quota(own), slots=LocalSlots(),
-        trouble=Trouble(circuit, own), phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
-        fills=Fills(), recorder=Recorder(), own=own, first_byte_s=5, stall_s=5, busy_wait_s=5, zero_retention=False,
-    )  # fmt: skip
+        client=client,
+        offline=Espeak(),
+        circuit=circuit,
+        quota=Quota(own),
+        slots=LocalSlots(),
+        trouble=Trouble(circuit, own),
+        phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
+        fills=Fills(),
+        recorder=Recorder(),
+        own=own,
+        first_byte_s=5,
+        stall_s=5,
+        busy_wait_s=5,
+        zero_retention=False,
+    )
     await client.open()
     yield services
     await services.recorder.flush()

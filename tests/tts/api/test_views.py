@@ -31,9 +31,13 @@ def speak(caller: Clinician, member: Member, body: object, key: str | None = Non
 
 def conversation_of(member: Member, **fields: Any) -> Conversation:
     return Conversation.objects.create(
-        patient=member.patient, device=member.device, voice=Voice.objects.default(), voice_source="default",
-        format="mp3_44100_128", **fields,
-    )  # fmt: skip
+        patient=member.patient,
+        device=member.device,
+        voice=Voice.objects.default(),
+        voice_source="default",
+        format="mp3_44100_128",
+        **fields,
+    )
 
 
 def utterance_of(member: Member, **fields: Any) -> Utterance:
@@ -51,9 +55,16 @@ def test_a_text_waits_for_the_device(carol: Clinician, alice: Member):
     assert timedelta(seconds=890) < row.expires_at - timezone.now() <= timedelta(seconds=900)
     shown = carol.get(f"utterances/{row.pk}/")
     assert shown == {
-        "id": str(row.pk), "patient": str(alice.patient.pk), "conversation": None, "status": "waiting", "code": "",
-        "created_at": shown["created_at"], "expires_at": shown["expires_at"], "spoken_at": None, "heard_at": None,
-    }  # fmt: skip
+        "id": str(row.pk),
+        "patient": str(alice.patient.pk),
+        "conversation": None,
+        "status": "waiting",
+        "code": "",
+        "created_at": shown["created_at"],
+        "expires_at": shown["expires_at"],
+        "spoken_at": None,
+        "heard_at": None,
+    }
 
 
 @pytest.mark.parametrize("seconds", [1, 604_800])
@@ -72,13 +83,21 @@ def test_a_text_is_taken_as_it_is(carol: Clinician, alice: Member, text: str):
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "text"), ({"text": ""}, "text"), ({"text": " \n\t"}, "text"), ({"text": "x" * 5001}, "text"),
-        ({"text": None}, "text"), ({"text": ["x"]}, "text"), ({"text": True}, "text"), ({"text": "a\0b"}, "text"),
-        ({"text": "\ud83d"}, "text"), ({"text": TEXT, "expires_in_s": 0}, "expires_in_s"),
-        ({"text": TEXT, "expires_in_s": -5}, "expires_in_s"), ({"text": TEXT, "expires_in_s": 604_801}, "expires_in_s"),
+        ({}, "text"),
+        ({"text": ""}, "text"),
+        ({"text": " \n\t"}, "text"),
+        ({"text": "x" * 5001}, "text"),
+        ({"text": None}, "text"),
+        ({"text": ["x"]}, "text"),
+        ({"text": True}, "text"),
+        ({"text": "a\0b"}, "text"),
+        ({"text": "\ud83d"}, "text"),
+        ({"text": TEXT, "expires_in_s": 0}, "expires_in_s"),
+        ({"text": TEXT, "expires_in_s": -5}, "expires_in_s"),
+        ({"text": TEXT, "expires_in_s": 604_801}, "expires_in_s"),
         *[({"text": TEXT, "expires_in_s": it}, "expires_in_s") for it in (31_536_000, 10**400, 1.5, "x", None, [1])],
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_said(carol: Clinician, alice: Member, body: dict[str, Any], field: str):
     response = speak(carol, alice, body, key="k")
     assert (response.status_code, list(response.json())) == (400, [field])
@@ -199,10 +218,17 @@ def test_a_conversation_shows_what_it_used(carol: Clinician, alice: Member):
     shown = carol.get(f"conversations/{row.pk}/")
     voice = Voice.objects.default()
     assert shown == {
-        "id": str(row.pk), "patient": str(alice.patient.pk), "device": str(alice.device.pk),
-        "voice": {"id": str(voice.pk), "name": voice.name}, "voice_source": "default", "format": "mp3_44100_128",
-        "initiated": "device", "tts_characters_used": 42, "started_at": shown["started_at"], "ended_at": None,
-    }  # fmt: skip
+        "id": str(row.pk),
+        "patient": str(alice.patient.pk),
+        "device": str(alice.device.pk),
+        "voice": {"id": str(voice.pk), "name": voice.name},
+        "voice_source": "default",
+        "format": "mp3_44100_128",
+        "initiated": "device",
+        "tts_characters_used": 42,
+        "started_at": shown["started_at"],
+        "ended_at": None,
+    }
     assert carol.get("conversations/")["results"] == [shown]
 
 
@@ -216,11 +242,18 @@ def test_another_teams_conversation_does_not_exist(carol: Clinician, bob: Member
 @pytest.mark.parametrize(
     ("query", "days"),
     [
-        ("", [3, 2, 1]), ("from=2026-03-02", [3, 2]), ("to=2026-03-02", [2, 1]), ("from=2026-03-02&to=2026-03-02", [2]),
-        ("from=2026-03-02T12:00:00Z", [3, 2]), ("from=2026-03-02T12:00:01Z", [3]), ("to=2026-03-02T12:00:00Z", [2, 1]),
-        ("to=2026-03-02T11:59:59Z", [1]), ("from=2026-03-02T13:00:00%2B01:00", [3, 2]), ("from=2026-03-04", []),
+        ("", [3, 2, 1]),
+        ("from=2026-03-02", [3, 2]),
+        ("to=2026-03-02", [2, 1]),
+        ("from=2026-03-02&to=2026-03-02", [2]),
+        ("from=2026-03-02T12:00:00Z", [3, 2]),
+        ("from=2026-03-02T12:00:01Z", [3]),
+        ("to=2026-03-02T12:00:00Z", [2, 1]),
+        ("to=2026-03-02T11:59:59Z", [1]),
+        ("from=2026-03-02T13:00:00%2B01:00", [3, 2]),
+        ("from=2026-03-04", []),
     ],
-)  # fmt: skip
+)
 def test_conversations_of_a_time(carol: Clinician, alice: Member, query: str, days: list[int]):
     for day in (1, 2, 3):
         conversation_of(alice, started_at=datetime(2026, 3, day, 12, tzinfo=UTC))
@@ -238,9 +271,19 @@ def test_conversations_of_a_patient(alice: Member, bob: Member):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("patient", "x"), ("patient", "%00"), ("from", "x"), ("to", "2026-13-01"), ("from", "2026-02-30T00:00:00Z"),
-     ("to", "9999-12-31"), ("from", "0001-01-01T00:00:00%2B14:00"), ("to", ""), ("from", "%00"), ("from", "9" * 3000)],
-)  # fmt: skip
+    [
+        ("patient", "x"),
+        ("patient", "%00"),
+        ("from", "x"),
+        ("to", "2026-13-01"),
+        ("from", "2026-02-30T00:00:00Z"),
+        ("to", "9999-12-31"),
+        ("from", "0001-01-01T00:00:00%2B14:00"),
+        ("to", ""),
+        ("from", "%00"),
+        ("from", "9" * 3000),
+    ],
+)
 def test_a_filter_that_is_none(carol: Clinician, name: str, value: str):
     response = carol.call("GET", f"conversations/?{name}={value}")
     assert (response.status_code, list(response.json())) == (400, [name])

@@ -27,9 +27,15 @@ def clip(alice: Member) -> Callable[..., Clip]:
 
     def make(number: int = 0, **changes: object) -> Clip:
         fields = {
-            "digest": digest(number), "voice": alice.patient.voice, "language": "en", "speed": 1.0,
-            "format": "mp3_44100_128", "characters": 9, "size": 100, "expires_at": timezone.now() + timedelta(days=7),
-        }  # fmt: skip
+            "digest": digest(number),
+            "voice": alice.patient.voice,
+            "language": "en",
+            "speed": 1.0,
+            "format": "mp3_44100_128",
+            "characters": 9,
+            "size": 100,
+            "expires_at": timezone.now() + timedelta(days=7),
+        }
         return Clip(**{**fields, **changes})
 
     return make

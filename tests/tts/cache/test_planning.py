@@ -48,8 +48,11 @@ def test_where_there_is_no_phrase_nothing_is_needed():
 
 def test_what_two_patients_share_is_needed_once_and_each_their_own_greeting():
     assert texts(listener("Alice"), listener("Bob")) == [
-        "Hello Alice, this is Clara.", "Hello Bob, this is Clara.", "One moment, please.", "I see.",
-    ]  # fmt: skip
+        "Hello Alice, this is Clara.",
+        "Hello Bob, this is Clara.",
+        "One moment, please.",
+        "I see.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,11 @@ def test_a_folder_that_may_not_be_used_is_said(tmp_path: Path):
         child = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "phrases"), KEY],
             env={**os.environ, "DJANGO_SETTINGS_MODULE": "voicecare.settings"},
-            cwd=settings.BASE_DIR, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            cwd=settings.BASE_DIR,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     finally:
         (tmp_path / "phrases").chmod(0o700)
     assert child.stdout.splitlines() == ["The phrase store failed with PermissionError."] * 4

@@ -82,8 +82,10 @@ def test_each_request_is_in_the_ledger_and_in_no_conversation(alice: Member, phr
     events = UsageEvent.objects.all()
     assert {(event.kind, event.outcome, event.conversation) for event in events} == {("warm", "completed", None)}
     assert {(event.characters, event.patient) for event in events} == {
-        (len(GREETING), alice.patient.pk), (len("One moment, please."), None), (len("I see."), None),
-    }  # fmt: skip
+        (len(GREETING), alice.patient.pk),
+        (len("One moment, please."), None),
+        (len("I see."), None),
+    }
     assert sum(event.credits for event in events) == sandbox.account()["credits"]
     assert {event.request_id for event in events} == {request["request_id"] for request in sandbox.requests()}
 
@@ -99,8 +101,11 @@ def test_two_patients_share_the_phrases_of_one_voice(member: Callable[..., Membe
     member("Bob"), member("Carol")
     tasks.warm_due()
     assert sorted(asked(sandbox)) == [
-        "Hello Bob, this is Clara.", "Hello Carol, this is Clara.", "I see.", "One moment, please.",
-    ]  # fmt: skip
+        "Hello Bob, this is Clara.",
+        "Hello Carol, this is Clara.",
+        "I see.",
+        "One moment, please.",
+    ]
 
 
 def test_a_voice_warms_those_who_are_spoken_to_in_it(alice: Member, bob: Member, phrases, sandbox):
@@ -174,12 +179,18 @@ def test_the_greeting_of_somebody_who_is_gone_is_not(gone: str, alice: Member, p
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (errors.TextRefused(), Next.CLIP), (errors.VoiceRefused(), Next.VOICE), (errors.QuotaSpent(), Next.NOTHING),
-        (errors.AccessRefused(), Next.NOTHING), (errors.RequestRefused(), Next.NOTHING), (errors.Busy(), Next.NOTHING),
-        (errors.ServerFault(), Next.NOTHING), (errors.Unreachable(), Next.NOTHING), (errors.Stalled(), Next.NOTHING),
+        (errors.TextRefused(), Next.CLIP),
+        (errors.VoiceRefused(), Next.VOICE),
+        (errors.QuotaSpent(), Next.NOTHING),
+        (errors.AccessRefused(), Next.NOTHING),
+        (errors.RequestRefused(), Next.NOTHING),
+        (errors.Busy(), Next.NOTHING),
+        (errors.ServerFault(), Next.NOTHING),
+        (errors.Unreachable(), Next.NOTHING),
+        (errors.Stalled(), Next.NOTHING),
         (errors.NotAudio(), Next.NOTHING),
     ],
-)  # fmt: skip
+)
 def test_what_a_failure_means_for_the_rest(error: errors.ProviderError, verdict: Next):
     assert after(error) is verdict
 

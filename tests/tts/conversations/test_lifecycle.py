@@ -183,9 +183,13 @@ def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
     opened = begin(alice, "pcm_24000")
     for client_id, origin in (("greeting", "greeting"), ("s1", "device"), ("s2", "device")):
         Utterance.objects.create(
-            conversation=row_of(opened), patient=alice.patient, client_id=client_id, origin=origin, text="Hello.",
+            conversation=row_of(opened),
+            patient=alice.patient,
+            client_id=client_id,
+            origin=origin,
+            text="Hello.",
             state="spoken",
-        )  # fmt: skip
+        )
     Conversation.objects.filter(pk=opened.context.conversation).update(tts_characters_used=77)
     again = resume(alice, opened)
     assert again == Opened(opened.context, frozenset({"greeting", "s1", "s2"}), 77)

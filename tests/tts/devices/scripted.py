@@ -9,9 +9,13 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 STARTED = {
-    "type": "conversation.started", "conversation": "c0", "companion": "Clara", "format": "mp3_44100_128",
-    "voice": {"id": "v0", "name": "Rachel", "source": "default"}, "initiated": "device",
-}  # fmt: skip
+    "type": "conversation.started",
+    "conversation": "c0",
+    "companion": "Clara",
+    "format": "mp3_44100_128",
+    "voice": {"id": "v0", "name": "Rachel", "source": "default"},
+    "initiated": "device",
+}
 
 
 @dataclass

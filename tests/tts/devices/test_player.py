@@ -52,10 +52,21 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     circuit = Circuit()
     client = SpeechClient(sandbox.url, "key")
     services = Services(
-        client=client, offline=Espeak(), circuit=circuit, quota=Quota(own), slots=LocalSlots(),
-        trouble=Trouble(circuit, own), phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
-        fills=Fills(), recorder=Recorder(), own=own, first_byte_s=5, stall_s=5, busy_wait_s=5, zero_retention=False,
-    )  # fmt: skip
+        client=client,
+        offline=Espeak(),
+        circuit=circuit,
+        quota=Quota(own),
+        slots=LocalSlots(),
+        trouble=Trouble(circuit, own),
+        phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
+        fills=Fills(),
+        recorder=Recorder(),
+        own=own,
+        first_byte_s=5,
+        stall_s=5,
+        busy_wait_s=5,
+        zero_retention=False,
+    )
     await client.open()
     yield services
     await services.recorder.flush()
@@ -106,9 +117,13 @@ class Desk:
     def own(self, speech_id: str, text: str = TEXT) -> Speech:
         opened = self.session.require_conversation()
         speech = Speech(
-            speech_id, Script(text, complete=True), "device", opened.context.conversation, opened.context.patient,
+            speech_id,
+            Script(text, complete=True),
+            "device",
+            opened.context.conversation,
+            opened.context.patient,
             received_at=datetime.now(UTC),
-        )  # fmt: skip
+        )
         self.session.line.waiting.append(speech)
         self.speaker.say(speech)
         return speech

@@ -116,9 +116,10 @@ async def nowhere(*arguments: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "send", [nowhere, partial(nowhere), partial(nowhere, object()), partial(nowhere, Elsewhere())],
+    "send",
+    [nowhere, partial(nowhere), partial(nowhere, object()), partial(nowhere, Elsewhere())],
     ids=["a function", "no protocol", "no transport", "a transport of another make"],
-)  # fmt: skip
+)
 def test_a_server_of_another_make_holds_nothing_that_we_could_know_of(send: Any):
     """Others make `send` wait. What cannot be read must not silence anybody."""
     assert Socket(send).held() == 0

@@ -15,9 +15,14 @@ from voicecare.patients.models import Device, Patient
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 FINISHED = {
-    "state": "spoken", "source": "live", "code": "", "characters": 10, "bytes_sent": 1000, "first_chunk_ms": 12.5,
+    "state": "spoken",
+    "source": "live",
+    "code": "",
+    "characters": 10,
+    "bytes_sent": 1000,
+    "first_chunk_ms": 12.5,
     "spoken_at": datetime(2024, 1, 1, tzinfo=UTC),
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -71,11 +76,17 @@ def submit(patient: Patient, text: str = "Your tea is ready.", **fields: object)
 def queue(socket: Socket, patient: Patient, client_id: str = "a1", **fields: object) -> Utterance:
     """Live speech that waits for the quota, of a connection that does not hold it any more."""
     return Utterance.objects.create(
-        conversation_id=socket.conversation, patient=patient, client_id=client_id, text="How are you?",
+        conversation_id=socket.conversation,
+        patient=patient,
+        client_id=client_id,
+        text="How are you?",
         **{
-            "origin": "device", "state": "queued", "expires_at": timezone.now() + timedelta(minutes=15), **fields,
+            "origin": "device",
+            "state": "queued",
+            "expires_at": timezone.now() + timedelta(minutes=15),
+            **fields,
         },
-    )  # fmt: skip
+    )
 
 
 def state_of(row: Utterance | Claim) -> str:

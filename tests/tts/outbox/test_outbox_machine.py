@@ -86,11 +86,13 @@ class Outbox(RuleBasedStateMachine):
         rows = {row.pk: row for row in Utterance.objects.all()}
         now = timezone.now()
         return [
-            key for key in self.rows
-            if (row := rows[key]).state not in ENDED and row.expires_at > now
+            key
+            for key in self.rows
+            if (row := rows[key]).state not in ENDED
+            and row.expires_at > now
             and (row.lease_until is None or row.lease_until <= now)
             and not (quota_spent and row.state == "queued")
-        ]  # fmt: skip
+        ]
 
     @precondition(lambda self: self.claims)
     @rule(pick=picks, state=st.sampled_from(["spoken", "spoken", "failed", "interrupted"]))

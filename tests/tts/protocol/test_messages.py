@@ -126,8 +126,8 @@ def test_the_servers_ids_may_be_named_but_not_used(speech_id: str):
 
 @pytest.mark.parametrize(
     ("value", "is_finite"),
-    [(0, True), (-1.5, True), (10**400, True), ("inf", True), (float("inf"), False), (float("-inf"), False)]
-)  # fmt: skip
+    [(0, True), (-1.5, True), (10**400, True), ("inf", True), (float("inf"), False), (float("-inf"), False)],
+)
 def test_finite(value: float | str, is_finite: bool):
     assert finite(value) is is_finite
 

@@ -79,8 +79,10 @@ def waiting(session: Session) -> list[str]:
 @pytest.mark.parametrize("frame", ["", "{", "[]", "null", '"ping"', "[" * 60_000, '{"a":' * 10_000, '{"t": NaN}'])
 def test_a_frame_that_is_no_json_object_is_bad_json(frame: str):
     assert error(talk().text_frame(frame, 0.0)) == {
-        "type": "error", "code": "bad_json", "message": "A frame must be one JSON object.",
-    }  # fmt: skip
+        "type": "error",
+        "code": "bad_json",
+        "message": "A frame must be one JSON object.",
+    }
 
 
 def test_brackets_a_hundred_thousand_deep_are_a_frame_too_large():
@@ -436,9 +438,16 @@ def _stop(session: Session, speech: Speech) -> None:
 
 
 USED = [
-    _is_waiting, _plays, _has_ended, _was_interrupted, _was_dropped, _was_written_and_is_complete,
-    _was_written_and_has_ended, _was_written_interrupted_and_done, _was_before_the_conversation_was_resumed,
-]  # fmt: skip
+    _is_waiting,
+    _plays,
+    _has_ended,
+    _was_interrupted,
+    _was_dropped,
+    _was_written_and_is_complete,
+    _was_written_and_has_ended,
+    _was_written_interrupted_and_done,
+    _was_before_the_conversation_was_resumed,
+]
 
 
 @pytest.mark.parametrize("again", [speak, delta])
@@ -847,8 +856,15 @@ def _rate_limited(session: Session) -> list[Command]:
 
 
 ERRORS = [
-    _bad_json, _bad_message, _too_long, _binary, _unknown, _already_started, _unknown_format, _rate_limited,
-]  # fmt: skip
+    _bad_json,
+    _bad_message,
+    _too_long,
+    _binary,
+    _unknown,
+    _already_started,
+    _unknown_format,
+    _rate_limited,
+]
 
 
 def test_the_twentieth_error_in_a_row_closes_the_connection_whatever_the_errors():

@@ -77,10 +77,16 @@ def test_what_was_before_the_ten_minutes_does_not_count():
 @pytest.mark.parametrize(
     ("kind", "counts"),
     [
-        ("live", True), ("retry", True), ("backup", True), ("cache", True), ("offline", True), ("preview", False),
-        ("probe", False), ("warm", False),
+        ("live", True),
+        ("retry", True),
+        ("backup", True),
+        ("cache", True),
+        ("offline", True),
+        ("preview", False),
+        ("probe", False),
+        ("warm", False),
     ],
-)  # fmt: skip
+)
 def test_what_patients_hear_counts(kind: str, counts: bool):
     spoken(20, 900, kind=kind)
     latency.look()

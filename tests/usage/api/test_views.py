@@ -38,9 +38,17 @@ def stan(db: None) -> Clinician:
 
 def booked(member: Member | None, kind: str = "live", asked: int = 10, at: datetime = NOON, **fields: object) -> None:
     made = Attempt(
-        source=uuid.uuid4(), segment=0, attempt=1, kind=kind, asked=asked, at=at, model="flash",
-        patient=member and member.patient.pk, voice=member and member.patient.voice_id, **fields,
-    )  # fmt: skip
+        source=uuid.uuid4(),
+        segment=0,
+        attempt=1,
+        kind=kind,
+        asked=asked,
+        at=at,
+        model="flash",
+        patient=member and member.patient.pk,
+        voice=member and member.patient.voice_id,
+        **fields,
+    )
     if kind in ("cache", "offline"):
         made.outcome, made.saved = "completed", asked
     else:
@@ -54,9 +62,11 @@ def test_a_day_is_told_with_what_was_used_in_it(carol: Clinician, alice: Member)
     booked(alice, "cache", asked=7)
     answer = carol.get("usage/daily/?from=2026-03-01&to=2026-03-31")
     assert answer == {
-        "count": 1, "next": None, "previous": None,
+        "count": 1,
+        "next": None,
+        "previous": None,
         "results": [{"date": "2026-03-10", "characters": 40, "credits": 20, "saved_characters": 7, "requests": 2}],
-    }  # fmt: skip
+    }
 
 
 def test_a_month_is_told_whole(carol: Clinician, alice: Member):
@@ -147,11 +157,17 @@ def test_many_rows_come_in_pages(stan: Clinician, alice: Member):
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("from=yesterday", "from"), ("to=2026-02-30", "to"), ("from=0001-01-01", "from"), ("to=9999-12-31", "to"),
-        ("patient=7", "patient"), ("group=team", "group"), ("from=2026-03-02&to=2026-03-01", "from"),
-        ("group=patient,voice", "group"), ("from=2026-03-01T00:00:00Z", "from"),
+        ("from=yesterday", "from"),
+        ("to=2026-02-30", "to"),
+        ("from=0001-01-01", "from"),
+        ("to=9999-12-31", "to"),
+        ("patient=7", "patient"),
+        ("group=team", "group"),
+        ("from=2026-03-02&to=2026-03-01", "from"),
+        ("group=patient,voice", "group"),
+        ("from=2026-03-01T00:00:00Z", "from"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("path", ["daily", "monthly"])
 def test_what_makes_no_sense_is_named(carol: Clinician, path: str, query: str, field: str):
     response = carol.call("GET", f"usage/{path}/?{query}")
@@ -172,9 +188,13 @@ def test_days_are_the_clinics(settings: Settings, carol: Clinician, alice: Membe
 
 def test_a_quota_that_was_never_read_is_unknown(carol: Clinician):
     assert carol.get("usage/quota/") == {
-        "limit": None, "used": None, "remaining": None, "exhausted": False, "resets_at": None,
+        "limit": None,
+        "used": None,
+        "remaining": None,
+        "exhausted": False,
+        "resets_at": None,
         "forecast": None,
-    }  # fmt: skip
+    }
 
 
 def test_the_quota_is_told_as_it_was_read(carol: Clinician):
@@ -183,8 +203,12 @@ def test_the_quota_is_told_as_it_was_read(carol: Clinician):
     )
     answer = carol.get("usage/quota/")
     assert {name: answer[name] for name in ("limit", "used", "remaining", "exhausted", "resets_at")} == {
-        "limit": 1000, "used": 1200, "remaining": 0, "exhausted": True, "resets_at": "2026-12-01T00:00:00Z",
-    }  # fmt: skip
+        "limit": 1000,
+        "used": 1200,
+        "remaining": 0,
+        "exhausted": True,
+        "resets_at": "2026-12-01T00:00:00Z",
+    }
 
 
 def test_the_quota_is_forecast(carol: Clinician, alice: Member):

@@ -29,17 +29,42 @@ def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Atte
 
 def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
     whole = attempt(
-        40, answered=False, segment=3, attempt=2, kind="retry", patient=uuid.uuid4(), voice=uuid.uuid4(), model="m",
-        code="stalled", first_byte_ms=12.5, first_chunk_ms=14.0,
-    )  # fmt: skip
+        40,
+        answered=False,
+        segment=3,
+        attempt=2,
+        kind="retry",
+        patient=uuid.uuid4(),
+        voice=uuid.uuid4(),
+        model="m",
+        code="stalled",
+        first_byte_ms=12.5,
+        first_chunk_ms=14.0,
+    )
     whole.answered("request-1", 20)
     whole.outcome = "failed"
     events.book([whole])
     event = UsageEvent.objects.get()
     names = [
-        "source", "segment", "attempt", "kind", "asked", "conversation", "patient", "voice", "model", "outcome", "code",
-        "characters", "credits", "saved", "request_id", "first_byte_ms", "first_chunk_ms", "at",
-    ]  # fmt: skip
+        "source",
+        "segment",
+        "attempt",
+        "kind",
+        "asked",
+        "conversation",
+        "patient",
+        "voice",
+        "model",
+        "outcome",
+        "code",
+        "characters",
+        "credits",
+        "saved",
+        "request_id",
+        "first_byte_ms",
+        "first_chunk_ms",
+        "at",
+    ]
     assert {name: getattr(event, name) for name in names} == {name: getattr(whole, name) for name in names}
     assert (event.characters, event.credits) == (40, 20)
 

@@ -184,8 +184,9 @@ def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
     left(journal)
     adopt(folder, events.book)
     assert set(UsageEvent.objects.values_list("source", "outcome", "characters")) == {
-        (known.source, "completed", 60), (unknown.source, "unknown", 0),
-    }  # fmt: skip
+        (known.source, "completed", 60),
+        (unknown.source, "unknown", 0),
+    }
 
 
 @pytest.mark.django_db(transaction=True)

@@ -25,9 +25,15 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
     plain = {
-        "source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "patient": PATIENT, "voice": VOICE,
-        "model": "flash", "at": NOON,
-    }  # fmt: skip
+        "source": uuid.uuid4(),
+        "segment": 0,
+        "attempt": 1,
+        "kind": "live",
+        "patient": PATIENT,
+        "voice": VOICE,
+        "model": "flash",
+        "at": NOON,
+    }
     made = Attempt(**{**plain, "asked": asked, **fields})
     if answered:
         made.answered("request", asked // 2)
@@ -114,9 +120,18 @@ def test_an_event_belongs_to_the_clinics_day(settings: Settings, zone: str, at: 
 
 @pytest.mark.parametrize(
     ("ms", "column"),
-    [(0.0, "chunk_50"), (50.0, "chunk_50"), (50.01, "chunk_100"), (500.0, "chunk_500"), (500.1, "chunk_750"),
-     (3000.0, "chunk_3000"), (3000.1, "chunk_over"), (1e9, "chunk_over"), (None, None)],
-)  # fmt: skip
+    [
+        (0.0, "chunk_50"),
+        (50.0, "chunk_50"),
+        (50.01, "chunk_100"),
+        (500.0, "chunk_500"),
+        (500.1, "chunk_750"),
+        (3000.0, "chunk_3000"),
+        (3000.1, "chunk_over"),
+        (1e9, "chunk_over"),
+        (None, None),
+    ],
+)
 def test_a_first_chunk_falls_into_one_bucket(ms: float | None, column: str | None):
     assert rollup.chunk_column(ms) == column
     events.book([attempt(first_chunk_ms=ms)])
@@ -137,10 +152,15 @@ def history(seed: int, size: int = 300) -> list[Attempt]:
     for _ in range(size):
         kind = dice.choice(UsageEvent.Kind.values)
         one = attempt(
-            dice.randrange(1, 300), answered=False, kind=kind, patient=dice.choice(cast), voice=dice.choice(cast),
-            model=dice.choice(["flash", "v3"]), at=NOON + timedelta(hours=dice.randrange(-80, 80)),
+            dice.randrange(1, 300),
+            answered=False,
+            kind=kind,
+            patient=dice.choice(cast),
+            voice=dice.choice(cast),
+            model=dice.choice(["flash", "v3"]),
+            at=NOON + timedelta(hours=dice.randrange(-80, 80)),
             first_chunk_ms=dice.choice([None, dice.uniform(1, 4000)]),
-        )  # fmt: skip
+        )
         if kind in ("cache", "offline"):
             one.outcome, one.saved = "completed", one.asked
         elif dice.random() < 0.8:

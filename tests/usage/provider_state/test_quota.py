@@ -212,8 +212,14 @@ def test_a_reply_with_nonsense_changes_nothing(account: responses.RequestsMock, 
     quota.poll()
     after = row()
     columns = (
-        "quota", "quota_changed_at", "quota_limit", "quota_used", "quota_resets_at", "quota_refusals", "polled_at",
-    )  # fmt: skip
+        "quota",
+        "quota_changed_at",
+        "quota_limit",
+        "quota_used",
+        "quota_resets_at",
+        "quota_refusals",
+        "polled_at",
+    )
     assert [getattr(after, c) for c in columns] == [getattr(before, c) for c in columns]
     assert until(after.next_poll_at) == (15 if state == "spent" else 50)
     assert len(account.calls) == 1

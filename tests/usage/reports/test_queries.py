@@ -82,8 +82,11 @@ def test_a_range_has_all_its_months_whole():
         booked(at=datetime.fromisoformat(f"{at}T12:00:00+00:00"))
     found = figures.months(date(2025, 12, 31), date(2026, 3, 1))
     assert [(one.start, one.characters) for one in found] == [
-        (date(2025, 12, 1), 10), (date(2026, 1, 1), 10), (date(2026, 2, 1), 0), (date(2026, 3, 1), 10),
-    ]  # fmt: skip
+        (date(2025, 12, 1), 10),
+        (date(2026, 1, 1), 10),
+        (date(2026, 2, 1), 0),
+        (date(2026, 3, 1), 10),
+    ]
 
 
 def test_months_are_the_sums_of_their_days():
@@ -115,8 +118,10 @@ def test_who_uses_most_comes_first():
     booked("cache", 5)
     booked("probe", 20, patient=None, voice=VOICE)
     assert figures.top_patients(TODAY, TODAY) == [
-        figures.Share(BOB, 30, 0), figures.Share(None, 20, 0), figures.Share(ALICE, 10, 5),
-    ]  # fmt: skip
+        figures.Share(BOB, 30, 0),
+        figures.Share(None, 20, 0),
+        figures.Share(ALICE, 10, 5),
+    ]
     assert figures.top_voices(TODAY, TODAY) == [figures.Share(VOICE, 30, 5), figures.Share(OTHER, 30, 0)]
     assert figures.top_voices(TODAY, TODAY, limit=1) == [figures.Share(VOICE, 30, 5)]
 

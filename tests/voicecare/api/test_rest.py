@@ -98,9 +98,21 @@ def test_a_user_who_was_switched_off_is_refused(carol: User):
 
 @pytest.mark.parametrize(
     "given",
-    [None, "", "Bearer", "Bearer ", "Bearer x", f"Bearer {'0' * 64}", "Bearer a b", "Bearer \xff\xfe", "Basic Y2E6Y2E=",
-     f"Token {'0' * 64}", f"Bearer {'0' * 9000}", f"Bearer {'g' * 64}"],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        f"Bearer {'0' * 64}",
+        "Bearer a b",
+        "Bearer \xff\xfe",
+        "Basic Y2E6Y2E=",
+        f"Token {'0' * 64}",
+        f"Bearer {'0' * 9000}",
+        f"Bearer {'g' * 64}",
+    ],
+)
 def test_no_or_wrong_credentials_are_a_401(given: str | None):
     response = asked_with(given)
     assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -124,9 +136,14 @@ def test_a_session_of_the_admin_is_not_enough(carol: User):
 def test_a_wrong_password_and_an_unknown_user_are_told_the_same(carol: User):
     wrong, unknown = log_in(password="wrong"), log_in("nobody", "wrong")
     assert (wrong.status_code, wrong.headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert wrong.json() == unknown.json() == {
-        "detail": "The user name or the password is wrong.", "code": "authentication_failed",
-    }  # fmt: skip
+    assert (
+        wrong.json()
+        == unknown.json()
+        == {
+            "detail": "The user name or the password is wrong.",
+            "code": "authentication_failed",
+        }
+    )
 
 
 def test_guessing_is_stopped_even_if_the_next_guess_were_right(carol: User):
@@ -193,13 +210,20 @@ def test_a_host_that_is_not_ours_gets_json_too(settings):
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        (b"", 400, None), (b"{", 400, "parse_error"), (b"\xff\xfe{}", 400, "parse_error"),
-        (b"[" * 100_000, 400, "parse_error"), (b'{"text": NaN}', 400, "parse_error"),
-        (b'{"text": 1' + b"0" * 5000 + b"}", 400, "parse_error"), (b"[]", 400, "invalid"), (b'"text"', 400, "invalid"),
-        (b"null", 400, None), (b"7", 400, "invalid"), (b'{"text": "' + b"a" * MAX_BYTES + b'"}', 413, "too_large"),
+        (b"", 400, None),
+        (b"{", 400, "parse_error"),
+        (b"\xff\xfe{}", 400, "parse_error"),
+        (b"[" * 100_000, 400, "parse_error"),
+        (b'{"text": NaN}', 400, "parse_error"),
+        (b'{"text": 1' + b"0" * 5000 + b"}", 400, "parse_error"),
+        (b"[]", 400, "invalid"),
+        (b'"text"', 400, "invalid"),
+        (b"null", 400, None),
+        (b"7", 400, "invalid"),
+        (b'{"text": "' + b"a" * MAX_BYTES + b'"}', 413, "too_large"),
     ],
     ids=lambda value: value[:12] if isinstance(value, bytes) else None,
-)  # fmt: skip
+)
 def test_a_body_that_is_none(alice: Member, body: bytes, status: int, code: str | None):
     carol = clinician("carol", alice.patient)
     for path in (f"patients/{alice.patient.pk}/speak/", "patients/"):
@@ -239,10 +263,12 @@ urlpatterns = [route("api/v1/broken/<kind>/", Broken.as_view())]
 @pytest.mark.parametrize(
     ("kind", "status", "code"),
     [
-        ("bug", 500, "internal_server_error"), ("broken", 500, "internal_server_error"),
-        ("database", 503, "service_unavailable"), ("standby", 503, "service_unavailable"),
+        ("bug", 500, "internal_server_error"),
+        ("broken", 500, "internal_server_error"),
+        ("database", 503, "service_unavailable"),
+        ("standby", 503, "service_unavailable"),
     ],
-)  # fmt: skip
+)
 def test_what_nobody_expected_is_json_and_tells_no_value(kind: str, status: int, code: str, caplog, capsys):
     response = Client().get(f"/api/v1/broken/{kind}/")
     assert (response.status_code, response.json()["code"]) == (status, code)

@@ -64,9 +64,15 @@ def _made(resource: str, member: Member) -> list[Any]:
 
 def _clone(patient: Patient, status: str) -> CloneJob:
     return CloneJob.objects.create(
-        patient=patient, name="Anna", status=status, consent_by="Anna Archer", sample_digest=uuid.uuid4().hex,
-        error_code="interrupted" if status == "failed" else "", content_type="audio/mpeg", consent_wording="2026-11",
-    )  # fmt: skip
+        patient=patient,
+        name="Anna",
+        status=status,
+        consent_by="Anna Archer",
+        sample_digest=uuid.uuid4().hex,
+        error_code="interrupted" if status == "failed" else "",
+        content_type="audio/mpeg",
+        consent_wording="2026-11",
+    )
 
 
 def _conversation(member: Member) -> Conversation:

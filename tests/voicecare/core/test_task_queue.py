@@ -46,9 +46,14 @@ def child(folder: Path, script: str, **env: str) -> subprocess.CompletedProcess[
     settings = {"DJANGO_SETTINGS_MODULE": "voicecare.settings", "VOICECARE_DATA_DIR": str(folder), "SECRET_KEY": "s"}
     own = {"DATABASE_URL": f"sqlite:///{folder}/hints.sqlite3", "REDIS_URL": ""}
     return subprocess.run(
-        [sys.executable, "-c", BEGIN + script], cwd=ROOT, env={**os.environ, **settings, **own, **env},
-        capture_output=True, text=True, timeout=40, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", BEGIN + script],
+        cwd=ROOT,
+        env={**os.environ, **settings, **own, **env},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=True,
+    )
 
 
 def published(folder: Path) -> list[tuple[str, list[str]]]:

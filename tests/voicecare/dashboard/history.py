@@ -14,9 +14,15 @@ from usage.reports.queries import today
 from voicecare.patients.models import Device, Patient, Voice
 
 NAMES = (
-    "Margaret Ellis", "Thomas Reed", "Ingrid Vogel", "Harold Finch", "Rosa Marquez", "Edith Sommer", "George Okafor",
+    "Margaret Ellis",
+    "Thomas Reed",
+    "Ingrid Vogel",
+    "Harold Finch",
+    "Rosa Marquez",
+    "Edith Sommer",
+    "George Okafor",
     "Annette Leclerc",
-)  # fmt: skip
+)
 MODEL = "eleven_flash_v2_5"
 
 
@@ -36,10 +42,12 @@ def at_this_moment(cast: list[Patient]) -> None:
     ProviderState.objects.update_or_create(
         pk=1,
         defaults={
-            "quota_limit": 1_000_000, "quota_used": 781_204, "quota_resets_at": now + timedelta(days=9, hours=5),
+            "quota_limit": 1_000_000,
+            "quota_used": 781_204,
+            "quota_resets_at": now + timedelta(days=9, hours=5),
             "polled_at": now - timedelta(seconds=40),
         },
-    )  # fmt: skip
+    )
     Incident.objects.create(
         kind="quota_low", detail="78 % of the credits are used.", opened_at=now - timedelta(hours=7)
     )
@@ -47,9 +55,14 @@ def at_this_moment(cast: list[Patient]) -> None:
     for number, patient in enumerate(cast[:3]):
         connect(patient, minutes=5 * number + 2)
     CloneJob.objects.create(
-        patient=cast[4], name="Lucia, her granddaughter", sample_digest="0" * 64, content_type="audio/mpeg",
-        consent_by="Lucia Marquez", consent_wording="1", created_at=now - timedelta(minutes=1),
-    )  # fmt: skip
+        patient=cast[4],
+        name="Lucia, her granddaughter",
+        sample_digest="0" * 64,
+        content_type="audio/mpeg",
+        consent_by="Lucia Marquez",
+        consent_wording="1",
+        created_at=now - timedelta(minutes=1),
+    )
     for segment in range(3):
         UsageEvent.objects.create(
             source=uuid.UUID(int=7), segment=segment, attempt=1, kind="live", outcome="unknown", asked=61
@@ -64,7 +77,7 @@ def at_this_moment(cast: list[Patient]) -> None:
         settled=2,
         compared_at=now - timedelta(hours=3),
     )
-    Reconciliation.objects.create(day=today(), unknown=3, unknown_characters=183, at=now)  # fmt: skip
+    Reconciliation.objects.create(day=today(), unknown=3, unknown_characters=183, at=now)
 
 
 def connect(patient: Patient, minutes: int = 0) -> Device:

@@ -24,10 +24,13 @@ def lines(*rows: Row) -> list[list[str]]:
 def test_the_picture_has_the_columns_with_a_colour_and_the_table_all():
     shown = chart(Row("2026-11-01", "11/01/2026", (5, 9)), Row("2026-11-02", "11/02/2026", (None, 0)), limit=500)
     assert shown.picture == {
-        "style": "stacked", "unit": "characters", "limit": 500, "keys": ["2026-11-01", "2026-11-02"],
+        "style": "stacked",
+        "unit": "characters",
+        "limit": 500,
+        "keys": ["2026-11-01", "2026-11-02"],
         "labels": ["11/01/2026", "11/02/2026"],
         "series": [{"label": "Live", "tone": "live", "values": [5, None]}],
-    }  # fmt: skip
+    }
     assert list(shown.lines()) == [["Day", "Live", "Credits"], ["2026-11-01", 5, 9], ["2026-11-02", None, 0]]
 
 

@@ -12,9 +12,21 @@ from voicecare.dashboard.chart import Chart
 
 CSS = (Path(__file__).parents[3] / "voicecare/static/voicecare/dashboard.css").read_text()
 DAY = Figures(
-    date(2026, 11, 5), live=1, backup=2, other=3, characters=6, saved=5, credits=4, requests=30, failed=7, backups=8,
-    offline=9, speeches=20, p50_ms=180.5, p95_ms=None,
-)  # fmt: skip
+    date(2026, 11, 5),
+    live=1,
+    backup=2,
+    other=3,
+    characters=6,
+    saved=5,
+    credits=4,
+    requests=30,
+    failed=7,
+    backups=8,
+    offline=9,
+    speeches=20,
+    p50_ms=180.5,
+    p95_ms=None,
+)
 
 
 def nowhere(day: date) -> str:
@@ -28,8 +40,13 @@ def by_label(chart: Chart) -> dict[str, object]:
 
 def test_characters_are_split_and_summed():
     assert by_label(chart_builders.by_day([DAY], nowhere)) == {
-        "Live": 1, "Backup voice": 2, "Made ahead": 3, "Saved": 5, "Billed characters": 6, "Credits": 4,
-    }  # fmt: skip
+        "Live": 1,
+        "Backup voice": 2,
+        "Made ahead": 3,
+        "Saved": 5,
+        "Billed characters": 6,
+        "Credits": 4,
+    }
 
 
 def test_a_month_is_one():
@@ -52,8 +69,11 @@ def test_first_sounds_stand_against_half_a_second():
 
 def test_troubles_are_counted():
     assert by_label(chart_builders.troubles([DAY], nowhere)) == {
-        "Failed requests": 7, "In the backup voice": 8, "In the offline voice": 9, "Requests": 30,
-    }  # fmt: skip
+        "Failed requests": 7,
+        "In the backup voice": 8,
+        "In the offline voice": 9,
+        "Requests": 30,
+    }
 
 
 def test_shares_keep_their_order():

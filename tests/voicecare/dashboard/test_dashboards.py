@@ -32,10 +32,15 @@ def cast(db: None) -> list[Patient]:
 @pytest.mark.parametrize(
     ("used", "limit", "percent", "tone"),
     [
-        (0, 100, 0, "fine"), (74, 100, 74, "fine"), (75, 100, 75, "low"), (99_999, 100_000, 99, "low"),
-        (100, 100, 100, "spent"), (130, 100, 100, "spent"), (0, 0, 100, "spent"),
+        (0, 100, 0, "fine"),
+        (74, 100, 74, "fine"),
+        (75, 100, 75, "low"),
+        (99_999, 100_000, 99, "low"),
+        (100, 100, 100, "spent"),
+        (130, 100, 100, "spent"),
+        (0, 0, 100, "spent"),
     ],
-)  # fmt: skip
+)
 def test_a_gauge_is_full_only_when_all_is_used(used: int, limit: int, percent: int, tone: str):
     gauge = Gauge(used, limit)
     assert (gauge.percent, gauge.tone) == (percent, tone)

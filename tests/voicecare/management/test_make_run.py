@@ -44,8 +44,13 @@ def run(tmp_path: Path) -> Iterator[Run]:
     with (tmp_path / "log").open("w") as log:
         make = subprocess.Popen(
             ["make", "-o", "install", "run"],
-            cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         try:
             yield Run(make, ports, tmp_path)
         finally:

@@ -63,10 +63,15 @@ async def ask(url: str, voice: str = OTHER_VOICE) -> tuple[float, type[ProviderE
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("quota", QuotaSpent), ("busy", Busy), ("down", ServerFault), ("silent", NoFirstByte),
-        ("cut", ConnectionBroken), ("voice-gone", VoiceRefused), ("key", AccessRefused),
+        ("quota", QuotaSpent),
+        ("busy", Busy),
+        ("down", ServerFault),
+        ("silent", NoFirstByte),
+        ("cut", ConnectionBroken),
+        ("voice-gone", VoiceRefused),
+        ("key", AccessRefused),
     ],
-)  # fmt: skip
+)
 @pytest.mark.django_db
 def test_each_fails_as_it_says_until_it_is_off(name: str, error: type[ProviderError], order: Order, sandbox) -> None:
     assert SCENARIOS[name].heard in order(name)
@@ -107,8 +112,10 @@ def test_off_makes_usable_again_what_the_sandbox_has(order: Order) -> None:
     Voice.objects.create(provider_id=DEFAULT_VOICE, name="Withdrawn", state=Voice.State.WITHDRAWN)
     order("off")
     assert dict(Voice.objects.values_list("name", "state")) == {
-        "Sarah": "usable", "Lost": "gone", "Withdrawn": "withdrawn",
-    }  # fmt: skip
+        "Sarah": "usable",
+        "Lost": "gone",
+        "Withdrawn": "withdrawn",
+    }
 
 
 # Where it cannot be

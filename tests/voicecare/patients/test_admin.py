@@ -64,20 +64,42 @@ def _one_of_each(member: Member, i: int) -> None:
         patient=patient, device=device, voice=voice, voice_source="cloned", format="pcm_16000"
     )
     utterance = Utterance.objects.create(
-        conversation=conversation, patient=patient, client_id=f"say-{i}", origin="device", text=SECRET_TEXT,
-        state="spoken", source="live", characters=25,
-    )  # fmt: skip
+        conversation=conversation,
+        patient=patient,
+        client_id=f"say-{i}",
+        origin="device",
+        text=SECRET_TEXT,
+        state="spoken",
+        source="live",
+        characters=25,
+    )
     UsageEvent.objects.create(
-        source=utterance.id, segment=0, attempt=1, conversation=conversation.id, patient=patient.id, kind="live",
-        outcome="completed", asked=25, characters=25, credits=13, request_id=f"req-{i}",
-    )  # fmt: skip
+        source=utterance.id,
+        segment=0,
+        attempt=1,
+        conversation=conversation.id,
+        patient=patient.id,
+        kind="live",
+        outcome="completed",
+        asked=25,
+        characters=25,
+        credits=13,
+        request_id=f"req-{i}",
+    )
     DailyUsage.objects.create(day="2026-11-05", patient=patient.id, kind="live", characters=25, credits=13, events=1)
     Reconciliation.objects.create(day=date(2026, 11, 1) + timedelta(days=i))
     phrase = Phrase.objects.create(text=f"Phrase {i}")
     Clip.objects.create(
-        digest=f"{i:064x}", voice=voice, phrase=phrase, language="en", speed=1.0, format="pcm_16000", characters=8,
-        size=9000, expires_at=timezone.now(),
-    )  # fmt: skip
+        digest=f"{i:064x}",
+        voice=voice,
+        phrase=phrase,
+        language="en",
+        speed=1.0,
+        format="pcm_16000",
+        characters=8,
+        size=9000,
+        expires_at=timezone.now(),
+    )
     Incident.objects.create(kind="voice", key=str(uuid.UUID(int=i)))
 
 
@@ -256,10 +278,17 @@ def test_who_may_only_look_acknowledges_nothing(db):
 def form_of(patient: Patient, **changes: object) -> dict[str, object]:
     """What the browser would send for an unchanged patient, and the changes."""
     return {
-        "name": patient.name, "preferred_name": patient.preferred_name, "companion_name": patient.companion_name,
-        "language": patient.language, "speech_rate": str(patient.speech_rate), "voice": patient.voice_id or "",
-        "monthly_character_budget": "", "devices-TOTAL_FORMS": 0, "devices-INITIAL_FORMS": 0, **changes,
-    }  # fmt: skip
+        "name": patient.name,
+        "preferred_name": patient.preferred_name,
+        "companion_name": patient.companion_name,
+        "language": patient.language,
+        "speech_rate": str(patient.speech_rate),
+        "voice": patient.voice_id or "",
+        "monthly_character_budget": "",
+        "devices-TOTAL_FORMS": 0,
+        "devices-INITIAL_FORMS": 0,
+        **changes,
+    }
 
 
 def voices_offered(client: Client, patient: Patient) -> set[str]:
@@ -465,11 +494,16 @@ def told(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tupl
 @pytest.mark.parametrize(
     ("change", "is_heard"),
     [
-        ({"name": "Alicia"}, True), ({"preferred_name": "Al"}, True), ({"companion_name": "Ann"}, True),
-        ({"language": "de"}, True), ({"speech_rate": "0.90"}, True), ({"voice": ""}, True),
-        ({"monthly_character_budget": 1000}, False), ({}, False),
+        ({"name": "Alicia"}, True),
+        ({"preferred_name": "Al"}, True),
+        ({"companion_name": "Ann"}, True),
+        ({"language": "de"}, True),
+        ({"speech_rate": "0.90"}, True),
+        ({"voice": ""}, True),
+        ({"monthly_character_budget": 1000}, False),
+        ({}, False),
     ],
-)  # fmt: skip
+)
 def test_what_shapes_the_sound_for_a_patient_has_it_made(change, is_heard, boss, alice, told):
     done = told(boss, address(Patient, "change", alice.patient.pk), form_of(alice.patient, **change))
     assert done == ([("tts.warm_patient", str(alice.patient.pk))] if is_heard else [])

@@ -57,11 +57,15 @@ def test_a_patient_is_listed_once_however_large_the_team(carol: Clinician, alice
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "patients/{patient}/"), ("PATCH", "patients/{patient}/"), ("DELETE", "patients/{patient}/"),
-        ("GET", "patients/{patient}/devices/"), ("POST", "patients/{patient}/devices/"),
-        ("DELETE", "devices/{device}/"), ("POST", "devices/{device}/rotate/"),
+        ("GET", "patients/{patient}/"),
+        ("PATCH", "patients/{patient}/"),
+        ("DELETE", "patients/{patient}/"),
+        ("GET", "patients/{patient}/devices/"),
+        ("POST", "patients/{patient}/devices/"),
+        ("DELETE", "devices/{device}/"),
+        ("POST", "devices/{device}/rotate/"),
     ],
-)  # fmt: skip
+)
 def test_what_is_another_teams_does_not_exist(carol: Clinician, bob: Member, method: str, path: str):
     def answer(patient: uuid.UUID, device: uuid.UUID) -> tuple[int, dict[str, str]]:
         response = carol.call(method, path.format(patient=patient, device=device), {"name": "Mine now"})
@@ -96,15 +100,26 @@ def test_a_patient_is_made_read_and_changed(carol: Clinician, alice: Member):
     assert made.status_code == 201
     patient = made.json()
     assert patient == {
-        "id": patient["id"], "name": "Zoe Zimmer", "preferred_name": "", "companion_name": "Clara", "language": "en",
-        "voice": None, "speech_rate": 0.85, "monthly_character_budget": None, "archived": False,
+        "id": patient["id"],
+        "name": "Zoe Zimmer",
+        "preferred_name": "",
+        "companion_name": "Clara",
+        "language": "en",
+        "voice": None,
+        "speech_rate": 0.85,
+        "monthly_character_budget": None,
+        "archived": False,
         "created_at": patient["created_at"],
-    }  # fmt: skip
+    }
     assert patient["created_at"].endswith("Z")
     change = {
-        "preferred_name": "Zo", "language": "de-AT", "voice": str(alice.patient.voice_id), "speech_rate": 1.2,
-        "monthly_character_budget": 0, "archived": True,
-    }  # fmt: skip
+        "preferred_name": "Zo",
+        "language": "de-AT",
+        "voice": str(alice.patient.voice_id),
+        "speech_rate": 1.2,
+        "monthly_character_budget": 0,
+        "archived": True,
+    }
     changed = carol.call("PATCH", f"patients/{patient['id']}/", change)
     assert (changed.status_code, changed.json()) == (200, {**patient, **change})
     assert carol.get(f"patients/{patient['id']}/") == changed.json()
@@ -114,21 +129,48 @@ def test_a_patient_is_made_read_and_changed(carol: Clinician, alice: Member):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("name", ""), ("name", "  "), ("name", "x" * 101), ("name", None), ("name", "a\0b"), ("name", "\ud800"),
-        ("name", ["x"]), ("companion_name", ""), ("companion_name", {}), ("preferred_name", "x" * 101),
-        ("language", ""), ("language", "english"), ("language", "e"), ("language", 7),
-        ("speech_rate", 0.69), ("speech_rate", 1.21), ("speech_rate", 0.755), ("speech_rate", "fast"),
-        ("speech_rate", None), ("speech_rate", True), ("speech_rate", "NaN"), ("speech_rate", "1e999"),
-        ("monthly_character_budget", -1), ("monthly_character_budget", 2**31), ("monthly_character_budget", 1.5),
-        ("monthly_character_budget", "x"), ("voice", "x"), ("voice", 7), ("voice", str(NOBODY)), ("voice", "\ud800"),
-        ("voice", []), ("archived", "perhaps"), ("archived", None), ("archived", {}),
+        ("name", ""),
+        ("name", "  "),
+        ("name", "x" * 101),
+        ("name", None),
+        ("name", "a\0b"),
+        ("name", "\ud800"),
+        ("name", ["x"]),
+        ("companion_name", ""),
+        ("companion_name", {}),
+        ("preferred_name", "x" * 101),
+        ("language", ""),
+        ("language", "english"),
+        ("language", "e"),
+        ("language", 7),
+        ("speech_rate", 0.69),
+        ("speech_rate", 1.21),
+        ("speech_rate", 0.755),
+        ("speech_rate", "fast"),
+        ("speech_rate", None),
+        ("speech_rate", True),
+        ("speech_rate", "NaN"),
+        ("speech_rate", "1e999"),
+        ("monthly_character_budget", -1),
+        ("monthly_character_budget", 2**31),
+        ("monthly_character_budget", 1.5),
+        ("monthly_character_budget", "x"),
+        ("voice", "x"),
+        ("voice", 7),
+        ("voice", str(NOBODY)),
+        ("voice", "\ud800"),
+        ("voice", []),
+        ("archived", "perhaps"),
+        ("archived", None),
+        ("archived", {}),
     ],
-)  # fmt: skip
+)
 def test_what_a_patient_may_not_be(carol: Clinician, alice: Member, field: str, value: object):
     before = Patient.objects.filter(pk=alice.patient.pk).values().get()
     for method, path, rest in [
-        ("PATCH", f"patients/{alice.patient.pk}/", {}), ("POST", "patients/", {"name": "N", "companion_name": "C"}),
-    ]:  # fmt: skip
+        ("PATCH", f"patients/{alice.patient.pk}/", {}),
+        ("POST", "patients/", {"name": "N", "companion_name": "C"}),
+    ]:
         response = carol.call(method, path, {**rest, field: value})
         assert (response.status_code, list(response.json())) == (400, [field])
     assert Patient.objects.filter(pk=alice.patient.pk).values().get() == before
@@ -248,9 +290,12 @@ def test_voices_are_the_stock_and_the_clones_of_ones_own(carol: Clinician, boss:
     assert {row["id"] for row in boss.get("voices/")["results"]} == {*stock, str(ours.pk), str(theirs.pk)}
     (row,) = [row for row in carol.get("voices/")["results"] if row["id"] == str(ours.pk)]
     assert row == {
-        "id": str(ours.pk), "name": "Daughter", "source": "cloned", "provider_id": ours.provider_id,
+        "id": str(ours.pk),
+        "name": "Daughter",
+        "source": "cloned",
+        "provider_id": ours.provider_id,
         "state": "withdrawn",
-    }  # fmt: skip
+    }
 
 
 def test_the_clone_of_an_erased_patient_is_nobodys(boss: Clinician, alice: Member):

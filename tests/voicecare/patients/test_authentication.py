@@ -72,9 +72,23 @@ def test_what_only_resembles_a_token_is_refused(alice: Member):
 @pytest.mark.parametrize(
     "junk",
     [
-        "", ".", "..", "x", "a" * 1_000_000, "a" * 8 + ".", "\0" * 8 + ".x", "aaaaaaa\0.x", "é" * 8 + ".x",
-        "\ud800" * 8 + ".x", "aaaaaaaa.\ud800", "％" * 8 + ".x", "%%%%%%%%.x", "' or 1=1.x", "aaaaaaaa.\0", "💚.💚",
+        "",
+        ".",
+        "..",
+        "x",
+        "a" * 1_000_000,
+        "a" * 8 + ".",
+        "\0" * 8 + ".x",
+        "aaaaaaa\0.x",
+        "é" * 8 + ".x",
+        "\ud800" * 8 + ".x",
+        "aaaaaaaa.\ud800",
+        "％" * 8 + ".x",
+        "%%%%%%%%.x",
+        "' or 1=1.x",
+        "aaaaaaaa.\0",
+        "💚.💚",
     ],
-)  # fmt: skip
+)
 def test_junk_is_refused(junk, alice: Member):
     assert device_for(junk) is None

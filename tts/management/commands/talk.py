@@ -44,9 +44,16 @@ class Command(BaseCommand):
         parser.add_argument("--no-greeting", action="store_true", help="start without the greeting")
 
     def handle(
-        self, *, texts: Sequence[str], url: str, token: str | None, out: Path | None, format: str | None,
-        no_greeting: bool, **options: object,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        texts: Sequence[str],
+        url: str,
+        token: str | None,
+        out: Path | None,
+        format: str | None,
+        no_greeting: bool,
+        **options: object,
+    ) -> None:
         device = DeviceClient(url, token or _demo_token(), format=format, timeout_s=None)
         talk = Talk(device, self.stdout.write)
         try:

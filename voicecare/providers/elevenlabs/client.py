@@ -38,8 +38,11 @@ _PRECONNECT_S = 5.0
 _ERROR_BODY_S = 1.0
 _FAULT_BODY_S = 0.2  # of a 5xx: its status says all, and a patient waits
 _TRANSPORT_ERRORS = (  # RuntimeError: read after its connection was closed
-    aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError,
-)  # fmt: skip
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,
+    RuntimeError,
+)
 
 
 class SpeechClient:

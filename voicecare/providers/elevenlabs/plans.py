@@ -5,8 +5,13 @@ better. Pure.
 from collections.abc import Mapping
 
 _MULTILINGUAL: Mapping[str, int] = {
-    "free": 2, "starter": 3, "creator": 5, "pro": 10, "scale": 15, "business": 15,
-}  # fmt: skip
+    "free": 2,
+    "starter": 3,
+    "creator": 5,
+    "pro": 10,
+    "scale": 15,
+    "business": 15,
+}
 _TWICE_AS_MANY = ("flash", "turbo")
 
 

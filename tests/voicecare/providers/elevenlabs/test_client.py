@@ -611,7 +611,7 @@ INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": SPOKEN, "
         (500, b"<html>Margaret</html>", e.ServerFault, "server_fault"),
         (405, b'{"detail": "Method Not Allowed"}', e.RequestRefused, "request_refused"),
     ],
-)  # fmt: skip
+)
 async def test_refusals(status: int, body: bytes, kind: type[e.ProviderError], code: str) -> None:
     async with wired(replying(whole(status, body))) as (provider, client):
         failed = await failing(client)

@@ -166,9 +166,14 @@ def test_a_sale_that_makes_no_sense_is_refused(sandbox: SandboxProcess, wanted: 
 
 
 @pytest.mark.parametrize(
-    ("query", "status"), [({"page_size": 0}, 400), ({"page_size": "x"}, 422), ({"page_size": 1001}, 400),
-                          ({"start_after_history_item_id": "x"}, 404)],
-)  # fmt: skip
+    ("query", "status"),
+    [
+        ({"page_size": 0}, 400),
+        ({"page_size": "x"}, 422),
+        ({"page_size": 1001}, 400),
+        ({"start_after_history_item_id": "x"}, 404),
+    ],
+)
 async def test_bad_pages_of_history(client: Client, query: dict[str, Any], status: int) -> None:
     assert (await client.get("/v1/history", **query))[0] == status
 

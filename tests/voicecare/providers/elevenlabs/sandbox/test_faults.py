@@ -83,8 +83,11 @@ async def test_a_cut_delivers_exactly_its_bytes(
     assert seen.body == whole[:after_bytes]
     record = await recorded(sandbox)
     assert (record["outcome"], record["bytes_sent"], record["billed"], record["fault"]) == (
-        "cut", after_bytes, True, kind,
-    )  # fmt: skip
+        "cut",
+        after_bytes,
+        True,
+        kind,
+    )
 
 
 async def test_a_cut_behind_the_end_still_breaks_and_one_by_time_waits(speak: Speak, sandbox: SandboxProcess) -> None:

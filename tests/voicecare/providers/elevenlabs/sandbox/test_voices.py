@@ -89,9 +89,15 @@ async def test_voices_are_found(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("query", "status"),
-    [({"page_size": 0}, 400), ({"page_size": 101}, 400), ({"page_size": "x"}, 422), ({"sort": "mood"}, 400),
-     ({"next_page_token": "x"}, 400), ({"include_total_count": "x"}, 422)],
-)  # fmt: skip
+    [
+        ({"page_size": 0}, 400),
+        ({"page_size": 101}, 400),
+        ({"page_size": "x"}, 422),
+        ({"sort": "mood"}, 400),
+        ({"next_page_token": "x"}, 400),
+        ({"include_total_count": "x"}, 422),
+    ],
+)
 async def test_bad_pages(client: Client, query: dict[str, Any], status: int) -> None:
     assert (await client.call("GET", "/v2/voices", params=query))[0] == status
 
