@@ -113,7 +113,7 @@ def _write(batch: Sequence[Entry]) -> None:
 
 def _write_together(batch: Iterable[Entry]) -> None:
     # Two connections may have had the same one: a statement may touch a row only once.
-    speeches = list({entry.key: entry for entry in batch if isinstance(entry, Speech)}.values())
+    speeches = list({entry.utterance_id: entry for entry in batch if isinstance(entry, Speech)}.values())
     attempts = [entry for entry in batch if isinstance(entry, events.Attempt)]
     with transaction.atomic():
         if speeches:
@@ -137,9 +137,9 @@ def _write_alone(entry: Entry) -> None:
 
 def _row(speech: Speech) -> Utterance:
     return Utterance(
-        id=speech.key,
-        conversation_id=speech.conversation,
-        patient_id=speech.patient,
+        id=speech.utterance_id,
+        conversation_id=speech.conversation_id,
+        patient_id=speech.patient_id,
         client_id=speech.id,
         origin=speech.origin,
         text=speech.script.text,

@@ -22,12 +22,12 @@ class Speech:
     id: str
     script: Script
     origin: str
-    conversation: uuid.UUID
-    patient: uuid.UUID
+    conversation_id: uuid.UUID
+    patient_id: uuid.UUID
     received_at: datetime
-    received: float = field(default_factory=time.perf_counter)
-    taken: float = 0.0
-    key: uuid.UUID = field(default_factory=uuid.uuid4)
+    received_at_monotonic: float = field(default_factory=time.perf_counter)
+    started_at_monotonic: float = 0.0
+    utterance_id: uuid.UUID = field(default_factory=uuid.uuid4)
     state: str = Utterance.State.WAITING.value
     source: str = ""
     code: str = ""
@@ -40,5 +40,5 @@ class Speech:
     owner: str = ""
     lease_until: datetime | None = None
     claim: Claim | None = None
-    first_attempt: int = 0
+    attempt_offset: int = 0
     waited_for_quota: bool = False

@@ -13,8 +13,8 @@ OWN_VOICE = VoiceRef(uuid.uuid4(), "OWNvoice", "Rachel", 1)
 DEFAULT_VOICE = VoiceRef(uuid.uuid4(), "DEFAULTvoice", "Default", 1)
 RENDERING = Rendering(OWN_VOICE, model="eleven_flash_v2_5", language="en", speed=1.0, format="mp3_44100_128")
 CONTEXT = Context(
-    conversation=uuid.uuid4(),
-    patient=uuid.uuid4(),
+    conversation_id=uuid.uuid4(),
+    patient_id=uuid.uuid4(),
     companion="Clara",
     rendering=RENDERING,
     backup=replace(RENDERING, voice=DEFAULT_VOICE),
@@ -27,9 +27,9 @@ CONTEXT = Context(
 
 def opened(*, used_ids: frozenset[str] = frozenset(), characters: int = 0, **changes: object) -> Opened:
     """A conversation of its own, as if the database had opened it."""
-    return Opened(replace(CONTEXT, conversation=uuid.uuid4(), **changes), used_ids, characters)
+    return Opened(replace(CONTEXT, conversation_id=uuid.uuid4(), **changes), used_ids, characters)
 
 
 def speech(speech_id: str = "s1", text: str = "How are you?", *, origin: str = "device", **changes: object) -> Speech:
-    fields = {"conversation": uuid.uuid4(), "patient": uuid.uuid4(), "received_at": datetime.now(UTC), **changes}
+    fields = {"conversation_id": uuid.uuid4(), "patient_id": uuid.uuid4(), "received_at": datetime.now(UTC), **changes}
     return Speech(speech_id, Script(text, complete=True), origin, **fields)

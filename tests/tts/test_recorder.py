@@ -34,11 +34,11 @@ def talk(alice: Member) -> Conversation:
 
 def new_talk(member: Member) -> Conversation:
     opened = lifecycle.begin(member.device.id, None)
-    return Conversation.objects.get(pk=opened.context.conversation)
+    return Conversation.objects.get(pk=opened.context.conversation_id)
 
 
 def speech(talk: Conversation, speech_id: str = "s1", **fields: object) -> Speech:
-    return examples.speech(speech_id, conversation=talk.pk, patient=talk.patient_id, **fields)
+    return examples.speech(speech_id, conversation_id=talk.pk, patient_id=talk.patient_id, **fields)
 
 
 def attempt(talk: Conversation | None, asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
@@ -108,7 +108,7 @@ def test_a_speech_becomes_a_row_with_all_that_is_known_of_it(talk: Conversation)
     )
     record(whole)
     row = Utterance.objects.get()
-    assert (row.pk, row.conversation, row.patient_id) == (whole.key, talk, talk.patient_id)
+    assert (row.pk, row.conversation, row.patient_id) == (whole.utterance_id, talk, talk.patient_id)
     assert (row.client_id, row.origin, row.text) == ("s1", "device", "Good morning.")
     names = ["state", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "received_at", "spoken_at"]
     assert {name: getattr(row, name) for name in names} == {name: getattr(whole, name) for name in names}
@@ -280,7 +280,7 @@ def test_two_speeches_with_one_id_do_not_hold_up_the_others(talk: Conversation, 
     kept = speech(talk, "same")
     record(kept, speech(talk, "same"), speech(talk, "other"), attempt(talk))
     assert set(Utterance.objects.values_list("client_id", flat=True)) == {"same", "other"}
-    assert Utterance.objects.get(client_id="same").pk == kept.key
+    assert Utterance.objects.get(client_id="same").pk == kept.utterance_id
     assert used(talk) == in_events(talk) == 10
     assert refused() == 1
 
@@ -295,7 +295,7 @@ def test_a_speech_of_a_conversation_that_is_not_there_does_not_hold_up_the_other
     talk: Conversation, refused: Callable[[], float]
 ):
     """Its foreign key is looked at when the transaction ends."""
-    record(examples.speech("nowhere", patient=talk.patient_id), speech(talk))
+    record(examples.speech("nowhere", patient_id=talk.patient_id), speech(talk))
     assert [row.client_id for row in Utterance.objects.all()] == ["s1"]
     assert refused() == 1
 

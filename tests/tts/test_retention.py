@@ -75,7 +75,7 @@ def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monk
 def test_what_is_still_to_be_said_or_heard_keeps_its_text(fields: dict, said: Say, settings: Settings, alice: Member):
     settings.TEXT_RETENTION_DAYS = 0
     if fields.pop("conversation", False):
-        fields["conversation_id"] = lifecycle.begin(alice.device.pk, None).context.conversation
+        fields["conversation_id"] = lifecycle.begin(alice.device.pk, None).context.conversation_id
     said(1, **fields)
     assert retention.prune_texts() == 0
 
@@ -112,7 +112,7 @@ def test_the_admins_history_forgets_the_name(alice: Member, bob: Member):
 
 def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Member):
     for member in (alice, bob):
-        conversation = lifecycle.begin(member.device.pk, None).context.conversation
+        conversation = lifecycle.begin(member.device.pk, None).context.conversation_id
         lifecycle.end(conversation)
         said(member=member, conversation_id=conversation)
     UsageEvent.objects.create(

@@ -33,7 +33,7 @@ def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings,
                 at=at,
                 voice=voice.id,
                 model="eleven_flash_v2_5",
-                conversation=talk.context.conversation,
+                conversation=talk.context.conversation_id,
             )
         ]
     )

@@ -63,8 +63,8 @@ class HttpSpeech:
             id=str(uuid.uuid4()),
             script=Script(text, complete=True),
             origin=Utterance.Origin.DEVICE.value,
-            conversation=NO_CONVERSATION,
-            patient=context.patient,
+            conversation_id=NO_CONVERSATION,
+            patient_id=context.patient_id,
             received_at=datetime.now(UTC),
         )
         self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
@@ -77,7 +77,7 @@ class HttpSpeech:
         The task has a context of its own: what it starts for the whole process (the recorder's writing) would in the
         request's die with the request's thread.
         """
-        self._speech.taken = self._speech.received
+        self._speech.started_at_monotonic = self._speech.received_at_monotonic
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         try:
             first = await self._chunks.get()
@@ -124,7 +124,7 @@ class HttpSpeech:
         try:
             await speak(self._speech, self._context, delivery, self._services)
         except QuotaHolds:
-            self._speech.first_attempt += ATTEMPTS_OF_ONE  # said again, so booked again
+            self._speech.attempt_offset += ATTEMPTS_OF_ONE  # said again, so booked again
             nobody_to_ask = Circuit()
             nobody_to_ask.open = True
             await speak(self._speech, self._context, delivery, replace(self._services, circuit=nobody_to_ask))
@@ -157,8 +157,8 @@ def context_of(voice: Voice, audio_format: str) -> Context:
         format=audio_format,
     )
     return Context(
-        conversation=NO_CONVERSATION,
-        patient=cast(uuid.UUID, voice.patient_id),
+        conversation_id=NO_CONVERSATION,
+        patient_id=cast(uuid.UUID, voice.patient_id),
         companion="",
         rendering=rendering,
         backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),

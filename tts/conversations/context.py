@@ -13,8 +13,8 @@ class Context:
     knows.
     """
 
-    conversation: uuid.UUID
-    patient: uuid.UUID
+    conversation_id: uuid.UUID
+    patient_id: uuid.UUID
     companion: str
     rendering: Rendering
     backup: Rendering
@@ -29,7 +29,7 @@ class Context:
         voice = self.rendering.voice
         return {
             "type": "conversation.started",
-            "conversation": str(self.conversation),
+            "conversation": str(self.conversation_id),
             "companion": self.companion,
             "voice": {"id": str(voice.id), "name": voice.name, "source": self.voice_source},
             "format": self.rendering.format,

@@ -56,7 +56,7 @@ def take_over(device_id: uuid.UUID, opened: Opened, audio_format: str | None) ->
     chosen = audio_format or opened.context.rendering.format
     initiated = Conversation.Initiated.DEVICE.value
     with transaction.atomic():
-        Conversation.objects.filter(pk=opened.context.conversation).update(initiated=initiated, format=chosen)
+        Conversation.objects.filter(pk=opened.context.conversation_id).update(initiated=initiated, format=chosen)
         Device.objects.filter(pk=device_id).update(format=chosen)
     context = replace(
         opened.context,
@@ -132,7 +132,7 @@ def add_late(new: Mapping[uuid.UUID, int]) -> None:
 def in_default_voice(context: Context) -> Context:
     """The same conversation, from here on in the default voice (the contract, section 2, rule 10)."""
     default = Voice.objects.default()
-    Conversation.objects.filter(pk=context.conversation).update(voice=default, voice_source="default")
+    Conversation.objects.filter(pk=context.conversation_id).update(voice=default, voice_source="default")
     rendering = replace(context.rendering, voice=VoiceRef.of(default))
     return replace(context, rendering=rendering, backup=rendering, voice_source="default")
 
@@ -166,8 +166,8 @@ def _context(conversation: Conversation, patient: Patient) -> Context:
         format=conversation.format,
     )
     return Context(
-        conversation=conversation.id,
-        patient=patient.id,
+        conversation_id=conversation.id,
+        patient_id=patient.id,
         companion=patient.companion_name,
         rendering=rendering,
         backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),

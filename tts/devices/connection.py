@@ -95,7 +95,7 @@ class Connection:
         await self._speaker.end_line()
         self._speaker.let_held_go_elsewhere()
         await self._write(lambda: self.deliveries.let_go(conversation))
-        if self.session.opened is not None and self.session.opened.context.conversation == conversation:
+        if self.session.opened is not None and self.session.opened.context.conversation_id == conversation:
             _, characters = self.session.finish()
             await self._socket.send(messages.conversation_ended(conversation, characters))
 
@@ -103,7 +103,7 @@ class Connection:
         """Its voice was withdrawn: from the next speech on it is the default voice."""
         async with self._opening:
             opened = self.session.opened
-            if opened is not None and opened.context.conversation == conversation:
+            if opened is not None and opened.context.conversation_id == conversation:
                 context = await in_thread(lifecycle.in_default_voice, opened.context)
                 self.session.begin(replace(opened, context=context))
                 await self._socket.send(messages.VOICE_CHANGED)
@@ -118,7 +118,7 @@ class Connection:
         await self._speaker.end_line()
         await self._give_back()
         if self.session.opened is not None:
-            held = [self.session.opened.context.conversation]
+            held = [self.session.opened.context.conversation_id]
             await self._write(lambda: in_thread(lifecycle.touch, held))
 
     def _close(self) -> None:
@@ -184,7 +184,7 @@ class Connection:
             self._speaker.opened(opened)
             await self._socket.send(opened.context.started_frame())
         if start.resume is not None:
-            self._speaker.hold_again(await self.deliveries.hold_again(opened.context.conversation), opened.context)
+            self._speaker.hold_again(await self.deliveries.hold_again(opened.context.conversation_id), opened.context)
         wants_greeting = start.resume is None if start.greeting is None else start.greeting
         if wants_greeting and (greeting := self.session.greet()):
             self._speaker.say(greeting)
@@ -218,9 +218,9 @@ class Connection:
     async def _end(self) -> None:
         async with self._opening:  # the next one, for a delivery, begins when the device knows that this one has ended
             opened, characters = self.session.finish()
-            booked = await self._write(lambda: in_thread(lifecycle.end, opened.context.conversation))
+            booked = await self._write(lambda: in_thread(lifecycle.end, opened.context.conversation_id))
             characters = characters if booked is None else booked  # the row knows what another process has counted
-            await self._socket.send(messages.conversation_ended(opened.context.conversation, characters))
+            await self._socket.send(messages.conversation_ended(opened.context.conversation_id, characters))
         self._speaker.call()
 
     async def _write(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
@@ -239,11 +239,11 @@ def _unknown(speech_id: str) -> Refused:
 
 def _open(device: uuid.UUID, start: Start, servers: Opened | None) -> Opened:
     """Opens or resumes one, or takes over the one that the server has opened."""
-    if servers is not None and start.resume in (None, str(servers.context.conversation)):
+    if servers is not None and start.resume in (None, str(servers.context.conversation_id)):
         return lifecycle.take_over(device, servers, start.format)
     opened = _open_anew(device, start)
     if servers is not None:
-        lifecycle.end(servers.context.conversation)
+        lifecycle.end(servers.context.conversation_id)
     return opened
 
 

@@ -106,12 +106,12 @@ class Deliveries:
             claim.speech_id,
             Script(claim.text, complete=True),
             claim.origin,
-            context.conversation,
-            context.patient,
+            context.conversation_id,
+            context.patient_id,
             received_at=datetime.now(UTC),
-            key=claim.id,
+            utterance_id=claim.id,
             claim=claim,
-            first_attempt=claim.attempt * ATTEMPTS_OF_ONE,
+            attempt_offset=claim.attempt * ATTEMPTS_OF_ONE,
             waited_for_quota=claim.was_queued,
         )
 
@@ -137,7 +137,7 @@ class Deliveries:
             bytes_sent=speech.bytes_sent,
             first_chunk_ms=speech.first_chunk_ms,
             spoken_at=speech.spoken_at,
-            conversation=speech.conversation,
+            conversation=speech.conversation_id,
         )
         self._unwritten.append(finishing)
 

@@ -110,10 +110,10 @@ class Delivery:
 
     def _first_frame_is_out(self, source: str) -> None:
         now = time.perf_counter()
-        self._speech.first_chunk_ms = round((now - self._speech.received) * 1000, 2)
-        self._speech.response_ms = round((now - self._speech.taken) * 1000, 2)
+        self._speech.first_chunk_ms = round((now - self._speech.received_at_monotonic) * 1000, 2)
+        self._speech.response_ms = round((now - self._speech.started_at_monotonic) * 1000, 2)
         self._speech.spoken_at = datetime.now(UTC)
-        metrics.FIRST_CHUNK_SECONDS.labels(source).observe(now - self._speech.taken)
+        metrics.FIRST_CHUNK_SECONDS.labels(source).observe(now - self._speech.started_at_monotonic)
 
 
 async def _pause(seconds: float) -> None:

@@ -80,23 +80,23 @@ class Speaker:
 
     def opened(self, opened: Opened) -> None:
         if opened.was_held:
-            self._holding_phrase_said = opened.context.conversation
+            self._holding_phrase_said = opened.context.conversation_id
 
     def hold_again(self, rows: Iterable[Utterance], context: Context) -> None:
         """What waited for the quota when the conversation's last connection ended waits here from now on."""
-        here = {speech.key for speech in (*self._session.line.held, *self._session.line.waiting)}
+        here = {speech.utterance_id for speech in (*self._session.line.held, *self._session.line.waiting)}
         for row in (row for row in rows if row.pk not in here):
             self._keep(
                 Speech(
                     row.client_id,
                     Script(row.text, complete=True),
                     row.origin,
-                    context.conversation,
-                    context.patient,
+                    context.conversation_id,
+                    context.patient_id,
                     received_at=row.received_at,
-                    key=row.pk,
+                    utterance_id=row.pk,
                     expires_at=row.expires_at,
-                    first_attempt=row.attempts * ATTEMPTS_OF_ONE**2,
+                    attempt_offset=row.attempts * ATTEMPTS_OF_ONE**2,
                 )
             )
 
@@ -167,7 +167,7 @@ class Speaker:
         line: that looks for itself whether it may go on."""
         opened = self._session.require_conversation()
         self._concluded.clear()
-        speech.taken = time.perf_counter()
+        speech.started_at_monotonic = time.perf_counter()
         speech.state = State.SPEAKING.value
         self._note(speech)
         self._delivery = delivery = Delivery(self._socket, speech, opened.context.rendering.format)
@@ -182,7 +182,7 @@ class Speaker:
             outcome = State.WAITING if speech.claim and self._putting_back else State.INTERRUPTED
             _uncancel()
         except Exception:  # a defect of ours: this speech has failed, the patient's next one may not
-            log.exception("speaker.defect", conversation=str(speech.conversation))
+            log.exception("speaker.defect", conversation=str(speech.conversation_id))
             outcome, speech.code = State.FAILED, SpeechFailed.NO_VOICE
         self._delivery = None
         self._putting_back = False
@@ -223,8 +223,8 @@ class Speaker:
         self._keep(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
         await self._socket.send(messages.queued(speech.id, "quota", until))
-        if self._holding_phrase_said != context.conversation:
-            self._holding_phrase_said = context.conversation
+        if self._holding_phrase_said != context.conversation_id:
+            self._holding_phrase_said = context.conversation_id
             await self._say_holding_phrase(context)
 
     async def _queue_again(self, claim: Claim, speech: Speech) -> None:
@@ -240,7 +240,7 @@ class Speaker:
         speech.waited_for_quota = True
         speech.expires_at = speech.expires_at or now + HELD_FOR
         speech.owner, speech.lease_until = self._deliveries.owner, now + timedelta(seconds=LEASE_S)
-        speech.first_attempt += ATTEMPTS_OF_ONE
+        speech.attempt_offset += ATTEMPTS_OF_ONE
         self._services.recorder.note(speech)
         self._session.line.hold(speech)
         if not self._watching_quota:

@@ -115,8 +115,10 @@ class Upcoming:
     def _fits(self, fetched: Fetched) -> bool:
         here = self._conversation()
         is_its_own = fetched.claim.origin == Utterance.Origin.DEVICE  # it keeps its id only where it was asked for
-        return here == fetched.opened.context.conversation and (not is_its_own or here == fetched.claim.conversation)
+        return here == fetched.opened.context.conversation_id and (
+            not is_its_own or here == fetched.claim.conversation_id
+        )
 
     def _conversation(self) -> uuid.UUID | None:
         opened = self._session.opened
-        return None if opened is None else opened.context.conversation
+        return None if opened is None else opened.context.conversation_id

@@ -18,11 +18,11 @@ class Claim:
     id: uuid.UUID
     owner: str
     attempt: int
-    patient: uuid.UUID
+    patient_id: uuid.UUID
     text: str
     origin: str
     client_id: str
-    conversation: uuid.UUID | None
+    conversation_id: uuid.UUID | None
     expires_at: datetime | None
     seconds_left: float | None
     was_queued: bool
@@ -37,4 +37,4 @@ class Claim:
         """What it was called where it was asked for, when it is spoken in another conversation."""
         if self.origin == Utterance.Origin.DEVICE or not self.client_id:
             return None
-        return {"conversation": str(self.conversation), "id": self.client_id}
+        return {"conversation": str(self.conversation_id), "id": self.client_id}

@@ -92,7 +92,7 @@ class Session:
 
     def begin(self, opened: Opened) -> None:
         self._errors = 0
-        if self.opened is not None and self.opened.context.conversation == opened.context.conversation:
+        if self.opened is not None and self.opened.context.conversation_id == opened.context.conversation_id:
             self.opened = opened  # the device takes over what the server had opened: ids and characters stay
             return
         self.opened = opened
@@ -106,7 +106,7 @@ class Session:
         """What the device asked for in the conversation that the server had opened ends with it, where the device goes
         on in another one. To be carried out before `begin`.
         """
-        if self.opened is None or self.opened.context.conversation == opened.context.conversation:
+        if self.opened is None or self.opened.context.conversation_id == opened.context.conversation_id:
             return []
         return self._interrupt(_is_own)
 
@@ -147,14 +147,14 @@ class Session:
     def over(self, speech: Speech) -> None:
         """The speech has ended, however."""
         self.line.over(speech)
-        if self.opened is not None and self.opened.context.conversation == speech.conversation:
+        if self.opened is not None and self.opened.context.conversation_id == speech.conversation_id:
             self.characters += speech.characters
         self._writing.let_go(speech)
 
     def _enqueue(self, speech_id: str, script: Script, origin: Utterance.Origin) -> Speech:
         context = self.require_conversation().context
         speech = Speech(
-            speech_id, script, origin.value, context.conversation, context.patient, received_at=datetime.now(UTC)
+            speech_id, script, origin.value, context.conversation_id, context.patient_id, received_at=datetime.now(UTC)
         )
         self._used.add(speech_id)
         self.line.waiting.append(speech)

@@ -86,7 +86,7 @@ class Reservation:
         if not self._held:
             self._month = budgets.current_month()
         try:
-            fits = await in_thread(budgets.reserve, self._context.patient, self._month, characters)
+            fits = await in_thread(budgets.reserve, self._context.patient_id, self._month, characters)
         except Error as error:
             self._waive(type(error).__name__)
             return True
@@ -94,7 +94,7 @@ class Reservation:
             self._held += characters
             self._since = time.monotonic()
         else:
-            self._trouble.over_budget(self._context.patient)
+            self._trouble.over_budget(self._context.patient_id)
         return fits
 
     async def _settle(self) -> None:
@@ -106,7 +106,7 @@ class Reservation:
         if self._age_s() > budgets.MENDED_AFTER.total_seconds() or not (held or counted):
             return
         try:
-            await in_thread(budgets.settle, self._context.patient, self._month, held=held, counted=counted)
+            await in_thread(budgets.settle, self._context.patient_id, self._month, held=held, counted=counted)
         except Error as error:
             log.warning("reservation.not_settled", error=type(error).__name__)
 

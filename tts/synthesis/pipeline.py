@@ -108,7 +108,7 @@ class _Road:
 
     async def _climb(self, segment: Segment, fill: Fill | None) -> None:
         """Tries rung after rung until the segment has been heard from its beginning to its end."""
-        turn = Turn(self._services.slots, self._context.patient, self._patience_s(), self._tell_busy)
+        turn = Turn(self._services.slots, self._context.patient_id, self._patience_s(), self._tell_busy)
         tried: list[Rung] = []
         step: Step = Rung.OFFLINE if self._services.circuit.open else self._rung
         if self._services.quota.spent and step is not Rung.OFFLINE:
@@ -162,7 +162,7 @@ class _Road:
             case Halt.QUOTA:
                 return self._without_quota()
             case Halt.NO_VOICE:
-                self._services.trouble.silence(self._context.conversation)
+                self._services.trouble.silence(self._context.conversation_id)
                 raise SpeechFailed(step.value)
             case Halt.REJECTED:
                 raise SpeechFailed(step.value)

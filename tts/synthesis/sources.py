@@ -82,7 +82,7 @@ class Sources:
         """All of it is there, in the conversation's own voice: into the cache, in the background."""
         audio = fill.complete()
         if audio:
-            greeted = self._context.patient if self._speech.origin == Utterance.Origin.GREETING else None
+            greeted = self._context.patient_id if self._speech.origin == Utterance.Origin.GREETING else None
             put = self._services.phrases.put(self._context.rendering, segment.text, audio, greeted)
             self._services.own(put)
 
@@ -123,7 +123,7 @@ class Sources:
             attempt.failed(error)
             if fill is not None:
                 fill.fail()  # half of a sound is in it
-            self._services.trouble.met(error, rung, self._context.conversation, rendering.voice.id)
+            self._services.trouble.met(error, rung, self._context.conversation_id, rendering.voice.id)
             raise
         except asyncio.CancelledError:
             attempt.outcome = (Outcome.CANCELLED if attempt.characters else Outcome.UNKNOWN).value
@@ -153,13 +153,13 @@ class Sources:
 
     def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: Rendering) -> Attempt:
         attempt = Attempt(
-            source=self._speech.key,
+            source=self._speech.utterance_id,
             segment=segment.index,
-            attempt=self._speech.first_attempt + number,
+            attempt=self._speech.attempt_offset + number,
             kind=kind.value,
             asked=len(segment.text),
-            conversation=self._context.conversation,
-            patient=self._context.patient,
+            conversation=self._context.conversation_id,
+            patient=self._context.patient_id,
             voice=rendering.voice.id,
             model=rendering.model,
         )
@@ -169,7 +169,7 @@ class Sources:
 
     def _kind(self, rung: Rung) -> Kind:
         """A clinician listens outside of any conversation."""
-        return Kind.PREVIEW if self._context.conversation is None else Kind(rung.value)
+        return Kind.PREVIEW if self._context.conversation_id is None else Kind(rung.value)
 
     def _note(self, attempt: Attempt) -> None:
         """All that is known of it by now. The first sound of the speech is that of the attempt that brought it."""

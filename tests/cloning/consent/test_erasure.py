@@ -106,7 +106,7 @@ def test_where_nobody_is_erased_nothing_is_asked(job: Make, alice: Member, setti
 def test_with_all_applications_nothing_of_them_is_left(
     everything: CloneJob, provider: SandboxProcess, alice: Member, bob: Member
 ):
-    lifecycle.end(lifecycle.begin(alice.device.pk, None).context.conversation)
+    lifecycle.end(lifecycle.begin(alice.device.pk, None).context.conversation_id)
     patients.begin(alice.patient.pk)
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
     erase()

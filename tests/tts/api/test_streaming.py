@@ -137,7 +137,7 @@ def test_a_relatives_voice_speaks_as_to_its_patient(member: Any):
     patient = member("Ingrid Vogel", language="de-AT", speech_rate="0.85").patient
     clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)
     context = context_of(clone, "pcm_16000")
-    assert (context.rendering.language, context.rendering.speed, context.patient) == ("de", 0.85, patient.pk)
+    assert (context.rendering.language, context.rendering.speed, context.patient_id) == ("de", 0.85, patient.pk)
     assert context.backup.voice.provider_id == settings.DEFAULT_VOICE_ID
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def row_of(opened: Opened) -> Conversation:
-    return Conversation.objects.get(pk=opened.context.conversation)
+    return Conversation.objects.get(pk=opened.context.conversation_id)
 
 
 def begin(member: Member, audio_format: str | None = None) -> Opened:
@@ -26,7 +26,7 @@ def begin(member: Member, audio_format: str | None = None) -> Opened:
 
 
 def resume(member: Member, opened: Opened) -> Opened:
-    return lifecycle.resume(member.device.id, str(opened.context.conversation))
+    return lifecycle.resume(member.device.id, str(opened.context.conversation_id))
 
 
 def clone(patient: Patient, **fields: object) -> Voice:
@@ -39,7 +39,9 @@ def clone(patient: Patient, **fields: object) -> Voice:
 def seen(opened: Opened, minutes_ago: float) -> Conversation:
     """It began an hour before it was last seen."""
     at = timezone.now() - timedelta(minutes=minutes_ago)
-    Conversation.objects.filter(pk=opened.context.conversation).update(seen_at=at, started_at=at - timedelta(hours=1))
+    Conversation.objects.filter(pk=opened.context.conversation_id).update(
+        seen_at=at, started_at=at - timedelta(hours=1)
+    )
     return row_of(opened)
 
 
@@ -124,7 +126,7 @@ def test_the_frame_that_opens_a_conversation_is_the_contracts(alice: Member):
     opened = begin(alice, "pcm_16000")
     assert opened.context.started_frame() == {
         "type": "conversation.started",
-        "conversation": str(opened.context.conversation),
+        "conversation": str(opened.context.conversation_id),
         "companion": "Clara",
         "voice": {"id": str(alice.patient.voice_id), "name": alice.patient.voice.name, "source": "selected"},
         "format": "pcm_16000",
@@ -190,7 +192,7 @@ def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
             text="Hello.",
             state="spoken",
         )
-    Conversation.objects.filter(pk=opened.context.conversation).update(tts_characters_used=77)
+    Conversation.objects.filter(pk=opened.context.conversation_id).update(tts_characters_used=77)
     again = resume(alice, opened)
     assert again == Opened(opened.context, frozenset({"greeting", "s1", "s2"}), 77)
 
@@ -198,8 +200,8 @@ def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
 def test_another_device_of_the_same_patient_may_resume(alice: Member):
     opened = begin(alice)
     tablet, _ = Device.objects.issue(alice.patient, "tablet")
-    again = lifecycle.resume(tablet.id, str(opened.context.conversation))
-    assert again.context.conversation == opened.context.conversation
+    again = lifecycle.resume(tablet.id, str(opened.context.conversation_id))
+    assert again.context.conversation_id == opened.context.conversation_id
     assert row_of(opened).device == tablet
 
 
@@ -220,7 +222,7 @@ def test_another_patients_conversation_is_unknown(alice: Member, bob: Member):
 
 def test_a_conversation_that_has_ended_is_unknown(alice: Member):
     opened = begin(alice)
-    lifecycle.end(opened.context.conversation)
+    lifecycle.end(opened.context.conversation_id)
     with pytest.raises(UnknownConversation):
         resume(alice, opened)
 
@@ -254,8 +256,8 @@ def test_a_name_changed_meanwhile_is_used_from_the_next_greeting(phrases: None, 
 def test_ending_is_idempotent(alice: Member):
     opened = begin(alice)
     first = timezone.now() + timedelta(seconds=1)
-    lifecycle.end(opened.context.conversation, first)
-    lifecycle.end(opened.context.conversation, first + timedelta(hours=1))
+    lifecycle.end(opened.context.conversation_id, first)
+    lifecycle.end(opened.context.conversation_id, first + timedelta(hours=1))
     assert row_of(opened).ended_at == first
 
 
@@ -267,9 +269,9 @@ def test_ending_what_is_not_there_changes_nothing(alice: Member):
 
 def test_late_characters_are_added_to_what_is_open_and_never_to_what_has_ended(alice: Member, bob: Member):
     opened, ended, abandoned = begin(alice), begin(alice), begin(bob)
-    lifecycle.end(ended.context.conversation)
+    lifecycle.end(ended.context.conversation_id)
     seen(abandoned, minutes_ago=31)
-    keys = [one.context.conversation for one in (opened, ended, abandoned)]
+    keys = [one.context.conversation_id for one in (opened, ended, abandoned)]
     for _ in range(2):
         lifecycle.add_late({**dict.fromkeys(keys, 20), uuid.uuid4(): 5})
     lifecycle.add_late({})
@@ -296,15 +298,15 @@ def test_an_abandoned_conversation_ended_when_it_was_last_seen(alice: Member):
 def test_a_conversation_that_is_touched_is_not_abandoned(alice: Member):
     opened = begin(alice)
     seen(opened, minutes_ago=31)
-    lifecycle.touch([opened.context.conversation])
+    lifecycle.touch([opened.context.conversation_id])
     assert lifecycle.end_abandoned() == 0
 
 
 def test_a_conversation_that_has_ended_is_not_touched(alice: Member):
     opened = begin(alice)
-    lifecycle.end(opened.context.conversation)
+    lifecycle.end(opened.context.conversation_id)
     before = seen(opened, minutes_ago=5)
-    lifecycle.touch([opened.context.conversation])
+    lifecycle.touch([opened.context.conversation_id])
     assert row_of(opened).seen_at == before.seen_at
 
 

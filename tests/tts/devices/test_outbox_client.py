@@ -69,7 +69,7 @@ async def test_a_claimed_row_is_a_speech_under_the_servers_id(alice: Member):
     row = await in_database(submit, alice.patient, "Your tea is ready.")
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    assert (speech.id, speech.key, speech.claim) == (f"{SERVER_PREFIX}{row.pk}", row.pk, claim)
+    assert (speech.id, speech.utterance_id, speech.claim) == (f"{SERVER_PREFIX}{row.pk}", row.pk, claim)
     assert (speech.script.text, speech.script.complete, speech.origin) == ("Your tea is ready.", True, "server")
     assert await claimed(deliveries) is None  # one at a time
 
@@ -81,7 +81,7 @@ async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member
     deliveries.put_back(claim)
     await deliveries.write()
     _, second = await taken(deliveries)
-    assert second.first_attempt - first.first_attempt > AFTER_QUOTA_WAIT_S / PAUSE_S  # one for each look, in line
+    assert second.attempt_offset - first.attempt_offset > AFTER_QUOTA_WAIT_S / PAUSE_S  # one for each look, in line
 
 
 async def test_what_was_said_is_not_said_again_here_but_in_the_next_connection(alice: Member):

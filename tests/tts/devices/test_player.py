@@ -120,8 +120,8 @@ class Desk:
             speech_id,
             Script(text, complete=True),
             "device",
-            opened.context.conversation,
-            opened.context.patient,
+            opened.context.conversation_id,
+            opened.context.patient_id,
             received_at=datetime.now(UTC),
         )
         self.session.line.waiting.append(speech)
@@ -183,8 +183,8 @@ async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_wi
     now = await desk.conversation()
     assert opened is not None
     assert now is not None
-    assert now.context.conversation != opened.context.conversation
-    assert (await in_database(Utterance.objects.get)).conversation_id == now.context.conversation
+    assert now.context.conversation_id != opened.context.conversation_id
+    assert (await in_database(Utterance.objects.get)).conversation_id == now.context.conversation_id
 
 
 async def test_where_no_conversation_can_be_opened_the_row_waits(desk: Desk):
@@ -228,7 +228,7 @@ async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_wait
     await desk.speaker.end_line()
     await until(row, "waiting")
     await services.recorder.flush()
-    own = await in_database(Utterance.objects.get, pk=waiting.key)
+    own = await in_database(Utterance.objects.get, pk=waiting.utterance_id)
     assert (own.state, own.bytes_sent) == ("interrupted", 0)
     assert desk.types == ["speech.started", "speech.interrupted", "speech.interrupted"]
 

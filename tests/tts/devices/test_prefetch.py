@@ -67,7 +67,7 @@ async def test_what_waits_comes_and_there_may_be_more(bed: Bed):
     upcoming.called = True
     speech = await upcoming.next()
     assert speech is not None
-    assert (speech.key, bed.session.line.playing) == (row.pk, speech)
+    assert (speech.utterance_id, bed.session.line.playing) == (row.pk, speech)
     assert upcoming
     assert await upcoming.next() is None  # one at a time
     assert not upcoming
@@ -87,7 +87,7 @@ async def test_who_asks_for_something_waits_for_no_row_and_the_row_is_taken_anew
     assert await upcoming.next() is None  # what came while the device spoke may have been heard since
     speech = await upcoming.next()
     assert speech is not None
-    assert (speech.key, speech.claim and speech.claim.attempt) == (row.pk, 2)
+    assert (speech.utterance_id, speech.claim and speech.claim.attempt) == (row.pk, 2)
 
 
 async def test_of_live_speech_alone_and_not_for_long(bed: Bed):
@@ -101,7 +101,7 @@ async def test_of_live_speech_alone_and_not_for_long(bed: Bed):
     upcoming = await bed.connect()
     speech = await upcoming.next(live_only=True)
     assert speech is not None
-    assert (speech.key, speech.origin) == (live.pk, "server")
+    assert (speech.utterance_id, speech.origin) == (live.pk, "server")
     async with locked_database(), asyncio.timeout(3):
         assert await upcoming.next(live_only=True) is None
 
@@ -122,7 +122,7 @@ async def test_live_speech_keeps_its_id_only_in_its_own_conversation(bed: Bed):
     upcoming = await bed.connect()
     opened = await bed.conversation()
     assert opened is not None
-    socket = Socket(bed.member.device.pk, "", opened.context.conversation)
+    socket = Socket(bed.member.device.pk, "", opened.context.conversation_id)
     row = await in_database(queue, socket, bed.member.patient, "a1")
     async with locked_database():
         fetching = asyncio.create_task(upcoming.next())
@@ -131,5 +131,5 @@ async def test_live_speech_keeps_its_id_only_in_its_own_conversation(bed: Bed):
     assert await fetching is None
     speech = await upcoming.next()
     assert speech is not None
-    assert (speech.key, speech.id) == (row.pk, f"srv-{row.pk}")
-    assert speech.conversation != opened.context.conversation
+    assert (speech.utterance_id, speech.id) == (row.pk, f"srv-{row.pk}")
+    assert speech.conversation_id != opened.context.conversation_id

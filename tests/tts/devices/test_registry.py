@@ -170,5 +170,5 @@ def test_an_open_conversation_is_seen_now_and_then(hub: Hub, alice: Member, bob:
             await hub.sweep()
 
     run(scenario())
-    assert Conversation.objects.get(pk=opened.context.conversation).seen_at > long_ago
+    assert Conversation.objects.get(pk=opened.context.conversation_id).seen_at > long_ago
     assert silent.closed is None

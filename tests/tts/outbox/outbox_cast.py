@@ -61,7 +61,7 @@ def connect(member: Member, device: Device | None = None, *, talking: bool = Fal
     socket = Socket(device.pk, leases.owner_of(device.pk, device.connected()))
     leases.take_over(socket.device, socket.owner)
     if talking:
-        socket.conversation = begin(device.pk, None).context.conversation
+        socket.conversation = begin(device.pk, None).context.conversation_id
     return socket
 
 

@@ -475,7 +475,7 @@ def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., M
                 socket.renew()  # as its process does: nobody acknowledges, and what was heard would come again
                 claim = socket.claim()
                 if claim is not None:
-                    said.append((claim.patient, claim.text))
+                    said.append((claim.patient_id, claim.text))
                     assert socket.finish(claim)
 
     at_once(drain, drain)

@@ -345,7 +345,7 @@ def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
     (speech,) = session.line.waiting
     context = session.require_conversation().context
     assert (speech.id, speech.script.text, speech.script.complete) == ("s1", " Hello, Ünï 🙂 \n", True)
-    assert (speech.conversation, speech.patient) == (context.conversation, context.patient)
+    assert (speech.conversation_id, speech.patient_id) == (context.conversation_id, context.patient_id)
     assert (speech.origin, speech.state, speech.characters) == ("device", "waiting", 0)
 
 
@@ -784,7 +784,7 @@ def test_the_end_interrupts_everything_and_comes_last():
     assert last == End()
     session.over(speech)
     conversation, _ = session.finish()
-    assert conversation.context.conversation == speech.conversation
+    assert conversation.context.conversation_id == speech.conversation_id
 
 
 def test_the_greeting_ends_with_its_conversation():

@@ -49,7 +49,7 @@ def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
 
     def make(speech: Speech | None = None, *, has_budget: bool = True) -> Reservation:
         phrases = frozenset({PHRASE.strip()})
-        context = replace(examples.CONTEXT, patient=alice.patient.pk, phrases=phrases, has_budget=has_budget)
+        context = replace(examples.CONTEXT, patient_id=alice.patient.pk, phrases=phrases, has_budget=has_budget)
         return Reservation(speech or examples.speech(text=TEXT), context, Trouble(Circuit(), own), own)
 
     return make

@@ -221,7 +221,7 @@ def test_two_speeches_are_equal_only_if_they_are_the_same():
     """The recorder and the session tell them apart by identity: two may have the same id, text and times."""
     one, other = speech("greeting"), speech("greeting")
     assert one != other
-    assert one.key != other.key
+    assert one.utterance_id != other.utterance_id
 
 
 def test_a_new_speech_has_said_nothing():

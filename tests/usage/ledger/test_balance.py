@@ -89,7 +89,7 @@ class History:
         mine = [talk for talk in self.talks if talk.patient == device.patient_id and not talk.ended]
         if not mine:
             opened = lifecycle.begin(device.pk, None)
-            mine = [Talk(opened.context.conversation, device.patient_id)]
+            mine = [Talk(opened.context.conversation_id, device.patient_id)]
             self.talks += mine
         return dice.choice(mine)
 

@@ -145,7 +145,7 @@ def test_a_young_attempt_may_still_be_answered():
 
 
 def test_an_open_conversation_counts_it_and_an_ended_one_does_not(provider: SandboxProcess, alice: Member):
-    opened, ended = (lifecycle.begin(alice.device.id, None).context.conversation for _ in range(2))
+    opened, ended = (lifecycle.begin(alice.device.id, None).context.conversation_id for _ in range(2))
     lifecycle.end(ended)
     for number, talk in enumerate((opened, ended, None, uuid.uuid4())):
         unseen(NOON + timedelta(minutes=5 * number), conversation=talk)
@@ -253,7 +253,7 @@ def test_one_process_does_a_day_until_its_lease_is_over():
 
 
 def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess, alice: Member):
-    talk = lifecycle.begin(alice.device.id, None).context.conversation
+    talk = lifecycle.begin(alice.device.id, None).context.conversation_id
     for minutes in (0, 5, 10):
         unseen(NOON + timedelta(minutes=minutes), conversation=talk)
         sold(provider, NOON + timedelta(minutes=minutes))
@@ -276,7 +276,7 @@ def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess,
 @pytest.mark.django_db(transaction=True)
 def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
     """Also where both are at the same day, as if a lease had run out."""
-    talk = lifecycle.begin(alice.device.id, None).context.conversation
+    talk = lifecycle.begin(alice.device.id, None).context.conversation_id
     for number in range(30):
         unseen(NOON + timedelta(seconds=number), conversation=talk)
         if number % 3:
@@ -318,7 +318,7 @@ def test_two_beats_at_once_do_a_day_once(provider: SandboxProcess):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(provider: SandboxProcess, alice: Member):
-    talk = lifecycle.begin(alice.device.id, None).context.conversation
+    talk = lifecycle.begin(alice.device.id, None).context.conversation_id
     late = [attempt(NOON + timedelta(minutes=2 * number), conversation=talk) for number in range(40)]
     events.book(late)
     for one in late:
