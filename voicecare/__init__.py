@@ -1,3 +1,4 @@
-from voicecare.celery import app as celery_app
+"""The Django project: settings, URLs, the ASGI and Celery applications, and what the apps tts, usage and cloning share.
 
-__all__ = ["celery_app"]
+Importing this package loads nothing else. `VoicecareConfig.ready()` creates the Celery application.
+"""

@@ -7,7 +7,9 @@ class VoicecareConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
-        from voicecare import checks  # noqa: F401  # registers itself
+        # Both register themselves when they are imported. Without the Celery application, `shared_task` and
+        # `current_app` would use Celery's default one, which has another broker.
+        from voicecare import celery, checks  # noqa: F401
 
 
 class OwnAdmin(apps.AdminConfig):
