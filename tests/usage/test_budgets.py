@@ -107,7 +107,7 @@ def test_a_month_is_the_clinics(settings: Settings, patient: Patient, zone: str,
     settings.USAGE_TIME_ZONE = zone
     spoke(patient, 7, datetime(2026, 2, 28, 23, 30, tzinfo=UTC))
     assert budgets.used(patient.pk, month) == 7
-    assert budgets.current_month() == timezone.now().astimezone(budgets.daily.zone()).date().replace(day=1)
+    assert budgets.current_month() == timezone.now().astimezone(budgets.rollup.zone()).date().replace(day=1)
 
 
 @pytest.mark.django_db(transaction=True)

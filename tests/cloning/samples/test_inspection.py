@@ -172,7 +172,7 @@ def children() -> set[int]:
 
 def started(before: set[int], judging: "Future[Report]") -> int:
     """The child, as soon as it is the program that it is going to be."""
-    while not inspection.done():
+    while not judging.done():
         for pid in children() - before:
             if b"cloning.samples.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid

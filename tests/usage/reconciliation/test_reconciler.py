@@ -287,7 +287,7 @@ def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
         try:
             start.wait()
             span = comparison.Span(DAY)
-            with reconciler.billing.account() as client:
+            with reconciler.provider_usage.account() as client:
                 history = reconciler.proven_history(client, span, span.ends, OVER)
             start.wait()
             reconciler.settle(span, history, OVER, lifecycle.add_late)
