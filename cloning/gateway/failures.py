@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from voicecare.providers.errors import AccessRefused, ProviderError, QuotaSpent
+from voicecare.providers.errors import AuthorizationError, ProviderError, QuotaExceeded
 
 _NO_PLAN = (
     "The plan at the speech provider does not include copying voices. Have your administrator change the plan, then "
@@ -62,8 +62,8 @@ class Refusal:
 def _sentence(error: ProviderError) -> str:
     if error.retryable:
         return "The speech provider does not answer as it should. Nothing is wrong with the recording."
-    if isinstance(error, QuotaSpent):
+    if isinstance(error, QuotaExceeded):
         return "The speech provider's credits are used up. Have your administrator buy some, then retry."
-    if isinstance(error, AccessRefused):
+    if isinstance(error, AuthorizationError):
         return "The speech provider refuses this server's key or plan. Tell your administrator, then retry."
     return f"The speech provider refuses the recording ({error.code}). Upload another one, or tell your administrator."

@@ -16,7 +16,7 @@ from cloning.models import CloneJob
 from usage.alerts import incidents
 from voicecare.providers.elevenlabs.account import AccountClient, Sample
 from voicecare.providers.elevenlabs.responses import Subscription, Voice
-from voicecare.providers.errors import AccessRefused, ProviderError, VoiceRefused
+from voicecare.providers.errors import AuthorizationError, ProviderError, VoiceUnavailable
 
 CALL_S = (3.05, 20.0)  # connect, read
 # requests sends a body that is in memory within the limit for the connection: 10 MB at 1.4 Mbit/s take 60 s.
@@ -52,21 +52,21 @@ def copies(client: AccountClient, job: CloneJob) -> list[Voice]:
     ours = job.voice.provider_id if job.voice else None
     found = [voice for voice in client.voices() if voice.name == job.provider_name or voice.voice_id == ours]
     if ours and ours not in {voice.voice_id for voice in found}:  # the list may lag, and leaves some out
-        with suppress(VoiceRefused):
+        with suppress(VoiceUnavailable):
             found.append(client.voice(ours))
     return sorted(found, key=lambda voice: (voice.created_at_unix or 0, voice.voice_id))
 
 
 def report(error: ProviderError) -> None:
     """Administrators are told of what nobody but them can mend."""
-    log.warning("cloning.request_failed", error=type(error).__name__, particulars=error.particulars)
-    if isinstance(error, AccessRefused):
-        incidents.open_incident(incidents.Kind.ACCESS, "", error.particulars)
+    log.warning("cloning.request_failed", error=type(error).__name__, particulars=error.support_details)
+    if isinstance(error, AuthorizationError):
+        incidents.open_incident(incidents.Kind.ACCESS, "", error.support_details)
 
 
 def remove(client: AccountClient, voice_id: str) -> None:
     """One that is not there is removed; whether one that may not be removed is there, whoever looks again sees."""
-    with suppress(VoiceRefused):
+    with suppress(VoiceUnavailable):
         client.delete_voice(voice_id)
         log.info("cloning.voice_removed", voice=voice_id)
 
@@ -94,7 +94,7 @@ def subscription(client: AccountClient) -> Subscription | None:
     try:
         return client.subscription()
     except ProviderError as error:
-        log.warning("cloning.subscription_unread", particulars=error.particulars)
+        log.warning("cloning.subscription_unread", particulars=error.support_details)
         return None
 
 

@@ -13,7 +13,7 @@ from usage.alerts import incidents
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs import responses
 from voicecare.providers.elevenlabs.account import AccountClient
-from voicecare.providers.errors import ProviderError, VoiceRefused
+from voicecare.providers.errors import ProviderError, VoiceUnavailable
 
 _OURS = re.compile(PROVIDER_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
@@ -55,7 +55,7 @@ def _asked_for(client: AccountClient, voice: Voice) -> responses.Voice | None:
     """By its id: the list may lag behind, and leaves out some that may be used."""
     try:
         return client.voice(voice.provider_id)
-    except VoiceRefused:
+    except VoiceUnavailable:
         return None
 
 

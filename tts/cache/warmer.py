@@ -39,7 +39,7 @@ from voicecare.core.database import in_thread, threads
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import SpeechRequest
-from voicecare.providers.errors import ProviderError, QuotaSpent, RequestRefused, TextRefused, VoiceRefused
+from voicecare.providers.errors import BadRequest, ProviderError, QuotaExceeded, TextRejected, VoiceUnavailable
 
 NEAR_ITS_END = timedelta(days=1)
 LEASE = timedelta(minutes=5)
@@ -62,9 +62,9 @@ class Next(Enum):
 def after(error: ProviderError) -> Next:
     """A text or a voice that is refused stands for itself; of anything else background work stays clear."""
     match error:
-        case TextRefused():
+        case TextRejected():
             return Next.CLIP
-        case VoiceRefused():
+        case VoiceUnavailable():
             return Next.VOICE
     return Next.NOTHING
 
@@ -261,7 +261,7 @@ class Maker:
                 said += chunk
                 whole.feed(chunk)
                 if len(said) > most:
-                    raise RequestRefused("More sound than the text can be.", code="endless_audio", status=200)
+                    raise BadRequest("More sound than the text can be.", code="endless_audio", status=200)
         return bytes(said + whole.missing())
 
 
@@ -277,10 +277,10 @@ def _requests(wish: Wish) -> list[SpeechRequest]:
 def _report(error: ProviderError, wish: Wish) -> None:
     """What all processes and administrators must know of it."""
     metrics.PROVIDER_ERRORS.labels(type(error).__name__, Kind.WARM.value).inc()
-    log.warning("warming.request_failed", error=type(error).__name__, particulars=error.particulars)
+    log.warning("warming.request_failed", error=type(error).__name__, particulars=error.support_details)
     kind = incident_kind(error)
-    if isinstance(error, QuotaSpent):
-        quota.spent(len(wish.text), error.particulars)
+    if isinstance(error, QuotaExceeded):
+        quota.spent(len(wish.text), error.support_details)
     elif kind is not None:
         key = str(wish.rendering.voice.id) if kind == "voice" else ""
-        error_reporter.record(incidents.Kind(kind), key, error.particulars)
+        error_reporter.record(incidents.Kind(kind), key, error.support_details)

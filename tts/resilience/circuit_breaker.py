@@ -19,7 +19,7 @@ from tts.resilience.cached_state import RowCopy
 from usage.provider_state import circuit
 from voicecare.core import metrics
 from voicecare.core.database import in_thread
-from voicecare.providers.errors import Busy, ProviderError
+from voicecare.providers.errors import ProviderError, RateLimited
 
 log = structlog.get_logger(__name__)
 
@@ -100,4 +100,4 @@ async def _is_answered(probe: Probe) -> bool:
 
 def _is_down(error: ProviderError) -> bool:
     """Whether it speaks of a provider that does not work. A refusal is an answer, if an unwelcome one."""
-    return error.retryable and not isinstance(error, Busy)
+    return error.retryable and not isinstance(error, RateLimited)

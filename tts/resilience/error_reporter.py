@@ -43,7 +43,7 @@ class Trouble:
         )
         kind = incident_kind(error)
         if kind is not None:
-            self._report(incidents.Kind(kind), str(voice) if kind == "voice" else "", error.particulars)
+            self._report(incidents.Kind(kind), str(voice) if kind == "voice" else "", error.support_details)
 
     def gave_up(self, error: ProviderError, since: float) -> None:
         """No request for a segment that was wanted at `since` (monotonic seconds) has helped; `error` was the last."""

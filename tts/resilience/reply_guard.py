@@ -1,6 +1,6 @@
 """Whether a reply can still be the speech of its text: one without end is cut, and so is a trickle. Pure."""
 
-from voicecare.providers.errors import RequestRefused, Stalled
+from voicecare.providers.errors import BadRequest, Stalled
 
 # No text is so long when spoken: a stream beyond this will never end, and the patient is spared the rest of it.
 LONGEST_S = 30.0
@@ -23,12 +23,12 @@ class Plausible:
     def came(self, size: int, waited_s: float) -> None:
         """So many bytes came after so many seconds of waiting for them, in which the device could play what it had.
 
-        Raises Stalled for a trickle, RequestRefused for a stream without end.
+        Raises Stalled for a trickle, BadRequest for a stream without end.
         """
         self._dead_s += max(waited_s - self._ahead_s, 0.0)
         self._ahead_s = max(self._ahead_s - waited_s, 0.0) + size / self._rate
         self._left -= size
         if self._left < 0:
-            raise RequestRefused(ENDLESS, code="endless_audio", status=200)
+            raise BadRequest(ENDLESS, code="endless_audio", status=200)
         if self._dead_s > DEAD_S:
             raise Stalled(TRICKLE, code="trickle", status=200)

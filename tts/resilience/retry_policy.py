@@ -2,11 +2,11 @@
 
     error                         live     retry    backup   offline
     any failure of the provider   retry    backup   offline  -
-    VoiceRefused                  backup   backup   offline  -
-    AccessRefused RequestRefused  offline  offline  offline  -
-    Busy                          in line  in line  in line  -
-    QuotaSpent                    quota    quota    quota    -
-    TextRefused                   rejected, whatever the rung
+    VoiceUnavailable              backup   backup   offline  -
+    AuthorizationError BadRequest offline  offline  offline  -
+    RateLimited                   in line  in line  in line  -
+    QuotaExceeded                 quota    quota    quota    -
+    TextRejected                  rejected, whatever the rung
     any other, offline            -        -        -        offline once more, then no voice
 
 A failure of the provider is every error without a line of its own, so one that nobody foresaw still ends in speech.
@@ -17,7 +17,14 @@ provider known to be down a segment starts at `Rung.OFFLINE`.
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from voicecare.providers.errors import AccessRefused, Busy, QuotaSpent, RequestRefused, TextRefused, VoiceRefused
+from voicecare.providers.errors import (
+    AuthorizationError,
+    BadRequest,
+    QuotaExceeded,
+    RateLimited,
+    TextRejected,
+    VoiceUnavailable,
+)
 
 RETRY_FIRST_BYTE_S = 1.0
 DEAD_AIR_S = 2.8  # what a provider that never answers may cost; the offline voice starts within 0.15 s
@@ -51,15 +58,15 @@ def _wherever(step: Step) -> dict[Rung, Step]:
 
 _STEPS: Mapping[type, Mapping[Rung, Step]] = {
     Exception: {Rung.LIVE: Rung.RETRY, Rung.RETRY: Rung.BACKUP, Rung.BACKUP: Rung.OFFLINE},
-    VoiceRefused: {Rung.LIVE: Rung.BACKUP, Rung.RETRY: Rung.BACKUP, Rung.BACKUP: Rung.OFFLINE},
-    AccessRefused: _wherever(Rung.OFFLINE),
-    RequestRefused: _wherever(Rung.OFFLINE),
-    Busy: _wherever(Halt.IN_LINE),
-    QuotaSpent: _wherever(Halt.QUOTA),
-    TextRefused: {**_wherever(Halt.REJECTED), Rung.OFFLINE: Halt.REJECTED},
+    VoiceUnavailable: {Rung.LIVE: Rung.BACKUP, Rung.RETRY: Rung.BACKUP, Rung.BACKUP: Rung.OFFLINE},
+    AuthorizationError: _wherever(Rung.OFFLINE),
+    BadRequest: _wherever(Rung.OFFLINE),
+    RateLimited: _wherever(Halt.IN_LINE),
+    QuotaExceeded: _wherever(Halt.QUOTA),
+    TextRejected: {**_wherever(Halt.REJECTED), Rung.OFFLINE: Halt.REJECTED},
 }
 
-_INCIDENTS: Mapping[type, str] = {AccessRefused: "access", RequestRefused: "request", VoiceRefused: "voice"}
+_INCIDENTS: Mapping[type, str] = {AuthorizationError: "access", BadRequest: "request", VoiceUnavailable: "voice"}
 
 
 def after(error: Exception, tried: Sequence[Rung]) -> Step:
@@ -87,7 +94,7 @@ def _after_offline(tried: Sequence[Rung]) -> Step:
 def incident_kind(error: Exception) -> str | None:
     """The kind of the incident that administrators are told of; None for what heals by itself.
 
-    `QuotaSpent` is none here: its incident belongs to the quota, which opens and resolves it.
+    `QuotaExceeded` is none here: its incident belongs to the quota, which opens and resolves it.
     """
     return next((_INCIDENTS[kind] for kind in type(error).__mro__ if kind in _INCIDENTS), None)
 

@@ -16,7 +16,7 @@ from usage.provider_state import circuit as provider
 from usage.provider_state import quota
 from voicecare.core import pubsub
 from voicecare.core.database import in_thread
-from voicecare.providers.errors import QuotaSpent
+from voicecare.providers.errors import QuotaExceeded
 
 LOOK_EVERY_S = 1.0
 
@@ -82,8 +82,8 @@ class Watch:
     async def _ask(self) -> None:
         try:
             await self._probe()
-        except QuotaSpent as error:
-            self._quota.refused(1, error.particulars)
+        except QuotaExceeded as error:
+            self._quota.refused(1, error.support_details)
             raise
 
     async def _poll(self) -> None:

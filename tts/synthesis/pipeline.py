@@ -24,7 +24,7 @@ from tts.synthesis.dependencies import Services
 from tts.synthesis.sources import Sources
 from tts.text.segmenter import normalise
 from tts.text.stream import Segment
-from voicecare.providers.errors import ProviderError, QuotaSpent
+from voicecare.providers.errors import ProviderError, QuotaExceeded
 from voicecare.providers.espeak.client import EspeakDied
 
 AFTER_QUOTA_WAIT_S = 60.0
@@ -142,7 +142,7 @@ class _Road:
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
         async with turn.slot():
             if self._services.quota.spent:  # since it stood in line: no further request goes out
-                raise QuotaSpent
+                raise QuotaExceeded
             own = fill if rung is Rung.LIVE else None
             await self._sources.ask(segment, rung, number, silence_s=turn.silence_s(), fill=own)
 
@@ -151,7 +151,7 @@ class _Road:
         if step is Rung.OFFLINE and isinstance(error, ProviderError):
             self._services.trouble.gave_up(error, turn.since)
         if step is Halt.QUOTA and isinstance(error, ProviderError):
-            self._services.quota.refused(len(segment.text), error.particulars)
+            self._services.quota.refused(len(segment.text), error.support_details)
         return step
 
     async def _resolve(self, step: Step, tried: list[Rung], turn: Turn) -> Rung:

@@ -14,7 +14,7 @@ from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core.database import in_thread
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.account import AccountClient
-from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
+from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
 LANGUAGE = "en"
 SHORT = "I see."  # where there is no phrase to keep
@@ -28,7 +28,7 @@ class Probe:
         self._services = services
 
     async def run(self) -> None:
-        with suppress(AccessRefused, RequestRefused):  # a key may lack the permission and still speak
+        with suppress(AuthorizationError, BadRequest):  # a key may lack the permission and still speak
             await asyncio.to_thread(_free_call)
         rendering, texts = await in_thread(_phrases)
         await self._speak(rendering, await self._wanted(rendering, texts or [SHORT]))

@@ -27,7 +27,7 @@ from usage.provider_state import circuit, thresholds
 from voicecare.providers.elevenlabs import plans
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.responses import Subscription
-from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
+from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
 LONGEST_PAUSE = timedelta(minutes=15)
 STEADY = timedelta(minutes=15)  # so long after it came back the quota is believed to be really back
@@ -136,7 +136,7 @@ def _poll() -> None:
         subscription = client.subscription()
     except ProviderError as error:
         log.warning("quota.not_read", error=type(error).__name__, code=error.code, status=error.status)
-        unread(refused=isinstance(error, AccessRefused | RequestRefused))
+        unread(refused=isinstance(error, AuthorizationError | BadRequest))
     else:
         polled(subscription)
         allowed = plans.concurrency(subscription.tier, settings.ELEVENLABS_MODEL_ID)

@@ -14,7 +14,7 @@ from django.conf import settings
 from usage.provider_state import quota
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.responses import CharacterStats, HistoryItem, Subscription
-from voicecare.providers.errors import AccessRefused, ProviderError, RequestRefused
+from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
 MARGIN_S = 300  # read beyond both ends of a day: clocks differ, and requests take their time
 MOST_ITEMS = 100_000  # of a day: some hundred patients who talk all day
@@ -94,7 +94,7 @@ def _series(stats: CharacterStats) -> tuple[float, ...]:
 def _read(ask: Callable[[], T]) -> T:
     try:
         return ask()
-    except (AccessRefused, RequestRefused) as error:
+    except (AuthorizationError, BadRequest) as error:
         raise Unreadable(f"the key may not read it ({error.code})") from error
     except ProviderError as error:
         raise Unreadable(f"the provider did not answer as it should ({error.code})") from error

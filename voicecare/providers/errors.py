@@ -6,13 +6,13 @@ ProviderError (VoicecareError)
 ├── Stalled            a gap between two reads beyond the limit                    retryable
 ├── ConnectionBroken   the connection broke before or in the body                  retryable
 ├── NotAudio           a 2xx whose body is empty, HTML or JSON                     retryable
-├── ServerFault        5xx, 408, 425, and a 2xx reply that cannot be understood    retryable
-├── Busy               429 in every form; `code` keeps which                       retryable
-├── QuotaSpent         the credits are gone: 401 quota_exceeded, 402 insufficient_credits
-├── VoiceRefused       voice not found, deleted, denied, invalid, unverified, not for this plan
-├── AccessRefused      key, plan, permission, unusual activity: 401, 402 and 403 otherwise
-├── TextRefused        400 or 422 that names the text
-└── RequestRefused     every other 4xx, and redirects: a defect of ours
+├── ServerError        5xx, 408, 425, and a 2xx reply that cannot be understood    retryable
+├── RateLimited        429 in every form; `code` keeps which                       retryable
+├── QuotaExceeded      the credits are gone: 401 quota_exceeded, 402 insufficient_credits
+├── VoiceUnavailable   voice not found, deleted, denied, invalid, unverified, not for this plan
+├── AuthorizationError key, plan, permission, unusual activity: 401, 402 and 403 otherwise
+├── TextRejected       400 or 422 that names the text
+└── BadRequest         every other 4xx, and redirects: a defect of ours
 
 `retryable` says that the same request may succeed as it is; what to do next is `tts/resilience/retry_policy.py`'s
 decision.
@@ -32,7 +32,7 @@ class ProviderError(VoicecareError):
     """The base; only its subclasses are raised. `message` defaults to the class's own sentence."""
 
     code = "provider_error"
-    sentence: ClassVar[str] = "The speech provider failed."
+    default_message: ClassVar[str] = "The speech provider failed."
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class ProviderError(VoicecareError):
         request_id: str | None = None,
         trace_id: str | None = None,
     ) -> None:
-        super().__init__(message or self.sentence, code=code)
+        super().__init__(message or self.default_message, code=code)
         self.status = status
         self.request_id = request_id
         self.trace_id = trace_id
 
     @property
-    def particulars(self) -> str:
+    def support_details(self) -> str:
         """What the provider's support needs to find it: their code, the HTTP status, their id."""
         return f"{self.code}, HTTP {self.status}, request {self.request_id or self.trace_id}"
 
@@ -57,65 +57,65 @@ class ProviderError(VoicecareError):
 class Unreachable(ProviderError):
     code = "unreachable"
     retryable = True
-    sentence = "The speech provider could not be reached."
+    default_message = "The speech provider could not be reached."
 
 
 class NoFirstByte(ProviderError):
     code = "no_first_byte"
     retryable = True
-    sentence = "The speech provider sent nothing within the limit."
+    default_message = "The speech provider sent nothing within the limit."
 
 
 class Stalled(ProviderError):
     code = "stalled"
     retryable = True
-    sentence = "The speech provider stopped sending in the middle of its reply."
+    default_message = "The speech provider stopped sending in the middle of its reply."
 
 
 class ConnectionBroken(ProviderError):
     code = "connection_broken"
     retryable = True
-    sentence = "The connection to the speech provider broke."
+    default_message = "The connection to the speech provider broke."
 
 
 class NotAudio(ProviderError):
     code = "not_audio"
     retryable = True
-    sentence = "The speech provider reported success but sent no audio."
+    default_message = "The speech provider reported success but sent no audio."
 
 
-class ServerFault(ProviderError):
+class ServerError(ProviderError):
     code = "server_fault"
     retryable = True
-    sentence = "The speech provider reported a fault of its own."
+    default_message = "The speech provider reported a fault of its own."
 
 
-class Busy(ProviderError):
+class RateLimited(ProviderError):
     code = "busy"
     retryable = True
-    sentence = "The speech provider has no capacity for us at the moment."
+    default_message = "The speech provider has no capacity for us at the moment."
 
 
-class QuotaSpent(ProviderError):
+class QuotaExceeded(ProviderError):
     code = "quota_spent"
-    sentence = "The speech provider's quota is spent."
+    default_message = "The speech provider's quota is spent."
 
 
-class VoiceRefused(ProviderError):
+class VoiceUnavailable(ProviderError):
     code = "voice_refused"
-    sentence = "The speech provider does not let us use this voice."
+    default_message = "The speech provider does not let us use this voice."
 
 
-class AccessRefused(ProviderError):
+class AuthorizationError(ProviderError):
     code = "access_refused"
-    sentence = "The speech provider refuses our key, plan or permission."
+    default_message = "The speech provider refuses our key, plan or permission."
 
 
-class TextRefused(ProviderError):
+class TextRejected(ProviderError):
     code = "text_refused"
-    sentence = "The speech provider refuses this text."
+    default_message = "The speech provider refuses this text."
 
 
-class RequestRefused(ProviderError):
+class BadRequest(ProviderError):
     code = "request_refused"
-    sentence = "The speech provider refused the request as malformed."
+    default_message = "The speech provider refused the request as malformed."

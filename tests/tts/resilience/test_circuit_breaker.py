@@ -15,8 +15,8 @@ from voicecare.providers import errors as e
 
 pytestmark = pytest.mark.django_db(transaction=True)  # it writes in a thread of its own
 
-DOWN = [e.Unreachable, e.NoFirstByte, e.Stalled, e.ConnectionBroken, e.NotAudio, e.ServerFault]
-REFUSALS = [e.Busy, e.QuotaSpent, e.VoiceRefused, e.AccessRefused, e.TextRefused, e.RequestRefused]
+DOWN = [e.Unreachable, e.NoFirstByte, e.Stalled, e.ConnectionBroken, e.NotAudio, e.ServerError]
+REFUSALS = [e.RateLimited, e.QuotaExceeded, e.VoiceUnavailable, e.AuthorizationError, e.TextRejected, e.BadRequest]
 
 
 @pytest.fixture

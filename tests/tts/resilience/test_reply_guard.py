@@ -5,7 +5,7 @@ from itertools import repeat
 import pytest
 
 from tts.resilience.reply_guard import DEAD_S, LONGEST_S, Plausible
-from voicecare.providers.errors import RequestRefused, Stalled
+from voicecare.providers.errors import BadRequest, Stalled
 
 RATE = 16_000.0
 
@@ -37,6 +37,6 @@ def test_a_trickle_has_stalled_however_often_something_comes(gap_s: float):
 
 
 def test_a_stream_without_end_is_refused():
-    with pytest.raises(RequestRefused):
+    with pytest.raises(BadRequest):
         feed([(int(RATE), 0.1)] * round(LONGEST_S + 101))
     feed([(int(RATE), 0.1)] * round(LONGEST_S + 100))

@@ -13,7 +13,7 @@ class SomethingNew(e.ProviderError):
     """An error class that the ladder has never heard of."""
 
 
-class QuotaSpentForToday(e.QuotaSpent):
+class QuotaExceededForToday(e.QuotaExceeded):
     """A finer kind of a known error."""
 
 
@@ -23,7 +23,7 @@ PROVIDER_FAILURES = [
     e.Stalled,
     e.ConnectionBroken,
     e.NotAudio,
-    e.ServerFault,
+    e.ServerError,
     e.ProviderError,
     SomethingNew,
     ValueError,
@@ -33,13 +33,13 @@ PROVIDER_FAILURES = [
 # error: step after live, retry, backup, the first offline try, the second
 TABLE: dict[type[Exception], tuple[Step, Step, Step, Step, Step]] = {
     **dict.fromkeys(PROVIDER_FAILURES, (RETRY, BACKUP, OFFLINE, OFFLINE, NO_VOICE)),
-    e.VoiceRefused: (BACKUP, BACKUP, OFFLINE, OFFLINE, NO_VOICE),
-    e.AccessRefused: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
-    e.RequestRefused: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
-    e.Busy: (IN_LINE, IN_LINE, IN_LINE, OFFLINE, NO_VOICE),
-    e.QuotaSpent: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
-    QuotaSpentForToday: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
-    e.TextRefused: (REJECTED, REJECTED, REJECTED, REJECTED, REJECTED),
+    e.VoiceUnavailable: (BACKUP, BACKUP, OFFLINE, OFFLINE, NO_VOICE),
+    e.AuthorizationError: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
+    e.BadRequest: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
+    e.RateLimited: (IN_LINE, IN_LINE, IN_LINE, OFFLINE, NO_VOICE),
+    e.QuotaExceeded: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
+    QuotaExceededForToday: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
+    e.TextRejected: (REJECTED, REJECTED, REJECTED, REJECTED, REJECTED),
 }
 TRIED = [[LIVE], [LIVE, RETRY], [LIVE, RETRY, BACKUP], [OFFLINE], [OFFLINE, OFFLINE]]
 CASES = [
@@ -73,21 +73,21 @@ def test_every_error_of_the_provider_is_in_the_table():
         ([], [LIVE]),
         ([e.Unreachable], [LIVE, RETRY]),
         ([e.Stalled, e.NoFirstByte], [LIVE, RETRY, BACKUP]),
-        ([e.ServerFault] * 3, [LIVE, RETRY, BACKUP, OFFLINE]),
+        ([e.ServerError] * 3, [LIVE, RETRY, BACKUP, OFFLINE]),
         ([e.NotAudio] * 3 + [RuntimeError], [LIVE, RETRY, BACKUP, OFFLINE, OFFLINE]),
         ([e.ConnectionBroken] * 3 + [RuntimeError] * 2, [LIVE, RETRY, BACKUP, OFFLINE, OFFLINE, NO_VOICE]),
-        ([e.VoiceRefused], [LIVE, BACKUP]),
-        ([e.VoiceRefused, e.VoiceRefused], [LIVE, BACKUP, OFFLINE]),
-        ([e.VoiceRefused, e.ServerFault, e.ServerFault], [LIVE, BACKUP, BACKUP, OFFLINE]),
-        ([e.Stalled, e.VoiceRefused], [LIVE, RETRY, BACKUP]),
-        ([e.AccessRefused], [LIVE, OFFLINE]),
-        ([e.ServerFault, e.RequestRefused, OSError], [LIVE, RETRY, OFFLINE, OFFLINE]),
-        ([e.TextRefused], [LIVE, REJECTED]),
-        ([e.Stalled, e.TextRefused], [LIVE, RETRY, REJECTED]),
-        ([e.QuotaSpent], [LIVE, QUOTA]),
-        ([e.Stalled, e.QuotaSpent], [LIVE, RETRY, QUOTA]),
-        ([e.Busy, e.Busy], [LIVE, IN_LINE, LIVE, IN_LINE, LIVE]),
-        ([e.Busy, e.Stalled, e.Busy, e.Stalled], [LIVE, IN_LINE, LIVE, RETRY, IN_LINE, RETRY, BACKUP]),
+        ([e.VoiceUnavailable], [LIVE, BACKUP]),
+        ([e.VoiceUnavailable, e.VoiceUnavailable], [LIVE, BACKUP, OFFLINE]),
+        ([e.VoiceUnavailable, e.ServerError, e.ServerError], [LIVE, BACKUP, BACKUP, OFFLINE]),
+        ([e.Stalled, e.VoiceUnavailable], [LIVE, RETRY, BACKUP]),
+        ([e.AuthorizationError], [LIVE, OFFLINE]),
+        ([e.ServerError, e.BadRequest, OSError], [LIVE, RETRY, OFFLINE, OFFLINE]),
+        ([e.TextRejected], [LIVE, REJECTED]),
+        ([e.Stalled, e.TextRejected], [LIVE, RETRY, REJECTED]),
+        ([e.QuotaExceeded], [LIVE, QUOTA]),
+        ([e.Stalled, e.QuotaExceeded], [LIVE, RETRY, QUOTA]),
+        ([e.RateLimited, e.RateLimited], [LIVE, IN_LINE, LIVE, IN_LINE, LIVE]),
+        ([e.RateLimited, e.Stalled, e.RateLimited, e.Stalled], [LIVE, IN_LINE, LIVE, RETRY, IN_LINE, RETRY, BACKUP]),
     ],
 )
 def test_whole_climbs(errors: list[type[Exception]], climb: list[Step]):
@@ -105,11 +105,11 @@ def test_whole_climbs(errors: list[type[Exception]], climb: list[Step]):
 
 
 def test_a_segment_that_begins_in_the_backup_voice_is_retried_in_it_once():
-    assert after(made(e.ServerFault), [BACKUP]) is BACKUP
-    assert after(made(e.ServerFault), [BACKUP, BACKUP]) is OFFLINE
-    assert after(made(e.ServerFault), [LIVE, BACKUP]) is BACKUP  # its own voice was gone
-    assert after(made(e.ServerFault), [LIVE, RETRY, BACKUP]) is OFFLINE
-    assert after(made(e.VoiceRefused), [BACKUP]) is OFFLINE
+    assert after(made(e.ServerError), [BACKUP]) is BACKUP
+    assert after(made(e.ServerError), [BACKUP, BACKUP]) is OFFLINE
+    assert after(made(e.ServerError), [LIVE, BACKUP]) is BACKUP  # its own voice was gone
+    assert after(made(e.ServerError), [LIVE, RETRY, BACKUP]) is OFFLINE
+    assert after(made(e.VoiceUnavailable), [BACKUP]) is OFFLINE
 
 
 def test_with_the_provider_known_to_be_down_there_are_two_tries_offline():
@@ -119,7 +119,7 @@ def test_with_the_provider_known_to_be_down_there_are_two_tries_offline():
 
 @pytest.mark.parametrize("error", TABLE)
 def test_incidents(error: type[Exception]):
-    kind = {e.AccessRefused: "access", e.RequestRefused: "request", e.VoiceRefused: "voice"}.get(error)
+    kind = {e.AuthorizationError: "access", e.BadRequest: "request", e.VoiceUnavailable: "voice"}.get(error)
     assert incident_kind(made(error)) == kind
 
 

@@ -16,7 +16,7 @@ from tts.resilience.quota_gate import Quota
 from tts.resilience.state_watcher import Watch
 from usage.models import Incident, ProviderState
 from voicecare.core.database import in_thread
-from voicecare.providers.errors import QuotaSpent
+from voicecare.providers.errors import QuotaExceeded
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -129,7 +129,7 @@ async def test_a_spent_quota_is_not_asked_for_by_a_probe(process: Process):
 
 
 async def test_a_probe_that_meets_a_spent_quota_says_so(process: Process):
-    process.error = QuotaSpent(code="quota_exceeded", status=401, request_id="r1")
+    process.error = QuotaExceeded(code="quota_exceeded", status=401, request_id="r1")
     await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
     await process.watch.look()
     await until(lambda: process.quota.spent and not process.tasks)

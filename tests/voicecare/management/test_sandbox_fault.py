@@ -17,14 +17,14 @@ from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import SpeechRequest
 from voicecare.providers.elevenlabs.sandbox.scenarios import SCENARIOS
 from voicecare.providers.errors import (
-    AccessRefused,
-    Busy,
+    AuthorizationError,
     ConnectionBroken,
     NoFirstByte,
     ProviderError,
-    QuotaSpent,
-    ServerFault,
-    VoiceRefused,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+    VoiceUnavailable,
 )
 
 Order = Callable[[str], str]
@@ -63,13 +63,13 @@ async def ask(url: str, voice: str = OTHER_VOICE) -> tuple[float, type[ProviderE
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("quota", QuotaSpent),
-        ("busy", Busy),
-        ("down", ServerFault),
+        ("quota", QuotaExceeded),
+        ("busy", RateLimited),
+        ("down", ServerError),
         ("silent", NoFirstByte),
         ("cut", ConnectionBroken),
-        ("voice-gone", VoiceRefused),
-        ("key", AccessRefused),
+        ("voice-gone", VoiceUnavailable),
+        ("key", AuthorizationError),
     ],
 )
 @pytest.mark.django_db

@@ -13,13 +13,13 @@ TREE = {
     e.Stalled: True,
     e.ConnectionBroken: True,
     e.NotAudio: True,
-    e.ServerFault: True,
-    e.Busy: True,
-    e.QuotaSpent: False,
-    e.VoiceRefused: False,
-    e.AccessRefused: False,
-    e.TextRefused: False,
-    e.RequestRefused: False,
+    e.ServerError: True,
+    e.RateLimited: True,
+    e.QuotaExceeded: False,
+    e.VoiceUnavailable: False,
+    e.AuthorizationError: False,
+    e.TextRejected: False,
+    e.BadRequest: False,
 }
 
 
@@ -35,22 +35,24 @@ def test_it_is_the_tree_of_the_docstring() -> None:
 def test_each_class_has_its_own_verdict_word_and_sentence(kind: type[e.ProviderError], retryable: bool) -> None:
     error = kind()
     assert error.retryable is retryable
-    assert error.message == str(error) == kind.sentence
-    assert [other for other in TREE if (other.code, other.sentence) == (kind.code, kind.sentence)] == [kind]
+    assert error.message == str(error) == kind.default_message
+    assert [other for other in TREE if (other.code, other.default_message) == (kind.code, kind.default_message)] == [
+        kind
+    ]
     assert (error.status, error.request_id, error.trace_id) == (None, None, None)
 
 
 def test_it_keeps_the_providers_word_and_ids() -> None:
-    error = e.Busy("At most 5 at once.", code="system_busy", status=429, request_id="r", trace_id="t")
+    error = e.RateLimited("At most 5 at once.", code="system_busy", status=429, request_id="r", trace_id="t")
     assert error.as_body() == {"detail": "At most 5 at once.", "code": "system_busy"}
     assert (error.status, error.request_id, error.trace_id) == (429, "r", "t")
-    assert e.Busy().code == "busy"
+    assert e.RateLimited().code == "busy"
 
 
 def test_it_survives_the_way_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(e.Busy("wait", code="system_busy", status=429, request_id="r")))
+    error = pickle.loads(pickle.dumps(e.RateLimited("wait", code="system_busy", status=429, request_id="r")))
     assert (type(error), error.message, error.code, error.status, error.request_id) == (
-        e.Busy,
+        e.RateLimited,
         "wait",
         "system_busy",
         429,

@@ -69,7 +69,7 @@ class AccountClient:
         return models_from_reply(self._json("/v1/models"))
 
     def voice(self, voice_id: str) -> Voice:
-        """Raises VoiceRefused where there is none."""
+        """Raises VoiceUnavailable where there is none."""
         return Voice.from_reply(self._json(f"/v1/voices/{path_segment(voice_id)}"))
 
     def voices(self) -> Iterator[Voice]:
@@ -100,7 +100,7 @@ class AccountClient:
         return AddedVoice.from_reply(parsed(body))
 
     def delete_voice(self, voice_id: str) -> None:
-        """Raises VoiceRefused where there is none (any more)."""
+        """Raises VoiceUnavailable where there is none (any more)."""
         self._call("DELETE", f"/v1/voices/{path_segment(voice_id)}")
 
     def character_stats(self, start_ms: int, end_ms: int, *, metric: str) -> CharacterStats:

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from voicecare.providers.elevenlabs.requests import Receipt, identifier
 from voicecare.providers.errors import (
-    AccessRefused,
-    Busy,
+    AuthorizationError,
+    BadRequest,
     ProviderError,
-    QuotaSpent,
-    RequestRefused,
-    ServerFault,
-    TextRefused,
-    VoiceRefused,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+    TextRejected,
+    VoiceUnavailable,
 )
 
 BODY_LIMIT = 64 * 1024
@@ -79,16 +79,16 @@ def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> Pr
 def _kind(status: int, said: _Said) -> type[ProviderError]:
     code = said.code or ""
     if status >= 500 or status in (408, 425):
-        return ServerFault
+        return ServerError
     if status == 429:
-        return Busy
+        return RateLimited
     if code in _QUOTA:  # under whichever status: 401 in traces, 402 in the catalogue
-        return QuotaSpent
+        return QuotaExceeded
     if _names_voice(code, said.param):
-        return VoiceRefused
+        return VoiceUnavailable
     if status in (400, 422) and _names_text(code, said.param):
-        return TextRefused
-    return AccessRefused if status in (401, 402, 403) else RequestRefused
+        return TextRejected
+    return AuthorizationError if status in (401, 402, 403) else BadRequest
 
 
 def _names_voice(code: str, param: str) -> bool:
@@ -102,9 +102,9 @@ def _names_text(code: str, param: str) -> bool:
 
 
 def _message(kind: type[ProviderError], said: _Said) -> str:
-    if said.message and (kind in (QuotaSpent, Busy) or said.code in _HARMLESS):
+    if said.message and (kind in (QuotaExceeded, RateLimited) or said.code in _HARMLESS):
         return said.message
-    return f"{kind.sentence} ({said.where})" if said.where else kind.sentence
+    return f"{kind.default_message} ({said.where})" if said.where else kind.default_message
 
 
 def _said(body: bytes) -> _Said:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode
 
-from voicecare.providers.errors import VoiceRefused
+from voicecare.providers.errors import VoiceUnavailable
 
 _LANGUAGE_MODELS = frozenset({"eleven_flash_v2_5", "eleven_turbo_v2_5"})
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
@@ -28,7 +28,7 @@ def request_headers(api_key: str) -> dict[str, str]:
 def path_segment(value: str) -> str:
     """`value` as one segment of a path: no slash, question mark or `..` in it can lead to another endpoint."""
     if not value:
-        raise VoiceRefused("There is no voice id.", code="invalid_voice_id")
+        raise VoiceUnavailable("There is no voice id.", code="invalid_voice_id")
     quoted = quote(value, safe="")
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
@@ -70,7 +70,7 @@ class SpeechRequest:
     zero_retention: bool = False
 
     def path(self) -> str:
-        """The path and query to POST to. Raises VoiceRefused for an empty voice id."""
+        """The path and query to POST to. Raises VoiceUnavailable for an empty voice id."""
         return _speech_path(self.voice_id, self.output_format, self.zero_retention)
 
     def body(self) -> bytes:

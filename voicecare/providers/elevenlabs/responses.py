@@ -2,7 +2,7 @@
 
 Each class is made by `from_reply(reply)` from parsed JSON. Absent and unknown fields are no error, save ids and the
 two numbers of the quota, on which decisions rest. What cannot be understood (no JSON, a number that is none, a page
-that leads nowhere) raises `ServerFault(code="bad_reply")`: a fault of theirs that may have passed at the next asking.
+that leads nowhere) raises `ServerError(code="bad_reply")`: a fault of theirs that may have passed at the next asking.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from voicecare.providers.elevenlabs.requests import identifier
-from voicecare.providers.errors import ServerFault
+from voicecare.providers.errors import ServerError
 
 
 def parsed(body: bytes) -> object:
@@ -23,9 +23,9 @@ def parsed(body: bytes) -> object:
         raise bad_reply("not JSON") from error
 
 
-def bad_reply(what: str) -> ServerFault:
+def bad_reply(what: str) -> ServerError:
     """The error for a 2xx reply that cannot be understood; `what` is ours and names the part."""
-    return ServerFault(f"The speech provider's reply cannot be understood: {what}.", code="bad_reply", status=200)
+    return ServerError(f"The speech provider's reply cannot be understood: {what}.", code="bad_reply", status=200)
 
 
 @dataclass(frozen=True, slots=True)

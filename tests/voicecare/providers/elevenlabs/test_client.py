@@ -242,7 +242,7 @@ async def test_a_redirect_is_not_followed_and_the_key_stays_here() -> None:
         redirect = replying(whole(307, b"", more=f"location: {other.url}/\r\n"))
         async with wired(redirect) as (_, client):
             failed = await failing(client)
-    assert (type(failed.error), failed.error.code, failed.error.status) == (e.RequestRefused, "redirect", 307)
+    assert (type(failed.error), failed.error.code, failed.error.status) == (e.BadRequest, "redirect", 307)
     assert other.requests == []
 
 
@@ -603,13 +603,13 @@ INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": SPOKEN, "
 @pytest.mark.parametrize(
     ("status", "body", "kind", "code"),
     [
-        (401, b'{"detail": {"status": "quota_exceeded", "message": "5 left"}}', e.QuotaSpent, "quota_exceeded"),
-        (401, b'{"detail": {"status":', e.AccessRefused, "access_refused"),
-        (404, b'{"detail": {"code": "voice_not_found", "status": "x"}}', e.VoiceRefused, "voice_not_found"),
-        (422, INVALID_TEXT, e.TextRefused, "text_refused"),
-        (429, b'{"detail": {"status": "system_busy", "message": "later"}}', e.Busy, "system_busy"),
-        (500, b"<html>Margaret</html>", e.ServerFault, "server_fault"),
-        (405, b'{"detail": "Method Not Allowed"}', e.RequestRefused, "request_refused"),
+        (401, b'{"detail": {"status": "quota_exceeded", "message": "5 left"}}', e.QuotaExceeded, "quota_exceeded"),
+        (401, b'{"detail": {"status":', e.AuthorizationError, "access_refused"),
+        (404, b'{"detail": {"code": "voice_not_found", "status": "x"}}', e.VoiceUnavailable, "voice_not_found"),
+        (422, INVALID_TEXT, e.TextRejected, "text_refused"),
+        (429, b'{"detail": {"status": "system_busy", "message": "later"}}', e.RateLimited, "system_busy"),
+        (500, b"<html>Margaret</html>", e.ServerError, "server_fault"),
+        (405, b'{"detail": "Method Not Allowed"}', e.BadRequest, "request_refused"),
     ],
 )
 async def test_refusals(status: int, body: bytes, kind: type[e.ProviderError], code: str) -> None:
@@ -627,7 +627,7 @@ async def test_an_error_body_without_an_end_is_judged_by_its_status() -> None:
         await exchange.hang()
 
     async with wired(script) as (provider, client):
-        assert type((await failing(client)).error) is e.ServerFault
+        assert type((await failing(client)).error) is e.ServerError
         await provider.closed.wait()
 
 
@@ -637,14 +637,14 @@ async def test_an_error_body_that_is_cut_is_judged_by_what_came() -> None:
         exchange.hang_up()
 
     async with wired(script) as (_, client):
-        assert type((await failing(client)).error) is e.QuotaSpent
+        assert type((await failing(client)).error) is e.QuotaExceeded
 
 
 async def test_a_huge_error_body_is_not_read_to_its_end() -> None:
     body = b'{"detail": {"status": "quota_exceeded", "message": "' + b"x" * (100 * BODY_LIMIT) + b'"}}'
     async with wired(replying(whole(401, body))) as (provider, client):
         for _ in range(2):
-            assert type((await failing(client)).error) is e.AccessRefused
+            assert type((await failing(client)).error) is e.AuthorizationError
     assert provider.connections == 2  # read to its end, the first would have served again
 
 

@@ -16,7 +16,7 @@ from voicecare.providers.elevenlabs.requests import (
     path_segment,
     request_headers,
 )
-from voicecare.providers.errors import VoiceRefused
+from voicecare.providers.errors import VoiceUnavailable
 
 PLAIN = SpeechRequest("JBFqnCBsd6RMkjVDRZzb", "Good morning.", "eleven_flash_v2_5", "mp3_44100_128")
 
@@ -114,7 +114,7 @@ def test_a_segment_decodes_to_the_id_and_is_no_step_in_a_path(value: str) -> Non
 
 
 def test_an_empty_id_is_refused_before_it_names_another_endpoint() -> None:
-    with pytest.raises(VoiceRefused) as caught:
+    with pytest.raises(VoiceUnavailable) as caught:
         replace(PLAIN, voice_id="").path()
     assert caught.value.code == "invalid_voice_id"
 

@@ -15,7 +15,7 @@ from voicecare.providers.elevenlabs.responses import (
     models_from_reply,
     parsed,
 )
-from voicecare.providers.errors import ServerFault
+from voicecare.providers.errors import ServerError
 
 SUBSCRIPTION: dict[str, Any] = {
     "tier": "pro",
@@ -42,7 +42,7 @@ HISTORY_ITEM: dict[str, Any] = {
 
 
 def refused(reader: Any, reply: object) -> str:
-    with pytest.raises(ServerFault) as caught:
+    with pytest.raises(ServerError) as caught:
         reader(reply)
     assert (caught.value.code, caught.value.status) == ("bad_reply", 200)
     return caught.value.message
