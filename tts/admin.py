@@ -13,7 +13,7 @@ from tts.cache import coverage
 from tts.cache.planning import phrase_cache
 from tts.models import Clip, Conversation, Phrase, Utterance
 from voicecare.admin.readonly import HistoryAdmin
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 
 
 @admin.register(Conversation)
@@ -111,16 +111,16 @@ class PhraseAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Phrase, form: forms.ModelForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        task_queue.send("tts.warm_phrase", obj.pk)
-        task_queue.send("tts.remove_audio")  # of what it was before
+        task_queue.enqueue_on_commit(task_names.WARM_PHRASE, obj.pk)
+        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)  # of what it was before
 
     def delete_model(self, request: HttpRequest, obj: Phrase) -> None:
         super().delete_model(request, obj)
-        task_queue.send("tts.remove_audio")
+        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Phrase]) -> None:
         super().delete_queryset(request, queryset)
-        task_queue.send("tts.remove_audio")
+        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
 
 
 @admin.register(Clip)

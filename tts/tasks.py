@@ -15,7 +15,7 @@ from tts.cache import planning, removal, warmer
 from tts.conversations import lifecycle
 from tts.models import Phrase
 from tts.outbox import leases
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient
 
 
@@ -52,13 +52,13 @@ def erase() -> None:
 @shared_task(name="tts.warm_patient")
 def warm_patient(patient_id: str) -> None:
     if _warm(planning.current().filter(pk=uuid.UUID(patient_id))):
-        task_queue.send("tts.warm_patient", patient_id)
+        task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient_id)
 
 
 @shared_task(name="tts.warm_voice")
 def warm_voice(voice_id: str) -> None:
     if _warm(planning.spoken_to_in(uuid.UUID(voice_id))):
-        task_queue.send("tts.warm_voice", voice_id)
+        task_queue.enqueue_on_commit(task_names.WARM_VOICE, voice_id)
 
 
 @shared_task(name="tts.warm_phrase")
@@ -67,7 +67,7 @@ def warm_phrase(phrase_id: str) -> None:
     phrases = list(Phrase.objects.filter(pk=phrase_id))
     cache = planning.phrase_cache()
     if warmer.warm(warmer.missing(planning.listeners(planning.current()), phrases, cache), cache):
-        task_queue.send("tts.warm_phrase", phrase_id)
+        task_queue.enqueue_on_commit(task_names.WARM_PHRASE, phrase_id)
 
 
 @shared_task(name="tts.warm_due")
@@ -76,7 +76,7 @@ def warm_due() -> None:
     cache, phrases = planning.phrase_cache(), list(Phrase.objects.all())
     needed = warmer.missing(planning.listeners(planning.current()), phrases, cache)
     if warmer.warm(needed | warmer.in_use(phrases, cache), cache):
-        task_queue.send("tts.warm_due")
+        task_queue.enqueue_on_commit(task_names.WARM_DUE)
 
 
 def _warm(patients: QuerySet[Patient]) -> bool:

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 from cloning.gateway import provider_voices
 from cloning.gateway.failures import Refusal
 from cloning.models import CloneJob, samples
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
 
@@ -59,8 +59,8 @@ def _begin(job: CloneJob, by: User | None) -> bool:
         voice = Voice.objects.filter(clone_job=job.pk)
         Patient.objects.filter(voice__in=voice).update(voice=None)
         voice.update(state=Voice.State.WITHDRAWN)
-        task_queue.send("tts.remove_audio")
-        task_queue.send("cloning.withdraw", job.pk)
+        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
+        task_queue.enqueue_on_commit(task_names.WITHDRAW_CLONE, job.pk)
     return bool(began)
 
 
@@ -126,7 +126,7 @@ def _remove(job: CloneJob) -> Refusal | None:
     if sample_left:
         return Refusal.named("sample_left")
     if job.voice and job.voice.clips.exists():  # the cache removes them; a row stays as long as its sound does
-        task_queue.send("tts.remove_audio")
+        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         return Refusal.named("sound_left")
     return None
 

@@ -12,7 +12,7 @@ from cloning.consent import withdrawal
 from cloning.gateway.provider_voices import Made
 from cloning.models import CloneJob
 from usage.alerts import incidents
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient, Voice
 
 
@@ -41,7 +41,7 @@ def put_to_use(job: CloneJob) -> None:
         Patient.objects.filter(pk=patient.pk).update(voice=job.voice_id)
         for older in _replaced(patient.pk, {job.voice_id, patient.voice_id}):
             withdrawal.replace(older)
-    task_queue.send("tts.warm_voice", job.voice_id)
+    task_queue.enqueue_on_commit(task_names.WARM_VOICE, job.voice_id)
 
 
 def _replaced(patient: uuid.UUID, kept: set[uuid.UUID | None]) -> QuerySet[CloneJob]:
@@ -57,5 +57,5 @@ def back_to_former_voice(job: CloneJob) -> bool:
     former = job.former_voice if job.former_voice and job.former_voice.usable else None
     changed = Patient.objects.filter(clones=job, voice=job.voice_id, voice__isnull=False).update(voice=former)
     if changed:
-        task_queue.send("tts.warm_patient", job.patient_id)
+        task_queue.enqueue_on_commit(task_names.WARM_PATIENT, job.patient_id)
     return bool(changed)

@@ -24,7 +24,7 @@ from cloning.jobs import activation
 from cloning.jobs.activation import back_to_former_voice
 from cloning.jobs.submission import submit
 from cloning.models import CloneJob
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
@@ -175,7 +175,7 @@ def _let_go(job: CloneJob) -> None:
     """A withdrawal waits until this worker has nothing under way at the provider any more: now."""
     withdrawn = CloneJob.objects.filter(pk=job.pk, status=Status.WITHDRAWING, attempts=job.attempts)
     if withdrawn.update(lease_until=None):
-        task_queue.send("cloning.withdraw", job.pk)
+        task_queue.enqueue_on_commit(task_names.WITHDRAW_CLONE, job.pk)
 
 
 def _ready(job: CloneJob, made: Made) -> None:
@@ -228,7 +228,7 @@ def retry(job: CloneJob) -> CloneJob:
             )
             if not again:
                 raise NotRetryable("There is nothing to retry: it has not failed, or its recording is deleted.")
-            task_queue.send("cloning.run", job.pk)
+            task_queue.enqueue_on_commit(task_names.RUN_CLONE_JOB, job.pk)
     except IntegrityError as error:
         raise NotRetryable("The same recording is being made into a voice already.") from error
     job.refresh_from_db()

@@ -16,7 +16,7 @@ from cloning.consent.wording import WORDING_VERSION, ConsentMissing
 from cloning.models import CloneJob, samples
 from cloning.samples import inspection
 from cloning.samples.acceptance import CONTENT_TYPES, MAX_BYTES
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient
 
 REPEAT = timedelta(seconds=60)
@@ -97,7 +97,7 @@ def _written(job: CloneJob, since: datetime) -> CloneJob:
             first = same.first()
             if first is None:
                 job.save(force_insert=True)
-                task_queue.send("cloning.run", job.pk)
+                task_queue.enqueue_on_commit(task_names.RUN_CLONE_JOB, job.pk)
             return first or job
     except IntegrityError:
         first = same.first()

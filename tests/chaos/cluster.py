@@ -62,7 +62,7 @@ class Cluster:
 
     def tell_worker(self, task: str) -> None:
         """A hint, as a web process gives it."""
-        self.run(f"from voicecare.core import task_queue; task_queue.send({task!r})")
+        self.run(f"from voicecare.core import task_queue; task_queue.enqueue_on_commit({task!r})")
 
     def run(self, code: str) -> None:
         """In a process that has the settings of all others."""

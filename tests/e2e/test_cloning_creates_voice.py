@@ -130,7 +130,13 @@ class Api:
 
 @pytest.fixture
 async def api(web: ServerProcess, sandbox: SandboxProcess, carol: Clinician) -> AsyncIterator[Api]:
-    command = [sys.executable, "manage.py", "shell", "-c", "from voicecare.core import task_queue; task_queue.send('cloning.sweep')"]
+    command = [
+        sys.executable,
+        "manage.py",
+        "shell",
+        "-c",
+        "from voicecare.core import task_queue; task_queue.enqueue_on_commit('cloning.sweep')",
+    ]
     sweep = partial(subprocess.run, command, cwd=ROOT, env=beside(web, sandbox), check=True)
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {carol.token}"}) as http:
         yield Api(http, web.url, sweep)

@@ -1,5 +1,6 @@
 """The Celery application: who loads it, and which tasks it has."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -7,6 +8,10 @@ import sys
 import pytest
 
 from tests.server import ROOT
+from tests.test_layers import PACKAGES
+from voicecare.celery import app
+from voicecare.core import task_names
+from voicecare.infrastructure.schedule import SCHEDULE
 
 
 def output(*command: str) -> str:
@@ -28,3 +33,31 @@ def test_a_web_process_uses_the_projects_celery_application():
 
 def test_the_celery_command_finds_the_application_by_the_name_of_the_package():
     assert "folder://" in output("-m", "celery", "-A", "voicecare", "report")
+
+
+@pytest.fixture(scope="module")
+def registered_tasks() -> set[str]:
+    app.loader.import_default_modules()  # a worker does so when it starts
+    return set(app.tasks)
+
+
+def test_every_task_name_that_code_enqueues_is_registered(registered_tasks: set[str]):
+    names = {value for name, value in vars(task_names).items() if name.isupper()}
+    assert names
+    assert names <= registered_tasks
+
+
+def test_every_task_of_the_schedule_is_registered(registered_tasks: set[str]):
+    assert {entry["task"] for entry in SCHEDULE.values()} <= registered_tasks
+
+
+def test_tasks_are_enqueued_by_the_constants_alone():
+    """A string in the place of a constant would not be checked."""
+    calls = [
+        node
+        for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "enqueue_on_commit"
+    ]
+    assert calls
+    assert {ast.unparse(call.args[0]).partition(".")[0] for call in calls} == {"task_names"}

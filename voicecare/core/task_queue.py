@@ -19,17 +19,17 @@ Hint = tuple[str, tuple[str, ...], float]
 log = structlog.get_logger(__name__)
 
 
-def send(task_name: str, *ids: object, in_s: float = 0.0) -> None:
+def enqueue_on_commit(task_name: str, *ids: object, in_s: float = 0.0) -> None:
     """Has the task run soon with these ids, once the transaction under way is committed. Never raises, never waits.
     `in_s`: not before so many seconds.
 
     Publishing takes milliseconds, but up to seven seconds where the broker is down, so a thread of its own does it.
     """
     hint = task_name, tuple(map(str, ids)), in_s
-    transaction.on_commit(partial(_publisher.take, hint), robust=True)
+    transaction.on_commit(partial(_publisher.submit, hint), robust=True)
 
 
-class _Publisher:
+class _TaskPublisher:
     """The process's one publishing thread; it begins with the first hint, so that a process may fork before that."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Publisher:
         self._silent_until = 0.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
 
-    def take(self, hint: Hint) -> None:
+    def submit(self, hint: Hint) -> None:
         """One that is waiting already need not be told twice."""
         with self._lock:
             if hint in self._waiting:
@@ -65,4 +65,4 @@ class _Publisher:
             log.warning("hints.lost", task=name, error=type(error).__name__)
 
 
-_publisher = _Publisher()
+_publisher = _TaskPublisher()

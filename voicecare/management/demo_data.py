@@ -13,7 +13,7 @@ from django.db import transaction
 
 from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Device, Patient, Voice
 
 PASSWORD_FILE = "demo-password"  # noqa: S105 - a file in the data directory
@@ -134,7 +134,7 @@ def _phrases() -> None:
         Phrase.objects.create(kind=Phrase.Kind.HOLDING, language=language, text=_HOLDING[language])
         Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
     if new:
-        task_queue.send("tts.warm_due", in_s=STARTED_S)
+        task_queue.enqueue_on_commit(task_names.WARM_DUE, in_s=STARTED_S)
 
 
 def _device(patient: Patient) -> Device:

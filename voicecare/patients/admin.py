@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from voicecare.core import task_queue
-from voicecare.patients.api import HEARD, WARM
+from voicecare.core import task_names, task_queue
+from voicecare.patients.api import HEARD
 from voicecare.patients.models import Device, Patient, Voice
 
 
@@ -86,7 +86,7 @@ class PatientAdmin(KeptAdmin):
     ) -> None:
         super().save_model(request, obj, form, change)
         if not change or HEARD & set(form.changed_data):
-            task_queue.send(WARM, obj.pk)
+            task_queue.enqueue_on_commit(task_names.WARM_PATIENT, obj.pk)
 
     @admin.display(description="New device")
     def new_device(self, patient: Patient) -> str:

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
-from voicecare.core import task_queue
+from voicecare.core import task_names, task_queue
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
 from voicecare.patients.serializers import (
@@ -42,7 +42,6 @@ MAGGIE = OpenApiExample(
     request_only=True,
 )
 TABLET = OpenApiExample("A device", {"name": "Bedside tablet"}, request_only=True)
-WARM = "tts.warm_patient"  # has the sound made of what will be said to them
 HEARD = {"name", "preferred_name", "companion_name", "language", "voice", "speech_rate"}  # what shapes that sound
 
 
@@ -68,7 +67,7 @@ class PatientList(generics.ListCreateAPIView):
     def perform_create(self, serializer: BaseSerializer) -> None:
         patient = serializer.save()
         patient.team.add(self.request.user)
-        task_queue.send(WARM, patient.pk)
+        task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
 
 class PatientDetail(generics.RetrieveUpdateAPIView):
@@ -86,13 +85,13 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
     def perform_update(self, serializer: BaseSerializer) -> None:
         patient = serializer.save()
         if HEARD.intersection(serializer.validated_data):
-            task_queue.send(WARM, patient.pk)
+            task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
     @extend_schema(responses={202: OpenApiResponse(description="Everything of theirs is being removed.")})
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Erases: the devices are revoked at once; voices, samples and sound are removed in the background."""
         if erasure.begin(self.get_object().pk):
-            task_queue.send("tts.remove_audio")
+            task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         return Response(status=202)
 
 

@@ -19,26 +19,26 @@ BEGIN = """
 import time, django
 django.setup()
 from django.db import transaction
-from voicecare.core.task_queue import send
+from voicecare.core.task_queue import enqueue_on_commit
 """
 TWO = """
 began = time.monotonic()
-send("tts.warm_patient", "one")
-send("tts.warm_patient", "two")
+enqueue_on_commit("tts.warm_patient", "one")
+enqueue_on_commit("tts.warm_patient", "two")
 print(time.monotonic() - began, flush=True)
 """
 IN_TRANSACTIONS = """
 try:
     with transaction.atomic():
-        send("tts.warm_patient", "rolled back")
+        enqueue_on_commit("tts.warm_patient", "rolled back")
         raise ValueError
 except ValueError:
-    send("tts.warm_patient", "outside")
+    enqueue_on_commit("tts.warm_patient", "outside")
 with transaction.atomic():
-    send("tts.warm_patient", "inside")
-    send("tts.warm_patient", "before the commit")
+    enqueue_on_commit("tts.warm_patient", "inside")
+    enqueue_on_commit("tts.warm_patient", "before the commit")
     time.sleep(0.3)
-    send("tts.remove_audio")
+    enqueue_on_commit("tts.remove_audio")
 """
 
 

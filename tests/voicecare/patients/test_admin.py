@@ -483,7 +483,7 @@ def told(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tupl
     def post(client: Client, url: str, data: dict[str, object]) -> list[tuple[str, ...]]:
         with django_capture_on_commit_callbacks(execute=True):
             assert client.post(url, data).status_code == 302
-            task_queue.send("the last one")  # they go out in their order
+            task_queue.enqueue_on_commit("the last one")  # they go out in their order
         return list(iter(lambda: sent.get(timeout=10), ("the last one",)))
 
     before_task_publish.connect(receive, weak=False)

@@ -1,0 +1,13 @@
+"""Names of Celery tasks that are enqueued from code.
+
+Senders use names, not imports: `voicecare.patients` and `cloning` may not import `tts`. A test checks that each name is
+a registered task.
+"""
+
+WARM_PATIENT = "tts.warm_patient"  # argument: the patient's id
+WARM_VOICE = "tts.warm_voice"  # argument: the voice's id
+WARM_PHRASE = "tts.warm_phrase"  # argument: the phrase's id
+WARM_DUE = "tts.warm_due"
+REMOVE_AUDIO = "tts.remove_audio"
+RUN_CLONE_JOB = "cloning.run"  # argument: the clone job's id
+WITHDRAW_CLONE = "cloning.withdraw"  # argument: the clone job's id
