@@ -77,9 +77,6 @@ FORBIDDEN_NAMES = {"utils", "helpers", "services"}
 # Allowed until the code is changed; each line goes with its change.
 TEMPORARY = {
     ("tts.synthesis", "tts.devices"),
-    ("tts.protocol", "tts.models"),
-    ("tts.speech", "tts.models"),
-    ("tts.outbox.claim", "tts.models"),
 }
 
 

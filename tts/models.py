@@ -3,16 +3,28 @@
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
+from tts.states import Origin, Source, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Device, Patient, Voice
 
 ABANDONED_AFTER = timedelta(minutes=30)  # the contract, section 1: unresumed for 30 minutes, the conversation ends
+
+
+def _choices(values: type[StrEnum], **labels: str) -> list[tuple[str, str]]:
+    """The choices of a column with these values, labelled like Django's TextChoices."""
+    return [(value.value, labels.get(value.value, value.value.title())) for value in values]
+
+
+STATE_CHOICES = _choices(UtteranceState, queued="queued for the quota")
+ORIGIN_CHOICES = _choices(Origin, holding="a holding phrase")
+SOURCE_CHOICES = _choices(Source)
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -78,8 +90,8 @@ class Conversation(models.Model):
 class UtteranceQuerySet(models.QuerySet["Utterance"]):
     def interrupt_unfinished(self) -> None:
         """A process that was killed never said how these ended. What the server started stays in the outbox."""
-        unfinished = self.filter(state__in=[Utterance.State.WAITING, Utterance.State.SPEAKING])
-        unfinished.exclude(origin=Utterance.Origin.SERVER).update(state=Utterance.State.INTERRUPTED)
+        unfinished = self.filter(state__in=[UtteranceState.WAITING, UtteranceState.SPEAKING])
+        unfinished.exclude(origin=Origin.SERVER).update(state=UtteranceState.INTERRUPTED)
 
 
 class Utterance(models.Model):
@@ -88,28 +100,6 @@ class Utterance(models.Model):
     waiting -> speaking -> spoken, and from there `heard` once a device has acknowledged it. `queued` waits for the
     quota. While `owner` (one connection) holds the lease nobody else may speak it.
     """
-
-    class Origin(models.TextChoices):
-        DEVICE = "device"
-        GREETING = "greeting"
-        SERVER = "server"
-        HOLDING = "holding", "a holding phrase"
-
-    class State(models.TextChoices):
-        WAITING = "waiting"
-        QUEUED = "queued", "queued for the quota"
-        SPEAKING = "speaking"
-        SPOKEN = "spoken"
-        HEARD = "heard"
-        FAILED = "failed"
-        EXPIRED = "expired"
-        INTERRUPTED = "interrupted"
-
-    class Source(models.TextChoices):
-        LIVE = "live"
-        CACHE = "cache"
-        BACKUP = "backup"
-        OFFLINE = "offline"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     conversation = models.ForeignKey(
@@ -121,10 +111,10 @@ class Utterance(models.Model):
     )
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="utterances")
     client_id = models.CharField(max_length=64, blank=True, help_text="The id on the WebSocket.")
-    origin = models.CharField(max_length=8, choices=Origin)
+    origin = models.CharField(max_length=8, choices=ORIGIN_CHOICES)
     text = models.TextField()
-    state = models.CharField(max_length=11, choices=State)
-    source = models.CharField(max_length=7, choices=Source, blank=True, help_text="Whose voice it ended in.")
+    state = models.CharField(max_length=11, choices=STATE_CHOICES)
+    source = models.CharField(max_length=7, choices=SOURCE_CHOICES, blank=True, help_text="Whose voice it ended in.")
     code = models.CharField(max_length=32, blank=True, help_text="Why it failed.")
     characters = models.PositiveIntegerField(default=0)
     bytes_sent = models.PositiveBigIntegerField(default=0)

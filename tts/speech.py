@@ -5,8 +5,8 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tts.models import Utterance
 from tts.outbox.claim import Claim
+from tts.states import UtteranceState
 from tts.text.stream import Script
 
 
@@ -28,7 +28,7 @@ class Speech:
     received_at_monotonic: float = field(default_factory=time.perf_counter)
     started_at_monotonic: float = 0.0
     utterance_id: uuid.UUID = field(default_factory=uuid.uuid4)
-    state: str = Utterance.State.WAITING.value
+    state: str = UtteranceState.WAITING.value
     source: str = ""
     code: str = ""
     characters: int = 0

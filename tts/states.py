@@ -1,4 +1,37 @@
-"""Values that the rows, the device protocol and the devices share. Knows nothing of Django."""
+"""Values that the database rows, the device protocol and the pipeline share. They need no Django."""
+
+from enum import StrEnum
 
 SERVER_PREFIX = "srv-"
-"""Ids of speech that the server starts begin with this; a device may not use it for its own."""
+"""The ids of speech that the server starts have this prefix. A device may not use it for its own ids."""
+
+
+class Origin(StrEnum):
+    """Where an utterance comes from."""
+
+    DEVICE = "device"
+    GREETING = "greeting"
+    SERVER = "server"
+    HOLDING = "holding"
+
+
+class UtteranceState(StrEnum):
+    """The state of an utterance. `tts.outbox.store` shows the transitions."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    SPEAKING = "speaking"
+    SPOKEN = "spoken"
+    HEARD = "heard"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    INTERRUPTED = "interrupted"
+
+
+class Source(StrEnum):
+    """The source of a speech's audio."""
+
+    LIVE = "live"
+    CACHE = "cache"
+    BACKUP = "backup"
+    OFFLINE = "offline"

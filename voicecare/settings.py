@@ -269,7 +269,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
-        "UtteranceStatus": "tts.models.Utterance.State",
+        "UtteranceStatus": "tts.models.STATE_CHOICES",
         "CloneStatus": "cloning.models.CloneJob.Status",
         "VoiceSource": "voicecare.patients.models.Voice.Source",
     },

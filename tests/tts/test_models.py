@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from tests.conftest import Member
 from tts.models import ABANDONED_AFTER, Conversation, Phrase, Utterance
+from tts.states import Source, UtteranceState
 from voicecare.patients.models import Voice
 
 pytestmark = pytest.mark.django_db
@@ -112,8 +113,8 @@ def test_an_utterance_that_cannot_be_is_refused(conversation: Conversation, fiel
     refused(utter, conversation, **fields)
 
 
-@pytest.mark.parametrize("state", Utterance.State.values)
-@pytest.mark.parametrize("source", ["", *Utterance.Source.values])
+@pytest.mark.parametrize("state", list(UtteranceState))
+@pytest.mark.parametrize("source", ["", *Source])
 def test_every_state_and_source_that_has_a_name_is_accepted(conversation: Conversation, state: str, source: str):
     assert utter(conversation, state=state, source=source).pk
 

@@ -10,9 +10,9 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from tts.models import Conversation, Utterance
+from tts.models import STATE_CHOICES, Conversation, Utterance
 from tts.protocol.text_assembler import MAX_TEXT
-from tts.states import SERVER_PREFIX
+from tts.states import SERVER_PREFIX, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Voice
@@ -54,7 +54,6 @@ SPOKEN = OpenApiExample(
 )
 DEFAULT_EXPIRY_S = 900
 MAX_EXPIRY_S = 7 * 24 * 3600
-_STATES = Utterance.State
 
 
 class TextSerializer(serializers.Serializer):
@@ -87,7 +86,7 @@ class SpeechSerializer(TextSerializer):
 
 class AcceptedSerializer(serializers.Serializer):
     id = serializers.UUIDField()
-    status = serializers.ChoiceField(_STATES.choices)
+    status = serializers.ChoiceField(STATE_CHOICES)
 
 
 class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
@@ -109,9 +108,9 @@ class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
             "heard_at",
         )
 
-    @extend_schema_field(serializers.ChoiceField(_STATES.choices))
+    @extend_schema_field(serializers.ChoiceField(STATE_CHOICES))
     def get_status(self, utterance: Utterance) -> str:
-        return _STATES.EXPIRED.value if _overdue(utterance) else utterance.state
+        return UtteranceState.EXPIRED.value if _overdue(utterance) else utterance.state
 
     def get_code(self, utterance: Utterance) -> str:
         return "expired" if _overdue(utterance) else utterance.code
@@ -192,5 +191,5 @@ class ConversationFilter(serializers.Serializer):
 
 def _overdue(utterance: Utterance) -> bool:
     """It has expired, also if the sweep has not come by yet."""
-    waits = utterance.state in (_STATES.WAITING, _STATES.QUEUED)
+    waits = utterance.state in (UtteranceState.WAITING, UtteranceState.QUEUED)
     return waits and utterance.expires_at is not None and utterance.expires_at <= timezone.now()

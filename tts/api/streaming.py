@@ -21,9 +21,10 @@ from tts.conversations.voice import Rendering, VoiceRef
 from tts.devices.outbox_client import ATTEMPTS_OF_ONE
 from tts.devices.output import Delivery
 from tts.devices.transport import Socket
-from tts.models import Phrase, Utterance
+from tts.models import Phrase
 from tts.resilience.circuit_breaker import Circuit
 from tts.speech import Speech
+from tts.states import Origin
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, speak
 from tts.text.segmenter import normalise
@@ -62,7 +63,7 @@ class HttpSpeech:
         self._speech = Speech(
             id=str(uuid.uuid4()),
             script=Script(text, complete=True),
-            origin=Utterance.Origin.DEVICE.value,
+            origin=Origin.DEVICE.value,
             conversation_id=NO_CONVERSATION,
             patient_id=context.patient_id,
             received_at=datetime.now(UTC),

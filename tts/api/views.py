@@ -32,6 +32,7 @@ from tts.conversations.context import Context
 from tts.models import Conversation, Utterance
 from tts.outbox import store
 from tts.runtime import runtime
+from tts.states import Source, UtteranceState
 from tts.synthesis.pipeline import SpeechFailed
 from voicecare.api.schema import ErrorSerializer
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
@@ -80,7 +81,7 @@ AUDIO_HEADER = OpenApiParameter(
     str,
     OpenApiParameter.HEADER,
     response=[200],
-    enum=Utterance.Source.values,
+    enum=list(Source),
     description="Where the first sound is from; `backup` and `offline` are not the voice that was asked for.",
 )
 UNSPOKEN = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: nothing can speak right now.")
@@ -105,7 +106,7 @@ class Speak(APIView):
         key, author = _idempotency_key(request), cast(User, request.user)
         utterance = store.submit(patient.pk, **order.validated_data, author=author, idempotency_key=key)
         # Not the row's state, which may have moved on: a repeat is answered like the first time.
-        return Response(AcceptedSerializer({"id": utterance.pk, "status": Utterance.State.WAITING}).data, 202)
+        return Response(AcceptedSerializer({"id": utterance.pk, "status": UtteranceState.WAITING}).data, 202)
 
 
 class UtteranceDetail(generics.RetrieveAPIView):

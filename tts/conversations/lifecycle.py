@@ -18,6 +18,7 @@ from django.utils import timezone
 from tts.conversations.context import Context, Opened
 from tts.conversations.voice import Rendering, VoiceRef
 from tts.models import Conversation, Phrase, Utterance
+from tts.states import Origin, UtteranceState
 from tts.text.segmenter import normalise
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core.errors import VoicecareError
@@ -85,7 +86,7 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
         _context(conversation, device.patient),
         used_ids=frozenset(ids) - {""},
         characters=conversation.tts_characters_used,
-        was_held=Utterance.Origin.HOLDING in origins,
+        was_held=Origin.HOLDING in origins,
     )
 
 
@@ -94,7 +95,7 @@ def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
     Conversation.objects.unfinished().filter(pk=conversation_id).update(ended_at=now or timezone.now())
     said = Utterance.objects.filter(conversation=conversation_id)
     said.interrupt_unfinished()
-    said.filter(origin=Utterance.Origin.DEVICE, state=Utterance.State.QUEUED).update(state=Utterance.State.INTERRUPTED)
+    said.filter(origin=Origin.DEVICE, state=UtteranceState.QUEUED).update(state=UtteranceState.INTERRUPTED)
     used = Conversation.objects.filter(pk=conversation_id).values_list("tts_characters_used", flat=True)
     return used.first() or 0
 

@@ -2,9 +2,12 @@
 
 import uuid
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.requests import SpeechRequest
+
+if TYPE_CHECKING:
+    from voicecare.patients.models import Voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class VoiceRef:
     revision: int
 
     @classmethod
-    def of(cls, voice: Voice) -> "VoiceRef":
+    def of(cls, voice: "Voice") -> "VoiceRef":
         return cls(voice.id, voice.provider_id, voice.name, voice.revision)
 
 

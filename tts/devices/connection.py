@@ -17,11 +17,11 @@ from tts.conversations.context import Opened
 from tts.devices.outbox_client import Deliveries
 from tts.devices.player import Speaker
 from tts.devices.transport import Socket
-from tts.models import Utterance
 from tts.protocol import messages
 from tts.protocol.commands import Ack, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop, Withdraw
 from tts.protocol.messages import CLOSE_GOING_DOWN, Refused
 from tts.protocol.session import Session
+from tts.states import UtteranceState
 from tts.synthesis.dependencies import Services
 from voicecare.core.database import in_thread
 
@@ -30,8 +30,6 @@ log = structlog.get_logger(__name__)
 OPENED_WITHIN_S = 10.0
 OPEN_AGAIN_S = 0.5
 WRITE_S = 2.0  # for the rows of what a closed connection had; their leases end by themselves
-
-State = Utterance.State
 T = TypeVar("T")
 
 
@@ -141,7 +139,7 @@ class Connection:
             case Stop(put_back):
                 await self._speaker.stop(put_back=put_back)
             case Drop(speech):
-                await self._speaker.conclude(speech, State.INTERRUPTED)
+                await self._speaker.conclude(speech, UtteranceState.INTERRUPTED)
             case Heard(ms):
                 self._speaker.heard(ms)
             case Ack(speech_id):

@@ -23,7 +23,7 @@ from tts.models import Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
 from tts.speech import Speech
-from tts.states import SERVER_PREFIX
+from tts.states import SERVER_PREFIX, Origin, UtteranceState
 from tts.text.stream import Script
 from voicecare.core.database import in_thread
 
@@ -31,8 +31,6 @@ T = TypeVar("T")
 
 ATTEMPTS_OF_ONE = 1000  # of one delivery, in the ledger: more than a wait in line can make; the next one's come after
 ACK_AGAIN_S = 0.5
-
-State = Utterance.State
 
 log = structlog.get_logger(__name__)
 
@@ -205,8 +203,8 @@ class Deliveries:
 
 def _let_go(patient: uuid.UUID, owner: str) -> None:
     """What this connection seems to speak, while it says nothing, waits again."""
-    waits = Case(When(origin=Utterance.Origin.DEVICE, then=Value(State.QUEUED)), default=Value(State.WAITING))
-    mine = Utterance.objects.filter(patient=patient, owner=owner, state=State.SPEAKING)
+    waits = Case(When(origin=Origin.DEVICE, then=Value(UtteranceState.QUEUED)), default=Value(UtteranceState.WAITING))
+    mine = Utterance.objects.filter(patient=patient, owner=owner, state=UtteranceState.SPEAKING)
     mine.update(state=waits, owner="", lease_until=None)
 
 

@@ -5,9 +5,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from tts.devices.transport import Frame, Socket
-from tts.models import Utterance
 from tts.protocol import messages
 from tts.speech import Speech
+from tts.states import Source
 from tts.synthesis.pacing import Pacing
 from voicecare.audio.formats import FORMATS
 from voicecare.audio.framing import Completer
@@ -46,7 +46,7 @@ class Delivery:
     async def clip(self, audio: bytes, voice: str) -> None:
         """Sound from the cache."""
         for start in range(0, len(audio), CLIP_FRAME_BYTES):
-            await self.forward(audio[start : start + CLIP_FRAME_BYTES], Utterance.Source.CACHE.value, voice)
+            await self.forward(audio[start : start + CLIP_FRAME_BYTES], Source.CACHE.value, voice)
 
     async def forward(self, chunk: bytes, source: str, voice: str) -> None:
         """One read of sound becomes one frame, at once; then it may wait until a device that reads slowly has read."""

@@ -19,14 +19,13 @@ from tts.outbox.leases import LEASE_S
 from tts.protocol import messages
 from tts.protocol.session import Session
 from tts.speech import Speech
+from tts.states import Origin, UtteranceState
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, SpeechFailed, speak
 from tts.text.stream import Script
 from voicecare.core import metrics
 
 log = structlog.get_logger(__name__)
-
-State = Utterance.State
 
 CONCLUDE_S = 2.0  # for the terminal message of a cancelled speech, on a server whose `send` waits for a stuck device
 HELD_FOR = timedelta(minutes=15)  # what the quota holds is of use for so long, should its connection end meanwhile
@@ -134,7 +133,7 @@ class Speaker:
                 self._task.cancel()
             await asyncio.wait({self._task}, timeout=CONCLUDE_S)
         for speech in waiting:
-            await self.conclude(speech, State.INTERRUPTED)
+            await self.conclude(speech, UtteranceState.INTERRUPTED)
 
     def let_held_go_elsewhere(self) -> None:
         """Another connection may say what the quota holds here."""
@@ -168,38 +167,42 @@ class Speaker:
         opened = self._session.require_conversation()
         self._concluded.clear()
         speech.started_at_monotonic = time.perf_counter()
-        speech.state = State.SPEAKING.value
+        speech.state = UtteranceState.SPEAKING.value
         self._note(speech)
         self._delivery = delivery = Delivery(self._socket, speech, opened.context.rendering.format)
         try:
             await speak(speech, opened.context, delivery, self._services)
-            outcome = State.SPOKEN
+            outcome = UtteranceState.SPOKEN
         except QuotaHolds:
-            outcome = State.QUEUED
+            outcome = UtteranceState.QUEUED
         except SpeechFailed as failure:
-            outcome, speech.code = State.FAILED, failure.code
+            outcome, speech.code = UtteranceState.FAILED, failure.code
         except asyncio.CancelledError:
-            outcome = State.WAITING if speech.claim and self._putting_back else State.INTERRUPTED
+            outcome = UtteranceState.WAITING if speech.claim and self._putting_back else UtteranceState.INTERRUPTED
             _uncancel()
         except Exception:  # a defect of ours: this speech has failed, the patient's next one may not
             log.exception("speaker.defect", conversation=str(speech.conversation_id))
-            outcome, speech.code = State.FAILED, SpeechFailed.NO_VOICE
+            outcome, speech.code = UtteranceState.FAILED, SpeechFailed.NO_VOICE
         self._delivery = None
         self._putting_back = False
         try:
-            await (self._hold(speech, opened.context) if outcome is State.QUEUED else self.conclude(speech, outcome))
+            await (
+                self._hold(speech, opened.context)
+                if outcome is UtteranceState.QUEUED
+                else self.conclude(speech, outcome)
+            )
         finally:
             self._concluded.set()
 
-    async def conclude(self, speech: Speech, outcome: Utterance.State) -> None:
+    async def conclude(self, speech: Speech, outcome: UtteranceState) -> None:
         """The one terminal message of a speech, and its row. A delivery of which nothing was heard has none."""
         speech.state = outcome.value
         self._session.over(speech)
         self._note(speech)
         metrics.SPEECHES.labels(outcome.value).inc()
-        if outcome is not State.WAITING or speech.bytes_sent:
+        if outcome is not UtteranceState.WAITING or speech.bytes_sent:
             await self._socket.send(messages.ending(speech))
-        if speech.claim is not None and outcome is State.WAITING:
+        if speech.claim is not None and outcome is UtteranceState.WAITING:
             self._upcoming.put_back(speech.claim)
         elif speech.claim is not None:
             self._deliveries.finish(speech.claim, speech)
@@ -217,8 +220,8 @@ class Speaker:
         if speech.claim is not None:
             await self._queue_again(speech.claim, speech)
             return
-        if speech.origin == Utterance.Origin.HOLDING:  # its clip went out of the cache meanwhile: it is of no use later
-            await self.conclude(speech, State.INTERRUPTED)
+        if speech.origin == Origin.HOLDING:  # its clip went out of the cache meanwhile: it is of no use later
+            await self.conclude(speech, UtteranceState.INTERRUPTED)
             return
         self._keep(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
@@ -236,7 +239,7 @@ class Speaker:
     def _keep(self, speech: Speech) -> None:
         """In memory, and in its row for another connection, should this one end."""
         now = datetime.now(UTC)
-        speech.state = State.QUEUED.value
+        speech.state = UtteranceState.QUEUED.value
         speech.waited_for_quota = True
         speech.expires_at = speech.expires_at or now + HELD_FOR
         speech.owner, speech.lease_until = self._deliveries.owner, now + timedelta(seconds=LEASE_S)

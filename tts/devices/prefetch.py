@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from tts.conversations.context import Opened
 from tts.devices.outbox_client import Deliveries
-from tts.models import Utterance
 from tts.outbox.claim import Claim
 from tts.protocol.session import Session
 from tts.speech import Speech
+from tts.states import Origin
 from tts.synthesis.dependencies import Services
 
 LIVE_WITHIN_S = 1.0  # what the device has waited for does not wait any longer for rows of former conversations
@@ -114,7 +114,7 @@ class Upcoming:
 
     def _fits(self, fetched: Fetched) -> bool:
         here = self._conversation()
-        is_its_own = fetched.claim.origin == Utterance.Origin.DEVICE  # it keeps its id only where it was asked for
+        is_its_own = fetched.claim.origin == Origin.DEVICE  # it keeps its id only where it was asked for
         return here == fetched.opened.context.conversation_id and (
             not is_its_own or here == fetched.claim.conversation_id
         )

@@ -4,8 +4,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
-from tts.models import Utterance
-from tts.states import SERVER_PREFIX
+from tts.states import SERVER_PREFIX, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,11 @@ class Claim:
     @property
     def speech_id(self) -> str:
         """Its id on the WebSocket: the device's own, or one that all its deliveries share."""
-        return self.client_id if self.origin == Utterance.Origin.DEVICE else f"{SERVER_PREFIX}{self.id}"
+        return self.client_id if self.origin == Origin.DEVICE else f"{SERVER_PREFIX}{self.id}"
 
     @property
     def of(self) -> dict[str, str] | None:
         """What it was called where it was asked for, when it is spoken in another conversation."""
-        if self.origin == Utterance.Origin.DEVICE or not self.client_id:
+        if self.origin == Origin.DEVICE or not self.client_id:
             return None
         return {"conversation": str(self.conversation_id), "id": self.client_id}

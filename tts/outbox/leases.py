@@ -14,19 +14,21 @@ from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from tts.models import Utterance
+from tts.states import Origin, UtteranceState
 from voicecare.core import metrics
 from voicecare.patients.models import Device, Patient
 
 LEASE_S = 15  # without a sign of life of its process, a connection has lost what it had
 LEASE = Now() + timedelta(seconds=LEASE_S)
 
-State = Utterance.State
-
 # The condition of the index `utterance_outbox`, word for word: PostgreSQL uses it only where it sees that it applies.
 OUTBOX = Q(origin="server", state__in=["waiting", "queued", "speaking", "spoken"]) | Q(origin="device", state="queued")
 FREE = Q(lease_until=None) | Q(lease_until__lte=Now())
 _FREED = {
-    "state": Case(When(state__in=[State.SPEAKING, State.SPOKEN], then=Value(State.WAITING)), default=F("state")),
+    "state": Case(
+        When(state__in=[UtteranceState.SPEAKING, UtteranceState.SPOKEN], then=Value(UtteranceState.WAITING)),
+        default=F("state"),
+    ),
     "owner": Value(""),
     "lease_until": Value(None),
 }
@@ -68,7 +70,7 @@ def hold_again(conversation: uuid.UUID, owner: str) -> list[Utterance]:
     """The live speech that waited for the quota when this conversation's last connection ended, the new one's from now
     on; in order. Two statements.
     """
-    waits = Utterance.objects.filter(OUTBOX, conversation=conversation, origin=Utterance.Origin.DEVICE)
+    waits = Utterance.objects.filter(OUTBOX, conversation=conversation, origin=Origin.DEVICE)
     free = waits.filter(FREE, expires_at__gt=Now())
     free.update(owner=owner, lease_until=LEASE, attempts=F("attempts") + 1)
     return list(waits.filter(owner=owner).order_by("received_at", "id"))
@@ -76,7 +78,7 @@ def hold_again(conversation: uuid.UUID, owner: str) -> list[Utterance]:
 
 def let_go(conversation: uuid.UUID, owner: str) -> None:
     """What the quota holds in this conversation may be said by another connection; deliveries stay."""
-    held = Utterance.objects.filter(OUTBOX, conversation=conversation, origin=Utterance.Origin.DEVICE, owner=owner)
+    held = Utterance.objects.filter(OUTBOX, conversation=conversation, origin=Origin.DEVICE, owner=owner)
     held.update(owner="", lease_until=None)
 
 
@@ -98,15 +100,15 @@ def tidy() -> None:
     outbox = Utterance.objects.filter(OUTBOX)
     outbox.filter(lease_until__lte=Now()).update(**_FREED)
     left = Patient.objects.filter(Q(archived_at__isnull=False) | Q(erased_at__isnull=False))
-    interrupted = _end(outbox.filter(patient__in=left), State.INTERRUPTED)
-    expired = _end(outbox.filter(expires_at__lte=Now()), State.EXPIRED)
+    interrupted = _end(outbox.filter(patient__in=left), UtteranceState.INTERRUPTED)
+    expired = _end(outbox.filter(expires_at__lte=Now()), UtteranceState.EXPIRED)
     if expired or interrupted:
         log.info("outbox.tidied", expired=expired, interrupted=interrupted)
 
 
-def _end(rows: QuerySet[Utterance], state: Utterance.State) -> int:
+def _end(rows: QuerySet[Utterance], state: UtteranceState) -> int:
     """Ends those that nobody holds, and returns how many; `code` is said for what expired."""
-    code = "expired" if state == State.EXPIRED else ""
+    code = "expired" if state == UtteranceState.EXPIRED else ""
     ended = rows.filter(FREE).update(state=state, code=code, owner="", lease_until=None)
     metrics.SPEECHES.labels(state.value).inc(ended)
     return ended

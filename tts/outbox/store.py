@@ -23,12 +23,10 @@ from django.utils.crypto import salted_hmac
 from tts.models import Utterance
 from tts.outbox.claim import Claim
 from tts.outbox.leases import FREE, LEASE, OUTBOX, epoch_of
+from tts.states import Origin, UtteranceState
 from voicecare.core import pubsub
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Device
-
-State = Utterance.State
-SERVER, DEVICE = Utterance.Origin.SERVER, Utterance.Origin.DEVICE
 
 _IN_TIME = Q(expires_at=None) | Q(expires_at__gt=Now())
 _LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
@@ -57,8 +55,8 @@ def submit(
             row = Utterance.objects.create(
                 patient_id=patient_id,
                 text=text,
-                origin=SERVER,
-                state=State.WAITING,
+                origin=Origin.SERVER,
+                state=UtteranceState.WAITING,
                 author=author,
                 expires_at=Now() + timedelta(seconds=expires_in_s),
                 idempotency_key=idempotency_key,
@@ -92,7 +90,7 @@ def due(devices: Collection[uuid.UUID], *, quota_spent: bool, holding: bool) -> 
     if not devices:
         return set()
     rows = _claimable(quota_spent, holding).filter(patient=OuterRef("patient"))
-    own = rows.filter(origin=DEVICE, conversation__device=OuterRef("pk"), conversation__ended_at=None)
+    own = rows.filter(origin=Origin.DEVICE, conversation__device=OuterRef("pk"), conversation__ended_at=None)
     idle = _admitted().filter(~Exists(_being_spoken(OuterRef("patient"))), pk__in=devices)
     found = idle.filter(Q(~_newer_device(), Exists(rows)) | Q(Exists(own)))
     return set(found.values_list("pk", flat=True))
@@ -126,9 +124,9 @@ def claim(
         rows = _claimable(quota_spent, holding).filter(~Exists(_being_spoken(patient)), patient=patient)
         rows = rows.exclude(pk__in=passed)
         if live_only:
-            rows = rows.filter(origin=DEVICE)
+            rows = rows.filter(origin=Origin.DEVICE)
         if locked.outranked:
-            rows = rows.filter(origin=DEVICE, conversation=conversation)
+            rows = rows.filter(origin=Origin.DEVICE, conversation=conversation)
         return _take_first(rows, owner, conversation)
 
 
@@ -136,10 +134,10 @@ def _take_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID |
     row = rows.annotate(left=_LEFT).order_by("received_at", "id").first()
     if row is None:
         return None
-    stays_own = row.origin == DEVICE and row.conversation_id == conversation
-    origin = DEVICE if stays_own else SERVER
+    stays_own = row.origin == Origin.DEVICE and row.conversation_id == conversation
+    origin = Origin.DEVICE if stays_own else Origin.SERVER
     won = rows.filter(pk=row.pk, attempts=row.attempts).update(
-        origin=origin, state=State.SPEAKING, owner=owner, lease_until=LEASE, attempts=F("attempts") + 1
+        origin=origin, state=UtteranceState.SPEAKING, owner=owner, lease_until=LEASE, attempts=F("attempts") + 1
     )
     if not won:  # acknowledged, ended or renewed between the two statements
         return None
@@ -154,7 +152,7 @@ def _take_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID |
         conversation_id=row.conversation_id,
         expires_at=row.expires_at,
         seconds_left=None if row.left is None else row.left.total_seconds(),
-        was_queued=row.state == State.QUEUED,
+        was_queued=row.state == UtteranceState.QUEUED,
     )
 
 
@@ -162,12 +160,12 @@ def _claimable(quota_spent: bool, holding: bool) -> QuerySet[Utterance]:
     rows = Utterance.objects.filter(OUTBOX, FREE, _IN_TIME)
     if not quota_spent:
         return rows
-    untried = Q(origin=SERVER) & ~Q(state=State.QUEUED)
-    return rows.filter(untried if holding else untried | Q(origin=DEVICE))
+    untried = Q(origin=Origin.SERVER) & ~Q(state=UtteranceState.QUEUED)
+    return rows.filter(untried if holding else untried | Q(origin=Origin.DEVICE))
 
 
 def _being_spoken(patient: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
-    return Utterance.objects.filter(OUTBOX, patient=patient, state=State.SPEAKING, lease_until__gt=Now())
+    return Utterance.objects.filter(OUTBOX, patient=patient, state=UtteranceState.SPEAKING, lease_until__gt=Now())
 
 
 def _admitted() -> QuerySet[Device]:
@@ -206,7 +204,7 @@ def finish(
     What was acknowledged meanwhile stays heard. `characters` are added: each delivery counts. A spoken delivery stays
     with its connection until that ends, and is delivered again if no `ack` came.
     """
-    awaits_ack = state == State.SPOKEN and claim.origin == SERVER
+    awaits_ack = state == UtteranceState.SPOKEN and claim.origin == Origin.SERVER
     measures: dict[str, object] = {
         "source": source,
         "code": code,
@@ -216,10 +214,10 @@ def finish(
     }
     if spoken_at is not None:
         measures["spoken_at"] = spoken_at
-    if claim.origin == SERVER and not claim.client_id:
+    if claim.origin == Origin.SERVER and not claim.client_id:
         measures["conversation"] = conversation
-    ended = _held(claim, State.SPEAKING, State.HEARD).update(
-        state=_unless_heard(state, State.HEARD),
+    ended = _held(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(
+        state=_unless_heard(state, UtteranceState.HEARD),
         owner=_unless_heard(claim.owner if awaits_ack else "", ""),
         lease_until=LEASE if awaits_ack else None,
         **measures,
@@ -229,24 +227,26 @@ def finish(
 
 def put_back(claim: Claim, *, queued: bool) -> bool:
     """Not spoken after all: waits again, `queued` for the quota. False if the claim was lost."""
-    waits = State.QUEUED if queued or claim.origin == DEVICE else State.WAITING
+    waits = UtteranceState.QUEUED if queued or claim.origin == Origin.DEVICE else UtteranceState.WAITING
     return bool(_held(claim).update(state=waits, owner="", lease_until=None))
 
 
 def _held(claim: Claim, *states: str) -> QuerySet[Utterance]:
     """The fence: whoever took the row since, even in this connection, has changed one of these."""
     return Utterance.objects.filter(
-        pk=claim.id, owner=claim.owner, attempts=claim.attempt, state__in=states or [State.SPEAKING]
+        pk=claim.id, owner=claim.owner, attempts=claim.attempt, state__in=states or [UtteranceState.SPEAKING]
     )
 
 
 def _unless_heard(value: str, heard: str) -> Case:
-    return Case(When(state=State.HEARD, then=Value(heard)), default=Value(value))
+    return Case(When(state=UtteranceState.HEARD, then=Value(heard)), default=Value(value))
 
 
 def expired(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Those of them that were of use for too short a time to be said."""
-    unsaid = Utterance.objects.filter(pk__in=keys, state__in=[State.WAITING, State.QUEUED, State.EXPIRED])
+    unsaid = Utterance.objects.filter(
+        pk__in=keys, state__in=[UtteranceState.WAITING, UtteranceState.QUEUED, UtteranceState.EXPIRED]
+    )
     return set(unsaid.filter(expires_at__lte=Now()).values_list("pk", flat=True))
 
 
@@ -263,17 +263,19 @@ def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
 
     False if it is not `known`. One that waits again counts too: its connection may have ended before `finish`.
     """
-    who_speaks = Case(When(state=State.SPEAKING, then=F("owner")), default=Value(""))  # its `finish` is still to come
+    who_speaks = Case(
+        When(state=UtteranceState.SPEAKING, then=F("owner")), default=Value("")
+    )  # its `finish` is still to come
     waiting_for_it = _given(utterance_id, patient_id).filter(OUTBOX)
-    heard = waiting_for_it.update(state=State.HEARD, heard_at=Now(), owner=who_speaks)
+    heard = waiting_for_it.update(state=UtteranceState.HEARD, heard_at=Now(), owner=who_speaks)
     return bool(heard) or known(utterance_id, patient_id)
 
 
 def interrupt(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     """Ends it if it waits; False if it does not, because it is being spoken, has ended or is not `known`."""
-    waits = _given(utterance_id, patient_id).filter(state__in=[State.WAITING, State.QUEUED])
-    return bool(waits.update(state=State.INTERRUPTED, owner="", lease_until=None))
+    waits = _given(utterance_id, patient_id).filter(state__in=[UtteranceState.WAITING, UtteranceState.QUEUED])
+    return bool(waits.update(state=UtteranceState.INTERRUPTED, owner="", lease_until=None))
 
 
 def _given(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> QuerySet[Utterance]:
-    return Utterance.objects.filter(pk=utterance_id, patient=patient_id, origin=SERVER, attempts__gt=0)
+    return Utterance.objects.filter(pk=utterance_id, patient=patient_id, origin=Origin.SERVER, attempts__gt=0)

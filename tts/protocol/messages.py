@@ -9,9 +9,8 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from tts.models import Utterance
 from tts.speech import Speech
-from tts.states import SERVER_PREFIX
+from tts.states import SERVER_PREFIX, UtteranceState
 
 GREETING_ID = "greeting"
 MAX_FRAME_BYTES = 64 * 1024
@@ -103,9 +102,6 @@ def own_id(message: dict[str, Any]) -> str:
 Frame = dict[str, object]
 
 
-State = Utterance.State
-
-
 NOTICE: Frame = {
     "type": "notice",
     "code": "backup_voice",
@@ -141,10 +137,10 @@ def ending(speech: Speech) -> Frame:
     """The one terminal message of a speech. Who was cut off and will be repeated is interrupted for now."""
     measures: Frame = {"bytes": speech.bytes_sent, "characters": speech.characters}
     match speech.state:
-        case State.SPOKEN:
+        case UtteranceState.SPOKEN:
             heard: Frame = {"source": speech.source, "first_chunk_ms": speech.first_chunk_ms}
             return {"type": "speech.finished", "id": speech.id, **heard, **measures}
-        case State.FAILED:
+        case UtteranceState.FAILED:
             return failed(speech.id, speech.code)
     return {"type": "speech.interrupted", "id": speech.id, **measures}
 

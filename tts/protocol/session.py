@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tts.conversations.context import Opened
-from tts.models import Utterance
 from tts.protocol.commands import Ack, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop, Withdraw
 from tts.protocol.messages import (
     CLOSE_FRAME_TOO_LARGE,
@@ -43,7 +42,7 @@ from tts.protocol.queue import Line
 from tts.protocol.rate_limit import CharacterRate
 from tts.protocol.text_assembler import MAX_TEXT, Writing
 from tts.speech import Speech
-from tts.states import SERVER_PREFIX
+from tts.states import SERVER_PREFIX, Origin
 from tts.text.stream import Script
 from voicecare.audio.formats import DEVICE_FORMATS
 
@@ -115,7 +114,7 @@ class Session:
         text = self.require_conversation().context.greeting
         if not text:
             return None
-        return self._enqueue(GREETING_ID, Script(text, complete=True), Utterance.Origin.GREETING)
+        return self._enqueue(GREETING_ID, Script(text, complete=True), Origin.GREETING)
 
     def finish(self) -> tuple[Opened, int]:
         """Forgets the conversation, in which nothing plays or waits any more; returns it and its characters."""
@@ -135,7 +134,7 @@ class Session:
     def say_holding_phrase(self, text: str) -> None:
         """First in line: it says that what was asked for has to wait."""
         speech_id = f"{SERVER_PREFIX}{uuid.uuid4()}"
-        self._enqueue(speech_id, Script(text, complete=True), Utterance.Origin.HOLDING)
+        self._enqueue(speech_id, Script(text, complete=True), Origin.HOLDING)
         self._holding.add(speech_id)
         self.line.waiting.rotate()
 
@@ -151,7 +150,7 @@ class Session:
             self.characters += speech.characters
         self._writing.let_go(speech)
 
-    def _enqueue(self, speech_id: str, script: Script, origin: Utterance.Origin) -> Speech:
+    def _enqueue(self, speech_id: str, script: Script, origin: Origin) -> Speech:
         context = self.require_conversation().context
         speech = Speech(
             speech_id, script, origin.value, context.conversation_id, context.patient_id, received_at=datetime.now(UTC)
@@ -186,7 +185,7 @@ class Session:
             raise Refused("too_long", f"`text` may have {MAX_TEXT} characters at most.", speech_id)
         self._admit(speech_id, len(text), now)
         self._writing.forget(speech_id)
-        self._enqueue(speech_id, Script(text, complete=True), Utterance.Origin.DEVICE)
+        self._enqueue(speech_id, Script(text, complete=True), Origin.DEVICE)
         return [Play()]
 
     def _on_delta(self, message: dict[str, Any], now: float) -> list[Command]:
@@ -203,7 +202,7 @@ class Session:
             if refused.frame["code"] in ("too_many", "rate_limited"):
                 self._writing.swallow(speech_id)
             raise
-        self._writing.begin(self._enqueue(speech_id, Script(piece, complete=False), Utterance.Origin.DEVICE))
+        self._writing.begin(self._enqueue(speech_id, Script(piece, complete=False), Origin.DEVICE))
         return [Play()]
 
     def _on_done(self, message: dict[str, Any], now: float) -> list[Command]:

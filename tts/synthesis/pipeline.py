@@ -14,10 +14,10 @@ from contextlib import aclosing
 from tts.cache.single_flight import Fill, FillFailed
 from tts.conversations.context import Context
 from tts.devices.output import Delivery
-from tts.models import Utterance
 from tts.resilience.concurrency import SlotsFull
 from tts.resilience.retry_policy import Halt, Rung, Step, after
 from tts.speech import Speech
+from tts.states import Origin
 from tts.synthesis.admission import Turn
 from tts.synthesis.budget import Reservation
 from tts.synthesis.dependencies import Services
@@ -52,7 +52,7 @@ async def speak(speech: Speech, context: Context, delivery: Delivery, services: 
     """
     road = _Road(speech, context, delivery, services)
     try:
-        await (road.greet() if speech.origin == Utterance.Origin.GREETING else road.say_all())
+        await (road.greet() if speech.origin == Origin.GREETING else road.say_all())
     finally:
         road.reservation.settle()
     await delivery.settle()
@@ -172,7 +172,7 @@ class _Road:
         """Rule 8: what has begun goes on offline. What has not waits: a delivery for the quota itself, the rest only in
         the first minute. Raises QuotaHolds.
         """
-        is_delivery = self._speech.origin == Utterance.Origin.SERVER
+        is_delivery = self._speech.origin == Origin.SERVER
         if not self._speech.bytes_sent and (is_delivery or self._services.quota.holding_s(time.monotonic()) > 0):
             raise QuotaHolds
         return Rung.OFFLINE

@@ -11,10 +11,10 @@ from tts.cache.single_flight import Fill, FillFailed
 from tts.conversations.context import Context
 from tts.conversations.voice import Rendering
 from tts.devices.output import Delivery
-from tts.models import Utterance
 from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import Rung, first_byte_limit
 from tts.speech import Speech
+from tts.states import Origin, Source
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pacing import LEAD_S
 from tts.text.stream import Segment
@@ -28,8 +28,6 @@ from voicecare.providers.espeak.client import EspeakDied, EspeakVoice
 OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
 OFFLINE_WORDS_PER_MINUTE = 165
 OFFLINE_NAME = "Offline voice"
-
-Source = Utterance.Source
 
 _SOURCES = {Rung.LIVE: Source.LIVE, Rung.RETRY: Source.LIVE, Rung.BACKUP: Source.BACKUP}
 
@@ -82,7 +80,7 @@ class Sources:
         """All of it is there, in the conversation's own voice: into the cache, in the background."""
         audio = fill.complete()
         if audio:
-            greeted = self._context.patient_id if self._speech.origin == Utterance.Origin.GREETING else None
+            greeted = self._context.patient_id if self._speech.origin == Origin.GREETING else None
             put = self._services.phrases.put(self._context.rendering, segment.text, audio, greeted)
             self._services.own(put)
 

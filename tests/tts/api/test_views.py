@@ -12,6 +12,7 @@ from django.utils import timezone
 from tests.clinicians import Clinician, clinician
 from tests.conftest import Member
 from tts.models import Conversation, Utterance
+from tts.states import UtteranceState
 from voicecare.patients.models import Patient, Voice
 
 pytestmark = pytest.mark.django_db
@@ -170,7 +171,7 @@ def test_a_key_may_be_anything_printable(carol: Clinician, alice: Member, key: s
 # What became of it
 
 
-@pytest.mark.parametrize("state", Utterance.State.values)
+@pytest.mark.parametrize("state", list(UtteranceState))
 def test_each_state_is_shown(carol: Clinician, alice: Member, state: str):
     row = utterance_of(alice, state=state, expires_at=timezone.now() + timedelta(minutes=1))
     assert carol.get(f"utterances/{row.pk}/")["status"] == state

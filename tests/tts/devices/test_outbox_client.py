@@ -17,7 +17,7 @@ from tts.models import Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
 from tts.speech import Speech
-from tts.states import SERVER_PREFIX
+from tts.states import SERVER_PREFIX, UtteranceState
 from tts.synthesis.admission import PAUSE_S
 from tts.synthesis.pipeline import AFTER_QUOTA_WAIT_S
 
@@ -50,7 +50,7 @@ async def said(deliveries: Deliveries, member: Member) -> tuple[Claim, Speech]:
     conversation = await in_database(lifecycle.begin, member.device.pk, None)
     speech = deliveries.speech(claim, conversation.context)
     assert await deliveries.begins(claim)
-    speech.state, speech.characters = Utterance.State.SPOKEN.value, len(claim.text)
+    speech.state, speech.characters = UtteranceState.SPOKEN.value, len(claim.text)
     return claim, speech
 
 
@@ -291,7 +291,7 @@ async def test_a_row_that_the_database_refuses_holds_nobody_back(alice: Member):
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    speech.state = Utterance.State.SPOKEN.value
+    speech.state = UtteranceState.SPOKEN.value
     deliveries.finish(claim, speech)
     await deliveries.write()
     assert await state(first) == "waiting"

@@ -19,6 +19,7 @@ from tts.models import Conversation, Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
 from tts.outbox.store import IdempotencyConflict
+from tts.states import UtteranceState
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db
@@ -115,7 +116,7 @@ def at_once(*works: Callable[[], T]) -> list[T]:
 
 # Every state, every event
 
-STATES = Utterance.State.values
+STATES = list(UtteranceState)
 HELD = ("speaking", "spoken")  # a connection has them
 
 

@@ -1,6 +1,8 @@
 """The device protocol against the contract, section 1: every type, every error code, every bad input it names."""
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -23,6 +25,11 @@ TYPES = {
     *("interrupt", "ack", "progress", "ping"),
 }
 NO_TEXT = (None, True, 0, 1.5, [], {}, ["text"])
+
+
+def test_the_protocol_needs_no_orm():
+    program = "import sys, tts.protocol.session, tts.outbox.claim; sys.exit('django.db' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
 
 
 def talk(*, characters_per_minute: int = 1_000_000, **conversation: Any) -> Session:
