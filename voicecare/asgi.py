@@ -16,7 +16,7 @@ from tts.runtime import runtime  # noqa: E402
 from voicecare.infrastructure import daphne_patches  # noqa: E402
 from voicecare.routing import websocket_urlpatterns  # noqa: E402
 
-daphne_patches.leave_unread()
+daphne_patches.disable_form_parsing()
 _router = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})
 
 

@@ -4,10 +4,12 @@ import http.client
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from tests.server import ROOT, ServerProcess
+from voicecare.infrastructure import daphne_patches
 
 # Twisted refuses each of these by itself, with an empty body, if it reads forms.
 UNREADABLE = ["multipart/form-data", f"multipart/form-data; boundary={'x' * 300}", "multipart/form-data; boundary=\xff"]
@@ -22,9 +24,27 @@ def test_a_form_that_nobody_can_read_is_answered_by_us(server: ServerProcess, ki
     client.close()
 
 
-def test_under_another_server_there_is_nothing_to_do():
+def test_under_another_server_nothing_is_patched_or_imported():
     code = (
-        "from voicecare.infrastructure.daphne_patches import leave_unread; leave_unread(); "
-        "import sys; print('twisted' in sys.modules)"
+        "from voicecare.infrastructure.daphne_patches import disable_form_parsing; disable_form_parsing(); "
+        "import sys; print('daphne' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT).strip() == b"False"
+
+
+@pytest.mark.parametrize("has_option", [True, False])
+def test_a_daphne_without_the_option_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, has_option: bool):
+    class Request:
+        def __init__(self, **options: bool) -> None:
+            self.options = options
+
+    class RequestWithOption(Request):
+        def __init__(self, parsePOSTFormSubmission: bool = True) -> None:  # noqa: N803 - Twisted's name
+            super().__init__(parsePOSTFormSubmission=parsePOSTFormSubmission)
+
+    base = RequestWithOption if has_option else Request
+    daphne = SimpleNamespace(http=SimpleNamespace(Request=base), WebRequest=type("WebRequest", (base,), {}))
+    monkeypatch.setitem(sys.modules, "daphne.http_protocol", daphne)
+    daphne_patches.disable_form_parsing()
+    daphne_patches.disable_form_parsing()
+    assert daphne.WebRequest().options == ({"parsePOSTFormSubmission": False} if has_option else {})
