@@ -35,7 +35,7 @@ from usage.ledger import events, journal
 from voicecare.core import metrics, pubsub
 from voicecare.core.database import in_thread
 from voicecare.providers.elevenlabs.client import SpeechClient
-from voicecare.providers.espeak.client import Espeak
+from voicecare.providers.espeak.client import OfflineSynthesizer
 
 PHRASES_EVERY_S = 5.0  # hits are written down, and what was removed for good is forgotten
 LOOK_OUT_EVERY_S = 5.0  # for silent processes
@@ -71,7 +71,7 @@ class Runtime:
         circuit = Circuit()
         self._services = Services(
             client=client,
-            offline=Espeak(),
+            offline=OfflineSynthesizer(),
             circuit=circuit,
             quota=self.quota,
             slots=slots_for(settings.REDIS_URL),

@@ -37,7 +37,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
         "broker": await _broker_is_away(),
         "cache": services.phrases.failing,
         "provider": services.circuit.open or services.quota.spent,
-        "offline_voice": not services.offline.running,
+        "offline_voice": not services.offline.is_running,
     }
     degraded = [*(name for name, is_amiss in amiss.items() if is_amiss), *missed]
     return JsonResponse({"status": "ready", "degraded": degraded})

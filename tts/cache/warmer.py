@@ -33,7 +33,7 @@ from usage.ledger import events
 from usage.ledger.events import Attempt, Kind
 from usage.provider_state import circuit, quota
 from voicecare.audio.formats import FORMATS
-from voicecare.audio.framing import Completer
+from voicecare.audio.framing import FramePadder
 from voicecare.core import metrics
 from voicecare.core.database import in_thread, threads
 from voicecare.patients.models import Voice
@@ -252,17 +252,17 @@ class Maker:
     async def _ask(self, request: SpeechRequest, attempt: Attempt) -> bytes:
         audio_format = FORMATS[request.output_format]
         most = audio_format.bytes_per_second * (LONGEST_S + len(request.text) * LONGEST_S_A_CHARACTER)
-        said, whole = bytearray(), Completer(audio_format)
+        said, whole = bytearray(), FramePadder(audio_format)
         async with self._client.speak(request, first_byte_s=FIRST_BYTE_S, stall_s=STALL_S) as reply:
-            attempt.answered(reply.receipt.request_id, reply.receipt.character_cost)
-            if reply.receipt.concurrent_limit is not None:
-                self._slots.learned(reply.receipt.concurrent_limit)
+            attempt.answered(reply.metadata.request_id, reply.metadata.character_cost)
+            if reply.metadata.concurrent_limit is not None:
+                self._slots.learned(reply.metadata.concurrent_limit)
             async for chunk in reply:
                 said += chunk
                 whole.feed(chunk)
                 if len(said) > most:
                     raise BadRequest("More sound than the text can be.", code="endless_audio", status=200)
-        return bytes(said + whole.missing())
+        return bytes(said + whole.padding())
 
 
 def _requests(wish: Wish) -> list[SpeechRequest]:

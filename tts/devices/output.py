@@ -10,7 +10,7 @@ from tts.speech import Speech
 from tts.states import Source
 from tts.synthesis.pacing import Pacing
 from voicecare.audio.formats import FORMATS
-from voicecare.audio.framing import Completer
+from voicecare.audio.framing import FramePadder
 from voicecare.core import metrics
 
 RECHECK_S = 0.25  # a device's `progress` may correct the estimate while we wait
@@ -30,7 +30,7 @@ class Delivery:
         self._notified = False
         self._told_queued = False
         self._only_cache = True
-        self._completer = Completer(FORMATS[format_name])
+        self._completer = FramePadder(FORMATS[format_name])
         self._unwalked = b""  # the latest chunk: walking through it must not hold up its own departure
         self._pacing = Pacing(FORMATS[format_name].bytes_per_second)
 
@@ -80,7 +80,7 @@ class Delivery:
         """Fills a frame or sample that broke off with zero bytes, so that whatever follows decodes."""
         self._completer.feed(self._unwalked)
         self._unwalked = b""
-        missing = self._completer.missing()
+        missing = self._completer.padding()
         if missing:
             await self._socket.send(missing)
             self._count(missing)

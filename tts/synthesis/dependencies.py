@@ -12,7 +12,7 @@ from tts.resilience.concurrency import Slots
 from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
 from voicecare.providers.elevenlabs.client import SpeechClient
-from voicecare.providers.espeak.client import Espeak
+from voicecare.providers.espeak.client import OfflineSynthesizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Services:
     """
 
     client: SpeechClient
-    offline: Espeak
+    offline: OfflineSynthesizer
     circuit: Circuit
     quota: Quota
     slots: Slots

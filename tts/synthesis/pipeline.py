@@ -25,7 +25,7 @@ from tts.synthesis.sources import Sources
 from tts.text.segmenter import normalise
 from tts.text.stream import Segment
 from voicecare.providers.errors import ProviderError, QuotaExceeded
-from voicecare.providers.espeak.client import EspeakDied
+from voicecare.providers.espeak.client import SynthesizerUnavailable
 
 AFTER_QUOTA_WAIT_S = 60.0
 
@@ -120,7 +120,7 @@ class _Road:
                 await self._try(segment, rung, len(tried), turn, fill)
             except SlotsFull:
                 step = Rung.OFFLINE
-            except (ProviderError, EspeakDied) as error:
+            except (ProviderError, SynthesizerUnavailable) as error:
                 await self._delivery.complete_cut()
                 step = self._after(error, tried, segment, turn)
             else:
@@ -134,7 +134,10 @@ class _Road:
         return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.waited_for_quota else limit
 
     async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Fill | None) -> None:
-        """All of the segment, once, in this way. Raises ProviderError, EspeakDied, SlotsFull or SpeechFailed."""
+        """All of the segment, once, in this way.
+
+        Raises ProviderError, SynthesizerUnavailable, SlotsFull or SpeechFailed.
+        """
         if rung is Rung.OFFLINE:
             await self._sources.improvise(segment, number)
             return
@@ -146,7 +149,9 @@ class _Road:
             own = fill if rung is Rung.LIVE else None
             await self._sources.ask(segment, rung, number, silence_s=turn.silence_s(), fill=own)
 
-    def _after(self, error: ProviderError | EspeakDied, tried: list[Rung], segment: Segment, turn: Turn) -> Step:
+    def _after(
+        self, error: ProviderError | SynthesizerUnavailable, tried: list[Rung], segment: Segment, turn: Turn
+    ) -> Step:
         step = after(error, tried)
         if step is Rung.OFFLINE and isinstance(error, ProviderError):
             self._services.trouble.gave_up(error, turn.since)

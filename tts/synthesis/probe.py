@@ -55,7 +55,7 @@ class Probe:
         self._services.recorder.note(attempt)
         try:
             async with self._services.client.speak(request, **limits) as reply:
-                attempt.answered(reply.receipt.request_id, reply.receipt.character_cost)
+                attempt.answered(reply.metadata.request_id, reply.metadata.character_cost)
                 self._services.recorder.note(attempt)
                 said = b"".join([chunk async for chunk in reply])
         except ProviderError as error:

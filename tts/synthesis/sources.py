@@ -21,9 +21,9 @@ from tts.text.stream import Segment
 from usage.ledger.events import Attempt, Kind, Outcome
 from voicecare.audio.formats import FORMATS
 from voicecare.core import metrics
-from voicecare.providers.elevenlabs.requests import Receipt
+from voicecare.providers.elevenlabs.requests import ResponseMetadata
 from voicecare.providers.errors import ProviderError
-from voicecare.providers.espeak.client import EspeakDied, EspeakVoice
+from voicecare.providers.espeak.client import EspeakVoice, SynthesizerUnavailable
 
 OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
 OFFLINE_WORDS_PER_MINUTE = 165
@@ -106,7 +106,7 @@ class Sources:
             async with self._services.client.speak(
                 request, first_byte_s=limit, stall_s=self._services.stall_s
             ) as reply:
-                self._count(attempt, reply.receipt)
+                self._count(attempt, reply.metadata)
                 waiting = time.perf_counter()
                 async for chunk in reply:
                     plausible.came(len(chunk), time.perf_counter() - waiting)
@@ -131,16 +131,16 @@ class Sources:
         self._services.circuit.answered()
 
     async def improvise(self, segment: Segment, number: int) -> None:
-        """The offline voice, made on this machine. Raises EspeakDied."""
+        """The offline voice, made on this machine. Raises SynthesizerUnavailable."""
         rendering = self._context.rendering
         voice = EspeakVoice(language=rendering.language, rate=round(OFFLINE_WORDS_PER_MINUTE * rendering.speed))
         attempt = self._attempt(segment, number, Kind.OFFLINE, rendering)
-        sound = self._services.offline.speak(segment.text, voice, rendering.format, ahead_s=OFFLINE_AHEAD_S)
+        sound = self._services.offline.speak(segment.text, voice, rendering.format, max_lead_s=OFFLINE_AHEAD_S)
         try:
             async with aclosing(sound):
                 async for chunk in sound:
                     await self._delivery.forward(chunk, Source.OFFLINE.value, OFFLINE_NAME)
-        except EspeakDied:
+        except SynthesizerUnavailable:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "offline_voice_died"
             self._note(attempt)
             raise
@@ -175,14 +175,14 @@ class Sources:
             attempt.first_chunk_ms = self._speech.response_ms
         self._services.recorder.note(attempt)
 
-    def _count(self, attempt: Attempt, receipt: Receipt) -> None:
-        attempt.answered(receipt.request_id, receipt.character_cost)
+    def _count(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
+        attempt.answered(metadata.request_id, metadata.character_cost)
         self._speech.characters += attempt.characters
         self._services.recorder.note(attempt)  # billed from here on, whatever becomes of this process
-        self._services.quota.answered(attempt.asked, receipt.character_cost)
+        self._services.quota.answered(attempt.asked, metadata.character_cost)
         metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
-        if receipt.concurrent_limit is not None and receipt.concurrent_limit != self._services.slots.limit:
-            self._services.slots.learned(receipt.concurrent_limit)
+        if metadata.concurrent_limit is not None and metadata.concurrent_limit != self._services.slots.limit:
+            self._services.slots.learned(metadata.concurrent_limit)
 
     def _saved(self, attempt: Attempt) -> None:
         attempt.outcome, attempt.saved = Outcome.COMPLETED.value, attempt.asked

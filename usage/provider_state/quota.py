@@ -139,7 +139,7 @@ def _poll() -> None:
         unread(refused=isinstance(error, AuthorizationError | BadRequest))
     else:
         polled(subscription)
-        allowed = plans.concurrency(subscription.tier, settings.ELEVENLABS_MODEL_ID)
+        allowed = plans.concurrency_limit(subscription.tier, settings.ELEVENLABS_MODEL_ID)
         if allowed is not None:
             circuit.plan_allows(allowed)
     finally:

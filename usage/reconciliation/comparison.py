@@ -131,7 +131,7 @@ def foreign(span: Span, history: History | None) -> Foreign:
 
 
 def _of_the_day(span: Span, history: History) -> list[HistoryItem]:
-    return [item for item in history if span.holds(item.at_unix)]
+    return [item for item in history if span.holds(item.created_at_unix)]
 
 
 def _sum(found: Sequence[HistoryItem | Request], unit: str) -> int:

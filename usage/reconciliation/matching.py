@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from voicecare.providers.elevenlabs.requests import identifier
+from voicecare.providers.elevenlabs.requests import printable_id
 from voicecare.providers.elevenlabs.responses import HistoryItem
 
 EARLY_S = 10  # their clock and ours; they tell whole seconds
@@ -37,7 +37,7 @@ class Matching:
 
 def reference(item: HistoryItem) -> str:
     """What stands for the item in the ledger; "" where it has no usable id at all."""
-    return item.request_id or identifier(item.item_id) or ""
+    return item.request_id or printable_id(item.item_id) or ""
 
 
 def match(unsettled: Iterable[Unsettled], items: Iterable[HistoryItem]) -> Matching:
@@ -49,14 +49,14 @@ def match(unsettled: Iterable[Unsettled], items: Iterable[HistoryItem]) -> Match
     waiting = sorted(unsettled, key=lambda attempt: (attempt.at_unix, str(attempt.event)))
     lengths = {attempt.asked for attempt in waiting} | {0}
     left: list[HistoryItem] = []
-    for item in sorted(_worth_a_look(items, lengths), key=lambda item: (item.at_unix or 0, item.item_id)):
+    for item in sorted(_worth_a_look(items, lengths), key=lambda item: (item.created_at_unix or 0, item.item_id)):
         taken = next((attempt for attempt in waiting if reference(item) and _fits(attempt, item)), None)
         if taken is None:
             left.append(item)
         else:
             waiting.remove(taken)
             found.billed.append((taken, item))
-    vague = [item for item in left if item.at_unix is None or not item.characters or not reference(item)]
+    vague = [item for item in left if item.created_at_unix is None or not item.characters or not reference(item)]
     for attempt in waiting:
         (found.doubtful if _may_be_one_of(attempt, vague) else found.absent).append(attempt)
     return found
@@ -67,7 +67,7 @@ def _worth_a_look(items: Iterable[HistoryItem], lengths: Container[int]) -> Iter
 
 
 def _fits(attempt: Unsettled, item: HistoryItem) -> bool:
-    return item.characters == attempt.asked and item.at_unix is not None and _may_be(attempt, item)
+    return item.characters == attempt.asked and item.created_at_unix is not None and _may_be(attempt, item)
 
 
 def _may_be_one_of(attempt: Unsettled, vague: Sequence[HistoryItem]) -> bool:
@@ -76,7 +76,9 @@ def _may_be_one_of(attempt: Unsettled, vague: Sequence[HistoryItem]) -> bool:
 
 def _may_be(attempt: Unsettled, item: HistoryItem) -> bool:
     """Nothing that both know of it differs."""
-    in_time = item.at_unix is None or attempt.at_unix - EARLY_S <= item.at_unix <= attempt.at_unix + LATE_S
+    in_time = (
+        item.created_at_unix is None or attempt.at_unix - EARLY_S <= item.created_at_unix <= attempt.at_unix + LATE_S
+    )
     return in_time and _same(attempt.voice, item.voice_id) and _same(attempt.model, item.model_id)
 
 

@@ -62,12 +62,12 @@ def _within(items: Iterator[HistoryItem], after: int, before: int) -> Iterator[H
     for number, item in enumerate(items):
         if number == MOST_ITEMS or time.monotonic() > until:
             raise Unreadable("it is too long")
-        if item.at_unix is not None and item.at_unix > LATEST_UNIX:
+        if item.created_at_unix is not None and item.created_at_unix > LATEST_UNIX:
             raise Unreadable("its times are none of seconds")
-        older = older + 1 if item.at_unix is not None and item.at_unix < after else 0
+        older = older + 1 if item.created_at_unix is not None and item.created_at_unix < after else 0
         if older == OLDER_IN_A_ROW:
             return
-        if item.item_id not in seen and (item.at_unix is None or after <= item.at_unix < before):
+        if item.item_id not in seen and (item.created_at_unix is None or after <= item.created_at_unix < before):
             yield item
         seen.add(item.item_id)
 

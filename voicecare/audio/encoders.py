@@ -24,18 +24,18 @@ class Encoder:
     def __init__(self, fmt: AudioFormat, input_rate: int = 22050) -> None:
         self._input_rate = input_rate
         self._resampler = None if input_rate == fmt.sample_rate else av.AudioResampler("s16", "mono", fmt.sample_rate)
-        self._coder = _coder(fmt)
+        self._codec = _make_codec(fmt)
 
     def feed(self, pcm: bytes) -> bytes:
         """Takes whole samples; returns what is ready, which may be nothing yet."""
         if self._resampler and pcm:
             pcm = _samples(self._resampler.resample(_frame(pcm, self._input_rate)))
-        return self._coder.encode(pcm) if pcm else b""
+        return self._codec.encode(pcm) if pcm else b""
 
     def finish(self) -> bytes:
         """The rest of the stream. The encoder is used up afterwards."""
         rest = _samples(self._resampler.resample(None)) if self._resampler else b""
-        return (self._coder.encode(rest) if rest else b"") + self._coder.finish()
+        return (self._codec.encode(rest) if rest else b"") + self._codec.finish()
 
 
 def _frame(pcm: bytes, rate: int) -> AudioFrame:
@@ -50,7 +50,7 @@ def _samples(frames: Iterable[AudioFrame]) -> bytes:
     return b"".join(bytes(frame.planes[0])[: frame.samples * 2] for frame in frames)
 
 
-class _Coder:
+class _Codec:
     """PCM as it is; the others take sound at the format's own rate, never an empty piece."""
 
     def encode(self, pcm: bytes) -> bytes:
@@ -60,7 +60,7 @@ class _Coder:
         return b""
 
 
-class _Wav(_Coder):
+class _Wav(_Codec):
     def __init__(self, rate: int) -> None:
         unknown = 0xFFFFFFFF
         layout = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16)
@@ -74,7 +74,7 @@ class _Wav(_Coder):
         return self._header
 
 
-class _G711(_Coder):
+class _G711(_Codec):
     def __init__(self, codec: Literal["pcm_mulaw", "pcm_alaw"], rate: int) -> None:
         self._context = AudioCodecContext.create(codec, "w")
         self._context.sample_rate, self._context.format, self._context.layout = rate, "s16", "mono"
@@ -83,7 +83,7 @@ class _G711(_Coder):
         return b"".join(bytes(packet) for packet in self._context.encode(_frame(pcm, self._context.sample_rate)))
 
 
-class _Mp3(_Coder):
+class _Mp3(_Codec):
     def __init__(self, fmt: AudioFormat) -> None:
         self._lame = lameenc.Encoder()
         self._lame.silence()
@@ -103,7 +103,7 @@ class _Mp3(_Coder):
         return bytes(self._lame.flush()) if self._fed else b""
 
 
-class _Opus(_Coder):
+class _Opus(_Codec):
     def __init__(self, fmt: AudioFormat) -> None:
         self._sink, self._pts, self._rate = BytesIO(), 0, fmt.sample_rate
         # Pages of 100 ms: with the muxer's own second the first sound would come late.
@@ -130,7 +130,7 @@ class _Opus(_Coder):
         return taken
 
 
-def _coder(fmt: AudioFormat) -> _Coder:
+def _make_codec(fmt: AudioFormat) -> _Codec:
     match fmt.codec:
         case "mp3":
             return _Mp3(fmt)
@@ -143,4 +143,4 @@ def _coder(fmt: AudioFormat) -> _Coder:
         case "wav":
             return _Wav(fmt.sample_rate)
         case "pcm":
-            return _Coder()
+            return _Codec()

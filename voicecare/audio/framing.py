@@ -6,7 +6,7 @@ from functools import lru_cache
 from voicecare.audio.formats import SAMPLE_BYTES, AudioFormat
 
 
-class Completer:
+class FramePadder:
     """Watches a stream of `fmt` that is forwarded live and knows the bytes that complete what was cut.
 
     PCM is completed to a whole sample, MP3 to a whole frame, with zeros; G.711 has nothing to cut, and an Ogg page
@@ -20,17 +20,17 @@ class Completer:
     """
 
     def __init__(self, fmt: AudioFormat) -> None:
-        self._walker = _Mp3Walker(fmt) if fmt.codec == "mp3" else _SampleWalker(SAMPLE_BYTES.get(fmt.codec, 1))
+        self._walker = _Mp3FrameTracker(fmt) if fmt.codec == "mp3" else _SampleTracker(SAMPLE_BYTES.get(fmt.codec, 1))
 
     def feed(self, chunk: bytes) -> None:
         self._walker.feed(chunk)
 
-    def missing(self) -> bytes:
+    def padding(self) -> bytes:
         """b"" where nothing is cut; the stream then counts as standing at a boundary."""
         return self._walker.complete()
 
 
-class _SampleWalker:
+class _SampleTracker:
     def __init__(self, size: int) -> None:
         self._size, self._over = size, 0
 
@@ -60,7 +60,7 @@ _RATES = (44100, 48000, 32000, 0)
 _RATE_DIVISORS = {0xF8: 1, 0xF0: 2, 0xE0: 4}  # MPEG 1, 2, 2.5
 
 
-class _Mp3Walker:
+class _Mp3FrameTracker:
     """Steps from frame to frame: `_left` bytes of the present one are still to come, or `_head` is a cut header."""
 
     def __init__(self, fmt: AudioFormat) -> None:

@@ -20,7 +20,8 @@ decision.
 spoken, nor the key. `status` is the HTTP status if headers came, so None means: no answer was seen. Whether such a
 request may have been billed is in the class: Unreachable was never sent, every other may have been.
 
-Raised by `client.py` and `account.py`; `protocol.error_from_reply` makes those that stand on an HTTP error reply.
+Raised by `client.py` and `account.py`; `error_mapping.error_from_response` makes those that
+stand on an HTTP error reply.
 """
 
 from typing import ClassVar

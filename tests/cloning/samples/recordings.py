@@ -14,7 +14,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from tests.waiting import eventually
-from voicecare.providers.espeak.client import Espeak, EspeakVoice
+from voicecare.providers.espeak.client import EspeakVoice, OfflineSynthesizer
 
 Sound = NDArray[np.float64]  # samples, or channels by samples; full scale is 1
 RATE = 44100
@@ -32,10 +32,10 @@ _SPEECH_RMS = 0.1
 
 
 async def _spoken(voice: EspeakVoice) -> bytes:
-    espeak = Espeak()
+    espeak = OfflineSynthesizer()
     await espeak.start()
     try:
-        await eventually(lambda: espeak.running)  # on a busy machine it takes longer than a patient would wait
+        await eventually(lambda: espeak.is_running)  # on a busy machine it takes longer than a patient would wait
         return b"".join([part async for part in espeak.speak(_TEXT * 12, voice, "pcm_44100")])
     finally:
         await espeak.close()

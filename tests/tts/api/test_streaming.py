@@ -26,7 +26,7 @@ from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import SpeechFailed
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
-from voicecare.providers.espeak.client import Espeak
+from voicecare.providers.espeak.client import OfflineSynthesizer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,7 +44,7 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     circuit, client = Circuit(), SpeechClient(sandbox.url, "key")
     services = Services(
         client=client,
-        offline=Espeak(),
+        offline=OfflineSynthesizer(),
         circuit=circuit,
         quota=Quota(own),
         slots=LocalSlots(),

@@ -16,7 +16,7 @@ from tts.devices.transport import Socket
 from tts.speech import Speech
 from voicecare.audio.encoders import Encoder
 from voicecare.audio.formats import FORMATS
-from voicecare.audio.framing import Completer
+from voicecare.audio.framing import FramePadder
 
 PCM_SECOND = 32_000  # bytes of one second of pcm_16000
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
@@ -198,12 +198,12 @@ async def test_a_cut_sample_is_completed_with_zeros_that_count(
 async def test_a_cut_frame_is_completed_to_a_whole_one(device: Device, said: Speech, format_name: str, cut: int):
     encoder = Encoder(FORMATS[format_name], FORMATS[format_name].sample_rate)
     sound = encoder.feed(bytes(2 * FORMATS[format_name].sample_rate)) + encoder.finish()
-    delivery, rest = deliver(device, said, format_name), Completer(FORMATS[format_name])
+    delivery, rest = deliver(device, said, format_name), FramePadder(FORMATS[format_name])
     await delivery.forward(sound[:cut], "live", "Ann")
     await delivery.complete_cut()
     rest.feed(device.audio)
     assert device.audio.startswith(sound[:cut])
-    assert rest.missing() == b""
+    assert rest.padding() == b""
     assert said.bytes_sent == len(device.audio) > cut
 
 

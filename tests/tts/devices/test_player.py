@@ -34,7 +34,7 @@ from tts.speech import Speech
 from tts.synthesis.dependencies import Services
 from tts.text.stream import Script
 from voicecare.providers.elevenlabs.client import SpeechClient
-from voicecare.providers.espeak.client import Espeak
+from voicecare.providers.espeak.client import OfflineSynthesizer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -53,7 +53,7 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     client = SpeechClient(sandbox.url, "key")
     services = Services(
         client=client,
-        offline=Espeak(),
+        offline=OfflineSynthesizer(),
         circuit=circuit,
         quota=Quota(own),
         slots=LocalSlots(),

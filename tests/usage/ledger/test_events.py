@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from usage.ledger import events
 from usage.ledger.events import Attempt
 from usage.models import DailyUsage, UsageEvent
-from voicecare.providers.elevenlabs.requests import identifier
+from voicecare.providers.elevenlabs.requests import printable_id
 
 pytestmark = pytest.mark.django_db
 
@@ -170,7 +170,9 @@ def test_what_reconciliation_has_settled_is_not_made_unknown_again():
     assert UsageEvent.objects.get().characters == 10
 
 
-@pytest.mark.parametrize(("column", "longest"), [("request_id", identifier("x" * 1000)), ("code", "voice_" + "x" * 58)])
+@pytest.mark.parametrize(
+    ("column", "longest"), [("request_id", printable_id("x" * 1000)), ("code", "voice_" + "x" * 58)]
+)
 def test_a_column_holds_the_longest_word_of_the_provider(column: str, longest: str):
     """PostgreSQL refuses the whole row for one letter too many, and what was billed would be in no figure."""
     assert len(longest) <= UsageEvent._meta.get_field(column).max_length

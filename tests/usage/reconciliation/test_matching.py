@@ -16,7 +16,7 @@ def attempt(at: float = NOON, voice: str = "v", model: str = "flash", asked: int
 
 def item(at: int | None = NOON, *, id: str = "i", request: str | None = "r", **fields: object) -> HistoryItem:
     plain = {"voice_id": "v", "model_id": "flash", "characters": 40, "credits": 20}
-    return HistoryItem(**{"item_id": id, "request_id": request, "at_unix": at, **plain, **fields})
+    return HistoryItem(**{"item_id": id, "request_id": request, "created_at_unix": at, **plain, **fields})
 
 
 @pytest.mark.parametrize("late_s", [-EARLY_S, 0, 1, LATE_S])

@@ -9,7 +9,7 @@ import pytest
 
 from voicecare.audio.encoders import Encoder
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS, AudioFormat
-from voicecare.audio.framing import Completer
+from voicecare.audio.framing import FramePadder
 
 RATE = 22050
 CONTAINERS = {"mp3": "mp3", "opus": "ogg", "wav": "wav", "pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw"}
@@ -56,10 +56,10 @@ def loudness(samples: np.ndarray) -> float:
 
 
 def completed(fmt: AudioFormat, data: bytes, chunk: int = 97) -> bytes:
-    completer = Completer(fmt)
+    completer = FramePadder(fmt)
     for at in range(0, len(data), chunk):
         completer.feed(data[at : at + chunk])
-    return data + completer.missing()
+    return data + completer.padding()
 
 
 def test_the_device_formats_are_named_default_first():
@@ -135,10 +135,10 @@ def test_an_mp3_frame_is_completed_with_zeros_to_its_end():
     fmt = FORMATS["mp3_44100_128"]
     stream = encoded(fmt, tone(0.5))
     begin, end = frame_starts(stream)[5:7]
-    completer = Completer(fmt)
+    completer = FramePadder(fmt)
     completer.feed(stream[: begin + 100])
-    assert completer.missing() == bytes(end - begin - 100)
-    assert completer.missing() == b""
+    assert completer.padding() == bytes(end - begin - 100)
+    assert completer.padding() == b""
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 418, 5000])
@@ -152,11 +152,11 @@ def test_the_size_of_the_chunks_does_not_matter(chunk):
 def test_after_completing_it_watches_the_next_stream():
     fmt = FORMATS["mp3_44100_128"]
     stream = encoded(fmt, tone(0.5))
-    completer = Completer(fmt)
+    completer = FramePadder(fmt)
     completer.feed(stream[:1000])
-    completer.missing()
+    completer.padding()
     completer.feed(ID3 + stream[:-50])
-    assert completer.missing() == bytes(50)
+    assert completer.padding() == bytes(50)
 
 
 def test_junk_is_passed_over():
@@ -177,8 +177,8 @@ def test_a_cut_tag_is_completed_and_an_absurd_one_is_junk():
 
 @pytest.mark.parametrize(("name", "given", "missing"), [("pcm_16000", 3, 1), ("pcm_16000", 4, 0), ("ulaw_8000", 3, 0)])
 def test_samples_are_completed(name, given, missing):
-    completer = Completer(FORMATS[name])
+    completer = FramePadder(FORMATS[name])
     completer.feed(b"x" * given)
-    assert completer.missing() == bytes(missing)
+    assert completer.padding() == bytes(missing)
     completer.feed(b"x" * given)
-    assert completer.missing() == bytes(missing)
+    assert completer.padding() == bytes(missing)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import requests
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_reply
+from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_response
 from voicecare.providers.elevenlabs.requests import path_segment, request_headers
 from voicecare.providers.elevenlabs.responses import (
     AddedVoice,
@@ -26,9 +26,9 @@ from voicecare.providers.elevenlabs.responses import (
     Subscription,
     Voice,
     VoicePage,
-    bad_reply,
+    invalid_response,
     models_from_reply,
-    parsed,
+    parse_json,
 )
 from voicecare.providers.errors import ConnectionBroken, NoFirstByte, ProviderError, Stalled, Unreachable
 
@@ -97,7 +97,7 @@ class AccountClient:
         form |= {"description": description} if description else {}
         form |= {"labels": json.dumps(dict(labels))} if labels else {}  # JSON text in one field, as their own SDK does
         body = self._call("POST", "/v1/voices/add", form=form, files=[("files", sample) for sample in files])
-        return AddedVoice.from_reply(parsed(body))
+        return AddedVoice.from_reply(parse_json(body))
 
     def delete_voice(self, voice_id: str) -> None:
         """Raises VoiceUnavailable where there is none (any more)."""
@@ -125,7 +125,7 @@ class AccountClient:
 
     def _json(self, path: str, **query: str | int | None) -> object:
         given = {name: value for name, value in query.items() if value is not None}
-        return parsed(self._call("GET", f"{path}?{urlencode(given)}" if given else path))
+        return parse_json(self._call("GET", f"{path}?{urlencode(given)}" if given else path))
 
     def _call(
         self,
@@ -155,7 +155,7 @@ def _all_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]]) -> 
         if token is None:
             return
         if token in seen or len(seen) >= _PAGE_LIMIT:
-            raise bad_reply("pages without an end")
+            raise invalid_response("pages without an end")
         seen.add(token)
 
 
@@ -166,7 +166,7 @@ def _body(response: requests.Response) -> bytes:
     reads: list[bytes] = []
     with suppress(HTTPError, ProviderError):
         reads.extend(_reads(response, BODY_LIMIT))
-    raise error_from_reply(response.status_code, response.headers, b"".join(reads))
+    raise error_from_response(response.status_code, response.headers, b"".join(reads))
 
 
 def _reads(response: requests.Response, limit: int) -> Iterator[bytes]:
@@ -176,7 +176,7 @@ def _reads(response: requests.Response, limit: int) -> Iterator[bytes]:
     while chunk := response.raw.read1(65536, decode_content=True):
         size += len(chunk)
         if size > limit:
-            raise bad_reply("too long")
+            raise invalid_response("too long")
         if time.monotonic() > until:
             raise Stalled(status=response.status_code)
         yield chunk

@@ -22,8 +22,8 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_reply
-from voicecare.providers.elevenlabs.requests import Receipt, SpeechRequest, looks_like_audio, request_headers
+from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_response
+from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest, looks_like_audio, request_headers
 from voicecare.providers.errors import ConnectionBroken, NoFirstByte, NotAudio, ProviderError, Stalled, Unreachable
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ class SpeechClient:
                 finally:
                     connection.close()  # unless it is back in the pool
 
-    def speak(self, request: SpeechRequest, *, first_byte_s: float, stall_s: float) -> "SpeechReply":
-        """Ask for `request` when the reply is entered. Limits in seconds: see SpeechReply. Never retried here."""
-        return SpeechReply(self._endpoint, request, first_byte_s, stall_s)
+    def speak(self, request: SpeechRequest, *, first_byte_s: float, stall_s: float) -> "SpeechResponse":
+        """Ask for `request` when the reply is entered. Limits in seconds: see SpeechResponse. Never retried here."""
+        return SpeechResponse(self._endpoint, request, first_byte_s, stall_s)
 
 
 class _Pool(aiohttp.TCPConnector):
@@ -127,10 +127,10 @@ class _Endpoint:
         return connection, head
 
 
-class SpeechReply:
+class SpeechResponse:
     """One stream of speech, to be entered once and read once.
 
-    Entering sends the request and returns when 2xx headers are there: from then on `receipt` is set, and the provider
+    Entering sends the request and returns when 2xx headers are there: from then on `metadata` is set, and the provider
     bills. `first_byte_s` covers connecting, headers and the first chunk together, counted from entering. `stall_s`
     covers each later chunk, counted only while the reader waits here: a reader that pauses is no stall.
 
@@ -156,7 +156,7 @@ class SpeechReply:
         "_stall_s",
         "_status",
         "_timer",
-        "receipt",
+        "metadata",
     )
     _connection: Connection
     _content: aiohttp.StreamReader
@@ -173,7 +173,7 @@ class SpeechReply:
         self._received = 0
         self._status: int | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.receipt = Receipt()
+        self.metadata = ResponseMetadata()
 
     async def __aenter__(self) -> Self:
         if self._endpoint is None:
@@ -226,7 +226,7 @@ class SpeechReply:
         if not 200 <= message.code < 300:
             self._deadline = None
             raise await _refusal(message.code, message.headers, content)
-        self.receipt = Receipt.from_headers(message.headers)
+        self.metadata = ResponseMetadata.from_headers(message.headers)
 
     def _judge(self, first: bytes) -> None:
         if not first:
@@ -256,8 +256,8 @@ class SpeechReply:
 
     def _failure(self, error: ProviderError) -> ProviderError:
         error.status = self._status
-        error.request_id = self.receipt.request_id
-        error.trace_id = self.receipt.trace_id
+        error.request_id = self.metadata.request_id
+        error.trace_id = self.metadata.trace_id
         return error
 
     def _leave(self) -> None:
@@ -308,4 +308,4 @@ async def _refusal(status: int, headers: Mapping[str, str], content: aiohttp.Str
         async with asyncio.timeout(_FAULT_BODY_S if status >= 500 else _ERROR_BODY_S):
             while len(body) <= BODY_LIMIT and (chunk := await _read(content)):
                 body += chunk
-    return error_from_reply(status, headers, body)
+    return error_from_response(status, headers, body)

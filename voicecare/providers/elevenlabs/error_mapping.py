@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from voicecare.providers.elevenlabs.requests import Receipt, identifier
+from voicecare.providers.elevenlabs.requests import ResponseMetadata, printable_id
 from voicecare.providers.errors import (
     AuthorizationError,
     BadRequest,
@@ -49,7 +49,7 @@ _HARMLESS = frozenset({"missing_permissions", "insufficient_permissions", "voice
 _CODE = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
 
 
-class _Said(NamedTuple):
+class _ErrorBody(NamedTuple):
     """What an error body says, in whichever of its forms; all empty when it says nothing."""
 
     code: str | None = None
@@ -59,24 +59,24 @@ class _Said(NamedTuple):
     where: str = ""
 
 
-def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """The error that a reply without 2xx stands for; anything may be in `body`, and nothing makes this raise.
 
     The provider's message is kept only where it speaks of numbers and permissions; elsewhere it may echo the text.
     """
     said = _said(body)
     kind = _kind(status, said)
-    receipt = Receipt.from_headers(headers)
+    metadata = ResponseMetadata.from_headers(headers)
     return kind(
         _message(kind, said),
         code=said.code or ("redirect" if 300 <= status < 400 else None),
         status=status,
-        request_id=receipt.request_id or said.request_id,
-        trace_id=receipt.trace_id,
+        request_id=metadata.request_id or said.request_id,
+        trace_id=metadata.trace_id,
     )
 
 
-def _kind(status: int, said: _Said) -> type[ProviderError]:
+def _kind(status: int, said: _ErrorBody) -> type[ProviderError]:
     code = said.code or ""
     if status >= 500 or status in (408, 425):
         return ServerError
@@ -101,23 +101,23 @@ def _names_text(code: str, param: str) -> bool:
     return code in _TEXT or "text" in code.split("_") or param == "text"
 
 
-def _message(kind: type[ProviderError], said: _Said) -> str:
+def _message(kind: type[ProviderError], said: _ErrorBody) -> str:
     if said.message and (kind in (QuotaExceeded, RateLimited) or said.code in _HARMLESS):
         return said.message
     return f"{kind.default_message} ({said.where})" if said.where else kind.default_message
 
 
-def _said(body: bytes) -> _Said:
+def _said(body: bytes) -> _ErrorBody:
     detail = _detail(body)
     if isinstance(detail, list):
         return _validation([item for item in detail if isinstance(item, dict)])
     if not isinstance(detail, dict):
-        return _Said()
+        return _ErrorBody()
     message, param = detail.get("message"), detail.get("param")
-    return _Said(
+    return _ErrorBody(
         code=_code(detail.get("code")) or _code(detail.get("status")),
         message="".join(filter(str.isprintable, message))[:300] if isinstance(message, str) else "",
-        request_id=identifier(detail.get("request_id")),
+        request_id=printable_id(detail.get("request_id")),
         param=param if isinstance(param, str) else "",
     )
 
@@ -136,13 +136,13 @@ def _code(value: object) -> str | None:
     return value if isinstance(value, str) and _CODE.fullmatch(value) else None
 
 
-def _validation(items: list[dict[str, Any]]) -> _Said:
+def _validation(items: list[dict[str, Any]]) -> _ErrorBody:
     """FastAPI's list. Of each item only `loc` and `type` are looked at: `msg` and `input` may hold the text."""
     places = [[str(part) for part in _listed(item.get("loc")) if _code(str(part))] for item in items]
     names = {name for place in places for name in place}
     where = [f"{'.'.join(p)}: {_code(i.get('type')) or '?'}" for p, i in zip(places[:3], items, strict=False)]
     param = next((name for name in ("text", "voice_id") if name in names), "")
-    return _Said(param=param, where="; ".join(where))
+    return _ErrorBody(param=param, where="; ".join(where))
 
 
 def _listed(value: object) -> list[Any]:

@@ -15,7 +15,7 @@ _MULTILINGUAL: Mapping[str, int] = {
 _TWICE_AS_MANY = ("flash", "turbo")
 
 
-def concurrency(tier: str, model: str) -> int | None:
+def concurrency_limit(tier: str, model: str) -> int | None:
     """Of this model on this plan; None for a plan that the table does not know."""
     streams = _MULTILINGUAL.get(tier.lower())
     if streams is None:

@@ -84,7 +84,7 @@ class SpeechRequest:
         return f"{{{members}}}".encode()
 
 
-class Receipt(NamedTuple):
+class ResponseMetadata(NamedTuple):
     """What the headers of a reply tell: ids for the vendor's support, credits billed, streams running and allowed.
 
     None where a header is absent or nonsense: a receipt never fails.
@@ -100,8 +100,8 @@ class Receipt(NamedTuple):
     def from_headers(cls, headers: Mapping[str, str]) -> Self:
         """`headers` is a case-insensitive mapping, as both HTTP libraries have it."""
         return cls(
-            identifier(headers.get("request-id")),
-            identifier(headers.get("x-trace-id")),
+            printable_id(headers.get("request-id")),
+            printable_id(headers.get("x-trace-id")),
             _count(headers.get("character-cost")),
             _count(headers.get("current-concurrent-requests")),
             _count(headers.get("maximum-concurrent-requests")),
@@ -112,7 +112,7 @@ def _count(text: str | None) -> int | None:
     return int(text) if text and len(text) <= 15 and text.isascii() and text.isdigit() else None
 
 
-def identifier(value: object) -> str | None:
+def printable_id(value: object) -> str | None:
     """An id of theirs as it may stand in a log line or a column: printable, at most 128 characters, else None."""
     return value[:128] if isinstance(value, str) and value.isprintable() and value else None
 

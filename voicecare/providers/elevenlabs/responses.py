@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from voicecare.providers.elevenlabs.requests import identifier
+from voicecare.providers.elevenlabs.requests import printable_id
 from voicecare.providers.errors import ServerError
 
 
-def parsed(body: bytes) -> object:
+def parse_json(body: bytes) -> object:
     """The JSON in the body of a 2xx reply."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise bad_reply("not JSON") from error
+        raise invalid_response("not JSON") from error
 
 
-def bad_reply(what: str) -> ServerError:
+def invalid_response(what: str) -> ServerError:
     """The error for a 2xx reply that cannot be understood; `what` is ours and names the part."""
     return ServerError(f"The speech provider's reply cannot be understood: {what}.", code="bad_reply", status=200)
 
@@ -163,7 +163,7 @@ class CharacterStats:
         usage = _object(data.get("usage"), "usage")
         series = {name: tuple(_amount(x, "usage") or 0.0 for x in _array(usage[name], "usage")) for name in usage}
         if any(len(values) != len(times) for values in series.values()):
-            raise bad_reply("series of unequal length")
+            raise invalid_response("series of unequal length")
         return cls(times, series)
 
 
@@ -178,7 +178,7 @@ class HistoryItem:
     request_id: str | None
     voice_id: str
     model_id: str
-    at_unix: int | None
+    created_at_unix: int | None
     characters: int
     credits: int | None
 
@@ -188,10 +188,10 @@ class HistoryItem:
         before, after = (_number(data, f"character_count_change_{end}") for end in ("from", "to"))
         return cls(
             item_id=_needed_text(data, "history_item_id"),
-            request_id=identifier(data.get("request_id")),
+            request_id=printable_id(data.get("request_id")),
             voice_id=_text(data, "voice_id"),
             model_id=_text(data, "model_id"),
-            at_unix=_number(data, "date_unix"),
+            created_at_unix=_number(data, "date_unix"),
             characters=len(_text(data, "text")),
             credits=after - before if before is not None and after is not None and after >= before else None,
         )
@@ -213,7 +213,7 @@ class HistoryPage:
 
 def _object(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise bad_reply(f"{name} is no object")
+        raise invalid_response(f"{name} is no object")
     return value
 
 
@@ -223,7 +223,7 @@ def _optional_object(value: object) -> dict[str, Any]:
 
 def _array(value: object, name: str) -> list[Any]:
     if not isinstance(value, list):
-        raise bad_reply(f"{name} is no list")
+        raise invalid_response(f"{name} is no list")
     return value
 
 
@@ -235,7 +235,7 @@ def _text(data: Mapping[str, Any], name: str) -> str:
 def _needed_text(data: Mapping[str, Any], name: str) -> str:
     if value := _text(data, name):
         return value
-    raise bad_reply(f"no {name}")
+    raise invalid_response(f"no {name}")
 
 
 def _number(data: Mapping[str, Any], name: str) -> int | None:
@@ -251,7 +251,7 @@ def _needed_number(data: Mapping[str, Any], name: str) -> int:
 def _whole(value: object, name: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
-    raise bad_reply(f"{name} is no whole number")
+    raise invalid_response(f"{name} is no whole number")
 
 
 def _amount(value: object, name: str) -> float | None:
@@ -260,4 +260,4 @@ def _amount(value: object, name: str) -> float | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
-    raise bad_reply(f"{name} is no number")
+    raise invalid_response(f"{name} is no number")

@@ -16,7 +16,7 @@ from typing import cast
 from voicecare.audio.formats import FORMATS
 from voicecare.providers.espeak import messages
 
-__all__ = ["Espeak", "EspeakDied", "EspeakVoice"]
+__all__ = ["EspeakVoice", "OfflineSynthesizer", "SynthesizerUnavailable"]
 
 _ROOT = Path(__file__).resolve().parents[3]
 _READ_BYTES = 256 * 1024
@@ -25,7 +25,7 @@ _RESTART_PAUSE_S = 1.0  # after a second failure in a row
 _PATIENCE_S = 3.0  # how long a speech waits for a child that is coming up
 
 
-class EspeakDied(Exception):
+class SynthesizerUnavailable(Exception):
     """The child process ended, or cannot be started. A new one is on its way: the next `speak` may work."""
 
 
@@ -42,7 +42,7 @@ class EspeakVoice:
     rate: int = 175
 
 
-class Espeak:
+class OfflineSynthesizer:
     """Owns the child. `start` and `close` once each, from the event loop that speaks."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Espeak:
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns when speech can be asked for; raises EspeakDied if the child does not come up soon.
+        """Returns when speech can be asked for; raises SynthesizerUnavailable if the child does not come up soon.
 
         It is tried again every second all the same, until `close`.
         """
@@ -59,27 +59,27 @@ class Espeak:
         await self._running()
 
     async def close(self) -> None:
-        """Ends the child and waits for its end; streams under way raise EspeakDied."""
+        """Ends the child and waits for its end; streams under way raise SynthesizerUnavailable."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
             self._keeper = None
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         return self._child is not None
 
     async def speak(
-        self, text: str, voice: EspeakVoice, format_name: str, *, ahead_s: float | None = None
+        self, text: str, voice: EspeakVoice, format_name: str, *, max_lead_s: float | None = None
     ) -> AsyncGenerator[bytes, None]:
         """One complete stream in the format named, as it is made; a short silence for text without sound.
 
-        With `ahead_s` the sound comes no further than that ahead of real time since its first slice. Closing the
-        generator, or cancelling, ends the making. Raises EspeakDied when the child is lost, KeyError for an unknown
-        format.
+        With `max_lead_s` the sound comes no further than that ahead of real time since its first slice. Closing the
+        generator, or cancelling, ends the making. Raises SynthesizerUnavailable when the child is lost, KeyError
+        for an unknown format.
         """
         request = messages.Request(
-            text, voice.language, voice.variant, voice.pitch, voice.rate, FORMATS[format_name].name, ahead_s
+            text, voice.language, voice.variant, voice.pitch, voice.rate, FORMATS[format_name].name, max_lead_s
         )
         child = await self._running()
         stream = child.open(request)
@@ -96,7 +96,7 @@ class Espeak:
                 async with asyncio.timeout(_PATIENCE_S):
                     await self._up.wait()
         if self._child is None:
-            raise EspeakDied("espeak is not running")
+            raise SynthesizerUnavailable("espeak is not running")
         return self._child
 
     async def _keep(self) -> None:
@@ -161,7 +161,7 @@ class _Stream:
         sound = b"".join(self._parts)
         self._parts.clear()
         if self.died and not sound:
-            raise EspeakDied("espeak died while it spoke")
+            raise SynthesizerUnavailable("espeak died while it spoke")
         if not self.ended:
             self._came.clear()
         self._taken += len(sound)

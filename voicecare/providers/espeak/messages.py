@@ -35,7 +35,7 @@ class Request:
     pitch: int
     rate: int
     format_name: str
-    ahead_s: float | None
+    max_lead_s: float | None
 
 
 class Message(NamedTuple):

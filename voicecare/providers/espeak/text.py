@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"\S{1,40}?(?:[。！？，、；：।]+\s*|\s+|\Z)|\S{1,40
 _CLAUSE_END = re.compile(r"(?:[.,;:!?…؟،؛][\"'”’»)]*\s+|[。！？，、；：।]\s*)\Z")
 
 
-def clean(text: str) -> str:
+def normalize(text: str) -> str:
     """Readable text only; everything else becomes a space.
 
     Control characters go because espeak takes \\x01 as the beginning of a command, private ones because it uses them
@@ -54,7 +54,7 @@ def _is_readable(character: str, category: str) -> bool:
     return emoji or category[0] in "PZ" or category == "Sc" or character in _JOINERS
 
 
-def pieces(text: str) -> Iterator[str]:
+def split(text: str) -> Iterator[str]:
     """Cuts clean text where a clause ends, else between words, the first piece short so that its sound comes soon.
 
     Lengths are counted in UTF-8 bytes, which follow the length of the sound better than characters do: a Chinese

@@ -18,7 +18,7 @@ from voicecare.audio.encoders import Encoder
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.providers.espeak import messages as wire
 from voicecare.providers.espeak.engine import SAMPLE_RATE, Engine
-from voicecare.providers.espeak.text import clean, pieces
+from voicecare.providers.espeak.text import normalize, split
 
 WORKERS = 2
 # Small at first, so that twenty streams that begin together all begin soon; long once a second is ahead, as every
@@ -42,25 +42,25 @@ class Speech:
         self.number, self.request = number, request
         self.credit = wire.WINDOW
         self.cancelled = self.finished = self.starved = False
-        self._pieces = list(pieces(clean(request.text)))[::-1]
+        self._pieces = list(split(normalize(request.text)))[::-1]
         self._encoder = Encoder(FORMATS[request.format_name], SAMPLE_RATE)
         self._sound = b""
         self._made_s = 0.0
         self._began: float | None = None
 
-    def ahead_s(self) -> float:
+    def lead_s(self) -> float:
         """Seconds of sound made beyond the time since the first slice."""
         return 0.0 if self._began is None else self._made_s - (time.monotonic() - self._began)
 
     def wait_s(self) -> float:
         """Seconds until the next slice may be made."""
-        if self.request.ahead_s is None or self._began is None:
+        if self.request.max_lead_s is None or self._began is None:
             return 0.0
-        return self.ahead_s() + self._slice_s() - self.request.ahead_s
+        return self.lead_s() + self._slice_s() - self.request.max_lead_s
 
     def dry_at(self) -> float:
         """When its listener has nothing left, on the monotonic clock; a stream that has not begun goes first."""
-        return 0.0 if self._began is None else time.monotonic() + min(self.ahead_s(), PRESSED_S)
+        return 0.0 if self._began is None else time.monotonic() + min(self.lead_s(), PRESSED_S)
 
     def is_mute(self) -> bool:
         """Whether espeak has to speak before there can be a slice."""
@@ -82,7 +82,7 @@ class Speech:
         return self._encoder.feed(sound) + (self._encoder.finish() if self.finished else b"")
 
     def _slice_s(self) -> float:
-        return SLICE_S if self.ahead_s() < COMFORTABLE_S else LONG_SLICE_S
+        return SLICE_S if self.lead_s() < COMFORTABLE_S else LONG_SLICE_S
 
     def _slice_bytes(self) -> int:
         return int(self._slice_s() * SAMPLE_RATE) * 2

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from voicecare.providers import errors as e
-from voicecare.providers.elevenlabs.client import SpeechClient, SpeechReply
+from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
 from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT
-from voicecare.providers.elevenlabs.requests import Receipt, SpeechRequest
+from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
 
 SPOKEN = "Take your two blue tablets now, Margaret."
 KEY = "sk_very_secret"
@@ -177,7 +177,7 @@ async def failing(client: SpeechClient, *, first_byte_s: float = LONG_S, stall_s
     return Failed(caught.value, b"".join(got))
 
 
-async def _read_into(got: list[bytes], asked: SpeechReply) -> None:
+async def _read_into(got: list[bytes], asked: SpeechResponse) -> None:
     async with asked as reply:
         async for data in reply:
             got.append(data)
@@ -292,7 +292,7 @@ async def test_the_receipt_is_there_before_the_first_byte() -> None:
         await exchange.write(chunk(SOUND[0]), END)
 
     async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
-        assert reply.receipt == Receipt("req1", "tr1", 21, 3, 10)
+        assert reply.metadata == ResponseMetadata("req1", "tr1", 21, 3, 10)
         first.set()
         assert [data async for data in reply] == [SOUND[0]]
 

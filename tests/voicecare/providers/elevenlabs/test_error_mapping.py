@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecare.providers import errors as e
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_reply
+from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_response
 
 SPOKEN = "Take your two blue tablets now, Margaret"
 
@@ -103,18 +103,18 @@ LEGACY = [
 
 @pytest.mark.parametrize(("status", "code", "kind"), CATALOGUE)
 def test_the_new_catalogue(status: int, code: str, kind: type[e.ProviderError]) -> None:
-    error = error_from_reply(status, {}, new("any", code, status="legacy_word", request_id="ab12"))
+    error = error_from_response(status, {}, new("any", code, status="legacy_word", request_id="ab12"))
     assert (type(error), error.code, error.status, error.request_id) == (kind, code, status, "ab12")
 
 
 @pytest.mark.parametrize(("status", "code", "kind"), LEGACY)
 def test_the_legacy_statuses(status: int, code: str, kind: type[e.ProviderError]) -> None:
-    error = error_from_reply(status, {}, legacy(code))
+    error = error_from_response(status, {}, legacy(code))
     assert (type(error), error.code, error.status) == (kind, code, status)
 
 
 def test_the_code_stands_above_the_status() -> None:
-    error = error_from_reply(400, {}, new("validation_error", "voice_not_found", status="text_too_long"))
+    error = error_from_response(400, {}, new("validation_error", "voice_not_found", status="text_too_long"))
     assert (type(error), error.code) == (e.VoiceUnavailable, "voice_not_found")
 
 
@@ -122,7 +122,7 @@ def test_the_code_stands_above_the_status() -> None:
     ("param", "kind"), [("text", e.TextRejected), ("voice_id", e.VoiceUnavailable), ("speed", e.BadRequest)]
 )
 def test_a_parameter_that_is_named_decides(param: str, kind: type[e.ProviderError]) -> None:
-    assert type(error_from_reply(400, {}, new("validation_error", "invalid_parameters", param=param))) is kind
+    assert type(error_from_response(400, {}, new("validation_error", "invalid_parameters", param=param))) is kind
 
 
 def invalid(*loc: object) -> bytes:
@@ -142,12 +142,12 @@ def invalid(*loc: object) -> bytes:
     ],
 )
 def test_a_validation_list_is_judged_by_its_places(loc: tuple[object, ...], kind: type[e.ProviderError]) -> None:
-    error = error_from_reply(422, {}, invalid(*loc))
+    error = error_from_response(422, {}, invalid(*loc))
     assert (type(error), error.code) == (kind, kind.code)
 
 
 def test_a_validation_list_leaves_its_place_in_the_message() -> None:
-    error = error_from_reply(422, {}, invalid("body", "model_id"))
+    error = error_from_response(422, {}, invalid("body", "model_id"))
     assert error.message == f"{e.BadRequest.default_message} (body.model_id: string_too_long)"
 
 
@@ -200,7 +200,7 @@ SILENT_BODIES = [
 @pytest.mark.parametrize("body", SILENT_BODIES, ids=range(len(SILENT_BODIES)))
 def test_a_body_that_says_nothing_leaves_the_verdict_to_the_status(body: bytes) -> None:
     for status, kind in BY_STATUS:
-        error = error_from_reply(status, {}, body)
+        error = error_from_response(status, {}, body)
         assert (type(error), error.status, error.request_id) == (kind, status, None)
         assert error.code == ("redirect" if status < 400 else kind.code)
         assert error.message.startswith(kind.default_message)
@@ -208,7 +208,7 @@ def test_a_body_that_says_nothing_leaves_the_verdict_to_the_status(body: bytes) 
 
 @given(st.integers(300, 599), st.binary(max_size=300))
 def test_no_bytes_make_it_raise(status: int, body: bytes) -> None:
-    assert isinstance(error_from_reply(status, {}, body), e.ProviderError)
+    assert isinstance(error_from_response(status, {}, body), e.ProviderError)
 
 
 WORDS = st.sampled_from(["detail", "code", "status", "message", "loc", "type", "param", "text", "request_id"])
@@ -221,14 +221,14 @@ JSON = st.recursive(
 
 @given(st.integers(300, 599), JSON)
 def test_no_json_makes_it_raise(status: int, reply: object) -> None:
-    error = error_from_reply(status, {}, json.dumps({"detail": reply}).encode())
+    error = error_from_response(status, {}, json.dumps({"detail": reply}).encode())
     assert isinstance(error, e.ProviderError)
     assert error.message
 
 
 def test_ids_come_from_the_headers_before_the_body() -> None:
     headers = {"request-id": "from-header", "x-trace-id": "trace"}
-    error = error_from_reply(500, headers, new("internal_error", "internal_error", request_id="from-body"))
+    error = error_from_response(500, headers, new("internal_error", "internal_error", request_id="from-body"))
     assert (error.request_id, error.trace_id) == ("from-header", "trace")
 
 
@@ -237,17 +237,17 @@ def test_ids_come_from_the_headers_before_the_body() -> None:
 @pytest.mark.parametrize("code", ["invalid_text", "invalid_parameters", "forbidden", "internal_error"])
 def test_an_echo_of_the_text_does_not_reach_the_message(status: int, make: object, code: str) -> None:
     assert callable(make)
-    error = error_from_reply(status, {}, make(code, f"Cannot speak: {SPOKEN}"))
+    error = error_from_response(status, {}, make(code, f"Cannot speak: {SPOKEN}"))
     assert "Margaret" not in f"{error} {error!r} {error.as_body()}"
 
 
 def test_an_echo_of_the_text_in_a_validation_list_does_not_reach_the_message() -> None:
     for loc in (("body", "text"), ("body", SPOKEN), (SPOKEN,)):
-        assert "Margaret" not in str(error_from_reply(422, {}, invalid(*loc)))
+        assert "Margaret" not in str(error_from_response(422, {}, invalid(*loc)))
 
 
 def test_an_echo_of_the_key_does_not_reach_the_message() -> None:
-    error = error_from_reply(401, {}, legacy("invalid_api_key", "Invalid API key sk_12345"))
+    error = error_from_response(401, {}, legacy("invalid_api_key", "Invalid API key sk_12345"))
     assert "sk_12345" not in str(error)
 
 
@@ -261,10 +261,10 @@ def test_an_echo_of_the_key_does_not_reach_the_message() -> None:
     ],
 )
 def test_messages_about_numbers_and_permissions_are_kept(status: int, code: str, message: str) -> None:
-    assert error_from_reply(status, {}, legacy(code, message)).message == message
+    assert error_from_response(status, {}, legacy(code, message)).message == message
 
 
 def test_a_kept_message_is_one_short_printable_line() -> None:
-    error = error_from_reply(429, {}, legacy("system_busy", "a\r\nb\x1b[31m" + "x" * 1000))
+    error = error_from_response(429, {}, legacy("system_busy", "a\r\nb\x1b[31m" + "x" * 1000))
     assert error.message.isprintable()
     assert len(error.message) == 300

@@ -2,7 +2,7 @@
 
 import pytest
 
-from voicecare.providers.elevenlabs.plans import concurrency
+from voicecare.providers.elevenlabs.plans import concurrency_limit
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from voicecare.providers.elevenlabs.plans import concurrency
     ],
 )
 def test_the_table(tier: str, model: str, streams: int | None) -> None:
-    assert concurrency(tier, model) == streams
+    assert concurrency_limit(tier, model) == streams

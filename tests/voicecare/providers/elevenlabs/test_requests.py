@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecare.providers.elevenlabs.requests import (
-    Receipt,
+    ResponseMetadata,
     SpeechRequest,
-    identifier,
     looks_like_audio,
     path_segment,
+    printable_id,
     request_headers,
 )
 from voicecare.providers.errors import VoiceUnavailable
@@ -140,23 +140,23 @@ def test_a_receipt_reads_the_headers() -> None:
         "current-concurrent-requests": "0",
         "maximum-concurrent-requests": "10",
     }
-    assert Receipt.from_headers(headers) == Receipt("q1w2e3", "ab12", 5378, 0, 10)
+    assert ResponseMetadata.from_headers(headers) == ResponseMetadata("q1w2e3", "ab12", 5378, 0, 10)
 
 
 def test_a_receipt_without_headers_is_empty() -> None:
-    assert Receipt.from_headers({}) == Receipt(None, None, None, None, None)
+    assert ResponseMetadata.from_headers({}) == ResponseMetadata(None, None, None, None, None)
 
 
 @pytest.mark.parametrize("value", ["", "abc", "-1", "1.5", "1e9", " 7", "0x1", "1_000", "٣", "²", "9" * 16, "nan"])
 def test_nonsense_numbers_are_none(value: str) -> None:
-    assert Receipt.from_headers({"character-cost": value}).character_cost is None
+    assert ResponseMetadata.from_headers({"character-cost": value}).character_cost is None
 
 
 @pytest.mark.parametrize(
     ("value", "kept"), [("ab", "ab"), ("", None), (None, None), (7, None), ("a\nb", None), ("x" * 500, "x" * 128)]
 )
 def test_an_identifier_is_printable_and_short(value: object, kept: str | None) -> None:
-    assert identifier(value) == kept
+    assert printable_id(value) == kept
 
 
 MP3 = b"\xff\xfb\x90\x64" + bytes(400)

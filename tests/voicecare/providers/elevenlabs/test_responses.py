@@ -13,7 +13,7 @@ from voicecare.providers.elevenlabs.responses import (
     Voice,
     VoicePage,
     models_from_reply,
-    parsed,
+    parse_json,
 )
 from voicecare.providers.errors import ServerError
 
@@ -165,7 +165,7 @@ def test_history_keeps_the_length_of_a_text_but_not_the_text() -> None:
     page = HistoryPage.from_reply({"history": [HISTORY_ITEM], "has_more": True, "last_history_item_id": "h1"})
     (item,) = page.items
     assert (page.next_after, item.item_id, item.request_id, item.voice_id) == ("h1", "h1", "r1", "v1")
-    assert (item.at_unix, item.characters, item.credits) == (1767225600, 7, 4)
+    assert (item.created_at_unix, item.characters, item.credits) == (1767225600, 7, 4)
     assert "llo" not in repr(page)
 
 
@@ -182,4 +182,4 @@ def test_history_that_leads_nowhere_is_an_error(reply: object) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"[" * 100_000])
 def test_a_body_that_is_no_json_is_an_error(body: bytes) -> None:
-    refused(parsed, body)
+    refused(parse_json, body)

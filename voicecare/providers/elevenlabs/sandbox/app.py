@@ -9,7 +9,7 @@ from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Studio
 from voicecare.providers.elevenlabs.sandbox.api import account, speech, voices
 from voicecare.providers.elevenlabs.sandbox.api.middleware import add_trace, plain_errors
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
-from voicecare.providers.espeak.client import Espeak
+from voicecare.providers.espeak.client import OfflineSynthesizer
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
@@ -17,7 +17,7 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 def make_app(first_byte_ms: float = 120.0) -> web.Application:
     """All routes over a fresh account. The espeak child lives from start-up to cleanup of the application."""
     app = web.Application(middlewares=[plain_errors], client_max_size=MAX_REQUEST_BYTES)
-    espeak = Espeak()
+    espeak = OfflineSynthesizer()
     app[SANDBOX] = Sandbox(Studio(espeak), first_byte_ms)
     for part in (speech, voices, account, control):
         part.add_routes(app.router)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from voicecare.providers.espeak.client import Espeak, EspeakVoice
+from voicecare.providers.espeak.client import EspeakVoice, OfflineSynthesizer
 
 Key = tuple[EspeakVoice, str, str]
 
@@ -33,9 +33,9 @@ class Memory:
 
 
 class Studio:
-    """Speaks through one espeak child; raises EspeakDied from `speak` if that child is lost."""
+    """Speaks through one espeak child; raises SynthesizerUnavailable from `speak` if that child is lost."""
 
-    def __init__(self, espeak: Espeak) -> None:
+    def __init__(self, espeak: OfflineSynthesizer) -> None:
         self._espeak = espeak
         self._memory = Memory()
 

@@ -19,7 +19,7 @@ from voicecare.providers.elevenlabs.sandbox.faults.injection import whole
 from voicecare.providers.elevenlabs.sandbox.faults.response import Wire
 from voicecare.providers.elevenlabs.sandbox.records import Sale, SpeechRecord, provider_id
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
-from voicecare.providers.espeak.client import EspeakDied
+from voicecare.providers.espeak.client import SynthesizerUnavailable
 
 Maker = Callable[[Studio, Order], AsyncGenerator[bytes, None]]
 
@@ -109,7 +109,7 @@ class _Performance:
                 first = await self._first(chunks, slot, streaming)
                 try:
                     return await self._send(order, reservation, slot, first, chunks if streaming else None)
-                except EspeakDied:
+                except SynthesizerUnavailable:
                     self._wire.hang_up()
 
     async def _first(self, chunks: AsyncGenerator[bytes, None], slot: Slot, streaming: bool) -> bytes:
@@ -118,7 +118,7 @@ class _Performance:
         beginning = anext(chunks, b"") if streaming else _joined(chunks)
         try:
             first, _ = await asyncio.gather(beginning, asyncio.sleep(due - time.monotonic()))
-        except EspeakDied:
+        except SynthesizerUnavailable:
             raise refusal("internal_error") from None
         return first
 
