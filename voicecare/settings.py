@@ -255,7 +255,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["voicecare.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "voicecare.api.pagination.Pages",
-    "DEFAULT_SCHEMA_CLASS": "voicecare.api.schema.Schema",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "voicecare.api.errors.answer",
     "URL_FORMAT_OVERRIDE": None,
 }
@@ -268,6 +268,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_AUTHENTICATION": [],
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "voicecare.api.schema.add_errors",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "UtteranceStatus": "tts.models.STATE_CHOICES",
         "CloneStatus": "cloning.models.CloneJob.Status",

@@ -1,11 +1,14 @@
-"""How the API describes itself: every call with the errors that it can answer, all in one shape."""
+"""The OpenAPI schema: every operation with the errors that it can return, all in one shape."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
+
+from voicecare.api.pagination import Pages
 
 
 @extend_schema_serializer(
@@ -22,31 +25,40 @@ _FIELDS = {
     "additionalProperties": {"type": "array", "items": {"type": "string"}},
     "example": {"text": ["This field may not be blank."]},
 }
+_PAGING = {Pages.page_query_param, Pages.page_size_query_param}
 
 
-class Schema(AutoSchema):
-    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:  # noqa: ANN401
-        """What the view says of its answers, and beside it the errors that follow from what it takes."""
-        said = super()._get_response_bodies(direction)
-        errors = {code: self._error(code, description) for code, description in self._errors().items()}
-        return dict(sorted({**errors, **said}.items()))
+def add_errors(result: dict[str, Any], **_context: object) -> dict[str, Any]:
+    """drf-spectacular's postprocessing hook: adds to each operation the errors that follow from what it takes.
 
-    def _errors(self) -> dict[str, str]:
-        takes_body = self.method in {"POST", "PUT", "PATCH"} and self.get_request_serializer() is not None
-        errors = {"401": "No credentials, or wrong ones."}
-        if "{" in self.path or self._is_list_view():
-            errors["404"] = "There is no such thing, or it is not yours."
-        if takes_body or self.get_override_parameters():
-            errors["400"] = "Something that was sent is missing or wrong."
-        if takes_body:
-            errors |= {"413": "The body is too large.", "415": "The body is of another kind."}
-        return errors
+    A response that the view describes itself is kept. The component `Error` exists because the login describes its own
+    429 with ErrorSerializer.
+    """
+    for path, operations in result["paths"].items():
+        for operation in operations.values():
+            errors = {code: _error(code, text) for code, text in _errors(path, operation).items()}
+            operation["responses"] = dict(sorted({**errors, **operation["responses"]}.items()))
+    return result
 
-    def _error(self, code: str, description: str) -> Any:  # noqa: ANN401
-        whole = self._get_response_for_code(OpenApiResponse(ErrorSerializer, description), code)  # makes the component
-        if code == "400":
-            whole["content"]["application/json"]["schema"] = {"oneOf": [_ERROR, _FIELDS]}
-        return whole
+
+def _errors(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
+    """Status codes and their descriptions."""
+    parameters = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] != "path"}
+    takes_body = "requestBody" in operation
+    speaks = any("Speech-Source" in response.get("headers", ()) for response in operation["responses"].values())
+    errors = {"401": "No credentials, or wrong ones."}
+    if "{" in path or parameters & _PAGING:
+        errors["404"] = "There is no such thing, or it is not yours."
+    if takes_body or parameters - _PAGING or speaks:  # the provider may reject a text
+        errors["400"] = "Something that was sent is missing or wrong."
+    if takes_body:
+        errors |= {"413": "The body is too large.", "415": "The body is of another kind."}
+    return errors
+
+
+def _error(code: str, description: str) -> dict[str, Any]:
+    schema = {"oneOf": [_ERROR, _FIELDS]} if code == "400" else _ERROR
+    return {"content": {"application/json": {"schema": schema}}, "description": description}
 
 
 class BearerScheme(OpenApiAuthenticationExtension):
