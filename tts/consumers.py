@@ -11,7 +11,7 @@ from django.conf import settings
 
 from tts.devices.connection import Connection
 from tts.devices.transport import Socket
-from tts.protocol.handshake import SUBPROTOCOL, token_of
+from tts.protocol.handshake import SUBPROTOCOL, extract_token
 from tts.runtime import runtime
 from voicecare.core.database import in_thread
 from voicecare.patients.authentication import device_for
@@ -47,7 +47,7 @@ class DeviceConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         """Refused before accept, which the server turns into HTTP 403."""
-        token = token_of(self.scope, settings.ALLOWED_HOSTS)
+        token = extract_token(self.scope, settings.ALLOWED_HOSTS)
         admitted = None
         if token is not None and not runtime.draining:
             admitted = await in_thread(_admit, token)

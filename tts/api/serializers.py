@@ -11,7 +11,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from tts.models import STATE_CHOICES, Conversation, Utterance
-from tts.protocol.text_assembler import MAX_TEXT
+from tts.protocol.text_assembler import MAX_TEXT_LENGTH
 from tts.states import SERVER_PREFIX, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.api import visible_voices
@@ -57,7 +57,7 @@ MAX_EXPIRY_S = 7 * 24 * 3600
 
 
 class TextSerializer(serializers.Serializer):
-    text = serializers.CharField(max_length=MAX_TEXT, trim_whitespace=False)
+    text = serializers.CharField(max_length=MAX_TEXT_LENGTH, trim_whitespace=False)
 
     def validate_text(self, text: str) -> str:
         if not text.strip():

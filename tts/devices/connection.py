@@ -18,8 +18,20 @@ from tts.devices.outbox_client import Deliveries
 from tts.devices.player import Speaker
 from tts.devices.transport import Socket
 from tts.protocol import messages
-from tts.protocol.commands import Ack, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop, Withdraw
-from tts.protocol.messages import CLOSE_GOING_DOWN, Refused
+from tts.protocol.commands import (
+    AcknowledgeDelivery,
+    CancelDelivery,
+    CloseConnection,
+    Command,
+    DiscardSpeech,
+    EndConversation,
+    ReportPlayback,
+    SendFrame,
+    StartConversation,
+    StartSpeech,
+    StopSpeech,
+)
+from tts.protocol.messages import CLOSE_SHUTTING_DOWN, ProtocolError
 from tts.protocol.session import Session
 from tts.states import UtteranceState
 from tts.synthesis.dependencies import Services
@@ -63,7 +75,7 @@ class Connection:
     async def tell_expired(self) -> None:
         """What the device knows to be queued and is of no use any more has failed."""
         for speech_id in await self.deliveries.expired():
-            self._services.own(self._socket.send(messages.failed(speech_id, "expired")))
+            self._services.own(self._socket.send(messages.speech_failed(speech_id, "expired")))
 
     async def receive(self, text: str | None) -> None:
         """One frame of the device; None stands for a binary one."""
@@ -86,25 +98,25 @@ class Connection:
     async def drain(self, seconds: float) -> None:
         """The server goes down: what is playing may end within `seconds`, then the socket is closed with 4012."""
         await self._speaker.finish(seconds)
-        await self.close(CLOSE_GOING_DOWN)
+        await self.close(CLOSE_SHUTTING_DOWN)
 
     async def lose_conversation(self, conversation: uuid.UUID) -> None:
         """Another device goes on with it: here it ends, with all that plays and waits."""
         await self._speaker.end_line()
         self._speaker.let_held_go_elsewhere()
         await self._write(lambda: self.deliveries.let_go(conversation))
-        if self.session.opened is not None and self.session.opened.context.conversation_id == conversation:
-            _, characters = self.session.finish()
+        if self.session.conversation is not None and self.session.conversation.context.conversation_id == conversation:
+            _, characters = self.session.finish_conversation()
             await self._socket.send(messages.conversation_ended(conversation, characters))
 
     async def lose_voice(self, conversation: uuid.UUID) -> None:
         """Its voice was withdrawn: from the next speech on it is the default voice."""
         async with self._opening:
-            opened = self.session.opened
+            opened = self.session.conversation
             if opened is not None and opened.context.conversation_id == conversation:
                 context = await in_thread(lifecycle.in_default_voice, opened.context)
-                self.session.begin(replace(opened, context=context))
-                await self._socket.send(messages.VOICE_CHANGED)
+                self.session.start_conversation(replace(opened, context=context))
+                await self._socket.send(messages.VOICE_CHANGED_NOTICE)
 
     async def gone(self) -> None:
         """The socket is closed, by whomever: what plays and waits ends as interrupted. Safe after `close`.
@@ -115,8 +127,8 @@ class Connection:
         self._socket.mute()
         await self._speaker.end_line()
         await self._give_back()
-        if self.session.opened is not None:
-            held = [self.session.opened.context.conversation_id]
+        if self.session.conversation is not None:
+            held = [self.session.conversation.context.conversation_id]
             await self._write(lambda: in_thread(lifecycle.touch, held))
 
     def _close(self) -> None:
@@ -132,25 +144,25 @@ class Connection:
 
     async def _carry_out(self, command: Command) -> None:
         match command:
-            case Play():
-                self._speaker.say(self.session.line.waiting[-1])
-            case Reply(frame):
+            case StartSpeech():
+                self._speaker.say(self.session.queue.waiting[-1])
+            case SendFrame(frame):
                 await self._socket.send(frame)
-            case Stop(put_back):
+            case StopSpeech(put_back):
                 await self._speaker.stop(put_back=put_back)
-            case Drop(speech):
+            case DiscardSpeech(speech):
                 await self._speaker.conclude(speech, UtteranceState.INTERRUPTED)
-            case Heard(ms):
+            case ReportPlayback(ms):
                 self._speaker.heard(ms)
-            case Ack(speech_id):
+            case AcknowledgeDelivery(speech_id):
                 self._services.own(self._acknowledge(speech_id))
-            case Withdraw(speech_id):
+            case CancelDelivery(speech_id):
                 self._services.own(self._withdraw(speech_id))
-            case Start():
+            case StartConversation():
                 await self._start(command)
-            case End():
+            case EndConversation():
                 await self._end()
-            case Close(code):
+            case CloseConnection(code):
                 await self.close(code)
 
     async def _acknowledge(self, speech_id: str) -> None:
@@ -160,42 +172,42 @@ class Connection:
     async def _withdraw(self, speech_id: str) -> None:
         if await self.deliveries.withdraw(speech_id):
             if self.deliveries.forget_queued(speech_id):
-                await self._socket.send(messages.withdrawn(speech_id))
+                await self._socket.send(messages.speech_cancelled(speech_id))
         elif not await self.deliveries.known(speech_id):
             await self._refuse(_unknown(speech_id))
 
-    async def _refuse(self, refused: Refused) -> None:
-        for command in self.session.refuse(refused):
+    async def _refuse(self, refused: ProtocolError) -> None:
+        for command in self.session.reject(refused):
             await self._carry_out(command)
 
-    async def _start(self, start: Start) -> None:
+    async def _start(self, start: StartConversation) -> None:
         self._services.own(self._services.client.preconnect())
         async with self._opening:
             try:
                 opened = await self._open(start)
             except lifecycle.UnknownConversation as error:
-                await self._refuse(Refused(error.code, error.message))
+                await self._refuse(ProtocolError(error.code, error.message))
                 return
-            for command in self.session.leave_for(opened):
+            for command in self.session.switch_conversation(opened):
                 await self._carry_out(command)
-            self.session.begin(opened)
+            self.session.start_conversation(opened)
             self._speaker.opened(opened)
             await self._socket.send(opened.context.started_frame())
         if start.resume is not None:
             self._speaker.hold_again(await self.deliveries.hold_again(opened.context.conversation_id), opened.context)
         wants_greeting = start.resume is None if start.greeting is None else start.greeting
-        if wants_greeting and (greeting := self.session.greet()):
+        if wants_greeting and (greeting := self.session.enqueue_greeting()):
             self._speaker.say(greeting)
         self._speaker.call()
 
-    async def _open(self, start: Start) -> Opened:
+    async def _open(self, start: StartConversation) -> Opened:
         """Waits for a database that restarts: closing the socket would only bring the device back at the same time."""
         deadline = time.monotonic() + OPENED_WITHIN_S
         while True:
             try:
                 if start.resume is not None:
                     await self._services.recorder.flush()  # a device that reconnects at once resumes what was just said
-                return await in_thread(_open, self.device, start, self.session.opened)
+                return await in_thread(_open, self.device, start, self.session.conversation)
             except (OperationalError, InterfaceError) as error:
                 if self._closed or time.monotonic() > deadline:
                     raise
@@ -205,17 +217,17 @@ class Connection:
     async def _opened_for_delivery(self) -> Opened | None:
         """The open conversation; where there is none the server opens one. None while the database is away."""
         async with self._opening:
-            if self.session.opened is None:
+            if self.session.conversation is None:
                 opened = await self._write(lambda: in_thread(lifecycle.begin_for_delivery, self.device))
                 if opened is None or self._closed:
                     return None
-                self.session.begin(opened)
+                self.session.start_conversation(opened)
                 await self._socket.send(opened.context.started_frame())
-            return self.session.opened
+            return self.session.conversation
 
     async def _end(self) -> None:
         async with self._opening:  # the next one, for a delivery, begins when the device knows that this one has ended
-            opened, characters = self.session.finish()
+            opened, characters = self.session.finish_conversation()
             booked = await self._write(lambda: in_thread(lifecycle.end, opened.context.conversation_id))
             characters = characters if booked is None else booked  # the row knows what another process has counted
             await self._socket.send(messages.conversation_ended(opened.context.conversation_id, characters))
@@ -231,11 +243,11 @@ class Connection:
             return None
 
 
-def _unknown(speech_id: str) -> Refused:
-    return Refused("unknown_id", "No speech has this `id`.", speech_id)
+def _unknown(speech_id: str) -> ProtocolError:
+    return ProtocolError("unknown_id", "No speech has this `id`.", speech_id)
 
 
-def _open(device: uuid.UUID, start: Start, servers: Opened | None) -> Opened:
+def _open(device: uuid.UUID, start: StartConversation, servers: Opened | None) -> Opened:
     """Opens or resumes one, or takes over the one that the server has opened."""
     if servers is not None and start.resume in (None, str(servers.context.conversation_id)):
         return lifecycle.take_over(device, servers, start.format)
@@ -245,7 +257,7 @@ def _open(device: uuid.UUID, start: Start, servers: Opened | None) -> Opened:
     return opened
 
 
-def _open_anew(device: uuid.UUID, start: Start) -> Opened:
+def _open_anew(device: uuid.UUID, start: StartConversation) -> Opened:
     if start.resume is None:
         return lifecycle.begin(device, start.format)
     return lifecycle.resume(device, start.resume)

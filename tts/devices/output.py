@@ -69,7 +69,7 @@ class Delivery:
         if not self._told_queued:
             self._told_queued = True
             expires_at = datetime.now(UTC) + timedelta(seconds=expires_in_s)
-            await self._socket.send(messages.queued(self._speech.id, reason, expires_at))
+            await self._socket.send(messages.speech_queued(self._speech.id, reason, expires_at))
 
     async def settle(self) -> None:
         """Returns when all was taken from this process: a speech that a stuck device never read is not spoken."""
@@ -105,7 +105,7 @@ class Delivery:
             frames = [{"type": "speech.started", **frame, "format": self._format}]
         if source in ("backup", "offline") and not self._notified:
             self._notified = True
-            frames.append(messages.NOTICE)
+            frames.append(messages.BACKUP_VOICE_NOTICE)
         return frames
 
     def _first_frame_is_out(self, source: str) -> None:

@@ -83,7 +83,7 @@ class Speaker:
 
     def hold_again(self, rows: Iterable[Utterance], context: Context) -> None:
         """What waited for the quota when the conversation's last connection ended waits here from now on."""
-        here = {speech.utterance_id for speech in (*self._session.line.held, *self._session.line.waiting)}
+        here = {speech.utterance_id for speech in (*self._session.queue.deferred, *self._session.queue.waiting)}
         for row in (row for row in rows if row.pk not in here):
             self._keep(
                 Speech(
@@ -126,7 +126,7 @@ class Speaker:
 
     async def end_line(self) -> None:
         """What plays and waits ends as interrupted; what the quota holds stays held."""
-        waiting = self._session.line.drop_waiting()
+        waiting = self._session.queue.pop_pending()
         if self._task is not None:
             if self._delivery is not None:
                 self._putting_back = True
@@ -137,7 +137,7 @@ class Speaker:
 
     def let_held_go_elsewhere(self) -> None:
         """Another connection may say what the quota holds here."""
-        self._session.line.drop(lambda speech: True)  # its rows are freed where they are still this owner's
+        self._session.queue.remove(lambda speech: True)  # its rows are freed where they are still this owner's
 
     # The line
 
@@ -149,14 +149,14 @@ class Speaker:
             self._task = None
 
     async def _next(self) -> Speech | None:
-        line = self._session.line
-        if line.held and not self._services.quota.holding_s(time.monotonic()):
-            line.let_go()
+        line = self._session.queue
+        if line.deferred and not self._services.quota.holding_s(time.monotonic()):
+            line.release_deferred()
             self._live_first = True  # what was held in an earlier conversation comes before what was held here
         if self._live_first and (speech := await self._upcoming.next(live_only=True)):
             return speech
         self._live_first = False
-        while (speech := line.next()) is None and self._upcoming:
+        while (speech := line.start_next()) is None and self._upcoming:
             if speech := await self._upcoming.next():
                 return speech
         return speech
@@ -197,11 +197,11 @@ class Speaker:
     async def conclude(self, speech: Speech, outcome: UtteranceState) -> None:
         """The one terminal message of a speech, and its row. A delivery of which nothing was heard has none."""
         speech.state = outcome.value
-        self._session.over(speech)
+        self._session.finish_speech(speech)
         self._note(speech)
         metrics.SPEECHES.labels(outcome.value).inc()
         if outcome is not UtteranceState.WAITING or speech.bytes_sent:
-            await self._socket.send(messages.ending(speech))
+            await self._socket.send(messages.speech_terminal(speech))
         if speech.claim is not None and outcome is UtteranceState.WAITING:
             self._upcoming.put_back(speech.claim)
         elif speech.claim is not None:
@@ -225,16 +225,16 @@ class Speaker:
             return
         self._keep(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
-        await self._socket.send(messages.queued(speech.id, "quota", until))
+        await self._socket.send(messages.speech_queued(speech.id, "quota", until))
         if self._holding_phrase_said != context.conversation_id:
             self._holding_phrase_said = context.conversation_id
             await self._say_holding_phrase(context)
 
     async def _queue_again(self, claim: Claim, speech: Speech) -> None:
-        self._session.over(speech)
+        self._session.finish_speech(speech)
         self._upcoming.put_back(claim, queued=True)
         if claim.expires_at is not None and self._deliveries.tells_queued(claim):
-            await self._socket.send(messages.queued(speech.id, "quota", claim.expires_at))
+            await self._socket.send(messages.speech_queued(speech.id, "quota", claim.expires_at))
 
     def _keep(self, speech: Speech) -> None:
         """In memory, and in its row for another connection, should this one end."""
@@ -245,7 +245,7 @@ class Speaker:
         speech.owner, speech.lease_until = self._deliveries.owner, now + timedelta(seconds=LEASE_S)
         speech.attempt_offset += ATTEMPTS_OF_ONE
         self._services.recorder.note(speech)
-        self._session.line.hold(speech)
+        self._session.queue.defer(speech)
         if not self._watching_quota:
             self._watching_quota = True
             self._services.own(self._until_quota_holds_nothing())
@@ -263,8 +263,8 @@ class Speaker:
             return
         phrases = self._services.phrases
         is_cached = await phrases.get(phrases.key(context.rendering, context.holding)) is not None
-        if is_cached and self._session.opened is not None:
-            self._session.say_holding_phrase(context.holding)
+        if is_cached and self._session.conversation is not None:
+            self._session.enqueue_hold_message(context.holding)
 
 
 def _log_defect(task: asyncio.Task[None]) -> None:

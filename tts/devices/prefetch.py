@@ -110,7 +110,7 @@ class Upcoming:
             self.put_back(fetched.claim)
             return None
         self.called = True  # there may be more
-        return self._session.deliver(self._deliveries.speech(fetched.claim, fetched.opened.context))
+        return self._session.start_delivery(self._deliveries.speech(fetched.claim, fetched.opened.context))
 
     def _fits(self, fetched: Fetched) -> bool:
         here = self._conversation()
@@ -120,5 +120,5 @@ class Upcoming:
         )
 
     def _conversation(self) -> uuid.UUID | None:
-        opened = self._session.opened
+        opened = self._session.conversation
         return None if opened is None else opened.context.conversation_id

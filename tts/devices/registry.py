@@ -113,7 +113,7 @@ class Hub:
                 connection.call()
 
     def _open_conversations(self) -> list[tuple[uuid.UUID, "Connection"]]:
-        return [(c.session.opened.context.conversation_id, c) for c in self.connections if c.session.opened]
+        return [(c.session.conversation.context.conversation_id, c) for c in self.connections if c.session.conversation]
 
 
 async def _close(connection: "Connection", epoch: int | None) -> None:

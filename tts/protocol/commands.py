@@ -7,55 +7,66 @@ from tts.speech import Speech
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SendFrame:
     frame: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartConversation:
     format: str | None
     resume: str | None
     greeting: bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class StartSpeech:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    back: bool = False
+class StopSpeech:
+    requeue: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class DiscardSpeech:
     speech: Speech
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
+class AcknowledgeDelivery:
     speech_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class CancelDelivery:
     speech_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReportPlayback:
     ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EndConversation:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseConnection:
     code: int
 
 
-Command = Reply | Start | Play | Stop | Drop | Ack | Withdraw | Heard | End | Close
+Command = (
+    SendFrame
+    | StartConversation
+    | StartSpeech
+    | StopSpeech
+    | DiscardSpeech
+    | AcknowledgeDelivery
+    | CancelDelivery
+    | ReportPlayback
+    | EndConversation
+    | CloseConnection
+)

@@ -10,11 +10,11 @@ SUBPROTOCOL = "voicecare.v1"
 TOKEN_PREFIX = "token."  # noqa: S105
 
 
-def token_of(scope: Mapping[str, Any], allowed_hosts: Sequence[str]) -> str | None:
+def extract_token(scope: Mapping[str, Any], allowed_hosts: Sequence[str]) -> str | None:
     """The device token, or None where the handshake must be refused for another reason than the token itself."""
     headers: dict[bytes, str] = {name: value.decode("latin-1") for name, value in scope["headers"]}
     subprotocols: list[str] = scope.get("subprotocols", [])  # ASGI lets a server leave it out
-    if SUBPROTOCOL not in subprotocols or not _origin_allowed(headers.get(b"origin"), allowed_hosts):
+    if SUBPROTOCOL not in subprotocols or not _is_origin_allowed(headers.get(b"origin"), allowed_hosts):
         return None
     kind, _, token = headers.get(b"authorization", "").partition(" ")
     if kind.lower() == "bearer":
@@ -23,7 +23,7 @@ def token_of(scope: Mapping[str, Any], allowed_hosts: Sequence[str]) -> str | No
     return next((name.removeprefix(TOKEN_PREFIX) for name in offered), None)
 
 
-def _origin_allowed(origin: str | None, allowed_hosts: Sequence[str]) -> bool:
+def _is_origin_allowed(origin: str | None, allowed_hosts: Sequence[str]) -> bool:
     """A device sends no Origin; a page of another site may not speak for this one."""
     if origin is None:
         return True

@@ -1,6 +1,6 @@
 """What a device may send and what the session answers with: reading a frame, and the commands that follow from it.
 
-Pure: a frame that is not accepted raises `Refused`, which is an `error` frame of the contract.
+Pure: a frame that is not accepted raises `ProtocolError`, which is an `error` frame of the contract.
 """
 
 import json
@@ -14,16 +14,16 @@ from tts.states import SERVER_PREFIX, UtteranceState
 
 GREETING_ID = "greeting"
 MAX_FRAME_BYTES = 64 * 1024
-MAX_ID = 64
+MAX_ID_LENGTH = 64
 
 CLOSE_REPLACED = 4001
 CLOSE_REVOKED = 4003
 CLOSE_TOO_MANY_ERRORS = 4008
 CLOSE_FRAME_TOO_LARGE = 4009
-CLOSE_GOING_DOWN = 4012
+CLOSE_SHUTTING_DOWN = 4012
 
 
-class Refused(Exception):
+class ProtocolError(Exception):
     """A frame that is not accepted; rendered as an `error` frame."""
 
     def __init__(self, code: str, message: str, speech_id: str | None = None) -> None:
@@ -33,37 +33,37 @@ class Refused(Exception):
             self.frame["id"] = speech_id
 
 
-def object_of(frame: str) -> dict[str, Any]:
+def parse_json_object(frame: str) -> dict[str, Any]:
     try:
         message = _decode(frame)
     except (ValueError, RecursionError):  # RecursionError: brackets a hundred thousand deep
         message = None
     if not isinstance(message, dict):
-        raise Refused("bad_json", "A frame must be one JSON object.")
+        raise ProtocolError("bad_json", "A frame must be one JSON object.")
     return message
 
 
-def _no_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode  # made once: a new one for each frame costs 10 us
+_decode = json.JSONDecoder(parse_constant=_reject_constant).decode  # made once: a new one for each frame costs 10 us
 
 
-def finite(value: float | str) -> bool:
+def is_finite(value: float | str) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def text_of(message: dict[str, Any], name: str, speech_id: str | None = None) -> str:
+def require_text(message: dict[str, Any], name: str, speech_id: str | None = None) -> str:
     value = message.get(name)
     if not isinstance(value, str):
-        raise Refused("bad_message", f"`{name}` must be a text.", speech_id)
-    if not _storable(value):
-        raise Refused("bad_message", f"`{name}` holds half a character (a lone surrogate) or NUL.", speech_id)
+        raise ProtocolError("bad_message", f"`{name}` must be a text.", speech_id)
+    if not _is_storable(value):
+        raise ProtocolError("bad_message", f"`{name}` holds half a character (a lone surrogate) or NUL.", speech_id)
     return value
 
 
-def _storable(text: str) -> bool:
+def _is_storable(text: str) -> bool:
     """No socket can carry a lone surrogate, and PostgreSQL cannot store NUL."""
     if "\0" in text:
         return False
@@ -75,48 +75,50 @@ def _storable(text: str) -> bool:
 
 
 def optional_text(message: dict[str, Any], name: str) -> str | None:
-    return None if message.get(name) is None else text_of(message, name)
+    return None if message.get(name) is None else require_text(message, name)
 
 
-def flag(message: dict[str, Any], name: str) -> bool | None:
+def optional_bool(message: dict[str, Any], name: str) -> bool | None:
     value = message.get(name)
     if value is not None and not isinstance(value, bool):
-        raise Refused("bad_message", f"`{name}` must be true or false.")
+        raise ProtocolError("bad_message", f"`{name}` must be true or false.")
     return value
 
 
-def any_id(message: dict[str, Any]) -> str:
-    speech_id = text_of(message, "id")
-    if not 1 <= len(speech_id) <= MAX_ID or not speech_id.strip():
-        raise Refused("bad_message", f"`id` must have 1 to {MAX_ID} characters.")
+def require_id(message: dict[str, Any]) -> str:
+    speech_id = require_text(message, "id")
+    if not 1 <= len(speech_id) <= MAX_ID_LENGTH or not speech_id.strip():
+        raise ProtocolError("bad_message", f"`id` must have 1 to {MAX_ID_LENGTH} characters.")
     return speech_id
 
 
-def own_id(message: dict[str, Any]) -> str:
-    speech_id = any_id(message)
+def require_client_id(message: dict[str, Any]) -> str:
+    speech_id = require_id(message)
     if speech_id == GREETING_ID or speech_id.startswith(SERVER_PREFIX):
-        raise Refused("bad_message", f"`id` may not be `{GREETING_ID}` nor begin with `{SERVER_PREFIX}`.", speech_id)
+        raise ProtocolError(
+            "bad_message", f"`id` may not be `{GREETING_ID}` nor begin with `{SERVER_PREFIX}`.", speech_id
+        )
     return speech_id
 
 
 Frame = dict[str, object]
 
 
-NOTICE: Frame = {
+BACKUP_VOICE_NOTICE: Frame = {
     "type": "notice",
     "code": "backup_voice",
     "message": "Temporary voice issue, using backup voice",  # the owner's words
 }
 
 
-VOICE_CHANGED: Frame = {
+VOICE_CHANGED_NOTICE: Frame = {
     "type": "notice",
     "code": "voice_changed",
     "message": "This voice may not be used any more, the default voice goes on",
 }
 
 
-FAILURES = {
+FAILURE_MESSAGES = {
     "no_voice": "No voice could be reached: neither the provider nor a substitute. Try again soon.",
     "text_rejected": "The speech provider refuses this text. Change the text.",
     "over_budget": "The patient's monthly budget has no room for it. Raise it, or wait for the next month.",
@@ -124,16 +126,16 @@ FAILURES = {
 }
 
 
-def queued(speech_id: str, reason: str, expires_at: datetime) -> Frame:
+def speech_queued(speech_id: str, reason: str, expires_at: datetime) -> Frame:
     """`reason` is `quota` or `busy`; `expires_at` is in UTC."""
     return {"type": "speech.queued", "id": speech_id, "reason": reason, "expires_at": expires_at.isoformat()}
 
 
-def failed(speech_id: str, code: str) -> Frame:
-    return {"type": "speech.failed", "id": speech_id, "code": code, "message": FAILURES[code]}
+def speech_failed(speech_id: str, code: str) -> Frame:
+    return {"type": "speech.failed", "id": speech_id, "code": code, "message": FAILURE_MESSAGES[code]}
 
 
-def ending(speech: Speech) -> Frame:
+def speech_terminal(speech: Speech) -> Frame:
     """The one terminal message of a speech. Who was cut off and will be repeated is interrupted for now."""
     measures: Frame = {"bytes": speech.bytes_sent, "characters": speech.characters}
     match speech.state:
@@ -141,11 +143,11 @@ def ending(speech: Speech) -> Frame:
             heard: Frame = {"source": speech.source, "first_chunk_ms": speech.first_chunk_ms}
             return {"type": "speech.finished", "id": speech.id, **heard, **measures}
         case UtteranceState.FAILED:
-            return failed(speech.id, speech.code)
+            return speech_failed(speech.id, speech.code)
     return {"type": "speech.interrupted", "id": speech.id, **measures}
 
 
-def withdrawn(speech_id: str) -> Frame:
+def speech_cancelled(speech_id: str) -> Frame:
     """The end of a queued speech that was never taken up."""
     return {"type": "speech.interrupted", "id": speech_id, "bytes": 0, "characters": 0}
 

@@ -9,49 +9,49 @@ from collections.abc import Callable
 from tts.speech import Speech
 
 
-class Line:
+class SpeechQueue:
     """One plays at a time. `held` are those that wait for the quota; they come before all others when it lets go."""
 
     def __init__(self) -> None:
         self.playing: Speech | None = None
         self.waiting: deque[Speech] = deque()
-        self.held: deque[Speech] = deque()
+        self.deferred: deque[Speech] = deque()
 
-    def next(self) -> Speech | None:
+    def start_next(self) -> Speech | None:
         """Takes the next speech and calls it playing; `over()` or `hold()` must follow before the next call."""
         self.playing = self.waiting.popleft() if self.waiting else None
         return self.playing
 
-    def take(self, speech: Speech) -> Speech:
+    def start(self, speech: Speech) -> Speech:
         """This one plays now, out of turn: it comes from the outbox, and nothing waits here."""
         self.playing = speech
         return speech
 
-    def over(self, speech: Speech) -> None:
+    def finish(self, speech: Speech) -> None:
         """The speech has ended, however."""
         if self.playing is speech:
             self.playing = None
 
-    def hold(self, speech: Speech) -> None:
+    def defer(self, speech: Speech) -> None:
         """Its turn came and the quota is spent: it waits for that, and lets others pass that need no quota."""
-        self.over(speech)
-        self.held.append(speech)
+        self.finish(speech)
+        self.deferred.append(speech)
 
-    def let_go(self) -> None:
+    def release_deferred(self) -> None:
         """The quota holds nothing back any more: in the order in which they came, and before all that came later."""
-        self.waiting.extendleft(reversed(self.held))
-        self.held.clear()
+        self.waiting.extendleft(reversed(self.deferred))
+        self.deferred.clear()
 
-    def drop_waiting(self) -> list[Speech]:
+    def pop_pending(self) -> list[Speech]:
         """Empties the line of what waits its turn and returns it; what is held stays."""
-        self.held.extend(speech for speech in self.waiting if speech.state == "queued")
+        self.deferred.extend(speech for speech in self.waiting if speech.state == "queued")
         waiting = [speech for speech in self.waiting if speech.state != "queued"]
         self.waiting.clear()
         return waiting
 
-    def drop(self, meant: Callable[[Speech], bool]) -> list[Speech]:
+    def remove(self, meant: Callable[[Speech], bool]) -> list[Speech]:
         """Takes out all that wait or are held and are meant, in their order."""
-        dropped = [speech for speech in (*self.held, *self.waiting) if meant(speech)]
-        self.held = deque(speech for speech in self.held if speech not in dropped)
+        dropped = [speech for speech in (*self.deferred, *self.waiting) if meant(speech)]
+        self.deferred = deque(speech for speech in self.deferred if speech not in dropped)
         self.waiting = deque(speech for speech in self.waiting if speech not in dropped)
         return dropped

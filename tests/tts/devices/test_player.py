@@ -100,9 +100,9 @@ class Desk:
 
     async def conversation(self) -> Opened | None:
         """As a connection opens one for a delivery."""
-        if self.session.opened is None:
-            self.session.begin(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
-        return self.session.opened
+        if self.session.conversation is None:
+            self.session.start_conversation(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
+        return self.session.conversation
 
     async def _receive(self, message: dict[str, Any]) -> None:
         if "bytes" in message:
@@ -124,7 +124,7 @@ class Desk:
             opened.context.patient_id,
             received_at=datetime.now(UTC),
         )
-        self.session.line.waiting.append(speech)
+        self.session.queue.waiting.append(speech)
         self.speaker.say(speech)
         return speech
 
@@ -171,7 +171,7 @@ async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_wi
         if ended:
             return await desk.conversation()
         ended = True
-        desk.session.finish()
+        desk.session.finish_conversation()
         desk.speaker.call()  # as the end of a conversation does
         return opened
 

@@ -43,9 +43,9 @@ class Bed:
         self.work.add(asyncio.create_task(work))
 
     async def conversation(self) -> Opened | None:
-        if self.session.opened is None:
-            self.session.begin(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
-        return self.session.opened
+        if self.session.conversation is None:
+            self.session.start_conversation(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
+        return self.session.conversation
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def test_what_waits_comes_and_there_may_be_more(bed: Bed):
     upcoming.called = True
     speech = await upcoming.next()
     assert speech is not None
-    assert (speech.utterance_id, bed.session.line.playing) == (row.pk, speech)
+    assert (speech.utterance_id, bed.session.queue.playing) == (row.pk, speech)
     assert upcoming
     assert await upcoming.next() is None  # one at a time
     assert not upcoming
@@ -127,7 +127,7 @@ async def test_live_speech_keeps_its_id_only_in_its_own_conversation(bed: Bed):
     async with locked_database():
         fetching = asyncio.create_task(upcoming.next())
         await asyncio.sleep(0.1)
-        bed.session.finish()
+        bed.session.finish_conversation()
     assert await fetching is None
     speech = await upcoming.next()
     assert speech is not None

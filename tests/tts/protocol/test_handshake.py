@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tts.protocol.handshake import token_of
+from tts.protocol.handshake import extract_token
 
 HOSTS = ["voice.example.org", ".clinic.example", "[::1]", "127.0.0.1"]
 V1 = "voicecare.v1"
@@ -36,12 +36,12 @@ def origin(value: str) -> tuple[bytes, bytes]:
     ],
 )
 def test_a_device_names_its_token_as_a_bearer(value: bytes, token: str | None):
-    assert token_of(scope((b"authorization", value)), HOSTS) == token
+    assert extract_token(scope((b"authorization", value)), HOSTS) == token
 
 
 @pytest.mark.parametrize("value", [b"Bearer", b"Bearer ", b"Bearer \t"])
 def test_a_bearer_without_a_token_brings_none(value: bytes):
-    assert not token_of(scope((b"authorization", value)), HOSTS)
+    assert not extract_token(scope((b"authorization", value)), HOSTS)
 
 
 @pytest.mark.parametrize(
@@ -58,32 +58,32 @@ def test_a_bearer_without_a_token_brings_none(value: bytes):
     ],
 )
 def test_a_browser_names_its_token_as_a_second_subprotocol(offered: list[str], token: str | None):
-    assert token_of(scope(offered=offered), HOSTS) == token
+    assert extract_token(scope(offered=offered), HOSTS) == token
 
 
 def test_a_header_goes_before_a_subprotocol():
-    assert token_of(scope(BEARER, offered=[V1, "token.other"]), HOSTS) == "abc.def"
+    assert extract_token(scope(BEARER, offered=[V1, "token.other"]), HOSTS) == "abc.def"
 
 
 def test_another_scheme_in_the_header_leaves_the_subprotocol():
     """A reverse proxy may add Basic credentials of its own."""
-    assert token_of(scope((b"authorization", b"Basic eDp5"), offered=[V1, "token.abc"]), HOSTS) == "abc"
+    assert extract_token(scope((b"authorization", b"Basic eDp5"), offered=[V1, "token.abc"]), HOSTS) == "abc"
 
 
 @pytest.mark.parametrize("offered", [[], ["voicecare.v2"], ["VOICECARE.V1"], ["voicecare.v1 "], ["voicecare"]])
 def test_who_does_not_offer_our_subprotocol_is_refused(offered: list[str]):
-    assert token_of(scope(BEARER, offered=offered), HOSTS) is None
+    assert extract_token(scope(BEARER, offered=offered), HOSTS) is None
 
 
 def test_a_server_that_tells_no_subprotocols_offers_none():
     bare = scope(BEARER)
     del bare["subprotocols"]
-    assert token_of(bare, HOSTS) is None
+    assert extract_token(bare, HOSTS) is None
 
 
 @pytest.mark.parametrize("query", [b"token=abc.def", b"token.abc.def", b"authorization=Bearer+abc.def"])
 def test_a_query_string_is_no_credential(query: bytes):
-    assert token_of(scope(query_string=query), HOSTS) is None
+    assert extract_token(scope(query_string=query), HOSTS) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_query_string_is_no_credential(query: bytes):
     ],
 )
 def test_a_page_of_an_allowed_host_may_speak(value: str):
-    assert token_of(scope(BEARER, origin(value)), HOSTS) == "abc.def"
+    assert extract_token(scope(BEARER, origin(value)), HOSTS) == "abc.def"
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_a_page_of_an_allowed_host_may_speak(value: str):
     ],
 )
 def test_a_page_of_any_other_host_is_refused(value: str):
-    assert token_of(scope(BEARER, origin(value)), HOSTS) is None
+    assert extract_token(scope(BEARER, origin(value)), HOSTS) is None
 
 
 def test_a_device_that_sends_no_origin_passes():
-    assert token_of(scope(BEARER), HOSTS) == "abc.def"
+    assert extract_token(scope(BEARER), HOSTS) == "abc.def"
 
 
 @pytest.mark.parametrize(("hosts", "token"), [(["*"], "abc.def"), ([], None)])
 def test_the_allowed_hosts_are_those_of_the_settings(hosts: list[str], token: str | None):
-    assert token_of(scope(BEARER, origin("https://any.example")), hosts) == token
+    assert extract_token(scope(BEARER, origin("https://any.example")), hosts) == token

@@ -5,11 +5,20 @@ import json
 import pytest
 
 from tts.protocol import messages
-from tts.protocol.messages import Refused, any_id, finite, flag, object_of, optional_text, own_id, text_of
+from tts.protocol.messages import (
+    ProtocolError,
+    is_finite,
+    optional_bool,
+    optional_text,
+    parse_json_object,
+    require_client_id,
+    require_id,
+    require_text,
+)
 
 
 def refusal(read: object, *arguments: object) -> dict:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProtocolError) as refused:
         read(*arguments)
     return refused.value.frame
 
@@ -42,7 +51,7 @@ NO_OBJECT = {
 
 @pytest.mark.parametrize("frame", NO_OBJECT.values(), ids=NO_OBJECT.keys())
 def test_what_is_not_one_json_object_is_bad_json(frame: str):
-    assert refusal(object_of, frame)["code"] == "bad_json"
+    assert refusal(parse_json_object, frame)["code"] == "bad_json"
 
 
 @pytest.mark.parametrize(
@@ -57,29 +66,29 @@ def test_what_is_not_one_json_object_is_bad_json(frame: str):
     ],
 )
 def test_an_object_is_read_and_of_a_key_named_twice_the_last_counts(frame: str, message: dict):
-    assert object_of(frame) == message
+    assert parse_json_object(frame) == message
 
 
 @pytest.mark.parametrize("value", [None, True, False, 0, 1.5, [], {}, ["text"], {"text": "text"}])
 def test_a_value_of_another_kind_is_no_text_and_the_message_names_the_field(value: object):
-    assert "`text`" in refusal(text_of, {"text": value}, "text")["message"]
+    assert "`text`" in refusal(require_text, {"text": value}, "text")["message"]
 
 
 def test_a_missing_text_is_refused():
-    assert refusal(text_of, {}, "text")["code"] == "bad_message"
+    assert refusal(require_text, {}, "text")["code"] == "bad_message"
 
 
 @pytest.mark.parametrize("value", ["\ud800", "Hello \ud83d", "\ude42\ud83d", "a\0b"])
 def test_half_a_character_and_nul_are_refused(value: str):
     """Neither a socket nor a database can carry a lone surrogate; PostgreSQL cannot store NUL."""
-    frame = refusal(text_of, {"text": value}, "text", "s1")
+    frame = refusal(require_text, {"text": value}, "text", "s1")
     assert (frame["code"], frame["id"]) == ("bad_message", "s1")
     assert "`text`" in frame["message"]
 
 
 @pytest.mark.parametrize("value", ["", " ", "Hello", "🙂", "Ünïcode", "\u200b", "\ufffe"])
 def test_every_other_text_is_returned_as_it_came(value: str):
-    assert text_of({"text": value}, "text") == value
+    assert require_text({"text": value}, "text") == value
 
 
 @pytest.mark.parametrize(("message", "value"), [({}, None), ({"format": None}, None), ({"format": "x"}, "x")])
@@ -97,22 +106,22 @@ def test_an_optional_text_of_another_kind_is_refused(value: object):
     [({}, None), ({"greeting": None}, None), ({"greeting": True}, True), ({"greeting": False}, False)],
 )
 def test_a_flag_is_true_false_or_missing(message: dict, value: bool | None):
-    assert flag(message, "greeting") is value
+    assert optional_bool(message, "greeting") is value
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", "", [], {}, 1.0])
 def test_a_flag_of_another_kind_is_refused(value: object):
-    assert "`greeting`" in refusal(flag, {"greeting": value}, "greeting")["message"]
+    assert "`greeting`" in refusal(optional_bool, {"greeting": value}, "greeting")["message"]
 
 
 @pytest.mark.parametrize("speech_id", ["a", "x" * 64, "🙂" * 64, "0", "greetings", "Greeting", "srv", "SRV-1", " x "])
 def test_an_id_has_1_to_64_characters(speech_id: str):
-    assert any_id({"id": speech_id}) == own_id({"id": speech_id}) == speech_id
+    assert require_id({"id": speech_id}) == require_client_id({"id": speech_id}) == speech_id
 
 
 @pytest.mark.parametrize("speech_id", ["", " ", "\t\n", "x" * 65, "🙂" * 65, "x" * 60_000])
 def test_an_id_that_is_empty_blank_or_too_long_is_refused_and_not_repeated(speech_id: str):
-    frame = refusal(any_id, {"id": speech_id})
+    frame = refusal(require_id, {"id": speech_id})
     assert frame["code"] == "bad_message"
     assert "`id`" in frame["message"]
     assert "id" not in frame
@@ -120,25 +129,25 @@ def test_an_id_that_is_empty_blank_or_too_long_is_refused_and_not_repeated(speec
 
 @pytest.mark.parametrize("speech_id", ["greeting", "srv-", "srv-1", "srv-" + "x" * 60])
 def test_the_servers_ids_may_be_named_but_not_used(speech_id: str):
-    assert any_id({"id": speech_id}) == speech_id
-    assert refusal(own_id, {"id": speech_id})["id"] == speech_id
+    assert require_id({"id": speech_id}) == speech_id
+    assert refusal(require_client_id, {"id": speech_id})["id"] == speech_id
 
 
 @pytest.mark.parametrize(
-    ("value", "is_finite"),
+    ("value", "expected"),
     [(0, True), (-1.5, True), (10**400, True), ("inf", True), (float("inf"), False), (float("-inf"), False)],
 )
-def test_finite(value: float | str, is_finite: bool):
-    assert finite(value) is is_finite
+def test_finite(value: float | str, expected: bool):
+    assert is_finite(value) is expected
 
 
 def test_a_number_beyond_every_float_is_json_but_not_finite():
-    assert not finite(object_of('{"t": 1e400}')["t"])
+    assert not is_finite(parse_json_object('{"t": 1e400}')["t"])
 
 
 @pytest.mark.parametrize("speech_id", [None, "s1"])
 def test_a_refusal_is_an_error_frame(speech_id: str | None):
-    frame = Refused("too_long", "`text` is too long.", speech_id).frame
+    frame = ProtocolError("too_long", "`text` is too long.", speech_id).frame
     named = {} if speech_id is None else {"id": speech_id}
     assert frame == {"type": "error", "code": "too_long", "message": "`text` is too long."} | named
     assert json.loads(json.dumps(frame)) == frame
@@ -151,5 +160,5 @@ def test_the_close_codes_are_the_contracts():
         "CLOSE_REVOKED": 4003,
         "CLOSE_TOO_MANY_ERRORS": 4008,
         "CLOSE_FRAME_TOO_LARGE": 4009,
-        "CLOSE_GOING_DOWN": 4012,
+        "CLOSE_SHUTTING_DOWN": 4012,
     }

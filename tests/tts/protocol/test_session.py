@@ -14,8 +14,20 @@ from hypothesis import strategies as st
 from tests.tts.examples import opened
 from tests.tts.examples import speech as example
 from tts.conversations.context import Opened
-from tts.protocol.commands import Ack, Close, Command, Drop, End, Heard, Play, Reply, Start, Stop, Withdraw
-from tts.protocol.messages import Refused
+from tts.protocol.commands import (
+    AcknowledgeDelivery,
+    CancelDelivery,
+    CloseConnection,
+    Command,
+    DiscardSpeech,
+    EndConversation,
+    ReportPlayback,
+    SendFrame,
+    StartConversation,
+    StartSpeech,
+    StopSpeech,
+)
+from tts.protocol.messages import ProtocolError
 from tts.protocol.session import Session
 from tts.speech import Speech
 from voicecare.audio.formats import DEVICE_FORMATS
@@ -35,7 +47,7 @@ def test_the_protocol_needs_no_orm():
 def talk(*, characters_per_minute: int = 1_000_000, **conversation: Any) -> Session:
     """A session whose conversation is open."""
     session = Session(characters_per_minute)
-    session.begin(opened(**conversation))
+    session.start_conversation(opened(**conversation))
     return session
 
 
@@ -52,12 +64,12 @@ def delta(session: Session, speech_id: str = "d1", text: str = "How are ", now: 
 
 
 def playing(session: Session, speech_id: str = "s1", text: str = "How are you?") -> Speech:
-    assert speak(session, speech_id, text) == [Play()]
+    assert speak(session, speech_id, text) == [StartSpeech()]
     return start_next(session)
 
 
 def start_next(session: Session) -> Speech:
-    speech = session.line.next()
+    speech = session.queue.start_next()
     assert speech is not None
     return speech
 
@@ -65,7 +77,7 @@ def start_next(session: Session) -> Speech:
 def error(commands: list[Command]) -> dict[str, Any]:
     """The one `error` frame that is the whole answer: nothing is stopped, dropped or closed beside it."""
     (reply,) = commands
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, SendFrame)
     assert reply.frame["type"] == "error"
     assert set(reply.frame) <= {"type", "code", "message", "id"}
     json.dumps(reply.frame, ensure_ascii=False).encode()
@@ -77,7 +89,7 @@ def code(commands: list[Command]) -> str:
 
 
 def waiting(session: Session) -> list[str]:
-    return [speech.id for speech in session.line.waiting]
+    return [speech.id for speech in session.queue.waiting]
 
 
 # What every frame must be
@@ -93,7 +105,7 @@ def test_a_frame_that_is_no_json_object_is_bad_json(frame: str):
 
 
 def test_brackets_a_hundred_thousand_deep_are_a_frame_too_large():
-    assert talk().text_frame("[" * 100_000, 0.0) == [Close(4009)]
+    assert talk().text_frame("[" * 100_000, 0.0) == [CloseConnection(4009)]
 
 
 @pytest.mark.parametrize(
@@ -108,16 +120,16 @@ def test_an_unknown_type_is_a_bad_message_that_lists_the_known_ones(message: dic
 
 def test_of_a_key_that_stands_twice_the_last_counts():
     assert talk().text_frame('{"type": "speak", "t": 1, "type": "ping", "t": 2}', 0.0) == [
-        Reply({"type": "pong", "t": 2})
+        SendFrame({"type": "pong", "t": 2})
     ]
 
 
 def test_fields_that_nobody_knows_are_ignored():
-    assert feed(talk(), type="ping", volume=11, nested={"a": [1e308]}) == [Reply({"type": "pong"})]
+    assert feed(talk(), type="ping", volume=11, nested={"a": [1e308]}) == [SendFrame({"type": "pong"})]
 
 
 def test_a_number_beyond_every_float_disturbs_only_who_reads_it():
-    assert talk().text_frame('{"type": "ping", "x": 1e400}', 0.0) == [Reply({"type": "pong"})]
+    assert talk().text_frame('{"type": "ping", "x": 1e400}', 0.0) == [SendFrame({"type": "pong"})]
     assert code(talk().text_frame('{"type": "ping", "t": 1e400}', 0.0)) == "bad_message"
 
 
@@ -128,15 +140,15 @@ def test_a_frame_of_64_kib_is_read_and_one_byte_more_closes_the_connection(filli
     count, rest = divmod(room, len(filling.encode()))
     frame = head + filling * count + "x" * rest + tail
     assert len(frame.encode()) == 64 * 1024
-    assert talk().text_frame(frame, 0.0) == [Reply({"type": "pong"})]
-    assert talk().text_frame(frame + " ", 0.0) == [Close(4009)]
+    assert talk().text_frame(frame, 0.0) == [SendFrame({"type": "pong"})]
+    assert talk().text_frame(frame + " ", 0.0) == [CloseConnection(4009)]
 
 
 def test_a_binary_frame_is_unexpected_and_disturbs_nothing():
     session = talk()
     speech = playing(session)
     assert code(session.binary_frame()) == "unexpected_binary"
-    assert session.line.playing is speech
+    assert session.queue.playing is speech
 
 
 # Fields of the wrong kind, blank or out of range
@@ -185,7 +197,7 @@ def fresh(kind: str) -> Session:
 @pytest.mark.parametrize("kind", MINIMAL)
 def test_the_smallest_message_of_each_type_is_accepted(kind: str):
     commands = feed(fresh(kind), type=kind, **MINIMAL[kind])
-    assert not any(isinstance(command, Reply | Close) for command in commands)
+    assert not any(isinstance(command, SendFrame | CloseConnection) for command in commands)
 
 
 @pytest.mark.parametrize(("kind", "field", "value"), WRONG)
@@ -226,12 +238,12 @@ def test_a_ping_with_a_t_that_cannot_come_back_is_refused(value: object):
 
 @pytest.mark.parametrize("t", [0, 1, -5, 1.5, 1e308, 10**300, "", "now", "🙂"])
 def test_pong_brings_the_same_t_back(t: object):
-    assert feed(Session(100), type="ping", t=t) == [Reply({"type": "pong", "t": t})]
+    assert feed(Session(100), type="ping", t=t) == [SendFrame({"type": "pong", "t": t})]
 
 
 @pytest.mark.parametrize("message", [{}, {"t": None}])
 def test_a_ping_without_t_gets_a_pong_without_t(message: dict):
-    assert feed(Session(100), type="ping", **message) == [Reply({"type": "pong"})]
+    assert feed(Session(100), type="ping", **message) == [SendFrame({"type": "pong"})]
 
 
 # conversation.start
@@ -240,14 +252,14 @@ def test_a_ping_without_t_gets_a_pong_without_t(message: dict):
 @pytest.mark.parametrize(
     ("fields", "start"),
     [
-        ({}, Start(None, None, None)),
-        ({"format": None, "resume": None, "greeting": None}, Start(None, None, None)),
-        ({"format": "pcm_16000", "greeting": False}, Start("pcm_16000", None, False)),
-        ({"resume": "no uuid at all", "greeting": True}, Start(None, "no uuid at all", True)),
-        *(({"format": name}, Start(name, None, None)) for name in DEVICE_FORMATS),
+        ({}, StartConversation(None, None, None)),
+        ({"format": None, "resume": None, "greeting": None}, StartConversation(None, None, None)),
+        ({"format": "pcm_16000", "greeting": False}, StartConversation("pcm_16000", None, False)),
+        ({"resume": "no uuid at all", "greeting": True}, StartConversation(None, "no uuid at all", True)),
+        *(({"format": name}, StartConversation(name, None, None)) for name in DEVICE_FORMATS),
     ],
 )
-def test_a_start_is_handed_on_as_it_was_asked(fields: dict, start: Start):
+def test_a_start_is_handed_on_as_it_was_asked(fields: dict, start: StartConversation):
     assert feed(Session(100), type="conversation.start", **fields) == [start]
 
 
@@ -266,21 +278,21 @@ def test_a_second_start_is_refused_and_disturbs_nothing():
     session = talk()
     speech = playing(session)
     assert code(feed(session, type="conversation.start")) == "already_started"
-    assert session.line.playing is speech
+    assert session.queue.playing is speech
 
 
 def test_after_its_end_another_conversation_may_start():
     session = talk()
     feed(session, type="conversation.end")
-    session.finish()
-    assert feed(session, type="conversation.start") == [Start(None, None, None)]
+    session.finish_conversation()
+    assert feed(session, type="conversation.start") == [StartConversation(None, None, None)]
 
 
 def test_a_start_that_cannot_be_carried_out_is_an_error_and_another_may_follow():
     session = Session(100)
     feed(session, type="conversation.start", resume="unknown")
-    assert code(session.refuse(Refused("unknown_id", "There is none."))) == "unknown_id"
-    assert feed(session, type="conversation.start") == [Start(None, None, None)]
+    assert code(session.reject(ProtocolError("unknown_id", "There is none."))) == "unknown_id"
+    assert feed(session, type="conversation.start") == [StartConversation(None, None, None)]
 
 
 @pytest.mark.parametrize(
@@ -301,8 +313,8 @@ def test_without_a_conversation_there_is_nothing_to_talk_in(session: Session | s
     if not isinstance(session, Session):
         session = talk()
         speak(session)
-        session.line.drop_waiting()
-        session.finish()
+        session.queue.pop_pending()
+        session.finish_conversation()
     assert code(feed(session, **message)) == "no_conversation"
 
 
@@ -311,36 +323,36 @@ def test_without_a_conversation_there_is_nothing_to_talk_in(session: Session | s
 
 def test_the_greeting_is_a_speech_with_an_id_of_its_own():
     session = talk(greeting="Hello Alice.")
-    speech = session.greet()
+    speech = session.enqueue_greeting()
     assert speech is not None
     assert (speech.id, speech.origin, speech.script.text) == ("greeting", "greeting", "Hello Alice.")
-    assert session.line.next() is speech
+    assert session.queue.start_next() is speech
 
 
 @pytest.mark.parametrize("greeting", [None, ""])
 def test_a_language_without_a_greeting_is_not_greeted(greeting: str | None):
     session = talk(greeting=greeting)
-    assert session.greet() is None
-    assert not session.line.waiting
+    assert session.enqueue_greeting() is None
+    assert not session.queue.waiting
 
 
 def test_the_greeting_costs_nothing_of_the_rate():
     session = talk(greeting="x" * 200, characters_per_minute=100)
-    session.greet()
-    assert speak(session, text="x" * 100) == [Play()]
+    session.enqueue_greeting()
+    assert speak(session, text="x" * 100) == [StartSpeech()]
 
 
 @pytest.mark.parametrize("named", [{}, {"id": "greeting"}])
 def test_the_greeting_can_be_interrupted(named: dict):
     session = talk()
-    session.greet()
-    session.line.next()
-    assert feed(session, type="interrupt", **named) == [Stop()]
+    session.enqueue_greeting()
+    session.queue.start_next()
+    assert feed(session, type="interrupt", **named) == [StopSpeech()]
 
 
 def test_a_resumed_conversation_may_greet_again():
     session = talk(used_ids=frozenset({"greeting"}))
-    assert session.greet() is not None
+    assert session.enqueue_greeting() is not None
 
 
 # speak
@@ -348,8 +360,8 @@ def test_a_resumed_conversation_may_greet_again():
 
 def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
     session = talk()
-    assert speak(session, "s1", " Hello, Ünï 🙂 \n") == [Play()]
-    (speech,) = session.line.waiting
+    assert speak(session, "s1", " Hello, Ünï 🙂 \n") == [StartSpeech()]
+    (speech,) = session.queue.waiting
     context = session.require_conversation().context
     assert (speech.id, speech.script.text, speech.script.complete) == ("s1", " Hello, Ünï 🙂 \n", True)
     assert (speech.conversation_id, speech.patient_id) == (context.conversation_id, context.patient_id)
@@ -359,7 +371,7 @@ def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
 @pytest.mark.parametrize("sign", ["x", "é", "🙂"])
 def test_a_text_may_have_5000_characters_and_not_one_more(sign: str):
     session = talk()
-    assert session.text_frame(json.dumps({"type": "speak", "id": "s1", "text": sign * 5000}), 0.0) == [Play()]
+    assert session.text_frame(json.dumps({"type": "speak", "id": "s1", "text": sign * 5000}), 0.0) == [StartSpeech()]
     too_long = json.dumps({"type": "speak", "id": "s2", "text": sign * 5001}, ensure_ascii=False)
     frame = error(session.text_frame(too_long, 0.0))
     assert (frame["code"], frame["id"]) == ("too_long", "s2")
@@ -370,11 +382,11 @@ def test_speeches_play_one_at_a_time_in_the_order_of_their_arrival():
     for name in "abc":
         speak(session, name)
     heard = []
-    while speech := session.line.next():
+    while speech := session.queue.start_next():
         heard.append(speech.id)
-        session.over(speech)
+        session.finish_speech(speech)
     assert heard == ["a", "b", "c"]
-    assert session.line.playing is None
+    assert session.queue.playing is None
 
 
 @pytest.mark.parametrize(
@@ -388,7 +400,7 @@ def test_speeches_play_one_at_a_time_in_the_order_of_their_arrival():
 def test_a_refused_speech_does_not_use_its_id_up(refused, reason: str):
     session = talk(characters_per_minute=1000)
     assert code(refused(session)) == reason
-    assert speak(session, "s1", "x" * 1000) == [Play()]
+    assert speak(session, "s1", "x" * 1000) == [StartSpeech()]
 
 
 # Ids are used once in a conversation
@@ -403,20 +415,20 @@ def _plays(session: Session) -> None:
 
 
 def _has_ended(session: Session) -> None:
-    session.over(playing(session, "used"))
+    session.finish_speech(playing(session, "used"))
 
 
 def _was_interrupted(session: Session) -> None:
     speech = playing(session, "used")
     feed(session, type="interrupt")
-    session.over(speech)
+    session.finish_speech(speech)
 
 
 def _was_dropped(session: Session) -> None:
     speak(session, "used")
     for command in feed(session, type="interrupt", id="used"):
-        assert isinstance(command, Drop)
-        session.over(command.speech)
+        assert isinstance(command, DiscardSpeech)
+        session.finish_speech(command.speech)
 
 
 def _was_written_and_is_complete(session: Session) -> None:
@@ -426,7 +438,7 @@ def _was_written_and_is_complete(session: Session) -> None:
 
 def _was_written_and_has_ended(session: Session) -> None:
     _was_written_and_is_complete(session)
-    session.over(start_next(session))
+    session.finish_speech(start_next(session))
 
 
 def _was_written_interrupted_and_done(session: Session) -> None:
@@ -436,12 +448,12 @@ def _was_written_interrupted_and_done(session: Session) -> None:
 
 
 def _was_before_the_conversation_was_resumed(session: Session) -> None:
-    session.begin(opened(used_ids=frozenset({"used", "greeting"})))
+    session.start_conversation(opened(used_ids=frozenset({"used", "greeting"})))
 
 
 def _stop(session: Session, speech: Speech) -> None:
-    assert feed(session, type="interrupt") == [Stop()]
-    session.over(speech)
+    assert feed(session, type="interrupt") == [StopSpeech()]
+    session.finish_speech(speech)
 
 
 USED = [
@@ -462,10 +474,10 @@ USED = [
 def test_an_id_is_used_once_in_a_conversation(use, again):
     session = talk()
     use(session)
-    before = (session.line.playing, waiting(session))
+    before = (session.queue.playing, waiting(session))
     frame = error(again(session, "used", "Once more."))
     assert (frame["code"], frame["id"]) == ("duplicate_id", "used")
-    assert (session.line.playing, waiting(session)) == before
+    assert (session.queue.playing, waiting(session)) == before
 
 
 def test_a_text_that_is_being_written_cannot_be_spoken_as_well():
@@ -477,14 +489,14 @@ def test_a_text_that_is_being_written_cannot_be_spoken_as_well():
 def test_another_conversation_may_use_the_same_ids():
     session = talk()
     _has_ended(session)
-    session.finish()
-    session.begin(opened())
-    assert speak(session, "used") == [Play()]
+    session.finish_conversation()
+    session.start_conversation(opened())
+    assert speak(session, "used") == [StartSpeech()]
 
 
 def test_ids_that_differ_only_in_case_or_spaces_are_different():
     session = talk()
-    assert [speak(session, speech_id) for speech_id in ("a", "A", " a", "a ")] == [[Play()]] * 4
+    assert [speak(session, speech_id) for speech_id in ("a", "A", " a", "a ")] == [[StartSpeech()]] * 4
 
 
 # Thirty-two may wait
@@ -493,7 +505,7 @@ def test_ids_that_differ_only_in_case_or_spaces_are_different():
 def full(session: Session) -> None:
     playing(session, "first")
     for number in range(32):
-        assert speak(session, f"w{number}") == [Play()]
+        assert speak(session, f"w{number}") == [StartSpeech()]
 
 
 @pytest.mark.parametrize("one_more", [speak, delta])
@@ -502,16 +514,16 @@ def test_the_33rd_waiting_speech_is_one_too_many(one_more):
     full(session)
     frame = error(one_more(session, "more"))
     assert (frame["code"], frame["id"]) == ("too_many", "more")
-    assert len(session.line.waiting) == 32
+    assert len(session.queue.waiting) == 32
 
 
 def test_the_one_too_many_may_come_again_when_a_place_is_free():
     session = talk()
     full(session)
     speak(session, "more")
-    session.over(session.line.playing)
-    session.line.next()
-    assert speak(session, "more") == [Play()]
+    session.finish_speech(session.queue.playing)
+    session.queue.start_next()
+    assert speak(session, "more") == [StartSpeech()]
 
 
 def test_a_text_that_waits_may_be_written_further_while_the_line_is_full():
@@ -527,20 +539,20 @@ def test_a_text_that_waits_may_be_written_further_while_the_line_is_full():
 
 def test_over_the_rate_nothing_is_accepted_until_what_was_spoken_is_a_minute_old():
     session = talk(characters_per_minute=100)
-    assert speak(session, "a", "x" * 60, 1000.0) == [Play()]
-    assert speak(session, "b", "x" * 40, 1030.0) == [Play()]
+    assert speak(session, "a", "x" * 60, 1000.0) == [StartSpeech()]
+    assert speak(session, "b", "x" * 40, 1030.0) == [StartSpeech()]
     frame = error(speak(session, "c", "x", 1059.9))
     assert (frame["code"], frame["id"]) == ("rate_limited", "c")
-    assert speak(session, "c", "x" * 60, 1060.0) == [Play()]
+    assert speak(session, "c", "x" * 60, 1060.0) == [StartSpeech()]
     assert code(speak(session, "d", "x", 1089.9)) == "rate_limited"
-    assert speak(session, "d", "x" * 40, 1090.0) == [Play()]
+    assert speak(session, "d", "x" * 40, 1090.0) == [StartSpeech()]
 
 
 def test_what_was_refused_does_not_count():
     session = talk(characters_per_minute=100)
     for number in range(10):
         assert code(speak(session, f"r{number}", "x" * 101)) == "rate_limited"
-    assert speak(session, "a", "x" * 100) == [Play()]
+    assert speak(session, "a", "x" * 100) == [StartSpeech()]
 
 
 def test_pieces_count_one_by_one():
@@ -548,16 +560,16 @@ def test_pieces_count_one_by_one():
     delta(session, "d1", "x" * 60, 0.0)
     assert delta(session, "d1", "z" * 40, 2.0) == []
     assert code(delta(session, "d2", "y", 59.0)) == "rate_limited"
-    assert delta(session, "d3", "y" * 60, 60.0) == [Play()]
-    assert session.line.waiting[0].script.text == "x" * 60 + "z" * 40
+    assert delta(session, "d3", "y" * 60, 60.0) == [StartSpeech()]
+    assert session.queue.waiting[0].script.text == "x" * 60 + "z" * 40
 
 
 def test_the_rate_is_the_devices_whatever_the_conversation():
     session = talk(characters_per_minute=100)
     speak(session, "a", "x" * 100)
-    session.line.drop_waiting()
-    session.finish()
-    session.begin(opened())
+    session.queue.pop_pending()
+    session.finish_conversation()
+    session.start_conversation(opened())
     assert code(speak(session, "a", "x")) == "rate_limited"
 
 
@@ -566,10 +578,10 @@ def test_the_rate_is_the_devices_whatever_the_conversation():
 
 def test_pieces_make_one_speech():
     session = talk()
-    assert delta(session, "d1", "How ") == [Play()]
+    assert delta(session, "d1", "How ") == [StartSpeech()]
     assert delta(session, "d1", " ") == []
     assert delta(session, "d1", "are you?") == []
-    (speech,) = session.line.waiting
+    (speech,) = session.queue.waiting
     assert (speech.id, speech.script.text, speech.script.complete) == ("d1", "How  are you?", False)
     assert feed(session, type="speak.done", id="d1") == []
     assert speech.script.complete
@@ -579,7 +591,7 @@ def test_two_texts_can_be_written_at_once():
     session = talk()
     for name, piece in (("a", "One "), ("b", "Two "), ("a", "three."), ("b", "four.")):
         delta(session, name, piece)
-    assert [speech.script.text for speech in session.line.waiting] == ["One three.", "Two four."]
+    assert [speech.script.text for speech in session.queue.waiting] == ["One three.", "Two four."]
 
 
 def test_a_text_is_written_further_while_it_plays():
@@ -592,13 +604,13 @@ def test_a_text_is_written_further_while_it_plays():
 
 @pytest.mark.parametrize("sign", ["x", "🙂"])
 def test_a_piece_may_have_1000_characters(sign: str):
-    assert delta(talk(), "d1", sign * 1000) == [Play()]
+    assert delta(talk(), "d1", sign * 1000) == [StartSpeech()]
 
 
 def written(session: Session, characters: int) -> Speech:
     for start in range(0, characters, 1000):
         delta(session, "d1", "x" * min(1000, characters - start))
-    return session.line.playing or session.line.waiting[0]
+    return session.queue.playing or session.queue.waiting[0]
 
 
 def test_over_5000_in_sum_the_piece_is_too_long_and_what_came_before_is_spoken():
@@ -649,7 +661,7 @@ def test_a_text_whose_writer_was_silent_for_60_s_is_complete(waits: bool):
     session = talk()
     delta(session)
     if not waits:
-        session.line.next()
+        session.queue.start_next()
     now = time.monotonic()
     assert delta(session, now=now + 59) == []
     assert code(delta(session, now=now + 61)) == "duplicate_id"
@@ -660,7 +672,7 @@ def test_a_text_that_its_writers_silence_ended_is_over():
     delta(session)
     speech = start_next(session)
     speech.script.finish()
-    session.over(speech)
+    session.finish_speech(speech)
     assert code(delta(session)) == "duplicate_id"
 
 
@@ -668,9 +680,9 @@ def test_a_text_that_its_writers_silence_ended_is_over():
 def test_what_is_written_after_an_interrupt_is_let_go_without_a_word(plays: bool):
     session = talk()
     delta(session)
-    speech = start_next(session) if plays else session.line.waiting[0]
+    speech = start_next(session) if plays else session.queue.waiting[0]
     feed(session, type="interrupt")
-    session.over(speech)
+    session.finish_speech(speech)
     assert delta(session, text="are you?") == []
     assert speech.script.text == "How are "
     assert feed(session, type="speak.done", id="d1") == []
@@ -681,9 +693,9 @@ def test_what_is_written_after_a_failure_is_let_go_without_a_word():
     delta(session)
     speech = start_next(session)
     speech.state = "failed"
-    session.over(speech)
+    session.finish_speech(speech)
     assert delta(session) == []
-    assert not session.line.waiting
+    assert not session.queue.waiting
 
 
 # interrupt
@@ -691,7 +703,7 @@ def test_what_is_written_after_a_failure_is_let_go_without_a_word():
 
 def line(session: Session) -> Speech:
     """`a` plays, `b` and `c` wait, `z` has ended."""
-    session.over(playing(session, "z"))
+    session.finish_speech(playing(session, "z"))
     speech = playing(session, "a")
     speak(session, "b")
     speak(session, "c")
@@ -700,8 +712,8 @@ def line(session: Session) -> Speech:
 
 def interrupted(commands: list[Command]) -> list[str]:
     """Stops as "now", drops by their ids; nothing else may be there."""
-    assert all(isinstance(command, Stop | Drop) for command in commands)
-    return ["now" if isinstance(command, Stop) else command.speech.id for command in commands]
+    assert all(isinstance(command, StopSpeech | DiscardSpeech) for command in commands)
+    return ["now" if isinstance(command, StopSpeech) else command.speech.id for command in commands]
 
 
 @pytest.mark.parametrize(
@@ -728,14 +740,14 @@ def test_an_interrupt_of_an_id_never_seen_is_unknown_and_disturbs_nothing():
     for unknown in ("nobody", "greeting"):
         frame = error(feed(session, type="interrupt", id=unknown))
         assert (frame["code"], frame["id"]) == ("unknown_id", unknown)
-    assert session.line.playing is speech
+    assert session.queue.playing is speech
     assert waiting(session) == ["b", "c"]
 
 
 @pytest.mark.parametrize("named", [{}, {"id": "z"}])
 def test_an_interrupt_with_nothing_playing_gets_no_reply(named: dict):
     session = talk()
-    session.over(playing(session, "z"))
+    session.finish_speech(playing(session, "z"))
     assert feed(session, type="interrupt", **named) == []
 
 
@@ -770,7 +782,7 @@ def test_an_ack_of_ones_own_speech_gets_no_reply():
 def test_progress_of_what_is_playing_is_heard(ms: int):
     session = talk()
     playing(session)
-    assert session.text_frame(f'{{"type": "progress", "id": "s1", "ms": {ms}}}', 0.0) == [Heard(ms)]
+    assert session.text_frame(f'{{"type": "progress", "id": "s1", "ms": {ms}}}', 0.0) == [ReportPlayback(ms)]
 
 
 @pytest.mark.parametrize("name", ["b", "z"])
@@ -788,16 +800,16 @@ def test_the_end_interrupts_everything_and_comes_last():
     speech = line(session)
     *ended, last = feed(session, type="conversation.end")
     assert interrupted(ended) == ["now", "b", "c"]
-    assert last == End()
-    session.over(speech)
-    conversation, _ = session.finish()
+    assert last == EndConversation()
+    session.finish_speech(speech)
+    conversation, _ = session.finish_conversation()
     assert conversation.context.conversation_id == speech.conversation_id
 
 
 def test_the_greeting_ends_with_its_conversation():
     session = talk()
-    session.greet()
-    assert [type(command) for command in feed(session, type="conversation.end")] == [Drop, End]
+    session.enqueue_greeting()
+    assert [type(command) for command in feed(session, type="conversation.end")] == [DiscardSpeech, EndConversation]
 
 
 def test_the_counter_goes_on_from_where_a_resumed_conversation_stood():
@@ -805,26 +817,26 @@ def test_the_counter_goes_on_from_where_a_resumed_conversation_stood():
     for name, characters in (("a", 12), ("b", 0), ("c", 30)):
         speech = playing(session, name)
         speech.characters = characters
-        session.over(speech)
-    _, total = session.finish()
+        session.finish_speech(speech)
+    _, total = session.finish_conversation()
     assert total == 82
 
 
 def test_a_text_being_written_is_forgotten_with_its_conversation():
     session = talk()
     delta(session, "d1")
-    session.over(start_next(session))
-    session.finish()
-    session.begin(opened())
-    assert delta(session, "d1") == [Play()]
+    session.finish_speech(start_next(session))
+    session.finish_conversation()
+    session.start_conversation(opened())
+    assert delta(session, "d1") == [StartSpeech()]
 
 
 def test_when_the_connection_ends_everything_that_waited_is_handed_back_once():
     session = talk()
     line(session)
-    assert [speech.id for speech in session.line.drop_waiting()] == ["b", "c"]
-    assert session.line.drop_waiting() == []
-    assert session.line.next() is None
+    assert [speech.id for speech in session.queue.pop_pending()] == ["b", "c"]
+    assert session.queue.pop_pending() == []
+    assert session.queue.start_next() is None
 
 
 # Twenty errors in a row
@@ -880,7 +892,7 @@ def test_the_twentieth_error_in_a_row_closes_the_connection_whatever_the_errors(
         error(ERRORS[number % len(ERRORS)](session))
     *answer, last = session.text_frame("{", 0.0)
     assert code(answer) == "bad_json"
-    assert last == Close(4008)
+    assert last == CloseConnection(4008)
 
 
 @pytest.mark.parametrize(
@@ -899,7 +911,7 @@ def test_any_accepted_message_starts_the_count_again(accepted):
     accepted(session)
     for _ in range(19):
         error(_bad_json(session))
-    assert _bad_json(session)[-1] == Close(4008)
+    assert _bad_json(session)[-1] == CloseConnection(4008)
 
 
 def test_a_conversation_that_opens_starts_the_count_again():
@@ -907,17 +919,19 @@ def test_a_conversation_that_opens_starts_the_count_again():
     for _ in range(19):
         error(_bad_json(session))
     feed(session, type="conversation.start")
-    session.begin(opened())
+    session.start_conversation(opened())
     error(_bad_json(session))
 
 
 def test_twenty_conversations_that_cannot_be_resumed_close_the_connection():
     session = Session(100)
     for _ in range(19):
-        assert feed(session, type="conversation.start", resume="nobody's") == [Start(None, "nobody's", None)]
-        error(session.refuse(Refused("unknown_id", "There is none.")))
+        assert feed(session, type="conversation.start", resume="nobody's") == [
+            StartConversation(None, "nobody's", None)
+        ]
+        error(session.reject(ProtocolError("unknown_id", "There is none.")))
     feed(session, type="conversation.start", resume="nobody's")
-    assert session.refuse(Refused("unknown_id", "There is none."))[-1] == Close(4008)
+    assert session.reject(ProtocolError("unknown_id", "There is none."))[-1] == CloseConnection(4008)
 
 
 # Whatever comes
@@ -946,13 +960,13 @@ def test_no_frame_breaks_the_session_and_every_reply_can_be_sent(frames: list[st
     ended: set[str] = set()
     for frame in frames:
         for command in session.text_frame(frame, 0.0):
-            if isinstance(command, Reply):
+            if isinstance(command, SendFrame):
                 json.dumps(command.frame, ensure_ascii=False, allow_nan=False).encode()
-            elif isinstance(command, Drop):
+            elif isinstance(command, DiscardSpeech):
                 assert command.speech.id not in ended
                 ended.add(command.speech.id)
-                session.over(command.speech)
-            elif isinstance(command, End):
+                session.finish_speech(command.speech)
+            elif isinstance(command, EndConversation):
                 return
 
 
@@ -964,12 +978,12 @@ def test_a_text_whose_beginning_was_refused_is_not_spoken_from_its_middle():
     for number in range(33):
         speak(session, f"w{number}")
         if number == 0:
-            session.line.next()
+            session.queue.start_next()
     assert error(delta(session, "d1", "Do NOT "))["code"] == "too_many"
-    session.line.waiting.popleft()
+    session.queue.waiting.popleft()
     assert delta(session, "d1", "take the blue pills.") == []
     assert feed(session, type="speak.done", id="d1") == []
-    assert "d1" not in [speech.id for speech in session.line.waiting]
+    assert "d1" not in [speech.id for speech in session.queue.waiting]
 
 
 def test_a_text_ends_where_a_piece_was_refused():
@@ -977,7 +991,7 @@ def test_a_text_ends_where_a_piece_was_refused():
     delta(session, "d1", "Please take this: ")
     assert error(delta(session, "d1", "only one of the red pills, "))["code"] == "rate_limited"
     assert delta(session, "d1", "two of blue.") == []
-    (spoken,) = session.line.waiting
+    (spoken,) = session.queue.waiting
     assert (spoken.script.text, spoken.script.complete) == ("Please take this: ", True)
 
 
@@ -995,12 +1009,12 @@ SERVERS = "srv-5b6c2a34-0000-4000-8000-000000000001"
 
 
 def delivered(session: Session, speech_id: str = SERVERS) -> Speech:
-    return session.deliver(example(speech_id, "It is time for your medicine.", origin="server"))
+    return session.start_delivery(example(speech_id, "It is time for your medicine.", origin="server"))
 
 
 def test_an_ack_of_a_delivery_is_for_the_rows_to_judge_also_before_a_conversation():
-    assert feed(Session(100), type="ack", id=SERVERS) == [Ack(SERVERS)]
-    assert feed(talk(), type="ack", id="srv-1") == [Ack("srv-1")]
+    assert feed(Session(100), type="ack", id=SERVERS) == [AcknowledgeDelivery(SERVERS)]
+    assert feed(talk(), type="ack", id="srv-1") == [AcknowledgeDelivery("srv-1")]
 
 
 def test_an_ack_of_an_own_speech_changes_nothing():
@@ -1016,17 +1030,17 @@ def test_an_interrupt_without_a_name_spares_a_delivery():
     speak(session, "own")
     dropped = feed(session, type="interrupt")
     assert [command.speech.id for command in dropped] == ["own"]
-    assert session.line.playing is speech
+    assert session.queue.playing is speech
 
 
 def test_a_named_interrupt_ends_the_delivery_that_plays():
     session = talk()
     delivered(session)
-    assert feed(session, type="interrupt", id=SERVERS) == [Stop()]
+    assert feed(session, type="interrupt", id=SERVERS) == [StopSpeech()]
 
 
 def test_a_named_interrupt_of_a_delivery_that_does_not_play_is_for_the_rows_to_judge():
-    assert feed(talk(), type="interrupt", id=SERVERS) == [Withdraw(SERVERS)]
+    assert feed(talk(), type="interrupt", id=SERVERS) == [CancelDelivery(SERVERS)]
 
 
 def test_the_end_of_a_conversation_puts_a_delivery_back():
@@ -1034,32 +1048,32 @@ def test_the_end_of_a_conversation_puts_a_delivery_back():
     delivered(session)
     speak(session, "own")
     commands = feed(session, type="conversation.end")
-    assert commands[0] == Stop(back=True)
-    assert isinstance(commands[1], Drop)
-    assert commands[2:] == [End()]
+    assert commands[0] == StopSpeech(requeue=True)
+    assert isinstance(commands[1], DiscardSpeech)
+    assert commands[2:] == [EndConversation()]
 
 
 def test_how_far_a_delivery_has_been_played_is_heard():
     session = talk()
     delivered(session)
-    assert feed(session, type="progress", id=SERVERS, ms=10) == [Heard(10)]
+    assert feed(session, type="progress", id=SERVERS, ms=10) == [ReportPlayback(10)]
 
 
 def test_a_device_takes_over_the_conversation_that_the_server_has_opened():
     session = talk(initiated="server")
     session.characters = 7
     speech = delivered(session)
-    assert feed(session, type="conversation.start") == [Start(None, None, None)]
-    taken = Opened(replace(session.opened.context, initiated="device"), frozenset(), 0)
-    session.begin(taken)
-    assert (session.opened, session.characters, session.line.playing) == (taken, 7, speech)
+    assert feed(session, type="conversation.start") == [StartConversation(None, None, None)]
+    taken = Opened(replace(session.conversation.context, initiated="device"), frozenset(), 0)
+    session.start_conversation(taken)
+    assert (session.conversation, session.characters, session.queue.playing) == (taken, 7, speech)
     assert code(feed(session, type="conversation.start")) == "already_started"
 
 
 def test_what_the_quota_holds_counts_as_waiting_and_can_be_interrupted():
     session = talk()
     for number in range(32):
-        session.line.hold(playing(session, f"s{number}"))
+        session.queue.defer(playing(session, f"s{number}"))
     assert code(speak(session, "one-more")) == "too_many"
     assert [command.speech.id for command in feed(session, type="interrupt", id="s3")] == ["s3"]
     assert len(feed(session, type="interrupt")) == 31
@@ -1068,7 +1082,7 @@ def test_what_the_quota_holds_counts_as_waiting_and_can_be_interrupted():
 def test_the_holding_phrase_is_said_first_and_is_no_speech_of_the_devices():
     session = talk()
     speak(session, "waits")
-    session.say_holding_phrase("One moment, please.")
+    session.enqueue_hold_message("One moment, please.")
     holding = start_next(session)
     assert holding.id.startswith("srv-")
     assert (holding.origin, holding.script.text) == ("holding", "One moment, please.")
