@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from voicecare.audio.framing import mp3_frame_size
+
 MAX_BYTES = 10_000_000
 LONGEST_S = 900  # more is not decoded: ten megabytes can hold eight hours of silence
 CODECS = {
@@ -21,10 +23,6 @@ _SHORTFALL = 0.05  # of what the header announces; a recorder may round, an uplo
 _OPEN_END = 0x7FFFF000  # a data size of this or more is what programs write that cannot go back to the header
 _FRAMES_IN_A_ROW = 3
 _SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # MPEG 1, 2 and 2.5, layer III, with and without checksum
-_RATES = (44100, 48000, 32000, 0)
-_RATE_DIVISORS = {3: 1, 2: 2, 0: 4}  # by the version bits: MPEG 1, 2, 2.5
-_KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
-_KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
 
 
 class Unreadable(Exception):
@@ -124,22 +122,12 @@ def _after_tags(data: bytes) -> int:
 def _is_chain(data: bytes) -> bool:
     at = 0
     for _ in range(_FRAMES_IN_A_ROW):
-        if not _SYNC.match(data, at) or not (size := _frame_size(data[at : at + 4])):
+        if not _SYNC.match(data, at) or at + 4 > len(data):
+            return False
+        if not (size := mp3_frame_size(data[at + 1], data[at + 2])):
             return False
         at += size
     return True
-
-
-def _frame_size(header: bytes) -> int:
-    """Bytes of the frame that begins so; 0 for what is no frame header."""
-    if len(header) < 4:
-        return 0
-    divisor = _RATE_DIVISORS[header[1] >> 3 & 3]
-    kbps = (_KBPS_1 if divisor == 1 else _KBPS_2)[header[2] >> 4]
-    rate = _RATES[header[2] >> 2 & 3] // divisor
-    if not kbps or not rate:
-        return 0
-    return (144 if divisor == 1 else 72) * kbps * 1000 // rate + (header[2] >> 1 & 1)
 
 
 def _frames_announced(audio: bytes) -> int | None:

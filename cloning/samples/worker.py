@@ -1,8 +1,7 @@
 """The process that listens: `python -m cloning.samples.worker`, a recording on stdin, its figures as JSON on stdout.
 
 What the decoder makes of a hostile file ends here, in a process that has no Django, no settings, no secrets in its
-environment, and limits that the kernel keeps. It imports nothing of `voicecare`, which would take Celery and a second
-with it.
+environment, and limits that the kernel keeps. Of voicecare it imports `audio.framing` alone, which loads nothing else.
 """
 
 import json

@@ -101,7 +101,7 @@ def _unit_size(head: bytes) -> int | None:
     if not _START.match(head):
         return 0
     if head[0] == 0xFF:
-        return _frame_size(head[1], head[2]) if len(head) >= 4 else None
+        return mp3_frame_size(head[1], head[2]) if len(head) >= 4 else None
     return _tag_size(head) if len(head) >= 10 else None
 
 
@@ -112,7 +112,8 @@ def _tag_size(head: bytes) -> int:
 
 
 @lru_cache(maxsize=256)
-def _frame_size(version: int, rates: int) -> int:
+def mp3_frame_size(version: int, rates: int) -> int:
+    """Size in bytes of a layer III frame, from the second and third byte of its header; 0 if these are invalid."""
     divisor = _RATE_DIVISORS[version & 0xF8]
     kbps = (_KBPS_1 if divisor == 1 else _KBPS_2)[rates >> 4]
     rate = _RATES[rates >> 2 & 3] // divisor
