@@ -136,6 +136,8 @@ def _write_alone(entry: Entry) -> None:
 
 
 def _row(speech: Speech) -> Utterance:
+    if speech.patient_id is None:
+        raise ValueError("Only speech to a patient has a row.")
     return Utterance(
         id=speech.utterance_id,
         conversation_id=speech.conversation_id,

@@ -22,8 +22,8 @@ class Speech:
     id: str
     script: Script
     origin: str
-    conversation_id: uuid.UUID
-    patient_id: uuid.UUID
+    conversation_id: uuid.UUID | None
+    patient_id: uuid.UUID | None
     received_at: datetime
     received_at_monotonic: float = field(default_factory=time.perf_counter)
     started_at_monotonic: float = 0.0

@@ -6,34 +6,31 @@ an utterance, and nobody who could wait for the quota: then it is the offline vo
 
 import asyncio
 import contextvars
-import json
 import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
 
 import structlog
 from django.conf import settings
 
-from tts.conversations.context import Context
+from tts.conversations.context import SpeechContext
 from tts.conversations.voice import Rendering, VoiceRef
 from tts.devices.outbox_client import ATTEMPTS_OF_ONE
-from tts.devices.output import Delivery
-from tts.devices.transport import Socket
 from tts.models import Phrase
-from tts.resilience.circuit_breaker import Circuit
 from tts.speech import Speech
 from tts.states import Origin
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, speak
+from tts.synthesis.sink import record_audio
 from tts.text.segmenter import normalise
 from tts.text.stream import Script
+from voicecare.audio.formats import FORMATS
+from voicecare.audio.framing import FramePadder
 from voicecare.patients.models import Voice
 
 CHUNKS_AHEAD = 64
 TAKEN_WITHIN_S = 30.0  # a reader that takes nothing for so long is gone, or as good as that: the slot is for others
-NO_CONVERSATION = cast(uuid.UUID, None)  # the ledger's, the slots' and the log's word for none is None
 
 PREVIEWS = {
     "en": "Hello, it is good to be with you. Shall we have a little chat?",
@@ -47,30 +44,68 @@ class NobodyListens(Exception):
     """The sound is not taken any more."""
 
 
-class _Download(Delivery):
-    async def room(self) -> None:
+class _ResponseSink:
+    """The `AudioSink` of one response: a bounded queue of its body's chunks; None ends the body."""
+
+    def __init__(self, speech: Speech, format_name: str) -> None:
+        self.source = ""
+        """Of the first audio, as in `speech.started`."""
+        self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._speech = speech
+        self._completer = FramePadder(FORMATS[format_name])
+
+    async def wait_for_capacity(self) -> None:
         """Nobody plays along: all of it is wanted as fast as it comes, and a text is at most 5,000 characters."""
+
+    async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
+        """Raises NobodyListens."""
+        self.source = self.source or source
+        await self._put(chunk)
+        record_audio(self._speech, len(chunk), source)
+        self._completer.feed(chunk)
+
+    async def pad_partial_frame(self) -> None:
+        missing = self._completer.padding()
+        if missing:
+            await self._put(missing)
+            self._speech.bytes_sent += len(missing)
+
+    async def notify_queued(self, reason: str, expires_in_s: float) -> None:
+        """The reader of a response can only wait."""
+
+    async def flush(self) -> None:
+        """The end of the body is put behind all chunks."""
+
+    async def _put(self, chunk: bytes) -> None:
+        try:
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                await self.chunks.put(chunk)
+        except TimeoutError:
+            raise NobodyListens from None
 
 
 class HttpSpeech:
     """One speech on its way into one response. `begin` first; then `body`, or nobody listens."""
 
-    def __init__(self, text: str, context: Context, services: Services) -> None:
-        self.source = ""
-        """Of the first audio, as in `speech.started`."""
+    def __init__(self, text: str, context: SpeechContext, services: Services) -> None:
         self._context = context
         self._services = services
         self._speech = Speech(
             id=str(uuid.uuid4()),
             script=Script(text, complete=True),
             origin=Origin.DEVICE.value,
-            conversation_id=NO_CONVERSATION,
+            conversation_id=context.conversation_id,
             patient_id=context.patient_id,
             received_at=datetime.now(UTC),
         )
-        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._sink = _ResponseSink(self._speech, context.rendering.format)
         self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def source(self) -> str:
+        """Of the first audio; known when `begin` has returned."""
+        return self._sink.source
 
     async def begin(self) -> AsyncGenerator[bytes, None]:
         """Returns the body when its first bytes are there. Raises SpeechFailed if there will be none.
@@ -81,7 +116,7 @@ class HttpSpeech:
         self._speech.started_at_monotonic = self._speech.received_at_monotonic
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         try:
-            first = await self._chunks.get()
+            first = await self._sink.chunks.get()
         except BaseException:
             await self._end()
             raise
@@ -96,7 +131,7 @@ class HttpSpeech:
         try:
             while chunk is not None:
                 yield chunk
-                chunk = await self._chunks.get()
+                chunk = await self._sink.chunks.get()
             if self._error is not None:
                 raise self._error
         finally:
@@ -113,36 +148,22 @@ class HttpSpeech:
         except NobodyListens:
             log.info("rest_speech.nobody_listens")
             self._error = NobodyListens()
-            self._chunks.get_nowait()  # it was full; whoever comes back learns that it broke off
-            self._chunks.put_nowait(None)
+            self._sink.chunks.get_nowait()  # it was full; whoever comes back learns that it broke off
+            self._sink.chunks.put_nowait(None)
             return
         except Exception as error:  # raised again where it is read
             self._error = error
-        await self._chunks.put(None)
+        await self._sink.chunks.put(None)
 
     async def _say(self) -> None:
-        delivery = _Download(Socket(self._send), self._speech, self._context.rendering.format)
         try:
-            await speak(self._speech, self._context, delivery, self._services)
+            await speak(self._speech, self._context, self._sink, self._services)
         except QuotaHolds:
             self._speech.attempt_offset += ATTEMPTS_OF_ONE  # said again, so booked again
-            nobody_to_ask = Circuit()
-            nobody_to_ask.open = True
-            await speak(self._speech, self._context, delivery, replace(self._services, circuit=nobody_to_ask))
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        """What would go to a device's socket: sound goes on to the reader, of the frames the source is of interest."""
-        if "bytes" not in message:
-            self.source = self.source or json.loads(message["text"]).get("source", "")
-            return
-        try:
-            async with asyncio.timeout(TAKEN_WITHIN_S):
-                await self._chunks.put(message["bytes"])
-        except TimeoutError:
-            raise NobodyListens from None
+            await speak(self._speech, self._context, self._sink, self._services, force_offline=True)
 
 
-def context_of(voice: Voice, audio_format: str) -> Context:
+def context_of(voice: Voice, audio_format: str) -> SpeechContext:
     """What holds for a speech in this voice: a relative's speaks as to their patient, a stock voice plainly.
 
     Talks to the database.
@@ -157,20 +178,16 @@ def context_of(voice: Voice, audio_format: str) -> Context:
         speed=float(patient.speech_rate) if patient else 1.0,
         format=audio_format,
     )
-    return Context(
-        conversation_id=NO_CONVERSATION,
-        patient_id=cast(uuid.UUID, voice.patient_id),
-        companion="",
+    return SpeechContext(
+        conversation_id=None,
+        patient_id=voice.patient_id,
         rendering=rendering,
         backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),
-        voice_source="",
-        initiated="",
         phrases=frozenset(map(normalise, phrases)),
-        greeting=None,
     )
 
 
-def preview_of(voice: Voice, audio_format: str) -> tuple[str, Context]:
+def preview_of(voice: Voice, audio_format: str) -> tuple[str, SpeechContext]:
     """What is said to show this voice, and how: the longest phrase of its language, which is often cached already."""
     context = context_of(voice, audio_format)
     language = context.rendering.language

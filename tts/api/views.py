@@ -28,7 +28,7 @@ from tts.api.serializers import (
     UtteranceSerializer,
 )
 from tts.api.streaming import HttpSpeech, context_of, preview_of
-from tts.conversations.context import Context
+from tts.conversations.context import SpeechContext
 from tts.models import Conversation, Utterance
 from tts.outbox import store
 from tts.runtime import runtime
@@ -205,7 +205,7 @@ class VoicePreview(APIView):
         return _streamed(*preview_of(get_object_or_404(usable, pk=id), DEVICE_FORMATS[0]))
 
 
-def _streamed(text: str, context: Context) -> StreamingHttpResponse:
+def _streamed(text: str, context: SpeechContext) -> StreamingHttpResponse:
     """Whatever goes wrong before the first byte is an answer like any other."""
     if runtime.draining:
         raise Unspoken("going_down", "This server is going down: try again.", 503)

@@ -6,24 +6,34 @@ from dataclasses import dataclass
 from tts.conversations.voice import Rendering
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What holds for a whole conversation. `backup` differs from `rendering` in the voice alone; `phrases` are in
-    the normal form of `tts.text.segmenter.normalise`. `has_budget`: the patient has one; how large it is, the row
-    knows.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechContext:
+    """What the speech pipeline has to know: how a text sounds, and to whom it is booked.
+
+    `backup` differs from `rendering` in the voice alone. `phrases` are in the normal form of
+    `tts.text.segmenter.normalise`. `conversation_id` is None for speech outside of any conversation, `patient_id` for a
+    voice that belongs to no patient. `has_budget`: the patient has one; how large it is, the row knows.
     """
+
+    conversation_id: uuid.UUID | None
+    patient_id: uuid.UUID | None
+    rendering: Rendering
+    backup: Rendering
+    phrases: frozenset[str]
+    has_budget: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context(SpeechContext):
+    """What holds for a whole conversation."""
 
     conversation_id: uuid.UUID
     patient_id: uuid.UUID
     companion: str
-    rendering: Rendering
-    backup: Rendering
     voice_source: str
     initiated: str
-    phrases: frozenset[str]
     greeting: str | None
     holding: str | None = None
-    has_budget: bool = False
 
     def started_frame(self) -> dict[str, object]:
         voice = self.rendering.voice

@@ -28,7 +28,7 @@ class Trouble:
         self._own = own
         self._reported: dict[tuple[str, str], float] = {}
 
-    def met(self, error: ProviderError, rung: Rung, conversation: uuid.UUID, voice: uuid.UUID) -> None:
+    def met(self, error: ProviderError, rung: Rung, conversation: uuid.UUID | None, voice: uuid.UUID) -> None:
         """A request failed. Logged with what the provider needs to find it, never with the text."""
         metrics.PROVIDER_ERRORS.labels(type(error).__name__, rung.value).inc()
         log.warning(
@@ -54,7 +54,7 @@ class Trouble:
         """Their monthly budget has no room for what was to be said."""
         self._report(incidents.Kind.BUDGET, str(patient), f"Patient {patient}.")
 
-    def silence(self, conversation: uuid.UUID) -> None:
+    def silence(self, conversation: uuid.UUID | None) -> None:
         """A patient heard nothing at all: neither the provider nor this server could speak."""
         log.error("speech.no_voice", conversation=str(conversation))
         self._report(incidents.Kind.NO_VOICE, "", "the offline voice failed twice")

@@ -18,7 +18,7 @@ class Turn:
     `tell` is given the seconds that are left, in the background, when it has been in line for `NOTICE_S`.
     """
 
-    def __init__(self, slots: Slots, patient: uuid.UUID, limit_s: float, tell: Callable[[float], None]) -> None:
+    def __init__(self, slots: Slots, patient: uuid.UUID | None, limit_s: float, tell: Callable[[float], None]) -> None:
         self.since = time.monotonic()
         self._slots = slots
         self._patient = patient

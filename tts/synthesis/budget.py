@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Container, Coroutine
 from datetime import date
 from itertools import accumulate
@@ -10,7 +11,7 @@ from typing import Any
 import structlog
 from django.db import Error
 
-from tts.conversations.context import Context
+from tts.conversations.context import SpeechContext
 from tts.resilience.error_reporter import Trouble
 from tts.speech import Speech
 from tts.text.segmenter import normalise, split
@@ -34,33 +35,33 @@ class Reservation:
     def __init__(
         self,
         speech: Speech,
-        context: Context,
+        context: SpeechContext,
         trouble: Trouble,
         own: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         self._speech = speech
-        self._context = context
+        self._patient_id = context.patient_id if context.has_budget else None
         self._trouble = trouble
         self._own = own
         self._month: date
         self._counted_before = speech.characters
         self._held = 0
         self._since = time.monotonic()
-        self._is_waived = not context.has_budget
+        self._is_waived = False
         self._taking: asyncio.Task[bool] | None = None
         complete = speech.script.complete and context.has_budget
         self._behind = _behind(speech.script.text, context.rendering.language, context.phrases) if complete else []
 
     async def covers(self, segment: Segment) -> bool:
         """Whether this segment may be asked for, once. Cancelled, what is being reserved is given back by `settle`."""
-        if self._is_waived:
+        if self._is_waived or self._patient_id is None:
             return True
         if self._held and self._age_s() > budgets.LASTS.total_seconds():
-            await self._settle()
+            await self._settle(self._patient_id)
         lacking = len(segment.text) + self._after(segment) - (self._held - self._counted())
         if lacking <= 0:
             return True
-        self._taking = asyncio.create_task(self._take(lacking))
+        self._taking = asyncio.create_task(self._take(self._patient_id, lacking))
         try:
             async with asyncio.timeout(ANSWERED_WITHIN_S):
                 return await asyncio.shield(self._taking)
@@ -70,8 +71,8 @@ class Reservation:
 
     def settle(self) -> None:
         """The speech has ended, however. In the background."""
-        if self._taking is not None:
-            self._own(self._settle())
+        if self._patient_id is not None and self._taking is not None:
+            self._own(self._settle(self._patient_id))
 
     def _counted(self) -> int:
         return self._speech.characters - self._counted_before
@@ -82,11 +83,11 @@ class Reservation:
     def _after(self, segment: Segment) -> int:
         return self._behind[segment.index] if segment.index < len(self._behind) else 0
 
-    async def _take(self, characters: int) -> bool:
+    async def _take(self, patient_id: uuid.UUID, characters: int) -> bool:
         if not self._held:
             self._month = budgets.current_month()
         try:
-            fits = await in_thread(budgets.reserve, self._context.patient_id, self._month, characters)
+            fits = await in_thread(budgets.reserve, patient_id, self._month, characters)
         except Error as error:
             self._waive(type(error).__name__)
             return True
@@ -94,10 +95,10 @@ class Reservation:
             self._held += characters
             self._since = time.monotonic()
         else:
-            self._trouble.over_budget(self._context.patient_id)
+            self._trouble.over_budget(patient_id)
         return fits
 
-    async def _settle(self) -> None:
+    async def _settle(self, patient_id: uuid.UUID) -> None:
         """What is too old, or cannot be written, the sweep mends."""
         if self._taking is not None:
             await asyncio.wait({self._taking})
@@ -106,7 +107,7 @@ class Reservation:
         if self._age_s() > budgets.MENDED_AFTER.total_seconds() or not (held or counted):
             return
         try:
-            await in_thread(budgets.settle, self._context.patient_id, self._month, held=held, counted=counted)
+            await in_thread(budgets.settle, patient_id, self._month, held=held, counted=counted)
         except Error as error:
             log.warning("reservation.not_settled", error=type(error).__name__)
 

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from tts.cache.single_flight import Fill, FillFailed
-from tts.conversations.context import Context
-from tts.devices.output import Delivery
+from tts.conversations.context import SpeechContext
 from tts.resilience.concurrency import SlotsFull
 from tts.resilience.retry_policy import Halt, Rung, Step, after
 from tts.speech import Speech
@@ -21,6 +20,7 @@ from tts.states import Origin
 from tts.synthesis.admission import Turn
 from tts.synthesis.budget import Reservation
 from tts.synthesis.dependencies import Services
+from tts.synthesis.sink import AudioSink
 from tts.synthesis.sources import Sources
 from tts.text.segmenter import normalise
 from tts.text.stream import Segment
@@ -45,27 +45,33 @@ class QuotaHolds(Exception):
     """Nothing of it was heard and the quota is spent: the speech has to wait for that, and is spoken again then."""
 
 
-async def speak(speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
+async def speak(
+    speech: Speech, context: SpeechContext, sink: AudioSink, services: Services, *, force_offline: bool = False
+) -> None:
     """Speaks it to its end, or raises SpeechFailed or QuotaHolds.
 
-    Cancelled, nothing of it follows and what was billed is booked.
+    `force_offline`: what the cache does not have is spoken in the offline voice. Cancelled, nothing of it follows and
+    what was billed is booked.
     """
-    road = _Road(speech, context, delivery, services)
+    road = _Road(speech, context, sink, services, force_offline=force_offline)
     try:
         await (road.greet() if speech.origin == Origin.GREETING else road.say_all())
     finally:
         road.reservation.settle()
-    await delivery.settle()
+    await sink.flush()
 
 
 class _Road:
-    def __init__(self, speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
+    def __init__(
+        self, speech: Speech, context: SpeechContext, sink: AudioSink, services: Services, *, force_offline: bool
+    ) -> None:
         self._speech = speech
         self._context = context
-        self._delivery = delivery
+        self._sink = sink
         self._services = services
-        self._sources = Sources(speech, context, delivery, services)
+        self._sources = Sources(speech, context, sink, services)
         self.reservation = Reservation(speech, context, services.trouble, services.own)
+        self._force_offline = force_offline
         self._rung = Rung.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
 
     async def greet(self) -> None:
@@ -77,7 +83,7 @@ class _Road:
         segments = self._speech.script.segments(self._context.rendering.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
-                await self._delivery.room()
+                await self._sink.wait_for_capacity()
                 await self._say(segment, fill)
 
     async def _say(self, segment: Segment, fill: Fill | None) -> None:
@@ -96,7 +102,7 @@ class _Road:
             try:
                 await self._sources.join(segment, fill)
             except FillFailed:
-                await self._delivery.complete_cut()
+                await self._sink.pad_partial_frame()
             else:
                 return
 
@@ -110,7 +116,7 @@ class _Road:
         """Tries rung after rung until the segment has been heard from its beginning to its end."""
         turn = Turn(self._services.slots, self._context.patient_id, self._patience_s(), self._tell_busy)
         tried: list[Rung] = []
-        step: Step = Rung.OFFLINE if self._services.circuit.open else self._rung
+        step: Step = Rung.OFFLINE if self._force_offline or self._services.circuit.open else self._rung
         if self._services.quota.spent and step is not Rung.OFFLINE:
             step = Halt.QUOTA
         while True:
@@ -121,10 +127,10 @@ class _Road:
             except SlotsFull:
                 step = Rung.OFFLINE
             except (ProviderError, SynthesizerUnavailable) as error:
-                await self._delivery.complete_cut()
+                await self._sink.pad_partial_frame()
                 step = self._after(error, tried, segment, turn)
             else:
-                await self._delivery.complete_cut()  # an end that looked clean may lie within a sample
+                await self._sink.pad_partial_frame()  # an end that looked clean may lie within a sample
                 self._rung = Rung.LIVE if rung is Rung.RETRY else rung
                 return
 
@@ -183,4 +189,4 @@ class _Road:
         return Rung.OFFLINE
 
     def _tell_busy(self, left_s: float) -> None:
-        self._services.own(self._delivery.queued("busy", left_s))
+        self._services.own(self._sink.notify_queued("busy", left_s))

@@ -8,15 +8,15 @@ import time
 from contextlib import AbstractContextManager, aclosing
 
 from tts.cache.single_flight import Fill, FillFailed
-from tts.conversations.context import Context
+from tts.conversations.context import SpeechContext
 from tts.conversations.voice import Rendering
-from tts.devices.output import Delivery
 from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import Rung, first_byte_limit
 from tts.speech import Speech
 from tts.states import Origin, Source
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pacing import LEAD_S
+from tts.synthesis.sink import AudioSink
 from tts.text.stream import Segment
 from usage.ledger.events import Attempt, Kind, Outcome
 from voicecare.audio.formats import FORMATS
@@ -28,6 +28,7 @@ from voicecare.providers.espeak.client import EspeakVoice, SynthesizerUnavailabl
 OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
 OFFLINE_WORDS_PER_MINUTE = 165
 OFFLINE_NAME = "Offline voice"
+CLIP_CHUNK_BYTES = 16 * 1024
 
 _SOURCES = {Rung.LIVE: Source.LIVE, Rung.RETRY: Source.LIVE, Rung.BACKUP: Source.BACKUP}
 
@@ -35,10 +36,10 @@ _SOURCES = {Rung.LIVE: Source.LIVE, Rung.RETRY: Source.LIVE, Rung.BACKUP: Source
 class Sources:
     """The three sources for one speech. Each forwards what it brings."""
 
-    def __init__(self, speech: Speech, context: Context, delivery: Delivery, services: Services) -> None:
+    def __init__(self, speech: Speech, context: SpeechContext, sink: AudioSink, services: Services) -> None:
         self._speech = speech
         self._context = context
-        self._delivery = delivery
+        self._sink = sink
         self._services = services
         self._opening: Attempt | None = None  # the latest one made while nothing of the speech was heard
 
@@ -50,7 +51,9 @@ class Sources:
         if clip is None and (clip := await phrases.get(key)) is None:
             return False
         attempt = self._attempt(segment, 1, Kind.CACHE, self._context.rendering)
-        await self._delivery.clip(clip, self._context.rendering.voice.name)
+        for start in range(0, len(clip), CLIP_CHUNK_BYTES):
+            chunk = clip[start : start + CLIP_CHUNK_BYTES]
+            await self._sink.send_audio(chunk, Source.CACHE.value, self._context.rendering.voice.name)
         phrases.used(key)
         self._saved(attempt)
         return True
@@ -65,7 +68,7 @@ class Sources:
         try:
             async with aclosing(fill.chunks(self._services.stall_s)) as chunks:
                 async for chunk in chunks:
-                    await self._delivery.forward(chunk, Source.CACHE.value, self._context.rendering.voice.name)
+                    await self._sink.send_audio(chunk, Source.CACHE.value, self._context.rendering.voice.name)
         except FillFailed:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "fill_failed"
             self._note(attempt)
@@ -110,7 +113,7 @@ class Sources:
                 waiting = time.perf_counter()
                 async for chunk in reply:
                     plausible.came(len(chunk), time.perf_counter() - waiting)
-                    await self._delivery.forward(chunk, _SOURCES[rung].value, rendering.voice.name)
+                    await self._sink.send_audio(chunk, _SOURCES[rung].value, rendering.voice.name)
                     if attempt.first_byte_ms is None:
                         attempt.first_byte_ms = round((time.perf_counter() - began) * 1000, 2)
                     if fill is not None:
@@ -139,7 +142,7 @@ class Sources:
         try:
             async with aclosing(sound):
                 async for chunk in sound:
-                    await self._delivery.forward(chunk, Source.OFFLINE.value, OFFLINE_NAME)
+                    await self._sink.send_audio(chunk, Source.OFFLINE.value, OFFLINE_NAME)
         except SynthesizerUnavailable:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "offline_voice_died"
             self._note(attempt)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.tts.devices.wire import line
 from tests.tts.examples import speech
-from tts.devices.output import CLIP_FRAME_BYTES, HELD_BYTES, Delivery
+from tts.devices.output import HELD_BYTES, Delivery
 from tts.devices.transport import Socket
 from tts.speech import Speech
 from voicecare.audio.encoders import Encoder
@@ -117,7 +117,7 @@ async def test_the_device_is_told_who_speaks_and_of_a_substitute_once(
 ):
     delivery = deliver(device, said)
     for name, voice in said_by:
-        await delivery.forward(b"\0\0", name, voice)
+        await delivery.send_audio(b"\0\0", name, voice)
     assert device.frames == frames
     assert said.source == source
 
@@ -125,8 +125,8 @@ async def test_the_device_is_told_who_speaks_and_of_a_substitute_once(
 async def test_each_announcement_stands_before_its_sound(device: Device, said: Speech):
     delivery = deliver(device, said)
     for name, voice in (("live", "Ann"), ("backup", "Default"), ("offline", "Robot")):
-        await delivery.forward(b"\0\0", name, voice)
-        await delivery.forward(b"\0\0", name, voice)
+        await delivery.send_audio(b"\0\0", name, voice)
+        await delivery.send_audio(b"\0\0", name, voice)
     assert device.kinds == [
         *("speech.started", "audio", "audio"),
         *("speech.switched", "notice", "audio", "audio"),
@@ -136,8 +136,8 @@ async def test_each_announcement_stands_before_its_sound(device: Device, said: S
 
 async def test_a_voice_that_never_made_a_sound_is_not_announced(device: Device, said: Speech):
     delivery = deliver(device, said)
-    await delivery.room()
-    await delivery.complete_cut()
+    await delivery.wait_for_capacity()
+    await delivery.pad_partial_frame()
     assert (device.received, said.source, said.first_chunk_ms, said.spoken_at) == ([], "", None, None)
 
 
@@ -145,20 +145,13 @@ async def test_every_read_is_one_frame_as_it_came(device: Device, said: Speech):
     reads = [b"\1\2", b"\3", b"\4" * 5000]
     delivery = deliver(device, said)
     for read in reads:
-        await delivery.forward(read, "live", "Ann")
+        await delivery.send_audio(read, "live", "Ann")
     assert device.received[1:] == reads
     assert said.bytes_sent == 5003
 
 
-async def test_a_clip_comes_in_frames_of_a_readable_size(device: Device, said: Speech):
-    clip = bytes(CLIP_FRAME_BYTES) + b"rest"
-    await deliver(device, said).clip(clip, "Ann")
-    assert device.received[1:] == [bytes(CLIP_FRAME_BYTES), b"rest"]
-    assert (said.source, said.bytes_sent) == ("cache", len(clip))
-
-
 async def test_names_are_sent_as_they_are_written(device: Device, said: Speech):
-    await deliver(device, said).forward(b"\0\0", "live", "Åsa 🙂")
+    await deliver(device, said).send_audio(b"\0\0", "live", "Åsa 🙂")
     assert device.frames[0]["voice"] == "Åsa 🙂"
 
 
@@ -168,9 +161,9 @@ async def test_names_are_sent_as_they_are_written(device: Device, said: Speech):
 async def test_the_first_frame_is_measured_from_the_texts_arrival_and_only_the_first(device: Device):
     said = speech("s1", received_at_monotonic=time.perf_counter() - 0.5, started_at_monotonic=time.perf_counter())
     delivery = deliver(device, said)
-    await delivery.forward(b"\0\0", "live", "Ann")
+    await delivery.send_audio(b"\0\0", "live", "Ann")
     first, spoken_at = said.first_chunk_ms, said.spoken_at
-    await delivery.forward(b"\0\0", "offline", "Robot")
+    await delivery.send_audio(b"\0\0", "offline", "Robot")
     assert first >= 500
     assert (said.first_chunk_ms, said.spoken_at) == (first, spoken_at)
     assert spoken_at.utcoffset() == timedelta(0)
@@ -187,8 +180,8 @@ async def test_a_cut_sample_is_completed_with_zeros_that_count(
     device: Device, said: Speech, format_name: str, cut: int, zeros: int
 ):
     delivery = deliver(device, said, format_name)
-    await delivery.forward(b"\1" * cut, "live", "Ann")
-    await delivery.complete_cut()
+    await delivery.send_audio(b"\1" * cut, "live", "Ann")
+    await delivery.pad_partial_frame()
     assert device.audio == b"\1" * cut + bytes(zeros)
     assert said.bytes_sent == cut + zeros
 
@@ -199,8 +192,8 @@ async def test_a_cut_frame_is_completed_to_a_whole_one(device: Device, said: Spe
     encoder = Encoder(FORMATS[format_name], FORMATS[format_name].sample_rate)
     sound = encoder.feed(bytes(2 * FORMATS[format_name].sample_rate)) + encoder.finish()
     delivery, rest = deliver(device, said, format_name), FramePadder(FORMATS[format_name])
-    await delivery.forward(sound[:cut], "live", "Ann")
-    await delivery.complete_cut()
+    await delivery.send_audio(sound[:cut], "live", "Ann")
+    await delivery.pad_partial_frame()
     rest.feed(device.audio)
     assert device.audio.startswith(sound[:cut])
     assert rest.padding() == b""
@@ -209,10 +202,10 @@ async def test_a_cut_frame_is_completed_to_a_whole_one(device: Device, said: Spe
 
 async def test_a_cut_is_completed_once_and_before_the_switch(device: Device, said: Speech):
     delivery = deliver(device, said)
-    await delivery.forward(b"\1", "live", "Ann")
-    await delivery.complete_cut()
-    await delivery.complete_cut()
-    await delivery.forward(b"\2\2", "backup", "Default")
+    await delivery.send_audio(b"\1", "live", "Ann")
+    await delivery.pad_partial_frame()
+    await delivery.pad_partial_frame()
+    await delivery.send_audio(b"\2\2", "backup", "Default")
     assert device.kinds == ["speech.started", "audio", "audio", "speech.switched", "notice", "audio"]
     assert device.audio == b"\1\0\2\2"
 
@@ -223,8 +216,8 @@ async def test_a_cut_is_completed_once_and_before_the_switch(device: Device, sai
 async def test_a_speech_that_waits_in_line_is_announced_once(device: Device, said: Speech):
     delivery = deliver(device, said)
     before = datetime.now(UTC)
-    await delivery.queued("busy", 4.5)
-    await delivery.queued("busy", 4.0)
+    await delivery.notify_queued("busy", 4.5)
+    await delivery.notify_queued("busy", 4.0)
     (frame,) = device.frames
     expires_at = datetime.fromisoformat(frame.pop("expires_at"))
     assert frame == {"type": "speech.queued", "id": "s1", "reason": "busy"}
@@ -237,15 +230,15 @@ async def test_a_speech_that_waits_in_line_is_announced_once(device: Device, sai
 
 async def spoken(delivery: Delivery, seconds: float) -> None:
     """One segment, as the road hands it over."""
-    await delivery.room()
-    await delivery.forward(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
+    await delivery.wait_for_capacity()
+    await delivery.send_audio(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
 
 
 async def test_the_segment_after_next_waits_until_the_next_plays(device: Device, said: Speech):
     delivery = deliver(device, said)
     await spoken(delivery, 0.1)
     await spoken(delivery, 5)
-    third = asyncio.create_task(delivery.room())
+    third = asyncio.create_task(delivery.wait_for_capacity())
     assert await still_waits(third)
     await asyncio.wait_for(third, 3)
 
@@ -253,7 +246,7 @@ async def test_the_segment_after_next_waits_until_the_next_plays(device: Device,
 async def test_what_the_device_has_played_makes_room(device: Device, said: Speech):
     delivery = deliver(device, said)
     await spoken(delivery, 60)
-    room = asyncio.create_task(delivery.room())
+    room = asyncio.create_task(delivery.wait_for_capacity())
     assert await still_waits(room)
     delivery.heard(59_000)
     await asyncio.wait_for(room, 3)
@@ -262,7 +255,7 @@ async def test_what_the_device_has_played_makes_room(device: Device, said: Speec
 async def test_who_waits_for_room_can_be_cancelled(device: Device, said: Speech):
     delivery = deliver(device, said)
     await spoken(delivery, 60)
-    room = asyncio.create_task(delivery.room())
+    room = asyncio.create_task(delivery.wait_for_capacity())
     assert await still_waits(room)
     room.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -275,7 +268,7 @@ async def test_who_waits_for_room_can_be_cancelled(device: Device, said: Speech)
 async def test_forwarding_waits_for_a_device_that_does_not_read(said: Speech):
     with line() as wire:
         socket = wire.socket()
-        forwarding = asyncio.create_task(Delivery(socket, said, "pcm_16000").forward(bytes(1 << 20), "live", "Ann"))
+        forwarding = asyncio.create_task(Delivery(socket, said, "pcm_16000").send_audio(bytes(1 << 20), "live", "Ann"))
         assert await still_waits(forwarding)
         while socket.held() > HELD_BYTES:
             wire.read()
@@ -287,7 +280,7 @@ async def test_a_speech_is_settled_when_all_of_it_has_left(said: Speech):
     with line() as wire:
         socket = wire.socket()
         await socket.send(bytes(1 << 20))
-        settled = asyncio.create_task(Delivery(socket, said, "pcm_16000").settle())
+        settled = asyncio.create_task(Delivery(socket, said, "pcm_16000").flush())
         assert await still_waits(settled)
         while socket.held():
             wire.read()

@@ -1,0 +1,41 @@
+"""What a sink accounts for on its speech: bytes, source and latencies."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from tests.tts import examples
+from tts.synthesis.sink import record_audio
+
+
+@pytest.mark.parametrize(
+    ("sent", "source"),
+    [
+        (["cache"], "cache"),
+        (["cache", "cache"], "cache"),
+        (["cache", "live"], "live"),
+        (["live", "cache"], "live"),
+        (["cache", "live", "cache"], "live"),
+        (["cache", "offline"], "offline"),
+        (["offline", "cache"], "live"),
+        (["live", "backup", "offline"], "offline"),
+    ],
+)
+def test_a_speech_has_the_source_cache_only_if_all_of_it_came_from_there(sent: list[str], source: str):
+    speech = examples.speech()
+    for part in sent:
+        record_audio(speech, 100, part)
+    assert (speech.source, speech.bytes_sent) == (source, 100 * len(sent))
+
+
+def test_the_first_chunk_alone_sets_the_latencies():
+    now = time.perf_counter()
+    speech = examples.speech(received_at_monotonic=now - 0.5, started_at_monotonic=now - 0.25)
+    record_audio(speech, 100, "live")
+    first = speech.first_chunk_ms, speech.response_ms, speech.spoken_at
+    record_audio(speech, 100, "live")
+    assert (speech.first_chunk_ms, speech.response_ms, speech.spoken_at) == first
+    assert speech.first_chunk_ms >= 500
+    assert 250 <= speech.response_ms < speech.first_chunk_ms
+    assert speech.spoken_at.utcoffset() == timedelta(0)

@@ -1,0 +1,39 @@
+"""The sources of a segment's sound, each into a sink that keeps what it is given."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from tests.tts import examples
+from tests.tts.synthesis.recording import RecordingSink
+from tts.synthesis.dependencies import Services
+from tts.synthesis.sources import CLIP_CHUNK_BYTES, Sources
+from tts.text.stream import Segment
+
+
+class OneClip:
+    """A phrase cache that has this clip for every key."""
+
+    def __init__(self, clip: bytes) -> None:
+        self.clip = clip
+        self.hits: list[str] = []
+
+    def key(self, rendering: object, text: str) -> str:
+        return text
+
+    def recall(self, key: str) -> bytes:
+        return self.clip
+
+    def used(self, key: str) -> None:
+        self.hits.append(key)
+
+
+async def test_a_clip_is_sent_in_chunks_of_a_readable_size_and_booked_as_saved():
+    phrases, noted = OneClip(bytes(CLIP_CHUNK_BYTES) + b"rest"), cast(list[Any], [])
+    speech = examples.speech(text="Good morning.")
+    sink = RecordingSink(speech)
+    services = cast(Services, SimpleNamespace(phrases=phrases, recorder=SimpleNamespace(note=noted.append)))
+    assert await Sources(speech, examples.CONTEXT, sink, services).play(Segment(0, "Good morning.", None, None))
+    assert [chunk for _, _, chunk in sink.sent] == [bytes(CLIP_CHUNK_BYTES), b"rest"]
+    assert (speech.source, speech.bytes_sent) == ("cache", len(phrases.clip))
+    assert phrases.hits == ["Good morning."]
+    assert [(attempt.kind, attempt.saved, attempt.characters) for attempt in noted] == [("cache", 13, 0)]

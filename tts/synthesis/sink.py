@@ -1,0 +1,52 @@
+"""Where the audio of a speech goes: the interface that the pipeline writes to."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+from tts.speech import Speech
+from tts.states import Source
+from voicecare.core import metrics
+
+
+class AudioSink(Protocol):
+    """Takes the audio of one speech, in order.
+
+    `tts.devices.output` implements it for a device, `tts.api.streaming` for an HTTP response. An implementation calls
+    `record_audio` for each chunk that it has handed over.
+    """
+
+    async def wait_for_capacity(self) -> None:
+        """Wait until the listener needs another segment. The pipeline calls this once before each segment."""
+
+    async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
+        """Hand over one chunk; wait if the listener reads too slowly.
+
+        `source` is a value of `Source`, `voice` the name of the voice.
+        """
+
+    async def pad_partial_frame(self) -> None:
+        """Complete an audio frame or sample that was cut off with zero bytes, so that the next chunk can be decoded."""
+
+    async def notify_queued(self, reason: str, expires_in_s: float) -> None:
+        """Report that the speech waits, and for how many seconds at most. Only the first call has an effect."""
+
+    async def flush(self) -> None:
+        """Wait until all audio has left this process."""
+
+
+def record_audio(speech: Speech, size: int, source: str) -> None:
+    """Count a chunk that was handed over. The first one sets the latencies of the speech.
+
+    The source of a speech is `cache` only while all of it came from the cache. Cached audio is in the conversation's
+    own voice, so after audio of another source it counts as `live`.
+    """
+    if not speech.bytes_sent:
+        now = time.perf_counter()
+        speech.first_chunk_ms = round((now - speech.received_at_monotonic) * 1000, 2)
+        speech.response_ms = round((now - speech.started_at_monotonic) * 1000, 2)
+        speech.spoken_at = datetime.now(UTC)
+        metrics.FIRST_CHUNK_SECONDS.labels(source).observe(now - speech.started_at_monotonic)
+    cache = Source.CACHE.value
+    speech.source = Source.LIVE.value if source == cache and speech.source not in ("", cache) else source
+    speech.bytes_sent += size
