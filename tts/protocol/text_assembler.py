@@ -24,7 +24,7 @@ class TextAssembler:
         self._texts[speech_id] = None
 
     def append(self, speech_id: str, piece: str, now: float, rate: SlidingWindowRateLimiter) -> None:
-        """`now` is a monotonic clock in seconds. Raises ProtocolError; what is too long or too fast ends the text there."""
+        """`now` is a monotonic clock in seconds. Raises ProtocolError; a piece that is refused ends the text there."""
         speech = self._texts[speech_id]
         if speech is None:
             return
