@@ -71,7 +71,7 @@ class SandboxProcess:
         """Every speech request seen since the start or the last reset, in order of arrival."""
         return self._call("GET", "/sandbox/requests")
 
-    def settled(self, timeout_s: float = 5) -> list[dict[str, Any]]:
+    def wait_until_idle(self, timeout_s: float = 5) -> list[dict[str, Any]]:
         """The requests, once none of them is under way any more; raises TimeoutError.
 
         It blocks, so that a client on the caller's own event loop cannot finish meanwhile: call it in a thread there.
@@ -87,7 +87,7 @@ class SandboxProcess:
         """What was billed (`requests`, `characters`, `credits`), `in_flight`, and the fields of the subscription."""
         return self._call("GET", "/sandbox/account")
 
-    def sell(self, text: str, **fields: Any) -> dict[str, Any]:
+    def add_external_usage(self, text: str, **fields: Any) -> dict[str, Any]:
         """Somebody else of the account has this spoken, at `unix` or now."""
         return self._call("POST", "/sandbox/sales", {"text": text, **fields})
 

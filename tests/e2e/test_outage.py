@@ -227,7 +227,7 @@ async def test_a_trickle_is_a_stall_and_the_sentence_is_said_again(
         spoken = await device.speak(text)
     assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "live")
     assert spoken.terminal["characters"] == 2 * len(text)
-    trickled, _ = await asyncio.to_thread(sandbox.settled)
+    trickled, _ = await asyncio.to_thread(sandbox.wait_until_idle)
     assert f"request_id={trickled['request_id']}" in server.logged()
 
 

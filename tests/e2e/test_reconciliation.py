@@ -93,7 +93,7 @@ async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_ac
         for text in (LOST, HEARD):
             await device.speak(text)
         await device.end()
-    sandbox.sell("x" * 3000)
+    sandbox.add_external_usage("x" * 3000)
     row = await in_database(look, True)
     account = sandbox.account()
     assert row.characters == row.provider_characters - 3000 == account["characters"] - 3000
@@ -101,7 +101,7 @@ async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_ac
     assert (row.others, row.settled, row.unexplained) == (3000, 1, 0)
     assert "Others use the account: 3,000 of requests that this server did not make." in row.explanation
 
-    sandbox.sell("x" * 500, kept=False)
+    sandbox.add_external_usage("x" * 500, kept=False)
     for _ in range(2):
         row = await in_database(look, True)
     assert row.unexplained == 500
@@ -143,7 +143,7 @@ async def test_after_kills_all_books_balance_to_the_character(
         doomed.process.kill()
         await asyncio.gather(*talks)
         await in_database(journal.adopt, doomed.data_dir / journal.FOLDER, ledger.book)
-    await asyncio.to_thread(sandbox.settled)
+    await asyncio.to_thread(sandbox.wait_until_idle)
 
     left = await in_database(queries.unknown)
     row = await in_database(look, False)

@@ -37,7 +37,7 @@ def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings,
             )
         ]
     )
-    sandbox.sell("Hello", unix=at.timestamp(), model_id="eleven_flash_v2_5", voice_id=voice.provider_id)
+    sandbox.add_external_usage("Hello", unix=at.timestamp(), model_id="eleven_flash_v2_5", voice_id=voice.provider_id)
     tasks.reconcile()
     tasks.reconcile()
     assert (UsageEvent.objects.get().code, Conversation.objects.get().tts_characters_used) == ("billed", 5)

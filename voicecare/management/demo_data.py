@@ -87,7 +87,7 @@ def _voices() -> list[Voice]:
     stock = []
     if settings.USE_SANDBOX:
         # Imported late: with a real provider the sandbox need not even be installed.
-        from voicecare.providers.elevenlabs.sandbox.account.voices import stock as sandbox_stock
+        from voicecare.providers.elevenlabs.sandbox.account.voices import stock_voices as sandbox_stock
 
         stock = [_voice(voice.voice_id, voice.name) for voice in sandbox_stock()]
     default = Voice.objects.default()

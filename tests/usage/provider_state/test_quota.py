@@ -38,7 +38,7 @@ def reply(used: object = 0, limit: object = 1000, **fields: object) -> dict[str,
 
 
 def figures(used: int, limit: int = 1000, **fields: object) -> Subscription:
-    return Subscription.from_reply(reply(used, limit, **fields))
+    return Subscription.from_json(reply(used, limit, **fields))
 
 
 def later(seconds: float) -> None:

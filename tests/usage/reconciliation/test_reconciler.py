@@ -59,7 +59,7 @@ def unseen(at: datetime = NOON, asked: int = 40, **fields: Any) -> UsageEvent:
 
 def sold(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> dict[str, Any]:
     """The provider bills it."""
-    return provider.sell("x" * asked, unix=at.timestamp() + 1, voice_id=VOICE, model_id=FLASH, **fields)
+    return provider.add_external_usage("x" * asked, unix=at.timestamp() + 1, voice_id=VOICE, model_id=FLASH, **fields)
 
 
 def seen(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:

@@ -17,7 +17,7 @@ from tts.models import Phrase
 from voicecare.management.demo_data import PASSWORD_FILE, seed
 from voicecare.patients.authentication import device_for
 from voicecare.patients.models import Device, Patient, Voice
-from voicecare.providers.elevenlabs.sandbox.account.voices import stock
+from voicecare.providers.elevenlabs.sandbox.account.voices import stock_voices
 
 pytestmark = pytest.mark.django_db
 
@@ -66,7 +66,7 @@ def test_both_users_log_in_and_one_of_them_is_the_administrator():
 def test_the_voices_are_those_of_the_sandbox(settings):
     seed()
     assert {(voice.provider_id, voice.name) for voice in Voice.objects.all()} == {
-        (voice.voice_id, voice.name) for voice in stock()
+        (voice.voice_id, voice.name) for voice in stock_voices()
     }
     assert Voice.objects.default().provider_id == settings.DEFAULT_VOICE_ID
 

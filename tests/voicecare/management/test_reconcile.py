@@ -81,7 +81,7 @@ def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: Sandb
         source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=at, voice=voice.pk, model=MODEL
     )
     events.book([attempt])
-    sandbox.sell("Hello", unix=at.timestamp(), model_id=MODEL, voice_id=voice.provider_id)
+    sandbox.add_external_usage("Hello", unix=at.timestamp(), model_id=MODEL, voice_id=voice.provider_id)
     sandbox.fault(kind="stall_headers", match={"path": "character-stats"})
     env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=tmp_path)
     command = [sys.executable, str(ROOT / "manage.py"), "reconcile"]

@@ -74,7 +74,7 @@ async def ask(url: str, voice: str = OTHER_VOICE) -> tuple[float, type[ProviderE
 )
 @pytest.mark.django_db
 def test_each_fails_as_it_says_until_it_is_off(name: str, error: type[ProviderError], order: Order, sandbox) -> None:
-    assert SCENARIOS[name].heard in order(name)
+    assert SCENARIOS[name].effect in order(name)
     assert asyncio.run(ask(sandbox.url))[1] is error
     order("off")
     assert asyncio.run(ask(sandbox.url))[1] is None
@@ -150,7 +150,7 @@ def test_the_help_tells_of_each_what_one_hears(capsys) -> None:
     with pytest.raises(SystemExit):
         call_command("sandbox_fault", "--help")
     told = capsys.readouterr().out
-    assert all(scenario.heard in told for scenario in SCENARIOS.values())
+    assert all(scenario.effect in told for scenario in SCENARIOS.values())
 
 
 # The page's buttons

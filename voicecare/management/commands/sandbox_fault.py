@@ -16,7 +16,7 @@ TIMEOUT_S = (1, 5)
 
 class Command(BaseCommand):
     help = "Have the built-in provider of `make run` fail. Each name replaces the one before:\n\n" + "\n".join(
-        f"  {name:<12}{scenario.heard}" for name, scenario in SCENARIOS.items()
+        f"  {name:<12}{scenario.effect}" for name, scenario in SCENARIOS.items()
     )
     requires_system_checks = ()
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         _order(name)
         if name == OFF:
             _find_voices_again()
-        self.stdout.write(f"{name}: {SCENARIOS[name].heard}")
+        self.stdout.write(f"{name}: {SCENARIOS[name].effect}")
 
 
 def _order(name: str) -> None:

@@ -27,7 +27,7 @@ from voicecare.providers.elevenlabs.responses import (
     Voice,
     VoicePage,
     invalid_response,
-    models_from_reply,
+    models_from_json,
     parse_json,
 )
 from voicecare.providers.errors import ConnectionBroken, NoFirstByte, ProviderError, Stalled, Unreachable
@@ -63,21 +63,21 @@ class AccountClient:
 
     def subscription(self) -> Subscription:
         """The quota, which costs nothing to ask for; needs the permission `user_read`, which a key may lack."""
-        return Subscription.from_reply(self._json("/v1/user/subscription"))
+        return Subscription.from_json(self._json("/v1/user/subscription"))
 
     def models(self) -> list[Model]:
-        return models_from_reply(self._json("/v1/models"))
+        return models_from_json(self._json("/v1/models"))
 
     def voice(self, voice_id: str) -> Voice:
         """Raises VoiceUnavailable where there is none."""
-        return Voice.from_reply(self._json(f"/v1/voices/{path_segment(voice_id)}"))
+        return Voice.from_json(self._json(f"/v1/voices/{path_segment(voice_id)}"))
 
     def voices(self) -> Iterator[Voice]:
         """All voices of the workspace, asked for page by page. A broken page raises: the list is never cut silently."""
 
         def page(token: str | None) -> tuple[Sequence[Voice], str | None]:
             reply = self._json("/v2/voices", page_size=100, include_total_count="false", next_page_token=token)
-            found = VoicePage.from_reply(reply)
+            found = VoicePage.from_json(reply)
             return found.voices, found.next_token
 
         return _all_pages(page)
@@ -97,7 +97,7 @@ class AccountClient:
         form |= {"description": description} if description else {}
         form |= {"labels": json.dumps(dict(labels))} if labels else {}  # JSON text in one field, as their own SDK does
         body = self._call("POST", "/v1/voices/add", form=form, files=[("files", sample) for sample in files])
-        return AddedVoice.from_reply(parse_json(body))
+        return AddedVoice.from_json(parse_json(body))
 
     def delete_voice(self, voice_id: str) -> None:
         """Raises VoiceUnavailable where there is none (any more)."""
@@ -110,7 +110,7 @@ class AccountClient:
         """
         times = {"start_unix": start_ms, "end_unix": end_ms}
         reply = self._json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
-        return CharacterStats.from_reply(reply)
+        return CharacterStats.from_json(reply)
 
     def history(self, after_unix: int, before_unix: int) -> Iterator[HistoryItem]:
         """What was generated between two times in seconds, newest first; empty under zero retention."""
@@ -118,7 +118,7 @@ class AccountClient:
         def page(after: str | None) -> tuple[Sequence[HistoryItem], str | None]:
             times = {"date_after_unix": after_unix, "date_before_unix": before_unix}
             reply = self._json("/v1/history", page_size=1000, start_after_history_item_id=after, **times)
-            found = HistoryPage.from_reply(reply)
+            found = HistoryPage.from_json(reply)
             return found.items, found.next_after
 
         return _all_pages(page)

@@ -1,6 +1,6 @@
 """What the account's calls answer, as typed values; only the fields that the product uses, and no I/O.
 
-Each class is made by `from_reply(reply)` from parsed JSON. Absent and unknown fields are no error, save ids and the
+Each class is made by `from_json(reply)` from parsed JSON. Absent and unknown fields are no error, save ids and the
 two numbers of the quota, on which decisions rest. What cannot be understood (no JSON, a number that is none, a page
 that leads nowhere) raises `ServerError(code="bad_reply")`: a fault of theirs that may have passed at the next asking.
 """
@@ -39,7 +39,7 @@ class Voice:
     created_at_unix: int | None
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "voice")
         check = _optional_object(data.get("voice_verification"))
         return cls(
@@ -59,10 +59,10 @@ class VoicePage:
     next_token: str | None
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "voices")
         token = _needed_text(data, "next_page_token") if data.get("has_more") is True else None
-        return cls(tuple(map(Voice.from_reply, _array(data.get("voices"), "voices"))), token)
+        return cls(tuple(map(Voice.from_json, _array(data.get("voices"), "voices"))), token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class AddedVoice:
     requires_verification: bool
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "voice")
         return cls(_needed_text(data, "voice_id"), data.get("requires_verification") is True)
 
@@ -89,7 +89,7 @@ class Model:
     concurrency_group: str
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "model")
         rates = _optional_object(data.get("model_rates"))
         return cls(
@@ -101,9 +101,9 @@ class Model:
         )
 
 
-def models_from_reply(reply: object) -> list[Model]:
+def models_from_json(reply: object) -> list[Model]:
     """The one reply that is a bare list."""
-    return [Model.from_reply(item) for item in _array(reply, "models")]
+    return [Model.from_json(item) for item in _array(reply, "models")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Subscription:
         return None if self.extension is None else max(self.limit + self.extension - self.used, 0)
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "subscription")
         unlimited = data.get("max_credit_limit_extension") == "unlimited"
         return cls(
@@ -157,7 +157,7 @@ class CharacterStats:
     usage: Mapping[str, tuple[float, ...]]
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "statistics")
         times = tuple(_whole(time, "time") for time in _array(data.get("time"), "time"))
         usage = _object(data.get("usage"), "usage")
@@ -183,7 +183,7 @@ class HistoryItem:
     credits: int | None
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "history")
         before, after = (_number(data, f"character_count_change_{end}") for end in ("from", "to"))
         return cls(
@@ -205,10 +205,10 @@ class HistoryPage:
     next_after: str | None
 
     @classmethod
-    def from_reply(cls, reply: object) -> Self:
+    def from_json(cls, reply: object) -> Self:
         data = _object(reply, "history")
         after = _needed_text(data, "last_history_item_id") if data.get("has_more") is True else None
-        return cls(tuple(map(HistoryItem.from_reply, _array(data.get("history"), "history"))), after)
+        return cls(tuple(map(HistoryItem.from_json, _array(data.get("history"), "history"))), after)
 
 
 def _object(value: object, name: str) -> dict[str, Any]:

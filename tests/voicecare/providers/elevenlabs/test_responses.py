@@ -12,7 +12,7 @@ from voicecare.providers.elevenlabs.responses import (
     Subscription,
     Voice,
     VoicePage,
-    models_from_reply,
+    models_from_json,
     parse_json,
 )
 from voicecare.providers.errors import ServerError
@@ -49,7 +49,7 @@ def refused(reader: Any, reply: object) -> str:
 
 
 def test_a_subscription() -> None:
-    found = Subscription.from_reply(SUBSCRIPTION)
+    found = Subscription.from_json(SUBSCRIPTION)
     assert (found.used, found.limit, found.extension, found.remaining) == (1200, 600000, 0, 598800)
     assert (found.tier, found.status, found.resets_at_unix) == ("pro", "active", 1767225600)
     assert (found.voice_slots_used, found.voice_limit, found.can_clone) == (4, 160, True)
@@ -61,19 +61,19 @@ def test_a_subscription() -> None:
 )
 def test_what_remains_counts_the_extension(count: int, extension: object, remaining: int | None) -> None:
     reply = {"character_count": count, "character_limit": 1000, "max_credit_limit_extension": extension}
-    assert Subscription.from_reply(reply).remaining == remaining
+    assert Subscription.from_json(reply).remaining == remaining
 
 
 @pytest.mark.parametrize("field", ["character_count", "character_limit"])
 @pytest.mark.parametrize("value", [None, "abc", "12", -1, 1.5, float("nan"), True, [], {}, 2**63])
 def test_a_quota_that_is_no_number_is_an_error(field: str, value: object) -> None:
-    assert field in refused(Subscription.from_reply, {**SUBSCRIPTION, field: value})
+    assert field in refused(Subscription.from_json, {**SUBSCRIPTION, field: value})
 
 
 @pytest.mark.parametrize("field", ["next_character_count_reset_unix", "voice_limit", "max_credit_limit_extension"])
 def test_other_numbers_may_be_absent_but_not_nonsense(field: str) -> None:
-    Subscription.from_reply({k: v for k, v in SUBSCRIPTION.items() if k != field})
-    assert field in refused(Subscription.from_reply, {**SUBSCRIPTION, field: "soon"})
+    Subscription.from_json({k: v for k, v in SUBSCRIPTION.items() if k != field})
+    assert field in refused(Subscription.from_json, {**SUBSCRIPTION, field: "soon"})
 
 
 @pytest.mark.parametrize(
@@ -88,28 +88,28 @@ def test_other_numbers_may_be_absent_but_not_nonsense(field: str) -> None:
 )
 def test_a_voice(check: object, needed: bool) -> None:
     reply = {"voice_id": "v", "name": "vc-1", "category": "cloned", "created_at_unix": 7, "voice_verification": check}
-    assert Voice.from_reply(reply) == Voice("v", "vc-1", "cloned", needed, 7)
+    assert Voice.from_json(reply) == Voice("v", "vc-1", "cloned", needed, 7)
 
 
 def test_a_sparse_voice() -> None:
-    assert Voice.from_reply({"voice_id": "v"}) == Voice("v", "", "", False, None)
+    assert Voice.from_json({"voice_id": "v"}) == Voice("v", "", "", False, None)
 
 
 @pytest.mark.parametrize("reply", [{}, {"voice_id": ""}, {"voice_id": 3}, None, [], "v"])
 def test_a_voice_without_an_id_is_an_error(reply: object) -> None:
-    refused(Voice.from_reply, reply)
-    refused(AddedVoice.from_reply, reply)
+    refused(Voice.from_json, reply)
+    refused(AddedVoice.from_json, reply)
 
 
 def test_an_added_voice() -> None:
-    assert AddedVoice.from_reply({"voice_id": "v", "requires_verification": True}) == AddedVoice("v", True)
-    assert AddedVoice.from_reply({"voice_id": "v", "requires_verification": None}) == AddedVoice("v", False)
+    assert AddedVoice.from_json({"voice_id": "v", "requires_verification": True}) == AddedVoice("v", True)
+    assert AddedVoice.from_json({"voice_id": "v", "requires_verification": None}) == AddedVoice("v", False)
 
 
 def test_a_page_of_voices_follows_has_more_alone() -> None:
     voices = [{"voice_id": "v"}]
-    assert VoicePage.from_reply({"voices": voices, "has_more": True, "next_page_token": "t"}).next_token == "t"
-    last = VoicePage.from_reply({"voices": voices, "has_more": False, "next_page_token": "t", "total_count": 99})
+    assert VoicePage.from_json({"voices": voices, "has_more": True, "next_page_token": "t"}).next_token == "t"
+    last = VoicePage.from_json({"voices": voices, "has_more": False, "next_page_token": "t", "total_count": 99})
     assert last.next_token is None
     assert [voice.voice_id for voice in last.voices] == ["v"]
 
@@ -119,7 +119,7 @@ def test_a_page_of_voices_follows_has_more_alone() -> None:
     [None, {}, {"voices": None}, {"voices": [7]}, {"voices": [], "has_more": True}, {"voices": {}, "has_more": False}],
 )
 def test_a_page_that_leads_nowhere_is_an_error(reply: object) -> None:
-    refused(VoicePage.from_reply, reply)
+    refused(VoicePage.from_json, reply)
 
 
 def test_models() -> None:
@@ -130,7 +130,7 @@ def test_models() -> None:
         "model_rates": {"character_cost_multiplier": 0.5},
         "concurrency_group": "turbo",
     }
-    assert models_from_reply([reply, {"model_id": "x"}]) == [
+    assert models_from_json([reply, {"model_id": "x"}]) == [
         Model("eleven_flash_v2_5", True, 40000, 0.5, "turbo"),
         Model("x", False, None, None, ""),
     ]
@@ -138,11 +138,11 @@ def test_models() -> None:
 
 @pytest.mark.parametrize("rate", ["half", -0.5, float("nan"), float("inf"), True])
 def test_a_price_that_is_no_number_is_an_error(rate: object) -> None:
-    refused(models_from_reply, [{"model_id": "x", "model_rates": {"character_cost_multiplier": rate}}])
+    refused(models_from_json, [{"model_id": "x", "model_rates": {"character_cost_multiplier": rate}}])
 
 
 def test_statistics() -> None:
-    found = CharacterStats.from_reply({"time": [1, 2], "usage": {"All": [10, 0.5], "v": [None, 1]}})
+    found = CharacterStats.from_json({"time": [1, 2], "usage": {"All": [10, 0.5], "v": [None, 1]}})
     assert (found.times_ms, found.usage) == ((1, 2), {"All": (10.0, 0.5), "v": (0.0, 1.0)})
 
 
@@ -158,11 +158,11 @@ def test_statistics() -> None:
     ],
 )
 def test_statistics_that_do_not_fit_are_an_error(reply: object) -> None:
-    refused(CharacterStats.from_reply, reply)
+    refused(CharacterStats.from_json, reply)
 
 
 def test_history_keeps_the_length_of_a_text_but_not_the_text() -> None:
-    page = HistoryPage.from_reply({"history": [HISTORY_ITEM], "has_more": True, "last_history_item_id": "h1"})
+    page = HistoryPage.from_json({"history": [HISTORY_ITEM], "has_more": True, "last_history_item_id": "h1"})
     (item,) = page.items
     assert (page.next_after, item.item_id, item.request_id, item.voice_id) == ("h1", "h1", "r1", "v1")
     assert (item.created_at_unix, item.characters, item.credits) == (1767225600, 7, 4)
@@ -172,12 +172,12 @@ def test_history_keeps_the_length_of_a_text_but_not_the_text() -> None:
 @pytest.mark.parametrize(("before", "after", "credit"), [(100, 100, 0), (990, 5, None), (None, 5, None)])
 def test_credits_of_history_are_unknown_over_a_reset(before: object, after: object, credit: int | None) -> None:
     item = {**HISTORY_ITEM, "character_count_change_from": before, "character_count_change_to": after}
-    assert HistoryPage.from_reply({"history": [item]}).items[0].credits == credit
+    assert HistoryPage.from_json({"history": [item]}).items[0].credits == credit
 
 
 @pytest.mark.parametrize("reply", [{}, {"history": [{}]}, {"history": [], "has_more": True}])
 def test_history_that_leads_nowhere_is_an_error(reply: object) -> None:
-    refused(HistoryPage.from_reply, reply)
+    refused(HistoryPage.from_json, reply)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"[" * 100_000])

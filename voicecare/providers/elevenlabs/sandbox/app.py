@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from voicecare.providers.elevenlabs.sandbox import control
-from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Studio
+from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Synthesizer
 from voicecare.providers.elevenlabs.sandbox.api import account, speech, voices
-from voicecare.providers.elevenlabs.sandbox.api.middleware import add_trace, plain_errors
+from voicecare.providers.elevenlabs.sandbox.api.middleware import add_trace_headers, plain_errors
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
@@ -18,10 +18,10 @@ def make_app(first_byte_ms: float = 120.0) -> web.Application:
     """All routes over a fresh account. The espeak child lives from start-up to cleanup of the application."""
     app = web.Application(middlewares=[plain_errors], client_max_size=MAX_REQUEST_BYTES)
     espeak = OfflineSynthesizer()
-    app[SANDBOX] = Sandbox(Studio(espeak), first_byte_ms)
+    app[SANDBOX] = Sandbox(Synthesizer(espeak), first_byte_ms)
     for part in (speech, voices, account, control):
         part.add_routes(app.router)
-    app.on_response_prepare.append(add_trace)
+    app.on_response_prepare.append(add_trace_headers)
 
     async def with_espeak(_app: web.Application) -> AsyncIterator[None]:
         await espeak.start()

@@ -4,18 +4,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-from voicecare.providers.elevenlabs.sandbox.faults.faults import BadRequest, known
+from voicecare.providers.elevenlabs.sandbox.faults.faults import InvalidControlRequest, reject_unknown_fields
 
 PERIOD_S = 30 * 24 * 3600
 QUOTA_FORMS = ("legacy", "new")
 
 
-def _a_period_from_now() -> int:
+def _next_reset() -> int:
     return int(time.time()) + PERIOD_S
 
 
 @dataclass
-class Knobs:
+class SandboxConfig:
     """`characters_used` and `character_limit` are credits, as the provider's subscription counts them. `quota_form`:
     legacy is 401 quota_exceeded, new is 402 insufficient_credits. `concurrency` holds for each model group; past it,
     up to `queue_limit` requests wait a little, unless `strict_concurrency`."""
@@ -33,13 +33,13 @@ class Knobs:
     can_clone: bool = True
 
     def __post_init__(self) -> None:
-        self.reset_unix = self.reset_unix or _a_period_from_now()
+        self.reset_unix = self.reset_unix or _next_reset()
 
-    def change(self, wanted: object) -> None:
-        """Sets the named fields, all or none; raises BadRequest that says what is known."""
+    def update(self, wanted: object) -> None:
+        """Sets the named fields, all or none; raises InvalidControlRequest that says what is known."""
         if not isinstance(wanted, Mapping):
-            raise BadRequest("Settings are an object.")
-        known(wanted, tuple(asdict(self)), "settings")
+            raise InvalidControlRequest("Settings are an object.")
+        reject_unknown_fields(wanted, tuple(asdict(self)), "settings")
         for field in fields(self):
             if field.name in wanted:
                 self._check(field.name, wanted[field.name])
@@ -56,4 +56,4 @@ class Knobs:
         else:
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         if not fits:
-            raise BadRequest(f"`{name}` is like {getattr(self, name)!r} and not below 0, so not {value!r}.")
+            raise InvalidControlRequest(f"`{name}` is like {getattr(self, name)!r} and not below 0, so not {value!r}.")

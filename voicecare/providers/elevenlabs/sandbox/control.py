@@ -9,11 +9,16 @@ from typing import Any
 
 from aiohttp import web
 
-from voicecare.providers.elevenlabs.sandbox.api.external_usage import FIELDS, sell
-from voicecare.providers.elevenlabs.sandbox.config import Knobs
+from voicecare.providers.elevenlabs.sandbox.api.external_usage import FIELDS, bill
+from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
 from voicecare.providers.elevenlabs.sandbox.errors import PRESETS
-from voicecare.providers.elevenlabs.sandbox.faults.faults import COMMON, KINDS, MATCHES, BadRequest
-from voicecare.providers.elevenlabs.sandbox.scenarios import OFF, SCENARIOS, play
+from voicecare.providers.elevenlabs.sandbox.faults.faults import (
+    COMMON_FIELDS,
+    FIELDS_BY_KIND,
+    MATCH_FIELDS,
+    InvalidControlRequest,
+)
+from voicecare.providers.elevenlabs.sandbox.scenarios import OFF, SCENARIOS, apply_scenario
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
 
 Command = Callable[[Sandbox, Any], Any]
@@ -44,7 +49,7 @@ End <code>voice-gone</code> there: that also makes usable again what voicecare h
 BUTTON = """<button name="name" value="{name}" aria-describedby="{name}">{name}</button><p id="{name}">{heard}</p>"""
 
 
-def control(command: Command, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
+def json_route(command: Command, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
     """A route from a function of the sandbox and the request's JSON (None without a body)."""
 
     async def handler(request: web.Request) -> web.Response:
@@ -52,27 +57,27 @@ def control(command: Command, status: int = 200) -> Callable[[web.Request], Awai
             wanted = await request.json() if request.can_read_body else None
             return web.json_response(command(request.app[SANDBOX], wanted), status=status)
         except ValueError as error:
-            problem = str(error) if isinstance(error, BadRequest) else "The body is not JSON."
+            problem = str(error) if isinstance(error, InvalidControlRequest) else "The body is not JSON."
             return web.json_response({"error": problem}, status=400)
 
     return handler
 
 
 def read_settings(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
-    return asdict(sandbox.knobs)
+    return asdict(sandbox.config)
 
 
 def change_settings(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
-    sandbox.knobs.change(wanted)
-    return asdict(sandbox.knobs)
+    sandbox.config.update(wanted)
+    return asdict(sandbox.config)
 
 
 def list_faults(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
-    return sandbox.faults.listed()
+    return sandbox.faults.to_json()
 
 
 def add_fault(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
-    return sandbox.faults.add(wanted).as_json()
+    return sandbox.faults.add(wanted).to_json()
 
 
 def clear_faults(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
@@ -81,61 +86,61 @@ def clear_faults(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
 
 
 def list_requests(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
-    return sandbox.records.listed()
+    return sandbox.request_log.to_json()
 
 
 def account(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
     """Sums over everything billed since the start, and what is in flight now."""
-    sales = sandbox.account.sales
+    billed = sandbox.account.billed_requests
     return {
-        "requests": len(sales),
-        "characters": sum(sale.characters for sale in sales),
-        "credits": sum(sale.credits for sale in sales),
-        "in_flight": {group: sandbox.slots.in_flight[group] for group in ("standard", "turbo")},
+        "requests": len(billed),
+        "characters": sum(request.characters for request in billed),
+        "credits": sum(request.credits for request in billed),
+        "in_flight": {group: sandbox.concurrency.in_flight[group] for group in ("standard", "turbo")},
         **sandbox.account.subscription(sandbox.voices.slots_used),
     }
 
 
-def add_sale(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
-    return asdict(sell(sandbox, wanted))
+def add_external_usage(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
+    return asdict(bill(sandbox, wanted))
 
 
 def reset(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
     sandbox.reset()
-    return asdict(sandbox.knobs)
+    return asdict(sandbox.config)
 
 
-async def play_scenario(request: web.Request) -> web.Response:
+async def choose_scenario(request: web.Request) -> web.Response:
     """From the page's form, or from `manage.py sandbox_fault`; the page again afterwards."""
     try:
-        play(request.app[SANDBOX], str((await request.post()).get("name")))
-    except BadRequest as error:
+        apply_scenario(request.app[SANDBOX], str((await request.post()).get("name")))
+    except InvalidControlRequest as error:
         return web.json_response({"error": str(error)}, status=400)
     raise web.HTTPSeeOther("/sandbox/")
 
 
 async def page(request: web.Request) -> web.Response:
-    kinds = "".join(f"<li><code>{kind}</code> {', '.join(names)}</li>" for kind, names in KINDS.items())
-    buttons = "".join(BUTTON.format(name=name, heard=scenario.heard) for name, scenario in SCENARIOS.items())
+    kinds = "".join(f"<li><code>{kind}</code> {', '.join(names)}</li>" for kind, names in FIELDS_BY_KIND.items())
+    buttons = "".join(BUTTON.format(name=name, heard=scenario.effect) for name, scenario in SCENARIOS.items())
     html = PAGE.format(
-        now=_amiss(request.app[SANDBOX]),
+        now=_active_faults(request.app[SANDBOX]),
         buttons=buttons,
-        settings=", ".join(asdict(Knobs())),
+        settings=", ".join(asdict(SandboxConfig())),
         sales=", ".join(FIELDS),
-        common=", ".join(COMMON),
-        matches=", ".join(MATCHES),
+        common=", ".join(COMMON_FIELDS),
+        matches=", ".join(MATCH_FIELDS),
         kinds=kinds,
         presets=", ".join(PRESETS),
     )
     return web.Response(text=html, content_type="text/html")
 
 
-def _amiss(sandbox: Sandbox) -> str:
+def _active_faults(sandbox: Sandbox) -> str:
     """What is out of order, whoever ordered it."""
-    found = [fault["preset"] or fault["kind"] for fault in sandbox.faults.listed() if not fault["spent"]]
-    if sandbox.knobs.first_byte_ms > sandbox.first_byte_ms:
-        found.append(f"the first byte after {sandbox.knobs.first_byte_ms:g} ms")
-    if sandbox.knobs.characters_used >= sandbox.knobs.character_limit:
+    found = [fault["preset"] or fault["kind"] for fault in sandbox.faults.to_json() if not fault["spent"]]
+    if sandbox.config.first_byte_ms > sandbox.first_byte_ms:
+        found.append(f"the first byte after {sandbox.config.first_byte_ms:g} ms")
+    if sandbox.config.characters_used >= sandbox.config.character_limit:
         found.append("the quota is spent")
     return ", ".join(found) or OFF
 
@@ -143,13 +148,13 @@ def _amiss(sandbox: Sandbox) -> str:
 def add_routes(router: web.UrlDispatcher) -> None:
     router.add_get("/", page)
     router.add_get("/sandbox/", page)
-    router.add_post("/sandbox/scenario", play_scenario)
-    router.add_get("/sandbox/settings", control(read_settings))
-    router.add_put("/sandbox/settings", control(change_settings))
-    router.add_get("/sandbox/faults", control(list_faults))
-    router.add_post("/sandbox/faults", control(add_fault, 201))
-    router.add_delete("/sandbox/faults", control(clear_faults))
-    router.add_get("/sandbox/requests", control(list_requests))
-    router.add_get("/sandbox/account", control(account))
-    router.add_post("/sandbox/sales", control(add_sale, 201))
-    router.add_post("/sandbox/reset", control(reset))
+    router.add_post("/sandbox/scenario", choose_scenario)
+    router.add_get("/sandbox/settings", json_route(read_settings))
+    router.add_put("/sandbox/settings", json_route(change_settings))
+    router.add_get("/sandbox/faults", json_route(list_faults))
+    router.add_post("/sandbox/faults", json_route(add_fault, 201))
+    router.add_delete("/sandbox/faults", json_route(clear_faults))
+    router.add_get("/sandbox/requests", json_route(list_requests))
+    router.add_get("/sandbox/account", json_route(account))
+    router.add_post("/sandbox/sales", json_route(add_external_usage, 201))
+    router.add_post("/sandbox/reset", json_route(reset))

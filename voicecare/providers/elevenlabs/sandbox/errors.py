@@ -151,13 +151,13 @@ class ApiError(Exception):
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def refusal(preset: str, message: str = "", **extra: object) -> ApiError:
+def preset_error(preset: str, message: str = "", **extra: object) -> ApiError:
     """The named preset as an error; `message` replaces its own, `extra` joins the `detail` object."""
     chosen = PRESETS[preset]
-    return rendered(chosen.status, chosen.form, chosen.code, message or chosen.message, chosen.legacy, **extra)
+    return build_error(chosen.status, chosen.form, chosen.code, message or chosen.message, chosen.legacy, **extra)
 
 
-def rendered(status: int, form: Form, code: str, message: str, legacy: str = "", **extra: object) -> ApiError:
+def build_error(status: int, form: Form, code: str, message: str, legacy: str = "", **extra: object) -> ApiError:
     """A refusal in any form."""
     if form == "html":
         page = f"<html><head><title>{code}</title></head><body><h1>{code}</h1><p>{message}</p></body></html>"
@@ -174,7 +174,7 @@ def rendered(status: int, form: Form, code: str, message: str, legacy: str = "",
     return ApiError(status, json.dumps({"detail": detail}).encode())
 
 
-def invalid(loc: list[str | int], msg: str, kind: str, value: object = None) -> ApiError:
+def validation_error(loc: list[str | int], msg: str, kind: str, value: object = None) -> ApiError:
     """FastAPI's 422 for one field: where, what, and the machine's word for it."""
     problem = {"type": kind, "loc": loc, "msg": msg, "input": value}
     return ApiError(422, json.dumps({"detail": [problem]}).encode())

@@ -11,13 +11,13 @@ Outcome = Literal["open", "completed", "cut", "cancelled", "failed"]
 BASE62 = string.ascii_letters + string.digits
 
 
-def provider_id() -> str:
+def new_provider_id() -> str:
     """An id as the provider makes them: 20 base62 characters."""
     return "".join(secrets.choice(BASE62) for _ in range(20))
 
 
 @dataclass
-class Delivery:
+class ResponseRecord:
     """How far one answer got. `status` is None until headers went out; `cut` means that we broke it off, `cancelled`
     that the client went away."""
 
@@ -28,7 +28,7 @@ class Delivery:
 
 
 @dataclass
-class SpeechRecord(Delivery):
+class SpeechRecord(ResponseRecord):
     """One speech request. `at` is monotonic seconds, comparable between processes of one machine; `characters` are code
     points, `credits` what they cost; both are charged only if `billed`."""
 
@@ -43,14 +43,14 @@ class SpeechRecord(Delivery):
     language_code: Any = None
     voice_settings: Any = None
     enable_logging: bool = True
-    request_id: str = field(default_factory=provider_id)
+    request_id: str = field(default_factory=new_provider_id)
     characters: int = 0
     credits: int = 0
     billed: bool = False
 
 
 @dataclass(frozen=True)
-class Sale:
+class BilledRequest:
     """One billed request, for history and usage figures. `unix` in seconds; `before` and `after` are the account's
     counter around it; zero-retention requests are `kept` out of history."""
 
@@ -70,7 +70,7 @@ class Sale:
     kept: bool
 
 
-class Records:
+class RequestLog:
     """Speech requests in the order of their arrival."""
 
     def __init__(self) -> None:
@@ -79,5 +79,5 @@ class Records:
     def add(self, record: SpeechRecord) -> None:
         self._records.append(record)
 
-    def listed(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, Any]]:
         return [asdict(record) for record in self._records]

@@ -3,22 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from voicecare.providers.elevenlabs.sandbox.account.voices import stock
-from voicecare.providers.elevenlabs.sandbox.config import Knobs
-from voicecare.providers.elevenlabs.sandbox.faults.faults import SPEECH_PATH, BadRequest
+from voicecare.providers.elevenlabs.sandbox.account.voices import stock_voices
+from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
+from voicecare.providers.elevenlabs.sandbox.faults.faults import SPEECH_PATH, InvalidControlRequest
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 
 EVERY_CALL = {"path": "^/v1/"}
-ALL_VOICES_BUT_ONE = {"path": f"{SPEECH_PATH}(?!{stock()[0].voice_id}/)"}
+ALL_VOICES_BUT_ONE = {"path": f"{SPEECH_PATH}(?!{stock_voices()[0].voice_id}/)"}
 OFF = "off"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`heard` is what one then hears. Knobs are changed and faults added in this order."""
+    """`heard` is what one then hears. Settings are changed and faults added in this order."""
 
-    heard: str
-    knobs: Mapping[str, object] = field(default_factory=dict)
+    effect: str
+    settings: Mapping[str, object] = field(default_factory=dict)
     faults: Sequence[Mapping[str, object]] = ()
 
 
@@ -26,7 +26,7 @@ SCENARIOS = {
     "quota": Scenario(
         "The quota is spent. Known phrases still play; live speech waits for up to a minute, then the offline voice "
         "says it; what the server starts waits until the quota is back.",
-        knobs={"characters_used": Knobs.character_limit},
+        settings={"characters_used": SandboxConfig.character_limit},
     ),
     "busy": Scenario(
         "Every request is refused for want of capacity. Speech waits in line, as long as BUSY_WAIT_S says, then the "
@@ -40,7 +40,7 @@ SCENARIOS = {
     ),
     "slow": Scenario(
         "Every speech begins after 1.2 s, which is still within the limit: the same voice, after a pause.",
-        knobs={"first_byte_ms": 1200},
+        settings={"first_byte_ms": 1200},
     ),
     "silent": Scenario(
         "Requests are taken and never answered. The first speech pays the time-outs, then the offline voice says it.",
@@ -64,12 +64,12 @@ SCENARIOS = {
 }
 
 
-def play(sandbox: Sandbox, name: str) -> None:
+def apply_scenario(sandbox: Sandbox, name: str) -> None:
     """Puts the scenario in the place of all faults and settings. Voices and the requests seen stay as they are."""
     if name not in SCENARIOS:
-        raise BadRequest(f"A scenario is one of: {', '.join(SCENARIOS)}.")
+        raise InvalidControlRequest(f"A scenario is one of: {', '.join(SCENARIOS)}.")
     scenario = SCENARIOS[name]
     sandbox.faults.clear()
-    sandbox.knobs.change({**asdict(Knobs(first_byte_ms=sandbox.first_byte_ms)), **scenario.knobs})
+    sandbox.config.update({**asdict(SandboxConfig(first_byte_ms=sandbox.first_byte_ms)), **scenario.settings})
     for fault in scenario.faults:
         sandbox.faults.add(fault)

@@ -11,8 +11,8 @@ import pytest
 from tests.openapi import conforming
 from tests.sandbox import SandboxProcess
 from voicecare.providers.elevenlabs.sandbox.account.account import Account
-from voicecare.providers.elevenlabs.sandbox.api.usage import Window
-from voicecare.providers.elevenlabs.sandbox.config import Knobs
+from voicecare.providers.elevenlabs.sandbox.api.usage import TimeRange
+from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
 from voicecare.providers.elevenlabs.sandbox.errors import ApiError
 
 RACHEL = "21m00Tcm4TlvDq8ikWAM"
@@ -102,14 +102,14 @@ async def test_a_new_period_begins_at_the_reset_time(client: Client, sandbox: Sa
 
 
 def test_credits_of_requests_under_way_are_not_sold_twice() -> None:
-    account = Account(Knobs(character_limit=100))
-    with account.reserved(60) as first:
-        with pytest.raises(ApiError), account.reserved(60):
+    account = Account(SandboxConfig(character_limit=100))
+    with account.reserve(60) as first:
+        with pytest.raises(ApiError), account.reserve(60):
             pass
-        first.spend()
-        with account.reserved(40):
+        first.bill()
+        with account.reserve(40):
             pass
-    assert (account.knobs.characters_used, account.pending) == (60, 0)
+    assert (account.config.characters_used, account.reserved_credits) == (60, 0)
 
 
 async def test_history_is_newest_first_in_pages_without_zero_retention(client: Client) -> None:
@@ -146,8 +146,8 @@ async def test_history_is_filtered(client: Client, sandbox: SandboxProcess) -> N
 async def test_somebody_else_uses_the_account(client: Client, sandbox: SandboxProcess) -> None:
     now = int(time.time())
     await client.speak("Mine.")
-    sold = sandbox.sell("Somebody else's.", unix=now - 3600, model_id=FLASH)
-    sandbox.sell("And in secret.", unix=now - 3600, voice_id=SARAH, kept=False)
+    sold = sandbox.add_external_usage("Somebody else's.", unix=now - 3600, model_id=FLASH)
+    sandbox.add_external_usage("And in secret.", unix=now - 3600, voice_id=SARAH, kept=False)
     reply = await client.fetch("/v1/history", "GetSpeechHistoryResponseModel")
     assert [item["text"] for item in reply["history"]] == ["Mine.", "Somebody else's."]
     other = reply["history"][1]
@@ -162,7 +162,7 @@ async def test_somebody_else_uses_the_account(client: Client, sandbox: SandboxPr
 @pytest.mark.parametrize("wanted", [{}, {"text": 1}, {"text": "x", "colour": "red"}, {"text": "x", "voice_id": "none"}])
 def test_a_sale_that_makes_no_sense_is_refused(sandbox: SandboxProcess, wanted: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"text|voice"):
-        sandbox.sell(**{"text": None, **wanted})
+        sandbox.add_external_usage(**{"text": None, **wanted})
 
 
 @pytest.mark.parametrize(
@@ -230,5 +230,5 @@ def ms(*date: int) -> int:
     ],
 )
 def test_buckets_begin_with_their_interval(interval: str, expected: list[tuple[int, ...]]) -> None:
-    window = Window(ms(2026, 1, 30, 13, 5), ms(2026, 2, 1, 2))
+    window = TimeRange(ms(2026, 1, 30, 13, 5), ms(2026, 2, 1, 2))
     assert window.buckets(interval, None) == [ms(*date) for date in expected]

@@ -4,23 +4,28 @@ from typing import Any
 
 import pytest
 
-from voicecare.providers.elevenlabs.sandbox.faults.faults import BadRequest, FaultBook, Traits, read
+from voicecare.providers.elevenlabs.sandbox.faults.faults import (
+    FaultRegistry,
+    InvalidControlRequest,
+    RequestInfo,
+    parse_fault,
+)
 
 
-def struck(book: FaultBook, times: int) -> list[int]:
-    traits = Traits("/v1/text-to-speech/v", "POST")
-    return [fault.id if (fault := book.take(traits)) else 0 for _ in range(times)]
+def struck(book: FaultRegistry, times: int) -> list[int]:
+    traits = RequestInfo("/v1/text-to-speech/v", "POST")
+    return [fault.id if (fault := book.find_for(traits)) else 0 for _ in range(times)]
 
 
 def test_faults_stand_in_line() -> None:
-    book = FaultBook()
+    book = FaultRegistry()
     book.add({"kind": "refuse", "first": 2})
     book.add({"kind": "empty", "first": 1})
     assert struck(book, 4) == [1, 1, 2, 0]
 
 
 def test_every_second_and_only_twice() -> None:
-    book = FaultBook()
+    book = FaultRegistry()
     book.add({"kind": "refuse", "every": 2, "first": 2})
     assert struck(book, 6) == [0, 1, 0, 1, 0, 0]
 
@@ -46,5 +51,5 @@ def test_every_second_and_only_twice() -> None:
     ],
 )
 def test_what_is_unknown_is_refused_with_what_is_known(wanted: Any, words: str) -> None:
-    with pytest.raises(BadRequest, match=words):
-        read(wanted)
+    with pytest.raises(InvalidControlRequest, match=words):
+        parse_fault(wanted)

@@ -15,7 +15,7 @@ from tests.openapi import conforming
 from tests.sandbox import SandboxProcess
 from tests.sound import decoded
 from voicecare.providers.elevenlabs.sandbox.errors import PRESETS
-from voicecare.providers.elevenlabs.sandbox.faults.faults import KINDS
+from voicecare.providers.elevenlabs.sandbox.faults.faults import FIELDS_BY_KIND
 
 SPEECH = "/v1/text-to-speech/21m00Tcm4TlvDq8ikWAM/stream"
 TEXT = "This sentence is spoken, and something happens to it on its way."
@@ -68,7 +68,7 @@ async def speaking(sandbox: SandboxProcess) -> AsyncIterator[aiohttp.StreamReade
 
 async def recorded(sandbox: SandboxProcess) -> dict[str, Any]:
     """The last request, once it has ended."""
-    return (await asyncio.to_thread(sandbox.settled))[-1]
+    return (await asyncio.to_thread(sandbox.wait_until_idle))[-1]
 
 
 @pytest.mark.parametrize("kind", ["cut", "cut_reset"])
@@ -288,7 +288,7 @@ async def test_a_page_tells_people_what_this_is(sandbox: SandboxProcess) -> None
     async with aiohttp.ClientSession() as session, session.get(sandbox.url + "/sandbox/") as reply:
         page = await reply.text()
     assert reply.content_type == "text/html"
-    assert all(word in page for word in ("imitates the ElevenLabs API", "/sandbox/reset", *KINDS))
+    assert all(word in page for word in ("imitates the ElevenLabs API", "/sandbox/reset", *FIELDS_BY_KIND))
 
 
 async def test_a_reset_brings_everything_back(speak: Speak, sandbox: SandboxProcess) -> None:

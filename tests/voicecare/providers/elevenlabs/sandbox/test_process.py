@@ -16,7 +16,7 @@ import pytest
 
 from tests.sandbox import ROOT, SandboxProcess
 from tests.waiting import until
-from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Memory
+from voicecare.providers.elevenlabs.sandbox.account.synthesizer import AudioCache
 from voicecare.providers.espeak.client import EspeakVoice
 
 SPEECH = "/v1/text-to-speech/21m00Tcm4TlvDq8ikWAM/stream"
@@ -88,7 +88,7 @@ def test_it_outlives_its_synthesiser(sandbox: SandboxProcess) -> None:
         (child,) = Path(f"/proc/{sandbox.process.pid}/task/{sandbox.process.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGKILL)
     assert isinstance(failures[0], http.client.IncompleteRead)
-    assert [request["outcome"] for request in sandbox.settled()] == ["failed"]
+    assert [request["outcome"] for request in sandbox.wait_until_idle()] == ["failed"]
     assert len(speak(sandbox.url)) > 1000
 
 
@@ -102,7 +102,7 @@ def test_the_package_needs_no_django() -> None:
 
 
 def test_the_memory_forgets_the_longest_unused() -> None:
-    memory = Memory(limit=10)
+    memory = AudioCache(limit=10)
     first, second, third = ((EspeakVoice(), text, "pcm_8000") for text in ("1", "2", "3"))
     memory.put(first, b"12345")
     memory.put(second, b"12345")

@@ -213,7 +213,7 @@ async def test_a_client_that_leaves_is_noticed_and_pays(caller: Caller, sandbox:
         f"{caller.url}/v1/text-to-speech/{RACHEL}/stream", json={"text": TEXT, "model_id": FLASH}
     ) as reply:
         assert len(await reply.content.readexactly(2000)) == 2000
-    request = (await asyncio.to_thread(sandbox.settled))[0]
+    request = (await asyncio.to_thread(sandbox.wait_until_idle))[0]
     assert (request["outcome"], request["bytes_sent"], request["billed"]) == ("cancelled", 2000, True)
     assert sandbox.account()["character_count"] == request["credits"] > 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.openapi import conforming
 from tests.sandbox import SandboxProcess
-from voicecare.providers.elevenlabs.sandbox.account.voices import timbre_of
+from voicecare.providers.elevenlabs.sandbox.account.voices import profile_for
 
 RACHEL = "21m00Tcm4TlvDq8ikWAM"
 RECORDING = b"ID3" + bytes(2000)
@@ -184,6 +184,6 @@ async def test_the_stock_is_not_ours_to_delete(client: Client) -> None:
 
 
 def test_each_voice_has_a_timbre_of_its_own_and_keeps_it() -> None:
-    timbres = {timbre_of(f"voice{number}") for number in range(50)}
+    timbres = {profile_for(f"voice{number}") for number in range(50)}
     assert len(timbres) >= 49
-    assert timbre_of("voice1") == timbre_of("voice1")
+    assert profile_for("voice1") == profile_for("voice1")

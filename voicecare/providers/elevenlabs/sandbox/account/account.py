@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from voicecare.providers.elevenlabs.sandbox.config import PERIOD_S, Knobs
-from voicecare.providers.elevenlabs.sandbox.errors import ApiError, refusal
-from voicecare.providers.elevenlabs.sandbox.records import Sale
+from voicecare.providers.elevenlabs.sandbox.config import PERIOD_S, SandboxConfig
+from voicecare.providers.elevenlabs.sandbox.errors import ApiError, preset_error
+from voicecare.providers.elevenlabs.sandbox.records import BilledRequest
 
 
 @dataclass
@@ -17,82 +17,82 @@ class Reservation:
 
     account: "Account"
     credits: int
-    spent: bool = False
+    billed: bool = False
 
-    def spend(self) -> tuple[int, int]:
+    def bill(self) -> tuple[int, int]:
         """Bills once; returns the account's counter before and after."""
-        knobs = self.account.knobs
-        before = knobs.characters_used
-        knobs.characters_used += self.credits
-        self.account.pending -= self.credits
-        self.spent = True
-        return before, knobs.characters_used
+        config = self.account.config
+        before = config.characters_used
+        config.characters_used += self.credits
+        self.account.reserved_credits -= self.credits
+        self.billed = True
+        return before, config.characters_used
 
 
 class Account:
     """Credits and voice edits of one billing period, and every sale since the start."""
 
-    def __init__(self, knobs: Knobs) -> None:
-        self.knobs = knobs
-        self.pending = 0
+    def __init__(self, config: SandboxConfig) -> None:
+        self.config = config
+        self.reserved_credits = 0
         self.voice_edits = 0
-        self.sales: list[Sale] = []
+        self.billed_requests: list[BilledRequest] = []
 
     @contextmanager
-    def reserved(self, credits: int) -> Iterator[Reservation]:
+    def reserve(self, credits: int) -> Iterator[Reservation]:
         """Holds the credits of a request; raises the quota's refusal if they are not there."""
-        self._turn_period()
-        remaining = self.knobs.character_limit - self.knobs.characters_used - self.pending
+        self._start_period_if_due()
+        remaining = self.config.character_limit - self.config.characters_used - self.reserved_credits
         if credits > remaining:
-            raise self._exceeded(max(remaining, 0), credits)
+            raise self._quota_error(max(remaining, 0), credits)
         reservation = Reservation(self, credits)
-        self.pending += credits
+        self.reserved_credits += credits
         try:
             yield reservation
         finally:
-            if not reservation.spent:
-                self.pending -= credits
+            if not reservation.billed:
+                self.reserved_credits -= credits
 
-    def _exceeded(self, remaining: int, needed: int) -> ApiError:
+    def _quota_error(self, remaining: int, needed: int) -> ApiError:
         message = (
-            f"This request exceeds your quota of {self.knobs.character_limit}. You have {remaining} credits remaining, "
-            f"while {needed} credits are required for this request."
+            f"This request exceeds your quota of {self.config.character_limit}. You have {remaining} credits "
+            f"remaining, while {needed} credits are required for this request."
         )
-        if self.knobs.quota_form == "new":
-            return refusal("insufficient_credits", message)
-        return refusal("quota_exceeded", message)
+        if self.config.quota_form == "new":
+            return preset_error("insufficient_credits", message)
+        return preset_error("quota_exceeded", message)
 
-    def _turn_period(self) -> None:
-        if time.time() >= self.knobs.reset_unix:
-            self.knobs.characters_used = 0
-            self.knobs.reset_unix = int(time.time()) + PERIOD_S
+    def _start_period_if_due(self) -> None:
+        if time.time() >= self.config.reset_unix:
+            self.config.characters_used = 0
+            self.config.reset_unix = int(time.time()) + PERIOD_S
 
-    def edit_voice(self) -> None:
+    def count_voice_edit(self) -> None:
         """Counts an added or edited voice; raises when the period's allowance is used up."""
-        if self.voice_edits >= self.knobs.voice_add_edits_limit:
-            raise refusal("voice_add_edit_limit_reached")
+        if self.voice_edits >= self.config.voice_add_edits_limit:
+            raise preset_error("voice_add_edit_limit_reached")
         self.voice_edits += 1
 
     def subscription(self, voice_slots_used: int) -> dict[str, Any]:
         """An `ExtendedSubscriptionResponseModel` with the newer fields."""
-        self._turn_period()
+        self._start_period_if_due()
         return {
             "tier": "creator",
-            "character_count": self.knobs.characters_used,
-            "character_limit": self.knobs.character_limit,
+            "character_count": self.config.characters_used,
+            "character_limit": self.config.character_limit,
             "max_character_limit_extension": 0,
             "max_credit_limit_extension": 0,
             "can_extend_character_limit": False,
             "allowed_to_extend_character_limit": False,
-            "next_character_count_reset_unix": self.knobs.reset_unix,
+            "next_character_count_reset_unix": self.config.reset_unix,
             "voice_slots_used": voice_slots_used,
             "professional_voice_slots_used": 0,
-            "voice_limit": self.knobs.voice_limit,
-            "max_voice_add_edits": self.knobs.voice_add_edits_limit,
+            "voice_limit": self.config.voice_limit,
+            "max_voice_add_edits": self.config.voice_add_edits_limit,
             "voice_add_edit_counter": self.voice_edits,
             "professional_voice_limit": 1,
             "can_extend_voice_limit": False,
-            "can_use_instant_voice_cloning": self.knobs.can_clone,
+            "can_use_instant_voice_cloning": self.config.can_clone,
             "can_use_professional_voice_cloning": False,
             "currency": "usd",
             "current_overage": {"amount": "0", "currency": "usd"},

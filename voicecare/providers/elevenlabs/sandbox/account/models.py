@@ -47,12 +47,12 @@ class Model:
     model_id: str
     name: str
     description: str
-    longest: int
-    rate: float
+    max_characters: int
+    credits_per_character: float
     group: Group
     languages: tuple[str, ...] = tuple(LANGUAGES)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """A `ModelResponseModel`."""
         return {
             "model_id": self.model_id,
@@ -63,14 +63,14 @@ class Model:
             "can_use_style": self.group == "standard",
             "can_use_speaker_boost": self.group == "standard",
             "serves_pro_voices": False,
-            "token_cost_factor": self.rate,
+            "token_cost_factor": self.credits_per_character,
             "description": self.description,
             "requires_alpha_access": False,
-            "max_characters_request_free_user": self.longest,
-            "max_characters_request_subscribed_user": self.longest,
-            "maximum_text_length_per_request": self.longest,
+            "max_characters_request_free_user": self.max_characters,
+            "max_characters_request_subscribed_user": self.max_characters,
+            "maximum_text_length_per_request": self.max_characters,
             "languages": [{"language_id": code, "name": LANGUAGES[code]} for code in self.languages],
-            "model_rates": {"character_cost_multiplier": self.rate, "cost_discount_multiplier": 1.0},
+            "model_rates": {"character_cost_multiplier": self.credits_per_character, "cost_discount_multiplier": 1.0},
             "concurrency_group": self.group,
         }
 

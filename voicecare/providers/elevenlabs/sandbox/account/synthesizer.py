@@ -8,14 +8,14 @@ from voicecare.providers.espeak.client import EspeakVoice, OfflineSynthesizer
 
 Key = tuple[EspeakVoice, str, str]
 
-MEMORY_BYTES = 32 * 1024 * 1024
-REPLAYED_BYTES = 4096
+CACHE_BYTES = 32 * 1024 * 1024
+CACHED_CHUNK_BYTES = 4096
 
 
-class Memory:
+class AudioCache:
     """Finished audio by what was asked, the least recently used forgotten first; bounded in bytes."""
 
-    def __init__(self, limit: int = MEMORY_BYTES) -> None:
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit = limit
         self._size = 0
         self._audio: OrderedDict[Key, bytes] = OrderedDict()
@@ -32,24 +32,24 @@ class Memory:
             self._size -= len(self._audio.popitem(last=False)[1])
 
 
-class Studio:
+class Synthesizer:
     """Speaks through one espeak child; raises SynthesizerUnavailable from `speak` if that child is lost."""
 
     def __init__(self, espeak: OfflineSynthesizer) -> None:
-        self._espeak = espeak
-        self._memory = Memory()
+        self._offline_synthesizer = espeak
+        self._cache = AudioCache()
 
     async def speak(self, text: str, voice: EspeakVoice, format_name: str) -> AsyncGenerator[bytes, None]:
         """Encoded audio as it is made; closing this early stops the making and remembers nothing."""
         key = (voice, text, format_name)
-        known = self._memory.get(key)
+        known = self._cache.get(key)
         if known is not None:
-            for start in range(0, len(known), REPLAYED_BYTES):
-                yield known[start : start + REPLAYED_BYTES]
+            for start in range(0, len(known), CACHED_CHUNK_BYTES):
+                yield known[start : start + CACHED_CHUNK_BYTES]
             return
         made: list[bytes] = []
-        async with aclosing(self._espeak.speak(text, voice, format_name)) as chunks:
+        async with aclosing(self._offline_synthesizer.speak(text, voice, format_name)) as chunks:
             async for chunk in chunks:
                 made.append(chunk)
                 yield chunk
-        self._memory.put(key, b"".join(made))
+        self._cache.put(key, b"".join(made))

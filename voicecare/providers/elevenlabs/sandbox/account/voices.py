@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from voicecare.providers.elevenlabs.sandbox.errors import refusal
-from voicecare.providers.elevenlabs.sandbox.records import provider_id
+from voicecare.providers.elevenlabs.sandbox.errors import preset_error
+from voicecare.providers.elevenlabs.sandbox.records import new_provider_id
 from voicecare.providers.espeak.client import EspeakVoice
 
 STOCK_SINCE = 1_672_531_200  # the stock voices of the provider are older than any account
@@ -22,21 +22,21 @@ SETTINGS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Timbre:
+class VoiceProfile:
     """How a voice differs for the ear: espeak's variant, pitch (0-99) and rate (words a minute)."""
 
     variant: str
     pitch: int
     rate: int
 
-    def speaking(self, language: str, speed: float) -> EspeakVoice:
+    def espeak_voice(self, language: str, speed: float) -> EspeakVoice:
         return EspeakVoice(language, self.variant, self.pitch, round(self.rate * speed))
 
 
-def timbre_of(voice_id: str) -> Timbre:
+def profile_for(voice_id: str) -> VoiceProfile:
     """A timbre of its own for any voice, always the same for the same id."""
     digest = hashlib.sha256(voice_id.encode()).digest()
-    return Timbre(VARIANTS[digest[0] % len(VARIANTS)], 30 + digest[1] % 41, 150 + digest[2] % 31)
+    return VoiceProfile(VARIANTS[digest[0] % len(VARIANTS)], 30 + digest[1] % 41, 150 + digest[2] % 31)
 
 
 @dataclass
@@ -47,9 +47,9 @@ class Sample:
     mime_type: str
     size_bytes: int
     hash: str
-    sample_id: str = field(default_factory=provider_id)
+    sample_id: str = field(default_factory=new_provider_id)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "sample_id": self.sample_id,
             "file_name": self.file_name,
@@ -64,7 +64,7 @@ class Voice:
     """A voice; `category` is premade or cloned."""
 
     name: str
-    timbre: Timbre
+    profile: VoiceProfile
     voice_id: str
     category: str = "premade"
     labels: dict[str, str] = field(default_factory=dict)
@@ -72,13 +72,13 @@ class Voice:
     created_at_unix: int = STOCK_SINCE
     samples: list[Sample] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """A `VoiceResponseModel`."""
         own = self.category == "cloned"
         return {
             "voice_id": self.voice_id,
             "name": self.name,
-            "samples": [sample.as_json() for sample in self.samples] if own else None,
+            "samples": [sample.to_json() for sample in self.samples] if own else None,
             "category": self.category,
             "fine_tuning": {
                 "is_allowed_to_fine_tune": False,
@@ -117,51 +117,51 @@ class Voice:
         return any(words.casefold() in text.casefold() for text in texts)
 
 
-def _stock(voice_id: str, name: str, timbre: Timbre, character: str) -> Voice:
+def _stock_voice(voice_id: str, name: str, timbre: VoiceProfile, character: str) -> Voice:
     gender, accent, tone = character.split()
     labels = {"accent": accent, "descriptive": tone, "age": "middle_aged", "gender": gender, "language": "en"}
     return Voice(name, timbre, voice_id, labels=labels, description=f"A {tone} {accent} voice.")
 
 
-def stock() -> list[Voice]:
+def stock_voices() -> list[Voice]:
     return [
-        _stock("21m00Tcm4TlvDq8ikWAM", "Rachel", Timbre("f2", 50, 165), "female american calm"),
-        _stock("EXAVITQu4vr4xnSDxMaL", "Sarah", Timbre("f3", 56, 170), "female american soft"),
-        _stock("XB0fDUnXU5powFXDhCwa", "Charlotte", Timbre("f4", 44, 160), "female swedish relaxed"),
-        _stock("pFZP5JQG7iQjIQuC4Bku", "Lily", Timbre("f1", 62, 168), "female british warm"),
-        _stock("MF3mGyEYCl7XYWbV9V6O", "Elli", Timbre("f5", 68, 175), "female american bright"),
-        _stock("pNInz6obpgDQGcFmaJgB", "Adam", Timbre("m1", 38, 160), "male american deep"),
-        _stock("ErXwobaYiN019PkySvjV", "Antoni", Timbre("m3", 48, 165), "male american even"),
-        _stock("onwK4e9ZLuTAKqWW03F9", "Daniel", Timbre("m7", 42, 158), "male british steady"),
-        _stock("TxGEqnHWrfWFTfGW9XjX", "Josh", Timbre("m4", 34, 170), "male american young"),
-        _stock("JBFqnCBsd6RMkjVDRZzb", "George", Timbre("m2", 30, 155), "male british warm"),
+        _stock_voice("21m00Tcm4TlvDq8ikWAM", "Rachel", VoiceProfile("f2", 50, 165), "female american calm"),
+        _stock_voice("EXAVITQu4vr4xnSDxMaL", "Sarah", VoiceProfile("f3", 56, 170), "female american soft"),
+        _stock_voice("XB0fDUnXU5powFXDhCwa", "Charlotte", VoiceProfile("f4", 44, 160), "female swedish relaxed"),
+        _stock_voice("pFZP5JQG7iQjIQuC4Bku", "Lily", VoiceProfile("f1", 62, 168), "female british warm"),
+        _stock_voice("MF3mGyEYCl7XYWbV9V6O", "Elli", VoiceProfile("f5", 68, 175), "female american bright"),
+        _stock_voice("pNInz6obpgDQGcFmaJgB", "Adam", VoiceProfile("m1", 38, 160), "male american deep"),
+        _stock_voice("ErXwobaYiN019PkySvjV", "Antoni", VoiceProfile("m3", 48, 165), "male american even"),
+        _stock_voice("onwK4e9ZLuTAKqWW03F9", "Daniel", VoiceProfile("m7", 42, 158), "male british steady"),
+        _stock_voice("TxGEqnHWrfWFTfGW9XjX", "Josh", VoiceProfile("m4", 34, 170), "male american young"),
+        _stock_voice("JBFqnCBsd6RMkjVDRZzb", "George", VoiceProfile("m2", 30, 155), "male british warm"),
     ]
 
 
-class Voices:
+class VoiceLibrary:
     """All voices, the stock first."""
 
     def __init__(self) -> None:
-        self._voices = {voice.voice_id: voice for voice in stock()}
+        self._voices = {voice.voice_id: voice for voice in stock_voices()}
 
     def get(self, voice_id: str) -> Voice:
         """Raises the 404 for a voice that is not, or no longer, there."""
         try:
             return self._voices[voice_id]
         except KeyError:
-            raise refusal(
+            raise preset_error(
                 "voice_not_found", f"A voice with voice_id '{voice_id}' was not found.", param="voice_id"
             ) from None
 
     def clone(self, name: str, samples: list[Sample], labels: dict[str, str], description: str | None) -> Voice:
-        voice_id = provider_id()
-        voice = Voice(name, timbre_of(voice_id), voice_id, "cloned", labels, description, int(time.time()), samples)
+        voice_id = new_provider_id()
+        voice = Voice(name, profile_for(voice_id), voice_id, "cloned", labels, description, int(time.time()), samples)
         self._voices[voice_id] = voice
         return voice
 
     def remove(self, voice_id: str) -> None:
         if self.get(voice_id).category == "premade":
-            raise refusal("voice_access_denied")
+            raise preset_error("voice_access_denied")
         del self._voices[voice_id]
 
     def all(self) -> list[Voice]:

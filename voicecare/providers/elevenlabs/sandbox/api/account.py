@@ -6,18 +6,18 @@ from aiohttp import web
 
 from voicecare.providers.elevenlabs.sandbox.account.models import MODELS
 from voicecare.providers.elevenlabs.sandbox.account.voices import SETTINGS, STOCK_SINCE
-from voicecare.providers.elevenlabs.sandbox.api.middleware import api
+from voicecare.providers.elevenlabs.sandbox.api.middleware import json_endpoint
 from voicecare.providers.elevenlabs.sandbox.api.query import integer
 from voicecare.providers.elevenlabs.sandbox.api.usage import character_stats
-from voicecare.providers.elevenlabs.sandbox.errors import refusal
-from voicecare.providers.elevenlabs.sandbox.records import Sale
+from voicecare.providers.elevenlabs.sandbox.errors import preset_error
+from voicecare.providers.elevenlabs.sandbox.records import BilledRequest
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 
 MAX_PAGE = 1000
 
 
 async def models(_sandbox: Sandbox, _request: web.Request) -> list[dict[str, Any]]:
-    return [model.as_json() for model in MODELS.values()]
+    return [model.to_json() for model in MODELS.values()]
 
 
 async def subscription(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
@@ -30,7 +30,7 @@ async def user(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
         "user_id": "sandbox",
         "subscription": sandbox.account.subscription(sandbox.voices.slots_used),
         "subscription_extras": {
-            "concurrency": sandbox.knobs.concurrency,
+            "concurrency": sandbox.config.concurrency,
             "convai_concurrency": 0,
             "force_logging_disabled": False,
             "can_request_manual_pro_voice_verification": False,
@@ -59,53 +59,55 @@ async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     """A `GetSpeechHistoryResponseModel`, newest first; zero-retention requests are not in it."""
     size = integer(request.query, "page_size", 100) or 0
     if not 1 <= size <= MAX_PAGE:
-        raise refusal("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
-    sales = [sale for sale in reversed(sandbox.account.sales) if sale.kept and _wanted(sale, request)]
-    start = _behind(sales, request.query.get("start_after_history_item_id"))
-    page = sales[start : start + size]
+        raise preset_error("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
+    items = [
+        billed for billed in reversed(sandbox.account.billed_requests) if billed.kept and _matches(billed, request)
+    ]
+    start = _start_index(items, request.query.get("start_after_history_item_id"))
+    page = items[start : start + size]
     return {
-        "history": [_item(sale) for sale in page],
+        "history": [_history_item(billed) for billed in page],
         "last_history_item_id": page[-1].history_item_id if page else None,
-        "has_more": start + size < len(sales),
+        "has_more": start + size < len(items),
     }
 
 
-def _wanted(sale: Sale, request: web.Request) -> bool:
+def _matches(billed: BilledRequest, request: web.Request) -> bool:
     query = request.query
     after, before = integer(query, "date_after_unix", None), integer(query, "date_before_unix", None)
     return (
-        query.get("voice_id") in (None, sale.voice_id)
-        and query.get("model_id") in (None, sale.model_id)
+        query.get("voice_id") in (None, billed.voice_id)
+        and query.get("model_id") in (None, billed.model_id)
         and query.get("source") in (None, "TTS")
-        and query.get("search", "").casefold() in sale.text.casefold()
-        and (after is None or sale.unix >= after)
-        and (before is None or sale.unix < before)
+        and query.get("search", "").casefold() in billed.text.casefold()
+        and (after is None or billed.unix >= after)
+        and (before is None or billed.unix < before)
     )
 
 
-def _behind(sales: list[Sale], item_id: str | None) -> int:
+def _start_index(items: list[BilledRequest], item_id: str | None) -> int:
     if item_id is None:
         return 0
-    for place, sale in enumerate(sales, start=1):
-        if sale.history_item_id == item_id:
+    for place, billed in enumerate(items, start=1):
+        if billed.history_item_id == item_id:
             return place
-    raise refusal("history_item_not_found", param="start_after_history_item_id")
+    raise preset_error("history_item_not_found", param="start_after_history_item_id")
 
 
-def _item(sale: Sale) -> dict[str, Any]:
+def _history_item(billed: BilledRequest) -> dict[str, Any]:
     """A `SpeechHistoryItemResponseModel`."""
     return {
-        "history_item_id": sale.history_item_id,
-        "request_id": sale.request_id,
-        "voice_id": sale.voice_id,
-        "model_id": sale.model_id,
-        "voice_name": sale.voice_name,
-        "voice_category": sale.voice_category,
-        "text": sale.text,
-        "date_unix": int(sale.unix),
-        "character_count_change_from": sale.before,
-        "character_count_change_to": sale.after,
-        "content_type": sale.content_type,
+        "history_item_id": billed.history_item_id,
+        "request_id": billed.request_id,
+        "voice_id": billed.voice_id,
+        "model_id": billed.model_id,
+        "voice_name": billed.voice_name,
+        "voice_category": billed.voice_category,
+        "text": billed.text,
+        "date_unix": int(billed.unix),
+        "character_count_change_from": billed.before,
+        "character_count_change_to": billed.after,
+        "content_type": billed.content_type,
         "state": "created",
         "settings": dict(SETTINGS),
         "feedback": None,
@@ -117,8 +119,8 @@ def _item(sale: Sale) -> dict[str, Any]:
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
-    router.add_get("/v1/models", api(models))
-    router.add_get("/v1/user", api(user))
-    router.add_get("/v1/user/subscription", api(subscription))
-    router.add_get("/v1/usage/character-stats", api(character_stats))
-    router.add_get("/v1/history", api(history))
+    router.add_get("/v1/models", json_endpoint(models))
+    router.add_get("/v1/user", json_endpoint(user))
+    router.add_get("/v1/user/subscription", json_endpoint(subscription))
+    router.add_get("/v1/usage/character-stats", json_endpoint(character_stats))
+    router.add_get("/v1/history", json_endpoint(history))

@@ -7,41 +7,42 @@ from typing import Any
 
 from voicecare.providers.elevenlabs.sandbox.account.models import DEFAULT_MODEL, MODELS
 from voicecare.providers.elevenlabs.sandbox.errors import ApiError
-from voicecare.providers.elevenlabs.sandbox.faults.faults import BadRequest, known
-from voicecare.providers.elevenlabs.sandbox.records import Sale, provider_id
+from voicecare.providers.elevenlabs.sandbox.faults.faults import InvalidControlRequest, reject_unknown_fields
+from voicecare.providers.elevenlabs.sandbox.records import BilledRequest, new_provider_id
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 
 FIELDS = ("text", "voice_id", "model_id", "unix", "kept")
-SOME_VOICE = "21m00Tcm4TlvDq8ikWAM"
+DEFAULT_VOICE_ID = "21m00Tcm4TlvDq8ikWAM"
 
 
-def sell(sandbox: Sandbox, wanted: object) -> Sale:
-    """Bills that text, as if it had been asked for at `unix` (seconds; now); raises BadRequest for anything unknown.
+def bill(sandbox: Sandbox, wanted: object) -> BilledRequest:
+    """Bills that text, as if it had been asked for at `unix` (seconds; now).
 
     `kept`: whether it is in the history (true). Sales are told in the order of their times, whenever they are added.
+    Raises InvalidControlRequest for anything unknown.
     """
     if not isinstance(wanted, Mapping) or not isinstance(wanted.get("text"), str):
-        raise BadRequest(f"A sale is an object with a `text`. Known: {', '.join(FIELDS)}.")
-    known(wanted, FIELDS, "a sale")
-    sale = _sale(sandbox, wanted)
-    sandbox.knobs.characters_used = sale.after
-    sandbox.account.sales.append(sale)
-    sandbox.account.sales.sort(key=lambda sale: sale.unix)
-    return sale
+        raise InvalidControlRequest(f"A sale is an object with a `text`. Known: {', '.join(FIELDS)}.")
+    reject_unknown_fields(wanted, FIELDS, "a sale")
+    billed = _billed_request(sandbox, wanted)
+    sandbox.config.characters_used = billed.after
+    sandbox.account.billed_requests.append(billed)
+    sandbox.account.billed_requests.sort(key=lambda request: request.unix)
+    return billed
 
 
-def _sale(sandbox: Sandbox, wanted: Mapping[str, Any]) -> Sale:
+def _billed_request(sandbox: Sandbox, wanted: Mapping[str, Any]) -> BilledRequest:
     try:
         model = MODELS[wanted.get("model_id", DEFAULT_MODEL)]
-        voice = sandbox.voices.get(wanted.get("voice_id", SOME_VOICE))
+        voice = sandbox.voices.get(wanted.get("voice_id", DEFAULT_VOICE_ID))
     except (KeyError, ApiError) as error:
-        raise BadRequest("There is no such model or voice.") from error
-    text, before = wanted["text"], sandbox.knobs.characters_used
-    credits = math.ceil(len(text) * model.rate)
-    return Sale(
+        raise InvalidControlRequest("There is no such model or voice.") from error
+    text, before = wanted["text"], sandbox.config.characters_used
+    credits = math.ceil(len(text) * model.credits_per_character)
+    return BilledRequest(
         unix=float(wanted.get("unix", time.time())),
-        history_item_id=provider_id(),
-        request_id=provider_id(),
+        history_item_id=new_provider_id(),
+        request_id=new_provider_id(),
         voice_id=voice.voice_id,
         voice_name=voice.name,
         voice_category=voice.category,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from voicecare.providers.elevenlabs.sandbox.errors import invalid
+from voicecare.providers.elevenlabs.sandbox.errors import validation_error
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -13,7 +13,7 @@ def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
     if value is None:
         return default
     if value.lower() not in BOOLEANS:
-        raise invalid(["query", name], "Input should be a valid boolean", "bool_parsing", value)
+        raise validation_error(["query", name], "Input should be a valid boolean", "bool_parsing", value)
     return BOOLEANS[value.lower()]
 
 
@@ -25,7 +25,7 @@ def integer(query: Mapping[str, str], name: str, default: int | None) -> int | N
     try:
         return int(value)
     except ValueError:
-        raise invalid(
+        raise validation_error(
             ["query", name],
             "Input should be a valid integer, unable to parse string as an integer",
             "int_parsing",

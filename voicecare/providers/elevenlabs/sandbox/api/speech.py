@@ -9,57 +9,62 @@ from aiohttp import web
 
 from voicecare.providers.elevenlabs.sandbox.account.account import Reservation
 from voicecare.providers.elevenlabs.sandbox.account.concurrency import Slot
-from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Studio
-from voicecare.providers.elevenlabs.sandbox.api.middleware import WebHandler, passed
-from voicecare.providers.elevenlabs.sandbox.api.speech_request import Order, read_json, read_order, speech_query
-from voicecare.providers.elevenlabs.sandbox.api.timestamps import lines_with_times, whole_with_times
-from voicecare.providers.elevenlabs.sandbox.errors import JSON_TYPE, ApiError, refusal
-from voicecare.providers.elevenlabs.sandbox.faults.faults import Traits
-from voicecare.providers.elevenlabs.sandbox.faults.injection import whole
-from voicecare.providers.elevenlabs.sandbox.faults.response import Wire
-from voicecare.providers.elevenlabs.sandbox.records import Sale, SpeechRecord, provider_id
+from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Synthesizer
+from voicecare.providers.elevenlabs.sandbox.api.middleware import WebHandler, answer_or_refuse
+from voicecare.providers.elevenlabs.sandbox.api.speech_request import (
+    ParsedSpeechRequest,
+    parse_json,
+    parse_speech_request,
+    requested_format,
+)
+from voicecare.providers.elevenlabs.sandbox.api.timestamps import audio_with_timestamps, streamed_audio_with_timestamps
+from voicecare.providers.elevenlabs.sandbox.errors import JSON_TYPE, ApiError, preset_error
+from voicecare.providers.elevenlabs.sandbox.faults.faults import RequestInfo
+from voicecare.providers.elevenlabs.sandbox.faults.injection import single_chunk
+from voicecare.providers.elevenlabs.sandbox.faults.response import ResponseWriter
+from voicecare.providers.elevenlabs.sandbox.records import BilledRequest, SpeechRecord, new_provider_id
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
-Maker = Callable[[Studio, Order], AsyncGenerator[bytes, None]]
+BodyFactory = Callable[[Synthesizer, ParsedSpeechRequest], AsyncGenerator[bytes, None]]
 
 
-def _sound(studio: Studio, order: Order) -> AsyncGenerator[bytes, None]:
-    return studio.speak(order.text, order.sound, order.format.name)
+def _plain_audio(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> AsyncGenerator[bytes, None]:
+    return synthesizer.speak(speech.text, speech.espeak_voice, speech.audio_format.name)
 
 
-def speech(maker: Maker = _sound, *, streaming: bool, content_type: str = "") -> WebHandler:
+def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, content_type: str = "") -> WebHandler:
     """A speech endpoint: whole with a length, or `streaming` as it is made."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         sandbox = request.app[SANDBOX]
-        asked, malformed = _read(await request.read())
-        record = _recorded(request, asked)
-        sandbox.records.add(record)
+        asked, malformed = _parse_body(await request.read())
+        record = _speech_record(request, asked)
+        sandbox.request_log.add(record)
         text = record.text if isinstance(record.text, str) else ""
-        fault = sandbox.faults.take(Traits(request.path, request.method, text, record.voice_id))
-        wire = Wire(request, fault, record)
-        performance = _Performance(sandbox, record, wire, maker, content_type)
+        fault = sandbox.faults.find_for(RequestInfo(request.path, request.method, text, record.voice_id))
+        writer = ResponseWriter(request, fault, record)
+        performance = _SpeechHandler(sandbox, record, writer, make_body, content_type)
 
         async def answer() -> web.StreamResponse:
             if malformed is not None:
                 raise malformed
-            order = read_order(asked, request.query, record.voice_id, sandbox.voices, streaming=streaming)
-            return await performance.give(order, streaming)
+            speech = parse_speech_request(asked, request.query, record.voice_id, sandbox.voices, streaming=streaming)
+            return await performance.respond(speech, streaming)
 
-        return await _witnessed(record, lambda: passed(request, wire, answer))
+        return await _close_record(record, lambda: answer_or_refuse(request, writer, answer))
 
     return handler
 
 
-def _read(raw: bytes) -> tuple[object, ApiError | None]:
+def _parse_body(raw: bytes) -> tuple[object, ApiError | None]:
     try:
-        return read_json(raw), None
+        return parse_json(raw), None
     except ApiError as error:
         return None, error
 
 
-def _recorded(request: web.Request, asked: object) -> SpeechRecord:
+def _speech_record(request: web.Request, asked: object) -> SpeechRecord:
     fields = asked if isinstance(asked, dict) else {}
     text = fields.get("text")
     return SpeechRecord(
@@ -67,7 +72,7 @@ def _recorded(request: web.Request, asked: object) -> SpeechRecord:
         voice_id=request.match_info["voice_id"],
         text=text,
         characters=len(text) if isinstance(text, str) else 0,
-        output_format=speech_query(request),
+        output_format=requested_format(request),
         model_id=fields.get("model_id"),
         previous_text=fields.get("previous_text"),
         next_text=fields.get("next_text"),
@@ -76,7 +81,9 @@ def _recorded(request: web.Request, asked: object) -> SpeechRecord:
     )
 
 
-async def _witnessed(record: SpeechRecord, perform: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def _close_record(
+    record: SpeechRecord, perform: Callable[[], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """Closes the record however the performance ends: a cancelled task or a lost connection is a client that left."""
     try:
         return await perform()
@@ -89,94 +96,102 @@ async def _witnessed(record: SpeechRecord, perform: Callable[[], Awaitable[web.S
             record.outcome = "failed"
 
 
-class _Performance:
-    """One accepted order under way; what it needs of the sandbox is held from its beginning."""
+class _SpeechHandler:
+    """One accepted speech under way; what it needs of the sandbox is held from its beginning."""
 
-    def __init__(self, sandbox: Sandbox, record: SpeechRecord, wire: Wire, maker: Maker, content_type: str) -> None:
+    def __init__(
+        self, sandbox: Sandbox, record: SpeechRecord, writer: ResponseWriter, make_body: BodyFactory, content_type: str
+    ) -> None:
         self._sandbox = sandbox
         self._account = sandbox.account
         self._record = record
-        self._wire = wire
-        self._maker = maker
+        self._writer = writer
+        self._make_body = make_body
         self._content_type = content_type
 
-    async def give(self, order: Order, streaming: bool) -> web.StreamResponse:
-        """Raises ApiError for quota, concurrency or lost synthesis before any header, HungUp if it is lost later."""
-        self._record.credits = order.credits
-        self._record.enable_logging = order.keep
-        with self._account.reserved(order.credits) as reservation, self._sandbox.slots.held(order.model.group) as slot:
-            async with aclosing(self._maker(self._sandbox.studio, order)) as chunks:
-                first = await self._first(chunks, slot, streaming)
-                try:
-                    return await self._send(order, reservation, slot, first, chunks if streaming else None)
-                except SynthesizerUnavailable:
-                    self._wire.hang_up()
+    async def respond(self, speech: ParsedSpeechRequest, streaming: bool) -> web.StreamResponse:
+        """Raises ApiError for quota, concurrency or lost synthesis before any header.
 
-    async def _first(self, chunks: AsyncGenerator[bytes, None], slot: Slot, streaming: bool) -> bytes:
+        Raises ConnectionClosed if synthesis is lost later.
+        """
+        self._record.credits = speech.credits
+        self._record.enable_logging = speech.in_history
+        with (
+            self._account.reserve(speech.credits) as reservation,
+            self._sandbox.concurrency.hold(speech.model.group) as slot,
+        ):
+            async with aclosing(self._make_body(self._sandbox.synthesizer, speech)) as chunks:
+                first = await self._wait_for_first_chunk(chunks, slot, streaming)
+                try:
+                    return await self._send(speech, reservation, slot, first, chunks if streaming else None)
+                except SynthesizerUnavailable:
+                    self._writer.close_connection()
+
+    async def _wait_for_first_chunk(self, chunks: AsyncGenerator[bytes, None], slot: Slot, streaming: bool) -> bytes:
         """The first piece, or all of it for an answer with a length, and not before the first byte is due."""
-        due = self._record.at + self._sandbox.knobs.first_byte_ms / 1000 + slot.wait_s
-        beginning = anext(chunks, b"") if streaming else _joined(chunks)
+        due = self._record.at + self._sandbox.config.first_byte_ms / 1000 + slot.wait_s
+        beginning = anext(chunks, b"") if streaming else _join(chunks)
         try:
             first, _ = await asyncio.gather(beginning, asyncio.sleep(due - time.monotonic()))
         except SynthesizerUnavailable:
-            raise refusal("internal_error") from None
+            raise preset_error("internal_error") from None
         return first
 
     async def _send(
         self,
-        order: Order,
+        speech: ParsedSpeechRequest,
         reservation: Reservation,
         slot: Slot,
         first: bytes,
         rest: AsyncGenerator[bytes, None] | None,
     ) -> web.StreamResponse:
-        history_item_id = provider_id()
-        headers = self._headers(order, slot)
-        if order.keep:
+        history_item_id = new_provider_id()
+        headers = self._headers(speech, slot)
+        if speech.in_history:
             headers["history-item-id"] = history_item_id
 
         def bill() -> None:
-            before, after = reservation.spend()
+            before, after = reservation.bill()
             self._record.billed = True
-            self._account.sales.append(
-                Sale(
+            self._account.billed_requests.append(
+                BilledRequest(
                     unix=time.time(),
                     history_item_id=history_item_id,
                     request_id=self._record.request_id,
-                    voice_id=order.voice.voice_id,
-                    voice_name=order.voice.name,
-                    voice_category=order.voice.category,
-                    model_id=order.model.model_id,
-                    text=order.text,
-                    characters=len(order.text),
-                    credits=order.credits,
+                    voice_id=speech.voice.voice_id,
+                    voice_name=speech.voice.name,
+                    voice_category=speech.voice.category,
+                    model_id=speech.model.model_id,
+                    text=speech.text,
+                    characters=len(speech.text),
+                    credits=speech.credits,
                     before=before,
                     after=after,
                     content_type=headers["Content-Type"],
-                    kept=order.keep,
+                    kept=speech.in_history,
                 )
             )
 
-        chunks = whole(first) if rest is None else _followed(first, rest)
+        chunks = single_chunk(first) if rest is None else _prepend(first, rest)
         length = len(first) if rest is None else None
-        return await self._wire.send(headers, chunks, length=length, on_headers=bill)
+        return await self._writer.send(headers, chunks, length=length, on_headers=bill)
 
-    def _headers(self, order: Order, slot: Slot) -> dict[str, str]:
+    def _headers(self, speech: ParsedSpeechRequest, slot: Slot) -> dict[str, str]:
         return {
-            "Content-Type": self._content_type or order.format.mime,
+            "Content-Type": self._content_type or speech.audio_format.mime,
             "request-id": self._record.request_id,
-            "character-cost": str(order.credits),
+            "character-cost": str(speech.credits),
             "current-concurrent-requests": str(slot.in_flight),
             "maximum-concurrent-requests": str(slot.limit),
             "tts-latency-ms": str(round((time.monotonic() - self._record.at) * 1000)),
         }
 
 
-async def _joined(chunks: AsyncGenerator[bytes, None]) -> bytes:
+async def _join(chunks: AsyncGenerator[bytes, None]) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 
-async def _followed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _prepend(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     if first:
         yield first
     async for chunk in rest:
@@ -185,7 +200,12 @@ async def _followed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGen
 
 def add_routes(router: web.UrlDispatcher) -> None:
     path = "/v1/text-to-speech/{voice_id}"
-    router.add_post(path, speech(streaming=False))
-    router.add_post(f"{path}/stream", speech(streaming=True))
-    router.add_post(f"{path}/with-timestamps", speech(whole_with_times, streaming=False, content_type=JSON_TYPE))
-    router.add_post(f"{path}/stream/with-timestamps", speech(lines_with_times, streaming=True, content_type=JSON_TYPE))
+    router.add_post(path, speech_endpoint(streaming=False))
+    router.add_post(f"{path}/stream", speech_endpoint(streaming=True))
+    router.add_post(
+        f"{path}/with-timestamps", speech_endpoint(audio_with_timestamps, streaming=False, content_type=JSON_TYPE)
+    )
+    router.add_post(
+        f"{path}/stream/with-timestamps",
+        speech_endpoint(streamed_audio_with_timestamps, streaming=True, content_type=JSON_TYPE),
+    )

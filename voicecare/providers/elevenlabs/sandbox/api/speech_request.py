@@ -14,9 +14,9 @@ from aiohttp import web
 
 from voicecare.audio.formats import FORMATS, AudioFormat
 from voicecare.providers.elevenlabs.sandbox.account.models import DEFAULT_MODEL, MODELS, Model
-from voicecare.providers.elevenlabs.sandbox.account.voices import Voice, Voices
+from voicecare.providers.elevenlabs.sandbox.account.voices import Voice, VoiceLibrary
 from voicecare.providers.elevenlabs.sandbox.api.query import boolean, integer
-from voicecare.providers.elevenlabs.sandbox.errors import invalid, refusal
+from voicecare.providers.elevenlabs.sandbox.errors import preset_error, validation_error
 from voicecare.providers.espeak.client import EspeakVoice
 
 DEFAULT_FORMAT = "mp3_44100_128"
@@ -45,38 +45,40 @@ FIELD_TYPES: dict[str, tuple[type, str]] = {
 
 
 @dataclass(frozen=True)
-class Order:
+class ParsedSpeechRequest:
     """One accepted speech request. `credits` is the characters at the model's rate, rounded up."""
 
     text: str
     voice: Voice
     model: Model
-    format: AudioFormat
+    audio_format: AudioFormat
     language: str
     speed: float
-    keep: bool
+    in_history: bool
 
     @property
     def credits(self) -> int:
-        return math.ceil(len(self.text) * self.model.rate)
+        return math.ceil(len(self.text) * self.model.credits_per_character)
 
     @property
-    def sound(self) -> EspeakVoice:
-        return self.voice.timbre.speaking(self.language, self.speed)
+    def espeak_voice(self) -> EspeakVoice:
+        return self.voice.profile.espeak_voice(self.language, self.speed)
 
 
-def read_json(raw: bytes) -> object:
+def parse_json(raw: bytes) -> object:
     """The request's JSON; raises the provider's 422 for what is none."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
-        raise invalid(["body", 0], "JSON decode error", "json_invalid", {}) from None
+        raise validation_error(["body", 0], "JSON decode error", "json_invalid", {}) from None
 
 
-def read_order(asked: object, query: Mapping[str, str], voice_id: str, voices: Voices, *, streaming: bool) -> Order:
+def parse_speech_request(
+    asked: object, query: Mapping[str, str], voice_id: str, voices: VoiceLibrary, *, streaming: bool
+) -> ParsedSpeechRequest:
     """Raises ApiError for everything that the provider would refuse before synthesis."""
     keep = _check_query(query)
-    fields = _checked(asked)
+    fields = _check_fields(asked)
     voice = voices.get(voice_id)
     model = _model(fields.get("model_id") or DEFAULT_MODEL)
     format_ = _format(query.get("output_format", DEFAULT_FORMAT), streaming)
@@ -85,45 +87,49 @@ def read_order(asked: object, query: Mapping[str, str], voice_id: str, voices: V
     text = fields["text"]
     _check_text(text, model)
     language = fields.get("language_code") or "en"
-    return Order(text, voice, model, format_, language, settings.get("speed") or 1.0, keep)
+    return ParsedSpeechRequest(text, voice, model, format_, language, settings.get("speed") or 1.0, keep)
 
 
 def _check_query(query: Mapping[str, str]) -> bool:
     latency = integer(query, "optimize_streaming_latency", 0)
     if latency not in range(5):
-        raise invalid(
+        raise validation_error(
             ["query", "optimize_streaming_latency"], "Input should be between 0 and 4", "less_than_equal", latency
         )
     return boolean(query, "enable_logging", True)
 
 
-def _checked(asked: object) -> dict[str, Any]:
+def _check_fields(asked: object) -> dict[str, Any]:
     """The body with every field of its type; unknown fields are let through, as the provider does."""
     if not isinstance(asked, dict):
-        raise invalid(["body"], "Input should be a valid dictionary", "model_attributes_type", asked)
+        raise validation_error(["body"], "Input should be a valid dictionary", "model_attributes_type", asked)
     if "text" not in asked:
-        raise invalid(["body", "text"], "Field required", "missing", asked)
+        raise validation_error(["body", "text"], "Field required", "missing", asked)
     if not isinstance(asked["text"], str):
-        raise invalid(["body", "text"], "Input should be a valid string", "string_type", asked["text"])
+        raise validation_error(["body", "text"], "Input should be a valid string", "string_type", asked["text"])
     for name, (kind, word) in FIELD_TYPES.items():
         value = asked.get(name)
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            raise invalid(["body", name], f"Input should be a valid {kind.__name__}", word, value)
+            raise validation_error(["body", name], f"Input should be a valid {kind.__name__}", word, value)
     if asked.get("apply_text_normalization") not in (None, *NORMALIZATIONS):
         value = asked["apply_text_normalization"]
-        raise invalid(["body", "apply_text_normalization"], "Input should be 'auto', 'on' or 'off'", "enum", value)
+        raise validation_error(
+            ["body", "apply_text_normalization"], "Input should be 'auto', 'on' or 'off'", "enum", value
+        )
     return asked
 
 
 def _model(model_id: str) -> Model:
     if model_id not in MODELS:
-        raise refusal("model_not_found", f"A model with model ID {model_id} does not exist.")
+        raise preset_error("model_not_found", f"A model with model ID {model_id} does not exist.")
     return MODELS[model_id]
 
 
 def _format(name: str, streaming: bool) -> AudioFormat:
     if name not in FORMATS or (streaming and name.startswith("wav_")):
-        raise refusal("invalid_output_format", f"Output format '{name}' is not supported here.", param="output_format")
+        raise preset_error(
+            "invalid_output_format", f"Output format '{name}' is not supported here.", param="output_format"
+        )
     return FORMATS[name]
 
 
@@ -133,9 +139,11 @@ def _check_settings(settings: dict[str, Any]) -> None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise invalid(["body", "voice_settings", name], "Input should be a valid number", "float_type", value)
+            raise validation_error(
+                ["body", "voice_settings", name], "Input should be a valid number", "float_type", value
+            )
         if not low <= value <= high:
-            raise refusal(
+            raise preset_error(
                 "invalid_voice_settings",
                 f"Invalid setting for {name} received, expected to be greater or equal to {low} and less or equal "
                 f"to {high}, received {value}.",
@@ -144,20 +152,20 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 def _check_text(text: str, model: Model) -> None:
     if not text.strip():
-        raise refusal("empty_text", param="text")
-    if len(text) > model.longest:
-        raise refusal(
+        raise preset_error("empty_text", param="text")
+    if len(text) > model.max_characters:
+        raise preset_error(
             "text_too_long",
-            f"A maximum request length of {model.longest} characters is supported by {model.model_id}, this one has "
-            f"{len(text)}.",
+            f"A maximum request length of {model.max_characters} characters is supported by {model.model_id}, "
+            f"this one has {len(text)}.",
             param="text",
         )
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise refusal("invalid_text", "The text is not valid Unicode.", param="text") from None
+        raise preset_error("invalid_text", "The text is not valid Unicode.", param="text") from None
 
 
-def speech_query(request: web.Request) -> str:
+def requested_format(request: web.Request) -> str:
     """The output format that was asked for, accepted or not."""
     return request.query.get("output_format", DEFAULT_FORMAT)

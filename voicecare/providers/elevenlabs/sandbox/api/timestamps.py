@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from voicecare.audio.encoders import Encoder
-from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Studio
-from voicecare.providers.elevenlabs.sandbox.api.speech_request import Order
+from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Synthesizer
+from voicecare.providers.elevenlabs.sandbox.api.speech_request import ParsedSpeechRequest
 
 PCM = "pcm_22050"
 PCM_RATE = 22_050
@@ -23,7 +23,7 @@ def _line(audio: bytes, alignment: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def aligned(text: str, duration_s: float, start_s: float, end_s: float) -> dict[str, Any] | None:
+def alignment(text: str, duration_s: float, start_s: float, end_s: float) -> dict[str, Any] | None:
     """The characters that begin in [start_s, end_s), each with an equal share of the duration; None without any."""
     edges = [duration_s * place / len(text) for place in range(len(text) + 1)]
     spans = [
@@ -40,28 +40,30 @@ def aligned(text: str, duration_s: float, start_s: float, end_s: float) -> dict[
     }
 
 
-async def _pcm(studio: Studio, order: Order) -> bytes:
-    return b"".join([chunk async for chunk in studio.speak(order.text, order.sound, PCM)])
+async def _pcm(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> bytes:
+    return b"".join([chunk async for chunk in synthesizer.speak(speech.text, speech.espeak_voice, PCM)])
 
 
-async def whole_with_times(studio: Studio, order: Order) -> AsyncGenerator[bytes, None]:
+async def audio_with_timestamps(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> AsyncGenerator[bytes, None]:
     """One `AudioWithTimestampsResponseModel` as JSON."""
-    pcm = await _pcm(studio, order)
-    encoder = Encoder(order.format, PCM_RATE)
+    pcm = await _pcm(synthesizer, speech)
+    encoder = Encoder(speech.audio_format, PCM_RATE)
     audio = encoder.feed(pcm) + encoder.finish()
     duration = len(pcm) / LINE_BYTES
-    yield json.dumps(_line(audio, aligned(order.text, duration, 0.0, float("inf")))).encode()
+    yield json.dumps(_line(audio, alignment(speech.text, duration, 0.0, float("inf")))).encode()
 
 
-async def lines_with_times(studio: Studio, order: Order) -> AsyncGenerator[bytes, None]:
+async def streamed_audio_with_timestamps(
+    synthesizer: Synthesizer, speech: ParsedSpeechRequest
+) -> AsyncGenerator[bytes, None]:
     """A `StreamingAudioChunkWithTimestampsResponseModel` a line: one a second of sound, one for the encoder's rest."""
-    pcm = await _pcm(studio, order)
-    encoder = Encoder(order.format, PCM_RATE)
+    pcm = await _pcm(synthesizer, speech)
+    encoder = Encoder(speech.audio_format, PCM_RATE)
     duration = len(pcm) / LINE_BYTES
     for start in range(0, len(pcm), LINE_BYTES):
         second = start / LINE_BYTES
         last = start + LINE_BYTES >= len(pcm)
-        alignment = aligned(order.text, duration, second, float("inf") if last else second + 1)
-        yield json.dumps(_line(encoder.feed(pcm[start : start + LINE_BYTES]), alignment)).encode() + b"\n"
+        spans = alignment(speech.text, duration, second, float("inf") if last else second + 1)
+        yield json.dumps(_line(encoder.feed(pcm[start : start + LINE_BYTES]), spans)).encode() + b"\n"
     if rest := encoder.finish():
         yield json.dumps(_line(rest, None)).encode() + b"\n"

@@ -10,9 +10,9 @@ from aiohttp import web
 from aiohttp.web_request import FileField
 
 from voicecare.providers.elevenlabs.sandbox.account.voices import SETTINGS, Sample, Voice
-from voicecare.providers.elevenlabs.sandbox.api.middleware import api
+from voicecare.providers.elevenlabs.sandbox.api.middleware import json_endpoint
 from voicecare.providers.elevenlabs.sandbox.api.query import boolean, integer
-from voicecare.providers.elevenlabs.sandbox.errors import invalid, refusal
+from voicecare.providers.elevenlabs.sandbox.errors import preset_error, validation_error
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 
 MAX_FILE_BYTES = 11 * 1024 * 1024
@@ -25,7 +25,7 @@ Form = Mapping[str, Any]
 
 
 async def v1_list(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
-    return {"voices": [voice.as_json() for voice in sandbox.voices.all()]}
+    return {"voices": [voice.to_json() for voice in sandbox.voices.all()]}
 
 
 async def v2_list(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
@@ -33,19 +33,19 @@ async def v2_list(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     query = request.query
     size = integer(query, "page_size", 10) or 0
     if not 1 <= size <= MAX_PAGE:
-        raise refusal("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
-    voices = _sorted([voice for voice in sandbox.voices.all() if _wanted(voice, request)], query)
-    start = _place(query.get("next_page_token"))
+        raise preset_error("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
+    voices = _sorted([voice for voice in sandbox.voices.all() if _matches(voice, request)], query)
+    start = _decode_token(query.get("next_page_token"))
     more = start + size < len(voices)
     return {
-        "voices": [voice.as_json() for voice in voices[start : start + size]],
+        "voices": [voice.to_json() for voice in voices[start : start + size]],
         "has_more": more,
         "total_count": len(voices) if boolean(query, "include_total_count", True) else 0,
-        "next_page_token": _token(start + size) if more else None,
+        "next_page_token": _encode_token(start + size) if more else None,
     }
 
 
-def _wanted(voice: Voice, request: web.Request) -> bool:
+def _matches(voice: Voice, request: web.Request) -> bool:
     query = request.query
     ids = query.getall("voice_ids", [])
     kind = query.get("voice_type")
@@ -62,26 +62,26 @@ def _wanted(voice: Voice, request: web.Request) -> bool:
 def _sorted(voices: list[Voice], query: Mapping[str, str]) -> list[Voice]:
     by = query.get("sort", "created_at_unix")
     if by not in ("created_at_unix", "name"):
-        raise refusal("invalid_parameters", "sort is 'created_at_unix' or 'name'.", param="sort")
+        raise preset_error("invalid_parameters", "sort is 'created_at_unix' or 'name'.", param="sort")
     descending = query.get("sort_direction", "desc" if by == "created_at_unix" else "asc") == "desc"
     return sorted(voices, key=lambda voice: getattr(voice, by), reverse=descending)
 
 
-def _token(place: int) -> str:
+def _encode_token(place: int) -> str:
     return base64.urlsafe_b64encode(f"place:{place}".encode()).decode()
 
 
-def _place(token: str | None) -> int:
+def _decode_token(token: str | None) -> int:
     if token is None:
         return 0
     try:
         return int(base64.urlsafe_b64decode(token).removeprefix(b"place:"))
     except ValueError:
-        raise refusal("invalid_cursor", param="next_page_token") from None
+        raise preset_error("invalid_cursor", param="next_page_token") from None
 
 
 async def read(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    return sandbox.voices.get(request.match_info["voice_id"]).as_json()
+    return sandbox.voices.get(request.match_info["voice_id"]).to_json()
 
 
 async def settings(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
@@ -100,10 +100,10 @@ async def add(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     name = _name(form)
     samples = _samples(form)
     if not samples:
-        raise invalid(["body", "files"], "Field required", "missing")
+        raise validation_error(["body", "files"], "Field required", "missing")
     labels = _labels(form)
     _check_slots(sandbox)
-    sandbox.account.edit_voice()
+    sandbox.account.count_voice_edit()
     voice = sandbox.voices.clone(name, samples, labels, _text(form, "description"))
     return {"voice_id": voice.voice_id, "requires_verification": False, "library_voice_match": None}
 
@@ -112,7 +112,7 @@ async def edit(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     voice = sandbox.voices.get(request.match_info["voice_id"])
     form = await request.post()
     name, samples, labels = _name(form), _samples(form), _labels(form)
-    sandbox.account.edit_voice()
+    sandbox.account.count_voice_edit()
     voice.name = name
     voice.samples += samples
     voice.labels = labels or voice.labels
@@ -121,11 +121,11 @@ async def edit(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
 
 
 def _check_slots(sandbox: Sandbox) -> None:
-    if not sandbox.knobs.can_clone:
-        raise refusal("can_not_use_instant_voice_cloning")
-    used, limit = sandbox.voices.slots_used, sandbox.knobs.voice_limit
+    if not sandbox.config.can_clone:
+        raise preset_error("can_not_use_instant_voice_cloning")
+    used, limit = sandbox.voices.slots_used, sandbox.config.voice_limit
     if used >= limit:
-        raise refusal(
+        raise preset_error(
             "voice_limit_reached",
             f"You have reached your maximum amount of custom voices ({used} / {limit}). "
             "You can upgrade your subscription to increase your custom voice limit.",
@@ -140,9 +140,9 @@ def _text(form: Form, name: str) -> str | None:
 def _name(form: Form) -> str:
     name = _text(form, "name")
     if name is None:
-        raise invalid(["body", "name"], "Field required", "missing")
+        raise validation_error(["body", "name"], "Field required", "missing")
     if not name.strip():
-        raise refusal("invalid_parameters", "The name must not be empty.", param="name")
+        raise preset_error("invalid_parameters", "The name must not be empty.", param="name")
     return name
 
 
@@ -151,11 +151,11 @@ def _labels(form: Form) -> dict[str, str]:
     try:
         labels = json.loads(_text(form, "labels") or "null")
     except ValueError:
-        raise refusal("invalid_parameters", "labels must be JSON text.", param="labels") from None
+        raise preset_error("invalid_parameters", "labels must be JSON text.", param="labels") from None
     if labels is None:
         return {}
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise refusal("invalid_parameters", "labels must be a JSON object of texts.", param="labels")
+        raise preset_error("invalid_parameters", "labels must be a JSON object of texts.", param="labels")
     return labels
 
 
@@ -163,29 +163,29 @@ def _samples(form: Form) -> list[Sample]:
     """The uploaded recordings under either of the two names in use; raises for what no listener could play."""
     parts = [value for name, value in form.items() if name in ("files", "files[]")]
     if len(parts) > MAX_FILES:
-        raise refusal("invalid_parameters", f"No more than {MAX_FILES} files.", param="files")
+        raise preset_error("invalid_parameters", f"No more than {MAX_FILES} files.", param="files")
     samples = [_sample(place, part) for place, part in enumerate(parts)]
     if len({sample.hash for sample in samples}) < len(samples):
-        raise refusal("duplicate_files")
+        raise preset_error("duplicate_files")
     return samples
 
 
 def _sample(place: int, part: object) -> Sample:
     if not isinstance(part, FileField):
-        raise invalid(["body", "files", place], "Value error, Expected UploadFile", "value_error")
+        raise validation_error(["body", "files", place], "Value error, Expected UploadFile", "value_error")
     audio = part.file.read()
     if len(audio) > MAX_FILE_BYTES:
-        raise refusal("request_too_large", f"A file is limited to {MAX_FILE_BYTES} bytes.", param="files")
+        raise preset_error("request_too_large", f"A file is limited to {MAX_FILE_BYTES} bytes.", param="files")
     if not (audio.startswith(AUDIO_BEGINNINGS) or audio[4:8] == b"ftyp"):
-        raise refusal("invalid_audio", param="files")
+        raise preset_error("invalid_audio", param="files")
     return Sample(part.filename, part.content_type, len(audio), hashlib.sha256(audio).hexdigest()[:32])
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
-    router.add_get("/v1/voices", api(v1_list))
-    router.add_get("/v2/voices", api(v2_list))
-    router.add_post("/v1/voices/add", api(add))
-    router.add_get("/v1/voices/{voice_id}", api(read))
-    router.add_delete("/v1/voices/{voice_id}", api(delete))
-    router.add_get("/v1/voices/{voice_id}/settings", api(settings))
-    router.add_post("/v1/voices/{voice_id}/edit", api(edit))
+    router.add_get("/v1/voices", json_endpoint(v1_list))
+    router.add_get("/v2/voices", json_endpoint(v2_list))
+    router.add_post("/v1/voices/add", json_endpoint(add))
+    router.add_get("/v1/voices/{voice_id}", json_endpoint(read))
+    router.add_delete("/v1/voices/{voice_id}", json_endpoint(delete))
+    router.add_get("/v1/voices/{voice_id}/settings", json_endpoint(settings))
+    router.add_post("/v1/voices/{voice_id}/edit", json_endpoint(edit))

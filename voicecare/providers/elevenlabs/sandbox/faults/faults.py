@@ -13,10 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from voicecare.providers.elevenlabs.sandbox.errors import FORMS, HTML_TYPE, JSON_TYPE, PRESETS, ApiError, Form, rendered
+from voicecare.providers.elevenlabs.sandbox.errors import (
+    FORMS,
+    HTML_TYPE,
+    JSON_TYPE,
+    PRESETS,
+    ApiError,
+    Form,
+    build_error,
+)
 
-BREAKING_POINT = ("after_bytes", "after_ms")
-KINDS: dict[str, tuple[str, ...]] = {
+BREAK_POINT_FIELDS = ("after_bytes", "after_ms")
+FIELDS_BY_KIND: dict[str, tuple[str, ...]] = {
     "error": ("preset", "status", "form", "code", "message", "body", "headers"),
     "refuse": (),
     "redirect": ("location",),
@@ -24,10 +32,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "slow_headers": ("seconds",),
     "unanswered": ("seconds",),
     "stall_headers": ("seconds",),
-    "stall_middle": (*BREAKING_POINT, "seconds"),
-    "cut": BREAKING_POINT,
-    "cut_reset": BREAKING_POINT,
-    "cut_clean": BREAKING_POINT,
+    "stall_middle": (*BREAK_POINT_FIELDS, "seconds"),
+    "cut": BREAK_POINT_FIELDS,
+    "cut_reset": BREAK_POINT_FIELDS,
+    "cut_clean": BREAK_POINT_FIELDS,
     "empty": (),
     "html": ("body",),
     "json": ("body",),
@@ -37,18 +45,18 @@ KINDS: dict[str, tuple[str, ...]] = {
     "slow": ("bytes_per_s",),
     "drip": ("seconds",),
 }
-NEEDS_A_POINT = {"stall_middle", "cut", "cut_reset", "cut_clean"}
-COMMON = ("kind", "match", "every", "first")
-MATCHES = ("path", "method", "text", "voice_id")
+KINDS_WITH_BREAK_POINT = {"stall_middle", "cut", "cut_reset", "cut_clean"}
+COMMON_FIELDS = ("kind", "match", "every", "first")
+MATCH_FIELDS = ("path", "method", "text", "voice_id")
 SPEECH_PATH = "^/v1/text-to-speech/"
 
 
-class BadRequest(ValueError):
+class InvalidControlRequest(ValueError):
     """A control request that makes no sense; the message says what would."""
 
 
 @dataclass(frozen=True)
-class Traits:
+class RequestInfo:
     """What a fault may look at in a request."""
 
     path: str
@@ -58,18 +66,18 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class Match:
+class RequestMatch:
     path: str = SPEECH_PATH
     method: str | None = None
     text: str | None = None
     voice_id: str | None = None
 
-    def fits(self, traits: Traits) -> bool:
+    def matches(self, request: RequestInfo) -> bool:
         return (
-            re.search(self.path, traits.path) is not None
-            and self.method in (None, traits.method)
-            and self.voice_id in (None, traits.voice_id)
-            and (self.text is None or re.search(self.text, traits.text) is not None)
+            re.search(self.path, request.path) is not None
+            and self.method in (None, request.method)
+            and self.voice_id in (None, request.voice_id)
+            and (self.text is None or re.search(self.text, request.text) is not None)
         )
 
 
@@ -80,7 +88,7 @@ class Fault:
     does and bills what was asked for, and never says so."""
 
     kind: str
-    match: Match = field(default_factory=Match)
+    match: RequestMatch = field(default_factory=RequestMatch)
     every: int | None = None
     first: int | None = None
     preset: str | None = None
@@ -99,9 +107,9 @@ class Fault:
     seen: int = 0
     hits: int = 0
 
-    def takes(self, traits: Traits) -> bool:
+    def claims(self, request: RequestInfo) -> bool:
         """Whether this request is struck; counts it if it matches."""
-        if self.spent or not self.match.fits(traits):
+        if self.spent or not self.match.matches(request):
             return False
         self.seen += 1
         if self.seen % (self.every or 1):
@@ -113,10 +121,10 @@ class Fault:
     def spent(self) -> bool:
         return self.first is not None and self.hits >= self.first
 
-    def error(self) -> ApiError:
+    def to_error(self) -> ApiError:
         """The answer of an `error` fault: the preset with what was changed in it, under `body` if one was given."""
         words = PRESETS[self.preset or "internal_error"]
-        error = rendered(
+        error = build_error(
             self.status or words.status,
             self.form or words.form,
             self.code or words.code,
@@ -124,28 +132,28 @@ class Fault:
             "" if self.code else words.legacy,
         )
         if self.body is not None:
-            error.body = as_bytes(self.body)
+            error.body = encode_body(self.body)
         error.headers = self.headers
         return error
 
-    def disguise(self) -> tuple[str, bytes] | None:
+    def replacement_body(self) -> tuple[str, bytes] | None:
         """Content type and body that replace the speech of an otherwise successful answer."""
         if self.kind == "html":
-            return HTML_TYPE, as_bytes(self.body or "<html><body>Checking your browser</body></html>")
+            return HTML_TYPE, encode_body(self.body or "<html><body>Checking your browser</body></html>")
         if self.kind == "json":
-            return JSON_TYPE, as_bytes(self.body or {"detail": {"status": "system_busy", "message": "Busy."}})
+            return JSON_TYPE, encode_body(self.body or {"detail": {"status": "system_busy", "message": "Busy."}})
         return None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "spent": self.spent}
 
 
-def as_bytes(body: object) -> bytes:
+def encode_body(body: object) -> bytes:
     """A given body: text as it is (broken JSON included), anything else as JSON."""
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
-class FaultBook:
+class FaultRegistry:
     """The faults in line, in the order in which they were added."""
 
     def __init__(self) -> None:
@@ -153,70 +161,70 @@ class FaultBook:
         self._ids: Iterator[int] = itertools.count(1)
 
     def add(self, wanted: object) -> Fault:
-        """Raises BadRequest for anything unknown."""
-        fault = read(wanted)
+        """Raises InvalidControlRequest for anything unknown."""
+        fault = parse_fault(wanted)
         fault.id = next(self._ids)
         self._faults.append(fault)
         return fault
 
-    def take(self, traits: Traits) -> Fault | None:
-        return next((fault for fault in self._faults if fault.takes(traits)), None)
+    def find_for(self, request: RequestInfo) -> Fault | None:
+        return next((fault for fault in self._faults if fault.claims(request)), None)
 
     def clear(self) -> None:
         self._faults.clear()
 
-    def listed(self) -> list[dict[str, Any]]:
-        return [fault.as_json() for fault in self._faults]
+    def to_json(self) -> list[dict[str, Any]]:
+        return [fault.to_json() for fault in self._faults]
 
 
-def read(wanted: object) -> Fault:
-    """A fault from its JSON; raises BadRequest that says what is known."""
-    if not isinstance(wanted, Mapping) or wanted.get("kind") not in KINDS:
-        raise BadRequest(f"A fault is an object with a `kind`, one of: {', '.join(KINDS)}.")
+def parse_fault(wanted: object) -> Fault:
+    """A fault from its JSON; raises InvalidControlRequest that says what is known."""
+    if not isinstance(wanted, Mapping) or wanted.get("kind") not in FIELDS_BY_KIND:
+        raise InvalidControlRequest(f"A fault is an object with a `kind`, one of: {', '.join(FIELDS_BY_KIND)}.")
     kind = wanted["kind"]
-    known(wanted, (*COMMON, *KINDS[kind]), f"a fault of kind {kind}")
+    reject_unknown_fields(wanted, (*COMMON_FIELDS, *FIELDS_BY_KIND[kind]), f"a fault of kind {kind}")
     fields = {name: CHECKS[name](name, value) for name, value in wanted.items()}
-    if kind in NEEDS_A_POINT and not fields.keys() & set(BREAKING_POINT):
-        raise BadRequest(f"{kind} needs one of: {', '.join(BREAKING_POINT)}.")
+    if kind in KINDS_WITH_BREAK_POINT and not fields.keys() & set(BREAK_POINT_FIELDS):
+        raise InvalidControlRequest(f"{kind} needs one of: {', '.join(BREAK_POINT_FIELDS)}.")
     if kind == "error" and not fields.keys() & {"preset", "status"}:
-        raise BadRequest(f"error needs a `status` or a `preset`, one of: {', '.join(PRESETS)}.")
+        raise InvalidControlRequest(f"error needs a `status` or a `preset`, one of: {', '.join(PRESETS)}.")
     return Fault(**fields)
 
 
-def known(wanted: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
+def reject_unknown_fields(wanted: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
     if unknown := set(wanted) - set(names):
-        raise BadRequest(f"Unknown in {what}: {', '.join(sorted(unknown))}. Known: {', '.join(names)}.")
+        raise InvalidControlRequest(f"Unknown in {what}: {', '.join(sorted(unknown))}. Known: {', '.join(names)}.")
 
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise BadRequest(f"`{name}` is a number from 0 up, not {value!r}.")
+        raise InvalidControlRequest(f"`{name}` is a number from 0 up, not {value!r}.")
     return value
 
 
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise BadRequest(f"`{name}` is a whole number from 0 up, not {value!r}.")
+        raise InvalidControlRequest(f"`{name}` is a whole number from 0 up, not {value!r}.")
     return value
 
 
 def _positive(name: str, value: object) -> int:
     count = _count(name, value)
     if count == 0:
-        raise BadRequest(f"`{name}` is a whole number from 1 up, not 0.")
+        raise InvalidControlRequest(f"`{name}` is a whole number from 1 up, not 0.")
     return count
 
 
-def _words(name: str, value: object) -> str:
+def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise BadRequest(f"`{name}` is text, not {value!r}.")
+        raise InvalidControlRequest(f"`{name}` is text, not {value!r}.")
     return value
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
     def check(name: str, value: object) -> str:
         if value not in names:
-            raise BadRequest(f"`{name}` is one of: {', '.join(names)}.")
+            raise InvalidControlRequest(f"`{name}` is one of: {', '.join(names)}.")
         return str(value)
 
     return check
@@ -224,35 +232,35 @@ def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
 
 def _headers(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise BadRequest(f"`{name}` is an object of texts.")
-    return {_words(name, key): _words(name, text) for key, text in value.items()}
+        raise InvalidControlRequest(f"`{name}` is an object of texts.")
+    return {_text(name, key): _text(name, text) for key, text in value.items()}
 
 
-def _match(name: str, value: object) -> Match:
+def _request_match(name: str, value: object) -> RequestMatch:
     if not isinstance(value, Mapping):
-        raise BadRequest(f"`{name}` is an object with: {', '.join(MATCHES)}.")
-    known(value, MATCHES, "`match`")
+        raise InvalidControlRequest(f"`{name}` is an object with: {', '.join(MATCH_FIELDS)}.")
+    reject_unknown_fields(value, MATCH_FIELDS, "`match`")
     for key in value:
         try:
-            re.compile(_words(key, value[key]))
+            re.compile(_text(key, value[key]))
         except re.error as error:
-            raise BadRequest(f"`match.{key}` is no regular expression: {error}.") from error
-    return Match(**value)
+            raise InvalidControlRequest(f"`match.{key}` is no regular expression: {error}.") from error
+    return RequestMatch(**value)
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "kind": _words,
-    "match": _match,
+    "kind": _text,
+    "match": _request_match,
     "every": _positive,
     "first": _positive,
     "preset": _one_of(tuple(PRESETS)),
     "status": _positive,
     "form": _one_of(FORMS),
-    "code": _words,
-    "message": _words,
+    "code": _text,
+    "message": _text,
     "body": lambda _name, value: value,
     "headers": _headers,
-    "location": _words,
+    "location": _text,
     "after_bytes": _count,
     "after_ms": _number,
     "seconds": _number,

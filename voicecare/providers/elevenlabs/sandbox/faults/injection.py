@@ -8,24 +8,24 @@ from collections.abc import AsyncGenerator, Callable
 from voicecare.providers.elevenlabs.sandbox.faults.faults import Fault
 
 
-class Body:
+class SplittableBody:
     """Chunks that can be handed out up to a byte and taken up again behind it."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
         self._chunks = chunks
-        self._spare = b""
+        self._remainder = b""
 
     async def _next(self) -> bytes:
-        spare, self._spare = self._spare, b""
+        spare, self._remainder = self._remainder, b""
         return spare or await anext(self._chunks, b"")
 
-    async def before(self, fault: Fault) -> AsyncGenerator[bytes, None]:
+    async def until_break_point(self, fault: Fault) -> AsyncGenerator[bytes, None]:
         """Up to the fault's breaking point; returns there, and not sooner for a body that is done before its time."""
         room = float("inf") if fault.after_bytes is None else fault.after_bytes
         end = None if fault.after_ms is None else time.monotonic() + fault.after_ms / 1000
         while room > 0 and (end is None or time.monotonic() < end) and (chunk := await self._next()):
             part = chunk if room >= len(chunk) else chunk[: int(room)]
-            self._spare = chunk[len(part) :]
+            self._remainder = chunk[len(part) :]
             room -= len(part)
             yield part
         if end is not None and room > 0:
@@ -41,26 +41,26 @@ async def stall(seconds: float | None) -> None:
     await (asyncio.Event().wait() if seconds is None else asyncio.sleep(seconds))
 
 
-async def _stalled_at_headers(fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
+async def _stall_after_headers(fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
     await stall(fault.seconds)
     async for chunk in body.rest():
         yield chunk
 
 
-async def _stalled_in_the_middle(fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
-    async for chunk in body.before(fault):
+async def _stall_in_the_middle(fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
+    async for chunk in body.until_break_point(fault):
         yield chunk
     await stall(fault.seconds)
     async for chunk in body.rest():
         yield chunk
 
 
-async def _ended_early(fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
-    async for chunk in body.before(fault):
+async def _end_early(fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
+    async for chunk in body.until_break_point(fault):
         yield chunk
 
 
-async def _slowed(fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
+async def _limit_rate(fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
     rate = max(fault.bytes_per_s, 1.0)
     step = max(1, round(rate / 20))
     async for chunk in body.rest():
@@ -69,23 +69,23 @@ async def _slowed(fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(step / rate)
 
 
-async def _dripped(fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
+async def _send_single_bytes(fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
     async for chunk in body.rest():
         for value in chunk:
             yield bytes((value,))
             await asyncio.sleep(0.5 if fault.seconds is None else fault.seconds)
 
 
-def _emptied(_fault: Fault, _body: Body) -> AsyncGenerator[bytes, None]:
-    return whole(b"")
+def _send_nothing(_fault: Fault, _body: SplittableBody) -> AsyncGenerator[bytes, None]:
+    return single_chunk(b"")
 
 
-async def _randomised(_fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
+async def _send_random_bytes(_fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
     async for chunk in body.rest():
         yield os.urandom(len(chunk))
 
 
-async def _repeated(_fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
+async def _repeat_forever(_fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
     chunks = [chunk async for chunk in body.rest()]
     while True:
         for chunk in chunks:
@@ -93,22 +93,22 @@ async def _repeated(_fault: Fault, body: Body) -> AsyncGenerator[bytes, None]:
         await asyncio.sleep(0.01)
 
 
-Bend = Callable[[Fault, Body], AsyncGenerator[bytes, None]]
-BENDS: dict[str, Bend] = {
-    "stall_headers": _stalled_at_headers,
-    "stall_middle": _stalled_in_the_middle,
-    "cut": _ended_early,
-    "cut_reset": _ended_early,
-    "cut_clean": _ended_early,
-    "slow": _slowed,
-    "drip": _dripped,
-    "empty": _emptied,
-    "garbage": _randomised,
-    "endless": _repeated,
+Injector = Callable[[Fault, SplittableBody], AsyncGenerator[bytes, None]]
+INJECTORS: dict[str, Injector] = {
+    "stall_headers": _stall_after_headers,
+    "stall_middle": _stall_in_the_middle,
+    "cut": _end_early,
+    "cut_reset": _end_early,
+    "cut_clean": _end_early,
+    "slow": _limit_rate,
+    "drip": _send_single_bytes,
+    "empty": _send_nothing,
+    "garbage": _send_random_bytes,
+    "endless": _repeat_forever,
 }
 
 
-async def whole(body: bytes) -> AsyncGenerator[bytes, None]:
+async def single_chunk(body: bytes) -> AsyncGenerator[bytes, None]:
     """A body that is there already, as chunks."""
     if body:
         yield body

@@ -13,19 +13,19 @@ from aiohttp import web
 
 from voicecare.providers.elevenlabs.sandbox.errors import ApiError
 from voicecare.providers.elevenlabs.sandbox.faults.faults import Fault
-from voicecare.providers.elevenlabs.sandbox.faults.injection import BENDS, Body, stall, whole
-from voicecare.providers.elevenlabs.sandbox.records import Delivery
+from voicecare.providers.elevenlabs.sandbox.faults.injection import INJECTORS, SplittableBody, single_chunk, stall
+from voicecare.providers.elevenlabs.sandbox.records import ResponseRecord
 
 # A client that reads promptly must have taken the last bytes before the break reaches it: many lose what they have
 # buffered when the connection fails.
-QUIET_BEFORE_BREAK_S = 0.05
+PAUSE_BEFORE_BREAK_S = 0.05
 
 
-class HungUp(Exception):
+class ConnectionClosed(Exception):
     """The connection was closed on purpose: there is nobody to answer any more."""
 
 
-class Out(Protocol):
+class BodyWriter(Protocol):
     """Where body bytes go once the headers are out."""
 
     async def write(self, data: bytes) -> None: ...
@@ -33,7 +33,7 @@ class Out(Protocol):
     async def write_eof(self) -> None: ...
 
 
-class RawOut:
+class RawBodyWriter:
     """A chunked body written past aiohttp, behind headers that were dribbled by hand."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -47,34 +47,34 @@ class RawOut:
         self._transport.close()
 
 
-class Wire:
-    """The connection of one request under one fault; notes in `delivery` what went out.
+class ResponseWriter:
+    """The connection of one request under one fault; notes in `record` what went out.
 
-    A client that leaves cancels the task that uses this; the delivery is then still "open", for the owner to close.
+    A client that leaves cancels the task that uses this; the record is then still "open", for the owner to close.
     """
 
-    def __init__(self, request: web.Request, fault: Fault | None, delivery: Delivery) -> None:
+    def __init__(self, request: web.Request, fault: Fault | None, record: ResponseRecord) -> None:
         self._request = request
         self._fault = fault
         self._kind = fault.kind if fault else ""
-        self._delivery = delivery
-        delivery.fault = fault.kind if fault else None
+        self._record = record
+        record.fault = fault.kind if fault else None
 
-    async def threshold(self) -> None:
+    async def apply_early_fault(self) -> None:
         """Faults of the edge, before the provider itself has looked at the request.
 
-        Raises ApiError for an answer, HungUp when the connection was closed without one.
+        Raises ApiError for an answer, ConnectionClosed when the connection was closed without one.
         """
         if self._fault is None:
             return
         if self._kind == "error":
-            raise self._fault.error()
+            raise self._fault.to_error()
         if self._kind == "redirect":
             raise ApiError(307, b"", headers={"Location": self._fault.location})
         if self._kind == "stall_first":
             await stall(self._fault.seconds)
         if self._kind == "refuse":
-            self.hang_up()
+            self.close_connection()
 
     async def send(
         self,
@@ -84,58 +84,58 @@ class Wire:
         length: int | None = None,
         on_headers: Callable[[], None] | None = None,
     ) -> web.StreamResponse:
-        """A 200, bent by the fault; `on_headers` runs when its headers are out. Without `length` it is chunked.
+        """A 200, body by the fault; `on_headers` runs when its headers are out. Without `length` it is chunked.
 
-        Raises HungUp after breaking the connection.
+        Raises ConnectionClosed after breaking the connection.
         """
         if self._fault is not None and self._kind == "unanswered":
-            await self._swallow(self._fault, on_headers)
-        headers, chunks = self._disguised(headers, chunks)
+            await self._close_without_response(self._fault, on_headers)
+        headers, chunks = self._replace_body(headers, chunks)
         response = web.StreamResponse(headers=headers)
         if length is not None and self._fault is None:
             response.content_length = length
         out = await self._open(response)
-        self._delivery.status = 200
+        self._record.status = 200
         if on_headers is not None:
             on_headers()
-        await self._pour(chunks, out)
-        return await self._end(response, out)
+        await self._write_body(chunks, out)
+        return await self._finish(response, out)
 
     async def refuse(self, error: ApiError) -> web.StreamResponse:
-        """An answer that is no success, never bent."""
-        self._delivery.status = error.status
-        self._delivery.outcome = "failed"
+        """An answer that is no success, never body."""
+        self._record.status = error.status
+        self._record.outcome = "failed"
         headers = {"Content-Type": error.content_type, **error.headers}
         return web.Response(status=error.status, body=error.body, headers=headers)
 
-    async def _swallow(self, fault: Fault, on_headers: Callable[[], None] | None) -> NoReturn:
+    async def _close_without_response(self, fault: Fault, on_headers: Callable[[], None] | None) -> NoReturn:
         if on_headers is not None:
             on_headers()
         await stall(fault.seconds)
-        self.hang_up()
+        self.close_connection()
 
-    def hang_up(self) -> NoReturn:
-        """Closes the connection behind what was sent so far, finished or not; raises HungUp."""
-        self._delivery.outcome = "failed"
+    def close_connection(self) -> NoReturn:
+        """Closes the connection behind what was sent so far, finished or not; raises ConnectionClosed."""
+        self._record.outcome = "failed"
         self._transport().close()
-        raise HungUp
+        raise ConnectionClosed
 
     def _transport(self) -> asyncio.Transport:
         transport = self._request.transport
         if transport is None:
-            raise HungUp
+            raise ConnectionClosed
         return transport
 
-    def _disguised(
+    def _replace_body(
         self, headers: dict[str, str], chunks: AsyncGenerator[bytes, None]
     ) -> tuple[dict[str, str], AsyncGenerator[bytes, None]]:
-        if self._fault is not None and (disguise := self._fault.disguise()) is not None:
-            return {**headers, "Content-Type": disguise[0]}, whole(disguise[1])
+        if self._fault is not None and (replacement := self._fault.replacement_body()) is not None:
+            return {**headers, "Content-Type": replacement[0]}, single_chunk(replacement[1])
         if self._kind == "wrong_type":
             return {**headers, "Content-Type": "text/html"}, chunks
         return headers, chunks
 
-    async def _open(self, response: web.StreamResponse) -> Out:
+    async def _open(self, response: web.StreamResponse) -> BodyWriter:
         if self._fault is None or self._kind != "slow_headers":
             await response.prepare(self._request)
             return response
@@ -147,40 +147,40 @@ class Wire:
         for octet in octets:
             transport.write(bytes((octet,)))
             await asyncio.sleep(seconds / len(octets))
-        return RawOut(transport)
+        return RawBodyWriter(transport)
 
-    async def _pour(self, chunks: AsyncGenerator[bytes, None], out: Out) -> None:
-        bend = BENDS.get(self._kind)
-        bent = chunks if bend is None or self._fault is None else bend(self._fault, Body(chunks))
-        async with aclosing(bent):
-            async for chunk in bent:
+    async def _write_body(self, chunks: AsyncGenerator[bytes, None], out: BodyWriter) -> None:
+        inject = INJECTORS.get(self._kind)
+        body = chunks if inject is None or self._fault is None else inject(self._fault, SplittableBody(chunks))
+        async with aclosing(body):
+            async for chunk in body:
                 await out.write(chunk)
-                self._delivery.bytes_sent += len(chunk)
+                self._record.bytes_sent += len(chunk)
 
-    async def _end(self, response: web.StreamResponse, out: Out) -> web.StreamResponse:
+    async def _finish(self, response: web.StreamResponse, out: BodyWriter) -> web.StreamResponse:
         if self._kind in ("cut", "cut_reset"):
-            self._delivery.outcome = "cut"
-            await self._break()
+            self._record.outcome = "cut"
+            await self._break_connection()
         await out.write_eof()
-        self._delivery.outcome = "cut" if self._kind == "cut_clean" else "completed"
-        if isinstance(out, RawOut):
-            raise HungUp
+        self._record.outcome = "cut" if self._kind == "cut_clean" else "completed"
+        if isinstance(out, RawBodyWriter):
+            raise ConnectionClosed
         return response
 
-    async def _break(self) -> None:
+    async def _break_connection(self) -> None:
         """Ends the connection with the body unfinished, after all that was written has reached the client."""
         transport = self._transport()
-        while unsent(transport):  # noqa: ASYNC110 - neither asyncio nor the kernel announces an empty send queue
+        while unsent_bytes(transport):  # noqa: ASYNC110 - neither asyncio nor the kernel announces an empty send queue
             await asyncio.sleep(0.005)
-        await asyncio.sleep(QUIET_BEFORE_BREAK_S)
+        await asyncio.sleep(PAUSE_BEFORE_BREAK_S)
         if self._kind == "cut_reset":
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-        raise HungUp
+        raise ConnectionClosed
 
 
-def unsent(transport: asyncio.Transport) -> int:
+def unsent_bytes(transport: asyncio.Transport) -> int:
     """Bytes that the client's side has not yet taken, ours and the kernel's."""
     waiting = transport.get_write_buffer_size()
     if waiting or transport.is_closing():
