@@ -10,7 +10,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
 from tts.cache import coverage
-from tts.cache.planning import phrase_cache
+from tts.cache.planning import create_phrase_cache
 from tts.models import Clip, Conversation, Phrase, Utterance
 from voicecare.admin.readonly import HistoryAdmin
 from voicecare.core import task_names, task_queue
@@ -105,7 +105,7 @@ class PhraseAdmin(admin.ModelAdmin):
     def coverage(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        tables = coverage.coverage(phrase_cache())
+        tables = coverage.coverage_tables(create_phrase_cache())
         context = {**self.admin_site.each_context(request), "title": "Coverage of the phrase cache", "tables": tables}
         return TemplateResponse(request, "admin/tts/phrase/coverage.html", {**context, "opts": self.opts})
 

@@ -13,7 +13,7 @@ from tts.devices.connection import Connection
 from tts.devices.transport import Socket
 from tts.protocol.handshake import SUBPROTOCOL, extract_token
 from tts.runtime import runtime
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.patients.authentication import device_for
 
 
@@ -38,7 +38,7 @@ class DeviceConsumer(AsyncWebsocketConsumer):
             pass
         finally:
             if self.connection is not None:
-                runtime.hub.unregister(self.connection)
+                runtime.registry.unregister(self.connection)
                 await self.connection.gone()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
@@ -50,13 +50,13 @@ class DeviceConsumer(AsyncWebsocketConsumer):
         token = extract_token(self.scope, settings.ALLOWED_HOSTS)
         admitted = None
         if token is not None and not runtime.draining:
-            admitted = await in_thread(_admit, token)
+            admitted = await run_in_db_thread(_admit, token)
         if admitted is None or runtime.draining:
             await self.close()
             return
         await self.accept(SUBPROTOCOL)
-        self.connection = Connection(Socket(self.base_send), runtime.services, *admitted)
-        await runtime.hub.register(self.connection)
+        self.connection = Connection(Socket(self.base_send), runtime.dependencies, *admitted)
+        await runtime.registry.register(self.connection)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self.connection is not None:

@@ -26,12 +26,12 @@ RETRY_AFTER_S = 1.0
 
 log = structlog.get_logger(__name__)
 
-Entry = Speech | events.Attempt
+Record = Speech | events.Attempt
 
 # What a row itself is to blame for; drivers raise the last three for values that they cannot pass on.
-_REFUSALS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
+_ROW_ERRORS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
 
-_UPDATED = [
+_UPDATED_FIELDS = [
     "state",
     "text",
     "source",
@@ -54,88 +54,88 @@ class Recorder:
 
     def __init__(self, journal: Journal | None = None) -> None:
         self.journal = journal
-        self._dirty: dict[int, Entry] = {}
+        self._pending: dict[int, Record] = {}
         self._flusher: asyncio.Task[None] | None = None
-        self._writing = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
 
-    def note(self, entry: Entry) -> None:
+    def record(self, entry: Record) -> None:
         """This speech or attempt is new or has changed. Returns at once."""
         if self.journal is not None and isinstance(entry, events.Attempt) and entry.outcome == events.Outcome.UNKNOWN:
-            self.journal.begun(entry)
-        self._dirty[id(entry)] = entry
-        self._wake()
+            self.journal.append(entry)
+        self._pending[id(entry)] = entry
+        self._ensure_flusher()
 
-    def _wake(self) -> None:
+    def _ensure_flusher(self) -> None:
         if self._flusher is None:
             # In a context of its own: in that of a request it would write in the request's thread, which ends.
             self._flusher = asyncio.create_task(self._flush_soon(), context=Context())
 
     async def flush(self) -> None:
         """Everything noted so far is in the database when this returns. Raises DatabaseError if it is away."""
-        async with self._writing:
-            batch = list(self._dirty.values())
+        async with self._write_lock:
+            batch = list(self._pending.values())
             if not batch:
                 return
-            self._dirty.clear()
-            mark = self.journal.mark() if self.journal else 0
+            self._pending.clear()
+            mark = self.journal.position() if self.journal else 0
             try:
                 await _write([copy.copy(entry) for entry in batch])
                 if self.journal is not None:
-                    self.journal.written(mark)
+                    self.journal.truncate(mark)
             except BaseException:  # cancelled, too: the batch is of all devices, and writing it twice is harmless
-                self._dirty = {id(entry): entry for entry in [*batch, *self._dirty.values()]}
-                self._wake()  # the flusher may have found nothing to do while the batch was out
+                self._pending = {id(entry): entry for entry in [*batch, *self._pending.values()]}
+                self._ensure_flusher()  # the flusher may have found nothing to do while the batch was out
                 raise
             finally:
-                metrics.RECORDER_BACKLOG.set(len(self._dirty))
+                metrics.RECORDER_BACKLOG.set(len(self._pending))
 
     async def _flush_soon(self) -> None:
         pause = FLUSH_EVERY_S
-        while self._dirty:
+        while self._pending:
             await asyncio.sleep(pause)
             try:
                 await self.flush()
                 pause = FLUSH_EVERY_S
             except Exception as error:  # whatever it is: what was said stays to be written
                 pause = RETRY_AFTER_S
-                log.warning("recorder.not_written", waiting=len(self._dirty), error=type(error).__name__)
+                log.warning("recorder.not_written", waiting=len(self._pending), error=type(error).__name__)
         self._flusher = None
 
 
 @database_sync_to_async  # the one user of the process' sensitive thread: its connection stays open between batches
-def _write(batch: Sequence[Entry]) -> None:
+def _write(batch: Sequence[Record]) -> None:
     try:
-        _write_together(batch)
-    except _REFUSALS:
+        _write_batch(batch)
+    except _ROW_ERRORS:
         for entry in batch:
-            _write_alone(entry)
+            _write_one(entry)
 
 
-def _write_together(batch: Iterable[Entry]) -> None:
+def _write_batch(batch: Iterable[Record]) -> None:
     # Two connections may have had the same one: a statement may touch a row only once.
     speeches = list({entry.utterance_id: entry for entry in batch if isinstance(entry, Speech)}.values())
     attempts = [entry for entry in batch if isinstance(entry, events.Attempt)]
     with transaction.atomic():
         if speeches:
             Utterance.objects.bulk_create(
-                [_row(speech) for speech in speeches],
+                [_to_row(speech) for speech in speeches],
                 update_conflicts=True,
                 unique_fields=["id"],
-                update_fields=_UPDATED,
+                update_fields=_UPDATED_FIELDS,
             )
         if attempts:
             Conversation.objects.add_characters(events.book(attempts))
 
 
-def _write_alone(entry: Entry) -> None:
+def _write_one(entry: Record) -> None:
     try:
-        _write_together([entry])
-    except _REFUSALS as error:
+        _write_batch([entry])
+    except _ROW_ERRORS as error:
         metrics.RECORDER_REFUSED.inc()
         log.error("recorder.row_refused", kind=type(entry).__name__, error=type(error).__name__)
 
 
-def _row(speech: Speech) -> Utterance:
+def _to_row(speech: Speech) -> Utterance:
     if speech.patient_id is None:
         raise ValueError("Only speech to a patient has a row.")
     return Utterance(

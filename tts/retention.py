@@ -17,9 +17,9 @@ from tts.models import Clip, Conversation, Utterance
 from tts.outbox.leases import OUTBOX
 from voicecare.patients.models import Device, Patient, Voice
 
-BATCH = 1000  # rows in one statement: no writer waits long
+BATCH_SIZE = 1000  # rows in one statement: no writer waits long
 # From then on nothing of theirs is on its way any more, neither a connection that ends nor rows that are written late.
-SETTLED = timedelta(hours=1)
+SETTLE_TIME = timedelta(hours=1)
 
 log = structlog.get_logger(__name__)
 
@@ -27,10 +27,10 @@ log = structlog.get_logger(__name__)
 def prune_texts() -> int:
     """Empties the texts that are out of time; returns how many. What still waits to be said keeps its text."""
     old = timezone.now() - timedelta(days=settings.TEXT_RETENTION_DAYS)
-    return _empty(Utterance.objects.filter(received_at__lte=old).exclude(OUTBOX))
+    return _clear_texts(Utterance.objects.filter(received_at__lte=old).exclude(OUTBOX))
 
 
-def erase() -> int:
+def erase_patients() -> int:
     """Goes on wherever it stands; returns how many patients there are no more. Idempotent.
 
     At once: names and texts. When all has come to rest: what was said, conversations, devices. The patient's row goes
@@ -38,17 +38,17 @@ def erase() -> int:
     without a name or a text.
     """
     erased = Patient.objects.filter(erased_at__isnull=False)
-    _empty(Utterance.objects.filter(patient__in=erased))
+    _clear_texts(Utterance.objects.filter(patient__in=erased))
     for patient in erased.exclude(name=""):
-        _forget_names(patient)
+        _anonymize(patient)
     talking = Conversation.objects.unfinished().filter(patient=OuterRef("pk"))
-    settled = erased.filter(~Exists(talking), erased_at__lte=Now() - SETTLED)
-    return sum(_remove(key) for key in settled.values_list("pk", flat=True))
+    settled = erased.filter(~Exists(talking), erased_at__lte=Now() - SETTLE_TIME)
+    return sum(_delete_patient(key) for key in settled.values_list("pk", flat=True))
 
 
-def _empty(utterances: QuerySet[Utterance]) -> int:
+def _clear_texts(utterances: QuerySet[Utterance]) -> int:
     emptied = 0
-    while keys := list(utterances.exclude(text="").values_list("pk", flat=True)[:BATCH]):
+    while keys := list(utterances.exclude(text="").values_list("pk", flat=True)[:BATCH_SIZE]):
         emptied += Utterance.objects.filter(pk__in=keys).update(text="")
     if emptied:
         log.info("texts.emptied", count=emptied)
@@ -56,7 +56,7 @@ def _empty(utterances: QuerySet[Utterance]) -> int:
 
 
 @transaction.atomic
-def _forget_names(patient: Patient) -> None:
+def _anonymize(patient: Patient) -> None:
     """Also in the history that the admin keeps of every row, under the name that it had."""
     theirs: dict[type[Model], Iterable[uuid.UUID]] = {
         Patient: [patient.pk],
@@ -69,7 +69,7 @@ def _forget_names(patient: Patient) -> None:
     Patient.objects.filter(pk=patient.pk).update(name="", preferred_name="", companion_name="")
 
 
-def _remove(patient: uuid.UUID) -> bool:
+def _delete_patient(patient: uuid.UUID) -> bool:
     """Whether nothing is left of them."""
     if Clip.objects.filter(patient=patient).exists():  # a row stays as long as its sound does
         return False

@@ -19,8 +19,8 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.single_flight import Fills
-from tts.cache.stores import store_for
+from tts.cache.single_flight import SingleFlight
+from tts.cache.stores import create_store
 from tts.devices.registry import Hub
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import Circuit
@@ -33,14 +33,16 @@ from tts.synthesis.probe import Probe
 from usage.alerts.heartbeats import Lookout
 from usage.ledger import events, journal
 from voicecare.core import metrics, pubsub
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
-PHRASES_EVERY_S = 5.0  # hits are written down, and what was removed for good is forgotten
-LOOK_OUT_EVERY_S = 5.0  # for silent processes
-SWITCH_S = 0.0001  # what a thread that writes rows may keep the loop waiting for, each time that it sends or receives
-GOODBYE_S = 0.3  # for the close frames to leave before the server stops
+CACHE_MAINTENANCE_INTERVAL_S = 5.0  # hits are written down, and what was removed for good is forgotten
+HEARTBEAT_CHECK_INTERVAL_S = 5.0  # for silent processes
+SWITCH_INTERVAL_S = (
+    0.0001  # what a thread that writes rows may keep the loop waiting for, each time that it sends or receives
+)
+CLOSE_GRACE_S = 0.3  # for the close frames to leave before the server stops
 
 log = structlog.get_logger(__name__)
 
@@ -50,80 +52,80 @@ class Runtime:
 
     def __init__(self) -> None:
         self.draining = False
-        self.quota = Quota(self.own)
-        self.hub = Hub(self.quota)
+        self.quota = Quota(self.spawn)
+        self.registry = Hub(self.quota)
         self.recorder = Recorder()
-        self._services: Services | None = None
+        self._dependencies: Services | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
-    def services(self) -> Services:
-        if self._services is None:
+    def dependencies(self) -> Services:
+        if self._dependencies is None:
             raise RuntimeError("The runtime has not been started: it starts with the first scope.")
-        return self._services
+        return self._dependencies
 
     async def start(self) -> None:
         """Idempotent. Runs on the server's event loop."""
-        if self._services is not None:
+        if self._dependencies is not None:
             return
-        self.recorder.journal = journal.opened(settings.DATA_DIR / journal.FOLDER)
+        self.recorder.journal = journal.open_journal(settings.DATA_DIR / journal.FOLDER)
         client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
         circuit = Circuit()
-        self._services = Services(
+        self._dependencies = Services(
             client=client,
             offline=OfflineSynthesizer(),
             circuit=circuit,
             quota=self.quota,
             slots=slots_for(settings.REDIS_URL),
-            trouble=Trouble(circuit, self.own),
-            phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
-            fills=Fills(),
+            trouble=Trouble(circuit, self.spawn),
+            phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
+            fills=SingleFlight(),
             recorder=self.recorder,
-            own=self.own,
+            own=self.spawn,
             first_byte_s=settings.FIRST_CHUNK_TIMEOUT_S,
             stall_s=settings.STALL_TIMEOUT_S,
             busy_wait_s=settings.BUSY_WAIT_S,
             zero_retention=settings.ELEVENLABS_ZERO_RETENTION,
         )
         await client.open()
-        self.own(self._services.offline.start())
-        self.own(self.hub.run())
-        watch = Watch(circuit, self.quota, self._services.slots, Probe(self._services).run, self.own)
-        self.own(watch.run())
-        self.own(pubsub.of_this_process().run(self.hub.call, watch.hurry))
-        self.own(self._look_after(self._services.phrases))
-        self.own(self._look_out())
-        self.own(in_thread(journal.adopt, settings.DATA_DIR / journal.FOLDER, events.book))
-        sys.setswitchinterval(SWITCH_S)
+        self.spawn(self._dependencies.offline.start())
+        self.spawn(self.registry.run())
+        watch = Watch(circuit, self.quota, self._dependencies.slots, Probe(self._dependencies).run, self.spawn)
+        self.spawn(watch.run())
+        self.spawn(pubsub.of_this_process().run(self.registry.call, watch.hurry))
+        self.spawn(self._maintain_cache(self._dependencies.phrases))
+        self.spawn(self._monitor_heartbeats())
+        self.spawn(run_in_db_thread(journal.recover, settings.DATA_DIR / journal.FOLDER, events.book))
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.freeze()  # what is loaded now stays: no collection need walk through it while somebody is speaking
-        metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.hub.connections))
-        metrics.SLOTS_HELD.set_function(lambda: self.services.slots.held)
-        metrics.SLOTS_WAITING.set_function(lambda: self.services.slots.waiting)
-        self._take_over_sigterm()
+        metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in self.registry.connections))
+        metrics.SLOTS_HELD.set_function(lambda: self.dependencies.slots.held)
+        metrics.SLOTS_WAITING.set_function(lambda: self.dependencies.slots.waiting)
+        self._install_sigterm_handler()
 
-    def own(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Runs this in the background until it ends or the process does."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
 
-    async def _look_after(self, phrases: PhraseCache) -> None:
+    async def _maintain_cache(self, phrases: PhraseCache) -> None:
         while True:
-            await asyncio.sleep(PHRASES_EVERY_S)
+            await asyncio.sleep(CACHE_MAINTENANCE_INTERVAL_S)
             await phrases.write_hits()
-            await phrases.drop_forgotten()
+            await phrases.evict_deleted()
 
-    async def _look_out(self) -> None:
+    async def _monitor_heartbeats(self) -> None:
         """Misses the processes that no patient would miss."""
         lookout = Lookout(time.time())
         while True:
-            await asyncio.sleep(LOOK_OUT_EVERY_S)
+            await asyncio.sleep(HEARTBEAT_CHECK_INTERVAL_S)
             try:
-                await in_thread(lookout.look, time.time())
+                await run_in_db_thread(lookout.look, time.time())
             except Exception as error:  # whatever it is: the next look may do better
                 log.warning("runtime.look_out_failed", error=type(error).__name__)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("runtime.background_work_failed", exc_info=task.exception())
@@ -131,21 +133,21 @@ class Runtime:
     async def drain(self, seconds: float) -> None:
         """No new connection and no new speech; what plays may end; then every socket is closed and all is written."""
         self.draining = True
-        drains = (connection.drain(seconds) for connection in self.hub.connections)
+        drains = (connection.drain(seconds) for connection in self.registry.connections)
         await asyncio.gather(*drains, return_exceptions=True)  # one broken socket must not cut the others
-        await asyncio.sleep(GOODBYE_S)
+        await asyncio.sleep(CLOSE_GRACE_S)
         with suppress(DatabaseError):
             await self.recorder.flush()
             if self.recorder.journal is not None:
                 self.recorder.journal.close()
-        await self.services.phrases.write_hits()
+        await self.dependencies.phrases.write_hits()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
-        await self.services.slots.close()
-        await self.services.offline.close()
-        await self.services.client.close()
+        await self.dependencies.slots.close()
+        await self.dependencies.offline.close()
+        await self.dependencies.client.close()
 
-    def _take_over_sigterm(self) -> None:
+    def _install_sigterm_handler(self) -> None:
         server_stops: Any = signal.getsignal(signal.SIGTERM)
         loop = asyncio.get_running_loop()
         if callable(server_stops):
@@ -155,10 +157,10 @@ class Runtime:
         if self.draining:
             stop_server()
         else:
-            self.own(self._go_down(stop_server))
+            self.spawn(self._shut_down(stop_server))
 
-    async def _go_down(self, stop_server: Callable[[], None]) -> None:
-        log.info("runtime.draining", devices=len(self.hub.connections))
+    async def _shut_down(self, stop_server: Callable[[], None]) -> None:
+        log.info("runtime.draining", devices=len(self.registry.connections))
         try:
             await self.drain(settings.DRAIN_TIMEOUT_S)
         finally:

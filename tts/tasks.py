@@ -31,12 +31,12 @@ def tidy_outbox() -> None:
 
 @shared_task(name="tts.prune_phrases")
 def prune_phrases() -> None:
-    planning.phrase_cache().prune(time.time())
+    planning.create_phrase_cache().prune(time.time())
 
 
 @shared_task(name="tts.remove_audio")
 def remove_audio() -> None:
-    removal.remove(planning.phrase_cache())
+    removal.delete_unplayable_clips(planning.create_phrase_cache())
 
 
 @shared_task(name="tts.prune_texts")
@@ -46,18 +46,18 @@ def prune_texts() -> None:
 
 @shared_task(name="tts.erase")
 def erase() -> None:
-    retention.erase()
+    retention.erase_patients()
 
 
 @shared_task(name="tts.warm_patient")
 def warm_patient(patient_id: str) -> None:
-    if _warm(planning.current().filter(pk=uuid.UUID(patient_id))):
+    if _warm(planning.active_patients().filter(pk=uuid.UUID(patient_id))):
         task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient_id)
 
 
 @shared_task(name="tts.warm_voice")
 def warm_voice(voice_id: str) -> None:
-    if _warm(planning.spoken_to_in(uuid.UUID(voice_id))):
+    if _warm(planning.patients_using_voice(uuid.UUID(voice_id))):
         task_queue.enqueue_on_commit(task_names.WARM_VOICE, voice_id)
 
 
@@ -65,21 +65,21 @@ def warm_voice(voice_id: str) -> None:
 def warm_phrase(phrase_id: str) -> None:
     """For everybody of its language: names in a greeting differ, and so do voices."""
     phrases = list(Phrase.objects.filter(pk=phrase_id))
-    cache = planning.phrase_cache()
-    if warmer.warm(warmer.missing(planning.listeners(planning.current()), phrases, cache), cache):
+    cache = planning.create_phrase_cache()
+    if warmer.warm(warmer.missing(planning.audiences(planning.active_patients()), phrases, cache), cache):
         task_queue.enqueue_on_commit(task_names.WARM_PHRASE, phrase_id)
 
 
 @shared_task(name="tts.warm_due")
 def warm_due() -> None:
     """All that current patients need, and what is in use beyond that."""
-    cache, phrases = planning.phrase_cache(), list(Phrase.objects.all())
-    needed = warmer.missing(planning.listeners(planning.current()), phrases, cache)
+    cache, phrases = planning.create_phrase_cache(), list(Phrase.objects.all())
+    needed = warmer.missing(planning.audiences(planning.active_patients()), phrases, cache)
     if warmer.warm(needed | warmer.in_use(phrases, cache), cache):
         task_queue.enqueue_on_commit(task_names.WARM_DUE)
 
 
 def _warm(patients: QuerySet[Patient]) -> bool:
-    cache = planning.phrase_cache()
-    needed = warmer.missing(planning.listeners(patients), list(Phrase.objects.all()), cache)
+    cache = planning.create_phrase_cache()
+    needed = warmer.missing(planning.audiences(patients), list(Phrase.objects.all()), cache)
     return warmer.warm(needed, cache)

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from tts.runtime import runtime
 from usage.alerts import heartbeats
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 
 ANSWER_S = 0.5  # for Redis, whose state is asked for each time
 DATABASE_S = 2.0
@@ -29,10 +29,10 @@ async def readyz(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"status": "draining"}, status=503)
     try:
         async with asyncio.timeout(DATABASE_S):
-            missed = await in_thread(heartbeats.missed)
+            missed = await run_in_db_thread(heartbeats.missed)
     except (DatabaseError, TimeoutError):
         return JsonResponse({"status": "no database"}, status=503)
-    services = runtime.services
+    services = runtime.dependencies
     amiss = {
         "broker": await _broker_is_away(),
         "cache": services.phrases.failing,

@@ -11,5 +11,5 @@ from usage.reconciliation import reconciler
 
 @shared_task(name="voicecare.reconcile")
 def reconcile() -> None:
-    journal.adopt(settings.DATA_DIR / journal.FOLDER, events.book)
-    reconciler.reconcile(timezone.now(), lifecycle.add_late)
+    journal.recover(settings.DATA_DIR / journal.FOLDER, events.book)
+    reconciler.reconcile(timezone.now(), lifecycle.add_reconciled_characters)

@@ -142,7 +142,7 @@ async def test_after_kills_all_books_balance_to_the_character(
         await asyncio.sleep(pause_s)
         doomed.process.kill()
         await asyncio.gather(*talks)
-        await in_database(journal.adopt, doomed.data_dir / journal.FOLDER, ledger.book)
+        await in_database(journal.recover, doomed.data_dir / journal.FOLDER, ledger.book)
     await asyncio.to_thread(sandbox.wait_until_idle)
 
     left = await in_database(queries.unknown)

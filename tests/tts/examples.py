@@ -4,30 +4,30 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from tts.conversations.context import Context, Opened
-from tts.conversations.voice import Rendering, VoiceRef
+from tts.conversations.context import Context, OpenConversation
+from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.speech import Speech
 from tts.text.stream import Script
 
 OWN_VOICE = VoiceRef(uuid.uuid4(), "OWNvoice", "Rachel", 1)
 DEFAULT_VOICE = VoiceRef(uuid.uuid4(), "DEFAULTvoice", "Default", 1)
-RENDERING = Rendering(OWN_VOICE, model="eleven_flash_v2_5", language="en", speed=1.0, format="mp3_44100_128")
+RENDERING = SpeechSettings(OWN_VOICE, model="eleven_flash_v2_5", language="en", speed=1.0, format="mp3_44100_128")
 CONTEXT = Context(
     conversation_id=uuid.uuid4(),
     patient_id=uuid.uuid4(),
-    companion="Clara",
-    rendering=RENDERING,
-    backup=replace(RENDERING, voice=DEFAULT_VOICE),
+    companion_name="Clara",
+    speech_settings=RENDERING,
+    backup_settings=replace(RENDERING, voice=DEFAULT_VOICE),
     voice_source="selected",
-    initiated="device",
+    initiated_by="device",
     phrases=frozenset(),
     greeting="Hello Alice, this is Clara.",
 )
 
 
-def opened(*, used_ids: frozenset[str] = frozenset(), characters: int = 0, **changes: object) -> Opened:
+def opened(*, used_ids: frozenset[str] = frozenset(), characters: int = 0, **changes: object) -> OpenConversation:
     """A conversation of its own, as if the database had opened it."""
-    return Opened(replace(CONTEXT, conversation_id=uuid.uuid4(), **changes), used_ids, characters)
+    return OpenConversation(replace(CONTEXT, conversation_id=uuid.uuid4(), **changes), used_ids, characters)
 
 
 def speech(speech_id: str = "s1", text: str = "How are you?", *, origin: str = "device", **changes: object) -> Speech:

@@ -33,7 +33,7 @@ def talk(alice: Member) -> Conversation:
 
 
 def new_talk(member: Member) -> Conversation:
-    opened = lifecycle.begin(member.device.id, None)
+    opened = lifecycle.start(member.device.id, None)
     return Conversation.objects.get(pk=opened.context.conversation_id)
 
 
@@ -58,7 +58,7 @@ def record(*entries: Speech | Attempt, recorder: Recorder | None = None) -> None
     async def scenario() -> None:
         recorder_ = recorder or Recorder()
         for entry in entries:
-            recorder_.note(entry)
+            recorder_.record(entry)
         await recorder_.flush()
 
     on_a_loop(scenario)
@@ -133,9 +133,9 @@ def test_a_speech_noted_again_updates_its_row(talk: Conversation):
 def test_what_changes_while_it_waits_to_be_written_is_written_as_it_is_then(talk: Conversation):
     async def scenario() -> None:
         recorder, same = Recorder(), speech(talk)
-        recorder.note(same)
+        recorder.record(same)
         same.state = "spoken"
-        recorder.note(same)
+        recorder.record(same)
         await recorder.flush()
 
     on_a_loop(scenario)
@@ -146,7 +146,7 @@ def test_what_is_noted_is_written_without_being_asked(talk: Conversation):
     async def scenario() -> None:
         recorder = Recorder()
         for number in range(2):  # the second one finds the first one's writer gone
-            recorder.note(speech(talk, f"s{number}"))
+            recorder.record(speech(talk, f"s{number}"))
             await written(number + 1)
 
     async def written(rows: int) -> None:
@@ -197,13 +197,13 @@ def test_a_batch_that_failed_at_any_statement_is_written_later_and_counts_once(
 ):
     async def scenario() -> None:
         recorder = Recorder()
-        recorder.note(attempt(talk, 10))
-        recorder.note(speech(talk))
+        recorder.record(attempt(talk, 10))
+        recorder.record(speech(talk))
         database.fails = failing
         with pytest.raises(OperationalError):
             await recorder.flush()
         database.fails = None
-        recorder.note(attempt(talk, 5))
+        recorder.record(attempt(talk, 5))
         await recorder.flush()
 
     on_a_loop(scenario)
@@ -214,13 +214,13 @@ def test_a_batch_that_failed_at_any_statement_is_written_later_and_counts_once(
 def test_a_change_noted_while_the_database_is_away_is_not_lost(talk: Conversation, database: Database):
     async def scenario() -> None:
         recorder, same = Recorder(), speech(talk)
-        recorder.note(same)
+        recorder.record(same)
         database.fails = "INSERT"
         with pytest.raises(OperationalError):
             await recorder.flush()
         database.fails = None
         same.state = "spoken"
-        recorder.note(same)
+        recorder.record(same)
         await recorder.flush()
 
     on_a_loop(scenario)
@@ -230,7 +230,7 @@ def test_a_change_noted_while_the_database_is_away_is_not_lost(talk: Conversatio
 def test_a_database_that_comes_back_is_written_to_without_being_asked(talk: Conversation, database: Database):
     async def scenario() -> None:
         recorder = Recorder()
-        recorder.note(attempt(talk))
+        recorder.record(attempt(talk))
         database.fails = "INSERT"
         with pytest.raises(OperationalError):
             await recorder.flush()
@@ -249,7 +249,7 @@ def test_two_processes_add_to_one_conversation_and_lose_nothing(talk: Conversati
         async def scenario() -> None:
             recorder = Recorder()
             for size in range(5):
-                recorder.note(attempt(talk, asked=number + size))
+                recorder.record(attempt(talk, asked=number + size))
             await recorder.flush()
 
         try:

@@ -56,7 +56,7 @@ def test_old_texts_are_emptied_and_their_rows_stay(said: Say, settings: Settings
 
 
 def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     for _ in range(5):
         said(1000)
     assert retention.prune_texts() == 5
@@ -75,7 +75,7 @@ def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monk
 def test_what_is_still_to_be_said_or_heard_keeps_its_text(fields: dict, said: Say, settings: Settings, alice: Member):
     settings.TEXT_RETENTION_DAYS = 0
     if fields.pop("conversation", False):
-        fields["conversation_id"] = lifecycle.begin(alice.device.pk, None).context.conversation_id
+        fields["conversation_id"] = lifecycle.start(alice.device.pk, None).context.conversation_id
     said(1, **fields)
     assert retention.prune_texts() == 0
 
@@ -85,7 +85,7 @@ def test_an_erased_patients_names_and_texts_go_at_once(said: Say, alice: Member,
     said(state="waiting")
     said(member=bob)
     erased(alice, settled=False)
-    assert retention.erase() == 0
+    assert retention.erase_patients() == 0
     assert sorted(texts()) == ["", "", "Good morning"]
     row = Patient.objects.get(pk=alice.patient.pk)
     assert (row.name, row.preferred_name, row.companion_name) == ("", "", "")
@@ -105,14 +105,14 @@ def test_the_admins_history_forgets_the_name(alice: Member, bob: Member):
             change_message=f"Changed {member.patient}",
         )
     erased(alice, settled=False)
-    retention.erase()
+    retention.erase_patients()
     kept = LogEntry.objects.order_by("object_repr").values_list("object_repr", "change_message")
     assert list(kept) == [("", ""), ("Bob Baker", "Changed Bob Baker")]
 
 
 def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Member):
     for member in (alice, bob):
-        conversation = lifecycle.begin(member.device.pk, None).context.conversation_id
+        conversation = lifecycle.start(member.device.pk, None).context.conversation_id
         lifecycle.end(conversation)
         said(member=member, conversation_id=conversation)
     UsageEvent.objects.create(
@@ -126,22 +126,22 @@ def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Me
         characters=5,
     )
     erased(alice)
-    assert retention.erase() == 1
+    assert retention.erase_patients() == 1
     for model in (Conversation, Utterance, Device):
         assert {row.patient for row in model.objects.all()} == {bob.patient}
     assert list(Patient.objects.all()) == [bob.patient]
     assert UsageEvent.objects.get().characters == 5
-    assert retention.erase() == 0
+    assert retention.erase_patients() == 0
 
 
 @pytest.mark.parametrize("held_by", ["a conversation", "the hour", "a copied voice"])
 def test_nothing_is_deleted_while_something_of_theirs_is_on_its_way(held_by: str, said: Say, alice: Member):
     said()
     if held_by == "a conversation":
-        lifecycle.begin(alice.device.pk, None)
+        lifecycle.start(alice.device.pk, None)
     if held_by == "a copied voice":
         Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
     erased(alice, settled=held_by != "the hour")
-    assert retention.erase() == 0
+    assert retention.erase_patients() == 0
     assert Patient.objects.filter(pk=alice.patient.pk).exists()
     assert texts() == ([""] if held_by != "a copied voice" else [])

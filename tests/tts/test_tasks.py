@@ -14,16 +14,16 @@ from tests.conftest import Member
 from tests.tts.examples import RENDERING
 from tts import tasks
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.stores import store_for
+from tts.cache.stores import create_store
 from tts.conversations import lifecycle
-from tts.conversations.voice import Rendering, VoiceRef
+from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Clip, Conversation
 from voicecare.celery import app
 
 
 @pytest.mark.django_db
 def test_abandoned_conversations_are_ended(alice: Member):
-    lifecycle.begin(alice.device.id, None)
+    lifecycle.start(alice.device.id, None)
     long_ago = timezone.now() - timedelta(hours=1)
     Conversation.objects.update(seen_at=long_ago, started_at=long_ago)
     tasks.end_abandoned_conversations()
@@ -33,10 +33,10 @@ def test_abandoned_conversations_are_ended(alice: Member):
 @pytest.mark.django_db(transaction=True)
 def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tmp_path: Path, alice: Member):
     settings.PHRASE_STORE = "file"
-    folder = {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}}
+    folder = {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": tmp_path}}
     settings.STORAGES = {**settings.STORAGES, "phrases": folder}
-    cache = PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
-    rendering = replace(RENDERING, voice=VoiceRef.of(alice.patient.voice))
+    cache = PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
+    rendering = replace(RENDERING, voice=VoiceRef.from_voice(alice.patient.voice))
     for text in ("old", "young"):
         asyncio.run(_put(cache, rendering, text))
     Clip.objects.filter(characters=3).update(expires_at=timezone.now())
@@ -45,7 +45,7 @@ def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tm
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-async def _put(cache: PhraseCache, rendering: Rendering, text: str) -> None:
+async def _put(cache: PhraseCache, rendering: SpeechSettings, text: str) -> None:
     await cache.put(rendering, text, b"sound")
 
 

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.django_db
 
 def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings, sandbox: SandboxProcess, bob: Member):
     settings.ELEVENLABS_BASE_URL = sandbox.url
-    talk = lifecycle.begin(bob.device.id, None)
-    voice, at = talk.context.rendering.voice, timezone.now() - timedelta(minutes=11)
+    talk = lifecycle.start(bob.device.id, None)
+    voice, at = talk.context.speech_settings.voice, timezone.now() - timedelta(minutes=11)
     events.book(
         [
             events.Attempt(

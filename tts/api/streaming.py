@@ -15,7 +15,7 @@ import structlog
 from django.conf import settings
 
 from tts.conversations.context import SpeechContext
-from tts.conversations.voice import Rendering, VoiceRef
+from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.devices.outbox_client import ATTEMPTS_OF_ONE
 from tts.models import Phrase
 from tts.speech import Speech
@@ -98,7 +98,7 @@ class HttpSpeech:
             patient_id=context.patient_id,
             received_at=datetime.now(UTC),
         )
-        self._sink = _ResponseSink(self._speech, context.rendering.format)
+        self._sink = _ResponseSink(self._speech, context.speech_settings.format)
         self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -171,8 +171,8 @@ def context_of(voice: Voice, audio_format: str) -> SpeechContext:
     patient = voice.patient
     language = (patient.language if patient else settings.LANGUAGE_CODE).partition("-")[0].lower()
     phrases = Phrase.objects.for_language(language).exclude(kind=Phrase.Kind.GREETING).values_list("text", flat=True)
-    rendering = Rendering(
-        voice=VoiceRef.of(voice),
+    rendering = SpeechSettings(
+        voice=VoiceRef.from_voice(voice),
         model=settings.ELEVENLABS_MODEL_ID,
         language=language,
         speed=float(patient.speech_rate) if patient else 1.0,
@@ -181,8 +181,8 @@ def context_of(voice: Voice, audio_format: str) -> SpeechContext:
     return SpeechContext(
         conversation_id=None,
         patient_id=voice.patient_id,
-        rendering=rendering,
-        backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),
+        speech_settings=rendering,
+        backup_settings=replace(rendering, voice=VoiceRef.from_voice(Voice.objects.default())),
         phrases=frozenset(map(normalise, phrases)),
     )
 
@@ -190,7 +190,7 @@ def context_of(voice: Voice, audio_format: str) -> SpeechContext:
 def preview_of(voice: Voice, audio_format: str) -> tuple[str, SpeechContext]:
     """What is said to show this voice, and how: the longest phrase of its language, which is often cached already."""
     context = context_of(voice, audio_format)
-    language = context.rendering.language
+    language = context.speech_settings.language
     common = Phrase.objects.for_language(language).filter(kind=Phrase.Kind.COMMON).values_list("text", flat=True)
     text = max(common, key=lambda phrase: (len(phrase), phrase), default=PREVIEWS.get(language, PREVIEWS["en"]))
     return text, replace(context, phrases=context.phrases | {normalise(text)})

@@ -209,13 +209,13 @@ def _streamed(text: str, context: SpeechContext) -> StreamingHttpResponse:
     """Whatever goes wrong before the first byte is an answer like any other."""
     if runtime.draining:
         raise Unspoken("going_down", "This server is going down: try again.", 503)
-    speech = HttpSpeech(text, context, runtime.services)
+    speech = HttpSpeech(text, context, runtime.dependencies)
     try:
         # On the server's event loop, which owns the services; this thread waits for the first byte alone.
         body = async_to_sync(speech.begin)()
     except SpeechFailed as failure:
         raise _unspoken(failure) from failure
-    response = StreamingHttpResponse(body, content_type=FORMATS[context.rendering.format].mime)
+    response = StreamingHttpResponse(body, content_type=FORMATS[context.speech_settings.format].mime)
     response["Speech-Source"] = speech.source
     return response
 

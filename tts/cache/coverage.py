@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.planning import Listener, Wish, current, listeners, plan
+from tts.cache.planning import Audience, ClipSpec, active_patients, audiences, required_clips
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Voice
 
@@ -34,7 +34,7 @@ class Cell:
             return "unneeded"
         return "full" if self.cached == self.needed else "part" if self.cached else "none"
 
-    def count(self, clip: Clip, now: datetime) -> None:
+    def add_clip(self, clip: Clip, now: datetime) -> None:
         self.hits += clip.hits
         self.saved += clip.hits * clip.characters
         if clip.expires_at > now:
@@ -67,18 +67,18 @@ class Table:
         return [sum((cells[place] for _, cells in self.rows), Cell()) for place in range(len(self.voices))]
 
 
-def coverage(cache: PhraseCache) -> list[Table]:
+def coverage_tables(cache: PhraseCache) -> list[Table]:
     """One table for each language that has phrases. Six queries, however much there is."""
     phrases = list(Phrase.objects.all())
-    heard_by = listeners(current())
-    wishes = plan(heard_by, phrases, settings.ELEVENLABS_MODEL_ID)
+    heard_by = audiences(active_patients())
+    wishes = required_clips(heard_by, phrases, settings.ELEVENLABS_MODEL_ID)
     cells = _cells(wishes, phrases, Clip.objects.filter(size__gt=0), cache)
     default = Voice.objects.default()
     languages = sorted({phrase.language for phrase in phrases})
     return [_table(language, phrases, heard_by, default, cells) for language in languages]
 
 
-def _cells(wishes: Iterable[Wish], phrases: Sequence[Phrase], clips: Iterable[Clip], cache: PhraseCache) -> Cells:
+def _cells(wishes: Iterable[ClipSpec], phrases: Sequence[Phrase], clips: Iterable[Clip], cache: PhraseCache) -> Cells:
     now = timezone.now()
     cells: dict[tuple[int, object], Cell] = defaultdict(Cell)
     greetings = {phrase.language: phrase.pk for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}
@@ -86,18 +86,18 @@ def _cells(wishes: Iterable[Wish], phrases: Sequence[Phrase], clips: Iterable[Cl
     for clip in clips:
         phrase = clip.phrase_id or (greetings.get(clip.language) if clip.patient_id else None)
         if phrase is not None:
-            cells[phrase, clip.voice_id].count(clip, now)
+            cells[phrase, clip.voice_id].add_clip(clip, now)
         if clip.expires_at > now:
             there.add(clip.digest)
     for wish in wishes:
-        cell = cells[wish.phrase, wish.rendering.voice.id]
+        cell = cells[wish.phrase_id, wish.speech_settings.voice.id]
         cell.needed += 1
-        cell.cached += cache.key(wish.rendering, wish.text) in there
+        cell.cached += cache.key(wish.speech_settings, wish.text) in there
     return cells
 
 
 def _table(
-    language: str, phrases: Sequence[Phrase], heard_by: Sequence[Listener], default: Voice, cells: Cells
+    language: str, phrases: Sequence[Phrase], heard_by: Sequence[Audience], default: Voice, cells: Cells
 ) -> Table:
     """The voices that its patients are spoken to in, and the default one, which is everybody's backup."""
     used = {listener.voice for listener in heard_by if listener.language == language}

@@ -19,27 +19,38 @@ from tts.models import Clip, Phrase
 from tts.text.segmenter import normalise
 from voicecare.core import metrics
 
-AT_ONCE = 500  # rows a statement
-PRUNED_AT_ONCE = 1000  # rows, and objects without one, a call
-FAILURES_IN_A_ROW = 3  # then the store is away, and the rest is for the next time
-ORPHANED_AFTER_S = 3600.0  # by then the row of an object is written, if it ever will be
+BATCH_SIZE = 500  # rows a statement
+PRUNE_LIMIT = 1000  # rows, and objects without one, a call
+MAX_CONSECUTIVE_FAILURES = 3  # then the store is away, and the rest is for the next time
+ORPHAN_AGE_S = 3600.0  # by then the row of an object is written, if it ever will be
 
-_REMADE = ["voice", "phrase", "patient", "language", "speed", "format", "characters", "size", "made_at", "expires_at"]
+_UPDATED_FIELDS = [
+    "voice",
+    "phrase",
+    "patient",
+    "language",
+    "speed",
+    "format",
+    "characters",
+    "size",
+    "made_at",
+    "expires_at",
+]
 
 log = structlog.get_logger(__name__)
 
 
-def book(clip: Clip, text: str) -> None:
+def upsert(clip: Clip, text: str) -> None:
     """Writes the row of a clip that was made; made again, it keeps its hits. A greeting has a patient, no phrase."""
     if clip.patient_id is None:
-        clip.phrase_id = _phrase(clip.language, text)
-    Clip.objects.bulk_create([clip], update_conflicts=True, unique_fields=["digest"], update_fields=_REMADE)
+        clip.phrase_id = _find_phrase_id(clip.language, text)
+    Clip.objects.bulk_create([clip], update_conflicts=True, unique_fields=["digest"], update_fields=_UPDATED_FIELDS)
 
 
-def _phrase(language: str, text: str) -> int | None:
+def _find_phrase_id(language: str, text: str) -> int | None:
     wanted = normalise(text)
-    known = Phrase.objects.for_language(language).values_list("pk", "text")
-    return next((pk for pk, phrase in known if normalise(phrase) == wanted), None)
+    existing = Phrase.objects.for_language(language).values_list("pk", "text")
+    return next((pk for pk, phrase in existing if normalise(phrase) == wanted), None)
 
 
 def add_hits(hits: Mapping[str, int]) -> None:
@@ -50,7 +61,7 @@ def add_hits(hits: Mapping[str, int]) -> None:
             Clip.objects.filter(digest__in=digests).update(hits=F("hits") + added, used_at=timezone.now())
 
 
-def known(digests: Iterable[str]) -> set[str]:
+def existing(digests: Iterable[str]) -> set[str]:
     """Those of them that have a row."""
     found: set[str] = set()
     for batch in _batches(digests):
@@ -58,7 +69,7 @@ def known(digests: Iterable[str]) -> set[str]:
     return found
 
 
-def remove(clips: QuerySet[Clip], store: Store) -> list[str]:
+def delete(clips: QuerySet[Clip], store: Store) -> list[str]:
     """Removes the objects of these clips, then their rows; returns the digests. Never raises for the store's sake.
 
     What the store does not give up keeps its row, and so does a clip that was made again meanwhile: the next call
@@ -67,71 +78,71 @@ def remove(clips: QuerySet[Clip], store: Store) -> list[str]:
     removed: list[str] = []
     failures = 0
     for pk, digest, made_at in list(clips.order_by("pk").values_list("pk", "digest", "made_at")):
-        if _deleted(store, digest):
+        if _delete_object(store, digest):
             Clip.objects.filter(pk=pk, made_at=made_at).delete()
             removed.append(digest)
             failures = 0
         else:
             failures += 1
-        if failures == FAILURES_IN_A_ROW:
+        if failures == MAX_CONSECUTIVE_FAILURES:
             break
     return removed
 
 
-def remove_expired(store: Store, now: float) -> list[str]:
+def delete_expired(store: Store, now: float) -> list[str]:
     expired = Clip.objects.filter(expires_at__lte=datetime.fromtimestamp(now, UTC)).order_by("pk")
-    return remove(expired.filter(pk__in=list(expired.values_list("pk", flat=True)[:PRUNED_AT_ONCE])), store)
+    return delete(expired.filter(pk__in=list(expired.values_list("pk", flat=True)[:PRUNE_LIMIT])), store)
 
 
-def sweep(store: Store, now: float, ttl_s: float) -> int:
+def delete_orphans(store: Store, now: float, ttl_s: float) -> int:
     """Removes objects without a row: damaged, or older than an hour; returns how many. Never raises for the store."""
     removed = failures = 0
     try:
-        for digest in islice(_without_row(store), PRUNED_AT_ONCE):
-            swept = _swept(store, digest, now, ttl_s)
+        for digest in islice(_digests_without_row(store), PRUNE_LIMIT):
+            swept = _delete_if_orphan(store, digest, now, ttl_s)
             removed += bool(swept)
             failures = failures + 1 if swept is None else 0
-            if failures == FAILURES_IN_A_ROW:
+            if failures == MAX_CONSECUTIVE_FAILURES:
                 break
     except StoreError as error:
-        store_failed("list", error)
+        report_store_failure("list", error)
     return removed
 
 
-def _without_row(store: Store) -> Iterator[str]:
+def _digests_without_row(store: Store) -> Iterator[str]:
     for digests in _batches(store.keys()):
-        has_row = known(digests)
+        has_row = existing(digests)
         yield from (digest for digest in digests if digest not in has_row)
 
 
-def _swept(store: Store, digest: str, now: float, ttl_s: float) -> bool | None:
+def _delete_if_orphan(store: Store, digest: str, now: float, ttl_s: float) -> bool | None:
     """Whether it was an orphan and is gone; None if the store failed."""
     try:
         packed = store.read(digest)
-        if packed is None or not _orphaned(digest, packed, now, ttl_s):
+        if packed is None or not _is_orphan(digest, packed, now, ttl_s):
             return False
         store.delete(digest)
     except StoreError as error:
-        store_failed("sweep", error)
+        report_store_failure("sweep", error)
         return None
     return True
 
 
-def _orphaned(digest: str, packed: bytes, now: float, ttl_s: float) -> bool:
+def _is_orphan(digest: str, packed: bytes, now: float, ttl_s: float) -> bool:
     entry = unpack(digest, packed)
-    return entry is None or not now - ORPHANED_AFTER_S < entry.expires_at - ttl_s <= now + ttl_s
+    return entry is None or not now - ORPHAN_AGE_S < entry.expires_at - ttl_s <= now + ttl_s
 
 
-def _deleted(store: Store, digest: str) -> bool:
+def _delete_object(store: Store, digest: str) -> bool:
     try:
         store.delete(digest)
     except StoreError as error:
-        store_failed("delete", error)
+        report_store_failure("delete", error)
         return False
     return True
 
 
-def store_failed(work: str, error: StoreError) -> None:
+def report_store_failure(work: str, error: StoreError) -> None:
     """Counts and logs it: a cache that fails does so without anybody hearing it."""
     metrics.PHRASE_STORE_ERRORS.labels(work).inc()
     log.warning("phrases.store_failed", work=work, error=type(error.__cause__).__name__)
@@ -139,5 +150,5 @@ def store_failed(work: str, error: StoreError) -> None:
 
 def _batches(digests: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(digests)
-    while batch := list(islice(rest, AT_ONCE)):
+    while batch := list(islice(rest, BATCH_SIZE)):
         yield batch

@@ -26,18 +26,18 @@ from django.db.models import QuerySet
 
 from tts.cache import index
 from tts.cache.entry import Entry, pack, unpack
-from tts.cache.memory import Memory
+from tts.cache.memory import LRUCache
 from tts.cache.stores import Store, StoreError
-from tts.conversations.voice import Rendering
+from tts.conversations.voice import SpeechSettings
 from tts.models import Clip
 from tts.text.segmenter import normalise
 from voicecare.core import metrics
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 
-READ_WITHIN_S = 0.15
+READ_TIMEOUT_S = 0.15
 READERS = 8
 WRITERS = 2  # of their own: a store that hangs must not take the threads that everybody shares
-WITHOUT_ROW_S = 60.0  # what could not be stored may still be played from memory for so long
+PENDING_ROW_GRACE_S = 60.0  # what could not be stored may still be played from memory for so long
 
 log = structlog.get_logger(__name__)
 
@@ -53,16 +53,16 @@ class PhraseCache:
         self._store = store
         self._secret = hashlib.sha256(f"phrases:{secret}".encode()).digest()
         self._ttl_s = ttl_s
-        self._memory = Memory(memory_bytes)
+        self._memory = LRUCache(memory_bytes)
         self._readers = ThreadPoolExecutor(READERS, "phrases-read")
         self._writers = ThreadPoolExecutor(WRITERS, "phrases-write")
-        self._reading: dict[str, asyncio.Task[bytes | None]] = {}
-        self._late: set[asyncio.Task[bytes | None]] = set()
-        self._without_row: dict[str, float] = {}
+        self._reads: dict[str, asyncio.Task[bytes | None]] = {}
+        self._slow_reads: set[asyncio.Task[bytes | None]] = set()
+        self._pending_rows: dict[str, float] = {}
         self._hits: Counter[str] = Counter()
         self.failing = False  # the store's latest answer was an error
 
-    def key(self, rendering: Rendering, text: str) -> str:
+    def key(self, rendering: SpeechSettings, text: str) -> str:
         """The digest under which this text, rendered like this, is kept."""
         shaped_by = (
             normalise(text),
@@ -75,7 +75,7 @@ class PhraseCache:
         )
         return hmac.digest(self._secret, repr(shaped_by).encode(), "sha256").hex()
 
-    def recall(self, key: str) -> bytes | None:
+    def get_cached(self, key: str) -> bytes | None:
         """The clip, if this process has it in memory: microseconds, no I/O."""
         audio = self._memory.get(key)
         if audio is not None:
@@ -87,69 +87,73 @@ class PhraseCache:
 
         A store that does not answer in `READ_WITHIN_S` is a miss for this caller; its answer still goes into memory.
         """
-        audio = self.recall(key)
+        audio = self.get_cached(key)
         if audio is not None:
             return audio
-        audio = self._remember(key, self._read(key)) if self._store.quick else await self._read_within(key)
+        audio = (
+            self._keep_in_memory(key, self._read(key)) if self._store.is_local else await self._read_with_timeout(key)
+        )
         metrics.PHRASE_LOOKUPS.labels("miss" if audio is None else "store").inc()
         return audio
 
-    async def _read_within(self, key: str) -> bytes | None:
+    async def _read_with_timeout(self, key: str) -> bytes | None:
         """All who want the same at the same time share one reading."""
-        reading = self._reading.get(key)
+        reading = self._reads.get(key)
         if reading is None:
-            if len(self._late) >= READERS:  # no thread is left: this one could not come in time
+            if len(self._slow_reads) >= READERS:  # no thread is left: this one could not come in time
                 return None
-            reading = self._reading[key] = asyncio.create_task(self._read_in_thread(key))
+            reading = self._reads[key] = asyncio.create_task(self._read_in_thread(key))
             reading.add_done_callback(lambda done: self._read_ended(key, done))
-        await asyncio.wait({reading}, timeout=READ_WITHIN_S)
+        await asyncio.wait({reading}, timeout=READ_TIMEOUT_S)
         if reading.done():
             return None if reading.cancelled() else reading.result()
-        self._late.add(reading)
+        self._slow_reads.add(reading)
         metrics.PHRASE_STORE_ERRORS.labels("slow").inc()
         return None
 
     async def _read_in_thread(self, key: str) -> bytes | None:
-        return self._remember(key, await asyncio.get_running_loop().run_in_executor(self._readers, self._read, key))
+        return self._keep_in_memory(
+            key, await asyncio.get_running_loop().run_in_executor(self._readers, self._read, key)
+        )
 
     def _read_ended(self, key: str, reading: asyncio.Task[bytes | None]) -> None:
-        del self._reading[key]
-        self._late.discard(reading)
+        del self._reads[key]
+        self._slow_reads.discard(reading)
 
     def _read(self, key: str) -> Entry | None:
         try:
             packed = self._store.read(key)
         except StoreError as error:
             self.failing = True
-            index.store_failed("read", error)
+            index.report_store_failure("read", error)
             return None
         self.failing = False
         entry = None if packed is None else unpack(key, packed)
         if packed is not None and entry is None:
             metrics.PHRASE_STORE_ERRORS.labels("damaged").inc()
             log.warning("phrases.damaged", size=len(packed))
-            self._writers.submit(self._discard, key)
+            self._writers.submit(self._delete_damaged, key)
         return entry
 
-    def _discard(self, key: str) -> None:
+    def _delete_damaged(self, key: str) -> None:
         """Deletes a damaged entry, unless somebody has put a whole one in its place."""
         try:
             packed = self._store.read(key)
             if packed is not None and unpack(key, packed) is None:
                 self._store.delete(key)
         except StoreError as error:
-            index.store_failed("delete", error)
+            index.report_store_failure("delete", error)
 
-    def _remember(self, key: str, entry: Entry | None) -> bytes | None:
+    def _keep_in_memory(self, key: str, entry: Entry | None) -> bytes | None:
         """Into memory, if it is young enough. There the clock that nobody sets decides how long it stays."""
         left = 0.0 if entry is None else entry.expires_at - time.time()
         if entry is None or not 0 < left <= 2 * self._ttl_s:
             return None
-        self._memory.keep(key, entry.audio, min(left, self._ttl_s))
+        self._memory.put(key, entry.audio, min(left, self._ttl_s))
         return entry.audio
 
     def put(
-        self, rendering: Rendering, text: str, audio: bytes, patient: uuid.UUID | None = None
+        self, rendering: SpeechSettings, text: str, audio: bytes, patient: uuid.UUID | None = None
     ) -> Coroutine[Any, Any, None]:
         """Keeps the whole sound of this text; `patient` is whose greeting it is.
 
@@ -158,11 +162,13 @@ class PhraseCache:
         """
         key = self.key(rendering, text)
         if audio:
-            self._memory.keep(key, audio, self._ttl_s)
-            self._without_row[key] = time.monotonic() + WITHOUT_ROW_S
+            self._memory.put(key, audio, self._ttl_s)
+            self._pending_rows[key] = time.monotonic() + PENDING_ROW_GRACE_S
         return self._write(key, rendering, text, audio, patient)
 
-    async def _write(self, key: str, rendering: Rendering, text: str, audio: bytes, patient: uuid.UUID | None) -> None:
+    async def _write(
+        self, key: str, rendering: SpeechSettings, text: str, audio: bytes, patient: uuid.UUID | None
+    ) -> None:
         if not audio:
             log.error("phrases.empty_refused")
             return
@@ -183,16 +189,16 @@ class PhraseCache:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writers, self._store.write, key, pack(key, entry))
-            await in_thread(index.book, clip, text)
+            await run_in_db_thread(index.upsert, clip, text)
         except StoreError as error:
             self.failing = True
-            index.store_failed("write", error)
+            index.report_store_failure("write", error)
         except DatabaseFailure as error:
-            _row_failed("book", error)
+            _report_database_failure("book", error)
         else:
-            self._without_row.pop(key, None)
+            self._pending_rows.pop(key, None)
 
-    def used(self, key: str) -> None:
+    def record_hit(self, key: str) -> None:
         """Counts a hit; `write_hits` writes it down."""
         self._hits[key] += 1
 
@@ -201,44 +207,44 @@ class PhraseCache:
         hits, self._hits = self._hits, Counter()
         try:
             if hits:
-                await in_thread(index.add_hits, hits)
+                await run_in_db_thread(index.add_hits, hits)
         except DatabaseFailure as error:
             self._hits.update(hits)
-            _row_failed("hits", error)
+            _report_database_failure("hits", error)
 
-    async def drop_forgotten(self) -> None:
+    async def evict_deleted(self) -> None:
         """Forgets from memory what has no row any more. Never raises: where the database is away memory stays.
 
         A clip of this process whose row is not written yet, or could not be, stays for `WITHOUT_ROW_S`.
         """
         now = time.monotonic()
-        self._without_row = {key: until for key, until in self._without_row.items() if until > now}
+        self._pending_rows = {key: until for key, until in self._pending_rows.items() if until > now}
         kept = self._memory.keys()
         try:
-            has_row = await in_thread(index.known, kept) if kept else set()
+            has_row = await run_in_db_thread(index.existing, kept) if kept else set()
         except DatabaseFailure as error:
-            _row_failed("look", error)
+            _report_database_failure("look", error)
         else:
-            self._memory.drop(key for key in kept if key not in has_row and key not in self._without_row)
+            self._memory.delete(key for key in kept if key not in has_row and key not in self._pending_rows)
 
     def prune(self, now: float) -> int:
         """Removes what has expired (`now`: seconds since 1970) and what has no row; returns how many clips.
 
         Bounded: what one call leaves is for the next one.
         """
-        return len(index.remove_expired(self._store, now)) + index.sweep(self._store, now, self._ttl_s)
+        return len(index.delete_expired(self._store, now)) + index.delete_orphans(self._store, now, self._ttl_s)
 
-    def forget(self, forgotten: QuerySet[Clip]) -> int:
+    def delete(self, forgotten: QuerySet[Clip]) -> int:
         """Removes these clips from the store, then their rows, and from this process' memory; returns how many.
 
         Other processes play them no more after their next `drop_forgotten`. What the store does not give up keeps its
         row, so the caller finds it again.
         """
-        removed = index.remove(forgotten, self._store)
-        self._memory.drop(removed)
+        removed = index.delete(forgotten, self._store)
+        self._memory.delete(removed)
         return len(removed)
 
 
-def _row_failed(work: str, error: DatabaseFailure) -> None:
+def _report_database_failure(work: str, error: DatabaseFailure) -> None:
     metrics.PHRASE_STORE_ERRORS.labels("row").inc()
     log.warning("phrases.row_failed", work=work, error=type(error).__name__)

@@ -19,7 +19,7 @@ from typing import Self
 from voicecare.core.errors import VoicecareError
 
 
-class FillFailed(VoicecareError):
+class FlightFailed(VoicecareError):
     """The sound that was followed will not be whole, or nothing of it came for too long."""
 
     code = "fill_failed"
@@ -32,14 +32,14 @@ class _State(Enum):
     FAILED = 3
 
 
-class Fill:
+class Flight:
     """What a leader has received so far. The first of `complete` and `fail` decides; what comes later changes nothing.
 
     As a context manager, for the leader: left without `complete`, however it is left, it has failed.
     """
 
-    def __init__(self, fills: "Fills", key: str) -> None:
-        self._fills = fills
+    def __init__(self, flights: "SingleFlight", key: str) -> None:
+        self._flights = flights
         self._key = key
         self._chunks: list[bytes] = []
         self._state = _State.RUNNING
@@ -82,22 +82,22 @@ class Fill:
                 return
             else:
                 await self._something_new(stall_s)
-        raise FillFailed("The sound that this speech was following has failed.")
+        raise FlightFailed("The sound that this speech was following has failed.")
 
     async def _something_new(self, stall_s: float) -> None:
         try:
             async with asyncio.timeout(stall_s):
                 await self._news.wait()
         except TimeoutError:
-            self._fills.forget(self._key, self)
-            raise FillFailed("Nothing more came of the sound that this speech was following.") from None
+            self._flights.remove(self._key, self)
+            raise FlightFailed("Nothing more came of the sound that this speech was following.") from None
 
     def _end(self, state: _State) -> None:
         if self._state is _State.RUNNING:
             self._state = state
             if state is _State.FAILED:
                 self._chunks.clear()
-            self._fills.forget(self._key, self)
+            self._flights.remove(self._key, self)
             self._tell()
 
     def _tell(self) -> None:
@@ -105,22 +105,22 @@ class Fill:
         self._news = asyncio.Event()
 
 
-class Fills:
+class SingleFlight:
     """The running fills of a process."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Fill] = {}
+        self._running: dict[str, Flight] = {}
 
-    def follow(self, key: str) -> Fill | None:
+    def join(self, key: str) -> Flight | None:
         """The running fill of this key, if there is one."""
         return self._running.get(key)
 
-    def lead(self, key: str) -> Fill:
+    def start(self, key: str) -> Flight:
         """A new fill, which others follow from now on. To be entered: `with fills.lead(key) as fill`."""
-        fill = self._running[key] = Fill(self, key)
+        fill = self._running[key] = Flight(self, key)
         return fill
 
-    def forget(self, key: str, fill: Fill) -> None:
+    def remove(self, key: str, fill: Flight) -> None:
         """Nobody follows it any more who does not do so already. Another leader's fill stays."""
         if self._running.get(key) is fill:
             del self._running[key]

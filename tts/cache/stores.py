@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from voicecare.core.errors import VoicecareError
 
-LEFT_BEHIND_S = 3600.0  # nobody writes for so long: the writer was killed
+ABANDONED_AFTER_S = 3600.0  # nobody writes for so long: the writer was killed
 REDIS_TIMEOUT_S = 0.5
 REDIS_PREFIX = "voicecare:phrases:"
 
@@ -38,7 +38,7 @@ class StoreError(VoicecareError):
 class Store(Protocol):
     """Every method raises StoreError. A reader gets the whole of an entry or nothing, also while it is replaced."""
 
-    quick: bool  # reading is so short that it needs no thread
+    is_local: bool  # reading is so short that it needs no thread
 
     def read(self, key: str) -> bytes | None:
         """None if there is no such entry."""
@@ -53,7 +53,7 @@ class Store(Protocol):
         """Of all that is there, also of what is no entry; some twice, if others write meanwhile."""
 
 
-class ReplacingFileStorage(FileSystemStorage):
+class AtomicFileStorage(FileSystemStorage):
     """Files that are replaced as a whole: Django's own storage never overwrites, or shows the first half of a file."""
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
@@ -62,11 +62,11 @@ class ReplacingFileStorage(FileSystemStorage):
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """Without what is being written at this moment, but with what a killed writer has left."""
         folders, files = super().listdir(path)
-        return folders, [name for name in files if "." not in name or self._left_behind(f"{path}/{name}")]
+        return folders, [name for name in files if "." not in name or self._is_abandoned(f"{path}/{name}")]
 
-    def _left_behind(self, name: str) -> bool:
+    def _is_abandoned(self, name: str) -> bool:
         try:
-            return time.time() - Path(self.path(name)).stat().st_mtime > LEFT_BEHIND_S
+            return time.time() - Path(self.path(name)).stat().st_mtime > ABANDONED_AFTER_S
         except FileNotFoundError:
             return False
 
@@ -89,12 +89,12 @@ class StorageStore:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self.quick = isinstance(storage, FileSystemStorage)
+        self.is_local = isinstance(storage, FileSystemStorage)
 
     def read(self, key: str) -> bytes | None:
-        with _translated():
+        with _wrap_errors():
             try:
-                with self._storage.open(_name(key)) as file:
+                with self._storage.open(_object_name(key)) as file:
                     return bytes(file.read())
             except Exception as error:
                 if isinstance(error, FileNotFoundError) or _is_404(error):
@@ -102,19 +102,19 @@ class StorageStore:
                 raise
 
     def write(self, key: str, entry: bytes) -> None:
-        with _translated():
-            self._storage.save(_name(key), ContentFile(entry))
+        with _wrap_errors():
+            self._storage.save(_object_name(key), ContentFile(entry))
 
     def delete(self, key: str) -> None:
-        with _translated():
-            self._storage.delete(_name(key))
+        with _wrap_errors():
+            self._storage.delete(_object_name(key))
 
     def keys(self) -> Iterator[str]:
         for folder in self._list("")[0]:
             yield from self._list(folder)[1]
 
     def _list(self, folder: str) -> tuple[list[str], list[str]]:
-        with _translated():
+        with _wrap_errors():
             try:
                 return self._storage.listdir(folder)
             except FileNotFoundError:  # nothing was ever written
@@ -124,7 +124,7 @@ class StorageStore:
 class RedisStore:
     """Entries as plain strings that Redis itself forgets when their time is over (`ttl_s`)."""
 
-    quick = False
+    is_local = False
 
     def __init__(self, url: str, ttl_s: float) -> None:
         self._ttl_s = max(1, math.ceil(ttl_s))
@@ -137,32 +137,32 @@ class RedisStore:
         )
 
     def read(self, key: str) -> bytes | None:
-        with _translated():
+        with _wrap_errors():
             entry: bytes | None = self._client.get(REDIS_PREFIX + key)
             return entry
 
     def write(self, key: str, entry: bytes) -> None:
-        with _translated():
+        with _wrap_errors():
             self._client.set(REDIS_PREFIX + key, entry, ex=self._ttl_s)
 
     def delete(self, key: str) -> None:
-        with _translated():
+        with _wrap_errors():
             self._client.delete(REDIS_PREFIX + key)
 
     def keys(self) -> Iterator[str]:
-        with _translated():
+        with _wrap_errors():
             for name in self._client.scan_iter(match=f"{REDIS_PREFIX}*", count=1000):
                 yield name.decode().removeprefix(REDIS_PREFIX)
 
 
-def store_for(settings: LazySettings) -> Store:
+def create_store(settings: LazySettings) -> Store:
     """The store that PHRASE_STORE names; for `file` and `s3` it is the storage "phrases" of STORAGES."""
     if settings.PHRASE_STORE == "redis":
         return RedisStore(settings.REDIS_URL, settings.PHRASE_TTL_S)
     return StorageStore(storages["phrases"])
 
 
-def _name(key: str) -> str:
+def _object_name(key: str) -> str:
     return f"{key[:2]}/{key}"
 
 
@@ -173,7 +173,7 @@ def _is_404(error: Exception) -> bool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _wrap_errors() -> Iterator[None]:
     """Whatever a storage's library raises, it is a store that did not do its work."""
     try:
         yield

@@ -22,7 +22,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.planning import Listener, Wish, behind, plan
+from tts.cache.planning import Audience, ClipSpec, expected_specs, required_clips
 from tts.models import Clip, Phrase
 from tts.resilience import error_reporter
 from tts.resilience.concurrency import Slots, SlotsFull, slots_for
@@ -35,7 +35,7 @@ from usage.provider_state import circuit, quota
 from voicecare.audio.formats import FORMATS
 from voicecare.audio.framing import FramePadder
 from voicecare.core import metrics
-from voicecare.core.database import in_thread, threads
+from voicecare.core.database import db_executor, run_in_db_thread
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import SpeechRequest
@@ -69,42 +69,47 @@ def after(error: ProviderError) -> Next:
     return Next.NOTHING
 
 
-def missing(heard_by: Iterable[Listener], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, Wish]:
+def missing(heard_by: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
     """What these listeners need and the cache does not hold for another day, by its key."""
-    return _not_held({cache.key(w.rendering, w.text): w for w in plan(heard_by, phrases, settings.ELEVENLABS_MODEL_ID)})
+    return _not_held(
+        {
+            cache.key(w.speech_settings, w.text): w
+            for w in required_clips(heard_by, phrases, settings.ELEVENLABS_MODEL_ID)
+        }
+    )
 
 
-def in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, Wish]:
+def in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
     """What was played since it was made and is near its end, for whomever it was made."""
     now = timezone.now()
     ending = Clip.objects.filter(expires_at__gt=now, expires_at__lte=now + NEAR_ITS_END, used_at__gte=F("made_at"))
     gone = Q(patient__erased_at__isnull=False) | Q(patient__archived_at__isnull=False)
     playable = ending.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
-    wishes = behind(playable, phrases, settings.ELEVENLABS_MODEL_ID)
-    return {c.digest: w for c, w in wishes if w is not None and cache.key(w.rendering, w.text) == c.digest}
+    wishes = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
+    return {c.digest: w for c, w in wishes if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
 
 
-def _not_held(wishes: dict[str, Wish]) -> dict[str, Wish]:
+def _not_held(wishes: dict[str, ClipSpec]) -> dict[str, ClipSpec]:
     lasting = Clip.objects.filter(expires_at__gt=timezone.now() + NEAR_ITS_END, size__gt=0)
     held = set(lasting.values_list("digest", flat=True))
     return {key: wish for key, wish in wishes.items() if key not in held}
 
 
-def warm(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
+def warm(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     """Makes them, for up to `ROUND_S`; true if there was no time for all of them. For Celery: no loop is running."""
     return bool(wishes) and asyncio.run(_in_one_thread(wishes, cache))
 
 
-async def _in_one_thread(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
+async def _in_one_thread(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     """The database is used from one thread, whose connections are closed before it ends."""
-    threads.set(ThreadPoolExecutor(1, "warming"))
+    db_executor.set(ThreadPoolExecutor(1, "warming"))
     try:
         return await _round(wishes, cache)
     finally:
-        await in_thread(connections.close_all)
+        await run_in_db_thread(connections.close_all)
 
 
-async def _round(wishes: dict[str, Wish], cache: PhraseCache) -> bool:
+async def _round(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     maker = Maker(cache, slots_for(settings.REDIS_URL))
     await maker.open()
     try:
@@ -122,7 +127,7 @@ class Lease:
     expires_at: datetime
 
     @classmethod
-    def take(cls, digest: str, wish: Wish) -> "Lease | None":
+    def take(cls, digest: str, wish: ClipSpec) -> "Lease | None":
         """None if somebody else makes it, or has made it. A clip that never was gets a row without sound."""
         try:
             Clip.objects.bulk_create([_without_sound(digest, wish)], ignore_conflicts=True)
@@ -144,17 +149,17 @@ class Lease:
         return Clip.objects.filter(digest=self.digest, made_at__gt=self.made_at, size__gt=0).exists()
 
 
-def _without_sound(digest: str, wish: Wish) -> Clip:
+def _without_sound(digest: str, wish: ClipSpec) -> Clip:
     """Long expired, whatever the difference between this clock and the database's."""
     long_ago = timezone.now() - NEAR_ITS_END
     return Clip(
         digest=digest,
-        voice_id=wish.rendering.voice.id,
-        phrase_id=None if wish.patient else wish.phrase,
-        patient_id=wish.patient,
-        language=wish.rendering.language,
-        speed=wish.rendering.speed,
-        format=wish.rendering.format,
+        voice_id=wish.speech_settings.voice.id,
+        phrase_id=None if wish.patient_id else wish.phrase_id,
+        patient_id=wish.patient_id,
+        language=wish.speech_settings.language,
+        speed=wish.speech_settings.speed,
+        format=wish.speech_settings.format,
         characters=len(wish.text),
         size=0,
         made_at=long_ago,
@@ -177,49 +182,49 @@ class Maker:
         await self._client.close()
         await self._slots.close()
 
-    async def make_all(self, wishes: dict[str, Wish]) -> bool:
+    async def make_all(self, wishes: dict[str, ClipSpec]) -> bool:
         """True if the round ended before all of them had their turn."""
         began = time.monotonic()
         refused: set[uuid.UUID] = set()
         for digest, wish in wishes.items():
             if time.monotonic() - began > ROUND_S:
                 return True
-            if wish.rendering.voice.id in refused:
+            if wish.speech_settings.voice.id in refused:
                 continue
             if not await self._may_ask():
                 return False
             match await self._make(digest, wish):
                 case Next.VOICE:
-                    refused.add(wish.rendering.voice.id)
+                    refused.add(wish.speech_settings.voice.id)
                 case Next.NOTHING:
                     return False
         return False
 
     async def _may_ask(self) -> bool:
-        known = await in_thread(circuit.look)
+        known = await run_in_db_thread(circuit.look)
         if known.concurrency_limit is not None:
             self._slots.learned(known.concurrency_limit)
         return not (known.quota_spent or known.circuit_open)
 
-    async def _make(self, digest: str, wish: Wish) -> Next:
-        lease = await in_thread(Lease.take, digest, wish)
+    async def _make(self, digest: str, wish: ClipSpec) -> Next:
+        lease = await run_in_db_thread(Lease.take, digest, wish)
         if lease is None:
             return Next.CLIP
         try:
-            await self._cache.put(wish.rendering, wish.text, await self._say(wish), wish.patient)
-            made = await in_thread(lease.fulfilled)
+            await self._cache.put(wish.speech_settings, wish.text, await self._say(wish), wish.patient_id)
+            made = await run_in_db_thread(lease.fulfilled)
         except SlotsFull:
             log.info("warming.no_slot")
             made = False
         except ProviderError as error:
-            await in_thread(_report, error, wish)
-            await in_thread(lease.give_back)
+            await run_in_db_thread(_report, error, wish)
+            await run_in_db_thread(lease.give_back)
             return after(error)
         if not made:  # the store or the database does not take it: the next one would be paid for in vain
-            await in_thread(lease.give_back)
+            await run_in_db_thread(lease.give_back)
         return Next.CLIP if made else Next.NOTHING
 
-    async def _say(self, wish: Wish) -> bytes:
+    async def _say(self, wish: ClipSpec) -> bytes:
         """Its whole sound."""
         source, said = uuid.uuid4(), b""
         for index, request in enumerate(_requests(wish)):
@@ -229,24 +234,24 @@ class Maker:
                 attempt=1,
                 kind=Kind.WARM.value,
                 asked=len(request.text),
-                patient=wish.patient,
-                voice=wish.rendering.voice.id,
-                model=wish.rendering.model,
+                patient=wish.patient_id,
+                voice=wish.speech_settings.voice.id,
+                model=wish.speech_settings.model,
             )
-            async with self._slots.hold(wish.patient, background=True, wait_s=SLOT_WAIT_S):
+            async with self._slots.hold(wish.patient_id, background=True, wait_s=SLOT_WAIT_S):
                 said += await self._booked(request, attempt)
         return said
 
     async def _booked(self, request: SpeechRequest, attempt: Attempt) -> bytes:
         """Booked before it is asked for, so that a process that dies leaves an unknown one, and when it has ended."""
-        await in_thread(events.book, [attempt])
+        await run_in_db_thread(events.book, [attempt])
         try:
             return await self._ask(request, attempt)
         except ProviderError as error:
             attempt.failed(error)
             raise
         finally:
-            await in_thread(events.book, [attempt])
+            await run_in_db_thread(events.book, [attempt])
             metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
 
     async def _ask(self, request: SpeechRequest, attempt: Attempt) -> bytes:
@@ -265,16 +270,19 @@ class Maker:
         return bytes(said + whole.padding())
 
 
-def _requests(wish: Wish) -> list[SpeechRequest]:
+def _requests(wish: ClipSpec) -> list[SpeechRequest]:
     """One, unless the text is too long for that: then one for each segment, as on the road."""
     short = len(wish.text) <= MAX_LENGTH
-    texts = [wish.text] if short else split(wish.text, wish.rendering.language, frozenset())
+    texts = [wish.text] if short else split(wish.text, wish.speech_settings.language, frozenset())
     neighbours = zip(texts, [None, *texts[:-1]], [*texts[1:], None], strict=True)
     retention = settings.ELEVENLABS_ZERO_RETENTION
-    return [wish.rendering.request(text, before, next_, zero_retention=retention) for text, before, next_ in neighbours]
+    return [
+        wish.speech_settings.build_request(text, before, next_, zero_retention=retention)
+        for text, before, next_ in neighbours
+    ]
 
 
-def _report(error: ProviderError, wish: Wish) -> None:
+def _report(error: ProviderError, wish: ClipSpec) -> None:
     """What all processes and administrators must know of it."""
     metrics.PROVIDER_ERRORS.labels(type(error).__name__, Kind.WARM.value).inc()
     log.warning("warming.request_failed", error=type(error).__name__, particulars=error.support_details)
@@ -282,5 +290,5 @@ def _report(error: ProviderError, wish: Wish) -> None:
     if isinstance(error, QuotaExceeded):
         quota.spent(len(wish.text), error.support_details)
     elif kind is not None:
-        key = str(wish.rendering.voice.id) if kind == "voice" else ""
+        key = str(wish.speech_settings.voice.id) if kind == "voice" else ""
         error_reporter.record(incidents.Kind(kind), key, error.support_details)

@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass
 
-from tts.conversations.voice import Rendering
+from tts.conversations.voice import SpeechSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +17,8 @@ class SpeechContext:
 
     conversation_id: uuid.UUID | None
     patient_id: uuid.UUID | None
-    rendering: Rendering
-    backup: Rendering
+    speech_settings: SpeechSettings
+    backup_settings: SpeechSettings
     phrases: frozenset[str]
     has_budget: bool = False
 
@@ -29,32 +29,32 @@ class Context(SpeechContext):
 
     conversation_id: uuid.UUID
     patient_id: uuid.UUID
-    companion: str
+    companion_name: str
     voice_source: str
-    initiated: str
+    initiated_by: str
     greeting: str | None
-    holding: str | None = None
+    hold_message: str | None = None
 
     def started_frame(self) -> dict[str, object]:
-        voice = self.rendering.voice
+        voice = self.speech_settings.voice
         return {
             "type": "conversation.started",
             "conversation": str(self.conversation_id),
-            "companion": self.companion,
+            "companion": self.companion_name,
             "voice": {"id": str(voice.id), "name": voice.name, "source": self.voice_source},
-            "format": self.rendering.format,
-            "initiated": self.initiated,
+            "format": self.speech_settings.format,
+            "initiated": self.initiated_by,
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenConversation:
     """A conversation that may be spoken in: its context, the ids it has used and the characters it has counted.
 
     `was_held`: its holding phrase has been said.
     """
 
     context: Context
-    used_ids: frozenset[str]
+    used_speech_ids: frozenset[str]
     characters: int
-    was_held: bool = False
+    hold_message_spoken: bool = False

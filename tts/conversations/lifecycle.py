@@ -15,8 +15,8 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from tts.conversations.context import Context, Opened
-from tts.conversations.voice import Rendering, VoiceRef
+from tts.conversations.context import Context, OpenConversation
+from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Conversation, Phrase, Utterance
 from tts.states import Origin, UtteranceState
 from tts.text.segmenter import normalise
@@ -29,17 +29,17 @@ class UnknownConversation(VoicecareError):
     code = "unknown_id"
 
 
-def begin(device_id: uuid.UUID, audio_format: str | None) -> Opened:
+def start(device_id: uuid.UUID, audio_format: str | None) -> OpenConversation:
     """A new conversation, begun by this device. The voice is the patient's own choice, else the default."""
-    return _begin(device_id, audio_format, Conversation.Initiated.DEVICE)
+    return _create(device_id, audio_format, Conversation.Initiated.DEVICE)
 
 
-def begin_for_delivery(device_id: uuid.UUID) -> Opened:
+def start_for_delivery(device_id: uuid.UUID) -> OpenConversation:
     """A new conversation, begun by the server because it has something to say; in the device's last format."""
-    return _begin(device_id, None, Conversation.Initiated.SERVER)
+    return _create(device_id, None, Conversation.Initiated.SERVER)
 
 
-def _begin(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> Opened:
+def _create(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> OpenConversation:
     device = Device.objects.select_related("patient__voice").get(pk=device_id)
     voice, source = resolve_voice(device.patient)
     last = device.format if initiated == Conversation.Initiated.SERVER else ""
@@ -49,29 +49,29 @@ def _begin(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> Op
             patient=device.patient, device=device, voice=voice, voice_source=source, format=chosen, initiated=initiated
         )
         Device.objects.filter(pk=device_id).update(format=chosen)
-    return Opened(_context(conversation, device.patient), frozenset(), 0)
+    return OpenConversation(_build_context(conversation, device.patient), frozenset(), 0)
 
 
-def take_over(device_id: uuid.UUID, opened: Opened, audio_format: str | None) -> Opened:
+def adopt(device_id: uuid.UUID, opened: OpenConversation, audio_format: str | None) -> OpenConversation:
     """The device goes on with the conversation that the server had opened, from the next speech in its format."""
-    chosen = audio_format or opened.context.rendering.format
+    chosen = audio_format or opened.context.speech_settings.format
     initiated = Conversation.Initiated.DEVICE.value
     with transaction.atomic():
         Conversation.objects.filter(pk=opened.context.conversation_id).update(initiated=initiated, format=chosen)
         Device.objects.filter(pk=device_id).update(format=chosen)
     context = replace(
         opened.context,
-        initiated=initiated,
-        rendering=replace(opened.context.rendering, format=chosen),
-        backup=replace(opened.context.backup, format=chosen),
+        initiated_by=initiated,
+        speech_settings=replace(opened.context.speech_settings, format=chosen),
+        backup_settings=replace(opened.context.backup_settings, format=chosen),
     )
     return replace(opened, context=context)
 
 
-def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
+def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
     """An unfinished conversation of this device's patient, as it was. Raises UnknownConversation."""
     device = Device.objects.select_related("patient").get(pk=device_id)
-    conversation = _unfinished(device.patient, conversation_id)
+    conversation = _find_resumable(device.patient, conversation_id)
     if conversation is None:
         raise UnknownConversation("There is no such unfinished conversation of this patient: start a new one.")
     if conversation.voice.state == Voice.State.WITHDRAWN:  # while nobody was connected
@@ -82,11 +82,11 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> Opened:
     Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
     said = Utterance.objects.filter(conversation=conversation).values_list("client_id", "origin")
     ids, origins = zip(*said, strict=True) if said else ((), ())
-    return Opened(
-        _context(conversation, device.patient),
-        used_ids=frozenset(ids) - {""},
+    return OpenConversation(
+        _build_context(conversation, device.patient),
+        used_speech_ids=frozenset(ids) - {""},
         characters=conversation.tts_characters_used,
-        was_held=Origin.HOLDING in origins,
+        hold_message_spoken=Origin.HOLDING in origins,
     )
 
 
@@ -108,34 +108,34 @@ def end_abandoned(now: datetime | None = None) -> int:
         return abandoned.update(ended_at=F("seen_at"))
 
 
-def touch(conversation_ids: list[uuid.UUID]) -> None:
+def heartbeat(conversation_ids: list[uuid.UUID]) -> None:
     """These conversations have a live connection now."""
     Conversation.objects.unfinished().filter(pk__in=conversation_ids).update(seen_at=timezone.now())
 
 
-def holders(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
+def current_devices(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
     """On which device each of these conversations goes on: the one that started or resumed it last."""
     return dict(Conversation.objects.filter(pk__in=conversation_ids).values_list("pk", "device_id"))
 
 
-def withdrawn(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
+def with_withdrawn_voice(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
     """Those of them whose voice nobody may hear any more."""
     held = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
     return list(held.values_list("pk", flat=True))
 
 
-def add_late(new: Mapping[uuid.UUID, int]) -> None:
+def add_reconciled_characters(new: Mapping[uuid.UUID, int]) -> None:
     """Characters that turned out to be billed long after they were asked for. What has ended keeps its number (the
     contract, section 2, rule 9)."""
     Conversation.objects.resumable(timezone.now()).add_characters(new)
 
 
-def in_default_voice(context: Context) -> Context:
+def switch_to_default_voice(context: Context) -> Context:
     """The same conversation, from here on in the default voice (the contract, section 2, rule 10)."""
     default = Voice.objects.default()
     Conversation.objects.filter(pk=context.conversation_id).update(voice=default, voice_source="default")
-    rendering = replace(context.rendering, voice=VoiceRef.of(default))
-    return replace(context, rendering=rendering, backup=rendering, voice_source="default")
+    rendering = replace(context.speech_settings, voice=VoiceRef.from_voice(default))
+    return replace(context, speech_settings=rendering, backup_settings=rendering, voice_source="default")
 
 
 def resolve_voice(patient: Patient) -> tuple[Voice, str]:
@@ -146,7 +146,7 @@ def resolve_voice(patient: Patient) -> tuple[Voice, str]:
     return voice, "cloned" if voice.source == Voice.Source.CLONED else "selected"
 
 
-def _unfinished(patient: Patient, conversation_id: str) -> Conversation | None:
+def _find_resumable(patient: Patient, conversation_id: str) -> Conversation | None:
     try:
         key = uuid.UUID(conversation_id)
     except ValueError:
@@ -155,12 +155,12 @@ def _unfinished(patient: Patient, conversation_id: str) -> Conversation | None:
     return mine.filter(patient=patient, pk=key).first()
 
 
-def _context(conversation: Conversation, patient: Patient) -> Context:
+def _build_context(conversation: Conversation, patient: Patient) -> Context:
     known = list(Phrase.objects.for_language(patient.language))
     of_kind = {phrase.kind: phrase.text for phrase in known}
     greeting = of_kind.get(Phrase.Kind.GREETING)
-    rendering = Rendering(
-        voice=VoiceRef.of(conversation.voice),
+    rendering = SpeechSettings(
+        voice=VoiceRef.from_voice(conversation.voice),
         model=settings.ELEVENLABS_MODEL_ID,
         language=patient.language.partition("-")[0].lower(),
         speed=float(patient.speech_rate),
@@ -169,19 +169,19 @@ def _context(conversation: Conversation, patient: Patient) -> Context:
     return Context(
         conversation_id=conversation.id,
         patient_id=patient.id,
-        companion=patient.companion_name,
-        rendering=rendering,
-        backup=replace(rendering, voice=VoiceRef.of(Voice.objects.default())),
+        companion_name=patient.companion_name,
+        speech_settings=rendering,
+        backup_settings=replace(rendering, voice=VoiceRef.from_voice(Voice.objects.default())),
         voice_source=conversation.voice_source,
-        initiated=conversation.initiated,
+        initiated_by=conversation.initiated,
         phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind != Phrase.Kind.GREETING),
-        greeting=None if greeting is None else greet(greeting, patient),
-        holding=of_kind.get(Phrase.Kind.HOLDING),
+        greeting=None if greeting is None else render_greeting(greeting, patient),
+        hold_message=of_kind.get(Phrase.Kind.HOLDING),
         has_budget=patient.monthly_character_budget is not None,
     )
 
 
-def greet(template: str, patient: Patient) -> str:
+def render_greeting(template: str, patient: Patient) -> str:
     """Fills the names in. Plain replacement: a name may hold braces, and a template is no program."""
     names = {"{patient_name}": patient.addressed_as, "{ai_name}": patient.companion_name}
     return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], template)

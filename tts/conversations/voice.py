@@ -20,12 +20,12 @@ class VoiceRef:
     revision: int
 
     @classmethod
-    def of(cls, voice: "Voice") -> "VoiceRef":
+    def from_voice(cls, voice: "Voice") -> "VoiceRef":
         return cls(voice.id, voice.provider_id, voice.name, voice.revision)
 
 
 @dataclass(frozen=True, slots=True)
-class Rendering:
+class SpeechSettings:
     """`language` is ISO 639-1, `speed` a factor from 0.7 to 1.2, `format` one of the contract's."""
 
     voice: VoiceRef
@@ -34,7 +34,7 @@ class Rendering:
     speed: float
     format: str
 
-    def request(self, text: str, before: str | None, after: str | None, *, zero_retention: bool) -> SpeechRequest:
+    def build_request(self, text: str, before: str | None, after: str | None, *, zero_retention: bool) -> SpeechRequest:
         return SpeechRequest(
             voice_id=self.voice.provider_id,
             text=text,

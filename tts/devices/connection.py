@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError
 
 from tts.conversations import lifecycle
-from tts.conversations.context import Opened
+from tts.conversations.context import OpenConversation
 from tts.devices.outbox_client import Deliveries
 from tts.devices.player import Speaker
 from tts.devices.transport import Socket
@@ -35,7 +35,7 @@ from tts.protocol.messages import CLOSE_SHUTTING_DOWN, ProtocolError
 from tts.protocol.session import Session
 from tts.states import UtteranceState
 from tts.synthesis.dependencies import Services
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +114,7 @@ class Connection:
         async with self._opening:
             opened = self.session.conversation
             if opened is not None and opened.context.conversation_id == conversation:
-                context = await in_thread(lifecycle.in_default_voice, opened.context)
+                context = await run_in_db_thread(lifecycle.switch_to_default_voice, opened.context)
                 self.session.start_conversation(replace(opened, context=context))
                 await self._socket.send(messages.VOICE_CHANGED_NOTICE)
 
@@ -129,7 +129,7 @@ class Connection:
         await self._give_back()
         if self.session.conversation is not None:
             held = [self.session.conversation.context.conversation_id]
-            await self._write(lambda: in_thread(lifecycle.touch, held))
+            await self._write(lambda: run_in_db_thread(lifecycle.heartbeat, held))
 
     def _close(self) -> None:
         self._closed = True
@@ -200,25 +200,25 @@ class Connection:
             self._speaker.say(greeting)
         self._speaker.call()
 
-    async def _open(self, start: StartConversation) -> Opened:
+    async def _open(self, start: StartConversation) -> OpenConversation:
         """Waits for a database that restarts: closing the socket would only bring the device back at the same time."""
         deadline = time.monotonic() + OPENED_WITHIN_S
         while True:
             try:
                 if start.resume is not None:
                     await self._services.recorder.flush()  # a device that reconnects at once resumes what was just said
-                return await in_thread(_open, self.device, start, self.session.conversation)
+                return await run_in_db_thread(_open, self.device, start, self.session.conversation)
             except (OperationalError, InterfaceError) as error:
                 if self._closed or time.monotonic() > deadline:
                     raise
                 log.warning("connection.not_opened", error=type(error).__name__)
             await asyncio.sleep(OPEN_AGAIN_S)
 
-    async def _opened_for_delivery(self) -> Opened | None:
+    async def _opened_for_delivery(self) -> OpenConversation | None:
         """The open conversation; where there is none the server opens one. None while the database is away."""
         async with self._opening:
             if self.session.conversation is None:
-                opened = await self._write(lambda: in_thread(lifecycle.begin_for_delivery, self.device))
+                opened = await self._write(lambda: run_in_db_thread(lifecycle.start_for_delivery, self.device))
                 if opened is None or self._closed:
                     return None
                 self.session.start_conversation(opened)
@@ -228,7 +228,7 @@ class Connection:
     async def _end(self) -> None:
         async with self._opening:  # the next one, for a delivery, begins when the device knows that this one has ended
             opened, characters = self.session.finish_conversation()
-            booked = await self._write(lambda: in_thread(lifecycle.end, opened.context.conversation_id))
+            booked = await self._write(lambda: run_in_db_thread(lifecycle.end, opened.context.conversation_id))
             characters = characters if booked is None else booked  # the row knows what another process has counted
             await self._socket.send(messages.conversation_ended(opened.context.conversation_id, characters))
         self._speaker.call()
@@ -247,17 +247,17 @@ def _unknown(speech_id: str) -> ProtocolError:
     return ProtocolError("unknown_id", "No speech has this `id`.", speech_id)
 
 
-def _open(device: uuid.UUID, start: StartConversation, servers: Opened | None) -> Opened:
+def _open(device: uuid.UUID, start: StartConversation, servers: OpenConversation | None) -> OpenConversation:
     """Opens or resumes one, or takes over the one that the server has opened."""
     if servers is not None and start.resume in (None, str(servers.context.conversation_id)):
-        return lifecycle.take_over(device, servers, start.format)
+        return lifecycle.adopt(device, servers, start.format)
     opened = _open_anew(device, start)
     if servers is not None:
         lifecycle.end(servers.context.conversation_id)
     return opened
 
 
-def _open_anew(device: uuid.UUID, start: StartConversation) -> Opened:
+def _open_anew(device: uuid.UUID, start: StartConversation) -> OpenConversation:
     if start.resume is None:
-        return lifecycle.begin(device, start.format)
+        return lifecycle.start(device, start.format)
     return lifecycle.resume(device, start.resume)

@@ -25,7 +25,7 @@ from tts.outbox.claim import Claim
 from tts.speech import Speech
 from tts.states import SERVER_PREFIX, Origin, UtteranceState
 from tts.text.stream import Script
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 
 T = TypeVar("T")
 
@@ -49,11 +49,11 @@ class Deliveries:
 
     async def arrived(self) -> None:
         """The device is online, and what its earlier connections had is free."""
-        await _unless_away(in_thread(leases.take_over, self._device, self.owner), None)
+        await _unless_away(run_in_db_thread(leases.take_over, self._device, self.owner), None)
 
     async def hold_again(self, conversation: uuid.UUID) -> list[Utterance]:
         """What waited for the quota in this conversation, ours from now on."""
-        return await _unless_away(in_thread(leases.hold_again, conversation, self.owner), [])
+        return await _unless_away(run_in_db_thread(leases.hold_again, conversation, self.owner), [])
 
     async def claim(
         self, conversation: uuid.UUID | None, *, quota_spent: bool, holding: bool, live_only: bool = False
@@ -71,7 +71,7 @@ class Deliveries:
         )
         try:
             await self._catch_up()
-            return await in_thread(claiming)
+            return await run_in_db_thread(claiming)
         except Error as error:
             log.warning("deliveries.not_claimed", error=type(error).__name__)
             # It may have been claimed all the same, without an answer.
@@ -87,10 +87,10 @@ class Deliveries:
         async with self._writing:
             while self._unwritten:
                 try:
-                    await in_thread(self._unwritten[0])
+                    await run_in_db_thread(self._unwritten[0])
                 except (DataError, IntegrityError) as error:  # this row is to blame: it must not hold up the others
                     log.error("deliveries.row_refused", error=type(error).__name__)
-                    await in_thread(_let_go, self._patient, self.owner)
+                    await run_in_db_thread(_let_go, self._patient, self.owner)
                 del self._unwritten[0]
 
     async def write(self) -> None:
@@ -116,7 +116,7 @@ class Deliveries:
     async def begins(self, claim: Claim) -> bool:
         """Whether it may still be said: it may have been acknowledged or withdrawn since it was claimed."""
         try:
-            return await in_thread(store.start, claim)
+            return await run_in_db_thread(store.start, claim)
         except Error as error:
             log.warning("deliveries.not_begun", error=type(error).__name__)
             self.put_back(claim)
@@ -157,7 +157,7 @@ class Deliveries:
         """
         now = time.monotonic()
         due = {key: speech_id for speech_id, (key, until) in self._queued.items() if until <= now}
-        over = await _unless_away(in_thread(store.expired, list(due)), None) if due else set()
+        over = await _unless_away(run_in_db_thread(store.expired, list(due)), None) if due else set()
         if over is None:
             return []
         for speech_id in due.values():
@@ -171,7 +171,7 @@ class Deliveries:
         key = _key(speech_id)
         while key is not None:
             try:
-                return await in_thread(store.acknowledge, key, self._patient)
+                return await run_in_db_thread(store.acknowledge, key, self._patient)
             except Error as error:
                 log.warning("deliveries.not_acknowledged", error=type(error).__name__)
             await asyncio.sleep(ACK_AGAIN_S)
@@ -180,12 +180,12 @@ class Deliveries:
     async def withdraw(self, speech_id: str) -> bool:
         """Ends one that waits. False: none waits."""
         key = _key(speech_id)
-        return key is not None and await _unless_away(in_thread(store.interrupt, key, self._patient), False)
+        return key is not None and await _unless_away(run_in_db_thread(store.interrupt, key, self._patient), False)
 
     async def known(self, speech_id: str) -> bool:
         """Whether a delivery of this patient has this id."""
         key = _key(speech_id)
-        return key is not None and await _unless_away(in_thread(store.known, key, self._patient), True)
+        return key is not None and await _unless_away(run_in_db_thread(store.known, key, self._patient), True)
 
     def forget_queued(self, speech_id: str) -> bool:
         """Whether the device knew this one to be queued; it is not any more."""
@@ -193,12 +193,12 @@ class Deliveries:
 
     async def let_go(self, conversation: uuid.UUID) -> None:
         await self.write()
-        await in_thread(leases.let_go, conversation, self.owner)
+        await run_in_db_thread(leases.let_go, conversation, self.owner)
 
     async def gone(self) -> None:
         """The connection is over, or has lost its conversation: what it had may be said by another one."""
         await self.write()
-        await in_thread(leases.gone, self._device, self.owner)
+        await run_in_db_thread(leases.gone, self._device, self.owner)
 
 
 def _let_go(patient: uuid.UUID, owner: str) -> None:

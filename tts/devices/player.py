@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from tts.conversations.context import Context, Opened
+from tts.conversations.context import Context, OpenConversation
 from tts.devices.outbox_client import ATTEMPTS_OF_ONE, Deliveries
 from tts.devices.output import Delivery
 from tts.devices.prefetch import Upcoming
@@ -43,7 +43,7 @@ class Speaker:
         services: Services,
         session: Session,
         deliveries: Deliveries,
-        open_conversation: Callable[[], Awaitable[Opened | None]],
+        open_conversation: Callable[[], Awaitable[OpenConversation | None]],
     ) -> None:
         self._socket = socket
         self._services = services
@@ -63,7 +63,7 @@ class Speaker:
 
     def say(self, speech: Speech) -> None:
         """This one is new in the line. Its row is there from now on, whatever becomes of this process."""
-        self._services.recorder.note(speech)
+        self._services.recorder.record(speech)
         self._upcoming.asked()
         self.go_on()
 
@@ -77,8 +77,8 @@ class Speaker:
             self._task = asyncio.create_task(self._speak_in_turn())
             self._task.add_done_callback(_log_defect)
 
-    def opened(self, opened: Opened) -> None:
-        if opened.was_held:
+    def opened(self, opened: OpenConversation) -> None:
+        if opened.hold_message_spoken:
             self._holding_phrase_said = opened.context.conversation_id
 
     def hold_again(self, rows: Iterable[Utterance], context: Context) -> None:
@@ -169,7 +169,7 @@ class Speaker:
         speech.started_at_monotonic = time.perf_counter()
         speech.state = UtteranceState.SPEAKING.value
         self._note(speech)
-        self._delivery = delivery = Delivery(self._socket, speech, opened.context.rendering.format)
+        self._delivery = delivery = Delivery(self._socket, speech, opened.context.speech_settings.format)
         try:
             await speak(speech, opened.context, delivery, self._services)
             outcome = UtteranceState.SPOKEN
@@ -211,7 +211,7 @@ class Speaker:
     def _note(self, speech: Speech) -> None:
         """The row of a claimed one is the outbox's."""
         if speech.claim is None:
-            self._services.recorder.note(speech)
+            self._services.recorder.record(speech)
 
     # While the quota is spent
 
@@ -244,7 +244,7 @@ class Speaker:
         speech.expires_at = speech.expires_at or now + HELD_FOR
         speech.owner, speech.lease_until = self._deliveries.owner, now + timedelta(seconds=LEASE_S)
         speech.attempt_offset += ATTEMPTS_OF_ONE
-        self._services.recorder.note(speech)
+        self._services.recorder.record(speech)
         self._session.queue.defer(speech)
         if not self._watching_quota:
             self._watching_quota = True
@@ -259,12 +259,12 @@ class Speaker:
 
     async def _say_holding_phrase(self, context: Context) -> None:
         """Only one that is in the cache: while the quota is spent nothing else can be said in this voice."""
-        if context.holding is None:
+        if context.hold_message is None:
             return
         phrases = self._services.phrases
-        is_cached = await phrases.get(phrases.key(context.rendering, context.holding)) is not None
+        is_cached = await phrases.get(phrases.key(context.speech_settings, context.hold_message)) is not None
         if is_cached and self._session.conversation is not None:
-            self._session.enqueue_hold_message(context.holding)
+            self._session.enqueue_hold_message(context.hold_message)
 
 
 def _log_defect(task: asyncio.Task[None]) -> None:

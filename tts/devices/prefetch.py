@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tts.conversations.context import Opened
+from tts.conversations.context import OpenConversation
 from tts.devices.outbox_client import Deliveries
 from tts.outbox.claim import Claim
 from tts.protocol.session import Session
@@ -21,7 +21,7 @@ LIVE_WITHIN_S = 1.0  # what the device has waited for does not wait any longer f
 @dataclass(frozen=True, slots=True)
 class Fetched:
     claim: Claim
-    opened: Opened
+    opened: OpenConversation
 
 
 class Upcoming:
@@ -36,7 +36,7 @@ class Upcoming:
         services: Services,
         session: Session,
         deliveries: Deliveries,
-        open_conversation: Callable[[], Awaitable[Opened | None]],
+        open_conversation: Callable[[], Awaitable[OpenConversation | None]],
     ) -> None:
         self.called = False
         self._services = services

@@ -13,7 +13,7 @@ from tts.outbox import leases, store
 from tts.protocol.messages import CLOSE_REPLACED, CLOSE_REVOKED
 from tts.resilience.quota_gate import Quota
 from voicecare.core import metrics
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.patients.models import Device
 
 if TYPE_CHECKING:
@@ -77,16 +77,16 @@ class Hub:
         if not self._connections:
             return
         if self._sweeps % RENEW_EVERY == 0:  # before all that could fail
-            await in_thread(leases.renew, {c.deliveries.owner: c.device for c in self.connections})
+            await run_in_db_thread(leases.renew, {c.deliveries.owner: c.device for c in self.connections})
         looked_at = self.connections  # one that comes while we ask was looked at by its own handshake
         devices = [connection.device for connection in looked_at]
-        latest = await in_thread(_admitted, devices)
+        latest = await run_in_db_thread(_admitted, devices)
         closings = [_close(connection, latest.get(connection.device)) for connection in looked_at]
         await asyncio.gather(*closings)  # together: one that is stuck takes seconds, and all have two
         await self._take_away()
         await self._look_into_outbox()
         if self._sweeps % TOUCH_EVERY == 0:
-            await in_thread(lifecycle.touch, [key for key, _ in self._open_conversations()])
+            await run_in_db_thread(lifecycle.heartbeat, [key for key, _ in self._open_conversations()])
 
     async def _take_away(self) -> None:
         """A conversation that another device of its patient has resumed is over on the former one; one whose voice was
@@ -94,11 +94,11 @@ class Hub:
         """
         held = self._open_conversations()
         if held:
-            holders = await in_thread(lifecycle.holders, [key for key, _ in held])
+            holders = await run_in_db_thread(lifecycle.current_devices, [key for key, _ in held])
             for conversation, connection in held:
                 if holders.get(conversation, connection.device) != connection.device:
                     await connection.lose_conversation(conversation)
-            withdrawn = await in_thread(lifecycle.withdrawn, [key for key, _ in held])
+            withdrawn = await run_in_db_thread(lifecycle.with_withdrawn_voice, [key for key, _ in held])
             for conversation, connection in held:
                 if conversation in withdrawn:
                     await connection.lose_voice(conversation)
@@ -106,7 +106,7 @@ class Hub:
     async def _look_into_outbox(self) -> None:
         devices = [connection.device for connection in self.connections]
         holding = self._quota.holding_s(time.monotonic()) > 0
-        due = await in_thread(store.due, devices, quota_spent=self._quota.spent, holding=holding)
+        due = await run_in_db_thread(store.due, devices, quota_spent=self._quota.spent, holding=holding)
         for connection in self.connections:
             await connection.tell_expired()
             if connection.device in due or connection.deliveries.late:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from tts.conversations.context import Opened
+from tts.conversations.context import OpenConversation
 from tts.protocol.commands import (
     AcknowledgeDelivery,
     CancelDelivery,
@@ -68,7 +68,7 @@ class Session:
     """What one device socket may say and what it is owed. One conversation at a time."""
 
     def __init__(self, characters_per_minute: int) -> None:
-        self.conversation: Opened | None = None
+        self.conversation: OpenConversation | None = None
         self.characters = 0
         self.queue = SpeechQueue()
         self._used_ids: set[str] = set()
@@ -106,7 +106,7 @@ class Session:
 
     # The conversation's life
 
-    def start_conversation(self, opened: Opened) -> None:
+    def start_conversation(self, opened: OpenConversation) -> None:
         self._errors = 0
         if (
             self.conversation is not None
@@ -117,11 +117,11 @@ class Session:
         self.conversation = opened
         self.characters = opened.characters
         self._texts.clear()
-        self._used_ids = set(opened.used_ids)
+        self._used_ids = set(opened.used_speech_ids)
         if self.queue.playing is not None:  # a delivery that began in the conversation which the server had opened
             self._used_ids.add(self.queue.playing.id)
 
-    def switch_conversation(self, opened: Opened) -> list[Command]:
+    def switch_conversation(self, opened: OpenConversation) -> list[Command]:
         """What the device asked for in the conversation that the server had opened ends with it, where the device goes
         on in another one. To be carried out before `begin`.
         """
@@ -136,14 +136,14 @@ class Session:
             return None
         return self._enqueue(GREETING_ID, Script(text, complete=True), Origin.GREETING)
 
-    def finish_conversation(self) -> tuple[Opened, int]:
+    def finish_conversation(self) -> tuple[OpenConversation, int]:
         """Forgets the conversation, in which nothing plays or waits any more; returns it and its characters."""
         opened = self.require_conversation()
         self.conversation = None
         self._texts.clear()
         return opened, self.characters
 
-    def require_conversation(self) -> Opened:
+    def require_conversation(self) -> OpenConversation:
         """The open conversation. Raises ProtocolError (`no_conversation`)."""
         if self.conversation is None:
             raise ProtocolError("no_conversation", "Open one with conversation.start first.")
@@ -194,7 +194,7 @@ class Session:
         )
         if start.format is not None and start.format not in DEVICE_FORMATS:
             raise ProtocolError("unknown_format", "`format` must be one of " + ", ".join(DEVICE_FORMATS) + ".")
-        if self.conversation is not None and self.conversation.context.initiated == "device":
+        if self.conversation is not None and self.conversation.context.initiated_by == "device":
             raise ProtocolError("already_started", "A conversation is open: end it with conversation.end first.")
         return [start]
 

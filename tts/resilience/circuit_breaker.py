@@ -18,7 +18,7 @@ from django.utils import timezone
 from tts.resilience.cached_state import RowCopy
 from usage.provider_state import circuit
 from voicecare.core import metrics
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.providers.errors import ProviderError, RateLimited
 
 log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ class Circuit(RowCopy):
         """Tells all processes and the administrators that the provider is down since then (monotonic seconds)."""
         began = timezone.now() - timedelta(seconds=time.monotonic() - since)
         try:
-            await in_thread(circuit.opened, began)
+            await run_in_db_thread(circuit.opened, began)
         finally:
             self._end()
 
@@ -68,17 +68,17 @@ class Circuit(RowCopy):
 
         `probe` asks the provider and raises ProviderError if it is still down.
         """
-        if not await in_thread(circuit.claim_probe):
+        if not await run_in_db_thread(circuit.claim_probe):
             return
         if await _is_answered(probe):
             await self._close()
         else:
-            await in_thread(circuit.still_down)
+            await run_in_db_thread(circuit.still_down)
 
     async def _close(self) -> None:
         self._begin()
         try:
-            await in_thread(circuit.closed)
+            await run_in_db_thread(circuit.closed)
             self._become(False)
         finally:
             self._end()

@@ -11,7 +11,7 @@ from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.retry_policy import Rung, incident_kind
 from usage.alerts import incidents
 from voicecare.core import metrics
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.patients.models import Voice
 from voicecare.providers.errors import ProviderError
 
@@ -63,7 +63,7 @@ class Trouble:
         now = time.monotonic()
         if now - self._reported.get((kind, key), -REPEAT_AFTER_S) >= REPEAT_AFTER_S:
             self._reported[kind, key] = now
-            self._own(in_thread(record, kind, key, detail))
+            self._own(run_in_db_thread(record, kind, key, detail))
 
 
 def record(kind: incidents.Kind, key: str, detail: str) -> None:

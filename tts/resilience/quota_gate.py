@@ -16,7 +16,7 @@ from django.conf import settings
 from tts.resilience.cached_state import RowCopy
 from usage.provider_state import circuit, quota
 from voicecare.core import metrics, pubsub
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 
 NOTABLE_S = 2.0  # a reading may shift the end of the hold by so much without anybody being woken
 
@@ -52,7 +52,7 @@ class Quota(RowCopy):
         now = time.monotonic()
         if credits is not None and credits > characters and now >= self._look_again_at:
             self._look_again_at = now + settings.QUOTA_POLL_S
-            self._own(in_thread(quota.poll_now))
+            self._own(run_in_db_thread(quota.poll_now))
 
     async def changed(self, timeout_s: float) -> bool:
         """Waits until the quota is spent or back, or the end of the hold has moved; false when the time is over."""
@@ -69,8 +69,8 @@ class Quota(RowCopy):
 
     async def _write(self, needed: int, detail: str) -> None:
         try:
-            await in_thread(quota.spent, needed, detail)
-            await in_thread(pubsub.publish_provider)
+            await run_in_db_thread(quota.spent, needed, detail)
+            await run_in_db_thread(pubsub.publish_provider)
         finally:
             self._end()
 

@@ -15,7 +15,7 @@ from tts.resilience.quota_gate import Quota
 from usage.provider_state import circuit as provider
 from usage.provider_state import quota
 from voicecare.core import pubsub
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.providers.errors import QuotaExceeded
 
 LOOK_EVERY_S = 1.0
@@ -60,7 +60,7 @@ class Watch:
     async def look(self) -> None:
         """Once. While the quota is spent the provider is not probed either: a probe is a request."""
         circuit_mark, quota_mark = self._circuit.mark(), self._quota.mark()
-        known = await in_thread(provider.look)
+        known = await run_in_db_thread(provider.look)
         self._circuit.follow(known, circuit_mark)
         self._quota.follow(known, quota_mark)
         self._follow_limit(known.concurrency_limit)
@@ -77,7 +77,7 @@ class Watch:
             self._slots.learned(known)
         elif limit is not None and limit != self._written:
             self._written = limit
-            self._own(in_thread(provider.learned_limit, limit))
+            self._own(run_in_db_thread(provider.learned_limit, limit))
 
     async def _ask(self) -> None:
         try:
@@ -87,6 +87,6 @@ class Watch:
             raise
 
     async def _poll(self) -> None:
-        await in_thread(quota.poll)
-        await in_thread(pubsub.publish_provider)
+        await run_in_db_thread(quota.poll)
+        await run_in_db_thread(pubsub.publish_provider)
         self.hurry()

@@ -17,7 +17,7 @@ from tts.speech import Speech
 from tts.text.segmenter import normalise, split
 from tts.text.stream import Segment
 from usage import budgets
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 
 ANSWERED_WITHIN_S = 3.0  # a patient is spared the silence of a database that is away
 
@@ -50,7 +50,9 @@ class Reservation:
         self._is_waived = False
         self._taking: asyncio.Task[bool] | None = None
         complete = speech.script.complete and context.has_budget
-        self._behind = _behind(speech.script.text, context.rendering.language, context.phrases) if complete else []
+        self._behind = (
+            _behind(speech.script.text, context.speech_settings.language, context.phrases) if complete else []
+        )
 
     async def covers(self, segment: Segment) -> bool:
         """Whether this segment may be asked for, once. Cancelled, what is being reserved is given back by `settle`."""
@@ -87,7 +89,7 @@ class Reservation:
         if not self._held:
             self._month = budgets.current_month()
         try:
-            fits = await in_thread(budgets.reserve, patient_id, self._month, characters)
+            fits = await run_in_db_thread(budgets.reserve, patient_id, self._month, characters)
         except Error as error:
             self._waive(type(error).__name__)
             return True
@@ -107,7 +109,7 @@ class Reservation:
         if self._age_s() > budgets.MENDED_AFTER.total_seconds() or not (held or counted):
             return
         try:
-            await in_thread(budgets.settle, patient_id, self._month, held=held, counted=counted)
+            await run_in_db_thread(budgets.settle, patient_id, self._month, held=held, counted=counted)
         except Error as error:
             log.warning("reservation.not_settled", error=type(error).__name__)
 

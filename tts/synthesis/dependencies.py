@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.single_flight import Fills
+from tts.cache.single_flight import SingleFlight
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import Slots
@@ -29,7 +29,7 @@ class Services:
     slots: Slots
     trouble: Trouble
     phrases: PhraseCache
-    fills: Fills
+    fills: SingleFlight
     recorder: Recorder
     own: Callable[[Coroutine[Any, Any, Any]], None]
     first_byte_s: float

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-from tts.cache.single_flight import Fill, FillFailed
+from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
 from tts.resilience.concurrency import SlotsFull
 from tts.resilience.retry_policy import Halt, Rung, Step, after
@@ -78,21 +78,21 @@ class _Road:
         """The greeting is kept whole, whatever its segments."""
         await self._from_cache(Segment(0, self._speech.script.text, None, None), self.say_all)
 
-    async def say_all(self, fill: Fill | None = None) -> None:
+    async def say_all(self, fill: Flight | None = None) -> None:
         """Every segment in turn; into `fill` too, if all of it is to be kept."""
-        segments = self._speech.script.segments(self._context.rendering.language, self._context.phrases)
+        segments = self._speech.script.segments(self._context.speech_settings.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
                 await self._sink.wait_for_capacity()
                 await self._say(segment, fill)
 
-    async def _say(self, segment: Segment, fill: Fill | None) -> None:
+    async def _say(self, segment: Segment, fill: Flight | None) -> None:
         if fill is not None or normalise(segment.text) not in self._context.phrases:
             await self._climb(segment, fill)
         else:
             await self._from_cache(segment, lambda fill: self._climb(segment, fill))
 
-    async def _from_cache(self, segment: Segment, say: Callable[[Fill], Awaitable[None]]) -> None:
+    async def _from_cache(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
         """As it is kept; else along with whoever is having it made; else made here, for all who want it."""
         while not await self._sources.play(segment):
             fill = self._sources.follow(segment)
@@ -101,18 +101,18 @@ class _Road:
                 return
             try:
                 await self._sources.join(segment, fill)
-            except FillFailed:
+            except FlightFailed:
                 await self._sink.pad_partial_frame()
             else:
                 return
 
-    async def _lead(self, segment: Segment, say: Callable[[Fill], Awaitable[None]]) -> None:
+    async def _lead(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
         with self._sources.lead(segment) as fill:
             await say(fill)
             if self._rung is Rung.LIVE:  # whole, and in the conversation's own voice
                 self._sources.keep(segment, fill)
 
-    async def _climb(self, segment: Segment, fill: Fill | None) -> None:
+    async def _climb(self, segment: Segment, fill: Flight | None) -> None:
         """Tries rung after rung until the segment has been heard from its beginning to its end."""
         turn = Turn(self._services.slots, self._context.patient_id, self._patience_s(), self._tell_busy)
         tried: list[Rung] = []
@@ -139,7 +139,7 @@ class _Road:
         limit = self._services.busy_wait_s
         return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.waited_for_quota else limit
 
-    async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Fill | None) -> None:
+    async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Flight | None) -> None:
         """All of the segment, once, in this way.
 
         Raises ProviderError, SynthesizerUnavailable, SlotsFull or SpeechFailed.

@@ -6,12 +6,12 @@ from contextlib import suppress
 
 from django.conf import settings
 
-from tts.conversations.voice import Rendering, VoiceRef
+from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Phrase
 from tts.synthesis.dependencies import Services
 from usage.ledger.events import Attempt, Kind
 from voicecare.audio.formats import DEVICE_FORMATS
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
@@ -30,17 +30,17 @@ class Probe:
     async def run(self) -> None:
         with suppress(AuthorizationError, BadRequest):  # a key may lack the permission and still speak
             await asyncio.to_thread(_free_call)
-        rendering, texts = await in_thread(_phrases)
+        rendering, texts = await run_in_db_thread(_phrases)
         await self._speak(rendering, await self._wanted(rendering, texts or [SHORT]))
 
-    async def _wanted(self, rendering: Rendering, texts: list[str]) -> str:
+    async def _wanted(self, rendering: SpeechSettings, texts: list[str]) -> str:
         phrases = self._services.phrases
         for text in texts:
             if await phrases.get(phrases.key(rendering, text)) is None:
                 return text
         return texts[0]
 
-    async def _speak(self, rendering: Rendering, text: str) -> None:
+    async def _speak(self, rendering: SpeechSettings, text: str) -> None:
         attempt = Attempt(
             source=uuid.uuid4(),
             segment=0,
@@ -50,17 +50,17 @@ class Probe:
             voice=rendering.voice.id,
             model=rendering.model,
         )
-        request = rendering.request(text, None, None, zero_retention=self._services.zero_retention)
+        request = rendering.build_request(text, None, None, zero_retention=self._services.zero_retention)
         limits = {"first_byte_s": self._services.first_byte_s, "stall_s": self._services.stall_s}
-        self._services.recorder.note(attempt)
+        self._services.recorder.record(attempt)
         try:
             async with self._services.client.speak(request, **limits) as reply:
                 attempt.answered(reply.metadata.request_id, reply.metadata.character_cost)
-                self._services.recorder.note(attempt)
+                self._services.recorder.record(attempt)
                 said = b"".join([chunk async for chunk in reply])
         except ProviderError as error:
             attempt.failed(error)
-            self._services.recorder.note(attempt)
+            self._services.recorder.record(attempt)
             raise
         self._services.own(self._services.phrases.put(rendering, text, said))
 
@@ -73,9 +73,9 @@ def _free_call() -> None:
         client.close()
 
 
-def _phrases() -> tuple[Rendering, list[str]]:
-    rendering = Rendering(
-        VoiceRef.of(Voice.objects.default()), settings.ELEVENLABS_MODEL_ID, LANGUAGE, 1.0, DEVICE_FORMATS[0]
+def _phrases() -> tuple[SpeechSettings, list[str]]:
+    rendering = SpeechSettings(
+        VoiceRef.from_voice(Voice.objects.default()), settings.ELEVENLABS_MODEL_ID, LANGUAGE, 1.0, DEVICE_FORMATS[0]
     )
     common = Phrase.objects.for_language(LANGUAGE).filter(kind=Phrase.Kind.COMMON)
     return rendering, list(common.values_list("text", flat=True))

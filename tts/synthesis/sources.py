@@ -7,9 +7,9 @@ import asyncio
 import time
 from contextlib import AbstractContextManager, aclosing
 
-from tts.cache.single_flight import Fill, FillFailed
+from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
-from tts.conversations.voice import Rendering
+from tts.conversations.voice import SpeechSettings
 from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import Rung, first_byte_limit
 from tts.speech import Speech
@@ -47,62 +47,64 @@ class Sources:
         """The clip of this text; false if the cache has none."""
         phrases = self._services.phrases
         key = self._key(segment)
-        clip = phrases.recall(key)
+        clip = phrases.get_cached(key)
         if clip is None and (clip := await phrases.get(key)) is None:
             return False
-        attempt = self._attempt(segment, 1, Kind.CACHE, self._context.rendering)
+        attempt = self._attempt(segment, 1, Kind.CACHE, self._context.speech_settings)
         for start in range(0, len(clip), CLIP_CHUNK_BYTES):
             chunk = clip[start : start + CLIP_CHUNK_BYTES]
-            await self._sink.send_audio(chunk, Source.CACHE.value, self._context.rendering.voice.name)
-        phrases.used(key)
+            await self._sink.send_audio(chunk, Source.CACHE.value, self._context.speech_settings.voice.name)
+        phrases.record_hit(key)
         self._saved(attempt)
         return True
 
-    def follow(self, segment: Segment) -> Fill | None:
+    def follow(self, segment: Segment) -> Flight | None:
         """What another speech of this process is having made of the same text right now."""
-        return self._services.fills.follow(self._key(segment))
+        return self._services.fills.join(self._key(segment))
 
-    async def join(self, segment: Segment, fill: Fill) -> None:
+    async def join(self, segment: Segment, fill: Flight) -> None:
         """Plays along with the speech that has it made. Raises FillFailed where that one did not end well."""
-        attempt = self._attempt(segment, 0, Kind.CACHE, self._context.rendering)  # 1 is whoever asks after it failed
+        attempt = self._attempt(
+            segment, 0, Kind.CACHE, self._context.speech_settings
+        )  # 1 is whoever asks after it failed
         try:
             async with aclosing(fill.chunks(self._services.stall_s)) as chunks:
                 async for chunk in chunks:
-                    await self._sink.send_audio(chunk, Source.CACHE.value, self._context.rendering.voice.name)
-        except FillFailed:
+                    await self._sink.send_audio(chunk, Source.CACHE.value, self._context.speech_settings.voice.name)
+        except FlightFailed:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "fill_failed"
             self._note(attempt)
             raise
         self._saved(attempt)
 
-    def lead(self, segment: Segment) -> AbstractContextManager[Fill]:
+    def lead(self, segment: Segment) -> AbstractContextManager[Flight]:
         """To be entered in the same turn of the loop in which `follow` found nothing."""
-        return self._services.fills.lead(self._key(segment))
+        return self._services.fills.start(self._key(segment))
 
-    def keep(self, segment: Segment, fill: Fill) -> None:
+    def keep(self, segment: Segment, fill: Flight) -> None:
         """All of it is there, in the conversation's own voice: into the cache, in the background."""
         audio = fill.complete()
         if audio:
             greeted = self._context.patient_id if self._speech.origin == Origin.GREETING else None
-            put = self._services.phrases.put(self._context.rendering, segment.text, audio, greeted)
+            put = self._services.phrases.put(self._context.speech_settings, segment.text, audio, greeted)
             self._services.own(put)
 
     def _key(self, segment: Segment) -> str:
-        return self._services.phrases.key(self._context.rendering, segment.text)
+        return self._services.phrases.key(self._context.speech_settings, segment.text)
 
-    async def ask(self, segment: Segment, rung: Rung, number: int, *, silence_s: float, fill: Fill | None) -> None:
+    async def ask(self, segment: Segment, rung: Rung, number: int, *, silence_s: float, fill: Flight | None) -> None:
         """One request to the provider; every read of its reply is one frame, and goes into `fill`.
 
         `silence_s` is how long this segment was waited for. Raises ProviderError. Cancelling closes the response and
         books what it bills.
         """
-        rendering = self._context.backup if rung is Rung.BACKUP else self._context.rendering
-        request = rendering.request(
+        rendering = self._context.backup_settings if rung is Rung.BACKUP else self._context.speech_settings
+        request = rendering.build_request(
             segment.text, segment.before, segment.after, zero_retention=self._services.zero_retention
         )
         limit = first_byte_limit(rung, self._services.first_byte_s, silence_s)
         attempt = self._attempt(segment, number, self._kind(rung), rendering)
-        self._services.recorder.note(attempt)
+        self._services.recorder.record(attempt)
         plausible = Plausible(len(segment.text), FORMATS[rendering.format].bytes_per_second)
         began = time.perf_counter()
         try:
@@ -135,7 +137,7 @@ class Sources:
 
     async def improvise(self, segment: Segment, number: int) -> None:
         """The offline voice, made on this machine. Raises SynthesizerUnavailable."""
-        rendering = self._context.rendering
+        rendering = self._context.speech_settings
         voice = EspeakVoice(language=rendering.language, rate=round(OFFLINE_WORDS_PER_MINUTE * rendering.speed))
         attempt = self._attempt(segment, number, Kind.OFFLINE, rendering)
         sound = self._services.offline.speak(segment.text, voice, rendering.format, max_lead_s=OFFLINE_AHEAD_S)
@@ -152,7 +154,7 @@ class Sources:
             raise
         self._saved(attempt)
 
-    def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: Rendering) -> Attempt:
+    def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: SpeechSettings) -> Attempt:
         attempt = Attempt(
             source=self._speech.utterance_id,
             segment=segment.index,
@@ -176,12 +178,12 @@ class Sources:
         """All that is known of it by now. The first sound of the speech is that of the attempt that brought it."""
         if attempt is self._opening:
             attempt.first_chunk_ms = self._speech.response_ms
-        self._services.recorder.note(attempt)
+        self._services.recorder.record(attempt)
 
     def _count(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
         attempt.answered(metadata.request_id, metadata.character_cost)
         self._speech.characters += attempt.characters
-        self._services.recorder.note(attempt)  # billed from here on, whatever becomes of this process
+        self._services.recorder.record(attempt)  # billed from here on, whatever becomes of this process
         self._services.quota.answered(attempt.asked, metadata.character_cost)
         metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
         if metadata.concurrent_limit is not None and metadata.concurrent_limit != self._services.slots.limit:

@@ -22,7 +22,7 @@ import structlog
 from usage.ledger.events import Attempt
 
 FOLDER = "journal"
-NEW_S = 60.0  # a process needs far less between making its file and locking it
+MIN_AGE_S = 60.0  # a process needs far less between making its file and locking it
 
 log = structlog.get_logger(__name__)
 
@@ -38,21 +38,21 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path, self._file = _create(folder)
+        self._path, self._file = _create_locked_file(folder)
         self._size = 0
 
-    def begun(self, attempt: Attempt) -> None:
+    def append(self, attempt: Attempt) -> None:
         """It may be sent when this returns."""
         try:
-            self._size += os.write(self._file, _line(attempt))
+            self._size += os.write(self._file, _serialize(attempt))
         except OSError as error:
             log.warning("journal.not_written", error=type(error).__name__)
 
-    def mark(self) -> int:
+    def position(self) -> int:
         """To be taken before the database is written, for `written`."""
         return self._size
 
-    def written(self, mark: int) -> None:
+    def truncate(self, mark: int) -> None:
         """All that was in it at the mark is in the database. What came since keeps the whole: it does no harm twice."""
         if self._size == mark:
             os.ftruncate(self._file, 0)
@@ -65,7 +65,7 @@ class Journal:
         self._file = -1  # who still speaks must not write into what has the number next
 
 
-def opened(folder: Path) -> Journal | None:
+def open_journal(folder: Path) -> Journal | None:
     """None on a disk that takes no file: speech goes on without."""
     try:
         return Journal(folder)
@@ -74,7 +74,7 @@ def opened(folder: Path) -> Journal | None:
         return None
 
 
-def adopt(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
+def recover(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
     """Books what processes that have died had asked for, and removes their files; returns how many attempts.
 
     Idempotent: `book` takes an attempt that it has already for nothing. A file is removed after it was booked.
@@ -82,18 +82,18 @@ def adopt(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
     adopted = 0
     for path in folder.iterdir() if folder.is_dir() else ():
         with suppress(FileNotFoundError):  # another one has just adopted it
-            adopted += _adopt(path, book)
+            adopted += _recover_file(path, book)
     if adopted:
         log.warning("journal.adopted", attempts=adopted)
     return adopted
 
 
-def _adopt(path: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
+def _recover_file(path: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
     with path.open("rb") as file:
-        is_new = time.time() - path.stat().st_mtime < NEW_S
-        if not _is_left(file.fileno()):
+        is_new = time.time() - path.stat().st_mtime < MIN_AGE_S
+        if not _lock_if_abandoned(file.fileno()):
             return 0
-        attempts = list(_read(file.read()))
+        attempts = list(_parse(file.read()))
         if attempts:
             book(attempts)
         if attempts or not is_new:
@@ -101,14 +101,14 @@ def _adopt(path: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
     return len(attempts)
 
 
-def _create(folder: Path) -> tuple[Path, int]:
+def _create_locked_file(folder: Path) -> tuple[Path, int]:
     path = folder / uuid.uuid4().hex
     file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
     fcntl.flock(file, fcntl.LOCK_EX)  # whoever looks at it meanwhile finds it empty and lets go at once
     return path, file
 
 
-def _is_left(file: int) -> bool:
+def _lock_if_abandoned(file: int) -> bool:
     """Its process has ended: nobody holds the lock, which is ours until the file is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,13 +117,13 @@ def _is_left(file: int) -> bool:
     return True
 
 
-def _line(attempt: Attempt) -> bytes:
+def _serialize(attempt: Attempt) -> bytes:
     said: dict[str, Any] = {name: getattr(attempt, name) for name in _PLAIN}
     said |= {name: value and str(value) for name in _IDS if (value := getattr(attempt, name))}
     return json.dumps({**said, "at": attempt.at.isoformat()}).encode() + b"\n"
 
 
-def _read(lines: bytes) -> Iterator[Attempt]:
+def _parse(lines: bytes) -> Iterator[Attempt]:
     for line in lines.splitlines():
         try:
             said = json.loads(line)

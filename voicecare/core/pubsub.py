@@ -25,21 +25,21 @@ from voicecare.core import metrics
 
 CHANNEL = "voicecare:hints"
 PROVIDER = "provider"  # in the place of a patient's id
-ANSWER_S = 0.25
-ASK_AGAIN_S = 2.0
-QUIET_S = 3.0  # then Redis is asked whether it is there, and given as long to answer
-RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+PUBLISH_TIMEOUT_S = 0.25
+RETRY_INTERVAL_S = 2.0
+PING_INTERVAL_S = 3.0  # then Redis is asked whether it is there, and given as long to answer
+RECONNECT_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Listener:
+class _Subscriber:
     loop: asyncio.AbstractEventLoop
     on_patient: Callable[[uuid.UUID], None]
     on_provider: Callable[[], None]
 
-    def hear(self, subject: str) -> None:
+    def handle(self, subject: str) -> None:
         """Never raises: who stops listening for one bad hint misses all others."""
         try:
             self.on_provider() if subject == PROVIDER else self.on_patient(uuid.UUID(subject))
@@ -47,15 +47,15 @@ class _Listener:
             log.warning("hints.not_followed", error=type(error).__name__)
 
 
-class Hints:
+class PubSub:
     """One for each process. Publishing may wait for Redis and is for threads and Celery; listening is for the loop."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
         self._process = uuid.uuid4().hex  # what it has published it has heard already
-        self._listeners: list[_Listener] = []
-        self._quiet_until = 0.0
-        timeouts = {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
+        self._subscribers: list[_Subscriber] = []
+        self._paused_until = 0.0
+        timeouts = {"socket_timeout": PUBLISH_TIMEOUT_S, "socket_connect_timeout": PUBLISH_TIMEOUT_S}
         self._redis = redis.Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0), **timeouts) if redis_url else None
 
     def publish_patient(self, patient: uuid.UUID) -> None:
@@ -68,61 +68,64 @@ class Hints:
 
     async def run(self, on_patient: Callable[[uuid.UUID], None], on_provider: Callable[[], None]) -> None:
         """Calls back for every hint, on this loop, until cancelled. Redis may come and go."""
-        listener = _Listener(asyncio.get_running_loop(), on_patient, on_provider)
-        self._listeners.append(listener)
+        listener = _Subscriber(asyncio.get_running_loop(), on_patient, on_provider)
+        self._subscribers.append(listener)
         try:
             await (self._listen(listener) if self._url else asyncio.Event().wait())
         finally:
-            self._listeners.remove(listener)
+            self._subscribers.remove(listener)
 
     def _publish(self, subject: str) -> None:
-        for listener in list(self._listeners):
+        for listener in list(self._subscribers):
             with suppress(RuntimeError):  # its loop has ended
                 # Not in the context of the request that publishes: what begins there would use its thread, which ends.
-                listener.loop.call_soon_threadsafe(listener.hear, subject, context=Context())
+                listener.loop.call_soon_threadsafe(listener.handle, subject, context=Context())
         if self._redis is not None:
-            self._tell_others(self._redis, subject)
+            self._publish_to_redis(self._redis, subject)
 
-    def _tell_others(self, client: "redis.Redis", subject: str) -> None:
-        if time.monotonic() < self._quiet_until:
+    def _publish_to_redis(self, client: "redis.Redis", subject: str) -> None:
+        if time.monotonic() < self._paused_until:
             metrics.HINTS_LOST.inc()
             return
         try:
             client.publish(CHANNEL, f"{self._process} {subject}")
         except Exception as error:  # whatever it is: the row is committed, and the sweep finds it
             metrics.HINTS_LOST.inc()
-            if not self._quiet_until:
+            if not self._paused_until:
                 log.warning("hints.lost", error=type(error).__name__)
-            self._quiet_until = time.monotonic() + ASK_AGAIN_S
+            self._paused_until = time.monotonic() + RETRY_INTERVAL_S
         else:
-            self._quiet_until = 0.0
+            self._paused_until = 0.0
 
-    async def _listen(self, listener: _Listener) -> None:
+    async def _listen(self, listener: _Subscriber) -> None:
         failures = 0
         while True:
             try:
-                async for subject in self._heard():
+                async for subject in self._messages():
                     if failures:
                         log.info("hints.heard_again")
                         failures = 0
                     if subject:
-                        listener.hear(subject)
+                        listener.handle(subject)
             except Exception as error:  # whatever it is: the next connection may be better
                 if not failures:
                     log.warning("hints.deaf", error=type(error).__name__)
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            await asyncio.sleep(RECONNECT_DELAYS_S[min(failures, len(RECONNECT_DELAYS_S) - 1)])
             failures += 1
 
-    async def _heard(self) -> AsyncIterator[str]:
+    async def _messages(self) -> AsyncIterator[str]:
         """What other processes publish; an empty one when it begins to listen. Raises when Redis is away."""
         client = redis_asyncio.Redis.from_url(
-            self._url, socket_timeout=QUIET_S, socket_connect_timeout=QUIET_S, retry=AsyncRetry(NoBackoff(), 0)
+            self._url,
+            socket_timeout=PING_INTERVAL_S,
+            socket_connect_timeout=PING_INTERVAL_S,
+            retry=AsyncRetry(NoBackoff(), 0),
         )
         async with client, client.pubsub() as pubsub:
             await pubsub.subscribe(CHANNEL)
             asked = True  # to subscribe
             while True:
-                message = await pubsub.get_message(timeout=QUIET_S)
+                message = await pubsub.get_message(timeout=PING_INTERVAL_S)
                 if message is None and asked:
                     raise TimeoutError
                 asked = message is None
@@ -137,8 +140,8 @@ class Hints:
 
 
 @cache
-def of_this_process() -> Hints:
-    return Hints(settings.REDIS_URL)
+def of_this_process() -> PubSub:
+    return PubSub(settings.REDIS_URL)
 
 
 def publish_patient(patient: uuid.UUID) -> None:

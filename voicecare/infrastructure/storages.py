@@ -32,7 +32,7 @@ def bucket(name: str, endpoint: str, folder: str) -> dict[str, Any]:
 
 
 def replacing_files(folder: Path) -> dict[str, Any]:
-    return {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": folder}}
+    return {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": folder}}
 
 
 def private_files(folder: Path) -> dict[str, Any]:

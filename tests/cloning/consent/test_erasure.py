@@ -15,7 +15,7 @@ from tests.cloning import at_provider
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from tts.conversations import lifecycle
-from tts.retention import erase
+from tts.retention import erase_patients
 from voicecare.patients import erasure as patients
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -106,13 +106,13 @@ def test_where_nobody_is_erased_nothing_is_asked(job: Make, alice: Member, setti
 def test_with_all_applications_nothing_of_them_is_left(
     everything: CloneJob, provider: SandboxProcess, alice: Member, bob: Member
 ):
-    lifecycle.end(lifecycle.begin(alice.device.pk, None).context.conversation_id)
+    lifecycle.end(lifecycle.start(alice.device.pk, None).context.conversation_id)
     patients.begin(alice.patient.pk)
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
-    erase()
+    erase_patients()
     assert Patient.objects.get(pk=alice.patient.pk).name == ""
     swept()
-    erase()
+    erase_patients()
     assert list(Patient.objects.all()) == [bob.patient]
     assert list(Device.objects.all()) == [bob.device]
     assert not Voice.objects.filter(state="usable", source="cloned").exclude(patient=bob.patient).exists()

@@ -13,8 +13,8 @@ from tests.waiting import eventually
 from tts.api import streaming
 from tts.api.streaming import PREVIEWS, HttpSpeech, context_of, preview_of
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.single_flight import Fills
-from tts.cache.stores import store_for
+from tts.cache.single_flight import SingleFlight
+from tts.cache.stores import create_store
 from tts.conversations.context import Context
 from tts.models import Phrase
 from tts.recorder import Recorder
@@ -49,8 +49,8 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
         quota=Quota(own),
         slots=LocalSlots(),
         trouble=Trouble(circuit, own),
-        phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
-        fills=Fills(),
+        phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
+        fills=SingleFlight(),
         recorder=Recorder(),
         own=own,
         first_byte_s=5,
@@ -137,8 +137,12 @@ def test_a_relatives_voice_speaks_as_to_its_patient(member: Any):
     patient = member("Ingrid Vogel", language="de-AT", speech_rate="0.85").patient
     clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)
     context = context_of(clone, "pcm_16000")
-    assert (context.rendering.language, context.rendering.speed, context.patient_id) == ("de", 0.85, patient.pk)
-    assert context.backup.voice.provider_id == settings.DEFAULT_VOICE_ID
+    assert (context.speech_settings.language, context.speech_settings.speed, context.patient_id) == (
+        "de",
+        0.85,
+        patient.pk,
+    )
+    assert context.backup_settings.voice.provider_id == settings.DEFAULT_VOICE_ID
 
 
 def test_a_preview_is_a_phrase_of_the_language(member: Any, phrases: None):

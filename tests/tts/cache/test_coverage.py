@@ -15,8 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
-from tts.cache.coverage import Table, coverage
-from tts.cache.planning import current, listeners, phrase_cache, plan
+from tts.cache.coverage import Table, coverage_tables
+from tts.cache.planning import active_patients, audiences, create_phrase_cache, required_clips
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Patient, Voice
 
@@ -32,7 +32,7 @@ MODEL = "eleven_flash_v2_5"
 @pytest.fixture(autouse=True)
 def folder(settings, tmp_path: Path) -> None:
     settings.PHRASE_STORE = "file"
-    files = {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}}
+    files = {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": tmp_path}}
     settings.STORAGES = {**settings.STORAGES, "phrases": files}
 
 
@@ -56,13 +56,13 @@ def boss(db: None) -> Client:
 
 def fill() -> None:
     """Everything that is needed is there."""
-    cache = phrase_cache()
+    cache = create_phrase_cache()
 
     async def put_all(wishes) -> None:
         for wish in wishes:
-            await cache.put(wish.rendering, wish.text, b"sound", wish.patient)
+            await cache.put(wish.speech_settings, wish.text, b"sound", wish.patient_id)
 
-    asyncio.run(put_all(plan(listeners(current()), list(Phrase.objects.all()), MODEL)))
+    asyncio.run(put_all(required_clips(audiences(active_patients()), list(Phrase.objects.all()), MODEL)))
 
 
 def states(table: Table) -> dict[str, list[str]]:
@@ -70,11 +70,11 @@ def states(table: Table) -> dict[str, list[str]]:
 
 
 def english() -> Table:
-    return coverage(phrase_cache())[1]
+    return coverage_tables(create_phrase_cache())[1]
 
 
 def test_there_is_a_table_for_each_language_with_the_voices_of_its_patients_and_the_default(cast):
-    german, table = coverage(phrase_cache())
+    german, table = coverage_tables(create_phrase_cache())
     assert (german.language, table.language) == ("de", "en")
     assert [voice.provider_id for voice in table.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
     assert german.voices == [Voice.objects.default()]

@@ -44,7 +44,7 @@ def clip(alice: Member) -> Callable[..., Clip]:
 class Refusing:
     """A store that refuses everything and counts how often it was asked."""
 
-    quick = True
+    is_local = True
 
     def __init__(self, *keys: str) -> None:
         self.names = keys
@@ -78,7 +78,7 @@ class Refusing:
 def test_a_clip_belongs_to_the_phrase_that_it_says(
     clip: Callable[..., Clip], phrases: None, language: str, text: str, found: bool
 ):
-    index.book(clip(language=language), text)
+    index.upsert(clip(language=language), text)
     expected = Phrase.objects.get(text="I see.") if found else None
     assert Clip.objects.get().phrase == expected
 
@@ -86,18 +86,18 @@ def test_a_clip_belongs_to_the_phrase_that_it_says(
 def test_booking_takes_two_statements(clip: Callable[..., Clip], phrases: None, django_assert_num_queries: Callable):
     one = clip()
     with django_assert_num_queries(2):
-        index.book(one, "I see.")
+        index.upsert(one, "I see.")
 
 
 def test_known_are_those_with_a_row_however_many_are_asked_for(clip: Callable[..., Clip]):
-    Clip.objects.bulk_create([clip(number) for number in (3, index.AT_ONCE, 2 * index.AT_ONCE)])
-    asked = [digest(number) for number in range(2 * index.AT_ONCE + 1)]
-    assert index.known(asked) == {digest(3), digest(index.AT_ONCE), digest(2 * index.AT_ONCE)}
-    assert index.known([]) == set()
+    Clip.objects.bulk_create([clip(number) for number in (3, index.BATCH_SIZE, 2 * index.BATCH_SIZE)])
+    asked = [digest(number) for number in range(2 * index.BATCH_SIZE + 1)]
+    assert index.existing(asked) == {digest(3), digest(index.BATCH_SIZE), digest(2 * index.BATCH_SIZE)}
+    assert index.existing([]) == set()
 
 
 def test_hits_are_added_to_each_row_however_many_there_are(clip: Callable[..., Clip]):
-    count = index.AT_ONCE + 2
+    count = index.BATCH_SIZE + 2
     Clip.objects.bulk_create([clip(number, hits=1) for number in range(count)])
     index.add_hits({digest(number): number for number in range(1, count)})
     hits = dict(Clip.objects.values_list("digest", "hits"))
@@ -108,29 +108,29 @@ def test_hits_are_added_to_each_row_however_many_there_are(clip: Callable[..., C
 def test_a_store_that_is_away_is_not_asked_for_every_single_clip(clip: Callable[..., Clip]):
     Clip.objects.bulk_create([clip(number) for number in range(20)])
     store = Refusing()
-    assert index.remove(Clip.objects.all(), store) == []
-    assert store.asked == index.FAILURES_IN_A_ROW
+    assert index.delete(Clip.objects.all(), store) == []
+    assert store.asked == index.MAX_CONSECUTIVE_FAILURES
     assert Clip.objects.count() == 20
 
 
 def test_a_store_that_cannot_be_read_is_not_swept_to_the_end():
     store = Refusing(*map(digest, range(20)))
-    assert index.sweep(store, time.time(), 60) == 0
-    assert store.asked == index.FAILURES_IN_A_ROW
+    assert index.delete_orphans(store, time.time(), 60) == 0
+    assert store.asked == index.MAX_CONSECUTIVE_FAILURES
 
 
 def test_one_call_does_so_much_and_the_next_one_goes_on(clip: Callable[..., Clip], tmp_path: Path):
     store = file_store(tmp_path)
-    count = index.PRUNED_AT_ONCE + 5
+    count = index.PRUNE_LIMIT + 5
     long_ago = timezone.now() - timedelta(days=1)
     Clip.objects.bulk_create([clip(number, expires_at=long_ago) for number in range(count)])
-    assert len(index.remove_expired(store, time.time())) == index.PRUNED_AT_ONCE
-    assert len(index.remove_expired(store, time.time())) == 5
+    assert len(index.delete_expired(store, time.time())) == index.PRUNE_LIMIT
+    assert len(index.delete_expired(store, time.time())) == 5
     assert not Clip.objects.exists()
 
 
 def test_objects_with_a_row_are_not_even_read(clip: Callable[..., Clip]):
     Clip.objects.bulk_create([clip(number) for number in range(20)])
     store = Refusing(*map(digest, range(20)))
-    assert index.sweep(store, time.time(), 60) == 0
+    assert index.delete_orphans(store, time.time(), 60) == 0
     assert store.asked == 0

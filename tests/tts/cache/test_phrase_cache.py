@@ -27,10 +27,10 @@ from tests.tts.cache.stores import KINDS, file_store, store_of
 from tests.tts.examples import OWN_VOICE, RENDERING
 from tests.waiting import eventually
 from tts.cache.entry import Entry, pack
-from tts.cache.memory import Memory
-from tts.cache.phrase_cache import READ_WITHIN_S, READERS, PhraseCache
+from tts.cache.memory import LRUCache
+from tts.cache.phrase_cache import READ_TIMEOUT_S, READERS, PhraseCache
 from tts.cache.stores import RedisStore, Store, StoreError
-from tts.conversations.voice import Rendering, VoiceRef
+from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Voice
 
@@ -70,7 +70,7 @@ class Faulty:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.quick = False
+        self.is_local = False
         self.gate = threading.Event()
         self.gate.set()
         self.error: StoreError | None = None
@@ -121,9 +121,9 @@ def key(cache: PhraseCache) -> str:
 
 
 @pytest.fixture
-def rendering(alice: Member) -> Rendering:
+def rendering(alice: Member) -> SpeechSettings:
     """In the voice of a patient who is in the database."""
-    return replace(RENDERING, voice=VoiceRef.of(alice.patient.voice))
+    return replace(RENDERING, voice=VoiceRef.from_voice(alice.patient.voice))
 
 
 def stored(store: Store, key: str, sound: bytes = SOUND, *, expires_in_s: float = WEEK_S) -> None:
@@ -139,8 +139,8 @@ async def found(cache: PhraseCache, key: str) -> bytes | None:
     """Also where the store takes its time, as S3 may: then it is in memory a little later."""
     sound = await cache.get(key)
     if sound is None:
-        await eventually(lambda: cache.recall(key) is not None)
-    return sound or cache.recall(key)
+        await eventually(lambda: cache.get_cached(key) is not None)
+    return sound or cache.get_cached(key)
 
 
 # Keys
@@ -158,7 +158,7 @@ async def found(cache: PhraseCache, key: str) -> bytes | None:
     ],
     ids=["voice", "revision", "model", "language", "speed", "format"],
 )
-def test_whatever_shapes_the_sound_changes_the_key(cache: PhraseCache, key: str, other: Rendering):
+def test_whatever_shapes_the_sound_changes_the_key(cache: PhraseCache, key: str, other: SpeechSettings):
     assert cache.key(other, TEXT) != key
 
 
@@ -203,13 +203,13 @@ def test_a_key_shows_no_text_no_name_and_no_voice(cache: PhraseCache):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("sound", [SOUND, b"\0", bytes(600_000)], ids=["some", "one byte", "much"])
-async def test_another_process_gets_what_was_put_in(store: Store, rendering: Rendering, sound: bytes):
+async def test_another_process_gets_what_was_put_in(store: Store, rendering: SpeechSettings, sound: bytes):
     await cache_of(store).put(rendering, TEXT, sound)
     other = cache_of(store)
     key = other.key(rendering, TEXT)
-    assert other.recall(key) is None
+    assert other.get_cached(key) is None
     assert await found(other, key) == sound
-    assert other.recall(key) == sound
+    assert other.get_cached(key) == sound
 
 
 async def test_what_was_never_put_in_is_a_miss(store: Store, key: str):
@@ -219,27 +219,27 @@ async def test_what_was_never_put_in_is_a_miss(store: Store, key: str):
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_put_in_again_replaces_the_former(store: Store, rendering: Rendering):
+async def test_a_clip_put_in_again_replaces_the_former(store: Store, rendering: SpeechSettings):
     cache = cache_of(store)
     await cache.put(rendering, TEXT, SOUND)
     await cache.put(rendering, TEXT, b"new")
-    assert cache.recall(cache.key(rendering, TEXT)) == b"new"
+    assert cache.get_cached(cache.key(rendering, TEXT)) == b"new"
     assert await found(cache_of(store), cache.key(rendering, TEXT)) == b"new"
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, rendering: Rendering):
+async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, rendering: SpeechSettings):
     """Whoever looks between the end of a fill and the end of the writing finds it."""
     cache = cache_of(faulty)
     faulty.gate.clear()
     writing = asyncio.ensure_future(cache.put(rendering, TEXT, SOUND))
-    assert cache.recall(cache.key(rendering, TEXT)) == SOUND
+    assert cache.get_cached(cache.key(rendering, TEXT)) == SOUND
     faulty.gate.set()
     await writing
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_silence_is_refused(cache: PhraseCache, rendering: Rendering, tmp_path: Path):
+async def test_silence_is_refused(cache: PhraseCache, rendering: SpeechSettings, tmp_path: Path):
     await cache.put(rendering, TEXT, b"")
     assert await cache.get(cache.key(rendering, TEXT)) is None
     assert list(file_store(tmp_path).keys()) == []
@@ -259,7 +259,7 @@ async def test_a_clip_is_played_until_its_time_is_over_also_from_memory(store: S
     stored(store, key, expires_in_s=1)
     assert await found(cache, key) == SOUND
     await asyncio.sleep(1)
-    assert cache.recall(key) is None
+    assert cache.get_cached(key) is None
     assert await cache.get(key) is None
 
 
@@ -338,10 +338,10 @@ async def test_a_slow_store_is_a_miss_for_who_asks_first_and_a_hit_from_memory_l
     cache = cache_of(faulty)
     began = time.monotonic()
     assert await cache.get(key) is None
-    assert READ_WITHIN_S * 0.9 < time.monotonic() - began < READ_WITHIN_S + 0.3
+    assert READ_TIMEOUT_S * 0.9 < time.monotonic() - began < READ_TIMEOUT_S + 0.3
     assert await cache.get(key) is None
     faulty.gate.set()
-    await eventually(lambda: cache.recall(key), wanted=lambda seen: seen == SOUND)
+    await eventually(lambda: cache.get_cached(key), wanted=lambda seen: seen == SOUND)
     assert faulty.reads == 1
 
 
@@ -355,9 +355,9 @@ async def test_a_store_that_hangs_costs_each_of_a_crowd_no_more_than_one(faulty:
     await asyncio.gather(*(cache.get(each) for each in keys[:READERS]))
     began = time.monotonic()
     assert await cache.get(keys[-1]) is None
-    assert time.monotonic() - began < READ_WITHIN_S / 2
+    assert time.monotonic() - began < READ_TIMEOUT_S / 2
     faulty.gate.set()
-    await eventually(lambda: all(cache.recall(each) for each in keys[:READERS]))
+    await eventually(lambda: all(cache.get_cached(each) for each in keys[:READERS]))
     assert await cache.get(keys[-1]) == SOUND
 
 
@@ -388,7 +388,7 @@ async def test_a_redis_that_hangs_or_dies_is_a_quick_miss_and_heals(fault: str, 
         cache = cache_of(store)
         began = time.monotonic()
         assert await cache.get(key) is None
-        assert time.monotonic() - began < READ_WITHIN_S + 0.3
+        assert time.monotonic() - began < READ_TIMEOUT_S + 0.3
         process.resume() if fault == "paused" else process.start()
         stored(store, key)
         for _ in range(100):
@@ -400,49 +400,49 @@ async def test_a_redis_that_hangs_or_dies_is_a_quick_miss_and_heals(fault: str, 
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(faulty: Faulty, rendering: Rendering):
+async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(faulty: Faulty, rendering: SpeechSettings):
     before = counted("phrase_store_errors", work="write")
     faulty.error = StoreError("full")
     cache = cache_of(faulty)
     await cache.put(rendering, TEXT, SOUND)
     assert counted("phrase_store_errors", work="write") == before + 1
     assert await in_database(Clip.objects.count) == 0
-    await cache.drop_forgotten()
-    assert cache.recall(cache.key(rendering, TEXT)) == SOUND
+    await cache.evict_deleted()
+    assert cache.get_cached(cache.key(rendering, TEXT)) == SOUND
 
 
 # Memory
 
 
 def test_memory_holds_no_more_than_it_may_and_lets_go_what_was_used_least():
-    memory = Memory(1000)
+    memory = LRUCache(1000)
     for number in range(10):
-        memory.keep(str(number), bytes(100), 60)
+        memory.put(str(number), bytes(100), 60)
     memory.get("0")
-    memory.keep("10", bytes(100), 60)
+    memory.put("10", bytes(100), 60)
     assert memory.get("0") is not None
     assert memory.get("1") is None
     assert len(memory.keys()) == 10
 
 
 def test_what_would_push_out_too_many_others_is_not_kept():
-    memory = Memory(1000)
-    memory.keep("a", bytes(125), 60)
-    memory.keep("b", bytes(126), 60)
+    memory = LRUCache(1000)
+    memory.put("a", bytes(125), 60)
+    memory.put("b", bytes(126), 60)
     assert (memory.get("a"), memory.get("b")) == (bytes(125), None)
-    memory.keep("a", bytes(126), 60)
+    memory.put("a", bytes(126), 60)
     assert memory.get("a") is None
 
 
 def test_replaced_dropped_and_expired_clips_take_no_room():
-    memory = Memory(800)
+    memory = LRUCache(800)
     for _ in range(100):
-        memory.keep("a", bytes(100), 60)
-    memory.keep("b", bytes(100), -1)
+        memory.put("a", bytes(100), 60)
+    memory.put("b", bytes(100), -1)
     assert memory.get("b") is None
-    memory.drop(["a", "not there"])
+    memory.delete(["a", "not there"])
     for number in range(8):
-        memory.keep(str(number), bytes(100), 60)
+        memory.put(str(number), bytes(100), 60)
     assert memory.keys() == [str(number) for number in range(8)]
 
 
@@ -450,7 +450,7 @@ def test_replaced_dropped_and_expired_clips_take_no_room():
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: Rendering, phrases: None):
+async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: SpeechSettings, phrases: None):
     await cache.put(rendering, "That’s  wonderful!", SOUND)
     clip = await in_database(Clip.objects.get)
     phrase = await in_database(Phrase.objects.get, text=TEXT)
@@ -463,14 +463,14 @@ async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: Rend
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_greeting_has_its_patient(cache: PhraseCache, rendering: Rendering, alice: Member, phrases: None):
+async def test_a_greeting_has_its_patient(cache: PhraseCache, rendering: SpeechSettings, alice: Member, phrases: None):
     await cache.put(rendering, TEXT, SOUND, patient=alice.patient.id)
     clip = await in_database(Clip.objects.get)
     assert (clip.patient_id, clip.phrase_id) == (alice.patient.id, None)
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, rendering: Rendering):
+async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, rendering: SpeechSettings):
     await cache.put(rendering, TEXT, SOUND)
     await in_database(
         Clip.objects.update, hits=7, made_at=timezone.now() - timedelta(days=6), expires_at=timezone.now()
@@ -490,15 +490,15 @@ async def test_a_voice_that_is_gone_from_the_database_is_no_error_for_who_speaks
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_hits_of_several_processes_add_up(store: Store, rendering: Rendering):
+async def test_hits_of_several_processes_add_up(store: Store, rendering: SpeechSettings):
     caches = [cache_of(store) for _ in range(3)]
     for text in (TEXT, "I see."):
         await caches[0].put(rendering, text, SOUND)
     key = caches[0].key(rendering, TEXT)
     for cache in caches:
         for _ in range(5):
-            cache.used(key)
-        cache.used("00" * 32)  # its row is gone
+            cache.record_hit(key)
+        cache.record_hit("00" * 32)  # its row is gone
     await asyncio.gather(*(cache.write_hits() for cache in caches))
     await caches[0].write_hits()
     clip = await in_database(Clip.objects.get, digest=key)
@@ -508,16 +508,16 @@ async def test_hits_of_several_processes_add_up(store: Store, rendering: Renderi
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_hits_wait_for_a_database_that_is_away(cache: PhraseCache, rendering: Rendering):
+async def test_hits_wait_for_a_database_that_is_away(cache: PhraseCache, rendering: SpeechSettings):
     await cache.put(rendering, TEXT, SOUND)
-    cache.used(cache.key(rendering, TEXT))
+    cache.record_hit(cache.key(rendering, TEXT))
     await rename("tts_clip", "tts_clip_away")
     try:
         await cache.write_hits()
-        await cache.drop_forgotten()
+        await cache.evict_deleted()
     finally:
         await rename("tts_clip_away", "tts_clip")
-    assert cache.recall(cache.key(rendering, TEXT)) == SOUND
+    assert cache.get_cached(cache.key(rendering, TEXT)) == SOUND
     await cache.write_hits()
     assert (await in_database(Clip.objects.get)).hits == 1
 
@@ -534,41 +534,41 @@ async def rename(table: str, name: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store, rendering: Rendering):
+async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store, rendering: SpeechSettings):
     here, there, worker = (cache_of(store) for _ in range(3))
     key, other = here.key(rendering, TEXT), here.key(rendering, "I see.")
     await here.put(rendering, TEXT, SOUND)
     await here.put(rendering, "I see.", SOUND)
     for each in (key, other):
         await found(there, each)
-    assert await in_database(worker.forget, Clip.objects.filter(digest=key)) == 1
+    assert await in_database(worker.delete, Clip.objects.filter(digest=key)) == 1
     assert await asyncio.to_thread(lambda: list(store.keys())) == [other]
     assert (await in_database(Clip.objects.get)).digest == other
     for cache in (here, there, worker):
-        await cache.drop_forgotten()
+        await cache.evict_deleted()
         assert await cache.get(key) is None
         assert await found(cache, other) == SOUND
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, rendering: Rendering):
+async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, rendering: SpeechSettings):
     cache = cache_of(faulty)
     await cache.put(rendering, TEXT, SOUND)
     faulty.error = StoreError("refused")
-    assert await in_database(cache.forget, Clip.objects.all()) == 0
+    assert await in_database(cache.delete, Clip.objects.all()) == 0
     assert await in_database(Clip.objects.count) == 1
     faulty.error = None
-    assert await in_database(cache.forget, Clip.objects.all()) == 1
+    assert await in_database(cache.delete, Clip.objects.all()) == 1
     assert await in_database(Clip.objects.count) == 0
 
 
-def put(cache: PhraseCache, rendering: Rendering, text: str) -> str:
+def put(cache: PhraseCache, rendering: SpeechSettings, text: str) -> str:
     asyncio.run(cache.put(rendering, text, SOUND))
     return cache.key(rendering, text)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, rendering: Rendering):
+def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, rendering: SpeechSettings):
     """The caller finds it once more: nothing of it stays unseen."""
     cache = cache_of(faulty)
     key = put(cache, rendering, TEXT)
@@ -580,15 +580,15 @@ def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, r
         put(cache_of(faulty.store), rendering, TEXT)
 
     faulty.delete = delete_and_made_again
-    cache.forget(Clip.objects.all())
+    cache.delete(Clip.objects.all())
     assert Clip.objects.filter(digest=key).exists()
     assert faulty.store.read(key) is not None
-    assert cache.forget(Clip.objects.all()) == 1
+    assert cache.delete(Clip.objects.all()) == 1
     assert faulty.store.read(key) is None
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, rendering: Rendering):
+def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, rendering: SpeechSettings):
     cache = cache_of(store)
     old, young = put(cache, rendering, TEXT), put(cache, rendering, "I see.")
     now = time.time()
@@ -618,7 +618,7 @@ def test_pruning_removes_damaged_objects_that_nobody_asks_for(store: Store):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_survives_a_store_that_refuses(faulty: Faulty, rendering: Rendering):
+def test_pruning_survives_a_store_that_refuses(faulty: Faulty, rendering: SpeechSettings):
     cache = cache_of(faulty)
     put(cache, rendering, TEXT)
     faulty.error = StoreError("refused")
@@ -627,7 +627,7 @@ def test_pruning_survives_a_store_that_refuses(faulty: Faulty, rendering: Render
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: Rendering, tmp_path: Path):
+def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: SpeechSettings, tmp_path: Path):
     store = file_store(tmp_path)
     cache = cache_of(store)
     keys = sorted(put(cache, rendering, f"Phrase {number}.") for number in range(6))
@@ -639,8 +639,8 @@ def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: R
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_voice_of_another_patient_is_another_clip(cache: PhraseCache, rendering: Rendering):
+async def test_a_voice_of_another_patient_is_another_clip(cache: PhraseCache, rendering: SpeechSettings):
     other = await in_database(Voice.objects.create, provider_id="othervoice", name="Other")
     await cache.put(rendering, TEXT, b"one")
-    await cache.put(replace(rendering, voice=VoiceRef.of(other)), TEXT, b"other")
+    await cache.put(replace(rendering, voice=VoiceRef.from_voice(other)), TEXT, b"other")
     assert await in_database(Clip.objects.count) == 2

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import OTHER_VOICE, Member
 from tts.cache import planning
-from tts.cache.planning import Listener, plan
+from tts.cache.planning import Audience, required_clips
 from tts.conversations.lifecycle import resolve_voice
 from tts.models import Phrase
 from voicecare.patients.models import Device, Patient, Voice
@@ -23,14 +23,14 @@ PHRASES = [COMMON, GERMAN, HOLDING, GREETING]
 
 def listener(
     name: str = "Alice", *formats: str, voice: Voice = RACHEL, language: str = "en", rate: object = "1.0"
-) -> Listener:
+) -> Audience:
     patient = Patient(pk=uuid.uuid5(uuid.NAMESPACE_OID, name), name=name, companion_name="Clara", language=language)
     patient.speech_rate = rate
-    return Listener(patient, voice, formats or ("mp3_44100_128",))
+    return Audience(patient, voice, formats or ("mp3_44100_128",))
 
 
-def texts(*heard_by: Listener) -> list[str]:
-    return [wish.text for wish in plan(heard_by, PHRASES, MODEL)]
+def texts(*heard_by: Audience) -> list[str]:
+    return [wish.text for wish in required_clips(heard_by, PHRASES, MODEL)]
 
 
 def test_a_patient_needs_their_greeting_the_holding_phrase_and_the_common_ones_in_this_order():
@@ -69,13 +69,13 @@ def test_what_shapes_the_sound_is_needed_apart(other: dict[str, object]):
 
 
 def test_each_format_of_the_devices_is_needed():
-    wishes = plan([listener("Alice", "pcm_16000", "ulaw_8000")], [COMMON], MODEL)
-    assert [wish.rendering.format for wish in wishes] == ["pcm_16000", "ulaw_8000"]
+    wishes = required_clips([listener("Alice", "pcm_16000", "ulaw_8000")], [COMMON], MODEL)
+    assert [wish.speech_settings.format for wish in wishes] == ["pcm_16000", "ulaw_8000"]
 
 
 def test_a_greeting_says_whose_it_is_and_a_phrase_belongs_to_nobody():
     alice = listener("Alice")
-    owners = {wish.text: wish.patient for wish in plan([alice], PHRASES, MODEL)}
+    owners = {wish.text: wish.patient_id for wish in required_clips([alice], PHRASES, MODEL)}
     assert owners == {"Hello Alice, this is Clara.": alice.patient.pk, "One moment, please.": None, "I see.": None}
 
 
@@ -90,29 +90,29 @@ def test_the_voice_is_the_one_that_a_conversation_would_start_with(
     patient = member("Alice", voice=voice).patient
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=state)
     patient.refresh_from_db()
-    (found,) = planning.listeners(planning.current())
+    (found,) = planning.audiences(planning.active_patients())
     assert found.voice == resolve_voice(patient)[0]
-    assert list(planning.spoken_to_in(found.voice.pk)) == [patient]
+    assert list(planning.patients_using_voice(found.voice.pk)) == [patient]
     others = Voice.objects.exclude(pk=found.voice.pk)
-    assert [list(planning.spoken_to_in(other.pk)) for other in others] == [[] for _ in others]
+    assert [list(planning.patients_using_voice(other.pk)) for other in others] == [[] for _ in others]
 
 
 def test_the_formats_are_those_of_devices_that_are_not_revoked(alice: Member):
-    assert planning.listeners(planning.current())[0].formats == ("mp3_44100_128",)
+    assert planning.audiences(planning.active_patients())[0].formats == ("mp3_44100_128",)
     Device.objects.filter(pk=alice.device.pk).update(format="pcm_16000")
     revoked, _ = Device.objects.issue(alice.patient, "old")
     Device.objects.filter(pk=revoked.pk).update(format="ulaw_8000", revoked_at="2026-01-01T00:00Z")
-    assert planning.listeners(planning.current())[0].formats == ("pcm_16000",)
+    assert planning.audiences(planning.active_patients())[0].formats == ("pcm_16000",)
 
 
 @pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
 def test_who_is_archived_or_erased_needs_nothing(gone: str, alice: Member):
     Patient.objects.filter(pk=alice.patient.pk).update(**{gone: "2026-01-01T00:00Z"})
-    assert planning.listeners(planning.current()) == []
+    assert planning.audiences(planning.active_patients()) == []
 
 
 def test_many_patients_cost_as_many_queries_as_one(member: Callable[..., Member], django_assert_num_queries):
     for number in range(5):
         member(f"Patient {number}", voice=OTHER_VOICE)
     with django_assert_num_queries(3):
-        assert len(planning.listeners(planning.current())) == 5
+        assert len(planning.audiences(planning.active_patients())) == 5

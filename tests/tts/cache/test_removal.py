@@ -11,9 +11,9 @@ from django.utils import timezone
 from tests.conftest import OTHER_VOICE, Member
 from tts import tasks
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.planning import current, listeners, plan
-from tts.cache.removal import remove
-from tts.cache.stores import store_for
+from tts.cache.planning import active_patients, audiences, required_clips
+from tts.cache.removal import delete_unplayable_clips
+from tts.cache.stores import create_store
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Patient, Voice
 
@@ -27,9 +27,9 @@ def cache(settings, tmp_path: Path) -> PhraseCache:
     settings.PHRASE_STORE = "file"
     settings.STORAGES = {
         **settings.STORAGES,
-        "phrases": {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}},
+        "phrases": {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": tmp_path}},
     }
-    return PhraseCache(store_for(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
+    return PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
 
 
 @pytest.fixture
@@ -39,18 +39,18 @@ def filled(cache: PhraseCache, alice: Member, bob: Member) -> Filled:
         Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
         Phrase.objects.create(text="I see."),
     ]
-    for wish in plan(listeners(current()), phrases, settings.ELEVENLABS_MODEL_ID):
+    for wish in required_clips(audiences(active_patients()), phrases, settings.ELEVENLABS_MODEL_ID):
         asyncio.run(_put(cache, wish))
     assert len(stored(cache)) == Clip.objects.count() == 4
     return lambda: stored(cache)
 
 
 async def _put(cache: PhraseCache, wish) -> None:
-    await cache.put(wish.rendering, wish.text, b"sound", wish.patient)
+    await cache.put(wish.speech_settings, wish.text, b"sound", wish.patient_id)
 
 
 def stored(cache: PhraseCache) -> set[str]:
-    return set(store_for(settings).keys())
+    return set(create_store(settings).keys())
 
 
 def owners() -> list[tuple[str, str]]:
@@ -60,7 +60,7 @@ def owners() -> list[tuple[str, str]]:
 
 
 def test_nothing_is_removed_while_everything_may_be_heard(filled: Filled, cache: PhraseCache):
-    assert remove(cache) == 0
+    assert delete_unplayable_clips(cache) == 0
     assert len(filled()) == 4
 
 

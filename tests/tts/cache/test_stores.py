@@ -18,7 +18,7 @@ from pytest_django import Settings
 
 from tests.services import RedisProcess, S3Process
 from tests.tts.cache.stores import KINDS, configured, file_store, s3_store, storages, store_of
-from tts.cache.stores import REDIS_PREFIX, RedisStore, StorageStore, Store, StoreError, store_for
+from tts.cache.stores import REDIS_PREFIX, RedisStore, StorageStore, Store, StoreError, create_store
 
 KEY = "ab" * 32
 OTHER = "cd" * 32
@@ -156,8 +156,8 @@ def test_a_folder_that_may_not_be_used_is_said(tmp_path: Path):
     store.write(KEY, b"old")
     code = (
         "import os, sys; import django; django.setup()\n"
-        "from tts.cache.stores import ReplacingFileStorage, StorageStore, StoreError\n"
-        "store = StorageStore(ReplacingFileStorage(sys.argv[1]))\n"
+        "from tts.cache.stores import AtomicFileStorage, StorageStore, StoreError\n"
+        "store = StorageStore(AtomicFileStorage(sys.argv[1]))\n"
         "os.getuid() or os.setuid(65534)\n"
         "for work in (lambda: store.read(sys.argv[2]), lambda: store.write(sys.argv[2], b'x'),\n"
         "             lambda: store.delete(sys.argv[2]), lambda: list(store.keys())):\n"
@@ -297,12 +297,12 @@ def test_an_s3_server_that_refuses_or_hangs_is_said(s3: S3Process):
 
 def test_the_setting_chooses(settings: Settings, redis: RedisProcess):
     settings.PHRASE_STORE, settings.STORAGES = "file", configured(PHRASE_STORE="file")["STORAGES"]
-    assert store_for(settings).quick
+    assert create_store(settings).is_local
     settings.PHRASE_STORE, settings.REDIS_URL = "redis", redis.url
-    assert isinstance(store_for(settings), RedisStore)
+    assert isinstance(create_store(settings), RedisStore)
     settings.PHRASE_STORE = "s3"
     settings.STORAGES = configured(PHRASE_STORE="s3", AWS_STORAGE_BUCKET_NAME="bucket")["STORAGES"]
-    assert not store_for(settings).quick
+    assert not create_store(settings).is_local
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.sandbox import SandboxProcess
 from tests.sound import decoded
 from tts import tasks
 from tts.cache import warmer
-from tts.cache.planning import current, listeners, phrase_cache
+from tts.cache.planning import active_patients, audiences, create_phrase_cache
 from tts.cache.warmer import Lease, Next, after
 from tts.models import Clip, Phrase
 from usage.models import Incident, ProviderState, UsageEvent
@@ -35,7 +35,7 @@ def provider(settings: Any, sandbox: SandboxProcess, tmp_path: Path) -> None:
     settings.PHRASE_STORE = "file"
     settings.STORAGES = {
         **settings.STORAGES,
-        "phrases": {"BACKEND": "tts.cache.stores.ReplacingFileStorage", "OPTIONS": {"location": tmp_path}},
+        "phrases": {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": tmp_path}},
     }
     sandbox.settings(first_byte_ms=0)
 
@@ -60,7 +60,7 @@ def ending(hours: float = 12, **fields: object) -> None:
 
 
 def heard(clip: Clip) -> bytes | None:
-    return asyncio.run(phrase_cache().get(clip.digest))
+    return asyncio.run(create_phrase_cache().get(clip.digest))
 
 
 # What is made
@@ -261,7 +261,7 @@ def test_where_the_store_does_not_take_it_one_clip_is_paid_for_and_no_more(alice
 
 
 def test_a_clip_has_one_maker_until_the_lease_is_over(alice: Member, phrases):
-    ((digest, wish), *_) = warmer.missing(listeners(current()), phrases, phrase_cache()).items()
+    ((digest, wish), *_) = warmer.missing(audiences(active_patients()), phrases, create_phrase_cache()).items()
     first = Lease.take(digest, wish)
     assert first is not None
     assert Lease.take(digest, wish) is None
@@ -289,7 +289,7 @@ def test_two_workers_at_once_pay_once(alice: Member, phrases, sandbox):
 
 def test_a_round_has_an_end_and_says_that_there_is_more(alice: Member, phrases, sandbox, monkeypatch):
     monkeypatch.setattr(warmer, "ROUND_S", 0.0)
-    needed = warmer.missing(listeners(current()), phrases, phrase_cache())
-    assert warmer.warm(needed, phrase_cache()) is True
+    needed = warmer.missing(audiences(active_patients()), phrases, create_phrase_cache())
+    assert warmer.warm(needed, create_phrase_cache()) is True
     monkeypatch.setattr(warmer, "ROUND_S", 10.0)
-    assert warmer.warm(needed, phrase_cache()) is False
+    assert warmer.warm(needed, create_phrase_cache()) is False

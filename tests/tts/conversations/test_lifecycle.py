@@ -9,23 +9,23 @@ from django.utils import timezone
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
 from tts.conversations import lifecycle
-from tts.conversations.context import Opened
-from tts.conversations.lifecycle import UnknownConversation, greet, resolve_voice
+from tts.conversations.context import OpenConversation
+from tts.conversations.lifecycle import UnknownConversation, render_greeting, resolve_voice
 from tts.models import Conversation, Phrase, Utterance
 from voicecare.patients.models import Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
 
 
-def row_of(opened: Opened) -> Conversation:
+def row_of(opened: OpenConversation) -> Conversation:
     return Conversation.objects.get(pk=opened.context.conversation_id)
 
 
-def begin(member: Member, audio_format: str | None = None) -> Opened:
-    return lifecycle.begin(member.device.id, audio_format)
+def begin(member: Member, audio_format: str | None = None) -> OpenConversation:
+    return lifecycle.start(member.device.id, audio_format)
 
 
-def resume(member: Member, opened: Opened) -> Opened:
+def resume(member: Member, opened: OpenConversation) -> OpenConversation:
     return lifecycle.resume(member.device.id, str(opened.context.conversation_id))
 
 
@@ -36,7 +36,7 @@ def clone(patient: Patient, **fields: object) -> Voice:
     return voice
 
 
-def seen(opened: Opened, minutes_ago: float) -> Conversation:
+def seen(opened: OpenConversation, minutes_ago: float) -> Conversation:
     """It began an hour before it was last seen."""
     at = timezone.now() - timedelta(minutes=minutes_ago)
     Conversation.objects.filter(pk=opened.context.conversation_id).update(
@@ -50,22 +50,22 @@ def seen(opened: Opened, minutes_ago: float) -> Conversation:
 
 def test_the_voice_that_was_chosen_speaks(alice: Member):
     opened = begin(alice)
-    assert opened.context.rendering.voice.provider_id == OTHER_VOICE
+    assert opened.context.speech_settings.voice.provider_id == OTHER_VOICE
     assert opened.context.voice_source == "selected"
-    assert opened.context.backup.voice.provider_id == DEFAULT_VOICE
+    assert opened.context.backup_settings.voice.provider_id == DEFAULT_VOICE
 
 
 def test_the_patients_own_clone_speaks(alice: Member):
     voice = clone(alice.patient, revision=3)
     context = begin(alice).context
-    assert (context.rendering.voice.id, context.voice_source) == (voice.id, "cloned")
-    assert (context.rendering.voice.name, context.rendering.voice.revision) == ("Ann", 3)
+    assert (context.speech_settings.voice.id, context.voice_source) == (voice.id, "cloned")
+    assert (context.speech_settings.voice.name, context.speech_settings.voice.revision) == ("Ann", 3)
 
 
 def test_with_no_voice_chosen_the_default_speaks(bob: Member):
     context = begin(bob).context
-    assert context.rendering == context.backup
-    assert (context.rendering.voice.provider_id, context.voice_source) == (DEFAULT_VOICE, "default")
+    assert context.speech_settings == context.backup_settings
+    assert (context.speech_settings.voice.provider_id, context.voice_source) == (DEFAULT_VOICE, "default")
 
 
 @pytest.mark.parametrize("state", ["gone", "withdrawn"])
@@ -85,7 +85,7 @@ def test_the_voice_stays_for_the_whole_conversation(alice: Member, bob: Member):
     opened = begin(alice)
     Patient.objects.filter(pk=alice.patient.pk).update(voice=None)
     again = resume(alice, opened)
-    assert again.context.rendering.voice == opened.context.rendering.voice
+    assert again.context.speech_settings.voice == opened.context.speech_settings.voice
     assert again.context.voice_source == "selected"
 
 
@@ -94,7 +94,7 @@ def test_the_voice_stays_for_the_whole_conversation(alice: Member, bob: Member):
 
 def test_a_conversation_begins_with_nothing_used(alice: Member):
     opened = begin(alice)
-    assert (opened.used_ids, opened.characters) == (frozenset(), 0)
+    assert (opened.used_speech_ids, opened.characters) == (frozenset(), 0)
     row = row_of(opened)
     assert (row.patient, row.device, row.voice) == (alice.patient, alice.device, alice.patient.voice)
     assert (row.tts_characters_used, row.ended_at, row.initiated) == (0, None, "device")
@@ -103,14 +103,16 @@ def test_a_conversation_begins_with_nothing_used(alice: Member):
 @pytest.mark.parametrize(("asked", "used"), [(None, "mp3_44100_128"), ("ulaw_8000", "ulaw_8000")])
 def test_the_format_is_what_the_device_asked_for_and_is_remembered(alice: Member, asked: str | None, used: str):
     opened = begin(alice, asked)
-    assert opened.context.rendering.format == opened.context.backup.format == row_of(opened).format == used
+    assert (
+        opened.context.speech_settings.format == opened.context.backup_settings.format == row_of(opened).format == used
+    )
     assert Device.objects.get(pk=alice.device.pk).format == used
 
 
 @pytest.mark.parametrize(("language", "spoken"), [("en", "en"), ("de-AT", "de"), ("FR", "fr")])
 def test_a_rendering_has_the_patients_language_and_pace(bob: Member, language: str, spoken: str):
     Patient.objects.filter(pk=bob.patient.pk).update(language=language, speech_rate=Decimal("0.85"))
-    rendering = begin(bob).context.rendering
+    rendering = begin(bob).context.speech_settings
     assert (rendering.language, rendering.speed) == (spoken, 0.85)
 
 
@@ -175,7 +177,7 @@ def test_a_language_without_a_greeting_has_none(phrases: None, bob: Member, lang
     ],
 )
 def test_names_are_filled_in_as_they_are(template: str, name: str, companion: str, greeting: str):
-    assert greet(template, Patient(name=name, companion_name=companion)) == greeting
+    assert render_greeting(template, Patient(name=name, companion_name=companion)) == greeting
 
 
 # Resuming
@@ -194,7 +196,7 @@ def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
         )
     Conversation.objects.filter(pk=opened.context.conversation_id).update(tts_characters_used=77)
     again = resume(alice, opened)
-    assert again == Opened(opened.context, frozenset({"greeting", "s1", "s2"}), 77)
+    assert again == OpenConversation(opened.context, frozenset({"greeting", "s1", "s2"}), 77)
 
 
 def test_another_device_of_the_same_patient_may_resume(alice: Member):
@@ -273,8 +275,8 @@ def test_late_characters_are_added_to_what_is_open_and_never_to_what_has_ended(a
     seen(abandoned, minutes_ago=31)
     keys = [one.context.conversation_id for one in (opened, ended, abandoned)]
     for _ in range(2):
-        lifecycle.add_late({**dict.fromkeys(keys, 20), uuid.uuid4(): 5})
-    lifecycle.add_late({})
+        lifecycle.add_reconciled_characters({**dict.fromkeys(keys, 20), uuid.uuid4(): 5})
+    lifecycle.add_reconciled_characters({})
     assert [row_of(one).tts_characters_used for one in (opened, ended, abandoned)] == [40, 0, 0]
 
 
@@ -298,7 +300,7 @@ def test_an_abandoned_conversation_ended_when_it_was_last_seen(alice: Member):
 def test_a_conversation_that_is_touched_is_not_abandoned(alice: Member):
     opened = begin(alice)
     seen(opened, minutes_ago=31)
-    lifecycle.touch([opened.context.conversation_id])
+    lifecycle.heartbeat([opened.context.conversation_id])
     assert lifecycle.end_abandoned() == 0
 
 
@@ -306,7 +308,7 @@ def test_a_conversation_that_has_ended_is_not_touched(alice: Member):
     opened = begin(alice)
     lifecycle.end(opened.context.conversation_id)
     before = seen(opened, minutes_ago=5)
-    lifecycle.touch([opened.context.conversation_id])
+    lifecycle.heartbeat([opened.context.conversation_id])
     assert row_of(opened).seen_at == before.seen_at
 
 

@@ -47,7 +47,7 @@ async def said(deliveries: Deliveries, member: Member) -> tuple[Claim, Speech]:
     """Claimed and said, and its end is still to be written."""
     claim = await claimed(deliveries)
     assert claim is not None
-    conversation = await in_database(lifecycle.begin, member.device.pk, None)
+    conversation = await in_database(lifecycle.start, member.device.pk, None)
     speech = deliveries.speech(claim, conversation.context)
     assert await deliveries.begins(claim)
     speech.state, speech.characters = UtteranceState.SPOKEN.value, len(claim.text)

@@ -15,10 +15,10 @@ from tests.sandbox import SandboxProcess
 from tests.tts.outbox.outbox_cast import connect, state_of, submit
 from tests.waiting import eventually
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.single_flight import Fills
-from tts.cache.stores import store_for
+from tts.cache.single_flight import SingleFlight
+from tts.cache.stores import create_store
 from tts.conversations import lifecycle
-from tts.conversations.context import Opened
+from tts.conversations.context import OpenConversation
 from tts.devices.outbox_client import Deliveries
 from tts.devices.player import Speaker
 from tts.devices.transport import Socket
@@ -58,8 +58,8 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
         quota=Quota(own),
         slots=LocalSlots(),
         trouble=Trouble(circuit, own),
-        phrases=PhraseCache(store_for(settings), settings.PHRASE_SECRET, 3600),
-        fills=Fills(),
+        phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
+        fills=SingleFlight(),
         recorder=Recorder(),
         own=own,
         first_byte_s=5,
@@ -95,13 +95,13 @@ class Desk:
         )
         return self
 
-    async def _open_conversation(self) -> Opened | None:
+    async def _open_conversation(self) -> OpenConversation | None:
         return await self.open()
 
-    async def conversation(self) -> Opened | None:
+    async def conversation(self) -> OpenConversation | None:
         """As a connection opens one for a delivery."""
         if self.session.conversation is None:
-            self.session.start_conversation(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
+            self.session.start_conversation(await in_database(lifecycle.start_for_delivery, self.member.device.pk))
         return self.session.conversation
 
     async def _receive(self, message: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_wi
     opened = await desk.conversation()
     ended = False
 
-    async def ends_at_once() -> Opened | None:
+    async def ends_at_once() -> OpenConversation | None:
         nonlocal ended
         if ended:
             return await desk.conversation()
@@ -190,7 +190,7 @@ async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_wi
 async def test_where_no_conversation_can_be_opened_the_row_waits(desk: Desk):
     row = await in_database(submit, desk.member.patient)
 
-    async def cannot() -> Opened | None:
+    async def cannot() -> OpenConversation | None:
         return None
 
     desk.open = cannot

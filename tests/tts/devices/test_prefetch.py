@@ -13,7 +13,7 @@ from tests.e2e.rows import in_database
 from tests.tts.outbox.outbox_cast import Socket, connect, queue, state_of, submit
 from tests.waiting import eventually
 from tts.conversations import lifecycle
-from tts.conversations.context import Opened
+from tts.conversations.context import OpenConversation
 from tts.devices.outbox_client import Deliveries
 from tts.devices.prefetch import Upcoming
 from tts.models import Utterance
@@ -42,9 +42,9 @@ class Bed:
     def own(self, work: Coroutine[Any, Any, Any]) -> None:
         self.work.add(asyncio.create_task(work))
 
-    async def conversation(self) -> Opened | None:
+    async def conversation(self) -> OpenConversation | None:
         if self.session.conversation is None:
-            self.session.start_conversation(await in_database(lifecycle.begin_for_delivery, self.member.device.pk))
+            self.session.start_conversation(await in_database(lifecycle.start_for_delivery, self.member.device.pk))
         return self.session.conversation
 
 

@@ -160,7 +160,7 @@ def test_a_sweep_with_nobody_there_asks_nobody(hub: Hub):
 
 def test_an_open_conversation_is_seen_now_and_then(hub: Hub, alice: Member, bob: Member):
     talking, silent = connect(hub, alice), connect(hub, bob)
-    opened = lifecycle.begin(alice.device.id, None)
+    opened = lifecycle.start(alice.device.id, None)
     talking.connection.session.start_conversation(opened)
     long_ago = timezone.now() - timezone.timedelta(minutes=20)
     Conversation.objects.update(seen_at=long_ago, started_at=long_ago)

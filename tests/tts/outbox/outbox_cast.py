@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from django.utils import timezone
 
 from tests.conftest import Member
-from tts.conversations.lifecycle import begin
+from tts.conversations.lifecycle import start
 from tts.models import Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
@@ -61,7 +61,7 @@ def connect(member: Member, device: Device | None = None, *, talking: bool = Fal
     socket = Socket(device.pk, leases.owner_of(device.pk, device.connected()))
     leases.take_over(socket.device, socket.owner)
     if talking:
-        socket.conversation = begin(device.pk, None).context.conversation_id
+        socket.conversation = start(device.pk, None).context.conversation_id
     return socket
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.tts.examples import opened
 from tests.tts.examples import speech as example
-from tts.conversations.context import Opened
+from tts.conversations.context import OpenConversation
 from tts.protocol.commands import (
     AcknowledgeDelivery,
     CancelDelivery,
@@ -1064,7 +1064,7 @@ def test_a_device_takes_over_the_conversation_that_the_server_has_opened():
     session.characters = 7
     speech = delivered(session)
     assert feed(session, type="conversation.start") == [StartConversation(None, None, None)]
-    taken = Opened(replace(session.conversation.context, initiated="device"), frozenset(), 0)
+    taken = OpenConversation(replace(session.conversation.context, initiated="device"), frozenset(), 0)
     session.start_conversation(taken)
     assert (session.conversation, session.characters, session.queue.playing) == (taken, 7, speech)
     assert code(feed(session, type="conversation.start")) == "already_started"

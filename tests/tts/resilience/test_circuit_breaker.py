@@ -10,7 +10,7 @@ from tts.resilience.circuit_breaker import Circuit, Probe
 from usage.models import Incident, ProviderState
 from usage.provider_state import circuit as provider
 from usage.provider_state.circuit import Known
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.providers import errors as e
 
 pytestmark = pytest.mark.django_db(transaction=True)  # it writes in a thread of its own
@@ -37,7 +37,7 @@ def row() -> ProviderState:
 
 
 async def in_database(work: Callable[[], object]) -> object:
-    return await in_thread(work)
+    return await run_in_db_thread(work)
 
 
 def open_and_due() -> None:
@@ -100,7 +100,7 @@ async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: C
 @pytest.mark.parametrize("error", [None, *REFUSALS])
 async def test_a_probe_that_is_answered_closes_it(circuit: Circuit, error: type[e.ProviderError] | None):
     await in_database(open_and_due)
-    circuit.follow(await in_thread(provider.look), circuit.mark())
+    circuit.follow(await run_in_db_thread(provider.look), circuit.mark())
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
     await circuit.probe(raising(error and error()))
     assert not circuit.open

@@ -10,7 +10,7 @@ import pytest
 from tts.resilience.quota_gate import Quota
 from usage.models import Incident, ProviderState
 from usage.provider_state.circuit import Known
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 
 SPENT = Known(quota_spent=True, hold_s=60)
 PASSED = Known(quota_spent=True, hold_s=0)
@@ -64,9 +64,9 @@ async def test_a_refusal_is_known_here_at_once_and_then_everywhere(quota: Quota,
     assert quota.spent
     assert 59 < quota.holding_s(time.monotonic()) <= 60
     await background.run()
-    row = await in_thread(ProviderState.objects.get)
+    row = await run_in_db_thread(ProviderState.objects.get)
     assert (row.quota, row.quota_needed) == ("spent", 40)
-    assert (await in_thread(Incident.objects.get)).detail == "quota_exceeded, HTTP 401, request r1"
+    assert (await run_in_db_thread(Incident.objects.get)).detail == "quota_exceeded, HTTP 401, request r1"
 
 
 @pytest.mark.django_db(transaction=True)

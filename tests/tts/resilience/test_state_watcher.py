@@ -15,7 +15,7 @@ from tts.resilience.concurrency import LocalSlots
 from tts.resilience.quota_gate import Quota
 from tts.resilience.state_watcher import Watch
 from usage.models import Incident, ProviderState
-from voicecare.core.database import in_thread
+from voicecare.core.database import run_in_db_thread
 from voicecare.providers.errors import QuotaExceeded
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -67,7 +67,7 @@ async def other() -> AsyncIterator[Process]:
 
 
 async def given(**columns: object) -> None:
-    await in_thread(ProviderState.objects.update_or_create, pk=1, defaults=columns)
+    await run_in_db_thread(ProviderState.objects.update_or_create, pk=1, defaults=columns)
 
 
 async def until(condition: Callable[[], object], within_s: float = 15) -> float:
@@ -133,9 +133,9 @@ async def test_a_probe_that_meets_a_spent_quota_says_so(process: Process):
     await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
     await process.watch.look()
     await until(lambda: process.quota.spent and not process.tasks)
-    row = await in_thread(ProviderState.objects.get)
+    row = await run_in_db_thread(ProviderState.objects.get)
     assert (row.quota, row.circuit) == ("spent", "closed")
-    incident = await in_thread(Incident.objects.get, kind="quota")
+    incident = await run_in_db_thread(Incident.objects.get, kind="quota")
     assert incident.detail == "quota_exceeded, HTTP 401, request r1"
 
 
@@ -164,14 +164,14 @@ async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(
     assert process.quota.spent
     sandbox.settings(characters_used=0)
     assert await until(lambda: not (process.quota.spent or other.quota.spent)) < 2.5
-    assert (await in_thread(Incident.objects.get)).resolved_at is not None
+    assert (await run_in_db_thread(Incident.objects.get)).resolved_at is not None
 
 
 async def test_the_limit_of_streams_is_written_by_who_learns_it_and_read_by_who_begins(process, other):
     process.slots.learned(7)
     await process.watch.look()
     await asyncio.gather(*process.tasks)
-    assert await in_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 7
+    assert await run_in_db_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 7
     await other.watch.look()
     assert other.slots.limit == 7
     other.slots.learned(3)
@@ -179,4 +179,4 @@ async def test_the_limit_of_streams_is_written_by_who_learns_it_and_read_by_who_
     await asyncio.gather(*other.tasks)
     await process.watch.look()
     assert process.slots.limit == 7  # its own replies tell it soon enough
-    assert await in_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 3
+    assert await run_in_db_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 3

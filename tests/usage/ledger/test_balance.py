@@ -88,7 +88,7 @@ class History:
         device = self.devices[who]
         mine = [talk for talk in self.talks if talk.patient == device.patient_id and not talk.ended]
         if not mine:
-            opened = lifecycle.begin(device.pk, None)
+            opened = lifecycle.start(device.pk, None)
             mine = [Talk(opened.context.conversation_id, device.patient_id)]
             self.talks += mine
         return dice.choice(mine)
@@ -174,7 +174,7 @@ class History:
         """Twice, where it does not know that the commit has succeeded."""
         seen = dice.random() < 0.3
         for _ in range(dice.choice((1, 2))):
-            recorder._write_together([copy.copy(attempt) for attempt in self.memory])
+            recorder._write_batch([copy.copy(attempt) for attempt in self.memory])
         for attempt in self.memory:
             before = self.written.get(attempt.key)
             if before is None or attempt.outcome != "unknown" or before.outcome == "unknown":
@@ -192,7 +192,7 @@ class History:
 
     def fails_to_write(self, dice: Random) -> None:
         with transaction.atomic():
-            recorder._write_together([copy.copy(attempt) for attempt in self.memory])
+            recorder._write_batch([copy.copy(attempt) for attempt in self.memory])
             transaction.set_rollback(True)
 
     def is_killed(self, dice: Random) -> None:
@@ -220,7 +220,7 @@ class History:
         billed = self.billed[attempt.key]
         request = f"found {attempt.key}" if billed else ""
         for _ in range(2):
-            lifecycle.add_late(events.settle(event, request_id=request, credits=billed))
+            lifecycle.add_reconciled_characters(events.settle(event, request_id=request, credits=billed))
         attempt.outcome, attempt.characters, attempt.credits = "cancelled", billed, billed
         talk = self.talk_of(attempt)
         talk.late += billed if talk.ended else 0

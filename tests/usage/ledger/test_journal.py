@@ -15,7 +15,7 @@ from tests.server import ROOT
 from tts.recorder import Recorder
 from usage.ledger import events
 from usage.ledger.events import Attempt
-from usage.ledger.journal import Journal, adopt, opened
+from usage.ledger.journal import Journal, open_journal, recover
 from usage.models import UsageEvent
 
 LEAVE = """
@@ -25,7 +25,7 @@ from usage.ledger.journal import Journal
 from usage.ledger.events import Attempt
 journal = Journal(Path(sys.argv[1]))
 for number in range(3):
-    journal.begun(Attempt(uuid.UUID(int=7), number, 1, "live", 60, patient=uuid.UUID(int=9), model="flash"))
+    journal.append(Attempt(uuid.UUID(int=7), number, 1, "live", 60, patient=uuid.UUID(int=9), model="flash"))
 os.write(journal._file, b'{"source": "cut in the mid')
 os.kill(os.getpid(), 9)
 """
@@ -60,12 +60,12 @@ def killed(folder: Path) -> None:
 def test_what_a_killed_process_had_asked_for_is_adopted_once(folder: Path):
     killed(folder)
     book = Book()
-    assert adopt(folder, book) == 3
+    assert recover(folder, book) == 3
     assert [(one.source, one.segment, one.attempt) for one in book] == [(uuid.UUID(int=7), n, 1) for n in range(3)]
     assert {(one.kind, one.asked, one.patient, one.model, one.outcome) for one in book} == {
         ("live", 60, uuid.UUID(int=9), "flash", "unknown")
     }
-    assert adopt(folder, book) == 0
+    assert recover(folder, book) == 0
     assert list(folder.iterdir()) == []
 
 
@@ -75,40 +75,40 @@ def test_all_that_identifies_an_attempt_comes_back(folder: Path):
         uuid.uuid4(), 4, 11, "retry", 300, **ids, model="m", at=datetime(2026, 3, 1, 12, 0, 1, 5, tzinfo=UTC)
     )
     journal, book = Journal(folder), Book()
-    journal.begun(asked)
+    journal.append(asked)
     left(journal)
-    adopt(folder, book)
+    recover(folder, book)
     assert book == [asked]
 
 
 def test_what_a_living_process_has_asked_for_is_its_own(folder: Path):
     journal, book = Journal(folder), Book()
-    journal.begun(attempt())
-    assert adopt(folder, book) == 0
-    journal.begun(attempt())
+    journal.append(attempt())
+    assert recover(folder, book) == 0
+    journal.append(attempt())
     left(journal)
-    assert adopt(folder, book) == 2
+    assert recover(folder, book) == 2
 
 
 def test_what_is_written_is_not_adopted(folder: Path):
     journal, book = Journal(folder), Book()
-    journal.begun(attempt())
-    mark = journal.mark()
-    journal.written(mark)
-    journal.begun(attempt(1))
+    journal.append(attempt())
+    mark = journal.position()
+    journal.truncate(mark)
+    journal.append(attempt(1))
     left(journal)
-    assert adopt(folder, book) == 1
+    assert recover(folder, book) == 1
     assert [one.segment for one in book] == [1]
 
 
 def test_what_began_while_the_database_was_written_stays(folder: Path):
     journal, book = Journal(folder), Book()
-    journal.begun(attempt())
-    mark = journal.mark()
-    journal.begun(attempt(1))
-    journal.written(mark)
+    journal.append(attempt())
+    mark = journal.position()
+    journal.append(attempt(1))
+    journal.truncate(mark)
     left(journal)
-    assert adopt(folder, book) == 2
+    assert recover(folder, book) == 2
 
 
 def test_a_process_that_ends_well_leaves_nothing(folder: Path):
@@ -119,11 +119,11 @@ def test_a_process_that_ends_well_leaves_nothing(folder: Path):
 def test_an_empty_one_is_left_to_the_process_that_may_be_starting_with_it(folder: Path):
     journal = Journal(folder)
     left(journal)
-    adopt(folder, Book())
+    recover(folder, Book())
     assert len(list(folder.iterdir())) == 1
     long_ago = time.time() - 120
     os.utime(journal._path, (long_ago, long_ago))
-    adopt(folder, Book())
+    recover(folder, Book())
     assert list(folder.iterdir()) == []
 
 
@@ -132,27 +132,27 @@ def test_what_could_not_be_booked_is_adopted_later(folder: Path):
         raise OSError("the database is away")
 
     journal, book = Journal(folder), Book()
-    journal.begun(attempt())
+    journal.append(attempt())
     left(journal)
     with pytest.raises(OSError, match="away"):
-        adopt(folder, refuse)
-    assert adopt(folder, book) == 1
+        recover(folder, refuse)
+    assert recover(folder, book) == 1
 
 
 def test_where_there_is_no_folder_nobody_has_died(folder: Path):
-    assert adopt(folder, Book()) == 0
+    assert recover(folder, Book()) == 0
 
 
 def test_a_disk_that_takes_nothing_silences_nobody(folder: Path, capsys: pytest.CaptureFixture[str]):
     journal = Journal(folder)
     left(journal)
-    journal.begun(attempt())
+    journal.append(attempt())
     assert "journal.not_written" in capsys.readouterr().out
 
 
 def test_a_disk_that_takes_no_file_stops_no_server(folder: Path, capsys: pytest.CaptureFixture[str]):
     folder.write_text("no folder at all")
-    assert opened(folder) is None
+    assert open_journal(folder) is None
     assert "journal.not_opened" in capsys.readouterr().out
 
 
@@ -160,13 +160,13 @@ def test_who_speaks_after_its_end_writes_into_nobody_else_s_file(folder: Path, t
     journal = Journal(folder)
     journal.close()
     with (tmp_path / "another").open("wb") as another:  # has the number that was the journal's
-        journal.begun(attempt())
+        journal.append(attempt())
         assert os.fstat(another.fileno()).st_size == 0
 
 
 def test_it_holds_neither_text_nor_name_and_is_its_owners(folder: Path):
     journal = Journal(folder)
-    journal.begun(attempt(patient=uuid.uuid4()))
+    journal.append(attempt(patient=uuid.uuid4()))
     assert journal._path.stat().st_mode & 0o777 == 0o600
     said = journal._path.read_text()
     assert "text" not in said
@@ -179,10 +179,10 @@ def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
     known.answered("r", 30)
     events.book([known])
     journal = Journal(folder)
-    journal.begun(known)
-    journal.begun(unknown)
+    journal.append(known)
+    journal.append(unknown)
     left(journal)
-    adopt(folder, events.book)
+    recover(folder, events.book)
     assert set(UsageEvent.objects.values_list("source", "outcome", "characters")) == {
         (known.source, "completed", 60),
         (unknown.source, "unknown", 0),
@@ -194,8 +194,8 @@ async def test_the_recorder_keeps_it_until_the_rows_are_written(folder: Path):
     recorder = Recorder(Journal(folder))
     begun, spoken = attempt(), attempt()
     spoken.outcome, spoken.saved, spoken.kind = "completed", 60, "cache"
-    recorder.note(begun)
-    recorder.note(spoken)  # costs nothing at the provider
+    recorder.record(begun)
+    recorder.record(spoken)  # costs nothing at the provider
     assert recorder.journal._path.read_bytes().count(b"\n") == 1
     await recorder.flush()
     assert recorder.journal._path.read_bytes() == b""

@@ -75,12 +75,12 @@ def nothing(_new: Mapping[uuid.UUID, int]) -> None:
 
 
 def reconcile(now: datetime = OVER) -> Reconciliation:
-    reconciler.reconcile(now, lifecycle.add_late)
+    reconciler.reconcile(now, lifecycle.add_reconciled_characters)
     return Reconciliation.objects.get(day=DAY)
 
 
 def again(now: datetime = OVER + timedelta(hours=1)) -> Reconciliation:
-    assert reconciler.reconcile_day(DAY, now, lifecycle.add_late, anyway=True)
+    assert reconciler.reconcile_day(DAY, now, lifecycle.add_reconciled_characters, anyway=True)
     return Reconciliation.objects.get(day=DAY)
 
 
@@ -145,7 +145,7 @@ def test_a_young_attempt_may_still_be_answered():
 
 
 def test_an_open_conversation_counts_it_and_an_ended_one_does_not(provider: SandboxProcess, alice: Member):
-    opened, ended = (lifecycle.begin(alice.device.id, None).context.conversation_id for _ in range(2))
+    opened, ended = (lifecycle.start(alice.device.id, None).context.conversation_id for _ in range(2))
     lifecycle.end(ended)
     for number, talk in enumerate((opened, ended, None, uuid.uuid4())):
         unseen(NOON + timedelta(minutes=5 * number), conversation=talk)
@@ -253,14 +253,14 @@ def test_one_process_does_a_day_until_its_lease_is_over():
 
 
 def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess, alice: Member):
-    talk = lifecycle.begin(alice.device.id, None).context.conversation_id
+    talk = lifecycle.start(alice.device.id, None).context.conversation_id
     for minutes in (0, 5, 10):
         unseen(NOON + timedelta(minutes=minutes), conversation=talk)
         sold(provider, NOON + timedelta(minutes=minutes))
     counted: list[int] = []
 
     def dies(new: Mapping[uuid.UUID, int]) -> None:
-        lifecycle.add_late(new)
+        lifecycle.add_reconciled_characters(new)
         counted.extend(new.values())
         if len(counted) == 2:
             raise KeyboardInterrupt
@@ -276,7 +276,7 @@ def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess,
 @pytest.mark.django_db(transaction=True)
 def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
     """Also where both are at the same day, as if a lease had run out."""
-    talk = lifecycle.begin(alice.device.id, None).context.conversation_id
+    talk = lifecycle.start(alice.device.id, None).context.conversation_id
     for number in range(30):
         unseen(NOON + timedelta(seconds=number), conversation=talk)
         if number % 3:
@@ -290,7 +290,7 @@ def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
             with reconciler.provider_usage.account() as client:
                 history = reconciler.proven_history(client, span, span.ends, OVER)
             start.wait()
-            reconciler.settle(span, history, OVER, lifecycle.add_late)
+            reconciler.settle(span, history, OVER, lifecycle.add_reconciled_characters)
         finally:
             connection.close()
 
@@ -318,7 +318,7 @@ def test_two_beats_at_once_do_a_day_once(provider: SandboxProcess):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(provider: SandboxProcess, alice: Member):
-    talk = lifecycle.begin(alice.device.id, None).context.conversation_id
+    talk = lifecycle.start(alice.device.id, None).context.conversation_id
     late = [attempt(NOON + timedelta(minutes=2 * number), conversation=talk) for number in range(40)]
     events.book(late)
     for one in late:
@@ -339,7 +339,7 @@ def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(prov
 
     def count(new: Mapping[uuid.UUID, int]) -> None:
         start.set()
-        lifecycle.add_late(new)
+        lifecycle.add_reconciled_characters(new)
 
     reconciler.reconcile(OVER, count)
     start.set()

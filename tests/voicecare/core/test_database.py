@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from voicecare.core.database import in_thread, threads
+from voicecare.core.database import db_executor, run_in_db_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the threads may hold connections that other tests have made
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db(transaction=True)  # the threads may hold con
 async def test_while_every_thread_of_the_database_hangs_names_are_looked_up():
     """As every new connection to the provider needs it."""
     back = threading.Event()
-    hanging = [asyncio.create_task(in_thread(back.wait, 10)) for _ in range(40)]
+    hanging = [asyncio.create_task(run_in_db_thread(back.wait, 10)) for _ in range(40)]
     try:
         await asyncio.sleep(0.05)
         async with asyncio.timeout(2):
@@ -26,17 +26,17 @@ async def test_while_every_thread_of_the_database_hangs_names_are_looked_up():
 
 
 async def test_it_raises_what_the_function_raises_and_returns_what_it_returns():
-    assert await in_thread(divmod, 7, 2) == (3, 1)
+    assert await run_in_db_thread(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        await in_thread(divmod, 7, 0)
+        await run_in_db_thread(divmod, 7, 0)
 
 
 async def test_who_brings_a_thread_uses_no_other():
     with ThreadPoolExecutor(1) as one:
-        mine = threads.set(one)
+        mine = db_executor.set(one)
         try:
-            names = await asyncio.gather(*(in_thread(threading.get_ident) for _ in range(5)))
+            names = await asyncio.gather(*(run_in_db_thread(threading.get_ident) for _ in range(5)))
         finally:
-            threads.reset(mine)
+            db_executor.reset(mine)
     assert len(set(names)) == 1
     assert threading.get_ident() not in names

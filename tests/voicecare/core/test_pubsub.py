@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.services import RedisProcess
 from tests.waiting import eventually
 from voicecare.core import pubsub
-from voicecare.core.pubsub import Hints
+from voicecare.core.pubsub import PubSub
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENT = uuid.UUID("5d7e2b9c-0f6e-4f0d-9d11-3f1d2a7c8e55")
@@ -24,8 +24,8 @@ NOBODY = "redis://127.0.0.1:9/0"
 
 PUBLISHER = """
 import sys, uuid
-from voicecare.core.pubsub import Hints
-hints = Hints(sys.argv[1])
+from voicecare.core.pubsub import PubSub
+hints = PubSub(sys.argv[1])
 hints.publish_patient(uuid.UUID(sys.argv[2]))
 hints.publish_provider()
 """
@@ -44,7 +44,7 @@ class Ear:
         self.heard.append("provider")
 
     @asynccontextmanager
-    async def at(self, of: Hints) -> AsyncIterator[None]:
+    async def at(self, of: PubSub) -> AsyncIterator[None]:
         task = asyncio.create_task(of.run(self.patient, self.provider))
         try:
             await asyncio.sleep(0)
@@ -77,7 +77,7 @@ def ear() -> Ear:
 
 
 async def test_another_process_is_heard(server: RedisProcess, ear: Ear):
-    async with ear.at(Hints(server.url)):
+    async with ear.at(PubSub(server.url)):
         await listens(server)
         command = [sys.executable, "-c", PUBLISHER, server.url, str(PATIENT)]
         await asyncio.to_thread(subprocess.run, command, cwd=ROOT, env=None, check=True)
@@ -86,7 +86,7 @@ async def test_another_process_is_heard(server: RedisProcess, ear: Ear):
 
 @pytest.mark.parametrize("reachable", ["server", "stopped", "none"])
 async def test_our_own_hints_are_heard_once_with_and_without_a_redis(server: RedisProcess, ear: Ear, reachable: str):
-    ours = Hints({"server": server.url, "stopped": NOBODY, "none": ""}[reachable])
+    ours = PubSub({"server": server.url, "stopped": NOBODY, "none": ""}[reachable])
     async with ear.at(ours):
         if reachable == "server":
             await listens(server)
@@ -98,7 +98,7 @@ async def test_our_own_hints_are_heard_once_with_and_without_a_redis(server: Red
 
 
 async def test_who_has_stopped_listening_is_not_called(ear: Ear):
-    ours = Hints("")
+    ours = PubSub("")
     async with ear.at(ours):
         pass
     ours.publish_provider()
@@ -107,11 +107,11 @@ async def test_who_has_stopped_listening_is_not_called(ear: Ear):
 
 
 def test_a_listener_whose_loop_has_ended_harms_nobody(ear: Ear):
-    ours = Hints("")
+    ours = PubSub("")
 
     async def scenario() -> None:
         async with ear.at(ours):
-            ours._listeners *= 2  # one stays, as after a loop that was torn down
+            ours._subscribers *= 2  # one stays, as after a loop that was torn down
 
     asyncio.run(scenario())
     ours.publish_provider()
@@ -122,7 +122,7 @@ async def test_a_callback_that_fails_does_not_end_the_listening(ear: Ear):
     def broken(patient: uuid.UUID) -> None:
         raise RuntimeError(f"nothing to say to {patient}")
 
-    ours, ear.patient = Hints(""), broken
+    ours, ear.patient = PubSub(""), broken
     async with ear.at(ours):
         with capture_logs() as logs:
             ours.publish_patient(PATIENT)
@@ -132,33 +132,33 @@ async def test_a_callback_that_fails_does_not_end_the_listening(ear: Ear):
 
 
 async def test_what_no_process_of_ours_sent_is_passed_over(server: RedisProcess, ear: Ear):
-    async with ear.at(Hints(server.url)):
+    async with ear.at(PubSub(server.url)):
         await listens(server)
         with server.client() as client:
             for nonsense in (b"", b"\xff\xfe", b"a b c", b"sender 12", b"sender"):
                 client.publish(pubsub.CHANNEL, nonsense)
         await asyncio.sleep(0.3)
         await listens(server)
-        await asyncio.to_thread(Hints(server.url).publish_patient, PATIENT)
+        await asyncio.to_thread(PubSub(server.url).publish_patient, PATIENT)
         await ear.hears(PATIENT)
 
 
 async def test_a_redis_that_stops_is_found_again_and_said_once(server: RedisProcess, ear: Ear):
-    async with ear.at(Hints(server.url)):
+    async with ear.at(PubSub(server.url)):
         await listens(server)
         with capture_logs() as logs:
             server.kill()
             await asyncio.sleep(1)
             await asyncio.to_thread(server.start)
             await listens(server)
-            await asyncio.to_thread(Hints(server.url).publish_patient, PATIENT)
+            await asyncio.to_thread(PubSub(server.url).publish_patient, PATIENT)
             await ear.hears(PATIENT)
     assert [entry["event"] for entry in logs] == ["hints.deaf", "hints.heard_again"]
 
 
 async def test_a_redis_that_hangs_is_noticed(server: RedisProcess, ear: Ear, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pubsub, "QUIET_S", 0.3)
-    async with ear.at(Hints(server.url)):
+    monkeypatch.setattr(pubsub, "PING_INTERVAL_S", 0.3)
+    async with ear.at(PubSub(server.url)):
         await listens(server)
         await asyncio.sleep(1)  # quiet, yet there
         with capture_logs() as logs:
@@ -168,13 +168,13 @@ async def test_a_redis_that_hangs_is_noticed(server: RedisProcess, ear: Ear, mon
             finally:
                 server.resume()
             await eventually(lambda: len(logs), wanted=lambda seen: seen == 2)
-            await asyncio.to_thread(Hints(server.url).publish_patient, PATIENT)
+            await asyncio.to_thread(PubSub(server.url).publish_patient, PATIENT)
             await ear.hears(PATIENT)
     assert [entry["event"] for entry in logs] == ["hints.deaf", "hints.heard_again"]
 
 
 def test_publishing_to_a_redis_that_hangs_costs_little_once(server: RedisProcess):
-    ours, lost = Hints(server.url), REGISTRY.get_sample_value("voicecare_hints_lost_total")
+    ours, lost = PubSub(server.url), REGISTRY.get_sample_value("voicecare_hints_lost_total")
     server.pause()
     try:
         with capture_logs() as logs:
@@ -190,9 +190,9 @@ def test_publishing_to_a_redis_that_hangs_costs_little_once(server: RedisProcess
 
 
 async def test_publishing_begins_again(server: RedisProcess, ear: Ear, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pubsub, "ASK_AGAIN_S", 0.1)
-    publisher = Hints(server.url)
-    async with ear.at(Hints(server.url)):
+    monkeypatch.setattr(pubsub, "RETRY_INTERVAL_S", 0.1)
+    publisher = PubSub(server.url)
+    async with ear.at(PubSub(server.url)):
         server.kill()
         await asyncio.to_thread(publisher.publish_patient, PATIENT)
         await asyncio.to_thread(server.start)

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from tts.conversations.lifecycle import greet
+from tts.conversations.lifecycle import render_greeting
 from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
 from voicecare.management.demo_data import PASSWORD_FILE, seed
@@ -82,7 +82,7 @@ def test_each_language_has_a_greeting_with_both_names_a_holding_phrase_and_commo
     seed()
     phrases = Phrase.objects.for_language(language)
     patient = Patient.objects.filter(language=language).first()
-    greeting = greet(phrases.get(kind="greeting").text, patient)
+    greeting = render_greeting(phrases.get(kind="greeting").text, patient)
     assert patient.addressed_as in greeting
     assert patient.companion_name in greeting
     assert phrases.filter(kind="holding").count() == 1

@@ -24,8 +24,8 @@ class Command(BaseCommand):
         if day is not None and day > rollup.day_of(now):
             raise CommandError("That day has not begun.")
         if day is None:
-            reconciler.reconcile(now, lifecycle.add_late)
-        elif not reconciler.reconcile_day(day, now, lifecycle.add_late, anyway=True):
+            reconciler.reconcile(now, lifecycle.add_reconciled_characters)
+        elif not reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, anyway=True):
             raise CommandError("Another process is at that day: try again when it is done.")
         done = Reconciliation.objects.filter(at=now) if day is None else Reconciliation.objects.filter(day=day)
         for row in done.order_by("day"):
