@@ -1,8 +1,7 @@
 """One speech on its way through this process."""
 
-import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from tts.outbox.claim import Claim
@@ -14,9 +13,9 @@ from tts.text.stream import Script
 class Speech:
     """One utterance on its way through this process; `tts.recorder` keeps its row up to date.
 
-    `received` and `taken` (its turn came) are seconds of `time.perf_counter`. From the former to the first frame passed
-    `first_chunk_ms`, from the latter `response_ms`. `claim` is set for one that came from the outbox. `first_attempt`
-    is the number below its attempts in the ledger: a text that is spoken again is booked again.
+    `received_at_monotonic` and `started_at_monotonic` (its turn came) are seconds of `time.monotonic`. From the former
+    to the first frame passed `first_chunk_ms`, from the latter `response_ms`. `claim` is set for one that came from the
+    outbox. `attempt_offset` is the number below its ledger attempts: a text that is spoken again is booked again.
     """
 
     id: str
@@ -25,9 +24,9 @@ class Speech:
     conversation_id: uuid.UUID | None
     patient_id: uuid.UUID | None
     received_at: datetime
-    received_at_monotonic: float = field(default_factory=time.perf_counter)
+    received_at_monotonic: float
+    utterance_id: uuid.UUID
     started_at_monotonic: float = 0.0
-    utterance_id: uuid.UUID = field(default_factory=uuid.uuid4)
     state: str = UtteranceState.WAITING.value
     source: str = ""
     code: str = ""

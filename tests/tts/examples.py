@@ -1,11 +1,14 @@
 """Contexts and speeches for tests that need no database."""
 
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from tts.conversations.context import Context, OpenConversation
 from tts.conversations.voice import SpeechSettings, VoiceRef
+from tts.protocol.session import Session
 from tts.speech import Speech
 from tts.text.stream import Script
 
@@ -25,11 +28,22 @@ CONTEXT = Context(
 )
 
 
+def new_session(characters_per_minute: int = 100) -> Session:
+    return Session(characters_per_minute, new_id=uuid.uuid4, utc_now=partial(datetime.now, UTC))
+
+
 def opened(*, used_ids: frozenset[str] = frozenset(), characters: int = 0, **changes: object) -> OpenConversation:
     """A conversation of its own, as if the database had opened it."""
     return OpenConversation(replace(CONTEXT, conversation_id=uuid.uuid4(), **changes), used_ids, characters)
 
 
 def speech(speech_id: str = "s1", text: str = "How are you?", *, origin: str = "device", **changes: object) -> Speech:
-    fields = {"conversation_id": uuid.uuid4(), "patient_id": uuid.uuid4(), "received_at": datetime.now(UTC), **changes}
+    fields = {
+        "conversation_id": uuid.uuid4(),
+        "patient_id": uuid.uuid4(),
+        "received_at": datetime.now(UTC),
+        "received_at_monotonic": time.monotonic(),
+        "utterance_id": uuid.uuid4(),
+        **changes,
+    }
     return Speech(speech_id, Script(text, complete=True), origin, **fields)

@@ -6,6 +6,7 @@ an utterance, and nobody who could wait for the quota: then it is the offline vo
 
 import asyncio
 import contextvars
+import time
 import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -97,6 +98,8 @@ class HttpSpeech:
             conversation_id=context.conversation_id,
             patient_id=context.patient_id,
             received_at=datetime.now(UTC),
+            received_at_monotonic=time.monotonic(),
+            utterance_id=uuid.uuid4(),
         )
         self._sink = _ResponseSink(self._speech, context.speech_settings.format)
         self._error: Exception | None = None

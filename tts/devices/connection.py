@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -52,7 +54,9 @@ class Connection:
         self.device = device
         self.epoch = epoch
         self.patient = patient
-        self.session = Session(settings.DEVICE_CHARACTERS_PER_MINUTE)
+        self.session = Session(
+            settings.DEVICE_CHARACTERS_PER_MINUTE, new_id=uuid.uuid4, utc_now=partial(datetime.now, UTC)
+        )
         self.deliveries = Deliveries(device, epoch, patient)
         self._socket = socket
         self._services = services
@@ -144,8 +148,8 @@ class Connection:
 
     async def _carry_out(self, command: Command) -> None:
         match command:
-            case StartSpeech():
-                self._speaker.say(self.session.queue.waiting[-1])
+            case StartSpeech(speech):
+                self._speaker.say(speech)
             case SendFrame(frame):
                 await self._socket.send(frame)
             case StopSpeech(put_back):
@@ -196,7 +200,7 @@ class Connection:
         if start.resume is not None:
             self._speaker.hold_again(await self.deliveries.hold_again(opened.context.conversation_id), opened.context)
         wants_greeting = start.resume is None if start.greeting is None else start.greeting
-        if wants_greeting and (greeting := self.session.enqueue_greeting()):
+        if wants_greeting and (greeting := self.session.enqueue_greeting(time.monotonic())):
             self._speaker.say(greeting)
         self._speaker.call()
 

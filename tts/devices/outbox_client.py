@@ -107,6 +107,7 @@ class Deliveries:
             context.conversation_id,
             context.patient_id,
             received_at=datetime.now(UTC),
+            received_at_monotonic=time.monotonic(),
             utterance_id=claim.id,
             claim=claim,
             attempt_offset=claim.attempt * ATTEMPTS_OF_ONE,

@@ -93,6 +93,7 @@ class Speaker:
                     context.conversation_id,
                     context.patient_id,
                     received_at=row.received_at,
+                    received_at_monotonic=time.monotonic(),
                     utterance_id=row.pk,
                     expires_at=row.expires_at,
                     attempt_offset=row.attempts * ATTEMPTS_OF_ONE**2,
@@ -166,7 +167,7 @@ class Speaker:
         line: that looks for itself whether it may go on."""
         opened = self._session.require_conversation()
         self._concluded.clear()
-        speech.started_at_monotonic = time.perf_counter()
+        speech.started_at_monotonic = time.monotonic()
         speech.state = UtteranceState.SPEAKING.value
         self._note(speech)
         self._delivery = delivery = Delivery(self._socket, speech, opened.context.speech_settings.format)
@@ -264,7 +265,7 @@ class Speaker:
         phrases = self._services.phrases
         is_cached = await phrases.get(phrases.key(context.speech_settings, context.hold_message)) is not None
         if is_cached and self._session.conversation is not None:
-            self._session.enqueue_hold_message(context.hold_message)
+            self._session.enqueue_hold_message(context.hold_message, time.monotonic())
 
 
 def _log_defect(task: asyncio.Task[None]) -> None:

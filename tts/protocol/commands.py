@@ -20,7 +20,7 @@ class StartConversation:
 
 @dataclass(frozen=True, slots=True)
 class StartSpeech:
-    pass
+    speech: Speech
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """The device protocol without I/O: frames in, commands out (the contract, section 1).
 
 `Session` knows what one socket may say next: which ids are used, what waits, what is playing. It never touches a
-socket, a clock, a database or a task; whoever drives it passes the time in and carries out the commands in the
-order given:
+socket, a database or a task, and takes times and ids from its caller, who carries out the commands in the order
+given:
 
     SendFrame(frame)         send this JSON frame
     StartConversation(...)   open or resume a conversation, then call `start_conversation()` or
                              `reject()`; until then no frame may be fed
-    StartSpeech()            something waits: take it with `start_next()` when nothing else plays
+    StartSpeech(speech)      this speech is new in the queue: play it when its turn comes
     StopSpeech(requeue)      end what is playing now, as interrupted; `requeue`: a delivery, which
                              is to be repeated
     DiscardSpeech(speech)    this one was waiting and will not be spoken: it ends as interrupted
@@ -20,7 +20,7 @@ order given:
 
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from tts.conversations.context import OpenConversation
@@ -67,7 +67,9 @@ MAX_CONSECUTIVE_ERRORS = 20
 class Session:
     """What one device socket may say and what it is owed. One conversation at a time."""
 
-    def __init__(self, characters_per_minute: int) -> None:
+    def __init__(
+        self, characters_per_minute: int, *, new_id: Callable[[], uuid.UUID], utc_now: Callable[[], datetime]
+    ) -> None:
         self.conversation: OpenConversation | None = None
         self.characters = 0
         self.queue = SpeechQueue()
@@ -76,11 +78,13 @@ class Session:
         self._hold_message_ids: set[str] = set()  # ids of holding phrases: nobody waits for their `ack`
         self._errors = 0
         self._rate_limiter = SlidingWindowRateLimiter(characters_per_minute)
+        self._new_id = new_id
+        self._utc_now = utc_now
 
     # Frames in
 
     def text_frame(self, frame: str, now: float) -> list[Command]:
-        """`now` is a monotonic clock in seconds."""
+        """`now` is a monotonic clock in seconds, here and below."""
         if len(frame) > MAX_FRAME_BYTES or len(frame.encode(errors="replace")) > MAX_FRAME_BYTES:
             return [CloseConnection(CLOSE_FRAME_TOO_LARGE)]
         try:
@@ -129,12 +133,12 @@ class Session:
             return []
         return self._interrupt(_is_client_speech)
 
-    def enqueue_greeting(self) -> Speech | None:
+    def enqueue_greeting(self, now: float) -> Speech | None:
         """Puts the greeting first in line; None where the patient's language has none."""
         text = self.require_conversation().context.greeting
         if not text:
             return None
-        return self._enqueue(GREETING_ID, Script(text, complete=True), Origin.GREETING)
+        return self._enqueue(GREETING_ID, Script(text, complete=True), Origin.GREETING, now)
 
     def finish_conversation(self) -> tuple[OpenConversation, int]:
         """Forgets the conversation, in which nothing plays or waits any more; returns it and its characters."""
@@ -151,10 +155,10 @@ class Session:
 
     # Speeches that come and go
 
-    def enqueue_hold_message(self, text: str) -> None:
+    def enqueue_hold_message(self, text: str, now: float) -> None:
         """First in line: it says that what was asked for has to wait."""
-        speech_id = f"{SERVER_PREFIX}{uuid.uuid4()}"
-        self._enqueue(speech_id, Script(text, complete=True), Origin.HOLDING)
+        speech_id = f"{SERVER_PREFIX}{self._new_id()}"
+        self._enqueue(speech_id, Script(text, complete=True), Origin.HOLDING, now)
         self._hold_message_ids.add(speech_id)
         self.queue.waiting.rotate()
 
@@ -170,10 +174,17 @@ class Session:
             self.characters += speech.characters
         self._texts.detach(speech)
 
-    def _enqueue(self, speech_id: str, script: Script, origin: Origin) -> Speech:
+    def _enqueue(self, speech_id: str, script: Script, origin: Origin, now: float) -> Speech:
         context = self.require_conversation().context
         speech = Speech(
-            speech_id, script, origin.value, context.conversation_id, context.patient_id, received_at=datetime.now(UTC)
+            speech_id,
+            script,
+            origin.value,
+            context.conversation_id,
+            context.patient_id,
+            received_at=self._utc_now(),
+            received_at_monotonic=now,
+            utterance_id=self._new_id(),
         )
         self._used_ids.add(speech_id)
         self.queue.waiting.append(speech)
@@ -207,8 +218,7 @@ class Session:
             raise ProtocolError("too_long", f"`text` may have {MAX_TEXT_LENGTH} characters at most.", speech_id)
         self._admit(speech_id, len(text), now)
         self._texts.discard(speech_id)
-        self._enqueue(speech_id, Script(text, complete=True), Origin.DEVICE)
-        return [StartSpeech()]
+        return [StartSpeech(self._enqueue(speech_id, Script(text, complete=True), Origin.DEVICE, now))]
 
     def _on_delta(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = require_client_id(message)
@@ -226,8 +236,9 @@ class Session:
             if refused.frame["code"] in ("too_many", "rate_limited"):
                 self._texts.ignore_rest(speech_id)
             raise
-        self._texts.start(self._enqueue(speech_id, Script(piece, complete=False), Origin.DEVICE))
-        return [StartSpeech()]
+        speech = self._enqueue(speech_id, Script(piece, complete=False), Origin.DEVICE, now)
+        self._texts.start(speech)
+        return [StartSpeech(speech)]
 
     def _on_done(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = require_client_id(message)

@@ -42,7 +42,7 @@ def record_audio(speech: Speech, size: int, source: str) -> None:
     own voice, so after audio of another source it counts as `live`.
     """
     if not speech.bytes_sent:
-        now = time.perf_counter()
+        now = time.monotonic()
         speech.first_chunk_ms = round((now - speech.received_at_monotonic) * 1000, 2)
         speech.response_ms = round((now - speech.started_at_monotonic) * 1000, 2)
         speech.spoken_at = datetime.now(UTC)

@@ -51,7 +51,7 @@ def device() -> Device:
 
 @pytest.fixture
 def said() -> Speech:
-    return speech("s1", started_at_monotonic=time.perf_counter())
+    return speech("s1", started_at_monotonic=time.monotonic())
 
 
 def deliver(device: Device, said: Speech, format_name: str = "pcm_16000") -> Delivery:
@@ -159,7 +159,7 @@ async def test_names_are_sent_as_they_are_written(device: Device, said: Speech):
 
 
 async def test_the_first_frame_is_measured_from_the_texts_arrival_and_only_the_first(device: Device):
-    said = speech("s1", received_at_monotonic=time.perf_counter() - 0.5, started_at_monotonic=time.perf_counter())
+    said = speech("s1", received_at_monotonic=time.monotonic() - 0.5, started_at_monotonic=time.monotonic())
     delivery = deliver(device, said)
     await delivery.send_audio(b"\0\0", "live", "Ann")
     first, spoken_at = said.first_chunk_ms, said.spoken_at

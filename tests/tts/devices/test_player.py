@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +11,8 @@ from django.conf import settings
 from tests.conftest import Member
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
+from tests.tts.examples import new_session
+from tests.tts.examples import speech as example
 from tests.tts.outbox.outbox_cast import connect, state_of, submit
 from tests.waiting import eventually
 from tts.cache.phrase_cache import PhraseCache
@@ -24,7 +25,6 @@ from tts.devices.player import Speaker
 from tts.devices.transport import Socket
 from tts.models import Utterance
 from tts.outbox import leases
-from tts.protocol.session import Session
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import LocalSlots
@@ -32,7 +32,6 @@ from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
 from tts.speech import Speech
 from tts.synthesis.dependencies import Services
-from tts.text.stream import Script
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
@@ -83,7 +82,7 @@ class Desk:
         self.member = member
         self.frames: list[dict[str, Any]] = []
         self.sound = asyncio.Event()
-        self.session = Session(1_000_000)
+        self.session = new_session(1_000_000)
         self.open = self.conversation  # for a delivery
         self._services = services
 
@@ -115,15 +114,8 @@ class Desk:
         return [frame["type"] for frame in self.frames]
 
     def own(self, speech_id: str, text: str = TEXT) -> Speech:
-        opened = self.session.require_conversation()
-        speech = Speech(
-            speech_id,
-            Script(text, complete=True),
-            "device",
-            opened.context.conversation_id,
-            opened.context.patient_id,
-            received_at=datetime.now(UTC),
-        )
+        context = self.session.require_conversation().context
+        speech = example(speech_id, text, conversation_id=context.conversation_id, patient_id=context.patient_id)
         self.session.queue.waiting.append(speech)
         self.speaker.say(speech)
         return speech

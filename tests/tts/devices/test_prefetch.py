@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Member
 from tests.e2e.database import locked_database
 from tests.e2e.rows import in_database
+from tests.tts.examples import new_session
 from tests.tts.outbox.outbox_cast import Socket, connect, queue, state_of, submit
 from tests.waiting import eventually
 from tts.conversations import lifecycle
@@ -18,7 +19,6 @@ from tts.devices.outbox_client import Deliveries
 from tts.devices.prefetch import Upcoming
 from tts.models import Utterance
 from tts.outbox import leases
-from tts.protocol.session import Session
 from tts.resilience.quota_gate import Quota
 from tts.synthesis.dependencies import Services
 
@@ -30,7 +30,7 @@ class Bed:
 
     def __init__(self, member: Member) -> None:
         self.member = member
-        self.session = Session(1_000_000)
+        self.session = new_session(1_000_000)
         self.work: set[asyncio.Task[Any]] = set()
 
     async def connect(self) -> Upcoming:
