@@ -1067,11 +1067,11 @@ def test_how_far_a_delivery_has_been_played_is_heard():
 
 
 def test_a_device_takes_over_the_conversation_that_the_server_has_opened():
-    session = talk(initiated="server")
+    session = talk(initiated_by="server")
     session.characters = 7
     speech = delivered(session)
     assert feed(session, type="conversation.start") == [StartConversation(None, None, None)]
-    taken = OpenConversation(replace(session.conversation.context, initiated="device"), frozenset(), 0)
+    taken = OpenConversation(replace(session.conversation.context, initiated_by="device"), frozenset(), 0)
     session.start_conversation(taken)
     assert (session.conversation, session.characters, session.queue.playing) == (taken, 7, speech)
     assert code(feed(session, type="conversation.start")) == "already_started"
