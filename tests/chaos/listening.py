@@ -67,7 +67,7 @@ class Bedside:
     async def _converse(self, device: Device, heard: Heard, talks: bool) -> None:
         if talks:
             await device.send({"type": "conversation.start", "greeting": False})
-            await device.wait_for("conversation.started")
+            await device.wait_for_frame("conversation.started")
             await self._say(device)
         while not self.done:
             try:

@@ -81,7 +81,7 @@ async def _locked_tables() -> AsyncGenerator[None, None]:
 
 
 @asynccontextmanager
-async def table_away(table: str) -> AsyncGenerator[None, None]:
+async def missing_table(table: str) -> AsyncGenerator[None, None]:
     """Every statement about this table is an error of the database."""
     await in_database(_rename, table, f"{table}_away")
     try:

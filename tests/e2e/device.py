@@ -18,11 +18,11 @@ class Device(DeviceClient):
 
     def __init__(self, url: str, token: str, *, format: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__(url, token, format=format, timeout_s=timeout_s)
-        self.heard: list[Frame | bytes] = []
+        self.received: list[Frame | bytes] = []
 
     async def receive(self) -> Frame | bytes:
         frame = await super().receive()
-        self.heard.append(frame)
+        self.received.append(frame)
         return frame
 
     # What only tests send
@@ -34,11 +34,11 @@ class Device(DeviceClient):
     async def send_binary(self, data: bytes) -> None:
         await self._socket.send_bytes(data)
 
-    async def send_octets_as_text(self, data: bytes) -> None:
+    async def send_raw_text_bytes(self, data: bytes) -> None:
         """A text frame that need not be UTF-8."""
         await self._socket.send_frame(data, aiohttp.WSMsgType.TEXT)
 
-    def cut(self) -> None:
+    def drop_connection(self) -> None:
         """Loses the connection, without a close frame."""
         transport = self._socket._writer.transport
         assert transport is not None
@@ -46,7 +46,7 @@ class Device(DeviceClient):
 
     # Waiting
 
-    async def wait_for(self, kind: str, **fields: Any) -> Frame:
+    async def wait_for_frame(self, kind: str, **fields: Any) -> Frame:
         """The next frame of this type with these fields."""
         async with asyncio.timeout(TIMEOUT_S):
             while True:
@@ -79,7 +79,7 @@ class Device(DeviceClient):
         assert frame["type"] == "error", frame
         return frame
 
-    async def silence(self) -> None:
+    async def assert_nothing_pending(self) -> None:
         """Asserts that nothing is owed to us: the answer to a ping is the next that comes."""
         assert await self.request(type="ping", t="silence") == {"type": "pong", "t": "silence"}
 
@@ -90,7 +90,7 @@ class Device(DeviceClient):
 
     def types(self) -> list[str]:
         """The types of all JSON frames so far, in order."""
-        return [frame["type"] for frame in self.heard if isinstance(frame, dict)]
+        return [frame["type"] for frame in self.received if isinstance(frame, dict)]
 
 
 def spoken_order(heard: Iterable[Frame | bytes]) -> list[str]:
@@ -122,7 +122,7 @@ def speak_frame(id: str, text: str) -> str:
 
 
 @asynccontextmanager
-async def playing_at_once(device: DeviceClient, speech_id: str) -> AsyncIterator[None]:
+async def instant_playback(device: DeviceClient, speech_id: str) -> AsyncIterator[None]:
     """A device that has played whatever it got: the server need not wait for playback before it asks for more."""
 
     async def report() -> None:

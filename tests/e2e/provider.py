@@ -13,7 +13,7 @@ from tests.sandbox import SandboxProcess
 Record = dict[str, Any]
 
 
-def say_again(sandbox: SandboxProcess, record: Record, output_format: str | None = None) -> bytes:
+def repeat_request(sandbox: SandboxProcess, record: Record, output_format: str | None = None) -> bytes:
     """The same speech once more, in the format of that request or another. It is billed and recorded, too."""
     body = {name: record[name] for name in ("text", "model_id", "language_code", "voice_settings")}
     url = f"{sandbox.url}{record['path']}?output_format={output_format or record['output_format']}"
@@ -23,8 +23,8 @@ def say_again(sandbox: SandboxProcess, record: Record, output_format: str | None
         return reply.read()
 
 
-async def say_all_again(sandbox: SandboxProcess, records: list[Record], output_format: str | None = None) -> bytes:
-    parts = [await asyncio.to_thread(say_again, sandbox, record, output_format) for record in records]
+async def repeat_requests(sandbox: SandboxProcess, records: list[Record], output_format: str | None = None) -> bytes:
+    parts = [await asyncio.to_thread(repeat_request, sandbox, record, output_format) for record in records]
     return b"".join(parts)
 
 

@@ -29,7 +29,7 @@ async def in_database(function: Callable[..., T], *arguments: Any, **keywords: A
 
 
 @dataclass
-class Books:
+class Accounts:
     """A conversation's accounts as they stand: its own counter, the sum of its events, the events, its utterances."""
 
     conversation: Conversation
@@ -53,12 +53,12 @@ class Books:
         return [(event.kind, event.outcome) for event in self.events if event.source == key]
 
 
-async def books(conversation: str) -> Books:
+async def accounts_of(conversation: str) -> Accounts:
     return await in_database(_books, uuid.UUID(conversation))
 
 
-def _books(key: uuid.UUID) -> Books:
-    return Books(
+def _books(key: uuid.UUID) -> Accounts:
+    return Accounts(
         Conversation.objects.get(pk=key),
         list(UsageEvent.objects.filter(conversation=key).order_by("at", "segment", "attempt")),
         list(Utterance.objects.filter(conversation=key)),

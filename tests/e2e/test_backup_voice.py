@@ -6,8 +6,8 @@ import pytest
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.provider import clone_voice, delete_voice, say_all_again
-from tests.e2e.rows import books, in_database
+from tests.e2e.provider import clone_voice, delete_voice, repeat_requests
+from tests.e2e.rows import accounts_of, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import decoded
@@ -53,12 +53,12 @@ async def test_one_failure_is_repeated_at_once_in_the_same_voice(
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         spoken = await device.speak(TEXT)
-        await device.silence()
+        await device.assert_nothing_pending()
     assert [frame["type"] for frame in spoken.frames] == ["speech.started", "speech.finished"]
     assert [frame["source"] for frame in spoken.frames] == ["live", "live"]
     assert device.notices == []
     assert voices_asked(sandbox) == [OTHER_VOICE, OTHER_VOICE]
-    whole = await say_all_again(sandbox, sandbox.requests()[1:2])
+    whole = await repeat_requests(sandbox, sandbox.requests()[1:2])
     cut, repeated = spoken.audio[: -len(whole)], spoken.audio[-len(whole) :]
     assert repeated == whole  # from its beginning
     sent = sandbox.requests()[0]["bytes_sent"] if fault["kind"] != "html" else 0
@@ -95,8 +95,8 @@ async def test_two_failures_bring_the_default_voice_and_the_notice(
 
     requests = sandbox.requests()
     assert [request["voice_id"] for request in requests] == [OTHER_VOICE, OTHER_VOICE, DEFAULT_VOICE, OTHER_VOICE]
-    assert spoken.audio == await say_all_again(sandbox, requests[2:3])
-    accounts = await books(started["conversation"])
+    assert spoken.audio == await repeat_requests(sandbox, requests[2:3])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.outcomes(spoken.id) == [("live", "failed"), ("retry", "failed"), ("backup", "completed")]
     assert accounts.utterance(spoken.id).source == "backup"
     logged = [line for line in server.logged().splitlines() if "speech.request_failed" in line]
@@ -144,9 +144,9 @@ async def test_a_speech_that_breaks_in_the_middle_goes_on_in_the_default_voice(
     ]
     requests = sandbox.requests()
     assert [request["voice_id"] for request in requests] == [OTHER_VOICE] * 3 + [DEFAULT_VOICE]
-    whole = await say_all_again(sandbox, [requests[0]])
-    again = await say_all_again(sandbox, [requests[1]])
-    backup = await say_all_again(sandbox, [requests[3]])
+    whole = await repeat_requests(sandbox, [requests[0]])
+    again = await repeat_requests(sandbox, [requests[1]])
+    backup = await repeat_requests(sandbox, [requests[3]])
     assert spoken.audio == whole + again[:2001] + bytes(1) + backup  # a cut sample is completed
     billed = len(first) + 2 * len(requests[1]["text"])
     assert spoken.terminal["characters"] == billed == sum(r["characters"] for r in requests if r["billed"])
@@ -217,4 +217,4 @@ async def test_a_text_that_the_provider_refuses_is_not_tried_again(
     assert refused.terminal["message"]
     assert following.terminal["source"] == "live"
     assert len(sandbox.requests()) == 2
-    assert spoken_order(device.heard) == [following.id]
+    assert spoken_order(device.received) == [following.id]

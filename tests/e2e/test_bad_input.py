@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.device import Device, speak_frame, spoken_order
-from tests.e2e.provider import say_all_again
-from tests.e2e.rows import books, wait_for_state
+from tests.e2e.provider import repeat_requests
+from tests.e2e.rows import accounts_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tts.devices.client import Closed
@@ -127,7 +127,7 @@ async def refused(device: Device, text: str, times: list[int]) -> dict[str, Any]
     """The error for this frame; a ping now and then, so that twenty in a row are not reached."""
     times[0] += 1
     if times[0] % 15 == 0:
-        await device.silence()
+        await device.assert_nothing_pending()
     error = await device.error_for(text)
     assert isinstance(error["message"], str)
     assert error["message"]
@@ -152,7 +152,7 @@ async def test_whatever_is_refused_does_not_disturb_what_plays(
         for text, code in OTHERS:
             assert (await refused(device, text, times))["code"] == code, text[:80]
         for data in (b"", b"\0", b"RIFF" * 100):
-            await device.silence()
+            await device.assert_nothing_pending()
             await device.send_binary(data)
             assert (await device.next_frame())["code"] == "unexpected_binary"
         assert not device.speeches["playing"].over
@@ -162,9 +162,9 @@ async def test_whatever_is_refused_does_not_disturb_what_plays(
         assert following.terminal["type"] == "speech.finished"
         ended = await device.end()
     sandbox.clear_faults()
-    assert spoken_order(device.heard) == ["playing", "after"]
-    assert spoken.audio == await say_all_again(sandbox, sandbox.requests()[:1])
-    accounts = await books(started["conversation"])
+    assert spoken_order(device.received) == ["playing", "after"]
+    assert spoken.audio == await repeat_requests(sandbox, sandbox.requests()[:1])
+    accounts = await accounts_of(started["conversation"])
     assert len(accounts.utterances) == 2
     assert ended["characters"] == accounts.counter
 
@@ -199,7 +199,7 @@ async def test_without_a_conversation_nothing_is_said(server: ServerProcess, ali
             frame("progress", id="a", ms=1),
         ):
             assert (await device.error_for(text))["code"] == "no_conversation", text
-        await device.silence()
+        await device.assert_nothing_pending()
 
 
 # How much
@@ -214,11 +214,11 @@ async def test_a_speech_may_have_5000_characters_of_any_size(
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.send_text(json.dumps({"type": "speak", "id": "long", "text": text}, ensure_ascii=False))
-        await device.silence()
+        await device.assert_nothing_pending()
         await device.interrupt()
         assert (await device.hear("long")).terminal["type"] == "speech.interrupted"
         await device.end()
-    assert (await books(started["conversation"])).utterance("long").text == text
+    assert (await accounts_of(started["conversation"])).utterance("long").text == text
 
 
 async def test_no_more_than_32_speeches_wait(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
@@ -228,14 +228,14 @@ async def test_no_more_than_32_speeches_wait(server: ServerProcess, sandbox: San
         await device.start_speech("playing", LONG)
         for number in range(32):
             await device.send({"type": "speak", "id": f"wait-{number}", "text": "Yes."})
-        await device.silence()
+        await device.assert_nothing_pending()
         for kind in ("speak", "speak.delta"):
             error = await device.error_for(frame(kind, id="more", text="Yes."))
             assert (error["code"], error["id"]) == ("too_many", "more")
         await device.interrupt("wait-7")
         await device.hear("wait-7")
         await device.send({"type": "speak", "id": "more", "text": "Yes."})  # there is room again
-        await device.silence()
+        await device.assert_nothing_pending()
         assert (await device.error_for(speak_frame("still more", "Yes.")))["code"] == "too_many"
         assert not device.speeches["playing"].over
         await device.interrupt()
@@ -302,8 +302,8 @@ async def test_any_accepted_message_starts_the_count_again(server: ServerProcess
         await device.send_text(accepted)
         for number in range(19):
             await device.send_text("nonsense")
-            assert (await device.wait_for("error"))["code"] == "bad_json", number
-        await device.silence()
+            assert (await device.wait_for_frame("error"))["code"] == "bad_json", number
+        await device.assert_nothing_pending()
 
 
 async def test_starts_that_are_refused_are_errors_too(server: ServerProcess, alice: Member) -> None:
@@ -380,7 +380,7 @@ async def test_what_is_no_utf8_drops_the_connection(
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.start_speech("playing", LONG)
-        await device.send_octets_as_text(b'{"type": "ping", "t": "\xff\xfe"}')
+        await device.send_raw_text_bytes(b'{"type": "ping", "t": "\xff\xfe"}')
         await dropped(device)
     await wait_for_state(started["conversation"], "playing", "interrupted")
     async with Device(server.ws, alice.token) as device:

@@ -178,7 +178,7 @@ async def test_what_was_stopped_gives_back_what_it_did_not_use(
         await device.start(greeting=False)
         await device.start_speech("long", " ".join([SENTENCE] * (ROOM - 1)))
         assert (await in_database(BudgetMonth.objects.get)).reserved == (len(SENTENCE) + 1) * (ROOM - 1) - 1
-        device.cut() if end == "cut" else await device.send({"type": end})
+        device.drop_connection() if end == "cut" else await device.send({"type": end})
         await eventually(lambda: in_database(reserved), wanted=lambda left: left == 0)
     await settled(sandbox.account()["characters"])
 

@@ -8,7 +8,7 @@ from django.db.models import Sum
 
 from tests.conftest import Member
 from tests.e2e.device import Device
-from tests.e2e.rows import books, in_database
+from tests.e2e.rows import accounts_of, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
@@ -73,7 +73,7 @@ async def test_whatever_happens_is_counted_once(
     expected["phrase"] = told["phrase"] if told["phrase"] in (0, len(PHRASE)) else -1  # another run may have cached it
     assert told == expected
 
-    accounts, account = await books(started["conversation"]), sandbox.account()
+    accounts, account = await accounts_of(started["conversation"]), sandbox.account()
     total = sum(told.values())
     assert ended["characters"] == accounts.counter == accounts.ledger == account["characters"] == total
     assert sum(event.credits for event in accounts.events) == account["credits"]
@@ -113,14 +113,14 @@ async def test_a_request_whose_answer_was_never_seen_is_unknown_and_counts_nothi
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.send({"type": "speak", "id": "stopped", "text": "Interrupted before anything was heard."})
-        await device.silence()
+        await device.assert_nothing_pending()
         await eventually(sandbox.requests)
         await device.interrupt()
         stopped = await device.hear("stopped")
         assert stopped.frames == [{"type": "speech.interrupted", "id": "stopped", "bytes": 0, "characters": 0}]
         late = await device.speak("Timed out at first and then spoken.", id="late")
         ended = await device.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.outcomes("stopped") == [("live", "unknown")]
     assert accounts.outcomes("late") == [("live", "unknown"), ("retry", "completed")]
     assert [event.credits for event in accounts.events if event.outcome == "unknown"] == [0, 0]
@@ -130,7 +130,7 @@ async def test_a_request_whose_answer_was_never_seen_is_unknown_and_counts_nothi
 
 
 async def counted(conversation: str, sandbox: SandboxProcess) -> bool:
-    return (await books(conversation)).counter == sandbox.account()["characters"]
+    return (await accounts_of(conversation)).counter == sandbox.account()["characters"]
 
 
 async def test_the_counter_goes_on_over_several_connections(
@@ -146,5 +146,5 @@ async def test_the_counter_goes_on_over_several_connections(
             await eventually(partial(counted, conversation, sandbox))  # at most 100 ms behind
             if number == 2:
                 ended = await device.end()
-    accounts = await books(conversation or "")
+    accounts = await accounts_of(conversation or "")
     assert ended["characters"] == accounts.counter == accounts.ledger == sandbox.account()["characters"] == 60

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.rows import books, in_database, total_characters
+from tests.e2e.rows import accounts_of, in_database, total_characters
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
@@ -53,7 +53,7 @@ async def ack(device: Device, speech_id: str) -> None:
 
 async def nothing_comes(device: Device, seconds: float = SWEEPS_S) -> None:
     await asyncio.sleep(seconds)
-    await device.silence()
+    await device.assert_nothing_pending()
 
 
 async def another_device(member: Member) -> str:
@@ -82,7 +82,7 @@ async def test_it_is_heard_after_what_plays_and_counts_where_it_is_spoken(
         speech_id = await submitted(alice)
         await device.hear("own")
         spoken = await device.hear(speech_id)
-        assert spoken_order(device.heard) == ["own", speech_id]
+        assert spoken_order(device.received) == ["own", speech_id]
         (began,) = spoken.frames_of("speech.started")
         assert began["source"] == "live"
         assert "of" not in began
@@ -91,7 +91,7 @@ async def test_it_is_heard_after_what_plays_and_counts_where_it_is_spoken(
         await ack(device, speech_id)
         ended = await device.end()
     assert ended["characters"] == len(LONG) + len(TEXT)
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == len(LONG) + len(TEXT)
     row = await row_of(speech_id)
     assert str(row.conversation_id) == started["conversation"]
@@ -109,7 +109,7 @@ async def test_what_the_device_asks_for_comes_before_what_the_server_has(
         speech_id = await submitted(alice)
         await device.send({"type": "speak", "id": "second", "text": TEXT})
         await device.hear(speech_id)
-    assert spoken_order(device.heard) == ["first", "second", speech_id]
+    assert spoken_order(device.received) == ["first", "second", speech_id]
 
 
 async def test_several_come_one_after_the_other_in_the_order_of_their_coming(
@@ -121,7 +121,7 @@ async def test_several_come_one_after_the_other_in_the_order_of_their_coming(
         for speech_id in ids:
             await device.hear(speech_id)
         await nothing_comes(device)
-    assert spoken_order(device.heard) == ids
+    assert spoken_order(device.received) == ids
 
 
 async def test_what_was_not_acknowledged_is_not_said_again_in_the_same_connection(
@@ -135,7 +135,7 @@ async def test_what_was_not_acknowledged_is_not_said_again_in_the_same_connectio
         await device.end()
         await device.start(greeting=False)
         await nothing_comes(device)
-    assert spoken_order(device.heard) == [speech_id]
+    assert spoken_order(device.received) == [speech_id]
     assert len(sandbox.requests()) == 1
 
 
@@ -190,7 +190,7 @@ async def test_one_that_nobody_was_given_yet_cannot_be_acknowledged_or_interrupt
         assert (await device.hear("own")).terminal["type"] == "speech.finished"
         while not device.speeches.get(speech_id) or not device.speeches[speech_id].over:
             await device.receive()
-    assert spoken_order(device.heard) == ["own", speech_id]
+    assert spoken_order(device.received) == ["own", speech_id]
 
 
 async def test_an_ack_of_an_own_speech_has_no_reply(server: ServerProcess, alice: Member) -> None:
@@ -198,7 +198,7 @@ async def test_an_ack_of_an_own_speech_has_no_reply(server: ServerProcess, alice
         await device.start(greeting=False)
         await device.speak(TEXT, id="own")
         await device.send({"type": "ack", "id": "own"})
-        await device.silence()
+        await device.assert_nothing_pending()
         error = await device.request(type="ack", id="never")
         assert (error["code"], error["id"]) == ("unknown_id", "never")
 
@@ -227,7 +227,7 @@ async def test_the_server_opens_a_conversation_in_the_devices_last_format_and_gr
         former = await device.start(greeting=False)
         await device.end()
         speech_id = await submitted(alice)
-        started = await device.wait_for("conversation.started")
+        started = await device.wait_for_frame("conversation.started")
         assert (started["initiated"], started["format"], started["companion"]) == ("server", "pcm_16000", "Clara")
         assert started["conversation"] != former["conversation"]
         spoken = await device.hear(speech_id)
@@ -235,7 +235,7 @@ async def test_the_server_opens_a_conversation_in_the_devices_last_format_and_gr
         await nothing_comes(device, 0.5)
         ended = await device.end()
         assert (ended["conversation"], ended["characters"]) == (started["conversation"], len(TEXT))
-    assert spoken_order(device.heard) == [speech_id]
+    assert spoken_order(device.received) == [speech_id]
     row = await in_database(Conversation.objects.get, pk=started["conversation"])
     assert (row.initiated, row.tts_characters_used, row.ended_at is not None) == ("server", len(TEXT), True)
 
@@ -246,7 +246,7 @@ async def test_the_device_takes_over_what_the_server_has_opened(
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token, format="pcm_16000") as device:
         speech_id = await submitted(alice, LONG)
-        opened = await device.wait_for("conversation.started")
+        opened = await device.wait_for_frame("conversation.started")
         await device.wait_for_audio(speech_id)
         taken = await device.start()
         assert opened["initiated"] == "server"
@@ -259,8 +259,8 @@ async def test_the_device_takes_over_what_the_server_has_opened(
         assert error["code"] == "already_started"
         ended = await device.end()
     assert ended["conversation"] == opened["conversation"]
-    assert spoken_order(device.heard) == [speech_id, "greeting"]
-    accounts = await books(opened["conversation"])
+    assert spoken_order(device.received) == [speech_id, "greeting"]
+    accounts = await accounts_of(opened["conversation"])
     assert ended["characters"] == accounts.counter == accounts.ledger > len(LONG)
     assert accounts.conversation.initiated == "device"
 
@@ -272,10 +272,10 @@ async def test_a_device_that_resumes_another_one_leaves_the_servers_behind(
     async with Device(server.ws, alice.token) as device:
         mine = await device.start(greeting=False)
         await device.speak(TEXT, id="before")
-        device.cut()
+        device.drop_connection()
     async with Device(server.ws, alice.token) as device:
         speech_id = await submitted(alice, LONG)
-        servers = await device.wait_for("conversation.started")
+        servers = await device.wait_for_frame("conversation.started")
         await device.wait_for_audio(speech_id)
         resumed = await device.start(resume=mine["conversation"])
         assert (resumed["conversation"], resumed["initiated"]) == (mine["conversation"], "device")
@@ -285,7 +285,7 @@ async def test_a_device_that_resumes_another_one_leaves_the_servers_behind(
         ended = await device.end()
     assert ended["characters"] == 2 * len(TEXT)
     for conversation, characters in ((mine, 2 * len(TEXT)), (servers, len(LONG))):
-        accounts = await books(conversation["conversation"])
+        accounts = await accounts_of(conversation["conversation"])
         assert accounts.counter == accounts.ledger == characters
         assert accounts.conversation.ended_at is not None
 
@@ -297,13 +297,13 @@ async def test_what_was_asked_for_in_the_servers_conversation_ends_with_it(
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         mine = await device.start(greeting=False)
-        device.cut()
+        device.drop_connection()
     async with Device(server.ws, alice.token) as device:
         speech_id = await submitted(alice, LONG)
-        servers = await device.wait_for("conversation.started")
+        servers = await device.wait_for_frame("conversation.started")
         await device.wait_for_audio(speech_id)
         await device.send({"type": "speak", "id": "own", "text": TEXT})
-        await device.silence()
+        await device.assert_nothing_pending()
         await device.start(resume=mine["conversation"])
         assert (await device.hear("own")).terminal == {
             "type": "speech.interrupted",
@@ -313,7 +313,7 @@ async def test_what_was_asked_for_in_the_servers_conversation_ends_with_it(
         }
         assert (await device.hear(speech_id)).terminal["type"] == "speech.finished"
         assert (await device.end())["characters"] == 0
-    accounts = await books(servers["conversation"])
+    accounts = await accounts_of(servers["conversation"])
     assert accounts.counter == accounts.ledger == len(LONG)
 
 
@@ -333,16 +333,16 @@ async def test_when_the_conversation_ends_it_is_interrupted_and_delivered_again(
         cut_off = device.speeches[speech_id]
         assert cut_off.terminal["type"] == "speech.interrupted"
         assert cut_off.terminal["characters"] == ended["characters"] == len(LONG)
-        second = await device.wait_for("conversation.started")
+        second = await device.wait_for_frame("conversation.started")
         assert second["initiated"] == "server"
-        await device.wait_for("speech.started", id=speech_id)
+        await device.wait_for_frame("speech.started", id=speech_id)
         spoken = await device.hear(speech_id)
         assert spoken is not cut_off
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, speech_id)
         await device.end()
     for conversation in (first, second):
-        accounts = await books(conversation["conversation"])
+        accounts = await accounts_of(conversation["conversation"])
         assert accounts.counter == accounts.ledger == len(LONG)
     row = await row_of(speech_id)
     assert row.attempts == 2
@@ -359,7 +359,7 @@ async def test_a_conversation_that_ends_while_a_delivery_begins_silences_nobody(
         for _ in range(4):
             try:
                 async with asyncio.timeout(1.5):
-                    await device.wait_for("speech.finished")
+                    await device.wait_for_frame("speech.finished")
             except TimeoutError:
                 break
             await asyncio.sleep(pause_s)
@@ -369,7 +369,7 @@ async def test_a_conversation_that_ends_while_a_delivery_begins_silences_nobody(
                 async with asyncio.timeout(8):
                     await device.receive()
             await ack(device, speech_id)
-    assert set(spoken_order(device.heard)) == set(ids)
+    assert set(spoken_order(device.received)) == set(ids)
     assert "speaker.stopped" not in server.logged()
 
 
@@ -384,7 +384,7 @@ async def test_an_interrupt_with_its_name_ends_it_for_good_and_one_without_leave
         await device.send({"type": "speak", "id": "own", "text": TEXT})
         await device.interrupt()
         assert (await device.hear("own")).terminal["type"] == "speech.interrupted"
-        await device.silence()
+        await device.assert_nothing_pending()
         assert not device.speeches[speech_id].over
         await device.interrupt(speech_id)
         spoken = await device.hear(speech_id)
@@ -392,11 +392,11 @@ async def test_an_interrupt_with_its_name_ends_it_for_good_and_one_without_leave
         await until(speech_id, "interrupted")
         await device.interrupt(speech_id)
         await nothing_comes(device, 0.3)
-        device.cut()
+        device.drop_connection()
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await nothing_comes(device)
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == len(LONG)
 
 
@@ -417,7 +417,7 @@ async def test_one_that_waits_to_be_repeated_can_be_interrupted_and_is_not_repea
         await until(speech_id, "interrupted")
         assert (await other.hear("own")).terminal["type"] == "speech.finished"
         await nothing_comes(other)
-    assert spoken_order(other.heard) == ["own"]
+    assert spoken_order(other.received) == ["own"]
     assert (await row_of(speech_id)).attempts == 1
 
 
@@ -437,12 +437,12 @@ async def test_it_comes_again_at_every_connection_under_the_same_id_until_it_is_
             await until(speech_id, "spoken")
             if number == 2:
                 await ack(device, speech_id)
-            device.cut()
+            device.drop_connection()
     async with Device(server.ws, alice.token) as device:
         await nothing_comes(device)
         assert device.types() == ["pong"]
     for conversation in conversations:
-        accounts = await books(conversation)
+        accounts = await accounts_of(conversation)
         assert accounts.counter == accounts.ledger == len(TEXT)
     assert (await row_of(speech_id)).characters == 3 * len(TEXT) == sandbox.account()["characters"]
 
@@ -452,7 +452,7 @@ async def test_what_expires_is_not_delivered_again(server: ServerProcess, alice:
         speech_id = await submitted(alice, expires_in_s=3)
         await device.hear(speech_id)
         await until(speech_id, "spoken")
-        device.cut()
+        device.drop_connection()
     await until(speech_id, "waiting")
     await asyncio.sleep(3)
     async with Device(server.ws, alice.token) as device:
@@ -481,7 +481,7 @@ async def test_a_device_cut_off_in_the_middle_hears_it_from_the_beginning(
         await device.start(greeting=False)
         speech_id = await submitted(alice, LONG)
         await device.wait_for_audio(speech_id)
-        device.cut()
+        device.drop_connection()
     async with Device(second_server.ws, alice.token) as device:
         began = time.monotonic()
         spoken = await device.hear(speech_id)
@@ -529,12 +529,12 @@ async def test_a_patient_with_two_devices_hears_one_delivery_at_a_time(
 
 
 async def finished_at(device: Device, speech_id: str) -> float:
-    await device.wait_for("speech.finished", id=speech_id)
+    await device.wait_for_frame("speech.finished", id=speech_id)
     return time.monotonic()
 
 
 async def started_at(device: Device, speech_id: str) -> float:
-    await device.wait_for("speech.started", id=speech_id)
+    await device.wait_for_frame("speech.started", id=speech_id)
     return time.monotonic()
 
 
@@ -581,7 +581,7 @@ async def listen(device: Device, acknowledged: set[str], seconds: float | None) 
 
 
 def spoken_ids(device: Device) -> list[str]:
-    return [frame["id"] for frame in device.heard if isinstance(frame, dict) and frame["type"] == "speech.started"]
+    return [frame["id"] for frame in device.received if isinstance(frame, dict) and frame["type"] == "speech.started"]
 
 
 # Processes that go
@@ -607,7 +607,7 @@ async def test_a_process_that_is_killed_in_the_middle_loses_nothing(
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, cut_off)
         await nothing_comes(device, 1.5)
-    assert spoken_order(device.heard) == [cut_off]
+    assert spoken_order(device.received) == [cut_off]
 
 
 async def test_a_process_that_goes_down_lets_it_end_and_it_comes_again_where_no_ack_came(
@@ -620,13 +620,13 @@ async def test_a_process_that_goes_down_lets_it_end_and_it_comes_again_where_no_
         await device.wait_for_audio(playing)
         leaving.signal(signal.SIGTERM)
         assert await device.wait_closed() == 4012
-    assert spoken_order(device.heard) == [playing]
+    assert spoken_order(device.received) == [playing]
     assert device.speeches[playing].terminal["type"] == "speech.finished"
     async with Device(server.ws, alice.token) as device:
         for speech_id in (playing, waiting):
             await device.hear(speech_id)
             await ack(device, speech_id)
-    assert spoken_order(device.heard) == [playing, waiting]
+    assert spoken_order(device.received) == [playing, waiting]
     await until_charged(playing, 2 * len(LONG))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member, until_provider_trusted
-from tests.e2e.device import playing_at_once
+from tests.e2e.device import instant_playback
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import decoded
@@ -129,7 +129,7 @@ async def test_what_is_asked_is_heard_once_and_counted(
     sandbox.fault(**case.fault, match={"text": f"^{case.segments[case.struck][:30]}"}, first=case.times)
     async with DeviceClient(server.ws, alice.token, format=case.format, timeout_s=20) as device:
         started = await device.start(greeting=False)
-        async with playing_at_once(device, "speech"):
+        async with instant_playback(device, "speech"):
             spoken = await device.speak(case.text, id="speech")
         ended = await device.end()
     assert spoken.terminal["type"] == "speech.finished"

@@ -152,7 +152,7 @@ async def test_who_is_banned_while_connected_is_closed(
         async with asyncio.timeout(NOTICED_WITHIN_S):
             assert await device.wait_closed() == 4003
         assert device.speeches["last"].terminal["type"] == "speech.interrupted"
-        await other.silence()
+        await other.assert_nothing_pending()
     await wait_for_state(started["conversation"], "last", "interrupted")
     assert await status_of(server.ws, headers=bearer(alice.token)) == 403
 
@@ -170,7 +170,7 @@ async def check_replaced(first: ServerProcess, second: ServerProcess, member: Me
             spoken = await latter.speak("I am the latter of the two.")
             assert spoken.terminal["type"] == "speech.finished"
             await asyncio.sleep(1.2)  # a sweep of either process must not close the one that may stay
-            await latter.silence()
+            await latter.assert_nothing_pending()
 
 
 async def test_a_second_connection_replaces_the_first(

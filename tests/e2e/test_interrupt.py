@@ -4,7 +4,7 @@ import time
 
 from tests.conftest import Member
 from tests.e2e.device import Device
-from tests.e2e.rows import books
+from tests.e2e.rows import accounts_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 
@@ -17,10 +17,10 @@ async def test_no_sound_follows_the_end_of_an_interrupted_speech(server: ServerP
         await device.start_speech("long", LONG)
         await device.interrupt()
         await device.hear("long")
-        after = len(device.heard)
-        await device.silence()
+        after = len(device.received)
+        await device.assert_nothing_pending()
         assert device.speeches["long"].terminal["type"] == "speech.interrupted"
-        assert [frame for frame in device.heard[after:] if isinstance(frame, bytes)] == []
+        assert [frame for frame in device.received[after:] if isinstance(frame, bytes)] == []
 
 
 async def test_an_interrupt_is_obeyed_while_the_provider_is_still_sending(
@@ -40,7 +40,7 @@ async def test_an_interrupt_is_obeyed_while_the_provider_is_still_sending(
     assert record["outcome"] == "cancelled"
     assert record["bytes_sent"] < 60_000
     assert spoken.terminal["characters"] == record["characters"] == ended["characters"]
-    account = await books(started["conversation"])
+    account = await accounts_of(started["conversation"])
     assert account.counter == account.ledger == record["characters"]
     assert account.outcomes("slow") == [("live", "cancelled")]
 
@@ -79,6 +79,6 @@ async def test_a_speech_that_waits_for_a_provider_that_does_not_answer_can_be_in
         spoken = await device.hear("mute")
         await device.end()
     assert (spoken.terminal["type"], spoken.terminal["bytes"]) == ("speech.interrupted", 0)
-    account = await books(started["conversation"])
+    account = await accounts_of(started["conversation"])
     assert account.counter == 0
     assert [outcome for _, outcome in account.outcomes("mute")] in (["unknown"], [])

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import OTHER_VOICE, Member
-from tests.e2e.database import table_away
+from tests.e2e.database import missing_table
 from tests.e2e.device import Device
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
@@ -70,8 +70,8 @@ async def test_nothing_about_a_patient_is_logged(
             await device.error_for(bad)
         await device.send({"type": "speak", "id": "cut", "text": f"The {CANARY} is cut off in the middle of its tune."})
         await device.wait_for_audio("cut")
-        device.cut()
-    async with Device(server.ws, zebulon.token) as device, table_away("conversations"):
+        device.drop_connection()
+    async with Device(server.ws, zebulon.token) as device, missing_table("conversations"):
         await device.send({"type": "conversation.start", "resume": CANARY, "format": "pcm_16000"})
         await device.send({"type": "conversation.start"})
         with suppress(Closed):

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Member
 from tests.e2e.database import locked_database
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.rows import books, in_database
+from tests.e2e.rows import accounts_of, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
@@ -47,7 +47,7 @@ async def test_speech_is_heard_while_the_database_is_locked(
             await device.wait_for_audio("stopped")
             await device.interrupt()
             stopped = await device.hear("stopped")
-            await device.silence()
+            await device.assert_nothing_pending()
             assert not reader.done()  # whoever asks the database still waits
         assert await reader == 1
         for one in (spoken, known, retried):
@@ -57,14 +57,14 @@ async def test_speech_is_heard_while_the_database_is_locked(
         assert known.terminal["source"] == "cache"
 
         async def written() -> bool:
-            accounts = await books(started["conversation"])
+            accounts = await accounts_of(started["conversation"])
             states = {utterance.client_id: utterance.state for utterance in accounts.utterances}
             wanted = {"locked": "spoken", "known": "spoken", "retried": "spoken", "stopped": "interrupted"}
             return wanted.items() <= states.items()
 
         await eventually(written, 15)
         ended = await device.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert ended["characters"] == accounts.counter == accounts.ledger == sandbox.account()["characters"]
     assert accounts.outcomes("retried") == [("live", "failed"), ("retry", "completed")]
 
@@ -88,9 +88,9 @@ async def test_what_the_device_asks_for_waits_for_no_row_of_a_delivery(
             await device.wait_for_audio("stopped")
             await device.interrupt()
             assert (await device.hear("stopped")).terminal["type"] == "speech.interrupted"
-        await device.wait_for("speech.finished", id=second)
-        await device.silence()
-    assert spoken_order(device.heard) == [first, "one", "two", "stopped", second]
+        await device.wait_for_frame("speech.finished", id=second)
+        await device.assert_nothing_pending()
+    assert spoken_order(device.received) == [first, "one", "two", "stopped", second]
 
 
 async def submitted(member: Member, text: str) -> str:
@@ -103,4 +103,4 @@ async def test_a_ping_does_not_wait_for_the_database(server: ServerProcess, alic
         await device.start(greeting=False)
         async with locked_database(), asyncio.timeout(5):
             for _ in range(10):
-                await device.silence()
+                await device.assert_nothing_pending()

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.device import Device, playing_at_once
+from tests.e2e.device import Device, instant_playback
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import decoded
@@ -34,7 +34,7 @@ async def test_odd_text_is_spoken(
         sandbox.fault(kind="error", preset="invalid_api_key")  # straight offline, and the circuit stays closed
     async with Device(server.ws, alice.token, format="mp3_22050_32") as device:
         await device.start(greeting=False)
-        async with playing_at_once(device, "odd"):
+        async with instant_playback(device, "odd"):
             spoken = await device.speak(text, id="odd")
         assert spoken.terminal["type"] == "speech.finished"
         assert spoken.terminal["source"] == ("offline" if offline else "live")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.conftest import OTHER_VOICE, Member
 from tests.e2e.device import Device
-from tests.e2e.provider import say_again
+from tests.e2e.provider import repeat_request
 from tests.e2e.rows import in_database, total_characters
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
@@ -38,7 +38,7 @@ async def test_a_hundred_who_want_the_same_phrase_at_once_cost_one_request(
     finally:
         await asyncio.gather(*(device.__aexit__(None, None, None) for device in devices))
     (request,) = sandbox.requests()
-    assert {spoken.audio for spoken in heard} == {say_again(sandbox, request)}
+    assert {spoken.audio for spoken in heard} == {repeat_request(sandbox, request)}
     sources = [spoken.terminal["source"] for spoken in heard]
     assert (sources.count("live"), sources.count("cache")) == (1, LISTENERS - 1)
     assert sum(spoken.terminal["characters"] for spoken in heard) == len(text) == await total_characters()
@@ -76,7 +76,7 @@ async def test_when_the_first_is_interrupted_another_has_it_made(
         assert (await first.hear("p")).terminal["type"] == "speech.interrupted"
         spoken = await second.hear("p")
         assert spoken.terminal["type"] == "speech.finished"
-        whole = say_again(sandbox, sandbox.requests()[1])
+        whole = repeat_request(sandbox, sandbox.requests()[1])
         assert spoken.audio.endswith(whole)
         again = await first.speak(text, id="again")
     assert (again.terminal["source"], again.audio) == ("cache", whole)

@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.provider import say_all_again
-from tests.e2e.rows import books, in_database, wait_for_state
+from tests.e2e.provider import repeat_requests
+from tests.e2e.rows import accounts_of, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
@@ -141,10 +141,10 @@ async def test_only_an_own_unfinished_conversation_is_resumed(
             for resume in wrong:
                 refused = await device.request(type="conversation.start", resume=resume)
                 assert (refused["type"], refused["code"]) == ("error", "unknown_id"), resume
-            await device.silence()
+            await device.assert_nothing_pending()
             started = await device.start(greeting=False)  # the socket is none the worse for it
             assert started["type"] == "conversation.started"
-        await stranger.silence()
+        await stranger.assert_nothing_pending()
 
 
 async def test_a_dropped_conversation_goes_on_where_it_stopped(
@@ -154,7 +154,7 @@ async def test_a_dropped_conversation_goes_on_where_it_stopped(
     async with Device(server.ws, alice.token, format="pcm_16000") as device:
         started = await device.start(greeting=False)
         await device.speak(TEXT, id="one")
-        device.cut()
+        device.drop_connection()
     await in_database(Patient.objects.filter(pk=alice.patient.pk).update, voice=None)
     async with Device(server.ws, alice.token) as device:
         resumed = await device.start(resume=started["conversation"])
@@ -169,7 +169,7 @@ async def test_a_dropped_conversation_goes_on_where_it_stopped(
             "characters": 2 * len(TEXT),
         }
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
-    assert (await books(started["conversation"])).counter == 2 * len(TEXT)
+    assert (await accounts_of(started["conversation"])).counter == 2 * len(TEXT)
 
 
 async def test_what_was_speaking_when_the_connection_broke_is_counted_when_resumed_at_once(
@@ -179,12 +179,12 @@ async def test_what_was_speaking_when_the_connection_broke_is_counted_when_resum
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.start_speech("broken", LONG)
-        device.cut()
+        device.drop_connection()
         async with Device(server.ws, alice.token) as following:
             await following.start(resume=started["conversation"])
             duplicate = await following.request(type="speak", id="broken", text=TEXT)
             ended = await following.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert (duplicate["type"], duplicate.get("code")) == ("error", "duplicate_id")
     assert ended["characters"] == accounts.counter == accounts.ledger == len(LONG)
     assert accounts.utterance("broken").state == "interrupted"
@@ -229,7 +229,7 @@ async def test_a_greeting_is_spoken_first_and_then_comes_from_the_cache(
         await device.start()
         spoken = await device.speak(TEXT, id="say")
         first = device.speeches["greeting"]
-        assert spoken_order(device.heard) == ["greeting", "say"]
+        assert spoken_order(device.received) == ["greeting", "say"]
         assert first.frames[0]["source"] == "live"
         assert (first.terminal["type"], first.terminal["characters"]) == ("speech.finished", len(greeting))
         assert "".join(request["text"] for request in sandbox.requests()[:-1]) == greeting
@@ -244,7 +244,7 @@ async def test_a_greeting_is_spoken_first_and_then_comes_from_the_cache(
         assert again.audio == first.audio
         assert len(sandbox.requests()) == asked
         assert (await device.end())["characters"] == 0
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == 0
     assert [(event.kind, event.saved) for event in accounts.events] == [("cache", len(greeting))]
 
@@ -254,18 +254,18 @@ async def test_nobody_is_greeted_who_does_not_want_it(
 ) -> None:
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
-        await device.silence()
+        await device.assert_nothing_pending()
         await device.speak(TEXT)
     assert "greeting" not in device.speeches
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
-        await device.silence()
+        await device.assert_nothing_pending()
         await device.speak(TEXT, id="after")
     assert "greeting" not in device.speeches
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"], greeting=True)
         assert (await device.hear("greeting")).terminal["type"] == "speech.finished"
-        assert spoken_order(device.heard) == ["greeting"]
+        assert spoken_order(device.received) == ["greeting"]
 
 
 async def test_a_greeting_can_be_interrupted(
@@ -278,7 +278,7 @@ async def test_a_greeting_can_be_interrupted(
             await device.wait_for_audio("greeting")
             await device.send({"type": "interrupt", **by_name})
             assert (await device.hear("greeting")).terminal["type"] == "speech.interrupted"
-            await device.silence()
+            await device.assert_nothing_pending()
 
 
 # Speaking
@@ -302,11 +302,11 @@ async def test_several_speeches_wait_their_turn(
             await device.send({"type": "speak", "id": id, "text": text})
         for id in texts:
             assert (await device.hear(id)).terminal["type"] == "speech.finished"
-    assert spoken_order(device.heard) == list(texts)
+    assert spoken_order(device.received) == list(texts)
     by_text = {request["text"]: request for request in sandbox.requests()}
     sandbox.clear_faults()
     for id in "abcf":
-        assert device.speeches[id].audio == await say_all_again(sandbox, [by_text[texts[id]]])
+        assert device.speeches[id].audio == await repeat_requests(sandbox, [by_text[texts[id]]])
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ async def test_a_known_phrase_comes_from_the_cache(
         assert len(requests) == asked + 1
         assert phrase not in requests[-1]["text"]
         await device.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == sandbox.account()["characters"]
     assert accounts.outcomes("cached") == [("cache", "completed")]
 
@@ -358,7 +358,7 @@ async def test_an_id_may_have_any_64_characters(server: ServerProcess, sandbox: 
             spoken = await device.speak("Yes.", id=id)
             assert spoken.terminal["type"] == "speech.finished", id
         ended = await device.end()
-    assert len((await books(ended["conversation"])).utterances) == 10
+    assert len((await accounts_of(ended["conversation"])).utterances) == 10
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ async def test_any_text_can_be_spoken(server: ServerProcess, sandbox: SandboxPro
         spoken = await device.speak(text, id="say")
         assert spoken.terminal["type"] == "speech.finished"
         await device.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.utterance("say").text == text
     assert accounts.counter == sandbox.account()["characters"]
 
@@ -396,13 +396,13 @@ async def test_a_text_is_spoken_while_it_is_written(
         assert (refused["code"], refused["id"]) == ("duplicate_id", "written")
         await device.end()
     text = "".join(pieces)
-    assert spoken_order(device.heard) == ["written"]
+    assert spoken_order(device.received) == ["written"]
     assert spoken.terminal["characters"] == len(text)
     assert [request["text"] for request in sandbox.requests()] == [
         "Good morning my dear, the night has been very quiet and long. ",
         "It is eight o'clock now.",
     ]
-    assert (await books(started["conversation"])).utterance("written").text == text
+    assert (await accounts_of(started["conversation"])).utterance("written").text == text
 
 
 async def test_what_was_written_is_heard_while_the_writer_pauses(
@@ -426,11 +426,11 @@ async def test_a_written_text_waits_its_turn_and_holds_its_place(
         await device.start(greeting=False)
         await device.send({"type": "speak.delta", "id": "first", "text": "It"})
         await device.send({"type": "speak", "id": "second", "text": "Yes."})
-        await device.silence()
+        await device.assert_nothing_pending()
         await device.send({"type": "speak.delta", "id": "first", "text": " is."})
         await device.send({"type": "speak.done", "id": "first"})
         await device.hear("second")
-    assert spoken_order(device.heard) == ["first", "second"]
+    assert spoken_order(device.received) == ["first", "second"]
     assert [request["text"] for request in sandbox.requests()] == ["It is.", "Yes."]
 
 
@@ -447,14 +447,14 @@ async def test_a_written_text_that_grows_too_long_is_spoken_as_far_as_it_was_acc
         refused = await device.request(type="speak.delta", id="long", text="!")
         assert (refused["code"], refused["id"]) == ("too_long", "long")
         await device.send({"type": "speak.delta", "id": "long", "text": "!"})
-        await device.silence()  # what comes after is let go
+        await device.assert_nothing_pending()  # what comes after is let go
         heard = len(device.speeches["long"].chunks)
         while len(device.speeches["long"].chunks) == heard:
             await device.receive()  # and it goes on
         await device.interrupt()
         await device.hear("long")
         await device.end()
-    assert (await books(started["conversation"])).utterance("long").text == piece * 5
+    assert (await accounts_of(started["conversation"])).utterance("long").text == piece * 5
 
 
 async def test_what_is_written_after_an_interrupt_is_swallowed(
@@ -469,7 +469,7 @@ async def test_what_is_written_after_an_interrupt_is_swallowed(
         await device.hear("written")
         await device.send({"type": "speak.delta", "id": "written", "text": " more."})
         await device.send({"type": "speak.done", "id": "written"})
-        await device.silence()
+        await device.assert_nothing_pending()
         spoken = await device.speak(TEXT, id="next")
         assert spoken.terminal["type"] == "speech.finished"
 
@@ -494,14 +494,14 @@ async def test_an_interrupt_ends_what_plays_at_once(
         }
         await device.interrupt()  # nothing is playing: no reply
         await device.interrupt("long")  # it has ended: no reply
-        await device.silence()
+        await device.assert_nothing_pending()
         following = await device.speak(TEXT, id="next")
         assert following.terminal["type"] == "speech.finished"
         await device.end()
-    assert spoken_order(device.heard) == ["long", "next"]
+    assert spoken_order(device.received) == ["long", "next"]
     await eventually(lambda: _outcome(sandbox, 0, "cancelled"))
     assert sandbox.requests()[0]["bytes_sent"] < 80_000
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.utterance("long").state == "interrupted"
     assert accounts.outcomes("long") == [("live", "cancelled")]
     assert accounts.counter == len(LONG) + len(TEXT)
@@ -526,7 +526,7 @@ async def test_an_interrupt_takes_what_it_names(server: ServerProcess, sandbox: 
         await device.hear("c")
         assert device.speeches["a"].terminal["type"] == "speech.interrupted"
         assert device.speeches["c"].terminal["type"] == "speech.finished"
-    assert spoken_order(device.heard) == ["a", "c"]
+    assert spoken_order(device.received) == ["a", "c"]
     assert [request["text"] for request in sandbox.requests()] == [LONG, TEXT]
 
 
@@ -544,7 +544,7 @@ async def test_an_interrupt_without_a_name_takes_all(
             assert (await device.hear(id)).terminal["type"] == "speech.interrupted"
         spoken = await device.speak(TEXT, id="d")
         assert spoken.terminal["type"] == "speech.finished"
-    assert spoken_order(device.heard) == ["a", "d"]
+    assert spoken_order(device.received) == ["a", "d"]
 
 
 async def test_ending_the_conversation_ends_its_speeches_first(
@@ -557,12 +557,12 @@ async def test_ending_the_conversation_ends_its_speeches_first(
         for id in ("b", "c"):
             await device.send({"type": "speak", "id": id, "text": TEXT})
         ended = await device.end()
-        told = [(frame["type"], frame.get("id")) for frame in device.heard if isinstance(frame, dict)]
+        told = [(frame["type"], frame.get("id")) for frame in device.received if isinstance(frame, dict)]
         assert sorted(told[-4:-1]) == [("speech.interrupted", id) for id in "abc"]
         assert told[-1] == ("conversation.ended", None)
-        await device.silence()
+        await device.assert_nothing_pending()
         assert (await device.request(type="speak", id="d", text=TEXT))["code"] == "no_conversation"
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert ended["characters"] == accounts.counter == accounts.ledger == len(LONG)
     assert {utterance.state for utterance in accounts.utterances} == {"interrupted"}
     assert accounts.conversation.ended_at is not None
@@ -576,10 +576,10 @@ async def test_a_closed_connection_ends_its_speeches_and_not_its_conversation(
         started = await device.start(greeting=False)
         await device.start_speech("a", LONG)
         await device.send({"type": "speak", "id": "b", "text": TEXT})
-        await device.silence()
+        await device.assert_nothing_pending()
     for id in ("a", "b"):
         await wait_for_state(started["conversation"], id, "interrupted")
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.conversation.ended_at is None
     assert accounts.counter == accounts.ledger == len(LONG)
     await eventually(lambda: _outcome(sandbox, 0, "cancelled"))
@@ -609,12 +609,12 @@ async def test_progress_and_ack_are_taken_without_a_word(
         for ms in (0, 10, 5, 12.5, 10**9, 1e300):
             await device.send({"type": "progress", "id": "a", "ms": ms})
         await device.send({"type": "ack", "id": "a"})
-        await device.silence()
+        await device.assert_nothing_pending()
         spoken = await device.hear("a")
         assert spoken.terminal["type"] == "speech.finished"
         await device.send({"type": "progress", "id": "a", "ms": 20})
         await device.send({"type": "ack", "id": "a"})
-        await device.silence()
+        await device.assert_nothing_pending()
 
 
 async def test_a_long_speech_is_asked_for_no_faster_than_it_is_heard(
@@ -626,7 +626,7 @@ async def test_a_long_speech_is_asked_for_no_faster_than_it_is_heard(
         await device.start(greeting=False)
         await device.start_speech("story", text)
         await asyncio.sleep(1.0)
-        await device.silence()
+        await device.assert_nothing_pending()
         assert len(sandbox.requests()) == 2
         heard_ms = len(device.speeches["story"].audio) // 16
         await device.send({"type": "progress", "id": "story", "ms": heard_ms})
@@ -636,7 +636,7 @@ async def test_a_long_speech_is_asked_for_no_faster_than_it_is_heard(
 
 
 async def _asked(sandbox: SandboxProcess, device: Device, requests: int) -> bool:
-    await device.silence()
+    await device.assert_nothing_pending()
     return len(sandbox.requests()) == requests
 
 
@@ -650,8 +650,8 @@ async def test_two_patients_do_not_hear_each_other(
             two.speak("Bob, this is only for you and for nobody else.", id="same"),
         )
     by_text = {request["text"].split(",")[0]: request for request in sandbox.requests()}
-    assert told.audio == await say_all_again(sandbox, [by_text["Alice"]])
-    assert other.audio == await say_all_again(sandbox, [by_text["Bob"]])
+    assert told.audio == await repeat_requests(sandbox, [by_text["Alice"]])
+    assert other.audio == await repeat_requests(sandbox, [by_text["Bob"]])
 
 
 async def test_two_devices_of_one_patient_are_served_at_once(
@@ -683,9 +683,9 @@ async def test_a_conversation_goes_on_where_it_was_resumed_last(
         resumed = await kitchen.start(resume=started["conversation"])
         assert resumed["conversation"] == started["conversation"]
         assert (await bedside.hear("story")).terminal["type"] == "speech.interrupted"
-        await bedside.wait_for("conversation.ended", conversation=started["conversation"])
+        await bedside.wait_for_frame("conversation.ended", conversation=started["conversation"])
         assert (await bedside.request(type="speak", id="more", text="Anybody?"))["code"] == "no_conversation"
         assert (await kitchen.speak("Here it goes on.")).terminal["type"] == "speech.finished"
         ended = await kitchen.end()
-    account = await books(started["conversation"])
+    account = await accounts_of(started["conversation"])
     assert ended["characters"] == account.counter == account.ledger

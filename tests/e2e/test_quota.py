@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from tests.conftest import Member, until_nobody_connected
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.rows import books, in_database, state_of, wait_for_state
+from tests.e2e.rows import accounts_of, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.usage.alerts.postbox import Webhook
@@ -75,7 +75,7 @@ async def minute_passes() -> None:
 async def queued(device: Device, speech_id: str, text: str) -> datetime:
     """Asks for it and returns until when it waits."""
     await device.send({"type": "speak", "id": speech_id, "text": text})
-    frame = await device.wait_for("speech.queued", id=speech_id, reason="quota")
+    frame = await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
     return datetime.fromisoformat(frame["expires_at"])
 
 
@@ -106,7 +106,7 @@ async def test_live_speech_waits_and_is_spoken_in_order_when_the_quota_is_back(
     assert heard[0].terminal["characters"] == len(FIRST)
     spoken = [request["text"] for request in sandbox.requests() if request["outcome"] == "completed"]
     assert sorted(spoken) == sorted([FIRST, SECOND, FIRST])
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == len(FIRST) + len(SECOND)
 
 
@@ -170,16 +170,16 @@ async def test_a_cached_holding_phrase_is_said_once_in_a_conversation(
         await device.speak(holding)  # into the cache
         spend(sandbox)
         await queued(device, "first", FIRST)
-        said = await device.wait_for("speech.started")
+        said = await device.wait_for_frame("speech.started")
         assert (said["id"][:4], said["source"]) == ("srv-", "cache")
-        await device.wait_for("speech.finished", id=said["id"])
+        await device.wait_for_frame("speech.finished", id=said["id"])
         await queued(device, "second", SECOND)
-        await device.silence()
-        device.cut()
+        await device.assert_nothing_pending()
+        device.drop_connection()
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
         await queued(device, "third", "A third thing to be said.")
-        await device.silence()
+        await device.assert_nothing_pending()
         assert not device.speeches.get("third") or "speech.started" not in device.types()
         await device.end()
     kinds = await in_database(list, Utterance.objects.filter(origin="holding").values_list("state", flat=True))
@@ -223,7 +223,7 @@ async def test_a_device_that_comes_back_hears_what_waited_under_its_own_id(
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await queued(device, "first", FIRST)
-        device.cut()
+        device.drop_connection()
     await still_queued(started["conversation"])
     async with Device(neighbour.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
@@ -241,17 +241,17 @@ async def test_in_another_conversation_it_has_an_id_of_the_servers_and_says_whos
     async with Device(server.ws, alice.token) as device:
         former = await device.start(greeting=False)
         await queued(device, "first", FIRST)
-        device.cut()
+        device.drop_connection()
     await still_queued(former["conversation"])
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         quota_is_back(sandbox)
-        began = await device.wait_for("speech.started")
+        began = await device.wait_for_frame("speech.started")
         assert began["id"].startswith("srv-")
         assert began["of"] == {"conversation": former["conversation"], "id": "first"}
-        await device.wait_for("speech.finished", id=began["id"])
+        await device.wait_for_frame("speech.finished", id=began["id"])
         await device.send({"type": "ack", "id": began["id"]})
-        await device.silence()
+        await device.assert_nothing_pending()
 
         async def heard() -> bool:
             return await state_of(former["conversation"], "first") == "heard"
@@ -267,7 +267,7 @@ async def test_what_waited_can_be_interrupted_by_the_connection_that_resumes(
         started = await device.start(greeting=False)
         await queued(device, "first", FIRST)
         await queued(device, "second", SECOND)
-        device.cut()
+        device.drop_connection()
     await still_queued(started["conversation"])
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
@@ -339,7 +339,7 @@ async def test_server_started_speech_waits_beyond_the_minute_and_comes_in_order(
         await queued(device, "own", FIRST)
         ids = [await submitted(alice, f"The server has the message number {number} for you.") for number in range(3)]
         for speech_id in ids:
-            await device.wait_for("speech.queued", id=speech_id, reason="quota")
+            await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
         await minute_passes()
         assert (await device.hear("own")).terminal["source"] == "offline"
         await asyncio.sleep(1.5)
@@ -360,13 +360,13 @@ async def test_what_a_device_waited_for_comes_before_what_the_server_has_for_it(
     speech_id = await submitted(alice, "The server has a message for you, and had it first.")
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await device.wait_for("speech.queued", id=speech_id)
+        await device.wait_for_frame("speech.queued", id=speech_id)
         await queued(device, "first", FIRST)
         await queued(device, "second", SECOND)
         quota_is_back(sandbox)
         for each in ("first", "second", speech_id):
             assert (await device.hear(each)).terminal["source"] == "live"
-    assert spoken_order(device.heard) == ["first", "second", speech_id]
+    assert spoken_order(device.received) == ["first", "second", speech_id]
 
 
 @pytest.mark.timed
@@ -379,19 +379,19 @@ async def test_what_waited_is_spoken_within_two_seconds_of_the_answer_that_the_q
     alices, bobs = await submitted(alice, text), await submitted(bob, text)
     async with Device(server.ws, alice.token) as device, Device(neighbour.ws, bob.token) as other:
         await device.start(greeting=False)
-        await other.wait_for("speech.queued", id=bobs)
-        await device.wait_for("speech.queued", id=alices)
+        await other.wait_for_frame("speech.queued", id=bobs)
+        await device.wait_for_frame("speech.queued", id=alices)
         await queued(device, "own", FIRST)
         quota_is_back(sandbox)
 
         async def began(of: Device, speech_id: str) -> datetime:
-            await of.wait_for("speech.started", id=speech_id)
+            await of.wait_for_frame("speech.started", id=speech_id)
             return timezone.now()
 
         first, others = await asyncio.gather(began(device, "own"), began(other, bobs))
         back = await in_database(lambda: ProviderState.objects.get().quota_changed_at)
         await device.hear(alices)
-        await other.wait_for("speech.finished", id=bobs)
+        await other.wait_for_frame("speech.finished", id=bobs)
     assert max(first, others) - back < timedelta(seconds=2)
 
 
@@ -409,7 +409,7 @@ async def test_what_waited_is_spoken_at_the_pace_of_the_slots_in_its_own_voice(
     async with AsyncExitStack() as connected:
         for device, speech_id in zip(devices, ids, strict=True):
             await connected.enter_async_context(device)
-            await device.wait_for("speech.queued", id=speech_id, reason="quota")
+            await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
         quota_is_back(sandbox)
         heard = await asyncio.gather(*(d.hear(speech_id) for d, speech_id in zip(devices, ids, strict=True)))
     assert [one.terminal["source"] for one in heard] == ["live"] * len(members)
@@ -423,8 +423,8 @@ async def test_what_expires_while_it_waits_has_failed(
         await device.start(greeting=False)
         await queued(device, "own", FIRST)
         speech_id = await submitted(alice, "Of use for two seconds and no longer.", expires_in_s=2)
-        await device.wait_for("speech.queued", id=speech_id)
-        failed = await device.wait_for("speech.failed", id=speech_id)
+        await device.wait_for_frame("speech.queued", id=speech_id)
+        failed = await device.wait_for_frame("speech.failed", id=speech_id)
         assert failed["code"] == "expired"
     await in_database(leases.tidy)
     row = await in_database(Utterance.objects.get, pk=speech_id.removeprefix("srv-"))

@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
 from tests.e2e.device import Device
-from tests.e2e.rows import books, in_database
+from tests.e2e.rows import accounts_of, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tts.conversations import lifecycle
@@ -64,13 +64,13 @@ async def test_what_was_billed_unseen_comes_into_the_books_but_not_into_a_conver
         assert (await device.speak(LOST)).terminal["type"] == "speech.finished"
         assert (await device.end())["characters"] == len(LOST)
 
-        before = await books(opened["conversation"])
+        before = await accounts_of(opened["conversation"])
         assert before.counter == before.ledger == len(LOST) + len(GONE) + len(HEARD)
         assert await in_database(queries.unknown) == queries.Unknown(3, 2 * len(LOST) + len(GONE))
 
         row = await in_database(look, False)
         assert (row.settled, row.absent, row.unknown) == (2, 1, 0)
-        open_books, ended_books = await books(opened["conversation"]), await books(ended["conversation"])
+        open_books, ended_books = await accounts_of(opened["conversation"]), await accounts_of(ended["conversation"])
         assert open_books.counter == open_books.ledger == before.counter + len(LOST)
         assert (ended_books.counter, ended_books.ledger) == (len(LOST), 2 * len(LOST))
         total = sandbox.account()["characters"]

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 
 from tests.conftest import Member
 from tests.e2e.device import Device
-from tests.e2e.rows import books, in_database, wait_for_state
+from tests.e2e.rows import accounts_of, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
@@ -127,7 +127,7 @@ async def test_what_a_clinician_sends_is_heard_and_acknowledged(
     async with Device(server.ws, alice.token) as device:
         text = "Your daughter comes to see you at four."
         sent = await carol.call("POST", f"patients/{alice.patient.pk}/speak/", 202, json={"text": text})
-        assert (await device.wait_for("conversation.started"))["initiated"] == "server"
+        assert (await device.wait_for_frame("conversation.started"))["initiated"] == "server"
         spoken = await device.hear(f"srv-{sent['id']}")
         assert (spoken.terminal["type"], spoken.terminal["characters"]) == ("speech.finished", len(text))
         assert await status(carol, sent["id"], "spoken") == {"spoken"}
@@ -150,7 +150,7 @@ async def test_what_is_said_after_a_clinician_has_spoken_is_written_at_once(
         started = await device.start(greeting=False)
         spoken = await device.speak("And this is what the companion says.", id="own")
         await wait_for_state(started["conversation"], "own", "spoken", seconds=3)
-        accounts = await books(started["conversation"])
+        accounts = await accounts_of(started["conversation"])
         assert accounts.utterance("own").characters == spoken.terminal["characters"]
     assert "recorder.not_written" not in server.logged()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.clinicians import Clinician, clinician
 from tests.conftest import OTHER_VOICE, Member, until_provider_trusted
-from tests.e2e.provider import say_all_again
+from tests.e2e.provider import repeat_requests
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
@@ -88,7 +88,7 @@ async def test_a_text_becomes_sound_in_every_format(caller: Caller, sandbox: San
         assert (reply.status, reply.content_type) == (200, FORMATS[name].mime)
         assert (reply.headers["Speech-Source"], reply.headers["Cache-Control"]) == ("live", "no-store")
     assert decoded(audio, name).loudness > LOUD
-    assert audio == await say_all_again(sandbox, sandbox.requests())
+    assert audio == await repeat_requests(sandbox, sandbox.requests())
 
 
 async def test_it_is_counted_and_leaves_no_text(caller: Caller, alice: Member) -> None:

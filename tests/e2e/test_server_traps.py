@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.database import table_away
+from tests.e2e.database import missing_table
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.provider import say_all_again
-from tests.e2e.rows import books, state_of, wait_for_state
+from tests.e2e.provider import repeat_requests
+from tests.e2e.rows import accounts_of, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, free_port
 from tests.waiting import eventually
@@ -49,7 +49,7 @@ async def test_what_plays_is_finished_before_the_server_goes_down(
         await idle.start(greeting=False)
         await device.start_speech("playing", LONG)
         await device.send({"type": "speak", "id": "waiting", "text": TEXT})
-        await device.silence()
+        await device.assert_nothing_pending()
         idle_closed = asyncio.create_task(idle.wait_closed())
         server.signal(signal.SIGTERM)
 
@@ -71,13 +71,13 @@ async def test_what_plays_is_finished_before_the_server_goes_down(
         assert device.speeches[id].frames == [
             {"type": "speech.interrupted", "id": id, "bytes": 0, "characters": 0},
         ]
-    assert spoken_order(device.heard) == ["playing"]
+    assert spoken_order(device.received) == ["playing"]
     assert exit_code == 0, server.logged()[-2000:]
     sandbox.clear_faults()
     requests = sandbox.requests()
     assert [request["text"] for request in requests] == [LONG]
-    assert playing.audio == await say_all_again(sandbox, requests)
-    accounts = await books(started["conversation"])
+    assert playing.audio == await repeat_requests(sandbox, requests)
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == len(LONG)
     assert accounts.utterance("playing").state == "spoken"
     assert accounts.utterance("waiting").state == accounts.utterance("late").state == "interrupted"
@@ -98,7 +98,7 @@ async def test_what_plays_too_long_is_cut_when_the_server_goes_down(
         assert 0.9 < time.monotonic() - began < 4
     assert await asyncio.to_thread(server.wait) == 0
     assert device.speeches["endless"].terminal["type"] == "speech.interrupted"
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == len(LONG)
     assert accounts.utterance("endless").state == "interrupted"
     assert accounts.outcomes("endless") == [("live", "cancelled")]
@@ -158,7 +158,7 @@ async def test_a_redis_that_is_not_there_stops_nobody(
     assert spoken.terminal["first_chunk_ms"] < 1000
     status, ready = server.get("/readyz")
     assert (status, "broker" in json.loads(ready)["degraded"]) == (200, True)
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == 2 * len(TEXT)
 
 
@@ -173,13 +173,13 @@ async def test_a_connection_cut_without_a_word_ends_its_speech(
         started = await device.start(greeting=False)
         await device.start_speech("playing", LONG)
         await device.send({"type": "speak", "id": "waiting", "text": TEXT})
-        await device.silence()
-        device.cut()
+        await device.assert_nothing_pending()
+        device.drop_connection()
         await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 3)
     assert sandbox.account()["in_flight"] == {"standard": 0, "turbo": 0}
     for id in ("playing", "waiting"):
         await wait_for_state(started["conversation"], id, "interrupted")
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert accounts.conversation.ended_at is None
     assert accounts.counter == accounts.ledger == len(LONG)
     async with Device(server.ws, alice.token) as device:
@@ -197,11 +197,11 @@ async def test_a_connection_cut_before_the_first_byte_ends_its_request(
         started = await device.start(greeting=False)
         await device.send({"type": "speak", "id": "stalled", "text": TEXT})
         await eventually(sandbox.requests)
-        device.cut()
+        device.drop_connection()
         await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 1)
     await wait_for_state(started["conversation"], "stalled", "interrupted")
     assert len(sandbox.requests()) == 1  # nobody retries for a device that has gone
-    assert (await books(started["conversation"])).outcomes("stalled") == [("live", "unknown")]
+    assert (await accounts_of(started["conversation"])).outcomes("stalled") == [("live", "unknown")]
 
 
 # Exceptions
@@ -216,7 +216,7 @@ async def test_a_handler_that_raises_leaves_nothing_behind(
         started = await device.start(greeting=False)
         await device.start_speech("playing", LONG)
         await other.start_speech("undisturbed", LONG)
-        async with table_away("conversations"):
+        async with missing_table("conversations"):
             await device.send({"type": "conversation.end"})
             await device.send({"type": "conversation.start"})
             assert await device.wait_closed() == 1011
@@ -230,17 +230,17 @@ async def test_a_handler_that_raises_leaves_nothing_behind(
         await device.start(resume=started["conversation"])  # its end could not be written
         assert (await device.speak(TEXT, id="after")).terminal["type"] == "speech.finished"
         ended = await device.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert ended["characters"] == accounts.counter == accounts.ledger == len(LONG) + len(TEXT)
 
 
 async def test_a_handshake_that_raises_is_no_open_door(server: ServerProcess, alice: Member) -> None:
-    async with table_away("patients_device"):
+    async with missing_table("patients_device"):
         with pytest.raises(HandshakeRefused):
             async with Device(server.ws, alice.token):
                 pass
     async with Device(server.ws, alice.token) as device:
-        await device.silence()
+        await device.assert_nothing_pending()
 
 
 # Killed
@@ -257,7 +257,7 @@ async def test_what_a_killed_server_began_is_in_the_books(
         await device.start_speech("killed", LONG)
 
         async def written() -> bool:
-            return (await books(started["conversation"])).counter == len(TEXT) + len(LONG)
+            return (await accounts_of(started["conversation"])).counter == len(TEXT) + len(LONG)
 
         await eventually(written, 2)
         doomed.process.kill()
@@ -273,7 +273,7 @@ async def test_what_a_killed_server_began_is_in_the_books(
         spoken = await device.speak(TEXT, id="after")
         assert spoken.terminal["type"] == "speech.finished"
         ended = await device.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     total = 2 * len(TEXT) + len(LONG)
     assert ended["characters"] == accounts.counter == accounts.ledger == sandbox.account()["characters"] == total
     assert [kind for kind, _ in accounts.outcomes("killed")] == ["live"]
@@ -310,5 +310,5 @@ async def test_what_a_killed_server_was_speaking_ends_as_interrupted(
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
         await device.end()
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert {utterance.state for utterance in accounts.utterances} == {"interrupted"}

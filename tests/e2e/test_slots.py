@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.device import Device
-from tests.e2e.rows import books
+from tests.e2e.rows import accounts_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
@@ -70,7 +70,7 @@ async def say(url: str, member: Member, number: int) -> Spoken:
     async with Device(url, member.token, timeout_s=40) as device:
         started = await device.start(greeting=False)
         spoken = await device.speak(sentence(number), id="said")
-        accounts = await books(started["conversation"]) if (await device.end()) else None
+        accounts = await accounts_of(started["conversation"]) if (await device.end()) else None
     assert accounts is not None
     assert accounts.counter == accounts.ledger == len(sentence(number))
     return spoken
@@ -155,7 +155,7 @@ async def test_who_waits_is_told_after_half_a_second_and_until_when(
         await device.start(greeting=False)
         asked = time.monotonic()
         await device.send({"type": "speak", "id": "waits", "text": sentence(9)})
-        await device.wait_for("speech.queued", id="waits", reason="busy")
+        await device.wait_for_frame("speech.queued", id="waits", reason="busy")
         assert 0.45 < time.monotonic() - asked < 1.2
         spoken = await device.hear("waits")
     assert [frame["type"] for frame in spoken.frames] == ["speech.queued", "speech.started", "speech.finished"]

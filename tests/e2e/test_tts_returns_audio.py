@@ -4,8 +4,8 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.provider import say_all_again
-from tests.e2e.rows import books
+from tests.e2e.provider import repeat_requests
+from tests.e2e.rows import accounts_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import LOUD, decoded
@@ -22,8 +22,8 @@ def check_frames(device: Device) -> None:
         "speech.finished",
         "conversation.ended",
     ]
-    assert spoken_order(device.heard) == ["morning"]
-    assert [type(frame) for frame in device.heard[1:-2]] == [dict, *[bytes] * (len(device.heard) - 4)]
+    assert spoken_order(device.received) == ["morning"]
+    assert [type(frame) for frame in device.received[1:-2]] == [dict, *[bytes] * (len(device.received) - 4)]
 
 
 @pytest.mark.parametrize("format_name", DEVICE_FORMATS)
@@ -62,9 +62,9 @@ async def test_a_text_comes_back_as_audio(
     assert {request["voice_id"] for request in requests} == {alice.patient.voice.provider_id}
     assert {request["output_format"] for request in requests} == {format_name}
     assert sum(request["bytes_sent"] for request in requests) == len(spoken.audio)
-    assert spoken.audio == await say_all_again(sandbox, requests)
+    assert spoken.audio == await repeat_requests(sandbox, requests)
 
-    accounts = await books(started["conversation"])
+    accounts = await accounts_of(started["conversation"])
     assert ended == {
         "type": "conversation.ended",
         "conversation": started["conversation"],
@@ -78,7 +78,7 @@ async def test_a_text_comes_back_as_audio(
     assert (utterance.state, utterance.source, utterance.text) == ("spoken", "live", SENTENCES)
     assert (utterance.characters, utterance.bytes_sent) == (len(SENTENCES), len(spoken.audio))
 
-    reference = decoded(await say_all_again(sandbox, requests, "pcm_24000"), "pcm_24000")
+    reference = decoded(await repeat_requests(sandbox, requests, "pcm_24000"), "pcm_24000")
     sound = decoded(spoken.audio, format_name)
     padding = len(requests) * (MP3_PADDING_S if format_name.startswith("mp3") else 0.01)
     assert sound.seconds > 1
@@ -96,4 +96,4 @@ async def test_the_sound_leaves_in_pieces_while_the_provider_still_speaks(
         assert sandbox.requests()[0]["outcome"] == "open"
         spoken = await device.hear("slow")
     assert len(spoken.chunks) > 10
-    assert spoken.audio == await say_all_again(sandbox, sandbox.requests())
+    assert spoken.audio == await repeat_requests(sandbox, sandbox.requests())

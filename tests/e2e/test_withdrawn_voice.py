@@ -21,14 +21,14 @@ async def test_from_the_next_speech_on_it_is_the_default_voice_and_the_device_is
         started = await device.start(greeting=False)
         assert (await device.speak("I see.")).terminal["source"] in ("live", "cache")
         await withdraw()
-        changed = await device.wait_for("notice", code="voice_changed")
+        changed = await device.wait_for_frame("notice", code="voice_changed")
         assert changed["message"]
         spoken = await device.speak("And now I speak in the default voice.")
         assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "live")
         assert spoken.frames_of("speech.started")[0]["voice"] == "Default"
         phrase = await device.speak("I see.")
         assert phrase.frames_of("speech.started")[0]["voice"] == "Default"
-        device.cut()
+        device.drop_connection()
     asked = {request["text"]: request["voice_id"] for request in sandbox.requests()}
     assert asked["And now I speak in the default voice."] == DEFAULT_VOICE
     async with Device(server.ws, alice.token) as device:
@@ -44,7 +44,7 @@ async def test_what_is_playing_plays_on(server: ServerProcess, sandbox: SandboxP
         await device.start(greeting=False)
         await device.start_speech("playing", LONG)
         await withdraw()
-        await device.wait_for("notice", code="voice_changed")
+        await device.wait_for_frame("notice", code="voice_changed")
         spoken = await device.hear("playing")
         assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "live")
         assert not spoken.frames_of("speech.switched")

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.database import table_away
+from tests.e2e.database import missing_table
 from tests.e2e.rows import in_database
 from tests.tts.examples import opened
 from tests.tts.outbox.outbox_cast import connect, state_of, submit
@@ -199,7 +199,7 @@ async def test_while_the_database_is_away_nobody_says_that_anything_expired(alic
     deliveries.tells_queued(claim)
     deliveries.put_back(claim, queued=True)
     await deliveries.write()
-    async with table_away(UTTERANCES):
+    async with missing_table(UTTERANCES):
         assert await all_expired(deliveries) == []
     assert await deliveries.expired() == [speech.id]
 
@@ -236,7 +236,7 @@ async def test_an_end_that_could_not_be_written_is_written_before_anything_else_
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
     deliveries = await arrived(alice)
     claim, speech = await said(deliveries, alice)
-    async with table_away(UTTERANCES):
+    async with missing_table(UTTERANCES):
         deliveries.finish(claim, speech)
         await deliveries.write()
         assert deliveries.late
@@ -251,7 +251,7 @@ async def test_a_return_that_could_not_be_written_is_made_up_for(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
-    async with table_away(UTTERANCES):
+    async with missing_table(UTTERANCES):
         deliveries.put_back(claim)
         await deliveries.write()
     again = await claimed(deliveries)
@@ -263,7 +263,7 @@ async def test_a_row_of_which_nobody_can_say_whether_it_may_begin_waits_again(al
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
-    async with table_away(UTTERANCES):
+    async with missing_table(UTTERANCES):
         assert not await deliveries.begins(claim)
         assert deliveries.late
     again = await claimed(deliveries)
@@ -275,7 +275,7 @@ async def test_a_claim_whose_answer_was_lost_is_made_again(alice: Member):
     """The database may have written it and broken off before it said so: nobody else would ever say that row."""
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
-    async with table_away(UTTERANCES):
+    async with missing_table(UTTERANCES):
         assert await claimed(deliveries) is None
     unanswered = await in_database(
         store.claim, alice.device.pk, deliveries.owner, None, quota_spent=False, holding=False
@@ -304,7 +304,7 @@ async def test_an_acknowledgement_waits_for_the_database(alice: Member):
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim = await spoken(deliveries, alice)
-    async with table_away(UTTERANCES):
+    async with missing_table(UTTERANCES):
         acknowledging = asyncio.create_task(deliveries.acknowledge(claim.speech_id))
         await asyncio.sleep(0.1)
         assert not acknowledging.done()
@@ -314,7 +314,7 @@ async def test_an_acknowledgement_waits_for_the_database(alice: Member):
 
 async def test_a_connection_that_arrives_without_a_database_may_stay(alice: Member):
     deliveries = await arrived(alice)
-    async with table_away(UTTERANCES):
+    async with missing_table(UTTERANCES):
         await deliveries.arrived()
         assert not await deliveries.withdraw(f"srv-{uuid.uuid4()}")
 

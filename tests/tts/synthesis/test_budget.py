@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Member
-from tests.e2e.database import locked_database, table_away
+from tests.e2e.database import locked_database, missing_table
 from tests.e2e.rows import in_database
 from tests.tts import examples
 from tts.resilience.circuit_breaker import Circuit
@@ -152,7 +152,7 @@ async def test_a_database_that_does_not_answer_makes_nobody_silent(make: Make, t
 async def test_a_database_that_refuses_makes_nobody_silent(make: Make, tasks: set[asyncio.Task[Any]]):
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
-    async with table_away("usage_budgetmonth"):
+    async with missing_table("usage_budgetmonth"):
         assert await reservation.covers(segment(0, FIRST))
         speech.characters += len(FIRST)
         reservation.settle()
