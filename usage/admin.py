@@ -29,19 +29,19 @@ class UsageEventAdmin(HistoryAdmin):
     """Of millions of rows: neither a date hierarchy nor a filter by model, which read all of them for every page."""
 
     list_display = (
-        "at",
+        "started_at",
         "kind",
         "outcome",
         "code",
-        "asked",
+        "requested_characters",
         "characters",
         "credits",
-        "saved",
+        "saved_characters",
         "first_byte_ms",
         "model",
         "request_id",
     )
-    list_filter = ("kind", "outcome", "at")
+    list_filter = ("kind", "outcome", "started_at")
     search_fields = ("=request_id", "=source", "=conversation", "=patient", "=voice")
     readonly_fields = ("id",)
 
@@ -53,11 +53,11 @@ class ReconciliationAdmin(HistoryAdmin):
         "compared_at",
         "characters",
         "provider_characters",
-        "unexplained",
-        "others",
-        "settled",
-        "absent",
-        "unknown",
+        "unexplained_characters",
+        "external_characters",
+        "billed_attempts",
+        "unbilled_attempts",
+        "unknown_attempts",
         "explanation",
     )
     date_hierarchy = "day"
@@ -65,7 +65,18 @@ class ReconciliationAdmin(HistoryAdmin):
 
 @admin.register(DailyUsage)
 class DailyUsageAdmin(HistoryAdmin):
-    list_display = ("day", "kind", "patient", "voice", "model", "characters", "credits", "saved", "events", "failed")
+    list_display = (
+        "day",
+        "kind",
+        "patient",
+        "voice",
+        "model",
+        "characters",
+        "credits",
+        "saved_characters",
+        "events",
+        "failed",
+    )
     list_filter = ("kind", "model", "day")
     search_fields = ("=patient", "=voice")
     date_hierarchy = "day"

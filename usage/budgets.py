@@ -57,7 +57,7 @@ def reserve(patient: uuid.UUID, month: date, characters: int) -> bool:
     _begin(patient, month)
     if _reserve(patient, month, characters):
         return True
-    BudgetMonth.objects.filter(patient=patient, month=month).update(refused_under=_budget(patient))
+    BudgetMonth.objects.filter(patient=patient, month=month).update(budget_when_refused=_budget(patient))
     return False
 
 
@@ -68,7 +68,7 @@ def _budget(patient: uuid.UUID) -> Subquery:
 def _reserve(patient: uuid.UUID, month: date, characters: int) -> bool:
     row = BudgetMonth.objects.filter(patient=patient, month=month).annotate(budget=_budget(patient))
     room = row.filter(Q(budget=None) | Q(budget__gte=F("used") + F("reserved") + characters))
-    return bool(room.update(reserved=F("reserved") + characters, touched_at=Now()))
+    return bool(room.update(reserved=F("reserved") + characters, updated_at=Now()))
 
 
 def _begin(patient: uuid.UUID, month: date) -> None:
@@ -84,7 +84,7 @@ def settle(patient: uuid.UUID, month: date, *, held: int, counted: int) -> None:
     what could not be settled is mended.
     """
     BudgetMonth.objects.filter(patient=patient, month=month).update(
-        reserved=Greatest(F("reserved") - held, 0), used=F("used") + counted, touched_at=Now()
+        reserved=Greatest(F("reserved") - held, 0), used=F("used") + counted, updated_at=Now()
     )
 
 
@@ -97,7 +97,7 @@ def mend() -> int:
 def _mend(month: date) -> int:
     summed = _speech(month).filter(patient=OuterRef("patient")).order_by().values("patient")
     total = Coalesce(Subquery(summed.annotate(total=Sum("characters")).values("total")), 0)
-    quiet = BudgetMonth.objects.filter(month=month, touched_at__lt=Now() - MENDED_AFTER)
+    quiet = BudgetMonth.objects.filter(month=month, updated_at__lt=Now() - MENDED_AFTER)
     return quiet.filter(~Q(used=total) | Q(reserved__gt=0)).update(used=total, reserved=0)
 
 
@@ -109,7 +109,7 @@ def resolve_raised() -> None:
         return
     budgets = Patient.objects.filter(pk__in=patients).values_list("pk", "monthly_character_budget")
     months = BudgetMonth.objects.filter(patient__in=patients, month=current_month())
-    under = {row.patient: row.refused_under for row in months if row.refused_under is not None}
+    under = {row.patient: row.budget_when_refused for row in months if row.budget_when_refused is not None}
     still = [str(key) for key, budget in budgets if budget is not None and budget <= under.get(key, -1)]
     incidents.resolve(open_ones.exclude(key__in=still))
 

@@ -45,20 +45,22 @@ class UsageEvent(models.Model):
     kind = models.CharField(max_length=8, choices=Kind)
     outcome = models.CharField(max_length=10, choices=Outcome)
     code = models.CharField(max_length=64, blank=True, help_text="The provider's word for what went wrong.")
-    asked = models.PositiveIntegerField(help_text="Characters in the request.")
+    requested_characters = models.PositiveIntegerField(db_column="asked", help_text="Characters in the request.")
     characters = models.PositiveIntegerField(default=0, help_text="Characters of requests whose 2xx headers came.")
     credits = models.PositiveIntegerField(default=0, help_text="What the provider says it bills.")
-    saved = models.PositiveIntegerField(default=0, help_text="Characters spoken without asking the provider.")
+    saved_characters = models.PositiveIntegerField(
+        db_column="saved", default=0, help_text="Characters spoken without asking the provider."
+    )
     request_id = models.CharField(max_length=128, blank=True)
     first_byte_ms = models.FloatField(null=True, help_text="From the request to its first audio.")
     first_chunk_ms = models.FloatField(
         null=True, help_text="Where a speech began with it: from its turn to the first frame on the device."
     )
-    at = models.DateTimeField(default=timezone.now, db_index=True)
+    started_at = models.DateTimeField(db_column="at", default=timezone.now, db_index=True)
 
     class Meta:
-        ordering = ("-at",)
-        indexes = [models.Index(fields=["at"], condition=Q(outcome="unknown"), name="usage_unknown")]
+        ordering = ("-started_at",)
+        indexes = [models.Index(fields=["started_at"], condition=Q(outcome="unknown"), name="usage_unknown")]
         constraints = [
             models.UniqueConstraint(fields=["source", "segment", "attempt"], name="usage_attempt_once"),
             models.CheckConstraint(
@@ -74,7 +76,7 @@ class UsageEvent(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.at:%Y-%m-%d %H:%M:%S}"
+        return f"{self.kind} {self.started_at:%Y-%m-%d %H:%M:%S}"
 
 
 class DailyUsage(models.Model):
@@ -92,7 +94,7 @@ class DailyUsage(models.Model):
     kind = models.CharField(max_length=8, choices=UsageEvent.Kind)
     characters = models.BigIntegerField(default=0)
     credits = models.BigIntegerField(default=0)
-    saved = models.BigIntegerField(default=0)
+    saved_characters = models.BigIntegerField(db_column="saved", default=0)
     events = models.BigIntegerField(default=0)
     failed = models.BigIntegerField(default=0)
     chunk_50 = models.BigIntegerField(default=0)
@@ -132,8 +134,12 @@ class BudgetMonth(models.Model):
     month = models.DateField(help_text="Its first day.")
     reserved = models.PositiveBigIntegerField(default=0)
     used = models.PositiveBigIntegerField(default=0)
-    refused_under = models.PositiveBigIntegerField(null=True, help_text="The budget when something last did not fit.")
-    touched_at = models.DateTimeField(default=timezone.now, help_text="When a reservation was made or given back.")
+    budget_when_refused = models.PositiveBigIntegerField(
+        db_column="refused_under", null=True, help_text="The budget when something last did not fit."
+    )
+    updated_at = models.DateTimeField(
+        db_column="touched_at", default=timezone.now, help_text="When a reservation was made or given back."
+    )
 
     class Meta:
         ordering = ("-month",)
@@ -161,18 +167,30 @@ class Reconciliation(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     day = models.DateField(unique=True)
-    at = models.DateTimeField(null=True, help_text="When it was last looked at.")
+    checked_at = models.DateTimeField(db_column="at", null=True, help_text="When it was last looked at.")
     compared_at = models.DateTimeField(null=True, help_text="When the day, being over, was last compared.")
-    busy_until = models.DateTimeField(null=True, editable=False, help_text="A lease: one process does a day.")
+    lease_until = models.DateTimeField(
+        db_column="busy_until", null=True, editable=False, help_text="A lease: one process does a day."
+    )
     characters = models.BigIntegerField(default=0, help_text="What the ledger has for the day.")
     credits = models.BigIntegerField(default=0)
     provider_characters = models.BigIntegerField(null=True, help_text="What the provider has for the day.")
     provider_credits = models.BigIntegerField(null=True)
-    unexplained = models.BigIntegerField(null=True, help_text="Characters of the difference that nothing explains.")
-    others = models.BigIntegerField(default=0, help_text="Characters in the history that this server did not ask for.")
-    settled = models.PositiveIntegerField(default=0, help_text="Unknown attempts found in the provider's history.")
-    absent = models.PositiveIntegerField(default=0, help_text="Unknown attempts that are not in it: not billed.")
-    unknown = models.PositiveIntegerField(default=0, help_text="Unknown attempts that stay so.")
+    unexplained_characters = models.BigIntegerField(
+        db_column="unexplained", null=True, help_text="Characters of the difference that nothing explains."
+    )
+    external_characters = models.BigIntegerField(
+        db_column="others", default=0, help_text="Characters in the history that this server did not ask for."
+    )
+    billed_attempts = models.PositiveIntegerField(
+        db_column="settled", default=0, help_text="Unknown attempts found in the provider's history."
+    )
+    unbilled_attempts = models.PositiveIntegerField(
+        db_column="absent", default=0, help_text="Unknown attempts that are not in it: not billed."
+    )
+    unknown_attempts = models.PositiveIntegerField(
+        db_column="unknown", default=0, help_text="Unknown attempts that stay so."
+    )
     unknown_characters = models.BigIntegerField(default=0)
     counter = models.BigIntegerField(null=True, help_text="Credits used in the provider's period by `counter_at`.")
     counter_at = models.DateTimeField(null=True)
@@ -266,8 +284,12 @@ class Incident(models.Model):
     opening_sent_at = models.DateTimeField(null=True, blank=True, help_text="When the alert of it had gone out.")
     resolution_sent_at = models.DateTimeField(null=True, blank=True, help_text="When its end had been told.")
     sending_until = models.DateTimeField(null=True, editable=False, help_text="A lease: one process sends at a time.")
-    sending_told = models.CharField(
-        max_length=16, blank=True, editable=False, help_text="By which ways the state being told has gone out already."
+    notified_channels = models.CharField(
+        db_column="sending_told",
+        max_length=16,
+        blank=True,
+        editable=False,
+        help_text="By which ways the state being told has gone out already.",
     )
     sending_failures = models.PositiveIntegerField(default=0)
 

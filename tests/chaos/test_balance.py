@@ -32,7 +32,7 @@ now = timezone.now()
 journal.adopt(settings.DATA_DIR / journal.FOLDER, ledger.book)
 for day in {daily.day_of(now - timedelta(minutes=5)), daily.day_of(now)}:
     assert reconciliation.reconcile_day(day, now + timedelta(minutes=30), conversations.add_late, anyway=True)
-BudgetMonth.objects.update(touched_at=now - timedelta(minutes=30))
+BudgetMonth.objects.update(updated_at=now - timedelta(minutes=30))
 budgets.mend()
 """
 EVENTS = "SELECT coalesce(sum(characters), 0) FROM usage_usageevent"

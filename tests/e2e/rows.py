@@ -60,7 +60,7 @@ async def accounts_of(conversation: str) -> Accounts:
 def _books(key: uuid.UUID) -> Accounts:
     return Accounts(
         Conversation.objects.get(pk=key),
-        list(UsageEvent.objects.filter(conversation=key).order_by("at", "segment", "attempt")),
+        list(UsageEvent.objects.filter(conversation=key).order_by("started_at", "segment", "attempt")),
         list(Utterance.objects.filter(conversation=key)),
     )
 

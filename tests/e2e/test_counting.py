@@ -88,7 +88,7 @@ async def test_whatever_happens_is_counted_once(
     assert accounts.outcomes("cut") == [("live", "failed"), ("retry", "completed")]
     assert accounts.outcomes("waiting b") == []
     assert accounts.outcomes("phrase 0") == [("cache", "completed")]
-    assert {event.saved for event in accounts.events if event.kind == "cache"} == {len(PHRASE)}
+    assert {event.saved_characters for event in accounts.events if event.kind == "cache"} == {len(PHRASE)}
 
     heard = [utterance.id for utterance in accounts.utterances if utterance.bytes_sent]
     opening = [event for event in accounts.events if event.first_chunk_ms is not None]
@@ -99,10 +99,12 @@ async def test_whatever_happens_is_counted_once(
         (0, "backup"),
         (0, "cache"),
     }
-    sums = await in_database(lambda: DailyUsage.objects.aggregate(Sum("characters"), Sum("events"), Sum("saved")))
+    sums = await in_database(
+        lambda: DailyUsage.objects.aggregate(Sum("characters"), Sum("events"), Sum("saved_characters"))
+    )
     assert sums["characters__sum"] == total
     assert sums["events__sum"] == len(accounts.events)
-    assert sums["saved__sum"] == sum(event.saved for event in accounts.events)
+    assert sums["saved_characters__sum"] == sum(event.saved_characters for event in accounts.events)
 
 
 async def test_a_request_whose_answer_was_never_seen_is_unknown_and_counts_nothing(

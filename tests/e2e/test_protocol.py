@@ -246,7 +246,7 @@ async def test_a_greeting_is_spoken_first_and_then_comes_from_the_cache(
         assert (await device.end())["characters"] == 0
     accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == 0
-    assert [(event.kind, event.saved) for event in accounts.events] == [("cache", len(greeting))]
+    assert [(event.kind, event.saved_characters) for event in accounts.events] == [("cache", len(greeting))]
 
 
 async def test_nobody_is_greeted_who_does_not_want_it(

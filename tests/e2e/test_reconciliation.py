@@ -42,7 +42,7 @@ def in_the_days() -> int:
 
 def look(day_is_over: bool) -> Reconciliation:
     """At the day of the speech, in half an hour or when it is over; twice, as two beats may."""
-    began = UsageEvent.objects.order_by("at").values_list("at", flat=True)[0]
+    began = UsageEvent.objects.order_by("started_at").values_list("started_at", flat=True)[0]
     day = rollup.day_of(began)
     now = comparison.Span(day).ends + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
     for _ in range(2):
@@ -69,7 +69,7 @@ async def test_what_was_billed_unseen_comes_into_the_books_but_not_into_a_conver
         assert await in_database(queries.unknown) == queries.Unknown(3, 2 * len(LOST) + len(GONE))
 
         row = await in_database(look, False)
-        assert (row.settled, row.absent, row.unknown) == (2, 1, 0)
+        assert (row.billed_attempts, row.unbilled_attempts, row.unknown_attempts) == (2, 1, 0)
         open_books, ended_books = await accounts_of(opened["conversation"]), await accounts_of(ended["conversation"])
         assert open_books.counter == open_books.ledger == before.counter + len(LOST)
         assert (ended_books.counter, ended_books.ledger) == (len(LOST), 2 * len(LOST))
@@ -98,13 +98,13 @@ async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_ac
     account = sandbox.account()
     assert row.characters == row.provider_characters - 3000 == account["characters"] - 3000
     assert row.provider_credits == account["credits"]
-    assert (row.others, row.settled, row.unexplained) == (3000, 1, 0)
+    assert (row.external_characters, row.billed_attempts, row.unexplained_characters) == (3000, 1, 0)
     assert "Others use the account: 3,000 of requests that this server did not make." in row.explanation
 
     sandbox.add_external_usage("x" * 500, kept=False)
     for _ in range(2):
         row = await in_database(look, True)
-    assert row.unexplained == 500
+    assert row.unexplained_characters == 500
     drift = await in_database(list, Incident.objects.filter(kind="drift").values_list("key", "resolved_at"))
     assert drift == [(str(row.day), None)]
 
@@ -147,8 +147,8 @@ async def test_after_kills_all_books_balance_to_the_character(
 
     left = await in_database(queries.unknown)
     row = await in_database(look, False)
-    assert (row.unknown, row.settled + row.absent) == (0, left.attempts)
+    assert (row.unknown_attempts, row.billed_attempts + row.unbilled_attempts) == (0, left.attempts)
     counters, sums = await in_database(balances)
     assert counters == {key: sums.get(key, 0) for key in counters}
     assert sum(sums.values()) == await in_database(in_the_days) == sandbox.account()["characters"] > 0
-    assert row.others == 0
+    assert row.external_characters == 0

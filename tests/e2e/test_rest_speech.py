@@ -66,7 +66,7 @@ async def booked(count: int) -> list[UsageEvent]:
         return len(events) >= count and all(event.outcome != "unknown" for event in events)
 
     await eventually(written)
-    return await in_database(lambda: list(UsageEvent.objects.order_by("at", "segment")))
+    return await in_database(lambda: list(UsageEvent.objects.order_by("started_at", "segment")))
 
 
 async def until_written(server: ServerProcess) -> None:
@@ -249,7 +249,11 @@ async def test_a_preview_is_paid_once(caller: Caller, phrases: None, sandbox: Sa
     assert sources == ["live", "cache", "cache"]
     assert len(set(heard)) == 1
     assert [request["text"] for request in sandbox.requests()] == ["That's wonderful!"]
-    assert [(event.kind, event.saved) for event in await booked(3)] == [("preview", 0), ("cache", 17), ("cache", 17)]
+    assert [(event.kind, event.saved_characters) for event in await booked(3)] == [
+        ("preview", 0),
+        ("cache", 17),
+        ("cache", 17),
+    ]
 
 
 async def test_a_voice_whose_language_has_no_phrases_is_heard_too(caller: Caller, alice: Member) -> None:

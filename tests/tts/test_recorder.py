@@ -42,10 +42,10 @@ def speech(talk: Conversation, speech_id: str = "s1", **fields: object) -> Speec
 
 
 def attempt(talk: Conversation | None, asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
-    identity = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live"}
-    made = Attempt(**{**identity, "asked": asked, "conversation": talk and talk.pk, **fields})
+    identity = {"source_id": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live"}
+    made = Attempt(**{**identity, "requested_characters": asked, "conversation_id": talk and talk.pk, **fields})
     if answered:
-        made.answered("request", None)
+        made.mark_answered("request", None)
     return made
 
 
@@ -184,7 +184,7 @@ def test_an_unknown_attempt_counts_once_when_it_is_answered(talk: Conversation):
     same = attempt(talk, answered=False)
     record(same)
     assert (used(talk), UsageEvent.objects.get().outcome) == (0, "unknown")
-    same.answered("late", None)
+    same.mark_answered("late", None)
     record(same)
     same.outcome = "cancelled"
     record(same)

@@ -122,7 +122,7 @@ def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Me
         patient=alice.patient.pk,
         kind="live",
         outcome="completed",
-        asked=5,
+        requested_characters=5,
         characters=5,
     )
     erased(alice)

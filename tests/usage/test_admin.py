@@ -146,7 +146,7 @@ def test_only_who_may_look_at_patients_reads_their_names(
     viewer.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client.force_login(viewer)
     incident = Incident.objects.create(kind="quota")
-    event(patient=alice.patient.pk, at=timezone.now(), kind="offline")
+    event(patient=alice.patient.pk, started_at=timezone.now(), kind="offline")
     said = shown(client, incident)
     assert ": 1 segments in the offline voice" in said
     assert ("Alice" in said, "a patient: 1" in said) == (may_see_patients, not may_see_patients)
@@ -165,7 +165,7 @@ def test_only_who_may_look_at_patients_reads_their_names(
 )
 def test_it_names_who_was_affected(admin_client: Client, alice: Member, kind: str, fields: dict, words: str):
     incident = Incident.objects.create(kind=kind)
-    event(patient=alice.patient.pk, at=timezone.now(), **fields)
+    event(patient=alice.patient.pk, started_at=timezone.now(), **fields)
     assert words in shown(admin_client, incident)
     assert "Alice" not in messages.text(incident, "opened")
 
@@ -197,5 +197,5 @@ def test_a_reconciliation_stands_in_words_and_cannot_be_changed(admin_client: Cl
     assert row.explanation in page(admin_client, reverse("admin:usage_reconciliation_changelist"))
     own = reverse("admin:usage_reconciliation_change", args=[row.pk])
     assert row.explanation in page(admin_client, own)
-    assert "busy_until" not in page(admin_client, own)
+    assert "lease_until" not in page(admin_client, own)
     assert admin_client.post(own, {"explanation": "All is well."}).status_code == 403

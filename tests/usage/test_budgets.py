@@ -34,8 +34,8 @@ def with_budget(patient: Patient, characters: int | None) -> Patient:
 
 
 def spoke(patient: Patient, characters: int, at: datetime | None = None, kind: str = "live") -> None:
-    attempt = Attempt(uuid.uuid4(), 0, 1, kind, characters, patient=patient.pk, at=at or timezone.now())
-    attempt.answered("request", None)
+    attempt = Attempt(uuid.uuid4(), 0, 1, kind, characters, patient_id=patient.pk, started_at=at or timezone.now())
+    attempt.mark_answered("request", None)
     events.book([attempt])
 
 
@@ -45,7 +45,7 @@ def row(patient: Patient, month: date = MARCH) -> tuple[int, int]:
 
 
 def left_alone(minutes: float = 16) -> None:
-    BudgetMonth.objects.update(touched_at=timezone.now() - timedelta(minutes=minutes))
+    BudgetMonth.objects.update(updated_at=timezone.now() - timedelta(minutes=minutes))
 
 
 def test_as_much_is_reserved_as_there_is_room_for(patient: Patient):

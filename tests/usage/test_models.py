@@ -18,7 +18,7 @@ def event(**fields: object) -> UsageEvent:
         "attempt": 1,
         "kind": "live",
         "outcome": "completed",
-        "asked": 10,
+        "requested_characters": 10,
         "characters": 10,
     }
     return UsageEvent.objects.create(**{**legal, **fields})
@@ -45,12 +45,12 @@ def test_every_kind_and_outcome_that_has_a_name_is_accepted(kind: str, outcome: 
         {"outcome": "unknown", "characters": 1},
         {"characters": -1},
         {"credits": -1},
-        {"saved": -1},
-        {"asked": -1},
+        {"saved_characters": -1},
+        {"requested_characters": -1},
         {"segment": -1},
         {"attempt": -1},
         {"source": None},
-        {"at": None},
+        {"started_at": None},
     ],
 )
 def test_an_event_that_cannot_be_is_refused(fields: dict):

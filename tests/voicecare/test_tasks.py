@@ -25,15 +25,15 @@ def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings,
     events.book(
         [
             events.Attempt(
-                source=uuid.uuid4(),
+                source_id=uuid.uuid4(),
                 segment=0,
                 attempt=1,
                 kind="live",
-                asked=5,
-                at=at,
-                voice=voice.id,
+                requested_characters=5,
+                started_at=at,
+                voice_id=voice.id,
                 model="eleven_flash_v2_5",
-                conversation=talk.context.conversation_id,
+                conversation_id=talk.context.conversation_id,
             )
         ]
     )

@@ -229,13 +229,13 @@ class Maker:
         source, said = uuid.uuid4(), b""
         for index, request in enumerate(_requests(wish)):
             attempt = Attempt(
-                source=source,
+                source_id=source,
                 segment=index,
                 attempt=1,
                 kind=Kind.WARM.value,
-                asked=len(request.text),
-                patient=wish.patient_id,
-                voice=wish.speech_settings.voice.id,
+                requested_characters=len(request.text),
+                patient_id=wish.patient_id,
+                voice_id=wish.speech_settings.voice.id,
                 model=wish.speech_settings.model,
             )
             async with self._slots.hold(wish.patient_id, background=True, wait_s=SLOT_WAIT_S):
@@ -248,7 +248,7 @@ class Maker:
         try:
             return await self._ask(request, attempt)
         except ProviderError as error:
-            attempt.failed(error)
+            attempt.mark_failed(error)
             raise
         finally:
             await run_in_db_thread(events.book, [attempt])
@@ -259,7 +259,7 @@ class Maker:
         most = audio_format.bytes_per_second * (LONGEST_S + len(request.text) * LONGEST_S_A_CHARACTER)
         said, whole = bytearray(), FramePadder(audio_format)
         async with self._client.speak(request, first_byte_s=FIRST_BYTE_S, stall_s=STALL_S) as reply:
-            attempt.answered(reply.metadata.request_id, reply.metadata.character_cost)
+            attempt.mark_answered(reply.metadata.request_id, reply.metadata.character_cost)
             if reply.metadata.concurrent_limit is not None:
                 self._slots.learned(reply.metadata.concurrent_limit)
             async for chunk in reply:

@@ -42,12 +42,12 @@ class Probe:
 
     async def _speak(self, rendering: SpeechSettings, text: str) -> None:
         attempt = Attempt(
-            source=uuid.uuid4(),
+            source_id=uuid.uuid4(),
             segment=0,
             attempt=1,
             kind=Kind.PROBE.value,
-            asked=len(text),
-            voice=rendering.voice.id,
+            requested_characters=len(text),
+            voice_id=rendering.voice.id,
             model=rendering.model,
         )
         request = rendering.build_request(text, None, None, zero_retention=self._services.zero_retention)
@@ -55,11 +55,11 @@ class Probe:
         self._services.recorder.record(attempt)
         try:
             async with self._services.client.speak(request, **limits) as reply:
-                attempt.answered(reply.metadata.request_id, reply.metadata.character_cost)
+                attempt.mark_answered(reply.metadata.request_id, reply.metadata.character_cost)
                 self._services.recorder.record(attempt)
                 said = b"".join([chunk async for chunk in reply])
         except ProviderError as error:
-            attempt.failed(error)
+            attempt.mark_failed(error)
             self._services.recorder.record(attempt)
             raise
         self._services.own(self._services.phrases.put(rendering, text, said))

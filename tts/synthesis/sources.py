@@ -123,7 +123,7 @@ class Sources:
                     waiting = time.perf_counter()
         except ProviderError as error:
             error.request_id = error.request_id or attempt.request_id or None
-            attempt.failed(error)
+            attempt.mark_failed(error)
             if fill is not None:
                 fill.fail()  # half of a sound is in it
             self._services.trouble.met(error, rung, self._context.conversation_id, rendering.voice.id)
@@ -156,14 +156,14 @@ class Sources:
 
     def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: SpeechSettings) -> Attempt:
         attempt = Attempt(
-            source=self._speech.utterance_id,
+            source_id=self._speech.utterance_id,
             segment=segment.index,
             attempt=self._speech.attempt_offset + number,
             kind=kind.value,
-            asked=len(segment.text),
-            conversation=self._context.conversation_id,
-            patient=self._context.patient_id,
-            voice=rendering.voice.id,
+            requested_characters=len(segment.text),
+            conversation_id=self._context.conversation_id,
+            patient_id=self._context.patient_id,
+            voice_id=rendering.voice.id,
             model=rendering.model,
         )
         if not self._speech.bytes_sent:
@@ -181,14 +181,14 @@ class Sources:
         self._services.recorder.record(attempt)
 
     def _count(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
-        attempt.answered(metadata.request_id, metadata.character_cost)
+        attempt.mark_answered(metadata.request_id, metadata.character_cost)
         self._speech.characters += attempt.characters
         self._services.recorder.record(attempt)  # billed from here on, whatever becomes of this process
-        self._services.quota.answered(attempt.asked, metadata.character_cost)
+        self._services.quota.answered(attempt.requested_characters, metadata.character_cost)
         metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
         if metadata.concurrent_limit is not None and metadata.concurrent_limit != self._services.slots.limit:
             self._services.slots.learned(metadata.concurrent_limit)
 
     def _saved(self, attempt: Attempt) -> None:
-        attempt.outcome, attempt.saved = Outcome.COMPLETED.value, attempt.asked
+        attempt.outcome, attempt.saved_characters = Outcome.COMPLETED.value, attempt.requested_characters
         self._note(attempt)

@@ -22,7 +22,7 @@ Way = Callable[[Incident, str], None]
 
 
 def set_up() -> Mapping[str, Way]:
-    """Those that the settings name, by the names under which `sending_told` keeps them."""
+    """Those that the settings name, by the names under which `notified_channels` keeps them."""
     ways: dict[str, Way] = {}
     if settings.ADMIN_EMAILS:
         ways["mail"] = _mail

@@ -102,7 +102,7 @@ def _tell(incident: Incident) -> bool:
     """Tells the first state that is untold, by those ways that have not told it yet; true if all have now."""
     opening = Incident.objects.filter(_untold(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - NEWS_FOR)
     state = "opened" if opening.exists() else "resolved"
-    told = set(incident.sending_told.split())
+    told = set(incident.notified_channels.split())
     every = channels.to_tell(incident)
     left = {name: way for name, way in every.items() if name not in told}
     with ThreadPoolExecutor(max(len(left), 1)) as pool:  # one that hangs does not hold up the other
@@ -132,13 +132,13 @@ def _write_down(incident: Incident, state: str, told: set[str], *, all_told: boo
     if not all_told:
         pause = PAUSES_S[min(incident.sending_failures, len(PAUSES_S) - 1)]
         mine.update(
-            sending_told=" ".join(sorted(told)),
+            notified_channels=" ".join(sorted(told)),
             sending_failures=F("sending_failures") + 1,
             sending_until=Now() + timedelta(seconds=pause),
         )
         return
     sent_at = "opening_sent_at" if state == "opened" else "resolution_sent_at"
-    mine.update(**{sent_at: Now()}, sending_told="", sending_failures=0, sending_until=None)
+    mine.update(**{sent_at: Now()}, notified_channels="", sending_failures=0, sending_until=None)
 
 
 # Of the ways themselves. What is opened or resolved here beat tells: it is beat's repeats that get as far as this.

@@ -39,9 +39,9 @@ def by(incident: Incident) -> list[Affected] | None:
 
 
 def _while(incident: Incident, before: timedelta = incidents.ASKED_BEFORE) -> QuerySet[UsageEvent]:
-    lasted = Q(at__gte=incident.opened_at - before)
+    lasted = Q(started_at__gte=incident.opened_at - before)
     if incident.resolved_at is not None:
-        lasted &= Q(at__lte=incident.resolved_at)
+        lasted &= Q(started_at__lte=incident.resolved_at)
     return UsageEvent.objects.filter(lasted)
 
 

@@ -41,10 +41,10 @@ def resolve(incidents: QuerySet[Incident]) -> int:
 def heard_instead(incident: Incident) -> Iterable[Mapping[str, Any]]:
     """Who was affected while it lasted, and what they heard: rows of patient, kind (backup or offline), segments."""
     kinds = (UsageEvent.Kind.BACKUP, UsageEvent.Kind.OFFLINE)
-    events = UsageEvent.objects.filter(kind__in=kinds, outcome="completed", at__gte=incident.opened_at)
+    events = UsageEvent.objects.filter(kind__in=kinds, outcome="completed", started_at__gte=incident.opened_at)
     if incident.kind == Kind.VOICE:  # only those who were to be spoken to in it
-        in_it = UsageEvent.objects.filter(voice=incident.key, at__gte=incident.opened_at - ASKED_BEFORE)
+        in_it = UsageEvent.objects.filter(voice=incident.key, started_at__gte=incident.opened_at - ASKED_BEFORE)
         events = events.filter(conversation__in=in_it.values("conversation"))
     if incident.resolved_at is not None:
-        events = events.filter(at__lte=incident.resolved_at)
+        events = events.filter(started_at__lte=incident.resolved_at)
     return events.order_by("patient", "kind").values("patient", "kind").annotate(segments=Count("id"))

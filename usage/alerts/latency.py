@@ -53,7 +53,7 @@ def _is_open() -> bool:
 
 def _seen(minutes: int) -> Seen:
     began = UsageEvent.objects.filter(
-        at__gt=Now() - timedelta(minutes=minutes), kind__in=HEARD_BY_PATIENTS, first_chunk_ms__isnull=False
+        started_at__gt=Now() - timedelta(minutes=minutes), kind__in=HEARD_BY_PATIENTS, first_chunk_ms__isnull=False
     )
     late, not_in_time = (Count("id", filter=Q(first_chunk_ms__gt=edge)) for edge in (LATE_MS, IN_TIME_MS))
     return Seen(**began.aggregate(speeches=Count("id"), late=late, not_in_time=not_in_time))

@@ -8,7 +8,7 @@ sums (`usage/ledger/rollup.py`) are written with the events.
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,51 +36,50 @@ class Attempt:
     (`source`, `segment`, `attempt`) is its identity: booking it again updates the same event.
     """
 
-    source: uuid.UUID
+    source_id: uuid.UUID
     segment: int
     attempt: int
     kind: str
-    asked: int
-    conversation: uuid.UUID | None = None
-    patient: uuid.UUID | None = None
-    voice: uuid.UUID | None = None
+    requested_characters: int
+    conversation_id: uuid.UUID | None = None
+    patient_id: uuid.UUID | None = None
+    voice_id: uuid.UUID | None = None
     model: str = ""
     outcome: str = Outcome.UNKNOWN.value
     code: str = ""
     characters: int = 0
     credits: int = 0
-    saved: int = 0
+    saved_characters: int = 0
     request_id: str = ""
     first_byte_ms: float | None = None
     first_chunk_ms: float | None = None
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def key(self) -> tuple[uuid.UUID, int, int]:
-        return self.source, self.segment, self.attempt
+        return self.source_id, self.segment, self.attempt
 
-    def answered(self, request_id: str | None, cost: int | None) -> None:
+    def mark_answered(self, request_id: str | None, cost: int | None) -> None:
         """The 2xx headers came: from here on it is billed. The characters stand for a cost that is not stated, or is
         none: a row that cannot hold it would not be written at all."""
         self.outcome = Outcome.COMPLETED.value
-        self.characters = self.asked
-        self.credits = priced(self.asked, cost)
+        self.characters = self.requested_characters
+        self.credits = priced(self.requested_characters, cost)
         self.request_id = request_id or ""
 
-    def failed(self, error: ProviderError) -> None:
+    def mark_failed(self, error: ProviderError) -> None:
         """It came to nothing. Without an answer nobody knows whether it was billed, unless it was never sent."""
         is_known = error.status is not None or isinstance(error, Unreachable)
         self.outcome = (Outcome.FAILED if is_known else Outcome.UNKNOWN).value
         self.code = error.code
 
 
-_COLUMNS = [column.name for column in fields(Attempt)]
 _UPDATED = [
     "outcome",
     "code",
     "characters",
     "credits",
-    "saved",
+    "saved_characters",
     "request_id",
     "first_byte_ms",
     "first_chunk_ms",
@@ -98,7 +97,7 @@ def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     known = _known(attempts)
     attempts = [attempt for attempt in attempts if not _is_settled(attempt, known.get(attempt.key))]
     UsageEvent.objects.bulk_create(
-        [_event(attempt) for attempt in attempts],
+        [_event_from(attempt) for attempt in attempts],
         update_conflicts=True,
         unique_fields=["source", "segment", "attempt"],
         update_fields=_UPDATED,
@@ -108,10 +107,10 @@ def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     for attempt in attempts:
         before = known.get(attempt.key)
         added = rollup.difference(rollup.share(attempt), rollup.NOTHING if before is None else rollup.share(before))
-        day = rollup.key_of(attempt.at, attempt.patient, attempt.voice, attempt.model, attempt.kind)
+        day = rollup.key_of(attempt.started_at, attempt.patient_id, attempt.voice_id, attempt.model, attempt.kind)
         sums[day] = rollup.total(sums[day], added)
-        if attempt.conversation is not None:
-            new[attempt.conversation] += attempt.characters - (before.characters if before else 0)
+        if attempt.conversation_id is not None:
+            new[attempt.conversation_id] += attempt.characters - (before.characters if before else 0)
     rollup.add(sums)
     return {conversation: characters for conversation, characters in new.items() if characters}
 
@@ -130,14 +129,14 @@ def settle(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[
     """
     _settle_one_at_a_time()
     row = UsageEvent.objects.select_for_update().filter(pk=event, outcome=Outcome.UNKNOWN).first()
-    if row is None or (request_id and _is_taken(request_id, row.at)):
+    if row is None or (request_id and _is_taken(request_id, row.started_at)):
         return {}
-    attempt = Attempt(**{name: getattr(row, name) for name in _COLUMNS})
+    attempt = _attempt_from(row)
     # An error was met, else nobody waited for it any more: an interrupt, or a process that died.
     attempt.outcome = (Outcome.FAILED if row.code else Outcome.CANCELLED).value
     attempt.code = BILLED if request_id else NOT_BILLED
     if request_id:
-        attempt.characters, attempt.credits, attempt.request_id = attempt.asked, credits, request_id
+        attempt.characters, attempt.credits, attempt.request_id = attempt.requested_characters, credits, request_id
     return book([attempt])
 
 
@@ -150,13 +149,13 @@ def _settle_one_at_a_time() -> None:
 
 
 def _is_taken(request_id: str, at: datetime) -> bool:
-    near = UsageEvent.objects.filter(at__gte=at - SAME_REQUEST_WITHIN, at__lte=at + SAME_REQUEST_WITHIN)
+    near = UsageEvent.objects.filter(started_at__gte=at - SAME_REQUEST_WITHIN, started_at__lte=at + SAME_REQUEST_WITHIN)
     return near.filter(request_id=request_id).exists()
 
 
 def _known(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:
     """What is written of them. Locked: reconciliation may be settling one of them at this moment."""
-    written = UsageEvent.objects.filter(source__in={attempt.source for attempt in attempts}).order_by()
+    written = UsageEvent.objects.filter(source__in={attempt.source_id for attempt in attempts}).order_by()
     rows = written.select_for_update().values_list("source", "segment", "attempt", *_UPDATED, named=True)
     return {(row.source, row.segment, row.attempt): row for row in rows}
 
@@ -166,5 +165,47 @@ def _is_settled(attempt: Attempt, written: Any) -> bool:  # noqa: ANN401 - a nam
     return attempt.outcome == Outcome.UNKNOWN and written is not None and written.outcome != Outcome.UNKNOWN
 
 
-def _event(attempt: Attempt) -> UsageEvent:
-    return UsageEvent(**{name: getattr(attempt, name) for name in _COLUMNS})
+def _event_from(attempt: Attempt) -> UsageEvent:
+    return UsageEvent(
+        source=attempt.source_id,
+        segment=attempt.segment,
+        attempt=attempt.attempt,
+        kind=attempt.kind,
+        conversation=attempt.conversation_id,
+        patient=attempt.patient_id,
+        voice=attempt.voice_id,
+        model=attempt.model,
+        outcome=attempt.outcome,
+        code=attempt.code,
+        requested_characters=attempt.requested_characters,
+        characters=attempt.characters,
+        credits=attempt.credits,
+        saved_characters=attempt.saved_characters,
+        request_id=attempt.request_id,
+        first_byte_ms=attempt.first_byte_ms,
+        first_chunk_ms=attempt.first_chunk_ms,
+        started_at=attempt.started_at,
+    )
+
+
+def _attempt_from(event: UsageEvent) -> Attempt:
+    return Attempt(
+        source_id=event.source,
+        segment=event.segment,
+        attempt=event.attempt,
+        kind=event.kind,
+        conversation_id=event.conversation,
+        patient_id=event.patient,
+        voice_id=event.voice,
+        model=event.model,
+        outcome=event.outcome,
+        code=event.code,
+        requested_characters=event.requested_characters,
+        characters=event.characters,
+        credits=event.credits,
+        saved_characters=event.saved_characters,
+        request_id=event.request_id,
+        first_byte_ms=event.first_byte_ms,
+        first_chunk_ms=event.first_chunk_ms,
+        started_at=event.started_at,
+    )

@@ -26,8 +26,15 @@ MIN_AGE_S = 60.0  # a process needs far less between making its file and locking
 
 log = structlog.get_logger(__name__)
 
-_IDS = ("source", "conversation", "patient", "voice")
-_PLAIN = ("segment", "attempt", "kind", "asked", "model")
+# Field of Attempt: its key in the file. The keys stay, because a new process reads the files of an old one.
+_IDS = {"source_id": "source", "conversation_id": "conversation", "patient_id": "patient", "voice_id": "voice"}
+_PLAIN = {
+    "segment": "segment",
+    "attempt": "attempt",
+    "kind": "kind",
+    "requested_characters": "asked",
+    "model": "model",
+}
 
 
 class Journal:
@@ -118,17 +125,17 @@ def _lock_if_abandoned(file: int) -> bool:
 
 
 def _serialize(attempt: Attempt) -> bytes:
-    said: dict[str, Any] = {name: getattr(attempt, name) for name in _PLAIN}
-    said |= {name: value and str(value) for name in _IDS if (value := getattr(attempt, name))}
-    return json.dumps({**said, "at": attempt.at.isoformat()}).encode() + b"\n"
+    said: dict[str, Any] = {key: getattr(attempt, name) for name, key in _PLAIN.items()}
+    said |= {key: str(value) for name, key in _IDS.items() if (value := getattr(attempt, name))}
+    return json.dumps({**said, "at": attempt.started_at.isoformat()}).encode() + b"\n"
 
 
 def _parse(lines: bytes) -> Iterator[Attempt]:
     for line in lines.splitlines():
         try:
             said = json.loads(line)
-            ids: dict[str, Any] = {name: uuid.UUID(said[name]) for name in _IDS if name in said}
-            plain: dict[str, Any] = {name: said[name] for name in _PLAIN}
-            yield Attempt(**ids, **plain, at=datetime.fromisoformat(said["at"]))
+            ids: dict[str, Any] = {name: uuid.UUID(said[key]) for name, key in _IDS.items() if key in said}
+            plain: dict[str, Any] = {name: said[key] for name, key in _PLAIN.items()}
+            yield Attempt(**ids, **plain, started_at=datetime.fromisoformat(said["at"]))
         except (ValueError, KeyError, TypeError):
             continue  # the kill came in the middle of it

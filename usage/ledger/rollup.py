@@ -18,9 +18,11 @@ from usage.models import NOBODY, DailyUsage, UsageEvent
 
 CHUNK_EDGES_MS = (50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000)
 CHUNK_COLUMNS = (*(f"chunk_{edge}" for edge in CHUNK_EDGES_MS), "chunk_over")
-COLUMNS = ("characters", "credits", "saved", "events", "failed", *CHUNK_COLUMNS)
+COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
 KEY_COLUMNS = ("day", "patient", "voice", "model", "kind")
 ROWS_A_STATEMENT = 500  # SQLite takes at most 32,766 parameters
+
+_FIELDS = {field.name: field for field in DailyUsage._meta.concrete_fields}
 
 Share = tuple[int, ...]
 """One number for each of COLUMNS."""
@@ -46,7 +48,7 @@ class Countable(Protocol):
     @property
     def credits(self) -> int: ...
     @property
-    def saved(self) -> int: ...
+    def saved_characters(self) -> int: ...
     @property
     def outcome(self) -> str: ...
     @property
@@ -73,7 +75,14 @@ def key_of(at: datetime, patient: uuid.UUID | None, voice: uuid.UUID | None, mod
 def share(event: Countable) -> Share:
     column = chunk_column(event.first_chunk_ms)
     chunks = (int(name == column) for name in CHUNK_COLUMNS)
-    return event.characters, event.credits, event.saved, 1, int(event.outcome == UsageEvent.Outcome.FAILED), *chunks
+    return (
+        event.characters,
+        event.credits,
+        event.saved_characters,
+        1,
+        int(event.outcome == UsageEvent.Outcome.FAILED),
+        *chunks,
+    )
 
 
 def chunk_column(first_chunk_ms: float | None) -> str | None:
@@ -103,22 +112,22 @@ def add(sums: Mapping[Key, Share]) -> None:
 def _upsert(rows: list[tuple[Key, Share]]) -> None:
     """The ORM's upsert replaces; adding is left to the database, so that no process overwrites another's sum."""
     table = DailyUsage._meta.db_table
-    names = (*KEY_COLUMNS, *COLUMNS)
-    one = f"({', '.join(['%s'] * len(names))})"
-    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in COLUMNS)
+    keys = [str(_FIELDS[name].column) for name in KEY_COLUMNS]
+    sums = [str(_FIELDS[name].column) for name in COLUMNS]
+    one = f"({', '.join(['%s'] * len([*keys, *sums]))})"
+    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
     # Names of our own columns only: nothing of it comes from outside.
     sql = (
-        f"INSERT INTO {table} ({', '.join(names)}) VALUES {', '.join([one] * len(rows))} "  # noqa: S608
-        f"ON CONFLICT ({', '.join(KEY_COLUMNS)}) DO UPDATE SET {added}"
+        f"INSERT INTO {table} ({', '.join([*keys, *sums])}) VALUES {', '.join([one] * len(rows))} "  # noqa: S608
+        f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
     )
     with connection.cursor() as cursor:
         cursor.execute(sql, [value for key, numbers in rows for value in (*_prepared(key), *numbers)])
 
 
 def _prepared(key: Key) -> Iterator[Any]:
-    fields = {field.name: field for field in DailyUsage._meta.concrete_fields}
     for name, value in zip(KEY_COLUMNS, key, strict=True):
-        yield fields[name].get_db_prep_value(value, connection)
+        yield _FIELDS[name].get_db_prep_value(value, connection)
 
 
 # From the events
@@ -140,9 +149,9 @@ def rebuild(first: date | None = None, last: date | None = None) -> int:
 
 def _days_with_anything() -> tuple[date, date] | None:
     """Also days that have sums and no event: those sums are wrong."""
-    at = UsageEvent.objects.aggregate(first=Min("at"), last=Max("at"))
+    started = UsageEvent.objects.aggregate(first=Min("started_at"), last=Max("started_at"))
     summed = DailyUsage.objects.aggregate(first=Min("day"), last=Max("day"))
-    days = [*(day_of(moment) for moment in at.values() if moment), *(day for day in summed.values() if day)]
+    days = [*(day_of(moment) for moment in started.values() if moment), *(day for day in summed.values() if day)]
     return (min(days), max(days)) if days else None
 
 
@@ -161,14 +170,14 @@ def _keep_others_out() -> None:
 
 
 def _summed(day: date) -> Iterator[DailyUsage]:
-    events = UsageEvent.objects.filter(at__gte=begins(day), at__lt=begins(day + timedelta(days=1)))
+    events = UsageEvent.objects.filter(started_at__gte=begins(day), started_at__lt=begins(day + timedelta(days=1)))
     for row in _grouped(events):
         patient, voice = row.pop("patient") or NOBODY, row.pop("voice") or NOBODY
         yield DailyUsage(day=day, patient=patient, voice=voice, **row)
 
 
 def _grouped(events: QuerySet[UsageEvent]) -> Iterable[Any]:
-    sums: dict[str, Any] = {name: Sum(name) for name in ("characters", "credits", "saved")}
+    sums: dict[str, Any] = {name: Sum(name) for name in ("characters", "credits", "saved_characters")}
     failed = Count("id", filter=Q(outcome=UsageEvent.Outcome.FAILED))
     by_key = events.order_by().values("patient", "voice", "model", "kind")
     return by_key.annotate(**sums, events=Count("id"), failed=failed, **_chunk_counts())

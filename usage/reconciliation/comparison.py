@@ -49,7 +49,7 @@ class Span:
         return rollup.begins(self.day + timedelta(days=1))
 
     def events(self) -> QuerySet[UsageEvent]:
-        return UsageEvent.objects.filter(at__gte=self.begins, at__lt=self.ends).order_by()
+        return UsageEvent.objects.filter(started_at__gte=self.begins, started_at__lt=self.ends).order_by()
 
     def holds(self, unix: int | None) -> bool:
         return unix is not None and self.begins.timestamp() <= unix < self.ends.timestamp()
@@ -62,12 +62,12 @@ class Request(NamedTuple):
     characters: int
     credits: int
     outcome: str
-    at: datetime
+    started_at: datetime
 
 
 def answered(span: Span) -> list[Request]:
     """Those of the day and, because an item may lie on the other side of midnight, a little beyond."""
-    near = UsageEvent.objects.filter(at__gte=span.begins - BEYOND, at__lt=span.ends + BEYOND)
+    near = UsageEvent.objects.filter(started_at__gte=span.begins - BEYOND, started_at__lt=span.ends + BEYOND)
     rows = near.exclude(request_id="").order_by().values_list(*Request._fields)
     return [Request(*row) for row in rows]
 
@@ -80,7 +80,7 @@ def proven_history(client: AccountClient, span: Span, until: datetime, settled_b
     ours = [
         request.request_id
         for request in answered(span)
-        if request.outcome == ledger.Outcome.COMPLETED and span.begins <= request.at < min(until, settled_by)
+        if request.outcome == ledger.Outcome.COMPLETED and span.begins <= request.started_at < min(until, settled_by)
     ]
     lacking = sum(request_id not in shown for request_id in ours)
     if lacking > (1 - SHOWN) * len(ours):
@@ -124,7 +124,7 @@ def foreign(span: Span, history: History | None) -> Foreign:
         request
         for request in own
         if request.outcome != ledger.Outcome.COMPLETED
-        and span.begins <= request.at < span.ends
+        and span.begins <= request.started_at < span.ends
         and request.request_id not in shown
     ]
     return Foreign([item for item in _of_the_day(span, history) if reference(item) not in known], cut_off)
@@ -145,7 +145,7 @@ def conclude(look: Look, *, is_over: bool) -> None:
     strange = foreign(look.span, look.history)
     for name, value in _ledger_side(look.span).items():
         setattr(row, name, value)
-    row.others, row.at = _sum(strange.others, "characters"), look.now
+    row.external_characters, row.checked_at = _sum(strange.others, "characters"), look.now
     counts, told = _compared(look, row, strange) if is_over else ([], ["The day is not over."])
     row.compared_at = look.now if counts else row.compared_at
     row.explanation = " ".join([*map(explain, counts), *told, *_of_the_unknown(row), *look.amiss])
@@ -155,17 +155,17 @@ def conclude(look: Look, *, is_over: bool) -> None:
 
 
 _WRITTEN = [
-    "at",
+    "checked_at",
     "compared_at",
     "characters",
     "credits",
     "provider_characters",
     "provider_credits",
-    "unexplained",
-    "others",
-    "settled",
-    "absent",
-    "unknown",
+    "unexplained_characters",
+    "external_characters",
+    "billed_attempts",
+    "unbilled_attempts",
+    "unknown_attempts",
     "unknown_characters",
     "counter",
     "counter_at",
@@ -189,19 +189,19 @@ def _ledger_side(span: Span) -> dict[str, int]:
     )
     unknown = Q(outcome=ledger.Outcome.UNKNOWN)
     found = span.events().aggregate(
-        settled=Count("id", filter=Q(code=ledger.BILLED)),
-        absent=Count("id", filter=Q(code=ledger.NOT_BILLED)),
-        unknown=Count("id", filter=unknown),
-        unknown_characters=Sum("asked", filter=unknown, default=0),
+        billed_attempts=Count("id", filter=Q(code=ledger.BILLED)),
+        unbilled_attempts=Count("id", filter=Q(code=ledger.NOT_BILLED)),
+        unknown_attempts=Count("id", filter=unknown),
+        unknown_characters=Sum("requested_characters", filter=unknown, default=0),
     )
     return {**sums, **found}
 
 
 def _of_the_unknown(row: Reconciliation) -> Iterator[str]:
-    if row.settled:
-        yield f"Unknown attempts that the provider had billed: {row.settled:,}; they are in the ledger now."
-    if row.unknown:
-        yield f"Attempts still unknown: {row.unknown:,}, with {row.unknown_characters:,} characters."
+    if row.billed_attempts:
+        yield f"Unknown attempts that the provider had billed: {row.billed_attempts:,}; they are in the ledger now."
+    if row.unknown_attempts:
+        yield f"Attempts still unknown: {row.unknown_attempts:,}, with {row.unknown_characters:,} characters."
 
 
 def _compared(look: Look, row: Reconciliation, strange: Foreign) -> tuple[list[Counts], list[str]]:
@@ -211,7 +211,7 @@ def _compared(look: Look, row: Reconciliation, strange: Foreign) -> tuple[list[C
         setattr(row, f"provider_{unit}", provider)
         if provider is not None:
             counts.append(_counts(look.span, row, strange, unit, provider))
-    row.unexplained = counts[0].unexplained if row.provider_characters is not None else None
+    row.unexplained_characters = counts[0].unexplained if row.provider_characters is not None else None
     growth = _growth(look, row)
     if growth is None:
         return counts, []
@@ -244,7 +244,7 @@ def _counts(span: Span, row: Reconciliation, strange: Foreign, unit: str, provid
 def _around_midnight(span: Span, unit: str) -> int:
     near = Q()
     for midnight in (span.begins, span.ends):
-        near |= Q(at__gte=midnight - MIDNIGHT, at__lt=midnight + MIDNIGHT)
+        near |= Q(started_at__gte=midnight - MIDNIGHT, started_at__lt=midnight + MIDNIGHT)
     return int(UsageEvent.objects.filter(near).order_by().aggregate(sum=Sum(unit, default=0))["sum"])
 
 
@@ -256,9 +256,10 @@ def _growth(look: Look, row: Reconciliation) -> Counts | None:
     earlier = Reconciliation.objects.filter(day__lt=row.day).exclude(counter=None).first()
     if earlier is None or not _same_period(earlier, row):
         return None
-    booked = UsageEvent.objects.filter(at__gte=earlier.counter_at, at__lt=row.counter_at).order_by()
+    booked = UsageEvent.objects.filter(started_at__gte=earlier.counter_at, started_at__lt=row.counter_at).order_by()
     found = booked.aggregate(
-        credits=Sum("credits", default=0), unknown=Sum("asked", filter=Q(outcome=ledger.Outcome.UNKNOWN), default=0)
+        credits=Sum("credits", default=0),
+        unknown=Sum("requested_characters", filter=Q(outcome=ledger.Outcome.UNKNOWN), default=0),
     )
     grown = (row.counter or 0) - (earlier.counter or 0)
     return Counts("credits", found["credits"], grown, unknown=found["unknown"])

@@ -1,6 +1,6 @@
 """Reconciliation: what became of the unknown attempts, and whether ledger and provider agree about a day.
 
-A day with something left to find out is looked at by one process at a time, which holds the lease `busy_until` of the
+A day with something left to find out is looked at by one process at a time, which holds the lease `lease_until` of the
 day's row. The lease only spares work: a process that is killed, or two at once, double nothing. An attempt is settled
 in one transaction, by whoever is first (`ledger.settle`), and the figures of a row are derived anew from the ledger
 whenever its day is looked at. Times are passed in as `now`; leases are on the database's clock.
@@ -69,25 +69,25 @@ def reconcile_day(day: date, now: datetime, count: CountNew, *, anyway: bool = F
 def _claimed(day: date) -> Iterator[bool]:
     Reconciliation.objects.bulk_create([Reconciliation(day=day)], ignore_conflicts=True)
     row = Reconciliation.objects.filter(day=day)
-    free = Q(busy_until=None) | Q(busy_until__lte=Now())
-    if not row.filter(free).update(busy_until=Now() + LEASE):
+    free = Q(lease_until=None) | Q(lease_until__lte=Now())
+    if not row.filter(free).update(lease_until=Now() + LEASE):
         yield False
         return
-    mine = row.filter(busy_until=row.get().busy_until)  # another's, once the lease is over
+    mine = row.filter(lease_until=row.get().lease_until)  # another's, once the lease is over
     try:
         yield True
     finally:
-        mine.update(busy_until=None)
+        mine.update(lease_until=None)
 
 
 def _due(now: datetime) -> list[date]:
-    oldest = UsageEvent.objects.aggregate(at=Min("at"))["at"]
+    oldest = UsageEvent.objects.aggregate(started_at=Min("started_at"))["started_at"]
     if oldest is None:
         return []
     first, last = rollup.day_of(max(oldest, now - LOOK_BACK)), rollup.day_of(now)
     rows = {row.day: row for row in Reconciliation.objects.filter(day__gte=first)}
-    unknown = UsageEvent.objects.filter(_is_unknown(now), at__gte=rollup.begins(first)).order_by()
-    days_of_unknown = set(map(rollup.day_of, unknown.values_list("at", flat=True)))
+    unknown = UsageEvent.objects.filter(_is_unknown(now), started_at__gte=rollup.begins(first)).order_by()
+    days_of_unknown = set(map(rollup.day_of, unknown.values_list("started_at", flat=True)))
     drifting = set(Incident.objects.filter(kind=incidents.Kind.DRIFT, resolved_at=None).values_list("key", flat=True))
     unsettled = {*days_of_unknown, *(row.day for row in rows.values() if str(row.day) in drifting)}
     days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
@@ -98,16 +98,16 @@ def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unsettled
     """Once when it is over, and again after a pause while something is left: unknown attempts, an incident of a
     difference (their statistics may lag), figures not readable."""
     over_at = Span(day).ends + OVER_FOR
-    if row is None or row.at is None:
+    if row is None or row.checked_at is None:
         return is_unsettled or now >= over_at
-    if row.at < over_at <= now:
+    if row.checked_at < over_at <= now:
         return True
     is_left = is_unsettled or (now >= over_at and row.compared_at is None)
-    return is_left and row.at <= now - (AGAIN_SOON if now < over_at + SOON else AGAIN)
+    return is_left and row.checked_at <= now - (AGAIN_SOON if now < over_at + SOON else AGAIN)
 
 
 def _is_unknown(now: datetime) -> Q:
-    return Q(outcome=events.Outcome.UNKNOWN, at__lte=now - UNKNOWN_FOR)
+    return Q(outcome=events.Outcome.UNKNOWN, started_at__lte=now - UNKNOWN_FOR)
 
 
 def _look_at(span: Span, now: datetime, count: CountNew) -> None:
@@ -131,7 +131,9 @@ def settle(span: Span, history: History, now: datetime, count: CountNew) -> None
 
 
 def _unsettled(span: Span, now: datetime) -> list[Unsettled]:
-    rows = list(span.events().filter(_is_unknown(now)).values_list("id", "at", "voice", "model", "asked"))
+    rows = list(
+        span.events().filter(_is_unknown(now)).values_list("id", "started_at", "voice", "model", "requested_characters")
+    )
     voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={row[2] for row in rows})}
     return [
         Unsettled(event, at.timestamp(), voices.get(voice or NOBODY, ""), model, asked)

@@ -88,13 +88,13 @@ class QuotaFigures:
     forecast: Forecast | None
 
 
-_COLUMNS = ("characters", "credits", "saved", "events", "failed", *CHUNK_COLUMNS)
+_COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
 _SUMS: dict[str, tuple[str, Collection[str]]] = {  # each a column's, over some kinds
     "live": ("characters", LIVE),
     "backup": ("characters", (Kind.BACKUP,)),
     "other": ("characters", BESIDE),
     "characters": ("characters", Kind),
-    "saved": ("saved", Kind),
+    "saved": ("saved_characters", Kind),
     "credits": ("credits", Kind),
     "requests": ("events", ASKING),
     "failed": ("failed", ASKING),
@@ -109,7 +109,7 @@ _BY_KIND = {
 _TABLE = {
     "characters": Sum("characters"),
     "credits": Sum("credits"),
-    "saved_characters": Sum("saved"),
+    "saved_characters": Sum("saved_characters"),
     "requests": Sum("events", filter=Q(kind__in=ASKING), default=0),
 }
 _NONE = (0, 0)
@@ -165,7 +165,7 @@ def quota() -> QuotaFigures:
 def unknown() -> Unknown:
     """Also of years ago, where nobody could find out; so they are summed by the database."""
     found = UsageEvent.objects.filter(outcome=UsageEvent.Outcome.UNKNOWN)
-    return Unknown(**found.aggregate(attempts=Count("id"), characters=Sum("asked", default=0)))
+    return Unknown(**found.aggregate(attempts=Count("id"), characters=Sum("requested_characters", default=0)))
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
@@ -258,7 +258,7 @@ def _shares(key: str, first: date, last: date) -> dict[uuid.UUID | None, tuple[i
     if first > last:
         return {}
     within = DailyUsage.objects.order_by().filter(day__range=(first, last)).values(key)
-    rows = within.annotate(used=Sum("characters"), kept=Sum("saved"))
+    rows = within.annotate(used=Sum("characters"), kept=Sum("saved_characters"))
     return {None if row[key] == NOBODY else row[key]: (row["used"], row["kept"]) for row in rows}
 
 

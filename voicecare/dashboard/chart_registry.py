@@ -71,7 +71,7 @@ class Charts:
 
     def _troubles(self) -> Chart:
         chart = chart_builders.troubles(self.days, self._failed_on)
-        which = {"at__gte": begins(self._first).isoformat(), **self._own}
+        which = {"started_at__gte": begins(self._first).isoformat(), **self._own}
         kinds = (("In the backup voice", "backup"), ("In the offline voice", "offline"))
         links = [Link(label, self._viewer.rows(UsageEvent, kind__exact=kind, **which)) for label, kind in kinds]
         return replace(chart, links=[link for link in links if link.address])
@@ -107,7 +107,9 @@ class Charts:
 
     def _failed_on(self, day: date) -> str:
         since, until = begins(day).isoformat(), begins(day + timedelta(days=1)).isoformat()
-        return self._viewer.rows(UsageEvent, outcome__exact="failed", at__gte=since, at__lt=until, **self._own)
+        return self._viewer.rows(
+            UsageEvent, outcome__exact="failed", started_at__gte=since, started_at__lt=until, **self._own
+        )
 
     def _csv(self, name: str) -> str:
         if self._patient:

@@ -233,7 +233,7 @@ def test_an_address_where_nobody_is_harms_nothing(settings: Settings, mail: Mail
     settings.ALERT_WEBHOOK_URL = url
     made()
     dispatcher.deliver_due()
-    assert (len(mail.mails), incident().sending_failures, incident().sending_told) == (1, 1, "mail")
+    assert (len(mail.mails), incident().sending_failures, incident().notified_channels) == (1, 1, "mail")
 
 
 def test_neither_the_environments_proxy_nor_its_passwords_are_used(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):

@@ -58,7 +58,7 @@ def test_of_many_processes_one_opens_it_and_one_resolves_it():
 def test_who_heard_what_instead_is_counted_for_the_time_that_it_lasted():
     patient, now = uuid.uuid4(), timezone.now()
     for minutes in (-10, 1, 2, 60):
-        event(kind="offline", patient=patient, at=now + timedelta(minutes=minutes))
-    event(kind="live", patient=patient, at=now + timedelta(minutes=1))
+        event(kind="offline", patient=patient, started_at=now + timedelta(minutes=minutes))
+    event(kind="live", patient=patient, started_at=now + timedelta(minutes=1))
     lasted = Incident.objects.create(kind="quota", opened_at=now, resolved_at=now + timedelta(minutes=5))
     assert list(incidents.heard_instead(lasted)) == [{"patient": patient, "kind": "offline", "segments": 2}]

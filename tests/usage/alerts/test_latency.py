@@ -32,12 +32,12 @@ def test_one_in_twenty_decides(seen: Seen, late: bool, in_time: bool):
 def spoken(times: int, first_chunk_ms: float | None, minutes_ago: float = 1, kind: str = "live") -> None:
     at = timezone.now() - timedelta(minutes=minutes_ago)
     for _ in range(times):
-        event(first_chunk_ms=first_chunk_ms, at=at, kind=kind)
+        event(first_chunk_ms=first_chunk_ms, started_at=at, kind=kind)
 
 
 def time_passes(minutes: float) -> None:
     for row in UsageEvent.objects.all():
-        UsageEvent.objects.filter(pk=row.pk).update(at=row.at - timedelta(minutes=minutes))
+        UsageEvent.objects.filter(pk=row.pk).update(started_at=row.started_at - timedelta(minutes=minutes))
 
 
 def incidents() -> list[bool]:

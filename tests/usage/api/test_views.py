@@ -38,21 +38,21 @@ def stan(db: None) -> Clinician:
 
 def booked(member: Member | None, kind: str = "live", asked: int = 10, at: datetime = NOON, **fields: object) -> None:
     made = Attempt(
-        source=uuid.uuid4(),
+        source_id=uuid.uuid4(),
         segment=0,
         attempt=1,
         kind=kind,
-        asked=asked,
-        at=at,
+        requested_characters=asked,
+        started_at=at,
         model="flash",
-        patient=member and member.patient.pk,
-        voice=member and member.patient.voice_id,
+        patient_id=member and member.patient.pk,
+        voice_id=member and member.patient.voice_id,
         **fields,
     )
     if kind in ("cache", "offline"):
-        made.outcome, made.saved = "completed", asked
+        made.outcome, made.saved_characters = "completed", asked
     else:
-        made.answered("r", asked // 2)
+        made.mark_answered("r", asked // 2)
     events.book([made])
 
 

@@ -119,13 +119,20 @@ class History:
     def plays(self, dice: Random) -> None:
         if self.said:
             attempt = self.attempt(dice.choice(self.said), dice.choice(("cache", "offline")), dice.randint(1, 60), 0)
-            attempt.outcome, attempt.saved = "completed", attempt.asked
+            attempt.outcome, attempt.saved_characters = "completed", attempt.requested_characters
 
     def attempt(self, said: Said, kind: str, size: int, days_ago: int) -> Attempt:
         said.attempts += 1
         at = timezone.now() - timedelta(days=days_ago)
         attempt = Attempt(
-            said.key, 0, said.attempts, kind, size, conversation=said.talk.key, patient=said.talk.patient, at=at
+            said.key,
+            0,
+            said.attempts,
+            kind,
+            size,
+            conversation_id=said.talk.key,
+            patient_id=said.talk.patient,
+            started_at=at,
         )
         self.memory.append(attempt)
         return attempt
@@ -134,10 +141,10 @@ class History:
         said, attempt = self.an_open_one(dice)
         if attempt is None:
             return
-        attempt.answered(f"request {len(self.billed)} {attempt.key}", attempt.asked // 2)
+        attempt.mark_answered(f"request {len(self.billed)} {attempt.key}", attempt.requested_characters // 2)
         attempt.outcome = dice.choice(("completed", "cancelled"))
-        said.counted += attempt.asked
-        self.billed[attempt.key] = attempt.asked
+        said.counted += attempt.requested_characters
+        self.billed[attempt.key] = attempt.requested_characters
         self.memory.append(attempt)
 
     def fails(self, dice: Random) -> None:
@@ -146,7 +153,7 @@ class History:
             return
         outcome = dice.choice(("failed", "billed unseen", "never billed"))
         attempt.outcome = "failed" if outcome == "failed" else "unknown"
-        self.billed[attempt.key] = attempt.asked if outcome == "billed unseen" else 0
+        self.billed[attempt.key] = attempt.requested_characters if outcome == "billed unseen" else 0
         self.memory.append(attempt)
 
     def an_open_one(self, dice: Random) -> tuple[Said, Attempt] | tuple[None, None]:
@@ -188,7 +195,7 @@ class History:
         self.talk_of(attempt).characters += new
 
     def talk_of(self, attempt: Attempt) -> Talk:
-        return next(talk for talk in self.talks if talk.key == attempt.conversation)
+        return next(talk for talk in self.talks if talk.key == attempt.conversation_id)
 
     def fails_to_write(self, dice: Random) -> None:
         with transaction.atomic():
@@ -216,7 +223,7 @@ class History:
                 yield attempt
 
     def settle(self, attempt: Attempt) -> None:
-        event = UsageEvent.objects.get(source=attempt.source, attempt=attempt.attempt).pk
+        event = UsageEvent.objects.get(source=attempt.source_id, attempt=attempt.attempt).pk
         billed = self.billed[attempt.key]
         request = f"found {attempt.key}" if billed else ""
         for _ in range(2):
@@ -229,23 +236,23 @@ class History:
     def budgets_are_mended(self, dice: Random) -> None:
         if self.said:
             return
-        BudgetMonth.objects.update(touched_at=timezone.now() - budgets.MENDED_AFTER - timedelta(minutes=1))
+        BudgetMonth.objects.update(updated_at=timezone.now() - budgets.MENDED_AFTER - timedelta(minutes=1))
         budgets.mend()
         if self.has_row:
             self.used, self.reserved = self.spoken_in(self.month), 0
 
     def spoken_in(self, month: date) -> int:
-        mine = (a for a in self.written.values() if a.patient == self.devices[0].patient_id)
-        return sum(a.characters for a in mine if rollup.day_of(a.at).replace(day=1) == month)
+        mine = (a for a in self.written.values() if a.patient_id == self.devices[0].patient_id)
+        return sum(a.characters for a in mine if rollup.day_of(a.started_at).replace(day=1) == month)
 
     # All of it, at any time
 
     def events_days_months_and_talks_agree(self) -> None:
         rows = UsageEvent.objects.values_list(
-            "source", "segment", "attempt", "characters", "credits", "saved", "outcome"
+            "source", "segment", "attempt", "characters", "credits", "saved_characters", "outcome"
         )
         assert {row[:3]: row[3:] for row in rows} == {
-            key: (a.characters, a.credits, a.saved, a.outcome) for key, a in self.written.items()
+            key: (a.characters, a.credits, a.saved_characters, a.outcome) for key, a in self.written.items()
         }
         assert dict(Conversation.objects.values_list("pk", "tts_characters_used")) == {
             talk.key: talk.characters for talk in self.talks
@@ -256,7 +263,7 @@ class History:
     def by(self, start: Callable[[date], date]) -> Counter[object]:
         found: Counter[object] = Counter()
         for a in self.written.values():
-            found[start(rollup.day_of(a.at)), a.patient, a.kind] += a.characters
+            found[start(rollup.day_of(a.started_at)), a.patient_id, a.kind] += a.characters
         return +found
 
     def in_days(self) -> Counter[object]:

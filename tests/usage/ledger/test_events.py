@@ -2,6 +2,7 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,10 +21,10 @@ TALK, OTHER_TALK = uuid.uuid4(), uuid.uuid4()
 
 
 def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
-    identity = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "conversation": TALK}
-    made = Attempt(**{**identity, "asked": asked, **fields})
+    identity = {"source_id": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "conversation_id": TALK}
+    made = Attempt(**{**identity, "requested_characters": asked, **fields})
     if answered:
-        made.answered("request", None)
+        made.mark_answered("request", None)
     return made
 
 
@@ -34,45 +35,28 @@ def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
         segment=3,
         attempt=2,
         kind="retry",
-        patient=uuid.uuid4(),
-        voice=uuid.uuid4(),
+        patient_id=uuid.uuid4(),
+        voice_id=uuid.uuid4(),
         model="m",
         code="stalled",
         first_byte_ms=12.5,
         first_chunk_ms=14.0,
     )
-    whole.answered("request-1", 20)
+    whole.mark_answered("request-1", 20)
     whole.outcome = "failed"
     events.book([whole])
     event = UsageEvent.objects.get()
-    names = [
-        "source",
-        "segment",
-        "attempt",
-        "kind",
-        "asked",
-        "conversation",
-        "patient",
-        "voice",
-        "model",
-        "outcome",
-        "code",
-        "characters",
-        "credits",
-        "saved",
-        "request_id",
-        "first_byte_ms",
-        "first_chunk_ms",
-        "at",
-    ]
-    assert {name: getattr(event, name) for name in names} == {name: getattr(whole, name) for name in names}
+    ids = {"source_id": "source", "conversation_id": "conversation", "patient_id": "patient", "voice_id": "voice"}
+    names = {field.name: ids.get(field.name, field.name) for field in fields(Attempt)}
+    assert {name: getattr(event, column) for name, column in names.items()} == asdict(whole)
+    assert set(names.values()) == {field.name for field in UsageEvent._meta.concrete_fields} - {"id"}
     assert (event.characters, event.credits) == (40, 20)
 
 
 @pytest.mark.parametrize(("cost", "credits"), [(None, 40), (0, 0), (20, 20), (4000, 4000), (4001, 40), (10**14, 40)])
 def test_the_credits_are_what_the_provider_states_unless_that_can_be_no_price(cost: int | None, credits: int):
     asked = attempt(40, answered=False)
-    asked.answered(None, cost)
+    asked.mark_answered(None, cost)
     assert (asked.characters, asked.credits, asked.outcome, asked.request_id) == (40, credits, "completed", "")
     assert events.book([asked]) == {TALK: 40}  # whatever was stated, a column can hold it
 
@@ -80,7 +64,7 @@ def test_the_credits_are_what_the_provider_states_unless_that_can_be_no_price(co
 def test_an_attempt_without_an_answer_counts_nothing_and_stays_unknown():
     assert events.book([attempt(answered=False)]) == {}
     event = UsageEvent.objects.get()
-    assert (event.outcome, event.characters, event.credits, event.asked) == ("unknown", 0, 0, 10)
+    assert (event.outcome, event.characters, event.credits, event.requested_characters) == ("unknown", 0, 0, 10)
 
 
 def test_an_attempt_booked_twice_is_one_event_and_counts_once():
@@ -93,7 +77,7 @@ def test_an_attempt_booked_twice_is_one_event_and_counts_once():
 def test_an_attempt_booked_at_its_beginning_counts_when_it_is_answered():
     same = attempt(answered=False)
     events.book([same])
-    same.answered("late", 5)
+    same.mark_answered("late", 5)
     assert events.book([same]) == {TALK: 10}
     event = UsageEvent.objects.get()
     assert (event.outcome, event.characters, event.credits, event.request_id) == ("completed", 10, 5, "late")
@@ -111,20 +95,20 @@ def test_an_answered_attempt_counts_however_it_ends(outcome: str):
 
 @pytest.mark.parametrize("kind", ["cache", "offline"])
 def test_what_the_cache_or_the_offline_voice_spoke_is_saved(kind: str):
-    assert events.book([attempt(answered=False, kind=kind, outcome="completed", saved=10)]) == {}
+    assert events.book([attempt(answered=False, kind=kind, outcome="completed", saved_characters=10)]) == {}
     event = UsageEvent.objects.get()
-    assert (event.saved, event.characters, event.credits) == (10, 0, 0)
+    assert (event.saved_characters, event.characters, event.credits) == (10, 0, 0)
 
 
 def test_what_is_new_is_told_by_conversation():
     shared = uuid.uuid4()
     batch = [
-        attempt(1, source=shared, segment=0),
-        attempt(2, source=shared, segment=0, attempt=2),
-        attempt(4, source=shared, segment=1),
-        attempt(8, conversation=OTHER_TALK),
-        attempt(16, conversation=None),
-        attempt(32, conversation=uuid.uuid4(), answered=False),
+        attempt(1, source_id=shared, segment=0),
+        attempt(2, source_id=shared, segment=0, attempt=2),
+        attempt(4, source_id=shared, segment=1),
+        attempt(8, conversation_id=OTHER_TALK),
+        attempt(16, conversation_id=None),
+        attempt(32, conversation_id=uuid.uuid4(), answered=False),
     ]
     assert events.book(batch) == {TALK: 7, OTHER_TALK: 8}
     assert UsageEvent.objects.count() == 6
@@ -133,7 +117,7 @@ def test_what_is_new_is_told_by_conversation():
 def test_a_batch_written_again_adds_only_what_is_new_in_it():
     batch = [attempt(1), attempt(2), attempt(4, answered=False)]
     events.book(batch)
-    batch[2].answered(None, None)
+    batch[2].mark_answered(None, None)
     assert events.book([*batch, attempt(8)]) == {TALK: 12}
 
 
@@ -151,7 +135,7 @@ def test_an_empty_batch_is_nothing():
 
 def test_a_hundred_attempts_take_one_look_and_few_writes():
     """SQLite takes them in several statements, for each takes a thousand values."""
-    batch = [attempt(conversation=uuid.uuid4(), patient=uuid.uuid4()) for _ in range(100)]
+    batch = [attempt(conversation_id=uuid.uuid4(), patient_id=uuid.uuid4()) for _ in range(100)]
     with CaptureQueriesContext(connection) as captured:
         events.book(batch)
     said = [query["sql"].replace('"', "").split(maxsplit=3) for query in captured]
@@ -179,7 +163,7 @@ def test_a_column_holds_the_longest_word_of_the_provider(column: str, longest: s
 
 
 def test_an_attempts_default_time_has_a_time_zone():
-    assert attempt().at.utcoffset() is not None
+    assert attempt().started_at.utcoffset() is not None
 
 
 @pytest.mark.django_db(transaction=True)
@@ -200,7 +184,7 @@ def test_two_processes_that_book_at_once_count_everything_once():
 def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
     """PostgreSQL refuses a statement that touches a row twice, and the whole batch with it."""
     first = attempt(10)
-    again = attempt(10, source=first.source, outcome="failed", answered=False)
+    again = attempt(10, source_id=first.source_id, outcome="failed", answered=False)
     assert events.book([first, again]) == {}
     assert UsageEvent.objects.get().outcome == "failed"
 
@@ -211,7 +195,7 @@ def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
 def unknown(asked: int = 10, **fields: object) -> UsageEvent:
     made = attempt(asked, answered=False, **fields)
     events.book([made])
-    return UsageEvent.objects.get(source=made.source, attempt=made.attempt)
+    return UsageEvent.objects.get(source=made.source_id, attempt=made.attempt)
 
 
 def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
@@ -244,7 +228,7 @@ def test_settling_again_or_what_was_never_unknown_changes_nothing():
 
 
 def test_a_request_settles_one_attempt_alone():
-    first, second, later = unknown(40), unknown(40), unknown(40, at=datetime.now(UTC) + timedelta(hours=1))
+    first, second, later = unknown(40), unknown(40), unknown(40, started_at=datetime.now(UTC) + timedelta(hours=1))
     assert events.settle(first.pk, request_id="r1", credits=20) == {TALK: 40}
     assert events.settle(second.pk, request_id="r1", credits=20) == {}
     second.refresh_from_db()
@@ -257,7 +241,7 @@ def test_a_process_that_knows_better_in_the_end_is_believed(settled_as: str):
     late = attempt(40, answered=False)
     events.book([late])
     events.settle(UsageEvent.objects.get().pk, request_id=settled_as, credits=20)
-    late.answered("r1", 20)
+    late.mark_answered("r1", 20)
     events.book([late])
     assert UsageEvent.objects.get().characters == DailyUsage.objects.get().characters == 40
     assert (UsageEvent.objects.get().outcome, DailyUsage.objects.get().failed) == ("completed", 0)

@@ -25,7 +25,7 @@ from usage.ledger.journal import Journal
 from usage.ledger.events import Attempt
 journal = Journal(Path(sys.argv[1]))
 for number in range(3):
-    journal.append(Attempt(uuid.UUID(int=7), number, 1, "live", 60, patient=uuid.UUID(int=9), model="flash"))
+    journal.append(Attempt(uuid.UUID(int=7), number, 1, "live", 60, patient_id=uuid.UUID(int=9), model="flash"))
 os.write(journal._file, b'{"source": "cut in the mid')
 os.kill(os.getpid(), 9)
 """
@@ -61,8 +61,8 @@ def test_what_a_killed_process_had_asked_for_is_adopted_once(folder: Path):
     killed(folder)
     book = Book()
     assert recover(folder, book) == 3
-    assert [(one.source, one.segment, one.attempt) for one in book] == [(uuid.UUID(int=7), n, 1) for n in range(3)]
-    assert {(one.kind, one.asked, one.patient, one.model, one.outcome) for one in book} == {
+    assert [(one.source_id, one.segment, one.attempt) for one in book] == [(uuid.UUID(int=7), n, 1) for n in range(3)]
+    assert {(one.kind, one.requested_characters, one.patient_id, one.model, one.outcome) for one in book} == {
         ("live", 60, uuid.UUID(int=9), "flash", "unknown")
     }
     assert recover(folder, book) == 0
@@ -70,9 +70,9 @@ def test_what_a_killed_process_had_asked_for_is_adopted_once(folder: Path):
 
 
 def test_all_that_identifies_an_attempt_comes_back(folder: Path):
-    ids = {name: uuid.uuid4() for name in ("conversation", "patient", "voice")}
+    ids = {name: uuid.uuid4() for name in ("conversation_id", "patient_id", "voice_id")}
     asked = Attempt(
-        uuid.uuid4(), 4, 11, "retry", 300, **ids, model="m", at=datetime(2026, 3, 1, 12, 0, 1, 5, tzinfo=UTC)
+        uuid.uuid4(), 4, 11, "retry", 300, **ids, model="m", started_at=datetime(2026, 3, 1, 12, 0, 1, 5, tzinfo=UTC)
     )
     journal, book = Journal(folder), Book()
     journal.append(asked)
@@ -166,7 +166,7 @@ def test_who_speaks_after_its_end_writes_into_nobody_else_s_file(folder: Path, t
 
 def test_it_holds_neither_text_nor_name_and_is_its_owners(folder: Path):
     journal = Journal(folder)
-    journal.append(attempt(patient=uuid.uuid4()))
+    journal.append(attempt(patient_id=uuid.uuid4()))
     assert journal._path.stat().st_mode & 0o777 == 0o600
     said = journal._path.read_text()
     assert "text" not in said
@@ -176,7 +176,7 @@ def test_it_holds_neither_text_nor_name_and_is_its_owners(folder: Path):
 @pytest.mark.django_db
 def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
     known, unknown = attempt(), attempt()
-    known.answered("r", 30)
+    known.mark_answered("r", 30)
     events.book([known])
     journal = Journal(folder)
     journal.append(known)
@@ -184,8 +184,8 @@ def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
     left(journal)
     recover(folder, events.book)
     assert set(UsageEvent.objects.values_list("source", "outcome", "characters")) == {
-        (known.source, "completed", 60),
-        (unknown.source, "unknown", 0),
+        (known.source_id, "completed", 60),
+        (unknown.source_id, "unknown", 0),
     }
 
 
@@ -193,7 +193,7 @@ def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
 async def test_the_recorder_keeps_it_until_the_rows_are_written(folder: Path):
     recorder = Recorder(Journal(folder))
     begun, spoken = attempt(), attempt()
-    spoken.outcome, spoken.saved, spoken.kind = "completed", 60, "cache"
+    spoken.outcome, spoken.saved_characters, spoken.kind = "completed", 60, "cache"
     recorder.record(begun)
     recorder.record(spoken)  # costs nothing at the provider
     assert recorder.journal._path.read_bytes().count(b"\n") == 1

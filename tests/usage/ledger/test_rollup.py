@@ -25,18 +25,18 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
     plain = {
-        "source": uuid.uuid4(),
+        "source_id": uuid.uuid4(),
         "segment": 0,
         "attempt": 1,
         "kind": "live",
-        "patient": PATIENT,
-        "voice": VOICE,
+        "patient_id": PATIENT,
+        "voice_id": VOICE,
         "model": "flash",
-        "at": NOON,
+        "started_at": NOON,
     }
-    made = Attempt(**{**plain, "asked": asked, **fields})
+    made = Attempt(**{**plain, "requested_characters": asked, **fields})
     if answered:
-        made.answered("request", asked // 2)
+        made.mark_answered("request", asked // 2)
     return made
 
 
@@ -48,7 +48,7 @@ def test_events_of_one_key_are_one_row_with_their_sums():
     events.book([attempt(10, first_chunk_ms=120.0), attempt(30, first_chunk_ms=3000.5), attempt(5, answered=False)])
     row = DailyUsage.objects.get()
     assert (row.day, row.patient, row.voice, row.model, row.kind) == (NOON.date(), PATIENT, VOICE, "flash", "live")
-    assert (row.characters, row.credits, row.saved, row.events, row.failed) == (40, 20, 0, 3, 0)
+    assert (row.characters, row.credits, row.saved_characters, row.events, row.failed) == (40, 20, 0, 3, 0)
     assert (row.chunk_150, row.chunk_over) == (1, 1)
     assert sum(getattr(row, name) for name in rollup.CHUNK_COLUMNS) == 2
 
@@ -56,11 +56,11 @@ def test_events_of_one_key_are_one_row_with_their_sums():
 @pytest.mark.parametrize(
     "other",
     [
-        {"patient": uuid.uuid4()},
-        {"voice": uuid.uuid4()},
+        {"patient_id": uuid.uuid4()},
+        {"voice_id": uuid.uuid4()},
         {"model": "other"},
         {"kind": "retry"},
-        {"at": NOON + timedelta(days=1)},
+        {"started_at": NOON + timedelta(days=1)},
     ],
 )
 def test_each_part_of_the_key_makes_a_row_of_its_own(other: dict):
@@ -70,8 +70,8 @@ def test_each_part_of_the_key_makes_a_row_of_its_own(other: dict):
 
 
 def test_who_has_no_patient_and_no_voice_is_summed_under_nobody():
-    events.book([attempt(kind="probe", patient=None, voice=None)])
-    events.book([attempt(kind="probe", patient=None, voice=None)])
+    events.book([attempt(kind="probe", patient_id=None, voice_id=None)])
+    events.book([attempt(kind="probe", patient_id=None, voice_id=None)])
     row = DailyUsage.objects.get()
     assert (row.patient, row.voice, row.events) == (NOBODY, NOBODY, 2)
 
@@ -80,7 +80,7 @@ def test_what_was_booked_before_adds_only_what_is_new():
     same = attempt(answered=False)
     events.book([same])
     events.book([same])
-    same.answered("late", 7)
+    same.mark_answered("late", 7)
     same.first_chunk_ms = 80.0
     events.book([same])
     same.outcome = "failed"
@@ -112,7 +112,7 @@ def test_a_transaction_that_was_rolled_back_has_summed_nothing():
 )
 def test_an_event_belongs_to_the_clinics_day(settings: Settings, zone: str, at: str, day: date):
     settings.USAGE_TIME_ZONE = zone
-    events.book([attempt(at=datetime.fromisoformat(at))])
+    events.book([attempt(started_at=datetime.fromisoformat(at))])
     assert DailyUsage.objects.get().day == day
     rollup.rebuild()
     assert DailyUsage.objects.get().day == day
@@ -155,16 +155,16 @@ def history(seed: int, size: int = 300) -> list[Attempt]:
             dice.randrange(1, 300),
             answered=False,
             kind=kind,
-            patient=dice.choice(cast),
-            voice=dice.choice(cast),
+            patient_id=dice.choice(cast),
+            voice_id=dice.choice(cast),
             model=dice.choice(["flash", "v3"]),
-            at=NOON + timedelta(hours=dice.randrange(-80, 80)),
+            started_at=NOON + timedelta(hours=dice.randrange(-80, 80)),
             first_chunk_ms=dice.choice([None, dice.uniform(1, 4000)]),
         )
         if kind in ("cache", "offline"):
-            one.outcome, one.saved = "completed", one.asked
+            one.outcome, one.saved_characters = "completed", one.requested_characters
         elif dice.random() < 0.8:
-            one.answered("r", dice.choice([None, one.asked // 2]))
+            one.mark_answered("r", dice.choice([None, one.requested_characters // 2]))
             one.outcome = dice.choice(["completed", "completed", "failed", "cancelled"])
         made.append(one)
     return made
@@ -193,7 +193,7 @@ def test_summed_anew_from_the_events_it_is_the_same(settings: Settings, zone: st
 
 
 def test_the_command_sums_the_days_it_is_given(capsys: pytest.CaptureFixture[str]):
-    events.book([attempt(), attempt(at=NOON + timedelta(days=1)), attempt(at=NOON + timedelta(days=2))])
+    events.book([attempt(), attempt(started_at=NOON + timedelta(days=1)), attempt(started_at=NOON + timedelta(days=2))])
     DailyUsage.objects.update(characters=1)
     call_command("rebuild_usage", "--from", "2026-03-02", "--to", "2026-03-02")
     assert list(DailyUsage.objects.order_by("day").values_list("characters", flat=True)) == [1, 10, 1]

@@ -46,15 +46,15 @@ def provider(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
 
 def attempt(at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
     voice = Voice.objects.get(provider_id=VOICE).pk
-    plain = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "voice": voice, "model": FLASH}
-    return Attempt(**{**plain, "asked": asked, "at": at, **fields})
+    plain = {"source_id": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live", "voice_id": voice, "model": FLASH}
+    return Attempt(**{**plain, "requested_characters": asked, "started_at": at, **fields})
 
 
 def unseen(at: datetime = NOON, asked: int = 40, **fields: Any) -> UsageEvent:
     """An attempt whose answer was never seen."""
     made = attempt(at, asked, **fields)
     events.book([made])
-    return UsageEvent.objects.get(source=made.source)
+    return UsageEvent.objects.get(source=made.source_id)
 
 
 def sold(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def sold(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **field
 def seen(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
     """The provider bills it, and the ledger knows."""
     made = attempt(at, asked, **fields)
-    made.answered(sold(provider, at, asked)["request_id"], asked // 2)
+    made.mark_answered(sold(provider, at, asked)["request_id"], asked // 2)
     events.book([made])
     return made
 
@@ -105,7 +105,13 @@ def test_an_attempt_that_the_provider_billed_is_booked(provider: SandboxProcess)
     row = reconcile()
     assert outcome(event) == ("cancelled", "billed", 40, 20, sale["request_id"])
     assert in_days() == row.characters == row.provider_characters == 40
-    assert (row.settled, row.absent, row.unknown, row.others, row.unexplained) == (1, 0, 0, 0, 0)
+    assert (
+        row.billed_attempts,
+        row.unbilled_attempts,
+        row.unknown_attempts,
+        row.external_characters,
+        row.unexplained_characters,
+    ) == (1, 0, 0, 0, 0)
     assert "Unknown attempts that the provider had billed: 1" in row.explanation
 
 
@@ -114,12 +120,12 @@ def test_an_attempt_that_the_provider_does_not_know_was_not_billed(provider: San
     seen(provider)
     row = reconcile()
     assert outcome(event) == ("cancelled", "not_billed", 0, 0, "")
-    assert (row.settled, row.absent, row.unknown, row.characters) == (0, 1, 0, 40)
+    assert (row.billed_attempts, row.unbilled_attempts, row.unknown_attempts, row.characters) == (0, 1, 0, 40)
 
 
 def test_an_item_of_a_known_attempt_is_not_the_unknown_ones(provider: SandboxProcess):
     """The first answer was lost before anything was billed, and the same text was asked for again."""
-    lost = unseen(conversation=uuid.uuid4())
+    lost = unseen(conversation_id=uuid.uuid4())
     seen(provider, NOON + timedelta(seconds=2), kind="retry")
     reconcile()
     assert outcome(lost)[:3] == ("cancelled", "not_billed", 0)
@@ -148,9 +154,9 @@ def test_an_open_conversation_counts_it_and_an_ended_one_does_not(provider: Sand
     opened, ended = (lifecycle.start(alice.device.id, None).context.conversation_id for _ in range(2))
     lifecycle.end(ended)
     for number, talk in enumerate((opened, ended, None, uuid.uuid4())):
-        unseen(NOON + timedelta(minutes=5 * number), conversation=talk)
+        unseen(NOON + timedelta(minutes=5 * number), conversation_id=talk)
         sold(provider, NOON + timedelta(minutes=5 * number))
-    assert reconcile().settled == 4
+    assert reconcile().billed_attempts == 4
     again()
     used = dict(Conversation.objects.values_list("pk", "tts_characters_used"))
     assert (used[opened], used[ended], in_days()) == (40, 0, 160)
@@ -161,11 +167,11 @@ def test_an_attempt_at_midnight_finds_its_item_on_the_next_day(provider: Sandbox
     sold(provider, MIDNIGHT + timedelta(days=1))
     reconcile(OVER + timedelta(days=1))
     assert outcome(event)[1] == "billed"
-    assert [row.others for row in Reconciliation.objects.order_by("day")] == [0, 0]
+    assert [row.external_characters for row in Reconciliation.objects.order_by("day")] == [0, 0]
 
 
 def test_a_voice_that_is_gone_here_is_no_hindrance(provider: SandboxProcess):
-    event = unseen(voice=uuid.uuid4())
+    event = unseen(voice_id=uuid.uuid4())
     sold(provider)
     reconcile()
     assert outcome(event)[1] == "billed"
@@ -191,11 +197,11 @@ def test_without_a_history_they_stay_unknown_and_are_said_to(provider: SandboxPr
     provider.fault(**fault, match={"path": HISTORY})
     row = reconcile()
     assert outcome(event)[0] == "unknown"
-    assert (row.unknown, row.unknown_characters, row.settled, row.absent) == (1, 40, 0, 0)
+    assert (row.unknown_attempts, row.unknown_characters, row.billed_attempts, row.unbilled_attempts) == (1, 40, 0, 0)
     assert words in row.explanation
     assert "Attempts still unknown: 1, with 40 characters." in row.explanation
     provider.clear_faults()
-    assert reconcile(OVER + AGAIN).settled == 1
+    assert reconcile(OVER + AGAIN).billed_attempts == 1
     assert outcome(event)[1] == "billed"
 
 
@@ -211,7 +217,7 @@ def test_a_history_that_lacks_what_was_surely_billed_proves_nothing(provider: Sa
     """It was deleted, or is of another workspace, or names requests in another way."""
     event = unseen()
     known = attempt(NOON + timedelta(hours=1))
-    known.answered("in no history", 20)
+    known.mark_answered("in no history", 20)
     events.book([known])
     sold(provider)
     row = reconcile()
@@ -240,22 +246,22 @@ def test_run_again_it_does_nothing(provider: SandboxProcess):
     assert [fault["seen"] for fault in provider.faults()] == [0]
     provider.clear_faults()
     row = again()
-    assert (row.settled, row.characters, in_days(), UsageEvent.objects.count()) == (1, 40, 40, 1)
+    assert (row.billed_attempts, row.characters, in_days(), UsageEvent.objects.count()) == (1, 40, 40, 1)
 
 
 def test_one_process_does_a_day_until_its_lease_is_over():
     unseen()
-    Reconciliation.objects.create(day=DAY, busy_until=timezone.now() + timedelta(minutes=5))
+    Reconciliation.objects.create(day=DAY, lease_until=timezone.now() + timedelta(minutes=5))
     assert not reconciler.reconcile_day(DAY, OVER, nothing, anyway=True)
-    Reconciliation.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
+    Reconciliation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert reconcile().compared_at == OVER
-    assert Reconciliation.objects.get().busy_until is None
+    assert Reconciliation.objects.get().lease_until is None
 
 
 def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess, alice: Member):
     talk = lifecycle.start(alice.device.id, None).context.conversation_id
     for minutes in (0, 5, 10):
-        unseen(NOON + timedelta(minutes=minutes), conversation=talk)
+        unseen(NOON + timedelta(minutes=minutes), conversation_id=talk)
         sold(provider, NOON + timedelta(minutes=minutes))
     counted: list[int] = []
 
@@ -270,7 +276,7 @@ def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess,
     assert in_days() == Conversation.objects.get().tts_characters_used == 40
     row = reconcile()
     assert in_days() == Conversation.objects.get().tts_characters_used == row.characters == 120
-    assert row.settled == 3
+    assert row.billed_attempts == 3
 
 
 @pytest.mark.django_db(transaction=True)
@@ -278,7 +284,7 @@ def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
     """Also where both are at the same day, as if a lease had run out."""
     talk = lifecycle.start(alice.device.id, None).context.conversation_id
     for number in range(30):
-        unseen(NOON + timedelta(seconds=number), conversation=talk)
+        unseen(NOON + timedelta(seconds=number), conversation_id=talk)
         if number % 3:
             sold(provider, NOON + timedelta(seconds=number))
     start = threading.Barrier(3)
@@ -319,10 +325,10 @@ def test_two_beats_at_once_do_a_day_once(provider: SandboxProcess):
 @pytest.mark.django_db(transaction=True)
 def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(provider: SandboxProcess, alice: Member):
     talk = lifecycle.start(alice.device.id, None).context.conversation_id
-    late = [attempt(NOON + timedelta(minutes=2 * number), conversation=talk) for number in range(40)]
+    late = [attempt(NOON + timedelta(minutes=2 * number), conversation_id=talk) for number in range(40)]
     events.book(late)
     for one in late:
-        one.answered(sold(provider, one.at)["request_id"], 20)
+        one.mark_answered(sold(provider, one.started_at)["request_id"], 20)
 
     def record(start: threading.Event) -> None:
         start.wait()
@@ -366,7 +372,7 @@ def test_what_others_use_of_the_account_is_explained(provider: SandboxProcess):
     seen(provider, asked=1000)
     sold(provider, NOON + timedelta(hours=2), asked=5000)
     row = reconcile()
-    assert (row.provider_characters, row.others, row.unexplained) == (6000, 5000, 0)
+    assert (row.provider_characters, row.external_characters, row.unexplained_characters) == (6000, 5000, 0)
     assert "Others use the account: 5,000 of requests that this server did not make." in row.explanation
     assert incidents() == []
 
@@ -377,15 +383,15 @@ def test_a_drift_of_two_per_cent_opens_one_incident_and_its_end_resolves_it(prov
     sold(provider, asked=200, kept=False)
     row = reconcile()
     again()
-    assert row.unexplained == 200
+    assert row.unexplained_characters == 200
     incident = Incident.objects.get(kind="drift")
     assert (incident.key, incident.resolved_at) == (str(DAY), None)
     assert "10,000 in the ledger, 10,200 at the provider (+200). Unexplained: +200." in incident.detail
     missed = attempt(NOON, 200)
-    missed.answered("found at last", 100)
+    missed.mark_answered("found at last", 100)
     missed.outcome = "failed"
     events.book([missed])
-    assert again().unexplained == 0
+    assert again().unexplained_characters == 0
     assert incidents() == [(str(DAY), False)]
 
 
@@ -393,12 +399,12 @@ def test_a_day_that_drifts_is_looked_at_again_until_the_provider_s_figures_have_
     """Their statistics lag: an hour after the day's end they lack some of it."""
     seen(provider, asked=10_000)
     late = attempt(NOON, 2_000)
-    late.answered("counted late", 1_000)
+    late.mark_answered("counted late", 1_000)
     events.book([late])
-    assert reconcile().unexplained == -2_000
+    assert reconcile().unexplained_characters == -2_000
     sold(provider, asked=2_000, kept=False)
-    assert reconcile(OVER + timedelta(minutes=20)).unexplained == -2_000
-    assert reconcile(OVER + AGAIN_SOON).unexplained == 0
+    assert reconcile(OVER + timedelta(minutes=20)).unexplained_characters == -2_000
+    assert reconcile(OVER + AGAIN_SOON).unexplained_characters == 0
     assert incidents() == [(str(DAY), False)]
 
 
@@ -407,14 +413,14 @@ def test_a_drift_that_somebody_has_resolved_by_hand_is_left_alone(provider: Sand
     sold(provider, asked=200, kept=False)
     reconcile()
     Incident.objects.update(resolved_at=OVER)
-    assert reconcile(OVER + AGAIN_SOON).at == OVER
+    assert reconcile(OVER + AGAIN_SOON).checked_at == OVER
 
 
 def test_a_drift_of_half_a_per_cent_or_of_a_few_characters_opens_none(provider: SandboxProcess):
     seen(provider, asked=10_000)
     sold(provider, asked=50, kept=False)
     row = reconcile()
-    assert (row.unexplained, incidents()) == (50, [])
+    assert (row.unexplained_characters, incidents()) == (50, [])
     assert "no more than rounding" in row.explanation
 
 
@@ -422,20 +428,20 @@ def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxPr
     for _ in range(3):
         seen(provider, asked=3000)
     cut = attempt(asked=1000)
-    cut.answered("cut off", 500)
+    cut.mark_answered("cut off", 500)
     cut.outcome = "cancelled"
     events.book([cut])
     row = reconcile()
-    assert (row.characters, row.provider_characters, row.unexplained) == (10_000, 9_000, 0)
+    assert (row.characters, row.provider_characters, row.unexplained_characters) == (10_000, 9_000, 0)
     assert "Cut off and not billed by the provider: 1,000." in row.explanation
 
 
 def test_a_request_at_midnight_may_be_of_either_day(provider: SandboxProcess):
     made = attempt(MIDNIGHT + timedelta(days=1, seconds=-1), 1000)
-    made.answered(sold(provider, MIDNIGHT + timedelta(days=1), 1000)["request_id"], 500)
+    made.mark_answered(sold(provider, MIDNIGHT + timedelta(days=1), 1000)["request_id"], 500)
     events.book([made])
     row = reconcile()
-    assert (row.characters, row.provider_characters, row.unexplained) == (1000, 0, 0)
+    assert (row.characters, row.provider_characters, row.unexplained_characters) == (1000, 0, 0)
     assert incidents() == []
 
 
@@ -449,7 +455,7 @@ def test_days_are_those_of_the_clinic(provider: SandboxProcess, settings: Settin
         seen(provider, at, 3000)
     assert reconciler.reconcile_day(DAY, span.ends + timedelta(hours=2), nothing, anyway=True)
     row = Reconciliation.objects.get(day=DAY)
-    assert (row.characters, row.provider_characters, row.others) == (4000, 4000, 0)
+    assert (row.characters, row.provider_characters, row.external_characters) == (4000, 4000, 0)
 
 
 def test_without_statistics_the_history_is_summed(provider: SandboxProcess):
@@ -457,7 +463,12 @@ def test_without_statistics_the_history_is_summed(provider: SandboxProcess):
     sold(provider, asked=500)
     provider.fault(kind="error", status=404, match={"path": STATISTICS})
     row = reconcile()
-    assert (row.provider_characters, row.provider_credits, row.others, row.unexplained) == (1500, 750, 500, 0)
+    assert (row.provider_characters, row.provider_credits, row.external_characters, row.unexplained_characters) == (
+        1500,
+        750,
+        500,
+        0,
+    )
     assert "The provider's characters could not be read" in row.explanation
 
 
@@ -496,7 +507,7 @@ def test_a_day_of_which_nothing_can_be_read_is_not_compared_and_tried_again(prov
     seen(provider, asked=1000)
     provider.fault(kind="error", preset="missing_permissions", match={"path": "^/v1/(history|usage|user)"})
     row = reconcile()
-    assert (row.at, row.compared_at, row.provider_characters, incidents()) == (OVER, None, None, [])
+    assert (row.checked_at, row.compared_at, row.provider_characters, incidents()) == (OVER, None, None, [])
     assert reconciler.latest() is None
     assert "The subscription could not be read" in row.explanation
     provider.clear_faults()
@@ -508,14 +519,14 @@ def test_figures_once_read_are_kept_where_a_later_look_cannot_read_them(provider
     reconcile()
     provider.fault(kind="error", status=500, match={"path": f"{HISTORY}|{STATISTICS}"})
     row = again()
-    assert (row.provider_characters, row.unexplained, incidents()) == (1000, 0, [])
+    assert (row.provider_characters, row.unexplained_characters, incidents()) == (1000, 0, [])
 
 
 def test_the_day_under_way_is_settled_and_not_compared(provider: SandboxProcess):
     unseen()
     sold(provider)
     row = reconcile(NOON + timedelta(hours=1))
-    assert (row.settled, row.compared_at, row.provider_characters) == (1, None, None)
+    assert (row.billed_attempts, row.compared_at, row.provider_characters) == (1, None, None)
     assert row.explanation.startswith("The day is not over.")
     assert reconcile().compared_at == OVER
 
@@ -562,7 +573,7 @@ LATE = OVER_AT + timedelta(days=2)
     ],
 )
 def test_a_day_is_due(at: datetime | None, compared: datetime | None, now: datetime, is_unsettled: bool, due: bool):
-    row = Reconciliation(day=DAY, at=at, compared_at=compared)
+    row = Reconciliation(day=DAY, checked_at=at, compared_at=compared)
     assert is_due(DAY, row, now, is_unsettled=is_unsettled) == due
     if at is None:
         assert is_due(DAY, None, now, is_unsettled=is_unsettled) == due

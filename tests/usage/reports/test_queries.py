@@ -32,13 +32,15 @@ def nothing_kept() -> Iterator[None]:
     cache.clear()
 
 
-def booked(kind: str = "live", asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
-    plain = {"source": uuid.uuid4(), "segment": 0, "attempt": 1, "patient": ALICE, "voice": VOICE, "at": NOON}
-    made = Attempt(**{**plain, "kind": kind, "asked": asked, **fields})
+def booked(
+    kind: str = "live", asked: int = 10, *, at: datetime = NOON, answered: bool = True, **fields: object
+) -> Attempt:
+    plain = {"source_id": uuid.uuid4(), "segment": 0, "attempt": 1, "patient_id": ALICE, "voice_id": VOICE}
+    made = Attempt(**{**plain, "kind": kind, "requested_characters": asked, "started_at": at, **fields})
     if kind in ("cache", "offline"):
-        made.outcome, made.saved = "completed", asked
+        made.outcome, made.saved_characters = "completed", asked
     elif answered:
-        made.answered("r", asked // 2)
+        made.mark_answered("r", asked // 2)
     events.book([made])
     return made
 
@@ -60,9 +62,9 @@ def test_each_kind_is_shown_where_it_belongs():
 
 
 def test_what_failed_was_asked_for_and_is_no_use():
-    lost = Attempt(uuid.uuid4(), 0, 1, "live", 10, at=NOON, outcome="failed")
-    silent = Attempt(uuid.uuid4(), 0, 1, "live", 30, at=NOON)
-    events.book([lost, silent, Attempt(uuid.uuid4(), 0, 1, "offline", 10, at=NOON, outcome="failed")])
+    lost = Attempt(uuid.uuid4(), 0, 1, "live", 10, started_at=NOON, outcome="failed")
+    silent = Attempt(uuid.uuid4(), 0, 1, "live", 30, started_at=NOON)
+    events.book([lost, silent, Attempt(uuid.uuid4(), 0, 1, "offline", 10, started_at=NOON, outcome="failed")])
     found = day()
     assert (found.requests, found.failed, found.characters, found.offline) == (2, 1, 0, 1)
     assert figures.unknown() == figures.Unknown(1, 30)
@@ -101,8 +103,8 @@ def test_months_are_the_sums_of_their_days():
 
 def test_a_patients_figures_are_theirs_alone():
     booked(asked=10)
-    booked(asked=20, patient=BOB)
-    booked("probe", 40, patient=None)
+    booked(asked=20, patient_id=BOB)
+    booked("probe", 40, patient_id=None)
     assert [day(who).characters for who in (ALICE, BOB, uuid.uuid4(), None)] == [10, 20, 0, 70]
 
 
@@ -114,9 +116,9 @@ def test_days_are_the_clinics(settings: Settings):
 
 def test_who_uses_most_comes_first():
     booked(asked=10)
-    booked(asked=30, patient=BOB, voice=OTHER)
+    booked(asked=30, patient_id=BOB, voice_id=OTHER)
     booked("cache", 5)
-    booked("probe", 20, patient=None, voice=VOICE)
+    booked("probe", 20, patient_id=None, voice_id=VOICE)
     assert figures.top_patients(TODAY, TODAY) == [
         figures.Share(BOB, 30, 0),
         figures.Share(None, 20, 0),
@@ -171,7 +173,7 @@ def test_the_cost_does_not_grow_with_history():
     booked()
     first = queries()
     for number in range(200):
-        booked(at=NOON - timedelta(days=number), patient=uuid.uuid4())
+        booked(at=NOON - timedelta(days=number), patient_id=uuid.uuid4())
     cache.clear()
     assert queries() == first == 4
 
@@ -185,11 +187,11 @@ def test_of_days_that_are_over_only_this_one_is_read_again():
         return [found[0][-1].characters, found[1][0].characters, [share.characters for share in found[2]]]
 
     booked(at=now)
-    booked(at=now - timedelta(days=3), patient=BOB)
+    booked(at=now - timedelta(days=3), patient_id=BOB)
     assert read()[2] == [10, 10]
     before = read()
     with CaptureQueriesContext(connection) as captured:
-        booked(at=now, patient=BOB)
+        booked(at=now, patient_id=BOB)
         asked = len(captured)
         today, month, shares = read()
     assert today == before[0] + 10

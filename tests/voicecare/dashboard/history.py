@@ -65,7 +65,7 @@ def at_this_moment(cast: list[Patient]) -> None:
     )
     for segment in range(3):
         UsageEvent.objects.create(
-            source=uuid.UUID(int=7), segment=segment, attempt=1, kind="live", outcome="unknown", asked=61
+            source=uuid.UUID(int=7), segment=segment, attempt=1, kind="live", outcome="unknown", requested_characters=61
         )
     Reconciliation.objects.create(
         day=today() - timedelta(days=1),
@@ -73,11 +73,11 @@ def at_this_moment(cast: list[Patient]) -> None:
         credits=14_256,
         provider_characters=28_511,
         provider_credits=14_256,
-        unexplained=0,
-        settled=2,
+        unexplained_characters=0,
+        billed_attempts=2,
         compared_at=now - timedelta(hours=3),
     )
-    Reconciliation.objects.create(day=today(), unknown=3, unknown_characters=183, at=now)
+    Reconciliation.objects.create(day=today(), unknown_attempts=3, unknown_characters=183, checked_at=now)
 
 
 def connect(patient: Patient, minutes: int = 0) -> Device:
@@ -116,11 +116,13 @@ def _day_of(dice: random.Random, day: date, patient: Patient, talks: float, trou
     within = {"chunk_150": speeches // 4, "chunk_200": speeches // 3, "chunk_300": speeches // 4}
     slow = {"chunk_500": speeches // 12, "chunk_750": speeches // (8 if trouble else 40)}
     yield _sum(day, "live", characters=characters, events=speeches, failed=lost, **within, **slow, **common)
-    yield _sum(day, "cache", saved=round(characters * dice.uniform(0.2, 0.5)), events=speeches // 3, **common)
+    yield _sum(
+        day, "cache", saved_characters=round(characters * dice.uniform(0.2, 0.5)), events=speeches // 3, **common
+    )
     if lost:
         yield _sum(day, "retry", characters=lost * 60, events=lost, failed=lost // 3, **common)
         yield _sum(day, "backup", characters=lost * 40, events=max(lost // 3, 1), **common)
-        yield _sum(day, "offline", saved=lost * 15, events=lost // 4, **common)
+        yield _sum(day, "offline", saved_characters=lost * 15, events=lost // 4, **common)
 
 
 def _sum(day: date, kind: str, **columns: object) -> DailyUsage:

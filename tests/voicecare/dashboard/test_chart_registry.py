@@ -53,7 +53,7 @@ def column(chart: Chart, label: str) -> list[object]:
 def test_thirty_days_and_twelve_months_are_the_sums_of_their_rows(cast, boss):
     found = charts(boss)
     month = DailyUsage.objects.filter(day__gte=today().replace(day=1))
-    for label, name in (("Saved", "saved"), ("Billed characters", "characters"), ("Credits", "credits")):
+    for label, name in (("Saved", "saved_characters"), ("Billed characters", "characters"), ("Credits", "credits")):
         by_day = column(found["days"], label)
         days = [today() - timedelta(days=29 - number) for number in range(30)]
         sums = [DailyUsage.objects.filter(day=day).aggregate(sum=Sum(name))["sum"] or 0 for day in days]
@@ -65,7 +65,7 @@ def test_thirty_days_and_twelve_months_are_the_sums_of_their_rows(cast, boss):
 
 def test_the_shares_of_all_patients_are_the_whole(cast, boss):
     since = DailyUsage.objects.filter(day__gte=today() - timedelta(days=29))
-    whole = since.aggregate(characters=Sum("characters"), saved=Sum("saved"))
+    whole = since.aggregate(characters=Sum("characters"), saved=Sum("saved_characters"))
     for name in ("patients", "voices"):
         chart = charts(boss)[name]
         assert sum(column(chart, "Billed")) == whole["characters"]

@@ -41,7 +41,9 @@ def reconcile(*arguments: str) -> str:
 
 
 def book() -> None:
-    attempt = events.Attempt(source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=before_yesterday())
+    attempt = events.Attempt(
+        source_id=uuid.uuid4(), segment=0, attempt=1, kind="live", requested_characters=5, started_at=before_yesterday()
+    )
     events.book([attempt])
 
 
@@ -62,7 +64,7 @@ def test_a_day_is_done_again():
 
 def test_a_day_that_another_process_is_at_is_left_to_it():
     day = before_yesterday().date()
-    Reconciliation.objects.create(day=day, busy_until=timezone.now() + timedelta(minutes=5))
+    Reconciliation.objects.create(day=day, lease_until=timezone.now() + timedelta(minutes=5))
     with pytest.raises(CommandError, match="Another process"):
         reconcile("--day", str(day))
 
@@ -78,7 +80,14 @@ def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: Sandb
     """It is killed when it has settled what was unknown and not yet written the day down."""
     voice, at = Voice.objects.default(), before_yesterday()
     attempt = events.Attempt(
-        source=uuid.uuid4(), segment=0, attempt=1, kind="live", asked=5, at=at, voice=voice.pk, model=MODEL
+        source_id=uuid.uuid4(),
+        segment=0,
+        attempt=1,
+        kind="live",
+        requested_characters=5,
+        started_at=at,
+        voice_id=voice.pk,
+        model=MODEL,
     )
     events.book([attempt])
     sandbox.add_external_usage("Hello", unix=at.timestamp(), model_id=MODEL, voice_id=voice.provider_id)
@@ -88,9 +97,9 @@ def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: Sandb
     with subprocess.Popen(command, env=env, cwd=ROOT) as process:
         until(lambda: UsageEvent.objects.filter(code="billed").exists())
         process.kill()
-    assert Reconciliation.objects.get(day=at.date()).at is None
+    assert Reconciliation.objects.get(day=at.date()).checked_at is None
     sandbox.clear_faults()
     assert str(at.date()) not in reconcile()  # the lease of the dead one
-    Reconciliation.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
+    Reconciliation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert f"{at.date()}: Characters: 5, as the provider has it." in reconcile()
     assert (DailyUsage.objects.get().characters, UsageEvent.objects.get().characters) == (5, 5)

@@ -81,7 +81,7 @@ def _one_of_each(member: Member, i: int) -> None:
         patient=patient.id,
         kind="live",
         outcome="completed",
-        asked=25,
+        requested_characters=25,
         characters=25,
         credits=13,
         request_id=f"req-{i}",

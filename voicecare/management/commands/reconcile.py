@@ -27,6 +27,6 @@ class Command(BaseCommand):
             reconciler.reconcile(now, lifecycle.add_reconciled_characters)
         elif not reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, anyway=True):
             raise CommandError("Another process is at that day: try again when it is done.")
-        done = Reconciliation.objects.filter(at=now) if day is None else Reconciliation.objects.filter(day=day)
+        done = Reconciliation.objects.filter(checked_at=now) if day is None else Reconciliation.objects.filter(day=day)
         for row in done.order_by("day"):
             self.stdout.write(f"{row.day}: {row.explanation}")
