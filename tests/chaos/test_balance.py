@@ -25,13 +25,15 @@ IN_HALF_AN_HOUR = """
 from datetime import timedelta
 from django.conf import settings
 from django.utils import timezone
-from tts import conversations, journal
-from usage import budgets, daily, ledger, reconciliation
+from tts.conversations import lifecycle
+from usage import budgets
+from usage.ledger import events, journal, rollup
 from usage.models import BudgetMonth
+from usage.reconciliation import reconciler
 now = timezone.now()
-journal.adopt(settings.DATA_DIR / journal.FOLDER, ledger.book)
-for day in {daily.day_of(now - timedelta(minutes=5)), daily.day_of(now)}:
-    assert reconciliation.reconcile_day(day, now + timedelta(minutes=30), conversations.add_late, anyway=True)
+journal.recover(settings.DATA_DIR / journal.FOLDER, events.book)
+for day in {rollup.day_of(now - timedelta(minutes=5)), rollup.day_of(now)}:
+    assert reconciler.reconcile_day(day, now + timedelta(minutes=30), lifecycle.add_reconciled_characters, anyway=True)
 BudgetMonth.objects.update(updated_at=now - timedelta(minutes=30))
 budgets.mend()
 """
