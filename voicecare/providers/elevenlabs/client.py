@@ -1,311 +1,210 @@
-"""Speech from the provider, streamed: one client for a process, on aiohttp.
+"""Streamed speech from ElevenLabs over aiohttp. One `SpeechClient` serves a whole process.
 
-A stream is asked for with `async with client.speak(request, ...) as reply`, and read with `async for chunk in reply`.
-Chunks are the network's reads, byte for byte. All that can go wrong is a `ProviderError` of `errors.py`; the exceptions
-of aiohttp and of the operating system end here.
+    async with client.speak(request, first_byte_s=2, stall_s=5) as response:
+        async for chunk in response: ...
 
-Connections, TLS, names and the parsing of replies are aiohttp's; the requests are written here, past its
-`ClientSession`. That makes a URL, headers, cookies, a request and a response anew for every call, and on Python 3.11 a
-task besides, so that the body leaves a turn of the loop later: a third of the way from a text to its request.
+A chunk is what one network read brought, byte for byte. Every failure is a `ProviderError` of `providers/errors.py`.
+The exceptions of aiohttp and of the operating system do not leave this module.
 """
 
 import asyncio
-import math
-from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError, RawResponseMessage
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_response
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest, looks_like_audio, request_headers
 from voicecare.providers.errors import ConnectionBroken, NoFirstByte, NotAudio, ProviderError, Stalled, Unreachable
 
-if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ConnectionKey
-    from aiohttp.tracing import Trace
-
 KEEPALIVE_S = 240.0
-"""An idle connection is kept this long: patients pause between turns, and a new one costs two round trips or three."""
+"""Lifetime of an idle connection. Patients pause between turns, and a new connection costs two or three round trips."""
 
 _DNS_CACHE_S = 300
-_PRECONNECT_S = 5.0
-_ERROR_BODY_S = 1.0
-_FAULT_BODY_S = 0.2  # of a 5xx: its status says all, and a patient waits
-_TRANSPORT_ERRORS = (  # RuntimeError: read after its connection was closed
+_PRECONNECT_TIMEOUT_S = 5.0
+_ERROR_BODY_TIMEOUT_S = 1.0
+_SERVER_ERROR_BODY_TIMEOUT_S = 0.2  # the status of a 5xx says enough, and a patient is waiting
+_TRANSPORT_ERRORS = (
     aiohttp.ClientError,
-    HttpProcessingError,
+    HttpProcessingError,  # a compressed body that cannot be decompressed
     OSError,
-    RuntimeError,
+    RuntimeError,  # a read after the connection was closed
+    UnicodeError,  # a host name that DNS cannot express
 )
 
 
 class SpeechClient:
-    """The process's one way to live speech. Its pool has no bound: the account's limit is held by slots.
+    """The HTTP client for live speech. Its connection pool has no limit: the concurrency limiter bounds the requests.
 
-    Redirects are not followed (the key would travel along), cookies are not kept, the environment's proxies not used.
-    Raises ValueError at once for a key that cannot stand in a header.
+    Redirects are not followed, because the API key would be sent along. Cookies are not kept. Proxies of the
+    environment are not used. The constructor raises ValueError for a key that cannot be sent in a header.
     """
 
     def __init__(self, base_url: str, api_key: str) -> None:
-        self._base_url = base_url
+        self._base_url = str(URL(base_url)).rstrip("/")
         self._headers = request_headers(api_key) | {"Content-Type": "application/json"}
-        self._endpoint: _Endpoint | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make the pool in the running loop; no connection yet. Opening twice is harmless."""
-        if self._endpoint is None:
-            self._endpoint = _Endpoint(self._base_url, self._headers)
+        """Create the connection pool in the running event loop. No connection is made. A second call does nothing."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=_DNS_CACHE_S),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
 
     async def close(self) -> None:
-        """Close every connection. Speech asked for afterwards is Unreachable; what still streams breaks or stalls."""
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            await endpoint.pool.close()
+        """Close all connections. Responses in progress fail, and later calls of `speak` raise Unreachable."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def preconnect(self) -> None:
-        """Have a connection ready in the pool, DNS and TLS done; asks for nothing that is billed. Never raises."""
-        if self._endpoint is None:
+        """Open a connection for the pool, with DNS and TLS, through a request that is not billed. Never raises."""
+        if self._session is None:
             return
-        with suppress(Unreachable, *_TRANSPORT_ERRORS):
-            async with asyncio.timeout(_PRECONNECT_S):
-                connection, head = await self._endpoint.ask("HEAD", "/", b"", _PRECONNECT_S)
-                try:
-                    await _answer(head)
-                    connection.release()
-                finally:
-                    connection.close()  # unless it is back in the pool
+        with suppress(*_TRANSPORT_ERRORS):
+            async with (
+                asyncio.timeout(_PRECONNECT_TIMEOUT_S),
+                self._session.head(self._url("/"), allow_redirects=False),
+            ):
+                pass
 
     def speak(self, request: SpeechRequest, *, first_byte_s: float, stall_s: float) -> "SpeechResponse":
-        """Ask for `request` when the reply is entered. Limits in seconds: see SpeechResponse. Never retried here."""
-        return SpeechResponse(self._endpoint, request, first_byte_s, stall_s)
+        """Return the response to `request`, which is sent when the response is entered. Nothing is retried here.
 
-
-class _Pool(aiohttp.TCPConnector):
-    """aiohttp gives any idle connection that is open. Here it must be silent, too: where a reply came that nobody had
-    asked for, the next request would be given that one, and where a request still leaves, it would wait for that.
-    """
-
-    async def _get(self, key: "ConnectionKey", traces: "list[Trace]") -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None and not _is_silent(connection):
-            _drop(connection)
-        return connection
-
-
-class _Endpoint:
-    """Where speech is asked for: the pool, and what stands in the head of every request."""
-
-    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
-        url = URL(base_url)
-        self.pool = _Pool(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=_DNS_CACHE_S)
-        self._peer = aiohttp.ClientRequest("GET", url, headers=headers, loop=asyncio.get_running_loop())
-        self._prefix = url.raw_path.rstrip("/")
-        self._fields = "".join(f"{name}: {value}\r\n" for name, value in self._peer.headers.items())
-
-    async def ask(self, method: str, path: str, body: bytes, connect_s: float) -> tuple[Connection, ResponseHandler]:
-        """Sends a request, on an idle connection or a new one. The reply's head is read from what is returned second.
-
-        Raises Unreachable where nothing of it was sent.
+        `first_byte_s` and `stall_s` are limits in seconds, described in SpeechResponse.
         """
-        limit = aiohttp.ClientTimeout(connect=connect_s, ceil_threshold=math.inf)
-        try:
-            connection = await self.pool.connect(self._peer, [], limit)
-        except (*_TRANSPORT_ERRORS, UnicodeError) as error:  # a host that is no name
-            raise Unreachable from error
-        head, transport = connection.protocol, connection.transport
-        if head is None or transport is None or transport.is_closing():
-            connection.close()
-            raise Unreachable
-        head.set_response_params(skip_payload=method == "HEAD", read_until_eof=True)
-        line = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fields}Content-Length: {len(body)}\r\n\r\n"
-        transport.write(line.encode() + body)
-        return connection, head
+        return SpeechResponse(self._session, self._url(request.path()), request.body(), first_byte_s, stall_s)
+
+    def _url(self, path: str) -> URL:
+        # `encoded`: yarl would undo the quoting of dots, and a voice id could then lead to another endpoint.
+        return URL(self._base_url + path, encoded=True)
 
 
 class SpeechResponse:
-    """One stream of speech, to be entered once and read once.
+    """One stream of speech: an async context manager and an async iterator, each to be used once.
 
-    Entering sends the request and returns when 2xx headers are there: from then on `metadata` is set, and the provider
-    bills. `first_byte_s` covers connecting, headers and the first chunk together, counted from entering. `stall_s`
-    covers each later chunk, counted only while the reader waits here: a reader that pauses is no stall.
+    Entering sends the request and returns when the headers of a 2xx response have arrived. From then on the provider
+    bills, and `metadata` is set. `first_byte_s` limits the time from entering to the first chunk, connecting included.
+    `stall_s` limits the wait for each later chunk. A reader that pauses between two reads does not count as a stall.
 
-    Iterating gives what each network read brought. A body that ends as its framing says is believed; one that is cut
-    raises ConnectionBroken, after all bytes received before the cut have been given. A first chunk that is no audio
-    raises NotAudio instead of being given; so does a clean end without any byte, with the code `empty_audio`.
+    The iterator ends where the framing of the body says so. A body that is cut raises ConnectionBroken; bytes that
+    were not read before the cut are lost. A first chunk that is not audio raises NotAudio and is not yielded. A body
+    without any byte raises NotAudio with the code `empty_audio`.
 
-    Leaving before the end, also by cancellation or while entering, drops the connection at once, which makes the
-    provider stop; leaving after the end leaves it to the pool.
+    Leaving before the end closes the connection, which makes the provider stop. So does cancellation, at any point.
+    After the end the connection is back in the pool.
     """
 
-    __slots__ = (
-        "_connection",
-        "_content",
-        "_deadline",
-        "_endpoint",
-        "_first_byte_s",
-        "_headers",
-        "_loop",
-        "_received",
-        "_request",
-        "_source",
-        "_stall_s",
-        "_status",
-        "_timer",
-        "metadata",
-    )
-    _connection: Connection
-    _content: aiohttp.StreamReader
-    _deadline: float | None
-    _headers: Mapping[str, str]
-    _loop: asyncio.AbstractEventLoop
-    _source: ResponseHandler | aiohttp.StreamReader  # what is waited for: the head, then the body
-
-    def __init__(self, endpoint: _Endpoint | None, request: SpeechRequest, first_byte_s: float, stall_s: float) -> None:
-        self._endpoint = endpoint
-        self._request = request
+    def __init__(
+        self, session: aiohttp.ClientSession | None, url: URL, body: bytes, first_byte_s: float, stall_s: float
+    ) -> None:
+        self.metadata = ResponseMetadata()
+        self._session = session
+        self._url = url
+        self._body = body
         self._first_byte_s = first_byte_s
         self._stall_s = stall_s
-        self._received = 0
-        self._status: int | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self.metadata = ResponseMetadata()
+        self._has_chunk = False
+        self._response: aiohttp.ClientResponse
 
     async def __aenter__(self) -> Self:
-        if self._endpoint is None:
+        if self._session is None:
             raise Unreachable("The speech client is not open.", code="client_closed")
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + self._first_byte_s
-        request = self._request
-        self._connection, head = await self._endpoint.ask("POST", request.path(), request.body(), self._first_byte_s)
-        self._source = head
-        self._watch()
+        self._response = response = await self._send(self._session)
         try:
-            await self._answered(head)
+            if not 200 <= response.status < 300:
+                raise await _response_error(response)
         except BaseException:
-            self._leave()
+            response.close()
             raise
+        self.metadata = ResponseMetadata.from_headers(response.headers)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self._response.close()  # does nothing after the end of the body: the connection is in the pool by then
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._received:
+        if self._has_chunk:
             self._deadline = self._loop.time() + self._stall_s
         try:
-            chunk = await _read(self._content)
+            chunk = await self._read()
+        except TimeoutError as error:
+            raise self._with_ids(Stalled() if self._has_chunk else NoFirstByte()) from error
         except _TRANSPORT_ERRORS as error:
-            raise self._failure(ConnectionBroken()) from error
-        if not self._received:
-            self._judge(chunk)
+            raise self._with_ids(ConnectionBroken()) from error
+        if not self._has_chunk:
+            self._check_first(chunk)
         elif not chunk:
             raise StopAsyncIteration
-        self._received += len(chunk)
-        self._deadline = None
         return chunk
 
-    async def _answered(self, head: ResponseHandler) -> None:
-        """Returns when the head of a 2xx reply is there; raises what anything else means."""
+    async def _send(self, session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
+        upload = aiohttp.UploadTracker()
+        loop_has_run = asyncio.Event()
+        self._loop.call_soon(loop_has_run.set)
         try:
-            message, content = await _answer(head)
+            async with asyncio.timeout_at(self._deadline):
+                response = await session.post(self._url, data=self._body, allow_redirects=False, upload_tracker=upload)
+            if not loop_has_run.is_set():
+                # aiohttp reuses an idle connection even if the peer has sent an unrequested response on it. Such a
+                # response is available before the event loop has run once. A response to this request never is.
+                response.close()
+                raise aiohttp.ClientConnectionError("unrequested response")
+        except TimeoutError as error:
+            raise (NoFirstByte() if upload.bytes_written else Unreachable()) from error
         except _TRANSPORT_ERRORS as error:
-            raise ConnectionBroken from error
-        content.on_eof(self._connection.release)
-        self._status, self._headers = message.code, message.headers
-        self._content = self._source = content
-        if not 200 <= message.code < 300:
-            self._deadline = None
-            raise await _refusal(message.code, message.headers, content)
-        self.metadata = ResponseMetadata.from_headers(message.headers)
+            raise (ConnectionBroken() if upload.bytes_written else Unreachable()) from error
+        return response
 
-    def _judge(self, first: bytes) -> None:
-        if not first:
-            raise self._failure(NotAudio(code="empty_audio"))
-        if not looks_like_audio(self._headers.get("Content-Type", ""), first):
-            raise self._failure(NotAudio())
+    async def _read(self) -> bytes:
+        """Return the next bytes of the body, b"" at its end. Raises TimeoutError after the deadline."""
+        content = self._response.content
+        if chunk := content.read_nowait():
+            return chunk
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await content.readany()
+        except TimeoutError:
+            # A busy event loop can find the bytes and the passed deadline in the same turn. The bytes are not late.
+            chunk = content.read_nowait()
+            if chunk or content.at_eof():
+                return chunk
+            raise
 
-    def _watch(self) -> None:
-        """Raise in the reader if its deadline has passed; else look again then, at the latest after `stall_s`.
+    def _check_first(self, chunk: bytes) -> None:
+        if not chunk:
+            raise self._with_ids(NotAudio(code="empty_audio"))
+        if not looks_like_audio(self._response.headers.get("Content-Type", ""), chunk):
+            raise self._with_ids(NotAudio())
+        self._has_chunk = True
 
-        So a deadline that moves with every read needs no timer of its own. Nothing is late while the reader is
-        elsewhere (no deadline), nor when something has come that it has not been woken for yet.
-        """
-        deadline, now = self._deadline, self._loop.time()
-        if deadline is None or self._has_come():
-            deadline = now + self._stall_s
-        if now < deadline:
-            self._timer = self._loop.call_at(min(deadline, now + self._stall_s), self._watch)
-        else:
-            self._source.set_exception(self._failure(Stalled() if self._received else NoFirstByte()))
-
-    def _has_come(self) -> bool:
-        source = self._source
-        if isinstance(source, ResponseHandler):
-            return len(source) > 0 or source.is_eof()
-        return source.total_bytes > self._received or source.is_eof()
-
-    def _failure(self, error: ProviderError) -> ProviderError:
-        error.status = self._status
+    def _with_ids(self, error: ProviderError) -> ProviderError:
+        error.status = self._response.status
         error.request_id = self.metadata.request_id
         error.trace_id = self.metadata.trace_id
         return error
 
-    def _leave(self) -> None:
-        """Drop the connection, unless the body has been read to its end: then it is back in the pool already."""
-        if self._timer is not None:
-            self._timer.cancel()
-        _drop(self._connection)
 
-
-async def _answer(head: ResponseHandler) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
-    """The head of the reply itself, behind any that is only interim, and its body."""
-    message, content = await head.read()
-    while 100 <= message.code < 200 and message.code != 101:
-        message, content = await head.read()
-    return message, content
-
-
-def _is_silent(connection: Connection) -> bool:
-    head, transport = connection.protocol, connection.transport
-    return head is not None and not head.should_close and not (transport and transport.get_write_buffer_size())
-
-
-def _drop(connection: Connection) -> None:
-    """Aborted, not closed: over TLS a close would first exchange farewells with the peer."""
-    if connection.transport is not None:
-        connection.transport.abort()
-    connection.close()
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """What has come since the last read; b"" at a clean end.
-
-    After a break aiohttp's own reads raise at once, although bytes received before it may still be held (its public
-    methods look at the exception first). They are given first, and the next read raises.
-    """
-    try:
-        return await content.readany()
-    except _TRANSPORT_ERRORS:
-        if held := content._read_nowait(-1):
-            return held
-        raise
-
-
-async def _refusal(status: int, headers: Mapping[str, str], content: aiohttp.StreamReader) -> ProviderError:
-    """The error for a reply without 2xx. Its body is read as far as it comes; the status decides without it."""
+async def _response_error(response: aiohttp.ClientResponse) -> ProviderError:
+    """Return the error for a response without 2xx. If its body does not arrive in time, the status decides."""
+    timeout_s = _SERVER_ERROR_BODY_TIMEOUT_S if response.status >= 500 else _ERROR_BODY_TIMEOUT_S
     body = b""
     with suppress(*_TRANSPORT_ERRORS):
-        async with asyncio.timeout(_FAULT_BODY_S if status >= 500 else _ERROR_BODY_S):
-            while len(body) <= BODY_LIMIT and (chunk := await _read(content)):
+        async with asyncio.timeout(timeout_s):
+            while len(body) <= BODY_LIMIT and (chunk := await response.content.readany()):
                 body += chunk
-    return error_from_response(status, headers, body)
+    return error_from_response(response.status, response.headers, body)
