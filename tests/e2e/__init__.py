@@ -1,1 +1,1 @@
-"""The device road over real sockets: daphne, the database and the provider are processes of their own."""
+"""End-to-end tests over real sockets. daphne, the database and the provider run in their own processes."""

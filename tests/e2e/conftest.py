@@ -1,4 +1,4 @@
-"""A second server on the same database, and the quiet after a provider that was down."""
+"""Fixtures: a second server on the same database, servers for one test, and a closed circuit after the test."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.server import ServerProcess
 
 @pytest.fixture(scope="session")
 def second_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
-    """Another process on the same database, for tests that also use `server`."""
+    """Another server process on the same database, for tests that also use `server`."""
     return start_server()
 
 
@@ -22,7 +22,7 @@ def second_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 def own_server(
     start_server: Callable[..., ServerProcess], sandbox: SandboxProcess, transactional_db: None
 ) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts servers for this test alone, which may kill them."""
+    """A function that starts servers for this test only. The test may kill them."""
     started: list[ServerProcess] = []
 
     def start(*arguments: str, **changes: object) -> ServerProcess:
@@ -38,7 +38,7 @@ def own_server(
 def circuit_closed_after(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess
 ) -> Iterator[None]:
-    """For tests that open the circuit: it is closed again, by the servers' own probes, before the next test."""
+    """For tests that open the circuit. The servers' own probes close it before the next test."""
     yield
     sandbox.clear_faults()
     until_provider_trusted(server)
@@ -47,7 +47,7 @@ def circuit_closed_after(
 
 @pytest.fixture
 def kill_espeak() -> Callable[[ServerProcess], int]:
-    """Kills the offline voice of this server as a crash would; returns how many processes were hit."""
+    """A function that kills the offline voice of a server, like a crash. It returns the number of killed processes."""
 
     def kill(server: ServerProcess) -> int:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")

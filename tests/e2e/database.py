@@ -1,4 +1,4 @@
-"""The test database made unusable for a while, from outside the server: locked, or without one of its tables."""
+"""Make the test database unusable for a while, from outside the server: locked, or with one table missing."""
 
 import asyncio
 import subprocess
@@ -14,8 +14,9 @@ from django.db import connection, transaction
 from tests.e2e.rows import in_database
 
 # SQLite's readers do not wait for a writer, so BEGIN EXCLUSIVE would let every SELECT pass. In WAL mode a reader needs
-# one of the locks on bytes 123 to 127 of the -shm file and a writer that on byte 120: whoever holds all of them locks
-# everybody out. A child holds them: a process loses its POSIX locks on a file with the first handle that it closes.
+# one of the locks on bytes 123 to 127 of the -shm file, and a writer needs the lock on byte 120. A process that holds
+# all of them locks out all others. A child process holds them, because a process loses its POSIX locks on a file when
+# it closes any handle of that file.
 _HOLD = """
 import fcntl, sys, time
 file = open(sys.argv[1] + "-shm", "r+b")
@@ -82,7 +83,7 @@ async def _locked_tables() -> AsyncGenerator[None, None]:
 
 @asynccontextmanager
 async def missing_table(table: str) -> AsyncGenerator[None, None]:
-    """Every statement about this table is an error of the database."""
+    """Inside the block every statement on this table fails with a database error."""
     await in_database(_rename, table, f"{table}_away")
     try:
         yield

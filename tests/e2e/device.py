@@ -1,4 +1,4 @@
-"""A device that keeps all it hears in order, and may misbehave in every way that a socket allows."""
+"""A device for tests. It records everything that it receives and can misbehave in every way that a socket allows."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ TIMEOUT_S = 30.0
 
 
 class Device(DeviceClient):
-    """`heard` is everything that came, in order."""
+    """`received` has all frames, in order."""
 
     def __init__(self, url: str, token: str, *, format: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__(url, token, format=format, timeout_s=timeout_s)
@@ -25,21 +25,21 @@ class Device(DeviceClient):
         self.received.append(frame)
         return frame
 
-    # What only tests send
+    # Frames that only tests send
 
     async def send_text(self, text: str) -> None:
-        """A text frame as it is, JSON or not."""
+        """Send a text frame unchanged, valid JSON or not."""
         await self._transmit(text)
 
     async def send_binary(self, data: bytes) -> None:
         await self._socket.send_bytes(data)
 
     async def send_raw_text_bytes(self, data: bytes) -> None:
-        """A text frame that need not be UTF-8."""
+        """Send a text frame that may be invalid UTF-8."""
         await self._socket.send_frame(data, aiohttp.WSMsgType.TEXT)
 
     def drop_connection(self) -> None:
-        """Loses the connection, without a close frame."""
+        """Drop the connection without a close frame."""
         transport = self._socket._writer.transport
         assert transport is not None
         transport.abort()
@@ -47,7 +47,7 @@ class Device(DeviceClient):
     # Waiting
 
     async def wait_for_frame(self, kind: str, **fields: Any) -> Frame:
-        """The next frame of this type with these fields."""
+        """Return the next frame of this type with these fields."""
         async with asyncio.timeout(TIMEOUT_S):
             while True:
                 frame = await self.receive()
@@ -55,13 +55,13 @@ class Device(DeviceClient):
                     return frame
 
     async def wait_for_audio(self, id: str) -> None:
-        """Returns with the first sound of this speech."""
+        """Return when the first audio of this speech has arrived."""
         async with asyncio.timeout(TIMEOUT_S):
             while id not in self.speeches or not self.speeches[id].chunks:
                 await self.receive()
 
     async def request(self, **frame: Any) -> Frame:
-        """Sends the frame; the next JSON frame, whatever it is, sound left out."""
+        """Send the frame and return the next JSON frame of any type. Audio is skipped."""
         await self.send(frame)
         return await self.next_frame()
 
@@ -73,34 +73,34 @@ class Device(DeviceClient):
                     return frame
 
     async def error_for(self, text: str) -> Frame:
-        """The `error` with which this text frame is refused; anything else than sound before it is a failure."""
+        """Send the text frame and return the `error` that refuses it. Only audio may come before the error."""
         await self.send_text(text)
         frame = await self.next_frame()
         assert frame["type"] == "error", frame
         return frame
 
     async def assert_nothing_pending(self) -> None:
-        """Asserts that nothing is owed to us: the answer to a ping is the next that comes."""
+        """Assert that the server has nothing to send: the next frame is the answer to a ping."""
         assert await self.request(type="ping", t="silence") == {"type": "pong", "t": "silence"}
 
     async def start_speech(self, id: str, text: str) -> None:
-        """Sends it and returns with its first sound."""
+        """Send a speech and return when its first audio has arrived."""
         await self.send({"type": "speak", "id": id, "text": text})
         await self.wait_for_audio(id)
 
     def types(self) -> list[str]:
-        """The types of all JSON frames so far, in order."""
+        """Return the types of all JSON frames so far, in order."""
         return [frame["type"] for frame in self.received if isinstance(frame, dict)]
 
 
-def spoken_order(heard: Iterable[Frame | bytes]) -> list[str]:
-    """The ids of what was spoken, in order; asserts that nothing interleaves and that each speech ends once."""
+def spoken_order(received: Iterable[Frame | bytes]) -> list[str]:
+    """Return the ids of the spoken speeches, in order. Assert that they do not interleave and that each ends once."""
     order: list[str] = []
     ended: list[str] = []
     playing: str | None = None
-    for frame in heard:
+    for frame in received:
         if isinstance(frame, bytes):
-            assert playing is not None, "sound of no speech"
+            assert playing is not None, "audio outside of a speech"
             continue
         kind = frame["type"]
         if kind == "speech.started":
@@ -123,7 +123,7 @@ def speak_frame(id: str, text: str) -> str:
 
 @asynccontextmanager
 async def instant_playback(device: DeviceClient, speech_id: str) -> AsyncIterator[None]:
-    """A device that has played whatever it got: the server need not wait for playback before it asks for more."""
+    """Report playback as finished all the time, so that the server never waits for playback before the next request."""
 
     async def report() -> None:
         while True:

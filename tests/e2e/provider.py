@@ -1,4 +1,4 @@
-"""The sandbox asked directly: the independent witness of what should have been heard."""
+"""Direct requests to the sandbox. They show independently which audio a device should have received."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 
 def repeat_request(sandbox: SandboxProcess, record: Record, output_format: str | None = None) -> bytes:
-    """The same speech once more, in the format of that request or another. It is billed and recorded, too."""
+    """Repeat a recorded speech request, in its own format or another. The repeat is billed and recorded, too."""
     body = {name: record[name] for name in ("text", "model_id", "language_code", "voice_settings")}
     url = f"{sandbox.url}{record['path']}?output_format={output_format or record['output_format']}"
     headers = {"Content-Type": "application/json", "xi-api-key": "direct"}
@@ -29,7 +29,7 @@ async def repeat_requests(sandbox: SandboxProcess, records: list[Record], output
 
 
 async def clone_voice(sandbox: SandboxProcess) -> str:
-    """A cloned voice of the sandbox; its id."""
+    """Create a cloned voice in the sandbox and return its id."""
     form = aiohttp.FormData()
     form.add_field("name", "vc-test")
     form.add_field("files", b"RIFF" + bytes(64), filename="sample.wav", content_type="audio/wav")

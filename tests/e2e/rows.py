@@ -1,4 +1,4 @@
-"""What the database says, for tests that run in an event loop."""
+"""Read the database from tests that run in an event loop."""
 
 import uuid
 from collections.abc import Callable
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def in_database(function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
-    """Runs it in a thread and leaves no connection open: the test database could not be dropped."""
+    """Run the function in a thread. No connection stays open, because the test database could not be dropped then."""
 
     def run() -> T:
         try:
@@ -30,7 +30,7 @@ async def in_database(function: Callable[..., T], *arguments: Any, **keywords: A
 
 @dataclass
 class Accounts:
-    """A conversation's accounts as they stand: its own counter, the sum of its events, the events, its utterances."""
+    """The accounts of a conversation: its own counter, its events and their sum, its utterances."""
 
     conversation: Conversation
     events: list[UsageEvent]
@@ -48,7 +48,7 @@ class Accounts:
         return next(utterance for utterance in self.utterances if utterance.client_id == client_id)
 
     def outcomes(self, client_id: str) -> list[tuple[str, str]]:
-        """Kind and outcome of every attempt for this speech, in order."""
+        """Return kind and outcome of every attempt for this speech, in order."""
         key = self.utterance(client_id).id
         return [(event.kind, event.outcome) for event in self.events if event.source == key]
 
@@ -66,7 +66,7 @@ def _books(key: uuid.UUID) -> Accounts:
 
 
 async def state_of(conversation: str, client_id: str) -> str | None:
-    """The state of this utterance; None while it is not written."""
+    """Return the state of this utterance, or None if it is not written yet."""
     rows = Utterance.objects.filter(conversation=conversation, client_id=client_id)
     return await in_database(rows.values_list("state", flat=True).first)
 
@@ -76,6 +76,6 @@ async def wait_for_state(conversation: str, client_id: str, state: str, seconds:
 
 
 async def total_characters() -> int:
-    """Of all events, whatever they were for."""
+    """Return the sum of the characters of all events."""
     answer = await in_database(UsageEvent.objects.aggregate, total=Sum("characters"))
     return answer["total"] or 0

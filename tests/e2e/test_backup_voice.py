@@ -1,4 +1,4 @@
-"""The owner's test: when the API fails, the speech goes on in the default voice and the device is told."""
+"""When the provider fails, the speech continues in the default voice and the device gets a notice."""
 
 from typing import Any
 
@@ -20,19 +20,21 @@ NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice 
 
 ONE_FAILURE = {
     "server error": {"kind": "error", "preset": "internal_error"},
-    "error of the edge": {"kind": "error", "preset": "bad_gateway_html"},
+    "error of the gateway": {"kind": "error", "preset": "bad_gateway_html"},
     "no connection": {"kind": "refuse"},
     "no first byte": {"kind": "stall_first"},
-    "nothing in it": {"kind": "empty"},
-    "a page instead": {"kind": "html"},
+    "empty body": {"kind": "empty"},
+    "HTML page": {"kind": "html"},
     "cut": {"kind": "cut", "after_bytes": 1500},
     "reset": {"kind": "cut_reset", "after_bytes": 1500},
     "stalled": {"kind": "stall_middle", "after_bytes": 1500},
 }
 
 
-async def rehearse(server: ServerProcess, sandbox: SandboxProcess, member: Member, text: str, format_name: str) -> None:
-    """Has the sandbox speak the text, so that it remembers the sound: made anew it may differ in a few samples."""
+async def warm_sandbox(
+    server: ServerProcess, sandbox: SandboxProcess, member: Member, text: str, format_name: str
+) -> None:
+    """Have the sandbox speak the text once, so that it stores the audio. New audio may differ in a few samples."""
     async with Device(server.ws, member.token, format=format_name) as device:
         await device.start(greeting=False)
         await device.speak(text)
@@ -40,15 +42,15 @@ async def rehearse(server: ServerProcess, sandbox: SandboxProcess, member: Membe
     sandbox.reset()
 
 
-def voices_asked(sandbox: SandboxProcess) -> list[str]:
+def requested_voices(sandbox: SandboxProcess) -> list[str]:
     return [request["voice_id"] for request in sandbox.requests()]
 
 
 @pytest.mark.parametrize("fault", ONE_FAILURE.values(), ids=ONE_FAILURE.keys())
-async def test_one_failure_is_repeated_at_once_in_the_same_voice(
+async def test_one_failure_is_retried_immediately_in_the_same_voice(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, fault: dict[str, Any]
 ) -> None:
-    await rehearse(server, sandbox, alice, TEXT, "mp3_44100_128")
+    await warm_sandbox(server, sandbox, alice, TEXT, "mp3_44100_128")
     sandbox.fault(**fault, first=1)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
@@ -57,17 +59,17 @@ async def test_one_failure_is_repeated_at_once_in_the_same_voice(
     assert [frame["type"] for frame in spoken.frames] == ["speech.started", "speech.finished"]
     assert [frame["source"] for frame in spoken.frames] == ["live", "live"]
     assert device.notices == []
-    assert voices_asked(sandbox) == [OTHER_VOICE, OTHER_VOICE]
+    assert requested_voices(sandbox) == [OTHER_VOICE, OTHER_VOICE]
     whole = await repeat_requests(sandbox, sandbox.requests()[1:2])
     cut, repeated = spoken.audio[: -len(whole)], spoken.audio[-len(whole) :]
     assert repeated == whole  # from its beginning
     sent = sandbox.requests()[0]["bytes_sent"] if fault["kind"] != "html" else 0
     assert cut[:sent] == whole[:sent]
-    assert not any(cut[sent:])  # completed with zero bytes
+    assert not any(cut[sent:])  # filled with zero bytes
     assert decoded(spoken.audio, "mp3_44100_128").seconds > 1
 
 
-async def test_two_failures_bring_the_default_voice_and_the_notice(
+async def test_two_failures_lead_to_the_default_voice_with_a_notice(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="error", preset="internal_error", headers={"request-id": "req-first-4711"}, first=1)
@@ -104,7 +106,7 @@ async def test_two_failures_bring_the_default_voice_and_the_notice(
     assert any("req-second-4712" in line and "status=503" in line for line in logged)
 
 
-async def test_a_conversation_in_the_default_voice_is_tried_a_third_time_in_it(
+async def test_a_conversation_in_the_default_voice_makes_the_third_try_in_it(
     server: ServerProcess, sandbox: SandboxProcess, bob: Member
 ) -> None:
     sandbox.fault(kind="error", preset="internal_error", first=2)
@@ -116,16 +118,16 @@ async def test_a_conversation_in_the_default_voice_is_tried_a_third_time_in_it(
     assert spoken.frames[0]["voice"] == started["voice"]["name"]
     assert spoken.frames[1] == NOTICE
     assert spoken.terminal["source"] == "backup"
-    assert voices_asked(sandbox) == [DEFAULT_VOICE] * 3
+    assert requested_voices(sandbox) == [DEFAULT_VOICE] * 3
 
 
-async def test_a_speech_that_breaks_in_the_middle_goes_on_in_the_default_voice(
+async def test_a_speech_that_fails_in_the_middle_continues_in_the_default_voice(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """Finished segments are not repeated, none is left out, and the notice comes once."""
+    """Finished segments are not repeated, no segment is left out, and the notice comes once."""
     first = "Here is the first sentence, which goes well from its beginning to its end. "
     text = first + "Then comes the second, which breaks off and must be spoken again, all of it."
-    await rehearse(server, sandbox, alice, text, "pcm_16000")
+    await warm_sandbox(server, sandbox, alice, text, "pcm_16000")
     sandbox.fault(kind="cut", after_bytes=2001, match={"text": "^Then"}, first=1)
     sandbox.fault(kind="error", preset="internal_error", match={"text": "^Then"}, first=1)
     async with Device(server.ws, alice.token, format="pcm_16000") as device:
@@ -147,12 +149,12 @@ async def test_a_speech_that_breaks_in_the_middle_goes_on_in_the_default_voice(
     whole = await repeat_requests(sandbox, [requests[0]])
     again = await repeat_requests(sandbox, [requests[1]])
     backup = await repeat_requests(sandbox, [requests[3]])
-    assert spoken.audio == whole + again[:2001] + bytes(1) + backup  # a cut sample is completed
+    assert spoken.audio == whole + again[:2001] + bytes(1) + backup  # a cut sample is filled with a zero byte
     billed = len(first) + 2 * len(requests[1]["text"])
     assert spoken.terminal["characters"] == billed == sum(r["characters"] for r in requests if r["billed"])
 
 
-async def test_when_all_fails_the_offline_voice_speaks(
+async def test_the_offline_voice_speaks_after_three_failures(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, circuit_closed_after: None
 ) -> None:
     sandbox.fault(kind="error", preset="internal_error", first=3)
@@ -168,7 +170,7 @@ async def test_when_all_fails_the_offline_voice_speaks(
     assert ended["characters"] == 0
 
 
-async def test_a_voice_deleted_at_the_provider_gives_way_at_once(
+async def test_a_deleted_voice_is_replaced_by_the_default_voice_immediately(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     voice_id = await clone_voice(sandbox)
@@ -182,7 +184,7 @@ async def test_a_voice_deleted_at_the_provider_gives_way_at_once(
         spoken = await device.speak(TEXT)
         assert [spoken.frames[0]["source"], spoken.terminal["source"]] == ["backup", "backup"]
         assert spoken.frames[1] == NOTICE
-        assert voices_asked(sandbox) == [voice_id, voice_id, DEFAULT_VOICE]
+        assert requested_voices(sandbox) == [voice_id, voice_id, DEFAULT_VOICE]
 
         async def reported() -> bool:
             return await in_database(_is_reported, voice)
@@ -204,9 +206,7 @@ def _is_reported(voice: Voice) -> bool:
     return gone and Incident.objects.filter(kind="voice", key=str(voice.pk), resolved_at=None).count() == 1
 
 
-async def test_a_text_that_the_provider_refuses_is_not_tried_again(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member
-) -> None:
+async def test_a_rejected_text_is_not_retried(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
     sandbox.fault(kind="error", preset="invalid_text", first=1)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)

@@ -1,4 +1,4 @@
-"""Bad input over a real socket: a clear error, the socket stays, and what plays goes on untouched."""
+"""Bad input over a real socket: a clear error comes, the socket stays open, and the playing speech is not disturbed."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def frame(kind: str, **fields: Any) -> str:
     return json.dumps({"type": kind, **fields})
 
 
-NO_OBJECT = [
+NOT_JSON_OBJECTS = [
     "",
     " ",
     "{",
@@ -46,7 +46,7 @@ NO_OBJECT = [
     '{"t":' * 12_000,
     '{"t": ' + "9" * 5000 + "}",
 ]
-"""Text frames that are no JSON object: `bad_json`."""
+"""Text frames that are not a JSON object: `bad_json`."""
 
 BAD_MESSAGES = [
     ("{}", "type"),
@@ -106,7 +106,7 @@ BAD_MESSAGES = [
     ('{"type": "ping", "t": 1e400}', "t"),
     ('{"type": "ping", "t": "\\udfff"}', "t"),
 ]
-"""Frames and the field that the message of `bad_message` must name."""
+"""Frames, each with the field that the message of `bad_message` must name."""
 
 OTHERS = [
     (frame("speak", id="bad", text="x" * 5001), "too_long"),
@@ -123,8 +123,8 @@ OTHERS = [
 ]
 
 
-async def refused(device: Device, text: str, times: list[int]) -> dict[str, Any]:
-    """The error for this frame; a ping now and then, so that twenty in a row are not reached."""
+async def error_for_frame(device: Device, text: str, times: list[int]) -> dict[str, Any]:
+    """Return the error for this frame. A ping now and then avoids twenty errors in a row."""
     times[0] += 1
     if times[0] % 15 == 0:
         await device.assert_nothing_pending()
@@ -135,22 +135,22 @@ async def refused(device: Device, text: str, times: list[int]) -> dict[str, Any]
     return error
 
 
-async def test_whatever_is_refused_does_not_disturb_what_plays(
+async def test_a_refused_message_does_not_disturb_the_playing_speech(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    sandbox.fault(**{**SLOW, "bytes_per_s": 12_000})  # long enough for all of it, also on a busy machine
+    sandbox.fault(**{**SLOW, "bytes_per_s": 12_000})  # long enough for all messages, even on a busy machine
     times = [0]
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.start_speech("playing", LONG)
-        for text in NO_OBJECT:
-            assert (await refused(device, text, times))["code"] == "bad_json", text[:80]
+        for text in NOT_JSON_OBJECTS:
+            assert (await error_for_frame(device, text, times))["code"] == "bad_json", text[:80]
         for text, field in BAD_MESSAGES:
-            error = await refused(device, text, times)
+            error = await error_for_frame(device, text, times)
             assert error["code"] == "bad_message", text[:80]
             assert f"`{field}`" in error["message"], (text[:80], error)
         for text, code in OTHERS:
-            assert (await refused(device, text, times))["code"] == code, text[:80]
+            assert (await error_for_frame(device, text, times))["code"] == code, text[:80]
         for data in (b"", b"\0", b"RIFF" * 100):
             await device.assert_nothing_pending()
             await device.send_binary(data)
@@ -169,7 +169,7 @@ async def test_whatever_is_refused_does_not_disturb_what_plays(
     assert ended["characters"] == accounts.counter
 
 
-async def test_an_error_names_the_speech_it_is_about(
+async def test_an_error_names_the_speech_that_it_belongs_to(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -183,11 +183,11 @@ async def test_an_error_names_the_speech_it_is_about(
         ):
             assert (await device.error_for(text))["id"] == "this"
         assert (await device.error_for(speak_frame("used", "Yes.")))["id"] == "used"
-        spoken = await device.speak("Yes.", id="this")  # refused, it was not used
+        spoken = await device.speak("Yes.", id="this")  # a refused id was not used
         assert spoken.terminal["type"] == "speech.finished"
 
 
-async def test_without_a_conversation_nothing_is_said(server: ServerProcess, alice: Member) -> None:
+async def test_nothing_is_spoken_without_a_conversation(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         for text in (
             frame("speak", id="a", text="Yes."),
@@ -202,10 +202,10 @@ async def test_without_a_conversation_nothing_is_said(server: ServerProcess, ali
         await device.assert_nothing_pending()
 
 
-# How much
+# Limits
 
 
-async def test_a_speech_may_have_5000_characters_of_any_size(
+async def test_a_speech_may_have_5000_characters_of_any_byte_length(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     """Characters are code points: 20,000 bytes of emoji are 5,000 characters."""
@@ -221,7 +221,7 @@ async def test_a_speech_may_have_5000_characters_of_any_size(
     assert (await accounts_of(started["conversation"])).utterance("long").text == text
 
 
-async def test_no_more_than_32_speeches_wait(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
+async def test_at_most_32_speeches_wait(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
     sandbox.fault(**{**SLOW, "bytes_per_s": 12_000})
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
@@ -234,7 +234,7 @@ async def test_no_more_than_32_speeches_wait(server: ServerProcess, sandbox: San
             assert (error["code"], error["id"]) == ("too_many", "more")
         await device.interrupt("wait-7")
         await device.hear("wait-7")
-        await device.send({"type": "speak", "id": "more", "text": "Yes."})  # there is room again
+        await device.send({"type": "speak", "id": "more", "text": "Yes."})  # there is a free place again
         await device.assert_nothing_pending()
         assert (await device.error_for(speak_frame("still more", "Yes.")))["code"] == "too_many"
         assert not device.speeches["playing"].over
@@ -248,7 +248,7 @@ def strict_server(own_server: Callable[..., ServerProcess]) -> ServerProcess:
     return own_server(DEVICE_CHARACTERS_PER_MINUTE=100)
 
 
-async def test_a_device_may_not_ask_for_more_than_its_characters(
+async def test_a_device_may_not_exceed_its_characters_per_minute(
     strict_server: ServerProcess, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -265,7 +265,7 @@ async def test_a_device_may_not_ask_for_more_than_its_characters(
         await device.send({"type": "speak.done", "id": "written"})
         assert (await device.hear("written")).terminal["type"] == "speech.finished"
         assert device.speeches["playing"].terminal["type"] == "speech.finished"
-    assert [request["text"] for request in sandbox.requests()] == [LONG, "Eight ch"]  # not with a hole in it
+    assert [request["text"] for request in sandbox.requests()] == [LONG, "Eight ch"]  # no text with a gap in it
 
 
 # Twenty errors in a row
@@ -294,7 +294,7 @@ async def test_twenty_errors_in_a_row_close_the_socket(
     ['{"type": "ping"}', '{"type": "interrupt"}', '{"type": "conversation.end"}'],
     ids=["ping", "interrupt", "end"],
 )
-async def test_any_accepted_message_starts_the_count_again(server: ServerProcess, alice: Member, accepted: str) -> None:
+async def test_any_accepted_message_resets_the_error_count(server: ServerProcess, alice: Member, accepted: str) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         for _ in range(19):
@@ -306,14 +306,14 @@ async def test_any_accepted_message_starts_the_count_again(server: ServerProcess
         await device.assert_nothing_pending()
 
 
-async def test_starts_that_are_refused_are_errors_too(server: ServerProcess, alice: Member) -> None:
+async def test_refused_conversation_starts_count_as_errors(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         for _ in range(20):
             assert (await device.request(type="conversation.start", resume="nonsense"))["code"] == "unknown_id"
         assert await device.wait_closed() == 4008
 
 
-async def test_a_flood_of_good_messages_is_answered(server: ServerProcess, alice: Member) -> None:
+async def test_a_flood_of_valid_messages_is_answered(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         for number in range(1000):
             await device.send({"type": "ping", "t": number})
@@ -353,8 +353,8 @@ async def test_a_frame_over_64_kib_closes_the_socket(
     await wait_for_state(started["conversation"], "playing", "interrupted")
 
 
-async def dropped(device: Device) -> None:
-    """The connection ends without one of our codes."""
+async def assert_dropped(device: Device) -> None:
+    """Assert that the connection ends without a close code of voicecare."""
     code = await device.wait_closed()
     assert code is None or code < 4000
 
@@ -367,21 +367,19 @@ async def test_a_frame_over_1_mib_drops_the_connection(
         async with Device(server.ws, alice.token) as device:
             started = await device.start(greeting=False)
             await device.start_speech("playing", LONG)
-            with suppress(Closed, ConnectionError):  # it need not read all of it
+            with suppress(Closed, ConnectionError):  # the server need not read all of it
                 await (device.send_text(data) if isinstance(data, str) else device.send_binary(data))
-            await dropped(device)
+            await assert_dropped(device)
         await wait_for_state(started["conversation"], "playing", "interrupted")
 
 
-async def test_what_is_no_utf8_drops_the_connection(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member
-) -> None:
+async def test_invalid_utf8_drops_the_connection(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.start_speech("playing", LONG)
         await device.send_raw_text_bytes(b'{"type": "ping", "t": "\xff\xfe"}')
-        await dropped(device)
+        await assert_dropped(device)
     await wait_for_state(started["conversation"], "playing", "interrupted")
     async with Device(server.ws, alice.token) as device:
         resumed = await device.start(resume=started["conversation"])

@@ -1,4 +1,4 @@
-"""A monthly budget: however many speak at once, no more is spoken than it has room for, and cached phrases always."""
+"""Monthly budgets: concurrent speeches never exceed the budget, and cached phrases always play."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from voicecare.patients.models import Device as Row
 from voicecare.patients.models import Patient
 
 SENTENCE = "There is room for ten of these sentences."
-AT_ONCE, ROOM = 50, 10
+CONCURRENT, ROOM = 50, 10
 BUDGET = ROOM * len(SENTENCE)
 PHRASE = "Whatever it costs, this is said."
 
@@ -36,8 +36,8 @@ def budget(member: Member, characters: int | None) -> None:
     Patient.objects.filter(pk=member.patient.pk).update(monthly_character_budget=characters)
 
 
-async def settled(used: int) -> None:
-    """All that counts says this number, and nothing is reserved any more."""
+async def wait_until_settled(used: int) -> None:
+    """Wait until all accounts have this number and nothing is reserved."""
     wanted = {"days": used, "events": used, "talks": used, "months": [(used, 0)]}
     await eventually(lambda: in_database(_accounts), wanted=lambda seen: seen == wanted)
 
@@ -55,11 +55,11 @@ def _sum(model: Any, column: str) -> int:
     return model.objects.aggregate(total=Sum(column))["total"] or 0
 
 
-async def test_of_fifty_at_once_as_many_are_spoken_as_there_is_room_for(
+async def test_of_fifty_concurrent_speeches_only_those_within_the_budget_are_spoken(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """On fifty devices of one patient, at two web processes."""
-    tokens = await in_database(lambda: [Row.objects.issue(alice.patient, f"d{n}")[1] for n in range(AT_ONCE)])
+    """Fifty devices of one patient are connected to two web processes."""
+    tokens = await in_database(lambda: [Row.objects.issue(alice.patient, f"d{n}")[1] for n in range(CONCURRENT)])
     places = (server.ws, second_server.ws)
     async with AsyncExitStack() as stack:
         devices = [
@@ -71,18 +71,18 @@ async def test_of_fifty_at_once_as_many_are_spoken_as_there_is_room_for(
         heard = await asyncio.gather(*(device.speak(SENTENCE) for device in devices))
     ends = [(spoken.terminal["type"], spoken.terminal.get("code", spoken.terminal.get("source"))) for spoken in heard]
     assert ends.count(("speech.finished", "live")) == ROOM
-    assert ends.count(("speech.failed", "over_budget")) == AT_ONCE - ROOM
+    assert ends.count(("speech.failed", "over_budget")) == CONCURRENT - ROOM
     assert sandbox.account()["characters"] == BUDGET
-    await settled(BUDGET)
+    await wait_until_settled(BUDGET)
     incident = await in_database(Incident.objects.get)
     assert (incident.kind, incident.key) == ("budget", str(alice.patient.pk))
 
 
-async def test_of_fifty_asked_for_over_rest_as_many_are_spoken_as_there_is_room_for(
+async def test_of_fifty_rest_requests_only_those_within_the_budget_are_spoken(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     carol = await in_database(clinician, "carol", alice.patient)
-    ids = await in_database(ask_over_rest, carol, alice)
+    ids = await in_database(request_over_rest, carol, alice)
     async with Device(server.ws, alice.token) as device:
         for key in ids:
             spoken = await device.hear(f"srv-{key}")
@@ -93,21 +93,23 @@ async def test_of_fifty_asked_for_over_rest_as_many_are_spoken_as_there_is_room_
         )
     assert (await in_database(states)).count(("heard", "")) == ROOM
     assert sandbox.account()["characters"] == BUDGET
-    await settled(BUDGET)
+    await wait_until_settled(BUDGET)
     answer = await in_database(carol.get, f"utterances/{ids[-1]}/")
     assert (answer["status"], answer["code"]) == ("failed", "over_budget")
 
 
-def ask_over_rest(carol: Clinician, alice: Member) -> list[str]:
-    asked = [carol.call("POST", f"patients/{alice.patient.pk}/speak/", {"text": SENTENCE}) for _ in range(AT_ONCE)]
-    return [response.json()["id"] for response in asked]
+def request_over_rest(carol: Clinician, alice: Member) -> list[str]:
+    responses = [
+        carol.call("POST", f"patients/{alice.patient.pk}/speak/", {"text": SENTENCE}) for _ in range(CONCURRENT)
+    ]
+    return [response.json()["id"] for response in responses]
 
 
 def states() -> list[tuple[str, str]]:
     return list(Utterance.objects.values_list("state", "code"))
 
 
-async def test_over_budget_cached_phrases_play_and_what_follows_them_fails(
+async def test_over_budget_cached_phrases_play_and_other_text_fails(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     await in_database(Phrase.objects.create, text=PHRASE)
@@ -125,10 +127,10 @@ async def test_over_budget_cached_phrases_play_and_what_follows_them_fails(
     assert mixed.chunks
     assert (mixed.terminal["type"], mixed.terminal["code"]) == ("speech.failed", "over_budget")
     assert again.terminal["source"] == "cache"
-    await settled(len(PHRASE))
+    await wait_until_settled(len(PHRASE))
 
 
-async def test_a_text_that_does_not_fit_as_a_whole_is_not_begun(
+async def test_a_text_that_does_not_fit_as_a_whole_is_not_started(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -138,7 +140,7 @@ async def test_a_text_that_does_not_fit_as_a_whole_is_not_begun(
     assert refused.terminal["code"] == "over_budget"
     assert not refused.chunks
     assert fits.terminal["characters"] == sandbox.account()["characters"] == 2 * len(SENTENCE) + 1
-    await settled(2 * len(SENTENCE) + 1)
+    await wait_until_settled(2 * len(SENTENCE) + 1)
 
 
 async def test_a_text_that_is_being_written_is_spoken_as_far_as_it_fits(
@@ -155,10 +157,10 @@ async def test_a_text_that_is_being_written_is_spoken_as_far_as_it_fits(
         spoken = await device.hear("w")
     assert (spoken.terminal["type"], spoken.terminal["code"]) == ("speech.failed", "over_budget")
     assert len(sandbox.requests()) == 2
-    await settled(sandbox.account()["characters"])
+    await wait_until_settled(sandbox.account()["characters"])
 
 
-async def test_the_greeting_counts_too(
+async def test_the_greeting_counts_against_the_budget(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
 ) -> None:
     await in_database(budget, alice, 5)
@@ -170,7 +172,7 @@ async def test_the_greeting_counts_too(
 
 
 @pytest.mark.parametrize("end", ["interrupt", "cut", "conversation.end"])
-async def test_what_was_stopped_gives_back_what_it_did_not_use(
+async def test_a_stopped_speech_returns_its_unused_reservation(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, end: str
 ) -> None:
     sandbox.fault(kind="slow", bytes_per_s=20_000)
@@ -180,16 +182,14 @@ async def test_what_was_stopped_gives_back_what_it_did_not_use(
         assert (await in_database(BudgetMonth.objects.get)).reserved == (len(SENTENCE) + 1) * (ROOM - 1) - 1
         device.drop_connection() if end == "cut" else await device.send({"type": end})
         await eventually(lambda: in_database(reserved), wanted=lambda left: left == 0)
-    await settled(sandbox.account()["characters"])
+    await wait_until_settled(sandbox.account()["characters"])
 
 
 def reserved() -> int:
     return BudgetMonth.objects.get().reserved
 
 
-async def test_the_second_try_of_a_sentence_is_paid_for_too(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member
-) -> None:
+async def test_a_retry_counts_against_the_budget(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
     sandbox.fault(kind="cut", after_bytes=3000, first=1)
     await in_database(budget, alice, 2 * len(SENTENCE) - 1)
     async with Device(server.ws, alice.token) as device:
@@ -201,7 +201,7 @@ async def test_the_second_try_of_a_sentence_is_paid_for_too(
     assert cut.terminal["code"] == "over_budget"
     assert again.terminal["type"] == "speech.finished"
     assert again.terminal["characters"] == 2 * len(SENTENCE)
-    await settled(3 * len(SENTENCE))
+    await wait_until_settled(3 * len(SENTENCE))
 
 
 async def test_the_offline_voice_needs_no_budget(
@@ -215,7 +215,7 @@ async def test_the_offline_voice_needs_no_budget(
     assert [spoken.terminal["source"] for spoken in heard] == ["offline"] * 3
 
 
-async def test_without_a_budget_nothing_is_reserved(
+async def test_nothing_is_reserved_without_a_budget(
     server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
 ) -> None:
     bob = await in_database(member, "Bob Baker")

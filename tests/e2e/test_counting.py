@@ -1,4 +1,4 @@
-"""Every number has one source: the conversation's counter, the ledger and the provider's own account agree."""
+"""The conversation's counter, the ledger and the provider's own account agree."""
 
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ def phrase(server: ServerProcess) -> str:
     return PHRASE
 
 
-async def test_whatever_happens_is_counted_once(
+async def test_every_kind_of_speech_is_counted_once(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrase: str
 ) -> None:
     sandbox.fault(**SLOW)
@@ -69,12 +69,13 @@ async def test_whatever_happens_is_counted_once(
     expected |= {id: len(LONG) for id in ("interrupted 0", "interrupted 1", "interrupted 2", "waiting a")}
     expected |= {"waiting b": 0, "phrase 0": 0, "phrase 1": 0}
     del expected["refused"]
-    told = {id: one.terminal["characters"] for id, one in spoken.items() if one.terminal["type"] != "speech.failed"}
-    expected["phrase"] = told["phrase"] if told["phrase"] in (0, len(PHRASE)) else -1  # another run may have cached it
-    assert told == expected
+    reported = {id: one.terminal["characters"] for id, one in spoken.items() if one.terminal["type"] != "speech.failed"}
+    # Another test run may have cached the phrase.
+    expected["phrase"] = reported["phrase"] if reported["phrase"] in (0, len(PHRASE)) else -1
+    assert reported == expected
 
     accounts, account = await accounts_of(started["conversation"]), sandbox.account()
-    total = sum(told.values())
+    total = sum(reported.values())
     assert ended["characters"] == accounts.counter == accounts.ledger == account["characters"] == total
     assert sum(event.credits for event in accounts.events) == account["credits"]
     billed = [request["request_id"] for request in sandbox.requests() if request["billed"]]
@@ -82,7 +83,7 @@ async def test_whatever_happens_is_counted_once(
     assert len({(event.source, event.segment, event.attempt) for event in accounts.events}) == len(accounts.events)
     for utterance in accounts.utterances:
         own = sum(event.characters for event in accounts.events if event.source == utterance.id)
-        assert utterance.characters == own == told.get(utterance.client_id, 0)
+        assert utterance.characters == own == reported.get(utterance.client_id, 0)
     assert accounts.outcomes("refused") == [("live", "failed")]
     assert accounts.outcomes("two") == [("live", "failed"), ("retry", "failed"), ("backup", "completed")]
     assert accounts.outcomes("cut") == [("live", "failed"), ("retry", "completed")]
@@ -92,7 +93,7 @@ async def test_whatever_happens_is_counted_once(
 
     heard = [utterance.id for utterance in accounts.utterances if utterance.bytes_sent]
     opening = [event for event in accounts.events if event.first_chunk_ms is not None]
-    assert sorted(event.source for event in opening) == sorted(heard)  # each speech begins once, with its first sound
+    assert sorted(event.source for event in opening) == sorted(heard)  # each speech has one first audio
     assert {(event.segment, event.kind) for event in opening} == {
         (0, "live"),
         (0, "retry"),
@@ -107,7 +108,7 @@ async def test_whatever_happens_is_counted_once(
     assert sums["saved_characters__sum"] == sum(event.saved_characters for event in accounts.events)
 
 
-async def test_a_request_whose_answer_was_never_seen_is_unknown_and_counts_nothing(
+async def test_a_request_without_a_response_is_unknown_and_counts_nothing(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="stall_first", match={"text": "^Interrupted"})
@@ -135,10 +136,10 @@ async def counted(conversation: str, sandbox: SandboxProcess) -> bool:
     return (await accounts_of(conversation)).counter == sandbox.account()["characters"]
 
 
-async def test_the_counter_goes_on_over_several_connections(
+async def test_the_counter_continues_over_several_connections(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """On whichever server: the database adds, so that no sum is overwritten."""
+    """The connections are to different servers. The database adds, so no sum is overwritten."""
     conversation = None
     for number, place in enumerate((server, second_server, server)):
         async with Device(place.ws, alice.token) as device:

@@ -1,4 +1,4 @@
-"""What the server starts (the contract, section 1): in its turn, under one id, and again until it is acknowledged."""
+"""Server-started speech (docs/protocol.md): played in its turn, under one id, delivered again until acknowledged."""
 
 import asyncio
 import signal
@@ -23,13 +23,13 @@ from voicecare.patients.models import Device as DeviceRow
 TEXT = "Your tea is on the table beside the window."
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 40_000, "match": {"text": "very slowly"}}
-"""Two seconds and a bit for LONG."""
-SWEEPS_S = 2.5  # in which a sweep has surely looked
+"""LONG takes a little over two seconds."""
+SWEEPS_S = 2.5  # at least one sweep runs in this time
 
 OwnServer = Callable[..., ServerProcess]
 
 
-async def submitted(member: Member, text: str = TEXT, expires_in_s: float = 900) -> str:
+async def submit(member: Member, text: str = TEXT, expires_in_s: float = 900) -> str:
     row = await in_database(store.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
     return f"srv-{row.id}"
 
@@ -38,7 +38,7 @@ async def row_of(speech_id: str) -> Utterance:
     return await in_database(Utterance.objects.get, pk=speech_id.removeprefix("srv-"))
 
 
-async def until(speech_id: str, state: str) -> None:
+async def wait_until_state(speech_id: str, state: str) -> None:
     async def reached() -> str:
         return (await row_of(speech_id)).state
 
@@ -46,40 +46,40 @@ async def until(speech_id: str, state: str) -> None:
 
 
 async def ack(device: Device, speech_id: str) -> None:
-    """Returns when it is written."""
+    """Acknowledge the speech and return when that is written."""
     await device.send({"type": "ack", "id": speech_id})
-    await until(speech_id, "heard")
+    await wait_until_state(speech_id, "heard")
 
 
-async def nothing_comes(device: Device, seconds: float = SWEEPS_S) -> None:
+async def assert_nothing_comes(device: Device, seconds: float = SWEEPS_S) -> None:
     await asyncio.sleep(seconds)
     await device.assert_nothing_pending()
 
 
 async def another_device(member: Member) -> str:
-    """The token of a second device of this patient."""
+    """Issue a second device for this patient and return its token."""
     _, token = await in_database(DeviceRow.objects.issue, member.patient, "kitchen")
     return token
 
 
-async def until_charged(speech_id: str, characters: int) -> None:
-    """So many for all its attempts, whichever conversation they were made in."""
+async def wait_until_charged(speech_id: str, characters: int) -> None:
+    """Wait until the ledger has this many characters for the speech, summed over all attempts in all conversations."""
     events = UsageEvent.objects.filter(source=speech_id.removeprefix("srv-")).values_list("characters", flat=True)
 
     await eventually(lambda: in_database(list, events.all()), wanted=lambda charged: sum(charged) == characters)
 
 
-# In an open conversation
+# With an open conversation
 
 
-async def test_it_is_heard_after_what_plays_and_counts_where_it_is_spoken(
+async def test_it_plays_after_the_current_speech_and_counts_in_this_conversation(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.start_speech("own", LONG)
-        speech_id = await submitted(alice)
+        speech_id = await submit(alice)
         await device.hear("own")
         spoken = await device.hear(speech_id)
         assert spoken_order(device.received) == ["own", speech_id]
@@ -87,7 +87,7 @@ async def test_it_is_heard_after_what_plays_and_counts_where_it_is_spoken(
         assert began["source"] == "live"
         assert "of" not in began
         assert spoken.terminal["characters"] == len(TEXT)
-        await until(speech_id, "spoken")
+        await wait_until_state(speech_id, "spoken")
         await ack(device, speech_id)
         ended = await device.end()
     assert ended["characters"] == len(LONG) + len(TEXT)
@@ -99,42 +99,40 @@ async def test_it_is_heard_after_what_plays_and_counts_where_it_is_spoken(
     assert row.spoken_at is not None
 
 
-async def test_what_the_device_asks_for_comes_before_what_the_server_has(
+async def test_the_devices_own_speech_comes_before_server_started_speech(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.start_speech("first", LONG)
-        speech_id = await submitted(alice)
+        speech_id = await submit(alice)
         await device.send({"type": "speak", "id": "second", "text": TEXT})
         await device.hear(speech_id)
     assert spoken_order(device.received) == ["first", "second", speech_id]
 
 
-async def test_several_come_one_after_the_other_in_the_order_of_their_coming(
-    server: ServerProcess, alice: Member
-) -> None:
+async def test_several_are_delivered_in_the_order_of_submission(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        ids = [await submitted(alice, f"This is the message number {number} for you.") for number in range(4)]
+        ids = [await submit(alice, f"This is the message number {number} for you.") for number in range(4)]
         for speech_id in ids:
             await device.hear(speech_id)
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
     assert spoken_order(device.received) == ids
 
 
-async def test_what_was_not_acknowledged_is_not_said_again_in_the_same_connection(
+async def test_an_unacknowledged_speech_is_not_repeated_in_the_same_connection(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        speech_id = await submitted(alice)
+        speech_id = await submit(alice)
         await device.hear(speech_id)
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
         await device.end()
         await device.start(greeting=False)
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
     assert spoken_order(device.received) == [speech_id]
     assert len(sandbox.requests()) == 1
 
@@ -142,31 +140,31 @@ async def test_what_was_not_acknowledged_is_not_said_again_in_the_same_connectio
 # Acknowledgements
 
 
-async def test_an_ack_may_come_twice_and_while_it_plays(
+async def test_an_ack_may_come_twice_and_during_playback(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         await device.wait_for_audio(speech_id)
         await ack(device, speech_id)
         spoken = await device.hear(speech_id)
         assert spoken.terminal["type"] == "speech.finished"
         heard_at = (await row_of(speech_id)).heard_at
         await device.send({"type": "ack", "id": speech_id})
-        await nothing_comes(device, 0.5)
+        await assert_nothing_comes(device, 0.5)
     row = await row_of(speech_id)
     assert (row.state, row.heard_at, row.characters) == ("heard", heard_at, len(LONG))
 
 
-async def test_acks_for_nothing_and_for_anothers_are_refused_and_change_nothing(
+async def test_acks_of_unknown_and_foreign_speeches_are_refused_and_change_nothing(
     server: ServerProcess, alice: Member, bob: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device, Device(server.ws, bob.token) as other:
-        theirs = await submitted(bob)
+        theirs = await submit(bob)
         await other.hear(theirs)
-        await until(theirs, "spoken")
+        await wait_until_state(theirs, "spoken")
         for speech_id in (theirs, f"srv-{uuid.uuid4()}", "srv-", "srv-nonsense"):
             error = await device.request(type="ack", id=speech_id)
             assert (error["type"], error["code"], error["id"]) == ("error", "unknown_id", speech_id)
@@ -176,14 +174,14 @@ async def test_acks_for_nothing_and_for_anothers_are_refused_and_change_nothing(
         assert (await row_of(theirs)).state == "spoken"
 
 
-async def test_one_that_nobody_was_given_yet_cannot_be_acknowledged_or_interrupted(
+async def test_an_undelivered_speech_cannot_be_acknowledged_or_interrupted(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.start_speech("own", LONG)
-        speech_id = await submitted(alice)
+        speech_id = await submit(alice)
         for kind in ("ack", "interrupt"):
             error = await device.request(type=kind, id=speech_id)
             assert (error["type"], error["code"]) == ("error", "unknown_id")
@@ -193,7 +191,7 @@ async def test_one_that_nobody_was_given_yet_cannot_be_acknowledged_or_interrupt
     assert spoken_order(device.received) == ["own", speech_id]
 
 
-async def test_an_ack_of_an_own_speech_has_no_reply(server: ServerProcess, alice: Member) -> None:
+async def test_an_ack_of_the_devices_own_speech_has_no_reply(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.speak(TEXT, id="own")
@@ -206,33 +204,33 @@ async def test_an_ack_of_an_own_speech_has_no_reply(server: ServerProcess, alice
 async def test_another_device_of_the_patient_may_acknowledge(server: ServerProcess, alice: Member) -> None:
     token = await another_device(alice)
     async with Device(server.ws, alice.token) as device:
-        speech_id = await submitted(alice)
+        speech_id = await submit(alice)
         await device.hear(speech_id)
-        await until(speech_id, "spoken")
+        await wait_until_state(speech_id, "spoken")
         async with Device(server.ws, token) as other:
             await ack(other, speech_id)
-            await nothing_comes(other, 0.3)
+            await assert_nothing_comes(other, 0.3)
     async with Device(server.ws, alice.token) as device:
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
     assert (await row_of(speech_id)).attempts == 1
 
 
-# With no conversation open
+# Without an open conversation
 
 
-async def test_the_server_opens_a_conversation_in_the_devices_last_format_and_greets_nobody(
+async def test_the_server_opens_a_conversation_in_the_last_format_without_a_greeting(
     server: ServerProcess, alice: Member, phrases: None
 ) -> None:
     async with Device(server.ws, alice.token, format="pcm_16000") as device:
-        former = await device.start(greeting=False)
+        earlier = await device.start(greeting=False)
         await device.end()
-        speech_id = await submitted(alice)
+        speech_id = await submit(alice)
         started = await device.wait_for_frame("conversation.started")
         assert (started["initiated"], started["format"], started["companion"]) == ("server", "pcm_16000", "Clara")
-        assert started["conversation"] != former["conversation"]
+        assert started["conversation"] != earlier["conversation"]
         spoken = await device.hear(speech_id)
         assert spoken.frames_of("speech.started")[0]["format"] == "pcm_16000"
-        await nothing_comes(device, 0.5)
+        await assert_nothing_comes(device, 0.5)
         ended = await device.end()
         assert (ended["conversation"], ended["characters"]) == (started["conversation"], len(TEXT))
     assert spoken_order(device.received) == [speech_id]
@@ -240,12 +238,12 @@ async def test_the_server_opens_a_conversation_in_the_devices_last_format_and_gr
     assert (row.initiated, row.tts_characters_used, row.ended_at is not None) == ("server", len(TEXT), True)
 
 
-async def test_the_device_takes_over_what_the_server_has_opened(
+async def test_the_device_takes_over_the_conversation_of_the_server(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
 ) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token, format="pcm_16000") as device:
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         opened = await device.wait_for_frame("conversation.started")
         await device.wait_for_audio(speech_id)
         taken = await device.start()
@@ -265,7 +263,7 @@ async def test_the_device_takes_over_what_the_server_has_opened(
     assert accounts.conversation.initiated == "device"
 
 
-async def test_a_device_that_resumes_another_one_leaves_the_servers_behind(
+async def test_resuming_another_conversation_ends_the_one_of_the_server(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -274,7 +272,7 @@ async def test_a_device_that_resumes_another_one_leaves_the_servers_behind(
         await device.speak(TEXT, id="before")
         device.drop_connection()
     async with Device(server.ws, alice.token) as device:
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         servers = await device.wait_for_frame("conversation.started")
         await device.wait_for_audio(speech_id)
         resumed = await device.start(resume=mine["conversation"])
@@ -290,16 +288,16 @@ async def test_a_device_that_resumes_another_one_leaves_the_servers_behind(
         assert accounts.conversation.ended_at is not None
 
 
-async def test_what_was_asked_for_in_the_servers_conversation_ends_with_it(
+async def test_speech_requested_in_the_servers_conversation_ends_with_it(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """The device resumes another one: nothing is said in a conversation in which it was not asked for."""
+    """The device resumes another conversation. Speech is not spoken in a conversation in which it was not requested."""
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         mine = await device.start(greeting=False)
         device.drop_connection()
     async with Device(server.ws, alice.token) as device:
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         servers = await device.wait_for_frame("conversation.started")
         await device.wait_for_audio(speech_id)
         await device.send({"type": "speak", "id": "own", "text": TEXT})
@@ -317,19 +315,21 @@ async def test_what_was_asked_for_in_the_servers_conversation_ends_with_it(
     assert accounts.counter == accounts.ledger == len(LONG)
 
 
-# What ends it
+# How it ends
 
 
-async def test_when_the_conversation_ends_it_is_interrupted_and_delivered_again(
+async def test_it_is_interrupted_by_the_end_of_the_conversation_and_delivered_again(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         first = await device.start(greeting=False)
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         await device.wait_for_audio(speech_id)
         ended = await device.end()
-        assert device.types().count("conversation.started") == 1  # the next one begins when this one has ended
+        assert (
+            device.types().count("conversation.started") == 1
+        )  # the next conversation begins after this one has ended
         cut_off = device.speeches[speech_id]
         assert cut_off.terminal["type"] == "speech.interrupted"
         assert cut_off.terminal["characters"] == ended["characters"] == len(LONG)
@@ -346,16 +346,16 @@ async def test_when_the_conversation_ends_it_is_interrupted_and_delivered_again(
         assert accounts.counter == accounts.ledger == len(LONG)
     row = await row_of(speech_id)
     assert row.attempts == 2
-    await until_charged(speech_id, 2 * len(LONG))
+    await wait_until_charged(speech_id, 2 * len(LONG))
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.005, 0.02, 0.06])
-async def test_a_conversation_that_ends_while_a_delivery_begins_silences_nobody(
+async def test_a_conversation_may_end_while_a_delivery_is_being_prepared(
     pause_s: float, server: ServerProcess, alice: Member
 ) -> None:
-    """Between the claim of a row and its first sound the conversation in which it was to be said may be gone."""
+    """The conversation of a claimed row may end before the first audio. The speech is still delivered."""
     async with Device(server.ws, alice.token) as device:
-        ids = [await submitted(alice, f"This is the message number {number} for you.") for number in range(3)]
+        ids = [await submit(alice, f"This is the message number {number} for you.") for number in range(3)]
         for _ in range(4):
             try:
                 async with asyncio.timeout(1.5):
@@ -373,13 +373,13 @@ async def test_a_conversation_that_ends_while_a_delivery_begins_silences_nobody(
     assert "speaker.stopped" not in server.logged()
 
 
-async def test_an_interrupt_with_its_name_ends_it_for_good_and_one_without_leaves_it(
+async def test_only_an_interrupt_that_names_it_ends_it_permanently(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         await device.wait_for_audio(speech_id)
         await device.send({"type": "speak", "id": "own", "text": TEXT})
         await device.interrupt()
@@ -389,18 +389,18 @@ async def test_an_interrupt_with_its_name_ends_it_for_good_and_one_without_leave
         await device.interrupt(speech_id)
         spoken = await device.hear(speech_id)
         assert (spoken.terminal["type"], spoken.terminal["characters"]) == ("speech.interrupted", len(LONG))
-        await until(speech_id, "interrupted")
+        await wait_until_state(speech_id, "interrupted")
         await device.interrupt(speech_id)
-        await nothing_comes(device, 0.3)
+        await assert_nothing_comes(device, 0.3)
         device.drop_connection()
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
     accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == len(LONG)
 
 
-async def test_one_that_waits_to_be_repeated_can_be_interrupted_and_is_not_repeated(
+async def test_a_speech_that_waits_for_redelivery_can_be_interrupted(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     token = await another_device(alice)
@@ -408,38 +408,38 @@ async def test_one_that_waits_to_be_repeated_can_be_interrupted_and_is_not_repea
     async with Device(server.ws, token) as other:
         await other.start(greeting=False)
         async with Device(server.ws, alice.token) as device:
-            speech_id = await submitted(alice)
+            speech_id = await submit(alice)
             await device.hear(speech_id)
-            await until(speech_id, "spoken")
+            await wait_until_state(speech_id, "spoken")
             await other.start_speech("own", LONG)
-        await until(speech_id, "waiting")
+        await wait_until_state(speech_id, "waiting")
         await other.interrupt(speech_id)
-        await until(speech_id, "interrupted")
+        await wait_until_state(speech_id, "interrupted")
         assert (await other.hear("own")).terminal["type"] == "speech.finished"
-        await nothing_comes(other)
+        await assert_nothing_comes(other)
     assert spoken_order(other.received) == ["own"]
     assert (await row_of(speech_id)).attempts == 1
 
 
-# Again, until it is acknowledged or of no use
+# Redelivery until it is acknowledged or has expired
 
 
-async def test_it_comes_again_at_every_connection_under_the_same_id_until_it_is_acknowledged(
+async def test_it_is_redelivered_at_every_connection_under_the_same_id_until_acknowledged(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    speech_id = await submitted(alice)
+    speech_id = await submit(alice)
     conversations = []
     for number in range(3):
         async with Device(server.ws, alice.token) as device:
             conversations.append((await device.start(greeting=False))["conversation"])
             spoken = await device.hear(speech_id)
             assert spoken.terminal["type"] == "speech.finished"
-            await until(speech_id, "spoken")
+            await wait_until_state(speech_id, "spoken")
             if number == 2:
                 await ack(device, speech_id)
             device.drop_connection()
     async with Device(server.ws, alice.token) as device:
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
         assert device.types() == ["pong"]
     for conversation in conversations:
         accounts = await accounts_of(conversation)
@@ -447,39 +447,39 @@ async def test_it_comes_again_at_every_connection_under_the_same_id_until_it_is_
     assert (await row_of(speech_id)).characters == 3 * len(TEXT) == sandbox.account()["characters"]
 
 
-async def test_what_expires_is_not_delivered_again(server: ServerProcess, alice: Member) -> None:
+async def test_an_expired_speech_is_not_redelivered(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
-        speech_id = await submitted(alice, expires_in_s=3)
+        speech_id = await submit(alice, expires_in_s=3)
         await device.hear(speech_id)
-        await until(speech_id, "spoken")
+        await wait_until_state(speech_id, "spoken")
         device.drop_connection()
-    await until(speech_id, "waiting")
+    await wait_until_state(speech_id, "waiting")
     await asyncio.sleep(3)
     async with Device(server.ws, alice.token) as device:
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
     await in_database(leases.tidy)
     assert (await row_of(speech_id)).state == "expired"
 
 
-async def test_what_expired_while_nobody_was_there_is_never_said(
+async def test_a_speech_that_expires_while_no_device_is_connected_is_never_spoken(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    speech_id = await submitted(alice, expires_in_s=1)
+    speech_id = await submit(alice, expires_in_s=1)
     await asyncio.sleep(1.1)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
     assert sandbox.requests() == []
     assert (await row_of(speech_id)).attempts == 0
 
 
-async def test_a_device_cut_off_in_the_middle_hears_it_from_the_beginning(
+async def test_after_a_dropped_connection_it_is_delivered_from_the_beginning(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW, first=1)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         await device.wait_for_audio(speech_id)
         device.drop_connection()
     async with Device(second_server.ws, alice.token) as device:
@@ -488,44 +488,44 @@ async def test_a_device_cut_off_in_the_middle_hears_it_from_the_beginning(
         assert time.monotonic() - began < 4
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, speech_id)
-    await until_charged(speech_id, 2 * len(LONG))
+    await wait_until_charged(speech_id, 2 * len(LONG))
     assert await total_characters() == 2 * len(LONG)
 
 
 # Several devices
 
 
-async def test_the_device_that_connected_last_hears_it_and_the_other_one_when_that_is_gone(
+async def test_it_goes_to_the_latest_device_and_to_the_other_one_after_a_disconnect(
     server: ServerProcess, second_server: ServerProcess, alice: Member
 ) -> None:
     token = await another_device(alice)
     async with Device(server.ws, alice.token) as early:
         async with Device(second_server.ws, token) as late:
-            speech_id = await submitted(alice)
+            speech_id = await submit(alice)
             await late.hear(speech_id)
-            await nothing_comes(early, 1.5)
-            await until(speech_id, "spoken")
+            await assert_nothing_comes(early, 1.5)
+            await wait_until_state(speech_id, "spoken")
         spoken = await early.hear(speech_id)
         assert spoken.terminal["type"] == "speech.finished"
         await ack(early, speech_id)
     assert early.types()[:2] == ["pong", "conversation.started"]
 
 
-async def test_a_patient_with_two_devices_hears_one_delivery_at_a_time(
+async def test_a_patient_with_two_devices_gets_one_delivery_at_a_time(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """The second one connects while the first one is being spoken to; what comes next is for the second."""
+    """The second device connects while the first one plays a delivery. The next delivery is for the second device."""
     sandbox.fault(**SLOW, first=1)
     token = await another_device(alice)
     async with Device(server.ws, alice.token) as early:
-        first = await submitted(alice, LONG)
+        first = await submit(alice, LONG)
         await early.wait_for_audio(first)
         async with Device(second_server.ws, token) as late:
-            second = await submitted(alice)
+            second = await submit(alice)
             ended, began = await asyncio.gather(finished_at(early, first), started_at(late, second))
             assert ended < began
             await late.hear(second)
-            await nothing_comes(early, 0.3)
+            await assert_nothing_comes(early, 0.3)
 
 
 async def finished_at(device: Device, speech_id: str) -> float:
@@ -538,10 +538,10 @@ async def started_at(device: Device, speech_id: str) -> float:
     return time.monotonic()
 
 
-async def test_two_connections_of_a_device_race_and_nothing_is_lost_or_said_twice_in_one(
+async def test_two_racing_connections_of_a_device_neither_lose_nor_repeat_a_delivery(
     server: ServerProcess, second_server: ServerProcess, alice: Member
 ) -> None:
-    ids = [await submitted(alice, f"This is the message number {number} for you.") for number in range(6)]
+    ids = [await submit(alice, f"This is the message number {number} for you.") for number in range(6)]
     heard: list[list[str]] = []
     acknowledged: set[str] = set()
 
@@ -564,13 +564,13 @@ async def test_two_connections_of_a_device_race_and_nothing_is_lost_or_said_twic
 
 
 async def listen(device: Device, acknowledged: set[str], seconds: float | None) -> None:
-    """Acknowledges whatever it has heard to its end, and never hears what was acknowledged before."""
+    """Acknowledge every finished speech. Assert that no acknowledged speech comes again."""
     async with asyncio.timeout(seconds):
         while True:
             try:
                 frame = await device.receive()
             except Exception:
-                return  # replaced
+                return  # replaced by the other connection
             if not isinstance(frame, dict):
                 continue
             if frame["type"] == "speech.started":
@@ -584,17 +584,17 @@ def spoken_ids(device: Device) -> list[str]:
     return [frame["id"] for frame in device.received if isinstance(frame, dict) and frame["type"] == "speech.started"]
 
 
-# Processes that go
+# Processes that stop
 
 
-async def test_a_process_that_is_killed_in_the_middle_loses_nothing(
+async def test_a_killed_process_loses_no_delivery(
     own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     doomed = await asyncio.to_thread(own_server)
     sandbox.fault(**SLOW, first=1)
     async with Device(doomed.ws, alice.token) as device:
         await device.start(greeting=False)
-        heard, cut_off = await submitted(alice), await submitted(alice, LONG)
+        heard, cut_off = await submit(alice), await submit(alice, LONG)
         await device.hear(heard)
         await ack(device, heard)
         await device.wait_for_audio(cut_off)
@@ -603,20 +603,20 @@ async def test_a_process_that_is_killed_in_the_middle_loses_nothing(
     async with Device(server.ws, alice.token) as device:
         began = time.monotonic()
         spoken = await device.hear(cut_off)
-        assert time.monotonic() - began < 5  # not when its lease ends
+        assert time.monotonic() - began < 5  # the next process does not wait for the end of the lease
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, cut_off)
-        await nothing_comes(device, 1.5)
+        await assert_nothing_comes(device, 1.5)
     assert spoken_order(device.received) == [cut_off]
 
 
-async def test_a_process_that_goes_down_lets_it_end_and_it_comes_again_where_no_ack_came(
+async def test_a_process_that_shuts_down_finishes_it_and_without_an_ack_it_is_redelivered(
     own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     leaving = await asyncio.to_thread(own_server)
     sandbox.fault(**SLOW, first=1)
     async with Device(leaving.ws, alice.token) as device:
-        playing, waiting = await submitted(alice, LONG), await submitted(alice)
+        playing, waiting = await submit(alice, LONG), await submit(alice)
         await device.wait_for_audio(playing)
         leaving.signal(signal.SIGTERM)
         assert await device.wait_closed() == 4012
@@ -627,21 +627,21 @@ async def test_a_process_that_goes_down_lets_it_end_and_it_comes_again_where_no_
             await device.hear(speech_id)
             await ack(device, speech_id)
     assert spoken_order(device.received) == [playing, waiting]
-    await until_charged(playing, 2 * len(LONG))
+    await wait_until_charged(playing, 2 * len(LONG))
 
 
-async def test_an_ack_on_the_way_down_counts(
+async def test_an_ack_during_the_shutdown_counts(
     own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     leaving = await asyncio.to_thread(own_server)
     sandbox.fault(**SLOW, first=1)
     async with Device(leaving.ws, alice.token) as device:
-        speech_id = await submitted(alice, LONG)
+        speech_id = await submit(alice, LONG)
         await device.wait_for_audio(speech_id)
         leaving.signal(signal.SIGTERM)
         await device.send({"type": "ack", "id": speech_id})
         assert await device.wait_closed() == 4012
     async with Device(server.ws, alice.token) as device:
-        await nothing_comes(device)
+        await assert_nothing_comes(device)
         assert device.types() == ["pong"]
     assert (await row_of(speech_id)).state == "heard"

@@ -1,7 +1,7 @@
-"""Every way the provider can fail, at every moment, in every format: what is asked is heard, once, and counted.
+"""Every provider failure, at every moment, in every format: each text is spoken exactly once and counted.
 
-A case is a fault that strikes one segment of a three-segment speech a number of times. Once is healed by the retry,
-twice leads to the backup voice, three times to the offline voice.
+A case is a fault that hits one segment of a three-segment speech a number of times. After one fault the retry
+succeeds. Two faults lead to the backup voice, three faults to the offline voice.
 """
 
 import itertools
@@ -75,13 +75,13 @@ def matrix() -> Iterator[Case]:
         heard_before = struck > 0 or fault in IN_THE_MIDDLE
         switches = int(heard_before and times > 1)
         if fault in IN_THE_MIDDLE and times == 3:
-            switches = 2  # the backup voice was heard too, before it broke
+            switches = 2  # the backup voice has sent audio, too, before it failed
         yield Case(number, fault, struck, times, next(formats), ENDS_IN[times], switches)
 
 
 def refusals() -> Iterator[Case]:
-    """What is no failure of the provider: one answer decides. A spent quota comes in the middle here; what it means at
-    the beginning is in tests/e2e/test_quota.py.
+    """Errors that are decided by one response, without a retry. The quota is exhausted in the middle of a speech here;
+    tests/e2e/test_quota.py has the cases at its beginning.
     """
     table = [
         ("voice_not_found", "backup"),
@@ -118,12 +118,12 @@ def server(impatient_server: ServerProcess, sandbox: SandboxProcess, transaction
     until_provider_trusted(impatient_server)
 
 
-def test_there_are_enough_cases() -> None:
+def test_the_matrix_has_enough_cases() -> None:
     assert len(CASES) >= 60
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_what_is_asked_is_heard_once_and_counted(
+async def test_each_text_is_spoken_once_and_counted(
     case: Case, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**case.fault, match={"text": f"^{case.segments[case.struck][:30]}"}, first=case.times)
@@ -134,23 +134,24 @@ async def test_what_is_asked_is_heard_once_and_counted(
         ended = await device.end()
     assert spoken.terminal["type"] == "speech.finished"
     assert spoken.terminal["source"] == case.ends_in
-    frames_are_right(case, spoken)
-    whole_samples(spoken.audio, case.format)
+    assert_frames(case, spoken)
+    assert_whole_samples(spoken.audio, case.format)
     assert decoded(spoken.audio, case.format).seconds > 5
-    assert await words_heard(case, sandbox, alice) == case.text
-    asked = [request for request in sandbox.requests() if request["text"] in case.segments]  # the others are probes
-    billed = sum(request["characters"] for request in asked if request["billed"])
+    assert await spoken_text(case, sandbox, alice) == case.text
+    # The other requests are probes.
+    recorded = [request for request in sandbox.requests() if request["text"] in case.segments]
+    billed = sum(request["characters"] for request in recorded if request["billed"])
     assert ended["characters"] == spoken.terminal["characters"] == billed
     conversation = await Conversation.objects.aget(pk=started["conversation"])
     assert conversation.tts_characters_used == billed
 
 
-def whole_samples(audio: bytes, format_name: str) -> None:
-    """A decoder of raw sound would drop half a sample at the end without a word."""
+def assert_whole_samples(audio: bytes, format_name: str) -> None:
+    """Assert that raw audio has whole samples. A decoder would drop half a sample at the end silently."""
     assert not (format_name.startswith("pcm") and len(audio) % 2)
 
 
-def frames_are_right(case: Case, spoken: Spoken) -> None:
+def assert_frames(case: Case, spoken: Spoken) -> None:
     assert spoken.terminal["bytes"] == len(spoken.audio)
     assert len(spoken.frames_of("speech.started")) == 1
     assert len(spoken.frames_of("speech.finished", "speech.failed", "speech.interrupted")) == 1
@@ -158,9 +159,9 @@ def frames_are_right(case: Case, spoken: Spoken) -> None:
     assert len(spoken.frames_of("notice")) == (case.ends_in != "live")
 
 
-async def words_heard(case: Case, sandbox: SandboxProcess, member: Member) -> str:
-    """The text of what was spoken to its end, in order: by the provider's record, and by ours for the offline
-    voice.
+async def spoken_text(case: Case, sandbox: SandboxProcess, member: Member) -> str:
+    """Return the text that was spoken to its end, in order: from the provider's records, and from our ledger for the
+    offline voice.
     """
     by_provider = {
         request["text"]: request["voice_id"] for request in sandbox.requests() if request["outcome"] == "completed"
@@ -170,18 +171,20 @@ async def words_heard(case: Case, sandbox: SandboxProcess, member: Member) -> st
     improvised = UsageEvent.objects.filter(source=utterance.pk, kind="offline", outcome="completed")
     offline = {event.segment async for event in improvised}
     return "".join(
-        text for index, text in enumerate(case.segments) if (index in offline) != (_really(case, index, by_provider))
+        text
+        for index, text in enumerate(case.segments)
+        if (index in offline) != (_is_really_spoken(case, index, by_provider))
     )
 
 
-def _really(case: Case, index: int, by_provider: dict[str, str]) -> bool:
-    """Whether the provider spoke it to its end; an empty or disguised reply ends well for the provider only."""
+def _is_really_spoken(case: Case, index: int, by_provider: dict[str, str]) -> bool:
+    """Return whether the whole segment was spoken. For the provider an empty or disguised response is a success."""
     if index == case.struck and case.ends_in == "offline":
         return False
     return case.segments[index] in by_provider
 
 
-async def test_what_follows_a_clean_end_within_a_sample_is_in_step(
+async def test_audio_after_a_clean_end_within_a_sample_is_aligned(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     first, second, _ = SPEECH
@@ -190,12 +193,12 @@ async def test_what_follows_a_clean_end_within_a_sample_is_in_step(
         await device.start(greeting=False)
         spoken = await device.speak(first.format(1) + second.format(2))
     assert spoken.terminal["source"] == "live"
-    whole_samples(spoken.audio, "pcm_16000")
-    assert decoded(spoken.audio, "pcm_16000").loudness < 0.3  # out of step by a byte, speech is noise at full scale
+    assert_whole_samples(spoken.audio, "pcm_16000")
+    assert decoded(spoken.audio, "pcm_16000").loudness < 0.3  # misaligned by one byte, speech is noise at full scale
 
 
 @pytest.mark.parametrize("preset", ["text_too_long", "invalid_text", "unprocessable"])
-async def test_a_text_that_the_provider_refuses_is_rejected_without_a_second_try(
+async def test_a_rejected_text_is_not_retried(
     preset: str, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="error", preset=preset)

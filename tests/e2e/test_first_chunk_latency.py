@@ -1,4 +1,4 @@
-"""The owner's test: the first sound within 500 ms at p95, 20 devices at once, through the sandbox as it comes."""
+"""Time to first audio: p95 below 500 ms with 20 concurrent devices, through the sandbox with its default settings."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ LIMIT_S = 0.5
 
 
 async def talk(server: ServerProcess, member: Member, number: int) -> list[float]:
-    """Seconds from each text to its first sound here."""
+    """Return the seconds from each text to its first audio at the device."""
     waited = []
     async with Device(server.ws, member.token, timeout_s=30) as device:
         await device.start(greeting=False)
@@ -33,7 +33,7 @@ async def talk(server: ServerProcess, member: Member, number: int) -> list[float
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Nearest rank: at least this share of the values is no greater."""
+    """Return the nearest-rank percentile: at least this share of the values is not greater."""
     ranked = sorted(values)
     return ranked[max(0, -(-int(len(ranked) * share * 100) // 100) - 1)]
 
@@ -44,13 +44,13 @@ def ward(member: Callable[..., Member]) -> list[Member]:
 
 
 @pytest.mark.timed
-async def test_the_first_sound_comes_within_half_a_second(
+async def test_the_first_audio_comes_within_half_a_second(
     server: ServerProcess, sandbox: SandboxProcess, ward: list[Member]
 ) -> None:
     waited = await asyncio.gather(*(talk(server, member, number) for number, member in enumerate(ward)))
     times = [seconds for one in waited for seconds in one]
     p50, p95 = percentile(times, 0.5), percentile(times, 0.95)
-    print(f"\nfirst chunk, {DEVICES} devices at once: p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
+    print(f"\nfirst chunk, {DEVICES} concurrent devices: p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
     assert sandbox.settings()["first_byte_ms"] == 120
     assert len(times) == DEVICES * SPEECHES
     assert p95 < LIMIT_S

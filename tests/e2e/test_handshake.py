@@ -1,4 +1,4 @@
-"""Who may connect, and who may stay: everything of the handshake over real sockets."""
+"""The handshake over real sockets: which devices may connect, and which connections are closed later."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -17,16 +17,16 @@ from voicecare.patients.models import Device as DeviceRow
 from voicecare.patients.models import Patient
 
 V1 = "voicecare.v1"
-NOTICED_WITHIN_S = 2.0 + 0.3  # the contract's two seconds, and a busy machine
+NOTICED_WITHIN_S = 2.0 + 0.3  # two seconds by docs/protocol.md, and a margin for a busy machine
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 
 
 async def status_of(url: str, *, protocols: tuple[str, ...] = (V1,), headers: Mapping[str, str] | None = None) -> int:
-    """The HTTP status of the handshake: 101 if it is accepted."""
+    """Return the HTTP status of the handshake: 101 if it is accepted."""
     async with aiohttp.ClientSession() as session:
         try:
             async with session.ws_connect(url, protocols=protocols, headers=headers) as socket:
-                assert socket.protocol == V1  # echoed, and nothing else
+                assert socket.protocol == V1  # the server echoes it and nothing else
                 return 101
         except aiohttp.WSServerHandshakeError as error:
             return error.status
@@ -53,7 +53,7 @@ async def test_a_wrong_token_is_refused(server: ServerProcess, alice: Member, to
     assert await status_of(server.ws, headers=bearer(token)) == 403
 
 
-async def test_a_token_is_required_and_it_must_be_whole(server: ServerProcess, alice: Member, bob: Member) -> None:
+async def test_a_complete_bearer_token_is_required(server: ServerProcess, alice: Member, bob: Member) -> None:
     prefix, _, secret = alice.token.partition(".")
     mixed = f"{prefix}.{bob.token.partition('.')[2]}"
     wrong = [
@@ -104,12 +104,12 @@ async def test_the_origin_of_a_browser_must_be_allowed(server: ServerProcess, al
     )
     for origin in foreign:
         assert await with_origin(origin) == 403, origin
-    for nonsense in ("", "garbage", "http://[::1"):  # no browser's; daphne answers before we see it
+    for nonsense in ("", "garbage", "http://[::1"):  # no browser sends these; daphne answers before our code
         assert await with_origin(nonsense) == 400, nonsense
 
 
 @pytest.mark.parametrize("path", ["/ws/", "/ws/device", "/ws/device/x/", "/", "/ws/devices/"])
-async def test_there_is_no_other_path(server: ServerProcess, alice: Member, path: str) -> None:
+async def test_other_paths_are_refused(server: ServerProcess, alice: Member, path: str) -> None:
     url = server.url.replace("http", "ws") + path
     assert await status_of(url, headers=bearer(alice.token)) == 403
 
@@ -130,7 +130,7 @@ BANS = pytest.mark.parametrize("ban", [_revoke, _archive, _erase])
 
 
 @BANS
-async def test_the_revoked_the_archived_and_the_erased_stay_outside(
+async def test_revoked_archived_and_erased_devices_are_refused(
     server: ServerProcess, alice: Member, ban: Callable[[Member], None]
 ) -> None:
     await in_database(ban, alice)
@@ -139,10 +139,10 @@ async def test_the_revoked_the_archived_and_the_erased_stay_outside(
 
 
 @BANS
-async def test_who_is_banned_while_connected_is_closed(
+async def test_a_connected_device_is_disconnected_when_it_is_banned(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member, ban: Callable[[Member], None]
 ) -> None:
-    """What plays ends as interrupted first, and nobody else is disturbed."""
+    """The playing speech ends as interrupted first. Other devices are not disturbed."""
     sandbox.fault(kind="slow", bytes_per_s=8_000)
     async with Device(server.ws, alice.token) as device, Device(server.ws, bob.token) as other:
         started = await device.start(greeting=False)
@@ -158,19 +158,19 @@ async def test_who_is_banned_while_connected_is_closed(
 
 
 async def check_replaced(first: ServerProcess, second: ServerProcess, member: Member) -> None:
-    async with Device(first.ws, member.token) as former:
-        started = await former.start(greeting=False)
-        await former.start_speech("last", LONG)
-        async with Device(second.ws, member.token) as latter:
+    async with Device(first.ws, member.token) as older:
+        started = await older.start(greeting=False)
+        await older.start_speech("last", LONG)
+        async with Device(second.ws, member.token) as newer:
             async with asyncio.timeout(NOTICED_WITHIN_S):
-                assert await former.wait_closed() == 4001
-            assert former.speeches["last"].terminal["type"] == "speech.interrupted"
-            resumed = await latter.start(resume=started["conversation"])
+                assert await older.wait_closed() == 4001
+            assert older.speeches["last"].terminal["type"] == "speech.interrupted"
+            resumed = await newer.start(resume=started["conversation"])
             assert resumed["conversation"] == started["conversation"]
-            spoken = await latter.speak("I am the latter of the two.")
+            spoken = await newer.speak("I am the newer of the two.")
             assert spoken.terminal["type"] == "speech.finished"
-            await asyncio.sleep(1.2)  # a sweep of either process must not close the one that may stay
-            await latter.assert_nothing_pending()
+            await asyncio.sleep(1.2)  # no sweep of the two processes may close the newer connection
+            await newer.assert_nothing_pending()
 
 
 async def test_a_second_connection_replaces_the_first(
@@ -188,8 +188,8 @@ async def test_a_second_connection_replaces_the_first_on_another_server(
     await check_replaced(second_server, server, alice)
 
 
-async def test_a_flood_of_connections_leaves_the_last(server: ServerProcess, alice: Member) -> None:
-    """Whoever connects last stays; all the others are told that they were replaced."""
+async def test_of_many_simultaneous_connections_one_stays(server: ServerProcess, alice: Member) -> None:
+    """The latest connection stays. All others are closed as replaced."""
     devices = [Device(server.ws, alice.token) for _ in range(12)]
     await asyncio.gather(*(device.__aenter__() for device in devices))
     try:

@@ -1,4 +1,4 @@
-"""A worker and a beat as in production: they give signs of life, and web processes miss them when they are killed."""
+"""Heartbeats of a real worker and beat: web processes report them as missing after they are killed."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def web(own_server: Callable[..., ServerProcess]) -> ServerProcess:
 
 @pytest.fixture
 def celery(web: ServerProcess) -> Iterator[Celery]:
-    """Starts one of its processes on that server's broker."""
+    """A function that starts a Celery process on the broker of that server."""
     folder = web.log.parent
     env = {**os.environ, **environment(DATABASE_URL=database_url(), VOICECARE_DATA_DIR=folder)}
     started: list[subprocess.Popen[bytes]] = []
@@ -54,14 +54,14 @@ def degraded(web: ServerProcess) -> set[str]:
     return {"worker", "beat"} & set(json.loads(body)["degraded"])
 
 
-def a_minute_passes() -> None:
+def let_a_minute_pass() -> None:
     for row in Heartbeat.objects.all():
         Heartbeat.objects.filter(pk=row.pk).update(at=row.at - timedelta(seconds=61))
 
 
-def test_killed_processes_are_missed_and_their_return_is_seen(web: ServerProcess, celery: Celery, webhook: Webhook):
+def test_killed_processes_are_reported_missing_until_they_return(web: ServerProcess, celery: Celery, webhook: Webhook):
     assert degraded(web) == {"worker", "beat"}
-    assert not Incident.objects.exists()  # they have never been started here
+    assert not Incident.objects.exists()  # they were never started here, so they are not missing
     processes = [celery(*WORKER), celery(*BEAT)]
     until(lambda: degraded(web), STARTED_WITHIN_S, wanted=lambda names: not names)
     age = (timezone.now() - Heartbeat.objects.get(name="worker").at).total_seconds()
@@ -70,7 +70,7 @@ def test_killed_processes_are_missed_and_their_return_is_seen(web: ServerProcess
     for process in processes:
         process.kill()
         process.wait(10)
-    a_minute_passes()
+    let_a_minute_pass()
     assert degraded(web) == {"worker", "beat"}
     opened = until(lambda: Incident.objects.filter(kind="silent").first(), within_s=STARTED_WITHIN_S)
     assert (opened.key, opened.resolved_at) == ("beat", None)
@@ -80,5 +80,5 @@ def test_killed_processes_are_missed_and_their_return_is_seen(web: ServerProcess
     until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists(), within_s=STARTED_WITHIN_S)
     assert degraded(web) <= {"worker"}
     assert Incident.objects.filter(kind="silent").count() == 1
-    told = [body["state"] for body in webhook.received if opened.pk.hex in body["url"].replace("-", "")]
-    assert told == ["opened", "resolved"]
+    reported = [body["state"] for body in webhook.received if opened.pk.hex in body["url"].replace("-", "")]
+    assert reported == ["opened", "resolved"]

@@ -1,4 +1,4 @@
-"""Interrupting: at once, without a byte more, and without paying for what nobody will hear."""
+"""An interrupt takes effect immediately: no further audio, and no cost for text that will not be heard."""
 
 import time
 
@@ -11,7 +11,7 @@ from tests.server import ServerProcess
 LONG = " ".join(f"This is sentence number {number} of a story that has no end in sight." for number in range(60))
 
 
-async def test_no_sound_follows_the_end_of_an_interrupted_speech(server: ServerProcess, alice: Member) -> None:
+async def test_no_audio_follows_the_end_of_an_interrupted_speech(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.start_speech("long", LONG)
@@ -23,17 +23,17 @@ async def test_no_sound_follows_the_end_of_an_interrupted_speech(server: ServerP
         assert [frame for frame in device.received[after:] if isinstance(frame, bytes)] == []
 
 
-async def test_an_interrupt_is_obeyed_while_the_provider_is_still_sending(
+async def test_an_interrupt_takes_effect_while_the_provider_is_still_sending(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="slow", bytes_per_s=20_000)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.start_speech("slow", "This sentence is on its way for quite a while, as slowly as it is sent.")
-        asked_at = time.perf_counter()
+        sent_at = time.perf_counter()
         await device.interrupt("slow")
         spoken = await device.hear("slow")
-        waited = time.perf_counter() - asked_at
+        waited = time.perf_counter() - sent_at
         ended = await device.end()
     print(f"interrupted after {waited * 1000:.1f} ms")
     record = sandbox.requests()[0]
@@ -45,7 +45,7 @@ async def test_an_interrupt_is_obeyed_while_the_provider_is_still_sending(
     assert account.outcomes("slow") == [("live", "cancelled")]
 
 
-async def test_interrupting_a_long_text_costs_at_most_what_plays_and_what_was_asked_for(
+async def test_interrupting_a_long_text_costs_at_most_two_segments(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -57,7 +57,7 @@ async def test_interrupting_a_long_text_costs_at_most_what_plays_and_what_was_as
     assert 1 <= len(sandbox.requests()) <= 2
 
 
-async def test_what_waits_behind_an_interrupted_speech_is_spoken(server: ServerProcess, alice: Member) -> None:
+async def test_the_speech_after_an_interrupted_one_is_spoken(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.start_speech("long", LONG)
@@ -67,7 +67,7 @@ async def test_what_waits_behind_an_interrupted_speech_is_spoken(server: ServerP
         assert (await device.hear("next")).terminal["type"] == "speech.finished"
 
 
-async def test_a_speech_that_waits_for_a_provider_that_does_not_answer_can_be_interrupted(
+async def test_a_speech_can_be_interrupted_while_the_provider_does_not_answer(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="stall_first", first=1)

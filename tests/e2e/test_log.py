@@ -1,4 +1,4 @@
-"""No patient's name, no text and no token in the log, whatever goes wrong."""
+"""The log has no patient's name, no text and no token, even after errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def zebulon(transactional_db: None, member: Callable[..., Member]) -> Member:
     return patient
 
 
-async def test_nothing_about_a_patient_is_logged(
+async def test_no_patient_data_is_logged(
     own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, zebulon: Member
 ) -> None:
     server = await asyncio.to_thread(own_server)

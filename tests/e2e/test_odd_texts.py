@@ -1,4 +1,4 @@
-"""Texts that no one should send: spoken or refused with a clear code, never a hang, and the next one is spoken."""
+"""Odd texts are spoken or refused with a clear code. They never hang, and the next text is spoken."""
 
 import pytest
 
@@ -12,7 +12,8 @@ ODD = {
     "punctuation": "?!... --- ,,, ;;; !!!",
     "emoji": "👵🏽👨‍👩‍👧‍👦🎉🎉🎉",
     "one word": "a" * 400,
-    "no sentence end": "and then we went on and on " * 12,  # beyond one segment; offline is spoken in real time
+    "no sentence end": "and then we went on and on "
+    * 12,  # more than one segment; the offline voice speaks in real time
     "mixed scripts": "Guten Morgen, 早上好。Доброе утро! صباح الخير؟ नमस्ते। Good morning.",
     "control characters": "Good morning\x07,\x1b[31m how\x7f are\x85 you\u2028 today\ufeff?",
     "ssml": '<speak>Good <break time="3s"/> morning <prosody rate="x-slow">dear</prosody></speak>',
@@ -31,7 +32,7 @@ async def test_odd_text_is_spoken(
     text: str, offline: bool, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     if offline:
-        sandbox.fault(kind="error", preset="invalid_api_key")  # straight offline, and the circuit stays closed
+        sandbox.fault(kind="error", preset="invalid_api_key")  # directly to the offline voice; the circuit stays closed
     async with Device(server.ws, alice.token, format="mp3_22050_32") as device:
         await device.start(greeting=False)
         async with instant_playback(device, "odd"):
@@ -44,7 +45,7 @@ async def test_odd_text_is_spoken(
         assert "".join(request["text"] for request in sandbox.requests()[:-1]) == text
 
 
-async def test_five_thousand_characters_without_a_sentence_end_are_spoken_from_the_first_on(
+async def test_speech_starts_early_in_5000_characters_without_a_sentence_end(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:

@@ -1,4 +1,4 @@
-"""A provider that is down: speech goes straight offline, for all processes, until a probe finds it back."""
+"""A provider that is down: all processes use the offline voice until a probe succeeds."""
 
 import asyncio
 import uuid
@@ -34,18 +34,18 @@ async def circuit_is(state: str) -> None:
     await eventually(lambda: in_database(rows.first), 12, wanted=lambda found: found == state)
 
 
-async def test_once_a_whole_ladder_failed_nobody_waits_for_the_provider_any_more(
+async def test_after_a_whole_fallback_chain_has_failed_no_speech_waits_for_the_provider(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await open_the_circuit(device, sandbox)
-        asked = len(sandbox.requests())
+        requests_before = len(sandbox.requests())
         spoken = await device.speak(TEXT)
         assert [frame["type"] for frame in spoken.frames] == ["speech.started", "notice", "speech.finished"]
         assert (spoken.terminal["source"], spoken.terminal["characters"]) == ("offline", 0)
         assert decoded(spoken.audio, "mp3_44100_128").loudness > LOUD
-        assert len(sandbox.requests()) == asked
+        assert len(sandbox.requests()) == requests_before
 
 
 @pytest.mark.parametrize("format_name", DEVICE_FORMATS)
@@ -60,13 +60,13 @@ async def test_the_offline_voice_speaks_every_format(
     assert sound.loudness > LOUD
 
 
-async def test_a_provider_that_never_answers_costs_its_time_outs_once(
+async def test_the_timeouts_of_a_silent_provider_are_paid_only_once(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await open_the_circuit(device, sandbox, kind="stall_first", match={"path": "."})
-        asked = len(sandbox.requests())
+        requests_before = len(sandbox.requests())
         assert (await device.speak(TEXT)).terminal["source"] == "offline"
         await device.end()
     unanswered = UsageEvent.objects.exclude(outcome="completed").values_list("kind", "outcome")
@@ -75,33 +75,33 @@ async def test_a_provider_that_never_answers_costs_its_time_outs_once(
         ("live", "unknown"),
         ("retry", "unknown"),
     ]
-    assert len(sandbox.requests()) == asked
+    assert len(sandbox.requests()) == requests_before
 
 
-async def test_devices_are_back_on_the_real_voice_without_reconnecting(
+async def test_devices_return_to_the_real_voice_without_reconnecting(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     async with Device(server.ws, alice.token) as here, Device(second_server.ws, bob.token) as there:
         await here.start(greeting=False)
         await there.start(greeting=False)
         await open_the_circuit(here, sandbox)
-        await told(second_server)
-        asked = len(sandbox.requests())
+        await wait_for_circuit_gauge(second_server)
+        requests_before = len(sandbox.requests())
         assert (await there.speak(TEXT)).terminal["source"] == "offline"
-        assert len(sandbox.requests()) == asked
+        assert len(sandbox.requests()) == requests_before
         sandbox.clear_faults()
         await circuit_is("closed")
-        await told(server, 0)
-        await told(second_server, 0)
+        await wait_for_circuit_gauge(server, 0)
+        await wait_for_circuit_gauge(second_server, 0)
         assert (await here.speak(TEXT)).terminal["source"] == "live"
         assert (await there.speak(TEXT)).terminal["source"] == "live"
 
 
-async def told(server: ServerProcess, state: float = 1) -> None:
+async def wait_for_circuit_gauge(server: ServerProcess, state: float = 1) -> None:
     await eventually(lambda: server.gauge("voicecare_circuit_open"), wanted=lambda found: found == state)
 
 
-async def test_administrators_get_one_incident_that_says_who_heard_what(
+async def test_an_outage_is_one_incident_that_lists_the_affected_patients(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     async with Device(server.ws, alice.token) as here, Device(second_server.ws, bob.token) as there:
@@ -115,25 +115,25 @@ async def test_administrators_get_one_incident_that_says_who_heard_what(
     incident = await in_database(Incident.objects.get)
     assert (incident.kind, incident.resolved_at is not None) == ("provider_down", True)
 
-    async def heard() -> set[tuple[uuid.UUID, str]]:
+    async def affected() -> set[tuple[uuid.UUID, str]]:
         rows = await in_database(lambda: list(incidents.heard_instead(incident)))
         return {(row["patient"], row["kind"]) for row in rows}
 
     both = {(alice.patient.id, "offline"), (bob.patient.id, "offline")}
-    await eventually(heard, wanted=lambda found: found >= both)  # it is written behind the speech
+    await eventually(affected, wanted=lambda found: found >= both)  # the row is written after the speech
 
 
-async def test_the_probe_asks_for_a_free_call_first_and_then_for_one_phrase_that_the_cache_wants(
+async def test_the_probe_makes_a_free_call_first_and_then_generates_a_phrase_for_the_cache(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
 ) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await open_the_circuit(device, sandbox)
-        asked = len(sandbox.requests())
+        requests_before = len(sandbox.requests())
         await circuit_is("open")
         sandbox.clear_faults()
         await circuit_is("closed")
-        probes = sandbox.requests()[asked:]
+        probes = sandbox.requests()[requests_before:]
     assert len(probes) == 1
     common = await in_database(lambda: list(Phrase.objects.filter(kind="common").values_list("text", flat=True)))
     assert probes[0]["text"] in common
@@ -145,7 +145,7 @@ async def test_the_probe_asks_for_a_free_call_first_and_then_for_one_phrase_that
     await eventually(is_booked)
 
 
-async def test_the_probe_leaves_the_circuit_open_while_only_the_free_call_works(
+async def test_the_circuit_stays_open_while_only_the_free_call_works(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -170,26 +170,26 @@ async def test_known_phrases_still_play_in_the_patients_own_voice(
         assert (await device.speak("Tell me more.")).terminal["source"] == "cache"
 
 
-async def test_a_text_that_fails_while_others_are_answered_does_not_silence_the_others(
+async def test_a_single_failing_text_does_not_open_the_circuit(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     sandbox.fault(kind="stall_headers", match={"text": "struck"})
-    async with Device(server.ws, alice.token) as struck, Device(server.ws, bob.token) as spared:
-        await struck.start(greeting=False)
-        await spared.start(greeting=False)
-        await struck.send({"type": "speak", "id": "struck", "text": "This text is struck by a fault every time."})
+    async with Device(server.ws, alice.token) as failing, Device(server.ws, bob.token) as other:
+        await failing.start(greeting=False)
+        await other.start(greeting=False)
+        await failing.send({"type": "speak", "id": "struck", "text": "This text is struck by a fault every time."})
 
         async def is_over() -> bool:
-            assert (await spared.speak("Everything else is answered.")).terminal["source"] == "live"
-            await struck.request(type="ping")
-            return struck.speeches["struck"].over
+            assert (await other.speak("Everything else is answered.")).terminal["source"] == "live"
+            await failing.request(type="ping")
+            return failing.speeches["struck"].over
 
         await eventually(is_over)
-    assert struck.speeches["struck"].terminal["source"] == "offline"
+    assert failing.speeches["struck"].terminal["source"] == "offline"
     assert not await in_database(ProviderState.objects.filter(circuit="open").exists)
 
 
-async def test_an_offline_voice_whose_process_died_is_back_within_one_segment(
+async def test_a_killed_offline_voice_is_restarted_within_one_segment(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, kill_espeak: Callable[[ServerProcess], int]
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -203,7 +203,7 @@ async def test_an_offline_voice_whose_process_died_is_back_within_one_segment(
     assert decoded(spoken.audio, "mp3_44100_128").seconds > 12
 
 
-async def test_a_stream_without_end_is_cut_and_the_offline_voice_goes_on(
+async def test_an_endless_stream_is_cut_and_the_offline_voice_continues(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="endless", first=1)
@@ -217,7 +217,7 @@ async def test_a_stream_without_end_is_cut_and_the_offline_voice_goes_on(
     assert "endless_audio" in incident.detail
 
 
-async def test_a_trickle_is_a_stall_and_the_sentence_is_said_again(
+async def test_a_very_slow_stream_is_a_stall_and_the_sentence_is_repeated(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="drip", first=1)
@@ -227,11 +227,11 @@ async def test_a_trickle_is_a_stall_and_the_sentence_is_said_again(
         spoken = await device.speak(text)
     assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "live")
     assert spoken.terminal["characters"] == 2 * len(text)
-    trickled, _ = await asyncio.to_thread(sandbox.wait_until_idle)
-    assert f"request_id={trickled['request_id']}" in server.logged()
+    slow_request, _ = await asyncio.to_thread(sandbox.wait_until_idle)
+    assert f"request_id={slow_request['request_id']}" in server.logged()
 
 
-async def test_administrators_are_told_when_a_patient_heard_nothing(
+async def test_an_incident_is_opened_when_a_patient_hears_nothing(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, kill_espeak: Callable[[ServerProcess], int]
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -248,15 +248,15 @@ async def test_administrators_are_told_when_a_patient_heard_nothing(
         assert device.speeches["mute"].terminal["code"] == "no_voice"
         assert b"speech.no_voice" in server.log.read_bytes()
 
-        async def told_of() -> bool:
+        async def incident_exists() -> bool:
             return await in_database(Incident.objects.filter(kind="no_voice").exists)
 
-        await eventually(told_of)
+        await eventually(incident_exists)
         spoken = await device.speak("And the next sentence is spoken again.")
         assert spoken.terminal["source"] == "offline"
 
 
-async def test_a_probe_that_is_refused_is_an_answer(
+async def test_a_refused_probe_closes_the_circuit(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -266,11 +266,11 @@ async def test_a_probe_that_is_refused_is_an_answer(
         assert (await device.speak("This opens the circuit.")).terminal["source"] == "offline"
         await circuit_is("open")
         await circuit_is("closed")
-        await told(server, 0)
+        await wait_for_circuit_gauge(server, 0)
         assert (await device.speak(TEXT)).terminal["source"] == "live"
 
 
-async def test_one_fault_in_the_backup_voice_is_healed_by_a_retry_and_opens_nothing(
+async def test_one_fault_in_the_backup_voice_is_retried_and_does_not_open_the_circuit(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="error", preset="voice_not_found", match={"text": "first"}, first=1)

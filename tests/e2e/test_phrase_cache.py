@@ -1,4 +1,4 @@
-"""What is said again and again: asked for once, however many want it, and never played from a wrong sound."""
+"""The phrase cache: many listeners cost one request, and outdated audio is never played."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from voicecare.patients.models import Voice
 LISTENERS = 100
 
 
-async def a_phrase(text: str) -> str:
-    """One that no other test has had made."""
+async def new_phrase(text: str) -> str:
+    """A phrase that no other test has put into the cache."""
     await in_database(Phrase.objects.create, text=text)
     return text
 
 
-async def test_a_hundred_who_want_the_same_phrase_at_once_cost_one_request(
+async def test_a_hundred_concurrent_speeches_of_one_phrase_cost_one_request(
     server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
 ) -> None:
-    text = await a_phrase("A hundred of us are listening to this.")
+    text = await new_phrase("A hundred of us are listening to this.")
     members = await in_database(lambda: [member(f"Patient {n}", voice=OTHER_VOICE) for n in range(LISTENERS)])
     sandbox.fault(kind="slow", bytes_per_s=20_000, match={"text": "^A hundred"})
     devices = [Device(server.ws, one.token, timeout_s=60) for one in members]
@@ -44,10 +44,10 @@ async def test_a_hundred_who_want_the_same_phrase_at_once_cost_one_request(
     assert sum(spoken.terminal["characters"] for spoken in heard) == len(text) == await total_characters()
 
 
-async def test_those_who_follow_hear_it_while_it_is_made(
+async def test_followers_get_the_audio_while_it_is_being_generated(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, member: Callable[..., Member]
 ) -> None:
-    text = await a_phrase("This phrase is spoken so slowly that others can join in.")
+    text = await new_phrase("This phrase is spoken so slowly that others can join in.")
     carol = await in_database(member, "Carol", voice=OTHER_VOICE)
     sandbox.fault(kind="slow", bytes_per_s=12_000, match={"text": "so slowly"})
     async with Device(server.ws, alice.token) as first, Device(server.ws, carol.token) as second:
@@ -61,10 +61,10 @@ async def test_those_who_follow_hear_it_while_it_is_made(
     assert len(sandbox.requests()) == 1
 
 
-async def test_when_the_first_is_interrupted_another_has_it_made(
+async def test_when_the_leader_is_interrupted_a_follower_takes_over(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, member: Callable[..., Member]
 ) -> None:
-    text = await a_phrase("The one who asked first will not hear this to its end.")
+    text = await new_phrase("The one who asked first will not hear this to its end.")
     carol = await in_database(member, "Carol", voice=OTHER_VOICE)
     sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "not hear this"}, first=1)
     async with Device(server.ws, alice.token) as first, Device(server.ws, carol.token) as second:
@@ -82,10 +82,10 @@ async def test_when_the_first_is_interrupted_another_has_it_made(
     assert (again.terminal["source"], again.audio) == ("cache", whole)
 
 
-async def test_a_voice_that_was_made_again_does_not_speak_with_its_old_sound(
+async def test_a_remade_voice_does_not_play_its_old_audio(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    text = await a_phrase("The voice behind this will be made again.")
+    text = await new_phrase("The voice behind this will be made again.")
 
     async def say() -> str:
         async with Device(server.ws, alice.token) as device:
@@ -99,7 +99,7 @@ async def test_a_voice_that_was_made_again_does_not_speak_with_its_old_sound(
 
 
 async def test_hits_are_counted(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
-    text = await a_phrase("This phrase is counted whenever it is heard.")
+    text = await new_phrase("This phrase is counted whenever it is heard.")
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         sources = [(await device.speak(text)).terminal["source"] for _ in range(3)]
