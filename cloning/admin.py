@@ -115,7 +115,10 @@ class CloneJobAdmin(admin.ModelAdmin):
         if job is not None:
             self.message_user(request, "The recording is good and the voice is being made.", messages.SUCCESS)
             return HttpResponseRedirect(reverse("admin:cloning_clonejob_change", args=[job.pk]))
-        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "room": _room()}
+        with provider_voices.account(LOOK_S) as client:
+            plan = provider_voices.subscription(client)
+        room = plan_limits.room(plan) if plan else ""
+        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "room": room}
         template = "admin/cloning/clonejob/upload.html"
         return TemplateResponse(
             request, template, {**self.admin_site.each_context(request), "media": form.media, **page}
@@ -179,7 +182,20 @@ class CloneJobAdmin(admin.ModelAdmin):
 
     @admin.display(description="Measured")
     def found(self, job: CloneJob) -> str:
-        return format_html_join("", "<div>{}: {}</div>", _found(job.report))
+        report = job.report
+        if not report:
+            return ""
+        channels = {1: "mono", 2: "stereo"}.get(report["channels"], f"{report['channels']} channels")
+        kind = f"{report['codec']}, {report['sample_rate_hz']:,} Hz, {channels}"
+        measured = [
+            ("Length", report["duration_s"], "{:.0f} s"),
+            ("Speech in it", report["speech_ratio"], "{:.0%}"),
+            ("Voice above the noise", report["snr_db"], "{:.0f} dB"),
+            ("Overloaded", report["clipping_ratio"], "{:.2%}"),
+            ("Loudness", report["loudness_dbfs"], "{:.0f} dBFS"),
+        ]
+        figures = [("Kind", kind), *((name, form.format(value)) for name, value, form in measured if value is not None)]
+        return format_html_join("", "<div>{}: {}</div>", figures)
 
     @admin.display(description="Could be better")
     def warnings(self, job: CloneJob) -> str:
@@ -215,26 +231,3 @@ class CloneJobAdmin(admin.ModelAdmin):
             withdrawal.withdraw(job, cast(User, request.user))
         self.message_user(request, f"Being removed: {len(chosen)}.")
         return None
-
-
-def _room() -> str:
-    """What of the plan is in use; empty where the provider does not say so in time."""
-    with provider_voices.account(LOOK_S) as client:
-        found = provider_voices.subscription(client)
-    return plan_limits.room(found) if found else ""
-
-
-def _found(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """The report in words."""
-    if not report:
-        return []
-    channels = {1: "mono", 2: "stereo"}.get(report["channels"], f"{report['channels']} channels")
-    kind = f"{report['codec']}, {report['sample_rate_hz']:,} Hz, {channels}"
-    measured = [
-        ("Length", report["duration_s"], "{:.0f} s"),
-        ("Speech in it", report["speech_ratio"], "{:.0%}"),
-        ("Voice above the noise", report["snr_db"], "{:.0f} dB"),
-        ("Overloaded", report["clipping_ratio"], "{:.2%}"),
-        ("Loudness", report["loudness_dbfs"], "{:.0f} dBFS"),
-    ]
-    return [("Kind", kind), *((name, form.format(value)) for name, value, form in measured if value is not None)]

@@ -18,14 +18,10 @@ def sweep() -> None:
     """Goes on wherever it stands. Idempotent; the patient's row is held by what is not done yet."""
     for job in CloneJob.objects.of_the_erased().withdrawable():
         withdrawal.withdraw(job)
-    _forget_jobs()
-
-
-@transaction.atomic
-def _forget_jobs() -> None:
     done = CloneJob.objects.of_the_erased().filter(status=CloneJob.Status.WITHDRAWN)
-    Voice.objects.filter(clone_job__in=done).update(patient=None, name=ERASED_NAME)
-    done.update(patient=None, name="", consent_by="", sample_digest="", report={}, former_voice=None)
+    with transaction.atomic():
+        Voice.objects.filter(clone_job__in=done).update(patient=None, name=ERASED_NAME)
+        done.update(patient=None, name="", consent_by="", sample_digest="", report={}, former_voice=None)
 
 
 def remove_given_voices() -> None:

@@ -40,12 +40,9 @@ def prune_orphans() -> int:
     except FileNotFoundError:  # none was ever kept
         return 0
     known = set(CloneJob.objects.exclude(sample="").values_list("sample", flat=True))
-    orphans = [name for name in names if name not in known and _is_old(name)]
+    old = timezone.now() - ORPHAN_AGE
+    orphans = [name for name in names if name not in known and samples().get_modified_time(name) < old]
     for name in orphans:
         samples().delete(name)
     log.info("cloning.orphans_pruned", count=len(orphans))
     return len(orphans)
-
-
-def _is_old(name: str) -> bool:
-    return timezone.now() - samples().get_modified_time(name) > ORPHAN_AGE

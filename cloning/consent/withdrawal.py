@@ -82,33 +82,25 @@ def _due() -> QuerySet[CloneJob]:
 
 def carry_out(job_id: uuid.UUID) -> None:
     """Removes and looks again, if that is due and nobody else does it."""
-    job = _claim(job_id)
-    if job is None:
-        return
+    with transaction.atomic():
+        if not _due().filter(pk=job_id).update(attempts=F("attempts") + 1, lease_until=Now() + LEASE):
+            return
+        job = CloneJob.objects.select_related("voice").get(pk=job_id)
     try:
         left = _remove(job)
     except ProviderError as error:
         provider_voices.report(error)
         left = Refusal.of(error)
     if left is not None:
-        _later(job, left)
+        log.warning("cloning.not_withdrawn_yet", job=str(job.pk), left=left.code)
+        pause = timedelta(seconds=PAUSE_S * random.uniform(0.8, 1.2))  # noqa: S311
+        _held(job).update(
+            lease_until=None, next_attempt_at=Now() + pause, error_code=left.code, error_message=left.message
+        )
     elif _held(job).update(
         status=Status.WITHDRAWN, withdrawn_at=Now(), sample="", lease_until=None, error_code="", error_message=""
     ):
         log.info("cloning.withdrawn", job=str(job.pk))
-
-
-def _later(job: CloneJob, left: Refusal) -> None:
-    log.warning("cloning.not_withdrawn_yet", job=str(job.pk), left=left.code)
-    pause = timedelta(seconds=PAUSE_S * random.uniform(0.8, 1.2))  # noqa: S311
-    _held(job).update(lease_until=None, next_attempt_at=Now() + pause, error_code=left.code, error_message=left.message)
-
-
-def _claim(job_id: uuid.UUID) -> CloneJob | None:
-    with transaction.atomic():
-        if not _due().filter(pk=job_id).update(attempts=F("attempts") + 1, lease_until=Now() + LEASE):
-            return None
-        return CloneJob.objects.select_related("voice").get(pk=job_id)
 
 
 def _held(job: CloneJob) -> QuerySet[CloneJob]:

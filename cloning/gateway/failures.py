@@ -56,14 +56,15 @@ class Refusal:
 
     @classmethod
     def of(cls, error: ProviderError) -> Self:
-        return cls(error.code, _WORDS.get(error.code) or _sentence(error), error.retryable)
-
-
-def _sentence(error: ProviderError) -> str:
-    if error.retryable:
-        return "The speech provider does not answer as it should. Nothing is wrong with the recording."
-    if isinstance(error, QuotaExceeded):
-        return "The speech provider's credits are used up. Have your administrator buy some, then retry."
-    if isinstance(error, AuthorizationError):
-        return "The speech provider refuses this server's key or plan. Tell your administrator, then retry."
-    return f"The speech provider refuses the recording ({error.code}). Upload another one, or tell your administrator."
+        if error.code in _WORDS:
+            message = _WORDS[error.code]
+        elif error.retryable:
+            message = "The speech provider does not answer as it should. Nothing is wrong with the recording."
+        elif isinstance(error, QuotaExceeded):
+            message = "The speech provider's credits are used up. Have your administrator buy some, then retry."
+        elif isinstance(error, AuthorizationError):
+            message = "The speech provider refuses this server's key or plan. Tell your administrator, then retry."
+        else:
+            message = f"The speech provider refuses the recording ({error.code}). "
+            message += "Upload another one, or tell your administrator."
+        return cls(error.code, message, error.retryable)

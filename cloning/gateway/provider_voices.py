@@ -4,7 +4,7 @@ Nothing there is idempotent, so a voice is looked for by its name before it is m
 was not seen. A list may lag behind what was made: whoever finds several copies keeps the oldest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
@@ -80,10 +80,6 @@ def existing(client: AccountClient, job: CloneJob) -> Made | None:
     made = [voice for voice in copies(client, job) if voice.voice_id != lost]
     if lost is not None:
         remove(client, lost)
-    return _oldest(client, made)
-
-
-def _oldest(client: AccountClient, made: Sequence[Voice]) -> Made | None:
     for voice in made[1:]:
         remove(client, voice.voice_id)
     return Made.of(made[0]) if made else None

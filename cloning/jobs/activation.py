@@ -3,10 +3,7 @@
 Running conversations keep the voice they began with. The former clone is kept at the provider until there is a third.
 """
 
-import uuid
-
 from django.db import transaction
-from django.db.models import QuerySet
 
 from cloning.consent import withdrawal
 from cloning.gateway.provider_voices import Made
@@ -39,14 +36,10 @@ def put_to_use(job: CloneJob) -> None:
     if patient.voice_id != job.voice_id:
         CloneJob.objects.filter(pk=job.pk).update(former_voice=patient.voice_id)
         Patient.objects.filter(pk=patient.pk).update(voice=job.voice_id)
-        for older in _replaced(patient.pk, {job.voice_id, patient.voice_id}):
+        ready = CloneJob.objects.filter(patient=patient, status=CloneJob.Status.READY)
+        for older in ready.exclude(voice__in={job.voice_id, patient.voice_id} - {None}):
             withdrawal.replace(older)
     task_queue.enqueue_on_commit(task_names.WARM_VOICE, job.voice_id)
-
-
-def _replaced(patient: uuid.UUID, kept: set[uuid.UUID | None]) -> QuerySet[CloneJob]:
-    ready = CloneJob.objects.filter(patient=patient, status=CloneJob.Status.READY)
-    return ready.exclude(voice__in=kept - {None})
 
 
 @transaction.atomic

@@ -75,9 +75,11 @@ def sweep() -> None:
 
 def run(job_id: uuid.UUID) -> None:
     """One attempt, if it is due and nobody else is in one. The outcome is in the row; what cannot be is raised."""
-    job = _claim(job_id)
-    if job is None:
-        return
+    taken = {"status": Status.UPLOADING, "attempts": F("attempts") + 1, "lease_until": Now() + LOOK_LEASE}
+    with transaction.atomic():  # nobody takes it between the two statements
+        if not _due().filter(pk=job_id).update(**taken, next_attempt_at=None):
+            return
+        job = CloneJob.objects.select_related("voice").get(pk=job_id)
     try:
         made = _make(job)
     except ProviderError as error:
@@ -97,14 +99,6 @@ def _due() -> QuerySet[CloneJob]:
     # No join: PostgreSQL would then not look again at a row that another worker has just taken.
     is_erased = Exists(Patient.objects.filter(pk=OuterRef("patient"), erased_at__isnull=False))
     return CloneJob.objects.filter(waits | left, ~is_erased, attempts__lt=F("last_attempt"))
-
-
-def _claim(job_id: uuid.UUID) -> CloneJob | None:
-    taken = {"status": Status.UPLOADING, "attempts": F("attempts") + 1, "lease_until": Now() + LOOK_LEASE}
-    with transaction.atomic():  # nobody takes it between the two statements
-        if not _due().filter(pk=job_id).update(**taken, next_attempt_at=None):
-            return None
-        return CloneJob.objects.select_related("voice").get(pk=job_id)
 
 
 def _held(job: CloneJob) -> QuerySet[CloneJob]:
@@ -194,7 +188,8 @@ def _ready(job: CloneJob, made: Made) -> None:
             )
             job.refresh_from_db()
             if made.requires_verification:
-                _say(job, Refusal.named("verification_required"))
+                wanted = Refusal.named("verification_required")
+                CloneJob.objects.filter(pk=job.pk).update(error_code=wanted.code, error_message=wanted.message)
             else:
                 activation.put_to_use(job)
     if not won:
@@ -233,7 +228,3 @@ def retry(job: CloneJob) -> CloneJob:
         raise NotRetryable("The same recording is being made into a voice already.") from error
     job.refresh_from_db()
     return job
-
-
-def _say(job: CloneJob, refusal: Refusal) -> None:
-    CloneJob.objects.filter(pk=job.pk).update(error_code=refusal.code, error_message=refusal.message)

@@ -111,37 +111,29 @@ def assess(found: Measurements, least: Thresholds) -> Report:
         raise SampleRefused(_too_short(report), code="too_short")
     is_noisy = report.snr_db < least.snr_db
     if report.speech_ratio < least.speech_ratio and not (is_noisy and report.speech_ratio >= _SOME_SPEECH):
-        raise SampleRefused(_mostly_silence(report), code="mostly_silence")
+        raise SampleRefused(
+            f"Speech was found in only {report.speech_ratio:.0%} of the recording. Record one person reading or "
+            "telling a story for a minute or more, without long pauses and without music.",
+            code="mostly_silence",
+        )
     if is_noisy:
-        raise SampleRefused(_TOO_NOISY, code="too_noisy")
+        raise SampleRefused(
+            "The background is too loud for the voice. Record again in a quiet room, with windows closed and radio, "
+            "television and fans switched off, close to the microphone.",
+            code="too_noisy",
+        )
     return report
-
-
-_TOO_NOISY = (
-    "The background is too loud for the voice. Record again in a quiet room, with windows closed and radio, television "
-    "and fans switched off, close to the microphone."
-)
 
 
 def _too_short(report: Report) -> str:
     shown = math.floor(report.duration_s * 10) / 10  # 59.97 is not 60.0
     text = f"The recording is {shown:.1f} seconds long; at least {MIN_SECONDS:.0f} seconds are needed."
-    return f"{text} A minute in this format does not fit into 10 MB. {_SMALLER}" if _is_bulky(report) else text
-
-
-def _is_bulky(report: Report) -> bool:
-    """Whether a minute of it is over the limit, as CD-quality stereo is: recording for longer would not help."""
-    if CONTENT_TYPES[report.codec] != "audio/wav":
-        return False
-    sample_bytes = int("".join(filter(str.isdigit, report.codec))) // 8
-    return report.sample_rate_hz * report.channels * sample_bytes * MIN_SECONDS > MAX_BYTES
-
-
-def _mostly_silence(report: Report) -> str:
-    return (
-        f"Speech was found in only {report.speech_ratio:.0%} of the recording. Record one person reading or telling a "
-        "story for a minute or more, without long pauses and without music."
-    )
+    if CONTENT_TYPES[report.codec] == "audio/wav":
+        sample_bytes = int("".join(filter(str.isdigit, report.codec))) // 8
+        # Whether a minute of it is over the limit, as CD-quality stereo is: recording for longer would not help.
+        if report.sample_rate_hz * report.channels * sample_bytes * MIN_SECONDS > MAX_BYTES:
+            text += f" A minute in this format does not fit into 10 MB. {_SMALLER}"
+    return text
 
 
 def _is_noise_audible(found: Measurements) -> bool:
@@ -156,14 +148,6 @@ def _has_tones(found: Measurements) -> bool:
     return found.tone_ratio > _TONE_RATIO and not _has_hum(found) and _is_noise_audible(found)
 
 
-def _is_distorted(found: Measurements) -> bool:
-    return found.clipping_ratio > _CLIPPING_RATIO or found.crest_db < _CREST_DB
-
-
-def _echoes(found: Measurements) -> bool:
-    return found.fall_db < _FALL_DB and found.snr_db > _ECHO_SNR_DB
-
-
 _WARNINGS: tuple[tuple[Callable[[Measurements], bool], str], ...] = (
     (
         _has_hum,
@@ -175,14 +159,17 @@ _WARNINGS: tuple[tuple[Callable[[Measurements], bool], str], ...] = (
         "There is noise in the background. A quieter room makes a better voice.",
     ),
     (
-        _is_distorted,
+        lambda found: found.clipping_ratio > _CLIPPING_RATIO or found.crest_db < _CREST_DB,
         "The recording is too loud and sounds distorted. Hold the microphone further away, or turn it down.",
     ),
     (
         lambda found: found.loudness_dbfs < _QUIET_DBFS,
         "The voice is very quiet. Speak closer to the microphone, or turn it up.",
     ),
-    (_echoes, "The room echoes. A room with carpet, curtains or a sofa makes a better voice."),
+    (
+        lambda found: found.fall_db < _FALL_DB and found.snr_db > _ECHO_SNR_DB,
+        "The room echoes. A room with carpet, curtains or a sofa makes a better voice.",
+    ),
     (
         lambda found: found.speech_ratio < _GOOD_SPEECH_RATIO,
         "There are long pauses. More speech in the same time makes a better voice.",

@@ -43,39 +43,37 @@ class Recording:
 def decode(data: bytes) -> Recording:
     """Raises Unreadable, and nothing else, whatever `data` is."""
     content = recognise(data)
+    mixer, is_cut_short = None, False
     try:
         with av.open(
             BytesIO(content.audio), "r", format=_CONTAINERS[content.kind], metadata_errors="replace"
         ) as container:
-            return _recording(_Decoder(container, content))
+            decoder = _Decoder(container, content)
+            for frame in decoder.frames():
+                mixer = mixer or Mixer(frame)
+                mixer.add(frame)
+                if is_cut_short := mixer.samples >= LONGEST_S * mixer.rate:
+                    break
+            if mixer is None:
+                raise Unreadable("damaged")
+            if is_cut_short:
+                duration_s = float(LONGEST_S)
+            else:
+                decoder.check_completeness()
+                duration_s = (mixer.samples - decoder.delay_samples(mixer.samples)) / mixer.rate
+            return Recording(
+                codec=decoder.codec,
+                sample_rate_hz=mixer.rate,
+                channels=mixer.channels,
+                duration_s=duration_s,
+                is_cut_short=is_cut_short,
+                sound=mixer.finish(),
+                clipping_ratio=mixer.clipping_ratio,
+                dead_channels=mixer.dead_channels,
+                channels_cancel=mixer.channels_cancel,
+            )
     except (av.FFmpegError, MemoryError) as error:
         raise Unreadable("damaged") from error
-
-
-def _recording(decoder: "_Decoder") -> Recording:
-    mixer, is_cut_short = None, False
-    for frame in decoder.frames():
-        mixer = mixer or Mixer(frame)
-        mixer.add(frame)
-        if is_cut_short := mixer.samples >= LONGEST_S * mixer.rate:
-            break
-    if mixer is None:
-        raise Unreadable("damaged")
-    if not is_cut_short:
-        decoder.check_completeness()
-    return Recording(
-        codec=decoder.codec,
-        sample_rate_hz=mixer.rate,
-        channels=mixer.channels,
-        duration_s=float(LONGEST_S)
-        if is_cut_short
-        else (mixer.samples - decoder.delay_samples(mixer.samples)) / mixer.rate,
-        is_cut_short=is_cut_short,
-        sound=mixer.finish(),
-        clipping_ratio=mixer.clipping_ratio,
-        dead_channels=mixer.dead_channels,
-        channels_cancel=mixer.channels_cancel,
-    )
 
 
 class _Decoder:
@@ -89,7 +87,8 @@ class _Decoder:
         self._container = container
         self._content = content
         self._stream = container.streams.audio[0]
-        self.codec = _codec(self._stream)
+        context = self._stream.codec_context  # None where FFmpeg has no decoder
+        self.codec = context.name.removesuffix("float") if context else ""  # `mp3float` is the decoder of `mp3`
         if self.codec not in CODECS[content.kind]:
             raise Unreadable("unknown")
         self._packets = self._bad = self._longest_frame = 0
@@ -116,8 +115,3 @@ class _Decoder:
         """What the encoder put in front, if it is still there: where FFmpeg took it away, frames came out shorter."""
         untouched = (self._packets - self._bad) * self._longest_frame <= decoded
         return _DELAY_SAMPLES.get(self.codec, 0) if untouched else 0
-
-
-def _codec(stream: av.AudioStream) -> str:
-    """Empty where FFmpeg has no decoder for it. `mp3float` is its decoder of `mp3`."""
-    return stream.codec_context.name.removesuffix("float") if stream.codec_context else ""

@@ -6,7 +6,6 @@ playlists, and with them other files and hosts.
 
 import re
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from voicecare.audio.framing import mp3_frame_size
@@ -61,22 +60,15 @@ def recognise(data: bytes) -> Content:
 
 def _check_wav(data: bytes) -> None:
     """A data chunk must be there, and hold what it announces."""
-    for name, begin, size in _chunks(data):
-        if name == b"data":
-            held = len(data) - begin
-            if size < _OPEN_END and held < size * (1 - _SHORTFALL):
-                raise Unreadable("truncated")
-            return
-    raise Unreadable("truncated")
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and announced size of each chunk's body."""
     at = 12
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
-        yield name, at + 8, size
+        if name == b"data":
+            if size < _OPEN_END and len(data) - (at + 8) < size * (1 - _SHORTFALL):
+                break
+            return
         at += 8 + size + (size & 1)
+    raise Unreadable("truncated")
 
 
 # M4A
@@ -100,40 +92,23 @@ def _check_boxes(data: bytes) -> None:
 
 def _mp3(data: bytes) -> Content:
     """Frames must follow one another: a sync pattern alone stands in any large file."""
-    at = _after_tags(data)
-    if at > len(data):
-        raise Unreadable("truncated")
-    audio = data[at:].lstrip(b"\0")  # padding; anything else in front would be another kind of file
-    if not _is_chain(audio):
-        raise Unreadable("damaged" if at else "unknown")
-    return Content("mp3", audio, _frames_announced(audio))
-
-
-def _after_tags(data: bytes) -> int:
-    """Where the ID3v2 tags in front end; covers can make them most of a file."""
     at = 0
-    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):
+    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):  # tags in front: covers can make them most of a file
         size = sum((byte & 0x7F) << shift for byte, shift in zip(data[at + 6 : at + 10], (21, 14, 7, 0), strict=True))
         has_footer = data[at + 5] & 0x10
         at += 10 + size + (10 if has_footer else 0)
-    return at
-
-
-def _is_chain(data: bytes) -> bool:
-    at = 0
+    if at > len(data):
+        raise Unreadable("truncated")
+    audio = data[at:].lstrip(b"\0")  # padding; anything else in front would be another kind of file
+    frame_at = 0
     for _ in range(_FRAMES_IN_A_ROW):
-        if not _SYNC.match(data, at) or at + 4 > len(data):
-            return False
-        if not (size := mp3_frame_size(data[at + 1], data[at + 2])):
-            return False
-        at += size
-    return True
-
-
-def _frames_announced(audio: bytes) -> int | None:
-    """From the Xing or Info header, in which encoders write how many frames follow."""
-    at = max(audio.find(b"Xing", 0, 64), audio.find(b"Info", 0, 64))
-    if at < 0 or at + 12 > len(audio) or not audio[at + 7] & 1:
-        return None
-    frames: int = struct.unpack_from(">I", audio, at + 8)[0]
-    return frames
+        is_frame = _SYNC.match(audio, frame_at) and frame_at + 4 <= len(audio)
+        size = mp3_frame_size(audio[frame_at + 1], audio[frame_at + 2]) if is_frame else 0
+        if not size:
+            raise Unreadable("damaged" if at else "unknown")
+        frame_at += size
+    # In the Xing or Info header encoders write how many frames follow.
+    header_at = max(audio.find(b"Xing", 0, 64), audio.find(b"Info", 0, 64))
+    if header_at < 0 or header_at + 12 > len(audio) or not audio[header_at + 7] & 1:
+        return Content("mp3", audio)
+    return Content("mp3", audio, frames_announced=struct.unpack_from(">I", audio, header_at + 8)[0])

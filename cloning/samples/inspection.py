@@ -5,12 +5,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import structlog
 from django.conf import settings
 
-from cloning.samples.acceptance import Report, SampleRefused, Thresholds, assess, unreadable
+from cloning.samples.acceptance import Report, Thresholds, assess, unreadable
 from cloning.samples.formats import MAX_BYTES
 from cloning.samples.measurements import Measurements
 
@@ -30,13 +29,6 @@ def judge(path: Path) -> Report:
     """
     if path.stat().st_size > MAX_BYTES:
         raise unreadable("too_large")
-    answer = _listen(path)
-    if "unreadable" in answer:
-        raise unreadable(answer["unreadable"])
-    return assess(Measurements(**answer), Thresholds(settings.CLONE_MIN_SNR_DB, settings.CLONE_MIN_SPEECH_RATIO))
-
-
-def _listen(path: Path) -> dict[str, Any]:
     with _room, path.open("rb") as recording:
         try:
             child = subprocess.run(
@@ -51,12 +43,11 @@ def _listen(path: Path) -> dict[str, Any]:
                 check=True,
             )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise _died(error) from error
-    answer: dict[str, Any] = json.loads(child.stdout)
-    return answer
-
-
-def _died(error: subprocess.SubprocessError) -> SampleRefused:
-    """An exit code of 1 is a defect of ours, a negative one the signal that ended it."""
-    log.error("sample_judgement_died", exit_code=getattr(error, "returncode", None), error=type(error).__name__)
-    return unreadable("damaged")
+            # An exit code of 1 is a defect of ours, a negative one the signal that ended it.
+            exit_code = getattr(error, "returncode", None)
+            log.error("sample_judgement_died", exit_code=exit_code, error=type(error).__name__)
+            raise unreadable("damaged") from error
+    answer = json.loads(child.stdout)
+    if "unreadable" in answer:
+        raise unreadable(answer["unreadable"])
+    return assess(Measurements(**answer), Thresholds(settings.CLONE_MIN_SNR_DB, settings.CLONE_MIN_SPEECH_RATIO))

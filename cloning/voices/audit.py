@@ -1,8 +1,8 @@
 """Whether the provider still has the voices that patients hear, and nothing of those that they shall not hear."""
 
 import re
-import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 
 import structlog
 
@@ -43,36 +43,25 @@ def check() -> None:
 
 
 def _check_voice(client: AccountClient, voice: Voice, found: responses.Voice | None) -> None:
+    job: CloneJob | None = getattr(voice, "clone_job", None)
+    if found is None:  # the list may lag behind, and leaves out some that may be used
+        with suppress(VoiceUnavailable):
+            found = client.voice(voice.provider_id)
     if found is None:
-        found = _asked_for(client, voice)
-    trouble = "It is not there any more." if found is None else _change(voice, found)
-    if trouble and Voice.objects.filter(pk=voice.pk, state=Voice.State.USABLE).update(state=Voice.State.GONE):
+        trouble = "It is not there any more."
+    elif job is None:
+        return
+    # What somebody has done to a copied voice there: it may not sound like the person who consented.
+    elif found.name != job.provider_name or found.category != "cloned":
+        trouble = "It was changed at the provider."
+    elif found.needs_verification and not job.requires_verification:
+        trouble = "The provider now wants its owner to be verified."
+    else:
+        return
+    if Voice.objects.filter(pk=voice.pk, state=Voice.State.USABLE).update(state=Voice.State.GONE):
         log.warning("cloning.voice_lost", voice=str(voice.pk), trouble=trouble)
-        incidents.open_incident(incidents.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {trouble}{_help(voice)}")
-
-
-def _asked_for(client: AccountClient, voice: Voice) -> responses.Voice | None:
-    """By its id: the list may lag behind, and leaves out some that may be used."""
-    try:
-        return client.voice(voice.provider_id)
-    except VoiceUnavailable:
-        return None
-
-
-def _change(voice: Voice, found: responses.Voice) -> str:
-    """What somebody has done to a copied voice at the provider: it may not sound like the person who consented."""
-    job: CloneJob | None = getattr(voice, "clone_job", None)
-    if job is None:
-        return ""
-    if found.name != job.provider_name or found.category != "cloned":
-        return "It was changed at the provider."
-    unverified = found.needs_verification and not job.requires_verification
-    return "The provider now wants its owner to be verified." if unverified else ""
-
-
-def _help(voice: Voice) -> str:
-    job: CloneJob | None = getattr(voice, "clone_job", None)
-    return " Its recording is kept: retry the clone to make it again." if job is not None and job.sample else ""
+        kept = " Its recording is kept: retry the clone to make it again." if job is not None and job.sample else ""
+        incidents.open_incident(incidents.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {trouble}{kept}")
 
 
 def _remove_strays(client: AccountClient, there: Iterable[responses.Voice]) -> None:
@@ -81,11 +70,9 @@ def _remove_strays(client: AccountClient, there: Iterable[responses.Voice]) -> N
     """
     for voice in there:
         named = _OURS.fullmatch(voice.name)
-        if named and _ended_otherwise(uuid.UUID(named[1]), voice.voice_id):
+        if named is None:
+            continue
+        ended = CloneJob.objects.filter(pk=named[1], status__in=[Status.READY, Status.FAILED, Status.WITHDRAWN])
+        if ended.exclude(voice__provider_id=voice.voice_id, status=Status.READY).exists():
             log.warning("cloning.stray_voice", voice=voice.voice_id)
             provider_voices.remove(client, voice.voice_id)
-
-
-def _ended_otherwise(job: uuid.UUID, voice_id: str) -> bool:
-    ended = CloneJob.objects.filter(pk=job, status__in=[Status.READY, Status.FAILED, Status.WITHDRAWN])
-    return ended.exclude(voice__provider_id=voice_id, status=Status.READY).exists()

@@ -1,6 +1,5 @@
 """The provider's own voices as rows, so that clinicians can choose among them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cloning.gateway import provider_voices
@@ -28,34 +27,23 @@ def read() -> Read:
     Idempotent. Raises ProviderError where the list cannot be read; then nothing is changed.
     """
     with provider_voices.account() as client:
-        stock = [voice for voice in client.voices() if _is_stock(voice)]
-    added = _add(stock)
-    changed = sum(_update(voice) for voice in stock)
-    usable = Voice.objects.filter(state=State.USABLE)
-    before = usable.count()
-    audit.check()
-    return Read(added, changed, max(before - usable.count(), 0))
-
-
-def _is_stock(voice: responses.Voice) -> bool:
-    """A copied voice is somebody's relative, whoever made it there, and nobody else's to choose."""
-    return voice.category != "cloned" and not voice.name.startswith(PROVIDER_PREFIX)
-
-
-def _add(stock: Iterable[responses.Voice]) -> int:
+        # A copied voice is somebody's relative, whoever made it there, and nobody else's to choose.
+        stock = [v for v in client.voices() if v.category != "cloned" and not v.name.startswith(PROVIDER_PREFIX)]
     known = set(Voice.objects.values_list("provider_id", flat=True))
     new = [Voice(provider_id=v.voice_id, name=_name(v), source=Source.STOCK) for v in stock if v.voice_id not in known]
     Voice.objects.bulk_create(new, ignore_conflicts=True)
-    return len(new)
-
-
-def _update(voice: responses.Voice) -> bool:
-    rows = Voice.objects.filter(provider_id=voice.voice_id, source=Source.STOCK)
-    renamed = rows.exclude(name=_name(voice)).update(name=_name(voice))
-    back = rows.filter(state=State.GONE).first()
-    if back is not None and rows.filter(state=State.GONE).update(state=State.USABLE):
-        incidents.resolve_incident(incidents.Kind.VOICE, str(back.pk))
-    return bool(renamed or back)
+    changed = 0
+    for voice in stock:
+        rows = Voice.objects.filter(provider_id=voice.voice_id, source=Source.STOCK)
+        renamed = rows.exclude(name=_name(voice)).update(name=_name(voice))
+        back = rows.filter(state=State.GONE).first()
+        if back is not None and rows.filter(state=State.GONE).update(state=State.USABLE):
+            incidents.resolve_incident(incidents.Kind.VOICE, str(back.pk))
+        changed += bool(renamed or back)
+    usable = Voice.objects.filter(state=State.USABLE)
+    before = usable.count()
+    audit.check()
+    return Read(len(new), changed, max(before - usable.count(), 0))
 
 
 def _name(voice: responses.Voice) -> str:

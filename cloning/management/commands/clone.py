@@ -37,7 +37,21 @@ class Command(BaseCommand):
         remove_background_noise: bool,
         **options: object,
     ) -> None:
-        job = _submitted(_patient(patient), file, consent_by, name or consent_by, remove_background_noise)
+        hearer = _patient(patient)
+        try:
+            with file.open("rb") as recording:
+                job = runner.submit(
+                    patient=hearer,
+                    name=(name or consent_by)[:100],
+                    sample=File(recording),
+                    consent_by=consent_by,
+                    witness=None,
+                    remove_background_noise=remove_background_noise,
+                )
+        except OSError as error:
+            raise CommandError(f"{file}: {error.strerror}") from error
+        except VoicecareError as error:
+            raise CommandError(f"{error.code}: {error.message}") from error
         for warning in job.report.get("warnings", []):
             self.stdout.write(f"note: {warning}")
         self._follow(job)
@@ -57,23 +71,6 @@ class Command(BaseCommand):
             if job.status not in (CloneJob.Status.PENDING, CloneJob.Status.UPLOADING):
                 return
             time.sleep(LOOK_S)
-
-
-def _submitted(patient: Patient, file: Path, consent_by: str, name: str, remove_background_noise: bool) -> CloneJob:
-    try:
-        with file.open("rb") as recording:
-            return runner.submit(
-                patient=patient,
-                name=name[:100],
-                sample=File(recording),
-                consent_by=consent_by,
-                witness=None,
-                remove_background_noise=remove_background_noise,
-            )
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}") from error
-    except VoicecareError as error:
-        raise CommandError(f"{error.code}: {error.message}") from error
 
 
 def _patient(given: str) -> Patient:
