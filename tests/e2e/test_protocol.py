@@ -1,4 +1,4 @@
-"""The contract's section 1 as a well-behaved device sees it, over a real socket."""
+"""The device protocol (docs/protocol.md) over a real socket, with a well-behaved device."""
 
 import asyncio
 import uuid
@@ -24,13 +24,13 @@ from voicecare.patients.models import Patient
 TEXT = "Your tea is on the table beside the window."
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 25_000, "match": {"text": "very slowly"}}
-"""Three seconds for LONG as mp3_44100_128."""
+"""LONG takes three seconds as mp3_44100_128."""
 
 
 # conversation.start and conversation.end
 
 
-async def test_a_conversation_starts_with_the_default_format_and_the_chosen_voice(
+async def test_a_conversation_starts_with_the_default_format_and_the_patients_voice(
     server: ServerProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -49,7 +49,7 @@ async def test_a_conversation_starts_with_the_default_format_and_the_chosen_voic
         assert ended == {"type": "conversation.ended", "conversation": started["conversation"], "characters": 0}
 
 
-async def test_without_a_choice_the_default_voice_speaks(server: ServerProcess, bob: Member) -> None:
+async def test_a_patient_without_a_voice_gets_the_default_voice(server: ServerProcess, bob: Member) -> None:
     async with Device(server.ws, bob.token) as device:
         started = await device.start()
     assert started["voice"]["source"] == "default"
@@ -67,7 +67,7 @@ async def test_a_format_must_be_one_of_six(server: ServerProcess, alice: Member)
             await device.end()
 
 
-async def test_one_conversation_at_a_time(server: ServerProcess, alice: Member) -> None:
+async def test_a_connection_has_one_conversation_at_a_time(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         first = await device.start(greeting=False)
         for again in ({}, {"resume": first["conversation"]}, {"format": "pcm_16000"}):
@@ -93,7 +93,7 @@ async def test_the_voice_is_resolved_once_for_the_whole_conversation(
     assert sandbox.requests()[0]["voice_id"] == OTHER_VOICE != sandbox.requests()[1]["voice_id"]
 
 
-async def test_a_new_connection_may_start_anew_beside_an_unfinished_conversation(
+async def test_a_new_connection_may_start_another_conversation_before_resuming_the_first(
     server: ServerProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -114,7 +114,7 @@ def _end(conversation: str) -> None:
     Conversation.objects.filter(pk=conversation).update(ended_at=timezone.now())
 
 
-async def test_only_an_own_unfinished_conversation_is_resumed(
+async def test_only_unfinished_conversations_of_the_same_patient_are_resumed(
     server: ServerProcess, alice: Member, bob: Member
 ) -> None:
     async with Device(server.ws, bob.token) as stranger:
@@ -142,15 +142,15 @@ async def test_only_an_own_unfinished_conversation_is_resumed(
                 refused = await device.request(type="conversation.start", resume=resume)
                 assert (refused["type"], refused["code"]) == ("error", "unknown_id"), resume
             await device.assert_nothing_pending()
-            started = await device.start(greeting=False)  # the socket is none the worse for it
+            started = await device.start(greeting=False)  # the socket still works
             assert started["type"] == "conversation.started"
         await stranger.assert_nothing_pending()
 
 
-async def test_a_dropped_conversation_goes_on_where_it_stopped(
+async def test_a_dropped_conversation_is_resumed_as_it_was(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """Voice, format, counter and used ids are kept, and nobody is greeted twice."""
+    """Voice, format, counter and used ids are kept, and there is no second greeting."""
     async with Device(server.ws, alice.token, format="pcm_16000") as device:
         started = await device.start(greeting=False)
         await device.speak(TEXT, id="one")
@@ -172,7 +172,7 @@ async def test_a_dropped_conversation_goes_on_where_it_stopped(
     assert (await accounts_of(started["conversation"])).counter == 2 * len(TEXT)
 
 
-async def test_what_was_speaking_when_the_connection_broke_is_counted_when_resumed_at_once(
+async def test_a_speech_cut_by_a_dropped_connection_is_counted_in_an_immediate_resume(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -190,10 +190,10 @@ async def test_what_was_speaking_when_the_connection_broke_is_counted_when_resum
     assert accounts.utterance("broken").state == "interrupted"
 
 
-async def test_the_ids_of_what_ended_by_itself_are_kept_too(
+async def test_ids_of_finished_speeches_are_kept_after_a_resume(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """Also when the connection ends in the moment in which the speech does, before its row was written."""
+    """The connection is replaced immediately after the end of the speech, before its row was written."""
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.speak(TEXT, id="one")
@@ -236,20 +236,20 @@ async def test_a_greeting_is_spoken_first_and_then_comes_from_the_cache(
         assert spoken.terminal["source"] == "live"
         assert (await device.end())["characters"] == len(greeting) + len(TEXT)
 
-        asked = len(sandbox.requests())
+        requests_before = len(sandbox.requests())
         started = await device.start(greeting=True)
         again = await device.hear("greeting")
         assert [again.frames[0]["source"], again.terminal["source"]] == ["cache", "cache"]
         assert again.terminal["characters"] == 0
         assert again.audio == first.audio
-        assert len(sandbox.requests()) == asked
+        assert len(sandbox.requests()) == requests_before
         assert (await device.end())["characters"] == 0
     accounts = await accounts_of(started["conversation"])
     assert accounts.counter == accounts.ledger == 0
     assert [(event.kind, event.saved_characters) for event in accounts.events] == [("cache", len(greeting))]
 
 
-async def test_nobody_is_greeted_who_does_not_want_it(
+async def test_the_greeting_can_be_declined(
     server: ServerProcess, sandbox: SandboxProcess, greeting: str, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -326,11 +326,11 @@ async def test_a_known_phrase_comes_from_the_cache(
         assert (first.terminal["source"], first.terminal["characters"]) == ("live", len(phrase))
         numbers = count(1)
 
-        async def from_the_cache() -> bool:  # it is stored behind the speech's back
+        async def from_the_cache() -> bool:  # it is stored in the background
             return (await device.speak(phrase, id=f"again-{next(numbers)}")).terminal["source"] == "cache"
 
         await eventually(from_the_cache)
-        asked = len(sandbox.requests())
+        requests_before = len(sandbox.requests())
         cached = await device.speak(phrase, id="cached")
         assert cached.frames[0] | {"source": "cache"} == cached.frames[0]
         assert (cached.terminal["source"], cached.terminal["characters"]) == ("cache", 0)
@@ -340,10 +340,10 @@ async def test_a_known_phrase_comes_from_the_cache(
         mixed = await device.speak(f"{phrase} And that is something which nobody has said before.", id="mixed")
         assert mixed.frames[0]["source"] == "cache"
         assert mixed.terminal["source"] == "live"
-        assert mixed.frames_of("speech.switched") == []  # the voice is the same
+        assert mixed.frames_of("speech.switched") == []  # the voice does not change
         assert mixed.audio.startswith(first.audio)
         requests = sandbox.requests()
-        assert len(requests) == asked + 1
+        assert len(requests) == requests_before + 1
         assert phrase not in requests[-1]["text"]
         await device.end()
     accounts = await accounts_of(started["conversation"])
@@ -364,7 +364,9 @@ async def test_an_id_may_have_any_64_characters(server: ServerProcess, sandbox: 
 @pytest.mark.parametrize(
     "text", ["…", "🙂🙂", "Ärger über Größe: 漢字, हिन्दी, العربية", "<break time='3s'/> [[h@'loU]]", "a"]
 )
-async def test_any_text_can_be_spoken(server: ServerProcess, sandbox: SandboxProcess, alice: Member, text: str) -> None:
+async def test_unusual_texts_can_be_spoken(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, text: str
+) -> None:
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         spoken = await device.speak(text, id="say")
@@ -386,7 +388,7 @@ async def test_a_text_is_spoken_while_it_is_written(
         started = await device.start(greeting=False)
         for piece in pieces[:2]:
             await device.send({"type": "speak.delta", "id": "written", "text": piece})
-        await device.wait_for_audio("written")  # nobody has said that it is done
+        await device.wait_for_audio("written")  # speak.done was not sent
         late = await device.error_for('{"type": "speak", "id": "written", "text": "Something else."}')
         assert (late["code"], late["id"]) == ("duplicate_id", "written")
         await device.send({"type": "speak.delta", "id": "written", "text": pieces[2]})
@@ -405,7 +407,7 @@ async def test_a_text_is_spoken_while_it_is_written(
     assert (await accounts_of(started["conversation"])).utterance("written").text == text
 
 
-async def test_what_was_written_is_heard_while_the_writer_pauses(
+async def test_a_complete_sentence_is_spoken_during_a_pause_of_the_writer(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -419,7 +421,7 @@ async def test_what_was_written_is_heard_while_the_writer_pauses(
     assert [request["text"] for request in sandbox.requests()] == [first, second]
 
 
-async def test_a_written_text_waits_its_turn_and_holds_its_place(
+async def test_a_text_being_written_waits_for_its_turn_and_keeps_its_place(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     async with Device(server.ws, alice.token) as device:
@@ -434,7 +436,7 @@ async def test_a_written_text_waits_its_turn_and_holds_its_place(
     assert [request["text"] for request in sandbox.requests()] == ["It is.", "Yes."]
 
 
-async def test_a_written_text_that_grows_too_long_is_spoken_as_far_as_it_was_accepted(
+async def test_of_a_text_that_grows_too_long_the_accepted_part_is_spoken(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="slow", bytes_per_s=30_000)
@@ -447,17 +449,17 @@ async def test_a_written_text_that_grows_too_long_is_spoken_as_far_as_it_was_acc
         refused = await device.request(type="speak.delta", id="long", text="!")
         assert (refused["code"], refused["id"]) == ("too_long", "long")
         await device.send({"type": "speak.delta", "id": "long", "text": "!"})
-        await device.assert_nothing_pending()  # what comes after is let go
+        await device.assert_nothing_pending()  # later pieces are ignored
         heard = len(device.speeches["long"].chunks)
         while len(device.speeches["long"].chunks) == heard:
-            await device.receive()  # and it goes on
+            await device.receive()  # and it continues
         await device.interrupt()
         await device.hear("long")
         await device.end()
     assert (await accounts_of(started["conversation"])).utterance("long").text == piece * 5
 
 
-async def test_what_is_written_after_an_interrupt_is_swallowed(
+async def test_pieces_after_an_interrupt_are_ignored(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -474,10 +476,10 @@ async def test_what_is_written_after_an_interrupt_is_swallowed(
         assert spoken.terminal["type"] == "speech.finished"
 
 
-# Interrupting
+# Interrupts
 
 
-async def test_an_interrupt_ends_what_plays_at_once(
+async def test_an_interrupt_ends_the_playing_speech_immediately(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -511,7 +513,9 @@ async def _outcome(sandbox: SandboxProcess, number: int, outcome: str) -> bool:
     return bool(sandbox.requests()[number]["outcome"] == outcome)
 
 
-async def test_an_interrupt_takes_what_it_names(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
+async def test_an_interrupt_stops_the_named_speech(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
@@ -530,7 +534,7 @@ async def test_an_interrupt_takes_what_it_names(server: ServerProcess, sandbox: 
     assert [request["text"] for request in sandbox.requests()] == [LONG, TEXT]
 
 
-async def test_an_interrupt_without_a_name_takes_all(
+async def test_an_interrupt_without_an_id_stops_all(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -547,7 +551,7 @@ async def test_an_interrupt_without_a_name_takes_all(
     assert spoken_order(device.received) == ["a", "d"]
 
 
-async def test_ending_the_conversation_ends_its_speeches_first(
+async def test_the_end_of_a_conversation_ends_its_speeches_first(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -557,9 +561,9 @@ async def test_ending_the_conversation_ends_its_speeches_first(
         for id in ("b", "c"):
             await device.send({"type": "speak", "id": id, "text": TEXT})
         ended = await device.end()
-        told = [(frame["type"], frame.get("id")) for frame in device.received if isinstance(frame, dict)]
-        assert sorted(told[-4:-1]) == [("speech.interrupted", id) for id in "abc"]
-        assert told[-1] == ("conversation.ended", None)
+        ended = [(frame["type"], frame.get("id")) for frame in device.received if isinstance(frame, dict)]
+        assert sorted(ended[-4:-1]) == [("speech.interrupted", id) for id in "abc"]
+        assert ended[-1] == ("conversation.ended", None)
         await device.assert_nothing_pending()
         assert (await device.request(type="speak", id="d", text=TEXT))["code"] == "no_conversation"
     accounts = await accounts_of(started["conversation"])
@@ -568,7 +572,7 @@ async def test_ending_the_conversation_ends_its_speeches_first(
     assert accounts.conversation.ended_at is not None
 
 
-async def test_a_closed_connection_ends_its_speeches_and_not_its_conversation(
+async def test_a_closed_connection_ends_its_speeches_but_not_its_conversation(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -585,7 +589,7 @@ async def test_a_closed_connection_ends_its_speeches_and_not_its_conversation(
     await eventually(lambda: _outcome(sandbox, 0, "cancelled"))
 
 
-# Small talk
+# Ping, progress, several devices
 
 
 async def test_a_ping_is_answered_with_the_same_t(server: ServerProcess, alice: Member) -> None:
@@ -599,9 +603,7 @@ async def test_a_ping_is_answered_with_the_same_t(server: ServerProcess, alice: 
         assert await device.next_frame() == {"type": "pong"}
 
 
-async def test_progress_and_ack_are_taken_without_a_word(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member
-) -> None:
+async def test_progress_and_ack_get_no_reply(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
     sandbox.fault(**SLOW)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
@@ -617,10 +619,10 @@ async def test_progress_and_ack_are_taken_without_a_word(
         await device.assert_nothing_pending()
 
 
-async def test_a_long_speech_is_asked_for_no_faster_than_it_is_heard(
+async def test_a_long_speech_is_requested_no_faster_than_it_is_played(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """At most one segment ahead; `progress` tells how far the device is."""
+    """At most one segment is requested ahead. `progress` reports how far the device is."""
     text = "This is one of the many sentences of a story that takes a while. " * 8
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
@@ -630,31 +632,31 @@ async def test_a_long_speech_is_asked_for_no_faster_than_it_is_heard(
         assert len(sandbox.requests()) == 2
         heard_ms = len(device.speeches["story"].audio) // 16
         await device.send({"type": "progress", "id": "story", "ms": heard_ms})
-        await eventually(lambda: _asked(sandbox, device, 3))
+        await eventually(lambda: _has_requests(sandbox, device, 3))
         await device.interrupt()
         await device.hear("story")
 
 
-async def _asked(sandbox: SandboxProcess, device: Device, requests: int) -> bool:
+async def _has_requests(sandbox: SandboxProcess, device: Device, requests: int) -> bool:
     await device.assert_nothing_pending()
     return len(sandbox.requests()) == requests
 
 
-async def test_two_patients_do_not_hear_each_other(
+async def test_two_patients_get_only_their_own_speech(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     async with Device(server.ws, alice.token) as one, Device(server.ws, bob.token) as two:
         await asyncio.gather(one.start(greeting=False), two.start(greeting=False))
-        told, other = await asyncio.gather(
+        alices, bobs = await asyncio.gather(
             one.speak("Alice, this is only for you and for nobody else.", id="same"),
             two.speak("Bob, this is only for you and for nobody else.", id="same"),
         )
     by_text = {request["text"].split(",")[0]: request for request in sandbox.requests()}
-    assert told.audio == await repeat_requests(sandbox, [by_text["Alice"]])
-    assert other.audio == await repeat_requests(sandbox, [by_text["Bob"]])
+    assert alices.audio == await repeat_requests(sandbox, [by_text["Alice"]])
+    assert bobs.audio == await repeat_requests(sandbox, [by_text["Bob"]])
 
 
-async def test_two_devices_of_one_patient_are_served_at_once(
+async def test_two_devices_of_one_patient_are_served_at_the_same_time(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, second_device: Member
 ) -> None:
     async with Device(server.ws, alice.token) as one, Device(server.ws, second_device.token) as two:
@@ -672,7 +674,7 @@ def second_device(alice: Member) -> Member:
     return Member(alice.patient, device, token)
 
 
-async def test_a_conversation_goes_on_where_it_was_resumed_last(
+async def test_a_conversation_continues_on_the_device_that_resumed_it_last(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     _, token = await in_database(DeviceRow.objects.issue, alice.patient, "kitchen")

@@ -1,4 +1,4 @@
-"""A spent quota (the contract, section 2, rule 8): nothing is asked for, nothing is lost, nobody is told twice."""
+"""An exhausted quota (docs/protocol.md, rule 8): no further requests, no lost speech, one alert."""
 
 import asyncio
 import time
@@ -29,41 +29,43 @@ SECOND = "And this is the second thing, which waits behind it."
 @pytest.fixture
 def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
     yield shared_server
-    quota_is_back(sandbox)
-    until_not_spent(shared_server)
+    restore_quota(sandbox)
+    wait_until_available(shared_server)
     until_nobody_connected(shared_server)
 
 
 @pytest.fixture
-def neighbour(second_server: ServerProcess, server: ServerProcess, sandbox: SandboxProcess) -> Iterator[ServerProcess]:
-    """Another process on the same database."""
+def other_server(
+    second_server: ServerProcess, server: ServerProcess, sandbox: SandboxProcess
+) -> Iterator[ServerProcess]:
+    """Another server process on the same database."""
     yield second_server
-    quota_is_back(sandbox)
-    until_not_spent(second_server)
+    restore_quota(sandbox)
+    wait_until_available(second_server)
     until_nobody_connected(second_server)
 
 
-def spend(sandbox: SandboxProcess, form: str = "legacy") -> None:
+def exhaust_quota(sandbox: SandboxProcess, form: str = "legacy") -> None:
     sandbox.settings(characters_used=100_000, character_limit=100_000, quota_form=form)
 
 
-def quota_is_back(sandbox: SandboxProcess) -> None:
+def restore_quota(sandbox: SandboxProcess) -> None:
     sandbox.settings(characters_used=0, character_limit=100_000)
 
 
-def until_not_spent(server: ServerProcess) -> None:
+def wait_until_available(server: ServerProcess) -> None:
     until(lambda: server.gauge("voicecare_quota_spent"), wanted=lambda spent: not spent)
 
 
-async def until_spent(server: ServerProcess) -> None:
+async def wait_until_exhausted(server: ServerProcess) -> None:
     async def spent() -> bool:
         return await asyncio.to_thread(server.gauge, "voicecare_quota_spent") == 1
 
     await eventually(spent)
 
 
-async def minute_passes() -> None:
-    """The incident began a minute ago: its first 60 s, in which live speech waits, are over."""
+async def end_first_minute() -> None:
+    """Move the incident's start back by a minute, so that its first 60 s, in which live speech waits, are over."""
     began = timezone.now() - timedelta(seconds=HOLD_S)
 
     async def written() -> bool:
@@ -72,8 +74,8 @@ async def minute_passes() -> None:
     await eventually(written)
 
 
-async def queued(device: Device, speech_id: str, text: str) -> datetime:
-    """Asks for it and returns until when it waits."""
+async def speak_queued(device: Device, speech_id: str, text: str) -> datetime:
+    """Request a speech, wait until it is queued, and return its expiry time."""
     await device.send({"type": "speak", "id": speech_id, "text": text})
     frame = await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
     return datetime.fromisoformat(frame["expires_at"])
@@ -81,21 +83,21 @@ async def queued(device: Device, speech_id: str, text: str) -> datetime:
 
 @pytest.mark.parametrize("form", ["legacy", "new"])
 async def test_live_speech_waits_and_is_spoken_in_order_when_the_quota_is_back(
-    form: str, server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+    form: str, server: ServerProcess, other_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
-    spend(sandbox, form)
-    async with Device(server.ws, alice.token) as device, Device(neighbour.ws, bob.token) as other:
+    exhaust_quota(sandbox, form)
+    async with Device(server.ws, alice.token) as device, Device(other_server.ws, bob.token) as other:
         started = await device.start(greeting=False)
         await other.start(greeting=False)
-        until = await queued(device, "first", FIRST)
-        assert 50 < (until - timezone.now()).total_seconds() <= HOLD_S
-        await until_spent(neighbour)
-        asked = len(sandbox.requests())
-        await queued(device, "second", SECOND)
-        await queued(other, "elsewhere", FIRST)
-        assert len(sandbox.requests()) == asked == 1
+        expires_at = await speak_queued(device, "first", FIRST)
+        assert 50 < (expires_at - timezone.now()).total_seconds() <= HOLD_S
+        await wait_until_exhausted(other_server)
+        requests_before = len(sandbox.requests())
+        await speak_queued(device, "second", SECOND)
+        await speak_queued(other, "elsewhere", FIRST)
+        assert len(sandbox.requests()) == requests_before == 1
         await wait_for_state(started["conversation"], "second", "queued")
-        quota_is_back(sandbox)
+        restore_quota(sandbox)
         back = time.monotonic()
         heard = [await device.hear("first"), await device.hear("second"), await other.hear("elsewhere")]
         assert time.monotonic() - back < 15
@@ -110,33 +112,33 @@ async def test_live_speech_waits_and_is_spoken_in_order_when_the_quota_is_back(
     assert accounts.counter == accounts.ledger == len(FIRST) + len(SECOND)
 
 
-async def test_one_incident_however_many_meet_it_and_it_is_resolved(
-    server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+async def test_there_is_one_incident_and_it_is_resolved(
+    server: ServerProcess, other_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
-    spend(sandbox)
-    async with Device(server.ws, alice.token) as device, Device(neighbour.ws, bob.token) as other:
+    exhaust_quota(sandbox)
+    async with Device(server.ws, alice.token) as device, Device(other_server.ws, bob.token) as other:
         await device.start(greeting=False)
         await other.start(greeting=False)
-        await asyncio.gather(queued(device, "a", FIRST), queued(other, "b", FIRST))
+        await asyncio.gather(speak_queued(device, "a", FIRST), speak_queued(other, "b", FIRST))
         await eventually(lambda: in_database(Incident.objects.exists))
         incident = await in_database(Incident.objects.get)
         assert (incident.kind, incident.resolved_at) == ("quota", None)
-        quota_is_back(sandbox)
+        restore_quota(sandbox)
         await device.hear("a")
         await other.hear("b")
     incident = await in_database(Incident.objects.get)
     assert incident.resolved_at is not None
 
 
-async def test_after_a_minute_what_waited_is_spoken_offline_and_what_comes_later_at_once(
+async def test_after_a_minute_queued_and_new_speech_is_spoken_offline(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    spend(sandbox)
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await queued(device, "first", FIRST)
-        await queued(device, "second", SECOND)
-        await minute_passes()
+        await speak_queued(device, "first", FIRST)
+        await speak_queued(device, "second", SECOND)
+        await end_first_minute()
         first, second = await device.hear("first"), await device.hear("second")
         later = await device.speak("This comes when the minute is over.", id="later")
     for spoken in (first, second, later):
@@ -147,38 +149,38 @@ async def test_after_a_minute_what_waited_is_spoken_offline_and_what_comes_later
     assert len(sandbox.requests()) == 1
 
 
-async def test_cached_phrases_still_play_also_past_what_waits(
+async def test_cached_phrases_play_before_queued_speech(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrases: None
 ) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.speak("I see.")
-        spend(sandbox)
-        await queued(device, "first", FIRST)
+        exhaust_quota(sandbox)
+        await speak_queued(device, "first", FIRST)
         spoken = await device.speak("I see.")
         assert spoken.terminal["source"] == "cache"
         assert not device.speeches["first"].over
 
 
-async def test_a_cached_holding_phrase_is_said_once_in_a_conversation(
+async def test_a_cached_hold_message_is_spoken_once_in_a_conversation(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     holding = "One moment, please."
     await in_database(Phrase.objects.create, kind="holding", text=holding)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
-        await device.speak(holding)  # into the cache
-        spend(sandbox)
-        await queued(device, "first", FIRST)
+        await device.speak(holding)  # puts it into the cache
+        exhaust_quota(sandbox)
+        await speak_queued(device, "first", FIRST)
         said = await device.wait_for_frame("speech.started")
         assert (said["id"][:4], said["source"]) == ("srv-", "cache")
         await device.wait_for_frame("speech.finished", id=said["id"])
-        await queued(device, "second", SECOND)
+        await speak_queued(device, "second", SECOND)
         await device.assert_nothing_pending()
         device.drop_connection()
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
-        await queued(device, "third", "A third thing to be said.")
+        await speak_queued(device, "third", "A third thing to be said.")
         await device.assert_nothing_pending()
         assert not device.speeches.get("third") or "speech.started" not in device.types()
         await device.end()
@@ -186,7 +188,7 @@ async def test_a_cached_holding_phrase_is_said_once_in_a_conversation(
     assert kinds == ["spoken"]
 
 
-async def test_quota_lost_inside_a_speech_the_rest_is_spoken_offline(
+async def test_when_the_quota_runs_out_inside_a_speech_the_rest_is_spoken_offline(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     lost = "The second sentence finds the quota spent, and nothing is left."
@@ -199,14 +201,12 @@ async def test_quota_lost_inside_a_speech_the_rest_is_spoken_offline(
     assert [frame["source"] for frame in spoken.frames_of("speech.switched")] == ["offline"]
 
 
-async def test_an_interrupt_ends_what_waits_for_the_quota(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member
-) -> None:
-    spend(sandbox)
+async def test_an_interrupt_ends_queued_speech(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
-        await queued(device, "first", FIRST)
-        await queued(device, "second", SECOND)
+        await speak_queued(device, "first", FIRST)
+        await speak_queued(device, "second", SECOND)
         await device.interrupt("first")
         assert (await device.hear("first")).terminal["type"] == "speech.interrupted"
         ended = await device.end()
@@ -216,36 +216,36 @@ async def test_an_interrupt_ends_what_waits_for_the_quota(
         assert await state_of(started["conversation"], speech_id) == "interrupted"
 
 
-async def test_a_device_that_comes_back_hears_what_waited_under_its_own_id(
-    server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member
+async def test_after_a_resume_queued_speech_is_spoken_under_its_own_id(
+    server: ServerProcess, other_server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    spend(sandbox)
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
-        await queued(device, "first", FIRST)
+        await speak_queued(device, "first", FIRST)
         device.drop_connection()
     await still_queued(started["conversation"])
-    async with Device(neighbour.ws, alice.token) as device:
+    async with Device(other_server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
-        quota_is_back(sandbox)
+        restore_quota(sandbox)
         spoken = await device.hear("first")
         assert (spoken.terminal["source"], spoken.terminal["characters"]) == ("live", len(FIRST))
         assert "of" not in spoken.frames_of("speech.started")[0]
         assert (await device.end())["characters"] == len(FIRST)
 
 
-async def test_in_another_conversation_it_has_an_id_of_the_servers_and_says_whose_it_is(
+async def test_in_another_conversation_queued_speech_has_a_server_id_and_names_its_origin(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    spend(sandbox)
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         former = await device.start(greeting=False)
-        await queued(device, "first", FIRST)
+        await speak_queued(device, "first", FIRST)
         device.drop_connection()
     await still_queued(former["conversation"])
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        quota_is_back(sandbox)
+        restore_quota(sandbox)
         began = await device.wait_for_frame("speech.started")
         assert began["id"].startswith("srv-")
         assert began["of"] == {"conversation": former["conversation"], "id": "first"}
@@ -259,14 +259,14 @@ async def test_in_another_conversation_it_has_an_id_of_the_servers_and_says_whos
         await eventually(heard)
 
 
-async def test_what_waited_can_be_interrupted_by_the_connection_that_resumes(
+async def test_queued_speech_can_be_interrupted_after_a_resume(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    spend(sandbox)
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
-        await queued(device, "first", FIRST)
-        await queued(device, "second", SECOND)
+        await speak_queued(device, "first", FIRST)
+        await speak_queued(device, "second", SECOND)
         device.drop_connection()
     await still_queued(started["conversation"])
     async with Device(server.ws, alice.token) as device:
@@ -287,64 +287,64 @@ async def still_queued(conversation: str) -> None:
     await eventually(free)
 
 
-async def test_administrators_are_told_within_seconds_when_it_is_spent_and_when_it_is_back(
+async def test_alerts_are_sent_within_seconds_of_exhaustion_and_recovery(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, webhook: Webhook
 ) -> None:
-    spend(sandbox)
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await queued(device, "first", FIRST)
+        await speak_queued(device, "first", FIRST)
         began = time.monotonic()
         await eventually(lambda: in_database(Incident.objects.exists))
         incident = await in_database(lambda: str(Incident.objects.get().pk))
-        await told(webhook, incident, 1)
+        await wait_for_alerts(webhook, incident, 1)
         assert time.monotonic() - began < 5
-        await queued(device, "second", SECOND)
-        quota_is_back(sandbox)
+        await speak_queued(device, "second", SECOND)
+        restore_quota(sandbox)
         await device.hear("second")
-        opened, resolved = await told(webhook, incident, 2)
+        opened, resolved = await wait_for_alerts(webhook, incident, 2)
     assert (opened["kind"], opened["state"], resolved["state"]) == ("quota", "opened", "resolved")
     assert opened["url"].startswith("https://voice.example/admin/")
     assert FIRST not in opened["text"]
     assert alice.patient.name not in opened["text"]
 
 
-async def told(webhook: Webhook, incident: str, times: int) -> list[dict[str, Any]]:
-    """What came of this incident, when it has come so often; that of an earlier test may come late."""
+async def wait_for_alerts(webhook: Webhook, incident: str, times: int) -> list[dict[str, Any]]:
+    """Wait for this many alerts of this incident and return them. Alerts of an earlier test may come late."""
 
     async def received() -> bool:
-        return len(of_it()) == times
+        return len(of_this_incident()) == times
 
-    def of_it() -> list[dict[str, Any]]:
+    def of_this_incident() -> list[dict[str, Any]]:
         return [body for body in webhook.received if incident in body["url"]]
 
     await eventually(received)
-    return of_it()
+    return of_this_incident()
 
 
-# What the server starts
+# Server-started speech
 
 
-async def submitted(member: Member, text: str, expires_in_s: float = 900) -> str:
+async def submit(member: Member, text: str, expires_in_s: float = 900) -> str:
     row = await in_database(store.submit, member.patient.id, text, expires_in_s=expires_in_s, author=None)
     return f"srv-{row.id}"
 
 
-async def test_server_started_speech_waits_beyond_the_minute_and_comes_in_order(
+async def test_server_started_speech_waits_longer_than_a_minute_and_comes_in_order(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    spend(sandbox)
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await queued(device, "own", FIRST)
-        ids = [await submitted(alice, f"The server has the message number {number} for you.") for number in range(3)]
+        await speak_queued(device, "own", FIRST)
+        ids = [await submit(alice, f"The server has the message number {number} for you.") for number in range(3)]
         for speech_id in ids:
             await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
-        await minute_passes()
+        await end_first_minute()
         assert (await device.hear("own")).terminal["source"] == "offline"
         await asyncio.sleep(1.5)
         assert not {"speech.started"} & {frame["type"] for i in ids for frame in device.speeches[i].frames}
-        quota_is_back(sandbox)
+        restore_quota(sandbox)
         spoken = [await device.hear(speech_id) for speech_id in ids]
     assert [one.terminal["source"] for one in spoken] == ["live"] * 3
     began = [one.first_audio_at for one in spoken]
@@ -352,37 +352,37 @@ async def test_server_started_speech_waits_beyond_the_minute_and_comes_in_order(
     assert began == sorted(began)
 
 
-async def test_what_a_device_waited_for_comes_before_what_the_server_has_for_it(
+async def test_queued_speech_of_the_device_comes_before_server_started_speech(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """Server-started speech holds nobody's own speech back, however long it has waited itself."""
-    spend(sandbox)
-    speech_id = await submitted(alice, "The server has a message for you, and had it first.")
+    """Server-started speech never holds back the device's own speech, even if it has waited longer."""
+    exhaust_quota(sandbox)
+    speech_id = await submit(alice, "The server has a message for you, and had it first.")
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.wait_for_frame("speech.queued", id=speech_id)
-        await queued(device, "first", FIRST)
-        await queued(device, "second", SECOND)
-        quota_is_back(sandbox)
+        await speak_queued(device, "first", FIRST)
+        await speak_queued(device, "second", SECOND)
+        restore_quota(sandbox)
         for each in ("first", "second", speech_id):
             assert (await device.hear(each)).terminal["source"] == "live"
     assert spoken_order(device.received) == ["first", "second", speech_id]
 
 
 @pytest.mark.timed
-async def test_what_waited_is_spoken_within_two_seconds_of_the_answer_that_the_quota_is_back(
-    server: ServerProcess, neighbour: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
+async def test_queued_speech_is_spoken_within_two_seconds_of_the_recovery(
+    server: ServerProcess, other_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
-    """In the process that asked and in another one, which may have no Redis to tell it."""
-    spend(sandbox)
+    """In the process that read the subscription, and in another one that may have no Redis."""
+    exhaust_quota(sandbox)
     text = "The server has a message for you."
-    alices, bobs = await submitted(alice, text), await submitted(bob, text)
-    async with Device(server.ws, alice.token) as device, Device(neighbour.ws, bob.token) as other:
+    alices, bobs = await submit(alice, text), await submit(bob, text)
+    async with Device(server.ws, alice.token) as device, Device(other_server.ws, bob.token) as other:
         await device.start(greeting=False)
         await other.wait_for_frame("speech.queued", id=bobs)
         await device.wait_for_frame("speech.queued", id=alices)
-        await queued(device, "own", FIRST)
-        quota_is_back(sandbox)
+        await speak_queued(device, "own", FIRST)
+        restore_quota(sandbox)
 
         async def began(of: Device, speech_id: str) -> datetime:
             await of.wait_for_frame("speech.started", id=speech_id)
@@ -395,34 +395,34 @@ async def test_what_waited_is_spoken_within_two_seconds_of_the_answer_that_the_q
     assert max(first, others) - back < timedelta(seconds=2)
 
 
-async def test_what_waited_is_spoken_at_the_pace_of_the_slots_in_its_own_voice(
+async def test_queued_speech_respects_the_concurrency_limit_and_keeps_its_voice(
     own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, member: Callable[..., Member]
 ) -> None:
-    """All come at once, and the line is longer than the patience of who has not waited for the quota."""
+    """All speeches come at the same time. The wait for a slot is longer than BUSY_WAIT_S, which does not apply here."""
     hasty = await asyncio.to_thread(own_server, BUSY_WAIT_S=0.5)
     members = [await in_database(member, f"Patient {number}") for number in range(6)]
-    spend(sandbox)
+    exhaust_quota(sandbox)
     sandbox.settings(concurrency=1, strict_concurrency=True)
     sandbox.fault(kind="slow", bytes_per_s=160_000)
-    ids = [await submitted(one, "The server has a message for you.") for one in members]
+    ids = [await submit(one, "The server has a message for you.") for one in members]
     devices = [Device(hasty.ws, one.token) for one in members]
     async with AsyncExitStack() as connected:
         for device, speech_id in zip(devices, ids, strict=True):
             await connected.enter_async_context(device)
             await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
-        quota_is_back(sandbox)
+        restore_quota(sandbox)
         heard = await asyncio.gather(*(d.hear(speech_id) for d, speech_id in zip(devices, ids, strict=True)))
     assert [one.terminal["source"] for one in heard] == ["live"] * len(members)
 
 
-async def test_what_expires_while_it_waits_has_failed(
+async def test_queued_speech_fails_when_it_expires(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    spend(sandbox)
+    exhaust_quota(sandbox)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await queued(device, "own", FIRST)
-        speech_id = await submitted(alice, "Of use for two seconds and no longer.", expires_in_s=2)
+        await speak_queued(device, "own", FIRST)
+        speech_id = await submit(alice, "This text expires after two seconds.", expires_in_s=2)
         await device.wait_for_frame("speech.queued", id=speech_id)
         failed = await device.wait_for_frame("speech.failed", id=speech_id)
         assert failed["code"] == "expired"
@@ -431,7 +431,9 @@ async def test_what_expires_while_it_waits_has_failed(
     assert (row.state, row.code) == ("expired", "expired")
 
 
-async def test_a_wrong_key_is_no_spent_quota(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
+async def test_a_wrong_key_is_not_an_exhausted_quota(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
     sandbox.fault(kind="error", preset="invalid_api_key")
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)

@@ -1,4 +1,4 @@
-"""An answer that never comes, though it is billed: unknown at first, and in all the books after reconciliation."""
+"""Billed requests without a response are unknown at first, and are in all accounts after reconciliation."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -36,12 +36,12 @@ def provider(settings: Settings, sandbox: SandboxProcess) -> Iterator[None]:
     sandbox.clear_faults()
 
 
-def in_the_days() -> int:
+def daily_characters() -> int:
     return DailyUsage.objects.aggregate(sum=Sum("characters", default=0))["sum"]
 
 
-def look(day_is_over: bool) -> Reconciliation:
-    """At the day of the speech, in half an hour or when it is over; twice, as two beats may."""
+def reconcile(day_is_over: bool) -> Reconciliation:
+    """Reconcile the day of the speech, as in half an hour or after its end. Twice, because beat may ask twice."""
     began = UsageEvent.objects.order_by("started_at").values_list("started_at", flat=True)[0]
     day = rollup.day_of(began)
     now = comparison.Span(day).ends + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
@@ -50,10 +50,10 @@ def look(day_is_over: bool) -> Reconciliation:
     return Reconciliation.objects.get(day=day)
 
 
-async def test_what_was_billed_unseen_comes_into_the_books_but_not_into_a_conversation_that_has_ended(
+async def test_unknown_requests_are_added_to_all_accounts_except_ended_conversations(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
-    for voice in (OTHER_VOICE, DEFAULT_VOICE):  # hers and his: the retries are answered
+    for voice in (OTHER_VOICE, DEFAULT_VOICE):  # one fault in each voice: the retries succeed
         sandbox.fault(kind="unanswered", match={"text": "^Lost", "voice_id": voice}, first=1)
     sandbox.fault(kind="stall_first", match={"text": "^Gone"}, first=1)
     async with Device(server.ws, alice.token) as open_device, Device(server.ws, bob.token) as device:
@@ -68,14 +68,17 @@ async def test_what_was_billed_unseen_comes_into_the_books_but_not_into_a_conver
         assert before.counter == before.ledger == len(LOST) + len(GONE) + len(HEARD)
         assert await in_database(queries.unknown) == queries.Unknown(3, 2 * len(LOST) + len(GONE))
 
-        row = await in_database(look, False)
+        row = await in_database(reconcile, False)
         assert (row.billed_attempts, row.unbilled_attempts, row.unknown_attempts) == (2, 1, 0)
-        open_books, ended_books = await accounts_of(opened["conversation"]), await accounts_of(ended["conversation"])
-        assert open_books.counter == open_books.ledger == before.counter + len(LOST)
-        assert (ended_books.counter, ended_books.ledger) == (len(LOST), 2 * len(LOST))
+        open_accounts, ended_accounts = (
+            await accounts_of(opened["conversation"]),
+            await accounts_of(ended["conversation"]),
+        )
+        assert open_accounts.counter == open_accounts.ledger == before.counter + len(LOST)
+        assert (ended_accounts.counter, ended_accounts.ledger) == (len(LOST), 2 * len(LOST))
         total = sandbox.account()["characters"]
-        assert open_books.ledger + ended_books.ledger == await in_database(in_the_days) == total
-        settled = [event for event in open_books.events if event.code == "billed"]
+        assert open_accounts.ledger + ended_accounts.ledger == await in_database(daily_characters) == total
+        settled = [event for event in open_accounts.events if event.code == "billed"]
         billed = {request["request_id"]: request for request in sandbox.requests() if request["billed"]}
         assert [(event.outcome, event.credits) for event in settled] == [
             ("failed", billed[event.request_id]["credits"]) for event in settled
@@ -84,7 +87,7 @@ async def test_what_was_billed_unseen_comes_into_the_books_but_not_into_a_conver
         assert (await open_device.end())["characters"] >= before.counter
 
 
-async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_account(
+async def test_a_day_agrees_with_the_provider_although_others_use_the_account(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="unanswered", match={"text": "^Lost"}, first=1)
@@ -94,7 +97,7 @@ async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_ac
             await device.speak(text)
         await device.end()
     sandbox.add_external_usage("x" * 3000)
-    row = await in_database(look, True)
+    row = await in_database(reconcile, True)
     account = sandbox.account()
     assert row.characters == row.provider_characters - 3000 == account["characters"] - 3000
     assert row.provider_credits == account["credits"]
@@ -103,7 +106,7 @@ async def test_a_day_of_speech_agrees_with_the_provider_whoever_else_uses_the_ac
 
     sandbox.add_external_usage("x" * 500, kept=False)
     for _ in range(2):
-        row = await in_database(look, True)
+        row = await in_database(reconcile, True)
     assert row.unexplained_characters == 500
     drift = await in_database(list, Incident.objects.filter(kind="drift").values_list("key", "resolved_at"))
     assert drift == [(str(row.day), None)]
@@ -113,17 +116,17 @@ TALK = "Sentence number {0} of this talk is spoken until the server dies. It has
 
 
 def balances() -> tuple[dict[UUID, int], dict[UUID, int]]:
-    """By conversation: its own counter, and the sum of its events."""
+    """Return for each conversation its own counter, and the sum of its events."""
     events = UsageEvent.objects.exclude(conversation=None).order_by().values_list("conversation")
     own = Conversation.objects.values_list("pk", "tts_characters_used")
     return dict(own), dict(events.annotate(sum=Sum("characters")))
 
 
-async def test_after_kills_all_books_balance_to_the_character(
+async def test_after_killed_servers_all_accounts_agree_exactly(
     own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, member: Callable[..., Member]
 ) -> None:
-    """At whatever moment of a request it was killed: asked, billed, answered, noted. What the dead had not written yet
-    stands in their journals.
+    """The servers are killed at different moments of a request: sent, billed, answered, recorded. The journals have the
+    attempts that were not written yet.
     """
     sandbox.settings(concurrency=30)
     sandbox.fault(kind="unanswered", seconds=0.3, every=5)
@@ -146,9 +149,9 @@ async def test_after_kills_all_books_balance_to_the_character(
     await asyncio.to_thread(sandbox.wait_until_idle)
 
     left = await in_database(queries.unknown)
-    row = await in_database(look, False)
+    row = await in_database(reconcile, False)
     assert (row.unknown_attempts, row.billed_attempts + row.unbilled_attempts) == (0, left.attempts)
     counters, sums = await in_database(balances)
     assert counters == {key: sums.get(key, 0) for key in counters}
-    assert sum(sums.values()) == await in_database(in_the_days) == sandbox.account()["characters"] > 0
+    assert sum(sums.values()) == await in_database(daily_characters) == sandbox.account()["characters"] > 0
     assert row.external_characters == 0

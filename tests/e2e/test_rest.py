@@ -1,4 +1,4 @@
-"""The REST API over real sockets: from a log-in to a device that is connected, spoken to, and sent away."""
+"""The REST API over real sockets: log-in, devices, speech on a device, odd requests."""
 
 import asyncio
 import os
@@ -22,18 +22,18 @@ from voicecare.patients.models import Patient
 
 PASSWORD = "correct horse battery"
 CANARY = "xylophone-canary"
-NOTICED_WITHIN_S = 2.0 + 0.3  # the contract's two seconds, and a busy machine
+NOTICED_WITHIN_S = 2.0 + 0.3  # two seconds by docs/protocol.md, and a margin for a busy machine
 
 
 class Api:
-    """A clinician who is logged in."""
+    """A logged-in clinician."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
         self._http = http
         self._url = f"{url}/api/v1/"
 
     async def call(self, method: str, path: str, status: int, **request: Any) -> Any:
-        """The JSON of the answer, whose status must be this one."""
+        """Call the API, assert the status, and return the JSON of the response."""
         async with self._http.request(method, self._url + path, **request) as reply:
             assert reply.status == status, await reply.text()
             return await reply.json() if reply.content_type == "application/json" else await reply.read()
@@ -53,7 +53,7 @@ async def carol(server: ServerProcess) -> AsyncIterator[Api]:
         yield api
 
 
-async def test_from_a_log_in_to_a_device_and_out_again(server: ServerProcess, carol: Api) -> None:
+async def test_a_clinician_logs_in_adds_a_device_revokes_it_and_logs_out(server: ServerProcess, carol: Api) -> None:
     patient = await carol.call("POST", "patients/", 201, json={"name": "Zoe Zimmer", "companion_name": "Clara"})
     issued = await carol.call("POST", f"patients/{patient['id']}/devices/", 201, json={"name": "Bedside"})
     async with Device(server.ws, issued["token"]) as device:
@@ -70,7 +70,7 @@ async def test_from_a_log_in_to_a_device_and_out_again(server: ServerProcess, ca
     assert (await carol.call("GET", "patients/", 401))["code"] == "authentication_failed"
 
 
-async def test_a_rotated_token_opens_and_the_former_closes(server: ServerProcess, carol: Api) -> None:
+async def test_a_rotated_token_works_and_the_old_one_is_refused(server: ServerProcess, carol: Api) -> None:
     patient = await carol.call("POST", "patients/", 201, json={"name": "Zoe Zimmer", "companion_name": "Clara"})
     issued = await carol.call("POST", f"patients/{patient['id']}/devices/", 201, json={"name": "Bedside"})
     async with Device(server.ws, issued["token"]) as device:
@@ -85,7 +85,7 @@ async def test_a_rotated_token_opens_and_the_former_closes(server: ServerProcess
         await device.start(greeting=False)
 
 
-async def test_speech_is_taken_in_once_per_key(carol: Api) -> None:
+async def test_speech_is_accepted_once_per_idempotency_key(carol: Api) -> None:
     patient = await carol.call("POST", "patients/", 201, json={"name": "Zoe Zimmer", "companion_name": "Clara"})
     path, key = f"patients/{patient['id']}/speak/", {"Idempotency-Key": "lunch"}
     answers = await asyncio.gather(
@@ -102,7 +102,7 @@ async def test_speech_is_taken_in_once_per_key(carol: Api) -> None:
     assert (await carol.call("GET", f"utterances/{short['id']}/", 200))["status"] == "expired"
 
 
-async def test_a_redis_that_hangs_holds_up_neither_the_answer_nor_the_speech(
+async def test_a_hanging_redis_delays_neither_the_response_nor_the_speech(
     own_server: Callable[..., ServerProcess], alice: Member
 ) -> None:
     await in_database(alice.patient.team.add, await in_database(User.objects.create_user, "carol", password=PASSWORD))
@@ -120,7 +120,7 @@ async def test_a_redis_that_hangs_holds_up_neither_the_answer_nor_the_speech(
             await device.end()
 
 
-async def test_what_a_clinician_sends_is_heard_and_acknowledged(
+async def test_speech_of_a_clinician_is_delivered_and_acknowledged(
     server: ServerProcess, sandbox: SandboxProcess, carol: Api, alice: Member
 ) -> None:
     await in_database(alice.patient.team.add, await in_database(User.objects.get, username="carol"))
@@ -130,17 +130,17 @@ async def test_what_a_clinician_sends_is_heard_and_acknowledged(
         assert (await device.wait_for_frame("conversation.started"))["initiated"] == "server"
         spoken = await device.hear(f"srv-{sent['id']}")
         assert (spoken.terminal["type"], spoken.terminal["characters"]) == ("speech.finished", len(text))
-        assert await status(carol, sent["id"], "spoken") == {"spoken"}
+        assert await wait_for_status(carol, sent["id"], "spoken") == {"spoken"}
         await device.send({"type": "ack", "id": spoken.id})
-        await status(carol, sent["id"], "heard")
+        await wait_for_status(carol, sent["id"], "heard")
         heard = await carol.call("GET", f"utterances/{sent['id']}/", 200)
         assert heard["spoken_at"] <= heard["heard_at"]
 
 
-async def test_what_is_said_after_a_clinician_has_spoken_is_written_at_once(
+async def test_speech_after_rest_speech_is_written_immediately(
     server: ServerProcess, sandbox: SandboxProcess, carol: Api, alice: Member
 ) -> None:
-    """What a request has begun must not depend on the request's thread."""
+    """Background work that a request has started must not depend on the request's thread."""
     await in_database(alice.patient.team.add, await in_database(User.objects.get, username="carol"))
     async with Device(server.ws, alice.token) as device:
         for number in range(3):
@@ -155,8 +155,8 @@ async def test_what_is_said_after_a_clinician_has_spoken_is_written_at_once(
     assert "recorder.not_written" not in server.logged()
 
 
-async def status(api: Api, utterance: str, wanted: str) -> set[str]:
-    """Asks until it is so; what it was asked to be, and nothing that it could not have been on the way."""
+async def wait_for_status(api: Api, utterance: str, wanted: str) -> set[str]:
+    """Poll until the utterance has this status. Only possible earlier statuses may come before it."""
     async with asyncio.timeout(5):
         while (answer := (await api.call("GET", f"utterances/{utterance}/", 200))["status"]) != wanted:
             assert answer in ("speaking", "spoken")
@@ -187,7 +187,7 @@ async def test_a_body_that_is_too_large_is_refused(carol: Api, chunked: bool) ->
         ({"Host": "evil.example"}, 400),
     ],
 )
-async def test_odd_headers_get_an_answer_in_json(carol: Api, member: Any, headers: dict[str, str], status: int) -> None:
+async def test_odd_headers_get_a_json_response(carol: Api, member: Any, headers: dict[str, str], status: int) -> None:
     alice: Member = await in_database(member)
     carol_row = await in_database(User.objects.get)
     await in_database(alice.patient.team.add, carol_row)
@@ -198,7 +198,7 @@ async def test_odd_headers_get_an_answer_in_json(carol: Api, member: Any, header
     assert set(answer) == ({"id", "status"} if status == 202 else {"detail", "code"})
 
 
-async def test_a_body_may_come_in_pieces(carol: Api) -> None:
+async def test_a_body_may_be_chunked(carol: Api) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b'{"name": "Zoe Zimmer", '
         yield b'"companion_name": "Clara"}'
@@ -207,7 +207,7 @@ async def test_a_body_may_come_in_pieces(carol: Api) -> None:
     assert (await carol.call("POST", "patients/", 201, data=pieces(), headers=headers))["name"] == "Zoe Zimmer"
 
 
-async def test_nothing_about_a_patient_is_logged(server: ServerProcess, carol: Api) -> None:
+async def test_no_patient_data_is_logged(server: ServerProcess, carol: Api) -> None:
     named = {"name": CANARY, "preferred_name": CANARY, "companion_name": CANARY}
     patient = await carol.call("POST", "patients/", 201, json=named)
     path = f"patients/{patient['id']}/"
@@ -223,17 +223,17 @@ async def test_nothing_about_a_patient_is_logged(server: ServerProcess, carol: A
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc, which is Linux")
-async def test_a_request_leaves_no_connection_to_the_database_open(server: ServerProcess, carol: Api) -> None:
-    async def after(rounds: int) -> int:
+async def test_a_request_leaves_no_database_connection_open(server: ServerProcess, carol: Api) -> None:
+    async def open_files_after(rounds: int) -> int:
         for _ in range(rounds):
             await asyncio.gather(*(carol.call("GET", "patients/", 200) for _ in range(5)))
         return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
-    before = await after(1)
-    assert await after(6) <= before + 8
+    before = await open_files_after(1)
+    assert await open_files_after(6) <= before + 8
 
 
-async def test_the_docs_and_all_that_they_load_come_from_here(server: ServerProcess) -> None:
+async def test_the_api_docs_load_only_from_this_server(server: ServerProcess) -> None:
     async with aiohttp.ClientSession() as http:
         async with http.get(f"{server.url}/api/docs/") as reply:
             page = await reply.text()

@@ -1,4 +1,4 @@
-"""Sound over REST: it streams, it is counted, it falls back like a device's, and it stops with its listener."""
+"""Speech in a REST response: streaming, accounts, the same fallbacks as on a device, and clients that disconnect."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ from voicecare.patients.models import Voice
 
 TEXT = "This is said to nobody in particular, so that a clinician hears how it sounds."
 LONG = " ".join(f"This is sentence number {n} of a text that takes quite a while to say." for n in range(12))
-RATE = 20_000  # bytes per second of what is sent slowly
+RATE = 20_000  # bytes per second of a slow provider
 
 
 class Caller:
@@ -55,11 +55,11 @@ async def caller(server: ServerProcess, sandbox: SandboxProcess, carol: Clinicia
     headers = {"Authorization": f"Bearer {carol.token}", "Accept": "audio/*"}
     async with aiohttp.ClientSession(headers=headers) as http:
         yield Caller(http, server.url)
-    await until_written(server)
+    await wait_until_written(server)
 
 
-async def booked(count: int) -> list[UsageEvent]:
-    """The ledger, once it has so many lines and none is open."""
+async def recorded_events(count: int) -> list[UsageEvent]:
+    """Wait until the ledger has this many events and none is open. Return all events."""
 
     async def written() -> bool:
         events = await in_database(lambda: list(UsageEvent.objects.all()))
@@ -69,20 +69,20 @@ async def booked(count: int) -> list[UsageEvent]:
     return await in_database(lambda: list(UsageEvent.objects.order_by("started_at", "segment")))
 
 
-async def until_written(server: ServerProcess) -> None:
-    """Nothing of this test is written into the next one."""
+async def wait_until_written(server: ServerProcess) -> None:
+    """Wait until all rows of this test are written, so that none is written during the next test."""
     await asyncio.sleep(0.15)
 
     backlog = partial(asyncio.to_thread, server.gauge, "voicecare_recorder_backlog")
     await eventually(backlog, wanted=lambda left: not left)
 
 
-async def until_nothing_in_flight(sandbox: SandboxProcess) -> None:
+async def wait_until_idle(sandbox: SandboxProcess) -> None:
     await eventually(lambda: asyncio.to_thread(sandbox.account), wanted=lambda now: not any(now["in_flight"].values()))
 
 
 @pytest.mark.parametrize("name", DEVICE_FORMATS)
-async def test_a_text_becomes_sound_in_every_format(caller: Caller, sandbox: SandboxProcess, name: str) -> None:
+async def test_a_text_is_spoken_in_every_format(caller: Caller, sandbox: SandboxProcess, name: str) -> None:
     async with caller.speech(text=TEXT, format=name) as reply:
         audio = await reply.read()
         assert (reply.status, reply.content_type) == (200, FORMATS[name].mime)
@@ -91,26 +91,30 @@ async def test_a_text_becomes_sound_in_every_format(caller: Caller, sandbox: San
     assert audio == await repeat_requests(sandbox, sandbox.requests())
 
 
-async def test_it_is_counted_and_leaves_no_text(caller: Caller, alice: Member) -> None:
+async def test_it_is_counted_and_no_text_is_kept(caller: Caller, alice: Member) -> None:
     voice = alice.patient.voice
     await caller.sound(text=TEXT, voice=str(voice.pk))
-    (event,) = await booked(1)
+    (event,) = await recorded_events(1)
     assert (event.kind, event.outcome, event.characters) == ("preview", "completed", len(TEXT))
     assert (event.conversation, event.patient, event.voice) == (None, None, voice.pk)
     assert not await in_database(lambda: Utterance.objects.exists() or Conversation.objects.exists())
 
 
-async def test_a_relatives_voice_is_counted_for_its_patient(caller: Caller, alice: Member) -> None:
+async def test_a_voice_clone_is_counted_for_its_patient(caller: Caller, alice: Member) -> None:
     clone = await in_database(
         Voice.objects.create, name="Daughter", provider_id=OTHER_VOICE[::-1], source="cloned", patient=alice.patient
     )
-    await caller.sound(text=TEXT, voice=str(clone.pk))  # unknown to the sandbox: the default voice speaks
-    events = await booked(2)
+    await caller.sound(
+        text=TEXT, voice=str(clone.pk)
+    )  # the sandbox does not know this voice, so the default voice speaks
+    events = await recorded_events(2)
     assert [(event.kind, event.outcome) for event in events] == [("preview", "failed"), ("preview", "completed")]
     assert {event.patient for event in events} == {alice.patient.pk}
 
 
-async def test_the_first_bytes_come_while_the_provider_still_speaks(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_the_first_bytes_come_while_the_provider_is_still_sending(
+    caller: Caller, sandbox: SandboxProcess
+) -> None:
     sandbox.fault(kind="slow", bytes_per_s=RATE)
     began = time.monotonic()
     async with caller.speech(text=TEXT) as reply:
@@ -124,60 +128,64 @@ async def test_the_first_bytes_come_while_the_provider_still_speaks(caller: Call
     assert first_s < min(1.0, whole_s / 2)
 
 
-async def test_a_listener_who_leaves_ends_the_request(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_a_client_that_disconnects_ends_the_provider_request(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="slow", bytes_per_s=RATE)
     async with caller.speech(text=LONG) as reply:
         await reply.content.readany()
         reply.close()
-    await until_nothing_in_flight(sandbox)
-    (event,) = await booked(1)
+    await wait_until_idle(sandbox)
+    (event,) = await recorded_events(1)
     assert event.outcome == "cancelled"
     assert 0 < event.characters < len(LONG)
 
 
-async def test_a_listener_who_leaves_before_the_first_byte_ends_the_request(
+async def test_a_client_that_disconnects_before_the_first_byte_ends_the_provider_request(
     caller: Caller, sandbox: SandboxProcess
 ) -> None:
     sandbox.fault(kind="slow_headers", seconds=1.2)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await caller.sound(text=LONG)
-    await until_nothing_in_flight(sandbox)
+    await wait_until_idle(sandbox)
     await asyncio.sleep(1.5)
     assert len(await asyncio.to_thread(sandbox.requests)) == 1
 
 
 async def test_the_ledger_is_written_after_many_requests(caller: Caller) -> None:
-    """What a speech starts for the whole process must not end with the thread of its request."""
+    """Work that a speech starts for the whole process must not end with the thread of its request."""
     for number in range(3):
         await caller.sound(text=f"This is the request with the number {number}, and it is counted.")
-        await booked(number + 1)
+        await recorded_events(number + 1)
 
 
-async def test_a_provider_that_fails_is_not_heard(caller: Caller, sandbox: SandboxProcess, alice: Member) -> None:
+async def test_a_failing_provider_leads_to_the_backup_voice(
+    caller: Caller, sandbox: SandboxProcess, alice: Member
+) -> None:
     sandbox.fault(kind="error", preset="internal_error", first=2)
     async with caller.speech(text=TEXT, voice=str(alice.patient.voice_id)) as reply:
         assert (reply.status, reply.headers["Speech-Source"]) == (200, "backup")
         assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
-    assert [event.kind for event in await booked(3)] == ["preview"] * 3
+    assert [event.kind for event in await recorded_events(3)] == ["preview"] * 3
 
 
-async def test_a_key_that_is_refused_means_the_offline_voice(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_a_refused_key_leads_to_the_offline_voice(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="error", preset="invalid_api_key")
     async with caller.speech(text=TEXT) as reply:
         assert (reply.status, reply.headers["Speech-Source"]) == (200, "offline")
         assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
-    assert [event.kind for event in await booked(2)] == ["preview", "offline"]
+    assert [event.kind for event in await recorded_events(2)] == ["preview", "offline"]
 
 
 @pytest.fixture
-def quota_is_back_after(server: ServerProcess, sandbox: SandboxProcess) -> Iterator[None]:
+def restore_quota_afterwards(server: ServerProcess, sandbox: SandboxProcess) -> Iterator[None]:
     yield
     sandbox.settings(characters_used=0)
     until_provider_trusted(server)
 
 
-async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProcess, quota_is_back_after: None) -> None:
+async def test_an_exhausted_quota_leads_to_the_offline_voice_immediately(
+    caller: Caller, sandbox: SandboxProcess, restore_quota_afterwards: None
+) -> None:
     sandbox.settings(characters_used=100_000, character_limit=100_000)
     for _ in range(2):
         began = time.monotonic()
@@ -187,14 +195,14 @@ async def test_nobody_waits_for_the_quota(caller: Caller, sandbox: SandboxProces
             assert time.monotonic() - began < 5
             await reply.read()
     assert len(sandbox.requests()) == 1
-    assert [(event.kind, event.outcome) for event in await booked(3)] == [
+    assert [(event.kind, event.outcome) for event in await recorded_events(3)] == [
         ("preview", "failed"),
         ("offline", "completed"),
         ("offline", "completed"),
     ]
 
 
-async def test_a_text_that_is_refused_is_told_as_json(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_a_rejected_text_is_a_json_error(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="error", preset="invalid_text")
     async with caller.speech(text=TEXT) as reply:
         assert (reply.status, (await reply.json())["code"]) == (400, "text_rejected")
@@ -213,7 +221,7 @@ async def test_a_text_that_is_refused_is_told_as_json(caller: Caller, sandbox: S
         ({"text": TEXT, "voice": str(uuid.UUID(int=5))}, "voice"),
     ],
 )
-async def test_what_cannot_be_said_is_told_as_json(
+async def test_an_invalid_request_names_the_field(
     caller: Caller, sandbox: SandboxProcess, body: dict[str, Any], field: str
 ) -> None:
     async with caller.speech(**body) as reply:
@@ -221,15 +229,17 @@ async def test_what_cannot_be_said_is_told_as_json(
     assert sandbox.requests() == []
 
 
-async def test_whose_voices_one_may_hear(caller: Caller, alice: Member, bob: Member, sandbox: SandboxProcess) -> None:
-    def make() -> list[Voice]:
+async def test_clones_of_other_teams_and_gone_voices_are_refused(
+    caller: Caller, alice: Member, bob: Member, sandbox: SandboxProcess
+) -> None:
+    def create_voices() -> list[Voice]:
         theirs = Voice.objects.create(name="Son", provider_id="theirs", source="cloned", patient=bob.patient)
         gone = Voice.objects.create(
             name="Gone", provider_id="gone", source="cloned", patient=alice.patient, state="gone"
         )
         return [theirs, gone]
 
-    for voice in await in_database(make):
+    for voice in await in_database(create_voices):
         async with caller.preview(voice) as reply:
             assert (reply.status, (await reply.json())["code"]) == (404, "not_found")
         async with caller.speech(text=TEXT, voice=str(voice.pk)) as reply:
@@ -237,7 +247,7 @@ async def test_whose_voices_one_may_hear(caller: Caller, alice: Member, bob: Mem
     assert sandbox.requests() == []
 
 
-async def test_a_preview_is_paid_once(caller: Caller, phrases: None, sandbox: SandboxProcess, alice: Member) -> None:
+async def test_a_preview_is_billed_once(caller: Caller, phrases: None, sandbox: SandboxProcess, alice: Member) -> None:
     heard, sources = [], []
     for number in range(3):
         async with caller.preview(alice.patient.voice) as reply:
@@ -249,21 +259,21 @@ async def test_a_preview_is_paid_once(caller: Caller, phrases: None, sandbox: Sa
     assert sources == ["live", "cache", "cache"]
     assert len(set(heard)) == 1
     assert [request["text"] for request in sandbox.requests()] == ["That's wonderful!"]
-    assert [(event.kind, event.saved_characters) for event in await booked(3)] == [
+    assert [(event.kind, event.saved_characters) for event in await recorded_events(3)] == [
         ("preview", 0),
         ("cache", 17),
         ("cache", 17),
     ]
 
 
-async def test_a_voice_whose_language_has_no_phrases_is_heard_too(caller: Caller, alice: Member) -> None:
+async def test_a_voice_whose_language_has_no_phrases_has_a_preview(caller: Caller, alice: Member) -> None:
     async with caller.preview(alice.patient.voice) as reply:
         assert reply.status == 200
         assert decoded(await reply.read(), "mp3_44100_128").seconds > 1
 
 
-async def test_many_at_once_keep_to_the_slots(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_concurrent_requests_respect_the_concurrency_limit(caller: Caller, sandbox: SandboxProcess) -> None:
     texts = [f"Many speak at once, and this is the one with the number {n}." for n in range(8)]
     sounds = await asyncio.gather(*(caller.sound(text=text) for text in texts))
     assert all(decoded(audio, "mp3_44100_128").loudness > LOUD for audio in sounds)
-    assert {event.outcome for event in await booked(8)} == {"completed"}
+    assert {event.outcome for event in await recorded_events(8)} == {"completed"}
