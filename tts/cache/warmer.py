@@ -9,14 +9,13 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
 import structlog
 from django.conf import settings
-from django.db import IntegrityError, connections
+from django.db import IntegrityError
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -35,7 +34,7 @@ from usage.provider_state import circuit, quota
 from voicecare.audio.formats import FORMATS
 from voicecare.audio.framing import FramePadder
 from voicecare.core import metrics
-from voicecare.core.database import db_executor, run_in_db_thread
+from voicecare.core.database import own_db_thread, run_in_db_thread
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import SpeechRequest
@@ -97,25 +96,17 @@ def _not_held(wishes: dict[str, ClipSpec]) -> dict[str, ClipSpec]:
 
 def warm(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     """Makes them, for up to `ROUND_S`; true if there was no time for all of them. For Celery: no loop is running."""
-    return bool(wishes) and asyncio.run(_in_one_thread(wishes, cache))
-
-
-async def _in_one_thread(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
-    """The database is used from one thread, whose connections are closed before it ends."""
-    db_executor.set(ThreadPoolExecutor(1, "warming"))
-    try:
-        return await _round(wishes, cache)
-    finally:
-        await run_in_db_thread(connections.close_all)
+    return bool(wishes) and asyncio.run(_round(wishes, cache))
 
 
 async def _round(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
-    maker = Maker(cache, slots_for(settings.REDIS_URL))
-    await maker.open()
-    try:
-        return await maker.make_all(wishes)
-    finally:
-        await maker.close()
+    async with own_db_thread("warming"):
+        maker = Maker(cache, slots_for(settings.REDIS_URL))
+        await maker.open()
+        try:
+            return await maker.make_all(wishes)
+        finally:
+            await maker.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,13 +140,14 @@ class PubSub:
 
 
 @cache
-def of_this_process() -> PubSub:
+def process_pubsub() -> PubSub:
+    """The `PubSub` of this process, made at first use. Celery workers and commands publish too, and have no runtime."""
     return PubSub(settings.REDIS_URL)
 
 
 def publish_patient(patient: uuid.UUID) -> None:
-    of_this_process().publish_patient(patient)
+    process_pubsub().publish_patient(patient)
 
 
 def publish_provider() -> None:
-    of_this_process().publish_provider()
+    process_pubsub().publish_provider()

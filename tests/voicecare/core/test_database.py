@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
-from voicecare.core.database import db_executor, run_in_db_thread
+from voicecare.core.database import own_db_thread, run_in_db_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the threads may hold connections that other tests have made
 
@@ -31,12 +32,16 @@ async def test_it_raises_what_the_function_raises_and_returns_what_it_returns():
         await run_in_db_thread(divmod, 7, 0)
 
 
-async def test_who_brings_a_thread_uses_no_other():
-    with ThreadPoolExecutor(1) as one:
-        mine = db_executor.set(one)
-        try:
-            names = await asyncio.gather(*(run_in_db_thread(threading.get_ident) for _ in range(5)))
-        finally:
-            db_executor.reset(mine)
+async def test_own_db_thread_uses_one_thread_and_closes_its_connections():
+    async with own_db_thread("own"):
+        names = await asyncio.gather(*(run_in_db_thread(threading.get_ident) for _ in range(5)))
+        used = await run_in_db_thread(_open_connection)
     assert len(set(names)) == 1
     assert threading.get_ident() not in names
+    assert used.connection is None
+    assert await run_in_db_thread(threading.get_ident) not in names
+
+
+def _open_connection() -> BaseDatabaseWrapper:
+    connection.ensure_connection()
+    return connections["default"]

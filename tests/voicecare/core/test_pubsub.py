@@ -203,7 +203,7 @@ async def test_publishing_begins_again(server: RedisProcess, ear: Ear, monkeypat
 
 
 async def test_a_process_has_one_that_its_code_publishes_with(ear: Ear):
-    async with ear.at(pubsub.of_this_process()):
+    async with ear.at(pubsub.process_pubsub()):
         pubsub.publish_patient(PATIENT)
         pubsub.publish_provider()
         await ear.hears(PATIENT, "provider")
