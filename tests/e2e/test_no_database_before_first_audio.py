@@ -1,4 +1,4 @@
-"""Between a text and its sound stands no query: the database may be locked for everybody meanwhile."""
+"""There is no database query between a text and its first audio. These tests lock the whole database."""
 
 import asyncio
 import uuid
@@ -26,7 +26,7 @@ def phrase(server: ServerProcess) -> str:
     return text
 
 
-async def test_speech_is_heard_while_the_database_is_locked(
+async def test_speech_is_spoken_while_the_database_is_locked(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, phrase: str
 ) -> None:
     sandbox.fault(kind="error", preset="internal_error", match={"text": "^Again"}, first=1)
@@ -34,10 +34,10 @@ async def test_speech_is_heard_while_the_database_is_locked(
         started = await device.start(greeting=False)
         numbers = count(1)
 
-        async def known_by_heart() -> bool:
+        async def phrase_is_cached() -> bool:
             return (await device.speak(phrase, id=f"before {next(numbers)}")).terminal["source"] == "cache"
 
-        await eventually(known_by_heart)
+        await eventually(phrase_is_cached)
         async with locked_database():
             reader = asyncio.create_task(in_database(Conversation.objects.count))
             spoken = await device.speak(TEXT, id="locked")
@@ -48,7 +48,7 @@ async def test_speech_is_heard_while_the_database_is_locked(
             await device.interrupt()
             stopped = await device.hear("stopped")
             await device.assert_nothing_pending()
-            assert not reader.done()  # whoever asks the database still waits
+            assert not reader.done()  # database queries still wait
         assert await reader == 1
         for one in (spoken, known, retried):
             assert one.terminal["type"] == "speech.finished", one.frames
@@ -69,10 +69,10 @@ async def test_speech_is_heard_while_the_database_is_locked(
     assert accounts.outcomes("retried") == [("live", "failed"), ("retry", "completed")]
 
 
-async def test_what_the_device_asks_for_waits_for_no_row_of_a_delivery(
+async def test_the_devices_own_speech_does_not_wait_for_rows_of_deliveries(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """The end of one delivery is still to be written and the next one to be claimed."""
+    """One delivery has ended but is not written yet, and the next one is not claimed yet."""
     sandbox.fault(kind="slow", bytes_per_s=60_000, first=1)
     first, second = [await submitted(alice, f"The server has the message {number} for you.") for number in (1, 2)]
     async with Device(server.ws, alice.token) as device:

@@ -1,4 +1,4 @@
-"""What daphne and Channels do that one would not expect: signals, no lifespan, lost connections, exceptions, kills."""
+"""Unexpected behaviour of daphne and Channels: signals, no lifespan, lost connections, exceptions, kills."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tts.devices.client import HandshakeRefused
 TEXT = "Your tea is on the table beside the window."
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 40_000, "match": {"text": "very slowly"}}
-"""Two seconds and a bit for LONG."""
+"""LONG takes a little over two seconds."""
 
 OwnServer = Callable[..., ServerProcess]
 
@@ -36,10 +36,10 @@ async def readiness(server: ServerProcess) -> int:
     return status
 
 
-# Going down
+# Shutdown
 
 
-async def test_what_plays_is_finished_before_the_server_goes_down(
+async def test_the_playing_speech_ends_before_the_shutdown(
     own_server: OwnServer, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     server = await asyncio.to_thread(own_server)
@@ -81,10 +81,10 @@ async def test_what_plays_is_finished_before_the_server_goes_down(
     assert accounts.counter == accounts.ledger == len(LONG)
     assert accounts.utterance("playing").state == "spoken"
     assert accounts.utterance("waiting").state == accounts.utterance("late").state == "interrupted"
-    assert accounts.conversation.ended_at is None  # to be resumed
+    assert accounts.conversation.ended_at is None  # it can be resumed
 
 
-async def test_what_plays_too_long_is_cut_when_the_server_goes_down(
+async def test_a_speech_longer_than_the_drain_timeout_is_cut(
     own_server: OwnServer, sandbox: SandboxProcess, alice: Member
 ) -> None:
     server = await asyncio.to_thread(own_server, DRAIN_TIMEOUT_S=1)
@@ -105,7 +105,7 @@ async def test_what_plays_too_long_is_cut_when_the_server_goes_down(
     await eventually(lambda: outcome_of(sandbox, 0, "cancelled"))
 
 
-async def test_a_server_without_devices_goes_down_at_once(own_server: OwnServer, sandbox: SandboxProcess) -> None:
+async def test_a_server_without_devices_shuts_down_immediately(own_server: OwnServer, sandbox: SandboxProcess) -> None:
     server = await asyncio.to_thread(own_server)
     began = time.monotonic()
     server.signal(signal.SIGTERM)
@@ -113,13 +113,13 @@ async def test_a_server_without_devices_goes_down_at_once(own_server: OwnServer,
     assert time.monotonic() - began < 4
 
 
-# Coming up
+# Start
 
 
 async def test_the_first_scope_of_a_process_may_be_a_device(
     own_server: OwnServer, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """There is no lifespan event. The first speech of a fresh process is not slower than others are allowed to be."""
+    """daphne has no lifespan event. The first speech of a fresh process meets the usual limit."""
     server = await asyncio.to_thread(own_server, untouched=True)
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
@@ -129,7 +129,7 @@ async def test_the_first_scope_of_a_process_may_be_a_device(
     assert spoken.terminal["first_chunk_ms"] < 1000
 
 
-async def test_two_devices_may_be_the_first_at_once(
+async def test_two_devices_may_connect_first_at_the_same_time(
     own_server: OwnServer, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     server = await asyncio.to_thread(own_server, untouched=True)
@@ -144,14 +144,14 @@ async def test_two_devices_may_be_the_first_at_once(
     assert server.logged().count("Traceback") == 0
 
 
-async def test_a_redis_that_is_not_there_stops_nobody(
+async def test_speech_works_without_a_reachable_redis(
     own_server: OwnServer, sandbox: SandboxProcess, alice: Member
 ) -> None:
     server = await asyncio.to_thread(own_server, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         spoken = await device.speak(TEXT)
-        await asyncio.sleep(1.2)  # a sweep later it still goes on
+        await asyncio.sleep(1.2)  # at least one sweep later
         following = await device.speak(TEXT)
         await device.end()
     assert [spoken.terminal["source"], following.terminal["source"]] == ["live", "live"]
@@ -165,7 +165,7 @@ async def test_a_redis_that_is_not_there_stops_nobody(
 # Lost connections
 
 
-async def test_a_connection_cut_without_a_word_ends_its_speech(
+async def test_a_dropped_connection_ends_its_speech(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**{**SLOW, "bytes_per_s": 8_000})
@@ -189,7 +189,7 @@ async def test_a_connection_cut_without_a_word_ends_its_speech(
         assert (await device.end())["characters"] == len(LONG) + len(TEXT)
 
 
-async def test_a_connection_cut_before_the_first_byte_ends_its_request(
+async def test_a_connection_dropped_before_the_first_byte_ends_its_request(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="stall_first")
@@ -200,14 +200,14 @@ async def test_a_connection_cut_before_the_first_byte_ends_its_request(
         device.drop_connection()
         await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 1)
     await wait_for_state(started["conversation"], "stalled", "interrupted")
-    assert len(sandbox.requests()) == 1  # nobody retries for a device that has gone
+    assert len(sandbox.requests()) == 1  # no retry for a disconnected device
     assert (await accounts_of(started["conversation"])).outcomes("stalled") == [("live", "unknown")]
 
 
 # Exceptions
 
 
-async def test_a_handler_that_raises_leaves_nothing_behind(
+async def test_an_exception_in_a_handler_ends_speech_and_request(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -227,14 +227,14 @@ async def test_a_handler_that_raises_leaves_nothing_behind(
         await other.end()
     assert await readiness(server) == 200
     async with Device(server.ws, alice.token) as device:
-        await device.start(resume=started["conversation"])  # its end could not be written
+        await device.start(resume=started["conversation"])  # the end of the conversation could not be written
         assert (await device.speak(TEXT, id="after")).terminal["type"] == "speech.finished"
         ended = await device.end()
     accounts = await accounts_of(started["conversation"])
     assert ended["characters"] == accounts.counter == accounts.ledger == len(LONG) + len(TEXT)
 
 
-async def test_a_handshake_that_raises_is_no_open_door(server: ServerProcess, alice: Member) -> None:
+async def test_an_exception_in_the_handshake_refuses_the_connection(server: ServerProcess, alice: Member) -> None:
     async with missing_table("patients_device"):
         with pytest.raises(HandshakeRefused):
             async with Device(server.ws, alice.token):
@@ -243,10 +243,10 @@ async def test_a_handshake_that_raises_is_no_open_door(server: ServerProcess, al
         await device.assert_nothing_pending()
 
 
-# Killed
+# Killed processes
 
 
-async def test_what_a_killed_server_began_is_in_the_books(
+async def test_speech_of_a_killed_server_is_in_the_accounts(
     own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     doomed = await asyncio.to_thread(own_server)
@@ -279,7 +279,7 @@ async def test_what_a_killed_server_began_is_in_the_books(
     assert [kind for kind, _ in accounts.outcomes("killed")] == ["live"]
 
 
-async def test_a_row_says_when_its_speech_is_being_spoken(
+async def test_a_row_is_in_state_speaking_during_playback(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(**SLOW)
@@ -291,10 +291,10 @@ async def test_a_row_says_when_its_speech_is_being_spoken(
     await wait_for_state(started["conversation"], "playing", "spoken")
 
 
-async def test_what_a_killed_server_was_speaking_ends_as_interrupted(
+async def test_the_speech_of_a_killed_server_ends_as_interrupted(
     own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """At the latest when its conversation is resumed or over, no row says that it is still being spoken."""
+    """No row stays in the state speaking after its conversation was resumed or has ended."""
     doomed = await asyncio.to_thread(own_server)
     sandbox.fault(**{**SLOW, "bytes_per_s": 8_000})
     async with Device(doomed.ws, alice.token) as device:
@@ -302,10 +302,10 @@ async def test_what_a_killed_server_was_speaking_ends_as_interrupted(
         await device.start_speech("killed", LONG)
         await device.send({"type": "speak", "id": "waiting", "text": TEXT})
 
-        async def is_there() -> bool:
+        async def row_exists() -> bool:
             return await state_of(started["conversation"], "killed") is not None
 
-        await eventually(is_there)
+        await eventually(row_exists)
         doomed.process.kill()
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])

@@ -1,4 +1,4 @@
-"""A device that stops reading holds little, is let go of, and nobody else notices."""
+"""A device that stops reading uses little memory, is disconnected, and does not disturb others."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ MEGABYTE = 1024 * 1024
 
 
 class StuckDevice:
-    """A socket of its own, whose receive buffer is as small as the system allows and which reads only when told to."""
+    """A device on a raw socket. Its receive buffer is as small as the system allows, and it reads only on request."""
 
     def __init__(self, url: str, token: str) -> None:
         parts = urlsplit(url)
@@ -47,8 +47,8 @@ class StuckDevice:
         length = struct.pack("!BBH", 0x81, 0xFE, size) if size > 125 else struct.pack("!BB", 0x81, 0x80 | size)
         self._socket.sendall(length + bytes(4) + payload)  # masked with zeros
 
-    def say_good_bye(self) -> None:
-        """A close frame with the code 1000."""
+    def send_close_frame(self) -> None:
+        """Send a close frame with the code 1000."""
         self._socket.sendall(b"\x88\x82" + bytes(4) + struct.pack("!H", 1000))
 
     def read_some(self) -> bytes:
@@ -60,11 +60,11 @@ class StuckDevice:
 
 @pytest.fixture
 def pinging_server(own_server: Callable[..., ServerProcess]) -> ServerProcess:
-    """Its pings are those of production, ten times as fast."""
+    """A server with the ping settings of production, ten times as fast."""
     return own_server("--ping-interval", "2", "--ping-timeout", "3")
 
 
-async def test_a_stuck_device_holds_a_megabyte_at_most_and_is_closed_by_missed_pings(
+async def test_a_stuck_device_holds_at_most_a_megabyte_and_is_closed_after_missed_pings(
     pinging_server: ServerProcess, sandbox: SandboxProcess, alice: Member, bob: Member
 ) -> None:
     server = pinging_server
@@ -76,14 +76,14 @@ async def test_a_stuck_device_holds_a_megabyte_at_most_and_is_closed_by_missed_p
         started = json.loads(stuck.read_some()[4:])
         stuck.send(type="speak", id="endless", text=ENDLESS)
         held = 0.0
-        gone = asyncio.create_task(eventually(lambda: is_closed(server), within_s=20))
-        while not gone.done():
-            if held < MEGABYTE / 16:  # what the system's own buffers take does not count, so it lies to get more
+        closed = asyncio.create_task(eventually(lambda: is_closed(server), within_s=20))
+        while not closed.done():
+            if held < MEGABYTE / 16:  # the system's buffers do not count, so it requests more by false reports
                 stuck.send(type="progress", id="endless", ms=3_600_000)
             spoken = await other.speak("Nobody else notices that a device is stuck.")
             assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "live")
             held = max(held, server.gauge("voicecare_held_bytes"))
-        await gone
+        await closed
         stuck.close()
     print(f"held {held / MEGABYTE:.2f} MB")
     assert MEGABYTE / 16 < held <= MEGABYTE
@@ -94,7 +94,7 @@ async def test_a_stuck_device_holds_a_megabyte_at_most_and_is_closed_by_missed_p
     await eventually(interrupted)
 
 
-async def test_a_device_that_says_good_bye_and_reads_nothing_more_is_let_go_of(
+async def test_a_device_that_closes_but_never_reads_is_disconnected(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     connected = server.gauge("voicecare_devices_connected")
@@ -103,15 +103,15 @@ async def test_a_device_that_says_good_bye_and_reads_nothing_more_is_let_go_of(
     started = json.loads(stuck.read_some()[4:])
     stuck.send(type="speak", id="endless", text=ENDLESS)
 
-    async def lies_here() -> bool:
+    async def bytes_are_held() -> bool:
         stuck.send(type="progress", id="endless", ms=3_600_000)
         return server.gauge("voicecare_held_bytes") > 0
 
     async def interrupted() -> bool:
         return await state_of(started["conversation"], "endless") == "interrupted"
 
-    await eventually(lies_here)
-    stuck.say_good_bye()
+    await eventually(bytes_are_held)
+    stuck.send_close_frame()
     await eventually(interrupted, within_s=CLOSE_S + 10)
     assert server.gauge("voicecare_devices_connected") == connected
     assert server.gauge("voicecare_slots_held") == 0
@@ -122,9 +122,7 @@ async def is_closed(server: ServerProcess) -> bool:
     return server.gauge("voicecare_devices_connected") == 1
 
 
-async def test_a_device_that_reads_slowly_hears_everything(
-    server: ServerProcess, sandbox: SandboxProcess, alice: Member
-) -> None:
+async def test_a_slow_reader_gets_all_audio(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
     text = " ".join(f"Sentence {number} is heard by a device that takes its time." for number in range(4))
     async with Device(server.ws, alice.token, format="pcm_24000") as device:
         await device.start(greeting=False)

@@ -1,4 +1,4 @@
-"""The owner's test: a text that a device sends comes back as audio, in each format, and is counted once."""
+"""A text of a device comes back as audio, in each format, and is counted once."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.sound import LOUD, decoded
 from voicecare.audio.formats import DEVICE_FORMATS
 
 SENTENCES = "Good morning, Alice, it is Tuesday and the sun is shining. Your daughter wrote a letter, shall I read it?"
-MP3_PADDING_S = 0.15  # of each stream: an encoder's delay and the filling of its last frame
+MP3_PADDING_S = 0.15  # for each stream: the encoder's delay and the padding of its last frame
 
 
 def check_frames(device: Device) -> None:
@@ -58,7 +58,7 @@ async def test_a_text_comes_back_as_audio(
 
     requests, account = sandbox.requests(), sandbox.account()
     assert "".join(request["text"] for request in requests) == SENTENCES
-    assert len(requests) == 2  # a sentence is a request
+    assert len(requests) == 2  # one request for each sentence
     assert {request["voice_id"] for request in requests} == {alice.patient.voice.provider_id}
     assert {request["output_format"] for request in requests} == {format_name}
     assert sum(request["bytes_sent"] for request in requests) == len(spoken.audio)
@@ -86,7 +86,7 @@ async def test_a_text_comes_back_as_audio(
     assert sound.loudness > LOUD
 
 
-async def test_the_sound_leaves_in_pieces_while_the_provider_still_speaks(
+async def test_audio_is_sent_in_pieces_while_the_provider_is_still_sending(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
     sandbox.fault(kind="slow", bytes_per_s=40_000)
