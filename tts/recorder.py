@@ -79,7 +79,7 @@ class Recorder:
             self._pending.clear()
             mark = self.journal.position() if self.journal else 0
             try:
-                await _write([copy.copy(entry) for entry in batch])
+                await _write([entry.snapshot() if isinstance(entry, Speech) else copy.copy(entry) for entry in batch])
                 if self.journal is not None:
                     self.journal.truncate(mark)
             except BaseException:  # cancelled, too: the batch is of all devices, and writing it twice is harmless
@@ -136,6 +136,7 @@ def _write_one(entry: Record) -> None:
 
 
 def _to_row(speech: Speech) -> Utterance:
+    progress = speech.progress
     if speech.patient_id is None:
         raise ValueError("Only speech to a patient has a row.")
     return Utterance(
@@ -145,15 +146,15 @@ def _to_row(speech: Speech) -> Utterance:
         client_id=speech.id,
         origin=speech.origin,
         text=speech.script.text,
-        state=speech.state,
-        source=speech.source,
-        code=speech.code,
-        characters=speech.characters,
-        bytes_sent=speech.bytes_sent,
-        first_chunk_ms=speech.first_chunk_ms,
+        state=progress.state,
+        source=progress.source,
+        code=progress.code,
+        characters=progress.characters,
+        bytes_sent=progress.bytes_sent,
+        first_chunk_ms=progress.first_chunk_ms,
         received_at=speech.received_at,
-        spoken_at=speech.spoken_at,
-        expires_at=speech.expires_at,
-        owner=speech.owner,
-        lease_until=speech.lease_until,
+        spoken_at=progress.spoken_at,
+        expires_at=progress.expires_at,
+        owner=progress.owner,
+        lease_until=progress.lease_until,
     )

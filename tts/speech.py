@@ -1,31 +1,25 @@
-"""One speech on its way through this process."""
+"""One utterance on its way through this process: what was requested, and how far it has come."""
 
+import copy
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tts.outbox.claim import Claim
-from tts.states import UtteranceState
+from tts.states import Source, UtteranceState
 from tts.text.stream import Script
 
 
-@dataclass(slots=True, eq=False)
-class Speech:
-    """One utterance on its way through this process; `tts.recorder` keeps its row up to date.
+@dataclass(slots=True, kw_only=True)
+class SpeechProgress:
+    """How far a speech has come. Only the player and what it runs change it, through the methods; others read it.
 
-    `received_at_monotonic` and `started_at_monotonic` (its turn came) are seconds of `time.monotonic`. From the former
-    to the first frame passed `first_chunk_ms`, from the latter `response_ms`. `claim` is set for one that came from the
-    outbox. `attempt_offset` is the number below its ledger attempts: a text that is spoken again is booked again.
+    Times named `_monotonic` are seconds of `time.monotonic`. `first_chunk_ms` is the time from receiving the text to
+    the first audio, `response_ms` the time from the start of the speech. `attempt_offset` is the number below the
+    speech's attempts in the ledger. `owner` and `lease_until` reserve a deferred speech for its connection.
     """
 
-    id: str
-    script: Script
-    origin: str
-    conversation_id: uuid.UUID | None
-    patient_id: uuid.UUID | None
-    received_at: datetime
     received_at_monotonic: float
-    utterance_id: uuid.UUID
     started_at_monotonic: float = 0.0
     state: str = UtteranceState.WAITING.value
     source: str = ""
@@ -38,6 +32,69 @@ class Speech:
     expires_at: datetime | None = None
     owner: str = ""
     lease_until: datetime | None = None
-    claim: Claim | None = None
     attempt_offset: int = 0
     waited_for_quota: bool = False
+
+    def started(self, now: float) -> None:
+        """The speech plays now. `now` is monotonic."""
+        self.started_at_monotonic = now
+        self.state = UtteranceState.SPEAKING.value
+
+    def billed(self, characters: int) -> None:
+        """The provider bills these characters."""
+        self.characters += characters
+
+    def sent(self, size: int, source: str, *, now: float, utc_now: datetime) -> None:
+        """A chunk of audio was handed over. The first one sets the latencies.
+
+        The source of a speech is `cache` only while all of it came from the cache. Cached audio is in the
+        conversation's own voice, so after audio of another source it counts as `live`.
+        """
+        if not self.bytes_sent:
+            self.first_chunk_ms = round((now - self.received_at_monotonic) * 1000, 2)
+            self.response_ms = round((now - self.started_at_monotonic) * 1000, 2)
+            self.spoken_at = utc_now
+        cache = Source.CACHE.value
+        self.source = Source.LIVE.value if source == cache and self.source not in ("", cache) else source
+        self.bytes_sent += size
+
+    def padded(self, size: int) -> None:
+        """Zero bytes completed a frame or sample that was cut off."""
+        self.bytes_sent += size
+
+    def deferred(self, *, owner: str, lease_until: datetime, expires_at: datetime) -> None:
+        """The speech waits for the quota. An earlier expiry time stays."""
+        self.state = UtteranceState.QUEUED.value
+        self.waited_for_quota = True
+        self.owner, self.lease_until = owner, lease_until
+        self.expires_at = self.expires_at or expires_at
+
+    def skip_attempts(self, count: int) -> None:
+        """Leave numbers out: a text that is spoken again from its beginning is booked again in the ledger."""
+        self.attempt_offset += count
+
+    def finished(self, outcome: UtteranceState, code: str = "") -> None:
+        """The speech has ended. `code` is the reason of a failure."""
+        self.state, self.code = outcome.value, code
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Speech:
+    """The request for one speech, which never changes, and its progress. `tts.recorder` keeps its row up to date.
+
+    `id` is its id on the WebSocket, `utterance_id` that of its row. `claim` is set for a delivery from the outbox.
+    """
+
+    id: str
+    script: Script
+    origin: str
+    conversation_id: uuid.UUID | None
+    patient_id: uuid.UUID | None
+    utterance_id: uuid.UUID
+    received_at: datetime
+    progress: SpeechProgress
+    claim: Claim | None = None
+
+    def snapshot(self) -> "Speech":
+        """A copy whose progress stays as it is, for another thread."""
+        return replace(self, progress=copy.copy(self.progress))

@@ -9,7 +9,7 @@ from functools import partial
 from tts.conversations.context import Context, OpenConversation
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.protocol.session import Session
-from tts.speech import Speech
+from tts.speech import Speech, SpeechProgress
 from tts.text.stream import Script
 
 OWN_VOICE = VoiceRef(uuid.uuid4(), "OWNvoice", "Rachel", 1)
@@ -38,12 +38,14 @@ def opened(*, used_ids: frozenset[str] = frozenset(), characters: int = 0, **cha
 
 
 def speech(speech_id: str = "s1", text: str = "How are you?", *, origin: str = "device", **changes: object) -> Speech:
-    fields = {
-        "conversation_id": uuid.uuid4(),
-        "patient_id": uuid.uuid4(),
-        "received_at": datetime.now(UTC),
-        "received_at_monotonic": time.monotonic(),
-        "utterance_id": uuid.uuid4(),
-        **changes,
-    }
-    return Speech(speech_id, Script(text, complete=True), origin, **fields)
+    """`changes` are fields of `Speech` or of its `SpeechProgress`."""
+    steps = {name: changes.pop(name) for name in list(changes) if name in SpeechProgress.__dataclass_fields__}
+    request = {"conversation_id": uuid.uuid4(), "patient_id": uuid.uuid4(), "utterance_id": uuid.uuid4(), **changes}
+    return Speech(
+        speech_id,
+        Script(text, complete=True),
+        origin,
+        received_at=datetime.now(UTC),
+        progress=SpeechProgress(**{"received_at_monotonic": time.monotonic(), **steps}),
+        **request,
+    )

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from tts.conversations import lifecycle
 from tts.models import Conversation, Utterance
 from tts.recorder import Recorder
 from tts.speech import Speech
+from tts.states import UtteranceState
 from tts.text.stream import Script
 from usage.ledger.events import Attempt
 from usage.models import UsageEvent
@@ -110,15 +112,17 @@ def test_a_speech_becomes_a_row_with_all_that_is_known_of_it(talk: Conversation)
     row = Utterance.objects.get()
     assert (row.pk, row.conversation, row.patient_id) == (whole.utterance_id, talk, talk.patient_id)
     assert (row.client_id, row.origin, row.text) == ("s1", "device", "Good morning.")
-    names = ["state", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "received_at", "spoken_at"]
-    assert {name: getattr(row, name) for name in names} == {name: getattr(whole, name) for name in names}
+    assert row.received_at == whole.received_at
+    names = ["state", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "spoken_at"]
+    assert {name: getattr(row, name) for name in names} == {name: getattr(whole.progress, name) for name in names}
 
 
 def test_a_speech_noted_again_updates_its_row(talk: Conversation):
-    same = speech(talk)
+    same = replace(speech(talk), script=Script("How are ", complete=False))
     record(same)
-    same.script = Script("How are you today?", complete=True)
-    same.state, same.source, same.bytes_sent, same.code = "failed", "live", 7, "no_voice"
+    same.script.append("you today?")
+    same.progress.sent(7, "live", now=time.monotonic(), utc_now=datetime.now(UTC))
+    same.progress.finished(UtteranceState.FAILED, "no_voice")
     record(same)
     row = Utterance.objects.get()
     assert (row.text, row.state, row.source, row.bytes_sent, row.code) == (
@@ -134,7 +138,7 @@ def test_what_changes_while_it_waits_to_be_written_is_written_as_it_is_then(talk
     async def scenario() -> None:
         recorder, same = Recorder(), speech(talk)
         recorder.record(same)
-        same.state = "spoken"
+        same.progress.finished(UtteranceState.SPOKEN)
         recorder.record(same)
         await recorder.flush()
 
@@ -219,7 +223,7 @@ def test_a_change_noted_while_the_database_is_away_is_not_lost(talk: Conversatio
         with pytest.raises(OperationalError):
             await recorder.flush()
         database.fails = None
-        same.state = "spoken"
+        same.progress.finished(UtteranceState.SPOKEN)
         recorder.record(same)
         await recorder.flush()
 

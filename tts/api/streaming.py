@@ -19,7 +19,7 @@ from tts.conversations.context import SpeechContext
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.devices.outbox_client import ATTEMPTS_OF_ONE
 from tts.models import Phrase
-from tts.speech import Speech
+from tts.speech import Speech, SpeechProgress
 from tts.states import Origin
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, speak
@@ -69,7 +69,7 @@ class _ResponseSink:
         missing = self._completer.padding()
         if missing:
             await self._put(missing)
-            self._speech.bytes_sent += len(missing)
+            self._speech.progress.padded(len(missing))
 
     async def notify_queued(self, reason: str, expires_in_s: float) -> None:
         """The reader of a response can only wait."""
@@ -97,9 +97,9 @@ class HttpSpeech:
             origin=Origin.DEVICE.value,
             conversation_id=context.conversation_id,
             patient_id=context.patient_id,
-            received_at=datetime.now(UTC),
-            received_at_monotonic=time.monotonic(),
             utterance_id=uuid.uuid4(),
+            received_at=datetime.now(UTC),
+            progress=SpeechProgress(received_at_monotonic=time.monotonic()),
         )
         self._sink = _ResponseSink(self._speech, context.speech_settings.format)
         self._error: Exception | None = None
@@ -116,7 +116,7 @@ class HttpSpeech:
         The task has a context of its own: what it starts for the whole process (the recorder's writing) would in the
         request's die with the request's thread.
         """
-        self._speech.started_at_monotonic = self._speech.received_at_monotonic
+        self._speech.progress.started(self._speech.progress.received_at_monotonic)
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         try:
             first = await self._sink.chunks.get()
@@ -162,7 +162,7 @@ class HttpSpeech:
         try:
             await speak(self._speech, self._context, self._sink, self._services)
         except QuotaHolds:
-            self._speech.attempt_offset += ATTEMPTS_OF_ONE  # said again, so booked again
+            self._speech.progress.skip_attempts(ATTEMPTS_OF_ONE)  # said again, so booked again
             await speak(self._speech, self._context, self._sink, self._services, force_offline=True)
 
 

@@ -22,7 +22,7 @@ from tts.conversations.context import Context
 from tts.models import Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
-from tts.speech import Speech
+from tts.speech import Speech, SpeechProgress
 from tts.states import SERVER_PREFIX, Origin, UtteranceState
 from tts.text.stream import Script
 from voicecare.core.database import run_in_db_thread
@@ -106,12 +106,14 @@ class Deliveries:
             claim.origin,
             context.conversation_id,
             context.patient_id,
-            received_at=datetime.now(UTC),
-            received_at_monotonic=time.monotonic(),
             utterance_id=claim.id,
+            received_at=datetime.now(UTC),
+            progress=SpeechProgress(
+                received_at_monotonic=time.monotonic(),
+                attempt_offset=claim.attempt * ATTEMPTS_OF_ONE,
+                waited_for_quota=claim.was_queued,
+            ),
             claim=claim,
-            attempt_offset=claim.attempt * ATTEMPTS_OF_ONE,
-            waited_for_quota=claim.was_queued,
         )
 
     async def begins(self, claim: Claim) -> bool:
@@ -126,16 +128,17 @@ class Deliveries:
     def finish(self, claim: Claim, speech: Speech) -> None:
         """It has come to its end, whatever that is; `write` is to follow, which may wait for the database."""
         self._given.add(claim.id)
+        progress = speech.progress
         finishing = partial(
             store.finish,
             claim,
-            state=speech.state,
-            source=speech.source,
-            code=speech.code,
-            characters=speech.characters,
-            bytes_sent=speech.bytes_sent,
-            first_chunk_ms=speech.first_chunk_ms,
-            spoken_at=speech.spoken_at,
+            state=progress.state,
+            source=progress.source,
+            code=progress.code,
+            characters=progress.characters,
+            bytes_sent=progress.bytes_sent,
+            first_chunk_ms=progress.first_chunk_ms,
+            spoken_at=progress.spoken_at,
             conversation=speech.conversation_id,
         )
         self._unwritten.append(finishing)

@@ -74,7 +74,7 @@ class Delivery:
         missing = self._completer.padding()
         if missing:
             await self._socket.send(missing)
-            self._speech.bytes_sent += len(missing)
+            self._speech.progress.padded(len(missing))
             self._pacing.sent(len(missing), time.monotonic())
 
     def _announcement(self, source: str, voice: str) -> list[Frame]:

@@ -18,7 +18,7 @@ from tts.outbox.claim import Claim
 from tts.outbox.leases import LEASE_S
 from tts.protocol import messages
 from tts.protocol.session import Session
-from tts.speech import Speech
+from tts.speech import Speech, SpeechProgress
 from tts.states import Origin, UtteranceState
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, SpeechFailed, speak
@@ -92,11 +92,13 @@ class Speaker:
                     row.origin,
                     context.conversation_id,
                     context.patient_id,
-                    received_at=row.received_at,
-                    received_at_monotonic=time.monotonic(),
                     utterance_id=row.pk,
-                    expires_at=row.expires_at,
-                    attempt_offset=row.attempts * ATTEMPTS_OF_ONE**2,
+                    received_at=row.received_at,
+                    progress=SpeechProgress(
+                        received_at_monotonic=time.monotonic(),
+                        expires_at=row.expires_at,
+                        attempt_offset=row.attempts * ATTEMPTS_OF_ONE**2,
+                    ),
                 )
             )
 
@@ -167,41 +169,41 @@ class Speaker:
         line: that looks for itself whether it may go on."""
         opened = self._session.require_conversation()
         self._concluded.clear()
-        speech.started_at_monotonic = time.monotonic()
-        speech.state = UtteranceState.SPEAKING.value
+        speech.progress.started(time.monotonic())
         self._note(speech)
         self._delivery = delivery = Delivery(self._socket, speech, opened.context.speech_settings.format)
+        code = ""
         try:
             await speak(speech, opened.context, delivery, self._services)
             outcome = UtteranceState.SPOKEN
         except QuotaHolds:
             outcome = UtteranceState.QUEUED
         except SpeechFailed as failure:
-            outcome, speech.code = UtteranceState.FAILED, failure.code
+            outcome, code = UtteranceState.FAILED, failure.code
         except asyncio.CancelledError:
             outcome = UtteranceState.WAITING if speech.claim and self._putting_back else UtteranceState.INTERRUPTED
             _uncancel()
         except Exception:  # a defect of ours: this speech has failed, the patient's next one may not
             log.exception("speaker.defect", conversation=str(speech.conversation_id))
-            outcome, speech.code = UtteranceState.FAILED, SpeechFailed.NO_VOICE
+            outcome, code = UtteranceState.FAILED, SpeechFailed.NO_VOICE
         self._delivery = None
         self._putting_back = False
         try:
             await (
                 self._hold(speech, opened.context)
                 if outcome is UtteranceState.QUEUED
-                else self.conclude(speech, outcome)
+                else self.conclude(speech, outcome, code)
             )
         finally:
             self._concluded.set()
 
-    async def conclude(self, speech: Speech, outcome: UtteranceState) -> None:
+    async def conclude(self, speech: Speech, outcome: UtteranceState, code: str = "") -> None:
         """The one terminal message of a speech, and its row. A delivery of which nothing was heard has none."""
-        speech.state = outcome.value
+        speech.progress.finished(outcome, code)
         self._session.finish_speech(speech)
         self._note(speech)
         metrics.SPEECHES.labels(outcome.value).inc()
-        if outcome is not UtteranceState.WAITING or speech.bytes_sent:
+        if outcome is not UtteranceState.WAITING or speech.progress.bytes_sent:
             await self._socket.send(messages.speech_terminal(speech))
         if speech.claim is not None and outcome is UtteranceState.WAITING:
             self._upcoming.put_back(speech.claim)
@@ -240,11 +242,10 @@ class Speaker:
     def _keep(self, speech: Speech) -> None:
         """In memory, and in its row for another connection, should this one end."""
         now = datetime.now(UTC)
-        speech.state = UtteranceState.QUEUED.value
-        speech.waited_for_quota = True
-        speech.expires_at = speech.expires_at or now + HELD_FOR
-        speech.owner, speech.lease_until = self._deliveries.owner, now + timedelta(seconds=LEASE_S)
-        speech.attempt_offset += ATTEMPTS_OF_ONE
+        speech.progress.deferred(
+            owner=self._deliveries.owner, lease_until=now + timedelta(seconds=LEASE_S), expires_at=now + HELD_FOR
+        )
+        speech.progress.skip_attempts(ATTEMPTS_OF_ONE)
         self._services.recorder.record(speech)
         self._session.queue.defer(speech)
         if not self._watching_quota:

@@ -137,13 +137,14 @@ def speech_failed(speech_id: str, code: str) -> Frame:
 
 def speech_terminal(speech: Speech) -> Frame:
     """The one terminal message of a speech. Who was cut off and will be repeated is interrupted for now."""
-    measures: Frame = {"bytes": speech.bytes_sent, "characters": speech.characters}
-    match speech.state:
+    progress = speech.progress
+    measures: Frame = {"bytes": progress.bytes_sent, "characters": progress.characters}
+    match progress.state:
         case UtteranceState.SPOKEN:
-            heard: Frame = {"source": speech.source, "first_chunk_ms": speech.first_chunk_ms}
+            heard: Frame = {"source": progress.source, "first_chunk_ms": progress.first_chunk_ms}
             return {"type": "speech.finished", "id": speech.id, **heard, **measures}
         case UtteranceState.FAILED:
-            return speech_failed(speech.id, speech.code)
+            return speech_failed(speech.id, progress.code)
     return {"type": "speech.interrupted", "id": speech.id, **measures}
 
 

@@ -44,8 +44,8 @@ class SpeechQueue:
 
     def pop_pending(self) -> list[Speech]:
         """Empties the line of what waits its turn and returns it; what is held stays."""
-        self.deferred.extend(speech for speech in self.waiting if speech.state == "queued")
-        waiting = [speech for speech in self.waiting if speech.state != "queued"]
+        self.deferred.extend(speech for speech in self.waiting if speech.progress.state == "queued")
+        waiting = [speech for speech in self.waiting if speech.progress.state != "queued"]
         self.waiting.clear()
         return waiting
 

@@ -54,7 +54,7 @@ from tts.protocol.messages import (
 from tts.protocol.queue import SpeechQueue
 from tts.protocol.rate_limit import SlidingWindowRateLimiter
 from tts.protocol.text_assembler import MAX_TEXT_LENGTH, TextAssembler
-from tts.speech import Speech
+from tts.speech import Speech, SpeechProgress
 from tts.states import SERVER_PREFIX, Origin
 from tts.text.stream import Script
 from voicecare.audio.formats import DEVICE_FORMATS
@@ -171,7 +171,7 @@ class Session:
         """The speech has ended, however."""
         self.queue.finish(speech)
         if self.conversation is not None and self.conversation.context.conversation_id == speech.conversation_id:
-            self.characters += speech.characters
+            self.characters += speech.progress.characters
         self._texts.detach(speech)
 
     def _enqueue(self, speech_id: str, script: Script, origin: Origin, now: float) -> Speech:
@@ -182,9 +182,9 @@ class Session:
             origin.value,
             context.conversation_id,
             context.patient_id,
-            received_at=self._utc_now(),
-            received_at_monotonic=now,
             utterance_id=self._new_id(),
+            received_at=self._utc_now(),
+            progress=SpeechProgress(received_at_monotonic=now),
         )
         self._used_ids.add(speech_id)
         self.queue.waiting.append(speech)

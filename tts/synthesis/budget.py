@@ -44,7 +44,7 @@ class Reservation:
         self._trouble = trouble
         self._own = own
         self._month: date
-        self._counted_before = speech.characters
+        self._counted_before = speech.progress.characters
         self._held = 0
         self._since = time.monotonic()
         self._is_waived = False
@@ -77,7 +77,7 @@ class Reservation:
             self._own(self._settle(self._patient_id))
 
     def _counted(self) -> int:
-        return self._speech.characters - self._counted_before
+        return self._speech.progress.characters - self._counted_before
 
     def _age_s(self) -> float:
         return time.monotonic() - self._since
@@ -105,7 +105,7 @@ class Reservation:
         if self._taking is not None:
             await asyncio.wait({self._taking})
         held, counted = self._held, self._counted()
-        self._held, self._counted_before = 0, self._speech.characters
+        self._held, self._counted_before = 0, self._speech.progress.characters
         if self._age_s() > budgets.MENDED_AFTER.total_seconds() or not (held or counted):
             return
         try:

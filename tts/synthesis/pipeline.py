@@ -137,7 +137,7 @@ class _Road:
     def _patience_s(self) -> float:
         """When the quota is back all that waited for it comes at once: at the pace of the slots, in its own voice."""
         limit = self._services.busy_wait_s
-        return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.waited_for_quota else limit
+        return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.progress.waited_for_quota else limit
 
     async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Flight | None) -> None:
         """All of the segment, once, in this way.
@@ -184,7 +184,9 @@ class _Road:
         the first minute. Raises QuotaHolds.
         """
         is_delivery = self._speech.origin == Origin.SERVER
-        if not self._speech.bytes_sent and (is_delivery or self._services.quota.holding_s(time.monotonic()) > 0):
+        if not self._speech.progress.bytes_sent and (
+            is_delivery or self._services.quota.holding_s(time.monotonic()) > 0
+        ):
             raise QuotaHolds
         return Rung.OFFLINE
 

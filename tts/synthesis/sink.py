@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from tts.speech import Speech
-from tts.states import Source
 from voicecare.core import metrics
 
 
@@ -36,17 +35,10 @@ class AudioSink(Protocol):
 
 
 def record_audio(speech: Speech, size: int, source: str) -> None:
-    """Count a chunk that was handed over. The first one sets the latencies of the speech.
-
-    The source of a speech is `cache` only while all of it came from the cache. Cached audio is in the conversation's
-    own voice, so after audio of another source it counts as `live`.
-    """
-    if not speech.bytes_sent:
-        now = time.monotonic()
-        speech.first_chunk_ms = round((now - speech.received_at_monotonic) * 1000, 2)
-        speech.response_ms = round((now - speech.started_at_monotonic) * 1000, 2)
-        speech.spoken_at = datetime.now(UTC)
-        metrics.FIRST_CHUNK_SECONDS.labels(source).observe(now - speech.started_at_monotonic)
-    cache = Source.CACHE.value
-    speech.source = Source.LIVE.value if source == cache and speech.source not in ("", cache) else source
-    speech.bytes_sent += size
+    """Count a chunk that was handed over. The first one is measured."""
+    progress = speech.progress
+    is_first = not progress.bytes_sent
+    now = time.monotonic()
+    progress.sent(size, source, now=now, utc_now=datetime.now(UTC))
+    if is_first:
+        metrics.FIRST_CHUNK_SECONDS.labels(source).observe(now - progress.started_at_monotonic)

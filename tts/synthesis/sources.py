@@ -158,7 +158,7 @@ class Sources:
         attempt = Attempt(
             source_id=self._speech.utterance_id,
             segment=segment.index,
-            attempt=self._speech.attempt_offset + number,
+            attempt=self._speech.progress.attempt_offset + number,
             kind=kind.value,
             requested_characters=len(segment.text),
             conversation_id=self._context.conversation_id,
@@ -166,7 +166,7 @@ class Sources:
             voice_id=rendering.voice.id,
             model=rendering.model,
         )
-        if not self._speech.bytes_sent:
+        if not self._speech.progress.bytes_sent:
             self._opening = attempt
         return attempt
 
@@ -177,12 +177,12 @@ class Sources:
     def _note(self, attempt: Attempt) -> None:
         """All that is known of it by now. The first sound of the speech is that of the attempt that brought it."""
         if attempt is self._opening:
-            attempt.first_chunk_ms = self._speech.response_ms
+            attempt.first_chunk_ms = self._speech.progress.response_ms
         self._services.recorder.record(attempt)
 
     def _count(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
         attempt.mark_answered(metadata.request_id, metadata.character_cost)
-        self._speech.characters += attempt.characters
+        self._speech.progress.billed(attempt.characters)
         self._services.recorder.record(attempt)  # billed from here on, whatever becomes of this process
         self._services.quota.answered(attempt.requested_characters, metadata.character_cost)
         metrics.PROVIDER_CHARACTERS.inc(attempt.characters)

@@ -50,7 +50,8 @@ async def said(deliveries: Deliveries, member: Member) -> tuple[Claim, Speech]:
     conversation = await in_database(lifecycle.start, member.device.pk, None)
     speech = deliveries.speech(claim, conversation.context)
     assert await deliveries.begins(claim)
-    speech.state, speech.characters = UtteranceState.SPOKEN.value, len(claim.text)
+    speech.progress.billed(len(claim.text))
+    speech.progress.finished(UtteranceState.SPOKEN)
     return claim, speech
 
 
@@ -81,7 +82,9 @@ async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member
     deliveries.put_back(claim)
     await deliveries.write()
     _, second = await taken(deliveries)
-    assert second.attempt_offset - first.attempt_offset > AFTER_QUOTA_WAIT_S / PAUSE_S  # one for each look, in line
+    assert (
+        second.progress.attempt_offset - first.progress.attempt_offset > AFTER_QUOTA_WAIT_S / PAUSE_S
+    )  # one for each look, in line
 
 
 async def test_what_was_said_is_not_said_again_here_but_in_the_next_connection(alice: Member):
@@ -226,7 +229,7 @@ async def test_what_has_waited_for_the_quota_is_known_as_such(alice: Member):
     deliveries.put_back(claim, queued=True)
     await deliveries.write()
     _, second = await taken(deliveries)
-    assert (first.waited_for_quota, second.waited_for_quota) == (False, True)
+    assert (first.progress.waited_for_quota, second.progress.waited_for_quota) == (False, True)
 
 
 # A database that is away: a row is late, and holds nobody back
@@ -291,7 +294,7 @@ async def test_a_row_that_the_database_refuses_holds_nobody_back(alice: Member):
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    speech.state = UtteranceState.SPOKEN.value
+    speech.progress.finished(UtteranceState.SPOKEN)
     deliveries.finish(claim, speech)
     await deliveries.write()
     assert await state(first) == "waiting"

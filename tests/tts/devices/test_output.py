@@ -119,7 +119,7 @@ async def test_the_device_is_told_who_speaks_and_of_a_substitute_once(
     for name, voice in said_by:
         await delivery.send_audio(b"\0\0", name, voice)
     assert device.frames == frames
-    assert said.source == source
+    assert said.progress.source == source
 
 
 async def test_each_announcement_stands_before_its_sound(device: Device, said: Speech):
@@ -138,7 +138,12 @@ async def test_a_voice_that_never_made_a_sound_is_not_announced(device: Device, 
     delivery = deliver(device, said)
     await delivery.wait_for_capacity()
     await delivery.pad_partial_frame()
-    assert (device.received, said.source, said.first_chunk_ms, said.spoken_at) == ([], "", None, None)
+    assert (device.received, said.progress.source, said.progress.first_chunk_ms, said.progress.spoken_at) == (
+        [],
+        "",
+        None,
+        None,
+    )
 
 
 async def test_every_read_is_one_frame_as_it_came(device: Device, said: Speech):
@@ -147,7 +152,7 @@ async def test_every_read_is_one_frame_as_it_came(device: Device, said: Speech):
     for read in reads:
         await delivery.send_audio(read, "live", "Ann")
     assert device.received[1:] == reads
-    assert said.bytes_sent == 5003
+    assert said.progress.bytes_sent == 5003
 
 
 async def test_names_are_sent_as_they_are_written(device: Device, said: Speech):
@@ -162,10 +167,10 @@ async def test_the_first_frame_is_measured_from_the_texts_arrival_and_only_the_f
     said = speech("s1", received_at_monotonic=time.monotonic() - 0.5, started_at_monotonic=time.monotonic())
     delivery = deliver(device, said)
     await delivery.send_audio(b"\0\0", "live", "Ann")
-    first, spoken_at = said.first_chunk_ms, said.spoken_at
+    first, spoken_at = said.progress.first_chunk_ms, said.progress.spoken_at
     await delivery.send_audio(b"\0\0", "offline", "Robot")
     assert first >= 500
-    assert (said.first_chunk_ms, said.spoken_at) == (first, spoken_at)
+    assert (said.progress.first_chunk_ms, said.progress.spoken_at) == (first, spoken_at)
     assert spoken_at.utcoffset() == timedelta(0)
 
 
@@ -183,7 +188,7 @@ async def test_a_cut_sample_is_completed_with_zeros_that_count(
     await delivery.send_audio(b"\1" * cut, "live", "Ann")
     await delivery.pad_partial_frame()
     assert device.audio == b"\1" * cut + bytes(zeros)
-    assert said.bytes_sent == cut + zeros
+    assert said.progress.bytes_sent == cut + zeros
 
 
 @pytest.mark.parametrize("format_name", ["mp3_44100_128", "mp3_22050_32"])
@@ -197,7 +202,7 @@ async def test_a_cut_frame_is_completed_to_a_whole_one(device: Device, said: Spe
     rest.feed(device.audio)
     assert device.audio.startswith(sound[:cut])
     assert rest.padding() == b""
-    assert said.bytes_sent == len(device.audio) > cut
+    assert said.progress.bytes_sent == len(device.audio) > cut
 
 
 async def test_a_cut_is_completed_once_and_before_the_switch(device: Device, said: Speech):

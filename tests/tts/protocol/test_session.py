@@ -30,6 +30,7 @@ from tts.protocol.commands import (
 from tts.protocol.messages import ProtocolError
 from tts.protocol.session import Session
 from tts.speech import Speech
+from tts.states import UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
 
 TYPES = {
@@ -371,7 +372,7 @@ def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
     context = session.require_conversation().context
     assert (speech.id, speech.script.text, speech.script.complete) == ("s1", " Hello, Ünï 🙂 \n", True)
     assert (speech.conversation_id, speech.patient_id) == (context.conversation_id, context.patient_id)
-    assert (speech.origin, speech.state, speech.characters) == ("device", "waiting", 0)
+    assert (speech.origin, speech.progress.state, speech.progress.characters) == ("device", "waiting", 0)
 
 
 @pytest.mark.parametrize("sign", ["x", "é", "🙂"])
@@ -699,7 +700,7 @@ def test_what_is_written_after_a_failure_is_let_go_without_a_word():
     session = talk()
     delta(session)
     speech = start_next(session)
-    speech.state = "failed"
+    speech.progress.finished(UtteranceState.FAILED)
     session.finish_speech(speech)
     assert delta(session) == []
     assert not session.queue.waiting
@@ -823,7 +824,7 @@ def test_the_counter_goes_on_from_where_a_resumed_conversation_stood():
     session = talk(characters=40)
     for name, characters in (("a", 12), ("b", 0), ("c", 30)):
         speech = playing(session, name)
-        speech.characters = characters
+        speech.progress.billed(characters)
         session.finish_speech(speech)
     _, total = session.finish_conversation()
     assert total == 82

@@ -83,7 +83,7 @@ async def test_a_phrase_that_is_not_in_the_cache_is_reserved_when_its_turn_comes
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
-    speech.characters += len(FIRST)
+    speech.progress.billed(len(FIRST))
     assert await reservation.covers(segment(1, PHRASE))
     assert await account() == (0, len(TEXT))
 
@@ -93,7 +93,7 @@ async def test_a_text_that_is_being_written_is_reserved_as_it_comes(make: Make):
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
     assert await account() == (0, len(FIRST))
-    speech.characters += len(FIRST)
+    speech.progress.billed(len(FIRST))
     await reservation.covers(segment(1, LAST))
     assert await account() == (0, len(FIRST) + len(LAST))
 
@@ -104,7 +104,7 @@ async def test_what_has_to_be_asked_for_again_is_reserved_again_once_it_is_bille
     for _ in range(2):  # no answer came to the first
         await reservation.covers(segment(0, FIRST))
     assert await account() == (0, len(FIRST))
-    speech.characters += len(FIRST)
+    speech.progress.billed(len(FIRST))
     await reservation.covers(segment(0, FIRST))
     assert await account() == (0, 2 * len(FIRST))
 
@@ -113,7 +113,7 @@ async def test_what_was_counted_is_used_and_the_rest_given_back(make: Make, task
     speech = examples.speech(text=TEXT, characters=1000)  # of an earlier try, which has been settled
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
-    speech.characters += len(FIRST)
+    speech.progress.billed(len(FIRST))
     assert await settled(reservation, tasks) == (len(FIRST), 0)
 
 
@@ -154,7 +154,7 @@ async def test_a_database_that_refuses_makes_nobody_silent(make: Make, tasks: se
     reservation = make(speech)
     async with missing_table("usage_budgetmonth"):
         assert await reservation.covers(segment(0, FIRST))
-        speech.characters += len(FIRST)
+        speech.progress.billed(len(FIRST))
         reservation.settle()
         while tasks:
             await tasks.pop()
@@ -166,7 +166,7 @@ async def test_one_that_is_held_for_long_is_made_anew(make: Make, monkeypatch: p
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
-    speech.characters += len(FIRST)
+    speech.progress.billed(len(FIRST))
     monkeypatch.setattr(budgets, "LASTS", timedelta(0))
     assert await reservation.covers(segment(2, LAST))
     assert await account() == (len(FIRST), len(LAST))
@@ -178,7 +178,7 @@ async def test_what_the_sweep_has_given_up_is_not_settled(
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
-    speech.characters += len(FIRST)
+    speech.progress.billed(len(FIRST))
     monkeypatch.setattr(budgets, "MENDED_AFTER", timedelta(0))
     assert await settled(reservation, tasks) == (0, len(FIRST) + len(LAST))
 

@@ -26,16 +26,16 @@ def test_a_speech_has_the_source_cache_only_if_all_of_it_came_from_there(sent: l
     speech = examples.speech()
     for part in sent:
         record_audio(speech, 100, part)
-    assert (speech.source, speech.bytes_sent) == (source, 100 * len(sent))
+    assert (speech.progress.source, speech.progress.bytes_sent) == (source, 100 * len(sent))
 
 
 def test_the_first_chunk_alone_sets_the_latencies():
     now = time.monotonic()
     speech = examples.speech(received_at_monotonic=now - 0.5, started_at_monotonic=now - 0.25)
     record_audio(speech, 100, "live")
-    first = speech.first_chunk_ms, speech.response_ms, speech.spoken_at
+    first = speech.progress.first_chunk_ms, speech.progress.response_ms, speech.progress.spoken_at
     record_audio(speech, 100, "live")
-    assert (speech.first_chunk_ms, speech.response_ms, speech.spoken_at) == first
-    assert speech.first_chunk_ms >= 500
-    assert 250 <= speech.response_ms < speech.first_chunk_ms
-    assert speech.spoken_at.utcoffset() == timedelta(0)
+    assert (speech.progress.first_chunk_ms, speech.progress.response_ms, speech.progress.spoken_at) == first
+    assert speech.progress.first_chunk_ms >= 500
+    assert 250 <= speech.progress.response_ms < speech.progress.first_chunk_ms
+    assert speech.progress.spoken_at.utcoffset() == timedelta(0)

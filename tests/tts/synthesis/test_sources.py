@@ -34,6 +34,6 @@ async def test_a_clip_is_sent_in_chunks_of_a_readable_size_and_booked_as_saved()
     services = cast(Services, SimpleNamespace(phrases=phrases, recorder=SimpleNamespace(note=noted.append)))
     assert await Sources(speech, examples.CONTEXT, sink, services).play(Segment(0, "Good morning.", None, None))
     assert [chunk for _, _, chunk in sink.sent] == [bytes(CLIP_CHUNK_BYTES), b"rest"]
-    assert (speech.source, speech.bytes_sent) == ("cache", len(phrases.clip))
+    assert (speech.progress.source, speech.progress.bytes_sent) == ("cache", len(phrases.clip))
     assert phrases.hits == ["Good morning."]
     assert [(attempt.kind, attempt.saved, attempt.characters) for attempt in noted] == [("cache", 13, 0)]
