@@ -124,7 +124,7 @@ def _write_batch(batch: Iterable[Record]) -> None:
                 update_fields=_UPDATED_FIELDS,
             )
         if attempts:
-            Conversation.objects.add_characters(events.book(attempts))
+            Conversation.objects.add_characters(events.record_attempts(attempts))
 
 
 def _write_one(entry: Record) -> None:

@@ -101,7 +101,7 @@ class Runtime:
         self.spawn(pubsub.process_pubsub().run(registry.call, watch.hurry))
         self.spawn(self._maintain_cache(dependencies.phrases))
         self.spawn(self._monitor_heartbeats())
-        self.spawn(run_in_db_thread(journal.recover, journal_folder, events.book))
+        self.spawn(run_in_db_thread(journal.recover, journal_folder, events.record_attempts))
         metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in registry.connections))
         metrics.SLOTS_HELD.set_function(lambda: dependencies.slots.held)
         metrics.SLOTS_WAITING.set_function(lambda: dependencies.slots.waiting)

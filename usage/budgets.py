@@ -25,13 +25,13 @@ from usage.ledger import rollup
 from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
 from voicecare.patients.models import Patient
 
-KINDS = (UsageEvent.Kind.LIVE, UsageEvent.Kind.RETRY, UsageEvent.Kind.BACKUP)
-LASTS = timedelta(minutes=10)  # a reservation; who needs it for longer settles and makes another
-MENDED_AFTER = timedelta(minutes=15)  # untouched for so long, nobody has anything reserved
+BUDGETED_KINDS = (UsageEvent.Kind.LIVE, UsageEvent.Kind.RETRY, UsageEvent.Kind.BACKUP)
+RESERVATION_TTL = timedelta(minutes=10)  # a reservation; who needs it for longer settles and makes another
+STALE_AFTER = timedelta(minutes=15)  # untouched for so long, nobody has anything reserved
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BudgetStatus:
     """How a patient stands in this month. `budget` None: without limit."""
 
     month: date
@@ -75,7 +75,7 @@ def _begin(patient: uuid.UUID, month: date) -> None:
     """Makes the row where there is none: what was used so far was used without a budget."""
     rows = BudgetMonth.objects.filter(patient=patient, month=month)
     if not rows.exists():
-        row = BudgetMonth(patient=patient, month=month, used=used(patient, month))
+        row = BudgetMonth(patient=patient, month=month, used=used_characters(patient, month))
         BudgetMonth.objects.bulk_create([row], ignore_conflicts=True)
 
 
@@ -88,7 +88,7 @@ def settle(patient: uuid.UUID, month: date, *, held: int, counted: int) -> None:
     )
 
 
-def mend() -> int:
+def repair() -> int:
     """Gives up what killed processes had reserved, and sums up `used` anew; returns how many rows were wrong."""
     this = current_month()
     return sum(map(_mend, (_month_before(this), this)))
@@ -97,7 +97,7 @@ def mend() -> int:
 def _mend(month: date) -> int:
     summed = _speech(month).filter(patient=OuterRef("patient")).order_by().values("patient")
     total = Coalesce(Subquery(summed.annotate(total=Sum("characters")).values("total")), 0)
-    quiet = BudgetMonth.objects.filter(month=month, updated_at__lt=Now() - MENDED_AFTER)
+    quiet = BudgetMonth.objects.filter(month=month, updated_at__lt=Now() - STALE_AFTER)
     return quiet.filter(~Q(used=total) | Q(reserved__gt=0)).update(used=total, reserved=0)
 
 
@@ -114,18 +114,18 @@ def resolve_raised() -> None:
     incidents.resolve(open_ones.exclude(key__in=still))
 
 
-def used(patient: uuid.UUID, month: date) -> int:
+def used_characters(patient: uuid.UUID, month: date) -> int:
     """What was spoken to the patient in that month, in characters, as the ledger's days have it."""
     return _speech(month).filter(patient=patient).aggregate(total=Sum("characters"))["total"] or 0
 
 
-def standing(patient: Patient) -> Standing:
+def budget_status(patient: Patient) -> BudgetStatus:
     month = current_month()
-    return Standing(month, patient.monthly_character_budget, used(patient.pk, month))
+    return BudgetStatus(month, patient.monthly_character_budget, used_characters(patient.pk, month))
 
 
 def _speech(month: date) -> QuerySet[DailyUsage]:
-    return DailyUsage.objects.filter(day__gte=month, day__lt=_month_after(month), kind__in=KINDS)
+    return DailyUsage.objects.filter(day__gte=month, day__lt=_month_after(month), kind__in=BUDGETED_KINDS)
 
 
 def _month_after(month: date) -> date:

@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-NOBODY = uuid.UUID(int=0)  # stands for "none" in a key, whose columns are never null
+NO_ID = uuid.UUID(int=0)  # stands for "none" in a key, whose columns are never null
 
 
 class UsageEvent(models.Model):
@@ -88,8 +88,8 @@ class DailyUsage(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     day = models.DateField()
-    patient = models.UUIDField(default=NOBODY)
-    voice = models.UUIDField(default=NOBODY)
+    patient = models.UUIDField(default=NO_ID)
+    voice = models.UUIDField(default=NO_ID)
     model = models.CharField(max_length=64, blank=True)
     kind = models.CharField(max_length=8, choices=UsageEvent.Kind)
     characters = models.BigIntegerField(default=0)

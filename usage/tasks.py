@@ -25,7 +25,7 @@ def heartbeat() -> None:
 
 @shared_task(name="usage.mend_budgets")
 def mend_budgets() -> None:
-    budgets.mend()
+    budgets.repair()
     budgets.resolve_raised()
 
 

@@ -11,5 +11,5 @@ from usage.reconciliation import reconciler
 
 @shared_task(name="voicecare.reconcile")
 def reconcile() -> None:
-    journal.recover(settings.DATA_DIR / journal.FOLDER, events.book)
+    journal.recover(settings.DATA_DIR / journal.FOLDER, events.record_attempts)
     reconciler.reconcile(timezone.now(), lifecycle.add_reconciled_characters)

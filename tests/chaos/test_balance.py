@@ -31,11 +31,11 @@ from usage.ledger import events, journal, rollup
 from usage.models import BudgetMonth
 from usage.reconciliation import reconciler
 now = timezone.now()
-journal.recover(settings.DATA_DIR / journal.FOLDER, events.book)
+journal.recover(settings.DATA_DIR / journal.FOLDER, events.record_attempts)
 for day in {rollup.day_of(now - timedelta(minutes=5)), rollup.day_of(now)}:
     assert reconciler.reconcile_day(day, now + timedelta(minutes=30), lifecycle.add_reconciled_characters, anyway=True)
 BudgetMonth.objects.update(updated_at=now - timedelta(minutes=30))
-budgets.mend()
+budgets.repair()
 """
 EVENTS = "SELECT coalesce(sum(characters), 0) FROM usage_usageevent"
 DAYS = "SELECT coalesce(sum(characters), 0) FROM usage_dailyusage"

@@ -145,7 +145,7 @@ async def test_after_killed_servers_all_accounts_agree_exactly(
         await asyncio.sleep(pause_s)
         doomed.process.kill()
         await asyncio.gather(*talks)
-        await in_database(journal.recover, doomed.data_dir / journal.FOLDER, ledger.book)
+        await in_database(journal.recover, doomed.data_dir / journal.FOLDER, ledger.record_attempts)
     await asyncio.to_thread(sandbox.wait_until_idle)
 
     left = await in_database(queries.unknown)

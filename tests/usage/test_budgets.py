@@ -36,7 +36,7 @@ def with_budget(patient: Patient, characters: int | None) -> Patient:
 def spoke(patient: Patient, characters: int, at: datetime | None = None, kind: str = "live") -> None:
     attempt = Attempt(uuid.uuid4(), 0, 1, kind, characters, patient_id=patient.pk, started_at=at or timezone.now())
     attempt.mark_answered("request", None)
-    events.book([attempt])
+    events.record_attempts([attempt])
 
 
 def row(patient: Patient, month: date = MARCH) -> tuple[int, int]:
@@ -106,8 +106,8 @@ def test_a_month_begins_with_what_was_spoken_in_it_without_a_budget(patient: Pat
 def test_a_month_is_the_clinics(settings: Settings, patient: Patient, zone: str, month: date):
     settings.USAGE_TIME_ZONE = zone
     spoke(patient, 7, datetime(2026, 2, 28, 23, 30, tzinfo=UTC))
-    assert budgets.used(patient.pk, month) == 7
-    assert budgets.current_month() == timezone.now().astimezone(budgets.rollup.zone()).date().replace(day=1)
+    assert budgets.used_characters(patient.pk, month) == 7
+    assert budgets.current_month() == timezone.now().astimezone(budgets.rollup.time_zone()).date().replace(day=1)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -133,9 +133,9 @@ def test_what_a_killed_process_had_reserved_is_given_up_and_what_it_had_counted_
     budgets.reserve(patient.pk, month, 100)
     spoke(patient, 30)
     left_alone()
-    assert budgets.mend() == 1
+    assert budgets.repair() == 1
     assert row(patient, month) == (30, 0)
-    assert budgets.mend() == 0
+    assert budgets.repair() == 0
 
 
 def test_what_was_found_later_is_used(patient: Patient):
@@ -153,10 +153,10 @@ def test_a_row_in_use_is_left_alone(patient: Patient):
     month = budgets.current_month()
     budgets.reserve(patient.pk, month, 60)
     left_alone(14)
-    assert budgets.mend() == 0
+    assert budgets.repair() == 0
     left_alone()
     budgets.reserve(patient.pk, month, 1)
-    assert budgets.mend() == 0
+    assert budgets.repair() == 0
     assert row(patient, month) == (0, 61)
 
 
@@ -164,12 +164,12 @@ def test_last_month_is_mended_too(patient: Patient):
     last = (budgets.current_month() - timedelta(days=1)).replace(day=1)
     budgets.reserve(patient.pk, last, 60)
     left_alone()
-    assert budgets.mend() == 1
+    assert budgets.repair() == 1
     assert row(patient, last) == (0, 0)
 
 
 def test_a_reservation_is_made_anew_before_it_could_be_given_up():
-    assert timedelta(minutes=1) < budgets.MENDED_AFTER - budgets.LASTS
+    assert timedelta(minutes=1) < budgets.STALE_AFTER - budgets.RESERVATION_TTL
 
 
 # Its incident

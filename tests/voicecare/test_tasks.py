@@ -22,7 +22,7 @@ def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings,
     settings.ELEVENLABS_BASE_URL = sandbox.url
     talk = lifecycle.start(bob.device.id, None)
     voice, at = talk.context.speech_settings.voice, timezone.now() - timedelta(minutes=11)
-    events.book(
+    events.record_attempts(
         [
             events.Attempt(
                 source_id=uuid.uuid4(),

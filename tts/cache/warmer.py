@@ -235,14 +235,14 @@ class Maker:
 
     async def _booked(self, request: SpeechRequest, attempt: Attempt) -> bytes:
         """Booked before it is asked for, so that a process that dies leaves an unknown one, and when it has ended."""
-        await run_in_db_thread(events.book, [attempt])
+        await run_in_db_thread(events.record_attempts, [attempt])
         try:
             return await self._ask(request, attempt)
         except ProviderError as error:
             attempt.mark_failed(error)
             raise
         finally:
-            await run_in_db_thread(events.book, [attempt])
+            await run_in_db_thread(events.record_attempts, [attempt])
             metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
 
     async def _ask(self, request: SpeechRequest, attempt: Attempt) -> bytes:

@@ -58,7 +58,7 @@ class Reservation:
         """Whether this segment may be asked for, once. Cancelled, what is being reserved is given back by `settle`."""
         if self._is_waived or self._patient_id is None:
             return True
-        if self._held and self._age_s() > budgets.LASTS.total_seconds():
+        if self._held and self._age_s() > budgets.RESERVATION_TTL.total_seconds():
             await self._settle(self._patient_id)
         lacking = len(segment.text) + self._after(segment) - (self._held - self._counted())
         if lacking <= 0:
@@ -106,7 +106,7 @@ class Reservation:
             await asyncio.wait({self._taking})
         held, counted = self._held, self._counted()
         self._held, self._counted_before = 0, self._speech.progress.characters
-        if self._age_s() > budgets.MENDED_AFTER.total_seconds() or not (held or counted):
+        if self._age_s() > budgets.STALE_AFTER.total_seconds() or not (held or counted):
             return
         try:
             await run_in_db_thread(budgets.settle, patient_id, self._month, held=held, counted=counted)

@@ -7,7 +7,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from usage.models import NOBODY, UsageEvent
+from usage.models import NO_ID, UsageEvent
 from usage.reports import queries
 
 SUMS = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402}
@@ -79,7 +79,7 @@ class NobodyField(serializers.UUIDField):
     """Null for what belongs to no patient or voice."""
 
     def to_representation(self, value: uuid.UUID) -> Any:  # noqa: ANN401 - DRF's own
-        return None if value == NOBODY else super().to_representation(value)
+        return None if value == NO_ID else super().to_representation(value)
 
 
 class _SumsSerializer(serializers.Serializer):

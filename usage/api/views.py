@@ -79,7 +79,7 @@ class Budget(APIView):
     def get(self, request: Request, id: uuid.UUID) -> Response:
         """What of the patient's monthly budget is used. What does not fit is not spoken: `over_budget`."""
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id)
-        return Response(BudgetSerializer(budgets.standing(patient)).data)
+        return Response(BudgetSerializer(budgets.budget_status(patient)).data)
 
 
 def _visible(request: Request) -> QuerySet[DailyUsage]:

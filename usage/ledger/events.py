@@ -21,12 +21,12 @@ from voicecare.providers.errors import ProviderError, Unreachable
 Kind = UsageEvent.Kind
 Outcome = UsageEvent.Outcome
 
-MOST_CREDITS_A_CHARACTER = 100  # more is no price
+MAX_CREDITS_PER_CHARACTER = 100  # more is no price
 
 
-def priced(characters: int, told: int | None) -> int:
+def billed_credits(characters: int, told: int | None) -> int:
     """The credits that the provider says it bills for them; the characters, where it says nothing that can be true."""
-    return characters if told is None or told > characters * MOST_CREDITS_A_CHARACTER else told
+    return characters if told is None or told > characters * MAX_CREDITS_PER_CHARACTER else told
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Attempt:
         none: a row that cannot hold it would not be written at all."""
         self.outcome = Outcome.COMPLETED.value
         self.characters = self.requested_characters
-        self.credits = priced(self.requested_characters, cost)
+        self.credits = billed_credits(self.requested_characters, cost)
         self.request_id = request_id or ""
 
     def mark_failed(self, error: ProviderError) -> None:
@@ -87,15 +87,15 @@ _UPDATED = [
 
 
 @transaction.atomic(savepoint=False)
-def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
+def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     """Writes the attempts and their daily sums, and returns how many characters are new, by conversation.
 
     Three statements. Idempotent: what an earlier call has already counted is not new, so a batch whose commit was not
     seen to succeed can be written again.
     """
     attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may touch a row only once
-    known = _known(attempts)
-    attempts = [attempt for attempt in attempts if not _is_settled(attempt, known.get(attempt.key))]
+    known = _lock_recorded(attempts)
+    attempts = [attempt for attempt in attempts if not _is_resolved(attempt, known.get(attempt.key))]
     UsageEvent.objects.bulk_create(
         [_event_from(attempt) for attempt in attempts],
         update_conflicts=True,
@@ -103,33 +103,35 @@ def book(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
         update_fields=_UPDATED,
     )
     new: dict[uuid.UUID, int] = defaultdict(int)
-    sums: dict[rollup.Key, rollup.Share] = defaultdict(lambda: rollup.NOTHING)
+    sums: dict[rollup.Key, rollup.Totals] = defaultdict(lambda: rollup.ZERO_TOTALS)
     for attempt in attempts:
         before = known.get(attempt.key)
-        added = rollup.difference(rollup.share(attempt), rollup.NOTHING if before is None else rollup.share(before))
-        day = rollup.key_of(attempt.started_at, attempt.patient_id, attempt.voice_id, attempt.model, attempt.kind)
-        sums[day] = rollup.total(sums[day], added)
+        added = rollup.subtract_totals(
+            rollup.totals_of(attempt), rollup.ZERO_TOTALS if before is None else rollup.totals_of(before)
+        )
+        day = rollup.key_for(attempt.started_at, attempt.patient_id, attempt.voice_id, attempt.model, attempt.kind)
+        sums[day] = rollup.add_totals(sums[day], added)
         if attempt.conversation_id is not None:
             new[attempt.conversation_id] += attempt.characters - (before.characters if before else 0)
-    rollup.add(sums)
+    rollup.add_to_days(sums)
     return {conversation: characters for conversation, characters in new.items() if characters}
 
 
 BILLED, NOT_BILLED = "billed", "not_billed"
-SAME_REQUEST_WITHIN = timedelta(minutes=10)
+REQUEST_ID_UNIQUE_WITHIN = timedelta(minutes=10)
 
 
 @transaction.atomic(savepoint=False)
-def settle(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[uuid.UUID, int]:
+def resolve_unknown(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[uuid.UUID, int]:
     """Books what reconciliation found out about an unknown attempt: the request that it was billed as, else that it was
     not billed. Returns new characters as `book` does.
 
     Changes nothing where the attempt is no longer unknown or another one has that request: whoever is first has it,
     however many do this at once.
     """
-    _settle_one_at_a_time()
+    _lock_resolution()
     row = UsageEvent.objects.select_for_update().filter(pk=event, outcome=Outcome.UNKNOWN).first()
-    if row is None or (request_id and _is_taken(request_id, row.started_at)):
+    if row is None or (request_id and _request_already_matched(request_id, row.started_at)):
         return {}
     attempt = _attempt_from(row)
     # An error was met, else nobody waited for it any more: an interrupt, or a process that died.
@@ -137,10 +139,10 @@ def settle(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[
     attempt.code = BILLED if request_id else NOT_BILLED
     if request_id:
         attempt.characters, attempt.credits, attempt.request_id = attempt.requested_characters, credits, request_id
-    return book([attempt])
+    return record_attempts([attempt])
 
 
-def _settle_one_at_a_time() -> None:
+def _lock_resolution() -> None:
     """So that of two who give one request to two attempts the second sees the first; SQLite's immediate transactions
     do so by themselves. Before any row is locked, and nobody who books waits for it."""
     if connection.vendor == "postgresql":
@@ -148,19 +150,21 @@ def _settle_one_at_a_time() -> None:
             cursor.execute(f"LOCK TABLE {Reconciliation._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
 
 
-def _is_taken(request_id: str, at: datetime) -> bool:
-    near = UsageEvent.objects.filter(started_at__gte=at - SAME_REQUEST_WITHIN, started_at__lte=at + SAME_REQUEST_WITHIN)
+def _request_already_matched(request_id: str, at: datetime) -> bool:
+    near = UsageEvent.objects.filter(
+        started_at__gte=at - REQUEST_ID_UNIQUE_WITHIN, started_at__lte=at + REQUEST_ID_UNIQUE_WITHIN
+    )
     return near.filter(request_id=request_id).exists()
 
 
-def _known(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:
+def _lock_recorded(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:
     """What is written of them. Locked: reconciliation may be settling one of them at this moment."""
     written = UsageEvent.objects.filter(source__in={attempt.source_id for attempt in attempts}).order_by()
     rows = written.select_for_update().values_list("source", "segment", "attempt", *_UPDATED, named=True)
     return {(row.source, row.segment, row.attempt): row for row in rows}
 
 
-def _is_settled(attempt: Attempt, written: Any) -> bool:  # noqa: ANN401 - a named row
+def _is_resolved(attempt: Attempt, written: Any) -> bool:  # noqa: ANN401 - a named row
     """Reconciliation has found out what became of it, and its process still knows nothing."""
     return attempt.outcome == Outcome.UNKNOWN and written is not None and written.outcome != Outcome.UNKNOWN
 

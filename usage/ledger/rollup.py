@@ -14,20 +14,20 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 
-from usage.models import NOBODY, DailyUsage, UsageEvent
+from usage.models import NO_ID, DailyUsage, UsageEvent
 
-CHUNK_EDGES_MS = (50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000)
-CHUNK_COLUMNS = (*(f"chunk_{edge}" for edge in CHUNK_EDGES_MS), "chunk_over")
+CHUNK_BOUNDS_MS = (50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000)
+CHUNK_COLUMNS = (*(f"chunk_{edge}" for edge in CHUNK_BOUNDS_MS), "chunk_over")
 COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
 KEY_COLUMNS = ("day", "patient", "voice", "model", "kind")
-ROWS_A_STATEMENT = 500  # SQLite takes at most 32,766 parameters
+ROWS_PER_STATEMENT = 500  # SQLite takes at most 32,766 parameters
 
 _FIELDS = {field.name: field for field in DailyUsage._meta.concrete_fields}
 
-Share = tuple[int, ...]
+Totals = tuple[int, ...]
 """One number for each of COLUMNS."""
 
-NOTHING: Share = (0,) * len(COLUMNS)
+ZERO_TOTALS: Totals = (0,) * len(COLUMNS)
 
 
 class Key(NamedTuple):
@@ -40,7 +40,7 @@ class Key(NamedTuple):
     kind: str
 
 
-class Countable(Protocol):
+class Summable(Protocol):
     """What of an event is summed."""
 
     @property
@@ -55,24 +55,24 @@ class Countable(Protocol):
     def first_chunk_ms(self) -> float | None: ...
 
 
-def zone() -> ZoneInfo:
+def time_zone() -> ZoneInfo:
     return ZoneInfo(settings.USAGE_TIME_ZONE)
 
 
 def day_of(at: datetime) -> date:
-    return at.astimezone(zone()).date()
+    return at.astimezone(time_zone()).date()
 
 
-def begins(day: date) -> datetime:
+def start_of_day(day: date) -> datetime:
     """The first moment of that day, also where the clocks are changed at midnight."""
-    return datetime.combine(day, time.min, zone())
+    return datetime.combine(day, time.min, time_zone())
 
 
-def key_of(at: datetime, patient: uuid.UUID | None, voice: uuid.UUID | None, model: str, kind: str) -> Key:
-    return Key(day_of(at), patient or NOBODY, voice or NOBODY, model, kind)
+def key_for(at: datetime, patient: uuid.UUID | None, voice: uuid.UUID | None, model: str, kind: str) -> Key:
+    return Key(day_of(at), patient or NO_ID, voice or NO_ID, model, kind)
 
 
-def share(event: Countable) -> Share:
+def totals_of(event: Summable) -> Totals:
     column = chunk_column(event.first_chunk_ms)
     chunks = (int(name == column) for name in CHUNK_COLUMNS)
     return (
@@ -88,28 +88,28 @@ def share(event: Countable) -> Share:
 def chunk_column(first_chunk_ms: float | None) -> str | None:
     if first_chunk_ms is None:
         return None
-    return next((f"chunk_{edge}" for edge in CHUNK_EDGES_MS if first_chunk_ms <= edge), "chunk_over")
+    return next((f"chunk_{edge}" for edge in CHUNK_BOUNDS_MS if first_chunk_ms <= edge), "chunk_over")
 
 
-def difference(new: Share, old: Share) -> Share:
+def subtract_totals(new: Totals, old: Totals) -> Totals:
     return tuple(map(int.__sub__, new, old))
 
 
-def total(one: Share, other: Share) -> Share:
+def add_totals(one: Totals, other: Totals) -> Totals:
     return tuple(map(int.__add__, one, other))
 
 
-def add(sums: Mapping[Key, Share]) -> None:
+def add_to_days(sums: Mapping[Key, Totals]) -> None:
     """Adds to the rows, making those that are missing: one statement. Inside the caller's transaction.
 
     In the order of their keys: two processes that lock the same rows never wait for each other in a circle.
     """
     wanted = sorted((key, sums[key]) for key in sums if any(sums[key]))
-    for start in range(0, len(wanted), ROWS_A_STATEMENT):
-        _upsert(wanted[start : start + ROWS_A_STATEMENT])
+    for start in range(0, len(wanted), ROWS_PER_STATEMENT):
+        _upsert(wanted[start : start + ROWS_PER_STATEMENT])
 
 
-def _upsert(rows: list[tuple[Key, Share]]) -> None:
+def _upsert(rows: list[tuple[Key, Totals]]) -> None:
     """The ORM's upsert replaces; adding is left to the database, so that no process overwrites another's sum."""
     table = DailyUsage._meta.db_table
     keys = [str(_FIELDS[name].column) for name in KEY_COLUMNS]
@@ -157,12 +157,12 @@ def _days_with_anything() -> tuple[date, date] | None:
 
 @transaction.atomic
 def _rebuild_day(day: date) -> None:
-    _keep_others_out()
+    _lock_table()
     DailyUsage.objects.filter(day=day).delete()
-    DailyUsage.objects.bulk_create(_summed(day), batch_size=ROWS_A_STATEMENT)
+    DailyUsage.objects.bulk_create(_summed(day), batch_size=ROWS_PER_STATEMENT)
 
 
-def _keep_others_out() -> None:
+def _lock_table() -> None:
     """Who has added and not committed yet is waited for; SQLite's immediate transactions do so by themselves."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -170,9 +170,11 @@ def _keep_others_out() -> None:
 
 
 def _summed(day: date) -> Iterator[DailyUsage]:
-    events = UsageEvent.objects.filter(started_at__gte=begins(day), started_at__lt=begins(day + timedelta(days=1)))
+    events = UsageEvent.objects.filter(
+        started_at__gte=start_of_day(day), started_at__lt=start_of_day(day + timedelta(days=1))
+    )
     for row in _grouped(events):
-        patient, voice = row.pop("patient") or NOBODY, row.pop("voice") or NOBODY
+        patient, voice = row.pop("patient") or NO_ID, row.pop("voice") or NO_ID
         yield DailyUsage(day=day, patient=patient, voice=voice, **row)
 
 
@@ -184,7 +186,7 @@ def _grouped(events: QuerySet[UsageEvent]) -> Iterable[Any]:
 
 
 def _chunk_counts() -> dict[str, Count]:
-    bounds = zip((None, *CHUNK_EDGES_MS), (*CHUNK_EDGES_MS, None), CHUNK_COLUMNS, strict=True)
+    bounds = zip((None, *CHUNK_BOUNDS_MS), (*CHUNK_BOUNDS_MS, None), CHUNK_COLUMNS, strict=True)
     return {name: Count("id", filter=_between(above, within)) for above, within, name in bounds}
 
 

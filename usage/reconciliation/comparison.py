@@ -42,11 +42,11 @@ class Span:
 
     @property
     def begins(self) -> datetime:
-        return rollup.begins(self.day)
+        return rollup.start_of_day(self.day)
 
     @property
     def ends(self) -> datetime:
-        return rollup.begins(self.day + timedelta(days=1))
+        return rollup.start_of_day(self.day + timedelta(days=1))
 
     def events(self) -> QuerySet[UsageEvent]:
         return UsageEvent.objects.filter(started_at__gte=self.begins, started_at__lt=self.ends).order_by()

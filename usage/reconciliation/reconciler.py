@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 
 from usage.alerts import incidents
 from usage.ledger import events, rollup
-from usage.models import NOBODY, Incident, Reconciliation, UsageEvent
+from usage.models import NO_ID, Incident, Reconciliation, UsageEvent
 from usage.reconciliation import matching, provider_usage
 from usage.reconciliation.comparison import History, Look, Span, answered, conclude, proven_history
 from usage.reconciliation.matching import Unsettled, reference
@@ -86,7 +86,7 @@ def _due(now: datetime) -> list[date]:
         return []
     first, last = rollup.day_of(max(oldest, now - LOOK_BACK)), rollup.day_of(now)
     rows = {row.day: row for row in Reconciliation.objects.filter(day__gte=first)}
-    unknown = UsageEvent.objects.filter(_is_unknown(now), started_at__gte=rollup.begins(first)).order_by()
+    unknown = UsageEvent.objects.filter(_is_unknown(now), started_at__gte=rollup.start_of_day(first)).order_by()
     days_of_unknown = set(map(rollup.day_of, unknown.values_list("started_at", flat=True)))
     drifting = set(Incident.objects.filter(kind=incidents.Kind.DRIFT, resolved_at=None).values_list("key", flat=True))
     unsettled = {*days_of_unknown, *(row.day for row in rows.values() if str(row.day) in drifting)}
@@ -124,10 +124,10 @@ def settle(span: Span, history: History, now: datetime, count: CountNew) -> None
     known = {request.request_id for request in answered(span)}
     found = matching.match(_unsettled(span, now), [item for item in history if reference(item) not in known])
     for attempt, item in found.billed:
-        credits = events.priced(attempt.asked, item.credits)
-        _book(partial(events.settle, attempt.event, request_id=reference(item), credits=credits), count)
+        credits = events.billed_credits(attempt.asked, item.credits)
+        _book(partial(events.resolve_unknown, attempt.event, request_id=reference(item), credits=credits), count)
     for attempt in found.absent:
-        _book(partial(events.settle, attempt.event), count)
+        _book(partial(events.resolve_unknown, attempt.event), count)
 
 
 def _unsettled(span: Span, now: datetime) -> list[Unsettled]:
@@ -136,7 +136,7 @@ def _unsettled(span: Span, now: datetime) -> list[Unsettled]:
     )
     voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={row[2] for row in rows})}
     return [
-        Unsettled(event, at.timestamp(), voices.get(voice or NOBODY, ""), model, asked)
+        Unsettled(event, at.timestamp(), voices.get(voice or NO_ID, ""), model, asked)
         for event, at, voice, model, asked in rows
     ]
 

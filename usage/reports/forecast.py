@@ -40,7 +40,7 @@ def of(state: ProviderState, now: datetime) -> Forecast | None:
 def judge(state: ProviderState, history: History, now: datetime) -> Forecast | None:
     """The same without a query. Pure."""
     limit, used, resets_at = state.quota_limit, state.quota_used, state.quota_resets_at
-    elapsed = now - rollup.begins(history.since)
+    elapsed = now - rollup.start_of_day(history.since)
     if limit is None or used is None or resets_at is None or resets_at <= now or elapsed < DAY:
         return None
     a_day = history.credits / (elapsed / DAY)

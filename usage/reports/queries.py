@@ -18,8 +18,8 @@ from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncMonth
 from django.utils import timezone
 
-from usage.ledger.rollup import CHUNK_COLUMNS, CHUNK_EDGES_MS, day_of
-from usage.models import NOBODY, DailyUsage, ProviderState, UsageEvent
+from usage.ledger.rollup import CHUNK_BOUNDS_MS, CHUNK_COLUMNS, day_of
+from usage.models import NO_ID, DailyUsage, ProviderState, UsageEvent
 from usage.reports import forecast
 from usage.reports.forecast import Forecast
 
@@ -173,7 +173,7 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
     rank, lower = share * sum(counts), 0.0
     if not sum(counts):
         return None
-    for count, upper in zip(counts, CHUNK_EDGES_MS, strict=False):
+    for count, upper in zip(counts, CHUNK_BOUNDS_MS, strict=False):
         if count and rank <= count:
             return round(lower + (upper - lower) * rank / count, 1)
         rank, lower = rank - count, float(upper)
@@ -259,7 +259,7 @@ def _shares(key: str, first: date, last: date) -> dict[uuid.UUID | None, tuple[i
         return {}
     within = DailyUsage.objects.order_by().filter(day__range=(first, last)).values(key)
     rows = within.annotate(used=Sum("characters"), kept=Sum("saved_characters"))
-    return {None if row[key] == NOBODY else row[key]: (row["used"], row["kept"]) for row in rows}
+    return {None if row[key] == NO_ID else row[key]: (row["used"], row["kept"]) for row in rows}
 
 
 def _days(first: date, last: date) -> Iterator[date]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from usage.ledger.rollup import begins
+from usage.ledger.rollup import start_of_day
 from usage.models import DailyUsage, UsageEvent
 from usage.reports import queries
 from voicecare.dashboard import chart_builders
@@ -71,7 +71,7 @@ class Charts:
 
     def _troubles(self) -> Chart:
         chart = chart_builders.troubles(self.days, self._failed_on)
-        which = {"started_at__gte": begins(self._first).isoformat(), **self._own}
+        which = {"started_at__gte": start_of_day(self._first).isoformat(), **self._own}
         kinds = (("In the backup voice", "backup"), ("In the offline voice", "offline"))
         links = [Link(label, self._viewer.rows(UsageEvent, kind__exact=kind, **which)) for label, kind in kinds]
         return replace(chart, links=[link for link in links if link.address])
@@ -106,7 +106,7 @@ class Charts:
         return self._viewer.rows(DailyUsage, day__gte=month, day__lt=_months_before(month, -1), **self._own)
 
     def _failed_on(self, day: date) -> str:
-        since, until = begins(day).isoformat(), begins(day + timedelta(days=1)).isoformat()
+        since, until = start_of_day(day).isoformat(), start_of_day(day + timedelta(days=1)).isoformat()
         return self._viewer.rows(
             UsageEvent, outcome__exact="failed", started_at__gte=since, started_at__lt=until, **self._own
         )

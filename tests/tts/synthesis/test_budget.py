@@ -167,7 +167,7 @@ async def test_one_that_is_held_for_long_is_made_anew(make: Make, monkeypatch: p
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
     speech.progress.billed(len(FIRST))
-    monkeypatch.setattr(budgets, "LASTS", timedelta(0))
+    monkeypatch.setattr(budgets, "RESERVATION_TTL", timedelta(0))
     assert await reservation.covers(segment(2, LAST))
     assert await account() == (len(FIRST), len(LAST))
 
@@ -179,7 +179,7 @@ async def test_what_the_sweep_has_given_up_is_not_settled(
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
     speech.progress.billed(len(FIRST))
-    monkeypatch.setattr(budgets, "MENDED_AFTER", timedelta(0))
+    monkeypatch.setattr(budgets, "STALE_AFTER", timedelta(0))
     assert await settled(reservation, tasks) == (0, len(FIRST) + len(LAST))
 
 

@@ -53,7 +53,7 @@ def booked(member: Member | None, kind: str = "live", asked: int = 10, at: datet
         made.outcome, made.saved_characters = "completed", asked
     else:
         made.mark_answered("r", asked // 2)
-    events.book([made])
+    events.record_attempts([made])
 
 
 def test_a_day_is_told_with_what_was_used_in_it(carol: Clinician, alice: Member):

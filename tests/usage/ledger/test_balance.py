@@ -227,7 +227,7 @@ class History:
         billed = self.billed[attempt.key]
         request = f"found {attempt.key}" if billed else ""
         for _ in range(2):
-            lifecycle.add_reconciled_characters(events.settle(event, request_id=request, credits=billed))
+            lifecycle.add_reconciled_characters(events.resolve_unknown(event, request_id=request, credits=billed))
         attempt.outcome, attempt.characters, attempt.credits = "cancelled", billed, billed
         talk = self.talk_of(attempt)
         talk.late += billed if talk.ended else 0
@@ -236,8 +236,8 @@ class History:
     def budgets_are_mended(self, dice: Random) -> None:
         if self.said:
             return
-        BudgetMonth.objects.update(updated_at=timezone.now() - budgets.MENDED_AFTER - timedelta(minutes=1))
-        budgets.mend()
+        BudgetMonth.objects.update(updated_at=timezone.now() - budgets.STALE_AFTER - timedelta(minutes=1))
+        budgets.repair()
         if self.has_row:
             self.used, self.reserved = self.spoken_in(self.month), 0
 

@@ -44,7 +44,7 @@ def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
     )
     whole.mark_answered("request-1", 20)
     whole.outcome = "failed"
-    events.book([whole])
+    events.record_attempts([whole])
     event = UsageEvent.objects.get()
     ids = {"source_id": "source", "conversation_id": "conversation", "patient_id": "patient", "voice_id": "voice"}
     names = {field.name: ids.get(field.name, field.name) for field in fields(Attempt)}
@@ -58,27 +58,27 @@ def test_the_credits_are_what_the_provider_states_unless_that_can_be_no_price(co
     asked = attempt(40, answered=False)
     asked.mark_answered(None, cost)
     assert (asked.characters, asked.credits, asked.outcome, asked.request_id) == (40, credits, "completed", "")
-    assert events.book([asked]) == {TALK: 40}  # whatever was stated, a column can hold it
+    assert events.record_attempts([asked]) == {TALK: 40}  # whatever was stated, a column can hold it
 
 
 def test_an_attempt_without_an_answer_counts_nothing_and_stays_unknown():
-    assert events.book([attempt(answered=False)]) == {}
+    assert events.record_attempts([attempt(answered=False)]) == {}
     event = UsageEvent.objects.get()
     assert (event.outcome, event.characters, event.credits, event.requested_characters) == ("unknown", 0, 0, 10)
 
 
 def test_an_attempt_booked_twice_is_one_event_and_counts_once():
     same = attempt()
-    assert events.book([same]) == {TALK: 10}
-    assert events.book([same]) == {}
+    assert events.record_attempts([same]) == {TALK: 10}
+    assert events.record_attempts([same]) == {}
     assert UsageEvent.objects.get().characters == 10
 
 
 def test_an_attempt_booked_at_its_beginning_counts_when_it_is_answered():
     same = attempt(answered=False)
-    events.book([same])
+    events.record_attempts([same])
     same.mark_answered("late", 5)
-    assert events.book([same]) == {TALK: 10}
+    assert events.record_attempts([same]) == {TALK: 10}
     event = UsageEvent.objects.get()
     assert (event.outcome, event.characters, event.credits, event.request_id) == ("completed", 10, 5, "late")
 
@@ -86,16 +86,16 @@ def test_an_attempt_booked_at_its_beginning_counts_when_it_is_answered():
 @pytest.mark.parametrize("outcome", ["failed", "cancelled"])
 def test_an_answered_attempt_counts_however_it_ends(outcome: str):
     same = attempt()
-    events.book([same])
+    events.record_attempts([same])
     same.outcome = outcome
-    assert events.book([same]) == {}
+    assert events.record_attempts([same]) == {}
     event = UsageEvent.objects.get()
     assert (event.outcome, event.characters) == (outcome, 10)
 
 
 @pytest.mark.parametrize("kind", ["cache", "offline"])
 def test_what_the_cache_or_the_offline_voice_spoke_is_saved(kind: str):
-    assert events.book([attempt(answered=False, kind=kind, outcome="completed", saved_characters=10)]) == {}
+    assert events.record_attempts([attempt(answered=False, kind=kind, outcome="completed", saved_characters=10)]) == {}
     event = UsageEvent.objects.get()
     assert (event.saved_characters, event.characters, event.credits) == (10, 0, 0)
 
@@ -110,34 +110,34 @@ def test_what_is_new_is_told_by_conversation():
         attempt(16, conversation_id=None),
         attempt(32, conversation_id=uuid.uuid4(), answered=False),
     ]
-    assert events.book(batch) == {TALK: 7, OTHER_TALK: 8}
+    assert events.record_attempts(batch) == {TALK: 7, OTHER_TALK: 8}
     assert UsageEvent.objects.count() == 6
 
 
 def test_a_batch_written_again_adds_only_what_is_new_in_it():
     batch = [attempt(1), attempt(2), attempt(4, answered=False)]
-    events.book(batch)
+    events.record_attempts(batch)
     batch[2].mark_answered(None, None)
-    assert events.book([*batch, attempt(8)]) == {TALK: 12}
+    assert events.record_attempts([*batch, attempt(8)]) == {TALK: 12}
 
 
 def test_a_transaction_that_was_rolled_back_has_counted_nothing():
     same = attempt()
     with transaction.atomic():
-        events.book([same])
+        events.record_attempts([same])
         transaction.set_rollback(True)
-    assert events.book([same]) == {TALK: 10}
+    assert events.record_attempts([same]) == {TALK: 10}
 
 
 def test_an_empty_batch_is_nothing():
-    assert events.book([]) == {}
+    assert events.record_attempts([]) == {}
 
 
 def test_a_hundred_attempts_take_one_look_and_few_writes():
     """SQLite takes them in several statements, for each takes a thousand values."""
     batch = [attempt(conversation_id=uuid.uuid4(), patient_id=uuid.uuid4()) for _ in range(100)]
     with CaptureQueriesContext(connection) as captured:
-        events.book(batch)
+        events.record_attempts(batch)
     said = [query["sql"].replace('"', "").split(maxsplit=3) for query in captured]
     statements = [(words[0], words[2]) for words in said if words[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")]
     assert [verb for verb, _ in statements].count("SELECT") == 1
@@ -148,9 +148,9 @@ def test_a_hundred_attempts_take_one_look_and_few_writes():
 
 def test_what_reconciliation_has_settled_is_not_made_unknown_again():
     late = attempt(answered=False)
-    events.book([late])
+    events.record_attempts([late])
     UsageEvent.objects.update(outcome="completed", characters=10, credits=5)
-    assert events.book([late]) == {}
+    assert events.record_attempts([late]) == {}
     assert UsageEvent.objects.get().characters == 10
 
 
@@ -171,7 +171,7 @@ def test_two_processes_that_book_at_once_count_everything_once():
     def write(batch: list[Attempt]) -> int:
         try:
             with transaction.atomic():
-                return sum(events.book(batch).values())
+                return sum(events.record_attempts(batch).values())
         finally:
             connection.close()
 
@@ -185,7 +185,7 @@ def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
     """PostgreSQL refuses a statement that touches a row twice, and the whole batch with it."""
     first = attempt(10)
     again = attempt(10, source_id=first.source_id, outcome="failed", answered=False)
-    assert events.book([first, again]) == {}
+    assert events.record_attempts([first, again]) == {}
     assert UsageEvent.objects.get().outcome == "failed"
 
 
@@ -194,13 +194,13 @@ def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
 
 def unknown(asked: int = 10, **fields: object) -> UsageEvent:
     made = attempt(asked, answered=False, **fields)
-    events.book([made])
+    events.record_attempts([made])
     return UsageEvent.objects.get(source=made.source_id, attempt=made.attempt)
 
 
 def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
     event = unknown(40, code="no_first_byte", first_chunk_ms=12.0)
-    assert events.settle(event.pk, request_id="r1", credits=20) == {TALK: 40}
+    assert events.resolve_unknown(event.pk, request_id="r1", credits=20) == {TALK: 40}
     event.refresh_from_db()
     assert (event.outcome, event.code, event.request_id) == ("failed", "billed", "r1")
     assert (event.characters, event.credits, event.first_chunk_ms) == (40, 20, 12.0)
@@ -212,7 +212,7 @@ def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
 def test_an_unknown_attempt_that_was_not_billed_counts_nothing(code: str, outcome: str, failed: int):
     """Where no error was met it was interrupted, or its process died: no failure of the provider's."""
     event = unknown(40, code=code)
-    assert events.settle(event.pk) == {}
+    assert events.resolve_unknown(event.pk) == {}
     event.refresh_from_db()
     assert (event.outcome, event.code, event.characters, event.request_id) == (outcome, "not_billed", 0, "")
     assert DailyUsage.objects.get().failed == failed
@@ -220,29 +220,29 @@ def test_an_unknown_attempt_that_was_not_billed_counts_nothing(code: str, outcom
 
 def test_settling_again_or_what_was_never_unknown_changes_nothing():
     event = unknown(40)
-    events.settle(event.pk, request_id="r1", credits=20)
-    assert events.settle(event.pk, request_id="r2", credits=30) == events.settle(event.pk) == {}
-    assert events.settle(uuid.uuid4(), request_id="r3") == {}
+    events.resolve_unknown(event.pk, request_id="r1", credits=20)
+    assert events.resolve_unknown(event.pk, request_id="r2", credits=30) == events.resolve_unknown(event.pk) == {}
+    assert events.resolve_unknown(uuid.uuid4(), request_id="r3") == {}
     event.refresh_from_db()
     assert (event.request_id, event.credits, DailyUsage.objects.get().characters) == ("r1", 20, 40)
 
 
 def test_a_request_settles_one_attempt_alone():
     first, second, later = unknown(40), unknown(40), unknown(40, started_at=datetime.now(UTC) + timedelta(hours=1))
-    assert events.settle(first.pk, request_id="r1", credits=20) == {TALK: 40}
-    assert events.settle(second.pk, request_id="r1", credits=20) == {}
+    assert events.resolve_unknown(first.pk, request_id="r1", credits=20) == {TALK: 40}
+    assert events.resolve_unknown(second.pk, request_id="r1", credits=20) == {}
     second.refresh_from_db()
     assert second.outcome == "unknown"
-    assert events.settle(later.pk, request_id="r1", credits=20) == {TALK: 40}  # no id of theirs is forever
+    assert events.resolve_unknown(later.pk, request_id="r1", credits=20) == {TALK: 40}  # no id of theirs is forever
 
 
 @pytest.mark.parametrize("settled_as", ["", "r1"])
 def test_a_process_that_knows_better_in_the_end_is_believed(settled_as: str):
     late = attempt(40, answered=False)
-    events.book([late])
-    events.settle(UsageEvent.objects.get().pk, request_id=settled_as, credits=20)
+    events.record_attempts([late])
+    events.resolve_unknown(UsageEvent.objects.get().pk, request_id=settled_as, credits=20)
     late.mark_answered("r1", 20)
-    events.book([late])
+    events.record_attempts([late])
     assert UsageEvent.objects.get().characters == DailyUsage.objects.get().characters == 40
     assert (UsageEvent.objects.get().outcome, DailyUsage.objects.get().failed) == ("completed", 0)
 
@@ -252,7 +252,7 @@ def test_of_two_who_give_one_request_to_two_attempts_one_is_first():
     def settle(event: UsageEvent) -> int:
         try:
             with transaction.atomic():
-                return sum(events.settle(event.pk, request_id=event.model, credits=1).values())
+                return sum(events.resolve_unknown(event.pk, request_id=event.model, credits=1).values())
         finally:
             connection.close()
 

@@ -177,12 +177,12 @@ def test_it_holds_neither_text_nor_name_and_is_its_owners(folder: Path):
 def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
     known, unknown = attempt(), attempt()
     known.mark_answered("r", 30)
-    events.book([known])
+    events.record_attempts([known])
     journal = Journal(folder)
     journal.append(known)
     journal.append(unknown)
     left(journal)
-    recover(folder, events.book)
+    recover(folder, events.record_attempts)
     assert set(UsageEvent.objects.values_list("source", "outcome", "characters")) == {
         (known.source_id, "completed", 60),
         (unknown.source_id, "unknown", 0),

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
-from usage.models import NOBODY, DailyUsage, UsageEvent
+from usage.models import NO_ID, DailyUsage, UsageEvent
 
 pytestmark = pytest.mark.django_db
 
@@ -45,7 +45,9 @@ def rows() -> list[dict]:
 
 
 def test_events_of_one_key_are_one_row_with_their_sums():
-    events.book([attempt(10, first_chunk_ms=120.0), attempt(30, first_chunk_ms=3000.5), attempt(5, answered=False)])
+    events.record_attempts(
+        [attempt(10, first_chunk_ms=120.0), attempt(30, first_chunk_ms=3000.5), attempt(5, answered=False)]
+    )
     row = DailyUsage.objects.get()
     assert (row.day, row.patient, row.voice, row.model, row.kind) == (NOON.date(), PATIENT, VOICE, "flash", "live")
     assert (row.characters, row.credits, row.saved_characters, row.events, row.failed) == (40, 20, 0, 3, 0)
@@ -64,34 +66,34 @@ def test_events_of_one_key_are_one_row_with_their_sums():
     ],
 )
 def test_each_part_of_the_key_makes_a_row_of_its_own(other: dict):
-    events.book([attempt(), attempt(**other)])
-    events.book([attempt(**other)])
+    events.record_attempts([attempt(), attempt(**other)])
+    events.record_attempts([attempt(**other)])
     assert sorted(DailyUsage.objects.values_list("events", flat=True)) == [1, 2]
 
 
 def test_who_has_no_patient_and_no_voice_is_summed_under_nobody():
-    events.book([attempt(kind="probe", patient_id=None, voice_id=None)])
-    events.book([attempt(kind="probe", patient_id=None, voice_id=None)])
+    events.record_attempts([attempt(kind="probe", patient_id=None, voice_id=None)])
+    events.record_attempts([attempt(kind="probe", patient_id=None, voice_id=None)])
     row = DailyUsage.objects.get()
-    assert (row.patient, row.voice, row.events) == (NOBODY, NOBODY, 2)
+    assert (row.patient, row.voice, row.events) == (NO_ID, NO_ID, 2)
 
 
 def test_what_was_booked_before_adds_only_what_is_new():
     same = attempt(answered=False)
-    events.book([same])
-    events.book([same])
+    events.record_attempts([same])
+    events.record_attempts([same])
     same.mark_answered("late", 7)
     same.first_chunk_ms = 80.0
-    events.book([same])
+    events.record_attempts([same])
     same.outcome = "failed"
-    events.book([same, same])
+    events.record_attempts([same, same])
     row = DailyUsage.objects.get()
     assert (row.events, row.characters, row.credits, row.failed, row.chunk_100) == (1, 10, 7, 1, 1)
 
 
 def test_a_transaction_that_was_rolled_back_has_summed_nothing():
     with transaction.atomic():
-        events.book([attempt()])
+        events.record_attempts([attempt()])
         transaction.set_rollback(True)
     assert rows() == []
 
@@ -112,7 +114,7 @@ def test_a_transaction_that_was_rolled_back_has_summed_nothing():
 )
 def test_an_event_belongs_to_the_clinics_day(settings: Settings, zone: str, at: str, day: date):
     settings.USAGE_TIME_ZONE = zone
-    events.book([attempt(started_at=datetime.fromisoformat(at))])
+    events.record_attempts([attempt(started_at=datetime.fromisoformat(at))])
     assert DailyUsage.objects.get().day == day
     rollup.rebuild()
     assert DailyUsage.objects.get().day == day
@@ -134,7 +136,7 @@ def test_an_event_belongs_to_the_clinics_day(settings: Settings, zone: str, at: 
 )
 def test_a_first_chunk_falls_into_one_bucket(ms: float | None, column: str | None):
     assert rollup.chunk_column(ms) == column
-    events.book([attempt(first_chunk_ms=ms)])
+    events.record_attempts([attempt(first_chunk_ms=ms)])
     row = DailyUsage.objects.get()
     assert [name for name in rollup.CHUNK_COLUMNS if getattr(row, name)] == ([column] if column else [])
 
@@ -176,7 +178,7 @@ def test_summed_anew_from_the_events_it_is_the_same(settings: Settings, zone: st
     settings.USAGE_TIME_ZONE = zone
     attempts = history(seed)
     for start in range(0, len(attempts), 37):
-        events.book(attempts[start : start + 37])
+        events.record_attempts(attempts[start : start + 37])
     kept_up = rows()
     DailyUsage.objects.filter(kind="live").update(characters=1)  # what a rebuild is for
     DailyUsage.objects.filter(kind="cache").delete()
@@ -193,7 +195,9 @@ def test_summed_anew_from_the_events_it_is_the_same(settings: Settings, zone: st
 
 
 def test_the_command_sums_the_days_it_is_given(capsys: pytest.CaptureFixture[str]):
-    events.book([attempt(), attempt(started_at=NOON + timedelta(days=1)), attempt(started_at=NOON + timedelta(days=2))])
+    events.record_attempts(
+        [attempt(), attempt(started_at=NOON + timedelta(days=1)), attempt(started_at=NOON + timedelta(days=2))]
+    )
     DailyUsage.objects.update(characters=1)
     call_command("rebuild_usage", "--from", "2026-03-02", "--to", "2026-03-02")
     assert list(DailyUsage.objects.order_by("day").values_list("characters", flat=True)) == [1, 10, 1]
@@ -212,7 +216,7 @@ def test_without_events_there_is_nothing_to_sum():
 def test_it_may_be_summed_anew_while_others_book():
     def write(number: int) -> None:
         try:
-            events.book([attempt(1) for _ in range(5)])
+            events.record_attempts([attempt(1) for _ in range(5)])
         finally:
             connection.close()
 
@@ -232,5 +236,5 @@ shares = st.lists(st.integers(0, 10**9), min_size=len(rollup.COLUMNS), max_size=
 
 
 @given(shares, shares)
-def test_what_is_taken_away_from_a_total_leaves_the_other(one: rollup.Share, other: rollup.Share):
-    assert rollup.difference(rollup.total(one, other), other) == one
+def test_what_is_taken_away_from_a_total_leaves_the_other(one: rollup.Totals, other: rollup.Totals):
+    assert rollup.subtract_totals(rollup.add_totals(one, other), other) == one

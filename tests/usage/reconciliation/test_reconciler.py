@@ -53,7 +53,7 @@ def attempt(at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
 def unseen(at: datetime = NOON, asked: int = 40, **fields: Any) -> UsageEvent:
     """An attempt whose answer was never seen."""
     made = attempt(at, asked, **fields)
-    events.book([made])
+    events.record_attempts([made])
     return UsageEvent.objects.get(source=made.source_id)
 
 
@@ -66,7 +66,7 @@ def seen(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **field
     """The provider bills it, and the ledger knows."""
     made = attempt(at, asked, **fields)
     made.mark_answered(sold(provider, at, asked)["request_id"], asked // 2)
-    events.book([made])
+    events.record_attempts([made])
     return made
 
 
@@ -218,7 +218,7 @@ def test_a_history_that_lacks_what_was_surely_billed_proves_nothing(provider: Sa
     event = unseen()
     known = attempt(NOON + timedelta(hours=1))
     known.mark_answered("in no history", 20)
-    events.book([known])
+    events.record_attempts([known])
     sold(provider)
     row = reconcile()
     assert outcome(event)[0] == "unknown"
@@ -326,7 +326,7 @@ def test_two_beats_at_once_do_a_day_once(provider: SandboxProcess):
 def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(provider: SandboxProcess, alice: Member):
     talk = lifecycle.start(alice.device.id, None).context.conversation_id
     late = [attempt(NOON + timedelta(minutes=2 * number), conversation_id=talk) for number in range(40)]
-    events.book(late)
+    events.record_attempts(late)
     for one in late:
         one.mark_answered(sold(provider, one.started_at)["request_id"], 20)
 
@@ -335,7 +335,7 @@ def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(prov
         try:
             for one in late:
                 with transaction.atomic():
-                    Conversation.objects.add_characters(events.book([one]))
+                    Conversation.objects.add_characters(events.record_attempts([one]))
         finally:
             connection.close()
 
@@ -390,7 +390,7 @@ def test_a_drift_of_two_per_cent_opens_one_incident_and_its_end_resolves_it(prov
     missed = attempt(NOON, 200)
     missed.mark_answered("found at last", 100)
     missed.outcome = "failed"
-    events.book([missed])
+    events.record_attempts([missed])
     assert again().unexplained_characters == 0
     assert incidents() == [(str(DAY), False)]
 
@@ -400,7 +400,7 @@ def test_a_day_that_drifts_is_looked_at_again_until_the_provider_s_figures_have_
     seen(provider, asked=10_000)
     late = attempt(NOON, 2_000)
     late.mark_answered("counted late", 1_000)
-    events.book([late])
+    events.record_attempts([late])
     assert reconcile().unexplained_characters == -2_000
     sold(provider, asked=2_000, kept=False)
     assert reconcile(OVER + timedelta(minutes=20)).unexplained_characters == -2_000
@@ -430,7 +430,7 @@ def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxPr
     cut = attempt(asked=1000)
     cut.mark_answered("cut off", 500)
     cut.outcome = "cancelled"
-    events.book([cut])
+    events.record_attempts([cut])
     row = reconcile()
     assert (row.characters, row.provider_characters, row.unexplained_characters) == (10_000, 9_000, 0)
     assert "Cut off and not billed by the provider: 1,000." in row.explanation
@@ -439,7 +439,7 @@ def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxPr
 def test_a_request_at_midnight_may_be_of_either_day(provider: SandboxProcess):
     made = attempt(MIDNIGHT + timedelta(days=1, seconds=-1), 1000)
     made.mark_answered(sold(provider, MIDNIGHT + timedelta(days=1), 1000)["request_id"], 500)
-    events.book([made])
+    events.record_attempts([made])
     row = reconcile()
     assert (row.characters, row.provider_characters, row.unexplained_characters) == (1000, 0, 0)
     assert incidents() == []

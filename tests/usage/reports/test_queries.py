@@ -41,7 +41,7 @@ def booked(
         made.outcome, made.saved_characters = "completed", asked
     elif answered:
         made.mark_answered("r", asked // 2)
-    events.book([made])
+    events.record_attempts([made])
     return made
 
 
@@ -64,7 +64,9 @@ def test_each_kind_is_shown_where_it_belongs():
 def test_what_failed_was_asked_for_and_is_no_use():
     lost = Attempt(uuid.uuid4(), 0, 1, "live", 10, started_at=NOON, outcome="failed")
     silent = Attempt(uuid.uuid4(), 0, 1, "live", 30, started_at=NOON)
-    events.book([lost, silent, Attempt(uuid.uuid4(), 0, 1, "offline", 10, started_at=NOON, outcome="failed")])
+    events.record_attempts(
+        [lost, silent, Attempt(uuid.uuid4(), 0, 1, "offline", 10, started_at=NOON, outcome="failed")]
+    )
     found = day()
     assert (found.requests, found.failed, found.characters, found.offline) == (2, 1, 0, 1)
     assert figures.unknown() == figures.Unknown(1, 30)
@@ -155,8 +157,8 @@ def test_percentiles_come_from_the_buckets(times: list[float], p50: float | None
 def test_a_percentile_lies_in_the_bucket_of_the_true_one(times: list[float], share: float):
     counts = [[rollup.chunk_column(ms) for ms in times].count(name) for name in rollup.CHUNK_COLUMNS]
     true = sorted(times)[max(math.ceil(len(times) * share), 1) - 1]
-    upper = next(edge for edge in rollup.CHUNK_EDGES_MS if true <= edge)
-    lower = max((edge for edge in rollup.CHUNK_EDGES_MS if edge < true), default=0)
+    upper = next(edge for edge in rollup.CHUNK_BOUNDS_MS if true <= edge)
+    lower = max((edge for edge in rollup.CHUNK_BOUNDS_MS if edge < true), default=0)
     assert lower <= figures.percentile(counts, share) <= upper
 
 

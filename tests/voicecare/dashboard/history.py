@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from cloning.models import CloneJob
-from usage.models import NOBODY, DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
+from usage.models import NO_ID, DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
 from usage.reports.queries import today
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -128,5 +128,5 @@ def _day_of(dice: random.Random, day: date, patient: Patient, talks: float, trou
 def _sum(day: date, kind: str, **columns: object) -> DailyUsage:
     characters = columns.get("characters", 0)
     assert isinstance(characters, int)
-    given = {"patient": NOBODY, "credits": -(-characters // 2), "model": MODEL, **columns}
+    given = {"patient": NO_ID, "credits": -(-characters // 2), "model": MODEL, **columns}
     return DailyUsage(day=day, kind=kind, **given)

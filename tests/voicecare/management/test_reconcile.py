@@ -44,7 +44,7 @@ def book() -> None:
     attempt = events.Attempt(
         source_id=uuid.uuid4(), segment=0, attempt=1, kind="live", requested_characters=5, started_at=before_yesterday()
     )
-    events.book([attempt])
+    events.record_attempts([attempt])
 
 
 def test_it_does_what_is_due_and_says_what_came_of_it():
@@ -89,7 +89,7 @@ def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: Sandb
         voice_id=voice.pk,
         model=MODEL,
     )
-    events.book([attempt])
+    events.record_attempts([attempt])
     sandbox.add_external_usage("Hello", unix=at.timestamp(), model_id=MODEL, voice_id=voice.provider_id)
     sandbox.fault(kind="stall_headers", match={"path": "character-stats"})
     env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=tmp_path)
