@@ -20,10 +20,10 @@ class OneClip:
     def key(self, rendering: object, text: str) -> str:
         return text
 
-    def recall(self, key: str) -> bytes:
+    def get_cached(self, key: str) -> bytes:
         return self.clip
 
-    def used(self, key: str) -> None:
+    def record_hit(self, key: str) -> None:
         self.hits.append(key)
 
 
@@ -31,7 +31,7 @@ async def test_a_clip_is_sent_in_chunks_of_a_readable_size_and_booked_as_saved()
     phrases, noted = OneClip(bytes(CLIP_CHUNK_BYTES) + b"rest"), cast(list[Any], [])
     speech = examples.speech(text="Good morning.")
     sink = RecordingSink(speech)
-    services = cast(Services, SimpleNamespace(phrases=phrases, recorder=SimpleNamespace(note=noted.append)))
+    services = cast(Services, SimpleNamespace(phrases=phrases, recorder=SimpleNamespace(record=noted.append)))
     assert await Sources(speech, examples.CONTEXT, sink, services).play(Segment(0, "Good morning.", None, None))
     assert [chunk for _, _, chunk in sink.sent] == [bytes(CLIP_CHUNK_BYTES), b"rest"]
     assert (speech.progress.source, speech.progress.bytes_sent) == ("cache", len(phrases.clip))
