@@ -16,7 +16,7 @@ def _validator(schema: str) -> Draft202012Validator:
     return Draft202012Validator({"$ref": f"#/components/schemas/{schema}", "components": SPEC["components"]})
 
 
-def conforming(reply: Any, schema: str) -> Any:
+def validate_schema(reply: Any, schema: str) -> Any:
     """The reply itself; raises ValidationError, which names the place, where it is not of the named schema."""
     _validator(schema).validate(reply)
     return reply

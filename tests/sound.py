@@ -10,7 +10,7 @@ from voicecare.audio.formats import FORMATS
 
 _CONTAINERS = {"pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw", "opus": "ogg"}
 _NAMES_ITS_RATE = ("mp3", "ogg", "wav")
-LOUD = 0.02  # of full scale: speech of espeak-ng is above 0.05, silence is 0
+MIN_LOUDNESS = 0.02  # of full scale: speech of espeak-ng is above 0.05, silence is 0
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Sound:
         return float(np.sqrt(np.mean(np.square(self.samples))))
 
 
-def decoded(audio: bytes, format_name: str) -> Sound:
+def decode(audio: bytes, format_name: str) -> Sound:
     """Raises av.FFmpegError for what is no such sound."""
     kind = FORMATS[format_name]
     container_name = _CONTAINERS.get(kind.codec, kind.codec)

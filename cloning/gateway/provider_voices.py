@@ -14,7 +14,7 @@ from django.conf import settings
 
 from cloning.models import CloneJob
 from usage.alerts import incidents
-from voicecare.providers.elevenlabs.account import AccountClient, Sample
+from voicecare.providers.elevenlabs.account import AccountClient, SampleFile
 from voicecare.providers.elevenlabs.responses import Subscription, Voice
 from voicecare.providers.errors import AuthorizationError, ProviderError, VoiceUnavailable
 
@@ -96,7 +96,7 @@ def subscription(client: AccountClient) -> Subscription | None:
 
 def add(job: CloneJob, recording: bytes, hold: Callable[[], None]) -> Made:
     """Makes the voice. `hold` is called just before, and raises if somebody else has the job."""
-    sample: Sample = (job.provider_name + _ENDINGS.get(job.content_type, ""), recording, job.content_type)
+    sample: SampleFile = (job.provider_name + _ENDINGS.get(job.content_type, ""), recording, job.content_type)
     with account(UPLOAD_S) as client:
         hold()
         added = client.add_voice(job.provider_name, [sample], remove_background_noise=job.remove_background_noise)

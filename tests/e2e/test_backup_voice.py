@@ -10,7 +10,7 @@ from tests.e2e.provider import clone_voice, delete_voice, repeat_requests
 from tests.e2e.rows import accounts_of, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tests.sound import decoded
+from tests.sound import decode
 from tests.waiting import eventually
 from usage.models import Incident
 from voicecare.patients.models import Patient, Voice
@@ -66,7 +66,7 @@ async def test_one_failure_is_retried_immediately_in_the_same_voice(
     sent = sandbox.requests()[0]["bytes_sent"] if fault["kind"] != "html" else 0
     assert cut[:sent] == whole[:sent]
     assert not any(cut[sent:])  # filled with zero bytes
-    assert decoded(spoken.audio, "mp3_44100_128").seconds > 1
+    assert decode(spoken.audio, "mp3_44100_128").seconds > 1
 
 
 async def test_two_failures_lead_to_the_default_voice_with_a_notice(
@@ -165,7 +165,7 @@ async def test_the_offline_voice_speaks_after_three_failures(
         assert [spoken.frames[0]["source"], spoken.terminal["source"]] == ["offline", "offline"]
         assert spoken.frames[1] == NOTICE
         assert spoken.terminal["characters"] == 0
-        assert decoded(spoken.audio, "mp3_44100_128").seconds > 1
+        assert decode(spoken.audio, "mp3_44100_128").seconds > 1
         ended = await device.end()
     assert ended["characters"] == 0
 

@@ -15,7 +15,7 @@ from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member, until_provider_tr
 from tests.e2e.device import instant_playback
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tests.sound import decoded
+from tests.sound import decode
 from tts.devices.client import DeviceClient, Spoken
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
@@ -136,7 +136,7 @@ async def test_each_text_is_spoken_once_and_counted(
     assert spoken.terminal["source"] == case.ends_in
     assert_frames(case, spoken)
     assert_whole_samples(spoken.audio, case.format)
-    assert decoded(spoken.audio, case.format).seconds > 5
+    assert decode(spoken.audio, case.format).seconds > 5
     assert await spoken_text(case, sandbox, alice) == case.text
     # The other requests are probes.
     recorded = [request for request in sandbox.requests() if request["text"] in case.segments]
@@ -194,7 +194,7 @@ async def test_audio_after_a_clean_end_within_a_sample_is_aligned(
         spoken = await device.speak(first.format(1) + second.format(2))
     assert spoken.terminal["source"] == "live"
     assert_whole_samples(spoken.audio, "pcm_16000")
-    assert decoded(spoken.audio, "pcm_16000").loudness < 0.3  # misaligned by one byte, speech is noise at full scale
+    assert decode(spoken.audio, "pcm_16000").loudness < 0.3  # misaligned by one byte, speech is noise at full scale
 
 
 @pytest.mark.parametrize("preset", ["text_too_long", "invalid_text", "unprocessable"])

@@ -6,7 +6,7 @@ from tests.conftest import Member
 from tests.e2e.device import Device, instant_playback
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tests.sound import decoded
+from tests.sound import decode
 
 ODD = {
     "punctuation": "?!... --- ,,, ;;; !!!",
@@ -39,7 +39,7 @@ async def test_odd_text_is_spoken(
             spoken = await device.speak(text, id="odd")
         assert spoken.terminal["type"] == "speech.finished"
         assert spoken.terminal["source"] == ("offline" if offline else "live")
-        assert decoded(spoken.audio, "mp3_22050_32").seconds > 0.1
+        assert decode(spoken.audio, "mp3_22050_32").seconds > 0.1
         assert (await device.speak("And this is spoken as ever.")).terminal["type"] == "speech.finished"
     if not offline:
         assert "".join(request["text"] for request in sandbox.requests()[:-1]) == text

@@ -16,7 +16,7 @@ from tests.e2e.provider import repeat_requests
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tests.sound import LOUD, decoded
+from tests.sound import MIN_LOUDNESS, decode
 from tests.waiting import eventually
 from tts.models import Clip, Conversation, Utterance
 from usage.models import UsageEvent
@@ -87,7 +87,7 @@ async def test_a_text_is_spoken_in_every_format(caller: Caller, sandbox: Sandbox
         audio = await reply.read()
         assert (reply.status, reply.content_type) == (200, FORMATS[name].mime)
         assert (reply.headers["Speech-Source"], reply.headers["Cache-Control"]) == ("live", "no-store")
-    assert decoded(audio, name).loudness > LOUD
+    assert decode(audio, name).loudness > MIN_LOUDNESS
     assert audio == await repeat_requests(sandbox, sandbox.requests())
 
 
@@ -164,7 +164,7 @@ async def test_a_failing_provider_leads_to_the_backup_voice(
     sandbox.fault(kind="error", preset="internal_error", first=2)
     async with caller.speech(text=TEXT, voice=str(alice.patient.voice_id)) as reply:
         assert (reply.status, reply.headers["Speech-Source"]) == (200, "backup")
-        assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
+        assert decode(await reply.read(), "mp3_44100_128").loudness > MIN_LOUDNESS
     assert [event.kind for event in await recorded_events(3)] == ["preview"] * 3
 
 
@@ -172,7 +172,7 @@ async def test_a_refused_key_leads_to_the_offline_voice(caller: Caller, sandbox:
     sandbox.fault(kind="error", preset="invalid_api_key")
     async with caller.speech(text=TEXT) as reply:
         assert (reply.status, reply.headers["Speech-Source"]) == (200, "offline")
-        assert decoded(await reply.read(), "mp3_44100_128").loudness > LOUD
+        assert decode(await reply.read(), "mp3_44100_128").loudness > MIN_LOUDNESS
     assert [event.kind for event in await recorded_events(2)] == ["preview", "offline"]
 
 
@@ -269,11 +269,11 @@ async def test_a_preview_is_billed_once(caller: Caller, phrases: None, sandbox: 
 async def test_a_voice_whose_language_has_no_phrases_has_a_preview(caller: Caller, alice: Member) -> None:
     async with caller.preview(alice.patient.voice) as reply:
         assert reply.status == 200
-        assert decoded(await reply.read(), "mp3_44100_128").seconds > 1
+        assert decode(await reply.read(), "mp3_44100_128").seconds > 1
 
 
 async def test_concurrent_requests_respect_the_concurrency_limit(caller: Caller, sandbox: SandboxProcess) -> None:
     texts = [f"Many speak at once, and this is the one with the number {n}." for n in range(8)]
     sounds = await asyncio.gather(*(caller.sound(text=text) for text in texts))
-    assert all(decoded(audio, "mp3_44100_128").loudness > LOUD for audio in sounds)
+    assert all(decode(audio, "mp3_44100_128").loudness > MIN_LOUDNESS for audio in sounds)
     assert {event.outcome for event in await recorded_events(8)} == {"completed"}

@@ -8,7 +8,7 @@ from tests.e2e.provider import repeat_requests
 from tests.e2e.rows import accounts_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tests.sound import LOUD, decoded
+from tests.sound import MIN_LOUDNESS, decode
 from voicecare.audio.formats import DEVICE_FORMATS
 
 SENTENCES = "Good morning, Alice, it is Tuesday and the sun is shining. Your daughter wrote a letter, shall I read it?"
@@ -78,12 +78,12 @@ async def test_a_text_comes_back_as_audio(
     assert (utterance.state, utterance.source, utterance.text) == ("spoken", "live", SENTENCES)
     assert (utterance.characters, utterance.bytes_sent) == (len(SENTENCES), len(spoken.audio))
 
-    reference = decoded(await repeat_requests(sandbox, requests, "pcm_24000"), "pcm_24000")
-    sound = decoded(spoken.audio, format_name)
+    reference = decode(await repeat_requests(sandbox, requests, "pcm_24000"), "pcm_24000")
+    sound = decode(spoken.audio, format_name)
     padding = len(requests) * (MP3_PADDING_S if format_name.startswith("mp3") else 0.01)
     assert sound.seconds > 1
     assert reference.seconds - 0.01 <= sound.seconds <= reference.seconds + padding
-    assert sound.loudness > LOUD
+    assert sound.loudness > MIN_LOUDNESS
 
 
 async def test_audio_is_sent_in_pieces_while_the_provider_is_still_sending(

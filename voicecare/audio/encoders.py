@@ -29,23 +29,23 @@ class Encoder:
     def feed(self, pcm: bytes) -> bytes:
         """Takes whole samples; returns what is ready, which may be nothing yet."""
         if self._resampler and pcm:
-            pcm = _samples(self._resampler.resample(_frame(pcm, self._input_rate)))
+            pcm = _to_bytes(self._resampler.resample(_to_frame(pcm, self._input_rate)))
         return self._codec.encode(pcm) if pcm else b""
 
     def finish(self) -> bytes:
         """The rest of the stream. The encoder is used up afterwards."""
-        rest = _samples(self._resampler.resample(None)) if self._resampler else b""
+        rest = _to_bytes(self._resampler.resample(None)) if self._resampler else b""
         return (self._codec.encode(rest) if rest else b"") + self._codec.finish()
 
 
-def _frame(pcm: bytes, rate: int) -> AudioFrame:
+def _to_frame(pcm: bytes, rate: int) -> AudioFrame:
     frame = AudioFrame("s16", "mono", len(pcm) // 2)
     frame.sample_rate = rate
     frame.planes[0].update(pcm)
     return frame
 
 
-def _samples(frames: Iterable[AudioFrame]) -> bytes:
+def _to_bytes(frames: Iterable[AudioFrame]) -> bytes:
     # A plane is longer than its samples: the allocation is rounded up.
     return b"".join(bytes(frame.planes[0])[: frame.samples * 2] for frame in frames)
 
@@ -80,7 +80,7 @@ class _G711(_Codec):
         self._context.sample_rate, self._context.format, self._context.layout = rate, "s16", "mono"
 
     def encode(self, pcm: bytes) -> bytes:
-        return b"".join(bytes(packet) for packet in self._context.encode(_frame(pcm, self._context.sample_rate)))
+        return b"".join(bytes(packet) for packet in self._context.encode(_to_frame(pcm, self._context.sample_rate)))
 
 
 class _Mp3(_Codec):
@@ -112,18 +112,18 @@ class _Opus(_Codec):
         self._stream.codec_context.options = {"application": "voip", "compression_level": "0"}
 
     def encode(self, pcm: bytes) -> bytes:
-        frame = _frame(pcm, self._rate)
+        frame = _to_frame(pcm, self._rate)
         frame.pts, frame.time_base = self._pts, Fraction(1, self._rate)
         self._pts += frame.samples
         self._ogg.mux(self._stream.encode(frame))
-        return self._take()
+        return self._drain()
 
     def finish(self) -> bytes:
         self._ogg.mux(self._stream.encode(None))
         self._ogg.close()
-        return self._take()
+        return self._drain()
 
-    def _take(self) -> bytes:
+    def _drain(self) -> bytes:
         taken = self._sink.getvalue()
         self._sink.seek(0)
         self._sink.truncate()

@@ -36,7 +36,7 @@ class AudioFormat:
         return _MIMES[self.codec]
 
 
-def _named(name: str) -> AudioFormat:
+def _parse_name(name: str) -> AudioFormat:
     codec, rate, *kbps = name.split("_")
     return AudioFormat(name, codec, int(rate), int(kbps[0]) * 1000 if kbps else None)  # type: ignore[arg-type]
 
@@ -47,5 +47,5 @@ _NAMES = """
     opus_48000_32 opus_48000_64 opus_48000_96 opus_48000_128 opus_48000_192
     wav_8000 wav_16000 wav_22050 wav_24000 wav_32000 wav_44100 wav_48000
 """
-FORMATS: dict[str, AudioFormat] = {name: _named(name) for name in _NAMES.split()}
+FORMATS: dict[str, AudioFormat] = {name: _parse_name(name) for name in _NAMES.split()}
 DEVICE_FORMATS = ("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000")

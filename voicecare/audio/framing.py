@@ -20,41 +20,41 @@ class FramePadder:
     """
 
     def __init__(self, fmt: AudioFormat) -> None:
-        self._walker = _Mp3FrameTracker(fmt) if fmt.codec == "mp3" else _SampleTracker(SAMPLE_BYTES.get(fmt.codec, 1))
+        self._tracker = _Mp3FrameTracker(fmt) if fmt.codec == "mp3" else _SampleTracker(SAMPLE_BYTES.get(fmt.codec, 1))
 
     def feed(self, chunk: bytes) -> None:
-        self._walker.feed(chunk)
+        self._tracker.feed(chunk)
 
     def padding(self) -> bytes:
         """b"" where nothing is cut; the stream then counts as standing at a boundary."""
-        return self._walker.complete()
+        return self._tracker.padding()
 
 
 class _SampleTracker:
     def __init__(self, size: int) -> None:
-        self._size, self._over = size, 0
+        self._size, self._partial_bytes = size, 0
 
     def feed(self, chunk: bytes) -> None:
-        self._over = (self._over + len(chunk)) % self._size
+        self._partial_bytes = (self._partial_bytes + len(chunk)) % self._size
 
-    def complete(self) -> bytes:
-        self._over, over = 0, self._over
+    def padding(self) -> bytes:
+        self._partial_bytes, over = 0, self._partial_bytes
         return bytes(-over % self._size)
 
 
-_START = re.compile(rb"\xff(?=[\xe2\xe3\xf2\xf3\xfa\xfb]|\Z)|I(?=D3|D?\Z)")
+_UNIT_START = re.compile(rb"\xff(?=[\xe2\xe3\xf2\xf3\xfa\xfb]|\Z)|I(?=D3|D?\Z)")
 
 
-_LARGEST_TAG = 256 * 1024
+_MAX_TAG_BYTES = 256 * 1024
 
 
-_KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
+_MPEG1_KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
 
 
-_KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
+_MPEG2_KBPS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
 
 
-_RATES = (44100, 48000, 32000, 0)
+_MPEG1_RATES = (44100, 48000, 32000, 0)
 
 
 _RATE_DIVISORS = {0xF8: 1, 0xF0: 2, 0xE0: 4}  # MPEG 1, 2, 2.5
@@ -64,41 +64,41 @@ class _Mp3FrameTracker:
     """Steps from frame to frame: `_left` bytes of the present one are still to come, or `_head` is a cut header."""
 
     def __init__(self, fmt: AudioFormat) -> None:
-        self._left, self._head, self._former = 0, b"", _mono_header(fmt)
+        self._remaining, self._partial_header, self._last_header = 0, b"", _mono_header(fmt)
 
     def feed(self, chunk: bytes) -> None:
-        data = self._head + chunk
-        at = self._left
+        data = self._partial_header + chunk
+        at = self._remaining
         while at < len(data) and (size := _unit_size(head := data[at : at + 10])) is not None:
             if head[0] == 0xFF and size:
-                self._former = head[:4]
+                self._last_header = head[:4]
             at = at + size if size else _next_start(data, at + 1)
-        self._head, self._left = data[at:], max(0, at - len(data))
+        self._partial_header, self._remaining = data[at:], max(0, at - len(data))
 
-    def complete(self) -> bytes:
-        head, left = self._head, self._left
-        self._head, self._left = b"", 0
+    def padding(self) -> bytes:
+        head, left = self._partial_header, self._remaining
+        self._partial_header, self._remaining = b"", 0
         if not head:
             return bytes(left)
-        whole = head + self._former[len(head) :] if head[0] == 0xFF else head.ljust(10, b"\0")
+        whole = head + self._last_header[len(head) :] if head[0] == 0xFF else head.ljust(10, b"\0")
         size = _unit_size(whole) or 0
         return whole.ljust(size, b"\0")[len(head) : size]
 
 
 def _mono_header(fmt: AudioFormat) -> bytes:
     lsf = fmt.sample_rate < 32000
-    kbps = (_KBPS_2 if lsf else _KBPS_1).index((fmt.bit_rate or 0) // 1000)
-    return bytes((0xFF, 0xF3 if lsf else 0xFB, kbps << 4 | _RATES.index(fmt.sample_rate << lsf) << 2, 0xC4))
+    kbps = (_MPEG2_KBPS if lsf else _MPEG1_KBPS).index((fmt.bit_rate or 0) // 1000)
+    return bytes((0xFF, 0xF3 if lsf else 0xFB, kbps << 4 | _MPEG1_RATES.index(fmt.sample_rate << lsf) << 2, 0xC4))
 
 
 def _next_start(data: bytes, at: int) -> int:
-    found = _START.search(data, at)
+    found = _UNIT_START.search(data, at)
     return found.start() if found else len(data)
 
 
 def _unit_size(head: bytes) -> int | None:
     """Length in bytes of the frame or ID3v2 tag that begins with `head`; 0 for junk, None if more is needed."""
-    if not _START.match(head):
+    if not _UNIT_START.match(head):
         return 0
     if head[0] == 0xFF:
         return mp3_frame_size(head[1], head[2]) if len(head) >= 4 else None
@@ -108,15 +108,15 @@ def _unit_size(head: bytes) -> int | None:
 def _tag_size(head: bytes) -> int:
     size = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     # A tag beyond belief is junk: it would hide the whole stream, and be completed with megabytes.
-    return size if size <= _LARGEST_TAG else 0
+    return size if size <= _MAX_TAG_BYTES else 0
 
 
 @lru_cache(maxsize=256)
 def mp3_frame_size(version: int, rates: int) -> int:
     """Size in bytes of a layer III frame, from the second and third byte of its header; 0 if these are invalid."""
     divisor = _RATE_DIVISORS[version & 0xF8]
-    kbps = (_KBPS_1 if divisor == 1 else _KBPS_2)[rates >> 4]
-    rate = _RATES[rates >> 2 & 3] // divisor
+    kbps = (_MPEG1_KBPS if divisor == 1 else _MPEG2_KBPS)[rates >> 4]
+    rate = _MPEG1_RATES[rates >> 2 & 3] // divisor
     if not kbps or not rate:
         return 0
     return (144 if divisor == 1 else 72) * kbps * 1000 // rate + (rates >> 1 & 1)

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
-from tests.sound import decoded
+from tests.sound import decode
 from tts import tasks
 from tts.cache import warmer
 from tts.cache.planning import active_patients, audiences, create_phrase_cache
@@ -74,7 +74,7 @@ def test_a_patient_gets_their_greeting_and_the_phrases_in_their_voice(alice: Mem
     greeting = clips[len(GREETING)]
     assert (greeting.patient, greeting.phrase, greeting.voice) == (alice.patient, None, alice.patient.voice)
     assert [clips[len(phrase.text)].phrase for phrase in phrases[1:]] == phrases[1:]
-    assert all(decoded(heard(clip), "mp3_44100_128").seconds > 0.3 for clip in clips.values())
+    assert all(decode(heard(clip), "mp3_44100_128").seconds > 0.3 for clip in clips.values())
 
 
 def test_each_request_is_in_the_ledger_and_in_no_conversation(alice: Member, phrases, sandbox):
@@ -140,7 +140,7 @@ def test_a_greeting_too_long_for_one_request_is_made_of_segments_and_kept_whole(
     clip = Clip.objects.get()
     assert clip.characters == sum(map(len, asked(sandbox))) == sum(e.characters for e in UsageEvent.objects.all())
     assert UsageEvent.objects.values("source").distinct().count() == 1
-    assert decoded(heard(clip), "mp3_44100_128").seconds > 10
+    assert decode(heard(clip), "mp3_44100_128").seconds > 10
 
 
 # Near the end

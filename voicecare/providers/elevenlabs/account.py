@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import requests
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_response
+from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES, error_from_response
 from voicecare.providers.elevenlabs.requests import path_segment, request_headers
 from voicecare.providers.elevenlabs.responses import (
     AddedVoice,
@@ -32,14 +32,14 @@ from voicecare.providers.elevenlabs.responses import (
 )
 from voicecare.providers.errors import ConnectionBroken, NoFirstByte, ProviderError, Stalled, Unreachable
 
-Sample = tuple[str, bytes | BinaryIO, str]
+SampleFile = tuple[str, bytes | BinaryIO, str]
 """A file to clone from: its name, its bytes, its content type."""
 
-_REPLY_LIMIT = 16 * 1024 * 1024  # a page of 1,000 history items with 5,000 characters each stays under it
-_REPLY_S = 60.0  # the read limit is per read: a body that drips would never meet it
-_CLONING_S = 120.0  # they analyse the samples before they answer
-_PAGE_LIMIT = 1000
-_ERRORS = (requests.RequestException, HTTPError)
+_MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # a page of 1,000 history items with 5,000 characters each stays under it
+_RESPONSE_TIMEOUT_S = 60.0  # the read limit is per read: a body that drips would never meet it
+_CLONING_TIMEOUT_S = 120.0  # they analyse the samples before they answer
+_MAX_PAGES = 1000
+_TRANSPORT_ERRORS = (requests.RequestException, HTTPError)
 T = TypeVar("T")
 
 
@@ -63,29 +63,29 @@ class AccountClient:
 
     def subscription(self) -> Subscription:
         """The quota, which costs nothing to ask for; needs the permission `user_read`, which a key may lack."""
-        return Subscription.from_json(self._json("/v1/user/subscription"))
+        return Subscription.from_json(self._get_json("/v1/user/subscription"))
 
     def models(self) -> list[Model]:
-        return models_from_json(self._json("/v1/models"))
+        return models_from_json(self._get_json("/v1/models"))
 
     def voice(self, voice_id: str) -> Voice:
         """Raises VoiceUnavailable where there is none."""
-        return Voice.from_json(self._json(f"/v1/voices/{path_segment(voice_id)}"))
+        return Voice.from_json(self._get_json(f"/v1/voices/{path_segment(voice_id)}"))
 
     def voices(self) -> Iterator[Voice]:
         """All voices of the workspace, asked for page by page. A broken page raises: the list is never cut silently."""
 
         def page(token: str | None) -> tuple[Sequence[Voice], str | None]:
-            reply = self._json("/v2/voices", page_size=100, include_total_count="false", next_page_token=token)
+            reply = self._get_json("/v2/voices", page_size=100, include_total_count="false", next_page_token=token)
             found = VoicePage.from_json(reply)
             return found.voices, found.next_token
 
-        return _all_pages(page)
+        return _iterate_pages(page)
 
     def add_voice(
         self,
         name: str,
-        files: Sequence[Sample],
+        files: Sequence[SampleFile],
         *,
         remove_background_noise: bool = False,
         description: str = "",
@@ -96,12 +96,12 @@ class AccountClient:
         form = {"name": name, "remove_background_noise": str(remove_background_noise).lower()}
         form |= {"description": description} if description else {}
         form |= {"labels": json.dumps(dict(labels))} if labels else {}  # JSON text in one field, as their own SDK does
-        body = self._call("POST", "/v1/voices/add", form=form, files=[("files", sample) for sample in files])
+        body = self._request("POST", "/v1/voices/add", form=form, files=[("files", sample) for sample in files])
         return AddedVoice.from_json(parse_json(body))
 
     def delete_voice(self, voice_id: str) -> None:
         """Raises VoiceUnavailable where there is none (any more)."""
-        self._call("DELETE", f"/v1/voices/{path_segment(voice_id)}")
+        self._request("DELETE", f"/v1/voices/{path_segment(voice_id)}")
 
     def character_stats(self, start_ms: int, end_ms: int, *, metric: str) -> CharacterStats:
         """What was used hour by hour between two times: `credits` or `tts_characters`.
@@ -109,7 +109,7 @@ class AccountClient:
         The vendor calls the times `_unix` and takes milliseconds. Hours, because days of a time zone are made of them.
         """
         times = {"start_unix": start_ms, "end_unix": end_ms}
-        reply = self._json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
+        reply = self._get_json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
         return CharacterStats.from_json(reply)
 
     def history(self, after_unix: int, before_unix: int) -> Iterator[HistoryItem]:
@@ -117,36 +117,36 @@ class AccountClient:
 
         def page(after: str | None) -> tuple[Sequence[HistoryItem], str | None]:
             times = {"date_after_unix": after_unix, "date_before_unix": before_unix}
-            reply = self._json("/v1/history", page_size=1000, start_after_history_item_id=after, **times)
+            reply = self._get_json("/v1/history", page_size=1000, start_after_history_item_id=after, **times)
             found = HistoryPage.from_json(reply)
             return found.items, found.next_after
 
-        return _all_pages(page)
+        return _iterate_pages(page)
 
-    def _json(self, path: str, **query: str | int | None) -> object:
+    def _get_json(self, path: str, **query: str | int | None) -> object:
         given = {name: value for name, value in query.items() if value is not None}
-        return parse_json(self._call("GET", f"{path}?{urlencode(given)}" if given else path))
+        return parse_json(self._request("GET", f"{path}?{urlencode(given)}" if given else path))
 
-    def _call(
+    def _request(
         self,
         method: str,
         path: str,
         *,
         form: Mapping[str, str] | None = None,
-        files: Sequence[tuple[str, Sample]] | None = None,
+        files: Sequence[tuple[str, SampleFile]] | None = None,
     ) -> bytes:
         connect_s, read_s = self._timeout
-        timeout = (connect_s, max(read_s, _CLONING_S) if files else read_s)
+        timeout = (connect_s, max(read_s, _CLONING_TIMEOUT_S) if files else read_s)
         try:
             request = self._session.prepare_request(requests.Request(method, self._base_url, data=form, files=files))
             request.url = self._base_url + path  # as it is: requests would undo the quoting of dots
             with self._session.send(request, stream=True, timeout=timeout, allow_redirects=False) as response:
-                return _body(response)
-        except _ERRORS as error:
-            raise _translated(error) from error
+                return _read_body(response)
+        except _TRANSPORT_ERRORS as error:
+            raise _to_provider_error(error) from error
 
 
-def _all_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]]) -> Iterator[T]:
+def _iterate_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]]) -> Iterator[T]:
     token: str | None = None
     seen: set[str] = set()
     while True:
@@ -154,24 +154,24 @@ def _all_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]]) -> 
         yield from items
         if token is None:
             return
-        if token in seen or len(seen) >= _PAGE_LIMIT:
+        if token in seen or len(seen) >= _MAX_PAGES:
             raise invalid_response("pages without an end")
         seen.add(token)
 
 
-def _body(response: requests.Response) -> bytes:
+def _read_body(response: requests.Response) -> bytes:
     """The body of a 2xx reply; raises what any other reply stands for. Its body is read as far as it comes."""
     if 200 <= response.status_code < 300:
-        return b"".join(_reads(response, _REPLY_LIMIT))
+        return b"".join(_read_chunks(response, _MAX_RESPONSE_BYTES))
     reads: list[bytes] = []
     with suppress(HTTPError, ProviderError):
-        reads.extend(_reads(response, BODY_LIMIT))
+        reads.extend(_read_chunks(response, MAX_BODY_BYTES))
     raise error_from_response(response.status_code, response.headers, b"".join(reads))
 
 
-def _reads(response: requests.Response, limit: int) -> Iterator[bytes]:
+def _read_chunks(response: requests.Response, limit: int) -> Iterator[bytes]:
     """What each network read brings; `iter_content` would wait for full blocks and could be fed slowly for hours."""
-    until = time.monotonic() + _REPLY_S
+    until = time.monotonic() + _RESPONSE_TIMEOUT_S
     size = 0
     while chunk := response.raw.read1(65536, decode_content=True):
         size += len(chunk)
@@ -182,7 +182,7 @@ def _reads(response: requests.Response, limit: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _translated(error: Exception) -> ProviderError:
+def _to_provider_error(error: Exception) -> ProviderError:
     """The one place where the exceptions of requests and urllib3 become ours.
 
     requests has one ConnectionError for a refused connection and for a broken one; the cause inside tells them apart.

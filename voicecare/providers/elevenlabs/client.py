@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_response
+from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES, error_from_response
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest, looks_like_audio, request_headers
 from voicecare.providers.errors import ConnectionBroken, NoFirstByte, NotAudio, ProviderError, Stalled, Unreachable
 
@@ -205,6 +205,6 @@ async def _response_error(response: aiohttp.ClientResponse) -> ProviderError:
     body = b""
     with suppress(*_TRANSPORT_ERRORS):
         async with asyncio.timeout(timeout_s):
-            while len(body) <= BODY_LIMIT and (chunk := await response.content.readany()):
+            while len(body) <= MAX_BODY_BYTES and (chunk := await response.content.readany()):
                 body += chunk
     return error_from_response(response.status, response.headers, body)

@@ -27,11 +27,11 @@ from voicecare.providers.errors import (
     VoiceUnavailable,
 )
 
-BODY_LIMIT = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 """Bytes of an error reply that are worth reading; a longer body is judged by its status alone."""
 
-_QUOTA = frozenset({"quota_exceeded", "insufficient_credits"})
-_VOICE = frozenset(
+_QUOTA_CODES = frozenset({"quota_exceeded", "insufficient_credits"})
+_VOICE_CODES = frozenset(
     {
         "invalid_voice_id",
         "invalid_uid",  # an id of the wrong form, in older replies
@@ -43,10 +43,10 @@ _VOICE = frozenset(
         "famous_voice_not_permitted",
     }
 )
-_NOT_THE_VOICE = frozenset({"voice_limit_reached", "voice_already_exists"})
-_TEXT = frozenset({"max_character_limit_exceeded"})
-_HARMLESS = frozenset({"missing_permissions", "insufficient_permissions", "voice_limit_reached"})
-_CODE = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
+_OTHER_VOICE_CODES = frozenset({"voice_limit_reached", "voice_already_exists"})
+_TEXT_CODES = frozenset({"max_character_limit_exceeded"})
+_CODES_WITH_SAFE_MESSAGE = frozenset({"missing_permissions", "insufficient_permissions", "voice_limit_reached"})
+_CODE_PATTERN = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
 
 
 class _ErrorBody(NamedTuple):
@@ -56,7 +56,7 @@ class _ErrorBody(NamedTuple):
     message: str = ""
     request_id: str | None = None
     param: str = ""
-    where: str = ""
+    location: str = ""
 
 
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
@@ -64,8 +64,8 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
 
     The provider's message is kept only where it speaks of numbers and permissions; elsewhere it may echo the text.
     """
-    said = _said(body)
-    kind = _kind(status, said)
+    said = _parse_body(body)
+    kind = _error_class(status, said)
     metadata = ResponseMetadata.from_headers(headers)
     return kind(
         _message(kind, said),
@@ -76,41 +76,41 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
     )
 
 
-def _kind(status: int, said: _ErrorBody) -> type[ProviderError]:
+def _error_class(status: int, said: _ErrorBody) -> type[ProviderError]:
     code = said.code or ""
     if status >= 500 or status in (408, 425):
         return ServerError
     if status == 429:
         return RateLimited
-    if code in _QUOTA:  # under whichever status: 401 in traces, 402 in the catalogue
+    if code in _QUOTA_CODES:  # under whichever status: 401 in traces, 402 in the catalogue
         return QuotaExceeded
-    if _names_voice(code, said.param):
+    if _is_about_voice(code, said.param):
         return VoiceUnavailable
-    if status in (400, 422) and _names_text(code, said.param):
+    if status in (400, 422) and _is_about_text(code, said.param):
         return TextRejected
     return AuthorizationError if status in (401, 402, 403) else BadRequest
 
 
-def _names_voice(code: str, param: str) -> bool:
-    if code in _NOT_THE_VOICE:
+def _is_about_voice(code: str, param: str) -> bool:
+    if code in _OTHER_VOICE_CODES:
         return False
-    return code in _VOICE or code.startswith("voice_") or param == "voice_id"
+    return code in _VOICE_CODES or code.startswith("voice_") or param == "voice_id"
 
 
-def _names_text(code: str, param: str) -> bool:
-    return code in _TEXT or "text" in code.split("_") or param == "text"
+def _is_about_text(code: str, param: str) -> bool:
+    return code in _TEXT_CODES or "text" in code.split("_") or param == "text"
 
 
 def _message(kind: type[ProviderError], said: _ErrorBody) -> str:
-    if said.message and (kind in (QuotaExceeded, RateLimited) or said.code in _HARMLESS):
+    if said.message and (kind in (QuotaExceeded, RateLimited) or said.code in _CODES_WITH_SAFE_MESSAGE):
         return said.message
-    return f"{kind.default_message} ({said.where})" if said.where else kind.default_message
+    return f"{kind.default_message} ({said.location})" if said.location else kind.default_message
 
 
-def _said(body: bytes) -> _ErrorBody:
+def _parse_body(body: bytes) -> _ErrorBody:
     detail = _detail(body)
     if isinstance(detail, list):
-        return _validation([item for item in detail if isinstance(item, dict)])
+        return _parse_validation_errors([item for item in detail if isinstance(item, dict)])
     if not isinstance(detail, dict):
         return _ErrorBody()
     message, param = detail.get("message"), detail.get("param")
@@ -123,7 +123,7 @@ def _said(body: bytes) -> _ErrorBody:
 
 
 def _detail(body: bytes) -> object:
-    if len(body) > BODY_LIMIT:
+    if len(body) > MAX_BODY_BYTES:
         return None
     try:
         reply = json.loads(body)
@@ -133,16 +133,16 @@ def _detail(body: bytes) -> object:
 
 
 def _code(value: object) -> str | None:
-    return value if isinstance(value, str) and _CODE.fullmatch(value) else None
+    return value if isinstance(value, str) and _CODE_PATTERN.fullmatch(value) else None
 
 
-def _validation(items: list[dict[str, Any]]) -> _ErrorBody:
+def _parse_validation_errors(items: list[dict[str, Any]]) -> _ErrorBody:
     """FastAPI's list. Of each item only `loc` and `type` are looked at: `msg` and `input` may hold the text."""
     places = [[str(part) for part in _listed(item.get("loc")) if _code(str(part))] for item in items]
     names = {name for place in places for name in place}
     where = [f"{'.'.join(p)}: {_code(i.get('type')) or '?'}" for p, i in zip(places[:3], items, strict=False)]
     param = next((name for name in ("text", "voice_id") if name in names), "")
-    return _ErrorBody(param=param, where="; ".join(where))
+    return _ErrorBody(param=param, location="; ".join(where))
 
 
 def _listed(value: object) -> list[Any]:

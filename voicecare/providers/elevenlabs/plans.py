@@ -4,7 +4,7 @@ better. Pure.
 
 from collections.abc import Mapping
 
-_MULTILINGUAL: Mapping[str, int] = {
+_STREAMS_BY_TIER: Mapping[str, int] = {
     "free": 2,
     "starter": 3,
     "creator": 5,
@@ -12,12 +12,12 @@ _MULTILINGUAL: Mapping[str, int] = {
     "scale": 15,
     "business": 15,
 }
-_TWICE_AS_MANY = ("flash", "turbo")
+_MODELS_WITH_DOUBLE_LIMIT = ("flash", "turbo")
 
 
 def concurrency_limit(tier: str, model: str) -> int | None:
     """Of this model on this plan; None for a plan that the table does not know."""
-    streams = _MULTILINGUAL.get(tier.lower())
+    streams = _STREAMS_BY_TIER.get(tier.lower())
     if streams is None:
         return None
-    return streams * 2 if any(family in model for family in _TWICE_AS_MANY) else streams
+    return streams * 2 if any(family in model for family in _MODELS_WITH_DOUBLE_LIMIT) else streams

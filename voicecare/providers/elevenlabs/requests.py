@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 
 from voicecare.providers.errors import VoiceUnavailable
 
-_LANGUAGE_MODELS = frozenset({"eleven_flash_v2_5", "eleven_turbo_v2_5"})
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+_MODELS_WITH_LANGUAGE = frozenset({"eleven_flash_v2_5", "eleven_turbo_v2_5"})
+_to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 def request_headers(api_key: str) -> dict[str, str]:
@@ -40,14 +40,14 @@ def _speech_path(voice_id: str, output_format: str, zero_retention: bool) -> str
 
 
 @lru_cache(maxsize=1024)
-def _settings(model_id: str, language_code: str | None, speed: float | None) -> str:
+def _constant_members(model_id: str, language_code: str | None, speed: float | None) -> str:
     """The members of a body that stay the same through a conversation, as JSON without the braces."""
     members: dict[str, Any] = {"model_id": model_id}
-    if language_code and model_id in _LANGUAGE_MODELS:
+    if language_code and model_id in _MODELS_WITH_LANGUAGE:
         members["language_code"] = language_code
     if speed is not None and speed != 1.0:
         members["voice_settings"] = {"speed": speed}
-    return _encode(members)[1:-1]
+    return _to_json(members)[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class SpeechRequest:
 
     def body(self) -> bytes:
         """The JSON body, UTF-8."""
-        members = f'"text":{_encode(self.text)},{_settings(self.model_id, self.language_code, self.speed)}'
+        members = f'"text":{_to_json(self.text)},{_constant_members(self.model_id, self.language_code, self.speed)}'
         if not self.model_id.startswith("eleven_v3"):
             if self.previous_text:
-                members += f',"previous_text":{_encode(self.previous_text)}'
+                members += f',"previous_text":{_to_json(self.previous_text)}'
             if self.next_text:
-                members += f',"next_text":{_encode(self.next_text)}'
+                members += f',"next_text":{_to_json(self.next_text)}'
         return f"{{{members}}}".encode()
 
 
@@ -102,13 +102,13 @@ class ResponseMetadata(NamedTuple):
         return cls(
             printable_id(headers.get("request-id")),
             printable_id(headers.get("x-trace-id")),
-            _count(headers.get("character-cost")),
-            _count(headers.get("current-concurrent-requests")),
-            _count(headers.get("maximum-concurrent-requests")),
+            _parse_count(headers.get("character-cost")),
+            _parse_count(headers.get("current-concurrent-requests")),
+            _parse_count(headers.get("maximum-concurrent-requests")),
         )
 
 
-def _count(text: str | None) -> int | None:
+def _parse_count(text: str | None) -> int | None:
     return int(text) if text and len(text) <= 15 and text.isascii() and text.isdigit() else None
 
 
@@ -117,9 +117,9 @@ def printable_id(value: object) -> str | None:
     return value[:128] if isinstance(value, str) and value.isprintable() and value else None
 
 
-_NO_AUDIO_TYPE = re.compile(r"\s*(text/|[^;]*[/+](json|xml|html)\b)", re.IGNORECASE)
-_NO_AUDIO_BODY = re.compile(rb"\s*(<(!doctype|html|head|body|\?xml)|[{\[]\s*[\"{}\]])", re.IGNORECASE)
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_NON_AUDIO_TYPE = re.compile(r"\s*(text/|[^;]*[/+](json|xml|html)\b)", re.IGNORECASE)
+_NON_AUDIO_BODY = re.compile(rb"\s*(<(!doctype|html|head|body|\?xml)|[{\[]\s*[\"{}\]])", re.IGNORECASE)
+_CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 def looks_like_audio(content_type: str, first_bytes: bytes) -> bool:
@@ -128,7 +128,7 @@ def looks_like_audio(content_type: str, first_bytes: bytes) -> bool:
     The content types of PCM, u-law and Opus are not documented, so only known bad ones count. Raw samples may begin
     like JSON by chance; what holds control characters is no JSON.
     """
-    if not first_bytes or _NO_AUDIO_TYPE.match(content_type):
+    if not first_bytes or _NON_AUDIO_TYPE.match(content_type):
         return False
     head = first_bytes[:64]
-    return not _NO_AUDIO_BODY.match(head) or _CONTROL.search(head) is not None
+    return not _NON_AUDIO_BODY.match(head) or _CONTROL_CHARACTER.search(head) is not None

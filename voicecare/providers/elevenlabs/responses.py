@@ -43,11 +43,11 @@ class Voice:
         data = _object(reply, "voice")
         check = _optional_object(data.get("voice_verification"))
         return cls(
-            voice_id=_needed_text(data, "voice_id"),
+            voice_id=_required_text(data, "voice_id"),
             name=_text(data, "name"),
             category=_text(data, "category"),
             needs_verification=check.get("requires_verification") is True and check.get("is_verified") is not True,
-            created_at_unix=_number(data, "created_at_unix"),
+            created_at_unix=_optional_number(data, "created_at_unix"),
         )
 
 
@@ -61,7 +61,7 @@ class VoicePage:
     @classmethod
     def from_json(cls, reply: object) -> Self:
         data = _object(reply, "voices")
-        token = _needed_text(data, "next_page_token") if data.get("has_more") is True else None
+        token = _required_text(data, "next_page_token") if data.get("has_more") is True else None
         return cls(tuple(map(Voice.from_json, _array(data.get("voices"), "voices"))), token)
 
 
@@ -75,7 +75,7 @@ class AddedVoice:
     @classmethod
     def from_json(cls, reply: object) -> Self:
         data = _object(reply, "voice")
-        return cls(_needed_text(data, "voice_id"), data.get("requires_verification") is True)
+        return cls(_required_text(data, "voice_id"), data.get("requires_verification") is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ class Model:
         data = _object(reply, "model")
         rates = _optional_object(data.get("model_rates"))
         return cls(
-            model_id=_needed_text(data, "model_id"),
+            model_id=_required_text(data, "model_id"),
             can_speak=data.get("can_do_text_to_speech") is True,
-            max_characters=_number(data, "maximum_text_length_per_request"),
+            max_characters=_optional_number(data, "maximum_text_length_per_request"),
             cost_multiplier=_amount(rates.get("character_cost_multiplier"), "cost multiplier"),
             concurrency_group=_text(data, "concurrency_group"),
         )
@@ -137,15 +137,15 @@ class Subscription:
         return cls(
             tier=_text(data, "tier"),
             status=_text(data, "status"),
-            used=_needed_number(data, "character_count"),
-            limit=_needed_number(data, "character_limit"),
-            extension=None if unlimited else _number(data, "max_credit_limit_extension") or 0,
-            resets_at_unix=_number(data, "next_character_count_reset_unix"),
-            voice_slots_used=_number(data, "voice_slots_used"),
-            voice_limit=_number(data, "voice_limit"),
+            used=_required_number(data, "character_count"),
+            limit=_required_number(data, "character_limit"),
+            extension=None if unlimited else _optional_number(data, "max_credit_limit_extension") or 0,
+            resets_at_unix=_optional_number(data, "next_character_count_reset_unix"),
+            voice_slots_used=_optional_number(data, "voice_slots_used"),
+            voice_limit=_optional_number(data, "voice_limit"),
             can_clone=data.get("can_use_instant_voice_cloning") is True,
-            voice_edits_used=_number(data, "voice_add_edit_counter"),
-            voice_edits_limit=_number(data, "max_voice_add_edits"),
+            voice_edits_used=_optional_number(data, "voice_add_edit_counter"),
+            voice_edits_limit=_optional_number(data, "max_voice_add_edits"),
         )
 
 
@@ -159,7 +159,7 @@ class CharacterStats:
     @classmethod
     def from_json(cls, reply: object) -> Self:
         data = _object(reply, "statistics")
-        times = tuple(_whole(time, "time") for time in _array(data.get("time"), "time"))
+        times = tuple(_whole_number(time, "time") for time in _array(data.get("time"), "time"))
         usage = _object(data.get("usage"), "usage")
         series = {name: tuple(_amount(x, "usage") or 0.0 for x in _array(usage[name], "usage")) for name in usage}
         if any(len(values) != len(times) for values in series.values()):
@@ -185,13 +185,13 @@ class HistoryItem:
     @classmethod
     def from_json(cls, reply: object) -> Self:
         data = _object(reply, "history")
-        before, after = (_number(data, f"character_count_change_{end}") for end in ("from", "to"))
+        before, after = (_optional_number(data, f"character_count_change_{end}") for end in ("from", "to"))
         return cls(
-            item_id=_needed_text(data, "history_item_id"),
+            item_id=_required_text(data, "history_item_id"),
             request_id=printable_id(data.get("request_id")),
             voice_id=_text(data, "voice_id"),
             model_id=_text(data, "model_id"),
-            created_at_unix=_number(data, "date_unix"),
+            created_at_unix=_optional_number(data, "date_unix"),
             characters=len(_text(data, "text")),
             credits=after - before if before is not None and after is not None and after >= before else None,
         )
@@ -207,7 +207,7 @@ class HistoryPage:
     @classmethod
     def from_json(cls, reply: object) -> Self:
         data = _object(reply, "history")
-        after = _needed_text(data, "last_history_item_id") if data.get("has_more") is True else None
+        after = _required_text(data, "last_history_item_id") if data.get("has_more") is True else None
         return cls(tuple(map(HistoryItem.from_json, _array(data.get("history"), "history"))), after)
 
 
@@ -232,23 +232,23 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _needed_text(data: Mapping[str, Any], name: str) -> str:
+def _required_text(data: Mapping[str, Any], name: str) -> str:
     if value := _text(data, name):
         return value
     raise invalid_response(f"no {name}")
 
 
-def _number(data: Mapping[str, Any], name: str) -> int | None:
+def _optional_number(data: Mapping[str, Any], name: str) -> int | None:
     """A whole number from 0 on; None where it is absent or null."""
     value = data.get(name)
-    return None if value is None else _whole(value, name)
+    return None if value is None else _whole_number(value, name)
 
 
-def _needed_number(data: Mapping[str, Any], name: str) -> int:
-    return _whole(data.get(name), name)
+def _required_number(data: Mapping[str, Any], name: str) -> int:
+    return _whole_number(data.get(name), name)
 
 
-def _whole(value: object, name: str) -> int:
+def _whole_number(value: object, name: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
     raise invalid_response(f"{name} is no whole number")

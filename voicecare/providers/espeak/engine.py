@@ -15,8 +15,8 @@ _UTF8, _END_PAUSE = 0x1, 0x1000
 _BY_CHARACTER = 1
 _RATE, _PITCH = 1, 3
 _ENGLISH = "gmw/en-US"
-_LONGEST_PIECE_S = 10
-_CRASHING = {"kl"}  # a lone "0" in Greenlandic ends the process
+_SYNTHESIS_TIMEOUT_S = 10
+_CRASHING_LANGUAGES = {"kl"}  # a lone "0" in Greenlandic ends the process
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
@@ -46,33 +46,33 @@ class Engine:
         home = str(self._data.parent).encode()
         if self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, home, _DONT_EXIT) != SAMPLE_RATE:
             raise RuntimeError("espeak-ng did not start, or not at the sampling rate expected of it")
-        self._sound = bytearray()
+        self._pcm = bytearray()
         self._callback = _Callback(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
-        self._voices = self._by_language()
-        self._set: tuple[str, str, int, int] | None = None
+        self._voices = self._find_voices()
+        self._selected: tuple[str, str, int, int] | None = None
 
     def speak(self, text: str, language: str, variant: str, pitch: int, rate: int) -> bytes:
         """Signed 16 bit mono at SAMPLE_RATE; with the pause that belongs after the text, when it ends a clause."""
-        self._choose(language, variant, pitch, rate)
+        self._select_voice(language, variant, pitch, rate)
         data = text.encode("utf-8", "ignore") + b"\0"
-        self._sound.clear()
+        self._pcm.clear()
         # Without the flag the last clause has no pause; with it, half a sentence would have one.
         flags = _UTF8 if text.rstrip()[-1:].isalnum() else _UTF8 | _END_PAUSE
         # A loop without end inside the library can only be ended from outside: the default action kills the process.
-        signal.alarm(_LONGEST_PIECE_S)
+        signal.alarm(_SYNTHESIS_TIMEOUT_S)
         self._library.espeak_Synth(data, len(data), 0, _BY_CHARACTER, 0, flags, None, None)
         signal.alarm(0)
-        return bytes(self._sound)
+        return bytes(self._pcm)
 
     def _collect(self, samples: int | None, count: int, _events: int | None) -> int:
         if samples and count > 0:
-            self._sound += ctypes.string_at(samples, count * 2)
+            self._pcm += ctypes.string_at(samples, count * 2)
         return 0
 
-    def _choose(self, language: str, variant: str, pitch: int, rate: int) -> None:
+    def _select_voice(self, language: str, variant: str, pitch: int, rate: int) -> None:
         wanted = (language, variant, pitch, rate)
-        if wanted == self._set:
+        if wanted == self._selected:
             return
         voice = self._voice_for(language)
         suffix = f"+{variant}" if variant.isalnum() else ""
@@ -80,14 +80,14 @@ class Engine:
             self._library.espeak_SetVoiceByName(voice.encode())
         self._library.espeak_SetParameter(_PITCH, min(max(pitch, 0), 99), 0)
         self._library.espeak_SetParameter(_RATE, min(max(rate, 80), 450), 0)
-        self._set = wanted
+        self._selected = wanted
 
     def _voice_for(self, language: str) -> str:
         """The voice of a tag such as `de-AT`, or of its language, or English."""
         tag = language.lower().replace("_", "-")
         return self._voices.get(tag) or self._voices.get(tag.split("-")[0], _ENGLISH)
 
-    def _by_language(self) -> dict[str, str]:
+    def _find_voices(self) -> dict[str, str]:
         """Language tag to the identifier of the voice that claims it first (the lowest priority number)."""
         self._library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
         listed = self._library.espeak_ListVoices(None)
@@ -99,17 +99,17 @@ class Engine:
             identifier = voice.identifier.decode()
             if not self._is_usable(identifier):
                 continue
-            for claim, tag in _languages(voice.languages):
+            for claim, tag in _read_languages(voice.languages):
                 best[tag] = min(best.get(tag, (claim, identifier)), (claim, identifier))
         return {tag: identifier for tag, (_, identifier) in best.items()} | {"en": _ENGLISH}
 
     def _is_usable(self, identifier: str) -> bool:
         # The wheel lists voices whose words it does not carry; choosing one leaves the library half set.
         language = identifier.rpartition("/")[2].partition("-")[0]
-        return language not in _CRASHING and (self._data / f"{language}_dict").exists()
+        return language not in _CRASHING_LANGUAGES and (self._data / f"{language}_dict").exists()
 
 
-def _languages(address: int) -> list[tuple[int, str]]:
+def _read_languages(address: int) -> list[tuple[int, str]]:
     found = []
     while priority := ctypes.string_at(address, 1)[0]:
         tag = ctypes.string_at(address + 1)

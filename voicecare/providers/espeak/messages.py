@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 SPEAK, CREDIT, CANCEL, READY, AUDIO, END = range(1, 7)
-WINDOW = 256 * 1024
+WINDOW_BYTES = 256 * 1024
 _HEADER = struct.Struct("<BII")
 _AMOUNT = struct.Struct("<I")
 
@@ -65,7 +65,7 @@ def unpack_credit(body: bytes) -> int:
     return amount
 
 
-class Splitter:
+class MessageParser:
     """Cuts what was read from a pipe into messages; a part of one waits for the next read."""
 
     def __init__(self) -> None:

@@ -5,10 +5,10 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
-FIRST_BYTES = 50
+FIRST_PIECE_BYTES = 50
 PIECE_BYTES = 90
 
-_MARKS_IN_A_ROW = 3
+_MAX_MARKS_IN_A_ROW = 3
 _JOINERS = "\u200c\u200d"
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
 # The first words of the names of letters and signs that espeak has voices for. It spells others as "symbol" and their
@@ -30,15 +30,15 @@ def normalize(text: str) -> str:
     """
     kept: list[str] = []
     marks = 0
-    for character in _plain(text):
+    for character in _replace_compatibility_characters(text):
         category = unicodedata.category(character)
         marks = marks + 1 if category[0] == "M" else 0
-        if marks <= _MARKS_IN_A_ROW and (category != "Cf" or character in _JOINERS):
+        if marks <= _MAX_MARKS_IN_A_ROW and (category != "Cf" or character in _JOINERS):
             kept.append(character if _is_readable(character, category) else " ")
     return _REPEATED.sub(r"\1\1\1", "".join(kept)).strip()
 
 
-def _plain(text: str) -> str:
+def _replace_compatibility_characters(text: str) -> str:
     """Letters in disguise (wide, mathematical, ligatures, Roman numerals) as the letters that they are."""
     composed = unicodedata.normalize("NFC", text)
     return "".join(sign if sign < "\u0100" else unicodedata.normalize("NFKC", sign) for sign in composed)
@@ -60,7 +60,7 @@ def split(text: str) -> Iterator[str]:
     Lengths are counted in UTF-8 bytes, which follow the length of the sound better than characters do: a Chinese
     character speaks as long as four Latin ones.
     """
-    piece, clause, limit = "", 0, FIRST_BYTES
+    piece, clause, limit = "", 0, FIRST_PIECE_BYTES
     for token in _TOKEN.findall(text):
         if piece and len((piece + token).encode()) > limit:
             cut = clause or len(piece)

@@ -1,6 +1,6 @@
 """The process that speaks: `python -m voicecare.providers.espeak.worker`, messages of `wire` on stdin and stdout.
 
-The main thread reads requests. Two workers make sound, each a slice of one stream at a time; espeak itself is used by
+The main thread reads requests. Two workers make audio, each a slice of one stream at a time; espeak itself is used by
 one of them at a time, the encoders run side by side (both leave Python's lock while they work).
 """
 
@@ -16,73 +16,73 @@ from contextlib import contextmanager
 
 from voicecare.audio.encoders import Encoder
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
-from voicecare.providers.espeak import messages as wire
+from voicecare.providers.espeak import messages
 from voicecare.providers.espeak.engine import SAMPLE_RATE, Engine
 from voicecare.providers.espeak.text import normalize, split
 
-WORKERS = 2
+THREADS = 2
 # Small at first, so that twenty streams that begin together all begin soon; long once a second is ahead, as every
-# slice costs two processes a message and the caches of the encoder: 7.1 against 8.5 ms for a second of sound.
+# slice costs two processes a message and the caches of the encoder: 7.1 against 8.5 ms for a second of audio.
 SLICE_S = 0.1
 LONG_SLICE_S = 0.8
-COMFORTABLE_S = 1.0
+LONG_SLICE_LEAD_S = 1.0
 # A stream further ahead than this is no more pressed than others: without the bound, new streams would hold up old
 # ones for as long as those are ahead.
-PRESSED_S = 2.0
+MAX_PRIORITY_LEAD_S = 2.0
 SILENCE_S = 0.2
 
 
-_Place = tuple[float, int, "Speech"]
+_HeapEntry = tuple[float, int, "SpeechStream"]
 
 
-class Speech:
-    """One stream: what is left to say, the sound not yet encoded, and how far it is ahead of real time."""
+class SpeechStream:
+    """One stream: what is left to say, the audio not yet encoded, and how far it is ahead of real time."""
 
-    def __init__(self, number: int, request: wire.Request) -> None:
+    def __init__(self, number: int, request: messages.Request) -> None:
         self.number, self.request = number, request
-        self.credit = wire.WINDOW
-        self.cancelled = self.finished = self.starved = False
+        self.credit = messages.WINDOW_BYTES
+        self.cancelled = self.finished = self.out_of_credit = False
         self._pieces = list(split(normalize(request.text)))[::-1]
         self._encoder = Encoder(FORMATS[request.format_name], SAMPLE_RATE)
-        self._sound = b""
-        self._made_s = 0.0
-        self._began: float | None = None
+        self._pcm = b""
+        self._produced_s = 0.0
+        self._started_at: float | None = None
 
     def lead_s(self) -> float:
-        """Seconds of sound made beyond the time since the first slice."""
-        return 0.0 if self._began is None else self._made_s - (time.monotonic() - self._began)
+        """Seconds of audio made beyond the time since the first slice."""
+        return 0.0 if self._started_at is None else self._produced_s - (time.monotonic() - self._started_at)
 
-    def wait_s(self) -> float:
+    def seconds_until_next_slice(self) -> float:
         """Seconds until the next slice may be made."""
-        if self.request.max_lead_s is None or self._began is None:
+        if self.request.max_lead_s is None or self._started_at is None:
             return 0.0
         return self.lead_s() + self._slice_s() - self.request.max_lead_s
 
-    def dry_at(self) -> float:
+    def runs_out_at(self) -> float:
         """When its listener has nothing left, on the monotonic clock; a stream that has not begun goes first."""
-        return 0.0 if self._began is None else time.monotonic() + min(self.lead_s(), PRESSED_S)
+        return 0.0 if self._started_at is None else time.monotonic() + min(self.lead_s(), MAX_PRIORITY_LEAD_S)
 
-    def is_mute(self) -> bool:
+    def needs_synthesis(self) -> bool:
         """Whether espeak has to speak before there can be a slice."""
-        return bool(self._pieces) and len(self._sound) < self._slice_bytes()
+        return bool(self._pieces) and len(self._pcm) < self._slice_bytes()
 
-    def say_more(self, engine: Engine) -> None:
-        asked = self.request
-        self._sound += engine.speak(self._pieces.pop(), asked.language, asked.variant, asked.pitch, asked.rate)
+    def synthesize_piece(self, engine: Engine) -> None:
+        request = self.request
+        self._pcm += engine.speak(self._pieces.pop(), request.language, request.variant, request.pitch, request.rate)
 
     def make_slice(self) -> bytes:
-        """The next slice, encoded; the last one sets `finished`. It may be empty, as encoders hold sound back."""
-        self._began = self._began or time.monotonic()
+        """The next slice, encoded; the last one sets `finished`. It may be empty, as encoders hold audio back."""
+        self._started_at = self._started_at or time.monotonic()
         size = self._slice_bytes()
-        sound, self._sound = self._sound[:size], self._sound[size:]
-        self.finished = not self._sound and not self._pieces
-        if self.finished and self._made_s == 0.0:
-            sound = sound.ljust(int(SILENCE_S * SAMPLE_RATE) * 2, b"\0")
-        self._made_s += len(sound) / (2 * SAMPLE_RATE)
-        return self._encoder.feed(sound) + (self._encoder.finish() if self.finished else b"")
+        audio, self._pcm = self._pcm[:size], self._pcm[size:]
+        self.finished = not self._pcm and not self._pieces
+        if self.finished and self._produced_s == 0.0:
+            audio = audio.ljust(int(SILENCE_S * SAMPLE_RATE) * 2, b"\0")
+        self._produced_s += len(audio) / (2 * SAMPLE_RATE)
+        return self._encoder.feed(audio) + (self._encoder.finish() if self.finished else b"")
 
     def _slice_s(self) -> float:
-        return SLICE_S if self.lead_s() < COMFORTABLE_S else LONG_SLICE_S
+        return SLICE_S if self.lead_s() < LONG_SLICE_LEAD_S else LONG_SLICE_S
 
     def _slice_bytes(self) -> int:
         return int(self._slice_s() * SAMPLE_RATE) * 2
@@ -97,121 +97,121 @@ class Schedule:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._order = itertools.count()
-        self._ready: list[_Place] = []
-        self._mute: list[_Place] = []
-        self._asleep: list[_Place] = []
+        self._ready: list[_HeapEntry] = []
+        self._needing_espeak: list[_HeapEntry] = []
+        self._delayed: list[_HeapEntry] = []
         self._espeak_is_busy = False
-        self._streams: dict[int, Speech] = {}
+        self._streams: dict[int, SpeechStream] = {}
 
-    def add(self, speech: Speech) -> None:
+    def add(self, speech: SpeechStream) -> None:
         with self._changed:
             self._streams[speech.number] = speech
-            self._place(speech)
+            self._enqueue(speech)
 
     def cancel(self, number: int) -> None:
         with self._changed:
             if speech := self._streams.pop(number, None):
                 speech.cancelled = True
 
-    def grant(self, number: int, amount: int) -> None:
+    def add_credit(self, number: int, amount: int) -> None:
         with self._changed:
             if speech := self._streams.get(number):
                 speech.credit += amount
-                if speech.starved and speech.credit > 0:
-                    speech.starved = False
-                    self._place(speech)
+                if speech.out_of_credit and speech.credit > 0:
+                    speech.out_of_credit = False
+                    self._enqueue(speech)
 
-    def spend(self, speech: Speech, amount: int) -> None:
+    def use_credit(self, speech: SpeechStream, amount: int) -> None:
         with self._changed:  # or what is granted at the same moment is lost, and in the end the stream starves
             speech.credit -= amount
 
     @contextmanager
-    def next(self) -> Iterator[tuple[Speech, bool]]:
+    def acquire_next(self) -> Iterator[tuple[SpeechStream, bool]]:
         """Blocks until a stream is due; it is the caller's, and if the second is True espeak is too, for the block."""
         with self._changed:
-            while (speech := self._take()) is None:
-                self._changed.wait(self._until_next())
-            mute = speech.is_mute()
-            self._espeak_is_busy |= mute
-        yield speech, mute
+            while (speech := self._pop_due()) is None:
+                self._changed.wait(self._seconds_until_next())
+            needs_espeak = speech.needs_synthesis()
+            self._espeak_is_busy |= needs_espeak
+        yield speech, needs_espeak
         with self._changed:
-            self._espeak_is_busy &= not mute
-            self._put_back(speech)
+            self._espeak_is_busy &= not needs_espeak
+            self._requeue(speech)
 
-    def _take(self) -> Speech | None:
-        self._wake()
-        while heaps := [heap for heap in (self._ready, [] if self._espeak_is_busy else self._mute) if heap]:
+    def _pop_due(self) -> SpeechStream | None:
+        self._promote_delayed()
+        while heaps := [heap for heap in (self._ready, [] if self._espeak_is_busy else self._needing_espeak) if heap]:
             speech = heapq.heappop(min(heaps, key=lambda heap: heap[0]))[2]
             if not speech.cancelled:
                 return speech
         return None
 
-    def _until_next(self) -> float | None:
-        return max(0.0, self._asleep[0][0] - time.monotonic()) if self._asleep else None
+    def _seconds_until_next(self) -> float | None:
+        return max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else None
 
-    def _wake(self) -> None:
-        while self._asleep and self._asleep[0][0] <= time.monotonic():
-            self._line_up(heapq.heappop(self._asleep)[2])
+    def _promote_delayed(self) -> None:
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            self._push(heapq.heappop(self._delayed)[2])
 
-    def _put_back(self, speech: Speech) -> None:
+    def _requeue(self, speech: SpeechStream) -> None:
         if speech.finished or speech.cancelled:
             self._streams.pop(speech.number, None)
         elif speech.credit <= 0:
-            speech.starved = True
+            speech.out_of_credit = True
         else:
-            self._place(speech)
+            self._enqueue(speech)
 
-    def _place(self, speech: Speech) -> None:
-        wait = speech.wait_s()
+    def _enqueue(self, speech: SpeechStream) -> None:
+        wait = speech.seconds_until_next_slice()
         if wait > 0:
-            heapq.heappush(self._asleep, (time.monotonic() + wait, next(self._order), speech))
+            heapq.heappush(self._delayed, (time.monotonic() + wait, next(self._order), speech))
         else:
-            self._line_up(speech)
+            self._push(speech)
         self._changed.notify()
 
-    def _line_up(self, speech: Speech) -> None:
-        line = self._mute if speech.is_mute() else self._ready
-        heapq.heappush(line, (speech.dry_at(), next(self._order), speech))
+    def _push(self, speech: SpeechStream) -> None:
+        line = self._needing_espeak if speech.needs_synthesis() else self._ready
+        heapq.heappush(line, (speech.runs_out_at(), next(self._order), speech))
 
 
-class Child:
-    def __init__(self, source: int, sink: int) -> None:
-        self._source, self._sink = source, sink
+class Worker:
+    def __init__(self, stdin: int, stdout: int) -> None:
+        self._stdin, self._stdout = stdin, stdout
         self._schedule = Schedule()
         self._engine = Engine()
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
 
     def run(self) -> None:
         """Until EOF."""
         self._warm_up()
-        for _ in range(WORKERS):
-            threading.Thread(target=self._work, daemon=True).start()
-        self._send(wire.READY, 0)
-        messages = wire.Splitter()
-        while data := os.read(self._source, 65536):
-            for message in messages.feed(data):
-                self._obey(message)
+        for _ in range(THREADS):
+            threading.Thread(target=self._run_thread, daemon=True).start()
+        self._send(messages.READY, 0)
+        parser = messages.MessageParser()
+        while data := os.read(self._stdin, 65536):
+            for message in parser.feed(data):
+                self._handle(message)
 
     def _warm_up(self) -> None:
         """The first use of each encoder, and of the voice, loads what the later ones share."""
         for name in DEVICE_FORMATS:
-            speech = Speech(0, wire.Request("Ready.", "en", "", 50, 175, name, None))
-            speech.say_more(self._engine)
+            speech = SpeechStream(0, messages.Request("Ready.", "en", "", 50, 175, name, None))
+            speech.synthesize_piece(self._engine)
             speech.make_slice()
 
-    def _obey(self, message: wire.Message) -> None:
+    def _handle(self, message: messages.Message) -> None:
         match message.kind:
-            case wire.SPEAK:
-                self._schedule.add(Speech(message.stream, wire.unpack_request(message.body)))
-            case wire.CREDIT:
-                self._schedule.grant(message.stream, wire.unpack_credit(message.body))
-            case wire.CANCEL:
+            case messages.SPEAK:
+                self._schedule.add(SpeechStream(message.stream, messages.unpack_request(message.body)))
+            case messages.CREDIT:
+                self._schedule.add_credit(message.stream, messages.unpack_credit(message.body))
+            case messages.CANCEL:
                 self._schedule.cancel(message.stream)
 
-    def _work(self) -> None:
+    def _run_thread(self) -> None:
         try:
             while True:
-                self._serve()
+                self._serve_one()
         except BrokenPipeError:
             os._exit(0)
         except BaseException:
@@ -219,35 +219,35 @@ class Child:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
 
-    def _serve(self) -> None:
-        with self._schedule.next() as (speech, has_espeak):
-            if has_espeak:
-                speech.say_more(self._engine)
+    def _serve_one(self) -> None:
+        with self._schedule.acquire_next() as (speech, needs_espeak):
+            if needs_espeak:
+                speech.synthesize_piece(self._engine)
             else:
                 self._send_slice(speech)
 
-    def _send_slice(self, speech: Speech) -> None:
-        sound = speech.make_slice()
-        self._schedule.spend(speech, len(sound))
-        if sound:
-            self._send(wire.AUDIO, speech.number, sound)
+    def _send_slice(self, speech: SpeechStream) -> None:
+        audio = speech.make_slice()
+        self._schedule.use_credit(speech, len(audio))
+        if audio:
+            self._send(messages.AUDIO, speech.number, audio)
         if speech.finished:
-            self._send(wire.END, speech.number)
+            self._send(messages.END, speech.number)
 
     def _send(self, kind: int, stream: int, body: bytes = b"") -> None:
-        data = memoryview(wire.pack(kind, stream, body))
-        with self._writing:
+        data = memoryview(messages.pack(kind, stream, body))
+        with self._write_lock:
             while data:
-                data = data[os.write(self._sink, data) :]
+                data = data[os.write(self._stdout, data) :]
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Whatever a library prints must not end up between messages.
-    sink = os.dup(1)
+    stdout = os.dup(1)
     os.dup2(2, 1)
-    Child(0, sink).run()
+    Worker(0, stdout).run()
     # The workers are not waited for: nobody is there to hear them.
     os._exit(0)
 

@@ -14,7 +14,7 @@ import responses
 
 from voicecare.providers import errors as e
 from voicecare.providers.elevenlabs.account import AccountClient
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT
+from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES
 from voicecare.providers.elevenlabs.responses import AddedVoice
 
 BASE = "https://provider.test"
@@ -198,7 +198,7 @@ def test_a_reply_that_is_too_long_is_an_error(provider: responses.RequestsMock, 
         (500, b"<html>", e.ServerError, "server_fault"),
         (
             401,
-            b'{"detail": {"status": "quota_exceeded",' + b" " * BODY_LIMIT + b"}}",
+            b'{"detail": {"status": "quota_exceeded",' + b" " * MAX_BODY_BYTES + b"}}",
             e.AuthorizationError,
             "access_refused",
         ),

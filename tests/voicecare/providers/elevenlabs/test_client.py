@@ -13,7 +13,7 @@ import pytest
 
 from voicecare.providers import errors as e
 from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT
+from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
 
 SPOKEN = "Take your two blue tablets now, Margaret."
@@ -628,7 +628,7 @@ async def test_an_error_body_that_is_cut_is_judged_by_what_came() -> None:
 
 
 async def test_a_huge_error_body_is_not_read_to_its_end() -> None:
-    body = b'{"detail": {"status": "quota_exceeded", "message": "' + b"x" * (100 * BODY_LIMIT) + b'"}}'
+    body = b'{"detail": {"status": "quota_exceeded", "message": "' + b"x" * (100 * MAX_BODY_BYTES) + b'"}}'
     async with wired(replying(whole(401, body))) as (provider, client):
         for _ in range(2):
             assert type((await failing(client)).error) is e.AuthorizationError

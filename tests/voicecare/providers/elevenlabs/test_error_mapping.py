@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecare.providers import errors as e
-from voicecare.providers.elevenlabs.error_mapping import BODY_LIMIT, error_from_response
+from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES, error_from_response
 
 SPOKEN = "Take your two blue tablets now, Margaret"
 
@@ -193,7 +193,7 @@ SILENT_BODIES = [
     b'["quota_exceeded"]',
     b'"quota_exceeded"',
     b"[" * 60_000,
-    b'{"detail": {"status": "quota_exceeded", "message": "' + b"x" * BODY_LIMIT + b'"}}',
+    b'{"detail": {"status": "quota_exceeded", "message": "' + b"x" * MAX_BODY_BYTES + b'"}}',
 ]
 
 

@@ -120,7 +120,7 @@ async def test_a_consumer_that_does_not_read_stops_its_own_stream_only(espeak):
         for _ in range(20):
             await spoken(espeak, SENTENCE)
         waiting = len(await anext(story))
-        assert got + waiting < messages.WINDOW + 100_000
+        assert got + waiting < messages.WINDOW_BYTES + 100_000
         assert await rest(story)
 
 
@@ -291,7 +291,7 @@ def test_clean_text_keeps_what_is_spoken():
 @pytest.mark.parametrize("cut", [1, 5, 9, 10, 100])
 def test_messages_survive_any_cut(cut):
     sent = messages.pack(messages.AUDIO, 7, b"x" * 30) + messages.pack(messages.END, 7) + messages.pack_credit(9, 1234)
-    splitter = messages.Splitter()
+    splitter = messages.MessageParser()
     got = [message for at in range(0, len(sent), cut) for message in splitter.feed(sent[at : at + cut])]
     assert got[:2] == [(messages.AUDIO, 7, b"x" * 30), (messages.END, 7, b"")]
     assert messages.unpack_credit(got[2].body) == 1234

@@ -35,15 +35,15 @@ class SandboxConfig:
     def __post_init__(self) -> None:
         self.reset_unix = self.reset_unix or _next_reset()
 
-    def update(self, wanted: object) -> None:
+    def update(self, changes: object) -> None:
         """Sets the named fields, all or none; raises InvalidControlRequest that says what is known."""
-        if not isinstance(wanted, Mapping):
+        if not isinstance(changes, Mapping):
             raise InvalidControlRequest("Settings are an object.")
-        reject_unknown_fields(wanted, tuple(asdict(self)), "settings")
+        reject_unknown_fields(changes, tuple(asdict(self)), "settings")
         for field in fields(self):
-            if field.name in wanted:
-                self._check(field.name, wanted[field.name])
-        for name, value in wanted.items():
+            if field.name in changes:
+                self._check(field.name, changes[field.name])
+        for name, value in changes.items():
             setattr(self, name, value)
 
     def _check(self, name: str, value: object) -> None:

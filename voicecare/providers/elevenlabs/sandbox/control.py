@@ -54,8 +54,8 @@ def json_route(command: Command, status: int = 200) -> Callable[[web.Request], A
 
     async def handler(request: web.Request) -> web.Response:
         try:
-            wanted = await request.json() if request.can_read_body else None
-            return web.json_response(command(request.app[SANDBOX], wanted), status=status)
+            body = await request.json() if request.can_read_body else None
+            return web.json_response(command(request.app[SANDBOX], body), status=status)
         except ValueError as error:
             problem = str(error) if isinstance(error, InvalidControlRequest) else "The body is not JSON."
             return web.json_response({"error": problem}, status=400)
@@ -63,33 +63,33 @@ def json_route(command: Command, status: int = 200) -> Callable[[web.Request], A
     return handler
 
 
-def read_settings(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
+def read_settings(sandbox: Sandbox, _body: object) -> dict[str, Any]:
     return asdict(sandbox.config)
 
 
-def change_settings(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
-    sandbox.config.update(wanted)
+def change_settings(sandbox: Sandbox, body: object) -> dict[str, Any]:
+    sandbox.config.update(body)
     return asdict(sandbox.config)
 
 
-def list_faults(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
+def list_faults(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
     return sandbox.faults.to_json()
 
 
-def add_fault(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
-    return sandbox.faults.add(wanted).to_json()
+def add_fault(sandbox: Sandbox, body: object) -> dict[str, Any]:
+    return sandbox.faults.add(body).to_json()
 
 
-def clear_faults(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
+def clear_faults(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
     sandbox.faults.clear()
     return []
 
 
-def list_requests(sandbox: Sandbox, _wanted: object) -> list[dict[str, Any]]:
+def list_requests(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
     return sandbox.request_log.to_json()
 
 
-def account(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
+def account(sandbox: Sandbox, _body: object) -> dict[str, Any]:
     """Sums over everything billed since the start, and what is in flight now."""
     billed = sandbox.account.billed_requests
     return {
@@ -101,11 +101,11 @@ def account(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
     }
 
 
-def add_external_usage(sandbox: Sandbox, wanted: object) -> dict[str, Any]:
-    return asdict(bill(sandbox, wanted))
+def add_external_usage(sandbox: Sandbox, body: object) -> dict[str, Any]:
+    return asdict(bill(sandbox, body))
 
 
-def reset(sandbox: Sandbox, _wanted: object) -> dict[str, Any]:
+def reset(sandbox: Sandbox, _body: object) -> dict[str, Any]:
     sandbox.reset()
     return asdict(sandbox.config)
 

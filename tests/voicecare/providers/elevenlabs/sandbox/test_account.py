@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.openapi import conforming
+from tests.openapi import validate_schema
 from tests.sandbox import SandboxProcess
 from voicecare.providers.elevenlabs.sandbox.account.account import Account
 from voicecare.providers.elevenlabs.sandbox.api.usage import TimeRange
@@ -34,7 +34,7 @@ class Client:
     async def fetch(self, path: str, schema: str, **query: Any) -> Any:
         status, reply = await self.get(path, **query)
         assert status == 200, reply
-        return conforming(reply, schema)
+        return validate_schema(reply, schema)
 
     async def speak(self, text: str, voice: str = RACHEL, model: str = FLASH, **query: str) -> tuple[int, Any]:
         path = f"{self.url}/v1/text-to-speech/{voice}"
@@ -60,7 +60,7 @@ async def test_a_fresh_account(client: Client) -> None:
 
 async def test_the_models_and_their_rates(client: Client) -> None:
     _, models = await client.get("/v1/models")
-    found = {model["model_id"]: conforming(model, "ModelResponseModel") for model in models}
+    found = {model["model_id"]: validate_schema(model, "ModelResponseModel") for model in models}
     assert {"eleven_flash_v2", FLASH, "eleven_turbo_v2_5", MULTILINGUAL, "eleven_v3"} <= found.keys()
     assert found[FLASH]["model_rates"]["character_cost_multiplier"] == 0.5
     assert found[FLASH]["concurrency_group"] == "turbo"

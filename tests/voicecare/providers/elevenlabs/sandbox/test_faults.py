@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.openapi import conforming
+from tests.openapi import validate_schema
 from tests.sandbox import SandboxProcess
-from tests.sound import decoded
+from tests.sound import decode
 from voicecare.providers.elevenlabs.sandbox.errors import PRESETS
 from voicecare.providers.elevenlabs.sandbox.faults.faults import FIELDS_BY_KIND
 
@@ -221,7 +221,7 @@ async def test_every_preset_answers_in_its_form(speak: Speak, sandbox: SandboxPr
         return
     detail = json.loads(seen.body)["detail"]
     if words.form == "validation":
-        conforming({"detail": detail}, "HTTPValidationError")
+        validate_schema({"detail": detail}, "HTTPValidationError")
     elif words.form == "plain":
         assert detail == words.message
     else:
@@ -298,4 +298,4 @@ async def test_a_reset_brings_everything_back(speak: Speak, sandbox: SandboxProc
     sandbox.reset()
     assert (sandbox.requests(), sandbox.faults()) == ([], [])
     assert sandbox.settings()["character_limit"] == 100_000
-    assert decoded((await speak()).body, "mp3_44100_128").seconds > 1
+    assert decode((await speak()).body, "mp3_44100_128").seconds > 1

@@ -10,9 +10,9 @@ import aiohttp
 import numpy as np
 import pytest
 
-from tests.openapi import conforming
+from tests.openapi import validate_schema
 from tests.sandbox import SandboxProcess
-from tests.sound import decoded
+from tests.sound import decode
 from voicecare.audio.formats import FORMATS
 
 RACHEL = "21m00Tcm4TlvDq8ikWAM"
@@ -53,8 +53,8 @@ async def test_it_streams_speech_in_each_format(caller: Caller, format_name: str
     assert status == 200
     assert headers["Content-Type"] == FORMATS[format_name].mime
     assert headers["Transfer-Encoding"] == "chunked"
-    assert 3 < decoded(audio, format_name).seconds < 8
-    assert decoded(audio, format_name).loudness > 0.01
+    assert 3 < decode(audio, format_name).seconds < 8
+    assert decode(audio, format_name).loudness > 0.01
     assert 3 < len(audio) / FORMATS[format_name].bytes_per_second < 9
 
 
@@ -63,7 +63,7 @@ async def test_a_whole_answer_has_its_length(caller: Caller, format_name: str) -
     status, headers, audio = await caller.speak(path="", query=f"output_format={format_name}")
     assert status == 200
     assert int(headers["Content-Length"]) == len(audio)
-    assert 3 < decoded(audio, format_name).seconds < 8
+    assert 3 < decode(audio, format_name).seconds < 8
 
 
 async def test_the_same_request_sounds_the_same_and_another_voice_another(caller: Caller) -> None:
@@ -75,7 +75,7 @@ async def test_the_same_request_sounds_the_same_and_another_voice_another(caller
 
 def pitch_hz(audio: bytes) -> float:
     """The strongest repetition between 70 and 350 Hz."""
-    sound = decoded(audio, "mp3_44100_128")
+    sound = decode(audio, "mp3_44100_128")
     samples, rate = sound.samples, sound.rate
     spectrum = np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2
     echo = np.fft.irfft(spectrum)
@@ -85,7 +85,7 @@ def pitch_hz(audio: bytes) -> float:
 
 async def test_speed_and_language_are_heard(caller: Caller) -> None:
     slow, fast = [
-        decoded((await caller.speak(voice_settings={"speed": speed}))[2], "mp3_44100_128").seconds
+        decode((await caller.speak(voice_settings={"speed": speed}))[2], "mp3_44100_128").seconds
         for speed in (0.7, 1.2)
     ]
     assert slow > 1.3 * fast
@@ -114,9 +114,9 @@ async def test_the_query_of_the_provider_is_taken(caller: Caller, sandbox: Sandb
 async def test_whole_speech_with_timestamps(caller: Caller) -> None:
     status, headers, body = await caller.speak(path="/with-timestamps")
     assert (status, headers["Content-Type"]) == (200, "application/json")
-    reply = conforming(json.loads(body), "AudioWithTimestampsResponseModel")
+    reply = validate_schema(json.loads(body), "AudioWithTimestampsResponseModel")
     alignment = reply["alignment"]
-    duration = decoded(base64.b64decode(reply["audio_base64"]), "mp3_44100_128").seconds
+    duration = decode(base64.b64decode(reply["audio_base64"]), "mp3_44100_128").seconds
     assert "".join(alignment["characters"]) == TEXT
     assert alignment["character_start_times_seconds"][0] == 0
     assert alignment["character_end_times_seconds"][-1] == pytest.approx(duration, abs=0.1)
@@ -126,7 +126,8 @@ async def test_whole_speech_with_timestamps(caller: Caller) -> None:
 async def test_streamed_speech_with_timestamps(caller: Caller) -> None:
     _, _, body = await caller.speak(path="/stream/with-timestamps", query="output_format=pcm_22050")
     lines = [
-        conforming(json.loads(line), "StreamingAudioChunkWithTimestampsResponseModel") for line in body.splitlines()
+        validate_schema(json.loads(line), "StreamingAudioChunkWithTimestampsResponseModel")
+        for line in body.splitlines()
     ]
     assert len(lines) > 3
     alignments = [line["alignment"] for line in lines if line["alignment"]]
@@ -187,7 +188,7 @@ async def test_a_malformed_request_gets_the_validation_list(
 ) -> None:
     status, _, body = await caller.post(f"/v1/text-to-speech/{RACHEL}/stream", **arguments)
     assert status == 422
-    assert conforming(json.loads(body), "HTTPValidationError")["detail"][0]["loc"] == place
+    assert validate_schema(json.loads(body), "HTTPValidationError")["detail"][0]["loc"] == place
 
 
 async def test_a_key_is_needed_and_any_will_do(caller: Caller) -> None:
@@ -264,4 +265,4 @@ async def test_the_first_byte_is_delayed_and_speech_without_sound_is_still_audio
     sandbox.settings(first_byte_ms=150)
     _, headers, audio = await caller.speak("...")
     assert int(headers["tts-latency-ms"]) >= 150
-    assert decoded(audio, "mp3_44100_128").seconds > 0
+    assert decode(audio, "mp3_44100_128").seconds > 0

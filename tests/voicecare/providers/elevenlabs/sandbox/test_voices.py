@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.openapi import conforming
+from tests.openapi import validate_schema
 from tests.sandbox import SandboxProcess
 from voicecare.providers.elevenlabs.sandbox.account.voices import profile_for
 
@@ -27,7 +27,7 @@ class Client:
     async def page(self, **query: Any) -> Any:
         status, reply = await self.call("GET", "/v2/voices", params=query)
         assert status == 200, reply
-        return conforming(reply, "GetVoicesV2ResponseModel")
+        return validate_schema(reply, "GetVoicesV2ResponseModel")
 
     async def names(self, **query: Any) -> list[str]:
         return [voice["name"] for voice in (await self.page(page_size=100, **query))["voices"]]
@@ -52,14 +52,14 @@ async def client(sandbox: SandboxProcess) -> AsyncIterator[Client]:
 
 async def test_the_stock(client: Client) -> None:
     status, reply = await client.call("GET", "/v1/voices")
-    voices = conforming(reply, "GetVoicesResponseModel")["voices"]
+    voices = validate_schema(reply, "GetVoicesResponseModel")["voices"]
     assert status == 200
     assert len(voices) >= 8
     assert next(voice["name"] for voice in voices if voice["voice_id"] == RACHEL) == "Rachel"
     _, rachel = await client.call("GET", f"/v1/voices/{RACHEL}")
-    assert conforming(rachel, "VoiceResponseModel")["category"] == "premade"
+    assert validate_schema(rachel, "VoiceResponseModel")["category"] == "premade"
     _, settings = await client.call("GET", f"/v1/voices/{RACHEL}/settings")
-    assert conforming(settings, "VoiceSettingsResponseModel")["stability"] == 0.5
+    assert validate_schema(settings, "VoiceSettingsResponseModel")["stability"] == 0.5
 
 
 async def test_pages_follow_one_another(client: Client) -> None:
@@ -105,16 +105,16 @@ async def test_bad_pages(client: Client, query: dict[str, Any], status: int) -> 
 @pytest.mark.parametrize("part", ["files", "files[]"])
 async def test_a_clone_speaks_until_it_is_deleted(client: Client, sandbox: SandboxProcess, part: str) -> None:
     status, reply = await client.clone("vc-7", (part, RECORDING), labels="null", description="A clone.")
-    voice_id = conforming(reply, "AddVoiceIVCResponseModel")["voice_id"]
+    voice_id = validate_schema(reply, "AddVoiceIVCResponseModel")["voice_id"]
     assert (status, reply["requires_verification"]) == (200, False)
     _, voice = await client.call("GET", f"/v1/voices/{voice_id}")
-    assert conforming(voice, "VoiceResponseModel")["category"] == "cloned"
+    assert validate_schema(voice, "VoiceResponseModel")["category"] == "cloned"
     assert (voice["samples"][0]["size_bytes"], voice["description"], voice["labels"]) == (2003, "A clone.", {})
     assert (sandbox.account()["voice_slots_used"], sandbox.account()["voice_add_edit_counter"]) == (1, 1)
     speech = f"{client.url}/v1/text-to-speech/{voice_id}/stream"
     async with client.session.post(speech, json={"text": "Hello."}) as audio:
         assert (audio.status, len(await audio.read()) > 1000) == (200, True)
-    assert conforming((await client.call("DELETE", f"/v1/voices/{voice_id}"))[1], "DeleteVoiceResponseModel") == {
+    assert validate_schema((await client.call("DELETE", f"/v1/voices/{voice_id}"))[1], "DeleteVoiceResponseModel") == {
         "status": "ok"
     }
     assert (await client.call("GET", f"/v1/voices/{voice_id}"))[0] == 404
@@ -126,7 +126,7 @@ async def test_a_clone_is_edited(client: Client, sandbox: SandboxProcess) -> Non
     _, reply = await client.clone("vc-7", ("files", RECORDING))
     path = f"{reply['voice_id']}/edit"
     status, edited = await client.clone("vc-8", ("files", RECORDING + b"more"), path=path, labels='{"a": "b"}')
-    assert (status, conforming(edited, "EditVoiceResponseModel")) == (200, {"status": "ok"})
+    assert (status, validate_schema(edited, "EditVoiceResponseModel")) == (200, {"status": "ok"})
     _, voice = await client.call("GET", f"/v1/voices/{reply['voice_id']}")
     assert (voice["name"], len(voice["samples"]), voice["labels"]) == ("vc-8", 2, {"a": "b"})
     assert sandbox.account()["voice_add_edit_counter"] == 2
@@ -157,7 +157,7 @@ async def test_what_cannot_be_cloned(
     assert answered == status
     assert word in json.dumps(reply)
     if status == 422:
-        conforming(reply, "HTTPValidationError")
+        validate_schema(reply, "HTTPValidationError")
     assert sandbox.account()["voice_add_edit_counter"] == 0
 
 

@@ -15,32 +15,32 @@ FIELDS = ("text", "voice_id", "model_id", "unix", "kept")
 DEFAULT_VOICE_ID = "21m00Tcm4TlvDq8ikWAM"
 
 
-def bill(sandbox: Sandbox, wanted: object) -> BilledRequest:
+def bill(sandbox: Sandbox, body: object) -> BilledRequest:
     """Bills that text, as if it had been asked for at `unix` (seconds; now).
 
     `kept`: whether it is in the history (true). Sales are told in the order of their times, whenever they are added.
     Raises InvalidControlRequest for anything unknown.
     """
-    if not isinstance(wanted, Mapping) or not isinstance(wanted.get("text"), str):
+    if not isinstance(body, Mapping) or not isinstance(body.get("text"), str):
         raise InvalidControlRequest(f"A sale is an object with a `text`. Known: {', '.join(FIELDS)}.")
-    reject_unknown_fields(wanted, FIELDS, "a sale")
-    billed = _billed_request(sandbox, wanted)
+    reject_unknown_fields(body, FIELDS, "a sale")
+    billed = _billed_request(sandbox, body)
     sandbox.config.characters_used = billed.after
     sandbox.account.billed_requests.append(billed)
     sandbox.account.billed_requests.sort(key=lambda request: request.unix)
     return billed
 
 
-def _billed_request(sandbox: Sandbox, wanted: Mapping[str, Any]) -> BilledRequest:
+def _billed_request(sandbox: Sandbox, fields: Mapping[str, Any]) -> BilledRequest:
     try:
-        model = MODELS[wanted.get("model_id", DEFAULT_MODEL)]
-        voice = sandbox.voices.get(wanted.get("voice_id", DEFAULT_VOICE_ID))
+        model = MODELS[fields.get("model_id", DEFAULT_MODEL)]
+        voice = sandbox.voices.get(fields.get("voice_id", DEFAULT_VOICE_ID))
     except (KeyError, ApiError) as error:
         raise InvalidControlRequest("There is no such model or voice.") from error
-    text, before = wanted["text"], sandbox.config.characters_used
+    text, before = fields["text"], sandbox.config.characters_used
     credits = math.ceil(len(text) * model.credits_per_character)
     return BilledRequest(
-        unix=float(wanted.get("unix", time.time())),
+        unix=float(fields.get("unix", time.time())),
         history_item_id=new_provider_id(),
         request_id=new_provider_id(),
         voice_id=voice.voice_id,
@@ -53,5 +53,5 @@ def _billed_request(sandbox: Sandbox, wanted: Mapping[str, Any]) -> BilledReques
         before=before,
         after=before + credits,
         content_type="audio/mpeg",
-        kept=wanted.get("kept", True) is True,
+        kept=fields.get("kept", True) is True,
     )

@@ -38,8 +38,8 @@ def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, c
 
     async def handler(request: web.Request) -> web.StreamResponse:
         sandbox = request.app[SANDBOX]
-        asked, malformed = _parse_body(await request.read())
-        record = _speech_record(request, asked)
+        body, malformed = _parse_body(await request.read())
+        record = _speech_record(request, body)
         sandbox.request_log.add(record)
         text = record.text if isinstance(record.text, str) else ""
         fault = sandbox.faults.find_for(RequestInfo(request.path, request.method, text, record.voice_id))
@@ -49,7 +49,7 @@ def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, c
         async def answer() -> web.StreamResponse:
             if malformed is not None:
                 raise malformed
-            speech = parse_speech_request(asked, request.query, record.voice_id, sandbox.voices, streaming=streaming)
+            speech = parse_speech_request(body, request.query, record.voice_id, sandbox.voices, streaming=streaming)
             return await performance.respond(speech, streaming)
 
         return await _close_record(record, lambda: answer_or_refuse(request, writer, answer))
@@ -64,8 +64,8 @@ def _parse_body(raw: bytes) -> tuple[object, ApiError | None]:
         return None, error
 
 
-def _speech_record(request: web.Request, asked: object) -> SpeechRecord:
-    fields = asked if isinstance(asked, dict) else {}
+def _speech_record(request: web.Request, body: object) -> SpeechRecord:
+    fields = body if isinstance(body, dict) else {}
     text = fields.get("text")
     return SpeechRecord(
         path=request.path,

@@ -74,11 +74,11 @@ def parse_json(raw: bytes) -> object:
 
 
 def parse_speech_request(
-    asked: object, query: Mapping[str, str], voice_id: str, voices: VoiceLibrary, *, streaming: bool
+    body: object, query: Mapping[str, str], voice_id: str, voices: VoiceLibrary, *, streaming: bool
 ) -> ParsedSpeechRequest:
     """Raises ApiError for everything that the provider would refuse before synthesis."""
     keep = _check_query(query)
-    fields = _check_fields(asked)
+    fields = _check_fields(body)
     voice = voices.get(voice_id)
     model = _model(fields.get("model_id") or DEFAULT_MODEL)
     format_ = _format(query.get("output_format", DEFAULT_FORMAT), streaming)
@@ -99,24 +99,24 @@ def _check_query(query: Mapping[str, str]) -> bool:
     return boolean(query, "enable_logging", True)
 
 
-def _check_fields(asked: object) -> dict[str, Any]:
+def _check_fields(body: object) -> dict[str, Any]:
     """The body with every field of its type; unknown fields are let through, as the provider does."""
-    if not isinstance(asked, dict):
-        raise validation_error(["body"], "Input should be a valid dictionary", "model_attributes_type", asked)
-    if "text" not in asked:
-        raise validation_error(["body", "text"], "Field required", "missing", asked)
-    if not isinstance(asked["text"], str):
-        raise validation_error(["body", "text"], "Input should be a valid string", "string_type", asked["text"])
+    if not isinstance(body, dict):
+        raise validation_error(["body"], "Input should be a valid dictionary", "model_attributes_type", body)
+    if "text" not in body:
+        raise validation_error(["body", "text"], "Field required", "missing", body)
+    if not isinstance(body["text"], str):
+        raise validation_error(["body", "text"], "Input should be a valid string", "string_type", body["text"])
     for name, (kind, word) in FIELD_TYPES.items():
-        value = asked.get(name)
+        value = body.get(name)
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
             raise validation_error(["body", name], f"Input should be a valid {kind.__name__}", word, value)
-    if asked.get("apply_text_normalization") not in (None, *NORMALIZATIONS):
-        value = asked["apply_text_normalization"]
+    if body.get("apply_text_normalization") not in (None, *NORMALIZATIONS):
+        value = body["apply_text_normalization"]
         raise validation_error(
             ["body", "apply_text_normalization"], "Input should be 'auto', 'on' or 'off'", "enum", value
         )
-    return asked
+    return body
 
 
 def _model(model_id: str) -> Model:

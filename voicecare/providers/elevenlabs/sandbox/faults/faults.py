@@ -160,9 +160,9 @@ class FaultRegistry:
         self._faults: list[Fault] = []
         self._ids: Iterator[int] = itertools.count(1)
 
-    def add(self, wanted: object) -> Fault:
+    def add(self, body: object) -> Fault:
         """Raises InvalidControlRequest for anything unknown."""
-        fault = parse_fault(wanted)
+        fault = parse_fault(body)
         fault.id = next(self._ids)
         self._faults.append(fault)
         return fault
@@ -177,13 +177,13 @@ class FaultRegistry:
         return [fault.to_json() for fault in self._faults]
 
 
-def parse_fault(wanted: object) -> Fault:
+def parse_fault(body: object) -> Fault:
     """A fault from its JSON; raises InvalidControlRequest that says what is known."""
-    if not isinstance(wanted, Mapping) or wanted.get("kind") not in FIELDS_BY_KIND:
+    if not isinstance(body, Mapping) or body.get("kind") not in FIELDS_BY_KIND:
         raise InvalidControlRequest(f"A fault is an object with a `kind`, one of: {', '.join(FIELDS_BY_KIND)}.")
-    kind = wanted["kind"]
-    reject_unknown_fields(wanted, (*COMMON_FIELDS, *FIELDS_BY_KIND[kind]), f"a fault of kind {kind}")
-    fields = {name: CHECKS[name](name, value) for name, value in wanted.items()}
+    kind = body["kind"]
+    reject_unknown_fields(body, (*COMMON_FIELDS, *FIELDS_BY_KIND[kind]), f"a fault of kind {kind}")
+    fields = {name: CHECKS[name](name, value) for name, value in body.items()}
     if kind in KINDS_WITH_BREAK_POINT and not fields.keys() & set(BREAK_POINT_FIELDS):
         raise InvalidControlRequest(f"{kind} needs one of: {', '.join(BREAK_POINT_FIELDS)}.")
     if kind == "error" and not fields.keys() & {"preset", "status"}:
@@ -191,8 +191,8 @@ def parse_fault(wanted: object) -> Fault:
     return Fault(**fields)
 
 
-def reject_unknown_fields(wanted: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
-    if unknown := set(wanted) - set(names):
+def reject_unknown_fields(fields: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
+    if unknown := set(fields) - set(names):
         raise InvalidControlRequest(f"Unknown in {what}: {', '.join(sorted(unknown))}. Known: {', '.join(names)}.")
 
 
