@@ -27,6 +27,7 @@ from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import slots_for
 from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
+from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.resilience.state_watcher import Watch
 from tts.synthesis.dependencies import Services
 from tts.synthesis.probe import Probe
@@ -76,16 +77,19 @@ class Runtime:
         client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
         circuit = Circuit()
         quota = Quota(self.spawn)
+        slots = slots_for(settings.REDIS_URL)
+        recorder = Recorder(journal.open_journal(journal_folder))
         dependencies = self._dependencies = Services(
             client=client,
+            gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
             offline=OfflineSynthesizer(),
             circuit=circuit,
             quota=quota,
-            slots=slots_for(settings.REDIS_URL),
+            slots=slots,
             trouble=Trouble(circuit, self.spawn),
             phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
             fills=SingleFlight(),
-            recorder=Recorder(journal.open_journal(journal_folder)),
+            recorder=recorder,
             own=self.spawn,
             first_byte_s=settings.FIRST_CHUNK_TIMEOUT_S,
             stall_s=settings.STALL_TIMEOUT_S,
@@ -93,7 +97,7 @@ class Runtime:
             zero_retention=settings.ELEVENLABS_ZERO_RETENTION,
         )
         registry = self._registry = Hub(quota)
-        watch = Watch(circuit, quota, dependencies.slots, Probe(dependencies).run, self.spawn)
+        watch = Watch(circuit, quota, slots, Probe(dependencies).run, self.spawn)
         await client.open()
         self.spawn(dependencies.offline.start())
         self.spawn(registry.run())

@@ -6,6 +6,7 @@ stops a round, the next one plans anew.
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,9 @@ from tts.cache.planning import Audience, ClipSpec, expected_specs, required_clip
 from tts.models import Clip, Phrase
 from tts.resilience import error_reporter
 from tts.resilience.concurrency import Slots, SlotsFull, slots_for
+from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import incident_kind
+from tts.resilience.speech_gateway import SpeechGateway
 from tts.text.segmenter import MAX_LENGTH, split
 from usage.alerts import incidents
 from usage.ledger import events
@@ -38,14 +41,13 @@ from voicecare.core.database import own_db_thread, run_in_db_thread
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import SpeechRequest
-from voicecare.providers.errors import BadRequest, ProviderError, QuotaExceeded, TextRejected, VoiceUnavailable
+from voicecare.providers.errors import ProviderError, QuotaExceeded, TextRejected, VoiceUnavailable
 
 NEAR_ITS_END = timedelta(days=1)
 LEASE = timedelta(minutes=5)
 ROUND_S = 10.0  # then other tasks of the worker have their turn
 SLOT_WAIT_S = 5.0
 FIRST_BYTE_S = STALL_S = 10.0  # nobody listens
-LONGEST_S, LONGEST_S_A_CHARACTER = 30.0, 1.0  # no text is so long when spoken: a stream beyond this will never end
 
 log = structlog.get_logger(__name__)
 
@@ -158,6 +160,19 @@ def _without_sound(digest: str, wish: ClipSpec) -> Clip:
     )
 
 
+class DatabaseLedger:
+    """Booked before it is asked for, so that a process that dies leaves an unknown one, and when it has ended."""
+
+    async def record_start(self, attempt: Attempt) -> None:
+        await run_in_db_thread(events.record_attempts, [attempt])
+
+    async def record_answer(self, attempt: Attempt) -> None:
+        """The sound is not kept waiting for that."""
+
+    async def record_end(self, attempt: Attempt) -> None:
+        await run_in_db_thread(events.record_attempts, [attempt])
+
+
 class Maker:
     """Asks for one clip at a time, in a slot for background work."""
 
@@ -165,6 +180,7 @@ class Maker:
         self._cache = cache
         self._slots = slots
         self._client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
+        self._gateway = SpeechGateway(self._client, DatabaseLedger(), slots=slots)
 
     async def open(self) -> None:
         await self._client.open()
@@ -229,35 +245,23 @@ class Maker:
                 voice_id=wish.speech_settings.voice.id,
                 model=wish.speech_settings.model,
             )
-            async with self._slots.hold(wish.patient_id, background=True, wait_s=SLOT_WAIT_S):
-                said += await self._booked(request, attempt)
+            said += await self._ask(request, attempt)
         return said
-
-    async def _booked(self, request: SpeechRequest, attempt: Attempt) -> bytes:
-        """Booked before it is asked for, so that a process that dies leaves an unknown one, and when it has ended."""
-        await run_in_db_thread(events.record_attempts, [attempt])
-        try:
-            return await self._ask(request, attempt)
-        except ProviderError as error:
-            attempt.mark_failed(error)
-            raise
-        finally:
-            await run_in_db_thread(events.record_attempts, [attempt])
-            metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
 
     async def _ask(self, request: SpeechRequest, attempt: Attempt) -> bytes:
         audio_format = FORMATS[request.output_format]
-        most = audio_format.bytes_per_second * (LONGEST_S + len(request.text) * LONGEST_S_A_CHARACTER)
         said, whole = bytearray(), FramePadder(audio_format)
-        async with self._client.speak(request, first_byte_s=FIRST_BYTE_S, stall_s=STALL_S) as reply:
-            attempt.mark_answered(reply.metadata.request_id, reply.metadata.character_cost)
-            if reply.metadata.concurrent_limit is not None:
-                self._slots.learned(reply.metadata.concurrent_limit)
-            async for chunk in reply:
+        async with self._gateway.stream(
+            request,
+            attempt,
+            slot=self._slots.hold(attempt.patient_id, background=True, wait_s=SLOT_WAIT_S),
+            first_byte_s=FIRST_BYTE_S,
+            stall_s=STALL_S,
+            guard=Plausible(len(request.text), audio_format.bytes_per_second, dead_s=math.inf),
+        ) as audio:
+            async for chunk in audio:
                 said += chunk
                 whole.feed(chunk)
-                if len(said) > most:
-                    raise BadRequest("More sound than the text can be.", code="endless_audio", status=200)
         return bytes(said + whole.padding())
 
 

@@ -14,7 +14,8 @@ TRICKLE = "The speech provider sends its sound far more slowly than it plays."
 class Plausible:
     """One reply, read by read."""
 
-    def __init__(self, characters: int, bytes_per_second: float) -> None:
+    def __init__(self, characters: int, bytes_per_second: float, *, dead_s: float = DEAD_S) -> None:
+        self._may_be_dead_s = dead_s
         self._rate = bytes_per_second
         self._left = bytes_per_second * (LONGEST_S + characters * LONGEST_S_A_CHARACTER)
         self._ahead_s = 0.0  # what was sent and not played yet
@@ -30,5 +31,5 @@ class Plausible:
         self._left -= size
         if self._left < 0:
             raise BadRequest(ENDLESS, code="endless_audio", status=200)
-        if self._dead_s > DEAD_S:
+        if self._dead_s > self._may_be_dead_s:
             raise Stalled(TRICKLE, code="trickle", status=200)

@@ -11,6 +11,7 @@ from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import Slots
 from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
+from tts.resilience.speech_gateway import SpeechGateway
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
@@ -23,6 +24,7 @@ class Services:
     """
 
     client: SpeechClient
+    gateway: SpeechGateway
     offline: OfflineSynthesizer
     circuit: Circuit
     quota: Quota

@@ -24,7 +24,7 @@ from tts.synthesis.sink import AudioSink
 from tts.synthesis.sources import Sources
 from tts.text.segmenter import normalise
 from tts.text.stream import Segment
-from voicecare.providers.errors import ProviderError, QuotaExceeded
+from voicecare.providers.errors import ProviderError
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
 AFTER_QUOTA_WAIT_S = 60.0
@@ -149,11 +149,7 @@ class _Road:
             return
         if not await self.reservation.covers(segment):
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
-        async with turn.slot():
-            if self._services.quota.spent:  # since it stood in line: no further request goes out
-                raise QuotaExceeded
-            own = fill if rung is Rung.LIVE else None
-            await self._sources.ask(segment, rung, number, silence_s=turn.silence_s(), fill=own)
+        await self._sources.ask(segment, rung, number, turn, fill if rung is Rung.LIVE else None)
 
     def _after(
         self, error: ProviderError | SynthesizerUnavailable, tried: list[Rung], segment: Segment, turn: Turn

@@ -8,13 +8,14 @@ from django.conf import settings
 
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Phrase
+from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.synthesis.dependencies import Services
 from usage.ledger.events import Attempt, Kind
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core.database import run_in_db_thread
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.account import AccountClient
-from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
+from voicecare.providers.errors import AuthorizationError, BadRequest
 
 LANGUAGE = "en"
 SHORT = "I see."  # where there is no phrase to keep
@@ -26,6 +27,7 @@ class Probe:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._gateway = SpeechGateway(services.client, RecorderLedger(services.recorder))
 
     async def run(self) -> None:
         with suppress(AuthorizationError, BadRequest):  # a key may lack the permission and still speak
@@ -51,17 +53,10 @@ class Probe:
             model=rendering.model,
         )
         request = rendering.build_request(text, None, None, zero_retention=self._services.zero_retention)
-        limits = {"first_byte_s": self._services.first_byte_s, "stall_s": self._services.stall_s}
-        self._services.recorder.record(attempt)
-        try:
-            async with self._services.client.speak(request, **limits) as reply:
-                attempt.mark_answered(reply.metadata.request_id, reply.metadata.character_cost)
-                self._services.recorder.record(attempt)
-                said = b"".join([chunk async for chunk in reply])
-        except ProviderError as error:
-            attempt.mark_failed(error)
-            self._services.recorder.record(attempt)
-            raise
+        async with self._gateway.stream(
+            request, attempt, first_byte_s=self._services.first_byte_s, stall_s=self._services.stall_s
+        ) as audio:
+            said = b"".join([chunk async for chunk in audio])
         self._services.own(self._services.phrases.put(rendering, text, said))
 
 

@@ -4,7 +4,6 @@ Accounts are kept by noting what happened; the recorder writes it behind our bac
 """
 
 import asyncio
-import time
 from contextlib import AbstractContextManager, aclosing
 
 from tts.cache.single_flight import Flight, FlightFailed
@@ -14,14 +13,13 @@ from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import Rung, first_byte_limit
 from tts.speech import Speech
 from tts.states import Origin, Source
+from tts.synthesis.admission import Turn
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pacing import LEAD_S
 from tts.synthesis.sink import AudioSink
 from tts.text.stream import Segment
 from usage.ledger.events import Attempt, Kind, Outcome
 from voicecare.audio.formats import FORMATS
-from voicecare.core import metrics
-from voicecare.providers.elevenlabs.requests import ResponseMetadata
 from voicecare.providers.errors import ProviderError
 from voicecare.providers.espeak.client import EspeakVoice, SynthesizerUnavailable
 
@@ -92,47 +90,42 @@ class Sources:
     def _key(self, segment: Segment) -> str:
         return self._services.phrases.key(self._context.speech_settings, segment.text)
 
-    async def ask(self, segment: Segment, rung: Rung, number: int, *, silence_s: float, fill: Flight | None) -> None:
+    async def ask(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Flight | None) -> None:
         """One request to the provider; every read of its reply is one frame, and goes into `fill`.
 
-        `silence_s` is how long this segment was waited for. Raises ProviderError. Cancelling closes the response and
-        books what it bills.
+        `turn` is the segment's. Raises ProviderError, and SlotsFull where no slot became free. Cancelling closes the
+        response and books what it bills.
         """
         rendering = self._context.backup_settings if rung is Rung.BACKUP else self._context.speech_settings
         request = rendering.build_request(
             segment.text, segment.before, segment.after, zero_retention=self._services.zero_retention
         )
-        limit = first_byte_limit(rung, self._services.first_byte_s, silence_s)
         attempt = self._attempt(segment, number, self._kind(rung), rendering)
-        self._services.recorder.record(attempt)
-        plausible = Plausible(len(segment.text), FORMATS[rendering.format].bytes_per_second)
-        began = time.perf_counter()
-        try:
-            async with self._services.client.speak(
-                request, first_byte_s=limit, stall_s=self._services.stall_s
-            ) as reply:
-                self._count(attempt, reply.metadata)
-                waiting = time.perf_counter()
-                async for chunk in reply:
-                    plausible.came(len(chunk), time.perf_counter() - waiting)
-                    await self._sink.send_audio(chunk, _SOURCES[rung].value, rendering.voice.name)
-                    if attempt.first_byte_ms is None:
-                        attempt.first_byte_ms = round((time.perf_counter() - began) * 1000, 2)
-                    if fill is not None:
-                        fill.add(chunk)
-                    waiting = time.perf_counter()
-        except ProviderError as error:
-            error.request_id = error.request_id or attempt.request_id or None
-            attempt.mark_failed(error)
+
+        def report(error: ProviderError) -> None:
             if fill is not None:
                 fill.fail()  # half of a sound is in it
             self._services.trouble.met(error, rung, self._context.conversation_id, rendering.voice.id)
-            raise
-        except asyncio.CancelledError:
-            attempt.outcome = (Outcome.CANCELLED if attempt.characters else Outcome.UNKNOWN).value
-            raise
-        finally:
-            self._note(attempt)
+
+        async with self._services.gateway.stream(
+            request,
+            attempt,
+            slot=turn.slot(),
+            first_byte_s=first_byte_limit(rung, self._services.first_byte_s, turn.silence_s()),
+            stall_s=self._services.stall_s,
+            guard=Plausible(len(segment.text), FORMATS[rendering.format].bytes_per_second),
+            on_error=report,
+        ) as audio:
+            self._speech.progress.billed(attempt.characters)
+            try:
+                async for chunk in audio:
+                    await self._sink.send_audio(chunk, _SOURCES[rung].value, rendering.voice.name)
+                    if attempt.first_byte_ms is None:
+                        attempt.first_byte_ms = audio.elapsed_ms()
+                    if fill is not None:
+                        fill.add(chunk)
+            finally:
+                self._set_first_chunk(attempt)
         self._services.circuit.answered()
 
     async def improvise(self, segment: Segment, number: int) -> None:
@@ -175,19 +168,14 @@ class Sources:
         return Kind.PREVIEW if self._context.conversation_id is None else Kind(rung.value)
 
     def _note(self, attempt: Attempt) -> None:
-        """All that is known of it by now. The first sound of the speech is that of the attempt that brought it."""
-        if attempt is self._opening:
-            attempt.first_chunk_ms = self._speech.progress.response_ms
+        """All that is known of it by now."""
+        self._set_first_chunk(attempt)
         self._services.recorder.record(attempt)
 
-    def _count(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
-        attempt.mark_answered(metadata.request_id, metadata.character_cost)
-        self._speech.progress.billed(attempt.characters)
-        self._services.recorder.record(attempt)  # billed from here on, whatever becomes of this process
-        self._services.quota.answered(attempt.requested_characters, metadata.character_cost)
-        metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
-        if metadata.concurrent_limit is not None and metadata.concurrent_limit != self._services.slots.limit:
-            self._services.slots.learned(metadata.concurrent_limit)
+    def _set_first_chunk(self, attempt: Attempt) -> None:
+        """The first sound of the speech is that of the attempt that brought it."""
+        if attempt is self._opening:
+            attempt.first_chunk_ms = self._speech.progress.response_ms
 
     def _saved(self, attempt: Attempt) -> None:
         attempt.outcome, attempt.saved_characters = Outcome.COMPLETED.value, attempt.requested_characters

@@ -30,6 +30,7 @@ from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import LocalSlots
 from tts.resilience.error_reporter import Trouble
 from tts.resilience.quota_gate import Quota
+from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.speech import Speech
 from tts.synthesis.dependencies import Services
 from voicecare.providers.elevenlabs.client import SpeechClient
@@ -50,16 +51,18 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
 
     circuit = Circuit()
     client = SpeechClient(sandbox.url, "key")
+    quota, slots, recorder = Quota(own), LocalSlots(), Recorder()
     services = Services(
         client=client,
+        gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
         offline=OfflineSynthesizer(),
         circuit=circuit,
-        quota=Quota(own),
-        slots=LocalSlots(),
+        quota=quota,
+        slots=slots,
         trouble=Trouble(circuit, own),
         phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
         fills=SingleFlight(),
-        recorder=Recorder(),
+        recorder=recorder,
         own=own,
         first_byte_s=5,
         stall_s=5,

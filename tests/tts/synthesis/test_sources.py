@@ -36,4 +36,4 @@ async def test_a_clip_is_sent_in_chunks_of_a_readable_size_and_booked_as_saved()
     assert [chunk for _, _, chunk in sink.sent] == [bytes(CLIP_CHUNK_BYTES), b"rest"]
     assert (speech.progress.source, speech.progress.bytes_sent) == ("cache", len(phrases.clip))
     assert phrases.hits == ["Good morning."]
-    assert [(attempt.kind, attempt.saved, attempt.characters) for attempt in noted] == [("cache", 13, 0)]
+    assert [(attempt.kind, attempt.saved_characters, attempt.characters) for attempt in noted] == [("cache", 13, 0)]

@@ -1,0 +1,183 @@
+"""One request to the provider: the order of slot, booking, request and report, however the request ends."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self, cast
+
+import pytest
+
+from tests.tts.examples import OWN_VOICE, RENDERING
+from tts.resilience.concurrency import LocalSlots, SlotsFull
+from tts.resilience.quota_gate import Quota
+from tts.resilience.reply_guard import Plausible
+from tts.resilience.speech_gateway import SpeechGateway
+from usage.ledger.events import Attempt, Kind
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.requests import ResponseMetadata
+from voicecare.providers.errors import BadRequest, ConnectionBroken, ProviderError, QuotaExceeded, Unreachable
+
+TEXT = "How are you?"
+
+
+class ScriptedClient:
+    """A provider that gives these chunks. An exception among them is raised; before the first chunk is `refusal`."""
+
+    def __init__(self, *script: bytes | Exception, refusal: ProviderError | None = None) -> None:
+        self.script = list(script)
+        self.refusal = refusal
+        self.requests = 0
+        self.closed = 0
+        self.metadata = ResponseMetadata(request_id="req-1", character_cost=6, concurrent_limit=4)
+
+    def speak(self, request: object, *, first_byte_s: float, stall_s: float) -> Self:
+        self.requests += 1
+        return self
+
+    async def __aenter__(self) -> Self:
+        if self.refusal is not None:
+            raise self.refusal
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed += 1
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.script:
+            raise StopAsyncIteration
+        if isinstance(self.script[0], Exception):
+            raise self.script[0]
+        return cast(bytes, self.script.pop(0))
+
+
+class Ledger:
+    """Keeps the steps with what the attempt said at that moment."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, str, int]] = []
+
+    async def record_start(self, attempt: Attempt) -> None:
+        self.steps.append(("start", attempt.outcome, attempt.characters))
+
+    async def record_answer(self, attempt: Attempt) -> None:
+        self.steps.append(("answer", attempt.outcome, attempt.characters))
+
+    async def record_end(self, attempt: Attempt) -> None:
+        self.steps.append(("end", attempt.outcome, attempt.characters))
+
+
+class Bench:
+    """A gateway with all that it uses, and one attempt."""
+
+    def __init__(self, client: ScriptedClient) -> None:
+        self.client = client
+        self.ledger = Ledger()
+        self.slots = LocalSlots()
+        self.quota = Quota(lambda work: work.close())
+        self.reported: list[ProviderError] = []
+        self.attempt = Attempt(
+            uuid.uuid4(), 0, 1, Kind.LIVE.value, requested_characters=len(TEXT), voice_id=OWN_VOICE.id
+        )
+        self._gateway = SpeechGateway(cast(SpeechClient, client), self.ledger, slots=self.slots, quota=self.quota)
+
+    async def read(self, **options: Any) -> list[bytes]:
+        options = {"slot": self.slots.hold(None, wait_s=0.1), "on_error": self.reported.append, **options}
+        request = RENDERING.build_request(TEXT, None, None, zero_retention=False)
+        async with self._gateway.stream(request, self.attempt, first_byte_s=1, stall_s=1, **options) as audio:
+            return [chunk async for chunk in audio]
+
+
+async def test_a_request_is_booked_before_it_is_sent_when_it_is_answered_and_at_its_end():
+    bench = Bench(ScriptedClient(b"one", b"two"))
+    assert await bench.read() == [b"one", b"two"]
+    assert bench.ledger.steps == [("start", "unknown", 0), ("answer", "completed", 12), ("end", "completed", 12)]
+    assert (bench.attempt.request_id, bench.attempt.credits) == ("req-1", 6)
+    assert (bench.client.closed, bench.slots.held, bench.reported) == (1, 0, [])
+
+
+async def test_the_concurrency_limit_of_a_response_is_passed_on():
+    bench = Bench(ScriptedClient(b"one"))
+    await bench.read()
+    assert bench.slots.limit == 4
+
+
+@pytest.mark.parametrize(
+    ("refusal", "outcome"),
+    [(BadRequest(status=400), "failed"), (Unreachable(), "failed"), (ConnectionBroken(), "unknown")],
+)
+async def test_a_refused_request_bills_nothing_and_is_reported(refusal: ProviderError, outcome: str):
+    bench = Bench(ScriptedClient(refusal=refusal))
+    with pytest.raises(type(refusal)):
+        await bench.read()
+    assert bench.ledger.steps == [("start", "unknown", 0), ("end", outcome, 0)]
+    assert bench.reported == [refusal]
+    assert bench.slots.held == 0
+
+
+async def test_an_error_after_the_headers_is_billed_and_carries_the_request_id():
+    bench = Bench(ScriptedClient(b"one", ConnectionBroken(status=200)))
+    with pytest.raises(ConnectionBroken) as broken:
+        await bench.read()
+    assert bench.ledger.steps[-1] == ("end", "failed", 12)
+    assert (bench.reported, broken.value.request_id) == ([broken.value], "req-1")
+
+
+async def test_an_implausible_response_is_an_error_of_the_provider():
+    bench = Bench(ScriptedClient(*[bytes(1000)] * 100))
+    with pytest.raises(BadRequest):
+        await bench.read(guard=Plausible(1, bytes_per_second=100))
+    assert bench.ledger.steps[-1] == ("end", "failed", 12)
+    assert [error.code for error in bench.reported] == ["endless_audio"]
+    assert bench.client.closed == 1
+
+
+async def test_a_quota_that_is_spent_while_the_caller_waits_sends_and_books_nothing():
+    bench = Bench(ScriptedClient(b"one"))
+
+    @asynccontextmanager
+    async def slot() -> AsyncIterator[None]:
+        bench.quota.spent = True
+        async with bench.slots.hold(None, wait_s=0.1):
+            yield
+
+    with pytest.raises(QuotaExceeded):
+        await bench.read(slot=slot())
+    assert (bench.client.requests, bench.ledger.steps, bench.reported) == (0, [], [])
+    assert bench.slots.held == 0
+
+
+async def test_without_a_slot_nothing_is_sent_or_booked():
+    bench = Bench(ScriptedClient(b"one"))
+    bench.slots.learned(1)
+    async with bench.slots.hold(None, wait_s=0.1):
+        with pytest.raises(SlotsFull):
+            await bench.read(slot=bench.slots.hold(None, wait_s=0.01))
+    assert (bench.client.requests, bench.ledger.steps) == (0, [])
+
+
+async def cancelled(reading: asyncio.Task[list[bytes]]) -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait({reading})
+    assert reading.cancelled()
+
+
+async def test_a_request_that_is_cancelled_before_its_answer_is_unknown(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench(ScriptedClient())
+    monkeypatch.setattr(ScriptedClient, "__aenter__", lambda self: asyncio.sleep(60))
+    await cancelled(asyncio.create_task(bench.read()))
+    assert bench.ledger.steps == [("start", "unknown", 0), ("end", "unknown", 0)]
+    assert (bench.slots.held, bench.reported) == (0, [])
+
+
+async def test_a_request_that_is_cancelled_after_its_answer_is_billed(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench(ScriptedClient())
+    monkeypatch.setattr(ScriptedClient, "__anext__", lambda self: asyncio.sleep(60))
+    await cancelled(asyncio.create_task(bench.read()))
+    assert bench.ledger.steps[-1] == ("end", "cancelled", 12)
+    assert (bench.client.closed, bench.slots.held, bench.reported) == (1, 0, [])

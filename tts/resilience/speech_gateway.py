@@ -1,0 +1,134 @@
+"""The one place that sends a speech request to the provider, for live speech, cache warming and the probe alike."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from typing import Protocol, Self
+
+from tts.recorder import Recorder
+from tts.resilience.concurrency import Slots
+from tts.resilience.quota_gate import Quota
+from tts.resilience.reply_guard import Plausible
+from usage.ledger.events import Attempt, Kind, Outcome
+from voicecare.core import metrics
+from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
+from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
+from voicecare.providers.errors import ProviderError, QuotaExceeded
+
+
+class AttemptLedger(Protocol):
+    """Books an attempt: before the request, when its headers have come, and when it has ended in any way."""
+
+    async def record_start(self, attempt: Attempt) -> None: ...
+
+    async def record_answer(self, attempt: Attempt) -> None: ...
+
+    async def record_end(self, attempt: Attempt) -> None: ...
+
+
+class RecorderLedger:
+    """Books through the recorder of this process, which writes in the background."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    async def record_start(self, attempt: Attempt) -> None:
+        self._recorder.record(attempt)
+
+    async def record_answer(self, attempt: Attempt) -> None:
+        self._recorder.record(attempt)  # billed from here on, whatever becomes of this process
+
+    async def record_end(self, attempt: Attempt) -> None:
+        self._recorder.record(attempt)
+
+
+class AudioStream:
+    """The audio of one response, chunk by chunk. Reading raises ProviderError."""
+
+    def __init__(self, response: SpeechResponse, guard: Plausible | None, requested_at: float) -> None:
+        self._response = response
+        self._guard = guard
+        self._requested_at = requested_at
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        began = time.perf_counter()
+        chunk = await anext(self._response)
+        if self._guard is not None:
+            self._guard.came(len(chunk), time.perf_counter() - began)
+        return chunk
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request."""
+        return round((time.perf_counter() - self._requested_at) * 1000, 2)
+
+
+class SpeechGateway:
+    """Sends speech requests through one client and books them in one ledger.
+
+    `slots` is told the account's concurrency limit. `quota` is asked before each request and told what was billed; it
+    is None where the caller has looked at the quota itself.
+    """
+
+    def __init__(
+        self, client: SpeechClient, ledger: AttemptLedger, *, slots: Slots | None = None, quota: Quota | None = None
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._slots = slots
+        self._quota = quota
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        request: SpeechRequest,
+        attempt: Attempt,
+        *,
+        first_byte_s: float,
+        stall_s: float,
+        slot: AbstractAsyncContextManager[None] | None = None,
+        guard: Plausible | None = None,
+        on_error: Callable[[ProviderError], None] | None = None,
+    ) -> AsyncIterator[AudioStream]:
+        """Waits for the slot, books the attempt, sends the request and gives the response's audio.
+
+        Raises what entering the slot raises, and ProviderError, which `on_error` is given first; QuotaExceeded without
+        a request and without a booking if the quota was spent while the caller waited for the slot. Cancelled, it
+        closes the response and books what is billed.
+        """
+        async with slot or nullcontext():
+            if self._quota is not None and self._quota.spent:
+                raise QuotaExceeded
+            attempt.started_at = datetime.now(UTC)
+            await self._ledger.record_start(attempt)
+            requested_at = time.perf_counter()
+            try:
+                async with self._client.speak(request, first_byte_s=first_byte_s, stall_s=stall_s) as response:
+                    await self._record_answer(attempt, response.metadata)
+                    yield AudioStream(response, guard, requested_at)
+            except ProviderError as error:
+                error.request_id = error.request_id or attempt.request_id or None
+                attempt.mark_failed(error)
+                if on_error is not None:
+                    on_error(error)
+                raise
+            except asyncio.CancelledError:
+                attempt.outcome = (Outcome.CANCELLED if attempt.characters else Outcome.UNKNOWN).value
+                raise
+            finally:
+                await self._ledger.record_end(attempt)
+
+    async def _record_answer(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
+        attempt.mark_answered(metadata.request_id, metadata.character_cost)
+        await self._ledger.record_answer(attempt)
+        if self._quota is not None:
+            self._quota.answered(attempt.requested_characters, metadata.character_cost)
+        if attempt.kind != Kind.PROBE.value:
+            metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
+        limit = metadata.concurrent_limit
+        if self._slots is not None and limit is not None and limit != self._slots.limit:
+            self._slots.learned(limit)
