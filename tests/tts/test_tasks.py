@@ -46,7 +46,7 @@ def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tm
 
 
 async def _put(cache: PhraseCache, rendering: SpeechSettings, text: str) -> None:
-    await cache.put(rendering, text, b"sound")
+    await cache.store(rendering, text, b"sound")
 
 
 @pytest.mark.parametrize("entry", configured.CELERY_BEAT_SCHEDULE)

@@ -15,10 +15,8 @@ import hmac
 import time
 import uuid
 from collections import Counter
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 from django.db import Error as DatabaseFailure
@@ -91,7 +89,7 @@ class PhraseCache:
         if audio is not None:
             return audio
         audio = (
-            self._keep_in_memory(key, self._read(key)) if self._store.is_local else await self._read_with_timeout(key)
+            self._load_into_memory(key, self._read(key)) if self._store.is_local else await self._read_with_timeout(key)
         )
         metrics.PHRASE_LOOKUPS.labels("miss" if audio is None else "store").inc()
         return audio
@@ -112,7 +110,7 @@ class PhraseCache:
         return None
 
     async def _read_in_thread(self, key: str) -> bytes | None:
-        return self._keep_in_memory(
+        return self._load_into_memory(
             key, await asyncio.get_running_loop().run_in_executor(self._readers, self._read, key)
         )
 
@@ -144,7 +142,7 @@ class PhraseCache:
         except StoreError as error:
             index.report_store_failure("delete", error)
 
-    def _keep_in_memory(self, key: str, entry: Entry | None) -> bytes | None:
+    def _load_into_memory(self, key: str, entry: Entry | None) -> bytes | None:
         """Into memory, if it is young enough. There the clock that nobody sets decides how long it stays."""
         left = 0.0 if entry is None else entry.expires_at - time.time()
         if entry is None or not 0 < left <= 2 * self._ttl_s:
@@ -152,35 +150,35 @@ class PhraseCache:
         self._memory.put(key, entry.audio, min(left, self._ttl_s))
         return entry.audio
 
-    def put(
-        self, rendering: SpeechSettings, text: str, audio: bytes, patient: uuid.UUID | None = None
-    ) -> Coroutine[Any, Any, None]:
-        """Keeps the whole sound of this text; `patient` is whose greeting it is.
+    def keep_in_memory(self, key: str, audio: bytes) -> None:
+        """The first step of adding a clip: from now on this process finds it. The second one is `store`.
 
-        It is in memory as soon as this is called. What is returned writes the store, then the row, when it is awaited
-        or run as a task; it never raises.
+        The two are apart because the first needs no await: whoever asks next finds the clip, however slow the store is.
         """
-        key = self.key(rendering, text)
         if audio:
             self._memory.put(key, audio, self._ttl_s)
             self._pending_rows[key] = time.monotonic() + PENDING_ROW_GRACE_S
-        return self._write(key, rendering, text, audio, patient)
 
-    async def _write(
-        self, key: str, rendering: SpeechSettings, text: str, audio: bytes, patient: uuid.UUID | None
+    async def store(
+        self, speech_settings: SpeechSettings, text: str, audio: bytes, patient_id: uuid.UUID | None = None
     ) -> None:
+        """Writes the whole sound of this text to the store, then its row. `patient_id` is whose greeting it is.
+
+        Never raises.
+        """
         if not audio:
             log.error("phrases.empty_refused")
             return
+        key = self.key(speech_settings, text)
         made = time.time()
         entry = Entry(audio, made + self._ttl_s)
         clip = Clip(
             digest=key,
-            voice_id=rendering.voice.id,
-            patient_id=patient,
-            language=rendering.language,
-            speed=rendering.speed,
-            format=rendering.format,
+            voice_id=speech_settings.voice.id,
+            patient_id=patient_id,
+            language=speech_settings.language,
+            speed=speech_settings.speed,
+            format=speech_settings.format,
             characters=len(text),
             size=len(audio),
             made_at=datetime.fromtimestamp(made, UTC),

@@ -218,7 +218,7 @@ class Maker:
         if lease is None:
             return Next.CLIP
         try:
-            await self._cache.put(wish.speech_settings, wish.text, await self._say(wish), wish.patient_id)
+            await self._cache.store(wish.speech_settings, wish.text, await self._say(wish), wish.patient_id)
             made = await run_in_db_thread(lease.fulfilled)
         except SlotsFull:
             log.info("warming.no_slot")

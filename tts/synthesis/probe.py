@@ -57,7 +57,9 @@ class Probe:
             request, attempt, first_byte_s=self._services.first_byte_s, stall_s=self._services.stall_s
         ) as audio:
             said = b"".join([chunk async for chunk in audio])
-        self._services.own(self._services.phrases.put(rendering, text, said))
+        phrases = self._services.phrases
+        phrases.keep_in_memory(phrases.key(rendering, text), said)
+        self._services.own(phrases.store(rendering, text, said))
 
 
 def _free_call() -> None:

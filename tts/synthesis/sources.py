@@ -84,8 +84,9 @@ class Sources:
         audio = fill.complete()
         if audio:
             greeted = self._context.patient_id if self._speech.origin == Origin.GREETING else None
-            put = self._services.phrases.put(self._context.speech_settings, segment.text, audio, greeted)
-            self._services.own(put)
+            phrases = self._services.phrases
+            phrases.keep_in_memory(self._key(segment), audio)
+            self._services.own(phrases.store(self._context.speech_settings, segment.text, audio, greeted))
 
     def _key(self, segment: Segment) -> str:
         return self._services.phrases.key(self._context.speech_settings, segment.text)

@@ -60,7 +60,7 @@ def fill() -> None:
 
     async def put_all(wishes) -> None:
         for wish in wishes:
-            await cache.put(wish.speech_settings, wish.text, b"sound", wish.patient_id)
+            await cache.store(wish.speech_settings, wish.text, b"sound", wish.patient_id)
 
     asyncio.run(put_all(required_clips(audiences(active_patients()), list(Phrase.objects.all()), MODEL)))
 

@@ -126,6 +126,13 @@ def rendering(alice: Member) -> SpeechSettings:
     return replace(RENDERING, voice=VoiceRef.from_voice(alice.patient.voice))
 
 
+async def put(
+    cache: PhraseCache, rendering: SpeechSettings, text: str, audio: bytes, patient_id: uuid.UUID | None = None
+) -> None:
+    cache.keep_in_memory(cache.key(rendering, text), audio)
+    await cache.store(rendering, text, audio, patient_id)
+
+
 def stored(store: Store, key: str, sound: bytes = SOUND, *, expires_in_s: float = WEEK_S) -> None:
     """As another process has put it there, without a row."""
     store.write(key, pack(key, Entry(sound, time.time() + expires_in_s)))
@@ -204,7 +211,7 @@ def test_a_key_shows_no_text_no_name_and_no_voice(cache: PhraseCache):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("sound", [SOUND, b"\0", bytes(600_000)], ids=["some", "one byte", "much"])
 async def test_another_process_gets_what_was_put_in(store: Store, rendering: SpeechSettings, sound: bytes):
-    await cache_of(store).put(rendering, TEXT, sound)
+    await put(cache_of(store), rendering, TEXT, sound)
     other = cache_of(store)
     key = other.key(rendering, TEXT)
     assert other.get_cached(key) is None
@@ -221,8 +228,8 @@ async def test_what_was_never_put_in_is_a_miss(store: Store, key: str):
 @pytest.mark.django_db(transaction=True)
 async def test_a_clip_put_in_again_replaces_the_former(store: Store, rendering: SpeechSettings):
     cache = cache_of(store)
-    await cache.put(rendering, TEXT, SOUND)
-    await cache.put(rendering, TEXT, b"new")
+    await put(cache, rendering, TEXT, SOUND)
+    await put(cache, rendering, TEXT, b"new")
     assert cache.get_cached(cache.key(rendering, TEXT)) == b"new"
     assert await found(cache_of(store), cache.key(rendering, TEXT)) == b"new"
 
@@ -232,7 +239,8 @@ async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, ren
     """Whoever looks between the end of a fill and the end of the writing finds it."""
     cache = cache_of(faulty)
     faulty.gate.clear()
-    writing = asyncio.ensure_future(cache.put(rendering, TEXT, SOUND))
+    cache.keep_in_memory(cache.key(rendering, TEXT), SOUND)
+    writing = asyncio.ensure_future(cache.store(rendering, TEXT, SOUND))
     assert cache.get_cached(cache.key(rendering, TEXT)) == SOUND
     faulty.gate.set()
     await writing
@@ -240,7 +248,7 @@ async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, ren
 
 @pytest.mark.django_db(transaction=True)
 async def test_silence_is_refused(cache: PhraseCache, rendering: SpeechSettings, tmp_path: Path):
-    await cache.put(rendering, TEXT, b"")
+    await put(cache, rendering, TEXT, b"")
     assert await cache.get(cache.key(rendering, TEXT)) is None
     assert list(file_store(tmp_path).keys()) == []
     assert await in_database(Clip.objects.count) == 0
@@ -404,7 +412,7 @@ async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(faulty: 
     before = counted("phrase_store_errors", work="write")
     faulty.error = StoreError("full")
     cache = cache_of(faulty)
-    await cache.put(rendering, TEXT, SOUND)
+    await put(cache, rendering, TEXT, SOUND)
     assert counted("phrase_store_errors", work="write") == before + 1
     assert await in_database(Clip.objects.count) == 0
     await cache.evict_deleted()
@@ -451,7 +459,7 @@ def test_replaced_dropped_and_expired_clips_take_no_room():
 
 @pytest.mark.django_db(transaction=True)
 async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: SpeechSettings, phrases: None):
-    await cache.put(rendering, "That’s  wonderful!", SOUND)
+    await put(cache, rendering, "That’s  wonderful!", SOUND)
     clip = await in_database(Clip.objects.get)
     phrase = await in_database(Phrase.objects.get, text=TEXT)
     assert clip.digest == cache.key(rendering, TEXT)
@@ -464,18 +472,18 @@ async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: Spee
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_greeting_has_its_patient(cache: PhraseCache, rendering: SpeechSettings, alice: Member, phrases: None):
-    await cache.put(rendering, TEXT, SOUND, patient=alice.patient.id)
+    await put(cache, rendering, TEXT, SOUND, patient_id=alice.patient.id)
     clip = await in_database(Clip.objects.get)
     assert (clip.patient_id, clip.phrase_id) == (alice.patient.id, None)
 
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, rendering: SpeechSettings):
-    await cache.put(rendering, TEXT, SOUND)
+    await put(cache, rendering, TEXT, SOUND)
     await in_database(
         Clip.objects.update, hits=7, made_at=timezone.now() - timedelta(days=6), expires_at=timezone.now()
     )
-    await cache.put(rendering, TEXT, b"new")
+    await put(cache, rendering, TEXT, b"new")
     clip = await in_database(Clip.objects.get)
     assert (clip.hits, clip.size) == (7, 3)
     assert clip.expires_at > timezone.now() + timedelta(days=6)
@@ -484,7 +492,7 @@ async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, rend
 @pytest.mark.django_db(transaction=True)
 async def test_a_voice_that_is_gone_from_the_database_is_no_error_for_who_speaks(cache: PhraseCache):
     before = counted("phrase_store_errors", work="row")
-    await cache.put(replace(RENDERING, voice=replace(OWN_VOICE, id=uuid.uuid4())), TEXT, SOUND)
+    await put(cache, replace(RENDERING, voice=replace(OWN_VOICE, id=uuid.uuid4())), TEXT, SOUND)
     assert counted("phrase_store_errors", work="row") == before + 1
     assert await in_database(Clip.objects.count) == 0
 
@@ -493,7 +501,7 @@ async def test_a_voice_that_is_gone_from_the_database_is_no_error_for_who_speaks
 async def test_hits_of_several_processes_add_up(store: Store, rendering: SpeechSettings):
     caches = [cache_of(store) for _ in range(3)]
     for text in (TEXT, "I see."):
-        await caches[0].put(rendering, text, SOUND)
+        await put(caches[0], rendering, text, SOUND)
     key = caches[0].key(rendering, TEXT)
     for cache in caches:
         for _ in range(5):
@@ -509,7 +517,7 @@ async def test_hits_of_several_processes_add_up(store: Store, rendering: SpeechS
 
 @pytest.mark.django_db(transaction=True)
 async def test_hits_wait_for_a_database_that_is_away(cache: PhraseCache, rendering: SpeechSettings):
-    await cache.put(rendering, TEXT, SOUND)
+    await put(cache, rendering, TEXT, SOUND)
     cache.record_hit(cache.key(rendering, TEXT))
     await rename("tts_clip", "tts_clip_away")
     try:
@@ -537,8 +545,8 @@ async def rename(table: str, name: str) -> None:
 async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store, rendering: SpeechSettings):
     here, there, worker = (cache_of(store) for _ in range(3))
     key, other = here.key(rendering, TEXT), here.key(rendering, "I see.")
-    await here.put(rendering, TEXT, SOUND)
-    await here.put(rendering, "I see.", SOUND)
+    await put(here, rendering, TEXT, SOUND)
+    await put(here, rendering, "I see.", SOUND)
     for each in (key, other):
         await found(there, each)
     assert await in_database(worker.delete, Clip.objects.filter(digest=key)) == 1
@@ -553,7 +561,7 @@ async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store,
 @pytest.mark.django_db(transaction=True)
 async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, rendering: SpeechSettings):
     cache = cache_of(faulty)
-    await cache.put(rendering, TEXT, SOUND)
+    await put(cache, rendering, TEXT, SOUND)
     faulty.error = StoreError("refused")
     assert await in_database(cache.delete, Clip.objects.all()) == 0
     assert await in_database(Clip.objects.count) == 1
@@ -562,8 +570,8 @@ async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, ren
     assert await in_database(Clip.objects.count) == 0
 
 
-def put(cache: PhraseCache, rendering: SpeechSettings, text: str) -> str:
-    asyncio.run(cache.put(rendering, text, SOUND))
+def put_from_thread(cache: PhraseCache, rendering: SpeechSettings, text: str) -> str:
+    asyncio.run(put(cache, rendering, text, SOUND))
     return cache.key(rendering, text)
 
 
@@ -571,13 +579,13 @@ def put(cache: PhraseCache, rendering: SpeechSettings, text: str) -> str:
 def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, rendering: SpeechSettings):
     """The caller finds it once more: nothing of it stays unseen."""
     cache = cache_of(faulty)
-    key = put(cache, rendering, TEXT)
+    key = put_from_thread(cache, rendering, TEXT)
     delete = faulty.store.delete
 
     def delete_and_made_again(key: str) -> None:
         delete(key)
         faulty.delete = delete
-        put(cache_of(faulty.store), rendering, TEXT)
+        put_from_thread(cache_of(faulty.store), rendering, TEXT)
 
     faulty.delete = delete_and_made_again
     cache.delete(Clip.objects.all())
@@ -590,7 +598,7 @@ def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, r
 @pytest.mark.django_db(transaction=True)
 def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, rendering: SpeechSettings):
     cache = cache_of(store)
-    old, young = put(cache, rendering, TEXT), put(cache, rendering, "I see.")
+    old, young = put_from_thread(cache, rendering, TEXT), put_from_thread(cache, rendering, "I see.")
     now = time.time()
     Clip.objects.filter(digest=old).update(expires_at=datetime.fromtimestamp(now - 1, UTC))
     assert cache.prune(now) == 1
@@ -620,7 +628,7 @@ def test_pruning_removes_damaged_objects_that_nobody_asks_for(store: Store):
 @pytest.mark.django_db(transaction=True)
 def test_pruning_survives_a_store_that_refuses(faulty: Faulty, rendering: SpeechSettings):
     cache = cache_of(faulty)
-    put(cache, rendering, TEXT)
+    put_from_thread(cache, rendering, TEXT)
     faulty.error = StoreError("refused")
     assert cache.prune(time.time() + 2 * WEEK_S) == 0
     assert Clip.objects.count() == 1
@@ -630,7 +638,7 @@ def test_pruning_survives_a_store_that_refuses(faulty: Faulty, rendering: Speech
 def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: SpeechSettings, tmp_path: Path):
     store = file_store(tmp_path)
     cache = cache_of(store)
-    keys = sorted(put(cache, rendering, f"Phrase {number}.") for number in range(6))
+    keys = sorted(put_from_thread(cache, rendering, f"Phrase {number}.") for number in range(6))
     stuck = tmp_path / "phrases" / keys[0][:2] / keys[0]
     stuck.unlink()
     (stuck / "in the way").mkdir(parents=True)
@@ -641,6 +649,6 @@ def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: S
 @pytest.mark.django_db(transaction=True)
 async def test_a_voice_of_another_patient_is_another_clip(cache: PhraseCache, rendering: SpeechSettings):
     other = await in_database(Voice.objects.create, provider_id="othervoice", name="Other")
-    await cache.put(rendering, TEXT, b"one")
-    await cache.put(replace(rendering, voice=VoiceRef.from_voice(other)), TEXT, b"other")
+    await put(cache, rendering, TEXT, b"one")
+    await put(cache, replace(rendering, voice=VoiceRef.from_voice(other)), TEXT, b"other")
     assert await in_database(Clip.objects.count) == 2

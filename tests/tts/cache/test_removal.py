@@ -46,7 +46,7 @@ def filled(cache: PhraseCache, alice: Member, bob: Member) -> Filled:
 
 
 async def _put(cache: PhraseCache, wish) -> None:
-    await cache.put(wish.speech_settings, wish.text, b"sound", wish.patient_id)
+    await cache.store(wish.speech_settings, wish.text, b"sound", wish.patient_id)
 
 
 def stored(cache: PhraseCache) -> set[str]:
