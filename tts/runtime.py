@@ -31,7 +31,7 @@ from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.resilience.state_watcher import Watch
 from tts.synthesis.dependencies import Services
 from tts.synthesis.probe import Probe
-from usage.alerts.heartbeats import Lookout
+from usage.alerts.heartbeats import HeartbeatMonitor
 from usage.ledger import events, journal
 from voicecare.core import metrics, pubsub
 from voicecare.core.database import run_in_db_thread
@@ -126,11 +126,11 @@ class Runtime:
 
     async def _monitor_heartbeats(self) -> None:
         """Misses the processes that no patient would miss."""
-        lookout = Lookout(time.time())
+        lookout = HeartbeatMonitor(time.time())
         while True:
             await asyncio.sleep(HEARTBEAT_CHECK_INTERVAL_S)
             try:
-                await run_in_db_thread(lookout.look, time.time())
+                await run_in_db_thread(lookout.check, time.time())
             except Exception as error:  # whatever it is: the next look may do better
                 log.warning("runtime.look_out_failed", error=type(error).__name__)
 

@@ -15,7 +15,7 @@ from django.utils.safestring import mark_safe
 from django.utils.timesince import timesince
 
 from usage.alerts import channels, impact, messages
-from usage.alerts.impact import Affected
+from usage.alerts.impact import Impact
 from usage.alerts.incidents import resolve
 from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare.admin.readonly import HistoryAdmin
@@ -135,7 +135,7 @@ class IncidentAdmin(HistoryAdmin):
 
     @admin.display(description="What happened")
     def happened(self, incident: Incident) -> str:
-        return messages.words(incident).happened
+        return messages.message_for(incident).summary
 
     @admin.display(description="Since when")
     def since(self, incident: Incident) -> str:
@@ -146,16 +146,16 @@ class IncidentAdmin(HistoryAdmin):
 
     @admin.display(description="What patients hear")
     def heard(self, incident: Incident) -> str:
-        return messages.words(incident).heard
+        return messages.message_for(incident).patient_impact
 
     @admin.display(description="What to do")
     def to_do(self, incident: Incident) -> str:
-        said = messages.words(incident)
-        return said.to_do if incident.resolved_at is None else f"Nothing. {said.over}"
+        said = messages.message_for(incident)
+        return said.action if incident.resolved_at is None else f"Nothing. {said.resolved}"
 
     @admin.display(description="Alert")
     def alert(self, incident: Incident) -> str:
-        if not (channels.to_tell(incident) or incident.opening_sent_at):
+        if not (channels.channels_for(incident) or incident.opening_sent_at):
             return "nobody to send it to"
         told = [word for word, at in _TOLD if getattr(incident, at)]
         failed = f"failed {incident.sending_failures} times, is tried again" if incident.sending_failures else ""
@@ -163,13 +163,13 @@ class IncidentAdmin(HistoryAdmin):
 
     @admin.display(description="Who was affected")
     def affected(self, incident: Incident) -> str:
-        rows = impact.by(incident)
-        known = Patient.objects.in_bulk([row.patient for row in rows or ()])
-        return _told(rows, lambda row: _named(known.get(row.patient)))
+        rows = impact.impact_of(incident)
+        known = Patient.objects.in_bulk([row.patient_id for row in rows or ()])
+        return _told(rows, lambda row: _named(known.get(row.patient_id)))
 
     @admin.display(description="Who was affected")
     def affected_unnamed(self, incident: Incident) -> str:
-        return _told(impact.by(incident), lambda row: "a patient")
+        return _told(impact.impact_of(incident), lambda row: "a patient")
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("usage.change_incident")
@@ -194,10 +194,10 @@ def _back(request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
     return HttpResponseRedirect(here)
 
 
-def _told(rows: Sequence[Affected] | None, who: Callable[[Affected], str]) -> str:
+def _told(rows: Sequence[Impact] | None, who: Callable[[Impact], str]) -> str:
     if rows is None:
         return "No patient hears anything of it."
-    lines = ((who(row), row.what) for row in rows)
+    lines = ((who(row), row.description) for row in rows)
     return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "Nobody so far."
 
 

@@ -9,18 +9,18 @@ from usage.provider_state import circuit, quota
 
 @shared_task(name="usage.poll_quota")
 def poll_quota() -> None:
-    circuit.settle()
+    circuit.resolve_stable_incident()
     quota.poll()
 
 
 @shared_task(name="usage.deliver_alerts")
 def deliver_alerts() -> None:
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
 
 
 @shared_task(name="usage.heartbeat")
 def heartbeat() -> None:
-    heartbeats.give(heartbeats.WORKER)
+    heartbeats.beat(heartbeats.WORKER)
 
 
 @shared_task(name="usage.mend_budgets")
@@ -31,4 +31,4 @@ def mend_budgets() -> None:
 
 @shared_task(name="usage.look_for_lateness")
 def look_for_lateness() -> None:
-    latency.look()
+    latency.check()

@@ -29,7 +29,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"status": "draining"}, status=503)
     try:
         async with asyncio.timeout(DATABASE_S):
-            missed = await run_in_db_thread(heartbeats.missed)
+            missed = await run_in_db_thread(heartbeats.missing_processes)
     except (DatabaseError, TimeoutError):
         return JsonResponse({"status": "no database"}, status=503)
     services = runtime.dependencies

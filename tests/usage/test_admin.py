@@ -102,14 +102,14 @@ def test_it_says_in_the_alerts_words_what_happened_what_is_heard_and_what_to_do(
 ):
     key = str(uuid.uuid4()) if kind in ("budget", "voice") else ""
     incident = Incident.objects.create(kind=kind, key=key, detail="said in the detail")
-    words = messages.words(incident)
-    alert = messages.text(incident, "opened")
-    for part in (words.happened, words.heard, words.to_do, "said in the detail"):
+    words = messages.message_for(incident)
+    alert = messages.body(incident, "opened")
+    for part in (words.summary, words.patient_impact, words.action, "said in the detail"):
         assert part in shown(admin_client, incident)
         assert part in alert
     assert "minutes ago" in shown(admin_client, incident)
     Incident.objects.update(resolved_at=timezone.now())
-    assert words.over in shown(admin_client, incident)
+    assert words.resolved in shown(admin_client, incident)
 
 
 def test_it_is_acknowledged_and_resolved_there(admin_client: Client):
@@ -167,7 +167,7 @@ def test_it_names_who_was_affected(admin_client: Client, alice: Member, kind: st
     incident = Incident.objects.create(kind=kind)
     event(patient=alice.patient.pk, started_at=timezone.now(), **fields)
     assert words in shown(admin_client, incident)
-    assert "Alice" not in messages.text(incident, "opened")
+    assert "Alice" not in messages.body(incident, "opened")
 
 
 def test_it_names_whose_budget_it_is(admin_client: Client, alice: Member):

@@ -208,10 +208,10 @@ class Maker:
         return False
 
     async def _may_ask(self) -> bool:
-        known = await run_in_db_thread(circuit.look)
+        known = await run_in_db_thread(circuit.read_status)
         if known.concurrency_limit is not None:
             self._slots.learned(known.concurrency_limit)
-        return not (known.quota_spent or known.circuit_open)
+        return not (known.quota_exhausted or known.circuit_open)
 
     async def _make(self, digest: str, wish: ClipSpec) -> Next:
         lease = await run_in_db_thread(Lease.take, digest, wish)
@@ -283,7 +283,7 @@ def _report(error: ProviderError, wish: ClipSpec) -> None:
     log.warning("warming.request_failed", error=type(error).__name__, particulars=error.support_details)
     kind = incident_kind(error)
     if isinstance(error, QuotaExceeded):
-        quota.spent(len(wish.text), error.support_details)
+        quota.mark_exhausted(len(wish.text), error.support_details)
     elif kind is not None:
         key = str(wish.speech_settings.voice.id) if kind == "voice" else ""
         error_reporter.record(incidents.Kind(kind), key, error.support_details)

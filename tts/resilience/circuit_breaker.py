@@ -54,11 +54,11 @@ class Circuit(RowCopy):
         """Tells all processes and the administrators that the provider is down since then (monotonic seconds)."""
         began = timezone.now() - timedelta(seconds=time.monotonic() - since)
         try:
-            await run_in_db_thread(circuit.opened, began)
+            await run_in_db_thread(circuit.open_circuit, began)
         finally:
             self._end()
 
-    def follow(self, known: circuit.Known, mark: int | None) -> None:
+    def follow(self, known: circuit.ProviderStatus, mark: int | None) -> None:
         """Takes over what the row says; `mark` was taken before it was read."""
         if not self.is_old(mark):
             self._become(known.circuit_open)
@@ -73,12 +73,12 @@ class Circuit(RowCopy):
         if await _is_answered(probe):
             await self._close()
         else:
-            await run_in_db_thread(circuit.still_down)
+            await run_in_db_thread(circuit.record_failed_probe)
 
     async def _close(self) -> None:
         self._begin()
         try:
-            await run_in_db_thread(circuit.closed)
+            await run_in_db_thread(circuit.close_circuit)
             self._become(False)
         finally:
             self._end()

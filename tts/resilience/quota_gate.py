@@ -62,14 +62,14 @@ class Quota(RowCopy):
                 await change.wait()
         return change.is_set()
 
-    def follow(self, known: circuit.Known, mark: int | None) -> None:
+    def follow(self, known: circuit.ProviderStatus, mark: int | None) -> None:
         """Takes over what the row says; `mark` was taken before it was read."""
         if not self.is_old(mark):
-            self._become(known.quota_spent, known.hold_s)
+            self._become(known.quota_exhausted, known.hold_s)
 
     async def _write(self, needed: int, detail: str) -> None:
         try:
-            await run_in_db_thread(quota.spent, needed, detail)
+            await run_in_db_thread(quota.mark_exhausted, needed, detail)
             await run_in_db_thread(pubsub.publish_provider)
         finally:
             self._end()

@@ -60,7 +60,7 @@ class Watch:
     async def look(self) -> None:
         """Once. While the quota is spent the provider is not probed either: a probe is a request."""
         circuit_mark, quota_mark = self._circuit.mark(), self._quota.mark()
-        known = await run_in_db_thread(provider.look)
+        known = await run_in_db_thread(provider.read_status)
         self._circuit.follow(known, circuit_mark)
         self._quota.follow(known, quota_mark)
         self._follow_limit(known.concurrency_limit)
@@ -77,7 +77,7 @@ class Watch:
             self._slots.learned(known)
         elif limit is not None and limit != self._written:
             self._written = limit
-            self._own(run_in_db_thread(provider.learned_limit, limit))
+            self._own(run_in_db_thread(provider.set_concurrency_limit, limit))
 
     async def _ask(self) -> None:
         try:

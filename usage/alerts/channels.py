@@ -18,12 +18,12 @@ from usage.models import Incident
 CONNECT_S, READ_S = 3.0, 5.0
 TIMESTAMP, SIGNATURE = "X-Voicecare-Timestamp", "X-Voicecare-Signature"
 
-Way = Callable[[Incident, str], None]
+Channel = Callable[[Incident, str], None]
 
 
-def set_up() -> Mapping[str, Way]:
+def configured_channels() -> Mapping[str, Channel]:
     """Those that the settings name, by the names under which `notified_channels` keeps them."""
-    ways: dict[str, Way] = {}
+    ways: dict[str, Channel] = {}
     if settings.ADMIN_EMAILS:
         ways["mail"] = _mail
     if settings.ALERT_WEBHOOK_URL:
@@ -31,10 +31,10 @@ def set_up() -> Mapping[str, Way]:
     return ways
 
 
-def to_tell(incident: Incident) -> Mapping[str, Way]:
+def channels_for(incident: Incident) -> Mapping[str, Channel]:
     """Those for this incident: that a way fails is told by the others alone."""
     failing = incident.key if incident.kind == Incident.Kind.ALERTS else None
-    return {name: way for name, way in set_up().items() if name != failing}
+    return {name: way for name, way in configured_channels().items() if name != failing}
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -43,13 +43,13 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
 
 
 def _mail(incident: Incident, state: str) -> None:
-    body = f"{messages.text(incident, state)}\n\n{_url(incident)}\n"
+    body = f"{messages.body(incident, state)}\n\n{_url(incident)}\n"
     send_mail(messages.subject(incident, state), body, None, settings.ADMIN_EMAILS)
 
 
 def _webhook(incident: Incident, state: str) -> None:
     """Without redirects or the environment's proxies: the message goes where the administrators said, or nowhere."""
-    said = {"kind": incident.kind, "state": state, "text": messages.text(incident, state), "url": _url(incident)}
+    said = {"kind": incident.kind, "state": state, "text": messages.body(incident, state), "url": _url(incident)}
     body = json.dumps(said).encode()
     with requests.Session() as session:
         session.trust_env = False

@@ -22,35 +22,35 @@ from usage.models import Incident
 from voicecare.core import metrics
 
 LEASE = timedelta(seconds=60)  # a mail takes several answers of at most EMAIL_TIMEOUT each
-PAUSES_S = (10, 20, 40, 80, 160, 300)  # after a failure; the last one repeats
-NEWS_FOR = timedelta(days=1)  # later it is no news: also for who sets up a first webhook after months
-FAILING = 3  # failures of one way in a row, with one message: about half a minute
+RETRY_DELAYS_S = (10, 20, 40, 80, 160, 300)  # after a failure; the last one repeats
+ALERT_MAX_AGE = timedelta(days=1)  # later it is no news: also for who sets up a first webhook after months
+FAILURES_BEFORE_INCIDENT = 3  # failures of one way in a row, with one message: about half a minute
 
 log = structlog.get_logger(__name__)
 
 
-def soon(*incidents: uuid.UUID) -> None:
+def notify_async(*incidents: uuid.UUID) -> None:
     """Has them told once the transaction is committed; returns at once. Of nothing new, nothing is told.
 
     One after the other, in one thread: at the turn of a month the budgets of a hundred patients are over at once, and
     as many connections to the database would be none for those who speak.
     """
-    if incidents and channels.set_up():
+    if incidents and channels.configured_channels():
         thread = Thread(target=_in_thread, args=[_deliver_each, *incidents], name="alerts", daemon=True)
         transaction.on_commit(thread.start, robust=True)
 
 
-def repeat() -> None:
+def retry_in_thread() -> None:
     """For where beat or the worker, who repeat what failed, are missing: does so in a thread; returns at once."""
-    if _due().exists():
-        Thread(target=_in_thread, args=[deliver_due], daemon=True).start()
+    if _pending().exists():
+        Thread(target=_in_thread, args=[retry_pending], daemon=True).start()
 
 
-def deliver_due() -> None:
+def retry_pending() -> None:
     """Tells whatever is still to be told and may be tried now."""
-    for incident in _due().values_list("pk", flat=True):
+    for incident in _pending().values_list("pk", flat=True):
         deliver(incident)
-    _forget_ways_that_are_gone()
+    _resolve_removed_channels()
 
 
 def _deliver_each(*incidents: uuid.UUID) -> None:
@@ -63,7 +63,7 @@ def deliver(incident: uuid.UUID) -> None:
 
     With no way to tell it, it stays untold.
     """
-    while (claimed := _claim(incident)) is not None and _tell(claimed):
+    while (claimed := _claim(incident)) is not None and _send(claimed):
         pass
 
 
@@ -76,46 +76,48 @@ def _in_thread(work: Callable[..., None], *arguments: uuid.UUID) -> None:
         connection.close()
 
 
-def _due() -> QuerySet[Incident]:
-    return Incident.objects.filter(_untold(), _free()).order_by("opened_at")
+def _pending() -> QuerySet[Incident]:
+    return Incident.objects.filter(_unsent(), _unleased()).order_by("opened_at")
 
 
-def _untold() -> Q:
-    opening = Q(opening_sent_at=None, opened_at__gt=Now() - NEWS_FOR)
-    return opening | Q(resolution_sent_at=None, resolved_at__gt=Now() - NEWS_FOR)
+def _unsent() -> Q:
+    opening = Q(opening_sent_at=None, opened_at__gt=Now() - ALERT_MAX_AGE)
+    return opening | Q(resolution_sent_at=None, resolved_at__gt=Now() - ALERT_MAX_AGE)
 
 
-def _free() -> Q:
+def _unleased() -> Q:
     return Q(sending_until=None) | Q(sending_until__lte=Now())
 
 
 def _claim(pk: uuid.UUID) -> Incident | None:
     incident = Incident.objects.filter(pk=pk).first()
-    if incident is None or not channels.to_tell(incident):
+    if incident is None or not channels.channels_for(incident):
         return None
-    if Incident.objects.filter(_untold(), _free(), pk=pk).update(sending_until=Now() + LEASE):
+    if Incident.objects.filter(_unsent(), _unleased(), pk=pk).update(sending_until=Now() + LEASE):
         return Incident.objects.get(pk=pk)
     return None
 
 
-def _tell(incident: Incident) -> bool:
+def _send(incident: Incident) -> bool:
     """Tells the first state that is untold, by those ways that have not told it yet; true if all have now."""
-    opening = Incident.objects.filter(_untold(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - NEWS_FOR)
+    opening = Incident.objects.filter(
+        _unsent(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - ALERT_MAX_AGE
+    )
     state = "opened" if opening.exists() else "resolved"
     told = set(incident.notified_channels.split())
-    every = channels.to_tell(incident)
+    every = channels.channels_for(incident)
     left = {name: way for name, way in every.items() if name not in told}
     with ThreadPoolExecutor(max(len(left), 1)) as pool:  # one that hangs does not hold up the other
-        outcomes = pool.map(lambda name: _trouble(name, left[name], incident, state), left)
+        outcomes = pool.map(lambda name: _try_channel(name, left[name], incident, state), left)
         troubles = dict(zip(left, outcomes, strict=True))
     told |= {name for name, trouble in troubles.items() if trouble is None}
     all_told = told.issuperset(every)
-    _write_down(incident, state, told, all_told=all_told)
-    _judge(troubles, incident.sending_failures + 1)
+    _save_outcome(incident, state, told, all_told=all_told)
+    _update_channel_health(troubles, incident.sending_failures + 1)
     return all_told
 
 
-def _trouble(name: str, way: channels.Way, incident: Incident, state: str) -> str | None:
+def _try_channel(name: str, way: channels.Channel, incident: Incident, state: str) -> str | None:
     """What went wrong, in one word; None: it went."""
     try:
         way(incident, state)
@@ -127,10 +129,10 @@ def _trouble(name: str, way: channels.Way, incident: Incident, state: str) -> st
     return None
 
 
-def _write_down(incident: Incident, state: str, told: set[str], *, all_told: bool) -> None:
+def _save_outcome(incident: Incident, state: str, told: set[str], *, all_told: bool) -> None:
     mine = Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until)
     if not all_told:
-        pause = PAUSES_S[min(incident.sending_failures, len(PAUSES_S) - 1)]
+        pause = RETRY_DELAYS_S[min(incident.sending_failures, len(RETRY_DELAYS_S) - 1)]
         mine.update(
             notified_channels=" ".join(sorted(told)),
             sending_failures=F("sending_failures") + 1,
@@ -144,21 +146,21 @@ def _write_down(incident: Incident, state: str, told: set[str], *, all_told: boo
 # Of the ways themselves. What is opened or resolved here beat tells: it is beat's repeats that get as far as this.
 
 
-def _judge(troubles: Mapping[str, str | None], failures: int) -> None:
+def _update_channel_health(troubles: Mapping[str, str | None], failures: int) -> None:
     """A way that failed so often in a row with one message is an incident, until a message goes through."""
     for name, trouble in troubles.items():
         if trouble is None:
-            _failing().filter(key=name).update(resolved_at=Now())
-        elif failures >= FAILING:
+            _channel_incidents().filter(key=name).update(resolved_at=Now())
+        elif failures >= FAILURES_BEFORE_INCIDENT:
             detail = f"{name}: {failures} failures in a row, the last one {trouble}."
             incident = Incident(kind=Incident.Kind.ALERTS, key=name, detail=detail)
             Incident.objects.bulk_create([incident], ignore_conflicts=True)
 
 
-def _forget_ways_that_are_gone() -> None:
+def _resolve_removed_channels() -> None:
     """What the settings do not name any more does not fail any more."""
-    _failing().exclude(key__in=list(channels.set_up())).update(resolved_at=Now())
+    _channel_incidents().exclude(key__in=list(channels.configured_channels())).update(resolved_at=Now())
 
 
-def _failing() -> QuerySet[Incident]:
+def _channel_incidents() -> QuerySet[Incident]:
     return Incident.objects.filter(kind=Incident.Kind.ALERTS, resolved_at=None)

@@ -17,13 +17,15 @@ from usage.alerts import dispatcher, incidents
 from usage.models import Heartbeat, Incident
 
 BEAT, WORKER = "beat", "worker"
-EVERY_S = 15.0
-LATE_S = 30.0  # a beat that is later than this may have been started anew, and the worker not asked meanwhile
-SILENT_AFTER_S = 60.0
+INTERVAL_S = 15.0
+BEAT_LATE_AFTER_S = (
+    30.0  # a beat that is later than this may have been started anew, and the worker not asked meanwhile
+)
+MISSING_AFTER_S = 60.0
 GRACE_S = 30.0  # to start in, beside a web process that has just started or a database that has just come back
-NEVER_AFTER_S = 600.0  # what has never been seen is missed so long after a web process has started
-LONG_AGO_S = dispatcher.NEWS_FOR.total_seconds() / 2
-GAP_S = 20.0  # who has not looked for so long, or whose clock was set, knows nothing of the time in between
+NEVER_SEEN_AFTER_S = 600.0  # what has never been seen is missed so long after a web process has started
+MAX_BACKDATING_S = dispatcher.ALERT_MAX_AGE.total_seconds() / 2
+MAX_CHECK_GAP_S = 20.0  # who has not looked for so long, or whose clock was set, knows nothing of the time in between
 
 _DETAILS = {
     BEAT: "It is beat, or beat waits for the broker (REDIS_URL). Whether the worker is up cannot be told meanwhile.",
@@ -31,65 +33,65 @@ _DETAILS = {
 }
 
 
-class Sign(NamedTuple):
+class LastHeartbeat(NamedTuple):
     at: datetime
     age_s: float
 
 
-def give(name: str) -> None:
+def beat(name: str) -> None:
     """A sign of life, now. Raises DatabaseError."""
     sign = Heartbeat(name=name, at=Now())
     Heartbeat.objects.bulk_create([sign], update_conflicts=True, unique_fields=["name"], update_fields=["at"])
 
 
-def signs() -> dict[str, Sign]:
+def read_heartbeats() -> dict[str, LastHeartbeat]:
     """The last ones, in one query; who has never given one is missing."""
     rows = Heartbeat.objects.annotate(now=Now())
-    return {row.name: Sign(row.at, (row.now - row.at).total_seconds()) for row in rows}
+    return {row.name: LastHeartbeat(row.at, (row.now - row.at).total_seconds()) for row in rows}
 
 
-def missed() -> list[str]:
+def missing_processes() -> list[str]:
     """Who has given no sign for too long, or never. While beat is silent the worker soon is, too: nobody asks it."""
-    given = signs()
-    return [name for name in (WORKER, BEAT) if name not in given or given[name].age_s > SILENT_AFTER_S]
+    given = read_heartbeats()
+    return [name for name in (WORKER, BEAT) if name not in given or given[name].age_s > MISSING_AFTER_S]
 
 
-def _miss(name: str, last: Sign | None) -> None:
+def _report_missing(name: str, last: LastHeartbeat | None) -> None:
     """Since its last sign; since now where that is so old that an alert of it would be no news (`dispatcher`)."""
     detail = f"{_DETAILS[name]} Its last sign: {last.at:%Y-%m-%d %H:%M} UTC." if last else _DETAILS[name]
-    began = last.at if last and last.age_s < LONG_AGO_S else None
+    began = last.at if last and last.age_s < MAX_BACKDATING_S else None
     incidents.open_incident(incidents.Kind.SILENT, name, detail, began)
 
 
-class Lookout:
+class HeartbeatMonitor:
     """What one web process has seen of the signs; `look` is called every few seconds."""
 
     def __init__(self, now: float) -> None:
         self._began = self._looked = now
         self._beat_heard_since: float | None = None
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Opens the incidents of who is silent, and resolves those of who is not; repeats alerts in their stead.
 
         Two queries while nobody is missed.
         """
-        given = signs()
-        verdicts = self.judge({name: sign.age_s for name, sign in given.items()}, now)
+        given = read_heartbeats()
+        verdicts = self.evaluate({name: sign.age_s for name, sign in given.items()}, now)
         told = set(Incident.objects.filter(kind=incidents.Kind.SILENT, resolved_at=None).values_list("key", flat=True))
         for name, alive in verdicts.items():
             if not alive and name not in told:
-                _miss(name, given.get(name))
+                _report_missing(name, given.get(name))
             elif alive and name in told:
                 incidents.resolve_incident(incidents.Kind.SILENT, name)
         if not all(verdicts.values()):
-            dispatcher.repeat()
+            dispatcher.retry_in_thread()
 
-    def judge(self, ages: Mapping[str, float], now: float) -> dict[str, bool]:
+    def evaluate(self, ages: Mapping[str, float], now: float) -> dict[str, bool]:
         """Who is alive and who is not, from the seconds since their signs; of whom nothing can be said is missing."""
-        if abs(now - self._looked) > GAP_S:
+        if abs(now - self._looked) > MAX_CHECK_GAP_S:
             self._began, self._beat_heard_since = now, None
         self._looked = now
-        if ages.get(BEAT, LATE_S + 1) > LATE_S:
+        if ages.get(BEAT, BEAT_LATE_AFTER_S + 1) > BEAT_LATE_AFTER_S:
             self._beat_heard_since = None
         elif self._beat_heard_since is None:
             self._beat_heard_since = now
@@ -97,7 +99,7 @@ class Lookout:
         return {name: alive for name, alive in found.items() if alive is not None}
 
     def _alive(self, name: str, age_s: float | None, now: float) -> bool | None:
-        if age_s is not None and age_s <= SILENT_AFTER_S:
+        if age_s is not None and age_s <= MISSING_AFTER_S:
             return True
         since = self._began if name == BEAT else self._beat_heard_since
         if since is None or now - since < GRACE_S:
@@ -106,4 +108,4 @@ class Lookout:
 
     def _is_overdue(self, now: float) -> bool:
         """Whoever develops may leave it out for good; in production it was forgotten."""
-        return not settings.DEBUG and now - self._began >= NEVER_AFTER_S
+        return not settings.DEBUG and now - self._began >= NEVER_SEEN_AFTER_S

@@ -21,7 +21,7 @@ def open_incident(kind: Incident.Kind, key: str = "", detail: str = "", began: d
     """
     incident = Incident(kind=kind, key=key, detail=detail[:300], opened_at=began or timezone.now())
     Incident.objects.bulk_create([incident], ignore_conflicts=True)
-    dispatcher.soon(incident.pk)
+    dispatcher.notify_async(incident.pk)
 
 
 def resolve_incident(kind: Incident.Kind, key: str = "") -> bool:
@@ -34,7 +34,7 @@ def resolve(incidents: QuerySet[Incident]) -> int:
     still_open = incidents.filter(resolved_at=None)
     keys = list(still_open.values_list("pk", flat=True))
     resolved = still_open.filter(pk__in=keys).update(resolved_at=timezone.now())
-    dispatcher.soon(*keys)
+    dispatcher.notify_async(*keys)
     return resolved
 
 

@@ -13,37 +13,37 @@ from django.db.models.functions import Now
 from usage.alerts import incidents
 from usage.models import Incident, UsageEvent
 
-LATE_MS, IN_TIME_MS = 500, 400
-FEW = 20  # fewer speeches have no 95th percentile
-MINUTES, MINUTES_WHERE_FEW = 10, 60
+SLOW_ABOVE_MS, RECOVERED_BELOW_MS = 500, 400
+MIN_SAMPLES = 20  # fewer speeches have no 95th percentile
+WINDOW_MINUTES, LOW_TRAFFIC_WINDOW_MINUTES = 10, 60
 
 _Kind = UsageEvent.Kind
-HEARD_BY_PATIENTS = (_Kind.LIVE, _Kind.RETRY, _Kind.BACKUP, _Kind.CACHE, _Kind.OFFLINE)
+PATIENT_KINDS = (_Kind.LIVE, _Kind.RETRY, _Kind.BACKUP, _Kind.CACHE, _Kind.OFFLINE)
 
 
-class Seen(NamedTuple):
+class LatencyWindow(NamedTuple):
     """How many speeches began, how many of them over LATE_MS after their turn, and how many over IN_TIME_MS."""
 
     speeches: int
-    late: int
-    not_in_time: int
+    slow: int
+    not_recovered: int
 
     @property
-    def is_late(self) -> bool:
-        return self.speeches >= FEW and self.late * 20 > self.speeches
+    def is_slow(self) -> bool:
+        return self.speeches >= MIN_SAMPLES and self.slow * 20 > self.speeches
 
     @property
-    def is_in_time(self) -> bool:
-        return self.speeches > 0 and self.not_in_time * 20 <= self.speeches
+    def is_recovered(self) -> bool:
+        return self.speeches > 0 and self.not_recovered * 20 <= self.speeches
 
 
-def look() -> None:
+def check() -> None:
     """Opens the incident, or resolves it."""
-    seen = _seen(MINUTES)
-    if seen.is_late:
-        detail = f"{seen.late} of the {seen.speeches} speeches of {MINUTES} minutes began later than {LATE_MS} ms."
+    seen = _measure(WINDOW_MINUTES)
+    if seen.is_slow:
+        detail = f"{seen.slow} of the {seen.speeches} speeches of {WINDOW_MINUTES} minutes began later than {SLOW_ABOVE_MS} ms."
         incidents.open_incident(incidents.Kind.SLOW, detail=detail)
-    elif _is_open() and (seen if seen.speeches >= FEW else _seen(MINUTES_WHERE_FEW)).is_in_time:
+    elif _is_open() and (seen if seen.speeches >= MIN_SAMPLES else _measure(LOW_TRAFFIC_WINDOW_MINUTES)).is_recovered:
         incidents.resolve_incident(incidents.Kind.SLOW)
 
 
@@ -51,9 +51,11 @@ def _is_open() -> bool:
     return Incident.objects.filter(kind=incidents.Kind.SLOW, resolved_at=None).exists()
 
 
-def _seen(minutes: int) -> Seen:
+def _measure(minutes: int) -> LatencyWindow:
     began = UsageEvent.objects.filter(
-        started_at__gt=Now() - timedelta(minutes=minutes), kind__in=HEARD_BY_PATIENTS, first_chunk_ms__isnull=False
+        started_at__gt=Now() - timedelta(minutes=minutes), kind__in=PATIENT_KINDS, first_chunk_ms__isnull=False
     )
-    late, not_in_time = (Count("id", filter=Q(first_chunk_ms__gt=edge)) for edge in (LATE_MS, IN_TIME_MS))
-    return Seen(**began.aggregate(speeches=Count("id"), late=late, not_in_time=not_in_time))
+    slow, not_recovered = (
+        Count("id", filter=Q(first_chunk_ms__gt=edge)) for edge in (SLOW_ABOVE_MS, RECOVERED_BELOW_MS)
+    )
+    return LatencyWindow(**began.aggregate(speeches=Count("id"), slow=slow, not_recovered=not_recovered))

@@ -16,9 +16,9 @@ from django.db.models.functions import Now
 from usage.alerts import incidents
 from usage.models import Incident, ProviderState
 
-PROBE_AFTER_S = (1, 2, 4, 8, 15)  # pauses between two probes; the last one repeats
+PROBE_DELAYS_S = (1, 2, 4, 8, 15)  # pauses between two probes; the last one repeats
 PROBE_LEASE_S = 15  # the longest that a probe may take before another process may probe
-STEADY = timedelta(minutes=5)  # so long must last what comes and goes, before it is told as back again
+STABLE_AFTER = timedelta(minutes=5)  # so long must last what comes and goes, before it is told as back again
 HOLD_S = 60.0  # the contract, section 2, rule 8: so long does live speech wait for the quota
 
 State = ProviderState.Circuit
@@ -27,28 +27,28 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ProviderStatus:
     """What the row says. `hold_s` are the seconds left of those in which live speech waits for the quota; `poll_due`
     is never true while the quota is available."""
 
     circuit_open: bool = False
     probe_due: bool = False
-    quota_spent: bool = False
+    quota_exhausted: bool = False
     hold_s: float = 0.0
     poll_due: bool = False
     concurrency_limit: int | None = None
 
 
-def look() -> Known:
+def read_status() -> ProviderStatus:
     """All of it in one query; every process asks each second."""
     row = ProviderState.objects.filter(pk=1).annotate(now=Now()).first()
     if row is None:
-        return Known()
+        return ProviderStatus()
     is_open, is_spent = row.circuit == State.OPEN, row.quota == ProviderState.Quota.SPENT
-    return Known(
+    return ProviderStatus(
         circuit_open=is_open,
         probe_due=is_open and _past(row.next_probe_at, row.now),
-        quota_spent=is_spent,
+        quota_exhausted=is_spent,
         hold_s=_hold_s(row, row.now) if is_spent else 0.0,
         poll_due=is_spent and _past(row.next_poll_at, row.now),
         concurrency_limit=row.concurrency_limit,
@@ -66,24 +66,24 @@ def _hold_s(row: ProviderState, now: datetime) -> float:
     return max(HOLD_S - (now - row.quota_changed_at).total_seconds(), 0.0)
 
 
-def learned_limit(limit: int) -> None:
+def set_concurrency_limit(limit: int) -> None:
     """The provider says how many streams it serves at a time. Writes only what is new."""
     ProviderState.objects.get_or_create(pk=1)
     ProviderState.objects.filter(pk=1).exclude(concurrency_limit=limit).update(concurrency_limit=limit)
 
 
-def plan_allows(limit: int) -> None:
+def set_plan_limit(limit: int) -> None:
     """The same by the plan's table: only until the provider has said it itself."""
     ProviderState.objects.get_or_create(pk=1)
     ProviderState.objects.filter(pk=1, concurrency_limit=None).update(concurrency_limit=limit)
 
 
-def opened(began: datetime) -> None:
+def open_circuit(began: datetime) -> None:
     """Opens the circuit and the incident, if no other process has; it all began at that time."""
     ProviderState.objects.get_or_create(pk=1)
     with transaction.atomic():  # who dies in between has done neither
         first = ProviderState.objects.filter(pk=1, circuit=State.CLOSED).update(
-            circuit=State.OPEN, changed_at=Now(), probes=0, next_probe_at=Now() + timedelta(seconds=PROBE_AFTER_S[0])
+            circuit=State.OPEN, changed_at=Now(), probes=0, next_probe_at=Now() + timedelta(seconds=PROBE_DELAYS_S[0])
         )
         if first:
             log.warning("circuit.opened")
@@ -96,16 +96,16 @@ def claim_probe() -> bool:
     return bool(due.update(next_probe_at=Now() + timedelta(seconds=PROBE_LEASE_S)))
 
 
-def still_down() -> None:
+def record_failed_probe() -> None:
     """A probe failed: the next one is due later."""
     row = ProviderState.objects.get(pk=1)
-    pause = PROBE_AFTER_S[min(row.probes + 1, len(PROBE_AFTER_S) - 1)]
+    pause = PROBE_DELAYS_S[min(row.probes + 1, len(PROBE_DELAYS_S) - 1)]
     ProviderState.objects.filter(pk=1, circuit=State.OPEN).update(
         probes=F("probes") + 1, next_probe_at=Now() + timedelta(seconds=pause)
     )
 
 
-def closed() -> None:
+def close_circuit() -> None:
     """A probe was answered: closes the circuit and, unless that had just been so before, the incident.
 
     Of a provider that comes and goes administrators are told once, and of its end by `settle`.
@@ -116,17 +116,17 @@ def closed() -> None:
         )
         if first:
             log.info("circuit.closed")
-        if first and not _was_back_just_now():
+        if first and not _recovered_recently():
             incidents.resolve_incident(incidents.Kind.PROVIDER_DOWN)
 
 
-def settle() -> None:
+def resolve_stable_incident() -> None:
     """What had come and gone has now lasted: the incident is over."""
-    steady = ProviderState.objects.filter(pk=1, circuit=State.CLOSED, changed_at__lte=Now() - STEADY)
+    steady = ProviderState.objects.filter(pk=1, circuit=State.CLOSED, changed_at__lte=Now() - STABLE_AFTER)
     with transaction.atomic():
         if steady.update(probes=0):  # holds the row: nobody opens the circuit and its incident in between
             incidents.resolve_incident(incidents.Kind.PROVIDER_DOWN)
 
 
-def _was_back_just_now() -> bool:
-    return Incident.objects.filter(kind=incidents.Kind.PROVIDER_DOWN, resolved_at__gt=Now() - STEADY).exists()
+def _recovered_recently() -> bool:
+    return Incident.objects.filter(kind=incidents.Kind.PROVIDER_DOWN, resolved_at__gt=Now() - STABLE_AFTER).exists()

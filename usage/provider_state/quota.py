@@ -29,30 +29,30 @@ from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.responses import Subscription
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
-LONGEST_PAUSE = timedelta(minutes=15)
-STEADY = timedelta(minutes=15)  # so long after it came back the quota is believed to be really back
+MAX_BACKOFF = timedelta(minutes=15)
+STABLE_AFTER = timedelta(minutes=15)  # so long after it came back the quota is believed to be really back
 POLL_LEASE = timedelta(seconds=15)  # the longest that a poll may take before another process may poll
-AVAILABLE_POLL = timedelta(seconds=50)  # under the minute of beat's schedule, so that no beat comes too early
-FREE_CALL_S = (2.0, 3.0)  # connect, read
-MOST_CREDITS = 10**12  # a number beyond this is none of credits
-LONGEST_PERIOD = timedelta(days=400)
+AVAILABLE_POLL_INTERVAL = timedelta(seconds=50)  # under the minute of beat's schedule, so that no beat comes too early
+POLL_TIMEOUT_S = (2.0, 3.0)  # connect, read
+MAX_CREDITS = 10**12  # a number beyond this is none of credits
+MAX_PERIOD = timedelta(days=400)
 
 State = ProviderState.Quota
 
 log = structlog.get_logger(__name__)
 
 
-def spent(needed: int, detail: str) -> None:
+def mark_exhausted(needed: int, detail: str) -> None:
     """A speech request of that many characters was refused. `detail` goes to administrators: no text, no name."""
-    row, now = _row()
+    row, now = _read_row()
     refusals = row.quota_refusals + 1 if _refused_again(row, now, needed) else 0
-    _spend(row, now, needed=needed, refusals=refusals, detail=detail)
+    _set_exhausted(row, now, needed=needed, refusals=refusals, detail=detail)
 
 
 def poll() -> None:
     """Reads the subscription, if it is due and no other process does. Whatever happens is logged and not raised."""
     try:
-        settle()
+        resolve_stable_incident()
         if claim_poll():
             _poll()
     except Exception as error:  # it runs beside the speech, and the next one may do better
@@ -61,7 +61,7 @@ def poll() -> None:
 
 def poll_now() -> None:
     """The same before its time, where an answer hints at it: unless it was read just now."""
-    stale = Q(polled_at=None) | Q(polled_at__lte=Now() - _poll_every())
+    stale = Q(polled_at=None) | Q(polled_at__lte=Now() - _poll_interval())
     ProviderState.objects.filter(stale, pk=1, quota=State.AVAILABLE).update(next_poll_at=Now())
     poll()
 
@@ -73,101 +73,101 @@ def claim_poll() -> bool:
     return bool(due.update(next_poll_at=Now() + POLL_LEASE))
 
 
-def polled(subscription: Subscription) -> None:
+def apply_subscription(subscription: Subscription) -> None:
     """The subscription was read. A reply that cannot be true changes nothing, as if there had been none."""
-    row, now = _row()
-    if not plausible(subscription, now):
+    row, now = _read_row()
+    if not is_plausible(subscription, now):
         log.warning("quota.reply_not_plausible")
-        unread()
+        subscription_unavailable()
         return
     with transaction.atomic():  # what was crossed shows in the difference of two readings, once
-        _note(subscription, row, now)
-        thresholds.compare(row, subscription)
+        _save_subscription(subscription, row, now)
+        thresholds.check_thresholds(row, subscription)
     left = subscription.remaining
-    grown = _has_grown(row, left)
+    grown = _credits_increased(row, left)
     if row.quota == State.AVAILABLE and left == 0:
-        _spend(row, now, needed=0, refusals=0, detail="The subscription shows no credits left.")
-    elif row.quota == State.SPENT and _suffices(left, row.quota_needed) and (grown or _pause_is_over(row, now)):
-        _restore(row, now, proven=grown)
-    thresholds.foresee(now)
+        _set_exhausted(row, now, needed=0, refusals=0, detail="The subscription shows no credits left.")
+    elif row.quota == State.SPENT and _covers(left, row.quota_needed) and (grown or _backoff_passed(row, now)):
+        _set_available(row, now, proven=grown)
+    thresholds.check_forecast(now)
 
 
-def unread(*, refused: bool = False) -> None:
+def subscription_unavailable(*, refused: bool = False) -> None:
     """The subscription could not be read; `refused`: the key may not read it, so that waiting for it is in vain."""
-    row, now = _row()
-    if row.quota == State.SPENT and _back_by_the_clock(row, now, refused):
-        _restore(row, now)
+    row, now = _read_row()
+    if row.quota == State.SPENT and _reset_time_passed(row, now, refused):
+        _set_available(row, now)
     else:
         ProviderState.objects.filter(pk=1).update(next_poll_at=_next_poll(row, now, row.quota_resets_at))
 
 
-def settle() -> None:
+def resolve_stable_incident() -> None:
     """What was refused again and again has now lasted: the incident is over."""
     steady = ProviderState.objects.filter(
-        pk=1, quota=State.AVAILABLE, quota_refusals__gt=0, quota_changed_at__lte=Now() - STEADY
+        pk=1, quota=State.AVAILABLE, quota_refusals__gt=0, quota_changed_at__lte=Now() - STABLE_AFTER
     )
     with transaction.atomic():
         if steady.update(quota_refusals=0):
             incidents.resolve_incident(incidents.Kind.QUOTA)
 
 
-def pause(refusals: int) -> timedelta:
+def backoff(refusals: int) -> timedelta:
     """How long after a refusal the quota is not believed to be back, whatever the subscription shows."""
-    doubled: timedelta = _poll_every() * 2 ** min(refusals, 20)
-    return min(doubled, LONGEST_PAUSE)
+    doubled: timedelta = _poll_interval() * 2 ** min(refusals, 20)
+    return min(doubled, MAX_BACKOFF)
 
 
-def plausible(subscription: Subscription, now: datetime) -> bool:
+def is_plausible(subscription: Subscription, now: datetime) -> bool:
     """Whether its numbers can be credits and its reset lies ahead.
 
     A reset in the past, or in milliseconds, is the mark of figures that are of another period or another unit.
     """
     numbers = (subscription.used, subscription.limit, subscription.extension or 0)
-    resets_at = resets_at_of(subscription)
-    in_period = subscription.resets_at_unix is None or (
-        resets_at is not None and now < resets_at < now + LONGEST_PERIOD
-    )
-    return in_period and all(0 <= number <= MOST_CREDITS for number in numbers)
+    resets_at = reset_time(subscription)
+    in_period = subscription.resets_at_unix is None or (resets_at is not None and now < resets_at < now + MAX_PERIOD)
+    return in_period and all(0 <= number <= MAX_CREDITS for number in numbers)
 
 
 def _poll() -> None:
-    client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox", timeout=FREE_CALL_S)
+    client = AccountClient(
+        settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox", timeout=POLL_TIMEOUT_S
+    )
     try:
         subscription = client.subscription()
     except ProviderError as error:
         log.warning("quota.not_read", error=type(error).__name__, code=error.code, status=error.status)
-        unread(refused=isinstance(error, AuthorizationError | BadRequest))
+        subscription_unavailable(refused=isinstance(error, AuthorizationError | BadRequest))
     else:
-        polled(subscription)
+        apply_subscription(subscription)
         allowed = plans.concurrency_limit(subscription.tier, settings.ELEVENLABS_MODEL_ID)
         if allowed is not None:
-            circuit.plan_allows(allowed)
+            circuit.set_plan_limit(allowed)
     finally:
         client.close()
 
 
-def _row() -> tuple[ProviderState, datetime]:
+def _read_row() -> tuple[ProviderState, datetime]:
     """The row, and the time on the database's clock."""
     ProviderState.objects.get_or_create(pk=1)
     row = ProviderState.objects.annotate(now=Now()).get(pk=1)
     return row, row.now
 
 
-def _spend(row: ProviderState, now: datetime, *, needed: int, refusals: int, detail: str) -> None:
+def _set_exhausted(row: ProviderState, now: datetime, *, needed: int, refusals: int, detail: str) -> None:
     with transaction.atomic():  # who dies in between has done neither
         first = ProviderState.objects.filter(pk=1, quota=State.AVAILABLE).update(
             quota=State.SPENT,
             quota_changed_at=now,
             quota_needed=needed,
             quota_refusals=refusals,
-            next_poll_at=_soonest(now + _poll_every(), row.quota_resets_at, now),
+            next_poll_at=_poll_time(now + _poll_interval(), row.quota_resets_at, now),
         )
         if first:
             log.warning("quota.spent", needed=needed, refusals=refusals)
             incidents.open_incident(incidents.Kind.QUOTA, detail=detail)
 
 
-def _restore(row: ProviderState, now: datetime, *, proven: bool = False) -> None:
+def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -> None:
     """Back, unless it was spent anew since the row was read. What is not proven must last before it is told."""
     resolved = proven or row.quota_refusals == 0
     still = ProviderState.objects.filter(pk=1, quota=State.SPENT, quota_changed_at=row.quota_changed_at)
@@ -176,7 +176,7 @@ def _restore(row: ProviderState, now: datetime, *, proven: bool = False) -> None
             quota=State.AVAILABLE,
             quota_changed_at=now,
             quota_refusals=0 if resolved else row.quota_refusals,
-            next_poll_at=now + AVAILABLE_POLL,
+            next_poll_at=now + AVAILABLE_POLL_INTERVAL,
         )
         if first:
             log.info("quota.back", refusals=row.quota_refusals)
@@ -184,9 +184,9 @@ def _restore(row: ProviderState, now: datetime, *, proven: bool = False) -> None
             incidents.resolve_incident(incidents.Kind.QUOTA)
 
 
-def _note(subscription: Subscription, row: ProviderState, now: datetime) -> None:
+def _save_subscription(subscription: Subscription, row: ProviderState, now: datetime) -> None:
     unlimited = subscription.extension is None
-    resets_at = resets_at_of(subscription)
+    resets_at = reset_time(subscription)
     ProviderState.objects.filter(pk=1).update(
         quota_limit=None if unlimited else subscription.limit + (subscription.extension or 0),
         quota_used=subscription.used,
@@ -198,11 +198,11 @@ def _note(subscription: Subscription, row: ProviderState, now: datetime) -> None
 
 def _next_poll(row: ProviderState, now: datetime, resets_at: datetime | None) -> datetime:
     if row.quota == State.AVAILABLE:
-        return now + AVAILABLE_POLL
-    return _soonest(now + _poll_every(), resets_at, now)
+        return now + AVAILABLE_POLL_INTERVAL
+    return _poll_time(now + _poll_interval(), resets_at, now)
 
 
-def _soonest(at: datetime, resets_at: datetime | None, now: datetime) -> datetime:
+def _poll_time(at: datetime, resets_at: datetime | None, now: datetime) -> datetime:
     """The reset is looked at when it comes, not when the next poll would be."""
     return at if resets_at is None or resets_at <= now else min(at, resets_at)
 
@@ -210,37 +210,37 @@ def _soonest(at: datetime, resets_at: datetime | None, now: datetime) -> datetim
 def _refused_again(row: ProviderState, now: datetime, needed: int) -> bool:
     """Whether the quota had just seemed to be back. It was back where what was read since shows that it is used up."""
     back_at = row.quota_changed_at
-    if back_at is None or back_at <= now - STEADY:
+    if back_at is None or back_at <= now - STABLE_AFTER:
         return False
     read_since = row.polled_at is not None and row.polled_at > back_at
-    return not read_since or _suffices(row.quota_remaining, needed)
+    return not read_since or _covers(row.quota_remaining, needed)
 
 
-def _back_by_the_clock(row: ProviderState, now: datetime, refused: bool) -> bool:
+def _reset_time_passed(row: ProviderState, now: datetime, refused: bool) -> bool:
     if row.quota_resets_at is not None and row.quota_resets_at > (row.quota_changed_at or now):
         return row.quota_resets_at <= now
-    return _pause_is_over(row, now) if refused else _is_over(row, now, LONGEST_PAUSE)
+    return _backoff_passed(row, now) if refused else _waited(row, now, MAX_BACKOFF)
 
 
-def _pause_is_over(row: ProviderState, now: datetime) -> bool:
-    return _is_over(row, now, pause(row.quota_refusals))
+def _backoff_passed(row: ProviderState, now: datetime) -> bool:
+    return _waited(row, now, backoff(row.quota_refusals))
 
 
-def _is_over(row: ProviderState, now: datetime, wait: timedelta) -> bool:
+def _waited(row: ProviderState, now: datetime, wait: timedelta) -> bool:
     return row.quota_changed_at is None or row.quota_changed_at + wait <= now
 
 
-def _has_grown(row: ProviderState, left: int | None) -> bool:
+def _credits_increased(row: ProviderState, left: int | None) -> bool:
     """More is left than when the subscription was last read: credits were bought, or a new period has begun."""
     before = row.quota_remaining
     return before is not None and (left is None or left > before)
 
 
-def _suffices(left: int | None, needed: int) -> bool:
+def _covers(left: int | None, needed: int) -> bool:
     return left is None or left >= max(needed, 1)
 
 
-def resets_at_of(subscription: Subscription) -> datetime | None:
+def reset_time(subscription: Subscription) -> datetime | None:
     try:
         unix = subscription.resets_at_unix
         return None if unix is None else datetime.fromtimestamp(unix, UTC)
@@ -248,5 +248,5 @@ def resets_at_of(subscription: Subscription) -> datetime | None:
         return None
 
 
-def _poll_every() -> timedelta:
+def _poll_interval() -> timedelta:
     return timedelta(seconds=settings.QUOTA_POLL_S)

@@ -14,20 +14,20 @@ from usage.reports import forecast
 from usage.reports.forecast import Forecast
 from voicecare.providers.elevenlabs.responses import Subscription
 
-PERCENT = (75, 90)
-LASTS_BELOW = 0.95  # of the limit: a forecast that was over it is believed to be over only then
-QUIET = timedelta(days=1)  # so long after its end the same forecast is no news
+THRESHOLDS_PERCENT = (75, 90)
+FORECAST_CLEAR_RATIO = 0.95  # of the limit: a forecast that was over it is believed to be over only then
+COOLDOWN = timedelta(days=1)  # so long after its end the same forecast is no news
 
 
-def crossed(before: float | None, after: float | None) -> int | None:
+def highest_crossed(before: float | None, after: float | None) -> int | None:
     """The threshold to tell of, from the per cent used at two readings; None: not read, or without a limit. Pure."""
-    reached = [percent for percent in PERCENT if after is not None and percent <= after < 100]
+    reached = [percent for percent in THRESHOLDS_PERCENT if after is not None and percent <= after < 100]
     return reached[-1] if reached and (before is None or before < reached[-1]) else None
 
 
-def below(after: float | None) -> Iterator[int]:
+def not_reached(after: float | None) -> Iterator[int]:
     """The thresholds that are not reached. Pure."""
-    return (percent for percent in PERCENT if after is None or after < percent)
+    return (percent for percent in THRESHOLDS_PERCENT if after is None or after < percent)
 
 
 def percent_used(state: ProviderState) -> float | None:
@@ -40,36 +40,36 @@ def will_last(limit: int | None, expected: Forecast | None) -> bool | None:
     """Whether the credits last; None where that cannot be said, or is so near that it would change to and fro. Pure."""
     if limit is None:
         return True
-    if expected is None or LASTS_BELOW * limit <= expected.used_at_reset <= limit:
+    if expected is None or FORECAST_CLEAR_RATIO * limit <= expected.used_at_reset <= limit:
         return None
     return expected.used_at_reset < limit
 
 
-def compare(before: ProviderState, subscription: Subscription) -> None:
+def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
     """Tells what was crossed since that row was read; the subscription has been written down since."""
     state = ProviderState.objects.get(pk=1)
     percent = percent_used(state)
-    for left in below(percent):
+    for left in not_reached(percent):
         incidents.resolve_incident(incidents.Kind.QUOTA_LOW, str(left))
-    told = crossed(percent_used(before), percent)
+    told = highest_crossed(percent_used(before), percent)
     if told is not None and state.quota == ProviderState.Quota.AVAILABLE:
         incidents.open_incident(incidents.Kind.QUOTA_LOW, str(told), _used(state, subscription))
 
 
-def foresee(now: datetime) -> None:
+def check_forecast(now: datetime) -> None:
     """Tells whether the credits will last to the end of the period."""
     state = ProviderState.objects.get(pk=1)
     expected = forecast.of(state, now)
     lasts = will_last(state.quota_limit, expected)
     if lasts:
         incidents.resolve_incident(incidents.Kind.FORECAST)
-    elif lasts is False and expected and state.quota == ProviderState.Quota.AVAILABLE and not _is_old_news(now):
+    elif lasts is False and expected and state.quota == ProviderState.Quota.AVAILABLE and not _reported_recently(now):
         incidents.open_incident(incidents.Kind.FORECAST, detail=_expected(state, expected))
 
 
-def _is_old_news(now: datetime) -> bool:
+def _reported_recently(now: datetime) -> bool:
     told = Incident.objects.filter(kind=incidents.Kind.FORECAST)
-    return told.filter(resolved_at=None).exists() or told.filter(resolved_at__gt=now - QUIET).exists()
+    return told.filter(resolved_at=None).exists() or told.filter(resolved_at__gt=now - COOLDOWN).exists()
 
 
 def _used(state: ProviderState, subscription: Subscription) -> str:

@@ -269,7 +269,7 @@ def _note_counter(look: Look, row: Reconciliation) -> bool:
     found = look.read("The subscription", partial(provider_usage.subscription, look.client, look.now))
     if found is not None:
         row.counter, row.counter_at = found.used, look.now
-        row.counter_resets_at = quota.resets_at_of(found)
+        row.counter_resets_at = quota.reset_time(found)
     return found is not None
 
 

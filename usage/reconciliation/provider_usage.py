@@ -51,7 +51,7 @@ def history(client: AccountClient, begins: datetime, ends: datetime) -> list[His
 
 def subscription(client: AccountClient, now: datetime) -> Subscription:
     found = _read(client.subscription)
-    if not quota.plausible(found, now):
+    if not quota.is_plausible(found, now):
         raise Unreadable("its numbers cannot be true")
     return found
 

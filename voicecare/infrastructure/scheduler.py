@@ -21,17 +21,17 @@ class Scheduler(PersistentScheduler):
 
     def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401 - whatever Celery passes to its own
         now = time.monotonic()
-        if now - self._signed_at >= heartbeats.EVERY_S and not (self._writing and self._writing.is_alive()):
+        if now - self._signed_at >= heartbeats.INTERVAL_S and not (self._writing and self._writing.is_alive()):
             self._signed_at = now
             self._writing = Thread(target=_give_sign, daemon=True)
             self._writing.start()
         pause: float = super().tick(*args, **kwargs)
-        return min(pause, heartbeats.EVERY_S)
+        return min(pause, heartbeats.INTERVAL_S)
 
 
 def _give_sign() -> None:
     try:
-        heartbeats.give(heartbeats.BEAT)
+        heartbeats.beat(heartbeats.BEAT)
     except Exception as error:  # the next one may do better
         log.warning("beat.no_sign", error=type(error).__name__)
     finally:

@@ -9,7 +9,7 @@ import pytest
 from tts.resilience.circuit_breaker import Circuit, Probe
 from usage.models import Incident, ProviderState
 from usage.provider_state import circuit as provider
-from usage.provider_state.circuit import Known
+from usage.provider_state.circuit import ProviderStatus
 from voicecare.core.database import run_in_db_thread
 from voicecare.providers import errors as e
 
@@ -70,7 +70,7 @@ def test_it_is_announced_by_who_was_first(circuit: Circuit):
 @pytest.mark.parametrize("is_open", [True, False])
 def test_it_follows_the_row(circuit: Circuit, is_open: bool):
     circuit.open = not is_open
-    circuit.follow(Known(circuit_open=is_open), circuit.mark())
+    circuit.follow(ProviderStatus(circuit_open=is_open), circuit.mark())
     assert circuit.open is is_open
 
 
@@ -78,12 +78,12 @@ async def test_a_reading_from_before_or_during_the_announcement_is_not_believed(
     before = circuit.mark()
     circuit.given_up(e.Stalled(), time.monotonic())
     during = circuit.mark()
-    circuit.follow(Known(), during)
+    circuit.follow(ProviderStatus(), during)
     await circuit.announce(time.monotonic())
     for mark in (before, during):
-        circuit.follow(Known(), mark)
+        circuit.follow(ProviderStatus(), mark)
     assert circuit.open
-    circuit.follow(Known(), circuit.mark())
+    circuit.follow(ProviderStatus(), circuit.mark())
     assert not circuit.open
 
 
@@ -100,7 +100,7 @@ async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: C
 @pytest.mark.parametrize("error", [None, *REFUSALS])
 async def test_a_probe_that_is_answered_closes_it(circuit: Circuit, error: type[e.ProviderError] | None):
     await in_database(open_and_due)
-    circuit.follow(await run_in_db_thread(provider.look), circuit.mark())
+    circuit.follow(await run_in_db_thread(provider.read_status), circuit.mark())
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
     await circuit.probe(raising(error and error()))
     assert not circuit.open

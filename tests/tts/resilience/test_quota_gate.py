@@ -9,12 +9,12 @@ import pytest
 
 from tts.resilience.quota_gate import Quota
 from usage.models import Incident, ProviderState
-from usage.provider_state.circuit import Known
+from usage.provider_state.circuit import ProviderStatus
 from voicecare.core.database import run_in_db_thread
 
-SPENT = Known(quota_spent=True, hold_s=60)
-PASSED = Known(quota_spent=True, hold_s=0)
-BACK = Known()
+SPENT = ProviderStatus(quota_exhausted=True, hold_s=60)
+PASSED = ProviderStatus(quota_exhausted=True, hold_s=0)
+BACK = ProviderStatus()
 
 
 class Background:
@@ -41,7 +41,7 @@ def quota(background: Background) -> Quota:
     return Quota(background)
 
 
-def follow(quota: Quota, known: Known) -> None:
+def follow(quota: Quota, known: ProviderStatus) -> None:
     quota.follow(known, quota.mark())
 
 
@@ -101,7 +101,7 @@ async def test_a_refusal_that_could_not_be_written_is_forgotten_when_the_row_is_
 
 
 def test_live_speech_is_held_until_the_first_minute_has_passed(quota: Quota):
-    follow(quota, Known(quota_spent=True, hold_s=30))
+    follow(quota, ProviderStatus(quota_exhausted=True, hold_s=30))
     now = time.monotonic()
     assert 29 < quota.holding_s(now) <= 30
     assert quota.holding_s(now + 31) == 0
@@ -116,12 +116,14 @@ def test_live_speech_is_held_until_the_first_minute_has_passed(quota: Quota):
         (SPENT, BACK, True),
         (PASSED, BACK, True),
         (SPENT, PASSED, True),  # others know that it was refused again: nobody waits a second time
-        (SPENT, Known(quota_spent=True, hold_s=59.5), False),
+        (SPENT, ProviderStatus(quota_exhausted=True, hold_s=59.5), False),
         (BACK, BACK, False),
         (PASSED, PASSED, False),
     ],
 )
-async def test_a_change_wakes_everybody_who_waits(quota: Quota, first: Known, then: Known, woken: bool):
+async def test_a_change_wakes_everybody_who_waits(
+    quota: Quota, first: ProviderStatus, then: ProviderStatus, woken: bool
+):
     follow(quota, first)
     assert await woken_by(quota, lambda: follow(quota, then)) == [woken] * 3
 

@@ -27,7 +27,7 @@ def incident() -> Incident:
 def retry() -> None:
     """As beat does it, once the pause is over."""
     Incident.objects.exclude(sending_until=None).update(sending_until=ago(1))
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
 
 
 def made(**columns: object) -> Incident:
@@ -108,7 +108,7 @@ def test_who_opens_it_does_not_wait(webhook: Webhook):
 @pytest.mark.parametrize("state", ["opened", "resolved"])
 def test_every_kind_has_words_for_each_state(webhook: Webhook, mail: MailServer, kind: Kind, state: str):
     made(kind=kind, opening_sent_at=timezone.now() if state == "resolved" else None, resolved_at=timezone.now())
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert states(webhook)[0] == state
     assert len(webhook.received[0]["text"]) > 60
     assert kind.label in mail.mails[0][1]["Subject"]
@@ -119,7 +119,7 @@ def test_every_kind_has_words_for_each_state(webhook: Webhook, mail: MailServer,
 
 def test_what_was_over_before_it_could_be_told_is_told_in_order(webhook: Webhook):
     made(resolved_at=timezone.now())
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert states(webhook) == ["opened", "resolved"]
 
 
@@ -135,7 +135,7 @@ def test_what_is_over_while_its_beginning_is_being_told_is_told_in_order(webhook
 def test_the_end_waits_for_the_beginning_to_be_told(webhook: Webhook):
     webhook.status = 500
     made(resolved_at=timezone.now())
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert webhook.asked == 1
     webhook.status = 200
     retry()
@@ -151,7 +151,7 @@ def test_of_many_processes_one_tells_it(webhook: Webhook):
 
 def test_what_a_killed_process_was_about_to_tell_is_told_when_its_lease_is_over(webhook: Webhook):
     made(sending_until=timezone.now() + dispatcher.LEASE)
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert webhook.asked == 0
     retry()
     assert states(webhook) == ["opened"]
@@ -162,7 +162,7 @@ def test_who_lost_its_lease_does_not_end_that_of_its_successor(webhook: Webhook)
     assert slow is not None
     successors = timezone.now() + dispatcher.LEASE
     Incident.objects.update(sending_until=successors)
-    dispatcher._write_down(slow, "opened", {"webhook"}, all_told=True)
+    dispatcher._save_outcome(slow, "opened", {"webhook"}, all_told=True)
     assert (incident().sending_until, incident().opening_sent_at) == (successors, None)
 
 
@@ -173,8 +173,8 @@ def test_who_lost_its_lease_does_not_end_that_of_its_successor(webhook: Webhook)
 def test_a_webhook_that_refuses_is_tried_again_until_it_takes_it(webhook: Webhook, status: int):
     webhook.status = status
     made()
-    dispatcher.deliver_due()
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
+    dispatcher.retry_pending()
     assert (webhook.asked, incident().sending_failures, incident().opening_sent_at) == (1, 1, None)
     webhook.status = 200
     retry()
@@ -194,7 +194,7 @@ def test_the_pauses_grow_to_minutes(webhook: Webhook):
 def test_a_mail_server_that_refuses_does_not_double_the_webhook(webhook: Webhook, mail: MailServer):
     mail.refuses = True
     made()
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     retry()
     assert (len(webhook.received), len(mail.mails)) == (1, 0)
     mail.refuses = False
@@ -206,7 +206,7 @@ def test_a_mail_server_that_refuses_does_not_double_the_webhook(webhook: Webhook
 def test_a_webhook_that_refuses_does_not_double_the_mail(webhook: Webhook, mail: MailServer):
     webhook.status = 500
     made(resolved_at=timezone.now())
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     webhook.status = 200
     retry()
     assert states(webhook) == ["opened", "resolved"]
@@ -224,7 +224,7 @@ def test_a_webhook_that_never_answers_is_given_up(webhook: Webhook, monkeypatch:
     monkeypatch.setattr(channels, "READ_S", 0.2)
     webhook.hang_s = 1
     made()
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert incident().sending_failures == 1
 
 
@@ -232,7 +232,7 @@ def test_a_webhook_that_never_answers_is_given_up(webhook: Webhook, monkeypatch:
 def test_an_address_where_nobody_is_harms_nothing(settings: Settings, mail: MailServer, url: str):
     settings.ALERT_WEBHOOK_URL = url
     made()
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert (len(mail.mails), incident().sending_failures, incident().notified_channels) == (1, 1, "mail")
 
 
@@ -240,7 +240,7 @@ def test_neither_the_environments_proxy_nor_its_passwords_are_used(webhook: Webh
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     made()
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert states(webhook) == ["opened"]
     assert "authorization" not in webhook.headers[0]
 
@@ -250,7 +250,7 @@ def test_a_failure_says_so_and_keeps_the_webhooks_secret(
 ):
     webhook.status = 500
     made()
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     said = capsys.readouterr().out
     assert "alert.not_sent" in said
     assert "secret" not in said
@@ -262,7 +262,7 @@ def test_a_failure_says_so_and_keeps_the_webhooks_secret(
 def test_with_nobody_to_tell_nothing_is_tried(settings: Settings):
     settings.ADMIN_EMAILS, settings.ALERT_WEBHOOK_URL = [], ""
     incidents.open_incident(Kind.QUOTA)
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     now = incident()
     assert (now.opening_sent_at, now.sending_until, now.sending_failures) == (None, None, 0)
 
@@ -271,20 +271,20 @@ def test_old_incidents_are_no_news_for_a_new_webhook(webhook: Webhook):
     old = timezone.now() - timedelta(days=2)
     made(opened_at=old)
     made(opened_at=old, resolved_at=old)
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert webhook.asked == 0
 
 
 def test_the_end_of_an_old_incident_is_news(webhook: Webhook):
     made(opened_at=timezone.now() - timedelta(days=2), resolved_at=timezone.now())
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert states(webhook) == ["resolved"]
 
 
 def test_the_address_of_the_admin_may_end_in_a_slash(webhook: Webhook, settings: Settings):
     settings.PUBLIC_URL = "https://voice.example.org/"
     made()
-    dispatcher.deliver_due()
+    dispatcher.retry_pending()
     assert webhook.received[0]["url"].startswith("https://voice.example.org/admin/")
 
 

@@ -12,19 +12,19 @@ from tests.usage.alerts.postbox import Webhook
 from tests.usage.provider_state.test_circuit import at_once
 from tests.waiting import until
 from usage.alerts import heartbeats
-from usage.alerts.heartbeats import EVERY_S, GRACE_S, NEVER_AFTER_S, Lookout
+from usage.alerts.heartbeats import GRACE_S, INTERVAL_S, NEVER_SEEN_AFTER_S, HeartbeatMonitor
 from usage.models import Heartbeat, Incident
 
 LOOK_EVERY_S = 5.0
 ALIVE = {"beat": 5.0, "worker": 10.0}
 
 
-def watched(ages: dict[str, float | None], for_s: float, lookout: Lookout | None = None) -> dict[str, bool]:
+def watched(ages: dict[str, float | None], for_s: float, lookout: HeartbeatMonitor | None = None) -> dict[str, bool]:
     """The last verdict of one who saw these ages all the time."""
-    lookout = lookout or Lookout(0)
+    lookout = lookout or HeartbeatMonitor(0)
     given = {name: age for name, age in ages.items() if age is not None}
     for second in range(0, int(for_s) + 1, int(LOOK_EVERY_S)):
-        verdict = lookout.judge(given, second)
+        verdict = lookout.evaluate(given, second)
     return verdict
 
 
@@ -53,9 +53,9 @@ def test_who_is_missed_follows_from_the_signs(settings: Settings, ages: dict, fo
 @pytest.mark.parametrize(
     ("ages", "for_s", "expected"),
     [
-        ({"beat": None, "worker": None}, NEVER_AFTER_S - 5, {}),
-        ({"beat": None, "worker": None}, NEVER_AFTER_S, {"beat": False}),
-        ({"beat": 5, "worker": None}, NEVER_AFTER_S, {"beat": True, "worker": False}),
+        ({"beat": None, "worker": None}, NEVER_SEEN_AFTER_S - 5, {}),
+        ({"beat": None, "worker": None}, NEVER_SEEN_AFTER_S, {"beat": False}),
+        ({"beat": 5, "worker": None}, NEVER_SEEN_AFTER_S, {"beat": True, "worker": False}),
     ],
 )
 def test_in_production_who_was_never_seen_is_missed_in_the_end(
@@ -66,20 +66,20 @@ def test_in_production_who_was_never_seen_is_missed_in_the_end(
 
 
 def test_the_worker_is_not_blamed_for_a_beat_that_was_away():
-    lookout = Lookout(0)
+    lookout = HeartbeatMonitor(0)
     assert watched({"beat": 300, "worker": 300}, 600, lookout) == {"beat": False}
-    assert lookout.judge({"beat": 1, "worker": 300}, 605) == {"beat": True}
-    assert lookout.judge({"beat": 1, "worker": 300}, 605 + EVERY_S) == {"beat": True}
+    assert lookout.evaluate({"beat": 1, "worker": 300}, 605) == {"beat": True}
+    assert lookout.evaluate({"beat": 1, "worker": 300}, 605 + INTERVAL_S) == {"beat": True}
 
 
 @pytest.mark.parametrize("gap", [300, -300], ids=["a database that was away, or sleep", "a clock set back"])
 def test_after_a_gap_the_grace_begins_anew(gap: float):
-    lookout = Lookout(0)
+    lookout = HeartbeatMonitor(0)
     watched(ALIVE, 600, lookout)
     stale = {"beat": 300.0, "worker": 300.0}
-    assert lookout.judge(stale, 600 + gap) == {}
-    assert lookout.judge(stale, 600 + gap + GRACE_S / 2) == {}
-    assert lookout.judge(stale, 600 + gap + GRACE_S) == {"beat": False}
+    assert lookout.evaluate(stale, 600 + gap) == {}
+    assert lookout.evaluate(stale, 600 + gap + GRACE_S / 2) == {}
+    assert lookout.evaluate(stale, 600 + gap + GRACE_S) == {"beat": False}
 
 
 # In the database
@@ -92,74 +92,74 @@ def silent() -> list[tuple[str, bool]]:
 
 def aged(**seconds: float) -> None:
     for name, age in seconds.items():
-        heartbeats.give(name)
+        heartbeats.beat(name)
         Heartbeat.objects.filter(name=name).update(at=timezone.now() - timedelta(seconds=age))
 
 
 @pytest.mark.django_db
 def test_a_sign_is_one_row_with_the_databases_time():
     for _ in range(2):
-        heartbeats.give("beat")
+        heartbeats.beat("beat")
     assert Heartbeat.objects.count() == 1
-    assert 0 <= heartbeats.signs()["beat"].age_s < 30
+    assert 0 <= heartbeats.read_heartbeats()["beat"].age_s < 30
 
 
 @pytest.mark.django_db
 def test_who_gives_no_sign_is_missed_at_once_where_nobody_is_woken():
-    assert heartbeats.missed() == ["worker", "beat"]
+    assert heartbeats.missing_processes() == ["worker", "beat"]
     aged(worker=5, beat=61)
-    assert heartbeats.missed() == ["beat"]
+    assert heartbeats.missing_processes() == ["beat"]
     aged(beat=5)
-    assert heartbeats.missed() == []
+    assert heartbeats.missing_processes() == []
 
 
 @pytest.mark.django_db
 def test_a_silent_worker_is_an_incident_until_it_gives_a_sign():
-    lookout = Lookout(0)
+    lookout = HeartbeatMonitor(0)
     aged(beat=1, worker=90)
     for second in (0, GRACE_S / 2, GRACE_S, GRACE_S + 5):
-        lookout.look(second)
+        lookout.check(second)
     assert silent() == [("worker", True)]
     incident = Incident.objects.get()
     assert 80 < (timezone.now() - incident.opened_at).total_seconds() < 120  # since its last sign
     assert "worker" in incident.detail
     aged(worker=1)
-    lookout.look(GRACE_S + 10)
+    lookout.check(GRACE_S + 10)
     assert silent() == [("worker", False)]
 
 
 @pytest.mark.django_db
 def test_a_silent_beat_leaves_the_worker_as_it_was():
-    lookout = Lookout(0)
+    lookout = HeartbeatMonitor(0)
     aged(beat=1, worker=90)
     for second in (0, GRACE_S / 2, GRACE_S):
-        lookout.look(second)
+        lookout.check(second)
     aged(beat=61)
-    lookout.look(GRACE_S + 5)
+    lookout.check(GRACE_S + 5)
     assert sorted(silent()) == [("beat", True), ("worker", True)]
     assert "cannot be told" in Incident.objects.get(key="beat").detail
 
 
 @pytest.mark.django_db
 def test_a_look_is_two_queries_while_nothing_changes():
-    lookout = Lookout(0)
+    lookout = HeartbeatMonitor(0)
     aged(beat=1, worker=1)
     with CaptureQueriesContext(connection) as captured:
-        lookout.look(5)
+        lookout.check(5)
     assert len(captured) == 2
 
 
 @pytest.mark.django_db(transaction=True)
 def test_while_beat_is_silent_who_misses_it_repeats_the_alerts(webhook: Webhook):
     webhook.status = 500
-    lookout = Lookout(0)
+    lookout = HeartbeatMonitor(0)
     aged(beat=90)
     for second in (0, GRACE_S / 2, GRACE_S):
-        lookout.look(second)
+        lookout.check(second)
     until(lambda: Incident.objects.filter(sending_failures=1).exists())
     webhook.status = 204
     Incident.objects.update(sending_until=None)
-    lookout.look(GRACE_S + 5)
+    lookout.check(GRACE_S + 5)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
     assert [body["kind"] for body in webhook.received] == ["silent"]
 
@@ -167,13 +167,13 @@ def test_while_beat_is_silent_who_misses_it_repeats_the_alerts(webhook: Webhook)
 @pytest.mark.django_db(transaction=True)
 def test_who_has_been_silent_for_days_is_told_of_and_so_is_the_end(webhook: Webhook):
     """The whole server was off over the weekend, and beat did not start again with it."""
-    lookout = Lookout(0)
+    lookout = HeartbeatMonitor(0)
     aged(beat=3 * 86_400)
     for second in (0, GRACE_S / 2, GRACE_S):
-        lookout.look(second)
+        lookout.check(second)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
     aged(beat=1)
-    lookout.look(GRACE_S + 5)
+    lookout.check(GRACE_S + 5)
     until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists())
     assert [body["state"] for body in webhook.received] == ["opened", "resolved"]
     days_ago = timezone.now() - timedelta(days=3)
@@ -185,9 +185,9 @@ def test_of_many_processes_that_see_it_one_tells():
     aged(beat=90, worker=90)
 
     def one() -> None:
-        lookout = Lookout(0)
+        lookout = HeartbeatMonitor(0)
         for second in (0, GRACE_S / 2, GRACE_S):
-            lookout.look(second)
+            lookout.check(second)
 
     at_once(one)
     assert silent() == [("beat", True)]

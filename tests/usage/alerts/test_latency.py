@@ -7,26 +7,26 @@ from django.utils import timezone
 
 from tests.usage.test_models import event
 from usage.alerts import latency
-from usage.alerts.latency import Seen
+from usage.alerts.latency import LatencyWindow
 from usage.models import Incident, UsageEvent
 
 
 @pytest.mark.parametrize(
     ("seen", "late", "in_time"),
     [
-        (Seen(0, 0, 0), False, False),
-        (Seen(19, 19, 19), False, False),
-        (Seen(19, 0, 0), False, True),
-        (Seen(20, 1, 1), False, True),
-        (Seen(20, 2, 2), True, False),
-        (Seen(20, 1, 2), False, False),
-        (Seen(100, 5, 5), False, True),
-        (Seen(100, 6, 6), True, False),
-        (Seen(100, 5, 6), False, False),
+        (LatencyWindow(0, 0, 0), False, False),
+        (LatencyWindow(19, 19, 19), False, False),
+        (LatencyWindow(19, 0, 0), False, True),
+        (LatencyWindow(20, 1, 1), False, True),
+        (LatencyWindow(20, 2, 2), True, False),
+        (LatencyWindow(20, 1, 2), False, False),
+        (LatencyWindow(100, 5, 5), False, True),
+        (LatencyWindow(100, 6, 6), True, False),
+        (LatencyWindow(100, 5, 6), False, False),
     ],
 )
-def test_one_in_twenty_decides(seen: Seen, late: bool, in_time: bool):
-    assert (seen.is_late, seen.is_in_time) == (late, in_time)
+def test_one_in_twenty_decides(seen: LatencyWindow, late: bool, in_time: bool):
+    assert (seen.is_slow, seen.is_recovered) == (late, in_time)
 
 
 def spoken(times: int, first_chunk_ms: float | None, minutes_ago: float = 1, kind: str = "live") -> None:
@@ -48,20 +48,20 @@ def incidents() -> list[bool]:
 @pytest.mark.django_db
 def test_it_opens_once_holds_and_ends_by_itself():
     spoken(30, 120)
-    latency.look()
+    latency.check()
     assert incidents() == []
     spoken(3, 900)
     for _ in range(2):
-        latency.look()
+        latency.check()
     assert incidents() == [True]
     assert Incident.objects.get().detail == "3 of the 33 speeches of 10 minutes began later than 500 ms."
     time_passes(10)
     spoken(30, 450)
-    latency.look()
+    latency.check()
     assert incidents() == [True]
     time_passes(10)
     spoken(30, 399)
-    latency.look()
+    latency.check()
     assert incidents() == [False]
 
 
@@ -69,7 +69,7 @@ def test_it_opens_once_holds_and_ends_by_itself():
 def test_what_was_before_the_ten_minutes_does_not_count():
     spoken(30, 900, minutes_ago=11)
     spoken(30, 100)
-    latency.look()
+    latency.check()
     assert incidents() == []
 
 
@@ -89,7 +89,7 @@ def test_what_was_before_the_ten_minutes_does_not_count():
 )
 def test_what_patients_hear_counts(kind: str, counts: bool):
     spoken(20, 900, kind=kind)
-    latency.look()
+    latency.check()
     assert incidents() == ([True] if counts else [])
 
 
@@ -97,27 +97,27 @@ def test_what_patients_hear_counts(kind: str, counts: bool):
 def test_what_began_no_speech_does_not_count():
     spoken(20, None)
     spoken(19, 900)
-    latency.look()
+    latency.check()
     assert incidents() == []
 
 
 @pytest.mark.django_db
 def test_where_hardly_anybody_speaks_the_last_hour_ends_it():
     spoken(20, 900)
-    latency.look()
+    latency.check()
     time_passes(30)
     spoken(5, 100)
-    latency.look()
+    latency.check()
     assert incidents() == [True]
     time_passes(35)
-    latency.look()
+    latency.check()
     assert incidents() == [False]
 
 
 @pytest.mark.django_db
 def test_where_nobody_speaks_nothing_is_known():
     spoken(20, 900)
-    latency.look()
+    latency.check()
     time_passes(120)
-    latency.look()
+    latency.check()
     assert incidents() == [True]

@@ -63,15 +63,15 @@ def until(at: datetime | None) -> int:
 
 
 def test_a_refusal_spends_it_and_opens_one_incident():
-    quota.spent(40, "quota_exceeded, HTTP 401, request r1")
-    quota.spent(50, "quota_exceeded, HTTP 401, request r2")
+    quota.mark_exhausted(40, "quota_exceeded, HTTP 401, request r1")
+    quota.mark_exhausted(50, "quota_exceeded, HTTP 401, request r2")
     assert (row().quota, row().quota_needed, row().quota_refusals) == ("spent", 40, 0)
     assert until(row().next_poll_at) == 15
     assert Incident.objects.get().detail == "quota_exceeded, HTTP 401, request r1"
 
 
 def test_a_subscription_with_nothing_left_spends_it():
-    quota.polled(figures(1000))
+    quota.apply_subscription(figures(1000))
     assert (row().quota, incidents()) == ("spent", (1, 1))
 
 
@@ -85,13 +85,13 @@ def test_a_subscription_with_nothing_left_spends_it():
     ],
 )
 def test_a_subscription_with_anything_left_does_not(subscription: Subscription):
-    quota.polled(subscription)
+    quota.apply_subscription(subscription)
     assert (row().quota, incidents()) == ("available", (0, 0))
 
 
 def test_what_the_subscription_shows_is_kept():
     resets = int(timezone.now().timestamp()) + MONTH_S
-    quota.polled(figures(100, 1000, max_credit_limit_extension=500, next_character_count_reset_unix=resets))
+    quota.apply_subscription(figures(100, 1000, max_credit_limit_extension=500, next_character_count_reset_unix=resets))
     kept = row()
     assert (kept.quota_limit, kept.quota_used, kept.quota_remaining) == (1500, 100, 1400)
     assert kept.quota_resets_at == datetime.fromtimestamp(resets, UTC)
@@ -102,41 +102,41 @@ def test_what_the_subscription_shows_is_kept():
 
 
 def test_it_is_back_when_the_subscription_shows_enough_for_what_was_refused():
-    quota.spent(40, "")
-    quota.polled(figures(1000))
+    quota.mark_exhausted(40, "")
+    quota.apply_subscription(figures(1000))
     later(15)
-    quota.polled(figures(961))
+    quota.apply_subscription(figures(961))
     assert row().quota == "spent"
-    quota.polled(figures(960))
+    quota.apply_subscription(figures(960))
     assert (row().quota, incidents()) == ("available", (1, 0))
 
 
 def test_a_refusal_of_nothing_is_answered_by_one_credit():
-    quota.polled(figures(1000))
-    quota.polled(figures(1000))
+    quota.apply_subscription(figures(1000))
+    quota.apply_subscription(figures(1000))
     assert row().quota == "spent"
-    quota.polled(figures(999))
+    quota.apply_subscription(figures(999))
     assert row().quota == "available"
 
 
 def test_a_reading_from_before_the_refusal_does_not_undo_it():
-    quota.polled(figures(700))
-    quota.spent(200, "")
-    quota.polled(figures(700))
+    quota.apply_subscription(figures(700))
+    quota.mark_exhausted(200, "")
+    quota.apply_subscription(figures(700))
     assert row().quota == "spent"
 
 
 def test_more_credits_than_before_are_believed_at_once():
-    quota.polled(figures(900))
-    quota.spent(200, "")
-    quota.polled(figures(900, 2000))
+    quota.apply_subscription(figures(900))
+    quota.mark_exhausted(200, "")
+    quota.apply_subscription(figures(900, 2000))
     assert (row().quota, incidents()) == ("available", (1, 0))
 
 
 def test_it_is_back_at_the_reset_time_though_nobody_can_ask(account: responses.RequestsMock):
     account.get(SUBSCRIPTION, status=500)
     given(quota_resets_at=ago(-10))
-    quota.spent(40, "")
+    quota.mark_exhausted(40, "")
     assert until(row().next_poll_at) == 10
     later(9)
     given(next_poll_at=None)
@@ -149,27 +149,27 @@ def test_it_is_back_at_the_reset_time_though_nobody_can_ask(account: responses.R
 
 def test_a_reset_that_has_come_once_does_not_bring_it_back_twice():
     given(quota_resets_at=ago(1))
-    quota.spent(40, "")
-    quota.unread()
+    quota.mark_exhausted(40, "")
+    quota.subscription_unavailable()
     assert row().quota == "spent"
 
 
 def test_a_reset_time_that_lies_ahead_is_waited_for():
     given(quota_resets_at=ago(-MONTH_S))
-    quota.spent(40, "")
+    quota.mark_exhausted(40, "")
     later(3600)
-    quota.unread(refused=True)
+    quota.subscription_unavailable(refused=True)
     assert row().quota == "spent"
 
 
 @pytest.mark.parametrize(("refused", "waits_s"), [(True, 15), (False, 900)])
 def test_without_figures_and_reset_time_it_is_tried_again_after_a_while(refused: bool, waits_s: int):
-    quota.spent(40, "")
+    quota.mark_exhausted(40, "")
     later(waits_s - 1)
-    quota.unread(refused=refused)
+    quota.subscription_unavailable(refused=refused)
     assert row().quota == "spent"
     later(1)
-    quota.unread(refused=refused)
+    quota.subscription_unavailable(refused=refused)
     assert row().quota == "available"
 
 
@@ -231,44 +231,44 @@ def test_a_reply_with_nonsense_changes_nothing(account: responses.RequestsMock, 
 def refused_again(times: int) -> None:
     """As often it seemed to be back and was refused at once."""
     for _ in range(times):
-        later(quota.pause(row().quota_refusals).total_seconds())
-        quota.polled(figures(0))
+        later(quota.backoff(row().quota_refusals).total_seconds())
+        quota.apply_subscription(figures(0))
         assert row().quota == "available"
-        quota.spent(10, "")
+        quota.mark_exhausted(10, "")
 
 
 def test_a_quota_that_the_subscription_does_not_show_is_told_of_twice_at_most():
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     refused_again(9)
     assert (row().quota, row().quota_refusals, incidents()) == ("spent", 9, (2, 1))
 
 
 def test_the_pause_before_it_is_believed_doubles_to_a_quarter_of_an_hour(settings: Settings):
-    assert [quota.pause(n).total_seconds() for n in range(8)] == [15, 30, 60, 120, 240, 480, 900, 900]
-    assert quota.pause(10**6) == timedelta(minutes=15)
-    quota.spent(10, "")
+    assert [quota.backoff(n).total_seconds() for n in range(8)] == [15, 30, 60, 120, 240, 480, 900, 900]
+    assert quota.backoff(10**6) == timedelta(minutes=15)
+    quota.mark_exhausted(10, "")
     refused_again(2)
     later(59)
-    quota.polled(figures(0))
+    quota.apply_subscription(figures(0))
     assert row().quota == "spent"
     later(1)
-    quota.polled(figures(0))
+    quota.apply_subscription(figures(0))
     assert row().quota == "available"
 
 
 def test_nobody_is_kept_waiting_a_second_time():
-    quota.spent(10, "")
-    assert circuit.look().hold_s > 59
+    quota.mark_exhausted(10, "")
+    assert circuit.read_status().hold_s > 59
     refused_again(1)
-    assert circuit.look().hold_s == 0
+    assert circuit.read_status().hold_s == 0
 
 
 def test_what_lasts_a_quarter_of_an_hour_is_really_back():
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     refused_again(1)
     later(30)
-    quota.polled(figures(0))
-    quota.settle()
+    quota.apply_subscription(figures(0))
+    quota.resolve_stable_incident()
     assert incidents() == (2, 1)
     later(15 * 60)
     given(next_poll_at=ago(-9))
@@ -277,29 +277,29 @@ def test_what_lasts_a_quarter_of_an_hour_is_really_back():
 
 
 def test_a_new_period_ends_the_row_of_refusals():
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     refused_again(3)
-    quota.polled(figures(700))
-    quota.polled(figures(0))
+    quota.apply_subscription(figures(700))
+    quota.apply_subscription(figures(0))
     assert (row().quota, row().quota_refusals, incidents()) == ("available", 0, (2, 0))
 
 
 def test_credits_that_were_bought_and_used_up_again_are_an_incident_of_their_own():
-    quota.spent(100, "")
+    quota.mark_exhausted(100, "")
     later(20)
-    quota.polled(figures(800))
+    quota.apply_subscription(figures(800))
     later(60)
-    quota.polled(figures(950))
-    quota.spent(100, "")
+    quota.apply_subscription(figures(950))
+    quota.mark_exhausted(100, "")
     assert (row().quota_refusals, incidents()) == (0, (2, 1))
 
 
 def test_a_refusal_long_after_it_came_back_is_the_first_of_its_kind():
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     later(20)
-    quota.polled(figures(0))
+    quota.apply_subscription(figures(0))
     later(15 * 60)
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     assert (row().quota_refusals, incidents()) == (0, (2, 1))
 
 
@@ -307,7 +307,7 @@ def test_a_refusal_long_after_it_came_back_is_the_first_of_its_kind():
 
 
 def test_a_poll_that_is_not_due_asks_nobody(account: responses.RequestsMock):
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     quota.poll()
     assert len(account.calls) == 0
 
@@ -319,7 +319,7 @@ def test_a_key_that_may_not_read_the_subscription_tries_again(
     account: responses.RequestsMock, status: int, code: str, back: bool
 ):
     account.get(SUBSCRIPTION, status=status, json={"detail": {"status": code, "message": ""}})
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     later(15)
     quota.poll()
     assert (row().quota == "available") is back
@@ -327,7 +327,7 @@ def test_a_key_that_may_not_read_the_subscription_tries_again(
 
 def test_a_poll_brings_it_back(account: responses.RequestsMock):
     account.get(SUBSCRIPTION, json=reply(0))
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     later(15)
     quota.poll()
     assert (row().quota, row().quota_used) == ("available", 0)
@@ -349,22 +349,22 @@ def test_beats_each_minute_poll_each_minute(account: responses.RequestsMock):
 
 @pytest.mark.django_db(transaction=True)
 def test_of_many_processes_one_spends_one_polls_and_one_brings_back():
-    at_once(lambda: quota.spent(10, ""))
+    at_once(lambda: quota.mark_exhausted(10, ""))
     assert incidents() == (1, 1)
     later(15)
     assert sum(at_once(quota.claim_poll)) == 1
-    at_once(lambda: quota.polled(figures(0)))
+    at_once(lambda: quota.apply_subscription(figures(0)))
     assert (row().quota, incidents()) == ("available", (1, 0))
 
 
 @pytest.mark.django_db(transaction=True)
 def test_it_is_not_brought_back_by_who_read_the_row_before_it_was_spent_anew():
-    quota.spent(10, "")
+    quota.mark_exhausted(10, "")
     later(15)
-    stale, now = quota._row()
-    quota.polled(figures(0))
-    quota.spent(10, "")
-    quota._restore(stale, now)
+    stale, now = quota._read_row()
+    quota.apply_subscription(figures(0))
+    quota.mark_exhausted(10, "")
+    quota._set_available(stale, now)
     assert (row().quota, row().quota_refusals) == ("spent", 1)
 
 

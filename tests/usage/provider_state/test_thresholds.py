@@ -35,12 +35,12 @@ from usage.reports.forecast import Forecast
     ],
 )
 def test_the_highest_threshold_that_was_crossed_is_told(before: float | None, after: float | None, told: int | None):
-    assert thresholds.crossed(before, after) == told
+    assert thresholds.highest_crossed(before, after) == told
 
 
 @pytest.mark.parametrize(("after", "left"), [(10, [75, 90]), (75, [90]), (90, []), (120, []), (None, [75, 90])])
 def test_what_is_not_reached_is_over(after: float | None, left: list[int]):
-    assert list(thresholds.below(after)) == left
+    assert list(thresholds.not_reached(after)) == left
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def reset() -> int:
 
 def read(*used: int, **fields: object) -> None:
     for one in used:
-        quota.polled(figures(one, **fields))
+        quota.apply_subscription(figures(one, **fields))
 
 
 @pytest.mark.django_db
@@ -113,7 +113,7 @@ def test_a_quota_that_is_spent_at_once_is_one_incident():
 
 @pytest.mark.django_db
 def test_while_it_is_spent_nothing_else_is_told():
-    quota.spent(40, "")
+    quota.mark_exhausted(40, "")
     read(999)
     assert list(Incident.objects.values_list("kind", flat=True)) == ["quota"]
 
@@ -144,7 +144,7 @@ def test_a_reply_that_cannot_be_true_crosses_nothing():
     ],
 )
 def test_the_alert_says_how_many_and_what_of_it_is_overage(fields: dict, words: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(quota, "LONGEST_PERIOD", timedelta(days=36_500))
+    monkeypatch.setattr(quota, "MAX_PERIOD", timedelta(days=36_500))
     read(765, **fields)
     assert Incident.objects.get().detail == words
 

@@ -8,7 +8,7 @@ from celery import Celery
 from django.db import connection
 
 from tests.waiting import until
-from usage.alerts.heartbeats import EVERY_S
+from usage.alerts.heartbeats import INTERVAL_S
 from usage.models import Heartbeat
 from voicecare.infrastructure.scheduler import Scheduler
 
@@ -27,7 +27,7 @@ def scheduler(tmp_path: object) -> Iterator[Scheduler]:
 
 
 def test_the_first_tick_gives_a_sign(scheduler: Scheduler):
-    assert scheduler.tick() <= EVERY_S
+    assert scheduler.tick() <= INTERVAL_S
     until(lambda: Heartbeat.objects.filter(name="beat").exists())
 
 
@@ -45,7 +45,7 @@ def test_a_database_that_refuses_holds_up_nothing(scheduler: Scheduler, capsys: 
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE usage_heartbeat RENAME TO elsewhere")
     try:
-        assert scheduler.tick() <= EVERY_S
+        assert scheduler.tick() <= INTERVAL_S
         until(lambda: said.append(capsys.readouterr().out) or "".join(said), wanted=lambda text: "beat.no_sign" in text)
     finally:
         with connection.cursor() as cursor:
