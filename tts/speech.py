@@ -9,14 +9,27 @@ from tts.outbox.claim import Claim
 from tts.states import Source, UtteranceState
 from tts.text.stream import Script
 
+ATTEMPT_STRIDE = 1000
+"""More attempts than one reading of a segment can make, also while it waits for a busy provider."""
+
+
+def attempt_number(number: int, *, delivery: int = 0, repeats: int = 0, takeovers: int = 0) -> int:
+    """The number of an attempt in the ledger, where it is unique for its utterance and segment.
+
+    `number` counts the attempts of one reading of the text. A text that is spoken again from its beginning is booked
+    again, so each reading has a range of numbers of its own: `delivery` counts the claims of the outbox, `repeats` the
+    times that the speech was begun again, `takeovers` those that another connection has taken a deferred one over.
+    """
+    return (takeovers * ATTEMPT_STRIDE + delivery + repeats) * ATTEMPT_STRIDE + number
+
 
 @dataclass(slots=True, kw_only=True)
 class SpeechProgress:
     """How far a speech has come. Only the player and what it runs change it, through the methods; others read it.
 
     Times named `_monotonic` are seconds of `time.monotonic`. `first_chunk_ms` is the time from receiving the text to
-    the first audio, `response_ms` the time from the start of the speech. `attempt_offset` is the number below the
-    speech's attempts in the ledger. `owner` and `lease_until` reserve a deferred speech for its connection.
+    the first audio, `response_ms` the time from the start of the speech. `repeats` counts how often the
+    speech began again. `owner` and `lease_until` reserve a deferred speech for its connection.
     """
 
     received_at_monotonic: float
@@ -32,7 +45,7 @@ class SpeechProgress:
     expires_at: datetime | None = None
     owner: str = ""
     lease_until: datetime | None = None
-    attempt_offset: int = 0
+    repeats: int = 0
     waited_for_quota: bool = False
 
     def started(self, now: float) -> None:
@@ -66,12 +79,13 @@ class SpeechProgress:
         """The speech waits for the quota. An earlier expiry time stays."""
         self.state = UtteranceState.QUEUED.value
         self.waited_for_quota = True
+        self.repeats += 1
         self.owner, self.lease_until = owner, lease_until
         self.expires_at = self.expires_at or expires_at
 
-    def skip_attempts(self, count: int) -> None:
-        """Leave numbers out: a text that is spoken again from its beginning is booked again in the ledger."""
-        self.attempt_offset += count
+    def repeated(self) -> None:
+        """The speech begins again."""
+        self.repeats += 1
 
     def finished(self, outcome: UtteranceState, code: str = "") -> None:
         """The speech has ended. `code` is the reason of a failure."""
@@ -83,6 +97,7 @@ class Speech:
     """The request for one speech, which never changes, and its progress. `tts.recorder` keeps its row up to date.
 
     `id` is its id on the WebSocket, `utterance_id` that of its row. `claim` is set for a delivery from the outbox.
+    `takeovers` counts how often a connection has taken over the row of a deferred speech.
     """
 
     id: str
@@ -94,6 +109,12 @@ class Speech:
     received_at: datetime
     progress: SpeechProgress
     claim: Claim | None = None
+    takeovers: int = 0
+
+    def attempt_number(self, number: int) -> int:
+        """The number of an attempt in the ledger; `number` counts the attempts of this reading of the text."""
+        delivery = 0 if self.claim is None else self.claim.attempt
+        return attempt_number(number, delivery=delivery, repeats=self.progress.repeats, takeovers=self.takeovers)
 
     def snapshot(self) -> "Speech":
         """A copy whose progress stays as it is, for another thread."""

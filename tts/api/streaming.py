@@ -17,7 +17,6 @@ from django.conf import settings
 
 from tts.conversations.context import SpeechContext
 from tts.conversations.voice import SpeechSettings, VoiceRef
-from tts.devices.outbox_client import ATTEMPTS_OF_ONE
 from tts.models import Phrase
 from tts.speech import Speech, SpeechProgress
 from tts.states import Origin
@@ -162,7 +161,7 @@ class HttpSpeech:
         try:
             await speak(self._speech, self._context, self._sink, self._services)
         except QuotaHolds:
-            self._speech.progress.skip_attempts(ATTEMPTS_OF_ONE)  # said again, so booked again
+            self._speech.progress.repeated()
             await speak(self._speech, self._context, self._sink, self._services, force_offline=True)
 
 

@@ -29,7 +29,6 @@ from voicecare.core.database import run_in_db_thread
 
 T = TypeVar("T")
 
-ATTEMPTS_OF_ONE = 1000  # of one delivery, in the ledger: more than a wait in line can make; the next one's come after
 ACK_AGAIN_S = 0.5
 
 log = structlog.get_logger(__name__)
@@ -110,7 +109,6 @@ class Deliveries:
             received_at=datetime.now(UTC),
             progress=SpeechProgress(
                 received_at_monotonic=time.monotonic(),
-                attempt_offset=claim.attempt * ATTEMPTS_OF_ONE,
                 waited_for_quota=claim.was_queued,
             ),
             claim=claim,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from tts.conversations.context import Context, OpenConversation
-from tts.devices.outbox_client import ATTEMPTS_OF_ONE, Deliveries
+from tts.devices.outbox_client import Deliveries
 from tts.devices.output import Delivery
 from tts.devices.prefetch import Upcoming
 from tts.devices.transport import Socket
@@ -97,8 +97,8 @@ class Speaker:
                     progress=SpeechProgress(
                         received_at_monotonic=time.monotonic(),
                         expires_at=row.expires_at,
-                        attempt_offset=row.attempts * ATTEMPTS_OF_ONE**2,
                     ),
+                    takeovers=row.attempts,
                 )
             )
 
@@ -245,7 +245,6 @@ class Speaker:
         speech.progress.deferred(
             owner=self._deliveries.owner, lease_until=now + timedelta(seconds=LEASE_S), expires_at=now + HELD_FOR
         )
-        speech.progress.skip_attempts(ATTEMPTS_OF_ONE)
         self._services.recorder.record(speech)
         self._session.queue.defer(speech)
         if not self._watching_quota:

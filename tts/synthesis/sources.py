@@ -152,7 +152,7 @@ class Sources:
         attempt = Attempt(
             source_id=self._speech.utterance_id,
             segment=segment.index,
-            attempt=self._speech.progress.attempt_offset + number,
+            attempt=self._speech.attempt_number(number),
             kind=kind.value,
             requested_characters=len(segment.text),
             conversation_id=self._context.conversation_id,

@@ -83,7 +83,7 @@ async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member
     await deliveries.write()
     _, second = await taken(deliveries)
     assert (
-        second.progress.attempt_offset - first.progress.attempt_offset > AFTER_QUOTA_WAIT_S / PAUSE_S
+        second.attempt_number(1) - first.attempt_number(1) > AFTER_QUOTA_WAIT_S / PAUSE_S
     )  # one for each look, in line
 
 
