@@ -60,7 +60,8 @@ async def alone(rig: Rig, plan: Plan) -> str:
 async def crowd(rig: Rig, plan: Plan) -> str:
     delay = plan.crowd_delay
     measured = {
-        _title(count, delay): await scenarios.at_once(rig, count, plan.rounds_of_crowd, delay) for count in plan.crowds
+        _title(count, delay): await scenarios.concurrently(rig, count, plan.rounds_of_crowd, delay)
+        for count in plan.crowds
     }
     return f"{report.streams(measured)}\n\n{report.ratios(measured)}"
 

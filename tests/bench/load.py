@@ -17,13 +17,13 @@ import aiohttp
 from tests.bench.processes import Rig
 from tests.bench.sound import BYTES_PER_SECOND, payload
 
-SAY_S = 60.0
+SPEECH_TIMEOUT_S = 60.0
 DIRECT = "direct"
 TARGETS = (DIRECT, "bare", "ours")
 
 
 @dataclass
-class Heard:
+class ReceivedUtterance:
     """One utterance as it came. `late_s`: how far a read came behind its time, counted from the first."""
 
     text: str
@@ -32,13 +32,13 @@ class Heard:
     late_s: float = 0.0
     reads: list[bytes] = field(default_factory=list)
     size: int = 0
-    whole: bool = False
+    is_complete: bool = False
 
     @property
     def first_ms(self) -> float:
         return (self.first - self.began) * 1000
 
-    def take(self, chunk: bytes) -> None:
+    def add_chunk(self, chunk: bytes) -> None:
         now = time.perf_counter()
         if not self.reads:
             self.first = now
@@ -46,31 +46,31 @@ class Heard:
         self.reads.append(chunk)
         self.size += len(chunk)
 
-    def over(self) -> "Heard":
-        self.whole = b"".join(self.reads) == payload(self.text)
+    def finish(self) -> "ReceivedUtterance":
+        self.is_complete = b"".join(self.reads) == payload(self.text)
         return self
 
 
-class Line(ABC):
+class BenchClient(ABC):
     """One speaker's way to the upstream; one utterance at a time."""
 
-    async def say(self, text: str) -> Heard:
+    async def speak(self, text: str) -> ReceivedUtterance:
         """An utterance that fails is not whole."""
-        heard = Heard(text)
+        heard = ReceivedUtterance(text)
         with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-            async with asyncio.timeout(SAY_S):
-                await self._say(heard)
-        return heard.over()
+            async with asyncio.timeout(SPEECH_TIMEOUT_S):
+                await self._speak(heard)
+        return heard.finish()
 
     @abstractmethod
     async def close(self) -> None:
         """What is being said ends where it is."""
 
     @abstractmethod
-    async def _say(self, heard: Heard) -> None: ...
+    async def _speak(self, heard: ReceivedUtterance) -> None: ...
 
 
-class DirectLine(Line):
+class DirectClient(BenchClient):
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = url
@@ -78,15 +78,15 @@ class DirectLine(Line):
     async def close(self) -> None:
         await self._session.close()
 
-    async def _say(self, heard: Heard) -> None:
+    async def _speak(self, heard: ReceivedUtterance) -> None:
         body = _body(heard.text)
         heard.began = time.perf_counter()
         async with self._session.post(self._url, data=body) as reply:
             async for chunk in reply.content.iter_any():
-                heard.take(chunk)
+                heard.add_chunk(chunk)
 
 
-class SocketLine(Line):
+class RelayClient(BenchClient):
     """A relay's: a text frame goes in, binary frames come out, until a text frame that holds one of `ends`."""
 
     ends: tuple[str, ...] = ("end",)
@@ -100,21 +100,21 @@ class SocketLine(Line):
     async def close(self) -> None:
         await self.socket.close()
 
-    async def _say(self, heard: Heard) -> None:
+    async def _speak(self, heard: ReceivedUtterance) -> None:
         frame = self.frame(heard.text)
         heard.began = time.perf_counter()
         await self.socket.send_str(frame)
         while True:
             message = await self.socket.receive()
             if message.type is aiohttp.WSMsgType.BINARY:
-                heard.take(message.data)
+                heard.add_chunk(message.data)
             elif message.type is not aiohttp.WSMsgType.TEXT:
                 raise ConnectionError(f"closed with {self.socket.close_code}")
             elif any(end in message.data for end in self.ends):
                 return
 
 
-class OursLine(SocketLine):
+class VoicecareClient(RelayClient):
     ends = ("speech.finished", "speech.failed", "speech.interrupted", '"error"')
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -143,22 +143,22 @@ def _body(text: str) -> str:
 
 
 @asynccontextmanager
-async def lines(rig: Rig, target: str, count: int, url: str | None = None) -> AsyncIterator[list[Line]]:
+async def open_clients(rig: Rig, target: str, count: int, url: str | None = None) -> AsyncIterator[list[BenchClient]]:
     """As many open lines to a target, or to another process of it at `url`."""
     async with AsyncExitStack() as stack:
         pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=240)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=pool))
         if target == DIRECT:
             there = rig.upstream.url + "/v1/text-to-speech/bench/stream"
-            yield [DirectLine(session, there) for _ in range(count)]
+            yield [DirectClient(session, there) for _ in range(count)]
             return
         url = url or rig.relays[target].url
         yield [await _connect(stack, session, url, token if target == "ours" else None) for token in rig.tokens[:count]]
 
 
-async def _connect(stack: AsyncExitStack, session: aiohttp.ClientSession, url: str, token: str | None) -> SocketLine:
+async def _connect(stack: AsyncExitStack, session: aiohttp.ClientSession, url: str, token: str | None) -> RelayClient:
     if token is None:
-        return SocketLine(await stack.enter_async_context(session.ws_connect(url + "/", max_msg_size=0)))
+        return RelayClient(await stack.enter_async_context(session.ws_connect(url + "/", max_msg_size=0)))
     socket = await stack.enter_async_context(
         session.ws_connect(
             url + "/ws/device/",
@@ -167,6 +167,6 @@ async def _connect(stack: AsyncExitStack, session: aiohttp.ClientSession, url: s
             max_msg_size=0,
         )
     )
-    line = OursLine(socket)
+    line = VoicecareClient(socket)
     await line.start()
     return line

@@ -38,7 +38,7 @@ def ratios(situations: dict[str, list[Round]]) -> str:
 
 def _stream_row(name: str, rounds: list[Round], target: str) -> list[str]:
     blocks = [one[target] for one in rounds]
-    count = sum(len(block.heard) for block in blocks)
+    count = sum(len(block.utterances) for block in blocks)
     relayed = target != DIRECT
     return [
         name,
@@ -81,12 +81,12 @@ def added_p95(rounds: list[Round], target: str) -> float:
 
 def p95(rounds: list[Round], target: str) -> float:
     """Of all utterances: those of one round are too few for it."""
-    return Block([heard for one in rounds for heard in one[target].heard], 0).p95
+    return Block([heard for one in rounds for heard in one[target].utterances], 0).p95
 
 
 def cpu(rounds: list[Round], target: str) -> list[float]:
     """Processor seconds for 1000 utterances; of the upstream's process where nothing stands between."""
-    return [one[target].cpu_s / len(one[target].heard) * 1000 for one in rounds]
+    return [one[target].cpu_s / len(one[target].utterances) * 1000 for one in rounds]
 
 
 def fresh(measured: dict[str, list[Fresh]]) -> str:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from tests.bench.load import DIRECT, TARGETS, Heard, Line, OursLine, lines
+from tests.bench.load import DIRECT, TARGETS, ReceivedUtterance, BenchClient, VoicecareClient, open_clients
 from tests.bench.processes import Child, Rig
 from tests.bench.seed import PHRASES
 from tests.bench.sound import BODY_BYTES, fresh_text
@@ -14,18 +14,18 @@ from tests.bench.stuck import StuckDevice
 SPREAD_S = 4.0  # over which the starts of streams are spread
 LATE_S = 0.1  # what a device's own buffer hides
 PAUSE_S = 0.3  # between two speeches of a fresh process
-BEHIND_S = 0.4  # what the server writes behind a speech's back is done by then
+BACKGROUND_WRITES_S = 0.4  # what the server writes behind a speech's back is done by then
 STUCK_BODY_BYTES = 16 * 1024 * 1024
 STUCK_S = 4.0
-HANG_UP_LOOKS = 300
-LOOK_EVERY_S = 0.01
+MAX_POLLS = 300
+POLL_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True)
 class Block:
     """The utterances of one target in one round."""
 
-    heard: list[Heard]
+    utterances: list[ReceivedUtterance]
     cpu_s: float
 
     @property
@@ -38,18 +38,18 @@ class Block:
 
     @property
     def wrong(self) -> int:
-        return sum(not one.whole for one in self.heard)
+        return sum(not one.is_complete for one in self.utterances)
 
     @property
     def late(self) -> int:
-        return sum(one.late_s > LATE_S for one in self.heard)
+        return sum(one.late_s > LATE_S for one in self.utterances)
 
     @property
     def reads(self) -> float:
-        return median(len(one.reads) for one in self.heard)
+        return median(len(one.reads) for one in self.utterances)
 
     def _first(self) -> list[float]:
-        return [one.first_ms for one in self.heard if one.reads] or [float("nan")]
+        return [one.first_ms for one in self.utterances if one.reads] or [float("nan")]
 
 
 Round = dict[str, Block]
@@ -61,7 +61,7 @@ async def one_after_another(rig: Rig, utterances: int, rounds: int, ttfb: float)
     return await _rounds(rig, 1, rounds, utterances)
 
 
-async def at_once(rig: Rig, streams: int, rounds: int, ttfb: float) -> list[Round]:
+async def concurrently(rig: Rig, streams: int, rounds: int, ttfb: float) -> list[Round]:
     """Many speakers, heard in real time."""
     rig.set_upstream(ttfb=ttfb, pace=1)
     return await _rounds(rig, streams, rounds, 1)
@@ -70,13 +70,13 @@ async def at_once(rig: Rig, streams: int, rounds: int, ttfb: float) -> list[Roun
 async def _rounds(rig: Rig, speakers: int, rounds: int, utterances: int) -> list[Round]:
     """The targets take turns, each round in another order: what else the machine does meets all of them."""
     async with (
-        lines(rig, "direct", speakers) as d,
-        lines(rig, "bare", speakers) as b,
-        lines(rig, "ours", speakers) as o,
+        open_clients(rig, "direct", speakers) as d,
+        open_clients(rig, "bare", speakers) as b,
+        open_clients(rig, "ours", speakers) as o,
     ):
         speaking = dict(zip(TARGETS, (d, b, o), strict=True))
         for target in TARGETS:
-            await speaking[target][0].say(fresh_text())
+            await speaking[target][0].speak(fresh_text())
         return [
             {target: await _block(rig, target, speaking[target], utterances) for target in _turns(number)}
             for number in range(rounds)
@@ -88,17 +88,17 @@ def _turns(number: int) -> tuple[str, ...]:
     return TARGETS[first:] + TARGETS[:first]
 
 
-async def _block(rig: Rig, target: str, speaking: list[Line], utterances: int) -> Block:
+async def _block(rig: Rig, target: str, speaking: list[BenchClient], utterances: int) -> Block:
     before = _cpu_s(rig, target)
     gap = SPREAD_S / len(speaking)
     said = await asyncio.gather(*(_say_many(line, n * gap, utterances) for n, line in enumerate(speaking)))
-    await asyncio.sleep(BEHIND_S)
+    await asyncio.sleep(BACKGROUND_WRITES_S)
     return Block([heard for many in said for heard in many], _cpu_s(rig, target) - before)
 
 
-async def _say_many(line: Line, wait: float, utterances: int) -> list[Heard]:
+async def _say_many(line: BenchClient, wait: float, utterances: int) -> list[ReceivedUtterance]:
     await asyncio.sleep(wait)
-    return [await line.say(fresh_text()) for _ in range(utterances)]
+    return [await line.speak(fresh_text()) for _ in range(utterances)]
 
 
 def _cpu_s(rig: Rig, target: str) -> float:
@@ -119,7 +119,7 @@ class Fresh:
 async def fresh_process(rig: Rig, target: str, ttfb: float) -> Fresh:
     rig.set_upstream(ttfb=ttfb, pace=0)
     with rig.start(target) as child:
-        async with lines(rig, target, 1, child.url) as (line,):
+        async with open_clients(rig, target, 1, child.url) as (line,):
             first, *later = [(await _say_many(line, PAUSE_S, 1))[0] for _ in range(11)]
             at_speed = await _say_many(line, 0, 20)
     return Fresh(first.first_ms, median(one.first_ms for one in later), median(one.first_ms for one in at_speed))
@@ -128,11 +128,11 @@ async def fresh_process(rig: Rig, target: str, ttfb: float) -> Fresh:
 async def idle_kb(rig: Rig, target: str, connections: int) -> float:
     """Memory for one open connection that says nothing (with us: in a conversation)."""
     with rig.start(target) as child:
-        async with lines(rig, target, connections, child.url):
+        async with open_clients(rig, target, connections, child.url):
             pass  # what the first connections ever load and reserve is not theirs
         await asyncio.sleep(1)
         before = child.rss_kb()
-        async with lines(rig, target, connections, child.url):
+        async with open_clients(rig, target, connections, child.url):
             await asyncio.sleep(1)
             return (child.rss_kb() - before) / connections
 
@@ -153,22 +153,22 @@ async def cache_hits(rig: Rig, store: str, **env: str) -> list[Cache]:
     """Every phrase for the first time in a fresh process, which has it from the store, and once more, from memory."""
     rig.set_upstream(ttfb=0, pace=0)
     with rig.start("ours", PHRASE_STORE=store, **env) as child:
-        async with lines(rig, "ours", 1, child.url) as (line,):
+        async with open_clients(rig, "ours", 1, child.url) as (line,):
             for phrase in PHRASES:
-                await line.say(phrase)
-        await asyncio.sleep(BEHIND_S)
+                await line.speak(phrase)
+        await asyncio.sleep(BACKGROUND_WRITES_S)
     with rig.start("ours", PHRASE_STORE=store, **env) as child:
-        async with lines(rig, "ours", 1, child.url) as (line,):
-            assert isinstance(line, OursLine)
+        async with open_clients(rig, "ours", 1, child.url) as (line,):
+            assert isinstance(line, VoicecareClient)
             return [await _hits(rig, line, layer) for layer in (store, f"memory, before {store}")]
 
 
-async def _hits(rig: Rig, line: OursLine, layer: str) -> Cache:
+async def _hits(rig: Rig, line: VoicecareClient, layer: str) -> Cache:
     asked = rig.upstream_stats()["requests"]
     heard, echoes = [], []
     for phrase in PHRASES:
         echoes.append(await line.ping())
-        heard.append(await line.say(phrase))
+        heard.append(await line.speak(phrase))
     missed = rig.upstream_stats()["requests"] - asked
     return Cache(layer, median(one.first_ms for one in heard), median(echoes), len(PHRASES) - missed)
 
@@ -177,12 +177,12 @@ async def stuck_kb(rig: Rig, target: str) -> int:
     """How much the server grows for one device that stops reading while a large answer is on its way."""
     rig.set_upstream(ttfb=0, pace=0, size=BODY_BYTES)
     with rig.start(target) as child:
-        async with lines(rig, target, 1, child.url) as (line,):
+        async with open_clients(rig, target, 1, child.url) as (line,):
             await _say_many(line, 0, 3)
         rig.set_upstream(size=STUCK_BODY_BYTES)
         with StuckDevice(child.port, rig.tokens[0] if target == "ours" else None) as device:
             before = child.rss_kb()
-            device.ask()
+            device.query()
             largest = await _largest_rss_kb(child)
         rig.set_upstream(size=BODY_BYTES)
     return largest - before
@@ -208,8 +208,8 @@ class HungUp:
 async def hang_up(rig: Rig, speakers: int) -> HungUp:
     rig.set_upstream(ttfb=0, pace=1)
     before = rig.upstream_stats()["cancelled"]
-    async with lines(rig, "ours", speakers) as speaking:
-        said = [asyncio.create_task(line.say(fresh_text())) for line in speaking]
+    async with open_clients(rig, "ours", speakers) as speaking:
+        said = [asyncio.create_task(line.speak(fresh_text())) for line in speaking]
         await asyncio.sleep(1)
         began = time.monotonic()
         await asyncio.gather(*(line.close() for line in speaking))
@@ -220,7 +220,7 @@ async def hang_up(rig: Rig, speakers: int) -> HungUp:
 
 
 async def _until_nothing_is_open(rig: Rig) -> None:
-    for _ in range(HANG_UP_LOOKS):
+    for _ in range(MAX_POLLS):
         if not rig.upstream_stats()["open"]:
             return
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(POLL_INTERVAL_S)

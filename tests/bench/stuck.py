@@ -30,7 +30,7 @@ class StuckDevice:
     ) -> None:
         self._socket.close()
 
-    def ask(self) -> None:
+    def request_speech(self) -> None:
         """Asks for a long text, and never looks at the answer."""
         if self._token is None:
             self._send({"text": LONG_TEXT})

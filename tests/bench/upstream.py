@@ -29,14 +29,14 @@ class Stats:
 
 
 @dataclass
-class Knobs:
+class UpstreamSettings:
     ttfb: float = 0.0
     pace: float = 1.0
     size: int = BODY_BYTES
 
 
 stats = Stats()
-knobs = Knobs()
+upstream_settings = UpstreamSettings()
 
 
 class Connection(asyncio.Protocol):
@@ -92,17 +92,17 @@ class Connection(asyncio.Protocol):
     def _accept(self, text: str) -> None:
         stats.requests += 1
         stats.open += 1
-        self._chunks = _chunks(payload(text, knobs.size))
-        if knobs.ttfb:
-            self._timer = self._loop.call_later(knobs.ttfb, self._begin)
+        self._chunks = _chunks(payload(text, upstream_settings.size))
+        if upstream_settings.ttfb:
+            self._timer = self._loop.call_later(upstream_settings.ttfb, self._begin)
         else:
             self._begin()
 
     def _begin(self) -> None:
         assert self._chunks is not None
         self.transport.write(STREAM_HEAD + next(self._chunks))
-        if knobs.pace:
-            interval = CHUNK_BYTES / BYTES_PER_SECOND / knobs.pace
+        if upstream_settings.pace:
+            interval = CHUNK_BYTES / BYTES_PER_SECOND / upstream_settings.pace
             self._send_next(self._loop.time() + interval, interval)
         else:
             self._send_all()
@@ -142,7 +142,7 @@ def _chunks(body: bytes) -> Iterator[bytes]:
 
 def _set(path: str) -> None:
     for name, value in parse_qsl(urlsplit(path).query):
-        setattr(knobs, name, type(getattr(knobs, name))(value))
+        setattr(upstream_settings, name, type(getattr(upstream_settings, name))(value))
 
 
 async def _serve(port: int) -> None:

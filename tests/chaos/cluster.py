@@ -15,7 +15,7 @@ from tests.sandbox import SandboxProcess
 from tests.server import ROOT, ServerProcess, environment
 from tests.services import PostgresProcess, RedisProcess
 
-PATIENT_S = {"FIRST_CHUNK_TIMEOUT_S": 20, "STALL_TIMEOUT_S": 20, "BUSY_WAIT_S": 60}
+LONG_TIMEOUTS = {"FIRST_CHUNK_TIMEOUT_S": 20, "STALL_TIMEOUT_S": 20, "BUSY_WAIT_S": 60}
 """A busy machine is no failure of the provider's: whoever loses a voice here has lost it for another cause."""
 
 
@@ -60,11 +60,11 @@ class Cluster:
         os.killpg(self.workers[-1].pid, signal.SIGKILL)
         self.workers[-1].wait()
 
-    def tell_worker(self, task: str) -> None:
+    def enqueue_task(self, task: str) -> None:
         """A hint, as a web process gives it."""
-        self.run(f"from voicecare.core import task_queue; task_queue.enqueue_on_commit({task!r})")
+        self.run_code(f"from voicecare.core import task_queue; task_queue.enqueue_on_commit({task!r})")
 
-    def run(self, code: str) -> None:
+    def run_code(self, code: str) -> None:
         """In a process that has the settings of all others."""
         command = [sys.executable, "manage.py", "shell", "-c", code]
         subprocess.run(command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True)
@@ -76,11 +76,11 @@ class Cluster:
         )
         return [Listener(**listener) for listener in json.loads(made.stdout)]
 
-    def write(self, statement: str, *values: object) -> None:
+    def execute(self, statement: str, *values: object) -> None:
         with psycopg.connect(self.postgres.url) as connection:
             connection.execute(statement, values)
 
-    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.postgres.url) as connection:
             return connection.execute(statement, values).fetchall()
 
@@ -89,23 +89,23 @@ class Cluster:
         statement = (
             "SELECT state, count(*) FROM tts_utterance WHERE patient_id = ANY(%s) AND origin = 'server' GROUP BY 1"
         )
-        return dict(self.ask(statement, [listener.patient for listener in listeners]))
+        return dict(self.query(statement, [listener.patient for listener in listeners]))
 
-    def booked(self) -> dict[str, int]:
+    def ledger_characters(self) -> dict[str, int]:
         """Characters by the provider's request id, as the ledger has them."""
-        return dict(self.ask("SELECT request_id, characters FROM usage_usageevent WHERE request_id <> ''"))
+        return dict(self.query("SELECT request_id, characters FROM usage_usageevent WHERE request_id <> ''"))
 
-    def spoken(self) -> int:
+    def conversation_ledger_characters(self) -> int:
         """Characters of the ledger that belong to a conversation."""
-        return self.ask("SELECT coalesce(sum(characters), 0) FROM usage_usageevent WHERE conversation IS NOT NULL")[0][
+        return self.query("SELECT coalesce(sum(characters), 0) FROM usage_usageevent WHERE conversation IS NOT NULL")[
             0
-        ]
+        ][0]
 
-    def counted(self) -> int:
+    def conversation_characters(self) -> int:
         """Characters of all conversations together."""
-        return self.ask("SELECT coalesce(sum(tts_characters_used), 0) FROM conversations")[0][0]
+        return self.query("SELECT coalesce(sum(tts_characters_used), 0) FROM conversations")[0][0]
 
-    def billed(self) -> dict[str, dict[str, Any]]:
+    def billed_requests(self) -> dict[str, dict[str, Any]]:
         """The provider's own records of what it charges for, by request id."""
         return {record["request_id"]: record for record in self.sandbox.requests() if record["billed"]}
 
@@ -124,5 +124,5 @@ class Cluster:
             SECRET_KEY="chaos",
             PHRASE_STORE="file",
             DEVICE_CHARACTERS_PER_MINUTE=1_000_000,
-            **PATIENT_S,
+            **LONG_TIMEOUTS,
         )

@@ -11,11 +11,11 @@ from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
 from tts.devices.client import Closed, DeviceError, Frame
 
-KILLED_S = 3.0  # before a process was killed, in which a busy one may not have written an acknowledgement yet
+UNWRITTEN_S = 3.0  # before a process was killed, in which a busy one may not have written an acknowledgement yet
 
 
 @dataclass
-class Heard:
+class ConnectionLog:
     """One connection: where, what began and what ended in it."""
 
     url: str
@@ -29,13 +29,13 @@ class Bedside:
 
     def __init__(self, listener: Listener, urls: Callable[[], list[str]]) -> None:
         self.listener = listener
-        self.connections: list[Heard] = []
+        self.connections: list[ConnectionLog] = []
         self.acknowledged: dict[str, tuple[float, str]] = {}  # when, and where
-        self.said: list[str] = []
-        self.again: list[tuple[str, float, str]] = []  # began after its acknowledgement: which, when that was, where
+        self.spoken_texts: list[str] = []
+        self.repeated: list[tuple[str, float, str]] = []  # began after its acknowledgement: which, when that was, where
         self.sources: list[str] = []
         self._urls = urls
-        self._saying: str | None = None
+        self._current_text: str | None = None
         self._number = 0
         self.stopping = False
 
@@ -49,7 +49,7 @@ class Bedside:
 
     @property
     def done(self) -> bool:
-        return self.stopping and self._saying is None and not self.missing
+        return self.stopping and self._current_text is None and not self.missing
 
     @property
     def missing(self) -> set[str]:
@@ -57,18 +57,18 @@ class Bedside:
 
     async def _connect(self, url: str, talks: bool) -> None:
         async with Device(url, self.listener.token, timeout_s=45) as device:
-            heard = Heard(url)
+            heard = ConnectionLog(url)
             self.connections.append(heard)
             try:
                 await self._converse(device, heard, talks)
             except Closed as closed:
                 heard.close_code = closed.code
 
-    async def _converse(self, device: Device, heard: Heard, talks: bool) -> None:
+    async def _converse(self, device: Device, heard: ConnectionLog, talks: bool) -> None:
         if talks:
             await device.send({"type": "conversation.start", "greeting": False})
             await device.wait_for_frame("conversation.started")
-            await self._say(device)
+            await self._speak(device)
         while not self.done:
             try:
                 async with asyncio.timeout(0.5):
@@ -76,14 +76,14 @@ class Bedside:
             except TimeoutError:
                 continue
             if isinstance(frame, dict):
-                await self._follow(device, heard, frame)
+                await self._on_frame(device, heard, frame)
 
-    async def _follow(self, device: Device, heard: Heard, frame: Frame) -> None:
+    async def _on_frame(self, device: Device, heard: ConnectionLog, frame: Frame) -> None:
         match frame["type"]:
             case "speech.started":
                 heard.began.append(frame["id"])
                 if frame["id"] in self.acknowledged:
-                    self.again.append((frame["id"], *self.acknowledged[frame["id"]]))
+                    self.repeated.append((frame["id"], *self.acknowledged[frame["id"]]))
             case "speech.finished" if frame["id"].startswith("srv-"):
                 heard.finished.append(frame["id"])
                 await device.send({"type": "ack", "id": frame["id"]})
@@ -91,18 +91,18 @@ class Bedside:
             case "speech.finished":
                 heard.finished.append(frame["id"])
                 self.sources.append(frame["source"])
-                self.said.append(self._saying or "")
-                self._saying = None
+                self.spoken_texts.append(self._current_text or "")
+                self._current_text = None
                 if not self.stopping:
-                    await self._say(device)
+                    await self._speak(device)
             case "speech.interrupted" | "speech.failed" if not frame["id"].startswith("srv-"):
-                await self._say(device)
+                await self._speak(device)
             case "error":
                 raise AssertionError(frame)
 
-    async def _say(self, device: Device) -> None:
+    async def _speak(self, device: Device) -> None:
         """The next sentence, or that which has not been heard yet."""
         self._number += 1
-        if self._saying is None:
-            self._saying = f"The sentence number {self._number % 7} is said by the patient, who is talking."
-        await device.send({"type": "speak", "id": f"own-{self._number}", "text": self._saying})
+        if self._current_text is None:
+            self._current_text = f"The sentence number {self._number % 7} is said by the patient, who is talking."
+        await device.send({"type": "speak", "id": f"own-{self._number}", "text": self._current_text})

@@ -9,12 +9,12 @@ import pytest
 from tests.chaos.cluster import Cluster
 from tests.chaos.test_outages import (
     ADD_PHRASE,
-    around,
-    books_balance,
-    everything_is_heard,
-    is_making_a_phrase,
-    nothing_was_lost,
-    talking,
+    sent_around,
+    assert_accounts_agree,
+    wait_until_all_acknowledged,
+    is_generating_a_phrase,
+    assert_nothing_lost,
+    talking_ward,
 )
 from tests.waiting import eventually
 
@@ -40,41 +40,41 @@ budgets.repair()
 EVENTS = "SELECT coalesce(sum(characters), 0) FROM usage_usageevent"
 DAYS = "SELECT coalesce(sum(characters), 0) FROM usage_dailyusage"
 UNKNOWN = "SELECT count(*) FROM usage_usageevent WHERE outcome = 'unknown'"
-HEARD = EVENTS + " WHERE kind IN ('live', 'retry', 'backup')"
+PATIENT_EVENTS = EVENTS + " WHERE kind IN ('live', 'retry', 'backup')"
 BUDGETS = "SELECT coalesce(sum(used), 0), coalesce(sum(reserved), 0) FROM usage_budgetmonth"
 
 
 async def test_after_a_web_process_and_a_worker_were_killed_every_book_says_the_same(cluster: Cluster) -> None:
     """What a killed process asked for and had no time to write to the database stands in its journal."""
     cluster.sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "^This phrase"}, first=1)
-    async with talking(cluster, BUDGET) as ward:
-        await asyncio.to_thread(cluster.write, ADD_PHRASE, "This phrase is being made when its maker is killed.")
+    async with talking_ward(cluster, BUDGET) as ward:
+        await asyncio.to_thread(cluster.execute, ADD_PHRASE, "This phrase is being made when its maker is killed.")
         await asyncio.to_thread(cluster.start_worker)
-        await asyncio.to_thread(cluster.tell_worker, "tts.warm_due")
-        await eventually(lambda: asyncio.to_thread(is_making_a_phrase, cluster))
+        await asyncio.to_thread(cluster.enqueue_task, "tts.warm_due")
+        await eventually(lambda: asyncio.to_thread(is_generating_a_phrase, cluster))
         await asyncio.to_thread(cluster.kill_worker)
         ward.servers[0].signal(signal.SIGKILL)
         killed_at = time.monotonic()
-        await ward.hear(3)
-    nothing_was_lost(ward)
-    await everything_is_heard(ward)
-    excused = around(killed_at)
-    await books_balance(ward, lambda record: record["fault"] == "slow" or excused(record))
-    await asyncio.to_thread(cluster.run, IN_HALF_AN_HOUR)
-    await asyncio.to_thread(every_book_says_the_same, cluster)
+        await ward.wait_for_sentences(3)
+    assert_nothing_lost(ward)
+    await wait_until_all_acknowledged(ward)
+    excused = sent_around(killed_at)
+    await assert_accounts_agree(ward, lambda record: record["fault"] == "slow" or excused(record))
+    await asyncio.to_thread(cluster.run_code, IN_HALF_AN_HOUR)
+    await asyncio.to_thread(assert_all_accounts_agree, cluster)
 
 
-def every_book_says_the_same(cluster: Cluster) -> None:
+def assert_all_accounts_agree(cluster: Cluster) -> None:
     def one(statement: str) -> int:
-        return int(cluster.ask(statement)[0][0])
+        return int(cluster.query(statement)[0][0])
 
     assert one(UNKNOWN) == 0
     assert one(EVENTS) == one(DAYS) == cluster.sandbox.account()["characters"]
-    assert cluster.ask(BUDGETS) == [(one(HEARD), 0)]
-    assert cluster.counted() == cluster.spoken() - late(cluster)
+    assert cluster.query(BUDGETS) == [(one(PATIENT_EVENTS), 0)]
+    assert cluster.conversation_characters() == cluster.conversation_ledger_characters() - late_characters(cluster)
 
 
-def late(cluster: Cluster) -> int:
+def late_characters(cluster: Cluster) -> int:
     """What was found when its conversation had ended or was abandoned stays out of its number."""
     found = "SELECT coalesce(sum(characters), 0) FROM usage_usageevent WHERE code = 'billed' AND conversation IN "
-    return int(cluster.ask(f"{found} (SELECT id FROM conversations WHERE ended_at IS NOT NULL)")[0][0])
+    return int(cluster.query(f"{found} (SELECT id FROM conversations WHERE ended_at IS NOT NULL)")[0][0])

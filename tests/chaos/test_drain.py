@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.chaos.cluster import Cluster, Listener
-from tests.chaos.listening import KILLED_S, Bedside
+from tests.chaos.listening import UNWRITTEN_S, Bedside
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
@@ -42,22 +42,22 @@ async def test_a_thousand_deliveries_drain_in_order_and_none_is_lost_when_a_proc
     print(f"drained {time.monotonic() - killed_at:.1f} s after the kill")
 
     assert cut_off == {doomed.ws, other.ws}  # both were at work
-    await until_heard(cluster, listeners)
+    await wait_until_acknowledged(cluster, listeners)
     for bedside in bedsides:
-        in_order(bedside)
-        for speech_id, at, url in bedside.again:
-            assert (url, at > killed_at - KILLED_S) == (doomed.ws, True), f"{speech_id} was heard and came again"
-    accounts_are_right(cluster, killed_at)
+        assert_in_order(bedside)
+        for speech_id, at, url in bedside.repeated:
+            assert (url, at > killed_at - UNWRITTEN_S) == (doomed.ws, True), f"{speech_id} was heard and came again"
+    assert_accounts_right(cluster, killed_at)
 
 
-async def until_heard(cluster: Cluster, listeners: list[Listener]) -> None:
+async def wait_until_acknowledged(cluster: Cluster, listeners: list[Listener]) -> None:
     everything = {"heard": PATIENTS * EACH}
     await eventually(
         lambda: asyncio.to_thread(cluster.states, listeners), 5, wanted=lambda states: states == everything
     )
 
 
-def in_order(bedside: Bedside) -> None:
+def assert_in_order(bedside: Bedside) -> None:
     """None twice in one connection, each connection in order, and all of them in order by when they were heard."""
     place = {speech_id: number for number, speech_id in enumerate(bedside.listener.deliveries)}
     for connection in bedside.connections:
@@ -67,11 +67,11 @@ def in_order(bedside: Bedside) -> None:
     assert heard == bedside.listener.deliveries
 
 
-def accounts_are_right(cluster: Cluster, killed_at: float) -> None:
+def assert_accounts_right(cluster: Cluster, killed_at: float) -> None:
     """What the killed process had no time to write down is all that is missing."""
-    booked, billed = cluster.booked(), cluster.billed()
+    booked, billed = cluster.ledger_characters(), cluster.billed_requests()
     assert {key: billed[key]["characters"] for key in booked} == booked
     missing = [record for key, record in billed.items() if key not in booked]
-    assert all(killed_at - KILLED_S < record["at"] <= killed_at + 0.1 for record in missing), missing
+    assert all(killed_at - UNWRITTEN_S < record["at"] <= killed_at + 0.1 for record in missing), missing
     assert len(missing) <= PATIENTS
-    assert cluster.counted() == sum(booked.values())
+    assert cluster.conversation_characters() == sum(booked.values())

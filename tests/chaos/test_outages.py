@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.cluster import Cluster
-from tests.chaos.listening import KILLED_S, Bedside
+from tests.chaos.listening import UNWRITTEN_S, Bedside
 from tests.e2e.device import Device
 from tests.server import ServerProcess
 from tests.waiting import eventually
@@ -31,25 +31,25 @@ class Ward:
     servers: list[ServerProcess]
     bedsides: list[Bedside]
 
-    async def hear(self, sentences: int) -> None:
+    async def wait_for_sentences(self, sentences: int) -> None:
         """Returns when everybody has heard so many more."""
-        goals = [len(bedside.said) + sentences for bedside in self.bedsides]
+        goals = [len(bedside.spoken_texts) + sentences for bedside in self.bedsides]
 
         def behind() -> int:
-            return sum(len(b.said) < goal for b, goal in zip(self.bedsides, goals, strict=True))
+            return sum(len(b.spoken_texts) < goal for b, goal in zip(self.bedsides, goals, strict=True))
 
         await eventually(behind, 60, wanted=lambda bedsides: bedsides == 0)
 
-    def closed(self) -> list[int | None]:
+    def early_close_codes(self) -> list[int | None]:
         """The codes with which connections ended before their time."""
         return [heard.close_code for bedside in self.bedsides for heard in bedside.connections[:-1]]
 
 
 @asynccontextmanager
-async def talking(cluster: Cluster, budget: int | None = None) -> AsyncIterator[Ward]:
+async def talking_ward(cluster: Cluster, budget: int | None = None) -> AsyncIterator[Ward]:
     """Everybody talks inside; outside, they have heard all they asked for and all that was to be delivered."""
     listeners = await asyncio.to_thread(cluster.seed, PATIENTS, DELIVERIES)
-    await asyncio.to_thread(cluster.write, "UPDATE patients_patient SET monthly_character_budget = %s", budget)
+    await asyncio.to_thread(cluster.execute, "UPDATE patients_patient SET monthly_character_budget = %s", budget)
     servers = [await asyncio.to_thread(cluster.start_server) for _ in range(2)]
 
     def urls(place: int) -> Callable[[], list[str]]:
@@ -58,7 +58,7 @@ async def talking(cluster: Cluster, budget: int | None = None) -> AsyncIterator[
     ward = Ward(cluster, servers, [Bedside(listener, urls(n % 2)) for n, listener in enumerate(listeners)])
     tasks = [asyncio.create_task(bedside.run(talks=True)) for bedside in ward.bedsides]
     try:
-        await ward.hear(2)
+        await ward.wait_for_sentences(2)
         yield ward
         for bedside in ward.bedsides:
             bedside.stopping = True
@@ -70,7 +70,7 @@ async def talking(cluster: Cluster, budget: int | None = None) -> AsyncIterator[
         await asyncio.wait(tasks)
 
 
-def nothing_was_lost(ward: Ward) -> None:
+def assert_nothing_lost(ward: Ward) -> None:
     for bedside in ward.bedsides:
         assert not bedside.missing
         assert set(bedside.sources) == {"live"}, bedside.sources
@@ -81,29 +81,35 @@ def nothing_was_lost(ward: Ward) -> None:
 Record = dict[str, Any]
 
 
-def nothing(record: Record) -> bool:
+def never_excused(record: Record) -> bool:
     return False
 
 
-def around(killed_at: float) -> Callable[[Record], bool]:
+def sent_around(killed_at: float) -> Callable[[Record], bool]:
     """What a process that was killed then had no time to write down."""
-    return lambda record: killed_at - KILLED_S < record["at"] <= killed_at + 0.1
+    return lambda record: killed_at - UNWRITTEN_S < record["at"] <= killed_at + 0.1
 
 
-async def books_balance(ward: Ward, excused: Callable[[Record], bool] = nothing) -> None:
+async def assert_accounts_agree(ward: Ward, excused: Callable[[Record], bool] = never_excused) -> None:
     """The ledger says what the provider says, but for what is excused."""
 
     async def wrong() -> list[object]:
-        booked, billed = await asyncio.to_thread(ward.cluster.booked), await asyncio.to_thread(ward.cluster.billed)
+        booked, billed = (
+            await asyncio.to_thread(ward.cluster.ledger_characters),
+            await asyncio.to_thread(ward.cluster.billed_requests),
+        )
         lost = [record for key, record in billed.items() if key not in booked and not excused(record)]
         other = [key for key, characters in booked.items() if billed[key]["characters"] != characters]
-        differs = [await asyncio.to_thread(ward.cluster.counted) - await asyncio.to_thread(ward.cluster.spoken)]
+        differs = [
+            await asyncio.to_thread(ward.cluster.conversation_characters)
+            - await asyncio.to_thread(ward.cluster.conversation_ledger_characters)
+        ]
         return [*lost, *other, *(d for d in differs if d)][:5]
 
     await eventually(wrong, 8, wanted=lambda found: not found)
 
 
-async def everything_is_heard(ward: Ward) -> None:
+async def wait_until_all_acknowledged(ward: Ward) -> None:
     listeners = [bedside.listener for bedside in ward.bedsides]
     everything = {"heard": PATIENTS * DELIVERIES}
     await eventually(
@@ -111,7 +117,7 @@ async def everything_is_heard(ward: Ward) -> None:
     )
 
 
-async def all_say(cluster: Cluster, status: int) -> None:
+async def wait_for_readiness(cluster: Cluster, status: int) -> None:
     """Whether they are ready, without being told that anything has changed."""
     for server in cluster.servers:
         asking = partial(asyncio.to_thread, server.get, "/readyz")
@@ -134,7 +140,7 @@ async def redis_is_emptied_and_hangs(cluster: Cluster) -> None:
 async def postgres_restarts(cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.postgres.stop)
     await asyncio.sleep(1)
-    await all_say(cluster, 503)
+    await wait_for_readiness(cluster, 503)
     await asyncio.to_thread(cluster.postgres.start)
 
 
@@ -145,7 +151,7 @@ async def postgres_crashes(cluster: Cluster) -> None:
 
 async def postgres_hangs(cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.postgres.pause)
-    await all_say(cluster, 503)
+    await wait_for_readiness(cluster, 503)
     await asyncio.sleep(3)
     await asyncio.to_thread(cluster.postgres.resume)
 
@@ -163,15 +169,15 @@ async def postgres_hangs(cluster: Cluster) -> None:
 async def test_no_sentence_is_lost_and_nobody_is_disconnected(
     trouble: Callable[[Cluster], Awaitable[None]], cluster: Cluster
 ) -> None:
-    async with talking(cluster) as ward:
+    async with talking_ward(cluster) as ward:
         await trouble(cluster)
-        await all_say(cluster, 200)
-        await ward.hear(3)
-    assert ward.closed() == []
-    nothing_was_lost(ward)
-    await everything_is_heard(ward)
-    assert not [again for bedside in ward.bedsides for again in bedside.again]
-    await books_balance(ward)
+        await wait_for_readiness(cluster, 200)
+        await ward.wait_for_sentences(3)
+    assert ward.early_close_codes() == []
+    assert_nothing_lost(ward)
+    await wait_until_all_acknowledged(ward)
+    assert not [again for bedside in ward.bedsides for again in bedside.repeated]
+    await assert_accounts_agree(ward)
 
 
 async def test_a_conversation_that_is_asked_for_while_the_database_restarts_opens_when_it_is_back(
@@ -194,54 +200,54 @@ async def test_a_conversation_that_is_asked_for_while_the_database_restarts_open
 
 
 async def test_a_web_process_is_killed_and_its_devices_go_on_elsewhere(cluster: Cluster) -> None:
-    async with talking(cluster) as ward:
+    async with talking_ward(cluster) as ward:
         ward.servers[0].signal(signal.SIGKILL)
         killed_at = time.monotonic()
-        await ward.hear(3)
-    nothing_was_lost(ward)
-    await everything_is_heard(ward)
-    await books_balance(ward, around(killed_at))
+        await ward.wait_for_sentences(3)
+    assert_nothing_lost(ward)
+    await wait_until_all_acknowledged(ward)
+    await assert_accounts_agree(ward, sent_around(killed_at))
 
 
 async def test_a_web_process_goes_down_in_order_and_takes_nothing_with_it(cluster: Cluster) -> None:
-    async with talking(cluster) as ward:
+    async with talking_ward(cluster) as ward:
         ward.servers[0].signal(signal.SIGTERM)
         await asyncio.to_thread(ward.servers[0].wait)
-        await ward.hear(3)
-    assert ward.closed() == [4012] * (PATIENTS // 2)
-    nothing_was_lost(ward)
-    await everything_is_heard(ward)
-    await books_balance(ward)
+        await ward.wait_for_sentences(3)
+    assert ward.early_close_codes() == [4012] * (PATIENTS // 2)
+    assert_nothing_lost(ward)
+    await wait_until_all_acknowledged(ward)
+    await assert_accounts_agree(ward)
 
 
 async def test_a_worker_is_killed_and_the_next_one_does_the_rest(cluster: Cluster) -> None:
     """In the middle of making a phrase: all others are made by its successor, and nobody who talks notices."""
     phrases = [f"This phrase, number {number}, is made ahead." for number in range(4)]
     cluster.sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "^This phrase"}, first=1)
-    async with talking(cluster) as ward:
+    async with talking_ward(cluster) as ward:
         for text in phrases:
-            await asyncio.to_thread(cluster.write, ADD_PHRASE, text)
+            await asyncio.to_thread(cluster.execute, ADD_PHRASE, text)
         await asyncio.to_thread(cluster.start_worker)
-        await asyncio.to_thread(cluster.tell_worker, "tts.warm_due")
-        await eventually(lambda: asyncio.to_thread(is_making_a_phrase, cluster), 60)
+        await asyncio.to_thread(cluster.enqueue_task, "tts.warm_due")
+        await eventually(lambda: asyncio.to_thread(is_generating_a_phrase, cluster), 60)
         await asyncio.to_thread(cluster.kill_worker)
-        await ward.hear(1)
-        await asyncio.to_thread(cluster.tell_worker, "tts.warm_due")  # nobody is there to hear it
+        await ward.wait_for_sentences(1)
+        await asyncio.to_thread(cluster.enqueue_task, "tts.warm_due")  # nobody is there to hear it
         await asyncio.to_thread(cluster.start_worker)
-        await eventually(lambda: asyncio.to_thread(has_made, cluster, len(phrases) - 1), 40)
-        await ward.hear(1)
-    assert ward.closed() == []
-    nothing_was_lost(ward)
-    await everything_is_heard(ward)
-    await books_balance(ward, lambda record: record["fault"] == "slow")
+        await eventually(lambda: asyncio.to_thread(has_generated, cluster, len(phrases) - 1), 40)
+        await ward.wait_for_sentences(1)
+    assert ward.early_close_codes() == []
+    assert_nothing_lost(ward)
+    await wait_until_all_acknowledged(ward)
+    await assert_accounts_agree(ward, lambda record: record["fault"] == "slow")
     unknown = "SELECT count(*) FROM usage_usageevent WHERE kind = 'warm' AND outcome = 'unknown'"
-    assert cluster.ask(unknown) == [(1,)]  # for the reconciliation
+    assert cluster.query(unknown) == [(1,)]  # for the reconciliation
 
 
-def is_making_a_phrase(cluster: Cluster) -> bool:
+def is_generating_a_phrase(cluster: Cluster) -> bool:
     return any(r["text"].startswith("This phrase") and r["billed"] for r in cluster.sandbox.requests())
 
 
-def has_made(cluster: Cluster, phrases: int) -> bool:
+def has_generated(cluster: Cluster, phrases: int) -> bool:
     """Those that nobody had begun; the one that was under way has a maker for a few minutes."""
-    return cluster.ask("SELECT count(*) FROM tts_clip WHERE size > 0") == [(phrases,)]
+    return cluster.query("SELECT count(*) FROM tts_clip WHERE size > 0") == [(phrases,)]
