@@ -1,5 +1,5 @@
-"""What the server adds to the provider, measured beside the least that could stand in its place.
+"""Measures what the server adds to the provider's latency, compared with a minimal relay.
 
-`python -m tests.bench` (or `make bench`) runs it; `docs/performance.md` says how to read what it prints. It is not a
-test: nothing here passes or fails, and pytest never runs it.
+`python -m tests.bench` (or `make bench`) runs it. `docs/performance.md` explains the output. It is not a test: nothing
+here passes or fails, and pytest never runs it.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [--only NAME]`: measures, and prints tables."""
+"""`python -m tests.bench [--quick] [--only NAME]`: measures and prints tables."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ RELAYS = ("bare", "ours")
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured. `delays` are the upstream's times to the first byte, in seconds."""
+    """The amount of measurements. `delays` are the upstream's times to the first byte, in seconds."""
 
     rounds_alone: int
     utterances: int
@@ -78,7 +78,7 @@ async def fresh(rig: Rig, plan: Plan) -> str:
 
 
 async def cache(rig: Rig, plan: Plan) -> str:
-    """Redis too, where TEST_REDIS_URL names one."""
+    """Measure cache hits, also with Redis if TEST_REDIS_URL is set."""
     measured = await scenarios.cache_hits(rig, "file")
     redis_url = os.environ.get("TEST_REDIS_URL")
     if redis_url:
@@ -130,13 +130,13 @@ async def _measure(rig: Rig, plan: Plan, names: list[str]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about two minutes, for trying; the figures are rough")
+    parser.add_argument("--quick", action="store_true", help="about two minutes; the figures are rough")
     parser.add_argument("--only", action="append", choices=MEASURES, metavar="NAME", help=", ".join(MEASURES))
     return parser.parse_args()
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds like Ctrl-C, so that no process is left behind."""
+    """On SIGTERM, unwind as on Ctrl-C, so that no process is left running."""
     sys.exit(128 + number)
 
 

@@ -1,7 +1,7 @@
-"""The least that can relay speech here: a Channels consumer on daphne, one aiohttp session, nothing else.
+"""The minimal relay: a Channels consumer on daphne, one aiohttp session, nothing else.
 
-A text frame is the body of the request to UPSTREAM_URL, every read of the reply becomes a binary frame.
-A text frame stands at its end.
+A text frame is the body of the request to UPSTREAM_URL. Every read of the response becomes a binary frame. A text frame
+marks the end.
 """
 
 import os
@@ -33,15 +33,15 @@ _relay = Relay.as_asgi()
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] != "websocket":
-        await _say_ready(send)
+        await _answer_ready(send)
         return
     if not hasattr(Relay, "session"):
         Relay.session = _new_session()
     await _relay(scope, receive, send)
 
 
-async def _say_ready(send: Any) -> None:
-    """The question whether it is up also makes the session, so that no device waits for it."""
+async def _answer_ready(send: Any) -> None:
+    """Answer that the relay is up. This also creates the session, so that no device waits for it."""
     if not hasattr(Relay, "session"):
         Relay.session = _new_session()
     await send({"type": "http.response.start", "status": 200})

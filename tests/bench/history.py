@@ -1,8 +1,8 @@
-"""`python -m tests.bench.history`: what the dashboard and the usage calls cost after years of use.
+"""`python -m tests.bench.history`: measures the dashboard and the usage calls after two years of events.
 
-Makes two years of events on a PostgreSQL of its own (or on DATABASE_URL, which must be empty), sums them with
-`usage.ledger.rollup.rebuild`, and asks through Django's client, so that neither a network nor a browser is in the
-figures. Ten million events take some minutes and about 5 GB in the temporary folder.
+Creates two years of events on its own PostgreSQL (or on DATABASE_URL, which must be empty) and sums them with
+`usage.ledger.rollup.rebuild`. The requests go through Django's client, so the figures include neither a network nor a
+browser. Ten million events take some minutes and about 5 GB in the temporary folder.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def seed(events: int, patients: int, days: int) -> None:
 
 
 def measure(rounds: int) -> str:
-    """A row for each page: the first time, the median after it, and the queries."""
+    """Return a row for each page: the first time, the median and worst of the later ones, and the number of queries."""
     from django.contrib.auth.models import User
     from django.test import Client
     from knox.models import AuthToken

@@ -1,7 +1,7 @@
-"""The load generator: three ways to the same upstream, and what was heard on each.
+"""The load generator: three paths to the same upstream, and the audio that came over each.
 
-Both relays are asked over the same client library, so that a difference between them is theirs. The clock runs from
-just before the text is written until the first audio has been read.
+The same client library talks to both relays, so a difference between them is theirs. The time runs from just before the
+text is written until the first audio has been read.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ TARGETS = (DIRECT, "bare", "ours")
 
 @dataclass
 class ReceivedUtterance:
-    """One utterance as it came. `late_s`: how far a read came behind its time, counted from the first."""
+    """One utterance as received. `late_s` is the largest delay of a read behind its playback time."""
 
     text: str
     began: float = 0.0
@@ -52,10 +52,10 @@ class ReceivedUtterance:
 
 
 class BenchClient(ABC):
-    """One speaker's way to the upstream; one utterance at a time."""
+    """A speaker with a path to the upstream. It speaks one utterance at a time."""
 
     async def speak(self, text: str) -> ReceivedUtterance:
-        """An utterance that fails is not whole."""
+        """Speak the text. If that fails, the utterance is not complete."""
         heard = ReceivedUtterance(text)
         with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
             async with asyncio.timeout(SPEECH_TIMEOUT_S):
@@ -64,7 +64,7 @@ class BenchClient(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """What is being said ends where it is."""
+        """Close the connection. The current utterance ends there."""
 
     @abstractmethod
     async def _speak(self, heard: ReceivedUtterance) -> None: ...
@@ -87,7 +87,7 @@ class DirectClient(BenchClient):
 
 
 class RelayClient(BenchClient):
-    """A relay's: a text frame goes in, binary frames come out, until a text frame that holds one of `ends`."""
+    """A client of a relay. Binary frames come for each text, until a text frame that contains one of `ends`."""
 
     ends: tuple[str, ...] = ("end",)
 
@@ -131,7 +131,7 @@ class VoicecareClient(RelayClient):
             pass
 
     async def ping(self) -> float:
-        """Milliseconds there and back."""
+        """Return the round-trip time in milliseconds."""
         began = time.perf_counter()
         await self.socket.send_str('{"type": "ping"}')
         await self.socket.receive_str()
@@ -144,7 +144,7 @@ def _body(text: str) -> str:
 
 @asynccontextmanager
 async def open_clients(rig: Rig, target: str, count: int, url: str | None = None) -> AsyncIterator[list[BenchClient]]:
-    """As many open lines to a target, or to another process of it at `url`."""
+    """Open this many clients to a target, or to another process of it at `url`."""
     async with AsyncExitStack() as stack:
         pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=240)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=pool))

@@ -1,4 +1,4 @@
-"""The processes that are measured: starting them, looking at them from outside, and leaving none behind."""
+"""The measured processes: start them, observe them from outside, and stop all of them."""
 
 import ctypes
 import json
@@ -26,12 +26,12 @@ _libc = ctypes.CDLL(None)
 
 
 def _die_with_parent() -> None:
-    """Even if this process is killed without a chance to clean up (Linux)."""
+    """The child dies with this process, even if this process is killed without a chance to clean up (Linux)."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:
-    """A server of its own process on a free port. It answers when the constructor returns."""
+    """A server process on a free port. It answers requests when the constructor returns."""
 
     def __init__(self, command: list[str], log: Path, ready: str, **env: str) -> None:
         self.port = free_port()
@@ -69,7 +69,7 @@ class Child:
             return reply.read()
 
     def cpu_s(self) -> float:
-        """Processor seconds used so far, in user and kernel mode, of all its threads."""
+        """Return the processor seconds of all its threads so far, in user and kernel mode."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -92,7 +92,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Relay:
-    """How a relay is started."""
+    """How to start a relay."""
 
     name: str
     application: str
@@ -101,7 +101,7 @@ class Relay:
 
     def start(self, folder: Path, **env: str) -> Child:
         address = ["-b", "127.0.0.1", "-p", "{port}"]
-        # No pings: a line that has nothing to say is not read here, so they would stay unanswered.
+        # No pings: an idle client is not read here, so pings would not be answered.
         limits = ["--websocket_timeout", "-1", "--ping-interval", "100000"]
         return Child(
             ["daphne", *address, *limits, self.application], folder / f"{self.name}.log", self.ready, **(self.env | env)
@@ -109,7 +109,7 @@ class Relay:
 
 
 class Rig:
-    """The upstream and both relays, while the context lasts. `relays` are the running ones."""
+    """A context with the upstream and both relays. `relays` are the running ones."""
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
@@ -134,17 +134,17 @@ class Rig:
         self._stack.close()
 
     def start(self, name: str, **env: str) -> Child:
-        """A further process of this relay, to be used as a context; `env` changes its environment."""
+        """Start another process of this relay, as a context. `env` changes its environment."""
         return self.known[name].start(self.folder, **env)
 
-    def set_upstream(self, **knobs: float) -> None:
-        self.upstream.get("/__set?" + "&".join(f"{name}={value}" for name, value in knobs.items()))
+    def set_upstream(self, **values: float) -> None:
+        self.upstream.get("/__set?" + "&".join(f"{name}={value}" for name, value in values.items()))
 
     def upstream_stats(self) -> dict[str, Any]:
         return json.loads(self.upstream.get("/__stats"))
 
     def _ours(self) -> Relay:
-        """As in production, save the database: a file, and the limit on a device's texts out of the way."""
+        """The server as in production, except for the SQLite file and a very high limit for the device's characters."""
         env = {
             "DEBUG": "0",
             "SECRET_KEY": "bench",
@@ -158,7 +158,7 @@ class Rig:
 
 
 def _environment(changes: dict[str, str]) -> dict[str, str]:
-    """This process' own, without what would lead to servers that are not the bench's."""
+    """Return this process's environment without variables that name servers outside of the bench."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
     return kept | changes
 

@@ -1,4 +1,4 @@
-"""What was measured, as tables. p50 and CPU are medians over the rounds, p95 is of the utterances of all of them."""
+"""The measurements as tables. p50 and CPU are medians over the rounds, p95 is over the utterances of all rounds."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -26,13 +26,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def streams(situations: dict[str, list[Round]]) -> str:
-    """A row for each target in each situation."""
+    """Return a table with a row for each target in each situation."""
     rows = [_stream_row(name, rounds, target) for name, rounds in situations.items() for target in TARGETS]
     return table(STREAM_HEADS, rows)
 
 
 def ratios(situations: dict[str, list[Round]]) -> str:
-    """Ours over bare; in brackets the lowest and the highest of the rounds."""
+    """Return a table of the ratios of ours to bare, with the lowest and the highest round in brackets."""
     return table(("ours / bare", "added p50", "added p95", "CPU"), [_ratio_row(*item) for item in situations.items()])
 
 
@@ -71,7 +71,7 @@ def _ratio(ours: list[float], bare: list[float]) -> str:
 
 
 def added_p50(rounds: list[Round], target: str) -> list[float]:
-    """Milliseconds over the direct way, round by round."""
+    """Return the added milliseconds compared with the direct path, for each round."""
     return [one[target].p50 - one[DIRECT].p50 for one in rounds]
 
 
@@ -80,12 +80,12 @@ def added_p95(rounds: list[Round], target: str) -> float:
 
 
 def p95(rounds: list[Round], target: str) -> float:
-    """Of all utterances: those of one round are too few for it."""
+    """Return p95 over all utterances. A single round has too few for it."""
     return Block([heard for one in rounds for heard in one[target].utterances], 0).p95
 
 
 def cpu(rounds: list[Round], target: str) -> list[float]:
-    """Processor seconds for 1000 utterances; of the upstream's process where nothing stands between."""
+    """Return the processor seconds for 1000 utterances. For the direct path they are those of the upstream."""
     return [one[target].cpu_s / len(one[target].utterances) * 1000 for one in rounds]
 
 

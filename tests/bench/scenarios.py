@@ -1,20 +1,20 @@
-"""What is measured: each function drives one situation and gives figures back; none of them judges."""
+"""The measured situations. Each function runs one situation and returns figures, without a verdict."""
 
 import asyncio
 import time
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from tests.bench.load import DIRECT, TARGETS, ReceivedUtterance, BenchClient, VoicecareClient, open_clients
+from tests.bench.load import DIRECT, TARGETS, BenchClient, ReceivedUtterance, VoicecareClient, open_clients
 from tests.bench.processes import Child, Rig
 from tests.bench.seed import PHRASES
 from tests.bench.sound import BODY_BYTES, fresh_text
 from tests.bench.stuck import StuckDevice
 
-SPREAD_S = 4.0  # over which the starts of streams are spread
-LATE_S = 0.1  # what a device's own buffer hides
-PAUSE_S = 0.3  # between two speeches of a fresh process
-BACKGROUND_WRITES_S = 0.4  # what the server writes behind a speech's back is done by then
+SPREAD_S = 4.0  # the starts of streams are spread over this time
+LATE_S = 0.1  # a device's own buffer hides this delay
+PAUSE_S = 0.3  # the pause between two speeches of a fresh process
+BACKGROUND_WRITES_S = 0.4  # the server's background writes take less than this
 STUCK_BODY_BYTES = 16 * 1024 * 1024
 STUCK_S = 4.0
 MAX_POLLS = 300
@@ -56,19 +56,19 @@ Round = dict[str, Block]
 
 
 async def one_after_another(rig: Rig, utterances: int, rounds: int, ttfb: float) -> list[Round]:
-    """One speaker, as fast as it goes."""
+    """Measure one speaker at full speed."""
     rig.set_upstream(ttfb=ttfb, pace=0)
     return await _rounds(rig, 1, rounds, utterances)
 
 
 async def concurrently(rig: Rig, streams: int, rounds: int, ttfb: float) -> list[Round]:
-    """Many speakers, heard in real time."""
+    """Measure many speakers in real time."""
     rig.set_upstream(ttfb=ttfb, pace=1)
     return await _rounds(rig, streams, rounds, 1)
 
 
 async def _rounds(rig: Rig, speakers: int, rounds: int, utterances: int) -> list[Round]:
-    """The targets take turns, each round in another order: what else the machine does meets all of them."""
+    """The targets take turns, in another order each round. Other load on the machine affects all of them."""
     async with (
         open_clients(rig, "direct", speakers) as d,
         open_clients(rig, "bare", speakers) as b,
@@ -107,8 +107,9 @@ def _cpu_s(rig: Rig, target: str) -> float:
 
 @dataclass(frozen=True)
 class Fresh:
-    """Milliseconds to the first audio in a process that has just been started: of its first speech, of later ones
-    after a pause of the same length, and of such that follow one another without any.
+    """Milliseconds to the first audio in a new process.
+
+    Of its first speech, of later speeches after the same pause, and of speeches without a pause.
     """
 
     first: float
@@ -126,10 +127,10 @@ async def fresh_process(rig: Rig, target: str, ttfb: float) -> Fresh:
 
 
 async def idle_kb(rig: Rig, target: str, connections: int) -> float:
-    """Memory for one open connection that says nothing (with us: in a conversation)."""
+    """Return the memory of one idle connection in KB (for ours: with an open conversation)."""
     with rig.start(target) as child:
         async with open_clients(rig, target, connections, child.url):
-            pass  # what the first connections ever load and reserve is not theirs
+            pass  # the first connections load code and reserve memory once
         await asyncio.sleep(1)
         before = child.rss_kb()
         async with open_clients(rig, target, connections, child.url):
@@ -139,8 +140,9 @@ async def idle_kb(rig: Rig, target: str, connections: int) -> float:
 
 @dataclass(frozen=True)
 class Cache:
-    """Milliseconds: a cached phrase to its first audio, and an empty message there and back. `layer` is where the
-    phrase lay.
+    """Milliseconds to the first audio of a cached phrase, and of the round trip of an empty message.
+
+    `layer` names the place of the phrase in the cache.
     """
 
     layer: str
@@ -150,7 +152,7 @@ class Cache:
 
 
 async def cache_hits(rig: Rig, store: str, **env: str) -> list[Cache]:
-    """Every phrase for the first time in a fresh process, which has it from the store, and once more, from memory."""
+    """Measure each phrase twice in a new process: first from the store, then from memory."""
     rig.set_upstream(ttfb=0, pace=0)
     with rig.start("ours", PHRASE_STORE=store, **env) as child:
         async with open_clients(rig, "ours", 1, child.url) as (line,):
@@ -174,7 +176,7 @@ async def _hits(rig: Rig, line: VoicecareClient, layer: str) -> Cache:
 
 
 async def stuck_kb(rig: Rig, target: str) -> int:
-    """How much the server grows for one device that stops reading while a large answer is on its way."""
+    """Return the growth of the server in KB for one device that stops reading while a large response is sent to it."""
     rig.set_upstream(ttfb=0, pace=0, size=BODY_BYTES)
     with rig.start(target) as child:
         async with open_clients(rig, target, 1, child.url) as (line,):
@@ -182,7 +184,7 @@ async def stuck_kb(rig: Rig, target: str) -> int:
         rig.set_upstream(size=STUCK_BODY_BYTES)
         with StuckDevice(child.port, rig.tokens[0] if target == "ours" else None) as device:
             before = child.rss_kb()
-            device.query()
+            device.request_speech()
             largest = await _largest_rss_kb(child)
         rig.set_upstream(size=BODY_BYTES)
     return largest - before
@@ -198,7 +200,7 @@ async def _largest_rss_kb(child: Child) -> int:
 
 @dataclass(frozen=True)
 class HungUp:
-    """Of speakers that go away in the middle of a word, how many replies the upstream saw dropped, and how soon."""
+    """Speakers that disconnect in the middle of a word: how many responses the upstream saw dropped, and how soon."""
 
     speakers: int
     cancelled: int

@@ -1,6 +1,6 @@
-"""Makes the database that the measured server runs on: `python -m tests.bench.seed COUNT` prints the device tokens.
+"""Creates the database of the measured server. `python -m tests.bench.seed COUNT` prints the device tokens.
 
-The environment says where the database is.
+The environment names the database.
 """
 
 import json
@@ -10,11 +10,11 @@ import sys
 import django
 from django.core.management import call_command
 
-PHRASES = tuple(f"This is the phrase number {number}." for number in range(100))  # measured from the cache
+PHRASES = tuple(f"This is the phrase number {number}." for number in range(100))  # for the cache measurement
 
 
 def seed(count: int) -> list[str]:
-    """Tokens of as many devices, each of a patient of its own."""
+    """Create this many patients, each with one device, and return the device tokens."""
     from tts.models import Phrase
     from voicecare.patients.models import Device, Patient, Voice
 

@@ -1,4 +1,4 @@
-"""A device that asks for speech and then reads nothing: a socket without a library that would read for it."""
+"""A device that requests speech and then reads nothing. It uses a raw socket, because a library would read."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ LONG_TEXT = "This sentence goes on and on, as somebody does who has a great deal
 
 
 class StuckDevice:
-    """Connected when the constructor returns; with a token it speaks to the server, without one to the bare relay."""
+    """Connected when the constructor returns. With a token it connects to the server, without one to the bare relay."""
 
     def __init__(self, port: int, token: str | None) -> None:
         self._token = token
@@ -31,7 +31,7 @@ class StuckDevice:
         self._socket.close()
 
     def request_speech(self) -> None:
-        """Asks for a long text, and never looks at the answer."""
+        """Request a long text and never read the response."""
         if self._token is None:
             self._send({"text": LONG_TEXT})
         else:
@@ -57,7 +57,7 @@ class StuckDevice:
             raise ConnectionError(f"refused: {reply[:200]!r}")
 
     def _send(self, message: dict[str, object]) -> None:
-        """One masked text frame; the mask is all zeros, which leaves the bytes as they are."""
+        """Send one masked text frame. The mask is all zeros, which leaves the bytes unchanged."""
         data = json.dumps(message).encode()
         size = bytes((0x80 | len(data),)) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data))
         self._socket.sendall(b"\x81" + size + bytes(4) + data)

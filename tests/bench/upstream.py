@@ -1,8 +1,10 @@
-"""A provider that costs next to nothing: `python -m tests.bench.upstream PORT`.
+"""A provider with almost no cost of its own: `python -m tests.bench.upstream PORT`.
 
-Any POST is answered with the payload of its text in chunks of 4 KB, a HEAD with nothing. `/__set?name=value` changes:
-ttfb (seconds to the first byte), pace (times real time; 0: as fast as it is read), size (of a body, in bytes).
-`/__stats` tells how many requests came, how many are open and how many were dropped by the asker.
+Any POST is answered with the payload of its text in chunks of 4 KB, a HEAD with an empty body.
+
+`/__set?name=value` changes `ttfb` (seconds to the first byte), `pace` (multiple of real time; 0: as fast as it is read)
+and `size` (bytes of a body). `/__stats` returns the number of requests, of open requests, and of requests that the
+client dropped.
 """
 
 import asyncio
@@ -119,7 +121,7 @@ class Connection(asyncio.Protocol):
             self._send_chunk()
 
     def _send_chunk(self) -> bool:
-        """Whether there was one; behind the last one the reply ends."""
+        """Send the next chunk and return whether there was one. After the last one the response ends."""
         assert self._chunks is not None
         chunk = next(self._chunks, None)
         if chunk is None:

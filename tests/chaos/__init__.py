@@ -1,1 +1,1 @@
-"""Two web processes on a PostgreSQL and a Redis of their own, which the tests stop, empty and kill."""
+"""Outage tests: two web processes on their own PostgreSQL and Redis. The tests stop, empty and kill these servers."""

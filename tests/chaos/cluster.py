@@ -1,4 +1,4 @@
-"""The processes of one such test, and what their database says: asked in SQL, past all that is tested here."""
+"""The processes of one outage test. The database is read with plain SQL, independently of the tested code."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from tests.server import ROOT, ServerProcess, environment
 from tests.services import PostgresProcess, RedisProcess
 
 LONG_TIMEOUTS = {"FIRST_CHUNK_TIMEOUT_S": 20, "STALL_TIMEOUT_S": 20, "BUSY_WAIT_S": 60}
-"""A busy machine is no failure of the provider's: whoever loses a voice here has lost it for another cause."""
+"""A busy test machine must not look like a failing provider. So any lost voice has another cause."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One patient of the database: the token of a device, and what the server has to say, in order."""
+    """One seeded patient: the token of a device, and the ids of the server-started speeches, in order."""
 
     patient: str
     token: str
@@ -43,7 +43,7 @@ class Cluster:
         return self.servers[-1]
 
     def start_worker(self) -> None:
-        """As the Procfile does: a parent, and the children that do the work."""
+        """Start a worker as the Procfile does: a parent process and the children that do the work."""
         with (self.folder / f"worker-{len(self.workers)}.log").open("ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "voicecare", "worker", "--concurrency", "2"],
@@ -56,16 +56,16 @@ class Cluster:
         self.workers.append(worker)
 
     def kill_worker(self) -> None:
-        """The last one, with its children and whatever they were doing."""
+        """Kill the latest worker and its children, also in the middle of a task."""
         os.killpg(self.workers[-1].pid, signal.SIGKILL)
         self.workers[-1].wait()
 
     def enqueue_task(self, task: str) -> None:
-        """A hint, as a web process gives it."""
+        """Enqueue a task, as a web process does."""
         self.run_code(f"from voicecare.core import task_queue; task_queue.enqueue_on_commit({task!r})")
 
     def run_code(self, code: str) -> None:
-        """In a process that has the settings of all others."""
+        """Run Python code in a process with the same settings as the others."""
         command = [sys.executable, "manage.py", "shell", "-c", code]
         subprocess.run(command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True)
 
@@ -85,28 +85,28 @@ class Cluster:
             return connection.execute(statement, values).fetchall()
 
     def states(self, listeners: list[Listener]) -> dict[str, int]:
-        """How many deliveries of these patients are in each state."""
+        """Return the number of deliveries of these patients in each state."""
         statement = (
             "SELECT state, count(*) FROM tts_utterance WHERE patient_id = ANY(%s) AND origin = 'server' GROUP BY 1"
         )
         return dict(self.query(statement, [listener.patient for listener in listeners]))
 
     def ledger_characters(self) -> dict[str, int]:
-        """Characters by the provider's request id, as the ledger has them."""
+        """Return the characters of the ledger by provider request id."""
         return dict(self.query("SELECT request_id, characters FROM usage_usageevent WHERE request_id <> ''"))
 
     def conversation_ledger_characters(self) -> int:
-        """Characters of the ledger that belong to a conversation."""
+        """Return the characters of the ledger that belong to conversations."""
         return self.query("SELECT coalesce(sum(characters), 0) FROM usage_usageevent WHERE conversation IS NOT NULL")[
             0
         ][0]
 
     def conversation_characters(self) -> int:
-        """Characters of all conversations together."""
+        """Return the sum of the counters of all conversations."""
         return self.query("SELECT coalesce(sum(tts_characters_used), 0) FROM conversations")[0][0]
 
     def billed_requests(self) -> dict[str, dict[str, Any]]:
-        """The provider's own records of what it charges for, by request id."""
+        """Return the provider's own records of billed requests, by request id."""
         return {record["request_id"]: record for record in self.sandbox.requests() if record["billed"]}
 
     def close(self) -> None:

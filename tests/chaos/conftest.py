@@ -1,4 +1,4 @@
-"""The servers of these tests: PostgreSQL and Redis once, web processes for each test anew."""
+"""Fixtures of the outage tests: one PostgreSQL and one Redis for all tests, new web processes for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def redis() -> Iterator[RedisProcess]:
 def cluster(
     postgres: PostgresProcess, redis: RedisProcess, sandbox: SandboxProcess, tmp_path: Path
 ) -> Iterator[Cluster]:
-    """Nobody has spoken yet: neither the provider nor the ledger knows of anything."""
+    """A new cluster without any usage at the provider or in the ledger."""
     redis.flush()
     sandbox.settings(concurrency=60, first_byte_ms=20, character_limit=10_000_000)
     cluster = Cluster(tmp_path, sandbox, postgres, redis)

@@ -1,4 +1,4 @@
-"""A patient's device that nothing discourages: it acknowledges what it has heard, says its own, and connects again."""
+"""A persistent device: it acknowledges deliveries, sends its own texts, and reconnects after every failure."""
 
 import asyncio
 import random
@@ -11,12 +11,12 @@ from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
 from tts.devices.client import Closed, DeviceError, Frame
 
-UNWRITTEN_S = 3.0  # before a process was killed, in which a busy one may not have written an acknowledgement yet
+UNWRITTEN_S = 3.0  # a busy process may not have written acknowledgements of this time before it was killed
 
 
 @dataclass
 class ConnectionLog:
-    """One connection: where, what began and what ended in it."""
+    """One connection: its address, and the speeches that were started and finished in it."""
 
     url: str
     began: list[str] = field(default_factory=list)
@@ -25,14 +25,15 @@ class ConnectionLog:
 
 
 class Bedside:
-    """`urls` gives the addresses to try, best first; `own` is how many sentences it wants to hear besides."""
+    """A device that runs until it is stopped and has acknowledged everything. `urls` returns the addresses to try."""
 
     def __init__(self, listener: Listener, urls: Callable[[], list[str]]) -> None:
         self.listener = listener
         self.connections: list[ConnectionLog] = []
-        self.acknowledged: dict[str, tuple[float, str]] = {}  # when, and where
+        self.acknowledged: dict[str, tuple[float, str]] = {}  # time and address of each acknowledgement
         self.spoken_texts: list[str] = []
-        self.repeated: list[tuple[str, float, str]] = []  # began after its acknowledgement: which, when that was, where
+        # Speeches that started again after their acknowledgement: id, time and address of that acknowledgement.
+        self.repeated: list[tuple[str, float, str]] = []
         self.sources: list[str] = []
         self._urls = urls
         self._current_text: str | None = None
@@ -101,7 +102,7 @@ class Bedside:
                 raise AssertionError(frame)
 
     async def _speak(self, device: Device) -> None:
-        """The next sentence, or that which has not been heard yet."""
+        """Send the next sentence, or repeat the one that was not finished."""
         self._number += 1
         if self._current_text is None:
             self._current_text = f"The sentence number {self._number % 7} is said by the patient, who is talking."

@@ -1,7 +1,7 @@
-"""`python -m tests.chaos.seed PATIENTS DELIVERIES`: an empty database, then patients and what is to be said to them.
+"""`python -m tests.chaos.seed PATIENTS DELIVERIES`: empties the database and creates patients with deliveries.
 
-Prints, as JSON, for each patient the token of a device and the ids of the deliveries in their order. The environment
-says where the database is.
+Prints JSON: for each patient the token of a device and the ids of the deliveries, in order. The environment names the
+database.
 """
 
 import json

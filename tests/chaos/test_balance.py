@@ -1,4 +1,4 @@
-"""A web process and a worker are killed while fifty devices talk: the books balance once reconciliation has run."""
+"""A web process and a worker are killed while fifty devices speak: after reconciliation all accounts agree."""
 
 import asyncio
 import signal
@@ -9,12 +9,12 @@ import pytest
 from tests.chaos.cluster import Cluster
 from tests.chaos.test_outages import (
     ADD_PHRASE,
-    sent_around,
     assert_accounts_agree,
-    wait_until_all_acknowledged,
-    is_generating_a_phrase,
     assert_nothing_lost,
+    is_generating_a_phrase,
+    sent_around,
     talking_ward,
+    wait_until_all_acknowledged,
 )
 from tests.waiting import eventually
 
@@ -44,8 +44,8 @@ PATIENT_EVENTS = EVENTS + " WHERE kind IN ('live', 'retry', 'backup')"
 BUDGETS = "SELECT coalesce(sum(used), 0), coalesce(sum(reserved), 0) FROM usage_budgetmonth"
 
 
-async def test_after_a_web_process_and_a_worker_were_killed_every_book_says_the_same(cluster: Cluster) -> None:
-    """What a killed process asked for and had no time to write to the database stands in its journal."""
+async def test_all_accounts_agree_after_a_web_process_and_a_worker_were_killed(cluster: Cluster) -> None:
+    """The journal of a killed process has the requests that it did not write to the database."""
     cluster.sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "^This phrase"}, first=1)
     async with talking_ward(cluster, BUDGET) as ward:
         await asyncio.to_thread(cluster.execute, ADD_PHRASE, "This phrase is being made when its maker is killed.")
@@ -65,16 +65,16 @@ async def test_after_a_web_process_and_a_worker_were_killed_every_book_says_the_
 
 
 def assert_all_accounts_agree(cluster: Cluster) -> None:
-    def one(statement: str) -> int:
+    def number(statement: str) -> int:
         return int(cluster.query(statement)[0][0])
 
-    assert one(UNKNOWN) == 0
-    assert one(EVENTS) == one(DAYS) == cluster.sandbox.account()["characters"]
-    assert cluster.query(BUDGETS) == [(one(PATIENT_EVENTS), 0)]
+    assert number(UNKNOWN) == 0
+    assert number(EVENTS) == number(DAYS) == cluster.sandbox.account()["characters"]
+    assert cluster.query(BUDGETS) == [(number(PATIENT_EVENTS), 0)]
     assert cluster.conversation_characters() == cluster.conversation_ledger_characters() - late_characters(cluster)
 
 
 def late_characters(cluster: Cluster) -> int:
-    """What was found when its conversation had ended or was abandoned stays out of its number."""
+    """Return the characters that reconciliation found after the conversation had ended. No conversation counts them."""
     found = "SELECT coalesce(sum(characters), 0) FROM usage_usageevent WHERE code = 'billed' AND conversation IN "
     return int(cluster.query(f"{found} (SELECT id FROM conversations WHERE ended_at IS NOT NULL)")[0][0])

@@ -1,4 +1,4 @@
-"""Fifty devices talk while one thing after the other that voicecare stands on goes away and comes back."""
+"""Fifty devices speak while PostgreSQL, Redis, a web process or a worker fails and returns."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ from tests.e2e.device import Device
 from tests.server import ServerProcess
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]  # each wait has an end of its own, and says what it saw
+pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]  # each wait has its own timeout and a clearer message
 
 PATIENTS, DELIVERIES = 50, 5
 ADD_PHRASE = "INSERT INTO tts_phrase (kind, language, text) VALUES ('common', 'en', %s)"
@@ -25,14 +25,14 @@ ADD_PHRASE = "INSERT INTO tts_phrase (kind, language, text) VALUES ('common', 'e
 
 @dataclass
 class Ward:
-    """Fifty who talk, to two web processes by turns."""
+    """Fifty speaking devices, half of them on each of two web processes."""
 
     cluster: Cluster
     servers: list[ServerProcess]
     bedsides: list[Bedside]
 
     async def wait_for_sentences(self, sentences: int) -> None:
-        """Returns when everybody has heard so many more."""
+        """Return when each device has received this many more sentences."""
         goals = [len(bedside.spoken_texts) + sentences for bedside in self.bedsides]
 
         def behind() -> int:
@@ -41,13 +41,13 @@ class Ward:
         await eventually(behind, 60, wanted=lambda bedsides: bedsides == 0)
 
     def early_close_codes(self) -> list[int | None]:
-        """The codes with which connections ended before their time."""
+        """Return the close codes of all connections that were followed by another one."""
         return [heard.close_code for bedside in self.bedsides for heard in bedside.connections[:-1]]
 
 
 @asynccontextmanager
 async def talking_ward(cluster: Cluster, budget: int | None = None) -> AsyncIterator[Ward]:
-    """Everybody talks inside; outside, they have heard all they asked for and all that was to be delivered."""
+    """Inside the block all devices speak. After it they have received all their sentences and deliveries."""
     listeners = await asyncio.to_thread(cluster.seed, PATIENTS, DELIVERIES)
     await asyncio.to_thread(cluster.execute, "UPDATE patients_patient SET monthly_character_budget = %s", budget)
     servers = [await asyncio.to_thread(cluster.start_server) for _ in range(2)]
@@ -86,20 +86,20 @@ def never_excused(record: Record) -> bool:
 
 
 def sent_around(killed_at: float) -> Callable[[Record], bool]:
-    """What a process that was killed then had no time to write down."""
+    """Return a predicate for requests that a process killed at this time may not have written."""
     return lambda record: killed_at - UNWRITTEN_S < record["at"] <= killed_at + 0.1
 
 
 async def assert_accounts_agree(ward: Ward, excused: Callable[[Record], bool] = never_excused) -> None:
-    """The ledger says what the provider says, but for what is excused."""
+    """Wait until ledger and provider agree, except for excused requests."""
 
     async def wrong() -> list[object]:
-        booked, billed = (
+        recorded, billed = (
             await asyncio.to_thread(ward.cluster.ledger_characters),
             await asyncio.to_thread(ward.cluster.billed_requests),
         )
-        lost = [record for key, record in billed.items() if key not in booked and not excused(record)]
-        other = [key for key, characters in booked.items() if billed[key]["characters"] != characters]
+        lost = [record for key, record in billed.items() if key not in recorded and not excused(record)]
+        other = [key for key, characters in recorded.items() if billed[key]["characters"] != characters]
         differs = [
             await asyncio.to_thread(ward.cluster.conversation_characters)
             - await asyncio.to_thread(ward.cluster.conversation_ledger_characters)
@@ -118,7 +118,7 @@ async def wait_until_all_acknowledged(ward: Ward) -> None:
 
 
 async def wait_for_readiness(cluster: Cluster, status: int) -> None:
-    """Whether they are ready, without being told that anything has changed."""
+    """Wait until `/readyz` of all servers has this status. Nothing notifies them of the change."""
     for server in cluster.servers:
         asking = partial(asyncio.to_thread, server.get, "/readyz")
         await eventually(asking, 5, wanted=lambda seen: seen[0] == status)
@@ -157,7 +157,7 @@ async def postgres_hangs(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "outage",
     [
         redis_stops_and_comes_back_empty,
         redis_is_emptied_and_hangs,
@@ -166,11 +166,11 @@ async def postgres_hangs(cluster: Cluster) -> None:
         postgres_hangs,
     ],
 )
-async def test_no_sentence_is_lost_and_nobody_is_disconnected(
-    trouble: Callable[[Cluster], Awaitable[None]], cluster: Cluster
+async def test_no_sentence_is_lost_and_no_device_is_disconnected(
+    outage: Callable[[Cluster], Awaitable[None]], cluster: Cluster
 ) -> None:
     async with talking_ward(cluster) as ward:
-        await trouble(cluster)
+        await outage(cluster)
         await wait_for_readiness(cluster, 200)
         await ward.wait_for_sentences(3)
     assert ward.early_close_codes() == []
@@ -180,13 +180,13 @@ async def test_no_sentence_is_lost_and_nobody_is_disconnected(
     await assert_accounts_agree(ward)
 
 
-async def test_a_conversation_that_is_asked_for_while_the_database_restarts_opens_when_it_is_back(
+async def test_a_conversation_requested_during_a_database_restart_opens_afterwards(
     cluster: Cluster,
 ) -> None:
     (listener,) = await asyncio.to_thread(cluster.seed, 1)
     server = await asyncio.to_thread(cluster.start_server)
     async with Device(server.ws, listener.token) as device:
-        former = await device.start(greeting=False)
+        earlier = await device.start(greeting=False)
         await device.speak("This is said before the database goes away.", id="before")
         await device.end()
         await asyncio.to_thread(cluster.postgres.stop)
@@ -194,12 +194,12 @@ async def test_a_conversation_that_is_asked_for_while_the_database_restarts_open
         await asyncio.sleep(1.5)
         await asyncio.to_thread(cluster.postgres.start)
         started = await starting
-        assert started["conversation"] != former["conversation"]
+        assert started["conversation"] != earlier["conversation"]
         spoken = await device.speak("And this is said when it is back again.", id="after")
     assert spoken.terminal["source"] == "live"
 
 
-async def test_a_web_process_is_killed_and_its_devices_go_on_elsewhere(cluster: Cluster) -> None:
+async def test_devices_of_a_killed_web_process_continue_on_the_other_one(cluster: Cluster) -> None:
     async with talking_ward(cluster) as ward:
         ward.servers[0].signal(signal.SIGKILL)
         killed_at = time.monotonic()
@@ -209,7 +209,7 @@ async def test_a_web_process_is_killed_and_its_devices_go_on_elsewhere(cluster: 
     await assert_accounts_agree(ward, sent_around(killed_at))
 
 
-async def test_a_web_process_goes_down_in_order_and_takes_nothing_with_it(cluster: Cluster) -> None:
+async def test_a_web_process_that_shuts_down_loses_nothing(cluster: Cluster) -> None:
     async with talking_ward(cluster) as ward:
         ward.servers[0].signal(signal.SIGTERM)
         await asyncio.to_thread(ward.servers[0].wait)
@@ -220,8 +220,8 @@ async def test_a_web_process_goes_down_in_order_and_takes_nothing_with_it(cluste
     await assert_accounts_agree(ward)
 
 
-async def test_a_worker_is_killed_and_the_next_one_does_the_rest(cluster: Cluster) -> None:
-    """In the middle of making a phrase: all others are made by its successor, and nobody who talks notices."""
+async def test_the_next_worker_continues_the_work_of_a_killed_one(cluster: Cluster) -> None:
+    """A worker is killed while it generates a phrase. The next one generates the others. No device is disturbed."""
     phrases = [f"This phrase, number {number}, is made ahead." for number in range(4)]
     cluster.sandbox.fault(kind="slow", bytes_per_s=8_000, match={"text": "^This phrase"}, first=1)
     async with talking_ward(cluster) as ward:
@@ -232,7 +232,7 @@ async def test_a_worker_is_killed_and_the_next_one_does_the_rest(cluster: Cluste
         await eventually(lambda: asyncio.to_thread(is_generating_a_phrase, cluster), 60)
         await asyncio.to_thread(cluster.kill_worker)
         await ward.wait_for_sentences(1)
-        await asyncio.to_thread(cluster.enqueue_task, "tts.warm_due")  # nobody is there to hear it
+        await asyncio.to_thread(cluster.enqueue_task, "tts.warm_due")  # no worker runs
         await asyncio.to_thread(cluster.start_worker)
         await eventually(lambda: asyncio.to_thread(has_generated, cluster, len(phrases) - 1), 40)
         await ward.wait_for_sentences(1)
@@ -241,7 +241,7 @@ async def test_a_worker_is_killed_and_the_next_one_does_the_rest(cluster: Cluste
     await wait_until_all_acknowledged(ward)
     await assert_accounts_agree(ward, lambda record: record["fault"] == "slow")
     unknown = "SELECT count(*) FROM usage_usageevent WHERE kind = 'warm' AND outcome = 'unknown'"
-    assert cluster.query(unknown) == [(1,)]  # for the reconciliation
+    assert cluster.query(unknown) == [(1,)]  # reconciliation will settle it
 
 
 def is_generating_a_phrase(cluster: Cluster) -> bool:
@@ -249,5 +249,5 @@ def is_generating_a_phrase(cluster: Cluster) -> bool:
 
 
 def has_generated(cluster: Cluster, phrases: int) -> bool:
-    """Those that nobody had begun; the one that was under way has a maker for a few minutes."""
+    """Return whether this many phrases are generated. The killed worker still has the lease of the interrupted one."""
     return cluster.query("SELECT count(*) FROM tts_clip WHERE size > 0") == [(phrases,)]

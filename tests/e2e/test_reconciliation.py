@@ -46,7 +46,7 @@ def reconcile(day_is_over: bool) -> Reconciliation:
     day = rollup.day_of(began)
     now = comparison.Span(day).ends + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
     for _ in range(2):
-        assert reconciler.reconcile_day(day, now, lifecycle.add_late, anyway=True)
+        assert reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, anyway=True)
     return Reconciliation.objects.get(day=day)
 
 
