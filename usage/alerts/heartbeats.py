@@ -18,9 +18,7 @@ from usage.models import Heartbeat, Incident
 
 BEAT, WORKER = "beat", "worker"
 INTERVAL_S = 15.0
-BEAT_LATE_AFTER_S = (
-    30.0  # a beat that is later than this may have been started anew, and the worker not asked meanwhile
-)
+BEAT_LATE_AFTER_S = 30.0  # beat may have been restarted, and the worker got no task in the meantime
 MISSING_AFTER_S = 60.0
 GRACE_S = 30.0  # to start in, beside a web process that has just started or a database that has just come back
 NEVER_SEEN_AFTER_S = 600.0  # what has never been seen is missed so long after a web process has started

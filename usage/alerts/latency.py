@@ -41,7 +41,8 @@ def check() -> None:
     """Opens the incident, or resolves it."""
     seen = _measure(WINDOW_MINUTES)
     if seen.is_slow:
-        detail = f"{seen.slow} of the {seen.speeches} speeches of {WINDOW_MINUTES} minutes began later than {SLOW_ABOVE_MS} ms."
+        share = f"{seen.slow} of the {seen.speeches} speeches of {WINDOW_MINUTES} minutes"
+        detail = f"{share} began later than {SLOW_ABOVE_MS} ms."
         incidents.open_incident(incidents.Kind.SLOW, detail=detail)
     elif _is_open() and (seen if seen.speeches >= MIN_SAMPLES else _measure(LOW_TRAFFIC_WINDOW_MINUTES)).is_recovered:
         incidents.resolve_incident(incidents.Kind.SLOW)
