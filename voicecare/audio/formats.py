@@ -6,7 +6,7 @@ process speaks to 200 listeners at once. PyAV does the rest: resampling, G.711 a
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 Codec = Literal["mp3", "pcm", "ulaw", "alaw", "opus", "wav"]
 
@@ -24,6 +24,11 @@ class AudioFormat:
     sample_rate: int
     bit_rate: int | None = None
 
+    @classmethod
+    def from_name(cls, name: str) -> Self:
+        codec, rate, *kbps = name.split("_")
+        return cls(name, codec, int(rate), int(kbps[0]) * 1000 if kbps else None)  # type: ignore[arg-type]
+
     @property
     def bytes_per_second(self) -> float:
         """Bytes of one second of playback, container overhead left out."""
@@ -36,16 +41,11 @@ class AudioFormat:
         return _MIMES[self.codec]
 
 
-def _parse_name(name: str) -> AudioFormat:
-    codec, rate, *kbps = name.split("_")
-    return AudioFormat(name, codec, int(rate), int(kbps[0]) * 1000 if kbps else None)  # type: ignore[arg-type]
-
-
 _NAMES = """
     mp3_22050_32 mp3_24000_48 mp3_44100_32 mp3_44100_64 mp3_44100_96 mp3_44100_128 mp3_44100_192
     pcm_8000 pcm_16000 pcm_22050 pcm_24000 pcm_32000 pcm_44100 pcm_48000 ulaw_8000 alaw_8000
     opus_48000_32 opus_48000_64 opus_48000_96 opus_48000_128 opus_48000_192
     wav_8000 wav_16000 wav_22050 wav_24000 wav_32000 wav_44100 wav_48000
 """
-FORMATS: dict[str, AudioFormat] = {name: _parse_name(name) for name in _NAMES.split()}
+FORMATS: dict[str, AudioFormat] = {name: AudioFormat.from_name(name) for name in _NAMES.split()}
 DEVICE_FORMATS = ("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000")

@@ -43,20 +43,10 @@ class _SampleTracker:
 
 
 _UNIT_START = re.compile(rb"\xff(?=[\xe2\xe3\xf2\xf3\xfa\xfb]|\Z)|I(?=D3|D?\Z)")
-
-
 _MAX_TAG_BYTES = 256 * 1024
-
-
 _MPEG1_KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
-
-
 _MPEG2_KBPS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
-
-
 _MPEG1_RATES = (44100, 48000, 32000, 0)
-
-
 _RATE_DIVISORS = {0xF8: 1, 0xF0: 2, 0xE0: 4}  # MPEG 1, 2, 2.5
 
 
@@ -72,7 +62,11 @@ class _Mp3FrameTracker:
         while at < len(data) and (size := _unit_size(head := data[at : at + 10])) is not None:
             if head[0] == 0xFF and size:
                 self._last_header = head[:4]
-            at = at + size if size else _next_start(data, at + 1)
+            if size:
+                at += size
+            else:
+                start = _UNIT_START.search(data, at + 1)
+                at = start.start() if start else len(data)
         self._partial_header, self._remaining = data[at:], max(0, at - len(data))
 
     def padding(self) -> bytes:
@@ -91,21 +85,14 @@ def _mono_header(fmt: AudioFormat) -> bytes:
     return bytes((0xFF, 0xF3 if lsf else 0xFB, kbps << 4 | _MPEG1_RATES.index(fmt.sample_rate << lsf) << 2, 0xC4))
 
 
-def _next_start(data: bytes, at: int) -> int:
-    found = _UNIT_START.search(data, at)
-    return found.start() if found else len(data)
-
-
 def _unit_size(head: bytes) -> int | None:
     """Length in bytes of the frame or ID3v2 tag that begins with `head`; 0 for junk, None if more is needed."""
     if not _UNIT_START.match(head):
         return 0
     if head[0] == 0xFF:
         return mp3_frame_size(head[1], head[2]) if len(head) >= 4 else None
-    return _tag_size(head) if len(head) >= 10 else None
-
-
-def _tag_size(head: bytes) -> int:
+    if len(head) < 10:
+        return None
     size = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     # A tag beyond belief is junk: it would hide the whole stream, and be completed with megabytes.
     return size if size <= _MAX_TAG_BYTES else 0

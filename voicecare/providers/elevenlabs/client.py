@@ -147,7 +147,11 @@ class SpeechResponse:
         except _TRANSPORT_ERRORS as error:
             raise self._with_ids(ConnectionBroken()) from error
         if not self._has_chunk:
-            self._check_first(chunk)
+            if not chunk:
+                raise self._with_ids(NotAudio(code="empty_audio"))
+            if not looks_like_audio(self._response.headers.get("Content-Type", ""), chunk):
+                raise self._with_ids(NotAudio())
+            self._has_chunk = True
         elif not chunk:
             raise StopAsyncIteration
         return chunk
@@ -184,13 +188,6 @@ class SpeechResponse:
             if chunk or content.at_eof():
                 return chunk
             raise
-
-    def _check_first(self, chunk: bytes) -> None:
-        if not chunk:
-            raise self._with_ids(NotAudio(code="empty_audio"))
-        if not looks_like_audio(self._response.headers.get("Content-Type", ""), chunk):
-            raise self._with_ids(NotAudio())
-        self._has_chunk = True
 
     def _with_ids(self, error: ProviderError) -> ProviderError:
         error.status = self._response.status

@@ -64,51 +64,47 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
 
     The provider's message is kept only where it speaks of numbers and permissions; elsewhere it may echo the text.
     """
-    said = _parse_body(body)
-    kind = _error_class(status, said)
+    parsed = _parse_body(body)
+    error_class = _error_class(status, parsed.code or "", parsed.param)
     metadata = ResponseMetadata.from_headers(headers)
-    return kind(
-        _message(kind, said),
-        code=said.code or ("redirect" if 300 <= status < 400 else None),
+    message = error_class.default_message
+    if parsed.message and (error_class in (QuotaExceeded, RateLimited) or parsed.code in _CODES_WITH_SAFE_MESSAGE):
+        message = parsed.message
+    elif parsed.location:
+        message = f"{message} ({parsed.location})"
+    return error_class(
+        message,
+        code=parsed.code or ("redirect" if 300 <= status < 400 else None),
         status=status,
-        request_id=metadata.request_id or said.request_id,
+        request_id=metadata.request_id or parsed.request_id,
         trace_id=metadata.trace_id,
     )
 
 
-def _error_class(status: int, said: _ErrorBody) -> type[ProviderError]:
-    code = said.code or ""
+def _error_class(status: int, code: str, param: str) -> type[ProviderError]:
     if status >= 500 or status in (408, 425):
         return ServerError
     if status == 429:
         return RateLimited
     if code in _QUOTA_CODES:  # under whichever status: 401 in traces, 402 in the catalogue
         return QuotaExceeded
-    if _is_about_voice(code, said.param):
+    names_voice = code in _VOICE_CODES or code.startswith("voice_") or param == "voice_id"
+    if names_voice and code not in _OTHER_VOICE_CODES:
         return VoiceUnavailable
-    if status in (400, 422) and _is_about_text(code, said.param):
+    names_text = code in _TEXT_CODES or "text" in code.split("_") or param == "text"
+    if names_text and status in (400, 422):
         return TextRejected
     return AuthorizationError if status in (401, 402, 403) else BadRequest
 
 
-def _is_about_voice(code: str, param: str) -> bool:
-    if code in _OTHER_VOICE_CODES:
-        return False
-    return code in _VOICE_CODES or code.startswith("voice_") or param == "voice_id"
-
-
-def _is_about_text(code: str, param: str) -> bool:
-    return code in _TEXT_CODES or "text" in code.split("_") or param == "text"
-
-
-def _message(kind: type[ProviderError], said: _ErrorBody) -> str:
-    if said.message and (kind in (QuotaExceeded, RateLimited) or said.code in _CODES_WITH_SAFE_MESSAGE):
-        return said.message
-    return f"{kind.default_message} ({said.location})" if said.location else kind.default_message
-
-
 def _parse_body(body: bytes) -> _ErrorBody:
-    detail = _detail(body)
+    if len(body) > MAX_BODY_BYTES:
+        return _ErrorBody()
+    try:
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return _ErrorBody()
+    detail = reply.get("detail") if isinstance(reply, dict) else None
     if isinstance(detail, list):
         return _parse_validation_errors([item for item in detail if isinstance(item, dict)])
     if not isinstance(detail, dict):
@@ -122,28 +118,18 @@ def _parse_body(body: bytes) -> _ErrorBody:
     )
 
 
-def _detail(body: bytes) -> object:
-    if len(body) > MAX_BODY_BYTES:
-        return None
-    try:
-        reply = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return reply.get("detail") if isinstance(reply, dict) else None
-
-
 def _code(value: object) -> str | None:
     return value if isinstance(value, str) and _CODE_PATTERN.fullmatch(value) else None
 
 
 def _parse_validation_errors(items: list[dict[str, Any]]) -> _ErrorBody:
     """FastAPI's list. Of each item only `loc` and `type` are looked at: `msg` and `input` may hold the text."""
-    places = [[str(part) for part in _listed(item.get("loc")) if _code(str(part))] for item in items]
-    names = {name for place in places for name in place}
-    where = [f"{'.'.join(p)}: {_code(i.get('type')) or '?'}" for p, i in zip(places[:3], items, strict=False)]
+    names: set[str] = set()
+    locations = []
+    for item in items:
+        loc = item.get("loc")
+        path = [str(part) for part in loc if _code(str(part))] if isinstance(loc, list) else []
+        names.update(path)
+        locations.append(f"{'.'.join(path)}: {_code(item.get('type')) or '?'}")
     param = next((name for name in ("text", "voice_id") if name in names), "")
-    return _ErrorBody(param=param, location="; ".join(where))
-
-
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return _ErrorBody(param=param, location="; ".join(locations[:3]))

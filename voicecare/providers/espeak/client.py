@@ -117,22 +117,20 @@ class OfflineSynthesizer:
         except OSError:
             return False
         try:
-            return await self._serve_until_exit(worker)
-        finally:
-            self._worker = None
-            self._worker_ready.clear()
-            await worker.kill()
-
-    async def _serve_until_exit(self, worker: "_Worker") -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                ready = await worker.wait_until_ready()
+            try:
+                async with asyncio.timeout(_START_TIMEOUT_S):
+                    ready = await worker.wait_until_ready()
+            except TimeoutError:
+                ready = False
             if ready:
                 self._worker = worker
                 self._worker_ready.set()
                 await worker.read_messages()
             return ready
-        return False
+        finally:
+            self._worker = None
+            self._worker_ready.clear()
+            await worker.kill()
 
 
 class _Stream:
@@ -156,7 +154,10 @@ class _Stream:
 
     async def next(self) -> bytes:
         """All that has come since; b"" at the end."""
-        self._return_credit()
+        # In quarters of the window: a message for every slice would cost more than the slice.
+        if self._consumed_bytes >= messages.WINDOW_BYTES // 4 and not self.ended:
+            self._worker.send(messages.pack_credit(self.number, self._consumed_bytes))
+            self._consumed_bytes = 0
         await self._changed.wait()
         audio = b"".join(self._chunks)
         self._chunks.clear()
@@ -166,12 +167,6 @@ class _Stream:
             self._changed.clear()
         self._consumed_bytes += len(audio)
         return audio
-
-    def _return_credit(self) -> None:
-        # In quarters of the window: a message for every slice would cost more than the slice.
-        if self._consumed_bytes >= messages.WINDOW_BYTES // 4 and not self.ended:
-            self._worker.send(messages.pack_credit(self.number, self._consumed_bytes))
-            self._consumed_bytes = 0
 
 
 class _Worker:
@@ -222,14 +217,11 @@ class _Worker:
         """Passes on what the worker makes, until EOF."""
         while data := await self._stdout.read(_READ_BYTES):
             for message in self._parser.feed(data):
-                self._dispatch(message)
-
-    def _dispatch(self, message: messages.Message) -> None:
-        if message.kind == messages.AUDIO:
-            if stream := self._streams.get(message.stream):
-                stream.put(message.body)
-        elif stream := self._streams.pop(message.stream, None):
-            stream.end(failed=False)
+                if message.kind == messages.AUDIO:
+                    if stream := self._streams.get(message.stream):
+                        stream.put(message.body)
+                elif stream := self._streams.pop(message.stream, None):
+                    stream.end(failed=False)
 
     async def kill(self) -> None:
         """Kills the process, which has nothing to save, and waits for it; its streams raise."""

@@ -74,18 +74,14 @@ class Engine:
         wanted = (language, variant, pitch, rate)
         if wanted == self._selected:
             return
-        voice = self._voice_for(language)
+        tag = language.lower().replace("_", "-")
+        voice = self._voices.get(tag) or self._voices.get(tag.split("-")[0], _ENGLISH)
         suffix = f"+{variant}" if variant.isalnum() else ""
         if self._library.espeak_SetVoiceByName((voice + suffix).encode()):
             self._library.espeak_SetVoiceByName(voice.encode())
         self._library.espeak_SetParameter(_PITCH, min(max(pitch, 0), 99), 0)
         self._library.espeak_SetParameter(_RATE, min(max(rate, 80), 450), 0)
         self._selected = wanted
-
-    def _voice_for(self, language: str) -> str:
-        """The voice of a tag such as `de-AT`, or of its language, or English."""
-        tag = language.lower().replace("_", "-")
-        return self._voices.get(tag) or self._voices.get(tag.split("-")[0], _ENGLISH)
 
     def _find_voices(self) -> dict[str, str]:
         """Language tag to the identifier of the voice that claims it first (the lowest priority number)."""

@@ -130,36 +130,27 @@ class Schedule:
         """Blocks until a stream is due; it is the caller's, and if the second is True espeak is too, for the block."""
         with self._changed:
             while (speech := self._pop_due()) is None:
-                self._changed.wait(self._seconds_until_next())
+                self._changed.wait(max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else None)
             needs_espeak = speech.needs_synthesis()
             self._espeak_is_busy |= needs_espeak
         yield speech, needs_espeak
         with self._changed:
             self._espeak_is_busy &= not needs_espeak
-            self._requeue(speech)
+            if speech.finished or speech.cancelled:
+                self._streams.pop(speech.number, None)
+            elif speech.credit <= 0:
+                speech.out_of_credit = True
+            else:
+                self._enqueue(speech)
 
     def _pop_due(self) -> SpeechStream | None:
-        self._promote_delayed()
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            self._push(heapq.heappop(self._delayed)[2])
         while heaps := [heap for heap in (self._ready, [] if self._espeak_is_busy else self._needing_espeak) if heap]:
             speech = heapq.heappop(min(heaps, key=lambda heap: heap[0]))[2]
             if not speech.cancelled:
                 return speech
         return None
-
-    def _seconds_until_next(self) -> float | None:
-        return max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else None
-
-    def _promote_delayed(self) -> None:
-        while self._delayed and self._delayed[0][0] <= time.monotonic():
-            self._push(heapq.heappop(self._delayed)[2])
-
-    def _requeue(self, speech: SpeechStream) -> None:
-        if speech.finished or speech.cancelled:
-            self._streams.pop(speech.number, None)
-        elif speech.credit <= 0:
-            speech.out_of_credit = True
-        else:
-            self._enqueue(speech)
 
     def _enqueue(self, speech: SpeechStream) -> None:
         wait = speech.seconds_until_next_slice()
@@ -190,7 +181,13 @@ class Worker:
         parser = messages.MessageParser()
         while data := os.read(self._stdin, 65536):
             for message in parser.feed(data):
-                self._handle(message)
+                match message.kind:
+                    case messages.SPEAK:
+                        self._schedule.add(SpeechStream(message.stream, messages.unpack_request(message.body)))
+                    case messages.CREDIT:
+                        self._schedule.add_credit(message.stream, messages.unpack_credit(message.body))
+                    case messages.CANCEL:
+                        self._schedule.cancel(message.stream)
 
     def _warm_up(self) -> None:
         """The first use of each encoder, and of the voice, loads what the later ones share."""
@@ -199,32 +196,20 @@ class Worker:
             speech.synthesize_piece(self._engine)
             speech.make_slice()
 
-    def _handle(self, message: messages.Message) -> None:
-        match message.kind:
-            case messages.SPEAK:
-                self._schedule.add(SpeechStream(message.stream, messages.unpack_request(message.body)))
-            case messages.CREDIT:
-                self._schedule.add_credit(message.stream, messages.unpack_credit(message.body))
-            case messages.CANCEL:
-                self._schedule.cancel(message.stream)
-
     def _run_thread(self) -> None:
         try:
             while True:
-                self._serve_one()
+                with self._schedule.acquire_next() as (speech, needs_espeak):
+                    if needs_espeak:
+                        speech.synthesize_piece(self._engine)
+                    else:
+                        self._send_slice(speech)
         except BrokenPipeError:
             os._exit(0)
         except BaseException:
             # One thread gone would leave streams without an end; the parent starts a new process instead.
             sys.excepthook(*sys.exc_info())
             os._exit(1)
-
-    def _serve_one(self) -> None:
-        with self._schedule.acquire_next() as (speech, needs_espeak):
-            if needs_espeak:
-                speech.synthesize_piece(self._engine)
-            else:
-                self._send_slice(speech)
 
     def _send_slice(self, speech: SpeechStream) -> None:
         audio = speech.make_slice()

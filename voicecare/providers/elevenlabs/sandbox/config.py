@@ -10,10 +10,6 @@ PERIOD_S = 30 * 24 * 3600
 QUOTA_FORMS = ("legacy", "new")
 
 
-def _next_reset() -> int:
-    return int(time.time()) + PERIOD_S
-
-
 @dataclass
 class SandboxConfig:
     """`characters_used` and `character_limit` are credits, as the provider's subscription counts them. `quota_form`:
@@ -33,7 +29,7 @@ class SandboxConfig:
     can_clone: bool = True
 
     def __post_init__(self) -> None:
-        self.reset_unix = self.reset_unix or _next_reset()
+        self.reset_unix = self.reset_unix or int(time.time()) + PERIOD_S
 
     def update(self, changes: object) -> None:
         """Sets the named fields, all or none; raises InvalidControlRequest that says what is known."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from voicecare.providers.elevenlabs.sandbox.config import PERIOD_S, SandboxConfig
-from voicecare.providers.elevenlabs.sandbox.errors import ApiError, preset_error
+from voicecare.providers.elevenlabs.sandbox.errors import preset_error
 from voicecare.providers.elevenlabs.sandbox.records import BilledRequest
 
 
@@ -44,7 +44,12 @@ class Account:
         self._start_period_if_due()
         remaining = self.config.character_limit - self.config.characters_used - self.reserved_credits
         if credits > remaining:
-            raise self._quota_error(max(remaining, 0), credits)
+            preset = "insufficient_credits" if self.config.quota_form == "new" else "quota_exceeded"
+            raise preset_error(
+                preset,
+                f"This request exceeds your quota of {self.config.character_limit}. You have {max(remaining, 0)} "
+                f"credits remaining, while {credits} credits are required for this request.",
+            )
         reservation = Reservation(self, credits)
         self.reserved_credits += credits
         try:
@@ -52,15 +57,6 @@ class Account:
         finally:
             if not reservation.billed:
                 self.reserved_credits -= credits
-
-    def _quota_error(self, remaining: int, needed: int) -> ApiError:
-        message = (
-            f"This request exceeds your quota of {self.config.character_limit}. You have {remaining} credits "
-            f"remaining, while {needed} credits are required for this request."
-        )
-        if self.config.quota_form == "new":
-            return preset_error("insufficient_credits", message)
-        return preset_error("quota_exceeded", message)
 
     def _start_period_if_due(self) -> None:
         if time.time() >= self.config.reset_unix:

@@ -63,7 +63,13 @@ async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     items = [
         billed for billed in reversed(sandbox.account.billed_requests) if billed.kept and _matches(billed, request)
     ]
-    start = _start_index(items, request.query.get("start_after_history_item_id"))
+    start = 0
+    after = request.query.get("start_after_history_item_id")
+    if after is not None:
+        ids = [billed.history_item_id for billed in items]
+        if after not in ids:
+            raise preset_error("history_item_not_found", param="start_after_history_item_id")
+        start = ids.index(after) + 1
     page = items[start : start + size]
     return {
         "history": [_history_item(billed) for billed in page],
@@ -83,15 +89,6 @@ def _matches(billed: BilledRequest, request: web.Request) -> bool:
         and (after is None or billed.unix >= after)
         and (before is None or billed.unix < before)
     )
-
-
-def _start_index(items: list[BilledRequest], item_id: str | None) -> int:
-    if item_id is None:
-        return 0
-    for place, billed in enumerate(items, start=1):
-        if billed.history_item_id == item_id:
-            return place
-    raise preset_error("history_item_not_found", param="start_after_history_item_id")
 
 
 def _history_item(billed: BilledRequest) -> dict[str, Any]:

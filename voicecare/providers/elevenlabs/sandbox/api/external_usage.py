@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from voicecare.providers.elevenlabs.sandbox.account.models import DEFAULT_MODEL, MODELS
 from voicecare.providers.elevenlabs.sandbox.errors import ApiError
@@ -24,23 +23,15 @@ def bill(sandbox: Sandbox, body: object) -> BilledRequest:
     if not isinstance(body, Mapping) or not isinstance(body.get("text"), str):
         raise InvalidControlRequest(f"A sale is an object with a `text`. Known: {', '.join(FIELDS)}.")
     reject_unknown_fields(body, FIELDS, "a sale")
-    billed = _billed_request(sandbox, body)
-    sandbox.config.characters_used = billed.after
-    sandbox.account.billed_requests.append(billed)
-    sandbox.account.billed_requests.sort(key=lambda request: request.unix)
-    return billed
-
-
-def _billed_request(sandbox: Sandbox, fields: Mapping[str, Any]) -> BilledRequest:
     try:
-        model = MODELS[fields.get("model_id", DEFAULT_MODEL)]
-        voice = sandbox.voices.get(fields.get("voice_id", DEFAULT_VOICE_ID))
+        model = MODELS[body.get("model_id", DEFAULT_MODEL)]
+        voice = sandbox.voices.get(body.get("voice_id", DEFAULT_VOICE_ID))
     except (KeyError, ApiError) as error:
         raise InvalidControlRequest("There is no such model or voice.") from error
-    text, before = fields["text"], sandbox.config.characters_used
+    text, before = body["text"], sandbox.config.characters_used
     credits = math.ceil(len(text) * model.credits_per_character)
-    return BilledRequest(
-        unix=float(fields.get("unix", time.time())),
+    billed = BilledRequest(
+        unix=float(body.get("unix", time.time())),
         history_item_id=new_provider_id(),
         request_id=new_provider_id(),
         voice_id=voice.voice_id,
@@ -53,5 +44,9 @@ def _billed_request(sandbox: Sandbox, fields: Mapping[str, Any]) -> BilledReques
         before=before,
         after=before + credits,
         content_type="audio/mpeg",
-        kept=fields.get("kept", True) is True,
+        kept=body.get("kept", True) is True,
     )
+    sandbox.config.characters_used = billed.after
+    sandbox.account.billed_requests.append(billed)
+    sandbox.account.billed_requests.sort(key=lambda request: request.unix)
+    return billed

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from aiohttp import web
@@ -38,30 +38,36 @@ def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, c
 
     async def handler(request: web.Request) -> web.StreamResponse:
         sandbox = request.app[SANDBOX]
-        body, malformed = _parse_body(await request.read())
+        body: object = None
+        malformed: ApiError | None = None
+        try:
+            body = parse_json(await request.read())
+        except ApiError as error:
+            malformed = error
         record = _speech_record(request, body)
         sandbox.request_log.add(record)
         text = record.text if isinstance(record.text, str) else ""
         fault = sandbox.faults.find_for(RequestInfo(request.path, request.method, text, record.voice_id))
         writer = ResponseWriter(request, fault, record)
-        performance = _SpeechHandler(sandbox, record, writer, make_body, content_type)
+        speech_handler = _SpeechHandler(sandbox, record, writer, make_body, content_type)
 
         async def answer() -> web.StreamResponse:
             if malformed is not None:
                 raise malformed
             speech = parse_speech_request(body, request.query, record.voice_id, sandbox.voices, streaming=streaming)
-            return await performance.respond(speech, streaming)
+            return await speech_handler.respond(speech, streaming)
 
-        return await _close_record(record, lambda: answer_or_refuse(request, writer, answer))
+        try:
+            return await answer_or_refuse(request, writer, answer)
+        except (asyncio.CancelledError, ConnectionError):
+            if record.outcome == "open":
+                record.outcome = "cancelled"
+            raise
+        finally:
+            if record.outcome == "open":
+                record.outcome = "failed"
 
     return handler
-
-
-def _parse_body(raw: bytes) -> tuple[object, ApiError | None]:
-    try:
-        return parse_json(raw), None
-    except ApiError as error:
-        return None, error
 
 
 def _speech_record(request: web.Request, body: object) -> SpeechRecord:
@@ -79,21 +85,6 @@ def _speech_record(request: web.Request, body: object) -> SpeechRecord:
         language_code=fields.get("language_code"),
         voice_settings=fields.get("voice_settings"),
     )
-
-
-async def _close_record(
-    record: SpeechRecord, perform: Callable[[], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Closes the record however the performance ends: a cancelled task or a lost connection is a client that left."""
-    try:
-        return await perform()
-    except (asyncio.CancelledError, ConnectionError):
-        if record.outcome == "open":
-            record.outcome = "cancelled"
-        raise
-    finally:
-        if record.outcome == "open":
-            record.outcome = "failed"
 
 
 class _SpeechHandler:
@@ -146,7 +137,14 @@ class _SpeechHandler:
         rest: AsyncGenerator[bytes, None] | None,
     ) -> web.StreamResponse:
         history_item_id = new_provider_id()
-        headers = self._headers(speech, slot)
+        headers = {
+            "Content-Type": self._content_type or speech.audio_format.mime,
+            "request-id": self._record.request_id,
+            "character-cost": str(speech.credits),
+            "current-concurrent-requests": str(slot.in_flight),
+            "maximum-concurrent-requests": str(slot.limit),
+            "tts-latency-ms": str(round((time.monotonic() - self._record.at) * 1000)),
+        }
         if speech.in_history:
             headers["history-item-id"] = history_item_id
 
@@ -175,16 +173,6 @@ class _SpeechHandler:
         chunks = single_chunk(first) if rest is None else _prepend(first, rest)
         length = len(first) if rest is None else None
         return await self._writer.send(headers, chunks, length=length, on_headers=bill)
-
-    def _headers(self, speech: ParsedSpeechRequest, slot: Slot) -> dict[str, str]:
-        return {
-            "Content-Type": self._content_type or speech.audio_format.mime,
-            "request-id": self._record.request_id,
-            "character-cost": str(speech.credits),
-            "current-concurrent-requests": str(slot.in_flight),
-            "maximum-concurrent-requests": str(slot.limit),
-            "tts-latency-ms": str(round((time.monotonic() - self._record.at) * 1000)),
-        }
 
 
 async def _join(chunks: AsyncGenerator[bytes, None]) -> bytes:

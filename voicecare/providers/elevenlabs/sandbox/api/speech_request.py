@@ -77,26 +77,34 @@ def parse_speech_request(
     body: object, query: Mapping[str, str], voice_id: str, voices: VoiceLibrary, *, streaming: bool
 ) -> ParsedSpeechRequest:
     """Raises ApiError for everything that the provider would refuse before synthesis."""
-    keep = _check_query(query)
-    fields = _check_fields(body)
-    voice = voices.get(voice_id)
-    model = _model(fields.get("model_id") or DEFAULT_MODEL)
-    format_ = _format(query.get("output_format", DEFAULT_FORMAT), streaming)
-    settings = fields.get("voice_settings") or {}
-    _check_settings(settings)
-    text = fields["text"]
-    _check_text(text, model)
-    language = fields.get("language_code") or "en"
-    return ParsedSpeechRequest(text, voice, model, format_, language, settings.get("speed") or 1.0, keep)
-
-
-def _check_query(query: Mapping[str, str]) -> bool:
     latency = integer(query, "optimize_streaming_latency", 0)
     if latency not in range(5):
         raise validation_error(
             ["query", "optimize_streaming_latency"], "Input should be between 0 and 4", "less_than_equal", latency
         )
-    return boolean(query, "enable_logging", True)
+    in_history = boolean(query, "enable_logging", True)
+    fields = _check_fields(body)
+    voice = voices.get(voice_id)
+    model_id = fields.get("model_id") or DEFAULT_MODEL
+    if model_id not in MODELS:
+        raise preset_error("model_not_found", f"A model with model ID {model_id} does not exist.")
+    format_name = query.get("output_format", DEFAULT_FORMAT)
+    if format_name not in FORMATS or (streaming and format_name.startswith("wav_")):
+        raise preset_error(
+            "invalid_output_format", f"Output format '{format_name}' is not supported here.", param="output_format"
+        )
+    settings = fields.get("voice_settings") or {}
+    _check_settings(settings)
+    _check_text(fields["text"], MODELS[model_id])
+    return ParsedSpeechRequest(
+        text=fields["text"],
+        voice=voice,
+        model=MODELS[model_id],
+        audio_format=FORMATS[format_name],
+        language=fields.get("language_code") or "en",
+        speed=settings.get("speed") or 1.0,
+        in_history=in_history,
+    )
 
 
 def _check_fields(body: object) -> dict[str, Any]:
@@ -117,20 +125,6 @@ def _check_fields(body: object) -> dict[str, Any]:
             ["body", "apply_text_normalization"], "Input should be 'auto', 'on' or 'off'", "enum", value
         )
     return body
-
-
-def _model(model_id: str) -> Model:
-    if model_id not in MODELS:
-        raise preset_error("model_not_found", f"A model with model ID {model_id} does not exist.")
-    return MODELS[model_id]
-
-
-def _format(name: str, streaming: bool) -> AudioFormat:
-    if name not in FORMATS or (streaming and name.startswith("wav_")):
-        raise preset_error(
-            "invalid_output_format", f"Output format '{name}' is not supported here.", param="output_format"
-        )
-    return FORMATS[name]
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

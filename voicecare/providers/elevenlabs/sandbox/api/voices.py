@@ -34,7 +34,12 @@ async def v2_list(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     size = integer(query, "page_size", 10) or 0
     if not 1 <= size <= MAX_PAGE:
         raise preset_error("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
-    voices = _sorted([voice for voice in sandbox.voices.all() if _matches(voice, request)], query)
+    sort_by = query.get("sort", "created_at_unix")
+    if sort_by not in ("created_at_unix", "name"):
+        raise preset_error("invalid_parameters", "sort is 'created_at_unix' or 'name'.", param="sort")
+    descending = query.get("sort_direction", "desc" if sort_by == "created_at_unix" else "asc") == "desc"
+    voices = [voice for voice in sandbox.voices.all() if _matches(voice, request)]
+    voices.sort(key=lambda voice: getattr(voice, sort_by), reverse=descending)
     start = _decode_token(query.get("next_page_token"))
     more = start + size < len(voices)
     return {
@@ -57,14 +62,6 @@ def _matches(voice: Voice, request: web.Request) -> bool:
         and (kind is None or kind == "saved" or (kind == "default") == is_default)
         and kind != "community"
     )
-
-
-def _sorted(voices: list[Voice], query: Mapping[str, str]) -> list[Voice]:
-    by = query.get("sort", "created_at_unix")
-    if by not in ("created_at_unix", "name"):
-        raise preset_error("invalid_parameters", "sort is 'created_at_unix' or 'name'.", param="sort")
-    descending = query.get("sort_direction", "desc" if by == "created_at_unix" else "asc") == "desc"
-    return sorted(voices, key=lambda voice: getattr(voice, by), reverse=descending)
 
 
 def _encode_token(place: int) -> str:
@@ -102,7 +99,15 @@ async def add(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     if not samples:
         raise validation_error(["body", "files"], "Field required", "missing")
     labels = _labels(form)
-    _check_slots(sandbox)
+    if not sandbox.config.can_clone:
+        raise preset_error("can_not_use_instant_voice_cloning")
+    used, limit = sandbox.voices.slots_used, sandbox.config.voice_limit
+    if used >= limit:
+        raise preset_error(
+            "voice_limit_reached",
+            f"You have reached your maximum amount of custom voices ({used} / {limit}). "
+            "You can upgrade your subscription to increase your custom voice limit.",
+        )
     sandbox.account.count_voice_edit()
     voice = sandbox.voices.clone(name, samples, labels, _text(form, "description"))
     return {"voice_id": voice.voice_id, "requires_verification": False, "library_voice_match": None}
@@ -118,18 +123,6 @@ async def edit(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     voice.labels = labels or voice.labels
     voice.description = _text(form, "description") or voice.description
     return {"status": "ok"}
-
-
-def _check_slots(sandbox: Sandbox) -> None:
-    if not sandbox.config.can_clone:
-        raise preset_error("can_not_use_instant_voice_cloning")
-    used, limit = sandbox.voices.slots_used, sandbox.config.voice_limit
-    if used >= limit:
-        raise preset_error(
-            "voice_limit_reached",
-            f"You have reached your maximum amount of custom voices ({used} / {limit}). "
-            "You can upgrade your subscription to increase your custom voice limit.",
-        )
 
 
 def _text(form: Form, name: str) -> str | None:

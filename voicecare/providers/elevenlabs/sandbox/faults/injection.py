@@ -76,10 +76,6 @@ async def _send_single_bytes(fault: Fault, body: SplittableBody) -> AsyncGenerat
             await asyncio.sleep(0.5 if fault.seconds is None else fault.seconds)
 
 
-def _send_nothing(_fault: Fault, _body: SplittableBody) -> AsyncGenerator[bytes, None]:
-    return single_chunk(b"")
-
-
 async def _send_random_bytes(_fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
     async for chunk in body.rest():
         yield os.urandom(len(chunk))
@@ -102,7 +98,7 @@ INJECTORS: dict[str, Injector] = {
     "cut_clean": _end_early,
     "slow": _limit_rate,
     "drip": _send_single_bytes,
-    "empty": _send_nothing,
+    "empty": lambda _fault, _body: single_chunk(b""),
     "garbage": _send_random_bytes,
     "endless": _repeat_forever,
 }

@@ -88,18 +88,38 @@ class ResponseWriter:
 
         Raises ConnectionClosed after breaking the connection.
         """
-        if self._fault is not None and self._kind == "unanswered":
-            await self._close_without_response(self._fault, on_headers)
-        headers, chunks = self._replace_body(headers, chunks)
+        fault = self._fault
+        if fault is not None and fault.kind == "unanswered":
+            if on_headers is not None:
+                on_headers()
+            await stall(fault.seconds)
+            self.close_connection()
+        if fault is not None and (replacement := fault.replacement_body()) is not None:
+            content_type, body = replacement
+            headers, chunks = {**headers, "Content-Type": content_type}, single_chunk(body)
+        elif self._kind == "wrong_type":
+            headers = {**headers, "Content-Type": "text/html"}
         response = web.StreamResponse(headers=headers)
-        if length is not None and self._fault is None:
+        if length is not None and fault is None:
             response.content_length = length
         out = await self._open(response)
         self._record.status = 200
         if on_headers is not None:
             on_headers()
-        await self._write_body(chunks, out)
-        return await self._finish(response, out)
+        if fault is not None and fault.kind in INJECTORS:
+            chunks = INJECTORS[fault.kind](fault, SplittableBody(chunks))
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                await out.write(chunk)
+                self._record.bytes_sent += len(chunk)
+        if self._kind in ("cut", "cut_reset"):
+            self._record.outcome = "cut"
+            await self._break_connection()
+        await out.write_eof()
+        self._record.outcome = "cut" if self._kind == "cut_clean" else "completed"
+        if isinstance(out, RawBodyWriter):
+            raise ConnectionClosed
+        return response
 
     async def refuse(self, error: ApiError) -> web.StreamResponse:
         """An answer that is no success, never body."""
@@ -107,12 +127,6 @@ class ResponseWriter:
         self._record.outcome = "failed"
         headers = {"Content-Type": error.content_type, **error.headers}
         return web.Response(status=error.status, body=error.body, headers=headers)
-
-    async def _close_without_response(self, fault: Fault, on_headers: Callable[[], None] | None) -> NoReturn:
-        if on_headers is not None:
-            on_headers()
-        await stall(fault.seconds)
-        self.close_connection()
 
     def close_connection(self) -> NoReturn:
         """Closes the connection behind what was sent so far, finished or not; raises ConnectionClosed."""
@@ -125,15 +139,6 @@ class ResponseWriter:
         if transport is None:
             raise ConnectionClosed
         return transport
-
-    def _replace_body(
-        self, headers: dict[str, str], chunks: AsyncGenerator[bytes, None]
-    ) -> tuple[dict[str, str], AsyncGenerator[bytes, None]]:
-        if self._fault is not None and (replacement := self._fault.replacement_body()) is not None:
-            return {**headers, "Content-Type": replacement[0]}, single_chunk(replacement[1])
-        if self._kind == "wrong_type":
-            return {**headers, "Content-Type": "text/html"}, chunks
-        return headers, chunks
 
     async def _open(self, response: web.StreamResponse) -> BodyWriter:
         if self._fault is None or self._kind != "slow_headers":
@@ -148,24 +153,6 @@ class ResponseWriter:
             transport.write(bytes((octet,)))
             await asyncio.sleep(seconds / len(octets))
         return RawBodyWriter(transport)
-
-    async def _write_body(self, chunks: AsyncGenerator[bytes, None], out: BodyWriter) -> None:
-        inject = INJECTORS.get(self._kind)
-        body = chunks if inject is None or self._fault is None else inject(self._fault, SplittableBody(chunks))
-        async with aclosing(body):
-            async for chunk in body:
-                await out.write(chunk)
-                self._record.bytes_sent += len(chunk)
-
-    async def _finish(self, response: web.StreamResponse, out: BodyWriter) -> web.StreamResponse:
-        if self._kind in ("cut", "cut_reset"):
-            self._record.outcome = "cut"
-            await self._break_connection()
-        await out.write_eof()
-        self._record.outcome = "cut" if self._kind == "cut_clean" else "completed"
-        if isinstance(out, RawBodyWriter):
-            raise ConnectionClosed
-        return response
 
     async def _break_connection(self) -> None:
         """Ends the connection with the body unfinished, after all that was written has reached the client."""
