@@ -44,7 +44,9 @@ def reconcile(day_is_over: bool) -> Reconciliation:
     """Reconcile the day of the speech, as in half an hour or after its end. Twice, because beat may ask twice."""
     began = UsageEvent.objects.order_by("started_at").values_list("started_at", flat=True)[0]
     day = rollup.day_of(began)
-    now = comparison.Span(day).ends + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
+    now = (
+        comparison.DayRange(day).end + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
+    )
     for _ in range(2):
         assert reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, anyway=True)
     return Reconciliation.objects.get(day=day)
@@ -66,7 +68,9 @@ async def test_unknown_requests_are_added_to_all_accounts_except_ended_conversat
 
         before = await accounts_of(opened["conversation"])
         assert before.counter == before.ledger == len(LOST) + len(GONE) + len(HEARD)
-        assert await in_database(queries.unknown) == queries.Unknown(3, 2 * len(LOST) + len(GONE))
+        assert await in_database(queries.unconfirmed_requests) == queries.UnconfirmedRequests(
+            3, 2 * len(LOST) + len(GONE)
+        )
 
         row = await in_database(reconcile, False)
         assert (row.billed_attempts, row.unbilled_attempts, row.unknown_attempts) == (2, 1, 0)
@@ -148,7 +152,7 @@ async def test_after_killed_servers_all_accounts_agree_exactly(
         await in_database(journal.recover, doomed.data_dir / journal.FOLDER, ledger.record_attempts)
     await asyncio.to_thread(sandbox.wait_until_idle)
 
-    left = await in_database(queries.unknown)
+    left = await in_database(queries.unconfirmed_requests)
     row = await in_database(reconcile, False)
     assert (row.unknown_attempts, row.billed_attempts + row.unbilled_attempts) == (0, left.attempts)
     counters, sums = await in_database(balances)

@@ -42,7 +42,7 @@ class _Usage(generics.ListAPIView):
         usage = _visible(self.request).filter(day__range=(said["from"], said["to"]))
         if "patient" in said:
             usage = usage.filter(patient=said["patient"])
-        return queries.table(usage, by_month=self.by_month, group=said.get("group", ""))
+        return queries.usage_rows(usage, by_month=self.by_month, group=said.get("group", ""))
 
 
 class Daily(_Usage):
@@ -71,7 +71,7 @@ class Quota(APIView):
     @extend_schema(operation_id="quota", responses=QuotaSerializer)
     def get(self, request: Request) -> Response:
         """The credits of the account at the speech provider, which all patients share."""
-        return Response(QuotaSerializer(queries.quota()).data)
+        return Response(QuotaSerializer(queries.quota_status()).data)
 
 
 class Budget(APIView):

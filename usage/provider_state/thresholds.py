@@ -59,7 +59,7 @@ def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
 def check_forecast(now: datetime) -> None:
     """Tells whether the credits will last to the end of the period."""
     state = ProviderState.objects.get(pk=1)
-    expected = forecast.of(state, now)
+    expected = forecast.current_forecast(state, now)
     lasts = will_last(state.quota_limit, expected)
     if lasts:
         incidents.resolve_incident(incidents.Kind.FORECAST)

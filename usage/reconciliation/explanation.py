@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-TRIFLE = 100  # fewer characters or credits are no drift, whatever share of a quiet day they are
-SHARE = 0.01
+TOLERANCE_ABSOLUTE = 100  # fewer characters or credits are no drift, whatever share of a quiet day they are
+TOLERANCE_RATIO = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class Discrepancy:
     """One figure of one day, in characters or credits, as the ledger and as the provider have it.
 
     `others`: of requests in the provider's history that this server did not make. `unbilled`: in the ledger, of
@@ -18,10 +18,10 @@ class Counts:
     unit: str
     ledger: int
     provider: int
-    others: int = 0
+    external: int = 0
     unbilled: int = 0
     unknown: int = 0
-    edge: int = 0
+    midnight_margin: int = 0
 
     @property
     def difference(self) -> int:
@@ -29,27 +29,27 @@ class Counts:
         return self.provider - self.ledger
 
     @property
-    def beyond(self) -> int:
+    def residual(self) -> int:
         """What others and cut-off requests do not account for. They explain up to what they are: statistics may leave
         out what is in the history, as of another kind of speech."""
         if self.difference > 0:
-            return max(self.difference - self.others, 0)
+            return max(self.difference - self.external, 0)
         return min(self.difference + self.unbilled, 0)
 
     @property
     def unexplained(self) -> int:
-        if self.beyond > 0:
-            return max(self.beyond - self.unknown - self.edge, 0)
-        return min(self.beyond + self.edge, 0)
+        if self.residual > 0:
+            return max(self.residual - self.unknown - self.midnight_margin, 0)
+        return min(self.residual + self.midnight_margin, 0)
 
     @property
     def drifts(self) -> bool:
         """Beyond a share of our own use: that of others, however large, makes no difference smaller."""
         rest = abs(self.unexplained)
-        return rest > TRIFLE and rest > SHARE * max(self.provider - self.others, self.ledger)
+        return rest > TOLERANCE_ABSOLUTE and rest > TOLERANCE_RATIO * max(self.provider - self.external, self.ledger)
 
 
-def explain(counts: Counts) -> str:
+def explain(counts: Discrepancy) -> str:
     unit = counts.unit
     if not counts.difference:
         return f"{unit.capitalize()}: {counts.ledger:,}, as the provider has it."
@@ -57,18 +57,18 @@ def explain(counts: Counts) -> str:
         f"{unit.capitalize()}: {counts.ledger:,} in the ledger, {counts.provider:,} at the provider "
         f"({counts.difference:+,})."
     ]
-    if counts.others:
-        told.append(f"Others use the account: {counts.others:,} of requests that this server did not make.")
+    if counts.external:
+        told.append(f"Others use the account: {counts.external:,} of requests that this server did not make.")
     if counts.unbilled:
         told.append(f"Cut off and not billed by the provider: {counts.unbilled:,}.")
-    return " ".join([*told, *_of_the_rest(counts)])
+    return " ".join([*told, *_explain_residual(counts)])
 
 
-def _of_the_rest(counts: Counts) -> list[str]:
+def _explain_residual(counts: Discrepancy) -> list[str]:
     if counts.drifts:
         return [f"Unexplained: {counts.unexplained:+,}."]
     if counts.unexplained:
         return [f"The rest ({counts.unexplained:+,}) is no more than rounding can make."]
-    if counts.beyond > counts.edge:
-        return [f"The rest ({counts.beyond:+,}) may be of attempts that are still unknown."]
-    return [f"The rest ({counts.beyond:+,}) may be of requests around midnight."] if counts.beyond else []
+    if counts.residual > counts.midnight_margin:
+        return [f"The rest ({counts.residual:+,}) may be of attempts that are still unknown."]
+    return [f"The rest ({counts.residual:+,}) may be of requests around midnight."] if counts.residual else []

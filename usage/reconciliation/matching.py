@@ -11,54 +11,54 @@ from dataclasses import dataclass, field
 from voicecare.providers.elevenlabs.requests import printable_id
 from voicecare.providers.elevenlabs.responses import HistoryItem
 
-EARLY_S = 10  # their clock and ours; they tell whole seconds
-LATE_S = 60  # all our time-outs, and their own work on a request that nobody waits for any more
+MAX_EARLY_S = 10  # their clock and ours; they tell whole seconds
+MAX_LATE_S = 60  # all our time-outs, and their own work on a request that nobody waits for any more
 
 
 @dataclass(frozen=True, slots=True)
-class Unsettled:
+class UnknownAttempt:
     """An unknown attempt. `voice` is the provider's id, "" where the voice's row is gone."""
 
-    event: uuid.UUID
+    event_id: uuid.UUID
     at_unix: float
-    voice: str
+    provider_voice_id: str
     model: str
-    asked: int
+    requested_characters: int
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
     """`billed` are pairs; `doubtful` attempts may be an item that lacks its text or its time; `absent` are in none."""
 
-    billed: list[tuple[Unsettled, HistoryItem]] = field(default_factory=list)
-    absent: list[Unsettled] = field(default_factory=list)
-    doubtful: list[Unsettled] = field(default_factory=list)
+    billed: list[tuple[UnknownAttempt, HistoryItem]] = field(default_factory=list)
+    not_billed: list[UnknownAttempt] = field(default_factory=list)
+    ambiguous: list[UnknownAttempt] = field(default_factory=list)
 
 
-def reference(item: HistoryItem) -> str:
+def match_key(item: HistoryItem) -> str:
     """What stands for the item in the ledger; "" where it has no usable id at all."""
     return item.request_id or printable_id(item.item_id) or ""
 
 
-def match(unsettled: Iterable[Unsettled], items: Iterable[HistoryItem]) -> Matching:
+def match(unsettled: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> Matching:
     """Gives each item to at most one attempt and each attempt at most one item, as many as possible.
 
     All windows are equally long, so the oldest attempt that fits takes the oldest item.
     """
     found = Matching()
-    waiting = sorted(unsettled, key=lambda attempt: (attempt.at_unix, str(attempt.event)))
-    lengths = {attempt.asked for attempt in waiting} | {0}
+    waiting = sorted(unsettled, key=lambda attempt: (attempt.at_unix, str(attempt.event_id)))
+    lengths = {attempt.requested_characters for attempt in waiting} | {0}
     left: list[HistoryItem] = []
     for item in sorted(_worth_a_look(items, lengths), key=lambda item: (item.created_at_unix or 0, item.item_id)):
-        taken = next((attempt for attempt in waiting if reference(item) and _fits(attempt, item)), None)
+        taken = next((attempt for attempt in waiting if match_key(item) and _fits(attempt, item)), None)
         if taken is None:
             left.append(item)
         else:
             waiting.remove(taken)
             found.billed.append((taken, item))
-    vague = [item for item in left if item.created_at_unix is None or not item.characters or not reference(item)]
+    vague = [item for item in left if item.created_at_unix is None or not item.characters or not match_key(item)]
     for attempt in waiting:
-        (found.doubtful if _may_be_one_of(attempt, vague) else found.absent).append(attempt)
+        (found.ambiguous if _may_be_one_of(attempt, vague) else found.not_billed).append(attempt)
     return found
 
 
@@ -66,20 +66,25 @@ def _worth_a_look(items: Iterable[HistoryItem], lengths: Container[int]) -> Iter
     return (item for item in items if item.characters in lengths)
 
 
-def _fits(attempt: Unsettled, item: HistoryItem) -> bool:
-    return item.characters == attempt.asked and item.created_at_unix is not None and _may_be(attempt, item)
+def _fits(attempt: UnknownAttempt, item: HistoryItem) -> bool:
+    return (
+        item.characters == attempt.requested_characters
+        and item.created_at_unix is not None
+        and _is_compatible(attempt, item)
+    )
 
 
-def _may_be_one_of(attempt: Unsettled, vague: Sequence[HistoryItem]) -> bool:
-    return any(item.characters in (0, attempt.asked) and _may_be(attempt, item) for item in vague)
+def _may_be_one_of(attempt: UnknownAttempt, vague: Sequence[HistoryItem]) -> bool:
+    return any(item.characters in (0, attempt.requested_characters) and _is_compatible(attempt, item) for item in vague)
 
 
-def _may_be(attempt: Unsettled, item: HistoryItem) -> bool:
+def _is_compatible(attempt: UnknownAttempt, item: HistoryItem) -> bool:
     """Nothing that both know of it differs."""
     in_time = (
-        item.created_at_unix is None or attempt.at_unix - EARLY_S <= item.created_at_unix <= attempt.at_unix + LATE_S
+        item.created_at_unix is None
+        or attempt.at_unix - MAX_EARLY_S <= item.created_at_unix <= attempt.at_unix + MAX_LATE_S
     )
-    return in_time and _same(attempt.voice, item.voice_id) and _same(attempt.model, item.model_id)
+    return in_time and _same(attempt.provider_voice_id, item.voice_id) and _same(attempt.model, item.model_id)
 
 
 def _same(one: str, other: str) -> bool:

@@ -17,23 +17,23 @@ from voicecare.providers.elevenlabs.responses import CharacterStats, HistoryItem
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
 MARGIN_S = 300  # read beyond both ends of a day: clocks differ, and requests take their time
-MOST_ITEMS = 100_000  # of a day: some hundred patients who talk all day
-MOST_S = 150.0  # a task has ten minutes, and more to ask than this
-LATEST_UNIX = 10**11  # seconds of a far future; the milliseconds of long ago
-OLDER_IN_A_ROW = 1000  # newest first: so many in a row are a page, and nothing newer comes behind it
-MOST_OF_A_DAY = 10**12
+MAX_ITEMS = 100_000  # of a day: some hundred patients who talk all day
+MAX_READ_S = 150.0  # a task has ten minutes, and more to ask than this
+MAX_UNIX = 10**11  # seconds of a far future; the milliseconds of long ago
+MAX_CONSECUTIVE_OLDER = 1000  # newest first: so many in a row are a page, and nothing newer comes behind it
+MAX_DAILY_USAGE = 10**12
 HOUR_MS = 3_600_000
 METRICS = {"characters": "tts_characters", "credits": "credits"}
 
 T = TypeVar("T")
 
 
-class Unreadable(Exception):
+class ProviderDataUnavailable(Exception):
     """These figures cannot be had now; the message says why, for administrators."""
 
 
 @contextmanager
-def account() -> Iterator[AccountClient]:
+def account_client() -> Iterator[AccountClient]:
     client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
     try:
         yield client
@@ -44,57 +44,57 @@ def account() -> Iterator[AccountClient]:
 def history(client: AccountClient, begins: datetime, ends: datetime) -> list[HistoryItem]:
     """All items between two times, and a little beyond. Raises Unreadable unless it was read to its end."""
     if settings.ELEVENLABS_ZERO_RETENTION:
-        raise Unreadable("zero retention is on, so that there is none")
+        raise ProviderDataUnavailable("zero retention is on, so that there is none")
     after, before = int(begins.timestamp()) - MARGIN_S, int(ends.timestamp()) + MARGIN_S
-    return _read(lambda: list(_within(client.history(after, before), after, before)))
+    return _wrap_errors(lambda: list(_items_within(client.history(after, before), after, before)))
 
 
 def subscription(client: AccountClient, now: datetime) -> Subscription:
-    found = _read(client.subscription)
+    found = _wrap_errors(client.subscription)
     if not quota.is_plausible(found, now):
-        raise Unreadable("its numbers cannot be true")
+        raise ProviderDataUnavailable("its numbers cannot be true")
     return found
 
 
-def _within(items: Iterator[HistoryItem], after: int, before: int) -> Iterator[HistoryItem]:
+def _items_within(items: Iterator[HistoryItem], after: int, before: int) -> Iterator[HistoryItem]:
     """Those of that time, each once: a provider may not know the filter, and pages may overlap."""
-    until, seen, older = time.monotonic() + MOST_S, set[str](), 0
+    until, seen, older = time.monotonic() + MAX_READ_S, set[str](), 0
     for number, item in enumerate(items):
-        if number == MOST_ITEMS or time.monotonic() > until:
-            raise Unreadable("it is too long")
-        if item.created_at_unix is not None and item.created_at_unix > LATEST_UNIX:
-            raise Unreadable("its times are none of seconds")
+        if number == MAX_ITEMS or time.monotonic() > until:
+            raise ProviderDataUnavailable("it is too long")
+        if item.created_at_unix is not None and item.created_at_unix > MAX_UNIX:
+            raise ProviderDataUnavailable("its times are none of seconds")
         older = older + 1 if item.created_at_unix is not None and item.created_at_unix < after else 0
-        if older == OLDER_IN_A_ROW:
+        if older == MAX_CONSECUTIVE_OLDER:
             return
         if item.item_id not in seen and (item.created_at_unix is None or after <= item.created_at_unix < before):
             yield item
         seen.add(item.item_id)
 
 
-def used(client: AccountClient, unit: str, begins: datetime, ends: datetime) -> int:
+def usage_total(client: AccountClient, unit: str, begins: datetime, ends: datetime) -> int:
     """What the statistics have for that day, the sum of its hours; `unit` is of METRICS. Where a day begins within an
     hour of theirs they cut that hour themselves."""
     start, end = int(begins.timestamp() * 1000), int(ends.timestamp() * 1000)
-    stats = _read(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))
+    stats = _wrap_errors(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))
     places = [place for place, at in enumerate(stats.times_ms) if start - HOUR_MS < at < end]
-    total = sum(_series(stats)[place] for place in places)
-    if not places or total > MOST_OF_A_DAY:
-        raise Unreadable("they are of another time, or no figures")
+    total = sum(_total_series(stats)[place] for place in places)
+    if not places or total > MAX_DAILY_USAGE:
+        raise ProviderDataUnavailable("they are of another time, or no figures")
     return round(total)
 
 
-def _series(stats: CharacterStats) -> tuple[float, ...]:
+def _total_series(stats: CharacterStats) -> tuple[float, ...]:
     """All together, also where the reply is broken down without having been asked to be."""
     if "All" in stats.usage:
         return stats.usage["All"]
     return tuple(map(sum, zip(*stats.usage.values(), strict=True))) or (0.0,) * len(stats.times_ms)
 
 
-def _read(ask: Callable[[], T]) -> T:
+def _wrap_errors(ask: Callable[[], T]) -> T:
     try:
         return ask()
     except (AuthorizationError, BadRequest) as error:
-        raise Unreadable(f"the key may not read it ({error.code})") from error
+        raise ProviderDataUnavailable(f"the key may not read it ({error.code})") from error
     except ProviderError as error:
-        raise Unreadable(f"the provider did not answer as it should ({error.code})") from error
+        raise ProviderDataUnavailable(f"the provider did not answer as it should ({error.code})") from error

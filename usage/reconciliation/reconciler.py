@@ -22,51 +22,58 @@ from usage.alerts import incidents
 from usage.ledger import events, rollup
 from usage.models import NO_ID, Incident, Reconciliation, UsageEvent
 from usage.reconciliation import matching, provider_usage
-from usage.reconciliation.comparison import History, Look, Span, answered, conclude, proven_history
-from usage.reconciliation.matching import Unsettled, reference
+from usage.reconciliation.comparison import (
+    DayRange,
+    DayReconciliation,
+    History,
+    answered_requests,
+    save_result,
+    verified_history,
+)
+from usage.reconciliation.matching import UnknownAttempt, match_key
 from voicecare.patients.models import Voice
 
-UNKNOWN_FOR = timedelta(minutes=10)  # younger ones may still be answered, and the history lags
-OVER_FOR = timedelta(hours=1)  # so long after its end a day is compared: the statistics lag, too
-LOOK_BACK = timedelta(days=31)
-AGAIN_SOON, AGAIN = timedelta(minutes=50), timedelta(hours=20)  # pauses between two looks at what is left of a day
-SOON = timedelta(days=1)  # for so long after its end a day is looked at again soon
+MIN_UNKNOWN_AGE = timedelta(minutes=10)  # younger ones may still be answered, and the history lags
+COMPARE_AFTER = timedelta(hours=1)  # so long after its end a day is compared: the statistics lag, too
+MAX_LOOKBACK = timedelta(days=31)
+RETRY_SOON, RETRY_LATER = timedelta(minutes=50), timedelta(hours=20)  # between two looks at an unfinished day
+RETRY_SOON_FOR = timedelta(days=1)  # for so long after its end a day is looked at again soon
 LEASE = timedelta(minutes=11)  # longer than the time limit of a task
-MOST_S = 120.0  # no further day is begun after it; the next beat goes on
+TIME_BUDGET_S = 120.0  # no further day is begun after it; the next beat goes on
 
-CountNew = Callable[[Mapping[uuid.UUID, int]], None]
+AddCharacters = Callable[[Mapping[uuid.UUID, int]], None]
 """Adds characters to conversations, of which this app knows nothing, in the transaction that books them."""
 
 log = structlog.get_logger(__name__)
 
 
-def latest() -> Reconciliation | None:
+def latest_comparison() -> Reconciliation | None:
     """Of the last day that was compared with the provider's figures."""
     return Reconciliation.objects.exclude(compared_at=None).first()
 
 
-def reconcile(now: datetime, count: CountNew) -> None:
+def reconcile(now: datetime, count: AddCharacters) -> None:
     """Looks at every day that is due: today, whose conversations may still be open, then the oldest first.
 
     May be called as often as one likes.
     """
-    until, today = time.monotonic() + MOST_S, rollup.day_of(now)
-    for day in sorted(_due(now), key=lambda day: (day != today, day)):
+    until, today = time.monotonic() + TIME_BUDGET_S, rollup.day_of(now)
+    for day in sorted(_due_days(now), key=lambda day: (day != today, day)):
         if time.monotonic() < until:
             reconcile_day(day, now, count)
 
 
-def reconcile_day(day: date, now: datetime, count: CountNew, *, anyway: bool = False) -> bool:
+def reconcile_day(day: date, now: datetime, count: AddCharacters, *, anyway: bool = False) -> bool:
     """Looks at it if it is due, or `anyway`; false where it is not, or another process is at it."""
-    with _claimed(day) as mine:
-        if not mine or not (anyway or day in _due(now)):
+    with _day_lease(day) as mine:
+        if not mine or not (anyway or day in _due_days(now)):
             return False
-        _look_at(Span(day), now, count)
+        _reconcile_range(DayRange(day), now, count)
         return True
 
 
 @contextmanager
-def _claimed(day: date) -> Iterator[bool]:
+def _day_lease(day: date) -> Iterator[bool]:
     Reconciliation.objects.bulk_create([Reconciliation(day=day)], ignore_conflicts=True)
     row = Reconciliation.objects.filter(day=day)
     free = Q(lease_until=None) | Q(lease_until__lte=Now())
@@ -80,11 +87,11 @@ def _claimed(day: date) -> Iterator[bool]:
         mine.update(lease_until=None)
 
 
-def _due(now: datetime) -> list[date]:
+def _due_days(now: datetime) -> list[date]:
     oldest = UsageEvent.objects.aggregate(started_at=Min("started_at"))["started_at"]
     if oldest is None:
         return []
-    first, last = rollup.day_of(max(oldest, now - LOOK_BACK)), rollup.day_of(now)
+    first, last = rollup.day_of(max(oldest, now - MAX_LOOKBACK)), rollup.day_of(now)
     rows = {row.day: row for row in Reconciliation.objects.filter(day__gte=first)}
     unknown = UsageEvent.objects.filter(_is_unknown(now), started_at__gte=rollup.start_of_day(first)).order_by()
     days_of_unknown = set(map(rollup.day_of, unknown.values_list("started_at", flat=True)))
@@ -97,51 +104,53 @@ def _due(now: datetime) -> list[date]:
 def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unsettled: bool) -> bool:
     """Once when it is over, and again after a pause while something is left: unknown attempts, an incident of a
     difference (their statistics may lag), figures not readable."""
-    over_at = Span(day).ends + OVER_FOR
+    over_at = DayRange(day).end + COMPARE_AFTER
     if row is None or row.checked_at is None:
         return is_unsettled or now >= over_at
     if row.checked_at < over_at <= now:
         return True
     is_left = is_unsettled or (now >= over_at and row.compared_at is None)
-    return is_left and row.checked_at <= now - (AGAIN_SOON if now < over_at + SOON else AGAIN)
+    return is_left and row.checked_at <= now - (RETRY_SOON if now < over_at + RETRY_SOON_FOR else RETRY_LATER)
 
 
 def _is_unknown(now: datetime) -> Q:
-    return Q(outcome=events.Outcome.UNKNOWN, started_at__lte=now - UNKNOWN_FOR)
+    return Q(outcome=events.Outcome.UNKNOWN, started_at__lte=now - MIN_UNKNOWN_AGE)
 
 
-def _look_at(span: Span, now: datetime, count: CountNew) -> None:
-    with provider_usage.account() as client:
-        look = Look(client, span, now)
-        until, settled_by = min(span.ends, now), now - UNKNOWN_FOR
-        look.history = look.read("The provider's history", partial(proven_history, client, span, until, settled_by))
+def _reconcile_range(span: DayRange, now: datetime, count: AddCharacters) -> None:
+    with provider_usage.account_client() as client:
+        look = DayReconciliation(client, span, now)
+        until, settled_by = min(span.end, now), now - MIN_UNKNOWN_AGE
+        look.history = look.read("The provider's history", partial(verified_history, client, span, until, settled_by))
         if look.history is not None:
-            settle(span, look.history, now, count)
-        conclude(look, is_over=now >= span.ends + OVER_FOR)
+            resolve_unknown_attempts(span, look.history, now, count)
+        save_result(look, is_over=now >= span.end + COMPARE_AFTER)
 
 
-def settle(span: Span, history: History, now: datetime, count: CountNew) -> None:
-    known = {request.request_id for request in answered(span)}
-    found = matching.match(_unsettled(span, now), [item for item in history if reference(item) not in known])
+def resolve_unknown_attempts(span: DayRange, history: History, now: datetime, count: AddCharacters) -> None:
+    known = {request.request_id for request in answered_requests(span)}
+    found = matching.match(_unknown_attempts(span, now), [item for item in history if match_key(item) not in known])
     for attempt, item in found.billed:
-        credits = events.billed_credits(attempt.asked, item.credits)
-        _book(partial(events.resolve_unknown, attempt.event, request_id=reference(item), credits=credits), count)
-    for attempt in found.absent:
-        _book(partial(events.resolve_unknown, attempt.event), count)
+        credits = events.billed_credits(attempt.requested_characters, item.credits)
+        _resolve_one(
+            partial(events.resolve_unknown, attempt.event_id, request_id=match_key(item), credits=credits), count
+        )
+    for attempt in found.not_billed:
+        _resolve_one(partial(events.resolve_unknown, attempt.event_id), count)
 
 
-def _unsettled(span: Span, now: datetime) -> list[Unsettled]:
+def _unknown_attempts(span: DayRange, now: datetime) -> list[UnknownAttempt]:
     rows = list(
         span.events().filter(_is_unknown(now)).values_list("id", "started_at", "voice", "model", "requested_characters")
     )
     voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={row[2] for row in rows})}
     return [
-        Unsettled(event, at.timestamp(), voices.get(voice or NO_ID, ""), model, asked)
+        UnknownAttempt(event, at.timestamp(), voices.get(voice or NO_ID, ""), model, asked)
         for event, at, voice, model, asked in rows
     ]
 
 
-def _book(settle_one: Callable[[], Mapping[uuid.UUID, int]], count: CountNew) -> None:
+def _resolve_one(settle_one: Callable[[], Mapping[uuid.UUID, int]], count: AddCharacters) -> None:
     """A transaction of its own: an attempt that the database refuses does not hold up the others."""
     try:
         with transaction.atomic():

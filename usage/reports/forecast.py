@@ -22,22 +22,22 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RecentUsage:
     """The credits used since the beginning of the day `since`."""
 
     since: date
     credits: int
 
 
-def of(state: ProviderState, now: datetime) -> Forecast | None:
+def current_forecast(state: ProviderState, now: datetime) -> Forecast | None:
     """None where there is nothing to say: no limit, no reset ahead, or less than a day of history. Two short queries,
     however long the history is.
     """
-    history = _history(rollup.day_of(now))
-    return None if history is None else judge(state, history, now)
+    history = _read_recent_usage(rollup.day_of(now))
+    return None if history is None else project(state, history, now)
 
 
-def judge(state: ProviderState, history: History, now: datetime) -> Forecast | None:
+def project(state: ProviderState, history: RecentUsage, now: datetime) -> Forecast | None:
     """The same without a query. Pure."""
     limit, used, resets_at = state.quota_limit, state.quota_used, state.quota_resets_at
     elapsed = now - rollup.start_of_day(history.since)
@@ -53,11 +53,11 @@ def _used_up_at(left: int, a_day: float, now: datetime) -> datetime:
     return now if left <= 0 else now + left / a_day * DAY
 
 
-def _history(today: date) -> History | None:
+def _read_recent_usage(today: date) -> RecentUsage | None:
     """The last seven whole days and this one so far; less where the ledger is younger."""
     oldest = DailyUsage.objects.order_by("day").values_list("day", flat=True).first()
     if oldest is None:
         return None
     since = max(oldest, today - WINDOW_DAYS * DAY)
     used = DailyUsage.objects.filter(day__gte=since).aggregate(credits=Sum("credits"))
-    return History(since, used["credits"] or 0)
+    return RecentUsage(since, used["credits"] or 0)

@@ -25,20 +25,20 @@ from usage.reports.forecast import Forecast
 
 Kind = UsageEvent.Kind
 
-LIVE = (Kind.LIVE, Kind.RETRY)
-SAVED = (Kind.CACHE, Kind.OFFLINE)
-BESIDE = (Kind.PROBE, Kind.WARM, Kind.PREVIEW)  # billed, and no patient heard it at that moment
-ASKING = (*LIVE, Kind.BACKUP, *BESIDE)
-HEARD = (*LIVE, Kind.BACKUP, *SAVED)
+LIVE_KINDS = (Kind.LIVE, Kind.RETRY)
+SAVED_KINDS = (Kind.CACHE, Kind.OFFLINE)
+OVERHEAD_KINDS = (Kind.PROBE, Kind.WARM, Kind.PREVIEW)  # billed, and no patient heard it at that moment
+BILLED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *OVERHEAD_KINDS)
+PLAYED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *SAVED_KINDS)
 
-DAY_KEPT_S, MONTH_KEPT_S = 600, 3600
+DAY_CACHE_S, MONTH_CACHE_S = 600, 3600
 
 Sums = dict[str, int]
 """A day's or a month's, one number for each of `_SUMS` and `_CHUNKS`; empty where nothing was used."""
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class PeriodStats:
     """One day, or one month. Characters, but for `credits` and the counts; times are of speeches' first sounds, None
     where there was none."""
 
@@ -59,7 +59,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class UsageShare:
     """What one patient or voice has of the whole; `key` is None for what belongs to nobody."""
 
     key: uuid.UUID | None
@@ -68,7 +68,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class UnconfirmedRequests:
     """Requests whose answer was never seen, until reconciliation has found out: in no other figure."""
 
     attempts: int
@@ -76,7 +76,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaFigures:
+class QuotaStatus:
     """The account's credits in this period, as the provider told them last; None where it did not, or without limit."""
 
     limit: int | None
@@ -89,83 +89,85 @@ class QuotaFigures:
 
 
 _COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
-_SUMS: dict[str, tuple[str, Collection[str]]] = {  # each a column's, over some kinds
-    "live": ("characters", LIVE),
+_SUM_COLUMNS: dict[str, tuple[str, Collection[str]]] = {  # each a column's, over some kinds
+    "live": ("characters", LIVE_KINDS),
     "backup": ("characters", (Kind.BACKUP,)),
-    "other": ("characters", BESIDE),
+    "other": ("characters", OVERHEAD_KINDS),
     "characters": ("characters", Kind),
     "saved": ("saved_characters", Kind),
     "credits": ("credits", Kind),
-    "requests": ("events", ASKING),
-    "failed": ("failed", ASKING),
+    "requests": ("events", BILLED_KINDS),
+    "failed": ("failed", BILLED_KINDS),
     "backups": ("events", (Kind.BACKUP,)),
     "offline": ("events", (Kind.OFFLINE,)),
 }
-_CHUNKS = {f"heard_{name}": (name, HEARD) for name in CHUNK_COLUMNS}
-_BY_KIND = {
-    kind: [(name, column) for name, (column, kinds) in (_SUMS | _CHUNKS).items() if kind in kinds]
+_CHUNK_SUMS = {f"heard_{name}": (name, PLAYED_KINDS) for name in CHUNK_COLUMNS}
+_COLUMNS_BY_KIND = {
+    kind: [(name, column) for name, (column, kinds) in (_SUM_COLUMNS | _CHUNK_SUMS).items() if kind in kinds]
     for kind in Kind.values
 }
-_TABLE = {
+_ROW_SUMS = {
     "characters": Sum("characters"),
     "credits": Sum("credits"),
     "saved_characters": Sum("saved_characters"),
-    "requests": Sum("events", filter=Q(kind__in=ASKING), default=0),
+    "requests": Sum("events", filter=Q(kind__in=BILLED_KINDS), default=0),
 }
-_NONE = (0, 0)
+_NO_USAGE = (0, 0)
 
 
 def today() -> date:
     return day_of(timezone.now())
 
 
-def days(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[Figures]:
+def daily_stats(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[PeriodStats]:
     """Every day of the range, both ends included."""
-    return [_figures(day, sums) for day, sums in _of_days(first, last, patient).items()]
+    return [_period_stats(day, sums) for day, sums in _daily_sums(first, last, patient).items()]
 
 
-def months(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[Figures]:
+def monthly_stats(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[PeriodStats]:
     """Every month that holds a day of the range, whole."""
     starts = list(_months(first, last))
     current = today().replace(day=1)
-    over = _kept("month", [start for start in starts if start < current], patient, current, MONTH_KEPT_S)
-    return [_figures(start, over[start] if start < current else _of_month(start, patient)) for start in starts]
+    over = _cached("month", [start for start in starts if start < current], patient, current, MONTH_CACHE_S)
+    return [_period_stats(start, over[start] if start < current else _month_sums(start, patient)) for start in starts]
 
 
-def table(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") -> QuerySet[DailyUsage, Any]:
+def usage_rows(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") -> QuerySet[DailyUsage, Any]:
     """Dicts of `start`, the key named as the group, and the sums of `_TABLE`: only what there is, earliest first."""
     start: Any = TruncMonth("day") if by_month else F("day")
     keys = [group] if group else []
     rows = usage.order_by().annotate(start=start).values("start", *keys)
-    summed: QuerySet[DailyUsage, Any] = rows.annotate(**_TABLE).order_by("start", *keys)
+    summed: QuerySet[DailyUsage, Any] = rows.annotate(**_ROW_SUMS).order_by("start", *keys)
     return summed
 
 
-def top_patients(first: date, last: date, limit: int = 10) -> list[Share]:
+def top_patients(first: date, last: date, limit: int = 10) -> list[UsageShare]:
     return _top("patient", first, last, limit)
 
 
-def top_voices(first: date, last: date, limit: int = 10) -> list[Share]:
+def top_voices(first: date, last: date, limit: int = 10) -> list[UsageShare]:
     return _top("voice", first, last, limit)
 
 
-def quota() -> QuotaFigures:
+def quota_status() -> QuotaStatus:
     state = ProviderState.objects.filter(pk=1).first() or ProviderState()
-    return QuotaFigures(
+    return QuotaStatus(
         limit=state.quota_limit,
         used=state.quota_used,
         remaining=state.quota_remaining,
         exhausted=state.quota == ProviderState.Quota.SPENT,
         resets_at=state.quota_resets_at,
         polled_at=state.polled_at,
-        forecast=forecast.of(state, timezone.now()),
+        forecast=forecast.current_forecast(state, timezone.now()),
     )
 
 
-def unknown() -> Unknown:
+def unconfirmed_requests() -> UnconfirmedRequests:
     """Also of years ago, where nobody could find out; so they are summed by the database."""
     found = UsageEvent.objects.filter(outcome=UsageEvent.Outcome.UNKNOWN)
-    return Unknown(**found.aggregate(attempts=Count("id"), characters=Sum("requested_characters", default=0)))
+    return UnconfirmedRequests(
+        **found.aggregate(attempts=Count("id"), characters=Sum("requested_characters", default=0))
+    )
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
@@ -180,32 +182,34 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
     return lower
 
 
-def _of(patient: uuid.UUID | None) -> QuerySet[DailyUsage]:
+def _for_patient(patient: uuid.UUID | None) -> QuerySet[DailyUsage]:
     every = DailyUsage.objects.order_by()
     return every if patient is None else every.filter(patient=patient)
 
 
-def _figures(start: date, sums: Sums) -> Figures:
+def _period_stats(start: date, sums: Sums) -> PeriodStats:
     if not sums:
-        return Figures(start)
-    counts = [sums[name] for name in _CHUNKS]
+        return PeriodStats(start)
+    counts = [sums[name] for name in _CHUNK_SUMS]
     p50_ms, p95_ms = percentile(counts, 0.5), percentile(counts, 0.95)
-    return Figures(start, **{name: sums[name] for name in _SUMS}, speeches=sum(counts), p50_ms=p50_ms, p95_ms=p95_ms)
+    return PeriodStats(
+        start, **{name: sums[name] for name in _SUM_COLUMNS}, speeches=sum(counts), p50_ms=p50_ms, p95_ms=p95_ms
+    )
 
 
-def _of_days(first: date, last: date, patient: uuid.UUID | None) -> dict[date, Sums]:
-    return _kept("day", list(_days(first, last)), patient, today(), DAY_KEPT_S)
+def _daily_sums(first: date, last: date, patient: uuid.UUID | None) -> dict[date, Sums]:
+    return _cached("day", list(_days(first, last)), patient, today(), DAY_CACHE_S)
 
 
-def _of_month(start: date, patient: uuid.UUID | None) -> Sums:
+def _month_sums(start: date, patient: uuid.UUID | None) -> Sums:
     """Out of its days: all but one are kept."""
     whole: Counter[str] = Counter()
-    for sums in _of_days(start, _next(start) - timedelta(days=1), patient).values():
+    for sums in _daily_sums(start, _next_month(start) - timedelta(days=1), patient).values():
         whole.update(sums)
     return whole
 
 
-def _kept(
+def _cached(
     span: Literal["day", "month"], starts: Sequence[date], patient: uuid.UUID | None, current: date, for_s: int
 ) -> dict[date, Sums]:
     """Those before the current one out of the cache, where they are there; the others in one query, whose sums are
@@ -222,35 +226,36 @@ def _kept(
 def _read(span: Literal["day", "month"], starts: Sequence[date], patient: uuid.UUID | None) -> dict[date, Sums]:
     if not starts:
         return {}
-    end = starts[-1] + timedelta(days=1) if span == "day" else _next(starts[-1])
+    end = starts[-1] + timedelta(days=1) if span == "day" else _next_month(starts[-1])
     start: Any = F("day") if span == "day" else TruncMonth("day")
-    usage = _of(patient).filter(day__gte=starts[0], day__lt=end).annotate(start=start).values("start", "kind")
+    usage = _for_patient(patient).filter(day__gte=starts[0], day__lt=end).annotate(start=start).values("start", "kind")
     rows = usage.annotate(**{name: Sum(name) for name in _COLUMNS})  # a filter in every sum would take twice as long
     read: dict[date, Sums] = {start: {} for start in starts}
     for begins, kind, *sums in rows.values_list("start", "kind", *_COLUMNS):
-        whole = read[begins] = read.get(begins) or dict.fromkeys((*_SUMS, *_CHUNKS), 0)
+        whole = read[begins] = read.get(begins) or dict.fromkeys((*_SUM_COLUMNS, *_CHUNK_SUMS), 0)
         of_kind = dict(zip(_COLUMNS, sums, strict=True))
-        for name, column in _BY_KIND[kind]:
+        for name, column in _COLUMNS_BY_KIND[kind]:
             whole[name] += of_kind[column]
     return read
 
 
-def _top(key: str, first: date, last: date, limit: int) -> list[Share]:
+def _top(key: str, first: date, last: date, limit: int) -> list[UsageShare]:
     """The days that are over are kept as one sum; what they have of each key is in it, not of the largest alone."""
     over = min(last, today() - timedelta(days=1))
     name = f"usage-{key}-{first}-{over}"
     before = cache.get(name)
     if before is None:
         before = _shares(key, first, over)
-        cache.set(name, before, DAY_KEPT_S)
+        cache.set(name, before, DAY_CACHE_S)
     since = _shares(key, max(first, over + timedelta(days=1)), last)
     whole = {
-        each: map(sum, zip(before.get(each, _NONE), since.get(each, _NONE), strict=True)) for each in before | since
+        each: map(sum, zip(before.get(each, _NO_USAGE), since.get(each, _NO_USAGE), strict=True))
+        for each in before | since
     }
-    return sorted((Share(each, *sums) for each, sums in whole.items()), key=_by_size)[:limit]
+    return sorted((UsageShare(each, *sums) for each, sums in whole.items()), key=_by_size)[:limit]
 
 
-def _by_size(share: Share) -> tuple[int, int, str]:
+def _by_size(share: UsageShare) -> tuple[int, int, str]:
     return -share.characters, -share.saved, str(share.key)
 
 
@@ -270,8 +275,8 @@ def _months(first: date, last: date) -> Iterator[date]:
     start = first.replace(day=1)
     while start <= last:
         yield start
-        start = _next(start)
+        start = _next_month(start)
 
 
-def _next(month: date) -> date:
+def _next_month(month: date) -> date:
     return (month + timedelta(days=31)).replace(day=1)

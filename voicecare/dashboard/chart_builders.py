@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from django.utils.formats import date_format
 
-from usage.reports.queries import Figures, Share
+from usage.reports.queries import PeriodStats, UsageShare
 from voicecare.dashboard.chart import Chart, Column, Row
 
 FIRST_SOUND_WITHIN_MS = 500
@@ -40,18 +40,18 @@ class Named(NamedTuple):
 Address = Callable[[date], str]
 
 
-def by_day(days: Sequence[Figures], address: Address) -> Chart:
+def by_day(days: Sequence[PeriodStats], address: Address) -> Chart:
     title, summary = "Characters by day", "Characters of each day, billed and saved"
     return _characters("days", title, summary, "Day", [_row(figures.start, figures, address) for figures in days])
 
 
-def by_month(months: Sequence[Figures], address: Address) -> Chart:
+def by_month(months: Sequence[PeriodStats], address: Address) -> Chart:
     rows = [_month(_row(figures.start, figures, address), figures.start) for figures in months]
     title, summary = "Characters by month", "Characters of each month, billed and saved"
     return _characters("months", title, summary, "Month", rows)
 
 
-def first_sounds(days: Sequence[Figures], address: Address) -> Chart:
+def first_sounds(days: Sequence[PeriodStats], address: Address) -> Chart:
     rows = [_day(figures.start, (figures.p50_ms, figures.p95_ms, figures.speeches), address) for figures in days]
     return Chart(
         "first-sound",
@@ -66,7 +66,7 @@ def first_sounds(days: Sequence[Figures], address: Address) -> Chart:
     )
 
 
-def troubles(days: Sequence[Figures], address: Address) -> Chart:
+def troubles(days: Sequence[PeriodStats], address: Address) -> Chart:
     rows = [_day(day.start, (day.failed, day.backups, day.offline, day.requests), address) for day in days]
     summary = "Failed requests of each day, and sentences that were heard in the backup or the offline voice"
     return Chart(
@@ -74,7 +74,9 @@ def troubles(days: Sequence[Figures], address: Address) -> Chart:
     )
 
 
-def shares(name: str, title: str, heading: str, top: Sequence[Share], named: Callable[[Share], Named]) -> Chart:
+def shares(
+    name: str, title: str, heading: str, top: Sequence[UsageShare], named: Callable[[UsageShare], Named]
+) -> Chart:
     """The largest first."""
     rows = []
     for share in top:
@@ -88,7 +90,7 @@ def _characters(name: str, title: str, summary: str, heading: str, rows: Sequenc
     return Chart(name, title, summary, heading, "characters", "stacked", _CHARACTERS, rows)
 
 
-def _row(start: date, figures: Figures, address: Address) -> Row:
+def _row(start: date, figures: PeriodStats, address: Address) -> Row:
     spoken = (figures.live, figures.backup, figures.other, figures.saved)
     return _day(start, (*spoken, figures.characters, figures.credits), address)
 

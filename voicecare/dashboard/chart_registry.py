@@ -52,13 +52,13 @@ class Charts:
         return of_anybody if self._patient else {**of_anybody, **of_all}
 
     @cached_property
-    def days(self) -> list[queries.Figures]:
-        return queries.days(self._first, self._last, patient=self._key)
+    def days(self) -> list[queries.PeriodStats]:
+        return queries.daily_stats(self._first, self._last, patient=self._key)
 
     @cached_property
-    def months(self) -> list[queries.Figures]:
+    def months(self) -> list[queries.PeriodStats]:
         first = _months_before(self._last, MONTHS - 1)
-        return queries.months(first, self._last, patient=self._key)
+        return queries.monthly_stats(first, self._last, patient=self._key)
 
     @property
     def _key(self) -> uuid.UUID | None:
@@ -90,8 +90,8 @@ class Charts:
 
     def _namer(
         self, found: Mapping[Any, Patient | Voice], gone: str, nobody: str, page: str
-    ) -> Callable[[queries.Share], chart_builders.Named]:
-        def named(share: queries.Share) -> chart_builders.Named:
+    ) -> Callable[[queries.UsageShare], chart_builders.Named]:
+        def named(share: queries.UsageShare) -> chart_builders.Named:
             row = found.get(share.key)
             if row is not None:
                 return chart_builders.Named(row.name, reverse(page, args=[row.pk]))

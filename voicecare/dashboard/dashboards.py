@@ -53,11 +53,11 @@ class Page:
         return settings.USAGE_TIME_ZONE
 
     @property
-    def today(self) -> queries.Figures | None:
+    def today(self) -> queries.PeriodStats | None:
         return self._charts.days[-1] if self.charts else None
 
     @property
-    def this_month(self) -> queries.Figures | None:
+    def this_month(self) -> queries.PeriodStats | None:
         return self._charts.months[-1] if self.charts else None
 
     @property
@@ -72,8 +72,8 @@ class Board(Page):
     """The first page of the admin."""
 
     @cached_property
-    def quota(self) -> queries.QuotaFigures | None:
-        return queries.quota() if self._viewer.sees(ProviderState) else None
+    def quota(self) -> queries.QuotaStatus | None:
+        return queries.quota_status() if self._viewer.sees(ProviderState) else None
 
     @property
     def gauge(self) -> Gauge | None:
@@ -83,8 +83,8 @@ class Board(Page):
         return Gauge(quota.used, quota.limit)
 
     @cached_property
-    def unknown(self) -> queries.Unknown | None:
-        return queries.unknown() if self._viewer.sees(UsageEvent) else None
+    def unknown(self) -> queries.UnconfirmedRequests | None:
+        return queries.unconfirmed_requests() if self._viewer.sees(UsageEvent) else None
 
     @property
     def unknown_address(self) -> str:

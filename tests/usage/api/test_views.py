@@ -137,7 +137,7 @@ def test_it_is_what_the_dashboard_shows(stan: Clinician, alice: Member):
     told = Counter()
     for row in stan.get("usage/daily/?from=2026-01-01&to=2026-03-31")["results"]:
         told[row["date"][:7]] += row["characters"]
-    shown = queries.months(NOON.date() - timedelta(days=39), NOON.date())
+    shown = queries.monthly_stats(NOON.date() - timedelta(days=39), NOON.date())
     assert told == {f"{month.start:%Y-%m}": month.characters for month in shown if month.characters}
     monthly = stan.get("usage/monthly/?from=2026-01-01&to=2026-03-31")["results"]
     assert {row["month"]: row["characters"] for row in monthly} == told

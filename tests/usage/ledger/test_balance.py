@@ -275,7 +275,7 @@ class History:
         found: Counter[object] = Counter()
         for device in self.devices:
             usage = DailyUsage.objects.filter(patient=device.patient_id)
-            for row in queries.table(usage, by_month=True, group="kind"):
+            for row in queries.usage_rows(usage, by_month=True, group="kind"):
                 found[row["start"], device.patient_id, row["kind"]] = row["characters"]
         return +found
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from usage.reconciliation.explanation import Counts, explain
+from usage.reconciliation.explanation import Discrepancy, explain
 
 
-def counts(ledger: int, provider: int, **explained: int) -> Counts:
-    return Counts("characters", ledger, provider, **explained)
+def counts(ledger: int, provider: int, **explained: int) -> Discrepancy:
+    return Discrepancy("characters", ledger, provider, **explained)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def counts(ledger: int, provider: int, **explained: int) -> Counts:
         (counts(10_000, 9_600, edge=100), -300, True),
     ],
 )
-def test_what_remains_unexplained(found: Counts, unexplained: int, drifts: bool):
+def test_what_remains_unexplained(found: Discrepancy, unexplained: int, drifts: bool):
     assert (found.unexplained, found.drifts) == (unexplained, drifts)
 
 
@@ -78,5 +78,5 @@ def test_what_remains_unexplained(found: Counts, unexplained: int, drifts: bool)
         ),
     ],
 )
-def test_it_is_explained_in_plain_words(found: Counts, words: str):
+def test_it_is_explained_in_plain_words(found: Discrepancy, words: str):
     assert explain(found) == words

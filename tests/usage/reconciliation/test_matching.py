@@ -4,14 +4,14 @@ import uuid
 
 import pytest
 
-from usage.reconciliation.matching import EARLY_S, LATE_S, Unsettled, match, reference
+from usage.reconciliation.matching import MAX_EARLY_S, MAX_LATE_S, UnknownAttempt, match, match_key
 from voicecare.providers.elevenlabs.responses import HistoryItem
 
 NOON = 1_772_366_400
 
 
-def attempt(at: float = NOON, voice: str = "v", model: str = "flash", asked: int = 40) -> Unsettled:
-    return Unsettled(uuid.uuid4(), at, voice, model, asked)
+def attempt(at: float = NOON, voice: str = "v", model: str = "flash", asked: int = 40) -> UnknownAttempt:
+    return UnknownAttempt(uuid.uuid4(), at, voice, model, asked)
 
 
 def item(at: int | None = NOON, *, id: str = "i", request: str | None = "r", **fields: object) -> HistoryItem:
@@ -19,18 +19,18 @@ def item(at: int | None = NOON, *, id: str = "i", request: str | None = "r", **f
     return HistoryItem(**{"item_id": id, "request_id": request, "created_at_unix": at, **plain, **fields})
 
 
-@pytest.mark.parametrize("late_s", [-EARLY_S, 0, 1, LATE_S])
+@pytest.mark.parametrize("late_s", [-MAX_EARLY_S, 0, 1, MAX_LATE_S])
 def test_an_item_of_the_same_voice_model_length_and_time_is_the_attempt(late_s: int):
     one, other = attempt(), item(NOON + late_s)
     found = match([one], [other])
-    assert (found.billed, found.absent, found.doubtful) == ([(one, other)], [], [])
+    assert (found.billed, found.not_billed, found.ambiguous) == ([(one, other)], [], [])
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"at": NOON - EARLY_S - 1},
-        {"at": NOON + LATE_S + 1},
+        {"at": NOON - MAX_EARLY_S - 1},
+        {"at": NOON + MAX_LATE_S + 1},
         {"voice_id": "another"},
         {"model_id": "another"},
         {"characters": 41},
@@ -40,12 +40,12 @@ def test_an_item_of_the_same_voice_model_length_and_time_is_the_attempt(late_s: 
 def test_whatever_differs_is_another_request(fields: dict):
     one = attempt()
     found = match([one], [item(**fields)])
-    assert (found.billed, found.absent, found.doubtful) == ([], [one], [])
+    assert (found.billed, found.not_billed, found.ambiguous) == ([], [one], [])
 
 
 def test_a_history_without_items_means_that_nothing_was_billed():
     one = attempt()
-    assert match([one], []).absent == [one]
+    assert match([one], []).not_billed == [one]
 
 
 @pytest.mark.parametrize("fields", [{"voice_id": ""}, {"model_id": ""}, {"voice_id": "", "model_id": ""}])
@@ -70,17 +70,17 @@ def test_a_voice_that_nobody_knows_any_more_may_be_any():
 def test_an_item_that_may_be_it_or_not_leaves_it_in_doubt(fields: dict):
     one = attempt()
     found = match([one], [item(**fields)])
-    assert (found.billed, found.absent, found.doubtful) == ([], [], [one])
+    assert (found.billed, found.not_billed, found.ambiguous) == ([], [], [one])
 
 
 def test_an_item_without_text_in_another_voice_casts_no_doubt():
-    assert len(match([attempt()], [item(characters=0, voice_id="another")]).absent) == 1
+    assert len(match([attempt()], [item(characters=0, voice_id="another")]).not_billed) == 1
 
 
 def test_one_item_settles_one_attempt_and_one_attempt_takes_one_item():
     first, second = attempt(NOON), attempt(NOON + 2)
     assert match([second, first], [item()]).billed == [(first, item())]
-    assert match([second, first], [item()]).absent == [second]
+    assert match([second, first], [item()]).not_billed == [second]
     assert len(match([first], [item(id="a", request="a"), item(id="b", request="b")]).billed) == 1
 
 
@@ -105,4 +105,4 @@ def test_a_hundred_thousand_items_are_no_matter():
     [("r", "i", "r"), (None, "i", "i"), (None, "x" * 500, "x" * 128), (None, "\0", "")],
 )
 def test_what_stands_for_an_item_in_the_ledger_fits_into_it(request_id: str | None, item_id: str, expected: str):
-    assert reference(item(request=request_id, id=item_id)) == expected
+    assert match_key(item(request=request_id, id=item_id)) == expected

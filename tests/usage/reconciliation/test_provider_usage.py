@@ -11,7 +11,7 @@ import responses
 from pytest_django import Settings
 
 from usage.reconciliation import provider_usage
-from usage.reconciliation.provider_usage import Unreadable
+from usage.reconciliation.provider_usage import ProviderDataUnavailable
 from voicecare.providers.elevenlabs.account import AccountClient
 
 BEGINS = datetime(2026, 3, 1, tzinfo=UTC)
@@ -33,7 +33,7 @@ def provider() -> Iterator[responses.RequestsMock]:
 
 @pytest.fixture
 def client() -> Iterator[AccountClient]:
-    with provider_usage.account() as client:
+    with provider_usage.account_client() as client:
         yield client
 
 
@@ -83,7 +83,7 @@ def test_a_history_without_an_end_is_none(
         return 200, {}, json.dumps(page(*found, more=str(first)))
 
     provider.add_callback(responses.GET, f"{BASE}/v1/history", endless)
-    with pytest.raises(Unreadable, match="too long"):
+    with pytest.raises(ProviderDataUnavailable, match="too long"):
         names(client)
 
 
@@ -106,7 +106,7 @@ def test_a_history_that_cannot_be_read_says_why(
     provider: responses.RequestsMock, client: AccountClient, status: int, body: Any, reason: str
 ):
     provider.get(f"{BASE}/v1/history", status=status, body=body if isinstance(body, str) else json.dumps(body))
-    with pytest.raises(Unreadable, match=reason):
+    with pytest.raises(ProviderDataUnavailable, match=reason):
         names(client)
 
 
@@ -116,13 +116,13 @@ def test_a_history_whose_times_are_none_of_seconds_is_none(
 ):
     """Read as another day's it would prove that nothing was billed."""
     provider.get(f"{BASE}/v1/history", json=page(item("a"), item("b", at)))
-    with pytest.raises(Unreadable, match="none of seconds"):
+    with pytest.raises(ProviderDataUnavailable, match="none of seconds"):
         names(client)
 
 
 def test_under_zero_retention_there_is_none_to_ask_for(client: AccountClient, settings: Settings):
     settings.ELEVENLABS_ZERO_RETENTION = True
-    with pytest.raises(Unreadable, match="zero retention"):
+    with pytest.raises(ProviderDataUnavailable, match="zero retention"):
         names(client)
 
 
@@ -149,7 +149,7 @@ def test_the_hours_of_the_day_are_summed(
     provider: responses.RequestsMock, client: AccountClient, reply: dict[str, Any], used: int
 ):
     provider.get(f"{BASE}/v1/usage/character-stats", json=reply)
-    assert provider_usage.used(client, "characters", BEGINS, ENDS) == used
+    assert provider_usage.usage_total(client, "characters", BEGINS, ENDS) == used
     asked = parse_qs(urlsplit(provider.calls[0].request.url or "").query)
     assert (asked["metric"], asked["aggregation_interval"]) == (["tts_characters"], ["hour"])
     assert asked["start_unix"] == [str(int(BEGINS.timestamp() * 1000))]
@@ -172,8 +172,8 @@ def test_statistics_that_cannot_be_the_days_are_none(
     provider: responses.RequestsMock, client: AccountClient, reply: object
 ):
     provider.get(f"{BASE}/v1/usage/character-stats", json=reply)
-    with pytest.raises(Unreadable):
-        provider_usage.used(client, "credits", BEGINS, ENDS)
+    with pytest.raises(ProviderDataUnavailable):
+        provider_usage.usage_total(client, "credits", BEGINS, ENDS)
 
 
 def test_a_subscription_whose_numbers_cannot_be_true_is_none(provider: responses.RequestsMock, client: AccountClient):
@@ -181,5 +181,5 @@ def test_a_subscription_whose_numbers_cannot_be_true_is_none(provider: responses
     provider.get(url, json={"character_count": 10, "character_limit": 100})
     assert provider_usage.subscription(client, ENDS).used == 10
     provider.get(url, json={"character_count": 10**15, "character_limit": 100})
-    with pytest.raises(Unreadable, match="cannot be true"):
+    with pytest.raises(ProviderDataUnavailable, match="cannot be true"):
         provider_usage.subscription(client, ENDS)

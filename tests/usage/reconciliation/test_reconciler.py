@@ -24,7 +24,7 @@ from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
 from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
 from usage.reconciliation import comparison, reconciler
-from usage.reconciliation.reconciler import AGAIN, AGAIN_SOON, OVER_FOR, is_due
+from usage.reconciliation.reconciler import COMPARE_AFTER, RETRY_LATER, RETRY_SOON, is_due
 from voicecare.patients.models import Voice
 
 pytestmark = pytest.mark.django_db
@@ -201,7 +201,7 @@ def test_without_a_history_they_stay_unknown_and_are_said_to(provider: SandboxPr
     assert words in row.explanation
     assert "Attempts still unknown: 1, with 40 characters." in row.explanation
     provider.clear_faults()
-    assert reconcile(OVER + AGAIN).billed_attempts == 1
+    assert reconcile(OVER + RETRY_LATER).billed_attempts == 1
     assert outcome(event)[1] == "billed"
 
 
@@ -292,11 +292,11 @@ def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
     def run(_number: int) -> None:
         try:
             start.wait()
-            span = comparison.Span(DAY)
+            span = comparison.DayRange(DAY)
             with reconciler.provider_usage.account() as client:
-                history = reconciler.proven_history(client, span, span.ends, OVER)
+                history = reconciler.proven_history(client, span, span.end, OVER)
             start.wait()
-            reconciler.settle(span, history, OVER, lifecycle.add_reconciled_characters)
+            reconciler.resolve_unknown_attempts(span, history, OVER, lifecycle.add_reconciled_characters)
         finally:
             connection.close()
 
@@ -365,7 +365,7 @@ def test_a_day_that_agrees_is_said_to(provider: SandboxProcess):
     row = reconcile()
     assert (row.characters, row.provider_characters, row.credits, row.provider_credits) == (4000, 4000, 2000, 2000)
     assert row.explanation == ("Characters: 4,000, as the provider has it. Credits: 2,000, as the provider has it.")
-    assert (reconciler.latest(), incidents()) == (row, [])
+    assert (reconciler.latest_comparison(), incidents()) == (row, [])
 
 
 def test_what_others_use_of_the_account_is_explained(provider: SandboxProcess):
@@ -404,7 +404,7 @@ def test_a_day_that_drifts_is_looked_at_again_until_the_provider_s_figures_have_
     assert reconcile().unexplained_characters == -2_000
     sold(provider, asked=2_000, kept=False)
     assert reconcile(OVER + timedelta(minutes=20)).unexplained_characters == -2_000
-    assert reconcile(OVER + AGAIN_SOON).unexplained_characters == 0
+    assert reconcile(OVER + RETRY_SOON).unexplained_characters == 0
     assert incidents() == [(str(DAY), False)]
 
 
@@ -413,7 +413,7 @@ def test_a_drift_that_somebody_has_resolved_by_hand_is_left_alone(provider: Sand
     sold(provider, asked=200, kept=False)
     reconcile()
     Incident.objects.update(resolved_at=OVER)
-    assert reconcile(OVER + AGAIN_SOON).checked_at == OVER
+    assert reconcile(OVER + RETRY_SOON).checked_at == OVER
 
 
 def test_a_drift_of_half_a_per_cent_or_of_a_few_characters_opens_none(provider: SandboxProcess):
@@ -448,12 +448,12 @@ def test_a_request_at_midnight_may_be_of_either_day(provider: SandboxProcess):
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu", "Pacific/Auckland"])
 def test_days_are_those_of_the_clinic(provider: SandboxProcess, settings: Settings, zone: str):
     settings.USAGE_TIME_ZONE = zone
-    span = comparison.Span(DAY)
-    for at in (span.begins - timedelta(minutes=20), span.begins + timedelta(minutes=20)):
+    span = comparison.DayRange(DAY)
+    for at in (span.start - timedelta(minutes=20), span.start + timedelta(minutes=20)):
         seen(provider, at, 1000)
-    for at in (span.ends - timedelta(minutes=20), span.ends + timedelta(minutes=20)):
+    for at in (span.end - timedelta(minutes=20), span.end + timedelta(minutes=20)):
         seen(provider, at, 3000)
-    assert reconciler.reconcile_day(DAY, span.ends + timedelta(hours=2), nothing, anyway=True)
+    assert reconciler.reconcile_day(DAY, span.end + timedelta(hours=2), nothing, anyway=True)
     row = Reconciliation.objects.get(day=DAY)
     assert (row.characters, row.provider_characters, row.external_characters) == (4000, 4000, 0)
 
@@ -508,10 +508,10 @@ def test_a_day_of_which_nothing_can_be_read_is_not_compared_and_tried_again(prov
     provider.fault(kind="error", preset="missing_permissions", match={"path": "^/v1/(history|usage|user)"})
     row = reconcile()
     assert (row.checked_at, row.compared_at, row.provider_characters, incidents()) == (OVER, None, None, [])
-    assert reconciler.latest() is None
+    assert reconciler.latest_comparison() is None
     assert "The subscription could not be read" in row.explanation
     provider.clear_faults()
-    assert reconcile(OVER + AGAIN).provider_characters == 1000
+    assert reconcile(OVER + RETRY_LATER).provider_characters == 1000
 
 
 def test_figures_once_read_are_kept_where_a_later_look_cannot_read_them(provider: SandboxProcess):
@@ -546,7 +546,7 @@ def test_without_an_event_there_is_nothing_to_do():
 
 # When a day is due
 
-OVER_AT = MIDNIGHT + timedelta(days=1) + OVER_FOR
+OVER_AT = MIDNIGHT + timedelta(days=1) + COMPARE_AFTER
 LATE = OVER_AT + timedelta(days=2)
 
 
@@ -558,18 +558,18 @@ LATE = OVER_AT + timedelta(days=2)
         (None, None, OVER_AT - timedelta(seconds=1), False, False),
         (None, None, OVER_AT, False, True),
         (NOON, None, NOON + timedelta(minutes=20), True, False),
-        (NOON, None, NOON + AGAIN_SOON, True, True),
-        (NOON, None, NOON + AGAIN_SOON, False, False),
+        (NOON, None, NOON + RETRY_SOON, True, True),
+        (NOON, None, NOON + RETRY_SOON, False, False),
         (NOON, None, OVER_AT, False, True),
         (OVER_AT, OVER_AT, OVER_AT + timedelta(days=5), False, False),
         (OVER_AT, OVER_AT, OVER_AT + timedelta(minutes=20), True, False),
-        (OVER_AT, OVER_AT, OVER_AT + AGAIN_SOON, True, True),
+        (OVER_AT, OVER_AT, OVER_AT + RETRY_SOON, True, True),
         (OVER_AT, None, OVER_AT + timedelta(minutes=20), False, False),
-        (OVER_AT, None, OVER_AT + AGAIN_SOON, False, True),
-        (LATE, LATE, LATE + AGAIN_SOON, True, False),
-        (LATE, LATE, LATE + AGAIN, True, True),
-        (LATE, None, LATE + AGAIN_SOON, False, False),
-        (LATE, None, LATE + AGAIN, False, True),
+        (OVER_AT, None, OVER_AT + RETRY_SOON, False, True),
+        (LATE, LATE, LATE + RETRY_SOON, True, False),
+        (LATE, LATE, LATE + RETRY_LATER, True, True),
+        (LATE, None, LATE + RETRY_SOON, False, False),
+        (LATE, None, LATE + RETRY_LATER, False, True),
     ],
 )
 def test_a_day_is_due(at: datetime | None, compared: datetime | None, now: datetime, is_unsettled: bool, due: bool):

@@ -9,11 +9,11 @@ from pytest_django import Settings
 
 from usage.models import DailyUsage, ProviderState
 from usage.reports import forecast
-from usage.reports.forecast import Forecast, History
+from usage.reports.forecast import Forecast, RecentUsage
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 RESET = NOW + timedelta(days=10)
-WEEK = History(date(2026, 11, 11), 7500)  # seven and a half days: 1,000 a day
+WEEK = RecentUsage(date(2026, 11, 11), 7500)  # seven and a half days: 1,000 a day
 
 
 def state(**columns: object) -> ProviderState:
@@ -29,13 +29,13 @@ def state(**columns: object) -> ProviderState:
         ({"quota_limit": 51_400}, WEEK, Forecast(1000, 60_000, date(2026, 11, 19))),
         ({"quota_limit": 50_000}, WEEK, Forecast(1000, 60_000, date(2026, 11, 18))),
         ({"quota_limit": 40_000}, WEEK, Forecast(1000, 60_000, date(2026, 11, 18))),
-        ({}, History(date(2026, 11, 11), 0), Forecast(0, 50_000, None)),
-        ({"quota_limit": 0, "quota_used": 0}, History(date(2026, 11, 11), 0), Forecast(0, 0, date(2026, 11, 18))),
-        ({}, History(date(2026, 11, 17), 1500), Forecast(1000, 60_000, None)),
+        ({}, RecentUsage(date(2026, 11, 11), 0), Forecast(0, 50_000, None)),
+        ({"quota_limit": 0, "quota_used": 0}, RecentUsage(date(2026, 11, 11), 0), Forecast(0, 0, date(2026, 11, 18))),
+        ({}, RecentUsage(date(2026, 11, 17), 1500), Forecast(1000, 60_000, None)),
     ],
 )
-def test_the_rate_goes_on_to_the_reset(columns: dict, history: History, expected: Forecast):
-    assert forecast.judge(state(**columns), history, NOW) == expected
+def test_the_rate_goes_on_to_the_reset(columns: dict, history: RecentUsage, expected: Forecast):
+    assert forecast.project(state(**columns), history, NOW) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_the_rate_goes_on_to_the_reset(columns: dict, history: History, expected
         ({"quota_resets_at": None}, WEEK),
         ({"quota_resets_at": NOW}, WEEK),
         ({"quota_resets_at": NOW - timedelta(days=1)}, WEEK),
-        ({}, History(date(2026, 11, 18), 500)),
+        ({}, RecentUsage(date(2026, 11, 18), 500)),
     ],
     ids=["no limit", "never read", "no reset", "reset now", "reset past", "half a day"],
 )
-def test_where_there_is_nothing_to_say_nothing_is_said(columns: dict, history: History):
-    assert forecast.judge(state(**columns), history, NOW) is None
+def test_where_there_is_nothing_to_say_nothing_is_said(columns: dict, history: RecentUsage):
+    assert forecast.project(state(**columns), history, NOW) is None
 
 
 @pytest.mark.django_db
@@ -60,23 +60,23 @@ def test_it_is_read_from_the_last_seven_days(settings: Settings):
     for days, kind in [(0, "live"), (1, "live"), (1, "warm"), (7, "preview"), (8, "live"), (400, "live")]:
         DailyUsage.objects.create(day=NOW.date() - timedelta(days=days), kind=kind, credits=1875)
     with CaptureQueriesContext(connection) as captured:
-        assert forecast.of(state(), NOW) == Forecast(1000, 60_000, None)
+        assert forecast.current_forecast(state(), NOW) == Forecast(1000, 60_000, None)
     assert len(captured) == 2
 
 
 @pytest.mark.django_db
 def test_a_server_that_was_idle_for_a_week_is_forecast_to_stay_so():
     DailyUsage.objects.create(day=NOW.date() - timedelta(days=30), kind="live", credits=1000)
-    assert forecast.of(state(), NOW) == Forecast(0, 50_000, None)
+    assert forecast.current_forecast(state(), NOW) == Forecast(0, 50_000, None)
 
 
 @pytest.mark.django_db
 def test_a_day_is_one_in_the_usage_time_zone(settings: Settings):
     settings.USAGE_TIME_ZONE = "Pacific/Auckland"  # 13 hours ahead: there it is one hour past midnight
     DailyUsage.objects.create(day=date(2026, 11, 18), kind="live", credits=2500)
-    assert forecast.of(state(quota_limit=52_350), NOW) == Forecast(2400, 74_000, date(2026, 11, 20))
+    assert forecast.current_forecast(state(quota_limit=52_350), NOW) == Forecast(2400, 74_000, date(2026, 11, 20))
 
 
 @pytest.mark.django_db
 def test_without_any_history_nothing_is_said():
-    assert forecast.of(state(), NOW) is None
+    assert forecast.current_forecast(state(), NOW) is None

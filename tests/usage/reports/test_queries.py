@@ -16,7 +16,7 @@ from pytest_django import Settings
 from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
 from usage.reports import queries as figures
-from usage.reports.queries import Figures
+from usage.reports.queries import PeriodStats
 
 pytestmark = pytest.mark.django_db
 
@@ -45,8 +45,8 @@ def booked(
     return made
 
 
-def day(patient: uuid.UUID | None = None, at: date = TODAY) -> Figures:
-    (found,) = figures.days(at, at, patient=patient)
+def day(patient: uuid.UUID | None = None, at: date = TODAY) -> PeriodStats:
+    (found,) = figures.daily_stats(at, at, patient=patient)
     return found
 
 
@@ -69,22 +69,22 @@ def test_what_failed_was_asked_for_and_is_no_use():
     )
     found = day()
     assert (found.requests, found.failed, found.characters, found.offline) == (2, 1, 0, 1)
-    assert figures.unknown() == figures.Unknown(1, 30)
+    assert figures.unconfirmed_requests() == figures.UnconfirmedRequests(1, 30)
 
 
 def test_a_range_has_all_its_days_and_their_both_ends():
     booked(at=NOON - timedelta(days=2))
     booked(at=NOON, asked=7)
-    found = figures.days(TODAY - timedelta(days=3), TODAY)
+    found = figures.daily_stats(TODAY - timedelta(days=3), TODAY)
     assert [one.start.day for one in found] == [7, 8, 9, 10]
     assert [one.characters for one in found] == [0, 10, 0, 7]
-    assert figures.days(TODAY, TODAY - timedelta(days=1)) == []
+    assert figures.daily_stats(TODAY, TODAY - timedelta(days=1)) == []
 
 
 def test_a_range_has_all_its_months_whole():
     for at in ("2025-12-31", "2026-01-01", "2026-03-31", "2026-04-01"):
         booked(at=datetime.fromisoformat(f"{at}T12:00:00+00:00"))
-    found = figures.months(date(2025, 12, 31), date(2026, 3, 1))
+    found = figures.monthly_stats(date(2025, 12, 31), date(2026, 3, 1))
     assert [(one.start, one.characters) for one in found] == [
         (date(2025, 12, 1), 10),
         (date(2026, 1, 1), 10),
@@ -96,8 +96,8 @@ def test_a_range_has_all_its_months_whole():
 def test_months_are_the_sums_of_their_days():
     for number in range(70):
         booked(asked=number + 1, at=NOON - timedelta(days=number), first_chunk_ms=float(number * 20 + 1))
-    for month in figures.months(TODAY - timedelta(days=69), TODAY):
-        around = figures.days(month.start, month.start + timedelta(days=31))
+    for month in figures.monthly_stats(TODAY - timedelta(days=69), TODAY):
+        around = figures.daily_stats(month.start, month.start + timedelta(days=31))
         within = [one for one in around if one.start.month == month.start.month]
         for name in ("live", "characters", "credits", "requests", "speeches"):
             assert getattr(month, name) == sum(getattr(one, name) for one in within)
@@ -122,12 +122,12 @@ def test_who_uses_most_comes_first():
     booked("cache", 5)
     booked("probe", 20, patient_id=None, voice_id=VOICE)
     assert figures.top_patients(TODAY, TODAY) == [
-        figures.Share(BOB, 30, 0),
-        figures.Share(None, 20, 0),
-        figures.Share(ALICE, 10, 5),
+        figures.UsageShare(BOB, 30, 0),
+        figures.UsageShare(None, 20, 0),
+        figures.UsageShare(ALICE, 10, 5),
     ]
-    assert figures.top_voices(TODAY, TODAY) == [figures.Share(VOICE, 30, 5), figures.Share(OTHER, 30, 0)]
-    assert figures.top_voices(TODAY, TODAY, limit=1) == [figures.Share(VOICE, 30, 5)]
+    assert figures.top_voices(TODAY, TODAY) == [figures.UsageShare(VOICE, 30, 5), figures.UsageShare(OTHER, 30, 0)]
+    assert figures.top_voices(TODAY, TODAY, limit=1) == [figures.UsageShare(VOICE, 30, 5)]
 
 
 def test_what_a_clinician_listens_to_is_nobodys_waiting():
@@ -165,8 +165,8 @@ def test_a_percentile_lies_in_the_bucket_of_the_true_one(times: list[float], sha
 def test_the_cost_does_not_grow_with_history():
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
-            figures.days(TODAY - timedelta(days=29), TODAY)
-            figures.months(TODAY - timedelta(days=365), TODAY)
+            figures.daily_stats(TODAY - timedelta(days=29), TODAY)
+            figures.monthly_stats(TODAY - timedelta(days=365), TODAY)
             figures.top_patients(TODAY - timedelta(days=29), TODAY)
             figures.top_voices(TODAY - timedelta(days=29), TODAY)
         assert not any("usage_usageevent" in query["sql"] for query in captured)
@@ -185,7 +185,7 @@ def test_of_days_that_are_over_only_this_one_is_read_again():
     first, last = figures.today() - timedelta(days=29), figures.today()
 
     def read() -> list[object]:
-        found = figures.days(first, last), figures.months(last, last), figures.top_patients(first, last)
+        found = figures.daily_stats(first, last), figures.monthly_stats(last, last), figures.top_patients(first, last)
         return [found[0][-1].characters, found[1][0].characters, [share.characters for share in found[2]]]
 
     booked(at=now)
@@ -207,14 +207,16 @@ def test_of_days_that_are_over_only_this_one_is_read_again():
 def test_months_that_are_over_are_kept_for_a_while():
     long_ago = NOON - timedelta(days=60)
     booked(at=long_ago)
-    assert [one.characters for one in figures.months(long_ago.date(), long_ago.date())] == [10]
+    assert [one.characters for one in figures.monthly_stats(long_ago.date(), long_ago.date())] == [10]
     booked(at=long_ago)
     with CaptureQueriesContext(connection) as captured:
-        assert [one.characters for one in figures.months(long_ago.date(), long_ago.date())] == [10]
-        assert [one.characters for one in figures.months(long_ago.date(), long_ago.date(), patient=ALICE)] == [20]
+        assert [one.characters for one in figures.monthly_stats(long_ago.date(), long_ago.date())] == [10]
+        assert [one.characters for one in figures.monthly_stats(long_ago.date(), long_ago.date(), patient=ALICE)] == [
+            20
+        ]
     assert len(captured) == 1
     now = figures.today()
     booked(at=datetime.now(UTC))
-    assert figures.months(now, now)[0].characters == 10
+    assert figures.monthly_stats(now, now)[0].characters == 10
     booked(at=datetime.now(UTC))
-    assert figures.months(now, now)[0].characters == 20
+    assert figures.monthly_stats(now, now)[0].characters == 20

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from django.utils import translation
 
-from usage.reports.queries import Figures, Share
+from usage.reports.queries import PeriodStats, UsageShare
 from voicecare.dashboard import chart_builders
 from voicecare.dashboard.chart import Chart
 
 CSS = (Path(__file__).parents[3] / "voicecare/static/voicecare/dashboard.css").read_text()
-DAY = Figures(
+DAY = PeriodStats(
     date(2026, 11, 5),
     live=1,
     backup=2,
@@ -77,7 +77,7 @@ def test_troubles_are_counted():
 
 
 def test_shares_keep_their_order():
-    top = [Share(None, 9, 1), Share(None, 5, 2)]
+    top = [UsageShare(None, 9, 1), UsageShare(None, 5, 2)]
     chart = chart_builders.shares(
         "voices", "Voices", "Voice", top, lambda share: chart_builders.Named(str(share.characters))
     )

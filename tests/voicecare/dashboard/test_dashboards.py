@@ -49,7 +49,7 @@ def test_a_gauge_is_full_only_when_all_is_used(used: int, limit: int, percent: i
 def test_the_first_page_knows_quota_unknown_and_reconciliation(cast):
     board = Board(Viewer(BOSS))
     assert board.gauge == Gauge(781_204, 1_000_000)
-    assert board.unknown == queries.Unknown(3, 183)
+    assert board.unknown == queries.UnconfirmedRequests(3, 183)
     assert board.reconciled == Reconciliation.objects.get(day=queries.today() - timedelta(days=1))
     assert not board.quiet
 
@@ -61,9 +61,9 @@ def test_without_a_limit_there_is_no_gauge():
 
 def test_saved_is_told_of_what_was_heard(cast):
     board = Board(Viewer(BOSS))
-    month = queries.months(queries.today(), queries.today())[0]
+    month = queries.monthly_stats(queries.today(), queries.today())[0]
     assert board.this_month == month
-    assert board.today == queries.days(queries.today(), queries.today())[0]
+    assert board.today == queries.daily_stats(queries.today(), queries.today())[0]
     assert board.saved_percent == month.saved * 100 // (month.saved + month.live + month.backup)
 
 
@@ -75,7 +75,7 @@ def test_with_nothing_said_it_is_quiet():
 
 def test_a_budget_is_what_was_spoken_to_the_patient_in_this_month(cast):
     cast[0].monthly_character_budget = 5000
-    month = queries.months(queries.today(), queries.today(), patient=cast[0].pk)[0]
+    month = queries.monthly_stats(queries.today(), queries.today(), patient=cast[0].pk)[0]
     assert PatientBoard(Viewer(BOSS), cast[0]).budget == Gauge(month.live + month.backup, 5000)
     assert PatientBoard(Viewer(BOSS), cast[1]).budget is None
 
