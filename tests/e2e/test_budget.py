@@ -68,8 +68,10 @@ async def test_of_fifty_concurrent_speeches_only_those_within_the_budget_are_spo
         ]
         for device in devices:
             await device.start(greeting=False)
-        heard = await asyncio.gather(*(device.speak(SENTENCE) for device in devices))
-    ends = [(spoken.terminal["type"], spoken.terminal.get("code", spoken.terminal.get("source"))) for spoken in heard]
+        speeches = await asyncio.gather(*(device.speak(SENTENCE) for device in devices))
+    ends = [
+        (spoken.terminal["type"], spoken.terminal.get("code", spoken.terminal.get("source"))) for spoken in speeches
+    ]
     assert ends.count(("speech.finished", "live")) == ROOM
     assert ends.count(("speech.failed", "over_budget")) == CONCURRENT - ROOM
     assert sandbox.account()["characters"] == BUDGET
@@ -211,8 +213,8 @@ async def test_the_offline_voice_needs_no_budget(
     await in_database(budget, alice, len(SENTENCE))
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        heard = [await device.speak(SENTENCE) for _ in range(3)]
-    assert [spoken.terminal["source"] for spoken in heard] == ["offline"] * 3
+        speeches = [await device.speak(SENTENCE) for _ in range(3)]
+    assert [spoken.terminal["source"] for spoken in speeches] == ["offline"] * 3
 
 
 async def test_nothing_is_reserved_without_a_budget(

@@ -74,7 +74,7 @@ async def test_the_devices_own_speech_does_not_wait_for_rows_of_deliveries(
 ) -> None:
     """One delivery has ended but is not written yet, and the next one is not claimed yet."""
     sandbox.fault(kind="slow", bytes_per_s=60_000, first=1)
-    first, second = [await submitted(alice, f"The server has the message {number} for you.") for number in (1, 2)]
+    first, second = [await submit(alice, f"The server has the message {number} for you.") for number in (1, 2)]
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         await device.wait_for_audio(first)
@@ -93,7 +93,7 @@ async def test_the_devices_own_speech_does_not_wait_for_rows_of_deliveries(
     assert spoken_order(device.received) == [first, "one", "two", "stopped", second]
 
 
-async def submitted(member: Member, text: str) -> str:
+async def submit(member: Member, text: str) -> str:
     row = await in_database(store.submit, member.patient.id, text, expires_in_s=900, author=None)
     return f"srv-{row.id}"
 

@@ -137,12 +137,12 @@ async def test_the_probe_makes_a_free_call_first_and_then_generates_a_phrase_for
     assert len(probes) == 1
     common = await in_database(lambda: list(Phrase.objects.filter(kind="common").values_list("text", flat=True)))
     assert probes[0]["text"] in common
-    booked = UsageEvent.objects.filter(kind="probe", outcome="completed", characters=len(probes[0]["text"]))
+    probe_events = UsageEvent.objects.filter(kind="probe", outcome="completed", characters=len(probes[0]["text"]))
 
-    async def is_booked() -> bool:
-        return await in_database(booked.exists)
+    async def is_recorded() -> bool:
+        return await in_database(probe_events.exists)
 
-    await eventually(is_booked)
+    await eventually(is_recorded)
 
 
 async def test_the_circuit_stays_open_while_only_the_free_call_works(

@@ -34,14 +34,14 @@ async def test_a_hundred_concurrent_speeches_of_one_phrase_cost_one_request(
             connecting.create_task(device.__aenter__())
     try:
         await asyncio.gather(*(device.start(greeting=False) for device in devices))
-        heard = await asyncio.gather(*(device.speak(text) for device in devices))
+        speeches = await asyncio.gather(*(device.speak(text) for device in devices))
     finally:
         await asyncio.gather(*(device.__aexit__(None, None, None) for device in devices))
     (request,) = sandbox.requests()
-    assert {spoken.audio for spoken in heard} == {repeat_request(sandbox, request)}
-    sources = [spoken.terminal["source"] for spoken in heard]
+    assert {spoken.audio for spoken in speeches} == {repeat_request(sandbox, request)}
+    sources = [spoken.terminal["source"] for spoken in speeches]
     assert (sources.count("live"), sources.count("cache")) == (1, LISTENERS - 1)
-    assert sum(spoken.terminal["characters"] for spoken in heard) == len(text) == await total_characters()
+    assert sum(spoken.terminal["characters"] for spoken in speeches) == len(text) == await total_characters()
 
 
 async def test_followers_get_the_audio_while_it_is_being_generated(
@@ -87,15 +87,15 @@ async def test_a_remade_voice_does_not_play_its_old_audio(
 ) -> None:
     text = await new_phrase("The voice behind this will be made again.")
 
-    async def say() -> str:
+    async def speak_and_get_source() -> str:
         async with Device(server.ws, alice.token) as device:
             await device.start(greeting=False)
             source: str = (await device.speak(text)).terminal["source"]
             return source
 
-    assert [await say(), await say()] == ["live", "cache"]
+    assert [await speak_and_get_source(), await speak_and_get_source()] == ["live", "cache"]
     await in_database(Voice.objects.filter(provider_id=OTHER_VOICE).update, revision=2)
-    assert [await say(), await say()] == ["live", "cache"]
+    assert [await speak_and_get_source(), await speak_and_get_source()] == ["live", "cache"]
 
 
 async def test_hits_are_counted(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:

@@ -99,13 +99,13 @@ async def test_live_speech_waits_and_is_spoken_in_order_when_the_quota_is_back(
         await wait_for_state(started["conversation"], "second", "queued")
         restore_quota(sandbox)
         back = time.monotonic()
-        heard = [await device.hear("first"), await device.hear("second"), await other.hear("elsewhere")]
+        speeches = [await device.hear("first"), await device.hear("second"), await other.hear("elsewhere")]
         assert time.monotonic() - back < 15
         await device.end()
-    assert [one.terminal["source"] for one in heard] == ["live"] * 3
-    assert None not in (heard[0].first_audio_at, heard[1].first_audio_at)
-    assert heard[0].first_audio_at < heard[1].first_audio_at
-    assert heard[0].terminal["characters"] == len(FIRST)
+    assert [one.terminal["source"] for one in speeches] == ["live"] * 3
+    assert None not in (speeches[0].first_audio_at, speeches[1].first_audio_at)
+    assert speeches[0].first_audio_at < speeches[1].first_audio_at
+    assert speeches[0].terminal["characters"] == len(FIRST)
     spoken = [request["text"] for request in sandbox.requests() if request["outcome"] == "completed"]
     assert sorted(spoken) == sorted([FIRST, SECOND, FIRST])
     accounts = await accounts_of(started["conversation"])
@@ -172,9 +172,9 @@ async def test_a_cached_hold_message_is_spoken_once_in_a_conversation(
         await device.speak(holding)  # puts it into the cache
         exhaust_quota(sandbox)
         await speak_queued(device, "first", FIRST)
-        said = await device.wait_for_frame("speech.started")
-        assert (said["id"][:4], said["source"]) == ("srv-", "cache")
-        await device.wait_for_frame("speech.finished", id=said["id"])
+        hold_message = await device.wait_for_frame("speech.started")
+        assert (hold_message["id"][:4], hold_message["source"]) == ("srv-", "cache")
+        await device.wait_for_frame("speech.finished", id=hold_message["id"])
         await speak_queued(device, "second", SECOND)
         await device.assert_nothing_pending()
         device.drop_connection()
@@ -411,8 +411,8 @@ async def test_queued_speech_respects_the_concurrency_limit_and_keeps_its_voice(
             await connected.enter_async_context(device)
             await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
         restore_quota(sandbox)
-        heard = await asyncio.gather(*(d.hear(speech_id) for d, speech_id in zip(devices, ids, strict=True)))
-    assert [one.terminal["source"] for one in heard] == ["live"] * len(members)
+        speeches = await asyncio.gather(*(d.hear(speech_id) for d, speech_id in zip(devices, ids, strict=True)))
+    assert [one.terminal["source"] for one in speeches] == ["live"] * len(members)
 
 
 async def test_queued_speech_fails_when_it_expires(
