@@ -26,9 +26,8 @@ from tts.cache.planning import Audience, ClipSpec, expected_specs, required_clip
 from tts.models import Clip, Phrase
 from tts.resilience import error_reporter
 from tts.resilience.concurrency import Slots, SlotsFull, slots_for
-from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import incident_kind
-from tts.resilience.speech_gateway import SpeechGateway
+from tts.resilience.speech_gateway import Plausible, SpeechGateway
 from tts.text.segmenter import MAX_LENGTH, split
 from usage.alerts import incidents
 from usage.ledger import events

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, aclosing
 from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
 from tts.conversations.voice import SpeechSettings
-from tts.resilience.reply_guard import Plausible
 from tts.resilience.retry_policy import Rung, first_byte_limit
+from tts.resilience.speech_gateway import Plausible
 from tts.speech import Speech
 from tts.states import Origin, Source
 from tts.synthesis.admission import Turn
