@@ -22,11 +22,11 @@ def counts(ledger: int, provider: int, **explained: int) -> Discrepancy:
         (counts(1_000, 1_101), 101, True),
         (counts(0, 101), 101, True),
         (counts(101, 0), -101, True),
-        (counts(10_000, 30_000, others=20_000), 0, False),
-        (counts(10_000, 30_000, others=19_000), 1_000, True),
-        (counts(10_000, 10_000, others=1_000), 0, False),  # statistics that leave others out
-        (counts(10_000, 9_500, others=1_000), -500, True),
-        (counts(10_000, 1_010_500, others=1_000_000), 500, True),  # five per cent of our own
+        (counts(10_000, 30_000, external=20_000), 0, False),
+        (counts(10_000, 30_000, external=19_000), 1_000, True),
+        (counts(10_000, 10_000, external=1_000), 0, False),  # statistics that leave others out
+        (counts(10_000, 9_500, external=1_000), -500, True),
+        (counts(10_000, 1_010_500, external=1_000_000), 500, True),  # five per cent of our own
         (counts(10_000, 9_000, unbilled=1_000), 0, False),
         (counts(10_000, 9_000, unbilled=400), -600, True),
         (counts(10_000, 10_000, unbilled=1_000), 0, False),
@@ -34,9 +34,9 @@ def counts(ledger: int, provider: int, **explained: int) -> Discrepancy:
         (counts(10_000, 10_500, unknown=1_000), 0, False),
         (counts(10_000, 10_500, unknown=100), 400, True),
         (counts(10_000, 9_500, unknown=1_000), -500, True),  # what may have been billed too explains no less
-        (counts(10_000, 10_300, edge=300), 0, False),
-        (counts(10_000, 9_700, edge=300), 0, False),
-        (counts(10_000, 9_600, edge=100), -300, True),
+        (counts(10_000, 10_300, midnight_margin=300), 0, False),
+        (counts(10_000, 9_700, midnight_margin=300), 0, False),
+        (counts(10_000, 9_600, midnight_margin=100), -300, True),
     ],
 )
 def test_what_remains_unexplained(found: Discrepancy, unexplained: int, drifts: bool):
@@ -52,7 +52,7 @@ def test_what_remains_unexplained(found: Discrepancy, unexplained: int, drifts: 
             "Characters: 10,000 in the ledger, 10,200 at the provider (+200). Unexplained: +200.",
         ),
         (
-            counts(10_000, 12_000, others=2_000),
+            counts(10_000, 12_000, external=2_000),
             "Characters: 10,000 in the ledger, 12,000 at the provider (+2,000). Others use the account: 2,000 of "
             "requests that this server did not make.",
         ),
@@ -72,7 +72,7 @@ def test_what_remains_unexplained(found: Discrepancy, unexplained: int, drifts: 
             "are still unknown.",
         ),
         (
-            counts(10_000, 9_800, edge=200),
+            counts(10_000, 9_800, midnight_margin=200),
             "Characters: 10,000 in the ledger, 9,800 at the provider (-200). The rest (-200) may be of requests around "
             "midnight.",
         ),

@@ -293,8 +293,8 @@ def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
         try:
             start.wait()
             span = comparison.DayRange(DAY)
-            with reconciler.provider_usage.account() as client:
-                history = reconciler.proven_history(client, span, span.end, OVER)
+            with reconciler.provider_usage.account_client() as client:
+                history = reconciler.verified_history(client, span, span.end, OVER)
             start.wait()
             reconciler.resolve_unknown_attempts(span, history, OVER, lifecycle.add_reconciled_characters)
         finally:
