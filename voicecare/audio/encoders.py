@@ -1,4 +1,9 @@
-"""Encodes PCM into the audio formats."""
+"""Encodes PCM into the audio formats.
+
+MP3 is encoded by `lameenc`. The LAME in PyAV's wheel makes the same frames but needs four times the processor time (14
+instead of 3.4 ms per second of audio), and one process serves 200 devices at the same time. PyAV does the resampling
+and encodes G.711 and Opus.
+"""
 
 import struct
 from collections.abc import Iterable
@@ -15,10 +20,11 @@ from voicecare.audio.formats import AudioFormat
 
 
 class Encoder:
-    """Turns sound at `input_rate` into one stream of `fmt`, piece by piece; one use, one thread at a time.
+    """Encodes PCM at `input_rate` (Hz) into one stream of `fmt`, piece by piece. An encoder makes one stream.
 
-    The stream stands alone: MP3 is bare constant-rate frames (no ID3, no Xing), so that streams can be appended to
-    one another; WAV has a header whose sizes are 0xFFFFFFFF, as the length is not known when it is sent.
+    It is not thread-safe. MP3 streams are plain frames of constant bit rate without ID3 or Xing headers, so one stream
+    can be appended to another. The header of a WAV stream has the size 0xFFFFFFFF, because the length is not known when
+    the header is sent.
     """
 
     def __init__(self, fmt: AudioFormat, input_rate: int = 22050) -> None:
@@ -27,13 +33,13 @@ class Encoder:
         self._codec = _make_codec(fmt)
 
     def feed(self, pcm: bytes) -> bytes:
-        """Takes whole samples; returns what is ready, which may be nothing yet."""
+        """Encode whole samples. Returns the bytes that are ready, which can be none."""
         if self._resampler and pcm:
             pcm = _to_bytes(self._resampler.resample(_to_frame(pcm, self._input_rate)))
         return self._codec.encode(pcm) if pcm else b""
 
     def finish(self) -> bytes:
-        """The rest of the stream. The encoder is used up afterwards."""
+        """Return the rest of the stream. The encoder cannot be used afterwards."""
         rest = _to_bytes(self._resampler.resample(None)) if self._resampler else b""
         return (self._codec.encode(rest) if rest else b"") + self._codec.finish()
 
@@ -46,12 +52,12 @@ def _to_frame(pcm: bytes, rate: int) -> AudioFrame:
 
 
 def _to_bytes(frames: Iterable[AudioFrame]) -> bytes:
-    # A plane is longer than its samples: the allocation is rounded up.
+    # A plane can be longer than its samples, because the allocation is rounded up.
     return b"".join(bytes(frame.planes[0])[: frame.samples * 2] for frame in frames)
 
 
 class _Codec:
-    """PCM as it is; the others take sound at the format's own rate, never an empty piece."""
+    """Raw PCM, and the base of the other codecs. `encode` gets PCM at the rate of the format, never an empty piece."""
 
     def encode(self, pcm: bytes) -> bytes:
         return pcm
@@ -99,14 +105,14 @@ class _Mp3(_Codec):
         return bytes(self._lame.encode(pcm))
 
     def finish(self) -> bytes:
-        # LAME refuses to be flushed before it was fed.
+        # LAME raises an error if it is flushed before the first samples.
         return bytes(self._lame.flush()) if self._fed else b""
 
 
 class _Opus(_Codec):
     def __init__(self, fmt: AudioFormat) -> None:
         self._sink, self._pts, self._rate = BytesIO(), 0, fmt.sample_rate
-        # Pages of 100 ms: with the muxer's own second the first sound would come late.
+        # Pages of 100 ms. The default page of one second would delay the first audio.
         self._ogg = av.open(self._sink, "w", format="ogg", options={"page_duration": "100000", "flush_packets": "1"})
         self._stream = self._ogg.add_stream("libopus", fmt.sample_rate, layout="mono", bit_rate=fmt.bit_rate)
         self._stream.codec_context.options = {"application": "voip", "compression_level": "0"}

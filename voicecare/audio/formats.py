@@ -1,9 +1,4 @@
-"""Audio formats: what they are called, how sound gets into them, and how a stream that was cut is completed.
-
-Sound is mono, signed 16 bit little-endian, everywhere in this module. MP3 comes from `lameenc`: the LAME inside
-PyAV's wheel makes the same frames in four times the processor time (14 against 3.4 ms per second of sound), and one
-process speaks to 200 listeners at once. PyAV does the rest: resampling, G.711 and Opus.
-"""
+"""The audio formats that the provider offers, with the names that its API uses, for example `mp3_44100_128`."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -17,7 +12,7 @@ SAMPLE_BYTES: dict[Codec, int] = {"pcm": 2, "wav": 2, "ulaw": 1, "alaw": 1}
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """One output format of the provider. `sample_rate` is in Hz, `bit_rate` in bit/s (None where the rate says all)."""
+    """One output format. `sample_rate` is in Hz. `bit_rate` is in bit/s, or None for uncompressed formats."""
 
     name: str
     codec: Codec
@@ -26,12 +21,13 @@ class AudioFormat:
 
     @classmethod
     def from_name(cls, name: str) -> Self:
+        """Parse `codec_rate` or `codec_rate_kbps`."""
         codec, rate, *kbps = name.split("_")
         return cls(name, codec, int(rate), int(kbps[0]) * 1000 if kbps else None)  # type: ignore[arg-type]
 
     @property
     def bytes_per_second(self) -> float:
-        """Bytes of one second of playback, container overhead left out."""
+        """Bytes of one second of playback, without the overhead of the container."""
         if self.bit_rate is not None:
             return self.bit_rate / 8
         return float(self.sample_rate * SAMPLE_BYTES[self.codec])
@@ -49,3 +45,4 @@ _NAMES = """
 """
 FORMATS: dict[str, AudioFormat] = {name: AudioFormat.from_name(name) for name in _NAMES.split()}
 DEVICE_FORMATS = ("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000")
+"""The formats that a device may choose."""

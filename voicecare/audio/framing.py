@@ -1,4 +1,4 @@
-"""Completes a stream of encoded audio that was cut."""
+"""Padding that completes a stream of encoded audio after it was cut in the middle of a sample or frame."""
 
 import re
 from functools import lru_cache
@@ -7,16 +7,19 @@ from voicecare.audio.formats import SAMPLE_BYTES, AudioFormat
 
 
 class FramePadder:
-    """Watches a stream of `fmt` that is forwarded live and knows the bytes that complete what was cut.
+    """Follows a stream of `fmt` while it is forwarded, and computes the padding if the stream is cut.
 
-    PCM is completed to a whole sample, MP3 to a whole frame, with zeros; G.711 has nothing to cut, and an Ogg page
-    cannot be completed. An MP3 frame whose side information or sound is zero decodes as silence of its length.
+    PCM is padded to a whole sample and MP3 to a whole frame, with zeros. G.711 needs no padding, because a sample is
+    one byte. An Ogg page cannot be completed. An MP3 frame with zeros as side information or as audio data decodes to
+    silence of the length of the frame.
 
-    A cut inside the four bytes of an MP3 header is completed with the rest of the former frame's header (of the
-    format's own, if there was none) before the zeros. Zeros alone do not do: `FF FB 00 00` is no frame, and FFmpeg
-    then reports an error and loses the first frame of what follows, however many zeros there are; `FF FB 90 00` is
-    one, but of two channels. (In the one place of a frame where a change of window is announced and not yet named,
-    the zeros name an unknown one: that frame, and no other, is then lost with an error.)
+    A cut inside the four bytes of an MP3 header is first completed with the rest of the previous frame's header, or
+    with a header for the format if there was no frame. Zeros alone do not work here: `FF FB 00 00` is not a valid
+    header. FFmpeg then reports an error and loses the next frame, regardless of the number of zeros. `FF FB 90 00` is
+    a valid header, but for two channels.
+
+    One case remains: at one position inside a frame, where a change of window is announced but its type is missing, the
+    zeros give an unknown type. The decoder then reports an error and loses this frame, but no other frame.
     """
 
     def __init__(self, fmt: AudioFormat) -> None:
@@ -26,7 +29,7 @@ class FramePadder:
         self._tracker.feed(chunk)
 
     def padding(self) -> bytes:
-        """b"" where nothing is cut; the stream then counts as standing at a boundary."""
+        """Return the padding, b"" if the stream ends at a boundary. The stream is at a boundary afterwards."""
         return self._tracker.padding()
 
 
@@ -51,7 +54,8 @@ _RATE_DIVISORS = {0xF8: 1, 0xF0: 2, 0xE0: 4}  # MPEG 1, 2, 2.5
 
 
 class _Mp3FrameTracker:
-    """Steps from frame to frame: `_left` bytes of the present one are still to come, or `_head` is a cut header."""
+    """Finds the end of each frame. Between two chunks, either `_remaining` bytes of the current frame are missing, or
+    `_partial_header` holds the start of a header."""
 
     def __init__(self, fmt: AudioFormat) -> None:
         self._remaining, self._partial_header, self._last_header = 0, b"", _mono_header(fmt)
@@ -80,13 +84,13 @@ class _Mp3FrameTracker:
 
 
 def _mono_header(fmt: AudioFormat) -> bytes:
-    lsf = fmt.sample_rate < 32000
+    lsf = fmt.sample_rate < 32000  # MPEG 2, low sampling frequencies
     kbps = (_MPEG2_KBPS if lsf else _MPEG1_KBPS).index((fmt.bit_rate or 0) // 1000)
     return bytes((0xFF, 0xF3 if lsf else 0xFB, kbps << 4 | _MPEG1_RATES.index(fmt.sample_rate << lsf) << 2, 0xC4))
 
 
 def _unit_size(head: bytes) -> int | None:
-    """Length in bytes of the frame or ID3v2 tag that begins with `head`; 0 for junk, None if more is needed."""
+    """Length in bytes of the frame or ID3v2 tag that starts with `head`. 0: neither. None: more bytes are needed."""
     if not _UNIT_START.match(head):
         return 0
     if head[0] == 0xFF:
@@ -94,7 +98,7 @@ def _unit_size(head: bytes) -> int | None:
     if len(head) < 10:
         return None
     size = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    # A tag beyond belief is junk: it would hide the whole stream, and be completed with megabytes.
+    # A larger size is not a real tag. It would hide the whole stream and would be padded with megabytes.
     return size if size <= _MAX_TAG_BYTES else 0
 
 

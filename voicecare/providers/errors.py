@@ -1,27 +1,25 @@
-"""Every way in which the provider can fail us, with the verdict set where the failure is seen.
+"""The errors of calls to the provider. The class says what failed and whether a retry makes sense.
 
 ProviderError (VoicecareError)
-├── Unreachable        never sent: refused, DNS, TLS, no connection in time        retryable
-├── NoFirstByte        sent, no audio byte within the limit                        retryable
-├── Stalled            a gap between two reads beyond the limit                    retryable
-├── ConnectionBroken   the connection broke before or in the body                  retryable
-├── NotAudio           a 2xx whose body is empty, HTML or JSON                     retryable
-├── ServerError        5xx, 408, 425, and a 2xx reply that cannot be understood    retryable
-├── RateLimited        429 in every form; `code` keeps which                       retryable
-├── QuotaExceeded      the credits are gone: 401 quota_exceeded, 402 insufficient_credits
-├── VoiceUnavailable   voice not found, deleted, denied, invalid, unverified, not for this plan
-├── AuthorizationError key, plan, permission, unusual activity: 401, 402 and 403 otherwise
+├── Unreachable        not sent: connection refused, DNS, TLS, no connection in time      retryable
+├── NoFirstByte        sent, but no audio byte within the limit                           retryable
+├── Stalled            a pause between two reads that is longer than the limit            retryable
+├── ConnectionBroken   the connection broke before or in the body                         retryable
+├── NotAudio           a 2xx whose body is empty, HTML or JSON                            retryable
+├── ServerError        5xx, 408, 425, and a 2xx response that cannot be parsed            retryable
+├── RateLimited        429 in every form, `code` has the reason                           retryable
+├── QuotaExceeded      no credits left: 401 quota_exceeded, 402 insufficient_credits
+├── VoiceUnavailable   voice not found, deleted, denied, invalid, unverified, or not in this plan
+├── AuthorizationError key, plan, permission, unusual activity: every other 401, 402 and 403
 ├── TextRejected       400 or 422 that names the text
-└── BadRequest         every other 4xx, and redirects: a defect of ours
+└── BadRequest         every other 4xx, and redirects: a bug of ours
 
-`retryable` says that the same request may succeed as it is; what to do next is `tts/resilience/retry_policy.py`'s
-decision.
-`code` is the provider's own word where it gave one, else the class's. A message never holds the text that was to be
-spoken, nor the key. `status` is the HTTP status if headers came, so None means: no answer was seen. Whether such a
-request may have been billed is in the class: Unreachable was never sent, every other may have been.
+`retryable` says that the same request can succeed later. `tts/resilience/retry_policy.py` decides what to do.
+`code` is the provider's own error code if it sent one, else the code of the class. `status` is the HTTP status, or None
+if no headers arrived. An Unreachable request was not sent, so it was not billed. Any other request may be billed.
+A message never contains the text of the speech, nor the API key.
 
-Raised by `client.py` and `account.py`; `error_mapping.error_from_response` makes those that
-stand on an HTTP error reply.
+`client.py` and `account.py` raise these errors. `error_mapping.error_from_response` creates those for an HTTP status.
 """
 
 from typing import ClassVar
@@ -30,7 +28,7 @@ from voicecare.core.errors import VoicecareError
 
 
 class ProviderError(VoicecareError):
-    """The base; only its subclasses are raised. `message` defaults to the class's own sentence."""
+    """The base class. Only subclasses are raised. `message` defaults to `default_message`."""
 
     code = "provider_error"
     default_message: ClassVar[str] = "The speech provider failed."
@@ -51,7 +49,7 @@ class ProviderError(VoicecareError):
 
     @property
     def support_details(self) -> str:
-        """What the provider's support needs to find it: their code, the HTTP status, their id."""
+        """The data that the provider's support needs to find the request: its code, HTTP status and id."""
         return f"{self.code}, HTTP {self.status}, request {self.request_id or self.trace_id}"
 
 
@@ -64,13 +62,13 @@ class Unreachable(ProviderError):
 class NoFirstByte(ProviderError):
     code = "no_first_byte"
     retryable = True
-    default_message = "The speech provider sent nothing within the limit."
+    default_message = "The speech provider did not respond in time."
 
 
 class Stalled(ProviderError):
     code = "stalled"
     retryable = True
-    default_message = "The speech provider stopped sending in the middle of its reply."
+    default_message = "The speech provider stopped sending in the middle of its response."
 
 
 class ConnectionBroken(ProviderError):
@@ -88,18 +86,18 @@ class NotAudio(ProviderError):
 class ServerError(ProviderError):
     code = "server_fault"
     retryable = True
-    default_message = "The speech provider reported a fault of its own."
+    default_message = "The speech provider reported an internal error."
 
 
 class RateLimited(ProviderError):
     code = "busy"
     retryable = True
-    default_message = "The speech provider has no capacity for us at the moment."
+    default_message = "The speech provider limits our requests at the moment."
 
 
 class QuotaExceeded(ProviderError):
     code = "quota_spent"
-    default_message = "The speech provider's quota is spent."
+    default_message = "The speech provider's quota is used up."
 
 
 class VoiceUnavailable(ProviderError):
@@ -109,14 +107,14 @@ class VoiceUnavailable(ProviderError):
 
 class AuthorizationError(ProviderError):
     code = "access_refused"
-    default_message = "The speech provider refuses our key, plan or permission."
+    default_message = "The speech provider rejected our key, plan or permission."
 
 
 class TextRejected(ProviderError):
     code = "text_refused"
-    default_message = "The speech provider refuses this text."
+    default_message = "The speech provider rejected this text."
 
 
 class BadRequest(ProviderError):
     code = "request_refused"
-    default_message = "The speech provider refused the request as malformed."
+    default_message = "The speech provider rejected the request as invalid."

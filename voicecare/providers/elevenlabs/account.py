@@ -1,7 +1,7 @@
-"""The account's side of the provider: quota, voices, models, history. Synchronous, for Celery and commands.
+"""The endpoints of the account: quota, voices, models, history. Synchronous, for Celery tasks and commands.
 
-All that can go wrong is a `ProviderError` of `errors.py`, as with the async client; the exceptions of requests and
-urllib3 end in `_translated`. Nothing is ever sent twice here: who may repeat a call, and when, is the caller's to know.
+Every failure is a `ProviderError` of `providers/errors.py`, as in the async client. `_to_provider_error` translates the
+exceptions of requests and urllib3. This module never retries: the caller decides whether a call may be repeated.
 """
 
 import json
@@ -33,21 +33,22 @@ from voicecare.providers.elevenlabs.responses import (
 from voicecare.providers.errors import ConnectionBroken, NoFirstByte, ProviderError, Stalled, Unreachable
 
 SampleFile = tuple[str, bytes | BinaryIO, str]
-"""A file to clone from: its name, its bytes, its content type."""
+"""A recording to clone from: file name, content, content type."""
 
-_MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # a page of 1,000 history items with 5,000 characters each stays under it
-_RESPONSE_TIMEOUT_S = 60.0  # the read limit is per read: a body that drips would never meet it
-_CLONING_TIMEOUT_S = 120.0  # they analyse the samples before they answer
+_MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # enough for a page of 1,000 history items with 5,000 characters each
+_RESPONSE_TIMEOUT_S = 60.0  # for the whole body: the read timeout restarts with every byte
+_CLONING_TIMEOUT_S = 120.0  # the provider analyses the samples before it responds
 _MAX_PAGES = 1000
 _TRANSPORT_ERRORS = (requests.RequestException, HTTPError)
 T = TypeVar("T")
 
 
 class AccountClient:
-    """One thread's client: requests' sessions are not safe to share. `timeout` is (connect, read) in seconds.
+    """A client for one thread, because sessions of requests are not thread-safe.
 
-    Redirects are not followed (the key would travel along), cookies are not kept, the environment's proxies and .netrc
-    not used. Raises ValueError at once for a key that cannot stand in a header.
+    `timeout` is (connect, read) in seconds. Redirects are not followed, because the API key would be sent along.
+    Cookies are not kept. Proxies of the environment and .netrc are not used. The constructor raises ValueError for a
+    key that cannot be sent in a header.
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout: tuple[float, float] = (3.05, 20.0)) -> None:
@@ -62,18 +63,18 @@ class AccountClient:
         self._session.close()
 
     def subscription(self) -> Subscription:
-        """The quota, which costs nothing to ask for; needs the permission `user_read`, which a key may lack."""
+        """The quota. The request is free, but needs the permission `user_read`, which a key may not have."""
         return Subscription.from_json(self._get_json("/v1/user/subscription"))
 
     def models(self) -> list[Model]:
         return models_from_json(self._get_json("/v1/models"))
 
     def voice(self, voice_id: str) -> Voice:
-        """Raises VoiceUnavailable where there is none."""
+        """Raises VoiceUnavailable if the voice does not exist."""
         return Voice.from_json(self._get_json(f"/v1/voices/{path_segment(voice_id)}"))
 
     def voices(self) -> Iterator[Voice]:
-        """All voices of the workspace, asked for page by page. A broken page raises: the list is never cut silently."""
+        """All voices of the workspace, page by page. An invalid page raises, so the list is never incomplete."""
 
         def page(token: str | None) -> tuple[Sequence[Voice], str | None]:
             reply = self._get_json("/v2/voices", page_size=100, include_total_count="false", next_page_token=token)
@@ -91,29 +92,32 @@ class AccountClient:
         description: str = "",
         labels: Mapping[str, str] | None = None,
     ) -> AddedVoice:
-        """Make an instant clone. There is no idempotency key: after an error other than a refusal the voice may exist,
-        and only `voices()` tells."""
+        """Create an instant clone. There is no idempotency key. After an error that is not a rejection, the voice can
+        exist. Only `voices()` shows whether it does."""
         form = {"name": name, "remove_background_noise": str(remove_background_noise).lower()}
         form |= {"description": description} if description else {}
-        form |= {"labels": json.dumps(dict(labels))} if labels else {}  # JSON text in one field, as their own SDK does
+        form |= (
+            {"labels": json.dumps(dict(labels))} if labels else {}
+        )  # JSON text in one field, as in the provider's own SDK
         body = self._request("POST", "/v1/voices/add", form=form, files=[("files", sample) for sample in files])
         return AddedVoice.from_json(parse_json(body))
 
     def delete_voice(self, voice_id: str) -> None:
-        """Raises VoiceUnavailable where there is none (any more)."""
+        """Raises VoiceUnavailable if there is no such voice."""
         self._request("DELETE", f"/v1/voices/{path_segment(voice_id)}")
 
     def character_stats(self, start_ms: int, end_ms: int, *, metric: str) -> CharacterStats:
-        """What was used hour by hour between two times: `credits` or `tts_characters`.
+        """Usage per hour between two times. `metric` is `credits` or `tts_characters`.
 
-        The vendor calls the times `_unix` and takes milliseconds. Hours, because days of a time zone are made of them.
+        The times are in milliseconds, although the provider names them `_unix`. The interval is an hour, because the
+        days of any time zone can be summed from hours.
         """
         times = {"start_unix": start_ms, "end_unix": end_ms}
         reply = self._get_json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
         return CharacterStats.from_json(reply)
 
     def history(self, after_unix: int, before_unix: int) -> Iterator[HistoryItem]:
-        """What was generated between two times in seconds, newest first; empty under zero retention."""
+        """Generations between two times in seconds, newest first. Empty if the provider keeps no history."""
 
         def page(after: str | None) -> tuple[Sequence[HistoryItem], str | None]:
             times = {"date_after_unix": after_unix, "date_before_unix": before_unix}
@@ -139,7 +143,7 @@ class AccountClient:
         timeout = (connect_s, max(read_s, _CLONING_TIMEOUT_S) if files else read_s)
         try:
             request = self._session.prepare_request(requests.Request(method, self._base_url, data=form, files=files))
-            request.url = self._base_url + path  # as it is: requests would undo the quoting of dots
+            request.url = self._base_url + path  # set afterwards, because requests would undo the quoting of dots
             with self._session.send(request, stream=True, timeout=timeout, allow_redirects=False) as response:
                 return _read_body(response)
         except _TRANSPORT_ERRORS as error:
@@ -155,12 +159,12 @@ def _iterate_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]])
         if token is None:
             return
         if token in seen or len(seen) >= _MAX_PAGES:
-            raise invalid_response("pages without an end")
+            raise invalid_response("endless pages")
         seen.add(token)
 
 
 def _read_body(response: requests.Response) -> bytes:
-    """The body of a 2xx reply; raises what any other reply stands for. Its body is read as far as it comes."""
+    """Return the body of a 2xx response. Raise the error for any other, with as much of its body as arrives."""
     if 200 <= response.status_code < 300:
         return b"".join(_read_chunks(response, _MAX_RESPONSE_BYTES))
     reads: list[bytes] = []
@@ -170,7 +174,7 @@ def _read_body(response: requests.Response) -> bytes:
 
 
 def _read_chunks(response: requests.Response, limit: int) -> Iterator[bytes]:
-    """What each network read brings; `iter_content` would wait for full blocks and could be fed slowly for hours."""
+    """Yield the bytes of each network read. `iter_content` waits for full blocks, so a slow body could take hours."""
     until = time.monotonic() + _RESPONSE_TIMEOUT_S
     size = 0
     while chunk := response.raw.read1(65536, decode_content=True):
@@ -183,10 +187,10 @@ def _read_chunks(response: requests.Response, limit: int) -> Iterator[bytes]:
 
 
 def _to_provider_error(error: Exception) -> ProviderError:
-    """The one place where the exceptions of requests and urllib3 become ours.
+    """Translate an exception of requests or urllib3.
 
-    requests has one ConnectionError for a refused connection and for a broken one; the cause inside tells them apart.
-    Bodies are read from urllib3 itself, so its ReadTimeoutError is always a stall in the middle.
+    requests raises ConnectionError both for a refused connection and for a broken one. The cause inside distinguishes
+    them. Bodies are read through urllib3, so its ReadTimeoutError is always a stall in the middle of a body.
     """
     cause = error.args[0] if error.args else None
     reason = getattr(cause, "reason", cause)

@@ -1,13 +1,14 @@
-"""From a reply without 2xx to the error that it stands for: pure, total, and the only place that knows their words.
+"""Maps an error response (no 2xx) to an exception. Pure, never raises. Only this module knows the provider's codes.
 
-The provider has had five forms of error body, all still seen:
+There are five forms of error bodies, all in use:
     {"detail": {"type", "code", "message", "status", "request_id", "param"?}}
     {"detail": {"status", "message"}}
     {"detail": [{"loc", "msg", "type", "input"?}]}       FastAPI's validation
     {"detail": "text"}
-    HTML from its edge
-The key is `detail.code`, else `detail.status`; the two may differ, and 401 is quota, permission and abuse as well as a
-wrong key. Words without a source beside them are from the vendor's catalogue of 2026 or from traces of real replies.
+    HTML from the provider's edge servers
+The error code is `detail.code`, else `detail.status`. The two can differ. A 401 can mean a used-up quota, a missing
+permission or abuse, as well as a wrong key. The codes below are from the provider's catalogue of 2026 or from traces of
+real responses, unless a comment says otherwise.
 """
 
 import json
@@ -28,14 +29,14 @@ from voicecare.providers.errors import (
 )
 
 MAX_BODY_BYTES = 64 * 1024
-"""Bytes of an error reply that are worth reading; a longer body is judged by its status alone."""
+"""Error bodies are read up to this size. For a longer body only the status counts."""
 
 _QUOTA_CODES = frozenset({"quota_exceeded", "insufficient_credits"})
 _VOICE_CODES = frozenset(
     {
         "invalid_voice_id",
-        "invalid_uid",  # an id of the wrong form, in older replies
-        "only_for_creator+",  # the voice is a professional clone and the plan too low
+        "invalid_uid",  # an id of the wrong form, in older responses
+        "only_for_creator+",  # the voice is a professional clone, and the plan does not include it
         "only_for_creator_plus",
         "free_users_not_allowed",  # a library voice on the free plan
         "can_not_use_instant_voice_cloning",
@@ -50,7 +51,7 @@ _CODE_PATTERN = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
 
 
 class _ErrorBody(NamedTuple):
-    """What an error body says, in whichever of its forms; all empty when it says nothing."""
+    """The content of an error body of any form. All fields are empty if the body is not understood."""
 
     code: str | None = None
     message: str = ""
@@ -60,9 +61,9 @@ class _ErrorBody(NamedTuple):
 
 
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """The error that a reply without 2xx stands for; anything may be in `body`, and nothing makes this raise.
+    """Return the error for a response without 2xx. `body` can be anything. This function never raises.
 
-    The provider's message is kept only where it speaks of numbers and permissions; elsewhere it may echo the text.
+    The provider's message is only kept for codes about numbers and permissions. Other messages can contain the text.
     """
     parsed = _parse_body(body)
     error_class = _error_class(status, parsed.code or "", parsed.param)
@@ -86,7 +87,7 @@ def _error_class(status: int, code: str, param: str) -> type[ProviderError]:
         return ServerError
     if status == 429:
         return RateLimited
-    if code in _QUOTA_CODES:  # under whichever status: 401 in traces, 402 in the catalogue
+    if code in _QUOTA_CODES:  # with any status: it is 401 in traces and 402 in the catalogue
         return QuotaExceeded
     names_voice = code in _VOICE_CODES or code.startswith("voice_") or param == "voice_id"
     if names_voice and code not in _OTHER_VOICE_CODES:
@@ -123,7 +124,7 @@ def _code(value: object) -> str | None:
 
 
 def _parse_validation_errors(items: list[dict[str, Any]]) -> _ErrorBody:
-    """FastAPI's list. Of each item only `loc` and `type` are looked at: `msg` and `input` may hold the text."""
+    """Parse the validation errors of FastAPI. Only `loc` and `type` are used: the rest can contain the text."""
     names: set[str] = set()
     locations = []
     for item in items:

@@ -1,5 +1,6 @@
-"""How many streams a plan allows at a time, by the vendor's table; their reply headers, where there are any, know
-better. Pure.
+"""The concurrency limits of the provider's plans, from its documentation. Pure.
+
+The response headers of a speech request are more reliable, if they have the limit.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ _MODELS_WITH_DOUBLE_LIMIT = ("flash", "turbo")
 
 
 def concurrency_limit(tier: str, model: str) -> int | None:
-    """Of this model on this plan; None for a plan that the table does not know."""
+    """The number of concurrent streams for a model on a plan. None for an unknown plan."""
     streams = _STREAMS_BY_TIER.get(tier.lower())
     if streams is None:
         return None

@@ -1,7 +1,7 @@
-"""The provider's speech call and what every call has in common, described without any I/O for both clients.
+"""The speech request, and the parts that all requests share. Pure, for both clients.
 
-Facts come from the vendor's OpenAPI description and from traces of real replies. What the account's calls answer is in
-`replies.py`, what a refusal means in `refusals.py`.
+The facts come from the provider's OpenAPI description and from traces of real responses. `responses.py` parses the
+responses of the account, `error_mapping.py` the error responses.
 """
 
 import json
@@ -19,16 +19,16 @@ _to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators
 
 
 def request_headers(api_key: str) -> dict[str, str]:
-    """The headers of every call. Raises ValueError for a key that no header can carry (a line end from a file)."""
+    """The headers of every request. Raises ValueError if the key has characters such as the newline of a file."""
     if not (api_key.isascii() and api_key.isprintable()):
-        raise ValueError("The provider's API key holds characters that cannot stand in a header.")
+        raise ValueError("The provider's API key has characters that cannot be sent in a header.")
     return {"xi-api-key": api_key, "Accept-Encoding": "identity", "User-Agent": "voicecare"}
 
 
 def path_segment(value: str) -> str:
-    """`value` as one segment of a path: no slash, question mark or `..` in it can lead to another endpoint."""
+    """Quote `value` as one path segment. A slash, question mark or `..` in it cannot lead to another endpoint."""
     if not value:
-        raise VoiceUnavailable("There is no voice id.", code="invalid_voice_id")
+        raise VoiceUnavailable("The voice id is empty.", code="invalid_voice_id")
     quoted = quote(value, safe="")
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
@@ -41,7 +41,7 @@ def _speech_path(voice_id: str, output_format: str, zero_retention: bool) -> str
 
 @lru_cache(maxsize=1024)
 def _constant_members(model_id: str, language_code: str | None, speed: float | None) -> str:
-    """The members of a body that stay the same through a conversation, as JSON without the braces."""
+    """The members of the body that are constant in a conversation, as JSON without the braces. Cached."""
     members: dict[str, Any] = {"model_id": model_id}
     if language_code and model_id in _MODELS_WITH_LANGUAGE:
         members["language_code"] = language_code
@@ -52,11 +52,11 @@ def _constant_members(model_id: str, language_code: str | None, speed: float | N
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
-    """One segment of speech to ask for.
+    """One segment of speech.
 
-    `speed` is a factor (0.7 to 1.2); `previous_text` and `next_text` carry the prosody over a segment's edges and are
-    not billed. Fields that a model does not take are left out of its body: `language_code` is enforced by flash and
-    turbo v2.5 only and may be refused elsewhere; v3 knows no neighbouring text. The representation shows no text.
+    `speed` is a factor from 0.7 to 1.2. `previous_text` and `next_text` give the provider context for the prosody and
+    are not billed. Fields that a model does not support are left out of the body. Only flash and turbo v2.5 take
+    `language_code`, other models may reject it. v3 takes no context. `repr` does not show any text.
     """
 
     voice_id: str
@@ -70,7 +70,7 @@ class SpeechRequest:
     zero_retention: bool = False
 
     def path(self) -> str:
-        """The path and query to POST to. Raises VoiceUnavailable for an empty voice id."""
+        """The path and query of the request. Raises VoiceUnavailable for an empty voice id."""
         return _speech_path(self.voice_id, self.output_format, self.zero_retention)
 
     def body(self) -> bytes:
@@ -85,9 +85,9 @@ class SpeechRequest:
 
 
 class ResponseMetadata(NamedTuple):
-    """What the headers of a reply tell: ids for the vendor's support, credits billed, streams running and allowed.
+    """Data from the headers of a response: ids for the provider's support, billed credits, streams in use and allowed.
 
-    None where a header is absent or nonsense: a receipt never fails.
+    A field is None if its header is missing or invalid.
     """
 
     request_id: str | None = None
@@ -98,7 +98,7 @@ class ResponseMetadata(NamedTuple):
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Self:
-        """`headers` is a case-insensitive mapping, as both HTTP libraries have it."""
+        """`headers` is a case-insensitive mapping, as in both HTTP libraries. Never raises."""
         return cls(
             printable_id(headers.get("request-id")),
             printable_id(headers.get("x-trace-id")),
@@ -113,7 +113,7 @@ def _parse_count(text: str | None) -> int | None:
 
 
 def printable_id(value: object) -> str | None:
-    """An id of theirs as it may stand in a log line or a column: printable, at most 128 characters, else None."""
+    """Return an id of the provider for logs and database columns: printable, cut to 128 characters. Else None."""
     return value[:128] if isinstance(value, str) and value.isprintable() and value else None
 
 
@@ -123,10 +123,10 @@ _CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 def looks_like_audio(content_type: str, first_bytes: bytes) -> bool:
-    """Whether a 2xx body can be played: not empty, not HTML, XML, JSON or text by its type or by its first bytes.
+    """Whether the body of a 2xx response can be audio. False if it is empty, or text, HTML, XML or JSON.
 
-    The content types of PCM, u-law and Opus are not documented, so only known bad ones count. Raw samples may begin
-    like JSON by chance; what holds control characters is no JSON.
+    The check uses the content type and the first bytes. The content types of PCM, u-law and Opus are not documented, so
+    only known wrong types count. Raw samples can start like JSON by chance, but JSON has no control characters.
     """
     if not first_bytes or _NON_AUDIO_TYPE.match(content_type):
         return False

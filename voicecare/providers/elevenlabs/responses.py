@@ -1,8 +1,8 @@
-"""What the account's calls answer, as typed values; only the fields that the product uses, and no I/O.
+"""The responses of the account's endpoints as typed values, with only the fields that we use. Pure.
 
-Each class is made by `from_json(reply)` from parsed JSON. Absent and unknown fields are no error, save ids and the
-two numbers of the quota, on which decisions rest. What cannot be understood (no JSON, a number that is none, a page
-that leads nowhere) raises `ServerError(code="bad_reply")`: a fault of theirs that may have passed at the next asking.
+`from_json` of each class takes parsed JSON. Missing and unknown fields are not an error, except for ids and the two
+numbers of the quota, because decisions depend on them. An invalid response raises `ServerError(code="bad_reply")`: no
+JSON, a wrong type, or a page without its token. Such an error is retryable.
 """
 
 import json
@@ -16,7 +16,7 @@ from voicecare.providers.errors import ServerError
 
 
 def parse_json(body: bytes) -> object:
-    """The JSON in the body of a 2xx reply."""
+    """Parse the body of a 2xx response."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -24,8 +24,8 @@ def parse_json(body: bytes) -> object:
 
 
 def invalid_response(what: str) -> ServerError:
-    """The error for a 2xx reply that cannot be understood; `what` is ours and names the part."""
-    return ServerError(f"The speech provider's reply cannot be understood: {what}.", code="bad_reply", status=200)
+    """The error for an invalid 2xx response. `what` names the invalid part, in our words."""
+    return ServerError(f"The speech provider's response is invalid: {what}.", code="bad_reply", status=200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class VoicePage:
-    """A page of voices; `next_token` is None at the end. `has_more` decides, never `total_count`."""
+    """A page of voices. `next_token` is None on the last page, according to `has_more`. `total_count` is not used."""
 
     voices: tuple[Voice, ...]
     next_token: str | None
@@ -67,7 +67,7 @@ class VoicePage:
 
 @dataclass(frozen=True, slots=True)
 class AddedVoice:
-    """An instant clone that now exists; one that needs verification cannot speak before it."""
+    """A new instant clone. If it requires verification, it cannot speak before that."""
 
     voice_id: str
     requires_verification: bool
@@ -80,7 +80,7 @@ class AddedVoice:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`concurrency_group` is standard or turbo: each has its own limit. `cost_multiplier` is credits per character."""
+    """`concurrency_group` is standard or turbo, with a limit for each. `cost_multiplier` is credits per character."""
 
     model_id: str
     can_speak: bool
@@ -102,15 +102,15 @@ class Model:
 
 
 def models_from_json(reply: object) -> list[Model]:
-    """The one reply that is a bare list."""
+    """Parse the list of models, the only response that is a plain list."""
     return [Model.from_json(item) for item in _array(reply, "models")]
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """The quota of the current period, in credits. `extension` may be used beyond `limit`; None: without a limit.
+    """The quota of the current period, in credits. `extension` is an allowance beyond `limit`, or None if unlimited.
 
-    The count is not transactional on their side: it may lag behind what `character-cost` has already told.
+    The provider updates the count with a delay. It can be behind the sum of the `character-cost` headers.
     """
 
     tier: str
@@ -127,7 +127,7 @@ class Subscription:
 
     @property
     def remaining(self) -> int | None:
-        """Credits left, never negative; None: without a limit."""
+        """Credits left, never negative. None: unlimited."""
         return None if self.extension is None else max(self.limit + self.extension - self.used, 0)
 
     @classmethod
@@ -151,7 +151,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class CharacterStats:
-    """Sums per interval: `times_ms` are the starts, `usage` maps a name of the breakdown ("All") to as many values."""
+    """Sums per interval. `times_ms` are the starts. `usage` maps each name of the breakdown ("All") to its values."""
 
     times_ms: tuple[int, ...]
     usage: Mapping[str, tuple[float, ...]]
@@ -169,9 +169,10 @@ class CharacterStats:
 
 @dataclass(frozen=True, slots=True)
 class HistoryItem:
-    """One generation as they remember it. The text itself is not kept, only its length in code points.
+    """One generation in the provider's history. Of the text only the length in code points is kept.
 
-    `credits` is the step of their counter; None where the step runs backwards, over the start of a period.
+    `credits` is the difference of the provider's counter before and after. It is None if the counter was reset in
+    between, at the start of a period.
     """
 
     item_id: str
@@ -199,7 +200,7 @@ class HistoryItem:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """A page of the history, newest first; `next_after` is None at the end."""
+    """A page of the history, newest first. `next_after` is None on the last page."""
 
     items: tuple[HistoryItem, ...]
     next_after: str | None
@@ -213,7 +214,7 @@ class HistoryPage:
 
 def _object(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise invalid_response(f"{name} is no object")
+        raise invalid_response(f"{name} is not an object")
     return value
 
 
@@ -223,7 +224,7 @@ def _optional_object(value: object) -> dict[str, Any]:
 
 def _array(value: object, name: str) -> list[Any]:
     if not isinstance(value, list):
-        raise invalid_response(f"{name} is no list")
+        raise invalid_response(f"{name} is not a list")
     return value
 
 
@@ -235,11 +236,11 @@ def _text(data: Mapping[str, Any], name: str) -> str:
 def _required_text(data: Mapping[str, Any], name: str) -> str:
     if value := _text(data, name):
         return value
-    raise invalid_response(f"no {name}")
+    raise invalid_response(f"{name} is missing")
 
 
 def _optional_number(data: Mapping[str, Any], name: str) -> int | None:
-    """A whole number from 0 on; None where it is absent or null."""
+    """A non-negative integer. None if it is missing or null."""
     value = data.get(name)
     return None if value is None else _whole_number(value, name)
 
@@ -251,13 +252,13 @@ def _required_number(data: Mapping[str, Any], name: str) -> int:
 def _whole_number(value: object, name: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
-    raise invalid_response(f"{name} is no whole number")
+    raise invalid_response(f"{name} is not a non-negative integer")
 
 
 def _amount(value: object, name: str) -> float | None:
-    """A finite number from 0 on; None where it is absent or null."""
+    """A finite, non-negative number. None if it is missing or null."""
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
-    raise invalid_response(f"{name} is no number")
+    raise invalid_response(f"{name} is not a non-negative number")

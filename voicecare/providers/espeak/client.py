@@ -1,7 +1,6 @@
-"""Speech without a provider: espeak-ng in one worker process that serves many streams at once.
+"""Client of the espeak worker process. One worker serves many streams at the same time.
 
-The worker synthesises, encodes and paces (`worker`); here bytes are only passed on. It is a process of its own because
-the library has global state, can crash on odd text, and is under the GPL. The messages between the two: `wire`.
+The worker synthesizes, encodes and paces the audio. This module starts it again when it ends, and passes bytes on.
 """
 
 import asyncio
@@ -21,19 +20,20 @@ __all__ = ["EspeakVoice", "OfflineSynthesizer", "SynthesizerUnavailable"]
 _ROOT = Path(__file__).resolve().parents[3]
 _READ_BYTES = 256 * 1024
 _START_TIMEOUT_S = 20.0
-_RESTART_DELAY_S = 1.0  # after a second failure in a row
-_READY_TIMEOUT_S = 3.0  # how long a speech waits for a worker that is coming up
+_RESTART_DELAY_S = 1.0  # from the second consecutive failure on
+_READY_TIMEOUT_S = 3.0  # wait of one speech for a worker that is starting
 
 
 class SynthesizerUnavailable(Exception):
-    """The worker process ended, or cannot be started. A new one is on its way: the next `speak` may work."""
+    """The worker process ended or could not be started. It is being restarted, so a later `speak` can work."""
 
 
 @dataclass(frozen=True, slots=True)
 class EspeakVoice:
-    """`language` is ISO 639-1 or a tag such as `en-GB` (unknown: English), `variant` one of espeak's (`f2`, `m3`).
+    """`language` is an ISO 639-1 code or a tag such as `en-GB`. English is used for an unknown language.
 
-    An unknown variant is left out; `pitch` 0..99, `rate` in words a minute.
+    `variant` is a voice variant of espeak, such as `f2` or `m3`. An unknown variant is ignored. `pitch` is 0 to 99,
+    `rate` is in words per minute.
     """
 
     language: str = "en"
@@ -43,7 +43,7 @@ class EspeakVoice:
 
 
 class OfflineSynthesizer:
-    """Owns the worker. `start` and `close` once each, from the event loop that speaks."""
+    """Owns the worker process. Call `start` and `close` once each, in the event loop that also calls `speak`."""
 
     def __init__(self) -> None:
         self._worker: _Worker | None = None
@@ -51,15 +51,15 @@ class OfflineSynthesizer:
         self._supervisor: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns when speech can be asked for; raises SynthesizerUnavailable if the worker does not come up soon.
+        """Start the worker and wait until it is ready. Raises SynthesizerUnavailable if that takes too long.
 
-        It is tried again every second all the same, until `close`.
+        Even then, the start is repeated every second until `close` is called.
         """
         self._supervisor = asyncio.create_task(self._supervise())
         await self._wait_for_worker()
 
     async def close(self) -> None:
-        """Ends the worker and waits for its end; streams under way raise SynthesizerUnavailable."""
+        """Stop the worker and wait for its exit. Streams in progress raise SynthesizerUnavailable."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
@@ -72,11 +72,11 @@ class OfflineSynthesizer:
     async def speak(
         self, text: str, voice: EspeakVoice, format_name: str, *, max_lead_s: float | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """One complete stream in the format named, as it is made; a short silence for text without audio.
+        """Yield one complete stream in the named format while it is made. Unreadable text gives a short silence.
 
-        With `max_lead_s` the audio comes no further than that ahead of real time since its first slice. Closing the
-        generator, or cancelling, ends the making. Raises SynthesizerUnavailable when the worker is lost, KeyError
-        for an unknown format.
+        With `max_lead_s`, the audio is made at most this many seconds ahead of real time, counted from the first
+        slice. Closing the generator, or cancellation, stops the synthesis. Raises SynthesizerUnavailable if the worker
+        ends, and KeyError for an unknown format.
         """
         request = messages.Request(
             text, voice.language, voice.variant, voice.pitch, voice.rate, FORMATS[format_name].name, max_lead_s
@@ -90,17 +90,20 @@ class OfflineSynthesizer:
             worker.cancel(stream)
 
     async def _wait_for_worker(self) -> "_Worker":
-        """The worker, waited for while it is coming up."""
+        """Return the worker. Wait for it while it starts, at most _READY_TIMEOUT_S seconds."""
         if self._supervisor is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_READY_TIMEOUT_S):
                     await self._worker_ready.wait()
         if self._worker is None:
-            raise SynthesizerUnavailable("espeak is not running")
+            raise SynthesizerUnavailable("The espeak worker is not running.")
         return self._worker
 
     async def _supervise(self) -> None:
-        """One worker after the other, until cancelled. `_up` is set while one is there, and when there will be none."""
+        """Run one worker after the other, until cancelled.
+
+        `_worker_ready` is set while a worker is ready, and also at the end, so that waiting speech fails immediately.
+        """
         failures = 0
         try:
             while True:
@@ -111,7 +114,7 @@ class OfflineSynthesizer:
             self._worker_ready.set()
 
     async def _run_worker(self) -> bool:
-        """Runs a worker until it ends; False if it never became ready."""
+        """Run one worker until it ends. Returns False if it did not become ready."""
         try:
             worker = await _Worker.spawn()
         except OSError:
@@ -134,7 +137,7 @@ class OfflineSynthesizer:
 
 
 class _Stream:
-    """What has come for one speech and was not yet taken; bounded by the credit that the worker was given."""
+    """The audio of one speech that was received and not yet read. The credit given to the worker limits its size."""
 
     def __init__(self, number: int, worker: "_Worker") -> None:
         self.number = number
@@ -153,8 +156,8 @@ class _Stream:
         self._changed.set()
 
     async def next(self) -> bytes:
-        """All that has come since; b"" at the end."""
-        # In quarters of the window: a message for every slice would cost more than the slice.
+        """Return all audio received since the last call, b"" at the end. Waits for more if there is none."""
+        # Credit goes back in quarters of the window. A message for every slice would cost more than the slice.
         if self._consumed_bytes >= messages.WINDOW_BYTES // 4 and not self.ended:
             self._worker.send(messages.pack_credit(self.number, self._consumed_bytes))
             self._consumed_bytes = 0
@@ -162,7 +165,7 @@ class _Stream:
         audio = b"".join(self._chunks)
         self._chunks.clear()
         if self.failed and not audio:
-            raise SynthesizerUnavailable("espeak died while it spoke")
+            raise SynthesizerUnavailable("The espeak worker ended during the speech.")
         if not self.ended:
             self._changed.clear()
         self._consumed_bytes += len(audio)
@@ -170,7 +173,7 @@ class _Stream:
 
 
 class _Worker:
-    """One process and the streams that it makes."""
+    """One worker process and its streams."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -182,7 +185,7 @@ class _Worker:
 
     @classmethod
     async def spawn(cls) -> "_Worker":
-        # A session of its own: Ctrl-C goes to the parent, which then decides.
+        # In its own session, so that Ctrl-C only reaches the parent, which then stops the worker.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -206,15 +209,15 @@ class _Worker:
             self.send(messages.pack(messages.CANCEL, stream.number))
 
     def send(self, message: bytes) -> None:
-        # Not awaited: the worker always reads, and what it is sent is small.
+        # No drain: the worker always reads, and the messages are small.
         self._stdin.write(message)
 
     async def wait_until_ready(self) -> bool:
-        """Waits for READY, before which nothing can come; False at EOF."""
+        """Wait for READY, which is the first message. Returns False at EOF."""
         return bool(await self._stdout.read(len(messages.pack(messages.READY, 0))))
 
     async def read_messages(self) -> None:
-        """Passes on what the worker makes, until EOF."""
+        """Give the messages of the worker to their streams, until EOF."""
         while data := await self._stdout.read(_READ_BYTES):
             for message in self._parser.feed(data):
                 if message.kind == messages.AUDIO:
@@ -224,7 +227,7 @@ class _Worker:
                     stream.end(failed=False)
 
     async def kill(self) -> None:
-        """Kills the process, which has nothing to save, and waits for it; its streams raise."""
+        """Kill the process, which has no state to save, and wait for its exit. Its streams raise."""
         for stream in self._streams.values():
             stream.end(failed=True)
         self._streams.clear()

@@ -1,4 +1,4 @@
-"""libespeak-ng through ctypes. It keeps global state and may crash: only the child process loads it."""
+"""libespeak-ng through ctypes. The library has global state and can crash, so only the worker process loads it."""
 
 import ctypes
 import signal
@@ -16,13 +16,13 @@ _BY_CHARACTER = 1
 _RATE, _PITCH = 1, 3
 _ENGLISH = "gmw/en-US"
 _SYNTHESIS_TIMEOUT_S = 10
-_CRASHING_LANGUAGES = {"kl"}  # a lone "0" in Greenlandic ends the process
+_CRASHING_LANGUAGES = {"kl"}  # a single "0" in Greenlandic crashes the process
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
 class _Voice(ctypes.Structure):
-    """espeak_VOICE; `languages` is a list of priority byte and C string, ended by a zero priority."""
+    """espeak_VOICE. `languages` is a list of pairs, a priority byte and a C string. A zero priority ends it."""
 
     _fields_ = [
         ("name", ctypes.c_char_p),
@@ -38,14 +38,14 @@ class _Voice(ctypes.Structure):
 
 
 class Engine:
-    """One synthesiser; one thread at a time."""
+    """The synthesizer. Only one thread may use it at a time."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._data = Path(espeakng_loader.get_data_path())
         home = str(self._data.parent).encode()
         if self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, home, _DONT_EXIT) != SAMPLE_RATE:
-            raise RuntimeError("espeak-ng did not start, or not at the sampling rate expected of it")
+            raise RuntimeError(f"espeak-ng did not start with a sample rate of {SAMPLE_RATE} Hz.")
         self._pcm = bytearray()
         self._callback = _Callback(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
@@ -53,13 +53,13 @@ class Engine:
         self._selected: tuple[str, str, int, int] | None = None
 
     def speak(self, text: str, language: str, variant: str, pitch: int, rate: int) -> bytes:
-        """Signed 16 bit mono at SAMPLE_RATE; with the pause that belongs after the text, when it ends a clause."""
+        """Return mono PCM, signed 16 bit, at SAMPLE_RATE. A text that ends a clause is followed by a pause."""
         self._select_voice(language, variant, pitch, rate)
         data = text.encode("utf-8", "ignore") + b"\0"
         self._pcm.clear()
-        # Without the flag the last clause has no pause; with it, half a sentence would have one.
+        # The flag adds the pause after the last clause. In the middle of a sentence a pause would be wrong.
         flags = _UTF8 if text.rstrip()[-1:].isalnum() else _UTF8 | _END_PAUSE
-        # A loop without end inside the library can only be ended from outside: the default action kills the process.
+        # The library can loop forever on some texts. The default action of SIGALRM then kills the process.
         signal.alarm(_SYNTHESIS_TIMEOUT_S)
         self._library.espeak_Synth(data, len(data), 0, _BY_CHARACTER, 0, flags, None, None)
         signal.alarm(0)
@@ -84,7 +84,7 @@ class Engine:
         self._selected = wanted
 
     def _find_voices(self) -> dict[str, str]:
-        """Language tag to the identifier of the voice that claims it first (the lowest priority number)."""
+        """Map each language tag to the voice with the lowest priority number for it."""
         self._library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
         listed = self._library.espeak_ListVoices(None)
         best: dict[str, tuple[int, str]] = {}
@@ -100,7 +100,7 @@ class Engine:
         return {tag: identifier for tag, (_, identifier) in best.items()} | {"en": _ENGLISH}
 
     def _is_usable(self, identifier: str) -> bool:
-        # The wheel lists voices whose words it does not carry; choosing one leaves the library half set.
+        # The wheel lists voices without their dictionary. Selecting one leaves the library in a half-changed state.
         language = identifier.rpartition("/")[2].partition("-")[0]
         return language not in _CRASHING_LANGUAGES and (self._data / f"{language}_dict").exists()
 

@@ -1,16 +1,16 @@
-"""The messages between a process that speaks and its espeak child, over the child's stdin and stdout.
+"""The messages between the server process and its espeak worker, over the worker's stdin and stdout.
 
     kind u8 | stream u32 | length u32 | body of `length` bytes        little-endian
 
-    to the child    SPEAK   the Request as JSON; `stream` is a new number, chosen by the parent
-                    CREDIT  u32: so many bytes of the stream were consumed and may be sent anew
-                    CANCEL  empty; the child forgets the stream and may still send what was under way
-    to the parent   READY   stream 0, empty: the library is loaded, speech can be asked for
-                    AUDIO   encoded sound
-                    END     empty: the stream is complete
+    to the worker   SPEAK   the Request as JSON. `stream` is a new number that the parent chooses.
+                    CREDIT  u32, the number of consumed bytes. The worker may send as many bytes again.
+                    CANCEL  empty. The worker drops the stream and can still send audio that was in progress.
+    to the parent   READY   stream 0, empty. The library is loaded and the worker accepts requests.
+                    AUDIO   encoded audio
+                    END     empty. The stream is complete.
 
-A stream begins with a credit of WINDOW bytes; the child stops making its sound when that is used up (the last piece
-may exceed it), so what waits in the parent is bounded. EOF on stdin ends the child.
+A stream starts with a credit of WINDOW_BYTES. The worker stops making audio when the credit is used up. The last piece
+may exceed it. This limits the audio that is buffered in the parent. EOF on stdin ends the worker.
 """
 
 import json
@@ -27,7 +27,7 @@ _AMOUNT = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to speak: a BCP 47 language, espeak's variant, pitch 0..99, rate in words a minute, seconds ahead."""
+    """One speech. The fields are those of `client.EspeakVoice` and of the arguments of `speak`."""
 
     text: str
     language: str
@@ -66,7 +66,7 @@ def unpack_credit(body: bytes) -> int:
 
 
 class MessageParser:
-    """Cuts what was read from a pipe into messages; a part of one waits for the next read."""
+    """Splits the bytes read from a pipe into messages. An incomplete message is kept for the next read."""
 
     def __init__(self) -> None:
         self._rest = b""

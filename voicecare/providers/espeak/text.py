@@ -1,4 +1,4 @@
-"""What espeak is given to speak: text without what it would obey or choke on, in pieces of a few seconds."""
+"""Prepares text for espeak: removes characters that it treats as commands or cannot speak, and splits long texts."""
 
 import re
 import unicodedata
@@ -11,22 +11,23 @@ PIECE_BYTES = 90
 _MAX_MARKS_IN_A_ROW = 3
 _JOINERS = "\u200c\u200d"
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
-# The first words of the names of letters and signs that espeak has voices for. It spells others as "symbol" and their
-# number, which nobody wants to hear and which overflows a buffer of its own in some languages.
+# The Unicode names of the characters that espeak can speak start with these words. It reads others as "symbol" and a
+# number. That is useless to listeners, and in some languages it overflows a buffer of the library.
 _READABLE = re.compile(
     "(?:LATIN|GREEK|CYRILLIC|ARMENIAN|HEBREW|ARABIC|DEVANAGARI|BENGALI|GURMUKHI|GUJARATI|ORIYA|TAMIL|TELUGU|KANNADA"
     "|MALAYALAM|SINHALA|THAI|MYANMAR|GEORGIAN|HANGUL|ETHIOPIC|CHEROKEE|HIRAGANA|KATAKANA|CJK|COMBINING) "
 )
-# A word with the space after it, a run up to a full stop of a script without spaces, or a part of an endless word.
+# A word with the space after it, a clause in a script without spaces, or 40 characters of a very long word.
 _TOKEN = re.compile(r"\S{1,40}?(?:[。！？，、；：।]+\s*|\s+|\Z)|\S{1,40}")
 _CLAUSE_END = re.compile(r"(?:[.,;:!?…؟،؛][\"'”’»)]*\s+|[。！？，、；：।]\s*)\Z")
 
 
 def normalize(text: str) -> str:
-    """Readable text only; everything else becomes a space.
+    """Replace all characters that espeak cannot read by spaces.
 
-    Control characters go because espeak takes \\x01 as the beginning of a command, private ones because it uses them
-    for itself, brackets because `[[` opens phonemes; heaps of accents and signs are cut down, as they only take time.
+    Control characters are removed because \\x01 starts a command, private-use characters because espeak uses them
+    internally, and brackets because `[[` starts phoneme input. Repeated accents and signs are shortened, because they
+    only cost time.
     """
     kept: list[str] = []
     marks = 0
@@ -39,7 +40,7 @@ def normalize(text: str) -> str:
 
 
 def _replace_compatibility_characters(text: str) -> str:
-    """Letters in disguise (wide, mathematical, ligatures, Roman numerals) as the letters that they are."""
+    """Replace wide and mathematical letters, ligatures and Roman numerals by the plain letters."""
     composed = unicodedata.normalize("NFC", text)
     return "".join(sign if sign < "\u0100" else unicodedata.normalize("NFKC", sign) for sign in composed)
 
@@ -55,10 +56,10 @@ def _is_readable(character: str, category: str) -> bool:
 
 
 def split(text: str) -> Iterator[str]:
-    """Cuts clean text where a clause ends, else between words, the first piece short so that its sound comes soon.
+    """Split normalized text at the ends of clauses, or between words if a clause is too long.
 
-    Lengths are counted in UTF-8 bytes, which follow the length of the sound better than characters do: a Chinese
-    character speaks as long as four Latin ones.
+    The first piece is short, so that its audio is ready soon. Lengths are counted in UTF-8 bytes, because these match
+    the duration of the audio better than characters do: a Chinese character takes as long as four Latin letters.
     """
     piece, clause, limit = "", 0, FIRST_PIECE_BYTES
     for token in _TOKEN.findall(text):

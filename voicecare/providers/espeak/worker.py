@@ -1,7 +1,7 @@
-"""The process that speaks: `python -m voicecare.providers.espeak.worker`, messages of `wire` on stdin and stdout.
+"""The espeak worker process, `python -m voicecare.providers.espeak.worker`. See `messages` for its protocol.
 
-The main thread reads requests. Two workers make audio, each a slice of one stream at a time; espeak itself is used by
-one of them at a time, the encoders run side by side (both leave Python's lock while they work).
+The main thread reads requests. Two more threads make audio, one slice of one stream at a time. Only one of them can use
+espeak at a time, but the encoders run in parallel. Both release Python's global lock while they work.
 """
 
 import heapq
@@ -21,13 +21,14 @@ from voicecare.providers.espeak.engine import SAMPLE_RATE, Engine
 from voicecare.providers.espeak.text import normalize, split
 
 THREADS = 2
-# Small at first, so that twenty streams that begin together all begin soon; long once a second is ahead, as every
-# slice costs two processes a message and the caches of the encoder: 7.1 against 8.5 ms for a second of audio.
+# The first slices are short, so that twenty streams that start together all start soon. Slices are long as soon as a
+# stream is one second ahead, because each slice costs a message between two processes and the CPU caches of the
+# encoder: 7.1 instead of 8.5 ms for a second of audio.
 SLICE_S = 0.1
 LONG_SLICE_S = 0.8
 LONG_SLICE_LEAD_S = 1.0
-# A stream further ahead than this is no more pressed than others: without the bound, new streams would hold up old
-# ones for as long as those are ahead.
+# Streams that are further ahead than this have the same priority. Without this limit, new streams would delay old ones
+# for as long as the old ones are ahead.
 MAX_PRIORITY_LEAD_S = 2.0
 SILENCE_S = 0.2
 
@@ -36,7 +37,7 @@ _HeapEntry = tuple[float, int, "SpeechStream"]
 
 
 class SpeechStream:
-    """One stream: what is left to say, the audio not yet encoded, and how far it is ahead of real time."""
+    """One stream: the pieces left to speak, the PCM not yet encoded, and its lead over real time."""
 
     def __init__(self, number: int, request: messages.Request) -> None:
         self.number, self.request = number, request
@@ -49,21 +50,21 @@ class SpeechStream:
         self._started_at: float | None = None
 
     def lead_s(self) -> float:
-        """Seconds of audio made beyond the time since the first slice."""
+        """Seconds of audio made, minus the seconds since the first slice."""
         return 0.0 if self._started_at is None else self._produced_s - (time.monotonic() - self._started_at)
 
     def seconds_until_next_slice(self) -> float:
-        """Seconds until the next slice may be made."""
+        """Seconds until the next slice may be made, to keep within `max_lead_s`. Negative if it is due."""
         if self.request.max_lead_s is None or self._started_at is None:
             return 0.0
         return self.lead_s() + self._slice_s() - self.request.max_lead_s
 
     def runs_out_at(self) -> float:
-        """When its listener has nothing left, on the monotonic clock; a stream that has not begun goes first."""
+        """Monotonic time at which the listener runs out of audio. 0 if the stream has not started: it is next."""
         return 0.0 if self._started_at is None else time.monotonic() + min(self.lead_s(), MAX_PRIORITY_LEAD_S)
 
     def needs_synthesis(self) -> bool:
-        """Whether espeak has to speak before there can be a slice."""
+        """Whether espeak must synthesize the next piece before there is enough PCM for a slice."""
         return bool(self._pieces) and len(self._pcm) < self._slice_bytes()
 
     def synthesize_piece(self, engine: Engine) -> None:
@@ -71,7 +72,7 @@ class SpeechStream:
         self._pcm += engine.speak(self._pieces.pop(), request.language, request.variant, request.pitch, request.rate)
 
     def make_slice(self) -> bytes:
-        """The next slice, encoded; the last one sets `finished`. It may be empty, as encoders hold audio back."""
+        """Encode the next slice. The last one sets `finished`. A slice can be empty, because encoders buffer audio."""
         self._started_at = self._started_at or time.monotonic()
         size = self._slice_bytes()
         audio, self._pcm = self._pcm[:size], self._pcm[size:]
@@ -89,9 +90,9 @@ class SpeechStream:
 
 
 class Schedule:
-    """Which stream is served next: a new one, or of those that may go on the one whose listener runs dry first.
+    """Chooses the next stream to serve: a new one, or else the one whose listener runs out of audio first.
 
-    Those that need espeak for it are passed over while espeak is busy with another one.
+    Streams that need espeak are skipped while espeak works for another stream.
     """
 
     def __init__(self) -> None:
@@ -122,12 +123,15 @@ class Schedule:
                     self._enqueue(speech)
 
     def use_credit(self, speech: SpeechStream, amount: int) -> None:
-        with self._changed:  # or what is granted at the same moment is lost, and in the end the stream starves
+        with self._changed:  # without the lock, credit added at the same moment is lost, and the stream stops
             speech.credit -= amount
 
     @contextmanager
     def acquire_next(self) -> Iterator[tuple[SpeechStream, bool]]:
-        """Blocks until a stream is due; it is the caller's, and if the second is True espeak is too, for the block."""
+        """Block until a stream is due and yield `(stream, needs_espeak)`.
+
+        The caller owns the stream inside the `with` block, and also espeak if `needs_espeak` is true.
+        """
         with self._changed:
             while (speech := self._pop_due()) is None:
                 self._changed.wait(max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else None)
@@ -173,7 +177,7 @@ class Worker:
         self._write_lock = threading.Lock()
 
     def run(self) -> None:
-        """Until EOF."""
+        """Serve requests until EOF on stdin."""
         self._warm_up()
         for _ in range(THREADS):
             threading.Thread(target=self._run_thread, daemon=True).start()
@@ -190,7 +194,7 @@ class Worker:
                         self._schedule.cancel(message.stream)
 
     def _warm_up(self) -> None:
-        """The first use of each encoder, and of the voice, loads what the later ones share."""
+        """Use each encoder and the voice once. This loads data that all later streams share."""
         for name in DEVICE_FORMATS:
             speech = SpeechStream(0, messages.Request("Ready.", "en", "", 50, 175, name, None))
             speech.synthesize_piece(self._engine)
@@ -207,7 +211,7 @@ class Worker:
         except BrokenPipeError:
             os._exit(0)
         except BaseException:
-            # One thread gone would leave streams without an end; the parent starts a new process instead.
+            # If only this thread ended, some streams would never end. The parent starts a new process instead.
             sys.excepthook(*sys.exc_info())
             os._exit(1)
 
@@ -229,11 +233,11 @@ class Worker:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Whatever a library prints must not end up between messages.
+    # stdout becomes stderr, so that text printed by a library does not mix with the messages.
     stdout = os.dup(1)
     os.dup2(2, 1)
     Worker(0, stdout).run()
-    # The workers are not waited for: nobody is there to hear them.
+    # The threads are not joined, because the parent process does not read their audio any longer.
     os._exit(0)
 
 
