@@ -19,15 +19,15 @@ from django.utils.html import format_html, format_html_join
 from cloning.consent import withdrawal
 from cloning.consent.wording import WORDING, ConsentMissing
 from cloning.gateway import plan_limits, provider_voices
-from cloning.jobs import runner
+from cloning.jobs import activation, runner, submission
 from cloning.models import CloneJob
 from cloning.samples.acceptance import SampleRefused
-from voicecare.api.ranges import play
+from voicecare.api.ranges import range_response
 from voicecare.patients.models import Patient
 
-WORDS = '<div class="clone-words">{}</div>'
-NOTHING = "-"
-LOOK_S = (1.0, 2.0)  # for the provider: who uploads need not wait for what is merely good to know
+PARAGRAPH = '<div class="clone-words">{}</div>'
+EMPTY = "-"
+PLAN_TIMEOUT_S = (1.0, 2.0)  # for the provider: who uploads need not wait for what is merely good to know
 AUDIO = '<audio controls preload="none" src="{}" aria-label="{}"></audio>'
 
 log = structlog.get_logger(__name__)
@@ -60,10 +60,10 @@ class CloneJobAdmin(admin.ModelAdmin):
     list_select_related = ("patient", "voice")
     search_fields = ("=id", "name", "patient__name", "patient__preferred_name")
     date_hierarchy = "created_at"
-    actions = ("retry", "go_back", "withdraw")
+    actions = ("retry", "revert", "withdraw")
     fieldsets = (
         (None, {"fields": ("patient", "name", "status", "problem", "recording", "preview")}),
-        ("What was found in the recording", {"fields": ("found", "warnings", "remove_background_noise")}),
+        ("What was found in the recording", {"fields": ("audio_quality", "warnings", "remove_background_noise")}),
         ("Consent", {"fields": ("consent_by", "consented_at", "witness", "consent_wording")}),
         (
             "How it went",
@@ -71,7 +71,7 @@ class CloneJobAdmin(admin.ModelAdmin):
                 "fields": (
                     "id",
                     "voice",
-                    "former_voice",
+                    "previous_voice",
                     "requires_verification",
                     "attempts",
                     "next_attempt_at",
@@ -98,7 +98,7 @@ class CloneJobAdmin(admin.ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         sample = self.admin_site.admin_view(self.sample_view)
-        own = [path("<uuid:key>/sample/", sample, name="cloning_clonejob_sample")]
+        own = [path("<uuid:job_id>/sample/", sample, name="cloning_clonejob_sample")]
         return [*own, *super().get_urls()]
 
     # Coming in
@@ -109,30 +109,30 @@ class CloneJobAdmin(admin.ModelAdmin):
         """Not Django's own: that holds a transaction, and with it SQLite's writers, while the recording is judged."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        sent = request.method == "POST"
-        form = UploadForm(request.POST, request.FILES) if sent else UploadForm(initial=request.GET.dict())
-        job = self._submitted(request, form) if sent and form.is_valid() else None
+        submitted = request.method == "POST"
+        form = UploadForm(request.POST, request.FILES) if submitted else UploadForm(initial=request.GET.dict())
+        job = self._submit(request, form) if submitted and form.is_valid() else None
         if job is not None:
             self.message_user(request, "The recording is good and the voice is being made.", messages.SUCCESS)
             return HttpResponseRedirect(reverse("admin:cloning_clonejob_change", args=[job.pk]))
-        with provider_voices.account(LOOK_S) as client:
-            plan = provider_voices.subscription(client)
-        room = plan_limits.room(plan) if plan else ""
-        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "room": room}
+        with provider_voices.account_client(PLAN_TIMEOUT_S) as client:
+            subscription = provider_voices.read_subscription(client)
+        plan_usage = plan_limits.describe(subscription) if subscription else ""
+        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "plan_usage": plan_usage}
         template = "admin/cloning/clonejob/upload.html"
         return TemplateResponse(
             request, template, {**self.admin_site.each_context(request), "media": form.media, **page}
         )
 
-    def _submitted(self, request: HttpRequest, form: UploadForm) -> CloneJob | None:
+    def _submit(self, request: HttpRequest, form: UploadForm) -> CloneJob | None:
         """None if the recording was refused, which the form then says."""
-        given = {name: value for name, value in form.cleaned_data.items() if name != "consent"}
+        fields = {name: value for name, value in form.cleaned_data.items() if name != "consent"}
         try:
-            return runner.submit(witness=cast(User, request.user), **given)
-        except SampleRefused as refused:
-            form.add_error("sample", refused.message)
-        except ConsentMissing as refused:
-            form.add_error("consent_by", refused.message)
+            return submission.submit(witness=cast(User, request.user), **fields)
+        except SampleRefused as error:
+            form.add_error("sample", error.message)
+        except ConsentMissing as error:
+            form.add_error("consent_by", error.message)
         return None
 
     # Looking and listening
@@ -140,12 +140,12 @@ class CloneJobAdmin(admin.ModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        may_act = {"may_act": self.has_act_permission(request)}
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may_act})
+        can_act = {"can_act": self.has_act_permission(request)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **can_act})
 
-    def sample_view(self, request: HttpRequest, key: uuid.UUID) -> HttpResponse:
+    def sample_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
         """The recording, for who may see the row. Who listened is logged."""
-        job = get_object_or_404(CloneJob, pk=key)
+        job = get_object_or_404(CloneJob, pk=job_id)
         if not self.has_view_permission(request, job):
             raise PermissionDenied
         if not job.sample:
@@ -153,13 +153,13 @@ class CloneJobAdmin(admin.ModelAdmin):
         log.info("cloning.sample_played", job=str(job.pk), user=request.user.pk)
         try:
             with job.open_sample() as recording:
-                return play(recording, job.content_type, request.headers.get("Range", ""))
+                return range_response(recording, job.content_type, request.headers.get("Range", ""))
         except FileNotFoundError as error:
             raise Http404("The recording is not there any more.") from error
 
     @admin.display(description="Problem")
     def problem(self, job: CloneJob) -> str:
-        return format_html(WORDS, job.error["message"]) if job.error else NOTHING
+        return format_html(PARAGRAPH, job.error["message"]) if job.error else EMPTY
 
     @admin.display(description="To know")
     def notes(self, job: CloneJob) -> str:
@@ -181,7 +181,7 @@ class CloneJobAdmin(admin.ModelAdmin):
         return format_html(AUDIO, reverse("admin-voice-preview", args=[job.voice_id]), "A preview of the voice")
 
     @admin.display(description="Measured")
-    def found(self, job: CloneJob) -> str:
+    def audio_quality(self, job: CloneJob) -> str:
         report = job.report
         if not report:
             return ""
@@ -199,13 +199,13 @@ class CloneJobAdmin(admin.ModelAdmin):
 
     @admin.display(description="Could be better")
     def warnings(self, job: CloneJob) -> str:
-        return format_html_join("", WORDS, ((warning,) for warning in job.report.get("warnings", ()))) or NOTHING
+        return format_html_join("", PARAGRAPH, ((warning,) for warning in job.report.get("warnings", ()))) or EMPTY
 
     # What can be done
 
     @admin.action(description="Retry: made once more from the recording that is kept", permissions=["act"])
-    def retry(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> None:
-        for job in chosen:
+    def retry(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> None:
+        for job in jobs:
             try:
                 runner.retry(job)
             except runner.NotRetryable as error:
@@ -214,20 +214,20 @@ class CloneJobAdmin(admin.ModelAdmin):
                 self.message_user(request, f"{job.name} is being made once more.")
 
     @admin.action(description="Back to the former voice, from the next conversation on", permissions=["act"])
-    def go_back(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> None:
-        for job in chosen:
-            if runner.back_to_former_voice(job):
+    def revert(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> None:
+        for job in jobs:
+            if activation.revert_to_previous_voice(job):
                 self.message_user(request, f"{job.patient} has the former voice again, from the next conversation on.")
             else:
                 self.message_user(request, f"{job.name} is not the voice of its patient.", messages.WARNING)
 
     @admin.action(description="Withdraw: the voice and the recording are removed for good", permissions=["act"])
-    def withdraw(self, request: HttpRequest, chosen: QuerySet[CloneJob]) -> HttpResponse | None:
+    def withdraw(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> HttpResponse | None:
         if "confirmed" not in request.POST:
-            page = {"opts": self.opts, "title": "Withdraw the consent?", "chosen": chosen}
+            page = {"opts": self.opts, "title": "Withdraw the consent?", "jobs": jobs}
             template = "admin/cloning/clonejob/withdraw.html"
             return TemplateResponse(request, template, {**self.admin_site.each_context(request), **page})
-        for job in chosen:
+        for job in jobs:
             withdrawal.withdraw(job, cast(User, request.user))
-        self.message_user(request, f"Being removed: {len(chosen)}.")
+        self.message_user(request, f"Being removed: {len(jobs)}.")
         return None

@@ -12,13 +12,13 @@ from django.utils import timezone
 
 from voicecare.patients.models import Patient, Voice
 
-PROVIDER_PREFIX = "vc-"
+PROVIDER_NAME_PREFIX = "vc-"
 VOICE_GONE = "The speech provider has lost this voice or changed it: the patient hears the default voice."
-AGAIN = "Retry to have it made again from the recording."
-ANEW = "The recording is deleted: upload one again."
+RETRY_HINT = "Retry to have it made again from the recording."
+UPLOAD_HINT = "The recording is deleted: upload one again."
 
 
-def samples() -> Storage:
+def sample_storage() -> Storage:
     """Where recordings are kept, under the ids of their jobs. It has no addresses: the admin alone plays them."""
     return storages["samples"]
 
@@ -27,15 +27,15 @@ class CloneJobQuerySet(models.QuerySet["CloneJob"]):
     def unfinished(self) -> "CloneJobQuerySet":
         return self.filter(status__in=[CloneJob.Status.PENDING, CloneJob.Status.UPLOADING])
 
-    def same(self, patient: uuid.UUID | None, digest: str, since: datetime) -> "CloneJobQuerySet":
+    def duplicates_of(self, patient: uuid.UUID | None, digest: str, since: datetime) -> "CloneJobQuerySet":
         """Of this recording: being made, or made of what came in since then."""
-        made = self.filter(status=CloneJob.Status.READY, created_at__gte=since)
-        return (self.unfinished() | made).filter(patient=patient, sample_digest=digest)
+        ready = self.filter(status=CloneJob.Status.READY, created_at__gte=since)
+        return (self.unfinished() | ready).filter(patient=patient, sample_digest=digest)
 
     def withdrawable(self) -> "CloneJobQuerySet":
         return self.exclude(status__in=[CloneJob.Status.WITHDRAWING, CloneJob.Status.WITHDRAWN])
 
-    def of_the_erased(self) -> "CloneJobQuerySet":
+    def of_erased_patients(self) -> "CloneJobQuerySet":
         return self.filter(patient__erased_at__isnull=False)
 
 
@@ -61,7 +61,7 @@ class CloneJob(models.Model):
         Patient, null=True, on_delete=models.PROTECT, related_name="clones", help_text="Empty once erased."
     )
     name = models.CharField(max_length=100, help_text="What the voice is called here; the provider never sees it.")
-    sample = models.CharField(max_length=100, blank=True, editable=False, help_text="Its name in `samples()`.")
+    sample = models.CharField(max_length=100, blank=True, editable=False, help_text="Its name in `sample_storage()`.")
     sample_digest = models.CharField(max_length=64, editable=False, help_text="SHA-256 of the recording.")
     content_type = models.CharField(max_length=40, editable=False)
     report = models.JSONField(default=dict, editable=False, help_text="What was found in the recording.")
@@ -95,8 +95,9 @@ class CloneJob(models.Model):
     requires_verification = models.BooleanField(
         default=False, editable=False, help_text="The provider wants its owner to be verified before it may speak."
     )
-    former_voice = models.ForeignKey(
+    previous_voice = models.ForeignKey(
         Voice,
+        db_column="former_voice_id",
         null=True,
         on_delete=models.SET_NULL,
         related_name="+",
@@ -149,13 +150,13 @@ class CloneJob(models.Model):
     @property
     def provider_name(self) -> str:
         """What it is called at the provider, which has no idempotency key: whoever made it finds it again by this."""
-        return f"{PROVIDER_PREFIX}{self.pk}"
+        return f"{PROVIDER_NAME_PREFIX}{self.pk}"
 
     @property
     def error(self) -> dict[str, str] | None:
         """Why it failed, waits or is not heard, in words for clinicians; None if nothing is wrong."""
         if self.is_lost:
-            return {"code": "voice_gone", "message": f"{VOICE_GONE} {AGAIN if self.sample else ANEW}"}
+            return {"code": "voice_gone", "message": f"{VOICE_GONE} {RETRY_HINT if self.sample else UPLOAD_HINT}"}
         return {"code": self.error_code, "message": self.error_message} if self.error_code else None
 
     @property
@@ -165,9 +166,9 @@ class CloneJob(models.Model):
 
     def open_sample(self) -> File:
         """Raises FileNotFoundError when it is deleted, and whatever else the storage's library raises."""
-        return samples().open(self.sample)
+        return sample_storage().open(self.sample)
 
     @property
-    def may_be_retried(self) -> bool:
+    def is_retryable(self) -> bool:
         """It failed, or its voice is gone at the provider; and the recording is kept."""
         return bool(self.sample) and (self.status == self.Status.FAILED or self.is_lost)

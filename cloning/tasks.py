@@ -16,7 +16,7 @@ def run(job_id: str) -> None:
 
 @shared_task(name="cloning.withdraw")
 def withdraw(job_id: str) -> None:
-    withdrawal.carry_out(uuid.UUID(job_id))
+    withdrawal.run(uuid.UUID(job_id))
 
 
 @shared_task(name="cloning.sweep")
@@ -29,8 +29,8 @@ def sweep() -> None:
 
 @shared_task(name="cloning.check_voices")
 def check_voices() -> None:
-    erasure.remove_given_voices()
-    audit.check()
+    erasure.remove_external_voices()
+    audit.audit_voices()
 
 
 @shared_task(name="cloning.prune_samples")

@@ -56,7 +56,7 @@ FAILED = OpenApiExample(
     },
     response_only=True,
 )
-CONSENT_NEEDED = "Without the consent of the person who speaks, nothing is stored: send `consent` as true."
+CONSENT_REQUIRED = "Without the consent of the person who speaks, nothing is stored: send `consent` as true."
 
 
 class UploadSerializer(serializers.Serializer):
@@ -71,7 +71,7 @@ class UploadSerializer(serializers.Serializer):
     def validate_consent(self, consent: bool) -> bool:
         """A refusal with a code of its own, whatever else is wrong."""
         if not consent:
-            raise ConsentMissing(CONSENT_NEEDED)
+            raise ConsentMissing(CONSENT_REQUIRED)
         return consent
 
 
@@ -140,9 +140,10 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
 
 
 @extend_schema_serializer(
-    examples=[OpenApiExample("One is new", {"added": 1, "changed": 0, "gone": 0}, response_only=True)]
+    component_name="StockRead",
+    examples=[OpenApiExample("One is new", {"added": 1, "changed": 0, "gone": 0}, response_only=True)],
 )
-class StockReadSerializer(serializers.Serializer):
+class VoiceSyncSerializer(serializers.Serializer):
     """What has changed, in numbers of voices."""
 
     added = serializers.IntegerField()

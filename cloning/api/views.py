@@ -17,9 +17,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from cloning.api.serializers import AcceptedCloneSerializer, CloneSerializer, StockReadSerializer, UploadSerializer
+from cloning.api.serializers import AcceptedCloneSerializer, CloneSerializer, UploadSerializer, VoiceSyncSerializer
 from cloning.consent import withdrawal
-from cloning.jobs import runner
+from cloning.jobs import runner, submission
 from cloning.models import CloneJob
 from cloning.samples.acceptance import MAX_BYTES
 from cloning.voices import sync
@@ -27,7 +27,7 @@ from voicecare.api.schema import ErrorSerializer
 from voicecare.patients.models import Patient
 from voicecare.providers.errors import ProviderError
 
-FORM_BYTES = 64 * 1024  # the other fields, and what stands between them
+FORM_OVERHEAD_BYTES = 64 * 1024  # the other fields, and what stands between them
 
 UNREACHABLE = OpenApiResponse(ErrorSerializer, "The speech provider's list cannot be read right now.")
 ACCEPTED = OpenApiExample(
@@ -50,17 +50,17 @@ UPLOAD = OpenApiExample(
 )
 
 
-class TooLarge(APIException):
+class UploadTooLarge(APIException):
     status_code = 413
     default_code = "too_large"
     default_detail = f"The recording is over {MAX_BYTES // 1_000_000} MB: send it in mono, as MP3 or as M4A."
 
 
-class NothingToRetry(APIException):
+class RetryConflict(APIException):
     status_code = 409
 
 
-class ListUnread(APIException):
+class VoiceListUnavailable(APIException):
     status_code = 503
 
 
@@ -71,8 +71,8 @@ class UploadParser(MultiPartParser):
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - DRF's own signature
         meta = (parser_context or {})["request"].META
-        if int(meta.get("CONTENT_LENGTH") or 0) > MAX_BYTES + FORM_BYTES:
-            raise TooLarge
+        if int(meta.get("CONTENT_LENGTH") or 0) > MAX_BYTES + FORM_OVERHEAD_BYTES:
+            raise UploadTooLarge
         try:
             return super().parse(stream, media_type, parser_context)
         except SuspiciousOperation as error:  # too many fields or files
@@ -86,7 +86,7 @@ class CloneList(generics.ListAPIView):
     parser_classes = (UploadParser,)
 
     def get_queryset(self) -> QuerySet[CloneJob]:
-        return _clones(self.request).filter(patient=self._patient()).order_by("-created_at", "pk")
+        return _visible_clones(self.request).filter(patient=self._patient()).order_by("-created_at", "pk")
 
     @extend_schema(
         operation_id="clone_voice",
@@ -103,9 +103,9 @@ class CloneList(generics.ListAPIView):
         patient = self._patient()
         upload = UploadSerializer(data=request.data)
         upload.is_valid(raise_exception=True)
-        given = {name: value for name, value in upload.validated_data.items() if name != "consent"}
-        job = runner.submit(patient=patient, witness=cast(User, request.user), **given)
-        return _accepted(job)
+        fields = {name: value for name, value in upload.validated_data.items() if name != "consent"}
+        job = submission.submit(patient=patient, witness=cast(User, request.user), **fields)
+        return _accepted_response(job)
 
     def _patient(self) -> Patient:
         return get_object_or_404(Patient.objects.visible_to(self.request.user), pk=self.kwargs["id"])
@@ -116,12 +116,12 @@ class CloneDetail(generics.RetrieveAPIView):
     lookup_field = "id"
 
     def get_queryset(self) -> QuerySet[CloneJob]:
-        return _clones(self.request)
+        return _visible_clones(self.request)
 
     @extend_schema(responses={202: AcceptedCloneSerializer}, examples=[WITHDRAWN])
     def delete(self, request: Request, id: uuid.UUID) -> Response:
         """Withdraws the consent: the voice speaks no more, and everything of it is removed in the background."""
-        return _accepted(withdrawal.withdraw(self.get_object(), cast(User, request.user)))
+        return _accepted_response(withdrawal.withdraw(self.get_object(), cast(User, request.user)))
 
 
 class CloneRetry(APIView):
@@ -136,9 +136,9 @@ class CloneRetry(APIView):
     def post(self, request: Request, id: uuid.UUID) -> Response:
         """Has it made once more, from the recording that is kept."""
         try:
-            return _accepted(runner.retry(get_object_or_404(_clones(request), pk=id)))
+            return _accepted_response(runner.retry(get_object_or_404(_visible_clones(request), pk=id)))
         except runner.NotRetryable as error:
-            raise NothingToRetry(error.message, error.code) from error
+            raise RetryConflict(error.message, error.code) from error
 
 
 class VoiceSync(APIView):
@@ -148,7 +148,7 @@ class VoiceSync(APIView):
         operation_id="sync_voices",
         request=None,
         responses={
-            200: StockReadSerializer,
+            200: VoiceSyncSerializer,
             403: OpenApiResponse(ErrorSerializer, "`permission_denied`: this is for staff."),
             503: UNREACHABLE,
         },
@@ -156,15 +156,15 @@ class VoiceSync(APIView):
     def post(self, request: Request) -> Response:
         """Reads the provider's list of voices, at once. For staff."""
         try:
-            return Response(StockReadSerializer(sync.read()).data)
+            return Response(VoiceSyncSerializer(sync.sync_stock_voices()).data)
         except ProviderError as error:
-            raise ListUnread(error.message, error.code) from error
+            raise VoiceListUnavailable(error.message, error.code) from error
 
 
-def _clones(request: Request) -> QuerySet[CloneJob]:
+def _visible_clones(request: Request) -> QuerySet[CloneJob]:
     visible = Patient.objects.visible_to(request.user)
     return CloneJob.objects.filter(patient__in=visible).select_related("voice")
 
 
-def _accepted(job: CloneJob) -> Response:
+def _accepted_response(job: CloneJob) -> Response:
     return Response(AcceptedCloneSerializer(job).data, 202)

@@ -16,28 +16,30 @@ ERASED_NAME = "Erased voice"
 
 def sweep() -> None:
     """Goes on wherever it stands. Idempotent; the patient's row is held by what is not done yet."""
-    for job in CloneJob.objects.of_the_erased().withdrawable():
+    for job in CloneJob.objects.of_erased_patients().withdrawable():
         withdrawal.withdraw(job)
-    done = CloneJob.objects.of_the_erased().filter(status=CloneJob.Status.WITHDRAWN)
+    withdrawn = CloneJob.objects.of_erased_patients().filter(status=CloneJob.Status.WITHDRAWN)
     with transaction.atomic():
-        Voice.objects.filter(clone_job__in=done).update(patient=None, name=ERASED_NAME)
-        done.update(patient=None, name="", consent_by="", sample_digest="", report={}, former_voice=None)
+        Voice.objects.filter(clone_job__in=withdrawn).update(patient=None, name=ERASED_NAME)
+        withdrawn.update(patient=None, name="", consent_by="", sample_digest="", report={}, previous_voice=None)
 
 
-def remove_given_voices() -> None:
+def remove_external_voices() -> None:
     """Voices that were not made here, but given to the patient by an administrator. Idempotent."""
     voices = list(Voice.objects.filter(patient__erased_at__isnull=False, clone_job=None))
     if not voices:
         return
-    keys = [voice.pk for voice in voices]
-    Patient.objects.filter(voice__in=keys).update(voice=None)
-    Voice.objects.filter(pk__in=keys).update(state=Voice.State.WITHDRAWN)
+    voice_ids = [voice.pk for voice in voices]
+    Patient.objects.filter(voice__in=voice_ids).update(voice=None)
+    Voice.objects.filter(pk__in=voice_ids).update(state=Voice.State.WITHDRAWN)
     try:
-        with provider_voices.account() as client:
+        with provider_voices.account_client() as client:
             for voice in voices:
-                provider_voices.remove(client, voice.provider_id)
-            left = {voice.voice_id for voice in client.voices()}
+                provider_voices.delete_voice(client, voice.provider_id)
+            remaining = {voice.voice_id for voice in client.voices()}
     except ProviderError as error:
-        provider_voices.report(error)
+        provider_voices.report_error(error)
         return
-    Voice.objects.filter(pk__in=keys, clips=None).exclude(provider_id__in=left).update(patient=None, name=ERASED_NAME)
+    Voice.objects.filter(pk__in=voice_ids, clips=None).exclude(provider_id__in=remaining).update(
+        patient=None, name=ERASED_NAME
+    )

@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from cloning.models import CloneJob, samples
+from cloning.models import CloneJob, sample_storage
 
 ORPHAN_AGE = timedelta(hours=1)  # younger ones may be on their way into a row
 
@@ -22,13 +22,13 @@ def prune() -> int:
 
     The row lets go of it first: a retry that comes between finds none.
     """
-    kept = timedelta(days=settings.CLONE_SAMPLE_RETENTION_DAYS)
-    old = CloneJob.objects.filter(status__in=[Status.READY, Status.FAILED], ended_at__lte=Now() - kept)
-    old = old.exclude(sample="").filter(Q(requires_verification=False) | Q(status=Status.FAILED))
+    retention = timedelta(days=settings.CLONE_SAMPLE_RETENTION_DAYS)
+    expired = CloneJob.objects.filter(status__in=[Status.READY, Status.FAILED], ended_at__lte=Now() - retention)
+    expired = expired.exclude(sample="").filter(Q(requires_verification=False) | Q(status=Status.FAILED))
     pruned = 0
-    for key, name in old.values_list("pk", "sample"):
-        if old.filter(pk=key).update(sample=""):
-            samples().delete(name)
+    for job_id, name in expired.values_list("pk", "sample"):
+        if expired.filter(pk=job_id).update(sample=""):
+            sample_storage().delete(name)
             pruned += 1
     return pruned
 
@@ -36,13 +36,13 @@ def prune() -> int:
 def prune_orphans() -> int:
     """Deletes recordings without a row: their process died between the two. Returns how many."""
     try:
-        names = samples().listdir("")[1]
+        names = sample_storage().listdir("")[1]
     except FileNotFoundError:  # none was ever kept
         return 0
-    known = set(CloneJob.objects.exclude(sample="").values_list("sample", flat=True))
-    old = timezone.now() - ORPHAN_AGE
-    orphans = [name for name in names if name not in known and samples().get_modified_time(name) < old]
+    referenced = set(CloneJob.objects.exclude(sample="").values_list("sample", flat=True))
+    cutoff = timezone.now() - ORPHAN_AGE
+    orphans = [name for name in names if name not in referenced and sample_storage().get_modified_time(name) < cutoff]
     for name in orphans:
-        samples().delete(name)
+        sample_storage().delete(name)
     log.info("cloning.orphans_pruned", count=len(orphans))
     return len(orphans)

@@ -6,7 +6,7 @@ from typing import Self
 
 from voicecare.providers.errors import AuthorizationError, ProviderError, QuotaExceeded
 
-_NO_PLAN = (
+_PLAN_WITHOUT_CLONING = (
     "The plan at the speech provider does not include copying voices. Have your administrator change the plan, then "
     "retry."
 )
@@ -14,7 +14,7 @@ _BAD_RECORDING = (
     "The speech provider cannot use this recording. Record it again, one person speaking in a quiet room for one to "
     "three minutes, and upload that."
 )
-_WORDS: Mapping[str, str] = {
+_MESSAGES: Mapping[str, str] = {
     "voice_limit_reached": (
         "The account at the speech provider has no room for another voice. Withdraw one that nobody needs any more, or "
         "have your administrator raise the plan; then retry."
@@ -23,8 +23,8 @@ _WORDS: Mapping[str, str] = {
         "The account at the speech provider may make no more new voices in this billing period. Retry in the next "
         "one, or have your administrator raise the plan."
     ),
-    "can_not_use_instant_voice_cloning": _NO_PLAN,
-    "ivc_not_permitted": _NO_PLAN,
+    "can_not_use_instant_voice_cloning": _PLAN_WITHOUT_CLONING,
+    "ivc_not_permitted": _PLAN_WITHOUT_CLONING,
     **dict.fromkeys(
         ["invalid_audio", "invalid_audio_format", "invalid_file_type", "audio_too_short", "audio_too_long"],
         _BAD_RECORDING,
@@ -43,7 +43,7 @@ _WORDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class CloneFailure:
     """`retryable`: the same may succeed later, without anybody's doing."""
 
     code: str
@@ -51,13 +51,13 @@ class Refusal:
     retryable: bool = False
 
     @classmethod
-    def named(cls, code: str, *, retryable: bool = False) -> Self:
-        return cls(code, _WORDS[code], retryable)
+    def from_code(cls, code: str, *, retryable: bool = False) -> Self:
+        return cls(code, _MESSAGES[code], retryable)
 
     @classmethod
-    def of(cls, error: ProviderError) -> Self:
-        if error.code in _WORDS:
-            message = _WORDS[error.code]
+    def from_error(cls, error: ProviderError) -> Self:
+        if error.code in _MESSAGES:
+            message = _MESSAGES[error.code]
         elif error.retryable:
             message = "The speech provider does not answer as it should. Nothing is wrong with the recording."
         elif isinstance(error, QuotaExceeded):

@@ -13,13 +13,13 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from cloning.consent.wording import WORDING_VERSION, ConsentMissing
-from cloning.models import CloneJob, samples
+from cloning.models import CloneJob, sample_storage
 from cloning.samples import inspection
 from cloning.samples.acceptance import CONTENT_TYPES, MAX_BYTES
 from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient
 
-REPEAT = timedelta(seconds=60)
+DEDUPLICATION_WINDOW = timedelta(seconds=60)
 """What comes so soon after the same recording is a double click, or a client that has lost the answer."""
 
 
@@ -32,7 +32,8 @@ def submit(
     witness: User | None,
     remove_background_noise: bool = False,
 ) -> CloneJob:
-    """A new job, or the one of the same patient and recording that is unfinished, or ready and came within REPEAT.
+    """A new job, or the one of the same patient and recording that is unfinished, or ready and came within
+    DEDUPLICATION_WINDOW.
 
     Judges the recording, which takes seconds: call it in a thread that may block, outside of a transaction. Raises
     ConsentMissing for a blank `consent_by`, SampleRefused for the recording; then nothing is stored. `witness` is the
@@ -40,12 +41,12 @@ def submit(
     """
     if not consent_by.strip():
         raise ConsentMissing("Say who has consented: without the consent of the person who speaks, nothing is stored.")
-    since = timezone.now() - REPEAT
-    with _copied(sample) as (path, digest):
-        before = CloneJob.objects.same(patient.pk, digest, since).first()
-        if before is not None:
-            return before
-        report = inspection.judge(path)
+    since = timezone.now() - DEDUPLICATION_WINDOW
+    with _temporary_copy(sample) as (path, digest):
+        duplicate = CloneJob.objects.duplicates_of(patient.pk, digest, since).first()
+        if duplicate is not None:
+            return duplicate
+        report = inspection.inspect_sample(path)
         job = CloneJob(
             patient=patient,
             name=name,
@@ -57,11 +58,11 @@ def submit(
             consent_wording=WORDING_VERSION,
             witness=witness,
         )
-        return _kept(job, path, since)
+        return _store(job, path, since)
 
 
 @contextmanager
-def _copied(sample: File) -> Iterator[tuple[Path, str]]:
+def _temporary_copy(sample: File) -> Iterator[tuple[Path, str]]:
     """The recording as a file of its own, and its digest."""
     digest, size = hashlib.sha256(), 0
     with NamedTemporaryFile(prefix="voicecare-sample-") as copy:
@@ -75,32 +76,32 @@ def _copied(sample: File) -> Iterator[tuple[Path, str]]:
         yield Path(copy.name), digest.hexdigest()
 
 
-def _kept(job: CloneJob, path: Path, since: datetime) -> CloneJob:
+def _store(job: CloneJob, path: Path, since: datetime) -> CloneJob:
     """The object first, then its row: what is left of a process that dies in between, `prune_orphans` removes."""
     with path.open("rb") as recording:
-        job.sample = samples().save(str(job.pk), File(recording))
+        job.sample = sample_storage().save(str(job.pk), File(recording))
     try:
-        first = _written(job, since)
+        stored = _insert_or_get(job, since)
     except BaseException:
-        samples().delete(job.sample)
+        sample_storage().delete(job.sample)
         raise
-    if first != job:
-        samples().delete(job.sample)
-    return first
+    if stored != job:
+        sample_storage().delete(job.sample)
+    return stored
 
 
-def _written(job: CloneJob, since: datetime) -> CloneJob:
+def _insert_or_get(job: CloneJob, since: datetime) -> CloneJob:
     """The job, or the one that was judged beside it and came first; that one may be a voice by now."""
-    same = CloneJob.objects.same(job.patient_id, job.sample_digest, since)
+    duplicates = CloneJob.objects.duplicates_of(job.patient_id, job.sample_digest, since)
     try:
         with transaction.atomic():
-            first = same.first()
-            if first is None:
+            stored = duplicates.first()
+            if stored is None:
                 job.save(force_insert=True)
                 task_queue.enqueue_on_commit(task_names.RUN_CLONE_JOB, job.pk)
-            return first or job
+            return stored or job
     except IntegrityError:
-        first = same.first()
-        if first is None:
+        stored = duplicates.first()
+        if stored is None:
             raise
-        return first
+        return stored

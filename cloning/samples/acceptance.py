@@ -8,31 +8,40 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from cloning.samples.formats import CODECS, LONGEST_S, MAX_BYTES
-from cloning.samples.measurements import Measurements
+from cloning.samples.formats import CODECS, MAX_BYTES, MAX_DECODED_S
+from cloning.samples.measurements import AudioMetrics
 from voicecare.core.errors import VoicecareError
 
-__all__ = ["CONTENT_TYPES", "MAX_BYTES", "MIN_SECONDS", "Report", "SampleRefused", "Thresholds", "assess", "unreadable"]
+__all__ = [
+    "CONTENT_TYPES",
+    "MAX_BYTES",
+    "MIN_SECONDS",
+    "Report",
+    "SampleRefused",
+    "Thresholds",
+    "evaluate",
+    "unreadable_error",
+]
 
 MIN_SECONDS = 60.0
 _MEDIA_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "m4a": "audio/mp4"}
 CONTENT_TYPES = {codec: _MEDIA_TYPES[kind] for kind, codecs in CODECS.items() for codec in codecs}
 """By `Report.codec`: what the file truly is, whatever it was called."""
 
-_GOOD_SNR_DB = 23.0
-_GOOD_SPEECH_RATIO = 0.6
-_SOME_SPEECH = 0.1  # below it, there is no voice for the noise to drown
-_CLIPPING_RATIO = 0.001
-_CREST_DB = 11.0  # a voice has 17 to 20; MP3 hides the flat tops of a distorted one, not this
-_TONE_RATIO = 0.5
-_AUDIBLE_DBFS = -65.0
-_FALL_DB = 12.5
-_ECHO_SNR_DB = 15.0  # in more noise, noise is what keeps the sound from falling
-_QUIET_DBFS = -35.0
-_NARROW_HZ = 16000
+_MIN_CLEAN_SNR_DB = 23.0
+_MIN_DENSE_SPEECH_RATIO = 0.6
+_MIN_SPEECH_RATIO_FOR_NOISE = 0.1  # below it, there is no voice for the noise to drown
+_MAX_CLIPPING_RATIO = 0.001
+_MIN_CREST_DB = 11.0  # a voice has 17 to 20; MP3 hides the flat tops of a distorted one, not this
+_MAX_TONE_RATIO = 0.5
+_AUDIBLE_NOISE_DBFS = -65.0
+_MIN_DECAY_DB = 12.5
+_MIN_SNR_FOR_ECHO_DB = 15.0  # in more noise, noise is what keeps the sound from falling
+_MIN_LOUDNESS_DBFS = -35.0
+_MIN_SAMPLE_RATE_HZ = 16000
 
-_SMALLER = "Send it in mono, or saved as MP3 or M4A."
-_OTHER_FORMAT = "Save or export the recording as MP3, WAV or M4A, and send that."
+_SMALLER_FILE_HINT = "Send it in mono, or saved as MP3 or M4A."
+_OTHER_FORMAT_HINT = "Save or export the recording as MP3, WAV or M4A, and send that."
 
 
 class SampleRefused(VoicecareError):
@@ -67,15 +76,15 @@ class Report:
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
-_UNREADABLE = {
+_UNREADABLE_ERRORS = {
     "empty": ("corrupt_audio", "The file is empty. Please choose the recording again."),
     "too_large": (
         "too_large",
         f"The file is larger than {MAX_BYTES // 1_000_000} MB. One to two minutes are enough. Uncompressed stereo "
-        f"reaches that size in less than a minute. {_SMALLER}",
+        f"reaches that size in less than a minute. {_SMALLER_FILE_HINT}",
     ),
-    "unknown": ("unsupported_format", f"This is not a recording in a format that can be read. {_OTHER_FORMAT}"),
-    "video": ("unsupported_format", f"This is a video. {_OTHER_FORMAT}"),
+    "unknown": ("unsupported_format", f"This is not a recording in a format that can be read. {_OTHER_FORMAT_HINT}"),
+    "video": ("unsupported_format", f"This is a video. {_OTHER_FORMAT_HINT}"),
     "odd_shape": (
         "unsupported_format",
         "The recording's sample rate or number of channels is unusual. Save it with 44100 Hz in mono, and send that.",
@@ -88,29 +97,30 @@ _UNREADABLE = {
 }
 
 
-def unreadable(reason: str) -> SampleRefused:
-    """The refusal of a file that could not be listened to; the reasons are those of `formats.Unreadable`."""
-    code, message = _UNREADABLE[reason]
+def unreadable_error(reason: str) -> SampleRefused:
+    """The refusal of a file that could not be listened to; the reasons are those of `formats.UnreadableAudio`."""
+    code, message = _UNREADABLE_ERRORS[reason]
     return SampleRefused(message, code=code)
 
 
-def assess(found: Measurements, least: Thresholds) -> Report:
+def evaluate(metrics: AudioMetrics, thresholds: Thresholds) -> Report:
     """Raises SampleRefused. Length comes before quality: there is no point in a quieter room for 20 seconds."""
     report = Report(
-        duration_s=round(found.duration_s, 2),
-        codec=found.codec,
-        sample_rate_hz=found.sample_rate_hz,
-        channels=found.channels,
-        snr_db=round(found.snr_db, 1),
-        speech_ratio=round(found.speech_ratio, 3),
-        clipping_ratio=round(found.clipping_ratio, 4),
-        loudness_dbfs=round(found.loudness_dbfs, 1),
-        warnings=tuple(text for is_so, text in _WARNINGS if is_so(found)),
+        duration_s=round(metrics.duration_s, 2),
+        codec=metrics.codec,
+        sample_rate_hz=metrics.sample_rate_hz,
+        channels=metrics.channels,
+        snr_db=round(metrics.snr_db, 1),
+        speech_ratio=round(metrics.speech_ratio, 3),
+        clipping_ratio=round(metrics.clipping_ratio, 4),
+        loudness_dbfs=round(metrics.loudness_dbfs, 1),
+        warnings=tuple(text for applies, text in _WARNINGS if applies(metrics)),
     )
     if report.duration_s < MIN_SECONDS:
-        raise SampleRefused(_too_short(report), code="too_short")
-    is_noisy = report.snr_db < least.snr_db
-    if report.speech_ratio < least.speech_ratio and not (is_noisy and report.speech_ratio >= _SOME_SPEECH):
+        raise SampleRefused(_too_short_message(report), code="too_short")
+    is_noisy = report.snr_db < thresholds.snr_db
+    is_drowned = is_noisy and report.speech_ratio >= _MIN_SPEECH_RATIO_FOR_NOISE
+    if report.speech_ratio < thresholds.speech_ratio and not is_drowned:
         raise SampleRefused(
             f"Speech was found in only {report.speech_ratio:.0%} of the recording. Record one person reading or "
             "telling a story for a minute or more, without long pauses and without music.",
@@ -125,66 +135,66 @@ def assess(found: Measurements, least: Thresholds) -> Report:
     return report
 
 
-def _too_short(report: Report) -> str:
+def _too_short_message(report: Report) -> str:
     shown = math.floor(report.duration_s * 10) / 10  # 59.97 is not 60.0
     text = f"The recording is {shown:.1f} seconds long; at least {MIN_SECONDS:.0f} seconds are needed."
     if CONTENT_TYPES[report.codec] == "audio/wav":
         sample_bytes = int("".join(filter(str.isdigit, report.codec))) // 8
         # Whether a minute of it is over the limit, as CD-quality stereo is: recording for longer would not help.
         if report.sample_rate_hz * report.channels * sample_bytes * MIN_SECONDS > MAX_BYTES:
-            text += f" A minute in this format does not fit into 10 MB. {_SMALLER}"
+            text += f" A minute in this format does not fit into 10 MB. {_SMALLER_FILE_HINT}"
     return text
 
 
-def _is_noise_audible(found: Measurements) -> bool:
-    return found.loudness_dbfs - found.snr_db > _AUDIBLE_DBFS
+def _is_noise_audible(metrics: AudioMetrics) -> bool:
+    return metrics.loudness_dbfs - metrics.snr_db > _AUDIBLE_NOISE_DBFS
 
 
-def _has_hum(found: Measurements) -> bool:
-    return found.hum_ratio > _TONE_RATIO and _is_noise_audible(found)
+def _has_hum(metrics: AudioMetrics) -> bool:
+    return metrics.hum_ratio > _MAX_TONE_RATIO and _is_noise_audible(metrics)
 
 
-def _has_tones(found: Measurements) -> bool:
-    return found.tone_ratio > _TONE_RATIO and not _has_hum(found) and _is_noise_audible(found)
+def _has_tones(metrics: AudioMetrics) -> bool:
+    return metrics.tone_ratio > _MAX_TONE_RATIO and not _has_hum(metrics) and _is_noise_audible(metrics)
 
 
-_WARNINGS: tuple[tuple[Callable[[Measurements], bool], str], ...] = (
+_WARNINGS: tuple[tuple[Callable[[AudioMetrics], bool], str], ...] = (
     (
         _has_hum,
         "There is a hum, as of a fridge or a charger. Record in a quieter room, away from what is plugged in.",
     ),
     (_has_tones, "There is music or a steady tone behind the voice. Switch it off and record again if you can."),
     (
-        lambda found: found.snr_db < _GOOD_SNR_DB and not _has_hum(found) and not _has_tones(found),
+        lambda metrics: metrics.snr_db < _MIN_CLEAN_SNR_DB and not _has_hum(metrics) and not _has_tones(metrics),
         "There is noise in the background. A quieter room makes a better voice.",
     ),
     (
-        lambda found: found.clipping_ratio > _CLIPPING_RATIO or found.crest_db < _CREST_DB,
+        lambda metrics: metrics.clipping_ratio > _MAX_CLIPPING_RATIO or metrics.crest_db < _MIN_CREST_DB,
         "The recording is too loud and sounds distorted. Hold the microphone further away, or turn it down.",
     ),
     (
-        lambda found: found.loudness_dbfs < _QUIET_DBFS,
+        lambda metrics: metrics.loudness_dbfs < _MIN_LOUDNESS_DBFS,
         "The voice is very quiet. Speak closer to the microphone, or turn it up.",
     ),
     (
-        lambda found: found.fall_db < _FALL_DB and found.snr_db > _ECHO_SNR_DB,
+        lambda metrics: metrics.decay_db < _MIN_DECAY_DB and metrics.snr_db > _MIN_SNR_FOR_ECHO_DB,
         "The room echoes. A room with carpet, curtains or a sofa makes a better voice.",
     ),
     (
-        lambda found: found.speech_ratio < _GOOD_SPEECH_RATIO,
+        lambda metrics: metrics.speech_ratio < _MIN_DENSE_SPEECH_RATIO,
         "There are long pauses. More speech in the same time makes a better voice.",
     ),
-    (lambda found: found.dead_channels > 0, "One of the channels is silent. Recording in mono avoids that."),
+    (lambda metrics: metrics.dead_channels > 0, "One of the channels is silent. Recording in mono avoids that."),
     (
-        lambda found: found.channels_cancel,
+        lambda metrics: metrics.channels_cancel,
         "The channels cancel each other, so that the voice may sound thin or vanish. Record in mono.",
     ),
     (
-        lambda found: found.sample_rate_hz < _NARROW_HZ,
+        lambda metrics: metrics.sample_rate_hz < _MIN_SAMPLE_RATE_HZ,
         "It has the sound of a telephone call. A recorder application on a phone or computer makes a better voice.",
     ),
     (
-        lambda found: found.is_cut_short,
-        f"Only the first {LONGEST_S // 60} minutes were listened to. One to two minutes are enough.",
+        lambda metrics: metrics.is_cut_short,
+        f"Only the first {MAX_DECODED_S // 60} minutes were listened to. One to two minutes are enough.",
     ),
 )

@@ -11,20 +11,20 @@ from typing import NamedTuple
 from voicecare.audio.framing import mp3_frame_size
 
 MAX_BYTES = 10_000_000
-LONGEST_S = 900  # more is not decoded: ten megabytes can hold eight hours of silence
+MAX_DECODED_S = 900  # more is not decoded: ten megabytes can hold eight hours of silence
 CODECS = {
     "mp3": ("mp3",),
     "wav": ("pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"),
     "m4a": ("aac", "alac"),
 }
 
-_SHORTFALL = 0.05  # of what the header announces; a recorder may round, an upload that broke off lacks more
-_OPEN_END = 0x7FFFF000  # a data size of this or more is what programs write that cannot go back to the header
-_FRAMES_IN_A_ROW = 3
+_MAX_MISSING_RATIO = 0.05  # of what the header announces; a recorder may round, an upload that broke off lacks more
+_UNKNOWN_SIZE = 0x7FFFF000  # a data size of this or more is what programs write that cannot go back to the header
+_MIN_CONSECUTIVE_FRAMES = 3
 _SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # MPEG 1, 2 and 2.5, layer III, with and without checksum
 
 
-class Unreadable(Exception):
+class UnreadableAudio(Exception):
     """Nothing to listen to. `samples` has the words for each `reason`."""
 
     def __init__(self, reason: str) -> None:
@@ -32,27 +32,27 @@ class Unreadable(Exception):
         self.reason = reason
 
 
-class Content(NamedTuple):
+class DetectedAudio(NamedTuple):
     """`kind` is a key of CODECS; `audio` the file without tags in front; `frames_announced` by an MP3."""
 
     kind: str
     audio: bytes
-    frames_announced: int | None = None
+    announced_frames: int | None = None
 
 
-def recognise(data: bytes) -> Content:
-    """Raises Unreadable for what is none of the formats, and for what its own header proves to be incomplete."""
+def detect_format(data: bytes) -> DetectedAudio:
+    """Raises UnreadableAudio for what is none of the formats, and for what its own header proves to be incomplete."""
     if not data:
-        raise Unreadable("empty")
+        raise UnreadableAudio("empty")
     if len(data) > MAX_BYTES:
-        raise Unreadable("too_large")
+        raise UnreadableAudio("too_large")
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         _check_wav(data)
-        return Content("wav", data)
+        return DetectedAudio("wav", data)
     if data[4:8] == b"ftyp":
-        _check_boxes(data)
-        return Content("m4a", data)
-    return _mp3(data)
+        _check_mp4_boxes(data)
+        return DetectedAudio("m4a", data)
+    return _read_mp3(data)
 
 
 # WAV
@@ -64,17 +64,17 @@ def _check_wav(data: bytes) -> None:
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
         if name == b"data":
-            if size < _OPEN_END and len(data) - (at + 8) < size * (1 - _SHORTFALL):
+            if size < _UNKNOWN_SIZE and len(data) - (at + 8) < size * (1 - _MAX_MISSING_RATIO):
                 break
             return
         at += 8 + size + (size & 1)
-    raise Unreadable("truncated")
+    raise UnreadableAudio("truncated")
 
 
 # M4A
 
 
-def _check_boxes(data: bytes) -> None:
+def _check_mp4_boxes(data: bytes) -> None:
     """All boxes of the outermost level must be there to their end, and one of them describe the tracks."""
     at, names = 0, set()
     while at + 8 <= len(data):
@@ -84,13 +84,13 @@ def _check_boxes(data: bytes) -> None:
         names.add(name)
         at = len(data) if size == 0 else at + max(size, 8)
     if at > len(data) or b"moov" not in names:
-        raise Unreadable("truncated")
+        raise UnreadableAudio("truncated")
 
 
 # MP3
 
 
-def _mp3(data: bytes) -> Content:
+def _read_mp3(data: bytes) -> DetectedAudio:
     """Frames must follow one another: a sync pattern alone stands in any large file."""
     at = 0
     while data[at : at + 3] == b"ID3" and at + 10 <= len(data):  # tags in front: covers can make them most of a file
@@ -98,17 +98,17 @@ def _mp3(data: bytes) -> Content:
         has_footer = data[at + 5] & 0x10
         at += 10 + size + (10 if has_footer else 0)
     if at > len(data):
-        raise Unreadable("truncated")
+        raise UnreadableAudio("truncated")
     audio = data[at:].lstrip(b"\0")  # padding; anything else in front would be another kind of file
     frame_at = 0
-    for _ in range(_FRAMES_IN_A_ROW):
+    for _ in range(_MIN_CONSECUTIVE_FRAMES):
         is_frame = _SYNC.match(audio, frame_at) and frame_at + 4 <= len(audio)
         size = mp3_frame_size(audio[frame_at + 1], audio[frame_at + 2]) if is_frame else 0
         if not size:
-            raise Unreadable("damaged" if at else "unknown")
+            raise UnreadableAudio("damaged" if at else "unknown")
         frame_at += size
     # In the Xing or Info header encoders write how many frames follow.
     header_at = max(audio.find(b"Xing", 0, 64), audio.find(b"Info", 0, 64))
     if header_at < 0 or header_at + 12 > len(audio) or not audio[header_at + 7] & 1:
-        return Content("mp3", audio)
-    return Content("mp3", audio, frames_announced=struct.unpack_from(">I", audio, header_at + 8)[0])
+        return DetectedAudio("mp3", audio)
+    return DetectedAudio("mp3", audio, announced_frames=struct.unpack_from(">I", audio, header_at + 8)[0])

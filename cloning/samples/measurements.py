@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Measurements:
+class AudioMetrics:
     """Of one recording that could be read to its end, or for as long as anybody listens (`is_cut_short`).
 
     Ratios are 0..1; levels are RMS in dB below full scale. From `speech_ratio` on they describe the windows judged,
@@ -25,4 +25,4 @@ class Measurements:
     crest_db: float  # its peak above its loudness
     tone_ratio: float  # of the noise's power: what stands in steady tones
     hum_ratio: float  # and what of it in those of the mains
-    fall_db: float  # how far the sound falls within 100 ms where it falls fastest: little where walls answer
+    decay_db: float  # how far the sound falls within 100 ms where it falls fastest: little where walls answer

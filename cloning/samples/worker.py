@@ -12,8 +12,8 @@ import sys
 from dataclasses import asdict
 
 from cloning.samples.decoding import decode
-from cloning.samples.formats import MAX_BYTES, Unreadable
-from cloning.samples.quality import measure
+from cloning.samples.formats import MAX_BYTES, UnreadableAudio
+from cloning.samples.quality import analyze
 
 TIME_LIMIT_S = 30
 MEMORY_LIMIT = 640 << 20  # of address space: three minutes take 330 MB, a quarter of an hour 375
@@ -27,7 +27,7 @@ _LIMITS = (
 )
 
 
-def confine() -> None:
+def apply_resource_limits() -> None:
     for limit, value in _LIMITS:
         resource.setrlimit(limit, (value, value))
     signal.alarm(TIME_LIMIT_S)  # a parent that is killed cannot end us
@@ -35,12 +35,12 @@ def confine() -> None:
 
 
 def main() -> None:
-    confine()
+    apply_resource_limits()
     try:
-        answer = asdict(measure(decode(sys.stdin.buffer.read(MAX_BYTES + 1))))
-    except Unreadable as unreadable:
-        answer = {"unreadable": unreadable.reason}
-    sys.stdout.write(json.dumps(answer))
+        result = asdict(analyze(decode(sys.stdin.buffer.read(MAX_BYTES + 1))))
+    except UnreadableAudio as unreadable:
+        result = {"unreadable": unreadable.reason}
+    sys.stdout.write(json.dumps(result))
 
 
 if __name__ == "__main__":

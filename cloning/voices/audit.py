@@ -8,71 +8,71 @@ import structlog
 
 from cloning.gateway import plan_limits, provider_voices
 from cloning.jobs import runner
-from cloning.models import PROVIDER_PREFIX, CloneJob
+from cloning.models import PROVIDER_NAME_PREFIX, CloneJob
 from usage.alerts import incidents
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs import responses
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.errors import ProviderError, VoiceUnavailable
 
-_OURS = re.compile(PROVIDER_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_CLONE_NAME = re.compile(PROVIDER_NAME_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 Status = CloneJob.Status
 
 log = structlog.get_logger(__name__)
 
 
-def check() -> None:
+def audit_voices() -> None:
     """Compares all usable voices with the provider's list, once. If that cannot be read, nothing is changed."""
     try:
-        with provider_voices.account() as client:
-            subscription = provider_voices.subscription(client)
-            there = {voice.voice_id: voice for voice in client.voices()}
+        with provider_voices.account_client() as client:
+            subscription = provider_voices.read_subscription(client)
+            listed = {voice.voice_id: voice for voice in client.voices()}
             for voice in Voice.objects.filter(state=Voice.State.USABLE).select_related("clone_job"):
-                _check_voice(client, voice, there.get(voice.provider_id))
-            _remove_strays(client, there.values())
+                _check_voice(client, voice, listed.get(voice.provider_id))
+            _delete_orphans(client, listed.values())
     except ProviderError as error:
-        provider_voices.report(error)
+        provider_voices.report_error(error)
         return
     if subscription is not None:
-        plan_limits.note(subscription)
+        plan_limits.update_incident(subscription)
     for job in CloneJob.objects.filter(requires_verification=True, status=Status.READY).select_related("voice"):
-        found = there.get(job.voice.provider_id) if job.voice else None
-        if found is not None and not found.needs_verification:
-            runner.verified(job)
+        listed_voice = listed.get(job.voice.provider_id) if job.voice else None
+        if listed_voice is not None and not listed_voice.needs_verification:
+            runner.complete_verification(job)
 
 
-def _check_voice(client: AccountClient, voice: Voice, found: responses.Voice | None) -> None:
+def _check_voice(client: AccountClient, voice: Voice, listed_voice: responses.Voice | None) -> None:
     job: CloneJob | None = getattr(voice, "clone_job", None)
-    if found is None:  # the list may lag behind, and leaves out some that may be used
+    if listed_voice is None:  # the list may lag behind, and leaves out some that may be used
         with suppress(VoiceUnavailable):
-            found = client.voice(voice.provider_id)
-    if found is None:
-        trouble = "It is not there any more."
+            listed_voice = client.voice(voice.provider_id)
+    if listed_voice is None:
+        problem = "It is not there any more."
     elif job is None:
         return
     # What somebody has done to a copied voice there: it may not sound like the person who consented.
-    elif found.name != job.provider_name or found.category != "cloned":
-        trouble = "It was changed at the provider."
-    elif found.needs_verification and not job.requires_verification:
-        trouble = "The provider now wants its owner to be verified."
+    elif listed_voice.name != job.provider_name or listed_voice.category != "cloned":
+        problem = "It was changed at the provider."
+    elif listed_voice.needs_verification and not job.requires_verification:
+        problem = "The provider now wants its owner to be verified."
     else:
         return
     if Voice.objects.filter(pk=voice.pk, state=Voice.State.USABLE).update(state=Voice.State.GONE):
-        log.warning("cloning.voice_lost", voice=str(voice.pk), trouble=trouble)
-        kept = " Its recording is kept: retry the clone to make it again." if job is not None and job.sample else ""
-        incidents.open_incident(incidents.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {trouble}{kept}")
+        log.warning("cloning.voice_lost", voice=str(voice.pk), problem=problem)
+        hint = " Its recording is kept: retry the clone to make it again." if job is not None and job.sample else ""
+        incidents.open_incident(incidents.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {problem}{hint}")
 
 
-def _remove_strays(client: AccountClient, there: Iterable[responses.Voice]) -> None:
+def _delete_orphans(client: AccountClient, listed: Iterable[responses.Voice]) -> None:
     """What a provider that was slower than a lease has made besides: of jobs that have ended, in another voice or in
     none. Jobs that this database does not know belong to another server on the same account.
     """
-    for voice in there:
-        named = _OURS.fullmatch(voice.name)
-        if named is None:
+    for voice in listed:
+        match = _CLONE_NAME.fullmatch(voice.name)
+        if match is None:
             continue
-        ended = CloneJob.objects.filter(pk=named[1], status__in=[Status.READY, Status.FAILED, Status.WITHDRAWN])
+        ended = CloneJob.objects.filter(pk=match[1], status__in=[Status.READY, Status.FAILED, Status.WITHDRAWN])
         if ended.exclude(voice__provider_id=voice.voice_id, status=Status.READY).exists():
             log.warning("cloning.stray_voice", voice=voice.voice_id)
-            provider_voices.remove(client, voice.voice_id)
+            provider_voices.delete_voice(client, voice.voice_id)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cloning.gateway import provider_voices
-from cloning.models import PROVIDER_PREFIX
+from cloning.models import PROVIDER_NAME_PREFIX
 from cloning.voices import audit
 from usage.alerts import incidents
 from voicecare.patients.models import Voice
@@ -13,7 +13,7 @@ Source, State = Voice.Source, Voice.State
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class SyncResult:
     """What a reading of the list has changed, in numbers of voices."""
 
     added: int
@@ -21,29 +21,31 @@ class Read:
     gone: int
 
 
-def read() -> Read:
+def sync_stock_voices() -> SyncResult:
     """Reads the provider's list into rows: new stock voices, other names, those that are back, those that are gone.
 
     Idempotent. Raises ProviderError where the list cannot be read; then nothing is changed.
     """
-    with provider_voices.account() as client:
+    with provider_voices.account_client() as client:
         # A copied voice is somebody's relative, whoever made it there, and nobody else's to choose.
-        stock = [v for v in client.voices() if v.category != "cloned" and not v.name.startswith(PROVIDER_PREFIX)]
+        stock = [v for v in client.voices() if v.category != "cloned" and not v.name.startswith(PROVIDER_NAME_PREFIX)]
     known = set(Voice.objects.values_list("provider_id", flat=True))
-    new = [Voice(provider_id=v.voice_id, name=_name(v), source=Source.STOCK) for v in stock if v.voice_id not in known]
-    Voice.objects.bulk_create(new, ignore_conflicts=True)
+    added = [
+        Voice(provider_id=v.voice_id, name=_name(v), source=Source.STOCK) for v in stock if v.voice_id not in known
+    ]
+    Voice.objects.bulk_create(added, ignore_conflicts=True)
     changed = 0
     for voice in stock:
         rows = Voice.objects.filter(provider_id=voice.voice_id, source=Source.STOCK)
         renamed = rows.exclude(name=_name(voice)).update(name=_name(voice))
-        back = rows.filter(state=State.GONE).first()
-        if back is not None and rows.filter(state=State.GONE).update(state=State.USABLE):
-            incidents.resolve_incident(incidents.Kind.VOICE, str(back.pk))
-        changed += bool(renamed or back)
+        returned = rows.filter(state=State.GONE).first()
+        if returned is not None and rows.filter(state=State.GONE).update(state=State.USABLE):
+            incidents.resolve_incident(incidents.Kind.VOICE, str(returned.pk))
+        changed += bool(renamed or returned)
     usable = Voice.objects.filter(state=State.USABLE)
-    before = usable.count()
-    audit.check()
-    return Read(len(new), changed, max(before - usable.count(), 0))
+    usable_before = usable.count()
+    audit.audit_voices()
+    return SyncResult(len(added), changed, max(usable_before - usable.count(), 0))
 
 
 def _name(voice: responses.Voice) -> str:

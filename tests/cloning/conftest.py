@@ -9,7 +9,7 @@ import pytest
 from django.core.files.base import ContentFile
 from pytest_django import Settings
 
-from cloning.models import CloneJob, samples
+from cloning.models import CloneJob, sample_storage
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from voicecare.infrastructure.storages import private_files
@@ -40,7 +40,7 @@ def job(alice: Member) -> Callable[..., CloneJob]:
         kept = {"content_type": "audio/mpeg", "consent_by": "Anna Archer", "consent_wording": "2026-11"}
         made = CloneJob(**{"patient": patient, "name": "Anna", **kept, **fields})
         if "sample" not in fields:
-            made.sample = samples().save(str(made.pk), ContentFile(RECORDING))
+            made.sample = sample_storage().save(str(made.pk), ContentFile(RECORDING))
         made.sample_digest = made.sample_digest or made.pk.hex
         made.save(force_insert=True)
         return made

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from pytest_django import Settings
 
-from cloning.models import CloneJob, samples
+from cloning.models import CloneJob, sample_storage
 from tests.cloning.conftest import RECORDING
 from tests.cloning.samples import recordings
 from tests.conftest import Member
@@ -58,7 +58,7 @@ def act(client: Client, action: str, *jobs: CloneJob, **more: str) -> Any:
 def ready(job: Make, alice: Member) -> CloneJob:
     voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
     Patient.objects.filter(pk=alice.patient.pk).update(voice=voice)
-    return job(status="ready", voice=voice, former_voice=alice.patient.voice)
+    return job(status="ready", voice=voice, previous_voice=alice.patient.voice)
 
 
 # Looking
@@ -152,7 +152,7 @@ def test_a_player_may_seek_in_the_recording(boss: Client, job: Make, asked: str,
 
 def test_a_recording_that_is_not_there(boss: Client, job: Make):
     gone = job()
-    samples().delete(gone.sample)
+    sample_storage().delete(gone.sample)
     assert [boss.get(sample_of(it)).status_code for it in (job(sample=""), gone)] == [404, 404]
 
 
@@ -235,9 +235,9 @@ def test_a_failed_one_is_retried_and_another_is_not(boss: Client, job: Make):
 
 
 def test_the_former_voice_comes_back(boss: Client, ready: CloneJob):
-    act(boss, "go_back", ready)
-    assert Patient.objects.get(pk=ready.patient_id).voice == ready.former_voice
-    assert "is not the voice of its patient" in act(boss, "go_back", ready).content.decode()
+    act(boss, "revert", ready)
+    assert Patient.objects.get(pk=ready.patient_id).voice == ready.previous_voice
+    assert "is not the voice of its patient" in act(boss, "revert", ready).content.decode()
 
 
 def test_who_may_act(ready: CloneJob):

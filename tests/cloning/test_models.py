@@ -107,7 +107,7 @@ def test_a_voice_that_the_provider_has_lost_is_an_error_in_words(sample: str, wo
 )
 def test_what_may_be_retried(fields: dict, state: str | None, may: bool, job: Make):
     voice = state and Voice.objects.create(provider_id="v", name="V", source="cloned", state=state)
-    assert job(voice=voice or None, **fields).may_be_retried is may
+    assert job(voice=voice or None, **fields).is_retryable is may
 
 
 def test_a_recording_is_read_from_its_storage(job: Make):

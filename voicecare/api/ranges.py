@@ -8,29 +8,29 @@ from django.http import HttpResponse
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-def play(recording: File, content_type: str, asked: str) -> HttpResponse:
-    """All of it, or the one range that the header `asked` names; 416 for one beyond its end.
+def range_response(recording: File, content_type: str, range_header: str) -> HttpResponse:
+    """All of it, or the one range that `range_header` names; 416 for one beyond its end.
 
     What is no single range is answered with all of it, as the standard allows. At most a sample's 10 MB are in memory.
     """
     size = recording.size
-    part = _part(asked, size)
-    if part is None:
+    requested = _requested_range(range_header, size)
+    if requested is None:
         response = HttpResponse(recording.read(), content_type=content_type)
-    elif not part:
+    elif not requested:
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     else:
-        recording.seek(part.start)
-        response = HttpResponse(recording.read(len(part)), status=206, content_type=content_type)
-        response["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+        recording.seek(requested.start)
+        response = HttpResponse(recording.read(len(requested)), status=206, content_type=content_type)
+        response["Content-Range"] = f"bytes {requested.start}-{requested.stop - 1}/{size}"
     response["Accept-Ranges"] = "bytes"
     response["Cache-Control"] = "private, no-store"
     return response
 
 
-def _part(asked: str, size: int) -> range | None:
+def _requested_range(range_header: str, size: int) -> range | None:
     """The bytes asked for, an empty range if there are none of them; None where all is meant."""
-    match = _RANGE.fullmatch(asked.strip())
+    match = _RANGE.fullmatch(range_header.strip())
     if match is None or match.groups() == ("", ""):
         return None
     first, last = match.groups()

@@ -8,13 +8,13 @@ from django.core.files import File
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q
 
-from cloning.jobs import runner
+from cloning.jobs import runner, submission
 from cloning.models import CloneJob
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
 
-WAIT_S = 600.0
-LOOK_S = 0.5
+TIMEOUT_S = 600.0
+POLL_INTERVAL_S = 0.5
 
 
 class Command(BaseCommand):
@@ -37,11 +37,11 @@ class Command(BaseCommand):
         remove_background_noise: bool,
         **options: object,
     ) -> None:
-        hearer = _patient(patient)
+        patient_row = _find_patient(patient)
         try:
             with file.open("rb") as recording:
-                job = runner.submit(
-                    patient=hearer,
+                job = submission.submit(
+                    patient=patient_row,
                     name=(name or consent_by)[:100],
                     sample=File(recording),
                     consent_by=consent_by,
@@ -61,24 +61,24 @@ class Command(BaseCommand):
 
     def _follow(self, job: CloneJob) -> None:
         """Until it has ended. It is run here, too: there need be no worker."""
-        until, shown = time.monotonic() + WAIT_S, ""
-        while time.monotonic() < until:
+        deadline, shown = time.monotonic() + TIMEOUT_S, ""
+        while time.monotonic() < deadline:
             runner.run(job.pk)
             job.refresh_from_db()
-            if (now := f"{job.status} {job.error_message}".rstrip()) != shown:
-                self.stdout.write(now)
-                shown = now
+            if (progress := f"{job.status} {job.error_message}".rstrip()) != shown:
+                self.stdout.write(progress)
+                shown = progress
             if job.status not in (CloneJob.Status.PENDING, CloneJob.Status.UPLOADING):
                 return
-            time.sleep(LOOK_S)
+            time.sleep(POLL_INTERVAL_S)
 
 
-def _patient(given: str) -> Patient:
+def _find_patient(id_or_name: str) -> Patient:
     try:
-        named = Q(pk=uuid.UUID(given))
+        query = Q(pk=uuid.UUID(id_or_name))
     except ValueError:
-        named = Q(name=given)
-    found = list(Patient.objects.filter(named, erased_at=None)[:10])
+        query = Q(name=id_or_name)
+    found = list(Patient.objects.filter(query, erased_at=None)[:10])
     if len(found) == 1:
         return found[0]
     ids = ", ".join(str(patient.pk) for patient in found)

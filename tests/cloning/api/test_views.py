@@ -12,8 +12,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from cloning.api.views import FORM_BYTES
-from cloning.models import CloneJob, samples
+from cloning.api.views import FORM_OVERHEAD_BYTES
+from cloning.models import CloneJob, sample_storage
 from cloning.samples.acceptance import MAX_BYTES
 from tests.clinicians import Clinician, clinician
 from tests.cloning import at_provider
@@ -48,7 +48,7 @@ def upload(caller: Clinician, patient: object, sample: bytes, *, file: str = "an
 
 def stored() -> list[str]:
     try:
-        return samples().listdir("")[1]
+        return sample_storage().listdir("")[1]
     except FileNotFoundError:
         return []
 
@@ -182,7 +182,7 @@ def test_a_body_that_is_far_too_large_is_refused_by_its_length_alone(carol: Clin
         b"-",
         "multipart/form-data; boundary=x",
         headers=headers,
-        CONTENT_LENGTH=str(MAX_BYTES + FORM_BYTES + 1),
+        CONTENT_LENGTH=str(MAX_BYTES + FORM_OVERHEAD_BYTES + 1),
     )
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
 

@@ -86,10 +86,10 @@ def test_a_voice_that_was_not_made_here_is_removed_too(provider: SandboxProcess,
     provider.fault(
         kind="error", preset="voice_access_denied", match={"method": "DELETE", "path": "^/v1/voices/"}, first=1
     )
-    erasure.remove_given_voices()
+    erasure.remove_external_voices()
     voice.refresh_from_db()
     assert (voice.patient, voice.state) == (alice.patient, "withdrawn")
-    erasure.remove_given_voices()
+    erasure.remove_external_voices()
     voice.refresh_from_db()
     assert (voice.patient, voice.name, at_provider.ids(provider)) == (None, erasure.ERASED_NAME, [])
     assert Patient.objects.get(pk=alice.patient.pk).voice is None
@@ -99,7 +99,7 @@ def test_where_nobody_is_erased_nothing_is_asked(job: Make, alice: Member, setti
     settings.ELEVENLABS_BASE_URL = "http://127.0.0.1:9"
     job()
     erasure.sweep()
-    erasure.remove_given_voices()
+    erasure.remove_external_voices()
     assert CloneJob.objects.get().status == "pending"
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from cloning.consent import retention
-from cloning.models import CloneJob, samples
+from cloning.models import CloneJob, sample_storage
 from tests.services import S3Process
 from tests.tts.cache.stores import configured
 from voicecare.patients.models import Voice
@@ -73,7 +73,7 @@ def test_what_waits_for_its_verification_keeps_its_recording(ended: Callable[...
 
 def test_old_recordings_without_a_row_are_deleted(job: Make, sample_folder: Path):
     known = job().sample
-    names = [samples().save(name, ContentFile(b"ID3")) for name in ("old", "young")]
+    names = [sample_storage().save(name, ContentFile(b"ID3")) for name in ("old", "young")]
     two_hours_ago = time.time() - 7200
     for name in (known, names[0]):
         os.utime(sample_folder / name, (two_hours_ago, two_hours_ago))
@@ -92,13 +92,13 @@ def test_recordings_in_a_bucket_are_private_found_and_deleted(settings: Settings
         for name, value in server.environment.items():
             patch.setenv(name, value)
         settings.STORAGES = configured(**server.environment)["STORAGES"]
-        name = samples().save("a-job", ContentFile(b"ID3"))
-        with samples().open(name) as file:
+        name = sample_storage().save("a-job", ContentFile(b"ID3"))
+        with sample_storage().open(name) as file:
             assert file.read() == b"ID3"
-        assert samples().exists(name)
-        assert "Signature=" in samples().url(name)  # nobody without our key reads it
+        assert sample_storage().exists(name)
+        assert "Signature=" in sample_storage().url(name)  # nobody without our key reads it
         patch.setattr(retention, "ORPHAN_AGE", timedelta(0))
         assert retention.prune_orphans() == 1
-        assert not samples().exists(name)
+        assert not sample_storage().exists(name)
         with pytest.raises(FileNotFoundError):
-            samples().open(name)
+            sample_storage().open(name)

@@ -35,7 +35,7 @@ def ready(job: Make, provider: SandboxProcess) -> CloneJob:
 
 def carried_out(job: CloneJob) -> CloneJob:
     CloneJob.objects.filter(pk=job.pk).update(next_attempt_at=None)
-    withdrawal.carry_out(job.pk)
+    withdrawal.run(job.pk)
     job.refresh_from_db()
     return job
 

@@ -39,7 +39,7 @@ ROOMY = Subscription(
     ids=str,
 )
 def test_what_the_plan_does_not_allow_is_refused(changes: dict, code: str | None):
-    refusal = plan_limits.refusal(replace(ROOMY, **changes))
+    refusal = plan_limits.blocking_limit(replace(ROOMY, **changes))
     assert (refusal.code if refusal else None) == code
 
 
@@ -58,7 +58,7 @@ def test_what_the_plan_does_not_allow_is_refused(changes: dict, code: str | None
     ids=str,
 )
 def test_administrators_are_told_of_what_is_nearly_used_up(changes: dict, words: list[str]):
-    told = plan_limits.shortage(replace(ROOMY, **changes))
+    told = plan_limits.warning(replace(ROOMY, **changes))
     assert bool(told) is bool(words)
     assert all(word in told for word in words)
 
@@ -67,13 +67,13 @@ def test_what_is_in_use_is_said_in_words():
     said = (
         "2 of the 30 voices of the plan are in use. 5 of the 95 voices that may be made in this period have been made."
     )
-    assert plan_limits.room(ROOMY) == said
-    assert plan_limits.room(replace(ROOMY, voice_limit=None, voice_edits_limit=None)) == ""
+    assert plan_limits.describe(ROOMY) == said
+    assert plan_limits.describe(replace(ROOMY, voice_limit=None, voice_edits_limit=None)) == ""
 
 
 @pytest.mark.django_db
 def test_the_incident_ends_when_there_is_room_again():
-    plan_limits.note(replace(ROOMY, voice_slots_used=30))
-    plan_limits.note(ROOMY)
+    plan_limits.update_incident(replace(ROOMY, voice_slots_used=30))
+    plan_limits.update_incident(ROOMY)
     incident = Incident.objects.get()
     assert (incident.kind, incident.resolved_at is None) == ("voice_slots", False)

@@ -14,7 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from cloning.consent import withdrawal
-from cloning.jobs import runner
+from cloning.jobs import activation, runner
 from cloning.models import CloneJob
 from tests.cloning import at_provider
 from tests.conftest import OTHER_VOICE, Member
@@ -61,7 +61,7 @@ def test_a_recording_becomes_the_patients_voice(job: Make, provider: SandboxProc
     assert (voice.provider_id, voice.name, voice.source) == (there["voice_id"], "Anna", "cloned")
     assert (voice.patient, voice.revision, voice.usable) == (alice.patient, 1, True)
     assert Patient.objects.get(pk=alice.patient.pk).voice == voice
-    assert made.former_voice.provider_id == OTHER_VOICE
+    assert made.previous_voice.provider_id == OTHER_VOICE
 
 
 def test_nobodys_name_is_at_the_provider_or_in_the_storage(job: Make, provider: SandboxProcess, sample_folder: Path):
@@ -341,7 +341,7 @@ def test_a_retry_has_all_its_attempts(job: Make, provider: SandboxProcess):
 )
 def test_what_has_not_failed_or_has_no_recording_is_not_retried(fields: dict, job: Make):
     made = job(**fields)
-    assert not made.may_be_retried
+    assert not made.is_retryable
     with pytest.raises(runner.NotRetryable):
         runner.retry(made)
 
@@ -358,12 +358,12 @@ def test_a_lost_voice_is_made_anew_in_its_own_row(job: Make, provider: SandboxPr
     at_provider.remove(provider, lost)
     Voice.objects.filter(pk=made.voice_id).update(state="gone")
     made.refresh_from_db()
-    assert made.may_be_retried
+    assert made.is_retryable
     again = ran(runner.retry(made))
     assert (again.status, again.voice_id, again.voice.revision, again.voice.usable) == ("ready", made.voice_id, 2, True)
     assert at_provider.ids(provider) == [again.voice.provider_id] != [lost]
     assert Patient.objects.get(pk=alice.patient.pk).voice_id == made.voice_id
-    assert again.former_voice.provider_id == OTHER_VOICE
+    assert again.previous_voice.provider_id == OTHER_VOICE
 
 
 def test_a_changed_voice_is_removed_when_it_is_made_anew(job: Make, provider: SandboxProcess):
@@ -380,16 +380,16 @@ def test_a_changed_voice_is_removed_when_it_is_made_anew(job: Make, provider: Sa
 
 def test_one_call_goes_back_to_the_former_voice(job: Make, provider: SandboxProcess, alice: Member):
     made = ran(job())
-    assert runner.back_to_former_voice(made)
+    assert activation.revert_to_previous_voice(made)
     assert Patient.objects.get(pk=alice.patient.pk).voice.provider_id == OTHER_VOICE
-    assert not runner.back_to_former_voice(made)
+    assert not activation.revert_to_previous_voice(made)
 
 
 def test_a_former_voice_that_is_gone_is_the_default_one(job: Make, provider: SandboxProcess, alice: Member):
     made = ran(job())
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state="gone")
     made.refresh_from_db()
-    assert runner.back_to_former_voice(made)
+    assert activation.revert_to_previous_voice(made)
     assert Patient.objects.get(pk=alice.patient.pk).voice is None
 
 
@@ -401,7 +401,7 @@ def test_the_former_clone_is_kept_until_there_is_a_third(job: Make, provider: Sa
     assert (first.status, first.replaced, first.voice.state) == ("withdrawing", True, "withdrawn")
     withdrawal.sweep()
     assert sorted(at_provider.ids(provider)) == sorted([second.voice.provider_id, third.voice.provider_id])
-    assert runner.back_to_former_voice(third)
+    assert activation.revert_to_previous_voice(third)
     assert Patient.objects.get(pk=alice.patient.pk).voice == second.voice
 
 
@@ -431,7 +431,7 @@ def test_a_voice_that_is_to_be_verified_is_shown_and_not_heard(job: Make, verify
     assert (made.status, made.requires_verification) == ("ready", True)
     assert made.error["code"] == "verification_required"
     assert Patient.objects.get(pk=alice.patient.pk).voice.provider_id == OTHER_VOICE
-    runner.verified(made)
+    runner.complete_verification(made)
     made.refresh_from_db()
     assert (made.requires_verification, made.error) == (False, None)
     assert Patient.objects.get(pk=alice.patient.pk).voice == made.voice
@@ -447,11 +447,11 @@ def test_a_withdrawal_waits_for_the_upload_under_way_and_then_nothing_is_left(jo
     uploading.start()
     _until(lambda: bool(at_provider.ids(provider)))
     withdrawal.withdraw(made)
-    withdrawal.carry_out(made.pk)  # the lease is the uploading worker's
+    withdrawal.run(made.pk)  # the lease is the uploading worker's
     made.refresh_from_db()
     assert made.status == "withdrawing"
     uploading.join()
-    withdrawal.carry_out(made.pk)
+    withdrawal.run(made.pk)
     made.refresh_from_db()
     assert (made.status, made.voice, at_provider.ids(provider)) == ("withdrawn", None, [])
 

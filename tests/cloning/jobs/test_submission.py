@@ -19,8 +19,7 @@ from django.utils import timezone
 
 from cloning.consent import wording
 from cloning.jobs import runner
-from cloning.jobs.runner import submit
-from cloning.jobs.submission import REPEAT
+from cloning.jobs.submission import DEDUPLICATION_WINDOW, submit
 from cloning.models import CloneJob
 from cloning.samples.acceptance import MAX_BYTES, SampleRefused
 from tests.cloning import at_provider
@@ -135,7 +134,7 @@ def test_what_is_sent_again_at_once_is_the_voice_that_was_made_of_it(
     runner.run(first.pk)
     assert upload() == first
     assert (len(at_provider.ids(provider)), kept(sample_folder)) == (1, [str(first.pk)])
-    CloneJob.objects.update(created_at=timezone.now() - 2 * REPEAT)
+    CloneJob.objects.update(created_at=timezone.now() - 2 * DEDUPLICATION_WINDOW)
     assert upload() != first
 
 

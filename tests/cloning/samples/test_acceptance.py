@@ -8,10 +8,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cloning.samples.acceptance import CONTENT_TYPES, Report, SampleRefused, Thresholds, assess, unreadable
+from cloning.samples.acceptance import CONTENT_TYPES, Report, SampleRefused, Thresholds, evaluate, unreadable_error
 from cloning.samples.decoding import decode
-from cloning.samples.measurements import Measurements
-from cloning.samples.quality import measure
+from cloning.samples.measurements import AudioMetrics
+from cloning.samples.quality import analyze
 from tests.cloning.samples.recordings import (
     RATE,
     Sound,
@@ -27,7 +27,7 @@ from tests.cloning.samples.recordings import (
 )
 
 LEAST = Thresholds(snr_db=11.0, speech_ratio=0.4)
-GOOD = Measurements(
+GOOD = AudioMetrics(
     codec="mp3",
     sample_rate_hz=44100,
     channels=1,
@@ -42,12 +42,12 @@ GOOD = Measurements(
     crest_db=18.0,
     tone_ratio=0.0,
     hum_ratio=0.0,
-    fall_db=25.0,
+    decay_db=25.0,
 )
 
 
 def judged(**changes) -> Report:
-    return assess(replace(GOOD, **changes), LEAST)
+    return evaluate(replace(GOOD, **changes), LEAST)
 
 
 def refusal(**changes) -> SampleRefused:
@@ -83,7 +83,7 @@ def test_a_good_recording_has_a_report_without_warnings():
         ({"clipping_ratio": 0.002}, "distorted"),
         ({"crest_db": 10.9}, "distorted"),
         ({"loudness_dbfs": -35.1}, "quiet"),
-        ({"fall_db": 12.0}, "echo"),
+        ({"decay_db": 12.0}, "echo"),
         ({"speech_ratio": 0.5}, "pauses"),
         ({"channels": 2, "dead_channels": 1}, "silent"),
         ({"channels": 2, "channels_cancel": True}, "cancel"),
@@ -102,7 +102,7 @@ def test_what_could_be_better_is_said_once_in_plain_words(changes: dict[str, obj
     [
         {"snr_db": 23.0},
         {"tone_ratio": 0.9, "hum_ratio": 0.9, "snr_db": 50.0},  # nobody hears it
-        {"fall_db": 12.0, "snr_db": 14.0},
+        {"decay_db": 12.0, "snr_db": 14.0},
         {"sample_rate_hz": 16000},
         {"duration_s": 60.0},
     ],
@@ -142,9 +142,9 @@ def test_who_cannot_fit_a_minute_into_ten_megabytes_is_told_what_to_send(codec: 
 
 
 def test_thresholds_are_the_operators():
-    assert assess(replace(GOOD, snr_db=3.0, speech_ratio=0.1), Thresholds(2.0, 0.1))
+    assert evaluate(replace(GOOD, snr_db=3.0, speech_ratio=0.1), Thresholds(2.0, 0.1))
     with pytest.raises(SampleRefused):
-        assess(GOOD, Thresholds(40.0, 0.1))
+        evaluate(GOOD, Thresholds(40.0, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_thresholds_are_the_operators():
     ],
 )
 def test_what_cannot_be_heard_is_refused_with_what_to_do(reason: str, code: str):
-    assert unreadable(reason).code == code
-    assert len(unreadable(reason).message) > 40
+    assert unreadable_error(reason).code == code
+    assert len(unreadable_error(reason).message) > 40
 
 
 def test_content_types_are_those_of_the_content():
@@ -173,9 +173,9 @@ def test_content_types_are_those_of_the_content():
 # The ear
 
 
-def heard(sound: Sound, codec: str = "pcm_s16le", rate: int = RATE) -> Measurements:
+def heard(sound: Sound, codec: str = "pcm_s16le", rate: int = RATE) -> AudioMetrics:
     """As if it were long enough: for the ear, some seconds are as good."""
-    return replace(measure(decode(encoded(sound, codec, rate, bit_rate=96_000))), duration_s=60.0)
+    return replace(analyze(decode(encoded(sound, codec, rate, bit_rate=96_000))), duration_s=60.0)
 
 
 SECONDS = 12
@@ -196,17 +196,17 @@ def test_noise_is_accepted_warned_of_and_refused_by_its_strength(noise: str, snr
     assert found.snr_db == pytest.approx(snr_db, abs=5.5)  # white noise has half of its power above what is judged
     if verdict == "too_noisy":
         with pytest.raises(SampleRefused) as refused:
-            assess(found, LEAST)
+            evaluate(found, LEAST)
         assert refused.value.code == verdict
     else:
-        warnings = assess(found, LEAST).warnings
+        warnings = evaluate(found, LEAST).warnings
         assert ["noise in the background" in text for text in warnings] == [True] * (verdict == "warned")
 
 
 def test_a_clean_voice_has_no_warnings():
-    assert assess(heard(voice()), LEAST).warnings == ()
-    assert assess(heard(voice("f2"), "libmp3lame"), LEAST).warnings == ()
-    assert assess(heard(voice("m3"), "aac"), LEAST).warnings == ()
+    assert evaluate(heard(voice()), LEAST).warnings == ()
+    assert evaluate(heard(voice("f2"), "libmp3lame"), LEAST).warnings == ()
+    assert evaluate(heard(voice("m3"), "aac"), LEAST).warnings == ()
 
 
 FLAWS: dict[str, tuple[Callable[[Sound], Sound], str]] = {
@@ -226,19 +226,21 @@ FLAWS: dict[str, tuple[Callable[[Sound], Sound], str]] = {
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_flaw_is_named(flaw: str):
     make, words = FLAWS[flaw]
-    warnings = assess(heard(make(voice("f2", 20))), LEAST).warnings
+    warnings = evaluate(heard(make(voice("f2", 20))), LEAST).warnings
     assert [text for text in warnings if words in text]
     assert len(warnings) <= 2
 
 
 def test_distortion_is_heard_behind_mp3():
     """Its filters round the flat tops off; the missing peaks stay missing."""
-    assert [text for text in assess(heard(np.clip(voice() * 8, -1, 1), "libmp3lame"), LEAST).warnings if "loud" in text]
+    assert [
+        text for text in evaluate(heard(np.clip(voice() * 8, -1, 1), "libmp3lame"), LEAST).warnings if "loud" in text
+    ]
 
 
 def test_telephone_sound_is_named():
     found = heard(speech(SECONDS, rate=8000), rate=8000)
-    assert ["telephone" in text for text in assess(found, LEAST).warnings] == [True]
+    assert ["telephone" in text for text in evaluate(found, LEAST).warnings] == [True]
 
 
 SPEECHLESS: dict[str, Callable[[int], Sound]] = {
@@ -255,7 +257,7 @@ SPEECHLESS: dict[str, Callable[[int], Sound]] = {
 @pytest.mark.parametrize("kind", SPEECHLESS)
 def test_what_holds_little_or_no_speech_is_refused(kind: str):
     with pytest.raises(SampleRefused) as refused:
-        assess(heard(SPEECHLESS[kind](SECONDS // 2 * RATE)), LEAST)
+        evaluate(heard(SPEECHLESS[kind](SECONDS // 2 * RATE)), LEAST)
     assert refused.value.code == "mostly_silence"
 
 
@@ -267,7 +269,7 @@ def test_windows_are_spread_over_all_of_it():
 
 @pytest.mark.parametrize("samples", [1, 100, 513, 3000])
 def test_a_moment_is_too_short_and_no_trouble(samples: int):
-    found = measure(decode(encoded(0.1 * white(samples), "pcm_s16le", 16000)))
+    found = analyze(decode(encoded(0.1 * white(samples), "pcm_s16le", 16000)))
     with pytest.raises(SampleRefused) as refused:
-        assess(found, LEAST)
+        evaluate(found, LEAST)
     assert refused.value.code == "too_short"

@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cloning.samples.decoding import Recording, decode
-from cloning.samples.formats import LONGEST_S, MAX_BYTES, Unreadable
+from cloning.samples.decoding import DecodedSample, decode
+from cloning.samples.formats import MAX_BYTES, MAX_DECODED_S, UnreadableAudio
 from cloning.samples.mixing import RATE
 from tests.cloning.samples.recordings import encoded, id3, pink, silent_hours, video, wav, white
 
@@ -195,7 +195,7 @@ BAD: dict[str, tuple[Callable[[], bytes], set[str]]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_named(name: str):
     make, reasons = BAD[name]
-    with pytest.raises(Unreadable) as refused:
+    with pytest.raises(UnreadableAudio) as refused:
         decode(make())
     assert refused.value.reason in reasons
 
@@ -214,14 +214,14 @@ def test_hours_of_silence_cost_a_quarter_of_an_hour():
     began = time.process_time()
     recording = decode(long)
     assert time.process_time() - began < 5
-    assert (recording.duration_s, recording.is_cut_short) == (LONGEST_S, True)
-    assert len(recording.sound) == pytest.approx(LONGEST_S * RATE, rel=0.01)
+    assert (recording.duration_s, recording.is_cut_short) == (MAX_DECODED_S, True)
+    assert len(recording.sound) == pytest.approx(MAX_DECODED_S * RATE, rel=0.01)
 
 
 # Levels and channels
 
 
-def levels(*channels: "np.ndarray") -> Recording:
+def levels(*channels: "np.ndarray") -> DecodedSample:
     return decode(encoded(np.array(channels), "pcm_s16le", LOW))
 
 
@@ -292,7 +292,7 @@ def test_a_mutated_file_is_read_or_refused(kind: str):
         try:
             decode(mutated(SEEDS[kind](), seed))
             outcomes.add("read")
-        except Unreadable as refused:
+        except UnreadableAudio as refused:
             outcomes.add(refused.reason)
         assert time.process_time() - began < 5, seed
     assert {"read", "damaged"} & outcomes

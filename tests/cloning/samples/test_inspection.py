@@ -18,7 +18,7 @@ from pytest_django import Settings
 
 from cloning.samples import inspection
 from cloning.samples.acceptance import MAX_BYTES, Report, SampleRefused
-from cloning.samples.inspection import judge
+from cloning.samples.inspection import inspect_sample
 from tests.cloning.samples.recordings import RATE, encoded, mixed, pink, silent_hours, speech, white
 
 ROOT = Path(inspection.__file__).parents[2]
@@ -43,7 +43,7 @@ def file(tmp_path: Path) -> Callable[[bytes], Path]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(SampleRefused) as refused:
-        judge(path)
+        inspect_sample(path)
     return refused.value.code
 
 
@@ -52,7 +52,7 @@ def python(code: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
 
 
 def test_a_good_recording_is_reported(file):
-    report = judge(file(good()))
+    report = inspect_sample(file(good()))
     assert isinstance(report, Report)
     assert (report.duration_s, report.codec, report.sample_rate_hz, report.channels) == (62.0, "mp3", 44100, 1)
     assert report.warnings == ()
@@ -81,7 +81,7 @@ def test_what_is_no_sample_is_refused(file, make: Callable[[], bytes], code: str
 
 def test_a_missing_file_is_no_refusal(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
-        judge(tmp_path / "gone")
+        inspect_sample(tmp_path / "gone")
 
 
 def test_many_at_once_have_their_own_answers(file, tmp_path: Path):
@@ -96,7 +96,7 @@ def test_many_at_once_have_their_own_answers(file, tmp_path: Path):
 
 def pool_error(path: Path) -> SampleRefused:
     try:
-        judge(path)
+        inspect_sample(path)
     except SampleRefused as refused:
         return refused
     raise AssertionError("accepted")
@@ -111,7 +111,7 @@ def pool_error(path: Path) -> SampleRefused:
 def test_a_sample_is_judged_in_five_seconds(file, seconds: int, codec: str):
     path = file(good(seconds, codec))
     began = time.monotonic()
-    judge(path)
+    inspect_sample(path)
     assert time.monotonic() - began < 5
 
 
@@ -151,13 +151,16 @@ def test_the_child_knows_neither_django_nor_celery():
     ids=["memory", "disk", "files"],
 )
 def test_the_child_is_confined(code: str, error: bytes):
-    child = python(f"from cloning.samples.worker import confine\nconfine()\n{code}")
+    child = python(f"from cloning.samples.worker import apply_resource_limits\napply_resource_limits()\n{code}")
     assert child.returncode == 1
     assert error in child.stderr
 
 
 def test_it_cannot_outlive_its_time_and_leaves_the_processor_to_others():
-    code = "import os, signal; from cloning.samples import worker; worker.confine(); print(signal.alarm(0), os.nice(0))"
+    code = (
+        "import os, signal; from cloning.samples.worker import apply_resource_limits; apply_resource_limits(); "
+        "print(signal.alarm(0), os.nice(0))"
+    )
     seconds, nice = python(code).stdout.split()
     assert 0 < int(seconds) <= 60
     assert int(nice) >= 10
@@ -171,9 +174,9 @@ def children() -> set[int]:
     return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
 
-def started(before: set[int], judging: "Future[Report]") -> int:
+def started(before: set[int], inspection_future: "Future[Report]") -> int:
     """The child, as soon as it is the program that it is going to be."""
-    while not judging.done():
+    while not inspection_future.done():
         for pid in children() - before:
             if b"cloning.samples.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid
@@ -185,7 +188,7 @@ def started(before: set[int], judging: "Future[Report]") -> int:
 def test_a_child_that_is_killed_refuses_the_file(file, number: int, exit_code: int):
     path, before = file(good()), children()
     with structlog.testing.capture_logs() as logs, ThreadPoolExecutor(1) as pool:
-        judged = pool.submit(judge, path)
+        judged = pool.submit(inspect_sample, path)
         os.kill(started(before, judged), number)
         refused = judged.exception(timeout=10)
     assert isinstance(refused, SampleRefused)
@@ -195,10 +198,10 @@ def test_a_child_that_is_killed_refuses_the_file(file, number: int, exit_code: i
 
 
 def test_a_child_that_hangs_is_ended(file, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inspection, "_TIME_LIMIT_S", 1.0)
+    monkeypatch.setattr(inspection, "_TIMEOUT_S", 1.0)
     path, before = file(good()), children()
     with ThreadPoolExecutor(1) as pool:
-        judged = pool.submit(judge, path)
+        judged = pool.submit(inspect_sample, path)
         pid = started(before, judged)
         os.kill(pid, signal.SIGSTOP)
         refused = judged.exception(timeout=10)
@@ -211,7 +214,7 @@ def test_the_child_has_none_of_our_secrets(file, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SECRET_KEY", SECRET)
     path, before = file(good()), children()
     with ThreadPoolExecutor(1) as pool:
-        judged = pool.submit(judge, path)
+        judged = pool.submit(inspect_sample, path)
         pid = started(before, judged)
         assert SECRET.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
         assert str(path).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -29,7 +29,7 @@ def ready(job: Make, provider: SandboxProcess) -> CloneJob:
 
 
 def checked(job: CloneJob) -> CloneJob:
-    audit.check()
+    audit.audit_voices()
     return CloneJob.objects.get(pk=job.pk)
 
 
@@ -45,7 +45,7 @@ def test_a_vanished_voice_is_marked_told_and_can_be_made_again(
 ):
     at_provider.remove(provider, ready.voice.provider_id)
     job = checked(ready)
-    assert (job.voice.state, job.may_be_retried) == ("gone", True)
+    assert (job.voice.state, job.is_retryable) == ("gone", True)
     assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "default"
     incident = Incident.objects.get()
     assert (incident.kind, incident.key) == ("voice", str(job.voice_id))
@@ -60,7 +60,7 @@ def test_a_vanished_voice_is_marked_told_and_can_be_made_again(
 def test_without_the_recording_it_is_not_said_that_it_can_be_made_again(ready: CloneJob, provider: SandboxProcess):
     CloneJob.objects.update(sample="")
     at_provider.remove(provider, ready.voice.provider_id)
-    assert not checked(ready).may_be_retried
+    assert not checked(ready).is_retryable
     assert "retry" not in Incident.objects.get().detail
 
 
@@ -72,14 +72,14 @@ def test_a_changed_clone_is_marked(ready: CloneJob, provider: SandboxProcess):
 
 def test_it_is_told_once(ready: CloneJob, provider: SandboxProcess):
     at_provider.remove(provider, ready.voice.provider_id)
-    audit.check()
-    audit.check()
+    audit.audit_voices()
+    audit.audit_voices()
     assert Incident.objects.count() == 1
 
 
 def test_a_vanished_stock_voice_is_marked(provider: SandboxProcess):
     voice = Voice.objects.create(provider_id="9" * 20, name="Away")
-    audit.check()
+    audit.audit_voices()
     voice.refresh_from_db()
     assert voice.state == "gone"
 
@@ -91,7 +91,7 @@ def test_a_voice_that_the_list_leaves_out_is_asked_for(settings: Settings):
         mock.get(f"{base}/v1/user/subscription", status=500)
         mock.get(f"{base}/v2/voices", json={"voices": [], "has_more": False})
         mock.get(f"{base}/v1/voices/library", json={"voice_id": "library", "name": "Library"})
-        audit.check()
+        audit.audit_voices()
     voice.refresh_from_db()
     assert voice.usable
 
@@ -124,20 +124,20 @@ def test_a_voice_of_a_job_that_has_none_is_removed_once_that_has_ended(
     fields: dict, left: int, job: Make, provider: SandboxProcess
 ):
     at_provider.add(provider, job(**fields).provider_name)
-    audit.check()
+    audit.audit_voices()
     assert len(at_provider.ids(provider)) == left
 
 
 @pytest.mark.parametrize("name", ["Anna", "vc-", "vc-0", "vc-00000000-0000-4000-8000-000000000000"])
 def test_what_is_not_ours_stays(name: str, provider: SandboxProcess):
     there = at_provider.add(provider, name)
-    audit.check()
+    audit.audit_voices()
     assert at_provider.ids(provider) == [there]
 
 
 def test_slots_that_are_used_up_are_told(provider: SandboxProcess):
     provider.settings(voice_limit=0)
-    audit.check()
+    audit.audit_voices()
     assert Incident.objects.get().kind == "voice_slots"
 
 
@@ -152,7 +152,7 @@ def test_a_voice_is_used_once_it_is_verified(verified: bool, job: Make, settings
         mock.get(f"{base}/v1/user/subscription", status=500)
         mock.get(f"{base}/v2/voices", json={"voices": [*listed, {"voice_id": OTHER_VOICE}], "has_more": False})
         mock.get(f"{base}/v1/voices/{settings.DEFAULT_VOICE_ID}", json={"voice_id": settings.DEFAULT_VOICE_ID})
-        audit.check()
+        audit.audit_voices()
     assert CloneJob.objects.get().requires_verification is not verified
     assert (Patient.objects.get(pk=alice.patient.pk).voice == voice) is verified
 
@@ -167,6 +167,6 @@ def test_a_voice_that_has_to_be_verified_all_of_a_sudden_is_marked(job: Make, se
         mock.get(f"{base}/v1/user/subscription", status=500)
         mock.get(f"{base}/v2/voices", json={"voices": [*listed, {"voice_id": OTHER_VOICE}], "has_more": False})
         mock.get(f"{base}/v1/voices/{settings.DEFAULT_VOICE_ID}", json={"voice_id": settings.DEFAULT_VOICE_ID})
-        audit.check()
+        audit.audit_voices()
     voice.refresh_from_db()
     assert voice.state == "gone"
