@@ -227,7 +227,7 @@ def test_cookies_are_not_kept(provider: responses.RequestsMock, account: Account
 
 
 def test_a_key_that_no_header_can_carry_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="cannot stand in a header"):
+    with pytest.raises(ValueError, match="cannot be sent in a header"):
         AccountClient(BASE, "sk_1\n")
 
 
