@@ -10,7 +10,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from tts.devices.connection import Connection
-from tts.devices.transport import Socket
+from tts.devices.transport import DeviceTransport
 from tts.protocol.handshake import SUBPROTOCOL, extract_token
 from tts.runtime import runtime
 from voicecare.core.database import run_in_db_thread
@@ -39,7 +39,7 @@ class DeviceConsumer(AsyncWebsocketConsumer):
         finally:
             if self.connection is not None:
                 runtime.registry.unregister(self.connection)
-                await self.connection.gone()
+                await self.connection.on_disconnect()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Without Channels' look at the database connections before each event: no handler here has one."""
@@ -55,7 +55,7 @@ class DeviceConsumer(AsyncWebsocketConsumer):
             await self.close()
             return
         await self.accept(SUBPROTOCOL)
-        self.connection = Connection(Socket(self.base_send), runtime.dependencies, *admitted)
+        self.connection = Connection(DeviceTransport(self.base_send), runtime.dependencies, *admitted)
         await runtime.registry.register(self.connection)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:

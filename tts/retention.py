@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from tts.models import Clip, Conversation, Utterance
-from tts.outbox.leases import OUTBOX
+from tts.outbox.leases import PENDING
 from voicecare.patients.models import Device, Patient, Voice
 
 BATCH_SIZE = 1000  # rows in one statement: no writer waits long
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 def prune_texts() -> int:
     """Empties the texts that are out of time; returns how many. What still waits to be said keeps its text."""
     old = timezone.now() - timedelta(days=settings.TEXT_RETENTION_DAYS)
-    return _clear_texts(Utterance.objects.filter(received_at__lte=old).exclude(OUTBOX))
+    return _clear_texts(Utterance.objects.filter(received_at__lte=old).exclude(PENDING))
 
 
 def erase_patients() -> int:

@@ -21,7 +21,7 @@ from django.db import DatabaseError
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
-from tts.devices.registry import Hub
+from tts.devices.registry import ConnectionRegistry
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import Circuit
 from tts.resilience.concurrency import slots_for
@@ -52,7 +52,7 @@ class Runtime:
     def __init__(self) -> None:
         self.draining = False
         self._dependencies: Services | None = None
-        self._registry: Hub | None = None
+        self._registry: ConnectionRegistry | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -63,7 +63,7 @@ class Runtime:
         return self._dependencies
 
     @property
-    def registry(self) -> Hub:
+    def registry(self) -> ConnectionRegistry:
         """Raises RuntimeError before `start`."""
         if self._registry is None:
             raise RuntimeError("The runtime has not been started. It starts with the first ASGI scope.")
@@ -96,17 +96,17 @@ class Runtime:
             busy_wait_s=settings.BUSY_WAIT_S,
             zero_retention=settings.ELEVENLABS_ZERO_RETENTION,
         )
-        registry = self._registry = Hub(quota)
+        registry = self._registry = ConnectionRegistry(quota)
         watch = Watch(circuit, quota, slots, Probe(dependencies).run, self.spawn)
         await client.open()
         self.spawn(dependencies.offline.start())
         self.spawn(registry.run())
         self.spawn(watch.run())
-        self.spawn(pubsub.process_pubsub().run(registry.call, watch.hurry))
+        self.spawn(pubsub.process_pubsub().run(registry.wake_patient, watch.hurry))
         self.spawn(self._maintain_cache(dependencies.phrases))
         self.spawn(self._monitor_heartbeats())
         self.spawn(run_in_db_thread(journal.recover, journal_folder, events.record_attempts))
-        metrics.HELD_BYTES.set_function(lambda: sum(connection.held() for connection in registry.connections))
+        metrics.HELD_BYTES.set_function(lambda: sum(connection.buffered_bytes() for connection in registry.connections))
         metrics.SLOTS_HELD.set_function(lambda: dependencies.slots.held)
         metrics.SLOTS_WAITING.set_function(lambda: dependencies.slots.waiting)
         _tune_interpreter()

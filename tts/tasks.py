@@ -26,7 +26,7 @@ def end_abandoned_conversations() -> None:
 
 @shared_task(name="tts.tidy_outbox")
 def tidy_outbox() -> None:
-    leases.tidy()
+    leases.reap_expired()
 
 
 @shared_task(name="tts.prune_phrases")

@@ -11,7 +11,7 @@ from statistics import median
 from tests.bench.processes import Child, Rig, seeded
 from tests.bench.report import table
 from tests.sandbox import SandboxProcess
-from tts.devices.client import DeviceClient, Spoken
+from tts.devices.client import DeviceClient, SpeechResult
 
 DOWN = {"kind": "error", "preset": "service_unavailable", "match": {"path": "."}}
 SILENT = {"kind": "stall_first", "match": {"path": "."}}
@@ -66,7 +66,7 @@ async def silent(device: DeviceClient, sandbox: SandboxProcess, ours: Child) -> 
     """Seconds from the text to the first audio, with a provider that accepts requests and never answers."""
     sandbox.fault(**SILENT)
     spoken = await device.speak("Nobody answers this sentence, so this server speaks it.")
-    return _first_audio_at(spoken) - (spoken.asked_at or 0)
+    return _first_audio_at(spoken) - (spoken.requested_at or 0)
 
 
 async def circuit_open(device: DeviceClient, sandbox: SandboxProcess, ours: Child) -> float:
@@ -74,7 +74,7 @@ async def circuit_open(device: DeviceClient, sandbox: SandboxProcess, ours: Chil
     sandbox.fault(**DOWN)
     await device.speak("This sentence opens the circuit.")
     spoken = await device.speak("And this one does not wait for anybody any more.")
-    return _first_audio_at(spoken) - (spoken.asked_at or 0)
+    return _first_audio_at(spoken) - (spoken.requested_at or 0)
 
 
 SAMPLES: dict[str, Sample] = {
@@ -85,7 +85,7 @@ SAMPLES: dict[str, Sample] = {
 }
 
 
-def _first_audio_at(spoken: Spoken) -> float:
+def _first_audio_at(spoken: SpeechResult) -> float:
     if spoken.first_audio_at is None:
         raise RuntimeError(f"nothing was heard: {spoken.frames}")
     return spoken.first_audio_at

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
-from tts.devices.client import Closed, DeviceError, Frame
+from tts.devices.client import ConnectionClosed, DeviceError, Frame
 
 UNWRITTEN_S = 3.0  # a busy process may not have written acknowledgements of this time before it was killed
 
@@ -62,7 +62,7 @@ class Bedside:
             self.connections.append(heard)
             try:
                 await self._converse(device, heard, talks)
-            except Closed as closed:
+            except ConnectionClosed as closed:
                 heard.close_code = closed.code
 
     async def _converse(self, device: Device, heard: ConnectionLog, talks: bool) -> None:

@@ -13,7 +13,7 @@ from tests.e2e.provider import repeat_requests
 from tests.e2e.rows import accounts_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts.devices.client import Closed
+from tts.devices.client import ConnectionClosed
 
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 25_000, "match": {"text": "very slowly"}}
@@ -155,8 +155,8 @@ async def test_a_refused_message_does_not_disturb_the_playing_speech(
             await device.assert_nothing_pending()
             await device.send_binary(data)
             assert (await device.next_frame())["code"] == "unexpected_binary"
-        assert not device.speeches["playing"].over
-        spoken = await device.hear("playing")
+        assert not device.speeches["playing"].is_done
+        spoken = await device.wait_for("playing")
         assert [one["type"] for one in spoken.frames] == ["speech.started", "speech.finished"]
         following = await device.speak("The socket is none the worse for it.", id="after")
         assert following.terminal["type"] == "speech.finished"
@@ -216,7 +216,7 @@ async def test_a_speech_may_have_5000_characters_of_any_byte_length(
         await device.send_text(json.dumps({"type": "speak", "id": "long", "text": text}, ensure_ascii=False))
         await device.assert_nothing_pending()
         await device.interrupt()
-        assert (await device.hear("long")).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for("long")).terminal["type"] == "speech.interrupted"
         await device.end()
     assert (await accounts_of(started["conversation"])).utterance("long").text == text
 
@@ -233,13 +233,13 @@ async def test_at_most_32_speeches_wait(server: ServerProcess, sandbox: SandboxP
             error = await device.error_for(frame(kind, id="more", text="Yes."))
             assert (error["code"], error["id"]) == ("too_many", "more")
         await device.interrupt("wait-7")
-        await device.hear("wait-7")
+        await device.wait_for("wait-7")
         await device.send({"type": "speak", "id": "more", "text": "Yes."})  # there is a free place again
         await device.assert_nothing_pending()
         assert (await device.error_for(speak_frame("still more", "Yes.")))["code"] == "too_many"
-        assert not device.speeches["playing"].over
+        assert not device.speeches["playing"].is_done
         await device.interrupt()
-        await device.hear("more")
+        await device.wait_for("more")
     assert device.types().count("speech.interrupted") == 34
 
 
@@ -263,7 +263,7 @@ async def test_a_device_may_not_exceed_its_characters_per_minute(
         assert (error["code"], error["id"]) == ("rate_limited", "written")
         await device.send({"type": "speak.delta", "id": "written", "text": "."})
         await device.send({"type": "speak.done", "id": "written"})
-        assert (await device.hear("written")).terminal["type"] == "speech.finished"
+        assert (await device.wait_for("written")).terminal["type"] == "speech.finished"
         assert device.speeches["playing"].terminal["type"] == "speech.finished"
     assert [request["text"] for request in sandbox.requests()] == [LONG, "Eight ch"]  # no text with a gap in it
 
@@ -367,7 +367,7 @@ async def test_a_frame_over_1_mib_drops_the_connection(
         async with Device(server.ws, alice.token) as device:
             started = await device.start(greeting=False)
             await device.start_speech("playing", LONG)
-            with suppress(Closed, ConnectionError):  # the server need not read all of it
+            with suppress(ConnectionClosed, ConnectionError):  # the server need not read all of it
                 await (device.send_text(data) if isinstance(data, str) else device.send_binary(data))
             await assert_dropped(device)
         await wait_for_state(started["conversation"], "playing", "interrupted")

@@ -87,7 +87,7 @@ async def test_of_fifty_rest_requests_only_those_within_the_budget_are_spoken(
     ids = await in_database(request_over_rest, carol, alice)
     async with Device(server.ws, alice.token) as device:
         for key in ids:
-            spoken = await device.hear(f"srv-{key}")
+            spoken = await device.wait_for(f"srv-{key}")
             if spoken.terminal["type"] == "speech.finished":
                 await device.send({"type": "ack", "id": spoken.id})
         await eventually(
@@ -156,7 +156,7 @@ async def test_a_text_that_is_being_written_is_spoken_as_far_as_it_fits(
             if piece == 1:
                 await device.wait_for_audio("w")
         await device.send({"type": "speak.done", "id": "w"})
-        spoken = await device.hear("w")
+        spoken = await device.wait_for("w")
     assert (spoken.terminal["type"], spoken.terminal["code"]) == ("speech.failed", "over_budget")
     assert len(sandbox.requests()) == 2
     await wait_until_settled(sandbox.account()["characters"])
@@ -168,7 +168,7 @@ async def test_the_greeting_counts_against_the_budget(
     await in_database(budget, alice, 5)
     async with Device(server.ws, alice.token) as device:
         await device.start()
-        greeting = await device.hear("greeting")
+        greeting = await device.wait_for("greeting")
     assert (greeting.terminal["type"], greeting.terminal["code"]) == ("speech.failed", "over_budget")
     assert sandbox.requests() == []
 

@@ -13,7 +13,7 @@ from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
 from tests.waiting import eventually
-from tts.devices.client import Spoken
+from tts.devices.client import SpeechResult
 
 LIMIT = 2
 RATE = 80_000  # bytes per second of a slow provider
@@ -66,7 +66,7 @@ async def wait_until_limit_known(server: ServerProcess) -> None:
     await eventually(known)
 
 
-async def speak_once(url: str, member: Member, number: int) -> Spoken:
+async def speak_once(url: str, member: Member, number: int) -> SpeechResult:
     async with Device(url, member.token, timeout_s=40) as device:
         started = await device.start(greeting=False)
         spoken = await device.speak(sentence(number), id="said")
@@ -76,7 +76,7 @@ async def speak_once(url: str, member: Member, number: int) -> Spoken:
     return spoken
 
 
-async def speak_all(urls: list[str], members: list[Member]) -> list[Spoken]:
+async def speak_all(urls: list[str], members: list[Member]) -> list[SpeechResult]:
     """All members speak at the same time."""
     speaking = (speak_once(urls[n % len(urls)], member, n) for n, member in enumerate(members))
     return await asyncio.gather(*speaking)
@@ -103,7 +103,7 @@ class InFlightMonitor:
             await asyncio.sleep(0.02)
 
 
-def assert_all_live(spoken: list[Spoken]) -> None:
+def assert_all_live(spoken: list[SpeechResult]) -> None:
     """Assert that all speeches are in their own voice, without a notice."""
     assert [one.terminal["type"] for one in spoken] == ["speech.finished"] * len(spoken)
     assert [one.terminal["source"] for one in spoken] == ["live"] * len(spoken)
@@ -123,7 +123,7 @@ async def test_six_devices_share_two_streams_in_order(
     records = sandbox.requests()[known:]
     assert len(records) == len(six)  # no request was made twice
     assert {record["outcome"] for record in records} == {"completed"}
-    in_order = sorted(spoken, key=lambda one: one.asked_at or 0.0)
+    in_order = sorted(spoken, key=lambda one: one.requested_at or 0.0)
     waited = [one.first_audio_s or 0.0 for one in in_order]
     one_turn = max(len(one.audio) for one in spoken) / RATE
     for place, seconds in enumerate(waited):
@@ -157,7 +157,7 @@ async def test_a_waiting_speech_is_reported_as_queued_after_half_a_second(
         await device.send({"type": "speak", "id": "waits", "text": sentence(9)})
         await device.wait_for_frame("speech.queued", id="waits", reason="busy")
         assert 0.45 < time.monotonic() - sent_at < 1.2
-        spoken = await device.hear("waits")
+        spoken = await device.wait_for("waits")
     assert [frame["type"] for frame in spoken.frames] == ["speech.queued", "speech.started", "speech.finished"]
     assert_all_live([spoken, *await asyncio.gather(*busy)])
 

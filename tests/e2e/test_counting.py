@@ -52,14 +52,14 @@ async def test_every_kind_of_speech_is_counted_once(
         for number in range(3):
             await device.start_speech(f"interrupted {number}", LONG)
             await device.interrupt()
-            spoken[f"interrupted {number}"] = await device.hear(f"interrupted {number}")
+            spoken[f"interrupted {number}"] = await device.wait_for(f"interrupted {number}")
         await device.send({"type": "speak", "id": "waiting a", "text": LONG})
         await device.send({"type": "speak", "id": "waiting b", "text": "This one never has its turn."})
         await device.wait_for_audio("waiting a")
         await device.interrupt("waiting b")
-        spoken["waiting b"] = await device.hear("waiting b")
+        spoken["waiting b"] = await device.wait_for("waiting b")
         await device.interrupt()
-        spoken["waiting a"] = await device.hear("waiting a")
+        spoken["waiting a"] = await device.wait_for("waiting a")
         for number in range(2):
             spoken[f"phrase {number}"] = await device.speak(PHRASE, id=f"phrase {number}")
         ended = await device.end()
@@ -119,7 +119,7 @@ async def test_a_request_without_a_response_is_unknown_and_counts_nothing(
         await device.assert_nothing_pending()
         await eventually(sandbox.requests)
         await device.interrupt()
-        stopped = await device.hear("stopped")
+        stopped = await device.wait_for("stopped")
         assert stopped.frames == [{"type": "speech.interrupted", "id": "stopped", "bytes": 0, "characters": 0}]
         late = await device.speak("Timed out at first and then spoken.", id="late")
         ended = await device.end()

@@ -80,8 +80,8 @@ async def test_it_plays_after_the_current_speech_and_counts_in_this_conversation
         started = await device.start(greeting=False)
         await device.start_speech("own", LONG)
         speech_id = await submit(alice)
-        await device.hear("own")
-        spoken = await device.hear(speech_id)
+        await device.wait_for("own")
+        spoken = await device.wait_for(speech_id)
         assert spoken_order(device.received) == ["own", speech_id]
         (began,) = spoken.frames_of("speech.started")
         assert began["source"] == "live"
@@ -108,7 +108,7 @@ async def test_the_devices_own_speech_comes_before_server_started_speech(
         await device.start_speech("first", LONG)
         speech_id = await submit(alice)
         await device.send({"type": "speak", "id": "second", "text": TEXT})
-        await device.hear(speech_id)
+        await device.wait_for(speech_id)
     assert spoken_order(device.received) == ["first", "second", speech_id]
 
 
@@ -117,7 +117,7 @@ async def test_several_are_delivered_in_the_order_of_submission(server: ServerPr
         await device.start(greeting=False)
         ids = [await submit(alice, f"This is the message number {number} for you.") for number in range(4)]
         for speech_id in ids:
-            await device.hear(speech_id)
+            await device.wait_for(speech_id)
         await assert_nothing_comes(device)
     assert spoken_order(device.received) == ids
 
@@ -128,7 +128,7 @@ async def test_an_unacknowledged_speech_is_not_repeated_in_the_same_connection(
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
         speech_id = await submit(alice)
-        await device.hear(speech_id)
+        await device.wait_for(speech_id)
         await assert_nothing_comes(device)
         await device.end()
         await device.start(greeting=False)
@@ -149,7 +149,7 @@ async def test_an_ack_may_come_twice_and_during_playback(
         speech_id = await submit(alice, LONG)
         await device.wait_for_audio(speech_id)
         await ack(device, speech_id)
-        spoken = await device.hear(speech_id)
+        spoken = await device.wait_for(speech_id)
         assert spoken.terminal["type"] == "speech.finished"
         heard_at = (await row_of(speech_id)).heard_at
         await device.send({"type": "ack", "id": speech_id})
@@ -163,7 +163,7 @@ async def test_acks_of_unknown_and_foreign_speeches_are_refused_and_change_nothi
 ) -> None:
     async with Device(server.ws, alice.token) as device, Device(server.ws, bob.token) as other:
         theirs = await submit(bob)
-        await other.hear(theirs)
+        await other.wait_for(theirs)
         await wait_until_state(theirs, "spoken")
         for speech_id in (theirs, f"srv-{uuid.uuid4()}", "srv-", "srv-nonsense"):
             error = await device.request(type="ack", id=speech_id)
@@ -185,8 +185,8 @@ async def test_an_undelivered_speech_cannot_be_acknowledged_or_interrupted(
         for kind in ("ack", "interrupt"):
             error = await device.request(type=kind, id=speech_id)
             assert (error["type"], error["code"]) == ("error", "unknown_id")
-        assert (await device.hear("own")).terminal["type"] == "speech.finished"
-        while not device.speeches.get(speech_id) or not device.speeches[speech_id].over:
+        assert (await device.wait_for("own")).terminal["type"] == "speech.finished"
+        while not device.speeches.get(speech_id) or not device.speeches[speech_id].is_done:
             await device.receive()
     assert spoken_order(device.received) == ["own", speech_id]
 
@@ -205,7 +205,7 @@ async def test_another_device_of_the_patient_may_acknowledge(server: ServerProce
     token = await another_device(alice)
     async with Device(server.ws, alice.token) as device:
         speech_id = await submit(alice)
-        await device.hear(speech_id)
+        await device.wait_for(speech_id)
         await wait_until_state(speech_id, "spoken")
         async with Device(server.ws, token) as other:
             await ack(other, speech_id)
@@ -228,7 +228,7 @@ async def test_the_server_opens_a_conversation_in_the_last_format_without_a_gree
         started = await device.wait_for_frame("conversation.started")
         assert (started["initiated"], started["format"], started["companion"]) == ("server", "pcm_16000", "Clara")
         assert started["conversation"] != earlier["conversation"]
-        spoken = await device.hear(speech_id)
+        spoken = await device.wait_for(speech_id)
         assert spoken.frames_of("speech.started")[0]["format"] == "pcm_16000"
         await assert_nothing_comes(device, 0.5)
         ended = await device.end()
@@ -249,8 +249,8 @@ async def test_the_device_takes_over_the_conversation_of_the_server(
         taken = await device.start()
         assert opened["initiated"] == "server"
         assert taken == {**opened, "initiated": "device", "format": "pcm_16000"}
-        first = await device.hear(speech_id)
-        greeting = await device.hear("greeting")
+        first = await device.wait_for(speech_id)
+        greeting = await device.wait_for("greeting")
         assert first.frames_of("speech.started")[0]["format"] == opened["format"] == "mp3_44100_128"
         assert greeting.frames_of("speech.started")[0]["format"] == "pcm_16000"
         error = await device.request(type="conversation.start")
@@ -278,7 +278,7 @@ async def test_resuming_another_conversation_ends_the_one_of_the_server(
         resumed = await device.start(resume=mine["conversation"])
         assert (resumed["conversation"], resumed["initiated"]) == (mine["conversation"], "device")
         await device.interrupt(speech_id)
-        assert (await device.hear(speech_id)).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for(speech_id)).terminal["type"] == "speech.interrupted"
         assert (await device.speak(TEXT, id="after")).terminal["type"] == "speech.finished"
         ended = await device.end()
     assert ended["characters"] == 2 * len(TEXT)
@@ -303,13 +303,13 @@ async def test_speech_requested_in_the_servers_conversation_ends_with_it(
         await device.send({"type": "speak", "id": "own", "text": TEXT})
         await device.assert_nothing_pending()
         await device.start(resume=mine["conversation"])
-        assert (await device.hear("own")).terminal == {
+        assert (await device.wait_for("own")).terminal == {
             "type": "speech.interrupted",
             "id": "own",
             "bytes": 0,
             "characters": 0,
         }
-        assert (await device.hear(speech_id)).terminal["type"] == "speech.finished"
+        assert (await device.wait_for(speech_id)).terminal["type"] == "speech.finished"
         assert (await device.end())["characters"] == 0
     accounts = await accounts_of(servers["conversation"])
     assert accounts.counter == accounts.ledger == len(LONG)
@@ -336,7 +336,7 @@ async def test_it_is_interrupted_by_the_end_of_the_conversation_and_delivered_ag
         second = await device.wait_for_frame("conversation.started")
         assert second["initiated"] == "server"
         await device.wait_for_frame("speech.started", id=speech_id)
-        spoken = await device.hear(speech_id)
+        spoken = await device.wait_for(speech_id)
         assert spoken is not cut_off
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, speech_id)
@@ -383,11 +383,11 @@ async def test_only_an_interrupt_that_names_it_ends_it_permanently(
         await device.wait_for_audio(speech_id)
         await device.send({"type": "speak", "id": "own", "text": TEXT})
         await device.interrupt()
-        assert (await device.hear("own")).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for("own")).terminal["type"] == "speech.interrupted"
         await device.assert_nothing_pending()
-        assert not device.speeches[speech_id].over
+        assert not device.speeches[speech_id].is_done
         await device.interrupt(speech_id)
-        spoken = await device.hear(speech_id)
+        spoken = await device.wait_for(speech_id)
         assert (spoken.terminal["type"], spoken.terminal["characters"]) == ("speech.interrupted", len(LONG))
         await wait_until_state(speech_id, "interrupted")
         await device.interrupt(speech_id)
@@ -409,13 +409,13 @@ async def test_a_speech_that_waits_for_redelivery_can_be_interrupted(
         await other.start(greeting=False)
         async with Device(server.ws, alice.token) as device:
             speech_id = await submit(alice)
-            await device.hear(speech_id)
+            await device.wait_for(speech_id)
             await wait_until_state(speech_id, "spoken")
             await other.start_speech("own", LONG)
         await wait_until_state(speech_id, "waiting")
         await other.interrupt(speech_id)
         await wait_until_state(speech_id, "interrupted")
-        assert (await other.hear("own")).terminal["type"] == "speech.finished"
+        assert (await other.wait_for("own")).terminal["type"] == "speech.finished"
         await assert_nothing_comes(other)
     assert spoken_order(other.received) == ["own"]
     assert (await row_of(speech_id)).attempts == 1
@@ -432,7 +432,7 @@ async def test_it_is_redelivered_at_every_connection_under_the_same_id_until_ack
     for number in range(3):
         async with Device(server.ws, alice.token) as device:
             conversations.append((await device.start(greeting=False))["conversation"])
-            spoken = await device.hear(speech_id)
+            spoken = await device.wait_for(speech_id)
             assert spoken.terminal["type"] == "speech.finished"
             await wait_until_state(speech_id, "spoken")
             if number == 2:
@@ -450,14 +450,14 @@ async def test_it_is_redelivered_at_every_connection_under_the_same_id_until_ack
 async def test_an_expired_speech_is_not_redelivered(server: ServerProcess, alice: Member) -> None:
     async with Device(server.ws, alice.token) as device:
         speech_id = await submit(alice, expires_in_s=3)
-        await device.hear(speech_id)
+        await device.wait_for(speech_id)
         await wait_until_state(speech_id, "spoken")
         device.drop_connection()
     await wait_until_state(speech_id, "waiting")
     await asyncio.sleep(3)
     async with Device(server.ws, alice.token) as device:
         await assert_nothing_comes(device)
-    await in_database(leases.tidy)
+    await in_database(leases.reap_expired)
     assert (await row_of(speech_id)).state == "expired"
 
 
@@ -484,7 +484,7 @@ async def test_after_a_dropped_connection_it_is_delivered_from_the_beginning(
         device.drop_connection()
     async with Device(second_server.ws, alice.token) as device:
         began = time.monotonic()
-        spoken = await device.hear(speech_id)
+        spoken = await device.wait_for(speech_id)
         assert time.monotonic() - began < 4
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, speech_id)
@@ -502,10 +502,10 @@ async def test_it_goes_to_the_latest_device_and_to_the_other_one_after_a_disconn
     async with Device(server.ws, alice.token) as early:
         async with Device(second_server.ws, token) as late:
             speech_id = await submit(alice)
-            await late.hear(speech_id)
+            await late.wait_for(speech_id)
             await assert_nothing_comes(early, 1.5)
             await wait_until_state(speech_id, "spoken")
-        spoken = await early.hear(speech_id)
+        spoken = await early.wait_for(speech_id)
         assert spoken.terminal["type"] == "speech.finished"
         await ack(early, speech_id)
     assert early.types()[:2] == ["pong", "conversation.started"]
@@ -524,7 +524,7 @@ async def test_a_patient_with_two_devices_gets_one_delivery_at_a_time(
             second = await submit(alice)
             ended, began = await asyncio.gather(finished_at(early, first), started_at(late, second))
             assert ended < began
-            await late.hear(second)
+            await late.wait_for(second)
             await assert_nothing_comes(early, 0.3)
 
 
@@ -595,14 +595,14 @@ async def test_a_killed_process_loses_no_delivery(
     async with Device(doomed.ws, alice.token) as device:
         await device.start(greeting=False)
         heard, cut_off = await submit(alice), await submit(alice, LONG)
-        await device.hear(heard)
+        await device.wait_for(heard)
         await ack(device, heard)
         await device.wait_for_audio(cut_off)
         doomed.signal(signal.SIGKILL)
         await device.wait_closed()
     async with Device(server.ws, alice.token) as device:
         began = time.monotonic()
-        spoken = await device.hear(cut_off)
+        spoken = await device.wait_for(cut_off)
         assert time.monotonic() - began < 5  # the next process does not wait for the end of the lease
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, cut_off)
@@ -624,7 +624,7 @@ async def test_a_process_that_shuts_down_finishes_it_and_without_an_ack_it_is_re
     assert device.speeches[playing].terminal["type"] == "speech.finished"
     async with Device(server.ws, alice.token) as device:
         for speech_id in (playing, waiting):
-            await device.hear(speech_id)
+            await device.wait_for(speech_id)
             await ack(device, speech_id)
     assert spoken_order(device.received) == [playing, waiting]
     await wait_until_charged(playing, 2 * len(LONG))

@@ -16,7 +16,7 @@ from tests.e2e.device import instant_playback
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import decode
-from tts.devices.client import DeviceClient, Spoken
+from tts.devices.client import DeviceClient, SpeechResult
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS
@@ -151,7 +151,7 @@ def assert_whole_samples(audio: bytes, format_name: str) -> None:
     assert not (format_name.startswith("pcm") and len(audio) % 2)
 
 
-def assert_frames(case: Case, spoken: Spoken) -> None:
+def assert_frames(case: Case, spoken: SpeechResult) -> None:
     assert spoken.terminal["bytes"] == len(spoken.audio)
     assert len(spoken.frames_of("speech.started")) == 1
     assert len(spoken.frames_of("speech.finished", "speech.failed", "speech.interrupted")) == 1

@@ -16,7 +16,7 @@ async def test_no_audio_follows_the_end_of_an_interrupted_speech(server: ServerP
         await device.start(greeting=False)
         await device.start_speech("long", LONG)
         await device.interrupt()
-        await device.hear("long")
+        await device.wait_for("long")
         after = len(device.received)
         await device.assert_nothing_pending()
         assert device.speeches["long"].terminal["type"] == "speech.interrupted"
@@ -32,7 +32,7 @@ async def test_an_interrupt_takes_effect_while_the_provider_is_still_sending(
         await device.start_speech("slow", "This sentence is on its way for quite a while, as slowly as it is sent.")
         sent_at = time.perf_counter()
         await device.interrupt("slow")
-        spoken = await device.hear("slow")
+        spoken = await device.wait_for("slow")
         waited = time.perf_counter() - sent_at
         ended = await device.end()
     print(f"interrupted after {waited * 1000:.1f} ms")
@@ -53,7 +53,7 @@ async def test_interrupting_a_long_text_costs_at_most_two_segments(
         await device.start_speech("long", LONG)
         await device.request(type="ping")
         await device.interrupt()
-        await device.hear("long")
+        await device.wait_for("long")
     assert 1 <= len(sandbox.requests()) <= 2
 
 
@@ -63,8 +63,8 @@ async def test_the_speech_after_an_interrupted_one_is_spoken(server: ServerProce
         await device.start_speech("long", LONG)
         await device.send({"type": "speak", "id": "next", "text": "Something shorter and more important instead."})
         await device.interrupt("long")
-        assert (await device.hear("long")).terminal["type"] == "speech.interrupted"
-        assert (await device.hear("next")).terminal["type"] == "speech.finished"
+        assert (await device.wait_for("long")).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for("next")).terminal["type"] == "speech.finished"
 
 
 async def test_a_speech_can_be_interrupted_while_the_provider_does_not_answer(
@@ -76,7 +76,7 @@ async def test_a_speech_can_be_interrupted_while_the_provider_does_not_answer(
         await device.send({"type": "speak", "id": "mute", "text": "Nobody will hear this sentence, nor pay for it."})
         await device.request(type="ping")
         await device.interrupt("mute")
-        spoken = await device.hear("mute")
+        spoken = await device.wait_for("mute")
         await device.end()
     assert (spoken.terminal["type"], spoken.terminal["bytes"]) == ("speech.interrupted", 0)
     account = await accounts_of(started["conversation"])

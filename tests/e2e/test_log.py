@@ -11,7 +11,7 @@ from tests.e2e.database import missing_table
 from tests.e2e.device import Device
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts.devices.client import Closed, HandshakeRefused
+from tts.devices.client import ConnectionClosed, HandshakeRefused
 from tts.models import Phrase
 
 NAMES = ("Zebulon Quagmire", "Zebbie", "Companionella")
@@ -61,7 +61,7 @@ async def test_no_patient_data_is_logged(
                 pass
     async with Device(server.ws, zebulon.token) as device:
         await device.start()
-        await device.hear("greeting")
+        await device.wait_for("greeting")
         for number, fault in enumerate(FAULTS):
             sandbox.clear_faults()
             sandbox.fault(**fault)
@@ -74,7 +74,7 @@ async def test_no_patient_data_is_logged(
     async with Device(server.ws, zebulon.token) as device, missing_table("conversations"):
         await device.send({"type": "conversation.start", "resume": CANARY, "format": "pcm_16000"})
         await device.send({"type": "conversation.start"})
-        with suppress(Closed):
+        with suppress(ConnectionClosed):
             await device.wait_closed()
     server.stop()
 

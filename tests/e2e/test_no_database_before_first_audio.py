@@ -46,7 +46,7 @@ async def test_speech_is_spoken_while_the_database_is_locked(
             await device.send({"type": "speak", "id": "stopped", "text": TEXT * 5})
             await device.wait_for_audio("stopped")
             await device.interrupt()
-            stopped = await device.hear("stopped")
+            stopped = await device.wait_for("stopped")
             await device.assert_nothing_pending()
             assert not reader.done()  # database queries still wait
         assert await reader == 1
@@ -79,7 +79,7 @@ async def test_the_devices_own_speech_does_not_wait_for_rows_of_deliveries(
         await device.start(greeting=False)
         await device.wait_for_audio(first)
         async with locked_database():
-            assert (await device.hear(first)).terminal["type"] == "speech.finished"
+            assert (await device.wait_for(first)).terminal["type"] == "speech.finished"
             for speech_id in ("one", "two"):
                 spoken = await device.speak(TEXT, id=speech_id)
                 assert spoken.terminal["type"] == "speech.finished"
@@ -87,7 +87,7 @@ async def test_the_devices_own_speech_does_not_wait_for_rows_of_deliveries(
             await device.send({"type": "speak", "id": "stopped", "text": TEXT * 5})
             await device.wait_for_audio("stopped")
             await device.interrupt()
-            assert (await device.hear("stopped")).terminal["type"] == "speech.interrupted"
+            assert (await device.wait_for("stopped")).terminal["type"] == "speech.interrupted"
         await device.wait_for_frame("speech.finished", id=second)
         await device.assert_nothing_pending()
     assert spoken_order(device.received) == [first, "one", "two", "stopped", second]

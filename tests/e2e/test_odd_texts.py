@@ -53,4 +53,4 @@ async def test_speech_starts_early_in_5000_characters_without_a_sentence_end(
         await device.start_speech("long", ("and then we went on " * 250)[:5000])
         assert len(sandbox.requests()[0]["text"]) <= 310
         await device.interrupt()
-        assert (await device.hear("long")).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for("long")).terminal["type"] == "speech.interrupted"

@@ -182,7 +182,7 @@ async def test_a_single_failing_text_does_not_open_the_circuit(
         async def is_over() -> bool:
             assert (await other.speak("Everything else is answered.")).terminal["source"] == "live"
             await failing.request(type="ping")
-            return failing.speeches["struck"].over
+            return failing.speeches["struck"].is_done
 
         await eventually(is_over)
     assert failing.speeches["struck"].terminal["source"] == "offline"
@@ -198,7 +198,7 @@ async def test_a_killed_offline_voice_is_restarted_within_one_segment(
         text = " ".join(f"Sentence number {number} of a text that is spoken offline." for number in range(6))
         await device.start_speech("long", text)
         assert kill_espeak(server) == 1
-        spoken = await device.hear("long")
+        spoken = await device.wait_for("long")
     assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "offline")
     assert decode(spoken.audio, "mp3_44100_128").seconds > 12
 
@@ -242,7 +242,7 @@ async def test_an_incident_is_opened_when_a_patient_hears_nothing(
         async def has_ended() -> bool:
             kill_espeak(server)
             await device.request(type="ping")
-            return device.speeches["mute"].over
+            return device.speeches["mute"].is_done
 
         await eventually(has_ended)
         assert device.speeches["mute"].terminal["code"] == "no_voice"

@@ -55,8 +55,8 @@ async def test_followers_get_the_audio_while_it_is_being_generated(
         await second.start(greeting=False)
         await first.start_speech("p", text)
         await second.start_speech("p", text)
-        assert not first.speeches["p"].over
-        one, other = await asyncio.gather(first.hear("p"), second.hear("p"))
+        assert not first.speeches["p"].is_done
+        one, other = await asyncio.gather(first.wait_for("p"), second.wait_for("p"))
     assert one.audio == other.audio
     assert len(sandbox.requests()) == 1
 
@@ -73,8 +73,8 @@ async def test_when_the_leader_is_interrupted_a_follower_takes_over(
         await first.start_speech("p", text)
         await second.start_speech("p", text)
         await first.interrupt("p")
-        assert (await first.hear("p")).terminal["type"] == "speech.interrupted"
-        spoken = await second.hear("p")
+        assert (await first.wait_for("p")).terminal["type"] == "speech.interrupted"
+        spoken = await second.wait_for("p")
         assert spoken.terminal["type"] == "speech.finished"
         whole = repeat_request(sandbox, sandbox.requests()[1])
         assert spoken.audio.endswith(whole)

@@ -238,7 +238,7 @@ async def test_a_greeting_is_spoken_first_and_then_comes_from_the_cache(
 
         requests_before = len(sandbox.requests())
         started = await device.start(greeting=True)
-        again = await device.hear("greeting")
+        again = await device.wait_for("greeting")
         assert [again.frames[0]["source"], again.terminal["source"]] == ["cache", "cache"]
         assert again.terminal["characters"] == 0
         assert again.audio == first.audio
@@ -264,7 +264,7 @@ async def test_the_greeting_can_be_declined(
     assert "greeting" not in device.speeches
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"], greeting=True)
-        assert (await device.hear("greeting")).terminal["type"] == "speech.finished"
+        assert (await device.wait_for("greeting")).terminal["type"] == "speech.finished"
         assert spoken_order(device.received) == ["greeting"]
 
 
@@ -277,7 +277,7 @@ async def test_a_greeting_can_be_interrupted(
             await device.start()
             await device.wait_for_audio("greeting")
             await device.send({"type": "interrupt", **by_name})
-            assert (await device.hear("greeting")).terminal["type"] == "speech.interrupted"
+            assert (await device.wait_for("greeting")).terminal["type"] == "speech.interrupted"
             await device.assert_nothing_pending()
 
 
@@ -301,7 +301,7 @@ async def test_several_speeches_wait_their_turn(
         for id, text in texts.items():
             await device.send({"type": "speak", "id": id, "text": text})
         for id in texts:
-            assert (await device.hear(id)).terminal["type"] == "speech.finished"
+            assert (await device.wait_for(id)).terminal["type"] == "speech.finished"
     assert spoken_order(device.received) == list(texts)
     by_text = {request["text"]: request for request in sandbox.requests()}
     sandbox.clear_faults()
@@ -393,7 +393,7 @@ async def test_a_text_is_spoken_while_it_is_written(
         assert (late["code"], late["id"]) == ("duplicate_id", "written")
         await device.send({"type": "speak.delta", "id": "written", "text": pieces[2]})
         await device.send({"type": "speak.done", "id": "written"})
-        spoken = await device.hear("written")
+        spoken = await device.wait_for("written")
         refused = await device.request(type="speak.delta", id="written", text="More.")
         assert (refused["code"], refused["id"]) == ("duplicate_id", "written")
         await device.end()
@@ -417,7 +417,7 @@ async def test_a_complete_sentence_is_spoken_during_a_pause_of_the_writer(
         await device.wait_for_audio("written")
         await device.send({"type": "speak.delta", "id": "written", "text": second})
         await device.send({"type": "speak.done", "id": "written"})
-        await device.hear("written")
+        await device.wait_for("written")
     assert [request["text"] for request in sandbox.requests()] == [first, second]
 
 
@@ -431,7 +431,7 @@ async def test_a_text_being_written_waits_for_its_turn_and_keeps_its_place(
         await device.assert_nothing_pending()
         await device.send({"type": "speak.delta", "id": "first", "text": " is."})
         await device.send({"type": "speak.done", "id": "first"})
-        await device.hear("second")
+        await device.wait_for("second")
     assert spoken_order(device.received) == ["first", "second"]
     assert [request["text"] for request in sandbox.requests()] == ["It is.", "Yes."]
 
@@ -454,7 +454,7 @@ async def test_of_a_text_that_grows_too_long_the_accepted_part_is_spoken(
         while len(device.speeches["long"].chunks) == heard:
             await device.receive()  # and it continues
         await device.interrupt()
-        await device.hear("long")
+        await device.wait_for("long")
         await device.end()
     assert (await accounts_of(started["conversation"])).utterance("long").text == piece * 5
 
@@ -468,7 +468,7 @@ async def test_pieces_after_an_interrupt_are_ignored(
         await device.send({"type": "speak.delta", "id": "written", "text": LONG + " And"})
         await device.wait_for_audio("written")
         await device.interrupt("written")
-        await device.hear("written")
+        await device.wait_for("written")
         await device.send({"type": "speak.delta", "id": "written", "text": " more."})
         await device.send({"type": "speak.done", "id": "written"})
         await device.assert_nothing_pending()
@@ -487,7 +487,7 @@ async def test_an_interrupt_ends_the_playing_speech_immediately(
         started = await device.start(greeting=False)
         await device.start_speech("long", LONG)
         await device.interrupt()
-        spoken = await device.hear("long")
+        spoken = await device.wait_for("long")
         assert spoken.terminal == {
             "type": "speech.interrupted",
             "id": "long",
@@ -523,11 +523,11 @@ async def test_an_interrupt_stops_the_named_speech(
         for id in ("b", "c"):
             await device.send({"type": "speak", "id": id, "text": TEXT})
         await device.interrupt("b")
-        waiting = await device.hear("b")
+        waiting = await device.wait_for("b")
         assert waiting.frames == [{"type": "speech.interrupted", "id": "b", "bytes": 0, "characters": 0}]
-        assert not device.speeches["a"].over
+        assert not device.speeches["a"].is_done
         await device.interrupt("a")
-        await device.hear("c")
+        await device.wait_for("c")
         assert device.speeches["a"].terminal["type"] == "speech.interrupted"
         assert device.speeches["c"].terminal["type"] == "speech.finished"
     assert spoken_order(device.received) == ["a", "c"]
@@ -545,7 +545,7 @@ async def test_an_interrupt_without_an_id_stops_all(
             await device.send({"type": "speak", "id": id, "text": TEXT})
         await device.interrupt()
         for id in ("a", "b", "c"):
-            assert (await device.hear(id)).terminal["type"] == "speech.interrupted"
+            assert (await device.wait_for(id)).terminal["type"] == "speech.interrupted"
         spoken = await device.speak(TEXT, id="d")
         assert spoken.terminal["type"] == "speech.finished"
     assert spoken_order(device.received) == ["a", "d"]
@@ -612,7 +612,7 @@ async def test_progress_and_ack_get_no_reply(server: ServerProcess, sandbox: San
             await device.send({"type": "progress", "id": "a", "ms": ms})
         await device.send({"type": "ack", "id": "a"})
         await device.assert_nothing_pending()
-        spoken = await device.hear("a")
+        spoken = await device.wait_for("a")
         assert spoken.terminal["type"] == "speech.finished"
         await device.send({"type": "progress", "id": "a", "ms": 20})
         await device.send({"type": "ack", "id": "a"})
@@ -634,7 +634,7 @@ async def test_a_long_speech_is_requested_no_faster_than_it_is_played(
         await device.send({"type": "progress", "id": "story", "ms": heard_ms})
         await eventually(lambda: _has_requests(sandbox, device, 3))
         await device.interrupt()
-        await device.hear("story")
+        await device.wait_for("story")
 
 
 async def _has_requests(sandbox: SandboxProcess, device: Device, requests: int) -> bool:
@@ -684,7 +684,7 @@ async def test_a_conversation_continues_on_the_device_that_resumed_it_last(
         await bedside.start_speech("story", text)
         resumed = await kitchen.start(resume=started["conversation"])
         assert resumed["conversation"] == started["conversation"]
-        assert (await bedside.hear("story")).terminal["type"] == "speech.interrupted"
+        assert (await bedside.wait_for("story")).terminal["type"] == "speech.interrupted"
         await bedside.wait_for_frame("conversation.ended", conversation=started["conversation"])
         assert (await bedside.request(type="speak", id="more", text="Anybody?"))["code"] == "no_conversation"
         assert (await kitchen.speak("Here it goes on.")).terminal["type"] == "speech.finished"

@@ -99,7 +99,7 @@ async def test_live_speech_waits_and_is_spoken_in_order_when_the_quota_is_back(
         await wait_for_state(started["conversation"], "second", "queued")
         restore_quota(sandbox)
         back = time.monotonic()
-        speeches = [await device.hear("first"), await device.hear("second"), await other.hear("elsewhere")]
+        speeches = [await device.wait_for("first"), await device.wait_for("second"), await other.hear("elsewhere")]
         assert time.monotonic() - back < 15
         await device.end()
     assert [one.terminal["source"] for one in speeches] == ["live"] * 3
@@ -124,8 +124,8 @@ async def test_there_is_one_incident_and_it_is_resolved(
         incident = await in_database(Incident.objects.get)
         assert (incident.kind, incident.resolved_at) == ("quota", None)
         restore_quota(sandbox)
-        await device.hear("a")
-        await other.hear("b")
+        await device.wait_for("a")
+        await other.wait_for("b")
     incident = await in_database(Incident.objects.get)
     assert incident.resolved_at is not None
 
@@ -139,7 +139,7 @@ async def test_after_a_minute_queued_and_new_speech_is_spoken_offline(
         await speak_queued(device, "first", FIRST)
         await speak_queued(device, "second", SECOND)
         await end_first_minute()
-        first, second = await device.hear("first"), await device.hear("second")
+        first, second = await device.wait_for("first"), await device.wait_for("second")
         later = await device.speak("This comes when the minute is over.", id="later")
     for spoken in (first, second, later):
         assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "offline")
@@ -159,7 +159,7 @@ async def test_cached_phrases_play_before_queued_speech(
         await speak_queued(device, "first", FIRST)
         spoken = await device.speak("I see.")
         assert spoken.terminal["source"] == "cache"
-        assert not device.speeches["first"].over
+        assert not device.speeches["first"].is_done
 
 
 async def test_a_cached_hold_message_is_spoken_once_in_a_conversation(
@@ -208,7 +208,7 @@ async def test_an_interrupt_ends_queued_speech(server: ServerProcess, sandbox: S
         await speak_queued(device, "first", FIRST)
         await speak_queued(device, "second", SECOND)
         await device.interrupt("first")
-        assert (await device.hear("first")).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for("first")).terminal["type"] == "speech.interrupted"
         ended = await device.end()
         assert device.speeches["second"].terminal["type"] == "speech.interrupted"
     assert ended["characters"] == 0
@@ -228,7 +228,7 @@ async def test_after_a_resume_queued_speech_is_spoken_under_its_own_id(
     async with Device(other_server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
         restore_quota(sandbox)
-        spoken = await device.hear("first")
+        spoken = await device.wait_for("first")
         assert (spoken.terminal["source"], spoken.terminal["characters"]) == ("live", len(FIRST))
         assert "of" not in spoken.frames_of("speech.started")[0]
         assert (await device.end())["characters"] == len(FIRST)
@@ -272,7 +272,7 @@ async def test_queued_speech_can_be_interrupted_after_a_resume(
     async with Device(server.ws, alice.token) as device:
         await device.start(resume=started["conversation"])
         await device.interrupt("first")
-        assert (await device.hear("first")).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for("first")).terminal["type"] == "speech.interrupted"
         await device.end()
         assert device.speeches["second"].terminal["type"] == "speech.interrupted"
     for speech_id in ("first", "second"):
@@ -301,7 +301,7 @@ async def test_alerts_are_sent_within_seconds_of_exhaustion_and_recovery(
         assert time.monotonic() - began < 5
         await speak_queued(device, "second", SECOND)
         restore_quota(sandbox)
-        await device.hear("second")
+        await device.wait_for("second")
         opened, resolved = await wait_for_alerts(webhook, incident, 2)
     assert (opened["kind"], opened["state"], resolved["state"]) == ("quota", "opened", "resolved")
     assert opened["url"].startswith("https://voice.example/admin/")
@@ -341,11 +341,11 @@ async def test_server_started_speech_waits_longer_than_a_minute_and_comes_in_ord
         for speech_id in ids:
             await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
         await end_first_minute()
-        assert (await device.hear("own")).terminal["source"] == "offline"
+        assert (await device.wait_for("own")).terminal["source"] == "offline"
         await asyncio.sleep(1.5)
         assert not {"speech.started"} & {frame["type"] for i in ids for frame in device.speeches[i].frames}
         restore_quota(sandbox)
-        spoken = [await device.hear(speech_id) for speech_id in ids]
+        spoken = [await device.wait_for(speech_id) for speech_id in ids]
     assert [one.terminal["source"] for one in spoken] == ["live"] * 3
     began = [one.first_audio_at for one in spoken]
     assert None not in began
@@ -365,7 +365,7 @@ async def test_queued_speech_of_the_device_comes_before_server_started_speech(
         await speak_queued(device, "second", SECOND)
         restore_quota(sandbox)
         for each in ("first", "second", speech_id):
-            assert (await device.hear(each)).terminal["source"] == "live"
+            assert (await device.wait_for(each)).terminal["source"] == "live"
     assert spoken_order(device.received) == ["first", "second", speech_id]
 
 
@@ -390,7 +390,7 @@ async def test_queued_speech_is_spoken_within_two_seconds_of_the_recovery(
 
         first, others = await asyncio.gather(began(device, "own"), began(other, bobs))
         back = await in_database(lambda: ProviderState.objects.get().quota_changed_at)
-        await device.hear(alices)
+        await device.wait_for(alices)
         await other.wait_for_frame("speech.finished", id=bobs)
     assert max(first, others) - back < timedelta(seconds=2)
 
@@ -411,7 +411,7 @@ async def test_queued_speech_respects_the_concurrency_limit_and_keeps_its_voice(
             await connected.enter_async_context(device)
             await device.wait_for_frame("speech.queued", id=speech_id, reason="quota")
         restore_quota(sandbox)
-        speeches = await asyncio.gather(*(d.hear(speech_id) for d, speech_id in zip(devices, ids, strict=True)))
+        speeches = await asyncio.gather(*(d.wait_for(speech_id) for d, speech_id in zip(devices, ids, strict=True)))
     assert [one.terminal["source"] for one in speeches] == ["live"] * len(members)
 
 
@@ -426,7 +426,7 @@ async def test_queued_speech_fails_when_it_expires(
         await device.wait_for_frame("speech.queued", id=speech_id)
         failed = await device.wait_for_frame("speech.failed", id=speech_id)
         assert failed["code"] == "expired"
-    await in_database(leases.tidy)
+    await in_database(leases.reap_expired)
     row = await in_database(Utterance.objects.get, pk=speech_id.removeprefix("srv-"))
     assert (row.state, row.code) == ("expired", "expired")
 

@@ -16,7 +16,7 @@ from tests.e2e.rows import accounts_of, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
-from tts.devices.client import Closed, HandshakeRefused
+from tts.devices.client import ConnectionClosed, HandshakeRefused
 from tts.models import Utterance
 from voicecare.patients.models import Patient
 
@@ -62,7 +62,7 @@ async def test_a_clinician_logs_in_adds_a_device_revokes_it_and_logs_out(server:
         (conversation,) = (await carol.call("GET", f"conversations/?patient={patient['id']}", 200))["results"]
         assert (conversation["id"], conversation["ended_at"]) == (started["conversation"], None)
         await carol.call("DELETE", f"devices/{issued['id']}/", 204)
-        with pytest.raises(Closed) as closed:
+        with pytest.raises(ConnectionClosed) as closed:
             async with asyncio.timeout(NOTICED_WITHIN_S):
                 await device.receive()
         assert closed.value.code == 4003
@@ -75,7 +75,7 @@ async def test_a_rotated_token_works_and_the_old_one_is_refused(server: ServerPr
     issued = await carol.call("POST", f"patients/{patient['id']}/devices/", 201, json={"name": "Bedside"})
     async with Device(server.ws, issued["token"]) as device:
         renewed = await carol.call("POST", f"devices/{issued['id']}/rotate/", 200)
-        with pytest.raises(Closed):
+        with pytest.raises(ConnectionClosed):
             async with asyncio.timeout(NOTICED_WITHIN_S):
                 await device.receive()
     with pytest.raises(HandshakeRefused):
@@ -116,7 +116,7 @@ async def test_a_hanging_redis_delays_neither_the_response_nor_the_speech(
             in_time = aiohttp.ClientTimeout(2)
             order = {"text": "Lunch is ready."}
             sent = await carol.call("POST", f"patients/{alice.patient.pk}/speak/", 202, json=order, timeout=in_time)
-            assert (await device.hear(f"srv-{sent['id']}")).terminal["source"] == "live"
+            assert (await device.wait_for(f"srv-{sent['id']}")).terminal["source"] == "live"
             await device.end()
 
 
@@ -128,7 +128,7 @@ async def test_speech_of_a_clinician_is_delivered_and_acknowledged(
         text = "Your daughter comes to see you at four."
         sent = await carol.call("POST", f"patients/{alice.patient.pk}/speak/", 202, json={"text": text})
         assert (await device.wait_for_frame("conversation.started"))["initiated"] == "server"
-        spoken = await device.hear(f"srv-{sent['id']}")
+        spoken = await device.wait_for(f"srv-{sent['id']}")
         assert (spoken.terminal["type"], spoken.terminal["characters"]) == ("speech.finished", len(text))
         assert await wait_for_status(carol, sent["id"], "spoken") == {"spoken"}
         await device.send({"type": "ack", "id": spoken.id})
@@ -146,7 +146,7 @@ async def test_speech_after_rest_speech_is_written_immediately(
         for number in range(3):
             order = {"text": f"Message number {number} from your nurse."}
             sent = await carol.call("POST", f"patients/{alice.patient.pk}/speak/", 202, json=order)
-            await device.hear(f"srv-{sent['id']}")
+            await device.wait_for(f"srv-{sent['id']}")
         started = await device.start(greeting=False)
         spoken = await device.speak("And this is what the companion says.", id="own")
         await wait_for_state(started["conversation"], "own", "spoken", seconds=3)

@@ -222,7 +222,7 @@ async def test_an_exception_in_a_handler_ends_speech_and_request(
             assert await device.wait_closed() == 1011
             assert device.speeches["playing"].terminal["type"] == "speech.interrupted"
             await eventually(lambda: outcome_of(sandbox, 0, "cancelled"), 2)
-            assert (await other.hear("undisturbed")).terminal["type"] == "speech.finished"
+            assert (await other.wait_for("undisturbed")).terminal["type"] == "speech.finished"
         assert sandbox.account()["in_flight"] == {"standard": 0, "turbo": 0}
         await other.end()
     assert await readiness(server) == 200
@@ -287,7 +287,7 @@ async def test_a_row_is_in_state_speaking_during_playback(
         started = await device.start(greeting=False)
         await device.start_speech("playing", LONG)
         await wait_for_state(started["conversation"], "playing", "speaking", 1.5)
-        await device.hear("playing")
+        await device.wait_for("playing")
     await wait_for_state(started["conversation"], "playing", "spoken")
 
 

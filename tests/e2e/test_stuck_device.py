@@ -17,7 +17,7 @@ from tests.e2e.rows import state_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
-from tts.devices.transport import CLOSE_S
+from tts.devices.transport import CLOSE_TIMEOUT_S
 
 ENDLESS = " ".join(f"Sentence {number} is part of a text that no socket will hold to its end." for number in range(64))
 MEGABYTE = 1024 * 1024
@@ -112,7 +112,7 @@ async def test_a_device_that_closes_but_never_reads_is_disconnected(
 
     await eventually(bytes_are_held)
     stuck.send_close_frame()
-    await eventually(interrupted, within_s=CLOSE_S + 10)
+    await eventually(interrupted, within_s=CLOSE_TIMEOUT_S + 10)
     assert server.gauge("voicecare_devices_connected") == connected
     assert server.gauge("voicecare_slots_held") == 0
     stuck.close()
@@ -127,7 +127,7 @@ async def test_a_slow_reader_gets_all_audio(server: ServerProcess, sandbox: Sand
     async with Device(server.ws, alice.token, format="pcm_24000") as device:
         await device.start(greeting=False)
         await device.send({"type": "speak", "id": "slow", "text": text})
-        while not (spoken := device.speeches["slow"]).over:
+        while not (spoken := device.speeches["slow"]).is_done:
             await device.receive()
             await asyncio.sleep(0.05)
     assert spoken.terminal["type"] == "speech.finished"

@@ -94,6 +94,6 @@ async def test_audio_is_sent_in_pieces_while_the_provider_is_still_sending(
         await device.start(greeting=False)
         await device.start_speech("slow", "This sentence is spoken slowly, so that it is still going on.")
         assert sandbox.requests()[0]["outcome"] == "open"
-        spoken = await device.hear("slow")
+        spoken = await device.wait_for("slow")
     assert len(spoken.chunks) > 10
     assert spoken.audio == await repeat_requests(sandbox, sandbox.requests())

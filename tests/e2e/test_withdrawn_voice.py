@@ -45,6 +45,6 @@ async def test_what_is_playing_plays_on(server: ServerProcess, sandbox: SandboxP
         await device.start_speech("playing", LONG)
         await withdraw()
         await device.wait_for_frame("notice", code="voice_changed")
-        spoken = await device.hear("playing")
+        spoken = await device.wait_for("playing")
         assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "live")
         assert not spoken.frames_of("speech.switched")

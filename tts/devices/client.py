@@ -36,7 +36,7 @@ class DeviceError(Exception):
     """Something that a device's owner should be told, in words."""
 
 
-class Unreachable(DeviceError):
+class ServerUnreachable(DeviceError):
     def __init__(self, url: str) -> None:
         super().__init__(f"Nobody answers at {url}.")
 
@@ -47,7 +47,7 @@ class HandshakeRefused(DeviceError):
         self.status = status
 
 
-class Closed(DeviceError):
+class ConnectionClosed(DeviceError):
     def __init__(self, code: int | None) -> None:
         super().__init__(f"The server closed the connection with code {code}.")
         self.code = code
@@ -60,7 +60,7 @@ class RequestRefused(DeviceError):
 
 
 @dataclass(slots=True)
-class Spoken:
+class SpeechResult:
     """What came of one speech.
 
     `frames` are its JSON frames, notices included; `chunks` its binary frames, as they came; `asked_at` and
@@ -70,7 +70,7 @@ class Spoken:
     id: str
     frames: list[Frame] = field(default_factory=list)
     chunks: list[bytes] = field(default_factory=list)
-    asked_at: float | None = None
+    requested_at: float | None = None
     first_audio_at: float | None = None
 
     @property
@@ -80,24 +80,24 @@ class Spoken:
     @property
     def terminal(self) -> Frame:
         """`speech.finished`, `speech.interrupted` or `speech.failed`; empty until it came."""
-        return self.frames[-1] if self.over else {}
+        return self.frames[-1] if self.is_done else {}
 
     @property
-    def over(self) -> bool:
+    def is_done(self) -> bool:
         return bool(self.frames) and self.frames[-1]["type"] in TERMINAL_TYPES
 
     @property
     def first_audio_s(self) -> float | None:
         """From asking for it to its first sound here; None for a speech that nobody here asked for, or a silent one."""
-        if self.asked_at is None or self.first_audio_at is None:
+        if self.requested_at is None or self.first_audio_at is None:
             return None
-        return self.first_audio_at - self.asked_at
+        return self.first_audio_at - self.requested_at
 
     def frames_of(self, *kinds: str) -> list[Frame]:
         """Its frames of these types, for example `speech.started`."""
         return [frame for frame in self.frames if frame["type"] in kinds]
 
-    def heard(self, chunk: bytes) -> None:
+    def add_chunk(self, chunk: bytes) -> None:
         if not self.chunks:
             self.first_audio_at = time.perf_counter()
         self.chunks.append(chunk)
@@ -112,14 +112,14 @@ class DeviceClient:
     """
 
     def __init__(self, url: str, token: str, *, format: str | None = None, timeout_s: float | None = 60.0) -> None:
-        self.speeches: dict[str, Spoken] = {}
+        self.speeches: dict[str, SpeechResult] = {}
         self.notices: list[Frame] = []
         self._url = url
         self._token = token
         self._format = format
         self._timeout_s = timeout_s
         self._ids = (f"say-{number}" for number in count(1))
-        self._speaking: Spoken | None = None
+        self._playing: SpeechResult | None = None
         self._close_code: int | None = None
 
     async def __aenter__(self) -> Self:
@@ -146,7 +146,7 @@ class DeviceClient:
         except aiohttp.WSServerHandshakeError as error:
             raise HandshakeRefused(error.status) from error
         except aiohttp.ClientError as error:
-            raise Unreachable(self._url) from error
+            raise ServerUnreachable(self._url) from error
 
     @property
     def close_code(self) -> int | None:
@@ -158,7 +158,7 @@ class DeviceClient:
     async def send(self, frame: Frame) -> None:
         """Sends any frame, also one that the contract forbids."""
         if frame.get("type") in ("speak", "speak.delta") and isinstance(frame.get("id"), str):
-            self._asked(frame["id"])
+            self._mark_requested(frame["id"])
         await self._transmit(json.dumps(frame, ensure_ascii=False))
 
     async def receive(self) -> Frame | bytes:
@@ -167,22 +167,22 @@ class DeviceClient:
             message = await self._socket.receive()
         if message.type is aiohttp.WSMsgType.TEXT:
             frame: Frame = json.loads(message.data)
-            self._sort(frame)
+            self._dispatch(frame)
             return frame
         if message.type is aiohttp.WSMsgType.BINARY:
-            if self._speaking is not None:
-                self._speaking.heard(message.data)
+            if self._playing is not None:
+                self._playing.add_chunk(message.data)
             return bytes(message.data)
         if message.type is aiohttp.WSMsgType.CLOSE:
             self._close_code = message.data  # aiohttp forgets it when the server is gone before our answer
-        raise Closed(self.close_code)
+        raise ConnectionClosed(self.close_code)
 
     async def wait_closed(self) -> int | None:
         """Reads until the server closes; the close code."""
         try:
             while True:
                 await self.receive()
-        except Closed as closed:
+        except ConnectionClosed as closed:
             return closed.code
 
     # Conversations and speeches
@@ -193,17 +193,17 @@ class DeviceClient:
         wanted = {"format": self._format, "greeting": greeting, "resume": resume}
         given = {name: value for name, value in wanted.items() if value is not None}
         await self.send({"type": "conversation.start", **given})
-        return await self._answer("conversation.started")
+        return await self._wait_for_reply("conversation.started")
 
-    async def speak(self, text: str, id: str | None = None) -> Spoken:
+    async def speak(self, text: str, id: str | None = None) -> SpeechResult:
         """Says the text and returns when it has been said, or not. Raises RequestRefused if it is not accepted."""
         speech_id = next(self._ids) if id is None else id
         await self.send({"type": "speak", "id": speech_id, "text": text})
-        return await self.hear(speech_id)
+        return await self.wait_for(speech_id)
 
-    async def hear(self, id: str) -> Spoken:
+    async def wait_for(self, id: str) -> SpeechResult:
         """Receives until the speech with this id is over. Raises RequestRefused on an error that names it."""
-        while not (spoken := self.speeches.setdefault(id, Spoken(id))).over:
+        while not (spoken := self.speeches.setdefault(id, SpeechResult(id))).is_done:
             frame = await self.receive()
             if isinstance(frame, dict) and frame["type"] == "error" and frame.get("id") == id:
                 raise RequestRefused(frame)
@@ -215,7 +215,7 @@ class DeviceClient:
     async def end(self) -> Frame:
         """Ends the conversation; its `conversation.ended`. Raises RequestRefused."""
         await self.send({"type": "conversation.end"})
-        return await self._answer("conversation.ended")
+        return await self._wait_for_reply("conversation.ended")
 
     # Inside
 
@@ -223,9 +223,9 @@ class DeviceClient:
         try:
             await self._socket.send_str(text)
         except aiohttp.ClientConnectionError as error:
-            raise Closed(self.close_code) from error
+            raise ConnectionClosed(self.close_code) from error
 
-    async def _answer(self, kind: str) -> Frame:
+    async def _wait_for_reply(self, kind: str) -> Frame:
         while True:
             frame = await self.receive()
             if not isinstance(frame, dict):
@@ -235,31 +235,31 @@ class DeviceClient:
             if frame["type"] == "error" and "id" not in frame:
                 raise RequestRefused(frame)
 
-    def _asked(self, id: str) -> None:
-        spoken = self._unfinished(id)
-        if spoken.asked_at is None:
-            spoken.asked_at = time.perf_counter()
+    def _mark_requested(self, id: str) -> None:
+        spoken = self._unfinished_result(id)
+        if spoken.requested_at is None:
+            spoken.requested_at = time.perf_counter()
 
-    def _unfinished(self, id: str) -> Spoken:
+    def _unfinished_result(self, id: str) -> SpeechResult:
         """An id may be used again in the next conversation: what came of its former use makes way."""
         known = self.speeches.get(id)
-        if known is None or known.over:
-            known = self.speeches[id] = Spoken(id)
+        if known is None or known.is_done:
+            known = self.speeches[id] = SpeechResult(id)
         return known
 
-    def _sort(self, frame: Frame) -> None:
+    def _dispatch(self, frame: Frame) -> None:
         kind: str = frame["type"]
         if kind == "notice":
             self._notice(frame)
         elif kind.startswith("speech."):
-            spoken = self._unfinished(frame["id"])
+            spoken = self._unfinished_result(frame["id"])
             spoken.frames.append(frame)
             if kind == "speech.started":
-                self._speaking = spoken
-            elif spoken.over and spoken is self._speaking:  # one that only waited may end while another is heard
-                self._speaking = None
+                self._playing = spoken
+            elif spoken.is_done and spoken is self._playing:  # one that only waited may end while another is heard
+                self._playing = None
 
     def _notice(self, frame: Frame) -> None:
         self.notices.append(frame)
-        if self._speaking is not None:
-            self._speaking.frames.append(frame)
+        if self._playing is not None:
+            self._playing.frames.append(frame)

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from tts.conversations.context import Context, OpenConversation
-from tts.devices.outbox_client import Deliveries
-from tts.devices.output import Delivery
-from tts.devices.prefetch import Upcoming
-from tts.devices.transport import Socket
+from tts.devices.outbox_client import OutboxClient
+from tts.devices.output import SpeechOutput
+from tts.devices.prefetch import OutboxPrefetcher
+from tts.devices.transport import DeviceTransport
 from tts.models import Utterance
 from tts.outbox.claim import Claim
 from tts.outbox.leases import LEASE_S
@@ -27,11 +27,13 @@ from voicecare.core import metrics
 
 log = structlog.get_logger(__name__)
 
-CONCLUDE_S = 2.0  # for the terminal message of a cancelled speech, on a server whose `send` waits for a stuck device
-HELD_FOR = timedelta(minutes=15)  # what the quota holds is of use for so long, should its connection end meanwhile
+CANCEL_TIMEOUT_S = (
+    2.0  # for the terminal message of a cancelled speech, on a server whose `send` waits for a stuck device
+)
+DEFERRED_TTL = timedelta(minutes=15)  # what the quota holds is of use for so long, should its connection end meanwhile
 
 
-class Speaker:
+class SpeechPlayer:
     """The one task of a connection that speaks: the device's own speeches first, then what the outbox has.
 
     `open_conversation` gives the open one, or opens one for a delivery; None where that is impossible now.
@@ -39,53 +41,53 @@ class Speaker:
 
     def __init__(
         self,
-        socket: Socket,
+        socket: DeviceTransport,
         services: Services,
         session: Session,
-        deliveries: Deliveries,
+        deliveries: OutboxClient,
         open_conversation: Callable[[], Awaitable[OpenConversation | None]],
     ) -> None:
-        self._socket = socket
+        self._transport = socket
         self._services = services
         self._session = session
-        self._deliveries = deliveries
-        self._upcoming = Upcoming(services, session, deliveries, open_conversation)
+        self._outbox = deliveries
+        self._prefetcher = OutboxPrefetcher(services, session, deliveries, open_conversation)
         self._task: asyncio.Task[None] | None = None
-        self._delivery: Delivery | None = None  # set exactly while a speech may be cancelled
-        self._concluded = asyncio.Event()
+        self._output: SpeechOutput | None = None  # set exactly while a speech may be cancelled
+        self._finalized = asyncio.Event()
         self._live_first = False
-        self._putting_back = False  # a cancelled delivery is to be repeated
-        self._watching_quota = False
-        self._holding_phrase_said: uuid.UUID | None = None  # in this conversation
-        self._silenced = False
+        self._requeue_cancelled = False  # a cancelled delivery is to be repeated
+        self._is_waiting_for_quota = False
+        self._hold_message_conversation_id: uuid.UUID | None = None  # in this conversation
+        self._is_stopping = False
 
     # What the connection tells it
 
-    def say(self, speech: Speech) -> None:
+    def enqueue(self, speech: Speech) -> None:
         """This one is new in the line. Its row is there from now on, whatever becomes of this process."""
         self._services.recorder.record(speech)
-        self._upcoming.asked()
-        self.go_on()
+        self._prefetcher.client_activity()
+        self.ensure_running()
 
-    def call(self) -> None:
+    def wake(self) -> None:
         """Look into the outbox when nothing else is to be said."""
-        self._upcoming.called = True
-        self.go_on()
+        self._prefetcher.pending_hint = True
+        self.ensure_running()
 
-    def go_on(self) -> None:
-        if self._task is None and not self._silenced:
-            self._task = asyncio.create_task(self._speak_in_turn())
-            self._task.add_done_callback(_log_defect)
+    def ensure_running(self) -> None:
+        if self._task is None and not self._is_stopping:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(_log_crash)
 
-    def opened(self, opened: OpenConversation) -> None:
+    def on_conversation_started(self, opened: OpenConversation) -> None:
         if opened.hold_message_spoken:
-            self._holding_phrase_said = opened.context.conversation_id
+            self._hold_message_conversation_id = opened.context.conversation_id
 
-    def hold_again(self, rows: Iterable[Utterance], context: Context) -> None:
+    def restore_deferred(self, rows: Iterable[Utterance], context: Context) -> None:
         """What waited for the quota when the conversation's last connection ended waits here from now on."""
         here = {speech.utterance_id for speech in (*self._session.queue.deferred, *self._session.queue.waiting)}
         for row in (row for row in rows if row.pk not in here):
-            self._keep(
+            self._defer(
                 Speech(
                     row.client_id,
                     Script(row.text, complete=True),
@@ -102,76 +104,76 @@ class Speaker:
                 )
             )
 
-    def heard(self, ms: int) -> None:
-        if self._delivery is not None:
-            self._delivery.heard(ms)
+    def report_playback(self, ms: int) -> None:
+        if self._output is not None:
+            self._output.report_playback(ms)
 
     async def stop(self, *, put_back: bool) -> None:
         """Ends the speech that plays; returns when its terminal message is out. No byte of it follows.
 
         `put_back`: one of the outbox is to be said again.
         """
-        if self._task is not None and self._delivery is not None:
-            self._putting_back = put_back
+        if self._task is not None and self._output is not None:
+            self._requeue_cancelled = put_back
             self._task.cancel()
-            await self._concluded.wait()
+            await self._finalized.wait()
 
-    async def finish(self, seconds: float) -> None:
+    async def finish_current(self, seconds: float) -> None:
         """What plays may end within that time; nothing new begins."""
-        self.silence()
+        self.stop_accepting()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=seconds)
 
-    def silence(self) -> None:
+    def stop_accepting(self) -> None:
         """Nothing new begins from here on."""
-        self._silenced = True
-        self._upcoming.close()
+        self._is_stopping = True
+        self._prefetcher.close()
 
-    async def end_line(self) -> None:
+    async def cancel_all(self) -> None:
         """What plays and waits ends as interrupted; what the quota holds stays held."""
         waiting = self._session.queue.pop_pending()
         if self._task is not None:
-            if self._delivery is not None:
-                self._putting_back = True
+            if self._output is not None:
+                self._requeue_cancelled = True
                 self._task.cancel()
-            await asyncio.wait({self._task}, timeout=CONCLUDE_S)
+            await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
         for speech in waiting:
-            await self.conclude(speech, UtteranceState.INTERRUPTED)
+            await self.finalize(speech, UtteranceState.INTERRUPTED)
 
-    def let_held_go_elsewhere(self) -> None:
+    def release_deferred(self) -> None:
         """Another connection may say what the quota holds here."""
         self._session.queue.remove(lambda speech: True)  # its rows are freed where they are still this owner's
 
     # The line
 
-    async def _speak_in_turn(self) -> None:
+    async def _run(self) -> None:
         try:
-            while not self._silenced and (speech := await self._next()):
-                await self._speak(speech)
+            while not self._is_stopping and (speech := await self._next_speech()):
+                await self._play(speech)
         finally:
             self._task = None
 
-    async def _next(self) -> Speech | None:
+    async def _next_speech(self) -> Speech | None:
         line = self._session.queue
         if line.deferred and not self._services.quota.holding_s(time.monotonic()):
             line.release_deferred()
             self._live_first = True  # what was held in an earlier conversation comes before what was held here
-        if self._live_first and (speech := await self._upcoming.next(live_only=True)):
+        if self._live_first and (speech := await self._prefetcher.next_delivery(live_only=True)):
             return speech
         self._live_first = False
-        while (speech := line.start_next()) is None and self._upcoming:
-            if speech := await self._upcoming.next():
+        while (speech := line.start_next()) is None and self._prefetcher:
+            if speech := await self._prefetcher.next_delivery():
                 return speech
         return speech
 
-    async def _speak(self, speech: Speech) -> None:
+    async def _play(self, speech: Speech) -> None:
         """Says one speech to its end, whatever that is. A cancellation ends this speech, as interrupted, and not the
         line: that looks for itself whether it may go on."""
         opened = self._session.require_conversation()
-        self._concluded.clear()
+        self._finalized.clear()
         speech.progress.started(time.monotonic())
-        self._note(speech)
-        self._delivery = delivery = Delivery(self._socket, speech, opened.context.speech_settings.format)
+        self._record(speech)
+        self._output = delivery = SpeechOutput(self._transport, speech, opened.context.speech_settings.format)
         code = ""
         try:
             await speak(speech, opened.context, delivery, self._services)
@@ -181,84 +183,84 @@ class Speaker:
         except SpeechFailed as failure:
             outcome, code = UtteranceState.FAILED, failure.code
         except asyncio.CancelledError:
-            outcome = UtteranceState.WAITING if speech.claim and self._putting_back else UtteranceState.INTERRUPTED
+            outcome = UtteranceState.WAITING if speech.claim and self._requeue_cancelled else UtteranceState.INTERRUPTED
             _uncancel()
         except Exception:  # a defect of ours: this speech has failed, the patient's next one may not
             log.exception("speaker.defect", conversation=str(speech.conversation_id))
             outcome, code = UtteranceState.FAILED, SpeechFailed.NO_VOICE
-        self._delivery = None
-        self._putting_back = False
+        self._output = None
+        self._requeue_cancelled = False
         try:
             await (
-                self._hold(speech, opened.context)
+                self._queue_for_quota(speech, opened.context)
                 if outcome is UtteranceState.QUEUED
-                else self.conclude(speech, outcome, code)
+                else self.finalize(speech, outcome, code)
             )
         finally:
-            self._concluded.set()
+            self._finalized.set()
 
-    async def conclude(self, speech: Speech, outcome: UtteranceState, code: str = "") -> None:
+    async def finalize(self, speech: Speech, outcome: UtteranceState, code: str = "") -> None:
         """The one terminal message of a speech, and its row. A delivery of which nothing was heard has none."""
         speech.progress.finished(outcome, code)
         self._session.finish_speech(speech)
-        self._note(speech)
+        self._record(speech)
         metrics.SPEECHES.labels(outcome.value).inc()
         if outcome is not UtteranceState.WAITING or speech.progress.bytes_sent:
-            await self._socket.send(messages.speech_terminal(speech))
+            await self._transport.send(messages.speech_terminal(speech))
         if speech.claim is not None and outcome is UtteranceState.WAITING:
-            self._upcoming.put_back(speech.claim)
+            self._prefetcher.requeue(speech.claim)
         elif speech.claim is not None:
-            self._deliveries.finish(speech.claim, speech)
-            self._services.own(self._deliveries.write())
+            self._outbox.finish(speech.claim, speech)
+            self._services.own(self._outbox.flush())
 
-    def _note(self, speech: Speech) -> None:
+    def _record(self, speech: Speech) -> None:
         """The row of a claimed one is the outbox's."""
         if speech.claim is None:
             self._services.recorder.record(speech)
 
     # While the quota is spent
 
-    async def _hold(self, speech: Speech, context: Context) -> None:
+    async def _queue_for_quota(self, speech: Speech, context: Context) -> None:
         """Nothing of it was heard: it is queued, and others that need no quota may pass."""
         if speech.claim is not None:
-            await self._queue_again(speech.claim, speech)
+            await self._requeue_delivery(speech.claim, speech)
             return
         if speech.origin == Origin.HOLDING:  # its clip went out of the cache meanwhile: it is of no use later
-            await self.conclude(speech, UtteranceState.INTERRUPTED)
+            await self.finalize(speech, UtteranceState.INTERRUPTED)
             return
-        self._keep(speech)
+        self._defer(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
-        await self._socket.send(messages.speech_queued(speech.id, "quota", until))
-        if self._holding_phrase_said != context.conversation_id:
-            self._holding_phrase_said = context.conversation_id
-            await self._say_holding_phrase(context)
+        await self._transport.send(messages.speech_queued(speech.id, "quota", until))
+        if self._hold_message_conversation_id != context.conversation_id:
+            self._hold_message_conversation_id = context.conversation_id
+            await self._enqueue_hold_message(context)
 
-    async def _queue_again(self, claim: Claim, speech: Speech) -> None:
+    async def _requeue_delivery(self, claim: Claim, speech: Speech) -> None:
         self._session.finish_speech(speech)
-        self._upcoming.put_back(claim, queued=True)
-        if claim.expires_at is not None and self._deliveries.tells_queued(claim):
-            await self._socket.send(messages.speech_queued(speech.id, "quota", claim.expires_at))
+        self._prefetcher.requeue(claim, queued=True)
+        if claim.expires_at is not None and self._outbox.mark_queued_notified(claim):
+            await self._transport.send(messages.speech_queued(speech.id, "quota", claim.expires_at))
 
-    def _keep(self, speech: Speech) -> None:
+    def _defer(self, speech: Speech) -> None:
         """In memory, and in its row for another connection, should this one end."""
         now = datetime.now(UTC)
         speech.progress.deferred(
-            owner=self._deliveries.owner, lease_until=now + timedelta(seconds=LEASE_S), expires_at=now + HELD_FOR
+            owner=self._outbox.owner, lease_until=now + timedelta(seconds=LEASE_S), expires_at=now + DEFERRED_TTL
         )
         self._services.recorder.record(speech)
         self._session.queue.defer(speech)
-        if not self._watching_quota:
-            self._watching_quota = True
-            self._services.own(self._until_quota_holds_nothing())
+        if not self._is_waiting_for_quota:
+            self._is_waiting_for_quota = True
+            self._services.own(self._wait_for_quota())
 
-    async def _until_quota_holds_nothing(self) -> None:
+    async def _wait_for_quota(self) -> None:
         quota = self._services.quota
         while left := quota.holding_s(time.monotonic()):
             await quota.changed(left)
-        self._watching_quota = False
-        self.go_on()
+        self._is_waiting_for_quota = False
+        self.ensure_running()
 
-    async def _say_holding_phrase(self, context: Context) -> None:
+    async def _enqueue_hold_message(self, context: Context) -> None:
         """Only one that is in the cache: while the quota is spent nothing else can be said in this voice."""
         if context.hold_message is None:
             return
@@ -268,7 +270,7 @@ class Speaker:
             self._session.enqueue_hold_message(context.hold_message, time.monotonic())
 
 
-def _log_defect(task: asyncio.Task[None]) -> None:
+def _log_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("speaker.stopped", exc_info=task.exception())
 

@@ -8,23 +8,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tts.conversations.context import OpenConversation
-from tts.devices.outbox_client import Deliveries
+from tts.devices.outbox_client import OutboxClient
 from tts.outbox.claim import Claim
 from tts.protocol.session import Session
 from tts.speech import Speech
 from tts.states import Origin
 from tts.synthesis.dependencies import Services
 
-LIVE_WITHIN_S = 1.0  # what the device has waited for does not wait any longer for rows of former conversations
+LIVE_CLAIM_TIMEOUT_S = 1.0  # what the device has waited for does not wait any longer for rows of former conversations
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class Prefetched:
     claim: Claim
-    opened: OpenConversation
+    conversation: OpenConversation
 
 
-class Upcoming:
+class OutboxPrefetcher:
     """Used by the one task that speaks; `asked` and `close` may be called at any time.
 
     `open_conversation` gives the open one, or opens one for a delivery; None where that is impossible now. `called`:
@@ -35,90 +35,90 @@ class Upcoming:
         self,
         services: Services,
         session: Session,
-        deliveries: Deliveries,
+        deliveries: OutboxClient,
         open_conversation: Callable[[], Awaitable[OpenConversation | None]],
     ) -> None:
-        self.called = False
+        self.pending_hint = False
         self._services = services
         self._session = session
-        self._deliveries = deliveries
+        self._outbox = deliveries
         self._open_conversation = open_conversation
-        self._fetching: asyncio.Task[Fetched | None] | None = None
-        self._news = asyncio.Event()  # it has been fetched, or the device asks for something
+        self._fetch_task: asyncio.Task[Prefetched | None] | None = None
+        self._wakeup = asyncio.Event()  # it has been fetched, or the device asks for something
         self._closed = False
 
     def __bool__(self) -> bool:
         """Whether it is worth asking for the next one."""
-        return self.called or self._fetching is not None
+        return self.pending_hint or self._fetch_task is not None
 
-    def asked(self) -> None:
+    def client_activity(self) -> None:
         """The device asks for something of its own, which comes first."""
-        self._news.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         """Nothing is taken any more."""
         self._closed = True
 
-    async def next(self, *, live_only: bool = False) -> Speech | None:
+    async def next_delivery(self, *, live_only: bool = False) -> Speech | None:
         """The next one, which plays now; None if there is none, or none before the device asks for something.
 
         `live_only`: only what a device has asked for, and only if that is known soon.
         """
-        is_fresh = self._fetching is None
-        fetching = self._fetching or self._start(live_only)
-        self._news.clear()
+        is_fresh = self._fetch_task is None
+        fetching = self._fetch_task or self._start_fetch(live_only)
+        self._wakeup.clear()
         if not fetching.done():
             with suppress(TimeoutError):
-                async with asyncio.timeout(LIVE_WITHIN_S if live_only else None):
-                    await self._news.wait()
+                async with asyncio.timeout(LIVE_CLAIM_TIMEOUT_S if live_only else None):
+                    await self._wakeup.wait()
         if not fetching.done():
             return None
-        self._fetching = None
+        self._fetch_task = None
         return self._take(fetching.result(), is_fresh=is_fresh)
 
-    def put_back(self, claim: Claim, *, queued: bool = False) -> None:
+    def requeue(self, claim: Claim, *, queued: bool = False) -> None:
         """It waits again, as soon as the database is there."""
-        self._deliveries.put_back(claim, queued=queued)
-        self._services.own(self._deliveries.write())
+        self._outbox.requeue(claim, queued=queued)
+        self._services.own(self._outbox.flush())
 
-    def _start(self, live_only: bool) -> "asyncio.Task[Fetched | None]":
-        self.called = self.called and live_only
-        self._fetching = asyncio.create_task(self._fetch(live_only))
-        self._fetching.add_done_callback(lambda _: self._news.set())
-        return self._fetching
+    def _start_fetch(self, live_only: bool) -> "asyncio.Task[Prefetched | None]":
+        self.pending_hint = self.pending_hint and live_only
+        self._fetch_task = asyncio.create_task(self._fetch(live_only))
+        self._fetch_task.add_done_callback(lambda _: self._wakeup.set())
+        return self._fetch_task
 
-    async def _fetch(self, live_only: bool) -> Fetched | None:
+    async def _fetch(self, live_only: bool) -> Prefetched | None:
         quota = self._services.quota
         holding = quota.holding_s(time.monotonic()) > 0
-        claim = await self._deliveries.claim(
-            self._conversation(), quota_spent=quota.spent, holding=holding, live_only=live_only
+        claim = await self._outbox.claim(
+            self._conversation_id(), quota_spent=quota.spent, holding=holding, live_only=live_only
         )
         if claim is None:
             return None
         opened = None if self._closed else await self._open_conversation()
         if opened is None:
-            self.put_back(claim)
+            self.requeue(claim)
             return None
-        return Fetched(claim, opened) if await self._deliveries.begins(claim) else None
+        return Prefetched(claim, opened) if await self._outbox.confirm_start(claim) else None
 
-    def _take(self, fetched: Fetched | None, *, is_fresh: bool) -> Speech | None:
+    def _take(self, fetched: Prefetched | None, *, is_fresh: bool) -> Speech | None:
         """Not one that was fetched while the device spoke (it may be heard since) or while a conversation ended."""
         if fetched is None:
             return None
-        if self._closed or not is_fresh or not self._fits(fetched):
-            self.called = True
-            self.put_back(fetched.claim)
+        if self._closed or not is_fresh or not self._is_still_valid(fetched):
+            self.pending_hint = True
+            self.requeue(fetched.claim)
             return None
-        self.called = True  # there may be more
-        return self._session.start_delivery(self._deliveries.speech(fetched.claim, fetched.opened.context))
+        self.pending_hint = True  # there may be more
+        return self._session.start_delivery(self._outbox.make_speech(fetched.claim, fetched.conversation.context))
 
-    def _fits(self, fetched: Fetched) -> bool:
-        here = self._conversation()
+    def _is_still_valid(self, fetched: Prefetched) -> bool:
+        here = self._conversation_id()
         is_its_own = fetched.claim.origin == Origin.DEVICE  # it keeps its id only where it was asked for
-        return here == fetched.opened.context.conversation_id and (
+        return here == fetched.conversation.context.conversation_id and (
             not is_its_own or here == fetched.claim.conversation_id
         )
 
-    def _conversation(self) -> uuid.UUID | None:
+    def _conversation_id(self) -> uuid.UUID | None:
         opened = self._session.conversation
         return None if opened is None else opened.context.conversation_id

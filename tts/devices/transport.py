@@ -9,7 +9,7 @@ from typing import Any, Self
 from autobahn.exception import Disconnected
 from twisted.internet.abstract import FileDescriptor
 
-CLOSE_S = 10  # for a close to come to its end; daphne's one second cuts off what a slow link still has to carry
+CLOSE_TIMEOUT_S = 10  # for a close to come to its end; daphne's one second cuts off what a slow link still has to carry
 
 Frame = dict[str, Any] | bytes
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -17,28 +17,28 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-class Socket:
+class DeviceTransport:
     """`send` is the server's, as a consumer has it."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._muted = False
-        self._left = False
+        self._is_stopped = False
+        self._disconnected = False
         protocol: Any = next(iter(getattr(send, "args", ())), None)
         if hasattr(protocol, "closeHandshakeTimeout"):
-            protocol.closeHandshakeTimeout = CLOSE_S
+            protocol.closeHandshakeTimeout = CLOSE_TIMEOUT_S
         self._wire = Wire.of(protocol)
 
-    def mute(self) -> None:
+    def stop_sending(self) -> None:
         """Nobody is there any more: what would be sent is dropped."""
-        self._muted = True
+        self._is_stopped = True
 
     async def send(self, *frames: Frame) -> None:
         """Objects become JSON frames; audio is handed over as it came, one frame for each read. They leave together.
 
         A device that has closed is told nothing more. daphne says so only when what it holds has left, or been lost.
         """
-        if self._muted:
+        if self._is_stopped:
             return
         if self._wire is not None and self._wire.is_open:
             self._wire.write(frames)
@@ -48,15 +48,15 @@ class Socket:
             try:
                 await self._send({"type": "websocket.send", **content})
             except Disconnected:
-                self._left = True
+                self._disconnected = True
                 return
 
     async def close(self, code: int) -> None:
         await self._send({"type": "websocket.close", "code": code})
 
-    def held(self) -> int:
+    def buffered_bytes(self) -> int:
         """Bytes that were sent and have not left this process, as far as can be known; not 0 where some never will."""
-        return self._left + (0 if self._wire is None else self._wire.held())
+        return self._disconnected + (0 if self._wire is None else self._wire.buffered_bytes())
 
 
 class Wire:
@@ -71,7 +71,7 @@ class Wire:
     def __init__(self, protocol: Any, transport: Any) -> None:  # noqa: ANN401 - autobahn and Twisted have no types
         self._protocol = protocol
         self._transport = transport
-        protocol.is_closed.addCallback(self._lose)
+        protocol.is_closed.addCallback(self._abort_later)
 
     @classmethod
     def of(cls, protocol: Any) -> Self | None:  # noqa: ANN401
@@ -88,20 +88,20 @@ class Wire:
     def write(self, frames: Sequence[Frame]) -> None:
         """To be called while it is open. What the system does not take now leaves later, in order."""
         data = b"".join(map(_framed, frames))
-        if not self.held():
+        if not self.buffered_bytes():
             taken = self._transport.writeSomeData(data)
             if isinstance(taken, int):  # else the connection is lost, which the transport finds out for itself
                 data = data[taken:]
         if data:
             self._transport.write(data)
 
-    def _lose(self, closed: Any) -> Any:  # noqa: ANN401
+    def _abort_later(self, closed: Any) -> Any:  # noqa: ANN401
         """What a device has not read by now it may still read. One that says good-bye and reads nothing would keep its
         speech, and that its slot, for as long as its own socket is open: it is sent no more pings."""
-        asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abortConnection)
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abortConnection)
         return closed
 
-    def held(self) -> int:
+    def buffered_bytes(self) -> int:
         transport = self._transport
         return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
 

@@ -32,7 +32,7 @@ class Claim:
         return self.client_id if self.origin == Origin.DEVICE else f"{SERVER_PREFIX}{self.id}"
 
     @property
-    def of(self) -> dict[str, str] | None:
+    def original(self) -> dict[str, str] | None:
         """What it was called where it was asked for, when it is spoken in another conversation."""
         if self.origin == Origin.DEVICE or not self.client_id:
             return None

@@ -22,14 +22,14 @@ from django.utils.crypto import salted_hmac
 
 from tts.models import Utterance
 from tts.outbox.claim import Claim
-from tts.outbox.leases import FREE, LEASE, OUTBOX, epoch_of
+from tts.outbox.leases import LEASE, PENDING, UNLEASED, owner_epoch
 from tts.states import Origin, UtteranceState
 from voicecare.core import pubsub
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Device
 
-_IN_TIME = Q(expires_at=None) | Q(expires_at__gt=Now())
-_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
+_NOT_EXPIRED = Q(expires_at=None) | Q(expires_at__gt=Now())
+_TIME_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
 
 
 class IdempotencyConflict(VoicecareError):
@@ -65,13 +65,13 @@ def submit(
     except IntegrityError:
         if not idempotency_key:
             raise
-        return _submitted_before(author, idempotency_key, digest)
+        return _existing_submission(author, idempotency_key, digest)
     row.refresh_from_db(fields=["expires_at"])
     transaction.on_commit(partial(pubsub.publish_patient, patient_id), robust=True)
     return row
 
 
-def _submitted_before(author: User | None, key: str, digest: str) -> Utterance:
+def _existing_submission(author: User | None, key: str, digest: str) -> Utterance:
     row = Utterance.objects.get(author=author, idempotency_key=key)
     if row.request_digest != digest:
         raise IdempotencyConflict("This Idempotency-Key came with another request before: use a new one.")
@@ -81,7 +81,7 @@ def _submitted_before(author: User | None, key: str, digest: str) -> Utterance:
 # What may be spoken now
 
 
-def due(devices: Collection[uuid.UUID], *, quota_spent: bool, holding: bool) -> set[uuid.UUID]:
+def devices_with_work(devices: Collection[uuid.UUID], *, quota_spent: bool, holding: bool) -> set[uuid.UUID]:
     """Those of these connected devices for which `claim` would find something. One query.
 
     A row goes to the device of its patient that connected last, and also to the one that goes on with the conversation
@@ -91,7 +91,7 @@ def due(devices: Collection[uuid.UUID], *, quota_spent: bool, holding: bool) -> 
         return set()
     rows = _claimable(quota_spent, holding).filter(patient=OuterRef("patient"))
     own = rows.filter(origin=Origin.DEVICE, conversation__device=OuterRef("pk"), conversation__ended_at=None)
-    idle = _admitted().filter(~Exists(_being_spoken(OuterRef("patient"))), pk__in=devices)
+    idle = _connectable().filter(~Exists(_being_delivered(OuterRef("patient"))), pk__in=devices)
     found = idle.filter(Q(~_newer_device(), Exists(rows)) | Q(Exists(own)))
     return set(found.values_list("pk", flat=True))
 
@@ -116,22 +116,22 @@ def claim(
     """
     with transaction.atomic():
         # Under the patient's lock: two devices that claim two different rows would each see the patient idle.
-        here = _admitted().filter(pk=device, epoch=epoch_of(owner)).annotate(outranked=_newer_device())
+        here = _connectable().filter(pk=device, epoch=owner_epoch(owner)).annotate(outranked=_newer_device())
         locked = here.select_related("patient").select_for_update(of=("patient",), no_key=True).first()
         if locked is None:
             return None
         patient = locked.patient_id
-        rows = _claimable(quota_spent, holding).filter(~Exists(_being_spoken(patient)), patient=patient)
+        rows = _claimable(quota_spent, holding).filter(~Exists(_being_delivered(patient)), patient=patient)
         rows = rows.exclude(pk__in=passed)
         if live_only:
             rows = rows.filter(origin=Origin.DEVICE)
         if locked.outranked:
             rows = rows.filter(origin=Origin.DEVICE, conversation=conversation)
-        return _take_first(rows, owner, conversation)
+        return _claim_first(rows, owner, conversation)
 
 
-def _take_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID | None) -> Claim | None:
-    row = rows.annotate(left=_LEFT).order_by("received_at", "id").first()
+def _claim_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID | None) -> Claim | None:
+    row = rows.annotate(left=_TIME_LEFT).order_by("received_at", "id").first()
     if row is None:
         return None
     stays_own = row.origin == Origin.DEVICE and row.conversation_id == conversation
@@ -157,18 +157,18 @@ def _take_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID |
 
 
 def _claimable(quota_spent: bool, holding: bool) -> QuerySet[Utterance]:
-    rows = Utterance.objects.filter(OUTBOX, FREE, _IN_TIME)
+    rows = Utterance.objects.filter(PENDING, UNLEASED, _NOT_EXPIRED)
     if not quota_spent:
         return rows
     untried = Q(origin=Origin.SERVER) & ~Q(state=UtteranceState.QUEUED)
     return rows.filter(untried if holding else untried | Q(origin=Origin.DEVICE))
 
 
-def _being_spoken(patient: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
-    return Utterance.objects.filter(OUTBOX, patient=patient, state=UtteranceState.SPEAKING, lease_until__gt=Now())
+def _being_delivered(patient: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
+    return Utterance.objects.filter(PENDING, patient=patient, state=UtteranceState.SPEAKING, lease_until__gt=Now())
 
 
-def _admitted() -> QuerySet[Device]:
+def _connectable() -> QuerySet[Device]:
     return Device.objects.filter(revoked_at=None, patient__archived_at=None, patient__erased_at=None)
 
 
@@ -182,9 +182,9 @@ def _newer_device() -> Exists:
 # The claim's end
 
 
-def start(claim: Claim) -> bool:
+def confirm(claim: Claim) -> bool:
     """Asked just before the first frame: whether it is still this claim's, and neither heard nor ended meanwhile."""
-    return bool(_held(claim).update(lease_until=LEASE))
+    return bool(_owned(claim).update(lease_until=LEASE))
 
 
 def finish(
@@ -216,33 +216,33 @@ def finish(
         measures["spoken_at"] = spoken_at
     if claim.origin == Origin.SERVER and not claim.client_id:
         measures["conversation"] = conversation
-    ended = _held(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(
-        state=_unless_heard(state, UtteranceState.HEARD),
-        owner=_unless_heard(claim.owner if awaits_ack else "", ""),
+    ended = _owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(
+        state=_unless_acknowledged(state, UtteranceState.HEARD),
+        owner=_unless_acknowledged(claim.owner if awaits_ack else "", ""),
         lease_until=LEASE if awaits_ack else None,
         **measures,
     )
     return bool(ended)
 
 
-def put_back(claim: Claim, *, queued: bool) -> bool:
+def requeue(claim: Claim, *, queued: bool) -> bool:
     """Not spoken after all: waits again, `queued` for the quota. False if the claim was lost."""
     waits = UtteranceState.QUEUED if queued or claim.origin == Origin.DEVICE else UtteranceState.WAITING
-    return bool(_held(claim).update(state=waits, owner="", lease_until=None))
+    return bool(_owned(claim).update(state=waits, owner="", lease_until=None))
 
 
-def _held(claim: Claim, *states: str) -> QuerySet[Utterance]:
+def _owned(claim: Claim, *states: str) -> QuerySet[Utterance]:
     """The fence: whoever took the row since, even in this connection, has changed one of these."""
     return Utterance.objects.filter(
         pk=claim.id, owner=claim.owner, attempts=claim.attempt, state__in=states or [UtteranceState.SPEAKING]
     )
 
 
-def _unless_heard(value: str, heard: str) -> Case:
+def _unless_acknowledged(value: str, heard: str) -> Case:
     return Case(When(state=UtteranceState.HEARD, then=Value(heard)), default=Value(value))
 
 
-def expired(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
+def expired_among(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Those of them that were of use for too short a time to be said."""
     unsaid = Utterance.objects.filter(
         pk__in=keys, state__in=[UtteranceState.WAITING, UtteranceState.QUEUED, UtteranceState.EXPIRED]
@@ -253,9 +253,9 @@ def expired(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
 # What the device says
 
 
-def known(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
+def is_delivery_of(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     """Whether a device can know this `srv-` number: it is this patient's, and a connection has taken it."""
-    return _given(utterance_id, patient_id).exists()
+    return _delivered(utterance_id, patient_id).exists()
 
 
 def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
@@ -266,16 +266,16 @@ def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     who_speaks = Case(
         When(state=UtteranceState.SPEAKING, then=F("owner")), default=Value("")
     )  # its `finish` is still to come
-    waiting_for_it = _given(utterance_id, patient_id).filter(OUTBOX)
+    waiting_for_it = _delivered(utterance_id, patient_id).filter(PENDING)
     heard = waiting_for_it.update(state=UtteranceState.HEARD, heard_at=Now(), owner=who_speaks)
-    return bool(heard) or known(utterance_id, patient_id)
+    return bool(heard) or is_delivery_of(utterance_id, patient_id)
 
 
-def interrupt(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
+def cancel(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     """Ends it if it waits; False if it does not, because it is being spoken, has ended or is not `known`."""
-    waits = _given(utterance_id, patient_id).filter(state__in=[UtteranceState.WAITING, UtteranceState.QUEUED])
+    waits = _delivered(utterance_id, patient_id).filter(state__in=[UtteranceState.WAITING, UtteranceState.QUEUED])
     return bool(waits.update(state=UtteranceState.INTERRUPTED, owner="", lease_until=None))
 
 
-def _given(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> QuerySet[Utterance]:
+def _delivered(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> QuerySet[Utterance]:
     return Utterance.objects.filter(pk=utterance_id, patient=patient_id, origin=Origin.SERVER, attempts__gt=0)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.server import free_port
 from tests.tts.devices.scripted import STARTED, Line, finish, serving, started
-from tts.devices.client import Closed, DeviceClient, HandshakeRefused, RequestRefused, Unreachable
+from tts.devices.client import ConnectionClosed, DeviceClient, HandshakeRefused, RequestRefused, ServerUnreachable
 
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
 
@@ -35,7 +35,7 @@ async def test_a_refused_token():
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:{port}/ws/device/", "nonsense", "ws://"])
 async def test_nobody_there(url):
-    with pytest.raises(Unreachable):
+    with pytest.raises(ServerUnreachable):
         async with DeviceClient(url.format(port=free_port()), "secret"):
             pass
 
@@ -172,7 +172,7 @@ async def test_a_greeting_that_comes_first_can_be_heard_afterwards():
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
         assert (await device.speak("Hello")).audio == b"x"
-        greeting = await device.hear("greeting")
+        greeting = await device.wait_for("greeting")
     assert (greeting.audio, greeting.first_audio_s) == (b"hello", None)
 
 
@@ -190,9 +190,9 @@ async def test_speeches_sent_ahead_are_told_apart():
         await device.start()
         for id in "abc":
             await device.send({"type": "speak", "id": id, "text": "Hello"})
-        assert (await device.hear("b")).audio == b"3"
-        assert (await device.hear("a")).audio == b"12"
-        assert (await device.hear("c")).terminal["type"] == "speech.interrupted"
+        assert (await device.wait_for("b")).audio == b"3"
+        assert (await device.wait_for("a")).audio == b"12"
+        assert (await device.wait_for("c")).terminal["type"] == "speech.interrupted"
 
 
 async def test_raw_frames_in_the_order_in_which_they_came():
@@ -247,7 +247,7 @@ async def test_a_cancelled_wait_loses_nothing():
                 await device.speak("Hello")
         assert device.close_code is None
         go_on.set()
-        assert (await device.hear("say-1")).audio == b"12"
+        assert (await device.wait_for("say-1")).audio == b"12"
 
 
 # The end of a connection
@@ -262,10 +262,10 @@ async def test_the_servers_close_code(code):
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
         assert device.close_code is None
-        with pytest.raises(Closed) as closed:
+        with pytest.raises(ConnectionClosed) as closed:
             await device.speak("Hello")
         assert (closed.value.code, device.close_code) == (code, code)
-        with pytest.raises(Closed):
+        with pytest.raises(ConnectionClosed):
             await device.send({"type": "ping"})
 
 

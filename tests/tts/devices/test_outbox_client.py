@@ -12,7 +12,7 @@ from tests.tts.examples import opened
 from tests.tts.outbox.outbox_cast import connect, state_of, submit
 from tests.waiting import eventually
 from tts.conversations import lifecycle
-from tts.devices.outbox_client import Deliveries
+from tts.devices.outbox_client import OutboxClient
 from tts.models import Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
@@ -26,39 +26,39 @@ pytestmark = pytest.mark.django_db(transaction=True)  # they ask in threads of t
 UTTERANCES = Utterance._meta.db_table
 
 
-async def arrived(member: Member) -> Deliveries:
+async def arrived(member: Member) -> OutboxClient:
     """What a new connection of this member's device has."""
     socket = await in_database(connect, member)
-    return Deliveries(member.device.pk, leases.epoch_of(socket.owner), member.patient.pk)
+    return OutboxClient(member.device.pk, leases.owner_epoch(socket.owner), member.patient.pk)
 
 
-async def claimed(deliveries: Deliveries) -> Claim | None:
+async def claimed(deliveries: OutboxClient) -> Claim | None:
     return await deliveries.claim(None, quota_spent=False, holding=False)
 
 
-async def taken(deliveries: Deliveries) -> tuple[Claim, Speech]:
+async def taken(deliveries: OutboxClient) -> tuple[Claim, Speech]:
     """In no conversation of the database: it cannot be `finish`ed."""
     claim = await claimed(deliveries)
     assert claim is not None
-    return claim, deliveries.speech(claim, opened().context)
+    return claim, deliveries.make_speech(claim, opened().context)
 
 
-async def said(deliveries: Deliveries, member: Member) -> tuple[Claim, Speech]:
+async def said(deliveries: OutboxClient, member: Member) -> tuple[Claim, Speech]:
     """Claimed and said, and its end is still to be written."""
     claim = await claimed(deliveries)
     assert claim is not None
     conversation = await in_database(lifecycle.start, member.device.pk, None)
-    speech = deliveries.speech(claim, conversation.context)
-    assert await deliveries.begins(claim)
+    speech = deliveries.make_speech(claim, conversation.context)
+    assert await deliveries.confirm_start(claim)
     speech.progress.billed(len(claim.text))
     speech.progress.finished(UtteranceState.SPOKEN)
     return claim, speech
 
 
-async def spoken(deliveries: Deliveries, member: Member) -> Claim:
+async def spoken(deliveries: OutboxClient, member: Member) -> Claim:
     claim, speech = await said(deliveries, member)
     deliveries.finish(claim, speech)
-    await deliveries.write()
+    await deliveries.flush()
     return claim
 
 
@@ -79,8 +79,8 @@ async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, first = await taken(deliveries)
-    deliveries.put_back(claim)
-    await deliveries.write()
+    deliveries.requeue(claim)
+    await deliveries.flush()
     _, second = await taken(deliveries)
     assert (
         second.attempt_number(1) - first.attempt_number(1) > AFTER_QUOTA_WAIT_S / PAUSE_S
@@ -103,8 +103,8 @@ async def test_what_was_put_back_is_said_here_again(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
-    deliveries.put_back(claim, queued=True)
-    await deliveries.write()
+    deliveries.requeue(claim, queued=True)
+    await deliveries.flush()
     assert await state(row) == "queued"
     again = await claimed(deliveries)
     assert again is not None
@@ -116,7 +116,7 @@ async def test_what_was_acknowledged_since_it_was_claimed_does_not_begin(alice: 
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
     assert await deliveries.acknowledge(speech.id)
-    assert not await deliveries.begins(claim)
+    assert not await deliveries.confirm_start(claim)
     assert await state(row) == "heard"
 
 
@@ -124,7 +124,7 @@ async def test_what_the_connection_had_is_free_when_it_is_gone(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     await spoken(deliveries, alice)
-    await deliveries.gone()
+    await deliveries.release_all()
     assert await state(row) == "waiting"
 
 
@@ -133,8 +133,8 @@ async def test_a_connection_that_arrives_has_what_the_former_one_had(alice: Memb
     former = await arrived(alice)
     assert await claimed(former) is not None
     epoch = await in_database(alice.device.connected)
-    later = Deliveries(alice.device.pk, epoch, alice.patient.pk)
-    await later.arrived()
+    later = OutboxClient(alice.device.pk, epoch, alice.patient.pk)
+    await later.take_over()
     claim = await claimed(later)
     assert claim is not None
     assert claim.id == row.pk
@@ -147,8 +147,8 @@ async def test_a_connection_that_arrives_has_what_the_former_one_had(alice: Memb
 async def test_ids_of_nothing_are_known_to_nobody(speech_id: str, alice: Member):
     deliveries = await arrived(alice)
     assert not await deliveries.acknowledge(speech_id)
-    assert not await deliveries.withdraw(speech_id)
-    assert not await deliveries.known(speech_id)
+    assert not await deliveries.cancel(speech_id)
+    assert not await deliveries.is_known(speech_id)
 
 
 async def test_a_strangers_delivery_is_known_to_nobody(alice: Member, bob: Member):
@@ -156,7 +156,7 @@ async def test_a_strangers_delivery_is_known_to_nobody(alice: Member, bob: Membe
     claim = await spoken(await arrived(bob), bob)
     deliveries = await arrived(alice)
     assert not await deliveries.acknowledge(claim.speech_id)
-    assert not await deliveries.known(claim.speech_id)
+    assert not await deliveries.is_known(claim.speech_id)
     assert await state(row) == "spoken"
 
 
@@ -164,10 +164,10 @@ async def test_only_what_waits_is_withdrawn(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    assert (await deliveries.withdraw(speech.id), await deliveries.known(speech.id)) == (False, True)
-    deliveries.put_back(claim)
-    await deliveries.write()
-    assert await deliveries.withdraw(speech.id)
+    assert (await deliveries.cancel(speech.id), await deliveries.is_known(speech.id)) == (False, True)
+    deliveries.requeue(claim)
+    await deliveries.flush()
+    assert await deliveries.cancel(speech.id)
     assert await state(row) == "interrupted"
 
 
@@ -175,12 +175,12 @@ async def test_a_device_is_told_once_that_something_is_queued_and_once_that_it_e
     await in_database(submit, alice.patient, expires_in_s=1)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    assert [deliveries.tells_queued(claim) for _ in range(2)] == [True, False]
-    deliveries.put_back(claim, queued=True)
-    await deliveries.write()
-    assert await deliveries.expired() == []
+    assert [deliveries.mark_queued_notified(claim) for _ in range(2)] == [True, False]
+    deliveries.requeue(claim, queued=True)
+    await deliveries.flush()
+    assert await deliveries.pop_expired() == []
     assert await all_expired(deliveries) == [speech.id]
-    assert await deliveries.expired() == []
+    assert await deliveries.pop_expired() == []
     assert not deliveries.forget_queued(speech.id)
 
 
@@ -189,7 +189,7 @@ async def test_what_another_device_of_the_patient_heard_or_ended_has_not_expired
     await in_database(submit, alice.patient, expires_in_s=1)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    deliveries.tells_queued(claim)
+    deliveries.mark_queued_notified(claim)
     await in_database(Utterance.objects.update, state=state)
     assert await all_expired(deliveries) == []
     assert not deliveries.forget_queued(speech.id)
@@ -199,26 +199,26 @@ async def test_while_the_database_is_away_nobody_says_that_anything_expired(alic
     await in_database(submit, alice.patient, expires_in_s=1)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    deliveries.tells_queued(claim)
-    deliveries.put_back(claim, queued=True)
-    await deliveries.write()
+    deliveries.mark_queued_notified(claim)
+    deliveries.requeue(claim, queued=True)
+    await deliveries.flush()
     async with missing_table(UTTERANCES):
         assert await all_expired(deliveries) == []
-    assert await deliveries.expired() == [speech.id]
+    assert await deliveries.pop_expired() == [speech.id]
 
 
-async def all_expired(deliveries: Deliveries) -> list[str]:
+async def all_expired(deliveries: OutboxClient) -> list[str]:
     """When the second for which they were of use is over."""
     await asyncio.sleep(1.05)
-    return await deliveries.expired()
+    return await deliveries.pop_expired()
 
 
 async def test_what_is_spoken_is_not_queued_any_more(alice: Member):
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
-    deliveries.tells_queued(claim)
-    deliveries.speech(claim, opened().context)
+    deliveries.mark_queued_notified(claim)
+    deliveries.make_speech(claim, opened().context)
     assert not deliveries.forget_queued(speech.id)
 
 
@@ -226,8 +226,8 @@ async def test_what_has_waited_for_the_quota_is_known_as_such(alice: Member):
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, first = await taken(deliveries)
-    deliveries.put_back(claim, queued=True)
-    await deliveries.write()
+    deliveries.requeue(claim, queued=True)
+    await deliveries.flush()
     _, second = await taken(deliveries)
     assert (first.progress.waited_for_quota, second.progress.waited_for_quota) == (False, True)
 
@@ -241,12 +241,12 @@ async def test_an_end_that_could_not_be_written_is_written_before_anything_else_
     claim, speech = await said(deliveries, alice)
     async with missing_table(UTTERANCES):
         deliveries.finish(claim, speech)
-        await deliveries.write()
-        assert deliveries.late
+        await deliveries.flush()
+        assert deliveries.has_pending_writes
         assert await claimed(deliveries) is None
     following = await claimed(deliveries)
     assert following is not None
-    assert (following.id, deliveries.late) == (second.pk, False)
+    assert (following.id, deliveries.has_pending_writes) == (second.pk, False)
     assert await state(first) == "spoken"
 
 
@@ -255,8 +255,8 @@ async def test_a_return_that_could_not_be_written_is_made_up_for(alice: Member):
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
     async with missing_table(UTTERANCES):
-        deliveries.put_back(claim)
-        await deliveries.write()
+        deliveries.requeue(claim)
+        await deliveries.flush()
     again = await claimed(deliveries)
     assert again is not None
     assert again.id == row.pk
@@ -267,8 +267,8 @@ async def test_a_row_of_which_nobody_can_say_whether_it_may_begin_waits_again(al
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
     async with missing_table(UTTERANCES):
-        assert not await deliveries.begins(claim)
-        assert deliveries.late
+        assert not await deliveries.confirm_start(claim)
+        assert deliveries.has_pending_writes
     again = await claimed(deliveries)
     assert again is not None
     assert again.id == row.pk
@@ -296,7 +296,7 @@ async def test_a_row_that_the_database_refuses_holds_nobody_back(alice: Member):
     claim, speech = await taken(deliveries)
     speech.progress.finished(UtteranceState.SPOKEN)
     deliveries.finish(claim, speech)
-    await deliveries.write()
+    await deliveries.flush()
     assert await state(first) == "waiting"
     following = await claimed(deliveries)
     assert following is not None
@@ -318,10 +318,10 @@ async def test_an_acknowledgement_waits_for_the_database(alice: Member):
 async def test_a_connection_that_arrives_without_a_database_may_stay(alice: Member):
     deliveries = await arrived(alice)
     async with missing_table(UTTERANCES):
-        await deliveries.arrived()
-        assert not await deliveries.withdraw(f"srv-{uuid.uuid4()}")
+        await deliveries.take_over()
+        assert not await deliveries.cancel(f"srv-{uuid.uuid4()}")
 
     async def works() -> bool:
-        return await claimed(deliveries) is None and not deliveries.late
+        return await claimed(deliveries) is None and not deliveries.has_pending_writes
 
     await eventually(works)

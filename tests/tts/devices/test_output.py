@@ -11,8 +11,8 @@ import pytest
 
 from tests.tts.devices.wire import line
 from tests.tts.examples import speech
-from tts.devices.output import HELD_BYTES, Delivery
-from tts.devices.transport import Socket
+from tts.devices.output import MAX_BUFFERED_BYTES, SpeechOutput
+from tts.devices.transport import DeviceTransport
 from tts.speech import Speech
 from voicecare.audio.encoders import Encoder
 from voicecare.audio.formats import FORMATS
@@ -54,8 +54,8 @@ def said() -> Speech:
     return speech("s1", started_at_monotonic=time.monotonic())
 
 
-def deliver(device: Device, said: Speech, format_name: str = "pcm_16000") -> Delivery:
-    return Delivery(Socket(device.receive), said, format_name)
+def deliver(device: Device, said: Speech, format_name: str = "pcm_16000") -> SpeechOutput:
+    return SpeechOutput(DeviceTransport(device.receive), said, format_name)
 
 
 async def still_waits(task: asyncio.Task[None]) -> bool:
@@ -233,7 +233,7 @@ async def test_a_speech_that_waits_in_line_is_announced_once(device: Device, sai
 # Pace
 
 
-async def spoken(delivery: Delivery, seconds: float) -> None:
+async def spoken(delivery: SpeechOutput, seconds: float) -> None:
     """One segment, as the road hands it over."""
     await delivery.wait_for_capacity()
     await delivery.send_audio(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
@@ -253,7 +253,7 @@ async def test_what_the_device_has_played_makes_room(device: Device, said: Speec
     await spoken(delivery, 60)
     room = asyncio.create_task(delivery.wait_for_capacity())
     assert await still_waits(room)
-    delivery.heard(59_000)
+    delivery.report_playback(59_000)
     await asyncio.wait_for(room, 3)
 
 
@@ -273,9 +273,11 @@ async def test_who_waits_for_room_can_be_cancelled(device: Device, said: Speech)
 async def test_forwarding_waits_for_a_device_that_does_not_read(said: Speech):
     with line() as wire:
         socket = wire.socket()
-        forwarding = asyncio.create_task(Delivery(socket, said, "pcm_16000").send_audio(bytes(1 << 20), "live", "Ann"))
+        forwarding = asyncio.create_task(
+            SpeechOutput(socket, said, "pcm_16000").send_audio(bytes(1 << 20), "live", "Ann")
+        )
         assert await still_waits(forwarding)
-        while socket.held() > HELD_BYTES:
+        while socket.buffered_bytes() > MAX_BUFFERED_BYTES:
             wire.read()
             wire.write_on()
         await asyncio.wait_for(forwarding, 3)
@@ -285,9 +287,9 @@ async def test_a_speech_is_settled_when_all_of_it_has_left(said: Speech):
     with line() as wire:
         socket = wire.socket()
         await socket.send(bytes(1 << 20))
-        settled = asyncio.create_task(Delivery(socket, said, "pcm_16000").flush())
+        settled = asyncio.create_task(SpeechOutput(socket, said, "pcm_16000").flush())
         assert await still_waits(settled)
-        while socket.held():
+        while socket.buffered_bytes():
             wire.read()
             wire.write_on()
         await asyncio.wait_for(settled, 3)

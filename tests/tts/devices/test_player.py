@@ -20,9 +20,9 @@ from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
 from tts.conversations import lifecycle
 from tts.conversations.context import OpenConversation
-from tts.devices.outbox_client import Deliveries
-from tts.devices.player import Speaker
-from tts.devices.transport import Socket
+from tts.devices.outbox_client import OutboxClient
+from tts.devices.player import SpeechPlayer
+from tts.devices.transport import DeviceTransport
 from tts.models import Utterance
 from tts.outbox import leases
 from tts.recorder import Recorder
@@ -91,9 +91,9 @@ class Desk:
 
     async def connect(self) -> "Desk":
         socket = await in_database(connect, self.member)
-        self.deliveries = Deliveries(self.member.device.pk, leases.epoch_of(socket.owner), self.member.patient.pk)
-        self.speaker = Speaker(
-            Socket(self._receive), self._services, self.session, self.deliveries, self._open_conversation
+        self.deliveries = OutboxClient(self.member.device.pk, leases.owner_epoch(socket.owner), self.member.patient.pk)
+        self.speaker = SpeechPlayer(
+            DeviceTransport(self._receive), self._services, self.session, self.deliveries, self._open_conversation
         )
         return self
 
@@ -120,7 +120,7 @@ class Desk:
         context = self.session.require_conversation().context
         speech = example(speech_id, text, conversation_id=context.conversation_id, patient_id=context.patient_id)
         self.session.queue.waiting.append(speech)
-        self.speaker.say(speech)
+        self.speaker.enqueue(speech)
         return speech
 
 
@@ -128,8 +128,8 @@ class Desk:
 async def desk(alice: Member, services: Services) -> AsyncIterator[Desk]:
     desk = await Desk(alice, services).connect()
     yield desk
-    desk.speaker.silence()
-    await desk.speaker.end_line()
+    desk.speaker.stop_accepting()
+    await desk.speaker.cancel_all()
 
 
 async def until(row: Utterance, state: str) -> None:
@@ -138,7 +138,7 @@ async def until(row: Utterance, state: str) -> None:
 
 async def test_a_call_says_all_that_the_outbox_has(desk: Desk):
     rows = [await in_database(submit, desk.member.patient, text) for text in ("First.", "Second.")]
-    desk.speaker.call()
+    desk.speaker.wake()
     for row in rows:
         await until(row, "spoken")
     assert desk.types == ["speech.started", "speech.finished"] * 2
@@ -147,7 +147,7 @@ async def test_a_call_says_all_that_the_outbox_has(desk: Desk):
 async def test_an_own_speech_comes_before_the_next_of_the_outbox(desk: Desk, sandbox: SandboxProcess):
     sandbox.fault(**SLOW, first=1)
     rows = [await in_database(submit, desk.member.patient, text) for text in (TEXT, "Second.")]
-    desk.speaker.call()
+    desk.speaker.wake()
     await desk.sound.wait()
     desk.own("own")
     for row in rows:
@@ -167,11 +167,11 @@ async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_wi
             return await desk.conversation()
         ended = True
         desk.session.finish_conversation()
-        desk.speaker.call()  # as the end of a conversation does
+        desk.speaker.wake()  # as the end of a conversation does
         return opened
 
     desk.open = ends_at_once
-    desk.speaker.call()
+    desk.speaker.wake()
     await until(row, "spoken")
     assert ended
     assert desk.types == ["speech.started", "speech.finished"]
@@ -189,7 +189,7 @@ async def test_where_no_conversation_can_be_opened_the_row_waits(desk: Desk):
         return None
 
     desk.open = cannot
-    desk.speaker.call()
+    desk.speaker.wake()
     await asyncio.sleep(0.3)
     await until(row, "waiting")
     assert (await in_database(Utterance.objects.get)).attempts == 1
@@ -199,7 +199,7 @@ async def test_where_no_conversation_can_be_opened_the_row_waits(desk: Desk):
 async def test_a_stop_puts_a_delivery_back_or_ends_it(desk: Desk, sandbox: SandboxProcess):
     sandbox.fault(**SLOW)
     row = await in_database(submit, desk.member.patient, TEXT)
-    desk.speaker.call()
+    desk.speaker.wake()
     await desk.sound.wait()
     await desk.speaker.stop(put_back=True)
     assert desk.types == ["speech.started", "speech.interrupted"]
@@ -216,11 +216,11 @@ async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_wait
 ):
     sandbox.fault(**SLOW)
     row = await in_database(submit, desk.member.patient, TEXT)
-    desk.speaker.call()
+    desk.speaker.wake()
     await desk.sound.wait()
     waiting = desk.own("own")
-    desk.speaker.silence()
-    await desk.speaker.end_line()
+    desk.speaker.stop_accepting()
+    await desk.speaker.cancel_all()
     await until(row, "waiting")
     await services.recorder.flush()
     own = await in_database(Utterance.objects.get, pk=waiting.utterance_id)
@@ -230,8 +230,8 @@ async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_wait
 
 async def test_who_is_silenced_claims_nothing(desk: Desk):
     row = await in_database(submit, desk.member.patient)
-    desk.speaker.silence()
-    desk.speaker.call()
+    desk.speaker.stop_accepting()
+    desk.speaker.wake()
     await asyncio.sleep(0.2)
     assert (await in_database(Utterance.objects.get)).attempts == 0
     assert await in_database(state_of, row) == "waiting"
@@ -240,9 +240,9 @@ async def test_who_is_silenced_claims_nothing(desk: Desk):
 async def test_what_plays_may_end_before_the_process_does_and_nothing_else_begins(desk: Desk, sandbox: SandboxProcess):
     sandbox.fault(kind="slow", bytes_per_s=60_000)
     rows = [await in_database(submit, desk.member.patient, TEXT) for _ in range(2)]
-    desk.speaker.call()
+    desk.speaker.wake()
     await desk.sound.wait()
-    await desk.speaker.finish(10)
+    await desk.speaker.finish_current(10)
     assert desk.types == ["speech.started", "speech.finished"]
     for row, state in zip(rows, ("spoken", "waiting"), strict=True):
         await until(row, state)

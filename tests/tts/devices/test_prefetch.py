@@ -15,8 +15,8 @@ from tests.tts.outbox.outbox_cast import Socket, connect, queue, state_of, submi
 from tests.waiting import eventually
 from tts.conversations import lifecycle
 from tts.conversations.context import OpenConversation
-from tts.devices.outbox_client import Deliveries
-from tts.devices.prefetch import Upcoming
+from tts.devices.outbox_client import OutboxClient
+from tts.devices.prefetch import OutboxPrefetcher
 from tts.models import Utterance
 from tts.outbox import leases
 from tts.resilience.quota_gate import Quota
@@ -33,11 +33,11 @@ class Bed:
         self.session = new_session(1_000_000)
         self.work: set[asyncio.Task[Any]] = set()
 
-    async def connect(self) -> Upcoming:
+    async def connect(self) -> OutboxPrefetcher:
         socket = await in_database(connect, self.member)
-        deliveries = Deliveries(self.member.device.pk, leases.epoch_of(socket.owner), self.member.patient.pk)
+        deliveries = OutboxClient(self.member.device.pk, leases.owner_epoch(socket.owner), self.member.patient.pk)
         services = cast(Services, SimpleNamespace(quota=Quota(self.own), own=self.own))
-        return Upcoming(services, self.session, deliveries, self.conversation)
+        return OutboxPrefetcher(services, self.session, deliveries, self.conversation)
 
     def own(self, work: Coroutine[Any, Any, Any]) -> None:
         self.work.add(asyncio.create_task(work))
@@ -64,28 +64,28 @@ async def test_what_waits_comes_and_there_may_be_more(bed: Bed):
     row = await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
     assert not upcoming
-    upcoming.called = True
-    speech = await upcoming.next()
+    upcoming.pending_hint = True
+    speech = await upcoming.next_delivery()
     assert speech is not None
     assert (speech.utterance_id, bed.session.queue.playing) == (row.pk, speech)
     assert upcoming
-    assert await upcoming.next() is None  # one at a time
+    assert await upcoming.next_delivery() is None  # one at a time
     assert not upcoming
 
 
 async def test_who_asks_for_something_waits_for_no_row_and_the_row_is_taken_anew_afterwards(bed: Bed):
     row = await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
-    upcoming.called = True
+    upcoming.pending_hint = True
     async with locked_database():
-        fetching = asyncio.create_task(upcoming.next())
+        fetching = asyncio.create_task(upcoming.next_delivery())
         await asyncio.sleep(0.1)
-        upcoming.asked()
+        upcoming.client_activity()
         async with asyncio.timeout(1):
             assert await fetching is None
         assert upcoming  # it is still on its way
-    assert await upcoming.next() is None  # what came while the device spoke may have been heard since
-    speech = await upcoming.next()
+    assert await upcoming.next_delivery() is None  # what came while the device spoke may have been heard since
+    speech = await upcoming.next_delivery()
     assert speech is not None
     assert (speech.utterance_id, speech.claim and speech.claim.attempt) == (row.pk, 2)
 
@@ -93,24 +93,24 @@ async def test_who_asks_for_something_waits_for_no_row_and_the_row_is_taken_anew
 async def test_of_live_speech_alone_and_not_for_long(bed: Bed):
     await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
-    upcoming.called = True
-    assert await upcoming.next(live_only=True) is None
+    upcoming.pending_hint = True
+    assert await upcoming.next_delivery(live_only=True) is None
     assert upcoming
     former = await in_database(lambda: connect(bed.member, talking=True))
     live = await in_database(queue, former, bed.member.patient)
     upcoming = await bed.connect()
-    speech = await upcoming.next(live_only=True)
+    speech = await upcoming.next_delivery(live_only=True)
     assert speech is not None
     assert (speech.utterance_id, speech.origin) == (live.pk, "server")
     async with locked_database(), asyncio.timeout(3):
-        assert await upcoming.next(live_only=True) is None
+        assert await upcoming.next_delivery(live_only=True) is None
 
 
 async def test_when_it_is_closed_what_was_on_its_way_waits_again(bed: Bed):
     row = await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
     async with locked_database():
-        fetching = asyncio.create_task(upcoming.next())
+        fetching = asyncio.create_task(upcoming.next_delivery())
         await asyncio.sleep(0.1)
         upcoming.close()
     assert await fetching is None
@@ -125,11 +125,11 @@ async def test_live_speech_keeps_its_id_only_in_its_own_conversation(bed: Bed):
     socket = Socket(bed.member.device.pk, "", opened.context.conversation_id)
     row = await in_database(queue, socket, bed.member.patient, "a1")
     async with locked_database():
-        fetching = asyncio.create_task(upcoming.next())
+        fetching = asyncio.create_task(upcoming.next_delivery())
         await asyncio.sleep(0.1)
         bed.session.finish_conversation()
     assert await fetching is None
-    speech = await upcoming.next()
+    speech = await upcoming.next_delivery()
     assert speech is not None
     assert (speech.utterance_id, speech.id) == (row.pk, f"srv-{row.pk}")
     assert speech.conversation_id != opened.context.conversation_id

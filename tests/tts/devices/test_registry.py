@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from tests.conftest import Member
 from tts.conversations import lifecycle
 from tts.devices.connection import Connection
-from tts.devices.registry import TOUCH_EVERY, Hub
-from tts.devices.transport import Socket
+from tts.devices.registry import HEARTBEAT_EVERY_SWEEPS, ConnectionRegistry
+from tts.devices.transport import DeviceTransport
 from tts.models import Conversation
 from tts.resilience.quota_gate import Quota
 from voicecare.patients.models import Device, Patient
@@ -26,7 +26,7 @@ class Client:
     def __init__(self, member: Member, epoch: int) -> None:
         self.closed: int | None = None
         self.was_closed = asyncio.Event()
-        self.connection = Connection(Socket(self.receive), None, member.device.id, epoch, member.patient.id)
+        self.connection = Connection(DeviceTransport(self.receive), None, member.device.id, epoch, member.patient.id)
 
     async def receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.close":
@@ -52,7 +52,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
-def connect(hub: Hub, member: Member, make: type[Client] = Client) -> Client:
+def connect(hub: ConnectionRegistry, member: Member, make: type[Client] = Client) -> Client:
     client = make(member, member.device.connected())
     run(hub.register(client.connection))
     return client
@@ -63,11 +63,11 @@ def connected() -> float | None:
 
 
 @pytest.fixture
-def hub() -> Hub:
-    return Hub(Quota(lambda work: work.close()))
+def hub() -> ConnectionRegistry:
+    return ConnectionRegistry(Quota(lambda work: work.close()))
 
 
-def test_who_may_stay_stays(hub: Hub, alice: Member, bob: Member):
+def test_who_may_stay_stays(hub: ConnectionRegistry, alice: Member, bob: Member):
     clients = [connect(hub, alice), connect(hub, bob)]
     run(hub.sweep())
     assert [client.closed for client in clients] == [None, None]
@@ -75,13 +75,13 @@ def test_who_may_stay_stays(hub: Hub, alice: Member, bob: Member):
     assert connected() == 2
 
 
-def test_a_second_connection_of_a_device_replaces_the_first_at_once(hub: Hub, alice: Member):
+def test_a_second_connection_of_a_device_replaces_the_first_at_once(hub: ConnectionRegistry, alice: Member):
     first, second = connect(hub, alice), connect(hub, alice)
     assert (first.closed, second.closed) == (4001, None)
     assert hub.connections == [second.connection]
 
 
-def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: Hub, alice: Member):
+def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: ConnectionRegistry, alice: Member):
     early = Client(alice, alice.device.connected())
     late = connect(hub, alice)
     run(hub.register(early.connection))
@@ -89,7 +89,7 @@ def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: Hu
     assert hub.connections == [late.connection]
 
 
-def test_a_connection_in_another_process_replaces_ours(hub: Hub, alice: Member, bob: Member):
+def test_a_connection_in_another_process_replaces_ours(hub: ConnectionRegistry, alice: Member, bob: Member):
     ours, others = connect(hub, alice), connect(hub, bob)
     alice.device.connected()
     run(hub.sweep())
@@ -106,14 +106,14 @@ def test_a_connection_in_another_process_replaces_ours(hub: Hub, alice: Member, 
     ],
     ids=["device revoked", "patient archived", "patient erased", "device deleted"],
 )
-def test_who_may_not_stay_is_closed_as_revoked(hub: Hub, alice: Member, bob: Member, change):
+def test_who_may_not_stay_is_closed_as_revoked(hub: ConnectionRegistry, alice: Member, bob: Member, change):
     client, other = connect(hub, alice), connect(hub, bob)
     change(alice)
     run(hub.sweep())
     assert (client.closed, other.closed) == (4003, None)
 
 
-def test_who_was_revoked_and_replaced_is_revoked(hub: Hub, alice: Member):
+def test_who_was_revoked_and_replaced_is_revoked(hub: ConnectionRegistry, alice: Member):
     client = connect(hub, alice)
     alice.device.connected()
     Device.objects.update(revoked_at=timezone.now())
@@ -123,7 +123,7 @@ def test_who_was_revoked_and_replaced_is_revoked(hub: Hub, alice: Member):
 
 @pytest.mark.parametrize("former", [Stuck, Broken])
 def test_a_socket_that_cannot_be_closed_does_not_keep_the_others_open(
-    hub: Hub, alice: Member, bob: Member, former: type[Client]
+    hub: ConnectionRegistry, alice: Member, bob: Member, former: type[Client]
 ):
     async def scenario() -> None:
         sweep = asyncio.create_task(hub.sweep())
@@ -140,25 +140,25 @@ def test_a_socket_that_cannot_be_closed_does_not_keep_the_others_open(
     assert other.closed == 4003
 
 
-def test_a_connection_that_ends_is_forgotten_and_twice_is_no_mistake(hub: Hub, alice: Member):
+def test_a_connection_that_ends_is_forgotten_and_twice_is_no_mistake(hub: ConnectionRegistry, alice: Member):
     client = connect(hub, alice)
     hub.unregister(client.connection)
     hub.unregister(client.connection)
     assert (hub.connections, connected()) == ([], 0)
 
 
-def test_a_replaced_connection_that_ends_does_not_forget_its_successor(hub: Hub, alice: Member):
+def test_a_replaced_connection_that_ends_does_not_forget_its_successor(hub: ConnectionRegistry, alice: Member):
     first, second = connect(hub, alice), connect(hub, alice)
     hub.unregister(first.connection)
     assert hub.connections == [second.connection]
 
 
-def test_a_sweep_with_nobody_there_asks_nobody(hub: Hub):
+def test_a_sweep_with_nobody_there_asks_nobody(hub: ConnectionRegistry):
     run(hub.sweep())
     assert hub.connections == []
 
 
-def test_an_open_conversation_is_seen_now_and_then(hub: Hub, alice: Member, bob: Member):
+def test_an_open_conversation_is_seen_now_and_then(hub: ConnectionRegistry, alice: Member, bob: Member):
     talking, silent = connect(hub, alice), connect(hub, bob)
     opened = lifecycle.start(alice.device.id, None)
     talking.connection.session.start_conversation(opened)
@@ -166,7 +166,7 @@ def test_an_open_conversation_is_seen_now_and_then(hub: Hub, alice: Member, bob:
     Conversation.objects.update(seen_at=long_ago, started_at=long_ago)
 
     async def scenario() -> None:
-        for _ in range(TOUCH_EVERY):
+        for _ in range(HEARTBEAT_EVERY_SWEEPS):
             await hub.sweep()
 
     run(scenario())

@@ -8,7 +8,7 @@ import pytest
 from autobahn.exception import Disconnected
 
 from tests.tts.devices.wire import Line, line
-from tts.devices.transport import CLOSE_S, Socket
+from tts.devices.transport import CLOSE_TIMEOUT_S, DeviceTransport
 
 MUCH = bytes(1 << 20)  # more than any socket takes at once
 
@@ -53,8 +53,8 @@ async def test_what_a_device_does_not_read_is_held_and_leaves_later_in_order(wir
     await socket.send({})
     sent = b"\x82\x7f" + len(MUCH).to_bytes(8) + MUCH + b"\x81\x02{}"
     arrived = wire.read()
-    assert 0 < len(arrived) == len(sent) - socket.held()
-    while socket.held():
+    assert 0 < len(arrived) == len(sent) - socket.buffered_bytes()
+    while socket.buffered_bytes():
         wire.write_on()
         arrived += wire.read()
     assert arrived == sent
@@ -97,12 +97,12 @@ def test_what_is_held_is_what_the_transport_has_not_written(
 ):
     wire.transport.dataBuffer, wire.transport.offset = buffer, offset
     wire.transport.writeSequence(more)
-    assert wire.socket().held() == held
+    assert wire.socket().buffered_bytes() == held
 
 
 def test_a_slow_device_has_time_to_answer_a_close(wire: Line):
     wire.socket()
-    assert wire.protocol.closeHandshakeTimeout == CLOSE_S
+    assert wire.protocol.closeHandshakeTimeout == CLOSE_TIMEOUT_S
 
 
 class Elsewhere:
@@ -122,7 +122,7 @@ async def nowhere(*arguments: Any) -> None:
 )
 def test_a_server_of_another_make_holds_nothing_that_we_could_know_of(send: Any):
     """Others make `send` wait. What cannot be read must not silence anybody."""
-    assert Socket(send).held() == 0
+    assert DeviceTransport(send).buffered_bytes() == 0
 
 
 async def test_a_server_of_another_make_is_given_frame_after_frame():
@@ -131,7 +131,7 @@ async def test_a_server_of_another_make_is_given_frame_after_frame():
     async def send(message: dict[str, Any]) -> None:
         given.append(message)
 
-    await Socket(send).send({"type": "pong"}, b"\1")
+    await DeviceTransport(send).send({"type": "pong"}, b"\1")
     assert given == [
         {"type": "websocket.send", "text": '{"type":"pong"}'},
         {"type": "websocket.send", "bytes": b"\1"},
@@ -144,14 +144,14 @@ async def test_a_device_that_has_closed_is_told_nothing_more():
     async def closed(message: dict[str, Any]) -> None:
         raise Disconnected
 
-    socket = Socket(closed)
+    socket = DeviceTransport(closed)
     await socket.send({"type": "pong"}, b"\1")
-    assert socket.held()
+    assert socket.buffered_bytes()
 
 
 async def test_a_muted_socket_sends_nothing(wire: Line):
     socket = wire.socket()
-    socket.mute()
+    socket.stop_sending()
     await socket.send({"type": "pong"}, b"\0\0")
     assert (wire.read(), wire.through_server) == (b"", [])
 

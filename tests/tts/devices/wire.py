@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.tcp import Connection
 
-from tts.devices.transport import Socket
+from tts.devices.transport import DeviceTransport
 
 
 class Reactor:
@@ -50,9 +50,9 @@ class Line:
     async def _send(self, protocol: Protocol, message: dict[str, Any]) -> None:
         self.through_server.append(message)
 
-    def socket(self) -> Socket:
+    def socket(self) -> DeviceTransport:
         """The device's end, made as the consumer makes it."""
-        return Socket(partial(self._send, self.protocol))
+        return DeviceTransport(partial(self._send, self.protocol))
 
     def write_on(self) -> None:
         """The loop's next turn."""

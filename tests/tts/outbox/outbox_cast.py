@@ -39,7 +39,7 @@ class Socket:
         )
 
     def due(self, *, quota_spent: bool = False, holding: bool = False) -> bool:
-        return self.device in store.due([self.device], quota_spent=quota_spent, holding=holding)
+        return self.device in store.devices_with_work([self.device], quota_spent=quota_spent, holding=holding)
 
     def finish(self, claim: Claim, **changes: object) -> bool:
         return store.finish(claim, **{**FINISHED, "conversation": self.conversation, **changes})
@@ -48,7 +48,7 @@ class Socket:
         leases.renew({self.owner: self.device})
 
     def gone(self) -> None:
-        leases.gone(self.device, self.owner)
+        leases.release_all(self.device, self.owner)
 
     def lapse(self) -> None:
         """Its process was killed, LEASE_S ago."""
@@ -58,7 +58,7 @@ class Socket:
 
 def connect(member: Member, device: Device | None = None, *, talking: bool = False) -> Socket:
     device = Device.objects.get(pk=(device or member.device).pk)
-    socket = Socket(device.pk, leases.owner_of(device.pk, device.connected()))
+    socket = Socket(device.pk, leases.owner_name(device.pk, device.connected()))
     leases.take_over(socket.device, socket.owner)
     if talking:
         socket.conversation = start(device.pk, None).context.conversation_id

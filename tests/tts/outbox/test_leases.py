@@ -27,20 +27,20 @@ def held_for_s(row: Utterance) -> float:
 
 def test_the_condition_is_the_indexs():
     index = next(index for index in Utterance._meta.indexes if index.name == "utterance_outbox")
-    assert index.condition == leases.OUTBOX
+    assert index.condition == leases.PENDING
 
 
 def test_owners_fit_into_the_row_and_sort_by_age():
     devices = [uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), *(uuid.uuid4() for _ in range(50))]
-    owners = [leases.owner_of(device, epoch) for device in devices for epoch in (0, 1, 9, 10, 999_999_999)]
+    owners = [leases.owner_name(device, epoch) for device in devices for epoch in (0, 1, 9, 10, 999_999_999)]
     assert {len(owner) for owner in owners} == {36}
     assert len(set(owners)) == len(owners)
     for device in devices:
         epochs = [3, 20, 100, 99_999]
-        assert sorted(leases.owner_of(device, epoch) for epoch in epochs) == [
-            leases.owner_of(device, epoch) for epoch in epochs
+        assert sorted(leases.owner_name(device, epoch) for epoch in epochs) == [
+            leases.owner_name(device, epoch) for epoch in epochs
         ]
-        assert [leases.epoch_of(leases.owner_of(device, epoch)) for epoch in epochs] == epochs
+        assert [leases.owner_epoch(leases.owner_name(device, epoch)) for epoch in epochs] == epochs
 
 
 @pytest.mark.parametrize("state", ["speaking", "spoken", "queued"])
@@ -59,7 +59,7 @@ def test_taking_over_late_takes_nothing_from_a_later_connection(alice: Member):
     submit(alice.patient)
     claim = latter.claim()
     leases.take_over(former.device, former.owner)
-    assert store.start(claim)
+    assert store.confirm(claim)
 
 
 def test_nothing_is_taken_from_another_device(alice: Member, bob: Member):
@@ -69,7 +69,7 @@ def test_nothing_is_taken_from_another_device(alice: Member, bob: Member):
     claims = [socket.claim() for socket in sockets]
     kitchen = connect(alice, second_device(alice))
     kitchen.gone()
-    assert all(store.start(claim) for claim in claims)
+    assert all(store.confirm(claim) for claim in claims)
 
 
 def test_a_sign_of_life_keeps_what_a_connection_holds(alice: Member, bob: Member):

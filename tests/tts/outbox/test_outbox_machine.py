@@ -106,13 +106,13 @@ class Outbox(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(pick=picks, queued=st.booleans())
     def puts_back(self, pick: int, queued: bool) -> None:
-        store.put_back(self.claims[pick % len(self.claims)][1], queued=queued)
+        store.requeue(self.claims[pick % len(self.claims)][1], queued=queued)
 
     @precondition(lambda self: self.claims)
     @rule(pick=picks)
     def is_about_to_speak(self, pick: int) -> None:
         claim = self.claims[pick % len(self.claims)][1]
-        assert not (store.start(claim) and claim.id in self.heard)
+        assert not (store.confirm(claim) and claim.id in self.heard)
 
     @precondition(lambda self: self.rows)
     @rule(pick=picks)
@@ -125,7 +125,7 @@ class Outbox(RuleBasedStateMachine):
     @precondition(lambda self: self.rows)
     @rule(pick=picks)
     def is_withdrawn(self, pick: int) -> None:
-        store.interrupt(self.rows[pick % len(self.rows)], self.alice.patient.pk)
+        store.cancel(self.rows[pick % len(self.rows)], self.alice.patient.pk)
 
     @precondition(lambda self: self.rows)
     @rule(pick=picks)
@@ -134,7 +134,7 @@ class Outbox(RuleBasedStateMachine):
 
     @rule()
     def is_tidied(self) -> None:
-        leases.tidy()
+        leases.reap_expired()
 
     @invariant()
     def one_at_a_time(self) -> None:

@@ -138,35 +138,35 @@ def claim_of(row: Utterance) -> Claim:
 
 def lapse(socket: Socket, row: Utterance) -> None:
     socket.lapse()
-    leases.tidy()
+    leases.reap_expired()
 
 
 def late(socket: Socket, row: Utterance) -> None:
     expire(row)
-    leases.tidy()
+    leases.reap_expired()
 
 
 EVENTS: dict[str, tuple[Callable[[Socket, Utterance], object], dict[str, str]]] = {
     "claim": (lambda socket, row: socket.claim(), {"waiting": "speaking", "queued": "speaking"}),
-    "start": (lambda socket, row: store.start(claim_of(row)), {}),
+    "start": (lambda socket, row: store.confirm(claim_of(row)), {}),
     "spoken": (lambda socket, row: socket.finish(claim_of(row)), {"speaking": "spoken"}),
     "failed": (lambda socket, row: socket.finish(claim_of(row), state="failed"), {"speaking": "failed"}),
     "stopped": (lambda socket, row: socket.finish(claim_of(row), state="interrupted"), {"speaking": "interrupted"}),
-    "put back": (lambda socket, row: store.put_back(claim_of(row), queued=False), {"speaking": "waiting"}),
-    "no quota": (lambda socket, row: store.put_back(claim_of(row), queued=True), {"speaking": "queued"}),
+    "put back": (lambda socket, row: store.requeue(claim_of(row), queued=False), {"speaking": "waiting"}),
+    "no quota": (lambda socket, row: store.requeue(claim_of(row), queued=True), {"speaking": "queued"}),
     "ack": (
         lambda socket, row: store.acknowledge(row.pk, row.patient_id),
         dict.fromkeys(["waiting", "queued", "speaking", "spoken"], "heard"),
     ),
     "interrupt": (
-        lambda socket, row: store.interrupt(row.pk, row.patient_id),
+        lambda socket, row: store.cancel(row.pk, row.patient_id),
         {"waiting": "interrupted", "queued": "interrupted"},
     ),
     "renew": (lambda socket, row: socket.renew(), {}),
     "gone": (lambda socket, row: socket.gone(), {"speaking": "waiting", "spoken": "waiting"}),
     "killed": (lapse, {"speaking": "waiting", "spoken": "waiting"}),
     "late": (late, {"waiting": "expired", "queued": "expired"}),
-    "tidy": (lambda socket, row: leases.tidy(), {}),
+    "tidy": (lambda socket, row: leases.reap_expired(), {}),
 }
 
 
@@ -187,13 +187,13 @@ def test_an_end_is_told_from_one_that_came_too_late(alice: Member):
     socket = connect(alice)
     row = submit(alice.patient)
     claim = socket.claim()
-    assert (claim.id, claim.attempt, claim.speech_id, claim.of) == (row.pk, 1, f"srv-{row.pk}", None)
+    assert (claim.id, claim.attempt, claim.speech_id, claim.original) == (row.pk, 1, f"srv-{row.pk}", None)
     assert 880 < claim.seconds_left <= 900
-    assert store.start(claim)
+    assert store.confirm(claim)
     assert socket.finish(claim)
     assert not socket.finish(claim)
-    assert not store.start(claim)
-    assert not store.put_back(claim, queued=False)
+    assert not store.confirm(claim)
+    assert not store.requeue(claim, queued=False)
     row.refresh_from_db()
     assert (row.source, row.characters, row.bytes_sent, row.first_chunk_ms) == ("live", 10, 1000, 12.5)
     assert row.spoken_at is not None
@@ -210,9 +210,9 @@ def test_who_lost_its_lease_writes_nothing_any_more(alice: Member):
     quick = connect(alice)
     taken = quick.claim()
     assert (taken.id, taken.attempt) == (lost.id, 2)
-    assert not store.start(lost)
+    assert not store.confirm(lost)
     assert not slow.finish(lost, state="failed")
-    assert not store.put_back(lost, queued=False)
+    assert not store.requeue(lost, queued=False)
     slow.gone()
     assert quick.finish(taken)
     assert Utterance.objects.get().attempts == 2
@@ -223,7 +223,7 @@ def test_one_connection_is_fenced_against_itself(alice: Member):
     socket = connect(alice)
     submit(alice.patient)
     former = socket.claim()
-    assert store.put_back(former, queued=False)
+    assert store.requeue(former, queued=False)
     latter = socket.claim()
     assert not socket.finish(former)
     assert socket.finish(latter)
@@ -252,7 +252,7 @@ def test_what_is_heard_before_its_first_frame_is_not_said(alice: Member):
     row = submit(alice.patient)
     claim = socket.claim()
     assert store.acknowledge(row.pk, alice.patient.pk)
-    assert not store.start(claim)
+    assert not store.confirm(claim)
     assert socket.claim() is None
 
 
@@ -295,7 +295,7 @@ def test_an_ack_for_nothing_is_known_as_such(alice: Member, bob: Member):
     never_given, own = submit(alice.patient), queue(socket, alice.patient, attempts=1)
     given = submit(alice.patient)
     Utterance.objects.filter(pk=given.pk).update(attempts=1)
-    for settle in (store.acknowledge, store.interrupt, store.known):
+    for settle in (store.acknowledge, store.cancel, store.is_delivery_of):
         assert not settle(uuid.uuid4(), alice.patient.pk)
         assert not settle(given.pk, bob.patient.pk)
         assert not settle(never_given.pk, alice.patient.pk)
@@ -339,7 +339,9 @@ def test_what_was_passed_lets_the_next_one_go_first(alice: Member):
 def test_the_device_that_connected_last_speaks(alice: Member):
     bedside, kitchen = connect(alice), connect(alice, second_device(alice))
     submit(alice.patient)
-    assert store.due([bedside.device, kitchen.device], quota_spent=False, holding=False) == {kitchen.device}
+    assert store.devices_with_work([bedside.device, kitchen.device], quota_spent=False, holding=False) == {
+        kitchen.device
+    }
     assert bedside.claim() is None
     kitchen.lapse()  # nobody says that it is gone
     assert bedside.due()
@@ -358,7 +360,7 @@ def test_nothing_is_said_to_who_is_not_here_any_more(alice: Member, field: str):
     row = submit(alice.patient)
     Patient.objects.filter(pk=alice.patient.pk).update(**{field: timezone.now()})
     assert (socket.due(), socket.claim()) == (False, None)
-    leases.tidy()
+    leases.reap_expired()
     assert state_of(row) == "interrupted"
 
 
@@ -366,7 +368,7 @@ def test_what_is_late_is_not_claimed_even_before_anybody_has_tidied_up(alice: Me
     socket = connect(alice)
     expire(submit(alice.patient))
     assert (socket.due(), socket.claim()) == (False, None)
-    leases.tidy()
+    leases.reap_expired()
     assert Utterance.objects.get().code == "expired"
 
 
@@ -400,7 +402,7 @@ def test_what_the_quota_holds_back(
 def test_a_row_that_needs_the_quota_lets_known_phrases_pass(alice: Member):
     socket = connect(alice)
     first, second = submit(alice.patient), submit(alice.patient)
-    assert store.put_back(socket.claim(quota_spent=True), queued=True)
+    assert store.requeue(socket.claim(quota_spent=True), queued=True)
     assert socket.claim(quota_spent=True).id == second.pk
     Utterance.objects.filter(pk=second.pk).update(state="spoken")
     assert socket.claim().id == first.pk
@@ -410,8 +412,8 @@ def test_live_speech_in_its_own_conversation_stays_the_devices_own(alice: Member
     socket = connect(alice, talking=True)
     row = queue(socket, alice.patient)
     claim = socket.claim()
-    assert (claim.speech_id, claim.of, claim.origin) == ("a1", None, "device")
-    assert store.put_back(claim, queued=False)
+    assert (claim.speech_id, claim.original, claim.origin) == ("a1", None, "device")
+    assert store.requeue(claim, queued=False)
     assert state_of(row) == "queued"  # a row of the device that waits would be one that is in memory
     assert socket.finish(socket.claim())
     socket.gone()
@@ -426,7 +428,7 @@ def test_live_speech_in_another_conversation_is_the_servers(alice: Member):
         socket = connect(alice, talking=True)
         claim = socket.claim()
         assert (claim.attempt, claim.origin, claim.speech_id) == (attempt, "server", f"srv-{row.pk}")
-        assert claim.of == {"conversation": str(asked_in.conversation), "id": "a1"}
+        assert claim.original == {"conversation": str(asked_in.conversation), "id": "a1"}
         socket.finish(claim)
         socket.gone()
     row.refresh_from_db()
@@ -451,10 +453,10 @@ def test_what_a_connection_holds_in_memory_is_nobody_elses(alice: Member):
     kitchen = connect(alice, second_device(alice))
     assert (kitchen.due(), kitchen.claim(), bedside.claim()) == (False, None, None)
     expire(row)
-    leases.tidy()
+    leases.reap_expired()
     assert state_of(row) == "queued"  # its connection ends it
     bedside.gone()
-    leases.tidy()
+    leases.reap_expired()
     assert state_of(row) == "expired"
 
 
@@ -471,7 +473,7 @@ def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., M
     said: list[tuple[uuid.UUID, str]] = []
 
     def drain() -> None:
-        while store.due([socket.device for socket in sockets], quota_spent=False, holding=False):
+        while store.devices_with_work([socket.device for socket in sockets], quota_spent=False, holding=False):
             for socket in sockets:
                 socket.renew()  # as its process does: nobody acknowledges, and what was heard would come again
                 claim = socket.claim()
@@ -507,7 +509,7 @@ def test_an_ack_that_races_with_a_claim_ends_as_heard(alice: Member):
         claim, acknowledged = at_once(socket.claim, partial(store.acknowledge, row.pk, row.patient_id))
         assert acknowledged
         assert state_of(row) == "heard"
-        assert claim is None or not store.start(claim)
+        assert claim is None or not store.confirm(claim)
 
 
 # What it costs
@@ -525,10 +527,10 @@ def test_few_statements_for_many_devices(member: Callable[..., Member]):
     for patient in Patient.objects.all():
         submit(patient)
     devices = [socket.device for socket in sockets]
-    assert statements(lambda: store.due(devices, quota_spent=True, holding=True)) == 1
+    assert statements(lambda: store.devices_with_work(devices, quota_spent=True, holding=True)) == 1
     assert statements(lambda: leases.renew({socket.owner: socket.device for socket in sockets})) == 2
     assert statements(sockets[0].claim) == 3
-    assert statements(lambda: store.due([], quota_spent=False, holding=False) or leases.renew({})) == 0
+    assert statements(lambda: store.devices_with_work([], quota_spent=False, holding=False) or leases.renew({})) == 0
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="EXPLAIN of PostgreSQL (DATABASE_URL)")
@@ -545,12 +547,12 @@ def test_the_index_is_used(member: Callable[..., Member]):
         cursor.execute("ANALYZE")
     devices = [socket.device for socket in sockets]
     works: dict[str, Callable[[], object]] = {
-        "due": lambda: store.due(devices, quota_spent=False, holding=False),
+        "due": lambda: store.devices_with_work(devices, quota_spent=False, holding=False),
         "claim": sockets[0].claim,
         "renew": lambda: leases.renew({socket.owner: socket.device for socket in sockets}),
         "take_over": lambda: connect(everybody[1]),
         "gone": sockets[2].gone,
-        "tidy": leases.tidy,
+        "tidy": leases.reap_expired,
     }
     for name, work in works.items():
         with CaptureQueriesContext(connection) as captured:

@@ -17,14 +17,14 @@ from django.core.management.base import BaseCommand, CommandError
 from tts.devices.client import (
     DEMO_TOKEN_FILE,
     GREETING_ID,
-    Closed,
+    ConnectionClosed,
     DeviceClient,
     DeviceError,
     Frame,
     HandshakeRefused,
     RequestRefused,
-    Spoken,
-    Unreachable,
+    ServerUnreachable,
+    SpeechResult,
 )
 
 LEAVING_S = 5.0
@@ -110,7 +110,7 @@ class Talk:
         try:
             await asyncio.wait({text, closed}, return_when=asyncio.FIRST_COMPLETED)
             if not text.done():
-                raise Closed(closed.result())
+                raise ConnectionClosed(closed.result())
             return text.result()
         finally:
             text.cancel()
@@ -136,24 +136,24 @@ class Talk:
                 self._tell()
                 self._show(f"The conversation has ended: {ended['characters']} characters in all.")
 
-    def _in_order(self) -> list[Spoken]:
+    def _in_order(self) -> list[SpeechResult]:
         return sorted(self._device.speeches.values(), key=lambda spoken: spoken.first_audio_at or math.inf)
 
     def _tell(self) -> None:
         """Says what has ended since it was last asked, the greeting too."""
         for spoken in self._in_order():
-            if spoken.over and spoken.id not in self._told:
+            if spoken.is_done and spoken.id not in self._told:
                 self._told.add(spoken.id)
                 self.all_spoken = self.all_spoken and spoken.terminal["type"] == "speech.finished"
                 self._show("\n  ".join([self._labels.get(spoken.id, spoken.id), *_story(spoken)]))
 
 
-def _story(spoken: Spoken) -> list[str]:
+def _story(spoken: SpeechResult) -> list[str]:
     """What came of it, in words."""
     return [words for frame in spoken.frames if (words := _words(frame, spoken))]
 
 
-def _words(frame: Frame, spoken: Spoken) -> str:
+def _words(frame: Frame, spoken: SpeechResult) -> str:
     match frame["type"]:
         case "notice":
             return f"notice: {frame['message']}"
@@ -168,7 +168,7 @@ def _words(frame: Frame, spoken: Spoken) -> str:
     return ""
 
 
-def _figures(frame: Frame, spoken: Spoken) -> str:
+def _figures(frame: Frame, spoken: SpeechResult) -> str:
     voice = spoken.frames_of("speech.started", "speech.switched")[-1]["voice"]
     here = "" if spoken.first_audio_s is None else f"first sound after {spoken.first_audio_s * 1000:.0f} ms here, "
     return (
@@ -180,7 +180,7 @@ def _figures(frame: Frame, spoken: Spoken) -> str:
 def _advice(error: DeviceError) -> str:
     """The error and what to do about it."""
     match error:
-        case Unreachable():
+        case ServerUnreachable():
             return f"{error} Start the server with `make run`, or name another one with --url."
         case HandshakeRefused(status=403):
             return (
@@ -190,7 +190,7 @@ def _advice(error: DeviceError) -> str:
             )
         case HandshakeRefused():
             return f"{error} Is this the address of a voicecare server? --url takes another."
-        case Closed(code=code):
+        case ConnectionClosed(code=code):
             return f"{error} {_CLOSED.get(code or 0, '')}".rstrip()
     return str(error)
 
