@@ -99,7 +99,7 @@ async def test_live_speech_waits_and_is_spoken_in_order_when_the_quota_is_back(
         await wait_for_state(started["conversation"], "second", "queued")
         restore_quota(sandbox)
         back = time.monotonic()
-        speeches = [await device.wait_for("first"), await device.wait_for("second"), await other.hear("elsewhere")]
+        speeches = [await device.wait_for("first"), await device.wait_for("second"), await other.wait_for("elsewhere")]
         assert time.monotonic() - back < 15
         await device.end()
     assert [one.terminal["source"] for one in speeches] == ["live"] * 3
