@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from usage.ledger import rollup
-from usage.models import Reconciliation, UsageEvent
+from usage.models import UsageEvent
 from voicecare.providers.errors import ProviderError, Unreachable
 
 Kind = UsageEvent.Kind
@@ -119,6 +119,7 @@ def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
 
 BILLED, NOT_BILLED = "billed", "not_billed"
 REQUEST_ID_UNIQUE_WITHIN = timedelta(minutes=10)
+RESOLUTION_LOCK = 7_312_026_001  # key of a PostgreSQL advisory lock; no other lock of this database may have it
 
 
 @transaction.atomic(savepoint=False)
@@ -143,11 +144,15 @@ def resolve_unknown(event: uuid.UUID, *, request_id: str = "", credits: int = 0)
 
 
 def _lock_resolution() -> None:
-    """So that of two who give one request to two attempts the second sees the first; SQLite's immediate transactions
-    do so by themselves. Before any row is locked, and nobody who books waits for it."""
+    """Hold the lock of `resolve_unknown` until the transaction ends.
+
+    Without it, two transactions could match one request to two attempts, because neither sees the other's row. It is
+    taken before any row lock. `record_attempts` does not take it. SQLite needs no lock: its write transactions are
+    immediate, so only one runs at a time.
+    """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {Reconciliation._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RESOLUTION_LOCK])
 
 
 def _request_already_matched(request_id: str, at: datetime) -> bool:
