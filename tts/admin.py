@@ -47,7 +47,7 @@ class UtteranceAdmin(HistoryAdmin):
     list_display = (
         "received_at",
         "patient",
-        "client_id",
+        "client_speech_id",
         "origin",
         "state",
         "source",
@@ -57,7 +57,7 @@ class UtteranceAdmin(HistoryAdmin):
     )
     list_filter = ("state", "source", "origin", "received_at")
     list_select_related = ("patient",)
-    search_fields = ("=id", "=client_id", "=conversation__id", "patient__name", "patient__preferred_name")
+    search_fields = ("=id", "=client_speech_id", "=conversation__id", "patient__name", "patient__preferred_name")
     date_hierarchy = "received_at"
     readonly_fields = ("id",)
 
@@ -126,7 +126,7 @@ class PhraseAdmin(admin.ModelAdmin):
 @admin.register(Clip)
 class ClipAdmin(HistoryAdmin):
     list_display = (
-        "made_at",
+        "created_at",
         "says",
         "voice",
         "language",
@@ -143,12 +143,12 @@ class ClipAdmin(HistoryAdmin):
         "format",
         ("patient", admin.EmptyFieldListFilter),
         ("voice", admin.RelatedOnlyFieldListFilter),
-        "made_at",
+        "created_at",
         "expires_at",
     )
     list_select_related = ("voice", "phrase", "patient")
     search_fields = ("=digest", "phrase__text", "voice__name", "patient__name", "patient__preferred_name")
-    date_hierarchy = "made_at"
+    date_hierarchy = "created_at"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Clip]:
         """Without the rows of what is being made for the first time: they have no sound."""

@@ -22,9 +22,10 @@ def _choices(values: type[StrEnum], **labels: str) -> list[tuple[str, str]]:
     return [(value.value, labels.get(value.value, value.value.title())) for value in values]
 
 
-STATE_CHOICES = _choices(UtteranceState, queued="queued for the quota")
-ORIGIN_CHOICES = _choices(Origin, holding="a holding phrase")
-SOURCE_CHOICES = _choices(Source)
+STATE_CHOICES = _choices(UtteranceState, queued="Queued for the quota")
+ORIGIN_CHOICES = _choices(Origin, holding="Hold message")
+SOURCE_CHOICES = _choices(Source, cache="Phrase cache", backup="Backup voice", offline="Offline voice")
+QUEUE_REASON_CHOICES = [("busy", "Provider busy"), ("quota", "Quota exhausted")]
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -107,30 +108,50 @@ class Utterance(models.Model):
         null=True,
         on_delete=models.PROTECT,
         related_name="utterances",
-        help_text="Where it was asked for; what the server starts has the one it was last spoken in.",
+        help_text="Conversation of the request. For speech that the server starts, the conversation of its playback.",
     )
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="utterances")
-    client_id = models.CharField(max_length=64, blank=True, help_text="The id on the WebSocket.")
+    client_speech_id = models.CharField(
+        "speech id", max_length=64, blank=True, db_column="client_id", help_text="The id on the WebSocket."
+    )
     origin = models.CharField(max_length=8, choices=ORIGIN_CHOICES)
     text = models.TextField()
     state = models.CharField(max_length=11, choices=STATE_CHOICES)
-    source = models.CharField(max_length=7, choices=SOURCE_CHOICES, blank=True, help_text="Whose voice it ended in.")
-    code = models.CharField(max_length=32, blank=True, help_text="Why it failed.")
+    source = models.CharField(max_length=7, choices=SOURCE_CHOICES, blank=True, help_text="Source of the audio.")
+    code = models.CharField(max_length=32, blank=True, help_text="Error code of a failure.")
+    queue_reason = models.CharField(
+        max_length=8,
+        choices=QUEUE_REASON_CHOICES,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why the speech had to wait before it was played. Empty if it did not wait.",
+    )
     characters = models.PositiveIntegerField(default=0)
     bytes_sent = models.PositiveBigIntegerField(default=0)
-    first_chunk_ms = models.FloatField(null=True)
+    first_chunk_ms = models.FloatField(
+        "time to first audio (ms)", null=True, help_text="From receiving the text to sending the first audio."
+    )
     received_at = models.DateTimeField(default=timezone.now)
     spoken_at = models.DateTimeField(null=True)
     heard_at = models.DateTimeField(null=True)
-    expires_at = models.DateTimeField(null=True, help_text="When it is of no use any more.")
-    owner = models.CharField(max_length=36, blank=True, help_text="The connection that has it.")
-    lease_until = models.DateTimeField(null=True, help_text="Until when the owner has it without a sign of life.")
-    attempts = models.PositiveIntegerField(default=0, help_text="How often a connection has taken it.")
+    expires_at = models.DateTimeField(null=True, help_text="Expiry time. Later it is not spoken.")
+    owner = models.CharField(max_length=36, blank=True, help_text="Connection that has claimed the utterance.")
+    lease_until = models.DateTimeField(
+        "lease expires at", null=True, help_text="Renewed while the owner's connection is alive."
+    )
+    attempts = models.PositiveIntegerField("claims", default=0, help_text="How often a connection has claimed it.")
     author = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+", help_text="Who asked for it."
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="User who requested it.",
     )
     idempotency_key = models.CharField(max_length=255, blank=True)
-    request_digest = models.CharField(max_length=64, blank=True, help_text="Of the body that came with the key.")
+    request_digest = models.CharField(
+        max_length=64, blank=True, help_text="Digest of the request body that came with the idempotency key."
+    )
 
     objects = UtteranceQuerySet.as_manager()
 
@@ -147,7 +168,7 @@ class Utterance(models.Model):
         constraints = [
             # A resumed conversation may greet again, so the greeting is not bound to be unique.
             models.UniqueConstraint(
-                fields=["conversation", "client_id"], condition=Q(origin="device"), name="utterance_id_once"
+                fields=["conversation", "client_speech_id"], condition=Q(origin="device"), name="utterance_id_once"
             ),
             models.UniqueConstraint(
                 fields=["author", "idempotency_key"], condition=~Q(idempotency_key=""), name="utterance_idempotency"
@@ -196,7 +217,7 @@ class Phrase(models.Model):
     class Kind(models.TextChoices):
         GREETING = "greeting"
         COMMON = "common"
-        HOLDING = "holding"
+        HOLD_MESSAGE = "holding", "Hold message"
 
     id = models.BigAutoField(primary_key=True)
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.COMMON)
@@ -234,20 +255,24 @@ class Clip(models.Model):
     voice = models.ForeignKey(Voice, on_delete=models.CASCADE, related_name="clips")
     phrase = models.ForeignKey(Phrase, null=True, on_delete=models.SET_NULL, related_name="clips")
     patient = models.ForeignKey(
-        Patient, null=True, on_delete=models.CASCADE, related_name="clips", help_text="Whose greeting it is."
+        Patient,
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="clips",
+        help_text="Set for a greeting, which names the patient.",
     )
     language = models.CharField(max_length=10)
     speed = models.FloatField()
     format = models.CharField(max_length=20, choices=[(name, name) for name in DEVICE_FORMATS])
-    characters = models.PositiveIntegerField(help_text="What saying it once more would cost.")
-    size = models.PositiveIntegerField(help_text="Bytes of sound.")
-    made_at = models.DateTimeField(default=timezone.now)
+    characters = models.PositiveIntegerField(help_text="Characters that one more request would bill.")
+    size = models.PositiveIntegerField(help_text="Bytes of audio.")
+    created_at = models.DateTimeField(default=timezone.now, db_column="made_at")
     expires_at = models.DateTimeField(db_index=True)
     hits = models.PositiveBigIntegerField(default=0)
-    used_at = models.DateTimeField(null=True)
+    used_at = models.DateTimeField("last used at", null=True)
 
     class Meta:
-        ordering = ("-made_at",)
+        ordering = ("-created_at",)
 
     def __str__(self) -> str:
         return self.digest[:12]

@@ -143,7 +143,7 @@ def _to_row(speech: Speech) -> Utterance:
         id=speech.utterance_id,
         conversation_id=speech.conversation_id,
         patient_id=speech.patient_id,
-        client_id=speech.id,
+        client_speech_id=speech.id,
         origin=speech.origin,
         text=speech.script.text,
         state=progress.state,

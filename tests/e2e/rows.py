@@ -45,7 +45,7 @@ class Accounts:
         return sum(event.characters for event in self.events)
 
     def utterance(self, client_id: str) -> Utterance:
-        return next(utterance for utterance in self.utterances if utterance.client_id == client_id)
+        return next(utterance for utterance in self.utterances if utterance.client_speech_id == client_id)
 
     def outcomes(self, client_id: str) -> list[tuple[str, str]]:
         """Return kind and outcome of every attempt for this speech, in order."""
@@ -67,7 +67,7 @@ def _books(key: uuid.UUID) -> Accounts:
 
 async def state_of(conversation: str, client_id: str) -> str | None:
     """Return the state of this utterance, or None if it is not written yet."""
-    rows = Utterance.objects.filter(conversation=conversation, client_id=client_id)
+    rows = Utterance.objects.filter(conversation=conversation, client_speech_id=client_id)
     return await in_database(rows.values_list("state", flat=True).first)
 
 

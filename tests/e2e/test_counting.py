@@ -83,7 +83,7 @@ async def test_every_kind_of_speech_is_counted_once(
     assert len({(event.source, event.segment, event.attempt) for event in accounts.events}) == len(accounts.events)
     for utterance in accounts.utterances:
         own = sum(event.characters for event in accounts.events if event.source == utterance.id)
-        assert utterance.characters == own == reported.get(utterance.client_id, 0)
+        assert utterance.characters == own == reported.get(utterance.client_speech_id, 0)
     assert accounts.outcomes("refused") == [("live", "failed")]
     assert accounts.outcomes("two") == [("live", "failed"), ("retry", "failed"), ("backup", "completed")]
     assert accounts.outcomes("cut") == [("live", "failed"), ("retry", "completed")]

@@ -58,7 +58,7 @@ async def test_speech_is_spoken_while_the_database_is_locked(
 
         async def written() -> bool:
             accounts = await accounts_of(started["conversation"])
-            states = {utterance.client_id: utterance.state for utterance in accounts.utterances}
+            states = {utterance.client_speech_id: utterance.state for utterance in accounts.utterances}
             wanted = {"locked": "spoken", "known": "spoken", "retried": "spoken", "stopped": "interrupted"}
             return wanted.items() <= states.items()
 

@@ -281,7 +281,7 @@ async def test_queued_speech_can_be_interrupted_after_a_resume(
 
 async def still_queued(conversation: str) -> None:
     async def free() -> bool:
-        rows = Utterance.objects.filter(conversation=conversation, client_id="first", state="queued", owner="")
+        rows = Utterance.objects.filter(conversation=conversation, client_speech_id="first", state="queued", owner="")
         return await in_database(rows.exists)
 
     await eventually(free)

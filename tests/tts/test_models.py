@@ -30,9 +30,9 @@ def _legal(member: Member) -> dict:
     }
 
 
-def utter(conversation: Conversation, client_id: str = "s1", **fields: object) -> Utterance:
+def utter(conversation: Conversation, client_speech_id: str = "s1", **fields: object) -> Utterance:
     legal = {"patient": conversation.patient, "origin": "device", "text": "Hello.", "state": "waiting"}
-    return Utterance.objects.create(conversation=conversation, client_id=client_id, **{**legal, **fields})
+    return Utterance.objects.create(conversation=conversation, client_speech_id=client_speech_id, **{**legal, **fields})
 
 
 def refused(make: object, *arguments: object, **fields: object) -> None:

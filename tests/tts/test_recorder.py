@@ -111,7 +111,7 @@ def test_a_speech_becomes_a_row_with_all_that_is_known_of_it(talk: Conversation)
     record(whole)
     row = Utterance.objects.get()
     assert (row.pk, row.conversation, row.patient_id) == (whole.utterance_id, talk, talk.patient_id)
-    assert (row.client_id, row.origin, row.text) == ("s1", "device", "Good morning.")
+    assert (row.client_speech_id, row.origin, row.text) == ("s1", "device", "Good morning.")
     assert row.received_at == whole.received_at
     names = ["state", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "spoken_at"]
     assert {name: getattr(row, name) for name in names} == {name: getattr(whole.progress, name) for name in names}
@@ -283,8 +283,8 @@ def refused() -> Callable[[], float]:
 def test_two_speeches_with_one_id_do_not_hold_up_the_others(talk: Conversation, refused: Callable[[], float]):
     kept = speech(talk, "same")
     record(kept, speech(talk, "same"), speech(talk, "other"), attempt(talk))
-    assert set(Utterance.objects.values_list("client_id", flat=True)) == {"same", "other"}
-    assert Utterance.objects.get(client_id="same").pk == kept.utterance_id
+    assert set(Utterance.objects.values_list("client_speech_id", flat=True)) == {"same", "other"}
+    assert Utterance.objects.get(client_speech_id="same").pk == kept.utterance_id
     assert used(talk) == in_events(talk) == 10
     assert refused() == 1
 
@@ -300,14 +300,14 @@ def test_a_speech_of_a_conversation_that_is_not_there_does_not_hold_up_the_other
 ):
     """Its foreign key is looked at when the transaction ends."""
     record(examples.speech("nowhere", patient_id=talk.patient_id), speech(talk))
-    assert [row.client_id for row in Utterance.objects.all()] == ["s1"]
+    assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
     assert refused() == 1
 
 
 def test_a_value_that_the_driver_refuses_does_not_hold_up_the_others(talk: Conversation, refused: Callable[[], float]):
     """Neither driver raises a DatabaseError of its own for every value that it cannot pass on."""
     record(speech(talk, "huge", bytes_sent=10**30), speech(talk), attempt(talk))
-    assert [row.client_id for row in Utterance.objects.all()] == ["s1"]
+    assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
     assert used(talk) == 10
     assert refused() == 1
 

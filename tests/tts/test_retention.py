@@ -68,7 +68,7 @@ def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monk
         {"state": "waiting"},
         {"state": "queued"},
         {"state": "spoken"},
-        {"state": "queued", "origin": "device", "client_id": "a", "conversation": True},
+        {"state": "queued", "origin": "device", "client_speech_id": "a", "conversation": True},
     ],
     ids=str,
 )

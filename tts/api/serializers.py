@@ -126,7 +126,7 @@ class SpokenSerializer(UtteranceSerializer):
         fields = (*UtteranceSerializer.Meta.fields, "client_id", "origin", "source", "characters")
 
     def get_client_id(self, utterance: Utterance) -> str:
-        return utterance.client_id or f"{SERVER_PREFIX}{utterance.pk}"
+        return utterance.client_speech_id or f"{SERVER_PREFIX}{utterance.pk}"
 
 
 class ConversationVoiceSerializer(serializers.ModelSerializer[Voice]):

@@ -23,7 +23,7 @@ class Cell:
 
     needed: int = 0
     cached: int = 0
-    made_at: datetime | None = None
+    created_at: datetime | None = None
     expires_at: datetime | None = None
     hits: int = 0
     saved: int = 0
@@ -38,7 +38,7 @@ class Cell:
         self.hits += clip.hits
         self.saved += clip.hits * clip.characters
         if clip.expires_at > now:
-            self.made_at = min(self.made_at or clip.made_at, clip.made_at)
+            self.created_at = min(self.created_at or clip.created_at, clip.created_at)
             self.expires_at = min(self.expires_at or clip.expires_at, clip.expires_at)
 
     def __add__(self, other: "Cell") -> "Cell":

@@ -33,7 +33,7 @@ _UPDATED_FIELDS = [
     "format",
     "characters",
     "size",
-    "made_at",
+    "created_at",
     "expires_at",
 ]
 
@@ -77,9 +77,9 @@ def delete(clips: QuerySet[Clip], store: Store) -> list[str]:
     """
     removed: list[str] = []
     failures = 0
-    for pk, digest, made_at in list(clips.order_by("pk").values_list("pk", "digest", "made_at")):
+    for pk, digest, created_at in list(clips.order_by("pk").values_list("pk", "digest", "created_at")):
         if _delete_object(store, digest):
-            Clip.objects.filter(pk=pk, made_at=made_at).delete()
+            Clip.objects.filter(pk=pk, created_at=created_at).delete()
             removed.append(digest)
             failures = 0
         else:

@@ -181,7 +181,7 @@ class PhraseCache:
             format=speech_settings.format,
             characters=len(text),
             size=len(audio),
-            made_at=datetime.fromtimestamp(made, UTC),
+            created_at=datetime.fromtimestamp(made, UTC),
             expires_at=datetime.fromtimestamp(entry.expires_at, UTC),
         )
         loop = asyncio.get_running_loop()

@@ -17,7 +17,11 @@ from tts.models import Clip, Phrase
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Patient, Voice
 
-KIND_PRIORITY = (Phrase.Kind.GREETING, Phrase.Kind.HOLDING, Phrase.Kind.COMMON)  # what is missed most is made first
+KIND_PRIORITY = (
+    Phrase.Kind.GREETING,
+    Phrase.Kind.HOLD_MESSAGE,
+    Phrase.Kind.COMMON,
+)  # what is missed most is made first
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def missing(heard_by: Iterable[Audience], phrases: Sequence[Phrase], cache: Phra
 def in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
     """What was played since it was made and is near its end, for whomever it was made."""
     now = timezone.now()
-    ending = Clip.objects.filter(expires_at__gt=now, expires_at__lte=now + NEAR_ITS_END, used_at__gte=F("made_at"))
+    ending = Clip.objects.filter(expires_at__gt=now, expires_at__lte=now + NEAR_ITS_END, used_at__gte=F("created_at"))
     gone = Q(patient__erased_at__isnull=False) | Q(patient__archived_at__isnull=False)
     playable = ending.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
     wishes = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
@@ -112,10 +112,10 @@ async def _round(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """This process makes the clip. `made_at` and `expires_at` are what its row said before."""
+    """This process makes the clip. `created_at` and `expires_at` are what its row said before."""
 
     digest: str
-    made_at: datetime
+    created_at: datetime
     expires_at: datetime
 
     @classmethod
@@ -126,7 +126,7 @@ class Lease:
         except IntegrityError:  # its voice, phrase or patient has just been removed
             return None
         row = Clip.objects.filter(digest=digest)
-        former = row.values_list("made_at", "expires_at").first()
+        former = row.values_list("created_at", "expires_at").first()
         soon = Now() + LEASE
         free = Q(expires_at__lte=Now()) | Q(expires_at__gt=soon, expires_at__lte=Now() + NEAR_ITS_END)
         if former is None or not row.filter(free).update(expires_at=soon):
@@ -135,10 +135,10 @@ class Lease:
 
     def give_back(self) -> None:
         """Nothing came of it: the row says again what it said before."""
-        Clip.objects.filter(digest=self.digest, made_at=self.made_at).update(expires_at=self.expires_at)
+        Clip.objects.filter(digest=self.digest, created_at=self.created_at).update(expires_at=self.expires_at)
 
     def fulfilled(self) -> bool:
-        return Clip.objects.filter(digest=self.digest, made_at__gt=self.made_at, size__gt=0).exists()
+        return Clip.objects.filter(digest=self.digest, created_at__gt=self.created_at, size__gt=0).exists()
 
 
 def _without_sound(digest: str, wish: ClipSpec) -> Clip:
@@ -154,7 +154,7 @@ def _without_sound(digest: str, wish: ClipSpec) -> Clip:
         format=wish.speech_settings.format,
         characters=len(wish.text),
         size=0,
-        made_at=long_ago,
+        created_at=long_ago,
         expires_at=long_ago,
     )
 

@@ -80,7 +80,7 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
         device=device, seen_at=timezone.now(), voice=conversation.voice, voice_source=conversation.voice_source
     )
     Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
-    said = Utterance.objects.filter(conversation=conversation).values_list("client_id", "origin")
+    said = Utterance.objects.filter(conversation=conversation).values_list("client_speech_id", "origin")
     ids, origins = zip(*said, strict=True) if said else ((), ())
     return OpenConversation(
         _build_context(conversation, device.patient),
@@ -176,7 +176,7 @@ def _build_context(conversation: Conversation, patient: Patient) -> Context:
         initiated_by=conversation.initiated,
         phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind != Phrase.Kind.GREETING),
         greeting=None if greeting is None else render_greeting(greeting, patient),
-        hold_message=of_kind.get(Phrase.Kind.HOLDING),
+        hold_message=of_kind.get(Phrase.Kind.HOLD_MESSAGE),
         has_budget=patient.monthly_character_budget is not None,
     )
 

@@ -89,7 +89,7 @@ class SpeechPlayer:
         for row in (row for row in rows if row.pk not in here):
             self._defer(
                 Speech(
-                    row.client_id,
+                    row.client_speech_id,
                     Script(row.text, complete=True),
                     row.origin,
                     context.conversation_id,

@@ -148,7 +148,7 @@ def _claim_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID 
         patient_id=row.patient_id,
         text=row.text,
         origin=origin.value,
-        client_id=row.client_id,
+        client_id=row.client_speech_id,
         conversation_id=row.conversation_id,
         expires_at=row.expires_at,
         seconds_left=None if row.left is None else row.left.total_seconds(),

@@ -131,7 +131,7 @@ def _phrases() -> None:
     new = [language for language in _GREETINGS if not Phrase.objects.for_language(language).exists()]
     for language in new:
         Phrase.objects.create(kind=Phrase.Kind.GREETING, language=language, text=_GREETINGS[language])
-        Phrase.objects.create(kind=Phrase.Kind.HOLDING, language=language, text=_HOLDING[language])
+        Phrase.objects.create(kind=Phrase.Kind.HOLD_MESSAGE, language=language, text=_HOLDING[language])
         Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
     if new:
         task_queue.enqueue_on_commit(task_names.WARM_DUE, in_s=STARTED_S)

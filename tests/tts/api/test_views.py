@@ -193,7 +193,9 @@ def test_why_it_failed_is_shown(carol: Clinician, alice: Member):
 
 
 def test_what_a_device_said_is_shown_too_and_never_its_text(carol: Clinician, alice: Member):
-    row = utterance_of(alice, state="spoken", origin="device", client_id="s1", conversation=conversation_of(alice))
+    row = utterance_of(
+        alice, state="spoken", origin="device", client_speech_id="s1", conversation=conversation_of(alice)
+    )
     answer = carol.call("GET", f"utterances/{row.pk}/")
     assert (answer.status_code, answer.json()["conversation"]) == (200, str(row.conversation_id))
     assert TEXT not in answer.content.decode()
@@ -293,8 +295,8 @@ def test_a_filter_that_is_none(carol: Clinician, name: str, value: str):
 def test_what_was_said_in_a_conversation_has_the_ids_of_the_websocket(carol: Clinician, alice: Member):
     conversation = conversation_of(alice)
     fields = {"conversation": conversation, "state": "spoken"}
-    utterance_of(alice, origin="greeting", client_id="greeting", **fields)
-    utterance_of(alice, origin="device", client_id="s1", source="live", characters=15, **fields)
+    utterance_of(alice, origin="greeting", client_speech_id="greeting", **fields)
+    utterance_of(alice, origin="device", client_speech_id="s1", source="live", characters=15, **fields)
     server = utterance_of(alice, **fields)
     answer = carol.call("GET", f"conversations/{conversation.pk}/utterances/")
     rows = answer.json()["results"]

@@ -112,10 +112,10 @@ def test_ages_are_of_the_oldest_and_ends_of_the_nearest_clip(cast, member: Calla
     greetings = Clip.objects.filter(patient__isnull=False, voice=Voice.objects.default())
     for days, clip in enumerate(greetings, start=1):
         Clip.objects.filter(pk=clip.pk).update(
-            made_at=now - timedelta(days=days), expires_at=now + timedelta(days=days)
+            created_at=now - timedelta(days=days), expires_at=now + timedelta(days=days)
         )
     cell = next(cells[0] for phrase, cells in english().rows if phrase.kind == "greeting")
-    assert (cell.made_at, cell.expires_at) == (now - timedelta(days=2), now + timedelta(days=1))
+    assert (cell.created_at, cell.expires_at) == (now - timedelta(days=2), now + timedelta(days=1))
 
 
 def test_hits_and_saved_characters_are_those_of_the_rows(cast):

@@ -466,8 +466,8 @@ async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: Spee
     assert (clip.voice_id, clip.phrase_id, clip.patient_id) == (rendering.voice.id, phrase.id, None)
     assert (clip.language, clip.speed, clip.format) == ("en", 1.0, "mp3_44100_128")
     assert (clip.characters, clip.size, clip.hits, clip.used_at) == (18, len(SOUND), 0, None)
-    assert clip.expires_at - clip.made_at == timedelta(days=7)
-    assert abs(timezone.now() - clip.made_at) < timedelta(seconds=10)
+    assert clip.expires_at - clip.created_at == timedelta(days=7)
+    assert abs(timezone.now() - clip.created_at) < timedelta(seconds=10)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -481,7 +481,7 @@ async def test_a_greeting_has_its_patient(cache: PhraseCache, rendering: SpeechS
 async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, rendering: SpeechSettings):
     await put(cache, rendering, TEXT, SOUND)
     await in_database(
-        Clip.objects.update, hits=7, made_at=timezone.now() - timedelta(days=6), expires_at=timezone.now()
+        Clip.objects.update, hits=7, created_at=timezone.now() - timedelta(days=6), expires_at=timezone.now()
     )
     await put(cache, rendering, TEXT, b"new")
     clip = await in_database(Clip.objects.get)

@@ -159,7 +159,7 @@ def test_a_clip_that_no_plan_knows_is_made_anew_if_it_was_played(played: bool, t
     """For example in a format that the device has asked for once."""
     tasks.warm_phrase(str(phrases[2].pk))
     Patient.objects.update(speech_rate="0.8")
-    ending(made_at=timezone.now() - timedelta(days=6), used_at=timezone.now() if played else None)
+    ending(created_at=timezone.now() - timedelta(days=6), used_at=timezone.now() if played else None)
     tasks.warm_due()
     assert asked(sandbox).count("I see.") == times + 1  # and once at the new rate
 
@@ -239,10 +239,10 @@ def test_a_refused_text_leaves_the_others_and_a_refused_voice_its_own_alone(alic
 def test_a_clip_whose_renewal_fails_stays_what_it_was(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     ending()
-    before = set(Clip.objects.values_list("digest", "expires_at", "made_at"))
+    before = set(Clip.objects.values_list("digest", "expires_at", "created_at"))
     sandbox.fault(kind="error", preset="internal_error")
     tasks.warm_due()
-    assert set(Clip.objects.values_list("digest", "expires_at", "made_at")) == before
+    assert set(Clip.objects.values_list("digest", "expires_at", "created_at")) == before
     assert all(map(heard, Clip.objects.all()))
 
 

@@ -189,7 +189,7 @@ def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
         Utterance.objects.create(
             conversation=row_of(opened),
             patient=alice.patient,
-            client_id=client_id,
+            client_speech_id=client_id,
             origin=origin,
             text="Hello.",
             state="spoken",

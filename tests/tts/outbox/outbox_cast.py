@@ -78,7 +78,7 @@ def queue(socket: Socket, patient: Patient, client_id: str = "a1", **fields: obj
     return Utterance.objects.create(
         conversation_id=socket.conversation,
         patient=patient,
-        client_id=client_id,
+        client_speech_id=client_id,
         text="How are you?",
         **{
             "origin": "device",

@@ -128,7 +128,7 @@ def claim_of(row: Utterance) -> Claim:
         row.patient_id,
         row.text,
         row.origin,
-        row.client_id,
+        row.client_speech_id,
         row.conversation_id,
         None,
         None,
@@ -432,7 +432,7 @@ def test_live_speech_in_another_conversation_is_the_servers(alice: Member):
         socket.finish(claim)
         socket.gone()
     row.refresh_from_db()
-    assert (row.conversation_id, row.client_id) == (asked_in.conversation, "a1")
+    assert (row.conversation_id, row.client_speech_id) == (asked_in.conversation, "a1")
     assert store.acknowledge(row.pk, alice.patient.pk)
 
 

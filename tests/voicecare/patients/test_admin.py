@@ -66,7 +66,7 @@ def _one_of_each(member: Member, i: int) -> None:
     utterance = Utterance.objects.create(
         conversation=conversation,
         patient=patient,
-        client_id=f"say-{i}",
+        client_speech_id=f"say-{i}",
         origin="device",
         text=SECRET_TEXT,
         state="spoken",
@@ -230,7 +230,7 @@ def test_what_was_said_cannot_be_searched(boss, history):
     [
         (Conversation, lambda row: str(row.pk)),
         (Utterance, lambda row: str(row.conversation_id)),
-        (Utterance, lambda row: row.client_id),
+        (Utterance, lambda row: row.client_speech_id),
         (UsageEvent, lambda row: row.request_id),
         (UsageEvent, lambda row: str(row.patient)),
     ],
