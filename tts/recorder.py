@@ -145,7 +145,7 @@ def _to_row(speech: Speech) -> Utterance:
         patient_id=speech.patient_id,
         client_speech_id=speech.id,
         origin=speech.origin,
-        text=speech.script.text,
+        text=speech.text_stream.text,
         state=progress.state,
         source=progress.source,
         code=progress.code,

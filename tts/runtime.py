@@ -23,12 +23,12 @@ from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
 from tts.devices.registry import ConnectionRegistry
 from tts.recorder import Recorder
-from tts.resilience.circuit_breaker import Circuit
-from tts.resilience.concurrency import slots_for
-from tts.resilience.error_reporter import Trouble
-from tts.resilience.quota_gate import Quota
+from tts.resilience.circuit_breaker import CircuitBreaker
+from tts.resilience.concurrency import create_limiter
+from tts.resilience.error_reporter import ErrorReporter
+from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
-from tts.resilience.state_watcher import Watch
+from tts.resilience.state_watcher import ProviderStatePoller
 from tts.synthesis.dependencies import Services
 from tts.synthesis.probe import Probe
 from usage.alerts.heartbeats import HeartbeatMonitor
@@ -75,9 +75,9 @@ class Runtime:
             return
         journal_folder = settings.DATA_DIR / journal.FOLDER
         client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
-        circuit = Circuit()
-        quota = Quota(self.spawn)
-        slots = slots_for(settings.REDIS_URL)
+        circuit = CircuitBreaker()
+        quota = QuotaGate(self.spawn)
+        slots = create_limiter(settings.REDIS_URL)
         recorder = Recorder(journal.open_journal(journal_folder))
         dependencies = self._dependencies = Services(
             client=client,
@@ -86,7 +86,7 @@ class Runtime:
             circuit=circuit,
             quota=quota,
             slots=slots,
-            trouble=Trouble(circuit, self.spawn),
+            trouble=ErrorReporter(circuit, self.spawn),
             phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
             fills=SingleFlight(),
             recorder=recorder,
@@ -97,18 +97,18 @@ class Runtime:
             zero_retention=settings.ELEVENLABS_ZERO_RETENTION,
         )
         registry = self._registry = ConnectionRegistry(quota)
-        watch = Watch(circuit, quota, slots, Probe(dependencies).run, self.spawn)
+        watch = ProviderStatePoller(circuit, quota, slots, Probe(dependencies).run, self.spawn)
         await client.open()
         self.spawn(dependencies.offline.start())
         self.spawn(registry.run())
         self.spawn(watch.run())
-        self.spawn(pubsub.process_pubsub().run(registry.wake_patient, watch.hurry))
+        self.spawn(pubsub.process_pubsub().run(registry.wake_patient, watch.poll_now))
         self.spawn(self._maintain_cache(dependencies.phrases))
         self.spawn(self._monitor_heartbeats())
         self.spawn(run_in_db_thread(journal.recover, journal_folder, events.record_attempts))
         metrics.HELD_BYTES.set_function(lambda: sum(connection.buffered_bytes() for connection in registry.connections))
-        metrics.SLOTS_HELD.set_function(lambda: dependencies.slots.held)
-        metrics.SLOTS_WAITING.set_function(lambda: dependencies.slots.waiting)
+        metrics.SLOTS_HELD.set_function(lambda: dependencies.slots.held_count)
+        metrics.SLOTS_WAITING.set_function(lambda: dependencies.slots.waiting_count)
         _tune_interpreter()
         self._install_sigterm_handler()
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tts.outbox.claim import Claim
 from tts.states import Source, UtteranceState
-from tts.text.stream import Script
+from tts.text.stream import TextStream
 
 ATTEMPT_STRIDE = 1000
 """More attempts than one reading of a segment can make, also while it waits for a busy provider."""
@@ -101,7 +101,7 @@ class Speech:
     """
 
     id: str
-    script: Script
+    text_stream: TextStream
     origin: str
     conversation_id: uuid.UUID | None
     patient_id: uuid.UUID | None

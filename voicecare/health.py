@@ -36,7 +36,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
     amiss = {
         "broker": await _broker_is_away(),
         "cache": services.phrases.failing,
-        "provider": services.circuit.open or services.quota.spent,
+        "provider": services.circuit.is_open or services.quota.is_exhausted,
         "offline_voice": not services.offline.is_running,
     }
     degraded = [*(name for name, is_amiss in amiss.items() if is_amiss), *missed]

@@ -10,7 +10,7 @@ from tts.conversations.context import Context, OpenConversation
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.protocol.session import Session
 from tts.speech import Speech, SpeechProgress
-from tts.text.stream import Script
+from tts.text.stream import TextStream
 
 OWN_VOICE = VoiceRef(uuid.uuid4(), "OWNvoice", "Rachel", 1)
 DEFAULT_VOICE = VoiceRef(uuid.uuid4(), "DEFAULTvoice", "Default", 1)
@@ -43,7 +43,7 @@ def speech(speech_id: str = "s1", text: str = "How are you?", *, origin: str = "
     request = {"conversation_id": uuid.uuid4(), "patient_id": uuid.uuid4(), "utterance_id": uuid.uuid4(), **changes}
     return Speech(
         speech_id,
-        Script(text, complete=True),
+        TextStream(text, complete=True),
         origin,
         received_at=datetime.now(UTC),
         progress=SpeechProgress(**{"received_at_monotonic": time.monotonic(), **steps}),

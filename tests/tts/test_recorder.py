@@ -22,7 +22,7 @@ from tts.models import Conversation, Utterance
 from tts.recorder import Recorder
 from tts.speech import Speech
 from tts.states import UtteranceState
-from tts.text.stream import Script
+from tts.text.stream import TextStream
 from usage.ledger.events import Attempt
 from usage.models import UsageEvent
 
@@ -118,9 +118,9 @@ def test_a_speech_becomes_a_row_with_all_that_is_known_of_it(talk: Conversation)
 
 
 def test_a_speech_noted_again_updates_its_row(talk: Conversation):
-    same = replace(speech(talk), script=Script("How are ", complete=False))
+    same = replace(speech(talk), text_stream=TextStream("How are ", complete=False))
     record(same)
-    same.script.append("you today?")
+    same.text_stream.append("you today?")
     same.progress.sent(7, "live", now=time.monotonic(), utc_now=datetime.now(UTC))
     same.progress.finished(UtteranceState.FAILED, "no_voice")
     record(same)

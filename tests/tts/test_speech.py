@@ -57,3 +57,16 @@ def test_a_deferred_speech_gets_new_numbers_in_this_connection_and_in_the_next()
     for speech in (here, there):
         speech.progress.deferred(owner="", lease_until=now, expires_at=now + timedelta(minutes=15))
     assert (here.attempt_number(1), there.attempt_number(1)) == (1_001, 1_001_001)
+
+
+def test_a_new_speech_has_no_progress():
+    new = examples.speech().progress
+    assert (new.state, new.source, new.code) == ("waiting", "", "")
+    assert (new.characters, new.bytes_sent, new.first_chunk_ms, new.spoken_at) == (0, 0, None, None)
+
+
+def test_two_speeches_are_equal_only_if_they_are_the_same():
+    """The recorder and the session tell them apart by identity: two may have the same id, text and times."""
+    one, other = examples.speech("greeting"), examples.speech("greeting")
+    assert one != other
+    assert one.utterance_id != other.utterance_id

@@ -24,7 +24,7 @@ from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, speak
 from tts.synthesis.sink import record_audio
 from tts.text.segmenter import normalise
-from tts.text.stream import Script
+from tts.text.stream import TextStream
 from voicecare.audio.formats import FORMATS
 from voicecare.audio.framing import FramePadder
 from voicecare.patients.models import Voice
@@ -92,7 +92,7 @@ class HttpSpeech:
         self._services = services
         self._speech = Speech(
             id=str(uuid.uuid4()),
-            script=Script(text, complete=True),
+            text_stream=TextStream(text, complete=True),
             origin=Origin.DEVICE.value,
             conversation_id=context.conversation_id,
             patient_id=context.patient_id,

@@ -25,9 +25,9 @@ from tts.cache.phrase_cache import PhraseCache
 from tts.cache.planning import Audience, ClipSpec, expected_specs, required_clips
 from tts.models import Clip, Phrase
 from tts.resilience import error_reporter
-from tts.resilience.concurrency import Slots, SlotsFull, slots_for
+from tts.resilience.concurrency import ConcurrencyLimiter, SlotTimeout, create_limiter
 from tts.resilience.retry_policy import incident_kind
-from tts.resilience.speech_gateway import Plausible, SpeechGateway
+from tts.resilience.speech_gateway import ResponseGuard, SpeechGateway
 from tts.text.segmenter import MAX_LENGTH, split
 from usage.alerts import incidents
 from usage.ledger import events
@@ -102,7 +102,7 @@ def warm(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
 
 async def _round(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     async with own_db_thread("warming"):
-        maker = Maker(cache, slots_for(settings.REDIS_URL))
+        maker = Maker(cache, create_limiter(settings.REDIS_URL))
         await maker.open()
         try:
             return await maker.make_all(wishes)
@@ -175,7 +175,7 @@ class DatabaseLedger:
 class Maker:
     """Asks for one clip at a time, in a slot for background work."""
 
-    def __init__(self, cache: PhraseCache, slots: Slots) -> None:
+    def __init__(self, cache: PhraseCache, slots: ConcurrencyLimiter) -> None:
         self._cache = cache
         self._slots = slots
         self._client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
@@ -209,7 +209,7 @@ class Maker:
     async def _may_ask(self) -> bool:
         known = await run_in_db_thread(circuit.read_status)
         if known.concurrency_limit is not None:
-            self._slots.learned(known.concurrency_limit)
+            self._slots.set_limit(known.concurrency_limit)
         return not (known.quota_exhausted or known.circuit_open)
 
     async def _make(self, digest: str, wish: ClipSpec) -> Next:
@@ -219,7 +219,7 @@ class Maker:
         try:
             await self._cache.store(wish.speech_settings, wish.text, await self._say(wish), wish.patient_id)
             made = await run_in_db_thread(lease.fulfilled)
-        except SlotsFull:
+        except SlotTimeout:
             log.info("warming.no_slot")
             made = False
         except ProviderError as error:
@@ -253,10 +253,10 @@ class Maker:
         async with self._gateway.stream(
             request,
             attempt,
-            slot=self._slots.hold(attempt.patient_id, background=True, wait_s=SLOT_WAIT_S),
+            slot=self._slots.acquire(attempt.patient_id, background=True, wait_s=SLOT_WAIT_S),
             first_byte_s=FIRST_BYTE_S,
             stall_s=STALL_S,
-            guard=Plausible(len(request.text), audio_format.bytes_per_second, dead_s=math.inf),
+            guard=ResponseGuard(len(request.text), audio_format.bytes_per_second, dead_s=math.inf),
         ) as audio:
             async for chunk in audio:
                 said += chunk
@@ -285,4 +285,4 @@ def _report(error: ProviderError, wish: ClipSpec) -> None:
         quota.mark_exhausted(len(wish.text), error.support_details)
     elif kind is not None:
         key = str(wish.speech_settings.voice.id) if kind == "voice" else ""
-        error_reporter.record(incidents.Kind(kind), key, error.support_details)
+        error_reporter.record_incident(incidents.Kind(kind), key, error.support_details)

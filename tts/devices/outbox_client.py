@@ -24,7 +24,7 @@ from tts.outbox import leases, store
 from tts.outbox.claim import Claim
 from tts.speech import Speech, SpeechProgress
 from tts.states import SERVER_PREFIX, Origin, UtteranceState
-from tts.text.stream import Script
+from tts.text.stream import TextStream
 from voicecare.core.database import run_in_db_thread
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class OutboxClient:
         self._notified_queued.pop(claim.speech_id, None)
         return Speech(
             claim.speech_id,
-            Script(claim.text, complete=True),
+            TextStream(claim.text, complete=True),
             claim.origin,
             context.conversation_id,
             context.patient_id,

@@ -22,7 +22,7 @@ from tts.speech import Speech, SpeechProgress
 from tts.states import Origin, UtteranceState
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import QuotaHolds, SpeechFailed, speak
-from tts.text.stream import Script
+from tts.text.stream import TextStream
 from voicecare.core import metrics
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,7 @@ class SpeechPlayer:
             self._defer(
                 Speech(
                     row.client_speech_id,
-                    Script(row.text, complete=True),
+                    TextStream(row.text, complete=True),
                     row.origin,
                     context.conversation_id,
                     context.patient_id,
@@ -155,7 +155,7 @@ class SpeechPlayer:
 
     async def _next_speech(self) -> Speech | None:
         line = self._session.queue
-        if line.deferred and not self._services.quota.holding_s(time.monotonic()):
+        if line.deferred and not self._services.quota.hold_remaining_s(time.monotonic()):
             line.release_deferred()
             self._live_first = True  # what was held in an earlier conversation comes before what was held here
         if self._live_first and (speech := await self._prefetcher.next_delivery(live_only=True)):
@@ -229,7 +229,7 @@ class SpeechPlayer:
             await self.finalize(speech, UtteranceState.INTERRUPTED)
             return
         self._defer(speech)
-        until = datetime.now(UTC) + timedelta(seconds=self._services.quota.holding_s(time.monotonic()))
+        until = datetime.now(UTC) + timedelta(seconds=self._services.quota.hold_remaining_s(time.monotonic()))
         await self._transport.send(messages.speech_queued(speech.id, "quota", until))
         if self._hold_message_conversation_id != context.conversation_id:
             self._hold_message_conversation_id = context.conversation_id
@@ -255,8 +255,8 @@ class SpeechPlayer:
 
     async def _wait_for_quota(self) -> None:
         quota = self._services.quota
-        while left := quota.holding_s(time.monotonic()):
-            await quota.changed(left)
+        while left := quota.hold_remaining_s(time.monotonic()):
+            await quota.wait_for_change(left)
         self._is_waiting_for_quota = False
         self.ensure_running()
 

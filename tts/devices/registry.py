@@ -11,7 +11,7 @@ import structlog
 from tts.conversations import lifecycle
 from tts.outbox import leases, store
 from tts.protocol.messages import CLOSE_REPLACED, CLOSE_REVOKED
-from tts.resilience.quota_gate import Quota
+from tts.resilience.quota_gate import QuotaGate
 from voicecare.core import metrics
 from voicecare.core.database import run_in_db_thread
 from voicecare.patients.models import Device
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 class ConnectionRegistry:
     """One for each process. A device has one live socket anywhere: the row's `epoch` names the latest."""
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: QuotaGate) -> None:
         self._quota = quota
         self._connections: dict[uuid.UUID, Connection] = {}
         self._sweeps = 0
@@ -65,7 +65,7 @@ class ConnectionRegistry:
     async def run(self) -> None:
         """Sweeps until cancelled. A database that is away closes nobody: the next sweep looks again."""
         while True:
-            await self._quota.changed(SWEEP_INTERVAL_S)  # what waits for it is looked at when it is back
+            await self._quota.wait_for_change(SWEEP_INTERVAL_S)  # what waits for it is looked at when it is back
             self._sweeps += 1
             try:
                 await self.sweep()
@@ -105,8 +105,10 @@ class ConnectionRegistry:
 
     async def _dispatch_due(self) -> None:
         devices = [connection.device_id for connection in self.connections]
-        holding = self._quota.holding_s(time.monotonic()) > 0
-        due = await run_in_db_thread(store.devices_with_work, devices, quota_spent=self._quota.spent, holding=holding)
+        holding = self._quota.hold_remaining_s(time.monotonic()) > 0
+        due = await run_in_db_thread(
+            store.devices_with_work, devices, quota_spent=self._quota.is_exhausted, holding=holding
+        )
         for connection in self.connections:
             await connection.notify_expired()
             if connection.device_id in due or connection.outbox.has_pending_writes:

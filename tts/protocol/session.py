@@ -56,7 +56,7 @@ from tts.protocol.rate_limit import SlidingWindowRateLimiter
 from tts.protocol.text_assembler import MAX_TEXT_LENGTH, TextAssembler
 from tts.speech import Speech, SpeechProgress
 from tts.states import SERVER_PREFIX, Origin
-from tts.text.stream import Script
+from tts.text.stream import TextStream
 from voicecare.audio.formats import DEVICE_FORMATS
 
 MAX_DELTA_LENGTH = 1000
@@ -138,7 +138,7 @@ class Session:
         text = self.require_conversation().context.greeting
         if not text:
             return None
-        return self._enqueue(GREETING_ID, Script(text, complete=True), Origin.GREETING, now)
+        return self._enqueue(GREETING_ID, TextStream(text, complete=True), Origin.GREETING, now)
 
     def finish_conversation(self) -> tuple[OpenConversation, int]:
         """Forgets the conversation, in which nothing plays or waits any more; returns it and its characters."""
@@ -158,7 +158,7 @@ class Session:
     def enqueue_hold_message(self, text: str, now: float) -> None:
         """First in line: it says that what was asked for has to wait."""
         speech_id = f"{SERVER_PREFIX}{self._new_id()}"
-        self._enqueue(speech_id, Script(text, complete=True), Origin.HOLDING, now)
+        self._enqueue(speech_id, TextStream(text, complete=True), Origin.HOLDING, now)
         self._hold_message_ids.add(speech_id)
         self.queue.waiting.rotate()
 
@@ -174,7 +174,7 @@ class Session:
             self.characters += speech.progress.characters
         self._texts.detach(speech)
 
-    def _enqueue(self, speech_id: str, script: Script, origin: Origin, now: float) -> Speech:
+    def _enqueue(self, speech_id: str, script: TextStream, origin: Origin, now: float) -> Speech:
         context = self.require_conversation().context
         speech = Speech(
             speech_id,
@@ -218,7 +218,7 @@ class Session:
             raise ProtocolError("too_long", f"`text` may have {MAX_TEXT_LENGTH} characters at most.", speech_id)
         self._admit(speech_id, len(text), now)
         self._texts.discard(speech_id)
-        return [StartSpeech(self._enqueue(speech_id, Script(text, complete=True), Origin.DEVICE, now))]
+        return [StartSpeech(self._enqueue(speech_id, TextStream(text, complete=True), Origin.DEVICE, now))]
 
     def _on_delta(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = require_client_id(message)
@@ -236,7 +236,7 @@ class Session:
             if refused.frame["code"] in ("too_many", "rate_limited"):
                 self._texts.ignore_rest(speech_id)
             raise
-        speech = self._enqueue(speech_id, Script(piece, complete=False), Origin.DEVICE, now)
+        speech = self._enqueue(speech_id, TextStream(piece, complete=False), Origin.DEVICE, now)
         self._texts.start(speech)
         return [StartSpeech(speech)]
 

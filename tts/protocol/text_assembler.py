@@ -28,9 +28,9 @@ class TextAssembler:
         speech = self._texts[speech_id]
         if speech is None:
             return
-        if speech.script.complete or speech.script.silent(now):
+        if speech.text_stream.complete or speech.text_stream.is_idle(now):
             raise ProtocolError("duplicate_id", "This text was complete: use a new `id`.", speech_id)
-        if len(speech.script.text) + len(piece) > MAX_TEXT_LENGTH:
+        if len(speech.text_stream.text) + len(piece) > MAX_TEXT_LENGTH:
             self._truncate(speech)
             raise ProtocolError(
                 "too_long", f"A text may have {MAX_TEXT_LENGTH} characters in sum; the rest is dropped.", speech_id
@@ -40,13 +40,13 @@ class TextAssembler:
         except ProtocolError:
             self._truncate(speech)
             raise
-        speech.script.append(piece)
+        speech.text_stream.append(piece)
 
     def finish(self, speech_id: str) -> None:
         """Its writer is done."""
         speech = self._texts.pop(speech_id, None)
         if speech is not None:
-            speech.script.finish()
+            speech.text_stream.finish()
 
     def discard(self, speech_id: str) -> None:
         """The id stands for another text from here on."""
@@ -56,7 +56,7 @@ class TextAssembler:
         """It has ended, however. Its writer may still be at work, unless silence ended the text."""
         if self._texts.get(speech.id) is not speech:
             return
-        if speech.script.complete:
+        if speech.text_stream.complete:
             del self._texts[speech.id]
         else:
             self._texts[speech.id] = None
@@ -66,5 +66,5 @@ class TextAssembler:
 
     def _truncate(self, speech: Speech) -> None:
         """Ends the text where a piece is missing: what follows it would say something else than was meant."""
-        speech.script.finish()
+        speech.text_stream.finish()
         self._texts[speech.id] = None

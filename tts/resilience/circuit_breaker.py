@@ -15,7 +15,7 @@ from datetime import timedelta
 import structlog
 from django.utils import timezone
 
-from tts.resilience.cached_state import RowCopy
+from tts.resilience.cached_state import CachedRow
 from usage.provider_state import circuit
 from voicecare.core import metrics
 from voicecare.core.database import run_in_db_thread
@@ -26,42 +26,42 @@ log = structlog.get_logger(__name__)
 Probe = Callable[[], Awaitable[None]]
 
 
-class Circuit(RowCopy):
+class CircuitBreaker(CachedRow):
     """One for each process. `open` is read on the road; `given_up` and `answered` are told there what came of it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.open = False
-        self._answered_at = 0.0
+        self.is_open = False
+        self._last_success_at = 0.0
 
-    def given_up(self, error: ProviderError, since: float) -> bool:
+    def record_failure(self, error: ProviderError, since: float) -> bool:
         """Every request for a segment has failed since `since` (monotonic seconds), the last one with `error`.
 
         True if that opens the circuit: the caller has `announce` run. Where another speech was answered meanwhile, or
         the provider refused for a reason of its own, it is not down.
         """
-        if not _is_down(error) or self._answered_at > since or self.open:
+        if not _is_down(error) or self._last_success_at > since or self.is_open:
             return False
-        self._begin()
-        self._become(True)
+        self._begin_write()
+        self._set_open(True)
         return True
 
-    def answered(self) -> None:
+    def record_success(self) -> None:
         """A request was answered to its end."""
-        self._answered_at = time.monotonic()
+        self._last_success_at = time.monotonic()
 
-    async def announce(self, since: float) -> None:
+    async def publish_open(self, since: float) -> None:
         """Tells all processes and the administrators that the provider is down since then (monotonic seconds)."""
         began = timezone.now() - timedelta(seconds=time.monotonic() - since)
         try:
             await run_in_db_thread(circuit.open_circuit, began)
         finally:
-            self._end()
+            self._end_write()
 
-    def follow(self, known: circuit.ProviderStatus, mark: int | None) -> None:
+    def apply(self, known: circuit.ProviderStatus, mark: int | None) -> None:
         """Takes over what the row says; `mark` was taken before it was read."""
-        if not self.is_old(mark):
-            self._become(known.circuit_open)
+        if not self.is_stale(mark):
+            self._set_open(known.circuit_open)
 
     async def probe(self, probe: Probe) -> None:
         """Looks whether the provider is back, if no other process does.
@@ -76,15 +76,15 @@ class Circuit(RowCopy):
             await run_in_db_thread(circuit.record_failed_probe)
 
     async def _close(self) -> None:
-        self._begin()
+        self._begin_write()
         try:
             await run_in_db_thread(circuit.close_circuit)
-            self._become(False)
+            self._set_open(False)
         finally:
-            self._end()
+            self._end_write()
 
-    def _become(self, is_open: bool) -> None:
-        self.open = is_open
+    def _set_open(self, is_open: bool) -> None:
+        self.is_open = is_open
         metrics.CIRCUIT_OPEN.set(is_open)
 
 

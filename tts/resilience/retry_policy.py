@@ -26,12 +26,12 @@ from voicecare.providers.errors import (
     VoiceUnavailable,
 )
 
-RETRY_FIRST_BYTE_S = 1.0
-DEAD_AIR_S = 2.8  # what a provider that never answers may cost; the offline voice starts within 0.15 s
-BACKUP_FIRST_BYTE_S = 0.3  # the least that the backup voice is given, whatever was lost before
+RETRY_FIRST_BYTE_TIMEOUT_S = 1.0
+MAX_SILENCE_S = 2.8  # what a provider that never answers may cost; the offline voice starts within 0.15 s
+MIN_BACKUP_FIRST_BYTE_TIMEOUT_S = 0.3  # the least that the backup voice is given, whatever was lost before
 
 
-class Rung(StrEnum):
+class Strategy(StrEnum):
     """One way to get the segment's audio, best first."""
 
     LIVE = "live"
@@ -40,55 +40,59 @@ class Rung(StrEnum):
     OFFLINE = "offline"
 
 
-class Halt(StrEnum):
+class StopReason(StrEnum):
     """The segment is not asked for again now. The last two are codes of `speech.failed`."""
 
-    IN_LINE = "busy"  # wait in line, then the same rung; past BUSY_WAIT_S the caller goes to Rung.OFFLINE
+    BUSY = "busy"  # wait in line, then the same rung; past BUSY_WAIT_S the caller goes to Rung.OFFLINE
     QUOTA = "quota"  # no request until the quota is back; the caller queues the speech or speaks it offline
     REJECTED = "text_rejected"
     NO_VOICE = "no_voice"
 
 
-Step = Rung | Halt
+Decision = Strategy | StopReason
 
 
-def _wherever(step: Step) -> dict[Rung, Step]:
-    return dict.fromkeys((Rung.LIVE, Rung.RETRY, Rung.BACKUP), step)
+def _always(step: Decision) -> dict[Strategy, Decision]:
+    return dict.fromkeys((Strategy.LIVE, Strategy.RETRY, Strategy.BACKUP), step)
 
 
-_STEPS: Mapping[type, Mapping[Rung, Step]] = {
-    Exception: {Rung.LIVE: Rung.RETRY, Rung.RETRY: Rung.BACKUP, Rung.BACKUP: Rung.OFFLINE},
-    VoiceUnavailable: {Rung.LIVE: Rung.BACKUP, Rung.RETRY: Rung.BACKUP, Rung.BACKUP: Rung.OFFLINE},
-    AuthorizationError: _wherever(Rung.OFFLINE),
-    BadRequest: _wherever(Rung.OFFLINE),
-    RateLimited: _wherever(Halt.IN_LINE),
-    QuotaExceeded: _wherever(Halt.QUOTA),
-    TextRejected: {**_wherever(Halt.REJECTED), Rung.OFFLINE: Halt.REJECTED},
+_STEPS: Mapping[type, Mapping[Strategy, Decision]] = {
+    Exception: {Strategy.LIVE: Strategy.RETRY, Strategy.RETRY: Strategy.BACKUP, Strategy.BACKUP: Strategy.OFFLINE},
+    VoiceUnavailable: {
+        Strategy.LIVE: Strategy.BACKUP,
+        Strategy.RETRY: Strategy.BACKUP,
+        Strategy.BACKUP: Strategy.OFFLINE,
+    },
+    AuthorizationError: _always(Strategy.OFFLINE),
+    BadRequest: _always(Strategy.OFFLINE),
+    RateLimited: _always(StopReason.BUSY),
+    QuotaExceeded: _always(StopReason.QUOTA),
+    TextRejected: {**_always(StopReason.REJECTED), Strategy.OFFLINE: StopReason.REJECTED},
 }
 
 _INCIDENTS: Mapping[type, str] = {AuthorizationError: "access", BadRequest: "request", VoiceUnavailable: "voice"}
 
 
-def after(error: Exception, tried: Sequence[Rung]) -> Step:
+def next_step(error: Exception, tried: Sequence[Strategy]) -> Decision:
     """What follows when the last of `tried` ended in `error`.
 
     `tried` are the rungs of this segment so far, in order, not empty; a rung repeated because of `Halt.IN_LINE` may
     stand in it twice.
     """
     kind = next(kind for kind in type(error).__mro__ if kind in _STEPS)
-    if kind is Exception and tried[-1] is Rung.BACKUP and _first_failure(tried):
-        return Rung.BACKUP
-    return _STEPS[kind].get(tried[-1]) or _after_offline(tried)
+    if kind is Exception and tried[-1] is Strategy.BACKUP and _is_first_backup_failure(tried):
+        return Strategy.BACKUP
+    return _STEPS[kind].get(tried[-1]) or _step_after_offline(tried)
 
 
-def _first_failure(tried: Sequence[Rung]) -> bool:
+def _is_first_backup_failure(tried: Sequence[Strategy]) -> bool:
     """A segment that came to the backup voice without a failure of the provider is retried in it, once, as in any."""
-    return Rung.RETRY not in tried and tried.count(Rung.BACKUP) == 1
+    return Strategy.RETRY not in tried and tried.count(Strategy.BACKUP) == 1
 
 
-def _after_offline(tried: Sequence[Rung]) -> Step:
+def _step_after_offline(tried: Sequence[Strategy]) -> Decision:
     """Its child process is started anew for the second try."""
-    return Rung.OFFLINE if tried.count(Rung.OFFLINE) < 2 else Halt.NO_VOICE
+    return Strategy.OFFLINE if tried.count(Strategy.OFFLINE) < 2 else StopReason.NO_VOICE
 
 
 def incident_kind(error: Exception) -> str | None:
@@ -99,14 +103,14 @@ def incident_kind(error: Exception) -> str | None:
     return next((_INCIDENTS[kind] for kind in type(error).__mro__ if kind in _INCIDENTS), None)
 
 
-def first_byte_limit(rung: Rung, configured: float, silence_s: float) -> float:
+def first_byte_limit(rung: Strategy, configured: float, silence_s: float) -> float:
     """How many seconds the first audio byte may take on this rung (rule 4), `silence_s` after the segment was wanted.
 
     The backup voice comes from the provider that has just failed twice: it gets what is left of `DEAD_AIR_S`.
     """
     match rung:
-        case Rung.RETRY:
-            return min(configured, RETRY_FIRST_BYTE_S)
-        case Rung.BACKUP:
-            return min(configured, max(DEAD_AIR_S - silence_s, BACKUP_FIRST_BYTE_S))
+        case Strategy.RETRY:
+            return min(configured, RETRY_FIRST_BYTE_TIMEOUT_S)
+        case Strategy.BACKUP:
+            return min(configured, max(MAX_SILENCE_S - silence_s, MIN_BACKUP_FIRST_BYTE_TIMEOUT_S))
     return configured

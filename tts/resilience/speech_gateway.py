@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Protocol, Self
 
 from tts.recorder import Recorder
-from tts.resilience.concurrency import Slots
-from tts.resilience.quota_gate import Quota
+from tts.resilience.concurrency import ConcurrencyLimiter
+from tts.resilience.quota_gate import QuotaGate
 from usage.ledger.events import Attempt, Kind, Outcome
 from voicecare.core import metrics
 from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
@@ -17,11 +17,11 @@ from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequ
 from voicecare.providers.errors import BadRequest, ProviderError, QuotaExceeded, Stalled
 
 # No text is so long when spoken: a stream beyond this will never end, and the patient is spared the rest of it.
-LONGEST_S = 30.0
-LONGEST_S_A_CHARACTER = 1.0
+MAX_AUDIO_S = 30.0
+MAX_AUDIO_S_PER_CHARACTER = 1.0
 ENDLESS = "The speech provider sends more sound than the text can be."
 
-DEAD_S = 10.0  # of silence in one segment, in sum; no single gap of it needs to be a stall
+MAX_SILENCE_S = 10.0  # of silence in one segment, in sum; no single gap of it needs to be a stall
 TRICKLE = "The speech provider sends its sound far more slowly than it plays."
 
 
@@ -51,34 +51,34 @@ class RecorderLedger:
         self._recorder.record(attempt)
 
 
-class Plausible:
+class ResponseGuard:
     """One reply, read by read."""
 
-    def __init__(self, characters: int, bytes_per_second: float, *, dead_s: float = DEAD_S) -> None:
-        self._may_be_dead_s = dead_s
+    def __init__(self, characters: int, bytes_per_second: float, *, dead_s: float = MAX_SILENCE_S) -> None:
+        self._max_silence_s = dead_s
         self._rate = bytes_per_second
-        self._left = bytes_per_second * (LONGEST_S + characters * LONGEST_S_A_CHARACTER)
-        self._ahead_s = 0.0  # what was sent and not played yet
-        self._dead_s = 0.0
+        self._remaining_bytes = bytes_per_second * (MAX_AUDIO_S + characters * MAX_AUDIO_S_PER_CHARACTER)
+        self._buffered_s = 0.0  # what was sent and not played yet
+        self._silence_s = 0.0
 
-    def came(self, size: int, waited_s: float) -> None:
+    def on_chunk(self, size: int, waited_s: float) -> None:
         """So many bytes came after so many seconds of waiting for them, in which the device could play what it had.
 
         Raises Stalled for a trickle, BadRequest for a stream without end.
         """
-        self._dead_s += max(waited_s - self._ahead_s, 0.0)
-        self._ahead_s = max(self._ahead_s - waited_s, 0.0) + size / self._rate
-        self._left -= size
-        if self._left < 0:
+        self._silence_s += max(waited_s - self._buffered_s, 0.0)
+        self._buffered_s = max(self._buffered_s - waited_s, 0.0) + size / self._rate
+        self._remaining_bytes -= size
+        if self._remaining_bytes < 0:
             raise BadRequest(ENDLESS, code="endless_audio", status=200)
-        if self._dead_s > self._may_be_dead_s:
+        if self._silence_s > self._max_silence_s:
             raise Stalled(TRICKLE, code="trickle", status=200)
 
 
 class AudioStream:
     """The audio of one response, chunk by chunk. Reading raises ProviderError."""
 
-    def __init__(self, response: SpeechResponse, guard: Plausible | None, requested_at: float) -> None:
+    def __init__(self, response: SpeechResponse, guard: ResponseGuard | None, requested_at: float) -> None:
         self._response = response
         self._guard = guard
         self._requested_at = requested_at
@@ -90,7 +90,7 @@ class AudioStream:
         began = time.perf_counter()
         chunk = await anext(self._response)
         if self._guard is not None:
-            self._guard.came(len(chunk), time.perf_counter() - began)
+            self._guard.on_chunk(len(chunk), time.perf_counter() - began)
         return chunk
 
     def elapsed_ms(self) -> float:
@@ -106,11 +106,16 @@ class SpeechGateway:
     """
 
     def __init__(
-        self, client: SpeechClient, ledger: AttemptLedger, *, slots: Slots | None = None, quota: Quota | None = None
+        self,
+        client: SpeechClient,
+        ledger: AttemptLedger,
+        *,
+        slots: ConcurrencyLimiter | None = None,
+        quota: QuotaGate | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
-        self._slots = slots
+        self._limiter = slots
         self._quota = quota
 
     @asynccontextmanager
@@ -122,7 +127,7 @@ class SpeechGateway:
         first_byte_s: float,
         stall_s: float,
         slot: AbstractAsyncContextManager[None] | None = None,
-        guard: Plausible | None = None,
+        guard: ResponseGuard | None = None,
         on_error: Callable[[ProviderError], None] | None = None,
     ) -> AsyncIterator[AudioStream]:
         """Waits for the slot, books the attempt, sends the request and gives the response's audio.
@@ -132,7 +137,7 @@ class SpeechGateway:
         closes the response and books what is billed.
         """
         async with slot or nullcontext():
-            if self._quota is not None and self._quota.spent:
+            if self._quota is not None and self._quota.is_exhausted:
                 raise QuotaExceeded
             attempt.started_at = datetime.now(UTC)
             await self._ledger.record_start(attempt)
@@ -157,9 +162,9 @@ class SpeechGateway:
         attempt.mark_answered(metadata.request_id, metadata.character_cost)
         await self._ledger.record_answer(attempt)
         if self._quota is not None:
-            self._quota.answered(attempt.requested_characters, metadata.character_cost)
+            self._quota.on_billed(attempt.requested_characters, metadata.character_cost)
         if attempt.kind != Kind.PROBE.value:
             metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
         limit = metadata.concurrent_limit
-        if self._slots is not None and limit is not None and limit != self._slots.limit:
-            self._slots.learned(limit)
+        if self._limiter is not None and limit is not None and limit != self._limiter.limit:
+            self._limiter.set_limit(limit)

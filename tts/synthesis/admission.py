@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from tts.resilience.concurrency import Slots
+from tts.resilience.concurrency import ConcurrencyLimiter
 
 PAUSE_S = 0.2
 NOTICE_S = 0.5
@@ -18,7 +18,9 @@ class Turn:
     `tell` is given the seconds that are left, in the background, when it has been in line for `NOTICE_S`.
     """
 
-    def __init__(self, slots: Slots, patient: uuid.UUID | None, limit_s: float, tell: Callable[[float], None]) -> None:
+    def __init__(
+        self, slots: ConcurrencyLimiter, patient: uuid.UUID | None, limit_s: float, tell: Callable[[float], None]
+    ) -> None:
         self.since = time.monotonic()
         self._slots = slots
         self._patient = patient
@@ -33,7 +35,7 @@ class Turn:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """One of the streams that the provider allows. Raises SlotsFull when the patience is over."""
-        hold = self._slots.hold(self._patient, wait_s=self._left_s())
+        hold = self._slots.acquire(self._patient, wait_s=self._left_s())
         await self._in_line(hold.__aenter__())
         try:
             yield

@@ -12,7 +12,7 @@ import structlog
 from django.db import Error
 
 from tts.conversations.context import SpeechContext
-from tts.resilience.error_reporter import Trouble
+from tts.resilience.error_reporter import ErrorReporter
 from tts.speech import Speech
 from tts.text.segmenter import normalise, split
 from tts.text.stream import Segment
@@ -36,7 +36,7 @@ class Reservation:
         self,
         speech: Speech,
         context: SpeechContext,
-        trouble: Trouble,
+        trouble: ErrorReporter,
         own: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         self._speech = speech
@@ -49,9 +49,9 @@ class Reservation:
         self._since = time.monotonic()
         self._is_waived = False
         self._taking: asyncio.Task[bool] | None = None
-        complete = speech.script.complete and context.has_budget
+        complete = speech.text_stream.complete and context.has_budget
         self._behind = (
-            _behind(speech.script.text, context.speech_settings.language, context.phrases) if complete else []
+            _behind(speech.text_stream.text, context.speech_settings.language, context.phrases) if complete else []
         )
 
     async def covers(self, segment: Segment) -> bool:
@@ -97,7 +97,7 @@ class Reservation:
             self._held += characters
             self._since = time.monotonic()
         else:
-            self._trouble.over_budget(patient_id)
+            self._trouble.report_over_budget(patient_id)
         return fits
 
     async def _settle(self, patient_id: uuid.UUID) -> None:

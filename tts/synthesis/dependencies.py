@@ -7,10 +7,10 @@ from typing import Any
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.recorder import Recorder
-from tts.resilience.circuit_breaker import Circuit
-from tts.resilience.concurrency import Slots
-from tts.resilience.error_reporter import Trouble
-from tts.resilience.quota_gate import Quota
+from tts.resilience.circuit_breaker import CircuitBreaker
+from tts.resilience.concurrency import ConcurrencyLimiter
+from tts.resilience.error_reporter import ErrorReporter
+from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import SpeechGateway
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
@@ -26,10 +26,10 @@ class Services:
     client: SpeechClient
     gateway: SpeechGateway
     offline: OfflineSynthesizer
-    circuit: Circuit
-    quota: Quota
-    slots: Slots
-    trouble: Trouble
+    circuit: CircuitBreaker
+    quota: QuotaGate
+    slots: ConcurrencyLimiter
+    trouble: ErrorReporter
     phrases: PhraseCache
     fills: SingleFlight
     recorder: Recorder

@@ -13,8 +13,8 @@ from contextlib import aclosing
 
 from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
-from tts.resilience.concurrency import SlotsFull
-from tts.resilience.retry_policy import Halt, Rung, Step, after
+from tts.resilience.concurrency import SlotTimeout
+from tts.resilience.retry_policy import Decision, StopReason, Strategy, next_step
 from tts.speech import Speech
 from tts.states import Origin
 from tts.synthesis.admission import Turn
@@ -33,7 +33,7 @@ AFTER_QUOTA_WAIT_S = 60.0
 class SpeechFailed(Exception):
     """The speech ends here, unspoken or not to its end; `code` is the contract's."""
 
-    NO_VOICE = Halt.NO_VOICE.value
+    NO_VOICE = StopReason.NO_VOICE.value
     OVER_BUDGET = "over_budget"
 
     def __init__(self, code: str) -> None:
@@ -72,15 +72,15 @@ class _Road:
         self._sources = Sources(speech, context, sink, services)
         self.reservation = Reservation(speech, context, services.trouble, services.own)
         self._force_offline = force_offline
-        self._rung = Rung.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
+        self._rung = Strategy.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
 
     async def greet(self) -> None:
         """The greeting is kept whole, whatever its segments."""
-        await self._from_cache(Segment(0, self._speech.script.text, None, None), self.say_all)
+        await self._from_cache(Segment(0, self._speech.text_stream.text, None, None), self.say_all)
 
     async def say_all(self, fill: Flight | None = None) -> None:
         """Every segment in turn; into `fill` too, if all of it is to be kept."""
-        segments = self._speech.script.segments(self._context.speech_settings.language, self._context.phrases)
+        segments = self._speech.text_stream.segments(self._context.speech_settings.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
                 await self._sink.wait_for_capacity()
@@ -109,29 +109,29 @@ class _Road:
     async def _lead(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
         with self._sources.lead(segment) as fill:
             await say(fill)
-            if self._rung is Rung.LIVE:  # whole, and in the conversation's own voice
+            if self._rung is Strategy.LIVE:  # whole, and in the conversation's own voice
                 self._sources.keep(segment, fill)
 
     async def _climb(self, segment: Segment, fill: Flight | None) -> None:
         """Tries rung after rung until the segment has been heard from its beginning to its end."""
         turn = Turn(self._services.slots, self._context.patient_id, self._patience_s(), self._tell_busy)
-        tried: list[Rung] = []
-        step: Step = Rung.OFFLINE if self._force_offline or self._services.circuit.open else self._rung
-        if self._services.quota.spent and step is not Rung.OFFLINE:
-            step = Halt.QUOTA
+        tried: list[Strategy] = []
+        step: Decision = Strategy.OFFLINE if self._force_offline or self._services.circuit.is_open else self._rung
+        if self._services.quota.is_exhausted and step is not Strategy.OFFLINE:
+            step = StopReason.QUOTA
         while True:
             rung = await self._resolve(step, tried, turn)
             tried.append(rung)
             try:
                 await self._try(segment, rung, len(tried), turn, fill)
-            except SlotsFull:
-                step = Rung.OFFLINE
+            except SlotTimeout:
+                step = Strategy.OFFLINE
             except (ProviderError, SynthesizerUnavailable) as error:
                 await self._sink.pad_partial_frame()
                 step = self._after(error, tried, segment, turn)
             else:
                 await self._sink.pad_partial_frame()  # an end that looked clean may lie within a sample
-                self._rung = Rung.LIVE if rung is Rung.RETRY else rung
+                self._rung = Strategy.LIVE if rung is Strategy.RETRY else rung
                 return
 
     def _patience_s(self) -> float:
@@ -139,52 +139,52 @@ class _Road:
         limit = self._services.busy_wait_s
         return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.progress.waited_for_quota else limit
 
-    async def _try(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Flight | None) -> None:
+    async def _try(self, segment: Segment, rung: Strategy, number: int, turn: Turn, fill: Flight | None) -> None:
         """All of the segment, once, in this way.
 
         Raises ProviderError, SynthesizerUnavailable, SlotsFull or SpeechFailed.
         """
-        if rung is Rung.OFFLINE:
+        if rung is Strategy.OFFLINE:
             await self._sources.improvise(segment, number)
             return
         if not await self.reservation.covers(segment):
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
-        await self._sources.ask(segment, rung, number, turn, fill if rung is Rung.LIVE else None)
+        await self._sources.ask(segment, rung, number, turn, fill if rung is Strategy.LIVE else None)
 
     def _after(
-        self, error: ProviderError | SynthesizerUnavailable, tried: list[Rung], segment: Segment, turn: Turn
-    ) -> Step:
-        step = after(error, tried)
-        if step is Rung.OFFLINE and isinstance(error, ProviderError):
-            self._services.trouble.gave_up(error, turn.since)
-        if step is Halt.QUOTA and isinstance(error, ProviderError):
-            self._services.quota.refused(len(segment.text), error.support_details)
+        self, error: ProviderError | SynthesizerUnavailable, tried: list[Strategy], segment: Segment, turn: Turn
+    ) -> Decision:
+        step = next_step(error, tried)
+        if step is Strategy.OFFLINE and isinstance(error, ProviderError):
+            self._services.trouble.report_exhausted(error, turn.since)
+        if step is StopReason.QUOTA and isinstance(error, ProviderError):
+            self._services.quota.mark_exhausted(len(segment.text), error.support_details)
         return step
 
-    async def _resolve(self, step: Step, tried: list[Rung], turn: Turn) -> Rung:
+    async def _resolve(self, step: Decision, tried: list[Strategy], turn: Turn) -> Strategy:
         """The rung that a step leads to. Raises SpeechFailed where it leads nowhere."""
         match step:
-            case Halt.IN_LINE:
-                return tried[-1] if await turn.wait() else Rung.OFFLINE
-            case Halt.QUOTA:
+            case StopReason.BUSY:
+                return tried[-1] if await turn.wait() else Strategy.OFFLINE
+            case StopReason.QUOTA:
                 return self._without_quota()
-            case Halt.NO_VOICE:
-                self._services.trouble.silence(self._context.conversation_id)
+            case StopReason.NO_VOICE:
+                self._services.trouble.report_no_voice(self._context.conversation_id)
                 raise SpeechFailed(step.value)
-            case Halt.REJECTED:
+            case StopReason.REJECTED:
                 raise SpeechFailed(step.value)
         return step
 
-    def _without_quota(self) -> Rung:
+    def _without_quota(self) -> Strategy:
         """Rule 8: what has begun goes on offline. What has not waits: a delivery for the quota itself, the rest only in
         the first minute. Raises QuotaHolds.
         """
         is_delivery = self._speech.origin == Origin.SERVER
         if not self._speech.progress.bytes_sent and (
-            is_delivery or self._services.quota.holding_s(time.monotonic()) > 0
+            is_delivery or self._services.quota.hold_remaining_s(time.monotonic()) > 0
         ):
             raise QuotaHolds
-        return Rung.OFFLINE
+        return Strategy.OFFLINE
 
     def _tell_busy(self, left_s: float) -> None:
         self._services.own(self._sink.notify_queued("busy", left_s))

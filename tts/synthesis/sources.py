@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, aclosing
 from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
 from tts.conversations.voice import SpeechSettings
-from tts.resilience.retry_policy import Rung, first_byte_limit
-from tts.resilience.speech_gateway import Plausible
+from tts.resilience.retry_policy import Strategy, first_byte_limit
+from tts.resilience.speech_gateway import ResponseGuard
 from tts.speech import Speech
 from tts.states import Origin, Source
 from tts.synthesis.admission import Turn
@@ -28,7 +28,7 @@ OFFLINE_WORDS_PER_MINUTE = 165
 OFFLINE_NAME = "Offline voice"
 CLIP_CHUNK_BYTES = 16 * 1024
 
-_SOURCES = {Rung.LIVE: Source.LIVE, Rung.RETRY: Source.LIVE, Rung.BACKUP: Source.BACKUP}
+_SOURCES = {Strategy.LIVE: Source.LIVE, Strategy.RETRY: Source.LIVE, Strategy.BACKUP: Source.BACKUP}
 
 
 class Sources:
@@ -91,22 +91,22 @@ class Sources:
     def _key(self, segment: Segment) -> str:
         return self._services.phrases.key(self._context.speech_settings, segment.text)
 
-    async def ask(self, segment: Segment, rung: Rung, number: int, turn: Turn, fill: Flight | None) -> None:
+    async def ask(self, segment: Segment, rung: Strategy, number: int, turn: Turn, fill: Flight | None) -> None:
         """One request to the provider; every read of its reply is one frame, and goes into `fill`.
 
         `turn` is the segment's. Raises ProviderError, and SlotsFull where no slot became free. Cancelling closes the
         response and books what it bills.
         """
-        rendering = self._context.backup_settings if rung is Rung.BACKUP else self._context.speech_settings
+        rendering = self._context.backup_settings if rung is Strategy.BACKUP else self._context.speech_settings
         request = rendering.build_request(
-            segment.text, segment.before, segment.after, zero_retention=self._services.zero_retention
+            segment.text, segment.previous_text, segment.next_text, zero_retention=self._services.zero_retention
         )
         attempt = self._attempt(segment, number, self._kind(rung), rendering)
 
         def report(error: ProviderError) -> None:
             if fill is not None:
                 fill.fail()  # half of a sound is in it
-            self._services.trouble.met(error, rung, self._context.conversation_id, rendering.voice.id)
+            self._services.trouble.report_failure(error, rung, self._context.conversation_id, rendering.voice.id)
 
         async with self._services.gateway.stream(
             request,
@@ -114,7 +114,7 @@ class Sources:
             slot=turn.slot(),
             first_byte_s=first_byte_limit(rung, self._services.first_byte_s, turn.silence_s()),
             stall_s=self._services.stall_s,
-            guard=Plausible(len(segment.text), FORMATS[rendering.format].bytes_per_second),
+            guard=ResponseGuard(len(segment.text), FORMATS[rendering.format].bytes_per_second),
             on_error=report,
         ) as audio:
             self._speech.progress.billed(attempt.characters)
@@ -127,7 +127,7 @@ class Sources:
                         fill.add(chunk)
             finally:
                 self._set_first_chunk(attempt)
-        self._services.circuit.answered()
+        self._services.circuit.record_success()
 
     async def improvise(self, segment: Segment, number: int) -> None:
         """The offline voice, made on this machine. Raises SynthesizerUnavailable."""
@@ -164,7 +164,7 @@ class Sources:
             self._opening = attempt
         return attempt
 
-    def _kind(self, rung: Rung) -> Kind:
+    def _kind(self, rung: Strategy) -> Kind:
         """A clinician listens outside of any conversation."""
         return Kind.PREVIEW if self._context.conversation_id is None else Kind(rung.value)
 

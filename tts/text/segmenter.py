@@ -82,44 +82,44 @@ class Segmenter:
         self._language = language.replace("_", "-").partition("-")[0].lower()
         self._phrases = phrases
         self._text = ""  # what is in no segment yet; the next two are places in it
-        self._sentence = 0  # where the last sentence begins; sentences too short to stand alone are before it
-        self._read = 0  # up to here no sentence ends
-        self._given = False  # a segment has come out
+        self._sentence_start = 0  # where the last sentence begins; sentences too short to stand alone are before it
+        self._scanned = 0  # up to here no sentence ends
+        self._has_output = False  # a segment has come out
 
     def feed(self, piece: str) -> list[str]:
         """Take the next piece of the text; return the segments that are complete now."""
         self._text += piece
         if _SPOKEN.search(piece) is None:
             return []  # only a letter or digit decides anything
-        return list(self._settled())
+        return list(self._complete_segments())
 
     def pause(self) -> list[str]:
         """The writer has stopped for a moment: return the last sentence too, if it looks ended and may stand alone."""
         text = self._text
         if _MAY_BE_DECIMAL.search(text):
             return []
-        mark = _MARK.search(text, max(self._read, _first_spoken(text, self._sentence)))
+        mark = _MARK.search(text, max(self._scanned, _first_spoken(text, self._sentence_start)))
         end = mark and _next_sentence(text + _UNKNOWN_NEXT, mark.start(), len(text) + 1, self._language)
         return list(self._end_sentence(min(end, len(text)))) if end and self._stands_alone(end) else []
 
     def finish(self) -> list[str]:
         """The text is complete: return the rest of it, save mere signs after a pause. A second call returns nothing."""
         segments = list(self._end_sentence(len(self._text)))
-        if self._text and not (self._given and _SPOKEN.search(self._text) is None):
+        if self._text and not (self._has_output and _SPOKEN.search(self._text) is None):
             segments.append(self._take(len(self._text)))
         self._text = ""
         return segments
 
-    def _settled(self) -> Iterator[str]:
+    def _complete_segments(self) -> Iterator[str]:
         """Read on, from decision to decision in the order of the letters that make them."""
         while True:
-            text, first = self._text, _first_spoken(self._text, self._sentence)
-            mark = _MARK.search(text, max(self._read, first))
+            text, first = self._text, _first_spoken(self._text, self._sentence_start)
+            mark = _MARK.search(text, max(self._scanned, first))
             following = _first_spoken(text, mark.end()) if mark else len(text)
-            if _overlong(text, first, following):
-                yield self._take(_cut(text))
+            if _is_too_long(text, first, following):
+                yield self._take(_best_cut(text))
             elif mark and following < len(text):
-                self._read = following
+                self._scanned = following
                 start = _next_sentence(text, mark.start(), following, self._language)
                 yield from self._end_sentence(start) if start else ()
             else:
@@ -128,30 +128,30 @@ class Segmenter:
     def _end_sentence(self, end: int) -> Iterator[str]:
         """The last sentence ends before `end`: give out what can stand alone, keep what is too short."""
         if self._is_phrase(end):
-            former = self._sentence
+            former = self._sentence_start
             if former:
                 yield self._take(former)
             yield self._take(end - former)
             return
-        while _overlong(self._text, _first_spoken(self._text, 0), end):
-            cut = _cut(self._text)
+        while _is_too_long(self._text, _first_spoken(self._text, 0), end):
+            cut = _best_cut(self._text)
             yield self._take(cut)
             end -= cut
         if len(self._text[:end].strip()) >= MIN_LENGTH:
             yield self._take(end)
         else:
-            self._sentence = end
+            self._sentence_start = end
 
     def _stands_alone(self, end: int) -> bool:
         return len(self._text[:end].strip()) >= MIN_LENGTH or self._is_phrase(end)
 
     def _is_phrase(self, end: int) -> bool:
-        return normalise(self._text[self._sentence : end]) in self._phrases
+        return normalise(self._text[self._sentence_start : end]) in self._phrases
 
     def _take(self, end: int) -> str:
-        self._given = True
+        self._has_output = True
         segment, self._text = self._text[:end], self._text[end:]
-        self._sentence, self._read = 0, max(self._read - end, 0)
+        self._sentence_start, self._scanned = 0, max(self._scanned - end, 0)
         return segment
 
 
@@ -161,7 +161,7 @@ def _first_spoken(text: str, start: int) -> int:
     return found.start() if found else len(text)
 
 
-def _overlong(text: str, first: int, end: int) -> bool:
+def _is_too_long(text: str, first: int, end: int) -> bool:
     """Whether text[first:end] has a letter or digit beyond what one segment may hold."""
     return _SPOKEN.search(text, first + MAX_LENGTH, end) is not None
 
@@ -178,20 +178,20 @@ def _next_sentence(text: str, mark: int, following: int, language: str) -> int |
     if not hard and gap.count("\n") < 2:  # a blank line ends a sentence whatever stands before it
         if end is None or text[following].islower() or not _WHITE.search(gap, end.end()):
             return None
-        if end[0] == "." and _abbreviated(text[: mark + end.start()], text[following], language):
+        if end[0] == "." and _ends_with_abbreviation(text[: mark + end.start()], text[following], language):
             return None
-    body = max(_closed(gap, end, hard), len(gap.rstrip(_OPENERS)))
-    return mark + _past_space(gap, body)
+    body = max(_end_of_closers(gap, end, hard), len(gap.rstrip(_OPENERS)))
+    return mark + _skip_whitespace(gap, body)
 
 
-def _closed(gap: str, end: re.Match[str] | None, hard: bool) -> int:
+def _end_of_closers(gap: str, end: re.Match[str] | None, hard: bool) -> int:
     if end is None:
         return 0
     closers = (_HARD_CLOSERS if hard else _CLOSERS).match(gap, end.end())
     return closers.end() if closers else end.end()
 
 
-def _abbreviated(former: str, following: str, language: str) -> bool:
+def _ends_with_abbreviation(former: str, following: str, language: str) -> bool:
     """Whether the full stop after `former` belongs to its last word. A wrong yes only makes a segment longer."""
     found = _WORD.search(former, max(len(former) - _WORD_REACH, 0))
     if not found:
@@ -205,19 +205,19 @@ def _abbreviated(former: str, following: str, language: str) -> bool:
     return any(word in table.get(key, ()) for table in tables for key in ("", language))
 
 
-def _cut(text: str) -> int:
+def _best_cut(text: str) -> int:
     """The best place to cut a text with a letter or digit `MAX_LENGTH` or more behind its first."""
     first = _first_spoken(text, 0)
     edge = first + MAX_LENGTH
     for last, start in ((_LAST_CLAUSE, first + MIN_LENGTH), (_LAST_SPACE, first)):
         found = last.match(text, start, edge + 1)
-        if found and not _inside_grapheme(text, place := _past_space(text, found.end())):
+        if found and not _inside_grapheme(text, place := _skip_whitespace(text, found.end())):
             return place
     outside = (place for place in range(edge, first, -1) if not _inside_grapheme(text, place))
     return next(outside, edge)
 
 
-def _past_space(text: str, start: int) -> int:
+def _skip_whitespace(text: str, start: int) -> int:
     found = _SPACE.match(text, start)
     return found.end() if found else start
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tts.text.segmenter import Segmenter, split
 
-WRITER_SILENT_S = 60.0  # the contract, section 1: a writer silent for so long is taken as done
-PAUSE_S = 0.4  # language models write several pieces in it; one that pauses has something else to do first
+WRITER_TIMEOUT_S = 60.0  # the contract, section 1: a writer silent for so long is taken as done
+WRITER_PAUSE_S = 0.4  # language models write several pieces in it; one that pauses has something else to do first
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class Segment:
 
     index: int
     text: str
-    before: str | None
-    after: str | None
+    previous_text: str | None
+    next_text: str | None
 
 
-class Script:
+class TextStream:
     """Pieces go in as they are written, segments come out as soon as they are complete. One writer, one reader."""
 
     def __init__(self, text: str = "", *, complete: bool) -> None:
@@ -37,9 +37,9 @@ class Script:
         self._unread.append(piece)
         self._notify()
 
-    def silent(self, now: float) -> bool:
+    def is_idle(self, now: float) -> bool:
         """Nothing was written for so long that the text is taken as complete, also if nobody has read it yet."""
-        return now - self._written_at >= WRITER_SILENT_S
+        return now - self._written_at >= WRITER_TIMEOUT_S
 
     def finish(self) -> None:
         self.complete = True
@@ -70,22 +70,22 @@ class Script:
             if not ready:
                 if self.complete:
                     return
-                ready.extend(await self._more(segmenter))
+                ready.extend(await self._wait_for_text(segmenter))
                 continue
             text = ready.popleft()
             yield Segment(index, text, before, ready[0] if ready else None)
             index, before = index + 1, text
 
-    async def _more(self, segmenter: Segmenter) -> list[str]:
+    async def _wait_for_text(self, segmenter: Segmenter) -> list[str]:
         """Waits for the writer, who may pause where a sentence ends: the segment that is complete then."""
-        if await self._written_within(PAUSE_S):
+        if await self._wait_for_write(WRITER_PAUSE_S):
             return []
         paused = segmenter.pause()
-        if not paused and not await self._written_within(WRITER_SILENT_S - (time.monotonic() - self._written_at)):
+        if not paused and not await self._wait_for_write(WRITER_TIMEOUT_S - (time.monotonic() - self._written_at)):
             self.complete = True
         return paused
 
-    async def _written_within(self, seconds: float) -> bool:
+    async def _wait_for_write(self, seconds: float) -> bool:
         self._changed = asyncio.Event()
         try:
             async with asyncio.timeout(seconds):

@@ -18,10 +18,10 @@ from tts.cache.stores import create_store
 from tts.conversations.context import Context
 from tts.models import Phrase
 from tts.recorder import Recorder
-from tts.resilience.circuit_breaker import Circuit
-from tts.resilience.concurrency import LocalSlots
-from tts.resilience.error_reporter import Trouble
-from tts.resilience.quota_gate import Quota
+from tts.resilience.circuit_breaker import CircuitBreaker
+from tts.resilience.concurrency import LocalLimiter
+from tts.resilience.error_reporter import ErrorReporter
+from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.synthesis.dependencies import Services
 from tts.synthesis.pipeline import SpeechFailed
@@ -42,8 +42,8 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     def own(work: Coroutine[Any, Any, Any]) -> None:
         tasks.add(asyncio.create_task(work))
 
-    circuit, client = Circuit(), SpeechClient(sandbox.url, "key")
-    quota, slots, recorder = Quota(own), LocalSlots(), Recorder()
+    circuit, client = CircuitBreaker(), SpeechClient(sandbox.url, "key")
+    quota, slots, recorder = QuotaGate(own), LocalLimiter(), Recorder()
     services = Services(
         client=client,
         gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
@@ -51,7 +51,7 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
         circuit=circuit,
         quota=quota,
         slots=slots,
-        trouble=Trouble(circuit, own),
+        trouble=ErrorReporter(circuit, own),
         phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
         fills=SingleFlight(),
         recorder=recorder,

@@ -71,7 +71,11 @@ async def test_a_claimed_row_is_a_speech_under_the_servers_id(alice: Member):
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
     assert (speech.id, speech.utterance_id, speech.claim) == (f"{SERVER_PREFIX}{row.pk}", row.pk, claim)
-    assert (speech.script.text, speech.script.complete, speech.origin) == ("Your tea is ready.", True, "server")
+    assert (speech.text_stream.text, speech.text_stream.complete, speech.origin) == (
+        "Your tea is ready.",
+        True,
+        "server",
+    )
     assert await claimed(deliveries) is None  # one at a time
 
 

@@ -14,7 +14,7 @@ from tts.devices.connection import Connection
 from tts.devices.registry import HEARTBEAT_EVERY_SWEEPS, ConnectionRegistry
 from tts.devices.transport import DeviceTransport
 from tts.models import Conversation
-from tts.resilience.quota_gate import Quota
+from tts.resilience.quota_gate import QuotaGate
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the hub asks in a thread of its own
@@ -64,7 +64,7 @@ def connected() -> float | None:
 
 @pytest.fixture
 def hub() -> ConnectionRegistry:
-    return ConnectionRegistry(Quota(lambda work: work.close()))
+    return ConnectionRegistry(QuotaGate(lambda work: work.close()))
 
 
 def test_who_may_stay_stays(hub: ConnectionRegistry, alice: Member, bob: Member):

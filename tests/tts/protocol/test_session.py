@@ -332,7 +332,7 @@ def test_the_greeting_is_a_speech_with_an_id_of_its_own():
     session = talk(greeting="Hello Alice.")
     speech = session.enqueue_greeting(0.0)
     assert speech is not None
-    assert (speech.id, speech.origin, speech.script.text) == ("greeting", "greeting", "Hello Alice.")
+    assert (speech.id, speech.origin, speech.text_stream.text) == ("greeting", "greeting", "Hello Alice.")
     assert session.queue.start_next() is speech
 
 
@@ -370,7 +370,7 @@ def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
     assert started(speak(session, "s1", " Hello, Ünï 🙂 \n")) == ["s1"]
     (speech,) = session.queue.waiting
     context = session.require_conversation().context
-    assert (speech.id, speech.script.text, speech.script.complete) == ("s1", " Hello, Ünï 🙂 \n", True)
+    assert (speech.id, speech.text_stream.text, speech.text_stream.complete) == ("s1", " Hello, Ünï 🙂 \n", True)
     assert (speech.conversation_id, speech.patient_id) == (context.conversation_id, context.patient_id)
     assert (speech.origin, speech.progress.state, speech.progress.characters) == ("device", "waiting", 0)
 
@@ -569,7 +569,7 @@ def test_pieces_count_one_by_one():
     assert delta(session, "d1", "z" * 40, 2.0) == []
     assert code(delta(session, "d2", "y", 59.0)) == "rate_limited"
     assert started(delta(session, "d3", "y" * 60, 60.0)) == ["d3"]
-    assert session.queue.waiting[0].script.text == "x" * 60 + "z" * 40
+    assert session.queue.waiting[0].text_stream.text == "x" * 60 + "z" * 40
 
 
 def test_the_rate_is_the_devices_whatever_the_conversation():
@@ -590,16 +590,16 @@ def test_pieces_make_one_speech():
     assert delta(session, "d1", " ") == []
     assert delta(session, "d1", "are you?") == []
     (speech,) = session.queue.waiting
-    assert (speech.id, speech.script.text, speech.script.complete) == ("d1", "How  are you?", False)
+    assert (speech.id, speech.text_stream.text, speech.text_stream.complete) == ("d1", "How  are you?", False)
     assert feed(session, type="speak.done", id="d1") == []
-    assert speech.script.complete
+    assert speech.text_stream.complete
 
 
 def test_two_texts_can_be_written_at_once():
     session = talk()
     for name, piece in (("a", "One "), ("b", "Two "), ("a", "three."), ("b", "four.")):
         delta(session, name, piece)
-    assert [speech.script.text for speech in session.queue.waiting] == ["One three.", "Two four."]
+    assert [speech.text_stream.text for speech in session.queue.waiting] == ["One three.", "Two four."]
 
 
 def test_a_text_is_written_further_while_it_plays():
@@ -607,7 +607,7 @@ def test_a_text_is_written_further_while_it_plays():
     delta(session, "d1", "How ")
     speech = start_next(session)
     assert delta(session, "d1", "are you?") == []
-    assert speech.script.text == "How are you?"
+    assert speech.text_stream.text == "How are you?"
 
 
 @pytest.mark.parametrize("sign", ["x", "🙂"])
@@ -626,7 +626,7 @@ def test_over_5000_in_sum_the_piece_is_too_long_and_what_came_before_is_spoken()
     speech = written(session, 5000)
     frame = error(delta(session, "d1", "y"))
     assert (frame["code"], frame["id"]) == ("too_long", "d1")
-    assert (speech.script.text, speech.script.complete) == ("x" * 5000, True)
+    assert (speech.text_stream.text, speech.text_stream.complete) == ("x" * 5000, True)
     assert waiting(session) == ["d1"]
 
 
@@ -679,7 +679,7 @@ def test_a_text_that_its_writers_silence_ended_is_over():
     session = talk()
     delta(session)
     speech = start_next(session)
-    speech.script.finish()
+    speech.text_stream.finish()
     session.finish_speech(speech)
     assert code(delta(session)) == "duplicate_id"
 
@@ -692,7 +692,7 @@ def test_what_is_written_after_an_interrupt_is_let_go_without_a_word(plays: bool
     feed(session, type="interrupt")
     session.finish_speech(speech)
     assert delta(session, text="are you?") == []
-    assert speech.script.text == "How are "
+    assert speech.text_stream.text == "How are "
     assert feed(session, type="speak.done", id="d1") == []
 
 
@@ -1000,7 +1000,7 @@ def test_a_text_ends_where_a_piece_was_refused():
     assert error(delta(session, "d1", "only one of the red pills, "))["code"] == "rate_limited"
     assert delta(session, "d1", "two of blue.") == []
     (spoken,) = session.queue.waiting
-    assert (spoken.script.text, spoken.script.complete) == ("Please take this: ", True)
+    assert (spoken.text_stream.text, spoken.text_stream.complete) == ("Please take this: ", True)
 
 
 def test_a_writer_that_goes_on_after_too_long_is_not_thrown_out():
@@ -1093,5 +1093,5 @@ def test_the_holding_phrase_is_said_first_and_is_no_speech_of_the_devices():
     session.enqueue_hold_message("One moment, please.", 0.0)
     holding = start_next(session)
     assert holding.id.startswith("srv-")
-    assert (holding.origin, holding.script.text) == ("holding", "One moment, please.")
+    assert (holding.origin, holding.text_stream.text) == ("holding", "One moment, please.")
     assert [command.speech.id for command in feed(session, type="interrupt")] == ["waits"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tts.resilience.circuit_breaker import Circuit, Probe
+from tts.resilience.circuit_breaker import CircuitBreaker, Probe
 from usage.models import Incident, ProviderState
 from usage.provider_state import circuit as provider
 from usage.provider_state.circuit import ProviderStatus
@@ -20,8 +20,8 @@ REFUSALS = [e.RateLimited, e.QuotaExceeded, e.VoiceUnavailable, e.AuthorizationE
 
 
 @pytest.fixture
-def circuit() -> Circuit:
-    return Circuit()
+def circuit() -> CircuitBreaker:
+    return CircuitBreaker()
 
 
 def raising(error: Exception | None) -> Probe:
@@ -45,52 +45,52 @@ def open_and_due() -> None:
 
 
 @pytest.mark.parametrize("error", DOWN)
-def test_a_provider_that_fails_opens_it(circuit: Circuit, error: type[e.ProviderError]):
-    assert circuit.given_up(error(), time.monotonic())
-    assert circuit.open
+def test_a_provider_that_fails_opens_it(circuit: CircuitBreaker, error: type[e.ProviderError]):
+    assert circuit.record_failure(error(), time.monotonic())
+    assert circuit.is_open
 
 
 @pytest.mark.parametrize("error", REFUSALS)
-def test_a_provider_that_refuses_does_not(circuit: Circuit, error: type[e.ProviderError]):
-    assert not circuit.given_up(error(), time.monotonic())
-    assert not circuit.open
+def test_a_provider_that_refuses_does_not(circuit: CircuitBreaker, error: type[e.ProviderError]):
+    assert not circuit.record_failure(error(), time.monotonic())
+    assert not circuit.is_open
 
 
-def test_an_answer_to_somebody_else_meanwhile_keeps_it_closed(circuit: Circuit):
+def test_an_answer_to_somebody_else_meanwhile_keeps_it_closed(circuit: CircuitBreaker):
     since = time.monotonic()
-    circuit.answered()
-    assert not circuit.given_up(e.Stalled(), since)
-    assert circuit.given_up(e.Stalled(), time.monotonic() + 1)
+    circuit.record_success()
+    assert not circuit.record_failure(e.Stalled(), since)
+    assert circuit.record_failure(e.Stalled(), time.monotonic() + 1)
 
 
-def test_it_is_announced_by_who_was_first(circuit: Circuit):
-    assert [circuit.given_up(e.Stalled(), time.monotonic()) for _ in range(3)] == [True, False, False]
+def test_it_is_announced_by_who_was_first(circuit: CircuitBreaker):
+    assert [circuit.record_failure(e.Stalled(), time.monotonic()) for _ in range(3)] == [True, False, False]
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_it_follows_the_row(circuit: Circuit, is_open: bool):
-    circuit.open = not is_open
-    circuit.follow(ProviderStatus(circuit_open=is_open), circuit.mark())
-    assert circuit.open is is_open
+def test_it_follows_the_row(circuit: CircuitBreaker, is_open: bool):
+    circuit.is_open = not is_open
+    circuit.apply(ProviderStatus(circuit_open=is_open), circuit.version())
+    assert circuit.is_open is is_open
 
 
-async def test_a_reading_from_before_or_during_the_announcement_is_not_believed(circuit: Circuit):
-    before = circuit.mark()
-    circuit.given_up(e.Stalled(), time.monotonic())
-    during = circuit.mark()
-    circuit.follow(ProviderStatus(), during)
-    await circuit.announce(time.monotonic())
+async def test_a_reading_from_before_or_during_the_announcement_is_not_believed(circuit: CircuitBreaker):
+    before = circuit.version()
+    circuit.record_failure(e.Stalled(), time.monotonic())
+    during = circuit.version()
+    circuit.apply(ProviderStatus(), during)
+    await circuit.publish_open(time.monotonic())
     for mark in (before, during):
-        circuit.follow(ProviderStatus(), mark)
-    assert circuit.open
-    circuit.follow(ProviderStatus(), circuit.mark())
-    assert not circuit.open
+        circuit.apply(ProviderStatus(), mark)
+    assert circuit.is_open
+    circuit.apply(ProviderStatus(), circuit.version())
+    assert not circuit.is_open
 
 
-async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: Circuit):
+async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: CircuitBreaker):
     since = time.monotonic() - 3
-    circuit.given_up(e.Stalled(), since)
-    await circuit.announce(since)
+    circuit.record_failure(e.Stalled(), since)
+    await circuit.publish_open(since)
     incident = await in_database(Incident.objects.get)
     state = await in_database(row)
     assert state.circuit == "open"
@@ -98,17 +98,17 @@ async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: C
 
 
 @pytest.mark.parametrize("error", [None, *REFUSALS])
-async def test_a_probe_that_is_answered_closes_it(circuit: Circuit, error: type[e.ProviderError] | None):
+async def test_a_probe_that_is_answered_closes_it(circuit: CircuitBreaker, error: type[e.ProviderError] | None):
     await in_database(open_and_due)
-    circuit.follow(await run_in_db_thread(provider.read_status), circuit.mark())
+    circuit.apply(await run_in_db_thread(provider.read_status), circuit.version())
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
     await circuit.probe(raising(error and error()))
-    assert not circuit.open
+    assert not circuit.is_open
     assert (await in_database(row)).circuit == "closed"
 
 
 @pytest.mark.parametrize("error", [*DOWN, TimeoutError])
-async def test_a_probe_that_fails_leaves_it_open(circuit: Circuit, error: type[Exception]):
+async def test_a_probe_that_fails_leaves_it_open(circuit: CircuitBreaker, error: type[Exception]):
     await in_database(open_and_due)
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
     await circuit.probe(raising(error()))
@@ -125,5 +125,5 @@ async def test_of_two_processes_one_probes():
 
     await in_database(open_and_due)
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
-    await asyncio.gather(*(Circuit().probe(probe) for _ in range(4)))
+    await asyncio.gather(*(CircuitBreaker().probe(probe) for _ in range(4)))
     assert len(asked) == 1

@@ -22,14 +22,14 @@ from tests.services import RedisProcess
 from tests.waiting import eventually
 from tts.resilience.concurrency import (
     KEYS,
-    MOST_OF_A_PATIENT,
-    Claim,
-    LocalSlots,
-    RedisSlots,
-    Slots,
-    SlotsFull,
-    may_go,
-    slots_for,
+    MAX_SLOTS_PER_PATIENT,
+    ConcurrencyLimiter,
+    LocalLimiter,
+    RedisLimiter,
+    SlotTimeout,
+    Waiter,
+    admit,
+    create_limiter,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,13 +42,13 @@ LATE_S = 30.0  # for a process to start on a busy machine
 HOLDER = """
 import asyncio, sys
 from contextlib import AsyncExitStack
-from tts.resilience.concurrency import RedisSlots
+from tts.resilience.concurrency import RedisLimiter
 
 async def main(url, count, lease_s):
-    slots = RedisSlots(url, lease_s=lease_s, answer_s=20)
+    slots = RedisLimiter(url, lease_s=lease_s, timeout_s=20)
     async with AsyncExitStack() as stack:
         for _ in range(count):
-            await stack.enter_async_context(slots.hold(None, wait_s=5))
+            await stack.enter_async_context(slots.acquire(None, wait_s=5))
         print("held", flush=True)
         await asyncio.to_thread(sys.stdin.read)
     await slots.close()
@@ -59,17 +59,17 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
 WORKER = """
 import asyncio, sys
 from redis.asyncio import Redis
-from tts.resilience.concurrency import RedisSlots
+from tts.resilience.concurrency import RedisLimiter
 
 async def one(slots, client):
     for _ in range(10):
-        async with slots.hold(None, wait_s=30):
+        async with slots.acquire(None, wait_s=30):
             await client.lpush("seen", await client.incr("inside"))
             await asyncio.sleep(0.002)
             await client.decr("inside")
 
 async def main(url):
-    slots = RedisSlots(url, answer_s=20)
+    slots = RedisLimiter(url, timeout_s=20)
     async with Redis.from_url(url) as client:
         await asyncio.gather(*(one(slots, client) for _ in range(10)))
     await slots.close()
@@ -91,25 +91,25 @@ def server(redis_process: RedisProcess) -> RedisProcess:
 
 
 @pytest.fixture(params=["local", "redis"])
-async def slots(request: pytest.FixtureRequest) -> AsyncIterator[Slots]:
-    made = LocalSlots() if request.param == "local" else patient_slots(request.getfixturevalue("server"))
+async def slots(request: pytest.FixtureRequest) -> AsyncIterator[ConcurrencyLimiter]:
+    made = LocalLimiter() if request.param == "local" else patient_slots(request.getfixturevalue("server"))
     yield made
     await made.close()
-    if isinstance(made, RedisSlots):
+    if isinstance(made, RedisLimiter):
         assert stated(request.getfixturevalue("server")) == 0
 
 
 @pytest.fixture
-async def shared(server: RedisProcess) -> AsyncIterator[RedisSlots]:
+async def shared(server: RedisProcess) -> AsyncIterator[RedisLimiter]:
     made = patient_slots(server, lease_s=LEASE_S)
-    made.learned(2)
+    made.set_limit(2)
     yield made
     await made.close()
 
 
-def patient_slots(server: RedisProcess, *, lease_s: float = 10) -> RedisSlots:
+def patient_slots(server: RedisProcess, *, lease_s: float = 10) -> RedisLimiter:
     """They do not take a busy machine for an outage."""
-    return RedisSlots(server.url, lease_s=lease_s, answer_s=SOON_S)
+    return RedisLimiter(server.url, lease_s=lease_s, timeout_s=SOON_S)
 
 
 def stated(server: RedisProcess) -> int:
@@ -122,24 +122,28 @@ def metric(name: str) -> float:
     return REGISTRY.get_sample_value(f"voicecare_slots_{name}") or 0.0
 
 
-async def take(stack: AsyncExitStack, slots: Slots, *, patient=None, background=False, wait_s=SOON_S) -> None:
-    await stack.enter_async_context(slots.hold(patient, background=background, wait_s=wait_s))
+async def take(
+    stack: AsyncExitStack, slots: ConcurrencyLimiter, *, patient=None, background=False, wait_s=SOON_S
+) -> None:
+    await stack.enter_async_context(slots.acquire(patient, background=background, wait_s=wait_s))
 
 
-async def is_full(slots: Slots, *, patient=None, background=False) -> bool:
+async def is_full(slots: ConcurrencyLimiter, *, patient=None, background=False) -> bool:
     try:
-        async with slots.hold(patient, background=background, wait_s=0.1):
+        async with slots.acquire(patient, background=background, wait_s=0.1):
             return False
-    except SlotsFull:
+    except SlotTimeout:
         return True
 
 
 class Speaker:
     """One that asks for a slot, keeps it until told, and notes the order in which slots were had."""
 
-    def __init__(self, slots: Slots, name: str, order: list[str], *, patient=None, background=False) -> None:
+    def __init__(
+        self, slots: ConcurrencyLimiter, name: str, order: list[str], *, patient=None, background=False
+    ) -> None:
         self.done = asyncio.Event()
-        self.task = asyncio.create_task(self._run(slots.hold(patient, background=background, wait_s=SOON_S)))
+        self.task = asyncio.create_task(self._run(slots.acquire(patient, background=background, wait_s=SOON_S)))
         self.name, self.order = name, order
 
     async def _run(self, hold) -> None:
@@ -152,8 +156,8 @@ class Speaker:
         await self.task
 
 
-async def passes(slots: Slots) -> None:
-    async with slots.hold(None, wait_s=SOON_S):
+async def passes(slots: ConcurrencyLimiter) -> None:
+    async with slots.acquire(None, wait_s=SOON_S):
         pass
 
 
@@ -174,47 +178,47 @@ def other_process(source: str, *arguments: object) -> subprocess.Popen:
 # The rules
 
 
-CLAIMS = st.lists(st.builds(Claim, st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=8)
+CLAIMS = st.lists(st.builds(Waiter, st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=8)
 
 
 @given(held=CLAIMS, line=CLAIMS, limit=st.none() | st.integers(1, 9))
-def test_redis_decides_as_we_do(redis_process: RedisProcess, held: list[Claim], line: list[Claim], limit: int | None):
-    waiting = [[*claim.stated(), claim.number, len(line) - place] for place, claim in enumerate(line)]
-    statement = json.dumps({"held": [claim.stated() for claim in held], "line": waiting})
+def test_redis_decides_as_we_do(redis_process: RedisProcess, held: list[Waiter], line: list[Waiter], limit: int | None):
+    waiting = [[*claim.to_payload(), claim.number, len(line) - place] for place, claim in enumerate(line)]
+    statement = json.dumps({"held": [claim.to_payload() for claim in held], "line": waiting})
     redis_process.flush()
     with redis_process.client() as client:
         script = client.register_script(SCRIPT)
-        _, going = script(KEYS, ["process", statement, 10**7, 10**6, MOST_OF_A_PATIENT, limit or "", 1])
-    assert going == [claim.number for claim in may_go(held, line, limit)]
+        _, going = script(KEYS, ["process", statement, 10**7, 10**6, MAX_SLOTS_PER_PATIENT, limit or "", 1])
+    assert going == [claim.number for claim in admit(held, line, limit)]
 
 
-async def test_while_no_limit_is_known_everybody_goes_and_is_counted(slots: Slots):
+async def test_while_no_limit_is_known_everybody_goes_and_is_counted(slots: ConcurrencyLimiter):
     patient = uuid.uuid4()
     async with AsyncExitStack() as stack:
         for _ in range(20):
             await take(stack, slots, patient=patient, background=True)
-        assert (slots.limit, slots.held) == (None, 20)
-        slots.learned(20)
+        assert (slots.limit, slots.held_count) == (None, 20)
+        slots.set_limit(20)
         assert await is_full(slots)
-    assert slots.held == 0
+    assert slots.held_count == 0
 
 
 @pytest.mark.parametrize("nonsense", [0, -3])
-async def test_a_limit_that_cannot_be_one_is_ignored(slots: Slots, nonsense: int):
-    slots.learned(nonsense)
+async def test_a_limit_that_cannot_be_one_is_ignored(slots: ConcurrencyLimiter, nonsense: int):
+    slots.set_limit(nonsense)
     assert slots.limit is None
-    slots.learned(3)
-    slots.learned(nonsense)
+    slots.set_limit(3)
+    slots.set_limit(nonsense)
     assert (slots.limit, metric("limit")) == (3, 3)
 
 
-async def test_never_more_than_the_limit_and_everybody_has_a_turn(slots: Slots):
-    slots.learned(4)
+async def test_never_more_than_the_limit_and_everybody_has_a_turn(slots: ConcurrencyLimiter):
+    slots.set_limit(4)
     inside = most = turns = 0
 
     async def one(seed: int) -> None:
         nonlocal inside, most, turns
-        async with slots.hold(uuid.UUID(int=seed % 40), background=seed % 5 == 0, wait_s=30):
+        async with slots.acquire(uuid.UUID(int=seed % 40), background=seed % 5 == 0, wait_s=30):
             inside, turns = inside + 1, turns + 1
             most = max(most, inside)
             await asyncio.sleep(Random(seed).uniform(0, 0.004))
@@ -224,8 +228,8 @@ async def test_never_more_than_the_limit_and_everybody_has_a_turn(slots: Slots):
     assert (most, turns, inside) == (4, 200, 0)
 
 
-async def test_first_come_first_served(slots: Slots):
-    slots.learned(1)
+async def test_first_come_first_served(slots: ConcurrencyLimiter):
+    slots.set_limit(1)
     order: list[str] = []
     speakers = [Speaker(slots, str(number), order) for number in range(8)]
     for speaker in speakers:
@@ -234,8 +238,8 @@ async def test_first_come_first_served(slots: Slots):
     assert order == [str(number) for number in range(8)]
 
 
-async def test_a_patient_holds_two_at_most_and_others_overtake(slots: Slots):
-    slots.learned(4)
+async def test_a_patient_holds_two_at_most_and_others_overtake(slots: ConcurrencyLimiter):
+    slots.set_limit(4)
     patient, order = uuid.uuid4(), []
     own = [Speaker(slots, f"own {number}", order, patient=patient) for number in range(3)]
     other = Speaker(slots, "other", order, patient=uuid.uuid4())
@@ -249,8 +253,8 @@ async def test_a_patient_holds_two_at_most_and_others_overtake(slots: Slots):
 
 
 @pytest.mark.parametrize(("limit", "half"), [(1, 1), (2, 1), (3, 1), (5, 2)])
-async def test_background_work_holds_half_at_most(slots: Slots, limit: int, half: int):
-    slots.learned(limit)
+async def test_background_work_holds_half_at_most(slots: ConcurrencyLimiter, limit: int, half: int):
+    slots.set_limit(limit)
     async with AsyncExitStack() as stack:
         for _ in range(half):
             await take(stack, slots, background=True)
@@ -260,12 +264,12 @@ async def test_background_work_holds_half_at_most(slots: Slots, limit: int, half
         assert await is_full(slots)
 
 
-async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: Slots):
-    slots.learned(3)
+async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: ConcurrencyLimiter):
+    slots.set_limit(3)
     order: list[str] = []
     held = [Speaker(slots, str(number), order) for number in range(3)]
     await eventually(lambda: len(order), wanted=lambda seen: seen == 3)
-    slots.learned(1)
+    slots.set_limit(1)
     newcomer = Speaker(slots, "newcomer", order)
     for speaker in held[:2]:
         await speaker.end()
@@ -276,41 +280,41 @@ async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: Slots):
     await newcomer.end()
 
 
-async def test_a_raised_limit_lets_those_go_who_wait(slots: Slots):
-    slots.learned(1)
+async def test_a_raised_limit_lets_those_go_who_wait(slots: ConcurrencyLimiter):
+    slots.set_limit(1)
     order: list[str] = []
     speakers = [Speaker(slots, str(number), order) for number in range(3)]
     await eventually(lambda: order, wanted=lambda seen: seen == ["0"])
-    assert slots.waiting == 2
-    slots.learned(3)
+    assert slots.waiting_count == 2
+    slots.set_limit(3)
     await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1", "2"])
-    assert slots.waiting == 0
+    assert slots.waiting_count == 0
     for speaker in speakers:
         await speaker.end()
 
 
-async def test_who_waited_too_long_leaves_the_line(slots: Slots):
-    slots.learned(1)
-    async with slots.hold(None, wait_s=SOON_S):
+async def test_who_waited_too_long_leaves_the_line(slots: ConcurrencyLimiter):
+    slots.set_limit(1)
+    async with slots.acquire(None, wait_s=SOON_S):
         began = time.monotonic()
-        with pytest.raises(SlotsFull, match=r"0\.2 s"):
-            async with slots.hold(None, wait_s=0.2):
+        with pytest.raises(SlotTimeout, match=r"0\.2 s"):
+            async with slots.acquire(None, wait_s=0.2):
                 pytest.fail("there is no slot")
         assert time.monotonic() - began < 2
-        assert (slots.held, slots.waiting) == (1, 0)
+        assert (slots.held_count, slots.waiting_count) == (1, 0)
 
 
-async def test_an_error_of_the_body_passes_and_frees_the_slot(slots: Slots):
-    slots.learned(1)
+async def test_an_error_of_the_body_passes_and_frees_the_slot(slots: ConcurrencyLimiter):
+    slots.set_limit(1)
     with pytest.raises(TimeoutError):
-        async with slots.hold(None, wait_s=SOON_S):
+        async with slots.acquire(None, wait_s=SOON_S):
             raise TimeoutError
     await passes(slots)
 
 
-async def test_leaving_waits_for_nobody(slots: Slots):
-    slots.learned(1)
-    hold = slots.hold(None, wait_s=SOON_S)
+async def test_leaving_waits_for_nobody(slots: ConcurrencyLimiter):
+    slots.set_limit(1)
+    hold = slots.acquire(None, wait_s=SOON_S)
     await hold.__aenter__()
     with pytest.raises(StopIteration):  # it did not suspend once
         hold.__aexit__(None, None, None).send(None)
@@ -318,13 +322,13 @@ async def test_leaving_waits_for_nobody(slots: Slots):
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: Slots, seed: int):
+async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: ConcurrencyLimiter, seed: int):
     random = Random(seed)
-    slots.learned(3)
+    slots.set_limit(3)
 
     async def one() -> None:
-        with suppress(SlotsFull):
-            async with slots.hold(uuid.UUID(int=random.randrange(9)), background=random.random() < 0.3, wait_s=0.05):
+        with suppress(SlotTimeout):
+            async with slots.acquire(uuid.UUID(int=random.randrange(9)), background=random.random() < 0.3, wait_s=0.05):
                 await asyncio.sleep(random.uniform(0, 0.01))
 
     async def cancelled_sometime() -> None:
@@ -334,7 +338,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: Slots, seed
         await asyncio.gather(task, return_exceptions=True)
 
     await asyncio.gather(*(cancelled_sometime() for _ in range(150)))
-    assert (slots.held, slots.waiting) == (0, 0)
+    assert (slots.held_count, slots.waiting_count) == (0, 0)
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await take(stack, slots)
@@ -343,9 +347,9 @@ async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: Slots, seed
 # Processes
 
 
-async def test_two_processes_together_hold_no_more_than_the_limit(server: RedisProcess, shared: RedisSlots):
-    shared.learned(3)
-    async with shared.hold(None, wait_s=SOON_S):
+async def test_two_processes_together_hold_no_more_than_the_limit(server: RedisProcess, shared: RedisLimiter):
+    shared.set_limit(3)
+    async with shared.acquire(None, wait_s=SOON_S):
         pass
     workers = [other_process(WORKER, server.url) for _ in range(2)]
     for worker in workers:
@@ -357,22 +361,22 @@ async def test_two_processes_together_hold_no_more_than_the_limit(server: RedisP
     assert stated(server) == 0
 
 
-async def test_one_process_tells_the_others_the_limit(server: RedisProcess, shared: RedisSlots):
+async def test_one_process_tells_the_others_the_limit(server: RedisProcess, shared: RedisLimiter):
     other = patient_slots(server)
-    async with shared.hold(None, wait_s=SOON_S), other.hold(None, wait_s=SOON_S):
+    async with shared.acquire(None, wait_s=SOON_S), other.acquire(None, wait_s=SOON_S):
         assert other.limit == 2
         assert await is_full(other)
-        other.learned(5)
+        other.set_limit(5)
         await eventually(lambda: shared.limit, wanted=lambda seen: seen == 5)
     await other.close()
 
 
-async def test_first_come_first_served_across_processes(server: RedisProcess, shared: RedisSlots):
+async def test_first_come_first_served_across_processes(server: RedisProcess, shared: RedisLimiter):
     other = patient_slots(server)
     order: list[str] = []
-    shared.learned(1)
+    shared.set_limit(1)
     await passes(other)
-    async with shared.hold(None, wait_s=SOON_S):
+    async with shared.acquire(None, wait_s=SOON_S):
         speakers = []
         for number in range(6):
             speakers.append(Speaker((shared, other)[number % 2], str(number), order))
@@ -383,8 +387,8 @@ async def test_first_come_first_served_across_processes(server: RedisProcess, sh
     await other.close()
 
 
-async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: RedisProcess, shared: RedisSlots):
-    async with shared.hold(None, wait_s=SOON_S):
+async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: RedisProcess, shared: RedisLimiter):
+    async with shared.acquire(None, wait_s=SOON_S):
         pass
     holder = other_process(HOLDER, server.url, 2, LEASE_S)
     assert await asyncio.to_thread(holder.stdout.readline) == "held\n"
@@ -401,8 +405,8 @@ async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: Re
 
 async def test_who_waits_in_a_process_that_died_does_not_hold_up_the_line(server: RedisProcess):
     slots, order = patient_slots(server), []
-    slots.learned(1)
-    async with slots.hold(None, wait_s=SOON_S):
+    slots.set_limit(1)
+    async with slots.acquire(None, wait_s=SOON_S):
         waiter = other_process(HOLDER, server.url, 1, 10)
         await eventually(lambda: stated(server), wanted=lambda seen: seen == 2)
         waiter.send_signal(signal.SIGKILL)
@@ -419,7 +423,7 @@ async def test_who_waits_in_a_process_that_died_does_not_hold_up_the_line(server
 # Redis
 
 
-async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisProcess, shared: RedisSlots):
+async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisProcess, shared: RedisLimiter):
     unlimited = metric("unlimited_total")
     async with AsyncExitStack() as stack:
         await take(stack, shared)
@@ -438,9 +442,9 @@ async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisP
 
 async def test_a_redis_that_hangs_is_waited_for_once(server: RedisProcess):
     order: list[str] = []
-    slots = RedisSlots(server.url, answer_s=0.5)
-    slots.learned(1)
-    async with slots.hold(None, wait_s=SOON_S):
+    slots = RedisLimiter(server.url, timeout_s=0.5)
+    slots.set_limit(1)
+    async with slots.acquire(None, wait_s=SOON_S):
         server.pause()
         try:
             began = time.monotonic()
@@ -458,12 +462,12 @@ async def test_a_redis_that_hangs_is_waited_for_once(server: RedisProcess):
 
 
 async def test_a_limit_learned_while_redis_hangs_is_told_afterwards(server: RedisProcess):
-    slots = RedisSlots(server.url, answer_s=0.5)
-    slots.learned(2)
+    slots = RedisLimiter(server.url, timeout_s=0.5)
+    slots.set_limit(2)
     await passes(slots)
     server.pause()
     try:
-        slots.learned(5)
+        slots.set_limit(5)
         await passes(slots)
     finally:
         server.resume()
@@ -475,15 +479,15 @@ async def test_a_limit_learned_while_redis_hangs_is_told_afterwards(server: Redi
 
 async def test_closing_in_the_middle_of_a_statement_leaves_nothing_held(server: RedisProcess):
     slots = patient_slots(server)
-    async with slots.hold(None, wait_s=SOON_S):
-        slots.learned(3)
+    async with slots.acquire(None, wait_s=SOON_S):
+        slots.set_limit(3)
         for _ in range(3):
             await asyncio.sleep(0)
     await slots.close()
     assert stated(server) == 0
 
 
-async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisProcess, shared: RedisSlots):
+async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisProcess, shared: RedisLimiter):
     order: list[str] = []
     speakers = [Speaker(shared, str(number), order) for number in range(5)]
     await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1"])
@@ -494,7 +498,7 @@ async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisPro
     server.start()
 
 
-async def test_an_emptied_redis_is_told_again_what_is_held(server: RedisProcess, shared: RedisSlots):
+async def test_an_emptied_redis_is_told_again_what_is_held(server: RedisProcess, shared: RedisLimiter):
     other = patient_slots(server)
     async with AsyncExitStack() as stack:
         for _ in range(2):
@@ -506,14 +510,14 @@ async def test_an_emptied_redis_is_told_again_what_is_held(server: RedisProcess,
     await other.close()
 
 
-async def test_a_restart_that_nobody_noticed_is_no_outage(server: RedisProcess, shared: RedisSlots):
-    async with shared.hold(None, wait_s=SOON_S):
+async def test_a_restart_that_nobody_noticed_is_no_outage(server: RedisProcess, shared: RedisLimiter):
+    async with shared.acquire(None, wait_s=SOON_S):
         pass
     await settled()
     server.stop()
     server.start()
     with capture_logs() as logs:
-        async with shared.hold(None, wait_s=SOON_S):
+        async with shared.acquire(None, wait_s=SOON_S):
             assert await asyncio.to_thread(stated, server) == 1
     assert logs == []
 
@@ -526,7 +530,9 @@ async def test_a_restart_that_nobody_noticed_is_no_outage(server: RedisProcess, 
     ],
     ids=["full", "read-only"],
 )
-async def test_a_redis_that_takes_no_writes_stops_nobody(server: RedisProcess, shared: RedisSlots, ill: str, well: str):
+async def test_a_redis_that_takes_no_writes_stops_nobody(
+    server: RedisProcess, shared: RedisLimiter, ill: str, well: str
+):
     with server.client() as client, capture_logs() as logs:
         client.execute_command(*ill.split())
         try:
@@ -539,8 +545,8 @@ async def test_a_redis_that_takes_no_writes_stops_nobody(server: RedisProcess, s
 
 
 async def test_no_redis_there_at_all_stops_nobody():
-    slots = slots_for("redis://127.0.0.1:9/0")
-    slots.learned(1)
+    slots = create_limiter("redis://127.0.0.1:9/0")
+    slots.set_limit(1)
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await take(stack, slots, wait_s=1)
@@ -548,15 +554,15 @@ async def test_no_redis_there_at_all_stops_nobody():
 
 
 async def test_without_a_redis_the_slots_are_of_this_process():
-    assert isinstance(slots_for(""), LocalSlots)
+    assert isinstance(create_limiter(""), LocalLimiter)
 
 
 @pytest.mark.timed
-async def test_a_free_slot_costs_one_short_round_trip(server: RedisProcess, shared: RedisSlots):
+async def test_a_free_slot_costs_one_short_round_trip(server: RedisProcess, shared: RedisLimiter):
     times = []
     for _ in range(300):
         began = time.perf_counter()
-        async with shared.hold(None, wait_s=SOON_S):
+        async with shared.acquire(None, wait_s=SOON_S):
             times.append(time.perf_counter() - began)
         await asyncio.sleep(0.002)
     assert sorted(times)[150] < 0.0015

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tts.resilience.quota_gate import Quota
+from tts.resilience.quota_gate import QuotaGate
 from usage.models import Incident, ProviderState
 from usage.provider_state.circuit import ProviderStatus
 from voicecare.core.database import run_in_db_thread
@@ -37,32 +37,32 @@ def background() -> Background:
 
 
 @pytest.fixture
-def quota(background: Background) -> Quota:
-    return Quota(background)
+def quota(background: Background) -> QuotaGate:
+    return QuotaGate(background)
 
 
-def follow(quota: Quota, known: ProviderStatus) -> None:
-    quota.follow(known, quota.mark())
+def follow(quota: QuotaGate, known: ProviderStatus) -> None:
+    quota.apply(known, quota.version())
 
 
-async def woken_by(quota: Quota, change: Any) -> list[bool]:
+async def woken_by(quota: QuotaGate, change: Any) -> list[bool]:
     """Whether each of several who wait is woken by this."""
-    waiting = [asyncio.create_task(quota.changed(0.5)) for _ in range(3)]
+    waiting = [asyncio.create_task(quota.wait_for_change(0.5)) for _ in range(3)]
     await asyncio.sleep(0.02)
     change()
     return await asyncio.gather(*waiting)
 
 
-def test_it_is_available_at_first(quota: Quota):
-    assert not quota.spent
-    assert quota.holding_s(time.monotonic()) == 0
+def test_it_is_available_at_first(quota: QuotaGate):
+    assert not quota.is_exhausted
+    assert quota.hold_remaining_s(time.monotonic()) == 0
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_refusal_is_known_here_at_once_and_then_everywhere(quota: Quota, background: Background):
-    quota.refused(40, "quota_exceeded, HTTP 401, request r1")
-    assert quota.spent
-    assert 59 < quota.holding_s(time.monotonic()) <= 60
+async def test_a_refusal_is_known_here_at_once_and_then_everywhere(quota: QuotaGate, background: Background):
+    quota.mark_exhausted(40, "quota_exceeded, HTTP 401, request r1")
+    assert quota.is_exhausted
+    assert 59 < quota.hold_remaining_s(time.monotonic()) <= 60
     await background.run()
     row = await run_in_db_thread(ProviderState.objects.get)
     assert (row.quota, row.quota_needed) == ("spent", 40)
@@ -70,43 +70,43 @@ async def test_a_refusal_is_known_here_at_once_and_then_everywhere(quota: Quota,
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_further_refusals_write_nothing_more(quota: Quota, background: Background):
+async def test_further_refusals_write_nothing_more(quota: QuotaGate, background: Background):
     for _ in range(3):
-        quota.refused(40)
+        quota.mark_exhausted(40)
     assert len(background.work) == 1
     await background.run()
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_reading_from_before_or_during_the_writing_is_not_believed(quota: Quota, background: Background):
-    before = quota.mark()
-    quota.refused(40)
-    during = quota.mark()
-    quota.follow(BACK, during)
+async def test_a_reading_from_before_or_during_the_writing_is_not_believed(quota: QuotaGate, background: Background):
+    before = quota.version()
+    quota.mark_exhausted(40)
+    during = quota.version()
+    quota.apply(BACK, during)
     await background.run()
     for mark in (before, during):
-        quota.follow(BACK, mark)
-    assert quota.spent
+        quota.apply(BACK, mark)
+    assert quota.is_exhausted
     follow(quota, BACK)
-    assert not quota.spent
+    assert not quota.is_exhausted
 
 
-async def test_a_refusal_that_could_not_be_written_is_forgotten_when_the_row_is_read(quota: Quota):
-    quota.refused(2**70)  # what no column holds
-    [work] = quota._own.work
+async def test_a_refusal_that_could_not_be_written_is_forgotten_when_the_row_is_read(quota: QuotaGate):
+    quota.mark_exhausted(2**70)  # what no column holds
+    [work] = quota._spawn.work
     with pytest.raises(Exception):  # noqa: B017, PT011 - of the database, whichever it is; who owns it logs it
         await work
     follow(quota, BACK)
-    assert not quota.spent
+    assert not quota.is_exhausted
 
 
-def test_live_speech_is_held_until_the_first_minute_has_passed(quota: Quota):
+def test_live_speech_is_held_until_the_first_minute_has_passed(quota: QuotaGate):
     follow(quota, ProviderStatus(quota_exhausted=True, hold_s=30))
     now = time.monotonic()
-    assert 29 < quota.holding_s(now) <= 30
-    assert quota.holding_s(now + 31) == 0
+    assert 29 < quota.hold_remaining_s(now) <= 30
+    assert quota.hold_remaining_s(now + 31) == 0
     follow(quota, BACK)
-    assert quota.holding_s(now) == 0
+    assert quota.hold_remaining_s(now) == 0
 
 
 @pytest.mark.parametrize(
@@ -122,20 +122,20 @@ def test_live_speech_is_held_until_the_first_minute_has_passed(quota: Quota):
     ],
 )
 async def test_a_change_wakes_everybody_who_waits(
-    quota: Quota, first: ProviderStatus, then: ProviderStatus, woken: bool
+    quota: QuotaGate, first: ProviderStatus, then: ProviderStatus, woken: bool
 ):
     follow(quota, first)
     assert await woken_by(quota, lambda: follow(quota, then)) == [woken] * 3
 
 
-async def test_a_refusal_wakes_everybody_who_waits(quota: Quota, background: Background):
-    assert await woken_by(quota, lambda: quota.refused(1)) == [True] * 3
+async def test_a_refusal_wakes_everybody_who_waits(quota: QuotaGate, background: Background):
+    assert await woken_by(quota, lambda: quota.mark_exhausted(1)) == [True] * 3
     background.work.pop().close()
 
 
-async def test_who_waits_in_vain_is_told_so_and_can_be_cancelled(quota: Quota):
-    assert not await quota.changed(0.01)
-    waiting = asyncio.create_task(quota.changed(10))
+async def test_who_waits_in_vain_is_told_so_and_can_be_cancelled(quota: QuotaGate):
+    assert not await quota.wait_for_change(0.01)
+    waiting = asyncio.create_task(quota.wait_for_change(10))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -149,16 +149,16 @@ async def test_who_waits_in_vain_is_told_so_and_can_be_cancelled(quota: Quota):
     ("characters", "credits", "reads"), [(40, 20, 0), (40, 40, 0), (40, None, 0), (40, 41, 1), (40, 120, 1)]
 )
 async def test_an_answer_that_costs_more_than_any_model_has_the_subscription_read(
-    quota: Quota, background: Background, characters: int, credits: int | None, reads: int
+    quota: QuotaGate, background: Background, characters: int, credits: int | None, reads: int
 ):
-    quota.answered(characters, credits)
+    quota.on_billed(characters, credits)
     assert len(background.work) == reads
     for work in background.work:
         work.close()
 
 
-async def test_it_is_read_once_for_many_such_answers(quota: Quota, background: Background):
+async def test_it_is_read_once_for_many_such_answers(quota: QuotaGate, background: Background):
     for _ in range(10):
-        quota.answered(40, 120)
+        quota.on_billed(40, 120)
     [work] = background.work
     work.close()

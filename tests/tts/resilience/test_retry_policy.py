@@ -2,11 +2,11 @@
 
 import pytest
 
-from tts.resilience.retry_policy import Halt, Rung, Step, after, first_byte_limit, incident_kind
+from tts.resilience.retry_policy import Decision, StopReason, Strategy, first_byte_limit, incident_kind, next_step
 from voicecare.providers import errors as e
 
-LIVE, RETRY, BACKUP, OFFLINE = Rung
-IN_LINE, QUOTA, REJECTED, NO_VOICE = Halt
+LIVE, RETRY, BACKUP, OFFLINE = Strategy
+BUSY, QUOTA, REJECTED, NO_VOICE = StopReason
 
 
 class SomethingNew(e.ProviderError):
@@ -31,12 +31,12 @@ PROVIDER_FAILURES = [
 ]
 
 # error: step after live, retry, backup, the first offline try, the second
-TABLE: dict[type[Exception], tuple[Step, Step, Step, Step, Step]] = {
+TABLE: dict[type[Exception], tuple[Decision, Decision, Decision, Decision, Decision]] = {
     **dict.fromkeys(PROVIDER_FAILURES, (RETRY, BACKUP, OFFLINE, OFFLINE, NO_VOICE)),
     e.VoiceUnavailable: (BACKUP, BACKUP, OFFLINE, OFFLINE, NO_VOICE),
     e.AuthorizationError: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
     e.BadRequest: (OFFLINE, OFFLINE, OFFLINE, OFFLINE, NO_VOICE),
-    e.RateLimited: (IN_LINE, IN_LINE, IN_LINE, OFFLINE, NO_VOICE),
+    e.RateLimited: (BUSY, BUSY, BUSY, OFFLINE, NO_VOICE),
     e.QuotaExceeded: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
     QuotaExceededForToday: (QUOTA, QUOTA, QUOTA, OFFLINE, NO_VOICE),
     e.TextRejected: (REJECTED, REJECTED, REJECTED, REJECTED, REJECTED),
@@ -58,8 +58,8 @@ def kinds(root: type[e.ProviderError]) -> set[type[Exception]]:
 
 
 @pytest.mark.parametrize(("error", "tried", "step"), CASES)
-def test_the_ladder(error: type[Exception], tried: list[Rung], step: Step):
-    assert after(made(error), tried) is step
+def test_the_ladder(error: type[Exception], tried: list[Strategy], step: Decision):
+    assert next_step(made(error), tried) is step
 
 
 def test_every_error_of_the_provider_is_in_the_table():
@@ -86,35 +86,35 @@ def test_every_error_of_the_provider_is_in_the_table():
         ([e.Stalled, e.TextRejected], [LIVE, RETRY, REJECTED]),
         ([e.QuotaExceeded], [LIVE, QUOTA]),
         ([e.Stalled, e.QuotaExceeded], [LIVE, RETRY, QUOTA]),
-        ([e.RateLimited, e.RateLimited], [LIVE, IN_LINE, LIVE, IN_LINE, LIVE]),
-        ([e.RateLimited, e.Stalled, e.RateLimited, e.Stalled], [LIVE, IN_LINE, LIVE, RETRY, IN_LINE, RETRY, BACKUP]),
+        ([e.RateLimited, e.RateLimited], [LIVE, BUSY, LIVE, BUSY, LIVE]),
+        ([e.RateLimited, e.Stalled, e.RateLimited, e.Stalled], [LIVE, BUSY, LIVE, RETRY, BUSY, RETRY, BACKUP]),
     ],
 )
-def test_whole_climbs(errors: list[type[Exception]], climb: list[Step]):
+def test_whole_climbs(errors: list[type[Exception]], climb: list[Decision]):
     """A climb as the road makes it: each error in turn, waiting in line brings the same rung again."""
     tried, steps = [LIVE], [LIVE]
     for error in errors:
-        step = after(made(error), tried)
+        step = next_step(made(error), tried)
         steps.append(step)
-        if step is IN_LINE:
+        if step is BUSY:
             step = tried[-1]
             steps.append(step)
-        if isinstance(step, Rung):
+        if isinstance(step, Strategy):
             tried.append(step)
     assert steps == climb
 
 
 def test_a_segment_that_begins_in_the_backup_voice_is_retried_in_it_once():
-    assert after(made(e.ServerError), [BACKUP]) is BACKUP
-    assert after(made(e.ServerError), [BACKUP, BACKUP]) is OFFLINE
-    assert after(made(e.ServerError), [LIVE, BACKUP]) is BACKUP  # its own voice was gone
-    assert after(made(e.ServerError), [LIVE, RETRY, BACKUP]) is OFFLINE
-    assert after(made(e.VoiceUnavailable), [BACKUP]) is OFFLINE
+    assert next_step(made(e.ServerError), [BACKUP]) is BACKUP
+    assert next_step(made(e.ServerError), [BACKUP, BACKUP]) is OFFLINE
+    assert next_step(made(e.ServerError), [LIVE, BACKUP]) is BACKUP  # its own voice was gone
+    assert next_step(made(e.ServerError), [LIVE, RETRY, BACKUP]) is OFFLINE
+    assert next_step(made(e.VoiceUnavailable), [BACKUP]) is OFFLINE
 
 
 def test_with_the_provider_known_to_be_down_there_are_two_tries_offline():
-    assert after(OSError("gone"), [OFFLINE]) is OFFLINE
-    assert after(OSError("gone"), [OFFLINE, OFFLINE]) is NO_VOICE
+    assert next_step(OSError("gone"), [OFFLINE]) is OFFLINE
+    assert next_step(OSError("gone"), [OFFLINE, OFFLINE]) is NO_VOICE
 
 
 @pytest.mark.parametrize("error", TABLE)
@@ -137,7 +137,7 @@ def test_incidents(error: type[Exception]):
         (OFFLINE, 1.5, 9.0, 1.5),
     ],
 )
-def test_the_limit_for_the_first_byte(rung: Rung, configured: float, silence_s: float, limit: float):
+def test_the_limit_for_the_first_byte(rung: Strategy, configured: float, silence_s: float, limit: float):
     assert first_byte_limit(rung, configured, silence_s) == pytest.approx(limit)
 
 
@@ -149,5 +149,5 @@ def test_a_provider_that_never_answers_costs_less_than_three_seconds():
 
 
 def test_the_names_are_those_of_the_contract():
-    assert list(map(str, Rung)) == ["live", "retry", "backup", "offline"]
+    assert list(map(str, Strategy)) == ["live", "retry", "backup", "offline"]
     assert (str(REJECTED), str(NO_VOICE)) == ("text_rejected", "no_voice")

@@ -10,9 +10,9 @@ from typing import Any, Self, cast
 import pytest
 
 from tests.tts.examples import OWN_VOICE, RENDERING
-from tts.resilience.concurrency import LocalSlots, SlotsFull
-from tts.resilience.quota_gate import Quota
-from tts.resilience.speech_gateway import DEAD_S, LONGEST_S, Plausible, SpeechGateway
+from tts.resilience.concurrency import LocalLimiter, SlotTimeout
+from tts.resilience.quota_gate import QuotaGate
+from tts.resilience.speech_gateway import MAX_AUDIO_S, MAX_SILENCE_S, ResponseGuard, SpeechGateway
 from usage.ledger.events import Attempt, Kind
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import ResponseMetadata
@@ -76,8 +76,8 @@ class Bench:
     def __init__(self, client: ScriptedClient) -> None:
         self.client = client
         self.ledger = Ledger()
-        self.slots = LocalSlots()
-        self.quota = Quota(lambda work: work.close())
+        self.slots = LocalLimiter()
+        self.quota = QuotaGate(lambda work: work.close())
         self.reported: list[ProviderError] = []
         self.attempt = Attempt(
             uuid.uuid4(), 0, 1, Kind.LIVE.value, requested_characters=len(TEXT), voice_id=OWN_VOICE.id
@@ -85,7 +85,7 @@ class Bench:
         self._gateway = SpeechGateway(cast(SpeechClient, client), self.ledger, slots=self.slots, quota=self.quota)
 
     async def read(self, **options: Any) -> list[bytes]:
-        options = {"slot": self.slots.hold(None, wait_s=0.1), "on_error": self.reported.append, **options}
+        options = {"slot": self.slots.acquire(None, wait_s=0.1), "on_error": self.reported.append, **options}
         request = RENDERING.build_request(TEXT, None, None, zero_retention=False)
         async with self._gateway.stream(request, self.attempt, first_byte_s=1, stall_s=1, **options) as audio:
             return [chunk async for chunk in audio]
@@ -96,7 +96,7 @@ async def test_a_request_is_booked_before_it_is_sent_when_it_is_answered_and_at_
     assert await bench.read() == [b"one", b"two"]
     assert bench.ledger.steps == [("start", "unknown", 0), ("answer", "completed", 12), ("end", "completed", 12)]
     assert (bench.attempt.request_id, bench.attempt.credits) == ("req-1", 6)
-    assert (bench.client.closed, bench.slots.held, bench.reported) == (1, 0, [])
+    assert (bench.client.closed, bench.slots.held_count, bench.reported) == (1, 0, [])
 
 
 async def test_the_concurrency_limit_of_a_response_is_passed_on():
@@ -115,7 +115,7 @@ async def test_a_refused_request_bills_nothing_and_is_reported(refusal: Provider
         await bench.read()
     assert bench.ledger.steps == [("start", "unknown", 0), ("end", outcome, 0)]
     assert bench.reported == [refusal]
-    assert bench.slots.held == 0
+    assert bench.slots.held_count == 0
 
 
 async def test_an_error_after_the_headers_is_billed_and_carries_the_request_id():
@@ -129,7 +129,7 @@ async def test_an_error_after_the_headers_is_billed_and_carries_the_request_id()
 async def test_an_implausible_response_is_an_error_of_the_provider():
     bench = Bench(ScriptedClient(*[bytes(1000)] * 100))
     with pytest.raises(BadRequest):
-        await bench.read(guard=Plausible(1, bytes_per_second=100))
+        await bench.read(guard=ResponseGuard(1, bytes_per_second=100))
     assert bench.ledger.steps[-1] == ("end", "failed", 12)
     assert [error.code for error in bench.reported] == ["endless_audio"]
     assert bench.client.closed == 1
@@ -140,22 +140,22 @@ async def test_a_quota_that_is_spent_while_the_caller_waits_sends_and_books_noth
 
     @asynccontextmanager
     async def slot() -> AsyncIterator[None]:
-        bench.quota.spent = True
-        async with bench.slots.hold(None, wait_s=0.1):
+        bench.quota.is_exhausted = True
+        async with bench.slots.acquire(None, wait_s=0.1):
             yield
 
     with pytest.raises(QuotaExceeded):
         await bench.read(slot=slot())
     assert (bench.client.requests, bench.ledger.steps, bench.reported) == (0, [], [])
-    assert bench.slots.held == 0
+    assert bench.slots.held_count == 0
 
 
 async def test_without_a_slot_nothing_is_sent_or_booked():
     bench = Bench(ScriptedClient(b"one"))
-    bench.slots.learned(1)
-    async with bench.slots.hold(None, wait_s=0.1):
-        with pytest.raises(SlotsFull):
-            await bench.read(slot=bench.slots.hold(None, wait_s=0.01))
+    bench.slots.set_limit(1)
+    async with bench.slots.acquire(None, wait_s=0.1):
+        with pytest.raises(SlotTimeout):
+            await bench.read(slot=bench.slots.acquire(None, wait_s=0.01))
     assert (bench.client.requests, bench.ledger.steps) == (0, [])
 
 
@@ -172,7 +172,7 @@ async def test_a_request_that_is_cancelled_before_its_answer_is_unknown(monkeypa
     monkeypatch.setattr(ScriptedClient, "__aenter__", lambda self: asyncio.sleep(60))
     await cancelled(asyncio.create_task(bench.read()))
     assert bench.ledger.steps == [("start", "unknown", 0), ("end", "unknown", 0)]
-    assert (bench.slots.held, bench.reported) == (0, [])
+    assert (bench.slots.held_count, bench.reported) == (0, [])
 
 
 async def test_a_request_that_is_cancelled_after_its_answer_is_billed(monkeypatch: pytest.MonkeyPatch):
@@ -180,7 +180,7 @@ async def test_a_request_that_is_cancelled_after_its_answer_is_billed(monkeypatc
     monkeypatch.setattr(ScriptedClient, "__anext__", lambda self: asyncio.sleep(60))
     await cancelled(asyncio.create_task(bench.read()))
     assert bench.ledger.steps[-1] == ("end", "cancelled", 12)
-    assert (bench.client.closed, bench.slots.held, bench.reported) == (1, 0, [])
+    assert (bench.client.closed, bench.slots.held_count, bench.reported) == (1, 0, [])
 
 
 # Implausible responses
@@ -189,9 +189,9 @@ RATE = 16_000.0
 
 
 def feed(reads: list[tuple[int, float]], characters: int = 100) -> None:
-    reply = Plausible(characters, RATE)
+    reply = ResponseGuard(characters, RATE)
     for size, waited_s in reads:
-        reply.came(size, waited_s)
+        reply.on_chunk(size, waited_s)
 
 
 @pytest.mark.parametrize(
@@ -210,11 +210,11 @@ def test_it_is_speech(reads: list[tuple[int, float]]):
 @pytest.mark.parametrize("gap_s", [0.02, 0.5, 1.9])
 def test_a_trickle_has_stalled_however_often_something_comes(gap_s: float):
     with pytest.raises(Stalled) as caught:
-        feed([*repeat((1, gap_s), round(DEAD_S / gap_s * 1.1))])
+        feed([*repeat((1, gap_s), round(MAX_SILENCE_S / gap_s * 1.1))])
     assert caught.value.retryable
 
 
 def test_a_stream_without_end_is_refused():
     with pytest.raises(BadRequest):
-        feed([(int(RATE), 0.1)] * round(LONGEST_S + 101))
-    feed([(int(RATE), 0.1)] * round(LONGEST_S + 100))
+        feed([(int(RATE), 0.1)] * round(MAX_AUDIO_S + 101))
+    feed([(int(RATE), 0.1)] * round(MAX_AUDIO_S + 100))

@@ -10,10 +10,10 @@ from pytest_django import Settings
 
 from tests.sandbox import SandboxProcess
 from tests.waiting import eventually
-from tts.resilience.circuit_breaker import Circuit
-from tts.resilience.concurrency import LocalSlots
-from tts.resilience.quota_gate import Quota
-from tts.resilience.state_watcher import Watch
+from tts.resilience.circuit_breaker import CircuitBreaker
+from tts.resilience.concurrency import LocalLimiter
+from tts.resilience.quota_gate import QuotaGate
+from tts.resilience.state_watcher import ProviderStatePoller
 from usage.models import Incident, ProviderState
 from voicecare.core.database import run_in_db_thread
 from voicecare.providers.errors import QuotaExceeded
@@ -30,10 +30,10 @@ class Process:
         self.error: Exception | None = None
         self.answer = asyncio.Event()
         self.answer.set()
-        self.circuit = Circuit()
-        self.quota = Quota(self.own)
-        self.slots = LocalSlots()
-        self.watch = Watch(self.circuit, self.quota, self.slots, self.probe, self.own)
+        self.circuit = CircuitBreaker()
+        self.quota = QuotaGate(self.own)
+        self.slots = LocalLimiter()
+        self.watch = ProviderStatePoller(self.circuit, self.quota, self.slots, self.probe, self.own)
 
     def own(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
@@ -80,23 +80,23 @@ async def test_what_one_process_is_told_the_others_know_within_a_second(process:
     for each in (process, other):
         each.own(each.watch.run())
     await asyncio.sleep(0.1)
-    process.quota.refused(10)
-    assert await until(lambda: other.quota.spent) < 1.5
+    process.quota.mark_exhausted(10)
+    assert await until(lambda: other.quota.is_exhausted) < 1.5
 
 
 async def test_a_hint_makes_it_look_at_once(process: Process):
     process.own(process.watch.run())
     await asyncio.sleep(0.2)
     await given(circuit="open", next_probe_at="2999-01-01T00:00Z")
-    process.watch.hurry()
-    assert await until(lambda: process.circuit.open) < 0.5
+    process.watch.poll_now()
+    assert await until(lambda: process.circuit.is_open) < 0.5
 
 
 async def test_it_goes_on_looking_while_it_probes(process: Process):
     process.answer.clear()
     await given(circuit="open")
     process.own(process.watch.run())
-    await until(lambda: process.circuit.open)
+    await until(lambda: process.circuit.is_open)
 
     async def probes() -> bool:  # a server of another test may be the one that does
         await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
@@ -104,11 +104,11 @@ async def test_it_goes_on_looking_while_it_probes(process: Process):
 
     await eventually(probes)
     await given(quota="spent", next_poll_at="2999-01-01T00:00Z")
-    await until(lambda: process.quota.spent)
+    await until(lambda: process.quota.is_exhausted)
 
 
 async def test_it_outlives_a_broken_look(process: Process, monkeypatch: pytest.MonkeyPatch):
-    class Broken(Circuit):
+    class Broken(CircuitBreaker):
         def mark(self) -> int | None:
             raise RuntimeError("broken")
 
@@ -117,13 +117,13 @@ async def test_it_outlives_a_broken_look(process: Process, monkeypatch: pytest.M
     await asyncio.sleep(0.05)
     process.watch._circuit = healthy
     await given(circuit="open", next_probe_at="2999-01-01T00:00Z")
-    process.watch.hurry()
-    await until(lambda: healthy.open)
+    process.watch.poll_now()
+    await until(lambda: healthy.is_open)
 
 
 async def test_a_spent_quota_is_not_asked_for_by_a_probe(process: Process):
     await given(circuit="open", next_probe_at="2020-01-01T00:00Z", quota="spent", next_poll_at="2999-01-01T00:00Z")
-    await process.watch.look()
+    await process.watch.poll()
     await asyncio.sleep(0.1)
     assert process.probes == 0
 
@@ -131,8 +131,8 @@ async def test_a_spent_quota_is_not_asked_for_by_a_probe(process: Process):
 async def test_a_probe_that_meets_a_spent_quota_says_so(process: Process):
     process.error = QuotaExceeded(code="quota_exceeded", status=401, request_id="r1")
     await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
-    await process.watch.look()
-    await until(lambda: process.quota.spent and not process.tasks)
+    await process.watch.poll()
+    await until(lambda: process.quota.is_exhausted and not process.tasks)
     row = await run_in_db_thread(ProviderState.objects.get)
     assert (row.quota, row.circuit) == ("spent", "closed")
     incident = await run_in_db_thread(Incident.objects.get, kind="quota")
@@ -145,9 +145,9 @@ async def test_what_its_own_poll_has_found_is_known_at_once(
     settings.ELEVENLABS_BASE_URL = sandbox.url
     await given(quota="spent", next_poll_at="2999-01-01T00:00Z")
     process.own(process.watch.run())
-    await until(lambda: process.quota.spent)
+    await until(lambda: process.quota.is_exhausted)
     await given(next_poll_at="2020-01-01T00:00Z")
-    await until(lambda: not process.quota.spent)
+    await until(lambda: not process.quota.is_exhausted)
 
 
 async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(
@@ -155,28 +155,28 @@ async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(
 ):
     settings.ELEVENLABS_BASE_URL, settings.QUOTA_POLL_S = sandbox.url, 0.3
     sandbox.settings(characters_used=100_000, character_limit=100_000)
-    process.quota.refused(10)
+    process.quota.mark_exhausted(10)
     await until(lambda: not process.tasks)
     for each in (process, other):
         each.own(each.watch.run())
-    await until(lambda: other.quota.spent)
+    await until(lambda: other.quota.is_exhausted)
     await asyncio.sleep(1.5)  # polls that show nothing left
-    assert process.quota.spent
+    assert process.quota.is_exhausted
     sandbox.settings(characters_used=0)
-    assert await until(lambda: not (process.quota.spent or other.quota.spent)) < 2.5
+    assert await until(lambda: not (process.quota.is_exhausted or other.quota.is_exhausted)) < 2.5
     assert (await run_in_db_thread(Incident.objects.get)).resolved_at is not None
 
 
 async def test_the_limit_of_streams_is_written_by_who_learns_it_and_read_by_who_begins(process, other):
-    process.slots.learned(7)
-    await process.watch.look()
+    process.slots.set_limit(7)
+    await process.watch.poll()
     await asyncio.gather(*process.tasks)
     assert await run_in_db_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 7
-    await other.watch.look()
+    await other.watch.poll()
     assert other.slots.limit == 7
-    other.slots.learned(3)
-    await other.watch.look()
+    other.slots.set_limit(3)
+    await other.watch.poll()
     await asyncio.gather(*other.tasks)
-    await process.watch.look()
+    await process.watch.poll()
     assert process.slots.limit == 7  # its own replies tell it soon enough
     assert await run_in_db_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 3

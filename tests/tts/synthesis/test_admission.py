@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tts.resilience.concurrency import LocalSlots, SlotsFull
+from tts.resilience.concurrency import LocalLimiter, SlotTimeout
 from tts.synthesis.admission import NOTICE_S, PAUSE_S, Turn
 
 
@@ -14,11 +14,11 @@ from tts.synthesis.admission import NOTICE_S, PAUSE_S, Turn
 class Counter:
     """A provider with one stream, and what devices are told."""
 
-    slots: LocalSlots = field(default_factory=LocalSlots)
+    slots: LocalLimiter = field(default_factory=LocalLimiter)
     told: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.slots.learned(1)
+        self.slots.set_limit(1)
 
     def turn(self, limit_s: float) -> Turn:
         return Turn(self.slots, uuid.uuid4(), limit_s, self.told.append)
@@ -37,7 +37,7 @@ async def test_who_finds_no_slot_has_no_patience_left():
     counter = Counter()
     async with counter.turn(0).slot():
         late = counter.turn(PAUSE_S / 2)
-        with pytest.raises(SlotsFull):
+        with pytest.raises(SlotTimeout):
             async with late.slot():
                 raise AssertionError("there was no slot to have")
         assert not await late.wait()

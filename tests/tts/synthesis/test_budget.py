@@ -12,11 +12,11 @@ from tests.conftest import Member
 from tests.e2e.database import locked_database, missing_table
 from tests.e2e.rows import in_database
 from tests.tts import examples
-from tts.resilience.circuit_breaker import Circuit
-from tts.resilience.error_reporter import Trouble
+from tts.resilience.circuit_breaker import CircuitBreaker
+from tts.resilience.error_reporter import ErrorReporter
 from tts.speech import Speech
 from tts.synthesis.budget import Reservation
-from tts.text.stream import Script, Segment
+from tts.text.stream import Segment, TextStream
 from usage import budgets
 from usage.models import BudgetMonth, Incident
 
@@ -50,7 +50,7 @@ def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
     def make(speech: Speech | None = None, *, has_budget: bool = True) -> Reservation:
         phrases = frozenset({PHRASE.strip()})
         context = replace(examples.CONTEXT, patient_id=alice.patient.pk, phrases=phrases, has_budget=has_budget)
-        return Reservation(speech or examples.speech(text=TEXT), context, Trouble(Circuit(), own), own)
+        return Reservation(speech or examples.speech(text=TEXT), context, ErrorReporter(CircuitBreaker(), own), own)
 
     return make
 
@@ -89,7 +89,7 @@ async def test_a_phrase_that_is_not_in_the_cache_is_reserved_when_its_turn_comes
 
 
 async def test_a_text_that_is_being_written_is_reserved_as_it_comes(make: Make):
-    speech = replace(examples.speech(), script=Script(FIRST, complete=False))
+    speech = replace(examples.speech(), text_stream=TextStream(FIRST, complete=False))
     reservation = make(speech)
     await reservation.covers(segment(0, FIRST))
     assert await account() == (0, len(FIRST))

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.tts.examples import speech
-from tts.text.stream import Script, Segment
+from tts.text.stream import Segment, TextStream
 
 PHRASES = {"Yes.", "How are you?", "Good night. Sleep well."}
 FIRST = "The first sentence is long enough to stand alone."
@@ -44,20 +43,20 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
         return runner.run(work)
 
 
-async def read(script: Script, language: str = "en") -> list[Segment]:
+async def read(script: TextStream, language: str = "en") -> list[Segment]:
     return [segment async for segment in script.segments(language, PHRASES)]
 
 
-async def texts(script: Script) -> list[str]:
+async def texts(script: TextStream) -> list[str]:
     return [segment.text.strip() for segment in await read(script)]
 
 
 async def test_a_whole_text_comes_out_in_segments_that_know_their_neighbours():
-    segments = await read(Script(f"{FIRST} {SECOND} {THIRD}", complete=True))
+    segments = await read(TextStream(f"{FIRST} {SECOND} {THIRD}", complete=True))
     assert [segment.index for segment in segments] == [0, 1, 2]
     assert [segment.text.strip() for segment in segments] == [FIRST, SECOND, THIRD]
-    assert [segment.before for segment in segments] == [None, segments[0].text, segments[1].text]
-    assert [segment.after for segment in segments] == [segments[1].text, segments[2].text, None]
+    assert [segment.previous_text for segment in segments] == [None, segments[0].text, segments[1].text]
+    assert [segment.next_text for segment in segments] == [segments[1].text, segments[2].text, None]
 
 
 @pytest.mark.parametrize(
@@ -71,17 +70,17 @@ async def test_a_whole_text_comes_out_in_segments_that_know_their_neighbours():
     ],
 )
 async def test_a_short_text_is_one_segment_and_no_text_is_none(text: str, segments: list[str]):
-    assert [segment.text for segment in await read(Script(text, complete=True))] == segments
+    assert [segment.text for segment in await read(TextStream(text, complete=True))] == segments
 
 
 async def test_a_known_phrase_stands_alone():
-    assert await texts(Script(f"Yes. {FIRST} How are you?", complete=True)) == ["Yes.", FIRST, "How are you?"]
+    assert await texts(TextStream(f"Yes. {FIRST} How are you?", complete=True)) == ["Yes.", FIRST, "How are you?"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 async def test_however_a_text_was_written_nothing_of_it_is_lost(size: int):
     whole = f"{FIRST} Yes. {SECOND}\n{THIRD}"
-    script = Script("", complete=False)
+    script = TextStream("", complete=False)
     for start in range(0, len(whole), size):
         script.append(whole[start : start + size])
     script.finish()
@@ -91,14 +90,14 @@ async def test_however_a_text_was_written_nothing_of_it_is_lost(size: int):
 
 
 async def test_a_sentence_comes_out_as_soon_as_the_next_one_begins():
-    script = Script(FIRST, complete=False)
+    script = TextStream(FIRST, complete=False)
     reader = script.segments("en", PHRASES)
     first = asyncio.ensure_future(anext(reader))
     await asyncio.sleep(0)
     assert not first.done()
     script.append(" The")
     segment = await first
-    assert (segment.index, segment.text.strip(), segment.after) == (0, FIRST, None)
+    assert (segment.index, segment.text.strip(), segment.next_text) == (0, FIRST, None)
     await reader.aclose()
 
 
@@ -118,7 +117,7 @@ def test_a_sentence_comes_out_while_its_writer_pauses():
         script.append(SECOND[20:])
         return [*said, (await rest).text], "".join([segment.text async for segment in reader])
 
-    script = Script(FIRST, complete=False)
+    script = TextStream(FIRST, complete=False)
     assert at_once(scenario()) == ([FIRST, " Yes.", f" {SECOND}"], "")
     assert script.complete
 
@@ -131,7 +130,7 @@ def test_white_space_after_a_pause_is_not_a_sentence():
         script.finish()
         return await reader
 
-    script = Script(FIRST, complete=False)
+    script = TextStream(FIRST, complete=False)
     assert at_once(scenario()) == [FIRST]
 
 
@@ -142,12 +141,12 @@ def test_a_text_that_is_finished_in_a_pause_is_complete():
         script.finish()
         return await asyncio.wait_for(reader, 1)
 
-    script = Script("The first words", complete=False)
+    script = TextStream("The first words", complete=False)
     assert at_once(scenario()) == ["The first words"]
 
 
 async def test_a_reader_waits_for_its_writer_and_ends_with_it():
-    script = Script(FIRST, complete=False)
+    script = TextStream(FIRST, complete=False)
     reader = asyncio.create_task(texts(script))
     for piece in (" ", SECOND, " Th", "ere."):
         await asyncio.sleep(0)
@@ -158,7 +157,7 @@ async def test_a_reader_waits_for_its_writer_and_ends_with_it():
 
 
 async def test_what_is_written_between_two_reads_is_not_lost():
-    script = Script(f"{FIRST} And", complete=False)
+    script = TextStream(f"{FIRST} And", complete=False)
     reader = script.segments("en", PHRASES)
     await anext(reader)
     script.append(" then. ")
@@ -168,7 +167,7 @@ async def test_what_is_written_between_two_reads_is_not_lost():
 
 
 async def test_a_reader_that_is_cancelled_leaves_nothing_behind():
-    script = Script("", complete=False)
+    script = TextStream("", complete=False)
     reader = asyncio.create_task(texts(script))
     await asyncio.sleep(0)
     reader.cancel()
@@ -179,7 +178,7 @@ async def test_a_reader_that_is_cancelled_leaves_nothing_behind():
 
 
 async def test_a_text_that_is_finished_twice_comes_out_once():
-    script = Script(FIRST, complete=False)
+    script = TextStream(FIRST, complete=False)
     script.finish()
     script.finish()
     assert await texts(script) == [FIRST]
@@ -191,7 +190,7 @@ def test_a_writer_silent_for_60_s_is_taken_as_done():
         said = await texts(script)
         return said, asyncio.get_running_loop().time() - began
 
-    script = Script(f"{FIRST} {SECOND}", complete=False)
+    script = TextStream(f"{FIRST} {SECOND}", complete=False)
     said, waited = at_once(scenario())
     assert said == [FIRST, SECOND]
     assert script.complete
@@ -207,24 +206,11 @@ def test_each_piece_gives_its_writer_another_60_s():
             script.append(piece)
         return await reader
 
-    script = Script(FIRST, complete=False)
+    script = TextStream(FIRST, complete=False)
     assert at_once(scenario()) == [FIRST, SECOND]
 
 
 @pytest.mark.parametrize(("seconds", "silent"), [(0, False), (59.9, False), (60.1, True)])
 async def test_a_text_that_nobody_reads_is_taken_as_done_as_well(seconds: float, silent: bool):
-    script = Script(FIRST, complete=False)
-    assert script.silent(asyncio.get_running_loop().time() + seconds) is silent
-
-
-def test_two_speeches_are_equal_only_if_they_are_the_same():
-    """The recorder and the session tell them apart by identity: two may have the same id, text and times."""
-    one, other = speech("greeting"), speech("greeting")
-    assert one != other
-    assert one.utterance_id != other.utterance_id
-
-
-def test_a_new_speech_has_said_nothing():
-    new = speech()
-    assert (new.state, new.source, new.code) == ("waiting", "", "")
-    assert (new.characters, new.bytes_sent, new.first_chunk_ms, new.spoken_at) == (0, 0, None, None)
+    script = TextStream(FIRST, complete=False)
+    assert script.is_idle(asyncio.get_running_loop().time() + seconds) is silent
