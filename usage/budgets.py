@@ -48,75 +48,63 @@ def current_month() -> date:
     return rollup.day_of(timezone.now()).replace(day=1)
 
 
-def reserve(patient: uuid.UUID, month: date, characters: int) -> bool:
+def reserve(patient_id: uuid.UUID, month: date, characters: int) -> bool:
     """Whether they fit into the patient's budget as it is now, and then they are reserved. A budget that has been
     removed has room for everything.
     """
-    if _reserve(patient, month, characters):
+    budget = Subquery(Patient.objects.filter(pk=patient_id).values("monthly_character_budget"))
+    row = BudgetMonth.objects.filter(patient=patient_id, month=month)
+    fitting = row.annotate(budget=budget).filter(Q(budget=None) | Q(budget__gte=F("used") + F("reserved") + characters))
+    reservation = {"reserved": F("reserved") + characters, "updated_at": Now()}
+    if fitting.update(**reservation):
         return True
-    _begin(patient, month)
-    if _reserve(patient, month, characters):
+    if not row.exists():  # what was used so far was used without a budget
+        new = BudgetMonth(patient=patient_id, month=month, used=used_characters(patient_id, month))
+        BudgetMonth.objects.bulk_create([new], ignore_conflicts=True)
+    if fitting.update(**reservation):
         return True
-    BudgetMonth.objects.filter(patient=patient, month=month).update(budget_when_refused=_budget(patient))
+    row.update(budget_when_refused=budget)
     return False
 
 
-def _budget(patient: uuid.UUID) -> Subquery:
-    return Subquery(Patient.objects.filter(pk=patient).values("monthly_character_budget"))
-
-
-def _reserve(patient: uuid.UUID, month: date, characters: int) -> bool:
-    row = BudgetMonth.objects.filter(patient=patient, month=month).annotate(budget=_budget(patient))
-    room = row.filter(Q(budget=None) | Q(budget__gte=F("used") + F("reserved") + characters))
-    return bool(room.update(reserved=F("reserved") + characters, updated_at=Now()))
-
-
-def _begin(patient: uuid.UUID, month: date) -> None:
-    """Makes the row where there is none: what was used so far was used without a budget."""
-    rows = BudgetMonth.objects.filter(patient=patient, month=month)
-    if not rows.exists():
-        row = BudgetMonth(patient=patient, month=month, used=used_characters(patient, month))
-        BudgetMonth.objects.bulk_create([row], ignore_conflicts=True)
-
-
-def settle(patient: uuid.UUID, month: date, *, held: int, counted: int) -> None:
+def settle(patient_id: uuid.UUID, month: date, *, reserved: int, used: int) -> None:
     """A speech that had `held` reserved has ended, and has counted so many. Once for each: it is not idempotent, and
     what could not be settled is mended.
     """
-    BudgetMonth.objects.filter(patient=patient, month=month).update(
-        reserved=Greatest(F("reserved") - held, 0), used=F("used") + counted, updated_at=Now()
+    BudgetMonth.objects.filter(patient=patient_id, month=month).update(
+        reserved=Greatest(F("reserved") - reserved, 0), used=F("used") + used, updated_at=Now()
     )
 
 
 def repair() -> int:
     """Gives up what killed processes had reserved, and sums up `used` anew; returns how many rows were wrong."""
-    this = current_month()
-    return sum(map(_mend, (_month_before(this), this)))
+    this_month = current_month()
+    last_month = (this_month - timedelta(days=1)).replace(day=1)
+    repaired = 0
+    for month in (last_month, this_month):
+        of_patient = _budgeted_usage(month).filter(patient=OuterRef("patient")).order_by().values("patient")
+        total = Coalesce(Subquery(of_patient.annotate(total=Sum("characters")).values("total")), 0)
+        stale = BudgetMonth.objects.filter(month=month, updated_at__lt=Now() - STALE_AFTER)
+        repaired += stale.filter(~Q(used=total) | Q(reserved__gt=0)).update(used=total, reserved=0)
+    return repaired
 
 
-def _mend(month: date) -> int:
-    summed = _speech(month).filter(patient=OuterRef("patient")).order_by().values("patient")
-    total = Coalesce(Subquery(summed.annotate(total=Sum("characters")).values("total")), 0)
-    quiet = BudgetMonth.objects.filter(month=month, updated_at__lt=Now() - STALE_AFTER)
-    return quiet.filter(~Q(used=total) | Q(reserved__gt=0)).update(used=total, reserved=0)
-
-
-def resolve_raised() -> None:
+def resolve_outdated_incidents() -> None:
     """The incidents of budgets that have been raised or removed since something did not fit, or whose month is over."""
-    open_ones = Incident.objects.filter(kind=incidents.Kind.BUDGET, resolved_at=None)
-    patients = list(open_ones.values_list("key", flat=True))
-    if not patients:
+    open_incidents = Incident.objects.filter(kind=incidents.Kind.BUDGET, resolved_at=None)
+    patient_ids = list(open_incidents.values_list("key", flat=True))
+    if not patient_ids:
         return
-    budgets = Patient.objects.filter(pk__in=patients).values_list("pk", "monthly_character_budget")
-    months = BudgetMonth.objects.filter(patient__in=patients, month=current_month())
-    under = {row.patient: row.budget_when_refused for row in months if row.budget_when_refused is not None}
-    still = [str(key) for key, budget in budgets if budget is not None and budget <= under.get(key, -1)]
-    incidents.resolve(open_ones.exclude(key__in=still))
+    budgets = Patient.objects.filter(pk__in=patient_ids).values_list("pk", "monthly_character_budget")
+    months = BudgetMonth.objects.filter(patient__in=patient_ids, month=current_month())
+    refused = {row.patient: row.budget_when_refused for row in months if row.budget_when_refused is not None}
+    unchanged = [str(key) for key, budget in budgets if budget is not None and budget <= refused.get(key, -1)]
+    incidents.resolve(open_incidents.exclude(key__in=unchanged))
 
 
-def used_characters(patient: uuid.UUID, month: date) -> int:
+def used_characters(patient_id: uuid.UUID, month: date) -> int:
     """What was spoken to the patient in that month, in characters, as the ledger's days have it."""
-    return _speech(month).filter(patient=patient).aggregate(total=Sum("characters"))["total"] or 0
+    return _budgeted_usage(month).filter(patient=patient_id).aggregate(total=Sum("characters"))["total"] or 0
 
 
 def budget_status(patient: Patient) -> BudgetStatus:
@@ -124,13 +112,5 @@ def budget_status(patient: Patient) -> BudgetStatus:
     return BudgetStatus(month, patient.monthly_character_budget, used_characters(patient.pk, month))
 
 
-def _speech(month: date) -> QuerySet[DailyUsage]:
-    return DailyUsage.objects.filter(day__gte=month, day__lt=_month_after(month), kind__in=BUDGETED_KINDS)
-
-
-def _month_after(month: date) -> date:
-    return (month + timedelta(days=31)).replace(day=1)
-
-
-def _month_before(month: date) -> date:
-    return (month - timedelta(days=1)).replace(day=1)
+def _budgeted_usage(month: date) -> QuerySet[DailyUsage]:
+    return DailyUsage.objects.filter(day__gte=month, day__lt=rollup.month_after(month), kind__in=BUDGETED_KINDS)

@@ -26,7 +26,7 @@ def heartbeat() -> None:
 @shared_task(name="usage.mend_budgets")
 def mend_budgets() -> None:
     budgets.repair()
-    budgets.resolve_raised()
+    budgets.resolve_outdated_incidents()
 
 
 @shared_task(name="usage.look_for_lateness")

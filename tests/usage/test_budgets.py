@@ -56,7 +56,7 @@ def test_as_much_is_reserved_as_there_is_room_for(patient: Patient):
 
 def test_what_a_speech_has_counted_is_used_and_the_rest_of_it_free_again(patient: Patient):
     budgets.reserve(patient.pk, MARCH, 60)
-    budgets.settle(patient.pk, MARCH, held=60, counted=25)
+    budgets.settle(patient.pk, MARCH, reserved=60, used=25)
     assert row(patient) == (25, 0)
     assert budgets.reserve(patient.pk, MARCH, 75)
     assert not budgets.reserve(patient.pk, MARCH, 1)
@@ -64,7 +64,7 @@ def test_what_a_speech_has_counted_is_used_and_the_rest_of_it_free_again(patient
 
 def test_more_is_never_given_back_than_is_reserved(patient: Patient):
     budgets.reserve(patient.pk, MARCH, 10)
-    budgets.settle(patient.pk, MARCH, held=60, counted=0)
+    budgets.settle(patient.pk, MARCH, reserved=60, used=0)
     assert row(patient) == (0, 0)
 
 
@@ -141,7 +141,7 @@ def test_what_a_killed_process_had_reserved_is_given_up_and_what_it_had_counted_
 def test_what_was_found_later_is_used(patient: Patient):
     month = budgets.current_month()
     budgets.reserve(patient.pk, month, 10)
-    budgets.settle(patient.pk, month, held=10, counted=10)
+    budgets.settle(patient.pk, month, reserved=10, used=10)
     spoke(patient, 10)
     spoke(patient, 5)  # by reconciliation
     left_alone()

@@ -109,7 +109,7 @@ class Reservation:
         if self._age_s() > budgets.STALE_AFTER.total_seconds() or not (held or counted):
             return
         try:
-            await run_in_db_thread(budgets.settle, patient_id, self._month, held=held, counted=counted)
+            await run_in_db_thread(budgets.settle, patient_id, self._month, reserved=held, used=counted)
         except Error as error:
             log.warning("reservation.not_settled", error=type(error).__name__)
 

@@ -21,12 +21,15 @@ from voicecare.providers.errors import ProviderError, Unreachable
 Kind = UsageEvent.Kind
 Outcome = UsageEvent.Outcome
 
+BILLED, NOT_BILLED = "billed", "not_billed"
 MAX_CREDITS_PER_CHARACTER = 100  # more is no price
+REQUEST_ID_UNIQUE_WITHIN = timedelta(minutes=10)
+RESOLUTION_LOCK = 7_312_026_001  # key of a PostgreSQL advisory lock; no other lock of this database may have it
 
 
-def billed_credits(characters: int, told: int | None) -> int:
+def billed_credits(characters: int, stated: int | None) -> int:
     """The credits that the provider says it bills for them; the characters, where it says nothing that can be true."""
-    return characters if told is None or told > characters * MAX_CREDITS_PER_CHARACTER else told
+    return characters if stated is None or stated > characters * MAX_CREDITS_PER_CHARACTER else stated
 
 
 @dataclass(slots=True)
@@ -94,36 +97,30 @@ def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     seen to succeed can be written again.
     """
     attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may touch a row only once
-    known = _lock_recorded(attempts)
-    attempts = [attempt for attempt in attempts if not _is_resolved(attempt, known.get(attempt.key))]
+    recorded = _lock_recorded(attempts)
+    attempts = [attempt for attempt in attempts if not _is_resolved(attempt, recorded.get(attempt.key))]
     UsageEvent.objects.bulk_create(
         [_event_from(attempt) for attempt in attempts],
         update_conflicts=True,
         unique_fields=["source", "segment", "attempt"],
         update_fields=_UPDATED,
     )
-    new: dict[uuid.UUID, int] = defaultdict(int)
-    sums: dict[rollup.Key, rollup.Totals] = defaultdict(lambda: rollup.ZERO_TOTALS)
+    new_characters: dict[uuid.UUID, int] = defaultdict(int)
+    new_totals: dict[rollup.Key, rollup.Totals] = defaultdict(lambda: rollup.ZERO_TOTALS)
     for attempt in attempts:
-        before = known.get(attempt.key)
-        added = rollup.subtract_totals(
-            rollup.totals_of(attempt), rollup.ZERO_TOTALS if before is None else rollup.totals_of(before)
-        )
-        day = rollup.key_for(attempt.started_at, attempt.patient_id, attempt.voice_id, attempt.model, attempt.kind)
-        sums[day] = rollup.add_totals(sums[day], added)
+        before = recorded.get(attempt.key)
+        totals_before = rollup.ZERO_TOTALS if before is None else rollup.totals_of(before)
+        added = rollup.subtract_totals(rollup.totals_of(attempt), totals_before)
+        key = rollup.key_for(attempt.started_at, attempt.patient_id, attempt.voice_id, attempt.model, attempt.kind)
+        new_totals[key] = rollup.add_totals(new_totals[key], added)
         if attempt.conversation_id is not None:
-            new[attempt.conversation_id] += attempt.characters - (before.characters if before else 0)
-    rollup.add_to_days(sums)
-    return {conversation: characters for conversation, characters in new.items() if characters}
-
-
-BILLED, NOT_BILLED = "billed", "not_billed"
-REQUEST_ID_UNIQUE_WITHIN = timedelta(minutes=10)
-RESOLUTION_LOCK = 7_312_026_001  # key of a PostgreSQL advisory lock; no other lock of this database may have it
+            new_characters[attempt.conversation_id] += attempt.characters - (before.characters if before else 0)
+    rollup.add_to_days(new_totals)
+    return {conversation_id: characters for conversation_id, characters in new_characters.items() if characters}
 
 
 @transaction.atomic(savepoint=False)
-def resolve_unknown(event: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[uuid.UUID, int]:
+def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[uuid.UUID, int]:
     """Books what reconciliation found out about an unknown attempt: the request that it was billed as, else that it was
     not billed. Returns new characters as `book` does.
 
@@ -131,7 +128,7 @@ def resolve_unknown(event: uuid.UUID, *, request_id: str = "", credits: int = 0)
     however many do this at once.
     """
     _lock_resolution()
-    row = UsageEvent.objects.select_for_update().filter(pk=event, outcome=Outcome.UNKNOWN).first()
+    row = UsageEvent.objects.select_for_update().filter(pk=event_id, outcome=Outcome.UNKNOWN).first()
     if row is None or (request_id and _request_already_matched(request_id, row.started_at)):
         return {}
     attempt = _attempt_from(row)

@@ -4,20 +4,21 @@ What an event adds to its day is one function, `share`; both ways use it or say 
 USAGE_TIME_ZONE, and an event belongs to the one in which its attempt began.
 """
 
+import operator
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Max, Min, Q, QuerySet, Sum
+from django.db.models import Count, Max, Min, Q, Sum
 
 from usage.models import NO_ID, DailyUsage, UsageEvent
 
 CHUNK_BOUNDS_MS = (50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000)
-CHUNK_COLUMNS = (*(f"chunk_{edge}" for edge in CHUNK_BOUNDS_MS), "chunk_over")
+CHUNK_COLUMNS = (*(f"chunk_{bound}" for bound in CHUNK_BOUNDS_MS), "chunk_over")
 COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
 KEY_COLUMNS = ("day", "patient", "voice", "model", "kind")
 ROWS_PER_STATEMENT = 500  # SQLite takes at most 32,766 parameters
@@ -68,8 +69,15 @@ def start_of_day(day: date) -> datetime:
     return datetime.combine(day, time.min, time_zone())
 
 
-def key_for(at: datetime, patient: uuid.UUID | None, voice: uuid.UUID | None, model: str, kind: str) -> Key:
-    return Key(day_of(at), patient or NO_ID, voice or NO_ID, model, kind)
+def month_after(month: date) -> date:
+    """The first day of the month after the one that begins on `month`."""
+    return (month + timedelta(days=31)).replace(day=1)
+
+
+def key_for(
+    started_at: datetime, patient_id: uuid.UUID | None, voice_id: uuid.UUID | None, model: str, kind: str
+) -> Key:
+    return Key(day_of(started_at), patient_id or NO_ID, voice_id or NO_ID, model, kind)
 
 
 def totals_of(event: Summable) -> Totals:
@@ -88,15 +96,15 @@ def totals_of(event: Summable) -> Totals:
 def chunk_column(first_chunk_ms: float | None) -> str | None:
     if first_chunk_ms is None:
         return None
-    return next((f"chunk_{edge}" for edge in CHUNK_BOUNDS_MS if first_chunk_ms <= edge), "chunk_over")
+    return next((f"chunk_{bound}" for bound in CHUNK_BOUNDS_MS if first_chunk_ms <= bound), "chunk_over")
 
 
-def subtract_totals(new: Totals, old: Totals) -> Totals:
-    return tuple(map(int.__sub__, new, old))
+def subtract_totals(one: Totals, other: Totals) -> Totals:
+    return tuple(map(operator.sub, one, other))
 
 
 def add_totals(one: Totals, other: Totals) -> Totals:
-    return tuple(map(int.__add__, one, other))
+    return tuple(map(operator.add, one, other))
 
 
 def add_to_days(sums: Mapping[Key, Totals]) -> None:
@@ -112,7 +120,8 @@ def add_to_days(sums: Mapping[Key, Totals]) -> None:
 def _upsert(rows: list[tuple[Key, Totals]]) -> None:
     """The ORM's upsert replaces; adding is left to the database, so that no process overwrites another's sum."""
     table = DailyUsage._meta.db_table
-    keys = [str(_FIELDS[name].column) for name in KEY_COLUMNS]
+    key_fields = [_FIELDS[name] for name in KEY_COLUMNS]
+    keys = [str(field.column) for field in key_fields]
     sums = [str(_FIELDS[name].column) for name in COLUMNS]
     one = f"({', '.join(['%s'] * len([*keys, *sums]))})"
     added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
@@ -121,13 +130,12 @@ def _upsert(rows: list[tuple[Key, Totals]]) -> None:
         f"INSERT INTO {table} ({', '.join([*keys, *sums])}) VALUES {', '.join([one] * len(rows))} "  # noqa: S608
         f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
     )
+    parameters: list[Any] = []
+    for key, totals in rows:
+        parameters += [field.get_db_prep_value(value, connection) for field, value in zip(key_fields, key, strict=True)]
+        parameters += totals
     with connection.cursor() as cursor:
-        cursor.execute(sql, [value for key, numbers in rows for value in (*_prepared(key), *numbers)])
-
-
-def _prepared(key: Key) -> Iterator[Any]:
-    for name, value in zip(KEY_COLUMNS, key, strict=True):
-        yield _FIELDS[name].get_db_prep_value(value, connection)
+        cursor.execute(sql, parameters)
 
 
 # From the events
@@ -159,7 +167,7 @@ def _days_with_anything() -> tuple[date, date] | None:
 def _rebuild_day(day: date) -> None:
     _lock_table()
     DailyUsage.objects.filter(day=day).delete()
-    DailyUsage.objects.bulk_create(_summed(day), batch_size=ROWS_PER_STATEMENT)
+    DailyUsage.objects.bulk_create(_sum_events(day), batch_size=ROWS_PER_STATEMENT)
 
 
 def _lock_table() -> None:
@@ -169,29 +177,17 @@ def _lock_table() -> None:
             cursor.execute(f"LOCK TABLE {DailyUsage._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
 
 
-def _summed(day: date) -> Iterator[DailyUsage]:
-    events = UsageEvent.objects.filter(
-        started_at__gte=start_of_day(day), started_at__lt=start_of_day(day + timedelta(days=1))
-    )
-    for row in _grouped(events):
-        patient, voice = row.pop("patient") or NO_ID, row.pop("voice") or NO_ID
-        yield DailyUsage(day=day, patient=patient, voice=voice, **row)
-
-
-def _grouped(events: QuerySet[UsageEvent]) -> Iterable[Any]:
+def _sum_events(day: date) -> Iterator[DailyUsage]:
     sums: dict[str, Any] = {name: Sum(name) for name in ("characters", "credits", "saved_characters")}
-    failed = Count("id", filter=Q(outcome=UsageEvent.Outcome.FAILED))
-    by_key = events.order_by().values("patient", "voice", "model", "kind")
-    return by_key.annotate(**sums, events=Count("id"), failed=failed, **_chunk_counts())
-
-
-def _chunk_counts() -> dict[str, Count]:
-    bounds = zip((None, *CHUNK_BOUNDS_MS), (*CHUNK_BOUNDS_MS, None), CHUNK_COLUMNS, strict=True)
-    return {name: Count("id", filter=_between(above, within)) for above, within, name in bounds}
-
-
-def _between(above: int | None, within: int | None) -> Q:
-    condition = Q(first_chunk_ms__isnull=False)
-    if above is not None:
-        condition &= Q(first_chunk_ms__gt=above)
-    return condition if within is None else condition & Q(first_chunk_ms__lte=within)
+    sums["events"] = Count("id")
+    sums["failed"] = Count("id", filter=Q(outcome=UsageEvent.Outcome.FAILED))
+    above = Q(first_chunk_ms__isnull=False)
+    for bound in CHUNK_BOUNDS_MS:
+        sums[f"chunk_{bound}"] = Count("id", filter=above & Q(first_chunk_ms__lte=bound))
+        above = Q(first_chunk_ms__gt=bound)
+    sums["chunk_over"] = Count("id", filter=above)
+    start, end = start_of_day(day), start_of_day(day + timedelta(days=1))
+    events = UsageEvent.objects.filter(started_at__gte=start, started_at__lt=end).order_by()
+    for row in events.values("patient", "voice", "model", "kind").annotate(**sums):
+        ids = {"patient": row["patient"] or NO_ID, "voice": row["voice"] or NO_ID}
+        yield DailyUsage(**{**row, **ids, "day": day})

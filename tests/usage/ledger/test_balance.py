@@ -166,7 +166,7 @@ class History:
     def ends(self, dice: Random) -> None:
         said = self.said.pop(dice.randrange(len(self.said))) if self.said else None
         if said is not None and said.reserves:
-            budgets.settle(said.talk.patient, self.month, held=said.held, counted=said.counted)
+            budgets.settle(said.talk.patient, self.month, reserved=said.held, used=said.counted)
             self.reserved -= said.held
             self.used += said.counted
 
