@@ -3,40 +3,76 @@ export PORT
 export SANDBOX_PORT ?= $(shell expr $(PORT) + 1)
 export PUBLIC_URL ?= http://localhost:$(PORT)
 
-ifneq ($(shell expr "$(PORT)" : "[0-9][0-9]*$$"),$(shell expr length "$(PORT)"))
+# `expr STRING : REGEX` prints the number of matched characters, so 0 or nothing where PORT is not a number.
+ifeq ($(filter-out 0,$(shell expr "$(PORT)" : "[0-9][0-9]*$$" 2>/dev/null)),)
 $(error PORT must be a number, not "$(PORT)")
 endif
 
 BIN := .venv/bin
 PYTHON := $(BIN)/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check
 SYSTEM_PYTHON := $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 SANDBOX := $(if $(ELEVENLABS_API_KEY),,sandbox)
 
-.PHONY: install run test lint format bench
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-fast lint format bench
 
-install: $(BIN)/.installed
+help: ## list these targets
+	@echo "PORT=9000 make run takes another port. SANDBOX_PORT is the next one unless it is set."
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-run: install
-	@$(PYTHON) manage.py check_ports $(PORT) $(if $(SANDBOX),$(SANDBOX_PORT)) && $(PYTHON) manage.py migrate -v 0 && $(PYTHON) manage.py seed_demo
-	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/honcho -e /dev/null -f Procfile.dev start -p $(PORT) web worker beat $(SANDBOX)
+install: $(BIN)/.installed ## create .venv and install what the server needs
 
-test: $(BIN)/.installed-dev
+run: install ## start everything with a demo, install first where needed; Ctrl-C stops it
+	@echo "==> Checking the ports, migrating the database, creating the demo"
+	@$(PYTHON) manage.py check_ports $(PORT) $(if $(SANDBOX),$(SANDBOX_PORT))
+	@$(PYTHON) manage.py migrate -v 0
+	@$(PYTHON) manage.py seed_demo --port $(PORT) -v 0
+	@echo "==> Starting web, worker, beat$(if $(SANDBOX), and sandbox); wait for \"Ready\""
+	@# The shell stays: it passes SIGTERM on to honcho, ends the announcement with it, and takes Ctrl-C (130) for success.
+	@PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; \
+	$(BIN)/honcho -e /dev/null -f Procfile.dev start -p $(PORT) web worker beat $(SANDBOX) & honcho=$$!; \
+	trap 'kill -TERM $$honcho' TERM; trap : INT; \
+	$(PYTHON) manage.py seed_demo --port $(PORT) --when-ready & announcement=$$!; \
+	while wait $$honcho; status=$$?; kill -0 $$honcho 2>/dev/null; do :; done; \
+	kill $$announcement 2>/dev/null; \
+	[ $$status -eq 130 ] || exit $$status
+
+test: $(BIN)/.installed-dev ## run all tests: about 17 minutes on two cores
+	@echo "==> All tests: about 17 minutes on two cores. \`make test-fast\` takes less than two."
 	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not timed"
 	$(PYTHON) -m pytest -m timed
 
-lint: $(BIN)/.installed-dev
+# Files and folders whose tests talk to other processes: a web server, the sandbox, Redis, S3, a worker, the child that
+# speaks offline or inspects recordings, a browser. --no-processes leaves out single tests of other files.
+PROCESS_TESTS := tests/browser tests/chaos tests/e2e tests/test_services.py \
+	tests/cloning/api/test_views.py tests/cloning/jobs/test_submission.py tests/cloning/samples/test_acceptance.py \
+	tests/cloning/samples/test_inspection.py tests/cloning/test_admin.py \
+	tests/tts/cache/test_phrase_cache.py tests/tts/cache/test_stores.py tests/tts/resilience/test_concurrency.py \
+	tests/tts/test_talk.py \
+	tests/voicecare/core/test_pubsub.py tests/voicecare/core/test_task_queue.py tests/voicecare/management/test_make_run.py \
+	tests/voicecare/providers/elevenlabs/sandbox/test_process.py tests/voicecare/providers/espeak \
+	tests/voicecare/test_celery.py tests/voicecare/test_settings.py
+
+test-fast: $(BIN)/.installed-dev ## run the tests that need no other process: less than 2 minutes
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not timed" --no-processes $(addprefix --ignore=,$(PROCESS_TESTS))
+
+lint: $(BIN)/.installed-dev ## check style, types and missing migrations
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy && $(PYTHON) manage.py makemigrations --check
 
-format: $(BIN)/.installed-dev
+format: $(BIN)/.installed-dev ## format the code and fix what ruff can fix
 	$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .
 
-bench: $(BIN)/.installed-dev
+bench: $(BIN)/.installed-dev ## measure latency and throughput: about 9 minutes
 	$(PYTHON) -m tests.bench
 
 $(BIN)/.installed: requirements.txt
-	$(SYSTEM_PYTHON) -m venv .venv
-	$(PYTHON) -m pip install -q -r requirements.txt && touch $@
+	@echo "==> Creating the virtual environment .venv ($(SYSTEM_PYTHON))"
+	@$(SYSTEM_PYTHON) -m venv .venv
+	@echo "==> Installing requirements.txt"
+	@$(PIP) install -r requirements.txt && touch $@
 
 $(BIN)/.installed-dev: requirements-dev.txt $(BIN)/.installed
-	$(PYTHON) -m pip install -q -r requirements-dev.txt && touch $@
+	@echo "==> Installing requirements-dev.txt"
+	@$(PIP) install -r requirements-dev.txt && touch $@

@@ -70,18 +70,33 @@ def bob(member: Callable[..., Member]) -> Member:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rows-only", action="store_true", help="leave out the tests that never reach a database")
+    parser.addoption(
+        "--no-processes", action="store_true", help="leave out the tests that need the sandbox or a server"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("rows_only"):
-        left_out = [item for item in items if not _reaches_a_database(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _reaches_a_database(item)]
+    selected = [
+        item
+        for item in items
+        if not (config.getoption("rows_only") and not _reaches_a_database(item))
+        and not (config.getoption("no_processes") and _needs_a_process(item))
+    ]
+    if len(selected) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
+        items[:] = selected
 
 
 def _reaches_a_database(item: pytest.Item) -> bool:
-    fixtures = set(getattr(item, "fixturenames", ()))
-    return "django_db_setup" in fixtures or item.get_closest_marker("django_db") is not None
+    return "django_db_setup" in _fixtures(item) or item.get_closest_marker("django_db") is not None
+
+
+def _needs_a_process(item: pytest.Item) -> bool:
+    return not _fixtures(item).isdisjoint({"sandbox_process", "start_server"})
+
+
+def _fixtures(item: pytest.Item) -> set[str]:
+    return set(getattr(item, "fixturenames", ()))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -304,7 +304,7 @@ if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
     CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 1, "socket_connect_timeout": 1}
 else:
-    CELERY_BROKER_URL = "folder://"  # voicecare/infrastructure/filesystem_broker.py
+    CELERY_BROKER_URL = "folder://localhost"  # voicecare/infrastructure/filesystem_broker.py
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(DATA_DIR / "broker" / "queue"),
         "data_folder_out": str(DATA_DIR / "broker" / "queue"),

@@ -11,3 +11,4 @@ WARM_DUE = "tts.warm_due"
 REMOVE_AUDIO = "tts.remove_audio"
 RUN_CLONE_JOB = "cloning.run"  # argument: the clone job's id
 WITHDRAW_CLONE = "cloning.withdraw"  # argument: the clone job's id
+HEARTBEAT = "usage.heartbeat"

@@ -1,11 +1,14 @@
 """The demo of `make run`: whole after the first run, untouched by the next, and its secrets for their owner alone."""
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
 import pytest
+import requests
+import responses
+from django.conf import settings
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
@@ -14,6 +17,8 @@ from django.utils import timezone
 from tts.conversations.lifecycle import render_greeting
 from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
+from usage.alerts import heartbeats
+from voicecare.management.commands import seed_demo
 from voicecare.management.demo_data import PASSWORD_FILE, seed
 from voicecare.patients.authentication import device_for
 from voicecare.patients.models import Device, Patient, Voice
@@ -157,6 +162,7 @@ def test_a_revoked_device_is_replaced_by_a_new_one():
 def test_it_prints_how_to_get_in(printed, folder):
     text = printed("--port", "9000")
     assert "http://127.0.0.1:9000/admin/" in text
+    assert "http://127.0.0.1:9000/api/docs/" in text
     assert "ws://127.0.0.1:9000/ws/device/" in text
     assert (folder / DEMO_TOKEN_FILE).read_text().strip() in text
     assert (folder / PASSWORD_FILE).read_text().strip() in text
@@ -164,8 +170,47 @@ def test_it_prints_how_to_get_in(printed, folder):
     assert "sandbox" in text
 
 
-def test_on_the_default_port_the_line_to_try_needs_no_more(printed):
-    assert '\ntry         .venv/bin/python manage.py talk "Good morning"' in printed("--port", "8000")
+def test_on_the_default_port_the_talk_command_needs_no_port(printed):
+    assert '\ntalk        .venv/bin/python manage.py talk "Good morning"' in printed("--port", "8000")
+
+
+def test_with_verbosity_0_it_prints_nothing(printed):
+    assert printed("-v", "0") == ""
+    assert User.objects.exists()
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
+    """Whether each process of `make run` answers. A web process that is asked lets the others send their heartbeats."""
+    answers = dict.fromkeys(("web", "sandbox", "worker", "beat"), True)
+
+    def web(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        for name in (heartbeats.WORKER, heartbeats.BEAT):
+            if answers[name]:
+                heartbeats.beat(name)
+        return 200 if answers["web"] else 503, {}, ""
+
+    def sandbox(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        return 200 if answers["sandbox"] else 503, {}, ""
+
+    monkeypatch.setattr(seed_demo, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(seed_demo, "START_TIMEOUT_S", 0.3)
+    with responses.RequestsMock() as mock:
+        mock.add_callback("GET", "http://127.0.0.1:9000/readyz", web)
+        mock.add_callback("GET", settings.ELEVENLABS_BASE_URL, sandbox)
+        yield answers
+
+
+def test_it_waits_for_all_processes_and_says_ready(printed, processes):
+    text = printed("--port", "9000", "--when-ready")
+    assert text.startswith("\nReady.")
+    assert "http://127.0.0.1:9000/admin/" in text
+
+
+@pytest.mark.parametrize("name", ["web", "sandbox", "worker", "beat"])
+def test_it_names_the_process_that_does_not_answer(printed, processes, name: str):
+    processes[name] = False
+    assert f"no answer from: {name}." in printed("--port", "9000", "--when-ready").splitlines()[1]
 
 
 def test_it_is_refused_with_debug_off(printed, settings):

@@ -1,6 +1,7 @@
-"""`make run` as a whole: what it starts is of use soon, and none of it outlives make."""
+"""The Makefile: `make help` lists the targets, and `make run` starts everything, says when it is ready and ends it."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,19 @@ class Run:
 
     def is_gone(self) -> bool:
         return not any(map(_answers, self.ports))
+
+    def has_no_process(self) -> bool:
+        """None in make's own group: make, its shell, honcho and the announcement."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.make.pid, 0)
+            return False
+        return True
+
+    def log(self) -> str:
+        return (self.data / "log").read_text()
+
+    def is_ready(self) -> bool:
+        return "Ready." in self.log()
 
 
 def _answers(port: int) -> bool:
@@ -63,7 +77,38 @@ def test_known_phrases_are_made_soon_and_not_only_in_the_next_round(run: Run):
     """Without them nothing would be heard while the quota is spent."""
     until(run.is_up, 60)
     until(lambda: [path for path in (run.data / "phrases").rglob("*") if path.is_file()], 60)
-    assert "warming.request_failed" not in (run.data / "log").read_text()
+    assert "warming.request_failed" not in run.log()
+
+
+def test_the_last_lines_say_ready_with_every_address_when_everything_answers(run: Run):
+    until(run.is_ready, 100)
+    assert run.is_up()
+    web, sandbox = run.ports
+    before, _, last = run.log().partition("Ready.")
+    assert before.count("started (pid=") == 4
+    password = (run.data / "demo-password").read_text().strip()
+    assert f"http://127.0.0.1:{web}/admin/ " in last
+    assert f"user admin, password {password}" in last
+    assert f"http://127.0.0.1:{web}/api/docs/ " in last
+    assert f"http://127.0.0.1:{sandbox}/ " in last
+    assert f'PORT={web} .venv/bin/python manage.py talk "Good morning"' in last
+    assert "Warning" not in run.log()
+
+
+def test_ctrl_c_ends_everything_and_is_no_error(run: Run):
+    until(run.is_ready, 100)
+    os.killpg(run.make.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
+    run.make.wait(20)
+    until(run.is_gone, 10)
+    assert "Error" not in run.log()
+
+
+def test_an_end_before_it_is_ready_leaves_no_announcement_behind(run: Run):
+    until(lambda: run.log().count("started (pid=") == 4, 60)
+    run.make.terminate()
+    run.make.wait(20)
+    until(run.has_no_process, 20)
+    assert not run.is_ready()
 
 
 def test_what_it_has_started_ends_with_it_on_sigterm(run: Run):
@@ -72,3 +117,29 @@ def test_what_it_has_started_ends_with_it_on_sigterm(run: Run):
     run.make.terminate()
     run.make.wait(20)
     until(run.is_gone, 10)
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in UNSET} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_make_alone_lists_every_target_with_a_line():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    lines = make().stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("  make ")] == targets
+    assert all(len(line.split()) > 2 for line in lines)
+
+
+@pytest.mark.parametrize("port", ["abc", "9 1", "80x", "+", "-1"])
+def test_a_port_that_is_no_number_is_refused(port: str):
+    done = make("help", PORT=port)
+    assert done.returncode != 0
+    assert f'PORT must be a number, not "{port}"' in done.stderr

@@ -1,43 +1,97 @@
-"""`python manage.py seed_demo`: the demo that `make run` starts with."""
+"""`python manage.py seed_demo`: creates the demo that `make run` starts with."""
 
 import os
+import time
 from argparse import ArgumentParser
 
+import requests
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from usage.alerts import heartbeats
+from voicecare.core import task_names, task_queue
 from voicecare.management.demo_data import ADMIN, CLINICIAN, Demo, seed
 
+START_TIMEOUT_S = 120.0
+POLL_INTERVAL_S = 0.5
+REQUEST_TIMEOUT_S = 5.0
+
 _TEXT = """
-voicecare   {site}/admin/
-log-in      {admin}, pass phrase {password} ({clinician}: the same, without the admin pages)
+{headline}
+
+admin       {site}/admin/       user {admin}, password {password}
+REST API    {site}/api/docs/    user {clinician}, the same password
 provider    {provider}
 device      {socket}, subprotocol voicecare.v1
 token       {token}
-try         {environment}.venv/bin/python manage.py talk "Good morning"
+talk        {environment}.venv/bin/python manage.py talk "Good morning"
 """
 
 
 class Command(BaseCommand):
-    help = "Make the demo's people, devices, voices and phrases, where they are missing, and say how to use them."
+    help = "Create the demo's users, patients, devices, voices and phrases where they are missing; print how to use it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 8000))
+        parser.add_argument(
+            "--when-ready",
+            action="store_true",
+            help="print only when all processes of `make run` answer",
+        )
 
-    def handle(self, *, port: int, **options: object) -> None:
+    def handle(self, *, port: int, when_ready: bool, verbosity: int, **options: object) -> None:
         if not settings.DEBUG:
-            raise CommandError("The demo has an administrator whose pass phrase lies on the disk: not with DEBUG off.")
-        self.stdout.write(_describe(seed(), port))
+            raise CommandError("The demo stores an administrator's password on disk, so it needs DEBUG to be on.")
+        demo = seed()
+        headline = "The demo is set up. `make run` starts it."
+        if when_ready:
+            silent = _wait_until_ready(port)
+            headline = "Ready. Ctrl-C stops everything."
+            if silent:
+                headline = f"Not ready after {START_TIMEOUT_S:.0f} s, no answer from: {', '.join(silent)}."
+        if verbosity:
+            self.stdout.write(_describe(demo, port, headline))
 
 
-def _describe(demo: Demo, port: int) -> str:
+def _wait_until_ready(port: int) -> list[str]:
+    """The processes that do not answer within START_TIMEOUT_S."""
+    started = time.monotonic()
+    task_queue.enqueue_on_commit(task_names.HEARTBEAT)  # the schedule would ask the worker only after 15 s
+    while True:
+        elapsed_s = time.monotonic() - started
+        silent = _silent_processes(port, elapsed_s)
+        if not silent or elapsed_s > START_TIMEOUT_S:
+            return silent
+        time.sleep(POLL_INTERVAL_S)
+
+
+def _silent_processes(port: int, elapsed_s: float) -> list[str]:
+    """Processes that do not answer, or that have sent no heartbeat since `elapsed_s` seconds ago."""
+    urls = {"web": f"http://127.0.0.1:{port}/readyz"}
+    if settings.USE_SANDBOX:
+        urls["sandbox"] = settings.ELEVENLABS_BASE_URL
+    alive = {name for name, last in heartbeats.read_heartbeats().items() if last.age_s <= elapsed_s}
+    missing = [name for name in (heartbeats.WORKER, heartbeats.BEAT) if name not in alive]
+    return [*(name for name, url in urls.items() if not _answers(url)), *missing]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=REQUEST_TIMEOUT_S).ok
+    except requests.RequestException:
+        return False
+
+
+def _describe(demo: Demo, port: int, headline: str) -> str:
+    sandbox = f"built-in sandbox, {settings.ELEVENLABS_BASE_URL}/ (no account is used, nothing is billed)"
     return _TEXT.format(
+        headline=headline,
         site=f"http://127.0.0.1:{port}",
         socket=f"ws://127.0.0.1:{port}/ws/device/",
         admin=ADMIN,
         clinician=CLINICIAN,
         password=demo.password,
         token=demo.token,
-        provider="built-in sandbox: no account is used and nothing is billed" if settings.USE_SANDBOX else "ElevenLabs",
+        provider=sandbox if settings.USE_SANDBOX else "ElevenLabs",
         environment="" if port == 8000 else f"PORT={port} ",
     )
