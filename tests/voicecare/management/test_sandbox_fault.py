@@ -160,12 +160,12 @@ def test_the_help_tells_of_each_what_one_hears(capsys) -> None:
 def test_the_page_has_a_button_for_each_and_asks_no_other_host(path: str, sandbox: SandboxProcess) -> None:
     page = requests.get(sandbox.url + path, timeout=5).text
     assert re.findall(r'<button name="name" value="([^"]+)"', page) == list(SCENARIOS)
-    assert "Now: off." in page
+    assert "Active now: off." in page
     assert not re.search(r"(src|href|action)=\"?(https?:)?//", page)
 
 
 def test_a_button_does_it_and_shows_the_page_again(sandbox: SandboxProcess) -> None:
-    told = {"quota": "the quota is spent", "slow": "1200 ms", "key": "invalid_api_key", "off": "Now: off."}
+    told = {"quota": "the quota is used up", "slow": "1200 ms", "key": "invalid_api_key", "off": "Active now: off."}
     for name, words in told.items():
         reply = requests.post(f"{sandbox.url}/sandbox/scenario", data={"name": name}, timeout=5)
         assert reply.status_code == 200

@@ -1,4 +1,4 @@
-"""`python manage.py sandbox`: the built-in provider, for running and testing without an account."""
+"""`python manage.py sandbox` runs the sandbox provider, so that no provider account is needed."""
 
 import asyncio
 import os
@@ -8,15 +8,19 @@ from django.core.management.base import BaseCommand, CommandParser
 
 
 class Command(BaseCommand):
-    help = "Run the built-in imitation of the ElevenLabs API on 127.0.0.1."
+    help = "Run the sandbox, an imitation of the ElevenLabs API, on 127.0.0.1."
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--port", type=int, default=settings.SANDBOX_PORT, help="0 takes a free port")
-        parser.add_argument("--first-byte-ms", type=float, default=120.0, help="delay before speech begins")
+        parser.add_argument(
+            "--port", type=int, default=settings.SANDBOX_PORT, help="port to listen on; 0 chooses a free port"
+        )
+        parser.add_argument(
+            "--first-byte-ms", type=float, default=120.0, help="time to the first byte of speech, in milliseconds"
+        )
 
     def handle(self, *_args: object, port: int, first_byte_ms: float, **_options: object) -> None:
-        # Imported late: the other commands need neither the web server nor the encoders.
+        # Imported here, because other commands do not need the web server and the encoders.
         from voicecare.providers.elevenlabs.sandbox.server import serve
 
         try:

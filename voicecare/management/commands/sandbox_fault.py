@@ -1,4 +1,4 @@
-"""`python manage.py sandbox_fault NAME`: has the built-in provider fail, so that each degradation can be heard."""
+"""`python manage.py sandbox_fault NAME` makes the sandbox provider fail, to hear what a patient would hear."""
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
@@ -15,7 +15,7 @@ TIMEOUT_S = (1, 5)
 
 
 class Command(BaseCommand):
-    help = "Have the built-in provider of `make run` fail. Each name replaces the one before:\n\n" + "\n".join(
+    help = "Make the sandbox provider of `make run` fail. Only one failure is active at a time:\n\n" + "\n".join(
         f"  {name:<12}{scenario.effect}" for name, scenario in SCENARIOS.items()
     )
     requires_system_checks = ()
@@ -28,31 +28,35 @@ class Command(BaseCommand):
 
     def handle(self, *, name: str, **options: object) -> None:
         if not settings.USE_SANDBOX:
-            raise CommandError("The real provider is in use (ELEVENLABS_API_KEY is set): it takes no faults on order.")
-        _order(name)
+            raise CommandError(
+                "The real provider is in use (ELEVENLABS_API_KEY is set). Faults only work with the sandbox."
+            )
+        _set_scenario(name)
         if name == OFF:
-            _find_voices_again()
+            _restore_voices()
         self.stdout.write(f"{name}: {SCENARIOS[name].effect}")
 
 
-def _order(name: str) -> None:
+def _set_scenario(name: str) -> None:
     url = f"{settings.ELEVENLABS_BASE_URL}/sandbox/scenario"
     try:
         reply = requests.post(url, data={"name": name}, timeout=TIMEOUT_S, allow_redirects=False)
     except requests.RequestException as error:
         raise CommandError(
-            f"The sandbox does not run at {settings.ELEVENLABS_BASE_URL}: start it with `make run`. If that has "
-            "another PORT, name the sandbox's, which is the next one: SANDBOX_PORT=9001 for PORT=9000."
+            f"The sandbox does not run at {settings.ELEVENLABS_BASE_URL}. Start it with `make run`. If you use another "
+            "PORT, also set SANDBOX_PORT to the next number, for example SANDBOX_PORT=9001 for PORT=9000."
         ) from error
     if reply.status_code != requests.codes.see_other:
-        raise CommandError(f"What runs at {settings.ELEVENLABS_BASE_URL} is not the sandbox: HTTP {reply.status_code}.")
+        raise CommandError(
+            f"The server at {settings.ELEVENLABS_BASE_URL} is not the sandbox: HTTP {reply.status_code}."
+        )
 
 
-def _find_voices_again() -> None:
-    """A voice that was refused is marked as gone here; what the sandbox has is usable again."""
+def _restore_voices() -> None:
+    """Mark the voices that exist in the sandbox as usable again. voicecare marks a rejected voice as gone."""
     client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
     try:
-        there = [voice.voice_id for voice in client.voices()]
+        existing = [voice.voice_id for voice in client.voices()]
     finally:
         client.close()
-    Voice.objects.filter(state=Voice.State.GONE, provider_id__in=there).update(state=Voice.State.USABLE)
+    Voice.objects.filter(state=Voice.State.GONE, provider_id__in=existing).update(state=Voice.State.USABLE)

@@ -1,6 +1,8 @@
-"""The built-in provider: an imitation of the ElevenLabs API on this machine, for use without an account.
+"""The sandbox: an imitation of the ElevenLabs API on this machine, for use without an account.
 
-It speaks really, keeps the provider's shapes, errors, limits and accounting, and can be told to break in every way the
-provider can (`faults.py`, `/sandbox/faults`). It needs no Django: `server.serve()` runs it, `manage.py sandbox` is one
-door to it.
+It makes real speech with espeak-ng and has the provider's response formats, errors, limits and accounting. Faults can
+be injected (`faults`, `/sandbox/faults`) or chosen by name (`scenarios`). `manage.py sandbox` calls `server.serve()`,
+which runs the sandbox without Django.
+`api` has the endpoints of the provider, `control` our own under `/sandbox/`, and `account` the state behind them.
+It may import `voicecare.audio` and `voicecare.providers.espeak`.
 """

@@ -15,7 +15,7 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 
 def make_app(first_byte_ms: float = 120.0) -> web.Application:
-    """All routes over a fresh account. The espeak child lives from start-up to cleanup of the application."""
+    """Create the application with a new account. The espeak worker runs from start-up to cleanup."""
     app = web.Application(middlewares=[plain_errors], client_max_size=MAX_REQUEST_BYTES)
     espeak = OfflineSynthesizer()
     app[SANDBOX] = Sandbox(Synthesizer(espeak), first_byte_ms)

@@ -1,4 +1,4 @@
-"""The figures of the imitated account and service that tests and operators may turn (`/sandbox/settings`)."""
+"""The settings of the imitated account and service. Tests and users change them through `/sandbox/settings`."""
 
 import time
 from collections.abc import Mapping
@@ -12,9 +12,12 @@ QUOTA_FORMS = ("legacy", "new")
 
 @dataclass
 class SandboxConfig:
-    """`characters_used` and `character_limit` are credits, as the provider's subscription counts them. `quota_form`:
-    legacy is 401 quota_exceeded, new is 402 insufficient_credits. `concurrency` holds for each model group; past it,
-    up to `queue_limit` requests wait a little, unless `strict_concurrency`."""
+    """`characters_used` and `character_limit` are in credits, as in the provider's subscription.
+
+    `quota_form` is the error for a used-up quota: `legacy` is 401 quota_exceeded, `new` is 402 insufficient_credits.
+    `concurrency` is the limit of each model group. Up to `queue_limit` more requests are accepted and delayed, unless
+    `strict_concurrency` is set.
+    """
 
     first_byte_ms: float = 120.0
     character_limit: int = 100_000
@@ -32,9 +35,9 @@ class SandboxConfig:
         self.reset_unix = self.reset_unix or int(time.time()) + PERIOD_S
 
     def update(self, changes: object) -> None:
-        """Sets the named fields, all or none; raises InvalidControlRequest that says what is known."""
+        """Set the named fields, all or none. Raises InvalidControlRequest, with the known names, for an invalid one."""
         if not isinstance(changes, Mapping):
-            raise InvalidControlRequest("Settings are an object.")
+            raise InvalidControlRequest("Settings must be an object.")
         reject_unknown_fields(changes, tuple(asdict(self)), "settings")
         for field in fields(self):
             if field.name in changes:
@@ -52,4 +55,6 @@ class SandboxConfig:
         else:
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         if not fits:
-            raise InvalidControlRequest(f"`{name}` is like {getattr(self, name)!r} and not below 0, so not {value!r}.")
+            raise InvalidControlRequest(
+                f"`{name}` cannot be {value!r}. An example of a valid value is {getattr(self, name)!r}."
+            )

@@ -1,6 +1,6 @@
-"""`/sandbox/`: what the provider has no door for. Settings, faults, the requests seen, and a reset; no key needed.
+"""The control API under `/sandbox/`: settings, faults, recorded requests and a reset. It needs no API key.
 
-The page of it, with a button for each degradation, is at `/sandbox/` and at `/`.
+`/sandbox/` and `/` are a page with a button for each scenario.
 """
 
 from collections.abc import Awaitable, Callable
@@ -30,27 +30,31 @@ body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;over
 code{{background:#8883}}
 button{{font:inherit;min-width:8em;padding:.3em .6em;cursor:pointer}}
 .hear{{display:grid;grid-template-columns:auto 1fr;gap:.6em 1em;align-items:center}}.hear p{{margin:0}}
-</style></head><body><h1>The built-in provider</h1>
-<p>This imitates the ElevenLabs API on this machine, with real speech, so that voicecare runs without an account. Any
-non-empty <code>xi-api-key</code> is accepted. Nothing here leaves this machine, and nothing is kept after it stops.</p>
-<h2>Hear it fail</h2><p>Each replaces the one before. Now: {now}. <code>manage.py sandbox_fault</code> does the same.
-End <code>voice-gone</code> there: that also makes usable again what voicecare has marked as gone.</p>
+</style></head><body><h1>The sandbox provider</h1>
+<p>This server imitates the ElevenLabs API, with real speech, so that voicecare runs without an account. Any
+<code>xi-api-key</code> that is not empty is accepted. No data leaves this machine, and all data is lost when it
+stops.</p>
+<h2>Try a failure</h2><p>Choose a failure, then listen to what a patient hears. Only one is active at a time.
+Active now: {now}. The command <code>manage.py sandbox_fault</code> does the same.
+To end <code>voice-gone</code>, use the command. It also restores the voices that voicecare has marked as
+unavailable.</p>
 <form method="post" action="/sandbox/scenario" class="hear">{buttons}</form>
 <h2>Control</h2><ul>
 <li><code>GET</code>, <code>PUT /sandbox/settings</code>: {settings}</li>
-<li><code>GET</code>, <code>POST</code>, <code>DELETE /sandbox/faults</code>: what shall break next</li>
-<li><code>POST /sandbox/scenario</code> with <code>name</code>: one of the buttons above</li>
-<li><code>GET /sandbox/requests</code>: every speech request seen, in order</li>
+<li><code>GET</code>, <code>POST</code>, <code>DELETE /sandbox/faults</code>: list, add or remove faults</li>
+<li><code>POST /sandbox/scenario</code> with <code>name</code>: same as a button above</li>
+<li><code>GET /sandbox/requests</code>: all speech requests, in order of arrival</li>
 <li><code>GET /sandbox/account</code>: what was billed</li>
-<li><code>POST /sandbox/sales</code>: what somebody else used of the account: {sales}</li>
-<li><code>POST /sandbox/reset</code>: everything back to the start</li></ul>
-<h2>Faults</h2><p>Common fields: {common}; <code>match</code> holds {matches}.</p><ul>{kinds}</ul>
+<li><code>POST /sandbox/sales</code>: add usage by another user of the account: {sales}</li>
+<li><code>POST /sandbox/reset</code>: back to the initial state</li></ul>
+<h2>Faults</h2><p>Fields of every fault: {common}. Fields of <code>match</code>: {matches}. Kinds, with their own
+fields:</p><ul>{kinds}</ul>
 <p>Presets of <code>error</code>: {presets}.</p></body></html>"""
 BUTTON = """<button name="name" value="{name}" aria-describedby="{name}">{name}</button><p id="{name}">{heard}</p>"""
 
 
 def json_route(command: Command, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A route from a function of the sandbox and the request's JSON (None without a body)."""
+    """Create a route from a function of the sandbox and the parsed JSON body, which is None without a body."""
 
     async def handler(request: web.Request) -> web.Response:
         try:
@@ -90,7 +94,7 @@ def list_requests(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
 
 
 def account(sandbox: Sandbox, _body: object) -> dict[str, Any]:
-    """Sums over everything billed since the start, and what is in flight now."""
+    """Totals of all billed requests since the start, requests in progress, and the subscription."""
     billed = sandbox.account.billed_requests
     return {
         "requests": len(billed),
@@ -111,7 +115,7 @@ def reset(sandbox: Sandbox, _body: object) -> dict[str, Any]:
 
 
 async def choose_scenario(request: web.Request) -> web.Response:
-    """From the page's form, or from `manage.py sandbox_fault`; the page again afterwards."""
+    """Called by the form of the page and by `manage.py sandbox_fault`. Redirects to the page."""
     try:
         apply_scenario(request.app[SANDBOX], str((await request.post()).get("name")))
     except InvalidControlRequest as error:
@@ -136,12 +140,12 @@ async def page(request: web.Request) -> web.Response:
 
 
 def _active_faults(sandbox: Sandbox) -> str:
-    """What is out of order, whoever ordered it."""
+    """The active faults and degraded settings, as a text. The name of the `off` scenario if there is none."""
     found = [fault["preset"] or fault["kind"] for fault in sandbox.faults.to_json() if not fault["spent"]]
     if sandbox.config.first_byte_ms > sandbox.first_byte_ms:
-        found.append(f"the first byte after {sandbox.config.first_byte_ms:g} ms")
+        found.append(f"first byte after {sandbox.config.first_byte_ms:g} ms")
     if sandbox.config.characters_used >= sandbox.config.character_limit:
-        found.append("the quota is spent")
+        found.append("the quota is used up")
     return ", ".join(found) or OFF
 
 

@@ -1,7 +1,7 @@
-"""The provider's refusals, in each of the body forms that clients meet.
+"""The provider's error responses, in all forms of the body that exist.
 
-`new` and `legacy` are objects under `detail`, `validation` is FastAPI's list, `plain` a sentence, `html` what a load
-balancer says. One condition has one preset here; validation and injected faults raise the same presets.
+`new` and `legacy` are objects under `detail`, `validation` is the list of FastAPI, `plain` is a text, and `html` is a
+page of a load balancer. Each condition has one preset. Request validation and injected faults use the same presets.
 """
 
 import json
@@ -30,7 +30,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Preset:
-    """One refusal: HTTP status, form, code, message; `legacy` is the `status` word where it differs from the code."""
+    """One error. `legacy` is the value of the `status` field if it differs from `code`."""
 
     status: int
     form: Form
@@ -143,7 +143,7 @@ PRESETS = {
 
 @dataclass
 class ApiError(Exception):
-    """An answer that is not a success, complete with its body."""
+    """A response that is not a success, with its body."""
 
     status: int
     body: bytes
@@ -152,13 +152,13 @@ class ApiError(Exception):
 
 
 def preset_error(preset: str, message: str = "", **extra: object) -> ApiError:
-    """The named preset as an error; `message` replaces its own, `extra` joins the `detail` object."""
+    """Create the error of a preset. `message` replaces its message, `extra` is added to the `detail` object."""
     chosen = PRESETS[preset]
     return build_error(chosen.status, chosen.form, chosen.code, message or chosen.message, chosen.legacy, **extra)
 
 
 def build_error(status: int, form: Form, code: str, message: str, legacy: str = "", **extra: object) -> ApiError:
-    """A refusal in any form."""
+    """Create an error in any form."""
     if form == "html":
         page = f"<html><head><title>{code}</title></head><body><h1>{code}</h1><p>{message}</p></body></html>"
         return ApiError(status, page.encode(), HTML_TYPE)
@@ -175,6 +175,6 @@ def build_error(status: int, form: Form, code: str, message: str, legacy: str = 
 
 
 def validation_error(loc: list[str | int], msg: str, kind: str, value: object = None) -> ApiError:
-    """FastAPI's 422 for one field: where, what, and the machine's word for it."""
+    """Create a 422 of FastAPI for one field: its location, the message, the error type and the invalid value."""
     problem = {"type": kind, "loc": loc, "msg": msg, "input": value}
     return ApiError(422, json.dumps({"detail": [problem]}).encode())

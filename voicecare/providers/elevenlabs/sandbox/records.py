@@ -1,4 +1,4 @@
-"""What the sandbox remembers of each request: the tests' independent witness of what was asked, sent and billed."""
+"""Records of the requests. Tests compare them with our own ledger: what was requested, sent and billed."""
 
 import secrets
 import string
@@ -12,14 +12,14 @@ BASE62 = string.ascii_letters + string.digits
 
 
 def new_provider_id() -> str:
-    """An id as the provider makes them: 20 base62 characters."""
+    """An id in the form that the provider uses: 20 base62 characters."""
     return "".join(secrets.choice(BASE62) for _ in range(20))
 
 
 @dataclass
 class ResponseRecord:
-    """How far one answer got. `status` is None until headers went out; `cut` means that we broke it off, `cancelled`
-    that the client went away."""
+    """The state of one response. `status` is None until the headers are sent. The outcome `cut` means that the sandbox
+    broke the connection, `cancelled` that the client closed it."""
 
     status: int | None = None
     outcome: Outcome = "open"
@@ -29,8 +29,8 @@ class ResponseRecord:
 
 @dataclass
 class SpeechRecord(ResponseRecord):
-    """One speech request. `at` is monotonic seconds, comparable between processes of one machine; `characters` are code
-    points, `credits` what they cost; both are charged only if `billed`."""
+    """One speech request. `at` is the monotonic time in seconds, comparable between processes of one machine.
+    `characters` is the number of code points and `credits` their price. Both only count if `billed` is true."""
 
     at: float = field(default_factory=time.monotonic)
     path: str = ""
@@ -51,8 +51,8 @@ class SpeechRecord(ResponseRecord):
 
 @dataclass(frozen=True)
 class BilledRequest:
-    """One billed request, for history and usage figures. `unix` in seconds; `before` and `after` are the account's
-    counter around it; zero-retention requests are `kept` out of history."""
+    """One billed request, for the history and the usage statistics. `unix` is in seconds. `before` and `after` are the
+    values of the account's counter. `kept` is false for zero-retention requests, which are not in the history."""
 
     unix: float
     history_item_id: str
@@ -71,7 +71,7 @@ class BilledRequest:
 
 
 class RequestLog:
-    """Speech requests in the order of their arrival."""
+    """The speech requests in order of arrival."""
 
     def __init__(self) -> None:
         self._records: list[SpeechRecord] = []

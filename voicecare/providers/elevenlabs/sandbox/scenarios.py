@@ -1,4 +1,4 @@
-"""Degradations by name, to be heard: `python manage.py sandbox_fault <name>`, and the buttons of the sandbox's page."""
+"""Named failures for demonstrations: `manage.py sandbox_fault NAME`, and the buttons of the sandbox page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,7 @@ OFF = "off"
 
 @dataclass(frozen=True)
 class Scenario:
-    """`heard` is what one then hears. Settings are changed and faults added in this order."""
+    """`effect` describes what happens, for users. The settings are changed first, then the faults are added."""
 
     effect: str
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -24,48 +24,49 @@ class Scenario:
 
 SCENARIOS = {
     "quota": Scenario(
-        "The quota is spent. Known phrases still play; live speech waits for up to a minute, then the offline voice "
-        "says it; what the server starts waits until the quota is back.",
+        "The quota is used up. Cached phrases still play. Other speech waits up to a minute, then the offline voice "
+        "speaks it. Speech that the server starts waits until the quota is back.",
         settings={"characters_used": SandboxConfig.character_limit},
     ),
     "busy": Scenario(
-        "Every request is refused for want of capacity. Speech waits in line, as long as BUSY_WAIT_S says, then the "
-        "offline voice says it.",
+        "The provider rejects every request because it is busy. Speech waits up to BUSY_WAIT_S seconds, then the "
+        "offline voice speaks it.",
         faults=[{"kind": "error", "preset": "system_busy"}],
     ),
     "down": Scenario(
-        "Every call is answered with 503. The first speech tries three times, then the offline voice says it, and all "
-        "that follows at once, until a probe is answered.",
+        "The provider answers every request with 503. The first speech makes three attempts, then the offline voice "
+        "speaks it. Later speech uses the offline voice immediately, until a probe succeeds.",
         faults=[{"kind": "error", "preset": "service_unavailable", "match": EVERY_CALL}],
     ),
     "slow": Scenario(
-        "Every speech begins after 1.2 s, which is still within the limit: the same voice, after a pause.",
+        "Every speech starts after 1.2 s, which is still within the limit. The voice is the same, after a pause.",
         settings={"first_byte_ms": 1200},
     ),
     "silent": Scenario(
-        "Requests are taken and never answered. The first speech pays the time-outs, then the offline voice says it.",
+        "The provider accepts requests and never responds. The first speech waits for the timeouts, then the offline "
+        "voice speaks it.",
         faults=[{"kind": "stall_first"}],
     ),
     "cut": Scenario(
-        "Every other answer breaks off in the middle: the sentence is said again from its beginning, in the same "
+        "Every second response breaks off in the middle. The sentence is repeated from its beginning in the same "
         "voice.",
         faults=[{"kind": "cut", "after_bytes": 12_000, "first": 1}, {"kind": "cut", "after_bytes": 12_000, "every": 2}],
     ),
     "voice-gone": Scenario(
-        "Every voice but the first of the stock is gone. Patients who have chosen one hear the default voice, with a "
-        "notice.",
+        "Every voice except the first stock voice is deleted. Patients with such a voice hear the default voice and "
+        "get a notice.",
         faults=[{"kind": "error", "preset": "voice_not_found", "match": ALL_VOICES_BUT_ONE}],
     ),
     "key": Scenario(
-        "The key is refused. The offline voice speaks at once, and there is an incident.",
+        "The provider rejects the API key. The offline voice speaks immediately, and an incident opens.",
         faults=[{"kind": "error", "preset": "invalid_api_key", "match": EVERY_CALL}],
     ),
-    OFF: Scenario("All is well again, the quota too."),
+    OFF: Scenario("No failure. The quota is restored as well."),
 }
 
 
 def apply_scenario(sandbox: Sandbox, name: str) -> None:
-    """Puts the scenario in the place of all faults and settings. Voices and the requests seen stay as they are."""
+    """Replace all faults and settings by those of the scenario. Voices and recorded requests are kept."""
     if name not in SCENARIOS:
         raise InvalidControlRequest(f"A scenario is one of: {', '.join(SCENARIOS)}.")
     scenario = SCENARIOS[name]

@@ -1,4 +1,4 @@
-"""The sandbox as a process: listens on this machine only, until it is told to stop."""
+"""Runs the sandbox in this process. It only listens on 127.0.0.1."""
 
 import asyncio
 import signal
@@ -9,19 +9,19 @@ from aiohttp import web
 from voicecare.providers.elevenlabs.sandbox.app import make_app
 
 HOST = "127.0.0.1"
-SHUTDOWN_S = 0.05  # aiohttp takes 0 for "without end"
+SHUTDOWN_S = 0.05  # for aiohttp, 0 means no timeout
 
 
 async def serve(port: int, first_byte_ms: float, announce: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT; `announce` gets the base URL once it listens. Port 0 takes a free one.
+    """Serve until SIGTERM or SIGINT. `announce` gets the base URL when the server listens. Port 0 chooses a free port.
 
-    Stops at once: requests under way are cut, as nobody waits for the end of an imitation.
+    The server stops immediately. Requests in progress are cut.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
-    # Without handler_cancellation a client that leaves would go unnoticed until the next write.
+    # Without handler_cancellation, a closed connection is only noticed at the next write.
     runner = web.AppRunner(
         make_app(first_byte_ms), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
     )

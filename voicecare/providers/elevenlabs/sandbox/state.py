@@ -1,4 +1,4 @@
-"""Everything the sandbox is at one moment; a reset makes it anew."""
+"""The state of the sandbox. A reset creates it again."""
 
 from aiohttp import web
 
@@ -12,8 +12,8 @@ from voicecare.providers.elevenlabs.sandbox.records import RequestLog
 
 
 class Sandbox:
-    """The account, its voices, the faults in line and the requests seen. Requests under way during a reset end on
-    the state in which they began."""
+    """The account with its voices, the faults and the recorded requests. Requests in progress during a reset finish
+    with the old state."""
 
     def __init__(self, synthesizer: Synthesizer, first_byte_ms: float) -> None:
         self.synthesizer = synthesizer
@@ -21,7 +21,7 @@ class Sandbox:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the start, except for the memory of spoken audio."""
+        """Go back to the initial state. Only the audio cache is kept."""
         self.config = SandboxConfig(first_byte_ms=self.first_byte_ms)
         self.account = Account(self.config)
         self.concurrency = ConcurrencySlots(self.config)

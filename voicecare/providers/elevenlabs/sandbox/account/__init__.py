@@ -1,0 +1,1 @@
+"""The state of the imitated account: credits, voices, models, concurrency and the synthesizer."""

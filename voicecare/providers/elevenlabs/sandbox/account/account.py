@@ -1,4 +1,4 @@
-"""The imitated account: what it may spend, what it has spent, and on what."""
+"""The imitated account: its quota and its billed requests."""
 
 import time
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from voicecare.providers.elevenlabs.sandbox.records import BilledRequest
 
 @dataclass
 class Reservation:
-    """Credits held for one request until its headers are out (`spend`) or it ends without them."""
+    """Credits reserved for one request, until `bill` is called with its headers or it ends without headers."""
 
     account: "Account"
     credits: int
     billed: bool = False
 
     def bill(self) -> tuple[int, int]:
-        """Bills once; returns the account's counter before and after."""
+        """Bill the credits. Call it once. Returns the counter of the account before and after."""
         config = self.account.config
         before = config.characters_used
         config.characters_used += self.credits
@@ -30,7 +30,7 @@ class Reservation:
 
 
 class Account:
-    """Credits and voice edits of one billing period, and every sale since the start."""
+    """The credits and voice edits of one billing period, and all billed requests since the start."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
@@ -40,7 +40,7 @@ class Account:
 
     @contextmanager
     def reserve(self, credits: int) -> Iterator[Reservation]:
-        """Holds the credits of a request; raises the quota's refusal if they are not there."""
+        """Reserve the credits of a request. Raises the error of a used-up quota."""
         self._start_period_if_due()
         remaining = self.config.character_limit - self.config.characters_used - self.reserved_credits
         if credits > remaining:
@@ -64,13 +64,13 @@ class Account:
             self.config.reset_unix = int(time.time()) + PERIOD_S
 
     def count_voice_edit(self) -> None:
-        """Counts an added or edited voice; raises when the period's allowance is used up."""
+        """Count an added or edited voice. Raises if the limit of the period is reached."""
         if self.voice_edits >= self.config.voice_add_edits_limit:
             raise preset_error("voice_add_edit_limit_reached")
         self.voice_edits += 1
 
     def subscription(self, voice_slots_used: int) -> dict[str, Any]:
-        """An `ExtendedSubscriptionResponseModel` with the newer fields."""
+        """Return an `ExtendedSubscriptionResponseModel` with the newer fields."""
         self._start_period_if_due()
         return {
             "tier": "creator",

@@ -1,4 +1,4 @@
-"""Concurrency as the provider grants it: a limit for each model group, and past it a short queue, not a wall."""
+"""Concurrency as at the provider: a limit for each model group, and a short queue beyond the limit."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from voicecare.providers.elevenlabs.sandbox.account.models import Group
 from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
 from voicecare.providers.elevenlabs.sandbox.errors import preset_error
 
-# The provider's own figure: past the limit a request has lower priority, which typically costs it 50 ms.
+# According to the provider, a request beyond the limit has lower priority, which typically costs 50 ms.
 QUEUE_DELAY_S = 0.05
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One request's place: the number in flight with it, the limit, and the seconds that it waits for its turn."""
+    """The slot of one request: requests in progress including this one, the limit, and the delay in seconds."""
 
     in_flight: int
     limit: int
@@ -23,7 +23,7 @@ class Slot:
 
 
 class ConcurrencySlots:
-    """Requests in flight by group, waiting ones included."""
+    """Requests in progress by group, including delayed ones."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self._config = config
@@ -31,7 +31,7 @@ class ConcurrencySlots:
 
     @contextmanager
     def hold(self, group: Group) -> Iterator[Slot]:
-        """Counts a request as in flight; raises 429 when the queue is full."""
+        """Hold a slot for a request. Raises 429 if the queue is full."""
         limit = self._config.concurrency
         queue = 0 if self._config.strict_concurrency else self._config.queue_limit
         if self.in_flight[group] >= limit + queue:

@@ -1,4 +1,4 @@
-"""The provider's models: what they cost, how much text they take, and whose concurrency they share."""
+"""The provider's models, with their price, maximum text length and concurrency group."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,7 +42,7 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class Model:
-    """A text-to-speech model; `rate` is credits per character, `longest` the characters of one request."""
+    """A text-to-speech model. `max_characters` is the limit of one request."""
 
     model_id: str
     name: str
@@ -53,7 +53,7 @@ class Model:
     languages: tuple[str, ...] = tuple(LANGUAGES)
 
     def to_json(self) -> dict[str, Any]:
-        """A `ModelResponseModel`."""
+        """Return a `ModelResponseModel`."""
         return {
             "model_id": self.model_id,
             "name": self.name,
@@ -80,7 +80,7 @@ _ENGLISH = ("en",)
 MODELS = {
     model.model_id: model
     for model in (
-        # 3,000 characters in the documentation of 2025, 5,000 since.
+        # The limit was 3,000 characters in the documentation of 2025.
         Model("eleven_v3", "Eleven v3", "Most expressive, slow.", 5_000, 1.0, "standard"),
         Model("eleven_multilingual_v2", "Eleven Multilingual v2", "Most lifelike.", 10_000, 1.0, "standard"),
         Model("eleven_flash_v2_5", "Eleven Flash v2.5", "Ultra low latency.", 40_000, 0.5, "turbo"),

@@ -1,4 +1,4 @@
-"""The sound: real speech in the voice asked for, and a memory of what was spoken lately."""
+"""Real speech in the requested voice, with a cache of recent audio."""
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -13,7 +13,7 @@ CACHED_CHUNK_BYTES = 4096
 
 
 class AudioCache:
-    """Finished audio by what was asked, the least recently used forgotten first; bounded in bytes."""
+    """An LRU cache of complete audio, limited in bytes."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit = limit
@@ -33,14 +33,17 @@ class AudioCache:
 
 
 class Synthesizer:
-    """Speaks through one espeak child; raises SynthesizerUnavailable from `speak` if that child is lost."""
+    """Synthesizes speech with espeak."""
 
     def __init__(self, espeak: OfflineSynthesizer) -> None:
         self._offline_synthesizer = espeak
         self._cache = AudioCache()
 
     async def speak(self, text: str, voice: EspeakVoice, format_name: str) -> AsyncGenerator[bytes, None]:
-        """Encoded audio as it is made; closing this early stops the making and remembers nothing."""
+        """Yield encoded audio while it is made. Closing the generator early stops the synthesis and caches nothing.
+
+        Raises SynthesizerUnavailable if the espeak worker ends.
+        """
         key = (voice, text, format_name)
         known = self._cache.get(key)
         if known is not None:

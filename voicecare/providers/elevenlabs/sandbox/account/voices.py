@@ -1,4 +1,4 @@
-"""The voices of the account: the stock that everyone has, and those that were cloned."""
+"""The voices of the account: the stock voices of every account, and cloned voices."""
 
 import hashlib
 import time
@@ -9,7 +9,7 @@ from voicecare.providers.elevenlabs.sandbox.errors import preset_error
 from voicecare.providers.elevenlabs.sandbox.records import new_provider_id
 from voicecare.providers.espeak.client import EspeakVoice
 
-STOCK_SINCE = 1_672_531_200  # the stock voices of the provider are older than any account
+STOCK_SINCE = 1_672_531_200  # before the creation of any account
 VARIANTS = ("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8")
 
 SETTINGS: dict[str, Any] = {
@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class VoiceProfile:
-    """How a voice differs for the ear: espeak's variant, pitch (0-99) and rate (words a minute)."""
+    """The sound of a voice: the espeak variant, the pitch (0 to 99) and the rate (words per minute)."""
 
     variant: str
     pitch: int
@@ -34,14 +34,14 @@ class VoiceProfile:
 
 
 def profile_for(voice_id: str) -> VoiceProfile:
-    """A timbre of its own for any voice, always the same for the same id."""
+    """Derive a profile from the id of a voice. The same id always gives the same profile."""
     digest = hashlib.sha256(voice_id.encode()).digest()
     return VoiceProfile(VARIANTS[digest[0] % len(VARIANTS)], 30 + digest[1] % 41, 150 + digest[2] % 31)
 
 
 @dataclass
 class Sample:
-    """One recording behind a cloned voice; only its description is kept."""
+    """The metadata of one recording of a cloned voice. The recording itself is not kept."""
 
     file_name: str
     mime_type: str
@@ -61,7 +61,7 @@ class Sample:
 
 @dataclass
 class Voice:
-    """A voice; `category` is premade or cloned."""
+    """A voice. `category` is premade or cloned."""
 
     name: str
     profile: VoiceProfile
@@ -73,7 +73,7 @@ class Voice:
     samples: list[Sample] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """A `VoiceResponseModel`."""
+        """Return a `VoiceResponseModel`."""
         own = self.category == "cloned"
         return {
             "voice_id": self.voice_id,
@@ -112,7 +112,7 @@ class Voice:
         }
 
     def mentions(self, words: str) -> bool:
-        """Whether name, description, labels or category hold these words, in any case."""
+        """Whether the name, description, labels or category contain `words`, ignoring case."""
         texts = (self.name, self.description or "", self.category, *self.labels.values())
         return any(words.casefold() in text.casefold() for text in texts)
 
@@ -139,13 +139,13 @@ def stock_voices() -> list[Voice]:
 
 
 class VoiceLibrary:
-    """All voices, the stock first."""
+    """All voices, the stock voices first."""
 
     def __init__(self) -> None:
         self._voices = {voice.voice_id: voice for voice in stock_voices()}
 
     def get(self, voice_id: str) -> Voice:
-        """Raises the 404 for a voice that is not, or no longer, there."""
+        """Raises a 404 if the voice does not exist."""
         try:
             return self._voices[voice_id]
         except KeyError:

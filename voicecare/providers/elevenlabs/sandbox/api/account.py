@@ -1,4 +1,4 @@
-"""The account over HTTP: models, user, subscription, history."""
+"""Endpoints for models, user, subscription and history."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ async def subscription(sandbox: Sandbox, _request: web.Request) -> dict[str, Any
 
 
 async def user(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
-    """A `UserResponseModel`."""
+    """Return a `UserResponseModel`."""
     return {
         "user_id": "sandbox",
         "subscription": sandbox.account.subscription(sandbox.voices.slots_used),
@@ -56,7 +56,7 @@ async def user(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
 
 
 async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """A `GetSpeechHistoryResponseModel`, newest first; zero-retention requests are not in it."""
+    """Return a `GetSpeechHistoryResponseModel`, newest first. Zero-retention requests are not in it."""
     size = integer(request.query, "page_size", 100) or 0
     if not 1 <= size <= MAX_PAGE:
         raise preset_error("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
@@ -92,7 +92,7 @@ def _matches(billed: BilledRequest, request: web.Request) -> bool:
 
 
 def _history_item(billed: BilledRequest) -> dict[str, Any]:
-    """A `SpeechHistoryItemResponseModel`."""
+    """Return a `SpeechHistoryItemResponseModel`."""
     return {
         "history_item_id": billed.history_item_id,
         "request_id": billed.request_id,

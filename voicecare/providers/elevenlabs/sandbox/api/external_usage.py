@@ -1,4 +1,4 @@
-"""Somebody else who uses the same account, e.g. on the provider's own site: `POST /sandbox/sales`."""
+"""Usage of the account by others, for example on the provider's web site: `POST /sandbox/sales`."""
 
 import math
 import time
@@ -15,13 +15,13 @@ DEFAULT_VOICE_ID = "21m00Tcm4TlvDq8ikWAM"
 
 
 def bill(sandbox: Sandbox, body: object) -> BilledRequest:
-    """Bills that text, as if it had been asked for at `unix` (seconds; now).
+    """Bill a text as if another user had requested it at `unix` (in seconds, default now).
 
-    `kept`: whether it is in the history (true). Sales are told in the order of their times, whenever they are added.
-    Raises InvalidControlRequest for anything unknown.
+    `kept` says whether the request is in the history (default true). Billed requests are sorted by their time.
+    Raises InvalidControlRequest for an unknown field, voice or model.
     """
     if not isinstance(body, Mapping) or not isinstance(body.get("text"), str):
-        raise InvalidControlRequest(f"A sale is an object with a `text`. Known: {', '.join(FIELDS)}.")
+        raise InvalidControlRequest(f"A sale must be an object with a `text`. Known: {', '.join(FIELDS)}.")
     reject_unknown_fields(body, FIELDS, "a sale")
     try:
         model = MODELS[body.get("model_id", DEFAULT_MODEL)]

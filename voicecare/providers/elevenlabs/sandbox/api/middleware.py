@@ -1,4 +1,4 @@
-"""What every call passes on its way in: faults of the edge, then the key; and on its way out: refusals as answers."""
+"""The wrapper of every endpoint: early faults, then the API key check. Errors become error responses."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def json_endpoint(call: Endpoint) -> WebHandler:
-    """A route from a function that returns JSON or raises ApiError."""
+    """Create a route from a function that returns JSON or raises ApiError."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         sandbox = request.app[SANDBOX]
@@ -38,7 +38,7 @@ def json_endpoint(call: Endpoint) -> WebHandler:
 async def answer_or_refuse(
     request: web.Request, writer: ResponseWriter, answer: Callable[[], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """The answer, or the refusal in its place."""
+    """Return the response of `answer`, or an error response if the fault, the key check or `answer` raises ApiError."""
     try:
         await writer.apply_early_fault()
         if not request.headers.get("xi-api-key"):
@@ -47,12 +47,12 @@ async def answer_or_refuse(
     except ApiError as error:
         return await writer.refuse(error)
     except ConnectionClosed:
-        return web.Response()  # aiohttp wants one; the connection is closed, so that it goes nowhere
+        return web.Response()  # aiohttp requires a response. It is not sent, because the connection is closed.
 
 
 @web.middleware
 async def plain_errors(request: web.Request, handler: WebHandler) -> web.StreamResponse:
-    """Unknown routes and methods in the provider's words."""
+    """Errors for unknown routes and methods, in the provider's format."""
     try:
         return await handler(request)
     except web.HTTPNotFound:
@@ -63,6 +63,6 @@ async def plain_errors(request: web.Request, handler: WebHandler) -> web.StreamR
 
 
 async def add_trace_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """The two headers that every answer of the provider carries."""
+    """Add the two headers that every response of the provider has."""
     response.headers.setdefault("x-trace-id", uuid.uuid4().hex)
     response.headers.setdefault("x-region", "us-central1")

@@ -1,4 +1,4 @@
-"""Query parameters, read as the provider reads them."""
+"""Parsing of query parameters, as at the provider."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0
 
 
 def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
-    """A boolean of the query as FastAPI reads it; raises its 422."""
+    """Parse a boolean like FastAPI. Raises its 422."""
     value = query.get(name)
     if value is None:
         return default
@@ -18,7 +18,7 @@ def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def integer(query: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """An integer of the query; raises FastAPI's 422."""
+    """Parse an integer. Raises the 422 of FastAPI."""
     value = query.get(name)
     if value is None:
         return default

@@ -1,4 +1,4 @@
-"""The four speech endpoints: one request, from its body to the last byte of sound."""
+"""The four speech endpoints."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ def _plain_audio(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> Async
 
 
 def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, content_type: str = "") -> WebHandler:
-    """A speech endpoint: whole with a length, or `streaming` as it is made."""
+    """Create a speech endpoint: a complete response with a length, or a chunked one if `streaming`."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         sandbox = request.app[SANDBOX]
@@ -88,7 +88,7 @@ def _speech_record(request: web.Request, body: object) -> SpeechRecord:
 
 
 class _SpeechHandler:
-    """One accepted speech under way; what it needs of the sandbox is held from its beginning."""
+    """Handles one valid request. It keeps the account of its start, so that a reset does not affect it."""
 
     def __init__(
         self, sandbox: Sandbox, record: SpeechRecord, writer: ResponseWriter, make_body: BodyFactory, content_type: str
@@ -101,9 +101,10 @@ class _SpeechHandler:
         self._content_type = content_type
 
     async def respond(self, speech: ParsedSpeechRequest, streaming: bool) -> web.StreamResponse:
-        """Raises ApiError for quota, concurrency or lost synthesis before any header.
+        """Synthesize, bill and send the speech.
 
-        Raises ConnectionClosed if synthesis is lost later.
+        Raises ApiError if the quota, the concurrency limit or espeak prevents the speech before the headers are sent.
+        Raises ConnectionClosed if espeak fails later.
         """
         self._record.credits = speech.credits
         self._record.enable_logging = speech.in_history
@@ -119,7 +120,7 @@ class _SpeechHandler:
                     self._writer.close_connection()
 
     async def _wait_for_first_chunk(self, chunks: AsyncGenerator[bytes, None], slot: Slot, streaming: bool) -> bytes:
-        """The first piece, or all of it for an answer with a length, and not before the first byte is due."""
+        """Return the first chunk, or the whole body if not `streaming`. Wait until the first byte is due."""
         due = self._record.at + self._sandbox.config.first_byte_ms / 1000 + slot.wait_s
         beginning = anext(chunks, b"") if streaming else _join(chunks)
         try:

@@ -1,7 +1,8 @@
-"""A speech request as the provider reads it: its checks, in the provider's order, and what it will cost.
+"""Parsing and validation of a speech request, with the provider's checks in the provider's order.
 
-Where what is known of the provider disagrees: empty text is 400 empty_text (the newer catalogue; it once was silence),
-an unknown format is 400 invalid_output_format, broken JSON the 422 of its framework, an unknown language English.
+The sources about the provider disagree in some cases. Here, an empty text is 400 empty_text, as in the newer catalogue
+(earlier it gave silence). An unknown format is 400 invalid_output_format, broken JSON is the 422 of FastAPI, and an
+unknown language is spoken as English.
 """
 
 import json
@@ -27,7 +28,7 @@ RANGES = {
     "style": (0.0, 1.0),
     "speed": (0.7, 1.2),
 }
-# Types of the optional fields; null is fine for each of them.
+# The types of the optional fields. Each may also be null.
 FIELD_TYPES: dict[str, tuple[type, str]] = {
     "model_id": (str, "string_type"),
     "language_code": (str, "string_type"),
@@ -46,7 +47,7 @@ FIELD_TYPES: dict[str, tuple[type, str]] = {
 
 @dataclass(frozen=True)
 class ParsedSpeechRequest:
-    """One accepted speech request. `credits` is the characters at the model's rate, rounded up."""
+    """One valid speech request."""
 
     text: str
     voice: Voice
@@ -58,6 +59,7 @@ class ParsedSpeechRequest:
 
     @property
     def credits(self) -> int:
+        """The price: characters times the price of the model, rounded up."""
         return math.ceil(len(self.text) * self.model.credits_per_character)
 
     @property
@@ -66,7 +68,7 @@ class ParsedSpeechRequest:
 
 
 def parse_json(raw: bytes) -> object:
-    """The request's JSON; raises the provider's 422 for what is none."""
+    """Parse JSON. Raises the provider's 422 if it is invalid."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -76,7 +78,7 @@ def parse_json(raw: bytes) -> object:
 def parse_speech_request(
     body: object, query: Mapping[str, str], voice_id: str, voices: VoiceLibrary, *, streaming: bool
 ) -> ParsedSpeechRequest:
-    """Raises ApiError for everything that the provider would refuse before synthesis."""
+    """Validate a request. Raises ApiError for everything that the provider rejects before the synthesis."""
     latency = integer(query, "optimize_streaming_latency", 0)
     if latency not in range(5):
         raise validation_error(
@@ -108,7 +110,7 @@ def parse_speech_request(
 
 
 def _check_fields(body: object) -> dict[str, Any]:
-    """The body with every field of its type; unknown fields are let through, as the provider does."""
+    """Check the types of the fields and return the body. Unknown fields are allowed, as at the provider."""
     if not isinstance(body, dict):
         raise validation_error(["body"], "Input should be a valid dictionary", "model_attributes_type", body)
     if "text" not in body:
@@ -161,5 +163,5 @@ def _check_text(text: str, model: Model) -> None:
 
 
 def requested_format(request: web.Request) -> str:
-    """The output format that was asked for, accepted or not."""
+    """The requested output format, valid or not."""
     return request.query.get("output_format", DEFAULT_FORMAT)

@@ -1,4 +1,4 @@
-"""When each character is heard: the sound made whole first, then its real duration spread over the text."""
+"""Speech with the time of each character. The audio is made completely, then its duration is divided by the text."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from voicecare.providers.elevenlabs.sandbox.api.speech_request import ParsedSpee
 
 PCM = "pcm_22050"
 PCM_RATE = 22_050
-LINE_BYTES = PCM_RATE * 2  # a second of sound to a line
+LINE_BYTES = PCM_RATE * 2  # one second of audio per line
 
 
 def _line(audio: bytes, alignment: dict[str, Any] | None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def _line(audio: bytes, alignment: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def alignment(text: str, duration_s: float, start_s: float, end_s: float) -> dict[str, Any] | None:
-    """The characters that begin in [start_s, end_s), each with an equal share of the duration; None without any."""
+    """Return the characters that start in [start_s, end_s). Each has an equal share of the duration. None if empty."""
     edges = [duration_s * place / len(text) for place in range(len(text) + 1)]
     spans = [
         (character, begin, end)
@@ -45,7 +45,7 @@ async def _pcm(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> bytes:
 
 
 async def audio_with_timestamps(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> AsyncGenerator[bytes, None]:
-    """One `AudioWithTimestampsResponseModel` as JSON."""
+    """Yield one `AudioWithTimestampsResponseModel` as JSON."""
     pcm = await _pcm(synthesizer, speech)
     encoder = Encoder(speech.audio_format, PCM_RATE)
     audio = encoder.feed(pcm) + encoder.finish()
@@ -56,7 +56,10 @@ async def audio_with_timestamps(synthesizer: Synthesizer, speech: ParsedSpeechRe
 async def streamed_audio_with_timestamps(
     synthesizer: Synthesizer, speech: ParsedSpeechRequest
 ) -> AsyncGenerator[bytes, None]:
-    """A `StreamingAudioChunkWithTimestampsResponseModel` a line: one a second of sound, one for the encoder's rest."""
+    """Yield JSON lines, each a `StreamingAudioChunkWithTimestampsResponseModel` with one second of audio.
+
+    The last line has the rest of the encoder, without an alignment.
+    """
     pcm = await _pcm(synthesizer, speech)
     encoder = Encoder(speech.audio_format, PCM_RATE)
     duration = len(pcm) / LINE_BYTES

@@ -1,4 +1,4 @@
-"""`/v1/usage/character-stats`: what was billed, in buckets of time, broken down. Times are UTC milliseconds."""
+"""`/v1/usage/character-stats`: billed usage by time and by another property. Times are UTC, in milliseconds."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
@@ -31,13 +31,13 @@ METRICS: dict[str, Callable[[BilledRequest], int]] = {
 
 @dataclass(frozen=True)
 class TimeRange:
-    """The asked window, both ends in milliseconds, both included."""
+    """The requested time range in milliseconds. Both ends are included."""
 
     start: int
     end: int
 
     def buckets(self, interval: str, size_s: int | None) -> list[int]:
-        """Where each bucket begins; the first at the start of its interval, in UTC."""
+        """Return the start of each bucket. The first one starts at the start of its interval, in UTC."""
         begin = datetime.fromtimestamp(self.start / 1000, UTC)
         if size_s is not None:
             return self._fixed_steps(begin, timedelta(seconds=size_s))
@@ -70,7 +70,7 @@ class TimeRange:
 
 
 async def character_stats(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """A `UsageCharactersResponseModel`. What the sandbox cannot compute it refuses rather than calls zero."""
+    """Return a `UsageCharactersResponseModel`. A metric that the sandbox cannot compute is an error, not zero."""
     query = request.query
     window = _time_range(query)
     breakdown = BREAKDOWNS[_choice(query, "breakdown_type", "none", BREAKDOWNS)]
@@ -78,7 +78,7 @@ async def character_stats(sandbox: Sandbox, request: web.Request) -> dict[str, A
     interval = _choice(query, "aggregation_interval", "day", dict.fromkeys(INTERVALS))
     size = integer(query, "aggregation_bucket_size", None)
     if size is not None and size < 1:
-        raise preset_error("invalid_parameters", "aggregation_bucket_size is at least a second.")
+        raise preset_error("invalid_parameters", "aggregation_bucket_size must be at least 1 second.")
     begins = window.buckets(interval, size)
     usage: dict[str, list[int]] = {} if breakdown is not BREAKDOWNS["none"] else {"All": [0] * len(begins)}
     for billed in sandbox.account.billed_requests:
@@ -95,12 +95,12 @@ def _time_range(query: Mapping[str, str]) -> TimeRange:
             raise validation_error(["query", name], "Field required", "missing")
     start, end = ends[0] or 0, ends[1] or 0
     if not 0 <= start <= end < 10**14:
-        raise preset_error("invalid_parameters", "start_unix and end_unix are milliseconds, in this order.")
+        raise preset_error("invalid_parameters", "start_unix and end_unix must be milliseconds, in this order.")
     return TimeRange(start, end)
 
 
 def _choice(query: Mapping[str, str], name: str, default: str, known: Mapping[str, Any]) -> str:
     value = query.get(name, default)
     if value not in known:
-        raise preset_error("invalid_parameters", f"{name} is one of: {', '.join(known)}.", param=name)
+        raise preset_error("invalid_parameters", f"{name} must be one of: {', '.join(known)}.", param=name)
     return value

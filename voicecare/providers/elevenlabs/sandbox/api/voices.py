@@ -1,4 +1,4 @@
-"""Voices over HTTP: list, search and page, read, clone, edit, delete."""
+"""Endpoints for voices: list, search, read, clone, edit and delete."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 MAX_FILE_BYTES = 11 * 1024 * 1024
 MAX_FILES = 25
 MAX_PAGE = 100
-# How audio begins: ID3 or a frame, RIFF, Ogg, FLAC, Matroska; MP4 says `ftyp` at its fifth byte.
+# The first bytes of audio files: ID3, MP3 frame, RIFF, Ogg, FLAC, Matroska. MP4 has `ftyp` at its fifth byte.
 AUDIO_BEGINNINGS = (b"ID3", b"\xff", b"RIFF", b"OggS", b"fLaC", b"\x1aE\xdf\xa3")
 
 Form = Mapping[str, Any]
@@ -29,14 +29,14 @@ async def v1_list(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
 
 
 async def v2_list(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """A `GetVoicesV2ResponseModel`; the page token is a place in the sorted list."""
+    """Return a `GetVoicesV2ResponseModel`. The page token is an index in the sorted list."""
     query = request.query
     size = integer(query, "page_size", 10) or 0
     if not 1 <= size <= MAX_PAGE:
         raise preset_error("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
     sort_by = query.get("sort", "created_at_unix")
     if sort_by not in ("created_at_unix", "name"):
-        raise preset_error("invalid_parameters", "sort is 'created_at_unix' or 'name'.", param="sort")
+        raise preset_error("invalid_parameters", "sort must be 'created_at_unix' or 'name'.", param="sort")
     descending = query.get("sort_direction", "desc" if sort_by == "created_at_unix" else "asc") == "desc"
     voices = [voice for voice in sandbox.voices.all() if _matches(voice, request)]
     voices.sort(key=lambda voice: getattr(voice, sort_by), reverse=descending)
@@ -92,7 +92,7 @@ async def delete(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
 
 
 async def add(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """An instant clone: usable at once, in a timbre of its own that has nothing to do with the recording."""
+    """Create an instant clone. It is usable immediately. Its sound does not depend on the recording."""
     form = await request.post()
     name = _name(form)
     samples = _samples(form)
@@ -140,7 +140,7 @@ def _name(form: Form) -> str:
 
 
 def _labels(form: Form) -> dict[str, str]:
-    """Labels are JSON text; official clients send `null` when there are none."""
+    """Parse the labels, which are JSON in a form field. Official clients send `null` without labels."""
     try:
         labels = json.loads(_text(form, "labels") or "null")
     except ValueError:
@@ -148,12 +148,12 @@ def _labels(form: Form) -> dict[str, str]:
     if labels is None:
         return {}
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise preset_error("invalid_parameters", "labels must be a JSON object of texts.", param="labels")
+        raise preset_error("invalid_parameters", "labels must be a JSON object with string values.", param="labels")
     return labels
 
 
 def _samples(form: Form) -> list[Sample]:
-    """The uploaded recordings under either of the two names in use; raises for what no listener could play."""
+    """Return the uploaded recordings, from both field names in use. Raises for files that are not audio."""
     parts = [value for name, value in form.items() if name in ("files", "files[]")]
     if len(parts) > MAX_FILES:
         raise preset_error("invalid_parameters", f"No more than {MAX_FILES} files.", param="files")

@@ -1,0 +1,1 @@
+"""Fault injection. `faults` describes and matches faults, `injection` changes bodies, `response` breaks connections."""

@@ -1,9 +1,10 @@
-"""Faults on order: what may break, for which requests, and how often.
+"""Descriptions of faults: the failure, the requests that it applies to, and how often.
 
-A fault is `{kind, match?, every?, first?}` and the fields of its kind (`KINDS`). `match` is
-`{path, method, text, voice_id}`: `path` and `text` are regular expressions that must be found, the others are equal.
-Without `path`, a fault strikes speech requests only, so that a broken voice does not also break the account's figures.
-Faults stand in line: the first that applies takes the request, and those behind it do not count it.
+The JSON of a fault is `{kind, match?, every?, first?}` plus the fields of its kind (`FIELDS_BY_KIND`). `match` is
+`{path, method, text, voice_id}`. `path` and `text` are regular expressions to search for, the others must be equal.
+Without `path`, a fault only applies to speech requests, so that a failing voice does not break the account's endpoints.
+`every: n` applies the fault to every n-th matching request, `first: n` only to the first n.
+Faults have an order. The first one that applies gets the request, and later faults do not count it.
 """
 
 import itertools
@@ -52,12 +53,12 @@ SPEECH_PATH = "^/v1/text-to-speech/"
 
 
 class InvalidControlRequest(ValueError):
-    """A control request that makes no sense; the message says what would."""
+    """The body of a control request is invalid. The message names the valid values."""
 
 
 @dataclass(frozen=True)
 class RequestInfo:
-    """What a fault may look at in a request."""
+    """The properties of a request that a fault can match."""
 
     path: str
     method: str
@@ -83,9 +84,12 @@ class RequestMatch:
 
 @dataclass
 class Fault:
-    """One fault. `after_bytes` counts body bytes, `after_ms` runs from the headers; `seconds` is how long a stall lasts
-    (without it: until the client leaves), how long slow headers take (3), or the gap between drips (0.5). `unanswered`
-    does and bills what was asked for, and never says so."""
+    """One fault, with its counters.
+
+    `after_bytes` counts the bytes of the body, `after_ms` starts at the headers. `seconds` depends on the kind: the
+    length of a stall (default: until the client disconnects), the time for slow headers (default 3), or the pause
+    between single bytes (default 0.5). `unanswered` executes and bills the request, but sends no response.
+    """
 
     kind: str
     match: RequestMatch = field(default_factory=RequestMatch)
@@ -108,7 +112,7 @@ class Fault:
     hits: int = 0
 
     def claims(self, request: RequestInfo) -> bool:
-        """Whether this request is struck; counts it if it matches."""
+        """Whether the fault applies to this request. Counts the request if it matches."""
         if self.spent or not self.match.matches(request):
             return False
         self.seen += 1
@@ -122,7 +126,7 @@ class Fault:
         return self.first is not None and self.hits >= self.first
 
     def to_error(self) -> ApiError:
-        """The answer of an `error` fault: the preset with what was changed in it, under `body` if one was given."""
+        """The response of an `error` fault: its preset with the changed fields, or its own `body`."""
         words = PRESETS[self.preset or "internal_error"]
         error = build_error(
             self.status or words.status,
@@ -137,7 +141,7 @@ class Fault:
         return error
 
     def replacement_body(self) -> tuple[str, bytes] | None:
-        """Content type and body that replace the speech of an otherwise successful answer."""
+        """The content type and body that replace the speech of a 2xx response, for the kinds `html` and `json`."""
         if self.kind == "html":
             return HTML_TYPE, encode_body(self.body or "<html><body>Checking your browser</body></html>")
         if self.kind == "json":
@@ -149,19 +153,19 @@ class Fault:
 
 
 def encode_body(body: object) -> bytes:
-    """A given body: text as it is (broken JSON included), anything else as JSON."""
+    """Encode a body: a string unchanged (it can be broken JSON), anything else as JSON."""
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
 class FaultRegistry:
-    """The faults in line, in the order in which they were added."""
+    """All faults, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._ids: Iterator[int] = itertools.count(1)
 
     def add(self, body: object) -> Fault:
-        """Raises InvalidControlRequest for anything unknown."""
+        """Add the fault described by JSON. Raises InvalidControlRequest for an unknown field or value."""
         fault = parse_fault(body)
         fault.id = next(self._ids)
         self._faults.append(fault)
@@ -178,16 +182,16 @@ class FaultRegistry:
 
 
 def parse_fault(body: object) -> Fault:
-    """A fault from its JSON; raises InvalidControlRequest that says what is known."""
+    """Create a fault from JSON. Raises InvalidControlRequest, with the known names, for an invalid field."""
     if not isinstance(body, Mapping) or body.get("kind") not in FIELDS_BY_KIND:
-        raise InvalidControlRequest(f"A fault is an object with a `kind`, one of: {', '.join(FIELDS_BY_KIND)}.")
+        raise InvalidControlRequest(f"A fault must be an object with a `kind`, one of: {', '.join(FIELDS_BY_KIND)}.")
     kind = body["kind"]
     reject_unknown_fields(body, (*COMMON_FIELDS, *FIELDS_BY_KIND[kind]), f"a fault of kind {kind}")
     fields = {name: CHECKS[name](name, value) for name, value in body.items()}
     if kind in KINDS_WITH_BREAK_POINT and not fields.keys() & set(BREAK_POINT_FIELDS):
-        raise InvalidControlRequest(f"{kind} needs one of: {', '.join(BREAK_POINT_FIELDS)}.")
+        raise InvalidControlRequest(f"The kind {kind} needs one of: {', '.join(BREAK_POINT_FIELDS)}.")
     if kind == "error" and not fields.keys() & {"preset", "status"}:
-        raise InvalidControlRequest(f"error needs a `status` or a `preset`, one of: {', '.join(PRESETS)}.")
+        raise InvalidControlRequest(f"The kind error needs a `status` or a `preset`, one of: {', '.join(PRESETS)}.")
     return Fault(**fields)
 
 
@@ -198,33 +202,33 @@ def reject_unknown_fields(fields: Mapping[str, Any], names: tuple[str, ...], wha
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise InvalidControlRequest(f"`{name}` is a number from 0 up, not {value!r}.")
+        raise InvalidControlRequest(f"`{name}` must be a number that is not negative, not {value!r}.")
     return value
 
 
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidControlRequest(f"`{name}` is a whole number from 0 up, not {value!r}.")
+        raise InvalidControlRequest(f"`{name}` must be an integer that is not negative, not {value!r}.")
     return value
 
 
 def _positive(name: str, value: object) -> int:
     count = _count(name, value)
     if count == 0:
-        raise InvalidControlRequest(f"`{name}` is a whole number from 1 up, not 0.")
+        raise InvalidControlRequest(f"`{name}` must be an integer above 0, not 0.")
     return count
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidControlRequest(f"`{name}` is text, not {value!r}.")
+        raise InvalidControlRequest(f"`{name}` must be a string, not {value!r}.")
     return value
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
     def check(name: str, value: object) -> str:
         if value not in names:
-            raise InvalidControlRequest(f"`{name}` is one of: {', '.join(names)}.")
+            raise InvalidControlRequest(f"`{name}` must be one of: {', '.join(names)}.")
         return str(value)
 
     return check
@@ -232,19 +236,19 @@ def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
 
 def _headers(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise InvalidControlRequest(f"`{name}` is an object of texts.")
+        raise InvalidControlRequest(f"`{name}` must be an object with string values.")
     return {_text(name, key): _text(name, text) for key, text in value.items()}
 
 
 def _request_match(name: str, value: object) -> RequestMatch:
     if not isinstance(value, Mapping):
-        raise InvalidControlRequest(f"`{name}` is an object with: {', '.join(MATCH_FIELDS)}.")
+        raise InvalidControlRequest(f"`{name}` must be an object with: {', '.join(MATCH_FIELDS)}.")
     reject_unknown_fields(value, MATCH_FIELDS, "`match`")
     for key in value:
         try:
             re.compile(_text(key, value[key]))
         except re.error as error:
-            raise InvalidControlRequest(f"`match.{key}` is no regular expression: {error}.") from error
+            raise InvalidControlRequest(f"`match.{key}` is not a regular expression: {error}.") from error
     return RequestMatch(**value)
 
 

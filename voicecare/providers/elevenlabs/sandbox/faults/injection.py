@@ -1,4 +1,4 @@
-"""How a fault bends a body that is under way: bodies in, bodies out, with the delays and losses of the fault."""
+"""Changes the body of a response as a fault demands: delays, cuts and replaced bytes."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from voicecare.providers.elevenlabs.sandbox.faults.faults import Fault
 
 
 class SplittableBody:
-    """Chunks that can be handed out up to a byte and taken up again behind it."""
+    """A body that can be read up to a given byte or time, and continued from there."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
         self._chunks = chunks
@@ -20,7 +20,7 @@ class SplittableBody:
         return spare or await anext(self._chunks, b"")
 
     async def until_break_point(self, fault: Fault) -> AsyncGenerator[bytes, None]:
-        """Up to the fault's breaking point; returns there, and not sooner for a body that is done before its time."""
+        """Yield the body up to the break point of the fault. Wait until `after_ms` even if the body is shorter."""
         room = float("inf") if fault.after_bytes is None else fault.after_bytes
         end = None if fault.after_ms is None else time.monotonic() + fault.after_ms / 1000
         while room > 0 and (end is None or time.monotonic() < end) and (chunk := await self._next()):
@@ -37,7 +37,7 @@ class SplittableBody:
 
 
 async def stall(seconds: float | None) -> None:
-    """Silence for so long; without a length, until the client leaves and this task is cancelled."""
+    """Wait for `seconds`, or until the client disconnects, which cancels this task."""
     await (asyncio.Event().wait() if seconds is None else asyncio.sleep(seconds))
 
 
@@ -105,6 +105,6 @@ INJECTORS: dict[str, Injector] = {
 
 
 async def single_chunk(body: bytes) -> AsyncGenerator[bytes, None]:
-    """A body that is there already, as chunks."""
+    """Yield a complete body as one chunk."""
     if body:
         yield body

@@ -1,4 +1,4 @@
-"""One answer on its way to the client, and every way in which it can break on that way."""
+"""Writes one response, and breaks it as its fault demands."""
 
 import asyncio
 import fcntl
@@ -16,17 +16,16 @@ from voicecare.providers.elevenlabs.sandbox.faults.faults import Fault
 from voicecare.providers.elevenlabs.sandbox.faults.injection import INJECTORS, SplittableBody, single_chunk, stall
 from voicecare.providers.elevenlabs.sandbox.records import ResponseRecord
 
-# A client that reads promptly must have taken the last bytes before the break reaches it: many lose what they have
-# buffered when the connection fails.
+# Many clients lose their buffered bytes when a connection fails. This pause lets a client read the last bytes first.
 PAUSE_BEFORE_BREAK_S = 0.05
 
 
 class ConnectionClosed(Exception):
-    """The connection was closed on purpose: there is nobody to answer any more."""
+    """The connection was closed on purpose, so no response can be sent."""
 
 
 class BodyWriter(Protocol):
-    """Where body bytes go once the headers are out."""
+    """Takes the bytes of the body after the headers were sent."""
 
     async def write(self, data: bytes) -> None: ...
 
@@ -34,7 +33,7 @@ class BodyWriter(Protocol):
 
 
 class RawBodyWriter:
-    """A chunked body written past aiohttp, behind headers that were dribbled by hand."""
+    """Writes a chunked body to the transport directly. Used after `slow_headers`, which bypass aiohttp."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -48,9 +47,9 @@ class RawBodyWriter:
 
 
 class ResponseWriter:
-    """The connection of one request under one fault; notes in `record` what went out.
+    """Sends the response to one request, with one fault or none. `record` gets the status and the number of bytes.
 
-    A client that leaves cancels the task that uses this; the record is then still "open", for the owner to close.
+    A client that disconnects cancels the task. The outcome of the record is then still "open", and the caller sets it.
     """
 
     def __init__(self, request: web.Request, fault: Fault | None, record: ResponseRecord) -> None:
@@ -61,9 +60,9 @@ class ResponseWriter:
         record.fault = fault.kind if fault else None
 
     async def apply_early_fault(self) -> None:
-        """Faults of the edge, before the provider itself has looked at the request.
+        """Apply a fault of the provider's edge servers, before the request is examined.
 
-        Raises ApiError for an answer, ConnectionClosed when the connection was closed without one.
+        Raises ApiError to send an error response, and ConnectionClosed after closing the connection without one.
         """
         if self._fault is None:
             return
@@ -84,7 +83,7 @@ class ResponseWriter:
         length: int | None = None,
         on_headers: Callable[[], None] | None = None,
     ) -> web.StreamResponse:
-        """A 200, body by the fault; `on_headers` runs when its headers are out. Without `length` it is chunked.
+        """Send a 200, changed by the fault. `on_headers` runs after the headers. Without `length` the body is chunked.
 
         Raises ConnectionClosed after breaking the connection.
         """
@@ -122,14 +121,14 @@ class ResponseWriter:
         return response
 
     async def refuse(self, error: ApiError) -> web.StreamResponse:
-        """An answer that is no success, never body."""
+        """Return an error response. Faults do not change it."""
         self._record.status = error.status
         self._record.outcome = "failed"
         headers = {"Content-Type": error.content_type, **error.headers}
         return web.Response(status=error.status, body=error.body, headers=headers)
 
     def close_connection(self) -> NoReturn:
-        """Closes the connection behind what was sent so far, finished or not; raises ConnectionClosed."""
+        """Close the connection after the bytes sent so far, and raise ConnectionClosed."""
         self._record.outcome = "failed"
         self._transport().close()
         raise ConnectionClosed
@@ -155,9 +154,9 @@ class ResponseWriter:
         return RawBodyWriter(transport)
 
     async def _break_connection(self) -> None:
-        """Ends the connection with the body unfinished, after all that was written has reached the client."""
+        """Break the connection in the middle of the body, after the client has received all written bytes."""
         transport = self._transport()
-        while unsent_bytes(transport):  # noqa: ASYNC110 - neither asyncio nor the kernel announces an empty send queue
+        while unsent_bytes(transport):  # noqa: ASYNC110 - no event exists for an empty send queue
             await asyncio.sleep(0.005)
         await asyncio.sleep(PAUSE_BEFORE_BREAK_S)
         if self._kind == "cut_reset":
@@ -168,7 +167,7 @@ class ResponseWriter:
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
-    """Bytes that the client's side has not yet taken, ours and the kernel's."""
+    """Bytes that the client has not acknowledged, in our buffer and in that of the kernel."""
     waiting = transport.get_write_buffer_size()
     if waiting or transport.is_closing():
         return waiting
