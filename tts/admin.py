@@ -1,19 +1,27 @@
 """Conversations, what was said in them, and the phrase cache, to look at; phrases, to edit."""
 
+from datetime import datetime
+from typing import Any
+
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 
 from tts.cache import coverage
 from tts.cache.planning import create_phrase_cache
 from tts.models import Clip, Conversation, Phrase, Utterance
+from tts.states import Source
+from usage.ledger import events
 from voicecare.admin.readonly import HistoryAdmin
 from voicecare.core import task_names, task_queue
+from voicecare.patients.models import Voice
 
 
 @admin.register(Conversation)
@@ -34,32 +42,105 @@ class ConversationAdmin(HistoryAdmin):
     date_hierarchy = "started_at"
     readonly_fields = ("id", "utterances")
 
-    @admin.display(description="Utterances")
+    @admin.display(description="Messages")
     def utterances(self, conversation: Conversation) -> str:
-        address = reverse("admin:tts_utterance_changelist", query={"conversation__id__exact": conversation.pk})
-        return format_html('<a href="{}">What was said</a>', address)
+        url = reverse("admin:tts_utterance_changelist", query={"conversation__id__exact": conversation.pk})
+        return format_html('<a href="{}">Messages of this conversation</a>', url)
 
 
 @admin.register(Utterance)
 class UtteranceAdmin(HistoryAdmin):
-    """The text is health data: it stands on the utterance's own page and nowhere else."""
+    """Shows why a message waited, failed, or was played in another voice.
+
+    The text is health data. Only the page of the utterance shows it.
+    """
 
     list_display = (
-        "received_at",
+        "received",
         "patient",
         "client_speech_id",
         "origin",
         "state",
+        "queue_reason",
         "source",
+        "heard_voice",
         "code",
         "characters",
         "first_chunk_ms",
     )
-    list_filter = ("state", "source", "origin", "received_at")
-    list_select_related = ("patient",)
+    list_filter = ("state", "queue_reason", "source", "origin", "received_at")
+    list_select_related = ("patient", "conversation__voice")
     search_fields = ("=id", "=client_speech_id", "=conversation__id", "patient__name", "patient__preferred_name")
     date_hierarchy = "received_at"
-    readonly_fields = ("id",)
+    readonly_fields = ("id", "heard_voice", "received", "started", "acknowledged", "expires", "provider_attempts")
+
+    def get_fieldsets(  # type: ignore[override]  # the stubs' own type for it is private
+        self, request: HttpRequest, obj: Utterance | None = None
+    ) -> list[tuple[str | None, dict[str, Any]]]:
+        """The attempts are shown to users who may view the usage ledger."""
+        outcome = ("state", "queue_reason", "source", "heard_voice", "code", "characters", "bytes_sent")
+        times = ("received", "started", "first_chunk_ms", "acknowledged", "expires")
+        internals = ("id", "attempts", "owner", "lease_until", "idempotency_key", "request_digest")
+        attempts = [("Requests to the provider", {"fields": ("provider_attempts",)})]
+        return [
+            (None, {"fields": ("patient", "conversation", "origin", "client_speech_id", "author", "text")}),
+            ("Result", {"fields": outcome}),
+            ("Times", {"fields": times}),
+            *(attempts if request.user.has_perm("usage.view_usageevent") else []),
+            ("Internals", {"fields": internals, "classes": ("collapse",)}),
+        ]
+
+    @admin.display(description="Voice", empty_value="")
+    def heard_voice(self, utterance: Utterance) -> str | None:
+        """The voice of the audio. After a fallback it also names the voice of the conversation."""
+        if not utterance.source or utterance.conversation is None:
+            return None
+        own_voice = utterance.conversation.voice.name
+        if utterance.source in (Source.BACKUP, Source.OFFLINE):
+            return f"{utterance.get_source_display()} instead of {own_voice}"
+        return own_voice
+
+    @admin.display(description="Received", ordering="received_at")
+    def received(self, utterance: Utterance) -> str:
+        return _timestamp(utterance.received_at)
+
+    @admin.display(description="First audio sent")
+    def started(self, utterance: Utterance) -> str:
+        return _timestamp(utterance.spoken_at)
+
+    @admin.display(description="Acknowledged by the device")
+    def acknowledged(self, utterance: Utterance) -> str:
+        return _timestamp(utterance.heard_at)
+
+    @admin.display(description="Expires")
+    def expires(self, utterance: Utterance) -> str:
+        return _timestamp(utterance.expires_at)
+
+    @admin.display(description="Attempts")
+    def provider_attempts(self, utterance: Utterance) -> str:
+        """All attempts to get audio, in the order of the text. The reason of a fallback is the code of a failed one."""
+        attempts = events.attempts_of(utterance.pk)
+        voices = Voice.objects.in_bulk({attempt.voice_id for attempt in attempts if attempt.voice_id})
+        rows = [
+            {
+                "time": _timestamp(attempt.started_at),
+                "segment": attempt.segment + 1,
+                "kind": events.Kind(attempt.kind).label,
+                "outcome": events.Outcome(attempt.outcome).label,
+                "code": attempt.code,
+                "voice": voices[attempt.voice_id].name if attempt.voice_id in voices else "",
+                "first_byte_ms": attempt.first_byte_ms,
+                "request_id": attempt.request_id,
+            }
+            for attempt in attempts
+        ]
+        url = reverse("admin:usage_usageevent_changelist", query={"source__exact": utterance.pk})
+        return render_to_string("admin/tts/utterance/attempts.html", {"attempts": rows, "usage_events_url": url})
+
+
+def _timestamp(time: datetime | None) -> str:
+    """With seconds, which Django's own format leaves out, and with the time zone."""
+    return f"{timezone.localtime(time):%Y-%m-%d %H:%M:%S %Z}" if time else "-"
 
 
 _PLACEHOLDERS = {Phrase.Kind.GREETING.value: ("{patient_name}", "{ai_name}"), Phrase.Kind.COMMON.value: ()}

@@ -156,6 +156,7 @@ class Utterance(models.Model):
     objects = UtteranceQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "message"
         ordering = ("-received_at",)
         indexes = [
             models.Index(
@@ -272,6 +273,7 @@ class Clip(models.Model):
     used_at = models.DateTimeField("last used at", null=True)
 
     class Meta:
+        verbose_name = verbose_name_plural = "cached audio"
         ordering = ("-created_at",)
 
     def __str__(self) -> str:

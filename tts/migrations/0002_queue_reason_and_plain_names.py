@@ -29,7 +29,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AlterModelOptions(
             name='clip',
-            options={'ordering': ('-created_at',)},
+            options={'ordering': ('-created_at',), 'verbose_name': 'cached audio', 'verbose_name_plural': 'cached audio'},
+        ),
+        migrations.AlterModelOptions(
+            name='utterance',
+            options={'ordering': ('-received_at',), 'verbose_name': 'message'},
         ),
         migrations.SeparateDatabaseAndState(
             state_operations=[migrations.RemoveConstraint(model_name='utterance', name='utterance_id_once')]

@@ -215,3 +215,10 @@ def _attempt_from(event: UsageEvent) -> Attempt:
         first_chunk_ms=event.first_chunk_ms,
         started_at=event.started_at,
     )
+
+
+def attempts_of(source_id: uuid.UUID) -> list[Attempt]:
+    """All attempts for one utterance, in the order of its text."""
+    return [
+        _attempt_from(event) for event in UsageEvent.objects.filter(source=source_id).order_by("segment", "attempt")
+    ]

@@ -221,7 +221,7 @@ def test_what_was_said_stands_on_the_utterances_own_page_only(boss, history):
 
 def test_what_was_said_cannot_be_searched(boss, history):
     history(1)
-    assert "0 utterances" in text_of(boss, list_of(Utterance), q="knee")
+    assert "0 messages" in text_of(boss, list_of(Utterance), q="knee")
     assert "0 usage events" in text_of(boss, list_of(UsageEvent), q="knee")
 
 
@@ -246,7 +246,7 @@ def test_a_row_is_found_by_its_ids(model, wanted, boss, history):
 def test_a_conversation_leads_to_what_was_said_in_it(boss, history):
     history(2)
     page = text_of(boss, address(Conversation, "change", Conversation.objects.first().pk))
-    (link,) = re.findall(r'href="([^"]+)">What was said', page)
+    (link,) = re.findall(r'href="([^"]+)">Messages of this conversation', page)
     assert text_of(boss, link).count(">say-") == 1
 
 
