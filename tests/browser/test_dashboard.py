@@ -300,7 +300,7 @@ def test_a_patient_has_a_page_of_their_own(reader: LogIn, cast: list[Patient]):
     page.locator("#content-main").get_by_role("link", name="Usage").click()
     expect(page.get_by_role("heading", name="Usage of Margaret Ellis")).to_be_visible()
     last = queries.today()
-    own = queries.daily_stats(last - timedelta(days=29), last, patient=cast[0].pk)
+    own = queries.daily_stats(last - timedelta(days=29), last, patient_id=cast[0].pk)
     assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in own] for name in _DRAWN]
     expect(page.get_by_role("img", name="Budget used")).to_be_visible()
     assert boss.complaints == []

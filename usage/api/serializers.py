@@ -7,14 +7,15 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from usage.ledger.rollup import month_after
 from usage.models import NO_ID, UsageEvent
 from usage.reports import queries
 
-SUMS = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402}
-BUDGET = OpenApiExample(
+SUMS_EXAMPLE = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402}
+BUDGET_EXAMPLE = OpenApiExample(
     "A budget", {"month": "2026-11", "budget": 50000, "used": 12400, "remaining": 37600}, response_only=True
 )
-QUOTA = OpenApiExample(
+QUOTA_EXAMPLE = OpenApiExample(
     "Two thirds are left",
     {
         "limit": 100_000,
@@ -27,8 +28,11 @@ QUOTA = OpenApiExample(
     response_only=True,
 )
 GROUPS = ("patient", "voice", "model", "kind")
-LAST_DAYS, LAST_MONTHS = 30, 12
-EARLIEST = date(2000, 1, 1)  # nothing of this is older, and the calendar has room before it
+DEFAULT_DAYS, DEFAULT_MONTHS = 30, 12
+FIRST_DAY, LAST_DAY = (
+    date(2000, 1, 1),
+    date(8999, 12, 31),
+)  # nothing of this is older, and the calendar has room before it
 
 
 class DayField(serializers.DateField):
@@ -36,7 +40,7 @@ class DayField(serializers.DateField):
 
     def to_internal_value(self, value: Any) -> date:  # noqa: ANN401 - DRF's own
         day = super().to_internal_value(value)
-        if not EARLIEST <= day < date(9000, 1, 1):
+        if not FIRST_DAY <= day <= LAST_DAY:
             self.fail("range")
         return day
 
@@ -52,30 +56,30 @@ class UsageFilter(serializers.Serializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         last = attrs.get("to") or queries.today()
-        first = attrs.get("from") or self.earliest(last)
+        first = attrs.get("from") or self.default_start(last)
         if first > last:
             raise serializers.ValidationError({"from": ["It must not be after `to`."]})
         return {**attrs, "from": first, "to": last}
 
-    def earliest(self, last: date) -> date:
-        return last - timedelta(days=LAST_DAYS - 1)
+    def default_start(self, last: date) -> date:
+        return last - timedelta(days=DEFAULT_DAYS - 1)
 
 
 class MonthlyFilter(UsageFilter):
     """The months that hold these days, whole."""
 
-    def earliest(self, last: date) -> date:
-        years, month = divmod(last.year * 12 + last.month - LAST_MONTHS, 12)
+    def default_start(self, last: date) -> date:
+        years, month = divmod(last.year * 12 + last.month - DEFAULT_MONTHS, 12)
         return date(years, month + 1, 1)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         whole = super().validate(attrs)
-        next_month = (whole["to"].replace(day=1) + timedelta(days=31)).replace(day=1)
-        return {**whole, "from": whole["from"].replace(day=1), "to": next_month - timedelta(days=1)}
+        end = month_after(whole["to"].replace(day=1))
+        return {**whole, "from": whole["from"].replace(day=1), "to": end - timedelta(days=1)}
 
 
 @extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
-class NobodyField(serializers.UUIDField):
+class NullableIdField(serializers.UUIDField):
     """Null for what belongs to no patient or voice."""
 
     def to_representation(self, value: uuid.UUID) -> Any:  # noqa: ANN401 - DRF's own
@@ -85,8 +89,8 @@ class NobodyField(serializers.UUIDField):
 class _SumsSerializer(serializers.Serializer):
     """Of the groups' keys the row has the one that was asked for."""
 
-    patient = NobodyField(required=False)
-    voice = NobodyField(required=False)
+    patient = NullableIdField(required=False)
+    voice = NullableIdField(required=False)
     model = serializers.CharField(required=False, allow_blank=True)
     kind = serializers.ChoiceField(UsageEvent.Kind.choices, required=False)
     characters = serializers.IntegerField(help_text="Sent to the provider and answered.")
@@ -95,7 +99,9 @@ class _SumsSerializer(serializers.Serializer):
     requests = serializers.IntegerField(help_text="To the provider, whatever became of them.")
 
 
-@extend_schema_serializer(examples=[OpenApiExample("A day", {"date": "2026-11-23", **SUMS}, response_only=True)])
+@extend_schema_serializer(
+    examples=[OpenApiExample("A day", {"date": "2026-11-23", **SUMS_EXAMPLE}, response_only=True)]
+)
 class DailySerializer(_SumsSerializer):
     date = serializers.DateField(source="start")
 
@@ -105,12 +111,14 @@ class MonthField(serializers.DateField):
     """A day shown as its month, which is no date to a reader of the schema."""
 
 
-@extend_schema_serializer(examples=[OpenApiExample("A month", {"month": "2026-11", **SUMS}, response_only=True)])
+@extend_schema_serializer(
+    examples=[OpenApiExample("A month", {"month": "2026-11", **SUMS_EXAMPLE}, response_only=True)]
+)
 class MonthlySerializer(_SumsSerializer):
     month = MonthField(source="start", format="%Y-%m", help_text="Like 2026-11.")
 
 
-@extend_schema_serializer(examples=[BUDGET])
+@extend_schema_serializer(examples=[BUDGET_EXAMPLE])
 class BudgetSerializer(serializers.Serializer):
     """What was spoken to a patient in this month, of what they may have."""
 
@@ -128,7 +136,7 @@ class ForecastSerializer(serializers.Serializer):
     runs_out_on = serializers.DateField(allow_null=True, help_text="Null: they last to the reset.")
 
 
-@extend_schema_serializer(examples=[QUOTA])
+@extend_schema_serializer(examples=[QUOTA_EXAMPLE])
 class QuotaSerializer(serializers.Serializer):
     """As the provider told it last; null: not told, or without a limit."""
 

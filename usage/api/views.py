@@ -30,37 +30,39 @@ class UsagePages(Pages):
     page_size = 100  # the days and months that are shown unasked are one page
 
 
-class _Usage(generics.ListAPIView):
+class _UsageView(generics.ListAPIView):
     pagination_class = UsagePages
-    asked: type[UsageFilter]
+    filter_class: type[UsageFilter]
     by_month: bool
 
     def get_queryset(self) -> QuerySet[DailyUsage, Any]:
-        wanted = self.asked(data=self.request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
-        said = wanted.validated_data
-        usage = _visible(self.request).filter(day__range=(said["from"], said["to"]))
-        if "patient" in said:
-            usage = usage.filter(patient=said["patient"])
-        return queries.usage_rows(usage, by_month=self.by_month, group=said.get("group", ""))
+        parameters = self.filter_class(data=self.request.query_params.dict())
+        parameters.is_valid(raise_exception=True)
+        chosen = parameters.validated_data
+        usage = DailyUsage.objects.filter(day__range=(chosen["from"], chosen["to"]))
+        if not getattr(self.request.user, "is_staff", False):
+            usage = usage.filter(patient__in=Patient.objects.visible_to(self.request.user).values("pk"))
+        if "patient" in chosen:
+            usage = usage.filter(patient=chosen["patient"])
+        return queries.usage_rows(usage, by_month=self.by_month, group=chosen.get("group", ""))
 
 
-class Daily(_Usage):
+class Daily(_UsageView):
     """Days on which something was used, the earliest first; the last 30 days, unless others are asked for."""
 
     serializer_class: type[serializers.Serializer] = DailySerializer
-    asked, by_month = UsageFilter, False
+    filter_class, by_month = UsageFilter, False
 
     @extend_schema(operation_id="daily_usage", parameters=[UsageFilter])
     def get(self, request: Request) -> Response:
         return super().get(request)
 
 
-class Monthly(_Usage):
+class Monthly(_UsageView):
     """Months in which something was used, the earliest first; the last 12, unless others are asked for."""
 
     serializer_class: type[serializers.Serializer] = MonthlySerializer
-    asked, by_month = MonthlyFilter, True
+    filter_class, by_month = MonthlyFilter, True
 
     @extend_schema(operation_id="monthly_usage", parameters=[MonthlyFilter])
     def get(self, request: Request) -> Response:
@@ -80,11 +82,3 @@ class Budget(APIView):
         """What of the patient's monthly budget is used. What does not fit is not spoken: `over_budget`."""
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id)
         return Response(BudgetSerializer(budgets.budget_status(patient)).data)
-
-
-def _visible(request: Request) -> QuerySet[DailyUsage]:
-    """Staff see all of it, also what belongs to no patient and what is left of erased ones."""
-    every = DailyUsage.objects.all()
-    if getattr(request.user, "is_staff", False):
-        return every
-    return every.filter(patient__in=Patient.objects.visible_to(request.user).values("pk"))

@@ -33,31 +33,23 @@ def current_forecast(state: ProviderState, now: datetime) -> Forecast | None:
     """None where there is nothing to say: no limit, no reset ahead, or less than a day of history. Two short queries,
     however long the history is.
     """
-    history = _read_recent_usage(rollup.day_of(now))
-    return None if history is None else project(state, history, now)
-
-
-def project(state: ProviderState, history: RecentUsage, now: datetime) -> Forecast | None:
-    """The same without a query. Pure."""
-    limit, used, resets_at = state.quota_limit, state.quota_used, state.quota_resets_at
-    elapsed = now - rollup.start_of_day(history.since)
-    if limit is None or used is None or resets_at is None or resets_at <= now or elapsed < DAY:
-        return None
-    a_day = history.credits / (elapsed / DAY)
-    at_reset = used + a_day * ((resets_at - now) / DAY)
-    runs_out_on = None if at_reset < limit else rollup.day_of(_used_up_at(limit - used, a_day, now))
-    return Forecast(a_day, round(at_reset), runs_out_on)
-
-
-def _used_up_at(left: int, a_day: float, now: datetime) -> datetime:
-    return now if left <= 0 else now + left / a_day * DAY
-
-
-def _read_recent_usage(today: date) -> RecentUsage | None:
-    """The last seven whole days and this one so far; less where the ledger is younger."""
     oldest = DailyUsage.objects.order_by("day").values_list("day", flat=True).first()
     if oldest is None:
         return None
-    since = max(oldest, today - WINDOW_DAYS * DAY)
+    since = max(oldest, rollup.day_of(now) - WINDOW_DAYS * DAY)  # the window's whole days and today so far
     used = DailyUsage.objects.filter(day__gte=since).aggregate(credits=Sum("credits"))
-    return RecentUsage(since, used["credits"] or 0)
+    return project(state, RecentUsage(since, used["credits"] or 0), now)
+
+
+def project(state: ProviderState, recent: RecentUsage, now: datetime) -> Forecast | None:
+    """The same without a query. Pure."""
+    limit, used, resets_at = state.quota_limit, state.quota_used, state.quota_resets_at
+    elapsed = now - rollup.start_of_day(recent.since)
+    if limit is None or used is None or resets_at is None or resets_at <= now or elapsed < DAY:
+        return None
+    credits_a_day = recent.credits / (elapsed / DAY)
+    used_at_reset = used + credits_a_day * ((resets_at - now) / DAY)
+    if used_at_reset < limit:
+        return Forecast(credits_a_day, round(used_at_reset), None)
+    runs_out_at = now if used >= limit else now + (limit - used) / credits_a_day * DAY
+    return Forecast(credits_a_day, round(used_at_reset), rollup.day_of(runs_out_at))

@@ -8,7 +8,7 @@ counts texts that were heard.
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncMonth
 from django.utils import timezone
 
-from usage.ledger.rollup import CHUNK_BOUNDS_MS, CHUNK_COLUMNS, day_of
+from usage.ledger.rollup import CHUNK_BOUNDS_MS, CHUNK_COLUMNS, day_of, month_after
 from usage.models import NO_ID, DailyUsage, ProviderState, UsageEvent
 from usage.reports import forecast
 from usage.reports.forecast import Forecast
@@ -112,24 +112,31 @@ _ROW_SUMS = {
     "saved_characters": Sum("saved_characters"),
     "requests": Sum("events", filter=Q(kind__in=BILLED_KINDS), default=0),
 }
-_NO_USAGE = (0, 0)
 
 
 def today() -> date:
     return day_of(timezone.now())
 
 
-def daily_stats(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[PeriodStats]:
+def daily_stats(first: date, last: date, *, patient_id: uuid.UUID | None = None) -> list[PeriodStats]:
     """Every day of the range, both ends included."""
-    return [_period_stats(day, sums) for day, sums in _daily_sums(first, last, patient).items()]
+    return [_period_stats(day, sums) for day, sums in _daily_sums(first, last, patient_id).items()]
 
 
-def monthly_stats(first: date, last: date, *, patient: uuid.UUID | None = None) -> list[PeriodStats]:
+def monthly_stats(first: date, last: date, *, patient_id: uuid.UUID | None = None) -> list[PeriodStats]:
     """Every month that holds a day of the range, whole."""
-    starts = list(_months(first, last))
+    starts = [first.replace(day=1)] if first.replace(day=1) <= last else []
+    while starts and month_after(starts[-1]) <= last:
+        starts.append(month_after(starts[-1]))
     current = today().replace(day=1)
-    over = _cached("month", [start for start in starts if start < current], patient, current, MONTH_CACHE_S)
-    return [_period_stats(start, over[start] if start < current else _month_sums(start, patient)) for start in starts]
+    past = [start for start in starts if start < current]
+    sums = _cached_sums("month", past, patient_id, current, MONTH_CACHE_S)
+    for start in starts[len(past) :]:
+        month: Counter[str] = Counter()
+        for day_sums in _daily_sums(start, month_after(start) - timedelta(days=1), patient_id).values():
+            month.update(day_sums)
+        sums[start] = month
+    return [_period_stats(start, sums[start]) for start in starts]
 
 
 def usage_rows(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") -> QuerySet[DailyUsage, Any]:
@@ -182,11 +189,6 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
     return lower
 
 
-def _for_patient(patient: uuid.UUID | None) -> QuerySet[DailyUsage]:
-    every = DailyUsage.objects.order_by()
-    return every if patient is None else every.filter(patient=patient)
-
-
 def _period_stats(start: date, sums: Sums) -> PeriodStats:
     if not sums:
         return PeriodStats(start)
@@ -197,66 +199,61 @@ def _period_stats(start: date, sums: Sums) -> PeriodStats:
     )
 
 
-def _daily_sums(first: date, last: date, patient: uuid.UUID | None) -> dict[date, Sums]:
-    return _cached("day", list(_days(first, last)), patient, today(), DAY_CACHE_S)
+def _daily_sums(first: date, last: date, patient_id: uuid.UUID | None) -> dict[date, Sums]:
+    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    return _cached_sums("day", days, patient_id, today(), DAY_CACHE_S)
 
 
-def _month_sums(start: date, patient: uuid.UUID | None) -> Sums:
-    """Out of its days: all but one are kept."""
-    whole: Counter[str] = Counter()
-    for sums in _daily_sums(start, _next_month(start) - timedelta(days=1), patient).values():
-        whole.update(sums)
-    return whole
-
-
-def _cached(
-    span: Literal["day", "month"], starts: Sequence[date], patient: uuid.UUID | None, current: date, for_s: int
+def _cached_sums(
+    period: Literal["day", "month"], starts: Sequence[date], patient_id: uuid.UUID | None, current: date, timeout_s: int
 ) -> dict[date, Sums]:
     """Those before the current one out of the cache, where they are there; the others in one query, whose sums are
     kept.
     """
-    names = {start: f"usage-{span}-{start}-{patient}" for start in starts if start < current}
-    kept = cache.get_many(names.values())
-    missing = [start for start in starts if names.get(start) not in kept]
-    fresh = _read(span, missing, patient)
-    cache.set_many({names[start]: fresh[start] for start in missing if start in names}, for_s)
-    return {start: fresh[start] if start in fresh else kept[names[start]] for start in starts}
+    keys = {start: f"usage-{period}-{start}-{patient_id}" for start in starts if start < current}
+    cached = cache.get_many(keys.values())
+    missing = [start for start in starts if keys.get(start) not in cached]
+    fresh = _read_sums(period, missing, patient_id)
+    cache.set_many({keys[start]: fresh[start] for start in missing if start in keys}, timeout_s)
+    return {start: fresh[start] if start in fresh else cached[keys[start]] for start in starts}
 
 
-def _read(span: Literal["day", "month"], starts: Sequence[date], patient: uuid.UUID | None) -> dict[date, Sums]:
+def _read_sums(
+    period: Literal["day", "month"], starts: Sequence[date], patient_id: uuid.UUID | None
+) -> dict[date, Sums]:
     if not starts:
         return {}
-    end = starts[-1] + timedelta(days=1) if span == "day" else _next_month(starts[-1])
-    start: Any = F("day") if span == "day" else TruncMonth("day")
-    usage = _for_patient(patient).filter(day__gte=starts[0], day__lt=end).annotate(start=start).values("start", "kind")
-    rows = usage.annotate(**{name: Sum(name) for name in _COLUMNS})  # a filter in every sum would take twice as long
-    read: dict[date, Sums] = {start: {} for start in starts}
-    for begins, kind, *sums in rows.values_list("start", "kind", *_COLUMNS):
-        whole = read[begins] = read.get(begins) or dict.fromkeys((*_SUM_COLUMNS, *_CHUNK_SUMS), 0)
-        of_kind = dict(zip(_COLUMNS, sums, strict=True))
+    end = starts[-1] + timedelta(days=1) if period == "day" else month_after(starts[-1])
+    usage = DailyUsage.objects.order_by().filter(day__gte=starts[0], day__lt=end)
+    if patient_id is not None:
+        usage = usage.filter(patient=patient_id)
+    start: Any = F("day") if period == "day" else TruncMonth("day")
+    columns = {name: Sum(name) for name in _COLUMNS}  # a filter in every sum would take twice as long
+    rows = usage.annotate(start=start).values("start", "kind").annotate(**columns)
+    sums: dict[date, Sums] = {start: {} for start in starts}
+    for row_start, kind, *values in rows.values_list("start", "kind", *_COLUMNS):
+        period_sums = sums[row_start] = sums.get(row_start) or dict.fromkeys((*_SUM_COLUMNS, *_CHUNK_SUMS), 0)
+        of_kind = dict(zip(_COLUMNS, values, strict=True))
         for name, column in _COLUMNS_BY_KIND[kind]:
-            whole[name] += of_kind[column]
-    return read
+            period_sums[name] += of_kind[column]
+    return sums
 
 
 def _top(key: str, first: date, last: date, limit: int) -> list[UsageShare]:
     """The days that are over are kept as one sum; what they have of each key is in it, not of the largest alone."""
-    over = min(last, today() - timedelta(days=1))
-    name = f"usage-{key}-{first}-{over}"
-    before = cache.get(name)
-    if before is None:
-        before = _shares(key, first, over)
-        cache.set(name, before, DAY_CACHE_S)
-    since = _shares(key, max(first, over + timedelta(days=1)), last)
-    whole = {
-        each: map(sum, zip(before.get(each, _NO_USAGE), since.get(each, _NO_USAGE), strict=True))
-        for each in before | since
-    }
-    return sorted((UsageShare(each, *sums) for each, sums in whole.items()), key=_by_size)[:limit]
-
-
-def _by_size(share: UsageShare) -> tuple[int, int, str]:
-    return -share.characters, -share.saved, str(share.key)
+    last_past_day = min(last, today() - timedelta(days=1))
+    name = f"usage-{key}-{first}-{last_past_day}"
+    past = cache.get(name)
+    if past is None:
+        past = _shares(key, first, last_past_day)
+        cache.set(name, past, DAY_CACHE_S)
+    recent = _shares(key, max(first, last_past_day + timedelta(days=1)), last)
+    shares = []
+    for each in past | recent:
+        (characters, saved), (more, more_saved) = past.get(each, (0, 0)), recent.get(each, (0, 0))
+        shares.append(UsageShare(each, characters + more, saved + more_saved))
+    shares.sort(key=lambda share: (-share.characters, -share.saved, str(share.key)))
+    return shares[:limit]
 
 
 def _shares(key: str, first: date, last: date) -> dict[uuid.UUID | None, tuple[int, int]]:
@@ -265,18 +262,3 @@ def _shares(key: str, first: date, last: date) -> dict[uuid.UUID | None, tuple[i
     within = DailyUsage.objects.order_by().filter(day__range=(first, last)).values(key)
     rows = within.annotate(used=Sum("characters"), kept=Sum("saved_characters"))
     return {None if row[key] == NO_ID else row[key]: (row["used"], row["kept"]) for row in rows}
-
-
-def _days(first: date, last: date) -> Iterator[date]:
-    return (first + timedelta(days=number) for number in range((last - first).days + 1))
-
-
-def _months(first: date, last: date) -> Iterator[date]:
-    start = first.replace(day=1)
-    while start <= last:
-        yield start
-        start = _next_month(start)
-
-
-def _next_month(month: date) -> date:
-    return (month + timedelta(days=31)).replace(day=1)

@@ -53,12 +53,12 @@ class Charts:
 
     @cached_property
     def days(self) -> list[queries.PeriodStats]:
-        return queries.daily_stats(self._first, self._last, patient=self._key)
+        return queries.daily_stats(self._first, self._last, patient_id=self._key)
 
     @cached_property
     def months(self) -> list[queries.PeriodStats]:
         first = _months_before(self._last, MONTHS - 1)
-        return queries.monthly_stats(first, self._last, patient=self._key)
+        return queries.monthly_stats(first, self._last, patient_id=self._key)
 
     @property
     def _key(self) -> uuid.UUID | None:

@@ -46,7 +46,7 @@ def booked(
 
 
 def day(patient: uuid.UUID | None = None, at: date = TODAY) -> PeriodStats:
-    (found,) = figures.daily_stats(at, at, patient=patient)
+    (found,) = figures.daily_stats(at, at, patient_id=patient)
     return found
 
 
@@ -211,9 +211,8 @@ def test_months_that_are_over_are_kept_for_a_while():
     booked(at=long_ago)
     with CaptureQueriesContext(connection) as captured:
         assert [one.characters for one in figures.monthly_stats(long_ago.date(), long_ago.date())] == [10]
-        assert [one.characters for one in figures.monthly_stats(long_ago.date(), long_ago.date(), patient=ALICE)] == [
-            20
-        ]
+        of_alice = figures.monthly_stats(long_ago.date(), long_ago.date(), patient_id=ALICE)
+        assert [one.characters for one in of_alice] == [20]
     assert len(captured) == 1
     now = figures.today()
     booked(at=datetime.now(UTC))

@@ -75,7 +75,7 @@ def test_with_nothing_said_it_is_quiet():
 
 def test_a_budget_is_what_was_spoken_to_the_patient_in_this_month(cast):
     cast[0].monthly_character_budget = 5000
-    month = queries.monthly_stats(queries.today(), queries.today(), patient=cast[0].pk)[0]
+    month = queries.monthly_stats(queries.today(), queries.today(), patient_id=cast[0].pk)[0]
     assert PatientBoard(Viewer(BOSS), cast[0]).budget == Gauge(month.live + month.backup, 5000)
     assert PatientBoard(Viewer(BOSS), cast[1]).budget is None
 
