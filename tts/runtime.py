@@ -21,6 +21,7 @@ from django.db import DatabaseError
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
+from tts.devices import daphne_fast_path
 from tts.devices.registry import ConnectionRegistry
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import CircuitBreaker
@@ -98,6 +99,7 @@ class Runtime:
         )
         registry = self._registry = ConnectionRegistry(quota)
         watch = ProviderStatePoller(circuit, quota, slots, Probe(dependencies).run, self.spawn)
+        daphne_fast_path.check()
         await client.open()
         self.spawn(dependencies.offline.start())
         self.spawn(registry.run())

@@ -17,7 +17,7 @@ from tests.e2e.rows import state_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
-from tts.devices.transport import CLOSE_TIMEOUT_S
+from tts.devices.daphne_fast_path import CLOSE_TIMEOUT_S
 
 ENDLESS = " ".join(f"Sentence {number} is part of a text that no socket will hold to its end." for number in range(64))
 MEGABYTE = 1024 * 1024

@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 
 from tests.server import ROOT, free_port
-from tests.tts.devices.scripted import STARTED, Line, Script, finish, serving, started
+from tests.tts.scripted_server import STARTED, Line, Script, finish, serving, started
 from tests.waiting import eventually
 
 

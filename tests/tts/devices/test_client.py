@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.server import free_port
-from tests.tts.devices.scripted import STARTED, Line, finish, serving, started
+from tests.tts.scripted_server import STARTED, Line, finish, serving, started
 from tts.devices.client import ConnectionClosed, DeviceClient, HandshakeRefused, RequestRefused, ServerUnreachable
 
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
