@@ -51,7 +51,7 @@ PROCESS_TESTS := tests/browser tests/chaos tests/e2e tests/test_services.py \
 	tests/tts/cache/test_phrase_cache.py tests/tts/cache/test_stores.py tests/tts/resilience/test_concurrency.py \
 	tests/tts/test_talk.py \
 	tests/voicecare/core/test_pubsub.py tests/voicecare/core/test_task_queue.py tests/voicecare/management/test_make_run.py \
-	tests/voicecare/providers/elevenlabs/sandbox/test_process.py tests/voicecare/providers/espeak \
+	tests/voicecare/providers/elevenlabs/sandbox/test_server.py tests/voicecare/providers/espeak \
 	tests/voicecare/test_celery.py tests/voicecare/test_settings.py
 
 test-fast: $(BIN)/.installed-dev ## run the tests that need no other process: less than 2 minutes

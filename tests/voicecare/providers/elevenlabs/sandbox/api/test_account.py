@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -10,10 +9,6 @@ import pytest
 
 from tests.openapi import validate_schema
 from tests.sandbox import SandboxProcess
-from voicecare.providers.elevenlabs.sandbox.account.account import Account
-from voicecare.providers.elevenlabs.sandbox.api.usage import TimeRange
-from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
-from voicecare.providers.elevenlabs.sandbox.errors import ApiError
 
 RACHEL = "21m00Tcm4TlvDq8ikWAM"
 SARAH = "EXAVITQu4vr4xnSDxMaL"
@@ -101,17 +96,6 @@ async def test_a_new_period_begins_at_the_reset_time(client: Client, sandbox: Sa
     assert subscription["next_character_count_reset_unix"] > time.time()
 
 
-def test_credits_of_requests_under_way_are_not_sold_twice() -> None:
-    account = Account(SandboxConfig(character_limit=100))
-    with account.reserve(60) as first:
-        with pytest.raises(ApiError), account.reserve(60):
-            pass
-        first.bill()
-        with account.reserve(40):
-            pass
-    assert (account.config.characters_used, account.reserved_credits) == (60, 0)
-
-
 async def test_history_is_newest_first_in_pages_without_zero_retention(client: Client) -> None:
     for text in ("One.", "Two.", "Three."):
         await client.speak(text)
@@ -176,59 +160,3 @@ def test_a_sale_that_makes_no_sense_is_refused(sandbox: SandboxProcess, wanted: 
 )
 async def test_bad_pages_of_history(client: Client, query: dict[str, Any], status: int) -> None:
     assert (await client.get("/v1/history", **query))[0] == status
-
-
-async def test_usage_sums_what_was_billed(client: Client) -> None:
-    await client.speak("12345")
-    await client.speak("1234567", voice=SARAH, model=MULTILINGUAL)
-    await client.speak("unspoken", voice="nobody")
-    now = int(time.time() * 1000)
-
-    async def usage(**query: Any) -> Any:
-        window = {"start_unix": now - HOUR_MS, "end_unix": now + HOUR_MS}
-        reply = await client.fetch("/v1/usage/character-stats", "UsageCharactersResponseModel", **window, **query)
-        assert {len(row) for row in reply["usage"].values()} == {len(reply["time"])}
-        return {name: sum(row) for name, row in reply["usage"].items()}
-
-    assert await usage() == await usage(aggregation_interval="hour") == {"All": 10}
-    assert await usage(breakdown_type="voice") == {"Rachel": 3, "Sarah": 7}
-    assert await usage(breakdown_type="model") == {FLASH: 3, MULTILINGUAL: 7}
-    assert await usage(metric="tts_characters") == {"All": 12}
-    assert await usage(metric="request_count", aggregation_bucket_size=600) == {"All": 2}
-    past = {"start_unix": now - 9 * HOUR_MS, "end_unix": now - HOUR_MS, "aggregation_interval": "cumulative"}
-    assert (await client.get("/v1/usage/character-stats", **past))[1]["usage"] == {"All": [0]}
-
-
-@pytest.mark.parametrize(
-    ("query", "status"),
-    [
-        ({}, 422),
-        ({"start_unix": 1}, 422),
-        ({"start_unix": "x", "end_unix": 2}, 422),
-        ({"start_unix": 2, "end_unix": 1}, 400),
-        ({"start_unix": 1, "end_unix": 2, "breakdown_type": "mood"}, 400),
-        ({"start_unix": 1, "end_unix": 2, "metric": "ttfb_avg"}, 400),
-        ({"start_unix": 1, "end_unix": 2, "aggregation_bucket_size": 0}, 400),
-        ({"start_unix": 0, "end_unix": 10**13, "aggregation_bucket_size": 1}, 400),
-    ],
-)
-async def test_usage_that_cannot_be_told(client: Client, query: dict[str, Any], status: int) -> None:
-    assert (await client.get("/v1/usage/character-stats", **query))[0] == status
-
-
-def ms(*date: int) -> int:
-    return int(datetime(*date, tzinfo=UTC).timestamp() * 1000)
-
-
-@pytest.mark.parametrize(
-    ("interval", "expected"),
-    [
-        ("day", [(2026, 1, 30), (2026, 1, 31), (2026, 2, 1)]),
-        ("week", [(2026, 1, 30)]),
-        ("month", [(2026, 1, 1), (2026, 2, 1)]),
-        ("cumulative", [(2026, 1, 30, 13, 5)]),
-    ],
-)
-def test_buckets_begin_with_their_interval(interval: str, expected: list[tuple[int, ...]]) -> None:
-    window = TimeRange(ms(2026, 1, 30, 13, 5), ms(2026, 2, 1, 2))
-    assert window.buckets(interval, None) == [ms(*date) for date in expected]

@@ -17,7 +17,6 @@ from tests.waiting import eventually
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.providers.espeak import messages
 from voicecare.providers.espeak.client import EspeakVoice, OfflineSynthesizer, SynthesizerUnavailable
-from voicecare.providers.espeak.text import PIECE_BYTES, normalize, split
 
 VOICE = EspeakVoice("en", "f2", 50, 175)
 SENTENCE = "Good morning, it is time for your medicine."
@@ -263,35 +262,3 @@ async def test_the_child_ends_when_its_parent_is_killed():
     output, _ = await parent.communicate()
     assert parent.returncode == -signal.SIGKILL
     await ended(int(output))
-
-
-def test_pieces_are_short_whole_and_end_where_clauses_do():
-    text = normalize(STORY)
-    made = list(split(text))
-    assert "".join(made) == text
-    assert all(len(piece) <= PIECE_BYTES for piece in made)
-    assert all(piece.rstrip()[-1] in ".," for piece in made)
-    assert list(split("Take 2.5 mg, please.")) == ["Take 2.5 mg, please."]
-
-
-@pytest.mark.parametrize("text", [*SOUNDLESS.values(), *HOSTILE.values()], ids=[*SOUNDLESS, *HOSTILE])
-def test_pieces_lose_nothing_of_clean_text(text):
-    made = list(split(normalize(text)))
-    assert "".join(made) == normalize(text)
-    assert all(len(piece.encode()) <= PIECE_BYTES + 160 for piece in made)
-
-
-def test_clean_text_keeps_what_is_spoken():
-    assert normalize("नमस्ते, क्\u200dष — Ö 2.5 mg [now]") == "नमस्ते, क्\u200dष — Ö 2.5 mg  now"
-    assert normalize("wait......\x00\ud800[[x]]") == "wait...    x"
-    assert normalize("q" + "\u0301" * 99) == "q" + "\u0301" * 3
-    assert normalize("𝐇𝐞𝐥𝐥𝐨 ﬁne Ⅷ ⣞ᧇ 5 m²") == "Hello fine VIII    5 m²"
-
-
-@pytest.mark.parametrize("cut", [1, 5, 9, 10, 100])
-def test_messages_survive_any_cut(cut):
-    sent = messages.pack(messages.AUDIO, 7, b"x" * 30) + messages.pack(messages.END, 7) + messages.pack_credit(9, 1234)
-    splitter = messages.MessageParser()
-    got = [message for at in range(0, len(sent), cut) for message in splitter.feed(sent[at : at + cut])]
-    assert got[:2] == [(messages.AUDIO, 7, b"x" * 30), (messages.END, 7, b"")]
-    assert messages.unpack_credit(got[2].body) == 1234

@@ -16,8 +16,6 @@ import pytest
 
 from tests.sandbox import ROOT, SandboxProcess
 from tests.waiting import until
-from voicecare.providers.elevenlabs.sandbox.account.synthesizer import AudioCache
-from voicecare.providers.espeak.client import EspeakVoice
 
 SPEECH = "/v1/text-to-speech/21m00Tcm4TlvDq8ikWAM/stream"
 
@@ -99,15 +97,3 @@ def test_the_package_needs_no_django() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_the_memory_forgets_the_longest_unused() -> None:
-    memory = AudioCache(limit=10)
-    first, second, third = ((EspeakVoice(), text, "pcm_8000") for text in ("1", "2", "3"))
-    memory.put(first, b"12345")
-    memory.put(second, b"12345")
-    assert memory.get(first) == b"12345"
-    memory.put(third, b"1")
-    assert (memory.get(first), memory.get(second), memory.get(third)) == (b"12345", None, b"1")
-    memory.put(first, b"x" * 11)
-    assert memory.get(first) is None

@@ -1,0 +1,18 @@
+"""Reservations of the sandbox's account."""
+
+import pytest
+
+from voicecare.providers.elevenlabs.sandbox.account.account import Account
+from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
+from voicecare.providers.elevenlabs.sandbox.errors import ApiError
+
+
+def test_credits_of_requests_under_way_are_not_sold_twice() -> None:
+    account = Account(SandboxConfig(character_limit=100))
+    with account.reserve(60) as first:
+        with pytest.raises(ApiError), account.reserve(60):
+            pass
+        first.bill()
+        with account.reserve(40):
+            pass
+    assert (account.config.characters_used, account.reserved_credits) == (60, 0)
