@@ -30,8 +30,8 @@ from tts.resilience.error_reporter import ErrorReporter
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.resilience.state_watcher import ProviderStatePoller
-from tts.synthesis.dependencies import Services
-from tts.synthesis.probe import Probe
+from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.probe import ProviderProbe
 from usage.alerts.heartbeats import HeartbeatMonitor
 from usage.ledger import events, journal
 from voicecare.core import metrics, pubsub
@@ -52,12 +52,12 @@ class Runtime:
 
     def __init__(self) -> None:
         self.draining = False
-        self._dependencies: Services | None = None
+        self._dependencies: SpeechDependencies | None = None
         self._registry: ConnectionRegistry | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
-    def dependencies(self) -> Services:
+    def dependencies(self) -> SpeechDependencies:
         """Raises RuntimeError before `start`."""
         if self._dependencies is None:
             raise RuntimeError("The runtime has not been started. It starts with the first ASGI scope.")
@@ -80,37 +80,37 @@ class Runtime:
         quota = QuotaGate(self.spawn)
         slots = create_limiter(settings.REDIS_URL)
         recorder = Recorder(journal.open_journal(journal_folder))
-        dependencies = self._dependencies = Services(
+        dependencies = self._dependencies = SpeechDependencies(
             client=client,
             gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
-            offline=OfflineSynthesizer(),
+            offline_voice=OfflineSynthesizer(),
             circuit=circuit,
             quota=quota,
-            slots=slots,
-            trouble=ErrorReporter(circuit, self.spawn),
-            phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
-            fills=SingleFlight(),
+            limiter=slots,
+            error_reporter=ErrorReporter(circuit, self.spawn),
+            phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
+            single_flight=SingleFlight(),
             recorder=recorder,
-            own=self.spawn,
+            spawn=self.spawn,
             first_byte_s=settings.FIRST_CHUNK_TIMEOUT_S,
             stall_s=settings.STALL_TIMEOUT_S,
             busy_wait_s=settings.BUSY_WAIT_S,
             zero_retention=settings.ELEVENLABS_ZERO_RETENTION,
         )
         registry = self._registry = ConnectionRegistry(quota)
-        watch = ProviderStatePoller(circuit, quota, slots, Probe(dependencies).run, self.spawn)
+        watch = ProviderStatePoller(circuit, quota, slots, ProviderProbe(dependencies).run, self.spawn)
         daphne_fast_path.check()
         await client.open()
-        self.spawn(dependencies.offline.start())
+        self.spawn(dependencies.offline_voice.start())
         self.spawn(registry.run())
         self.spawn(watch.run())
         self.spawn(pubsub.process_pubsub().run(registry.wake_patient, watch.poll_now))
-        self.spawn(self._maintain_cache(dependencies.phrases))
+        self.spawn(self._maintain_cache(dependencies.phrase_cache))
         self.spawn(self._monitor_heartbeats())
         self.spawn(run_in_db_thread(journal.recover, journal_folder, events.record_attempts))
         metrics.HELD_BYTES.set_function(lambda: sum(connection.buffered_bytes() for connection in registry.connections))
-        metrics.SLOTS_HELD.set_function(lambda: dependencies.slots.held_count)
-        metrics.SLOTS_WAITING.set_function(lambda: dependencies.slots.waiting_count)
+        metrics.SLOTS_HELD.set_function(lambda: dependencies.limiter.held_count)
+        metrics.SLOTS_WAITING.set_function(lambda: dependencies.limiter.waiting_count)
         _tune_interpreter()
         self._install_sigterm_handler()
 
@@ -151,11 +151,11 @@ class Runtime:
             await self.dependencies.recorder.flush()
             if self.dependencies.recorder.journal is not None:
                 self.dependencies.recorder.journal.close()
-        await self.dependencies.phrases.write_hits()
+        await self.dependencies.phrase_cache.write_hits()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
-        await self.dependencies.slots.close()
-        await self.dependencies.offline.close()
+        await self.dependencies.limiter.close()
+        await self.dependencies.offline_voice.close()
         await self.dependencies.client.close()
 
     def _install_sigterm_handler(self) -> None:

@@ -35,9 +35,9 @@ async def readyz(request: HttpRequest) -> HttpResponse:
     services = runtime.dependencies
     amiss = {
         "broker": await _broker_is_away(),
-        "cache": services.phrases.failing,
+        "cache": services.phrase_cache.failing,
         "provider": services.circuit.is_open or services.quota.is_exhausted,
-        "offline_voice": not services.offline.is_running,
+        "offline_voice": not services.offline_voice.is_running,
     }
     degraded = [*(name for name, is_amiss in amiss.items() if is_amiss), *missed]
     return JsonResponse({"status": "ready", "degraded": degraded})

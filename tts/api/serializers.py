@@ -110,10 +110,10 @@ class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
 
     @extend_schema_field(serializers.ChoiceField(STATE_CHOICES))
     def get_status(self, utterance: Utterance) -> str:
-        return UtteranceState.EXPIRED.value if _overdue(utterance) else utterance.state
+        return UtteranceState.EXPIRED.value if _is_expired(utterance) else utterance.state
 
     def get_code(self, utterance: Utterance) -> str:
-        return "expired" if _overdue(utterance) else utterance.code
+        return "expired" if _is_expired(utterance) else utterance.code
 
 
 @extend_schema_serializer(examples=[SPOKEN])
@@ -156,7 +156,7 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
 
 @extend_schema_field({"type": "string", "example": "2026-11-23"})
-class MomentField(serializers.Field):
+class DateOrTimeField(serializers.Field):
     """A date (a whole day in USAGE_TIME_ZONE) or a time; `ends`: the end of what was named, which is included."""
 
     default_error_messages = {"invalid": "A date like 2026-11-23 or a time like 2026-11-23T08:00:00Z is needed."}
@@ -186,10 +186,10 @@ class ConversationFilter(serializers.Serializer):
     patient = serializers.UUIDField(required=False)
 
     def get_fields(self) -> dict[str, serializers.Field]:
-        return {**super().get_fields(), "from": MomentField(), "to": MomentField(ends=True)}
+        return {**super().get_fields(), "from": DateOrTimeField(), "to": DateOrTimeField(ends=True)}
 
 
-def _overdue(utterance: Utterance) -> bool:
+def _is_expired(utterance: Utterance) -> bool:
     """It has expired, also if the sweep has not come by yet."""
     waits = utterance.state in (UtteranceState.WAITING, UtteranceState.QUEUED)
     return waits and utterance.expires_at is not None and utterance.expires_at <= timezone.now()

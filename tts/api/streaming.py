@@ -20,8 +20,8 @@ from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Phrase
 from tts.speech import Speech, SpeechProgress
 from tts.states import Origin
-from tts.synthesis.dependencies import Services
-from tts.synthesis.pipeline import QuotaHolds, speak
+from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.pipeline import QuotaDeferred, speak
 from tts.synthesis.sink import record_audio
 from tts.text.segmenter import normalise
 from tts.text.stream import TextStream
@@ -29,10 +29,10 @@ from voicecare.audio.formats import FORMATS
 from voicecare.audio.framing import FramePadder
 from voicecare.patients.models import Voice
 
-CHUNKS_AHEAD = 64
-TAKEN_WITHIN_S = 30.0  # a reader that takes nothing for so long is gone, or as good as that: the slot is for others
+MAX_BUFFERED_CHUNKS = 64
+READ_TIMEOUT_S = 30.0  # a reader that takes nothing for so long is gone, or as good as that: the slot is for others
 
-PREVIEWS = {
+PREVIEW_TEXTS = {
     "en": "Hello, it is good to be with you. Shall we have a little chat?",
     "de": "Guten Tag, schön, bei Ihnen zu sein. Wollen wir ein wenig plaudern?",
 }
@@ -40,7 +40,7 @@ PREVIEWS = {
 log = structlog.get_logger(__name__)
 
 
-class NobodyListens(Exception):
+class ClientDisconnected(Exception):
     """The sound is not taken any more."""
 
 
@@ -50,7 +50,7 @@ class _ResponseSink:
     def __init__(self, speech: Speech, format_name: str) -> None:
         self.source = ""
         """Of the first audio, as in `speech.started`."""
-        self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_BUFFERED_CHUNKS)
         self._speech = speech
         self._completer = FramePadder(FORMATS[format_name])
 
@@ -78,18 +78,18 @@ class _ResponseSink:
 
     async def _put(self, chunk: bytes) -> None:
         try:
-            async with asyncio.timeout(TAKEN_WITHIN_S):
+            async with asyncio.timeout(READ_TIMEOUT_S):
                 await self.chunks.put(chunk)
         except TimeoutError:
-            raise NobodyListens from None
+            raise ClientDisconnected from None
 
 
-class HttpSpeech:
+class StreamingSpeech:
     """One speech on its way into one response. `begin` first; then `body`, or nobody listens."""
 
-    def __init__(self, text: str, context: SpeechContext, services: Services) -> None:
+    def __init__(self, text: str, context: SpeechContext, dependencies: SpeechDependencies) -> None:
         self._context = context
-        self._services = services
+        self._dependencies = dependencies
         self._speech = Speech(
             id=str(uuid.uuid4()),
             text_stream=TextStream(text, complete=True),
@@ -109,7 +109,7 @@ class HttpSpeech:
         """Of the first audio; known when `begin` has returned."""
         return self._sink.source
 
-    async def begin(self) -> AsyncGenerator[bytes, None]:
+    async def start(self) -> AsyncGenerator[bytes, None]:
         """Returns the body when its first bytes are there. Raises SpeechFailed if there will be none.
 
         The task has a context of its own: what it starts for the whole process (the recorder's writing) would in the
@@ -120,7 +120,7 @@ class HttpSpeech:
         try:
             first = await self._sink.chunks.get()
         except BaseException:
-            await self._end()
+            await self._cancel()
             raise
         if first is None and self._error is not None:
             raise self._error
@@ -137,19 +137,19 @@ class HttpSpeech:
             if self._error is not None:
                 raise self._error
         finally:
-            await self._end()
+            await self._cancel()
 
-    async def _end(self) -> None:
+    async def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         try:
-            await self._say()
-        except NobodyListens:
+            await self._speak()
+        except ClientDisconnected:
             log.info("rest_speech.nobody_listens")
-            self._error = NobodyListens()
+            self._error = ClientDisconnected()
             self._sink.chunks.get_nowait()  # it was full; whoever comes back learns that it broke off
             self._sink.chunks.put_nowait(None)
             return
@@ -157,15 +157,15 @@ class HttpSpeech:
             self._error = error
         await self._sink.chunks.put(None)
 
-    async def _say(self) -> None:
+    async def _speak(self) -> None:
         try:
-            await speak(self._speech, self._context, self._sink, self._services)
-        except QuotaHolds:
+            await speak(self._speech, self._context, self._sink, self._dependencies)
+        except QuotaDeferred:
             self._speech.progress.repeated()
-            await speak(self._speech, self._context, self._sink, self._services, force_offline=True)
+            await speak(self._speech, self._context, self._sink, self._dependencies, force_offline=True)
 
 
-def context_of(voice: Voice, audio_format: str) -> SpeechContext:
+def context_for_voice(voice: Voice, audio_format: str) -> SpeechContext:
     """What holds for a speech in this voice: a relative's speaks as to their patient, a stock voice plainly.
 
     Talks to the database.
@@ -189,10 +189,12 @@ def context_of(voice: Voice, audio_format: str) -> SpeechContext:
     )
 
 
-def preview_of(voice: Voice, audio_format: str) -> tuple[str, SpeechContext]:
+def preview_for_voice(voice: Voice, audio_format: str) -> tuple[str, SpeechContext]:
     """What is said to show this voice, and how: the longest phrase of its language, which is often cached already."""
-    context = context_of(voice, audio_format)
+    context = context_for_voice(voice, audio_format)
     language = context.speech_settings.language
     common = Phrase.objects.for_language(language).filter(kind=Phrase.Kind.COMMON).values_list("text", flat=True)
-    text = max(common, key=lambda phrase: (len(phrase), phrase), default=PREVIEWS.get(language, PREVIEWS["en"]))
+    text = max(
+        common, key=lambda phrase: (len(phrase), phrase), default=PREVIEW_TEXTS.get(language, PREVIEW_TEXTS["en"])
+    )
     return text, replace(context, phrases=context.phrases | {normalise(text)})

@@ -27,7 +27,7 @@ from tts.api.serializers import (
     SpokenSerializer,
     UtteranceSerializer,
 )
-from tts.api.streaming import HttpSpeech, context_of, preview_of
+from tts.api.streaming import StreamingSpeech, context_for_voice, preview_for_voice
 from tts.conversations.context import SpeechContext
 from tts.models import Conversation, Utterance
 from tts.outbox import store
@@ -39,8 +39,8 @@ from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Patient, Voice
 
-_KEY = re.compile(r"[\x20-\x7e]{1,255}")
-KEY_HEADER = OpenApiParameter(
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+IDEMPOTENCY_KEY_HEADER = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
@@ -70,13 +70,13 @@ HEARD = OpenApiExample(
 )
 
 
-class BadKey(APIException):
+class InvalidIdempotencyKey(APIException):
     status_code = 400
     default_code = "bad_idempotency_key"
     default_detail = "`Idempotency-Key` must have 1 to 255 printable ASCII characters."
 
 
-AUDIO_HEADER = OpenApiParameter(
+SPEECH_SOURCE_HEADER = OpenApiParameter(
     "Speech-Source",
     str,
     OpenApiParameter.HEADER,
@@ -84,13 +84,13 @@ AUDIO_HEADER = OpenApiParameter(
     enum=list(Source),
     description="Where the first sound is from; `backup` and `offline` are not the voice that was asked for.",
 )
-UNSPOKEN = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: nothing can speak right now.")
-_AUDIO = {(200, FORMATS[name].mime): OpenApiTypes.BINARY for name in DEVICE_FORMATS}
+SPEECH_UNAVAILABLE = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: nothing can speak right now.")
+_AUDIO_RESPONSES = {(200, FORMATS[name].mime): OpenApiTypes.BINARY for name in DEVICE_FORMATS}
 
 
 class Speak(APIView):
     @extend_schema(
-        parameters=[KEY_HEADER],
+        parameters=[IDEMPOTENCY_KEY_HEADER],
         request=SpeakSerializer,
         responses={
             202: AcceptedSerializer,
@@ -158,27 +158,27 @@ class ConversationUtterances(generics.ListAPIView):
         return conversation.utterances.order_by("received_at", "pk")
 
 
-class AnyAccept(DefaultContentNegotiation):
+class IgnoreAcceptHeader(DefaultContentNegotiation):
     """An answer is sound or JSON, whatever the header says: a player accepts audio alone."""
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:  # noqa: ANN401
         return renderers[0], renderers[0].media_type
 
 
-class Unspoken(APIException):
+class SpeechUnavailable(APIException):
     def __init__(self, code: str, detail: str, status_code: int) -> None:
         super().__init__(detail, code)
         self.status_code = status_code
 
 
 class SpeechAudio(APIView):
-    content_negotiation_class = AnyAccept
+    content_negotiation_class = IgnoreAcceptHeader
 
     @extend_schema(
         operation_id="speech",
-        parameters=[AUDIO_HEADER],
+        parameters=[SPEECH_SOURCE_HEADER],
         request=SpeechSerializer,
-        responses={**_AUDIO, 503: UNSPOKEN},
+        responses={**_AUDIO_RESPONSES, 503: SPEECH_UNAVAILABLE},
         examples=[OpenApiExample("A sentence", {"text": "Good morning.", "format": "mp3_22050_32"}, request_only=True)],
     )
     def post(self, request: Request) -> StreamingHttpResponse:
@@ -186,44 +186,44 @@ class SpeechAudio(APIView):
         order = SpeechSerializer(data=request.data, context={"request": request})
         order.is_valid(raise_exception=True)
         wanted = order.validated_data
-        context = context_of(wanted.get("voice") or Voice.objects.default(), wanted["format"])
-        return _streamed(wanted["text"], context)
+        context = context_for_voice(wanted.get("voice") or Voice.objects.default(), wanted["format"])
+        return _stream(wanted["text"], context)
 
 
 class VoicePreview(APIView):
-    content_negotiation_class = AnyAccept
+    content_negotiation_class = IgnoreAcceptHeader
     http_method_names = ("get", "options")  # a HEAD would have it spoken for nobody
 
     @extend_schema(
         operation_id="preview_voice",
-        parameters=[AUDIO_HEADER],
-        responses={(200, FORMATS[DEVICE_FORMATS[0]].mime): OpenApiTypes.BINARY, 503: UNSPOKEN},
+        parameters=[SPEECH_SOURCE_HEADER],
+        responses={(200, FORMATS[DEVICE_FORMATS[0]].mime): OpenApiTypes.BINARY, 503: SPEECH_UNAVAILABLE},
     )
     def get(self, request: Request, id: uuid.UUID) -> StreamingHttpResponse:
         """A set phrase in this voice, sent while it is spoken; kept like any phrase, so the next time costs nothing."""
         usable = visible_voices(request).filter(state=Voice.State.USABLE).select_related("patient")
-        return _streamed(*preview_of(get_object_or_404(usable, pk=id), DEVICE_FORMATS[0]))
+        return _stream(*preview_for_voice(get_object_or_404(usable, pk=id), DEVICE_FORMATS[0]))
 
 
-def _streamed(text: str, context: SpeechContext) -> StreamingHttpResponse:
+def _stream(text: str, context: SpeechContext) -> StreamingHttpResponse:
     """Whatever goes wrong before the first byte is an answer like any other."""
     if runtime.draining:
-        raise Unspoken("going_down", "This server is going down: try again.", 503)
-    speech = HttpSpeech(text, context, runtime.dependencies)
+        raise SpeechUnavailable("going_down", "This server is going down: try again.", 503)
+    speech = StreamingSpeech(text, context, runtime.dependencies)
     try:
         # On the server's event loop, which owns the services; this thread waits for the first byte alone.
-        body = async_to_sync(speech.begin)()
+        body = async_to_sync(speech.start)()
     except SpeechFailed as failure:
-        raise _unspoken(failure) from failure
+        raise _api_error(failure) from failure
     response = StreamingHttpResponse(body, content_type=FORMATS[context.speech_settings.format].mime)
     response["Speech-Source"] = speech.source
     return response
 
 
-def _unspoken(failure: SpeechFailed) -> Unspoken:
+def _api_error(failure: SpeechFailed) -> SpeechUnavailable:
     if failure.code == SpeechFailed.NO_VOICE:
-        return Unspoken(failure.code, "Neither the speech provider nor this server can speak right now.", 503)
-    return Unspoken(failure.code, "The speech provider refuses this text.", 400)
+        return SpeechUnavailable(failure.code, "Neither the speech provider nor this server can speak right now.", 503)
+    return SpeechUnavailable(failure.code, "The speech provider refuses this text.", 400)
 
 
 def _conversations(request: Request) -> QuerySet[Conversation]:
@@ -233,6 +233,6 @@ def _conversations(request: Request) -> QuerySet[Conversation]:
 
 def _idempotency_key(request: Request) -> str:
     key = request.headers.get("Idempotency-Key")
-    if key is not None and (not _KEY.fullmatch(key) or not key.strip()):
-        raise BadKey
+    if key is not None and (not _IDEMPOTENCY_KEY.fullmatch(key) or not key.strip()):
+        raise InvalidIdempotencyKey
     return key or ""

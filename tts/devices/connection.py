@@ -36,7 +36,7 @@ from tts.protocol.commands import (
 from tts.protocol.messages import CLOSE_SHUTTING_DOWN, ProtocolError
 from tts.protocol.session import Session
 from tts.states import UtteranceState
-from tts.synthesis.dependencies import Services
+from tts.synthesis.dependencies import SpeechDependencies
 from voicecare.core.database import run_in_db_thread
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ class Connection:
     """From accept to close. Frames are fed one at a time."""
 
     def __init__(
-        self, socket: DeviceTransport, services: Services, device: uuid.UUID, epoch: int, patient: uuid.UUID
+        self, socket: DeviceTransport, services: SpeechDependencies, device: uuid.UUID, epoch: int, patient: uuid.UUID
     ) -> None:
         self.device_id = device
         self.epoch = epoch
@@ -81,7 +81,7 @@ class Connection:
     async def notify_expired(self) -> None:
         """What the device knows to be queued and is of no use any more has failed."""
         for speech_id in await self.outbox.pop_expired():
-            self._services.own(self._transport.send(messages.speech_failed(speech_id, "expired")))
+            self._services.spawn(self._transport.send(messages.speech_failed(speech_id, "expired")))
 
     async def receive(self, text: str | None) -> None:
         """One frame of the device; None stands for a binary one."""
@@ -161,9 +161,9 @@ class Connection:
             case ReportPlayback(ms):
                 self._player.report_playback(ms)
             case AcknowledgeDelivery(speech_id):
-                self._services.own(self._acknowledge(speech_id))
+                self._services.spawn(self._acknowledge(speech_id))
             case CancelDelivery(speech_id):
-                self._services.own(self._cancel_delivery(speech_id))
+                self._services.spawn(self._cancel_delivery(speech_id))
             case StartConversation():
                 await self._start(command)
             case EndConversation():
@@ -187,7 +187,7 @@ class Connection:
             await self._execute(command)
 
     async def _start(self, start: StartConversation) -> None:
-        self._services.own(self._services.client.preconnect())
+        self._services.spawn(self._services.client.preconnect())
         async with self._conversation_lock:
             try:
                 opened = await self._open(start)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from tts.devices.transport import DeviceTransport, Frame
 from tts.protocol import messages
 from tts.speech import Speech
-from tts.synthesis.pacing import Pacing
+from tts.synthesis.pacing import Pacer
 from tts.synthesis.sink import record_audio
 from voicecare.audio.formats import FORMATS
 from voicecare.audio.framing import FramePadder
@@ -29,16 +29,16 @@ class SpeechOutput:
         self._queued_sent = False
         self._padder = FramePadder(FORMATS[format_name])
         self._pending_chunk = b""  # the latest chunk: walking through it must not hold up its own departure
-        self._pacer = Pacing(FORMATS[format_name].bytes_per_second)
+        self._pacer = Pacer(FORMATS[format_name].bytes_per_second)
 
     async def wait_for_capacity(self) -> None:
         """Waits until the device wants another segment: rule 3 of the contract, section 2. The first passes at once."""
-        while wait := self._pacer.wait(time.monotonic()):
+        while wait := self._pacer.delay_until_next(time.monotonic()):
             await _pause(wait)
-        self._pacer.segment_begins()
+        self._pacer.start_segment()
 
     def report_playback(self, ms: int) -> None:
-        self._pacer.progress(ms, time.monotonic())
+        self._pacer.record_progress(ms, time.monotonic())
 
     async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
         """One read of sound becomes one frame, at once; then it may wait until a device that reads slowly has read."""
@@ -51,7 +51,7 @@ class SpeechOutput:
         record_audio(self._speech, len(chunk), source)
         self._padder.feed(self._pending_chunk)
         self._pending_chunk = chunk
-        self._pacer.sent(len(chunk), time.monotonic())
+        self._pacer.record_sent(len(chunk), time.monotonic())
         while self._transport.buffered_bytes() > MAX_BUFFERED_BYTES:
             await _pause(RECHECK_INTERVAL_S)
 
@@ -75,7 +75,7 @@ class SpeechOutput:
         if missing:
             await self._transport.send(missing)
             self._speech.progress.padded(len(missing))
-            self._pacer.sent(len(missing), time.monotonic())
+            self._pacer.record_sent(len(missing), time.monotonic())
 
     def _announce(self, source: str, voice: str) -> list[Frame]:
         """What the device reads before the first sound, and where its source changes."""

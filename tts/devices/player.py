@@ -20,8 +20,8 @@ from tts.protocol import messages
 from tts.protocol.session import Session
 from tts.speech import Speech, SpeechProgress
 from tts.states import Origin, UtteranceState
-from tts.synthesis.dependencies import Services
-from tts.synthesis.pipeline import QuotaHolds, SpeechFailed, speak
+from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
 from tts.text.stream import TextStream
 from voicecare.core import metrics
 
@@ -42,7 +42,7 @@ class SpeechPlayer:
     def __init__(
         self,
         socket: DeviceTransport,
-        services: Services,
+        services: SpeechDependencies,
         session: Session,
         deliveries: OutboxClient,
         open_conversation: Callable[[], Awaitable[OpenConversation | None]],
@@ -178,7 +178,7 @@ class SpeechPlayer:
         try:
             await speak(speech, opened.context, delivery, self._services)
             outcome = UtteranceState.SPOKEN
-        except QuotaHolds:
+        except QuotaDeferred:
             outcome = UtteranceState.QUEUED
         except SpeechFailed as failure:
             outcome, code = UtteranceState.FAILED, failure.code
@@ -211,7 +211,7 @@ class SpeechPlayer:
             self._prefetcher.requeue(speech.claim)
         elif speech.claim is not None:
             self._outbox.finish(speech.claim, speech)
-            self._services.own(self._outbox.flush())
+            self._services.spawn(self._outbox.flush())
 
     def _record(self, speech: Speech) -> None:
         """The row of a claimed one is the outbox's."""
@@ -251,7 +251,7 @@ class SpeechPlayer:
         self._session.queue.defer(speech)
         if not self._is_waiting_for_quota:
             self._is_waiting_for_quota = True
-            self._services.own(self._wait_for_quota())
+            self._services.spawn(self._wait_for_quota())
 
     async def _wait_for_quota(self) -> None:
         quota = self._services.quota
@@ -264,7 +264,7 @@ class SpeechPlayer:
         """Only one that is in the cache: while the quota is spent nothing else can be said in this voice."""
         if context.hold_message is None:
             return
-        phrases = self._services.phrases
+        phrases = self._services.phrase_cache
         is_cached = await phrases.get(phrases.key(context.speech_settings, context.hold_message)) is not None
         if is_cached and self._session.conversation is not None:
             self._session.enqueue_hold_message(context.hold_message, time.monotonic())

@@ -13,7 +13,7 @@ from tts.outbox.claim import Claim
 from tts.protocol.session import Session
 from tts.speech import Speech
 from tts.states import Origin
-from tts.synthesis.dependencies import Services
+from tts.synthesis.dependencies import SpeechDependencies
 
 LIVE_CLAIM_TIMEOUT_S = 1.0  # what the device has waited for does not wait any longer for rows of former conversations
 
@@ -33,7 +33,7 @@ class OutboxPrefetcher:
 
     def __init__(
         self,
-        services: Services,
+        services: SpeechDependencies,
         session: Session,
         deliveries: OutboxClient,
         open_conversation: Callable[[], Awaitable[OpenConversation | None]],
@@ -79,7 +79,7 @@ class OutboxPrefetcher:
     def requeue(self, claim: Claim, *, queued: bool = False) -> None:
         """It waits again, as soon as the database is there."""
         self._outbox.requeue(claim, queued=queued)
-        self._services.own(self._outbox.flush())
+        self._services.spawn(self._outbox.flush())
 
     def _start_fetch(self, live_only: bool) -> "asyncio.Task[Prefetched | None]":
         self.pending_hint = self.pending_hint and live_only

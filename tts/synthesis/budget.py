@@ -19,12 +19,12 @@ from tts.text.stream import Segment
 from usage import budgets
 from voicecare.core.database import run_in_db_thread
 
-ANSWERED_WITHIN_S = 3.0  # a patient is spared the silence of a database that is away
+DATABASE_TIMEOUT_S = 3.0  # a patient is spared the silence of a database that is away
 
 log = structlog.get_logger(__name__)
 
 
-class Reservation:
+class BudgetReservation:
     """For patients without a budget it does nothing, and asks nobody.
 
     Taken when the first segment needs the provider: for all of a complete text that will not come from the cache, and
@@ -41,71 +41,73 @@ class Reservation:
     ) -> None:
         self._speech = speech
         self._patient_id = context.patient_id if context.has_budget else None
-        self._trouble = trouble
-        self._own = own
+        self._error_reporter = trouble
+        self._spawn = own
         self._month: date
-        self._counted_before = speech.progress.characters
-        self._held = 0
-        self._since = time.monotonic()
-        self._is_waived = False
-        self._taking: asyncio.Task[bool] | None = None
+        self._billed_before = speech.progress.characters
+        self._reserved = 0
+        self._reserved_at = time.monotonic()
+        self._is_skipped = False
+        self._reserve_task: asyncio.Task[bool] | None = None
         complete = speech.text_stream.complete and context.has_budget
-        self._behind = (
-            _behind(speech.text_stream.text, context.speech_settings.language, context.phrases) if complete else []
+        self._characters_after = (
+            _remaining_characters(speech.text_stream.text, context.speech_settings.language, context.phrases)
+            if complete
+            else []
         )
 
-    async def covers(self, segment: Segment) -> bool:
+    async def reserve_for(self, segment: Segment) -> bool:
         """Whether this segment may be asked for, once. Cancelled, what is being reserved is given back by `settle`."""
-        if self._is_waived or self._patient_id is None:
+        if self._is_skipped or self._patient_id is None:
             return True
-        if self._held and self._age_s() > budgets.RESERVATION_TTL.total_seconds():
+        if self._reserved and self._age_s() > budgets.RESERVATION_TTL.total_seconds():
             await self._settle(self._patient_id)
-        lacking = len(segment.text) + self._after(segment) - (self._held - self._counted())
+        lacking = len(segment.text) + self._after(segment) - (self._reserved - self._billed())
         if lacking <= 0:
             return True
-        self._taking = asyncio.create_task(self._take(self._patient_id, lacking))
+        self._reserve_task = asyncio.create_task(self._reserve(self._patient_id, lacking))
         try:
-            async with asyncio.timeout(ANSWERED_WITHIN_S):
-                return await asyncio.shield(self._taking)
+            async with asyncio.timeout(DATABASE_TIMEOUT_S):
+                return await asyncio.shield(self._reserve_task)
         except TimeoutError:
-            self._waive("TimeoutError")
+            self._skip("TimeoutError")
             return True
 
     def settle(self) -> None:
         """The speech has ended, however. In the background."""
-        if self._patient_id is not None and self._taking is not None:
-            self._own(self._settle(self._patient_id))
+        if self._patient_id is not None and self._reserve_task is not None:
+            self._spawn(self._settle(self._patient_id))
 
-    def _counted(self) -> int:
-        return self._speech.progress.characters - self._counted_before
+    def _billed(self) -> int:
+        return self._speech.progress.characters - self._billed_before
 
     def _age_s(self) -> float:
-        return time.monotonic() - self._since
+        return time.monotonic() - self._reserved_at
 
     def _after(self, segment: Segment) -> int:
-        return self._behind[segment.index] if segment.index < len(self._behind) else 0
+        return self._characters_after[segment.index] if segment.index < len(self._characters_after) else 0
 
-    async def _take(self, patient_id: uuid.UUID, characters: int) -> bool:
-        if not self._held:
+    async def _reserve(self, patient_id: uuid.UUID, characters: int) -> bool:
+        if not self._reserved:
             self._month = budgets.current_month()
         try:
             fits = await run_in_db_thread(budgets.reserve, patient_id, self._month, characters)
         except Error as error:
-            self._waive(type(error).__name__)
+            self._skip(type(error).__name__)
             return True
         if fits:
-            self._held += characters
-            self._since = time.monotonic()
+            self._reserved += characters
+            self._reserved_at = time.monotonic()
         else:
-            self._trouble.report_over_budget(patient_id)
+            self._error_reporter.report_over_budget(patient_id)
         return fits
 
     async def _settle(self, patient_id: uuid.UUID) -> None:
         """What is too old, or cannot be written, the sweep mends."""
-        if self._taking is not None:
-            await asyncio.wait({self._taking})
-        held, counted = self._held, self._counted()
-        self._held, self._counted_before = 0, self._speech.progress.characters
+        if self._reserve_task is not None:
+            await asyncio.wait({self._reserve_task})
+        held, counted = self._reserved, self._billed()
+        self._reserved, self._billed_before = 0, self._speech.progress.characters
         if self._age_s() > budgets.STALE_AFTER.total_seconds() or not (held or counted):
             return
         try:
@@ -113,12 +115,12 @@ class Reservation:
         except Error as error:
             log.warning("reservation.not_settled", error=type(error).__name__)
 
-    def _waive(self, error: str) -> None:
-        self._is_waived = True
+    def _skip(self, error: str) -> None:
+        self._is_skipped = True
         log.warning("reservation.not_taken", error=error)
 
 
-def _behind(text: str, language: str, phrases: Container[str]) -> list[int]:
+def _remaining_characters(text: str, language: str, phrases: Container[str]) -> list[int]:
     """For each segment, how many characters of those behind it will be asked for: no phrases, which are in the cache.
 
     One that is not there is reserved when its turn comes.

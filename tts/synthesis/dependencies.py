@@ -17,7 +17,7 @@ from voicecare.providers.espeak.client import OfflineSynthesizer
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class SpeechDependencies:
     """What the road uses of the process it runs in (`tts.runtime` makes it). `own` runs work in the background.
 
     The limits are seconds, as the settings of the same names.
@@ -25,15 +25,15 @@ class Services:
 
     client: SpeechClient
     gateway: SpeechGateway
-    offline: OfflineSynthesizer
+    offline_voice: OfflineSynthesizer
     circuit: CircuitBreaker
     quota: QuotaGate
-    slots: ConcurrencyLimiter
-    trouble: ErrorReporter
-    phrases: PhraseCache
-    fills: SingleFlight
+    limiter: ConcurrencyLimiter
+    error_reporter: ErrorReporter
+    phrase_cache: PhraseCache
+    single_flight: SingleFlight
     recorder: Recorder
-    own: Callable[[Coroutine[Any, Any, Any]], None]
+    spawn: Callable[[Coroutine[Any, Any, Any]], None]
     first_byte_s: float
     stall_s: float
     busy_wait_s: float

@@ -2,9 +2,9 @@
 
 Nothing but a look into the phrase cache and a slot of the provider's stands between a text and the request for it: no
 query, no lock, no disk beside that one read and the journal's line, which goes to the page cache; save, for a patient
-who has a budget, its reservation. A segment is asked for rung by rung (`tts.resilience.retry_policy`) until it has
-been heard whole; what
-was heard of a failed try stays behind, completed to a whole frame, and the segment is spoken again from its beginning.
+who has a budget, its reservation. A segment is asked for strategy by strategy (`tts.resilience.retry_policy`) until it
+has been heard whole; what was heard of a failed try stays behind, completed to a whole frame, and the segment is
+spoken again from its beginning.
 """
 
 import time
@@ -17,17 +17,17 @@ from tts.resilience.concurrency import SlotTimeout
 from tts.resilience.retry_policy import Decision, StopReason, Strategy, next_step
 from tts.speech import Speech
 from tts.states import Origin
-from tts.synthesis.admission import Turn
-from tts.synthesis.budget import Reservation
-from tts.synthesis.dependencies import Services
+from tts.synthesis.admission import AdmissionTicket
+from tts.synthesis.budget import BudgetReservation
+from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.sink import AudioSink
-from tts.synthesis.sources import Sources
+from tts.synthesis.sources import AudioSources
 from tts.text.segmenter import normalise
 from tts.text.stream import Segment
 from voicecare.providers.errors import ProviderError
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
-AFTER_QUOTA_WAIT_S = 60.0
+MAX_WAIT_AFTER_QUOTA_S = 60.0
 
 
 class SpeechFailed(Exception):
@@ -41,150 +41,173 @@ class SpeechFailed(Exception):
         self.code = code
 
 
-class QuotaHolds(Exception):
+class QuotaDeferred(Exception):
     """Nothing of it was heard and the quota is spent: the speech has to wait for that, and is spoken again then."""
 
 
 async def speak(
-    speech: Speech, context: SpeechContext, sink: AudioSink, services: Services, *, force_offline: bool = False
+    speech: Speech,
+    context: SpeechContext,
+    sink: AudioSink,
+    dependencies: SpeechDependencies,
+    *,
+    force_offline: bool = False,
 ) -> None:
     """Speaks it to its end, or raises SpeechFailed or QuotaHolds.
 
     `force_offline`: what the cache does not have is spoken in the offline voice. Cancelled, nothing of it follows and
     what was billed is booked.
     """
-    road = _Road(speech, context, sink, services, force_offline=force_offline)
+    road = SpeechPipeline(speech, context, sink, dependencies, force_offline=force_offline)
     try:
-        await (road.greet() if speech.origin == Origin.GREETING else road.say_all())
+        await (road.speak_greeting() if speech.origin == Origin.GREETING else road.speak_segments())
     finally:
-        road.reservation.settle()
+        road.budget.settle()
     await sink.flush()
 
 
-class _Road:
+class SpeechPipeline:
     def __init__(
-        self, speech: Speech, context: SpeechContext, sink: AudioSink, services: Services, *, force_offline: bool
+        self,
+        speech: Speech,
+        context: SpeechContext,
+        sink: AudioSink,
+        dependencies: SpeechDependencies,
+        *,
+        force_offline: bool,
     ) -> None:
         self._speech = speech
         self._context = context
         self._sink = sink
-        self._services = services
-        self._sources = Sources(speech, context, sink, services)
-        self.reservation = Reservation(speech, context, services.trouble, services.own)
+        self._dependencies = dependencies
+        self._sources = AudioSources(speech, context, sink, dependencies)
+        self.budget = BudgetReservation(speech, context, dependencies.error_reporter, dependencies.spawn)
         self._force_offline = force_offline
-        self._rung = Strategy.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
+        self._first_strategy = Strategy.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
 
-    async def greet(self) -> None:
+    async def speak_greeting(self) -> None:
         """The greeting is kept whole, whatever its segments."""
-        await self._from_cache(Segment(0, self._speech.text_stream.text, None, None), self.say_all)
+        await self._speak_cached(Segment(0, self._speech.text_stream.text, None, None), self.speak_segments)
 
-    async def say_all(self, fill: Flight | None = None) -> None:
-        """Every segment in turn; into `fill` too, if all of it is to be kept."""
+    async def speak_segments(self, flight: Flight | None = None) -> None:
+        """Every segment in ticket; into `flight` too, if all of it is to be kept."""
         segments = self._speech.text_stream.segments(self._context.speech_settings.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
                 await self._sink.wait_for_capacity()
-                await self._say(segment, fill)
+                await self._speak_segment(segment, flight)
 
-    async def _say(self, segment: Segment, fill: Flight | None) -> None:
-        if fill is not None or normalise(segment.text) not in self._context.phrases:
-            await self._climb(segment, fill)
+    async def _speak_segment(self, segment: Segment, flight: Flight | None) -> None:
+        if flight is not None or normalise(segment.text) not in self._context.phrases:
+            await self._speak_with_fallback(segment, flight)
         else:
-            await self._from_cache(segment, lambda fill: self._climb(segment, fill))
+            await self._speak_cached(segment, lambda flight: self._speak_with_fallback(segment, flight))
 
-    async def _from_cache(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
+    async def _speak_cached(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
         """As it is kept; else along with whoever is having it made; else made here, for all who want it."""
-        while not await self._sources.play(segment):
-            fill = self._sources.follow(segment)
-            if fill is None:
-                await self._lead(segment, say)
+        while not await self._sources.play_cached(segment):
+            flight = self._sources.find_in_flight(segment)
+            if flight is None:
+                await self._fill_cache(segment, say)
                 return
             try:
-                await self._sources.join(segment, fill)
+                await self._sources.follow_flight(segment, flight)
             except FlightFailed:
                 await self._sink.pad_partial_frame()
             else:
                 return
 
-    async def _lead(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
-        with self._sources.lead(segment) as fill:
-            await say(fill)
-            if self._rung is Strategy.LIVE:  # whole, and in the conversation's own voice
-                self._sources.keep(segment, fill)
+    async def _fill_cache(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
+        with self._sources.start_fill(segment) as flight:
+            await say(flight)
+            if self._first_strategy is Strategy.LIVE:  # whole, and in the conversation's own voice
+                self._sources.store(segment, flight)
 
-    async def _climb(self, segment: Segment, fill: Flight | None) -> None:
-        """Tries rung after rung until the segment has been heard from its beginning to its end."""
-        turn = Turn(self._services.slots, self._context.patient_id, self._patience_s(), self._tell_busy)
+    async def _speak_with_fallback(self, segment: Segment, flight: Flight | None) -> None:
+        """Tries strategy after strategy until the segment has been heard from its beginning to its end."""
+        ticket = AdmissionTicket(
+            self._dependencies.limiter, self._context.patient_id, self._max_wait_s(), self._notify_busy
+        )
         tried: list[Strategy] = []
-        step: Decision = Strategy.OFFLINE if self._force_offline or self._services.circuit.is_open else self._rung
-        if self._services.quota.is_exhausted and step is not Strategy.OFFLINE:
-            step = StopReason.QUOTA
+        decision: Decision = (
+            Strategy.OFFLINE if self._force_offline or self._dependencies.circuit.is_open else self._first_strategy
+        )
+        if self._dependencies.quota.is_exhausted and decision is not Strategy.OFFLINE:
+            decision = StopReason.QUOTA
         while True:
-            rung = await self._resolve(step, tried, turn)
-            tried.append(rung)
+            strategy = await self._next_strategy(decision, tried, ticket)
+            tried.append(strategy)
             try:
-                await self._try(segment, rung, len(tried), turn, fill)
+                await self._attempt(segment, strategy, len(tried), ticket, flight)
             except SlotTimeout:
-                step = Strategy.OFFLINE
+                decision = Strategy.OFFLINE
             except (ProviderError, SynthesizerUnavailable) as error:
                 await self._sink.pad_partial_frame()
-                step = self._after(error, tried, segment, turn)
+                decision = self._on_failure(error, tried, segment, ticket)
             else:
                 await self._sink.pad_partial_frame()  # an end that looked clean may lie within a sample
-                self._rung = Strategy.LIVE if rung is Strategy.RETRY else rung
+                self._first_strategy = Strategy.LIVE if strategy is Strategy.RETRY else strategy
                 return
 
-    def _patience_s(self) -> float:
+    def _max_wait_s(self) -> float:
         """When the quota is back all that waited for it comes at once: at the pace of the slots, in its own voice."""
-        limit = self._services.busy_wait_s
-        return max(limit, AFTER_QUOTA_WAIT_S) if self._speech.progress.waited_for_quota else limit
+        limit = self._dependencies.busy_wait_s
+        return max(limit, MAX_WAIT_AFTER_QUOTA_S) if self._speech.progress.waited_for_quota else limit
 
-    async def _try(self, segment: Segment, rung: Strategy, number: int, turn: Turn, fill: Flight | None) -> None:
+    async def _attempt(
+        self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None
+    ) -> None:
         """All of the segment, once, in this way.
 
         Raises ProviderError, SynthesizerUnavailable, SlotsFull or SpeechFailed.
         """
-        if rung is Strategy.OFFLINE:
-            await self._sources.improvise(segment, number)
+        if strategy is Strategy.OFFLINE:
+            await self._sources.speak_offline(segment, number)
             return
-        if not await self.reservation.covers(segment):
+        if not await self.budget.reserve_for(segment):
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
-        await self._sources.ask(segment, rung, number, turn, fill if rung is Strategy.LIVE else None)
+        await self._sources.request_provider(
+            segment, strategy, number, ticket, flight if strategy is Strategy.LIVE else None
+        )
 
-    def _after(
-        self, error: ProviderError | SynthesizerUnavailable, tried: list[Strategy], segment: Segment, turn: Turn
+    def _on_failure(
+        self,
+        error: ProviderError | SynthesizerUnavailable,
+        tried: list[Strategy],
+        segment: Segment,
+        ticket: AdmissionTicket,
     ) -> Decision:
-        step = next_step(error, tried)
-        if step is Strategy.OFFLINE and isinstance(error, ProviderError):
-            self._services.trouble.report_exhausted(error, turn.since)
-        if step is StopReason.QUOTA and isinstance(error, ProviderError):
-            self._services.quota.mark_exhausted(len(segment.text), error.support_details)
-        return step
+        decision = next_step(error, tried)
+        if decision is Strategy.OFFLINE and isinstance(error, ProviderError):
+            self._dependencies.error_reporter.report_exhausted(error, ticket.requested_at)
+        if decision is StopReason.QUOTA and isinstance(error, ProviderError):
+            self._dependencies.quota.mark_exhausted(len(segment.text), error.support_details)
+        return decision
 
-    async def _resolve(self, step: Decision, tried: list[Strategy], turn: Turn) -> Strategy:
-        """The rung that a step leads to. Raises SpeechFailed where it leads nowhere."""
-        match step:
+    async def _next_strategy(self, decision: Decision, tried: list[Strategy], ticket: AdmissionTicket) -> Strategy:
+        """The strategy that a decision leads to. Raises SpeechFailed where it leads nowhere."""
+        match decision:
             case StopReason.BUSY:
-                return tried[-1] if await turn.wait() else Strategy.OFFLINE
+                return tried[-1] if await ticket.wait_for_retry() else Strategy.OFFLINE
             case StopReason.QUOTA:
-                return self._without_quota()
+                return self._on_quota_exhausted()
             case StopReason.NO_VOICE:
-                self._services.trouble.report_no_voice(self._context.conversation_id)
-                raise SpeechFailed(step.value)
+                self._dependencies.error_reporter.report_no_voice(self._context.conversation_id)
+                raise SpeechFailed(decision.value)
             case StopReason.REJECTED:
-                raise SpeechFailed(step.value)
-        return step
+                raise SpeechFailed(decision.value)
+        return decision
 
-    def _without_quota(self) -> Strategy:
+    def _on_quota_exhausted(self) -> Strategy:
         """Rule 8: what has begun goes on offline. What has not waits: a delivery for the quota itself, the rest only in
         the first minute. Raises QuotaHolds.
         """
         is_delivery = self._speech.origin == Origin.SERVER
         if not self._speech.progress.bytes_sent and (
-            is_delivery or self._services.quota.hold_remaining_s(time.monotonic()) > 0
+            is_delivery or self._dependencies.quota.hold_remaining_s(time.monotonic()) > 0
         ):
-            raise QuotaHolds
+            raise QuotaDeferred
         return Strategy.OFFLINE
 
-    def _tell_busy(self, left_s: float) -> None:
-        self._services.own(self._sink.notify_queued("busy", left_s))
+    def _notify_busy(self, left_s: float) -> None:
+        self._dependencies.spawn(self._sink.notify_queued("busy", left_s))

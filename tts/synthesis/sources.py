@@ -13,9 +13,9 @@ from tts.resilience.retry_policy import Strategy, first_byte_limit
 from tts.resilience.speech_gateway import ResponseGuard
 from tts.speech import Speech
 from tts.states import Origin, Source
-from tts.synthesis.admission import Turn
-from tts.synthesis.dependencies import Services
-from tts.synthesis.pacing import LEAD_S
+from tts.synthesis.admission import AdmissionTicket
+from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.pacing import MAX_LEAD_S
 from tts.synthesis.sink import AudioSink
 from tts.text.stream import Segment
 from usage.ledger.events import Attempt, Kind, Outcome
@@ -23,132 +23,140 @@ from voicecare.audio.formats import FORMATS
 from voicecare.providers.errors import ProviderError
 from voicecare.providers.espeak.client import EspeakVoice, SynthesizerUnavailable
 
-OFFLINE_AHEAD_S = LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
+OFFLINE_MAX_LEAD_S = MAX_LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
 OFFLINE_WORDS_PER_MINUTE = 165
-OFFLINE_NAME = "Offline voice"
+OFFLINE_VOICE_NAME = "Offline voice"
 CLIP_CHUNK_BYTES = 16 * 1024
 
 _SOURCES = {Strategy.LIVE: Source.LIVE, Strategy.RETRY: Source.LIVE, Strategy.BACKUP: Source.BACKUP}
 
 
-class Sources:
+class AudioSources:
     """The three sources for one speech. Each forwards what it brings."""
 
-    def __init__(self, speech: Speech, context: SpeechContext, sink: AudioSink, services: Services) -> None:
+    def __init__(
+        self, speech: Speech, context: SpeechContext, sink: AudioSink, dependencies: SpeechDependencies
+    ) -> None:
         self._speech = speech
         self._context = context
         self._sink = sink
-        self._services = services
-        self._opening: Attempt | None = None  # the latest one made while nothing of the speech was heard
+        self._dependencies = dependencies
+        self._first_attempt: Attempt | None = None  # the latest one made while nothing of the speech was heard
 
-    async def play(self, segment: Segment) -> bool:
+    async def play_cached(self, segment: Segment) -> bool:
         """The clip of this text; false if the cache has none."""
-        phrases = self._services.phrases
+        phrases = self._dependencies.phrase_cache
         key = self._key(segment)
         clip = phrases.get_cached(key)
         if clip is None and (clip := await phrases.get(key)) is None:
             return False
-        attempt = self._attempt(segment, 1, Kind.CACHE, self._context.speech_settings)
+        attempt = self._new_attempt(segment, 1, Kind.CACHE, self._context.speech_settings)
         for start in range(0, len(clip), CLIP_CHUNK_BYTES):
             chunk = clip[start : start + CLIP_CHUNK_BYTES]
             await self._sink.send_audio(chunk, Source.CACHE.value, self._context.speech_settings.voice.name)
         phrases.record_hit(key)
-        self._saved(attempt)
+        self._record_saved(attempt)
         return True
 
-    def follow(self, segment: Segment) -> Flight | None:
+    def find_in_flight(self, segment: Segment) -> Flight | None:
         """What another speech of this process is having made of the same text right now."""
-        return self._services.fills.join(self._key(segment))
+        return self._dependencies.single_flight.join(self._key(segment))
 
-    async def join(self, segment: Segment, fill: Flight) -> None:
+    async def follow_flight(self, segment: Segment, flight: Flight) -> None:
         """Plays along with the speech that has it made. Raises FillFailed where that one did not end well."""
-        attempt = self._attempt(
+        attempt = self._new_attempt(
             segment, 0, Kind.CACHE, self._context.speech_settings
         )  # 1 is whoever asks after it failed
         try:
-            async with aclosing(fill.chunks(self._services.stall_s)) as chunks:
+            async with aclosing(flight.chunks(self._dependencies.stall_s)) as chunks:
                 async for chunk in chunks:
                     await self._sink.send_audio(chunk, Source.CACHE.value, self._context.speech_settings.voice.name)
         except FlightFailed:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "fill_failed"
-            self._note(attempt)
+            self._record(attempt)
             raise
-        self._saved(attempt)
+        self._record_saved(attempt)
 
-    def lead(self, segment: Segment) -> AbstractContextManager[Flight]:
-        """To be entered in the same turn of the loop in which `follow` found nothing."""
-        return self._services.fills.start(self._key(segment))
+    def start_fill(self, segment: Segment) -> AbstractContextManager[Flight]:
+        """To be entered in the same ticket of the loop in which `follow` found nothing."""
+        return self._dependencies.single_flight.start(self._key(segment))
 
-    def keep(self, segment: Segment, fill: Flight) -> None:
+    def store(self, segment: Segment, flight: Flight) -> None:
         """All of it is there, in the conversation's own voice: into the cache, in the background."""
-        audio = fill.complete()
+        audio = flight.complete()
         if audio:
             greeted = self._context.patient_id if self._speech.origin == Origin.GREETING else None
-            phrases = self._services.phrases
+            phrases = self._dependencies.phrase_cache
             phrases.keep_in_memory(self._key(segment), audio)
-            self._services.own(phrases.store(self._context.speech_settings, segment.text, audio, greeted))
+            self._dependencies.spawn(phrases.store(self._context.speech_settings, segment.text, audio, greeted))
 
     def _key(self, segment: Segment) -> str:
-        return self._services.phrases.key(self._context.speech_settings, segment.text)
+        return self._dependencies.phrase_cache.key(self._context.speech_settings, segment.text)
 
-    async def ask(self, segment: Segment, rung: Strategy, number: int, turn: Turn, fill: Flight | None) -> None:
-        """One request to the provider; every read of its reply is one frame, and goes into `fill`.
+    async def request_provider(
+        self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None
+    ) -> None:
+        """One request to the provider; every read of its reply is one frame, and goes into `flight`.
 
-        `turn` is the segment's. Raises ProviderError, and SlotsFull where no slot became free. Cancelling closes the
+        `ticket` is the segment's. Raises ProviderError, and SlotsFull where no slot became free. Cancelling closes the
         response and books what it bills.
         """
-        rendering = self._context.backup_settings if rung is Strategy.BACKUP else self._context.speech_settings
+        rendering = self._context.backup_settings if strategy is Strategy.BACKUP else self._context.speech_settings
         request = rendering.build_request(
-            segment.text, segment.previous_text, segment.next_text, zero_retention=self._services.zero_retention
+            segment.text, segment.previous_text, segment.next_text, zero_retention=self._dependencies.zero_retention
         )
-        attempt = self._attempt(segment, number, self._kind(rung), rendering)
+        attempt = self._new_attempt(segment, number, self._kind(strategy), rendering)
 
         def report(error: ProviderError) -> None:
-            if fill is not None:
-                fill.fail()  # half of a sound is in it
-            self._services.trouble.report_failure(error, rung, self._context.conversation_id, rendering.voice.id)
+            if flight is not None:
+                flight.fail()  # half of a sound is in it
+            self._dependencies.error_reporter.report_failure(
+                error, strategy, self._context.conversation_id, rendering.voice.id
+            )
 
-        async with self._services.gateway.stream(
+        async with self._dependencies.gateway.stream(
             request,
             attempt,
-            slot=turn.slot(),
-            first_byte_s=first_byte_limit(rung, self._services.first_byte_s, turn.silence_s()),
-            stall_s=self._services.stall_s,
+            slot=ticket.slot(),
+            first_byte_s=first_byte_limit(strategy, self._dependencies.first_byte_s, ticket.elapsed_s()),
+            stall_s=self._dependencies.stall_s,
             guard=ResponseGuard(len(segment.text), FORMATS[rendering.format].bytes_per_second),
             on_error=report,
         ) as audio:
             self._speech.progress.billed(attempt.characters)
             try:
                 async for chunk in audio:
-                    await self._sink.send_audio(chunk, _SOURCES[rung].value, rendering.voice.name)
+                    await self._sink.send_audio(chunk, _SOURCES[strategy].value, rendering.voice.name)
                     if attempt.first_byte_ms is None:
                         attempt.first_byte_ms = audio.elapsed_ms()
-                    if fill is not None:
-                        fill.add(chunk)
+                    if flight is not None:
+                        flight.add(chunk)
             finally:
                 self._set_first_chunk(attempt)
-        self._services.circuit.record_success()
+        self._dependencies.circuit.record_success()
 
-    async def improvise(self, segment: Segment, number: int) -> None:
+    async def speak_offline(self, segment: Segment, number: int) -> None:
         """The offline voice, made on this machine. Raises SynthesizerUnavailable."""
         rendering = self._context.speech_settings
         voice = EspeakVoice(language=rendering.language, rate=round(OFFLINE_WORDS_PER_MINUTE * rendering.speed))
-        attempt = self._attempt(segment, number, Kind.OFFLINE, rendering)
-        sound = self._services.offline.speak(segment.text, voice, rendering.format, max_lead_s=OFFLINE_AHEAD_S)
+        attempt = self._new_attempt(segment, number, Kind.OFFLINE, rendering)
+        sound = self._dependencies.offline_voice.speak(
+            segment.text, voice, rendering.format, max_lead_s=OFFLINE_MAX_LEAD_S
+        )
         try:
             async with aclosing(sound):
                 async for chunk in sound:
-                    await self._sink.send_audio(chunk, Source.OFFLINE.value, OFFLINE_NAME)
+                    await self._sink.send_audio(chunk, Source.OFFLINE.value, OFFLINE_VOICE_NAME)
         except SynthesizerUnavailable:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "offline_voice_died"
-            self._note(attempt)
+            self._record(attempt)
             raise
         except asyncio.CancelledError:
-            self._saved(attempt)
+            self._record_saved(attempt)
             raise
-        self._saved(attempt)
+        self._record_saved(attempt)
 
-    def _attempt(self, segment: Segment, number: int, kind: Kind, rendering: SpeechSettings) -> Attempt:
+    def _new_attempt(self, segment: Segment, number: int, kind: Kind, rendering: SpeechSettings) -> Attempt:
         attempt = Attempt(
             source_id=self._speech.utterance_id,
             segment=segment.index,
@@ -161,23 +169,23 @@ class Sources:
             model=rendering.model,
         )
         if not self._speech.progress.bytes_sent:
-            self._opening = attempt
+            self._first_attempt = attempt
         return attempt
 
-    def _kind(self, rung: Strategy) -> Kind:
+    def _kind(self, strategy: Strategy) -> Kind:
         """A clinician listens outside of any conversation."""
-        return Kind.PREVIEW if self._context.conversation_id is None else Kind(rung.value)
+        return Kind.PREVIEW if self._context.conversation_id is None else Kind(strategy.value)
 
-    def _note(self, attempt: Attempt) -> None:
+    def _record(self, attempt: Attempt) -> None:
         """All that is known of it by now."""
         self._set_first_chunk(attempt)
-        self._services.recorder.record(attempt)
+        self._dependencies.recorder.record(attempt)
 
     def _set_first_chunk(self, attempt: Attempt) -> None:
         """The first sound of the speech is that of the attempt that brought it."""
-        if attempt is self._opening:
+        if attempt is self._first_attempt:
             attempt.first_chunk_ms = self._speech.progress.response_ms
 
-    def _saved(self, attempt: Attempt) -> None:
+    def _record_saved(self, attempt: Attempt) -> None:
         attempt.outcome, attempt.saved_characters = Outcome.COMPLETED.value, attempt.requested_characters
-        self._note(attempt)
+        self._record(attempt)

@@ -11,7 +11,7 @@ from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from tests.waiting import eventually
 from tts.api import streaming
-from tts.api.streaming import PREVIEWS, HttpSpeech, context_of, preview_of
+from tts.api.streaming import PREVIEW_TEXTS, StreamingSpeech, context_for_voice, preview_for_voice
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
@@ -23,7 +23,7 @@ from tts.resilience.concurrency import LocalLimiter
 from tts.resilience.error_reporter import ErrorReporter
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
-from tts.synthesis.dependencies import Services
+from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.pipeline import SpeechFailed
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs.client import SpeechClient
@@ -36,7 +36,7 @@ LONG = " ".join(f"{TEXT[:-1]}, for the time number {n}." for n in range(60))
 
 
 @pytest.fixture
-async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
+async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]:
     tasks: set[asyncio.Task[Any]] = set()
 
     def own(work: Coroutine[Any, Any, Any]) -> None:
@@ -44,18 +44,18 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
 
     circuit, client = CircuitBreaker(), SpeechClient(sandbox.url, "key")
     quota, slots, recorder = QuotaGate(own), LocalLimiter(), Recorder()
-    services = Services(
+    services = SpeechDependencies(
         client=client,
         gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
-        offline=OfflineSynthesizer(),
+        offline_voice=OfflineSynthesizer(),
         circuit=circuit,
         quota=quota,
-        slots=slots,
-        trouble=ErrorReporter(circuit, own),
-        phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
-        fills=SingleFlight(),
+        limiter=slots,
+        error_reporter=ErrorReporter(circuit, own),
+        phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
+        single_flight=SingleFlight(),
         recorder=recorder,
-        own=own,
+        spawn=own,
         first_byte_s=5,
         stall_s=5,
         busy_wait_s=5,
@@ -66,80 +66,82 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     await services.recorder.flush()
     if tasks:
         await asyncio.wait(tasks)
-    await services.offline.close()
+    await services.offline_voice.close()
     await client.close()
 
 
 @pytest.fixture
 def context(alice: Member) -> Context:
-    return context_of(alice.patient.voice, "mp3_44100_128")
+    return context_for_voice(alice.patient.voice, "mp3_44100_128")
 
 
 async def until_free(sandbox: SandboxProcess) -> None:
     await eventually(lambda: asyncio.to_thread(sandbox.account), wanted=lambda now: not any(now["in_flight"].values()))
 
 
-async def test_the_body_is_the_sound_and_the_source_is_known_before_it(services: Services, context: Context):
-    speech = HttpSpeech(TEXT, context, services)
-    body = await speech.begin()
+async def test_the_body_is_the_sound_and_the_source_is_known_before_it(services: SpeechDependencies, context: Context):
+    speech = StreamingSpeech(TEXT, context, services)
+    body = await speech.start()
     assert speech.source == "live"
     assert len(b"".join([chunk async for chunk in body])) > 10_000
 
 
-async def test_a_closed_body_ends_the_request(services: Services, context: Context, sandbox: SandboxProcess):
+async def test_a_closed_body_ends_the_request(services: SpeechDependencies, context: Context, sandbox: SandboxProcess):
     sandbox.fault(kind="slow", bytes_per_s=20_000)
-    body = await HttpSpeech(LONG, context, services).begin()
+    body = await StreamingSpeech(LONG, context, services).start()
     await anext(body)
     await body.aclose()
     await until_free(sandbox)
 
 
 async def test_nobody_who_reads_gives_the_slot_back(
-    services: Services, context: Context, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    services: SpeechDependencies, context: Context, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ):
     """The reader was lost between its question and its first read: the body is never closed."""
-    monkeypatch.setattr(streaming, "TAKEN_WITHIN_S", 0.3)
-    monkeypatch.setattr(streaming, "CHUNKS_AHEAD", 2)
-    speech = HttpSpeech(LONG, context, services)
-    body = await speech.begin()
+    monkeypatch.setattr(streaming, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(streaming, "MAX_BUFFERED_CHUNKS", 2)
+    speech = StreamingSpeech(LONG, context, services)
+    body = await speech.start()
     async with asyncio.timeout(10):
         await speech._task
     await until_free(sandbox)
     await body.aclose()
 
 
-async def test_sound_that_breaks_off_is_no_clean_end(services: Services, context: Context, sandbox: SandboxProcess):
+async def test_sound_that_breaks_off_is_no_clean_end(
+    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
+):
     """The text is refused in its middle, after sound of its beginning."""
     sandbox.fault(kind="error", preset="invalid_text", match={"text": "number 1"})
-    body = await HttpSpeech(LONG, context, services).begin()
+    body = await StreamingSpeech(LONG, context, services).start()
     with pytest.raises(SpeechFailed):
         async for _ in body:
             pass
 
 
 async def test_what_fails_before_the_first_byte_is_raised_at_once(
-    services: Services, context: Context, sandbox: SandboxProcess
+    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     sandbox.fault(kind="error", preset="invalid_text")
     with pytest.raises(SpeechFailed) as failed:
-        await HttpSpeech(TEXT, context, services).begin()
+        await StreamingSpeech(TEXT, context, services).start()
     assert failed.value.code == "text_rejected"
 
 
 async def test_whoever_leaves_before_the_first_byte_ends_the_request(
-    services: Services, context: Context, sandbox: SandboxProcess
+    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     sandbox.fault(kind="slow_headers", seconds=3)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
-            await HttpSpeech(TEXT, context, services).begin()
+            await StreamingSpeech(TEXT, context, services).start()
     await until_free(sandbox)
 
 
 def test_a_relatives_voice_speaks_as_to_its_patient(member: Any):
     patient = member("Ingrid Vogel", language="de-AT", speech_rate="0.85").patient
     clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)
-    context = context_of(clone, "pcm_16000")
+    context = context_for_voice(clone, "pcm_16000")
     assert (context.speech_settings.language, context.speech_settings.speed, context.patient_id) == (
         "de",
         0.85,
@@ -152,7 +154,7 @@ def test_a_preview_is_a_phrase_of_the_language(member: Any, phrases: None):
     stock = Voice.objects.default()
     patient = member("Ingrid Vogel", language="de").patient
     clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)
-    assert preview_of(stock, "pcm_16000")[0] == "That's wonderful!"
-    assert preview_of(clone, "pcm_16000")[0] == PREVIEWS["de"]
+    assert preview_for_voice(stock, "pcm_16000")[0] == "That's wonderful!"
+    assert preview_for_voice(clone, "pcm_16000")[0] == PREVIEW_TEXTS["de"]
     Phrase.objects.create(language="de", text="Ich bin bei Ihnen.")
-    assert preview_of(clone, "pcm_16000")[0] == "Ich bin bei Ihnen."
+    assert preview_for_voice(clone, "pcm_16000")[0] == "Ich bin bei Ihnen."

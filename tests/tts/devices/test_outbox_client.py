@@ -18,8 +18,8 @@ from tts.outbox import leases, store
 from tts.outbox.claim import Claim
 from tts.speech import Speech
 from tts.states import SERVER_PREFIX, UtteranceState
-from tts.synthesis.admission import PAUSE_S
-from tts.synthesis.pipeline import AFTER_QUOTA_WAIT_S
+from tts.synthesis.admission import RETRY_INTERVAL_S
+from tts.synthesis.pipeline import MAX_WAIT_AFTER_QUOTA_S
 
 pytestmark = pytest.mark.django_db(transaction=True)  # they ask in threads of their own
 
@@ -87,7 +87,7 @@ async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member
     await deliveries.flush()
     _, second = await taken(deliveries)
     assert (
-        second.attempt_number(1) - first.attempt_number(1) > AFTER_QUOTA_WAIT_S / PAUSE_S
+        second.attempt_number(1) - first.attempt_number(1) > MAX_WAIT_AFTER_QUOTA_S / RETRY_INTERVAL_S
     )  # one for each look, in line
 
 

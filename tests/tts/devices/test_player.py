@@ -32,7 +32,7 @@ from tts.resilience.error_reporter import ErrorReporter
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.speech import Speech
-from tts.synthesis.dependencies import Services
+from tts.synthesis.dependencies import SpeechDependencies
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
@@ -43,7 +43,7 @@ SLOW = {"kind": "slow", "bytes_per_s": 20_000}
 
 
 @pytest.fixture
-async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
+async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]:
     tasks: set[asyncio.Task[Any]] = set()
 
     def own(work: Coroutine[Any, Any, Any]) -> None:
@@ -52,18 +52,18 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     circuit = CircuitBreaker()
     client = SpeechClient(sandbox.url, "key")
     quota, slots, recorder = QuotaGate(own), LocalLimiter(), Recorder()
-    services = Services(
+    services = SpeechDependencies(
         client=client,
         gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
-        offline=OfflineSynthesizer(),
+        offline_voice=OfflineSynthesizer(),
         circuit=circuit,
         quota=quota,
-        slots=slots,
-        trouble=ErrorReporter(circuit, own),
-        phrases=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
-        fills=SingleFlight(),
+        limiter=slots,
+        error_reporter=ErrorReporter(circuit, own),
+        phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
+        single_flight=SingleFlight(),
         recorder=recorder,
-        own=own,
+        spawn=own,
         first_byte_s=5,
         stall_s=5,
         busy_wait_s=5,
@@ -74,14 +74,14 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[Services]:
     await services.recorder.flush()
     if tasks:
         await asyncio.wait(tasks)
-    await services.offline.close()
+    await services.offline_voice.close()
     await client.close()
 
 
 class Desk:
     """A speaker with all that a connection gives it; what the device gets is in `frames`."""
 
-    def __init__(self, member: Member, services: Services) -> None:
+    def __init__(self, member: Member, services: SpeechDependencies) -> None:
         self.member = member
         self.frames: list[dict[str, Any]] = []
         self.sound = asyncio.Event()
@@ -125,7 +125,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(alice: Member, services: Services) -> AsyncIterator[Desk]:
+async def desk(alice: Member, services: SpeechDependencies) -> AsyncIterator[Desk]:
     desk = await Desk(alice, services).connect()
     yield desk
     desk.speaker.stop_accepting()
@@ -212,7 +212,7 @@ async def test_a_stop_puts_a_delivery_back_or_ends_it(desk: Desk, sandbox: Sandb
 
 
 async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_waits(
-    desk: Desk, sandbox: SandboxProcess, services: Services
+    desk: Desk, sandbox: SandboxProcess, services: SpeechDependencies
 ):
     sandbox.fault(**SLOW)
     row = await in_database(submit, desk.member.patient, TEXT)

@@ -20,7 +20,7 @@ from tts.devices.prefetch import OutboxPrefetcher
 from tts.models import Utterance
 from tts.outbox import leases
 from tts.resilience.quota_gate import QuotaGate
-from tts.synthesis.dependencies import Services
+from tts.synthesis.dependencies import SpeechDependencies
 
 pytestmark = pytest.mark.django_db(transaction=True)  # it asks in threads of its own
 
@@ -36,7 +36,7 @@ class Bed:
     async def connect(self) -> OutboxPrefetcher:
         socket = await in_database(connect, self.member)
         deliveries = OutboxClient(self.member.device.pk, leases.owner_epoch(socket.owner), self.member.patient.pk)
-        services = cast(Services, SimpleNamespace(quota=QuotaGate(self.own), own=self.own))
+        services = cast(SpeechDependencies, SimpleNamespace(quota=QuotaGate(self.own), spawn=self.own))
         return OutboxPrefetcher(services, self.session, deliveries, self.conversation)
 
     def own(self, work: Coroutine[Any, Any, Any]) -> None:

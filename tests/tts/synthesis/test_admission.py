@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tts.resilience.concurrency import LocalLimiter, SlotTimeout
-from tts.synthesis.admission import NOTICE_S, PAUSE_S, Turn
+from tts.synthesis.admission import NOTIFY_AFTER_S, RETRY_INTERVAL_S, AdmissionTicket
 
 
 @dataclass
@@ -20,8 +20,8 @@ class Counter:
     def __post_init__(self) -> None:
         self.slots.set_limit(1)
 
-    def turn(self, limit_s: float) -> Turn:
-        return Turn(self.slots, uuid.uuid4(), limit_s, self.told.append)
+    def turn(self, limit_s: float) -> AdmissionTicket:
+        return AdmissionTicket(self.slots, uuid.uuid4(), limit_s, self.told.append)
 
 
 async def test_with_a_free_slot_nobody_waits_and_nobody_is_told():
@@ -36,39 +36,39 @@ async def test_with_a_free_slot_nobody_waits_and_nobody_is_told():
 async def test_who_finds_no_slot_has_no_patience_left():
     counter = Counter()
     async with counter.turn(0).slot():
-        late = counter.turn(PAUSE_S / 2)
+        late = counter.turn(RETRY_INTERVAL_S / 2)
         with pytest.raises(SlotTimeout):
             async with late.slot():
                 raise AssertionError("there was no slot to have")
-        assert not await late.wait()
+        assert not await late.wait_for_retry()
 
 
 async def test_what_the_provider_lets_wait_is_taken_from_the_same_patience():
-    turn = Counter().turn(PAUSE_S * 1.5)
-    assert await turn.wait()
-    assert await turn.wait()
-    assert not await turn.wait()
+    turn = Counter().turn(RETRY_INTERVAL_S * 1.5)
+    assert await turn.wait_for_retry()
+    assert await turn.wait_for_retry()
+    assert not await turn.wait_for_retry()
 
 
 async def test_it_is_told_once_it_has_waited_in_line_in_whatever_pieces():
     counter = Counter()
     turn = counter.turn(60)
-    for _ in range(int(NOTICE_S / PAUSE_S) + 1):
-        await turn.wait()
+    for _ in range(int(NOTIFY_AFTER_S / RETRY_INTERVAL_S) + 1):
+        await turn.wait_for_retry()
     assert counter.told
     assert all(0 < left_s < 60 for left_s in counter.told)
 
 
 async def test_standing_in_line_is_no_silence_of_the_provider():
     turn = Counter().turn(60)
-    await turn.wait()
-    assert turn.silence_s() < PAUSE_S / 2
+    await turn.wait_for_retry()
+    assert turn.elapsed_s() < RETRY_INTERVAL_S / 2
 
 
 async def test_a_turn_that_is_cancelled_leaves_its_place():
     counter = Counter()
 
-    async def stand(turn: Turn) -> None:
+    async def stand(turn: AdmissionTicket) -> None:
         async with turn.slot():
             await asyncio.sleep(60)
 

@@ -15,7 +15,7 @@ from tests.tts import examples
 from tts.resilience.circuit_breaker import CircuitBreaker
 from tts.resilience.error_reporter import ErrorReporter
 from tts.speech import Speech
-from tts.synthesis.budget import Reservation
+from tts.synthesis.budget import BudgetReservation
 from tts.text.stream import Segment, TextStream
 from usage import budgets
 from usage.models import BudgetMonth, Incident
@@ -28,7 +28,7 @@ LAST = "And this is the last of them, which is short."
 TEXT = FIRST + PHRASE + LAST
 BUDGET = 200
 
-Make = Callable[..., Reservation]
+Make = Callable[..., BudgetReservation]
 
 
 @pytest.fixture
@@ -47,10 +47,12 @@ def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
     def own(work: Coroutine[Any, Any, Any]) -> None:
         tasks.add(asyncio.create_task(work))
 
-    def make(speech: Speech | None = None, *, has_budget: bool = True) -> Reservation:
+    def make(speech: Speech | None = None, *, has_budget: bool = True) -> BudgetReservation:
         phrases = frozenset({PHRASE.strip()})
         context = replace(examples.CONTEXT, patient_id=alice.patient.pk, phrases=phrases, has_budget=has_budget)
-        return Reservation(speech or examples.speech(text=TEXT), context, ErrorReporter(CircuitBreaker(), own), own)
+        return BudgetReservation(
+            speech or examples.speech(text=TEXT), context, ErrorReporter(CircuitBreaker(), own), own
+        )
 
     return make
 
@@ -64,7 +66,7 @@ async def account() -> tuple[int, int] | None:
     return await in_database(BudgetMonth.objects.values_list("used", "reserved").first)
 
 
-async def settled(reservation: Reservation, tasks: set[asyncio.Task[Any]]) -> tuple[int, int] | None:
+async def settled(reservation: BudgetReservation, tasks: set[asyncio.Task[Any]]) -> tuple[int, int] | None:
     reservation.settle()
     while tasks:
         await tasks.pop()
@@ -73,28 +75,28 @@ async def settled(reservation: Reservation, tasks: set[asyncio.Task[Any]]) -> tu
 
 async def test_all_that_a_whole_text_may_ask_for_is_reserved_at_once(make: Make):
     reservation = make()
-    assert await reservation.covers(segment(0, FIRST))
+    assert await reservation.reserve_for(segment(0, FIRST))
     assert await account() == (0, len(FIRST) + len(LAST))
-    assert await reservation.covers(segment(2, LAST))
+    assert await reservation.reserve_for(segment(2, LAST))
     assert await account() == (0, len(FIRST) + len(LAST))
 
 
 async def test_a_phrase_that_is_not_in_the_cache_is_reserved_when_its_turn_comes(make: Make):
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
-    await reservation.covers(segment(0, FIRST))
+    await reservation.reserve_for(segment(0, FIRST))
     speech.progress.billed(len(FIRST))
-    assert await reservation.covers(segment(1, PHRASE))
+    assert await reservation.reserve_for(segment(1, PHRASE))
     assert await account() == (0, len(TEXT))
 
 
 async def test_a_text_that_is_being_written_is_reserved_as_it_comes(make: Make):
     speech = replace(examples.speech(), text_stream=TextStream(FIRST, complete=False))
     reservation = make(speech)
-    await reservation.covers(segment(0, FIRST))
+    await reservation.reserve_for(segment(0, FIRST))
     assert await account() == (0, len(FIRST))
     speech.progress.billed(len(FIRST))
-    await reservation.covers(segment(1, LAST))
+    await reservation.reserve_for(segment(1, LAST))
     assert await account() == (0, len(FIRST) + len(LAST))
 
 
@@ -102,23 +104,23 @@ async def test_what_has_to_be_asked_for_again_is_reserved_again_once_it_is_bille
     speech = examples.speech(text=FIRST)
     reservation = make(speech)
     for _ in range(2):  # no answer came to the first
-        await reservation.covers(segment(0, FIRST))
+        await reservation.reserve_for(segment(0, FIRST))
     assert await account() == (0, len(FIRST))
     speech.progress.billed(len(FIRST))
-    await reservation.covers(segment(0, FIRST))
+    await reservation.reserve_for(segment(0, FIRST))
     assert await account() == (0, 2 * len(FIRST))
 
 
 async def test_what_was_counted_is_used_and_the_rest_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
     speech = examples.speech(text=TEXT, characters=1000)  # of an earlier try, which has been settled
     reservation = make(speech)
-    await reservation.covers(segment(0, FIRST))
+    await reservation.reserve_for(segment(0, FIRST))
     speech.progress.billed(len(FIRST))
     assert await settled(reservation, tasks) == (len(FIRST), 0)
 
 
 async def test_there_is_no_room_and_administrators_are_told_once(make: Make, tasks: set[asyncio.Task[Any]]):
-    taken = [await make(examples.speech(text="x" * size)).covers(segment(0, "x" * size)) for size in (150, 51, 50)]
+    taken = [await make(examples.speech(text="x" * size)).reserve_for(segment(0, "x" * size)) for size in (150, 51, 50)]
     assert taken == [True, False, True]
     assert await account() == (0, 200)
     while tasks:
@@ -130,7 +132,7 @@ async def test_there_is_no_room_and_administrators_are_told_once(make: Make, tas
 async def test_cancelled_while_it_is_reserved_it_is_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
     reservation = make()
     async with locked_database():
-        asking = asyncio.create_task(reservation.covers(segment(0, FIRST)))
+        asking = asyncio.create_task(reservation.reserve_for(segment(0, FIRST)))
         await asyncio.sleep(0.1)
         asking.cancel()
         await asyncio.wait({asking})
@@ -143,9 +145,9 @@ async def test_cancelled_while_it_is_reserved_it_is_given_back(make: Make, tasks
 async def test_a_database_that_does_not_answer_makes_nobody_silent(make: Make, tasks: set[asyncio.Task[Any]]):
     reservation = make()
     async with locked_database():
-        assert await reservation.covers(segment(0, FIRST))
+        assert await reservation.reserve_for(segment(0, FIRST))
         async with asyncio.timeout(1):  # it is not waited for again
-            assert await reservation.covers(segment(1, PHRASE))
+            assert await reservation.reserve_for(segment(1, PHRASE))
     assert await settled(reservation, tasks) == (0, 0)
 
 
@@ -153,7 +155,7 @@ async def test_a_database_that_refuses_makes_nobody_silent(make: Make, tasks: se
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
     async with missing_table("usage_budgetmonth"):
-        assert await reservation.covers(segment(0, FIRST))
+        assert await reservation.reserve_for(segment(0, FIRST))
         speech.progress.billed(len(FIRST))
         reservation.settle()
         while tasks:
@@ -165,10 +167,10 @@ async def test_one_that_is_held_for_long_is_made_anew(make: Make, monkeypatch: p
     """Before the sweep could give it up."""
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
-    await reservation.covers(segment(0, FIRST))
+    await reservation.reserve_for(segment(0, FIRST))
     speech.progress.billed(len(FIRST))
     monkeypatch.setattr(budgets, "RESERVATION_TTL", timedelta(0))
-    assert await reservation.covers(segment(2, LAST))
+    assert await reservation.reserve_for(segment(2, LAST))
     assert await account() == (len(FIRST), len(LAST))
 
 
@@ -177,7 +179,7 @@ async def test_what_the_sweep_has_given_up_is_not_settled(
 ):
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
-    await reservation.covers(segment(0, FIRST))
+    await reservation.reserve_for(segment(0, FIRST))
     speech.progress.billed(len(FIRST))
     monkeypatch.setattr(budgets, "STALE_AFTER", timedelta(0))
     assert await settled(reservation, tasks) == (0, len(FIRST) + len(LAST))
@@ -185,5 +187,5 @@ async def test_what_the_sweep_has_given_up_is_not_settled(
 
 async def test_without_a_budget_nobody_is_asked(make: Make, tasks: set[asyncio.Task[Any]]):
     reservation = make(has_budget=False)
-    assert await reservation.covers(segment(0, FIRST))
+    assert await reservation.reserve_for(segment(0, FIRST))
     assert await settled(reservation, tasks) is None

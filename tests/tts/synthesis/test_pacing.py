@@ -4,82 +4,82 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.synthesis.pacing import LEAD_BYTES, LEAD_S, Pacing
+from tts.synthesis.pacing import MAX_LEAD_BYTES, MAX_LEAD_S, Pacer
 
 RATE = 1000.0  # bytes per second, so a size in bytes is its length in milliseconds
 
 
-def handed_over(pacing: Pacing, *sizes: int, now: float = 0.0) -> None:
+def handed_over(pacing: Pacer, *sizes: int, now: float = 0.0) -> None:
     """One segment, as the road hands it over."""
-    pacing.segment_begins()
+    pacing.start_segment()
     for size in sizes:
-        pacing.sent(size, now)
+        pacing.record_sent(size, now)
 
 
 def test_the_first_two_segments_pass_at_once():
-    pacing = Pacing(RATE)
-    assert pacing.wait(100.0) == 0.0
+    pacing = Pacer(RATE)
+    assert pacing.delay_until_next(100.0) == 0.0
     handed_over(pacing, 1500, 1500, now=100.0)
-    assert pacing.wait(100.0) == 0.0
+    assert pacing.delay_until_next(100.0) == 0.0
 
 
 def test_the_third_waits_until_the_second_plays():
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 3000, now=100.0)
     handed_over(pacing, 2000, now=100.5)
-    assert pacing.wait(100.5) == pytest.approx(2.5)
-    assert pacing.wait(102.0) == pytest.approx(1.0)
-    assert pacing.wait(103.0) == 0.0
+    assert pacing.delay_until_next(100.5) == pytest.approx(2.5)
+    assert pacing.delay_until_next(102.0) == pytest.approx(1.0)
+    assert pacing.delay_until_next(103.0) == 0.0
 
 
 def test_a_segment_that_is_asked_for_and_has_no_audio_yet_holds_back_the_next():
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 3000)
-    pacing.segment_begins()
-    assert pacing.wait(1.0) == pytest.approx(2.0)
+    pacing.start_segment()
+    assert pacing.delay_until_next(1.0) == pytest.approx(2.0)
 
 
 def test_asking_stops_at_eight_seconds_of_lead():
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 20_000)
-    assert pacing.lead(0.0) == 20.0
-    assert pacing.wait(0.0) == pytest.approx(20.0 - LEAD_S)
-    assert pacing.wait(12.0) == 0.0
+    assert pacing.buffered_seconds(0.0) == 20.0
+    assert pacing.delay_until_next(0.0) == pytest.approx(20.0 - MAX_LEAD_S)
+    assert pacing.delay_until_next(12.0) == 0.0
 
 
 def test_asking_stops_at_half_a_mebibyte_of_lead():
-    pacing = Pacing(100_000.0)
-    handed_over(pacing, LEAD_BYTES + 50_000)
-    assert pacing.lead(0.0) < LEAD_S
-    assert pacing.wait(0.0) == pytest.approx(0.5)
+    pacing = Pacer(100_000.0)
+    handed_over(pacing, MAX_LEAD_BYTES + 50_000)
+    assert pacing.buffered_seconds(0.0) < MAX_LEAD_S
+    assert pacing.delay_until_next(0.0) == pytest.approx(0.5)
 
 
 def test_playback_pauses_when_it_runs_dry_and_goes_on_with_the_next_frame():
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 1000, now=0.0)
-    assert pacing.lead(5.0) == 0.0
+    assert pacing.buffered_seconds(5.0) == 0.0
     handed_over(pacing, 2000, now=5.0)
-    assert pacing.lead(5.0) == 2.0
+    assert pacing.buffered_seconds(5.0) == 2.0
     handed_over(pacing, 1000, now=5.0)
-    assert pacing.wait(5.5) == pytest.approx(1.5)
+    assert pacing.delay_until_next(5.5) == pytest.approx(1.5)
 
 
 def test_a_segment_spoken_again_does_not_begin_anew():
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 1000)
     handed_over(pacing, 500)
-    pacing.sent(3000, 0.2)
-    assert pacing.wait(0.2) == pytest.approx(0.8)
+    pacing.record_sent(3000, 0.2)
+    assert pacing.delay_until_next(0.2) == pytest.approx(0.8)
 
 
 def test_progress_moves_the_estimate_back_and_forth():
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 4000)
-    pacing.progress(500, 1.0)
-    assert pacing.lead(1.0) == pytest.approx(3.5)
-    assert pacing.lead(2.0) == pytest.approx(2.5)
-    pacing.progress(2500, 2.0)
-    assert pacing.lead(2.0) == pytest.approx(1.5)
+    pacing.record_progress(500, 1.0)
+    assert pacing.buffered_seconds(1.0) == pytest.approx(3.5)
+    assert pacing.buffered_seconds(2.0) == pytest.approx(2.5)
+    pacing.record_progress(2500, 2.0)
+    assert pacing.buffered_seconds(2.0) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(
@@ -87,24 +87,24 @@ def test_progress_moves_the_estimate_back_and_forth():
     [(9_999_999, 0.0), (10**400, 0.0), (1999, 2.0), (-1, 2.0), (-(10**400), 2.0)],
 )
 def test_nonsense_progress_is_clamped(ms: int, lead: float):
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 4000)
-    pacing.progress(2000, 1.0)
-    pacing.progress(ms, 1.0)
-    assert pacing.lead(1.0) == pytest.approx(lead)
+    pacing.record_progress(2000, 1.0)
+    pacing.record_progress(ms, 1.0)
+    assert pacing.buffered_seconds(1.0) == pytest.approx(lead)
 
 
 def test_progress_before_any_audio_means_nothing():
-    pacing = Pacing(RATE)
-    pacing.progress(3000, 0.0)
+    pacing = Pacer(RATE)
+    pacing.record_progress(3000, 0.0)
     handed_over(pacing, 2000, now=1.0)
-    assert pacing.lead(1.0) == 2.0
+    assert pacing.buffered_seconds(1.0) == 2.0
 
 
 def test_a_clock_that_stands_still_or_goes_back_does_not_unplay():
-    pacing = Pacing(RATE)
+    pacing = Pacer(RATE)
     handed_over(pacing, 2000, now=10.0)
-    assert pacing.lead(9.0) == 2.0
+    assert pacing.buffered_seconds(9.0) == 2.0
 
 
 frames = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 60_000), st.booleans()), min_size=1, max_size=30)
@@ -113,26 +113,26 @@ frames = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 60_000), st.boo
 @given(frames)
 def test_it_agrees_with_a_playback_simulated_by_the_millisecond(script: list[tuple[int, int, bool]]):
     """Each row: milliseconds to wait, a frame's size, and whether it begins a segment. One byte plays in 1 ms."""
-    pacing, sent, played, now = Pacing(RATE), 0, 0, 0
+    pacing, sent, played, now = Pacer(RATE), 0, 0, 0
     for gap, size, begins in script:
         now, played = now + gap, min(played + gap, sent)
         if begins:
-            pacing.segment_begins()
-        pacing.sent(size, now / 1000)
+            pacing.start_segment()
+        pacing.record_sent(size, now / 1000)
         sent += size
-        assert pacing.lead(now / 1000) == pytest.approx((sent - played) / 1000, abs=1e-6)
+        assert pacing.buffered_seconds(now / 1000) == pytest.approx((sent - played) / 1000, abs=1e-6)
 
 
 @given(frames, st.integers(0, 100_000))
 def test_who_waits_as_told_need_not_wait_again(script: list[tuple[int, int, bool]], told_ms: int):
-    pacing, now = Pacing(16_000.0), 0.0
+    pacing, now = Pacer(16_000.0), 0.0
     for gap, size, begins in script:
         now += gap / 1000
         if begins:
-            pacing.segment_begins()
-        pacing.sent(size, now)
-    pacing.progress(told_ms, now)
-    wait = pacing.wait(now)
+            pacing.start_segment()
+        pacing.record_sent(size, now)
+    pacing.record_progress(told_ms, now)
+    wait = pacing.delay_until_next(now)
     assert wait >= 0.0
-    assert pacing.wait(now + wait) == 0.0
-    assert pacing.lead(now + wait) <= LEAD_S + 0.01
+    assert pacing.delay_until_next(now + wait) == 0.0
+    assert pacing.buffered_seconds(now + wait) <= MAX_LEAD_S + 0.01

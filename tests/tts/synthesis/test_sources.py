@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from tests.tts import examples
 from tests.tts.synthesis.recording import RecordingSink
-from tts.synthesis.dependencies import Services
-from tts.synthesis.sources import CLIP_CHUNK_BYTES, Sources
+from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.sources import CLIP_CHUNK_BYTES, AudioSources
 from tts.text.stream import Segment
 
 
@@ -31,8 +31,12 @@ async def test_a_clip_is_sent_in_chunks_of_a_readable_size_and_booked_as_saved()
     phrases, noted = OneClip(bytes(CLIP_CHUNK_BYTES) + b"rest"), cast(list[Any], [])
     speech = examples.speech(text="Good morning.")
     sink = RecordingSink(speech)
-    services = cast(Services, SimpleNamespace(phrases=phrases, recorder=SimpleNamespace(record=noted.append)))
-    assert await Sources(speech, examples.CONTEXT, sink, services).play(Segment(0, "Good morning.", None, None))
+    services = cast(
+        SpeechDependencies, SimpleNamespace(phrase_cache=phrases, recorder=SimpleNamespace(record=noted.append))
+    )
+    assert await AudioSources(speech, examples.CONTEXT, sink, services).play_cached(
+        Segment(0, "Good morning.", None, None)
+    )
     assert [chunk for _, _, chunk in sink.sent] == [bytes(CLIP_CHUNK_BYTES), b"rest"]
     assert (speech.progress.source, speech.progress.bytes_sent) == ("cache", len(phrases.clip))
     assert phrases.hits == ["Good morning."]
