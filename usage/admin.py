@@ -21,7 +21,7 @@ from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, Us
 from voicecare.admin.readonly import HistoryAdmin
 from voicecare.patients.models import Patient
 
-_TOLD = (("told that it began", "opening_sent_at"), ("told that it is over", "resolution_sent_at"))
+_SENT_ALERTS = (("told that it began", "opening_sent_at"), ("told that it is over", "resolution_sent_at"))
 
 
 @admin.register(UsageEvent)
@@ -120,7 +120,7 @@ class IncidentAdmin(HistoryAdmin):
     search_fields = ("key", "detail")
     date_hierarchy = "opened_at"
     actions = ("acknowledge", "resolve")
-    readonly_fields = ("happened", "since", "heard", "to_do", "affected", "affected_unnamed", "alert")
+    readonly_fields = ("summary", "since", "patient_impact", "action", "affected", "affected_unnamed", "alert")
 
     def get_fieldsets(  # type: ignore[override]  # the stubs' own type for it is private
         self, request: HttpRequest, obj: Incident | None = None
@@ -129,47 +129,47 @@ class IncidentAdmin(HistoryAdmin):
         sees_names = self.admin_site.get_model_admin(Patient).has_view_permission(request)
         who = "affected" if sees_names else "affected_unnamed"
         return [
-            (None, {"fields": ("happened", "since", "detail", "heard", "to_do", who)}),
+            (None, {"fields": ("summary", "since", "detail", "patient_impact", "action", who)}),
             ("Who looks after it", {"fields": ("acknowledged_at", "resolved_at", "alert")}),
         ]
 
     @admin.display(description="What happened")
-    def happened(self, incident: Incident) -> str:
+    def summary(self, incident: Incident) -> str:
         return messages.message_for(incident).summary
 
     @admin.display(description="Since when")
     def since(self, incident: Incident) -> str:
-        began, ended = _moment(incident.opened_at), incident.resolved_at
+        began, ended = _utc(incident.opened_at), incident.resolved_at
         if ended is None:
             return f"{began}, {timesince(incident.opened_at)} ago"
-        return f"{began}, until {_moment(ended)}: {timesince(incident.opened_at, ended)}"
+        return f"{began}, until {_utc(ended)}: {timesince(incident.opened_at, ended)}"
 
     @admin.display(description="What patients hear")
-    def heard(self, incident: Incident) -> str:
+    def patient_impact(self, incident: Incident) -> str:
         return messages.message_for(incident).patient_impact
 
     @admin.display(description="What to do")
-    def to_do(self, incident: Incident) -> str:
-        said = messages.message_for(incident)
-        return said.action if incident.resolved_at is None else f"Nothing. {said.resolved}"
+    def action(self, incident: Incident) -> str:
+        message = messages.message_for(incident)
+        return message.action if incident.resolved_at is None else f"Nothing. {message.resolved}"
 
     @admin.display(description="Alert")
     def alert(self, incident: Incident) -> str:
         if not (channels.channels_for(incident) or incident.opening_sent_at):
             return "nobody to send it to"
-        told = [word for word, at in _TOLD if getattr(incident, at)]
+        sent = [word for word, at in _SENT_ALERTS if getattr(incident, at)]
         failed = f"failed {incident.sending_failures} times, is tried again" if incident.sending_failures else ""
-        return ", ".join([*told, failed] if failed else told) or "not sent"
+        return ", ".join([*sent, failed] if failed else sent) or "not sent"
 
     @admin.display(description="Who was affected")
     def affected(self, incident: Incident) -> str:
         rows = impact.impact_of(incident)
-        known = Patient.objects.in_bulk([row.patient_id for row in rows or ()])
-        return _told(rows, lambda row: _named(known.get(row.patient_id)))
+        patients = Patient.objects.in_bulk([row.patient_id for row in rows or ()])
+        return _list_impact(rows, lambda row: _link(patients.get(row.patient_id)))
 
     @admin.display(description="Who was affected")
     def affected_unnamed(self, incident: Incident) -> str:
-        return _told(impact.impact_of(incident), lambda row: "a patient")
+        return _list_impact(impact.impact_of(incident), lambda row: "a patient")
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("usage.change_incident")
@@ -178,34 +178,34 @@ class IncidentAdmin(HistoryAdmin):
     def acknowledge(self, request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
         acknowledged = incidents.filter(acknowledged_at=None).update(acknowledged_at=timezone.now())
         self.message_user(request, f"Acknowledged: {acknowledged}.")
-        return _back(request, incidents)
+        return _redirect_back(request, incidents)
 
     @admin.action(description="Resolve: it is over, and the next one is told anew", permissions=["acknowledge"])
     def resolve(self, request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
         resolved = resolve(incidents)
         self.message_user(request, f"Resolved: {resolved}.")
-        return _back(request, incidents)
+        return _redirect_back(request, incidents)
 
 
-def _back(request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
+def _redirect_back(request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
     """To the incident's own page, where that is where the button was, else to the list as it was filtered."""
     incident = incidents.first() if "page" in request.POST else None
     here = reverse("admin:usage_incident_change", args=[incident.pk]) if incident else request.get_full_path()
     return HttpResponseRedirect(here)
 
 
-def _told(rows: Sequence[Impact] | None, who: Callable[[Impact], str]) -> str:
+def _list_impact(rows: Sequence[Impact] | None, who: Callable[[Impact], str]) -> str:
     if rows is None:
         return "No patient hears anything of it."
     lines = ((who(row), row.description) for row in rows)
     return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "Nobody so far."
 
 
-def _moment(at: datetime) -> str:
+def _utc(at: datetime) -> str:
     return f"{date_format(at, 'DATETIME_FORMAT')} UTC"
 
 
-def _named(patient: Patient | None) -> str:
+def _link(patient: Patient | None) -> str:
     if patient is None:
         return "an erased patient"
     return format_html('<a href="{}">{}</a>', reverse("admin:patients_patient_change", args=[patient.pk]), patient)

@@ -33,7 +33,7 @@ from usage.reconciliation import reconciler
 now = timezone.now()
 journal.recover(settings.DATA_DIR / journal.FOLDER, events.record_attempts)
 for day in {rollup.day_of(now - timedelta(minutes=5)), rollup.day_of(now)}:
-    assert reconciler.reconcile_day(day, now + timedelta(minutes=30), lifecycle.add_reconciled_characters, anyway=True)
+    assert reconciler.reconcile_day(day, now + timedelta(minutes=30), lifecycle.add_reconciled_characters, force=True)
 BudgetMonth.objects.update(updated_at=now - timedelta(minutes=30))
 budgets.repair()
 """

@@ -14,7 +14,7 @@ from tests.server import ServerProcess
 from tests.sound import MIN_LOUDNESS, decode
 from tests.waiting import eventually
 from tts.models import Phrase
-from usage.alerts import incidents
+from usage.alerts import impact
 from usage.models import Incident, ProviderState, UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS
 
@@ -116,7 +116,7 @@ async def test_an_outage_is_one_incident_that_lists_the_affected_patients(
     assert (incident.kind, incident.resolved_at is not None) == ("provider_down", True)
 
     async def affected() -> set[tuple[uuid.UUID, str]]:
-        rows = await in_database(lambda: list(incidents.heard_instead(incident)))
+        rows = await in_database(lambda: list(impact.substituted_segments(incident)))
         return {(row["patient"], row["kind"]) for row in rows}
 
     both = {(alice.patient.id, "offline"), (bob.patient.id, "offline")}

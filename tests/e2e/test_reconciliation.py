@@ -48,7 +48,7 @@ def reconcile(day_is_over: bool) -> Reconciliation:
         comparison.DayRange(day).end + timedelta(hours=2) if day_is_over else datetime.now(UTC) + timedelta(minutes=30)
     )
     for _ in range(2):
-        assert reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, anyway=True)
+        assert reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, force=True)
     return Reconciliation.objects.get(day=day)
 
 

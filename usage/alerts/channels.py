@@ -15,26 +15,26 @@ from django.urls import reverse
 from usage.alerts import messages
 from usage.models import Incident
 
-CONNECT_S, READ_S = 3.0, 5.0
-TIMESTAMP, SIGNATURE = "X-Voicecare-Timestamp", "X-Voicecare-Signature"
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.0, 5.0
+TIMESTAMP_HEADER, SIGNATURE_HEADER = "X-Voicecare-Timestamp", "X-Voicecare-Signature"
 
 Channel = Callable[[Incident, str], None]
 
 
 def configured_channels() -> Mapping[str, Channel]:
     """Those that the settings name, by the names under which `notified_channels` keeps them."""
-    ways: dict[str, Channel] = {}
+    configured: dict[str, Channel] = {}
     if settings.ADMIN_EMAILS:
-        ways["mail"] = _mail
+        configured["mail"] = _mail
     if settings.ALERT_WEBHOOK_URL:
-        ways["webhook"] = _webhook
-    return ways
+        configured["webhook"] = _webhook
+    return configured
 
 
 def channels_for(incident: Incident) -> Mapping[str, Channel]:
     """Those for this incident: that a way fails is told by the others alone."""
     failing = incident.key if incident.kind == Incident.Kind.ALERTS else None
-    return {name: way for name, way in configured_channels().items() if name != failing}
+    return {name: channel for name, channel in configured_channels().items() if name != failing}
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -49,24 +49,19 @@ def _mail(incident: Incident, state: str) -> None:
 
 def _webhook(incident: Incident, state: str) -> None:
     """Without redirects or the environment's proxies: the message goes where the administrators said, or nowhere."""
-    said = {"kind": incident.kind, "state": state, "text": messages.body(incident, state), "url": _url(incident)}
-    body = json.dumps(said).encode()
+    payload = {"kind": incident.kind, "state": state, "text": messages.body(incident, state), "url": _url(incident)}
+    body = json.dumps(payload).encode()
+    headers = {"Content-Type": "application/json"}
+    if settings.ALERT_WEBHOOK_SECRET:  # signed when it is sent: a repeat has a time of its own
+        timestamp = str(int(time.time()))
+        headers[TIMESTAMP_HEADER] = timestamp
+        headers[SIGNATURE_HEADER] = f"sha256={signature(settings.ALERT_WEBHOOK_SECRET, timestamp, body)}"
     with requests.Session() as session:
         session.trust_env = False
-        post = partial(session.post, data=body, headers=_headers(body), timeout=(CONNECT_S, READ_S))
-        with post(settings.ALERT_WEBHOOK_URL, allow_redirects=False, stream=True) as reply:
-            if not 200 <= reply.status_code < 300:
-                raise requests.HTTPError(f"HTTP {reply.status_code}")
-
-
-def _headers(body: bytes) -> dict[str, str]:
-    """Signed when it is sent, not when it was to be: a repeat has a time of its own."""
-    headers = {"Content-Type": "application/json"}
-    if settings.ALERT_WEBHOOK_SECRET:
-        timestamp = str(int(time.time()))
-        headers[TIMESTAMP] = timestamp
-        headers[SIGNATURE] = f"sha256={signature(settings.ALERT_WEBHOOK_SECRET, timestamp, body)}"
-    return headers
+        post = partial(session.post, data=body, headers=headers, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        with post(settings.ALERT_WEBHOOK_URL, allow_redirects=False, stream=True) as response:
+            if not 200 <= response.status_code < 300:
+                raise requests.HTTPError(f"HTTP {response.status_code}")
 
 
 def _url(incident: Incident) -> str:

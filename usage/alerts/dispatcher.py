@@ -29,14 +29,14 @@ FAILURES_BEFORE_INCIDENT = 3  # failures of one way in a row, with one message: 
 log = structlog.get_logger(__name__)
 
 
-def notify_async(*incidents: uuid.UUID) -> None:
+def notify_async(*incident_ids: uuid.UUID) -> None:
     """Has them told once the transaction is committed; returns at once. Of nothing new, nothing is told.
 
     One after the other, in one thread: at the turn of a month the budgets of a hundred patients are over at once, and
     as many connections to the database would be none for those who speak.
     """
-    if incidents and channels.configured_channels():
-        thread = Thread(target=_in_thread, args=[_deliver_each, *incidents], name="alerts", daemon=True)
+    if incident_ids and channels.configured_channels():
+        thread = Thread(target=_in_thread, args=[deliver, *incident_ids], name="alerts", daemon=True)
         transaction.on_commit(thread.start, robust=True)
 
 
@@ -48,23 +48,19 @@ def retry_in_thread() -> None:
 
 def retry_pending() -> None:
     """Tells whatever is still to be told and may be tried now."""
-    for incident in _pending().values_list("pk", flat=True):
-        deliver(incident)
-    _resolve_removed_channels()
+    deliver(*_pending().values_list("pk", flat=True))
+    # A channel that was removed from the settings no longer fails.
+    _channel_incidents().exclude(key__in=list(channels.configured_channels())).update(resolved_at=Now())
 
 
-def _deliver_each(*incidents: uuid.UUID) -> None:
-    for incident in incidents:
-        deliver(incident)
-
-
-def deliver(incident: uuid.UUID) -> None:
+def deliver(*incident_ids: uuid.UUID) -> None:
     """Tells its states that are untold, one after the other, as far as that succeeds; idempotent.
 
     With no way to tell it, it stays untold.
     """
-    while (claimed := _claim(incident)) is not None and _send(claimed):
-        pass
+    for incident_id in incident_ids:
+        while (claimed := _claim(incident_id)) is not None and _send(claimed):
+            pass
 
 
 def _in_thread(work: Callable[..., None], *arguments: uuid.UUID) -> None:
@@ -89,12 +85,12 @@ def _unleased() -> Q:
     return Q(sending_until=None) | Q(sending_until__lte=Now())
 
 
-def _claim(pk: uuid.UUID) -> Incident | None:
-    incident = Incident.objects.filter(pk=pk).first()
+def _claim(incident_id: uuid.UUID) -> Incident | None:
+    incident = Incident.objects.filter(pk=incident_id).first()
     if incident is None or not channels.channels_for(incident):
         return None
-    if Incident.objects.filter(_unsent(), _unleased(), pk=pk).update(sending_until=Now() + LEASE):
-        return Incident.objects.get(pk=pk)
+    if Incident.objects.filter(_unsent(), _unleased(), pk=incident_id).update(sending_until=Now() + LEASE):
+        return Incident.objects.get(pk=incident_id)
     return None
 
 
@@ -104,62 +100,57 @@ def _send(incident: Incident) -> bool:
         _unsent(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - ALERT_MAX_AGE
     )
     state = "opened" if opening.exists() else "resolved"
-    told = set(incident.notified_channels.split())
-    every = channels.channels_for(incident)
-    left = {name: way for name, way in every.items() if name not in told}
-    with ThreadPoolExecutor(max(len(left), 1)) as pool:  # one that hangs does not hold up the other
-        outcomes = pool.map(lambda name: _try_channel(name, left[name], incident, state), left)
-        troubles = dict(zip(left, outcomes, strict=True))
-    told |= {name for name, trouble in troubles.items() if trouble is None}
-    all_told = told.issuperset(every)
-    _save_outcome(incident, state, told, all_told=all_told)
-    _update_channel_health(troubles, incident.sending_failures + 1)
-    return all_told
+    notified = set(incident.notified_channels.split())
+    wanted = channels.channels_for(incident)
+    remaining = {name: channel for name, channel in wanted.items() if name not in notified}
+    with ThreadPoolExecutor(max(len(remaining), 1)) as pool:  # one that hangs does not hold up the other
+        outcomes = pool.map(lambda name: _try_channel(name, remaining[name], incident, state), remaining)
+        errors = dict(zip(remaining, outcomes, strict=True))
+    notified |= {name for name, error in errors.items() if error is None}
+    complete = notified.issuperset(wanted)
+    _save_outcome(incident, state, notified, complete=complete)
+    _update_channel_health(errors, incident.sending_failures + 1)
+    return complete
 
 
-def _try_channel(name: str, way: channels.Channel, incident: Incident, state: str) -> str | None:
+def _try_channel(name: str, channel: channels.Channel, incident: Incident, state: str) -> str | None:
     """What went wrong, in one word; None: it went."""
     try:
-        way(incident, state)
+        channel(incident, state)
     except Exception as error:  # a mail server's or a webhook's fault, whatever it is, must not end the others
         metrics.ALERTS_FAILED.labels(name).inc()
-        log.warning("alert.not_sent", way=name, incident=str(incident.pk), state=state, error=type(error).__name__)
+        log.warning("alert.not_sent", channel=name, incident=str(incident.pk), state=state, error=type(error).__name__)
         return type(error).__name__
-    log.info("alert.sent", way=name, incident=str(incident.pk), state=state)
+    log.info("alert.sent", channel=name, incident=str(incident.pk), state=state)
     return None
 
 
-def _save_outcome(incident: Incident, state: str, told: set[str], *, all_told: bool) -> None:
-    mine = Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until)
-    if not all_told:
-        pause = RETRY_DELAYS_S[min(incident.sending_failures, len(RETRY_DELAYS_S) - 1)]
-        mine.update(
-            notified_channels=" ".join(sorted(told)),
+def _save_outcome(incident: Incident, state: str, notified: set[str], *, complete: bool) -> None:
+    leased = Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until)
+    if not complete:
+        delay_s = RETRY_DELAYS_S[min(incident.sending_failures, len(RETRY_DELAYS_S) - 1)]
+        leased.update(
+            notified_channels=" ".join(sorted(notified)),
             sending_failures=F("sending_failures") + 1,
-            sending_until=Now() + timedelta(seconds=pause),
+            sending_until=Now() + timedelta(seconds=delay_s),
         )
         return
     sent_at = "opening_sent_at" if state == "opened" else "resolution_sent_at"
-    mine.update(**{sent_at: Now()}, notified_channels="", sending_failures=0, sending_until=None)
+    leased.update(**{sent_at: Now()}, notified_channels="", sending_failures=0, sending_until=None)
 
 
 # Of the ways themselves. What is opened or resolved here beat tells: it is beat's repeats that get as far as this.
 
 
-def _update_channel_health(troubles: Mapping[str, str | None], failures: int) -> None:
+def _update_channel_health(errors: Mapping[str, str | None], failures: int) -> None:
     """A way that failed so often in a row with one message is an incident, until a message goes through."""
-    for name, trouble in troubles.items():
-        if trouble is None:
+    for name, error in errors.items():
+        if error is None:
             _channel_incidents().filter(key=name).update(resolved_at=Now())
         elif failures >= FAILURES_BEFORE_INCIDENT:
-            detail = f"{name}: {failures} failures in a row, the last one {trouble}."
+            detail = f"{name}: {failures} failures in a row, the last one {error}."
             incident = Incident(kind=Incident.Kind.ALERTS, key=name, detail=detail)
             Incident.objects.bulk_create([incident], ignore_conflicts=True)
-
-
-def _resolve_removed_channels() -> None:
-    """What the settings do not name any more does not fail any more."""
-    _channel_incidents().exclude(key__in=list(channels.configured_channels())).update(resolved_at=Now())
 
 
 def _channel_incidents() -> QuerySet[Incident]:

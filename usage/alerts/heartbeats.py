@@ -38,8 +38,8 @@ class LastHeartbeat(NamedTuple):
 
 def beat(name: str) -> None:
     """A sign of life, now. Raises DatabaseError."""
-    sign = Heartbeat(name=name, at=Now())
-    Heartbeat.objects.bulk_create([sign], update_conflicts=True, unique_fields=["name"], update_fields=["at"])
+    heartbeat = Heartbeat(name=name, at=Now())
+    Heartbeat.objects.bulk_create([heartbeat], update_conflicts=True, unique_fields=["name"], update_fields=["at"])
 
 
 def read_heartbeats() -> dict[str, LastHeartbeat]:
@@ -50,8 +50,8 @@ def read_heartbeats() -> dict[str, LastHeartbeat]:
 
 def missing_processes() -> list[str]:
     """Who has given no sign for too long, or never. While beat is silent the worker soon is, too: nobody asks it."""
-    given = read_heartbeats()
-    return [name for name in (WORKER, BEAT) if name not in given or given[name].age_s > MISSING_AFTER_S]
+    last = read_heartbeats()
+    return [name for name in (WORKER, BEAT) if name not in last or last[name].age_s > MISSING_AFTER_S]
 
 
 def _report_missing(name: str, last: LastHeartbeat | None) -> None:
@@ -65,45 +65,44 @@ class HeartbeatMonitor:
     """What one web process has seen of the signs; `look` is called every few seconds."""
 
     def __init__(self, now: float) -> None:
-        self._began = self._looked = now
-        self._beat_heard_since: float | None = None
+        self._started = self._checked = now
+        self._beat_alive_since: float | None = None
 
     def check(self, now: float) -> None:
         """Opens the incidents of who is silent, and resolves those of who is not; repeats alerts in their stead.
 
         Two queries while nobody is missed.
         """
-        given = read_heartbeats()
-        verdicts = self.evaluate({name: sign.age_s for name, sign in given.items()}, now)
-        told = set(Incident.objects.filter(kind=incidents.Kind.SILENT, resolved_at=None).values_list("key", flat=True))
-        for name, alive in verdicts.items():
-            if not alive and name not in told:
-                _report_missing(name, given.get(name))
-            elif alive and name in told:
+        last = read_heartbeats()
+        states = self.evaluate({name: heartbeat.age_s for name, heartbeat in last.items()}, now)
+        open_incidents = Incident.objects.filter(kind=incidents.Kind.SILENT, resolved_at=None)
+        reported = set(open_incidents.values_list("key", flat=True))
+        for name, alive in states.items():
+            if not alive and name not in reported:
+                _report_missing(name, last.get(name))
+            elif alive and name in reported:
                 incidents.resolve_incident(incidents.Kind.SILENT, name)
-        if not all(verdicts.values()):
+        if not all(states.values()):
             dispatcher.retry_in_thread()
 
     def evaluate(self, ages: Mapping[str, float], now: float) -> dict[str, bool]:
         """Who is alive and who is not, from the seconds since their signs; of whom nothing can be said is missing."""
-        if abs(now - self._looked) > MAX_CHECK_GAP_S:
-            self._began, self._beat_heard_since = now, None
-        self._looked = now
+        if abs(now - self._checked) > MAX_CHECK_GAP_S:
+            self._started, self._beat_alive_since = now, None
+        self._checked = now
         if ages.get(BEAT, BEAT_LATE_AFTER_S + 1) > BEAT_LATE_AFTER_S:
-            self._beat_heard_since = None
-        elif self._beat_heard_since is None:
-            self._beat_heard_since = now
-        found = {name: self._alive(name, ages.get(name), now) for name in (BEAT, WORKER)}
-        return {name: alive for name, alive in found.items() if alive is not None}
+            self._beat_alive_since = None
+        elif self._beat_alive_since is None:
+            self._beat_alive_since = now
+        states = {name: self._is_alive(name, ages.get(name), now) for name in (BEAT, WORKER)}
+        return {name: alive for name, alive in states.items() if alive is not None}
 
-    def _alive(self, name: str, age_s: float | None, now: float) -> bool | None:
+    def _is_alive(self, name: str, age_s: float | None, now: float) -> bool | None:
         if age_s is not None and age_s <= MISSING_AFTER_S:
             return True
-        since = self._began if name == BEAT else self._beat_heard_since
+        since = self._started if name == BEAT else self._beat_alive_since
         if since is None or now - since < GRACE_S:
             return None
-        return None if age_s is None and not self._is_overdue(now) else False
-
-    def _is_overdue(self, now: float) -> bool:
-        """Whoever develops may leave it out for good; in production it was forgotten."""
-        return not settings.DEBUG and now - self._began >= NEVER_SEEN_AFTER_S
+        if age_s is None and (settings.DEBUG or now - self._started < NEVER_SEEN_AFTER_S):
+            return None  # a developer may leave it out for good; in production it was forgotten
+        return False

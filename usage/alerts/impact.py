@@ -1,18 +1,19 @@
 """Whom an incident has touched and how, for the admin alone: alerts name no patient."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Count, Q, QuerySet
 
-from usage.alerts import incidents
 from usage.alerts.latency import PATIENT_KINDS, SLOW_ABOVE_MS, WINDOW_MINUTES
 from usage.models import Incident, UsageEvent
 
 Kind = Incident.Kind
-OTHER_VOICE = (Kind.QUOTA, Kind.PROVIDER_DOWN, Kind.ACCESS, Kind.REQUEST, Kind.VOICE)
+OTHER_VOICE_KINDS = (Kind.QUOTA, Kind.PROVIDER_DOWN, Kind.ACCESS, Kind.REQUEST, Kind.VOICE)
+
+RECORDED_BEFORE = timedelta(minutes=1)  # the request that was refused was booked before the incident
 
 
 class Impact(NamedTuple):
@@ -24,28 +25,40 @@ class Impact(NamedTuple):
 
 def impact_of(incident: Incident) -> list[Impact] | None:
     """None: an incident of a kind that no patient hears anything of."""
-    if incident.kind in OTHER_VOICE:
-        rows = incidents.heard_instead(incident)
+    if incident.kind in OTHER_VOICE_KINDS:
+        rows = substituted_segments(incident)
         return [Impact(row["patient"], f"{row['segments']} segments in the {row['kind']} voice") for row in rows]
     if incident.kind == Kind.NO_VOICE:
-        silent = _while(incident).filter(kind=UsageEvent.Kind.OFFLINE, outcome=UsageEvent.Outcome.FAILED)
-        return _counted(silent, "segments in silence")
+        failed = _events_during(incident).filter(kind=UsageEvent.Kind.OFFLINE, outcome=UsageEvent.Outcome.FAILED)
+        return _count_by_patient(failed, "segments in silence")
     if incident.kind == Kind.SLOW:
-        late = _while(incident, timedelta(minutes=WINDOW_MINUTES)).filter(kind__in=PATIENT_KINDS)
-        return _counted(late.filter(first_chunk_ms__gt=SLOW_ABOVE_MS), "speeches that began late")
+        speeches = _events_during(incident, timedelta(minutes=WINDOW_MINUTES)).filter(kind__in=PATIENT_KINDS)
+        return _count_by_patient(speeches.filter(first_chunk_ms__gt=SLOW_ABOVE_MS), "speeches that began late")
     if incident.kind == Kind.BUDGET:
         return [Impact(uuid.UUID(incident.key), "what did not fit into the budget was not spoken")]
     return None
 
 
-def _while(incident: Incident, before: timedelta = incidents.ASKED_BEFORE) -> QuerySet[UsageEvent]:
+def substituted_segments(incident: Incident) -> Iterable[Mapping[str, Any]]:
+    """Who was affected while it lasted, and what they heard: rows of patient, kind (backup or offline), segments."""
+    kinds = (UsageEvent.Kind.BACKUP, UsageEvent.Kind.OFFLINE)
+    events = UsageEvent.objects.filter(kind__in=kinds, outcome="completed", started_at__gte=incident.opened_at)
+    if incident.kind == Kind.VOICE:  # only those who were to be spoken to in it
+        in_it = UsageEvent.objects.filter(voice=incident.key, started_at__gte=incident.opened_at - RECORDED_BEFORE)
+        events = events.filter(conversation__in=in_it.values("conversation"))
+    if incident.resolved_at is not None:
+        events = events.filter(started_at__lte=incident.resolved_at)
+    return events.order_by("patient", "kind").values("patient", "kind").annotate(segments=Count("id"))
+
+
+def _events_during(incident: Incident, before: timedelta = RECORDED_BEFORE) -> QuerySet[UsageEvent]:
     lasted = Q(started_at__gte=incident.opened_at - before)
     if incident.resolved_at is not None:
         lasted &= Q(started_at__lte=incident.resolved_at)
     return UsageEvent.objects.filter(lasted)
 
 
-def _counted(events: QuerySet[UsageEvent], what: str) -> list[Impact]:
+def _count_by_patient(events: QuerySet[UsageEvent], what: str) -> list[Impact]:
     rows: Iterable[tuple[uuid.UUID | None, int]] = (
         events.order_by("patient").values_list("patient").annotate(times=Count("id"))
     )

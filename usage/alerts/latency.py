@@ -39,24 +39,23 @@ class LatencyWindow(NamedTuple):
 
 def check() -> None:
     """Opens the incident, or resolves it."""
-    seen = _measure(WINDOW_MINUTES)
-    if seen.is_slow:
-        share = f"{seen.slow} of the {seen.speeches} speeches of {WINDOW_MINUTES} minutes"
+    window = _measure(WINDOW_MINUTES)
+    if window.is_slow:
+        share = f"{window.slow} of the {window.speeches} speeches of {WINDOW_MINUTES} minutes"
         detail = f"{share} began later than {SLOW_ABOVE_MS} ms."
         incidents.open_incident(incidents.Kind.SLOW, detail=detail)
-    elif _is_open() and (seen if seen.speeches >= MIN_SAMPLES else _measure(LOW_TRAFFIC_WINDOW_MINUTES)).is_recovered:
-        incidents.resolve_incident(incidents.Kind.SLOW)
-
-
-def _is_open() -> bool:
-    return Incident.objects.filter(kind=incidents.Kind.SLOW, resolved_at=None).exists()
+    elif Incident.objects.filter(kind=incidents.Kind.SLOW, resolved_at=None).exists():
+        if window.speeches < MIN_SAMPLES:
+            window = _measure(LOW_TRAFFIC_WINDOW_MINUTES)
+        if window.is_recovered:
+            incidents.resolve_incident(incidents.Kind.SLOW)
 
 
 def _measure(minutes: int) -> LatencyWindow:
-    began = UsageEvent.objects.filter(
+    speeches = UsageEvent.objects.filter(
         started_at__gt=Now() - timedelta(minutes=minutes), kind__in=PATIENT_KINDS, first_chunk_ms__isnull=False
     )
     slow, not_recovered = (
         Count("id", filter=Q(first_chunk_ms__gt=edge)) for edge in (SLOW_ABOVE_MS, RECOVERED_BELOW_MS)
     )
-    return LatencyWindow(**began.aggregate(speeches=Count("id"), slow=slow, not_recovered=not_recovered))
+    return LatencyWindow(**speeches.aggregate(speeches=Count("id"), slow=slow, not_recovered=not_recovered))

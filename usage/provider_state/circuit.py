@@ -44,22 +44,22 @@ def read_status() -> ProviderStatus:
     row = ProviderState.objects.filter(pk=1).annotate(now=Now()).first()
     if row is None:
         return ProviderStatus()
-    is_open, is_spent = row.circuit == State.OPEN, row.quota == ProviderState.Quota.SPENT
+    is_open, is_exhausted = row.circuit == State.OPEN, row.quota == ProviderState.Quota.SPENT
     return ProviderStatus(
         circuit_open=is_open,
-        probe_due=is_open and _past(row.next_probe_at, row.now),
-        quota_exhausted=is_spent,
-        hold_s=_hold_s(row, row.now) if is_spent else 0.0,
-        poll_due=is_spent and _past(row.next_poll_at, row.now),
+        probe_due=is_open and _is_past(row.next_probe_at, row.now),
+        quota_exhausted=is_exhausted,
+        hold_s=_hold_remaining_s(row, row.now) if is_exhausted else 0.0,
+        poll_due=is_exhausted and _is_past(row.next_poll_at, row.now),
         concurrency_limit=row.concurrency_limit,
     )
 
 
-def _past(at: datetime | None, now: datetime) -> bool:
+def _is_past(at: datetime | None, now: datetime) -> bool:
     return at is None or at <= now
 
 
-def _hold_s(row: ProviderState, now: datetime) -> float:
+def _hold_remaining_s(row: ProviderState, now: datetime) -> float:
     """Where the quota is refused again after it seemed to be back nobody is kept waiting a second time."""
     if row.quota_refusals or row.quota_changed_at is None:
         return 0.0
@@ -78,7 +78,7 @@ def set_plan_limit(limit: int) -> None:
     ProviderState.objects.filter(pk=1, concurrency_limit=None).update(concurrency_limit=limit)
 
 
-def open_circuit(began: datetime) -> None:
+def open_circuit(started_at: datetime) -> None:
     """Opens the circuit and the incident, if no other process has; it all began at that time."""
     ProviderState.objects.get_or_create(pk=1)
     with transaction.atomic():  # who dies in between has done neither
@@ -87,7 +87,7 @@ def open_circuit(began: datetime) -> None:
         )
         if first:
             log.warning("circuit.opened")
-            incidents.open_incident(incidents.Kind.PROVIDER_DOWN, began=began)
+            incidents.open_incident(incidents.Kind.PROVIDER_DOWN, began=started_at)
 
 
 def claim_probe() -> bool:
@@ -99,9 +99,9 @@ def claim_probe() -> bool:
 def record_failed_probe() -> None:
     """A probe failed: the next one is due later."""
     row = ProviderState.objects.get(pk=1)
-    pause = PROBE_DELAYS_S[min(row.probes + 1, len(PROBE_DELAYS_S) - 1)]
+    delay_s = PROBE_DELAYS_S[min(row.probes + 1, len(PROBE_DELAYS_S) - 1)]
     ProviderState.objects.filter(pk=1, circuit=State.OPEN).update(
-        probes=F("probes") + 1, next_probe_at=Now() + timedelta(seconds=pause)
+        probes=F("probes") + 1, next_probe_at=Now() + timedelta(seconds=delay_s)
     )
 
 
@@ -116,17 +116,14 @@ def close_circuit() -> None:
         )
         if first:
             log.info("circuit.closed")
-        if first and not _recovered_recently():
+        recent = Incident.objects.filter(kind=incidents.Kind.PROVIDER_DOWN, resolved_at__gt=Now() - STABLE_AFTER)
+        if first and not recent.exists():
             incidents.resolve_incident(incidents.Kind.PROVIDER_DOWN)
 
 
 def resolve_stable_incident() -> None:
     """What had come and gone has now lasted: the incident is over."""
-    steady = ProviderState.objects.filter(pk=1, circuit=State.CLOSED, changed_at__lte=Now() - STABLE_AFTER)
+    stable = ProviderState.objects.filter(pk=1, circuit=State.CLOSED, changed_at__lte=Now() - STABLE_AFTER)
     with transaction.atomic():
-        if steady.update(probes=0):  # holds the row: nobody opens the circuit and its incident in between
+        if stable.update(probes=0):  # holds the row: nobody opens the circuit and its incident in between
             incidents.resolve_incident(incidents.Kind.PROVIDER_DOWN)
-
-
-def _recovered_recently() -> bool:
-    return Incident.objects.filter(kind=incidents.Kind.PROVIDER_DOWN, resolved_at__gt=Now() - STABLE_AFTER).exists()

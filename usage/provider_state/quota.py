@@ -54,7 +54,7 @@ def poll() -> None:
     try:
         resolve_stable_incident()
         if claim_poll():
-            _poll()
+            _read_subscription()
     except Exception as error:  # it runs beside the speech, and the next one may do better
         log.warning("quota.poll_failed", error=type(error).__name__)
 
@@ -83,12 +83,12 @@ def apply_subscription(subscription: Subscription) -> None:
     with transaction.atomic():  # what was crossed shows in the difference of two readings, once
         _save_subscription(subscription, row, now)
         thresholds.check_thresholds(row, subscription)
-    left = subscription.remaining
-    grown = _credits_increased(row, left)
-    if row.quota == State.AVAILABLE and left == 0:
+    remaining = subscription.remaining
+    increased = _credits_increased(row, remaining)
+    if row.quota == State.AVAILABLE and remaining == 0:
         _set_exhausted(row, now, needed=0, refusals=0, detail="The subscription shows no credits left.")
-    elif row.quota == State.SPENT and _covers(left, row.quota_needed) and (grown or _backoff_passed(row, now)):
-        _set_available(row, now, proven=grown)
+    elif row.quota == State.SPENT and _covers(remaining, row.quota_needed) and (increased or _backoff_passed(row, now)):
+        _set_available(row, now, proven=increased)
     thresholds.check_forecast(now)
 
 
@@ -103,11 +103,11 @@ def subscription_unavailable(*, refused: bool = False) -> None:
 
 def resolve_stable_incident() -> None:
     """What was refused again and again has now lasted: the incident is over."""
-    steady = ProviderState.objects.filter(
+    stable = ProviderState.objects.filter(
         pk=1, quota=State.AVAILABLE, quota_refusals__gt=0, quota_changed_at__lte=Now() - STABLE_AFTER
     )
     with transaction.atomic():
-        if steady.update(quota_refusals=0):
+        if stable.update(quota_refusals=0):
             incidents.resolve_incident(incidents.Kind.QUOTA)
 
 
@@ -128,7 +128,7 @@ def is_plausible(subscription: Subscription, now: datetime) -> bool:
     return in_period and all(0 <= number <= MAX_CREDITS for number in numbers)
 
 
-def _poll() -> None:
+def _read_subscription() -> None:
     client = AccountClient(
         settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox", timeout=POLL_TIMEOUT_S
     )
@@ -139,9 +139,9 @@ def _poll() -> None:
         subscription_unavailable(refused=isinstance(error, AuthorizationError | BadRequest))
     else:
         apply_subscription(subscription)
-        allowed = plans.concurrency_limit(subscription.tier, settings.ELEVENLABS_MODEL_ID)
-        if allowed is not None:
-            circuit.set_plan_limit(allowed)
+        concurrency = plans.concurrency_limit(subscription.tier, settings.ELEVENLABS_MODEL_ID)
+        if concurrency is not None:
+            circuit.set_plan_limit(concurrency)
     finally:
         client.close()
 
@@ -170,9 +170,9 @@ def _set_exhausted(row: ProviderState, now: datetime, *, needed: int, refusals: 
 def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -> None:
     """Back, unless it was spent anew since the row was read. What is not proven must last before it is told."""
     resolved = proven or row.quota_refusals == 0
-    still = ProviderState.objects.filter(pk=1, quota=State.SPENT, quota_changed_at=row.quota_changed_at)
+    still_exhausted = ProviderState.objects.filter(pk=1, quota=State.SPENT, quota_changed_at=row.quota_changed_at)
     with transaction.atomic():
-        first = still.update(
+        first = still_exhausted.update(
             quota=State.AVAILABLE,
             quota_changed_at=now,
             quota_refusals=0 if resolved else row.quota_refusals,
@@ -230,14 +230,14 @@ def _waited(row: ProviderState, now: datetime, wait: timedelta) -> bool:
     return row.quota_changed_at is None or row.quota_changed_at + wait <= now
 
 
-def _credits_increased(row: ProviderState, left: int | None) -> bool:
+def _credits_increased(row: ProviderState, remaining: int | None) -> bool:
     """More is left than when the subscription was last read: credits were bought, or a new period has begun."""
     before = row.quota_remaining
-    return before is not None and (left is None or left > before)
+    return before is not None and (remaining is None or remaining > before)
 
 
-def _covers(left: int | None, needed: int) -> bool:
-    return left is None or left >= max(needed, 1)
+def _covers(remaining: int | None, needed: int) -> bool:
+    return remaining is None or remaining >= max(needed, 1)
 
 
 def reset_time(subscription: Subscription) -> datetime | None:

@@ -49,43 +49,43 @@ def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
     """Tells what was crossed since that row was read; the subscription has been written down since."""
     state = ProviderState.objects.get(pk=1)
     percent = percent_used(state)
-    for left in not_reached(percent):
-        incidents.resolve_incident(incidents.Kind.QUOTA_LOW, str(left))
-    told = highest_crossed(percent_used(before), percent)
-    if told is not None and state.quota == ProviderState.Quota.AVAILABLE:
-        incidents.open_incident(incidents.Kind.QUOTA_LOW, str(told), _used(state, subscription))
+    for threshold in not_reached(percent):
+        incidents.resolve_incident(incidents.Kind.QUOTA_LOW, str(threshold))
+    crossed = highest_crossed(percent_used(before), percent)
+    if crossed is not None and state.quota == ProviderState.Quota.AVAILABLE:
+        incidents.open_incident(incidents.Kind.QUOTA_LOW, str(crossed), _describe_usage(state, subscription))
 
 
 def check_forecast(now: datetime) -> None:
     """Tells whether the credits will last to the end of the period."""
     state = ProviderState.objects.get(pk=1)
-    expected = forecast.current_forecast(state, now)
-    lasts = will_last(state.quota_limit, expected)
+    current = forecast.current_forecast(state, now)
+    lasts = will_last(state.quota_limit, current)
     if lasts:
         incidents.resolve_incident(incidents.Kind.FORECAST)
-    elif lasts is False and expected and state.quota == ProviderState.Quota.AVAILABLE and not _reported_recently(now):
-        incidents.open_incident(incidents.Kind.FORECAST, detail=_expected(state, expected))
+    elif lasts is False and current and state.quota == ProviderState.Quota.AVAILABLE and not _reported_recently(now):
+        incidents.open_incident(incidents.Kind.FORECAST, detail=_describe_forecast(state, current))
 
 
 def _reported_recently(now: datetime) -> bool:
-    told = Incident.objects.filter(kind=incidents.Kind.FORECAST)
-    return told.filter(resolved_at=None).exists() or told.filter(resolved_at__gt=now - COOLDOWN).exists()
+    reported = Incident.objects.filter(kind=incidents.Kind.FORECAST)
+    return reported.filter(resolved_at=None).exists() or reported.filter(resolved_at__gt=now - COOLDOWN).exists()
 
 
-def _used(state: ProviderState, subscription: Subscription) -> str:
+def _describe_usage(state: ProviderState, subscription: Subscription) -> str:
     used, limit, plan = subscription.used, state.quota_limit or 0, subscription.limit
-    said = f"{used:,} of {limit:,} credits are used ({100 * used // max(limit, 1)} %)."
+    detail = f"{used:,} of {limit:,} credits are used ({100 * used // max(limit, 1)} %)."
     if used > plan:
-        said += f" {used - plan:,} of them are beyond the plan's {plan:,} and billed as overage."
+        detail += f" {used - plan:,} of them are beyond the plan's {plan:,} and billed as overage."
     elif limit > plan:
-        said += f" {limit - plan:,} of them would be overage, beyond the plan."
-    return f"{said} {_new_ones(state)}".rstrip()
+        detail += f" {limit - plan:,} of them would be overage, beyond the plan."
+    return f"{detail} {_describe_reset(state)}".rstrip()
 
 
-def _expected(state: ProviderState, expected: Forecast) -> str:
+def _describe_forecast(state: ProviderState, expected: Forecast) -> str:
     rate = f"At {expected.credits_a_day:,.0f} credits a day the {state.quota_limit:,} of this period"
-    return f"{rate} are used up on {expected.runs_out_on}. {_new_ones(state)}"
+    return f"{rate} are used up on {expected.runs_out_on}. {_describe_reset(state)}"
 
 
-def _new_ones(state: ProviderState) -> str:
+def _describe_reset(state: ProviderState) -> str:
     return f"New ones come on {state.quota_resets_at:%Y-%m-%d %H:%M} UTC." if state.quota_resets_at else ""

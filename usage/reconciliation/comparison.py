@@ -1,6 +1,6 @@
 """One day of the ledger beside the provider's figures of it, written down and, where they drift apart, told."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -65,26 +65,28 @@ class AnsweredRequest(NamedTuple):
     started_at: datetime
 
 
-def answered_requests(span: DayRange) -> list[AnsweredRequest]:
+def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
     """Those of the day and, because an item may lie on the other side of midnight, a little beyond."""
-    near = UsageEvent.objects.filter(started_at__gte=span.start - DAY_OVERLAP, started_at__lt=span.end + DAY_OVERLAP)
+    start, end = day_range.start - DAY_OVERLAP, day_range.end + DAY_OVERLAP
+    near = UsageEvent.objects.filter(started_at__gte=start, started_at__lt=end)
     rows = near.exclude(request_id="").order_by().values_list(*AnsweredRequest._fields)
     return [AnsweredRequest(*row) for row in rows]
 
 
-def verified_history(client: AccountClient, span: DayRange, until: datetime, settled_by: datetime) -> History:
+def verified_history(client: AccountClient, day_range: DayRange, until: datetime, answered_by: datetime) -> History:
     """The provider's history of the day. Raises Unreadable also for one that lacks what we know to have been billed by
-    `settled_by`: one that was deleted, or is another workspace's, or names requests in another way."""
-    history = provider_usage.history(client, span.start, until)
-    shown = {match_key(item) for item in history}
-    ours = [
+    `answered_by`: one that was deleted, or is another workspace's, or names requests in another way."""
+    history = provider_usage.history(client, day_range.start, until)
+    history_ids = {match_key(item) for item in history}
+    start, end = day_range.start, min(until, answered_by)
+    our_ids = [
         request.request_id
-        for request in answered_requests(span)
-        if request.outcome == ledger.Outcome.COMPLETED and span.start <= request.started_at < min(until, settled_by)
+        for request in answered_requests(day_range)
+        if request.outcome == ledger.Outcome.COMPLETED and start <= request.started_at < end
     ]
-    lacking = sum(request_id not in shown for request_id in ours)
-    if lacking > (1 - MIN_HISTORY_COVERAGE) * len(ours):
-        raise ProviderDataUnavailable(f"it lacks {lacking:,} of {len(ours):,} requests that the provider answered")
+    missing = sum(request_id not in history_ids for request_id in our_ids)
+    if missing > (1 - MIN_HISTORY_COVERAGE) * len(our_ids):
+        raise ProviderDataUnavailable(f"it lacks {missing:,} of {len(our_ids):,} requests that the provider answered")
     return history
 
 
@@ -98,9 +100,9 @@ class DayReconciliation:
     history: History | None = None
     errors: list[str] = field(default_factory=list)
 
-    def read(self, what: str, ask: Callable[[], T]) -> T | None:
+    def read(self, what: str, read: Callable[[], T]) -> T | None:
         try:
-            return ask()
+            return read()
         except ProviderDataUnavailable as error:
             log.warning("reconciliation.unreadable", day=str(self.day_range.day), what=what, reason=str(error))
             self.errors.append(f"{what} could not be read: {error}.")
@@ -115,46 +117,55 @@ class UnmatchedUsage:
     unbilled: Sequence[AnsweredRequest] = ()
 
 
-def find_unmatched(span: DayRange, history: History | None) -> UnmatchedUsage:
+def find_unmatched(day_range: DayRange, history: History | None) -> UnmatchedUsage:
     if history is None:
         return UnmatchedUsage()
-    own, shown = answered_requests(span), {match_key(item) for item in history}
-    known = {request.request_id for request in own}
-    cut_off = [
+    requests = answered_requests(day_range)
+    our_ids = {request.request_id for request in requests}
+    history_ids = {match_key(item) for item in history}
+    external = [item for item in _items_of_day(day_range, history) if match_key(item) not in our_ids]
+    unbilled = [
         request
-        for request in own
+        for request in requests
         if request.outcome != ledger.Outcome.COMPLETED
-        and span.start <= request.started_at < span.end
-        and request.request_id not in shown
+        and day_range.start <= request.started_at < day_range.end
+        and request.request_id not in history_ids
     ]
-    return UnmatchedUsage([item for item in _items_of_day(span, history) if match_key(item) not in known], cut_off)
+    return UnmatchedUsage(external, unbilled)
 
 
-def _items_of_day(span: DayRange, history: History) -> list[HistoryItem]:
-    return [item for item in history if span.contains(item.created_at_unix)]
+def _items_of_day(day_range: DayRange, history: History) -> list[HistoryItem]:
+    return [item for item in history if day_range.contains(item.created_at_unix)]
 
 
-def _sum(found: Sequence[HistoryItem | AnsweredRequest], unit: str) -> int:
-    return sum(getattr(one, unit) or 0 for one in found)
+def _sum(items: Sequence[HistoryItem | AnsweredRequest], unit: str) -> int:
+    return sum(getattr(item, unit) or 0 for item in items)
 
 
 def save_result(look: DayReconciliation, *, is_over: bool) -> None:
     """Writes the day's row anew and, of a day that is over, tells whether it drifts."""
     day = look.day_range.day
     row = Reconciliation.objects.get(day=day)
-    strange = find_unmatched(look.day_range, look.history)
+    unmatched = find_unmatched(look.day_range, look.history)
     for name, value in _ledger_figures(look.day_range).items():
         setattr(row, name, value)
-    row.external_characters, row.checked_at = _sum(strange.external, "characters"), look.now
-    counts, told = _compare(look, row, strange) if is_over else ([], ["The day is not over."])
-    row.compared_at = look.now if counts else row.compared_at
-    row.explanation = " ".join([*map(explain, counts), *told, *_explain_unknown(row), *look.errors])
+    row.external_characters, row.checked_at = _sum(unmatched.external, "characters"), look.now
+    discrepancies, notes = _compare(look, row, unmatched) if is_over else ([], ["The day is not over."])
+    if discrepancies:
+        row.compared_at = look.now
+    if row.billed_attempts:
+        notes.append(
+            f"Unknown attempts that the provider had billed: {row.billed_attempts:,}; they are in the ledger now."
+        )
+    if row.unknown_attempts:
+        notes.append(f"Attempts still unknown: {row.unknown_attempts:,}, with {row.unknown_characters:,} characters.")
+    row.explanation = " ".join([*map(explain, discrepancies), *notes, *look.errors])
     with transaction.atomic():  # who dies in between has done neither
-        row.save(update_fields=_WRITTEN)
-        _update_incident(day, counts)
+        row.save(update_fields=_RESULT_FIELDS)
+        _update_incident(day, discrepancies)
 
 
-_WRITTEN = [
+_RESULT_FIELDS = [
     "checked_at",
     "compared_at",
     "characters",
@@ -174,21 +185,21 @@ _WRITTEN = [
 ]
 
 
-def _update_incident(day: date, counts: Sequence[Discrepancy]) -> None:
-    drifting = [explain(one) for one in counts if one.drifts]
+def _update_incident(day: date, discrepancies: Sequence[Discrepancy]) -> None:
+    drifting = [explain(discrepancy) for discrepancy in discrepancies if discrepancy.drifts]
     if drifting:
         log.warning("reconciliation.drift", day=str(day))
         incidents.open_incident(incidents.Kind.DRIFT, key=str(day), detail=f"{day}. {' '.join(drifting)}")
-    elif counts:
+    elif discrepancies:
         incidents.resolve_incident(incidents.Kind.DRIFT, key=str(day))
 
 
-def _ledger_figures(span: DayRange) -> dict[str, int]:
-    sums = DailyUsage.objects.filter(day=span.day).aggregate(
+def _ledger_figures(day_range: DayRange) -> dict[str, int]:
+    sums = DailyUsage.objects.filter(day=day_range.day).aggregate(
         characters=Sum("characters", default=0), credits=Sum("credits", default=0)
     )
     unknown = Q(outcome=ledger.Outcome.UNKNOWN)
-    found = span.events().aggregate(
+    found = day_range.events().aggregate(
         billed_attempts=Count("id", filter=Q(code=ledger.BILLED)),
         unbilled_attempts=Count("id", filter=Q(code=ledger.NOT_BILLED)),
         unknown_attempts=Count("id", filter=unknown),
@@ -197,57 +208,47 @@ def _ledger_figures(span: DayRange) -> dict[str, int]:
     return {**sums, **found}
 
 
-def _explain_unknown(row: Reconciliation) -> Iterator[str]:
-    if row.billed_attempts:
-        yield f"Unknown attempts that the provider had billed: {row.billed_attempts:,}; they are in the ledger now."
-    if row.unknown_attempts:
-        yield f"Attempts still unknown: {row.unknown_attempts:,}, with {row.unknown_characters:,} characters."
-
-
 def _compare(
-    look: DayReconciliation, row: Reconciliation, strange: UnmatchedUsage
+    look: DayReconciliation, row: Reconciliation, unmatched: UnmatchedUsage
 ) -> tuple[list[Discrepancy], list[str]]:
-    counts = []
+    discrepancies = []
     for unit in provider_usage.METRICS:
         provider = _provider_figure(look, row, unit)
         setattr(row, f"provider_{unit}", provider)
         if provider is not None:
-            counts.append(_discrepancy(look.day_range, row, strange, unit, provider))
-    row.unexplained_characters = counts[0].unexplained if row.provider_characters is not None else None
+            discrepancies.append(
+                Discrepancy(
+                    unit,
+                    getattr(row, unit),
+                    provider,
+                    external=_sum(unmatched.external, unit),
+                    unbilled=_sum(unmatched.unbilled, unit),
+                    unknown=row.unknown_characters,
+                    midnight_margin=_sum_around_midnight(look.day_range, unit),
+                )
+            )
+    row.unexplained_characters = discrepancies[0].unexplained if row.provider_characters is not None else None
     growth = _counter_growth(look, row)
     if growth is None:
-        return counts, []
-    if not counts:
+        return discrepancies, []
+    if not discrepancies:
         return [growth], ["These are the growth of the subscription's counter since it was last read."]
-    return counts, [f"The subscription's counter grew by {growth.provider:,} where the ledger has {growth.ledger:,}."]
+    note = f"The subscription's counter grew by {growth.provider:,} where the ledger has {growth.ledger:,}."
+    return discrepancies, [note]
 
 
 def _provider_figure(look: DayReconciliation, row: Reconciliation, unit: str) -> int | None:
     """By the statistics, else the sum of the history, else as it was read at an earlier look."""
-    span = look.day_range
-    used = look.read(
-        f"The provider's {unit}", partial(provider_usage.usage_total, look.client, unit, span.start, span.end)
-    )
+    start, end = look.day_range.start, look.day_range.end
+    used = look.read(f"The provider's {unit}", partial(provider_usage.usage_total, look.client, unit, start, end))
     if used is None and look.history is not None:
-        return _sum(_items_of_day(span, look.history), unit)
+        return _sum(_items_of_day(look.day_range, look.history), unit)
     return getattr(row, f"provider_{unit}") if used is None else used
 
 
-def _discrepancy(span: DayRange, row: Reconciliation, strange: UnmatchedUsage, unit: str, provider: int) -> Discrepancy:
-    return Discrepancy(
-        unit,
-        getattr(row, unit),
-        provider,
-        external=_sum(strange.external, unit),
-        unbilled=_sum(strange.unbilled, unit),
-        unknown=row.unknown_characters,
-        midnight_margin=_around_midnight(span, unit),
-    )
-
-
-def _around_midnight(span: DayRange, unit: str) -> int:
+def _sum_around_midnight(day_range: DayRange, unit: str) -> int:
     near = Q()
-    for midnight in (span.start, span.end):
+    for midnight in (day_range.start, day_range.end):
         near |= Q(started_at__gte=midnight - MIDNIGHT_MARGIN, started_at__lt=midnight + MIDNIGHT_MARGIN)
     return int(UsageEvent.objects.filter(near).order_by().aggregate(sum=Sum(unit, default=0))["sum"])
 
@@ -255,26 +256,22 @@ def _around_midnight(span: DayRange, unit: str) -> int:
 def _counter_growth(look: DayReconciliation, row: Reconciliation) -> Discrepancy | None:
     """By how many credits the counter grew between two looks, beside the ledger's of exactly that time. A new period
     between them begins at nothing, so that there is no telling."""
-    if row.counter is None and not _read_counter(look, row):
-        return None
+    if row.counter is None:
+        subscription = look.read("The subscription", partial(provider_usage.subscription, look.client, look.now))
+        if subscription is None:
+            return None
+        row.counter, row.counter_at = subscription.used, look.now
+        row.counter_resets_at = quota.reset_time(subscription)
     earlier = Reconciliation.objects.filter(day__lt=row.day).exclude(counter=None).first()
     if earlier is None or not _same_period(earlier, row):
         return None
-    booked = UsageEvent.objects.filter(started_at__gte=earlier.counter_at, started_at__lt=row.counter_at).order_by()
-    found = booked.aggregate(
+    between = UsageEvent.objects.filter(started_at__gte=earlier.counter_at, started_at__lt=row.counter_at).order_by()
+    sums = between.aggregate(
         credits=Sum("credits", default=0),
         unknown=Sum("requested_characters", filter=Q(outcome=ledger.Outcome.UNKNOWN), default=0),
     )
-    grown = (row.counter or 0) - (earlier.counter or 0)
-    return Discrepancy("credits", found["credits"], grown, unknown=found["unknown"])
-
-
-def _read_counter(look: DayReconciliation, row: Reconciliation) -> bool:
-    found = look.read("The subscription", partial(provider_usage.subscription, look.client, look.now))
-    if found is not None:
-        row.counter, row.counter_at = found.used, look.now
-        row.counter_resets_at = quota.reset_time(found)
-    return found is not None
+    growth = (row.counter or 0) - (earlier.counter or 0)
+    return Discrepancy("credits", sums["credits"], growth, unknown=sums["unknown"])
 
 
 def _same_period(earlier: Reconciliation, later: Reconciliation) -> bool:

@@ -49,26 +49,26 @@ class Discrepancy:
         return rest > TOLERANCE_ABSOLUTE and rest > TOLERANCE_RATIO * max(self.provider - self.external, self.ledger)
 
 
-def explain(counts: Discrepancy) -> str:
-    unit = counts.unit
-    if not counts.difference:
-        return f"{unit.capitalize()}: {counts.ledger:,}, as the provider has it."
-    told = [
-        f"{unit.capitalize()}: {counts.ledger:,} in the ledger, {counts.provider:,} at the provider "
-        f"({counts.difference:+,})."
+def explain(discrepancy: Discrepancy) -> str:
+    unit = discrepancy.unit
+    if not discrepancy.difference:
+        return f"{unit.capitalize()}: {discrepancy.ledger:,}, as the provider has it."
+    sentences = [
+        f"{unit.capitalize()}: {discrepancy.ledger:,} in the ledger, {discrepancy.provider:,} at the provider "
+        f"({discrepancy.difference:+,})."
     ]
-    if counts.external:
-        told.append(f"Others use the account: {counts.external:,} of requests that this server did not make.")
-    if counts.unbilled:
-        told.append(f"Cut off and not billed by the provider: {counts.unbilled:,}.")
-    return " ".join([*told, *_explain_residual(counts)])
+    if discrepancy.external:
+        sentences.append(f"Others use the account: {discrepancy.external:,} of requests that this server did not make.")
+    if discrepancy.unbilled:
+        sentences.append(f"Cut off and not billed by the provider: {discrepancy.unbilled:,}.")
+    return " ".join([*sentences, *_explain_residual(discrepancy)])
 
 
-def _explain_residual(counts: Discrepancy) -> list[str]:
-    if counts.drifts:
-        return [f"Unexplained: {counts.unexplained:+,}."]
-    if counts.unexplained:
-        return [f"The rest ({counts.unexplained:+,}) is no more than rounding can make."]
-    if counts.residual > counts.midnight_margin:
-        return [f"The rest ({counts.residual:+,}) may be of attempts that are still unknown."]
-    return [f"The rest ({counts.residual:+,}) may be of requests around midnight."] if counts.residual else []
+def _explain_residual(discrepancy: Discrepancy) -> list[str]:
+    if discrepancy.drifts:
+        return [f"Unexplained: {discrepancy.unexplained:+,}."]
+    if discrepancy.unexplained:
+        return [f"The rest ({discrepancy.unexplained:+,}) is no more than rounding can make."]
+    if discrepancy.residual > discrepancy.midnight_margin:
+        return [f"The rest ({discrepancy.residual:+,}) may be of attempts that are still unknown."]
+    return [f"The rest ({discrepancy.residual:+,}) may be of requests around midnight."] if discrepancy.residual else []

@@ -5,7 +5,7 @@ voice, the model, the number of characters and the time; an item that is a known
 """
 
 import uuid
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from voicecare.providers.elevenlabs.requests import printable_id
@@ -40,30 +40,29 @@ def match_key(item: HistoryItem) -> str:
     return item.request_id or printable_id(item.item_id) or ""
 
 
-def match(unsettled: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> Matching:
+def match(attempts: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> Matching:
     """Gives each item to at most one attempt and each attempt at most one item, as many as possible.
 
     All windows are equally long, so the oldest attempt that fits takes the oldest item.
     """
-    found = Matching()
-    waiting = sorted(unsettled, key=lambda attempt: (attempt.at_unix, str(attempt.event_id)))
+    result = Matching()
+    waiting = sorted(attempts, key=lambda attempt: (attempt.at_unix, str(attempt.event_id)))
     lengths = {attempt.requested_characters for attempt in waiting} | {0}
-    left: list[HistoryItem] = []
-    for item in sorted(_worth_a_look(items, lengths), key=lambda item: (item.created_at_unix or 0, item.item_id)):
-        taken = next((attempt for attempt in waiting if match_key(item) and _fits(attempt, item)), None)
-        if taken is None:
-            left.append(item)
+    candidates = (item for item in items if item.characters in lengths)
+    unmatched: list[HistoryItem] = []
+    for item in sorted(candidates, key=lambda item: (item.created_at_unix or 0, item.item_id)):
+        attempt = next((attempt for attempt in waiting if match_key(item) and _fits(attempt, item)), None)
+        if attempt is None:
+            unmatched.append(item)
         else:
-            waiting.remove(taken)
-            found.billed.append((taken, item))
-    vague = [item for item in left if item.created_at_unix is None or not item.characters or not match_key(item)]
+            waiting.remove(attempt)
+            result.billed.append((attempt, item))
+    vague = [item for item in unmatched if item.created_at_unix is None or not item.characters or not match_key(item)]
     for attempt in waiting:
-        (found.ambiguous if _may_be_one_of(attempt, vague) else found.not_billed).append(attempt)
-    return found
-
-
-def _worth_a_look(items: Iterable[HistoryItem], lengths: Container[int]) -> Iterator[HistoryItem]:
-    return (item for item in items if item.characters in lengths)
+        possible = (item for item in vague if item.characters in (0, attempt.requested_characters))
+        is_ambiguous = any(_is_compatible(attempt, item) for item in possible)
+        (result.ambiguous if is_ambiguous else result.not_billed).append(attempt)
+    return result
 
 
 def _fits(attempt: UnknownAttempt, item: HistoryItem) -> bool:
@@ -72,10 +71,6 @@ def _fits(attempt: UnknownAttempt, item: HistoryItem) -> bool:
         and item.created_at_unix is not None
         and _is_compatible(attempt, item)
     )
-
-
-def _may_be_one_of(attempt: UnknownAttempt, vague: Sequence[HistoryItem]) -> bool:
-    return any(item.characters in (0, attempt.requested_characters) and _is_compatible(attempt, item) for item in vague)
 
 
 def _is_compatible(attempt: UnknownAttempt, item: HistoryItem) -> bool:

@@ -13,7 +13,7 @@ from django.conf import settings
 
 from usage.provider_state import quota
 from voicecare.providers.elevenlabs.account import AccountClient
-from voicecare.providers.elevenlabs.responses import CharacterStats, HistoryItem, Subscription
+from voicecare.providers.elevenlabs.responses import HistoryItem, Subscription
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
 MARGIN_S = 300  # read beyond both ends of a day: clocks differ, and requests take their time
@@ -77,23 +77,20 @@ def usage_total(client: AccountClient, unit: str, begins: datetime, ends: dateti
     hour of theirs they cut that hour themselves."""
     start, end = int(begins.timestamp() * 1000), int(ends.timestamp() * 1000)
     stats = _wrap_errors(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))
-    places = [place for place, at in enumerate(stats.times_ms) if start - HOUR_MS < at < end]
-    total = sum(_total_series(stats)[place] for place in places)
-    if not places or total > MAX_DAILY_USAGE:
+    if "All" in stats.usage:
+        series = stats.usage["All"]
+    else:  # broken down without having been asked to be
+        series = tuple(map(sum, zip(*stats.usage.values(), strict=True))) or (0.0,) * len(stats.times_ms)
+    hours = [index for index, at in enumerate(stats.times_ms) if start - HOUR_MS < at < end]
+    total = sum(series[index] for index in hours)
+    if not hours or total > MAX_DAILY_USAGE:
         raise ProviderDataUnavailable("they are of another time, or no figures")
     return round(total)
 
 
-def _total_series(stats: CharacterStats) -> tuple[float, ...]:
-    """All together, also where the reply is broken down without having been asked to be."""
-    if "All" in stats.usage:
-        return stats.usage["All"]
-    return tuple(map(sum, zip(*stats.usage.values(), strict=True))) or (0.0,) * len(stats.times_ms)
-
-
-def _wrap_errors(ask: Callable[[], T]) -> T:
+def _wrap_errors(call: Callable[[], T]) -> T:
     try:
-        return ask()
+        return call()
     except (AuthorizationError, BadRequest) as error:
         raise ProviderDataUnavailable(f"the key may not read it ({error.code})") from error
     except ProviderError as error:

@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 from usage.alerts import incidents
 from usage.ledger import events, rollup
 from usage.models import NO_ID, Incident, Reconciliation, UsageEvent
-from usage.reconciliation import matching, provider_usage
+from usage.reconciliation import provider_usage
 from usage.reconciliation.comparison import (
     DayRange,
     DayReconciliation,
@@ -30,7 +30,7 @@ from usage.reconciliation.comparison import (
     save_result,
     verified_history,
 )
-from usage.reconciliation.matching import UnknownAttempt, match_key
+from usage.reconciliation.matching import UnknownAttempt, match, match_key
 from voicecare.patients.models import Voice
 
 MIN_UNKNOWN_AGE = timedelta(minutes=10)  # younger ones may still be answered, and the history lags
@@ -52,23 +52,23 @@ def latest_comparison() -> Reconciliation | None:
     return Reconciliation.objects.exclude(compared_at=None).first()
 
 
-def reconcile(now: datetime, count: AddCharacters) -> None:
+def reconcile(now: datetime, add_characters: AddCharacters) -> None:
     """Looks at every day that is due: today, whose conversations may still be open, then the oldest first.
 
     May be called as often as one likes.
     """
-    until, today = time.monotonic() + TIME_BUDGET_S, rollup.day_of(now)
+    deadline, today = time.monotonic() + TIME_BUDGET_S, rollup.day_of(now)
     for day in sorted(_due_days(now), key=lambda day: (day != today, day)):
-        if time.monotonic() < until:
-            reconcile_day(day, now, count)
+        if time.monotonic() < deadline:
+            reconcile_day(day, now, add_characters)
 
 
-def reconcile_day(day: date, now: datetime, count: AddCharacters, *, anyway: bool = False) -> bool:
-    """Looks at it if it is due, or `anyway`; false where it is not, or another process is at it."""
-    with _day_lease(day) as mine:
-        if not mine or not (anyway or day in _due_days(now)):
+def reconcile_day(day: date, now: datetime, add_characters: AddCharacters, *, force: bool = False) -> bool:
+    """Looks at it if it is due, or `force`; false where it is not, or another process is at it."""
+    with _day_lease(day) as is_leased:
+        if not is_leased or not (force or day in _due_days(now)):
             return False
-        _reconcile_range(DayRange(day), now, count)
+        _reconcile_range(DayRange(day), now, add_characters)
         return True
 
 
@@ -80,11 +80,11 @@ def _day_lease(day: date) -> Iterator[bool]:
     if not row.filter(free).update(lease_until=Now() + LEASE):
         yield False
         return
-    mine = row.filter(lease_until=row.get().lease_until)  # another's, once the lease is over
+    leased = row.filter(lease_until=row.get().lease_until)  # another's, once the lease is over
     try:
         yield True
     finally:
-        mine.update(lease_until=None)
+        leased.update(lease_until=None)
 
 
 def _due_days(now: datetime) -> list[date]:
@@ -96,64 +96,72 @@ def _due_days(now: datetime) -> list[date]:
     unknown = UsageEvent.objects.filter(_is_unknown(now), started_at__gte=rollup.start_of_day(first)).order_by()
     days_of_unknown = set(map(rollup.day_of, unknown.values_list("started_at", flat=True)))
     drifting = set(Incident.objects.filter(kind=incidents.Kind.DRIFT, resolved_at=None).values_list("key", flat=True))
-    unsettled = {*days_of_unknown, *(row.day for row in rows.values() if str(row.day) in drifting)}
+    unfinished = {*days_of_unknown, *(row.day for row in rows.values() if str(row.day) in drifting)}
     days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
-    return [day for day in days if is_due(day, rows.get(day), now, is_unsettled=day in unsettled)]
+    return [day for day in days if is_due(day, rows.get(day), now, is_unfinished=day in unfinished)]
 
 
-def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unsettled: bool) -> bool:
+def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unfinished: bool) -> bool:
     """Once when it is over, and again after a pause while something is left: unknown attempts, an incident of a
     difference (their statistics may lag), figures not readable."""
     over_at = DayRange(day).end + COMPARE_AFTER
     if row is None or row.checked_at is None:
-        return is_unsettled or now >= over_at
+        return is_unfinished or now >= over_at
     if row.checked_at < over_at <= now:
         return True
-    is_left = is_unsettled or (now >= over_at and row.compared_at is None)
-    return is_left and row.checked_at <= now - (RETRY_SOON if now < over_at + RETRY_SOON_FOR else RETRY_LATER)
+    if is_unfinished or (now >= over_at and row.compared_at is None):
+        return row.checked_at <= now - (RETRY_SOON if now < over_at + RETRY_SOON_FOR else RETRY_LATER)
+    return False
 
 
 def _is_unknown(now: datetime) -> Q:
     return Q(outcome=events.Outcome.UNKNOWN, started_at__lte=now - MIN_UNKNOWN_AGE)
 
 
-def _reconcile_range(span: DayRange, now: datetime, count: AddCharacters) -> None:
+def _reconcile_range(day_range: DayRange, now: datetime, add_characters: AddCharacters) -> None:
     with provider_usage.account_client() as client:
-        look = DayReconciliation(client, span, now)
-        until, settled_by = min(span.end, now), now - MIN_UNKNOWN_AGE
-        look.history = look.read("The provider's history", partial(verified_history, client, span, until, settled_by))
+        look = DayReconciliation(client, day_range, now)
+        until, answered_by = min(day_range.end, now), now - MIN_UNKNOWN_AGE
+        read_history = partial(verified_history, client, day_range, until, answered_by)
+        look.history = look.read("The provider's history", read_history)
         if look.history is not None:
-            resolve_unknown_attempts(span, look.history, now, count)
-        save_result(look, is_over=now >= span.end + COMPARE_AFTER)
+            resolve_unknown_attempts(day_range, look.history, now, add_characters)
+        save_result(look, is_over=now >= day_range.end + COMPARE_AFTER)
 
 
-def resolve_unknown_attempts(span: DayRange, history: History, now: datetime, count: AddCharacters) -> None:
-    known = {request.request_id for request in answered_requests(span)}
-    found = matching.match(_unknown_attempts(span, now), [item for item in history if match_key(item) not in known])
-    for attempt, item in found.billed:
+def resolve_unknown_attempts(
+    day_range: DayRange, history: History, now: datetime, add_characters: AddCharacters
+) -> None:
+    known_ids = {request.request_id for request in answered_requests(day_range)}
+    candidates = [item for item in history if match_key(item) not in known_ids]
+    matching = match(_unknown_attempts(day_range, now), candidates)
+    for attempt, item in matching.billed:
         credits = events.billed_credits(attempt.requested_characters, item.credits)
-        _resolve_one(
-            partial(events.resolve_unknown, attempt.event_id, request_id=match_key(item), credits=credits), count
-        )
-    for attempt in found.not_billed:
-        _resolve_one(partial(events.resolve_unknown, attempt.event_id), count)
+        resolve = partial(events.resolve_unknown, attempt.event_id, request_id=match_key(item), credits=credits)
+        _resolve_one(resolve, add_characters)
+    for attempt in matching.not_billed:
+        _resolve_one(partial(events.resolve_unknown, attempt.event_id), add_characters)
 
 
-def _unknown_attempts(span: DayRange, now: datetime) -> list[UnknownAttempt]:
-    rows = list(
-        span.events().filter(_is_unknown(now)).values_list("id", "started_at", "voice", "model", "requested_characters")
-    )
-    voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={row[2] for row in rows})}
+def _unknown_attempts(day_range: DayRange, now: datetime) -> list[UnknownAttempt]:
+    unknown = list(day_range.events().filter(_is_unknown(now)))
+    voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={event.voice for event in unknown})}
     return [
-        UnknownAttempt(event, at.timestamp(), voices.get(voice or NO_ID, ""), model, asked)
-        for event, at, voice, model, asked in rows
+        UnknownAttempt(
+            event_id=event.pk,
+            at_unix=event.started_at.timestamp(),
+            provider_voice_id=voices.get(event.voice or NO_ID, ""),
+            model=event.model,
+            requested_characters=event.requested_characters,
+        )
+        for event in unknown
     ]
 
 
-def _resolve_one(settle_one: Callable[[], Mapping[uuid.UUID, int]], count: AddCharacters) -> None:
+def _resolve_one(resolve: Callable[[], Mapping[uuid.UUID, int]], add_characters: AddCharacters) -> None:
     """A transaction of its own: an attempt that the database refuses does not hold up the others."""
     try:
         with transaction.atomic():
-            count(settle_one())
+            add_characters(resolve())
     except DatabaseError as error:
         log.error("reconciliation.not_settled", error=type(error).__name__)

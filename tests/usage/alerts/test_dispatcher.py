@@ -162,7 +162,7 @@ def test_who_lost_its_lease_does_not_end_that_of_its_successor(webhook: Webhook)
     assert slow is not None
     successors = timezone.now() + dispatcher.LEASE
     Incident.objects.update(sending_until=successors)
-    dispatcher._save_outcome(slow, "opened", {"webhook"}, all_told=True)
+    dispatcher._save_outcome(slow, "opened", {"webhook"}, complete=True)
     assert (incident().sending_until, incident().opening_sent_at) == (successors, None)
 
 
@@ -221,7 +221,7 @@ def test_a_webhook_that_hangs_does_not_hold_up_the_mail(webhook: Webhook, mail: 
 
 
 def test_a_webhook_that_never_answers_is_given_up(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(channels, "READ_S", 0.2)
+    monkeypatch.setattr(channels, "READ_TIMEOUT_S", 0.2)
     webhook.hang_s = 1
     made()
     dispatcher.retry_pending()

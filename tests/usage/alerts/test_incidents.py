@@ -1,13 +1,8 @@
-"""Incidents: one row for each cause while it lasts, however many see it, and who heard what meanwhile."""
-
-import uuid
-from datetime import timedelta
+"""Incidents: one row for each cause while it lasts, however many see it."""
 
 import pytest
-from django.utils import timezone
 
 from tests.usage.provider_state.test_circuit import at_once
-from tests.usage.test_models import event
 from usage.alerts import incidents
 from usage.alerts.incidents import Kind
 from usage.models import Incident
@@ -53,12 +48,3 @@ def test_of_many_processes_one_opens_it_and_one_resolves_it():
     at_once(lambda: incidents.open_incident(Kind.QUOTA))
     assert Incident.objects.count() == 1
     assert sum(at_once(lambda: incidents.resolve_incident(Kind.QUOTA))) == 1
-
-
-def test_who_heard_what_instead_is_counted_for_the_time_that_it_lasted():
-    patient, now = uuid.uuid4(), timezone.now()
-    for minutes in (-10, 1, 2, 60):
-        event(kind="offline", patient=patient, started_at=now + timedelta(minutes=minutes))
-    event(kind="live", patient=patient, started_at=now + timedelta(minutes=1))
-    lasted = Incident.objects.create(kind="quota", opened_at=now, resolved_at=now + timedelta(minutes=5))
-    assert list(incidents.heard_instead(lasted)) == [{"patient": patient, "kind": "offline", "segments": 2}]

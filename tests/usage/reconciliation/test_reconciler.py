@@ -80,7 +80,7 @@ def reconcile(now: datetime = OVER) -> Reconciliation:
 
 
 def again(now: datetime = OVER + timedelta(hours=1)) -> Reconciliation:
-    assert reconciler.reconcile_day(DAY, now, lifecycle.add_reconciled_characters, anyway=True)
+    assert reconciler.reconcile_day(DAY, now, lifecycle.add_reconciled_characters, force=True)
     return Reconciliation.objects.get(day=DAY)
 
 
@@ -142,7 +142,7 @@ def test_two_alike_of_which_one_was_billed_count_once(provider: SandboxProcess):
 
 def test_a_young_attempt_may_still_be_answered():
     event = unseen()
-    assert reconciler.reconcile_day(DAY, NOON + timedelta(minutes=9), nothing, anyway=True)
+    assert reconciler.reconcile_day(DAY, NOON + timedelta(minutes=9), nothing, force=True)
     assert outcome(event)[0] == "unknown"
     reconciler.reconcile(NOON + timedelta(minutes=11), nothing)
     assert outcome(event)[0] == "unknown"  # looked at a moment ago
@@ -252,7 +252,7 @@ def test_run_again_it_does_nothing(provider: SandboxProcess):
 def test_one_process_does_a_day_until_its_lease_is_over():
     unseen()
     Reconciliation.objects.create(day=DAY, lease_until=timezone.now() + timedelta(minutes=5))
-    assert not reconciler.reconcile_day(DAY, OVER, nothing, anyway=True)
+    assert not reconciler.reconcile_day(DAY, OVER, nothing, force=True)
     Reconciliation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert reconcile().compared_at == OVER
     assert Reconciliation.objects.get().lease_until is None
@@ -453,7 +453,7 @@ def test_days_are_those_of_the_clinic(provider: SandboxProcess, settings: Settin
         seen(provider, at, 1000)
     for at in (span.end - timedelta(minutes=20), span.end + timedelta(minutes=20)):
         seen(provider, at, 3000)
-    assert reconciler.reconcile_day(DAY, span.end + timedelta(hours=2), nothing, anyway=True)
+    assert reconciler.reconcile_day(DAY, span.end + timedelta(hours=2), nothing, force=True)
     row = Reconciliation.objects.get(day=DAY)
     assert (row.characters, row.provider_characters, row.external_characters) == (4000, 4000, 0)
 
@@ -551,7 +551,7 @@ LATE = OVER_AT + timedelta(days=2)
 
 
 @pytest.mark.parametrize(
-    ("at", "compared", "now", "is_unsettled", "due"),
+    ("at", "compared", "now", "is_unfinished", "due"),
     [
         (None, None, NOON, False, False),
         (None, None, NOON, True, True),
@@ -572,8 +572,8 @@ LATE = OVER_AT + timedelta(days=2)
         (LATE, None, LATE + RETRY_LATER, False, True),
     ],
 )
-def test_a_day_is_due(at: datetime | None, compared: datetime | None, now: datetime, is_unsettled: bool, due: bool):
+def test_a_day_is_due(at: datetime | None, compared: datetime | None, now: datetime, is_unfinished: bool, due: bool):
     row = Reconciliation(day=DAY, checked_at=at, compared_at=compared)
-    assert is_due(DAY, row, now, is_unsettled=is_unsettled) == due
+    assert is_due(DAY, row, now, is_unfinished=is_unfinished) == due
     if at is None:
-        assert is_due(DAY, None, now, is_unsettled=is_unsettled) == due
+        assert is_due(DAY, None, now, is_unfinished=is_unfinished) == due

@@ -25,7 +25,7 @@ class Command(BaseCommand):
             raise CommandError("That day has not begun.")
         if day is None:
             reconciler.reconcile(now, lifecycle.add_reconciled_characters)
-        elif not reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, anyway=True):
+        elif not reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, force=True):
             raise CommandError("Another process is at that day: try again when it is done.")
         done = Reconciliation.objects.filter(checked_at=now) if day is None else Reconciliation.objects.filter(day=day)
         for row in done.order_by("day"):
