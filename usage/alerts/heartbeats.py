@@ -54,13 +54,6 @@ def missing_processes() -> list[str]:
     return [name for name in (WORKER, BEAT) if name not in last or last[name].age_s > MISSING_AFTER_S]
 
 
-def _report_missing(name: str, last: LastHeartbeat | None) -> None:
-    """Since its last sign; since now where that is so old that an alert of it would be no news (`dispatcher`)."""
-    detail = f"{_DETAILS[name]} Its last sign: {last.at:%Y-%m-%d %H:%M} UTC." if last else _DETAILS[name]
-    began = last.at if last and last.age_s < MAX_BACKDATING_S else None
-    incidents.open_incident(incidents.Kind.SILENT, name, detail, began)
-
-
 class HeartbeatMonitor:
     """What one web process has seen of the signs; `look` is called every few seconds."""
 
@@ -79,7 +72,12 @@ class HeartbeatMonitor:
         reported = set(open_incidents.values_list("key", flat=True))
         for name, alive in states.items():
             if not alive and name not in reported:
-                _report_missing(name, last.get(name))
+                detail, started_at = _DETAILS[name], None
+                if name in last:
+                    detail += f" Its last sign: {last[name].at:%Y-%m-%d %H:%M} UTC."
+                    # An alert with an older beginning would be no news to the dispatcher.
+                    started_at = last[name].at if last[name].age_s < MAX_BACKDATING_S else None
+                incidents.open_incident(incidents.Kind.SILENT, name, detail, started_at)
             elif alive and name in reported:
                 incidents.resolve_incident(incidents.Kind.SILENT, name)
         if not all(states.values()):

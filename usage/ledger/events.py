@@ -129,8 +129,13 @@ def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int =
     """
     _lock_resolution()
     row = UsageEvent.objects.select_for_update().filter(pk=event_id, outcome=Outcome.UNKNOWN).first()
-    if row is None or (request_id and _request_already_matched(request_id, row.started_at)):
+    if row is None:
         return {}
+    if request_id:
+        start, end = row.started_at - REQUEST_ID_UNIQUE_WITHIN, row.started_at + REQUEST_ID_UNIQUE_WITHIN
+        near = UsageEvent.objects.filter(started_at__gte=start, started_at__lte=end)
+        if near.filter(request_id=request_id).exists():
+            return {}
     attempt = _attempt_from(row)
     # An error was met, else nobody waited for it any more: an interrupt, or a process that died.
     attempt.outcome = (Outcome.FAILED if row.code else Outcome.CANCELLED).value
@@ -150,13 +155,6 @@ def _lock_resolution() -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RESOLUTION_LOCK])
-
-
-def _request_already_matched(request_id: str, at: datetime) -> bool:
-    near = UsageEvent.objects.filter(
-        started_at__gte=at - REQUEST_ID_UNIQUE_WITHIN, started_at__lte=at + REQUEST_ID_UNIQUE_WITHIN
-    )
-    return near.filter(request_id=request_id).exists()
 
 
 def _lock_recorded(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:

@@ -146,35 +146,25 @@ def rebuild(first: date | None = None, last: date | None = None) -> int:
 
     A day is one transaction, while which nobody adds to a sum: speech goes on, its rows are written a moment later.
     """
-    whole = _days_with_anything()
-    if whole is None:
+    started = UsageEvent.objects.aggregate(first=Min("started_at"), last=Max("started_at"))
+    summed = DailyUsage.objects.aggregate(first=Min("day"), last=Max("day"))  # sums without an event are wrong
+    days = [*(day_of(moment) for moment in started.values() if moment), *(day for day in summed.values() if day)]
+    if not days:
         return 0
-    first, last = first or whole[0], last or whole[1]
+    first, last = first or min(days), last or max(days)
     for offset in range((last - first).days + 1):
         _rebuild_day(first + timedelta(days=offset))
     return max((last - first).days + 1, 0)
 
 
-def _days_with_anything() -> tuple[date, date] | None:
-    """Also days that have sums and no event: those sums are wrong."""
-    started = UsageEvent.objects.aggregate(first=Min("started_at"), last=Max("started_at"))
-    summed = DailyUsage.objects.aggregate(first=Min("day"), last=Max("day"))
-    days = [*(day_of(moment) for moment in started.values() if moment), *(day for day in summed.values() if day)]
-    return (min(days), max(days)) if days else None
-
-
 @transaction.atomic
 def _rebuild_day(day: date) -> None:
-    _lock_table()
-    DailyUsage.objects.filter(day=day).delete()
-    DailyUsage.objects.bulk_create(_sum_events(day), batch_size=ROWS_PER_STATEMENT)
-
-
-def _lock_table() -> None:
-    """Who has added and not committed yet is waited for; SQLite's immediate transactions do so by themselves."""
+    """The lock waits for those who have added and not committed yet; SQLite's immediate transactions need none."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(f"LOCK TABLE {DailyUsage._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
+    DailyUsage.objects.filter(day=day).delete()
+    DailyUsage.objects.bulk_create(_sum_events(day), batch_size=ROWS_PER_STATEMENT)
 
 
 def _sum_events(day: date) -> Iterator[DailyUsage]:

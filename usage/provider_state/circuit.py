@@ -44,12 +44,16 @@ def read_status() -> ProviderStatus:
     row = ProviderState.objects.filter(pk=1).annotate(now=Now()).first()
     if row is None:
         return ProviderStatus()
+    hold_s = 0.0
+    # If the quota is refused again right after it seemed to be back, live speech is not held a second time.
+    if row.quota == ProviderState.Quota.SPENT and row.quota_changed_at is not None and not row.quota_refusals:
+        hold_s = max(HOLD_S - (row.now - row.quota_changed_at).total_seconds(), 0.0)
     is_open, is_exhausted = row.circuit == State.OPEN, row.quota == ProviderState.Quota.SPENT
     return ProviderStatus(
         circuit_open=is_open,
         probe_due=is_open and _is_past(row.next_probe_at, row.now),
         quota_exhausted=is_exhausted,
-        hold_s=_hold_remaining_s(row, row.now) if is_exhausted else 0.0,
+        hold_s=hold_s,
         poll_due=is_exhausted and _is_past(row.next_poll_at, row.now),
         concurrency_limit=row.concurrency_limit,
     )
@@ -57,13 +61,6 @@ def read_status() -> ProviderStatus:
 
 def _is_past(at: datetime | None, now: datetime) -> bool:
     return at is None or at <= now
-
-
-def _hold_remaining_s(row: ProviderState, now: datetime) -> float:
-    """Where the quota is refused again after it seemed to be back nobody is kept waiting a second time."""
-    if row.quota_refusals or row.quota_changed_at is None:
-        return 0.0
-    return max(HOLD_S - (now - row.quota_changed_at).total_seconds(), 0.0)
 
 
 def set_concurrency_limit(limit: int) -> None:

@@ -8,6 +8,8 @@ the quota is spent, which is an incident of its own (`usage.provider_state.quota
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from django.db.models import Q
+
 from usage.alerts import incidents
 from usage.models import Incident, ProviderState
 from usage.reports import forecast
@@ -63,13 +65,13 @@ def check_forecast(now: datetime) -> None:
     lasts = will_last(state.quota_limit, current)
     if lasts:
         incidents.resolve_incident(incidents.Kind.FORECAST)
-    elif lasts is False and current and state.quota == ProviderState.Quota.AVAILABLE and not _reported_recently(now):
-        incidents.open_incident(incidents.Kind.FORECAST, detail=_describe_forecast(state, current))
-
-
-def _reported_recently(now: datetime) -> bool:
-    reported = Incident.objects.filter(kind=incidents.Kind.FORECAST)
-    return reported.filter(resolved_at=None).exists() or reported.filter(resolved_at__gt=now - COOLDOWN).exists()
+    elif lasts is False and current and state.quota == ProviderState.Quota.AVAILABLE:
+        reported = Incident.objects.filter(kind=incidents.Kind.FORECAST)
+        recent = reported.filter(Q(resolved_at=None) | Q(resolved_at__gt=now - COOLDOWN))
+        if not recent.exists():
+            rate = f"At {current.credits_a_day:,.0f} credits a day the {state.quota_limit:,} of this period"
+            detail = f"{rate} are used up on {current.runs_out_on}. {_describe_reset(state)}"
+            incidents.open_incident(incidents.Kind.FORECAST, detail=detail)
 
 
 def _describe_usage(state: ProviderState, subscription: Subscription) -> str:
@@ -80,11 +82,6 @@ def _describe_usage(state: ProviderState, subscription: Subscription) -> str:
     elif limit > plan:
         detail += f" {limit - plan:,} of them would be overage, beyond the plan."
     return f"{detail} {_describe_reset(state)}".rstrip()
-
-
-def _describe_forecast(state: ProviderState, expected: Forecast) -> str:
-    rate = f"At {expected.credits_a_day:,.0f} credits a day the {state.quota_limit:,} of this period"
-    return f"{rate} are used up on {expected.runs_out_on}. {_describe_reset(state)}"
 
 
 def _describe_reset(state: ProviderState) -> str:

@@ -162,7 +162,12 @@ def save_result(look: DayReconciliation, *, is_over: bool) -> None:
     row.explanation = " ".join([*map(explain, discrepancies), *notes, *look.errors])
     with transaction.atomic():  # who dies in between has done neither
         row.save(update_fields=_RESULT_FIELDS)
-        _update_incident(day, discrepancies)
+        drifting = [explain(discrepancy) for discrepancy in discrepancies if discrepancy.drifts]
+        if drifting:
+            log.warning("reconciliation.drift", day=str(day))
+            incidents.open_incident(incidents.Kind.DRIFT, key=str(day), detail=f"{day}. {' '.join(drifting)}")
+        elif discrepancies:
+            incidents.resolve_incident(incidents.Kind.DRIFT, key=str(day))
 
 
 _RESULT_FIELDS = [
@@ -183,15 +188,6 @@ _RESULT_FIELDS = [
     "counter_resets_at",
     "explanation",
 ]
-
-
-def _update_incident(day: date, discrepancies: Sequence[Discrepancy]) -> None:
-    drifting = [explain(discrepancy) for discrepancy in discrepancies if discrepancy.drifts]
-    if drifting:
-        log.warning("reconciliation.drift", day=str(day))
-        incidents.open_incident(incidents.Kind.DRIFT, key=str(day), detail=f"{day}. {' '.join(drifting)}")
-    elif discrepancies:
-        incidents.resolve_incident(incidents.Kind.DRIFT, key=str(day))
 
 
 def _ledger_figures(day_range: DayRange) -> dict[str, int]:

@@ -68,7 +68,15 @@ def reconcile_day(day: date, now: datetime, add_characters: AddCharacters, *, fo
     with _day_lease(day) as is_leased:
         if not is_leased or not (force or day in _due_days(now)):
             return False
-        _reconcile_range(DayRange(day), now, add_characters)
+        day_range = DayRange(day)
+        with provider_usage.account_client() as client:
+            look = DayReconciliation(client, day_range, now)
+            until, answered_by = min(day_range.end, now), now - MIN_UNKNOWN_AGE
+            read_history = partial(verified_history, client, day_range, until, answered_by)
+            look.history = look.read("The provider's history", read_history)
+            if look.history is not None:
+                resolve_unknown_attempts(day_range, look.history, now, add_characters)
+            save_result(look, is_over=now >= day_range.end + COMPARE_AFTER)
         return True
 
 
@@ -116,17 +124,6 @@ def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unfinishe
 
 def _is_unknown(now: datetime) -> Q:
     return Q(outcome=events.Outcome.UNKNOWN, started_at__lte=now - MIN_UNKNOWN_AGE)
-
-
-def _reconcile_range(day_range: DayRange, now: datetime, add_characters: AddCharacters) -> None:
-    with provider_usage.account_client() as client:
-        look = DayReconciliation(client, day_range, now)
-        until, answered_by = min(day_range.end, now), now - MIN_UNKNOWN_AGE
-        read_history = partial(verified_history, client, day_range, until, answered_by)
-        look.history = look.read("The provider's history", read_history)
-        if look.history is not None:
-            resolve_unknown_attempts(day_range, look.history, now, add_characters)
-        save_result(look, is_over=now >= day_range.end + COMPARE_AFTER)
 
 
 def resolve_unknown_attempts(
