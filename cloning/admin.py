@@ -1,4 +1,4 @@
-"""Copied voices to look at, to listen to, to upload and to withdraw. Their rows are changed by the flows alone."""
+"""The admin of voice clones: upload, status, playback, retry and withdrawal. Rows cannot be edited."""
 
 import uuid
 from typing import Any, cast
@@ -27,7 +27,7 @@ from voicecare.patients.models import Patient
 
 PARAGRAPH = '<div class="clone-words">{}</div>'
 EMPTY = "-"
-PLAN_TIMEOUT_S = (1.0, 2.0)  # for the provider: who uploads need not wait for what is merely good to know
+PLAN_TIMEOUT_S = (1.0, 2.0)  # connect, read; short, because the upload page works without this information
 AUDIO = '<audio controls preload="none" src="{}" aria-label="{}"></audio>'
 
 log = structlog.get_logger(__name__)
@@ -37,20 +37,22 @@ class UploadForm(forms.Form):
     patient = forms.ModelChoiceField(
         Patient.objects.filter(archived_at=None, erased_at=None),
         widget=AutocompleteSelect(CloneJob._meta.get_field("patient"), admin.site),
-        help_text="Who will hear the voice, from their next conversation on.",
+        help_text="The patient who will hear the voice, from the next conversation on.",
     )
     name = forms.CharField(max_length=100, label="Name of the voice", help_text="For example: Anna, her daughter.")
     sample = forms.FileField(
         allow_empty_file=True,
         label="Recording",
-        help_text="MP3, WAV or M4A; at least 60 seconds of one person speaking in a quiet room, at most 10 MB.",
+        help_text="MP3, WAV or M4A. At least 60 seconds of one person who speaks in a quiet room, at most 10 MB.",
         widget=forms.FileInput(attrs={"accept": ".mp3,.wav,.m4a,audio/*"}),
     )
     remove_background_noise = forms.BooleanField(
-        required=False, help_text="Only for a recording with noise: it makes a clean one worse."
+        required=False, help_text="Only for a noisy recording. It makes a clean recording worse."
     )
-    consent_by = forms.CharField(max_length=200, label="Whose voice it is", help_text="The person who has consented.")
-    consent = forms.BooleanField(label="This person has agreed to the words above, and I am the witness.")
+    consent_by = forms.CharField(
+        max_length=200, label="Whose voice it is", help_text="The person who speaks in the recording and has consented."
+    )
+    consent = forms.BooleanField(label="This person has agreed to the text above, and I am the witness.")
 
 
 @admin.register(CloneJob)
@@ -63,10 +65,10 @@ class CloneJobAdmin(admin.ModelAdmin):
     actions = ("retry", "revert", "withdraw")
     fieldsets = (
         (None, {"fields": ("patient", "name", "status", "problem", "recording", "preview")}),
-        ("What was found in the recording", {"fields": ("audio_quality", "warnings", "remove_background_noise")}),
+        ("Audio quality", {"fields": ("audio_quality", "warnings", "remove_background_noise")}),
         ("Consent", {"fields": ("consent_by", "consented_at", "witness", "consent_wording")}),
         (
-            "How it went",
+            "Processing",
             {
                 "fields": (
                     "id",
@@ -101,31 +103,34 @@ class CloneJobAdmin(admin.ModelAdmin):
         own = [path("<uuid:job_id>/sample/", sample, name="cloning_clonejob_sample")]
         return [*own, *super().get_urls()]
 
-    # Coming in
+    # Upload
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Not Django's own: that holds a transaction, and with it SQLite's writers, while the recording is judged."""
+        """Replaces Django's view, which keeps a transaction open during the inspection.
+
+        On SQLite this would block all other writers.
+        """
         if not self.has_add_permission(request):
             raise PermissionDenied
         submitted = request.method == "POST"
         form = UploadForm(request.POST, request.FILES) if submitted else UploadForm(initial=request.GET.dict())
         job = self._submit(request, form) if submitted and form.is_valid() else None
         if job is not None:
-            self.message_user(request, "The recording is good and the voice is being made.", messages.SUCCESS)
+            self.message_user(request, "The recording is suitable. The voice clone is in progress.", messages.SUCCESS)
             return HttpResponseRedirect(reverse("admin:cloning_clonejob_change", args=[job.pk]))
         with provider_voices.account_client(PLAN_TIMEOUT_S) as client:
             subscription = provider_voices.read_subscription(client)
         plan_usage = plan_limits.describe(subscription) if subscription else ""
-        page = {"opts": self.opts, "title": "Copy a voice", "form": form, "wording": WORDING, "plan_usage": plan_usage}
+        page = {"opts": self.opts, "title": "Clone a voice", "form": form, "wording": WORDING, "plan_usage": plan_usage}
         template = "admin/cloning/clonejob/upload.html"
         return TemplateResponse(
             request, template, {**self.admin_site.each_context(request), "media": form.media, **page}
         )
 
     def _submit(self, request: HttpRequest, form: UploadForm) -> CloneJob | None:
-        """None if the recording was refused, which the form then says."""
+        """Returns the new job. If the recording was refused, adds the reason to the form and returns None."""
         fields = {name: value for name, value in form.cleaned_data.items() if name != "consent"}
         try:
             return submission.submit(witness=cast(User, request.user), **fields)
@@ -135,7 +140,7 @@ class CloneJobAdmin(admin.ModelAdmin):
             form.add_error("consent_by", error.message)
         return None
 
-    # Looking and listening
+    # Status and playback
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -144,7 +149,7 @@ class CloneJobAdmin(admin.ModelAdmin):
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **can_act})
 
     def sample_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-        """The recording, for who may see the row. Who listened is logged."""
+        """Plays the recording to users who may view the job. The user is logged."""
         job = get_object_or_404(CloneJob, pk=job_id)
         if not self.has_view_permission(request, job):
             raise PermissionDenied
@@ -155,15 +160,15 @@ class CloneJobAdmin(admin.ModelAdmin):
             with job.open_sample() as recording:
                 return range_response(recording, job.content_type, request.headers.get("Range", ""))
         except FileNotFoundError as error:
-            raise Http404("The recording is not there any more.") from error
+            raise Http404("The recording no longer exists.") from error
 
     @admin.display(description="Problem")
     def problem(self, job: CloneJob) -> str:
         return format_html(PARAGRAPH, job.error["message"]) if job.error else EMPTY
 
-    @admin.display(description="To know")
+    @admin.display(description="Notes")
     def notes(self, job: CloneJob) -> str:
-        """What is wrong, or else what could be better, as far as somebody can still do something about it."""
+        """The problem, or else the warnings. A withdrawn job has no warnings, because they no longer matter."""
         if job.error or job.status == CloneJob.Status.WITHDRAWN:
             return self.problem(job)
         return self.warnings(job)
@@ -171,39 +176,42 @@ class CloneJobAdmin(admin.ModelAdmin):
     @admin.display(description="Recording")
     def recording(self, job: CloneJob) -> str:
         if not job.sample:
-            return "It is deleted."
+            return "Deleted."
         return format_html(AUDIO, reverse("admin:cloning_clonejob_sample", args=[job.pk]), "The recording")
 
     @admin.display(description="Preview")
     def preview(self, job: CloneJob) -> str:
         if job.voice is None or not job.voice.usable:
-            return "There is no voice to listen to."
+            return "No voice is available."
         return format_html(AUDIO, reverse("admin-voice-preview", args=[job.voice_id]), "A preview of the voice")
 
-    @admin.display(description="Measured")
+    @admin.display(description="Measurements")
     def audio_quality(self, job: CloneJob) -> str:
         report = job.report
         if not report:
             return ""
         channels = {1: "mono", 2: "stereo"}.get(report["channels"], f"{report['channels']} channels")
-        kind = f"{report['codec']}, {report['sample_rate_hz']:,} Hz, {channels}"
+        audio_format = f"{report['codec']}, {report['sample_rate_hz']:,} Hz, {channels}"
         measured = [
             ("Length", report["duration_s"], "{:.0f} s"),
-            ("Speech in it", report["speech_ratio"], "{:.0%}"),
-            ("Voice above the noise", report["snr_db"], "{:.0f} dB"),
-            ("Overloaded", report["clipping_ratio"], "{:.2%}"),
+            ("Speech", report["speech_ratio"], "{:.0%}"),
+            ("Voice above background noise", report["snr_db"], "{:.0f} dB"),
+            ("Distorted (clipped)", report["clipping_ratio"], "{:.2%}"),
             ("Loudness", report["loudness_dbfs"], "{:.0f} dBFS"),
         ]
-        figures = [("Kind", kind), *((name, form.format(value)) for name, value, form in measured if value is not None)]
+        figures = [
+            ("Format", audio_format),
+            *((name, form.format(value)) for name, value, form in measured if value is not None),
+        ]
         return format_html_join("", "<div>{}: {}</div>", figures)
 
-    @admin.display(description="Could be better")
+    @admin.display(description="Warnings")
     def warnings(self, job: CloneJob) -> str:
         return format_html_join("", PARAGRAPH, ((warning,) for warning in job.report.get("warnings", ()))) or EMPTY
 
-    # What can be done
+    # Actions
 
-    @admin.action(description="Retry: made once more from the recording that is kept", permissions=["act"])
+    @admin.action(description="Retry with the stored recording", permissions=["act"])
     def retry(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> None:
         for job in jobs:
             try:
@@ -211,17 +219,19 @@ class CloneJobAdmin(admin.ModelAdmin):
             except runner.NotRetryable as error:
                 self.message_user(request, f"{job.name}: {error.message}", messages.WARNING)
             else:
-                self.message_user(request, f"{job.name} is being made once more.")
+                self.message_user(request, f"{job.name}: the clone is in progress again.")
 
-    @admin.action(description="Back to the former voice, from the next conversation on", permissions=["act"])
+    @admin.action(description="Revert to previous voice, from the next conversation on", permissions=["act"])
     def revert(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> None:
         for job in jobs:
             if activation.revert_to_previous_voice(job):
-                self.message_user(request, f"{job.patient} has the former voice again, from the next conversation on.")
+                self.message_user(
+                    request, f"{job.patient} hears the previous voice again, from the next conversation on."
+                )
             else:
-                self.message_user(request, f"{job.name} is not the voice of its patient.", messages.WARNING)
+                self.message_user(request, f"{job.name} is not the current voice of its patient.", messages.WARNING)
 
-    @admin.action(description="Withdraw: the voice and the recording are removed for good", permissions=["act"])
+    @admin.action(description="Withdraw: remove the voice and the recording permanently", permissions=["act"])
     def withdraw(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> HttpResponse | None:
         if "confirmed" not in request.POST:
             page = {"opts": self.opts, "title": "Withdraw the consent?", "jobs": jobs}
@@ -229,5 +239,5 @@ class CloneJobAdmin(admin.ModelAdmin):
             return TemplateResponse(request, template, {**self.admin_site.each_context(request), **page})
         for job in jobs:
             withdrawal.withdraw(job, cast(User, request.user))
-        self.message_user(request, f"Being removed: {len(jobs)}.")
+        self.message_user(request, f"Voice clones being removed: {len(jobs)}.")
         return None

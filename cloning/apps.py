@@ -3,4 +3,4 @@ from django.apps import AppConfig
 
 class CloningConfig(AppConfig):
     name = "cloning"
-    verbose_name = "Cloned voices"
+    verbose_name = "Voice clones"

@@ -1,4 +1,4 @@
-"""Copies of people's voices: the recording, who consented, and how far the making has come."""
+"""Clone jobs: the recording, the consent, and the state of the voice clone."""
 
 import uuid
 from datetime import datetime
@@ -13,13 +13,13 @@ from django.utils import timezone
 from voicecare.patients.models import Patient, Voice
 
 PROVIDER_NAME_PREFIX = "vc-"
-VOICE_GONE = "The speech provider has lost this voice or changed it: the patient hears the default voice."
-RETRY_HINT = "Retry to have it made again from the recording."
-UPLOAD_HINT = "The recording is deleted: upload one again."
+VOICE_GONE = "The speech provider has lost or changed this voice. The patient hears the default voice."
+RETRY_HINT = "Retry to create it again from the recording."
+UPLOAD_HINT = "The recording is deleted. Upload a recording again."
 
 
 def sample_storage() -> Storage:
-    """Where recordings are kept, under the ids of their jobs. It has no addresses: the admin alone plays them."""
+    """The storage of recordings. The name of a recording is the id of its job. It has no URLs. The admin plays it."""
     return storages["samples"]
 
 
@@ -28,7 +28,7 @@ class CloneJobQuerySet(models.QuerySet["CloneJob"]):
         return self.filter(status__in=[CloneJob.Status.PENDING, CloneJob.Status.UPLOADING])
 
     def duplicates_of(self, patient: uuid.UUID | None, digest: str, since: datetime) -> "CloneJobQuerySet":
-        """Of this recording: being made, or made of what came in since then."""
+        """Jobs of the same recording that are unfinished, or that are ready and were created after `since`."""
         ready = self.filter(status=CloneJob.Status.READY, created_at__gte=since)
         return (self.unfinished() | ready).filter(patient=patient, sample_digest=digest)
 
@@ -40,12 +40,12 @@ class CloneJobQuerySet(models.QuerySet["CloneJob"]):
 
 
 class CloneJob(models.Model):
-    """One recording on its way to being a voice, and the record of the consent to that.
+    """One recording that becomes a voice clone, and the record of its consent.
 
-    pending -> uploading -> ready or failed; back to pending for what can heal (`next_attempt_at`). From all of these
-    -> withdrawing -> withdrawn, which nothing leaves. While `lease_until` is to come, a worker has the row. What
-    remains of an erased patient's job names nobody but the witness and who withdrew it: those users can be deactivated,
-    not deleted.
+    States: pending -> uploading -> ready or failed. After a retryable error the job is pending again until
+    `next_attempt_at`. From all of these states it can go to withdrawing -> withdrawn, which is final. Until
+    `lease_until` a worker owns the row. After the erasure of a patient, the job names only the witness and the user who
+    withdrew it. These users can be deactivated, but not deleted.
     """
 
     class Status(models.TextChoices):
@@ -60,28 +60,32 @@ class CloneJob(models.Model):
     patient = models.ForeignKey(
         Patient, null=True, on_delete=models.PROTECT, related_name="clones", help_text="Empty once erased."
     )
-    name = models.CharField(max_length=100, help_text="What the voice is called here; the provider never sees it.")
-    sample = models.CharField(max_length=100, blank=True, editable=False, help_text="Its name in `sample_storage()`.")
+    name = models.CharField(
+        max_length=100, help_text="The name of the voice in this product. The provider never gets it."
+    )
+    sample = models.CharField(
+        max_length=100, blank=True, editable=False, help_text="The name of the recording in its storage."
+    )
     sample_digest = models.CharField(max_length=64, editable=False, help_text="SHA-256 of the recording.")
     content_type = models.CharField(max_length=40, editable=False)
-    report = models.JSONField(default=dict, editable=False, help_text="What was found in the recording.")
+    report = models.JSONField(default=dict, editable=False, help_text="The result of the inspection of the recording.")
     remove_background_noise = models.BooleanField(default=False)
-    consent_by = models.CharField(max_length=200, help_text="Whose voice it is: who has consented.")
+    consent_by = models.CharField(max_length=200, help_text="The person who speaks in the recording and has consented.")
     consented_at = models.DateTimeField(default=timezone.now, editable=False)
-    consent_wording = models.CharField(max_length=20, editable=False, help_text="The version of what was agreed to.")
+    consent_wording = models.CharField(max_length=20, editable=False, help_text="The version of the consent wording.")
     witness = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
         editable=False,
-        help_text="Who uploaded the recording and saw the consent; empty: an operator at the command line.",
+        help_text="The user who uploaded the recording and witnessed the consent. Empty: uploaded at the command line.",
     )
     status = models.CharField(max_length=11, choices=Status, default=Status.PENDING, editable=False)
-    attempts = models.PositiveIntegerField(default=0, editable=False, help_text="How often a worker has taken it.")
-    last_attempt = models.PositiveIntegerField(default=4, editable=False, help_text="The attempt that ends it.")
+    attempts = models.PositiveIntegerField(default=0, editable=False, help_text="How many attempts have started.")
+    last_attempt = models.PositiveIntegerField(default=4, editable=False, help_text="After this attempt the job fails.")
     next_attempt_at = models.DateTimeField(null=True, editable=False)
-    lease_until = models.DateTimeField(null=True, editable=False, help_text="Until when a worker has it.")
+    lease_until = models.DateTimeField(null=True, editable=False, help_text="Until when a worker owns this job.")
     error_code = models.CharField(max_length=64, blank=True, editable=False)
     error_message = models.CharField(max_length=300, blank=True, editable=False)
     voice = models.OneToOneField(
@@ -90,10 +94,12 @@ class CloneJob(models.Model):
         on_delete=models.PROTECT,
         related_name="clone_job",
         editable=False,
-        help_text="What it became.",
+        help_text="The voice that was created.",
     )
     requires_verification = models.BooleanField(
-        default=False, editable=False, help_text="The provider wants its owner to be verified before it may speak."
+        default=False,
+        editable=False,
+        help_text="The provider must verify the owner of the voice before it can be used.",
     )
     previous_voice = models.ForeignKey(
         Voice,
@@ -102,14 +108,14 @@ class CloneJob(models.Model):
         on_delete=models.SET_NULL,
         related_name="+",
         editable=False,
-        help_text="Which voice the patient heard before this one; empty: the default.",
+        help_text="The patient's voice before this one. Empty: the default voice.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-    ended_at = models.DateTimeField(null=True, editable=False, help_text="When it was ready, or had failed for good.")
+    ended_at = models.DateTimeField(null=True, editable=False, help_text="When the job was ready or had failed.")
     replaced = models.BooleanField(
         default=False, editable=False, help_text="Withdrawn because the patient has newer voices."
     )
-    withdrawn_at = models.DateTimeField(null=True, editable=False, help_text="When nothing of it was left.")
+    withdrawn_at = models.DateTimeField(null=True, editable=False, help_text="When all data was removed.")
     withdrawn_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+", editable=False
     )
@@ -117,6 +123,7 @@ class CloneJob(models.Model):
     objects = CloneJobQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "voice clone"
         ordering = ("-created_at",)
         constraints = [
             models.CheckConstraint(
@@ -149,26 +156,26 @@ class CloneJob(models.Model):
 
     @property
     def provider_name(self) -> str:
-        """What it is called at the provider, which has no idempotency key: whoever made it finds it again by this."""
+        """The name of the voice at the provider. It identifies the voice, because there are no idempotency keys."""
         return f"{PROVIDER_NAME_PREFIX}{self.pk}"
 
     @property
     def error(self) -> dict[str, str] | None:
-        """Why it failed, waits or is not heard, in words for clinicians; None if nothing is wrong."""
+        """Why the job failed or waits, or why its voice is not used, in words for clinicians. None without an error."""
         if self.is_lost:
             return {"code": "voice_gone", "message": f"{VOICE_GONE} {RETRY_HINT if self.sample else UPLOAD_HINT}"}
         return {"code": self.error_code, "message": self.error_message} if self.error_code else None
 
     @property
     def is_lost(self) -> bool:
-        """It became a voice that the provider does not have any more."""
+        """Whether the provider has lost the voice of this job."""
         return self.status == self.Status.READY and self.voice is not None and self.voice.state == Voice.State.GONE
 
     def open_sample(self) -> File:
-        """Raises FileNotFoundError when it is deleted, and whatever else the storage's library raises."""
+        """Raises FileNotFoundError if the recording is deleted, and the exceptions of the storage's library."""
         return sample_storage().open(self.sample)
 
     @property
     def is_retryable(self) -> bool:
-        """It failed, or its voice is gone at the provider; and the recording is kept."""
+        """Whether the recording is kept, and the job has failed or the provider has lost its voice."""
         return bool(self.sample) and (self.status == self.Status.FAILED or self.is_lost)

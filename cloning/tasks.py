@@ -1,4 +1,4 @@
-"""What Celery does for copied voices: from the schedule in the settings, and told by hints."""
+"""Celery tasks for voice clones. They are started by the schedule and by `task_queue`."""
 
 import uuid
 
@@ -21,7 +21,7 @@ def withdraw(job_id: str) -> None:
 
 @shared_task(name="cloning.sweep")
 def sweep() -> None:
-    """A withdrawal first: it takes seconds, and nothing is more overdue."""
+    """Withdrawals run before new clones. They are more urgent and take only seconds."""
     erasure.sweep()
     withdrawal.sweep()
     runner.sweep()

@@ -1,4 +1,4 @@
-"""What clinicians send to have a voice copied, and read of how that goes."""
+"""Serializers of voice clones: the upload, and the state of a clone job."""
 
 from django.urls import reverse
 from drf_spectacular.utils import (
@@ -30,7 +30,7 @@ READY = OpenApiExample(
             "speech_ratio": 0.87,
             "clipping_ratio": 0.0,
             "loudness_dbfs": -21.0,
-            "warnings": ["There is a hum, as of a fridge or a charger."],
+            "warnings": ["There is a hum, as from a fridge or a charger."],
         },
         "error": None,
         "requires_verification": False,
@@ -43,7 +43,7 @@ READY = OpenApiExample(
     response_only=True,
 )
 FAILED = OpenApiExample(
-    "One that failed",
+    "A failed clone",
     {
         **READY.value,
         "status": "failed",
@@ -56,20 +56,22 @@ FAILED = OpenApiExample(
     },
     response_only=True,
 )
-CONSENT_REQUIRED = "Without the consent of the person who speaks, nothing is stored: send `consent` as true."
+CONSENT_REQUIRED = "Without the consent of the person who speaks, nothing is stored. Send `consent` as true."
 
 
 class UploadSerializer(serializers.Serializer):
-    name = serializers.CharField(max_length=100, help_text="What the voice is called here.")
+    name = serializers.CharField(max_length=100, help_text="The name of the voice in this product.")
     sample = serializers.FileField(
-        allow_empty_file=True, max_length=1000, help_text="MP3, WAV or M4A; at least 60 s, at most 10,000,000 bytes."
+        allow_empty_file=True, max_length=1000, help_text="MP3, WAV or M4A. At least 60 s, at most 10,000,000 bytes."
     )
     consent = serializers.BooleanField(default=False, help_text="Must be true.")
-    consent_by = serializers.CharField(max_length=200, help_text="Whose voice it is: who has consented.")
+    consent_by = serializers.CharField(
+        max_length=200, help_text="The person who speaks in the recording and has consented."
+    )
     remove_background_noise = serializers.BooleanField(default=False)
 
     def validate_consent(self, consent: bool) -> bool:
-        """A refusal with a code of its own, whatever else is wrong."""
+        """A missing consent has its own error code, even if other fields are invalid too."""
         if not consent:
             raise ConsentMissing(CONSENT_REQUIRED)
         return consent
@@ -82,7 +84,7 @@ class AcceptedCloneSerializer(serializers.ModelSerializer[CloneJob]):
 
 
 class ReportSerializer(serializers.Serializer):
-    """What was found in the recording."""
+    """The result of the inspection of the recording."""
 
     duration_s = serializers.FloatField()
     codec = serializers.CharField()
@@ -92,12 +94,14 @@ class ReportSerializer(serializers.Serializer):
     speech_ratio = serializers.FloatField()
     clipping_ratio = serializers.FloatField()
     loudness_dbfs = serializers.FloatField(allow_null=True)
-    warnings = serializers.ListField(child=serializers.CharField(), help_text="What could be better, in plain words.")
+    warnings = serializers.ListField(child=serializers.CharField(), help_text="What could be improved, in plain words.")
 
 
 @extend_schema_serializer(examples=[READY, FAILED])
 class CloneSerializer(serializers.ModelSerializer[CloneJob]):
-    preview = serializers.SerializerMethodField(help_text="The path of a preview, once the voice can speak.")
+    preview = serializers.SerializerMethodField(
+        help_text="Path of a preview of the voice. Null until the voice is usable."
+    )
     report = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
 
@@ -135,17 +139,17 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
         )
     )
     def get_error(self, job: CloneJob) -> dict[str, str] | None:
-        """Why it failed, what the next attempt waits for, or that its voice is lost; null if nothing is wrong."""
+        """Why the clone failed or waits, or that its voice is lost. Null without an error."""
         return job.error
 
 
 @extend_schema_serializer(
     component_name="StockRead",
-    examples=[OpenApiExample("One is new", {"added": 1, "changed": 0, "gone": 0}, response_only=True)],
+    examples=[OpenApiExample("One new voice", {"added": 1, "changed": 0, "gone": 0}, response_only=True)],
 )
 class VoiceSyncSerializer(serializers.Serializer):
-    """What has changed, in numbers of voices."""
+    """How many voices have changed."""
 
     added = serializers.IntegerField()
-    changed = serializers.IntegerField(help_text="They have another name, or are back.")
+    changed = serializers.IntegerField(help_text="Voices with a new name, and voices that are available again.")
     gone = serializers.IntegerField()

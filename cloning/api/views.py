@@ -1,4 +1,4 @@
-"""Copied voices over REST: having one made, looking at it, withdrawing it; and the provider's own voices."""
+"""REST views of voice clones: upload, status, retry and withdrawal, and the synchronisation of stock voices."""
 
 import uuid
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ from voicecare.api.schema import ErrorSerializer
 from voicecare.patients.models import Patient
 from voicecare.providers.errors import ProviderError
 
-FORM_OVERHEAD_BYTES = 64 * 1024  # the other fields, and what stands between them
+FORM_OVERHEAD_BYTES = 64 * 1024  # for the other fields and the multipart boundaries
 
-UNREACHABLE = OpenApiResponse(ErrorSerializer, "The speech provider's list cannot be read right now.")
+UNREACHABLE = OpenApiResponse(ErrorSerializer, "The list of voices of the speech provider cannot be read now.")
 ACCEPTED = OpenApiExample(
     "Accepted",
     {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "pending"},
@@ -43,7 +43,7 @@ WITHDRAWN = OpenApiExample(
     status_codes=["202"],
 )
 UPLOAD = OpenApiExample(
-    "A daughter",
+    "The voice of a daughter",
     {"name": "Anna, her daughter", "sample": "(binary)", "consent": True, "consent_by": "Anna Ellis"},
     request_only=True,
     media_type="multipart/form-data",
@@ -53,7 +53,7 @@ UPLOAD = OpenApiExample(
 class UploadTooLarge(APIException):
     status_code = 413
     default_code = "too_large"
-    default_detail = f"The recording is over {MAX_BYTES // 1_000_000} MB: send it in mono, as MP3 or as M4A."
+    default_detail = f"The recording is over {MAX_BYTES // 1_000_000} MB. Send it in mono, or as MP3 or M4A."
 
 
 class RetryConflict(APIException):
@@ -65,7 +65,7 @@ class VoiceListUnavailable(APIException):
 
 
 class UploadParser(MultiPartParser):
-    """Refuses by Content-Length what no recording can be, before a byte of it is parsed."""
+    """Refuses a request body that is too large by its Content-Length, before any of it is parsed."""
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
@@ -76,11 +76,11 @@ class UploadParser(MultiPartParser):
         try:
             return super().parse(stream, media_type, parser_context)
         except SuspiciousOperation as error:  # too many fields or files
-            raise ParseError("The form has more in it than a recording needs.") from error
+            raise ParseError("The form has too many fields or files.") from error
 
 
 class CloneList(generics.ListAPIView):
-    """What was made, or is being made, of recordings for this patient; the latest first."""
+    """Voice clones of this patient, newest first."""
 
     serializer_class = CloneSerializer
     parser_classes = (UploadParser,)
@@ -95,10 +95,10 @@ class CloneList(generics.ListAPIView):
         examples=[UPLOAD, ACCEPTED],
     )
     def post(self, request: Request, id: uuid.UUID) -> Response:
-        """Has the voice in a recording copied. The same recording sent twice is made once.
+        """Creates a voice clone from a recording. Sending the same recording twice creates one clone.
 
-        Refusals have a code (`no_consent`, `too_short`, `too_large`, `unsupported_format`, `corrupt_audio`,
-        `too_noisy`, `mostly_silence`) and say in plain words what to do; nothing is stored then.
+        A refused recording is not stored. Its error has a code (`no_consent`, `too_short`, `too_large`,
+        `unsupported_format`, `corrupt_audio`, `too_noisy`, `mostly_silence`) and says in plain words what to do.
         """
         patient = self._patient()
         upload = UploadSerializer(data=request.data)
@@ -120,7 +120,7 @@ class CloneDetail(generics.RetrieveAPIView):
 
     @extend_schema(responses={202: AcceptedCloneSerializer}, examples=[WITHDRAWN])
     def delete(self, request: Request, id: uuid.UUID) -> Response:
-        """Withdraws the consent: the voice speaks no more, and everything of it is removed in the background."""
+        """Withdraws the consent. The voice is not used again, and all of its data is removed in the background."""
         return _accepted_response(withdrawal.withdraw(self.get_object(), cast(User, request.user)))
 
 
@@ -130,11 +130,13 @@ class CloneRetry(APIView):
         examples=[ACCEPTED],
         responses={
             202: AcceptedCloneSerializer,
-            409: OpenApiResponse(ErrorSerializer, "`not_retryable`: it has not failed, or its recording is deleted."),
+            409: OpenApiResponse(
+                ErrorSerializer, "`not_retryable`: the clone has not failed, or its recording is deleted."
+            ),
         },
     )
     def post(self, request: Request, id: uuid.UUID) -> Response:
-        """Has it made once more, from the recording that is kept."""
+        """Retries a failed clone with the stored recording."""
         try:
             return _accepted_response(runner.retry(get_object_or_404(_visible_clones(request), pk=id)))
         except runner.NotRetryable as error:
@@ -149,12 +151,12 @@ class VoiceSync(APIView):
         request=None,
         responses={
             200: VoiceSyncSerializer,
-            403: OpenApiResponse(ErrorSerializer, "`permission_denied`: this is for staff."),
+            403: OpenApiResponse(ErrorSerializer, "`permission_denied`: only staff may do this."),
             503: UNREACHABLE,
         },
     )
     def post(self, request: Request) -> Response:
-        """Reads the provider's list of voices, at once. For staff."""
+        """Reads the list of voices of the provider now. For staff."""
         try:
             return Response(VoiceSyncSerializer(sync.sync_stock_voices()).data)
         except ProviderError as error:

@@ -1,6 +1,7 @@
-"""The part that cloning has in erasing a patient: their copied voices, the recordings, and who had consented.
+"""Erases the voice clones of a patient: the voices, the recordings, and the names of the people who consented.
 
-What remains is a withdrawn job that names nobody but its witness: that there was a voice, and that it is gone.
+A withdrawn job remains as the record that a voice existed and was removed. It names only its witness and the user who
+withdrew it.
 """
 
 from django.db import transaction
@@ -15,7 +16,10 @@ ERASED_NAME = "Erased voice"
 
 
 def sweep() -> None:
-    """Goes on wherever it stands. Idempotent; the patient's row is held by what is not done yet."""
+    """Continues the erasure of all erased patients. Idempotent.
+
+    Jobs that are not erased yet protect the row of the patient from deletion.
+    """
     for job in CloneJob.objects.of_erased_patients().withdrawable():
         withdrawal.withdraw(job)
     withdrawn = CloneJob.objects.of_erased_patients().filter(status=CloneJob.Status.WITHDRAWN)
@@ -25,7 +29,7 @@ def sweep() -> None:
 
 
 def remove_external_voices() -> None:
-    """Voices that were not made here, but given to the patient by an administrator. Idempotent."""
+    """Removes voices of erased patients that have no clone job: an administrator had assigned them. Idempotent."""
     voices = list(Voice.objects.filter(patient__erased_at__isnull=False, clone_job=None))
     if not voices:
         return

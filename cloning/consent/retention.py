@@ -1,4 +1,4 @@
-"""Recordings are kept for a while after they have been made into a voice, or have failed to be, and no longer."""
+"""Deletes recordings some time after their voice was created or their job failed."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from cloning.models import CloneJob, sample_storage
 
-ORPHAN_AGE = timedelta(hours=1)  # younger ones may be on their way into a row
+ORPHAN_AGE = timedelta(hours=1)  # the row of a younger recording may not be written yet
 
 Status = CloneJob.Status
 
@@ -18,9 +18,9 @@ log = structlog.get_logger(__name__)
 
 
 def prune() -> int:
-    """Deletes what is out of time (CLONE_SAMPLE_RETENTION_DAYS); returns how many. Idempotent.
+    """Deletes recordings of jobs that ended more than CLONE_SAMPLE_RETENTION_DAYS ago. Returns their number.
 
-    The row lets go of it first: a retry that comes between finds none.
+    Idempotent. The row is updated first, so that a concurrent retry finds no recording.
     """
     retention = timedelta(days=settings.CLONE_SAMPLE_RETENTION_DAYS)
     expired = CloneJob.objects.filter(status__in=[Status.READY, Status.FAILED], ended_at__lte=Now() - retention)
@@ -34,15 +34,15 @@ def prune() -> int:
 
 
 def prune_orphans() -> int:
-    """Deletes recordings without a row: their process died between the two. Returns how many."""
+    """Deletes recordings without a row and returns their number. Their process died before it wrote the row."""
     try:
         names = sample_storage().listdir("")[1]
-    except FileNotFoundError:  # none was ever kept
+    except FileNotFoundError:  # no recording was ever stored
         return 0
     referenced = set(CloneJob.objects.exclude(sample="").values_list("sample", flat=True))
     cutoff = timezone.now() - ORPHAN_AGE
     orphans = [name for name in names if name not in referenced and sample_storage().get_modified_time(name) < cutoff]
     for name in orphans:
         sample_storage().delete(name)
-    log.info("cloning.orphans_pruned", count=len(orphans))
+    log.info("cloning.orphan_samples_deleted", count=len(orphans))
     return len(orphans)

@@ -1,8 +1,8 @@
-"""Consent withdrawn, a voice replaced, a patient erased: nothing of a copied voice is left, and that is looked for.
+"""Withdraws voice clones: removes their data everywhere, and checks that the data is gone.
 
-What the provider has under the job's name or id, the recording, and the sound in that voice are removed, in that
-order, as often as it takes; only what was looked for again and not found is `withdrawn`. The row stays: that it was,
-who had consented, and when it ended.
+The reason is a withdrawn consent, a replaced voice or an erased patient. First the voices at the provider are deleted,
+by the name and the id of the job. Then the recording is deleted, then the cached speech. This is repeated until a check
+finds nothing. Only then is the job `withdrawn`. Its row remains as the record of the consent and its end.
 """
 
 import random
@@ -23,7 +23,7 @@ from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
 
-RETRY_INTERVAL_S = 15  # between two tries, of which there is no last one
+RETRY_INTERVAL_S = 15  # between two attempts; their number is not limited
 LEASE = timedelta(seconds=120)
 SWEEP_TIME_LIMIT_S = 60.0
 
@@ -33,8 +33,9 @@ log = structlog.get_logger(__name__)
 
 
 def withdraw(job: CloneJob, by: User | None = None) -> CloneJob:
-    """From now on nobody is spoken to in it; its voice, recording and sound are removed in the background. Idempotent;
-    returns the row as it is now.
+    """Ends the use of the voice immediately. Its data is removed in the background. Idempotent.
+
+    Returns the job with its new state.
     """
     _start_withdrawal(job, by)
     job.refresh_from_db()
@@ -42,14 +43,17 @@ def withdraw(job: CloneJob, by: User | None = None) -> CloneJob:
 
 
 def withdraw_replaced(job: CloneJob) -> None:
-    """The same, because the patient has newer voices. Inside the transaction that brings the newest."""
+    """Withdraws a job because the patient has newer voices. Called in the transaction that activates the newest one."""
     if _start_withdrawal(job, None):
         CloneJob.objects.filter(pk=job.pk).update(replaced=True)
 
 
 @transaction.atomic
 def _start_withdrawal(job: CloneJob, by: User | None) -> bool:
-    """A lease stays: while a worker may have an upload under way, looking for the voice would be too early."""
+    """Returns whether this call has started the withdrawal.
+
+    An existing lease is kept. While a worker may still upload, it is too early to search for the voice.
+    """
     started = (
         CloneJob.objects.withdrawable()
         .filter(pk=job.pk)
@@ -65,7 +69,7 @@ def _start_withdrawal(job: CloneJob, by: User | None) -> bool:
 
 
 def sweep() -> None:
-    """Goes on with what is due. Idempotent; any number of processes may do it at once."""
+    """Runs all withdrawals that are due. Idempotent. Several processes may run it in parallel."""
     deadline = time.monotonic() + SWEEP_TIME_LIMIT_S
     for job_id in _due().values_list("pk", flat=True).order_by("created_at"):
         if time.monotonic() > deadline:
@@ -81,7 +85,7 @@ def _due() -> QuerySet[CloneJob]:
 
 
 def run(job_id: uuid.UUID) -> None:
-    """Removes and looks again, if that is due and nobody else does it."""
+    """Makes one attempt to remove everything, if it is due and no other worker owns the job."""
     with transaction.atomic():
         if not _due().filter(pk=job_id).update(attempts=F("attempts") + 1, lease_until=Now() + LEASE):
             return
@@ -92,7 +96,7 @@ def run(job_id: uuid.UUID) -> None:
         provider_voices.report_error(error)
         remaining = CloneFailure.from_error(error)
     if remaining is not None:
-        log.warning("cloning.not_withdrawn_yet", job=str(job.pk), remaining=remaining.code)
+        log.warning("cloning.withdrawal_delayed", job=str(job.pk), remaining=remaining.code)
         delay = timedelta(seconds=RETRY_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311
         _owned(job).update(
             lease_until=None, next_attempt_at=Now() + delay, error_code=remaining.code, error_message=remaining.message
@@ -100,7 +104,7 @@ def run(job_id: uuid.UUID) -> None:
     elif _owned(job).update(
         status=Status.WITHDRAWN, withdrawn_at=Now(), sample="", lease_until=None, error_code="", error_message=""
     ):
-        log.info("cloning.withdrawn", job=str(job.pk))
+        log.info("cloning.withdrawal_completed", job=str(job.pk))
 
 
 def _owned(job: CloneJob) -> QuerySet[CloneJob]:
@@ -108,7 +112,7 @@ def _owned(job: CloneJob) -> QuerySet[CloneJob]:
 
 
 def _delete_everything(job: CloneJob) -> CloneFailure | None:
-    """What is left, as the clinician is told; None if nothing was found any more."""
+    """Deletes the data of the job. Returns what still exists afterwards, or None if nothing does."""
     with provider_voices.account_client() as client:
         for voice in provider_voices.find_voices_of_job(client, job):
             provider_voices.delete_voice(client, voice.voice_id)
@@ -117,19 +121,19 @@ def _delete_everything(job: CloneJob) -> CloneFailure | None:
             return CloneFailure.from_code("voice_left")
     if sample_remains:
         return CloneFailure.from_code("sample_left")
-    if job.voice and job.voice.clips.exists():  # the cache removes them; a row stays as long as its sound does
+    if job.voice and job.voice.clips.exists():  # the phrase cache deletes them; a row exists as long as its audio does
         task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         return CloneFailure.from_code("sound_left")
     return None
 
 
 def _delete_sample(job: CloneJob) -> bool:
-    """Whether it is still there."""
+    """Returns whether the recording still exists."""
     if not job.sample:
         return False
     try:
         sample_storage().delete(job.sample)
         return sample_storage().exists(job.sample)
-    except Exception as error:  # whatever the storage's library raises
+    except Exception as error:  # libraries of storages raise exceptions of many types
         log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
         return True

@@ -1,9 +1,9 @@
-"""The consent without which no voice is copied: its wording, and the refusal where it is missing."""
+"""The wording of the consent that every voice clone needs, and the error if the consent is missing."""
 
 from voicecare.core.errors import VoicecareError
 
 WORDING_VERSION = "2026-11"
-"""Kept with each consent; goes up with every change of the words."""
+"""Stored with each consent. Every change of the wording needs a new version."""
 
 WORDING = (
     "I am the person whose voice is in this recording. I agree that a copy of my voice is made from it, by this "
@@ -13,6 +13,6 @@ WORDING = (
 
 
 class ConsentMissing(VoicecareError):
-    """Nobody is named who has consented: nothing is stored."""
+    """The consent or the name of the person who consented is missing. Nothing is stored."""
 
     code = "no_consent"

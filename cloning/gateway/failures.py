@@ -1,4 +1,4 @@
-"""Why a clone was not made, in words that a clinician can act on. Pure."""
+"""Why a voice clone could not be created, with messages that tell clinicians what to do. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Self
 from voicecare.providers.errors import AuthorizationError, ProviderError, QuotaExceeded
 
 _PLAN_WITHOUT_CLONING = (
-    "The plan at the speech provider does not include copying voices. Have your administrator change the plan, then "
+    "The plan at the speech provider does not include voice clones. Ask your administrator to change the plan, then "
     "retry."
 )
 _BAD_RECORDING = (
-    "The speech provider cannot use this recording. Record it again, one person speaking in a quiet room for one to "
-    "three minutes, and upload that."
+    "The speech provider cannot use this recording. Record it again: one person who speaks in a quiet room for one to "
+    "three minutes. Then upload the new recording."
 )
 _MESSAGES: Mapping[str, str] = {
     "voice_limit_reached": (
-        "The account at the speech provider has no room for another voice. Withdraw one that nobody needs any more, or "
-        "have your administrator raise the plan; then retry."
+        "The account at the speech provider has no room for another voice. Withdraw a voice clone that is not needed, "
+        "or ask your administrator for a larger plan. Then retry."
     ),
     "voice_add_edit_limit_reached": (
-        "The account at the speech provider may make no more new voices in this billing period. Retry in the next "
-        "one, or have your administrator raise the plan."
+        "The account at the speech provider may create no more new voices in this billing period. Retry in the next "
+        "period, or ask your administrator for a larger plan."
     ),
     "can_not_use_instant_voice_cloning": _PLAN_WITHOUT_CLONING,
     "ivc_not_permitted": _PLAN_WITHOUT_CLONING,
@@ -29,22 +29,22 @@ _MESSAGES: Mapping[str, str] = {
         ["invalid_audio", "invalid_audio_format", "invalid_file_type", "audio_too_short", "audio_too_long"],
         _BAD_RECORDING,
     ),
-    "sample_gone": "The recording is not there any more. Upload it again.",
-    "storage_unavailable": "The place where recordings are kept does not answer.",
-    "interrupted": "It was interrupted again and again. Retry, and if that does not help, tell your administrator.",
+    "sample_gone": "The recording no longer exists. Upload it again.",
+    "storage_unavailable": "The storage of recordings does not answer.",
+    "interrupted": "All attempts were interrupted. Retry. If that does not help, contact your administrator.",
     "verification_required": (
-        "The speech provider wants the owner of this voice to be verified before it may speak: have your administrator "
-        "do that on the provider's site. Until then the patient hears the former voice."
+        "The speech provider must verify the owner of this voice before it can be used. Ask your administrator to do "
+        "this on the provider's site. Until then the patient hears the previous voice."
     ),
-    "voice_left": "The voice is still there at the speech provider. It is removed again.",
-    "sample_left": "The recording is still there. It is removed again.",
-    "sound_left": "Speech in this voice is still kept. It is being removed.",
+    "voice_left": "The voice still exists at the speech provider. Its removal is repeated.",
+    "sample_left": "The recording still exists. Its removal is repeated.",
+    "sound_left": "Cached speech in this voice still exists. It is being removed.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class CloneFailure:
-    """`retryable`: the same may succeed later, without anybody's doing."""
+    """Why an attempt failed. `retryable` is true if a later attempt can succeed without any change."""
 
     code: str
     message: str
@@ -52,19 +52,21 @@ class CloneFailure:
 
     @classmethod
     def from_code(cls, code: str, *, retryable: bool = False) -> Self:
+        """The failure with the message for this code."""
         return cls(code, _MESSAGES[code], retryable)
 
     @classmethod
     def from_error(cls, error: ProviderError) -> Self:
+        """The failure for an error of the provider. Codes without a message of their own get a general one."""
         if error.code in _MESSAGES:
             message = _MESSAGES[error.code]
         elif error.retryable:
-            message = "The speech provider does not answer as it should. Nothing is wrong with the recording."
+            message = "The speech provider does not answer correctly. Nothing is wrong with the recording."
         elif isinstance(error, QuotaExceeded):
-            message = "The speech provider's credits are used up. Have your administrator buy some, then retry."
+            message = "The speech provider's credits are used up. Ask your administrator to buy credits, then retry."
         elif isinstance(error, AuthorizationError):
-            message = "The speech provider refuses this server's key or plan. Tell your administrator, then retry."
+            message = "The speech provider refuses this server's key or plan. Contact your administrator, then retry."
         else:
             message = f"The speech provider refuses the recording ({error.code}). "
-            message += "Upload another one, or tell your administrator."
+            message += "Upload another recording, or contact your administrator."
         return cls(error.code, message, error.retryable)

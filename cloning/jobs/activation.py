@@ -1,6 +1,6 @@
-"""Whose voice a patient hears: a clone that is ready becomes their choice, and one call goes back to the former one.
+"""Gives a new voice clone to its patient, and can revert to the previous voice.
 
-Running conversations keep the voice they began with. The former clone is kept at the provider until there is a third.
+Conversations that are open keep their voice. The previous clone stays at the provider until a third one is ready.
 """
 
 from django.db import transaction
@@ -14,13 +14,17 @@ from voicecare.patients.models import Patient, Voice
 
 
 def upsert_voice(job: CloneJob, provider_voice: ProviderVoice) -> Voice:
-    """Its row. A voice that was made anew keeps its row, with the next revision: nobody hears sound of the lost one."""
+    """Creates or updates the row of the voice.
+
+    A voice that was created again keeps its row. Its revision is incremented, so that cached audio of the lost voice is
+    never played.
+    """
     if job.voice is None:
-        # The reading of the provider's list may have made the row a moment ago.
+        # The row can already exist: reading the provider's list may have created it a moment ago.
         fields = {"name": job.name, "source": Voice.Source.CLONED, "patient_id": job.patient_id}
         return Voice.objects.update_or_create(provider_id=provider_voice.provider_id, defaults=fields)[0]
     voice = job.voice
-    if provider_voice.requires_verification:  # not heard before it may speak; `activate` gives it back
+    if provider_voice.requires_verification:  # it cannot be used yet; `activate` assigns it again
         Patient.objects.filter(voice=voice).update(voice=None)
     voice.provider_id, voice.state, voice.revision = provider_voice.provider_id, Voice.State.USABLE, voice.revision + 1
     voice.save(update_fields=["provider_id", "state", "revision"])
@@ -29,7 +33,7 @@ def upsert_voice(job: CloneJob, provider_voice: ProviderVoice) -> Voice:
 
 
 def activate(job: CloneJob) -> None:
-    """The patient's next conversation speaks in it. Inside the transaction that makes it ready."""
+    """Makes this the voice of the patient's next conversation. Called in the transaction that makes the job ready."""
     patient = Patient.objects.select_for_update(of=("self",)).filter(clones=job, erased_at=None).first()
     if patient is None or job.voice_id is None:
         return
@@ -44,8 +48,10 @@ def activate(job: CloneJob) -> None:
 
 @transaction.atomic
 def revert_to_previous_voice(job: CloneJob) -> bool:
-    """The patient's next conversation has the voice that this one replaced, or the default one if that is not usable.
-    False, and nothing is changed, if they do not have this one any more.
+    """Gives the patient the voice that this clone has replaced, from the next conversation on.
+
+    If the previous voice is not usable, the patient gets the default voice. Returns False and changes nothing if this
+    clone is not the current voice of the patient.
     """
     previous = job.previous_voice if job.previous_voice and job.previous_voice.usable else None
     changed = Patient.objects.filter(clones=job, voice=job.voice_id, voice__isnull=False).update(voice=previous)

@@ -1,9 +1,8 @@
-"""From a recording to a voice: the claim and the outcomes. What comes in is in `submission`, what is asked of the
-provider in `gateway.provider_voices`.
+"""Runs clone jobs: claims a job, creates its voice at the provider, and writes the outcome.
 
-Every transition is one conditional UPDATE; `attempts` only grows and is the fence: whoever ends an attempt must still
-be in it. A worker that dies leaves its lease, and when that is over the sweep goes on: it finds at the provider what
-the dead one has made. So a lease is longer than anything that a worker may still have under way there.
+Every transition is one conditional UPDATE. `attempts` only grows and is the fencing token: a worker can end an attempt
+only while `attempts` has not changed. The lease of a dead worker expires. Then the sweep starts a new attempt, which
+finds the voice that the dead worker may have created. So a lease must be longer than any request of a worker.
 """
 
 import random
@@ -27,13 +26,13 @@ from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
 
-RETRY_DELAYS_S = (5, 15, 60)  # before the second attempt, the third, the fourth and last
+RETRY_DELAYS_S = (5, 15, 60)  # before the second, third and fourth attempt
 MAX_ATTEMPTS = len(RETRY_DELAYS_S) + 1
 JITTER = 0.2
 LOOKUP_LEASE = timedelta(seconds=90)
-# An upload may take 60 s to connect, 60 to send, 120 to the answer and 60 for that; the provider then knows of it.
+# An upload can take 60 s to connect, 60 s to send, 120 s until the response starts and 60 s for the response.
 UPLOAD_LEASE = timedelta(seconds=320)
-SWEEP_TIME_LIMIT_S = 60.0  # then the next sweep goes on; well below Celery's limit for a task
+SWEEP_TIME_LIMIT_S = 60.0  # the next sweep continues; well below Celery's time limit for a task
 
 Status = CloneJob.Status
 
@@ -41,13 +40,13 @@ log = structlog.get_logger(__name__)
 
 
 class NotRetryable(VoicecareError):
-    """There is nothing to retry: it has not failed, or its recording is deleted. REST: 409."""
+    """The job has not failed, or its recording is deleted. REST status 409."""
 
     code = "not_retryable"
 
 
 class _AttemptFailed(Exception):
-    """This attempt makes no voice."""
+    """This attempt cannot create a voice."""
 
     def __init__(self, failure: CloneFailure) -> None:
         super().__init__(failure.code)
@@ -55,11 +54,11 @@ class _AttemptFailed(Exception):
 
 
 class _LeaseLost(Exception):
-    """The job is not this attempt's any more: withdrawn meanwhile, or its lease was over."""
+    """This attempt no longer owns the job. The job was withdrawn, or the lease has expired."""
 
 
 def sweep() -> None:
-    """Runs what is due and what a dead worker has left. Idempotent; any number of processes may do it at once."""
+    """Runs all jobs that are due, and jobs of dead workers. Idempotent. Several processes may run it in parallel."""
     overdue = CloneJob.objects.filter(status=Status.UPLOADING, lease_until__lte=Now(), attempts__gte=F("last_attempt"))
     _fail(overdue, CloneFailure.from_code("interrupted"))
     deadline = time.monotonic() + SWEEP_TIME_LIMIT_S
@@ -70,9 +69,12 @@ def sweep() -> None:
 
 
 def run(job_id: uuid.UUID) -> None:
-    """One attempt, if it is due and nobody else is in one. The outcome is in the row; what cannot be is raised."""
+    """Makes one attempt, if it is due and no other worker owns the job. Writes the outcome to the row.
+
+    Raises only unexpected errors.
+    """
     claimed = {"status": Status.UPLOADING, "attempts": F("attempts") + 1, "lease_until": Now() + LOOKUP_LEASE}
-    with transaction.atomic():  # nobody takes it between the two statements
+    with transaction.atomic():  # no other worker can claim the job between the two statements
         if not _due().filter(pk=job_id).update(**claimed, next_attempt_at=None):
             return
         job = CloneJob.objects.select_related("voice").get(pk=job_id)
@@ -92,18 +94,18 @@ def run(job_id: uuid.UUID) -> None:
 def _due() -> QuerySet[CloneJob]:
     waiting = Q(status=Status.PENDING) & (Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()))
     abandoned = Q(status=Status.UPLOADING, lease_until__lte=Now())
-    # No join: PostgreSQL would then not look again at a row that another worker has just taken.
+    # No join: with a join PostgreSQL does not check again a row that another worker has just claimed.
     is_erased = Exists(Patient.objects.filter(pk=OuterRef("patient"), erased_at__isnull=False))
     return CloneJob.objects.filter(waiting | abandoned, ~is_erased, attempts__lt=F("last_attempt"))
 
 
 def _owned(job: CloneJob) -> QuerySet[CloneJob]:
-    """The fence: empty once anybody else has changed the row's state."""
+    """The job if this attempt still owns it. Otherwise empty."""
     return CloneJob.objects.filter(pk=job.pk, status=Status.UPLOADING, attempts=job.attempts)
 
 
 def _make_voice(job: CloneJob) -> ProviderVoice:
-    """Raises ProviderError, _Refused or _Lost."""
+    """Finds or creates the voice at the provider. Raises ProviderError, _AttemptFailed or _LeaseLost."""
     with provider_voices.account_client() as client:
         provider_voice = provider_voices.find_existing(client, job)
         if provider_voice is not None:
@@ -124,7 +126,7 @@ def _read_sample(job: CloneJob) -> bytes:
             return data
     except FileNotFoundError as error:
         raise _AttemptFailed(CloneFailure.from_code("sample_gone")) from error
-    except Exception as error:  # whatever the storage's library raises
+    except Exception as error:  # libraries of storages raise exceptions of many types
         log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
         raise _AttemptFailed(CloneFailure.from_code("storage_unavailable", retryable=True)) from error
 
@@ -135,7 +137,7 @@ def _renew_lease(job: CloneJob) -> None:
 
 
 def _retry_or_fail(job: CloneJob, failure: CloneFailure) -> None:
-    """The attempt has made no voice: another one later, if that can help, or none."""
+    """Ends an attempt without a voice. Schedules the next attempt if a retry can help. Otherwise the job has failed."""
     if failure.retryable and job.attempts < job.last_attempt:
         delay_s = RETRY_DELAYS_S[job.attempts - job.last_attempt] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
         ended = _owned(job).update(
@@ -162,14 +164,14 @@ def _fail(jobs: QuerySet[CloneJob], failure: CloneFailure) -> int:
 
 
 def _release_withdrawn(job: CloneJob) -> None:
-    """A withdrawal waits until this worker has nothing under way at the provider any more: now."""
+    """Releases the lease of a withdrawn job. The withdrawal has waited until this worker has no request under way."""
     withdrawn = CloneJob.objects.filter(pk=job.pk, status=Status.WITHDRAWING, attempts=job.attempts)
     if withdrawn.update(lease_until=None):
         task_queue.enqueue_on_commit(task_names.WITHDRAW_CLONE, job.pk)
 
 
 def _complete(job: CloneJob, provider_voice: ProviderVoice) -> None:
-    """The voice, the patient's choice and the job in one transaction: who dies before it has changed nothing here."""
+    """Writes the voice, the patient's new voice and the job in one transaction."""
     with transaction.atomic():
         is_owned = _owned(job).select_for_update().first() is not None
         if is_owned:
@@ -193,7 +195,7 @@ def _complete(job: CloneJob, provider_voice: ProviderVoice) -> None:
 
 
 def complete_verification(job: CloneJob) -> None:
-    """The provider lets it speak now."""
+    """Activates the voice after the provider has verified its owner."""
     with transaction.atomic():
         waiting = CloneJob.objects.filter(pk=job.pk, status=Status.READY, requires_verification=True)
         if waiting.update(requires_verification=False, error_code="", error_message=""):
@@ -201,7 +203,7 @@ def complete_verification(job: CloneJob) -> None:
 
 
 def retry(job: CloneJob) -> CloneJob:
-    """Has it made once more, in the same voice of ours: after a failure, or when the provider has lost it.
+    """Restarts a failed job, or a job whose voice the provider has lost. The row of the voice stays the same.
 
     Raises NotRetryable.
     """
@@ -218,9 +220,9 @@ def retry(job: CloneJob) -> CloneJob:
                 error_message="",
             )
             if not restarted:
-                raise NotRetryable("There is nothing to retry: it has not failed, or its recording is deleted.")
+                raise NotRetryable("There is nothing to retry. The clone has not failed, or its recording is deleted.")
             task_queue.enqueue_on_commit(task_names.RUN_CLONE_JOB, job.pk)
     except IntegrityError as error:
-        raise NotRetryable("The same recording is being made into a voice already.") from error
+        raise NotRetryable("Another clone of the same recording is already in progress.") from error
     job.refresh_from_db()
     return job

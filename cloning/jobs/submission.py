@@ -1,4 +1,4 @@
-"""A recording comes in: judged, stored, and written down as a job, or refused with nothing left of it."""
+"""Accepts a recording: inspects and stores it, and creates its clone job. Nothing is kept of a refused recording."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient
 
 DEDUPLICATION_WINDOW = timedelta(seconds=60)
-"""What comes so soon after the same recording is a double click, or a client that has lost the answer."""
+"""The same recording within this time is a double click, or a client that has lost the response."""
 
 
 def submit(
@@ -32,15 +32,18 @@ def submit(
     witness: User | None,
     remove_background_noise: bool = False,
 ) -> CloneJob:
-    """A new job, or the one of the same patient and recording that is unfinished, or ready and came within
-    DEDUPLICATION_WINDOW.
+    """Returns a new clone job, or an existing job of the same patient and recording.
 
-    Judges the recording, which takes seconds: call it in a thread that may block, outside of a transaction. Raises
-    ConsentMissing for a blank `consent_by`, SampleRefused for the recording; then nothing is stored. `witness` is the
-    user who uploads it; None for an operator at the command line.
+    An existing job is returned if it is unfinished, or if it is ready and was created within DEDUPLICATION_WINDOW.
+    `witness` is the user who uploads the recording, or None for an operator at the command line. Raises ConsentMissing
+    if `consent_by` is blank, and SampleRefused for an unsuitable recording. Then nothing is stored.
+
+    Blocks for some seconds, because it inspects the recording. Call it in a thread, outside of a transaction.
     """
     if not consent_by.strip():
-        raise ConsentMissing("Say who has consented: without the consent of the person who speaks, nothing is stored.")
+        raise ConsentMissing(
+            "Enter who has consented. Without the consent of the person who speaks, nothing is stored."
+        )
     since = timezone.now() - DEDUPLICATION_WINDOW
     with _temporary_copy(sample) as (path, digest):
         duplicate = CloneJob.objects.duplicates_of(patient.pk, digest, since).first()
@@ -63,21 +66,24 @@ def submit(
 
 @contextmanager
 def _temporary_copy(sample: File) -> Iterator[tuple[Path, str]]:
-    """The recording as a file of its own, and its digest."""
+    """Copies the recording to a temporary file. Yields its path and its SHA-256 digest."""
     digest, size = hashlib.sha256(), 0
     with NamedTemporaryFile(prefix="voicecare-sample-") as copy:
         for chunk in sample.chunks():
             size += len(chunk)
             digest.update(chunk)
             copy.write(chunk)
-            if size > MAX_BYTES:  # the judge refuses it by its size, whatever else comes
+            if size > MAX_BYTES:  # the inspection refuses the file for its size, so the rest is not needed
                 break
         copy.flush()
         yield Path(copy.name), digest.hexdigest()
 
 
 def _store(job: CloneJob, path: Path, since: datetime) -> CloneJob:
-    """The object first, then its row: what is left of a process that dies in between, `prune_orphans` removes."""
+    """Stores the recording, then the row. Returns the new job, or a duplicate that was stored earlier.
+
+    If the process dies between the two steps, `retention.prune_orphans` deletes the recording.
+    """
     with path.open("rb") as recording:
         job.sample = sample_storage().save(str(job.pk), File(recording))
     try:
@@ -91,7 +97,7 @@ def _store(job: CloneJob, path: Path, since: datetime) -> CloneJob:
 
 
 def _insert_or_get(job: CloneJob, since: datetime) -> CloneJob:
-    """The job, or the one that was judged beside it and came first; that one may be a voice by now."""
+    """Inserts the job, or returns a duplicate that was inserted during the inspection. It may already be ready."""
     duplicates = CloneJob.objects.duplicates_of(job.patient_id, job.sample_digest, since)
     try:
         with transaction.atomic():

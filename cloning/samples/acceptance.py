@@ -1,6 +1,6 @@
-"""Whether a recording may become a voice: figures in, a report or a refusal out, both in words for a family.
+"""Decides whether a recording can become a voice clone, and explains the decision in plain words.
 
-Pure: what listened is `judging`'s child. The codes are the contract's.
+Pure: the input is the metrics that the worker process has measured. The error codes are part of the REST API.
 """
 
 import math
@@ -26,32 +26,37 @@ __all__ = [
 MIN_SECONDS = 60.0
 _MEDIA_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "m4a": "audio/mp4"}
 CONTENT_TYPES = {codec: _MEDIA_TYPES[kind] for kind, codecs in CODECS.items() for codec in codecs}
-"""By `Report.codec`: what the file truly is, whatever it was called."""
+"""Content type by `Report.codec`. It describes the content of the file, not its name."""
 
 _MIN_CLEAN_SNR_DB = 23.0
 _MIN_DENSE_SPEECH_RATIO = 0.6
-_MIN_SPEECH_RATIO_FOR_NOISE = 0.1  # below it, there is no voice for the noise to drown
+_MIN_SPEECH_RATIO_FOR_NOISE = 0.1  # with less speech than this, noise is not the reason for the refusal
 _MAX_CLIPPING_RATIO = 0.001
-_MIN_CREST_DB = 11.0  # a voice has 17 to 20; MP3 hides the flat tops of a distorted one, not this
+_MIN_CREST_DB = (
+    11.0  # clean speech has 17 to 20; MP3 encoding hides flat peaks of clipped speech, but not a low crest factor
+)
 _MAX_TONE_RATIO = 0.5
 _AUDIBLE_NOISE_DBFS = -65.0
 _MIN_DECAY_DB = 12.5
-_MIN_SNR_FOR_ECHO_DB = 15.0  # in more noise, noise is what keeps the sound from falling
+_MIN_SNR_FOR_ECHO_DB = 15.0  # with a lower SNR, noise limits the decay and says nothing about echo
 _MIN_LOUDNESS_DBFS = -35.0
 _MIN_SAMPLE_RATE_HZ = 16000
 
 _SMALLER_FILE_HINT = "Send it in mono, or saved as MP3 or M4A."
-_OTHER_FORMAT_HINT = "Save or export the recording as MP3, WAV or M4A, and send that."
+_OTHER_FORMAT_HINT = "Save or export the recording as MP3, WAV or M4A, and send that file."
 
 
 class SampleRefused(VoicecareError):
-    """`code` is too_short, too_large, unsupported_format, corrupt_audio, too_noisy or mostly_silence."""
+    """Raised for a recording that cannot become a voice clone.
+
+    `code` is too_short, too_large, unsupported_format, corrupt_audio, too_noisy or mostly_silence.
+    """
 
     code = "corrupt_audio"
 
 
 class Thresholds(NamedTuple):
-    """Below either, a recording is refused."""
+    """Minimum values. A recording below one of them is refused."""
 
     snr_db: float
     speech_ratio: float
@@ -59,7 +64,7 @@ class Thresholds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found in a recording that was accepted, rounded as it is shown."""
+    """The measured properties of an accepted recording, rounded for display."""
 
     duration_s: float
     codec: str
@@ -72,7 +77,7 @@ class Report:
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
-        """As `clones/{id}/` shows it, and as a job keeps it."""
+        """Returns the JSON object that the job stores and that `clones/{id}/` shows."""
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
@@ -81,30 +86,37 @@ _UNREADABLE_ERRORS = {
     "too_large": (
         "too_large",
         f"The file is larger than {MAX_BYTES // 1_000_000} MB. One to two minutes are enough. Uncompressed stereo "
-        f"reaches that size in less than a minute. {_SMALLER_FILE_HINT}",
+        f"reaches this size in less than a minute. {_SMALLER_FILE_HINT}",
     ),
-    "unknown": ("unsupported_format", f"This is not a recording in a format that can be read. {_OTHER_FORMAT_HINT}"),
+    "unknown": ("unsupported_format", f"This is not a recording in a supported format. {_OTHER_FORMAT_HINT}"),
     "video": ("unsupported_format", f"This is a video. {_OTHER_FORMAT_HINT}"),
     "odd_shape": (
         "unsupported_format",
-        "The recording's sample rate or number of channels is unusual. Save it with 44100 Hz in mono, and send that.",
+        "The recording has an unusual sample rate or number of channels. Save it in mono with 44100 Hz, and send it "
+        "again.",
     ),
-    "truncated": ("corrupt_audio", "The file is incomplete; a copy or upload may have broken off. Send it once more."),
+    "truncated": (
+        "corrupt_audio",
+        "The file is incomplete. A copy or an upload may have been interrupted. Send it again.",
+    ),
     "damaged": (
         "corrupt_audio",
-        "The file is damaged and cannot be played to its end. Export the recording once more, and send that.",
+        "The file is damaged and cannot be played to its end. Export the recording again, and send the new file.",
     ),
 }
 
 
 def unreadable_error(reason: str) -> SampleRefused:
-    """The refusal of a file that could not be listened to; the reasons are those of `formats.UnreadableAudio`."""
+    """Returns the error for a file that could not be decoded. `reason` is that of `formats.UnreadableAudio`."""
     code, message = _UNREADABLE_ERRORS[reason]
     return SampleRefused(message, code=code)
 
 
 def evaluate(metrics: AudioMetrics, thresholds: Thresholds) -> Report:
-    """Raises SampleRefused. Length comes before quality: there is no point in a quieter room for 20 seconds."""
+    """Returns the report of an acceptable recording, or raises SampleRefused.
+
+    The length is checked before the quality. A quieter room does not help if the recording is too short.
+    """
     report = Report(
         duration_s=round(metrics.duration_s, 2),
         codec=metrics.codec,
@@ -128,19 +140,19 @@ def evaluate(metrics: AudioMetrics, thresholds: Thresholds) -> Report:
         )
     if is_noisy:
         raise SampleRefused(
-            "The background is too loud for the voice. Record again in a quiet room, with windows closed and radio, "
-            "television and fans switched off, close to the microphone.",
+            "The background is too loud for the voice. Record again in a quiet room, close to the microphone. "
+            "Close the windows, and switch off radio, television and fans.",
             code="too_noisy",
         )
     return report
 
 
 def _too_short_message(report: Report) -> str:
-    shown = math.floor(report.duration_s * 10) / 10  # 59.97 is not 60.0
-    text = f"The recording is {shown:.1f} seconds long; at least {MIN_SECONDS:.0f} seconds are needed."
+    shown = math.floor(report.duration_s * 10) / 10  # rounded down: 59.97 s must not be shown as 60.0 s
+    text = f"The recording is {shown:.1f} seconds long. At least {MIN_SECONDS:.0f} seconds are needed."
     if CONTENT_TYPES[report.codec] == "audio/wav":
         sample_bytes = int("".join(filter(str.isdigit, report.codec))) // 8
-        # Whether a minute of it is over the limit, as CD-quality stereo is: recording for longer would not help.
+        # If a minute in this format exceeds the size limit (as CD-quality stereo does), recording longer does not help.
         if report.sample_rate_hz * report.channels * sample_bytes * MIN_SECONDS > MAX_BYTES:
             text += f" A minute in this format does not fit into 10 MB. {_SMALLER_FILE_HINT}"
     return text
@@ -161,40 +173,40 @@ def _has_tones(metrics: AudioMetrics) -> bool:
 _WARNINGS: tuple[tuple[Callable[[AudioMetrics], bool], str], ...] = (
     (
         _has_hum,
-        "There is a hum, as of a fridge or a charger. Record in a quieter room, away from what is plugged in.",
+        "There is a hum, as from a fridge or a charger. Record in a quieter room, away from electrical devices.",
     ),
     (_has_tones, "There is music or a steady tone behind the voice. Switch it off and record again if you can."),
     (
         lambda metrics: metrics.snr_db < _MIN_CLEAN_SNR_DB and not _has_hum(metrics) and not _has_tones(metrics),
-        "There is noise in the background. A quieter room makes a better voice.",
+        "There is noise in the background. A quieter room gives a better voice.",
     ),
     (
         lambda metrics: metrics.clipping_ratio > _MAX_CLIPPING_RATIO or metrics.crest_db < _MIN_CREST_DB,
-        "The recording is too loud and sounds distorted. Hold the microphone further away, or turn it down.",
+        "The recording is too loud and sounds distorted. Hold the microphone further away, or lower its level.",
     ),
     (
         lambda metrics: metrics.loudness_dbfs < _MIN_LOUDNESS_DBFS,
-        "The voice is very quiet. Speak closer to the microphone, or turn it up.",
+        "The voice is very quiet. Speak closer to the microphone, or raise its level.",
     ),
     (
         lambda metrics: metrics.decay_db < _MIN_DECAY_DB and metrics.snr_db > _MIN_SNR_FOR_ECHO_DB,
-        "The room echoes. A room with carpet, curtains or a sofa makes a better voice.",
+        "The room echoes. A room with carpet, curtains or a sofa gives a better voice.",
     ),
     (
         lambda metrics: metrics.speech_ratio < _MIN_DENSE_SPEECH_RATIO,
-        "There are long pauses. More speech in the same time makes a better voice.",
+        "There are long pauses. More speech in the same time gives a better voice.",
     ),
     (lambda metrics: metrics.dead_channels > 0, "One of the channels is silent. Recording in mono avoids that."),
     (
         lambda metrics: metrics.channels_cancel,
-        "The channels cancel each other, so that the voice may sound thin or vanish. Record in mono.",
+        "The channels cancel each other out. The voice may sound thin or disappear. Record in mono.",
     ),
     (
         lambda metrics: metrics.sample_rate_hz < _MIN_SAMPLE_RATE_HZ,
-        "It has the sound of a telephone call. A recorder application on a phone or computer makes a better voice.",
+        "The recording sounds like a telephone call. A recorder app on a phone or computer gives a better voice.",
     ),
     (
         lambda metrics: metrics.is_cut_short,
-        f"Only the first {MAX_DECODED_S // 60} minutes were listened to. One to two minutes are enough.",
+        f"Only the first {MAX_DECODED_S // 60} minutes were used. One to two minutes are enough.",
     ),
 )

@@ -1,7 +1,7 @@
-"""From the bytes of a file to what can be judged: its true duration, and its sound in one channel at one rate.
+"""Decodes an audio file into one channel at one sample rate, and measures its true duration.
 
-All of it is decoded once, up to LONGEST_S: what a header says of the duration is not believed. Kept of it are the
-samples at 16 kHz, 29 MB for fifteen minutes, and nothing else.
+The whole file is decoded once, up to MAX_DECODED_S, because the duration in a header can be wrong. Only the samples at
+16 kHz are kept in memory: 29 MB for fifteen minutes.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,19 @@ from cloning.samples.formats import CODECS, MAX_DECODED_S, DetectedAudio, Unread
 from cloning.samples.mixing import Downmixer
 
 _CONTAINERS = {"mp3": "mp3", "wav": "wav", "m4a": "mov"}
-_MAX_BAD_PACKET_RATIO = 0.01  # of all: a few damaged ones are heard as a click
+_MAX_BAD_PACKET_RATIO = 0.01  # of all packets; a few damaged packets are heard as clicks
 _MAX_MISSING_FRAME_RATIO = 0.05  # of the frames that an MP3 announces
-# What encoders put in front of the sound. FFmpeg takes it away where the file says how much it is; where not, it must
-# be done here, or 59.9 s would count as 60.
+# Samples of silence that encoders insert before the sound. FFmpeg removes them if the file states their number. If not,
+# they are subtracted here. Otherwise a recording of 59.9 s would count as 60 s.
 _ENCODER_DELAY_SAMPLES = {"mp3": 1105, "aac": 1024}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedSample:
-    """`sound` is at mixing.RATE, signed 16 bit, one channel; with `is_cut_short` there is more than was decoded."""
+    """A decoded recording. `sound` has one channel of signed 16-bit samples at `mixing.RATE`.
+
+    `is_cut_short` is true if the recording is longer than MAX_DECODED_S. The rest was not decoded.
+    """
 
     codec: str
     sample_rate_hz: int
@@ -41,7 +44,7 @@ class DecodedSample:
 
 
 def decode(data: bytes) -> DecodedSample:
-    """Raises UnreadableAudio, and nothing else, whatever `data` is."""
+    """Decodes the bytes of a file. Raises UnreadableAudio, and no other exception, for any invalid data."""
     detected = detect_format(data)
     downmixer, is_cut_short = None, False
     try:
@@ -77,7 +80,7 @@ def decode(data: bytes) -> DecodedSample:
 
 
 class _Decoder:
-    """The first sound track of a container, packet by packet, and how many of them were bad."""
+    """Decodes the first audio track of a container packet by packet, and counts the damaged packets."""
 
     def __init__(self, container: InputContainer, detected: DetectedAudio) -> None:
         if any(not stream.disposition & Disposition.attached_pic for stream in container.streams.video):
@@ -87,7 +90,7 @@ class _Decoder:
         self._container = container
         self._detected = detected
         self._stream = container.streams.audio[0]
-        context = self._stream.codec_context  # None where FFmpeg has no decoder
+        context = self._stream.codec_context  # None if FFmpeg has no decoder
         self.codec = context.name.removesuffix("float") if context else ""  # `mp3float` is the decoder of `mp3`
         if self.codec not in CODECS[detected.kind]:
             raise UnreadableAudio("unknown")
@@ -113,6 +116,9 @@ class _Decoder:
             raise UnreadableAudio("truncated")
 
     def encoder_delay_samples(self, decoded: int) -> int:
-        """What the encoder put in front, if it is still there: where FFmpeg took it away, frames came out shorter."""
+        """Number of delay samples that are still part of the `decoded` samples.
+
+        Zero if FFmpeg has removed the delay. In that case some frames are shorter than the longest one.
+        """
         has_delay = (self._packets - self._bad_packets) * self._longest_frame <= decoded
         return _ENCODER_DELAY_SAMPLES.get(self.codec, 0) if has_delay else 0

@@ -1,7 +1,7 @@
-"""What a file is, by its content: its name and what the sender calls it are never looked at.
+"""Detects the format of an audio file from its content. The file name and the content type of the upload are ignored.
 
-FFmpeg is only asked about a file that has passed here, and is told which container it is: left to guess, it opens
-playlists, and with them other files and hosts.
+FFmpeg only opens files that have passed this check, and is given the container format. If FFmpeg guessed the format, it
+would also open playlists, and with them other files and hosts.
 """
 
 import re
@@ -11,21 +11,21 @@ from typing import NamedTuple
 from voicecare.audio.framing import mp3_frame_size
 
 MAX_BYTES = 10_000_000
-MAX_DECODED_S = 900  # more is not decoded: ten megabytes can hold eight hours of silence
+MAX_DECODED_S = 900  # a limit is needed: ten megabytes can hold eight hours of silence
 CODECS = {
     "mp3": ("mp3",),
     "wav": ("pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"),
     "m4a": ("aac", "alac"),
 }
 
-_MAX_MISSING_RATIO = 0.05  # of what the header announces; a recorder may round, an upload that broke off lacks more
-_UNKNOWN_SIZE = 0x7FFFF000  # a data size of this or more is what programs write that cannot go back to the header
+_MAX_MISSING_RATIO = 0.05  # of the size in the header; recorders may round it, but an interrupted upload lacks more
+_UNKNOWN_SIZE = 0x7FFFF000  # programs that cannot seek back to the header write a data size of this value or more
 _MIN_CONSECUTIVE_FRAMES = 3
 _SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # MPEG 1, 2 and 2.5, layer III, with and without checksum
 
 
 class UnreadableAudio(Exception):
-    """Nothing to listen to. `samples` has the words for each `reason`."""
+    """The file cannot be decoded. `acceptance` has a message for each `reason`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -33,7 +33,10 @@ class UnreadableAudio(Exception):
 
 
 class DetectedAudio(NamedTuple):
-    """`kind` is a key of CODECS; `audio` the file without tags in front; `frames_announced` by an MP3."""
+    """`kind` is a key of CODECS. `audio` is the file without leading tags.
+
+    `announced_frames` is the frame count in the header of an MP3, or None if there is no such header.
+    """
 
     kind: str
     audio: bytes
@@ -41,7 +44,10 @@ class DetectedAudio(NamedTuple):
 
 
 def detect_format(data: bytes) -> DetectedAudio:
-    """Raises UnreadableAudio for what is none of the formats, and for what its own header proves to be incomplete."""
+    """Returns the format of `data`.
+
+    Raises UnreadableAudio for an unknown format, and for a file whose own header shows that it is incomplete.
+    """
     if not data:
         raise UnreadableAudio("empty")
     if len(data) > MAX_BYTES:
@@ -59,7 +65,7 @@ def detect_format(data: bytes) -> DetectedAudio:
 
 
 def _check_wav(data: bytes) -> None:
-    """A data chunk must be there, and hold what it announces."""
+    """Raises UnreadableAudio unless the file has a data chunk that is as long as its header says."""
     at = 12
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
@@ -75,7 +81,7 @@ def _check_wav(data: bytes) -> None:
 
 
 def _check_mp4_boxes(data: bytes) -> None:
-    """All boxes of the outermost level must be there to their end, and one of them describe the tracks."""
+    """Raises UnreadableAudio unless all top-level boxes are complete and one of them (`moov`) describes the tracks."""
     at, names = 0, set()
     while at + 8 <= len(data):
         size, name = struct.unpack_from(">I4s", data, at)
@@ -91,15 +97,17 @@ def _check_mp4_boxes(data: bytes) -> None:
 
 
 def _read_mp3(data: bytes) -> DetectedAudio:
-    """Frames must follow one another: a sync pattern alone stands in any large file."""
+    """Requires several consecutive frames, because a single sync pattern occurs in any large file."""
     at = 0
-    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):  # tags in front: covers can make them most of a file
+    while data[at : at + 3] == b"ID3" and at + 10 <= len(
+        data
+    ):  # ID3v2 tags; cover images can make them most of the file
         size = sum((byte & 0x7F) << shift for byte, shift in zip(data[at + 6 : at + 10], (21, 14, 7, 0), strict=True))
         has_footer = data[at + 5] & 0x10
         at += 10 + size + (10 if has_footer else 0)
     if at > len(data):
         raise UnreadableAudio("truncated")
-    audio = data[at:].lstrip(b"\0")  # padding; anything else in front would be another kind of file
+    audio = data[at:].lstrip(b"\0")  # leading padding
     frame_at = 0
     for _ in range(_MIN_CONSECUTIVE_FRAMES):
         is_frame = _SYNC.match(audio, frame_at) and frame_at + 4 <= len(audio)
@@ -107,7 +115,7 @@ def _read_mp3(data: bytes) -> DetectedAudio:
         if not size:
             raise UnreadableAudio("damaged" if at else "unknown")
         frame_at += size
-    # In the Xing or Info header encoders write how many frames follow.
+    # Encoders write the number of frames into a Xing or Info header.
     header_at = max(audio.find(b"Xing", 0, 64), audio.find(b"Info", 0, 64))
     if header_at < 0 or header_at + 12 > len(audio) or not audio[header_at + 7] & 1:
         return DetectedAudio("mp3", audio)

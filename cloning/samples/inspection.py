@@ -1,4 +1,4 @@
-"""A recording is judged in a process of its own (`child`), so that no file, however it was made, can harm this one."""
+"""Inspects a recording in a child process (`worker`), so that a malicious file cannot harm this process."""
 
 import json
 import subprocess
@@ -14,18 +14,20 @@ from cloning.samples.formats import MAX_BYTES
 from cloning.samples.measurements import AudioMetrics
 
 _ROOT = Path(__file__).resolve().parents[2]
-_TIMEOUT_S = 40.0  # the child's own, and its start on a busy machine
-# Libraries that start a thread for each processor would take it from live speech, and secrets are none of a decoder's.
+_TIMEOUT_S = 40.0  # the time limit of the worker (30 s), and its start on a busy machine
+# One thread per library, because more would take processor time from live speech. No secrets are passed on.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-_inspection_slots = threading.BoundedSemaphore(2)  # for each process: more would take 200 MB each and end no sooner
+_inspection_slots = threading.BoundedSemaphore(2)  # per process; each one takes 200 MB, and more would not be faster
 
 log = structlog.get_logger()
 
 
 def inspect_sample(path: Path) -> Report:
-    """Blocks, for 3 s as a rule and never for much more than 40 s beside its turn; for threads and Celery tasks.
+    """Returns the report of an acceptable recording. Raises SampleRefused for any other.
 
-    Raises SampleRefused; a child that dies or exceeds its limits is `corrupt_audio`. Nothing of the file is logged.
+    Blocks for about 3 s, at most 40 s, and before that until an inspection slot is free. Call it in a thread or in a
+    Celery task. If the worker crashes or exceeds its limits, the error code is `corrupt_audio`. No part of the file is
+    logged.
     """
     if path.stat().st_size > MAX_BYTES:
         raise unreadable_error("too_large")
@@ -39,13 +41,13 @@ def inspect_sample(path: Path) -> Report:
                 cwd=_ROOT,
                 env=_ENVIRONMENT,
                 timeout=_TIMEOUT_S,
-                start_new_session=True,  # Ctrl-C is for the parent
+                start_new_session=True,  # Ctrl-C must reach the parent only
                 check=True,
             )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            # An exit code of 1 is a defect of ours, a negative one the signal that ended it.
+            # Exit code 1 is a bug in the worker. A negative code is the signal that has ended it.
             exit_code = getattr(error, "returncode", None)
-            log.error("sample_judgement_died", exit_code=exit_code, error=type(error).__name__)
+            log.error("cloning.sample_inspection_failed", exit_code=exit_code, error=type(error).__name__)
             raise unreadable_error("damaged") from error
     result = json.loads(child.stdout)
     if "unreadable" in result:

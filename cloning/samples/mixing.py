@@ -1,4 +1,4 @@
-"""Decoded frames of any shape into one channel at one rate, with what can only be seen before that is done."""
+"""Mixes decoded audio frames to one channel at one sample rate, and measures what is only visible before mixing."""
 
 from fractions import Fraction
 
@@ -12,18 +12,23 @@ RATE = 16000
 
 _RATES_HZ = range(8000, 192_001)
 _MAX_CHANNELS = 8
-_SCALES = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31)}  # silence and full scale; floats: 0, 1
-_CLIPPING_LEVEL = 0.99  # eight bits reach no more
-_DEAD_CHANNEL_POWER_RATIO = 1e-4  # of the loudest channel's power: 40 dB below
-_CANCELLATION_POWER_RATIO = 0.05  # of the channels' power is left in their mix
-_MIN_AUDIBLE_POWER = 1e-8  # of full scale, as power
+_SCALES = {
+    "u8": (128.0, 128.0),
+    "s16": (0.0, 2.0**15),
+    "s32": (0.0, 2.0**31),
+}  # values of silence and full scale; for floats 0, 1
+_CLIPPING_LEVEL = 0.99  # of full scale; samples of eight bits do not exceed it
+_DEAD_CHANNEL_POWER_RATIO = 1e-4  # relative to the loudest channel, which is 40 dB louder
+_CANCELLATION_POWER_RATIO = 0.05  # power of the mix relative to the mean power of the channels
+_MIN_AUDIBLE_POWER = 1e-8  # mean square, relative to full scale
 
 Samples = NDArray[np.float32]
 
 
 class Downmixer:
-    """Takes one recording's frames in order. Raises UnreadableAudio for a shape that no recorder makes, or that
-    changes.
+    """Takes the frames of one recording in order.
+
+    Raises UnreadableAudio if the sample rate or the number of channels is unusual or changes.
     """
 
     def __init__(self, first: av.AudioFrame) -> None:
@@ -45,12 +50,12 @@ class Downmixer:
         self.samples += frame.samples
         self._pending.append(_to_planar_float(frame))
         self._pending_samples += frame.samples
-        # Pieces of a second: a thousand samples at a time would cost more in calls than in arithmetic.
+        # Frames are mixed a second at a time. With a thousand samples, calls would cost more than arithmetic.
         if self._pending_samples >= self.rate:
             self._mix_pending()
 
     def finish(self) -> NDArray[np.int16]:
-        """All of it, at RATE."""
+        """Returns all samples, resampled to RATE."""
         if self._pending:
             self._mix_pending()
         self._resample(None)
@@ -62,12 +67,12 @@ class Downmixer:
 
     @property
     def dead_channels(self) -> int:
-        """Channels with nothing in them, while another one has."""
+        """Number of silent channels, if another channel is not silent."""
         return int(np.sum(self._power <= self._power.max() * _DEAD_CHANNEL_POWER_RATIO)) if self._power.any() else 0
 
     @property
     def channels_cancel(self) -> bool:
-        """Whether the channels are each other's mirror image: played together, nothing is left."""
+        """Whether the channels have opposite phase, so that their mix is nearly silent."""
         mean = float(self._power.mean())
         return mean > self.samples * _MIN_AUDIBLE_POWER and self._mix_power < mean * _CANCELLATION_POWER_RATIO
 
@@ -81,11 +86,11 @@ class Downmixer:
         self._power += np.sum(np.square(sound, dtype=np.float64), axis=1)
         mixed = sound.mean(axis=0)
         self._mix_power += float(np.sum(np.square(mixed, dtype=np.float64)))
-        # What is left of mirrored channels is none of the voice: one of them is heard in their place.
+        # The mix of channels with opposite phase does not contain the voice. The loudest channel is used instead.
         self._resample(sound[int(self._power.argmax())] if self.channels_cancel else mixed)
 
     def _resample(self, mono: Samples | None) -> None:
-        """Resampled; None for what the resampler still holds."""
+        """Resamples `mono` and stores the result. None flushes the resampler."""
         frame = None
         if mono is not None:
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono)[None], format="fltp", layout="mono")
@@ -99,15 +104,17 @@ def _shape(frame: av.AudioFrame) -> tuple[int, int]:
 
 
 def _to_planar_float(frame: av.AudioFrame) -> Samples:
-    """Channels by samples, full scale is 1."""
+    """Returns an array of channels by samples. Full scale is 1."""
     silence, scale = _SCALES.get(frame.format.name.removesuffix("p"), (0.0, 1.0))
-    with np.errstate(invalid="ignore", over="ignore"):  # files of floats can hold anything: `_mix` looks
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # a file of floats can contain NaN and infinity; `_mix_pending` checks
         array: Samples = ((frame.to_ndarray() - silence) / scale).astype(np.float32)
     return array if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels).T
 
 
 def _count_clipped(sound: Samples) -> int:
-    """Samples at full scale in a row of three or more: a voice touches it for one at a time."""
+    """Counts samples in runs of three or more at full scale. An undistorted voice reaches it for single samples."""
     at_full_scale = np.abs(sound) >= _CLIPPING_LEVEL
     if not at_full_scale.any():
         return 0

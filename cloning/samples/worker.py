@@ -1,7 +1,8 @@
-"""The process that listens: `python -m cloning.samples.worker`, a recording on stdin, its figures as JSON on stdout.
+"""The child process that inspects a recording: `python -m cloning.samples.worker`.
 
-What the decoder makes of a hostile file ends here, in a process that has no Django, no settings, no secrets in its
-environment, and limits that the kernel keeps. Of voicecare it imports `audio.framing` alone, which loads nothing else.
+It reads the recording from stdin and writes its metrics to stdout as JSON. A malicious file can only harm this process.
+The process has no Django, no settings, no secrets in its environment, and resource limits that the kernel enforces.
+It must start fast, so its only import from voicecare is `audio.framing`, which loads no other package.
 """
 
 import json
@@ -16,7 +17,7 @@ from cloning.samples.formats import MAX_BYTES, UnreadableAudio
 from cloning.samples.quality import analyze
 
 TIME_LIMIT_S = 30
-MEMORY_LIMIT = 640 << 20  # of address space: three minutes take 330 MB, a quarter of an hour 375
+MEMORY_LIMIT = 640 << 20  # bytes of address space; three minutes of sound take 330 MB, fifteen minutes 375 MB
 
 _LIMITS = (
     (resource.RLIMIT_AS, MEMORY_LIMIT),
@@ -28,13 +29,15 @@ _LIMITS = (
 
 
 def apply_resource_limits() -> None:
+    """Limits memory, processor time, files and wall-clock time of this process, and lowers its priority."""
     for limit, value in _LIMITS:
         resource.setrlimit(limit, (value, value))
-    signal.alarm(TIME_LIMIT_S)  # a parent that is killed cannot end us
-    os.nice(10)  # live speech goes first
+    signal.alarm(TIME_LIMIT_S)  # the time limit also holds if the parent is killed
+    os.nice(10)  # live speech has priority
 
 
 def main() -> None:
+    """Writes the metrics as a JSON object, or `{"unreadable": reason}`."""
     apply_resource_limits()
     try:
         result = asdict(analyze(decode(sys.stdin.buffer.read(MAX_BYTES + 1))))

@@ -1,4 +1,4 @@
-"""Whether the provider still has the voices that patients hear, and nothing of those that they shall not hear."""
+"""Checks that the provider still has the voices that we use, and that it has no voices of ended jobs."""
 
 import re
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 def audit_voices() -> None:
-    """Compares all usable voices with the provider's list, once. If that cannot be read, nothing is changed."""
+    """Compares all usable voices with the provider's list. Changes nothing if the list cannot be read."""
     try:
         with provider_voices.account_client() as client:
             subscription = provider_voices.read_subscription(client)
@@ -44,29 +44,31 @@ def audit_voices() -> None:
 
 def _check_voice(client: AccountClient, voice: Voice, listed_voice: responses.Voice | None) -> None:
     job: CloneJob | None = getattr(voice, "clone_job", None)
-    if listed_voice is None:  # the list may lag behind, and leaves out some that may be used
+    if listed_voice is None:  # the list can lag behind, and it omits some usable voices
         with suppress(VoiceUnavailable):
             listed_voice = client.voice(voice.provider_id)
     if listed_voice is None:
-        problem = "It is not there any more."
+        problem = "It no longer exists at the provider."
     elif job is None:
         return
-    # What somebody has done to a copied voice there: it may not sound like the person who consented.
+    # Somebody has changed the clone at the provider. It may no longer sound like the person who consented.
     elif listed_voice.name != job.provider_name or listed_voice.category != "cloned":
         problem = "It was changed at the provider."
     elif listed_voice.needs_verification and not job.requires_verification:
-        problem = "The provider now wants its owner to be verified."
+        problem = "The provider now requires a verification of its owner."
     else:
         return
     if Voice.objects.filter(pk=voice.pk, state=Voice.State.USABLE).update(state=Voice.State.GONE):
         log.warning("cloning.voice_lost", voice=str(voice.pk), problem=problem)
-        hint = " Its recording is kept: retry the clone to make it again." if job is not None and job.sample else ""
+        hint = " Its recording is kept. Retry the clone to create it again." if job is not None and job.sample else ""
         incidents.open_incident(incidents.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {problem}{hint}")
 
 
 def _delete_orphans(client: AccountClient, listed: Iterable[responses.Voice]) -> None:
-    """What a provider that was slower than a lease has made besides: of jobs that have ended, in another voice or in
-    none. Jobs that this database does not know belong to another server on the same account.
+    """Deletes duplicate voices that the provider created after a lease had expired.
+
+    They belong to jobs that have ended with another voice or with none. Voices of unknown jobs are not deleted, because
+    they can belong to another server that uses the same account.
     """
     for voice in listed:
         match = _CLONE_NAME.fullmatch(voice.name)
@@ -74,5 +76,5 @@ def _delete_orphans(client: AccountClient, listed: Iterable[responses.Voice]) ->
             continue
         ended = CloneJob.objects.filter(pk=match[1], status__in=[Status.READY, Status.FAILED, Status.WITHDRAWN])
         if ended.exclude(voice__provider_id=voice.voice_id, status=Status.READY).exists():
-            log.warning("cloning.stray_voice", voice=voice.voice_id)
+            log.warning("cloning.orphan_voice_found", voice=voice.voice_id)
             provider_voices.delete_voice(client, voice.voice_id)

@@ -1,4 +1,4 @@
-"""The provider's own voices as rows, so that clinicians can choose among them."""
+"""Copies the provider's stock voices into our database, so that clinicians can choose one of them."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ Source, State = Voice.Source, Voice.State
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What a reading of the list has changed, in numbers of voices."""
+    """How many voices a synchronisation has changed."""
 
     added: int
     changed: int
@@ -22,12 +22,12 @@ class SyncResult:
 
 
 def sync_stock_voices() -> SyncResult:
-    """Reads the provider's list into rows: new stock voices, other names, those that are back, those that are gone.
+    """Adds new stock voices, updates names, and updates which voices are usable. Idempotent.
 
-    Idempotent. Raises ProviderError where the list cannot be read; then nothing is changed.
+    Raises ProviderError if the list cannot be read. Then nothing is changed.
     """
     with provider_voices.account_client() as client:
-        # A copied voice is somebody's relative, whoever made it there, and nobody else's to choose.
+        # A voice clone is the voice of one patient's relative, even if it was not created here. Others must not choose it.
         stock = [v for v in client.voices() if v.category != "cloned" and not v.name.startswith(PROVIDER_NAME_PREFIX)]
     known = set(Voice.objects.values_list("provider_id", flat=True))
     added = [

@@ -75,7 +75,7 @@ def test_the_list_says_what_is_wrong_in_words(boss: Client, job: Make):
 def test_a_lost_voice_is_said_on_its_page_and_in_the_list(boss: Client, ready: CloneJob):
     Voice.objects.filter(pk=ready.voice_id).update(state="gone")
     for path in (LIST, f"{LIST}{ready.pk}/change/"):
-        assert "has lost this voice" in page(boss, path)
+        assert "has lost or changed this voice" in page(boss, path)
 
 
 def test_the_queries_of_the_list_do_not_grow_with_it(boss: Client, job: Make, member: Callable[..., Member]):
@@ -105,7 +105,7 @@ def test_a_job_is_looked_at_and_not_edited(boss: Client, ready: CloneJob):
     }
     CloneJob.objects.filter(pk=ready.pk).update(report=report)
     text = page(boss, f"{LIST}{ready.pk}/change/")
-    for said in ("mp3, 44,100 Hz, mono", "72 s", "87%", "31 dB", "There is a hum.", "Back to the former voice"):
+    for said in ("mp3, 44,100 Hz, mono", "72 s", "87%", "31 dB", "There is a hum.", "Revert to previous voice"):
         assert said in text, said
     assert 'name="name"' not in text
     assert boss.post(f"{LIST}{ready.pk}/change/", {"name": "Other"}).status_code == 403
@@ -113,7 +113,7 @@ def test_a_job_is_looked_at_and_not_edited(boss: Client, ready: CloneJob):
 
 
 def test_an_old_job_without_a_report_is_looked_at_too(boss: Client, job: Make):
-    assert "It is deleted." in page(boss, f"{LIST}{job(sample='').pk}/change/")
+    assert "Deleted." in page(boss, f"{LIST}{job(sample='').pk}/change/")
 
 
 # Listening
@@ -228,7 +228,7 @@ def test_a_withdrawal_is_confirmed_first(boss: Client, ready: CloneJob):
 def test_a_failed_one_is_retried_and_another_is_not(boss: Client, job: Make):
     failed, running = job(status="failed", error_code="x"), job()
     said = act(boss, "retry", failed, running).content.decode()
-    assert "is being made once more" in said
+    assert "the clone is in progress again" in said
     assert "There is nothing to retry" in said
     failed.refresh_from_db()
     assert failed.status == "pending"
@@ -237,7 +237,7 @@ def test_a_failed_one_is_retried_and_another_is_not(boss: Client, job: Make):
 def test_the_former_voice_comes_back(boss: Client, ready: CloneJob):
     act(boss, "revert", ready)
     assert Patient.objects.get(pk=ready.patient_id).voice == ready.previous_voice
-    assert "is not the voice of its patient" in act(boss, "revert", ready).content.decode()
+    assert "is not the current voice of its patient" in act(boss, "revert", ready).content.decode()
 
 
 def test_who_may_act(ready: CloneJob):

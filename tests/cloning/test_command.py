@@ -35,7 +35,7 @@ def test_it_makes_the_voice_and_says_how_it_goes(by: str, recording: Path, provi
     job = CloneJob.objects.get()
     assert (job.status, job.patient, job.consent_by, job.name) == ("ready", alice.patient, "Anna Archer", "Anna Archer")
     assert (job.witness, at_provider.ids(provider)) == (None, [job.voice.provider_id])
-    assert "note: It has the sound of a telephone call." in said
+    assert "note: The recording sounds like a telephone call." in said
     assert "\nready\n" in said
     assert str(job.voice_id) in said
 
@@ -63,7 +63,7 @@ def test_a_refusal_of_the_provider_is_told_in_words(recording: Path, provider: S
     [
         ("Nobody", "no such patient"),
         ("00000000-0000-4000-8000-000000000000", "no such patient"),
-        ("Alice Archer", "name one by id"),
+        ("Alice Archer", "Use an id"),
     ],
 )
 def test_a_patient_who_is_not_one_is_told(patient: str, words: str, recording: Path, alice: Member):

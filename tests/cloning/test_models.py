@@ -86,7 +86,7 @@ def test_an_error_has_a_code_and_words(job: Make):
     assert made.error == {"code": "busy", "message": "Wait."}
 
 
-@pytest.mark.parametrize(("sample", "words"), [("kept", "Retry"), ("", "upload one again")])
+@pytest.mark.parametrize(("sample", "words"), [("kept", "Retry"), ("", "Upload a recording again")])
 def test_a_voice_that_the_provider_has_lost_is_an_error_in_words(sample: str, words: str, job: Make):
     voice = Voice.objects.create(provider_id="v", name="V", source="cloned", state="gone")
     error = job(status="ready", voice=voice, sample=sample).error

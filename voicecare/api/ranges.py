@@ -1,4 +1,4 @@
-"""A recording as an HTTP response that a player can seek in (RFC 9110, section 14)."""
+"""HTTP range responses, so that a player can seek in a recording (RFC 9110, section 14)."""
 
 import re
 
@@ -9,9 +9,10 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def range_response(recording: File, content_type: str, range_header: str) -> HttpResponse:
-    """All of it, or the one range that `range_header` names; 416 for one beyond its end.
+    """Returns the whole recording, or the range in the header `Range`. Status 416 if the range starts after the end.
 
-    What is no single range is answered with all of it, as the standard allows. At most a sample's 10 MB are in memory.
+    An invalid header and a header with several ranges get the whole recording, as the standard allows. At most one
+    recording of 10 MB is in memory.
     """
     size = recording.size
     requested = _requested_range(range_header, size)
@@ -29,7 +30,7 @@ def range_response(recording: File, content_type: str, range_header: str) -> Htt
 
 
 def _requested_range(range_header: str, size: int) -> range | None:
-    """The bytes asked for, an empty range if there are none of them; None where all is meant."""
+    """Returns the requested byte positions, which can be empty. None means the whole recording."""
     match = _RANGE.fullmatch(range_header.strip())
     if match is None or match.groups() == ("", ""):
         return None

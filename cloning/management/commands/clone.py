@@ -1,4 +1,4 @@
-"""`python manage.py clone PATIENT FILE --consent-by NAME`: copies a voice from the command line."""
+"""`python manage.py clone PATIENT FILE --consent-by NAME`: clones a voice from the command line."""
 
 import time
 import uuid
@@ -18,14 +18,16 @@ POLL_INTERVAL_S = 0.5
 
 
 class Command(BaseCommand):
-    help = "Copy a voice from a recording for a patient. It speaks from the next conversation on."
+    help = "Clone the voice in a recording for a patient. The patient hears it from the next conversation on."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("patient", help="id, or the whole name")
+        parser.add_argument("patient", help="id or full name of the patient")
         parser.add_argument("file", type=Path, help="MP3, WAV or M4A, at least 60 seconds, at most 10 MB")
-        parser.add_argument("--consent-by", required=True, help="who speaks in it, and has agreed to the copy")
-        parser.add_argument("--name", help="what the voice is called; else as who consented")
-        parser.add_argument("--remove-background-noise", action="store_true", help="have the provider clean it")
+        parser.add_argument("--consent-by", required=True, help="name of the person who speaks and has consented")
+        parser.add_argument("--name", help="name of the voice; default: the name of the person who has consented")
+        parser.add_argument(
+            "--remove-background-noise", action="store_true", help="let the provider remove background noise"
+        )
 
     def handle(
         self,
@@ -56,11 +58,13 @@ class Command(BaseCommand):
             self.stdout.write(f"note: {warning}")
         self._follow(job)
         if job.status != CloneJob.Status.READY:
-            raise CommandError(f"{job.status}: {job.error_message or 'it goes on in the background'} (clone {job.pk})")
+            raise CommandError(
+                f"{job.status}: {job.error_message or 'it continues in the background'} (clone {job.pk})"
+            )
         self.stdout.write(f"The voice is {job.voice_id} (clone {job.pk}). {job.error_message}".rstrip())
 
     def _follow(self, job: CloneJob) -> None:
-        """Until it has ended. It is run here, too: there need be no worker."""
+        """Waits until the job has ended, for at most TIMEOUT_S. Runs the job itself, so that no worker is needed."""
         deadline, shown = time.monotonic() + TIMEOUT_S, ""
         while time.monotonic() < deadline:
             runner.run(job.pk)
@@ -82,6 +86,4 @@ def _find_patient(id_or_name: str) -> Patient:
     if len(found) == 1:
         return found[0]
     ids = ", ".join(str(patient.pk) for patient in found)
-    raise CommandError(
-        f"Several patients are called that; name one by id: {ids}" if found else "There is no such patient."
-    )
+    raise CommandError(f"Several patients have this name. Use an id: {ids}" if found else "There is no such patient.")

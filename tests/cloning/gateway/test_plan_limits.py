@@ -51,7 +51,7 @@ def test_what_the_plan_does_not_allow_is_refused(changes: dict, code: str | None
         ({"voice_slots_used": 27}, ["27 of the 30 voices"]),
         ({"voice_slots_used": 1, "voice_limit": 3}, []),
         ({"voice_slots_used": 2, "voice_limit": 3}, ["2 of the 3 voices"]),
-        ({"voice_edits_used": 90}, ["90 of the 95 voices that may be made"]),
+        ({"voice_edits_used": 90}, ["90 of the 95 new voices"]),
         ({"voice_slots_used": 30, "voice_edits_used": 95}, ["30 of the 30", "95 of the 95"]),
         ({"voice_slots_used": 30, "voice_limit": None}, []),
     ],
@@ -65,7 +65,7 @@ def test_administrators_are_told_of_what_is_nearly_used_up(changes: dict, words:
 
 def test_what_is_in_use_is_said_in_words():
     said = (
-        "2 of the 30 voices of the plan are in use. 5 of the 95 voices that may be made in this period have been made."
+        "2 of the 30 voices of the plan are in use. 5 of the 95 new voices of this billing period have been created."
     )
     assert plan_limits.describe(ROOMY) == said
     assert plan_limits.describe(replace(ROOMY, voice_limit=None, voice_edits_limit=None)) == ""

@@ -206,7 +206,7 @@ def _until(true: Callable[[], bool], seconds: float = 5) -> None:
     [
         ("voice_limit_reached", "no room for another voice"),
         ("voice_add_edit_limit_reached", "no more new voices"),
-        ("can_not_use_instant_voice_cloning", "does not include copying voices"),
+        ("can_not_use_instant_voice_cloning", "does not include voice clones"),
         ("invalid_audio", "Record it again"),
         ("insufficient_credits", "credits are used up"),
         ("unprocessable", "refuses the recording"),

@@ -193,7 +193,7 @@ def test_a_child_that_is_killed_refuses_the_file(file, number: int, exit_code: i
         refused = judged.exception(timeout=10)
     assert isinstance(refused, SampleRefused)
     assert refused.code == "corrupt_audio"
-    assert [(entry["event"], entry["exit_code"]) for entry in logs] == [("sample_judgement_died", exit_code)]
+    assert [(entry["event"], entry["exit_code"]) for entry in logs] == [("cloning.sample_inspection_failed", exit_code)]
     assert str(path) not in str(logs)
 
 

@@ -49,7 +49,7 @@ def test_a_vanished_voice_is_marked_told_and_can_be_made_again(
     assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "default"
     incident = Incident.objects.get()
     assert (incident.kind, incident.key) == ("voice", str(job.voice_id))
-    assert "retry the clone" in incident.detail
+    assert "Retry the clone" in incident.detail
     assert "Anna" not in incident.detail
     runner.retry(job)
     runner.run(job.pk)
@@ -61,7 +61,7 @@ def test_without_the_recording_it_is_not_said_that_it_can_be_made_again(ready: C
     CloneJob.objects.update(sample="")
     at_provider.remove(provider, ready.voice.provider_id)
     assert not checked(ready).is_retryable
-    assert "retry" not in Incident.objects.get().detail
+    assert "Retry" not in Incident.objects.get().detail
 
 
 def test_a_changed_clone_is_marked(ready: CloneJob, provider: SandboxProcess):
