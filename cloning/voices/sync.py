@@ -27,7 +27,7 @@ def sync_stock_voices() -> SyncResult:
     Raises ProviderError if the list cannot be read. Then nothing is changed.
     """
     with provider_voices.account_client() as client:
-        # A voice clone is the voice of one patient's relative, even if it was not created here. Others must not choose it.
+        # A clone is the voice of one patient's relative, even if it was not created here. It is not offered to others.
         stock = [v for v in client.voices() if v.category != "cloned" and not v.name.startswith(PROVIDER_NAME_PREFIX)]
     known = set(Voice.objects.values_list("provider_id", flat=True))
     added = [
