@@ -1,0 +1,8 @@
+"""From text to audio: the speech pipeline and its sources.
+
+`pipeline.speak` speaks one text into an `AudioSink` (`sink`), from the sources in `sources`: the phrase cache, the
+provider and the offline voice. `admission`, `budget` and `pacing` decide when a segment may be requested. `probe` finds
+out whether a provider that was down works again. `dependencies` lists the parts of a process that all of this needs.
+
+May import cache, resilience, conversations, text, speech and recorder of tts, but neither devices nor protocol.
+"""

@@ -1,4 +1,4 @@
-"""Standing in line for a busy provider, which is no failure (the contract, section 2, rule 7)."""
+"""Waiting for a busy provider, which is not a failure (docs/protocol.md, rule 7)."""
 
 import asyncio
 import time
@@ -13,47 +13,55 @@ NOTIFY_AFTER_S = 0.5
 
 
 class AdmissionTicket:
-    """One segment's turn, from the moment it is wanted. It may spend `limit_s` in line, in however many pieces.
+    """The admission of one segment, from the moment that the segment is needed.
 
-    `tell` is given the seconds that are left, in the background, when it has been in line for `NOTICE_S`.
+    All waits of the segment together may take `max_wait_s` seconds. After `NOTIFY_AFTER_S` of waiting, `on_wait` is
+    called with the seconds that are left. `patient_id` is None for speech that belongs to no patient.
     """
 
     def __init__(
-        self, slots: ConcurrencyLimiter, patient: uuid.UUID | None, limit_s: float, tell: Callable[[float], None]
+        self,
+        limiter: ConcurrencyLimiter,
+        patient_id: uuid.UUID | None,
+        max_wait_s: float,
+        on_wait: Callable[[float], None],
     ) -> None:
         self.requested_at = time.monotonic()
-        self._limiter = slots
-        self._patient = patient
-        self._max_wait_s = limit_s
-        self._on_wait = tell
+        self._limiter = limiter
+        self._patient_id = patient_id
+        self._max_wait_s = max_wait_s
+        self._on_wait = on_wait
         self._waited_s = 0.0
 
     def elapsed_s(self) -> float:
-        """For how long the segment has been wanted, without what it spent in line."""
+        """Seconds since the segment was needed, without the time that it waited for admission."""
         return time.monotonic() - self.requested_at - self._waited_s
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """One of the streams that the provider allows. Raises SlotsFull when the patience is over."""
-        hold = self._limiter.acquire(self._patient, wait_s=self._remaining_s())
-        await self._count_wait(hold.__aenter__())
+        """Hold one of the provider's slots inside the block. Raises SlotTimeout when `max_wait_s` has passed."""
+        slot = self._limiter.acquire(self._patient_id, wait_s=self._remaining_s())
+        await self._count_wait(slot.__aenter__())
         try:
             yield
         finally:
-            await hold.__aexit__(None, None, None)
+            await slot.__aexit__(None, None, None)
 
     async def wait_for_retry(self) -> bool:
-        """The provider had none after all: returns when one may have become free; false when the patience is over."""
+        """Wait before the next request, because the provider was busy in spite of the slot.
+
+        Returns False without waiting when `max_wait_s` has passed.
+        """
         if not self._remaining_s():
             return False
         await self._count_wait(asyncio.sleep(RETRY_INTERVAL_S))
         return True
 
     async def _count_wait(self, waiting: Awaitable[None]) -> None:
-        """Counts the time, and tells the device when it has waited for long enough to wonder."""
+        """Await `waiting`, add its time to the segment's waits, and call `on_wait` if they get long."""
         began = time.monotonic()
-        in_s = max(NOTIFY_AFTER_S - self._waited_s, 0.0)
-        notice = asyncio.get_running_loop().call_later(in_s, lambda: self._on_wait(self._remaining_s()))
+        notice_in_s = max(NOTIFY_AFTER_S - self._waited_s, 0.0)
+        notice = asyncio.get_running_loop().call_later(notice_in_s, lambda: self._on_wait(self._remaining_s()))
         try:
             await waiting
         finally:

@@ -1,4 +1,4 @@
-"""What one speech may ask the provider for out of its patient's monthly budget (`usage.budgets`)."""
+"""The part of a patient's monthly budget (`usage.budgets`) that is reserved for one speech."""
 
 import asyncio
 import time
@@ -19,53 +19,57 @@ from tts.text.stream import Segment
 from usage import budgets
 from voicecare.core.database import run_in_db_thread
 
-DATABASE_TIMEOUT_S = 3.0  # a patient is spared the silence of a database that is away
+DATABASE_TIMEOUT_S = 3.0  # then the speech continues without a reservation, so that the patient does not wait
 
 log = structlog.get_logger(__name__)
 
 
 class BudgetReservation:
-    """For patients without a budget it does nothing, and asks nobody.
+    """Reserves characters before they are requested. It does nothing for patients without a budget.
 
-    Taken when the first segment needs the provider: for all of a complete text that will not come from the cache, and
-    segment by segment for one that is being written. A database that does not answer makes nobody silent: the speech
-    goes on without a reservation, and the sweep counts it. `own` runs work in the background.
+    For a complete text, one reservation covers all characters that will not come from the cache. It is made when the
+    first segment needs the provider. A text that is still being written is reserved segment by segment.
+
+    If the database does not answer, the speech continues without a reservation. The periodic repair of the budget
+    counts it later. `spawn` runs work in the background.
     """
 
     def __init__(
         self,
         speech: Speech,
         context: SpeechContext,
-        trouble: ErrorReporter,
-        own: Callable[[Coroutine[Any, Any, Any]], None],
+        error_reporter: ErrorReporter,
+        spawn: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         self._speech = speech
         self._patient_id = context.patient_id if context.has_budget else None
-        self._error_reporter = trouble
-        self._spawn = own
-        self._month: date
+        self._error_reporter = error_reporter
+        self._spawn = spawn
+        self._month: date  # of the first reservation
         self._billed_before = speech.progress.characters
         self._reserved = 0
         self._reserved_at = time.monotonic()
         self._is_skipped = False
         self._reserve_task: asyncio.Task[bool] | None = None
-        complete = speech.text_stream.complete and context.has_budget
-        self._characters_after = (
-            _remaining_characters(speech.text_stream.text, context.speech_settings.language, context.phrases)
-            if complete
-            else []
-        )
+        self._characters_after: list[int] = []  # by segment index; empty for a text that is still being written
+        if speech.text_stream.complete and context.has_budget:
+            language = context.speech_settings.language
+            self._characters_after = _remaining_characters(speech.text_stream.text, language, context.phrases)
 
     async def reserve_for(self, segment: Segment) -> bool:
-        """Whether this segment may be asked for, once. Cancelled, what is being reserved is given back by `settle`."""
+        """Reserve what is missing for one request of this segment. Returns False if the budget has no room for it.
+
+        On cancellation, `settle` still gives back what was being reserved.
+        """
         if self._is_skipped or self._patient_id is None:
             return True
         if self._reserved and self._age_s() > budgets.RESERVATION_TTL.total_seconds():
             await self._settle(self._patient_id)
-        lacking = len(segment.text) + self._after(segment) - (self._reserved - self._billed())
-        if lacking <= 0:
+        later = self._characters_after[segment.index] if segment.index < len(self._characters_after) else 0
+        missing = len(segment.text) + later - (self._reserved - self._billed())
+        if missing <= 0:
             return True
-        self._reserve_task = asyncio.create_task(self._reserve(self._patient_id, lacking))
+        self._reserve_task = asyncio.create_task(self._reserve(self._patient_id, missing))
         try:
             async with asyncio.timeout(DATABASE_TIMEOUT_S):
                 return await asyncio.shield(self._reserve_task)
@@ -74,7 +78,7 @@ class BudgetReservation:
             return True
 
     def settle(self) -> None:
-        """The speech has ended, however. In the background."""
+        """Give back the unused part of the reservation, in the background. Call it when the speech has ended."""
         if self._patient_id is not None and self._reserve_task is not None:
             self._spawn(self._settle(self._patient_id))
 
@@ -83,9 +87,6 @@ class BudgetReservation:
 
     def _age_s(self) -> float:
         return time.monotonic() - self._reserved_at
-
-    def _after(self, segment: Segment) -> int:
-        return self._characters_after[segment.index] if segment.index < len(self._characters_after) else 0
 
     async def _reserve(self, patient_id: uuid.UUID, characters: int) -> bool:
         if not self._reserved:
@@ -103,27 +104,29 @@ class BudgetReservation:
         return fits
 
     async def _settle(self, patient_id: uuid.UUID) -> None:
-        """What is too old, or cannot be written, the sweep mends."""
+        """Move billed characters from reserved to used. The periodic repair of the budget corrects a reservation that
+        is too old or cannot be written.
+        """
         if self._reserve_task is not None:
             await asyncio.wait({self._reserve_task})
-        held, counted = self._reserved, self._billed()
+        reserved, billed = self._reserved, self._billed()
         self._reserved, self._billed_before = 0, self._speech.progress.characters
-        if self._age_s() > budgets.STALE_AFTER.total_seconds() or not (held or counted):
+        if self._age_s() > budgets.STALE_AFTER.total_seconds() or not (reserved or billed):
             return
         try:
-            await run_in_db_thread(budgets.settle, patient_id, self._month, reserved=held, used=counted)
+            await run_in_db_thread(budgets.settle, patient_id, self._month, reserved=reserved, used=billed)
         except Error as error:
-            log.warning("reservation.not_settled", error=type(error).__name__)
+            log.warning("reservation.settle_failed", error=type(error).__name__)
 
     def _skip(self, error: str) -> None:
         self._is_skipped = True
-        log.warning("reservation.not_taken", error=error)
+        log.warning("reservation.skipped", error=error)
 
 
 def _remaining_characters(text: str, language: str, phrases: Container[str]) -> list[int]:
-    """For each segment, how many characters of those behind it will be asked for: no phrases, which are in the cache.
+    """For each segment, the number of characters in later segments that will be requested from the provider.
 
-    One that is not there is reserved when its turn comes.
+    Known phrases are assumed to be cached and count as zero. On a cache miss the phrase is reserved when it is reached.
     """
-    asked = [0 if normalise(segment) in phrases else len(segment) for segment in split(text, language, phrases)]
-    return list(accumulate(reversed(asked[1:]), initial=0))[::-1]
+    requested = [0 if normalise(segment) in phrases else len(segment) for segment in split(text, language, phrases)]
+    return list(accumulate(reversed(requested[1:]), initial=0))[::-1]

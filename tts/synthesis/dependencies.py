@@ -1,4 +1,4 @@
-"""What the speech pipeline uses of the process it runs in."""
+"""The parts of a process that the speech pipeline uses."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ from voicecare.providers.espeak.client import OfflineSynthesizer
 
 @dataclass(frozen=True, slots=True)
 class SpeechDependencies:
-    """What the road uses of the process it runs in (`tts.runtime` makes it). `own` runs work in the background.
+    """The parts of a process that the speech pipeline uses. `tts.runtime` creates them, once for each process.
 
-    The limits are seconds, as the settings of the same names.
+    `spawn` runs work in the background. `first_byte_s`, `stall_s` and `busy_wait_s` are seconds, from the settings
+    FIRST_CHUNK_TIMEOUT_S, STALL_TIMEOUT_S and BUSY_WAIT_S.
     """
 
     client: SpeechClient

@@ -1,52 +1,55 @@
-"""When the next segment may be asked for (the contract, section 2, rules 1 and 3). Pure: the clock is passed in.
+"""The time at which the next segment may be requested (docs/protocol.md, rules 1 and 3). Pure: the clock is passed in.
 
-Nothing pushes back between the server and a device, so the bound on what waits there is in the asking. All times are
-seconds of one monotonic clock, all sizes bytes of the speech's one format.
+A device gives no back-pressure. The amount of audio that it has to buffer is therefore limited by when the server
+requests segments. All times are seconds of one monotonic clock. All sizes are bytes in the format of the speech.
 """
 
 MAX_LEAD_S = 8.0
 MAX_LEAD_BYTES = 512 * 1024
-_MIN_DELAY_S = 0.001  # below this a wait is rounding: who slept for `wait` must not be sent to sleep again
+_MIN_DELAY_S = 0.001  # a shorter delay is a rounding error: after sleeping for the delay there must be none left
 
 
 class Pacer:
-    """The playback of one speech as far as the server can know it, in five numbers.
+    """Estimates how far a device has played one speech.
 
-    Playback begins with the first frame, runs in real time, pauses when it has played all there is and goes on with
-    the next frame. The device's `progress` corrects the estimate.
+    Playback begins with the first frame and runs in real time. It pauses when all frames are played and continues with
+    the next one. The device's `progress` messages correct the estimate.
     """
 
     def __init__(self, bytes_per_second: float) -> None:
         self._rate = bytes_per_second
         self._sent_bytes = 0
-        self._segment_start = 0  # where the latest segment begins
-        self._played_bytes = 0.0  # the estimate at the time `_at`
+        self._segment_start = 0  # the offset of the latest segment
+        self._played_bytes = 0.0  # the estimate for the time `_estimated_at`
         self._estimated_at = 0.0
-        self._reported_ms = 0.0  # the furthest that the device has told
+        self._reported_ms = 0.0  # the highest position that the device has reported
 
     def start_segment(self) -> None:
-        """The frames from here on are the next segment's. Once per segment, also if it is spoken again."""
+        """The next frames belong to a new segment. Call it once for each segment, also if it is spoken again."""
         self._segment_start = self._sent_bytes
 
     def record_sent(self, size: int, now: float) -> None:
-        """A frame was handed over."""
+        """Count a frame of `size` bytes that was sent at `now`."""
         self._played_bytes, self._estimated_at = self._played_at(now), now
         self._sent_bytes += size
 
     def record_progress(self, ms: int, now: float) -> None:
-        """The device has played `ms` of this speech. More than was sent, or less than it said before, is clamped."""
+        """Correct the estimate: the device reports that it has played `ms` milliseconds of this speech.
+
+        The value is limited to what was sent, and never goes back.
+        """
         self._reported_ms = max(self._reported_ms, min(ms, self._sent_bytes / self._rate * 1000))
         self._played_bytes, self._estimated_at = self._reported_ms / 1000 * self._rate, now
 
     def buffered_seconds(self, now: float) -> float:
-        """How many seconds of audio the device has still to play."""
+        """Seconds of audio that the device has not played yet."""
         return (self._sent_bytes - self._played_at(now)) / self._rate
 
     def delay_until_next(self, now: float) -> float:
-        """How many seconds until the segment after the latest may be asked for; 0.0: now.
+        """Seconds until the next segment may be requested. 0.0 means now.
 
-        Not before playback has reached the latest one, so that an interrupt costs at most the segment that plays and
-        the one behind it; and not while the device is `LEAD_S` or `LEAD_BYTES` ahead.
+        Playback must have reached the latest segment. So an interrupt wastes at most the segment that plays and the one
+        after it. The device must also have less than `MAX_LEAD_S` and `MAX_LEAD_BYTES` of audio left to play.
         """
         allowed = min(MAX_LEAD_S * self._rate, MAX_LEAD_BYTES)
         due = max(self._segment_start, self._sent_bytes - allowed)

@@ -1,15 +1,18 @@
-"""THE road: one utterance, from its text to the last byte on the device (the contract, section 2).
+"""The speech pipeline: one utterance, from its text to the last byte that is handed to the listener.
 
-Nothing but a look into the phrase cache and a slot of the provider's stands between a text and the request for it: no
-query, no lock, no disk beside that one read and the journal's line, which goes to the page cache; save, for a patient
-who has a budget, its reservation. A segment is asked for strategy by strategy (`tts.resilience.retry_policy`) until it
-has been heard whole; what was heard of a failed try stays behind, completed to a whole frame, and the segment is
-spoken again from its beginning.
+This is the hot path. Before the provider request it only looks into the phrase cache and waits for a concurrency slot.
+There is no database query, with one exception: patients with a monthly budget need a reservation. The journal append is
+a buffered write without an fsync.
+
+A segment is spoken with one strategy after another (`tts.resilience.retry_policy`) until all of it was sent. Audio of a
+failed attempt cannot be taken back: it is completed to a whole frame, and the segment is spoken again from its
+beginning (docs/protocol.md, rule 6).
 """
 
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
@@ -28,10 +31,12 @@ from voicecare.providers.errors import ProviderError
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
 MAX_WAIT_AFTER_QUOTA_S = 60.0
+"""All speech that waited for the quota is released at the same time. It may wait longer for a slot than other speech,
+so that it is still spoken in its own voice."""
 
 
 class SpeechFailed(Exception):
-    """The speech ends here, unspoken or not to its end; `code` is the contract's."""
+    """The speech ends before its end or without any audio. `code` is that of `speech.failed` in docs/protocol.md."""
 
     NO_VOICE = StopReason.NO_VOICE.value
     OVER_BUDGET = "over_budget"
@@ -42,7 +47,7 @@ class SpeechFailed(Exception):
 
 
 class QuotaDeferred(Exception):
-    """Nothing of it was heard and the quota is spent: the speech has to wait for that, and is spoken again then."""
+    """The quota is exceeded and no audio was sent. The caller queues the speech and speaks it again later."""
 
 
 async def speak(
@@ -53,20 +58,25 @@ async def speak(
     *,
     force_offline: bool = False,
 ) -> None:
-    """Speaks it to its end, or raises SpeechFailed or QuotaHolds.
+    """Speak all of the text. Raises SpeechFailed or QuotaDeferred.
 
-    `force_offline`: what the cache does not have is spoken in the offline voice. Cancelled, nothing of it follows and
-    what was billed is booked.
+    With `force_offline` the offline voice speaks all that is not in the cache. On cancellation no more audio is sent,
+    and what the provider bills is booked.
     """
-    road = SpeechPipeline(speech, context, sink, dependencies, force_offline=force_offline)
+    pipeline = SpeechPipeline(speech, context, sink, dependencies, force_offline=force_offline)
     try:
-        await (road.speak_greeting() if speech.origin == Origin.GREETING else road.speak_segments())
+        if speech.origin == Origin.GREETING:
+            await pipeline.speak_greeting()
+        else:
+            await pipeline.speak_segments()
     finally:
-        road.budget.settle()
+        pipeline.budget.settle()
     await sink.flush()
 
 
 class SpeechPipeline:
+    """Speaks one text: chooses the source of each segment and the next strategy after a failure."""
+
     def __init__(
         self,
         speech: Speech,
@@ -83,32 +93,35 @@ class SpeechPipeline:
         self._sources = AudioSources(speech, context, sink, dependencies)
         self.budget = BudgetReservation(speech, context, dependencies.error_reporter, dependencies.spawn)
         self._force_offline = force_offline
-        self._first_strategy = Strategy.LIVE  # where segments begin: once in a substitute voice, a speech stays in it
+        self._first_strategy = Strategy.LIVE  # of each segment: a speech stays in the substitute voice it has reached
 
     async def speak_greeting(self) -> None:
-        """The greeting is kept whole, whatever its segments."""
-        await self._speak_cached(Segment(0, self._speech.text_stream.text, None, None), self.speak_segments)
+        """Speak the greeting. It is cached as a whole, even if it has several segments."""
+        greeting = Segment(0, self._speech.text_stream.text, None, None)
+        await self._speak_cached(greeting, self.speak_segments)
 
     async def speak_segments(self, flight: Flight | None = None) -> None:
-        """Every segment in ticket; into `flight` too, if all of it is to be kept."""
+        """Speak every segment in order. With `flight`, the audio of all of them also goes there."""
         segments = self._speech.text_stream.segments(self._context.speech_settings.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
                 await self._sink.wait_for_capacity()
-                await self._speak_segment(segment, flight)
+                if flight is not None or normalise(segment.text) not in self._context.phrases:
+                    await self._speak_with_fallback(segment, flight)
+                else:
+                    await self._speak_cached(segment, partial(self._speak_with_fallback, segment))
 
-    async def _speak_segment(self, segment: Segment, flight: Flight | None) -> None:
-        if flight is not None or normalise(segment.text) not in self._context.phrases:
-            await self._speak_with_fallback(segment, flight)
-        else:
-            await self._speak_cached(segment, lambda flight: self._speak_with_fallback(segment, flight))
-
-    async def _speak_cached(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
-        """As it is kept; else along with whoever is having it made; else made here, for all who want it."""
+    async def _speak_cached(self, segment: Segment, synthesize: Callable[[Flight], Awaitable[None]]) -> None:
+        """Play the segment from the cache, or follow another speech that is generating the same audio, or generate it
+        with `synthesize` and store it.
+        """
         while not await self._sources.play_cached(segment):
             flight = self._sources.find_in_flight(segment)
             if flight is None:
-                await self._fill_cache(segment, say)
+                with self._sources.start_fill(segment) as own_flight:
+                    await synthesize(own_flight)
+                    if self._first_strategy is Strategy.LIVE:  # all of it is in the conversation's own voice
+                        self._sources.store(segment, own_flight)
                 return
             try:
                 await self._sources.follow_flight(segment, flight)
@@ -117,23 +130,22 @@ class SpeechPipeline:
             else:
                 return
 
-    async def _fill_cache(self, segment: Segment, say: Callable[[Flight], Awaitable[None]]) -> None:
-        with self._sources.start_fill(segment) as flight:
-            await say(flight)
-            if self._first_strategy is Strategy.LIVE:  # whole, and in the conversation's own voice
-                self._sources.store(segment, flight)
-
     async def _speak_with_fallback(self, segment: Segment, flight: Flight | None) -> None:
-        """Tries strategy after strategy until the segment has been heard from its beginning to its end."""
+        """Try one strategy after another until the segment was sent from its beginning to its end."""
+        max_wait_s = self._dependencies.busy_wait_s
+        if self._speech.progress.waited_for_quota:
+            max_wait_s = max(max_wait_s, MAX_WAIT_AFTER_QUOTA_S)
         ticket = AdmissionTicket(
-            self._dependencies.limiter, self._context.patient_id, self._max_wait_s(), self._notify_busy
+            self._dependencies.limiter,
+            self._context.patient_id,
+            max_wait_s,
+            on_wait=lambda left_s: self._dependencies.spawn(self._sink.notify_queued("busy", left_s)),
         )
-        tried: list[Strategy] = []
-        decision: Decision = (
-            Strategy.OFFLINE if self._force_offline or self._dependencies.circuit.is_open else self._first_strategy
-        )
+        is_offline = self._force_offline or self._dependencies.circuit.is_open
+        decision: Decision = Strategy.OFFLINE if is_offline else self._first_strategy
         if self._dependencies.quota.is_exhausted and decision is not Strategy.OFFLINE:
             decision = StopReason.QUOTA
+        tried: list[Strategy] = []
         while True:
             strategy = await self._next_strategy(decision, tried, ticket)
             tried.append(strategy)
@@ -145,30 +157,24 @@ class SpeechPipeline:
                 await self._sink.pad_partial_frame()
                 decision = self._on_failure(error, tried, segment, ticket)
             else:
-                await self._sink.pad_partial_frame()  # an end that looked clean may lie within a sample
+                await self._sink.pad_partial_frame()  # a response that ended normally may end within a sample
                 self._first_strategy = Strategy.LIVE if strategy is Strategy.RETRY else strategy
                 return
-
-    def _max_wait_s(self) -> float:
-        """When the quota is back all that waited for it comes at once: at the pace of the slots, in its own voice."""
-        limit = self._dependencies.busy_wait_s
-        return max(limit, MAX_WAIT_AFTER_QUOTA_S) if self._speech.progress.waited_for_quota else limit
 
     async def _attempt(
         self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None
     ) -> None:
-        """All of the segment, once, in this way.
+        """Speak all of the segment once with this strategy.
 
-        Raises ProviderError, SynthesizerUnavailable, SlotsFull or SpeechFailed.
+        Raises ProviderError, SynthesizerUnavailable, SlotTimeout or SpeechFailed.
         """
         if strategy is Strategy.OFFLINE:
             await self._sources.speak_offline(segment, number)
             return
         if not await self.budget.reserve_for(segment):
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
-        await self._sources.request_provider(
-            segment, strategy, number, ticket, flight if strategy is Strategy.LIVE else None
-        )
+        cache_fill = flight if strategy is Strategy.LIVE else None  # only an unbroken one in the own voice is cached
+        await self._sources.request_provider(segment, strategy, number, ticket, cache_fill)
 
     def _on_failure(
         self,
@@ -177,15 +183,17 @@ class SpeechPipeline:
         segment: Segment,
         ticket: AdmissionTicket,
     ) -> Decision:
+        """Decide what follows, and report what the failure means for other speech."""
         decision = next_step(error, tried)
-        if decision is Strategy.OFFLINE and isinstance(error, ProviderError):
-            self._dependencies.error_reporter.report_exhausted(error, ticket.requested_at)
-        if decision is StopReason.QUOTA and isinstance(error, ProviderError):
-            self._dependencies.quota.mark_exhausted(len(segment.text), error.support_details)
+        if isinstance(error, ProviderError):
+            if decision is Strategy.OFFLINE:
+                self._dependencies.error_reporter.report_exhausted(error, ticket.requested_at)
+            if decision is StopReason.QUOTA:
+                self._dependencies.quota.mark_exhausted(len(segment.text), error.support_details)
         return decision
 
     async def _next_strategy(self, decision: Decision, tried: list[Strategy], ticket: AdmissionTicket) -> Strategy:
-        """The strategy that a decision leads to. Raises SpeechFailed where it leads nowhere."""
+        """The strategy that follows from the decision. Raises SpeechFailed or QuotaDeferred if there is none."""
         match decision:
             case StopReason.BUSY:
                 return tried[-1] if await ticket.wait_for_retry() else Strategy.OFFLINE
@@ -199,15 +207,12 @@ class SpeechPipeline:
         return decision
 
     def _on_quota_exhausted(self) -> Strategy:
-        """Rule 8: what has begun goes on offline. What has not waits: a delivery for the quota itself, the rest only in
-        the first minute. Raises QuotaHolds.
+        """Apply docs/protocol.md, rule 8: a speech that has begun continues in the offline voice.
+
+        Raises QuotaDeferred for a speech without any audio yet: always for speech that the server started, else only
+        during the first minute of the incident.
         """
-        is_delivery = self._speech.origin == Origin.SERVER
-        if not self._speech.progress.bytes_sent and (
-            is_delivery or self._dependencies.quota.hold_remaining_s(time.monotonic()) > 0
-        ):
+        waits = self._speech.origin == Origin.SERVER or self._dependencies.quota.hold_remaining_s(time.monotonic()) > 0
+        if waits and not self._speech.progress.bytes_sent:
             raise QuotaDeferred
         return Strategy.OFFLINE
-
-    def _notify_busy(self, left_s: float) -> None:
-        self._dependencies.spawn(self._sink.notify_queued("busy", left_s))

@@ -1,4 +1,4 @@
-"""Whether the provider is back: a free call, then one short phrase that the cache wants anyway."""
+"""The probe that finds out whether the provider works again. It costs one short phrase, which the cache can use."""
 
 import asyncio
 import uuid
@@ -18,48 +18,49 @@ from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.errors import AuthorizationError, BadRequest
 
 LANGUAGE = "en"
-FALLBACK_TEXT = "I see."  # where there is no phrase to keep
+FALLBACK_TEXT = "I see."  # if there is no phrase to cache
 FREE_CALL_TIMEOUT_S = (2.0, 3.0)  # connect, read
 
 
 class ProviderProbe:
-    """Made once; `run` is one look. Raises ProviderError while the provider is down."""
+    """Probes the provider. There is one for each process."""
 
     def __init__(self, dependencies: SpeechDependencies) -> None:
         self._dependencies = dependencies
         self._gateway = SpeechGateway(dependencies.client, RecorderLedger(dependencies.recorder))
 
     async def run(self) -> None:
-        with suppress(AuthorizationError, BadRequest):  # a key may lack the permission and still speak
+        """Probe the provider once: a free call first, then one speech request. Raises ProviderError if it is down."""
+        with suppress(AuthorizationError, BadRequest):  # a key without this permission may still be allowed to speak
             await asyncio.to_thread(_list_models)
-        rendering, texts = await run_in_db_thread(_load_phrases)
-        await self._speak(rendering, await self._choose_text(rendering, texts or [FALLBACK_TEXT]))
+        speech_settings, texts = await run_in_db_thread(_load_phrases)
+        await self._speak(speech_settings, await self._choose_text(speech_settings, texts or [FALLBACK_TEXT]))
 
-    async def _choose_text(self, rendering: SpeechSettings, texts: list[str]) -> str:
+    async def _choose_text(self, speech_settings: SpeechSettings, texts: list[str]) -> str:
         phrases = self._dependencies.phrase_cache
         for text in texts:
-            if await phrases.get(phrases.key(rendering, text)) is None:
+            if await phrases.get(phrases.key(speech_settings, text)) is None:
                 return text
         return texts[0]
 
-    async def _speak(self, rendering: SpeechSettings, text: str) -> None:
+    async def _speak(self, speech_settings: SpeechSettings, text: str) -> None:
         attempt = Attempt(
             source_id=uuid.uuid4(),
             segment=0,
             attempt=1,
             kind=Kind.PROBE.value,
             requested_characters=len(text),
-            voice_id=rendering.voice.id,
-            model=rendering.model,
+            voice_id=speech_settings.voice.id,
+            model=speech_settings.model,
         )
-        request = rendering.build_request(text, None, None, zero_retention=self._dependencies.zero_retention)
+        request = speech_settings.build_request(text, None, None, zero_retention=self._dependencies.zero_retention)
         async with self._gateway.stream(
             request, attempt, first_byte_s=self._dependencies.first_byte_s, stall_s=self._dependencies.stall_s
         ) as audio:
-            said = b"".join([chunk async for chunk in audio])
+            clip = b"".join([chunk async for chunk in audio])
         phrases = self._dependencies.phrase_cache
-        phrases.keep_in_memory(phrases.key(rendering, text), said)
-        self._dependencies.spawn(phrases.store(rendering, text, said))
+        phrases.keep_in_memory(phrases.key(speech_settings, text), clip)
+        self._dependencies.spawn(phrases.store(speech_settings, text, clip))
 
 
 def _list_models() -> None:
@@ -73,8 +74,8 @@ def _list_models() -> None:
 
 
 def _load_phrases() -> tuple[SpeechSettings, list[str]]:
-    rendering = SpeechSettings(
+    speech_settings = SpeechSettings(
         VoiceRef.from_voice(Voice.objects.default()), settings.ELEVENLABS_MODEL_ID, LANGUAGE, 1.0, DEVICE_FORMATS[0]
     )
     common = Phrase.objects.for_language(LANGUAGE).filter(kind=Phrase.Kind.COMMON)
-    return rendering, list(common.values_list("text", flat=True))
+    return speech_settings, list(common.values_list("text", flat=True))

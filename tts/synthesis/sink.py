@@ -1,4 +1,4 @@
-"""Where the audio of a speech goes: the interface that the pipeline writes to."""
+"""The interface that the speech pipeline writes audio to."""
 
 import time
 from datetime import UTC, datetime
@@ -12,14 +12,14 @@ class AudioSink(Protocol):
     """Takes the audio of one speech, in order.
 
     `tts.devices.output` implements it for a device, `tts.api.streaming` for an HTTP response. An implementation calls
-    `record_audio` for each chunk that it has handed over.
+    `record_audio` for each chunk that it has sent.
     """
 
     async def wait_for_capacity(self) -> None:
         """Wait until the listener needs another segment. The pipeline calls this once before each segment."""
 
     async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
-        """Hand over one chunk; wait if the listener reads too slowly.
+        """Send one chunk. Wait if the listener reads too slowly.
 
         `source` is a value of `Source`, `voice` the name of the voice.
         """
@@ -28,14 +28,14 @@ class AudioSink(Protocol):
         """Complete an audio frame or sample that was cut off with zero bytes, so that the next chunk can be decoded."""
 
     async def notify_queued(self, reason: str, expires_in_s: float) -> None:
-        """Report that the speech waits, and for how many seconds at most. Only the first call has an effect."""
+        """Report that the speech waits, for at most `expires_in_s` seconds. Only the first call has an effect."""
 
     async def flush(self) -> None:
         """Wait until all audio has left this process."""
 
 
 def record_audio(speech: Speech, size: int, source: str) -> None:
-    """Count a chunk that was handed over. The first one is measured."""
+    """Count a chunk that a sink has sent. The first chunk sets the speech's time to first audio."""
     progress = speech.progress
     is_first = not progress.bytes_sent
     now = time.monotonic()

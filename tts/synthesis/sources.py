@@ -1,6 +1,6 @@
-"""Where a segment's sound comes from: the phrase cache, the provider, the offline voice. Each books its attempt.
+"""The sources of a segment's audio: the phrase cache, the provider and the offline voice.
 
-Accounts are kept by noting what happened; the recorder writes it behind our back (the contract, section 2, rule 9).
+Each source books its attempts with the recorder, which writes them in the background (docs/protocol.md, rule 9).
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from voicecare.audio.formats import FORMATS
 from voicecare.providers.errors import ProviderError
 from voicecare.providers.espeak.client import EspeakVoice, SynthesizerUnavailable
 
-OFFLINE_MAX_LEAD_S = MAX_LEAD_S  # it is made no further ahead of playback: 200 listeners share one process for it
+OFFLINE_MAX_LEAD_S = MAX_LEAD_S  # generated no further ahead of playback: 200 listeners may share one espeak process
 OFFLINE_WORDS_PER_MINUTE = 165
 OFFLINE_VOICE_NAME = "Offline voice"
 CLIP_CHUNK_BYTES = 16 * 1024
@@ -32,7 +32,7 @@ _SOURCES = {Strategy.LIVE: Source.LIVE, Strategy.RETRY: Source.LIVE, Strategy.BA
 
 
 class AudioSources:
-    """The three sources for one speech. Each forwards what it brings."""
+    """The sources for one speech. They send the audio to the sink."""
 
     def __init__(
         self, speech: Speech, context: SpeechContext, sink: AudioSink, dependencies: SpeechDependencies
@@ -41,10 +41,10 @@ class AudioSources:
         self._context = context
         self._sink = sink
         self._dependencies = dependencies
-        self._first_attempt: Attempt | None = None  # the latest one made while nothing of the speech was heard
+        self._first_attempt: Attempt | None = None  # the latest one that began before any audio was sent
 
     async def play_cached(self, segment: Segment) -> bool:
-        """The clip of this text; false if the cache has none."""
+        """Play the clip of this text. Returns False if the cache has none."""
         phrases = self._dependencies.phrase_cache
         key = self._key(segment)
         clip = phrases.get_cached(key)
@@ -59,14 +59,15 @@ class AudioSources:
         return True
 
     def find_in_flight(self, segment: Segment) -> Flight | None:
-        """What another speech of this process is having made of the same text right now."""
+        """The audio of the same text that another speech of this process is generating, if there is one."""
         return self._dependencies.single_flight.join(self._key(segment))
 
     async def follow_flight(self, segment: Segment, flight: Flight) -> None:
-        """Plays along with the speech that has it made. Raises FillFailed where that one did not end well."""
-        attempt = self._new_attempt(
-            segment, 0, Kind.CACHE, self._context.speech_settings
-        )  # 1 is whoever asks after it failed
+        """Send the audio that another speech is generating, as it arrives. Raises FlightFailed if that speech fails.
+
+        The attempt has the number 0, because 1 is the number of a request of our own after such a failure.
+        """
+        attempt = self._new_attempt(segment, 0, Kind.CACHE, self._context.speech_settings)
         try:
             async with aclosing(flight.chunks(self._dependencies.stall_s)) as chunks:
                 async for chunk in chunks:
@@ -78,17 +79,22 @@ class AudioSources:
         self._record_saved(attempt)
 
     def start_fill(self, segment: Segment) -> AbstractContextManager[Flight]:
-        """To be entered in the same ticket of the loop in which `follow` found nothing."""
+        """Generate the audio for all who need it. Enter the block without an await after `find_in_flight`, so that no
+        other speech starts the same.
+        """
         return self._dependencies.single_flight.start(self._key(segment))
 
     def store(self, segment: Segment, flight: Flight) -> None:
-        """All of it is there, in the conversation's own voice: into the cache, in the background."""
+        """Store the complete audio of the flight in the cache, in the background. Call it only if all of the audio is
+        in the conversation's own voice.
+        """
         audio = flight.complete()
         if audio:
-            greeted = self._context.patient_id if self._speech.origin == Origin.GREETING else None
+            greeted_patient_id = self._context.patient_id if self._speech.origin == Origin.GREETING else None
             phrases = self._dependencies.phrase_cache
             phrases.keep_in_memory(self._key(segment), audio)
-            self._dependencies.spawn(phrases.store(self._context.speech_settings, segment.text, audio, greeted))
+            settings = self._context.speech_settings
+            self._dependencies.spawn(phrases.store(settings, segment.text, audio, greeted_patient_id))
 
     def _key(self, segment: Segment) -> str:
         return self._dependencies.phrase_cache.key(self._context.speech_settings, segment.text)
@@ -96,22 +102,24 @@ class AudioSources:
     async def request_provider(
         self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None
     ) -> None:
-        """One request to the provider; every read of its reply is one frame, and goes into `flight`.
+        """Request the segment from the provider and send the audio on, chunk by chunk. The audio also goes to `flight`.
 
-        `ticket` is the segment's. Raises ProviderError, and SlotsFull where no slot became free. Cancelling closes the
-        response and books what it bills.
+        Raises ProviderError, and SlotTimeout if no slot became free in time. Cancellation closes the response and books
+        what the provider bills.
         """
-        rendering = self._context.backup_settings if strategy is Strategy.BACKUP else self._context.speech_settings
-        request = rendering.build_request(
+        settings = self._context.backup_settings if strategy is Strategy.BACKUP else self._context.speech_settings
+        request = settings.build_request(
             segment.text, segment.previous_text, segment.next_text, zero_retention=self._dependencies.zero_retention
         )
-        attempt = self._new_attempt(segment, number, self._kind(strategy), rendering)
+        is_preview = self._context.conversation_id is None  # clinicians listen outside of any conversation
+        kind = Kind.PREVIEW if is_preview else Kind(strategy.value)
+        attempt = self._new_attempt(segment, number, kind, settings)
 
         def report(error: ProviderError) -> None:
             if flight is not None:
-                flight.fail()  # half of a sound is in it
+                flight.fail()  # it may have part of the audio
             self._dependencies.error_reporter.report_failure(
-                error, strategy, self._context.conversation_id, rendering.voice.id
+                error, strategy, self._context.conversation_id, settings.voice.id
             )
 
         async with self._dependencies.gateway.stream(
@@ -120,13 +128,13 @@ class AudioSources:
             slot=ticket.slot(),
             first_byte_s=first_byte_limit(strategy, self._dependencies.first_byte_s, ticket.elapsed_s()),
             stall_s=self._dependencies.stall_s,
-            guard=ResponseGuard(len(segment.text), FORMATS[rendering.format].bytes_per_second),
+            guard=ResponseGuard(len(segment.text), FORMATS[settings.format].bytes_per_second),
             on_error=report,
         ) as audio:
             self._speech.progress.billed(attempt.characters)
             try:
                 async for chunk in audio:
-                    await self._sink.send_audio(chunk, _SOURCES[strategy].value, rendering.voice.name)
+                    await self._sink.send_audio(chunk, _SOURCES[strategy].value, settings.voice.name)
                     if attempt.first_byte_ms is None:
                         attempt.first_byte_ms = audio.elapsed_ms()
                     if flight is not None:
@@ -136,16 +144,16 @@ class AudioSources:
         self._dependencies.circuit.record_success()
 
     async def speak_offline(self, segment: Segment, number: int) -> None:
-        """The offline voice, made on this machine. Raises SynthesizerUnavailable."""
-        rendering = self._context.speech_settings
-        voice = EspeakVoice(language=rendering.language, rate=round(OFFLINE_WORDS_PER_MINUTE * rendering.speed))
-        attempt = self._new_attempt(segment, number, Kind.OFFLINE, rendering)
-        sound = self._dependencies.offline_voice.speak(
-            segment.text, voice, rendering.format, max_lead_s=OFFLINE_MAX_LEAD_S
+        """Speak the segment in the offline voice of this server. Raises SynthesizerUnavailable."""
+        settings = self._context.speech_settings
+        voice = EspeakVoice(language=settings.language, rate=round(OFFLINE_WORDS_PER_MINUTE * settings.speed))
+        attempt = self._new_attempt(segment, number, Kind.OFFLINE, settings)
+        audio = self._dependencies.offline_voice.speak(
+            segment.text, voice, settings.format, max_lead_s=OFFLINE_MAX_LEAD_S
         )
         try:
-            async with aclosing(sound):
-                async for chunk in sound:
+            async with aclosing(audio):
+                async for chunk in audio:
                     await self._sink.send_audio(chunk, Source.OFFLINE.value, OFFLINE_VOICE_NAME)
         except SynthesizerUnavailable:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "offline_voice_died"
@@ -156,7 +164,7 @@ class AudioSources:
             raise
         self._record_saved(attempt)
 
-    def _new_attempt(self, segment: Segment, number: int, kind: Kind, rendering: SpeechSettings) -> Attempt:
+    def _new_attempt(self, segment: Segment, number: int, kind: Kind, settings: SpeechSettings) -> Attempt:
         attempt = Attempt(
             source_id=self._speech.utterance_id,
             segment=segment.index,
@@ -165,24 +173,20 @@ class AudioSources:
             requested_characters=len(segment.text),
             conversation_id=self._context.conversation_id,
             patient_id=self._context.patient_id,
-            voice_id=rendering.voice.id,
-            model=rendering.model,
+            voice_id=settings.voice.id,
+            model=settings.model,
         )
         if not self._speech.progress.bytes_sent:
             self._first_attempt = attempt
         return attempt
 
-    def _kind(self, strategy: Strategy) -> Kind:
-        """A clinician listens outside of any conversation."""
-        return Kind.PREVIEW if self._context.conversation_id is None else Kind(strategy.value)
-
     def _record(self, attempt: Attempt) -> None:
-        """All that is known of it by now."""
+        """Book the attempt as it is now."""
         self._set_first_chunk(attempt)
         self._dependencies.recorder.record(attempt)
 
     def _set_first_chunk(self, attempt: Attempt) -> None:
-        """The first sound of the speech is that of the attempt that brought it."""
+        """Copy the speech's time to first audio to the attempt that may have sent it."""
         if attempt is self._first_attempt:
             attempt.first_chunk_ms = self._speech.progress.response_ms
 
