@@ -19,13 +19,13 @@ def tone(seconds: float, hertz: float = 440.0) -> bytes:
     return (np.sin(2 * np.pi * hertz * t) * 12000).astype("<i2").tobytes()
 
 
-def encoded(fmt: AudioFormat, pcm: bytes, piece: int = 4410) -> bytes:
+def encode(fmt: AudioFormat, pcm: bytes, piece: int = 4410) -> bytes:
     encoder = Encoder(fmt)
     pieces = [encoder.feed(pcm[at : at + piece]) for at in range(0, len(pcm), piece)]
     return b"".join(pieces) + encoder.finish()
 
 
-def decoded(fmt: AudioFormat, data: bytes) -> np.ndarray:
+def decode(fmt: AudioFormat, data: bytes) -> np.ndarray:
     """All samples; raises on the first packet that FFmpeg refuses."""
     raw = fmt.codec in ("pcm", "ulaw", "alaw")
     options = {"sample_rate": str(fmt.sample_rate), "ch_layout": "mono"} if raw else {}
@@ -47,9 +47,9 @@ def loudness(samples: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
-def test_what_is_encoded_decodes_to_the_same_sound(fmt):
-    data = encoded(fmt, tone(2.0))
-    samples = decoded(fmt, data)
+def test_encoded_audio_decodes_to_the_same_sound(fmt):
+    data = encode(fmt, tone(2.0))
+    samples = decode(fmt, data)
     assert len(samples) / fmt.sample_rate == pytest.approx(2.0, abs=0.12)
     middle = samples[fmt.sample_rate // 2 : fmt.sample_rate * 3 // 2]
     assert loudness(middle) == pytest.approx(12000 / 2**0.5, rel=0.06)
@@ -58,11 +58,11 @@ def test_what_is_encoded_decodes_to_the_same_sound(fmt):
 
 @pytest.mark.parametrize("fmt", [f for f in FORMATS.values() if f.codec != "opus"], ids=lambda f: f.name)
 def test_the_stream_has_the_named_rate(fmt):
-    assert len(encoded(fmt, tone(3.0))) / 3.0 == pytest.approx(fmt.bytes_per_second, rel=0.06)
+    assert len(encode(fmt, tone(3.0))) / 3.0 == pytest.approx(fmt.bytes_per_second, rel=0.06)
 
 
-def test_mp3_is_bare_frames_of_one_size():
-    data = encoded(FORMATS["mp3_44100_128"], tone(2.0))
+def test_mp3_has_only_frames_of_constant_size():
+    data = encode(FORMATS["mp3_44100_128"], tone(2.0))
     starts = frame_starts(data)
     assert starts[0] == 0
     assert {after - before for before, after in pairwise(starts)} <= {417, 418}
@@ -70,13 +70,13 @@ def test_mp3_is_bare_frames_of_one_size():
     assert b"Info" not in data
 
 
-def test_nothing_fed_is_an_empty_or_silent_stream():
+def test_an_encoder_without_input_gives_an_empty_stream():
     assert Encoder(FORMATS["mp3_44100_128"]).finish() == b""
     assert len(Encoder(FORMATS["wav_16000"]).finish()) == 44
     assert Encoder(FORMATS["pcm_16000"]).feed(b"") == b""
 
 
-def test_another_input_rate_keeps_the_duration():
+def test_resampling_keeps_the_duration():
     encoder = Encoder(FORMATS["pcm_16000"], input_rate=48000)
     data = encoder.feed(bytes(96000)) + encoder.finish()
     assert len(data) == pytest.approx(32000, abs=64)

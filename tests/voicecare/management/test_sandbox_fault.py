@@ -27,11 +27,11 @@ from voicecare.providers.errors import (
     VoiceUnavailable,
 )
 
-Order = Callable[[str], str]
+SetFault = Callable[[str], str]
 
 
 @pytest.fixture
-def order(settings, sandbox: SandboxProcess) -> Order:
+def set_fault(settings, sandbox: SandboxProcess) -> SetFault:
     settings.ELEVENLABS_BASE_URL = sandbox.url
 
     def run(name: str) -> str:
@@ -42,7 +42,7 @@ def order(settings, sandbox: SandboxProcess) -> Order:
     return run
 
 
-async def ask(url: str, voice: str = OTHER_VOICE) -> tuple[float, type[ProviderError] | None]:
+async def request_speech(url: str, voice: str = OTHER_VOICE) -> tuple[float, type[ProviderError] | None]:
     """Seconds to the first byte, and what one request for a sentence then comes to."""
     client = SpeechClient(url, "sandbox")
     await client.open()
@@ -73,44 +73,51 @@ async def ask(url: str, voice: str = OTHER_VOICE) -> tuple[float, type[ProviderE
     ],
 )
 @pytest.mark.django_db
-def test_each_fails_as_it_says_until_it_is_off(name: str, error: type[ProviderError], order: Order, sandbox) -> None:
-    assert SCENARIOS[name].effect in order(name)
-    assert asyncio.run(ask(sandbox.url))[1] is error
-    order("off")
-    assert asyncio.run(ask(sandbox.url))[1] is None
+def test_each_scenario_fails_until_it_is_switched_off(
+    name: str, error: type[ProviderError], set_fault: SetFault, sandbox
+) -> None:
+    assert SCENARIOS[name].effect in set_fault(name)
+    assert asyncio.run(request_speech(sandbox.url))[1] is error
+    set_fault("off")
+    assert asyncio.run(request_speech(sandbox.url))[1] is None
 
 
-def test_slow_is_late_and_within_the_limit(order: Order, sandbox: SandboxProcess) -> None:
-    order("slow")
-    first, failed = asyncio.run(ask(sandbox.url))
+def test_slow_speech_is_delayed_within_the_limit(set_fault: SetFault, sandbox: SandboxProcess) -> None:
+    set_fault("slow")
+    first, failed = asyncio.run(request_speech(sandbox.url))
     assert failed is None
     assert 1.1 < first < 1.5
 
 
-def test_after_a_cut_the_repeated_request_is_whole(order: Order, sandbox: SandboxProcess) -> None:
-    order("cut")
-    assert [asyncio.run(ask(sandbox.url))[1] for _ in range(4)] == [ConnectionBroken, None, ConnectionBroken, None]
+def test_a_repeated_request_after_a_cut_is_complete(set_fault: SetFault, sandbox: SandboxProcess) -> None:
+    set_fault("cut")
+    assert [asyncio.run(request_speech(sandbox.url))[1] for _ in range(4)] == [
+        ConnectionBroken,
+        None,
+        ConnectionBroken,
+        None,
+    ]
 
 
-def test_with_a_voice_gone_the_default_one_speaks(order: Order, sandbox: SandboxProcess) -> None:
-    order("voice-gone")
-    assert asyncio.run(ask(sandbox.url, DEFAULT_VOICE))[1] is None
+def test_the_default_voice_still_speaks_in_voice_gone(set_fault: SetFault, sandbox: SandboxProcess) -> None:
+    set_fault("voice-gone")
+    assert asyncio.run(request_speech(sandbox.url, DEFAULT_VOICE))[1] is None
 
 
-def test_the_next_one_takes_the_place_of_the_former(order: Order, sandbox: SandboxProcess) -> None:
-    order("quota")
-    order("slow")
-    assert asyncio.run(ask(sandbox.url))[1] is None
-    order("down")
+def test_a_scenario_replaces_the_previous_one(set_fault: SetFault, sandbox: SandboxProcess) -> None:
+    set_fault("quota")
+    set_fault("slow")
+    assert asyncio.run(request_speech(sandbox.url))[1] is None
+    set_fault("down")
     assert sandbox.settings()["first_byte_ms"] < 1000
 
 
 @pytest.mark.django_db
-def test_off_makes_usable_again_what_the_sandbox_has(order: Order) -> None:
+def test_off_restores_voices_that_exist_in_the_sandbox(set_fault: SetFault) -> None:
     Voice.objects.create(provider_id=OTHER_VOICE, name="Sarah", state=Voice.State.GONE)
     Voice.objects.create(provider_id="lost", name="Lost", state=Voice.State.GONE)
     Voice.objects.create(provider_id=DEFAULT_VOICE, name="Withdrawn", state=Voice.State.WITHDRAWN)
-    order("off")
+    set_fault("off")
     assert dict(Voice.objects.values_list("name", "state")) == {
         "Sarah": "usable",
         "Lost": "gone",
@@ -121,57 +128,57 @@ def test_off_makes_usable_again_what_the_sandbox_has(order: Order) -> None:
 # Where it cannot be
 
 
-def test_it_refuses_where_the_real_provider_is_in_use(order: Order, settings, sandbox: SandboxProcess) -> None:
+def test_the_command_fails_with_the_real_provider(set_fault: SetFault, settings, sandbox: SandboxProcess) -> None:
     settings.USE_SANDBOX = False
     with pytest.raises(CommandError, match="real provider"):
-        order("down")
+        set_fault("down")
     assert sandbox.faults() == []
 
 
-def test_it_says_so_where_no_sandbox_runs(settings) -> None:
+def test_the_command_fails_if_no_sandbox_runs(settings) -> None:
     settings.ELEVENLABS_BASE_URL = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(CommandError, match="make run"):
         call_command("sandbox_fault", "down")
 
 
 @pytest.mark.django_db
-def test_it_says_so_where_something_else_listens(settings, live_server) -> None:
+def test_the_command_fails_if_another_server_runs_there(settings, live_server) -> None:
     settings.ELEVENLABS_BASE_URL = live_server.url
     with pytest.raises(CommandError, match="not the sandbox"):
         call_command("sandbox_fault", "down")
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_name_lists_the_valid_names() -> None:
     with pytest.raises(CommandError, match="voice-gone"):
         call_command("sandbox_fault", "explode")
 
 
-def test_the_help_tells_of_each_what_one_hears(capsys) -> None:
+def test_the_help_describes_the_effect_of_each_scenario(capsys) -> None:
     with pytest.raises(SystemExit):
         call_command("sandbox_fault", "--help")
-    told = capsys.readouterr().out
-    assert all(scenario.effect in told for scenario in SCENARIOS.values())
+    output = capsys.readouterr().out
+    assert all(scenario.effect in output for scenario in SCENARIOS.values())
 
 
 # The page's buttons
 
 
 @pytest.mark.parametrize("path", ["/", "/sandbox/"])
-def test_the_page_has_a_button_for_each_and_asks_no_other_host(path: str, sandbox: SandboxProcess) -> None:
+def test_the_page_has_a_button_for_each_scenario_and_no_external_links(path: str, sandbox: SandboxProcess) -> None:
     page = requests.get(sandbox.url + path, timeout=5).text
     assert re.findall(r'<button name="name" value="([^"]+)"', page) == list(SCENARIOS)
     assert "Active now: off." in page
     assert not re.search(r"(src|href|action)=\"?(https?:)?//", page)
 
 
-def test_a_button_does_it_and_shows_the_page_again(sandbox: SandboxProcess) -> None:
-    told = {"quota": "the quota is used up", "slow": "1200 ms", "key": "invalid_api_key", "off": "Active now: off."}
-    for name, words in told.items():
+def test_a_button_sets_the_scenario_and_shows_the_page(sandbox: SandboxProcess) -> None:
+    expected = {"quota": "the quota is used up", "slow": "1200 ms", "key": "invalid_api_key", "off": "Active now: off."}
+    for name, words in expected.items():
         reply = requests.post(f"{sandbox.url}/sandbox/scenario", data={"name": name}, timeout=5)
         assert reply.status_code == 200
         assert words in reply.text
 
 
-def test_an_unknown_button_is_refused(sandbox: SandboxProcess) -> None:
+def test_an_unknown_scenario_name_is_rejected(sandbox: SandboxProcess) -> None:
     reply = requests.post(f"{sandbox.url}/sandbox/scenario", data={"name": "explode"}, timeout=5)
     assert (reply.status_code, "voice-gone" in reply.json()["error"]) == (400, True)

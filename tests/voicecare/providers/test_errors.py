@@ -7,7 +7,7 @@ import pytest
 from voicecare.core.errors import VoicecareError
 from voicecare.providers import errors as e
 
-TREE = {
+RETRYABLE = {
     e.Unreachable: True,
     e.NoFirstByte: True,
     e.Stalled: True,
@@ -23,33 +23,33 @@ TREE = {
 }
 
 
-def test_it_is_the_tree_of_the_docstring() -> None:
+def test_the_docstring_lists_all_errors() -> None:
     ours = {kind for kind in e.ProviderError.__subclasses__() if kind.__module__ == e.__name__}
-    assert ours == set(TREE)
+    assert ours == set(RETRYABLE)
     assert issubclass(e.ProviderError, VoicecareError)
-    for kind in TREE:
+    for kind in RETRYABLE:
         assert kind.__name__ in (e.__doc__ or "")
 
 
-@pytest.mark.parametrize(("kind", "retryable"), TREE.items())
-def test_each_class_has_its_own_verdict_word_and_sentence(kind: type[e.ProviderError], retryable: bool) -> None:
+@pytest.mark.parametrize(("kind", "retryable"), RETRYABLE.items())
+def test_each_class_has_its_own_code_and_message(kind: type[e.ProviderError], retryable: bool) -> None:
     error = kind()
     assert error.retryable is retryable
     assert error.message == str(error) == kind.default_message
-    assert [other for other in TREE if (other.code, other.default_message) == (kind.code, kind.default_message)] == [
-        kind
-    ]
+    assert [
+        other for other in RETRYABLE if (other.code, other.default_message) == (kind.code, kind.default_message)
+    ] == [kind]
     assert (error.status, error.request_id, error.trace_id) == (None, None, None)
 
 
-def test_it_keeps_the_providers_word_and_ids() -> None:
+def test_the_code_and_ids_of_the_provider_are_kept() -> None:
     error = e.RateLimited("At most 5 at once.", code="system_busy", status=429, request_id="r", trace_id="t")
     assert error.as_body() == {"detail": "At most 5 at once.", "code": "system_busy"}
     assert (error.status, error.request_id, error.trace_id) == (429, "r", "t")
     assert e.RateLimited().code == "busy"
 
 
-def test_it_survives_the_way_between_processes() -> None:
+def test_errors_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(e.RateLimited("wait", code="system_busy", status=429, request_id="r")))
     assert (type(error), error.message, error.code, error.status, error.request_id) == (
         e.RateLimited,

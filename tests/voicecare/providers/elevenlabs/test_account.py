@@ -39,19 +39,19 @@ def query(call: responses.Call) -> dict[str, list[str]]:
     return parse_qs(urlsplit(call.request.url or "").query)
 
 
-def test_it_asks_for_the_quota_with_the_key(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_the_quota_request_has_the_key(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.get(f"{BASE}/v1/user/subscription", json=QUOTA)
     assert account.subscription().remaining == 90
     headers = provider.calls[0].request.headers
     assert (headers["xi-api-key"], headers["Accept-Encoding"]) == (KEY, "identity")
 
 
-def test_it_lists_models(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_models_are_listed(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.get(f"{BASE}/v1/models", json=[{"model_id": "a"}, {"model_id": "b"}])
     assert [model.model_id for model in account.models()] == ["a", "b"]
 
 
-def test_it_reads_a_voice(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_a_voice_is_read(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.get(f"{BASE}/v1/voices/v1", json={"voice_id": "v1", "name": "Ann"})
     assert account.voice("v1").name == "Ann"
 
@@ -60,7 +60,7 @@ def voice_page(*names: str, token: str | None = None) -> dict[str, Any]:
     return {"voices": [{"voice_id": n} for n in names], "has_more": token is not None, "next_page_token": token}
 
 
-def test_it_follows_the_pages_of_voices(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_all_pages_of_voices_are_read(provider: responses.RequestsMock, account: AccountClient) -> None:
     for page in (voice_page("a", "b", token="t/1"), voice_page(token="t2"), voice_page("c")):
         provider.get(f"{BASE}/v2/voices", json=page)
     assert [voice.voice_id for voice in account.voices()] == ["a", "b", "c"]
@@ -68,7 +68,7 @@ def test_it_follows_the_pages_of_voices(provider: responses.RequestsMock, accoun
     assert query(provider.calls[0])["page_size"] == ["100"]
 
 
-def test_pages_are_asked_for_only_as_they_are_needed(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_pages_are_requested_only_when_needed(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.get(f"{BASE}/v2/voices", json=voice_page("a", token="t"))
     voices = account.voices()
     assert next(voices).voice_id == "a"
@@ -76,7 +76,7 @@ def test_pages_are_asked_for_only_as_they_are_needed(provider: responses.Request
 
 
 @pytest.mark.parametrize("tokens", [["t", "t"], ["t", "u", "t"]])
-def test_pages_in_a_circle_are_an_error(
+def test_a_repeated_page_token_is_an_error(
     provider: responses.RequestsMock, account: AccountClient, tokens: list[str]
 ) -> None:
     for token in tokens:
@@ -87,7 +87,7 @@ def test_pages_in_a_circle_are_an_error(
     assert len(provider.calls) == len(tokens)
 
 
-def test_pages_without_an_end_are_an_error(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_endless_pages_are_an_error(provider: responses.RequestsMock, account: AccountClient) -> None:
     def endless(request: object) -> tuple[int, dict[str, str], str]:
         return 200, {}, json.dumps(voice_page("a", token=f"t{len(provider.calls)}"))
 
@@ -97,7 +97,7 @@ def test_pages_without_an_end_are_an_error(provider: responses.RequestsMock, acc
 
 
 @pytest.mark.parametrize("content", [b"ID3 sound", BytesIO(b"ID3 sound")])
-def test_it_adds_a_voice(provider: responses.RequestsMock, account: AccountClient, content: Any) -> None:
+def test_a_voice_is_added(provider: responses.RequestsMock, account: AccountClient, content: Any) -> None:
     provider.post(f"{BASE}/v1/voices/add", json={"voice_id": "new", "requires_verification": False})
     added = account.add_voice(
         "vc-7",
@@ -122,7 +122,7 @@ def test_it_adds_a_voice(provider: responses.RequestsMock, account: AccountClien
         assert part in body
 
 
-def test_what_is_not_said_of_a_voice_is_not_sent(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_absent_fields_of_a_voice_are_not_sent(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.post(f"{BASE}/v1/voices/add", json={"voice_id": "new"})
     account.add_voice("vc-7", [("s.mp3", b"x", "audio/mpeg")])
     body = provider.calls[0].request.body
@@ -133,16 +133,14 @@ def test_what_is_not_said_of_a_voice_is_not_sent(provider: responses.RequestsMoc
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 409])
-def test_adding_a_voice_is_never_repeated(
-    provider: responses.RequestsMock, account: AccountClient, status: int
-) -> None:
+def test_adding_a_voice_is_never_retried(provider: responses.RequestsMock, account: AccountClient, status: int) -> None:
     provider.post(f"{BASE}/v1/voices/add", status=status)
     with pytest.raises(e.ProviderError):
         account.add_voice("vc-7", [("s.mp3", b"x", "audio/mpeg")])
     assert len(provider.calls) == 1
 
 
-def test_it_deletes_a_voice(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_a_voice_is_deleted(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.delete(f"{BASE}/v1/voices/v1", json={"status": "ok"})
     account.delete_voice("v1")
     provider.delete(f"{BASE}/v1/voices/v1", status=404, json={"detail": {"status": "voice_not_found"}})
@@ -151,7 +149,7 @@ def test_it_deletes_a_voice(provider: responses.RequestsMock, account: AccountCl
     assert (caught.value.status, caught.value.code) == (404, "voice_not_found")
 
 
-def test_it_reads_statistics_in_milliseconds(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_statistics_are_requested_in_milliseconds(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.get(f"{BASE}/v1/usage/character-stats", json={"time": [1000], "usage": {"All": [7]}})
     found = account.character_stats(1000, 2000, metric="tts_characters")
     assert found.usage == {"All": (7.0,)}
@@ -160,7 +158,7 @@ def test_it_reads_statistics_in_milliseconds(provider: responses.RequestsMock, a
     assert (asked["metric"], asked["aggregation_interval"]) == (["tts_characters"], ["hour"])
 
 
-def test_it_follows_the_pages_of_history(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_all_pages_of_the_history_are_read(provider: responses.RequestsMock, account: AccountClient) -> None:
     items = [{"history_item_id": name} for name in "ab"]
     provider.get(f"{BASE}/v1/history", json={"history": items[:1], "has_more": True, "last_history_item_id": "a"})
     provider.get(f"{BASE}/v1/history", json={"history": items[1:], "has_more": False})
@@ -172,16 +170,14 @@ def test_it_follows_the_pages_of_history(provider: responses.RequestsMock, accou
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"character_count": "many"}'])
-def test_a_reply_that_cannot_be_understood_is_an_error(
-    provider: responses.RequestsMock, account: AccountClient, body: bytes
-) -> None:
+def test_an_invalid_response_is_an_error(provider: responses.RequestsMock, account: AccountClient, body: bytes) -> None:
     provider.get(f"{BASE}/v1/user/subscription", body=body)
     with pytest.raises(e.ServerError) as caught:
         account.subscription()
     assert (caught.value.code, caught.value.retryable) == ("bad_reply", True)
 
 
-def test_a_reply_that_is_too_long_is_an_error(provider: responses.RequestsMock, account: AccountClient) -> None:
+def test_a_response_that_is_too_long_is_an_error(provider: responses.RequestsMock, account: AccountClient) -> None:
     provider.get(f"{BASE}/v1/user/subscription", body=b" " * (17 * 1024 * 1024))
     with pytest.raises(e.ServerError, match="too long"):
         account.subscription()
@@ -204,7 +200,7 @@ def test_a_reply_that_is_too_long_is_an_error(provider: responses.RequestsMock, 
         ),
     ],
 )
-def test_refusals(
+def test_error_responses(
     provider: responses.RequestsMock,
     account: AccountClient,
     status: int,
@@ -226,7 +222,7 @@ def test_cookies_are_not_kept(provider: responses.RequestsMock, account: Account
     assert "Cookie" not in provider.calls[1].request.headers
 
 
-def test_a_key_that_no_header_can_carry_is_refused_at_once() -> None:
+def test_a_key_that_is_invalid_in_a_header_is_rejected() -> None:
     with pytest.raises(ValueError, match="cannot be sent in a header"):
         AccountClient(BASE, "sk_1\n")
 
@@ -238,7 +234,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
 @contextmanager
-def listening(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
+def running_server(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
     """A server for one connection: reads one request, then `answer` has the socket, which is closed after it."""
     heads: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -261,7 +257,7 @@ def listening(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
             thread.join()
 
 
-def sending(data: bytes, *, then_wait: bool = False) -> Answer:
+def send(data: bytes, *, then_wait: bool = False) -> Answer:
     def answer(connection: socket.socket) -> None:
         connection.sendall(data)
         if then_wait:
@@ -270,27 +266,27 @@ def sending(data: bytes, *, then_wait: bool = False) -> Answer:
     return answer
 
 
-def resetting(connection: socket.socket) -> None:
+def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (sending(b"", then_wait=True), e.NoFirstByte),
-        (sending(HEAD + b"content-length: 50\r\n\r\n{", then_wait=True), e.Stalled),
-        (sending(HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n", then_wait=True), e.Stalled),
-        (sending(HEAD + b"content-length: 50\r\n\r\n{"), e.ConnectionBroken),
-        (sending(HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"), e.ConnectionBroken),
-        (sending(HEAD + b"transfer-encoding: chunked\r\n\r\n9\r\n{"), e.ConnectionBroken),
-        (sending(b""), e.ConnectionBroken),
-        (resetting, e.ConnectionBroken),
-        (sending(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), e.ConnectionBroken),
+        (send(b"", then_wait=True), e.NoFirstByte),
+        (send(HEAD + b"content-length: 50\r\n\r\n{", then_wait=True), e.Stalled),
+        (send(HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n", then_wait=True), e.Stalled),
+        (send(HEAD + b"content-length: 50\r\n\r\n{"), e.ConnectionBroken),
+        (send(HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"), e.ConnectionBroken),
+        (send(HEAD + b"transfer-encoding: chunked\r\n\r\n9\r\n{"), e.ConnectionBroken),
+        (send(b""), e.ConnectionBroken),
+        (reset, e.ConnectionBroken),
+        (send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), e.ConnectionBroken),
     ],
     ids=["silence", "stall", "stall chunked", "short", "cut", "cut in a chunk", "FIN", "RST", "no HTTP"],
 )
-def test_failures_of_the_connection(answer: Answer, kind: type[e.ProviderError]) -> None:
-    with listening(answer) as (url, heads):
+def test_connection_failures(answer: Answer, kind: type[e.ProviderError]) -> None:
+    with running_server(answer) as (url, heads):
         account = AccountClient(url, KEY, timeout=(5, 0.2))
         with pytest.raises(e.ProviderError) as caught:
             account.subscription()
@@ -301,14 +297,14 @@ def test_failures_of_the_connection(answer: Answer, kind: type[e.ProviderError])
 
 
 def test_a_failed_tls_handshake_is_unreachable() -> None:
-    with listening(sending(b"no TLS here")) as (url, _):
+    with running_server(send(b"no TLS here")) as (url, _):
         account = AccountClient(url.replace("http:", "https:"), KEY)
         with pytest.raises(e.Unreachable):
             account.subscription()
         account.close()
 
 
-def test_a_refused_port_and_an_unknown_name_are_unreachable() -> None:
+def test_a_closed_port_and_an_unknown_host_are_unreachable() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         for url in (f"http://127.0.0.1:{bound.getsockname()[1]}", "http://provider.invalid", "nonsense"):
@@ -320,7 +316,7 @@ def test_a_refused_port_and_an_unknown_name_are_unreachable() -> None:
 
 def test_a_redirect_is_not_followed() -> None:
     moved = b"HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n"
-    with listening(sending(moved)) as (url, _):
+    with running_server(send(moved)) as (url, _):
         account = AccountClient(url, KEY)
         with pytest.raises(e.BadRequest) as caught:
             account.subscription()
@@ -328,10 +324,10 @@ def test_a_redirect_is_not_followed() -> None:
     assert (caught.value.code, caught.value.status) == ("redirect", 307)
 
 
-def test_an_error_body_that_is_cut_is_judged_by_what_came() -> None:
+def test_the_received_part_of_a_cut_error_body_is_used() -> None:
     body = b'{"detail": {"status": "quota_exceeded"}}'
     cut = b"HTTP/1.1 401 No\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(body), body)
-    with listening(sending(cut)) as (url, _):
+    with running_server(send(cut)) as (url, _):
         account = AccountClient(url, KEY)
         with pytest.raises(e.QuotaExceeded):
             account.subscription()
@@ -339,9 +335,9 @@ def test_an_error_body_that_is_cut_is_judged_by_what_came() -> None:
 
 
 @pytest.mark.parametrize("voice", ["..", "a/b", "../../user", "a?b#c", "ä"])
-def test_no_voice_id_changes_the_path_on_the_wire(voice: str) -> None:
+def test_no_voice_id_changes_the_endpoint(voice: str) -> None:
     gone = b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"
-    with listening(sending(gone)) as (url, heads):
+    with running_server(send(gone)) as (url, heads):
         account = AccountClient(url, KEY)
         with pytest.raises(e.BadRequest):
             account.delete_voice(voice)

@@ -16,14 +16,14 @@ from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
 from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
 
-SPOKEN = "Take your two blue tablets now, Margaret."
+TEXT = "Take your two blue tablets now, Margaret."
 KEY = "sk_very_secret"
-REQUEST = SpeechRequest("JBFqnCBsd6RMkjVDRZzb", SPOKEN, "eleven_flash_v2_5", "mp3_44100_128")
+REQUEST = SpeechRequest("JBFqnCBsd6RMkjVDRZzb", TEXT, "eleven_flash_v2_5", "mp3_44100_128")
 SOUND = [bytes([255, 251, n]) + bytes([n]) * (700 + n) for n in range(12)]
 END = b"0\r\n\r\n"
-LONG_S = 20.0  # never reached
-SHORT_S = 0.1  # reached on purpose
-ROOMY_S = 0.4  # reached on purpose, while something else must fit into it also on a busy machine
+UNREACHED_S = 20.0  # never reached
+REACHED_S = 0.1  # reached on purpose
+REACHED_LATE_S = 0.4  # reached on purpose, while something else must fit into it also on a busy machine
 
 
 CHUNKED = "transfer-encoding: chunked"
@@ -56,11 +56,11 @@ class Exchange:
             self.writer.write(piece)
             await self.writer.drain()
 
-    async def hang(self) -> None:
+    async def wait_for_close(self) -> None:
         """Send nothing more until the client closes the connection."""
         assert await self.reader.read() == b""
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         self.writer.close()
 
     def reset(self) -> None:
@@ -109,7 +109,7 @@ class Provider:
 
 
 @asynccontextmanager
-async def served(script: Script) -> AsyncIterator[Provider]:
+async def running_provider(script: Script) -> AsyncIterator[Provider]:
     provider = Provider(script)
     server = await asyncio.start_server(provider.serve, "127.0.0.1")
     provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -122,7 +122,7 @@ async def served(script: Script) -> AsyncIterator[Provider]:
 
 
 @asynccontextmanager
-async def listening(
+async def running_server(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[str]:
     async with await asyncio.start_server(serve, "127.0.0.1") as server:
@@ -130,7 +130,7 @@ async def listening(
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[SpeechClient]:
+async def open_client(url: str) -> AsyncIterator[SpeechClient]:
     client = SpeechClient(url, KEY)
     await client.open()
     try:
@@ -140,33 +140,35 @@ async def opened(url: str) -> AsyncIterator[SpeechClient]:
 
 
 @asynccontextmanager
-async def wired(script: Script) -> AsyncIterator[tuple[Provider, SpeechClient]]:
-    async with served(script) as provider, opened(provider.url) as client:
+async def provider_and_client(script: Script) -> AsyncIterator[tuple[Provider, SpeechClient]]:
+    async with running_provider(script) as provider, open_client(provider.url) as client:
         yield provider, client
 
 
-def replying(*data: bytes) -> Script:
+def reply_with(*data: bytes) -> Script:
     async def script(exchange: Exchange) -> None:
         await exchange.write(*data)
 
     return script
 
 
-ALL = replying(head(), *map(chunk, SOUND), END)
+ALL = reply_with(head(), *map(chunk, SOUND), END)
 
 
-async def heard(client: SpeechClient, *, first_byte_s: float = LONG_S, stall_s: float = LONG_S) -> bytes:
+async def speak_all(client: SpeechClient, *, first_byte_s: float = UNREACHED_S, stall_s: float = UNREACHED_S) -> bytes:
     async with client.speak(REQUEST, first_byte_s=first_byte_s, stall_s=stall_s) as reply:
         return b"".join([chunk async for chunk in reply])
 
 
 @dataclass
-class Failed:
+class FailedSpeech:
     error: e.ProviderError
     got: bytes
 
 
-async def failing(client: SpeechClient, *, first_byte_s: float = LONG_S, stall_s: float = LONG_S) -> Failed:
+async def speak_and_fail(
+    client: SpeechClient, *, first_byte_s: float = UNREACHED_S, stall_s: float = UNREACHED_S
+) -> FailedSpeech:
     """Speech that must fail: the error and what was given before it."""
     got: list[bytes] = []
     with pytest.raises(e.ProviderError) as caught:
@@ -174,11 +176,11 @@ async def failing(client: SpeechClient, *, first_byte_s: float = LONG_S, stall_s
     shown = f"{caught.value} {caught.value!r} {caught.value.as_body()}"
     assert "Margaret" not in shown
     assert KEY not in shown
-    return Failed(caught.value, b"".join(got))
+    return FailedSpeech(caught.value, b"".join(got))
 
 
-async def _read_into(got: list[bytes], asked: SpeechResponse) -> None:
-    async with asked as reply:
+async def _read_into(got: list[bytes], speech_response: SpeechResponse) -> None:
+    async with speech_response as reply:
         async for data in reply:
             got.append(data)
 
@@ -186,71 +188,80 @@ async def _read_into(got: list[bytes], asked: SpeechResponse) -> None:
 # What is sent
 
 
-async def test_it_sends_the_key_and_the_text_and_asks_for_plain_bytes() -> None:
-    async with wired(ALL) as (provider, client):
-        await heard(client)
+async def test_the_request_has_the_key_and_the_text_and_requests_no_compression() -> None:
+    async with provider_and_client(ALL) as (provider, client):
+        await speak_all(client)
     (request,) = provider.requests
     assert request.head.startswith(f"POST {REQUEST.path()} HTTP/1.1\r\n")
     lines = request.head.lower().split("\r\n")
     assert f"xi-api-key: {KEY}" in lines
     assert "accept-encoding: identity" in lines
     assert "content-type: application/json" in lines
-    assert json.loads(request.body) == {"text": SPOKEN, "model_id": "eleven_flash_v2_5"}
+    assert json.loads(request.body) == {"text": TEXT, "model_id": "eleven_flash_v2_5"}
 
 
-async def test_a_head_has_each_field_once_and_the_length_of_its_body() -> None:
+async def test_each_header_is_sent_once_with_the_length_of_the_body() -> None:
     request = SpeechRequest("voice", "Å" * 4000, "eleven_flash_v2_5", "mp3_44100_128")
-    async with wired(ALL) as (provider, client), client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S):
+    async with (
+        provider_and_client(ALL) as (provider, client),
+        client.speak(request, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S),
+    ):
         pass
-    (asked,) = provider.requests
-    fields = dict(line.lower().split(": ", 1) for line in asked.head.split("\r\n")[1:-2])
-    assert len(fields) == asked.head.count("\r\n") - 2
+    (exchange,) = provider.requests
+    fields = dict(line.lower().split(": ", 1) for line in exchange.head.split("\r\n")[1:-2])
+    assert len(fields) == exchange.head.count("\r\n") - 2
     assert fields["host"] == provider.url.removeprefix("http://")
     assert fields["content-length"] == str(len(request.body()))
-    assert asked.body == request.body()
+    assert exchange.body == request.body()
 
 
 @pytest.mark.parametrize("prefix", ["/", "/proxy", "/proxy/"])
-async def test_the_provider_may_stand_behind_a_path(prefix: str) -> None:
-    async with served(ALL) as provider, opened(provider.url + prefix) as client:
+async def test_the_base_url_may_have_a_path(prefix: str) -> None:
+    async with running_provider(ALL) as provider, open_client(provider.url + prefix) as client:
         await client.preconnect()
-        await heard(client)
+        await speak_all(client)
     before = prefix.rstrip("/")
     assert [request.head.split(" ")[1] for request in provider.requests] == [f"{before}/", before + REQUEST.path()]
 
 
-async def test_an_interim_reply_is_not_the_reply() -> None:
+async def test_interim_responses_are_skipped() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
-    async with wired(replying(hints, hints, head(), *map(chunk, SOUND), END)) as (provider, client):
-        assert await heard(client) == b"".join(SOUND)
-        assert await heard(client) == b"".join(SOUND)
+    async with provider_and_client(reply_with(hints, hints, head(), *map(chunk, SOUND), END)) as (provider, client):
+        assert await speak_all(client) == b"".join(SOUND)
+        assert await speak_all(client) == b"".join(SOUND)
     assert provider.connections == 1
 
 
 @pytest.mark.parametrize("voice", ["a/b", "..", "../../v1/user", "a?b=c", "ä%2F#", "\r\nX-Evil: 1"])
-async def test_no_voice_id_changes_the_path_on_the_wire(voice: str) -> None:
-    request = SpeechRequest(voice, SPOKEN, "eleven_flash_v2_5", "mp3_44100_128")
-    async with wired(ALL) as (provider, client), client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S):
+async def test_no_voice_id_changes_the_endpoint(voice: str) -> None:
+    request = SpeechRequest(voice, TEXT, "eleven_flash_v2_5", "mp3_44100_128")
+    async with (
+        provider_and_client(ALL) as (provider, client),
+        client.speak(request, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S),
+    ):
         pass
     target = provider.requests[0].head.split(" ")[1]
     assert target == request.path()
     assert target.count("/") == 4
 
 
-async def test_a_redirect_is_not_followed_and_the_key_stays_here() -> None:
-    async with served(ALL) as other:
-        redirect = replying(whole(307, b"", more=f"location: {other.url}/\r\n"))
-        async with wired(redirect) as (_, client):
-            failed = await failing(client)
+async def test_a_redirect_is_not_followed_and_the_key_is_not_sent() -> None:
+    async with running_provider(ALL) as other:
+        redirect = reply_with(whole(307, b"", more=f"location: {other.url}/\r\n"))
+        async with provider_and_client(redirect) as (_, client):
+            failed = await speak_and_fail(client)
     assert (type(failed.error), failed.error.code, failed.error.status) == (e.BadRequest, "redirect", 307)
     assert other.requests == []
 
 
 async def test_cookies_are_not_kept() -> None:
-    answer = replying(head(more="set-cookie: a=b; path=/\r\n"), chunk(SOUND[0]), END)
-    async with served(answer) as provider, opened(provider.url.replace("127.0.0.1", "localhost")) as client:
-        await heard(client)  # a name, since a cookie jar takes nothing from bare addresses
-        await heard(client)
+    answer = reply_with(head(more="set-cookie: a=b; path=/\r\n"), chunk(SOUND[0]), END)
+    async with (
+        running_provider(answer) as provider,
+        open_client(provider.url.replace("127.0.0.1", "localhost")) as client,
+    ):
+        await speak_all(client)  # a name, since a cookie jar takes nothing from bare addresses
+        await speak_all(client)
     assert len(provider.requests) == 2
     assert "cookie" not in provider.requests[1].head.lower()
 
@@ -258,31 +269,34 @@ async def test_cookies_are_not_kept() -> None:
 # What comes back
 
 
-async def test_each_network_read_is_given_at_once_and_unchanged() -> None:
-    taken = asyncio.Semaphore(0)
+async def test_each_network_read_is_yielded_immediately_and_unchanged() -> None:
+    has_read = asyncio.Semaphore(0)
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head())
         for sound in SOUND:
             await exchange.write(chunk(sound))
-            await taken.acquire()  # the next one only when this one has been read
+            await has_read.acquire()  # the next one only when this one has been read
         await exchange.write(END)
 
     got = []
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply,
+    ):
         async for data in reply:
             got.append(data)
-            taken.release()
+            has_read.release()
     assert got == SOUND
 
 
-async def test_a_body_with_a_length_is_read_as_well() -> None:
+async def test_a_body_with_a_length_is_read() -> None:
     sound = b"".join(SOUND)
-    async with wired(replying(whole(200, sound, "audio/mpeg"))) as (_, client):
-        assert await heard(client) == sound
+    async with provider_and_client(reply_with(whole(200, sound, "audio/mpeg"))) as (_, client):
+        assert await speak_all(client) == sound
 
 
-async def test_the_receipt_is_there_before_the_first_byte() -> None:
+async def test_the_metadata_is_available_before_the_first_byte() -> None:
     first = asyncio.Event()
     costs = "character-cost: 21\r\ncurrent-concurrent-requests: 3\r\nmaximum-concurrent-requests: 10\r\n"
 
@@ -291,7 +305,10 @@ async def test_the_receipt_is_there_before_the_first_byte() -> None:
         await first.wait()
         await exchange.write(chunk(SOUND[0]), END)
 
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply,
+    ):
         assert reply.metadata == ResponseMetadata("req1", "tr1", 21, 3, 10)
         first.set()
         assert [data async for data in reply] == [SOUND[0]]
@@ -306,10 +323,10 @@ async def test_two_hundred_streams_share_one_client() -> None:
 
     async def one(client: SpeechClient, n: int) -> bool:
         request = SpeechRequest("v", f"number {n:036d}", "m", "mp3_44100_128")
-        async with client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+        async with client.speak(request, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply:
             return b"".join([data async for data in reply]) == b"\xff\xfb" + 2 * request.body()[-40:]
 
-    async with wired(script) as (provider, client):
+    async with provider_and_client(script) as (provider, client):
         assert all(await asyncio.gather(*(one(client, n) for n in range(200))))
         assert provider.connections == 200
 
@@ -317,11 +334,11 @@ async def test_two_hundred_streams_share_one_client() -> None:
 # Never sent
 
 
-async def test_a_refused_port_is_unreachable() -> None:
+async def test_a_closed_port_is_unreachable() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        async with opened(f"http://127.0.0.1:{bound.getsockname()[1]}") as client:
-            failed = await failing(client)
+        async with open_client(f"http://127.0.0.1:{bound.getsockname()[1]}") as client:
+            failed = await speak_and_fail(client)
             await client.preconnect()
     assert (type(failed.error), failed.error.status) == (e.Unreachable, None)
     assert isinstance(failed.error.__cause__, OSError)
@@ -329,8 +346,8 @@ async def test_a_refused_port_is_unreachable() -> None:
 
 @pytest.mark.parametrize("host", ["provider.invalid", f"{'a' * 64}.invalid"], ids=["unknown", "no name at all"])
 async def test_a_name_that_does_not_resolve_is_unreachable(host: str) -> None:
-    async with opened(f"http://{host}") as client:
-        assert type((await failing(client, first_byte_s=1.0)).error) is e.Unreachable
+    async with open_client(f"http://{host}") as client:
+        assert type((await speak_and_fail(client, first_byte_s=1.0)).error) is e.Unreachable
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["no TLS", "silence"])
@@ -341,17 +358,17 @@ async def test_a_failed_tls_handshake_is_unreachable(answer: bytes) -> None:
         writer.close()
 
     server = await asyncio.start_server(other, "127.0.0.1")
-    async with server, opened(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
-        failed = await failing(client, first_byte_s=SHORT_S if not answer else LONG_S)
+    async with server, open_client(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        failed = await speak_and_fail(client, first_byte_s=REACHED_S if not answer else UNREACHED_S)
     assert type(failed.error) is e.Unreachable
 
 
 async def test_a_client_that_is_not_open_is_unreachable() -> None:
-    async with wired(ALL) as (_, client):
+    async with provider_and_client(ALL) as (_, client):
         await client.open()  # once more does no harm
-        assert await heard(client)
+        assert await speak_all(client)
         await client.close()
-        failed = await failing(client)
+        failed = await speak_and_fail(client)
         await client.preconnect()
         await client.close()
     assert (type(failed.error), failed.error.code) == (e.Unreachable, "client_closed")
@@ -361,117 +378,129 @@ async def test_a_client_that_is_not_open_is_unreachable() -> None:
 
 
 async def test_no_headers_within_the_limit_is_no_first_byte() -> None:
-    async with wired(Exchange.hang) as (_, client):
-        failed = await failing(client, first_byte_s=SHORT_S)
+    async with provider_and_client(Exchange.wait_for_close) as (_, client):
+        failed = await speak_and_fail(client, first_byte_s=REACHED_S)
     assert (type(failed.error), failed.error.status, failed.error.request_id) == (e.NoFirstByte, None, None)
 
 
 async def test_headers_alone_are_no_first_byte() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head())
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (_, client):
-        failed = await failing(client, first_byte_s=ROOMY_S)
+    async with provider_and_client(script) as (_, client):
+        failed = await speak_and_fail(client, first_byte_s=REACHED_LATE_S)
     assert (type(failed.error), failed.error.status, failed.error.request_id) == (e.NoFirstByte, 200, "req1")
 
 
-async def test_dribbled_headers_do_not_stretch_the_limit() -> None:
+async def test_slow_headers_do_not_extend_the_limit() -> None:
     async def script(exchange: Exchange) -> None:
         for byte in head():
             await exchange.write(bytes([byte]))
-            await asyncio.sleep(SHORT_S / 10)
+            await asyncio.sleep(REACHED_S / 10)
 
-    async with wired(script) as (_, client):
-        assert type((await failing(client, first_byte_s=SHORT_S)).error) is e.NoFirstByte
+    async with provider_and_client(script) as (_, client):
+        assert type((await speak_and_fail(client, first_byte_s=REACHED_S)).error) is e.NoFirstByte
 
 
-async def test_silence_in_the_middle_is_a_stall() -> None:
+async def test_a_pause_in_the_middle_is_a_stall() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head())
-        await asyncio.sleep(SHORT_S)  # the client has set its first timer by then
+        await asyncio.sleep(REACHED_S)  # the client has set its first timer by then
         await exchange.write(chunk(SOUND[0]), chunk(SOUND[1]))
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (provider, client):
-        failed = await failing(client, stall_s=SHORT_S)
+    async with provider_and_client(script) as (provider, client):
+        failed = await speak_and_fail(client, stall_s=REACHED_S)
         await provider.closed.wait()
     assert (type(failed.error), failed.error.status, failed.error.request_id) == (e.Stalled, 200, "req1")
     assert failed.got == SOUND[0] + SOUND[1]
 
 
-async def test_a_drip_is_no_stall() -> None:
+async def test_short_pauses_are_not_a_stall() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head())
         for sound in SOUND:
             await exchange.write(chunk(sound))
-            await asyncio.sleep(SHORT_S)
+            await asyncio.sleep(REACHED_S)
         await exchange.write(END)
 
-    async with wired(script) as (_, client):
-        assert await heard(client, stall_s=ROOMY_S) == b"".join(SOUND)
+    async with provider_and_client(script) as (_, client):
+        assert await speak_all(client, stall_s=REACHED_LATE_S) == b"".join(SOUND)
 
 
-async def test_a_reader_that_pauses_is_no_stall() -> None:
-    taken = asyncio.Semaphore(0)
+async def test_a_pause_of_the_reader_is_not_a_stall() -> None:
+    has_read = asyncio.Semaphore(0)
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head())
         for sound in SOUND[:2]:
             await exchange.write(chunk(sound))
-            await taken.acquire()  # silent for as long as the reader pauses
+            await has_read.acquire()  # silent for as long as the reader pauses
         await exchange.write(END)
 
     got = b""
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=ROOMY_S) as reply:
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=REACHED_LATE_S) as reply,
+    ):
         async for data in reply:
             got += data
-            await asyncio.sleep(1.5 * ROOMY_S)
-            taken.release()
+            await asyncio.sleep(1.5 * REACHED_LATE_S)
+            has_read.release()
     assert got == b"".join(SOUND[:2])
 
 
-async def test_a_busy_process_of_ours_is_no_stall() -> None:
+async def test_a_blocked_event_loop_is_not_a_stall() -> None:
     def send_and_block(exchange: Exchange) -> None:
         exchange.writer.write(chunk(SOUND[1]))
-        time.sleep(1.5 * ROOMY_S)  # then the loop finds the bytes and the passed deadline in one turn
+        time.sleep(1.5 * REACHED_LATE_S)  # then the loop finds the bytes and the passed deadline in one turn
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await asyncio.sleep(SHORT_S)  # the reader waits by then
+        await asyncio.sleep(REACHED_S)  # the reader waits by then
         send_and_block(exchange)
-        await asyncio.sleep(SHORT_S)
+        await asyncio.sleep(REACHED_S)
         await exchange.write(END)
 
-    async with wired(script) as (_, client):
-        assert await heard(client, stall_s=ROOMY_S) == SOUND[0] + SOUND[1]
+    async with provider_and_client(script) as (_, client):
+        assert await speak_all(client, stall_s=REACHED_LATE_S) == SOUND[0] + SOUND[1]
 
 
-async def test_a_stall_after_a_pause_is_still_seen() -> None:
+async def test_a_stall_after_a_pause_of_the_reader_is_detected() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=SHORT_S) as reply:
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=REACHED_S) as reply,
+    ):
         await anext(reply)
-        await asyncio.sleep(2.5 * SHORT_S)
+        await asyncio.sleep(2.5 * REACHED_S)
         with pytest.raises(e.Stalled):
             await anext(reply)
 
 
-async def test_speech_asked_for_ahead_may_wait_for_its_reader() -> None:
-    async with wired(ALL) as (_, client), client.speak(REQUEST, first_byte_s=ROOMY_S, stall_s=ROOMY_S) as reply:
-        await asyncio.sleep(1.5 * ROOMY_S)
+async def test_audio_that_arrived_in_time_may_be_read_late() -> None:
+    async with (
+        provider_and_client(ALL) as (_, client),
+        client.speak(REQUEST, first_byte_s=REACHED_LATE_S, stall_s=REACHED_LATE_S) as reply,
+    ):
+        await asyncio.sleep(1.5 * REACHED_LATE_S)
         assert b"".join([data async for data in reply]) == b"".join(SOUND)
 
 
-async def test_speech_asked_for_ahead_still_has_a_first_byte_limit() -> None:
+async def test_a_late_reader_still_has_a_first_byte_limit() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head())
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=ROOMY_S, stall_s=LONG_S) as reply:
-        await asyncio.sleep(1.5 * ROOMY_S)
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=REACHED_LATE_S, stall_s=UNREACHED_S) as reply,
+    ):
+        await asyncio.sleep(1.5 * REACHED_LATE_S)
         with pytest.raises(e.NoFirstByte):
             await anext(reply)
 
@@ -479,78 +508,84 @@ async def test_speech_asked_for_ahead_still_has_a_first_byte_limit() -> None:
 # Breaks
 
 
-async def test_a_connection_that_breaks_before_headers() -> None:
+async def test_a_break_before_the_headers() -> None:
     async def script(exchange: Exchange) -> None:
-        exchange.hang_up()
+        exchange.close()
 
-    async with wired(script) as (provider, client):
-        failed = await failing(client)
+    async with provider_and_client(script) as (provider, client):
+        failed = await speak_and_fail(client)
     assert (type(failed.error), failed.error.status) == (e.ConnectionBroken, None)
     assert len(provider.requests) == 1  # a POST is never sent a second time behind our back
 
 
-async def test_an_answer_that_is_no_http() -> None:
-    async with wired(replying(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")) as (_, client):
-        assert type((await failing(client)).error) is e.ConnectionBroken
+async def test_a_response_that_is_not_http() -> None:
+    async with provider_and_client(reply_with(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")) as (_, client):
+        assert type((await speak_and_fail(client)).error) is e.ConnectionBroken
 
 
-@pytest.mark.parametrize("end", [Exchange.hang_up, Exchange.reset], ids=["FIN", "RST"])
+@pytest.mark.parametrize("end", [Exchange.close, Exchange.reset], ids=["FIN", "RST"])
 @pytest.mark.parametrize("framing", [CHUNKED, "content-length: 99999"])
-async def test_a_body_that_is_cut(framing: str, end: Callable[[Exchange], None]) -> None:
+async def test_a_break_in_the_body(framing: str, end: Callable[[Exchange], None]) -> None:
     chunked = framing == CHUNKED
-    taken = asyncio.Event()
+    has_read = asyncio.Event()
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(framing=framing), chunk(SOUND[0]) if chunked else SOUND[0])
-        await taken.wait()
+        await has_read.wait()
         end(exchange)
 
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply,
+    ):
         assert await anext(reply) == SOUND[0]
-        taken.set()
+        has_read.set()
         with pytest.raises(e.ConnectionBroken) as caught:
             await anext(reply)
     assert (caught.value.status, caught.value.request_id, caught.value.trace_id) == (200, "req1", "tr1")
 
 
-async def test_a_chunk_cut_in_its_middle_is_given_as_far_as_it_came() -> None:
+async def test_the_received_part_of_a_cut_chunk_is_yielded() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]), chunk(SOUND[1])[:300])
-        exchange.hang_up()
+        exchange.close()
 
-    async with wired(script) as (_, client):
-        failed = await failing(client)
+    async with provider_and_client(script) as (_, client):
+        failed = await speak_and_fail(client)
     assert type(failed.error) is e.ConnectionBroken
     assert failed.got == SOUND[0] + chunk(SOUND[1])[5:300]
 
 
 async def test_a_break_during_a_pause_of_the_reader_raises_at_each_later_read() -> None:
-    taken, cut = asyncio.Event(), asyncio.Event()
+    has_read, cut = asyncio.Event(), asyncio.Event()
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await taken.wait()
+        await has_read.wait()
         await exchange.write(*map(chunk, SOUND[1:4]))
-        exchange.hang_up()
+        exchange.close()
         cut.set()
 
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply,
+    ):
         await anext(reply)
-        taken.set()
+        has_read.set()
         await cut.wait()
-        await asyncio.sleep(SHORT_S)  # the break is known before the reader comes back
+        await asyncio.sleep(REACHED_S)  # the break is known before the reader comes back
         for _ in range(2):
             with pytest.raises(e.ConnectionBroken):
                 await anext(reply)
 
 
-async def test_a_clean_end_is_believed_without_a_length() -> None:
+async def test_a_body_without_a_length_ends_with_the_connection() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(framing="connection: close"), SOUND[0])
-        exchange.hang_up()
+        exchange.close()
 
-    async with wired(script) as (_, client):
-        assert await heard(client) == SOUND[0]
+    async with provider_and_client(script) as (_, client):
+        assert await speak_all(client) == SOUND[0]
 
 
 # Success that is none
@@ -561,9 +596,9 @@ async def test_a_clean_end_is_believed_without_a_length() -> None:
     [head() + END, whole(200, b"", "audio/mpeg"), b"HTTP/1.1 204 No Content\r\nrequest-id: req1\r\n\r\n"],
     ids=["chunked", "length 0", "204"],
 )
-async def test_an_empty_success_is_no_audio(answer: bytes) -> None:
-    async with wired(replying(answer)) as (_, client):
-        failed = await failing(client)
+async def test_an_empty_2xx_is_not_audio(answer: bytes) -> None:
+    async with provider_and_client(reply_with(answer)) as (_, client):
+        failed = await speak_and_fail(client)
     assert (type(failed.error), failed.error.code, failed.error.request_id) == (e.NotAudio, "empty_audio", "req1")
 
 
@@ -576,15 +611,15 @@ async def test_an_empty_success_is_no_audio(answer: bytes) -> None:
         ("audio/mpeg", b'{"detail": {"status": "quota_exceeded"}}'),
     ],
 )
-async def test_html_and_json_are_no_audio(kind: str, body: bytes) -> None:
-    async with wired(replying(whole(200, body, kind))) as (_, client):
-        failed = await failing(client)
+async def test_html_and_json_are_not_audio(kind: str, body: bytes) -> None:
+    async with provider_and_client(reply_with(whole(200, body, kind))) as (_, client):
+        failed = await speak_and_fail(client)
     assert (type(failed.error), failed.error.status, failed.got) == (e.NotAudio, 200, b"")
 
 
 # Refusals
 
-INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": SPOKEN, "input": SPOKEN}]}).encode()
+INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": TEXT, "input": TEXT}]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -599,97 +634,97 @@ INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": SPOKEN, "
         (405, b'{"detail": "Method Not Allowed"}', e.BadRequest, "request_refused"),
     ],
 )
-async def test_refusals(status: int, body: bytes, kind: type[e.ProviderError], code: str) -> None:
-    async with wired(replying(whole(status, body))) as (provider, client):
-        failed = await failing(client)
+async def test_error_responses(status: int, body: bytes, kind: type[e.ProviderError], code: str) -> None:
+    async with provider_and_client(reply_with(whole(status, body))) as (provider, client):
+        failed = await speak_and_fail(client)
         assert (type(failed.error), failed.error.code, failed.error.status) == (kind, code, status)
         assert (failed.error.request_id, failed.error.trace_id) == ("req1", "tr1")
-        await failing(client)
+        await speak_and_fail(client)
     assert provider.connections == 1  # a refusal that was read to its end costs no connection
 
 
-async def test_an_error_body_without_an_end_is_judged_by_its_status() -> None:
+async def test_the_status_decides_if_the_error_body_does_not_end() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(503, "text/html"), chunk(b"<html>"))
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (provider, client):
-        assert type((await failing(client)).error) is e.ServerError
+    async with provider_and_client(script) as (provider, client):
+        assert type((await speak_and_fail(client)).error) is e.ServerError
         await provider.closed.wait()
 
 
-async def test_an_error_body_that_is_cut_is_judged_by_what_came() -> None:
+async def test_the_received_part_of_a_cut_error_body_is_used() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(401, "application/json"), chunk(b'{"detail": {"status": "quota_exceeded"}}'))
-        exchange.hang_up()
+        exchange.close()
 
-    async with wired(script) as (_, client):
-        assert type((await failing(client)).error) is e.QuotaExceeded
+    async with provider_and_client(script) as (_, client):
+        assert type((await speak_and_fail(client)).error) is e.QuotaExceeded
 
 
-async def test_a_huge_error_body_is_not_read_to_its_end() -> None:
+async def test_a_huge_error_body_is_not_read_completely() -> None:
     body = b'{"detail": {"status": "quota_exceeded", "message": "' + b"x" * (100 * MAX_BODY_BYTES) + b'"}}'
-    async with wired(replying(whole(401, body))) as (provider, client):
+    async with provider_and_client(reply_with(whole(401, body))) as (provider, client):
         for _ in range(2):
-            assert type((await failing(client)).error) is e.AuthorizationError
-    assert provider.connections == 2  # read to its end, the first would have served again
+            assert type((await speak_and_fail(client)).error) is e.AuthorizationError
+    assert provider.connections == 2  # read to its end, the first would have running_provider again
 
 
 # Connections
 
 
-async def test_connections_are_kept_for_the_next_speech() -> None:
-    async with wired(ALL) as (provider, client):
+async def test_connections_are_reused() -> None:
+    async with provider_and_client(ALL) as (provider, client):
         for _ in range(3):
-            await heard(client)
+            await speak_all(client)
     assert (provider.connections, len(provider.requests)) == (1, 3)
 
 
-async def test_preconnecting_opens_the_connection_that_the_next_speech_uses() -> None:
-    async with wired(ALL) as (provider, client):
+async def test_the_next_speech_uses_the_preconnected_connection() -> None:
+    async with provider_and_client(ALL) as (provider, client):
         await client.preconnect()
         assert provider.connections == 1
-        await heard(client)
+        await speak_all(client)
     assert provider.connections == 1
     assert [request.head.split(" ")[0] for request in provider.requests] == ["HEAD", "POST"]
 
 
-async def test_preconnecting_waits_for_the_reply_behind_an_interim_one() -> None:
+async def test_preconnect_skips_interim_responses() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
-        await asyncio.sleep(SHORT_S)
+        await asyncio.sleep(REACHED_S)
         writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 99\r\n\r\n")
         while await reader.read(4096):
             writer.write(head() + chunk(SOUND[0]) + END)
 
-    async with listening(serve) as url, opened(url) as client:
+    async with running_server(serve) as url, open_client(url) as client:
         await client.preconnect()
-        assert await heard(client) == SOUND[0]
+        assert await speak_all(client) == SOUND[0]
 
 
-@pytest.mark.parametrize("pause_s", [0, SHORT_S / 2], ids=["behind the end", "while idle"])
+@pytest.mark.parametrize("pause_s", [0, REACHED_S / 2], ids=["behind the end", "while idle"])
 async def test_an_unrequested_response_is_never_played(pause_s: float) -> None:
     strange = head() + chunk(b"\xff\xfbSomebody else's") + END
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await asyncio.sleep(SHORT_S)  # until its head has been read
+        await asyncio.sleep(REACHED_S)  # until its head has been read
         await exchange.write(END if pause_s else END + strange)
         if pause_s:
             await asyncio.sleep(pause_s)
             await exchange.write(strange)
 
-    async with wired(script) as (provider, client):
-        assert await heard(client) == SOUND[0]
-        await asyncio.sleep(SHORT_S)
-        failed = await failing(client)
+    async with provider_and_client(script) as (provider, client):
+        assert await speak_all(client) == SOUND[0]
+        await asyncio.sleep(REACHED_S)
+        failed = await speak_and_fail(client)
         assert (type(failed.error), failed.got) == (e.Unreachable, b"")
-        assert await heard(client) == SOUND[0]
+        assert await speak_all(client) == SOUND[0]
     assert provider.connections == len(provider.requests) == 2
 
 
-async def test_a_connection_on_which_a_request_still_leaves_is_not_kept() -> None:
+async def test_a_connection_with_an_unfinished_request_is_not_reused() -> None:
     """It was answered before it was read, and whoever answered may never read the rest."""
     connections = []
 
@@ -699,35 +734,35 @@ async def test_a_connection_on_which_a_request_still_leaves_is_not_kept() -> Non
         writer.write(head() + chunk(SOUND[0]) + END)
 
     request = SpeechRequest("voice", "A" * 20_000_000, "eleven_flash_v2_5", "mp3_44100_128")
-    async with listening(serve) as url, opened(url) as client:
-        async with client.speak(request, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+    async with running_server(serve) as url, open_client(url) as client:
+        async with client.speak(request, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply:
             assert [data async for data in reply] == [SOUND[0]]
-        assert await heard(client) == SOUND[0]
+        assert await speak_all(client) == SOUND[0]
         for connection in connections:
             connection.transport.abort()
     assert len(connections) == 2
 
 
-async def test_a_kept_connection_that_the_server_has_closed_is_seen_or_breaks() -> None:
+async def test_a_connection_that_the_server_closed_is_not_reused() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(whole(200, SOUND[0], "audio/mpeg"))
-        exchange.hang_up()
+        exchange.close()
 
-    async with wired(script) as (provider, client):
-        await heard(client)
+    async with provider_and_client(script) as (provider, client):
+        await speak_all(client)
         await provider.closed.wait()
-        await asyncio.sleep(SHORT_S)
-        assert await heard(client) == SOUND[0]
+        await asyncio.sleep(REACHED_S)
+        assert await speak_all(client) == SOUND[0]
     assert provider.connections == 2
 
 
-async def test_leaving_early_closes_the_connection_at_once() -> None:
+async def test_leaving_early_closes_the_connection() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (provider, client):
-        async with client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+    async with provider_and_client(script) as (provider, client):
+        async with client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply:
             await anext(reply)
         await provider.closed.wait()
         assert provider.open == 0
@@ -736,18 +771,18 @@ async def test_leaving_early_closes_the_connection_at_once() -> None:
 
 
 @pytest.mark.parametrize("answer", [[], [head()], [head(), chunk(SOUND[0])]], ids=["asked", "headers", "speaking"])
-async def test_cancelling_closes_the_connection_at_once(answer: list[bytes]) -> None:
+async def test_cancellation_closes_the_connection(answer: list[bytes]) -> None:
     reached = asyncio.Event()
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(*answer)
         reached.set()
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (provider, client):
-        task = asyncio.create_task(heard(client))
+    async with provider_and_client(script) as (provider, client):
+        task = asyncio.create_task(speak_all(client))
         await reached.wait()
-        await asyncio.sleep(SHORT_S)
+        await asyncio.sleep(REACHED_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -755,28 +790,31 @@ async def test_cancelling_closes_the_connection_at_once(answer: list[bytes]) -> 
         assert provider.open == 0
 
 
-async def test_an_error_of_the_reader_closes_the_connection_at_once() -> None:
+async def test_an_exception_of_the_reader_closes_the_connection() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await exchange.hang()
+        await exchange.wait_for_close()
 
     async def reader(client: SpeechClient) -> None:
-        async with client.speak(REQUEST, first_byte_s=LONG_S, stall_s=LONG_S) as reply:
+        async with client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=UNREACHED_S) as reply:
             async for _ in reply:
                 raise LookupError
 
-    async with wired(script) as (provider, client):
+    async with provider_and_client(script) as (provider, client):
         with pytest.raises(LookupError):
             await reader(client)
         await provider.closed.wait()
 
 
-async def test_what_still_streams_when_the_client_closes_ends_in_our_tree() -> None:
+async def test_closing_the_client_ends_responses_with_a_provider_error() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await exchange.hang()
+        await exchange.wait_for_close()
 
-    async with wired(script) as (_, client), client.speak(REQUEST, first_byte_s=LONG_S, stall_s=SHORT_S) as reply:
+    async with (
+        provider_and_client(script) as (_, client),
+        client.speak(REQUEST, first_byte_s=UNREACHED_S, stall_s=REACHED_S) as reply,
+    ):
         await anext(reply)
         await client.close()
         with pytest.raises((e.ConnectionBroken, e.Stalled)):

@@ -102,18 +102,18 @@ LEGACY = [
 
 
 @pytest.mark.parametrize(("status", "code", "kind"), CATALOGUE)
-def test_the_new_catalogue(status: int, code: str, kind: type[e.ProviderError]) -> None:
+def test_codes_of_the_new_catalogue(status: int, code: str, kind: type[e.ProviderError]) -> None:
     error = error_from_response(status, {}, new("any", code, status="legacy_word", request_id="ab12"))
     assert (type(error), error.code, error.status, error.request_id) == (kind, code, status, "ab12")
 
 
 @pytest.mark.parametrize(("status", "code", "kind"), LEGACY)
-def test_the_legacy_statuses(status: int, code: str, kind: type[e.ProviderError]) -> None:
+def test_legacy_statuses(status: int, code: str, kind: type[e.ProviderError]) -> None:
     error = error_from_response(status, {}, legacy(code))
     assert (type(error), error.code, error.status) == (kind, code, status)
 
 
-def test_the_code_stands_above_the_status() -> None:
+def test_the_code_has_priority_over_the_status() -> None:
     error = error_from_response(400, {}, new("validation_error", "voice_not_found", status="text_too_long"))
     assert (type(error), error.code) == (e.VoiceUnavailable, "voice_not_found")
 
@@ -121,7 +121,7 @@ def test_the_code_stands_above_the_status() -> None:
 @pytest.mark.parametrize(
     ("param", "kind"), [("text", e.TextRejected), ("voice_id", e.VoiceUnavailable), ("speed", e.BadRequest)]
 )
-def test_a_parameter_that_is_named_decides(param: str, kind: type[e.ProviderError]) -> None:
+def test_a_named_parameter_decides(param: str, kind: type[e.ProviderError]) -> None:
     assert type(error_from_response(400, {}, new("validation_error", "invalid_parameters", param=param))) is kind
 
 
@@ -141,12 +141,14 @@ def invalid(*loc: object) -> bytes:
         ((), e.BadRequest),
     ],
 )
-def test_a_validation_list_is_judged_by_its_places(loc: tuple[object, ...], kind: type[e.ProviderError]) -> None:
+def test_validation_errors_are_classified_by_their_location(
+    loc: tuple[object, ...], kind: type[e.ProviderError]
+) -> None:
     error = error_from_response(422, {}, invalid(*loc))
     assert (type(error), error.code) == (kind, kind.code)
 
 
-def test_a_validation_list_leaves_its_place_in_the_message() -> None:
+def test_the_message_has_the_location_of_a_validation_error() -> None:
     error = error_from_response(422, {}, invalid("body", "model_id"))
     assert error.message == f"{e.BadRequest.default_message} (body.model_id: string_too_long)"
 
@@ -173,7 +175,7 @@ BY_STATUS = [
     (504, e.ServerError),
     (599, e.ServerError),
 ]
-SILENT_BODIES = [
+BODIES_WITHOUT_INFORMATION = [
     b"",
     b"null",
     b"{",
@@ -197,8 +199,8 @@ SILENT_BODIES = [
 ]
 
 
-@pytest.mark.parametrize("body", SILENT_BODIES, ids=range(len(SILENT_BODIES)))
-def test_a_body_that_says_nothing_leaves_the_verdict_to_the_status(body: bytes) -> None:
+@pytest.mark.parametrize("body", BODIES_WITHOUT_INFORMATION, ids=range(len(BODIES_WITHOUT_INFORMATION)))
+def test_the_http_status_decides_without_a_usable_body(body: bytes) -> None:
     for status, kind in BY_STATUS:
         error = error_from_response(status, {}, body)
         assert (type(error), error.status, error.request_id) == (kind, status, None)
@@ -207,7 +209,7 @@ def test_a_body_that_says_nothing_leaves_the_verdict_to_the_status(body: bytes) 
 
 
 @given(st.integers(300, 599), st.binary(max_size=300))
-def test_no_bytes_make_it_raise(status: int, body: bytes) -> None:
+def test_any_bytes_give_a_provider_error(status: int, body: bytes) -> None:
     assert isinstance(error_from_response(status, {}, body), e.ProviderError)
 
 
@@ -220,13 +222,13 @@ JSON = st.recursive(
 
 
 @given(st.integers(300, 599), JSON)
-def test_no_json_makes_it_raise(status: int, reply: object) -> None:
+def test_any_json_gives_a_provider_error(status: int, reply: object) -> None:
     error = error_from_response(status, {}, json.dumps({"detail": reply}).encode())
     assert isinstance(error, e.ProviderError)
     assert error.message
 
 
-def test_ids_come_from_the_headers_before_the_body() -> None:
+def test_ids_in_the_headers_have_priority_over_the_body() -> None:
     headers = {"request-id": "from-header", "x-trace-id": "trace"}
     error = error_from_response(500, headers, new("internal_error", "internal_error", request_id="from-body"))
     assert (error.request_id, error.trace_id) == ("from-header", "trace")
@@ -235,18 +237,18 @@ def test_ids_come_from_the_headers_before_the_body() -> None:
 @pytest.mark.parametrize("status", [307, 400, 401, 403, 404, 409, 413, 422, 500, 503])
 @pytest.mark.parametrize("make", [legacy, lambda code, message: new("t", code, message, input=message)])
 @pytest.mark.parametrize("code", ["invalid_text", "invalid_parameters", "forbidden", "internal_error"])
-def test_an_echo_of_the_text_does_not_reach_the_message(status: int, make: object, code: str) -> None:
+def test_a_text_in_the_response_is_not_in_the_message(status: int, make: object, code: str) -> None:
     assert callable(make)
     error = error_from_response(status, {}, make(code, f"Cannot speak: {SPOKEN}"))
     assert "Margaret" not in f"{error} {error!r} {error.as_body()}"
 
 
-def test_an_echo_of_the_text_in_a_validation_list_does_not_reach_the_message() -> None:
+def test_a_text_in_a_validation_error_is_not_in_the_message() -> None:
     for loc in (("body", "text"), ("body", SPOKEN), (SPOKEN,)):
         assert "Margaret" not in str(error_from_response(422, {}, invalid(*loc)))
 
 
-def test_an_echo_of_the_key_does_not_reach_the_message() -> None:
+def test_a_key_in_the_response_is_not_in_the_message() -> None:
     error = error_from_response(401, {}, legacy("invalid_api_key", "Invalid API key sk_12345"))
     assert "sk_12345" not in str(error)
 
@@ -264,7 +266,7 @@ def test_messages_about_numbers_and_permissions_are_kept(status: int, code: str,
     assert error_from_response(status, {}, legacy(code, message)).message == message
 
 
-def test_a_kept_message_is_one_short_printable_line() -> None:
+def test_a_message_is_cut_to_one_printable_line() -> None:
     error = error_from_response(429, {}, legacy("system_busy", "a\r\nb\x1b[31m" + "x" * 1000))
     assert error.message.isprintable()
     assert len(error.message) == 300

@@ -17,5 +17,5 @@ from voicecare.providers.elevenlabs.plans import concurrency_limit
         ("", "eleven_flash_v2_5", None),
     ],
 )
-def test_the_table(tier: str, model: str, streams: int | None) -> None:
+def test_the_limit_of_each_plan(tier: str, model: str, streams: int | None) -> None:
     assert concurrency_limit(tier, model) == streams

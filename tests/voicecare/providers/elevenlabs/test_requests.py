@@ -27,12 +27,12 @@ def body(request: SpeechRequest) -> dict[str, object]:
     return decoded
 
 
-def test_a_plain_request_sends_text_and_model_alone() -> None:
+def test_a_plain_request_only_sends_text_and_model() -> None:
     assert PLAIN.path() == "/v1/text-to-speech/JBFqnCBsd6RMkjVDRZzb/stream?output_format=mp3_44100_128"
     assert body(PLAIN) == {"text": "Good morning.", "model_id": "eleven_flash_v2_5"}
 
 
-def test_zero_retention_is_a_matter_of_the_query() -> None:
+def test_zero_retention_is_a_query_parameter() -> None:
     request = replace(PLAIN, zero_retention=True)
     assert urlsplit(request.path()).query == "output_format=mp3_44100_128&enable_logging=false"
     assert body(request) == body(PLAIN)
@@ -48,28 +48,28 @@ def test_zero_retention_is_a_matter_of_the_query() -> None:
         ("eleven_v3", False),
     ],
 )
-def test_only_models_that_enforce_a_language_are_told_it(model: str, sent: bool) -> None:
+def test_the_language_is_only_sent_to_models_that_support_it(model: str, sent: bool) -> None:
     assert ("language_code" in body(replace(PLAIN, model_id=model, language_code="es"))) is sent
 
 
 @pytest.mark.parametrize(("speed", "settings"), [(None, None), (1.0, None), (0.8, {"speed": 0.8})])
-def test_voice_settings_appear_only_with_another_speed(speed: float | None, settings: object) -> None:
+def test_voice_settings_are_only_sent_for_a_changed_speed(speed: float | None, settings: object) -> None:
     assert body(replace(PLAIN, speed=speed)).get("voice_settings") == settings
 
 
 @pytest.mark.parametrize(("model", "sent"), [("eleven_flash_v2_5", True), ("eleven_v3", False)])
-def test_neighbouring_text_goes_to_models_that_know_it(model: str, sent: bool) -> None:
+def test_context_is_only_sent_to_models_that_support_it(model: str, sent: bool) -> None:
     request = replace(PLAIN, model_id=model, previous_text="Before.", next_text="After.")
     wanted = {"previous_text": "Before.", "next_text": "After."} if sent else {}
     assert {k: v for k, v in body(request).items() if k.endswith("_text")} == wanted
 
 
-def test_an_empty_neighbour_is_left_out() -> None:
+def test_empty_context_is_left_out() -> None:
     assert body(replace(PLAIN, previous_text="", next_text=None)) == body(PLAIN)
 
 
 @given(st.text(min_size=1), st.text(), st.text())
-def test_any_text_arrives_as_it_was(text: str, before: str, after: str) -> None:
+def test_any_text_is_sent_unchanged(text: str, before: str, after: str) -> None:
     sent = body(replace(PLAIN, text=text, previous_text=before, next_text=after))
     assert (sent["text"], sent.get("previous_text", ""), sent.get("next_text", "")) == (text, before, after)
 
@@ -100,39 +100,39 @@ def test_the_representation_shows_no_text() -> None:
         ("v.1", "v.1"),
     ],
 )
-def test_no_id_leaves_its_path_segment(value: str, segment: str) -> None:
+def test_any_id_stays_in_its_path_segment(value: str, segment: str) -> None:
     assert path_segment(value) == segment
     assert replace(PLAIN, voice_id=value).path().startswith(f"/v1/text-to-speech/{segment}/stream?")
 
 
 @given(st.text(min_size=1))
-def test_a_segment_decodes_to_the_id_and_is_no_step_in_a_path(value: str) -> None:
+def test_a_segment_decodes_to_the_id_and_is_never_a_dot_segment(value: str) -> None:
     segment = path_segment(value)
     assert unquote(segment) == value
     assert segment not in {".", ".."}
     assert not set(segment) & set("/?#\\ ")
 
 
-def test_an_empty_id_is_refused_before_it_names_another_endpoint() -> None:
+def test_an_empty_voice_id_is_rejected() -> None:
     with pytest.raises(VoiceUnavailable) as caught:
         replace(PLAIN, voice_id="").path()
     assert caught.value.code == "invalid_voice_id"
 
 
-def test_headers_carry_the_key_and_ask_for_plain_bytes() -> None:
+def test_the_headers_have_the_key_and_request_no_compression() -> None:
     headers = request_headers("sk_1")
     assert headers["xi-api-key"] == "sk_1"
     assert headers["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize("key", ["sk_1\n", "sk\r\nX-Evil: 1", "sk_ä", "sk\x00"])
-def test_a_key_that_no_header_can_carry_is_refused_at_once_and_not_shown(key: str) -> None:
+def test_a_key_that_is_invalid_in_a_header_is_rejected_and_not_shown(key: str) -> None:
     with pytest.raises(ValueError, match="cannot be sent in a header") as caught:
         request_headers(key)
     assert key not in str(caught.value)
 
 
-def test_a_receipt_reads_the_headers() -> None:
+def test_metadata_comes_from_the_headers() -> None:
     headers = {
         "request-id": "q1w2e3",
         "x-trace-id": "ab12",
@@ -143,19 +143,19 @@ def test_a_receipt_reads_the_headers() -> None:
     assert ResponseMetadata.from_headers(headers) == ResponseMetadata("q1w2e3", "ab12", 5378, 0, 10)
 
 
-def test_a_receipt_without_headers_is_empty() -> None:
+def test_metadata_without_headers_is_empty() -> None:
     assert ResponseMetadata.from_headers({}) == ResponseMetadata(None, None, None, None, None)
 
 
 @pytest.mark.parametrize("value", ["", "abc", "-1", "1.5", "1e9", " 7", "0x1", "1_000", "٣", "²", "9" * 16, "nan"])
-def test_nonsense_numbers_are_none(value: str) -> None:
+def test_invalid_numbers_are_none(value: str) -> None:
     assert ResponseMetadata.from_headers({"character-cost": value}).character_cost is None
 
 
 @pytest.mark.parametrize(
     ("value", "kept"), [("ab", "ab"), ("", None), (None, None), (7, None), ("a\nb", None), ("x" * 500, "x" * 128)]
 )
-def test_an_identifier_is_printable_and_short(value: object, kept: str | None) -> None:
+def test_an_id_is_printable_and_short(value: object, kept: str | None) -> None:
     assert printable_id(value) == kept
 
 
@@ -181,7 +181,7 @@ JSON_LIKE_PCM = b'{"' + b"\x00\x01\xf0\xff" * 100
         ("audio/L16;rate=16000", b"[\x00]\x00" * 30),
     ],
 )
-def test_it_takes_audio_of_every_kind(content_type: str, first: bytes) -> None:
+def test_audio_of_every_kind_is_accepted(content_type: str, first: bytes) -> None:
     assert looks_like_audio(content_type, first)
 
 
@@ -206,5 +206,5 @@ def test_it_takes_audio_of_every_kind(content_type: str, first: bytes) -> None:
         ("", b"{}"),
     ],
 )
-def test_it_refuses_what_is_no_audio(content_type: str, first: bytes) -> None:
+def test_other_content_is_not_accepted_as_audio(content_type: str, first: bytes) -> None:
     assert not looks_like_audio(content_type, first)

@@ -41,7 +41,7 @@ HISTORY_ITEM: dict[str, Any] = {
 }
 
 
-def refused(reader: Any, reply: object) -> str:
+def reject(reader: Any, reply: object) -> str:
     with pytest.raises(ServerError) as caught:
         reader(reply)
     assert (caught.value.code, caught.value.status) == ("bad_reply", 200)
@@ -59,21 +59,21 @@ def test_a_subscription() -> None:
     ("count", "extension", "remaining"),
     [(1000, 0, 0), (1100, 0, 0), (1100, 500, 400), (900, None, 100), (9999, "unlimited", None)],
 )
-def test_what_remains_counts_the_extension(count: int, extension: object, remaining: int | None) -> None:
+def test_remaining_credits_include_the_extension(count: int, extension: object, remaining: int | None) -> None:
     reply = {"character_count": count, "character_limit": 1000, "max_credit_limit_extension": extension}
     assert Subscription.from_json(reply).remaining == remaining
 
 
 @pytest.mark.parametrize("field", ["character_count", "character_limit"])
 @pytest.mark.parametrize("value", [None, "abc", "12", -1, 1.5, float("nan"), True, [], {}, 2**63])
-def test_a_quota_that_is_no_number_is_an_error(field: str, value: object) -> None:
-    assert field in refused(Subscription.from_json, {**SUBSCRIPTION, field: value})
+def test_an_invalid_quota_number_is_an_error(field: str, value: object) -> None:
+    assert field in reject(Subscription.from_json, {**SUBSCRIPTION, field: value})
 
 
 @pytest.mark.parametrize("field", ["next_character_count_reset_unix", "voice_limit", "max_credit_limit_extension"])
-def test_other_numbers_may_be_absent_but_not_nonsense(field: str) -> None:
+def test_other_numbers_may_be_missing_but_not_invalid(field: str) -> None:
     Subscription.from_json({k: v for k, v in SUBSCRIPTION.items() if k != field})
-    assert field in refused(Subscription.from_json, {**SUBSCRIPTION, field: "soon"})
+    assert field in reject(Subscription.from_json, {**SUBSCRIPTION, field: "soon"})
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_a_voice(check: object, needed: bool) -> None:
     assert Voice.from_json(reply) == Voice("v", "vc-1", "cloned", needed, 7)
 
 
-def test_a_sparse_voice() -> None:
+def test_a_voice_with_only_an_id() -> None:
     assert Voice.from_json({"voice_id": "v"}) == Voice("v", "", "", False, None)
 
 
 @pytest.mark.parametrize("reply", [{}, {"voice_id": ""}, {"voice_id": 3}, None, [], "v"])
 def test_a_voice_without_an_id_is_an_error(reply: object) -> None:
-    refused(Voice.from_json, reply)
-    refused(AddedVoice.from_json, reply)
+    reject(Voice.from_json, reply)
+    reject(AddedVoice.from_json, reply)
 
 
 def test_an_added_voice() -> None:
@@ -106,7 +106,7 @@ def test_an_added_voice() -> None:
     assert AddedVoice.from_json({"voice_id": "v", "requires_verification": None}) == AddedVoice("v", False)
 
 
-def test_a_page_of_voices_follows_has_more_alone() -> None:
+def test_only_has_more_decides_about_the_next_page() -> None:
     voices = [{"voice_id": "v"}]
     assert VoicePage.from_json({"voices": voices, "has_more": True, "next_page_token": "t"}).next_token == "t"
     last = VoicePage.from_json({"voices": voices, "has_more": False, "next_page_token": "t", "total_count": 99})
@@ -118,8 +118,8 @@ def test_a_page_of_voices_follows_has_more_alone() -> None:
     "reply",
     [None, {}, {"voices": None}, {"voices": [7]}, {"voices": [], "has_more": True}, {"voices": {}, "has_more": False}],
 )
-def test_a_page_that_leads_nowhere_is_an_error(reply: object) -> None:
-    refused(VoicePage.from_json, reply)
+def test_an_invalid_page_of_voices_is_an_error(reply: object) -> None:
+    reject(VoicePage.from_json, reply)
 
 
 def test_models() -> None:
@@ -137,8 +137,8 @@ def test_models() -> None:
 
 
 @pytest.mark.parametrize("rate", ["half", -0.5, float("nan"), float("inf"), True])
-def test_a_price_that_is_no_number_is_an_error(rate: object) -> None:
-    refused(models_from_json, [{"model_id": "x", "model_rates": {"character_cost_multiplier": rate}}])
+def test_an_invalid_price_is_an_error(rate: object) -> None:
+    reject(models_from_json, [{"model_id": "x", "model_rates": {"character_cost_multiplier": rate}}])
 
 
 def test_statistics() -> None:
@@ -157,11 +157,11 @@ def test_statistics() -> None:
         {"time": [1], "usage": {"All": ["x"]}},
     ],
 )
-def test_statistics_that_do_not_fit_are_an_error(reply: object) -> None:
-    refused(CharacterStats.from_json, reply)
+def test_inconsistent_statistics_are_an_error(reply: object) -> None:
+    reject(CharacterStats.from_json, reply)
 
 
-def test_history_keeps_the_length_of_a_text_but_not_the_text() -> None:
+def test_history_items_have_the_length_of_the_text_only() -> None:
     page = HistoryPage.from_json({"history": [HISTORY_ITEM], "has_more": True, "last_history_item_id": "h1"})
     (item,) = page.items
     assert (page.next_after, item.item_id, item.request_id, item.voice_id) == ("h1", "h1", "r1", "v1")
@@ -170,16 +170,16 @@ def test_history_keeps_the_length_of_a_text_but_not_the_text() -> None:
 
 
 @pytest.mark.parametrize(("before", "after", "credit"), [(100, 100, 0), (990, 5, None), (None, 5, None)])
-def test_credits_of_history_are_unknown_over_a_reset(before: object, after: object, credit: int | None) -> None:
+def test_credits_are_unknown_across_a_reset_of_the_counter(before: object, after: object, credit: int | None) -> None:
     item = {**HISTORY_ITEM, "character_count_change_from": before, "character_count_change_to": after}
     assert HistoryPage.from_json({"history": [item]}).items[0].credits == credit
 
 
 @pytest.mark.parametrize("reply", [{}, {"history": [{}]}, {"history": [], "has_more": True}])
-def test_history_that_leads_nowhere_is_an_error(reply: object) -> None:
-    refused(HistoryPage.from_json, reply)
+def test_an_invalid_page_of_history_is_an_error(reply: object) -> None:
+    reject(HistoryPage.from_json, reply)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_json_is_an_error(body: bytes) -> None:
-    refused(parse_json, body)
+def test_invalid_json_is_an_error(body: bytes) -> None:
+    reject(parse_json, body)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.voicecare.audio.test_encoders import decoded, loudness
+from tests.voicecare.audio.test_encoders import decode, loudness
 from tests.waiting import eventually
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.providers.espeak import messages
@@ -34,13 +34,13 @@ async def espeak() -> AsyncIterator[OfflineSynthesizer]:
     await service.close()
 
 
-async def spoken(
+async def speak_all(
     espeak: OfflineSynthesizer, text: str, voice: EspeakVoice = VOICE, name: str = "pcm_22050", **how
 ) -> bytes:
-    return await rest(espeak.speak(text, voice, name, **how))
+    return await read_all(espeak.speak(text, voice, name, **how))
 
 
-async def rest(stream: AsyncIterator[bytes]) -> bytes:
+async def read_all(stream: AsyncIterator[bytes]) -> bytes:
     return b"".join([sound async for sound in stream])
 
 
@@ -48,7 +48,7 @@ def seconds(pcm_22050: bytes) -> float:
     return len(pcm_22050) / 44100
 
 
-def melody(pcm_22050: bytes) -> float:
+def median_pitch_hz(pcm_22050: bytes) -> float:
     """Half of the voiced moments are lower than this, in Hz."""
     samples = np.frombuffer(pcm_22050, "<i2").astype(float)
     windows = [samples[at : at + 1024] for at in range(0, len(samples) - 1024, 1024)]
@@ -56,38 +56,40 @@ def melody(pcm_22050: bytes) -> float:
     return float(np.median([22050 / (56 + echo.argmax()) for echo in echoes]))
 
 
-def children() -> set[int]:
-    """Processes, also ended ones that nobody waited for, that this one started."""
+def child_processes() -> set[int]:
+    """Processes, also wait_for_exit ones that nobody waited for, that this one started."""
     return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
-async def ended(pid: int) -> None:
+async def wait_for_exit(pid: int) -> None:
     await eventually(lambda: os.path.exists(f"/proc/{pid}"), wanted=lambda there: not there)
 
 
 @pytest.mark.parametrize("name", [*DEVICE_FORMATS, "opus_48000_64", "wav_16000"])
 @in_one_loop
-async def test_it_speaks_in_every_format(espeak, name):
-    samples = decoded(FORMATS[name], await spoken(espeak, SENTENCE, name=name))
+async def test_speech_in_every_format(espeak, name):
+    samples = decode(FORMATS[name], await speak_all(espeak, SENTENCE, name=name))
     assert 1.5 < len(samples) / FORMATS[name].sample_rate < 5
     assert loudness(samples) > 500
 
 
 @in_one_loop
-async def test_voices_differ_in_pitch_rate_and_variant(espeak):
-    plain = await spoken(espeak, SENTENCE)
-    fast = await spoken(espeak, SENTENCE, EspeakVoice("en", "f2", 50, 350))
+async def test_pitch_rate_and_variant_change_the_audio(espeak):
+    plain = await speak_all(espeak, SENTENCE)
+    fast = await speak_all(espeak, SENTENCE, EspeakVoice("en", "f2", 50, 350))
     assert seconds(fast) < 0.7 * seconds(plain)
-    high, low = [await spoken(espeak, SENTENCE, EspeakVoice("en", "f2", pitch, 175)) for pitch in (99, 0)]
-    assert melody(low) < 0.8 * melody(plain) < 0.8 * melody(high)
-    assert melody(await spoken(espeak, SENTENCE, EspeakVoice("en", "m3", 50, 175))) < 0.8 * melody(plain)
+    high, low = [await speak_all(espeak, SENTENCE, EspeakVoice("en", "f2", pitch, 175)) for pitch in (99, 0)]
+    assert median_pitch_hz(low) < 0.8 * median_pitch_hz(plain) < 0.8 * median_pitch_hz(high)
+    assert median_pitch_hz(await speak_all(espeak, SENTENCE, EspeakVoice("en", "m3", 50, 175))) < 0.8 * median_pitch_hz(
+        plain
+    )
 
 
 @in_one_loop
-async def test_languages_differ_and_unknown_ones_are_english(espeak):
+async def test_each_language_sounds_different_and_unknown_ones_are_english(espeak):
     async def said(language: str, variant: str = "") -> int:
         # espeak's breath is random: the same words differ by some samples.
-        return round(seconds(await spoken(espeak, "1234567 hello", EspeakVoice(language, variant))), 1)
+        return round(seconds(await speak_all(espeak, "1234567 hello", EspeakVoice(language, variant))), 1)
 
     made = {language: await said(language) for language in ("en", "de", "fr", "zh", "ar")}
     assert len(set(made.values())) == len(made)
@@ -97,34 +99,34 @@ async def test_languages_differ_and_unknown_ones_are_english(espeak):
 
 
 @in_one_loop
-async def test_many_streams_at_once_are_whole_and_their_own(espeak):
+async def test_concurrent_streams_are_complete_and_not_mixed(espeak):
     texts = ["Yes. " * (2 + 2 * number) for number in range(20)]
-    alone = [seconds(await spoken(espeak, text)) for text in texts]
-    together = [seconds(made) for made in await asyncio.gather(*(spoken(espeak, text) for text in texts))]
+    alone = [seconds(await speak_all(espeak, text)) for text in texts]
+    together = [seconds(made) for made in await asyncio.gather(*(speak_all(espeak, text) for text in texts))]
     assert together == pytest.approx(alone, rel=0.02)
 
 
 @in_one_loop
-async def test_a_short_stream_is_not_held_up_by_a_long_one(espeak):
+async def test_a_short_stream_does_not_wait_for_a_long_one(espeak):
     async with aclosing(espeak.speak(STORY, VOICE, "mp3_44100_128")) as story:
         await anext(story)
-        assert await spoken(espeak, SENTENCE)
+        assert await speak_all(espeak, SENTENCE)
         assert await anext(story)
 
 
 @in_one_loop
-async def test_a_consumer_that_does_not_read_stops_its_own_stream_only(espeak):
+async def test_a_slow_reader_only_stops_its_own_stream(espeak):
     async with aclosing(espeak.speak(STORY, VOICE, "pcm_48000")) as story:
         got = len(await anext(story))
         for _ in range(20):
-            await spoken(espeak, SENTENCE)
+            await speak_all(espeak, SENTENCE)
         waiting = len(await anext(story))
         assert got + waiting < messages.WINDOW_BYTES + 100_000
-        assert await rest(story)
+        assert await read_all(story)
 
 
 @in_one_loop
-async def test_paced_sound_stays_within_the_time_passed(espeak):
+async def test_paced_audio_keeps_its_maximum_lead(espeak):
     clock = asyncio.get_running_loop()
     size, began = 0, clock.time()
     async with aclosing(espeak.speak(STORY, VOICE, "pcm_22050", max_lead_s=0.5)) as story:
@@ -136,19 +138,19 @@ async def test_paced_sound_stays_within_the_time_passed(espeak):
 
 
 @in_one_loop
-async def test_closing_a_stream_leaves_the_others_alone(espeak):
+async def test_closing_a_stream_does_not_affect_others(espeak):
     for _ in range(5):
         async with aclosing(espeak.speak(STORY, VOICE, "mp3_44100_128")) as story:
             await anext(story)
-    task = asyncio.create_task(spoken(espeak, STORY, max_lead_s=0.2))
+    task = asyncio.create_task(speak_all(espeak, STORY, max_lead_s=0.2))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await spoken(espeak, SENTENCE)
+    assert await speak_all(espeak, SENTENCE)
 
 
-SOUNDLESS = {
+UNREADABLE = {
     "empty": "",
     "spaces": " \n\t",
     "dots": "...",
@@ -173,73 +175,73 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("text", SOUNDLESS.values(), ids=SOUNDLESS)
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
 @in_one_loop
-async def test_text_without_sound_is_a_short_silence(espeak, text):
-    samples = decoded(FORMATS["mp3_44100_128"], await spoken(espeak, text, name="mp3_44100_128"))
+async def test_unreadable_text_is_a_short_silence(espeak, text):
+    samples = decode(FORMATS["mp3_44100_128"], await speak_all(espeak, text, name="mp3_44100_128"))
     assert 0.15 < len(samples) / 44100 < 0.6
     assert loudness(samples) < 200
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 @in_one_loop
-async def test_hostile_text_is_spoken_and_harms_nothing(espeak, text):
+async def test_hostile_text_is_spoken_and_does_not_affect_other_streams(espeak, text):
     async with aclosing(espeak.speak(STORY, VOICE, "ulaw_8000", max_lead_s=0.1)) as bystander:
         await anext(bystander)
-        assert loudness(np.frombuffer(await spoken(espeak, text), "<i2")) > 100
+        assert loudness(np.frombuffer(await speak_all(espeak, text), "<i2")) > 100
         assert await anext(bystander)
 
 
 @in_one_loop
-async def test_markup_is_text(espeak):
-    assert 1 < seconds(await spoken(espeak, "<break time='9s'/> hello")) < 4
-    assert seconds(await spoken(espeak, "[[h@l'oU]]")) > 1.5 * seconds(await spoken(espeak, "hello"))
-    assert seconds(await spoken(espeak, "\x01+99Shello")) > 1.5 * seconds(await spoken(espeak, "hello"))
+async def test_markup_is_spoken_as_text(espeak):
+    assert 1 < seconds(await speak_all(espeak, "<break time='9s'/> hello")) < 4
+    assert seconds(await speak_all(espeak, "[[h@l'oU]]")) > 1.5 * seconds(await speak_all(espeak, "hello"))
+    assert seconds(await speak_all(espeak, "\x01+99Shello")) > 1.5 * seconds(await speak_all(espeak, "hello"))
 
 
 @in_one_loop
-async def test_an_unknown_format_is_refused(espeak):
+async def test_an_unknown_format_raises(espeak):
     with pytest.raises(KeyError):
-        await spoken(espeak, SENTENCE, name="mp3_1_1")
+        await speak_all(espeak, SENTENCE, name="mp3_1_1")
 
 
-async def test_a_dead_child_fails_its_streams_and_is_replaced():
-    service, before = OfflineSynthesizer(), children()
+async def test_a_killed_worker_fails_its_streams_and_is_restarted():
+    service, before = OfflineSynthesizer(), child_processes()
     await service.start()
-    (pid,) = children() - before
+    (pid,) = child_processes() - before
     async with aclosing(service.speak(STORY, VOICE, "mp3_44100_128", max_lead_s=0.5)) as story:
         await anext(story)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(SynthesizerUnavailable):
-            await rest(story)
-    assert await spoken(service, SENTENCE)
-    assert children() - before not in ({pid}, set())
+            await read_all(story)
+    assert await speak_all(service, SENTENCE)
+    assert child_processes() - before not in ({pid}, set())
     await service.close()
-    assert children() == before
+    assert child_processes() == before
 
 
-async def test_speech_under_way_fails_when_it_is_closed_and_later_speech_as_well():
+async def test_speech_fails_during_and_after_close():
     service = OfflineSynthesizer()
     await service.start()
-    speaking = asyncio.create_task(spoken(service, STORY, max_lead_s=0.2))
+    speaking = asyncio.create_task(speak_all(service, STORY, max_lead_s=0.2))
     await asyncio.sleep(0.05)
     await service.close()
     await service.close()
     with pytest.raises(SynthesizerUnavailable):
         await speaking
     with pytest.raises(SynthesizerUnavailable):
-        await spoken(service, SENTENCE)
+        await speak_all(service, SENTENCE)
 
 
-async def test_ctrl_c_is_for_the_parent_and_sigterm_ends_the_child():
-    service, before = OfflineSynthesizer(), children()
+async def test_the_worker_ignores_sigint_and_ends_on_sigterm():
+    service, before = OfflineSynthesizer(), child_processes()
     await service.start()
-    (pid,) = children() - before
+    (pid,) = child_processes() - before
     assert os.getsid(pid) != os.getsid(0)
     os.kill(pid, signal.SIGINT)
-    assert await spoken(service, SENTENCE)
+    assert await speak_all(service, SENTENCE)
     os.kill(pid, signal.SIGTERM)
-    await ended(pid)
+    await wait_for_exit(pid)
     await service.close()
 
 
@@ -257,8 +259,8 @@ asyncio.run(main())
 """
 
 
-async def test_the_child_ends_when_its_parent_is_killed():
+async def test_the_worker_ends_when_its_parent_is_killed():
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE)
     output, _ = await parent.communicate()
     assert parent.returncode == -signal.SIGKILL
-    await ended(int(output))
+    await wait_for_exit(int(output))

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.voicecare.providers.espeak.test_client import HOSTILE, SOUNDLESS, STORY
+from tests.voicecare.providers.espeak.test_client import HOSTILE, STORY, UNREADABLE
 from voicecare.providers.espeak.text import PIECE_BYTES, normalize, split
 
 
-def test_pieces_are_short_whole_and_end_where_clauses_do():
+def test_pieces_are_short_and_end_at_clauses():
     text = normalize(STORY)
     made = list(split(text))
     assert "".join(made) == text
@@ -15,14 +15,14 @@ def test_pieces_are_short_whole_and_end_where_clauses_do():
     assert list(split("Take 2.5 mg, please.")) == ["Take 2.5 mg, please."]
 
 
-@pytest.mark.parametrize("text", [*SOUNDLESS.values(), *HOSTILE.values()], ids=[*SOUNDLESS, *HOSTILE])
-def test_pieces_lose_nothing_of_clean_text(text):
+@pytest.mark.parametrize("text", [*UNREADABLE.values(), *HOSTILE.values()], ids=[*UNREADABLE, *HOSTILE])
+def test_the_pieces_are_the_complete_text(text):
     made = list(split(normalize(text)))
     assert "".join(made) == normalize(text)
     assert all(len(piece.encode()) <= PIECE_BYTES + 160 for piece in made)
 
 
-def test_clean_text_keeps_what_is_spoken():
+def test_normalized_text_keeps_readable_characters():
     assert normalize("नमस्ते, क्\u200dष — Ö 2.5 mg [now]") == "नमस्ते, क्\u200dष — Ö 2.5 mg  now"
     assert normalize("wait......\x00\ud800[[x]]") == "wait...    x"
     assert normalize("q" + "\u0301" * 99) == "q" + "\u0301" * 3

@@ -28,7 +28,7 @@ def speak(url: str, text: str = "Hello.") -> bytes:
 
 
 @contextmanager
-def listening(sandbox: SandboxProcess, text: str) -> Iterator[list[Exception]]:
+def listening_client(sandbox: SandboxProcess, text: str) -> Iterator[list[Exception]]:
     """A listener meanwhile; what went wrong for it stands in the list afterwards."""
     failures: list[Exception] = []
 
@@ -46,7 +46,7 @@ def listening(sandbox: SandboxProcess, text: str) -> Iterator[list[Exception]]:
         listener.join(30)
 
 
-def until_it_sends(sandbox: SandboxProcess) -> None:
+def wait_until_it_sends(sandbox: SandboxProcess) -> None:
     def sent() -> list[tuple[int, str, int]]:
         return [(request["status"], request["outcome"], request["bytes_sent"]) for request in sandbox.requests()]
 
@@ -54,19 +54,19 @@ def until_it_sends(sandbox: SandboxProcess) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_at_once_and_well_even_while_it_speaks(number: int) -> None:
+def test_it_stops_immediately_during_a_response(number: int) -> None:
     sandbox = SandboxProcess(None, "--first-byte-ms", "7")
     assert sandbox.settings()["first_byte_ms"] == 7
     sandbox.fault(kind="stall_middle", after_bytes=10)
-    with listening(sandbox, "Hello.") as failures:
-        until_it_sends(sandbox)
+    with listening_client(sandbox, "Hello.") as failures:
+        wait_until_it_sends(sandbox)
         sandbox.process.send_signal(number)
         assert sandbox.process.wait(10) == 0
     assert len(failures) == 1
     assert sandbox.process.stdout.read() == ""  # it said one line, and that was read at its start
 
 
-def test_a_taken_port_is_said_in_words(sandbox: SandboxProcess) -> None:
+def test_a_port_in_use_is_reported(sandbox: SandboxProcess) -> None:
     port = sandbox.url.rpartition(":")[2]
     command = [sys.executable, "manage.py", "sandbox", "--port", port]
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
@@ -76,13 +76,15 @@ def test_a_taken_port_is_said_in_words(sandbox: SandboxProcess) -> None:
     assert "Traceback" not in second.stderr
 
 
-def test_it_outlives_its_synthesiser(sandbox: SandboxProcess) -> None:
+def test_it_survives_a_crash_of_the_espeak_worker(sandbox: SandboxProcess) -> None:
     sandbox.settings(first_byte_ms=0)
     # What was made before the loss still goes out, up to the window of 256 KiB: slow enough that not all of ten minutes
     # is made before, fast enough that the rest does not take minutes.
     sandbox.fault(kind="slow", bytes_per_s=200_000, first=1)
-    with listening(sandbox, text="A long text, of which not all is made when its maker is lost. " * 160) as failures:
-        until_it_sends(sandbox)
+    with listening_client(
+        sandbox, text="A long text, of which not all is made when its maker is lost. " * 160
+    ) as failures:
+        wait_until_it_sends(sandbox)
         (child,) = Path(f"/proc/{sandbox.process.pid}/task/{sandbox.process.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGKILL)
     assert isinstance(failures[0], http.client.IncompleteRead)
@@ -90,7 +92,7 @@ def test_it_outlives_its_synthesiser(sandbox: SandboxProcess) -> None:
     assert len(speak(sandbox.url)) > 1000
 
 
-def test_the_package_needs_no_django() -> None:
+def test_the_package_does_not_need_django() -> None:
     code = (
         "import sys; sys.modules['django'] = None; import voicecare.providers.elevenlabs.sandbox.server; "
         "print([name for name in sys.modules if name.startswith(('tts', 'usage', 'rest_framework'))])"

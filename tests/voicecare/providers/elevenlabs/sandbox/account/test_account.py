@@ -7,7 +7,7 @@ from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
 from voicecare.providers.elevenlabs.sandbox.errors import ApiError
 
 
-def test_credits_of_requests_under_way_are_not_sold_twice() -> None:
+def test_reserved_credits_are_not_available_to_other_requests() -> None:
     account = Account(SandboxConfig(character_limit=100))
     with account.reserve(60) as first:
         with pytest.raises(ApiError), account.reserve(60):

@@ -44,7 +44,7 @@ async def client(sandbox: SandboxProcess) -> AsyncIterator[Client]:
         yield Client(session, sandbox.url)
 
 
-async def test_a_fresh_account(client: Client) -> None:
+async def test_a_new_account(client: Client) -> None:
     subscription = await client.fetch("/v1/user/subscription", "ExtendedSubscriptionResponseModel")
     assert (subscription["character_count"], subscription["character_limit"]) == (0, 100_000)
     assert subscription["next_character_count_reset_unix"] > time.time()
@@ -53,7 +53,7 @@ async def test_a_fresh_account(client: Client) -> None:
     assert user["subscription_extras"]["concurrency"] == 10
 
 
-async def test_the_models_and_their_rates(client: Client) -> None:
+async def test_the_models_and_their_prices(client: Client) -> None:
     _, models = await client.get("/v1/models")
     found = {model["model_id"]: validate_schema(model, "ModelResponseModel") for model in models}
     assert {"eleven_flash_v2", FLASH, "eleven_turbo_v2_5", MULTILINGUAL, "eleven_v3"} <= found.keys()
@@ -63,7 +63,7 @@ async def test_the_models_and_their_rates(client: Client) -> None:
     assert found[MULTILINGUAL]["concurrency_group"] == "standard"
 
 
-async def test_speech_is_billed_at_the_model_s_rate(client: Client, sandbox: SandboxProcess) -> None:
+async def test_speech_is_billed_at_the_price_of_the_model(client: Client, sandbox: SandboxProcess) -> None:
     await client.speak("12345")
     await client.speak("12345", model=MULTILINGUAL)
     account = sandbox.account()
@@ -76,7 +76,7 @@ async def test_speech_is_billed_at_the_model_s_rate(client: Client, sandbox: San
     ("form", "status", "key", "code"),
     [("legacy", 401, "status", "quota_exceeded"), ("new", 402, "code", "insufficient_credits")],
 )
-async def test_a_spent_quota_refuses_and_comes_back(
+async def test_a_used_up_quota_is_an_error_until_it_is_restored(
     client: Client, sandbox: SandboxProcess, form: str, status: int, key: str, code: str
 ) -> None:
     sandbox.settings(quota_form=form, character_limit=100, characters_used=96)
@@ -89,14 +89,14 @@ async def test_a_spent_quota_refuses_and_comes_back(
     assert (await client.speak("1"))[0] == 200
 
 
-async def test_a_new_period_begins_at_the_reset_time(client: Client, sandbox: SandboxProcess) -> None:
+async def test_a_new_period_starts_at_the_reset_time(client: Client, sandbox: SandboxProcess) -> None:
     sandbox.settings(characters_used=100_000, reset_unix=int(time.time()))
     subscription = await client.fetch("/v1/user/subscription", "ExtendedSubscriptionResponseModel")
     assert subscription["character_count"] == 0
     assert subscription["next_character_count_reset_unix"] > time.time()
 
 
-async def test_history_is_newest_first_in_pages_without_zero_retention(client: Client) -> None:
+async def test_history_has_pages_newest_first_without_zero_retention_requests(client: Client) -> None:
     for text in ("One.", "Two.", "Three."):
         await client.speak(text)
     await client.speak("Secret.", enable_logging="false")
@@ -127,7 +127,7 @@ async def test_history_is_filtered(client: Client, sandbox: SandboxProcess) -> N
     assert {item["request_id"] for item in reply["history"]} == request_ids
 
 
-async def test_somebody_else_uses_the_account(client: Client, sandbox: SandboxProcess) -> None:
+async def test_usage_by_others_is_billed(client: Client, sandbox: SandboxProcess) -> None:
     now = int(time.time())
     await client.speak("Mine.")
     sold = sandbox.add_external_usage("Somebody else's.", unix=now - 3600, model_id=FLASH)
@@ -144,7 +144,7 @@ async def test_somebody_else_uses_the_account(client: Client, sandbox: SandboxPr
 
 
 @pytest.mark.parametrize("wanted", [{}, {"text": 1}, {"text": "x", "colour": "red"}, {"text": "x", "voice_id": "none"}])
-def test_a_sale_that_makes_no_sense_is_refused(sandbox: SandboxProcess, wanted: dict[str, Any]) -> None:
+def test_invalid_external_usage_is_rejected(sandbox: SandboxProcess, wanted: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"text|voice"):
         sandbox.add_external_usage(**{"text": None, **wanted})
 
@@ -158,5 +158,5 @@ def test_a_sale_that_makes_no_sense_is_refused(sandbox: SandboxProcess, wanted: 
         ({"start_after_history_item_id": "x"}, 404),
     ],
 )
-async def test_bad_pages_of_history(client: Client, query: dict[str, Any], status: int) -> None:
+async def test_invalid_pages_of_history(client: Client, query: dict[str, Any], status: int) -> None:
     assert (await client.get("/v1/history", **query))[0] == status

@@ -48,7 +48,7 @@ async def caller(sandbox: SandboxProcess) -> AsyncIterator[Caller]:
 
 
 @pytest.mark.parametrize("format_name", STREAMED)
-async def test_it_streams_speech_in_each_format(caller: Caller, format_name: str) -> None:
+async def test_speech_is_streamed_in_each_format(caller: Caller, format_name: str) -> None:
     status, headers, audio = await caller.speak(query=f"output_format={format_name}")
     assert status == 200
     assert headers["Content-Type"] == FORMATS[format_name].mime
@@ -59,14 +59,14 @@ async def test_it_streams_speech_in_each_format(caller: Caller, format_name: str
 
 
 @pytest.mark.parametrize("format_name", ["mp3_44100_128", "wav_22050", "pcm_16000"])
-async def test_a_whole_answer_has_its_length(caller: Caller, format_name: str) -> None:
+async def test_a_complete_response_has_a_content_length(caller: Caller, format_name: str) -> None:
     status, headers, audio = await caller.speak(path="", query=f"output_format={format_name}")
     assert status == 200
     assert int(headers["Content-Length"]) == len(audio)
     assert 3 < decode(audio, format_name).seconds < 8
 
 
-async def test_the_same_request_sounds_the_same_and_another_voice_another(caller: Caller) -> None:
+async def test_the_audio_depends_on_the_voice_only(caller: Caller) -> None:
     first, again, other = [(await caller.speak(voice=voice))[2] for voice in (RACHEL, RACHEL, ADAM)]
     assert first == again
     assert first != other
@@ -83,7 +83,7 @@ def pitch_hz(audio: bytes) -> float:
     return rate / (int(np.argmax(echo[lags])) + rate // 350)
 
 
-async def test_speed_and_language_are_heard(caller: Caller) -> None:
+async def test_speed_and_language_change_the_audio(caller: Caller) -> None:
     slow, fast = [
         decode((await caller.speak(voice_settings={"speed": speed}))[2], "mp3_44100_128").seconds
         for speed in (0.7, 1.2)
@@ -92,7 +92,7 @@ async def test_speed_and_language_are_heard(caller: Caller) -> None:
     assert (await caller.speak(language_code="de"))[2] != (await caller.speak())[2]
 
 
-async def test_the_headers_are_the_provider_s(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_the_headers_of_a_response(caller: Caller, sandbox: SandboxProcess) -> None:
     _, headers, _ = await caller.speak("12345")
     assert headers["character-cost"] == "3"  # half a credit a character, rounded up
     assert len(headers["request-id"]) == len(headers["history-item-id"]) == 20
@@ -104,14 +104,14 @@ async def test_the_headers_are_the_provider_s(caller: Caller, sandbox: SandboxPr
     assert sandbox.requests()[0]["request_id"] == headers["request-id"]
 
 
-async def test_the_query_of_the_provider_is_taken(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_query_parameters_of_the_provider(caller: Caller, sandbox: SandboxProcess) -> None:
     status, headers, _ = await caller.speak(query="enable_logging=false&optimize_streaming_latency=3")
     assert status == 200
     assert "history-item-id" not in headers
     assert sandbox.requests()[0]["enable_logging"] is False
 
 
-async def test_whole_speech_with_timestamps(caller: Caller) -> None:
+async def test_complete_speech_with_timestamps(caller: Caller) -> None:
     status, headers, body = await caller.speak(path="/with-timestamps")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     reply = validate_schema(json.loads(body), "AudioWithTimestampsResponseModel")
@@ -152,7 +152,7 @@ async def test_streamed_speech_with_timestamps(caller: Caller) -> None:
         ({"text": "\ud800"}, 400, "invalid_text"),
     ],
 )
-async def test_it_refuses_what_the_provider_refuses(
+async def test_invalid_requests_are_rejected_as_by_the_provider(
     caller: Caller, sandbox: SandboxProcess, fields: dict[str, Any], status: int, code: str
 ) -> None:
     answered, _, body = await caller.speak(**fields)
@@ -183,7 +183,7 @@ async def test_it_refuses_what_the_provider_refuses(
         ),
     ],
 )
-async def test_a_malformed_request_gets_the_validation_list(
+async def test_a_malformed_request_gets_validation_errors(
     caller: Caller, arguments: dict[str, Any], place: list[str | int]
 ) -> None:
     status, _, body = await caller.post(f"/v1/text-to-speech/{RACHEL}/stream", **arguments)
@@ -191,7 +191,7 @@ async def test_a_malformed_request_gets_the_validation_list(
     assert validate_schema(json.loads(body), "HTTPValidationError")["detail"][0]["loc"] == place
 
 
-async def test_a_key_is_needed_and_any_will_do(caller: Caller) -> None:
+async def test_any_key_is_accepted_but_not_an_empty_one(caller: Caller) -> None:
     status, headers, body = await caller.post(
         f"/v1/text-to-speech/{RACHEL}/stream", json={"text": "a"}, headers={"xi-api-key": ""}
     )
@@ -203,12 +203,14 @@ async def test_a_key_is_needed_and_any_will_do(caller: Caller) -> None:
     ("method", "path", "status", "detail"),
     [("GET", "/v1/nothing", 404, "Not Found"), ("GET", "/v1/text-to-speech/a", 405, "Method Not Allowed")],
 )
-async def test_unknown_routes_are_plain(caller: Caller, method: str, path: str, status: int, detail: str) -> None:
+async def test_unknown_routes_get_plain_errors(
+    caller: Caller, method: str, path: str, status: int, detail: str
+) -> None:
     async with caller.session.request(method, caller.url + path) as reply:
         assert (reply.status, await reply.json()) == (status, {"detail": detail})
 
 
-async def test_a_client_that_leaves_is_noticed_and_pays(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_a_disconnected_client_is_detected_and_billed(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="stall_middle", after_bytes=2000)
     async with caller.session.post(
         f"{caller.url}/v1/text-to-speech/{RACHEL}/stream", json={"text": TEXT, "model_id": FLASH}
@@ -219,7 +221,7 @@ async def test_a_client_that_leaves_is_noticed_and_pays(caller: Caller, sandbox:
     assert sandbox.account()["character_count"] == request["credits"] > 0
 
 
-async def test_the_records_hold_what_was_asked(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_requests_are_recorded(caller: Caller, sandbox: SandboxProcess) -> None:
     await caller.speak("One.", query="output_format=pcm_8000", next_text="Two.")
     _, _, audio = await caller.speak("Two.", voice=ADAM, previous_text="One.", model_id="eleven_multilingual_v2")
     one, two = sandbox.requests()
@@ -230,7 +232,7 @@ async def test_the_records_hold_what_was_asked(caller: Caller, sandbox: SandboxP
     assert (two["characters"], two["credits"], two["bytes_sent"]) == (4, 4, len(audio))
 
 
-async def test_over_the_limit_it_queues_or_when_strict_refuses(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_requests_over_the_limit_are_queued_or_rejected(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.settings(concurrency=1, queue_limit=1)
     sandbox.fault(kind="stall_headers", seconds=0.5)
     replies = await asyncio.gather(*(caller.speak(f"Request number {number}.") for number in range(3)))
@@ -243,14 +245,14 @@ async def test_over_the_limit_it_queues_or_when_strict_refuses(caller: Caller, s
     assert "maximum of 1 concurrent" in json.loads(refused)["detail"]["message"]
 
 
-async def test_the_groups_of_models_do_not_share_their_limit(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_each_model_group_has_its_own_limit(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.settings(concurrency=1, strict_concurrency=True)
     sandbox.fault(kind="stall_headers", seconds=0.3)
     replies = await asyncio.gather(caller.speak(), caller.speak(model_id="eleven_multilingual_v2"))
     assert [status for status, _, _ in replies] == [200, 200]
 
 
-async def test_twenty_at_once_are_all_heard(caller: Caller, sandbox: SandboxProcess) -> None:
+async def test_twenty_concurrent_requests_are_all_served(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.settings(first_byte_ms=120)
     texts = [f"This is number {number}, and it is spoken to a patient of its own." for number in range(20)]
     replies = await asyncio.gather(*(caller.speak(text) for text in texts))
@@ -259,9 +261,7 @@ async def test_twenty_at_once_are_all_heard(caller: Caller, sandbox: SandboxProc
     assert {request["outcome"] for request in sandbox.requests()} == {"completed"}
 
 
-async def test_the_first_byte_is_delayed_and_speech_without_sound_is_still_audio(
-    caller: Caller, sandbox: SandboxProcess
-) -> None:
+async def test_the_first_byte_is_delayed_and_silent_text_gives_audio(caller: Caller, sandbox: SandboxProcess) -> None:
     sandbox.settings(first_byte_ms=150)
     _, headers, audio = await caller.speak("...")
     assert int(headers["tts-latency-ms"]) >= 150

@@ -19,7 +19,7 @@ from voicecare.providers.elevenlabs.sandbox.api.usage import TimeRange
 __all__ = ["client"]
 
 
-async def test_usage_sums_what_was_billed(client: Client) -> None:
+async def test_usage_is_the_sum_of_billed_requests(client: Client) -> None:
     await client.speak("12345")
     await client.speak("1234567", voice=SARAH, model=MULTILINGUAL)
     await client.speak("unspoken", voice="nobody")
@@ -53,7 +53,7 @@ async def test_usage_sums_what_was_billed(client: Client) -> None:
         ({"start_unix": 0, "end_unix": 10**13, "aggregation_bucket_size": 1}, 400),
     ],
 )
-async def test_usage_that_cannot_be_told(client: Client, query: dict[str, Any], status: int) -> None:
+async def test_invalid_usage_queries_are_rejected(client: Client, query: dict[str, Any], status: int) -> None:
     assert (await client.get("/v1/usage/character-stats", **query))[0] == status
 
 
@@ -70,6 +70,6 @@ def ms(*date: int) -> int:
         ("cumulative", [(2026, 1, 30, 13, 5)]),
     ],
 )
-def test_buckets_begin_with_their_interval(interval: str, expected: list[tuple[int, ...]]) -> None:
+def test_buckets_start_with_their_interval(interval: str, expected: list[tuple[int, ...]]) -> None:
     window = TimeRange(ms(2026, 1, 30, 13, 5), ms(2026, 2, 1, 2))
     assert window.buckets(interval, None) == [ms(*date) for date in expected]

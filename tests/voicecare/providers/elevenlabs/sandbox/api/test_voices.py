@@ -50,7 +50,7 @@ async def client(sandbox: SandboxProcess) -> AsyncIterator[Client]:
         yield Client(session, sandbox.url)
 
 
-async def test_the_stock(client: Client) -> None:
+async def test_the_stock_voices(client: Client) -> None:
     status, reply = await client.call("GET", "/v1/voices")
     voices = validate_schema(reply, "GetVoicesResponseModel")["voices"]
     assert status == 200
@@ -62,7 +62,7 @@ async def test_the_stock(client: Client) -> None:
     assert validate_schema(settings, "VoiceSettingsResponseModel")["stability"] == 0.5
 
 
-async def test_pages_follow_one_another(client: Client) -> None:
+async def test_pages_of_voices(client: Client) -> None:
     names: list[str] = []
     query: dict[str, Any] = {"page_size": 4, "sort": "name"}
     while query:
@@ -74,7 +74,7 @@ async def test_pages_follow_one_another(client: Client) -> None:
     assert page["next_page_token"] is None
 
 
-async def test_voices_are_found(client: Client) -> None:
+async def test_voices_can_be_searched(client: Client) -> None:
     await client.clone("vc-42", ("files", RECORDING), labels='{"use": "companion"}')
     assert await client.names(search="RACH") == ["Rachel"]
     assert await client.names(search="companion") == await client.names(category="cloned") == ["vc-42"]
@@ -98,7 +98,7 @@ async def test_voices_are_found(client: Client) -> None:
         ({"include_total_count": "x"}, 422),
     ],
 )
-async def test_bad_pages(client: Client, query: dict[str, Any], status: int) -> None:
+async def test_invalid_pages(client: Client, query: dict[str, Any], status: int) -> None:
     assert (await client.call("GET", "/v2/voices", params=query))[0] == status
 
 
@@ -150,7 +150,7 @@ async def test_a_clone_is_edited(client: Client, sandbox: SandboxProcess) -> Non
         ("a", [("files", b"ID3" + bytes(11 * 1024 * 1024))], {}, 400, "request_too_large"),
     ],
 )
-async def test_what_cannot_be_cloned(
+async def test_invalid_recordings_are_rejected(
     client: Client, sandbox: SandboxProcess, name: str | None, files: list[Any], fields: Any, status: int, word: str
 ) -> None:
     answered, reply = await client.clone(name, *files, **fields)
@@ -169,7 +169,7 @@ async def test_what_cannot_be_cloned(
         ({"can_clone": False}, "can_not_use_instant_voice_cloning"),
     ],
 )
-async def test_the_account_limits_clones(
+async def test_limits_of_the_account_for_clones(
     client: Client, sandbox: SandboxProcess, changes: dict[str, Any], code: str
 ) -> None:
     sandbox.settings(**changes)
@@ -177,13 +177,13 @@ async def test_the_account_limits_clones(
     assert (status, reply["detail"]["status"]) == (400, code)
 
 
-async def test_the_stock_is_not_ours_to_delete(client: Client) -> None:
+async def test_a_stock_voice_cannot_be_deleted(client: Client) -> None:
     assert (await client.call("DELETE", f"/v1/voices/{RACHEL}"))[0] == 403
     assert (await client.call("DELETE", "/v1/voices/nobody"))[0] == 404
     assert (await client.call("GET", "/v1/voices/nobody/settings"))[0] == 404
 
 
-def test_each_voice_has_a_timbre_of_its_own_and_keeps_it() -> None:
+def test_each_voice_has_its_own_constant_profile() -> None:
     timbres = {profile_for(f"voice{number}") for number in range(50)}
     assert len(timbres) >= 49
     assert profile_for("voice1") == profile_for("voice1")

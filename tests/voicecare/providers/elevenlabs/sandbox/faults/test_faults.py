@@ -12,26 +12,26 @@ from voicecare.providers.elevenlabs.sandbox.faults.faults import (
 )
 
 
-def struck(book: FaultRegistry, times: int) -> list[int]:
-    traits = RequestInfo("/v1/text-to-speech/v", "POST")
-    return [fault.id if (fault := book.find_for(traits)) else 0 for _ in range(times)]
+def matched_faults(registry: FaultRegistry, times: int) -> list[int]:
+    request = RequestInfo("/v1/text-to-speech/v", "POST")
+    return [fault.id if (fault := registry.find_for(request)) else 0 for _ in range(times)]
 
 
-def test_faults_stand_in_line() -> None:
-    book = FaultRegistry()
-    book.add({"kind": "refuse", "first": 2})
-    book.add({"kind": "empty", "first": 1})
-    assert struck(book, 4) == [1, 1, 2, 0]
+def test_the_first_matching_fault_is_applied() -> None:
+    registry = FaultRegistry()
+    registry.add({"kind": "refuse", "first": 2})
+    registry.add({"kind": "empty", "first": 1})
+    assert matched_faults(registry, 4) == [1, 1, 2, 0]
 
 
-def test_every_second_and_only_twice() -> None:
-    book = FaultRegistry()
-    book.add({"kind": "refuse", "every": 2, "first": 2})
-    assert struck(book, 6) == [0, 1, 0, 1, 0, 0]
+def test_every_and_first_limit_a_fault() -> None:
+    registry = FaultRegistry()
+    registry.add({"kind": "refuse", "every": 2, "first": 2})
+    assert matched_faults(registry, 6) == [0, 1, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"),
+    ("body", "message"),
     [
         ({"kind": "explode"}, "stall_middle"),
         ([], "A fault must be an object"),
@@ -50,6 +50,6 @@ def test_every_second_and_only_twice() -> None:
         ({"kind": "refuse", "match": {"text": "("}}, "not a regular expression"),
     ],
 )
-def test_what_is_unknown_is_refused_with_what_is_known(wanted: Any, words: str) -> None:
-    with pytest.raises(InvalidControlRequest, match=words):
-        parse_fault(wanted)
+def test_an_invalid_fault_is_rejected_with_the_valid_names(body: Any, message: str) -> None:
+    with pytest.raises(InvalidControlRequest, match=message):
+        parse_fault(body)

@@ -66,14 +66,14 @@ async def speaking(sandbox: SandboxProcess) -> AsyncIterator[aiohttp.StreamReade
         yield reply.content
 
 
-async def recorded(sandbox: SandboxProcess) -> dict[str, Any]:
+async def last_record(sandbox: SandboxProcess) -> dict[str, Any]:
     """The last request, once it has ended."""
     return (await asyncio.to_thread(sandbox.wait_until_idle))[-1]
 
 
 @pytest.mark.parametrize("kind", ["cut", "cut_reset"])
 @pytest.mark.parametrize("after_bytes", [0, 1, 419, 4097, 10_000])
-async def test_a_cut_delivers_exactly_its_bytes(
+async def test_a_cut_sends_the_exact_number_of_bytes(
     speak: Speak, sandbox: SandboxProcess, kind: str, after_bytes: int
 ) -> None:
     whole = (await speak()).body
@@ -81,7 +81,7 @@ async def test_a_cut_delivers_exactly_its_bytes(
     seen = await speak()
     assert isinstance(seen.error, aiohttp.ClientPayloadError)
     assert seen.body == whole[:after_bytes]
-    record = await recorded(sandbox)
+    record = await last_record(sandbox)
     assert (record["outcome"], record["bytes_sent"], record["billed"], record["fault"]) == (
         "cut",
         after_bytes,
@@ -90,7 +90,9 @@ async def test_a_cut_delivers_exactly_its_bytes(
     )
 
 
-async def test_a_cut_behind_the_end_still_breaks_and_one_by_time_waits(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_a_cut_after_the_end_breaks_the_connection_and_a_timed_cut_waits(
+    speak: Speak, sandbox: SandboxProcess
+) -> None:
     whole = (await speak()).body
     sandbox.fault(kind="cut", after_bytes=10**6, first=1)
     sandbox.fault(kind="cut", after_ms=300, first=1)
@@ -103,11 +105,11 @@ async def test_a_cut_behind_the_end_still_breaks_and_one_by_time_waits(speak: Sp
         assert seen.body == whole
 
 
-async def test_a_clean_cut_looks_like_an_end(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_a_clean_cut_ends_the_body_normally(speak: Speak, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="cut_clean", after_bytes=5000)
     seen = await speak()
     assert (seen.error, len(seen.body)) == (None, 5000)
-    assert (await recorded(sandbox))["outcome"] == "cut"
+    assert (await last_record(sandbox))["outcome"] == "cut"
 
 
 @pytest.mark.parametrize(
@@ -119,19 +121,19 @@ async def test_a_clean_cut_looks_like_an_end(speak: Speak, sandbox: SandboxProce
         ({"kind": "stall_middle", "after_bytes": 3001}, 200, 3001, True),
     ],
 )
-async def test_a_stall_lasts_until_the_client_leaves(
+async def test_a_stall_lasts_until_the_client_disconnects(
     speak: Speak, sandbox: SandboxProcess, fault: dict[str, Any], status: int | None, received: int, billed: bool
 ) -> None:
     sandbox.fault(**fault)
     seen = await speak(patience_s=0.3)
     assert isinstance(seen.error, aiohttp.SocketTimeoutError)
     assert (seen.status, len(seen.body)) == (status, received)
-    record = await recorded(sandbox)
+    record = await last_record(sandbox)
     assert (record["status"], record["outcome"], record["billed"]) == (status, "cancelled", billed)
 
 
 @pytest.mark.parametrize("kind", ["stall_first", "stall_headers", "stall_middle", "slow_headers"])
-async def test_a_stall_of_some_seconds_ends(speak: Speak, sandbox: SandboxProcess, kind: str) -> None:
+async def test_a_stall_with_a_length_ends(speak: Speak, sandbox: SandboxProcess, kind: str) -> None:
     whole = (await speak()).body
     sandbox.fault(kind=kind, seconds=0.2, **({"after_bytes": 999} if kind == "stall_middle" else {}))
     began = time.monotonic()
@@ -139,51 +141,49 @@ async def test_a_stall_of_some_seconds_ends(speak: Speak, sandbox: SandboxProces
     assert time.monotonic() - began > 0.2
     assert (seen.error, seen.body) == (None, whole)
     assert seen.headers["character-cost"]
-    assert (await recorded(sandbox))["outcome"] == "completed"
+    assert (await last_record(sandbox))["outcome"] == "completed"
 
 
-async def test_a_refused_connection_gets_no_answer(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_a_refused_connection_gets_no_response(speak: Speak, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="refuse", first=1)
     seen = await speak()
     assert isinstance(seen.error, aiohttp.ServerDisconnectedError)
-    record = await recorded(sandbox)
+    record = await last_record(sandbox)
     assert (record["status"], record["outcome"], record["billed"]) == (None, "failed", False)
     assert (await speak()).status == 200
 
 
-async def test_what_is_never_answered_is_billed_all_the_same(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_an_unanswered_request_is_billed(speak: Speak, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="unanswered", seconds=0)
     seen = await speak()
     assert isinstance(seen.error, aiohttp.ServerDisconnectedError)
-    record = await recorded(sandbox)
+    record = await last_record(sandbox)
     assert (record["status"], record["outcome"], record["billed"]) == (None, "failed", True)
     assert sandbox.account()["characters"] == len(TEXT)
 
 
-async def test_a_redirect_leads_elsewhere(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_a_redirect_has_its_location(speak: Speak, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="redirect", location="http://127.0.0.2:9/")
     seen = await speak()
     assert (seen.status, seen.headers["Location"]) == (307, "http://127.0.0.2:9/")
-    assert (await recorded(sandbox))["billed"] is False
+    assert (await last_record(sandbox))["billed"] is False
 
 
 @pytest.mark.parametrize(
     ("kind", "content_type", "beginning"),
     [("html", "text/html; charset=utf-8", b"<html>"), ("json", "application/json", b'{"detail"')],
 )
-async def test_another_body_in_the_place_of_speech_is_billed_as_any_success(
+async def test_a_replaced_body_is_billed(
     speak: Speak, sandbox: SandboxProcess, kind: str, content_type: str, beginning: bytes
 ) -> None:
     sandbox.fault(kind=kind)
     seen = await speak()
     assert (seen.status, seen.headers["Content-Type"]) == (200, content_type)
     assert seen.body.startswith(beginning)
-    assert (await recorded(sandbox))["billed"] is True
+    assert (await last_record(sandbox))["billed"] is True
 
 
-async def test_bodies_that_are_empty_or_no_sound_or_mislabelled_or_without_end(
-    speak: Speak, sandbox: SandboxProcess
-) -> None:
+async def test_empty_random_mislabelled_and_endless_bodies(speak: Speak, sandbox: SandboxProcess) -> None:
     whole = (await speak()).body
     for kind in ("empty", "garbage", "wrong_type", "endless"):
         sandbox.fault(kind=kind, first=1)
@@ -194,10 +194,10 @@ async def test_bodies_that_are_empty_or_no_sound_or_mislabelled_or_without_end(
     assert (wrong_type.body, wrong_type.headers["Content-Type"]) == (whole, "text/html")
     async with speaking(sandbox) as sound:
         assert await sound.readexactly(3 * len(whole)) == 3 * whole
-    assert (await recorded(sandbox))["outcome"] == "cancelled"
+    assert (await last_record(sandbox))["outcome"] == "cancelled"
 
 
-async def test_slow_and_dripping_bodies(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_slow_bodies_and_single_bytes(speak: Speak, sandbox: SandboxProcess) -> None:
     size = len((await speak("Yes.")).body)
     sandbox.fault(kind="slow", bytes_per_s=40_000, first=1)
     sandbox.fault(kind="drip", seconds=0.02)
@@ -209,12 +209,12 @@ async def test_slow_and_dripping_bodies(speak: Speak, sandbox: SandboxProcess) -
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-async def test_every_preset_answers_in_its_form(speak: Speak, sandbox: SandboxProcess, preset: str) -> None:
+async def test_every_preset_has_its_form(speak: Speak, sandbox: SandboxProcess, preset: str) -> None:
     sandbox.fault(kind="error", preset=preset)
     seen = await speak()
     words = PRESETS[preset]
     assert (seen.status, seen.error) == (words.status, None)
-    record = await recorded(sandbox)
+    record = await last_record(sandbox)
     assert (record["status"], record["outcome"], record["billed"]) == (words.status, "failed", False)
     if words.form == "html":
         assert seen.headers["Content-Type"].startswith("text/html")
@@ -228,7 +228,7 @@ async def test_every_preset_answers_in_its_form(speak: Speak, sandbox: SandboxPr
         assert detail["code" if words.form == "new" else "status"] == words.code
 
 
-async def test_an_error_can_be_made_to_measure(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_the_fields_of_an_error_can_be_changed(speak: Speak, sandbox: SandboxProcess) -> None:
     sandbox.fault(
         kind="error", status=403, code="odd", form="new", message="No.", headers={"Retry-After": "-1"}, first=1
     )
@@ -247,7 +247,7 @@ async def test_an_error_can_be_made_to_measure(speak: Speak, sandbox: SandboxPro
     assert (moved.status, json.loads(moved.body)["detail"]["status"]) == (503, "system_busy")
 
 
-async def test_a_fault_strikes_what_it_matches(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_a_fault_only_applies_to_matching_requests(speak: Speak, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="error", status=500, match={"text": "^Bad", "voice_id": "21m00Tcm4TlvDq8ikWAM"})
     assert [(await speak(text)).status for text in ("Bad news.", "Not Bad.")] == [500, 200]
     assert (await speak("Bad news.", SPEECH.replace("21m00Tcm4TlvDq8ikWAM", "pNInz6obpgDQGcFmaJgB"))).status == 200
@@ -257,7 +257,7 @@ async def test_a_fault_strikes_what_it_matches(speak: Speak, sandbox: SandboxPro
     assert (await speak("Bad news.")).status == 200
 
 
-async def test_other_calls_break_when_their_path_is_named(sandbox: SandboxProcess) -> None:
+async def test_other_endpoints_fail_if_their_path_matches(sandbox: SandboxProcess) -> None:
     async with aiohttp.ClientSession(headers={"xi-api-key": "any"}) as session:
 
         async def status() -> int:
@@ -274,7 +274,7 @@ async def test_other_calls_break_when_their_path_is_named(sandbox: SandboxProces
             await status()
 
 
-def test_the_control_door_says_what_is_known(sandbox: SandboxProcess) -> None:
+def test_the_control_api_names_the_valid_values(sandbox: SandboxProcess) -> None:
     with pytest.raises(ValueError, match="refuse"):
         sandbox.fault(kind="explode")
     with pytest.raises(ValueError, match="character_limit"):
@@ -284,14 +284,14 @@ def test_the_control_door_says_what_is_known(sandbox: SandboxProcess) -> None:
     assert sandbox.settings()["concurrency"] == 10
 
 
-async def test_a_page_tells_people_what_this_is(sandbox: SandboxProcess) -> None:
+async def test_the_page_explains_the_sandbox(sandbox: SandboxProcess) -> None:
     async with aiohttp.ClientSession() as session, session.get(sandbox.url + "/sandbox/") as reply:
         page = await reply.text()
     assert reply.content_type == "text/html"
     assert all(word in page for word in ("imitates the ElevenLabs API", "/sandbox/reset", *FIELDS_BY_KIND))
 
 
-async def test_a_reset_brings_everything_back(speak: Speak, sandbox: SandboxProcess) -> None:
+async def test_a_reset_restores_the_initial_state(speak: Speak, sandbox: SandboxProcess) -> None:
     sandbox.fault(kind="error", status=500)
     sandbox.settings(character_limit=5)
     await speak()
