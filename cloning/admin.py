@@ -181,7 +181,7 @@ class CloneJobAdmin(admin.ModelAdmin):
 
     @admin.display(description="Preview")
     def preview(self, job: CloneJob) -> str:
-        if job.voice is None or not job.voice.usable:
+        if job.voice is None or not job.voice.is_usable:
             return "No voice is available."
         return format_html(AUDIO, reverse("admin-voice-preview", args=[job.voice_id]), "A preview of the voice")
 

@@ -19,13 +19,13 @@ from tts.cache.planning import create_phrase_cache
 from tts.models import Clip, Conversation, Phrase, Utterance
 from tts.states import Source
 from usage.ledger import events
-from voicecare.admin.readonly import HistoryAdmin
+from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Voice
 
 
 @admin.register(Conversation)
-class ConversationAdmin(HistoryAdmin):
+class ConversationAdmin(ReadOnlyAdmin):
     list_display = (
         "started_at",
         "patient",
@@ -49,7 +49,7 @@ class ConversationAdmin(HistoryAdmin):
 
 
 @admin.register(Utterance)
-class UtteranceAdmin(HistoryAdmin):
+class UtteranceAdmin(ReadOnlyAdmin):
     """Shows why a message waited, failed, or was played in another voice.
 
     The text is health data. Only the page of the utterance shows it.
@@ -205,7 +205,7 @@ class PhraseAdmin(admin.ModelAdmin):
 
 
 @admin.register(Clip)
-class ClipAdmin(HistoryAdmin):
+class ClipAdmin(ReadOnlyAdmin):
     list_display = (
         "created_at",
         "says",

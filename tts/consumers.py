@@ -14,7 +14,7 @@ from tts.devices.transport import DeviceTransport
 from tts.protocol.handshake import SUBPROTOCOL, extract_token
 from tts.runtime import runtime
 from voicecare.core.database import run_in_db_thread
-from voicecare.patients.authentication import device_for
+from voicecare.patients.authentication import authenticate_device
 
 
 class DeviceConsumer(AsyncWebsocketConsumer):
@@ -65,5 +65,5 @@ class DeviceConsumer(AsyncWebsocketConsumer):
 
 def _admit(token: str) -> tuple[uuid.UUID, int, uuid.UUID] | None:
     """The device behind the token, the epoch of this connection and whom it belongs to."""
-    device = device_for(token)
-    return None if device is None else (device.id, device.connected(), device.patient_id)
+    device = authenticate_device(token)
+    return None if device is None else (device.id, device.register_connection(), device.patient_id)

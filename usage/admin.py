@@ -18,14 +18,14 @@ from usage.alerts import channels, impact, messages
 from usage.alerts.impact import Impact
 from usage.alerts.incidents import resolve
 from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
-from voicecare.admin.readonly import HistoryAdmin
+from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.patients.models import Patient
 
 _SENT_ALERTS = (("told that it began", "opening_sent_at"), ("told that it is over", "resolution_sent_at"))
 
 
 @admin.register(UsageEvent)
-class UsageEventAdmin(HistoryAdmin):
+class UsageEventAdmin(ReadOnlyAdmin):
     """Of millions of rows: neither a date hierarchy nor a filter by model, which read all of them for every page."""
 
     list_display = (
@@ -47,7 +47,7 @@ class UsageEventAdmin(HistoryAdmin):
 
 
 @admin.register(Reconciliation)
-class ReconciliationAdmin(HistoryAdmin):
+class ReconciliationAdmin(ReadOnlyAdmin):
     list_display = (
         "day",
         "compared_at",
@@ -64,7 +64,7 @@ class ReconciliationAdmin(HistoryAdmin):
 
 
 @admin.register(DailyUsage)
-class DailyUsageAdmin(HistoryAdmin):
+class DailyUsageAdmin(ReadOnlyAdmin):
     list_display = (
         "day",
         "kind",
@@ -83,7 +83,7 @@ class DailyUsageAdmin(HistoryAdmin):
 
 
 @admin.register(ProviderState)
-class ProviderStateAdmin(HistoryAdmin):
+class ProviderStateAdmin(ReadOnlyAdmin):
     list_display = (
         "circuit",
         "changed_at",
@@ -110,7 +110,7 @@ class ProviderStateAdmin(HistoryAdmin):
 
 
 @admin.register(Incident)
-class IncidentAdmin(HistoryAdmin):
+class IncidentAdmin(ReadOnlyAdmin):
     list_display = ("opened_at", "kind", "key", "detail", "acknowledged_at", "resolved_at", "alert")
     list_filter = (
         "kind",

@@ -12,8 +12,8 @@ class VoicecareConfig(AppConfig):
         from voicecare import celery, checks  # noqa: F401
 
 
-class OwnAdmin(apps.AdminConfig):
+class VoicecareAdminConfig(apps.AdminConfig):
     """Django's own admin application, with our site."""
 
-    default_site = "voicecare.admin.site.Site"
+    default_site = "voicecare.admin.site.VoicecareAdminSite"
     default = False

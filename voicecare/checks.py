@@ -10,7 +10,7 @@ from django.db import connection
 
 
 @register(deploy=True)
-def ready_for_patients(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:  # noqa: ANN401
+def check_production_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:  # noqa: ANN401
     found: list[CheckMessage] = []
     if settings.USE_SANDBOX:
         found.append(

@@ -15,8 +15,8 @@ from tts.runtime import runtime
 from usage.alerts import heartbeats
 from voicecare.core.database import run_in_db_thread
 
-ANSWER_S = 0.5  # for Redis, whose state is asked for each time
-DATABASE_S = 2.0
+REDIS_TIMEOUT_S = 0.5  # for Redis, whose state is asked for each time
+DATABASE_TIMEOUT_S = 2.0
 
 
 async def healthz(request: HttpRequest) -> HttpResponse:
@@ -28,13 +28,13 @@ async def readyz(request: HttpRequest) -> HttpResponse:
     if runtime.draining:
         return JsonResponse({"status": "draining"}, status=503)
     try:
-        async with asyncio.timeout(DATABASE_S):
+        async with asyncio.timeout(DATABASE_TIMEOUT_S):
             missed = await run_in_db_thread(heartbeats.missing_processes)
     except (DatabaseError, TimeoutError):
         return JsonResponse({"status": "no database"}, status=503)
     services = runtime.dependencies
     amiss = {
-        "broker": await _broker_is_away(),
+        "broker": await _is_broker_unavailable(),
         "cache": services.phrase_cache.failing,
         "provider": services.circuit.is_open or services.quota.is_exhausted,
         "offline_voice": not services.offline_voice.is_running,
@@ -51,11 +51,11 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-async def _broker_is_away() -> bool:
+async def _is_broker_unavailable() -> bool:
     """A folder that serves as the broker is never away."""
     if not settings.REDIS_URL:
         return False
-    client = Redis.from_url(settings.REDIS_URL, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
+    client = Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
     try:
         async with client:
             await client.ping()

@@ -8,7 +8,7 @@ from django.urls import path, re_path
 from tts.consumers import DeviceConsumer
 
 
-async def nothing_here(
+async def reject_unknown_path(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
     """Without this, an unknown path would be an exception in the log for each scanner that passes by."""
@@ -17,5 +17,5 @@ async def nothing_here(
 
 websocket_urlpatterns = [
     path("ws/device/", DeviceConsumer.as_asgi()),
-    re_path("", nothing_here),  # type: ignore[arg-type]  # Django's stubs know views only
+    re_path("", reject_unknown_path),  # type: ignore[arg-type]  # Django's stubs know views only
 ]

@@ -122,12 +122,12 @@ if PHRASE_STORE == "s3" and not AWS_STORAGE_BUCKET_NAME:
     raise ImproperlyConfigured("PHRASE_STORE=s3 needs AWS_STORAGE_BUCKET_NAME, the bucket that keeps the phrases.")
 
 
-_bucket = partial(storages.bucket, AWS_STORAGE_BUCKET_NAME, AWS_S3_ENDPOINT_URL)
+_bucket = partial(storages.bucket_storage, AWS_STORAGE_BUCKET_NAME, AWS_S3_ENDPOINT_URL)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    "phrases": _bucket("phrases") if PHRASE_STORE == "s3" else storages.replacing_files(DATA_DIR / "phrases"),
-    "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else storages.private_files(DATA_DIR / "samples"),
+    "phrases": _bucket("phrases") if PHRASE_STORE == "s3" else storages.atomic_file_storage(DATA_DIR / "phrases"),
+    "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else storages.private_file_storage(DATA_DIR / "samples"),
 }
 
 # Tracebacks without local variables: those hold what is said to patients.
@@ -144,7 +144,7 @@ structlog.configure(
 
 INSTALLED_APPS = [
     "daphne",
-    "voicecare.apps.OwnAdmin",
+    "voicecare.apps.VoicecareAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -163,11 +163,11 @@ INSTALLED_APPS = [
     "cloning",
 ]
 MIDDLEWARE = [
-    "voicecare.api.middleware.Edge",
+    "voicecare.api.middleware.ApiErrorMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "voicecare.admin.locale.AdminLanguage",
+    "voicecare.admin.locale.AdminLocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -199,7 +199,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "voicecare.admin.context_processors.provider",
+                "voicecare.admin.context_processors.sandbox_provider",
             ]
         },
     }
@@ -254,9 +254,9 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["voicecare.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PAGINATION_CLASS": "voicecare.api.pagination.Pages",
+    "DEFAULT_PAGINATION_CLASS": "voicecare.api.pagination.PageNumberPagination",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "voicecare.api.errors.answer",
+    "EXCEPTION_HANDLER": "voicecare.api.errors.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
 }
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": timedelta(hours=12)}

@@ -9,12 +9,12 @@ from rest_framework.authentication import SessionAuthentication
 
 from tts.api.views import VoicePreview
 from voicecare import health
-from voicecare.api.errors import NothingHere
-from voicecare.api.login import LogIn, LogOut
+from voicecare.api.errors import NotFoundView
+from voicecare.api.login import LoginView, LogoutView
 
 api: list[URLPattern | URLResolver] = [
-    path("auth/token/", LogIn.as_view(), name="log-in"),
-    path("auth/logout/", LogOut.as_view(), name="log-out"),
+    path("auth/token/", LoginView.as_view(), name="log-in"),
+    path("auth/logout/", LogoutView.as_view(), name="log-out"),
     path("", include("voicecare.patients.urls")),
     path("", include("tts.api.urls")),
     path("", include("cloning.api.urls")),
@@ -33,5 +33,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include(api)),
     path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/docs/", docs, name="docs"),
-    re_path(r"^api(/|$)", NothingHere.as_view()),
+    re_path(r"^api(/|$)", NotFoundView.as_view()),
 ]

@@ -126,7 +126,7 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
         read_only_fields = fields
 
     def get_preview(self, job: CloneJob) -> str | None:
-        usable = job.voice is not None and job.voice.usable
+        usable = job.voice is not None and job.voice.is_usable
         return reverse("voice-preview", args=[job.voice_id]) if usable else None
 
     @extend_schema_field(ReportSerializer(allow_null=True))

@@ -53,7 +53,7 @@ def revert_to_previous_voice(job: CloneJob) -> bool:
     If the previous voice is not usable, the patient gets the default voice. Returns False and changes nothing if this
     clone is not the current voice of the patient.
     """
-    previous = job.previous_voice if job.previous_voice and job.previous_voice.usable else None
+    previous = job.previous_voice if job.previous_voice and job.previous_voice.is_usable else None
     changed = Patient.objects.filter(clones=job, voice=job.voice_id, voice__isnull=False).update(voice=previous)
     if changed:
         task_queue.enqueue_on_commit(task_names.WARM_PATIENT, job.patient_id)

@@ -12,7 +12,7 @@ from pytest_django import Settings
 from cloning.models import CloneJob, sample_storage
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
-from voicecare.infrastructure.storages import private_files
+from voicecare.infrastructure.storages import private_file_storage
 
 RECORDING = b"ID3 a recording"  # the sandbox looks at the beginning alone
 
@@ -20,7 +20,7 @@ RECORDING = b"ID3 a recording"  # the sandbox looks at the beginning alone
 @pytest.fixture(autouse=True)
 def sample_folder(settings: Settings) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="voicecare-samples-"))
-    settings.STORAGES = {**settings.STORAGES, "samples": private_files(folder)}
+    settings.STORAGES = {**settings.STORAGES, "samples": private_file_storage(folder)}
     yield folder
     shutil.rmtree(folder)
 

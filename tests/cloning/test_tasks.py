@@ -44,7 +44,7 @@ def test_what_a_hint_names_is_run_and_withdrawn(job: Make, provider: SandboxProc
 def test_a_sweep_makes_withdraws_and_erases(job: Make, provider: SandboxProcess, alice: Member, bob: Member):
     job()
     job(patient=bob.patient)
-    erasure.begin(alice.patient.pk)
+    erasure.start_erasure(alice.patient.pk)
     tasks.sweep()
     tasks.sweep()
     assert set(CloneJob.objects.values_list("patient", "status")) == {(None, "withdrawn"), (bob.patient.pk, "ready")}

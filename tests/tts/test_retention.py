@@ -40,7 +40,7 @@ def texts() -> list[str]:
 
 
 def erased(member: Member, *, settled: bool = True) -> None:
-    erasure.begin(member.patient.pk)
+    erasure.start_erasure(member.patient.pk)
     if settled:
         Patient.objects.filter(pk=member.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
 

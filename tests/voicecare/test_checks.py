@@ -2,11 +2,11 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from voicecare.checks import ready_for_patients
+from voicecare.checks import check_production_settings
 
 
 def ids() -> set[str]:
-    return {message.id for message in ready_for_patients(None)}
+    return {message.id for message in check_production_settings(None)}
 
 
 @pytest.mark.parametrize("sandbox", [True, False])

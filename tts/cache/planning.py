@@ -74,7 +74,7 @@ def audiences(patients: QuerySet[Patient]) -> list[Audience]:
 
 def _resolve_voice(patient: Patient, default: Voice) -> Voice:
     """As `tts.conversations.lifecycle.resolve_voice`, without a query for each patient."""
-    return patient.voice if patient.voice is not None and patient.voice.usable else default
+    return patient.voice if patient.voice is not None and patient.voice.is_usable else default
 
 
 def _formats(patient: Patient) -> tuple[str, ...]:

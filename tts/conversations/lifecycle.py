@@ -141,7 +141,7 @@ def switch_to_default_voice(context: Context) -> Context:
 def resolve_voice(patient: Patient) -> tuple[Voice, str]:
     """The voice that a conversation of this patient starts with, and why: cloned, selected or default."""
     voice = patient.voice
-    if voice is None or not voice.usable:
+    if voice is None or not voice.is_usable:
         return Voice.objects.default(), "default"
     return voice, "cloned" if voice.source == Voice.Source.CLONED else "selected"
 
@@ -183,5 +183,5 @@ def _build_context(conversation: Conversation, patient: Patient) -> Context:
 
 def render_greeting(template: str, patient: Patient) -> str:
     """Fills the names in. Plain replacement: a name may hold braces, and a template is no program."""
-    names = {"{patient_name}": patient.addressed_as, "{ai_name}": patient.companion_name}
+    names = {"{patient_name}": patient.form_of_address, "{ai_name}": patient.companion_name}
     return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], template)

@@ -22,11 +22,11 @@ from usage.api.serializers import (
 )
 from usage.models import DailyUsage
 from usage.reports import queries
-from voicecare.api.pagination import Pages
+from voicecare.api.pagination import PageNumberPagination
 from voicecare.patients.models import Patient
 
 
-class UsagePages(Pages):
+class UsagePages(PageNumberPagination):
     page_size = 100  # the days and months that are shown unasked are one page
 
 

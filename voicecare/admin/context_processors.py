@@ -4,6 +4,6 @@ from django.conf import settings
 from django.http import HttpRequest
 
 
-def provider(request: HttpRequest) -> dict[str, bool]:
+def sandbox_provider(request: HttpRequest) -> dict[str, bool]:
     """`sandbox_provider`: speech comes from the built-in provider, and nobody may take it for the real one."""
     return {"sandbox_provider": settings.USE_SANDBOX}

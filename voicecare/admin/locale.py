@@ -7,7 +7,7 @@ from django.utils import translation
 PREFIX = "/admin/"
 
 
-class AdminLanguage(LocaleMiddleware):
+class AdminLocaleMiddleware(LocaleMiddleware):
     """Of the admin alone: whatever a program reads is the same in every language."""
 
     def process_request(self, request: HttpRequest) -> None:

@@ -5,7 +5,7 @@ from django.db.models import Model
 from django.http import HttpRequest
 
 
-class HistoryAdmin(admin.ModelAdmin):
+class ReadOnlyAdmin(admin.ModelAdmin):
     """No adding, changing or deleting, whatever permissions a user has."""
 
     show_full_result_count = False  # counting a large table twice is the slowest part of its list

@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 
 from usage.models import DailyUsage
-from voicecare.admin.login import LogInForm
+from voicecare.admin.login import AdminLoginForm
 from voicecare.dashboard.chart import Chart, csv_file
 from voicecare.dashboard.chart_registry import Charts
 from voicecare.dashboard.dashboards import Board, PatientBoard
@@ -20,8 +20,8 @@ from voicecare.dashboard.permissions import Viewer
 from voicecare.patients.models import Patient
 
 
-class Site(AdminSite):
-    login_form = LogInForm
+class VoicecareAdminSite(AdminSite):
+    login_form = AdminLoginForm
     site_url = None  # there is no site beside the admin to view
 
     def get_urls(self) -> list[URLPattern | URLResolver]:

@@ -7,58 +7,58 @@ from typing import Any
 
 import structlog
 from django.db import InterfaceError, OperationalError
+from rest_framework import views
 from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
-from rest_framework.views import APIView, exception_handler, set_rollback
 
 from voicecare.core.errors import VoicecareError
 
 _STATUS = {"idempotency_conflict": 409}  # of our own errors' codes; 400 is that of all others
 
-_READ_ONLY = "25006"  # PostgreSQL's state for writing to a standby that has not taken over yet
+_READ_ONLY_SQLSTATE = "25006"  # PostgreSQL's state for writing to a standby that has not taken over yet
 
 log = structlog.get_logger(__name__)
 
 
-def answer(error: Exception, context: Mapping[str, Any]) -> Response:
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
     """DRF's EXCEPTION_HANDLER. What nobody expected is a 500 here already: Django's own answer would be a page."""
     if isinstance(error, VoicecareError):
-        set_rollback()
+        views.set_rollback()
         return Response(error.as_body(), _STATUS.get(error.code, 400))
-    response = exception_handler(error, dict(context))
+    response = views.exception_handler(error, dict(context))
     if response is None:
-        return _unexpected(error)
+        return _unexpected_error(error)
     if isinstance(error, ValidationError):
-        response.data = _invalid(response.data)
+        response.data = _validation_body(response.data)
     else:
         code = error.get_codes() if isinstance(error, APIException) else _code(response.status_code)
         response.data = {"detail": response.data["detail"], "code": code}
     return response
 
 
-def _invalid(data: Any) -> Any:  # noqa: ANN401 - whatever DRF made of it
+def _validation_body(data: Any) -> Any:  # noqa: ANN401 - whatever DRF made of it
     whole = data if isinstance(data, list) else data.get(api_settings.NON_FIELD_ERRORS_KEY)
     return {"detail": " ".join(whole), "code": "invalid"} if whole else data
 
 
-def _unexpected(error: Exception) -> Response:
+def _unexpected_error(error: Exception) -> Response:
     """Where it was raised is logged, never its message: a database's tells the values of the row."""
     place = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
     log.error("rest.failed", error=type(error).__name__, place=place)
-    set_rollback()
-    status = 503 if _is_away(error) else 500
-    return Response(plain(status), status)
+    views.set_rollback()
+    status = 503 if _is_database_unavailable(error) else 500
+    return Response(error_body(status), status)
 
 
-def _is_away(error: Exception) -> bool:
+def _is_database_unavailable(error: Exception) -> bool:
     """A database that is not there, or not there to be written to."""
-    is_standby = getattr(error.__cause__, "sqlstate", None) == _READ_ONLY
+    is_standby = getattr(error.__cause__, "sqlstate", None) == _READ_ONLY_SQLSTATE
     return is_standby or isinstance(error, OperationalError | InterfaceError)
 
 
-def plain(status: int) -> dict[str, str]:
+def error_body(status: int) -> dict[str, str]:
     return {"detail": HTTPStatus(status).phrase + ".", "code": _code(status)}
 
 
@@ -66,7 +66,7 @@ def _code(status: int) -> str:
     return HTTPStatus(status).phrase.lower().replace(" ", "_")
 
 
-class NothingHere(APIView):
+class NotFoundView(views.APIView):
     """Every address under /api/ that is none."""
 
     authentication_classes = ()

@@ -23,7 +23,7 @@ class TokenSerializer(serializers.Serializer):
     expires_at = serializers.DateTimeField(source="expiry")
 
 
-class LogIn(APIView):
+class LoginView(APIView):
     """Takes a user name and a password for a token, to be sent as `Authorization: Bearer <token>`."""
 
     authentication_classes = ()  # whoever has an old token may get a new one
@@ -46,7 +46,7 @@ class LogIn(APIView):
         credentials = CredentialsSerializer(data=request.data)
         credentials.is_valid(raise_exception=True)
         given = credentials.validated_data
-        with throttling.attempt(given["username"], request.META.get("REMOTE_ADDR", "")):
+        with throttling.login_attempt(given["username"], request.META.get("REMOTE_ADDR", "")):
             user = authenticate(request, **given)
             if user is None:
                 raise AuthenticationFailed("The user name or the password is wrong.")
@@ -54,7 +54,7 @@ class LogIn(APIView):
         return Response(TokenSerializer({"token": token, "expiry": row.expiry}).data)
 
 
-class LogOut(APIView):
+class LogoutView(APIView):
     """Revokes the token that this request came with."""
 
     @extend_schema(operation_id="log_out", request=None, responses={204: None})

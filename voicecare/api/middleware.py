@@ -7,12 +7,12 @@ from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 
-from voicecare.api.errors import plain
+from voicecare.api.errors import error_body
 
 PREFIX = "/api/"
 
 
-class Edge(MiddlewareMixin):
+class ApiErrorMiddleware(MiddlewareMixin):
     """The first of all, so that it sees what goes wrong in any other."""
 
     def process_request(self, request: HttpRequest) -> None:
@@ -24,16 +24,16 @@ class Edge(MiddlewareMixin):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """What failed outside of a view (a host that is not ours, a middleware) is JSON, too; nothing is cached."""
-        _hang_up()
+        _close_connection()
         if not request.path_info.startswith(PREFIX):
             return response
         if response.status_code >= 400 and response.headers.get("Content-Type", "").startswith("text/html"):
-            response = JsonResponse(plain(response.status_code), status=response.status_code)
+            response = JsonResponse(error_body(response.status_code), status=response.status_code)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 
-def _hang_up() -> None:
+def _close_connection() -> None:
     """Under ASGI each request has a thread of its own, and its connection would outlive it until the garbage collector
     comes by: forty open ones for five clients."""
     if not connection.in_atomic_block:  # a test's own

@@ -1,9 +1,9 @@
-"""Lists come in pages."""
+"""Pagination of lists."""
 
-from rest_framework.pagination import PageNumberPagination
+from rest_framework import pagination
 
 
-class Pages(PageNumberPagination):
+class PageNumberPagination(pagination.PageNumberPagination):
     """`page` from 1, `page_size` up to 100; the rows are under `results`."""
 
     page_size = 25

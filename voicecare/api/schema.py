@@ -8,7 +8,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from voicecare.api.pagination import Pages
+from voicecare.api.pagination import PageNumberPagination
 
 
 @extend_schema_serializer(
@@ -25,7 +25,7 @@ _FIELDS = {
     "additionalProperties": {"type": "array", "items": {"type": "string"}},
     "example": {"text": ["This field may not be blank."]},
 }
-_PAGING = {Pages.page_query_param, Pages.page_size_query_param}
+_PAGING = {PageNumberPagination.page_query_param, PageNumberPagination.page_size_query_param}
 
 
 def add_errors(result: dict[str, Any], **_context: object) -> dict[str, Any]:

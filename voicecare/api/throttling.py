@@ -11,18 +11,18 @@ from django.core.cache import caches
 from rest_framework.exceptions import Throttled
 
 WINDOW_S = 60
-PER_NAME = 5
-PER_ADDRESS = 30  # a hospital's clinicians share one
+MAX_FAILURES_PER_USERNAME = 5
+MAX_FAILURES_PER_ADDRESS = 30  # a hospital's clinicians share one
 
 
 @contextmanager
-def attempt(username: str, address: str) -> Iterator[None]:
+def login_attempt(username: str, address: str) -> Iterator[None]:
     """Around the look at a password: raises Throttled before it, counts what raises, forgets what succeeds.
 
     Counted before the look, or many at once would all pass.
     """
-    _count(f"name {username}", PER_NAME)
-    _count(f"address {address}", PER_ADDRESS)
+    _count(f"name {username}", MAX_FAILURES_PER_USERNAME)
+    _count(f"address {address}", MAX_FAILURES_PER_ADDRESS)
     yield
     _forget(f"name {username}")
     _forget(f"address {address}")

@@ -11,10 +11,10 @@ import structlog
 from celery import current_app
 from django.db import transaction
 
-PAUSE_S = 10.0  # after a failure nothing is sent for so long: a broker that hangs would take seconds for each hint
-MOST_WAITING = 100
+FAILURE_PAUSE_S = 10.0  # nothing is published for so long after a failure; a hanging broker costs seconds each time
+MAX_PENDING = 100
 
-Hint = tuple[str, tuple[str, ...], float]
+TaskMessage = tuple[str, tuple[str, ...], float]
 
 log = structlog.get_logger(__name__)
 
@@ -34,34 +34,34 @@ class _TaskPublisher:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: set[Hint] = set()
-        self._silent_until = 0.0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
+        self._pending: set[TaskMessage] = set()
+        self._paused_until = 0.0
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
 
-    def submit(self, hint: Hint) -> None:
+    def submit(self, hint: TaskMessage) -> None:
         """One that is waiting already need not be told twice."""
         with self._lock:
-            if hint in self._waiting:
+            if hint in self._pending:
                 return
-            lost = len(self._waiting) >= MOST_WAITING
+            lost = len(self._pending) >= MAX_PENDING
             if not lost:
-                self._waiting.add(hint)
+                self._pending.add(hint)
         if lost:
             log.warning("hints.lost", task=hint[0], error="too many waiting")
         else:
-            self._thread.submit(self._publish, hint)
+            self._executor.submit(self._publish, hint)
 
-    def _publish(self, hint: Hint) -> None:
+    def _publish(self, hint: TaskMessage) -> None:
         with self._lock:
-            self._waiting.discard(hint)  # from here on the same hint would be news
+            self._pending.discard(hint)  # from here on the same hint would be news
         name, ids, in_s = hint
-        if time.monotonic() < self._silent_until:
+        if time.monotonic() < self._paused_until:
             log.warning("hints.lost", task=name, error="the broker failed just now")
             return
         try:
             current_app.send_task(name, args=ids, countdown=in_s or None, retry=False, ignore_result=True)
         except Exception as error:  # whatever the broker's library raises: a hint fails nobody
-            self._silent_until = time.monotonic() + PAUSE_S
+            self._paused_until = time.monotonic() + FAILURE_PAUSE_S
             log.warning("hints.lost", task=name, error=type(error).__name__)
 
 

@@ -8,7 +8,7 @@ from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import dumps
 
-ASK_S = 0.5
+MAX_POLL_S = 0.5
 
 
 class FolderChannel(filesystem.Channel):
@@ -32,7 +32,7 @@ class FolderTransport(filesystem.Transport):
 
     def drain_events(self, connection: object, timeout: float | None = None) -> None:  # type: ignore[override]
         """Raises TimeoutError earlier than asked, which is Celery's cue to look whether it should stop."""
-        super().drain_events(connection, timeout=timeout and min(timeout, ASK_S))
+        super().drain_events(connection, timeout=timeout and min(timeout, MAX_POLL_S))
 
 
 TRANSPORT_ALIASES["folder"] = f"{__name__}:{FolderTransport.__name__}"

@@ -16,20 +16,20 @@ log = structlog.get_logger(__name__)
 class Scheduler(PersistentScheduler):
     """A database that is away, or hangs, holds up no tick: a thread writes the sign, one at a time."""
 
-    _signed_at = float("-inf")
-    _writing: Thread | None = None
+    _last_heartbeat_at = float("-inf")
+    _writer: Thread | None = None
 
     def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401 - whatever Celery passes to its own
         now = time.monotonic()
-        if now - self._signed_at >= heartbeats.INTERVAL_S and not (self._writing and self._writing.is_alive()):
-            self._signed_at = now
-            self._writing = Thread(target=_give_sign, daemon=True)
-            self._writing.start()
+        if now - self._last_heartbeat_at >= heartbeats.INTERVAL_S and not (self._writer and self._writer.is_alive()):
+            self._last_heartbeat_at = now
+            self._writer = Thread(target=_write_heartbeat, daemon=True)
+            self._writer.start()
         pause: float = super().tick(*args, **kwargs)
         return min(pause, heartbeats.INTERVAL_S)
 
 
-def _give_sign() -> None:
+def _write_heartbeat() -> None:
     try:
         heartbeats.beat(heartbeats.BEAT)
     except Exception as error:  # the next one may do better

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 
-def bucket(name: str, endpoint: str, folder: str) -> dict[str, Any]:
+def bucket_storage(name: str, endpoint: str, folder: str) -> dict[str, Any]:
     """A folder of our bucket. There is no ACL: objects are private without, and newer buckets refuse every ACL."""
     # Slow to import, and only for those who use it.
     from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
@@ -31,11 +31,11 @@ def bucket(name: str, endpoint: str, folder: str) -> dict[str, Any]:
     return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
 
 
-def replacing_files(folder: Path) -> dict[str, Any]:
+def atomic_file_storage(folder: Path) -> dict[str, Any]:
     return {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": folder}}
 
 
-def private_files(folder: Path) -> dict[str, Any]:
+def private_file_storage(folder: Path) -> dict[str, Any]:
     """They have no address of their own, and nobody else on this machine may read them."""
     options = {
         "location": folder,

@@ -17,7 +17,7 @@ from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Device, Patient, Voice
 
 PASSWORD_FILE = "demo-password"  # noqa: S105 - a file in the data directory
-STARTED_S = 10  # by then the worker and the sandbox are there
+STARTUP_DELAY_S = 10  # by then the worker and the sandbox are there
 ADMIN, CLINICIAN = "admin", "clinician"
 
 _PATIENTS: Sequence[dict[str, str]] = (
@@ -25,12 +25,12 @@ _PATIENTS: Sequence[dict[str, str]] = (
     {"name": "Thomas Reed", "preferred_name": "Tom", "companion_name": "Samuel", "language": "en"},
     {"name": "Ingrid Vogel", "preferred_name": "Frau Vogel", "companion_name": "Johanna", "language": "de"},
 )
-_SELECTED = 1  # who of them has chosen a voice, the second of the stock
+_PATIENT_WITH_OWN_VOICE = 1  # who of them has chosen a voice, the second of the stock
 _GREETINGS = {
     "en": "Hello {patient_name}, this is {ai_name}. It is good to hear you.",
     "de": "Guten Tag, {patient_name}, hier ist {ai_name}. Schön, dass Sie da sind.",
 }
-_HOLDING = {
+_HOLD_MESSAGES = {
     "en": "One moment, please. I will be with you in a minute.",
     "de": "Einen Moment bitte. Ich bin gleich für Sie da.",
 }
@@ -100,11 +100,11 @@ def _voice(provider_id: str, name: str) -> Voice:
 
 def _users() -> tuple[str, User]:
     path = settings.DATA_DIR / PASSWORD_FILE
-    password = _read(path)
+    password = _read_secret(path)
     renewed = password is None
     if password is None:
         password = "-".join(secrets.token_hex(2) for _ in range(5))
-        _write(path, password)
+        _write_secret(path, password)
     _user(ADMIN, password, renewed, is_staff=True, is_superuser=True)
     return password, _user(CLINICIAN, password, renewed)
 
@@ -118,7 +118,7 @@ def _user(name: str, password: str, renewed: bool, **rights: bool) -> User:
 
 
 def _patient(number: int, voices: Sequence[Voice], clinician: User) -> Patient:
-    voice = voices[1] if number == _SELECTED and len(voices) > 1 else None
+    voice = voices[1] if number == _PATIENT_WITH_OWN_VOICE and len(voices) > 1 else None
     key = uuid.uuid5(uuid.NAMESPACE_OID, f"voicecare demo patient {number}")
     patient, created = Patient.objects.get_or_create(pk=key, defaults={**_PATIENTS[number], "voice": voice})
     if created:
@@ -131,10 +131,10 @@ def _phrases() -> None:
     new = [language for language in _GREETINGS if not Phrase.objects.for_language(language).exists()]
     for language in new:
         Phrase.objects.create(kind=Phrase.Kind.GREETING, language=language, text=_GREETINGS[language])
-        Phrase.objects.create(kind=Phrase.Kind.HOLD_MESSAGE, language=language, text=_HOLDING[language])
+        Phrase.objects.create(kind=Phrase.Kind.HOLD_MESSAGE, language=language, text=_HOLD_MESSAGES[language])
         Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
     if new:
-        task_queue.enqueue_on_commit(task_names.WARM_DUE, in_s=STARTED_S)
+        task_queue.enqueue_on_commit(task_names.WARM_DUE, in_s=STARTUP_DELAY_S)
 
 
 def _device(patient: Patient) -> Device:
@@ -144,22 +144,22 @@ def _device(patient: Patient) -> Device:
 
 def _token(device: Device) -> str:
     path = settings.DATA_DIR / DEMO_TOKEN_FILE
-    token = _read(path)
+    token = _read_secret(path)
     if token is None or not device.token_matches(token):
         token = device.renew_token()
         device.save(update_fields=["token_prefix", "token_digest"])
-        _write(path, token)
+        _write_secret(path, token)
     return token
 
 
-def _read(path: Path) -> str | None:
+def _read_secret(path: Path) -> str | None:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
         return None
 
 
-def _write(path: Path, secret: str) -> None:
+def _write_secret(path: Path, secret: str) -> None:
     """Readable by its owner alone from the first moment; a file that is there may have been opened to others."""
     path.unlink(missing_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

@@ -11,11 +11,11 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from voicecare.core import task_names, task_queue
-from voicecare.patients.api import HEARD
+from voicecare.patients.api import AUDIBLE_FIELDS
 from voicecare.patients.models import Device, Patient, Voice
 
 
-class KeptAdmin(admin.ModelAdmin):
+class NoDeleteAdmin(admin.ModelAdmin):
     """Rows that other rows stand on. Erasing a patient is a flow of its own, not a click here."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -30,7 +30,7 @@ class KeptAdmin(admin.ModelAdmin):
 
 
 @admin.register(Voice)
-class VoiceAdmin(KeptAdmin):
+class VoiceAdmin(NoDeleteAdmin):
     """A stock voice may be added by its id; whose voice it is and what state it is in, the provider decides."""
 
     list_display = ("name", "source", "state", "patient", "provider_id", "revision", "created_at")
@@ -70,7 +70,7 @@ class DeviceInline(admin.TabularInline):
 
 
 @admin.register(Patient)
-class PatientAdmin(KeptAdmin):
+class PatientAdmin(NoDeleteAdmin):
     form = PatientForm
     list_display = ("name", "preferred_name", "companion_name", "language", "voice", "archived_at", "created_at")
     list_filter = (("archived_at", admin.EmptyFieldListFilter), "language", "voice__source")
@@ -85,7 +85,7 @@ class PatientAdmin(KeptAdmin):
         self, request: HttpRequest, obj: Patient, form: forms.ModelForm, change: bool
     ) -> None:
         super().save_model(request, obj, form, change)
-        if not change or HEARD & set(form.changed_data):
+        if not change or AUDIBLE_FIELDS & set(form.changed_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, obj.pk)
 
     @admin.display(description="New device")
@@ -107,7 +107,7 @@ class PatientAdmin(KeptAdmin):
 
 
 @admin.register(Device)
-class DeviceAdmin(KeptAdmin):
+class DeviceAdmin(NoDeleteAdmin):
     list_display = ("name", "patient", "token_prefix", "format", "last_seen", "revoked_at")
     list_filter = (("revoked_at", admin.EmptyFieldListFilter), "format", "last_seen")
     list_select_related = ("patient",)
@@ -126,7 +126,7 @@ class DeviceAdmin(KeptAdmin):
         token = None if change else obj.renew_token()
         super().save_model(request, obj, form, change)
         if token is not None:
-            self._show_once(request, obj, token)
+            self._show_token_once(request, obj, token)
 
     @admin.action(description="Revoke: disconnected within seconds, and for good", permissions=["change"])
     def revoke(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
@@ -146,9 +146,9 @@ class DeviceAdmin(KeptAdmin):
         # The next epoch closes a socket that was opened with the former token.
         changed = {"token_prefix": device.token_prefix, "token_digest": device.token_digest, "epoch": F("epoch") + 1}
         Device.objects.filter(pk=device.pk).update(**changed)
-        self._show_once(request, device, token)
+        self._show_token_once(request, device, token)
 
-    def _show_once(self, request: HttpRequest, device: Device, token: str) -> None:
+    def _show_token_once(self, request: HttpRequest, device: Device, token: str) -> None:
         self.message_user(
             request, f"The token of {device.name} is {token} - copy it now, it is not shown again.", messages.WARNING
         )

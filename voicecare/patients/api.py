@@ -19,15 +19,15 @@ from voicecare.core import task_names, task_queue
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
 from voicecare.patients.serializers import (
-    ISSUED,
-    PATIENT,
+    ISSUED_DEVICE_EXAMPLE,
+    PATIENT_EXAMPLE,
     DeviceSerializer,
     IssuedDeviceSerializer,
     PatientSerializer,
     VoiceSerializer,
 )
 
-MAGGIE = OpenApiExample(
+PATIENT_REQUEST_EXAMPLE = OpenApiExample(
     "A patient",
     {
         "name": "Margaret Ellis",
@@ -41,11 +41,12 @@ MAGGIE = OpenApiExample(
     },
     request_only=True,
 )
-TABLET = OpenApiExample("A device", {"name": "Bedside tablet"}, request_only=True)
-HEARD = {"name", "preferred_name", "companion_name", "language", "voice", "speech_rate"}  # what shapes that sound
+DEVICE_REQUEST_EXAMPLE = OpenApiExample("A device", {"name": "Bedside tablet"}, request_only=True)
+# A change of one of these changes the audio that is cached for a patient.
+AUDIBLE_FIELDS = {"name", "preferred_name", "companion_name", "language", "voice", "speech_rate"}
 
 
-class Revoked(APIException):
+class DeviceRevoked(APIException):
     status_code = 409
     default_code = "revoked"
     default_detail = "This device is revoked: add a new one instead."
@@ -59,7 +60,7 @@ class PatientList(generics.ListCreateAPIView):
     def get_queryset(self) -> QuerySet[Patient]:
         return Patient.objects.visible_to(self.request.user).order_by("name", "pk")
 
-    @extend_schema(examples=[MAGGIE, PATIENT])
+    @extend_schema(examples=[PATIENT_REQUEST_EXAMPLE, PATIENT_EXAMPLE])
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         return super().post(request, *args, **kwargs)
 
@@ -78,19 +79,21 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
     def get_queryset(self) -> QuerySet[Patient]:
         return Patient.objects.visible_to(self.request.user)
 
-    @extend_schema(examples=[OpenApiExample("Speak more slowly", {"speech_rate": 0.85}, request_only=True), PATIENT])
+    @extend_schema(
+        examples=[OpenApiExample("Speak more slowly", {"speech_rate": 0.85}, request_only=True), PATIENT_EXAMPLE]
+    )
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         return super().patch(request, *args, **kwargs)
 
     def perform_update(self, serializer: BaseSerializer) -> None:
         patient = serializer.save()
-        if HEARD.intersection(serializer.validated_data):
+        if AUDIBLE_FIELDS.intersection(serializer.validated_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
     @extend_schema(responses={202: OpenApiResponse(description="Everything of theirs is being removed.")})
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Erases: the devices are revoked at once; voices, samples and sound are removed in the background."""
-        if erasure.begin(self.get_object().pk):
+        if erasure.start_erasure(self.get_object().pk):
             task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         return Response(status=202)
 
@@ -103,7 +106,7 @@ class DeviceList(generics.ListCreateAPIView):
     def get_queryset(self) -> QuerySet[Device]:
         return self._patient().devices.order_by("name", "pk")
 
-    @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[TABLET, ISSUED])
+    @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[DEVICE_REQUEST_EXAMPLE, ISSUED_DEVICE_EXAMPLE])
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """A new device. Its token is shown this once."""
         patient = self._patient()
@@ -134,7 +137,7 @@ class DeviceRotation(APIView):
         # The next epoch closes a socket that was opened with the former token.
         renewed = {"token_prefix": device.token_prefix, "token_digest": device.token_digest, "epoch": F("epoch") + 1}
         if not Device.objects.filter(pk=device.pk, revoked_at=None).update(**renewed):
-            raise Revoked
+            raise DeviceRevoked
         return Response(_issued(device, token))
 
 

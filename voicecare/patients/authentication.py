@@ -3,7 +3,7 @@
 from voicecare.patients.models import TOKEN_PREFIX_LENGTH, Device
 
 
-def device_for(token: str) -> Device | None:
+def authenticate_device(token: str) -> Device | None:
     """The device that may connect with this token, with its patient; None if unknown, revoked, archived or erased.
 
     One query; the digest is compared in constant time.
@@ -12,6 +12,6 @@ def device_for(token: str) -> Device | None:
     if not dot or len(prefix) != TOKEN_PREFIX_LENGTH or not prefix.isascii() or "\0" in prefix:
         return None
     device = Device.objects.select_related("patient").filter(token_prefix=prefix).first()
-    if device is None or not device.token_matches(token) or not device.admitted:
+    if device is None or not device.token_matches(token) or not device.can_connect:
         return None
     return device

@@ -9,7 +9,7 @@ from voicecare.patients.models import Device, Patient
 
 
 @transaction.atomic
-def begin(patient_id: uuid.UUID) -> bool:
+def start_erasure(patient_id: uuid.UUID) -> bool:
     """From now on nobody sees this patient and none of their devices may connect. False if it had begun before."""
     now = timezone.now()
     Device.objects.filter(patient=patient_id, revoked_at=None).update(revoked_at=now)

@@ -71,7 +71,7 @@ class Voice(models.Model):
         return self.name
 
     @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         return self.state == self.State.USABLE
 
 
@@ -122,11 +122,11 @@ class Patient(models.Model):
         return self.name
 
     @property
-    def addressed_as(self) -> str:
+    def form_of_address(self) -> str:
         return self.preferred_name or self.name
 
     @property
-    def active(self) -> bool:
+    def is_active(self) -> bool:
         return self.archived_at is None and self.erased_at is None
 
 
@@ -165,8 +165,8 @@ class Device(models.Model):
         return self.name
 
     @property
-    def admitted(self) -> bool:
-        return self.revoked_at is None and self.patient.active
+    def can_connect(self) -> bool:
+        return self.revoked_at is None and self.patient.is_active
 
     def renew_token(self) -> str:
         """Sets a new token on this row, unsaved, and returns it.
@@ -182,7 +182,7 @@ class Device(models.Model):
     def token_matches(self, token: str) -> bool:
         return hmac.compare_digest(self.token_digest, _digest(token))
 
-    def connected(self) -> int:
+    def register_connection(self) -> int:
         """Counts a connection and returns its epoch; every older connection of this device is replaced by it."""
         with transaction.atomic():  # the row stays locked until it is read, or two connections could get one epoch
             Device.objects.filter(pk=self.pk).update(epoch=F("epoch") + 1, last_seen=timezone.now())

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from voicecare.patients.models import Device, Patient, Voice
 
-PATIENT = OpenApiExample(
+PATIENT_EXAMPLE = OpenApiExample(
     "Maggie",
     {
         "id": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
@@ -25,7 +25,7 @@ PATIENT = OpenApiExample(
     },
     response_only=True,
 )
-TABLET = OpenApiExample(
+DEVICE_EXAMPLE = OpenApiExample(
     "A tablet",
     {
         "id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d",
@@ -37,12 +37,12 @@ TABLET = OpenApiExample(
     },
     response_only=True,
 )
-ISSUED = OpenApiExample(
+ISSUED_DEVICE_EXAMPLE = OpenApiExample(
     "Its token, this once",
     {"id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d", "name": "Bedside tablet", "token": "57a0f359.8Wa-OQV8…"},
     response_only=True,
 )
-DAUGHTER = OpenApiExample(
+VOICE_EXAMPLE = OpenApiExample(
     "A daughter's voice",
     {
         "id": "c4f1f9e2-6a39-4f0e-9f3d-3e1c6f0d7b21",
@@ -57,14 +57,14 @@ MAX_BUDGET = 2**31 - 1  # PostgreSQL's integer
 
 
 @extend_schema_field({"type": "number", "minimum": 0.7, "maximum": 1.2, "multipleOf": 0.01})
-class RateField(serializers.DecimalField):
+class SpeechRateField(serializers.DecimalField):
     """Exact in the database, a plain number in JSON."""
 
     def to_representation(self, value: Decimal) -> float:  # type: ignore[override]  # DRF's is a text or a Decimal
         return float(value)
 
 
-@extend_schema_serializer(examples=[PATIENT])
+@extend_schema_serializer(examples=[PATIENT_EXAMPLE])
 class PatientSerializer(serializers.ModelSerializer[Patient]):
     language = serializers.RegexField(
         r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?\Z", max_length=10, required=False, help_text="For example en or de-AT."
@@ -76,7 +76,7 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         required=False,
         help_text="A stock voice or a clone of this patient's own; null: the default.",
     )
-    speech_rate = RateField(
+    speech_rate = SpeechRateField(
         max_digits=3, decimal_places=2, min_value=Decimal("0.70"), max_value=Decimal("1.20"), required=False
     )
     monthly_character_budget = serializers.IntegerField(
@@ -125,7 +125,7 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         return patient
 
 
-@extend_schema_serializer(examples=[TABLET])
+@extend_schema_serializer(examples=[DEVICE_EXAMPLE])
 class DeviceSerializer(serializers.ModelSerializer[Device]):
     class Meta:
         model = Device
@@ -133,7 +133,7 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
         read_only_fields = ("id", "format", "last_seen", "revoked_at", "created_at")
 
 
-@extend_schema_serializer(examples=[ISSUED])
+@extend_schema_serializer(examples=[ISSUED_DEVICE_EXAMPLE])
 class IssuedDeviceSerializer(serializers.Serializer):
     """The one time that a token is shown."""
 
@@ -142,7 +142,7 @@ class IssuedDeviceSerializer(serializers.Serializer):
     token = serializers.CharField()
 
 
-@extend_schema_serializer(examples=[DAUGHTER])
+@extend_schema_serializer(examples=[VOICE_EXAMPLE])
 class VoiceSerializer(serializers.ModelSerializer[Voice]):
     class Meta:
         model = Voice

@@ -319,7 +319,7 @@ def test_the_providers_voices_become_rows(boss: Clinician, provider: SandboxProc
 def test_a_voice_that_is_back_is_usable_again(boss: Clinician, alice: Member):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state="gone")
     assert boss.call("POST", "voices/sync/").json()["gone"] == 0
-    assert Voice.objects.get(provider_id=OTHER_VOICE).usable
+    assert Voice.objects.get(provider_id=OTHER_VOICE).is_usable
 
 
 def test_a_list_that_cannot_be_read_changes_nothing(boss: Clinician, provider: SandboxProcess, settings: Settings):

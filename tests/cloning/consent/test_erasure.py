@@ -50,7 +50,7 @@ def everything(job: Make, provider: SandboxProcess, alice: Member, bob: Member) 
 def test_all_of_theirs_goes_and_all_of_others_stays(
     everything: CloneJob, provider: SandboxProcess, alice: Member, bob: Member, sample_folder: Path
 ):
-    patients.begin(alice.patient.pk)
+    patients.start_erasure(alice.patient.pk)
     swept()
     (his,) = CloneJob.objects.exclude(patient=None)
     assert his.patient == bob.patient
@@ -67,7 +67,7 @@ def test_all_of_theirs_goes_and_all_of_others_stays(
 
 
 def test_the_patients_row_can_go_then_and_not_before(everything: CloneJob, provider: SandboxProcess, alice: Member):
-    patients.begin(alice.patient.pk)
+    patients.start_erasure(alice.patient.pk)
     Device.objects.filter(patient=alice.patient).delete()
     provider.fault(kind="error", preset="service_unavailable", match={"path": "^/v"})
     swept()
@@ -82,7 +82,7 @@ def test_a_voice_that_was_not_made_here_is_removed_too(provider: SandboxProcess,
     there = at_provider.add(provider, "by hand")
     voice = Voice.objects.create(provider_id=there, name="Anna", source="cloned", patient=alice.patient)
     Patient.objects.filter(pk=alice.patient.pk).update(voice=voice)
-    patients.begin(alice.patient.pk)
+    patients.start_erasure(alice.patient.pk)
     provider.fault(
         kind="error", preset="voice_access_denied", match={"method": "DELETE", "path": "^/v1/voices/"}, first=1
     )
@@ -107,7 +107,7 @@ def test_with_all_applications_nothing_of_them_is_left(
     everything: CloneJob, provider: SandboxProcess, alice: Member, bob: Member
 ):
     lifecycle.end(lifecycle.start(alice.device.pk, None).context.conversation_id)
-    patients.begin(alice.patient.pk)
+    patients.start_erasure(alice.patient.pk)
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
     erase_patients()
     assert Patient.objects.get(pk=alice.patient.pk).name == ""

@@ -95,7 +95,7 @@ def test_others_voices_stay(ready: CloneJob, provider: SandboxProcess):
     other = at_provider.add(provider, "vc-of another server")
     carried_out(withdrawal.withdraw(ready))
     assert at_provider.ids(provider) == [other]
-    assert Voice.objects.get(provider_id=OTHER_VOICE).usable
+    assert Voice.objects.get(provider_id=OTHER_VOICE).is_usable
 
 
 def test_a_provider_that_does_not_answer_is_asked_until_it_does(ready: CloneJob, provider: SandboxProcess):

@@ -59,7 +59,7 @@ def test_a_recording_becomes_the_patients_voice(job: Make, provider: SandboxProc
     assert made.ended_at is not None
     voice = made.voice
     assert (voice.provider_id, voice.name, voice.source) == (there["voice_id"], "Anna", "cloned")
-    assert (voice.patient, voice.revision, voice.usable) == (alice.patient, 1, True)
+    assert (voice.patient, voice.revision, voice.is_usable) == (alice.patient, 1, True)
     assert Patient.objects.get(pk=alice.patient.pk).voice == voice
     assert made.previous_voice.provider_id == OTHER_VOICE
 
@@ -360,7 +360,8 @@ def test_a_lost_voice_is_made_anew_in_its_own_row(job: Make, provider: SandboxPr
     made.refresh_from_db()
     assert made.is_retryable
     again = ran(runner.retry(made))
-    assert (again.status, again.voice_id, again.voice.revision, again.voice.usable) == ("ready", made.voice_id, 2, True)
+    voice = again.voice
+    assert (again.status, again.voice_id, voice.revision, voice.is_usable) == ("ready", made.voice_id, 2, True)
     assert at_provider.ids(provider) == [again.voice.provider_id] != [lost]
     assert Patient.objects.get(pk=alice.patient.pk).voice_id == made.voice_id
     assert again.previous_voice.provider_id == OTHER_VOICE

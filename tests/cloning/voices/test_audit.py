@@ -34,7 +34,7 @@ def checked(job: CloneJob) -> CloneJob:
 
 
 def test_where_all_is_well_nothing_is_changed(ready: CloneJob, provider: SandboxProcess):
-    assert checked(ready).voice.usable
+    assert checked(ready).voice.is_usable
     assert set(Voice.objects.values_list("state", flat=True)) == {"usable"}
     assert not Incident.objects.exists()
     assert len(at_provider.ids(provider)) == 1
@@ -93,14 +93,14 @@ def test_a_voice_that_the_list_leaves_out_is_asked_for(settings: Settings):
         mock.get(f"{base}/v1/voices/library", json={"voice_id": "library", "name": "Library"})
         audit.audit_voices()
     voice.refresh_from_db()
-    assert voice.usable
+    assert voice.is_usable
 
 
 @pytest.mark.parametrize("path", ["^/v2/voices", "^/v1/voices/"])
 def test_a_provider_that_does_not_answer_changes_nothing(path: str, ready: CloneJob, provider: SandboxProcess):
     at_provider.remove(provider, ready.voice.provider_id)
     provider.fault(kind="error", preset="service_unavailable", match={"path": path})
-    assert checked(ready).voice.usable
+    assert checked(ready).voice.is_usable
     assert not Incident.objects.exists()
 
 

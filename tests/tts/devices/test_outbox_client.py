@@ -136,7 +136,7 @@ async def test_a_connection_that_arrives_has_what_the_former_one_had(alice: Memb
     row = await in_database(submit, alice.patient)
     former = await arrived(alice)
     assert await claimed(former) is not None
-    epoch = await in_database(alice.device.connected)
+    epoch = await in_database(alice.device.register_connection)
     later = OutboxClient(alice.device.pk, epoch, alice.patient.pk)
     await later.take_over()
     claim = await claimed(later)

@@ -53,7 +53,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def connect(hub: ConnectionRegistry, member: Member, make: type[Client] = Client) -> Client:
-    client = make(member, member.device.connected())
+    client = make(member, member.device.register_connection())
     run(hub.register(client.connection))
     return client
 
@@ -82,7 +82,7 @@ def test_a_second_connection_of_a_device_replaces_the_first_at_once(hub: Connect
 
 
 def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: ConnectionRegistry, alice: Member):
-    early = Client(alice, alice.device.connected())
+    early = Client(alice, alice.device.register_connection())
     late = connect(hub, alice)
     run(hub.register(early.connection))
     assert (early.closed, late.closed) == (4001, None)
@@ -91,7 +91,7 @@ def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: Co
 
 def test_a_connection_in_another_process_replaces_ours(hub: ConnectionRegistry, alice: Member, bob: Member):
     ours, others = connect(hub, alice), connect(hub, bob)
-    alice.device.connected()
+    alice.device.register_connection()
     run(hub.sweep())
     assert (ours.closed, others.closed) == (4001, None)
 
@@ -115,7 +115,7 @@ def test_who_may_not_stay_is_closed_as_revoked(hub: ConnectionRegistry, alice: M
 
 def test_who_was_revoked_and_replaced_is_revoked(hub: ConnectionRegistry, alice: Member):
     client = connect(hub, alice)
-    alice.device.connected()
+    alice.device.register_connection()
     Device.objects.update(revoked_at=timezone.now())
     run(hub.sweep())
     assert client.closed == 4003

@@ -58,7 +58,7 @@ class Socket:
 
 def connect(member: Member, device: Device | None = None, *, talking: bool = False) -> Socket:
     device = Device.objects.get(pk=(device or member.device).pk)
-    socket = Socket(device.pk, leases.owner_name(device.pk, device.connected()))
+    socket = Socket(device.pk, leases.owner_name(device.pk, device.register_connection()))
     leases.take_over(socket.device, socket.owner)
     if talking:
         socket.conversation = start(device.pk, None).context.conversation_id

@@ -33,19 +33,19 @@ def log_in(username: str = "boss", password: str = PASSWORD) -> Any:
 
 
 def test_who_is_right_comes_in_as_often_as_they_like(boss: User):
-    assert {log_in().headers.get("Location") for _ in range(throttling.PER_NAME + 2)} == {"/admin/"}
+    assert {log_in().headers.get("Location") for _ in range(throttling.MAX_FAILURES_PER_USERNAME + 2)} == {"/admin/"}
 
 
 def test_guessing_is_stopped_even_if_the_next_guess_were_right(boss: User):
-    pages = [log_in(password="wrong").content.decode() for _ in range(throttling.PER_NAME)]
-    assert [HELD_UP in page for page in pages] == [False] * throttling.PER_NAME
+    pages = [log_in(password="wrong").content.decode() for _ in range(throttling.MAX_FAILURES_PER_USERNAME)]
+    assert [HELD_UP in page for page in pages] == [False] * throttling.MAX_FAILURES_PER_USERNAME
     refused = log_in()
     assert refused.status_code == 200
     assert HELD_UP in refused.content.decode()
 
 
 def test_guesses_at_one_door_count_at_the_other(boss: User):
-    for _ in range(throttling.PER_NAME):
+    for _ in range(throttling.MAX_FAILURES_PER_USERNAME):
         log_in(password="wrong")
     body = {"username": "boss", "password": PASSWORD}
     assert Client().post("/api/v1/auth/token/", body, "application/json").status_code == 429

@@ -147,7 +147,8 @@ def test_a_wrong_password_and_an_unknown_user_are_told_the_same(carol: User):
 
 
 def test_guessing_is_stopped_even_if_the_next_guess_were_right(carol: User):
-    assert [log_in(password="wrong").status_code for _ in range(throttling.PER_NAME)] == [401] * throttling.PER_NAME
+    limit = throttling.MAX_FAILURES_PER_USERNAME
+    assert [log_in(password="wrong").status_code for _ in range(limit)] == [401] * limit
     refused = log_in()
     assert (refused.status_code, refused.json()["code"]) == (429, "throttled")
     assert int(refused.headers["Retry-After"]) == throttling.WINDOW_S
@@ -156,19 +157,19 @@ def test_guessing_is_stopped_even_if_the_next_guess_were_right(carol: User):
 
 
 def test_guessing_users_is_stopped_by_address(carol: User, monkeypatch):
-    monkeypatch.setattr(throttling, "PER_ADDRESS", 4)
+    monkeypatch.setattr(throttling, "MAX_FAILURES_PER_ADDRESS", 4)
     assert [log_in(f"user-{i}", "wrong").status_code for i in range(5)] == [401, 401, 401, 401, 429]
     assert log_in().status_code == 429
     assert log_in(REMOTE_ADDR="203.0.113.7").status_code == 200
 
 
 def test_whoever_logs_in_is_not_counted(carol: User):
-    assert {log_in().status_code for _ in range(throttling.PER_ADDRESS + 2)} == {200}
+    assert {log_in().status_code for _ in range(throttling.MAX_FAILURES_PER_ADDRESS + 2)} == {200}
 
 
 def test_the_window_ends(carol: User, monkeypatch):
     monkeypatch.setattr(throttling, "WINDOW_S", 0.05)
-    assert {log_in(password="wrong").status_code for _ in range(throttling.PER_NAME + 1)} <= {401, 429}
+    assert {log_in(password="wrong").status_code for _ in range(throttling.MAX_FAILURES_PER_USERNAME + 1)} <= {401, 429}
     time.sleep(0.06)
     assert log_in().status_code == 200
 

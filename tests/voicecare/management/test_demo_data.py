@@ -20,7 +20,7 @@ from tts.models import Phrase
 from usage.alerts import heartbeats
 from voicecare.management.commands import seed_demo
 from voicecare.management.demo_data import PASSWORD_FILE, seed
-from voicecare.patients.authentication import device_for
+from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient, Voice
 from voicecare.providers.elevenlabs.sandbox.account.voices import stock_voices
 
@@ -58,7 +58,7 @@ def test_it_makes_what_a_visitor_needs():
     assert [patient.devices.count() for patient in patients] == [1, 1, 1]
     assert [patient.team.get().username for patient in patients] == ["clinician"] * 3
     assert sum(patient.voice is not None for patient in patients) == 1
-    assert device_for(demo.token) == demo.device
+    assert authenticate_device(demo.token) == demo.device
 
 
 def test_both_users_log_in_and_one_of_them_is_the_administrator():
@@ -88,7 +88,7 @@ def test_each_language_has_a_greeting_with_both_names_a_holding_phrase_and_commo
     phrases = Phrase.objects.for_language(language)
     patient = Patient.objects.filter(language=language).first()
     greeting = render_greeting(phrases.get(kind="greeting").text, patient)
-    assert patient.addressed_as in greeting
+    assert patient.form_of_address in greeting
     assert patient.companion_name in greeting
     assert phrases.filter(kind="holding").count() == 1
     assert phrases.filter(kind="common").count() >= 5
@@ -137,8 +137,8 @@ def test_a_lost_token_is_renewed(folder):
     (folder / DEMO_TOKEN_FILE).unlink()
     renewed = seed()
     assert renewed.device == former.device
-    assert device_for(renewed.token) == former.device
-    assert device_for(former.token) is None
+    assert authenticate_device(renewed.token) == former.device
+    assert authenticate_device(former.token) is None
     assert (folder / DEMO_TOKEN_FILE).read_text().strip() == renewed.token
 
 
@@ -156,7 +156,7 @@ def test_a_revoked_device_is_replaced_by_a_new_one():
     Device.objects.filter(pk=former.device.pk).update(revoked_at=timezone.now())
     renewed = seed()
     assert renewed.device != former.device
-    assert device_for(renewed.token) == renewed.device
+    assert authenticate_device(renewed.token) == renewed.device
 
 
 def test_it_prints_how_to_get_in(printed, folder):

@@ -23,7 +23,7 @@ from tests.conftest import Member
 from tts.models import Clip, Conversation, Phrase, Utterance
 from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
 from voicecare.core import task_queue
-from voicecare.patients.authentication import device_for
+from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient, Voice
 
 # Outside of DEBUG whitenoise looks for what `collectstatic` leaves, which a checkout has not run.
@@ -345,9 +345,9 @@ def test_who_may_only_look_sees_a_patient(alice):
 
 def test_archived_patients_devices_are_refused_until_they_are_unarchived(boss, alice):
     assert "Archived: 1." in act(boss, "archive", alice.patient)
-    assert device_for(alice.token) is None
+    assert authenticate_device(alice.token) is None
     assert "Unarchived: 1." in act(boss, "unarchive", alice.patient)
-    assert device_for(alice.token) == alice.device
+    assert authenticate_device(alice.token) == alice.device
 
 
 # Devices
@@ -363,7 +363,7 @@ def test_the_token_of_a_new_device_is_shown_once(boss, alice):
     device = Device.objects.get(name="Kitchen")
     token = shown_token(added.content.decode())
     assert token is not None
-    assert device_for(token) == device
+    assert authenticate_device(token) == device
     for page in (list_of(Device), address(Device, "change", device.pk), address(Patient, "change", alice.patient.pk)):
         assert shown_token(text_of(boss, page)) is None
         assert device.token_digest not in text_of(boss, page)
@@ -371,12 +371,12 @@ def test_the_token_of_a_new_device_is_shown_once(boss, alice):
 
 def test_renaming_a_device_keeps_its_token_and_what_it_wrote_meanwhile(boss, alice):
     page = address(Device, "change", alice.device.pk)
-    alice.device.connected()
+    alice.device.register_connection()
     renamed = boss.post(page, {"name": "Window", "patient": alice.patient.pk}, follow=True)
     assert shown_token(renamed.content.decode()) is None
     device = Device.objects.get(pk=alice.device.pk)
     assert (device.name, device.epoch) == ("Window", 1)
-    assert device_for(alice.token) == device
+    assert authenticate_device(alice.token) == device
 
 
 def test_a_device_stays_with_its_patient(boss, alice, bob):
@@ -386,7 +386,7 @@ def test_a_device_stays_with_its_patient(boss, alice, bob):
 
 def test_a_revoked_device_is_refused_and_stays_listed(boss, alice):
     assert "Revoked: 1." in act(boss, "revoke", alice.device)
-    assert device_for(alice.token) is None
+    assert authenticate_device(alice.token) is None
     assert str(alice.device.pk) in text_of(boss, list_of(Device))
     revoked_at = Device.objects.get().revoked_at
     assert "Revoked: 0." in act(boss, "revoke", alice.device)
@@ -394,11 +394,11 @@ def test_a_revoked_device_is_refused_and_stays_listed(boss, alice):
 
 
 def test_a_new_token_is_shown_once_and_ends_the_former_one_and_its_sockets(boss, alice):
-    epoch = alice.device.connected()
+    epoch = alice.device.register_connection()
     token = shown_token(act(boss, "renew_tokens", alice.device))
     assert token is not None
-    assert device_for(token) == alice.device
-    assert device_for(alice.token) is None
+    assert authenticate_device(token) == alice.device
+    assert authenticate_device(alice.token) is None
     assert Device.objects.get().epoch > epoch
     assert shown_token(text_of(boss, list_of(Device))) is None
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from tests.clinicians import Clinician, clinician
 from tests.conftest import Member
-from voicecare.patients.authentication import device_for
+from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
@@ -197,11 +197,11 @@ def test_archiving_refuses_the_devices_and_keeps_its_time(carol: Clinician, alic
     path = f"patients/{alice.patient.pk}/"
     assert carol.call("PATCH", path, {"archived": True}).json()["archived"] is True
     since = Patient.objects.get(pk=alice.patient.pk).archived_at
-    assert device_for(alice.token) is None
+    assert authenticate_device(alice.token) is None
     carol.call("PATCH", path, {"archived": True})
     assert Patient.objects.get(pk=alice.patient.pk).archived_at == since
     assert carol.call("PATCH", path, {"archived": False}).json()["archived"] is False
-    assert device_for(alice.token) is not None
+    assert authenticate_device(alice.token) is not None
 
 
 def test_which_voices_a_patient_may_have(carol: Clinician, alice: Member, bob: Member):
@@ -246,7 +246,7 @@ def test_a_devices_token_is_shown_once(carol: Clinician, alice: Member):
     made = carol.call("POST", path, {"name": "Bathroom"})
     assert made.status_code == 201
     assert set(made.json()) == {"id", "name", "token"}
-    assert str(device_for(made.json()["token"]).pk) == made.json()["id"]
+    assert str(authenticate_device(made.json()["token"]).pk) == made.json()["id"]
     listed = carol.get(path)["results"]
     assert [row["name"] for row in listed] == ["Bathroom", "bedside"]
     assert "token" not in json.dumps(listed)
@@ -262,21 +262,21 @@ def test_a_device_has_a_name(carol: Clinician, alice: Member, body: dict[str, An
 def test_a_device_is_revoked_for_good(carol: Clinician, alice: Member):
     path = f"devices/{alice.device.pk}/"
     response = carol.call("DELETE", path)
-    assert (response.status_code, response.content, device_for(alice.token)) == (204, b"", None)
+    assert (response.status_code, response.content, authenticate_device(alice.token)) == (204, b"", None)
     since = Device.objects.get(pk=alice.device.pk).revoked_at
     assert carol.call("DELETE", path).status_code == 204
     assert Device.objects.get(pk=alice.device.pk).revoked_at == since
     refused = carol.call("POST", f"{path}rotate/")
     assert (refused.status_code, refused.json()["code"]) == (409, "revoked")
-    assert device_for(alice.token) is None
+    assert authenticate_device(alice.token) is None
 
 
 def test_a_new_token_ends_the_former_and_its_connection(carol: Clinician, alice: Member):
     response = carol.call("POST", f"devices/{alice.device.pk}/rotate/")
     assert response.status_code == 200
     assert (response.json()["id"], response.json()["name"]) == (str(alice.device.pk), "bedside")
-    assert device_for(alice.token) is None
-    assert device_for(response.json()["token"]) == alice.device
+    assert authenticate_device(alice.token) is None
+    assert authenticate_device(response.json()["token"]) == alice.device
     assert Device.objects.get(pk=alice.device.pk).epoch == alice.device.epoch + 1
 
 

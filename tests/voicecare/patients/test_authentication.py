@@ -4,44 +4,44 @@ import pytest
 from django.utils import timezone
 
 from tests.conftest import Member
-from voicecare.patients.authentication import device_for
+from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db
 
 
 def test_a_token_names_its_device(alice: Member, bob: Member):
-    assert device_for(alice.token) == alice.device
-    assert device_for(bob.token) == bob.device
+    assert authenticate_device(alice.token) == alice.device
+    assert authenticate_device(bob.token) == bob.device
 
 
 def test_it_takes_one_query_patient_included(alice: Member, django_assert_num_queries):
     with django_assert_num_queries(1):
-        assert device_for(alice.token).patient.name == "Alice Archer"
+        assert authenticate_device(alice.token).patient.name == "Alice Archer"
 
 
 def test_the_secret_of_another_device_is_refused(alice: Member, bob: Member):
     prefix, secret = alice.token.split(".")[0], bob.token.split(".")[1]
-    assert device_for(f"{prefix}.{secret}") is None
+    assert authenticate_device(f"{prefix}.{secret}") is None
 
 
 def test_a_former_token_is_refused(alice: Member):
     renewed = alice.device.renew_token()
     alice.device.save()
-    assert device_for(alice.token) is None
-    assert device_for(renewed) == alice.device
+    assert authenticate_device(alice.token) is None
+    assert authenticate_device(renewed) == alice.device
 
 
 def test_a_revoked_device_is_refused(alice: Member):
     Device.objects.update(revoked_at=timezone.now())
-    assert device_for(alice.token) is None
+    assert authenticate_device(alice.token) is None
 
 
 @pytest.mark.parametrize("field", ["archived_at", "erased_at"])
 def test_the_device_of_a_patient_who_is_not_active_is_refused(field, alice: Member, bob: Member):
     Patient.objects.filter(pk=alice.patient.pk).update(**{field: timezone.now()})
-    assert device_for(alice.token) is None
-    assert device_for(bob.token) == bob.device
+    assert authenticate_device(alice.token) is None
+    assert authenticate_device(bob.token) == bob.device
 
 
 def variants(token: str) -> list[str]:
@@ -66,7 +66,7 @@ def variants(token: str) -> list[str]:
 
 
 def test_what_only_resembles_a_token_is_refused(alice: Member):
-    assert [junk for junk in variants(alice.token) if device_for(junk) is not None] == []
+    assert [junk for junk in variants(alice.token) if authenticate_device(junk) is not None] == []
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_what_only_resembles_a_token_is_refused(alice: Member):
     ],
 )
 def test_junk_is_refused(junk, alice: Member):
-    assert device_for(junk) is None
+    assert authenticate_device(junk) is None

@@ -26,7 +26,7 @@ def refused(model: type, **fields: object) -> None:
 def test_the_default_voice_is_made_once():
     assert Voice.objects.default() == Voice.objects.default()
     voice = Voice.objects.get()
-    assert (voice.provider_id, voice.source, voice.usable) == (DEFAULT_VOICE, "stock", True)
+    assert (voice.provider_id, voice.source, voice.is_usable) == (DEFAULT_VOICE, "stock", True)
 
 
 def test_the_default_voice_keeps_the_name_it_has():
@@ -36,7 +36,7 @@ def test_the_default_voice_keeps_the_name_it_has():
 
 @pytest.mark.parametrize(("state", "usable"), [("usable", True), ("gone", False), ("withdrawn", False)])
 def test_a_voice_is_usable_in_one_state_only(state, usable):
-    assert Voice.objects.create(provider_id="v", name="V", state=state).usable is usable
+    assert Voice.objects.create(provider_id="v", name="V", state=state).is_usable is usable
 
 
 @pytest.mark.parametrize("fields", [{"state": "lost"}, {"source": "found"}, {"revision": -1}])
@@ -69,12 +69,12 @@ def test_the_bounds_of_a_speech_rate_are_speech_rates(rate):
 
 @pytest.mark.parametrize(("preferred", "addressed"), [("", "Alice Archer"), ("Al", "Al")])
 def test_how_a_patient_is_addressed(preferred, addressed):
-    assert Patient(name="Alice Archer", preferred_name=preferred).addressed_as == addressed
+    assert Patient(name="Alice Archer", preferred_name=preferred).form_of_address == addressed
 
 
 @pytest.mark.parametrize(("fields", "active"), [({}, True), ({"archived_at": NOW}, False), ({"erased_at": NOW}, False)])
 def test_an_archived_or_erased_patient_is_not_active(fields, active):
-    assert Patient(**fields).active is active
+    assert Patient(**fields).is_active is active
 
 
 def test_a_patient_with_a_device_cannot_be_deleted(alice: Member):
@@ -123,12 +123,16 @@ def test_which_device_is_admitted(what, alice: Member):
     alice.device.revoked_at = NOW if what == "revoked" else None
     alice.device.patient.archived_at = NOW if what == "archived" else None
     alice.device.patient.erased_at = NOW if what == "erased" else None
-    assert alice.device.admitted is (what == "nothing")
+    assert alice.device.can_connect is (what == "nothing")
 
 
 def test_each_connection_has_the_next_epoch(alice: Member):
     stale = Device.objects.get(pk=alice.device.pk)
-    assert [alice.device.connected(), stale.connected(), alice.device.connected()] == [1, 2, 3]
+    assert [device.register_connection() for device in (alice.device, stale, alice.device)] == [
+        1,
+        2,
+        3,
+    ]
     row = Device.objects.get(pk=alice.device.pk)
     assert row.epoch == 3
     assert row.last_seen is not None

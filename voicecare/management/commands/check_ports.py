@@ -21,14 +21,14 @@ class Command(BaseCommand):
                     f"{port} is no port: it must be from 1 to 65535. PORT=9000 make run (the sandbox takes the next "
                     "one, or SANDBOX_PORT)."
                 )
-            if _taken(port):
+            if _is_taken(port):
                 raise CommandError(
                     f"Port {port} is taken, perhaps by another `make run`. Choose others: PORT=9000 make run "
                     "(the sandbox takes the next one, or SANDBOX_PORT)."
                 )
 
 
-def _taken(port: int) -> bool:
+def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: a port just left is free
         try:
