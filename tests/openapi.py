@@ -1,4 +1,4 @@
-"""The provider's own description of its replies, to hold an imitation against."""
+"""Validation of the sandbox's responses against the provider's OpenAPI description."""
 
 import json
 from functools import cache
@@ -12,11 +12,11 @@ SPEC = json.loads((Path(__file__).parent / "voicecare/providers/elevenlabs/opena
 
 @cache
 def _validator(schema: str) -> Draft202012Validator:
-    # OpenAPI 3.1 is JSON Schema 2020-12: what may be null says so in its `anyOf`.
+    # OpenAPI 3.1 uses JSON Schema 2020-12. A field that can be null has an `anyOf`.
     return Draft202012Validator({"$ref": f"#/components/schemas/{schema}", "components": SPEC["components"]})
 
 
 def validate_schema(reply: Any, schema: str) -> Any:
-    """The reply itself; raises ValidationError, which names the place, where it is not of the named schema."""
+    """Return the reply. Raises ValidationError, with the location, if it does not match the schema."""
     _validator(schema).validate(reply)
     return reply

@@ -23,9 +23,9 @@ ANNOUNCEMENT = "sandbox: "
 
 
 class SandboxProcess:
-    """Starts at once and listens when the constructor returns; `url` is its base, without a slash at the end.
+    """A running sandbox. The constructor returns when it listens. `url` is its base URL without a slash at the end.
 
-    `env` is added to this process' environment; further arguments go to the command, e.g. "--first-byte-ms", "0".
+    `env` is added to the environment. Further arguments go to the command, for example "--first-byte-ms", "0".
     """
 
     def __init__(self, env: Mapping[str, str] | None = None, *arguments: str) -> None:
@@ -49,50 +49,50 @@ class SandboxProcess:
         self.stop()
 
     def reset(self) -> None:
-        """Account, voices, settings, faults and records as at the start."""
+        """Restore the initial account, voices, settings, faults and records."""
         self._call("POST", "/sandbox/reset")
 
     def fault(self, **fields: Any) -> dict[str, Any]:
-        """Adds a fault behind those in line; raises ValueError with the sandbox's words for unknown fields."""
+        """Add a fault after the existing ones. Raises ValueError with the sandbox's message for an invalid field."""
         return self._call("POST", "/sandbox/faults", fields)
 
     def clear_faults(self) -> None:
         self._call("DELETE", "/sandbox/faults")
 
     def faults(self) -> list[dict[str, Any]]:
-        """The faults in line, each with `seen`, `hits` and `spent`."""
+        """All faults, each with `seen`, `hits` and `spent`."""
         return self._call("GET", "/sandbox/faults")
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Changes the named settings, if any; returns all."""
+        """Change the named settings, if any. Returns all settings."""
         return self._call("PUT", "/sandbox/settings", changes)
 
     def requests(self) -> list[dict[str, Any]]:
-        """Every speech request seen since the start or the last reset, in order of arrival."""
+        """All speech requests since the start or the last reset, in order of arrival."""
         return self._call("GET", "/sandbox/requests")
 
     def wait_until_idle(self, timeout_s: float = 5) -> list[dict[str, Any]]:
-        """The requests, once none of them is under way any more; raises TimeoutError.
+        """Wait until no request is in progress, and return all requests. Raises TimeoutError.
 
-        It blocks, so that a client on the caller's own event loop cannot finish meanwhile: call it in a thread there.
+        This call blocks. In a coroutine, call it in a thread, so that a client on the same event loop can finish.
         """
         deadline = time.monotonic() + timeout_s
         while (requests := self.requests()) and "open" in {request["outcome"] for request in requests}:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"still under way: {requests}")
+                raise TimeoutError(f"still in progress: {requests}")
             time.sleep(0.01)
         return requests
 
     def account(self) -> dict[str, Any]:
-        """What was billed (`requests`, `characters`, `credits`), `in_flight`, and the fields of the subscription."""
+        """The billed `requests`, `characters` and `credits`, `in_flight`, and the fields of the subscription."""
         return self._call("GET", "/sandbox/account")
 
     def add_external_usage(self, text: str, **fields: Any) -> dict[str, Any]:
-        """Somebody else of the account has this spoken, at `unix` or now."""
+        """Bill a text as if another user of the account had requested it, at `unix` or now."""
         return self._call("POST", "/sandbox/sales", {"text": text, **fields})
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit code, which is 0 after a clean end."""
+        """Send SIGTERM. Returns the exit code, which is 0 after a clean stop."""
         self.process.terminate()
         assert self.process.stdout is not None
         self.process.stdout.close()

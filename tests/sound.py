@@ -1,4 +1,4 @@
-"""What a listener would hear in the bytes that came: decoded by FFmpeg, its container named, never guessed."""
+"""Decoding of audio by FFmpeg. The container is given, so that FFmpeg does not guess it."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,7 +10,7 @@ from voicecare.audio.formats import FORMATS
 
 _CONTAINERS = {"pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw", "opus": "ogg"}
 _NAMES_ITS_RATE = ("mp3", "ogg", "wav")
-MIN_LOUDNESS = 0.02  # of full scale: speech of espeak-ng is above 0.05, silence is 0
+MIN_LOUDNESS = 0.02  # fraction of full scale. Speech of espeak-ng is above 0.05, silence is 0.
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Sound:
 
     @property
     def loudness(self) -> float:
-        """RMS, of full scale."""
+        """RMS as a fraction of full scale."""
         return float(np.sqrt(np.mean(np.square(self.samples))))
 
 
 def decode(audio: bytes, format_name: str) -> Sound:
-    """Raises av.FFmpegError for what is no such sound."""
+    """Decode audio. Raises av.FFmpegError if it is not in this format."""
     kind = FORMATS[format_name]
     container_name = _CONTAINERS.get(kind.codec, kind.codec)
     raw = container_name not in _NAMES_ITS_RATE

@@ -64,9 +64,7 @@ def test_administrators_are_told_of_what_is_nearly_used_up(changes: dict, words:
 
 
 def test_what_is_in_use_is_said_in_words():
-    said = (
-        "2 of the 30 voices of the plan are in use. 5 of the 95 new voices of this billing period have been created."
-    )
+    said = "2 of the 30 voices of the plan are in use. 5 of the 95 new voices of this billing period have been created."
     assert plan_limits.describe(ROOMY) == said
     assert plan_limits.describe(replace(ROOMY, voice_limit=None, voice_edits_limit=None)) == ""
 

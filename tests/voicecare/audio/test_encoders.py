@@ -1,4 +1,4 @@
-"""Real encoders and real decoders: what `Encoder` makes is decoded by FFmpeg, also after it was cut and completed."""
+"""The output of the encoders, decoded by FFmpeg."""
 
 import io
 from itertools import pairwise
@@ -26,7 +26,7 @@ def encode(fmt: AudioFormat, pcm: bytes, piece: int = 4410) -> bytes:
 
 
 def decode(fmt: AudioFormat, data: bytes) -> np.ndarray:
-    """All samples; raises on the first packet that FFmpeg refuses."""
+    """Return all samples. Raises for the first packet that FFmpeg rejects."""
     raw = fmt.codec in ("pcm", "ulaw", "alaw")
     options = {"sample_rate": str(fmt.sample_rate), "ch_layout": "mono"} if raw else {}
     with av.open(io.BytesIO(data), format=CONTAINERS[fmt.codec], options=options) as container:
@@ -37,7 +37,7 @@ def decode(fmt: AudioFormat, data: bytes) -> np.ndarray:
 
 
 def frame_starts(data: bytes) -> list[int]:
-    """Where FFmpeg sees frames begin."""
+    """Return the positions at which FFmpeg finds frames."""
     with av.open(io.BytesIO(data), format="mp3") as container:
         return [packet.pos for packet in container.demux(audio=0) if packet.size]
 

@@ -11,7 +11,7 @@ ID3 = b"ID3\x04\x00\x00\x00\x00\x00\x23" + b"TSSE\x00\x00\x00\x0f\x00\x00\x03Lav
 
 
 def count_parsed_samples(data: bytes) -> int:
-    """Samples that FFmpeg's MP3 parser and decoder make of bare bytes, without a container."""
+    """The number of samples that FFmpeg's MP3 parser and decoder produce, without a container."""
     context = av.CodecContext.create("mp3", "r")
     packets = [*context.parse(data), *context.parse(b"")]
     return sum(frame.samples for packet in packets for frame in context.decode(packet))

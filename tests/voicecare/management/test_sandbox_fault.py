@@ -1,4 +1,4 @@
-"""`manage.py sandbox_fault`: each name has the sandbox fail as it says, the next takes its place, `off` heals all."""
+"""`manage.py sandbox_fault` and the buttons of the sandbox page."""
 
 import asyncio
 import re
@@ -43,7 +43,7 @@ def set_fault(settings, sandbox: SandboxProcess) -> SetFault:
 
 
 async def request_speech(url: str, voice: str = OTHER_VOICE) -> tuple[float, type[ProviderError] | None]:
-    """Seconds to the first byte, and what one request for a sentence then comes to."""
+    """Request one sentence. Returns the seconds to the first byte and the class of the error, if any."""
     client = SpeechClient(url, "sandbox")
     await client.open()
     request = SpeechRequest(voice, "Good morning, did you sleep well?", "eleven_flash_v2_5", "mp3_44100_128")
@@ -125,7 +125,7 @@ def test_off_restores_voices_that_exist_in_the_sandbox(set_fault: SetFault) -> N
     }
 
 
-# Where it cannot be
+# Errors
 
 
 def test_the_command_fails_with_the_real_provider(set_fault: SetFault, settings, sandbox: SandboxProcess) -> None:
@@ -160,7 +160,7 @@ def test_the_help_describes_the_effect_of_each_scenario(capsys) -> None:
     assert all(scenario.effect in output for scenario in SCENARIOS.values())
 
 
-# The page's buttons
+# The page
 
 
 @pytest.mark.parametrize("path", ["/", "/sandbox/"])

@@ -1,4 +1,4 @@
-"""The error tree: verdicts, words, renderings."""
+"""The error classes: `retryable`, codes, messages and pickling."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""The sync client: its calls against `responses`, its failures over a real socket."""
+"""The sync client: its requests against `responses`, its failures over a real socket."""
 
 import json
 import socket
@@ -235,7 +235,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 @contextmanager
 def running_server(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
-    """A server for one connection: reads one request, then `answer` has the socket, which is closed after it."""
+    """A server for one connection. It reads one request, calls `answer` with the socket, and closes it."""
     heads: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -261,7 +261,7 @@ def send(data: bytes, *, then_wait: bool = False) -> Answer:
     def answer(connection: socket.socket) -> None:
         connection.sendall(data)
         if then_wait:
-            connection.recv(1)  # until the client hangs up
+            connection.recv(1)  # until the client closes the connection
 
     return answer
 

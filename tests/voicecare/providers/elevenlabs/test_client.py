@@ -1,4 +1,4 @@
-"""The real client over a real socket: each test scripts what the other end sends, holds back or breaks."""
+"""The client over a real socket. Each test scripts the behaviour of the server."""
 
 import asyncio
 import json
@@ -21,9 +21,9 @@ KEY = "sk_very_secret"
 REQUEST = SpeechRequest("JBFqnCBsd6RMkjVDRZzb", TEXT, "eleven_flash_v2_5", "mp3_44100_128")
 SOUND = [bytes([255, 251, n]) + bytes([n]) * (700 + n) for n in range(12)]
 END = b"0\r\n\r\n"
-UNREACHED_S = 20.0  # never reached
-REACHED_S = 0.1  # reached on purpose
-REACHED_LATE_S = 0.4  # reached on purpose, while something else must fit into it also on a busy machine
+UNREACHED_S = 20.0  # a limit that is never reached
+REACHED_S = 0.1  # a limit that the test reaches
+REACHED_LATE_S = 0.4  # a limit that the test reaches after another step, with room for a busy machine
 
 
 CHUNKED = "transfer-encoding: chunked"
@@ -44,7 +44,7 @@ def whole(status: int, body: bytes, kind: str = "application/json", more: str = 
 
 @dataclass
 class Exchange:
-    """One request as the server has read it, and the way to answer it."""
+    """One request that the server has read, with methods to respond."""
 
     head: str
     body: bytes
@@ -57,14 +57,14 @@ class Exchange:
             await self.writer.drain()
 
     async def wait_for_close(self) -> None:
-        """Send nothing more until the client closes the connection."""
+        """Send nothing and wait until the client closes the connection."""
         assert await self.reader.read() == b""
 
     def close(self) -> None:
         self.writer.close()
 
     def reset(self) -> None:
-        """RST instead of FIN."""
+        """Close with RST instead of FIN."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -75,7 +75,7 @@ Script = Callable[[Exchange], Awaitable[None]]
 
 @dataclass
 class Provider:
-    """A server that plays `script` for each POST; HEAD gets a 404 without a body, as from a real edge."""
+    """A server that runs `script` for each POST. HEAD gets a 404 without a body, as from a real edge server."""
 
     script: Script
     url: str = ""
@@ -169,7 +169,7 @@ class FailedSpeech:
 async def speak_and_fail(
     client: SpeechClient, *, first_byte_s: float = UNREACHED_S, stall_s: float = UNREACHED_S
 ) -> FailedSpeech:
-    """Speech that must fail: the error and what was given before it."""
+    """Request speech that must fail. Returns the error and the bytes received before it."""
     got: list[bytes] = []
     with pytest.raises(e.ProviderError) as caught:
         await _read_into(got, client.speak(REQUEST, first_byte_s=first_byte_s, stall_s=stall_s))
@@ -185,7 +185,7 @@ async def _read_into(got: list[bytes], speech_response: SpeechResponse) -> None:
             got.append(data)
 
 
-# What is sent
+# Requests
 
 
 async def test_the_request_has_the_key_and_the_text_and_requests_no_compression() -> None:
@@ -260,13 +260,13 @@ async def test_cookies_are_not_kept() -> None:
         running_provider(answer) as provider,
         open_client(provider.url.replace("127.0.0.1", "localhost")) as client,
     ):
-        await speak_all(client)  # a name, since a cookie jar takes nothing from bare addresses
+        await speak_all(client)  # a host name, because cookie jars ignore cookies of IP addresses
         await speak_all(client)
     assert len(provider.requests) == 2
     assert "cookie" not in provider.requests[1].head.lower()
 
 
-# What comes back
+# Responses
 
 
 async def test_each_network_read_is_yielded_immediately_and_unchanged() -> None:
@@ -276,7 +276,7 @@ async def test_each_network_read_is_yielded_immediately_and_unchanged() -> None:
         await exchange.write(head())
         for sound in SOUND:
             await exchange.write(chunk(sound))
-            await has_read.acquire()  # the next one only when this one has been read
+            await has_read.acquire()  # send the next chunk only after this one was read
         await exchange.write(END)
 
     got = []
@@ -331,7 +331,7 @@ async def test_two_hundred_streams_share_one_client() -> None:
         assert provider.connections == 200
 
 
-# Never sent
+# Requests that are not sent
 
 
 async def test_a_closed_port_is_unreachable() -> None:
@@ -365,7 +365,7 @@ async def test_a_failed_tls_handshake_is_unreachable(answer: bytes) -> None:
 
 async def test_a_client_that_is_not_open_is_unreachable() -> None:
     async with provider_and_client(ALL) as (_, client):
-        await client.open()  # once more does no harm
+        await client.open()  # a second call does nothing
         assert await speak_all(client)
         await client.close()
         failed = await speak_and_fail(client)
@@ -374,7 +374,7 @@ async def test_a_client_that_is_not_open_is_unreachable() -> None:
     assert (type(failed.error), failed.error.code) == (e.Unreachable, "client_closed")
 
 
-# Silence
+# Timeouts
 
 
 async def test_no_headers_within_the_limit_is_no_first_byte() -> None:
@@ -406,7 +406,7 @@ async def test_slow_headers_do_not_extend_the_limit() -> None:
 async def test_a_pause_in_the_middle_is_a_stall() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(head())
-        await asyncio.sleep(REACHED_S)  # the client has set its first timer by then
+        await asyncio.sleep(REACHED_S)  # the client waits by then
         await exchange.write(chunk(SOUND[0]), chunk(SOUND[1]))
         await exchange.wait_for_close()
 
@@ -436,7 +436,7 @@ async def test_a_pause_of_the_reader_is_not_a_stall() -> None:
         await exchange.write(head())
         for sound in SOUND[:2]:
             await exchange.write(chunk(sound))
-            await has_read.acquire()  # silent for as long as the reader pauses
+            await has_read.acquire()  # send nothing while the reader pauses
         await exchange.write(END)
 
     got = b""
@@ -454,7 +454,7 @@ async def test_a_pause_of_the_reader_is_not_a_stall() -> None:
 async def test_a_blocked_event_loop_is_not_a_stall() -> None:
     def send_and_block(exchange: Exchange) -> None:
         exchange.writer.write(chunk(SOUND[1]))
-        time.sleep(1.5 * REACHED_LATE_S)  # then the loop finds the bytes and the passed deadline in one turn
+        time.sleep(1.5 * REACHED_LATE_S)  # afterwards the loop finds the bytes and the passed deadline in the same turn
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
@@ -515,7 +515,7 @@ async def test_a_break_before_the_headers() -> None:
     async with provider_and_client(script) as (provider, client):
         failed = await speak_and_fail(client)
     assert (type(failed.error), failed.error.status) == (e.ConnectionBroken, None)
-    assert len(provider.requests) == 1  # a POST is never sent a second time behind our back
+    assert len(provider.requests) == 1  # aiohttp does not repeat the POST
 
 
 async def test_a_response_that_is_not_http() -> None:
@@ -573,7 +573,7 @@ async def test_a_break_during_a_pause_of_the_reader_raises_at_each_later_read() 
         await anext(reply)
         has_read.set()
         await cut.wait()
-        await asyncio.sleep(REACHED_S)  # the break is known before the reader comes back
+        await asyncio.sleep(REACHED_S)  # the client knows of the break before the next read
         for _ in range(2):
             with pytest.raises(e.ConnectionBroken):
                 await anext(reply)
@@ -588,7 +588,7 @@ async def test_a_body_without_a_length_ends_with_the_connection() -> None:
         assert await speak_all(client) == SOUND[0]
 
 
-# Success that is none
+# 2xx responses without audio
 
 
 @pytest.mark.parametrize(
@@ -617,7 +617,7 @@ async def test_html_and_json_are_not_audio(kind: str, body: bytes) -> None:
     assert (type(failed.error), failed.error.status, failed.got) == (e.NotAudio, 200, b"")
 
 
-# Refusals
+# Error responses
 
 INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": TEXT, "input": TEXT}]}).encode()
 
@@ -640,7 +640,7 @@ async def test_error_responses(status: int, body: bytes, kind: type[e.ProviderEr
         assert (type(failed.error), failed.error.code, failed.error.status) == (kind, code, status)
         assert (failed.error.request_id, failed.error.trace_id) == ("req1", "tr1")
         await speak_and_fail(client)
-    assert provider.connections == 1  # a refusal that was read to its end costs no connection
+    assert provider.connections == 1  # the connection is reused after an error response that was read to its end
 
 
 async def test_the_status_decides_if_the_error_body_does_not_end() -> None:
@@ -667,7 +667,7 @@ async def test_a_huge_error_body_is_not_read_completely() -> None:
     async with provider_and_client(reply_with(whole(401, body))) as (provider, client):
         for _ in range(2):
             assert type((await speak_and_fail(client)).error) is e.AuthorizationError
-    assert provider.connections == 2  # read to its end, the first would have running_provider again
+    assert provider.connections == 2  # a connection is only reused if the response was read to its end
 
 
 # Connections
@@ -709,7 +709,7 @@ async def test_an_unrequested_response_is_never_played(pause_s: float) -> None:
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(head(), chunk(SOUND[0]))
-        await asyncio.sleep(REACHED_S)  # until its head has been read
+        await asyncio.sleep(REACHED_S)  # until the client has read the headers
         await exchange.write(END if pause_s else END + strange)
         if pause_s:
             await asyncio.sleep(pause_s)
@@ -725,7 +725,7 @@ async def test_an_unrequested_response_is_never_played(pause_s: float) -> None:
 
 
 async def test_a_connection_with_an_unfinished_request_is_not_reused() -> None:
-    """It was answered before it was read, and whoever answered may never read the rest."""
+    """The server responded before it read the whole request. It may never read the rest."""
     connections = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Every row of the vendor's error catalogue, old and new, in every form of body."""
+"""All codes of the provider's old and new error catalogues, in every form of the body."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The vendor's table of plans."""
+"""The concurrency limits of the provider's plans."""
 
 import pytest
 

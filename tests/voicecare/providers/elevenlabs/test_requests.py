@@ -1,4 +1,4 @@
-"""The speech call as bytes, and what headers and first bytes tell."""
+"""The speech request, the metadata of a response, and the detection of audio."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Typed replies: complete, sparse, and nonsense."""
+"""Parsing of complete, minimal and invalid responses."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A real child that makes real sound; nothing is judged by the clock except that it ends."""
+"""The client with a real worker and real audio. No test depends on the speed of the machine."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ VOICE = EspeakVoice("en", "f2", 50, 175)
 SENTENCE = "Good morning, it is time for your medicine."
 STORY = "It was a bright cold day in April, and the clocks were striking thirteen. " * 60
 
-# The tests share a child, so they share the loop that it is read in.
+# The tests share a worker, so they also share its event loop.
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -49,7 +49,7 @@ def seconds(pcm_22050: bytes) -> float:
 
 
 def median_pitch_hz(pcm_22050: bytes) -> float:
-    """Half of the voiced moments are lower than this, in Hz."""
+    """The median pitch of the voiced parts, in Hz."""
     samples = np.frombuffer(pcm_22050, "<i2").astype(float)
     windows = [samples[at : at + 1024] for at in range(0, len(samples) - 1024, 1024)]
     echoes = [np.correlate(w, w, "full")[1024 + 55 : 1024 + 275] for w in windows if loudness(w) > 1000]
@@ -57,7 +57,7 @@ def median_pitch_hz(pcm_22050: bytes) -> float:
 
 
 def child_processes() -> set[int]:
-    """Processes, also wait_for_exit ones that nobody waited for, that this one started."""
+    """The child processes of this process, including zombies."""
     return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
@@ -88,7 +88,7 @@ async def test_pitch_rate_and_variant_change_the_audio(espeak):
 @in_one_loop
 async def test_each_language_sounds_different_and_unknown_ones_are_english(espeak):
     async def said(language: str, variant: str = "") -> int:
-        # espeak's breath is random: the same words differ by some samples.
+        # The breath noise of espeak is random, so the same words differ by some samples.
         return round(seconds(await speak_all(espeak, "1234567 hello", EspeakVoice(language, variant))), 1)
 
     made = {language: await said(language) for language in ("en", "de", "fr", "zh", "ar")}

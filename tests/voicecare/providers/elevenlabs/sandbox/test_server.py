@@ -1,4 +1,4 @@
-"""The sandbox as a process: how it starts, what it says, and that it ends when told to."""
+"""The sandbox as a process: its start, its output and its stop."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ def speak(url: str, text: str = "Hello.") -> bytes:
 
 @contextmanager
 def listening_client(sandbox: SandboxProcess, text: str) -> Iterator[list[Exception]]:
-    """A listener meanwhile; what went wrong for it stands in the list afterwards."""
+    """Read speech in a thread during the block. The yielded list gets its exception."""
     failures: list[Exception] = []
 
     def listen() -> None:
@@ -63,7 +63,7 @@ def test_it_stops_immediately_during_a_response(number: int) -> None:
         sandbox.process.send_signal(number)
         assert sandbox.process.wait(10) == 0
     assert len(failures) == 1
-    assert sandbox.process.stdout.read() == ""  # it said one line, and that was read at its start
+    assert sandbox.process.stdout.read() == ""  # the only line was read at the start
 
 
 def test_a_port_in_use_is_reported(sandbox: SandboxProcess) -> None:
@@ -78,8 +78,8 @@ def test_a_port_in_use_is_reported(sandbox: SandboxProcess) -> None:
 
 def test_it_survives_a_crash_of_the_espeak_worker(sandbox: SandboxProcess) -> None:
     sandbox.settings(first_byte_ms=0)
-    # What was made before the loss still goes out, up to the window of 256 KiB: slow enough that not all of ten minutes
-    # is made before, fast enough that the rest does not take minutes.
+    # The sandbox still sends audio that was made before the crash, up to the window of 256 KiB. At this rate, the ten
+    # minutes of audio are not complete before the crash, and the rest is sent in seconds.
     sandbox.fault(kind="slow", bytes_per_s=200_000, first=1)
     with listening_client(
         sandbox, text="A long text, of which not all is made when its maker is lost. " * 160

@@ -1,4 +1,4 @@
-"""The sandbox keeps accounts: quota, billing, history and usage, in replies of the provider's shapes."""
+"""The account of the sandbox: quota, billing and history, in the provider's response formats."""
 
 import time
 from collections.abc import AsyncIterator

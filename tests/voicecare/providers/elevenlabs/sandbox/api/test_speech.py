@@ -1,4 +1,4 @@
-"""The sandbox speaks: real sound in every format, with the provider's checks, headers and timing."""
+"""Speech of the sandbox: real audio in every format, with the provider's checks, headers and timing."""
 
 import asyncio
 import base64
@@ -23,7 +23,7 @@ STREAMED = [name for name in FORMATS if not name.startswith("wav_")]
 
 
 class Caller:
-    """A client with a key; `speak` returns status, headers and body."""
+    """A client with a key. `speak` returns status, headers and body."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session = session
@@ -74,7 +74,7 @@ async def test_the_audio_depends_on_the_voice_only(caller: Caller) -> None:
 
 
 def pitch_hz(audio: bytes) -> float:
-    """The strongest repetition between 70 and 350 Hz."""
+    """The frequency with the strongest autocorrelation between 70 and 350 Hz."""
     sound = decode(audio, "mp3_44100_128")
     samples, rate = sound.samples, sound.rate
     spectrum = np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2
@@ -94,7 +94,7 @@ async def test_speed_and_language_change_the_audio(caller: Caller) -> None:
 
 async def test_the_headers_of_a_response(caller: Caller, sandbox: SandboxProcess) -> None:
     _, headers, _ = await caller.speak("12345")
-    assert headers["character-cost"] == "3"  # half a credit a character, rounded up
+    assert headers["character-cost"] == "3"  # half a credit per character, rounded up
     assert len(headers["request-id"]) == len(headers["history-item-id"]) == 20
     assert headers["current-concurrent-requests"] == "1"
     assert headers["maximum-concurrent-requests"] == "10"

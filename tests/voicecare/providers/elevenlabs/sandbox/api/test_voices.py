@@ -1,4 +1,4 @@
-"""The sandbox's voices: stock and clones, listed, paged, made, changed and removed as with the provider."""
+"""The voices of the sandbox: listing, pages, cloning, editing and deletion, as at the provider."""
 
 import json
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ class Client:
         return [voice["name"] for voice in (await self.page(page_size=100, **query))["voices"]]
 
     async def clone(self, name: str | None = "vc-1", *files: Any, path: str = "add", **fields: str) -> tuple[int, Any]:
-        """`files` are (part name, content) or, for a part that is no file, (part name, text)."""
+        """`files` are pairs of part name and content. Text content makes a part that is not a file."""
         form = aiohttp.FormData(default_to_multipart=True)
         for key, value in {"name": name, **fields}.items():
             if value is not None:
@@ -83,7 +83,7 @@ async def test_voices_can_be_searched(client: Client) -> None:
     assert await client.names(voice_type="community") == []
     assert await client.names(voice_ids=RACHEL) == ["Rachel"]
     assert (await client.names(sort="name", sort_direction="desc"))[0] == "vc-42"
-    assert (await client.names())[0] == "vc-42"  # the newest first
+    assert (await client.names())[0] == "vc-42"  # newest first
     assert (await client.page(include_total_count="false"))["total_count"] == 0
 
 

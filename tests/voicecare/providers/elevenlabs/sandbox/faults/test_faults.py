@@ -1,4 +1,4 @@
-"""Which request a fault strikes, and what is no fault: without a socket."""
+"""Matching of faults and validation of their JSON, without a socket."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Each fault on a real socket: what a client gets to see, to the byte, and what the sandbox's record says of it."""
+"""Each fault on a real socket: the exact bytes that a client receives, and the record of the request."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ TEXT = "This sentence is spoken, and something happens to it on its way."
 
 @dataclass
 class Seen:
-    """What a client saw; `error` is how it ended if not well."""
+    """What a client received. `error` is the exception that ended the response, if any."""
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ async def speak(sandbox: SandboxProcess) -> AsyncIterator[Speak]:
 
 @asynccontextmanager
 async def speaking(sandbox: SandboxProcess) -> AsyncIterator[aiohttp.StreamReader]:
-    """The body of a reply that is not read to its end."""
+    """Yield the body of a response that is not read to its end."""
     asked = {"text": TEXT, "model_id": "eleven_flash_v2_5"}
     async with (
         aiohttp.ClientSession(headers={"xi-api-key": "any"}) as session,
@@ -67,7 +67,7 @@ async def speaking(sandbox: SandboxProcess) -> AsyncIterator[aiohttp.StreamReade
 
 
 async def last_record(sandbox: SandboxProcess) -> dict[str, Any]:
-    """The last request, once it has ended."""
+    """Wait for the end of the last request and return its record."""
     return (await asyncio.to_thread(sandbox.wait_until_idle))[-1]
 
 
