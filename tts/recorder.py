@@ -98,7 +98,7 @@ class Recorder:
                 pause = FLUSH_EVERY_S
             except Exception as error:  # whatever it is: what was said stays to be written
                 pause = RETRY_AFTER_S
-                log.warning("recorder.not_written", waiting=len(self._pending), error=type(error).__name__)
+                log.warning("recorder.write_failed", waiting=len(self._pending), error=type(error).__name__)
         self._flusher = None
 
 
@@ -132,7 +132,7 @@ def _write_one(entry: Record) -> None:
         _write_batch([entry])
     except _ROW_ERRORS as error:
         metrics.RECORDER_REFUSED.inc()
-        log.error("recorder.row_refused", kind=type(entry).__name__, error=type(error).__name__)
+        log.error("recorder.row_rejected", kind=type(entry).__name__, error=type(error).__name__)
 
 
 def _to_row(speech: Speech) -> Utterance:

@@ -51,7 +51,7 @@ def _clear_texts(utterances: QuerySet[Utterance]) -> int:
     while keys := list(utterances.exclude(text="").values_list("pk", flat=True)[:BATCH_SIZE]):
         emptied += Utterance.objects.filter(pk__in=keys).update(text="")
     if emptied:
-        log.info("texts.emptied", count=emptied)
+        log.info("texts.cleared", count=emptied)
     return emptied
 
 

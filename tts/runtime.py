@@ -134,12 +134,12 @@ class Runtime:
             try:
                 await run_in_db_thread(lookout.check, time.time())
             except Exception as error:  # whatever it is: the next look may do better
-                log.warning("runtime.look_out_failed", error=type(error).__name__)
+                log.warning("runtime.heartbeat_check_failed", error=type(error).__name__)
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("runtime.background_work_failed", exc_info=task.exception())
+            log.error("runtime.background_task_failed", exc_info=task.exception())
 
     async def drain(self, seconds: float) -> None:
         """No new connection and no new speech; what plays may end; then every socket is closed and all is written."""
@@ -171,7 +171,7 @@ class Runtime:
             self.spawn(self._shut_down(stop_server))
 
     async def _shut_down(self, stop_server: Callable[[], None]) -> None:
-        log.info("runtime.draining", devices=len(self.registry.connections))
+        log.info("runtime.drain_started", devices=len(self.registry.connections))
         try:
             await self.drain(settings.DRAIN_TIMEOUT_S)
         finally:

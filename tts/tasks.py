@@ -66,7 +66,7 @@ def warm_phrase(phrase_id: str) -> None:
     """For everybody of its language: names in a greeting differ, and so do voices."""
     phrases = list(Phrase.objects.filter(pk=phrase_id))
     cache = planning.create_phrase_cache()
-    if warmer.warm(warmer.missing(planning.audiences(planning.active_patients()), phrases, cache), cache):
+    if warmer.warm(warmer.missing_clips(planning.load_audiences(planning.active_patients()), phrases, cache), cache):
         task_queue.enqueue_on_commit(task_names.WARM_PHRASE, phrase_id)
 
 
@@ -74,12 +74,12 @@ def warm_phrase(phrase_id: str) -> None:
 def warm_due() -> None:
     """All that current patients need, and what is in use beyond that."""
     cache, phrases = planning.create_phrase_cache(), list(Phrase.objects.all())
-    needed = warmer.missing(planning.audiences(planning.active_patients()), phrases, cache)
-    if warmer.warm(needed | warmer.in_use(phrases, cache), cache):
+    needed = warmer.missing_clips(planning.load_audiences(planning.active_patients()), phrases, cache)
+    if warmer.warm(needed | warmer.expiring_clips_in_use(phrases, cache), cache):
         task_queue.enqueue_on_commit(task_names.WARM_DUE)
 
 
 def _warm(patients: QuerySet[Patient]) -> bool:
     cache = planning.create_phrase_cache()
-    needed = warmer.missing(planning.audiences(patients), list(Phrase.objects.all()), cache)
+    needed = warmer.missing_clips(planning.load_audiences(patients), list(Phrase.objects.all()), cache)
     return warmer.warm(needed, cache)

@@ -152,7 +152,7 @@ async def test_speech_after_rest_speech_is_written_immediately(
         await wait_for_state(started["conversation"], "own", "spoken", seconds=3)
         accounts = await accounts_of(started["conversation"])
         assert accounts.utterance("own").characters == spoken.terminal["characters"]
-    assert "recorder.not_written" not in server.logged()
+    assert "recorder.write_failed" not in server.logged()
 
 
 async def wait_for_status(api: Api, utterance: str, wanted: str) -> set[str]:

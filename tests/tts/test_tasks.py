@@ -36,17 +36,17 @@ def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tm
     folder = {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": tmp_path}}
     settings.STORAGES = {**settings.STORAGES, "phrases": folder}
     cache = PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S)
-    rendering = replace(RENDERING, voice=VoiceRef.from_voice(alice.patient.voice))
+    speech_settings = replace(RENDERING, voice=VoiceRef.from_voice(alice.patient.voice))
     for text in ("old", "young"):
-        asyncio.run(_put(cache, rendering, text))
+        asyncio.run(_put(cache, speech_settings, text))
     Clip.objects.filter(characters=3).update(expires_at=timezone.now())
     tasks.prune_phrases()
     assert [clip.characters for clip in Clip.objects.all()] == [len("young")]
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-async def _put(cache: PhraseCache, rendering: SpeechSettings, text: str) -> None:
-    await cache.store(rendering, text, b"sound")
+async def _put(cache: PhraseCache, speech_settings: SpeechSettings, text: str) -> None:
+    await cache.store(speech_settings, text, b"sound")
 
 
 @pytest.mark.parametrize("entry", configured.CELERY_BEAT_SCHEDULE)

@@ -145,7 +145,7 @@ def _delete_object(store: Store, digest: str) -> bool:
 def report_store_failure(work: str, error: StoreError) -> None:
     """Counts and logs it: a cache that fails does so without anybody hearing it."""
     metrics.PHRASE_STORE_ERRORS.labels(work).inc()
-    log.warning("phrases.store_failed", work=work, error=type(error.__cause__).__name__)
+    log.warning("phrase_cache.store_failed", work=work, error=type(error.__cause__).__name__)
 
 
 def _batches(digests: Iterable[str]) -> Iterator[list[str]]:

@@ -60,16 +60,16 @@ class PhraseCache:
         self._hits: Counter[str] = Counter()
         self.failing = False  # the store's latest answer was an error
 
-    def key(self, rendering: SpeechSettings, text: str) -> str:
+    def key(self, speech_settings: SpeechSettings, text: str) -> str:
         """The digest under which this text, rendered like this, is kept."""
         shaped_by = (
             normalise(text),
-            rendering.voice.provider_id,
-            rendering.voice.revision,
-            rendering.model,
-            rendering.language,
-            rendering.speed,
-            rendering.format,
+            speech_settings.voice.provider_id,
+            speech_settings.voice.revision,
+            speech_settings.model,
+            speech_settings.language,
+            speech_settings.speed,
+            speech_settings.format,
         )
         return hmac.digest(self._secret, repr(shaped_by).encode(), "sha256").hex()
 
@@ -101,7 +101,7 @@ class PhraseCache:
             if len(self._slow_reads) >= READERS:  # no thread is left: this one could not come in time
                 return None
             reading = self._reads[key] = asyncio.create_task(self._read_in_thread(key))
-            reading.add_done_callback(lambda done: self._read_ended(key, done))
+            reading.add_done_callback(lambda done: self._on_read_done(key, done))
         await asyncio.wait({reading}, timeout=READ_TIMEOUT_S)
         if reading.done():
             return None if reading.cancelled() else reading.result()
@@ -114,7 +114,7 @@ class PhraseCache:
             key, await asyncio.get_running_loop().run_in_executor(self._readers, self._read, key)
         )
 
-    def _read_ended(self, key: str, reading: asyncio.Task[bytes | None]) -> None:
+    def _on_read_done(self, key: str, reading: asyncio.Task[bytes | None]) -> None:
         del self._reads[key]
         self._slow_reads.discard(reading)
 
@@ -129,7 +129,7 @@ class PhraseCache:
         entry = None if packed is None else unpack(key, packed)
         if packed is not None and entry is None:
             metrics.PHRASE_STORE_ERRORS.labels("damaged").inc()
-            log.warning("phrases.damaged", size=len(packed))
+            log.warning("phrase_cache.entry_damaged", size=len(packed))
             self._writers.submit(self._delete_damaged, key)
         return entry
 
@@ -167,7 +167,7 @@ class PhraseCache:
         Never raises.
         """
         if not audio:
-            log.error("phrases.empty_refused")
+            log.error("phrase_cache.empty_audio_rejected")
             return
         key = self.key(speech_settings, text)
         made = time.time()
@@ -245,4 +245,4 @@ class PhraseCache:
 
 def _report_database_failure(work: str, error: DatabaseFailure) -> None:
     metrics.PHRASE_STORE_ERRORS.labels("row").inc()
-    log.warning("phrases.row_failed", work=work, error=type(error).__name__)
+    log.warning("phrase_cache.database_failed", work=work, error=type(error).__name__)

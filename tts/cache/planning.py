@@ -65,7 +65,7 @@ def patients_using_voice(voice_id: uuid.UUID) -> QuerySet[Patient]:
     return active_patients().filter(voice=voice_id, voice__state=Voice.State.USABLE)
 
 
-def audiences(patients: QuerySet[Patient]) -> list[Audience]:
+def load_audiences(patients: QuerySet[Patient]) -> list[Audience]:
     """Three queries, however many they are."""
     default = Voice.objects.default()
     rows = patients.select_related("voice").prefetch_related("devices").order_by("pk")
@@ -82,43 +82,43 @@ def _formats(patient: Patient) -> tuple[str, ...]:
     return tuple(sorted(asked)) or DEVICE_FORMATS[:1]
 
 
-def required_clips(heard_by: Iterable[Audience], phrases: Sequence[Phrase], model: str) -> list[ClipSpec]:
+def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], model: str) -> list[ClipSpec]:
     """Every clip that they need of these phrases, each once, the greetings first."""
-    wishes = (wish for listener in heard_by for wish in _specs_for(listener, phrases, model))
+    specs = (spec for audience in audiences for spec in _specs_for(audience, phrases, model))
     order = {kind.value: place for place, kind in enumerate(KIND_PRIORITY)}
     kinds = {phrase.pk: order[phrase.kind] for phrase in phrases}
-    return sorted(dict.fromkeys(wishes), key=lambda wish: kinds[wish.phrase_id])
+    return sorted(dict.fromkeys(specs), key=lambda spec: kinds[spec.phrase_id])
 
 
-def _specs_for(listener: Audience, phrases: Sequence[Phrase], model: str) -> Iterator[ClipSpec]:
-    patient, voice, language = listener.patient, VoiceRef.from_voice(listener.voice), listener.language
-    for audio_format in listener.formats:
-        rendering = SpeechSettings(voice, model, language, float(patient.speech_rate), audio_format)
-        yield from (clip_spec(phrase, rendering, patient) for phrase in phrases if phrase.language == language)
+def _specs_for(audience: Audience, phrases: Sequence[Phrase], model: str) -> Iterator[ClipSpec]:
+    patient, voice, language = audience.patient, VoiceRef.from_voice(audience.voice), audience.language
+    for audio_format in audience.formats:
+        speech_settings = SpeechSettings(voice, model, language, float(patient.speech_rate), audio_format)
+        yield from (clip_spec(phrase, speech_settings, patient) for phrase in phrases if phrase.language == language)
 
 
-def clip_spec(phrase: Phrase, rendering: SpeechSettings, patient: Patient) -> ClipSpec:
+def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient) -> ClipSpec:
     """What this phrase is for this patient: a greeting holds the names, anything else is said to many."""
     if phrase.kind == Phrase.Kind.GREETING:
-        return ClipSpec(rendering, render_greeting(phrase.text, patient), phrase.pk, patient.pk)
-    return ClipSpec(rendering, phrase.text, phrase.pk)
+        return ClipSpec(speech_settings, render_greeting(phrase.text, patient), phrase.pk, patient.pk)
+    return ClipSpec(speech_settings, phrase.text, phrase.pk)
 
 
 def expected_specs(
     clips: Iterable[Clip], phrases: Sequence[Phrase], model: str
 ) -> Iterator[tuple[Clip, ClipSpec | None]]:
-    """For each clip (with its voice and patient) the wish that would be made for its row today; None if there is none.
+    """For each clip (with its voice and patient) the spec that would be made for its row today; None if there is none.
 
-    A clip whose digest is not that wish's is out of date: the voice's revision, the names or the phrase have changed.
+    A clip whose digest is not that spec's is out of date: the voice's revision, the names or the phrase have changed.
     """
     by_id = {phrase.pk: phrase for phrase in phrases}
     greetings = {phrase.language: phrase for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}
     for clip in clips:
-        rendering = SpeechSettings(VoiceRef.from_voice(clip.voice), model, clip.language, clip.speed, clip.format)
+        speech_settings = SpeechSettings(VoiceRef.from_voice(clip.voice), model, clip.language, clip.speed, clip.format)
         phrase = by_id.get(clip.phrase_id or 0) if clip.patient is None else greetings.get(clip.language)
         if phrase is None:
             yield clip, None
         elif clip.patient is not None:
-            yield clip, clip_spec(phrase, rendering, clip.patient)
+            yield clip, clip_spec(phrase, speech_settings, clip.patient)
         else:
-            yield clip, ClipSpec(rendering, phrase.text, phrase.pk)
+            yield clip, ClipSpec(speech_settings, phrase.text, phrase.pk)

@@ -28,7 +28,7 @@ def stale_clips(cache: PhraseCache) -> QuerySet[Clip]:
     rows = Clip.objects.select_related("voice", "patient").iterator(chunk_size=1000)
     found = [
         clip.pk
-        for clip, wish in expected_specs(rows, list(Phrase.objects.all()), settings.ELEVENLABS_MODEL_ID)
-        if wish is None or cache.key(wish.speech_settings, wish.text) != clip.digest
+        for clip, spec in expected_specs(rows, list(Phrase.objects.all()), settings.ELEVENLABS_MODEL_ID)
+        if spec is None or cache.key(spec.speech_settings, spec.text) != clip.digest
     ]
     return Clip.objects.filter(pk__in=found)

@@ -1,12 +1,12 @@
-"""One fill for each key in a process: whoever wants the same sound follows the running one, chunk by chunk.
+"""One flight for each key in a process: whoever wants the same sound follows the running one, chunk by chunk.
 
-    fill = fills.follow(key)
-    if fill is not None:
-        async for chunk in fill.chunks(stall_s): ...   # FillFailed: look again, somebody else may lead by now
+    flight = flights.follow(key)
+    if flight is not None:
+        async for chunk in flight.chunks(stall_s): ...   # FillFailed: look again, somebody else may lead by now
     else:
-        with fills.lead(key) as fill: ...               # ask, fill.add(chunk), and fill.complete() at the end
+        with flights.lead(key) as flight: ...               # ask, flight.add(chunk), and flight.complete() at the end
 
-`follow` and `lead` are synchronous: with no await between the two, of all who come back from a failed fill exactly one
+        with flights.start(key) as flight:   # ask, flight.add(chunk), and flight.complete() at the end
 leads the next. Used from one event loop.
 """
 
@@ -43,7 +43,7 @@ class Flight:
         self._key = key
         self._chunks: list[bytes] = []
         self._state = _State.RUNNING
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -57,15 +57,15 @@ class Flight:
         """Returns at once, however many follow."""
         if self._state is _State.RUNNING:
             self._chunks.append(chunk)
-            self._tell()
+            self._notify()
 
     def complete(self) -> bytes:
-        """That was all of it; returns the whole sound, empty if the fill has failed. One without sound fails."""
-        self._end(_State.COMPLETE if self._chunks else _State.FAILED)
+        """That was all of it; returns the whole sound, empty if the flight has failed. One without sound fails."""
+        self._finish(_State.COMPLETE if self._chunks else _State.FAILED)
         return b"".join(self._chunks)
 
     def fail(self) -> None:
-        self._end(_State.FAILED)
+        self._finish(_State.FAILED)
 
     async def chunks(self, stall_s: float) -> AsyncGenerator[bytes, None]:
         """Everything from the beginning; ends when the leader completes. A follower may be as slow as it likes.
@@ -87,40 +87,40 @@ class Flight:
     async def _something_new(self, stall_s: float) -> None:
         try:
             async with asyncio.timeout(stall_s):
-                await self._news.wait()
+                await self._changed.wait()
         except TimeoutError:
             self._flights.remove(self._key, self)
             raise FlightFailed("Nothing more came of the sound that this speech was following.") from None
 
-    def _end(self, state: _State) -> None:
+    def _finish(self, state: _State) -> None:
         if self._state is _State.RUNNING:
             self._state = state
             if state is _State.FAILED:
                 self._chunks.clear()
             self._flights.remove(self._key, self)
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class SingleFlight:
-    """The running fills of a process."""
+    """The running flights of a process."""
 
     def __init__(self) -> None:
         self._running: dict[str, Flight] = {}
 
     def join(self, key: str) -> Flight | None:
-        """The running fill of this key, if there is one."""
+        """The running flight of this key, if there is one."""
         return self._running.get(key)
 
     def start(self, key: str) -> Flight:
-        """A new fill, which others follow from now on. To be entered: `with fills.lead(key) as fill`."""
-        fill = self._running[key] = Flight(self, key)
-        return fill
+        """A new flight, which others follow from now on. To be entered: `with flights.lead(key) as flight`."""
+        flight = self._running[key] = Flight(self, key)
+        return flight
 
-    def remove(self, key: str, fill: Flight) -> None:
-        """Nobody follows it any more who does not do so already. Another leader's fill stays."""
-        if self._running.get(key) is fill:
+    def remove(self, key: str, flight: Flight) -> None:
+        """Nobody follows it any more who does not do so already. Another leader's flight stays."""
+        if self._running.get(key) is flight:
             del self._running[key]

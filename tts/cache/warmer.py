@@ -42,16 +42,16 @@ from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import SpeechRequest
 from voicecare.providers.errors import ProviderError, QuotaExceeded, TextRejected, VoiceUnavailable
 
-NEAR_ITS_END = timedelta(days=1)
-LEASE = timedelta(minutes=5)
-ROUND_S = 10.0  # then other tasks of the worker have their turn
+REFRESH_BEFORE_EXPIRY = timedelta(days=1)
+LEASE_TIME = timedelta(minutes=5)
+ROUND_LIMIT_S = 10.0  # then other tasks of the worker have their turn
 SLOT_WAIT_S = 5.0
 FIRST_BYTE_S = STALL_S = 10.0  # nobody listens
 
 log = structlog.get_logger(__name__)
 
 
-class Next(Enum):
+class OnError(Enum):
     """What a failed request means for the rest of the round."""
 
     CLIP = auto()
@@ -59,53 +59,55 @@ class Next(Enum):
     NOTHING = auto()
 
 
-def after(error: ProviderError) -> Next:
+def on_error(error: ProviderError) -> OnError:
     """A text or a voice that is refused stands for itself; of anything else background work stays clear."""
     match error:
         case TextRejected():
-            return Next.CLIP
+            return OnError.CLIP
         case VoiceUnavailable():
-            return Next.VOICE
-    return Next.NOTHING
+            return OnError.VOICE
+    return OnError.NOTHING
 
 
-def missing(heard_by: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
+def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
     """What these listeners need and the cache does not hold for another day, by its key."""
     return _not_held(
         {
             cache.key(w.speech_settings, w.text): w
-            for w in required_clips(heard_by, phrases, settings.ELEVENLABS_MODEL_ID)
+            for w in required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
         }
     )
 
 
-def in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
+def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
     """What was played since it was made and is near its end, for whomever it was made."""
     now = timezone.now()
-    ending = Clip.objects.filter(expires_at__gt=now, expires_at__lte=now + NEAR_ITS_END, used_at__gte=F("created_at"))
+    ending = Clip.objects.filter(
+        expires_at__gt=now, expires_at__lte=now + REFRESH_BEFORE_EXPIRY, used_at__gte=F("created_at")
+    )
     gone = Q(patient__erased_at__isnull=False) | Q(patient__archived_at__isnull=False)
     playable = ending.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
-    wishes = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
-    return {c.digest: w for c, w in wishes if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
+    specs = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
+    return {c.digest: w for c, w in specs if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
 
 
-def _not_held(wishes: dict[str, ClipSpec]) -> dict[str, ClipSpec]:
-    lasting = Clip.objects.filter(expires_at__gt=timezone.now() + NEAR_ITS_END, size__gt=0)
+def _not_held(specs: dict[str, ClipSpec]) -> dict[str, ClipSpec]:
+    lasting = Clip.objects.filter(expires_at__gt=timezone.now() + REFRESH_BEFORE_EXPIRY, size__gt=0)
     held = set(lasting.values_list("digest", flat=True))
-    return {key: wish for key, wish in wishes.items() if key not in held}
+    return {key: spec for key, spec in specs.items() if key not in held}
 
 
-def warm(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
+def warm(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     """Makes them, for up to `ROUND_S`; true if there was no time for all of them. For Celery: no loop is running."""
-    return bool(wishes) and asyncio.run(_round(wishes, cache))
+    return bool(specs) and asyncio.run(_round(specs, cache))
 
 
-async def _round(wishes: dict[str, ClipSpec], cache: PhraseCache) -> bool:
+async def _round(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     async with own_db_thread("warming"):
-        maker = Maker(cache, create_limiter(settings.REDIS_URL))
+        maker = CacheWarmer(cache, create_limiter(settings.REDIS_URL))
         await maker.open()
         try:
-            return await maker.make_all(wishes)
+            return await maker.warm_all(specs)
         finally:
             await maker.close()
 
@@ -119,40 +121,40 @@ class Lease:
     expires_at: datetime
 
     @classmethod
-    def take(cls, digest: str, wish: ClipSpec) -> "Lease | None":
+    def acquire(cls, digest: str, spec: ClipSpec) -> "Lease | None":
         """None if somebody else makes it, or has made it. A clip that never was gets a row without sound."""
         try:
-            Clip.objects.bulk_create([_without_sound(digest, wish)], ignore_conflicts=True)
+            Clip.objects.bulk_create([_placeholder(digest, spec)], ignore_conflicts=True)
         except IntegrityError:  # its voice, phrase or patient has just been removed
             return None
         row = Clip.objects.filter(digest=digest)
         former = row.values_list("created_at", "expires_at").first()
-        soon = Now() + LEASE
-        free = Q(expires_at__lte=Now()) | Q(expires_at__gt=soon, expires_at__lte=Now() + NEAR_ITS_END)
+        soon = Now() + LEASE_TIME
+        free = Q(expires_at__lte=Now()) | Q(expires_at__gt=soon, expires_at__lte=Now() + REFRESH_BEFORE_EXPIRY)
         if former is None or not row.filter(free).update(expires_at=soon):
             return None
         return cls(digest, *former)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Nothing came of it: the row says again what it said before."""
         Clip.objects.filter(digest=self.digest, created_at=self.created_at).update(expires_at=self.expires_at)
 
-    def fulfilled(self) -> bool:
+    def is_filled(self) -> bool:
         return Clip.objects.filter(digest=self.digest, created_at__gt=self.created_at, size__gt=0).exists()
 
 
-def _without_sound(digest: str, wish: ClipSpec) -> Clip:
+def _placeholder(digest: str, spec: ClipSpec) -> Clip:
     """Long expired, whatever the difference between this clock and the database's."""
-    long_ago = timezone.now() - NEAR_ITS_END
+    long_ago = timezone.now() - REFRESH_BEFORE_EXPIRY
     return Clip(
         digest=digest,
-        voice_id=wish.speech_settings.voice.id,
-        phrase_id=None if wish.patient_id else wish.phrase_id,
-        patient_id=wish.patient_id,
-        language=wish.speech_settings.language,
-        speed=wish.speech_settings.speed,
-        format=wish.speech_settings.format,
-        characters=len(wish.text),
+        voice_id=spec.speech_settings.voice.id,
+        phrase_id=None if spec.patient_id else spec.phrase_id,
+        patient_id=spec.patient_id,
+        language=spec.speech_settings.language,
+        speed=spec.speech_settings.speed,
+        format=spec.speech_settings.format,
+        characters=len(spec.text),
         size=0,
         created_at=long_ago,
         expires_at=long_ago,
@@ -172,7 +174,7 @@ class DatabaseLedger:
         await run_in_db_thread(events.record_attempts, [attempt])
 
 
-class Maker:
+class CacheWarmer:
     """Asks for one clip at a time, in a slot for background work."""
 
     def __init__(self, cache: PhraseCache, slots: ConcurrencyLimiter) -> None:
@@ -188,61 +190,61 @@ class Maker:
         await self._client.close()
         await self._slots.close()
 
-    async def make_all(self, wishes: dict[str, ClipSpec]) -> bool:
+    async def warm_all(self, specs: dict[str, ClipSpec]) -> bool:
         """True if the round ended before all of them had their turn."""
         began = time.monotonic()
         refused: set[uuid.UUID] = set()
-        for digest, wish in wishes.items():
-            if time.monotonic() - began > ROUND_S:
+        for digest, spec in specs.items():
+            if time.monotonic() - began > ROUND_LIMIT_S:
                 return True
-            if wish.speech_settings.voice.id in refused:
+            if spec.speech_settings.voice.id in refused:
                 continue
-            if not await self._may_ask():
+            if not await self._is_provider_available():
                 return False
-            match await self._make(digest, wish):
-                case Next.VOICE:
-                    refused.add(wish.speech_settings.voice.id)
-                case Next.NOTHING:
+            match await self._warm_clip(digest, spec):
+                case OnError.VOICE:
+                    refused.add(spec.speech_settings.voice.id)
+                case OnError.NOTHING:
                     return False
         return False
 
-    async def _may_ask(self) -> bool:
+    async def _is_provider_available(self) -> bool:
         known = await run_in_db_thread(circuit.read_status)
         if known.concurrency_limit is not None:
             self._slots.set_limit(known.concurrency_limit)
         return not (known.quota_exhausted or known.circuit_open)
 
-    async def _make(self, digest: str, wish: ClipSpec) -> Next:
-        lease = await run_in_db_thread(Lease.take, digest, wish)
+    async def _warm_clip(self, digest: str, spec: ClipSpec) -> OnError:
+        lease = await run_in_db_thread(Lease.acquire, digest, spec)
         if lease is None:
-            return Next.CLIP
+            return OnError.CLIP
         try:
-            await self._cache.store(wish.speech_settings, wish.text, await self._say(wish), wish.patient_id)
-            made = await run_in_db_thread(lease.fulfilled)
+            await self._cache.store(spec.speech_settings, spec.text, await self._synthesize(spec), spec.patient_id)
+            made = await run_in_db_thread(lease.is_filled)
         except SlotTimeout:
-            log.info("warming.no_slot")
+            log.info("warming.slot_unavailable")
             made = False
         except ProviderError as error:
-            await run_in_db_thread(_report, error, wish)
-            await run_in_db_thread(lease.give_back)
-            return after(error)
+            await run_in_db_thread(_report_error, error, spec)
+            await run_in_db_thread(lease.release)
+            return on_error(error)
         if not made:  # the store or the database does not take it: the next one would be paid for in vain
-            await run_in_db_thread(lease.give_back)
-        return Next.CLIP if made else Next.NOTHING
+            await run_in_db_thread(lease.release)
+        return OnError.CLIP if made else OnError.NOTHING
 
-    async def _say(self, wish: ClipSpec) -> bytes:
+    async def _synthesize(self, spec: ClipSpec) -> bytes:
         """Its whole sound."""
         source, said = uuid.uuid4(), b""
-        for index, request in enumerate(_requests(wish)):
+        for index, request in enumerate(_build_requests(spec)):
             attempt = Attempt(
                 source_id=source,
                 segment=index,
                 attempt=1,
                 kind=Kind.WARM.value,
                 requested_characters=len(request.text),
-                patient_id=wish.patient_id,
-                voice_id=wish.speech_settings.voice.id,
-                model=wish.speech_settings.model,
+                patient_id=spec.patient_id,
+                voice_id=spec.speech_settings.voice.id,
+                model=spec.speech_settings.model,
             )
             said += await self._ask(request, attempt)
         return said
@@ -264,25 +266,25 @@ class Maker:
         return bytes(said + whole.padding())
 
 
-def _requests(wish: ClipSpec) -> list[SpeechRequest]:
+def _build_requests(spec: ClipSpec) -> list[SpeechRequest]:
     """One, unless the text is too long for that: then one for each segment, as on the road."""
-    short = len(wish.text) <= MAX_LENGTH
-    texts = [wish.text] if short else split(wish.text, wish.speech_settings.language, frozenset())
+    short = len(spec.text) <= MAX_LENGTH
+    texts = [spec.text] if short else split(spec.text, spec.speech_settings.language, frozenset())
     neighbours = zip(texts, [None, *texts[:-1]], [*texts[1:], None], strict=True)
     retention = settings.ELEVENLABS_ZERO_RETENTION
     return [
-        wish.speech_settings.build_request(text, before, next_, zero_retention=retention)
+        spec.speech_settings.build_request(text, before, next_, zero_retention=retention)
         for text, before, next_ in neighbours
     ]
 
 
-def _report(error: ProviderError, wish: ClipSpec) -> None:
+def _report_error(error: ProviderError, spec: ClipSpec) -> None:
     """What all processes and administrators must know of it."""
     metrics.PROVIDER_ERRORS.labels(type(error).__name__, Kind.WARM.value).inc()
     log.warning("warming.request_failed", error=type(error).__name__, particulars=error.support_details)
     kind = incident_kind(error)
     if isinstance(error, QuotaExceeded):
-        quota.mark_exhausted(len(wish.text), error.support_details)
+        quota.mark_exhausted(len(spec.text), error.support_details)
     elif kind is not None:
-        key = str(wish.speech_settings.voice.id) if kind == "voice" else ""
+        key = str(spec.speech_settings.voice.id) if kind == "voice" else ""
         error_reporter.record_incident(incidents.Kind(kind), key, error.support_details)

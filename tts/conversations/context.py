@@ -10,7 +10,7 @@ from tts.conversations.voice import SpeechSettings
 class SpeechContext:
     """What the speech pipeline has to know: how a text sounds, and to whom it is booked.
 
-    `backup` differs from `rendering` in the voice alone. `phrases` are in the normal form of
+    `backup` differs from `speech_settings` in the voice alone. `phrases` are in the normal form of
     `tts.text.segmenter.normalise`. `conversation_id` is None for speech outside of any conversation, `patient_id` for a
     voice that belongs to no patient. `has_budget`: the patient has one; how large it is, the row knows.
     """

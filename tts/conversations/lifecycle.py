@@ -134,8 +134,8 @@ def switch_to_default_voice(context: Context) -> Context:
     """The same conversation, from here on in the default voice (the contract, section 2, rule 10)."""
     default = Voice.objects.default()
     Conversation.objects.filter(pk=context.conversation_id).update(voice=default, voice_source="default")
-    rendering = replace(context.speech_settings, voice=VoiceRef.from_voice(default))
-    return replace(context, speech_settings=rendering, backup_settings=rendering, voice_source="default")
+    speech_settings = replace(context.speech_settings, voice=VoiceRef.from_voice(default))
+    return replace(context, speech_settings=speech_settings, backup_settings=speech_settings, voice_source="default")
 
 
 def resolve_voice(patient: Patient) -> tuple[Voice, str]:
@@ -159,7 +159,7 @@ def _build_context(conversation: Conversation, patient: Patient) -> Context:
     known = list(Phrase.objects.for_language(patient.language))
     of_kind = {phrase.kind: phrase.text for phrase in known}
     greeting = of_kind.get(Phrase.Kind.GREETING)
-    rendering = SpeechSettings(
+    speech_settings = SpeechSettings(
         voice=VoiceRef.from_voice(conversation.voice),
         model=settings.ELEVENLABS_MODEL_ID,
         language=patient.language.partition("-")[0].lower(),
@@ -170,8 +170,8 @@ def _build_context(conversation: Conversation, patient: Patient) -> Context:
         conversation_id=conversation.id,
         patient_id=patient.id,
         companion_name=patient.companion_name,
-        speech_settings=rendering,
-        backup_settings=replace(rendering, voice=VoiceRef.from_voice(Voice.objects.default())),
+        speech_settings=speech_settings,
+        backup_settings=replace(speech_settings, voice=VoiceRef.from_voice(Voice.objects.default())),
         voice_source=conversation.voice_source,
         initiated_by=conversation.initiated,
         phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind != Phrase.Kind.GREETING),

@@ -27,8 +27,8 @@ MIN_AGE_S = 60.0  # a process needs far less between making its file and locking
 log = structlog.get_logger(__name__)
 
 # Field of Attempt: its key in the file. The keys stay, because a new process reads the files of an old one.
-_IDS = {"source_id": "source", "conversation_id": "conversation", "patient_id": "patient", "voice_id": "voice"}
-_PLAIN = {
+_ID_FIELDS = {"source_id": "source", "conversation_id": "conversation", "patient_id": "patient", "voice_id": "voice"}
+_PLAIN_FIELDS = {
     "segment": "segment",
     "attempt": "attempt",
     "kind": "kind",
@@ -53,7 +53,7 @@ class Journal:
         try:
             self._size += os.write(self._file, _serialize(attempt))
         except OSError as error:
-            log.warning("journal.not_written", error=type(error).__name__)
+            log.warning("journal.write_failed", error=type(error).__name__)
 
     def position(self) -> int:
         """To be taken before the database is written, for `written`."""
@@ -77,7 +77,7 @@ def open_journal(folder: Path) -> Journal | None:
     try:
         return Journal(folder)
     except OSError as error:
-        log.warning("journal.not_opened", error=type(error).__name__)
+        log.warning("journal.open_failed", error=type(error).__name__)
         return None
 
 
@@ -91,7 +91,7 @@ def recover(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
         with suppress(FileNotFoundError):  # another one has just adopted it
             adopted += _recover_file(path, book)
     if adopted:
-        log.warning("journal.adopted", attempts=adopted)
+        log.warning("journal.recovered", attempts=adopted)
     return adopted
 
 
@@ -125,8 +125,8 @@ def _lock_if_abandoned(file: int) -> bool:
 
 
 def _serialize(attempt: Attempt) -> bytes:
-    said: dict[str, Any] = {key: getattr(attempt, name) for name, key in _PLAIN.items()}
-    said |= {key: str(value) for name, key in _IDS.items() if (value := getattr(attempt, name))}
+    said: dict[str, Any] = {key: getattr(attempt, name) for name, key in _PLAIN_FIELDS.items()}
+    said |= {key: str(value) for name, key in _ID_FIELDS.items() if (value := getattr(attempt, name))}
     return json.dumps({**said, "at": attempt.started_at.isoformat()}).encode() + b"\n"
 
 
@@ -134,8 +134,8 @@ def _parse(lines: bytes) -> Iterator[Attempt]:
     for line in lines.splitlines():
         try:
             said = json.loads(line)
-            ids: dict[str, Any] = {name: uuid.UUID(said[key]) for name, key in _IDS.items() if key in said}
-            plain: dict[str, Any] = {name: said[key] for name, key in _PLAIN.items()}
+            ids: dict[str, Any] = {name: uuid.UUID(said[key]) for name, key in _ID_FIELDS.items() if key in said}
+            plain: dict[str, Any] = {name: said[key] for name, key in _PLAIN_FIELDS.items()}
             yield Attempt(**ids, **plain, started_at=datetime.fromisoformat(said["at"]))
         except (ValueError, KeyError, TypeError):
             continue  # the kill came in the middle of it

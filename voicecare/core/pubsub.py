@@ -44,7 +44,7 @@ class _Subscriber:
         try:
             self.on_provider() if subject == PROVIDER else self.on_patient(uuid.UUID(subject))
         except Exception as error:
-            log.warning("hints.not_followed", error=type(error).__name__)
+            log.warning("pubsub.handler_failed", error=type(error).__name__)
 
 
 class PubSub:
@@ -92,7 +92,7 @@ class PubSub:
         except Exception as error:  # whatever it is: the row is committed, and the sweep finds it
             metrics.HINTS_LOST.inc()
             if not self._paused_until:
-                log.warning("hints.lost", error=type(error).__name__)
+                log.warning("pubsub.publish_failed", error=type(error).__name__)
             self._paused_until = time.monotonic() + RETRY_INTERVAL_S
         else:
             self._paused_until = 0.0
@@ -103,13 +103,13 @@ class PubSub:
             try:
                 async for subject in self._messages():
                     if failures:
-                        log.info("hints.heard_again")
+                        log.info("pubsub.reconnected")
                         failures = 0
                     if subject:
                         listener.handle(subject)
             except Exception as error:  # whatever it is: the next connection may be better
                 if not failures:
-                    log.warning("hints.deaf", error=type(error).__name__)
+                    log.warning("pubsub.disconnected", error=type(error).__name__)
             await asyncio.sleep(RECONNECT_DELAYS_S[min(failures, len(RECONNECT_DELAYS_S) - 1)])
             failures += 1
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
 from tts.cache.coverage import Table, coverage_tables
-from tts.cache.planning import active_patients, audiences, create_phrase_cache, required_clips
+from tts.cache.planning import active_patients, load_audiences, create_phrase_cache, required_clips
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Patient, Voice
 
@@ -58,11 +58,11 @@ def fill() -> None:
     """Everything that is needed is there."""
     cache = create_phrase_cache()
 
-    async def put_all(wishes) -> None:
-        for wish in wishes:
-            await cache.store(wish.speech_settings, wish.text, b"sound", wish.patient_id)
+    async def put_all(specs) -> None:
+        for spec in specs:
+            await cache.store(spec.speech_settings, spec.text, b"sound", spec.patient_id)
 
-    asyncio.run(put_all(required_clips(audiences(active_patients()), list(Phrase.objects.all()), MODEL)))
+    asyncio.run(put_all(required_clips(load_audiences(active_patients()), list(Phrase.objects.all()), MODEL)))
 
 
 def states(table: Table) -> dict[str, list[str]]:

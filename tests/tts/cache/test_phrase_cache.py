@@ -121,16 +121,16 @@ def key(cache: PhraseCache) -> str:
 
 
 @pytest.fixture
-def rendering(alice: Member) -> SpeechSettings:
+def speech_settings(alice: Member) -> SpeechSettings:
     """In the voice of a patient who is in the database."""
     return replace(RENDERING, voice=VoiceRef.from_voice(alice.patient.voice))
 
 
 async def put(
-    cache: PhraseCache, rendering: SpeechSettings, text: str, audio: bytes, patient_id: uuid.UUID | None = None
+    cache: PhraseCache, speech_settings: SpeechSettings, text: str, audio: bytes, patient_id: uuid.UUID | None = None
 ) -> None:
-    cache.keep_in_memory(cache.key(rendering, text), audio)
-    await cache.store(rendering, text, audio, patient_id)
+    cache.keep_in_memory(cache.key(speech_settings, text), audio)
+    await cache.store(speech_settings, text, audio, patient_id)
 
 
 def stored(store: Store, key: str, sound: bytes = SOUND, *, expires_in_s: float = WEEK_S) -> None:
@@ -210,10 +210,10 @@ def test_a_key_shows_no_text_no_name_and_no_voice(cache: PhraseCache):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("sound", [SOUND, b"\0", bytes(600_000)], ids=["some", "one byte", "much"])
-async def test_another_process_gets_what_was_put_in(store: Store, rendering: SpeechSettings, sound: bytes):
-    await put(cache_of(store), rendering, TEXT, sound)
+async def test_another_process_gets_what_was_put_in(store: Store, speech_settings: SpeechSettings, sound: bytes):
+    await put(cache_of(store), speech_settings, TEXT, sound)
     other = cache_of(store)
-    key = other.key(rendering, TEXT)
+    key = other.key(speech_settings, TEXT)
     assert other.get_cached(key) is None
     assert await found(other, key) == sound
     assert other.get_cached(key) == sound
@@ -226,30 +226,30 @@ async def test_what_was_never_put_in_is_a_miss(store: Store, key: str):
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_put_in_again_replaces_the_former(store: Store, rendering: SpeechSettings):
+async def test_a_clip_put_in_again_replaces_the_former(store: Store, speech_settings: SpeechSettings):
     cache = cache_of(store)
-    await put(cache, rendering, TEXT, SOUND)
-    await put(cache, rendering, TEXT, b"new")
-    assert cache.get_cached(cache.key(rendering, TEXT)) == b"new"
-    assert await found(cache_of(store), cache.key(rendering, TEXT)) == b"new"
+    await put(cache, speech_settings, TEXT, SOUND)
+    await put(cache, speech_settings, TEXT, b"new")
+    assert cache.get_cached(cache.key(speech_settings, TEXT)) == b"new"
+    assert await found(cache_of(store), cache.key(speech_settings, TEXT)) == b"new"
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, rendering: SpeechSettings):
+async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, speech_settings: SpeechSettings):
     """Whoever looks between the end of a fill and the end of the writing finds it."""
     cache = cache_of(faulty)
     faulty.gate.clear()
-    cache.keep_in_memory(cache.key(rendering, TEXT), SOUND)
-    writing = asyncio.ensure_future(cache.store(rendering, TEXT, SOUND))
-    assert cache.get_cached(cache.key(rendering, TEXT)) == SOUND
+    cache.keep_in_memory(cache.key(speech_settings, TEXT), SOUND)
+    writing = asyncio.ensure_future(cache.store(speech_settings, TEXT, SOUND))
+    assert cache.get_cached(cache.key(speech_settings, TEXT)) == SOUND
     faulty.gate.set()
     await writing
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_silence_is_refused(cache: PhraseCache, rendering: SpeechSettings, tmp_path: Path):
-    await put(cache, rendering, TEXT, b"")
-    assert await cache.get(cache.key(rendering, TEXT)) is None
+async def test_silence_is_refused(cache: PhraseCache, speech_settings: SpeechSettings, tmp_path: Path):
+    await put(cache, speech_settings, TEXT, b"")
+    assert await cache.get(cache.key(speech_settings, TEXT)) is None
     assert list(file_store(tmp_path).keys()) == []
     assert await in_database(Clip.objects.count) == 0
 
@@ -408,15 +408,17 @@ async def test_a_redis_that_hangs_or_dies_is_a_quick_miss_and_heals(fault: str, 
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(faulty: Faulty, rendering: SpeechSettings):
+async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(
+    faulty: Faulty, speech_settings: SpeechSettings
+):
     before = counted("phrase_store_errors", work="write")
     faulty.error = StoreError("full")
     cache = cache_of(faulty)
-    await put(cache, rendering, TEXT, SOUND)
+    await put(cache, speech_settings, TEXT, SOUND)
     assert counted("phrase_store_errors", work="write") == before + 1
     assert await in_database(Clip.objects.count) == 0
     await cache.evict_deleted()
-    assert cache.get_cached(cache.key(rendering, TEXT)) == SOUND
+    assert cache.get_cached(cache.key(speech_settings, TEXT)) == SOUND
 
 
 # Memory
@@ -458,12 +460,12 @@ def test_replaced_dropped_and_expired_clips_take_no_room():
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: SpeechSettings, phrases: None):
-    await put(cache, rendering, "That’s  wonderful!", SOUND)
+async def test_the_row_says_what_the_clip_is(cache: PhraseCache, speech_settings: SpeechSettings, phrases: None):
+    await put(cache, speech_settings, "That’s  wonderful!", SOUND)
     clip = await in_database(Clip.objects.get)
     phrase = await in_database(Phrase.objects.get, text=TEXT)
-    assert clip.digest == cache.key(rendering, TEXT)
-    assert (clip.voice_id, clip.phrase_id, clip.patient_id) == (rendering.voice.id, phrase.id, None)
+    assert clip.digest == cache.key(speech_settings, TEXT)
+    assert (clip.voice_id, clip.phrase_id, clip.patient_id) == (speech_settings.voice.id, phrase.id, None)
     assert (clip.language, clip.speed, clip.format) == ("en", 1.0, "mp3_44100_128")
     assert (clip.characters, clip.size, clip.hits, clip.used_at) == (18, len(SOUND), 0, None)
     assert clip.expires_at - clip.created_at == timedelta(days=7)
@@ -471,19 +473,21 @@ async def test_the_row_says_what_the_clip_is(cache: PhraseCache, rendering: Spee
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_greeting_has_its_patient(cache: PhraseCache, rendering: SpeechSettings, alice: Member, phrases: None):
-    await put(cache, rendering, TEXT, SOUND, patient_id=alice.patient.id)
+async def test_a_greeting_has_its_patient(
+    cache: PhraseCache, speech_settings: SpeechSettings, alice: Member, phrases: None
+):
+    await put(cache, speech_settings, TEXT, SOUND, patient_id=alice.patient.id)
     clip = await in_database(Clip.objects.get)
     assert (clip.patient_id, clip.phrase_id) == (alice.patient.id, None)
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, rendering: SpeechSettings):
-    await put(cache, rendering, TEXT, SOUND)
+async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, speech_settings: SpeechSettings):
+    await put(cache, speech_settings, TEXT, SOUND)
     await in_database(
         Clip.objects.update, hits=7, created_at=timezone.now() - timedelta(days=6), expires_at=timezone.now()
     )
-    await put(cache, rendering, TEXT, b"new")
+    await put(cache, speech_settings, TEXT, b"new")
     clip = await in_database(Clip.objects.get)
     assert (clip.hits, clip.size) == (7, 3)
     assert clip.expires_at > timezone.now() + timedelta(days=6)
@@ -498,11 +502,11 @@ async def test_a_voice_that_is_gone_from_the_database_is_no_error_for_who_speaks
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_hits_of_several_processes_add_up(store: Store, rendering: SpeechSettings):
+async def test_hits_of_several_processes_add_up(store: Store, speech_settings: SpeechSettings):
     caches = [cache_of(store) for _ in range(3)]
     for text in (TEXT, "I see."):
-        await put(caches[0], rendering, text, SOUND)
-    key = caches[0].key(rendering, TEXT)
+        await put(caches[0], speech_settings, text, SOUND)
+    key = caches[0].key(speech_settings, TEXT)
     for cache in caches:
         for _ in range(5):
             cache.record_hit(key)
@@ -516,16 +520,16 @@ async def test_hits_of_several_processes_add_up(store: Store, rendering: SpeechS
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_hits_wait_for_a_database_that_is_away(cache: PhraseCache, rendering: SpeechSettings):
-    await put(cache, rendering, TEXT, SOUND)
-    cache.record_hit(cache.key(rendering, TEXT))
+async def test_hits_wait_for_a_database_that_is_away(cache: PhraseCache, speech_settings: SpeechSettings):
+    await put(cache, speech_settings, TEXT, SOUND)
+    cache.record_hit(cache.key(speech_settings, TEXT))
     await rename("tts_clip", "tts_clip_away")
     try:
         await cache.write_hits()
         await cache.evict_deleted()
     finally:
         await rename("tts_clip_away", "tts_clip")
-    assert cache.get_cached(cache.key(rendering, TEXT)) == SOUND
+    assert cache.get_cached(cache.key(speech_settings, TEXT)) == SOUND
     await cache.write_hits()
     assert (await in_database(Clip.objects.get)).hits == 1
 
@@ -542,11 +546,11 @@ async def rename(table: str, name: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store, rendering: SpeechSettings):
+async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store, speech_settings: SpeechSettings):
     here, there, worker = (cache_of(store) for _ in range(3))
-    key, other = here.key(rendering, TEXT), here.key(rendering, "I see.")
-    await put(here, rendering, TEXT, SOUND)
-    await put(here, rendering, "I see.", SOUND)
+    key, other = here.key(speech_settings, TEXT), here.key(speech_settings, "I see.")
+    await put(here, speech_settings, TEXT, SOUND)
+    await put(here, speech_settings, "I see.", SOUND)
     for each in (key, other):
         await found(there, each)
     assert await in_database(worker.delete, Clip.objects.filter(digest=key)) == 1
@@ -559,9 +563,9 @@ async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store,
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, rendering: SpeechSettings):
+async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
     cache = cache_of(faulty)
-    await put(cache, rendering, TEXT, SOUND)
+    await put(cache, speech_settings, TEXT, SOUND)
     faulty.error = StoreError("refused")
     assert await in_database(cache.delete, Clip.objects.all()) == 0
     assert await in_database(Clip.objects.count) == 1
@@ -570,22 +574,22 @@ async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, ren
     assert await in_database(Clip.objects.count) == 0
 
 
-def put_from_thread(cache: PhraseCache, rendering: SpeechSettings, text: str) -> str:
-    asyncio.run(put(cache, rendering, text, SOUND))
-    return cache.key(rendering, text)
+def put_from_thread(cache: PhraseCache, speech_settings: SpeechSettings, text: str) -> str:
+    asyncio.run(put(cache, speech_settings, text, SOUND))
+    return cache.key(speech_settings, text)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, rendering: SpeechSettings):
+def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
     """The caller finds it once more: nothing of it stays unseen."""
     cache = cache_of(faulty)
-    key = put_from_thread(cache, rendering, TEXT)
+    key = put_from_thread(cache, speech_settings, TEXT)
     delete = faulty.store.delete
 
     def delete_and_made_again(key: str) -> None:
         delete(key)
         faulty.delete = delete
-        put_from_thread(cache_of(faulty.store), rendering, TEXT)
+        put_from_thread(cache_of(faulty.store), speech_settings, TEXT)
 
     faulty.delete = delete_and_made_again
     cache.delete(Clip.objects.all())
@@ -596,9 +600,9 @@ def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, r
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, rendering: SpeechSettings):
+def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, speech_settings: SpeechSettings):
     cache = cache_of(store)
-    old, young = put_from_thread(cache, rendering, TEXT), put_from_thread(cache, rendering, "I see.")
+    old, young = put_from_thread(cache, speech_settings, TEXT), put_from_thread(cache, speech_settings, "I see.")
     now = time.time()
     Clip.objects.filter(digest=old).update(expires_at=datetime.fromtimestamp(now - 1, UTC))
     assert cache.prune(now) == 1
@@ -626,19 +630,19 @@ def test_pruning_removes_damaged_objects_that_nobody_asks_for(store: Store):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_survives_a_store_that_refuses(faulty: Faulty, rendering: SpeechSettings):
+def test_pruning_survives_a_store_that_refuses(faulty: Faulty, speech_settings: SpeechSettings):
     cache = cache_of(faulty)
-    put_from_thread(cache, rendering, TEXT)
+    put_from_thread(cache, speech_settings, TEXT)
     faulty.error = StoreError("refused")
     assert cache.prune(time.time() + 2 * WEEK_S) == 0
     assert Clip.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: SpeechSettings, tmp_path: Path):
+def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(speech_settings: SpeechSettings, tmp_path: Path):
     store = file_store(tmp_path)
     cache = cache_of(store)
-    keys = sorted(put_from_thread(cache, rendering, f"Phrase {number}.") for number in range(6))
+    keys = sorted(put_from_thread(cache, speech_settings, f"Phrase {number}.") for number in range(6))
     stuck = tmp_path / "phrases" / keys[0][:2] / keys[0]
     stuck.unlink()
     (stuck / "in the way").mkdir(parents=True)
@@ -647,8 +651,8 @@ def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(rendering: S
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_voice_of_another_patient_is_another_clip(cache: PhraseCache, rendering: SpeechSettings):
+async def test_a_voice_of_another_patient_is_another_clip(cache: PhraseCache, speech_settings: SpeechSettings):
     other = await in_database(Voice.objects.create, provider_id="othervoice", name="Other")
-    await put(cache, rendering, TEXT, b"one")
-    await put(cache, replace(rendering, voice=VoiceRef.from_voice(other)), TEXT, b"other")
+    await put(cache, speech_settings, TEXT, b"one")
+    await put(cache, replace(speech_settings, voice=VoiceRef.from_voice(other)), TEXT, b"other")
     assert await in_database(Clip.objects.count) == 2

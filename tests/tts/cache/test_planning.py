@@ -21,7 +21,7 @@ GERMAN = Phrase(pk=4, kind="common", language="de", text="Ich verstehe.")
 PHRASES = [COMMON, GERMAN, HOLDING, GREETING]
 
 
-def listener(
+def audience(
     name: str = "Alice", *formats: str, voice: Voice = RACHEL, language: str = "en", rate: object = "1.0"
 ) -> Audience:
     patient = Patient(pk=uuid.uuid5(uuid.NAMESPACE_OID, name), name=name, companion_name="Clara", language=language)
@@ -29,25 +29,25 @@ def listener(
     return Audience(patient, voice, formats or ("mp3_44100_128",))
 
 
-def texts(*heard_by: Audience) -> list[str]:
-    return [wish.text for wish in required_clips(heard_by, PHRASES, MODEL)]
+def texts(*audiences: Audience) -> list[str]:
+    return [spec.text for spec in required_clips(audiences, PHRASES, MODEL)]
 
 
 def test_a_patient_needs_their_greeting_the_holding_phrase_and_the_common_ones_in_this_order():
-    assert texts(listener("Alice")) == ["Hello Alice, this is Clara.", "One moment, please.", "I see."]
+    assert texts(audience("Alice")) == ["Hello Alice, this is Clara.", "One moment, please.", "I see."]
 
 
 @pytest.mark.parametrize("language", ["de", "de-AT", "DE"])
 def test_only_phrases_of_the_language_are_needed(language: str):
-    assert texts(listener(language=language)) == ["Ich verstehe."]
+    assert texts(audience(language=language)) == ["Ich verstehe."]
 
 
 def test_where_there_is_no_phrase_nothing_is_needed():
-    assert texts(listener(language="fr")) == []
+    assert texts(audience(language="fr")) == []
 
 
 def test_what_two_patients_share_is_needed_once_and_each_their_own_greeting():
-    assert texts(listener("Alice"), listener("Bob")) == [
+    assert texts(audience("Alice"), audience("Bob")) == [
         "Hello Alice, this is Clara.",
         "Hello Bob, this is Clara.",
         "One moment, please.",
@@ -65,17 +65,17 @@ def test_what_two_patients_share_is_needed_once_and_each_their_own_greeting():
     ids=["revision", "voice", "rate"],
 )
 def test_what_shapes_the_sound_is_needed_apart(other: dict[str, object]):
-    assert texts(listener("Alice"), listener("Bob", **other)).count("I see.") == 2
+    assert texts(audience("Alice"), audience("Bob", **other)).count("I see.") == 2
 
 
 def test_each_format_of_the_devices_is_needed():
-    wishes = required_clips([listener("Alice", "pcm_16000", "ulaw_8000")], [COMMON], MODEL)
-    assert [wish.speech_settings.format for wish in wishes] == ["pcm_16000", "ulaw_8000"]
+    specs = required_clips([audience("Alice", "pcm_16000", "ulaw_8000")], [COMMON], MODEL)
+    assert [spec.speech_settings.format for spec in specs] == ["pcm_16000", "ulaw_8000"]
 
 
 def test_a_greeting_says_whose_it_is_and_a_phrase_belongs_to_nobody():
-    alice = listener("Alice")
-    owners = {wish.text: wish.patient_id for wish in required_clips([alice], PHRASES, MODEL)}
+    alice = audience("Alice")
+    owners = {spec.text: spec.patient_id for spec in required_clips([alice], PHRASES, MODEL)}
     assert owners == {"Hello Alice, this is Clara.": alice.patient.pk, "One moment, please.": None, "I see.": None}
 
 
@@ -90,7 +90,7 @@ def test_the_voice_is_the_one_that_a_conversation_would_start_with(
     patient = member("Alice", voice=voice).patient
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=state)
     patient.refresh_from_db()
-    (found,) = planning.audiences(planning.active_patients())
+    (found,) = planning.load_audiences(planning.active_patients())
     assert found.voice == resolve_voice(patient)[0]
     assert list(planning.patients_using_voice(found.voice.pk)) == [patient]
     others = Voice.objects.exclude(pk=found.voice.pk)
@@ -98,21 +98,21 @@ def test_the_voice_is_the_one_that_a_conversation_would_start_with(
 
 
 def test_the_formats_are_those_of_devices_that_are_not_revoked(alice: Member):
-    assert planning.audiences(planning.active_patients())[0].formats == ("mp3_44100_128",)
+    assert planning.load_audiences(planning.active_patients())[0].formats == ("mp3_44100_128",)
     Device.objects.filter(pk=alice.device.pk).update(format="pcm_16000")
     revoked, _ = Device.objects.issue(alice.patient, "old")
     Device.objects.filter(pk=revoked.pk).update(format="ulaw_8000", revoked_at="2026-01-01T00:00Z")
-    assert planning.audiences(planning.active_patients())[0].formats == ("pcm_16000",)
+    assert planning.load_audiences(planning.active_patients())[0].formats == ("pcm_16000",)
 
 
 @pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
 def test_who_is_archived_or_erased_needs_nothing(gone: str, alice: Member):
     Patient.objects.filter(pk=alice.patient.pk).update(**{gone: "2026-01-01T00:00Z"})
-    assert planning.audiences(planning.active_patients()) == []
+    assert planning.load_audiences(planning.active_patients()) == []
 
 
 def test_many_patients_cost_as_many_queries_as_one(member: Callable[..., Member], django_assert_num_queries):
     for number in range(5):
         member(f"Patient {number}", voice=OTHER_VOICE)
     with django_assert_num_queries(3):
-        assert len(planning.audiences(planning.active_patients())) == 5
+        assert len(planning.load_audiences(planning.active_patients())) == 5

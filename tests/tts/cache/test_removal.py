@@ -11,7 +11,7 @@ from django.utils import timezone
 from tests.conftest import OTHER_VOICE, Member
 from tts import tasks
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.planning import active_patients, audiences, required_clips
+from tts.cache.planning import active_patients, load_audiences, required_clips
 from tts.cache.removal import delete_unplayable_clips
 from tts.cache.stores import create_store
 from tts.models import Clip, Phrase
@@ -39,14 +39,14 @@ def filled(cache: PhraseCache, alice: Member, bob: Member) -> Filled:
         Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
         Phrase.objects.create(text="I see."),
     ]
-    for wish in required_clips(audiences(active_patients()), phrases, settings.ELEVENLABS_MODEL_ID):
-        asyncio.run(_put(cache, wish))
+    for spec in required_clips(load_audiences(active_patients()), phrases, settings.ELEVENLABS_MODEL_ID):
+        asyncio.run(_put(cache, spec))
     assert len(stored(cache)) == Clip.objects.count() == 4
     return lambda: stored(cache)
 
 
-async def _put(cache: PhraseCache, wish) -> None:
-    await cache.store(wish.speech_settings, wish.text, b"sound", wish.patient_id)
+async def _put(cache: PhraseCache, spec) -> None:
+    await cache.store(spec.speech_settings, spec.text, b"sound", spec.patient_id)
 
 
 def stored(cache: PhraseCache) -> set[str]:

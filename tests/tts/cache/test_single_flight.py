@@ -12,12 +12,12 @@ STALL_S = 5.0
 
 
 @pytest.fixture
-def fills() -> SingleFlight:
+def flights() -> SingleFlight:
     return SingleFlight()
 
 
-async def everything(fill: Flight, stall_s: float = STALL_S) -> list[bytes]:
-    return [chunk async for chunk in fill.chunks(stall_s)]
+async def everything(flight: Flight, stall_s: float = STALL_S) -> list[bytes]:
+    return [chunk async for chunk in flight.chunks(stall_s)]
 
 
 async def turns(count: int = 3) -> None:
@@ -25,130 +25,130 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_follower_gets_each_chunk_as_it_comes(fills: SingleFlight):
-    fill = fills.start(KEY)
-    chunks = fills.join(KEY).chunks(STALL_S)
+async def test_a_follower_gets_each_chunk_as_it_comes(flights: SingleFlight):
+    flight = flights.start(KEY)
+    chunks = flights.join(KEY).chunks(STALL_S)
     for chunk in (b"one", b"two", b"three"):
         waiting = asyncio.ensure_future(anext(chunks))
         await turns()
         assert not waiting.done()
-        fill.add(chunk)
+        flight.add(chunk)
         assert await waiting == chunk
-    assert fill.complete() == b"onetwothree"
+    assert flight.complete() == b"onetwothree"
     with pytest.raises(StopAsyncIteration):
         await anext(chunks)
 
 
-async def test_whoever_comes_late_gets_it_from_the_beginning(fills: SingleFlight):
-    fill = fills.start(KEY)
-    fill.add(b"one")
-    fill.add(b"two")
-    follower = asyncio.create_task(everything(fills.join(KEY)))
+async def test_whoever_comes_late_gets_it_from_the_beginning(flights: SingleFlight):
+    flight = flights.start(KEY)
+    flight.add(b"one")
+    flight.add(b"two")
+    follower = asyncio.create_task(everything(flights.join(KEY)))
     await turns()
-    fill.add(b"three")
-    fill.complete()
+    flight.add(b"three")
+    flight.complete()
     assert await follower == [b"one", b"two", b"three"]
 
 
-async def test_what_was_followed_in_time_is_whole_also_for_a_slow_follower(fills: SingleFlight):
-    fill = fills.start(KEY)
-    fill.add(b"one")
-    chunks = fill.chunks(STALL_S)
+async def test_what_was_followed_in_time_is_whole_also_for_a_slow_follower(flights: SingleFlight):
+    flight = flights.start(KEY)
+    flight.add(b"one")
+    chunks = flight.chunks(STALL_S)
     assert await anext(chunks) == b"one"
-    fill.add(b"two")
-    fill.complete()
+    flight.add(b"two")
+    flight.complete()
     assert [chunk async for chunk in chunks] == [b"two"]
 
 
-async def test_a_complete_fill_is_followed_by_nobody_new(fills: SingleFlight):
-    fill = fills.start(KEY)
-    fill.add(b"one")
-    fill.complete()
-    assert fills.join(KEY) is None
+async def test_a_complete_fill_is_followed_by_nobody_new(flights: SingleFlight):
+    flight = flights.start(KEY)
+    flight.add(b"one")
+    flight.complete()
+    assert flights.join(KEY) is None
 
 
-async def test_other_keys_are_other_fills(fills: SingleFlight):
-    fills.start(KEY)
-    assert fills.join("cd" * 32) is None
+async def test_other_keys_are_other_fills(flights: SingleFlight):
+    flights.start(KEY)
+    assert flights.join("cd" * 32) is None
 
 
 # Failing
 
 
-async def test_when_the_leader_fails_those_who_wait_know_at_once(fills: SingleFlight):
-    fill = fills.start(KEY)
-    fill.add(b"one")
-    followers = [asyncio.create_task(everything(fill)) for _ in range(5)]
+async def test_when_the_leader_fails_those_who_wait_know_at_once(flights: SingleFlight):
+    flight = flights.start(KEY)
+    flight.add(b"one")
+    followers = [asyncio.create_task(everything(flight)) for _ in range(5)]
     await turns()
-    fill.fail()
+    flight.fail()
     async with asyncio.timeout(0.5):
         outcomes = await asyncio.gather(*followers, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [FlightFailed] * 5
-    assert fills.join(KEY) is None
+    assert flights.join(KEY) is None
 
 
-async def test_of_a_failed_fill_no_further_chunk_is_given(fills: SingleFlight):
+async def test_of_a_failed_fill_no_further_chunk_is_given(flights: SingleFlight):
     """The follower has to begin again: every chunk more would be said twice."""
-    fill = fills.start(KEY)
-    fill.add(b"one")
-    fill.add(b"two")
-    chunks = fill.chunks(STALL_S)
+    flight = flights.start(KEY)
+    flight.add(b"one")
+    flight.add(b"two")
+    chunks = flight.chunks(STALL_S)
     assert await anext(chunks) == b"one"
-    fill.fail()
+    flight.fail()
     with pytest.raises(FlightFailed):
         await anext(chunks)
 
 
-async def test_a_fill_without_sound_has_failed(fills: SingleFlight):
-    fill = fills.start(KEY)
-    assert fill.complete() == b""
+async def test_a_fill_without_sound_has_failed(flights: SingleFlight):
+    flight = flights.start(KEY)
+    assert flight.complete() == b""
     with pytest.raises(FlightFailed):
-        await everything(fill)
+        await everything(flight)
 
 
 @pytest.mark.parametrize("first", [Flight.complete, Flight.fail])
 @pytest.mark.parametrize("then", [Flight.complete, Flight.fail])
 async def test_the_first_end_decides(
-    fills: SingleFlight, first: Callable[[Flight], object], then: Callable[[Flight], object]
+    flights: SingleFlight, first: Callable[[Flight], object], then: Callable[[Flight], object]
 ):
-    fill = fills.start(KEY)
-    fill.add(b"one")
-    first(fill)
-    then(fill)
-    fill.add(b"two")
+    flight = flights.start(KEY)
+    flight.add(b"one")
+    first(flight)
+    then(flight)
+    flight.add(b"two")
     if first is Flight.complete:
-        assert await everything(fill) == [b"one"]
-        assert fill.complete() == b"one"
+        assert await everything(flight) == [b"one"]
+        assert flight.complete() == b"one"
     else:
-        assert fill.complete() == b""
+        assert flight.complete() == b""
         with pytest.raises(FlightFailed):
-            await everything(fill)
+            await everything(flight)
 
 
-async def test_a_leader_that_leaves_without_completing_has_failed(fills: SingleFlight):
-    with fills.start(KEY) as fill:
-        fill.add(b"one")
-    assert fills.join(KEY) is None
+async def test_a_leader_that_leaves_without_completing_has_failed(flights: SingleFlight):
+    with flights.start(KEY) as flight:
+        flight.add(b"one")
+    assert flights.join(KEY) is None
     with pytest.raises(FlightFailed):
-        await everything(fill)
+        await everything(flight)
 
 
-async def test_a_leader_that_completed_may_leave(fills: SingleFlight):
-    with fills.start(KEY) as fill:
-        fill.add(b"one")
-        fill.complete()
-    assert await everything(fill) == [b"one"]
+async def test_a_leader_that_completed_may_leave(flights: SingleFlight):
+    with flights.start(KEY) as flight:
+        flight.add(b"one")
+        flight.complete()
+    assert await everything(flight) == [b"one"]
 
 
-async def test_a_cancelled_leader_has_failed(fills: SingleFlight):
+async def test_a_cancelled_leader_has_failed(flights: SingleFlight):
     async def lead() -> None:
-        with fills.start(KEY) as fill:
-            fill.add(b"one")
+        with flights.start(KEY) as flight:
+            flight.add(b"one")
             await asyncio.sleep(60)
 
     leader = asyncio.create_task(lead())
     await turns()
-    follower = asyncio.create_task(everything(fills.join(KEY)))
+    follower = asyncio.create_task(everything(flights.join(KEY)))
     await turns()
     leader.cancel()
     with pytest.raises(FlightFailed):
@@ -158,31 +158,31 @@ async def test_a_cancelled_leader_has_failed(fills: SingleFlight):
 # Stalling
 
 
-async def test_nobody_waits_for_ever_and_nobody_else_follows_a_leader_that_hangs(fills: SingleFlight):
-    fill = fills.start(KEY)
-    fill.add(b"one")
+async def test_nobody_waits_for_ever_and_nobody_else_follows_a_leader_that_hangs(flights: SingleFlight):
+    flight = flights.start(KEY)
+    flight.add(b"one")
     with pytest.raises(FlightFailed):
-        await everything(fill, stall_s=0.02)
-    assert fills.join(KEY) is None
+        await everything(flight, stall_s=0.02)
+    assert flights.join(KEY) is None
 
 
-async def test_a_leader_that_was_only_slow_still_completes_for_those_who_stayed(fills: SingleFlight):
-    slow = fills.start(KEY)
+async def test_a_leader_that_was_only_slow_still_completes_for_those_who_stayed(flights: SingleFlight):
+    slow = flights.start(KEY)
     slow.add(b"one")
     patient = asyncio.create_task(everything(slow))
     with pytest.raises(FlightFailed):
         await everything(slow, stall_s=0.02)
-    with fills.start(KEY) as quick:
+    with flights.start(KEY) as quick:
         assert slow.complete() == b"one"
         assert await patient == [b"one"]
-        assert fills.join(KEY) is quick
+        assert flights.join(KEY) is quick
 
 
-async def test_time_that_the_follower_takes_itself_is_no_stall(fills: SingleFlight):
-    fill = fills.start(KEY)
-    fill.add(b"one")
-    fill.add(b"two")
-    chunks = fill.chunks(stall_s=0.02)
+async def test_time_that_the_follower_takes_itself_is_no_stall(flights: SingleFlight):
+    flight = flights.start(KEY)
+    flight.add(b"one")
+    flight.add(b"two")
+    chunks = flight.chunks(stall_s=0.02)
     await anext(chunks)
     await asyncio.sleep(0.05)
     assert await anext(chunks) == b"two"
@@ -191,65 +191,65 @@ async def test_time_that_the_follower_takes_itself_is_no_stall(fills: SingleFlig
 # Many
 
 
-async def speak(fills: SingleFlight, led: list[int], number: int, *, fails: int) -> list[bytes]:
+async def speak(flights: SingleFlight, led: list[int], number: int, *, fails: int) -> list[bytes]:
     """How a speech uses them: between `follow` and `lead` there is no await."""
     while True:
-        fill = fills.join(KEY)
-        if fill is not None:
+        flight = flights.join(KEY)
+        if flight is not None:
             try:
-                return await everything(fill)
+                return await everything(flight)
             except FlightFailed:
                 continue
-        with fills.start(KEY) as fill:
+        with flights.start(KEY) as flight:
             led.append(number)
             if len(led) <= fails:
                 await asyncio.sleep(0.001)
-                fill.add(b"half")
+                flight.add(b"half")
                 await asyncio.sleep(0.001)
                 continue
             for chunk in (b"one", b"two", b"three"):
                 await asyncio.sleep(0.001)
-                fill.add(chunk)
-            fill.complete()
+                flight.add(chunk)
+            flight.complete()
             return [b"one", b"two", b"three"]
 
 
 @pytest.mark.parametrize("fails", [0, 1, 3])
-async def test_of_100_at_once_one_asks_and_when_it_fails_exactly_one_more(fills: SingleFlight, fails: int):
+async def test_of_100_at_once_one_asks_and_when_it_fails_exactly_one_more(flights: SingleFlight, fails: int):
     led: list[int] = []
-    said = await asyncio.gather(*(speak(fills, led, number, fails=fails) for number in range(100)))
+    said = await asyncio.gather(*(speak(flights, led, number, fails=fails) for number in range(100)))
     assert said == [[b"one", b"two", b"three"]] * 100
     assert len(led) == fails + 1
 
 
-async def test_followers_that_are_cancelled_disturb_nobody(fills: SingleFlight):
-    fill = fills.start(KEY)
-    followers = [asyncio.create_task(everything(fill)) for _ in range(100)]
+async def test_followers_that_are_cancelled_disturb_nobody(flights: SingleFlight):
+    flight = flights.start(KEY)
+    followers = [asyncio.create_task(everything(flight)) for _ in range(100)]
     for number, chunk in enumerate((b"one", b"two", b"three")):
-        fill.add(chunk)
+        flight.add(chunk)
         await turns(number)
         for follower in followers[number::4]:
             follower.cancel()
-    fill.complete()
+    flight.complete()
     outcomes = await asyncio.gather(*followers, return_exceptions=True)
     assert outcomes[3::4] == [[b"one", b"two", b"three"]] * 25
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[0:3])
 
 
-async def test_the_leader_is_not_held_up_by_a_thousand_followers(fills: SingleFlight):
+async def test_the_leader_is_not_held_up_by_a_thousand_followers(flights: SingleFlight):
     """Adding does not run them: it returns before any of them has got the chunk."""
-    fill = fills.start(KEY)
+    flight = flights.start(KEY)
     got: list[bytes] = []
 
     async def follow() -> None:
-        async for chunk in fill.chunks(STALL_S):
+        async for chunk in flight.chunks(STALL_S):
             got.append(chunk)
 
     followers = [asyncio.create_task(follow()) for _ in range(1000)]
     await turns()
-    fill.add(b"one")
+    flight.add(b"one")
     assert got == []
     await turns()
     assert got == [b"one"] * 1000
-    fill.complete()
+    flight.complete()
     await asyncio.gather(*followers)

@@ -17,8 +17,8 @@ from tests.sandbox import SandboxProcess
 from tests.sound import decode
 from tts import tasks
 from tts.cache import warmer
-from tts.cache.planning import active_patients, audiences, create_phrase_cache
-from tts.cache.warmer import Lease, Next, after
+from tts.cache.planning import active_patients, load_audiences, create_phrase_cache
+from tts.cache.warmer import Lease, OnError, on_error
 from tts.models import Clip, Phrase
 from usage.models import Incident, ProviderState, UsageEvent
 from voicecare.patients.models import Patient, Voice
@@ -179,20 +179,20 @@ def test_the_greeting_of_somebody_who_is_gone_is_not(gone: str, alice: Member, p
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (errors.TextRejected(), Next.CLIP),
-        (errors.VoiceUnavailable(), Next.VOICE),
-        (errors.QuotaExceeded(), Next.NOTHING),
-        (errors.AuthorizationError(), Next.NOTHING),
-        (errors.BadRequest(), Next.NOTHING),
-        (errors.RateLimited(), Next.NOTHING),
-        (errors.ServerError(), Next.NOTHING),
-        (errors.Unreachable(), Next.NOTHING),
-        (errors.Stalled(), Next.NOTHING),
-        (errors.NotAudio(), Next.NOTHING),
+        (errors.TextRejected(), OnError.CLIP),
+        (errors.VoiceUnavailable(), OnError.VOICE),
+        (errors.QuotaExceeded(), OnError.NOTHING),
+        (errors.AuthorizationError(), OnError.NOTHING),
+        (errors.BadRequest(), OnError.NOTHING),
+        (errors.RateLimited(), OnError.NOTHING),
+        (errors.ServerError(), OnError.NOTHING),
+        (errors.Unreachable(), OnError.NOTHING),
+        (errors.Stalled(), OnError.NOTHING),
+        (errors.NotAudio(), OnError.NOTHING),
     ],
 )
-def test_what_a_failure_means_for_the_rest(error: errors.ProviderError, verdict: Next):
-    assert after(error) is verdict
+def test_what_a_failure_means_for_the_rest(error: errors.ProviderError, verdict: OnError):
+    assert on_error(error) is verdict
 
 
 @pytest.mark.parametrize("state", [{"quota": "spent"}, {"circuit": "open"}])
@@ -261,12 +261,14 @@ def test_where_the_store_does_not_take_it_one_clip_is_paid_for_and_no_more(alice
 
 
 def test_a_clip_has_one_maker_until_the_lease_is_over(alice: Member, phrases):
-    ((digest, wish), *_) = warmer.missing(audiences(active_patients()), phrases, create_phrase_cache()).items()
-    first = Lease.take(digest, wish)
+    ((digest, spec), *_) = warmer.missing_clips(
+        load_audiences(active_patients()), phrases, create_phrase_cache()
+    ).items()
+    first = Lease.acquire(digest, spec)
     assert first is not None
-    assert Lease.take(digest, wish) is None
-    Clip.objects.update(expires_at=F("expires_at") - warmer.LEASE - timedelta(seconds=1))
-    assert Lease.take(digest, wish) is not None
+    assert Lease.acquire(digest, spec) is None
+    Clip.objects.update(expires_at=F("expires_at") - warmer.LEASE_TIME - timedelta(seconds=1))
+    assert Lease.acquire(digest, spec) is not None
 
 
 def test_two_workers_at_once_pay_once(alice: Member, phrases, sandbox):
@@ -288,8 +290,8 @@ def test_two_workers_at_once_pay_once(alice: Member, phrases, sandbox):
 
 
 def test_a_round_has_an_end_and_says_that_there_is_more(alice: Member, phrases, sandbox, monkeypatch):
-    monkeypatch.setattr(warmer, "ROUND_S", 0.0)
-    needed = warmer.missing(audiences(active_patients()), phrases, create_phrase_cache())
+    monkeypatch.setattr(warmer, "ROUND_LIMIT_S", 0.0)
+    needed = warmer.missing_clips(load_audiences(active_patients()), phrases, create_phrase_cache())
     assert warmer.warm(needed, create_phrase_cache()) is True
-    monkeypatch.setattr(warmer, "ROUND_S", 10.0)
+    monkeypatch.setattr(warmer, "ROUND_LIMIT_S", 10.0)
     assert warmer.warm(needed, create_phrase_cache()) is False

@@ -112,8 +112,8 @@ def test_the_format_is_what_the_device_asked_for_and_is_remembered(alice: Member
 @pytest.mark.parametrize(("language", "spoken"), [("en", "en"), ("de-AT", "de"), ("FR", "fr")])
 def test_a_rendering_has_the_patients_language_and_pace(bob: Member, language: str, spoken: str):
     Patient.objects.filter(pk=bob.patient.pk).update(language=language, speech_rate=Decimal("0.85"))
-    rendering = begin(bob).context.speech_settings
-    assert (rendering.language, rendering.speed) == (spoken, 0.85)
+    speech_settings = begin(bob).context.speech_settings
+    assert (speech_settings.language, speech_settings.speed) == (spoken, 0.85)
 
 
 def test_the_known_phrases_are_those_of_the_patients_language_in_normal_form(bob: Member):

@@ -147,13 +147,13 @@ def test_a_disk_that_takes_nothing_silences_nobody(folder: Path, capsys: pytest.
     journal = Journal(folder)
     left(journal)
     journal.append(attempt())
-    assert "journal.not_written" in capsys.readouterr().out
+    assert "journal.write_failed" in capsys.readouterr().out
 
 
 def test_a_disk_that_takes_no_file_stops_no_server(folder: Path, capsys: pytest.CaptureFixture[str]):
     folder.write_text("no folder at all")
     assert open_journal(folder) is None
-    assert "journal.not_opened" in capsys.readouterr().out
+    assert "journal.open_failed" in capsys.readouterr().out
 
 
 def test_who_speaks_after_its_end_writes_into_nobody_else_s_file(folder: Path, tmp_path: Path):

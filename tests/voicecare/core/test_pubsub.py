@@ -128,7 +128,7 @@ async def test_a_callback_that_fails_does_not_end_the_listening(ear: Ear):
             ours.publish_patient(PATIENT)
             ours.publish_provider()
             await ear.hears("provider")
-    assert logs == [{"event": "hints.not_followed", "error": "RuntimeError", "log_level": "warning"}]
+    assert logs == [{"event": "pubsub.handler_failed", "error": "RuntimeError", "log_level": "warning"}]
 
 
 async def test_what_no_process_of_ours_sent_is_passed_over(server: RedisProcess, ear: Ear):
@@ -153,7 +153,7 @@ async def test_a_redis_that_stops_is_found_again_and_said_once(server: RedisProc
             await listens(server)
             await asyncio.to_thread(PubSub(server.url).publish_patient, PATIENT)
             await ear.hears(PATIENT)
-    assert [entry["event"] for entry in logs] == ["hints.deaf", "hints.heard_again"]
+    assert [entry["event"] for entry in logs] == ["pubsub.disconnected", "pubsub.reconnected"]
 
 
 async def test_a_redis_that_hangs_is_noticed(server: RedisProcess, ear: Ear, monkeypatch: pytest.MonkeyPatch):
@@ -170,7 +170,7 @@ async def test_a_redis_that_hangs_is_noticed(server: RedisProcess, ear: Ear, mon
             await eventually(lambda: len(logs), wanted=lambda seen: seen == 2)
             await asyncio.to_thread(PubSub(server.url).publish_patient, PATIENT)
             await ear.hears(PATIENT)
-    assert [entry["event"] for entry in logs] == ["hints.deaf", "hints.heard_again"]
+    assert [entry["event"] for entry in logs] == ["pubsub.disconnected", "pubsub.reconnected"]
 
 
 def test_publishing_to_a_redis_that_hangs_costs_little_once(server: RedisProcess):
@@ -184,7 +184,7 @@ def test_publishing_to_a_redis_that_hangs_costs_little_once(server: RedisProcess
             assert time.monotonic() - began < 0.6
     finally:
         server.resume()
-    assert [entry["event"] for entry in logs] == ["hints.lost"]
+    assert [entry["event"] for entry in logs] == ["pubsub.publish_failed"]
     assert str(PATIENT) not in str(logs)
     assert REGISTRY.get_sample_value("voicecare_hints_lost_total") == lost + 20
 

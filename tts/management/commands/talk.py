@@ -27,7 +27,7 @@ from tts.devices.client import (
     SpeechResult,
 )
 
-LEAVING_S = 5.0
+END_TIMEOUT_S = 5.0
 STDIN = 0
 
 
@@ -54,14 +54,14 @@ class Command(BaseCommand):
         no_greeting: bool,
         **options: object,
     ) -> None:
-        device = DeviceClient(url, token or _demo_token(), format=format, timeout_s=None)
+        device = DeviceClient(url, token or _read_demo_token(), format=format, timeout_s=None)
         talk = Talk(device, self.stdout.write)
         try:
-            asyncio.run(talk.run(_each(texts) if texts else _lines(STDIN), greeting=not no_greeting))
+            asyncio.run(talk.run(_each(texts) if texts else _read_lines(STDIN), greeting=not no_greeting))
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except DeviceError as error:
-            raise CommandError(_advice(error)) from None
+            raise CommandError(_explain(error)) from None
         finally:
             self._save(talk, out)
         if not talk.all_spoken:
@@ -69,7 +69,7 @@ class Command(BaseCommand):
 
     def _save(self, talk: "Talk", out: Path | None) -> None:
         if audio := talk.audio:
-            self.stdout.write(f"{len(audio):,} bytes of sound written to {_save(audio, talk.format, out)}")
+            self.stdout.write(f"{len(audio):,} bytes of sound written to {_write_audio(audio, talk.format, out)}")
 
 
 class Talk:
@@ -80,7 +80,7 @@ class Talk:
         self.all_spoken = True
         self._device = device
         self._show = show
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._labels = {GREETING_ID: "(greeting)"}
 
     @property
@@ -95,15 +95,15 @@ class Talk:
             self.format = started["format"]
             self._show(f"{started['companion']} is here, in the voice {started['voice']['name']}.")
             try:
-                while (text := await self._next(texts)) is not None:
-                    await self._say(text)
+                while (text := await self._next_text(texts)) is not None:
+                    await self._speak(text)
             except asyncio.CancelledError:
                 await self._device.interrupt()
-                await self._leave()
+                await self._end_conversation()
                 raise
-            await self._leave()
+            await self._end_conversation()
 
-    async def _next(self, texts: AsyncIterator[str]) -> str | None:
+    async def _next_text(self, texts: AsyncIterator[str]) -> str | None:
         """Listens while it waits: a client that does not receive does not answer the server's pings either."""
         text = asyncio.ensure_future(anext(texts, None))
         closed = asyncio.ensure_future(self._device.wait_closed())
@@ -117,7 +117,7 @@ class Talk:
             closed.cancel()
             await asyncio.wait({text, closed})
 
-    async def _say(self, text: str) -> None:
+    async def _speak(self, text: str) -> None:
         if not text.strip():
             return
         speech_id = f"say-{len(self._labels)}"
@@ -127,33 +127,33 @@ class Talk:
         except RequestRefused as refused:
             self.all_spoken = False
             self._show(f"{self._labels[speech_id]}\n  refused, {refused}")
-        self._tell()
+        self._report_ended()
 
-    async def _leave(self) -> None:
+    async def _end_conversation(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(LEAVING_S):
+            async with asyncio.timeout(END_TIMEOUT_S):
                 ended = await self._device.end()
-                self._tell()
+                self._report_ended()
                 self._show(f"The conversation has ended: {ended['characters']} characters in all.")
 
     def _in_order(self) -> list[SpeechResult]:
         return sorted(self._device.speeches.values(), key=lambda spoken: spoken.first_audio_at or math.inf)
 
-    def _tell(self) -> None:
+    def _report_ended(self) -> None:
         """Says what has ended since it was last asked, the greeting too."""
         for spoken in self._in_order():
-            if spoken.is_done and spoken.id not in self._told:
-                self._told.add(spoken.id)
+            if spoken.is_done and spoken.id not in self._reported:
+                self._reported.add(spoken.id)
                 self.all_spoken = self.all_spoken and spoken.terminal["type"] == "speech.finished"
-                self._show("\n  ".join([self._labels.get(spoken.id, spoken.id), *_story(spoken)]))
+                self._show("\n  ".join([self._labels.get(spoken.id, spoken.id), *_describe(spoken)]))
 
 
-def _story(spoken: SpeechResult) -> list[str]:
+def _describe(spoken: SpeechResult) -> list[str]:
     """What came of it, in words."""
-    return [words for frame in spoken.frames if (words := _words(frame, spoken))]
+    return [words for frame in spoken.frames if (words := _describe_frame(frame, spoken))]
 
 
-def _words(frame: Frame, spoken: SpeechResult) -> str:
+def _describe_frame(frame: Frame, spoken: SpeechResult) -> str:
     match frame["type"]:
         case "notice":
             return f"notice: {frame['message']}"
@@ -177,7 +177,7 @@ def _figures(frame: Frame, spoken: SpeechResult) -> str:
     )
 
 
-def _advice(error: DeviceError) -> str:
+def _explain(error: DeviceError) -> str:
     """The error and what to do about it."""
     match error:
         case ServerUnreachable():
@@ -203,7 +203,7 @@ _CLOSED = {
 }
 
 
-def _demo_token() -> str:
+def _read_demo_token() -> str:
     path = settings.DATA_DIR / DEMO_TOKEN_FILE
     try:
         token: str = path.read_text().strip()
@@ -220,7 +220,7 @@ async def _each(texts: Sequence[str]) -> AsyncIterator[str]:
         yield text
 
 
-async def _lines(fd: int) -> AsyncIterator[str]:
+async def _read_lines(fd: int) -> AsyncIterator[str]:
     held = b""
     while chunk := await _read(fd):
         *lines, held = (held + chunk).split(b"\n")
@@ -243,7 +243,7 @@ async def _read(fd: int) -> bytes:
     return os.read(fd, 65536)
 
 
-def _save(audio: bytes, format: str, path: Path | None) -> Path:
+def _write_audio(audio: bytes, format: str, path: Path | None) -> Path:
     """MP3 as it came, PCM as WAV, µ-law as AU: what every player opens."""
     codec, rate = format.split("_")[:2]
     path = path or Path("speech").with_suffix({"pcm": ".wav", "ulaw": ".au"}.get(codec, f".{codec}"))
