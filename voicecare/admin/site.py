@@ -12,11 +12,11 @@ from django.urls import URLPattern, URLResolver, path
 
 from usage.models import DailyUsage
 from voicecare.admin.login import AdminLoginForm
-from voicecare.dashboard.chart import Chart, csv_file
-from voicecare.dashboard.chart_registry import Charts
-from voicecare.dashboard.dashboards import Board, PatientBoard
-from voicecare.dashboard.live import Live
-from voicecare.dashboard.permissions import Viewer
+from voicecare.dashboard.chart import Chart, csv_response
+from voicecare.dashboard.chart_registry import ChartRegistry
+from voicecare.dashboard.dashboards import AdminDashboard, PatientDashboard
+from voicecare.dashboard.live import LiveStatus
+from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Patient
 
 
@@ -25,49 +25,49 @@ class VoicecareAdminSite(AdminSite):
     site_url = None  # there is no site beside the admin to view
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        of_patient = "patients/patient/<uuid:key>/usage/"
+        patient_path = "patients/patient/<uuid:patient_id>/usage/"
         return [
             path("live/", self.admin_view(self.live), name="live"),
             path("figures/<slug:name>.csv", self.admin_view(self.csv), name="usage-csv"),
-            path(of_patient, self.admin_view(self.patient_usage), name="patient-usage"),
-            path(f"{of_patient}live/", self.admin_view(self.live), name="patient-live"),
-            path(f"{of_patient}<slug:name>.csv", self.admin_view(self.csv), name="patient-usage-csv"),
+            path(patient_path, self.admin_view(self.patient_usage), name="patient-usage"),
+            path(f"{patient_path}live/", self.admin_view(self.live), name="patient-live"),
+            path(f"{patient_path}<slug:name>.csv", self.admin_view(self.csv), name="patient-usage-csv"),
             *super().get_urls(),
         ]
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        board = {"board": Board(Viewer(request.user)), "title": "Dashboard"}
-        return super().index(request, {**board, **(extra_context or {})})
+        context = {"dashboard": AdminDashboard(AdminPermissions(request.user)), "title": "Dashboard"}
+        return super().index(request, {**context, **(extra_context or {})})
 
-    def live(self, request: HttpRequest, key: uuid.UUID | None = None) -> HttpResponse:
+    def live(self, request: HttpRequest, patient_id: uuid.UUID | None = None) -> HttpResponse:
         """The part of a page that is read again and again, as HTML."""
-        live = Live(Viewer(request.user), _patient(request, key))
+        live = LiveStatus(AdminPermissions(request.user), _patient(request, patient_id))
         return TemplateResponse(request, "admin/dashboard/live.html", {"live": live})
 
-    def csv(self, request: HttpRequest, name: str, key: uuid.UUID | None = None) -> HttpResponse:
-        return csv_file(_chart(Charts(Viewer(request.user), _patient(request, key)), name))
+    def csv(self, request: HttpRequest, name: str, patient_id: uuid.UUID | None = None) -> HttpResponse:
+        return csv_response(_chart(ChartRegistry(AdminPermissions(request.user), _patient(request, patient_id)), name))
 
-    def patient_usage(self, request: HttpRequest, key: uuid.UUID) -> HttpResponse:
-        patient = _patient(request, key)
-        if patient is None or not Viewer(request.user).sees(DailyUsage):
+    def patient_usage(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
+        patient = _patient(request, patient_id)
+        if patient is None or not AdminPermissions(request.user).can_view(DailyUsage):
             raise PermissionDenied
-        board = PatientBoard(Viewer(request.user), patient)
-        page = {"board": board, "title": f"Usage of {patient}", "opts": Patient._meta}
+        dashboard = PatientDashboard(AdminPermissions(request.user), patient)
+        context = {"dashboard": dashboard, "title": f"Usage of {patient}", "opts": Patient._meta}
         template = "admin/patients/patient/usage.html"
-        return TemplateResponse(request, template, {**self.each_context(request), **page})
+        return TemplateResponse(request, template, {**self.each_context(request), **context})
 
 
-def _patient(request: HttpRequest, key: uuid.UUID | None) -> Patient | None:
+def _patient(request: HttpRequest, patient_id: uuid.UUID | None) -> Patient | None:
     """None: everybody. Raises 403 for who may not look at patients, 404 for one who is not there."""
-    if key is None:
+    if patient_id is None:
         return None
-    if not Viewer(request.user).sees(Patient):
+    if not AdminPermissions(request.user).can_view(Patient):
         raise PermissionDenied
-    return get_object_or_404(Patient, pk=key, erased_at=None)
+    return get_object_or_404(Patient, pk=patient_id, erased_at=None)
 
 
-def _chart(charts: Charts, name: str) -> Chart:
-    chart = charts.named(name)
+def _chart(charts: ChartRegistry, name: str) -> Chart:
+    chart = charts.get(name)
     if chart is None:
         raise Http404("There is no such chart, or not for you.")
     return chart

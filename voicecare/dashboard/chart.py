@@ -31,13 +31,13 @@ class Row:
     key: str
     label: str
     values: Sequence[Value]
-    address: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
     label: str
-    address: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class Chart:
     name: str
     title: str
     summary: str
-    heading: str
+    row_heading: str
     unit: str
     style: Style
     columns: Sequence[Column]
     rows: Sequence[Row]
-    csv_address: str = ""
+    csv_url: str = ""
     links: Sequence[Link] = ()
     limit: int | None = None
-    nothing: str = "Nothing in this time."
+    empty_text: str = "Nothing in this time."
 
     @property
     def data_id(self) -> str:
@@ -65,21 +65,21 @@ class Chart:
         return f"chart-{self.name}-data"
 
     @property
-    def drawn(self) -> list[Column]:
+    def plotted_columns(self) -> list[Column]:
         return [column for column in self.columns if column.tone]
 
     @property
-    def listed(self) -> Sequence[Row]:
+    def table_rows(self) -> Sequence[Row]:
         """As a reader wants them: the newest day first, or the largest share."""
         return self.rows if self.style == "shares" else self.rows[::-1]
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether the picture would be."""
-        return not any(value for series in self.picture["series"] for value in series["values"])
+        return not any(value for series in self.plot_data["series"] for value in series["values"])
 
     @property
-    def picture(self) -> Mapping[str, Any]:
+    def plot_data(self) -> Mapping[str, Any]:
         """For dashboard.js, as JSON."""
         series = [
             {"label": column.label, "tone": column.tone, "values": [row.values[place] for row in self.rows]}
@@ -89,21 +89,21 @@ class Chart:
         labels = {"keys": [row.key for row in self.rows], "labels": [row.label for row in self.rows]}
         return {"style": self.style, "unit": self.unit, "limit": self.limit, "series": series, **labels}
 
-    def lines(self) -> Iterator[list[str | Value]]:
+    def csv_rows(self) -> Iterator[list[str | Value]]:
         """The table for a program: dates in ISO 8601, numbers plain."""
-        yield [self.heading, *(column.label for column in self.columns)]
+        yield [self.row_heading, *(column.label for column in self.columns)]
         for row in self.rows:
             yield [row.key, *row.values]
 
 
-def csv_file(chart: Chart) -> HttpResponse:
+def csv_response(chart: Chart) -> HttpResponse:
     """With a byte order mark, without which Excel would take UTF-8 for something else."""
     response = HttpResponse("\ufeff", content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="voicecare-{chart.name}.csv"'
-    csv.writer(response).writerows(_harmless(line) for line in chart.lines())
+    csv.writer(response).writerows(_escape_formulas(line) for line in chart.csv_rows())
     return response
 
 
-def _harmless(line: Iterable[str | Value]) -> Iterator[str | Value]:
+def _escape_formulas(line: Iterable[str | Value]) -> Iterator[str | Value]:
     for cell in line:
         yield f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -8,9 +8,9 @@ from django.conf import settings
 from usage.models import ProviderState, Reconciliation, UsageEvent
 from usage.reports import queries
 from voicecare.dashboard.chart import Chart
-from voicecare.dashboard.chart_registry import Charts
-from voicecare.dashboard.live import Live
-from voicecare.dashboard.permissions import Viewer
+from voicecare.dashboard.chart_registry import ChartRegistry
+from voicecare.dashboard.live import LiveStatus
+from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Patient
 
 
@@ -30,26 +30,26 @@ class Gauge:
         return "spent" if self.percent >= 100 else "low" if self.percent >= 75 else "fine"
 
 
-class Page:
+class Dashboard:
     """What the first page and a patient's have in common."""
 
-    def __init__(self, viewer: Viewer, patient: Patient | None = None) -> None:
-        self._viewer = viewer
+    def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
+        self._permissions = permissions
         self.patient = patient
-        self.live = Live(viewer, patient)
-        self._charts = Charts(viewer, patient)
+        self.live = LiveStatus(permissions, patient)
+        self._charts = ChartRegistry(permissions, patient)
 
     @cached_property
     def charts(self) -> list[Chart]:
         return self._charts.all()
 
     @property
-    def quiet(self) -> bool:
+    def has_no_data(self) -> bool:
         """Whether there is nothing to draw yet."""
-        return bool(self.charts) and all(chart.empty for chart in self.charts)
+        return bool(self.charts) and all(chart.is_empty for chart in self.charts)
 
     @property
-    def day_zone(self) -> str:
+    def usage_time_zone(self) -> str:
         return settings.USAGE_TIME_ZONE
 
     @property
@@ -68,12 +68,12 @@ class Page:
         return month.saved * 100 // heard if month and heard else 0
 
 
-class Board(Page):
+class AdminDashboard(Dashboard):
     """The first page of the admin."""
 
     @cached_property
     def quota(self) -> queries.QuotaStatus | None:
-        return queries.quota_status() if self._viewer.sees(ProviderState) else None
+        return queries.quota_status() if self._permissions.can_view(ProviderState) else None
 
     @property
     def gauge(self) -> Gauge | None:
@@ -83,24 +83,24 @@ class Board(Page):
         return Gauge(quota.used, quota.limit)
 
     @cached_property
-    def unknown(self) -> queries.UnconfirmedRequests | None:
-        return queries.unconfirmed_requests() if self._viewer.sees(UsageEvent) else None
+    def unconfirmed(self) -> queries.UnconfirmedRequests | None:
+        return queries.unconfirmed_requests() if self._permissions.can_view(UsageEvent) else None
 
     @property
-    def unknown_address(self) -> str:
-        return self._viewer.rows(UsageEvent, outcome__exact=UsageEvent.Outcome.UNKNOWN)
+    def unconfirmed_url(self) -> str:
+        return self._permissions.changelist_url(UsageEvent, outcome__exact=UsageEvent.Outcome.UNKNOWN)
 
     @property
-    def sees_reconciled(self) -> bool:
-        return self._viewer.sees(Reconciliation)
+    def can_view_reconciliation(self) -> bool:
+        return self._permissions.can_view(Reconciliation)
 
     @cached_property
-    def reconciled(self) -> Reconciliation | None:
+    def last_reconciliation(self) -> Reconciliation | None:
         """The last day that was compared with the provider's figures."""
-        return Reconciliation.objects.exclude(compared_at=None).first() if self.sees_reconciled else None
+        return Reconciliation.objects.exclude(compared_at=None).first() if self.can_view_reconciliation else None
 
 
-class PatientBoard(Page):
+class PatientDashboard(Dashboard):
     """What one patient used, and what of theirs goes on."""
 
     @property

@@ -10,60 +10,60 @@ from django.utils import timezone
 
 from cloning.models import CloneJob
 from usage.models import Incident
-from voicecare.dashboard.permissions import Viewer
+from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Device, Patient
 
-SHOWN = 8
+MAX_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class RowSummary:
     """The first of some rows, and how many there are."""
 
     rows: Sequence[Any]
     total: int
-    address: str
+    url: str
 
     @property
     def more(self) -> int:
         return self.total - len(self.rows)
 
 
-class Live:
+class LiveStatus:
     """What goes on at this moment; it is read again every few seconds."""
 
-    def __init__(self, viewer: Viewer, patient: Patient | None = None) -> None:
-        self._viewer, self._patient = viewer, patient
-        self.names = viewer.sees(Patient)
-        self.of_one = patient is not None
+    def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
+        self._permissions, self._patient = permissions, patient
+        self.can_view_names = permissions.can_view(Patient)
+        self.is_single_patient = patient is not None
 
     @property
-    def anything(self) -> bool:
-        return any(self._viewer.sees(model) for model in (Incident, Device, CloneJob))
+    def is_visible(self) -> bool:
+        return any(self._permissions.can_view(model) for model in (Incident, Device, CloneJob))
 
     @cached_property
-    def incidents(self) -> Listed | None:
+    def incidents(self) -> RowSummary | None:
         which = {"key": str(self._patient.pk)} if self._patient else {}
-        return self._listed(Incident.objects.filter(resolved_at=None, **which), resolved_at__isempty=1, **which)
+        return self._summary(Incident.objects.filter(resolved_at=None, **which), resolved_at__isempty=1, **which)
 
     @cached_property
-    def devices(self) -> Listed | None:
+    def devices(self) -> RowSummary | None:
         now = timezone.now()
         connected = Device.objects.filter(online_until__gt=now).select_related("patient").order_by("-last_seen")
-        return self._listed(self._of_patient(connected), online_until__gt=now.isoformat())
+        return self._summary(self._of_patient(connected), online_until__gt=now.isoformat())
 
     @cached_property
-    def clones(self) -> Listed | None:
+    def clones(self) -> RowSummary | None:
         at_work = CloneJob.objects.unfinished() | CloneJob.objects.filter(status=CloneJob.Status.WITHDRAWING)
         statuses = ",".join([CloneJob.Status.PENDING, CloneJob.Status.UPLOADING, CloneJob.Status.WITHDRAWING])
-        return self._listed(self._of_patient(at_work.select_related("patient")), status__in=statuses)
+        return self._summary(self._of_patient(at_work.select_related("patient")), status__in=statuses)
 
     def _of_patient(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         return rows if self._patient is None else rows.filter(patient=self._patient)
 
-    def _listed(self, rows: QuerySet[Any], **query: object) -> Listed | None:
-        if not self._viewer.sees(rows.model):
+    def _summary(self, rows: QuerySet[Any], **query: object) -> RowSummary | None:
+        if not self._permissions.can_view(rows.model):
             return None
         if self._patient is not None and rows.model is not Incident:
             query["patient__id__exact"] = self._patient.pk
-        return Listed(list(rows[:SHOWN]), rows.count(), self._viewer.rows(rows.model, **query))
+        return RowSummary(list(rows[:MAX_ROWS]), rows.count(), self._permissions.changelist_url(rows.model, **query))

@@ -8,20 +8,20 @@ from django.db.models import Model
 from django.urls import reverse
 
 
-class Viewer:
+class AdminPermissions:
     def __init__(self, user: AbstractBaseUser | AnonymousUser) -> None:
         self.user: Any = user
 
-    def sees(self, *models: type[Model]) -> bool:
+    def can_view(self, *models: type[Model]) -> bool:
         """All of these; who may change something may look at it."""
-        return all(self._may("view", model) or self._may("change", model) for model in models)
+        return all(self._has_permission("view", model) or self._has_permission("change", model) for model in models)
 
-    def _may(self, act: str, model: type[Model]) -> bool:
+    def _has_permission(self, act: str, model: type[Model]) -> bool:
         return bool(self.user.has_perm(f"{model._meta.app_label}.{act}_{model._meta.model_name}"))
 
-    def rows(self, model: type[Model], **query: object) -> str:
+    def changelist_url(self, model: type[Model], **query: object) -> str:
         """The address of the filtered change list; empty for who may not see it."""
-        if not self.sees(model):
+        if not self.can_view(model):
             return ""
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
         return reverse(name, query={key: str(value) for key, value in query.items()})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from voicecare.dashboard.chart import Chart, Column, Row, csv_file
+from voicecare.dashboard.chart import Chart, Column, Row, csv_response
 
 CSS = Path(__file__).parents[3] / "voicecare/static/voicecare/dashboard.css"
 
@@ -18,12 +18,12 @@ def chart(*rows: Row, **fields: object) -> Chart:
 
 
 def lines(*rows: Row) -> list[list[str]]:
-    return list(csv.reader(csv_file(chart(*rows)).content.decode("utf-8-sig").splitlines()))
+    return list(csv.reader(csv_response(chart(*rows)).content.decode("utf-8-sig").splitlines()))
 
 
 def test_the_picture_has_the_columns_with_a_colour_and_the_table_all():
     shown = chart(Row("2026-11-01", "11/01/2026", (5, 9)), Row("2026-11-02", "11/02/2026", (None, 0)), limit=500)
-    assert shown.picture == {
+    assert shown.plot_data == {
         "style": "stacked",
         "unit": "characters",
         "limit": 500,
@@ -31,7 +31,7 @@ def test_the_picture_has_the_columns_with_a_colour_and_the_table_all():
         "labels": ["11/01/2026", "11/02/2026"],
         "series": [{"label": "Live", "tone": "live", "values": [5, None]}],
     }
-    assert list(shown.lines()) == [["Day", "Live", "Credits"], ["2026-11-01", 5, 9], ["2026-11-02", None, 0]]
+    assert list(shown.csv_rows()) == [["Day", "Live", "Credits"], ["2026-11-01", 5, 9], ["2026-11-02", None, 0]]
 
 
 def test_the_file_has_dates_and_numbers_for_programs():
@@ -43,7 +43,7 @@ def test_the_file_has_dates_and_numbers_for_programs():
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"])
 def test_a_name_is_no_formula(first: str):
-    content = csv_file(chart(Row(f"{first}1+1", "", (1, 2)))).content.decode("utf-8-sig")
+    content = csv_response(chart(Row(f"{first}1+1", "", (1, 2)))).content.decode("utf-8-sig")
     assert f"'{first}1+1" in content
     assert not re.search(rf'(^|[,"\n]){re.escape(first)}1', content.replace("'" + first, "'"))
 
@@ -53,19 +53,19 @@ def test_other_names_stay_as_they_are():
 
 
 def test_the_file_is_named_after_the_chart_alone():
-    response = csv_file(chart())
+    response = csv_response(chart())
     assert response["Content-Disposition"] == 'attachment; filename="voicecare-days.csv"'
     assert response["Content-Type"] == "text/csv; charset=utf-8"
 
 
 def test_nothing_and_zeros_are_empty():
-    assert chart().empty
-    assert chart(Row("a", "a", (0, None))).empty
-    assert chart(Row("a", "a", (0, 1))).empty  # it is not drawn
-    assert not chart(Row("a", "a", (1, 0))).empty
+    assert chart().is_empty
+    assert chart(Row("a", "a", (0, None))).is_empty
+    assert chart(Row("a", "a", (0, 1))).is_empty  # it is not drawn
+    assert not chart(Row("a", "a", (1, 0))).is_empty
 
 
 def test_a_table_begins_with_the_newest_and_shares_with_the_largest():
     rows = Row("2026-11-01", "", (1, 2)), Row("2026-11-02", "", (3, 4))
-    assert [row.key for row in chart(*rows).listed] == ["2026-11-02", "2026-11-01"]
-    assert replace(chart(*rows), style="shares").listed == rows
+    assert [row.key for row in chart(*rows).table_rows] == ["2026-11-02", "2026-11-01"]
+    assert replace(chart(*rows), style="shares").table_rows == rows

@@ -58,17 +58,17 @@ def test_a_month_is_one():
 def test_a_day_is_iso_for_programs_and_local_for_readers():
     with translation.override("de"):
         (row,) = chart_builders.by_day([DAY], lambda day: f"/{day}/").rows
-    assert (row.key, row.label, row.address) == ("2026-11-05", "05.11.2026", "/2026-11-05/")
+    assert (row.key, row.label, row.url) == ("2026-11-05", "05.11.2026", "/2026-11-05/")
 
 
 def test_first_sounds_stand_against_half_a_second():
-    chart = chart_builders.first_sounds([DAY], nowhere)
+    chart = chart_builders.latency([DAY], nowhere)
     assert by_label(chart) == {"Half within": 180.5, "95 % within": None, "Speeches": 20}
     assert chart.limit == 500
 
 
 def test_troubles_are_counted():
-    assert by_label(chart_builders.troubles([DAY], nowhere)) == {
+    assert by_label(chart_builders.failures([DAY], nowhere)) == {
         "Failed requests": 7,
         "In the backup voice": 8,
         "In the offline voice": 9,
@@ -78,16 +78,14 @@ def test_troubles_are_counted():
 
 def test_shares_keep_their_order():
     top = [UsageShare(None, 9, 1), UsageShare(None, 5, 2)]
-    chart = chart_builders.shares(
-        "voices", "Voices", "Voice", top, lambda share: chart_builders.Named(str(share.characters))
+    chart = chart_builders.top_shares(
+        "voices", "Voices", "Voice", top, lambda share: chart_builders.ShareLabel(str(share.characters))
     )
     assert [(row.label, *row.values) for row in chart.rows] == [("9", 9, 1), ("5", 5, 2)]
 
 
 def test_every_colour_is_there_in_light_and_dark():
-    charts = [
-        make([DAY], nowhere) for make in (chart_builders.by_day, chart_builders.first_sounds, chart_builders.troubles)
-    ]
-    for tone in {column.tone for chart in charts for column in chart.drawn} | {"limit"}:
+    charts = [make([DAY], nowhere) for make in (chart_builders.by_day, chart_builders.latency, chart_builders.failures)]
+    for tone in {column.tone for chart in charts for column in chart.plotted_columns} | {"limit"}:
         assert len(re.findall(rf"--chart-{tone}: #", CSS)) == 3  # light, dark by the system, dark by choice
         assert f".tone-{tone} {{" in CSS

@@ -13,8 +13,8 @@ from tests.voicecare.dashboard import history
 from usage.models import DailyUsage
 from usage.reports.queries import today
 from voicecare.dashboard.chart import Chart
-from voicecare.dashboard.chart_registry import Charts
-from voicecare.dashboard.permissions import Viewer
+from voicecare.dashboard.chart_registry import ChartRegistry
+from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Patient
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +42,7 @@ def user(db: None) -> Callable[..., User]:
 
 
 def charts(user: User | AnonymousUser, patient: Patient | None = None) -> dict[str, Chart]:
-    return {chart.name: chart for chart in Charts(Viewer(user), patient).all()}
+    return {chart.name: chart for chart in ChartRegistry(AdminPermissions(user), patient).all()}
 
 
 def column(chart: Chart, label: str) -> list[object]:
@@ -77,8 +77,8 @@ def test_one_patient_has_what_is_theirs(cast, boss):
     assert list(found) == ["days", "months", "first-sound", "troubles"]
     own = DailyUsage.objects.filter(patient=cast[2].pk, day__gte=today() - timedelta(days=29))
     assert sum(column(found["days"], "Billed characters")) == own.aggregate(sum=Sum("characters"))["sum"]
-    assert all(str(cast[2].pk) in row.address for row in found["days"].rows)
-    assert str(cast[2].pk) in found["days"].csv_address
+    assert all(str(cast[2].pk) in row.url for row in found["days"].rows)
+    assert str(cast[2].pk) in found["days"].csv_url
 
 
 def test_an_erased_patient_has_no_name(cast, boss):
@@ -101,13 +101,13 @@ def test_an_erased_patient_has_no_name(cast, boss):
 def test_nobody_sees_more_than_the_lists_would_show(cast, user, permissions: tuple[str, ...], names: list[str]):
     given = user(*permissions)
     assert list(charts(given)) == names
-    assert [Charts(Viewer(given)).named("patients") is not None] == ["patients" in names]
+    assert [ChartRegistry(AdminPermissions(given)).get("patients") is not None] == ["patients" in names]
 
 
 def test_who_may_not_see_events_is_not_led_to_them(cast, user):
     troubles = charts(user("view_dailyusage"))["troubles"]
     assert troubles.links == []
-    assert {row.address for row in troubles.rows} == {""}
+    assert {row.url for row in troubles.rows} == {""}
 
 
 def test_addresses_lead_to_the_rows_behind_a_number(cast, boss):
@@ -115,14 +115,14 @@ def test_addresses_lead_to_the_rows_behind_a_number(cast, boss):
     client.force_login(boss)
     for patient in (None, cast[0]):
         for chart in charts(boss, patient).values():
-            addresses = [row.address for row in chart.rows if row.address] + [link.address for link in chart.links]
+            addresses = [row.url for row in chart.rows if row.url] + [link.url for link in chart.links]
             for address in (addresses[0], addresses[-1]):
                 assert client.get(address).status_code == 200, address  # a filter it does not know would be a 302
     day = charts(boss)["days"].rows[-1]
-    rows = client.get(day.address).context["cl"].queryset
+    rows = client.get(day.url).context["cl"].queryset
     assert set(rows) == set(DailyUsage.objects.filter(day=today()))
 
 
 def test_there_is_no_chart_of_another_name(boss):
-    assert Charts(Viewer(boss)).named("weeks") is None
-    assert Charts(Viewer(AnonymousUser())).named("days") is None
+    assert ChartRegistry(AdminPermissions(boss)).get("weeks") is None
+    assert ChartRegistry(AdminPermissions(AnonymousUser())).get("days") is None

@@ -9,8 +9,8 @@ from django.core.cache import cache
 from tests.voicecare.dashboard import history
 from usage.models import ProviderState, Reconciliation
 from usage.reports import queries
-from voicecare.dashboard.dashboards import Board, Gauge, PatientBoard
-from voicecare.dashboard.permissions import Viewer
+from voicecare.dashboard.dashboards import AdminDashboard, Gauge, PatientDashboard
+from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Patient
 
 pytestmark = pytest.mark.django_db
@@ -47,20 +47,20 @@ def test_a_gauge_is_full_only_when_all_is_used(used: int, limit: int, percent: i
 
 
 def test_the_first_page_knows_quota_unknown_and_reconciliation(cast):
-    board = Board(Viewer(BOSS))
+    board = AdminDashboard(AdminPermissions(BOSS))
     assert board.gauge == Gauge(781_204, 1_000_000)
-    assert board.unknown == queries.UnconfirmedRequests(3, 183)
-    assert board.reconciled == Reconciliation.objects.get(day=queries.today() - timedelta(days=1))
-    assert not board.quiet
+    assert board.unconfirmed == queries.UnconfirmedRequests(3, 183)
+    assert board.last_reconciliation == Reconciliation.objects.get(day=queries.today() - timedelta(days=1))
+    assert not board.has_no_data
 
 
 def test_without_a_limit_there_is_no_gauge():
     ProviderState.objects.create(quota_used=7)
-    assert Board(Viewer(BOSS)).gauge is None
+    assert AdminDashboard(AdminPermissions(BOSS)).gauge is None
 
 
 def test_saved_is_told_of_what_was_heard(cast):
-    board = Board(Viewer(BOSS))
+    board = AdminDashboard(AdminPermissions(BOSS))
     month = queries.monthly_stats(queries.today(), queries.today())[0]
     assert board.this_month == month
     assert board.today == queries.daily_stats(queries.today(), queries.today())[0]
@@ -68,19 +68,19 @@ def test_saved_is_told_of_what_was_heard(cast):
 
 
 def test_with_nothing_said_it_is_quiet():
-    board = Board(Viewer(BOSS))
-    assert board.quiet
+    board = AdminDashboard(AdminPermissions(BOSS))
+    assert board.has_no_data
     assert board.saved_percent == 0
 
 
 def test_a_budget_is_what_was_spoken_to_the_patient_in_this_month(cast):
     cast[0].monthly_character_budget = 5000
     month = queries.monthly_stats(queries.today(), queries.today(), patient_id=cast[0].pk)[0]
-    assert PatientBoard(Viewer(BOSS), cast[0]).budget == Gauge(month.live + month.backup, 5000)
-    assert PatientBoard(Viewer(BOSS), cast[1]).budget is None
+    assert PatientDashboard(AdminPermissions(BOSS), cast[0]).budget == Gauge(month.live + month.backup, 5000)
+    assert PatientDashboard(AdminPermissions(BOSS), cast[1]).budget is None
 
 
 def test_for_nobody_there_is_nothing(cast):
-    board = Board(Viewer(AnonymousUser()))
-    assert (board.charts, board.quiet, board.quota, board.gauge) == ([], False, None, None)
-    assert (board.unknown, board.reconciled, board.today, board.this_month) == (None, None, None, None)
+    board = AdminDashboard(AdminPermissions(AnonymousUser()))
+    assert (board.charts, board.has_no_data, board.quota, board.gauge) == ([], False, None, None)
+    assert (board.unconfirmed, board.last_reconciliation, board.today, board.this_month) == (None, None, None, None)

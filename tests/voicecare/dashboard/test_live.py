@@ -9,8 +9,8 @@ from django.utils import timezone
 from cloning.models import CloneJob
 from tests.voicecare.dashboard import history
 from usage.models import Incident
-from voicecare.dashboard.live import SHOWN, Listed, Live
-from voicecare.dashboard.permissions import Viewer
+from voicecare.dashboard.live import MAX_ROWS, LiveStatus, RowSummary
+from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db
@@ -23,11 +23,11 @@ def cast(db: None) -> list[Patient]:
     return patients
 
 
-def live(patient: Patient | None = None) -> Live:
-    return Live(Viewer(User(username="boss", is_superuser=True)), patient)
+def live(patient: Patient | None = None) -> LiveStatus:
+    return LiveStatus(AdminPermissions(User(username="boss", is_superuser=True)), patient)
 
 
-def shown(listed: Listed | None) -> Listed:
+def shown(listed: RowSummary | None) -> RowSummary:
     assert listed is not None
     return listed
 
@@ -48,10 +48,10 @@ def test_what_is_over_is_not_listed(cast):
 
 
 def test_many_are_counted_and_some_are_shown(cast):
-    for _ in range(SHOWN):
+    for _ in range(MAX_ROWS):
         history.connect(cast[0])
     listed = shown(live().devices)
-    assert (len(listed.rows), listed.total, listed.more) == (SHOWN, SHOWN + 3, 3)
+    assert (len(listed.rows), listed.total, listed.more) == (MAX_ROWS, MAX_ROWS + 3, 3)
 
 
 def test_of_a_patient_it_lists_what_is_theirs(cast):
@@ -60,10 +60,10 @@ def test_of_a_patient_it_lists_what_is_theirs(cast):
     assert [incident.kind for incident in shown(own.incidents).rows] == ["budget"]
     assert [device.patient_id for device in shown(own.devices).rows] == [cast[0].pk]
     assert shown(own.clones).total == 0
-    assert str(cast[0].pk) in shown(own.devices).address
+    assert str(cast[0].pk) in shown(own.devices).url
 
 
 def test_nobody_is_shown_nothing(cast):
-    nothing = Live(Viewer(AnonymousUser()))
-    assert not nothing.anything
+    nothing = LiveStatus(AdminPermissions(AnonymousUser()))
+    assert not nothing.is_visible
     assert (nothing.incidents, nothing.devices, nothing.clones) == (None, None, None)

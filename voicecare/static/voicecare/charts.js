@@ -26,16 +26,16 @@
         return key.length > 22 ? `${key.slice(0, 21)}…` : key;
     }
 
-    function datasets(picture) {
-        const lines = picture.style === "lines";
-        const drawn = picture.series.map((series) => ({
+    function datasets(plot) {
+        const lines = plot.style === "lines";
+        const drawn = plot.series.map((series) => ({
             label: series.label, data: series.values, tone: series.tone, stack: "all",
             borderWidth: lines ? 2 : 0, pointRadius: lines ? 2 : 0, pointHitRadius: 12, spanGaps: false,
             maxBarThickness: 28,
         }));
-        if (picture.limit) {
+        if (plot.limit) {
             drawn.push({
-                label: "", data: picture.keys.map(() => picture.limit), tone: "limit", limit: true, borderWidth: 1.5,
+                label: "", data: plot.keys.map(() => plot.limit), tone: "limit", limit: true, borderWidth: 1.5,
                 borderDash: [6, 4], pointRadius: 0, pointHitRadius: 0,
             });
         }
@@ -60,15 +60,15 @@
         chart.update();
     }
 
-    function options(picture) {
-        const across = picture.style === "shares";
+    function options(plot) {
+        const across = plot.style === "shares";
         const rows = {
-            stacked: picture.style !== "lines", grid: { display: false },
+            stacked: plot.style !== "lines", grid: { display: false },
             ticks: { maxRotation: 0, autoSkipPadding: 12, autoSkip: !across,
-                     callback: (_, place) => tick(picture.keys[place]) },
+                     callback: (_, place) => tick(plot.keys[place]) },
         };
         const values = {
-            stacked: picture.style !== "lines", beginAtZero: true, grid: {},
+            stacked: plot.style !== "lines", beginAtZero: true, grid: {},
             ticks: { maxTicksLimit: 6, precision: 0, callback: (value) => short.format(value) },
         };
         return {
@@ -81,8 +81,8 @@
                 tooltip: {
                     filter: (item) => !item.dataset.limit,
                     callbacks: {
-                        title: (items) => (items.length ? picture.labels[items[0].dataIndex] : ""),
-                        label: (item) => `${item.dataset.label}: ${numbers.format(item.raw)} ${picture.unit}`,
+                        title: (items) => (items.length ? plot.labels[items[0].dataIndex] : ""),
+                        label: (item) => `${item.dataset.label}: ${numbers.format(item.raw)} ${plot.unit}`,
                     },
                 },
             },
@@ -90,14 +90,14 @@
     }
 
     function draw(canvas) {
-        const picture = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
-        if (picture.style === "shares") {
-            canvas.parentElement.style.height = `${picture.keys.length * 30 + 40}px`;
+        const plot = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
+        if (plot.style === "shares") {
+            canvas.parentElement.style.height = `${plot.keys.length * 30 + 40}px`;
         }
         const chart = new Chart(canvas, {
-            type: picture.style === "lines" ? "line" : "bar",
-            data: { labels: picture.keys, datasets: datasets(picture) },
-            options: options(picture),
+            type: plot.style === "lines" ? "line" : "bar",
+            data: { labels: plot.keys, datasets: datasets(plot) },
+            options: options(plot),
         });
         charts.push(chart);
         paint(chart);
