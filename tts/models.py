@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
-from tts.states import Origin, Source, UtteranceState
+from tts.states import Origin, QueueReason, Source, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -25,7 +25,9 @@ def _choices(values: type[StrEnum], **labels: str) -> list[tuple[str, str]]:
 STATE_CHOICES = _choices(UtteranceState, queued="Queued for the quota")
 ORIGIN_CHOICES = _choices(Origin, holding="Hold message")
 SOURCE_CHOICES = _choices(Source, cache="Phrase cache", backup="Backup voice", offline="Offline voice")
-QUEUE_REASON_CHOICES = [("busy", "Provider busy"), ("quota", "Quota exhausted")]
+QUEUE_REASON_CHOICES = _choices(
+    QueueReason, busy="Provider busy", quota="Quota exhausted", no_device="No device connected"
+)
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -120,7 +122,7 @@ class Utterance(models.Model):
     source = models.CharField(max_length=7, choices=SOURCE_CHOICES, blank=True, help_text="Source of the audio.")
     code = models.CharField(max_length=32, blank=True, help_text="Error code of a failure.")
     queue_reason = models.CharField(
-        max_length=8,
+        max_length=9,
         choices=QUEUE_REASON_CHOICES,
         blank=True,
         default="",

@@ -1,13 +1,18 @@
 """One utterance on its way through this process: what was requested, and how far it has come."""
 
 import copy
+import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import structlog
+
 from tts.outbox.claim import Claim
-from tts.states import Source, UtteranceState
+from tts.states import QueueReason, Source, UtteranceState
 from tts.text.stream import TextStream
+
+log = structlog.get_logger(__name__)
 
 ATTEMPT_STRIDE = 1000
 """More attempts than one reading of a segment can make, also while it waits for a busy provider."""
@@ -42,6 +47,8 @@ class SpeechProgress:
     first_chunk_ms: float | None = None
     response_ms: float | None = None
     spoken_at: datetime | None = None
+    queue_reason: str = ""
+    request_id: str = ""
     expires_at: datetime | None = None
     owner: str = ""
     lease_until: datetime | None = None
@@ -53,9 +60,10 @@ class SpeechProgress:
         self.started_at_monotonic = now
         self.state = UtteranceState.SPEAKING.value
 
-    def billed(self, characters: int) -> None:
-        """The provider bills these characters."""
+    def billed(self, characters: int, request_id: str = "") -> None:
+        """The provider answered the request with this id and bills these characters."""
         self.characters += characters
+        self.request_id = request_id
 
     def sent(self, size: int, source: str, *, now: float, utc_now: datetime) -> None:
         """A chunk of audio was handed over. The first one sets the latencies.
@@ -115,6 +123,29 @@ class Speech:
         """The number of an attempt in the ledger; `number` counts the attempts of this reading of the text."""
         delivery = 0 if self.claim is None else self.claim.attempt
         return attempt_number(number, delivery=delivery, repeats=self.progress.repeats, takeovers=self.takeovers)
+
+    def queued(self, reason: QueueReason) -> None:
+        """The speech has to wait. Only the first wait is logged."""
+        if not self.progress.queue_reason:
+            self.log("speech.queued", reason=reason.value)
+        self.progress.queue_reason = reason.value
+
+    def finished(self, outcome: UtteranceState, code: str = "") -> None:
+        """The speech has ended. A delivery that was put back before any audio was sent has not begun."""
+        progress = self.progress
+        progress.finished(outcome, code)
+        if outcome is not UtteranceState.WAITING or progress.bytes_sent:
+            result = {"source": progress.source, "reason": code, "request_id": progress.request_id}
+            self.log("speech.finished", outcome=outcome.value, **result)
+
+    def log(self, event: str, **fields: object) -> None:
+        """Log an event with the ids of this speech and the milliseconds since its text was received.
+
+        `fields` must not hold a text or a name.
+        """
+        conversation_id = None if self.conversation_id is None else str(self.conversation_id)
+        ms = round((time.monotonic() - self.progress.received_at_monotonic) * 1000)
+        log.info(event, conversation_id=conversation_id, utterance_id=str(self.utterance_id), **fields, ms=ms)
 
     def snapshot(self) -> "Speech":
         """A copy whose progress stays as it is, for another thread."""

@@ -28,6 +28,14 @@ class UtteranceState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class QueueReason(StrEnum):
+    """Why a speech has to wait before it is played."""
+
+    BUSY = "busy"
+    QUOTA = "quota"
+    NO_DEVICE = "no_device"
+
+
 class Source(StrEnum):
     """The source of a speech's audio."""
 

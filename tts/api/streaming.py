@@ -19,9 +19,9 @@ from tts.conversations.context import SpeechContext
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Phrase
 from tts.speech import Speech, SpeechProgress
-from tts.states import Origin
+from tts.states import Origin, UtteranceState
 from tts.synthesis.dependencies import SpeechDependencies
-from tts.synthesis.pipeline import QuotaDeferred, speak
+from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
 from tts.synthesis.sink import record_audio
 from tts.text.segmenter import normalise
 from tts.text.stream import TextStream
@@ -145,8 +145,10 @@ class StreamingSpeech:
             await asyncio.wait({self._task})
 
     async def _run(self) -> None:
+        outcome, code = UtteranceState.INTERRUPTED, ""
         try:
             await self._speak()
+            outcome = UtteranceState.SPOKEN
         except ClientDisconnected:
             log.info("rest_speech.nobody_listens")
             self._error = ClientDisconnected()
@@ -155,6 +157,10 @@ class StreamingSpeech:
             return
         except Exception as error:  # raised again where it is read
             self._error = error
+            outcome = UtteranceState.FAILED
+            code = error.code if isinstance(error, SpeechFailed) else ""
+        finally:
+            self._speech.finished(outcome, code)
         await self._sink.chunks.put(None)
 
     async def _speak(self) -> None:

@@ -23,7 +23,7 @@ from tts.models import Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
 from tts.speech import Speech, SpeechProgress
-from tts.states import SERVER_PREFIX, Origin, UtteranceState
+from tts.states import SERVER_PREFIX, Origin, QueueReason, UtteranceState
 from tts.text.stream import TextStream
 from voicecare.core.database import run_in_db_thread
 
@@ -112,6 +112,7 @@ class OutboxClient:
             progress=SpeechProgress(
                 received_at_monotonic=time.monotonic(),
                 waited_for_quota=claim.was_queued,
+                queue_reason=QueueReason.QUOTA.value if claim.was_queued else "",
             ),
             claim=claim,
         )
@@ -135,6 +136,7 @@ class OutboxClient:
             state=progress.state,
             source=progress.source,
             code=progress.code,
+            queue_reason=progress.queue_reason,
             characters=progress.characters,
             bytes_sent=progress.bytes_sent,
             first_chunk_ms=progress.first_chunk_ms,

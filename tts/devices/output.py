@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from tts.devices.transport import DeviceTransport, Frame
 from tts.protocol import messages
 from tts.speech import Speech
+from tts.states import QueueReason
 from tts.synthesis.pacing import Pacer
 from tts.synthesis.sink import record_audio
 from voicecare.audio.formats import FORMATS
@@ -59,6 +60,7 @@ class SpeechOutput:
         """Tells the device, once, that this speech waits in line and until when at most."""
         if not self._queued_sent:
             self._queued_sent = True
+            self._speech.queued(QueueReason(reason))
             expires_at = datetime.now(UTC) + timedelta(seconds=expires_in_s)
             await self._transport.send(messages.speech_queued(self._speech.id, reason, expires_at))
 

@@ -19,7 +19,7 @@ from tts.outbox.leases import LEASE_S
 from tts.protocol import messages
 from tts.protocol.session import Session
 from tts.speech import Speech, SpeechProgress
-from tts.states import Origin, UtteranceState
+from tts.states import Origin, QueueReason, UtteranceState
 from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
 from tts.text.stream import TextStream
@@ -98,6 +98,7 @@ class SpeechPlayer:
                     received_at=row.received_at,
                     progress=SpeechProgress(
                         received_at_monotonic=time.monotonic(),
+                        queue_reason=row.queue_reason,
                         expires_at=row.expires_at,
                     ),
                     takeovers=row.attempts,
@@ -201,7 +202,7 @@ class SpeechPlayer:
 
     async def finalize(self, speech: Speech, outcome: UtteranceState, code: str = "") -> None:
         """The one terminal message of a speech, and its row. A delivery of which nothing was heard has none."""
-        speech.progress.finished(outcome, code)
+        speech.finished(outcome, code)
         self._session.finish_speech(speech)
         self._record(speech)
         metrics.SPEECHES.labels(outcome.value).inc()
@@ -223,11 +224,13 @@ class SpeechPlayer:
     async def _queue_for_quota(self, speech: Speech, context: Context) -> None:
         """Nothing of it was heard: it is queued, and others that need no quota may pass."""
         if speech.claim is not None:
+            speech.queued(QueueReason.QUOTA)
             await self._requeue_delivery(speech.claim, speech)
             return
         if speech.origin == Origin.HOLDING:  # its clip went out of the cache meanwhile: it is of no use later
             await self.finalize(speech, UtteranceState.INTERRUPTED)
             return
+        speech.queued(QueueReason.QUOTA)
         self._defer(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._services.quota.hold_remaining_s(time.monotonic()))
         await self._transport.send(messages.speech_queued(speech.id, "quota", until))

@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='utterance',
             name='queue_reason',
-            field=models.CharField(blank=True, choices=[('busy', 'Provider busy'), ('quota', 'Quota exhausted')], db_default='', default='', help_text='Why the speech had to wait before it was played. Empty if it did not wait.', max_length=8),
+            field=models.CharField(blank=True, choices=[('busy', 'Provider busy'), ('quota', 'Quota exhausted'), ('no_device', 'No device connected')], db_default='', default='', help_text='Why the speech had to wait before it was played. Empty if it did not wait.', max_length=9),
         ),
         migrations.AlterModelOptions(
             name='clip',

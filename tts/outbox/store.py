@@ -14,6 +14,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
 
+import structlog
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models import Case, DurationField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Value, When
@@ -23,10 +24,12 @@ from django.utils.crypto import salted_hmac
 from tts.models import Utterance
 from tts.outbox.claim import Claim
 from tts.outbox.leases import LEASE, PENDING, UNLEASED, owner_epoch
-from tts.states import Origin, UtteranceState
+from tts.states import Origin, QueueReason, UtteranceState
 from voicecare.core import pubsub
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Device
+
+log = structlog.get_logger(__name__)
 
 _NOT_EXPIRED = Q(expires_at=None) | Q(expires_at__gt=Now())
 _TIME_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
@@ -50,6 +53,7 @@ def submit(
         raise ValueError("an idempotency key has 255 characters at most and belongs to an author")
     request = f"{patient_id} {expires_in_s:g} {text}"
     digest = salted_hmac(__name__, request, algorithm="sha256").hexdigest() if idempotency_key else ""
+    is_connected = _online_devices().filter(patient=patient_id).exists()
     try:
         with transaction.atomic():
             row = Utterance.objects.create(
@@ -57,6 +61,7 @@ def submit(
                 text=text,
                 origin=Origin.SERVER,
                 state=UtteranceState.WAITING,
+                queue_reason="" if is_connected else QueueReason.NO_DEVICE,
                 author=author,
                 expires_at=Now() + timedelta(seconds=expires_in_s),
                 idempotency_key=idempotency_key,
@@ -67,6 +72,8 @@ def submit(
             raise
         return _existing_submission(author, idempotency_key, digest)
     row.refresh_from_db(fields=["expires_at"])
+    if not is_connected:
+        log.info("speech.queued", conversation_id=None, utterance_id=str(row.pk), reason=row.queue_reason, ms=0)
     transaction.on_commit(partial(pubsub.publish_patient, patient_id), robust=True)
     return row
 
@@ -175,8 +182,11 @@ def _connectable() -> QuerySet[Device]:
 def _newer_device() -> Exists:
     """Another device of the patient is online and connected later."""
     later = Q(last_seen__gt=OuterRef("last_seen")) | Q(last_seen=OuterRef("last_seen"), pk__gt=OuterRef("pk"))
-    online = Device.objects.filter(revoked_at=None, online_until__gt=Now())
-    return Exists(online.filter(later, patient=OuterRef("patient")))
+    return Exists(_online_devices().filter(later, patient=OuterRef("patient")))
+
+
+def _online_devices() -> QuerySet[Device]:
+    return Device.objects.filter(revoked_at=None, online_until__gt=Now())
 
 
 # The claim's end
@@ -193,6 +203,7 @@ def finish(
     state: str,
     source: str,
     code: str,
+    queue_reason: str,
     characters: int,
     bytes_sent: int,
     first_chunk_ms: float | None,
@@ -214,6 +225,8 @@ def finish(
     }
     if spoken_at is not None:
         measures["spoken_at"] = spoken_at
+    if queue_reason:
+        measures["queue_reason"] = queue_reason
     if claim.origin == Origin.SERVER and not claim.client_id:
         measures["conversation"] = conversation
     ended = _owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(
@@ -228,7 +241,8 @@ def finish(
 def requeue(claim: Claim, *, queued: bool) -> bool:
     """Not spoken after all: waits again, `queued` for the quota. False if the claim was lost."""
     waits = UtteranceState.QUEUED if queued or claim.origin == Origin.DEVICE else UtteranceState.WAITING
-    return bool(_owned(claim).update(state=waits, owner="", lease_until=None))
+    reason = {"queue_reason": QueueReason.QUOTA} if queued else {}
+    return bool(_owned(claim).update(state=waits, owner="", lease_until=None, **reason))
 
 
 def _owned(claim: Claim, *states: str) -> QuerySet[Utterance]:

@@ -19,7 +19,7 @@ from tts.conversations.context import SpeechContext
 from tts.resilience.concurrency import SlotTimeout
 from tts.resilience.retry_policy import Decision, StopReason, Strategy, next_step
 from tts.speech import Speech
-from tts.states import Origin
+from tts.states import Origin, Source
 from tts.synthesis.admission import AdmissionTicket
 from tts.synthesis.budget import BudgetReservation
 from tts.synthesis.dependencies import SpeechDependencies
@@ -27,12 +27,14 @@ from tts.synthesis.sink import AudioSink
 from tts.synthesis.sources import AudioSources
 from tts.text.segmenter import normalise
 from tts.text.stream import Segment
-from voicecare.providers.errors import ProviderError
+from voicecare.providers.errors import ProviderError, QuotaExceeded, RateLimited
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
 MAX_WAIT_AFTER_QUOTA_S = 60.0
 """All speech that waited for the quota is released at the same time. It may wait longer for a slot than other speech,
 so that it is still spoken in its own voice."""
+
+_FALLBACKS = {Strategy.BACKUP: Source.BACKUP, Strategy.OFFLINE: Source.OFFLINE}
 
 
 class SpeechFailed(Exception):
@@ -93,6 +95,7 @@ class SpeechPipeline:
         self._sources = AudioSources(speech, context, sink, dependencies)
         self.budget = BudgetReservation(speech, context, dependencies.error_reporter, dependencies.spawn)
         self._force_offline = force_offline
+        self._is_fallback_logged = False
         self._first_strategy = Strategy.LIVE  # of each segment: a speech stays in the substitute voice it has reached
 
     async def speak_greeting(self) -> None:
@@ -143,23 +146,34 @@ class SpeechPipeline:
         )
         is_offline = self._force_offline or self._dependencies.circuit.is_open
         decision: Decision = Strategy.OFFLINE if is_offline else self._first_strategy
+        reason, request_id = "forced_offline" if self._force_offline else "circuit_open", ""
         if self._dependencies.quota.is_exhausted and decision is not Strategy.OFFLINE:
-            decision = StopReason.QUOTA
+            decision, reason = StopReason.QUOTA, QuotaExceeded.code
         tried: list[Strategy] = []
         while True:
             strategy = await self._next_strategy(decision, tried, ticket)
             tried.append(strategy)
+            self._log_fallback(strategy, reason, request_id)
             try:
                 await self._attempt(segment, strategy, len(tried), ticket, flight)
             except SlotTimeout:
-                decision = Strategy.OFFLINE
+                decision, reason = Strategy.OFFLINE, RateLimited.code
             except (ProviderError, SynthesizerUnavailable) as error:
                 await self._sink.pad_partial_frame()
                 decision = self._on_failure(error, tried, segment, ticket)
+                if isinstance(error, ProviderError):
+                    reason, request_id = error.code, error.request_id or ""
             else:
                 await self._sink.pad_partial_frame()  # a response that ended normally may end within a sample
                 self._first_strategy = Strategy.LIVE if strategy is Strategy.RETRY else strategy
                 return
+
+    def _log_fallback(self, strategy: Strategy, reason: str, request_id: str) -> None:
+        """Log the first substitute voice of the speech. `request_id` is that of the request that failed, if any."""
+        if strategy in _FALLBACKS and not self._is_fallback_logged:
+            self._is_fallback_logged = True
+            source = _FALLBACKS[strategy].value
+            self._speech.log("speech.fallback", source=source, reason=reason, request_id=request_id)
 
     async def _attempt(
         self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None

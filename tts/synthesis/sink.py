@@ -42,3 +42,4 @@ def record_audio(speech: Speech, size: int, source: str) -> None:
     progress.sent(size, source, now=now, utc_now=datetime.now(UTC))
     if is_first:
         metrics.FIRST_CHUNK_SECONDS.labels(source).observe(now - progress.started_at_monotonic)
+        speech.log("speech.started", source=source, request_id=progress.request_id)

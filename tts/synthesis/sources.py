@@ -131,7 +131,7 @@ class AudioSources:
             guard=ResponseGuard(len(segment.text), FORMATS[settings.format].bytes_per_second),
             on_error=report,
         ) as audio:
-            self._speech.progress.billed(attempt.characters)
+            self._speech.progress.billed(attempt.characters, attempt.request_id)
             try:
                 async for chunk in audio:
                     await self._sink.send_audio(chunk, _SOURCES[strategy].value, settings.voice.name)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from structlog.testing import capture_logs
 
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
@@ -81,9 +82,12 @@ async def until_free(sandbox: SandboxProcess) -> None:
 
 async def test_the_body_is_the_sound_and_the_source_is_known_before_it(services: SpeechDependencies, context: Context):
     speech = StreamingSpeech(TEXT, context, services)
-    body = await speech.start()
-    assert speech.source == "live"
-    assert len(b"".join([chunk async for chunk in body])) > 10_000
+    with capture_logs() as logs:
+        body = await speech.start()
+        assert speech.source == "live"
+        assert len(b"".join([chunk async for chunk in body])) > 10_000
+    assert [entry["event"] for entry in logs] == ["speech.started", "speech.finished"]
+    assert (logs[1]["outcome"], logs[1]["source"]) == ("spoken", "live")
 
 
 async def test_a_closed_body_ends_the_request(services: SpeechDependencies, context: Context, sandbox: SandboxProcess):

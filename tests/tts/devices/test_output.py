@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.tts.devices.wire import line
 from tests.tts.examples import speech
@@ -221,8 +222,11 @@ async def test_a_cut_is_completed_once_and_before_the_switch(device: Device, sai
 async def test_a_speech_that_waits_in_line_is_announced_once(device: Device, said: Speech):
     delivery = deliver(device, said)
     before = datetime.now(UTC)
-    await delivery.notify_queued("busy", 4.5)
-    await delivery.notify_queued("busy", 4.0)
+    with capture_logs() as logs:
+        await delivery.notify_queued("busy", 4.5)
+        await delivery.notify_queued("busy", 4.0)
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("speech.queued", "busy")]
+    assert said.progress.queue_reason == "busy"
     (frame,) = device.frames
     expires_at = datetime.fromisoformat(frame.pop("expires_at"))
     assert frame == {"type": "speech.queued", "id": "s1", "reason": "busy"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from structlog.testing import capture_logs
 
 from tests.conftest import Member
 from tests.e2e.rows import in_database
@@ -32,6 +33,7 @@ from tts.resilience.error_reporter import ErrorReporter
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.speech import Speech
+from tts.states import QueueReason
 from tts.synthesis.dependencies import SpeechDependencies
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
@@ -246,3 +248,71 @@ async def test_what_plays_may_end_before_the_process_does_and_nothing_else_begin
     assert desk.types == ["speech.started", "speech.finished"]
     for row, state in zip(rows, ("spoken", "waiting"), strict=True):
         await until(row, state)
+
+
+# The log
+
+
+def speech_events(logs: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
+    """The events of this name. No event of a speech may hold its text or an unknown field."""
+    known = {"event", "log_level", "conversation_id", "utterance_id", "request_id", "source", "reason", "outcome", "ms"}
+    names = {"speech.queued", "speech.started", "speech.fallback", "speech.finished"}
+    events = [entry for entry in logs if entry["event"] in names]
+    assert all(entry.keys() <= known and entry["log_level"] == "info" for entry in events)
+    assert not any(TEXT in str(entry) for entry in events)
+    return [entry for entry in events if entry["event"] == event]
+
+
+async def test_the_start_and_the_end_of_a_speech_are_logged(desk: Desk, services: SpeechDependencies):
+    opened = await desk.conversation()
+    with capture_logs() as logs:
+        speech = desk.own("own")
+        await eventually(lambda: desk.types, wanted=lambda types: "speech.finished" in types)
+    assert opened is not None
+    (started,), (finished,) = speech_events(logs, "speech.started"), speech_events(logs, "speech.finished")
+    for entry in (started, finished):
+        assert entry["conversation_id"] == str(opened.context.conversation_id)
+        assert entry["utterance_id"] == str(speech.utterance_id)
+        assert entry["source"] == "live"
+        assert entry["request_id"]
+    assert (finished["outcome"], finished["reason"]) == ("spoken", "")
+    assert 0 < started["ms"] <= finished["ms"]
+    assert speech_events(logs, "speech.fallback") == speech_events(logs, "speech.queued") == []
+
+
+async def test_a_fallback_is_logged_with_its_cause(desk: Desk, sandbox: SandboxProcess):
+    sandbox.fault(kind="error", preset="internal_error", first=2)
+    await desk.conversation()
+    with capture_logs() as logs:
+        speech = desk.own("own")
+        await eventually(lambda: desk.types, wanted=lambda types: "speech.finished" in types)
+    (fallback,) = speech_events(logs, "speech.fallback")
+    assert (fallback["source"], fallback["reason"]) == ("backup", "internal_error")
+    assert fallback["request_id"]
+    assert fallback["utterance_id"] == str(speech.utterance_id)
+    assert [entry["source"] for entry in speech_events(logs, "speech.finished")] == ["backup"]
+
+
+async def test_a_deferred_speech_is_logged_once_and_has_its_reason_in_the_row(desk: Desk, services: SpeechDependencies):
+    await desk.conversation()
+    services.quota.mark_exhausted(10)
+    with capture_logs() as logs:
+        speech = desk.own("own")
+        await eventually(lambda: desk.types, wanted=lambda types: "speech.queued" in types)
+    (queued,) = speech_events(logs, "speech.queued")
+    assert (queued["reason"], queued["utterance_id"]) == ("quota", str(speech.utterance_id))
+    await services.recorder.flush()
+    assert (await in_database(Utterance.objects.get, pk=speech.utterance_id)).queue_reason == "quota"
+    with capture_logs() as logs:
+        speech.queued(QueueReason.BUSY)
+    assert logs == []
+
+
+async def test_a_delivery_that_waits_for_the_quota_has_its_reason_in_the_row(desk: Desk, services: SpeechDependencies):
+    services.quota.mark_exhausted(10)
+    row = await in_database(submit, desk.member.patient, TEXT)
+    with capture_logs() as logs:
+        desk.speaker.wake()
+        await until(row, "queued")
+    assert [entry["reason"] for entry in speech_events(logs, "speech.queued")] == ["quota"]
+    assert (await in_database(Utterance.objects.get)).queue_reason == "quota"

@@ -18,6 +18,7 @@ FINISHED = {
     "state": "spoken",
     "source": "live",
     "code": "",
+    "queue_reason": "",
     "characters": 10,
     "bytes_sent": 1000,
     "first_chunk_ms": 12.5,

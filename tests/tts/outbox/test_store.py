@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from tests.conftest import Member
 from tests.tts.outbox.outbox_cast import PAST, Socket, connect, expire, queue, second_device, state_of, submit
@@ -33,6 +34,24 @@ def author() -> User:
 
 
 # Coming in
+
+
+def test_a_submission_without_a_connected_device_is_logged_and_has_its_reason_in_the_row(alice: Member):
+    with capture_logs() as logs:
+        row = submit(alice.patient, "Your tea is ready.")
+        connect(alice)
+        assert submit(alice.patient).queue_reason == ""
+    assert Utterance.objects.get(pk=row.pk).queue_reason == "no_device"
+    ids = {"conversation_id": None, "utterance_id": str(row.pk)}
+    assert logs == [{"event": "speech.queued", "log_level": "info", **ids, "reason": "no_device", "ms": 0}]
+
+
+def test_the_end_of_a_delivery_keeps_the_reason_of_an_earlier_wait(alice: Member):
+    row = submit(alice.patient)
+    socket = connect(alice)
+    socket.finish(socket.claim())
+    row.refresh_from_db()
+    assert (row.state, row.queue_reason) == ("spoken", "no_device")
 
 
 def test_what_is_submitted_waits_and_expires_by_the_databases_clock(alice: Member, author: User):
