@@ -31,9 +31,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:No directory at:UserWarning")
 
 BANNER = "Sandbox voice provider: no account is used and nothing is billed"
 SECRET_TEXT = "My left knee hurts again."
-HISTORIES = (Conversation, Utterance, Clip, UsageEvent, DailyUsage, Reconciliation, ProviderState, Incident)
-KEPT = (Patient, Device, Voice)
-OURS = (*HISTORIES, *KEPT, Phrase)
+READ_ONLY_MODELS = (Conversation, Utterance, Clip, UsageEvent, DailyUsage, Reconciliation, ProviderState, Incident)
+UNDELETABLE_MODELS = (Patient, Device, Voice)
+OUR_MODELS = (*READ_ONLY_MODELS, *UNDELETABLE_MODELS, Phrase)
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ def history(alice: Member) -> Callable[[int], Member]:
     def make(number: int) -> Member:
         ProviderState.objects.get_or_create()
         for i in range(number):
-            _one_of_each(alice, i)
+            _create_one_of_each(alice, i)
         return alice
 
     return make
 
 
-def _one_of_each(member: Member, i: int) -> None:
+def _create_one_of_each(member: Member, i: int) -> None:
     patient = Patient.objects.create(name=f"Patient {i}", companion_name="Clara", voice=member.patient.voice)
     device, _ = Device.objects.issue(patient, f"Tablet {i}")
     voice = Voice.objects.create(name=f"Clone {i}", provider_id=f"clone-{i}", source="cloned", patient=patient)
@@ -117,7 +117,7 @@ def text_of(client: Client, url: str, **data: object) -> str:
     return response.content.decode()
 
 
-def act(client: Client, action: str, *rows: Model) -> str:
+def run_action(client: Client, action: str, *rows: Model) -> str:
     """Carries an action out on these rows; the page that follows."""
     data = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
     response = client.post(list_of(type(rows[0])), data, follow=True)
@@ -128,13 +128,13 @@ def act(client: Client, action: str, *rows: Model) -> str:
 # Pages
 
 
-def test_every_model_of_ours_is_there():
+def test_all_our_models_are_registered():
     ours = {model for model in admin.site._registry if model._meta.app_label in ("patients", "tts", "usage", "cloning")}
-    assert ours == {*OURS, CloneJob}  # of which tests/cloning/test_admin.py speaks
+    assert ours == {*OUR_MODELS, CloneJob}  # of which tests/cloning/test_admin.py speaks
 
 
-@pytest.mark.parametrize("model", OURS)
-def test_list_search_and_page_open(model, boss, history):
+@pytest.mark.parametrize("model", OUR_MODELS)
+def test_the_list_the_search_and_the_change_page_open(model, boss, history):
     history(2)
     assert BANNER in text_of(boss, list_of(model))
     assert text_of(boss, list_of(model), q=str(uuid.uuid4()))
@@ -142,7 +142,7 @@ def test_list_search_and_page_open(model, boss, history):
     assert BANNER in text_of(boss, address(model, "change", model.objects.first().pk))
 
 
-@pytest.mark.parametrize("model", OURS)
+@pytest.mark.parametrize("model", OUR_MODELS)
 def test_every_filter_opens(model, boss, history):
     history(1)
     filters = re.findall(r'<a href="(\?[^"]+)"', text_of(boss, list_of(model)))
@@ -151,8 +151,8 @@ def test_every_filter_opens(model, boss, history):
         assert boss.get(list_of(model) + query.replace("&amp;", "&")).status_code == 200, query
 
 
-@pytest.mark.parametrize("model", [model for model in OURS if model is not ProviderState])
-def test_a_list_makes_as_many_queries_for_twenty_rows_as_for_one(model, boss, history):
+@pytest.mark.parametrize("model", [model for model in OUR_MODELS if model is not ProviderState])
+def test_a_list_of_twenty_rows_needs_no_more_queries_than_a_list_of_one(model, boss, history):
     history(1)
     text_of(boss, list_of(model))
     with CaptureQueriesContext(
@@ -160,25 +160,25 @@ def test_a_list_makes_as_many_queries_for_twenty_rows_as_for_one(model, boss, hi
     ) as one:
         text_of(boss, list_of(model))
     for i in range(1, 20):
-        _one_of_each(history(0), i)
+        _create_one_of_each(history(0), i)
     with CaptureQueriesContext(connection) as many:
         text_of(boss, list_of(model))
     assert len(many) == len(one)
 
 
 @pytest.mark.parametrize("page", ["/admin/", "/admin/login/", "/admin/password_change/", "/admin/auth/user/"])
-def test_other_pages_say_that_it_is_the_sandbox_too(page, boss, db):
+def test_other_admin_pages_show_the_sandbox_banner(page, boss, db):
     client = Client() if "login" in page else boss
     page_text = text_of(client, page)
     assert BANNER in page_text
     assert "| voicecare</title>" in page_text
 
 
-def test_a_popup_says_it_too(boss, db):
+def test_a_popup_shows_the_sandbox_banner(boss, db):
     assert BANNER in text_of(boss, list_of(Patient), _popup=1)
 
 
-def test_with_a_real_provider_no_page_says_so(boss, settings):
+def test_with_a_real_provider_there_is_no_sandbox_banner(boss, settings):
     settings.USE_SANDBOX = False
     assert BANNER not in text_of(boss, "/admin/")
 
@@ -186,8 +186,8 @@ def test_with_a_real_provider_no_page_says_so(boss, settings):
 # Histories
 
 
-@pytest.mark.parametrize("model", HISTORIES)
-def test_histories_cannot_be_added_changed_or_deleted(model, boss, history):
+@pytest.mark.parametrize("model", READ_ONLY_MODELS)
+def test_read_only_rows_cannot_be_added_changed_or_deleted(model, boss, history):
     history(1)
     row = model.objects.first()
     before = model.objects.filter(pk=row.pk).values().get()
@@ -199,7 +199,7 @@ def test_histories_cannot_be_added_changed_or_deleted(model, boss, history):
     assert model.objects.filter(pk=row.pk).values().get() == before
 
 
-@pytest.mark.parametrize("model", KEPT)
+@pytest.mark.parametrize("model", UNDELETABLE_MODELS)
 def test_patients_devices_and_voices_cannot_be_deleted(model, boss, alice):
     row = model.objects.first()
     assert boss.post(address(model, "delete", row.pk), {"post": "yes"}).status_code == 403
@@ -207,10 +207,10 @@ def test_patients_devices_and_voices_cannot_be_deleted(model, boss, alice):
     assert model.objects.filter(pk=row.pk).exists()
 
 
-def test_what_was_said_stands_on_the_utterances_own_page_only(boss, history):
+def test_the_text_of_an_utterance_appears_only_on_its_own_page(boss, history):
     history(1)
     utterance = Utterance.objects.get()
-    pages = [list_of(model) for model in OURS]
+    pages = [list_of(model) for model in OUR_MODELS]
     pages += [
         address(Conversation, "change", utterance.conversation_id),
         address(UsageEvent, "change", UsageEvent.objects.get().pk),
@@ -219,7 +219,7 @@ def test_what_was_said_stands_on_the_utterances_own_page_only(boss, history):
     assert SECRET_TEXT in text_of(boss, address(Utterance, "change", utterance.pk))
 
 
-def test_what_was_said_cannot_be_searched(boss, history):
+def test_texts_of_utterances_cannot_be_searched(boss, history):
     history(1)
     assert "0 messages" in text_of(boss, list_of(Utterance), q="knee")
     assert "0 usage events" in text_of(boss, list_of(UsageEvent), q="knee")
@@ -243,7 +243,7 @@ def test_a_row_is_found_by_its_ids(model, wanted, boss, history):
     assert address(model, "change", model.objects.last().pk) not in page
 
 
-def test_a_conversation_leads_to_what_was_said_in_it(boss, history):
+def test_a_conversation_links_to_its_utterances(boss, history):
     history(2)
     page = text_of(boss, address(Conversation, "change", Conversation.objects.first().pk))
     (link,) = re.findall(r'href="([^"]+)">Messages of this conversation', page)
@@ -252,22 +252,22 @@ def test_a_conversation_leads_to_what_was_said_in_it(boss, history):
 
 def test_an_incident_is_acknowledged_once(boss, db):
     incident = Incident.objects.create(kind="access")
-    assert "Acknowledged: 1." in act(boss, "acknowledge", incident)
+    assert "Acknowledged: 1." in run_action(boss, "acknowledge", incident)
     incident.refresh_from_db()
     first = incident.acknowledged_at
     assert first is not None
-    assert "Acknowledged: 0." in act(boss, "acknowledge", incident)
+    assert "Acknowledged: 0." in run_action(boss, "acknowledge", incident)
     incident.refresh_from_db()
     assert incident.acknowledged_at == first
 
 
-def test_who_may_only_look_acknowledges_nothing(db):
-    looker = User.objects.create_user("looker", is_staff=True)
-    looker.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+def test_a_user_with_view_permission_cannot_acknowledge_an_incident(db):
+    viewer = User.objects.create_user("viewer", is_staff=True)
+    viewer.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client = Client()
-    client.force_login(looker)
+    client.force_login(viewer)
     incident = Incident.objects.create(kind="access")
-    act(client, "acknowledge", incident)
+    run_action(client, "acknowledge", incident)
     incident.refresh_from_db()
     assert incident.acknowledged_at is None
 
@@ -297,7 +297,7 @@ def voices_offered(client: Client, patient: Patient) -> set[str]:
     return set(re.findall(r'<option value="([^"]+)"', select))
 
 
-def test_a_patient_chooses_among_usable_stock_voices_and_their_own(boss, alice, bob):
+def test_the_form_offers_usable_stock_voices_and_the_patients_own_clones(boss, alice, bob):
     stock = Voice.objects.create(name="Stock", provider_id="s")
     own = Voice.objects.create(name="Own", provider_id="o", source="cloned", patient=alice.patient)
     Voice.objects.create(name="Bob's", provider_id="b", source="cloned", patient=bob.patient)
@@ -307,7 +307,7 @@ def test_a_patient_chooses_among_usable_stock_voices_and_their_own(boss, alice, 
     assert voices_offered(boss, alice.patient) == {str(voice.pk) for voice in expected}
 
 
-def test_anothers_clone_is_refused(boss, alice, bob):
+def test_the_clone_of_another_patient_is_refused(boss, alice, bob):
     foreign = Voice.objects.create(name="Bob's", provider_id="b", source="cloned", patient=bob.patient)
     response = boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, voice=foreign.pk))
     assert response.status_code == 200
@@ -315,7 +315,7 @@ def test_anothers_clone_is_refused(boss, alice, bob):
     assert alice.patient.voice != foreign
 
 
-def test_a_chosen_voice_that_is_gone_is_not_lost_by_another_change(boss, alice):
+def test_another_change_keeps_a_chosen_voice_that_is_gone(boss, alice):
     Voice.objects.filter(pk=alice.patient.voice_id).update(state="gone")
     response = boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, preferred_name="Al"))
     assert response.status_code == 302
@@ -323,7 +323,7 @@ def test_a_chosen_voice_that_is_gone_is_not_lost_by_another_change(boss, alice):
     assert (changed.preferred_name, changed.voice_id) == ("Al", alice.patient.voice_id)
 
 
-def test_team_is_saved(boss, alice):
+def test_the_care_team_is_saved(boss, alice):
     carer = User.objects.create_user("carer")
     boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, team=[carer.pk]))
     assert list(alice.patient.team.all()) == [carer]
@@ -335,18 +335,18 @@ def test_a_patient_is_added(boss, db):
     assert Patient.objects.get().companion_name == "Max"
 
 
-def test_who_may_only_look_sees_a_patient(alice):
-    looker = User.objects.create_user("looker", is_staff=True)
-    looker.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+def test_a_user_with_view_permission_sees_a_patient(alice):
+    viewer = User.objects.create_user("viewer", is_staff=True)
+    viewer.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client = Client()
-    client.force_login(looker)
+    client.force_login(viewer)
     assert "Alice Archer" in text_of(client, address(Patient, "change", alice.patient.pk))
 
 
-def test_archived_patients_devices_are_refused_until_they_are_unarchived(boss, alice):
-    assert "Archived: 1." in act(boss, "archive", alice.patient)
+def test_devices_of_an_archived_patient_are_refused_until_it_is_unarchived(boss, alice):
+    assert "Archived: 1." in run_action(boss, "archive", alice.patient)
     assert authenticate_device(alice.token) is None
-    assert "Unarchived: 1." in act(boss, "unarchive", alice.patient)
+    assert "Unarchived: 1." in run_action(boss, "unarchive", alice.patient)
     assert authenticate_device(alice.token) == alice.device
 
 
@@ -369,7 +369,7 @@ def test_the_token_of_a_new_device_is_shown_once(boss, alice):
         assert device.token_digest not in text_of(boss, page)
 
 
-def test_renaming_a_device_keeps_its_token_and_what_it_wrote_meanwhile(boss, alice):
+def test_renaming_a_device_keeps_its_token_and_its_epoch(boss, alice):
     page = address(Device, "change", alice.device.pk)
     alice.device.register_connection()
     renamed = boss.post(page, {"name": "Window", "patient": alice.patient.pk}, follow=True)
@@ -379,23 +379,23 @@ def test_renaming_a_device_keeps_its_token_and_what_it_wrote_meanwhile(boss, ali
     assert authenticate_device(alice.token) == device
 
 
-def test_a_device_stays_with_its_patient(boss, alice, bob):
+def test_the_patient_of_a_device_cannot_be_changed(boss, alice, bob):
     boss.post(address(Device, "change", alice.device.pk), {"name": "Window", "patient": bob.patient.pk})
     assert Device.objects.get(pk=alice.device.pk).patient == alice.patient
 
 
 def test_a_revoked_device_is_refused_and_stays_listed(boss, alice):
-    assert "Revoked: 1." in act(boss, "revoke", alice.device)
+    assert "Revoked: 1." in run_action(boss, "revoke", alice.device)
     assert authenticate_device(alice.token) is None
     assert str(alice.device.pk) in text_of(boss, list_of(Device))
     revoked_at = Device.objects.get().revoked_at
-    assert "Revoked: 0." in act(boss, "revoke", alice.device)
+    assert "Revoked: 0." in run_action(boss, "revoke", alice.device)
     assert Device.objects.get().revoked_at == revoked_at
 
 
-def test_a_new_token_is_shown_once_and_ends_the_former_one_and_its_sockets(boss, alice):
+def test_a_new_token_is_shown_once_and_replaces_the_old_token_and_its_connections(boss, alice):
     epoch = alice.device.register_connection()
-    token = shown_token(act(boss, "renew_tokens", alice.device))
+    token = shown_token(run_action(boss, "renew_tokens", alice.device))
     assert token is not None
     assert authenticate_device(token) == alice.device
     assert authenticate_device(alice.token) is None
@@ -404,8 +404,8 @@ def test_a_new_token_is_shown_once_and_ends_the_former_one_and_its_sockets(boss,
 
 
 def test_a_revoked_device_gets_no_new_token(boss, alice):
-    act(boss, "revoke", alice.device)
-    page = act(boss, "renew_tokens", alice.device)
+    run_action(boss, "revoke", alice.device)
+    page = run_action(boss, "renew_tokens", alice.device)
     assert shown_token(page) is None
     assert "is revoked" in page
 
@@ -419,7 +419,7 @@ def test_a_stock_voice_is_added_by_its_id(boss, db):
     assert (voice.source, voice.state, voice.patient) == ("stock", "usable", None)
 
 
-def test_the_id_of_a_voice_does_not_change(boss, db):
+def test_the_provider_id_of_a_voice_cannot_be_changed(boss, db):
     voice = Voice.objects.default()
     boss.post(address(Voice, "change", voice.pk), {"name": "Rachel", "provider_id": "other", "state": "gone"})
     changed = Voice.objects.get()
@@ -443,19 +443,19 @@ def test_the_id_of_a_voice_does_not_change(boss, db):
         ("common", "I see, {patient_name}.", False),
     ],
 )
-def test_placeholders_of_a_phrase(kind, text, accepted, boss):
+def test_only_greetings_have_placeholders_and_only_known_ones(kind, text, accepted, boss):
     response = boss.post(address(Phrase, "add"), {"kind": kind, "language": "en", "text": text})
     assert response.status_code == (302 if accepted else 200)
     assert Phrase.objects.exists() is accepted
 
 
-def test_the_language_of_a_phrase_is_kept_as_it_is_looked_up(boss):
+def test_a_phrase_is_found_for_another_region_of_its_language(boss):
     boss.post(address(Phrase, "add"), {"kind": "common", "language": "de-AT", "text": "Servus."})
     assert Phrase.objects.for_language("de-CH").get().text == "Servus."
 
 
 @pytest.mark.parametrize("kind", ["greeting", "common"])
-def test_a_second_greeting_or_the_same_phrase_is_refused_in_words(kind, boss):
+def test_a_second_greeting_or_a_duplicate_phrase_is_a_form_error(kind, boss):
     Phrase.objects.create(kind=kind, language="en", text="Hello.")
     response = boss.post(address(Phrase, "add"), {"kind": kind, "language": "en", "text": "Hello."})
     assert "errornote" in response.content.decode()
@@ -473,7 +473,7 @@ def test_a_phrase_is_edited_and_deleted(boss):
 
 
 @pytest.fixture
-def told(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tuple[str, ...]]]]:
+def post_and_list_tasks(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tuple[str, ...]]]]:
     """Posts a form; the tasks that were told of it, with their ids, as they go to the broker."""
     sent: queue.Queue[tuple[str, ...]] = queue.Queue()
 
@@ -492,7 +492,7 @@ def told(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tupl
 
 
 @pytest.mark.parametrize(
-    ("change", "is_heard"),
+    ("change", "changes_audio"),
     [
         ({"name": "Alicia"}, True),
         ({"preferred_name": "Al"}, True),
@@ -504,23 +504,30 @@ def told(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tupl
         ({}, False),
     ],
 )
-def test_what_shapes_the_sound_for_a_patient_has_it_made(change, is_heard, boss, alice, told):
-    done = told(boss, address(Patient, "change", alice.patient.pk), form_of(alice.patient, **change))
-    assert done == ([("tts.warm_patient", str(alice.patient.pk))] if is_heard else [])
+def test_a_change_that_affects_the_audio_warms_the_patients_phrases(
+    change, changes_audio, boss, alice, post_and_list_tasks
+):
+    done = post_and_list_tasks(boss, address(Patient, "change", alice.patient.pk), form_of(alice.patient, **change))
+    assert done == ([("tts.warm_patient", str(alice.patient.pk))] if changes_audio else [])
 
 
-def test_for_a_new_patient_it_is_made_too(boss, alice, told):
+def test_a_new_patient_has_their_phrases_warmed(boss, alice, post_and_list_tasks):
     form = form_of(alice.patient, name="Dora")
-    assert told(boss, address(Patient, "add"), form) == [("tts.warm_patient", str(Patient.objects.get(name="Dora").pk))]
+    assert post_and_list_tasks(boss, address(Patient, "add"), form) == [
+        ("tts.warm_patient", str(Patient.objects.get(name="Dora").pk))
+    ]
 
 
-def test_a_phrase_is_made_when_it_is_saved_and_its_sound_removed_with_it(boss, told):
+def test_a_saved_phrase_is_warmed_and_the_audio_of_a_deleted_one_is_removed(boss, post_and_list_tasks):
     form = {"kind": "common", "language": "en", "text": "I see."}
-    assert told(boss, address(Phrase, "add"), form)[0] == ("tts.warm_phrase", str(Phrase.objects.get().pk))
+    assert post_and_list_tasks(boss, address(Phrase, "add"), form)[0] == (
+        "tts.warm_phrase",
+        str(Phrase.objects.get().pk),
+    )
     key = Phrase.objects.get().pk
-    changed = told(boss, address(Phrase, "change", key), {**form, "text": "I understand."})
+    changed = post_and_list_tasks(boss, address(Phrase, "change", key), {**form, "text": "I understand."})
     assert changed == [("tts.warm_phrase", str(key)), ("tts.remove_audio",)]
-    assert told(boss, address(Phrase, "delete", key), {"post": "yes"}) == [("tts.remove_audio",)]
+    assert post_and_list_tasks(boss, address(Phrase, "delete", key), {"post": "yes"}) == [("tts.remove_audio",)]
     again = Phrase.objects.create(text="I see.")
     chosen = {"action": "delete_selected", "_selected_action": again.pk, "post": "yes"}
-    assert told(boss, list_of(Phrase), chosen) == [("tts.remove_audio",)]
+    assert post_and_list_tasks(boss, list_of(Phrase), chosen) == [("tts.remove_audio",)]

@@ -17,7 +17,7 @@ from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
-NOBODY = uuid.UUID(int=5)
+UNKNOWN_ID = uuid.UUID(int=5)
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def clone_of(member: Member, **fields: Any) -> Voice:
 # Who sees whom
 
 
-def test_clinicians_see_their_own_patients_and_staff_all(carol: Clinician, boss: Clinician):
+def test_clinicians_see_their_own_patients_and_staff_see_all(carol: Clinician, boss: Clinician):
     assert names(carol.get("patients/")) == ["Alice Archer"]
     assert names(boss.get("patients/")) == ["Alice Archer", "Bob Baker"]
 
 
-def test_a_patient_is_listed_once_however_large_the_team(carol: Clinician, alice: Member):
+def test_a_patient_with_a_large_team_is_listed_once(carol: Clinician, alice: Member):
     clinician("dave", alice.patient)
     assert names(carol.get("patients/")) == ["Alice Archer"]
 
@@ -66,20 +66,20 @@ def test_a_patient_is_listed_once_however_large_the_team(carol: Clinician, alice
         ("POST", "devices/{device}/rotate/"),
     ],
 )
-def test_what_is_another_teams_does_not_exist(carol: Clinician, bob: Member, method: str, path: str):
+def test_the_patients_and_devices_of_another_team_are_not_found(carol: Clinician, bob: Member, method: str, path: str):
     def answer(patient: uuid.UUID, device: uuid.UUID) -> tuple[int, dict[str, str]]:
         response = carol.call(method, path.format(patient=patient, device=device), {"name": "Mine now"})
         return response.status_code, response.json()
 
     before = [Patient.objects.filter(pk=bob.patient.pk).values().get(), list(bob.patient.devices.values())]
     theirs = answer(bob.patient.pk, bob.device.pk)
-    assert theirs == answer(NOBODY, NOBODY)
+    assert theirs == answer(UNKNOWN_ID, UNKNOWN_ID)
     assert (theirs[0], theirs[1]["code"]) == (404, "not_found")
     assert [Patient.objects.filter(pk=bob.patient.pk).values().get(), list(bob.patient.devices.values())] == before
 
 
 @pytest.mark.parametrize("path", ["patients/", "voices/", "patients/{}/devices/"])
-def test_the_queries_of_a_list_do_not_grow_with_it(boss: Clinician, alice: Member, path: str):
+def test_the_number_of_queries_does_not_grow_with_the_list(boss: Clinician, alice: Member, path: str):
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
             boss.get(path.format(alice.patient.pk))
@@ -95,10 +95,10 @@ def test_the_queries_of_a_list_do_not_grow_with_it(boss: Clinician, alice: Membe
 # A patient
 
 
-def test_a_patient_is_made_read_and_changed(carol: Clinician, alice: Member):
-    made = carol.call("POST", "patients/", {"name": "Zoe Zimmer", "companion_name": "Clara", "speech_rate": 0.85})
-    assert made.status_code == 201
-    patient = made.json()
+def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
+    created = carol.call("POST", "patients/", {"name": "Zoe Zimmer", "companion_name": "Clara", "speech_rate": 0.85})
+    assert created.status_code == 201
+    patient = created.json()
     assert patient == {
         "id": patient["id"],
         "name": "Zoe Zimmer",
@@ -157,7 +157,7 @@ def test_a_patient_is_made_read_and_changed(carol: Clinician, alice: Member):
         ("monthly_character_budget", "x"),
         ("voice", "x"),
         ("voice", 7),
-        ("voice", str(NOBODY)),
+        ("voice", str(UNKNOWN_ID)),
         ("voice", "\ud800"),
         ("voice", []),
         ("archived", "perhaps"),
@@ -165,7 +165,7 @@ def test_a_patient_is_made_read_and_changed(carol: Clinician, alice: Member):
         ("archived", {}),
     ],
 )
-def test_what_a_patient_may_not_be(carol: Clinician, alice: Member, field: str, value: object):
+def test_an_invalid_field_of_a_patient_is_refused(carol: Clinician, alice: Member, field: str, value: object):
     before = Patient.objects.filter(pk=alice.patient.pk).values().get()
     for method, path, rest in [
         ("PATCH", f"patients/{alice.patient.pk}/", {}),
@@ -177,8 +177,10 @@ def test_what_a_patient_may_not_be(carol: Clinician, alice: Member, field: str, 
     assert Patient.objects.count() == 2
 
 
-def test_the_id_and_the_birth_of_a_row_are_not_for_changing(carol: Clinician, alice: Member):
-    answer = carol.call("PATCH", f"patients/{alice.patient.pk}/", {"id": str(NOBODY), "erased_at": "2026-01-01"}).json()
+def test_the_id_and_the_erasure_time_cannot_be_changed(carol: Clinician, alice: Member):
+    answer = carol.call(
+        "PATCH", f"patients/{alice.patient.pk}/", {"id": str(UNKNOWN_ID), "erased_at": "2026-01-01"}
+    ).json()
     assert answer["id"] == str(alice.patient.pk)
     assert Patient.objects.get(pk=alice.patient.pk).erased_at is None
 
@@ -193,7 +195,7 @@ def test_a_change_writes_only_what_was_sent(carol: Clinician, alice: Member):
     assert carol.call("PATCH", path, {}).status_code == 200
 
 
-def test_archiving_refuses_the_devices_and_keeps_its_time(carol: Clinician, alice: Member):
+def test_archiving_refuses_the_devices_and_keeps_the_first_archive_time(carol: Clinician, alice: Member):
     path = f"patients/{alice.patient.pk}/"
     assert carol.call("PATCH", path, {"archived": True}).json()["archived"] is True
     since = Patient.objects.get(pk=alice.patient.pk).archived_at
@@ -204,22 +206,26 @@ def test_archiving_refuses_the_devices_and_keeps_its_time(carol: Clinician, alic
     assert authenticate_device(alice.token) is not None
 
 
-def test_which_voices_a_patient_may_have(carol: Clinician, alice: Member, bob: Member):
-    def given(voice: Voice) -> int:
+def test_a_patient_may_have_a_stock_voice_or_their_own_usable_clone(carol: Clinician, alice: Member, bob: Member):
+    def status_for(voice: Voice) -> int:
         return carol.call("PATCH", f"patients/{alice.patient.pk}/", {"voice": str(voice.pk)}).status_code
 
     gone = Voice.objects.create(name="Gone", provider_id="gone", state="gone")
-    assert given(Voice.objects.default()) == 200
-    assert given(clone_of(alice)) == 200
-    assert [given(clone_of(bob)), given(gone), given(clone_of(alice, state="withdrawn"))] == [400, 400, 400]
+    assert status_for(Voice.objects.default()) == 200
+    assert status_for(clone_of(alice)) == 200
+    assert [status_for(clone_of(bob)), status_for(gone), status_for(clone_of(alice, state="withdrawn"))] == [
+        400,
+        400,
+        400,
+    ]
 
 
-def test_another_patients_clone_is_refused_like_one_that_is_none(carol: Clinician, alice: Member, bob: Member):
+def test_another_patients_clone_is_refused_like_an_unknown_voice(carol: Clinician, alice: Member, bob: Member):
     def refusal(voice: uuid.UUID) -> str:
         response = carol.call("PATCH", f"patients/{alice.patient.pk}/", {"voice": str(voice)})
         return json.dumps(response.json()).replace(str(voice), "that voice")
 
-    assert refusal(clone_of(bob).pk) == refusal(NOBODY)
+    assert refusal(clone_of(bob).pk) == refusal(UNKNOWN_ID)
 
 
 def test_erasing_hides_the_patient_and_revokes_their_devices(carol: Clinician, boss: Clinician, alice: Member):
@@ -234,7 +240,7 @@ def test_erasing_hides_the_patient_and_revokes_their_devices(carol: Clinician, b
     assert names(boss.get("patients/")) == ["Bob Baker"]
 
 
-def test_a_patient_is_not_replaced_as_a_whole(carol: Clinician, alice: Member):
+def test_put_is_not_allowed_for_a_patient(carol: Clinician, alice: Member):
     assert carol.call("PUT", f"patients/{alice.patient.pk}/", {"name": "x"}).status_code == 405
 
 
@@ -243,23 +249,23 @@ def test_a_patient_is_not_replaced_as_a_whole(carol: Clinician, alice: Member):
 
 def test_a_devices_token_is_shown_once(carol: Clinician, alice: Member):
     path = f"patients/{alice.patient.pk}/devices/"
-    made = carol.call("POST", path, {"name": "Bathroom"})
-    assert made.status_code == 201
-    assert set(made.json()) == {"id", "name", "token"}
-    assert str(authenticate_device(made.json()["token"]).pk) == made.json()["id"]
+    created = carol.call("POST", path, {"name": "Bathroom"})
+    assert created.status_code == 201
+    assert set(created.json()) == {"id", "name", "token"}
+    assert str(authenticate_device(created.json()["token"]).pk) == created.json()["id"]
     listed = carol.get(path)["results"]
     assert [row["name"] for row in listed] == ["Bathroom", "bedside"]
     assert "token" not in json.dumps(listed)
 
 
 @pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "x" * 101}, {"name": None}, {"name": "a\0"}, {"name": []}])
-def test_a_device_has_a_name(carol: Clinician, alice: Member, body: dict[str, Any]):
+def test_a_device_without_a_valid_name_is_refused(carol: Clinician, alice: Member, body: dict[str, Any]):
     response = carol.call("POST", f"patients/{alice.patient.pk}/devices/", body)
     assert (response.status_code, list(response.json())) == (400, ["name"])
     assert alice.patient.devices.count() == 1
 
 
-def test_a_device_is_revoked_for_good(carol: Clinician, alice: Member):
+def test_a_revoked_device_stays_revoked(carol: Clinician, alice: Member):
     path = f"devices/{alice.device.pk}/"
     response = carol.call("DELETE", path)
     assert (response.status_code, response.content, authenticate_device(alice.token)) == (204, b"", None)
@@ -271,7 +277,7 @@ def test_a_device_is_revoked_for_good(carol: Clinician, alice: Member):
     assert authenticate_device(alice.token) is None
 
 
-def test_a_new_token_ends_the_former_and_its_connection(carol: Clinician, alice: Member):
+def test_a_new_token_replaces_the_old_token_and_its_connection(carol: Clinician, alice: Member):
     response = carol.call("POST", f"devices/{alice.device.pk}/rotate/")
     assert response.status_code == 200
     assert (response.json()["id"], response.json()["name"]) == (str(alice.device.pk), "bedside")
@@ -283,7 +289,9 @@ def test_a_new_token_ends_the_former_and_its_connection(carol: Clinician, alice:
 # Voices
 
 
-def test_voices_are_the_stock_and_the_clones_of_ones_own(carol: Clinician, boss: Clinician, alice: Member, bob: Member):
+def test_voices_are_the_stock_voices_and_the_clones_of_visible_patients(
+    carol: Clinician, boss: Clinician, alice: Member, bob: Member
+):
     ours, theirs = clone_of(alice, state="withdrawn"), clone_of(bob)
     stock = {str(voice.pk) for voice in Voice.objects.filter(source="stock")}
     assert {row["id"] for row in carol.get("voices/")["results"]} == {*stock, str(ours.pk)}
@@ -298,13 +306,13 @@ def test_voices_are_the_stock_and_the_clones_of_ones_own(carol: Clinician, boss:
     }
 
 
-def test_the_clone_of_an_erased_patient_is_nobodys(boss: Clinician, alice: Member):
+def test_the_clone_of_an_erased_patient_is_not_listed(boss: Clinician, alice: Member):
     clone = clone_of(alice)
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=datetime(2026, 1, 1, tzinfo=UTC))
     assert str(clone.pk) not in [row["id"] for row in boss.get("voices/")["results"]]
 
 
-def test_who_is_visible_to_whom(alice: Member, bob: Member):
+def test_clinicians_see_their_team_staff_see_all_and_visitors_see_no_patient(alice: Member, bob: Member):
     carol, boss = clinician("carol", alice.patient), clinician("boss", is_staff=True)
     Patient.objects.filter(pk=bob.patient.pk).update(archived_at=timezone.now())
     seen = [Patient.objects.visible_to(who).count() for who in (carol.user, boss.user, AnonymousUser())]

@@ -10,12 +10,12 @@ from voicecare.patients.models import Device, Patient
 pytestmark = pytest.mark.django_db
 
 
-def test_a_token_names_its_device(alice: Member, bob: Member):
+def test_a_token_authenticates_its_device(alice: Member, bob: Member):
     assert authenticate_device(alice.token) == alice.device
     assert authenticate_device(bob.token) == bob.device
 
 
-def test_it_takes_one_query_patient_included(alice: Member, django_assert_num_queries):
+def test_authentication_reads_device_and_patient_in_one_query(alice: Member, django_assert_num_queries):
     with django_assert_num_queries(1):
         assert authenticate_device(alice.token).patient.name == "Alice Archer"
 
@@ -25,7 +25,7 @@ def test_the_secret_of_another_device_is_refused(alice: Member, bob: Member):
     assert authenticate_device(f"{prefix}.{secret}") is None
 
 
-def test_a_former_token_is_refused(alice: Member):
+def test_a_replaced_token_is_refused(alice: Member):
     renewed = alice.device.renew_token()
     alice.device.save()
     assert authenticate_device(alice.token) is None
@@ -38,7 +38,7 @@ def test_a_revoked_device_is_refused(alice: Member):
 
 
 @pytest.mark.parametrize("field", ["archived_at", "erased_at"])
-def test_the_device_of_a_patient_who_is_not_active_is_refused(field, alice: Member, bob: Member):
+def test_the_device_of_an_inactive_patient_is_refused(field, alice: Member, bob: Member):
     Patient.objects.filter(pk=alice.patient.pk).update(**{field: timezone.now()})
     assert authenticate_device(alice.token) is None
     assert authenticate_device(bob.token) == bob.device
@@ -65,12 +65,12 @@ def variants(token: str) -> list[str]:
     ]
 
 
-def test_what_only_resembles_a_token_is_refused(alice: Member):
-    assert [junk for junk in variants(alice.token) if authenticate_device(junk) is not None] == []
+def test_a_variation_of_a_valid_token_is_refused(alice: Member):
+    assert [token for token in variants(alice.token) if authenticate_device(token) is not None] == []
 
 
 @pytest.mark.parametrize(
-    "junk",
+    "token",
     [
         "",
         ".",
@@ -90,5 +90,5 @@ def test_what_only_resembles_a_token_is_refused(alice: Member):
         "💚.💚",
     ],
 )
-def test_junk_is_refused(junk, alice: Member):
-    assert authenticate_device(junk) is None
+def test_a_malformed_token_is_refused(token, alice: Member):
+    assert authenticate_device(token) is None
