@@ -1,4 +1,4 @@
-"""Every page of the admin, of every model: it opens, says what it must, and lets nobody do what they must not."""
+"""The admin pages of every model: they open, they show the right content, and they refuse forbidden changes."""
 
 import queue
 import re
@@ -26,7 +26,7 @@ from voicecare.core import task_queue
 from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient, Voice
 
-# Outside of DEBUG whitenoise looks for what `collectstatic` leaves, which a checkout has not run.
+# Without DEBUG, whitenoise expects the output of `collectstatic`. A fresh checkout has none.
 pytestmark = pytest.mark.filterwarnings("ignore:No directory at:UserWarning")
 
 BANNER = "Sandbox voice provider: no account is used and nothing is billed"
@@ -45,7 +45,7 @@ def boss(db: None) -> Client:
 
 @pytest.fixture
 def history(alice: Member) -> Callable[[int], Member]:
-    """Alice with this many rows of everything."""
+    """Return a function that creates `number` rows of every model and returns Alice."""
 
     def make(number: int) -> Member:
         ProviderState.objects.get_or_create()
@@ -118,7 +118,7 @@ def text_of(client: Client, url: str, **data: object) -> str:
 
 
 def run_action(client: Client, action: str, *rows: Model) -> str:
-    """Carries an action out on these rows; the page that follows."""
+    """Run an admin action on these rows and return the HTML of the next page."""
     data = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
     response = client.post(list_of(type(rows[0])), data, follow=True)
     assert response.status_code == 200
@@ -130,7 +130,7 @@ def run_action(client: Client, action: str, *rows: Model) -> str:
 
 def test_all_our_models_are_registered():
     ours = {model for model in admin.site._registry if model._meta.app_label in ("patients", "tts", "usage", "cloning")}
-    assert ours == {*OUR_MODELS, CloneJob}  # of which tests/cloning/test_admin.py speaks
+    assert ours == {*OUR_MODELS, CloneJob}  # tests/cloning/test_admin.py tests CloneJob
 
 
 @pytest.mark.parametrize("model", OUR_MODELS)
@@ -183,7 +183,7 @@ def test_with_a_real_provider_there_is_no_sandbox_banner(boss, settings):
     assert BANNER not in text_of(boss, "/admin/")
 
 
-# Histories
+# Read-only models
 
 
 @pytest.mark.parametrize("model", READ_ONLY_MODELS)
@@ -276,7 +276,7 @@ def test_a_user_with_view_permission_cannot_acknowledge_an_incident(db):
 
 
 def form_of(patient: Patient, **changes: object) -> dict[str, object]:
-    """What the browser would send for an unchanged patient, and the changes."""
+    """Return the form data of an unchanged patient, with `changes` applied."""
     return {
         "name": patient.name,
         "preferred_name": patient.preferred_name,
@@ -469,12 +469,12 @@ def test_a_phrase_is_edited_and_deleted(boss):
     assert not Phrase.objects.exists()
 
 
-# What the admin has done in the background
+# Background tasks that the admin enqueues
 
 
 @pytest.fixture
 def post_and_list_tasks(django_capture_on_commit_callbacks) -> Iterator[Callable[..., list[tuple[str, ...]]]]:
-    """Posts a form; the tasks that were told of it, with their ids, as they go to the broker."""
+    """Return a function that posts a form and returns the published tasks as (task name, *arguments)."""
     sent: queue.Queue[tuple[str, ...]] = queue.Queue()
 
     def receive(sender: str, body: Any, **_kwargs: object) -> None:
@@ -483,7 +483,7 @@ def post_and_list_tasks(django_capture_on_commit_callbacks) -> Iterator[Callable
     def post(client: Client, url: str, data: dict[str, object]) -> list[tuple[str, ...]]:
         with django_capture_on_commit_callbacks(execute=True):
             assert client.post(url, data).status_code == 302
-            task_queue.enqueue_on_commit("the last one")  # they go out in their order
+            task_queue.enqueue_on_commit("the last one")  # tasks are published in order, so this one is the last
         return list(iter(lambda: sent.get(timeout=10), ("the last one",)))
 
     before_task_publish.connect(receive, weak=False)

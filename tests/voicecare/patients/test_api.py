@@ -1,4 +1,4 @@
-"""Patients, devices and voices over REST: who sees whom, what is refused, what a change does to the rows."""
+"""Patients, devices and voices over REST: visibility, validation, and the effect of changes on the rows."""
 
 import json
 import uuid
@@ -22,7 +22,7 @@ UNKNOWN_ID = uuid.UUID(int=5)
 
 @pytest.fixture
 def carol(alice: Member, bob: Member) -> Clinician:
-    """In Alice's care team; Bob is a stranger's."""
+    """A clinician in the care team of Alice. Bob belongs to another team."""
     return clinician("carol", alice.patient)
 
 
@@ -41,7 +41,7 @@ def clone_of(member: Member, **fields: Any) -> Voice:
     )
 
 
-# Who sees whom
+# Visibility
 
 
 def test_clinicians_see_their_own_patients_and_staff_see_all(carol: Clinician, boss: Clinician):
@@ -92,7 +92,7 @@ def test_the_number_of_queries_does_not_grow_with_the_list(boss: Clinician, alic
     assert queries() == before <= 5
 
 
-# A patient
+# Patients
 
 
 def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):

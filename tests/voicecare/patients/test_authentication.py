@@ -1,4 +1,4 @@
-"""Which device a token opens the door to, and for what it stays closed."""
+"""Authentication of devices: a token identifies its device, and every other value is refused."""
 
 import pytest
 from django.utils import timezone

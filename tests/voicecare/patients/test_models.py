@@ -1,4 +1,4 @@
-"""Patients, devices and voices: what a row knows about itself, and what the database refuses."""
+"""Models of patients, devices and voices: their methods and their database constraints."""
 
 import hashlib
 from datetime import UTC, datetime
