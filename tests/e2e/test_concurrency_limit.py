@@ -208,7 +208,7 @@ async def test_a_killed_redis_does_not_disturb_speech(
     redis.kill()
     try:
         assert_all_live(await speaking)
-        assert "slots.unlimited" in server.logged()
+        assert "concurrency.limit_suspended" in server.logged()
         assert await asyncio.to_thread(server.gauge, "voicecare_slots_unlimited_total") > 0
     finally:
         redis.start()
@@ -220,6 +220,6 @@ async def test_a_killed_redis_does_not_disturb_speech(
 
 async def wait_until_limited(server: ServerProcess) -> None:
     async def limited() -> bool:
-        return "slots.limited_again" in server.logged()
+        return "concurrency.limit_restored" in server.logged()
 
     await eventually(limited)

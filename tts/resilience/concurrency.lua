@@ -1,12 +1,15 @@
--- One process states what it holds and waits for, and is told who of its waiters may go (tts/resilience/concurrency.py has the rules).
+-- One process reports the requests that hold a slot and those that wait. The answer names the waiters to admit.
+-- The rules are those of tts/resilience/concurrency.py.
 --
--- KEYS  a hash of the statements by process; the limit.
--- ARGV  1 our id
---       2 as JSON, `held`: [patient, background], and `line` in order: [patient, background, number, waited]
---       3 how long our slots stay held, 4 and our places in the line kept, if we are not heard from again
---       5 the most of a patient
---       6 the limit as we know it or '', 7 and '1' if that is news
--- Returns the limit or false, and the numbers of those that may go. Times are microseconds.
+-- KEYS  1 a hash of the snapshots by process id; 2 the limit
+-- ARGV  1 our process id
+--       2 our snapshot as JSON: `held` is a list of [patient, background]. `line` is a list of
+--         [patient, background, number, waited], in order of arrival.
+--       3 how long our slots stay held, and 4 how long our waiters keep their places, if we stop reporting
+--       5 the maximum of slots for one patient
+--       6 the limit as we know it or '', and 7 '1' if we have just learned it from the provider
+-- Returns the limit (or false) and the numbers of our waiters to admit. All times are microseconds.
+-- The stored field names stay as they are: processes of different releases share the hash.
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -18,47 +21,47 @@ if ARGV[6] ~= '' and (ARGV[7] == '1' or not limit) then
 end
 
 local total, background, patients = 0, 0, {}
-local function take(claim)
+local function take(waiter)
   total = total + 1
-  if claim[2] then background = background + 1 end
-  patients[claim[1]] = (patients[claim[1]] or 0) + 1
+  if waiter[2] then background = background + 1 end
+  patients[waiter[1]] = (patients[waiter[1]] or 0) + 1
 end
-local function may_go(claim)
+local function may_be_admitted(waiter)
   if not limit then return true end
-  return total < limit and (claim[1] == '' or (patients[claim[1]] or 0) < most)
-    and not (claim[2] and background >= math.max(1, math.floor(limit / 2)))
+  return total < limit and (waiter[1] == '' or (patients[waiter[1]] or 0) < most)
+    and not (waiter[2] and background >= math.max(1, math.floor(limit / 2)))
 end
 
 local line = {}
-local statements = redis.call('HGETALL', KEYS[1])
-for i = 1, #statements, 2 do
-  local process, other = statements[i], cmsgpack.unpack(statements[i + 1])
+local snapshots = redis.call('HGETALL', KEYS[1])
+for i = 1, #snapshots, 2 do
+  local process, other = snapshots[i], cmsgpack.unpack(snapshots[i + 1])
   if other.lease < now then
     redis.call('HDEL', KEYS[1], process)
   elseif process ~= ARGV[1] then
-    for _, claim in ipairs(other.held) do take(claim) end
+    for _, waiter in ipairs(other.held) do take(waiter) end
     if other.patience >= now then
-      for _, claim in ipairs(other.line) do claim[5] = process; line[#line + 1] = claim end
+      for _, waiter in ipairs(other.line) do waiter[5] = process; line[#line + 1] = waiter end
     end
   end
 end
 local last = 0
-for _, claim in ipairs(ours.held) do take(claim) end
-for _, claim in ipairs(ours.line) do
-  last = math.max(now - claim[4], last + 1)
-  claim[4], claim[5] = last, ARGV[1]
-  line[#line + 1] = claim
+for _, waiter in ipairs(ours.held) do take(waiter) end
+for _, waiter in ipairs(ours.line) do
+  last = math.max(now - waiter[4], last + 1)
+  waiter[4], waiter[5] = last, ARGV[1]
+  line[#line + 1] = waiter
 end
 table.sort(line, function(a, b) return a[4] < b[4] or (a[4] == b[4] and a[5] < b[5]) end)
 
-local held, waiting, going = ours.held, {}, {}
-for _, claim in ipairs(line) do
-  local go = may_go(claim)
-  if go then take(claim) end
-  if claim[5] == ARGV[1] then
-    local list = go and held or waiting
-    list[#list + 1] = claim
-    if go then going[#going + 1] = claim[3] end
+local held, waiting, admitted = ours.held, {}, {}
+for _, waiter in ipairs(line) do
+  local is_admitted = may_be_admitted(waiter)
+  if is_admitted then take(waiter) end
+  if waiter[5] == ARGV[1] then
+    local list = is_admitted and held or waiting
+    list[#list + 1] = waiter
+    if is_admitted then admitted[#admitted + 1] = waiter[3] end
   end
 end
 if #held + #waiting > 0 then
@@ -67,4 +70,4 @@ if #held + #waiting > 0 then
 else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
-return {limit or false, going}
+return {limit or false, admitted}

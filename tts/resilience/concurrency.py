@@ -1,13 +1,14 @@
-"""Slots: how many requests the provider serves at once for our account, shared by all processes.
+"""The concurrency limit: how many requests the provider serves at the same time for our account, in all processes.
 
-First come, first served, over all who may go: a patient holds at most two slots (others overtake one who has them),
-and background work holds at most half of them. A request that holds a slot is never cut: when the limit is lowered,
-newcomers wait. While no limit is known everybody goes, and is counted.
+A request needs a slot. Slots are given in order of arrival, with two exceptions. A patient holds at most two slots;
+requests of other patients overtake a third one. Background work holds at most half of the slots. A request that holds a
+slot is never interrupted: when the limit is lowered, new requests wait. While no limit is known, all requests are
+admitted and counted.
 
-With Redis each process states all that it holds and waits for in one script call, on Redis' own clock; the answer names
-those that may go. A statement replaces the former one, so a lost or repeated call leaves nothing behind, and one that
-Redis has forgotten is made again. A process that falls silent is forgotten: its slots after `lease_s`, its place in the
-line after `PATIENCE_S`. While Redis does not answer everybody goes: speech comes before order.
+Each process sends Redis a full snapshot of its held and waiting requests in one Lua call. Redis returns the waiters to
+admit. Snapshots are idempotent, so a lost or repeated call is harmless, and Redis may lose its data. Redis uses its own
+clock. If a process stops reporting, its slots expire after `lease_s` and its queue positions after `WAITER_LEASE_S`. If
+Redis is unavailable, all requests are admitted (fail open).
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -32,11 +33,11 @@ from voicecare.core import metrics
 
 MAX_SLOTS_PER_PATIENT = 2
 LEASE_S = 10.0
-REFRESH_RATIO = 0.3  # of the lease: two statements may be late
+REFRESH_RATIO = 0.3  # of the lease: two snapshots may be late
 WAITER_LEASE_S = 1.0
-POLL_INTERVAL_S = 0.025  # how soon a slot that another process gave back is seen
+POLL_INTERVAL_S = 0.025  # the delay until a slot that another process released is noticed
 REDIS_TIMEOUT_S = 0.25
-RETRY_INTERVAL_S = 0.5  # in an outage; nobody waits for the answer
+RETRY_INTERVAL_S = 0.5  # while Redis is unavailable; no request waits for it then
 KEYS = ("voicecare:slots", "voicecare:slots:limit")
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ class SlotTimeout(Exception):
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """One who holds a slot or waits for it. Compared by identity."""
+    """A request that holds a slot or waits for one. Compared by identity."""
 
     patient_key: str
     is_background: bool
@@ -60,23 +61,26 @@ class Waiter:
         return [self.patient_key, self.is_background]
 
 
-def admit(held: Collection[Waiter], line: Iterable[Waiter], limit: int | None) -> list[Waiter]:
-    """Those in line whose turn it is. Redis decides by the same rules, in slots.lua."""
-    going = []
-    total, background = len(held), sum(claim.is_background for claim in held)
-    of_patient = Counter(claim.patient_key for claim in held)
-    for claim in line:
-        at_cap = claim.patient_key and of_patient[claim.patient_key] >= MAX_SLOTS_PER_PATIENT
-        at_half = claim.is_background and limit and background >= max(1, limit // 2)
-        if limit is None or not (total >= limit or at_cap or at_half):
-            going.append(claim)
-            total, background = total + 1, background + claim.is_background
-            of_patient[claim.patient_key] += 1
-    return going
+def admit(held: Collection[Waiter], waiting: Iterable[Waiter], limit: int | None) -> list[Waiter]:
+    """The waiting requests that get a slot now. `concurrency.lua` applies the same rules in Redis."""
+    admitted = []
+    total, background = len(held), sum(waiter.is_background for waiter in held)
+    per_patient = Counter(waiter.patient_key for waiter in held)
+    for waiter in waiting:
+        patient_is_at_limit = waiter.patient_key and per_patient[waiter.patient_key] >= MAX_SLOTS_PER_PATIENT
+        background_is_at_limit = waiter.is_background and limit and background >= max(1, limit // 2)
+        if limit is None or not (total >= limit or patient_is_at_limit or background_is_at_limit):
+            admitted.append(waiter)
+            total, background = total + 1, background + waiter.is_background
+            per_patient[waiter.patient_key] += 1
+    return admitted
 
 
 class ConcurrencyLimiter(ABC):
-    """One for each process, used on one event loop. `limit` is None until the provider has told it."""
+    """A distributed semaphore. There is one for each process, used on one event loop.
+
+    `limit` is None until the provider has reported it.
+    """
 
     def __init__(self) -> None:
         self.limit: int | None = None
@@ -85,87 +89,81 @@ class ConcurrencyLimiter(ABC):
 
     @property
     def held_count(self) -> int:
-        """How many slots this process holds."""
+        """The number of slots that this process holds."""
         return len(self._held)
 
     @property
     def waiting_count(self) -> int:
-        """How many in this process wait for one."""
+        """The number of requests of this process that wait for a slot."""
         return len(self._waiting)
 
     def set_limit(self, limit: int) -> None:
-        """What the provider says its limit is; a number that cannot be one is ignored."""
+        """Set the limit that the provider has reported. A number below 1 is ignored."""
         if limit >= 1 and limit != self.limit:
             self.limit = limit
             metrics.SLOTS_LIMIT.set(limit)
             self._on_change()
 
-    def acquire(
-        self, patient: uuid.UUID | None, *, background: bool = False, wait_s: float
-    ) -> AbstractAsyncContextManager[None]:
-        """Enters when a slot is held, and gives it back at the end without waiting for anybody. Raises SlotsFull
-        after `wait_s`, in which Redis is asked too.
+    @asynccontextmanager
+    async def acquire(
+        self, patient_id: uuid.UUID | None, *, background: bool = False, wait_s: float
+    ) -> AsyncIterator[None]:
+        """Hold a slot inside the block. Raises SlotTimeout after `wait_s` seconds, which include the time for Redis.
 
-        However it ends, by cancelling too, nothing stays held or in line.
+        The slot is released without waiting, also after an error or a cancellation.
         """
-        return self._acquire(Waiter(patient.hex if patient else "", background), wait_s)
+        waiter = Waiter(patient_id.hex if patient_id else "", background)
+        self._waiting[waiter] = None
+        try:
+            self._on_change()
+            if not waiter.admitted.is_set():
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await waiter.admitted.wait()
+                except TimeoutError:
+                    raise SlotTimeout(f"No slot became free within {wait_s:g} s.") from None
+            yield
+        finally:
+            self._waiting.pop(waiter, None)
+            self._held.pop(waiter, None)
+            self._on_change()
 
     @abstractmethod
     async def close(self) -> None:
-        """At the end, when nothing is held or waited for any more: others know it when this returns."""
+        """Release everything, also for other processes. Call it when no request holds a slot or waits for one."""
 
     @abstractmethod
     def _on_change(self) -> None:
-        """Somebody has come or gone, or the limit is another."""
+        """A request has come or gone, or the limit has changed."""
 
-    @asynccontextmanager
-    async def _acquire(self, claim: Waiter, wait_s: float) -> AsyncIterator[None]:
-        self._waiting[claim] = None
-        try:
-            self._on_change()
-            await self._wait_for_admission(claim, wait_s)
-            yield
-        finally:
-            self._waiting.pop(claim, None)
-            self._held.pop(claim, None)
-            self._on_change()
-
-    async def _wait_for_admission(self, claim: Waiter, wait_s: float) -> None:
-        if not claim.admitted.is_set():
-            try:
-                async with asyncio.timeout(wait_s):
-                    await claim.admitted.wait()
-            except TimeoutError:
-                raise SlotTimeout(f"No slot became free within {wait_s:g} s.") from None
-
-    def _admit(self, claims: Iterable[Waiter]) -> None:
-        for claim in claims:
-            del self._waiting[claim]
-            self._held[claim] = None
-            claim.admitted.set()
+    def _admit(self, waiters: Iterable[Waiter]) -> None:
+        for waiter in waiters:
+            del self._waiting[waiter]
+            self._held[waiter] = None
+            waiter.admitted.set()
 
 
 class LocalLimiter(ConcurrencyLimiter):
-    """Of this process alone: the limit holds if no other process speaks."""
+    """Limits this process alone. The limit of the account is kept only if no other process sends requests."""
 
     def _on_change(self) -> None:
         self._admit(admit(self._held, self._waiting, self.limit))
 
     async def close(self) -> None:
-        """There is nobody to tell."""
+        """Nothing to release: no other process is involved."""
 
 
 class RedisLimiter(ConcurrencyLimiter):
-    """Shared by all processes that use this Redis.
+    """Limits all processes that use this Redis.
 
-    `lease_s` is how long the slots of a killed process stay taken, `timeout_s` how long Redis is waited for, once in an
-    outage.
+    The slots of a process that was killed stay taken for `lease_s` seconds. `timeout_s` is the timeout of one call to
+    Redis. Only the first request of an outage waits that long.
     """
 
     def __init__(self, url: str, *, lease_s: float = LEASE_S, timeout_s: float = REDIS_TIMEOUT_S) -> None:
         super().__init__()
-        # One connection: statements must not overtake each other. One repetition, for a connection that has died.
-        # The old protocol and no library name: three round trips less before the first statement.
+        # One connection, so that snapshots do not overtake each other. One retry, for a connection that was closed.
+        # The old protocol and no library name save three round trips before the first snapshot.
         self._redis = Redis.from_url(
             url, single_connection_client=True, retry=Retry(NoBackoff(), 1), protocol=2, driver_info=None
         )
@@ -201,63 +199,61 @@ class RedisLimiter(ConcurrencyLimiter):
         self._admit(list(self._waiting))
 
     async def _sync_until_closed(self) -> None:
-        """States what is so when it changes, while somebody waits, and before it is forgotten."""
+        """Send a snapshot after each change, while a request waits, and before the leases end."""
         while not self._is_closing:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause()):
+                async with asyncio.timeout(self._sync_interval_s()):
                     await self._wake.wait()
             await self._sync()
         await self._sync()
 
-    def _pause(self) -> float | None:
+    def _sync_interval_s(self) -> float | None:
         if self._is_redis_down:
             return RETRY_INTERVAL_S
         if self._waiting:
-            return uniform(0.8, 1.2) * POLL_INTERVAL_S  # noqa: S311 - so that processes do not ask in step
+            return uniform(0.8, 1.2) * POLL_INTERVAL_S  # noqa: S311 - so that processes do not poll in step
         return REFRESH_RATIO * self._lease_s if self._held else None
 
     async def _sync(self) -> None:
+        """Send a snapshot and admit the waiters that Redis returns. If Redis fails, admit all of them."""
         self._wake.clear()
-        arguments, news, self._has_new_limit = self._script_arguments(), self._has_new_limit, False
+        arguments, sends_limit, self._has_new_limit = self._script_arguments(), self._has_new_limit, False
         try:
             async with asyncio.timeout(self._timeout_s):
-                limit, going = await self._script(KEYS, arguments)
-        except Exception as error:  # whatever it is: who stops stating makes everybody wait for nothing
-            self._has_new_limit = self._has_new_limit or news
-            self._on_redis_error(error)
-        else:
-            self._apply_reply(limit, set(going))
+                limit, admitted = await self._script(KEYS, arguments)
+        except Exception as error:  # of any kind: without snapshots all requests would wait until their timeout
+            self._has_new_limit = self._has_new_limit or sends_limit
+            if not self._is_redis_down:
+                log.warning("concurrency.limit_suspended", error=type(error).__name__)
+            self._is_redis_down = True
+            self._fail_open()
+            return
+        if self._is_redis_down:
+            log.info("concurrency.limit_restored")
+        self._is_redis_down = False
+        numbers = set(admitted)
+        self._admit([waiter for waiter in self._waiting if waiter.number in numbers])
+        if limit and not self._has_new_limit:
+            super().set_limit(limit)
 
     def _script_arguments(self) -> list[str | int]:
+        """The ARGV of `concurrency.lua`. Times are microseconds."""
         now = time.monotonic()
-        held = [claim.to_payload() for claim in self._held]
-        line = [[*claim.to_payload(), claim.number, round((now - claim.requested_at) * 1e6)] for claim in self._waiting]
-        lease, patience = round(self._lease_s * 1e6), round(min(WAITER_LEASE_S, self._lease_s) * 1e6)
-        stated = json.dumps({"held": held, "line": line})
+        held = [waiter.to_payload() for waiter in self._held]
+        line = [
+            [*waiter.to_payload(), waiter.number, round((now - waiter.requested_at) * 1e6)] for waiter in self._waiting
+        ]
         return [
             self._process_id,
-            stated,
-            lease,
-            patience,
+            json.dumps({"held": held, "line": line}),
+            round(self._lease_s * 1e6),
+            round(min(WAITER_LEASE_S, self._lease_s) * 1e6),
             MAX_SLOTS_PER_PATIENT,
             self.limit or "",
             int(self._has_new_limit),
         ]
 
-    def _apply_reply(self, limit: int | None, going: Collection[int]) -> None:
-        if self._is_redis_down:
-            log.info("slots.limited_again")
-        self._is_redis_down = False
-        self._admit([claim for claim in self._waiting if claim.number in going])
-        if limit and not self._has_new_limit:
-            super().set_limit(limit)
-
-    def _on_redis_error(self, error: Exception) -> None:
-        if not self._is_redis_down:
-            log.warning("slots.unlimited", error=type(error).__name__)
-        self._is_redis_down = True
-        self._fail_open()
-
 
 def create_limiter(redis_url: str) -> ConcurrencyLimiter:
+    """A limiter for all processes that use this Redis, or for this process if the URL is empty."""
     return RedisLimiter(redis_url) if redis_url else LocalLimiter()

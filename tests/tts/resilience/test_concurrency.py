@@ -431,11 +431,11 @@ async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisP
         with capture_logs() as logs:
             for _ in range(5):
                 await take(stack, shared, wait_s=1)
-            assert [entry["event"] for entry in logs] == ["slots.unlimited"]
+            assert [entry["event"] for entry in logs] == ["concurrency.limit_suspended"]
             assert metric("unlimited_total") == unlimited + 5
             await asyncio.to_thread(server.start)
             await eventually(lambda: len(logs), wanted=lambda seen: seen == 2)
-        assert [entry["event"] for entry in logs] == ["slots.unlimited", "slots.limited_again"]
+        assert [entry["event"] for entry in logs] == ["concurrency.limit_suspended", "concurrency.limit_restored"]
         assert await is_full(shared)  # those who went without are counted, and the limit is known again
     await passes(shared)
 
@@ -541,7 +541,7 @@ async def test_a_redis_that_takes_no_writes_stops_nobody(
                     await take(stack, shared, wait_s=1)
         finally:
             client.execute_command(*well.split())
-    assert [entry["event"] for entry in logs] == ["slots.unlimited"]
+    assert [entry["event"] for entry in logs] == ["concurrency.limit_suspended"]
 
 
 async def test_no_redis_there_at_all_stops_nobody():
