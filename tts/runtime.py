@@ -82,7 +82,7 @@ class Runtime:
         recorder = Recorder(journal.open_journal(journal_folder))
         dependencies = self._dependencies = SpeechDependencies(
             client=client,
-            gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
+            gateway=SpeechGateway(client, RecorderLedger(recorder), limiter=slots, quota=quota),
             offline_voice=OfflineSynthesizer(),
             circuit=circuit,
             quota=quota,

@@ -181,7 +181,7 @@ class CacheWarmer:
         self._cache = cache
         self._slots = slots
         self._client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
-        self._gateway = SpeechGateway(self._client, DatabaseLedger(), slots=slots)
+        self._gateway = SpeechGateway(self._client, DatabaseLedger(), limiter=slots)
 
     async def open(self) -> None:
         await self._client.open()
@@ -258,7 +258,7 @@ class CacheWarmer:
             slot=self._slots.acquire(attempt.patient_id, background=True, wait_s=SLOT_WAIT_S),
             first_byte_s=FIRST_BYTE_S,
             stall_s=STALL_S,
-            guard=ResponseGuard(len(request.text), audio_format.bytes_per_second, dead_s=math.inf),
+            guard=ResponseGuard(len(request.text), audio_format.bytes_per_second, max_silence_s=math.inf),
         ) as audio:
             async for chunk in audio:
                 said += chunk

@@ -1,9 +1,10 @@
-"""A process's copy of the one `ProviderState` row, and which readings of the row it may believe."""
+"""The base of a process's local copies of the one `ProviderState` row."""
 
 
 class CachedRow:
-    """The base of what is copied. The process changes its copy first and writes the row afterwards: until that is
-    done, and for every reading that began before, the row does not know yet.
+    """Base for local copies of a database row that are updated before the row is written.
+
+    Reads that started before the write finished are stale and must be ignored.
     """
 
     def __init__(self) -> None:
@@ -11,15 +12,18 @@ class CachedRow:
         self._pending_writes = 0
 
     def version(self) -> int | None:
-        """Taken before the row is read, and given to `is_old` afterwards."""
+        """The version of the copy. Take it before the row is read and pass it to `is_stale`.
+
+        None means that a write is pending.
+        """
         return None if self._pending_writes else self._write_count
 
-    def is_stale(self, mark: int | None) -> bool:
-        """Whether a reading that began at this mark may be older than what this process has done."""
-        return mark is None or mark != self.version()
+    def is_stale(self, version: int | None) -> bool:
+        """Whether a read that started at this version may be older than the copy."""
+        return version is None or version != self.version()
 
     def _begin_write(self) -> None:
-        """The copy is about to differ from the row; `_end` follows once the row is written, or could not be."""
+        """Call it before the copy changes. Call `_end_write` when the row is written or the write has failed."""
         self._write_count += 1
         self._pending_writes += 1
 

@@ -1,10 +1,9 @@
-"""Whether the provider is known to be down: one answer for all processes, so that nobody pays its time-outs twice.
+"""The circuit breaker: whether the provider is known to be down. All processes share one state.
 
-The truth is the one `ProviderState` row. Each process keeps a copy, which `tts.resilience.state_watcher` brings up to
-date every second,
-and asks its copy on the road. The circuit opens when the live, the repeated and the backup request of one segment
-have all failed while nobody else was answered; while it is open one process at a time looks whether the provider is
-back. Only such a look closes it.
+The state is in the one `ProviderState` row. Each process has a copy, which `tts.resilience.state_watcher` updates every
+second; the hot path reads only the copy. The circuit opens when the live, the repeated and the backup request of one
+segment have all failed and no other request succeeded in that time. While it is open, one process at a time probes the
+provider. Only a successful probe closes it.
 """
 
 import asyncio
@@ -27,7 +26,10 @@ Probe = Callable[[], Awaitable[None]]
 
 
 class CircuitBreaker(CachedRow):
-    """One for each process. `open` is read on the road; `given_up` and `answered` are told there what came of it."""
+    """The local state of the circuit. There is one for each process.
+
+    The hot path reads `is_open` and reports with `record_failure` and `record_success`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,10 +37,10 @@ class CircuitBreaker(CachedRow):
         self._last_success_at = 0.0
 
     def record_failure(self, error: ProviderError, since: float) -> bool:
-        """Every request for a segment has failed since `since` (monotonic seconds), the last one with `error`.
+        """Report that every request for a segment has failed since `since` (monotonic seconds), the last with `error`.
 
-        True if that opens the circuit: the caller has `announce` run. Where another speech was answered meanwhile, or
-        the provider refused for a reason of its own, it is not down.
+        Returns True if that opens the circuit. The caller then runs `publish_open`. The provider is not down if another
+        request succeeded in that time, or if `error` is a refusal.
         """
         if not _is_down(error) or self._last_success_at > since or self.is_open:
             return False
@@ -47,35 +49,32 @@ class CircuitBreaker(CachedRow):
         return True
 
     def record_success(self) -> None:
-        """A request was answered to its end."""
+        """Report that a response was received to its end."""
         self._last_success_at = time.monotonic()
 
     async def publish_open(self, since: float) -> None:
-        """Tells all processes and the administrators that the provider is down since then (monotonic seconds)."""
+        """Write that the provider is down since `since` (monotonic seconds), for all processes and administrators."""
         began = timezone.now() - timedelta(seconds=time.monotonic() - since)
         try:
             await run_in_db_thread(circuit.open_circuit, began)
         finally:
             self._end_write()
 
-    def apply(self, known: circuit.ProviderStatus, mark: int | None) -> None:
-        """Takes over what the row says; `mark` was taken before it was read."""
-        if not self.is_stale(mark):
-            self._set_open(known.circuit_open)
+    def apply(self, status: circuit.ProviderStatus, version: int | None) -> None:
+        """Apply the row's state. `version` was taken before the row was read."""
+        if not self.is_stale(version):
+            self._set_open(status.circuit_open)
 
     async def probe(self, probe: Probe) -> None:
-        """Looks whether the provider is back, if no other process does.
+        """Probe the provider, unless another process does, and close the circuit if the provider answers.
 
-        `probe` asks the provider and raises ProviderError if it is still down.
+        `probe` sends a request and raises ProviderError if the provider is still down.
         """
         if not await run_in_db_thread(circuit.claim_probe):
             return
-        if await _is_answered(probe):
-            await self._close()
-        else:
+        if not await _succeeds(probe):
             await run_in_db_thread(circuit.record_failed_probe)
-
-    async def _close(self) -> None:
+            return
         self._begin_write()
         try:
             await run_in_db_thread(circuit.close_circuit)
@@ -88,7 +87,8 @@ class CircuitBreaker(CachedRow):
         metrics.CIRCUIT_OPEN.set(is_open)
 
 
-async def _is_answered(probe: Probe) -> bool:
+async def _succeeds(probe: Probe) -> bool:
+    """Whether the provider answers. A refusal is an answer too."""
     try:
         async with asyncio.timeout(circuit.PROBE_LEASE_S - 1):
             await probe()
@@ -99,5 +99,5 @@ async def _is_answered(probe: Probe) -> bool:
 
 
 def _is_down(error: ProviderError) -> bool:
-    """Whether it speaks of a provider that does not work. A refusal is an answer, if an unwelcome one."""
+    """Whether the error means that the provider does not work. A refusal does not."""
     return error.retryable and not isinstance(error, RateLimited)

@@ -1,17 +1,18 @@
-"""The ladder of one segment (the contract, section 2, rules 4 to 8): error in, next step out. Pure.
+"""The fallback chain of one segment (docs/protocol.md, rules 4 to 8): an error in, the next step out. Pure.
 
     error                         live     retry    backup   offline
-    any failure of the provider   retry    backup   offline  -
+    any other provider failure    retry    backup   offline  -
     VoiceUnavailable              backup   backup   offline  -
     AuthorizationError BadRequest offline  offline  offline  -
-    RateLimited                   in line  in line  in line  -
+    RateLimited                   busy     busy     busy     -
     QuotaExceeded                 quota    quota    quota    -
-    TextRejected                  rejected, whatever the rung
-    any other, offline            -        -        -        offline once more, then no voice
+    TextRejected                  text_rejected, with every strategy
+    any other, offline            -        -        -        offline once more, then no_voice
 
-A failure of the provider is every error without a line of its own, so one that nobody foresaw still ends in speech.
-Whether a part of the segment was heard changes nothing: it is spoken again from its beginning (rule 6). With the
-provider known to be down a segment starts at `Rung.OFFLINE`.
+The columns are the strategies that failed. Every error without a line of its own counts as a provider failure, so an
+unexpected error still ends in speech. It makes no difference whether part of the segment was sent: the segment is
+spoken again from its beginning (rule 6). While the provider is known to be down, a segment starts with
+`Strategy.OFFLINE`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,23 +28,23 @@ from voicecare.providers.errors import (
 )
 
 RETRY_FIRST_BYTE_TIMEOUT_S = 1.0
-MAX_SILENCE_S = 2.8  # what a provider that never answers may cost; the offline voice starts within 0.15 s
-MIN_BACKUP_FIRST_BYTE_TIMEOUT_S = 0.3  # the least that the backup voice is given, whatever was lost before
+MAX_SILENCE_S = 2.8  # until the offline voice is chosen, if the provider never answers; it starts within 0.15 s
+MIN_BACKUP_FIRST_BYTE_TIMEOUT_S = 0.3  # for the backup voice, also if `MAX_SILENCE_S` has passed
 
 
 class Strategy(StrEnum):
-    """One way to get the segment's audio, best first."""
+    """The ways to speak a segment, the best first."""
 
     LIVE = "live"
-    RETRY = "retry"  # the same voice again, at once
-    BACKUP = "backup"  # the default voice, also where it is the conversation's own
+    RETRY = "retry"  # the same voice again, immediately
+    BACKUP = "backup"  # the default voice, also if it is the conversation's own
     OFFLINE = "offline"
 
 
 class StopReason(StrEnum):
-    """The segment is not asked for again now. The last two are codes of `speech.failed`."""
+    """The reasons not to request the segment again now. The last two are codes of `speech.failed`."""
 
-    BUSY = "busy"  # wait in line, then the same rung; past BUSY_WAIT_S the caller goes to Rung.OFFLINE
+    BUSY = "busy"  # wait, then use the same strategy; after BUSY_WAIT_S the caller uses Strategy.OFFLINE
     QUOTA = "quota"  # no request until the quota is back; the caller queues the speech or speaks it offline
     REJECTED = "text_rejected"
     NO_VOICE = "no_voice"
@@ -74,43 +75,42 @@ _INCIDENTS: Mapping[type, str] = {AuthorizationError: "access", BadRequest: "req
 
 
 def next_step(error: Exception, tried: Sequence[Strategy]) -> Decision:
-    """What follows when the last of `tried` ended in `error`.
+    """The step that follows after the last strategy in `tried` has failed with `error`.
 
-    `tried` are the rungs of this segment so far, in order, not empty; a rung repeated because of `Halt.IN_LINE` may
-    stand in it twice.
+    `tried` holds the strategies of this segment in order. It is not empty. A strategy that was repeated because of
+    `StopReason.BUSY` is in it twice.
     """
     kind = next(kind for kind in type(error).__mro__ if kind in _STEPS)
     if kind is Exception and tried[-1] is Strategy.BACKUP and _is_first_backup_failure(tried):
         return Strategy.BACKUP
-    return _STEPS[kind].get(tried[-1]) or _step_after_offline(tried)
+    step = _STEPS[kind].get(tried[-1])
+    if step is None:  # the offline voice failed; its process is restarted for the second attempt
+        return Strategy.OFFLINE if tried.count(Strategy.OFFLINE) < 2 else StopReason.NO_VOICE
+    return step
 
 
 def _is_first_backup_failure(tried: Sequence[Strategy]) -> bool:
-    """A segment that came to the backup voice without a failure of the provider is retried in it, once, as in any."""
+    """Whether the backup voice is to be retried: once, if the segment came to it without a provider failure."""
     return Strategy.RETRY not in tried and tried.count(Strategy.BACKUP) == 1
 
 
-def _step_after_offline(tried: Sequence[Strategy]) -> Decision:
-    """Its child process is started anew for the second try."""
-    return Strategy.OFFLINE if tried.count(Strategy.OFFLINE) < 2 else StopReason.NO_VOICE
-
-
 def incident_kind(error: Exception) -> str | None:
-    """The kind of the incident that administrators are told of; None for what heals by itself.
+    """The kind of the incident that is opened for this error, or None for an error that needs no administrator.
 
-    `QuotaExceeded` is none here: its incident belongs to the quota, which opens and resolves it.
+    `QuotaExceeded` gives None because `usage.provider_state.quota` opens and resolves its incident.
     """
     return next((_INCIDENTS[kind] for kind in type(error).__mro__ if kind in _INCIDENTS), None)
 
 
-def first_byte_limit(rung: Strategy, configured: float, silence_s: float) -> float:
-    """How many seconds the first audio byte may take on this rung (rule 4), `silence_s` after the segment was wanted.
+def first_byte_limit(strategy: Strategy, configured_s: float, elapsed_s: float) -> float:
+    """The timeout for the first audio byte (rule 4). All values are seconds.
 
-    The backup voice comes from the provider that has just failed twice: it gets what is left of `DEAD_AIR_S`.
+    `elapsed_s` is the time since the segment was needed, without waits for admission.
+    The backup voice comes from the provider that has just failed twice. It gets what is left of `MAX_SILENCE_S`.
     """
-    match rung:
+    match strategy:
         case Strategy.RETRY:
-            return min(configured, RETRY_FIRST_BYTE_TIMEOUT_S)
+            return min(configured_s, RETRY_FIRST_BYTE_TIMEOUT_S)
         case Strategy.BACKUP:
-            return min(configured, max(MAX_SILENCE_S - silence_s, MIN_BACKUP_FIRST_BYTE_TIMEOUT_S))
-    return configured
+            return min(configured_s, max(MAX_SILENCE_S - elapsed_s, MIN_BACKUP_FIRST_BYTE_TIMEOUT_S))
+    return configured_s

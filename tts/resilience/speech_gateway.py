@@ -1,4 +1,4 @@
-"""The one place that sends a speech request to the provider, for live speech, cache warming and the probe alike."""
+"""The gateway to the provider: all speech requests go through it, for live speech, cache warming and the probe."""
 
 import asyncio
 import time
@@ -16,27 +16,30 @@ from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
 from voicecare.providers.errors import BadRequest, ProviderError, QuotaExceeded, Stalled
 
-# No text is so long when spoken: a stream beyond this will never end, and the patient is spared the rest of it.
 MAX_AUDIO_S = 30.0
 MAX_AUDIO_S_PER_CHARACTER = 1.0
-ENDLESS = "The speech provider sends more sound than the text can be."
+"""No spoken text is longer than both together. A longer stream never ends, and the patient must not hear all of it."""
+ENDLESS = "The speech provider sends more audio than the text can need."
 
-MAX_SILENCE_S = 10.0  # of silence in one segment, in sum; no single gap of it needs to be a stall
-TRICKLE = "The speech provider sends its sound far more slowly than it plays."
+MAX_TOTAL_SILENCE_S = 10.0  # of all gaps in one segment together; each of them may be too short for a stall
+TRICKLE = "The speech provider sends audio far more slowly than it plays."
 
 
 class AttemptLedger(Protocol):
-    """Books an attempt: before the request, when its headers have come, and when it has ended in any way."""
+    """Books an attempt three times."""
 
-    async def record_start(self, attempt: Attempt) -> None: ...
+    async def record_start(self, attempt: Attempt) -> None:
+        """Before the request. If this process dies, the attempt is known and its outcome is unknown."""
 
-    async def record_answer(self, attempt: Attempt) -> None: ...
+    async def record_answer(self, attempt: Attempt) -> None:
+        """When the response headers have arrived. From then on the attempt is billed."""
 
-    async def record_end(self, attempt: Attempt) -> None: ...
+    async def record_end(self, attempt: Attempt) -> None:
+        """When the attempt has succeeded, failed or been cancelled."""
 
 
 class RecorderLedger:
-    """Books through the recorder of this process, which writes in the background."""
+    """Books with the recorder of this process, which writes in the background."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -45,26 +48,28 @@ class RecorderLedger:
         self._recorder.record(attempt)
 
     async def record_answer(self, attempt: Attempt) -> None:
-        self._recorder.record(attempt)  # billed from here on, whatever becomes of this process
+        self._recorder.record(attempt)
 
     async def record_end(self, attempt: Attempt) -> None:
         self._recorder.record(attempt)
 
 
 class ResponseGuard:
-    """One reply, read by read."""
+    """Detects implausible responses: streams that are much longer than the text could be, and streams that are slower
+    than real time. Pure.
+    """
 
-    def __init__(self, characters: int, bytes_per_second: float, *, dead_s: float = MAX_SILENCE_S) -> None:
-        self._max_silence_s = dead_s
+    def __init__(self, characters: int, bytes_per_second: float, *, max_silence_s: float = MAX_TOTAL_SILENCE_S) -> None:
+        self._max_silence_s = max_silence_s
         self._rate = bytes_per_second
         self._remaining_bytes = bytes_per_second * (MAX_AUDIO_S + characters * MAX_AUDIO_S_PER_CHARACTER)
-        self._buffered_s = 0.0  # what was sent and not played yet
+        self._buffered_s = 0.0  # sent and not played yet
         self._silence_s = 0.0
 
     def on_chunk(self, size: int, waited_s: float) -> None:
-        """So many bytes came after so many seconds of waiting for them, in which the device could play what it had.
+        """Check a chunk of `size` bytes that arrived after `waited_s` seconds. The listener plays during that time.
 
-        Raises Stalled for a trickle, BadRequest for a stream without end.
+        Raises Stalled for a stream that is too slow and BadRequest for one that is too long.
         """
         self._silence_s += max(waited_s - self._buffered_s, 0.0)
         self._buffered_s = max(self._buffered_s - waited_s, 0.0) + size / self._rate
@@ -99,10 +104,10 @@ class AudioStream:
 
 
 class SpeechGateway:
-    """Sends speech requests through one client and books them in one ledger.
+    """Sends speech requests with one client and books them in one ledger.
 
-    `slots` is told the account's concurrency limit. `quota` is asked before each request and told what was billed; it
-    is None where the caller has looked at the quota itself.
+    `limiter` is given the concurrency limit that the provider reports. `quota` is checked before each request and
+    given the price of each response. It is None if the caller checks the quota itself.
     """
 
     def __init__(
@@ -110,12 +115,12 @@ class SpeechGateway:
         client: SpeechClient,
         ledger: AttemptLedger,
         *,
-        slots: ConcurrencyLimiter | None = None,
+        limiter: ConcurrencyLimiter | None = None,
         quota: QuotaGate | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
-        self._limiter = slots
+        self._limiter = limiter
         self._quota = quota
 
     @asynccontextmanager
@@ -130,11 +135,11 @@ class SpeechGateway:
         guard: ResponseGuard | None = None,
         on_error: Callable[[ProviderError], None] | None = None,
     ) -> AsyncIterator[AudioStream]:
-        """Waits for the slot, books the attempt, sends the request and gives the response's audio.
+        """Wait for the slot, book the attempt, send the request and return the audio of the response.
 
-        Raises what entering the slot raises, and ProviderError, which `on_error` is given first; QuotaExceeded without
-        a request and without a booking if the quota was spent while the caller waited for the slot. Cancelled, it
-        closes the response and books what is billed.
+        Raises ProviderError, after a call of `on_error`, and everything that entering `slot` raises. Raises
+        QuotaExceeded if the quota ran out while the caller waited for the slot; then nothing was sent or booked. On
+        cancellation the response is closed and what the provider bills is booked.
         """
         async with slot or nullcontext():
             if self._quota is not None and self._quota.is_exhausted:

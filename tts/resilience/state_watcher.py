@@ -1,5 +1,6 @@
-"""Follows the one `ProviderState` row for this process: the circuit and the quota take over what it says, and what is
-due (a probe of the provider, a look at the subscription) is done beside it.
+"""Polls the one `ProviderState` row and applies it to the circuit breaker, the quota and the concurrency limit.
+
+When the row says so, it also probes the provider and reads the subscription, both in the background.
 """
 
 import asyncio
@@ -24,57 +25,62 @@ log = structlog.get_logger(__name__)
 
 
 class ProviderStatePoller:
-    """One for each process. `own` runs work in the background: a probe takes longer than the next look may wait."""
+    """Polls the provider state. There is one for each process.
+
+    `spawn` runs work in the background, because a probe takes longer than the poll interval.
+    """
 
     def __init__(
         self,
         circuit: CircuitBreaker,
         quota: QuotaGate,
-        slots: ConcurrencyLimiter,
+        limiter: ConcurrencyLimiter,
         probe: Probe,
-        own: Callable[[Coroutine[Any, Any, Any]], None],
+        spawn: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         self._circuit = circuit
         self._quota = quota
-        self._limiter = slots
+        self._limiter = limiter
         self._probe = probe
-        self._spawn = own
+        self._spawn = spawn
         self._poll_requested = asyncio.Event()
         self._stored_limit: int | None = None
 
     async def run(self) -> None:
-        """Looks every second until cancelled."""
+        """Poll every `POLL_INTERVAL_S` seconds until cancelled."""
         while True:
             try:
                 await self.poll()
-            except Exception as error:  # whatever it is: who stops looking stays on the offline voice for good
-                log.warning("provider.look_failed", error=type(error).__name__)
+            except (
+                Exception
+            ) as error:  # of any kind: without polls this process could stay on the offline voice for ever
+                log.warning("provider_state.poll_failed", error=type(error).__name__)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._poll_requested.wait(), POLL_INTERVAL_S)
             self._poll_requested.clear()
 
     def poll_now(self) -> None:
-        """The row is known to have changed: looks at it now."""
+        """Poll immediately, because the row is known to have changed."""
         self._poll_requested.set()
 
     async def poll(self) -> None:
-        """Once. While the quota is spent the provider is not probed either: a probe is a request."""
-        circuit_mark, quota_mark = self._circuit.version(), self._quota.version()
-        known = await run_in_db_thread(provider.read_status)
-        self._circuit.apply(known, circuit_mark)
-        self._quota.apply(known, quota_mark)
-        self._sync_limit(known.concurrency_limit)
-        if known.probe_due and not self._quota.is_exhausted:
+        """Poll once. While the quota is exceeded the provider is not probed, because a probe is a request."""
+        circuit_version, quota_version = self._circuit.version(), self._quota.version()
+        status = await run_in_db_thread(provider.read_status)
+        self._circuit.apply(status, circuit_version)
+        self._quota.apply(status, quota_version)
+        self._sync_limit(status.concurrency_limit)
+        if status.probe_due and not self._quota.is_exhausted:
             self._spawn(self._circuit.probe(self._run_probe))
-        if known.poll_due:
+        if status.poll_due:
             self._spawn(self._poll_subscription())
 
-    def _sync_limit(self, known: int | None) -> None:
-        """A process that has not been told the limit yet takes the row's; one that has writes it down."""
+    def _sync_limit(self, stored: int | None) -> None:
+        """Take the limit from the row if this process does not know it yet. Otherwise write it to the row."""
         limit = self._limiter.limit
-        if limit is None and known is not None:
-            self._stored_limit = known
-            self._limiter.set_limit(known)
+        if limit is None and stored is not None:
+            self._stored_limit = stored
+            self._limiter.set_limit(stored)
         elif limit is not None and limit != self._stored_limit:
             self._stored_limit = limit
             self._spawn(run_in_db_thread(provider.set_concurrency_limit, limit))

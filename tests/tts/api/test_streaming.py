@@ -47,7 +47,7 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]
     quota, slots, recorder = QuotaGate(own), LocalLimiter(), Recorder()
     services = SpeechDependencies(
         client=client,
-        gateway=SpeechGateway(client, RecorderLedger(recorder), slots=slots, quota=quota),
+        gateway=SpeechGateway(client, RecorderLedger(recorder), limiter=slots, quota=quota),
         offline_voice=OfflineSynthesizer(),
         circuit=circuit,
         quota=quota,

@@ -12,7 +12,7 @@ import pytest
 from tests.tts.examples import OWN_VOICE, RENDERING
 from tts.resilience.concurrency import LocalLimiter, SlotTimeout
 from tts.resilience.quota_gate import QuotaGate
-from tts.resilience.speech_gateway import MAX_AUDIO_S, MAX_SILENCE_S, ResponseGuard, SpeechGateway
+from tts.resilience.speech_gateway import MAX_AUDIO_S, MAX_TOTAL_SILENCE_S, ResponseGuard, SpeechGateway
 from usage.ledger.events import Attempt, Kind
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import ResponseMetadata
@@ -82,7 +82,7 @@ class Bench:
         self.attempt = Attempt(
             uuid.uuid4(), 0, 1, Kind.LIVE.value, requested_characters=len(TEXT), voice_id=OWN_VOICE.id
         )
-        self._gateway = SpeechGateway(cast(SpeechClient, client), self.ledger, slots=self.slots, quota=self.quota)
+        self._gateway = SpeechGateway(cast(SpeechClient, client), self.ledger, limiter=self.slots, quota=self.quota)
 
     async def read(self, **options: Any) -> list[bytes]:
         options = {"slot": self.slots.acquire(None, wait_s=0.1), "on_error": self.reported.append, **options}
@@ -210,7 +210,7 @@ def test_it_is_speech(reads: list[tuple[int, float]]):
 @pytest.mark.parametrize("gap_s", [0.02, 0.5, 1.9])
 def test_a_trickle_has_stalled_however_often_something_comes(gap_s: float):
     with pytest.raises(Stalled) as caught:
-        feed([*repeat((1, gap_s), round(MAX_SILENCE_S / gap_s * 1.1))])
+        feed([*repeat((1, gap_s), round(MAX_TOTAL_SILENCE_S / gap_s * 1.1))])
     assert caught.value.retryable
 
 
