@@ -1,4 +1,4 @@
-"""The ledger, the provider's state and its incidents, to look at: they are written by what happens, never by hand."""
+"""Admin pages for the ledger, the provider's state and incidents. Read-only, except for two incident actions."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -21,12 +21,12 @@ from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, Us
 from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.patients.models import Patient
 
-_SENT_ALERTS = (("told that it began", "opening_sent_at"), ("told that it is over", "resolution_sent_at"))
+_ALERTS = (("opened", "opening_sent_at"), ("resolved", "resolution_sent_at"))
 
 
 @admin.register(UsageEvent)
 class UsageEventAdmin(ReadOnlyAdmin):
-    """Of millions of rows: neither a date hierarchy nor a filter by model, which read all of them for every page."""
+    """The table has millions of rows. A date hierarchy or a filter by model would read all of them for every page."""
 
     list_display = (
         "started_at",
@@ -92,7 +92,7 @@ class ProviderStateAdmin(ReadOnlyAdmin):
         "quota_changed_at",
         "credits",
         "quota_resets_at",
-        "last_read",
+        "last_checked",
     )
     readonly_fields = ("credits",)
 
@@ -101,11 +101,11 @@ class ProviderStateAdmin(ReadOnlyAdmin):
         if state.quota_used is None:
             return "not read yet"
         if state.quota_limit is None:
-            return f"{state.quota_used:,} used, without a limit"
+            return f"{state.quota_used:,} used, no limit"
         return f"{state.quota_remaining:,} of {state.quota_limit:,} left"
 
-    @admin.display(description="Last read", ordering="polled_at", empty_value="never")
-    def last_read(self, state: ProviderState) -> str | None:
+    @admin.display(description="Last checked", ordering="polled_at", empty_value="never")
+    def last_checked(self, state: ProviderState) -> str | None:
         return f"{timesince(state.polled_at)} ago" if state.polled_at else None
 
 
@@ -125,19 +125,19 @@ class IncidentAdmin(ReadOnlyAdmin):
     def get_fieldsets(  # type: ignore[override]  # the stubs' own type for it is private
         self, request: HttpRequest, obj: Incident | None = None
     ) -> list[tuple[str | None, dict[str, Any]]]:
-        """Names are for those who may look at patients."""
+        """Only users who may view patients see names."""
         sees_names = self.admin_site.get_model_admin(Patient).has_view_permission(request)
-        who = "affected" if sees_names else "affected_unnamed"
+        affected = "affected" if sees_names else "affected_unnamed"
         return [
-            (None, {"fields": ("summary", "since", "detail", "patient_impact", "action", who)}),
-            ("Who looks after it", {"fields": ("acknowledged_at", "resolved_at", "alert")}),
+            (None, {"fields": ("summary", "since", "detail", "patient_impact", "action", affected)}),
+            ("Response", {"fields": ("acknowledged_at", "resolved_at", "alert")}),
         ]
 
     @admin.display(description="What happened")
     def summary(self, incident: Incident) -> str:
         return messages.message_for(incident).summary
 
-    @admin.display(description="Since when")
+    @admin.display(description="Since")
     def since(self, incident: Incident) -> str:
         began, ended = _utc(incident.opened_at), incident.resolved_at
         if ended is None:
@@ -156,49 +156,54 @@ class IncidentAdmin(ReadOnlyAdmin):
     @admin.display(description="Alert")
     def alert(self, incident: Incident) -> str:
         if not (channels.channels_for(incident) or incident.opening_sent_at):
-            return "nobody to send it to"
-        sent = [word for word, at in _SENT_ALERTS if getattr(incident, at)]
-        failed = f"failed {incident.sending_failures} times, is tried again" if incident.sending_failures else ""
-        return ", ".join([*sent, failed] if failed else sent) or "not sent"
+            return "no alert channel configured"
+        parts = [f"{state} alert sent {_utc(at)}" for state, name in _ALERTS if (at := getattr(incident, name))]
+        if incident.sending_failures:
+            parts.append(f"failed {incident.sending_failures} times, will be retried")
+        return ", ".join(parts) or "not sent"
 
-    @admin.display(description="Who was affected")
+    @admin.display(description="Affected patients")
     def affected(self, incident: Incident) -> str:
         rows = impact.impact_of(incident)
         patients = Patient.objects.in_bulk([row.patient_id for row in rows or ()])
         return _list_impact(rows, lambda row: _link(patients.get(row.patient_id)))
 
-    @admin.display(description="Who was affected")
+    @admin.display(description="Affected patients")
     def affected_unnamed(self, incident: Incident) -> str:
         return _list_impact(impact.impact_of(incident), lambda row: "a patient")
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("usage.change_incident")
 
-    @admin.action(description="Acknowledge: somebody is at it", permissions=["acknowledge"])
+    @admin.action(description="Acknowledge", permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
         acknowledged = incidents.filter(acknowledged_at=None).update(acknowledged_at=timezone.now())
-        self.message_user(request, f"Acknowledged: {acknowledged}.")
+        self.message_user(request, f"{acknowledged} {_incidents(acknowledged)} acknowledged.")
         return _redirect_back(request, incidents)
 
-    @admin.action(description="Resolve: it is over, and the next one is told anew", permissions=["acknowledge"])
+    @admin.action(description="Mark as resolved", permissions=["acknowledge"])
     def resolve(self, request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
         resolved = resolve(incidents)
-        self.message_user(request, f"Resolved: {resolved}.")
+        self.message_user(request, f"{resolved} {_incidents(resolved)} marked as resolved.")
         return _redirect_back(request, incidents)
+
+
+def _incidents(count: int) -> str:
+    return "incident" if count == 1 else "incidents"
 
 
 def _redirect_back(request: HttpRequest, incidents: QuerySet[Incident]) -> HttpResponse:
-    """To the incident's own page, where that is where the button was, else to the list as it was filtered."""
+    """Redirect to the incident's page if the button was there, otherwise to the list with its filters."""
     incident = incidents.first() if "page" in request.POST else None
-    here = reverse("admin:usage_incident_change", args=[incident.pk]) if incident else request.get_full_path()
-    return HttpResponseRedirect(here)
+    url = reverse("admin:usage_incident_change", args=[incident.pk]) if incident else request.get_full_path()
+    return HttpResponseRedirect(url)
 
 
-def _list_impact(rows: Sequence[Impact] | None, who: Callable[[Impact], str]) -> str:
+def _list_impact(rows: Sequence[Impact] | None, patient: Callable[[Impact], str]) -> str:
     if rows is None:
-        return "No patient hears anything of it."
-    lines = ((who(row), row.description) for row in rows)
-    return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "Nobody so far."
+        return "No patients are affected."
+    lines = ((patient(row), row.description) for row in rows)
+    return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "No patients so far."
 
 
 def _utc(at: datetime) -> str:

@@ -1,6 +1,7 @@
-"""What the provider was asked for and what it bills, and what administrators must know of it.
+"""Usage of the speech provider, the provider's state, and incidents.
 
-Rows of money are written by `usage/ledger/events.py` and edited by nobody.
+`usage/ledger/events.py` writes the rows that hold billed usage. They are never edited by hand. Some fields keep an
+older column name (`db_column`), because old and new processes run at the same time during a deploy.
 """
 
 import uuid
@@ -9,33 +10,33 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-NO_ID = uuid.UUID(int=0)  # stands for "none" in a key, whose columns are never null
+NO_ID = uuid.UUID(int=0)  # means "no patient" or "no voice" in a unique key, whose columns cannot be null
 
 
 class UsageEvent(models.Model):
-    """One attempt to make sound, from the provider (`characters`, `credits`) or without it (`saved`).
+    """One attempt to produce audio, from the provider (`characters`, `credits`) or without it (`saved_characters`).
 
-    Plain UUIDs instead of foreign keys: money rows outlive the patient, the conversation and the voice they speak of.
+    Ids are plain UUIDs instead of foreign keys, because these rows outlive the patient, the conversation and the voice.
     """
 
     class Kind(models.TextChoices):
         LIVE = "live"
         RETRY = "retry"
-        BACKUP = "backup"
-        CACHE = "cache"
-        OFFLINE = "offline"
-        PROBE = "probe", "a look whether the provider is back"
-        WARM = "warm", "made ahead for the phrase cache"
-        PREVIEW = "preview", "heard by a clinician"
+        BACKUP = "backup", "Backup voice"
+        CACHE = "cache", "Phrase cache"
+        OFFLINE = "offline", "Offline voice"
+        PROBE = "probe", "Health probe"
+        WARM = "warm", "Pre-generated"
+        PREVIEW = "preview", "Preview by a clinician"
 
     class Outcome(models.TextChoices):
-        UNKNOWN = "unknown", "no answer seen"
+        UNKNOWN = "unknown", "Unconfirmed"
         COMPLETED = "completed"
         FAILED = "failed"
         CANCELLED = "cancelled"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    source = models.UUIDField(help_text="The utterance that wanted the sound.")
+    source = models.UUIDField(help_text="Id of the utterance, or of the cache fill or probe.")
     segment = models.PositiveIntegerField()
     attempt = models.PositiveIntegerField()
     conversation = models.UUIDField(null=True, db_index=True)
@@ -44,17 +45,19 @@ class UsageEvent(models.Model):
     model = models.CharField(max_length=64, blank=True)
     kind = models.CharField(max_length=8, choices=Kind)
     outcome = models.CharField(max_length=10, choices=Outcome)
-    code = models.CharField(max_length=64, blank=True, help_text="The provider's word for what went wrong.")
+    code = models.CharField(max_length=64, blank=True, help_text="The error code of the provider.")
     requested_characters = models.PositiveIntegerField(db_column="asked", help_text="Characters in the request.")
-    characters = models.PositiveIntegerField(default=0, help_text="Characters of requests whose 2xx headers came.")
-    credits = models.PositiveIntegerField(default=0, help_text="What the provider says it bills.")
+    characters = models.PositiveIntegerField(
+        default=0, help_text="Characters sent, counted once the 2xx headers have arrived."
+    )
+    credits = models.PositiveIntegerField(default=0, help_text="Credits billed by the provider.")
     saved_characters = models.PositiveIntegerField(
-        db_column="saved", default=0, help_text="Characters spoken without asking the provider."
+        db_column="saved", default=0, help_text="Characters spoken from the cache or in the offline voice."
     )
     request_id = models.CharField(max_length=128, blank=True)
-    first_byte_ms = models.FloatField(null=True, help_text="From the request to its first audio.")
+    first_byte_ms = models.FloatField(null=True, help_text="Milliseconds from the request to its first audio.")
     first_chunk_ms = models.FloatField(
-        null=True, help_text="Where a speech began with it: from its turn to the first frame on the device."
+        null=True, help_text="Time to first audio, in milliseconds, if a speech began with this attempt."
     )
     started_at = models.DateTimeField(db_column="at", default=timezone.now, db_index=True)
 
@@ -80,10 +83,10 @@ class UsageEvent(models.Model):
 
 
 class DailyUsage(models.Model):
-    """The sum of a day's events of one patient, voice, model and kind (`usage/ledger/rollup.py` keeps it up).
+    """Totals of the events of one day, patient, voice, model and kind. `usage/ledger/rollup.py` maintains them.
 
-    A day is one in USAGE_TIME_ZONE. `chunk_N`: how many speeches had their first sound within N ms, and not within the
-    next smaller one.
+    Days are in USAGE_TIME_ZONE. The `chunk_N` fields are a histogram of the time to first audio: `chunk_N` counts
+    speeches of at most N ms that no smaller bucket counts.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -124,21 +127,21 @@ class DailyUsage(models.Model):
 
 
 class BudgetMonth(models.Model):
-    """What a patient with a monthly budget has used of it, and what speeches on their way have reserved. Characters.
+    """Characters that a patient with a monthly budget has used, and characters that running speeches have reserved.
 
-    `used` is what was spoken to them: the sum of their live, retry and backup events of that month in USAGE_TIME_ZONE.
+    `used` is the sum of the patient's live, retry and backup events of that month in USAGE_TIME_ZONE.
     """
 
     id = models.BigAutoField(primary_key=True)
     patient = models.UUIDField()
-    month = models.DateField(help_text="Its first day.")
+    month = models.DateField(help_text="The first day of the month.")
     reserved = models.PositiveBigIntegerField(default=0)
     used = models.PositiveBigIntegerField(default=0)
     budget_when_refused = models.PositiveBigIntegerField(
-        db_column="refused_under", null=True, help_text="The budget when something last did not fit."
+        db_column="refused_under", null=True, help_text="The budget when a request last exceeded it."
     )
     updated_at = models.DateTimeField(
-        db_column="touched_at", default=timezone.now, help_text="When a reservation was made or given back."
+        db_column="touched_at", default=timezone.now, help_text="When a reservation was last made or released."
     )
 
     class Meta:
@@ -150,7 +153,7 @@ class BudgetMonth(models.Model):
 
 
 class Heartbeat(models.Model):
-    """The last sign of life of a process that nobody would miss otherwise: `worker` or `beat`."""
+    """The last heartbeat of a background process: `worker` or `beat`."""
 
     name = models.CharField(max_length=8, primary_key=True)
     at = models.DateTimeField()
@@ -160,39 +163,47 @@ class Heartbeat(models.Model):
 
 
 class Reconciliation(models.Model):
-    """How the ledger of one day compared with the provider's own figures, and what became of its unknown attempts.
+    """The ledger of one day compared with the provider's figures, and the outcome of the day's unknown attempts.
 
-    The provider's figures are empty where they could not be read, and before the day is over.
+    The provider's figures are null until the day is over, and if they could not be read.
     """
 
     id = models.BigAutoField(primary_key=True)
     day = models.DateField(unique=True)
-    checked_at = models.DateTimeField(db_column="at", null=True, help_text="When it was last looked at.")
-    compared_at = models.DateTimeField(null=True, help_text="When the day, being over, was last compared.")
+    checked_at = models.DateTimeField(db_column="at", null=True, help_text="When the day was last checked.")
+    compared_at = models.DateTimeField(null=True, help_text="When the day was last compared after its end.")
     lease_until = models.DateTimeField(
-        db_column="busy_until", null=True, editable=False, help_text="A lease: one process does a day."
+        db_column="busy_until", null=True, editable=False, help_text="Lease expiry. One process at a time checks a day."
     )
-    characters = models.BigIntegerField(default=0, help_text="What the ledger has for the day.")
+    characters = models.BigIntegerField(default=0, help_text="Characters of the day in the ledger.")
     credits = models.BigIntegerField(default=0)
-    provider_characters = models.BigIntegerField(null=True, help_text="What the provider has for the day.")
+    provider_characters = models.BigIntegerField(
+        null=True, help_text="Characters of the day in the provider's figures."
+    )
     provider_credits = models.BigIntegerField(null=True)
     unexplained_characters = models.BigIntegerField(
-        db_column="unexplained", null=True, help_text="Characters of the difference that nothing explains."
+        db_column="unexplained", null=True, help_text="Characters of the difference without an explanation."
     )
     external_characters = models.BigIntegerField(
-        db_column="others", default=0, help_text="Characters in the history that this server did not ask for."
+        db_column="others",
+        default=0,
+        help_text="Characters in the provider's history that this server did not request.",
     )
     billed_attempts = models.PositiveIntegerField(
-        db_column="settled", default=0, help_text="Unknown attempts found in the provider's history."
+        db_column="settled", default=0, help_text="Unknown attempts that the provider's history shows as billed."
     )
     unbilled_attempts = models.PositiveIntegerField(
-        db_column="absent", default=0, help_text="Unknown attempts that are not in it: not billed."
+        db_column="absent",
+        default=0,
+        help_text="Unknown attempts that are not in the provider's history and were not billed.",
     )
     unknown_attempts = models.PositiveIntegerField(
-        db_column="unknown", default=0, help_text="Unknown attempts that stay so."
+        db_column="unknown", default=0, help_text="Attempts that are still unknown."
     )
     unknown_characters = models.BigIntegerField(default=0)
-    counter = models.BigIntegerField(null=True, help_text="Credits used in the provider's period by `counter_at`.")
+    counter = models.BigIntegerField(
+        null=True, help_text="Credits used in the provider's billing period at `counter_at`."
+    )
     counter_at = models.DateTimeField(null=True)
     counter_resets_at = models.DateTimeField(null=True)
     explanation = models.TextField(blank=True)
@@ -205,36 +216,41 @@ class Reconciliation(models.Model):
 
 
 class ProviderState(models.Model):
-    """What all processes know about the provider: one row. While the circuit is open nobody waits for it; while the
-    quota is spent nobody asks.
+    """The provider's state, shared by all processes in one row.
+
+    While the circuit is open, speech does not wait for the provider. While the quota is exhausted, no request is sent.
     """
 
     class Circuit(models.TextChoices):
-        CLOSED = "closed"
-        OPEN = "open"
+        CLOSED = "closed", "Reachable"
+        OPEN = "open", "Unreachable"
 
     class Quota(models.TextChoices):
         AVAILABLE = "available"
-        SPENT = "spent"
+        EXHAUSTED = "spent"
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
-    circuit = models.CharField(max_length=6, choices=Circuit, default=Circuit.CLOSED)
+    circuit = models.CharField("provider", max_length=6, choices=Circuit, default=Circuit.CLOSED)
     changed_at = models.DateTimeField(default=timezone.now, help_text="When the circuit was opened or closed.")
-    probes = models.PositiveIntegerField(default=0, help_text="Failed looks since the circuit opened.")
+    probes = models.PositiveIntegerField(default=0, help_text="Failed health probes since the circuit opened.")
     next_probe_at = models.DateTimeField(null=True, blank=True)
     quota = models.CharField(max_length=9, choices=Quota, default=Quota.AVAILABLE)
-    quota_changed_at = models.DateTimeField(null=True, blank=True, help_text="When the quota was spent or came back.")
-    quota_needed = models.PositiveBigIntegerField(default=0, help_text="Characters of the request it was refused to.")
-    quota_refusals = models.PositiveIntegerField(
-        default=0, help_text="How often in a row it was refused although the subscription shows enough."
+    quota_changed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the quota was last exhausted or restored."
     )
-    quota_limit = models.PositiveBigIntegerField(null=True, blank=True, help_text="Credits of this period.")
-    quota_used = models.PositiveBigIntegerField(null=True, blank=True, help_text="Credits used in this period.")
+    quota_needed = models.PositiveBigIntegerField(
+        default=0, help_text="Characters of the request that exceeded the quota."
+    )
+    quota_refusals = models.PositiveIntegerField(
+        default=0, help_text="Consecutive refusals although the subscription showed enough credits."
+    )
+    quota_limit = models.PositiveBigIntegerField(null=True, blank=True, help_text="Credits of this billing period.")
+    quota_used = models.PositiveBigIntegerField(null=True, blank=True, help_text="Credits used in this billing period.")
     quota_resets_at = models.DateTimeField(null=True, blank=True)
     polled_at = models.DateTimeField(null=True, blank=True, help_text="When the subscription was last read.")
     next_poll_at = models.DateTimeField(null=True, blank=True)
     concurrency_limit = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Streams at a time, as the provider said last."
+        null=True, blank=True, help_text="The provider's concurrency limit."
     )
 
     class Meta:
@@ -249,47 +265,57 @@ class ProviderState(models.Model):
 
     @property
     def quota_remaining(self) -> int | None:
-        """Credits left when the subscription was last read; None: never read, or without a limit."""
+        """Credits that remained when the subscription was last read. None if it was never read or has no limit."""
         if self.quota_limit is None or self.quota_used is None:
             return None
         return max(self.quota_limit - self.quota_used, 0)
 
 
 class Incident(models.Model):
-    """Something that administrators must know, from when it began to when it was over: one row for each cause."""
+    """A problem that administrators must know about, from its beginning to its end. One row for each cause."""
 
     class Kind(models.TextChoices):
         PROVIDER_DOWN = "provider_down", "the speech provider is down"
-        ACCESS = "access", "the speech provider refuses our key, plan or permission"
-        REQUEST = "request", "the speech provider refuses our requests: a defect of ours"
-        VOICE = "voice", "a voice is gone or refused"
+        ACCESS = "access", "the speech provider rejects our key, plan or permissions"
+        REQUEST = "request", "the speech provider rejects our requests (software defect)"
+        VOICE = "voice", "a voice is unavailable"
         NO_VOICE = "no_voice", "a patient heard nothing"
-        QUOTA = "quota", "the speech provider's quota is spent"
-        VOICE_SLOTS = "voice_slots", "the speech provider has hardly room for another voice"
-        QUOTA_LOW = "quota_low", "the speech provider's quota is running low"
-        FORECAST = "forecast", "the quota will not last"
-        SLOW = "slow", "speech begins late"
+        QUOTA = "quota", "credits exhausted"
+        VOICE_SLOTS = "voice_slots", "voice slots nearly full"
+        QUOTA_LOW = "quota_low", "credits running low"
+        FORECAST = "forecast", "credits forecast to run out"
+        SLOW = "slow", "high latency"
         BUDGET = "budget", "a patient's monthly budget is used up"
         DRIFT = "drift", "the ledger and the provider's figures differ"
-        SILENT = "silent", "a part of this server gives no sign of life"
+        SILENT = "silent", "worker or beat not running"
         ALERTS = "alerts", "alerts cannot be sent"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
-    key = models.CharField(max_length=64, blank=True, help_text="Which one, where there can be several of a kind.")
+    key = models.CharField(
+        max_length=64,
+        blank=True,
+        help_text="Distinguishes open incidents of one kind, for example by voice or patient.",
+    )
     detail = models.CharField(max_length=300, blank=True)
     opened_at = models.DateTimeField(default=timezone.now)
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     resolved_at = models.DateTimeField(null=True, blank=True)
-    opening_sent_at = models.DateTimeField(null=True, blank=True, help_text="When the alert of it had gone out.")
-    resolution_sent_at = models.DateTimeField(null=True, blank=True, help_text="When its end had been told.")
-    sending_until = models.DateTimeField(null=True, editable=False, help_text="A lease: one process sends at a time.")
+    opening_sent_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the alert about the opening was sent."
+    )
+    resolution_sent_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the alert about the resolution was sent."
+    )
+    sending_until = models.DateTimeField(
+        null=True, editable=False, help_text="Lease expiry, and after a failure the time of the next attempt."
+    )
     notified_channels = models.CharField(
         db_column="sending_told",
         max_length=16,
         blank=True,
         editable=False,
-        help_text="By which ways the state being told has gone out already.",
+        help_text="Channels that have already received this notification.",
     )
     sending_failures = models.PositiveIntegerField(default=0)
 

@@ -1,7 +1,7 @@
 """The provider's state and its incidents, in words."""
 
 import uuid
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html import unescape
 
 import pytest
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.django_db
 
 STATE = reverse("admin:usage_providerstate_changelist")
 INCIDENTS = reverse("admin:usage_incident_changelist")
+SENT_AT = datetime(2026, 11, 29, 15, 15, tzinfo=UTC)
 
 
 def page(client: Client, address: str) -> str:
@@ -35,7 +36,7 @@ def page(client: Client, address: str) -> str:
     [
         ({}, "not read yet"),
         ({"quota_limit": 100_000, "quota_used": 99_000, "polled_at": timezone.now()}, "1,000 of 100,000 left"),
-        ({"quota_used": 99_000, "polled_at": timezone.now()}, "99,000 used, without a limit"),
+        ({"quota_used": 99_000, "polled_at": timezone.now()}, "99,000 used, no limit"),
     ],
 )
 def test_the_quota_stands_in_words(admin_client: Client, columns: dict, words: str):
@@ -55,12 +56,12 @@ def test_the_list_says_when_it_was_read(admin_client: Client):
     ("columns", "words"),
     [
         ({}, "not sent"),
-        ({"opening_sent_at": timezone.now()}, "told that it began"),
+        ({"opening_sent_at": SENT_AT}, "opened alert sent Nov. 29, 2026, 3:15 p.m. UTC"),
         (
-            {"opening_sent_at": timezone.now(), "resolution_sent_at": timezone.now()},
-            "told that it began, told that it is over",
+            {"opening_sent_at": SENT_AT, "resolution_sent_at": SENT_AT + timedelta(minutes=5)},
+            "opened alert sent Nov. 29, 2026, 3:15 p.m. UTC, resolved alert sent Nov. 29, 2026, 3:20 p.m. UTC",
         ),
-        ({"sending_failures": 2}, "failed 2 times, is tried again"),
+        ({"sending_failures": 2}, "failed 2 times, will be retried"),
     ],
 )
 def test_the_list_of_incidents_says_whether_the_alert_went_out(
@@ -73,7 +74,7 @@ def test_the_list_of_incidents_says_whether_the_alert_went_out(
 
 def test_it_says_where_nobody_is_to_be_told(admin_client: Client):
     Incident.objects.create(kind="quota")
-    assert "nobody to send it to" in page(admin_client, INCIDENTS)
+    assert "no alert channel configured" in page(admin_client, INCIDENTS)
 
 
 def test_no_page_of_the_ledger_reads_all_of_it_for_a_filter(admin_client: Client):
@@ -156,11 +157,11 @@ def test_only_who_may_look_at_patients_reads_their_names(
     ("kind", "fields", "words"),
     [
         ("quota", {"kind": "offline"}, "Alice Archer</a>: 1 segments in the offline voice"),
-        ("no_voice", {"kind": "offline", "outcome": "failed", "characters": 0}, "</a>: 1 segments in silence"),
-        ("slow", {"first_chunk_ms": 501}, "</a>: 1 speeches that began late"),
-        ("slow", {"first_chunk_ms": 499}, "Nobody so far."),
-        ("provider_down", {}, "Nobody so far."),
-        ("silent", {"kind": "offline"}, "No patient hears anything of it."),
+        ("no_voice", {"kind": "offline", "outcome": "failed", "characters": 0}, "</a>: 1 segments without sound"),
+        ("slow", {"first_chunk_ms": 501}, "</a>: 1 speeches with high latency"),
+        ("slow", {"first_chunk_ms": 499}, "No patients so far."),
+        ("provider_down", {}, "No patients so far."),
+        ("silent", {"kind": "offline"}, "No patients are affected."),
     ],
 )
 def test_it_names_who_was_affected(admin_client: Client, alice: Member, kind: str, fields: dict, words: str):
@@ -172,14 +173,14 @@ def test_it_names_who_was_affected(admin_client: Client, alice: Member, kind: st
 
 def test_it_names_whose_budget_it_is(admin_client: Client, alice: Member):
     incident = Incident.objects.create(kind="budget", key=str(alice.patient.pk))
-    assert "Alice Archer</a>: what did not fit into the budget was not spoken" in shown(admin_client, incident)
+    assert "Alice Archer</a>: speech over the budget was not spoken" in shown(admin_client, incident)
     Incident.objects.update(key=str(uuid.uuid4()))
-    assert "an erased patient: what did not fit" in shown(admin_client, incident)
+    assert "an erased patient: speech over the budget" in shown(admin_client, incident)
 
 
 def test_it_says_that_a_way_which_fails_has_nobody_to_tell_of_it(admin_client: Client, settings: Settings):
     settings.ADMIN_EMAILS, settings.ALERT_WEBHOOK_URL = ["ann@example.org"], ""
-    assert "nobody to send it to" in shown(admin_client, Incident.objects.create(kind="alerts", key="mail"))
+    assert "no alert channel configured" in shown(admin_client, Incident.objects.create(kind="alerts", key="mail"))
 
 
 @pytest.mark.django_db(transaction=True)

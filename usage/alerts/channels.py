@@ -1,4 +1,4 @@
-"""The ways in which administrators are told of an incident: mail and webhook. Each sends one message or raises."""
+"""Alert channels: mail and webhook. A channel sends one message or raises an exception."""
 
 import hashlib
 import hmac
@@ -22,7 +22,7 @@ Channel = Callable[[Incident, str], None]
 
 
 def configured_channels() -> Mapping[str, Channel]:
-    """Those that the settings name, by the names under which `notified_channels` keeps them."""
+    """Return the channels that the settings configure. Their names are those stored in `notified_channels`."""
     configured: dict[str, Channel] = {}
     if settings.ADMIN_EMAILS:
         configured["mail"] = _mail
@@ -32,13 +32,13 @@ def configured_channels() -> Mapping[str, Channel]:
 
 
 def channels_for(incident: Incident) -> Mapping[str, Channel]:
-    """Those for this incident: that a way fails is told by the others alone."""
+    """Return the channels for this incident. A failing-channel incident is not sent through the failing channel."""
     failing = incident.key if incident.kind == Incident.Kind.ALERTS else None
     return {name: channel for name, channel in configured_channels().items() if name != failing}
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """HMAC-SHA256 over the timestamp, a dot and the body, in hexadecimal digits (docs/operation.md)."""
+    """Return the HMAC-SHA256 of timestamp, dot and body as hexadecimal digits. See docs/operation.md."""
     return hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
@@ -48,11 +48,11 @@ def _mail(incident: Incident, state: str) -> None:
 
 
 def _webhook(incident: Incident, state: str) -> None:
-    """Without redirects or the environment's proxies: the message goes where the administrators said, or nowhere."""
+    """Redirects and proxies of the environment are not used, so the message goes to the configured URL only."""
     payload = {"kind": incident.kind, "state": state, "text": messages.body(incident, state), "url": _url(incident)}
     body = json.dumps(payload).encode()
     headers = {"Content-Type": "application/json"}
-    if settings.ALERT_WEBHOOK_SECRET:  # signed when it is sent: a repeat has a time of its own
+    if settings.ALERT_WEBHOOK_SECRET:  # each retry is signed with its own time
         timestamp = str(int(time.time()))
         headers[TIMESTAMP_HEADER] = timestamp
         headers[SIGNATURE_HEADER] = f"sha256={signature(settings.ALERT_WEBHOOK_SECRET, timestamp, body)}"

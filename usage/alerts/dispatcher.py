@@ -1,9 +1,9 @@
-"""Telling administrators of an incident: by mail and by webhook, once for each of its states, in order.
+"""Sends alerts about incidents by mail and webhook: one when it opens and one when it is resolved, in this order.
 
-The process that opens or resolves it tells at once, in a thread of its own, so neither a worker nor a broker is
-needed; what failed, beat repeats, or a web process while beat is missing. One process sends at a time: it holds the
-lease `sending_until`, which after a failure is also the time before which nobody tries again. A process that dies
-between sending and writing it down lets the message go out twice; nothing else does.
+The process that opens or resolves an incident sends the alert immediately in a thread, so neither a worker nor a
+broker is needed. beat retries failed alerts. A web process does so while beat is missing. One process sends at a time:
+it holds the lease `sending_until`. After a failure, `sending_until` is the time of the next attempt. A message is sent
+twice only if a process dies after sending it and before recording it.
 """
 
 import uuid
@@ -21,19 +21,19 @@ from usage.alerts import channels
 from usage.models import Incident
 from voicecare.core import metrics
 
-LEASE = timedelta(seconds=60)  # a mail takes several answers of at most EMAIL_TIMEOUT each
-RETRY_DELAYS_S = (10, 20, 40, 80, 160, 300)  # after a failure; the last one repeats
-ALERT_MAX_AGE = timedelta(days=1)  # later it is no news: also for who sets up a first webhook after months
-FAILURES_BEFORE_INCIDENT = 3  # failures of one way in a row, with one message: about half a minute
+LEASE = timedelta(seconds=60)  # sending a mail takes several server responses of up to EMAIL_TIMEOUT each
+RETRY_DELAYS_S = (10, 20, 40, 80, 160, 300)  # the last delay repeats
+ALERT_MAX_AGE = timedelta(days=1)  # older incidents are not sent, for example to a channel that is new
+FAILURES_BEFORE_INCIDENT = 3  # consecutive failures of one channel with one message; about half a minute
 
 log = structlog.get_logger(__name__)
 
 
 def notify_async(*incident_ids: uuid.UUID) -> None:
-    """Has them told once the transaction is committed; returns at once. Of nothing new, nothing is told.
+    """Send pending alerts after commit, in one background thread. Returns immediately.
 
-    One after the other, in one thread: at the turn of a month the budgets of a hundred patients are over at once, and
-    as many connections to the database would be none for those who speak.
+    At month end hundreds of budget incidents are resolved together. One thread each would exhaust the database
+    connections that live speech needs.
     """
     if incident_ids and channels.configured_channels():
         thread = Thread(target=_in_thread, args=[deliver, *incident_ids], name="alerts", daemon=True)
@@ -41,22 +41,22 @@ def notify_async(*incident_ids: uuid.UUID) -> None:
 
 
 def retry_in_thread() -> None:
-    """For where beat or the worker, who repeat what failed, are missing: does so in a thread; returns at once."""
+    """Retry failed alerts in a thread, while beat or the worker is missing. Returns immediately."""
     if _pending().exists():
         Thread(target=_in_thread, args=[retry_pending], daemon=True).start()
 
 
 def retry_pending() -> None:
-    """Tells whatever is still to be told and may be tried now."""
+    """Send all alerts that are pending and due."""
     deliver(*_pending().values_list("pk", flat=True))
-    # A channel that was removed from the settings no longer fails.
+    # Channels that were removed from the settings no longer fail.
     _channel_incidents().exclude(key__in=list(channels.configured_channels())).update(resolved_at=Now())
 
 
 def deliver(*incident_ids: uuid.UUID) -> None:
-    """Tells its states that are untold, one after the other, as far as that succeeds; idempotent.
+    """Send the pending alerts of each incident in order, until one fails. Idempotent.
 
-    With no way to tell it, it stays untold.
+    Without a configured channel, the alerts stay pending.
     """
     for incident_id in incident_ids:
         while (claimed := _claim(incident_id)) is not None and _send(claimed):
@@ -66,8 +66,8 @@ def deliver(*incident_ids: uuid.UUID) -> None:
 def _in_thread(work: Callable[..., None], *arguments: uuid.UUID) -> None:
     try:
         work(*arguments)
-    except Exception as error:  # beat tries again
-        log.warning("alert.failed", error=type(error).__name__)
+    except Exception as error:  # beat will retry
+        log.warning("alert.thread_failed", error=type(error).__name__)
     finally:
         connection.close()
 
@@ -95,7 +95,7 @@ def _claim(incident_id: uuid.UUID) -> Incident | None:
 
 
 def _send(incident: Incident) -> bool:
-    """Tells the first state that is untold, by those ways that have not told it yet; true if all have now."""
+    """Send the first pending alert through the channels that have not sent it. Returns True if all have sent it now."""
     opening = Incident.objects.filter(
         _unsent(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - ALERT_MAX_AGE
     )
@@ -103,7 +103,7 @@ def _send(incident: Incident) -> bool:
     notified = set(incident.notified_channels.split())
     wanted = channels.channels_for(incident)
     remaining = {name: channel for name, channel in wanted.items() if name not in notified}
-    with ThreadPoolExecutor(max(len(remaining), 1)) as pool:  # one that hangs does not hold up the other
+    with ThreadPoolExecutor(max(len(remaining), 1)) as pool:  # a slow channel does not delay the other
         outcomes = pool.map(lambda name: _try_channel(name, remaining[name], incident, state), remaining)
         errors = dict(zip(remaining, outcomes, strict=True))
     notified |= {name for name, error in errors.items() if error is None}
@@ -114,12 +114,14 @@ def _send(incident: Incident) -> bool:
 
 
 def _try_channel(name: str, channel: channels.Channel, incident: Incident, state: str) -> str | None:
-    """What went wrong, in one word; None: it went."""
+    """Return the name of the error, or None if the message was sent."""
     try:
         channel(incident, state)
-    except Exception as error:  # a mail server's or a webhook's fault, whatever it is, must not end the others
+    except Exception as error:  # an error of one channel must not stop the others
         metrics.ALERTS_FAILED.labels(name).inc()
-        log.warning("alert.not_sent", channel=name, incident=str(incident.pk), state=state, error=type(error).__name__)
+        log.warning(
+            "alert.send_failed", channel=name, incident=str(incident.pk), state=state, error=type(error).__name__
+        )
         return type(error).__name__
     log.info("alert.sent", channel=name, incident=str(incident.pk), state=state)
     return None
@@ -139,16 +141,16 @@ def _save_outcome(incident: Incident, state: str, notified: set[str], *, complet
     leased.update(**{sent_at: Now()}, notified_channels="", sending_failures=0, sending_until=None)
 
 
-# Of the ways themselves. What is opened or resolved here beat tells: it is beat's repeats that get as far as this.
+# Channel health. These incidents are opened and resolved here directly. Celery beat sends them on its next retry.
 
 
 def _update_channel_health(errors: Mapping[str, str | None], failures: int) -> None:
-    """A way that failed so often in a row with one message is an incident, until a message goes through."""
+    """Open an incident for a channel with consecutive failures. Resolve it when a message is sent again."""
     for name, error in errors.items():
         if error is None:
             _channel_incidents().filter(key=name).update(resolved_at=Now())
         elif failures >= FAILURES_BEFORE_INCIDENT:
-            detail = f"{name}: {failures} failures in a row, the last one {error}."
+            detail = f"{name}: {failures} consecutive failures, the last one {error}."
             incident = Incident(kind=Incident.Kind.ALERTS, key=name, detail=detail)
             Incident.objects.bulk_create([incident], ignore_conflicts=True)
 

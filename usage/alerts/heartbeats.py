@@ -1,9 +1,9 @@
-"""Signs of life of the two processes that no patient would miss: `beat` and `worker`.
+"""Heartbeats of the two background processes, `beat` and `worker`, and the monitor that reports a missing one.
 
-beat gives its own sign while it ticks, and sends the worker a task that gives the worker's: so a worker is known to
-take tasks, and while beat is silent nothing can be known of it. Web processes look at the signs and open an incident
-for who is silent. The times of the signs are the database's; a web process' own clock only says how long it has been
-looking.
+beat writes its heartbeat on every tick and sends the worker a task that writes the worker's heartbeat. So a heartbeat
+of the worker proves that it takes tasks. While beat is missing, the state of the worker is unknown. Web processes
+check the heartbeats and open an incident for a missing process. Heartbeats have the database's time. The clock of a
+web process only measures how long it has been checking.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ from usage.models import Heartbeat, Incident
 
 BEAT, WORKER = "beat", "worker"
 INTERVAL_S = 15.0
-BEAT_LATE_AFTER_S = 30.0  # beat may have been restarted, and the worker got no task in the meantime
+BEAT_LATE_AFTER_S = 30.0  # after such a gap, the worker may have had no heartbeat task
 MISSING_AFTER_S = 60.0
-GRACE_S = 30.0  # to start in, beside a web process that has just started or a database that has just come back
-NEVER_SEEN_AFTER_S = 600.0  # what has never been seen is missed so long after a web process has started
+GRACE_S = 30.0  # time to start, after this web process has started or the database was unavailable
+NEVER_SEEN_AFTER_S = 600.0  # after this time, a process without any heartbeat is reported as missing
 MAX_BACKDATING_S = dispatcher.ALERT_MAX_AGE.total_seconds() / 2
-MAX_CHECK_GAP_S = 20.0  # who has not looked for so long, or whose clock was set, knows nothing of the time in between
+MAX_CHECK_GAP_S = 20.0  # after a longer gap, or a change of the clock, the monitor starts again
 
 _DETAILS = {
-    BEAT: "It is beat, or beat waits for the broker (REDIS_URL). Whether the worker is up cannot be told meanwhile.",
-    WORKER: "It is the worker: it is down, or busy with long work for more than a minute.",
+    BEAT: "beat is not running, or it is waiting for the broker (REDIS_URL). The state of the worker is unknown.",
+    WORKER: "The worker is not running, or one task has kept it busy for more than a minute.",
 }
 
 
@@ -37,34 +37,38 @@ class LastHeartbeat(NamedTuple):
 
 
 def beat(name: str) -> None:
-    """A sign of life, now. Raises DatabaseError."""
+    """Write a heartbeat with the current time of the database. Raises DatabaseError."""
     heartbeat = Heartbeat(name=name, at=Now())
     Heartbeat.objects.bulk_create([heartbeat], update_conflicts=True, unique_fields=["name"], update_fields=["at"])
 
 
 def read_heartbeats() -> dict[str, LastHeartbeat]:
-    """The last ones, in one query; who has never given one is missing."""
+    """Return the last heartbeat of each process that ever sent one. One query."""
     rows = Heartbeat.objects.annotate(now=Now())
     return {row.name: LastHeartbeat(row.at, (row.now - row.at).total_seconds()) for row in rows}
 
 
 def missing_processes() -> list[str]:
-    """Who has given no sign for too long, or never. While beat is silent the worker soon is, too: nobody asks it."""
+    """Return the processes whose last heartbeat is too old, or that never sent one.
+
+    While beat is missing, the worker is soon missing too, because it gets no heartbeat task.
+    """
     last = read_heartbeats()
     return [name for name in (WORKER, BEAT) if name not in last or last[name].age_s > MISSING_AFTER_S]
 
 
 class HeartbeatMonitor:
-    """What one web process has seen of the signs; `look` is called every few seconds."""
+    """The observations of one web process. `check` is called every few seconds."""
 
     def __init__(self, now: float) -> None:
         self._started = self._checked = now
         self._beat_alive_since: float | None = None
 
     def check(self, now: float) -> None:
-        """Opens the incidents of who is silent, and resolves those of who is not; repeats alerts in their stead.
+        """Open incidents of missing processes and resolve those of running ones.
 
-        Two queries while nobody is missed.
+        While a process is missing, this process retries failed alerts in its place. Two queries if nothing changes.
+        `now` is this process's clock in seconds, and may be set back.
         """
         last = read_heartbeats()
         states = self.evaluate({name: heartbeat.age_s for name, heartbeat in last.items()}, now)
@@ -74,8 +78,8 @@ class HeartbeatMonitor:
             if not alive and name not in reported:
                 detail, started_at = _DETAILS[name], None
                 if name in last:
-                    detail += f" Its last sign: {last[name].at:%Y-%m-%d %H:%M} UTC."
-                    # An alert with an older beginning would be no news to the dispatcher.
+                    detail += f" Last heartbeat: {last[name].at:%Y-%m-%d %H:%M} UTC."
+                    # The dispatcher does not send alerts about older incidents.
                     started_at = last[name].at if last[name].age_s < MAX_BACKDATING_S else None
                 incidents.open_incident(incidents.Kind.SILENT, name, detail, started_at)
             elif alive and name in reported:
@@ -84,7 +88,10 @@ class HeartbeatMonitor:
             dispatcher.retry_in_thread()
 
     def evaluate(self, ages: Mapping[str, float], now: float) -> dict[str, bool]:
-        """Who is alive and who is not, from the seconds since their signs; of whom nothing can be said is missing."""
+        """Map each process name to True (alive) or False (missing), based on heartbeat age in seconds.
+
+        Processes whose state is not yet known are left out.
+        """
         if abs(now - self._checked) > MAX_CHECK_GAP_S:
             self._started, self._beat_alive_since = now, None
         self._checked = now
@@ -102,5 +109,5 @@ class HeartbeatMonitor:
         if since is None or now - since < GRACE_S:
             return None
         if age_s is None and (settings.DEBUG or now - self._started < NEVER_SEEN_AFTER_S):
-            return None  # a developer may leave it out for good; in production it was forgotten
+            return None  # developers may never start it; in production it must not be forgotten
         return False

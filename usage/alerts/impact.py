@@ -1,4 +1,4 @@
-"""Whom an incident has touched and how, for the admin alone: alerts name no patient."""
+"""Which patients an incident affected, and how. Only the admin shows this. Alerts name no patient."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -13,37 +13,40 @@ from usage.models import Incident, UsageEvent
 Kind = Incident.Kind
 OTHER_VOICE_KINDS = (Kind.QUOTA, Kind.PROVIDER_DOWN, Kind.ACCESS, Kind.REQUEST, Kind.VOICE)
 
-RECORDED_BEFORE = timedelta(minutes=1)  # the request that was refused was booked before the incident
+RECORDED_BEFORE = timedelta(minutes=1)  # the failed request was recorded before the incident was opened
 
 
 class Impact(NamedTuple):
-    """`patient`: None where nobody knows any more whose it was."""
+    """`patient_id` is None if the event has no patient."""
 
     patient_id: uuid.UUID | None
     description: str
 
 
 def impact_of(incident: Incident) -> list[Impact] | None:
-    """None: an incident of a kind that no patient hears anything of."""
+    """Return the affected patients, or None for a kind of incident that patients do not notice."""
     if incident.kind in OTHER_VOICE_KINDS:
         rows = substituted_segments(incident)
         return [Impact(row["patient"], f"{row['segments']} segments in the {row['kind']} voice") for row in rows]
     if incident.kind == Kind.NO_VOICE:
         failed = _events_during(incident).filter(kind=UsageEvent.Kind.OFFLINE, outcome=UsageEvent.Outcome.FAILED)
-        return _count_by_patient(failed, "segments in silence")
+        return _count_by_patient(failed, "segments without sound")
     if incident.kind == Kind.SLOW:
         speeches = _events_during(incident, timedelta(minutes=WINDOW_MINUTES)).filter(kind__in=PATIENT_KINDS)
-        return _count_by_patient(speeches.filter(first_chunk_ms__gt=SLOW_ABOVE_MS), "speeches that began late")
+        return _count_by_patient(speeches.filter(first_chunk_ms__gt=SLOW_ABOVE_MS), "speeches with high latency")
     if incident.kind == Kind.BUDGET:
-        return [Impact(uuid.UUID(incident.key), "what did not fit into the budget was not spoken")]
+        return [Impact(uuid.UUID(incident.key), "speech over the budget was not spoken")]
     return None
 
 
 def substituted_segments(incident: Incident) -> Iterable[Mapping[str, Any]]:
-    """Who was affected while it lasted, and what they heard: rows of patient, kind (backup or offline), segments."""
+    """Count the segments that were spoken in the backup or offline voice during the incident.
+
+    Returns rows with `patient`, `kind` and `segments`.
+    """
     kinds = (UsageEvent.Kind.BACKUP, UsageEvent.Kind.OFFLINE)
     events = UsageEvent.objects.filter(kind__in=kinds, outcome="completed", started_at__gte=incident.opened_at)
-    if incident.kind == Kind.VOICE:  # only those who were to be spoken to in it
+    if incident.kind == Kind.VOICE:  # only conversations that used this voice
         in_it = UsageEvent.objects.filter(voice=incident.key, started_at__gte=incident.opened_at - RECORDED_BEFORE)
         events = events.filter(conversation__in=in_it.values("conversation"))
     if incident.resolved_at is not None:

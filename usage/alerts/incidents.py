@@ -1,4 +1,4 @@
-"""Incidents: one for each cause, however many processes see it."""
+"""Open and resolve incidents. There is one open incident for each cause, even if several processes detect it."""
 
 from datetime import datetime
 
@@ -12,9 +12,10 @@ Kind = Incident.Kind
 
 
 def open_incident(kind: Incident.Kind, key: str = "", detail: str = "", began: datetime | None = None) -> None:
-    """Opens it unless it is open already, and has administrators told. Two processes at once make one row.
+    """Open an incident and send the alert, unless the incident is already open.
 
-    `detail` is told as it is: it holds no patient's name and no text.
+    Two processes that do this at the same time create one row. `detail` is sent as it is, so it must not contain a
+    patient's name or a text. `began` is the time when the problem began, now by default.
     """
     incident = Incident(kind=kind, key=key, detail=detail[:300], opened_at=began or timezone.now())
     Incident.objects.bulk_create([incident], ignore_conflicts=True)
@@ -22,12 +23,12 @@ def open_incident(kind: Incident.Kind, key: str = "", detail: str = "", began: d
 
 
 def resolve_incident(kind: Incident.Kind, key: str = "") -> bool:
-    """Resolves the open one and has that told; false if there was none."""
+    """Resolve the open incident and send the alert. Returns False if there was none."""
     return bool(resolve(Incident.objects.filter(kind=kind, key=key)))
 
 
 def resolve(incidents: QuerySet[Incident]) -> int:
-    """Resolves those of them that are open and has that told; returns how many they were."""
+    """Resolve the open ones of these incidents and send the alerts. Returns how many were open."""
     still_open = incidents.filter(resolved_at=None)
     ids = list(still_open.values_list("pk", flat=True))
     resolved = still_open.filter(pk__in=ids).update(resolved_at=timezone.now())

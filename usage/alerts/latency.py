@@ -1,7 +1,7 @@
-"""Whether speech begins late: more than one in twenty speeches of ten minutes over half a second to their first sound.
+"""Monitors the time to first audio (p95) and opens or resolves the latency incident.
 
-That is their 95th percentile over 500 ms. It is over when it is under 400 ms, so that it does not go to and fro. Where
-hardly anybody speaks, the last hour says whether it is over.
+The incident opens when more than one in twenty speeches of the last ten minutes took over 500 ms. It is resolved when
+at most one in twenty takes over 400 ms, so that it does not flap. If there are few speeches, the last hour decides.
 """
 
 from datetime import timedelta
@@ -14,7 +14,7 @@ from usage.alerts import incidents
 from usage.models import Incident, UsageEvent
 
 SLOW_ABOVE_MS, RECOVERED_BELOW_MS = 500, 400
-MIN_SAMPLES = 20  # fewer speeches have no 95th percentile
+MIN_SAMPLES = 20  # a 95th percentile needs at least 20 speeches
 WINDOW_MINUTES, LOW_TRAFFIC_WINDOW_MINUTES = 10, 60
 
 _Kind = UsageEvent.Kind
@@ -22,7 +22,7 @@ PATIENT_KINDS = (_Kind.LIVE, _Kind.RETRY, _Kind.BACKUP, _Kind.CACHE, _Kind.OFFLI
 
 
 class LatencyWindow(NamedTuple):
-    """How many speeches began, how many of them over LATE_MS after their turn, and how many over IN_TIME_MS."""
+    """The number of speeches, of those over SLOW_ABOVE_MS, and of those over RECOVERED_BELOW_MS."""
 
     speeches: int
     slow: int
@@ -38,11 +38,11 @@ class LatencyWindow(NamedTuple):
 
 
 def check() -> None:
-    """Opens the incident, or resolves it."""
+    """Open or resolve the incident."""
     window = _measure(WINDOW_MINUTES)
     if window.is_slow:
-        share = f"{window.slow} of the {window.speeches} speeches of {WINDOW_MINUTES} minutes"
-        detail = f"{share} began later than {SLOW_ABOVE_MS} ms."
+        share = f"{window.slow} of {window.speeches} speeches"
+        detail = f"In {WINDOW_MINUTES} minutes, {share} took over {SLOW_ABOVE_MS} ms to first audio."
         incidents.open_incident(incidents.Kind.SLOW, detail=detail)
     elif Incident.objects.filter(kind=incidents.Kind.SLOW, resolved_at=None).exists():
         if window.speeches < MIN_SAMPLES:

@@ -46,9 +46,9 @@ def read_status() -> ProviderStatus:
         return ProviderStatus()
     hold_s = 0.0
     # If the quota is refused again right after it seemed to be back, live speech is not held a second time.
-    if row.quota == ProviderState.Quota.SPENT and row.quota_changed_at is not None and not row.quota_refusals:
+    if row.quota == ProviderState.Quota.EXHAUSTED and row.quota_changed_at is not None and not row.quota_refusals:
         hold_s = max(HOLD_S - (row.now - row.quota_changed_at).total_seconds(), 0.0)
-    is_open, is_exhausted = row.circuit == State.OPEN, row.quota == ProviderState.Quota.SPENT
+    is_open, is_exhausted = row.circuit == State.OPEN, row.quota == ProviderState.Quota.EXHAUSTED
     return ProviderStatus(
         circuit_open=is_open,
         probe_due=is_open and _is_past(row.next_probe_at, row.now),

@@ -77,7 +77,7 @@ def apply_subscription(subscription: Subscription) -> None:
     """The subscription was read. A reply that cannot be true changes nothing, as if there had been none."""
     row, now = _read_row()
     if not is_plausible(subscription, now):
-        log.warning("quota.reply_not_plausible")
+        log.warning("quota.subscription_rejected")
         subscription_unavailable()
         return
     with transaction.atomic():  # what was crossed shows in the difference of two readings, once
@@ -86,8 +86,12 @@ def apply_subscription(subscription: Subscription) -> None:
     remaining = subscription.remaining
     increased = _credits_increased(row, remaining)
     if row.quota == State.AVAILABLE and remaining == 0:
-        _set_exhausted(row, now, needed=0, refusals=0, detail="The subscription shows no credits left.")
-    elif row.quota == State.SPENT and _covers(remaining, row.quota_needed) and (increased or _backoff_passed(row, now)):
+        _set_exhausted(row, now, needed=0, refusals=0, detail="The subscription shows no remaining credits.")
+    elif (
+        row.quota == State.EXHAUSTED
+        and _covers(remaining, row.quota_needed)
+        and (increased or _backoff_passed(row, now))
+    ):
         _set_available(row, now, proven=increased)
     thresholds.check_forecast(now)
 
@@ -95,7 +99,7 @@ def apply_subscription(subscription: Subscription) -> None:
 def subscription_unavailable(*, refused: bool = False) -> None:
     """The subscription could not be read; `refused`: the key may not read it, so that waiting for it is in vain."""
     row, now = _read_row()
-    if row.quota == State.SPENT and _reset_time_passed(row, now, refused):
+    if row.quota == State.EXHAUSTED and _reset_time_passed(row, now, refused):
         _set_available(row, now)
     else:
         ProviderState.objects.filter(pk=1).update(next_poll_at=_next_poll(row, now, row.quota_resets_at))
@@ -135,7 +139,7 @@ def _read_subscription() -> None:
     try:
         subscription = client.subscription()
     except ProviderError as error:
-        log.warning("quota.not_read", error=type(error).__name__, code=error.code, status=error.status)
+        log.warning("quota.read_failed", error=type(error).__name__, code=error.code, status=error.status)
         subscription_unavailable(refused=isinstance(error, AuthorizationError | BadRequest))
     else:
         apply_subscription(subscription)
@@ -156,21 +160,21 @@ def _read_row() -> tuple[ProviderState, datetime]:
 def _set_exhausted(row: ProviderState, now: datetime, *, needed: int, refusals: int, detail: str) -> None:
     with transaction.atomic():  # who dies in between has done neither
         first = ProviderState.objects.filter(pk=1, quota=State.AVAILABLE).update(
-            quota=State.SPENT,
+            quota=State.EXHAUSTED,
             quota_changed_at=now,
             quota_needed=needed,
             quota_refusals=refusals,
             next_poll_at=_poll_time(now + _poll_interval(), row.quota_resets_at, now),
         )
         if first:
-            log.warning("quota.spent", needed=needed, refusals=refusals)
+            log.warning("quota.exhausted", needed=needed, refusals=refusals)
             incidents.open_incident(incidents.Kind.QUOTA, detail=detail)
 
 
 def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -> None:
     """Back, unless it was spent anew since the row was read. What is not proven must last before it is told."""
     resolved = proven or row.quota_refusals == 0
-    still_exhausted = ProviderState.objects.filter(pk=1, quota=State.SPENT, quota_changed_at=row.quota_changed_at)
+    still_exhausted = ProviderState.objects.filter(pk=1, quota=State.EXHAUSTED, quota_changed_at=row.quota_changed_at)
     with transaction.atomic():
         first = still_exhausted.update(
             quota=State.AVAILABLE,
@@ -179,7 +183,7 @@ def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -
             next_poll_at=now + AVAILABLE_POLL_INTERVAL,
         )
         if first:
-            log.info("quota.back", refusals=row.quota_refusals)
+            log.info("quota.restored", refusals=row.quota_refusals)
         if first and resolved:
             incidents.resolve_incident(incidents.Kind.QUOTA)
 

@@ -69,8 +69,8 @@ def check_forecast(now: datetime) -> None:
         reported = Incident.objects.filter(kind=incidents.Kind.FORECAST)
         recent = reported.filter(Q(resolved_at=None) | Q(resolved_at__gt=now - COOLDOWN))
         if not recent.exists():
-            rate = f"At {current.credits_a_day:,.0f} credits a day the {state.quota_limit:,} of this period"
-            detail = f"{rate} are used up on {current.runs_out_on}. {_describe_reset(state)}"
+            rate = f"At {current.credits_a_day:,.0f} credits a day, the {state.quota_limit:,} credits of this period"
+            detail = f"{rate} run out on {current.runs_out_on}. {_describe_reset(state)}"
             incidents.open_incident(incidents.Kind.FORECAST, detail=detail)
 
 
@@ -78,11 +78,11 @@ def _describe_usage(state: ProviderState, subscription: Subscription) -> str:
     used, limit, plan = subscription.used, state.quota_limit or 0, subscription.limit
     detail = f"{used:,} of {limit:,} credits are used ({100 * used // max(limit, 1)} %)."
     if used > plan:
-        detail += f" {used - plan:,} of them are beyond the plan's {plan:,} and billed as overage."
+        detail += f" {used - plan:,} of them exceed the plan's {plan:,} and are billed as overage."
     elif limit > plan:
-        detail += f" {limit - plan:,} of them would be overage, beyond the plan."
+        detail += f" {limit - plan:,} of them exceed the plan and would be billed as overage."
     return f"{detail} {_describe_reset(state)}".rstrip()
 
 
 def _describe_reset(state: ProviderState) -> str:
-    return f"New ones come on {state.quota_resets_at:%Y-%m-%d %H:%M} UTC." if state.quota_resets_at else ""
+    return f"Credits reset on {state.quota_resets_at:%Y-%m-%d %H:%M} UTC." if state.quota_resets_at else ""

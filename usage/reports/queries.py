@@ -162,7 +162,7 @@ def quota_status() -> QuotaStatus:
         limit=state.quota_limit,
         used=state.quota_used,
         remaining=state.quota_remaining,
-        exhausted=state.quota == ProviderState.Quota.SPENT,
+        exhausted=state.quota == ProviderState.Quota.EXHAUSTED,
         resets_at=state.quota_resets_at,
         polled_at=state.polled_at,
         forecast=forecast.current_forecast(state, timezone.now()),

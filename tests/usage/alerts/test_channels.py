@@ -101,7 +101,7 @@ def test_a_way_that_fails_three_times_in_a_row_is_told_by_the_other(webhook: Web
     repeat(2)
     assert failing() == [("mail", True, True)]
     assert [body["kind"] for body in webhook.received] == ["quota", "alerts"]
-    assert "mail: 3 failures in a row, the last one SMTPSenderRefused." in webhook.received[1]["text"]
+    assert "mail: 3 consecutive failures, the last one SMTPSenderRefused." in webhook.received[1]["text"]
 
 
 def test_it_is_over_by_itself_when_a_message_goes_through(webhook: Webhook, mail: MailServer):
@@ -114,7 +114,7 @@ def test_it_is_over_by_itself_when_a_message_goes_through(webhook: Webhook, mail
     assert failing() == [("webhook", False, True)]
     assert [body["kind"] for body in webhook.received] == ["quota"]
     subjects = [message["Subject"] for _, message in mail.mails]
-    assert subjects[1:] == ["voicecare: alerts cannot be sent", "voicecare: over: alerts cannot be sent"]
+    assert subjects[1:] == ["voicecare: alerts cannot be sent", "voicecare: resolved: alerts cannot be sent"]
 
 
 def test_the_only_way_does_not_tell_of_itself(mail: MailServer):

@@ -55,7 +55,7 @@ def test_an_incident_is_told_by_mail_and_webhook_within_moments(webhook: Webhook
     assert body["url"] == "http://localhost:8000" + reverse("admin:usage_incident_change", args=[incident().pk])
     [(recipients, message)] = mail.mails
     assert recipients == ["ann@example.org", "ben@example.org"]
-    assert message["Subject"] == "voicecare: the speech provider's quota is spent"
+    assert message["Subject"] == "voicecare: credits exhausted"
     for part in ("credits", "What patients hear:", "What to do:", "request r1", body["url"]):
         assert part in message.get_content()
 
@@ -66,7 +66,7 @@ def test_its_end_is_told_too(webhook: Webhook, mail: MailServer):
     incidents.resolve_incident(Kind.QUOTA)
     until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists())
     assert states(webhook) == ["opened", "resolved"]
-    assert [message["Subject"].startswith("voicecare: over") for _, message in mail.mails] == [False, True]
+    assert [message["Subject"].startswith("voicecare: resolved") for _, message in mail.mails] == [False, True]
 
 
 def test_many_that_are_over_at_once_are_told_by_one_thread(webhook: Webhook):
@@ -252,7 +252,7 @@ def test_a_failure_says_so_and_keeps_the_webhooks_secret(
     made()
     dispatcher.retry_pending()
     said = capsys.readouterr().out
-    assert "alert.not_sent" in said
+    assert "alert.send_failed" in said
     assert "secret" not in said
 
 

@@ -137,7 +137,7 @@ def test_a_silent_beat_leaves_the_worker_as_it_was():
     aged(beat=61)
     lookout.check(GRACE_S + 5)
     assert sorted(silent()) == [("beat", True), ("worker", True)]
-    assert "cannot be told" in Incident.objects.get(key="beat").detail
+    assert "The state of the worker is unknown." in Incident.objects.get(key="beat").detail
 
 
 @pytest.mark.django_db
@@ -177,7 +177,7 @@ def test_who_has_been_silent_for_days_is_told_of_and_so_is_the_end(webhook: Webh
     until(lambda: Incident.objects.exclude(resolution_sent_at=None).exists())
     assert [body["state"] for body in webhook.received] == ["opened", "resolved"]
     days_ago = timezone.now() - timedelta(days=3)
-    assert f"Its last sign: {days_ago:%Y-%m-%d}" in webhook.received[0]["text"]
+    assert f"Last heartbeat: {days_ago:%Y-%m-%d}" in webhook.received[0]["text"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -54,7 +54,7 @@ def test_it_opens_once_holds_and_ends_by_itself():
     for _ in range(2):
         latency.check()
     assert incidents() == [True]
-    assert Incident.objects.get().detail == "3 of the 33 speeches of 10 minutes began later than 500 ms."
+    assert Incident.objects.get().detail == "In 10 minutes, 3 of 33 speeches took over 500 ms to first audio."
     time_passes(10)
     spoken(30, 450)
     latency.check()

@@ -131,15 +131,15 @@ def test_a_reply_that_cannot_be_true_crosses_nothing():
         ({}, "765 of 1,000 credits are used (76 %)."),
         (
             {"limit": 800, "max_credit_limit_extension": 200},
-            "765 of 1,000 credits are used (76 %). 200 of them would be overage, beyond the plan.",
+            "765 of 1,000 credits are used (76 %). 200 of them exceed the plan and would be billed as overage.",
         ),
         (
             {"limit": 600, "max_credit_limit_extension": 400},
-            "765 of 1,000 credits are used (76 %). 165 of them are beyond the plan's 600 and billed as overage.",
+            "765 of 1,000 credits are used (76 %). 165 of them exceed the plan's 600 and are billed as overage.",
         ),
         (
             {"next_character_count_reset_unix": int(datetime(2099, 1, 1, tzinfo=UTC).timestamp())},
-            "765 of 1,000 credits are used (76 %). New ones come on 2099-01-01 00:00 UTC.",
+            "765 of 1,000 credits are used (76 %). Credits reset on 2099-01-01 00:00 UTC.",
         ),
     ],
 )
@@ -167,8 +167,8 @@ def test_credits_that_will_not_last_are_told_before_they_are_used_up():
     used_daily(100)
     read(100, next_character_count_reset_unix=reset())
     incident = Incident.objects.get(kind="forecast")
-    assert "credits a day the 1,000 of this period are used up on 20" in incident.detail
-    assert "New ones come on 20" in incident.detail
+    assert "credits a day, the 1,000 credits of this period run out on 20" in incident.detail
+    assert "Credits reset on 20" in incident.detail
     read(110, next_character_count_reset_unix=reset())
     assert told("forecast") == [("", True)]
     used_daily(1)

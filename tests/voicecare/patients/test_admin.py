@@ -252,11 +252,11 @@ def test_a_conversation_links_to_its_utterances(boss, history):
 
 def test_an_incident_is_acknowledged_once(boss, db):
     incident = Incident.objects.create(kind="access")
-    assert "Acknowledged: 1." in run_action(boss, "acknowledge", incident)
+    assert "1 incident acknowledged." in run_action(boss, "acknowledge", incident)
     incident.refresh_from_db()
     first = incident.acknowledged_at
     assert first is not None
-    assert "Acknowledged: 0." in run_action(boss, "acknowledge", incident)
+    assert "0 incidents acknowledged." in run_action(boss, "acknowledge", incident)
     incident.refresh_from_db()
     assert incident.acknowledged_at == first
 
