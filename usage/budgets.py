@@ -1,15 +1,15 @@
-"""Monthly budgets of the patients who have one, in characters: reserved before speech is asked for, settled after it.
+"""Monthly budgets of patients, in characters. A speech reserves characters before it requests audio.
 
-`BudgetMonth` is the gate. What is used of a month and what speeches under way have reserved is never more than the
-budget, however many ask at once, in however many processes:
+`BudgetMonth` is the gate. Used and reserved characters together never exceed the budget, even if many processes reserve
+at the same time:
 
-    reserve    used + reserved + characters <= budget    reserved + characters; one conditional UPDATE
-    settle     the speech has ended, however             reserved - what it held, used + what it counted
-    mend       nobody has touched the row for a while    nothing reserved, used as the days say
+    reserve    if used + reserved + characters <= budget    reserved += characters, in one conditional UPDATE
+    settle     the speech has ended                         reserved -= its reservation, used += what it counted
+    repair     the row was not updated for a while          reserved = 0, used = the sum of the ledger's days
 
-What a speech has counted stays reserved until it is used: it never stands in both, so nobody is refused for it. `used`
-is what the ledger's days hold of the patient's own speech; a process that was killed, or an attempt that reconciliation
-has found, make it differ until it is mended.
+Characters stay in `reserved` until `settle()` moves them to `used`. They are never counted twice, so no request is
+refused because of double counting. `used` mirrors the ledger's daily rows. It can drift after a crash or a late
+reconciliation until `repair()` corrects it.
 """
 
 import uuid
@@ -26,13 +26,13 @@ from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
 from voicecare.patients.models import Patient
 
 BUDGETED_KINDS = (UsageEvent.Kind.LIVE, UsageEvent.Kind.RETRY, UsageEvent.Kind.BACKUP)
-RESERVATION_TTL = timedelta(minutes=10)  # a reservation; who needs it for longer settles and makes another
-STALE_AFTER = timedelta(minutes=15)  # untouched for so long, nobody has anything reserved
+RESERVATION_TTL = timedelta(minutes=10)  # a longer speech settles its reservation and makes a new one
+STALE_AFTER = timedelta(minutes=15)  # a row without updates for this time has no valid reservation
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatus:
-    """How a patient stands in this month. `budget` None: without limit."""
+    """The budget and usage of a patient in one month, in characters. `budget` is None if there is no limit."""
 
     month: date
     budget: int | None
@@ -44,13 +44,14 @@ class BudgetStatus:
 
 
 def current_month() -> date:
-    """Its first day, in USAGE_TIME_ZONE."""
+    """Return the first day of the current month in USAGE_TIME_ZONE."""
     return rollup.day_of(timezone.now()).replace(day=1)
 
 
 def reserve(patient_id: uuid.UUID, month: date, characters: int) -> bool:
-    """Whether they fit into the patient's budget as it is now, and then they are reserved. A budget that has been
-    removed has room for everything.
+    """Reserve characters if they fit into the patient's current budget. Returns whether they fit.
+
+    Everything fits if the budget was removed.
     """
     budget = Subquery(Patient.objects.filter(pk=patient_id).values("monthly_character_budget"))
     row = BudgetMonth.objects.filter(patient=patient_id, month=month)
@@ -58,7 +59,7 @@ def reserve(patient_id: uuid.UUID, month: date, characters: int) -> bool:
     reservation = {"reserved": F("reserved") + characters, "updated_at": Now()}
     if fitting.update(**reservation):
         return True
-    if not row.exists():  # what was used so far was used without a budget
+    if not row.exists():  # the month started without a budget
         new = BudgetMonth(patient=patient_id, month=month, used=used_characters(patient_id, month))
         BudgetMonth.objects.bulk_create([new], ignore_conflicts=True)
     if fitting.update(**reservation):
@@ -68,8 +69,9 @@ def reserve(patient_id: uuid.UUID, month: date, characters: int) -> bool:
 
 
 def settle(patient_id: uuid.UUID, month: date, *, reserved: int, used: int) -> None:
-    """A speech that had `held` reserved has ended, and has counted so many. Once for each: it is not idempotent, and
-    what could not be settled is mended.
+    """Release `reserved` characters of an ended speech and add the `used` ones that it counted.
+
+    Not idempotent: call it once for each reservation. `repair` corrects the row if the call fails.
     """
     BudgetMonth.objects.filter(patient=patient_id, month=month).update(
         reserved=Greatest(F("reserved") - reserved, 0), used=F("used") + used, updated_at=Now()
@@ -77,7 +79,7 @@ def settle(patient_id: uuid.UUID, month: date, *, reserved: int, used: int) -> N
 
 
 def repair() -> int:
-    """Gives up what killed processes had reserved, and sums up `used` anew; returns how many rows were wrong."""
+    """Release the reservations of killed processes and recalculate `used`. Returns the number of corrected rows."""
     this_month = current_month()
     last_month = (this_month - timedelta(days=1)).replace(day=1)
     repaired = 0
@@ -90,7 +92,7 @@ def repair() -> int:
 
 
 def resolve_outdated_incidents() -> None:
-    """The incidents of budgets that have been raised or removed since something did not fit, or whose month is over."""
+    """Resolve incidents whose budget was raised or removed after the refusal, or whose month has ended."""
     open_incidents = Incident.objects.filter(kind=incidents.Kind.BUDGET, resolved_at=None)
     patient_ids = list(open_incidents.values_list("key", flat=True))
     if not patient_ids:
@@ -103,7 +105,7 @@ def resolve_outdated_incidents() -> None:
 
 
 def used_characters(patient_id: uuid.UUID, month: date) -> int:
-    """What was spoken to the patient in that month, in characters, as the ledger's days have it."""
+    """Return the characters of the patient's speech in that month, from the ledger's daily rows."""
     return _budgeted_usage(month).filter(patient=patient_id).aggregate(total=Sum("characters"))["total"] or 0
 
 

@@ -1,4 +1,4 @@
-"""What Celery does for the quota, the budgets, the alerts and its own sign of life, as the settings schedule it."""
+"""Celery tasks for the quota, the budgets, the alerts and the worker's heartbeat. The settings schedule them."""
 
 from celery import shared_task
 

@@ -1,8 +1,8 @@
-"""The ledger of speech: one event per attempt, counted once (the contract, section 2, rule 9).
+"""The usage ledger: one event for each attempt, counted once (docs/protocol.md, rule 9).
 
-`characters` and `credits` count once the 2xx headers of a request have arrived, however it ends. A request whose
-answer was never seen stays `unknown` and counts nothing. What the cache or the offline voice spoke is `saved`. Daily
-sums (`usage/ledger/rollup.py`) are written with the events.
+`characters` and `credits` count once the 2xx headers of a request have arrived, even if the request then fails. A
+request whose response was never seen stays `unknown` and counts nothing. Speech from the cache or in the offline voice
+counts as `saved_characters`. Daily totals (`usage/ledger/rollup.py`) are written in the same transaction.
 """
 
 import uuid
@@ -22,21 +22,23 @@ Kind = UsageEvent.Kind
 Outcome = UsageEvent.Outcome
 
 BILLED, NOT_BILLED = "billed", "not_billed"
-MAX_CREDITS_PER_CHARACTER = 100  # more is no price
+MAX_CREDITS_PER_CHARACTER = 100  # a higher price is not plausible
 REQUEST_ID_UNIQUE_WITHIN = timedelta(minutes=10)
 RESOLUTION_LOCK = 7_312_026_001  # key of a PostgreSQL advisory lock; no other lock of this database may have it
 
 
 def billed_credits(characters: int, stated: int | None) -> int:
-    """The credits that the provider says it bills for them; the characters, where it says nothing that can be true."""
+    """Return the credits that the provider stated, or one per character if it stated none or an implausible number."""
     return characters if stated is None or stated > characters * MAX_CREDITS_PER_CHARACTER else stated
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt as the process that makes it knows it. Booked when it begins and again whenever it has changed.
+    """One attempt to produce audio, as the process that makes it knows it.
 
-    (`source`, `segment`, `attempt`) is its identity: booking it again updates the same event.
+    It is recorded when it starts and after each change. (`source_id`, `segment`, `attempt`) identifies it, so that
+    recording it again updates the same event. `source_id` is the id of the utterance, or a random id for a cache fill
+    or a probe.
     """
 
     source_id: uuid.UUID
@@ -63,15 +65,19 @@ class Attempt:
         return self.source_id, self.segment, self.attempt
 
     def mark_answered(self, request_id: str | None, cost: int | None) -> None:
-        """The 2xx headers came: from here on it is billed. The characters stand for a cost that is not stated, or is
-        none: a row that cannot hold it would not be written at all."""
+        """Count the attempt: the 2xx headers have arrived, so the provider bills it.
+
+        An implausible `cost` is replaced, because the database refuses a number that is too large for the column.
+        """
         self.outcome = Outcome.COMPLETED.value
         self.characters = self.requested_characters
         self.credits = billed_credits(self.requested_characters, cost)
         self.request_id = request_id or ""
 
     def mark_failed(self, error: ProviderError) -> None:
-        """It came to nothing. Without an answer nobody knows whether it was billed, unless it was never sent."""
+        """Set the outcome after an error. Without a response, it is unknown if the attempt was billed, unless it was
+        never sent.
+        """
         is_known = error.status is not None or isinstance(error, Unreachable)
         self.outcome = (Outcome.FAILED if is_known else Outcome.UNKNOWN).value
         self.code = error.code
@@ -91,12 +97,12 @@ _UPDATED = [
 
 @transaction.atomic(savepoint=False)
 def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
-    """Writes the attempts and their daily sums, and returns how many characters are new, by conversation.
+    """Write the attempts and their daily totals. Returns the number of new characters of each conversation.
 
-    Three statements. Idempotent: what an earlier call has already counted is not new, so a batch whose commit was not
-    seen to succeed can be written again.
+    Three statements. Idempotent: characters that an earlier call has counted are not new. So a batch can be written
+    again if it is not known whether its commit succeeded.
     """
-    attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may touch a row only once
+    attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may write a row only once
     recorded = _lock_recorded(attempts)
     attempts = [attempt for attempt in attempts if not _is_resolved(attempt, recorded.get(attempt.key))]
     UsageEvent.objects.bulk_create(
@@ -121,11 +127,10 @@ def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
 
 @transaction.atomic(savepoint=False)
 def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[uuid.UUID, int]:
-    """Books what reconciliation found out about an unknown attempt: the request that it was billed as, else that it was
-    not billed. Returns new characters as `book` does.
+    """Record the result of reconciliation for an unknown attempt. Returns new characters as `record_attempts` does.
 
-    Changes nothing where the attempt is no longer unknown or another one has that request: whoever is first has it,
-    however many do this at once.
+    With a `request_id` the attempt was billed as this request. Without one it was not billed. Nothing changes if the
+    attempt is no longer unknown, or if another attempt has this request. Of several simultaneous calls the first wins.
     """
     _lock_resolution()
     row = UsageEvent.objects.select_for_update().filter(pk=event_id, outcome=Outcome.UNKNOWN).first()
@@ -137,7 +142,7 @@ def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int =
         if near.filter(request_id=request_id).exists():
             return {}
     attempt = _attempt_from(row)
-    # An error was met, else nobody waited for it any more: an interrupt, or a process that died.
+    # Without an error code the attempt was interrupted, or its process died.
     attempt.outcome = (Outcome.FAILED if row.code else Outcome.CANCELLED).value
     attempt.code = BILLED if request_id else NOT_BILLED
     if request_id:
@@ -158,14 +163,14 @@ def _lock_resolution() -> None:
 
 
 def _lock_recorded(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:
-    """What is written of them. Locked: reconciliation may be settling one of them at this moment."""
+    """Lock and return the recorded events of these attempts, because reconciliation may be resolving one of them."""
     written = UsageEvent.objects.filter(source__in={attempt.source_id for attempt in attempts}).order_by()
     rows = written.select_for_update().values_list("source", "segment", "attempt", *_UPDATED, named=True)
     return {(row.source, row.segment, row.attempt): row for row in rows}
 
 
 def _is_resolved(attempt: Attempt, written: Any) -> bool:  # noqa: ANN401 - a named row
-    """Reconciliation has found out what became of it, and its process still knows nothing."""
+    """Reconciliation has resolved the attempt, but its process does not know that."""
     return attempt.outcome == Outcome.UNKNOWN and written is not None and written.outcome != Outcome.UNKNOWN
 
 

@@ -1,7 +1,8 @@
-"""Daily sums of the ledger: kept up in the transaction that writes the events, and rebuilt from them on demand.
+"""Daily totals of the ledger.
 
-What an event adds to its day is one function, `share`; both ways use it or say the same in SQL. A day is one in
-USAGE_TIME_ZONE, and an event belongs to the one in which its attempt began.
+They are updated in the transaction that writes the events, and can be rebuilt from the events. `totals_of` defines what
+one event adds to its day. `_sum_events` does the same in SQL. Days are in USAGE_TIME_ZONE. An event belongs to the day
+on which its attempt started.
 """
 
 import operator
@@ -21,18 +22,18 @@ CHUNK_BOUNDS_MS = (50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000
 CHUNK_COLUMNS = (*(f"chunk_{bound}" for bound in CHUNK_BOUNDS_MS), "chunk_over")
 COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
 KEY_COLUMNS = ("day", "patient", "voice", "model", "kind")
-ROWS_PER_STATEMENT = 500  # SQLite takes at most 32,766 parameters
+ROWS_PER_STATEMENT = 500  # SQLite allows at most 32,766 parameters
 
 _FIELDS = {field.name: field for field in DailyUsage._meta.concrete_fields}
 
 Totals = tuple[int, ...]
-"""One number for each of COLUMNS."""
+"""One number for each name in COLUMNS."""
 
 ZERO_TOTALS: Totals = (0,) * len(COLUMNS)
 
 
 class Key(NamedTuple):
-    """Which row an event is summed in."""
+    """The key of the row that an event is added to."""
 
     day: date
     patient: uuid.UUID
@@ -42,7 +43,7 @@ class Key(NamedTuple):
 
 
 class Summable(Protocol):
-    """What of an event is summed."""
+    """The fields of an event that are added up."""
 
     @property
     def characters(self) -> int: ...
@@ -65,7 +66,7 @@ def day_of(at: datetime) -> date:
 
 
 def start_of_day(day: date) -> datetime:
-    """The first moment of that day, also where the clocks are changed at midnight."""
+    """Return the first moment of the day. Correct on days without a midnight (daylight saving time)."""
     return datetime.combine(day, time.min, time_zone())
 
 
@@ -108,9 +109,9 @@ def add_totals(one: Totals, other: Totals) -> Totals:
 
 
 def add_to_days(sums: Mapping[Key, Totals]) -> None:
-    """Adds to the rows, making those that are missing: one statement. Inside the caller's transaction.
+    """Add totals to their rows and create missing rows. Runs inside the caller's transaction.
 
-    In the order of their keys: two processes that lock the same rows never wait for each other in a circle.
+    Rows are written in the order of their keys, so two processes that lock the same rows cannot deadlock.
     """
     wanted = sorted((key, sums[key]) for key in sums if any(sums[key]))
     for start in range(0, len(wanted), ROWS_PER_STATEMENT):
@@ -118,14 +119,14 @@ def add_to_days(sums: Mapping[Key, Totals]) -> None:
 
 
 def _upsert(rows: list[tuple[Key, Totals]]) -> None:
-    """The ORM's upsert replaces; adding is left to the database, so that no process overwrites another's sum."""
+    """The ORM's upsert replaces values. The database must add them, or one process would overwrite another's totals."""
     table = DailyUsage._meta.db_table
     key_fields = [_FIELDS[name] for name in KEY_COLUMNS]
     keys = [str(field.column) for field in key_fields]
     sums = [str(_FIELDS[name].column) for name in COLUMNS]
     one = f"({', '.join(['%s'] * len([*keys, *sums]))})"
     added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
-    # Names of our own columns only: nothing of it comes from outside.
+    # The statement contains only our own column names, no input.
     sql = (
         f"INSERT INTO {table} ({', '.join([*keys, *sums])}) VALUES {', '.join([one] * len(rows))} "  # noqa: S608
         f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
@@ -138,16 +139,17 @@ def _upsert(rows: list[tuple[Key, Totals]]) -> None:
         cursor.execute(sql, parameters)
 
 
-# From the events
+# Rebuilding from the events
 
 
 def rebuild(first: date | None = None, last: date | None = None) -> int:
-    """Sums these days anew from their events, both ends included, else all there are; returns how many days.
+    """Rebuild the totals of these days, both ends included, or of all days. Returns the number of days.
 
-    A day is one transaction, while which nobody adds to a sum: speech goes on, its rows are written a moment later.
+    Each day is one transaction. Meanwhile other processes wait to write totals. Speech continues, because its rows are
+    written in the background.
     """
     started = UsageEvent.objects.aggregate(first=Min("started_at"), last=Max("started_at"))
-    summed = DailyUsage.objects.aggregate(first=Min("day"), last=Max("day"))  # sums without an event are wrong
+    summed = DailyUsage.objects.aggregate(first=Min("day"), last=Max("day"))  # totals without an event are wrong
     days = [*(day_of(moment) for moment in started.values() if moment), *(day for day in summed.values() if day)]
     if not days:
         return 0
@@ -159,7 +161,11 @@ def rebuild(first: date | None = None, last: date | None = None) -> int:
 
 @transaction.atomic
 def _rebuild_day(day: date) -> None:
-    """The lock waits for those who have added and not committed yet; SQLite's immediate transactions need none."""
+    """Replace the totals of one day.
+
+    The table lock waits for transactions that have added totals and not committed. It blocks new ones. SQLite needs no
+    lock, because its write transactions are immediate.
+    """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(f"LOCK TABLE {DailyUsage._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")

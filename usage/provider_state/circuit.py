@@ -1,8 +1,7 @@
-"""What all processes know about the provider: the one `ProviderState` row, and the transitions of its circuit (those
-of its quota are in `usage.provider_state.quota`).
+"""The shared state of the provider's circuit, in the one `ProviderState` row. For the quota, see `quota.py`.
 
-Each is one conditional UPDATE, so that of several processes one is the first. Times are the database's: the
-processes may run on several machines.
+Each transition is one conditional UPDATE, so exactly one of several processes performs it. Times are the database's,
+because processes may run on several machines.
 """
 
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from django.db.models.functions import Now
 from usage.alerts import incidents
 from usage.models import Incident, ProviderState
 
-PROBE_DELAYS_S = (1, 2, 4, 8, 15)  # pauses between two probes; the last one repeats
-PROBE_LEASE_S = 15  # the longest that a probe may take before another process may probe
-STABLE_AFTER = timedelta(minutes=5)  # so long must last what comes and goes, before it is told as back again
-HOLD_S = 60.0  # the contract, section 2, rule 8: so long does live speech wait for the quota
+PROBE_DELAYS_S = (1, 2, 4, 8, 15)  # delays between two probes; the last one repeats
+PROBE_LEASE_S = 15  # after this time another process may probe
+STABLE_AFTER = timedelta(minutes=5)  # after repeated outages, recovery is reported when it has lasted this long
+HOLD_S = 60.0  # how long live speech waits for the quota (docs/protocol.md, rule 8)
 
 State = ProviderState.Circuit
 
@@ -28,8 +27,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
-    """What the row says. `hold_s` are the seconds left of those in which live speech waits for the quota; `poll_due`
-    is never true while the quota is available."""
+    """The state that the row describes. `hold_s` is how long live speech still waits for the quota, in seconds.
+
+    `poll_due` is only true while the quota is exhausted.
+    """
 
     circuit_open: bool = False
     probe_due: bool = False
@@ -40,12 +41,12 @@ class ProviderStatus:
 
 
 def read_status() -> ProviderStatus:
-    """All of it in one query; every process asks each second."""
+    """Read the whole state in one query. Every process does so once a second."""
     row = ProviderState.objects.filter(pk=1).annotate(now=Now()).first()
     if row is None:
         return ProviderStatus()
     hold_s = 0.0
-    # If the quota is refused again right after it seemed to be back, live speech is not held a second time.
+    # If the quota is exceeded again right after it appeared to recover, live speech is not held a second time.
     if row.quota == ProviderState.Quota.EXHAUSTED and row.quota_changed_at is not None and not row.quota_refusals:
         hold_s = max(HOLD_S - (row.now - row.quota_changed_at).total_seconds(), 0.0)
     is_open, is_exhausted = row.circuit == State.OPEN, row.quota == ProviderState.Quota.EXHAUSTED
@@ -64,21 +65,21 @@ def _is_past(at: datetime | None, now: datetime) -> bool:
 
 
 def set_concurrency_limit(limit: int) -> None:
-    """The provider says how many streams it serves at a time. Writes only what is new."""
+    """Save the concurrency limit that the provider reported, if it has changed."""
     ProviderState.objects.get_or_create(pk=1)
     ProviderState.objects.filter(pk=1).exclude(concurrency_limit=limit).update(concurrency_limit=limit)
 
 
 def set_plan_limit(limit: int) -> None:
-    """The same by the plan's table: only until the provider has said it itself."""
+    """Save the concurrency limit of the plan, until the provider reports its own."""
     ProviderState.objects.get_or_create(pk=1)
     ProviderState.objects.filter(pk=1, concurrency_limit=None).update(concurrency_limit=limit)
 
 
 def open_circuit(started_at: datetime) -> None:
-    """Opens the circuit and the incident, if no other process has; it all began at that time."""
+    """Open the circuit and the incident, unless another process did so. `started_at` is the start of the outage."""
     ProviderState.objects.get_or_create(pk=1)
-    with transaction.atomic():  # who dies in between has done neither
+    with transaction.atomic():  # both or neither, if the process dies
         first = ProviderState.objects.filter(pk=1, circuit=State.CLOSED).update(
             circuit=State.OPEN, changed_at=Now(), probes=0, next_probe_at=Now() + timedelta(seconds=PROBE_DELAYS_S[0])
         )
@@ -88,13 +89,13 @@ def open_circuit(started_at: datetime) -> None:
 
 
 def claim_probe() -> bool:
-    """The due probe is this process's; another may probe when the lease is over."""
+    """Claim the due probe for this process. Another process may probe when the lease has expired."""
     due = ProviderState.objects.filter(pk=1, circuit=State.OPEN, next_probe_at__lte=Now())
     return bool(due.update(next_probe_at=Now() + timedelta(seconds=PROBE_LEASE_S)))
 
 
 def record_failed_probe() -> None:
-    """A probe failed: the next one is due later."""
+    """Record a failed probe and schedule the next one."""
     row = ProviderState.objects.get(pk=1)
     delay_s = PROBE_DELAYS_S[min(row.probes + 1, len(PROBE_DELAYS_S) - 1)]
     ProviderState.objects.filter(pk=1, circuit=State.OPEN).update(
@@ -103,9 +104,10 @@ def record_failed_probe() -> None:
 
 
 def close_circuit() -> None:
-    """A probe was answered: closes the circuit and, unless that had just been so before, the incident.
+    """Close the circuit after a successful probe, and resolve the incident.
 
-    Of a provider that comes and goes administrators are told once, and of its end by `settle`.
+    If an incident was resolved recently, the new one stays open until `resolve_stable_incident` resolves it. So
+    administrators are not alerted each time an unstable provider comes back.
     """
     with transaction.atomic():
         first = ProviderState.objects.filter(pk=1, circuit=State.OPEN).update(
@@ -119,8 +121,8 @@ def close_circuit() -> None:
 
 
 def resolve_stable_incident() -> None:
-    """What had come and gone has now lasted: the incident is over."""
+    """Resolve the incident of an unstable provider when the circuit has stayed closed for STABLE_AFTER."""
     stable = ProviderState.objects.filter(pk=1, circuit=State.CLOSED, changed_at__lte=Now() - STABLE_AFTER)
     with transaction.atomic():
-        if stable.update(probes=0):  # holds the row: nobody opens the circuit and its incident in between
+        if stable.update(probes=0):  # locks the row, so no process can open the circuit in between
             incidents.resolve_incident(incidents.Kind.PROVIDER_DOWN)

@@ -1,16 +1,17 @@
-"""The provider's quota, as all processes know it: transitions of the quota columns of the one `ProviderState` row.
+"""The shared state of the provider's quota: transitions of the quota columns of the one `ProviderState` row.
 
-    spent(needed)     a request was refused for want of credits           available -> spent, incident opened
-    polled(figures)   the subscription was read: nothing is left          available -> spent, incident opened
-                      it shows enough for the request that was refused    spent -> available
-    unread()          it could not be read: the clock decides             spent -> available, or nothing
+    mark_exhausted            a request exceeded the quota                         available -> exhausted, incident
+    apply_subscription        the subscription shows no remaining credits          available -> exhausted, incident
+                              it shows enough credits for the refused request      exhausted -> available
+    subscription_unavailable  it could not be read, so only the time decides       exhausted -> available, or nothing
 
-A key may have a quota of its own that the subscription does not show, and their count may lag: then enough is shown
-and the next request is refused all the same. `quota_refusals` counts those in a row. Each doubles the pause before
-the quota is believed to be back, and from the first one on the incident stays open until the quota has lasted
-`STEADY` or the subscription shows more than before: administrators are not told of every try.
+The API key may have its own quota that the subscription does not show, and the subscription may lag. Then it shows
+enough credits, but the next request is refused again. `quota_refusals` counts consecutive refusals of this kind. Each
+one doubles the delay before the quota is tried again. After the first one, the incident stays open until the quota has
+been available for `STABLE_AFTER`, or until the subscription shows more credits than before. So administrators are not
+alerted about each attempt.
 
-Each transition is one conditional UPDATE; times are the database's.
+Each transition is one conditional UPDATE. Times are the database's.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -30,11 +31,11 @@ from voicecare.providers.elevenlabs.responses import Subscription
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
 MAX_BACKOFF = timedelta(minutes=15)
-STABLE_AFTER = timedelta(minutes=15)  # so long after it came back the quota is believed to be really back
-POLL_LEASE = timedelta(seconds=15)  # the longest that a poll may take before another process may poll
-AVAILABLE_POLL_INTERVAL = timedelta(seconds=50)  # under the minute of beat's schedule, so that no beat comes too early
+STABLE_AFTER = timedelta(minutes=15)  # a quota that has been available for this long has recovered
+POLL_LEASE = timedelta(seconds=15)  # after this time another process may poll
+AVAILABLE_POLL_INTERVAL = timedelta(seconds=50)  # less than beat's one-minute schedule, so that every run polls
 POLL_TIMEOUT_S = (2.0, 3.0)  # connect, read
-MAX_CREDITS = 10**12  # a number beyond this is none of credits
+MAX_CREDITS = 10**12  # a higher number is not plausible
 MAX_PERIOD = timedelta(days=400)
 
 State = ProviderState.Quota
@@ -43,44 +44,47 @@ log = structlog.get_logger(__name__)
 
 
 def mark_exhausted(needed: int, detail: str) -> None:
-    """A speech request of that many characters was refused. `detail` goes to administrators: no text, no name."""
+    """Record that a request of `needed` characters exceeded the quota.
+
+    `detail` is sent to administrators, so it must not contain a text or a name.
+    """
     row, now = _read_row()
     refusals = row.quota_refusals + 1 if _refused_again(row, now, needed) else 0
     _set_exhausted(row, now, needed=needed, refusals=refusals, detail=detail)
 
 
 def poll() -> None:
-    """Reads the subscription, if it is due and no other process does. Whatever happens is logged and not raised."""
+    """Read the subscription if it is due and no other process reads it. Logs errors and does not raise them."""
     try:
         resolve_stable_incident()
         if claim_poll():
             _read_subscription()
-    except Exception as error:  # it runs beside the speech, and the next one may do better
+    except Exception as error:  # speech must not fail because of it, and the next poll may succeed
         log.warning("quota.poll_failed", error=type(error).__name__)
 
 
 def poll_now() -> None:
-    """The same before its time, where an answer hints at it: unless it was read just now."""
+    """Read the subscription before it is due, unless it was read just now."""
     stale = Q(polled_at=None) | Q(polled_at__lte=Now() - _poll_interval())
     ProviderState.objects.filter(stale, pk=1, quota=State.AVAILABLE).update(next_poll_at=Now())
     poll()
 
 
 def claim_poll() -> bool:
-    """The due poll is this process's; another may poll when the lease is over."""
+    """Claim the due poll for this process. Another process may poll when the lease has expired."""
     ProviderState.objects.get_or_create(pk=1)
     due = ProviderState.objects.filter(Q(next_poll_at=None) | Q(next_poll_at__lte=Now()), pk=1)
     return bool(due.update(next_poll_at=Now() + POLL_LEASE))
 
 
 def apply_subscription(subscription: Subscription) -> None:
-    """The subscription was read. A reply that cannot be true changes nothing, as if there had been none."""
+    """Update the state from the subscription. An implausible subscription is treated as unavailable."""
     row, now = _read_row()
     if not is_plausible(subscription, now):
         log.warning("quota.subscription_rejected")
         subscription_unavailable()
         return
-    with transaction.atomic():  # what was crossed shows in the difference of two readings, once
+    with transaction.atomic():  # each crossed threshold shows once, in the difference of two readings
         _save_subscription(subscription, row, now)
         thresholds.check_thresholds(row, subscription)
     remaining = subscription.remaining
@@ -97,7 +101,7 @@ def apply_subscription(subscription: Subscription) -> None:
 
 
 def subscription_unavailable(*, refused: bool = False) -> None:
-    """The subscription could not be read; `refused`: the key may not read it, so that waiting for it is in vain."""
+    """Update the state without a subscription. `refused` means that the API key may not read it."""
     row, now = _read_row()
     if row.quota == State.EXHAUSTED and _reset_time_passed(row, now, refused):
         _set_available(row, now)
@@ -106,7 +110,7 @@ def subscription_unavailable(*, refused: bool = False) -> None:
 
 
 def resolve_stable_incident() -> None:
-    """What was refused again and again has now lasted: the incident is over."""
+    """Resolve the incident after repeated refusals, when the quota has been available for STABLE_AFTER."""
     stable = ProviderState.objects.filter(
         pk=1, quota=State.AVAILABLE, quota_refusals__gt=0, quota_changed_at__lte=Now() - STABLE_AFTER
     )
@@ -116,15 +120,15 @@ def resolve_stable_incident() -> None:
 
 
 def backoff(refusals: int) -> timedelta:
-    """How long after a refusal the quota is not believed to be back, whatever the subscription shows."""
+    """Return the delay after a refusal. The quota is not tried earlier, even if the subscription shows credits."""
     doubled: timedelta = _poll_interval() * 2 ** min(refusals, 20)
     return min(doubled, MAX_BACKOFF)
 
 
 def is_plausible(subscription: Subscription, now: datetime) -> bool:
-    """Whether its numbers can be credits and its reset lies ahead.
+    """Return whether the numbers can be credits and the reset is in the future.
 
-    A reset in the past, or in milliseconds, is the mark of figures that are of another period or another unit.
+    A reset in the past or in milliseconds indicates figures of another period or another unit.
     """
     numbers = (subscription.used, subscription.limit, subscription.extension or 0)
     resets_at = reset_time(subscription)
@@ -151,14 +155,14 @@ def _read_subscription() -> None:
 
 
 def _read_row() -> tuple[ProviderState, datetime]:
-    """The row, and the time on the database's clock."""
+    """Return the row and the database's current time."""
     ProviderState.objects.get_or_create(pk=1)
     row = ProviderState.objects.annotate(now=Now()).get(pk=1)
     return row, row.now
 
 
 def _set_exhausted(row: ProviderState, now: datetime, *, needed: int, refusals: int, detail: str) -> None:
-    with transaction.atomic():  # who dies in between has done neither
+    with transaction.atomic():  # both or neither, if the process dies
         first = ProviderState.objects.filter(pk=1, quota=State.AVAILABLE).update(
             quota=State.EXHAUSTED,
             quota_changed_at=now,
@@ -172,7 +176,10 @@ def _set_exhausted(row: ProviderState, now: datetime, *, needed: int, refusals: 
 
 
 def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -> None:
-    """Back, unless it was spent anew since the row was read. What is not proven must last before it is told."""
+    """Make the quota available, unless it was exhausted again after the row was read.
+
+    After repeated refusals, the incident is only resolved here if more credits are `proven`.
+    """
     resolved = proven or row.quota_refusals == 0
     still_exhausted = ProviderState.objects.filter(pk=1, quota=State.EXHAUSTED, quota_changed_at=row.quota_changed_at)
     with transaction.atomic():
@@ -207,12 +214,15 @@ def _next_poll(row: ProviderState, now: datetime, resets_at: datetime | None) ->
 
 
 def _poll_time(at: datetime, resets_at: datetime | None, now: datetime) -> datetime:
-    """The reset is looked at when it comes, not when the next poll would be."""
+    """Return the time of the next poll: the reset, if it comes before `at`."""
     return at if resets_at is None or resets_at <= now else min(at, resets_at)
 
 
 def _refused_again(row: ProviderState, now: datetime, needed: int) -> bool:
-    """Whether the quota had just seemed to be back. It was back where what was read since shows that it is used up."""
+    """Return whether the quota only appeared to be available.
+
+    It really was available if a later reading shows that its credits have been used since.
+    """
     back_at = row.quota_changed_at
     if back_at is None or back_at <= now - STABLE_AFTER:
         return False
@@ -235,7 +245,7 @@ def _waited(row: ProviderState, now: datetime, wait: timedelta) -> bool:
 
 
 def _credits_increased(row: ProviderState, remaining: int | None) -> bool:
-    """More is left than when the subscription was last read: credits were bought, or a new period has begun."""
+    """Return whether credits were bought or a new period has started since the last reading."""
     before = row.quota_remaining
     return before is not None and (remaining is None or remaining > before)
 
@@ -248,7 +258,7 @@ def reset_time(subscription: Subscription) -> datetime | None:
     try:
         unix = subscription.resets_at_unix
         return None if unix is None else datetime.fromtimestamp(unix, UTC)
-    except (ValueError, OverflowError, OSError):  # what the calendar does not have
+    except (ValueError, OverflowError, OSError):  # out of range
         return None
 
 

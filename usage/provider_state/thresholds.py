@@ -1,8 +1,8 @@
-"""What administrators are told before the quota is spent: that 75 and 90 per cent are used, and that it will not last.
+"""Early warnings about credits: 75 and 90 per cent are used, or the forecast says that they will run out.
 
-Each is told when it is crossed: a reading is compared with the one before it, so an incident that somebody resolves by
-hand is not opened again by the next reading. Of several thresholds crossed at once the highest is told, and none when
-the quota is spent, which is an incident of its own (`usage.provider_state.quota`).
+A threshold is reported when it is crossed. Each reading is compared with the one before, so the next reading does not
+reopen an incident that was resolved by hand. If several thresholds are crossed at the same time, the highest one is
+reported. If the quota is exhausted, none is reported, because that is a separate incident (`quota.py`).
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,21 @@ from usage.reports.forecast import Forecast
 from voicecare.providers.elevenlabs.responses import Subscription
 
 THRESHOLDS_PERCENT = (75, 90)
-FORECAST_CLEAR_RATIO = 0.95  # of the limit: a forecast that was over it is believed to be over only then
-COOLDOWN = timedelta(days=1)  # so long after its end the same forecast is no news
+FORECAST_CLEAR_RATIO = 0.95  # the incident is resolved below this part of the limit
+COOLDOWN = timedelta(days=1)  # after its resolution, the forecast incident is not opened again for this long
 
 
 def highest_crossed(before: float | None, after: float | None) -> int | None:
-    """The threshold to tell of, from the per cent used at two readings; None: not read, or without a limit. Pure."""
+    """Return the highest threshold crossed between two readings, in per cent. Pure.
+
+    A reading is None if the subscription was never read or has no limit.
+    """
     reached = [percent for percent in THRESHOLDS_PERCENT if after is not None and percent <= after < 100]
     return reached[-1] if reached and (before is None or before < reached[-1]) else None
 
 
 def not_reached(after: float | None) -> Iterator[int]:
-    """The thresholds that are not reached. Pure."""
+    """Yield the thresholds that are not reached. Pure."""
     return (percent for percent in THRESHOLDS_PERCENT if after is None or after < percent)
 
 
@@ -39,7 +42,7 @@ def percent_used(state: ProviderState) -> float | None:
 
 
 def will_last(limit: int | None, expected: Forecast | None) -> bool | None:
-    """Whether the credits last; None where that cannot be said, or is so near that it would change to and fro. Pure."""
+    """Return whether the credits last, or None if that is unknown or too close to the limit. Pure."""
     if limit is None:
         return True
     if expected is None or FORECAST_CLEAR_RATIO * limit <= expected.used_at_reset <= limit:
@@ -48,7 +51,7 @@ def will_last(limit: int | None, expected: Forecast | None) -> bool | None:
 
 
 def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
-    """Tells what was crossed since that row was read; the subscription has been written down since."""
+    """Open and resolve the threshold incidents. `before` is the row before the subscription was saved."""
     state = ProviderState.objects.get(pk=1)
     percent = percent_used(state)
     for threshold in not_reached(percent):
@@ -59,7 +62,7 @@ def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
 
 
 def check_forecast(now: datetime) -> None:
-    """Tells whether the credits will last to the end of the period."""
+    """Open or resolve the forecast incident."""
     state = ProviderState.objects.get(pk=1)
     current = forecast.current_forecast(state, now)
     lasts = will_last(state.quota_limit, current)

@@ -1,4 +1,4 @@
-"""Whether the credits last to the end of the period, if they are used as in the last seven days."""
+"""Forecast of credits: whether they last until the end of the period at the rate of the last seven days."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -14,7 +14,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """In credits. `runs_out_on` is a day in USAGE_TIME_ZONE; None: they last to the reset."""
+    """In credits. `runs_out_on` is a day in USAGE_TIME_ZONE, or None if the credits last until the reset."""
 
     credits_a_day: float
     used_at_reset: int
@@ -23,15 +23,16 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class RecentUsage:
-    """The credits used since the beginning of the day `since`."""
+    """The credits used since the start of the day `since`."""
 
     since: date
     credits: int
 
 
 def current_forecast(state: ProviderState, now: datetime) -> Forecast | None:
-    """None where there is nothing to say: no limit, no reset ahead, or less than a day of history. Two short queries,
-    however long the history is.
+    """Return the forecast, or None without a limit, without a future reset, or with less than a day of history.
+
+    Two queries. Their cost does not grow with the history.
     """
     oldest = DailyUsage.objects.order_by("day").values_list("day", flat=True).first()
     if oldest is None:
@@ -42,7 +43,7 @@ def current_forecast(state: ProviderState, now: datetime) -> Forecast | None:
 
 
 def project(state: ProviderState, recent: RecentUsage, now: datetime) -> Forecast | None:
-    """The same without a query. Pure."""
+    """Calculate the forecast without a query. Pure. Returns None as `current_forecast` does."""
     limit, used, resets_at = state.quota_limit, state.quota_used, state.quota_resets_at
     elapsed = now - rollup.start_of_day(recent.since)
     if limit is None or used is None or resets_at is None or resets_at <= now or elapsed < DAY:

@@ -1,9 +1,8 @@
-"""What was used, and how soon it was heard: the one source of every figure that the REST API and the admin show.
+"""Usage and latency figures. The REST API and the admin get all their figures here.
 
-All of it comes from `DailyUsage`, whose rows do not grow with the number of events. What is over changes no more, but
-for what reconciliation adds and what was under way at midnight: it is kept in the cache for a while. Days and months
-are those of USAGE_TIME_ZONE. How often something happened counts events of the ledger, which are segments; `speeches`
-counts texts that were heard.
+The figures come from `DailyUsage`, whose number of rows does not grow with the number of events. Past days and months
+are cached for a while. They only change through reconciliation and through speech that was running at midnight. Days
+and months are in USAGE_TIME_ZONE. Counts are of ledger events, which are segments. `speeches` counts whole speeches.
 """
 
 import uuid
@@ -27,20 +26,23 @@ Kind = UsageEvent.Kind
 
 LIVE_KINDS = (Kind.LIVE, Kind.RETRY)
 SAVED_KINDS = (Kind.CACHE, Kind.OFFLINE)
-OVERHEAD_KINDS = (Kind.PROBE, Kind.WARM, Kind.PREVIEW)  # billed, and no patient heard it at that moment
+OVERHEAD_KINDS = (Kind.PROBE, Kind.WARM, Kind.PREVIEW)  # billed, but not spoken to a patient
 BILLED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *OVERHEAD_KINDS)
 PLAYED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *SAVED_KINDS)
 
 DAY_CACHE_S, MONTH_CACHE_S = 600, 3600
 
 Sums = dict[str, int]
-"""A day's or a month's, one number for each of `_SUMS` and `_CHUNKS`; empty where nothing was used."""
+"""The sums of one day or month, by the names in `_SUM_COLUMNS` and `_CHUNK_SUMS`. Empty if there was no usage."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodStats:
-    """One day, or one month. Characters, but for `credits` and the counts; times are of speeches' first sounds, None
-    where there was none."""
+    """Figures of one day or month that begins on `start`.
+
+    `live`, `backup`, `other`, `characters` and `saved` are characters. `requests`, `failed`, `backups`, `offline` and
+    `speeches` are counts. `p50_ms` and `p95_ms` are the time to first audio, None without speeches.
+    """
 
     start: date
     live: int = 0
@@ -60,7 +62,7 @@ class PeriodStats:
 
 @dataclass(frozen=True, slots=True)
 class UsageShare:
-    """What one patient or voice has of the whole; `key` is None for what belongs to nobody."""
+    """The usage of one patient or voice. `key` is its id, or None for usage without a patient or voice."""
 
     key: uuid.UUID | None
     characters: int
@@ -69,7 +71,7 @@ class UsageShare:
 
 @dataclass(frozen=True, slots=True)
 class UnconfirmedRequests:
-    """Requests whose answer was never seen, until reconciliation has found out: in no other figure."""
+    """Requests whose response was never seen and that are not reconciled yet. No other figure includes them."""
 
     attempts: int
     characters: int
@@ -77,7 +79,7 @@ class UnconfirmedRequests:
 
 @dataclass(frozen=True, slots=True)
 class QuotaStatus:
-    """The account's credits in this period, as the provider told them last; None where it did not, or without limit."""
+    """The account's credits in this period, from the last reading. None if not read, or for no limit."""
 
     limit: int | None
     used: int | None
@@ -89,7 +91,7 @@ class QuotaStatus:
 
 
 _COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
-_SUM_COLUMNS: dict[str, tuple[str, Collection[str]]] = {  # each a column's, over some kinds
+_SUM_COLUMNS: dict[str, tuple[str, Collection[str]]] = {  # name: (column, kinds)
     "live": ("characters", LIVE_KINDS),
     "backup": ("characters", (Kind.BACKUP,)),
     "other": ("characters", OVERHEAD_KINDS),
@@ -119,12 +121,12 @@ def today() -> date:
 
 
 def daily_stats(first: date, last: date, *, patient_id: uuid.UUID | None = None) -> list[PeriodStats]:
-    """Every day of the range, both ends included."""
+    """Return figures of every day of the range, both ends included."""
     return [_period_stats(day, sums) for day, sums in _daily_sums(first, last, patient_id).items()]
 
 
 def monthly_stats(first: date, last: date, *, patient_id: uuid.UUID | None = None) -> list[PeriodStats]:
-    """Every month that holds a day of the range, whole."""
+    """Return figures of every whole month that has a day in the range."""
     starts = [first.replace(day=1)] if first.replace(day=1) <= last else []
     while starts and month_after(starts[-1]) <= last:
         starts.append(month_after(starts[-1]))
@@ -140,7 +142,10 @@ def monthly_stats(first: date, last: date, *, patient_id: uuid.UUID | None = Non
 
 
 def usage_rows(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") -> QuerySet[DailyUsage, Any]:
-    """Dicts of `start`, the key named as the group, and the sums of `_TABLE`: only what there is, earliest first."""
+    """Return dicts with `start`, the key of the group, and the sums of `_ROW_SUMS`, ordered by `start`.
+
+    Days or months without usage are left out.
+    """
     start: Any = TruncMonth("day") if by_month else F("day")
     keys = [group] if group else []
     rows = usage.order_by().annotate(start=start).values("start", *keys)
@@ -170,7 +175,7 @@ def quota_status() -> QuotaStatus:
 
 
 def unconfirmed_requests() -> UnconfirmedRequests:
-    """Also of years ago, where nobody could find out; so they are summed by the database."""
+    """Include attempts of years ago that could not be reconciled. The database sums them."""
     found = UsageEvent.objects.filter(outcome=UsageEvent.Outcome.UNKNOWN)
     return UnconfirmedRequests(
         **found.aggregate(attempts=Count("id"), characters=Sum("requested_characters", default=0))
@@ -178,7 +183,10 @@ def unconfirmed_requests() -> UnconfirmedRequests:
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
-    """Of the first-sound buckets, in ms: as if times lay evenly in each bucket; beyond the last edge, that edge."""
+    """Return a percentile of the time to first audio in ms, or None without speeches. `counts` are the chunk buckets.
+
+    Times are interpolated linearly within a bucket. Above the last bound, the last bound is returned.
+    """
     rank, lower = share * sum(counts), 0.0
     if not sum(counts):
         return None
@@ -207,8 +215,9 @@ def _daily_sums(first: date, last: date, patient_id: uuid.UUID | None) -> dict[d
 def _cached_sums(
     period: Literal["day", "month"], starts: Sequence[date], patient_id: uuid.UUID | None, current: date, timeout_s: int
 ) -> dict[date, Sums]:
-    """Those before the current one out of the cache, where they are there; the others in one query, whose sums are
-    kept.
+    """Return past periods from the cache, and read the others in one query.
+
+    Past periods that were read are cached. `current` is the start of the current period, which is never cached.
     """
     keys = {start: f"usage-{period}-{start}-{patient_id}" for start in starts if start < current}
     cached = cache.get_many(keys.values())
@@ -240,7 +249,9 @@ def _read_sums(
 
 
 def _top(key: str, first: date, last: date, limit: int) -> list[UsageShare]:
-    """The days that are over are kept as one sum; what they have of each key is in it, not of the largest alone."""
+    """Past days are cached as one total per key (all keys, not just the top N), so today's usage can be added before
+    ranking.
+    """
     last_past_day = min(last, today() - timedelta(days=1))
     name = f"usage-{key}-{first}-{last_past_day}"
     past = cache.get(name)

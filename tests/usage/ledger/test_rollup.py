@@ -201,7 +201,7 @@ def test_the_command_sums_the_days_it_is_given(capsys: pytest.CaptureFixture[str
     DailyUsage.objects.update(characters=1)
     call_command("rebuild_usage", "--from", "2026-03-02", "--to", "2026-03-02")
     assert list(DailyUsage.objects.order_by("day").values_list("characters", flat=True)) == [1, 10, 1]
-    assert "Summed 1 days." in capsys.readouterr().out
+    assert "Rebuilt 1 days." in capsys.readouterr().out
     call_command("rebuild_usage")
     assert list(DailyUsage.objects.values_list("characters", flat=True)) == [10, 10, 10]
     with pytest.raises(CommandError):

@@ -1,4 +1,4 @@
-"""Sums daily usage anew from the ledger's events, for a changed USAGE_TIME_ZONE or when a figure is doubted."""
+"""Rebuilds daily usage from the ledger's events, after a change of USAGE_TIME_ZONE or to check the totals."""
 
 from argparse import ArgumentParser
 from datetime import date
@@ -10,12 +10,12 @@ from usage.ledger import rollup
 
 
 class Command(BaseCommand):
-    help = "Sums daily usage anew from the ledger's events. It may run while everything else does."
+    help = "Rebuild daily usage from the ledger's events. Safe to run while the server is running."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--from", dest="first", type=date.fromisoformat, help="first day, as 2026-01-31")
-        parser.add_argument("--to", dest="last", type=date.fromisoformat, help="last day, that day included")
+        parser.add_argument("--from", dest="first", type=date.fromisoformat, help="first day, for example 2026-01-31")
+        parser.add_argument("--to", dest="last", type=date.fromisoformat, help="last day (inclusive)")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
         days = rollup.rebuild(options["first"], options["last"])
-        self.stdout.write(f"Summed {days} days.")
+        self.stdout.write(f"Rebuilt {days} days.")
