@@ -1,4 +1,4 @@
-"""What a session wants done: the commands that follow from a frame."""
+"""The commands of a session: what the connection must do because of a frame. `tts.protocol.session` explains each."""
 
 from dataclasses import dataclass
 from typing import Any

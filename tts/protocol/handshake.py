@@ -1,4 +1,4 @@
-"""What a WebSocket handshake must bring (the contract, section 1), read from its ASGI scope. Pure."""
+"""Reads the device token from the ASGI scope of a WebSocket handshake (docs/protocol.md, "Connecting")."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,10 @@ TOKEN_PREFIX = "token."  # noqa: S105
 
 
 def extract_token(scope: Mapping[str, Any], allowed_hosts: Sequence[str]) -> str | None:
-    """The device token, or None where the handshake must be refused for another reason than the token itself."""
+    """Return the device token, unverified.
+
+    Return None if the handshake has no token, does not offer the subprotocol, or has an origin that is not allowed.
+    """
     headers: dict[bytes, str] = {name: value.decode("latin-1") for name, value in scope["headers"]}
     subprotocols: list[str] = scope.get("subprotocols", [])  # ASGI lets a server leave it out
     if SUBPROTOCOL not in subprotocols or not _is_origin_allowed(headers.get(b"origin"), allowed_hosts):
@@ -24,7 +27,7 @@ def extract_token(scope: Mapping[str, Any], allowed_hosts: Sequence[str]) -> str
 
 
 def _is_origin_allowed(origin: str | None, allowed_hosts: Sequence[str]) -> bool:
-    """A device sends no Origin; a page of another site may not speak for this one."""
+    """Devices send no Origin. Browsers do, and a page of another site may not connect with a token of this one."""
     if origin is None:
         return True
     try:

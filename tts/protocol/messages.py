@@ -1,6 +1,6 @@
-"""What a device may send and what the session answers with: reading a frame, and the commands that follow from it.
+"""Reads the frames of a device and builds the frames of the server (docs/protocol.md).
 
-Pure: a frame that is not accepted raises `ProtocolError`, which is an `error` frame of the contract.
+Each `require_` function returns a field of a frame or raises ProtocolError.
 """
 
 import json
@@ -23,8 +23,28 @@ CLOSE_FRAME_TOO_LARGE = 4009
 CLOSE_SHUTTING_DOWN = 4012
 
 
+Frame = dict[str, object]
+
+BACKUP_VOICE_NOTICE: Frame = {
+    "type": "notice",
+    "code": "backup_voice",
+    "message": "Temporary voice issue, using backup voice",  # specified word for word
+}
+VOICE_CHANGED_NOTICE: Frame = {
+    "type": "notice",
+    "code": "voice_changed",
+    "message": "This voice is no longer available. Continuing with the default voice.",
+}
+FAILURE_MESSAGES = {
+    "no_voice": "The provider, the backup voice and the offline voice have all failed. Try again soon.",
+    "text_rejected": "The speech provider refuses this text. Change the text.",
+    "over_budget": "This text exceeds the patient's monthly budget. Raise the budget, or wait for the next month.",
+    "expired": "The speech expired before it could be played.",
+}
+
+
 class ProtocolError(Exception):
-    """A frame that is not accepted; rendered as an `error` frame."""
+    """A frame is not accepted. `frame` is the `error` frame that reports it."""
 
     def __init__(self, code: str, message: str, speech_id: str | None = None) -> None:
         super().__init__(message)
@@ -34,9 +54,10 @@ class ProtocolError(Exception):
 
 
 def parse_json_object(frame: str) -> dict[str, Any]:
+    """Raises ProtocolError (`bad_json`)."""
     try:
         message = _decode(frame)
-    except (ValueError, RecursionError):  # RecursionError: brackets a hundred thousand deep
+    except (ValueError, RecursionError):  # RecursionError: brackets nested 100,000 levels deep
         message = None
     if not isinstance(message, dict):
         raise ProtocolError("bad_json", "A frame must be one JSON object.")
@@ -47,7 +68,7 @@ def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_reject_constant).decode  # made once: a new one for each frame costs 10 us
+_decode = json.JSONDecoder(parse_constant=_reject_constant).decode  # shared, because creating one takes 10 us
 
 
 def is_finite(value: float | str) -> bool:
@@ -59,12 +80,12 @@ def require_text(message: dict[str, Any], name: str, speech_id: str | None = Non
     if not isinstance(value, str):
         raise ProtocolError("bad_message", f"`{name}` must be a text.", speech_id)
     if not _is_storable(value):
-        raise ProtocolError("bad_message", f"`{name}` holds half a character (a lone surrogate) or NUL.", speech_id)
+        raise ProtocolError("bad_message", f"`{name}` contains a lone surrogate or NUL.", speech_id)
     return value
 
 
 def _is_storable(text: str) -> bool:
-    """No socket can carry a lone surrogate, and PostgreSQL cannot store NUL."""
+    """UTF-8 cannot encode a lone surrogate, and PostgreSQL cannot store NUL."""
     if "\0" in text:
         return False
     try:
@@ -75,10 +96,12 @@ def _is_storable(text: str) -> bool:
 
 
 def optional_text(message: dict[str, Any], name: str) -> str | None:
+    """Return the field, or None if it is missing or null. Raises ProtocolError."""
     return None if message.get(name) is None else require_text(message, name)
 
 
 def optional_bool(message: dict[str, Any], name: str) -> bool | None:
+    """Return the field, or None if it is missing or null. Raises ProtocolError."""
     value = message.get(name)
     if value is not None and not isinstance(value, bool):
         raise ProtocolError("bad_message", f"`{name}` must be true or false.")
@@ -86,6 +109,7 @@ def optional_bool(message: dict[str, Any], name: str) -> bool | None:
 
 
 def require_id(message: dict[str, Any]) -> str:
+    """Return the id of any speech, also of one that the server started."""
     speech_id = require_text(message, "id")
     if not 1 <= len(speech_id) <= MAX_ID_LENGTH or not speech_id.strip():
         raise ProtocolError("bad_message", f"`id` must have 1 to {MAX_ID_LENGTH} characters.")
@@ -93,6 +117,7 @@ def require_id(message: dict[str, Any]) -> str:
 
 
 def require_client_id(message: dict[str, Any]) -> str:
+    """Return an id that the device may give to its own speech."""
     speech_id = require_id(message)
     if speech_id == GREETING_ID or speech_id.startswith(SERVER_PREFIX):
         raise ProtocolError(
@@ -101,33 +126,11 @@ def require_client_id(message: dict[str, Any]) -> str:
     return speech_id
 
 
-Frame = dict[str, object]
-
-
-BACKUP_VOICE_NOTICE: Frame = {
-    "type": "notice",
-    "code": "backup_voice",
-    "message": "Temporary voice issue, using backup voice",  # the owner's words
-}
-
-
-VOICE_CHANGED_NOTICE: Frame = {
-    "type": "notice",
-    "code": "voice_changed",
-    "message": "This voice may not be used any more, the default voice goes on",
-}
-
-
-FAILURE_MESSAGES = {
-    "no_voice": "No voice could be reached: neither the provider nor a substitute. Try again soon.",
-    "text_rejected": "The speech provider refuses this text. Change the text.",
-    "over_budget": "The patient's monthly budget has no room for it. Raise it, or wait for the next month.",
-    "expired": "It could not be said in time and is of no use any more.",
-}
+# Frames of the server
 
 
 def speech_queued(speech_id: str, reason: str, expires_at: datetime) -> Frame:
-    """`reason` is `quota` or `busy`; `expires_at` is in UTC."""
+    """`reason` is `quota` or `busy`. `expires_at` is in UTC."""
     return {"type": "speech.queued", "id": speech_id, "reason": reason, "expires_at": expires_at.isoformat()}
 
 
@@ -136,20 +139,20 @@ def speech_failed(speech_id: str, code: str) -> Frame:
 
 
 def speech_terminal(speech: Speech) -> Frame:
-    """The one terminal message of a speech. Who was cut off and will be repeated is interrupted for now."""
+    """Build the terminal message of a speech. A delivery that will be repeated is reported as interrupted."""
     progress = speech.progress
     measures: Frame = {"bytes": progress.bytes_sent, "characters": progress.characters}
     match progress.state:
         case UtteranceState.SPOKEN:
-            heard: Frame = {"source": progress.source, "first_chunk_ms": progress.first_chunk_ms}
-            return {"type": "speech.finished", "id": speech.id, **heard, **measures}
+            result: Frame = {"source": progress.source, "first_chunk_ms": progress.first_chunk_ms}
+            return {"type": "speech.finished", "id": speech.id, **result, **measures}
         case UtteranceState.FAILED:
             return speech_failed(speech.id, progress.code)
     return {"type": "speech.interrupted", "id": speech.id, **measures}
 
 
 def speech_cancelled(speech_id: str) -> Frame:
-    """The end of a queued speech that was never taken up."""
+    """Build the terminal message of a queued speech that never began."""
     return {"type": "speech.interrupted", "id": speech_id, "bytes": 0, "characters": 0}
 
 

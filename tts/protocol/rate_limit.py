@@ -1,4 +1,4 @@
-"""How much a device may say in a minute. Pure: the clock is passed in."""
+"""The limit on the characters that a device may send in a minute. The clock is passed in."""
 
 from collections import deque
 
@@ -8,7 +8,7 @@ WINDOW_S = 60.0
 
 
 class SlidingWindowRateLimiter:
-    """Characters accepted in the last 60 seconds, against a limit. Raises ProtocolError (`rate_limited`) beyond it."""
+    """Counts the characters accepted in the last `WINDOW_S` seconds."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -16,6 +16,7 @@ class SlidingWindowRateLimiter:
         self._accepted: deque[tuple[float, int]] = deque()
 
     def acquire(self, characters: int, now: float, speech_id: str) -> None:
+        """Accept characters at `now` (monotonic seconds). Raises ProtocolError (`rate_limited`) over the limit."""
         while self._accepted and self._accepted[0][0] <= now - WINDOW_S:
             self._sum -= self._accepted.popleft()[1]
         if self._sum + characters > self._limit:

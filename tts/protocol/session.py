@@ -1,21 +1,19 @@
-"""The device protocol without I/O: frames in, commands out (the contract, section 1).
+"""The device protocol as a state machine without I/O: frames in, commands out (docs/protocol.md).
 
-`Session` knows what one socket may say next: which ids are used, what waits, what is playing. It never touches a
-socket, a database or a task, and takes times and ids from its caller, who carries out the commands in the order
-given:
+`Session` knows which ids are used, which speeches wait and which one plays. It touches no socket, database or task, and
+gets times and ids from its caller. The caller executes the returned commands in order:
 
-    SendFrame(frame)         send this JSON frame
-    StartConversation(...)   open or resume a conversation, then call `start_conversation()` or
-                             `reject()`; until then no frame may be fed
-    StartSpeech(speech)      this speech is new in the queue: play it when its turn comes
-    StopSpeech(requeue)      end what is playing now, as interrupted; `requeue`: a delivery, which
-                             is to be repeated
-    DiscardSpeech(speech)    this one was waiting and will not be spoken: it ends as interrupted
-    AcknowledgeDelivery(id)  the device has played this delivery, maybe of an earlier connection
-    CancelDelivery(id)       a delivery that is not playing here will not be spoken
-    ReportPlayback(ms)       how far playback of what is playing has come
-    EndConversation()        close the conversation
-    CloseConnection(code)    close the socket
+    SendFrame(frame)         Send this JSON frame.
+    StartConversation(...)   Open or resume a conversation. Then call `start_conversation()` or `reject()`. Feed no
+                             other frame until then.
+    StartSpeech(speech)      This speech is new in the queue. Play it when its turn comes.
+    StopSpeech(requeue)      Interrupt the speech that plays. With `requeue`, it is a delivery that will be repeated.
+    DiscardSpeech(speech)    This speech was removed from the queue. Report it as interrupted.
+    AcknowledgeDelivery(id)  The device has played this delivery, perhaps over an earlier connection.
+    CancelDelivery(id)       The device does not want this delivery, which does not play here.
+    ReportPlayback(ms)       The device has played this many milliseconds of the current speech.
+    EndConversation()        End the conversation.
+    CloseConnection(code)    Close the socket.
 """
 
 import uuid
@@ -65,7 +63,11 @@ MAX_CONSECUTIVE_ERRORS = 20
 
 
 class Session:
-    """What one device socket may say and what it is owed. One conversation at a time."""
+    """The protocol state of one device socket. It has at most one conversation at a time.
+
+    `characters` are those counted in the conversation. All parameters named `now` are monotonic seconds. `new_id` and
+    `utc_now` supply ids and the wall-clock time of new speech.
+    """
 
     def __init__(
         self, characters_per_minute: int, *, new_id: Callable[[], uuid.UUID], utc_now: Callable[[], datetime]
@@ -75,110 +77,114 @@ class Session:
         self.queue = SpeechQueue()
         self._used_ids: set[str] = set()
         self._texts = TextAssembler()
-        self._hold_message_ids: set[str] = set()  # ids of holding phrases: nobody waits for their `ack`
+        self._hold_message_ids: set[str] = set()  # hold messages need no `ack`
         self._errors = 0
         self._rate_limiter = SlidingWindowRateLimiter(characters_per_minute)
         self._new_id = new_id
         self._utc_now = utc_now
 
-    # Frames in
+    # Frames of the device
 
     def text_frame(self, frame: str, now: float) -> list[Command]:
-        """`now` is a monotonic clock in seconds, here and below."""
         if len(frame) > MAX_FRAME_BYTES or len(frame.encode(errors="replace")) > MAX_FRAME_BYTES:
             return [CloseConnection(CLOSE_FRAME_TOO_LARGE)]
         try:
             commands = self._dispatch(parse_json_object(frame), now)
-        except ProtocolError as refused:
-            return self.reject(refused)
-        if not any(
-            isinstance(command, StartConversation) for command in commands
-        ):  # whether that is accepted shows later
+        except ProtocolError as error:
+            return self.reject(error)
+        # Whether StartConversation is accepted shows only when it is executed.
+        if not any(isinstance(command, StartConversation) for command in commands):
             self._errors = 0
         return commands
 
     def binary_frame(self) -> list[Command]:
         return self.reject(ProtocolError("unexpected_binary", "Only text frames are accepted here."))
 
-    def reject(self, refused: ProtocolError) -> list[Command]:
-        """Also for a command that could not be carried out."""
+    def reject(self, error: ProtocolError) -> list[Command]:
+        """Report an error. The connection also calls this for a command that it could not execute."""
         self._errors += 1
-        commands: list[Command] = [SendFrame(refused.frame)]
-        return (
-            commands if self._errors < MAX_CONSECUTIVE_ERRORS else [*commands, CloseConnection(CLOSE_TOO_MANY_ERRORS)]
-        )
+        commands: list[Command] = [SendFrame(error.frame)]
+        if self._errors >= MAX_CONSECUTIVE_ERRORS:
+            commands.append(CloseConnection(CLOSE_TOO_MANY_ERRORS))
+        return commands
 
-    # The conversation's life
+    # Conversations
 
     def start_conversation(self, opened: OpenConversation) -> None:
+        """Make this conversation the open one.
+
+        If it is already open, only its context changes: the device has taken over a conversation that the server
+        opened, or the voice was replaced.
+        """
         self._errors = 0
-        if (
-            self.conversation is not None
-            and self.conversation.context.conversation_id == opened.context.conversation_id
-        ):
-            self.conversation = opened  # the device takes over what the server had opened: ids and characters stay
-            return
+        is_same = self._is_open(opened.context.conversation_id)
         self.conversation = opened
+        if is_same:
+            return
         self.characters = opened.characters
         self._texts.clear()
         self._used_ids = set(opened.used_speech_ids)
-        if self.queue.playing is not None:  # a delivery that began in the conversation which the server had opened
+        if self.queue.playing is not None:  # a delivery that began in a conversation which the server opened
             self._used_ids.add(self.queue.playing.id)
 
     def switch_conversation(self, opened: OpenConversation) -> list[Command]:
-        """What the device asked for in the conversation that the server had opened ends with it, where the device goes
-        on in another one. To be carried out before `begin`.
+        """Return commands that cancel the device's own speech when it leaves a conversation that the server opened.
+
+        Execute them before `start_conversation()`.
         """
-        if self.conversation is None or self.conversation.context.conversation_id == opened.context.conversation_id:
+        if self.conversation is None or self._is_open(opened.context.conversation_id):
             return []
         return self._interrupt(_is_client_speech)
 
     def enqueue_greeting(self, now: float) -> Speech | None:
-        """Puts the greeting first in line; None where the patient's language has none."""
+        """Add the greeting to the queue. Return None if there is no greeting in the patient's language."""
         text = self.require_conversation().context.greeting
         if not text:
             return None
         return self._enqueue(GREETING_ID, TextStream(text, complete=True), Origin.GREETING, now)
 
     def finish_conversation(self) -> tuple[OpenConversation, int]:
-        """Forgets the conversation, in which nothing plays or waits any more; returns it and its characters."""
+        """Close the conversation and return it with its characters. Call it when no speech plays or waits."""
         opened = self.require_conversation()
         self.conversation = None
         self._texts.clear()
         return opened, self.characters
 
     def require_conversation(self) -> OpenConversation:
-        """The open conversation. Raises ProtocolError (`no_conversation`)."""
+        """Return the open conversation. Raises ProtocolError (`no_conversation`)."""
         if self.conversation is None:
             raise ProtocolError("no_conversation", "Open one with conversation.start first.")
         return self.conversation
 
-    # Speeches that come and go
+    def _is_open(self, conversation_id: uuid.UUID | None) -> bool:
+        return self.conversation is not None and self.conversation.context.conversation_id == conversation_id
+
+    # Speeches
 
     def enqueue_hold_message(self, text: str, now: float) -> None:
-        """First in line: it says that what was asked for has to wait."""
+        """Put the hold message in front of the queue. The patient hears that other speech has to wait."""
         speech_id = f"{SERVER_PREFIX}{self._new_id()}"
         self._enqueue(speech_id, TextStream(text, complete=True), Origin.HOLDING, now)
         self._hold_message_ids.add(speech_id)
         self.queue.waiting.rotate()
 
     def start_delivery(self, speech: Speech) -> Speech:
-        """A speech of the outbox plays now."""
+        """Mark a speech from the outbox as playing."""
         self._used_ids.add(speech.id)
         return self.queue.start(speech)
 
     def finish_speech(self, speech: Speech) -> None:
-        """The speech has ended, however."""
+        """Count a speech that has ended, for any reason."""
         self.queue.finish(speech)
-        if self.conversation is not None and self.conversation.context.conversation_id == speech.conversation_id:
+        if self._is_open(speech.conversation_id):
             self.characters += speech.progress.characters
         self._texts.detach(speech)
 
-    def _enqueue(self, speech_id: str, script: TextStream, origin: Origin, now: float) -> Speech:
+    def _enqueue(self, speech_id: str, text_stream: TextStream, origin: Origin, now: float) -> Speech:
         context = self.require_conversation().context
         speech = Speech(
             speech_id,
-            script,
+            text_stream,
             origin.value,
             context.conversation_id,
             context.patient_id,
@@ -190,7 +196,7 @@ class Session:
         self.queue.waiting.append(speech)
         return speech
 
-    # One method for each type of frame
+    # One method for each frame type
 
     def _dispatch(self, message: dict[str, Any], now: float) -> list[Command]:
         kind = message.get("type")
@@ -232,8 +238,8 @@ class Session:
             return []
         try:
             self._admit(speech_id, len(piece), now)
-        except ProtocolError as refused:
-            if refused.frame["code"] in ("too_many", "rate_limited"):
+        except ProtocolError as error:
+            if error.frame["code"] in ("too_many", "rate_limited"):
                 self._texts.ignore_rest(speech_id)
             raise
         speech = self._enqueue(speech_id, TextStream(piece, complete=False), Origin.DEVICE, now)
@@ -250,8 +256,8 @@ class Session:
 
     def _on_interrupt(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = None if message.get("id") is None else require_id(message)
-        if speech_id is not None and self._is_foreign_delivery(speech_id):
-            return [CancelDelivery(speech_id)]
+        if speech_id is not None and speech_id.startswith(SERVER_PREFIX) and not self._is_playing(speech_id):
+            return [CancelDelivery(speech_id)]  # only the database knows whether it exists
         self.require_conversation()
         if speech_id is None:
             return self._interrupt(_is_client_speech)
@@ -259,17 +265,11 @@ class Session:
             raise ProtocolError("unknown_id", "No speech has this `id`.", speech_id)
         return self._interrupt(lambda speech: speech.id == speech_id)
 
-    def _is_foreign_delivery(self, speech_id: str) -> bool:
-        """A delivery that is not playing here: whether there is one, only the rows know."""
-        return speech_id.startswith(SERVER_PREFIX) and (
-            self.queue.playing is None or self.queue.playing.id != speech_id
-        )
-
     def _on_ack(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = require_id(message)
         if speech_id in self._hold_message_ids:
             return []
-        if speech_id.startswith(SERVER_PREFIX):  # also before a conversation: it may be of an earlier connection
+        if speech_id.startswith(SERVER_PREFIX):  # valid without a conversation: it may be from an earlier connection
             return [AcknowledgeDelivery(speech_id)]
         self._require_known_id(message)
         return []
@@ -279,16 +279,14 @@ class Session:
         ms = message.get("ms")
         if isinstance(ms, bool) or not isinstance(ms, int | float) or not is_finite(ms) or ms < 0:
             raise ProtocolError("bad_message", "`ms` must be a number of milliseconds, 0 or more.", speech_id)
-        return (
-            [ReportPlayback(int(ms))] if self.queue.playing is not None and self.queue.playing.id == speech_id else []
-        )
+        return [ReportPlayback(int(ms))] if self._is_playing(speech_id) else []
 
     def _on_end(self, message: dict[str, Any], now: float) -> list[Command]:
         self.require_conversation()
-        stopped = self._interrupt(_is_client_speech)
+        commands = self._interrupt(_is_client_speech)
         if self.queue.playing is not None and not _is_client_speech(self.queue.playing):
-            stopped.insert(0, StopSpeech(requeue=True))
-        return [*stopped, EndConversation()]
+            commands.insert(0, StopSpeech(requeue=True))
+        return [*commands, EndConversation()]
 
     def _on_ping(self, message: dict[str, Any], now: float) -> list[Command]:
         t = message.get("t")
@@ -298,15 +296,19 @@ class Session:
             raise ProtocolError("bad_message", "`t` must be a number or a text.")
         return [SendFrame({"type": "pong"} if t is None else {"type": "pong", "t": t})]
 
-    # What several of them share
+    # Shared by several frame types
 
-    def _interrupt(self, meant: Callable[[Speech], bool]) -> list[Command]:
+    def _interrupt(self, predicate: Callable[[Speech], bool]) -> list[Command]:
         commands: list[Command] = []
-        if self.queue.playing is not None and meant(self.queue.playing):
+        if self.queue.playing is not None and predicate(self.queue.playing):
             commands.append(StopSpeech())
-        return [*commands, *map(DiscardSpeech, self.queue.remove(meant))]
+        return [*commands, *map(DiscardSpeech, self.queue.remove(predicate))]
+
+    def _is_playing(self, speech_id: str) -> bool:
+        return self.queue.playing is not None and self.queue.playing.id == speech_id
 
     def _admit(self, speech_id: str, size: int, now: float) -> None:
+        """Check that a new speech of this size may be queued, and count its characters. Raises ProtocolError."""
         self.require_conversation()
         if speech_id in self._used_ids:
             raise ProtocolError("duplicate_id", "This `id` was used in this conversation: use a new one.", speech_id)
@@ -325,7 +327,7 @@ class Session:
 
 
 def _is_client_speech(speech: Speech) -> bool:
-    """The device asked for it, or it is the greeting."""
+    """Whether the speech is one of the device's own or the greeting, as opposed to one that the server started."""
     return not speech.id.startswith(SERVER_PREFIX)
 
 

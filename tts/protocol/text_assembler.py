@@ -1,4 +1,4 @@
-"""Texts that come in pieces, until they are complete or nobody will speak them any more (the contract, section 1)."""
+"""Assembles texts that arrive in pieces (docs/protocol.md, `speak.delta`)."""
 
 from tts.protocol.messages import ProtocolError
 from tts.protocol.rate_limit import SlidingWindowRateLimiter
@@ -8,23 +8,32 @@ MAX_TEXT_LENGTH = 5000
 
 
 class TextAssembler:
-    """One conversation's. What is written of a text that will not be spoken is swallowed until its `speak.done`."""
+    """The incomplete texts of one conversation.
+
+    After a piece was rejected, or after the speech has ended, later pieces of the text are ignored until `speak.done`.
+    Otherwise a text would be spoken with a gap in it.
+    """
 
     def __init__(self) -> None:
-        self._texts: dict[str, Speech | None] = {}  # None: the rest of it is swallowed
+        self._texts: dict[str, Speech | None] = {}  # None: later pieces are ignored
 
     def __contains__(self, speech_id: str) -> bool:
         return speech_id in self._texts
 
     def start(self, speech: Speech) -> None:
+        """Add later pieces with this id to the speech."""
         self._texts[speech.id] = speech
 
     def ignore_rest(self, speech_id: str) -> None:
-        """Without its beginning the rest of this text must not be spoken."""
+        """Ignore all pieces with this id. The first one was rejected."""
         self._texts[speech_id] = None
 
-    def append(self, speech_id: str, piece: str, now: float, rate: SlidingWindowRateLimiter) -> None:
-        """`now` is a monotonic clock in seconds. Raises ProtocolError; a piece that is refused ends the text there."""
+    def append(self, speech_id: str, piece: str, now: float, rate_limiter: SlidingWindowRateLimiter) -> None:
+        """Add a piece at `now` (monotonic seconds).
+
+        Raises ProtocolError if the text was complete, is too long, or comes too fast. In the last two cases the text
+        ends before this piece.
+        """
         speech = self._texts[speech_id]
         if speech is None:
             return
@@ -36,24 +45,24 @@ class TextAssembler:
                 "too_long", f"A text may have {MAX_TEXT_LENGTH} characters in sum; the rest is dropped.", speech_id
             )
         try:
-            rate.acquire(len(piece), now, speech_id)
+            rate_limiter.acquire(len(piece), now, speech_id)
         except ProtocolError:
             self._truncate(speech)
             raise
         speech.text_stream.append(piece)
 
     def finish(self, speech_id: str) -> None:
-        """Its writer is done."""
+        """Complete the text."""
         speech = self._texts.pop(speech_id, None)
         if speech is not None:
             speech.text_stream.finish()
 
     def discard(self, speech_id: str) -> None:
-        """The id stands for another text from here on."""
+        """Stop ignoring this id. It now belongs to a new text."""
         self._texts.pop(speech_id, None)
 
     def detach(self, speech: Speech) -> None:
-        """It has ended, however. Its writer may still be at work, unless silence ended the text."""
+        """Ignore later pieces of a speech that has ended. The device may still send some if the text is incomplete."""
         if self._texts.get(speech.id) is not speech:
             return
         if speech.text_stream.complete:
@@ -65,6 +74,5 @@ class TextAssembler:
         self._texts.clear()
 
     def _truncate(self, speech: Speech) -> None:
-        """Ends the text where a piece is missing: what follows it would say something else than was meant."""
         speech.text_stream.finish()
         self._texts[speech.id] = None

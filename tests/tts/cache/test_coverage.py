@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
 from tts.cache.coverage import Table, coverage_tables
-from tts.cache.planning import active_patients, load_audiences, create_phrase_cache, required_clips
+from tts.cache.planning import active_patients, create_phrase_cache, load_audiences, required_clips
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Patient, Voice
 

@@ -17,7 +17,7 @@ from tests.sandbox import SandboxProcess
 from tests.sound import decode
 from tts import tasks
 from tts.cache import warmer
-from tts.cache.planning import active_patients, load_audiences, create_phrase_cache
+from tts.cache.planning import active_patients, create_phrase_cache, load_audiences
 from tts.cache.warmer import Lease, OnError, on_error
 from tts.models import Clip, Phrase
 from usage.models import Incident, ProviderState, UsageEvent
