@@ -38,8 +38,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def cast(db: None) -> list[Patient]:
-    patients = history.write()
-    history.at_this_moment(patients)
+    patients = history.create_usage()
+    history.create_current_state(patients)
     return patients
 
 
@@ -206,7 +206,7 @@ def test_a_new_incident_appears_without_a_reload(reader: LogIn, cast: list[Patie
     expect(page.locator(".incidents")).to_contain_text("The speech provider is down")
     expect(page.get_by_role("status")).to_have_text("3 open incidents, 3 devices connected, 1 voices being made")
     assert page.evaluate("document.activeElement.closest('.incidents') !== null")
-    history.connect(cast[5])
+    history.connect_device(cast[5])
     page.clock.run_for(POLL_MS + 100)
     expect(page.locator("section[aria-labelledby=devices-title]")).to_contain_text("Edith Sommer")
     assert page.evaluate("window.marked")

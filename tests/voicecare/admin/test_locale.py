@@ -15,7 +15,7 @@ GERMAN = {"Accept-Language": "de-DE,de;q=0.9"}
 
 @pytest.fixture
 def staff(alice: Member) -> Clinician:
-    history.write(days=3)
+    history.create_usage(days=3)
     return clinician("ann", is_staff=True)
 
 
@@ -28,20 +28,20 @@ def test_the_admin_is_in_the_language_of_the_browser(admin_client: Client):
 @pytest.mark.parametrize(
     "path", ["usage/daily/", "usage/monthly/", "usage/quota/", "patients/", "patients/x/", "voices/"]
 )
-def test_the_rest_api_is_not(staff: Clinician, path: str):
-    plain, german = staff.call("GET", path), staff.call("GET", path, **GERMAN)
-    assert (german.status_code, german.content) == (plain.status_code, plain.content)
+def test_the_rest_api_ignores_the_language_of_the_browser(staff: Clinician, path: str):
+    english, german = staff.call("GET", path), staff.call("GET", path, **GERMAN)
+    assert (german.status_code, german.content) == (english.status_code, english.content)
     assert "Content-Language" not in german
     assert "Accept-Language" not in german.get("Vary", "")
 
 
-def test_its_errors_are_not(db: None):
+def test_errors_of_the_rest_api_are_always_english(db: None):
     for headers in ({}, GERMAN):
         refused = Client().get("/api/v1/patients/", headers=headers)
         assert refused.json()["detail"] == "Authentication credentials were not provided."
 
 
-def test_a_page_of_the_admin_leaves_nothing_behind(staff: Clinician):
+def test_an_admin_page_does_not_change_the_language_of_later_rest_calls(staff: Clinician):
     client = Client()
     client.force_login(User.objects.create_superuser("boss"))
     before = staff.get("usage/daily/")

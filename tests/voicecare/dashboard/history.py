@@ -26,17 +26,17 @@ NAMES = (
 MODEL = "eleven_flash_v2_5"
 
 
-def write(days: int = 400, patients: int = len(NAMES)) -> list[Patient]:
+def create_usage(days: int = 400, patient_count: int = len(NAMES)) -> list[Patient]:
     """So many days of these patients, up to today. Their ids are the same in every test: servers remember figures."""
     stock = ((settings.DEFAULT_VOICE_ID, "Rachel"), ("v1", "Sarah"), ("v2", "Anna, her daughter"), ("v3", "George"))
-    voices = [_voice(*one) for one in stock]
-    before = Patient.objects.count()
-    cast = [_patient(before + number, voices[number % len(voices)]) for number in range(patients)]
-    DailyUsage.objects.bulk_create(_sums(cast, days), batch_size=500)
-    return cast
+    voices = [_get_or_create_voice(*one) for one in stock]
+    existing = Patient.objects.count()
+    patients = [_create_patient(existing + number, voices[number % len(voices)]) for number in range(patient_count)]
+    DailyUsage.objects.bulk_create(_daily_rows(patients, days), batch_size=500)
+    return patients
 
 
-def at_this_moment(cast: list[Patient]) -> None:
+def create_current_state(patients: list[Patient]) -> None:
     """Credits that will not last, two incidents, three devices, a voice being made, something unknown."""
     now = timezone.now()
     ProviderState.objects.update_or_create(
@@ -52,10 +52,10 @@ def at_this_moment(cast: list[Patient]) -> None:
         kind="quota_low", detail="78 % of the credits are used.", opened_at=now - timedelta(hours=7)
     )
     Incident.objects.create(kind="slow", opened_at=now - timedelta(minutes=12), acknowledged_at=now)
-    for number, patient in enumerate(cast[:3]):
-        connect(patient, minutes=5 * number + 2)
+    for number, patient in enumerate(patients[:3]):
+        connect_device(patient, minutes=5 * number + 2)
     CloneJob.objects.create(
-        patient=cast[4],
+        patient=patients[4],
         name="Lucia, her granddaughter",
         sample_digest="0" * 64,
         content_type="audio/mpeg",
@@ -80,7 +80,7 @@ def at_this_moment(cast: list[Patient]) -> None:
     Reconciliation.objects.create(day=today(), unknown_attempts=3, unknown_characters=183, checked_at=now)
 
 
-def connect(patient: Patient, minutes: int = 0) -> Device:
+def connect_device(patient: Patient, minutes: int = 0) -> Device:
     device, _ = Device.objects.issue(patient, "Bedside tablet")
     now = timezone.now()
     device.last_seen, device.online_until = now - timedelta(minutes=minutes), now + timedelta(hours=1)
@@ -88,45 +88,47 @@ def connect(patient: Patient, minutes: int = 0) -> Device:
     return device
 
 
-def _voice(provider_id: str, name: str) -> Voice:
+def _get_or_create_voice(provider_id: str, name: str) -> Voice:
     key = uuid.uuid5(uuid.NAMESPACE_OID, name)
     return Voice.objects.get_or_create(provider_id=provider_id, defaults={"pk": key, "name": name})[0]
 
 
-def _patient(number: int, voice: Voice) -> Patient:
+def _create_patient(number: int, voice: Voice) -> Patient:
     key, name = uuid.uuid5(uuid.NAMESPACE_OID, str(number)), NAMES[number % len(NAMES)]
     return Patient.objects.create(pk=key, name=name, companion_name="Clara", voice=voice)
 
 
-def _sums(cast: list[Patient], days: int) -> Iterator[DailyUsage]:
-    dice = random.Random(1)
+def _daily_rows(patients: list[Patient], days: int) -> Iterator[DailyUsage]:
+    rng = random.Random(1)
     for number in range(days):
         day = today() - timedelta(days=number)
-        trouble = dice.random() < 0.08
-        for place, patient in enumerate(cast):
-            yield from _day_of(dice, day, patient, talks=1.4 - place * 0.12, trouble=trouble)
-        yield _sum(day, "warm", characters=dice.randint(0, 900), voice=cast[0].voice_id)
+        has_outage = rng.random() < 0.08
+        for index, patient in enumerate(patients):
+            yield from _patient_rows(rng, day, patient, activity=1.4 - index * 0.12, has_outage=has_outage)
+        yield _daily_row(day, "warm", characters=rng.randint(0, 900), voice=patients[0].voice_id)
 
 
-def _day_of(dice: random.Random, day: date, patient: Patient, talks: float, trouble: bool) -> Iterator[DailyUsage]:
-    characters = round(dice.uniform(1500, 4000) * talks * (0.7 if day.weekday() > 4 else 1))
+def _patient_rows(
+    rng: random.Random, day: date, patient: Patient, activity: float, has_outage: bool
+) -> Iterator[DailyUsage]:
+    characters = round(rng.uniform(1500, 4000) * activity * (0.7 if day.weekday() > 4 else 1))
     speeches = characters // 60
-    lost = speeches // 6 if trouble else dice.randint(0, 1)
+    failures = speeches // 6 if has_outage else rng.randint(0, 1)
     common = {"patient": patient.pk, "voice": patient.voice_id}
-    within = {"chunk_150": speeches // 4, "chunk_200": speeches // 3, "chunk_300": speeches // 4}
-    slow = {"chunk_500": speeches // 12, "chunk_750": speeches // (8 if trouble else 40)}
-    yield _sum(day, "live", characters=characters, events=speeches, failed=lost, **within, **slow, **common)
-    yield _sum(
-        day, "cache", saved_characters=round(characters * dice.uniform(0.2, 0.5)), events=speeches // 3, **common
+    fast = {"chunk_150": speeches // 4, "chunk_200": speeches // 3, "chunk_300": speeches // 4}
+    slow = {"chunk_500": speeches // 12, "chunk_750": speeches // (8 if has_outage else 40)}
+    yield _daily_row(day, "live", characters=characters, events=speeches, failed=failures, **fast, **slow, **common)
+    yield _daily_row(
+        day, "cache", saved_characters=round(characters * rng.uniform(0.2, 0.5)), events=speeches // 3, **common
     )
-    if lost:
-        yield _sum(day, "retry", characters=lost * 60, events=lost, failed=lost // 3, **common)
-        yield _sum(day, "backup", characters=lost * 40, events=max(lost // 3, 1), **common)
-        yield _sum(day, "offline", saved_characters=lost * 15, events=lost // 4, **common)
+    if failures:
+        yield _daily_row(day, "retry", characters=failures * 60, events=failures, failed=failures // 3, **common)
+        yield _daily_row(day, "backup", characters=failures * 40, events=max(failures // 3, 1), **common)
+        yield _daily_row(day, "offline", saved_characters=failures * 15, events=failures // 4, **common)
 
 
-def _sum(day: date, kind: str, **columns: object) -> DailyUsage:
+def _daily_row(day: date, kind: str, **columns: object) -> DailyUsage:
     characters = columns.get("characters", 0)
     assert isinstance(characters, int)
-    given = {"patient": NO_ID, "credits": -(-characters // 2), "model": MODEL, **columns}
-    return DailyUsage(day=day, kind=kind, **given)
+    values = {"patient": NO_ID, "credits": -(-characters // 2), "model": MODEL, **columns}
+    return DailyUsage(day=day, kind=kind, **values)

@@ -17,11 +17,11 @@ def chart(*rows: Row, **fields: object) -> Chart:
     return Chart("days", "Days", "All days", "Day", "characters", "stacked", columns, rows, **fields)
 
 
-def lines(*rows: Row) -> list[list[str]]:
+def csv_lines(*rows: Row) -> list[list[str]]:
     return list(csv.reader(csv_response(chart(*rows)).content.decode("utf-8-sig").splitlines()))
 
 
-def test_the_picture_has_the_columns_with_a_colour_and_the_table_all():
+def test_the_plot_has_the_coloured_columns_and_the_table_has_all():
     shown = chart(Row("2026-11-01", "11/01/2026", (5, 9)), Row("2026-11-02", "11/02/2026", (None, 0)), limit=500)
     assert shown.plot_data == {
         "style": "stacked",
@@ -34,38 +34,38 @@ def test_the_picture_has_the_columns_with_a_colour_and_the_table_all():
     assert list(shown.csv_rows()) == [["Day", "Live", "Credits"], ["2026-11-01", 5, 9], ["2026-11-02", None, 0]]
 
 
-def test_the_file_has_dates_and_numbers_for_programs():
-    assert lines(Row("2026-11-01", "1 November", (12345, 6.5))) == [
+def test_the_csv_file_has_iso_dates_and_plain_numbers():
+    assert csv_lines(Row("2026-11-01", "1 November", (12345, 6.5))) == [
         ["Day", "Live", "Credits"],
         ["2026-11-01", "12345", "6.5"],
     ]
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"])
-def test_a_name_is_no_formula(first: str):
+def test_a_name_that_looks_like_a_formula_is_quoted(first: str):
     content = csv_response(chart(Row(f"{first}1+1", "", (1, 2)))).content.decode("utf-8-sig")
     assert f"'{first}1+1" in content
     assert not re.search(rf'(^|[,"\n]){re.escape(first)}1', content.replace("'" + first, "'"))
 
 
-def test_other_names_stay_as_they_are():
-    assert lines(Row("Müller, O'Neil", "", (1, 2)))[1] == ["Müller, O'Neil", "1", "2"]
+def test_other_names_are_not_changed():
+    assert csv_lines(Row("Müller, O'Neil", "", (1, 2)))[1] == ["Müller, O'Neil", "1", "2"]
 
 
-def test_the_file_is_named_after_the_chart_alone():
+def test_the_csv_file_is_named_after_the_chart():
     response = csv_response(chart())
     assert response["Content-Disposition"] == 'attachment; filename="voicecare-days.csv"'
     assert response["Content-Type"] == "text/csv; charset=utf-8"
 
 
-def test_nothing_and_zeros_are_empty():
+def test_a_chart_without_values_or_with_zeros_only_is_empty():
     assert chart().is_empty
     assert chart(Row("a", "a", (0, None))).is_empty
     assert chart(Row("a", "a", (0, 1))).is_empty  # it is not drawn
     assert not chart(Row("a", "a", (1, 0))).is_empty
 
 
-def test_a_table_begins_with_the_newest_and_shares_with_the_largest():
+def test_a_table_of_days_is_newest_first_and_shares_keep_their_order():
     rows = Row("2026-11-01", "", (1, 2)), Row("2026-11-02", "", (3, 4))
     assert [row.key for row in chart(*rows).table_rows] == ["2026-11-02", "2026-11-01"]
     assert replace(chart(*rows), style="shares").table_rows == rows

@@ -29,7 +29,7 @@ DAY = PeriodStats(
 )
 
 
-def nowhere(day: date) -> str:
+def no_url(day: date) -> str:
     return ""
 
 
@@ -38,8 +38,8 @@ def by_label(chart: Chart) -> dict[str, object]:
     return {column.label: value for column, value in zip(chart.columns, row.values, strict=True)}
 
 
-def test_characters_are_split_and_summed():
-    assert by_label(chart_builders.by_day([DAY], nowhere)) == {
+def test_characters_by_day_are_split_by_source_and_summed():
+    assert by_label(chart_builders.by_day([DAY], no_url)) == {
         "Live": 1,
         "Backup voice": 2,
         "Made ahead": 3,
@@ -49,26 +49,26 @@ def test_characters_are_split_and_summed():
     }
 
 
-def test_a_month_is_one():
+def test_a_month_has_its_number_as_key_and_its_name_as_label():
     with translation.override("de"):
-        (row,) = chart_builders.by_month([DAY], nowhere).rows
+        (row,) = chart_builders.by_month([DAY], no_url).rows
     assert (row.key, row.label) == ("2026-11", "November 2026")
 
 
-def test_a_day_is_iso_for_programs_and_local_for_readers():
+def test_a_day_has_an_iso_key_and_a_localized_label():
     with translation.override("de"):
         (row,) = chart_builders.by_day([DAY], lambda day: f"/{day}/").rows
     assert (row.key, row.label, row.url) == ("2026-11-05", "05.11.2026", "/2026-11-05/")
 
 
-def test_first_sounds_stand_against_half_a_second():
-    chart = chart_builders.latency([DAY], nowhere)
+def test_the_latency_chart_has_a_limit_of_half_a_second():
+    chart = chart_builders.latency([DAY], no_url)
     assert by_label(chart) == {"Half within": 180.5, "95 % within": None, "Speeches": 20}
     assert chart.limit == 500
 
 
-def test_troubles_are_counted():
-    assert by_label(chart_builders.failures([DAY], nowhere)) == {
+def test_the_failures_chart_counts_failures_and_fallbacks():
+    assert by_label(chart_builders.failures([DAY], no_url)) == {
         "Failed requests": 7,
         "In the backup voice": 8,
         "In the offline voice": 9,
@@ -84,8 +84,8 @@ def test_shares_keep_their_order():
     assert [(row.label, *row.values) for row in chart.rows] == [("9", 9, 1), ("5", 5, 2)]
 
 
-def test_every_colour_is_there_in_light_and_dark():
-    charts = [make([DAY], nowhere) for make in (chart_builders.by_day, chart_builders.latency, chart_builders.failures)]
+def test_every_colour_is_defined_for_light_and_dark():
+    charts = [make([DAY], no_url) for make in (chart_builders.by_day, chart_builders.latency, chart_builders.failures)]
     for tone in {column.tone for chart in charts for column in chart.plotted_columns} | {"limit"}:
         assert len(re.findall(rf"--chart-{tone}: #", CSS)) == 3  # light, dark by the system, dark by choice
         assert f".tone-{tone} {{" in CSS

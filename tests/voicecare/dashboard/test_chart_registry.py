@@ -21,9 +21,9 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def cast(db: None) -> list[Patient]:
+def patients(db: None) -> list[Patient]:
     cache.clear()
-    return history.write(days=70)
+    return history.create_usage(days=70)
 
 
 @pytest.fixture
@@ -46,43 +46,43 @@ def charts(user: User | AnonymousUser, patient: Patient | None = None) -> dict[s
 
 
 def column(chart: Chart, label: str) -> list[object]:
-    place = [column.label for column in chart.columns].index(label)
-    return [row.values[place] for row in chart.rows]
+    index = [column.label for column in chart.columns].index(label)
+    return [row.values[index] for row in chart.rows]
 
 
-def test_thirty_days_and_twelve_months_are_the_sums_of_their_rows(cast, boss):
-    found = charts(boss)
+def test_the_days_and_months_charts_show_the_sums_of_the_daily_rows(patients, boss):
+    by_name = charts(boss)
     month = DailyUsage.objects.filter(day__gte=today().replace(day=1))
     for label, name in (("Saved", "saved_characters"), ("Billed characters", "characters"), ("Credits", "credits")):
-        by_day = column(found["days"], label)
+        by_day = column(by_name["days"], label)
         days = [today() - timedelta(days=29 - number) for number in range(30)]
         sums = [DailyUsage.objects.filter(day=day).aggregate(sum=Sum(name))["sum"] or 0 for day in days]
         assert by_day == sums
-        assert column(found["months"], label)[-1] == month.aggregate(sum=Sum(name))["sum"]
-    assert len(found["months"].rows) == 12
-    assert column(found["months"], "Credits")[0] == 0
+        assert column(by_name["months"], label)[-1] == month.aggregate(sum=Sum(name))["sum"]
+    assert len(by_name["months"].rows) == 12
+    assert column(by_name["months"], "Credits")[0] == 0
 
 
-def test_the_shares_of_all_patients_are_the_whole(cast, boss):
-    since = DailyUsage.objects.filter(day__gte=today() - timedelta(days=29))
-    whole = since.aggregate(characters=Sum("characters"), saved=Sum("saved_characters"))
+def test_the_shares_add_up_to_the_total(patients, boss):
+    recent = DailyUsage.objects.filter(day__gte=today() - timedelta(days=29))
+    total = recent.aggregate(characters=Sum("characters"), saved=Sum("saved_characters"))
     for name in ("patients", "voices"):
         chart = charts(boss)[name]
-        assert sum(column(chart, "Billed")) == whole["characters"]
-        assert sum(column(chart, "Saved")) == whole["saved"]
+        assert sum(column(chart, "Billed")) == total["characters"]
+        assert sum(column(chart, "Saved")) == total["saved"]
 
 
-def test_one_patient_has_what_is_theirs(cast, boss):
-    found = charts(boss, cast[2])
-    assert list(found) == ["days", "months", "first-sound", "troubles"]
-    own = DailyUsage.objects.filter(patient=cast[2].pk, day__gte=today() - timedelta(days=29))
-    assert sum(column(found["days"], "Billed characters")) == own.aggregate(sum=Sum("characters"))["sum"]
-    assert all(str(cast[2].pk) in row.url for row in found["days"].rows)
-    assert str(cast[2].pk) in found["days"].csv_url
+def test_the_charts_of_a_patient_show_only_their_usage(patients, boss):
+    by_name = charts(boss, patients[2])
+    assert list(by_name) == ["days", "months", "first-sound", "troubles"]
+    own = DailyUsage.objects.filter(patient=patients[2].pk, day__gte=today() - timedelta(days=29))
+    assert sum(column(by_name["days"], "Billed characters")) == own.aggregate(sum=Sum("characters"))["sum"]
+    assert all(str(patients[2].pk) in row.url for row in by_name["days"].rows)
+    assert str(patients[2].pk) in by_name["days"].csv_url
 
 
-def test_an_erased_patient_has_no_name(cast, boss):
-    Patient.objects.filter(pk=cast[0].pk).update(erased_at="2026-01-01T00:00Z")
+def test_the_name_of_an_erased_patient_is_not_shown(patients, boss):
+    Patient.objects.filter(pk=patients[0].pk).update(erased_at="2026-01-01T00:00Z")
     labels = [row.label for row in charts(boss)["patients"].rows]
     assert "Margaret Ellis" not in labels
     assert {"An erased patient", "No patient"} < set(labels)
@@ -98,22 +98,22 @@ def test_an_erased_patient_has_no_name(cast, boss):
         (("view_dailyusage", "change_patient"), ["days", "months", "first-sound", "troubles", "patients"]),
     ],
 )
-def test_nobody_sees_more_than_the_lists_would_show(cast, user, permissions: tuple[str, ...], names: list[str]):
-    given = user(*permissions)
-    assert list(charts(given)) == names
-    assert [ChartRegistry(AdminPermissions(given)).get("patients") is not None] == ["patients" in names]
+def test_a_user_sees_only_the_permitted_charts(patients, user, permissions: tuple[str, ...], names: list[str]):
+    viewer = user(*permissions)
+    assert list(charts(viewer)) == names
+    assert [ChartRegistry(AdminPermissions(viewer)).get("patients") is not None] == ["patients" in names]
 
 
-def test_who_may_not_see_events_is_not_led_to_them(cast, user):
+def test_a_user_without_permission_for_events_gets_no_links_to_them(patients, user):
     troubles = charts(user("view_dailyusage"))["troubles"]
     assert troubles.links == []
     assert {row.url for row in troubles.rows} == {""}
 
 
-def test_addresses_lead_to_the_rows_behind_a_number(cast, boss):
+def test_the_links_of_a_chart_open_the_rows_behind_its_numbers(patients, boss):
     client = Client()
     client.force_login(boss)
-    for patient in (None, cast[0]):
+    for patient in (None, patients[0]):
         for chart in charts(boss, patient).values():
             addresses = [row.url for row in chart.rows if row.url] + [link.url for link in chart.links]
             for address in (addresses[0], addresses[-1]):
@@ -123,6 +123,6 @@ def test_addresses_lead_to_the_rows_behind_a_number(cast, boss):
     assert set(rows) == set(DailyUsage.objects.filter(day=today()))
 
 
-def test_there_is_no_chart_of_another_name(boss):
+def test_an_unknown_chart_name_returns_none(boss):
     assert ChartRegistry(AdminPermissions(boss)).get("weeks") is None
     assert ChartRegistry(AdminPermissions(AnonymousUser())).get("days") is None

@@ -18,15 +18,15 @@ BOSS = User(username="boss", is_superuser=True)
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> None:
+def clear_cache() -> None:
     cache.clear()
 
 
 @pytest.fixture
-def cast(db: None) -> list[Patient]:
-    patients = history.write(days=40)
-    history.at_this_moment(patients)
-    return patients
+def patients(db: None) -> list[Patient]:
+    created = history.create_usage(days=40)
+    history.create_current_state(created)
+    return created
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def cast(db: None) -> list[Patient]:
         (0, 0, 100, "spent"),
     ],
 )
-def test_a_gauge_is_full_only_when_all_is_used(used: int, limit: int, percent: int, tone: str):
+def test_a_gauge_shows_100_percent_only_when_the_limit_is_reached(used: int, limit: int, percent: int, tone: str):
     gauge = Gauge(used, limit)
     assert (gauge.percent, gauge.tone) == (percent, tone)
 
 
-def test_the_first_page_knows_quota_unknown_and_reconciliation(cast):
+def test_the_dashboard_has_quota_unconfirmed_requests_and_reconciliation(patients):
     board = AdminDashboard(AdminPermissions(BOSS))
     assert board.gauge == Gauge(781_204, 1_000_000)
     assert board.unconfirmed == queries.UnconfirmedRequests(3, 183)
@@ -54,12 +54,12 @@ def test_the_first_page_knows_quota_unknown_and_reconciliation(cast):
     assert not board.has_no_data
 
 
-def test_without_a_limit_there_is_no_gauge():
+def test_without_a_quota_limit_there_is_no_gauge():
     ProviderState.objects.create(quota_used=7)
     assert AdminDashboard(AdminPermissions(BOSS)).gauge is None
 
 
-def test_saved_is_told_of_what_was_heard(cast):
+def test_the_saved_percentage_relates_to_the_spoken_characters(patients):
     board = AdminDashboard(AdminPermissions(BOSS))
     month = queries.monthly_stats(queries.today(), queries.today())[0]
     assert board.this_month == month
@@ -67,20 +67,20 @@ def test_saved_is_told_of_what_was_heard(cast):
     assert board.saved_percent == month.saved * 100 // (month.saved + month.live + month.backup)
 
 
-def test_with_nothing_said_it_is_quiet():
+def test_without_usage_the_dashboard_has_no_data():
     board = AdminDashboard(AdminPermissions(BOSS))
     assert board.has_no_data
     assert board.saved_percent == 0
 
 
-def test_a_budget_is_what_was_spoken_to_the_patient_in_this_month(cast):
-    cast[0].monthly_character_budget = 5000
-    month = queries.monthly_stats(queries.today(), queries.today(), patient_id=cast[0].pk)[0]
-    assert PatientDashboard(AdminPermissions(BOSS), cast[0]).budget == Gauge(month.live + month.backup, 5000)
-    assert PatientDashboard(AdminPermissions(BOSS), cast[1]).budget is None
+def test_the_budget_gauge_shows_the_characters_spoken_this_month(patients):
+    patients[0].monthly_character_budget = 5000
+    month = queries.monthly_stats(queries.today(), queries.today(), patient_id=patients[0].pk)[0]
+    assert PatientDashboard(AdminPermissions(BOSS), patients[0]).budget == Gauge(month.live + month.backup, 5000)
+    assert PatientDashboard(AdminPermissions(BOSS), patients[1]).budget is None
 
 
-def test_for_nobody_there_is_nothing(cast):
+def test_an_anonymous_user_sees_no_figures(patients):
     board = AdminDashboard(AdminPermissions(AnonymousUser()))
     assert (board.charts, board.has_no_data, board.quota, board.gauge) == ([], False, None, None)
     assert (board.unconfirmed, board.last_reconciliation, board.today, board.this_month) == (None, None, None, None)

@@ -17,53 +17,55 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def cast(db: None) -> list[Patient]:
-    patients = history.write(days=1)
-    history.at_this_moment(patients)
-    return patients
+def patients(db: None) -> list[Patient]:
+    created = history.create_usage(days=1)
+    history.create_current_state(created)
+    return created
 
 
 def live(patient: Patient | None = None) -> LiveStatus:
     return LiveStatus(AdminPermissions(User(username="boss", is_superuser=True)), patient)
 
 
-def shown(listed: RowSummary | None) -> RowSummary:
-    assert listed is not None
-    return listed
+def visible(summary: RowSummary | None) -> RowSummary:
+    assert summary is not None
+    return summary
 
 
-def test_it_lists_what_is_open_connected_and_being_made(cast):
-    assert [incident.kind for incident in shown(live().incidents).rows] == ["slow", "quota_low"]
-    assert [device.patient.name for device in shown(live().devices).rows] == [patient.name for patient in cast[:3]]
-    assert [job.name for job in shown(live().clones).rows] == ["Lucia, her granddaughter"]
+def test_open_incidents_online_devices_and_running_clone_jobs_are_listed(patients):
+    assert [incident.kind for incident in visible(live().incidents).rows] == ["slow", "quota_low"]
+    assert [device.patient.name for device in visible(live().devices).rows] == [
+        patient.name for patient in patients[:3]
+    ]
+    assert [job.name for job in visible(live().clones).rows] == ["Lucia, her granddaughter"]
 
 
-def test_what_is_over_is_not_listed(cast):
+def test_resolved_incidents_offline_devices_and_ended_clone_jobs_are_not_listed(patients):
     now = timezone.now()
     Incident.objects.update(resolved_at=now)
     Device.objects.update(online_until=now - timedelta(seconds=1))
     CloneJob.objects.update(status="failed", error_code="x")
-    for listed in (live().incidents, live().devices, live().clones):
-        assert (shown(listed).rows, shown(listed).total, shown(listed).more) == ([], 0, 0)
+    for summary in (live().incidents, live().devices, live().clones):
+        assert (visible(summary).rows, visible(summary).total, visible(summary).more) == ([], 0, 0)
 
 
-def test_many_are_counted_and_some_are_shown(cast):
+def test_a_long_list_shows_the_first_rows_and_the_total(patients):
     for _ in range(MAX_ROWS):
-        history.connect(cast[0])
-    listed = shown(live().devices)
-    assert (len(listed.rows), listed.total, listed.more) == (MAX_ROWS, MAX_ROWS + 3, 3)
+        history.connect_device(patients[0])
+    summary = visible(live().devices)
+    assert (len(summary.rows), summary.total, summary.more) == (MAX_ROWS, MAX_ROWS + 3, 3)
 
 
-def test_of_a_patient_it_lists_what_is_theirs(cast):
-    Incident.objects.create(kind="budget", key=str(cast[0].pk))
-    own = live(cast[0])
-    assert [incident.kind for incident in shown(own.incidents).rows] == ["budget"]
-    assert [device.patient_id for device in shown(own.devices).rows] == [cast[0].pk]
-    assert shown(own.clones).total == 0
-    assert str(cast[0].pk) in shown(own.devices).url
+def test_the_status_of_a_patient_lists_only_their_rows(patients):
+    Incident.objects.create(kind="budget", key=str(patients[0].pk))
+    own = live(patients[0])
+    assert [incident.kind for incident in visible(own.incidents).rows] == ["budget"]
+    assert [device.patient_id for device in visible(own.devices).rows] == [patients[0].pk]
+    assert visible(own.clones).total == 0
+    assert str(patients[0].pk) in visible(own.devices).url
 
 
-def test_nobody_is_shown_nothing(cast):
-    nothing = LiveStatus(AdminPermissions(AnonymousUser()))
-    assert not nothing.is_visible
-    assert (nothing.incidents, nothing.devices, nothing.clones) == (None, None, None)
+def test_an_anonymous_user_sees_no_status(patients):
+    status = LiveStatus(AdminPermissions(AnonymousUser()))
+    assert not status.is_visible
+    assert (status.incidents, status.devices, status.clones) == (None, None, None)

@@ -16,7 +16,7 @@ def user(*permissions: str, **fields: bool) -> User:
     return user
 
 
-def test_who_may_view_or_change_sees():
+def test_permission_to_view_or_change_makes_a_model_visible():
     viewer = AdminPermissions(user("view_patient", "change_incident"))
     assert viewer.can_view(Patient)
     assert viewer.can_view(Patient, Incident)
@@ -24,12 +24,12 @@ def test_who_may_view_or_change_sees():
     assert viewer.changelist_url(Incident, resolved_at__isempty=1) == "/admin/usage/incident/?resolved_at__isempty=1"
 
 
-def test_others_do_not():
+def test_permission_to_add_does_not_make_a_model_visible():
     viewer = AdminPermissions(user("view_patient", "add_incident"))
     assert not viewer.can_view(Patient, Incident)
     assert viewer.changelist_url(Incident) == ""
 
 
-@pytest.mark.parametrize("nobody", [AnonymousUser(), User(username="gone", is_active=False, is_superuser=True)])
-def test_nobody_sees_nothing(nobody: User | AnonymousUser):
-    assert not AdminPermissions(nobody).can_view(Patient)
+@pytest.mark.parametrize("visitor", [AnonymousUser(), User(username="gone", is_active=False, is_superuser=True)])
+def test_anonymous_and_inactive_users_see_no_model(visitor: User | AnonymousUser):
+    assert not AdminPermissions(visitor).can_view(Patient)
