@@ -1,4 +1,4 @@
-"""The admin speaks in the numbers and dates of its reader; programs are spoken to in the same way by all."""
+"""The admin uses the number and date formats of the browser. The REST API uses one format for all clients."""
 
 import pytest
 from django.contrib.auth.models import User

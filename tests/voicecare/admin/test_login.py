@@ -1,4 +1,4 @@
-"""Whoever guesses passwords at the admin's door is stopped as at the clinicians'."""
+"""The admin login limits wrong passwords in the same way as the REST login."""
 
 from collections.abc import Iterator
 from typing import Any

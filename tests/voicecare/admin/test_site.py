@@ -1,4 +1,4 @@
-"""The admin's own pages over HTTP: who gets which, and what that costs."""
+"""The project's own admin pages over HTTP: permissions, escaping, and the number of queries."""
 
 import csv
 import uuid
@@ -132,11 +132,11 @@ def test_only_unconfirmed_events_of_the_ledger_are_read(patients, admin_client: 
             admin_client.get(url)
         event_queries = [query["sql"] for query in captured if "usage_usageevent" in query["sql"]]
         assert len(event_queries) == (url == "/admin/")
-        assert all("\"outcome\" = 'unknown'" in sql for sql in event_queries)  # a small index has these alone
+        assert all("\"outcome\" = 'unknown'" in sql for sql in event_queries)  # a partial index has these
 
 
 def count_queries(client: Client, url: str) -> int:
-    client.get(url)  # what is kept for later is made now
+    client.get(url)  # fill the caches first
     with CaptureQueriesContext(connection) as captured:
         assert client.get(url).status_code == 200
     return len(captured)

@@ -1,4 +1,4 @@
-"""A history of usage that could be true, the same in every run: daily sums, and what goes on at this moment."""
+"""Realistic usage data, identical in every run: daily totals, and a current state with incidents and devices."""
 
 import random
 import uuid
@@ -27,7 +27,10 @@ MODEL = "eleven_flash_v2_5"
 
 
 def create_usage(days: int = 400, patient_count: int = len(NAMES)) -> list[Patient]:
-    """So many days of these patients, up to today. Their ids are the same in every test: servers remember figures."""
+    """Create usage for the last `days` days, up to today, and return the new patients.
+
+    The ids of the patients are the same in every test, because servers cache figures between tests.
+    """
     stock = ((settings.DEFAULT_VOICE_ID, "Rachel"), ("v1", "Sarah"), ("v2", "Anna, her daughter"), ("v3", "George"))
     voices = [_get_or_create_voice(*one) for one in stock]
     existing = Patient.objects.count()
@@ -37,7 +40,7 @@ def create_usage(days: int = 400, patient_count: int = len(NAMES)) -> list[Patie
 
 
 def create_current_state(patients: list[Patient]) -> None:
-    """Credits that will not last, two incidents, three devices, a voice being made, something unknown."""
+    """Create a low quota, two open incidents, three online devices, a clone job, and unconfirmed requests."""
     now = timezone.now()
     ProviderState.objects.update_or_create(
         pk=1,

@@ -1,4 +1,4 @@
-"""One set of rows behind picture, table and file, and a file that no spreadsheet takes for formulas."""
+"""A chart has one set of rows for the plot, the table and the CSV file. CSV cells are never formulas."""
 
 import csv
 import re
@@ -61,7 +61,7 @@ def test_the_csv_file_is_named_after_the_chart():
 def test_a_chart_without_values_or_with_zeros_only_is_empty():
     assert chart().is_empty
     assert chart(Row("a", "a", (0, None))).is_empty
-    assert chart(Row("a", "a", (0, 1))).is_empty  # it is not drawn
+    assert chart(Row("a", "a", (0, 1))).is_empty  # this column is not plotted
     assert not chart(Row("a", "a", (1, 0))).is_empty
 
 

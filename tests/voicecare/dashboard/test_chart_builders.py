@@ -1,4 +1,4 @@
-"""Which figure stands in which column, and that every colour is there in both themes."""
+"""The figures that each chart shows in its columns, and the colours of both themes."""
 
 import re
 from datetime import date
@@ -87,5 +87,5 @@ def test_shares_keep_their_order():
 def test_every_colour_is_defined_for_light_and_dark():
     charts = [make([DAY], no_url) for make in (chart_builders.by_day, chart_builders.latency, chart_builders.failures)]
     for tone in {column.tone for chart in charts for column in chart.plotted_columns} | {"limit"}:
-        assert len(re.findall(rf"--chart-{tone}: #", CSS)) == 3  # light, dark by the system, dark by choice
+        assert len(re.findall(rf"--chart-{tone}: #", CSS)) == 3  # light, dark by system setting, dark by user choice
         assert f".tone-{tone} {{" in CSS

@@ -1,4 +1,4 @@
-"""Every chart: its numbers, derived a second way, who may see it, and where it leads."""
+"""Every chart: its numbers, compared with sums from the database, its permissions, and its links."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -117,7 +117,7 @@ def test_the_links_of_a_chart_open_the_rows_behind_its_numbers(patients, boss):
         for chart in charts(boss, patient).values():
             addresses = [row.url for row in chart.rows if row.url] + [link.url for link in chart.links]
             for address in (addresses[0], addresses[-1]):
-                assert client.get(address).status_code == 200, address  # a filter it does not know would be a 302
+                assert client.get(address).status_code == 200, address  # an unknown filter would redirect (302)
     day = charts(boss)["days"].rows[-1]
     rows = client.get(day.url).context["cl"].queryset
     assert set(rows) == set(DailyUsage.objects.filter(day=today()))

@@ -1,4 +1,4 @@
-"""Both pages as data: gauges, today, this month, and whether there is anything at all."""
+"""The data of both dashboards: gauges, today, this month, and the empty state."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What goes on at this moment, of everybody and of one patient."""
+"""The live status of all patients and of one patient."""
 
 from datetime import timedelta
 

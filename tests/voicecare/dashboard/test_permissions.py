@@ -1,4 +1,4 @@
-"""What somebody may look at."""
+"""The models and list pages that a user may see."""
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
