@@ -7,7 +7,7 @@ def _words(table: Mapping[str, str]) -> dict[str, frozenset[str]]:
     return {language: frozenset(words.split()) for language, words in table.items()}
 
 
-# Only what stands before a capital or a digit: before a small letter no full stop ends a sentence anyway.
+# Abbreviations that come before a capital letter or a digit. Before a small letter no full stop ends a sentence anyway.
 ABBREVIATIONS = _words(
     {
         "": "dr prof mr mrs",
@@ -24,7 +24,7 @@ ABBREVIATIONS = _words(
 )
 
 
-BEFORE_DIGITS = _words(
+BEFORE_DIGITS = _words(  # abbreviations only if a digit follows
     {
         "": "no nr pp vol fig art tel ext approx ca",
         "en": "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun rm ch",
@@ -39,4 +39,5 @@ BEFORE_DIGITS = _words(
 )
 
 
+# Languages that write ordinal numbers with a full stop.
 DOT_MAKES_ORDINAL = "bs cs da de et fi hr hu is lv nb nn no pl sk sl sr tr"

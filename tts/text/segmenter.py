@@ -1,12 +1,13 @@
-"""Text into segments (the contract, section 2, rules 1 and 2): pure, exact, and in time linear in the text.
+"""Cuts text into segments (docs/protocol.md, rules 1 and 2). Pure, and linear in the length of the text.
 
-Every decision waits for the first letter or digit that could change it and looks at nothing behind that one. So the
-segments are the same however the text was cut into pieces, a complete sentence comes out with the first letter of the
-next one, and no segment is without anything to speak. Where a writer pauses, a sentence need not wait for that letter.
+Each decision waits for the first letter or digit that can change it, and never depends on the text after that
+character. It follows that the segments do not depend on how the text was split into pieces. A complete sentence comes
+out with the first letter of the next one, and every segment has something to speak. If the writer pauses, a sentence
+does not have to wait for that letter.
 
-`sentence_stream` is not used: it gives the sentences back rewritten (asterisks and spaces go), joins "Yes. How are
-you?" as if "Yes." were an abbreviation, so that a phrase would be missed, and reads its whole buffer again for every
-piece (seconds for 5,000 dots that come one by one).
+The library `sentence_stream` is not used, for three reasons. It changes the sentences (asterisks and spaces are lost).
+It joins "Yes. How are you?" because it takes "Yes." for an abbreviation, so that a known phrase would be missed. It
+scans its whole buffer again for every piece, which takes seconds for 5,000 dots that come one by one.
 """
 
 import re
@@ -21,8 +22,8 @@ MAX_LENGTH = 300
 _SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _QUOTES = "\"'“”‘’«»‹›*_"
 _OPENERS = _SPACES + "\"'“‘«‹„‚*_([{¿¡<「『（《【〔〈#-–—•"
-_SOFT = ".!?…‼⁇⁈⁉"  # end a sentence before white space and no small letter
-_HARD = "。！？｡।॥؟۔።။"  # always end one: they have no other use
+_SOFT = ".!?…‼⁇⁈⁉"  # end a sentence if white space follows and then no small letter
+_HARD = "。！？｡।॥؟۔።။"  # always end a sentence, because they have no other meaning
 
 _HARD_SET = frozenset(_HARD)
 
@@ -37,14 +38,14 @@ _LAST_CLAUSE = re.compile(r"(?s).*(?:[,;:!?…–—،؛)\]][\"'”’»)\]]*\s|
 _LAST_SPACE = re.compile(r"(?s).*\s")
 
 _MAY_BE_DECIMAL = re.compile(r"\d[.,]\Z")
-_UNKNOWN_NEXT = " 1"  # before a digit more full stops belong to their words than before a letter
+_UNKNOWN_NEXT = " 1"  # the safe guess: before a digit, more words count as abbreviations than before a letter
 
 _WORD = re.compile(r"[\w.]+\Z")
 _WORD_REACH = 24
 _DOTTED = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+|[^\W\d_]")  # "e.g", "z.B", "Ph.D", "J"
 
 
-_JOINS_FORMER = re.compile(
+_JOINS_PREVIOUS = re.compile(
     "[\u200c\u200d\u0e33\u0eb3\u1160-\u11ff\ud7b0-\ud7fb\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
 )
 _JOINS_NEXT = re.compile("[\u200d\u1100-\u115f\ua960-\ua97c]")
@@ -53,15 +54,15 @@ _VIRAMA_CLASS = 9
 
 
 def normalise(text: str) -> str:
-    """The form in which a segment is compared with known phrases (rule 2)."""
+    """The normal form in which segments are compared with known phrases (rule 2)."""
     return " ".join(unicodedata.normalize("NFC", text).split()).replace("’", "'")
 
 
 def split(text: str, language: str, phrases: Container[str]) -> list[str]:
-    """The segments of a whole text; joined they are the text, to the character.
+    """The segments of a complete text. Joined they are exactly the text.
 
-    The same as feeding it to a `Segmenter` in any pieces, with one exception: a whole text that equals a known phrase
-    of several sentences is one segment here, while a text still being written cannot wait for that.
+    A `Segmenter` gives the same segments, with one exception. A complete text that equals a known phrase of several
+    sentences is one segment here. A text that is still being written cannot wait for that.
     """
     if normalise(text) in phrases:
         return [text]
@@ -72,38 +73,43 @@ def split(text: str, language: str, phrases: Container[str]) -> list[str]:
 class Segmenter:
     """Cuts a text that is still being written.
 
-    `language` is a BCP 47 tag, `phrases` holds the known phrases in normal form. A segment has at least `MIN_LENGTH`
-    characters, save a known phrase, what stands before one, and the last of the text; it has at most `MAX_LENGTH`
-    from its first letter or digit to its last. Signs and white space around those go with a neighbour, so a text
-    without any letter or digit is one segment.
+    `language` is a BCP 47 tag. `phrases` holds the known phrases in normal form. A segment has at least `MIN_LENGTH`
+    characters. Exceptions are a known phrase, the text before one, and the last segment. A segment has at most
+    `MAX_LENGTH` characters from its first letter or digit to its last. Other characters around these belong to one of
+    the neighbours, so a text without any letter or digit is one segment.
     """
 
     def __init__(self, language: str, phrases: Container[str]) -> None:
         self._language = language.replace("_", "-").partition("-")[0].lower()
         self._phrases = phrases
-        self._text = ""  # what is in no segment yet; the next two are places in it
-        self._sentence_start = 0  # where the last sentence begins; sentences too short to stand alone are before it
-        self._scanned = 0  # up to here no sentence ends
-        self._has_output = False  # a segment has come out
+        self._text = ""  # the text that is in no segment yet; the next two are positions in it
+        self._sentence_start = 0  # of the last sentence; sentences that are too short for a segment are before it
+        self._scanned = 0  # no sentence ends before this position
+        self._has_output = False
 
     def feed(self, piece: str) -> list[str]:
-        """Take the next piece of the text; return the segments that are complete now."""
+        """Add the next piece of the text and return the segments that are complete now."""
         self._text += piece
         if _SPOKEN.search(piece) is None:
-            return []  # only a letter or digit decides anything
+            return []  # only a letter or digit can complete a segment
         return list(self._complete_segments())
 
     def pause(self) -> list[str]:
-        """The writer has stopped for a moment: return the last sentence too, if it looks ended and may stand alone."""
+        """The writer has paused. Also return the last sentence, if it looks complete and is long enough."""
         text = self._text
         if _MAY_BE_DECIMAL.search(text):
             return []
         mark = _MARK.search(text, max(self._scanned, _first_spoken(text, self._sentence_start)))
         end = mark and _next_sentence(text + _UNKNOWN_NEXT, mark.start(), len(text) + 1, self._language)
-        return list(self._end_sentence(min(end, len(text)))) if end and self._stands_alone(end) else []
+        if end and (len(text[:end].strip()) >= MIN_LENGTH or self._is_phrase(end)):
+            return list(self._end_sentence(min(end, len(text))))
+        return []
 
     def finish(self) -> list[str]:
-        """The text is complete: return the rest of it, save mere signs after a pause. A second call returns nothing."""
+        """The text is complete: return the rest of it. A second call returns nothing.
+
+        A rest without any letter or digit is dropped if a segment has been returned before.
+        """
         segments = list(self._end_sentence(len(self._text)))
         if self._text and not (self._has_output and _SPOKEN.search(self._text) is None):
             segments.append(self._take(len(self._text)))
@@ -111,7 +117,7 @@ class Segmenter:
         return segments
 
     def _complete_segments(self) -> Iterator[str]:
-        """Read on, from decision to decision in the order of the letters that make them."""
+        """Scan the new text, from one decision to the next, in the order of the characters that decide them."""
         while True:
             text, first = self._text, _first_spoken(self._text, self._sentence_start)
             mark = _MARK.search(text, max(self._scanned, first))
@@ -126,12 +132,12 @@ class Segmenter:
                 return
 
     def _end_sentence(self, end: int) -> Iterator[str]:
-        """The last sentence ends before `end`: give out what can stand alone, keep what is too short."""
+        """The last sentence ends before `end`. Yield what is long enough for a segment and keep the rest."""
         if self._is_phrase(end):
-            former = self._sentence_start
-            if former:
-                yield self._take(former)
-            yield self._take(end - former)
+            start = self._sentence_start
+            if start:
+                yield self._take(start)
+            yield self._take(end - start)
             return
         while _is_too_long(self._text, _first_spoken(self._text, 0), end):
             cut = _best_cut(self._text)
@@ -141,9 +147,6 @@ class Segmenter:
             yield self._take(end)
         else:
             self._sentence_start = end
-
-    def _stands_alone(self, end: int) -> bool:
-        return len(self._text[:end].strip()) >= MIN_LENGTH or self._is_phrase(end)
 
     def _is_phrase(self, end: int) -> bool:
         return normalise(self._text[self._sentence_start : end]) in self._phrases
@@ -156,44 +159,40 @@ class Segmenter:
 
 
 def _first_spoken(text: str, start: int) -> int:
-    """The place of the first letter or digit from `start` on; the text's length if there is none."""
+    """The position of the first letter or digit from `start` on, or the length of the text if there is none."""
     found = _SPOKEN.search(text, start)
     return found.start() if found else len(text)
 
 
 def _is_too_long(text: str, first: int, end: int) -> bool:
-    """Whether text[first:end] has a letter or digit beyond what one segment may hold."""
+    """Whether text[first:end] has a letter or digit too far behind `first` for one segment."""
     return _SPOKEN.search(text, first + MAX_LENGTH, end) is not None
 
 
 def _next_sentence(text: str, mark: int, following: int, language: str) -> int | None:
-    """Where the next sentence begins, if one ends in text[mark:following], else None.
+    """The start of the next sentence, if a sentence ends in text[mark:following], else None.
 
-    That is all from the first mark to the next letter or digit. Quotes and brackets close the former sentence where
-    they touch its end and open the next where they touch its beginning.
+    text[mark:following] is the text from the first punctuation mark to the next letter or digit. Quotes and brackets
+    belong to the sentence that they touch.
     """
     gap = text[mark:following]
     end = _END.search(gap)
     hard = end is not None and not _HARD_SET.isdisjoint(end[0])
-    if not hard and gap.count("\n") < 2:  # a blank line ends a sentence whatever stands before it
+    if not hard and gap.count("\n") < 2:  # a blank line always ends a sentence
         if end is None or text[following].islower() or not _WHITE.search(gap, end.end()):
             return None
         if end[0] == "." and _ends_with_abbreviation(text[: mark + end.start()], text[following], language):
             return None
-    body = max(_end_of_closers(gap, end, hard), len(gap.rstrip(_OPENERS)))
-    return mark + _skip_whitespace(gap, body)
+    sentence_end = 0
+    if end is not None:
+        closers = (_HARD_CLOSERS if hard else _CLOSERS).match(gap, end.end())
+        sentence_end = closers.end() if closers else end.end()
+    return mark + _skip_whitespace(gap, max(sentence_end, len(gap.rstrip(_OPENERS))))
 
 
-def _end_of_closers(gap: str, end: re.Match[str] | None, hard: bool) -> int:
-    if end is None:
-        return 0
-    closers = (_HARD_CLOSERS if hard else _CLOSERS).match(gap, end.end())
-    return closers.end() if closers else end.end()
-
-
-def _ends_with_abbreviation(former: str, following: str, language: str) -> bool:
-    """Whether the full stop after `former` belongs to its last word. A wrong yes only makes a segment longer."""
-    found = _WORD.search(former, max(len(former) - _WORD_REACH, 0))
+def _ends_with_abbreviation(text: str, following: str, language: str) -> bool:
+    """Whether the full stop after `text` belongs to its last word. A wrong True only makes a segment longer."""
+    found = _WORD.search(text, max(len(text) - _WORD_REACH, 0))
     if not found:
         return False
     word = found[0].casefold()
@@ -206,14 +205,14 @@ def _ends_with_abbreviation(former: str, following: str, language: str) -> bool:
 
 
 def _best_cut(text: str) -> int:
-    """The best place to cut a text with a letter or digit `MAX_LENGTH` or more behind its first."""
+    """The best position to cut a text that is too long for one segment: after a clause, else at a space."""
     first = _first_spoken(text, 0)
     edge = first + MAX_LENGTH
     for last, start in ((_LAST_CLAUSE, first + MIN_LENGTH), (_LAST_SPACE, first)):
         found = last.match(text, start, edge + 1)
-        if found and not _inside_grapheme(text, place := _skip_whitespace(text, found.end())):
-            return place
-    outside = (place for place in range(edge, first, -1) if not _inside_grapheme(text, place))
+        if found and not _inside_grapheme(text, position := _skip_whitespace(text, found.end())):
+            return position
+    outside = (position for position in range(edge, first, -1) if not _inside_grapheme(text, position))
     return next(outside, edge)
 
 
@@ -222,15 +221,15 @@ def _skip_whitespace(text: str, start: int) -> int:
     return found.end() if found else start
 
 
-def _inside_grapheme(text: str, place: int) -> bool:
-    """Whether a cut before text[place] would part a letter from its marks, or an emoji (close to UAX 29)."""
-    former, here = text[place - 1], text[place]
+def _inside_grapheme(text: str, position: int) -> bool:
+    """Whether a cut before text[position] would separate a letter from its marks or split an emoji (close to UAX 29)."""
+    previous, here = text[position - 1], text[position]
     if here in _FLAG_LETTERS:
-        head = text[max(place - MAX_LENGTH, 0) : place]
+        head = text[max(position - MAX_LENGTH, 0) : position]
         return (len(head) - len(head.rstrip(_FLAG_LETTERS))) % 2 == 1
     return (
         unicodedata.category(here).startswith("M")
-        or unicodedata.combining(former) == _VIRAMA_CLASS
-        or _JOINS_FORMER.match(here) is not None
-        or _JOINS_NEXT.match(former) is not None
+        or unicodedata.combining(previous) == _VIRAMA_CLASS
+        or _JOINS_PREVIOUS.match(here) is not None
+        or _JOINS_NEXT.match(previous) is not None
     )

@@ -1,4 +1,4 @@
-"""One speech on its way: its text, whole or still being written, and what has become of it."""
+"""The text of one speech, complete or still being written, as a stream of segments."""
 
 import asyncio
 import time
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from tts.text.segmenter import Segmenter, split
 
-WRITER_TIMEOUT_S = 60.0  # the contract, section 1: a writer silent for so long is taken as done
-WRITER_PAUSE_S = 0.4  # language models write several pieces in it; one that pauses has something else to do first
+WRITER_TIMEOUT_S = 60.0  # then the text counts as complete (docs/protocol.md, speak.done)
+WRITER_PAUSE_S = 0.4  # a language model writes several pieces in this time; a longer gap means that it does other work
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One request's worth of text. `before` and `after` are its neighbours, as far as they are known."""
+    """The text of one request. `previous_text` and `next_text` are the neighbours, or None if they are not known."""
 
     index: int
     text: str
@@ -23,7 +23,7 @@ class Segment:
 
 
 class TextStream:
-    """Pieces go in as they are written, segments come out as soon as they are complete. One writer, one reader."""
+    """Takes pieces of text and gives segments as soon as they are complete. It has one writer and one reader."""
 
     def __init__(self, text: str = "", *, complete: bool) -> None:
         self.text = text
@@ -33,15 +33,17 @@ class TextStream:
         self._changed: asyncio.Event | None = None
 
     def append(self, piece: str) -> None:
+        """Add a piece of text."""
         self.text += piece
         self._unread.append(piece)
         self._notify()
 
     def is_idle(self, now: float) -> bool:
-        """Nothing was written for so long that the text is taken as complete, also if nobody has read it yet."""
+        """Whether nothing was written for `WRITER_TIMEOUT_S`, so that the text counts as complete."""
         return now - self._written_at >= WRITER_TIMEOUT_S
 
     def finish(self) -> None:
+        """The text is complete."""
         self.complete = True
         self._notify()
 
@@ -51,14 +53,14 @@ class TextStream:
             self._changed.set()
 
     async def segments(self, language: str, phrases: Container[str]) -> AsyncGenerator[Segment, None]:
-        """Every segment once, in order; waits for a writer that has not finished.
+        """Every segment once, in order. Waits for a writer that has not finished.
 
-        A speech that was held may be read again, from its beginning; two readers at a time are a mistake.
+        A deferred speech may be read again from its beginning, but there must not be two readers at the same time.
         """
         self._unread = deque([self.text] if self.text else [])
         segmenter = Segmenter(language, phrases)
         ready: deque[str] = deque()
-        if self.complete:  # seen whole, a text of several sentences may be a phrase
+        if self.complete:  # only a complete text can be a known phrase of several sentences
             ready.extend(split(self.text, language, phrases))
             self._unread.clear()
         index, before = 0, None
@@ -77,7 +79,7 @@ class TextStream:
             index, before = index + 1, text
 
     async def _wait_for_text(self, segmenter: Segmenter) -> list[str]:
-        """Waits for the writer, who may pause where a sentence ends: the segment that is complete then."""
+        """Wait for the writer. If the writer pauses after a sentence, return the segment that this completes."""
         if await self._wait_for_write(WRITER_PAUSE_S):
             return []
         paused = segmenter.pause()
