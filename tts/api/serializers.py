@@ -1,4 +1,4 @@
-"""What clinicians send to be said, and read of what was said. A text is taken in and never shown again."""
+"""Request and response bodies of the speech API. Texts are accepted but never returned."""
 
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -67,7 +67,7 @@ class TextSerializer(serializers.Serializer):
 
 class SpeakSerializer(TextSerializer):
     expires_in_s = serializers.IntegerField(
-        min_value=1, max_value=MAX_EXPIRY_S, default=DEFAULT_EXPIRY_S, help_text="How long it is of use."
+        min_value=1, max_value=MAX_EXPIRY_S, default=DEFAULT_EXPIRY_S, help_text="Seconds until the text expires."
     )
 
 
@@ -79,7 +79,7 @@ class UsableVoiceField(serializers.PrimaryKeyRelatedField[Voice]):
 
 class SpeechSerializer(TextSerializer):
     voice = UsableVoiceField(
-        pk_field=serializers.UUIDField(), required=False, allow_null=True, help_text="null: the default."
+        pk_field=serializers.UUIDField(), required=False, allow_null=True, help_text="null means the default voice."
     )
     format = serializers.ChoiceField(DEVICE_FORMATS, default=DEVICE_FORMATS[0])
 
@@ -91,7 +91,7 @@ class AcceptedSerializer(serializers.Serializer):
 
 class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
     status = serializers.SerializerMethodField()
-    code = serializers.SerializerMethodField(help_text="Why it failed; empty if it did not.")
+    code = serializers.SerializerMethodField(help_text="The reason of a failure; empty otherwise.")
     created_at = serializers.DateTimeField(source="received_at")
 
     class Meta:
@@ -120,7 +120,7 @@ class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
 class SpokenSerializer(UtteranceSerializer):
     """An utterance as part of its conversation."""
 
-    client_id = serializers.SerializerMethodField(help_text="The id on the WebSocket.")
+    client_id = serializers.SerializerMethodField(help_text="The id of the speech on the WebSocket.")
 
     class Meta(UtteranceSerializer.Meta):
         fields = (*UtteranceSerializer.Meta.fields, "client_id", "origin", "source", "characters")
@@ -157,9 +157,12 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
 @extend_schema_field({"type": "string", "example": "2026-11-23"})
 class DateOrTimeField(serializers.Field):
-    """A date (a whole day in USAGE_TIME_ZONE) or a time; `ends`: the end of what was named, which is included."""
+    """A date, which means a whole day in USAGE_TIME_ZONE, or a time.
 
-    default_error_messages = {"invalid": "A date like 2026-11-23 or a time like 2026-11-23T08:00:00Z is needed."}
+    With `ends` the value is the exclusive end of a range: just after the given day or time.
+    """
+
+    default_error_messages = {"invalid": "Enter a date like 2026-11-23 or a time like 2026-11-23T08:00:00Z."}
 
     def __init__(self, *, ends: bool = False, **keywords: Any) -> None:  # noqa: ANN401 - DRF's own
         super().__init__(required=False, **keywords)
@@ -190,6 +193,6 @@ class ConversationFilter(serializers.Serializer):
 
 
 def _is_expired(utterance: Utterance) -> bool:
-    """It has expired, also if the sweep has not come by yet."""
+    """Whether the utterance has expired, also before the periodic sweep has marked it."""
     waits = utterance.state in (UtteranceState.WAITING, UtteranceState.QUEUED)
     return waits and utterance.expires_at is not None and utterance.expires_at <= timezone.now()

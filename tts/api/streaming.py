@@ -1,7 +1,8 @@
 """Speech as the body of an HTTP response, outside of any conversation, for clinicians.
 
-It takes the road of the devices: phrase cache, slots, ladder, accounts. There is no device to keep pace with, no row of
-an utterance, and nobody who could wait for the quota: then it is the offline voice at once.
+It uses the same pipeline as devices: phrase cache, concurrency limit, fallback chain, ledger. There are three
+differences. The audio is not paced. The utterance has no row. If the quota is exceeded, the speech does not wait: the
+offline voice speaks immediately.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from voicecare.audio.framing import FramePadder
 from voicecare.patients.models import Voice
 
 MAX_BUFFERED_CHUNKS = 64
-READ_TIMEOUT_S = 30.0  # a reader that takes nothing for so long is gone, or as good as that: the slot is for others
+READ_TIMEOUT_S = 30.0  # a client that reads nothing for this long counts as gone and must not keep its slot
 
 PREVIEW_TEXTS = {
     "en": "Hello, it is good to be with you. Shall we have a little chat?",
@@ -41,40 +42,41 @@ log = structlog.get_logger(__name__)
 
 
 class ClientDisconnected(Exception):
-    """The sound is not taken any more."""
+    """The client has stopped reading the response."""
 
 
 class _ResponseSink:
-    """The `AudioSink` of one response: a bounded queue of its body's chunks; None ends the body."""
+    """The `AudioSink` of one response: a bounded queue of chunks. None ends the body.
+
+    `source` is the source of the first audio, as in `speech.started`. Sending raises ClientDisconnected.
+    """
 
     def __init__(self, speech: Speech, format_name: str) -> None:
         self.source = ""
-        """Of the first audio, as in `speech.started`."""
         self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_BUFFERED_CHUNKS)
         self._speech = speech
-        self._completer = FramePadder(FORMATS[format_name])
+        self._padder = FramePadder(FORMATS[format_name])
 
     async def wait_for_capacity(self) -> None:
-        """Nobody plays along: all of it is wanted as fast as it comes, and a text is at most 5,000 characters."""
+        """Do nothing: the client wants the audio as fast as possible, and a text has at most 5,000 characters."""
 
     async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
-        """Raises NobodyListens."""
         self.source = self.source or source
         await self._put(chunk)
         record_audio(self._speech, len(chunk), source)
-        self._completer.feed(chunk)
+        self._padder.feed(chunk)
 
     async def pad_partial_frame(self) -> None:
-        missing = self._completer.padding()
-        if missing:
-            await self._put(missing)
-            self._speech.progress.padded(len(missing))
+        padding = self._padder.padding()
+        if padding:
+            await self._put(padding)
+            self._speech.progress.padded(len(padding))
 
     async def notify_queued(self, reason: str, expires_in_s: float) -> None:
-        """The reader of a response can only wait."""
+        """Do nothing: a response has no place for this message."""
 
     async def flush(self) -> None:
-        """The end of the body is put behind all chunks."""
+        """Do nothing: the end of the body comes after all chunks in the queue."""
 
     async def _put(self, chunk: bytes) -> None:
         try:
@@ -85,7 +87,7 @@ class _ResponseSink:
 
 
 class StreamingSpeech:
-    """One speech on its way into one response. `begin` first; then `body`, or nobody listens."""
+    """One speech for one response. `start` returns the body, which must be read or closed."""
 
     def __init__(self, text: str, context: SpeechContext, dependencies: SpeechDependencies) -> None:
         self._context = context
@@ -106,14 +108,14 @@ class StreamingSpeech:
 
     @property
     def source(self) -> str:
-        """Of the first audio; known when `begin` has returned."""
+        """The source of the first audio. It is known when `start` has returned."""
         return self._sink.source
 
     async def start(self) -> AsyncGenerator[bytes, None]:
-        """Returns the body when its first bytes are there. Raises SpeechFailed if there will be none.
+        """Wait for the first audio and return the body. Raises SpeechFailed if there is no audio.
 
-        The task has a context of its own: what it starts for the whole process (the recorder's writing) would in the
-        request's die with the request's thread.
+        The task runs in its own context. The recorder that it starts for the whole process would otherwise use the
+        request's thread, which ends with the request.
         """
         self._speech.progress.started(self._speech.progress.received_at_monotonic)
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
@@ -127,8 +129,9 @@ class StreamingSpeech:
         return self._body(first)
 
     async def _body(self, chunk: bytes | None) -> AsyncGenerator[bytes, None]:
-        """Closing it ends the speech, and with it the provider's response. Raises where the sound breaks off: a clean
-        end would say that this was all.
+        """Yield the chunks. Closing the generator ends the speech and the provider's response.
+
+        If the audio breaks off, it raises: a normal end would mean that the audio is complete.
         """
         try:
             while chunk is not None:
@@ -150,12 +153,12 @@ class StreamingSpeech:
             await self._speak()
             outcome = UtteranceState.SPOKEN
         except ClientDisconnected:
-            log.info("rest_speech.nobody_listens")
+            log.info("rest_speech.client_disconnected")
             self._error = ClientDisconnected()
-            self._sink.chunks.get_nowait()  # it was full; whoever comes back learns that it broke off
+            self._sink.chunks.get_nowait()  # makes room for the end, in case the client still reads
             self._sink.chunks.put_nowait(None)
             return
-        except Exception as error:  # raised again where it is read
+        except Exception as error:  # raised again in the reader
             self._error = error
             outcome = UtteranceState.FAILED
             code = error.code if isinstance(error, SpeechFailed) else ""
@@ -172,14 +175,14 @@ class StreamingSpeech:
 
 
 def context_for_voice(voice: Voice, audio_format: str) -> SpeechContext:
-    """What holds for a speech in this voice: a relative's speaks as to their patient, a stock voice plainly.
+    """The context of a speech in this voice. Reads the database.
 
-    Talks to the database.
+    A voice clone speaks as it does to its patient. A stock voice speaks in the default language and speed.
     """
     patient = voice.patient
     language = (patient.language if patient else settings.LANGUAGE_CODE).partition("-")[0].lower()
     phrases = Phrase.objects.for_language(language).exclude(kind=Phrase.Kind.GREETING).values_list("text", flat=True)
-    rendering = SpeechSettings(
+    speech_settings = SpeechSettings(
         voice=VoiceRef.from_voice(voice),
         model=settings.ELEVENLABS_MODEL_ID,
         language=language,
@@ -189,14 +192,14 @@ def context_for_voice(voice: Voice, audio_format: str) -> SpeechContext:
     return SpeechContext(
         conversation_id=None,
         patient_id=voice.patient_id,
-        speech_settings=rendering,
-        backup_settings=replace(rendering, voice=VoiceRef.from_voice(Voice.objects.default())),
+        speech_settings=speech_settings,
+        backup_settings=replace(speech_settings, voice=VoiceRef.from_voice(Voice.objects.default())),
         phrases=frozenset(map(normalise, phrases)),
     )
 
 
 def preview_for_voice(voice: Voice, audio_format: str) -> tuple[str, SpeechContext]:
-    """What is said to show this voice, and how: the longest phrase of its language, which is often cached already."""
+    """The text and the context of a preview: the longest phrase of the voice's language, which is often cached."""
     context = context_for_voice(voice, audio_format)
     language = context.speech_settings.language
     common = Phrase.objects.for_language(language).filter(kind=Phrase.Kind.COMMON).values_list("text", flat=True)

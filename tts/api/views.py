@@ -1,4 +1,4 @@
-"""Having something said to a patient, and looking at what was said."""
+"""REST views: queue text for a patient, stream speech, and read what was spoken."""
 
 import re
 import uuid
@@ -44,7 +44,7 @@ IDEMPOTENCY_KEY_HEADER = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
-    description="Makes a repeat safe: the same key with the same body is answered as before and says nothing twice.",
+    description="Makes a retry safe: the same key and body give the same answer, and the text is spoken only once.",
 )
 LUNCH = OpenApiExample("Lunch", {"text": "Lunch is ready.", "expires_in_s": 600}, request_only=True)
 ACCEPTED = OpenApiExample(
@@ -82,9 +82,9 @@ SPEECH_SOURCE_HEADER = OpenApiParameter(
     OpenApiParameter.HEADER,
     response=[200],
     enum=list(Source),
-    description="Where the first sound is from; `backup` and `offline` are not the voice that was asked for.",
+    description="The source of the first audio. `backup` and `offline` are not the requested voice.",
 )
-SPEECH_UNAVAILABLE = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: nothing can speak right now.")
+SPEECH_UNAVAILABLE = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: no speech is possible right now.")
 _AUDIO_RESPONSES = {(200, FORMATS[name].mime): OpenApiTypes.BINARY for name in DEVICE_FORMATS}
 
 
@@ -94,23 +94,23 @@ class Speak(APIView):
         request=SpeakSerializer,
         responses={
             202: AcceptedSerializer,
-            409: OpenApiResponse(ErrorSerializer, "`idempotency_conflict`: the key came with another body before."),
+            409: OpenApiResponse(ErrorSerializer, "`idempotency_conflict`: the key was used with another body before."),
         },
         examples=[LUNCH, ACCEPTED],
     )
     def post(self, request: Request, id: uuid.UUID) -> Response:
-        """Has a text said to the patient, on the device that connected last, as soon as one is there."""
+        """Queue a text to be spoken on the patient's most recently connected device."""
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id, archived_at=None)
-        order = SpeakSerializer(data=request.data)
-        order.is_valid(raise_exception=True)
+        serializer = SpeakSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
         key, author = _idempotency_key(request), cast(User, request.user)
-        utterance = store.submit(patient.pk, **order.validated_data, author=author, idempotency_key=key)
-        # Not the row's state, which may have moved on: a repeat is answered like the first time.
+        utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key)
+        # The row's state may have changed since the first request. A retry gets the same answer as that one.
         return Response(AcceptedSerializer({"id": utterance.pk, "status": UtteranceState.WAITING}).data, 202)
 
 
 class UtteranceDetail(generics.RetrieveAPIView):
-    """What became of something that was to be said, whoever asked for it."""
+    """The status of one utterance: queued over REST, or spoken in a conversation."""
 
     serializer_class = UtteranceSerializer
     lookup_field = "id"
@@ -124,7 +124,7 @@ class UtteranceDetail(generics.RetrieveAPIView):
 
 
 class ConversationList(generics.ListAPIView):
-    """The conversations of the caller's patients, the latest first."""
+    """The conversations of the caller's patients, newest first."""
 
     serializer_class = ConversationSerializer
 
@@ -149,7 +149,7 @@ class ConversationDetail(generics.RetrieveAPIView):
 
 
 class ConversationUtterances(generics.ListAPIView):
-    """What was said in it, in order."""
+    """The utterances of a conversation, in order."""
 
     serializer_class = SpokenSerializer
 
@@ -159,7 +159,7 @@ class ConversationUtterances(generics.ListAPIView):
 
 
 class IgnoreAcceptHeader(DefaultContentNegotiation):
-    """An answer is sound or JSON, whatever the header says: a player accepts audio alone."""
+    """Answers with audio or JSON even if the client does not accept it: a media player accepts only audio."""
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:  # noqa: ANN401
         return renderers[0], renderers[0].media_type
@@ -182,17 +182,17 @@ class SpeechAudio(APIView):
         examples=[OpenApiExample("A sentence", {"text": "Good morning.", "format": "mp3_22050_32"}, request_only=True)],
     )
     def post(self, request: Request) -> StreamingHttpResponse:
-        """The text as sound, sent while it is spoken. 400 `text_rejected`: the provider refuses this text."""
-        order = SpeechSerializer(data=request.data, context={"request": request})
-        order.is_valid(raise_exception=True)
-        wanted = order.validated_data
+        """Stream the text as audio. 400 `text_rejected`: the provider refuses this text."""
+        serializer = SpeechSerializer(data=request.data, context={"request": request})
+        serializer.is_valid(raise_exception=True)
+        wanted = serializer.validated_data
         context = context_for_voice(wanted.get("voice") or Voice.objects.default(), wanted["format"])
         return _stream(wanted["text"], context)
 
 
 class VoicePreview(APIView):
     content_negotiation_class = IgnoreAcceptHeader
-    http_method_names = ("get", "options")  # a HEAD would have it spoken for nobody
+    http_method_names = ("get", "options")  # a HEAD would generate audio that is not sent
 
     @extend_schema(
         operation_id="preview_voice",
@@ -200,30 +200,27 @@ class VoicePreview(APIView):
         responses={(200, FORMATS[DEVICE_FORMATS[0]].mime): OpenApiTypes.BINARY, 503: SPEECH_UNAVAILABLE},
     )
     def get(self, request: Request, id: uuid.UUID) -> StreamingHttpResponse:
-        """A set phrase in this voice, sent while it is spoken; kept like any phrase, so the next time costs nothing."""
+        """Stream a fixed phrase in this voice. It is cached, so the next request costs nothing."""
         usable = visible_voices(request).filter(state=Voice.State.USABLE).select_related("patient")
         return _stream(*preview_for_voice(get_object_or_404(usable, pk=id), DEVICE_FORMATS[0]))
 
 
 def _stream(text: str, context: SpeechContext) -> StreamingHttpResponse:
-    """Whatever goes wrong before the first byte is an answer like any other."""
+    """The response that streams the speech. A failure before the first byte is a normal error response."""
     if runtime.draining:
-        raise SpeechUnavailable("going_down", "This server is going down: try again.", 503)
+        raise SpeechUnavailable("going_down", "This server is shutting down. Try again.", 503)
     speech = StreamingSpeech(text, context, runtime.dependencies)
     try:
-        # On the server's event loop, which owns the services; this thread waits for the first byte alone.
+        # It runs on the server's event loop, which owns the dependencies. This thread only waits for the first byte.
         body = async_to_sync(speech.start)()
     except SpeechFailed as failure:
-        raise _api_error(failure) from failure
+        if failure.code == SpeechFailed.NO_VOICE:
+            detail = "Neither the speech provider nor this server can speak right now."
+            raise SpeechUnavailable(failure.code, detail, 503) from failure
+        raise SpeechUnavailable(failure.code, "The speech provider refuses this text.", 400) from failure
     response = StreamingHttpResponse(body, content_type=FORMATS[context.speech_settings.format].mime)
     response["Speech-Source"] = speech.source
     return response
-
-
-def _api_error(failure: SpeechFailed) -> SpeechUnavailable:
-    if failure.code == SpeechFailed.NO_VOICE:
-        return SpeechUnavailable(failure.code, "Neither the speech provider nor this server can speak right now.", 503)
-    return SpeechUnavailable(failure.code, "The speech provider refuses this text.", 400)
 
 
 def _conversations(request: Request) -> QuerySet[Conversation]:

@@ -222,7 +222,7 @@ def _skip_whitespace(text: str, start: int) -> int:
 
 
 def _inside_grapheme(text: str, position: int) -> bool:
-    """Whether a cut before text[position] would separate a letter from its marks or split an emoji (close to UAX 29)."""
+    """Whether a cut before text[position] would split an emoji or a letter and its marks (close to UAX 29)."""
     previous, here = text[position - 1], text[position]
     if here in _FLAG_LETTERS:
         head = text[max(position - MAX_LENGTH, 0) : position]
