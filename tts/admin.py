@@ -154,20 +154,12 @@ class PhraseForm(forms.ModelForm):
 
     def clean(self) -> None:
         super().clean()
-        text, kind = self.cleaned_data.get("text", ""), self.cleaned_data.get("kind", "")
-        if not _placeholders_known(text, kind):
-            self.add_error("text", ValidationError(_only_these(kind), code="placeholder"))
-
-
-def _placeholders_known(text: str, kind: str) -> bool:
-    for placeholder in _PLACEHOLDERS.get(kind, ()):
-        text = text.replace(placeholder, "")
-    return "{" not in text and "}" not in text
-
-
-def _only_these(kind: str) -> str:
-    known = _PLACEHOLDERS.get(kind, ())
-    return f"Braces are for {' and '.join(known)} only." if known else "Only a greeting may hold braces."
+        text, allowed = self.cleaned_data.get("text", ""), _PLACEHOLDERS.get(self.cleaned_data.get("kind", ""), ())
+        for placeholder in allowed:
+            text = text.replace(placeholder, "")
+        if "{" in text or "}" in text:
+            known = f"Braces are for {' and '.join(allowed)} only." if allowed else "Only a greeting may hold braces."
+            self.add_error("text", ValidationError(known, code="placeholder"))
 
 
 @admin.register(Phrase)

@@ -106,13 +106,17 @@ class Recorder:
 @database_sync_to_async  # the one user of the process' sensitive thread: its connection stays open between batches
 def _write(batch: Sequence[Record]) -> None:
     try:
-        _write_batch(batch)
+        _write_rows(batch)
     except _ROW_ERRORS:
-        for entry in batch:
-            _write_one(entry)
+        for record in batch:
+            try:
+                _write_rows([record])
+            except _ROW_ERRORS as error:
+                metrics.RECORDER_REFUSED.inc()
+                log.error("recorder.row_rejected", kind=type(record).__name__, error=type(error).__name__)
 
 
-def _write_batch(batch: Iterable[Record]) -> None:
+def _write_rows(batch: Iterable[Record]) -> None:
     # Two connections may have had the same one: a statement may touch a row only once.
     speeches = list({entry.utterance_id: entry for entry in batch if isinstance(entry, Speech)}.values())
     attempts = [entry for entry in batch if isinstance(entry, events.Attempt)]
@@ -126,14 +130,6 @@ def _write_batch(batch: Iterable[Record]) -> None:
             )
         if attempts:
             Conversation.objects.add_characters(events.record_attempts(attempts))
-
-
-def _write_one(entry: Record) -> None:
-    try:
-        _write_batch([entry])
-    except _ROW_ERRORS as error:
-        metrics.RECORDER_REFUSED.inc()
-        log.error("recorder.row_rejected", kind=type(entry).__name__, error=type(error).__name__)
 
 
 def _to_row(speech: Speech) -> Utterance:

@@ -160,15 +160,16 @@ class Runtime:
 
     def _install_sigterm_handler(self) -> None:
         server_stops: Any = signal.getsignal(signal.SIGTERM)
-        loop = asyncio.get_running_loop()
-        if callable(server_stops):
-            loop.add_signal_handler(signal.SIGTERM, self._on_sigterm, lambda: server_stops(signal.SIGTERM, None))
+        if not callable(server_stops):
+            return
 
-    def _on_sigterm(self, stop_server: Callable[[], None]) -> None:
-        if self.draining:
-            stop_server()
-        else:
-            self.spawn(self._shut_down(stop_server))
+        def on_sigterm() -> None:
+            if self.draining:
+                server_stops(signal.SIGTERM, None)
+            else:
+                self.spawn(self._shut_down(lambda: server_stops(signal.SIGTERM, None)))
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm)
 
     async def _shut_down(self, stop_server: Callable[[], None]) -> None:
         log.info("runtime.drain_started", devices=len(self.registry.connections))

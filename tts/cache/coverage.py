@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.planning import Audience, ClipSpec, active_patients, load_audiences, required_clips
+from tts.cache.planning import ClipSpec, active_patients, load_audiences, required_clips
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Voice
 
@@ -74,34 +74,30 @@ def coverage_tables(cache: PhraseCache) -> list[Table]:
     specs = required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
     cells = _cells(specs, phrases, Clip.objects.filter(size__gt=0), cache)
     default = Voice.objects.default()
-    languages = sorted({phrase.language for phrase in phrases})
-    return [_table(language, phrases, audiences, default, cells) for language in languages]
+    tables = []
+    for language in sorted({phrase.language for phrase in phrases}):
+        # The voices that its patients are spoken to in, and the default one, which is everybody's backup.
+        used = {audience.voice for audience in audiences if audience.language == language}
+        voices = [default, *sorted(used - {default}, key=lambda voice: (voice.name, str(voice.pk)))]
+        of_language = (phrase for phrase in phrases if phrase.language == language)
+        rows = [(phrase, [cells.get((phrase.pk, voice.pk), Cell()) for voice in voices]) for phrase in of_language]
+        tables.append(Table(language, voices, rows))
+    return tables
 
 
 def _cells(specs: Iterable[ClipSpec], phrases: Sequence[Phrase], clips: Iterable[Clip], cache: PhraseCache) -> Cells:
     now = timezone.now()
     cells: dict[tuple[int, object], Cell] = defaultdict(Cell)
     greetings = {phrase.language: phrase.pk for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}
-    there = set()
+    cached = set()
     for clip in clips:
         phrase = clip.phrase_id or (greetings.get(clip.language) if clip.patient_id else None)
         if phrase is not None:
             cells[phrase, clip.voice_id].add_clip(clip, now)
         if clip.expires_at > now:
-            there.add(clip.digest)
+            cached.add(clip.digest)
     for spec in specs:
         cell = cells[spec.phrase_id, spec.speech_settings.voice.id]
         cell.needed += 1
-        cell.cached += cache.key(spec.speech_settings, spec.text) in there
+        cell.cached += cache.key(spec.speech_settings, spec.text) in cached
     return cells
-
-
-def _table(
-    language: str, phrases: Sequence[Phrase], audiences: Sequence[Audience], default: Voice, cells: Cells
-) -> Table:
-    """The voices that its patients are spoken to in, and the default one, which is everybody's backup."""
-    used = {audience.voice for audience in audiences if audience.language == language}
-    voices = [default, *sorted(used - {default}, key=lambda voice: (voice.name, str(voice.pk)))]
-    of_language = (phrase for phrase in phrases if phrase.language == language)
-    rows = [(phrase, [cells.get((phrase.pk, voice.pk), Cell()) for voice in voices]) for phrase in of_language]
-    return Table(language, voices, rows)

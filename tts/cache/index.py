@@ -43,14 +43,10 @@ log = structlog.get_logger(__name__)
 def upsert(clip: Clip, text: str) -> None:
     """Writes the row of a clip that was made; made again, it keeps its hits. A greeting has a patient, no phrase."""
     if clip.patient_id is None:
-        clip.phrase_id = _find_phrase_id(clip.language, text)
+        normal = normalise(text)
+        phrases = Phrase.objects.for_language(clip.language).values_list("pk", "text")
+        clip.phrase_id = next((pk for pk, phrase in phrases if normalise(phrase) == normal), None)
     Clip.objects.bulk_create([clip], update_conflicts=True, unique_fields=["digest"], update_fields=_UPDATED_FIELDS)
-
-
-def _find_phrase_id(language: str, text: str) -> int | None:
-    wanted = normalise(text)
-    existing = Phrase.objects.for_language(language).values_list("pk", "text")
-    return next((pk for pk, phrase in existing if normalise(phrase) == wanted), None)
 
 
 def add_hits(hits: Mapping[str, int]) -> None:
@@ -78,14 +74,17 @@ def delete(clips: QuerySet[Clip], store: Store) -> list[str]:
     removed: list[str] = []
     failures = 0
     for pk, digest, created_at in list(clips.order_by("pk").values_list("pk", "digest", "created_at")):
-        if _delete_object(store, digest):
+        try:
+            store.delete(digest)
+        except StoreError as error:
+            report_store_failure("delete", error)
+            failures += 1
+            if failures == MAX_CONSECUTIVE_FAILURES:
+                break
+        else:
             Clip.objects.filter(pk=pk, created_at=created_at).delete()
             removed.append(digest)
             failures = 0
-        else:
-            failures += 1
-        if failures == MAX_CONSECUTIVE_FAILURES:
-            break
     return removed
 
 
@@ -119,26 +118,15 @@ def _delete_if_orphan(store: Store, digest: str, now: float, ttl_s: float) -> bo
     """Whether it was an orphan and is gone; None if the store failed."""
     try:
         packed = store.read(digest)
-        if packed is None or not _is_orphan(digest, packed, now, ttl_s):
+        if packed is None:
+            return False
+        entry = unpack(digest, packed)
+        if entry is not None and now - ORPHAN_AGE_S < entry.expires_at - ttl_s <= now + ttl_s:
             return False
         store.delete(digest)
     except StoreError as error:
         report_store_failure("sweep", error)
         return None
-    return True
-
-
-def _is_orphan(digest: str, packed: bytes, now: float, ttl_s: float) -> bool:
-    entry = unpack(digest, packed)
-    return entry is None or not now - ORPHAN_AGE_S < entry.expires_at - ttl_s <= now + ttl_s
-
-
-def _delete_object(store: Store, digest: str) -> bool:
-    try:
-        store.delete(digest)
-    except StoreError as error:
-        report_store_failure("delete", error)
-        return False
     return True
 
 

@@ -68,33 +68,25 @@ def patients_using_voice(voice_id: uuid.UUID) -> QuerySet[Patient]:
 def load_audiences(patients: QuerySet[Patient]) -> list[Audience]:
     """Three queries, however many they are."""
     default = Voice.objects.default()
-    rows = patients.select_related("voice").prefetch_related("devices").order_by("pk")
-    return [Audience(patient, _resolve_voice(patient, default), _formats(patient)) for patient in rows]
-
-
-def _resolve_voice(patient: Patient, default: Voice) -> Voice:
-    """As `tts.conversations.lifecycle.resolve_voice`, without a query for each patient."""
-    return patient.voice if patient.voice is not None and patient.voice.is_usable else default
-
-
-def _formats(patient: Patient) -> tuple[str, ...]:
-    asked = {device.format for device in patient.devices.all() if device.revoked_at is None and device.format}
-    return tuple(sorted(asked)) or DEVICE_FORMATS[:1]
+    audiences = []
+    for patient in patients.select_related("voice").prefetch_related("devices").order_by("pk"):
+        # As `tts.conversations.lifecycle.resolve_voice`, without a query for each patient.
+        voice = patient.voice if patient.voice is not None and patient.voice.is_usable else default
+        formats = {device.format for device in patient.devices.all() if device.revoked_at is None and device.format}
+        audiences.append(Audience(patient, voice, tuple(sorted(formats)) or DEVICE_FORMATS[:1]))
+    return audiences
 
 
 def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], model: str) -> list[ClipSpec]:
     """Every clip that they need of these phrases, each once, the greetings first."""
-    specs = (spec for audience in audiences for spec in _specs_for(audience, phrases, model))
-    order = {kind.value: place for place, kind in enumerate(KIND_PRIORITY)}
-    kinds = {phrase.pk: order[phrase.kind] for phrase in phrases}
-    return sorted(dict.fromkeys(specs), key=lambda spec: kinds[spec.phrase_id])
-
-
-def _specs_for(audience: Audience, phrases: Sequence[Phrase], model: str) -> Iterator[ClipSpec]:
-    patient, voice, language = audience.patient, VoiceRef.from_voice(audience.voice), audience.language
-    for audio_format in audience.formats:
-        speech_settings = SpeechSettings(voice, model, language, float(patient.speech_rate), audio_format)
-        yield from (clip_spec(phrase, speech_settings, patient) for phrase in phrases if phrase.language == language)
+    specs: dict[ClipSpec, str] = {}
+    for audience in audiences:
+        patient, voice = audience.patient, VoiceRef.from_voice(audience.voice)
+        spoken = [phrase for phrase in phrases if phrase.language == audience.language]
+        for audio_format in audience.formats:
+            speech_settings = SpeechSettings(voice, model, audience.language, float(patient.speech_rate), audio_format)
+            specs.update((clip_spec(phrase, speech_settings, patient), phrase.kind) for phrase in spoken)
+    return sorted(specs, key=lambda spec: KIND_PRIORITY.index(specs[spec]))
 
 
 def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient) -> ClipSpec:

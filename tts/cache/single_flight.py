@@ -81,16 +81,13 @@ class Flight:
             elif self._state is _State.COMPLETE:
                 return
             else:
-                await self._something_new(stall_s)
+                try:
+                    async with asyncio.timeout(stall_s):
+                        await self._changed.wait()
+                except TimeoutError:
+                    self._flights.remove(self._key, self)
+                    raise FlightFailed("Nothing more came of the sound that this speech was following.") from None
         raise FlightFailed("The sound that this speech was following has failed.")
-
-    async def _something_new(self, stall_s: float) -> None:
-        try:
-            async with asyncio.timeout(stall_s):
-                await self._changed.wait()
-        except TimeoutError:
-            self._flights.remove(self._key, self)
-            raise FlightFailed("Nothing more came of the sound that this speech was following.") from None
 
     def _finish(self, state: _State) -> None:
         if self._state is _State.RUNNING:

@@ -71,12 +71,13 @@ def on_error(error: ProviderError) -> OnError:
 
 def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
     """What these listeners need and the cache does not hold for another day, by its key."""
-    return _not_held(
-        {
-            cache.key(w.speech_settings, w.text): w
-            for w in required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
-        }
-    )
+    specs = {
+        cache.key(spec.speech_settings, spec.text): spec
+        for spec in required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
+    }
+    lasting = Clip.objects.filter(expires_at__gt=timezone.now() + REFRESH_BEFORE_EXPIRY, size__gt=0)
+    held = set(lasting.values_list("digest", flat=True))
+    return {key: spec for key, spec in specs.items() if key not in held}
 
 
 def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
@@ -89,12 +90,6 @@ def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict
     playable = ending.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
     specs = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
     return {c.digest: w for c, w in specs if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
-
-
-def _not_held(specs: dict[str, ClipSpec]) -> dict[str, ClipSpec]:
-    lasting = Clip.objects.filter(expires_at__gt=timezone.now() + REFRESH_BEFORE_EXPIRY, size__gt=0)
-    held = set(lasting.values_list("digest", flat=True))
-    return {key: spec for key, spec in specs.items() if key not in held}
 
 
 def warm(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:

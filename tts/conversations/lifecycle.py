@@ -71,7 +71,11 @@ def adopt(device_id: uuid.UUID, opened: OpenConversation, audio_format: str | No
 def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
     """An unfinished conversation of this device's patient, as it was. Raises UnknownConversation."""
     device = Device.objects.select_related("patient").get(pk=device_id)
-    conversation = _find_resumable(device.patient, conversation_id)
+    resumable = Conversation.objects.resumable(timezone.now()).filter(patient=device.patient)
+    try:
+        conversation = resumable.select_related("voice").filter(pk=uuid.UUID(conversation_id)).first()
+    except ValueError:  # not a UUID
+        conversation = None
     if conversation is None:
         raise UnknownConversation("There is no such unfinished conversation of this patient: start a new one.")
     if conversation.voice.state == Voice.State.WITHDRAWN:  # while nobody was connected
@@ -144,15 +148,6 @@ def resolve_voice(patient: Patient) -> tuple[Voice, str]:
     if voice is None or not voice.is_usable:
         return Voice.objects.default(), "default"
     return voice, "cloned" if voice.source == Voice.Source.CLONED else "selected"
-
-
-def _find_resumable(patient: Patient, conversation_id: str) -> Conversation | None:
-    try:
-        key = uuid.UUID(conversation_id)
-    except ValueError:
-        return None
-    mine = Conversation.objects.resumable(timezone.now()).select_related("voice")
-    return mine.filter(patient=patient, pk=key).first()
 
 
 def _build_context(conversation: Conversation, patient: Patient) -> Context:

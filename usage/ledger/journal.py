@@ -45,7 +45,9 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path, self._file = _create_locked_file(folder)
+        self._path = folder / uuid.uuid4().hex
+        self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # whoever looks at it meanwhile finds it empty and lets go at once
         self._size = 0
 
     def append(self, attempt: Attempt) -> None:
@@ -98,7 +100,9 @@ def recover(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
 def _recover_file(path: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
     with path.open("rb") as file:
         is_new = time.time() - path.stat().st_mtime < MIN_AGE_S
-        if not _lock_if_abandoned(file.fileno()):
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # its process lives and holds the lock
             return 0
         attempts = list(_parse(file.read()))
         if attempts:
@@ -106,22 +110,6 @@ def _recover_file(path: Path, book: Callable[[Sequence[Attempt]], object]) -> in
         if attempts or not is_new:
             path.unlink(missing_ok=True)
     return len(attempts)
-
-
-def _create_locked_file(folder: Path) -> tuple[Path, int]:
-    path = folder / uuid.uuid4().hex
-    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX)  # whoever looks at it meanwhile finds it empty and lets go at once
-    return path, file
-
-
-def _lock_if_abandoned(file: int) -> bool:
-    """Its process has ended: nobody holds the lock, which is ours until the file is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _serialize(attempt: Attempt) -> bytes:

@@ -68,27 +68,25 @@ class PubSub:
 
     async def run(self, on_patient: Callable[[uuid.UUID], None], on_provider: Callable[[], None]) -> None:
         """Calls back for every hint, on this loop, until cancelled. Redis may come and go."""
-        listener = _Subscriber(asyncio.get_running_loop(), on_patient, on_provider)
-        self._subscribers.append(listener)
+        subscriber = _Subscriber(asyncio.get_running_loop(), on_patient, on_provider)
+        self._subscribers.append(subscriber)
         try:
-            await (self._listen(listener) if self._url else asyncio.Event().wait())
+            await (self._listen(subscriber) if self._url else asyncio.Event().wait())
         finally:
-            self._subscribers.remove(listener)
+            self._subscribers.remove(subscriber)
 
     def _publish(self, subject: str) -> None:
-        for listener in list(self._subscribers):
+        for subscriber in list(self._subscribers):
             with suppress(RuntimeError):  # its loop has ended
                 # Not in the context of the request that publishes: what begins there would use its thread, which ends.
-                listener.loop.call_soon_threadsafe(listener.handle, subject, context=Context())
-        if self._redis is not None:
-            self._publish_to_redis(self._redis, subject)
-
-    def _publish_to_redis(self, client: "redis.Redis", subject: str) -> None:
+                subscriber.loop.call_soon_threadsafe(subscriber.handle, subject, context=Context())
+        if self._redis is None:
+            return
         if time.monotonic() < self._paused_until:
             metrics.HINTS_LOST.inc()
             return
         try:
-            client.publish(CHANNEL, f"{self._process} {subject}")
+            self._redis.publish(CHANNEL, f"{self._process} {subject}")
         except Exception as error:  # whatever it is: the row is committed, and the sweep finds it
             metrics.HINTS_LOST.inc()
             if not self._paused_until:
@@ -97,7 +95,7 @@ class PubSub:
         else:
             self._paused_until = 0.0
 
-    async def _listen(self, listener: _Subscriber) -> None:
+    async def _listen(self, subscriber: _Subscriber) -> None:
         failures = 0
         while True:
             try:
@@ -106,7 +104,7 @@ class PubSub:
                         log.info("pubsub.reconnected")
                         failures = 0
                     if subject:
-                        listener.handle(subject)
+                        subscriber.handle(subject)
             except Exception as error:  # whatever it is: the next connection may be better
                 if not failures:
                     log.warning("pubsub.disconnected", error=type(error).__name__)

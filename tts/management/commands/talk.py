@@ -63,13 +63,11 @@ class Command(BaseCommand):
         except DeviceError as error:
             raise CommandError(_explain(error)) from None
         finally:
-            self._save(talk, out)
+            if audio := talk.audio:
+                path = _write_audio(audio, talk.format, out)
+                self.stdout.write(f"{len(audio):,} bytes of sound written to {path}")
         if not talk.all_spoken:
             raise SystemExit(1)
-
-    def _save(self, talk: "Talk", out: Path | None) -> None:
-        if audio := talk.audio:
-            self.stdout.write(f"{len(audio):,} bytes of sound written to {_write_audio(audio, talk.format, out)}")
 
 
 class Talk:
@@ -145,12 +143,8 @@ class Talk:
             if spoken.is_done and spoken.id not in self._reported:
                 self._reported.add(spoken.id)
                 self.all_spoken = self.all_spoken and spoken.terminal["type"] == "speech.finished"
-                self._show("\n  ".join([self._labels.get(spoken.id, spoken.id), *_describe(spoken)]))
-
-
-def _describe(spoken: SpeechResult) -> list[str]:
-    """What came of it, in words."""
-    return [words for frame in spoken.frames if (words := _describe_frame(frame, spoken))]
+                lines = filter(None, (_describe_frame(frame, spoken) for frame in spoken.frames))
+                self._show("\n  ".join([self._labels.get(spoken.id, spoken.id), *lines]))
 
 
 def _describe_frame(frame: Frame, spoken: SpeechResult) -> str:
@@ -160,21 +154,18 @@ def _describe_frame(frame: Frame, spoken: SpeechResult) -> str:
         case "speech.queued":
             return f"it had to wait ({frame['reason']})"
         case "speech.finished":
-            return _figures(frame, spoken)
+            voice = spoken.frames_of("speech.started", "speech.switched")[-1]["voice"]
+            first = spoken.first_audio_s
+            here = "" if first is None else f"first sound after {first * 1000:.0f} ms here, "
+            return (
+                f"{frame['source']}, voice {voice}, {frame['characters']} characters, {frame['bytes']:,} bytes, "
+                f"{here}{frame['first_chunk_ms']:.0f} ms on the server"
+            )
         case "speech.interrupted":
             return f"interrupted after {frame['bytes']:,} bytes, {frame['characters']} characters"
         case "speech.failed":
             return f"failed, {frame['code']}: {frame['message']}"
     return ""
-
-
-def _figures(frame: Frame, spoken: SpeechResult) -> str:
-    voice = spoken.frames_of("speech.started", "speech.switched")[-1]["voice"]
-    here = "" if spoken.first_audio_s is None else f"first sound after {spoken.first_audio_s * 1000:.0f} ms here, "
-    return (
-        f"{frame['source']}, voice {voice}, {frame['characters']} characters, {frame['bytes']:,} bytes, "
-        f"{here}{frame['first_chunk_ms']:.0f} ms on the server"
-    )
 
 
 def _explain(error: DeviceError) -> str:
@@ -248,17 +239,13 @@ def _write_audio(audio: bytes, format: str, path: Path | None) -> Path:
     codec, rate = format.split("_")[:2]
     path = path or Path("speech").with_suffix({"pcm": ".wav", "ulaw": ".au"}.get(codec, f".{codec}"))
     if codec == "pcm":
-        _save_wav(audio, int(rate), path)
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(int(rate))
+            file.writeframes(audio)
     elif codec == "ulaw":
         path.write_bytes(struct.pack(">4s5I", b".snd", 24, len(audio), 1, int(rate), 1) + audio)
     else:
         path.write_bytes(audio)
     return path
-
-
-def _save_wav(audio: bytes, rate: int, path: Path) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(audio)
