@@ -12,7 +12,7 @@ class Origin(StrEnum):
     DEVICE = "device"
     GREETING = "greeting"
     SERVER = "server"
-    HOLDING = "holding"
+    HOLD_MESSAGE = "holding"
 
 
 class UtteranceState(StrEnum):

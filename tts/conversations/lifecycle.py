@@ -90,7 +90,7 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
         _build_context(conversation, device.patient),
         used_speech_ids=frozenset(ids) - {""},
         characters=conversation.tts_characters_used,
-        hold_message_spoken=Origin.HOLDING in origins,
+        hold_message_spoken=Origin.HOLD_MESSAGE in origins,
     )
 
 

@@ -57,7 +57,7 @@ class OutboxClient:
         return await _or_default(run_in_db_thread(leases.reclaim, conversation, self.owner), [])
 
     async def claim(
-        self, conversation: uuid.UUID | None, *, quota_spent: bool, holding: bool, live_only: bool = False
+        self, conversation: uuid.UUID | None, *, quota_exhausted: bool, hold_live: bool, live_only: bool = False
     ) -> Claim | None:
         """The next one of this patient that nobody has, ours from now on. No delivery may be said meanwhile."""
         claiming = partial(
@@ -65,10 +65,10 @@ class OutboxClient:
             self._device_id,
             self.owner,
             conversation,
-            quota_spent=quota_spent,
-            holding=holding,
+            quota_exhausted=quota_exhausted,
+            hold_live=hold_live,
             live_only=live_only,
-            passed=frozenset(self._delivered_here),
+            exclude=frozenset(self._delivered_here),
         )
         try:
             await self._write_pending()

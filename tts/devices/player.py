@@ -227,7 +227,7 @@ class SpeechPlayer:
             speech.queued(QueueReason.QUOTA)
             await self._requeue_delivery(speech.claim, speech)
             return
-        if speech.origin == Origin.HOLDING:  # its clip went out of the cache meanwhile: it is of no use later
+        if speech.origin == Origin.HOLD_MESSAGE:  # its clip went out of the cache meanwhile: it is of no use later
             await self.finalize(speech, UtteranceState.INTERRUPTED)
             return
         speech.queued(QueueReason.QUOTA)

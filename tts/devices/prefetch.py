@@ -89,9 +89,9 @@ class OutboxPrefetcher:
 
     async def _fetch(self, live_only: bool) -> Prefetched | None:
         quota = self._services.quota
-        holding = quota.hold_remaining_s(time.monotonic()) > 0
+        hold_live = quota.hold_remaining_s(time.monotonic()) > 0
         claim = await self._outbox.claim(
-            self._conversation_id(), quota_spent=quota.is_exhausted, holding=holding, live_only=live_only
+            self._conversation_id(), quota_exhausted=quota.is_exhausted, hold_live=hold_live, live_only=live_only
         )
         if claim is None:
             return None

@@ -105,9 +105,9 @@ class ConnectionRegistry:
 
     async def _dispatch_due(self) -> None:
         devices = [connection.device_id for connection in self.connections]
-        holding = self._quota.hold_remaining_s(time.monotonic()) > 0
+        hold_live = self._quota.hold_remaining_s(time.monotonic()) > 0
         due = await run_in_db_thread(
-            store.devices_with_work, devices, quota_spent=self._quota.is_exhausted, holding=holding
+            store.devices_with_work, devices, quota_exhausted=self._quota.is_exhausted, hold_live=hold_live
         )
         for connection in self.connections:
             await connection.notify_expired()

@@ -20,7 +20,7 @@ class Claim:
     patient_id: uuid.UUID
     text: str
     origin: str
-    client_id: str
+    client_speech_id: str
     conversation_id: uuid.UUID | None
     expires_at: datetime | None
     seconds_left: float | None
@@ -29,11 +29,11 @@ class Claim:
     @property
     def speech_id(self) -> str:
         """Its id on the WebSocket: the device's own, or one that all its deliveries share."""
-        return self.client_id if self.origin == Origin.DEVICE else f"{SERVER_PREFIX}{self.id}"
+        return self.client_speech_id if self.origin == Origin.DEVICE else f"{SERVER_PREFIX}{self.id}"
 
     @property
     def original(self) -> dict[str, str] | None:
         """What it was called where it was asked for, when it is spoken in another conversation."""
-        if self.origin == Origin.DEVICE or not self.client_id:
+        if self.origin == Origin.DEVICE or not self.client_speech_id:
             return None
-        return {"conversation": str(self.conversation_id), "id": self.client_id}
+        return {"conversation": str(self.conversation_id), "id": self.client_speech_id}

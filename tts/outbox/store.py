@@ -88,7 +88,7 @@ def _existing_submission(author: User | None, key: str, digest: str) -> Utteranc
 # What may be spoken now
 
 
-def devices_with_work(devices: Collection[uuid.UUID], *, quota_spent: bool, holding: bool) -> set[uuid.UUID]:
+def devices_with_work(devices: Collection[uuid.UUID], *, quota_exhausted: bool, hold_live: bool) -> set[uuid.UUID]:
     """Those of these connected devices for which `claim` would find something. One query.
 
     A row goes to the device of its patient that connected last, and also to the one that goes on with the conversation
@@ -96,7 +96,7 @@ def devices_with_work(devices: Collection[uuid.UUID], *, quota_spent: bool, hold
     """
     if not devices:
         return set()
-    rows = _claimable(quota_spent, holding).filter(patient=OuterRef("patient"))
+    rows = _claimable(quota_exhausted, hold_live).filter(patient=OuterRef("patient"))
     own = rows.filter(origin=Origin.DEVICE, conversation__device=OuterRef("pk"), conversation__ended_at=None)
     idle = _connectable().filter(~Exists(_being_delivered(OuterRef("patient"))), pk__in=devices)
     found = idle.filter(Q(~_newer_device(), Exists(rows)) | Q(Exists(own)))
@@ -108,18 +108,18 @@ def claim(
     owner: str,
     conversation: uuid.UUID | None,
     *,
-    quota_spent: bool,
-    holding: bool,
+    quota_exhausted: bool,
+    hold_live: bool,
     live_only: bool = False,
-    passed: Collection[uuid.UUID] = (),
+    exclude: Collection[uuid.UUID] = (),
 ) -> Claim | None:
     """The oldest row that this connection may speak now, in this conversation, from here on its own; never one of
-    `passed`, and with `live_only` one that a device has asked for. Three queries. None too while another speech of the
+    `exclude`, and with `live_only` one that a device has asked for. Three queries. None too while another speech of the
     patient is being delivered.
 
     While the quota is spent, what the server started is taken once, to see whether it needs the quota at all; queued
-    live speech is taken when live speech is not held back any more (`holding`). Live speech that is spoken outside its
-    conversation becomes, by the contract, server-started speech: delivered again until it is acknowledged.
+    live speech is taken when live speech is not held back any more (`hold_live`). Live speech that is spoken outside
+    its conversation becomes, by the contract, server-started speech: delivered again until it is acknowledged.
     """
     with transaction.atomic():
         # Under the patient's lock: two devices that claim two different rows would each see the patient idle.
@@ -128,8 +128,8 @@ def claim(
         if locked is None:
             return None
         patient = locked.patient_id
-        rows = _claimable(quota_spent, holding).filter(~Exists(_being_delivered(patient)), patient=patient)
-        rows = rows.exclude(pk__in=passed)
+        rows = _claimable(quota_exhausted, hold_live).filter(~Exists(_being_delivered(patient)), patient=patient)
+        rows = rows.exclude(pk__in=exclude)
         if live_only:
             rows = rows.filter(origin=Origin.DEVICE)
         if locked.outranked:
@@ -155,7 +155,7 @@ def _claim_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID 
         patient_id=row.patient_id,
         text=row.text,
         origin=origin.value,
-        client_id=row.client_speech_id,
+        client_speech_id=row.client_speech_id,
         conversation_id=row.conversation_id,
         expires_at=row.expires_at,
         seconds_left=None if row.left is None else row.left.total_seconds(),
@@ -163,12 +163,12 @@ def _claim_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID 
     )
 
 
-def _claimable(quota_spent: bool, holding: bool) -> QuerySet[Utterance]:
+def _claimable(quota_exhausted: bool, hold_live: bool) -> QuerySet[Utterance]:
     rows = Utterance.objects.filter(PENDING, UNLEASED, _NOT_EXPIRED)
-    if not quota_spent:
+    if not quota_exhausted:
         return rows
     untried = Q(origin=Origin.SERVER) & ~Q(state=UtteranceState.QUEUED)
-    return rows.filter(untried if holding else untried | Q(origin=Origin.DEVICE))
+    return rows.filter(untried if hold_live else untried | Q(origin=Origin.DEVICE))
 
 
 def _being_delivered(patient: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
@@ -227,7 +227,7 @@ def finish(
         measures["spoken_at"] = spoken_at
     if queue_reason:
         measures["queue_reason"] = queue_reason
-    if claim.origin == Origin.SERVER and not claim.client_id:
+    if claim.origin == Origin.SERVER and not claim.client_speech_id:
         measures["conversation"] = conversation
     ended = _owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(
         state=_unless_acknowledged(state, UtteranceState.HEARD),

@@ -164,7 +164,7 @@ class Session:
     def enqueue_hold_message(self, text: str, now: float) -> None:
         """Put the hold message in front of the queue. The patient hears that other speech has to wait."""
         speech_id = f"{SERVER_PREFIX}{self._new_id()}"
-        self._enqueue(speech_id, TextStream(text, complete=True), Origin.HOLDING, now)
+        self._enqueue(speech_id, TextStream(text, complete=True), Origin.HOLD_MESSAGE, now)
         self._hold_message_ids.add(speech_id)
         self.queue.waiting.rotate()
 

@@ -33,7 +33,7 @@ async def arrived(member: Member) -> OutboxClient:
 
 
 async def claimed(deliveries: OutboxClient) -> Claim | None:
-    return await deliveries.claim(None, quota_spent=False, holding=False)
+    return await deliveries.claim(None, quota_exhausted=False, hold_live=False)
 
 
 async def taken(deliveries: OutboxClient) -> tuple[Claim, Speech]:
@@ -285,7 +285,7 @@ async def test_a_claim_whose_answer_was_lost_is_made_again(alice: Member):
     async with missing_table(UTTERANCES):
         assert await claimed(deliveries) is None
     unanswered = await in_database(
-        store.claim, alice.device.pk, deliveries.owner, None, quota_spent=False, holding=False
+        store.claim, alice.device.pk, deliveries.owner, None, quota_exhausted=False, hold_live=False
     )
     assert unanswered is not None
     claim = await claimed(deliveries)

@@ -34,13 +34,20 @@ class Socket:
     owner: str
     conversation: uuid.UUID | None = None
 
-    def claim(self, *, quota_spent: bool = False, holding: bool = False, passed: tuple[uuid.UUID, ...] = ()):
+    def claim(self, *, quota_exhausted: bool = False, hold_live: bool = False, exclude: tuple[uuid.UUID, ...] = ()):
         return store.claim(
-            self.device, self.owner, self.conversation, quota_spent=quota_spent, holding=holding, passed=passed
+            self.device,
+            self.owner,
+            self.conversation,
+            quota_exhausted=quota_exhausted,
+            hold_live=hold_live,
+            exclude=exclude,
         )
 
-    def due(self, *, quota_spent: bool = False, holding: bool = False) -> bool:
-        return self.device in store.devices_with_work([self.device], quota_spent=quota_spent, holding=holding)
+    def due(self, *, quota_exhausted: bool = False, hold_live: bool = False) -> bool:
+        return self.device in store.devices_with_work(
+            [self.device], quota_exhausted=quota_exhausted, hold_live=hold_live
+        )
 
     def finish(self, claim: Claim, **changes: object) -> bool:
         return store.finish(claim, **{**FINISHED, "conversation": self.conversation, **changes})

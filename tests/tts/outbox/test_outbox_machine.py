@@ -66,14 +66,14 @@ class Outbox(RuleBasedStateMachine):
         if number in self.sockets:
             self.sockets[number].renew()
 
-    @rule(number=which, quota_spent=st.booleans(), holding=st.booleans())
-    def claims_the_next(self, number: int, quota_spent: bool, holding: bool) -> None:
+    @rule(number=which, quota_exhausted=st.booleans(), hold_live=st.booleans())
+    def claims_the_next(self, number: int, quota_exhausted: bool, hold_live: bool) -> None:
         socket = self.sockets.get(number)
         if socket is None:
             return
-        free = self.free(quota_spent)
-        was_due = socket.due(quota_spent=quota_spent, holding=holding)
-        claim = socket.claim(quota_spent=quota_spent, holding=holding)
+        free = self.free(quota_exhausted)
+        was_due = socket.due(quota_exhausted=quota_exhausted, hold_live=hold_live)
+        claim = socket.claim(quota_exhausted=quota_exhausted, hold_live=hold_live)
         assert (claim is not None) is was_due
         if claim is not None:
             assert claim.id == free[0], "an older one was overtaken"
@@ -81,7 +81,7 @@ class Outbox(RuleBasedStateMachine):
             assert claim.attempt == self.attempts.get(claim.id, 0) + 1
             self.claims.append((socket, claim))
 
-    def free(self, quota_spent: bool) -> list[uuid.UUID]:
+    def free(self, quota_exhausted: bool) -> list[uuid.UUID]:
         """What may be claimed, in the order in which it came."""
         rows = {row.pk: row for row in Utterance.objects.all()}
         now = timezone.now()
@@ -91,7 +91,7 @@ class Outbox(RuleBasedStateMachine):
             if (row := rows[key]).state not in ENDED
             and row.expires_at > now
             and (row.lease_until is None or row.lease_until <= now)
-            and not (quota_spent and row.state == "queued")
+            and not (quota_exhausted and row.state == "queued")
         ]
 
     @precondition(lambda self: self.claims)

@@ -352,13 +352,13 @@ def test_rows_are_claimed_in_order_one_at_a_time(alice: Member, bob: Member):
 
 def test_what_was_passed_lets_the_next_one_go_first(alice: Member):
     first, second = submit(alice.patient), submit(alice.patient)
-    assert connect(alice).claim(passed=(first.pk,)).id == second.pk
+    assert connect(alice).claim(exclude=(first.pk,)).id == second.pk
 
 
 def test_the_device_that_connected_last_speaks(alice: Member):
     bedside, kitchen = connect(alice), connect(alice, second_device(alice))
     submit(alice.patient)
-    assert store.devices_with_work([bedside.device, kitchen.device], quota_spent=False, holding=False) == {
+    assert store.devices_with_work([bedside.device, kitchen.device], quota_exhausted=False, hold_live=False) == {
         kitchen.device
     }
     assert bedside.claim() is None
@@ -395,7 +395,7 @@ def test_what_is_late_is_not_claimed_even_before_anybody_has_tidied_up(alice: Me
 
 
 @pytest.mark.parametrize(
-    ("origin", "state", "quota_spent", "holding", "taken"),
+    ("origin", "state", "quota_exhausted", "hold_live", "taken"),
     [
         ("server", "waiting", False, False, True),
         ("server", "waiting", True, True, True),  # it may be a known phrase
@@ -409,11 +409,11 @@ def test_what_is_late_is_not_claimed_even_before_anybody_has_tidied_up(alice: Me
     ],
 )
 def test_what_the_quota_holds_back(
-    alice: Member, origin: str, state: str, quota_spent: bool, holding: bool, taken: bool
+    alice: Member, origin: str, state: str, quota_exhausted: bool, hold_live: bool, taken: bool
 ):
     socket = connect(alice, talking=True)
     queue(socket, alice.patient, origin=origin, state=state)
-    asked = {"quota_spent": quota_spent, "holding": holding}
+    asked = {"quota_exhausted": quota_exhausted, "hold_live": hold_live}
     assert socket.due(**asked) is taken
     assert (socket.claim(**asked) is not None) is taken
 
@@ -421,8 +421,8 @@ def test_what_the_quota_holds_back(
 def test_a_row_that_needs_the_quota_lets_known_phrases_pass(alice: Member):
     socket = connect(alice)
     first, second = submit(alice.patient), submit(alice.patient)
-    assert store.requeue(socket.claim(quota_spent=True), queued=True)
-    assert socket.claim(quota_spent=True).id == second.pk
+    assert store.requeue(socket.claim(quota_exhausted=True), queued=True)
+    assert socket.claim(quota_exhausted=True).id == second.pk
     Utterance.objects.filter(pk=second.pk).update(state="spoken")
     assert socket.claim().id == first.pk
 
@@ -492,7 +492,7 @@ def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., M
     said: list[tuple[uuid.UUID, str]] = []
 
     def drain() -> None:
-        while store.devices_with_work([socket.device for socket in sockets], quota_spent=False, holding=False):
+        while store.devices_with_work([socket.device for socket in sockets], quota_exhausted=False, hold_live=False):
             for socket in sockets:
                 socket.renew()  # as its process does: nobody acknowledges, and what was heard would come again
                 claim = socket.claim()
@@ -514,7 +514,7 @@ def test_two_rows_of_one_patient_are_never_spoken_at_a_time(alice: Member):
     for _ in range(20):
         Utterance.objects.all().delete()
         one, other = submit(alice.patient), submit(alice.patient)
-        claims = at_once(*(partial(socket.claim, passed=(row.pk,)) for row in (one, other)))
+        claims = at_once(*(partial(socket.claim, exclude=(row.pk,)) for row in (one, other)))
         assert sum(claim is not None for claim in claims) == 1
 
 
@@ -546,10 +546,12 @@ def test_few_statements_for_many_devices(member: Callable[..., Member]):
     for patient in Patient.objects.all():
         submit(patient)
     devices = [socket.device for socket in sockets]
-    assert statements(lambda: store.devices_with_work(devices, quota_spent=True, holding=True)) == 1
+    assert statements(lambda: store.devices_with_work(devices, quota_exhausted=True, hold_live=True)) == 1
     assert statements(lambda: leases.renew({socket.owner: socket.device for socket in sockets})) == 2
     assert statements(sockets[0].claim) == 3
-    assert statements(lambda: store.devices_with_work([], quota_spent=False, holding=False) or leases.renew({})) == 0
+    assert (
+        statements(lambda: store.devices_with_work([], quota_exhausted=False, hold_live=False) or leases.renew({})) == 0
+    )
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="EXPLAIN of PostgreSQL (DATABASE_URL)")
@@ -566,7 +568,7 @@ def test_the_index_is_used(member: Callable[..., Member]):
         cursor.execute("ANALYZE")
     devices = [socket.device for socket in sockets]
     works: dict[str, Callable[[], object]] = {
-        "due": lambda: store.devices_with_work(devices, quota_spent=False, holding=False),
+        "due": lambda: store.devices_with_work(devices, quota_exhausted=False, hold_live=False),
         "claim": sockets[0].claim,
         "renew": lambda: leases.renew({socket.owner: socket.device for socket in sockets}),
         "take_over": lambda: connect(everybody[1]),
