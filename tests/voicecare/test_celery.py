@@ -22,7 +22,7 @@ def output(*command: str) -> str:
 
 
 @pytest.mark.parametrize("module", ["voicecare", "voicecare.audio.formats", "voicecare.core.errors"])
-def test_a_leaf_module_loads_neither_celery_nor_django(module: str):
+def test_a_leaf_module_imports_neither_celery_nor_django(module: str):
     loaded = output("-c", f"import sys, {module}; print({{'celery', 'kombu', 'django'}} & set(sys.modules))")
     assert loaded == "set()"
 
@@ -31,7 +31,7 @@ def test_a_web_process_uses_the_projects_celery_application():
     assert output("-c", "import django; django.setup(); import celery; print(celery.current_app.main)") == "voicecare"
 
 
-def test_the_celery_command_finds_the_application_by_the_name_of_the_package():
+def test_the_celery_command_finds_the_application_by_package_name():
     assert "folder://" in output("-m", "celery", "-A", "voicecare", "report")
 
 
@@ -41,17 +41,17 @@ def registered_tasks() -> set[str]:
     return set(app.tasks)
 
 
-def test_every_task_name_that_code_enqueues_is_registered(registered_tasks: set[str]):
+def test_every_task_name_constant_is_registered(registered_tasks: set[str]):
     names = {value for name, value in vars(task_names).items() if name.isupper()}
     assert names
     assert names <= registered_tasks
 
 
-def test_every_task_of_the_schedule_is_registered(registered_tasks: set[str]):
+def test_every_scheduled_task_is_registered(registered_tasks: set[str]):
     assert {entry["task"] for entry in SCHEDULE.values()} <= registered_tasks
 
 
-def test_tasks_are_enqueued_by_the_constants_alone():
+def test_tasks_are_enqueued_only_with_task_name_constants():
     """A string in the place of a constant would not be checked."""
     calls = [
         node

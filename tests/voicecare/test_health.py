@@ -6,11 +6,11 @@ from django.test import AsyncClient, override_settings
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def test_a_process_says_that_it_is_up(async_client: AsyncClient):
+async def test_healthz_returns_the_status_up(async_client: AsyncClient):
     assert (await async_client.get("/healthz")).json() == {"status": "up"}
 
 
-async def test_metrics_are_for_this_machine(async_client: AsyncClient):
+async def test_metrics_are_available_on_this_machine(async_client: AsyncClient):
     reply = await async_client.get("/metrics")
     assert reply.status_code == 200
     assert b"voicecare_first_chunk_seconds" in reply.content
@@ -19,7 +19,7 @@ async def test_metrics_are_for_this_machine(async_client: AsyncClient):
 @pytest.mark.parametrize(
     "extra", [{"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": ""}], ids=["proxied", "proxied without address"]
 )
-async def test_metrics_are_not_for_a_proxys_clients(async_client: AsyncClient, extra: dict[str, str]):
+async def test_metrics_are_refused_to_clients_of_a_proxy(async_client: AsyncClient, extra: dict[str, str]):
     assert (await async_client.get("/metrics", headers=extra)).status_code == 403
 
 
@@ -27,6 +27,8 @@ async def test_metrics_are_not_for_a_proxys_clients(async_client: AsyncClient, e
 @pytest.mark.parametrize(
     ("given", "status"), [("Bearer a-token-for-metrics", 200), ("Bearer another", 403), ("", 403), ("Bearer ü", 403)]
 )
-async def test_a_token_opens_the_metrics(async_client: AsyncClient, given: str, status: int):
+async def test_with_a_metrics_token_only_the_right_token_is_accepted(
+    async_client: AsyncClient, given: str, status: int
+):
     reply = await async_client.get("/metrics", headers={"Authorization": given})
     assert reply.status_code == status

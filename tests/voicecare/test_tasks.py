@@ -18,7 +18,9 @@ from voicecare import tasks
 pytestmark = pytest.mark.django_db
 
 
-def test_the_task_settles_what_is_unknown_and_may_come_twice(settings: Settings, sandbox: SandboxProcess, bob: Member):
+def test_the_task_settles_unconfirmed_attempts_and_can_run_twice(
+    settings: Settings, sandbox: SandboxProcess, bob: Member
+):
     settings.ELEVENLABS_BASE_URL = sandbox.url
     talk = lifecycle.start(bob.device.id, None)
     voice, at = talk.context.speech_settings.voice, timezone.now() - timedelta(minutes=11)

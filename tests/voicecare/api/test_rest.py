@@ -35,7 +35,7 @@ WRONG = {"username": "carol", "password": "wrong"}
 
 
 @pytest.fixture(autouse=True)
-def nobody_has_tried() -> Iterator[None]:
+def clear_login_failures() -> Iterator[None]:
     caches["logins"].clear()
     yield
     caches["logins"].clear()
@@ -52,7 +52,7 @@ def log_in(username: str = "carol", password: str = PASSWORD, **extra: Any) -> A
     return Client().post("/api/v1/auth/token/", body, "application/json", **extra)
 
 
-def asked_with(authorization: str | None) -> Any:
+def get_patients(authorization: str | None) -> Any:
     headers = {} if authorization is None else {"Authorization": authorization}
     return Client().get("/api/v1/patients/", headers=headers)
 
@@ -60,39 +60,39 @@ def asked_with(authorization: str | None) -> Any:
 # Who asks
 
 
-def test_a_log_in_gives_a_token_that_opens_the_rest(carol: User):
+def test_a_login_returns_a_token_for_all_other_calls(carol: User):
     response = log_in()
     assert response.status_code == 200
     assert set(response.json()) == {"token", "expires_at"}
     expires_at = parse_datetime(response.json()["expires_at"])
     assert timedelta(hours=11) < expires_at - timezone.now() <= timedelta(hours=12)
-    assert asked_with(f"Bearer {response.json()['token']}").status_code == 200
+    assert get_patients(f"Bearer {response.json()['token']}").status_code == 200
     assert response.headers["Cache-Control"] == "no-store"
 
 
-def test_a_token_is_kept_as_a_digest(carol: User):
+def test_only_the_digest_of_a_token_is_stored(carol: User):
     token = log_in().json()["token"]
     (row,) = AuthToken.objects.values()
     assert not [value for value in row.values() if token in str(value)]
 
 
-def test_a_log_out_revokes_this_token_and_no_other(carol: User):
+def test_a_logout_revokes_only_the_token_it_was_sent_with(carol: User):
     ours, other = (f"Bearer {log_in().json()['token']}" for _ in range(2))
     response = Client().post("/api/v1/auth/logout/", headers={"Authorization": ours})
     assert (response.status_code, response.content) == (204, b"")
-    assert [asked_with(ours).status_code, asked_with(other).status_code] == [401, 200]
+    assert [get_patients(ours).status_code, get_patients(other).status_code] == [401, 200]
 
 
-def test_an_expired_token_is_refused_and_forgotten(carol: User):
+def test_an_expired_token_is_refused_and_deleted(carol: User):
     _, token = AuthToken.objects.create(carol, expiry=timedelta(seconds=-1))
-    assert asked_with(f"Bearer {token}").status_code == 401
+    assert get_patients(f"Bearer {token}").status_code == 401
     assert not AuthToken.objects.exists()
 
 
-def test_a_user_who_was_switched_off_is_refused(carol: User):
+def test_an_inactive_user_is_refused(carol: User):
     token = log_in().json()["token"]
     User.objects.update(is_active=False)
-    assert asked_with(f"Bearer {token}").status_code == 401
+    assert get_patients(f"Bearer {token}").status_code == 401
     assert log_in().status_code == 401
 
 
@@ -113,18 +113,18 @@ def test_a_user_who_was_switched_off_is_refused(carol: User):
         f"Bearer {'g' * 64}",
     ],
 )
-def test_no_or_wrong_credentials_are_a_401(given: str | None):
-    response = asked_with(given)
+def test_missing_or_wrong_credentials_are_a_401(given: str | None):
+    response = get_patients(given)
     assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert set(response.json()) == {"detail", "code"}
     assert response.json()["code"] in ("not_authenticated", "authentication_failed")
 
 
-def test_a_devices_token_is_none_of_a_clinician(alice: Member):
-    assert asked_with(f"Bearer {alice.token}").status_code == 401
+def test_a_device_token_is_not_valid_for_the_rest_api(alice: Member):
+    assert get_patients(f"Bearer {alice.token}").status_code == 401
 
 
-def test_a_session_of_the_admin_is_not_enough(carol: User):
+def test_an_admin_session_is_not_valid_for_the_rest_api(carol: User):
     client = Client()
     client.force_login(carol)
     assert client.get("/api/v1/patients/").status_code == 401
@@ -133,7 +133,7 @@ def test_a_session_of_the_admin_is_not_enough(carol: User):
 # Guessing
 
 
-def test_a_wrong_password_and_an_unknown_user_are_told_the_same(carol: User):
+def test_a_wrong_password_and_an_unknown_user_get_the_same_response(carol: User):
     wrong, unknown = log_in(password="wrong"), log_in("nobody", "wrong")
     assert (wrong.status_code, wrong.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert (
@@ -146,7 +146,7 @@ def test_a_wrong_password_and_an_unknown_user_are_told_the_same(carol: User):
     )
 
 
-def test_guessing_is_stopped_even_if_the_next_guess_were_right(carol: User):
+def test_after_too_many_failures_the_right_password_is_refused_too(carol: User):
     limit = throttling.MAX_FAILURES_PER_USERNAME
     assert [log_in(password="wrong").status_code for _ in range(limit)] == [401] * limit
     refused = log_in()
@@ -156,18 +156,18 @@ def test_guessing_is_stopped_even_if_the_next_guess_were_right(carol: User):
     assert log_in("dave").status_code == 200  # another user is not held up
 
 
-def test_guessing_users_is_stopped_by_address(carol: User, monkeypatch):
+def test_too_many_failures_from_one_address_are_refused(carol: User, monkeypatch):
     monkeypatch.setattr(throttling, "MAX_FAILURES_PER_ADDRESS", 4)
     assert [log_in(f"user-{i}", "wrong").status_code for i in range(5)] == [401, 401, 401, 401, 429]
     assert log_in().status_code == 429
     assert log_in(REMOTE_ADDR="203.0.113.7").status_code == 200
 
 
-def test_whoever_logs_in_is_not_counted(carol: User):
+def test_successful_logins_are_not_counted(carol: User):
     assert {log_in().status_code for _ in range(throttling.MAX_FAILURES_PER_ADDRESS + 2)} == {200}
 
 
-def test_the_window_ends(carol: User, monkeypatch):
+def test_a_login_is_possible_again_after_the_window(carol: User, monkeypatch):
     monkeypatch.setattr(throttling, "WINDOW_S", 0.05)
     assert {log_in(password="wrong").status_code for _ in range(throttling.MAX_FAILURES_PER_USERNAME + 1)} <= {401, 429}
     time.sleep(0.06)
@@ -193,7 +193,7 @@ def test_the_window_ends(carol: User, monkeypatch):
         ("POST", "/api/docs/", 405, "method_not_allowed"),
     ],
 )
-def test_an_address_or_method_that_is_none(method: str, path: str, status: int, code: str):
+def test_an_unknown_url_or_method_returns_a_json_error(method: str, path: str, status: int, code: str):
     headers = {"Authorization": f"Bearer {clinician('carol').token}"}
     response = Client().generic(method, path, b"{}", "application/json", headers=headers)
     assert response.status_code == status
@@ -201,7 +201,7 @@ def test_an_address_or_method_that_is_none(method: str, path: str, status: int, 
     assert (set(response.json()), response.json()["code"]) == ({"detail", "code"}, code)
 
 
-def test_a_host_that_is_not_ours_gets_json_too(settings):
+def test_a_wrong_host_header_returns_a_json_error(settings):
     for settings.DEBUG in (True, False):
         response = Client().get("/api/v1/patients/", headers={"Host": "evil.example"})
         assert response.status_code == 400
@@ -225,7 +225,7 @@ def test_a_host_that_is_not_ours_gets_json_too(settings):
     ],
     ids=lambda value: value[:12] if isinstance(value, bytes) else None,
 )
-def test_a_body_that_is_none(alice: Member, body: bytes, status: int, code: str | None):
+def test_an_invalid_body_is_refused(alice: Member, body: bytes, status: int, code: str | None):
     carol = clinician("carol", alice.patient)
     for path in (f"patients/{alice.patient.pk}/speak/", "patients/"):
         response = carol.call("POST", path, body)
@@ -234,13 +234,13 @@ def test_a_body_that_is_none(alice: Member, body: bytes, status: int, code: str 
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x", ""])
-def test_a_body_of_another_kind_is_a_415(kind: str):
+def test_another_content_type_is_a_415(kind: str):
     headers = {"Authorization": f"Bearer {clinician('carol').token}"}
     response = Client().generic("POST", "/api/v1/patients/", b"{}", kind, headers=headers)
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
 
 
-def test_fields_are_named_with_lists_of_texts():
+def test_validation_errors_list_the_messages_of_each_field():
     response = clinician("carol").call("POST", "patients/", {"name": "", "speech_rate": 9})
     assert response.status_code == 400
     assert set(response.json()) == {"name", "companion_name", "speech_rate"}
@@ -270,27 +270,27 @@ urlpatterns = [route("api/v1/broken/<kind>/", Broken.as_view())]
         ("standby", 503, "service_unavailable"),
     ],
 )
-def test_what_nobody_expected_is_json_and_tells_no_value(kind: str, status: int, code: str, caplog, capsys):
+def test_an_unexpected_error_returns_json_and_does_not_leak_values(kind: str, status: int, code: str, caplog, capsys):
     response = Client().get(f"/api/v1/broken/{kind}/")
     assert (response.status_code, response.json()["code"]) == (status, code)
-    said = capsys.readouterr()
-    everything = said.out + said.err + caplog.text
-    assert "Error" in everything
-    assert __file__ in everything
-    assert "Margaret" not in everything
+    content = capsys.readouterr()
+    output = content.out + content.err + caplog.text
+    assert "Error" in output
+    assert __file__ in output
+    assert "Margaret" not in output
 
 
 # Pages
 
 
 @pytest.fixture
-def thirty() -> Clinician:
+def thirty_patients() -> Clinician:
     patients = [Patient.objects.create(name=f"Patient {i:02}", companion_name="Clara") for i in range(30)]
     return clinician("carol", *patients)
 
 
-def test_a_list_comes_in_pages(thirty: Clinician):
-    pages = [thirty.get(f"patients/?page={page}&page_size=12") for page in (1, 2, 3)]
+def test_a_list_is_paginated(thirty_patients: Clinician):
+    pages = [thirty_patients.get(f"patients/?page={page}&page_size=12") for page in (1, 2, 3)]
     assert [len(page["results"]) for page in pages] == [12, 12, 6]
     assert [row["name"] for page in pages for row in page["results"]] == [f"Patient {i:02}" for i in range(30)]
     assert {page["count"] for page in pages} == {30}
@@ -299,13 +299,13 @@ def test_a_list_comes_in_pages(thirty: Clinician):
 @pytest.mark.parametrize(
     ("query", "rows"), [("", 25), ("page_size=100", 30), ("page_size=1000", 30), ("page_size=x", 25)]
 )
-def test_the_size_of_a_page(thirty: Clinician, query: str, rows: int):
-    assert len(thirty.get(f"patients/?{query}")["results"]) == rows
+def test_the_page_size_has_a_default_and_a_maximum(thirty_patients: Clinician, query: str, rows: int):
+    assert len(thirty_patients.get(f"patients/?{query}")["results"]) == rows
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "99", "x", "9" * 5000, "%00"])
-def test_a_page_that_is_none(thirty: Clinician, page: str):
-    response = thirty.call("GET", f"patients/?page={page}")
+def test_an_unknown_page_is_a_404(thirty_patients: Clinician, page: str):
+    response = thirty_patients.call("GET", f"patients/?page={page}")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
@@ -317,11 +317,11 @@ def schema() -> dict[str, Any]:
     return json.loads(Client().get("/api/schema/").content)
 
 
-def test_the_schema_is_made_without_a_warning():
+def test_the_schema_is_generated_without_warnings():
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
 
 
-def test_every_call_of_the_schema_has_its_errors(schema: dict[str, Any]):
+def test_every_operation_documents_its_errors(schema: dict[str, Any]):
     calls = [(path, call) for path, methods in schema["paths"].items() for call in methods.values()]
     assert len(calls) >= 17
     for path, call in calls:
@@ -329,40 +329,40 @@ def test_every_call_of_the_schema_has_its_errors(schema: dict[str, Any]):
         assert ("requestBody" in call) == ({"400", "413", "415"} <= set(call["responses"])), path
 
 
-def test_every_answer_has_an_example_that_fits(schema: dict[str, Any]):
+def test_every_response_has_valid_examples(schema: dict[str, Any]):
     for path, methods in schema["paths"].items():
         for method, call in methods.items():
             for code, answer in call["responses"].items():
-                said = answer.get("content", {}).get("application/json") if code.startswith("2") else None
-                if said is not None:
-                    assert said.get("examples"), (method, path, code)
-                    for example in said["examples"].values():
-                        whole = {**said["schema"], "components": schema["components"]}
-                        OAS30Validator(_meant(whole)).validate(example["value"])
+                content = answer.get("content", {}).get("application/json") if code.startswith("2") else None
+                if content is not None:
+                    assert content.get("examples"), (method, path, code)
+                    for example in content["examples"].values():
+                        response_schema = {**content["schema"], "components": schema["components"]}
+                        OAS30Validator(_allow_null(response_schema)).validate(example["value"])
 
 
-def _meant(schema: Any) -> Any:
+def _allow_null(schema: Any) -> Any:
     """A reference that may be null: OpenAPI 3.0 can say it this way alone, and its readers know what is meant."""
     if isinstance(schema, list):
-        return [_meant(part) for part in schema]
+        return [_allow_null(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     if schema.get("nullable") and "allOf" in schema:
         return {"anyOf": [*schema["allOf"], {"type": "object", "nullable": True, "maxProperties": 0}]}
-    return {name: _meant(part) for name, part in schema.items()}
+    return {name: _allow_null(part) for name, part in schema.items()}
 
 
-def test_every_body_that_is_sent_has_an_example(schema: dict[str, Any]):
+def test_every_request_body_has_an_example(schema: dict[str, Any]):
     calls = [(path, call) for path, methods in schema["paths"].items() for call in methods.values()]
     bodies = [(path, kind) for path, call in calls for kind in call.get("requestBody", {}).get("content", {}).values()]
     assert [path for path, body in bodies if not body.get("examples")] == []
 
 
-def test_a_bearer_token_is_the_only_way_in(schema: dict[str, Any]):
+def test_a_bearer_token_is_the_only_security_scheme(schema: dict[str, Any]):
     assert schema["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
 
 
-def test_real_answers_are_what_the_schema_says(schema: dict[str, Any], alice: Member):
+def test_real_responses_match_the_schema(schema: dict[str, Any], alice: Member):
     carol = clinician("carol", alice.patient)
     for path, name in [("patients/", "PaginatedPatientList"), (f"patients/{alice.patient.pk}/", "Patient")]:
         reference = {"$ref": f"#/components/schemas/{name}", "components": schema["components"]}
@@ -371,7 +371,7 @@ def test_real_answers_are_what_the_schema_says(schema: dict[str, Any], alice: Me
     OAS30Validator(error).validate(carol.call("GET", "nothing/").json())
 
 
-def test_the_docs_ask_no_outside_host():
+def test_the_docs_page_requests_no_other_host():
     page, script = (Client().get(f"/api/docs/{query}").content.decode() for query in ("", "?script="))
     assert configured.STATIC_URL.lstrip("/") in page
     assert '"validatorUrl": null' in script
@@ -381,6 +381,6 @@ def test_the_docs_ask_no_outside_host():
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
-def test_other_methods_are_sane(method: str):
+def test_head_and_options_are_allowed(method: str):
     response = clinician("carol").call(method, "patients/")
     assert response.status_code == 200

@@ -16,7 +16,7 @@ UNREADABLE = ["multipart/form-data", f"multipart/form-data; boundary={'x' * 300}
 
 
 @pytest.mark.parametrize("kind", UNREADABLE, ids=["no boundary", "long boundary", "odd boundary"])
-def test_a_form_that_nobody_can_read_is_answered_by_us(server: ServerProcess, kind: str):
+def test_an_unreadable_form_is_answered_by_the_application(server: ServerProcess, kind: str):
     client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     client.request("POST", "/api/v1/auth/token/", b"--x--", {"Content-Type": kind})
     reply = client.getresponse()
@@ -24,7 +24,7 @@ def test_a_form_that_nobody_can_read_is_answered_by_us(server: ServerProcess, ki
     client.close()
 
 
-def test_under_another_server_nothing_is_patched_or_imported():
+def test_under_another_server_daphne_is_not_imported():
     code = (
         "from voicecare.infrastructure.daphne_patches import disable_form_parsing; disable_form_parsing(); "
         "import sys; print('daphne' in sys.modules)"
@@ -33,7 +33,7 @@ def test_under_another_server_nothing_is_patched_or_imported():
 
 
 @pytest.mark.parametrize("has_option", [True, False])
-def test_a_daphne_without_the_option_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, has_option: bool):
+def test_daphne_is_patched_only_if_it_has_the_option(monkeypatch: pytest.MonkeyPatch, has_option: bool):
     class Request:
         def __init__(self, **options: bool) -> None:
             self.options = options

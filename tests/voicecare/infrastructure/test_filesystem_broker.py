@@ -15,36 +15,36 @@ MESSAGES = 20
 LARGE = "x" * 1_000_000  # takes its time to be written
 
 
-def connected(folder: Path, polling_s: float = 0.05) -> Connection:
+def connect(folder: Path, polling_s: float = 0.05) -> Connection:
     folders = dict.fromkeys(("data_folder_in", "data_folder_out", "control_folder"), str(folder))
     return Connection("folder://", transport_options={**folders, "polling_interval": polling_s})
 
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with connected(tmp_path) as connection:
+    with connect(tmp_path) as connection:
         yield connection
 
 
-def test_what_is_sent_arrives(connection: Connection):
-    got: list[object] = []
+def test_a_sent_message_is_received(connection: Connection):
+    received: list[object] = []
     Producer(connection).publish({"id": 7}, routing_key="celery", declare=[QUEUE])
-    with Consumer(connection, [QUEUE], callbacks=[lambda body, message: got.append(body)]):
+    with Consumer(connection, [QUEUE], callbacks=[lambda body, message: received.append(body)]):
         connection.drain_events(timeout=2)
-    assert got == [{"id": 7}]
+    assert received == [{"id": 7}]
 
 
-def test_a_message_is_taken_whole_by_a_reader_who_is_there_while_it_is_written(tmp_path: Path):
+def test_a_reader_never_receives_a_partly_written_message(tmp_path: Path):
     """Half a one would be no JSON, and the end of the worker."""
-    got: list[object] = []
-    with connected(tmp_path, 0.0001) as reader, connected(tmp_path, 0.0001) as writer:
+    received: list[object] = []
+    with connect(tmp_path, 0.0001) as reader, connect(tmp_path, 0.0001) as writer:
         sending = threading.Thread(target=_send, args=(writer, MESSAGES))
-        with Consumer(reader, [QUEUE], callbacks=[lambda body, message: got.append(len(body))]):
+        with Consumer(reader, [QUEUE], callbacks=[lambda body, message: received.append(len(body))]):
             sending.start()
-            while len(got) < MESSAGES:
+            while len(received) < MESSAGES:
                 reader.drain_events(timeout=10)
         sending.join()
-    assert got == [len(LARGE)] * MESSAGES
+    assert received == [len(LARGE)] * MESSAGES
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -53,6 +53,6 @@ def _send(connection: Connection, count: int) -> None:
         Producer(connection).publish(LARGE, routing_key="celery", declare=[QUEUE])
 
 
-def test_nobody_waits_for_long_in_one_go(connection: Connection):
+def test_a_read_with_a_long_timeout_returns_early(connection: Connection):
     with Consumer(connection, [QUEUE]), pytest.raises(socket.timeout):
         connection.drain_events(timeout=3600)

@@ -26,12 +26,12 @@ def scheduler(tmp_path: object) -> Iterator[Scheduler]:
     scheduler.close()
 
 
-def test_the_first_tick_gives_a_sign(scheduler: Scheduler):
+def test_the_first_tick_writes_a_heartbeat(scheduler: Scheduler):
     assert scheduler.tick() <= INTERVAL_S
     until(lambda: Heartbeat.objects.filter(name="beat").exists())
 
 
-def test_ticks_in_quick_succession_give_one(scheduler: Scheduler):
+def test_ticks_in_quick_succession_write_one_heartbeat(scheduler: Scheduler):
     scheduler.tick()
     first = until(lambda: Heartbeat.objects.filter(name="beat").first())
     scheduler.tick()
@@ -40,13 +40,16 @@ def test_ticks_in_quick_succession_give_one(scheduler: Scheduler):
     assert Heartbeat.objects.get().at == first.at
 
 
-def test_a_database_that_refuses_holds_up_nothing(scheduler: Scheduler, capsys: pytest.CaptureFixture[str]):
-    said: list[str] = []
+def test_a_database_error_does_not_delay_the_tick(scheduler: Scheduler, capsys: pytest.CaptureFixture[str]):
+    output: list[str] = []
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE usage_heartbeat RENAME TO elsewhere")
     try:
         assert scheduler.tick() <= INTERVAL_S
-        until(lambda: said.append(capsys.readouterr().out) or "".join(said), wanted=lambda text: "beat.no_sign" in text)
+        until(
+            lambda: output.append(capsys.readouterr().out) or "".join(output),
+            wanted=lambda text: "beat.no_sign" in text,
+        )
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO usage_heartbeat")

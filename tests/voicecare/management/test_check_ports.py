@@ -12,20 +12,20 @@ def test_free_ports_pass():
     call_command("check_ports", free_port(), free_port())
 
 
-def test_a_taken_port_is_named_with_what_to_do():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_reported_with_a_solution():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
         with pytest.raises(CommandError, match=rf"Port {port} is taken.*PORT=9000 make run"):
             call_command("check_ports", free_port(), port)
 
 
 @pytest.mark.parametrize("port", [0, 65536, 70000])
-def test_a_number_that_is_no_port_is_refused_in_words(port: int):
+def test_an_invalid_port_number_is_refused_with_the_valid_range(port: int):
     with pytest.raises(CommandError, match=rf"^{port} is no port: it must be from 1 to 65535"):
         call_command("check_ports", free_port(), port)
 
 
-def test_a_port_that_was_just_left_is_free():
+def test_a_port_that_was_just_closed_is_free():
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
     with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def folder(settings, tmp_path: Path) -> Path:
+def data_dir(settings, tmp_path: Path) -> Path:
     settings.DATA_DIR = tmp_path
     settings.DEBUG = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the slow one would be run each time
@@ -36,7 +36,7 @@ def folder(settings, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def printed() -> Callable[..., str]:
+def seed_demo_output() -> Callable[..., str]:
     def run(*arguments: str) -> str:
         out = StringIO()
         call_command("seed_demo", *arguments, stdout=out)
@@ -50,7 +50,7 @@ def rows() -> list[object]:
     return [list(model.objects.order_by("pk").values()) for model in models]
 
 
-def test_it_makes_what_a_visitor_needs():
+def test_the_demo_has_patients_devices_teams_and_a_device_token():
     demo = seed()
     patients = list(Patient.objects.order_by("language", "name"))
     assert [patient.language for patient in patients] == ["de", "en", "en"]
@@ -61,14 +61,14 @@ def test_it_makes_what_a_visitor_needs():
     assert authenticate_device(demo.token) == demo.device
 
 
-def test_both_users_log_in_and_one_of_them_is_the_administrator():
+def test_both_users_can_log_in_and_only_one_is_an_administrator():
     demo = seed()
     admin, clinician = (authenticate(username=name, password=demo.password) for name in ("admin", "clinician"))
     assert (admin.is_superuser, admin.is_staff) == (True, True)
     assert (clinician.is_superuser, clinician.is_staff) == (False, False)
 
 
-def test_the_voices_are_those_of_the_sandbox(settings):
+def test_the_demo_voices_are_the_stock_voices_of_the_sandbox(settings):
     seed()
     assert {(voice.provider_id, voice.name) for voice in Voice.objects.all()} == {
         (voice.voice_id, voice.name) for voice in stock_voices()
@@ -76,14 +76,14 @@ def test_the_voices_are_those_of_the_sandbox(settings):
     assert Voice.objects.default().provider_id == settings.DEFAULT_VOICE_ID
 
 
-def test_with_a_real_provider_there_is_the_default_voice_alone(settings):
+def test_with_a_real_provider_the_only_demo_voice_is_the_default_voice(settings):
     settings.USE_SANDBOX = False
     seed()
     assert Voice.objects.get() == Voice.objects.default()
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_each_language_has_a_greeting_with_both_names_a_holding_phrase_and_common_ones(language):
+def test_each_language_has_a_greeting_a_holding_phrase_and_common_phrases(language):
     seed()
     phrases = Phrase.objects.for_language(language)
     patient = Patient.objects.filter(language=language).first()
@@ -94,20 +94,20 @@ def test_each_language_has_a_greeting_with_both_names_a_holding_phrase_and_commo
     assert phrases.filter(kind="common").count() >= 5
 
 
-def test_the_owners_phrases_are_among_them():
+def test_the_required_common_phrases_exist():
     seed()
     assert Phrase.objects.filter(text__in=["That's wonderful!", "I see.", "Tell me more."]).count() == 3
 
 
-def test_a_second_run_changes_nothing_and_prints_the_same(printed, folder):
-    first, before = printed(), rows()
-    files = {path: path.read_bytes() for path in folder.iterdir()}
-    assert printed() == first
+def test_a_second_run_changes_nothing_and_prints_the_same_text(seed_demo_output, data_dir):
+    first, before = seed_demo_output(), rows()
+    files = {path: path.read_bytes() for path in data_dir.iterdir()}
+    assert seed_demo_output() == first
     assert rows() == before
-    assert {path: path.read_bytes() for path in folder.iterdir()} == files
+    assert {path: path.read_bytes() for path in data_dir.iterdir()} == files
 
 
-def test_what_somebody_changed_stays_changed():
+def test_changes_of_a_user_are_kept():
     demo = seed()
     Patient.objects.filter(pk=demo.device.patient_id).update(name="Renamed")
     Voice.objects.update(name="Renamed")
@@ -119,63 +119,63 @@ def test_what_somebody_changed_stays_changed():
 
 
 @pytest.mark.parametrize("name", [DEMO_TOKEN_FILE, PASSWORD_FILE])
-def test_a_secret_is_readable_by_its_owner_alone(name, folder):
+def test_a_secret_file_is_readable_only_by_its_owner(name, data_dir):
     seed()
-    assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600
 
 
-def test_a_renewed_secret_is_not_written_into_a_file_that_others_may_read(folder):
-    path = folder / DEMO_TOKEN_FILE
+def test_an_existing_secret_file_loses_its_read_permission_for_others(data_dir):
+    path = data_dir / DEMO_TOKEN_FILE
     path.write_text("old")
     path.chmod(0o644)
     seed()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_lost_token_is_renewed(folder):
-    former = seed()
-    (folder / DEMO_TOKEN_FILE).unlink()
+def test_a_lost_token_is_renewed(data_dir):
+    old = seed()
+    (data_dir / DEMO_TOKEN_FILE).unlink()
     renewed = seed()
-    assert renewed.device == former.device
-    assert authenticate_device(renewed.token) == former.device
-    assert authenticate_device(former.token) is None
-    assert (folder / DEMO_TOKEN_FILE).read_text().strip() == renewed.token
+    assert renewed.device == old.device
+    assert authenticate_device(renewed.token) == old.device
+    assert authenticate_device(old.token) is None
+    assert (data_dir / DEMO_TOKEN_FILE).read_text().strip() == renewed.token
 
 
-def test_a_lost_pass_phrase_is_renewed(folder):
-    former = seed()
-    (folder / PASSWORD_FILE).unlink()
+def test_a_lost_password_is_renewed(data_dir):
+    old = seed()
+    (data_dir / PASSWORD_FILE).unlink()
     renewed = seed()
     assert authenticate(username="admin", password=renewed.password)
     assert authenticate(username="clinician", password=renewed.password)
-    assert authenticate(username="admin", password=former.password) is None
+    assert authenticate(username="admin", password=old.password) is None
 
 
 def test_a_revoked_device_is_replaced_by_a_new_one():
-    former = seed()
-    Device.objects.filter(pk=former.device.pk).update(revoked_at=timezone.now())
+    old = seed()
+    Device.objects.filter(pk=old.device.pk).update(revoked_at=timezone.now())
     renewed = seed()
-    assert renewed.device != former.device
+    assert renewed.device != old.device
     assert authenticate_device(renewed.token) == renewed.device
 
 
-def test_it_prints_how_to_get_in(printed, folder):
-    text = printed("--port", "9000")
+def test_it_prints_the_urls_and_the_credentials(seed_demo_output, data_dir):
+    text = seed_demo_output("--port", "9000")
     assert "http://127.0.0.1:9000/admin/" in text
     assert "http://127.0.0.1:9000/api/docs/" in text
     assert "ws://127.0.0.1:9000/ws/device/" in text
-    assert (folder / DEMO_TOKEN_FILE).read_text().strip() in text
-    assert (folder / PASSWORD_FILE).read_text().strip() in text
+    assert (data_dir / DEMO_TOKEN_FILE).read_text().strip() in text
+    assert (data_dir / PASSWORD_FILE).read_text().strip() in text
     assert 'PORT=9000 .venv/bin/python manage.py talk "Good morning"' in text
     assert "sandbox" in text
 
 
-def test_on_the_default_port_the_talk_command_needs_no_port(printed):
-    assert '\ntalk        .venv/bin/python manage.py talk "Good morning"' in printed("--port", "8000")
+def test_on_the_default_port_the_talk_command_needs_no_port(seed_demo_output):
+    assert '\ntalk        .venv/bin/python manage.py talk "Good morning"' in seed_demo_output("--port", "8000")
 
 
-def test_with_verbosity_0_it_prints_nothing(printed):
-    assert printed("-v", "0") == ""
+def test_with_verbosity_0_it_prints_nothing(seed_demo_output):
+    assert seed_demo_output("-v", "0") == ""
     assert User.objects.exists()
 
 
@@ -201,20 +201,20 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
         yield answers
 
 
-def test_it_waits_for_all_processes_and_says_ready(printed, processes):
-    text = printed("--port", "9000", "--when-ready")
+def test_it_waits_for_all_processes_and_prints_ready(seed_demo_output, processes):
+    text = seed_demo_output("--port", "9000", "--when-ready")
     assert text.startswith("\nReady.")
     assert "http://127.0.0.1:9000/admin/" in text
 
 
 @pytest.mark.parametrize("name", ["web", "sandbox", "worker", "beat"])
-def test_it_names_the_process_that_does_not_answer(printed, processes, name: str):
+def test_it_prints_the_name_of_a_process_that_does_not_answer(seed_demo_output, processes, name: str):
     processes[name] = False
-    assert f"no answer from: {name}." in printed("--port", "9000", "--when-ready").splitlines()[1]
+    assert f"no answer from: {name}." in seed_demo_output("--port", "9000", "--when-ready").splitlines()[1]
 
 
-def test_it_is_refused_with_debug_off(printed, settings):
+def test_it_is_refused_with_debug_off(seed_demo_output, settings):
     settings.DEBUG = False
     with pytest.raises(CommandError, match="DEBUG"):
-        printed()
+        seed_demo_output()
     assert not User.objects.exists()

@@ -15,7 +15,7 @@ import pytest
 from tests.server import ROOT, free_port
 from tests.waiting import until
 
-UNSET = {"DATABASE_URL", "REDIS_URL", "ELEVENLABS_API_KEY", "PHRASE_STORE", "MAKEFLAGS", "MAKELEVEL"}
+REMOVED_VARIABLES = {"DATABASE_URL", "REDIS_URL", "ELEVENLABS_API_KEY", "PHRASE_STORE", "MAKEFLAGS", "MAKELEVEL"}
 
 
 @dataclass
@@ -25,10 +25,10 @@ class Run:
     data: Path
 
     def is_up(self) -> bool:
-        return all(map(_answers, self.ports))
+        return all(map(_accepts_connections, self.ports))
 
-    def is_gone(self) -> bool:
-        return not any(map(_answers, self.ports))
+    def is_down(self) -> bool:
+        return not any(map(_accepts_connections, self.ports))
 
     def has_no_process(self) -> bool:
         """None in make's own group: make, its shell, honcho and the announcement."""
@@ -44,7 +44,7 @@ class Run:
         return "Ready." in self.log()
 
 
-def _answers(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -54,7 +54,7 @@ def _answers(port: int) -> bool:
 def run(tmp_path: Path) -> Iterator[Run]:
     ports = free_port(), free_port()
     settings = {"PORT": str(ports[0]), "SANDBOX_PORT": str(ports[1]), "VOICECARE_DATA_DIR": str(tmp_path)}
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET} | settings
+    environment = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES} | settings
     with (tmp_path / "log").open("w") as log:
         make = subprocess.Popen(
             ["make", "-o", "install", "run"],
@@ -73,14 +73,14 @@ def run(tmp_path: Path) -> Iterator[Run]:
             make.wait(20)
 
 
-def test_known_phrases_are_made_soon_and_not_only_in_the_next_round(run: Run):
+def test_known_phrases_are_generated_soon_after_the_start(run: Run):
     """Without them nothing would be heard while the quota is spent."""
     until(run.is_up, 60)
     until(lambda: [path for path in (run.data / "phrases").rglob("*") if path.is_file()], 60)
     assert "warming.request_failed" not in run.log()
 
 
-def test_the_last_lines_say_ready_with_every_address_when_everything_answers(run: Run):
+def test_the_last_lines_print_ready_and_every_url_when_all_processes_answer(run: Run):
     until(run.is_ready, 100)
     assert run.is_up()
     web, sandbox = run.ports
@@ -95,15 +95,15 @@ def test_the_last_lines_say_ready_with_every_address_when_everything_answers(run
     assert "Warning" not in run.log()
 
 
-def test_ctrl_c_ends_everything_and_is_no_error(run: Run):
+def test_ctrl_c_ends_all_processes_without_an_error(run: Run):
     until(run.is_ready, 100)
     os.killpg(run.make.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
     run.make.wait(20)
-    until(run.is_gone, 10)
+    until(run.is_down, 10)
     assert "Error" not in run.log()
 
 
-def test_an_end_before_it_is_ready_leaves_no_announcement_behind(run: Run):
+def test_an_early_end_leaves_no_process_and_prints_no_ready(run: Run):
     until(lambda: run.log().count("started (pid=") == 4, 60)
     run.make.terminate()
     run.make.wait(20)
@@ -111,19 +111,19 @@ def test_an_end_before_it_is_ready_leaves_no_announcement_behind(run: Run):
     assert not run.is_ready()
 
 
-def test_what_it_has_started_ends_with_it_on_sigterm(run: Run):
+def test_sigterm_ends_all_processes(run: Run):
     """make tells its child alone, and a shell between them would not pass it on."""
     until(run.is_up, 60)
     run.make.terminate()
     run.make.wait(20)
-    until(run.is_gone, 10)
+    until(run.is_down, 10)
 
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["make", *arguments],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in UNSET} | environment,
+        env={name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -131,7 +131,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_make_alone_lists_every_target_with_a_line():
+def test_make_without_a_target_lists_every_target_with_a_description():
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
     lines = make().stdout.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("  make ")] == targets
@@ -139,7 +139,7 @@ def test_make_alone_lists_every_target_with_a_line():
 
 
 @pytest.mark.parametrize("port", ["abc", "9 1", "80x", "+", "-1"])
-def test_a_port_that_is_no_number_is_refused(port: str):
-    done = make("help", PORT=port)
-    assert done.returncode != 0
-    assert f'PORT must be a number, not "{port}"' in done.stderr
+def test_a_port_that_is_not_a_number_is_refused(port: str):
+    process = make("help", PORT=port)
+    assert process.returncode != 0
+    assert f'PORT must be a number, not "{port}"' in process.stderr

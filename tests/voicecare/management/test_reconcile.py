@@ -30,7 +30,7 @@ def provider(settings: Settings, sandbox: SandboxProcess) -> None:
     settings.ELEVENLABS_BASE_URL = sandbox.url
 
 
-def before_yesterday() -> datetime:
+def two_days_ago() -> datetime:
     return datetime.now(UTC) - timedelta(days=2)
 
 
@@ -40,45 +40,45 @@ def reconcile(*arguments: str) -> str:
     return out.getvalue()
 
 
-def book() -> None:
+def record_attempt() -> None:
     attempt = events.Attempt(
-        source_id=uuid.uuid4(), segment=0, attempt=1, kind="live", requested_characters=5, started_at=before_yesterday()
+        source_id=uuid.uuid4(), segment=0, attempt=1, kind="live", requested_characters=5, started_at=two_days_ago()
     )
     events.record_attempts([attempt])
 
 
-def test_it_does_what_is_due_and_says_what_came_of_it():
-    book()
-    day = before_yesterday().date()
+def test_due_days_are_reconciled_and_the_result_is_printed():
+    record_attempt()
+    day = two_days_ago().date()
     assert f"{day}: Characters: 0, as the provider has it." in reconcile()
     assert reconcile() == ""
 
 
-def test_a_day_is_done_again():
-    book()
-    day = str(before_yesterday().date())
+def test_a_day_can_be_reconciled_again():
+    record_attempt()
+    day = str(two_days_ago().date())
     for _ in range(2):
         assert reconcile("--day", day).startswith(f"{day}: Characters: 0")
     assert Reconciliation.objects.count() == 1
 
 
-def test_a_day_that_another_process_is_at_is_left_to_it():
-    day = before_yesterday().date()
+def test_a_day_that_another_process_has_leased_is_refused():
+    day = two_days_ago().date()
     Reconciliation.objects.create(day=day, lease_until=timezone.now() + timedelta(minutes=5))
     with pytest.raises(CommandError, match="Another process"):
         reconcile("--day", str(day))
 
 
-def test_a_day_that_has_not_begun_is_refused():
+def test_a_future_day_is_refused():
     with pytest.raises(CommandError, match="not begun"):
         reconcile("--day", str((timezone.now() + timedelta(days=2)).date()))
     assert not Reconciliation.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_killed_one_is_followed_by_another_that_doubles_nothing(sandbox: SandboxProcess, tmp_path: Path):
+def test_a_run_after_a_killed_run_counts_nothing_twice(sandbox: SandboxProcess, tmp_path: Path):
     """It is killed when it has settled what was unknown and not yet written the day down."""
-    voice, at = Voice.objects.default(), before_yesterday()
+    voice, at = Voice.objects.default(), two_days_ago()
     attempt = events.Attempt(
         source_id=uuid.uuid4(),
         segment=0,
