@@ -1,4 +1,4 @@
-"""The Celery application: who loads it, and which tasks it has."""
+"""The Celery application: the modules that load it, and its registered tasks."""
 
 import ast
 import os
@@ -37,7 +37,7 @@ def test_the_celery_command_finds_the_application_by_package_name():
 
 @pytest.fixture(scope="module")
 def registered_tasks() -> set[str]:
-    app.loader.import_default_modules()  # a worker does so when it starts
+    app.loader.import_default_modules()  # a worker does this when it starts
     return set(app.tasks)
 
 
@@ -52,7 +52,7 @@ def test_every_scheduled_task_is_registered(registered_tasks: set[str]):
 
 
 def test_tasks_are_enqueued_only_with_task_name_constants():
-    """A string in the place of a constant would not be checked."""
+    """The other tests check only the constants, so a literal name would be unchecked."""
     calls = [
         node
         for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -1,3 +1,5 @@
+"""System checks for production settings."""
+
 import pytest
 from django.db import connection
 from django.test import override_settings

@@ -1,4 +1,4 @@
-"""The pages that operators and their probes look at; draining is tested on a real server, in tests/e2e."""
+"""Health and metrics URLs for operators and probes. tests/e2e tests draining on a real server."""
 
 import pytest
 from django.test import AsyncClient, override_settings

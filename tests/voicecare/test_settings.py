@@ -1,4 +1,4 @@
-"""What follows from the environment that a process is started in."""
+"""Settings that depend on environment variables."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def test_the_sandbox_and_the_provider_use_different_phrase_secrets():
 
 @pytest.mark.parametrize("address", ["", "localhost:9000", "http://", "ftp://provider", "http://provider:99999"])
 def test_an_invalid_provider_url_stops_the_start_with_an_error_message(address: str):
-    """Else every patient would hear the offline voice."""
+    """Otherwise every patient would hear the offline voice."""
     process = run_with_environment("ELEVENLABS_BASE_URL", ELEVENLABS_BASE_URL=address)
     assert process.returncode != 0
     assert "ELEVENLABS_BASE_URL" in process.stderr

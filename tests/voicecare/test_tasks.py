@@ -1,4 +1,4 @@
-"""What Celery does that is of more than one app: reconciliation, with what conversations count."""
+"""Celery tasks that involve several apps: reconciliation, including the counts of conversations."""
 
 import uuid
 from datetime import timedelta

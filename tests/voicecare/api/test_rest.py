@@ -1,4 +1,4 @@
-"""What every call of the REST API has in common: who asks, the shape of errors, bodies, pages, the description."""
+"""What all REST calls have in common: authentication, errors, request bodies, pagination, and the schema."""
 
 import json
 import time
@@ -57,7 +57,7 @@ def get_patients(authorization: str | None) -> Any:
     return Client().get("/api/v1/patients/", headers=headers)
 
 
-# Who asks
+# Authentication
 
 
 def test_a_login_returns_a_token_for_all_other_calls(carol: User):
@@ -130,7 +130,7 @@ def test_an_admin_session_is_not_valid_for_the_rest_api(carol: User):
     assert client.get("/api/v1/patients/").status_code == 401
 
 
-# Guessing
+# Login throttling
 
 
 def test_a_wrong_password_and_an_unknown_user_get_the_same_response(carol: User):
@@ -153,7 +153,7 @@ def test_after_too_many_failures_the_right_password_is_refused_too(carol: User):
     assert (refused.status_code, refused.json()["code"]) == (429, "throttled")
     assert int(refused.headers["Retry-After"]) == throttling.WINDOW_S
     User.objects.create_user("dave", password=PASSWORD)
-    assert log_in("dave").status_code == 200  # another user is not held up
+    assert log_in("dave").status_code == 200  # other users are not throttled
 
 
 def test_too_many_failures_from_one_address_are_refused(carol: User, monkeypatch):
@@ -174,7 +174,7 @@ def test_a_login_is_possible_again_after_the_window(carol: User, monkeypatch):
     assert log_in().status_code == 200
 
 
-# Errors in one shape
+# Error format
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_an_unexpected_error_returns_json_and_does_not_leak_values(kind: str, st
     assert "Margaret" not in output
 
 
-# Pages
+# Pagination
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def test_an_unknown_page_is_a_404(thirty_patients: Clinician, page: str):
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-# The description
+# Schema
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +342,10 @@ def test_every_response_has_valid_examples(schema: dict[str, Any]):
 
 
 def _allow_null(schema: Any) -> Any:
-    """A reference that may be null: OpenAPI 3.0 can say it this way alone, and its readers know what is meant."""
+    """Rewrite nullable references so that the validator accepts null.
+
+    OpenAPI 3.0 writes a nullable reference as `nullable` with `allOf`. The validator would refuse null there.
+    """
     if isinstance(schema, list):
         return [_allow_null(part) for part in schema]
     if not isinstance(schema, dict):

@@ -1,6 +1,6 @@
-"""Every call of the schema, with whatever fits it and whatever does not: no 5xx, nothing undocumented (schemathesis).
+"""Property tests of the REST schema (schemathesis): no request gives a 5xx or an undocumented response.
 
-A bounded number of examples against a real server: some calls stream, which no in-process client shows.
+The number of examples is limited. The tests use a real server, because an in-process client does not show streaming.
 """
 
 import json
@@ -28,14 +28,14 @@ from voicecare.patients.models import Device, Patient, Voice
 EXAMPLES = 8
 TIMEOUT_S = 30
 
-# What fits the schema may still be refused: a voice that is not there, a sample that is no sound.
+# A request that fits the schema may still be refused: an unknown voice, or a recording that is not audio.
 SKIPPED_CHECKS = ("positive_data_acceptance",)
 BODY = ParameterLocation.BODY
 
 
 @pytest.fixture
 def rows(alice: Member, bob: Member) -> Callable[[str], list[str]]:
-    """Makes what a path may be about; its ids."""
+    """Return a function that creates the rows for a path and returns their ids."""
 
     def create(path: str) -> list[str]:
         resource = path.removeprefix("/api/v1/").partition("/")[0]
@@ -86,7 +86,10 @@ def _operations(schema: Any) -> list[APIOperation]:
 
 
 def _checks(case: Case) -> list[Any]:
-    """What is wrong with the credentials or the id alone is put right before the call."""
+    """Return the checks for a case. An invalid request must be refused only if its body is the invalid part.
+
+    The test replaces invalid credentials and ids by valid ones before the call.
+    """
     invalid_parts = {part for part, component in case.meta.components.items() if component.mode.is_negative}
     body_is_invalid = BODY in invalid_parts and not _has_outer_whitespace(case.body)
     skipped = SKIPPED_CHECKS if body_is_invalid else (*SKIPPED_CHECKS, "negative_data_rejection")
@@ -96,7 +99,7 @@ def _checks(case: Case) -> list[Any]:
 
 
 def _has_outer_whitespace(body: Any) -> bool:
-    """They are taken off before a text is judged: one that is too long by them alone is taken."""
+    """The server strips outer whitespace first, so it accepts a text that is too long only because of it."""
     return isinstance(body, dict) and any(isinstance(text, str) and text != text.strip() for text in body.values())
 
 
@@ -112,7 +115,7 @@ def test_every_operation_of_the_schema(server: ServerProcess, rows: Callable[[st
 
 
 def _run_operation(operation: APIOperation, server: ServerProcess, user: User, ids: list[str]) -> int:
-    """How many cases were tried. Those who log out lose their token, so each call has a token of its own."""
+    """Run the cases of an operation and return their number. A logout revokes its token, so each call has its own."""
     count = 0
 
     @seed(20261123)

@@ -1,4 +1,4 @@
-"""A posted form reaches Django as it came: nobody reads it on the loop that live speech needs."""
+"""Daphne passes posted forms to Django unparsed. Parsing would block the event loop that live speech needs."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ import pytest
 from tests.server import ROOT, ServerProcess
 from voicecare.infrastructure import daphne_patches
 
-# Twisted refuses each of these by itself, with an empty body, if it reads forms.
+# If Twisted parses forms, it refuses each of these itself with an empty body.
 UNREADABLE = ["multipart/form-data", f"multipart/form-data; boundary={'x' * 300}", "multipart/form-data; boundary=\xff"]
 
 

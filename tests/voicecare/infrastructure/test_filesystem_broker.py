@@ -1,4 +1,4 @@
-"""A folder as the broker: what is sent arrives, and who waits for more is asked often whether to stop."""
+"""The folder broker delivers messages, and a waiting reader returns often so that the worker can stop."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ QUEUE = Queue("celery")
 
 
 MESSAGES = 20
-LARGE = "x" * 1_000_000  # takes its time to be written
+LARGE = "x" * 1_000_000  # large, so that writing takes a while
 
 
 def connect(folder: Path, polling_s: float = 0.05) -> Connection:
@@ -35,7 +35,7 @@ def test_a_sent_message_is_received(connection: Connection):
 
 
 def test_a_reader_never_receives_a_partly_written_message(tmp_path: Path):
-    """Half a one would be no JSON, and the end of the worker."""
+    """Half a message is invalid JSON and would end the worker."""
     received: list[object] = []
     with connect(tmp_path, 0.0001) as reader, connect(tmp_path, 0.0001) as writer:
         sending = threading.Thread(target=_send, args=(writer, MESSAGES))

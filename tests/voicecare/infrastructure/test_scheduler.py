@@ -1,4 +1,4 @@
-"""beat's sign of life: while it ticks, and never at the tick's cost."""
+"""Celery beat writes a heartbeat when it ticks. An error in the heartbeat never delays a tick."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def scheduler(tmp_path: object) -> Iterator[Scheduler]:
-    """With nothing to send."""
+    """A scheduler with an empty schedule."""
     app = Celery(set_as_current=False)
     app.conf.beat_schedule_filename = f"{tmp_path}/schedule"
     app.conf.beat_schedule = {}

@@ -1,4 +1,4 @@
-"""`make run` says which port is taken before it starts anything."""
+"""`make run` reports a port that is in use before it starts any process."""
 
 import socket
 

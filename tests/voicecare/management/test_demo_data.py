@@ -1,4 +1,4 @@
-"""The demo of `make run`: whole after the first run, untouched by the next, and its secrets for their owner alone."""
+"""The demo data of `make run`: complete after the first run, unchanged by later runs, with private secret files."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.django_db
 def data_dir(settings, tmp_path: Path) -> Path:
     settings.DATA_DIR = tmp_path
     settings.DEBUG = True
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the slow one would be run each time
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the default hasher is slow
     return tmp_path
 
 
@@ -181,7 +181,7 @@ def test_with_verbosity_0_it_prints_nothing(seed_demo_output):
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
-    """Whether each process of `make run` answers. A web process that is asked lets the others send their heartbeats."""
+    """Map each process of `make run` to whether it answers. A request to the web process triggers the heartbeats."""
     answers = dict.fromkeys(("web", "sandbox", "worker", "beat"), True)
 
     def web(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:

@@ -1,4 +1,4 @@
-"""The Makefile: `make help` lists the targets, and `make run` starts everything, says when it is ready and ends it."""
+"""The Makefile: `make help` lists the targets, `make run` starts all processes, prints "Ready" and ends them."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class Run:
         return not any(map(_accepts_connections, self.ports))
 
     def has_no_process(self) -> bool:
-        """None in make's own group: make, its shell, honcho and the announcement."""
+        """Return whether the process group of make is empty: make, its shell, honcho and the announcement."""
         with suppress(ProcessLookupError):
             os.killpg(self.make.pid, 0)
             return False
@@ -74,7 +74,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_known_phrases_are_generated_soon_after_the_start(run: Run):
-    """Without them nothing would be heard while the quota is spent."""
+    """Without cached phrases a patient hears nothing while the quota is used up."""
     until(run.is_up, 60)
     until(lambda: [path for path in (run.data / "phrases").rglob("*") if path.is_file()], 60)
     assert "warming.request_failed" not in run.log()
@@ -97,7 +97,7 @@ def test_the_last_lines_print_ready_and_every_url_when_all_processes_answer(run:
 
 def test_ctrl_c_ends_all_processes_without_an_error(run: Run):
     until(run.is_ready, 100)
-    os.killpg(run.make.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
+    os.killpg(run.make.pid, signal.SIGINT)  # a terminal sends SIGINT to the whole foreground group
     run.make.wait(20)
     until(run.is_down, 10)
     assert "Error" not in run.log()
@@ -112,7 +112,7 @@ def test_an_early_end_leaves_no_process_and_prints_no_ready(run: Run):
 
 
 def test_sigterm_ends_all_processes(run: Run):
-    """make tells its child alone, and a shell between them would not pass it on."""
+    """make sends the signal only to its child. A shell between them would not forward it."""
     until(run.is_up, 60)
     run.make.terminate()
     run.make.wait(20)

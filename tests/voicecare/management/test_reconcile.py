@@ -1,4 +1,4 @@
-"""`manage.py reconcile`: what beat has done every hour, or one day again."""
+"""`manage.py reconcile`: the hourly reconciliation of Celery beat by hand, or one chosen day again."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_a_future_day_is_refused():
 
 @pytest.mark.django_db(transaction=True)
 def test_a_run_after_a_killed_run_counts_nothing_twice(sandbox: SandboxProcess, tmp_path: Path):
-    """It is killed when it has settled what was unknown and not yet written the day down."""
+    """The first run is killed after it settled the unconfirmed attempt and before it saved the day."""
     voice, at = Voice.objects.default(), two_days_ago()
     attempt = events.Attempt(
         source_id=uuid.uuid4(),
@@ -99,7 +99,7 @@ def test_a_run_after_a_killed_run_counts_nothing_twice(sandbox: SandboxProcess, 
         process.kill()
     assert Reconciliation.objects.get(day=at.date()).checked_at is None
     sandbox.clear_faults()
-    assert str(at.date()) not in reconcile()  # the lease of the dead one
+    assert str(at.date()) not in reconcile()  # the killed run still has the lease
     Reconciliation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert f"{at.date()}: Characters: 5, as the provider has it." in reconcile()
     assert (DailyUsage.objects.get().characters, UsageEvent.objects.get().characters) == (5, 5)
