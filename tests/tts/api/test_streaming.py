@@ -80,7 +80,7 @@ async def until_free(sandbox: SandboxProcess) -> None:
     await eventually(lambda: asyncio.to_thread(sandbox.account), wanted=lambda now: not any(now["in_flight"].values()))
 
 
-async def test_the_body_is_the_sound_and_the_source_is_known_before_it(services: SpeechDependencies, context: Context):
+async def test_the_body_is_the_audio_and_the_source_is_known_before_it(services: SpeechDependencies, context: Context):
     speech = StreamingSpeech(TEXT, context, services)
     with capture_logs() as logs:
         body = await speech.start()
@@ -90,7 +90,9 @@ async def test_the_body_is_the_sound_and_the_source_is_known_before_it(services:
     assert (logs[1]["outcome"], logs[1]["source"]) == ("spoken", "live")
 
 
-async def test_a_closed_body_ends_the_request(services: SpeechDependencies, context: Context, sandbox: SandboxProcess):
+async def test_closing_the_body_ends_the_request(
+    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
+):
     sandbox.fault(kind="slow", bytes_per_s=20_000)
     body = await StreamingSpeech(LONG, context, services).start()
     await anext(body)
@@ -98,7 +100,7 @@ async def test_a_closed_body_ends_the_request(services: SpeechDependencies, cont
     await until_free(sandbox)
 
 
-async def test_nobody_who_reads_gives_the_slot_back(
+async def test_a_body_that_is_never_read_releases_the_slot(
     services: SpeechDependencies, context: Context, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ):
     """The reader was lost between its question and its first read: the body is never closed."""
@@ -112,7 +114,7 @@ async def test_nobody_who_reads_gives_the_slot_back(
     await body.aclose()
 
 
-async def test_sound_that_breaks_off_is_no_clean_end(
+async def test_audio_that_breaks_off_raises_in_the_body(
     services: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     """The text is refused in its middle, after sound of its beginning."""
@@ -123,7 +125,7 @@ async def test_sound_that_breaks_off_is_no_clean_end(
             pass
 
 
-async def test_what_fails_before_the_first_byte_is_raised_at_once(
+async def test_a_failure_before_the_first_byte_is_raised_by_start(
     services: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     sandbox.fault(kind="error", preset="invalid_text")
@@ -132,7 +134,7 @@ async def test_what_fails_before_the_first_byte_is_raised_at_once(
     assert failed.value.code == "text_rejected"
 
 
-async def test_whoever_leaves_before_the_first_byte_ends_the_request(
+async def test_a_client_that_leaves_before_the_first_byte_ends_the_request(
     services: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     sandbox.fault(kind="slow_headers", seconds=3)
@@ -142,7 +144,7 @@ async def test_whoever_leaves_before_the_first_byte_ends_the_request(
     await until_free(sandbox)
 
 
-def test_a_relatives_voice_speaks_as_to_its_patient(member: Any):
+def test_a_voice_clone_uses_the_settings_of_its_patient(member: Any):
     patient = member("Ingrid Vogel", language="de-AT", speech_rate="0.85").patient
     clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)
     context = context_for_voice(clone, "pcm_16000")
@@ -154,7 +156,7 @@ def test_a_relatives_voice_speaks_as_to_its_patient(member: Any):
     assert context.backup_settings.voice.provider_id == settings.DEFAULT_VOICE_ID
 
 
-def test_a_preview_is_a_phrase_of_the_language(member: Any, phrases: None):
+def test_a_preview_is_the_longest_phrase_of_the_language(member: Any, phrases: None):
     stock = Voice.objects.default()
     patient = member("Ingrid Vogel", language="de").patient
     clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=patient)

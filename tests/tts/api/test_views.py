@@ -69,14 +69,14 @@ def test_a_text_waits_for_the_device(carol: Clinician, alice: Member):
 
 
 @pytest.mark.parametrize("seconds", [1, 604_800])
-def test_how_long_a_text_is_of_use(carol: Clinician, alice: Member, seconds: int):
+def test_a_text_expires_after_the_given_time(carol: Clinician, alice: Member, seconds: int):
     assert speak(carol, alice, {"text": TEXT, "expires_in_s": seconds}).status_code == 202
     left = (Utterance.objects.get().expires_at - timezone.now()).total_seconds()
     assert seconds - 5 < left <= seconds
 
 
 @pytest.mark.parametrize("text", ["a", "ü" * 5000, "  two  spaces ", "zwei\nZeilen", "👵🏽", "١٢٣"])
-def test_a_text_is_taken_as_it_is(carol: Clinician, alice: Member, text: str):
+def test_a_text_is_stored_unchanged(carol: Clinician, alice: Member, text: str):
     assert speak(carol, alice, {"text": text}).status_code == 202
     assert Utterance.objects.get().text == text
 
@@ -99,14 +99,14 @@ def test_a_text_is_taken_as_it_is(carol: Clinician, alice: Member, text: str):
         *[({"text": TEXT, "expires_in_s": it}, "expires_in_s") for it in (31_536_000, 10**400, 1.5, "x", None, [1])],
     ],
 )
-def test_what_cannot_be_said(carol: Clinician, alice: Member, body: dict[str, Any], field: str):
+def test_an_invalid_text_is_refused(carol: Clinician, alice: Member, body: dict[str, Any], field: str):
     response = speak(carol, alice, body, key="k")
     assert (response.status_code, list(response.json())) == (400, [field])
     assert not Utterance.objects.exists()
 
 
 @pytest.mark.parametrize("what", ["another team's", "archived", "erased", "nobody"])
-def test_to_whom_nothing_can_be_said(carol: Clinician, alice: Member, bob: Member, what: str):
+def test_other_or_archived_patients_are_not_found(carol: Clinician, alice: Member, bob: Member, what: str):
     if what in ("archived", "erased"):
         Patient.objects.filter(pk=alice.patient.pk).update(**{f"{what}_at": timezone.now()})
     key = {"another team's": bob.patient.pk, "nobody": uuid.UUID(int=5)}.get(what, alice.patient.pk)
@@ -115,14 +115,14 @@ def test_to_whom_nothing_can_be_said(carol: Clinician, alice: Member, bob: Membe
     assert not Utterance.objects.exists()
 
 
-def test_staff_may_speak_to_everybody(alice: Member):
+def test_staff_may_speak_to_every_patient(alice: Member):
     assert speak(clinician("boss", is_staff=True), alice, {"text": TEXT}).status_code == 202
 
 
 # Saying it once
 
 
-def test_a_repeat_is_answered_like_the_first_time_and_says_nothing_twice(carol: Clinician, alice: Member):
+def test_a_retry_gets_the_same_answer_and_is_spoken_once(carol: Clinician, alice: Member):
     first = speak(carol, alice, {"text": TEXT}, key="order-1")
     Utterance.objects.update(state="heard")
     again = speak(carol, alice, {"text": TEXT, "expires_in_s": 900}, key="order-1")
@@ -144,19 +144,19 @@ def test_a_key_for_another_patient_is_a_conflict(alice: Member, bob: Member):
     assert speak(carol, bob, {"text": TEXT}, key="order-1").status_code == 409
 
 
-def test_each_user_has_keys_of_their_own(carol: Clinician, alice: Member):
+def test_each_user_has_separate_keys(carol: Clinician, alice: Member):
     dave = clinician("dave", alice.patient)
     answers = [speak(caller, alice, {"text": TEXT}, key="order-1") for caller in (carol, dave)]
     assert [answer.status_code for answer in answers] == [202, 202]
     assert answers[0].json()["id"] != answers[1].json()["id"]
 
 
-def test_without_a_key_every_call_is_another(carol: Clinician, alice: Member):
+def test_without_a_key_every_call_is_a_new_text(carol: Clinician, alice: Member):
     assert len({speak(carol, alice, {"text": TEXT}).json()["id"] for _ in range(2)}) == 2
 
 
 @pytest.mark.parametrize("key", ["", "   ", "x" * 256, "x" * 10_240, "ümlaut", "tab\there", "\x7f"])
-def test_a_key_that_is_none(carol: Clinician, alice: Member, key: str):
+def test_an_invalid_key_is_refused(carol: Clinician, alice: Member, key: str):
     response = speak(carol, alice, {"text": TEXT}, key=key)
     assert (response.status_code, response.json()["code"]) == (400, "bad_idempotency_key")
     assert not Utterance.objects.exists()
@@ -181,18 +181,18 @@ def test_each_state_is_shown(carol: Clinician, alice: Member, state: str):
     ("state", "shown"),
     [("waiting", "expired"), ("queued", "expired"), ("speaking", "speaking"), ("spoken", "spoken"), ("heard", "heard")],
 )
-def test_what_is_overdue_is_shown_as_expired_before_the_sweep(carol: Clinician, alice: Member, state: str, shown: str):
+def test_an_overdue_text_is_shown_as_expired_before_the_sweep(carol: Clinician, alice: Member, state: str, shown: str):
     row = utterance_of(alice, state=state, expires_at=timezone.now() - timedelta(seconds=1))
     answer = carol.get(f"utterances/{row.pk}/")
     assert (answer["status"], answer["code"]) == (shown, "expired" if shown == "expired" else "")
 
 
-def test_why_it_failed_is_shown(carol: Clinician, alice: Member):
+def test_the_reason_of_a_failure_is_shown(carol: Clinician, alice: Member):
     row = utterance_of(alice, state="failed", code="no_voice")
     assert carol.get(f"utterances/{row.pk}/")["code"] == "no_voice"
 
 
-def test_what_a_device_said_is_shown_too_and_never_its_text(carol: Clinician, alice: Member):
+def test_speech_of_a_device_is_shown_without_its_text(carol: Clinician, alice: Member):
     row = utterance_of(
         alice, state="spoken", origin="device", client_speech_id="s1", conversation=conversation_of(alice)
     )
@@ -202,13 +202,13 @@ def test_what_a_device_said_is_shown_too_and_never_its_text(carol: Clinician, al
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_another_teams_speech_does_not_exist(carol: Clinician, bob: Member, method: str):
+def test_utterances_of_another_team_are_not_found(carol: Clinician, bob: Member, method: str):
     row = utterance_of(bob, state="spoken")
     assert carol.call(method, f"utterances/{row.pk}/").status_code == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_what_was_said_is_not_for_changing(carol: Clinician, alice: Member, method: str):
+def test_utterances_are_read_only(carol: Clinician, alice: Member, method: str):
     row = utterance_of(alice, state="spoken")
     assert carol.call(method, f"utterances/{row.pk}/", {"status": "heard"}).status_code == 405
 
@@ -216,7 +216,7 @@ def test_what_was_said_is_not_for_changing(carol: Clinician, alice: Member, meth
 # Conversations
 
 
-def test_a_conversation_shows_what_it_used(carol: Clinician, alice: Member):
+def test_a_conversation_shows_its_characters(carol: Clinician, alice: Member):
     row = conversation_of(alice, tts_characters_used=42)
     shown = carol.get(f"conversations/{row.pk}/")
     voice = Voice.objects.default()
@@ -235,7 +235,7 @@ def test_a_conversation_shows_what_it_used(carol: Clinician, alice: Member):
     assert carol.get("conversations/")["results"] == [shown]
 
 
-def test_another_teams_conversation_does_not_exist(carol: Clinician, bob: Member):
+def test_conversations_of_another_team_are_not_found(carol: Clinician, bob: Member):
     row = conversation_of(bob)
     assert carol.get("conversations/")["results"] == []
     paths = [f"conversations/{row.pk}/", f"conversations/{row.pk}/utterances/"]
@@ -257,14 +257,14 @@ def test_another_teams_conversation_does_not_exist(carol: Clinician, bob: Member
         ("from=2026-03-04", []),
     ],
 )
-def test_conversations_of_a_time(carol: Clinician, alice: Member, query: str, days: list[int]):
+def test_conversations_are_filtered_by_time(carol: Clinician, alice: Member, query: str, days: list[int]):
     for day in (1, 2, 3):
         conversation_of(alice, started_at=datetime(2026, 3, day, 12, tzinfo=UTC))
     found = carol.get(f"conversations/?{query}")["results"]
     assert [datetime.fromisoformat(row["started_at"]).day for row in found] == days
 
 
-def test_conversations_of_a_patient(alice: Member, bob: Member):
+def test_conversations_are_filtered_by_patient(alice: Member, bob: Member):
     carol = clinician("carol", alice.patient, bob.patient)
     conversation_of(alice), conversation_of(bob)
     found = carol.get(f"conversations/?patient={bob.patient.pk}")["results"]
@@ -287,12 +287,12 @@ def test_conversations_of_a_patient(alice: Member, bob: Member):
         ("from", "9" * 3000),
     ],
 )
-def test_a_filter_that_is_none(carol: Clinician, name: str, value: str):
+def test_an_invalid_filter_is_refused(carol: Clinician, name: str, value: str):
     response = carol.call("GET", f"conversations/?{name}={value}")
     assert (response.status_code, list(response.json())) == (400, [name])
 
 
-def test_what_was_said_in_a_conversation_has_the_ids_of_the_websocket(carol: Clinician, alice: Member):
+def test_utterances_of_a_conversation_have_their_websocket_ids(carol: Clinician, alice: Member):
     conversation = conversation_of(alice)
     fields = {"conversation": conversation, "state": "spoken"}
     utterance_of(alice, origin="greeting", client_speech_id="greeting", **fields)
@@ -306,7 +306,7 @@ def test_what_was_said_in_a_conversation_has_the_ids_of_the_websocket(carol: Cli
 
 
 @pytest.mark.parametrize("path", ["conversations/", "conversations/{}/utterances/"])
-def test_the_queries_of_a_list_do_not_grow_with_it(carol: Clinician, alice: Member, path: str):
+def test_the_number_of_queries_does_not_grow_with_the_list(carol: Clinician, alice: Member, path: str):
     conversation = conversation_of(alice)
 
     def queries() -> int:

@@ -45,36 +45,36 @@ def open_and_due() -> None:
 
 
 @pytest.mark.parametrize("error", DOWN)
-def test_a_provider_that_fails_opens_it(circuit: CircuitBreaker, error: type[e.ProviderError]):
+def test_a_provider_failure_opens_the_circuit(circuit: CircuitBreaker, error: type[e.ProviderError]):
     assert circuit.record_failure(error(), time.monotonic())
     assert circuit.is_open
 
 
 @pytest.mark.parametrize("error", REFUSALS)
-def test_a_provider_that_refuses_does_not(circuit: CircuitBreaker, error: type[e.ProviderError]):
+def test_a_refusal_does_not_open_the_circuit(circuit: CircuitBreaker, error: type[e.ProviderError]):
     assert not circuit.record_failure(error(), time.monotonic())
     assert not circuit.is_open
 
 
-def test_an_answer_to_somebody_else_meanwhile_keeps_it_closed(circuit: CircuitBreaker):
+def test_a_success_of_another_request_keeps_the_circuit_closed(circuit: CircuitBreaker):
     since = time.monotonic()
     circuit.record_success()
     assert not circuit.record_failure(e.Stalled(), since)
     assert circuit.record_failure(e.Stalled(), time.monotonic() + 1)
 
 
-def test_it_is_announced_by_who_was_first(circuit: CircuitBreaker):
+def test_only_the_first_failure_is_published(circuit: CircuitBreaker):
     assert [circuit.record_failure(e.Stalled(), time.monotonic()) for _ in range(3)] == [True, False, False]
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_it_follows_the_row(circuit: CircuitBreaker, is_open: bool):
+def test_the_circuit_applies_the_row(circuit: CircuitBreaker, is_open: bool):
     circuit.is_open = not is_open
     circuit.apply(ProviderStatus(circuit_open=is_open), circuit.version())
     assert circuit.is_open is is_open
 
 
-async def test_a_reading_from_before_or_during_the_announcement_is_not_believed(circuit: CircuitBreaker):
+async def test_a_read_from_before_or_during_the_write_is_ignored(circuit: CircuitBreaker):
     before = circuit.version()
     circuit.record_failure(e.Stalled(), time.monotonic())
     during = circuit.version()
@@ -87,7 +87,7 @@ async def test_a_reading_from_before_or_during_the_announcement_is_not_believed(
     assert not circuit.is_open
 
 
-async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: CircuitBreaker):
+async def test_an_open_circuit_is_written_and_opens_an_incident(circuit: CircuitBreaker):
     since = time.monotonic() - 3
     circuit.record_failure(e.Stalled(), since)
     await circuit.publish_open(since)
@@ -98,7 +98,9 @@ async def test_an_announcement_reaches_the_row_and_the_administrators(circuit: C
 
 
 @pytest.mark.parametrize("error", [None, *REFUSALS])
-async def test_a_probe_that_is_answered_closes_it(circuit: CircuitBreaker, error: type[e.ProviderError] | None):
+async def test_a_probe_that_is_answered_closes_the_circuit(
+    circuit: CircuitBreaker, error: type[e.ProviderError] | None
+):
     await in_database(open_and_due)
     circuit.apply(await run_in_db_thread(provider.read_status), circuit.version())
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
@@ -108,7 +110,7 @@ async def test_a_probe_that_is_answered_closes_it(circuit: CircuitBreaker, error
 
 
 @pytest.mark.parametrize("error", [*DOWN, TimeoutError])
-async def test_a_probe_that_fails_leaves_it_open(circuit: CircuitBreaker, error: type[Exception]):
+async def test_a_probe_that_fails_leaves_the_circuit_open(circuit: CircuitBreaker, error: type[Exception]):
     await in_database(open_and_due)
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
     await circuit.probe(raising(error()))
@@ -116,7 +118,7 @@ async def test_a_probe_that_fails_leaves_it_open(circuit: CircuitBreaker, error:
     assert (state.circuit, state.probes) == ("open", 1)
 
 
-async def test_of_two_processes_one_probes():
+async def test_only_one_of_two_processes_probes():
     asked = []
 
     async def probe() -> None:

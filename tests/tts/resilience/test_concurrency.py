@@ -182,7 +182,9 @@ CLAIMS = st.lists(st.builds(Waiter, st.sampled_from(["", "a", "b", "c"]), st.boo
 
 
 @given(held=CLAIMS, line=CLAIMS, limit=st.none() | st.integers(1, 9))
-def test_redis_decides_as_we_do(redis_process: RedisProcess, held: list[Waiter], line: list[Waiter], limit: int | None):
+def test_the_lua_script_applies_the_same_rules(
+    redis_process: RedisProcess, held: list[Waiter], line: list[Waiter], limit: int | None
+):
     waiting = [[*claim.to_payload(), claim.number, len(line) - place] for place, claim in enumerate(line)]
     statement = json.dumps({"held": [claim.to_payload() for claim in held], "line": waiting})
     redis_process.flush()
@@ -192,7 +194,7 @@ def test_redis_decides_as_we_do(redis_process: RedisProcess, held: list[Waiter],
     assert going == [claim.number for claim in admit(held, line, limit)]
 
 
-async def test_while_no_limit_is_known_everybody_goes_and_is_counted(slots: ConcurrencyLimiter):
+async def test_without_a_known_limit_all_requests_are_admitted_and_counted(slots: ConcurrencyLimiter):
     patient = uuid.uuid4()
     async with AsyncExitStack() as stack:
         for _ in range(20):
@@ -204,7 +206,7 @@ async def test_while_no_limit_is_known_everybody_goes_and_is_counted(slots: Conc
 
 
 @pytest.mark.parametrize("nonsense", [0, -3])
-async def test_a_limit_that_cannot_be_one_is_ignored(slots: ConcurrencyLimiter, nonsense: int):
+async def test_an_impossible_limit_is_ignored(slots: ConcurrencyLimiter, nonsense: int):
     slots.set_limit(nonsense)
     assert slots.limit is None
     slots.set_limit(3)
@@ -212,7 +214,7 @@ async def test_a_limit_that_cannot_be_one_is_ignored(slots: ConcurrencyLimiter, 
     assert (slots.limit, metric("limit")) == (3, 3)
 
 
-async def test_never_more_than_the_limit_and_everybody_has_a_turn(slots: ConcurrencyLimiter):
+async def test_the_limit_is_never_exceeded_and_every_request_is_admitted(slots: ConcurrencyLimiter):
     slots.set_limit(4)
     inside = most = turns = 0
 
@@ -228,7 +230,7 @@ async def test_never_more_than_the_limit_and_everybody_has_a_turn(slots: Concurr
     assert (most, turns, inside) == (4, 200, 0)
 
 
-async def test_first_come_first_served(slots: ConcurrencyLimiter):
+async def test_slots_are_given_in_order_of_arrival(slots: ConcurrencyLimiter):
     slots.set_limit(1)
     order: list[str] = []
     speakers = [Speaker(slots, str(number), order) for number in range(8)]
@@ -238,7 +240,7 @@ async def test_first_come_first_served(slots: ConcurrencyLimiter):
     assert order == [str(number) for number in range(8)]
 
 
-async def test_a_patient_holds_two_at_most_and_others_overtake(slots: ConcurrencyLimiter):
+async def test_a_patient_holds_at_most_two_slots_and_others_overtake(slots: ConcurrencyLimiter):
     slots.set_limit(4)
     patient, order = uuid.uuid4(), []
     own = [Speaker(slots, f"own {number}", order, patient=patient) for number in range(3)]
@@ -253,7 +255,7 @@ async def test_a_patient_holds_two_at_most_and_others_overtake(slots: Concurrenc
 
 
 @pytest.mark.parametrize(("limit", "half"), [(1, 1), (2, 1), (3, 1), (5, 2)])
-async def test_background_work_holds_half_at_most(slots: ConcurrencyLimiter, limit: int, half: int):
+async def test_background_work_holds_at_most_half_of_the_slots(slots: ConcurrencyLimiter, limit: int, half: int):
     slots.set_limit(limit)
     async with AsyncExitStack() as stack:
         for _ in range(half):
@@ -264,7 +266,7 @@ async def test_background_work_holds_half_at_most(slots: ConcurrencyLimiter, lim
         assert await is_full(slots)
 
 
-async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: ConcurrencyLimiter):
+async def test_a_lowered_limit_interrupts_no_request_and_admits_none(slots: ConcurrencyLimiter):
     slots.set_limit(3)
     order: list[str] = []
     held = [Speaker(slots, str(number), order) for number in range(3)]
@@ -280,7 +282,7 @@ async def test_a_lowered_limit_cuts_nobody_and_lets_nobody_in(slots: Concurrency
     await newcomer.end()
 
 
-async def test_a_raised_limit_lets_those_go_who_wait(slots: ConcurrencyLimiter):
+async def test_a_raised_limit_admits_waiting_requests(slots: ConcurrencyLimiter):
     slots.set_limit(1)
     order: list[str] = []
     speakers = [Speaker(slots, str(number), order) for number in range(3)]
@@ -293,7 +295,7 @@ async def test_a_raised_limit_lets_those_go_who_wait(slots: ConcurrencyLimiter):
         await speaker.end()
 
 
-async def test_who_waited_too_long_leaves_the_line(slots: ConcurrencyLimiter):
+async def test_a_request_that_waited_too_long_is_removed(slots: ConcurrencyLimiter):
     slots.set_limit(1)
     async with slots.acquire(None, wait_s=SOON_S):
         began = time.monotonic()
@@ -304,7 +306,7 @@ async def test_who_waited_too_long_leaves_the_line(slots: ConcurrencyLimiter):
         assert (slots.held_count, slots.waiting_count) == (1, 0)
 
 
-async def test_an_error_of_the_body_passes_and_frees_the_slot(slots: ConcurrencyLimiter):
+async def test_an_error_in_the_block_is_raised_and_releases_the_slot(slots: ConcurrencyLimiter):
     slots.set_limit(1)
     with pytest.raises(TimeoutError):
         async with slots.acquire(None, wait_s=SOON_S):
@@ -312,7 +314,7 @@ async def test_an_error_of_the_body_passes_and_frees_the_slot(slots: Concurrency
     await passes(slots)
 
 
-async def test_leaving_waits_for_nobody(slots: ConcurrencyLimiter):
+async def test_releasing_a_slot_does_not_wait(slots: ConcurrencyLimiter):
     slots.set_limit(1)
     hold = slots.acquire(None, wait_s=SOON_S)
     await hold.__aenter__()
@@ -322,7 +324,7 @@ async def test_leaving_waits_for_nobody(slots: ConcurrencyLimiter):
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: ConcurrencyLimiter, seed: int):
+async def test_many_cancellations_leave_nothing_behind(slots: ConcurrencyLimiter, seed: int):
     random = Random(seed)
     slots.set_limit(3)
 
@@ -347,7 +349,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_behind(slots: Concurrency
 # Processes
 
 
-async def test_two_processes_together_hold_no_more_than_the_limit(server: RedisProcess, shared: RedisLimiter):
+async def test_two_processes_together_keep_the_limit(server: RedisProcess, shared: RedisLimiter):
     shared.set_limit(3)
     async with shared.acquire(None, wait_s=SOON_S):
         pass
@@ -361,7 +363,7 @@ async def test_two_processes_together_hold_no_more_than_the_limit(server: RedisP
     assert stated(server) == 0
 
 
-async def test_one_process_tells_the_others_the_limit(server: RedisProcess, shared: RedisLimiter):
+async def test_one_process_publishes_the_limit_to_the_others(server: RedisProcess, shared: RedisLimiter):
     other = patient_slots(server)
     async with shared.acquire(None, wait_s=SOON_S), other.acquire(None, wait_s=SOON_S):
         assert other.limit == 2
@@ -371,7 +373,7 @@ async def test_one_process_tells_the_others_the_limit(server: RedisProcess, shar
     await other.close()
 
 
-async def test_first_come_first_served_across_processes(server: RedisProcess, shared: RedisLimiter):
+async def test_slots_are_given_in_order_of_arrival_across_processes(server: RedisProcess, shared: RedisLimiter):
     other = patient_slots(server)
     order: list[str] = []
     shared.set_limit(1)
@@ -403,7 +405,7 @@ async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: Re
         assert LEASE_S * 0.5 < time.monotonic() - killed < LEASE_S + 2
 
 
-async def test_who_waits_in_a_process_that_died_does_not_hold_up_the_line(server: RedisProcess):
+async def test_waiting_requests_of_a_dead_process_do_not_block_others(server: RedisProcess):
     slots, order = patient_slots(server), []
     slots.set_limit(1)
     async with slots.acquire(None, wait_s=SOON_S):
@@ -423,7 +425,7 @@ async def test_who_waits_in_a_process_that_died_does_not_hold_up_the_line(server
 # Redis
 
 
-async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisProcess, shared: RedisLimiter):
+async def test_a_stopped_redis_blocks_no_request_and_is_used_again(server: RedisProcess, shared: RedisLimiter):
     unlimited = metric("unlimited_total")
     async with AsyncExitStack() as stack:
         await take(stack, shared)
@@ -440,7 +442,7 @@ async def test_a_redis_that_stops_stops_nobody_and_is_found_again(server: RedisP
     await passes(shared)
 
 
-async def test_a_redis_that_hangs_is_waited_for_once(server: RedisProcess):
+async def test_a_hanging_redis_is_waited_for_only_once(server: RedisProcess):
     order: list[str] = []
     slots = RedisLimiter(server.url, timeout_s=0.5)
     slots.set_limit(1)
@@ -461,7 +463,7 @@ async def test_a_redis_that_hangs_is_waited_for_once(server: RedisProcess):
     assert stated(server) == 0
 
 
-async def test_a_limit_learned_while_redis_hangs_is_told_afterwards(server: RedisProcess):
+async def test_a_limit_learned_while_redis_hangs_is_published_later(server: RedisProcess):
     slots = RedisLimiter(server.url, timeout_s=0.5)
     slots.set_limit(2)
     await passes(slots)
@@ -477,7 +479,7 @@ async def test_a_limit_learned_while_redis_hangs_is_told_afterwards(server: Redi
     await slots.close()
 
 
-async def test_closing_in_the_middle_of_a_statement_leaves_nothing_held(server: RedisProcess):
+async def test_closing_during_a_snapshot_leaves_nothing_held(server: RedisProcess):
     slots = patient_slots(server)
     async with slots.acquire(None, wait_s=SOON_S):
         slots.set_limit(3)
@@ -487,7 +489,7 @@ async def test_closing_in_the_middle_of_a_statement_leaves_nothing_held(server: 
     assert stated(server) == 0
 
 
-async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisProcess, shared: RedisLimiter):
+async def test_waiting_requests_are_admitted_when_redis_fails(server: RedisProcess, shared: RedisLimiter):
     order: list[str] = []
     speakers = [Speaker(shared, str(number), order) for number in range(5)]
     await eventually(lambda: order, wanted=lambda seen: seen == ["0", "1"])
@@ -498,7 +500,7 @@ async def test_the_turn_of_those_who_wait_comes_when_redis_goes(server: RedisPro
     server.start()
 
 
-async def test_an_emptied_redis_is_told_again_what_is_held(server: RedisProcess, shared: RedisLimiter):
+async def test_an_emptied_redis_gets_the_held_slots_again(server: RedisProcess, shared: RedisLimiter):
     other = patient_slots(server)
     async with AsyncExitStack() as stack:
         for _ in range(2):
@@ -510,7 +512,7 @@ async def test_an_emptied_redis_is_told_again_what_is_held(server: RedisProcess,
     await other.close()
 
 
-async def test_a_restart_that_nobody_noticed_is_no_outage(server: RedisProcess, shared: RedisLimiter):
+async def test_a_restart_between_two_snapshots_is_no_outage(server: RedisProcess, shared: RedisLimiter):
     async with shared.acquire(None, wait_s=SOON_S):
         pass
     await settled()
@@ -530,7 +532,7 @@ async def test_a_restart_that_nobody_noticed_is_no_outage(server: RedisProcess, 
     ],
     ids=["full", "read-only"],
 )
-async def test_a_redis_that_takes_no_writes_stops_nobody(
+async def test_a_redis_that_refuses_writes_blocks_no_request(
     server: RedisProcess, shared: RedisLimiter, ill: str, well: str
 ):
     with server.client() as client, capture_logs() as logs:
@@ -544,7 +546,7 @@ async def test_a_redis_that_takes_no_writes_stops_nobody(
     assert [entry["event"] for entry in logs] == ["concurrency.limit_suspended"]
 
 
-async def test_no_redis_there_at_all_stops_nobody():
+async def test_a_missing_redis_blocks_no_request():
     slots = create_limiter("redis://127.0.0.1:9/0")
     slots.set_limit(1)
     async with AsyncExitStack() as stack:
@@ -553,7 +555,7 @@ async def test_no_redis_there_at_all_stops_nobody():
     await slots.close()
 
 
-async def test_without_a_redis_the_slots_are_of_this_process():
+async def test_without_a_redis_url_the_limit_is_per_process():
     assert isinstance(create_limiter(""), LocalLimiter)
 
 

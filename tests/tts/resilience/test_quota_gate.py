@@ -53,13 +53,13 @@ async def woken_by(quota: QuotaGate, change: Any) -> list[bool]:
     return await asyncio.gather(*waiting)
 
 
-def test_it_is_available_at_first(quota: QuotaGate):
+def test_the_quota_is_available_at_first(quota: QuotaGate):
     assert not quota.is_exhausted
     assert quota.hold_remaining_s(time.monotonic()) == 0
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_refusal_is_known_here_at_once_and_then_everywhere(quota: QuotaGate, background: Background):
+async def test_a_refusal_is_known_here_immediately_and_then_everywhere(quota: QuotaGate, background: Background):
     quota.mark_exhausted(40, "quota_exceeded, HTTP 401, request r1")
     assert quota.is_exhausted
     assert 59 < quota.hold_remaining_s(time.monotonic()) <= 60
@@ -78,7 +78,7 @@ async def test_further_refusals_write_nothing_more(quota: QuotaGate, background:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_reading_from_before_or_during_the_writing_is_not_believed(quota: QuotaGate, background: Background):
+async def test_a_read_from_before_or_during_the_write_is_ignored(quota: QuotaGate, background: Background):
     before = quota.version()
     quota.mark_exhausted(40)
     during = quota.version()
@@ -100,7 +100,7 @@ async def test_a_refusal_that_could_not_be_written_is_forgotten_when_the_row_is_
     assert not quota.is_exhausted
 
 
-def test_live_speech_is_held_until_the_first_minute_has_passed(quota: QuotaGate):
+def test_live_speech_is_held_for_the_first_minute(quota: QuotaGate):
     follow(quota, ProviderStatus(quota_exhausted=True, hold_s=30))
     now = time.monotonic()
     assert 29 < quota.hold_remaining_s(now) <= 30
@@ -121,19 +121,17 @@ def test_live_speech_is_held_until_the_first_minute_has_passed(quota: QuotaGate)
         (PASSED, PASSED, False),
     ],
 )
-async def test_a_change_wakes_everybody_who_waits(
-    quota: QuotaGate, first: ProviderStatus, then: ProviderStatus, woken: bool
-):
+async def test_a_change_wakes_all_waiters(quota: QuotaGate, first: ProviderStatus, then: ProviderStatus, woken: bool):
     follow(quota, first)
     assert await woken_by(quota, lambda: follow(quota, then)) == [woken] * 3
 
 
-async def test_a_refusal_wakes_everybody_who_waits(quota: QuotaGate, background: Background):
+async def test_a_refusal_wakes_all_waiters(quota: QuotaGate, background: Background):
     assert await woken_by(quota, lambda: quota.mark_exhausted(1)) == [True] * 3
     background.work.pop().close()
 
 
-async def test_who_waits_in_vain_is_told_so_and_can_be_cancelled(quota: QuotaGate):
+async def test_a_wait_without_a_change_returns_false_and_can_be_cancelled(quota: QuotaGate):
     assert not await quota.wait_for_change(0.01)
     waiting = asyncio.create_task(quota.wait_for_change(10))
     await asyncio.sleep(0)
@@ -148,7 +146,7 @@ async def test_who_waits_in_vain_is_told_so_and_can_be_cancelled(quota: QuotaGat
 @pytest.mark.parametrize(
     ("characters", "credits", "reads"), [(40, 20, 0), (40, 40, 0), (40, None, 0), (40, 41, 1), (40, 120, 1)]
 )
-async def test_an_answer_that_costs_more_than_any_model_has_the_subscription_read(
+async def test_a_response_that_costs_more_than_any_model_triggers_a_poll(
     quota: QuotaGate, background: Background, characters: int, credits: int | None, reads: int
 ):
     quota.on_billed(characters, credits)
@@ -157,7 +155,7 @@ async def test_an_answer_that_costs_more_than_any_model_has_the_subscription_rea
         work.close()
 
 
-async def test_it_is_read_once_for_many_such_answers(quota: QuotaGate, background: Background):
+async def test_many_such_responses_trigger_one_poll(quota: QuotaGate, background: Background):
     for _ in range(10):
         quota.on_billed(40, 120)
     [work] = background.work

@@ -58,11 +58,11 @@ def kinds(root: type[e.ProviderError]) -> set[type[Exception]]:
 
 
 @pytest.mark.parametrize(("error", "tried", "step"), CASES)
-def test_the_ladder(error: type[Exception], tried: list[Strategy], step: Decision):
+def test_the_fallback_chain(error: type[Exception], tried: list[Strategy], step: Decision):
     assert next_step(made(error), tried) is step
 
 
-def test_every_error_of_the_provider_is_in_the_table():
+def test_every_provider_error_is_in_the_table():
     ours = {kind for kind in kinds(e.ProviderError) if kind.__module__.startswith("voicecare.")}
     assert ours <= TABLE.keys()
 
@@ -90,7 +90,7 @@ def test_every_error_of_the_provider_is_in_the_table():
         ([e.RateLimited, e.Stalled, e.RateLimited, e.Stalled], [LIVE, BUSY, LIVE, RETRY, BUSY, RETRY, BACKUP]),
     ],
 )
-def test_whole_climbs(errors: list[type[Exception]], climb: list[Decision]):
+def test_whole_chains(errors: list[type[Exception]], climb: list[Decision]):
     """A climb as the road makes it: each error in turn, waiting in line brings the same rung again."""
     tried, steps = [LIVE], [LIVE]
     for error in errors:
@@ -112,7 +112,7 @@ def test_a_segment_that_begins_in_the_backup_voice_is_retried_in_it_once():
     assert next_step(made(e.VoiceUnavailable), [BACKUP]) is OFFLINE
 
 
-def test_with_the_provider_known_to_be_down_there_are_two_tries_offline():
+def test_while_the_provider_is_down_the_offline_voice_has_two_attempts():
     assert next_step(OSError("gone"), [OFFLINE]) is OFFLINE
     assert next_step(OSError("gone"), [OFFLINE, OFFLINE]) is NO_VOICE
 
@@ -137,17 +137,17 @@ def test_incidents(error: type[Exception]):
         (OFFLINE, 1.5, 9.0, 1.5),
     ],
 )
-def test_the_limit_for_the_first_byte(rung: Strategy, configured: float, silence_s: float, limit: float):
+def test_the_timeout_for_the_first_byte(rung: Strategy, configured: float, silence_s: float, limit: float):
     assert first_byte_limit(rung, configured, silence_s) == pytest.approx(limit)
 
 
-def test_a_provider_that_never_answers_costs_less_than_three_seconds():
+def test_a_provider_that_never_answers_costs_under_three_seconds():
     silence = 0.0
     for rung in (LIVE, RETRY, BACKUP):
         silence += first_byte_limit(rung, 1.5, silence)
     assert silence <= 2.8
 
 
-def test_the_names_are_those_of_the_contract():
+def test_the_names_are_those_of_the_device_protocol():
     assert list(map(str, Strategy)) == ["live", "retry", "backup", "offline"]
     assert (str(REJECTED), str(NO_VOICE)) == ("text_rejected", "no_voice")

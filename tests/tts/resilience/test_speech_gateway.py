@@ -126,7 +126,7 @@ async def test_an_error_after_the_headers_is_billed_and_carries_the_request_id()
     assert (bench.reported, broken.value.request_id) == ([broken.value], "req-1")
 
 
-async def test_an_implausible_response_is_an_error_of_the_provider():
+async def test_an_implausible_response_is_a_provider_error():
     bench = Bench(ScriptedClient(*[bytes(1000)] * 100))
     with pytest.raises(BadRequest):
         await bench.read(guard=ResponseGuard(1, bytes_per_second=100))
@@ -135,7 +135,7 @@ async def test_an_implausible_response_is_an_error_of_the_provider():
     assert bench.client.closed == 1
 
 
-async def test_a_quota_that_is_spent_while_the_caller_waits_sends_and_books_nothing():
+async def test_no_request_is_sent_if_the_quota_ran_out_while_the_caller_waited():
     bench = Bench(ScriptedClient(b"one"))
 
     @asynccontextmanager
@@ -203,18 +203,18 @@ def feed(reads: list[tuple[int, float]], characters: int = 100) -> None:
         [(8_000, 1.0)] * 18,  # half as fast: nine seconds of silence in sum
     ],
 )
-def test_it_is_speech(reads: list[tuple[int, float]]):
+def test_plausible_responses_pass(reads: list[tuple[int, float]]):
     feed(reads)
 
 
 @pytest.mark.parametrize("gap_s", [0.02, 0.5, 1.9])
-def test_a_trickle_has_stalled_however_often_something_comes(gap_s: float):
+def test_a_very_slow_response_has_stalled_even_without_long_gaps(gap_s: float):
     with pytest.raises(Stalled) as caught:
         feed([*repeat((1, gap_s), round(MAX_TOTAL_SILENCE_S / gap_s * 1.1))])
     assert caught.value.retryable
 
 
-def test_a_stream_without_end_is_refused():
+def test_an_endless_response_is_refused():
     with pytest.raises(BadRequest):
         feed([(int(RATE), 0.1)] * round(MAX_AUDIO_S + 101))
     feed([(int(RATE), 0.1)] * round(MAX_AUDIO_S + 100))

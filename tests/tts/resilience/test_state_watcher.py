@@ -76,7 +76,7 @@ async def until(condition: Callable[[], object], within_s: float = 15) -> float:
     return time.monotonic() - began
 
 
-async def test_what_one_process_is_told_the_others_know_within_a_second(process: Process, other: Process):
+async def test_other_processes_know_a_change_within_a_second(process: Process, other: Process):
     for each in (process, other):
         each.own(each.watch.run())
     await asyncio.sleep(0.1)
@@ -84,7 +84,7 @@ async def test_what_one_process_is_told_the_others_know_within_a_second(process:
     assert await until(lambda: other.quota.is_exhausted) < 1.5
 
 
-async def test_a_hint_makes_it_look_at_once(process: Process):
+async def test_poll_now_polls_immediately(process: Process):
     process.own(process.watch.run())
     await asyncio.sleep(0.2)
     await given(circuit="open", next_probe_at="2999-01-01T00:00Z")
@@ -92,7 +92,7 @@ async def test_a_hint_makes_it_look_at_once(process: Process):
     assert await until(lambda: process.circuit.is_open) < 0.5
 
 
-async def test_it_goes_on_looking_while_it_probes(process: Process):
+async def test_polling_continues_during_a_probe(process: Process):
     process.answer.clear()
     await given(circuit="open")
     process.own(process.watch.run())
@@ -107,7 +107,7 @@ async def test_it_goes_on_looking_while_it_probes(process: Process):
     await until(lambda: process.quota.is_exhausted)
 
 
-async def test_it_outlives_a_broken_look(process: Process, monkeypatch: pytest.MonkeyPatch):
+async def test_polling_continues_after_an_error(process: Process, monkeypatch: pytest.MonkeyPatch):
     class Broken(CircuitBreaker):
         def mark(self) -> int | None:
             raise RuntimeError("broken")
@@ -121,14 +121,14 @@ async def test_it_outlives_a_broken_look(process: Process, monkeypatch: pytest.M
     await until(lambda: healthy.is_open)
 
 
-async def test_a_spent_quota_is_not_asked_for_by_a_probe(process: Process):
+async def test_no_probe_is_sent_while_the_quota_is_exceeded(process: Process):
     await given(circuit="open", next_probe_at="2020-01-01T00:00Z", quota="spent", next_poll_at="2999-01-01T00:00Z")
     await process.watch.poll()
     await asyncio.sleep(0.1)
     assert process.probes == 0
 
 
-async def test_a_probe_that_meets_a_spent_quota_says_so(process: Process):
+async def test_a_probe_that_is_refused_for_the_quota_reports_it(process: Process):
     process.error = QuotaExceeded(code="quota_exceeded", status=401, request_id="r1")
     await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
     await process.watch.poll()
@@ -139,7 +139,7 @@ async def test_a_probe_that_meets_a_spent_quota_says_so(process: Process):
     assert incident.detail == "quota_exceeded, HTTP 401, request r1"
 
 
-async def test_what_its_own_poll_has_found_is_known_at_once(
+async def test_the_result_of_a_subscription_poll_is_applied_immediately(
     process: Process, sandbox: SandboxProcess, settings: Settings
 ):
     settings.ELEVENLABS_BASE_URL = sandbox.url
@@ -150,7 +150,7 @@ async def test_what_its_own_poll_has_found_is_known_at_once(
     await until(lambda: not process.quota.is_exhausted)
 
 
-async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(
+async def test_all_processes_know_within_two_seconds_that_the_quota_is_back(
     process: Process, other: Process, sandbox: SandboxProcess, settings: Settings
 ):
     settings.ELEVENLABS_BASE_URL, settings.QUOTA_POLL_S = sandbox.url, 0.3
@@ -167,7 +167,7 @@ async def test_the_poll_brings_the_quota_back_to_all_within_two_seconds(
     assert (await run_in_db_thread(Incident.objects.get)).resolved_at is not None
 
 
-async def test_the_limit_of_streams_is_written_by_who_learns_it_and_read_by_who_begins(process, other):
+async def test_the_concurrency_limit_is_written_once_and_read_by_new_processes(process, other):
     process.slots.set_limit(7)
     await process.watch.poll()
     await asyncio.gather(*process.tasks)

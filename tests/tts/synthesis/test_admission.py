@@ -24,7 +24,7 @@ class Counter:
         return AdmissionTicket(self.slots, uuid.uuid4(), limit_s, self.told.append)
 
 
-async def test_with_a_free_slot_nobody_waits_and_nobody_is_told():
+async def test_a_free_slot_is_given_without_a_wait_or_a_notification():
     counter = Counter()
     async with counter.turn(0).slot():
         pass
@@ -33,7 +33,7 @@ async def test_with_a_free_slot_nobody_waits_and_nobody_is_told():
     assert counter.told == []
 
 
-async def test_who_finds_no_slot_has_no_patience_left():
+async def test_a_wait_without_a_slot_uses_up_the_maximum_wait():
     counter = Counter()
     async with counter.turn(0).slot():
         late = counter.turn(RETRY_INTERVAL_S / 2)
@@ -43,14 +43,14 @@ async def test_who_finds_no_slot_has_no_patience_left():
         assert not await late.wait_for_retry()
 
 
-async def test_what_the_provider_lets_wait_is_taken_from_the_same_patience():
+async def test_waits_for_a_busy_provider_count_against_the_same_maximum():
     turn = Counter().turn(RETRY_INTERVAL_S * 1.5)
     assert await turn.wait_for_retry()
     assert await turn.wait_for_retry()
     assert not await turn.wait_for_retry()
 
 
-async def test_it_is_told_once_it_has_waited_in_line_in_whatever_pieces():
+async def test_the_caller_is_notified_after_half_a_second_of_waiting_in_sum():
     counter = Counter()
     turn = counter.turn(60)
     for _ in range(int(NOTIFY_AFTER_S / RETRY_INTERVAL_S) + 1):
@@ -59,13 +59,13 @@ async def test_it_is_told_once_it_has_waited_in_line_in_whatever_pieces():
     assert all(0 < left_s < 60 for left_s in counter.told)
 
 
-async def test_standing_in_line_is_no_silence_of_the_provider():
+async def test_the_elapsed_time_does_not_include_waits():
     turn = Counter().turn(60)
     await turn.wait_for_retry()
     assert turn.elapsed_s() < RETRY_INTERVAL_S / 2
 
 
-async def test_a_turn_that_is_cancelled_leaves_its_place():
+async def test_a_cancelled_ticket_gives_up_its_place():
     counter = Counter()
 
     async def stand(turn: AdmissionTicket) -> None:

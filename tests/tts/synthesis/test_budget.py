@@ -73,7 +73,7 @@ async def settled(reservation: BudgetReservation, tasks: set[asyncio.Task[Any]])
     return await account()
 
 
-async def test_all_that_a_whole_text_may_ask_for_is_reserved_at_once(make: Make):
+async def test_a_complete_text_is_reserved_with_its_first_segment(make: Make):
     reservation = make()
     assert await reservation.reserve_for(segment(0, FIRST))
     assert await account() == (0, len(FIRST) + len(LAST))
@@ -81,7 +81,7 @@ async def test_all_that_a_whole_text_may_ask_for_is_reserved_at_once(make: Make)
     assert await account() == (0, len(FIRST) + len(LAST))
 
 
-async def test_a_phrase_that_is_not_in_the_cache_is_reserved_when_its_turn_comes(make: Make):
+async def test_a_phrase_that_is_not_cached_is_reserved_when_it_is_reached(make: Make):
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
     await reservation.reserve_for(segment(0, FIRST))
@@ -90,7 +90,7 @@ async def test_a_phrase_that_is_not_in_the_cache_is_reserved_when_its_turn_comes
     assert await account() == (0, len(TEXT))
 
 
-async def test_a_text_that_is_being_written_is_reserved_as_it_comes(make: Make):
+async def test_a_text_that_is_being_written_is_reserved_segment_by_segment(make: Make):
     speech = replace(examples.speech(), text_stream=TextStream(FIRST, complete=False))
     reservation = make(speech)
     await reservation.reserve_for(segment(0, FIRST))
@@ -100,7 +100,7 @@ async def test_a_text_that_is_being_written_is_reserved_as_it_comes(make: Make):
     assert await account() == (0, len(FIRST) + len(LAST))
 
 
-async def test_what_has_to_be_asked_for_again_is_reserved_again_once_it_is_billed(make: Make):
+async def test_a_repeated_segment_is_reserved_again_after_it_was_billed(make: Make):
     speech = examples.speech(text=FIRST)
     reservation = make(speech)
     for _ in range(2):  # no answer came to the first
@@ -111,7 +111,7 @@ async def test_what_has_to_be_asked_for_again_is_reserved_again_once_it_is_bille
     assert await account() == (0, 2 * len(FIRST))
 
 
-async def test_what_was_counted_is_used_and_the_rest_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
+async def test_billed_characters_become_used_and_the_rest_is_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
     speech = examples.speech(text=TEXT, characters=1000)  # of an earlier try, which has been settled
     reservation = make(speech)
     await reservation.reserve_for(segment(0, FIRST))
@@ -119,7 +119,7 @@ async def test_what_was_counted_is_used_and_the_rest_given_back(make: Make, task
     assert await settled(reservation, tasks) == (len(FIRST), 0)
 
 
-async def test_there_is_no_room_and_administrators_are_told_once(make: Make, tasks: set[asyncio.Task[Any]]):
+async def test_an_exceeded_budget_opens_one_incident(make: Make, tasks: set[asyncio.Task[Any]]):
     taken = [await make(examples.speech(text="x" * size)).reserve_for(segment(0, "x" * size)) for size in (150, 51, 50)]
     assert taken == [True, False, True]
     assert await account() == (0, 200)
@@ -129,7 +129,7 @@ async def test_there_is_no_room_and_administrators_are_told_once(make: Make, tas
     assert incident.kind == "budget"
 
 
-async def test_cancelled_while_it_is_reserved_it_is_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
+async def test_a_reservation_that_is_cancelled_is_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
     reservation = make()
     async with locked_database():
         asking = asyncio.create_task(reservation.reserve_for(segment(0, FIRST)))
@@ -142,7 +142,7 @@ async def test_cancelled_while_it_is_reserved_it_is_given_back(make: Make, tasks
     assert await account() == (0, 0)
 
 
-async def test_a_database_that_does_not_answer_makes_nobody_silent(make: Make, tasks: set[asyncio.Task[Any]]):
+async def test_a_database_that_does_not_answer_does_not_block_speech(make: Make, tasks: set[asyncio.Task[Any]]):
     reservation = make()
     async with locked_database():
         assert await reservation.reserve_for(segment(0, FIRST))
@@ -151,7 +151,7 @@ async def test_a_database_that_does_not_answer_makes_nobody_silent(make: Make, t
     assert await settled(reservation, tasks) == (0, 0)
 
 
-async def test_a_database_that_refuses_makes_nobody_silent(make: Make, tasks: set[asyncio.Task[Any]]):
+async def test_a_database_error_does_not_block_speech(make: Make, tasks: set[asyncio.Task[Any]]):
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
     async with missing_table("usage_budgetmonth"):
@@ -163,7 +163,7 @@ async def test_a_database_that_refuses_makes_nobody_silent(make: Make, tasks: se
     assert await account() is None
 
 
-async def test_one_that_is_held_for_long_is_made_anew(make: Make, monkeypatch: pytest.MonkeyPatch):
+async def test_a_reservation_that_is_held_for_long_is_renewed(make: Make, monkeypatch: pytest.MonkeyPatch):
     """Before the sweep could give it up."""
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
@@ -174,7 +174,7 @@ async def test_one_that_is_held_for_long_is_made_anew(make: Make, monkeypatch: p
     assert await account() == (len(FIRST), len(LAST))
 
 
-async def test_what_the_sweep_has_given_up_is_not_settled(
+async def test_a_reservation_that_the_repair_has_removed_is_not_settled(
     make: Make, tasks: set[asyncio.Task[Any]], monkeypatch: pytest.MonkeyPatch
 ):
     speech = examples.speech(text=TEXT)
@@ -185,7 +185,7 @@ async def test_what_the_sweep_has_given_up_is_not_settled(
     assert await settled(reservation, tasks) == (0, len(FIRST) + len(LAST))
 
 
-async def test_without_a_budget_nobody_is_asked(make: Make, tasks: set[asyncio.Task[Any]]):
+async def test_without_a_budget_nothing_is_reserved(make: Make, tasks: set[asyncio.Task[Any]]):
     reservation = make(has_budget=False)
     assert await reservation.reserve_for(segment(0, FIRST))
     assert await settled(reservation, tasks) is None

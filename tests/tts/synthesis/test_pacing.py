@@ -16,14 +16,14 @@ def handed_over(pacing: Pacer, *sizes: int, now: float = 0.0) -> None:
         pacing.record_sent(size, now)
 
 
-def test_the_first_two_segments_pass_at_once():
+def test_the_first_two_segments_are_requested_immediately():
     pacing = Pacer(RATE)
     assert pacing.delay_until_next(100.0) == 0.0
     handed_over(pacing, 1500, 1500, now=100.0)
     assert pacing.delay_until_next(100.0) == 0.0
 
 
-def test_the_third_waits_until_the_second_plays():
+def test_the_third_segment_waits_until_the_second_plays():
     pacing = Pacer(RATE)
     handed_over(pacing, 3000, now=100.0)
     handed_over(pacing, 2000, now=100.5)
@@ -32,14 +32,14 @@ def test_the_third_waits_until_the_second_plays():
     assert pacing.delay_until_next(103.0) == 0.0
 
 
-def test_a_segment_that_is_asked_for_and_has_no_audio_yet_holds_back_the_next():
+def test_a_requested_segment_without_audio_delays_the_next_one():
     pacing = Pacer(RATE)
     handed_over(pacing, 3000)
     pacing.start_segment()
     assert pacing.delay_until_next(1.0) == pytest.approx(2.0)
 
 
-def test_asking_stops_at_eight_seconds_of_lead():
+def test_requests_stop_at_eight_seconds_of_lead():
     pacing = Pacer(RATE)
     handed_over(pacing, 20_000)
     assert pacing.buffered_seconds(0.0) == 20.0
@@ -47,14 +47,14 @@ def test_asking_stops_at_eight_seconds_of_lead():
     assert pacing.delay_until_next(12.0) == 0.0
 
 
-def test_asking_stops_at_half_a_mebibyte_of_lead():
+def test_requests_stop_at_half_a_mebibyte_of_lead():
     pacing = Pacer(100_000.0)
     handed_over(pacing, MAX_LEAD_BYTES + 50_000)
     assert pacing.buffered_seconds(0.0) < MAX_LEAD_S
     assert pacing.delay_until_next(0.0) == pytest.approx(0.5)
 
 
-def test_playback_pauses_when_it_runs_dry_and_goes_on_with_the_next_frame():
+def test_playback_pauses_without_audio_and_continues_with_the_next_frame():
     pacing = Pacer(RATE)
     handed_over(pacing, 1000, now=0.0)
     assert pacing.buffered_seconds(5.0) == 0.0
@@ -64,7 +64,7 @@ def test_playback_pauses_when_it_runs_dry_and_goes_on_with_the_next_frame():
     assert pacing.delay_until_next(5.5) == pytest.approx(1.5)
 
 
-def test_a_segment_spoken_again_does_not_begin_anew():
+def test_a_repeated_segment_keeps_its_start():
     pacing = Pacer(RATE)
     handed_over(pacing, 1000)
     handed_over(pacing, 500)
@@ -72,7 +72,7 @@ def test_a_segment_spoken_again_does_not_begin_anew():
     assert pacing.delay_until_next(0.2) == pytest.approx(0.8)
 
 
-def test_progress_moves_the_estimate_back_and_forth():
+def test_progress_corrects_the_estimate_in_both_directions():
     pacing = Pacer(RATE)
     handed_over(pacing, 4000)
     pacing.record_progress(500, 1.0)
@@ -86,7 +86,7 @@ def test_progress_moves_the_estimate_back_and_forth():
     ("ms", "lead"),
     [(9_999_999, 0.0), (10**400, 0.0), (1999, 2.0), (-1, 2.0), (-(10**400), 2.0)],
 )
-def test_nonsense_progress_is_clamped(ms: int, lead: float):
+def test_impossible_progress_is_limited(ms: int, lead: float):
     pacing = Pacer(RATE)
     handed_over(pacing, 4000)
     pacing.record_progress(2000, 1.0)
@@ -94,14 +94,14 @@ def test_nonsense_progress_is_clamped(ms: int, lead: float):
     assert pacing.buffered_seconds(1.0) == pytest.approx(lead)
 
 
-def test_progress_before_any_audio_means_nothing():
+def test_progress_before_any_audio_has_no_effect():
     pacing = Pacer(RATE)
     pacing.record_progress(3000, 0.0)
     handed_over(pacing, 2000, now=1.0)
     assert pacing.buffered_seconds(1.0) == 2.0
 
 
-def test_a_clock_that_stands_still_or_goes_back_does_not_unplay():
+def test_a_clock_that_goes_back_does_not_undo_playback():
     pacing = Pacer(RATE)
     handed_over(pacing, 2000, now=10.0)
     assert pacing.buffered_seconds(9.0) == 2.0
@@ -111,7 +111,7 @@ frames = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 60_000), st.boo
 
 
 @given(frames)
-def test_it_agrees_with_a_playback_simulated_by_the_millisecond(script: list[tuple[int, int, bool]]):
+def test_the_estimate_equals_a_simulation_in_milliseconds(script: list[tuple[int, int, bool]]):
     """Each row: milliseconds to wait, a frame's size, and whether it begins a segment. One byte plays in 1 ms."""
     pacing, sent, played, now = Pacer(RATE), 0, 0, 0
     for gap, size, begins in script:
@@ -124,7 +124,7 @@ def test_it_agrees_with_a_playback_simulated_by_the_millisecond(script: list[tup
 
 
 @given(frames, st.integers(0, 100_000))
-def test_who_waits_as_told_need_not_wait_again(script: list[tuple[int, int, bool]], told_ms: int):
+def test_after_the_delay_there_is_no_further_delay(script: list[tuple[int, int, bool]], told_ms: int):
     pacing, now = Pacer(16_000.0), 0.0
     for gap, size, begins in script:
         now += gap / 1000

@@ -22,14 +22,14 @@ from tts.synthesis.sink import record_audio
         (["live", "backup", "offline"], "offline"),
     ],
 )
-def test_a_speech_has_the_source_cache_only_if_all_of_it_came_from_there(sent: list[str], source: str):
+def test_the_source_is_cache_only_if_all_audio_came_from_the_cache(sent: list[str], source: str):
     speech = examples.speech()
     for part in sent:
         record_audio(speech, 100, part)
     assert (speech.progress.source, speech.progress.bytes_sent) == (source, 100 * len(sent))
 
 
-def test_the_first_chunk_alone_sets_the_latencies():
+def test_only_the_first_chunk_sets_the_latencies():
     now = time.monotonic()
     speech = examples.speech(received_at_monotonic=now - 0.5, started_at_monotonic=now - 0.25)
     record_audio(speech, 100, "live")

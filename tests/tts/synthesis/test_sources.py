@@ -27,7 +27,7 @@ class OneClip:
         self.hits.append(key)
 
 
-async def test_a_clip_is_sent_in_chunks_of_a_readable_size_and_booked_as_saved():
+async def test_a_clip_is_sent_in_chunks_and_booked_as_saved():
     phrases, noted = OneClip(bytes(CLIP_CHUNK_BYTES) + b"rest"), cast(list[Any], [])
     speech = examples.speech(text="Good morning.")
     sink = RecordingSink(speech)

@@ -66,13 +66,13 @@ HOSTILE = [
 @exhaustive
 @given(texts)
 @example("Hello 。。" + "a" * 400)
-def test_the_segments_are_the_text_to_the_character(text: str):
+def test_the_joined_segments_are_the_text(text: str):
     assert "".join(split(text, "en", PHRASES)) == text
 
 
 @exhaustive
 @given(texts, st.lists(st.integers(1, 60), max_size=40))
-def test_they_do_not_depend_on_how_the_text_was_cut_into_pieces(text: str, sizes: list[int]):
+def test_segments_do_not_depend_on_the_pieces_of_the_text(text: str, sizes: list[int]):
     segmenter, place, segments = Segmenter("en", PHRASES), 0, []
     for size in sizes:
         segments += segmenter.feed(text[place : place + size])
@@ -85,7 +85,7 @@ def test_they_do_not_depend_on_how_the_text_was_cut_into_pieces(text: str, sizes
 
 @exhaustive
 @given(texts)
-def test_each_segment_has_something_to_speak_and_no_more_than_the_bound(text: str):
+def test_each_segment_has_something_to_speak_and_is_not_too_long(text: str):
     segments = split(text, "en", PHRASES)
     assert all(0 < spoken_length(segment) <= MAX_LENGTH for segment in segments) or segments in ([], [text])
     assert all(spoken_length(segment) <= MAX_LENGTH for segment in segments)
@@ -93,7 +93,7 @@ def test_each_segment_has_something_to_speak_and_no_more_than_the_bound(text: st
 
 @exhaustive
 @given(texts)
-def test_only_a_phrase_what_precedes_one_a_cut_and_the_last_are_short(text: str):
+def test_only_phrases_their_predecessors_cuts_and_the_last_segment_are_short(text: str):
     segments = split(text, "en", PHRASES)
     for segment, following in pairwise(segments):
         short = len(segment.strip()) < MIN_LENGTH
@@ -103,7 +103,7 @@ def test_only_a_phrase_what_precedes_one_a_cut_and_the_last_are_short(text: str)
 
 @exhaustive
 @given(texts)
-def test_no_cut_parts_a_letter_from_its_marks_or_an_emoji(text: str):
+def test_no_cut_splits_a_letter_and_its_marks_or_an_emoji(text: str):
     for former, following in cuts(text, split(text, "en", PHRASES)):
         assert not unicodedata.category(following).startswith("M")
         assert former != "\u200d" or following.isalnum()
@@ -112,7 +112,7 @@ def test_no_cut_parts_a_letter_from_its_marks_or_an_emoji(text: str):
 
 @exhaustive
 @given(texts)
-def test_the_normal_form_is_normal(text: str):
+def test_normalising_twice_changes_nothing(text: str):
     assert normalise(normalise(text)) == normalise(text)
 
 
@@ -156,11 +156,11 @@ def test_the_normal_form(text: str, normal: str):
         ("\nYes.\n\nHow are you?\n", ["\nYes.\n\n", "How are you?\n"]),
     ],
 )
-def test_a_known_phrase_stands_alone(text: str, segments: list[str]):
+def test_a_known_phrase_is_a_segment_of_its_own(text: str, segments: list[str]):
     assert split(text, "en", PHRASES) == streamed(text) == segments
 
 
-def test_a_phrase_of_several_sentences_is_known_where_the_text_is_whole():
+def test_a_phrase_of_several_sentences_is_found_in_a_complete_text():
     phrases = {"It is time for your medicine now, dear Anna. Please take it with a full glass of water."}
     text = phrases.copy().pop()
     assert split(f" {text}", "en", phrases) == [f" {text}"]
@@ -226,7 +226,7 @@ def test_sentences(language: str, marked: str):
         ("a" * 297 + "🇩🇪🇩🇪" + "a" * 99, "a" * 297 + "🇩🇪"),
     ],
 )
-def test_what_is_too_long_is_cut_at_a_clause_or_a_space_or_between_characters(text: str, first: str):
+def test_a_long_sentence_is_cut_at_a_clause_or_a_space_or_between_characters(text: str, first: str):
     assert split(text, "en", PHRASES)[0] == first
 
 
@@ -246,7 +246,7 @@ def test_five_thousand_characters_without_punctuation():
     assert {len(segment) for segment in segments} == {MAX_LENGTH, 200}
 
 
-def test_a_sentence_comes_out_with_the_first_letter_of_the_next():
+def test_a_sentence_is_returned_with_the_first_letter_of_the_next():
     segmenter = Segmenter("en", PHRASES)
     sentence = "I hope that you have slept well tonight. "
     assert segmenter.feed(sentence) == []
@@ -256,7 +256,7 @@ def test_a_sentence_comes_out_with_the_first_letter_of_the_next():
     assert segmenter.finish() == ['"Did you dream?']
 
 
-def test_a_phrase_comes_out_with_the_first_letter_of_the_next_sentence():
+def test_a_phrase_is_returned_with_the_first_letter_of_the_next_sentence():
     segmenter = Segmenter("en", PHRASES)
     assert segmenter.feed("How are you? ") == []
     assert segmenter.feed("I") == ["How are you? "]
@@ -281,7 +281,7 @@ def test_a_phrase_comes_out_with_the_first_letter_of_the_next_sentence():
         ("", False),
     ],
 )
-def test_while_the_writer_pauses_a_sentence_comes_out_if_it_may_stand_alone(text: str, out: bool):
+def test_a_pause_returns_a_sentence_that_is_long_enough(text: str, out: bool):
     segmenter = Segmenter("en", PHRASES)
     segments = segmenter.feed(text)
     assert ("".join([*segments, *segmenter.pause()]) == text and text != "") is out
@@ -290,7 +290,7 @@ def test_while_the_writer_pauses_a_sentence_comes_out_if_it_may_stand_alone(text
 
 @exhaustive
 @given(texts, st.sets(st.integers(0, 700)))
-def test_pauses_lose_nothing_but_signs_at_the_end(text: str, pauses: set[int]):
+def test_pauses_lose_only_punctuation_at_the_end(text: str, pauses: set[int]):
     segmenter = Segmenter("en", PHRASES)
     segments = []
     for place, letter in enumerate(text):
@@ -304,12 +304,12 @@ def test_pauses_lose_nothing_but_signs_at_the_end(text: str, pauses: set[int]):
     assert all(spoken_length(segment) <= MAX_LENGTH for segment in segments)
 
 
-def test_a_text_is_finished_once():
+def test_finishing_twice_returns_the_rest_once():
     segmenter = Segmenter("en", PHRASES)
     assert segmenter.feed("How are you?") + segmenter.finish() + segmenter.finish() == ["How are you?"]
 
 
-def test_text_without_an_end_comes_out_as_soon_as_it_is_too_long():
+def test_text_without_sentence_ends_is_returned_when_it_is_too_long():
     segmenter = Segmenter("en", PHRASES)
     assert segmenter.feed("word " * 60) == []
     assert segmenter.feed("w") == ["word " * 60]

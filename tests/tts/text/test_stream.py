@@ -51,7 +51,7 @@ async def texts(script: TextStream) -> list[str]:
     return [segment.text.strip() for segment in await read(script)]
 
 
-async def test_a_whole_text_comes_out_in_segments_that_know_their_neighbours():
+async def test_segments_of_a_complete_text_know_their_neighbours():
     segments = await read(TextStream(f"{FIRST} {SECOND} {THIRD}", complete=True))
     assert [segment.index for segment in segments] == [0, 1, 2]
     assert [segment.text.strip() for segment in segments] == [FIRST, SECOND, THIRD]
@@ -69,16 +69,16 @@ async def test_a_whole_text_comes_out_in_segments_that_know_their_neighbours():
         ("Good night. Sleep well.", ["Good night. Sleep well."]),
     ],
 )
-async def test_a_short_text_is_one_segment_and_no_text_is_none(text: str, segments: list[str]):
+async def test_a_short_text_is_one_segment_and_an_empty_text_has_none(text: str, segments: list[str]):
     assert [segment.text for segment in await read(TextStream(text, complete=True))] == segments
 
 
-async def test_a_known_phrase_stands_alone():
+async def test_a_known_phrase_is_a_segment_of_its_own():
     assert await texts(TextStream(f"Yes. {FIRST} How are you?", complete=True)) == ["Yes.", FIRST, "How are you?"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-async def test_however_a_text_was_written_nothing_of_it_is_lost(size: int):
+async def test_nothing_is_lost_for_any_size_of_pieces(size: int):
     whole = f"{FIRST} Yes. {SECOND}\n{THIRD}"
     script = TextStream("", complete=False)
     for start in range(0, len(whole), size):
@@ -89,7 +89,7 @@ async def test_however_a_text_was_written_nothing_of_it_is_lost(size: int):
     assert [segment.text.strip() for segment in segments] == [FIRST, "Yes.", SECOND, THIRD]
 
 
-async def test_a_sentence_comes_out_as_soon_as_the_next_one_begins():
+async def test_a_sentence_is_read_as_soon_as_the_next_one_begins():
     script = TextStream(FIRST, complete=False)
     reader = script.segments("en", PHRASES)
     first = asyncio.ensure_future(anext(reader))
@@ -101,7 +101,7 @@ async def test_a_sentence_comes_out_as_soon_as_the_next_one_begins():
     await reader.aclose()
 
 
-def test_a_sentence_comes_out_while_its_writer_pauses():
+def test_a_sentence_is_read_while_the_writer_pauses():
     async def scenario() -> tuple[list[str], str]:
         reader = script.segments("en", PHRASES)
         first = (await anext(reader)).text
@@ -134,7 +134,7 @@ def test_white_space_after_a_pause_is_not_a_sentence():
     assert at_once(scenario()) == [FIRST]
 
 
-def test_a_text_that_is_finished_in_a_pause_is_complete():
+def test_a_text_can_be_finished_during_a_pause():
     async def scenario() -> list[str]:
         reader = asyncio.create_task(texts(script))
         await asyncio.sleep(30)
@@ -145,7 +145,7 @@ def test_a_text_that_is_finished_in_a_pause_is_complete():
     assert at_once(scenario()) == ["The first words"]
 
 
-async def test_a_reader_waits_for_its_writer_and_ends_with_it():
+async def test_a_reader_waits_for_the_writer_and_ends_with_it():
     script = TextStream(FIRST, complete=False)
     reader = asyncio.create_task(texts(script))
     for piece in (" ", SECOND, " Th", "ere."):
@@ -156,7 +156,7 @@ async def test_a_reader_waits_for_its_writer_and_ends_with_it():
     assert await reader == [FIRST, SECOND, "There."]
 
 
-async def test_what_is_written_between_two_reads_is_not_lost():
+async def test_text_written_between_two_reads_is_not_lost():
     script = TextStream(f"{FIRST} And", complete=False)
     reader = script.segments("en", PHRASES)
     await anext(reader)
@@ -177,14 +177,14 @@ async def test_a_reader_that_is_cancelled_leaves_nothing_behind():
     assert not script.complete
 
 
-async def test_a_text_that_is_finished_twice_comes_out_once():
+async def test_a_text_that_is_finished_twice_is_read_once():
     script = TextStream(FIRST, complete=False)
     script.finish()
     script.finish()
     assert await texts(script) == [FIRST]
 
 
-def test_a_writer_silent_for_60_s_is_taken_as_done():
+def test_a_text_is_complete_after_60_s_without_a_piece():
     async def scenario() -> tuple[list[str], float]:
         began = asyncio.get_running_loop().time()
         said = await texts(script)
@@ -197,7 +197,7 @@ def test_a_writer_silent_for_60_s_is_taken_as_done():
     assert 59 < waited < 90
 
 
-def test_each_piece_gives_its_writer_another_60_s():
+def test_each_piece_gives_the_writer_another_60_s():
     async def scenario() -> list[str]:
         reader = asyncio.create_task(texts(script))
         for piece in (" ", SECOND, " "):
@@ -211,6 +211,6 @@ def test_each_piece_gives_its_writer_another_60_s():
 
 
 @pytest.mark.parametrize(("seconds", "silent"), [(0, False), (59.9, False), (60.1, True)])
-async def test_a_text_that_nobody_reads_is_taken_as_done_as_well(seconds: float, silent: bool):
+async def test_a_text_without_a_reader_is_complete_after_60_s_too(seconds: float, silent: bool):
     script = TextStream(FIRST, complete=False)
     assert script.is_idle(asyncio.get_running_loop().time() + seconds) is silent
