@@ -1,3 +1,5 @@
+"""Django's application configurations of the project package."""
+
 from django.apps import AppConfig
 from django.contrib.admin import apps
 
@@ -13,7 +15,7 @@ class VoicecareConfig(AppConfig):
 
 
 class VoicecareAdminConfig(apps.AdminConfig):
-    """Django's own admin application, with our site."""
+    """Django's admin application with our own site."""
 
     default_site = "voicecare.admin.site.VoicecareAdminSite"
     default = False

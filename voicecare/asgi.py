@@ -1,4 +1,4 @@
-"""The ASGI application: `daphne voicecare.asgi:application` serves everything. Plain ASGI, so other servers do too."""
+"""The ASGI application. `daphne voicecare.asgi:application` serves HTTP and WebSocket; other ASGI servers can, too."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
 django_application = get_asgi_application()
 
-# What follows imports models, which needs the applications that the line above has loaded.
+# The imports below load models. Models need the applications that the line above has set up.
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from tts.runtime import runtime  # noqa: E402
@@ -23,5 +23,6 @@ _router = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter
 async def application(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    await runtime.start()  # daphne sends no lifespan event, so the first scope of any kind starts the process
+    # daphne sends no lifespan event, so the first request or connection starts the runtime. Later calls do nothing.
+    await runtime.start()
     await _router(scope, receive, send)

@@ -1,10 +1,10 @@
-"""The Celery application. Tasks carry ids only; rows are the queue (docs/architecture.md)."""
+"""The Celery application. Task messages carry ids only; database rows are the queue (docs/architecture.md)."""
 
 import os
 
 from celery import Celery
 
-import voicecare.infrastructure.filesystem_broker  # noqa: F401 - makes the name in CELERY_BROKER_URL known
+import voicecare.infrastructure.filesystem_broker  # noqa: F401 - registers the `folder://` transport
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
 

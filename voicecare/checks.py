@@ -1,4 +1,4 @@
-"""What is unsafe or missing for patients, said at every start: `python manage.py check --deploy`."""
+"""System checks for production. `python manage.py check --deploy` runs them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def check_production_settings(app_configs: Sequence[AppConfig] | None, **kwargs:
     if connection.vendor == "sqlite":
         found.append(
             Warning(
-                "The database is one SQLite file: one machine, one writer at a time.",
+                "The database is one SQLite file: it works on one machine only, with one writer at a time.",
                 hint="Set DATABASE_URL to a PostgreSQL database.",
                 id="voicecare.W002",
             )

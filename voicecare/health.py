@@ -1,4 +1,4 @@
-"""Is this process up, may it be sent traffic, and what has it measured."""
+"""Health and metrics of this process: `/healthz`, `/readyz` and `/metrics`."""
 
 import asyncio
 import ipaddress
@@ -15,36 +15,40 @@ from tts.runtime import runtime
 from usage.alerts import heartbeats
 from voicecare.core.database import run_in_db_thread
 
-REDIS_TIMEOUT_S = 0.5  # for Redis, whose state is asked for each time
+REDIS_TIMEOUT_S = 0.5  # each request to /readyz pings Redis
 DATABASE_TIMEOUT_S = 2.0
 
 
 async def healthz(request: HttpRequest) -> HttpResponse:
+    """Return 200 while the process runs."""
     return JsonResponse({"status": "up"})
 
 
 async def readyz(request: HttpRequest) -> HttpResponse:
-    """503 without a database or while going down; what is merely degraded is named, and speech goes on."""
+    """Return 503 without a database or while draining. Otherwise return 200.
+
+    `degraded` names the parts that do not work. Speech continues without them.
+    """
     if runtime.draining:
         return JsonResponse({"status": "draining"}, status=503)
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_S):
-            missed = await run_in_db_thread(heartbeats.missing_processes)
+            missing = await run_in_db_thread(heartbeats.missing_processes)
     except (DatabaseError, TimeoutError):
         return JsonResponse({"status": "no database"}, status=503)
-    services = runtime.dependencies
-    amiss = {
+    dependencies = runtime.dependencies
+    failing = {
         "broker": await _is_broker_unavailable(),
-        "cache": services.phrase_cache.failing,
-        "provider": services.circuit.is_open or services.quota.is_exhausted,
-        "offline_voice": not services.offline_voice.is_running,
+        "cache": dependencies.phrase_cache.failing,
+        "provider": dependencies.circuit.is_open or dependencies.quota.is_exhausted,
+        "offline_voice": not dependencies.offline_voice.is_running,
     }
-    degraded = [*(name for name, is_amiss in amiss.items() if is_amiss), *missed]
+    degraded = [*(name for name, is_failing in failing.items() if is_failing), *missing]
     return JsonResponse({"status": "ready", "degraded": degraded})
 
 
 async def metrics(request: HttpRequest) -> HttpResponse:
-    """For Prometheus: from this machine, or with `Authorization: Bearer <METRICS_TOKEN>`."""
+    """Metrics for Prometheus. Allowed from this machine, or with `Authorization: Bearer <METRICS_TOKEN>`."""
     if not _may_read_metrics(request):
         detail = "Set METRICS_TOKEN and send it as a bearer token."
         return JsonResponse({"detail": detail, "code": "forbidden"}, status=403)
@@ -52,7 +56,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
 
 
 async def _is_broker_unavailable() -> bool:
-    """A folder that serves as the broker is never away."""
+    """Without REDIS_URL, a folder is the broker. It is always available."""
     if not settings.REDIS_URL:
         return False
     client = Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
@@ -66,14 +70,12 @@ async def _is_broker_unavailable() -> bool:
 
 def _may_read_metrics(request: HttpRequest) -> bool:
     if settings.METRICS_TOKEN:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return secrets.compare_digest(given.encode(), settings.METRICS_TOKEN.encode())
-    # A proxy on this machine makes every client look local; the header that it adds gives it away.
-    return _is_loopback(request.META.get("REMOTE_ADDR", "")) and "X-Forwarded-For" not in request.headers
-
-
-def _is_loopback(address: str) -> bool:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return secrets.compare_digest(token.encode(), settings.METRICS_TOKEN.encode())
+    # With a proxy on this machine, every client has a local address. The proxy adds this header.
+    if "X-Forwarded-For" in request.headers:
+        return False
     try:
-        return ipaddress.ip_address(address).is_loopback
+        return ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
     except ValueError:
         return False

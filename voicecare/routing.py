@@ -1,4 +1,4 @@
-"""Every WebSocket address; HTTP's are in urls.py."""
+"""WebSocket routes. HTTP routes are in urls.py."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +11,7 @@ from tts.consumers import DeviceConsumer
 async def reject_unknown_path(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Without this, an unknown path would be an exception in the log for each scanner that passes by."""
+    """Close the connection. Without this route, Channels would log an exception for each unknown path."""
     await send({"type": "websocket.close"})
 
 

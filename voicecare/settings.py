@@ -1,6 +1,7 @@
-"""Settings come from the environment and nowhere else; with nothing set, everything runs on this machine alone.
+"""Django settings. All values come from environment variables.
 
-The public variables and their defaults are the table in docs/operation.md.
+Without any variable, everything runs on this machine: SQLite, the built-in sandbox, and a folder as Celery's broker.
+docs/operation.md lists the public variables with their defaults.
 """
 
 import secrets
@@ -20,7 +21,7 @@ from voicecare.infrastructure import storages
 from voicecare.infrastructure.schedule import SCHEDULE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = Env(eager=False)  # every bad variable is reported at once, by seal()
+env = Env(eager=False)  # seal() reports all invalid variables together
 
 DATA_DIR = env.path("VOICECARE_DATA_DIR", BASE_DIR / "var")
 DEBUG = env.bool("DEBUG", True)
@@ -62,14 +63,14 @@ QUOTA_POLL_S = env.float("QUOTA_POLL_S", 15.0, validate=_seconds)
 DRAIN_TIMEOUT_S = env.float("DRAIN_TIMEOUT_S", 10.0, validate=_seconds)
 DEVICE_CHARACTERS_PER_MINUTE = env.int("DEVICE_CHARACTERS_PER_MINUTE", 6000, validate=validate.Range(min=1))
 
-# A recording of a voice that is to be cloned is refused below these (cloning/samples/acceptance.py).
+# A recording below one of these limits is rejected (cloning/samples/acceptance.py).
 CLONE_MIN_SNR_DB = env.float("CLONE_MIN_SNR_DB", 11.0, validate=validate.Range(min=0, max=60))
 CLONE_MIN_SPEECH_RATIO = env.float("CLONE_MIN_SPEECH_RATIO", 0.4, validate=validate.Range(min=0, max=1))
 
 PHRASE_STORE = env.str("PHRASE_STORE", "file", validate=validate.OneOf(["file", "redis", "s3"]))
 AWS_STORAGE_BUCKET_NAME = env.str("AWS_STORAGE_BUCKET_NAME", "")
-AWS_S3_ENDPOINT_URL = env.str("AWS_S3_ENDPOINT_URL", "")  # the other AWS_ variables are read by boto3 itself
-PHRASE_TTL_S = 7 * 24 * 3600  # the owner's seven days
+AWS_S3_ENDPOINT_URL = env.str("AWS_S3_ENDPOINT_URL", "")  # boto3 reads the other AWS_ variables itself
+PHRASE_TTL_S = 7 * 24 * 3600  # a product requirement: cached audio is kept for seven days
 
 
 def _known_zone(name: str) -> None:
@@ -96,7 +97,7 @@ DATA_DIR.mkdir(parents=True, exist_ok=True)
 
 
 def _own_secret() -> str:
-    """A secret for this data directory, made once: sessions and cached phrases outlive a restart."""
+    """The secret of this data directory. It is created once, so sessions and cached phrases survive a restart."""
     path = DATA_DIR / "secret_key"
     try:
         with path.open("x") as file:
@@ -114,7 +115,7 @@ if not SECRET_KEY:
             "SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(50))')."
         )
     SECRET_KEY = _own_secret()
-PHRASE_SECRET = f"{'sandbox' if USE_SANDBOX else 'provider'}:{SECRET_KEY}"  # the sandbox's sound is nobody's voice
+PHRASE_SECRET = f"{'sandbox' if USE_SANDBOX else 'provider'}:{SECRET_KEY}"  # never play sandbox audio as a real voice
 
 if PHRASE_STORE == "redis" and not REDIS_URL:
     raise ImproperlyConfigured("PHRASE_STORE=redis needs REDIS_URL: set it, or leave PHRASE_STORE at file.")
@@ -130,7 +131,7 @@ STORAGES = {
     "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else storages.private_file_storage(DATA_DIR / "samples"),
 }
 
-# Tracebacks without local variables: those hold what is said to patients.
+# Log tracebacks without local variables. Local variables contain texts for patients.
 structlog.configure(
     processors=[
         structlog.contextvars.merge_contextvars,
@@ -175,7 +176,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
 ]
-# Whatever gets into a page, no script but our own runs there and nothing is asked of another host.
+# Pages run scripts of this server only and send requests to this server only, even if someone injects code into a page.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
@@ -207,15 +208,15 @@ TEMPLATES = [
 
 DATABASES = {"default": _database}
 if _database["ENGINE"].endswith("sqlite3"):
-    # Immediate transactions: a deferred one that turns into a writer fails at once instead of waiting its turn.
+    # A deferred transaction that starts to write fails immediately if another one writes. An immediate one waits.
     _database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 10,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
-    _database["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}  # a file: other processes must reach it
+    _database["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}  # a file, because tests start other processes
 elif _database["ENGINE"].endswith("postgresql"):
-    # A host that vanished answers nothing at all, and the kernel would believe in it for hours.
+    # A host that disappears closes no connection. Without these options the kernel would notice only after hours.
     _vanished = {
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
@@ -239,7 +240,7 @@ EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_HOST"] or "localhost", _mail["EMAIL_PORT"]
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"] or "", _mail["EMAIL_HOST_PASSWORD"] or ""
 EMAIL_USE_TLS, EMAIL_USE_SSL = _mail["EMAIL_USE_TLS"], _mail["EMAIL_USE_SSL"]
 EMAIL_FILE_PATH = f"/{_mail['EMAIL_FILE_PATH']}"
-EMAIL_TIMEOUT = 5  # seconds for each answer of the mail server
+EMAIL_TIMEOUT = 5  # seconds, for each reply of the mail server
 DEFAULT_FROM_EMAIL = _mail.get("DEFAULT_FROM_EMAIL", f"voicecare@{urlsplit(PUBLIC_URL).hostname or 'localhost'}")
 
 LANGUAGE_CODE = "en"
@@ -279,19 +280,19 @@ SPECTACULAR_SETTINGS = {
     },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # it would ask a host of somebody else's
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # the default sends requests to another host
 }
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
-    "logins": {  # what `voicecare.api.throttling` counts
+    "logins": {  # login attempts, see voicecare/api/throttling.py
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
         "LOCATION": "logins",
-        "OPTIONS": {"MAX_ENTRIES": 100_000},  # a full one forgets a third, and whom to refuse with it
+        "OPTIONS": {"MAX_ENTRIES": 100_000},  # a full cache drops a third of its entries, also counts over the limit
     },
 }
 
-# Celery. Rows are the queue, so there is no result backend; without Redis a folder is the broker, for which worker
-# and beat are processes of their own, as in production.
+# Celery. Database rows are the queue, so there is no result backend. Without Redis, a folder is the broker. Worker and
+# beat are separate processes in both cases, as in production.
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

@@ -1,4 +1,4 @@
-"""Every HTTP address; the WebSocket's is in routing.py."""
+"""HTTP routes. WebSocket routes are in routing.py."""
 
 from csp.decorators import csp_update
 from django.contrib import admin
@@ -20,8 +20,9 @@ api: list[URLPattern | URLResolver] = [
     path("", include("cloning.api.urls")),
     path("", include("usage.api.urls")),
 ]
-docs = csp_update({"style-src": ["'self'", "'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view())  # Swagger's own
-# A player in the admin has a session, no token. The schema is the clinicians'.
+# Swagger UI sets inline styles.
+docs = csp_update({"style-src": ["'self'", "'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view())
+# An audio player in the admin sends the session cookie and no token. The route is not part of the REST API's schema.
 preview = VoicePreview.as_view(authentication_classes=(SessionAuthentication,), schema=None)
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index")),

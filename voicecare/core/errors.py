@@ -1,15 +1,14 @@
-"""The base of every error that a client may be told about.
+"""The base class of all errors that clients may see.
 
-An error carries its own verdict: `code` (the contract's word, stable), `message` (for people, says what to do) and
-`retryable` (whether the same request can succeed without anybody changing anything). The WebSocket and REST render it
-through the two methods here, so that both speak of the same trouble in the same words.
+Each error has a stable `code` for programs, a `message` for people that says what to do, and `retryable`: whether the
+same request can succeed later without any change. The device protocol and the REST API use the same code and message.
 """
 
 from typing import ClassVar
 
 
 class VoicecareError(Exception):
-    """Raised with a message for people; `code` is the class's own unless the raiser knows better."""
+    """`message` is for people. `code` replaces the code of the class."""
 
     code: str = "error"
     retryable: ClassVar[bool] = False
@@ -21,10 +20,10 @@ class VoicecareError(Exception):
             self.code = code
 
     def as_frame(self, speech_id: str | None = None) -> dict[str, str]:
-        """The WebSocket's `error` frame."""
+        """The `error` frame of the device protocol."""
         frame = {"type": "error", "code": self.code, "message": self.message}
         return frame if speech_id is None else {**frame, "id": speech_id}
 
     def as_body(self) -> dict[str, str]:
-        """The body of a REST error."""
+        """The body of a REST error response."""
         return {"detail": self.message, "code": self.code}

@@ -1,5 +1,7 @@
-"""Hints: "look now", told to Celery by a task's name and ids. A lost one loses nothing: rows are the queue, and the
-schedule looks at them anyway.
+"""Sends task messages to Celery: the name of a task and ids.
+
+A message only asks for work soon. Database rows are the queue, and the schedule runs the same tasks at intervals, so a
+lost message loses no work.
 """
 
 import threading
@@ -14,55 +16,56 @@ from django.db import transaction
 FAILURE_PAUSE_S = 10.0  # nothing is published for so long after a failure; a hanging broker costs seconds each time
 MAX_PENDING = 100
 
-TaskMessage = tuple[str, tuple[str, ...], float]
+TaskMessage = tuple[str, tuple[str, ...], float]  # task name, ids, delay in seconds
 
 log = structlog.get_logger(__name__)
 
 
-def enqueue_on_commit(task_name: str, *ids: object, in_s: float = 0.0) -> None:
-    """Has the task run soon with these ids, once the transaction under way is committed. Never raises, never waits.
-    `in_s`: not before so many seconds.
+def enqueue_on_commit(task_name: str, *ids: object, delay_s: float = 0.0) -> None:
+    """Enqueue the task when the current transaction commits, or immediately without one. Never raises, never blocks.
 
-    Publishing takes milliseconds, but up to seven seconds where the broker is down, so a thread of its own does it.
+    `delay_s`: the task starts after this delay at the earliest.
+
+    Publishing takes milliseconds, but up to seven seconds while the broker is down. A background thread does it.
     """
-    hint = task_name, tuple(map(str, ids)), in_s
-    transaction.on_commit(partial(_publisher.submit, hint), robust=True)
+    message = task_name, tuple(map(str, ids)), delay_s
+    transaction.on_commit(partial(_publisher.submit, message), robust=True)
 
 
 class _TaskPublisher:
-    """The process's one publishing thread; it begins with the first hint, so that a process may fork before that."""
+    """The publishing thread of this process. It starts with the first message, so that a process may fork before."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: set[TaskMessage] = set()
         self._paused_until = 0.0
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="task-publisher")
 
-    def submit(self, hint: TaskMessage) -> None:
-        """One that is waiting already need not be told twice."""
+    def submit(self, message: TaskMessage) -> None:
+        """Publish in the background. A message equal to a pending one is dropped."""
         with self._lock:
-            if hint in self._pending:
+            if message in self._pending:
                 return
-            lost = len(self._pending) >= MAX_PENDING
-            if not lost:
-                self._pending.add(hint)
-        if lost:
-            log.warning("hints.lost", task=hint[0], error="too many waiting")
+            is_full = len(self._pending) >= MAX_PENDING
+            if not is_full:
+                self._pending.add(message)
+        if is_full:
+            log.warning("task_queue.message_lost", task=message[0], error="too many pending messages")
         else:
-            self._executor.submit(self._publish, hint)
+            self._executor.submit(self._publish, message)
 
-    def _publish(self, hint: TaskMessage) -> None:
+    def _publish(self, message: TaskMessage) -> None:
         with self._lock:
-            self._pending.discard(hint)  # from here on the same hint would be news
-        name, ids, in_s = hint
+            self._pending.discard(message)  # an equal message from now on asks for another run
+        name, ids, delay_s = message
         if time.monotonic() < self._paused_until:
-            log.warning("hints.lost", task=name, error="the broker failed just now")
+            log.warning("task_queue.message_lost", task=name, error="the broker failed recently")
             return
         try:
-            current_app.send_task(name, args=ids, countdown=in_s or None, retry=False, ignore_result=True)
-        except Exception as error:  # whatever the broker's library raises: a hint fails nobody
+            current_app.send_task(name, args=ids, countdown=delay_s or None, retry=False, ignore_result=True)
+        except Exception as error:  # brokers raise errors of many classes, and none may reach the sender
             self._paused_until = time.monotonic() + FAILURE_PAUSE_S
-            log.warning("hints.lost", task=name, error=type(error).__name__)
+            log.warning("task_queue.message_lost", task=name, error=type(error).__name__)
 
 
 _publisher = _TaskPublisher()

@@ -1,4 +1,7 @@
-"""The broker that needs no server: a folder, asked in steps that let a worker end in time."""
+"""A Celery broker that needs no server: kombu's filesystem transport with two corrections.
+
+`make run` without Redis uses it. The URL is `folder://localhost`; settings.py names the folders.
+"""
 
 import uuid
 from pathlib import Path
@@ -12,26 +15,26 @@ MAX_POLL_S = 0.5
 
 
 class FolderChannel(filesystem.Channel):
-    """kombu's own writes a message under its last name; a worker that reads half of one stops for good."""
+    """kombu writes a message in place. A worker that reads a half-written message stops for good."""
 
     def _put(self, queue: str, payload: object, **_options: object) -> None:  # type: ignore[override]
-        """It appears whole, under a name as kombu's."""
+        """Write a temporary file and rename it. The name has the form that kombu expects."""
         path = Path(self.data_folder_out, f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg")
-        begun = path.with_suffix(".part")
+        temporary = path.with_suffix(".part")
         try:
-            begun.write_text(dumps(payload))
-            begun.replace(path)
+            temporary.write_text(dumps(payload))
+            temporary.replace(path)
         except OSError as error:
             raise ChannelError(f"Cannot add a message to {path.parent}") from error
 
 
 class FolderTransport(filesystem.Transport):
-    """kombu's own. Celery asks it for 2 s at a time, and twice more after SIGTERM; `make run` kills after 5 s."""
+    """Shorter polls. Celery polls for 2 s, and twice more after SIGTERM, but `make run` kills a worker after 5 s."""
 
     Channel = FolderChannel
 
     def drain_events(self, connection: object, timeout: float | None = None) -> None:  # type: ignore[override]
-        """Raises TimeoutError earlier than asked, which is Celery's cue to look whether it should stop."""
+        """Raises TimeoutError after MAX_POLL_S. Celery then checks whether it should stop."""
         super().drain_events(connection, timeout=timeout and min(timeout, MAX_POLL_S))
 
 

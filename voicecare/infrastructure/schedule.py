@@ -1,4 +1,7 @@
-"""What beat asks for, and how often in seconds. What nobody has begun by its next turn is of no use any more."""
+"""Celery beat's schedule: task names and intervals in seconds.
+
+`expires` drops a message that no worker has started before the next one is due.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Celery's scheduler, which gives a sign of life while it ticks."""
+"""Celery beat's scheduler with a heartbeat."""
 
 import time
 from threading import Thread
@@ -14,12 +14,12 @@ log = structlog.get_logger(__name__)
 
 
 class Scheduler(PersistentScheduler):
-    """A database that is away, or hangs, holds up no tick: a thread writes the sign, one at a time."""
+    """Writes a heartbeat row while it ticks. A thread writes it, so that a slow or missing database delays no tick."""
 
     _last_heartbeat_at = float("-inf")
     _writer: Thread | None = None
 
-    def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401 - whatever Celery passes to its own
+    def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401 - Celery's signature
         now = time.monotonic()
         if now - self._last_heartbeat_at >= heartbeats.INTERVAL_S and not (self._writer and self._writer.is_alive()):
             self._last_heartbeat_at = now
@@ -32,7 +32,7 @@ class Scheduler(PersistentScheduler):
 def _write_heartbeat() -> None:
     try:
         heartbeats.beat(heartbeats.BEAT)
-    except Exception as error:  # the next one may do better
-        log.warning("beat.no_sign", error=type(error).__name__)
+    except Exception as error:  # the next tick tries again
+        log.warning("beat.heartbeat_failed", error=type(error).__name__)
     finally:
         connection.close()

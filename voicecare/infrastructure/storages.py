@@ -1,12 +1,12 @@
-"""Where sound lies: folders of this machine, or of a bucket (entries of Django's STORAGES)."""
+"""File storages for audio, as entries of Django's STORAGES: folders of this machine or of an S3 bucket."""
 
 from pathlib import Path
 from typing import Any
 
 
 def bucket_storage(name: str, endpoint: str, folder: str) -> dict[str, Any]:
-    """A folder of our bucket. There is no ACL: objects are private without, and newer buckets refuse every ACL."""
-    # Slow to import, and only for those who use it.
+    """A folder of the bucket. No ACL is set: objects are private by default, and newer buckets reject ACLs."""
+    # boto3 is slow to import, so only installations with a bucket import it.
     from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
     from botocore.config import Config  # type: ignore[import-untyped]
 
@@ -15,7 +15,7 @@ def bucket_storage(name: str, endpoint: str, folder: str) -> dict[str, Any]:
         connect_timeout=2,
         read_timeout=5,
         retries={"max_attempts": 2, "mode": "standard"},
-        request_checksum_calculation="when_required",  # servers other than AWS' refuse the newer checksums
+        request_checksum_calculation="when_required",  # S3 servers of other vendors reject the newer checksums
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
@@ -25,18 +25,19 @@ def bucket_storage(name: str, endpoint: str, folder: str) -> dict[str, Any]:
         "location": folder,
         "client_config": config,
         "transfer_config": TransferConfig(use_threads=False),
-        "access_key": None,  # boto3 finds all credentials itself; django-storages would lose a session token
+        "access_key": None,  # boto3 finds all credentials itself. django-storages would drop a session token.
         "secret_key": None,
     }
     return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
 
 
 def atomic_file_storage(folder: Path) -> dict[str, Any]:
+    """A folder whose files are replaced atomically."""
     return {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": folder}}
 
 
 def private_file_storage(folder: Path) -> dict[str, Any]:
-    """They have no address of their own, and nobody else on this machine may read them."""
+    """A folder that only this user can read. Its files have no URL."""
     options = {
         "location": folder,
         "base_url": None,

@@ -134,7 +134,7 @@ def _phrases() -> None:
         Phrase.objects.create(kind=Phrase.Kind.HOLD_MESSAGE, language=language, text=_HOLD_MESSAGES[language])
         Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
     if new:
-        task_queue.enqueue_on_commit(task_names.WARM_DUE, in_s=STARTUP_DELAY_S)
+        task_queue.enqueue_on_commit(task_names.WARM_DUE, delay_s=STARTUP_DELAY_S)
 
 
 def _device(patient: Patient) -> Device:

@@ -85,4 +85,4 @@ def test_a_broker_in_trouble_costs_no_time_and_raises_nothing(trouble: str, tmp_
     url = silent_broker if trouble == "silent" else f"redis://127.0.0.1:{free_port()}/0"
     done = child(tmp_path, TWO, REDIS_URL=url)
     assert float(done.stdout.splitlines()[0]) < 0.5
-    assert (done.stdout + done.stderr).count("hints.lost") == 2
+    assert (done.stdout + done.stderr).count("task_queue.message_lost") == 2

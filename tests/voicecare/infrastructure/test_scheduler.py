@@ -48,7 +48,7 @@ def test_a_database_error_does_not_delay_the_tick(scheduler: Scheduler, capsys: 
         assert scheduler.tick() <= INTERVAL_S
         until(
             lambda: output.append(capsys.readouterr().out) or "".join(output),
-            wanted=lambda text: "beat.no_sign" in text,
+            wanted=lambda text: "beat.heartbeat_failed" in text,
         )
     finally:
         with connection.cursor() as cursor:
