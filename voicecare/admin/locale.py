@@ -1,4 +1,4 @@
-"""Numbers and dates of the admin as its reader's browser asks for them."""
+"""Formats numbers and dates of the admin in the language that the browser requests."""
 
 from django.http import HttpRequest, HttpResponseBase
 from django.middleware.locale import LocaleMiddleware
@@ -8,13 +8,13 @@ PREFIX = "/admin/"
 
 
 class AdminLocaleMiddleware(LocaleMiddleware):
-    """Of the admin alone: whatever a program reads is the same in every language."""
+    """Affects the admin only. Responses for programs are the same in every language."""
 
     def process_request(self, request: HttpRequest) -> None:
         if request.path_info.startswith(PREFIX):
             super().process_request(request)
         else:
-            translation.deactivate()  # a thread serves many
+            translation.deactivate()  # the thread may have served an admin page before
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         return super().process_response(request, response) if request.path_info.startswith(PREFIX) else response

@@ -1,4 +1,4 @@
-"""The admin's log-in, as slow to guess at as the clinicians'."""
+"""The login form of the admin, with the login throttling of the REST API."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from voicecare.api import throttling
 
 class AdminLoginForm(AdminAuthenticationForm):
     def clean(self) -> dict[str, Any]:
-        """Counted together with the log-ins over REST: who is held up there is held up here."""
+        """Check username and password. Attempts count together with those over REST."""
         address = self.request.META.get("REMOTE_ADDR", "") if self.request else ""
         try:
             with throttling.login_attempt(self.cleaned_data.get("username", ""), address):
                 return super().clean()
         except Throttled as error:
-            raise ValidationError("Too many log-ins have failed. Wait a minute, then try again.") from error
+            raise ValidationError("Too many failed logins. Wait a minute, then try again.") from error

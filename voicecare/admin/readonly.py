@@ -1,4 +1,4 @@
-"""The admin of rows that tell what happened: they are looked at and never edited by hand."""
+"""Base class for the admin of rows that record what happened. Users can view them and cannot edit them."""
 
 from django.contrib import admin
 from django.db.models import Model
@@ -6,9 +6,9 @@ from django.http import HttpRequest
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """No adding, changing or deleting, whatever permissions a user has."""
+    """Denies adding, changing and deleting to every user."""
 
-    show_full_result_count = False  # counting a large table twice is the slowest part of its list
+    show_full_result_count = False  # a second count of a large table is the slowest part of its list
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""The admin's site: its first page is the dashboard, and a patient has a page of usage."""
+"""The admin site. Its first page is the dashboard, and each patient has a page with their usage."""
 
 import uuid
 from typing import Any
@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, path
 
 from usage.models import DailyUsage
 from voicecare.admin.login import AdminLoginForm
-from voicecare.dashboard.chart import Chart, csv_response
+from voicecare.dashboard.chart import csv_response
 from voicecare.dashboard.chart_registry import ChartRegistry
 from voicecare.dashboard.dashboards import AdminDashboard, PatientDashboard
 from voicecare.dashboard.live import LiveStatus
@@ -22,7 +22,7 @@ from voicecare.patients.models import Patient
 
 class VoicecareAdminSite(AdminSite):
     login_form = AdminLoginForm
-    site_url = None  # there is no site beside the admin to view
+    site_url = None  # hides the link "View site"
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         patient_path = "patients/patient/<uuid:patient_id>/usage/"
@@ -40,12 +40,15 @@ class VoicecareAdminSite(AdminSite):
         return super().index(request, {**context, **(extra_context or {})})
 
     def live(self, request: HttpRequest, patient_id: uuid.UUID | None = None) -> HttpResponse:
-        """The part of a page that is read again and again, as HTML."""
+        """The part of a dashboard that the page polls, as HTML."""
         live = LiveStatus(AdminPermissions(request.user), _patient(request, patient_id))
         return TemplateResponse(request, "admin/dashboard/live.html", {"live": live})
 
     def csv(self, request: HttpRequest, name: str, patient_id: uuid.UUID | None = None) -> HttpResponse:
-        return csv_response(_chart(ChartRegistry(AdminPermissions(request.user), _patient(request, patient_id)), name))
+        chart = ChartRegistry(AdminPermissions(request.user), _patient(request, patient_id)).get(name)
+        if chart is None:
+            raise Http404("Unknown chart, or no permission to view it.")
+        return csv_response(chart)
 
     def patient_usage(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
         patient = _patient(request, patient_id)
@@ -58,16 +61,9 @@ class VoicecareAdminSite(AdminSite):
 
 
 def _patient(request: HttpRequest, patient_id: uuid.UUID | None) -> Patient | None:
-    """None: everybody. Raises 403 for who may not look at patients, 404 for one who is not there."""
+    """The patient of the URL; None stands for all patients. Raises 403 without permission and 404 if unknown."""
     if patient_id is None:
         return None
     if not AdminPermissions(request.user).can_view(Patient):
         raise PermissionDenied
     return get_object_or_404(Patient, pk=patient_id, erased_at=None)
-
-
-def _chart(charts: ChartRegistry, name: str) -> Chart:
-    chart = charts.get(name)
-    if chart is None:
-        raise Http404("There is no such chart, or not for you.")
-    return chart

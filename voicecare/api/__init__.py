@@ -1,1 +1,6 @@
-"""What the REST API of every app stands on: who asks, one shape of error, pages, bodies, its own description."""
+"""What the REST endpoints of all apps share.
+
+Public modules: `authentication` (bearer tokens), `login`, `throttling`, `errors` (one body for every error),
+`middleware`, `pagination`, `parsers`, `ranges` (audio with byte ranges) and `schema` (OpenAPI). The endpoints are in
+the `api` package or module of each app. Imports `voicecare.core` only.
+"""

@@ -1,4 +1,4 @@
-"""Who is asking: `Authorization: Bearer <token>`, with a token from `auth/token/`. The database keeps its digest."""
+"""Authentication by `Authorization: Bearer <token>`. `auth/token/` issues tokens; the database keeps their digests."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ _TOKEN = re.compile(rb"[0-9a-f]{64}")
 
 class BearerAuthentication(TokenAuthentication):
     def authenticate_credentials(self, token: bytes) -> tuple[Any, Any]:
-        """Anything that was never a token is refused before knox decodes it: bytes that are not UTF-8 would raise."""
+        """Reject everything that does not look like a token. knox would fail on bytes that are not UTF-8."""
         if not _TOKEN.fullmatch(token):
             raise AuthenticationFailed("Invalid token.")
         return super().authenticate_credentials(token)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""One shape for every error under /api/: `{"detail", "code"}`, and for fields `{"field": ["..."]}`."""
+"""Error responses under /api/: `{"detail": ..., "code": ...}`. Invalid fields are `{"field": ["message", ...]}`."""
 
 import traceback
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from rest_framework.settings import api_settings
 
 from voicecare.core.errors import VoicecareError
 
-_STATUS = {"idempotency_conflict": 409}  # of our own errors' codes; 400 is that of all others
+_STATUS = {"idempotency_conflict": 409}  # by the code of a VoicecareError; all other codes get 400
 
-_READ_ONLY_SQLSTATE = "25006"  # PostgreSQL's state for writing to a standby that has not taken over yet
+_READ_ONLY_SQLSTATE = "25006"  # PostgreSQL: a write to a standby that is not the primary yet
 
 log = structlog.get_logger(__name__)
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
-    """DRF's EXCEPTION_HANDLER. What nobody expected is a 500 here already: Django's own answer would be a page."""
+    """DRF's EXCEPTION_HANDLER. Unexpected errors become 500 here, because Django would answer with an HTML page."""
     if isinstance(error, VoicecareError):
         views.set_rollback()
         return Response(error.as_body(), _STATUS.get(error.code, 400))
@@ -31,34 +31,32 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
     if response is None:
         return _unexpected_error(error)
     if isinstance(error, ValidationError):
-        response.data = _validation_body(response.data)
+        general = response.data
+        if isinstance(response.data, dict):
+            general = response.data.get(api_settings.NON_FIELD_ERRORS_KEY)
+        if general:
+            response.data = {"detail": " ".join(general), "code": "invalid"}
     else:
         code = error.get_codes() if isinstance(error, APIException) else _code(response.status_code)
         response.data = {"detail": response.data["detail"], "code": code}
     return response
 
 
-def _validation_body(data: Any) -> Any:  # noqa: ANN401 - whatever DRF made of it
-    whole = data if isinstance(data, list) else data.get(api_settings.NON_FIELD_ERRORS_KEY)
-    return {"detail": " ".join(whole), "code": "invalid"} if whole else data
-
-
 def _unexpected_error(error: Exception) -> Response:
-    """Where it was raised is logged, never its message: a database's tells the values of the row."""
+    """503 for a database that is unavailable or read-only, else 500.
+
+    The log contains the place of the error and not its message: messages of databases contain values of the row.
+    """
     place = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
     log.error("rest.failed", error=type(error).__name__, place=place)
     views.set_rollback()
-    status = 503 if _is_database_unavailable(error) else 500
+    is_standby = getattr(error.__cause__, "sqlstate", None) == _READ_ONLY_SQLSTATE
+    status = 503 if is_standby or isinstance(error, OperationalError | InterfaceError) else 500
     return Response(error_body(status), status)
 
 
-def _is_database_unavailable(error: Exception) -> bool:
-    """A database that is not there, or not there to be written to."""
-    is_standby = getattr(error.__cause__, "sqlstate", None) == _READ_ONLY_SQLSTATE
-    return is_standby or isinstance(error, OperationalError | InterfaceError)
-
-
 def error_body(status: int) -> dict[str, str]:
+    """The body for an error without details, for example `{"detail": "Not Found.", "code": "not_found"}`."""
     return {"detail": HTTPStatus(status).phrase + ".", "code": _code(status)}
 
 
@@ -67,11 +65,11 @@ def _code(status: int) -> str:
 
 
 class NotFoundView(views.APIView):
-    """Every address under /api/ that is none."""
+    """404 as JSON for every unknown URL under /api/."""
 
     authentication_classes = ()
     permission_classes = ()
     schema = None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        raise NotFound("There is nothing here. Addresses end with a slash.")
+        raise NotFound("Not found. URLs end with a slash.")

@@ -1,4 +1,4 @@
-"""Logging in and out."""
+"""Login with username and password for a token, and logout."""
 
 from django.contrib.auth import authenticate
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
@@ -24,9 +24,9 @@ class TokenSerializer(serializers.Serializer):
 
 
 class LoginView(APIView):
-    """Takes a user name and a password for a token, to be sent as `Authorization: Bearer <token>`."""
+    """Returns a token for a username and password. Send it as `Authorization: Bearer <token>`."""
 
-    authentication_classes = ()  # whoever has an old token may get a new one
+    authentication_classes = ()  # a request with an expired token can still log in
     permission_classes = ()
 
     def get_authenticate_header(self, request: Request) -> str:
@@ -35,7 +35,10 @@ class LoginView(APIView):
     @extend_schema(
         operation_id="log_in",
         request=CredentialsSerializer,
-        responses={200: TokenSerializer, 429: OpenApiResponse(ErrorSerializer, "Too many failed; see `Retry-After`.")},
+        responses={
+            200: TokenSerializer,
+            429: OpenApiResponse(ErrorSerializer, "Too many failed attempts; see `Retry-After`."),
+        },
         auth=[],
         examples=[
             OpenApiExample("A clinician", {"username": "clinician", "password": "5c21-…"}, request_only=True),
@@ -45,17 +48,17 @@ class LoginView(APIView):
     def post(self, request: Request) -> Response:
         credentials = CredentialsSerializer(data=request.data)
         credentials.is_valid(raise_exception=True)
-        given = credentials.validated_data
-        with throttling.login_attempt(given["username"], request.META.get("REMOTE_ADDR", "")):
-            user = authenticate(request, **given)
+        data = credentials.validated_data
+        with throttling.login_attempt(data["username"], request.META.get("REMOTE_ADDR", "")):
+            user = authenticate(request, **data)
             if user is None:
-                raise AuthenticationFailed("The user name or the password is wrong.")
+                raise AuthenticationFailed("The username or the password is wrong.")
         row, token = AuthToken.objects.create(user)
         return Response(TokenSerializer({"token": token, "expiry": row.expiry}).data)
 
 
 class LogoutView(APIView):
-    """Revokes the token that this request came with."""
+    """Revokes the token of this request."""
 
     @extend_schema(operation_id="log_out", request=None, responses={204: None})
     def post(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The edge of the API, outside of any view."""
+"""Middleware for requests to the API, outside of any view."""
 
 from typing import Any
 
@@ -13,28 +13,27 @@ PREFIX = "/api/"
 
 
 class ApiErrorMiddleware(MiddlewareMixin):
-    """The first of all, so that it sees what goes wrong in any other."""
+    """Runs first, so that it also handles errors of the other middleware."""
 
     def process_request(self, request: HttpRequest) -> None:
-        """A body in chunks has no length, and one without a length is none to DRF. By now all of it is in a file."""
+        """Set Content-Length for a chunked body, because DRF ignores a body without it.
+
+        Django has read the whole body into a file by now. HttpRequest offers no public way to its size.
+        """
         if "Transfer-Encoding" in request.headers and not request.META.get("CONTENT_LENGTH"):
             body: Any = request._stream
             request.META["CONTENT_LENGTH"] = str(body.seek(0, 2))
             body.seek(0)
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """What failed outside of a view (a host that is not ours, a middleware) is JSON, too; nothing is cached."""
-        _close_connection()
+        """Errors outside of a view (an unknown host, other middleware) become JSON too. No response is cached."""
+        # Under ASGI each request has a thread of its own. Its database connection would stay open until garbage
+        # collection: five clients kept forty connections.
+        if not connection.in_atomic_block:  # tests run inside one
+            connection.close()
         if not request.path_info.startswith(PREFIX):
             return response
         if response.status_code >= 400 and response.headers.get("Content-Type", "").startswith("text/html"):
             response = JsonResponse(error_body(response.status_code), status=response.status_code)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
-
-
-def _close_connection() -> None:
-    """Under ASGI each request has a thread of its own, and its connection would outlive it until the garbage collector
-    comes by: forty open ones for five clients."""
-    if not connection.in_atomic_block:  # a test's own
-        connection.close()

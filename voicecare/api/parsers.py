@@ -1,4 +1,4 @@
-"""Reading a request's body: JSON in UTF-8, and not more than any call of ours needs."""
+"""Parser for request bodies: JSON in UTF-8 of a limited size."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import IO, Any
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import BaseParser
 
-MAX_BYTES = 256 * 1024  # the longest text, every character of it escaped, is a quarter of that
+MAX_BYTES = 256 * 1024  # four times the longest text with every character escaped
 
 
 class BodyTooLarge(APIException):
@@ -17,13 +17,13 @@ class BodyTooLarge(APIException):
 
 
 class JSONParser(BaseParser):
-    """DRF's own reads a body of any size, lets its charset be named by the client, and fails on a thousand brackets."""
+    """Unlike DRF's parser, limits the size, accepts UTF-8 only, and survives deep nesting and NaN."""
 
     media_type = "application/json"
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - DRF's own signature
+    ) -> Any:  # noqa: ANN401 - DRF's signature
         body = stream.read(MAX_BYTES + 1)
         if len(body) > MAX_BYTES:
             raise BodyTooLarge

@@ -1,4 +1,4 @@
-"""The OpenAPI schema: every operation with the errors that it can return, all in one shape."""
+"""The OpenAPI schema: adds the common error responses to every operation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,13 +46,13 @@ def _errors(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
     parameters = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] != "path"}
     takes_body = "requestBody" in operation
     speaks = any("Speech-Source" in response.get("headers", ()) for response in operation["responses"].values())
-    errors = {"401": "No credentials, or wrong ones."}
+    errors = {"401": "Credentials are missing or wrong."}
     if "{" in path or parameters & _PAGING:
-        errors["404"] = "There is no such thing, or it is not yours."
+        errors["404"] = "Not found, or not visible to this user."
     if takes_body or parameters - _PAGING or speaks:  # the provider may reject a text
-        errors["400"] = "Something that was sent is missing or wrong."
+        errors["400"] = "A value is missing or invalid."
     if takes_body:
-        errors |= {"413": "The body is too large.", "415": "The body is of another kind."}
+        errors |= {"413": "The body is too large.", "415": "The content type of the body is not supported."}
     return errors
 
 
@@ -62,7 +62,7 @@ def _error(code: str, description: str) -> dict[str, Any]:
 
 
 class BearerScheme(OpenApiAuthenticationExtension):
-    """Registered by being a subclass."""
+    """drf-spectacular registers it because it is a subclass."""
 
     target_class = "voicecare.api.authentication.BearerAuthentication"
     name = "bearer"

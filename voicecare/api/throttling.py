@@ -1,6 +1,6 @@
-"""Guessing passwords is slow: a few failed log-ins a minute for a user name, some more for an address.
+"""Limits failed logins per username and per address, against guessing passwords.
 
-Counted in the memory of each web process, so that it holds whatever became of Redis.
+Each web process counts in its own memory, so the limits do not depend on Redis.
 """
 
 import hashlib
@@ -12,38 +12,39 @@ from rest_framework.exceptions import Throttled
 
 WINDOW_S = 60
 MAX_FAILURES_PER_USERNAME = 5
-MAX_FAILURES_PER_ADDRESS = 30  # a hospital's clinicians share one
+MAX_FAILURES_PER_ADDRESS = 30  # the clinicians of a hospital share one address
 
 
 @contextmanager
 def login_attempt(username: str, address: str) -> Iterator[None]:
-    """Around the look at a password: raises Throttled before it, counts what raises, forgets what succeeds.
+    """Context manager for one login attempt. Raises Throttled if there were too many failures within WINDOW_S.
 
-    Counted before the look, or many at once would all pass.
+    The attempt counts before the password check, so that concurrent attempts cannot exceed the limit. A success, which
+    is a block without an exception, is subtracted again.
     """
     _count(f"name {username}", MAX_FAILURES_PER_USERNAME)
     _count(f"address {address}", MAX_FAILURES_PER_ADDRESS)
     yield
-    _forget(f"name {username}")
-    _forget(f"address {address}")
+    _uncount(f"name {username}")
+    _uncount(f"address {address}")
 
 
-def _count(what: str, limit: int) -> None:
-    cache, key = caches["logins"], _key(what)
+def _count(subject: str, limit: int) -> None:
+    cache, key = caches["logins"], _key(subject)
     cache.add(key, 0, WINDOW_S)
     try:
         count = cache.incr(key)
-    except ValueError:  # the window ended this very moment
+    except ValueError:  # the window has just ended
         return
     if count > limit:
         raise Throttled(wait=WINDOW_S)
 
 
-def _forget(what: str) -> None:
+def _uncount(subject: str) -> None:
     with suppress(ValueError):
-        caches["logins"].decr(_key(what))
+        caches["logins"].decr(_key(subject))
 
 
-def _key(what: str) -> str:
-    """A name may hold anything; a key may not, and shows none."""
-    return hashlib.sha256(what.encode()).hexdigest()
+def _key(subject: str) -> str:
+    """Usernames may contain characters that cache keys may not. The hash also hides them."""
+    return hashlib.sha256(subject.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Patients, their devices and their voices. Nothing is deleted here: patients are archived, devices revoked."""
+"""Admin of patients, devices and voices. Rows are never deleted here: patients are archived, devices are revoked."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.translation import ngettext
 
 from voicecare.core import task_names, task_queue
 from voicecare.patients.api import AUDIBLE_FIELDS
@@ -16,13 +17,13 @@ from voicecare.patients.models import Device, Patient, Voice
 
 
 class NoDeleteAdmin(admin.ModelAdmin):
-    """Rows that other rows stand on. Erasing a patient is a flow of its own, not a click here."""
+    """For rows that other rows refer to. A patient is erased through the REST API only (erasure.py)."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
     def save_model(self, request: HttpRequest, obj: Model, form: forms.ModelForm, change: bool) -> None:
-        """Of a change only what was edited is written: a device that connects meanwhile writes to the same row."""
+        """Write only the edited fields. A device that connects at the same time writes to the same row."""
         if change:
             obj.save(update_fields={field.name for field in obj._meta.concrete_fields} & set(form.changed_data))
         else:
@@ -31,7 +32,7 @@ class NoDeleteAdmin(admin.ModelAdmin):
 
 @admin.register(Voice)
 class VoiceAdmin(NoDeleteAdmin):
-    """A stock voice may be added by its id; whose voice it is and what state it is in, the provider decides."""
+    """Stock voices can be added by provider id. Source, patient and state are set by the provider and by clones."""
 
     list_display = ("name", "source", "state", "patient", "provider_id", "revision", "created_at")
     list_filter = ("source", "state")
@@ -44,11 +45,11 @@ class VoiceAdmin(NoDeleteAdmin):
 
 
 class PatientForm(forms.ModelForm):
-    """The voice is a usable stock voice or the patient's own; a chosen one that is gone stays until it is changed."""
+    """Offers usable stock voices and clones of this patient. The current voice stays a choice even if it is gone."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Django's own signature
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Django's signature
         super().__init__(*args, **kwargs)
-        if "voice" in self.fields:  # absent for a user who may only look
+        if "voice" in self.fields:  # a user with view permission only has no form fields
             usable = Q(state=Voice.State.USABLE) & (Q(source=Voice.Source.STOCK) | Q(patient=self.instance.pk))
             choices = Voice.objects.filter(usable | Q(pk=self.instance.voice_id))
             self.fields["voice"].queryset = choices  # type: ignore[attr-defined]
@@ -81,7 +82,7 @@ class PatientAdmin(NoDeleteAdmin):
     inlines = (DeviceInline,)
     actions = ("archive", "unarchive")
 
-    def save_model(  # type: ignore[override]  # this admin is only ever given its own model
+    def save_model(  # type: ignore[override]  # the admin of Patient only gets patients
         self, request: HttpRequest, obj: Patient, form: forms.ModelForm, change: bool
     ) -> None:
         super().save_model(request, obj, form, change)
@@ -91,19 +92,19 @@ class PatientAdmin(NoDeleteAdmin):
     @admin.display(description="New device")
     def new_device(self, patient: Patient) -> str:
         if patient._state.adding:
-            return "Save the patient first."
-        address = reverse("admin:patients_device_add", query={"patient": patient.pk})
-        return format_html('<a href="{}">Add a device for this patient</a>', address)
+            return "Save the patient before you add a device."
+        url = reverse("admin:patients_device_add", query={"patient": patient.pk})
+        return format_html('<a href="{}">Add a device for this patient</a>', url)
 
-    @admin.action(description="Archive: their devices are disconnected and refused", permissions=["change"])
+    @admin.action(description="Archive selected patients (their devices are disconnected)", permissions=["change"])
     def archive(self, request: HttpRequest, patients: QuerySet[Patient]) -> None:
-        archived = patients.filter(archived_at=None).update(archived_at=timezone.now())
-        self.message_user(request, f"Archived: {archived}.")
+        count = patients.filter(archived_at=None).update(archived_at=timezone.now())
+        self.message_user(request, ngettext("%d patient archived.", "%d patients archived.", count) % count)
 
-    @admin.action(description="Unarchive: their devices may connect again", permissions=["change"])
+    @admin.action(description="Unarchive selected patients (their devices can connect again)", permissions=["change"])
     def unarchive(self, request: HttpRequest, patients: QuerySet[Patient]) -> None:
-        unarchived = patients.exclude(archived_at=None).update(archived_at=None)
-        self.message_user(request, f"Unarchived: {unarchived}.")
+        count = patients.exclude(archived_at=None).update(archived_at=None)
+        self.message_user(request, ngettext("%d patient unarchived.", "%d patients unarchived.", count) % count)
 
 
 @admin.register(Device)
@@ -117,10 +118,10 @@ class DeviceAdmin(NoDeleteAdmin):
     actions = ("revoke", "renew_tokens")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Device | None = None) -> tuple[str, ...]:
-        """A device stays with its patient: whoever stands beside another bed gets a device of their own."""
+        """The patient of a device cannot change. Another patient needs another device."""
         return self.readonly_fields if obj is None else ("patient", *self.readonly_fields)
 
-    def save_model(  # type: ignore[override]  # this admin is only ever given its own model
+    def save_model(  # type: ignore[override]  # the admin of Patient only gets patients
         self, request: HttpRequest, obj: Device, form: forms.ModelForm, change: bool
     ) -> None:
         token = None if change else obj.renew_token()
@@ -128,25 +129,26 @@ class DeviceAdmin(NoDeleteAdmin):
         if token is not None:
             self._show_token_once(request, obj, token)
 
-    @admin.action(description="Revoke: disconnected within seconds, and for good", permissions=["change"])
+    @admin.action(
+        description="Revoke selected devices (disconnected within seconds, cannot be undone)", permissions=["change"]
+    )
     def revoke(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
-        revoked = devices.filter(revoked_at=None).update(revoked_at=timezone.now())
-        self.message_user(request, f"Revoked: {revoked}.")
+        count = devices.filter(revoked_at=None).update(revoked_at=timezone.now())
+        self.message_user(request, ngettext("%d device revoked.", "%d devices revoked.", count) % count)
 
-    @admin.action(description="New token: the former one is refused from now on", permissions=["change"])
+    @admin.action(
+        description="Renew the token of selected devices (the old token stops working)", permissions=["change"]
+    )
     def renew_tokens(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
         for device in devices:
-            if device.revoked_at is None:
-                self._renew_token(request, device)
-            else:
-                self.message_user(request, f"{device.name} is revoked: add a new device instead.", messages.WARNING)
-
-    def _renew_token(self, request: HttpRequest, device: Device) -> None:
-        token = device.renew_token()
-        # The next epoch closes a socket that was opened with the former token.
-        changed = {"token_prefix": device.token_prefix, "token_digest": device.token_digest, "epoch": F("epoch") + 1}
-        Device.objects.filter(pk=device.pk).update(**changed)
-        self._show_token_once(request, device, token)
+            if device.revoked_at is not None:
+                self.message_user(request, f"{device.name} is revoked. Add a new device instead.", messages.WARNING)
+                continue
+            token = device.renew_token()
+            # The next epoch closes a connection that was made with the old token.
+            digest = {"token_prefix": device.token_prefix, "token_digest": device.token_digest}
+            Device.objects.filter(pk=device.pk).update(**digest, epoch=F("epoch") + 1)
+            self._show_token_once(request, device, token)
 
     def _show_token_once(self, request: HttpRequest, device: Device, token: str) -> None:
         self.message_user(

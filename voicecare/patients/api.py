@@ -1,4 +1,4 @@
-"""Patients, their devices, and the voices they may have. Whoever may not see a patient is told that there is none."""
+"""REST API of patients, devices and voices. A patient that the caller may not see is answered with 404."""
 
 import uuid
 from typing import Any
@@ -49,11 +49,11 @@ AUDIBLE_FIELDS = {"name", "preferred_name", "companion_name", "language", "voice
 class DeviceRevoked(APIException):
     status_code = 409
     default_code = "revoked"
-    default_detail = "This device is revoked: add a new one instead."
+    default_detail = "This device is revoked. Add a new one instead."
 
 
 class PatientList(generics.ListCreateAPIView):
-    """The patients whom the caller may see. Whoever creates one becomes a member of their care team."""
+    """The patients that the caller may see. The creator of a patient joins their care team."""
 
     serializer_class = PatientSerializer
 
@@ -90,16 +90,16 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
         if AUDIBLE_FIELDS.intersection(serializer.validated_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
-    @extend_schema(responses={202: OpenApiResponse(description="Everything of theirs is being removed.")})
+    @extend_schema(responses={202: OpenApiResponse(description="The data of this patient is being removed.")})
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        """Erases: the devices are revoked at once; voices, samples and sound are removed in the background."""
+        """Erases the patient. Revokes the devices immediately; removes voices, samples and audio in the background."""
         if erasure.start_erasure(self.get_object().pk):
             task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         return Response(status=202)
 
 
 class DeviceList(generics.ListCreateAPIView):
-    """The devices of a patient, the revoked ones too."""
+    """The devices of a patient, including revoked ones."""
 
     serializer_class = DeviceSerializer
 
@@ -108,7 +108,7 @@ class DeviceList(generics.ListCreateAPIView):
 
     @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[DEVICE_REQUEST_EXAMPLE, ISSUED_DEVICE_EXAMPLE])
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        """A new device. Its token is shown this once."""
+        """Creates a device. Its token is shown only once."""
         patient = self._patient()
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -122,7 +122,7 @@ class DeviceList(generics.ListCreateAPIView):
 class DeviceDetail(APIView):
     @extend_schema(responses={204: None})
     def delete(self, request: Request, id: uuid.UUID) -> Response:
-        """Revokes the device: it is disconnected within seconds, for good."""
+        """Revokes the device. It is disconnected within seconds and can never connect again."""
         device = _device(request, id)
         Device.objects.filter(pk=device.pk, revoked_at=None).update(revoked_at=timezone.now())
         return Response(status=204)
@@ -131,10 +131,10 @@ class DeviceDetail(APIView):
 class DeviceRotation(APIView):
     @extend_schema(request=None, responses={200: IssuedDeviceSerializer, 409: OpenApiResponse(description="Revoked.")})
     def post(self, request: Request, id: uuid.UUID) -> Response:
-        """A new token, shown this once; the former one is refused, and a connection made with it is closed."""
+        """Issues a new token and shows it only once. The old token stops working, and its connection is closed."""
         device = _device(request, id)
         token = device.renew_token()
-        # The next epoch closes a socket that was opened with the former token.
+        # The next epoch closes a connection that was made with the old token.
         renewed = {"token_prefix": device.token_prefix, "token_digest": device.token_digest, "epoch": F("epoch") + 1}
         if not Device.objects.filter(pk=device.pk, revoked_at=None).update(**renewed):
             raise DeviceRevoked
@@ -142,7 +142,7 @@ class DeviceRotation(APIView):
 
 
 class VoiceList(generics.ListAPIView):
-    """The stock voices, and the clones made for the caller's own patients."""
+    """Stock voices, and the voice clones of patients that the caller may see."""
 
     serializer_class = VoiceSerializer
 
@@ -151,13 +151,13 @@ class VoiceList(generics.ListAPIView):
 
 
 def visible_voices(request: Request) -> QuerySet[Voice]:
-    """Which voices the caller may know of: the stock, and the clones of those patients whom they may know of."""
-    theirs = Q(patient__in=Patient.objects.visible_to(request.user))
-    return Voice.objects.filter(Q(source=Voice.Source.STOCK) | theirs)
+    """Stock voices, and the voice clones of patients that the caller may see."""
+    own_clones = Q(patient__in=Patient.objects.visible_to(request.user))
+    return Voice.objects.filter(Q(source=Voice.Source.STOCK) | own_clones)
 
 
-def _device(request: Request, key: uuid.UUID) -> Device:
-    return get_object_or_404(Device, pk=key, patient__in=Patient.objects.visible_to(request.user))
+def _device(request: Request, device_id: uuid.UUID) -> Device:
+    return get_object_or_404(Device, pk=device_id, patient__in=Patient.objects.visible_to(request.user))
 
 
 def _issued(device: Device, token: str) -> dict[str, str]:

@@ -1,3 +1,5 @@
+"""Django's application configuration of `voicecare.patients`."""
+
 from django.apps import AppConfig
 
 

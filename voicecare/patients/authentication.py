@@ -1,12 +1,12 @@
-"""From a device's token to its row: the one door for the WebSocket and for REST."""
+"""Authentication of devices by token, for the device protocol and the REST API."""
 
 from voicecare.patients.models import TOKEN_PREFIX_LENGTH, Device
 
 
 def authenticate_device(token: str) -> Device | None:
-    """The device that may connect with this token, with its patient; None if unknown, revoked, archived or erased.
+    """The device of this token, with its patient. None if it is unknown or revoked, or its patient archived or erased.
 
-    One query; the digest is compared in constant time.
+    Runs one query. The digest is compared in constant time.
     """
     prefix, dot, _ = token.partition(".")
     if not dot or len(prefix) != TOKEN_PREFIX_LENGTH or not prefix.isascii() or "\0" in prefix:

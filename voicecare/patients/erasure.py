@@ -1,4 +1,4 @@
-"""Erasing a patient begins here; what each application keeps of them, its own sweep removes later."""
+"""Starts the erasure of a patient. Each app later removes its own data of erased patients in a periodic task."""
 
 import uuid
 
@@ -10,7 +10,7 @@ from voicecare.patients.models import Device, Patient
 
 @transaction.atomic
 def start_erasure(patient_id: uuid.UUID) -> bool:
-    """From now on nobody sees this patient and none of their devices may connect. False if it had begun before."""
+    """Hide the patient from all users and revoke their devices. Returns False if the erasure had already started."""
     now = timezone.now()
     Device.objects.filter(patient=patient_id, revoked_at=None).update(revoked_at=now)
     return bool(Patient.objects.filter(pk=patient_id, erased_at=None).update(erased_at=now))

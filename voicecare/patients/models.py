@@ -1,4 +1,4 @@
-"""Who is spoken to, on what, and in whose voice."""
+"""Patients, the devices that play speech to them, and the voices that speak."""
 
 import hashlib
 import hmac
@@ -19,7 +19,7 @@ TOKEN_PREFIX_LENGTH = 8
 
 class VoiceQuerySet(models.QuerySet["Voice"]):
     def default(self) -> "Voice":
-        """The voice that speaks when nothing else can; made if nobody has yet read the provider's list."""
+        """The voice of DEFAULT_VOICE_ID. Creates its row if the provider's voices have not been read yet."""
         voice, _ = self.get_or_create(
             provider_id=settings.DEFAULT_VOICE_ID, defaults={"name": "Default", "source": Voice.Source.STOCK}
         )
@@ -27,8 +27,10 @@ class VoiceQuerySet(models.QuerySet["Voice"]):
 
 
 class Voice(models.Model):
-    """A voice at the provider. `revision` goes up when the sound behind the same id changes, so that audio cached
-    from the former sound is never played again."""
+    """A voice at the provider.
+
+    `revision` increases when the voice behind the same id changes. Audio cached with an older revision is not played.
+    """
 
     class Source(models.TextChoices):
         STOCK = "stock"
@@ -49,9 +51,12 @@ class Voice(models.Model):
         blank=True,
         on_delete=models.PROTECT,
         related_name="own_voices",
-        help_text="Whose relative this is; empty for a stock voice.",
+        help_text="The patient that this voice was cloned for. Empty for a stock voice.",
     )
-    revision = models.PositiveIntegerField(default=1)
+    revision = models.PositiveIntegerField(
+        default=1,
+        help_text="Increases when the voice behind the provider id changes. Audio of older revisions is not played.",
+    )
     state = models.CharField(max_length=10, choices=State, default=State.USABLE)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -77,29 +82,35 @@ class Voice(models.Model):
 
 class PatientQuerySet(models.QuerySet["Patient"]):
     def visible_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
-        """Whom this user may know of: staff all, others their care teams'. Nobody an erased one."""
+        """Staff users see all patients, others see those of their care teams. Erased patients are always hidden."""
         if not user.is_authenticated:
             return self.none()
-        kept = self.filter(erased_at=None)
-        return kept if getattr(user, "is_staff", False) else kept.filter(team=user.pk)
+        existing = self.filter(erased_at=None)
+        return existing if getattr(user, "is_staff", False) else existing.filter(team=user.pk)
 
 
 class Patient(models.Model):
-    """A person who is spoken to. `voice` is the single truth for whose voice speaks; null means the default."""
+    """A person with an AI companion. `voice` alone decides which voice speaks to them; null is the default voice."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=100)
     preferred_name = models.CharField(max_length=100, blank=True, help_text="How the companion addresses them.")
     companion_name = models.CharField(max_length=100, help_text="The name of the AI companion.")
-    language = models.CharField(max_length=10, default="en", help_text="ISO 639-1, for example en or de.")
+    language = models.CharField(max_length=10, default="en", help_text="ISO 639-1 code, for example en or de.")
     speech_rate = models.DecimalField(
         max_digits=3,
         decimal_places=2,
         default=Decimal("1.00"),
         validators=[MinValueValidator(Decimal("0.70")), MaxValueValidator(Decimal("1.20"))],
+        help_text="From 0.70 (slow) to 1.20 (fast). 1.00 is the normal speed.",
     )
     voice = models.ForeignKey(
-        Voice, null=True, blank=True, on_delete=models.SET_NULL, related_name="spoken_to", help_text="Empty: default."
+        Voice,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="spoken_to",
+        help_text="Empty: the default voice.",
     )
     monthly_character_budget = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: no limit.")
     archived_at = models.DateTimeField(null=True, blank=True)
@@ -132,7 +143,7 @@ class Patient(models.Model):
 
 class DeviceQuerySet(models.QuerySet["Device"]):
     def issue(self, patient: Patient, name: str) -> tuple["Device", str]:
-        """A new device and its token, which is shown this once: the row keeps a digest."""
+        """Create a device. Returns it with its token, which cannot be read again: the row stores a digest."""
         device = Device(patient=patient, name=name)
         token = device.renew_token()
         device.save(force_insert=True)
@@ -140,7 +151,7 @@ class DeviceQuerySet(models.QuerySet["Device"]):
 
 
 class Device(models.Model):
-    """What stands beside the bed. `epoch` counts its connections: only the latest one may speak."""
+    """A device at the patient's bedside. `epoch` counts its connections: only the latest one may speak."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="devices")
@@ -149,10 +160,13 @@ class Device(models.Model):
     token_digest = models.CharField(max_length=64, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True)
     epoch = models.PositiveBigIntegerField(default=0, editable=False)
-    format = models.CharField(max_length=20, blank=True, editable=False, help_text="What it asked for last.")
-    last_seen = models.DateTimeField(null=True, blank=True, editable=False, help_text="When it connected last.")
+    format = models.CharField(max_length=20, blank=True, editable=False, help_text="Format of the last connection.")
+    last_seen = models.DateTimeField(null=True, blank=True, editable=False, help_text="Time of the last connection.")
     online_until = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="Connected until then, unless its server shows a sign of life."
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The device counts as disconnected after this time. Its server keeps extending it.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -169,10 +183,10 @@ class Device(models.Model):
         return self.revoked_at is None and self.patient.is_active
 
     def renew_token(self) -> str:
-        """Sets a new token on this row, unsaved, and returns it.
+        """Set a new token on this object without saving it. Returns the token.
 
-        A plain SHA-256 is enough for 32 random bytes, and unlike a digest keyed with SECRET_KEY it outlives a change of
-        that key: nobody should have to walk to every bed because a key was rotated.
+        Plain SHA-256 is enough for 32 random bytes. A digest keyed with SECRET_KEY would become invalid when the key is
+        rotated, and every device in the house would need a new token.
         """
         self.token_prefix = secrets.token_hex(TOKEN_PREFIX_LENGTH // 2)
         token = f"{self.token_prefix}.{secrets.token_urlsafe(32)}"
@@ -183,8 +197,8 @@ class Device(models.Model):
         return hmac.compare_digest(self.token_digest, _digest(token))
 
     def register_connection(self) -> int:
-        """Counts a connection and returns its epoch; every older connection of this device is replaced by it."""
-        with transaction.atomic():  # the row stays locked until it is read, or two connections could get one epoch
+        """Count a new connection and return its epoch. It replaces all older connections of this device."""
+        with transaction.atomic():  # keeps the row locked until it is read: two connections never get the same epoch
             Device.objects.filter(pk=self.pk).update(epoch=F("epoch") + 1, last_seen=timezone.now())
             self.refresh_from_db(fields=["epoch", "last_seen"])
         return self.epoch

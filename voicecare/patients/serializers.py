@@ -1,4 +1,4 @@
-"""What clinicians read and write of patients, devices and voices."""
+"""Serializers of patients, devices and voices."""
 
 from decimal import Decimal
 from typing import Any
@@ -38,7 +38,7 @@ DEVICE_EXAMPLE = OpenApiExample(
     response_only=True,
 )
 ISSUED_DEVICE_EXAMPLE = OpenApiExample(
-    "Its token, this once",
+    "A new device with its token",
     {"id": "5b0e3d1c-77c2-4f6b-8a0f-9d1f2a3b4c5d", "name": "Bedside tablet", "token": "57a0f359.8Wa-OQV8…"},
     response_only=True,
 )
@@ -53,14 +53,14 @@ VOICE_EXAMPLE = OpenApiExample(
     },
     response_only=True,
 )
-MAX_BUDGET = 2**31 - 1  # PostgreSQL's integer
+MAX_BUDGET = 2**31 - 1  # the largest value of PostgreSQL's integer
 
 
 @extend_schema_field({"type": "number", "minimum": 0.7, "maximum": 1.2, "multipleOf": 0.01})
 class SpeechRateField(serializers.DecimalField):
-    """Exact in the database, a plain number in JSON."""
+    """A decimal in the database and a number in JSON."""
 
-    def to_representation(self, value: Decimal) -> float:  # type: ignore[override]  # DRF's is a text or a Decimal
+    def to_representation(self, value: Decimal) -> float:  # type: ignore[override]  # DRF returns str or Decimal
         return float(value)
 
 
@@ -74,15 +74,17 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         pk_field=serializers.UUIDField(),
         allow_null=True,
         required=False,
-        help_text="A stock voice or a clone of this patient's own; null: the default.",
+        help_text="A stock voice or a clone of this patient. null: the default voice.",
     )
     speech_rate = SpeechRateField(
         max_digits=3, decimal_places=2, min_value=Decimal("0.70"), max_value=Decimal("1.20"), required=False
     )
     monthly_character_budget = serializers.IntegerField(
-        min_value=0, max_value=MAX_BUDGET, allow_null=True, required=False, help_text="null: none."
+        min_value=0, max_value=MAX_BUDGET, allow_null=True, required=False, help_text="null: no limit."
     )
-    archived = serializers.BooleanField(required=False, help_text="Their devices are disconnected and refused.")
+    archived = serializers.BooleanField(
+        required=False, help_text="If true, the devices are disconnected and cannot connect."
+    )
 
     class Meta:
         model = Patient
@@ -101,27 +103,27 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         read_only_fields = ("id", "created_at")
 
     def validate_voice(self, voice: Voice | None) -> Voice | None:
-        """Another patient's clone is refused in the words for one that does not exist."""
-        own = self.instance.pk if self.instance else None
-        if voice is not None and voice.source == Voice.Source.CLONED and voice.patient_id != own:
+        """Reject a clone of another patient with the message for a voice that does not exist."""
+        patient_id = self.instance.pk if self.instance else None
+        if voice is not None and voice.source == Voice.Source.CLONED and voice.patient_id != patient_id:
             raise serializers.ValidationError(f'Invalid pk "{voice.pk}" - object does not exist.', "does_not_exist")
         return voice
 
-    def to_internal_value(self, data: Any) -> Any:  # noqa: ANN401 - DRF's own signature
-        given = super().to_internal_value(data)
-        if "archived" in given:
-            before = self.instance.archived_at if self.instance else None
-            given["archived_at"] = (before or timezone.now()) if given.pop("archived") else None
-        return given
+    def to_internal_value(self, data: Any) -> Any:  # noqa: ANN401 - DRF's signature
+        values = super().to_internal_value(data)
+        if "archived" in values:
+            archived_at = self.instance.archived_at if self.instance else None
+            values["archived_at"] = (archived_at or timezone.now()) if values.pop("archived") else None
+        return values
 
     def to_representation(self, patient: Patient) -> dict[str, Any]:
         return {**super().to_representation(patient), "archived": patient.archived_at is not None}
 
-    def update(self, patient: Patient, given: dict[str, Any]) -> Patient:
-        """Writes what was sent and nothing else: a clone that becomes ready meanwhile writes to the same row."""
-        for name, value in given.items():
+    def update(self, patient: Patient, values: dict[str, Any]) -> Patient:
+        """Write only the fields that were sent. A clone that becomes ready at the same time writes to the same row."""
+        for name, value in values.items():
             setattr(patient, name, value)
-        patient.save(update_fields=given)
+        patient.save(update_fields=values)
         return patient
 
 
@@ -135,7 +137,7 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
 
 @extend_schema_serializer(examples=[ISSUED_DEVICE_EXAMPLE])
 class IssuedDeviceSerializer(serializers.Serializer):
-    """The one time that a token is shown."""
+    """A new token. No other response contains it."""
 
     id = serializers.UUIDField()
     name = serializers.CharField()

@@ -1,3 +1,5 @@
+"""REST routes of patients, devices and voices."""
+
 from django.urls import path
 
 from voicecare.patients import api

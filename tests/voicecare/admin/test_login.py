@@ -12,7 +12,7 @@ from voicecare.api import throttling
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"
-TOO_MANY_FAILURES = "Too many log-ins have failed"
+TOO_MANY_FAILURES = "Too many failed logins"
 
 
 @pytest.fixture(autouse=True)

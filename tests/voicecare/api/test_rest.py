@@ -140,7 +140,7 @@ def test_a_wrong_password_and_an_unknown_user_get_the_same_response(carol: User)
         wrong.json()
         == unknown.json()
         == {
-            "detail": "The user name or the password is wrong.",
+            "detail": "The username or the password is wrong.",
             "code": "authentication_failed",
         }
     )

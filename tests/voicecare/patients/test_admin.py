@@ -344,9 +344,9 @@ def test_a_user_with_view_permission_sees_a_patient(alice):
 
 
 def test_devices_of_an_archived_patient_are_refused_until_it_is_unarchived(boss, alice):
-    assert "Archived: 1." in run_action(boss, "archive", alice.patient)
+    assert "1 patient archived." in run_action(boss, "archive", alice.patient)
     assert authenticate_device(alice.token) is None
-    assert "Unarchived: 1." in run_action(boss, "unarchive", alice.patient)
+    assert "1 patient unarchived." in run_action(boss, "unarchive", alice.patient)
     assert authenticate_device(alice.token) == alice.device
 
 
@@ -385,11 +385,11 @@ def test_the_patient_of_a_device_cannot_be_changed(boss, alice, bob):
 
 
 def test_a_revoked_device_is_refused_and_stays_listed(boss, alice):
-    assert "Revoked: 1." in run_action(boss, "revoke", alice.device)
+    assert "1 device revoked." in run_action(boss, "revoke", alice.device)
     assert authenticate_device(alice.token) is None
     assert str(alice.device.pk) in text_of(boss, list_of(Device))
     revoked_at = Device.objects.get().revoked_at
-    assert "Revoked: 0." in run_action(boss, "revoke", alice.device)
+    assert "0 devices revoked." in run_action(boss, "revoke", alice.device)
     assert Device.objects.get().revoked_at == revoked_at
 
 
