@@ -106,7 +106,7 @@ async def test_a_day_agrees_with_the_provider_although_others_use_the_account(
     assert row.characters == row.provider_characters - 3000 == account["characters"] - 3000
     assert row.provider_credits == account["credits"]
     assert (row.external_characters, row.billed_attempts, row.unexplained_characters) == (3000, 1, 0)
-    assert "Others use the account: 3,000 of requests that this server did not make." in row.explanation
+    assert "Other users of the account: 3,000 from requests that this server did not make." in row.explanation
 
     sandbox.add_external_usage("x" * 500, kept=False)
     for _ in range(2):

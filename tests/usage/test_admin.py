@@ -194,7 +194,9 @@ def test_an_incident_that_is_resolved_by_hand_is_told_as_resolved(admin_client: 
 
 
 def test_a_reconciliation_stands_in_words_and_cannot_be_changed(admin_client: Client):
-    row = Reconciliation.objects.create(day=date(2026, 3, 1), explanation="Characters: 10, as the provider has it.")
+    row = Reconciliation.objects.create(
+        day=date(2026, 3, 1), explanation="Characters: 10 in the ledger and at the provider."
+    )
     assert row.explanation in page(admin_client, reverse("admin:usage_reconciliation_changelist"))
     own = reverse("admin:usage_reconciliation_change", args=[row.pk])
     assert row.explanation in page(admin_client, own)

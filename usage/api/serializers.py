@@ -1,4 +1,4 @@
-"""What clinicians ask of usage, and how it is told."""
+"""Query parameters and responses of the usage endpoints."""
 
 import uuid
 from datetime import date, timedelta
@@ -29,14 +29,12 @@ QUOTA_EXAMPLE = OpenApiExample(
 )
 GROUPS = ("patient", "voice", "model", "kind")
 DEFAULT_DAYS, DEFAULT_MONTHS = 30, 12
-FIRST_DAY, LAST_DAY = (
-    date(2000, 1, 1),
-    date(8999, 12, 31),
-)  # nothing of this is older, and the calendar has room before it
+# No data is older, and dates can be calculated beyond both ends.
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(8999, 12, 31)
 
 
 class DayField(serializers.DateField):
-    default_error_messages = {"range": "A day from 2000 to 9000 is needed."}
+    default_error_messages = {"range": "The day must be between 2000-01-01 and 8999-12-31."}
 
     def to_internal_value(self, value: Any) -> date:  # noqa: ANN401 - DRF's own
         day = super().to_internal_value(value)
@@ -66,7 +64,7 @@ class UsageFilter(serializers.Serializer):
 
 
 class MonthlyFilter(UsageFilter):
-    """The months that hold these days, whole."""
+    """The range is extended to whole months."""
 
     def default_start(self, last: date) -> date:
         years, month = divmod(last.year * 12 + last.month - DEFAULT_MONTHS, 12)
@@ -80,23 +78,23 @@ class MonthlyFilter(UsageFilter):
 
 @extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
 class NullableIdField(serializers.UUIDField):
-    """Null for what belongs to no patient or voice."""
+    """Null for usage without a patient or voice."""
 
     def to_representation(self, value: uuid.UUID) -> Any:  # noqa: ANN401 - DRF's own
         return None if value == NO_ID else super().to_representation(value)
 
 
 class _SumsSerializer(serializers.Serializer):
-    """Of the groups' keys the row has the one that was asked for."""
+    """A row contains only the key of the requested group."""
 
     patient = NullableIdField(required=False)
     voice = NullableIdField(required=False)
     model = serializers.CharField(required=False, allow_blank=True)
     kind = serializers.ChoiceField(UsageEvent.Kind.choices, required=False)
-    characters = serializers.IntegerField(help_text="Sent to the provider and answered.")
-    credits = serializers.IntegerField(help_text="What the provider bills for them.")
-    saved_characters = serializers.IntegerField(help_text="Spoken from the cache or in the offline voice.")
-    requests = serializers.IntegerField(help_text="To the provider, whatever became of them.")
+    characters = serializers.IntegerField(help_text="Characters sent to the provider and answered.")
+    credits = serializers.IntegerField(help_text="Credits billed by the provider.")
+    saved_characters = serializers.IntegerField(help_text="Characters spoken from the cache or in the offline voice.")
+    requests = serializers.IntegerField(help_text="Requests to the provider, including failed ones.")
 
 
 @extend_schema_serializer(
@@ -108,41 +106,41 @@ class DailySerializer(_SumsSerializer):
 
 @extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$"})
 class MonthField(serializers.DateField):
-    """A day shown as its month, which is no date to a reader of the schema."""
+    """A day shown as its month. The schema describes a string, because a month is not a date."""
 
 
 @extend_schema_serializer(
     examples=[OpenApiExample("A month", {"month": "2026-11", **SUMS_EXAMPLE}, response_only=True)]
 )
 class MonthlySerializer(_SumsSerializer):
-    month = MonthField(source="start", format="%Y-%m", help_text="Like 2026-11.")
+    month = MonthField(source="start", format="%Y-%m", help_text="For example 2026-11.")
 
 
 @extend_schema_serializer(examples=[BUDGET_EXAMPLE])
 class BudgetSerializer(serializers.Serializer):
-    """What was spoken to a patient in this month, of what they may have."""
+    """The budget of a patient and the characters spoken to them this month."""
 
-    month = MonthField(format="%Y-%m", help_text="Like 2026-11.")
-    budget = serializers.IntegerField(allow_null=True, help_text="Characters; null: without limit.")
+    month = MonthField(format="%Y-%m", help_text="For example 2026-11.")
+    budget = serializers.IntegerField(allow_null=True, help_text="Characters, or null for no limit.")
     used = serializers.IntegerField()
     remaining = serializers.IntegerField(allow_null=True)
 
 
 class ForecastSerializer(serializers.Serializer):
-    """If credits are used on as in the last seven days."""
+    """Assumes the same rate of usage as in the last seven days."""
 
     credits_a_day = serializers.FloatField()
     used_at_reset = serializers.IntegerField()
-    runs_out_on = serializers.DateField(allow_null=True, help_text="Null: they last to the reset.")
+    runs_out_on = serializers.DateField(allow_null=True, help_text="Null if the credits last until the reset.")
 
 
 @extend_schema_serializer(examples=[QUOTA_EXAMPLE])
 class QuotaSerializer(serializers.Serializer):
-    """As the provider told it last; null: not told, or without a limit."""
+    """As last reported by the provider. Null if not reported, or for no limit."""
 
     limit = serializers.IntegerField(allow_null=True)
     used = serializers.IntegerField(allow_null=True)
     remaining = serializers.IntegerField(allow_null=True)
     exhausted = serializers.BooleanField()
     resets_at = serializers.DateTimeField(allow_null=True)
-    forecast = ForecastSerializer(allow_null=True, help_text="Null: there is nothing to say yet.")
+    forecast = ForecastSerializer(allow_null=True, help_text="Null if there is no forecast yet.")

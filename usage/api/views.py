@@ -1,4 +1,4 @@
-"""What was used, by day and by month, and whether it will last."""
+"""REST endpoints: usage by day and month, the account's quota, and a patient's budget."""
 
 import uuid
 from typing import Any
@@ -27,7 +27,7 @@ from voicecare.patients.models import Patient
 
 
 class UsagePages(PageNumberPagination):
-    page_size = 100  # the days and months that are shown unasked are one page
+    page_size = 100  # the default ranges fit into one page
 
 
 class _UsageView(generics.ListAPIView):
@@ -48,7 +48,7 @@ class _UsageView(generics.ListAPIView):
 
 
 class Daily(_UsageView):
-    """Days on which something was used, the earliest first; the last 30 days, unless others are asked for."""
+    """Days with usage, earliest first. The default range is the last 30 days."""
 
     serializer_class: type[serializers.Serializer] = DailySerializer
     filter_class, by_month = UsageFilter, False
@@ -59,7 +59,7 @@ class Daily(_UsageView):
 
 
 class Monthly(_UsageView):
-    """Months in which something was used, the earliest first; the last 12, unless others are asked for."""
+    """Months with usage, earliest first. The default range is the last 12 months."""
 
     serializer_class: type[serializers.Serializer] = MonthlySerializer
     filter_class, by_month = MonthlyFilter, True
@@ -72,13 +72,13 @@ class Monthly(_UsageView):
 class Quota(APIView):
     @extend_schema(operation_id="quota", responses=QuotaSerializer)
     def get(self, request: Request) -> Response:
-        """The credits of the account at the speech provider, which all patients share."""
+        """Return the credits of the account at the speech provider, which all patients share."""
         return Response(QuotaSerializer(queries.quota_status()).data)
 
 
 class Budget(APIView):
     @extend_schema(operation_id="patient_budget", responses=BudgetSerializer)
     def get(self, request: Request, id: uuid.UUID) -> Response:
-        """What of the patient's monthly budget is used. What does not fit is not spoken: `over_budget`."""
+        """Return the patient's monthly budget. Speech over the budget fails with `over_budget`."""
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id)
         return Response(BudgetSerializer(budgets.budget_status(patient)).data)

@@ -1,4 +1,4 @@
-"""One day of the ledger beside the provider's figures of it, written down and, where they drift apart, told."""
+"""Compares one day of the ledger with the provider's figures, saves the result and reports drift."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ from usage.reconciliation.provider_usage import ProviderDataUnavailable
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.responses import HistoryItem
 
-MIN_HISTORY_COVERAGE = 0.99  # of our own requests must be in the history before what is not in it counts as not billed
-MIDNIGHT_MARGIN = timedelta(seconds=60)  # so near to it the provider may count a request to the neighbouring day
-DAY_OVERLAP = timedelta(minutes=10)  # a day's history holds items of requests that began so much earlier or later
+MIN_HISTORY_COVERAGE = 0.99  # part of our answered requests that a trustworthy history must contain
+MIDNIGHT_MARGIN = timedelta(seconds=60)  # the provider may count such a request for the adjacent day
+DAY_OVERLAP = timedelta(minutes=10)  # a day's history has items of requests that started just outside it
 
-SAME_PERIOD_TOLERANCE = timedelta(days=1)  # two reset times so near to each other are of one period
+SAME_PERIOD_TOLERANCE = timedelta(days=1)  # two reset times this close belong to one billing period
 
 T = TypeVar("T")
 History = Sequence[HistoryItem]
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DayRange:
-    """A day in USAGE_TIME_ZONE, from `begins` up to `ends`."""
+    """A day in USAGE_TIME_ZONE, from `start` (inclusive) to `end` (exclusive)."""
 
     day: date
 
@@ -56,7 +56,7 @@ class DayRange:
 
 
 class AnsweredRequest(NamedTuple):
-    """A request that the provider has answered, as the ledger has it."""
+    """A request that the provider answered, from the ledger."""
 
     request_id: str
     characters: int
@@ -66,7 +66,7 @@ class AnsweredRequest(NamedTuple):
 
 
 def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
-    """Those of the day and, because an item may lie on the other side of midnight, a little beyond."""
+    """Return the answered requests of the day, with a margin, because items may be on the other side of midnight."""
     start, end = day_range.start - DAY_OVERLAP, day_range.end + DAY_OVERLAP
     near = UsageEvent.objects.filter(started_at__gte=start, started_at__lt=end)
     rows = near.exclude(request_id="").order_by().values_list(*AnsweredRequest._fields)
@@ -74,8 +74,12 @@ def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
 
 
 def verified_history(client: AccountClient, day_range: DayRange, until: datetime, answered_by: datetime) -> History:
-    """The provider's history of the day. Raises Unreadable also for one that lacks what we know to have been billed by
-    `answered_by`: one that was deleted, or is another workspace's, or names requests in another way."""
+    """Return the provider's history of the day, if it contains our own requests.
+
+    Raises ProviderDataUnavailable if it cannot be read, or if it lacks requests that started before `answered_by` and
+    were answered. Then it was deleted, belongs to another workspace, or identifies requests in another way. Such a
+    history must not prove that an unknown attempt was not billed.
+    """
     history = provider_usage.history(client, day_range.start, until)
     history_ids = {match_key(item) for item in history}
     start, end = day_range.start, min(until, answered_by)
@@ -92,7 +96,7 @@ def verified_history(client: AccountClient, day_range: DayRange, until: datetime
 
 @dataclass(slots=True)
 class DayReconciliation:
-    """One look at a day. `history` is None where it could not be read; what could not is noted in `amiss`, in words."""
+    """One reconciliation of a day. `history` is None if it could not be read. `errors` has a sentence per failure."""
 
     client: AccountClient
     day_range: DayRange
@@ -104,14 +108,14 @@ class DayReconciliation:
         try:
             return read()
         except ProviderDataUnavailable as error:
-            log.warning("reconciliation.unreadable", day=str(self.day_range.day), what=what, reason=str(error))
+            log.warning("reconciliation.read_failed", day=str(self.day_range.day), what=what, reason=str(error))
             self.errors.append(f"{what} could not be read: {error}.")
             return None
 
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedUsage:
-    """What the history of a day has and the ledger has not, and the other way round."""
+    """Usage of a day that only the history has (`external`) or only the ledger has (`unbilled`)."""
 
     external: History = ()
     unbilled: Sequence[AnsweredRequest] = ()
@@ -143,7 +147,7 @@ def _sum(items: Sequence[HistoryItem | AnsweredRequest], unit: str) -> int:
 
 
 def save_result(look: DayReconciliation, *, is_over: bool) -> None:
-    """Writes the day's row anew and, of a day that is over, tells whether it drifts."""
+    """Save the day's row. For a day that is over, compare it and open or resolve the drift incident."""
     day = look.day_range.day
     row = Reconciliation.objects.get(day=day)
     unmatched = find_unmatched(look.day_range, look.history)
@@ -155,16 +159,16 @@ def save_result(look: DayReconciliation, *, is_over: bool) -> None:
         row.compared_at = look.now
     if row.billed_attempts:
         notes.append(
-            f"Unknown attempts that the provider had billed: {row.billed_attempts:,}; they are in the ledger now."
+            f"Unknown attempts that the provider had billed: {row.billed_attempts:,}. The ledger now includes them."
         )
     if row.unknown_attempts:
         notes.append(f"Attempts still unknown: {row.unknown_attempts:,}, with {row.unknown_characters:,} characters.")
     row.explanation = " ".join([*map(explain, discrepancies), *notes, *look.errors])
-    with transaction.atomic():  # who dies in between has done neither
+    with transaction.atomic():  # both or neither, if the process dies
         row.save(update_fields=_RESULT_FIELDS)
         drifting = [explain(discrepancy) for discrepancy in discrepancies if discrepancy.drifts]
         if drifting:
-            log.warning("reconciliation.drift", day=str(day))
+            log.warning("reconciliation.drift_found", day=str(day))
             incidents.open_incident(incidents.Kind.DRIFT, key=str(day), detail=f"{day}. {' '.join(drifting)}")
         elif discrepancies:
             incidents.resolve_incident(incidents.Kind.DRIFT, key=str(day))
@@ -228,13 +232,13 @@ def _compare(
     if growth is None:
         return discrepancies, []
     if not discrepancies:
-        return [growth], ["These are the growth of the subscription's counter since it was last read."]
-    note = f"The subscription's counter grew by {growth.provider:,} where the ledger has {growth.ledger:,}."
+        return [growth], ["These figures are the growth of the subscription's counter since the previous reading."]
+    note = f"The subscription's counter grew by {growth.provider:,} credits. The ledger has {growth.ledger:,}."
     return discrepancies, [note]
 
 
 def _provider_figure(look: DayReconciliation, row: Reconciliation, unit: str) -> int | None:
-    """By the statistics, else the sum of the history, else as it was read at an earlier look."""
+    """Return the figure of the statistics, otherwise the sum of the history, otherwise the figure saved before."""
     start, end = look.day_range.start, look.day_range.end
     used = look.read(f"The provider's {unit}", partial(provider_usage.usage_total, look.client, unit, start, end))
     if used is None and look.history is not None:
@@ -250,8 +254,10 @@ def _sum_around_midnight(day_range: DayRange, unit: str) -> int:
 
 
 def _counter_growth(look: DayReconciliation, row: Reconciliation) -> Discrepancy | None:
-    """By how many credits the counter grew between two looks, beside the ledger's of exactly that time. A new period
-    between them begins at nothing, so that there is no telling."""
+    """Compare the growth of the subscription's credit counter between two readings with the ledger of that time.
+
+    Returns None if a new billing period started in between, because the counter then started again at zero.
+    """
     if row.counter is None:
         subscription = look.read("The subscription", partial(provider_usage.subscription, look.client, look.now))
         if subscription is None:

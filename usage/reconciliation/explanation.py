@@ -1,18 +1,19 @@
-"""How far two counts of one day differ, and what explains it, in plain words (pure)."""
+"""Explains the difference between the ledger's and the provider's figure of one day, in sentences. Pure."""
 
 from dataclasses import dataclass
 
-TOLERANCE_ABSOLUTE = 100  # fewer characters or credits are no drift, whatever share of a quiet day they are
+TOLERANCE_ABSOLUTE = 100  # characters or credits; a smaller difference is never drift, even on a quiet day
 TOLERANCE_RATIO = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """One figure of one day, in characters or credits, as the ledger and as the provider have it.
+    """One figure of one day in the ledger and at the provider, in characters or credits (`unit`).
 
-    `others`: of requests in the provider's history that this server did not make. `unbilled`: in the ledger, of
-    requests that were cut off and are not in that history. `unknown`: of attempts that may have been billed. `edge`:
-    of requests so near to midnight that the provider may count them to the neighbouring day.
+    `external` comes from requests in the provider's history that this server did not make. `unbilled` comes from
+    interrupted requests that are in the ledger, but not in the history. `unknown` comes from attempts that may have
+    been billed. `midnight_margin` comes from requests close to midnight, which the provider may count for the adjacent
+    day.
     """
 
     unit: str
@@ -25,42 +26,52 @@ class Discrepancy:
 
     @property
     def difference(self) -> int:
-        """Positive: the provider has more."""
+        """Positive if the provider has more."""
         return self.provider - self.ledger
 
     @property
     def residual(self) -> int:
-        """What others and cut-off requests do not account for. They explain up to what they are: statistics may leave
-        out what is in the history, as of another kind of speech."""
+        """The part of the difference not explained by other users of the account or by interrupted requests.
+
+        Each explains at most its own amount, because statistics may leave out requests that the history contains, for
+        example of another kind of speech.
+        """
         if self.difference > 0:
             return max(self.difference - self.external, 0)
         return min(self.difference + self.unbilled, 0)
 
     @property
     def unexplained(self) -> int:
+        """The residual that neither unknown attempts nor requests around midnight explain."""
         if self.residual > 0:
             return max(self.residual - self.unknown - self.midnight_margin, 0)
         return min(self.residual + self.midnight_margin, 0)
 
     @property
     def drifts(self) -> bool:
-        """Beyond a share of our own use: that of others, however large, makes no difference smaller."""
+        """Whether the unexplained part exceeds both tolerances.
+
+        The relative tolerance applies to our own usage. A large usage by others does not hide a difference.
+        """
         rest = abs(self.unexplained)
         return rest > TOLERANCE_ABSOLUTE and rest > TOLERANCE_RATIO * max(self.provider - self.external, self.ledger)
 
 
 def explain(discrepancy: Discrepancy) -> str:
+    """Describe the figures and the known causes of their difference for administrators."""
     unit = discrepancy.unit
     if not discrepancy.difference:
-        return f"{unit.capitalize()}: {discrepancy.ledger:,}, as the provider has it."
+        return f"{unit.capitalize()}: {discrepancy.ledger:,} in the ledger and at the provider."
     sentences = [
         f"{unit.capitalize()}: {discrepancy.ledger:,} in the ledger, {discrepancy.provider:,} at the provider "
         f"({discrepancy.difference:+,})."
     ]
     if discrepancy.external:
-        sentences.append(f"Others use the account: {discrepancy.external:,} of requests that this server did not make.")
+        sentences.append(
+            f"Other users of the account: {discrepancy.external:,} from requests that this server did not make."
+        )
     if discrepancy.unbilled:
-        sentences.append(f"Cut off and not billed by the provider: {discrepancy.unbilled:,}.")
+        sentences.append(f"Interrupted requests that the provider did not bill: {discrepancy.unbilled:,}.")
     return " ".join([*sentences, *_explain_residual(discrepancy)])
 
 
@@ -68,7 +79,9 @@ def _explain_residual(discrepancy: Discrepancy) -> list[str]:
     if discrepancy.drifts:
         return [f"Unexplained: {discrepancy.unexplained:+,}."]
     if discrepancy.unexplained:
-        return [f"The rest ({discrepancy.unexplained:+,}) is no more than rounding can make."]
+        return [f"The remaining {discrepancy.unexplained:+,} are within the tolerance for rounding."]
     if discrepancy.residual > discrepancy.midnight_margin:
-        return [f"The rest ({discrepancy.residual:+,}) may be of attempts that are still unknown."]
-    return [f"The rest ({discrepancy.residual:+,}) may be of requests around midnight."] if discrepancy.residual else []
+        return [f"The remaining {discrepancy.residual:+,} may come from attempts that are still unknown."]
+    if discrepancy.residual:
+        return [f"The remaining {discrepancy.residual:+,} may come from requests around midnight."]
+    return []

@@ -1,7 +1,7 @@
-"""Which of our unknown attempts are in the provider's history, and which are not (pure).
+"""Matches unknown attempts with items of the provider's history. Pure.
 
-An attempt whose answer was never seen has no request id. What it has in common with its item in the history is the
-voice, the model, the number of characters and the time; an item that is a known attempt's is no candidate.
+An attempt whose response was never seen has no request id. It is matched by voice, model, number of characters and
+time. The caller leaves out items that belong to known attempts.
 """
 
 import uuid
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from voicecare.providers.elevenlabs.requests import printable_id
 from voicecare.providers.elevenlabs.responses import HistoryItem
 
-MAX_EARLY_S = 10  # their clock and ours; they tell whole seconds
-MAX_LATE_S = 60  # all our time-outs, and their own work on a request that nobody waits for any more
+MAX_EARLY_S = 10  # clocks differ, and the provider reports whole seconds
+MAX_LATE_S = 60  # our timeouts, and the time that the provider needs after we have given up
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownAttempt:
-    """An unknown attempt. `voice` is the provider's id, "" where the voice's row is gone."""
+    """An unknown attempt. `provider_voice_id` is empty if the voice's row was deleted."""
 
     event_id: uuid.UUID
     at_unix: float
@@ -28,7 +28,10 @@ class UnknownAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """`billed` are pairs; `doubtful` attempts may be an item that lacks its text or its time; `absent` are in none."""
+    """The result for each attempt: matched with an item, in no item, or ambiguous.
+
+    An ambiguous attempt may be an item that lacks its text, its time or its id.
+    """
 
     billed: list[tuple[UnknownAttempt, HistoryItem]] = field(default_factory=list)
     not_billed: list[UnknownAttempt] = field(default_factory=list)
@@ -36,14 +39,14 @@ class Matching:
 
 
 def match_key(item: HistoryItem) -> str:
-    """What stands for the item in the ledger; "" where it has no usable id at all."""
+    """Return the id by which the ledger knows the item, or an empty string if it has no usable id."""
     return item.request_id or printable_id(item.item_id) or ""
 
 
 def match(attempts: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> Matching:
-    """Gives each item to at most one attempt and each attempt at most one item, as many as possible.
+    """Match each item with at most one attempt and each attempt with at most one item, as many as possible.
 
-    All windows are equally long, so the oldest attempt that fits takes the oldest item.
+    All time windows have the same length, so the oldest item goes to the oldest attempt that fits.
     """
     result = Matching()
     waiting = sorted(attempts, key=lambda attempt: (attempt.at_unix, str(attempt.event_id)))
@@ -74,7 +77,7 @@ def _fits(attempt: UnknownAttempt, item: HistoryItem) -> bool:
 
 
 def _is_compatible(attempt: UnknownAttempt, item: HistoryItem) -> bool:
-    """Nothing that both know of it differs."""
+    """Return whether no value that both have differs."""
     in_time = (
         item.created_at_unix is None
         or attempt.at_unix - MAX_EARLY_S <= item.created_at_unix <= attempt.at_unix + MAX_LATE_S

@@ -1,6 +1,7 @@
-"""What the provider says that it has billed: its history, its statistics, its subscription. Any of it may be missing.
+"""Reads the provider's own usage figures: history, statistics and subscription. Any of them may be unavailable.
 
-Whatever goes wrong is `Unreadable`, with a reason in plain words: wrong figures are worse than none.
+Every failure raises `ProviderDataUnavailable` with a reason for administrators, because wrong figures are worse than
+none.
 """
 
 import time
@@ -16,11 +17,11 @@ from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.responses import HistoryItem, Subscription
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
 
-MARGIN_S = 300  # read beyond both ends of a day: clocks differ, and requests take their time
-MAX_ITEMS = 100_000  # of a day: some hundred patients who talk all day
-MAX_READ_S = 150.0  # a task has ten minutes, and more to ask than this
-MAX_UNIX = 10**11  # seconds of a far future; the milliseconds of long ago
-MAX_CONSECUTIVE_OLDER = 1000  # newest first: so many in a row are a page, and nothing newer comes behind it
+MARGIN_S = 300  # read beyond both ends of a day, because clocks differ and requests take time
+MAX_ITEMS = 100_000  # items of one day; several hundred patients who talk all day
+MAX_READ_S = 150.0  # a task has ten minutes and other requests to make
+MAX_UNIX = 10**11  # a higher number cannot be seconds, it is milliseconds
+MAX_CONSECUTIVE_OLDER = 1000  # one page; items come newest first, so no newer item follows
 MAX_DAILY_USAGE = 10**12
 HOUR_MS = 3_600_000
 METRICS = {"characters": "tts_characters", "credits": "credits"}
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class ProviderDataUnavailable(Exception):
-    """These figures cannot be had now; the message says why, for administrators."""
+    """The figures are not available. The message gives the reason for administrators."""
 
 
 @contextmanager
@@ -42,9 +43,12 @@ def account_client() -> Iterator[AccountClient]:
 
 
 def history(client: AccountClient, begins: datetime, ends: datetime) -> list[HistoryItem]:
-    """All items between two times, and a little beyond. Raises Unreadable unless it was read to its end."""
+    """Return all history items between two times, with a margin at both ends.
+
+    Raises ProviderDataUnavailable if the history was not read completely.
+    """
     if settings.ELEVENLABS_ZERO_RETENTION:
-        raise ProviderDataUnavailable("zero retention is on, so that there is none")
+        raise ProviderDataUnavailable("zero retention is on, so there is no history")
     after, before = int(begins.timestamp()) - MARGIN_S, int(ends.timestamp()) + MARGIN_S
     return _wrap_errors(lambda: list(_items_within(client.history(after, before), after, before)))
 
@@ -52,18 +56,18 @@ def history(client: AccountClient, begins: datetime, ends: datetime) -> list[His
 def subscription(client: AccountClient, now: datetime) -> Subscription:
     found = _wrap_errors(client.subscription)
     if not quota.is_plausible(found, now):
-        raise ProviderDataUnavailable("its numbers cannot be true")
+        raise ProviderDataUnavailable("its numbers are not plausible")
     return found
 
 
 def _items_within(items: Iterator[HistoryItem], after: int, before: int) -> Iterator[HistoryItem]:
-    """Those of that time, each once: a provider may not know the filter, and pages may overlap."""
+    """Yield the items of the period, each once. The provider may ignore the filter, and pages may overlap."""
     until, seen, older = time.monotonic() + MAX_READ_S, set[str](), 0
     for number, item in enumerate(items):
         if number == MAX_ITEMS or time.monotonic() > until:
             raise ProviderDataUnavailable("it is too long")
         if item.created_at_unix is not None and item.created_at_unix > MAX_UNIX:
-            raise ProviderDataUnavailable("its times are none of seconds")
+            raise ProviderDataUnavailable("its times are not in seconds")
         older = older + 1 if item.created_at_unix is not None and item.created_at_unix < after else 0
         if older == MAX_CONSECUTIVE_OLDER:
             return
@@ -73,18 +77,20 @@ def _items_within(items: Iterator[HistoryItem], after: int, before: int) -> Iter
 
 
 def usage_total(client: AccountClient, unit: str, begins: datetime, ends: datetime) -> int:
-    """What the statistics have for that day, the sum of its hours; `unit` is of METRICS. Where a day begins within an
-    hour of theirs they cut that hour themselves."""
+    """Return the day's total in the provider's statistics, the sum of its hours. `unit` is a key of METRICS.
+
+    If the day starts within one of their hours, the statistics contain only the day's part of that hour.
+    """
     start, end = int(begins.timestamp() * 1000), int(ends.timestamp() * 1000)
     stats = _wrap_errors(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))
     if "All" in stats.usage:
         series = stats.usage["All"]
-    else:  # broken down without having been asked to be
+    else:  # broken down by voice, although that was not requested
         series = tuple(map(sum, zip(*stats.usage.values(), strict=True))) or (0.0,) * len(stats.times_ms)
     hours = [index for index, at in enumerate(stats.times_ms) if start - HOUR_MS < at < end]
     total = sum(series[index] for index in hours)
     if not hours or total > MAX_DAILY_USAGE:
-        raise ProviderDataUnavailable("they are of another time, or no figures")
+        raise ProviderDataUnavailable("they are missing, or for another time")
     return round(total)
 
 
@@ -92,6 +98,6 @@ def _wrap_errors(call: Callable[[], T]) -> T:
     try:
         return call()
     except (AuthorizationError, BadRequest) as error:
-        raise ProviderDataUnavailable(f"the key may not read it ({error.code})") from error
+        raise ProviderDataUnavailable(f"the API key may not read it ({error.code})") from error
     except ProviderError as error:
-        raise ProviderDataUnavailable(f"the provider did not answer as it should ({error.code})") from error
+        raise ProviderDataUnavailable(f"the provider did not answer as expected ({error.code})") from error

@@ -1,9 +1,9 @@
-"""Reconciliation: what became of the unknown attempts, and whether ledger and provider agree about a day.
+"""Reconciliation: resolves unknown attempts and compares the ledger with the provider's figures, day by day.
 
-A day with something left to find out is looked at by one process at a time, which holds the lease `lease_until` of the
-day's row. The lease only spares work: a process that is killed, or two at once, double nothing. An attempt is settled
-in one transaction, by whoever is first (`ledger.settle`), and the figures of a row are derived anew from the ledger
-whenever its day is looked at. Times are passed in as `now`; leases are on the database's clock.
+One process at a time reconciles a day. It holds the lease `lease_until` of the day's row. The lease only saves work.
+Nothing is counted twice if a process is killed, or if two processes reconcile the same day. An attempt is resolved in
+one transaction, and the first one wins (`resolve_unknown` in the ledger). The figures of a day are recalculated from
+the ledger each time. Times are passed in as `now`. Leases use the database's clock.
 """
 
 import time
@@ -33,29 +33,29 @@ from usage.reconciliation.comparison import (
 from usage.reconciliation.matching import UnknownAttempt, match, match_key
 from voicecare.patients.models import Voice
 
-MIN_UNKNOWN_AGE = timedelta(minutes=10)  # younger ones may still be answered, and the history lags
-COMPARE_AFTER = timedelta(hours=1)  # so long after its end a day is compared: the statistics lag, too
+MIN_UNKNOWN_AGE = timedelta(minutes=10)  # a younger attempt may still get its response, and the history lags
+COMPARE_AFTER = timedelta(hours=1)  # delay after the end of a day, because the statistics lag
 MAX_LOOKBACK = timedelta(days=31)
-RETRY_SOON, RETRY_LATER = timedelta(minutes=50), timedelta(hours=20)  # between two looks at an unfinished day
-RETRY_SOON_FOR = timedelta(days=1)  # for so long after its end a day is looked at again soon
+RETRY_SOON, RETRY_LATER = timedelta(minutes=50), timedelta(hours=20)  # delays between two checks of an unfinished day
+RETRY_SOON_FOR = timedelta(days=1)  # after COMPARE_AFTER; then RETRY_LATER applies
 LEASE = timedelta(minutes=11)  # longer than the time limit of a task
-TIME_BUDGET_S = 120.0  # no further day is begun after it; the next beat goes on
+TIME_BUDGET_S = 120.0  # after this time no further day is started; the next run continues
 
 AddCharacters = Callable[[Mapping[uuid.UUID, int]], None]
-"""Adds characters to conversations, of which this app knows nothing, in the transaction that books them."""
+"""Adds characters to conversations, in the transaction that records them. This app does not know conversations."""
 
 log = structlog.get_logger(__name__)
 
 
 def latest_comparison() -> Reconciliation | None:
-    """Of the last day that was compared with the provider's figures."""
+    """Return the row of the last day that was compared with the provider's figures."""
     return Reconciliation.objects.exclude(compared_at=None).first()
 
 
 def reconcile(now: datetime, add_characters: AddCharacters) -> None:
-    """Looks at every day that is due: today, whose conversations may still be open, then the oldest first.
+    """Reconcile every day that is due. Today comes first, because its conversations may be open, then the oldest.
 
-    May be called as often as one likes.
+    Safe to call at any time.
     """
     deadline, today = time.monotonic() + TIME_BUDGET_S, rollup.day_of(now)
     for day in sorted(_due_days(now), key=lambda day: (day != today, day)):
@@ -64,7 +64,10 @@ def reconcile(now: datetime, add_characters: AddCharacters) -> None:
 
 
 def reconcile_day(day: date, now: datetime, add_characters: AddCharacters, *, force: bool = False) -> bool:
-    """Looks at it if it is due, or `force`; false where it is not, or another process is at it."""
+    """Reconcile the day if it is due, or always with `force`.
+
+    Returns False if it is not due, or if another process has its lease.
+    """
     with _day_lease(day) as is_leased:
         if not is_leased or not (force or day in _due_days(now)):
             return False
@@ -88,7 +91,7 @@ def _day_lease(day: date) -> Iterator[bool]:
     if not row.filter(free).update(lease_until=Now() + LEASE):
         yield False
         return
-    leased = row.filter(lease_until=row.get().lease_until)  # another's, once the lease is over
+    leased = row.filter(lease_until=row.get().lease_until)  # another process may own it after the lease has expired
     try:
         yield True
     finally:
@@ -110,8 +113,11 @@ def _due_days(now: datetime) -> list[date]:
 
 
 def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unfinished: bool) -> bool:
-    """Once when it is over, and again after a pause while something is left: unknown attempts, an incident of a
-    difference (their statistics may lag), figures not readable."""
+    """Return whether a day is due.
+
+    It is due once after its end, and again after a delay while it is unfinished: it has unknown attempts or an open
+    drift incident (the provider's statistics may lag), or its figures could not be read.
+    """
     over_at = DayRange(day).end + COMPARE_AFTER
     if row is None or row.checked_at is None:
         return is_unfinished or now >= over_at
@@ -156,9 +162,9 @@ def _unknown_attempts(day_range: DayRange, now: datetime) -> list[UnknownAttempt
 
 
 def _resolve_one(resolve: Callable[[], Mapping[uuid.UUID, int]], add_characters: AddCharacters) -> None:
-    """A transaction of its own: an attempt that the database refuses does not hold up the others."""
+    """Resolve one attempt in its own transaction, so an attempt that the database refuses does not block the others."""
     try:
         with transaction.atomic():
             add_characters(resolve())
     except DatabaseError as error:
-        log.error("reconciliation.not_settled", error=type(error).__name__)
+        log.error("reconciliation.resolve_failed", error=type(error).__name__)

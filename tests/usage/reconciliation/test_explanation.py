@@ -46,35 +46,35 @@ def test_what_remains_unexplained(found: Discrepancy, unexplained: int, drifts: 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (counts(1_000, 1_000), "Characters: 1,000, as the provider has it."),
+        (counts(1_000, 1_000), "Characters: 1,000 in the ledger and at the provider."),
         (
             counts(10_000, 10_200),
             "Characters: 10,000 in the ledger, 10,200 at the provider (+200). Unexplained: +200.",
         ),
         (
             counts(10_000, 12_000, external=2_000),
-            "Characters: 10,000 in the ledger, 12,000 at the provider (+2,000). Others use the account: 2,000 of "
-            "requests that this server did not make.",
+            "Characters: 10,000 in the ledger, 12,000 at the provider (+2,000). Other users of the account: 2,000 "
+            "from requests that this server did not make.",
         ),
         (
             counts(10_000, 9_960, unbilled=40),
-            "Characters: 10,000 in the ledger, 9,960 at the provider (-40). Cut off and not billed by the provider: "
-            "40.",
+            "Characters: 10,000 in the ledger, 9,960 at the provider (-40). Interrupted requests that the "
+            "provider did not bill: 40.",
         ),
         (
             counts(10_000, 10_040),
-            "Characters: 10,000 in the ledger, 10,040 at the provider (+40). The rest (+40) is no more than rounding "
-            "can make.",
+            "Characters: 10,000 in the ledger, 10,040 at the provider (+40). The remaining +40 are within the "
+            "tolerance for rounding.",
         ),
         (
             counts(10_000, 10_500, unknown=500),
-            "Characters: 10,000 in the ledger, 10,500 at the provider (+500). The rest (+500) may be of attempts that "
-            "are still unknown.",
+            "Characters: 10,000 in the ledger, 10,500 at the provider (+500). The remaining +500 may come from "
+            "attempts that are still unknown.",
         ),
         (
             counts(10_000, 9_800, midnight_margin=200),
-            "Characters: 10,000 in the ledger, 9,800 at the provider (-200). The rest (-200) may be of requests around "
-            "midnight.",
+            "Characters: 10,000 in the ledger, 9,800 at the provider (-200). The remaining -200 may come from "
+            "requests around midnight.",
         ),
     ],
 )

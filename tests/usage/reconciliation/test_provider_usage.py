@@ -92,9 +92,9 @@ def test_a_history_without_an_end_is_none(
     [
         (401, {"detail": {"status": "missing_permissions"}}, r"may not read it \(missing_permissions\)"),
         (404, {"detail": "Not Found"}, "may not read it"),
-        (429, {"detail": {"status": "system_busy"}}, r"did not answer as it should \(system_busy\)"),
-        (500, {}, "did not answer as it should"),
-        (200, "<html>", r"did not answer as it should \(bad_reply\)"),
+        (429, {"detail": {"status": "system_busy"}}, r"did not answer as expected \(system_busy\)"),
+        (500, {}, "did not answer as expected"),
+        (200, "<html>", r"did not answer as expected \(bad_reply\)"),
         (200, {}, "bad_reply"),
         (200, {"history": [{}]}, "bad_reply"),
         (200, {"history": [{**item("a"), "date_unix": "yesterday"}]}, "bad_reply"),
@@ -116,7 +116,7 @@ def test_a_history_whose_times_are_none_of_seconds_is_none(
 ):
     """Read as another day's it would prove that nothing was billed."""
     provider.get(f"{BASE}/v1/history", json=page(item("a"), item("b", at)))
-    with pytest.raises(ProviderDataUnavailable, match="none of seconds"):
+    with pytest.raises(ProviderDataUnavailable, match="not in seconds"):
         names(client)
 
 
@@ -181,5 +181,5 @@ def test_a_subscription_whose_numbers_cannot_be_true_is_none(provider: responses
     provider.get(url, json={"character_count": 10, "character_limit": 100})
     assert provider_usage.subscription(client, ENDS).used == 10
     provider.get(url, json={"character_count": 10**15, "character_limit": 100})
-    with pytest.raises(ProviderDataUnavailable, match="cannot be true"):
+    with pytest.raises(ProviderDataUnavailable, match="not plausible"):
         provider_usage.subscription(client, ENDS)

@@ -183,11 +183,14 @@ def test_a_voice_that_is_gone_here_is_no_hindrance(provider: SandboxProcess):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({"kind": "error", "preset": "missing_permissions"}, "The provider's history could not be read: the key may"),
+        (
+            {"kind": "error", "preset": "missing_permissions"},
+            "The provider's history could not be read: the API key may",
+        ),
         ({"kind": "error", "status": 500}, "The provider's history could not be read: the provider did not answer"),
         ({"kind": "json", "body": {"history": [{}]}}, "bad_reply"),
         ({"kind": "html"}, "bad_reply"),
-        ({"kind": "cut", "after_bytes": 10}, "did not answer as it should"),
+        ({"kind": "cut", "after_bytes": 10}, "did not answer as expected"),
     ],
     ids=["permission", "down", "nonsense", "html", "cut"],
 )
@@ -364,7 +367,9 @@ def test_a_day_that_agrees_is_said_to(provider: SandboxProcess):
     seen(provider, asked=4000)
     row = reconcile()
     assert (row.characters, row.provider_characters, row.credits, row.provider_credits) == (4000, 4000, 2000, 2000)
-    assert row.explanation == ("Characters: 4,000, as the provider has it. Credits: 2,000, as the provider has it.")
+    assert row.explanation == (
+        "Characters: 4,000 in the ledger and at the provider. Credits: 2,000 in the ledger and at the provider."
+    )
     assert (reconciler.latest_comparison(), incidents()) == (row, [])
 
 
@@ -373,7 +378,7 @@ def test_what_others_use_of_the_account_is_explained(provider: SandboxProcess):
     sold(provider, NOON + timedelta(hours=2), asked=5000)
     row = reconcile()
     assert (row.provider_characters, row.external_characters, row.unexplained_characters) == (6000, 5000, 0)
-    assert "Others use the account: 5,000 of requests that this server did not make." in row.explanation
+    assert "Other users of the account: 5,000 from requests that this server did not make." in row.explanation
     assert incidents() == []
 
 
@@ -421,7 +426,7 @@ def test_a_drift_of_half_a_per_cent_or_of_a_few_characters_opens_none(provider: 
     sold(provider, asked=50, kept=False)
     row = reconcile()
     assert (row.unexplained_characters, incidents()) == (50, [])
-    assert "no more than rounding" in row.explanation
+    assert "within the tolerance for rounding" in row.explanation
 
 
 def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxProcess):
@@ -433,7 +438,7 @@ def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxPr
     events.record_attempts([cut])
     row = reconcile()
     assert (row.characters, row.provider_characters, row.unexplained_characters) == (10_000, 9_000, 0)
-    assert "Cut off and not billed by the provider: 1,000." in row.explanation
+    assert "Interrupted requests that the provider did not bill: 1,000." in row.explanation
 
 
 def test_a_request_at_midnight_may_be_of_either_day(provider: SandboxProcess):
@@ -481,7 +486,7 @@ def test_the_counter_s_growth_is_told_and_stands_in_for_what_cannot_be_read(
     seen(provider, NOON + timedelta(days=1), asked=4000)
     reconcile(later)
     row = Reconciliation.objects.get(day=DAY + timedelta(days=1))
-    assert "The subscription's counter grew by 2,000 where the ledger has 2,000." in row.explanation
+    assert "The subscription's counter grew by 2,000 credits. The ledger has 2,000." in row.explanation
 
     provider.fault(kind="error", status=404, match={"path": f"{HISTORY}|{STATISTICS}"})
     seen(provider, NOON + timedelta(days=2), asked=4000)

@@ -50,7 +50,7 @@ def record_attempt() -> None:
 def test_due_days_are_reconciled_and_the_result_is_printed():
     record_attempt()
     day = two_days_ago().date()
-    assert f"{day}: Characters: 0, as the provider has it." in reconcile()
+    assert f"{day}: Characters: 0 in the ledger and at the provider." in reconcile()
     assert reconcile() == ""
 
 
@@ -101,5 +101,5 @@ def test_a_run_after_a_killed_run_counts_nothing_twice(sandbox: SandboxProcess, 
     sandbox.clear_faults()
     assert str(at.date()) not in reconcile()  # the killed run still has the lease
     Reconciliation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    assert f"{at.date()}: Characters: 5, as the provider has it." in reconcile()
+    assert f"{at.date()}: Characters: 5 in the ledger and at the provider." in reconcile()
     assert (DailyUsage.objects.get().characters, UsageEvent.objects.get().characters) == (5, 5)
