@@ -24,11 +24,11 @@ def heartbeat() -> None:
 
 
 @shared_task(name="usage.mend_budgets")
-def mend_budgets() -> None:
+def repair_budgets() -> None:
     budgets.repair()
     budgets.resolve_outdated_incidents()
 
 
 @shared_task(name="usage.look_for_lateness")
-def look_for_lateness() -> None:
+def check_latency() -> None:
     latency.check()

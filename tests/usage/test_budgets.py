@@ -145,7 +145,7 @@ def test_what_was_found_later_is_used(patient: Patient):
     spoke(patient, 10)
     spoke(patient, 5)  # by reconciliation
     left_alone()
-    tasks.mend_budgets()
+    tasks.repair_budgets()
     assert row(patient, month) == (15, 0)
 
 
@@ -182,7 +182,7 @@ def refused(patient: Patient, characters: int = 101) -> None:
 
 
 def open_for(patient: Patient) -> bool:
-    tasks.mend_budgets()
+    tasks.repair_budgets()
     return Incident.objects.filter(kind="budget", key=str(patient.pk), resolved_at=None).exists()
 
 
@@ -224,5 +224,5 @@ def test_what_does_not_fit_into_the_raised_budget_either_is_an_incident_again(pa
 def test_it_is_over_when_the_patient_is_gone(patient: Patient):
     refused(patient)
     Incident.objects.update(key=str(uuid.uuid4()))
-    tasks.mend_budgets()
+    tasks.repair_budgets()
     assert not Incident.objects.filter(resolved_at=None).exists()

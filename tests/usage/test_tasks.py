@@ -47,5 +47,5 @@ def test_the_worker_gives_a_sign_of_life():
 
 def test_speech_that_begins_late_is_noticed():
     spoken(20, 900)
-    tasks.look_for_lateness()
+    tasks.check_latency()
     assert Incident.objects.get().kind == "slow"
