@@ -1,4 +1,4 @@
-"""How well the phrase cache covers what patients may hear: for each language a table of phrases by voices."""
+"""Cache coverage for the admin: for each language a table of phrases by voices, with the clips that exist."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +16,11 @@ from voicecare.patients.models import Voice
 
 @dataclass(slots=True)
 class Cell:
-    """The clips of one phrase in one voice. `needed` counts what current patients need (rates, formats, and names of a
-    greeting differ), `cached` how many of these are there; the rest is of all clips there are. `saved` is hits times
-    characters.
+    """The clips of one phrase in one voice.
+
+    `needed` counts the clips that active patients need: they differ in speech rate, format and greeting names.
+    `cached` counts those of them that exist. The other fields cover all existing clips, also those that no active
+    patient needs. `saved` is the number of characters that were not billed: hits times characters.
     """
 
     needed: int = 0
@@ -42,7 +44,7 @@ class Cell:
             self.expires_at = min(self.expires_at or clip.expires_at, clip.expires_at)
 
     def __add__(self, other: "Cell") -> "Cell":
-        """A total: of times it knows none."""
+        """The total of two cells. It has no times."""
         return Cell(
             needed=self.needed + other.needed,
             cached=self.cached + other.cached,
@@ -56,7 +58,7 @@ Cells = Mapping[tuple[int, object], Cell]
 
 @dataclass(slots=True)
 class Table:
-    """`rows` are phrases with a cell for each of `voices`; `totals` stand below them, in the same order."""
+    """`rows` are phrases with one cell for each of `voices`. `totals` has the same order."""
 
     language: str
     voices: list[Voice]
@@ -68,7 +70,7 @@ class Table:
 
 
 def coverage_tables(cache: PhraseCache) -> list[Table]:
-    """One table for each language that has phrases. Six queries, however much there is."""
+    """Returns one table for each language that has phrases. Always makes six queries."""
     phrases = list(Phrase.objects.all())
     audiences = load_audiences(active_patients())
     specs = required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
@@ -76,7 +78,7 @@ def coverage_tables(cache: PhraseCache) -> list[Table]:
     default = Voice.objects.default()
     tables = []
     for language in sorted({phrase.language for phrase in phrases}):
-        # The voices that its patients are spoken to in, and the default one, which is everybody's backup.
+        # The default voice is a column for every language, because it is the backup voice of all patients.
         used = {audience.voice for audience in audiences if audience.language == language}
         voices = [default, *sorted(used - {default}, key=lambda voice: (voice.name, str(voice.pk)))]
         of_language = (phrase for phrase in phrases if phrase.language == language)

@@ -1,16 +1,16 @@
-"""How a clip lies in a store: a header (how long it holds, that it is whole and under its own key), then the sound."""
+"""The format of a clip in a store: a header with expiry time, length and digest, followed by the audio."""
 
 import hashlib
 import struct
 from dataclasses import dataclass
 
-_HEADER = struct.Struct(">4sdI32s")  # magic, expires at (seconds since 1970), length, digest of these, key and audio
+_HEADER = struct.Struct(">4sdI32s")  # magic, expiry time, length of the audio, digest
 _MAGIC = b"VCP2"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`expires_at` is in seconds since 1970."""
+    """`expires_at` is a Unix time in seconds."""
 
     audio: bytes
     expires_at: float
@@ -22,7 +22,7 @@ def pack(key: str, entry: Entry) -> bytes:
 
 
 def unpack(key: str, packed: bytes) -> Entry | None:
-    """None if this is not, to the bit, what was packed under this key."""
+    """Returns None if the bytes are damaged or were packed under another key."""
     if len(packed) < _HEADER.size:
         return None
     magic, expires_at, length, digest = _HEADER.unpack_from(packed)
@@ -32,5 +32,5 @@ def unpack(key: str, packed: bytes) -> Entry | None:
 
 
 def _digest(key: str, entry: Entry) -> bytes:
-    """Over all that makes an entry: one under another's name or with another's age is as damaged as a cut one."""
+    """Covers key, expiry time and audio. An entry under a wrong key or with a changed expiry time counts as damaged."""
     return hashlib.sha256(key.encode() + struct.pack(">d", entry.expires_at) + entry.audio).digest()

@@ -1,7 +1,11 @@
-"""The rows that say what lies in the phrase cache, and the removal of both. Talks to the database: for threads.
+"""The `Clip` rows that describe the entries of the phrase cache, and the deletion of entries and rows.
 
-Object first, row second, when they come and when they go: a process that is killed in between leaves an object that
-nobody looks for, or a row that is found again. Nothing here may run inside a transaction: stores are slow.
+Writing and deleting both begin with the object in the store. The row follows. If the process is killed in between,
+writing leaves an object without a row, which `delete_orphans` removes later, and deleting leaves a row, which the next
+call finds again.
+
+All functions query the database, so call them from a thread. Do not call them inside a transaction, because stores are
+slow.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,10 +23,10 @@ from tts.models import Clip, Phrase
 from tts.text.segmenter import normalise
 from voicecare.core import metrics
 
-BATCH_SIZE = 500  # rows a statement
-PRUNE_LIMIT = 1000  # rows, and objects without one, a call
-MAX_CONSECUTIVE_FAILURES = 3  # then the store is away, and the rest is for the next time
-ORPHAN_AGE_S = 3600.0  # by then the row of an object is written, if it ever will be
+BATCH_SIZE = 500  # rows per statement
+PRUNE_LIMIT = 1000  # expired rows, and objects without a row, per call
+MAX_CONSECUTIVE_FAILURES = 3  # then the store is unavailable, and the next call tries the rest
+ORPHAN_AGE_S = 3600.0  # a younger object may still get its row
 
 _UPDATED_FIELDS = [
     "voice",
@@ -41,7 +45,10 @@ log = structlog.get_logger(__name__)
 
 
 def upsert(clip: Clip, text: str) -> None:
-    """Writes the row of a clip that was made; made again, it keeps its hits. A greeting has a patient, no phrase."""
+    """Writes the row of a stored clip. A clip that was generated again keeps its hits.
+
+    A greeting keeps `phrase` empty, because it has a patient.
+    """
     if clip.patient_id is None:
         normal = normalise(text)
         phrases = Phrase.objects.for_language(clip.language).values_list("pk", "text")
@@ -50,15 +57,15 @@ def upsert(clip: Clip, text: str) -> None:
 
 
 def add_hits(hits: Mapping[str, int]) -> None:
-    """Adds them to the rows, all or none; what has no row any more is dropped."""
+    """Adds hits to the rows in one transaction. Ignores digests without a row."""
     with transaction.atomic():
-        for digests in _batches(sorted(hits)):  # in one order, or two processes could wait for each other
+        for digests in _batches(sorted(hits)):  # sorted: with the same lock order two processes cannot deadlock
             added = Case(*(When(digest=digest, then=Value(hits[digest])) for digest in digests), default=Value(0))
             Clip.objects.filter(digest__in=digests).update(hits=F("hits") + added, used_at=timezone.now())
 
 
 def existing(digests: Iterable[str]) -> set[str]:
-    """Those of them that have a row."""
+    """Returns the digests that have a row."""
     found: set[str] = set()
     for batch in _batches(digests):
         found.update(Clip.objects.filter(digest__in=batch).values_list("digest", flat=True))
@@ -66,10 +73,10 @@ def existing(digests: Iterable[str]) -> set[str]:
 
 
 def delete(clips: QuerySet[Clip], store: Store) -> list[str]:
-    """Removes the objects of these clips, then their rows; returns the digests. Never raises for the store's sake.
+    """Deletes the objects of these clips, then their rows, and returns the digests. Never raises StoreError.
 
-    What the store does not give up keeps its row, and so does a clip that was made again meanwhile: the next call
-    finds it.
+    A row stays if the store failed to delete its object, or if the clip was generated again in the meantime. The next
+    call finds it.
     """
     removed: list[str] = []
     failures = 0
@@ -94,7 +101,10 @@ def delete_expired(store: Store, now: float) -> list[str]:
 
 
 def delete_orphans(store: Store, now: float, ttl_s: float) -> int:
-    """Removes objects without a row: damaged, or older than an hour; returns how many. Never raises for the store."""
+    """Deletes objects without a row if they are damaged or older than an hour, and returns how many.
+
+    `now` is a Unix time in seconds. Never raises StoreError.
+    """
     removed = failures = 0
     try:
         for digest in islice(_digests_without_row(store), PRUNE_LIMIT):
@@ -115,7 +125,11 @@ def _digests_without_row(store: Store) -> Iterator[str]:
 
 
 def _delete_if_orphan(store: Store, digest: str, now: float, ttl_s: float) -> bool | None:
-    """Whether it was an orphan and is gone; None if the store failed."""
+    """Returns whether the object was an orphan and was deleted, or None if the store failed.
+
+    `expires_at - ttl_s` is the time of writing. It may be in the future, by up to `ttl_s`, because the clock of
+    another machine may be ahead.
+    """
     try:
         packed = store.read(digest)
         if packed is None:
@@ -131,7 +145,7 @@ def _delete_if_orphan(store: Store, digest: str, now: float, ttl_s: float) -> bo
 
 
 def report_store_failure(work: str, error: StoreError) -> None:
-    """Counts and logs it: a cache that fails does so without anybody hearing it."""
+    """Counts and logs the failure. Patients do not notice it, so operators have to."""
     metrics.PHRASE_STORE_ERRORS.labels(work).inc()
     log.warning("phrase_cache.store_failed", work=work, error=type(error.__cause__).__name__)
 

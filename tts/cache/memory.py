@@ -1,4 +1,4 @@
-"""The sounds used last, in memory."""
+"""An in-memory cache of audio."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class LRUCache:
-    """The sounds used last, at most `limit` bytes of them. May be used from several threads."""
+    """Keeps the most recently used audio, at most `limit` bytes of it, each for its own time. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,7 +26,9 @@ class LRUCache:
             return audio
 
     def put(self, key: str, audio: bytes, seconds: float) -> None:
-        """One that would take more than an eighth of the room is not kept: it would push out too many others."""
+        """Keeps the audio for `seconds`. Audio larger than an eighth of the limit would evict too many other entries,
+        so it is not kept.
+        """
         with self._lock:
             self._remove(key)
             if len(audio) > self._limit // 8:

@@ -1,12 +1,12 @@
-"""The phrase cache: what is said again and again, kept as sound for seven days (the contract, section 2, rule 2).
+"""The phrase cache: audio of phrases that are spoken often, kept for seven days (docs/protocol.md, rule 2).
 
-An entry is found by a keyed digest of everything that shapes the sound: text, voice and its revision, model, settings,
-format. The sound lies in a store (`tts.cache.stores`), in front of it in the memory of each process, and a row of
-`Clip` says what it is (`tts.cache.index`).
+An entry is found by a keyed digest of everything that shapes the audio: text, voice and its revision, model, language,
+speed and format. The audio is in a store (`tts.cache.stores`) and in the memory of each process. A `Clip` row describes
+it (`tts.cache.index`).
 
-An entry that is damaged or too old is a miss. A store that fails or hangs is a miss: nobody waits for it. What was
-removed from the store for good (an erased patient, a withdrawn voice) has no row any more, and that is how every
-process learns of it: `drop_forgotten`, called every few seconds, forgets what is in memory and has no row.
+A damaged or expired entry is a miss. A store that fails or hangs is a miss too, so speech never waits for it. Clips of
+erased patients and withdrawn voices are deleted from the store together with their rows. Other processes notice that
+the row is missing: every few seconds `evict_deleted` drops from memory what has no row.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ from voicecare.core.database import run_in_db_thread
 
 READ_TIMEOUT_S = 0.15
 READERS = 8
-WRITERS = 2  # of their own: a store that hangs must not take the threads that everybody shares
-PENDING_ROW_GRACE_S = 60.0  # what could not be stored may still be played from memory for so long
+WRITERS = 2  # a separate pool, because a hanging store must not use up the shared threads
+PENDING_ROW_GRACE_S = 60.0  # a clip that could not be stored is played from memory for this time
 
 log = structlog.get_logger(__name__)
 
 
 class PhraseCache:
-    """One for each process, used from its event loop; `prune` and `forget` are for threads and Celery.
+    """One instance per process, used from its event loop. `prune` and `delete` are for threads and Celery.
 
-    `ttl_s` is how long a clip may be played, on the clock of the wall: it is shared between machines. One that was
-    made while the clock went ahead is believed to be up to `ttl_s` younger than it can be.
+    `ttl_s` is how long a clip may be played. It is wall clock time, because machines share clips. A clip that was
+    written while that clock was ahead is played for up to `ttl_s` longer.
     """
 
     def __init__(self, store: Store, secret: str, ttl_s: float, memory_bytes: int = 32 * 2**20) -> None:
@@ -58,10 +58,10 @@ class PhraseCache:
         self._slow_reads: set[asyncio.Task[bytes | None]] = set()
         self._pending_rows: dict[str, float] = {}
         self._hits: Counter[str] = Counter()
-        self.failing = False  # the store's latest answer was an error
+        self.failing = False  # whether the last call to the store failed
 
     def key(self, speech_settings: SpeechSettings, text: str) -> str:
-        """The digest under which this text, rendered like this, is kept."""
+        """Returns the digest of this text with these settings."""
         shaped_by = (
             normalise(text),
             speech_settings.voice.provider_id,
@@ -74,16 +74,16 @@ class PhraseCache:
         return hmac.digest(self._secret, repr(shaped_by).encode(), "sha256").hex()
 
     def get_cached(self, key: str) -> bytes | None:
-        """The clip, if this process has it in memory: microseconds, no I/O."""
+        """Returns the clip if it is in memory. Takes microseconds and does no I/O."""
         audio = self._memory.get(key)
         if audio is not None:
             metrics.PHRASE_LOOKUPS.labels("memory").inc()
         return audio
 
     async def get(self, key: str) -> bytes | None:
-        """The clip, or None if there is none that is whole and young enough. Never raises.
+        """Returns the clip, or None if there is no valid one. Never raises.
 
-        A store that does not answer in `READ_WITHIN_S` is a miss for this caller; its answer still goes into memory.
+        If the store does not answer within `READ_TIMEOUT_S`, this call returns None. The answer still goes into memory.
         """
         audio = self.get_cached(key)
         if audio is not None:
@@ -95,10 +95,10 @@ class PhraseCache:
         return audio
 
     async def _read_with_timeout(self, key: str) -> bytes | None:
-        """All who want the same at the same time share one reading."""
+        """Concurrent calls for the same key share one read."""
         reading = self._reads.get(key)
         if reading is None:
-            if len(self._slow_reads) >= READERS:  # no thread is left: this one could not come in time
+            if len(self._slow_reads) >= READERS:  # all threads hang, so this read would time out
                 return None
             reading = self._reads[key] = asyncio.create_task(self._read_in_thread(key))
             reading.add_done_callback(lambda done: self._on_read_done(key, done))
@@ -134,7 +134,7 @@ class PhraseCache:
         return entry
 
     def _delete_damaged(self, key: str) -> None:
-        """Deletes a damaged entry, unless somebody has put a whole one in its place."""
+        """Deletes a damaged entry, unless it has been replaced by a valid one."""
         try:
             packed = self._store.read(key)
             if packed is not None and unpack(key, packed) is None:
@@ -143,7 +143,7 @@ class PhraseCache:
             index.report_store_failure("delete", error)
 
     def _load_into_memory(self, key: str, entry: Entry | None) -> bytes | None:
-        """Into memory, if it is young enough. There the clock that nobody sets decides how long it stays."""
+        """Puts a valid entry into memory, where its age is measured with the monotonic clock."""
         left = 0.0 if entry is None else entry.expires_at - time.time()
         if entry is None or not 0 < left <= 2 * self._ttl_s:
             return None
@@ -151,9 +151,9 @@ class PhraseCache:
         return entry.audio
 
     def keep_in_memory(self, key: str, audio: bytes) -> None:
-        """The first step of adding a clip: from now on this process finds it. The second one is `store`.
+        """The first of two steps to add a clip. This process can play it immediately. The second step is `store`.
 
-        The two are apart because the first needs no await: whoever asks next finds the clip, however slow the store is.
+        This step needs no await, so there is no moment at which the clip is neither in flight nor in the cache.
         """
         if audio:
             self._memory.put(key, audio, self._ttl_s)
@@ -162,9 +162,9 @@ class PhraseCache:
     async def store(
         self, speech_settings: SpeechSettings, text: str, audio: bytes, patient_id: uuid.UUID | None = None
     ) -> None:
-        """Writes the whole sound of this text to the store, then its row. `patient_id` is whose greeting it is.
+        """Writes the complete audio of this text to the store, then its row. Never raises.
 
-        Never raises.
+        `patient_id` is set for a greeting.
         """
         if not audio:
             log.error("phrase_cache.empty_audio_rejected")
@@ -197,11 +197,11 @@ class PhraseCache:
             self._pending_rows.pop(key, None)
 
     def record_hit(self, key: str) -> None:
-        """Counts a hit; `write_hits` writes it down."""
+        """Counts a hit in memory. `write_hits` writes it to the database."""
         self._hits[key] += 1
 
     async def write_hits(self) -> None:
-        """Adds the hits since the last time to the rows. Never raises: where the database is away they wait."""
+        """Adds the hits since the last call to the rows. Never raises. Keeps them if the database is unavailable."""
         hits, self._hits = self._hits, Counter()
         try:
             if hits:
@@ -211,9 +211,9 @@ class PhraseCache:
             _report_database_failure("hits", error)
 
     async def evict_deleted(self) -> None:
-        """Forgets from memory what has no row any more. Never raises: where the database is away memory stays.
+        """Drops from memory the clips that have no row. Never raises. If the database is unavailable, keeps them.
 
-        A clip of this process whose row is not written yet, or could not be, stays for `WITHOUT_ROW_S`.
+        A clip whose row this process has not written yet, or could not write, stays for `PENDING_ROW_GRACE_S`.
         """
         now = time.monotonic()
         self._pending_rows = {key: until for key, until in self._pending_rows.items() if until > now}
@@ -226,19 +226,19 @@ class PhraseCache:
             self._memory.delete(key for key in kept if key not in has_row and key not in self._pending_rows)
 
     def prune(self, now: float) -> int:
-        """Removes what has expired (`now`: seconds since 1970) and what has no row; returns how many clips.
+        """Deletes expired clips and objects without a row, and returns how many. `now` is a Unix time in seconds.
 
-        Bounded: what one call leaves is for the next one.
+        One call deletes a limited number.
         """
         return len(index.delete_expired(self._store, now)) + index.delete_orphans(self._store, now, self._ttl_s)
 
-    def delete(self, forgotten: QuerySet[Clip]) -> int:
-        """Removes these clips from the store, then their rows, and from this process' memory; returns how many.
+    def delete(self, clips: QuerySet[Clip]) -> int:
+        """Deletes these clips from the store, then their rows, and from the memory of this process. Returns how many.
 
-        Other processes play them no more after their next `drop_forgotten`. What the store does not give up keeps its
-        row, so the caller finds it again.
+        Other processes stop playing them at their next `evict_deleted`. A clip that the store failed to delete keeps
+        its row, so the next call finds it.
         """
-        removed = index.delete(forgotten, self._store)
+        removed = index.delete(clips, self._store)
         self._memory.delete(removed)
         return len(removed)
 

@@ -1,5 +1,6 @@
-"""Which clips the phrase cache is to hold: warming makes them, the coverage view counts them. `plan` and `behind` are
-pure functions over rows.
+"""Decides which clips the phrase cache should hold. The warmer generates them, and the coverage page counts them.
+
+`required_clips` and `expected_specs` are pure functions over rows.
 """
 
 import uuid
@@ -21,12 +22,12 @@ KIND_PRIORITY = (
     Phrase.Kind.GREETING,
     Phrase.Kind.HOLD_MESSAGE,
     Phrase.Kind.COMMON,
-)  # what is missed most is made first
+)  # generated in this order
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """One clip: this text, sounding like this. `phrase` is where the text is from, `patient` whose greeting it is."""
+    """The specification of one clip: a text and how it sounds. `patient_id` is set for a greeting."""
 
     speech_settings: SpeechSettings
     text: str
@@ -36,7 +37,7 @@ class ClipSpec:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """A patient, the voice that their next conversation starts with, and the formats of their devices."""
+    """A patient, the voice of their next conversation, and the audio formats of their devices."""
 
     patient: Patient
     voice: Voice
@@ -44,33 +45,33 @@ class Audience:
 
     @property
     def language(self) -> str:
-        """As phrases have it: a patient's "de-AT" is served by "de"."""
+        """The language of the phrases for this patient: "de" for a patient whose language is "de-AT"."""
         return self.patient.language.partition("-")[0].lower()
 
 
 def create_phrase_cache() -> PhraseCache:
-    """For Celery and the admin, where nothing is played: nothing is kept in memory."""
+    """Returns a cache without memory for Celery and the admin, which play no audio."""
     return PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S, memory_bytes=0)
 
 
 def active_patients() -> QuerySet[Patient]:
-    """Who may be spoken to."""
+    """Patients who are neither archived nor erased."""
     return Patient.objects.filter(archived_at=None, erased_at=None)
 
 
 def patients_using_voice(voice_id: uuid.UUID) -> QuerySet[Patient]:
-    """The current patients whose next conversation starts in this voice."""
+    """Active patients whose next conversation starts with this voice."""
     if Voice.objects.default().pk == voice_id:
         return active_patients().filter(Q(voice=voice_id) | Q(voice=None) | ~Q(voice__state=Voice.State.USABLE))
     return active_patients().filter(voice=voice_id, voice__state=Voice.State.USABLE)
 
 
 def load_audiences(patients: QuerySet[Patient]) -> list[Audience]:
-    """Three queries, however many they are."""
+    """Loads voices and formats of these patients with three queries."""
     default = Voice.objects.default()
     audiences = []
     for patient in patients.select_related("voice").prefetch_related("devices").order_by("pk"):
-        # As `tts.conversations.lifecycle.resolve_voice`, without a query for each patient.
+        # The same rule as `tts.conversations.lifecycle.resolve_voice`, but without a query for each patient.
         voice = patient.voice if patient.voice is not None and patient.voice.is_usable else default
         formats = {device.format for device in patient.devices.all() if device.revoked_at is None and device.format}
         audiences.append(Audience(patient, voice, tuple(sorted(formats)) or DEVICE_FORMATS[:1]))
@@ -78,7 +79,7 @@ def load_audiences(patients: QuerySet[Patient]) -> list[Audience]:
 
 
 def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], model: str) -> list[ClipSpec]:
-    """Every clip that they need of these phrases, each once, the greetings first."""
+    """Returns all clips of these phrases that the audiences need, without duplicates, ordered by `KIND_PRIORITY`."""
     specs: dict[ClipSpec, str] = {}
     for audience in audiences:
         patient, voice = audience.patient, VoiceRef.from_voice(audience.voice)
@@ -90,7 +91,7 @@ def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], mod
 
 
 def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient) -> ClipSpec:
-    """What this phrase is for this patient: a greeting holds the names, anything else is said to many."""
+    """Returns the clip of this phrase for this patient. Only a greeting is specific to the patient."""
     if phrase.kind == Phrase.Kind.GREETING:
         return ClipSpec(speech_settings, render_greeting(phrase.text, patient), phrase.pk, patient.pk)
     return ClipSpec(speech_settings, phrase.text, phrase.pk)
@@ -99,9 +100,10 @@ def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient)
 def expected_specs(
     clips: Iterable[Clip], phrases: Sequence[Phrase], model: str
 ) -> Iterator[tuple[Clip, ClipSpec | None]]:
-    """For each clip (with its voice and patient) the spec that would be made for its row today; None if there is none.
+    """For each cached clip, yields the clip spec that would be generated today, or None if the phrase was deleted.
 
-    A clip whose digest is not that spec's is out of date: the voice's revision, the names or the phrase have changed.
+    If the spec has another digest than the clip, the clip is stale: the voice's revision, the names or the text of the
+    phrase have changed. The clips need their voice and patient loaded.
     """
     by_id = {phrase.pk: phrase for phrase in phrases}
     greetings = {phrase.language: phrase for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}

@@ -1,4 +1,4 @@
-"""What may be heard no more leaves the phrase cache, wherever it is kept."""
+"""Deletes clips that may not or will not be played again, in the store and in the memory of all processes."""
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
@@ -10,21 +10,21 @@ from voicecare.patients.models import Voice
 
 
 def delete_unplayable_clips(cache: PhraseCache) -> int:
-    """Removes the sound of erased patients, of withdrawn voices, and what is out of date; returns how many clips.
+    """Deletes revoked and stale clips and returns how many.
 
-    Idempotent. What a store does not give up keeps its row and is found again.
+    Idempotent. A clip that the store failed to delete keeps its row, so the next call finds it.
     """
     return cache.delete(revoked_clips()) + cache.delete(stale_clips(cache))
 
 
 def revoked_clips() -> QuerySet[Clip]:
-    """Greetings of erased patients, the voices of their relatives, and every voice whose consent was withdrawn."""
+    """Greetings of erased patients, clips in the voices of their relatives, and clips in withdrawn voices."""
     erased = Q(patient__erased_at__isnull=False) | Q(voice__patient__erased_at__isnull=False)
     return Clip.objects.filter(erased | Q(voice__state=Voice.State.WITHDRAWN))
 
 
 def stale_clips(cache: PhraseCache) -> QuerySet[Clip]:
-    """What no speech will look up again: of a former revision, another model, other names, a changed phrase."""
+    """Clips that no speech will look up again, because the voice revision, model, names or phrase have changed."""
     rows = Clip.objects.select_related("voice", "patient").iterator(chunk_size=1000)
     found = [
         clip.pk

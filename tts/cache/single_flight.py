@@ -1,13 +1,15 @@
-"""One flight for each key in a process: whoever wants the same sound follows the running one, chunk by chunk.
+"""Single-flight: concurrent speeches that need the same clip share one request to the provider.
 
-    flight = flights.follow(key)
-    if flight is not None:
-        async for chunk in flight.chunks(stall_s): ...   # FillFailed: look again, somebody else may lead by now
+    flight = flights.join(key)
+    if flight is None:
+        with flights.start(key) as flight:  # this caller is the leader
+            ...                             # request the audio, add() each chunk, complete() at the end
     else:
-        with flights.lead(key) as flight: ...               # ask, flight.add(chunk), and flight.complete() at the end
+        async for chunk in flight.chunks(stall_s):  # after FlightFailed begin again with join()
+            ...
 
-        with flights.start(key) as flight:   # ask, flight.add(chunk), and flight.complete() at the end
-leads the next. Used from one event loop.
+`join` and `start` are synchronous. Nothing awaits between them, so after a failed flight only one of the followers
+becomes the next leader. Used from one event loop.
 """
 
 import asyncio
@@ -20,7 +22,7 @@ from voicecare.core.errors import VoicecareError
 
 
 class FlightFailed(VoicecareError):
-    """The sound that was followed will not be whole, or nothing of it came for too long."""
+    """The leader's request failed, or no chunk came for too long."""
 
     code = "fill_failed"
     retryable = True
@@ -33,9 +35,9 @@ class _State(Enum):
 
 
 class Flight:
-    """What a leader has received so far. The first of `complete` and `fail` decides; what comes later changes nothing.
+    """The chunks that a leader has received so far. Only the first call of `complete` or `fail` has an effect.
 
-    As a context manager, for the leader: left without `complete`, however it is left, it has failed.
+    It is a context manager for the leader. Leaving it without `complete` fails the flight.
     """
 
     def __init__(self, flights: "SingleFlight", key: str) -> None:
@@ -54,13 +56,13 @@ class Flight:
         self.fail()
 
     def add(self, chunk: bytes) -> None:
-        """Returns at once, however many follow."""
+        """Passes a chunk to the followers. Takes the same time for any number of them."""
         if self._state is _State.RUNNING:
             self._chunks.append(chunk)
             self._notify()
 
     def complete(self) -> bytes:
-        """That was all of it; returns the whole sound, empty if the flight has failed. One without sound fails."""
+        """Ends the flight and returns the whole audio. It is empty if the flight has failed. Without audio it fails."""
         self._finish(_State.COMPLETE if self._chunks else _State.FAILED)
         return b"".join(self._chunks)
 
@@ -68,10 +70,10 @@ class Flight:
         self._finish(_State.FAILED)
 
     async def chunks(self, stall_s: float) -> AsyncGenerator[bytes, None]:
-        """Everything from the beginning; ends when the leader completes. A follower may be as slow as it likes.
+        """Yields all chunks from the beginning and ends when the leader completes. A follower may be slow.
 
-        Raises FillFailed as soon as the leader has failed, also if there were chunks left to give: the follower has to
-        say it all again anyway. The same if nothing came for `stall_s`; then nobody else follows this leader any more.
+        Raises FlightFailed when the leader fails, even if chunks are left, because the follower has to speak the whole
+        text again. Also raises it if no chunk comes for `stall_s`. Then no new follower can join.
         """
         position = 0
         while self._state is not _State.FAILED:
@@ -86,8 +88,8 @@ class Flight:
                         await self._changed.wait()
                 except TimeoutError:
                     self._flights.remove(self._key, self)
-                    raise FlightFailed("Nothing more came of the sound that this speech was following.") from None
-        raise FlightFailed("The sound that this speech was following has failed.")
+                    raise FlightFailed("The audio that this speech was sharing has stalled.") from None
+        raise FlightFailed("The request that this speech was sharing has failed.")
 
     def _finish(self, state: _State) -> None:
         if self._state is _State.RUNNING:
@@ -103,21 +105,21 @@ class Flight:
 
 
 class SingleFlight:
-    """The running flights of a process."""
+    """The flights of one process, by the key of the clip."""
 
     def __init__(self) -> None:
         self._running: dict[str, Flight] = {}
 
     def join(self, key: str) -> Flight | None:
-        """The running flight of this key, if there is one."""
+        """Returns the running flight of this key, or None."""
         return self._running.get(key)
 
     def start(self, key: str) -> Flight:
-        """A new flight, which others follow from now on. To be entered: `with flights.lead(key) as flight`."""
+        """Returns a new flight that others can join: `with flights.start(key) as flight`."""
         flight = self._running[key] = Flight(self, key)
         return flight
 
     def remove(self, key: str, flight: Flight) -> None:
-        """Nobody follows it any more who does not do so already. Another leader's flight stays."""
+        """Lets no more followers join this flight. A flight of another leader under the same key stays."""
         if self._running.get(key) is flight:
             del self._running[key]

@@ -1,8 +1,7 @@
-"""Where the phrase cache keeps its entries: files, an S3 bucket, or Redis, as PHRASE_STORE says.
+"""Stores for the entries of the phrase cache: files, an S3 bucket or Redis, as the setting PHRASE_STORE says.
 
-A store takes bytes under a key and gives them back; what they mean is for `tts.cache.phrase_cache`. Keys are
-hexadecimal digests,
-so the name of a file or an object tells nothing. All stores are synchronous and may be used from several threads.
+A store keeps bytes under a key. `tts.cache.entry` defines their format. Keys are hexadecimal digests, so names of
+files and objects reveal nothing. All stores are synchronous and thread-safe.
 """
 
 import math
@@ -23,44 +22,47 @@ from redis.retry import Retry
 
 from voicecare.core.errors import VoicecareError
 
-ABANDONED_AFTER_S = 3600.0  # nobody writes for so long: the writer was killed
+ABANDONED_AFTER_S = 3600.0  # a temporary file of this age belongs to a killed writer
 REDIS_TIMEOUT_S = 0.5
 REDIS_PREFIX = "voicecare:phrases:"
 
 
 class StoreError(VoicecareError):
-    """The store refused, or did not answer in time; the cause is the library's own error."""
+    """The store failed or timed out. `__cause__` is the error of the library."""
 
     code = "phrase_store"
     retryable = True
 
 
 class Store(Protocol):
-    """Every method raises StoreError. A reader gets the whole of an entry or nothing, also while it is replaced."""
+    """Every method may raise StoreError. A reader never gets part of an entry, even while it is being replaced."""
 
-    is_local: bool  # reading is so short that it needs no thread
+    is_local: bool  # reads are fast enough to run on the event loop
 
     def read(self, key: str) -> bytes | None:
-        """None if there is no such entry."""
+        """Returns None if the entry does not exist."""
 
     def write(self, key: str, entry: bytes) -> None:
-        """Replaces what is there."""
+        """Creates or replaces the entry."""
 
     def delete(self, key: str) -> None:
-        """What is not there is no error."""
+        """Deletes the entry. A missing entry is no error."""
 
     def keys(self) -> Iterator[str]:
-        """Of all that is there, also of what is no entry; some twice, if others write meanwhile."""
+        """Yields the keys of all objects, including damaged ones. A key may come twice while other processes write."""
 
 
 class AtomicFileStorage(FileSystemStorage):
-    """Files that are replaced as a whole: Django's own storage never overwrites, or shows the first half of a file."""
+    """A file storage that replaces files atomically.
+
+    Django's own storage either does not overwrite a file, or shows readers the first half of the new content.
+    """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         super().__init__(location, allow_overwrite=True)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
-        """Without what is being written at this moment, but with what a killed writer has left."""
+        """Leaves out temporary files that are being written, but lists those that a killed writer has left behind."""
         folders, files = super().listdir(path)
         return folders, [name for name in files if "." not in name or self._is_abandoned(f"{path}/{name}")]
 
@@ -85,7 +87,7 @@ class AtomicFileStorage(FileSystemStorage):
 
 
 class StorageStore:
-    """Entries as files or objects of one of Django's storages, 256 folders of them."""
+    """Keeps entries as files or objects of a Django storage, in 256 folders."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -117,22 +119,22 @@ class StorageStore:
         with _wrap_errors():
             try:
                 return self._storage.listdir(folder)
-            except FileNotFoundError:  # nothing was ever written
+            except FileNotFoundError:  # nothing has been written yet
                 return [], []
 
 
 class RedisStore:
-    """Entries as plain strings that Redis itself forgets when their time is over (`ttl_s`)."""
+    """Keeps entries as Redis strings, which Redis deletes after `ttl_s`."""
 
     is_local = False
 
     def __init__(self, url: str, ttl_s: float) -> None:
         self._ttl_s = max(1, math.ceil(ttl_s))
-        self._client: Any = redis.Redis.from_url(  # its stubs know no bytes
+        self._client: Any = redis.Redis.from_url(  # its type stubs do not cover bytes
             url,
             socket_timeout=REDIS_TIMEOUT_S,
             socket_connect_timeout=REDIS_TIMEOUT_S,
-            # A connection that Redis' restart has cut is made anew at once; a Redis that hangs is not asked twice.
+            # One immediate retry reconnects after a Redis restart. A timeout is not retried, because Redis hangs then.
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
 
@@ -156,7 +158,7 @@ class RedisStore:
 
 
 def create_store(settings: LazySettings) -> Store:
-    """The store that PHRASE_STORE names; for `file` and `s3` it is the storage "phrases" of STORAGES."""
+    """Returns the store for PHRASE_STORE. For `file` and `s3` it uses the storage "phrases" of STORAGES."""
     if settings.PHRASE_STORE == "redis":
         return RedisStore(settings.REDIS_URL, settings.PHRASE_TTL_S)
     return StorageStore(storages["phrases"])
@@ -167,14 +169,14 @@ def _object_name(key: str) -> str:
 
 
 def _is_404(error: Exception) -> bool:
-    """S3 reads in three requests, and django-storages expects this answer to the first one alone."""
+    """Whether S3 answered "not found". A read takes three requests, and django-storages handles only the first."""
     response: dict[str, Any] = getattr(error, "response", {})
     return bool(response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404)
 
 
 @contextmanager
 def _wrap_errors() -> Iterator[None]:
-    """Whatever a storage's library raises, it is a store that did not do its work."""
+    """Raises StoreError for every error of a storage library."""
     try:
         yield
     except Exception as error:
