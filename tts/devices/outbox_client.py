@@ -141,7 +141,7 @@ class OutboxClient:
             bytes_sent=progress.bytes_sent,
             first_chunk_ms=progress.first_chunk_ms,
             spoken_at=progress.spoken_at,
-            conversation=speech.conversation_id,
+            conversation_id=speech.conversation_id,
         )
         self._pending_writes.append(finishing)
 

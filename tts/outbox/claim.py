@@ -1,4 +1,4 @@
-"""One attempt to speak a row."""
+"""The claim of a connection on a row of the outbox."""
 
 import uuid
 from dataclasses import dataclass
@@ -9,9 +9,11 @@ from tts.states import SERVER_PREFIX, Origin
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One attempt to speak a row, by one connection. `conversation` is where it was asked for, None for REST; `origin`
-    is `device` in that conversation and `server` in any other. `seconds_left` is by the database's clock; `was_queued`:
-    it has waited for the quota.
+    """One attempt of one connection to deliver a row.
+
+    `conversation_id` is the conversation of the request, None for REST. `origin` is `device` in that conversation and
+    `server` in any other. `seconds_left` is measured by the database's clock. `was_queued` means that the speech has
+    waited for the quota.
     """
 
     id: uuid.UUID
@@ -28,12 +30,15 @@ class Claim:
 
     @property
     def speech_id(self) -> str:
-        """Its id on the WebSocket: the device's own, or one that all its deliveries share."""
+        """The id on the WebSocket: the device's own id, or a server id that all deliveries of the row share."""
         return self.client_speech_id if self.origin == Origin.DEVICE else f"{SERVER_PREFIX}{self.id}"
 
     @property
     def original(self) -> dict[str, str] | None:
-        """What it was called where it was asked for, when it is spoken in another conversation."""
+        """The original conversation and speech id, if this speech is delivered in another conversation.
+
+        This is the field `of` of `speech.started`.
+        """
         if self.origin == Origin.DEVICE or not self.client_speech_id:
             return None
         return {"conversation": str(self.conversation_id), "id": self.client_speech_id}

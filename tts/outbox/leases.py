@@ -1,7 +1,7 @@
-"""Who has a row of the outbox, and until when: leases of connections, and what happens when time is up.
+"""Leases: which connection owns a row of the outbox, and until when.
 
-All times are the database's: processes may run on several machines. A connection that is gone, in whatever way, holds
-nothing; what it had waits again, and the next connection of its device need not even wait for the lease to end.
+All times are those of the database, because processes may run on several machines. When a connection ends or its
+lease expires, its rows wait again. The next connection of the same device gets them without waiting for the expiry.
 """
 
 import base64
@@ -18,10 +18,10 @@ from tts.states import Origin, UtteranceState
 from voicecare.core import metrics
 from voicecare.patients.models import Device, Patient
 
-LEASE_S = 15  # without a sign of life of its process, a connection has lost what it had
+LEASE_S = 15  # a connection that is not renewed for this long loses its rows
 LEASE = Now() + timedelta(seconds=LEASE_S)
 
-# The condition of the index `utterance_outbox`, word for word: PostgreSQL uses it only where it sees that it applies.
+# The exact condition of the index `utterance_outbox`. PostgreSQL uses a partial index only if the query implies it.
 PENDING = Q(origin="server", state__in=["waiting", "queued", "speaking", "spoken"]) | Q(origin="device", state="queued")
 UNLEASED = Q(lease_until=None) | Q(lease_until__lte=Now())
 _RELEASED = {
@@ -36,49 +36,48 @@ _RELEASED = {
 log = structlog.get_logger(__name__)
 
 
-def owner_name(device: uuid.UUID, epoch: int) -> str:
-    """The connection's name as an owner, 36 characters: no other connection ever has it, and the names of one device's
-    connections sort by age, so that a later one can tell what an earlier one has left behind.
+def owner_name(device_id: uuid.UUID, epoch: int) -> str:
+    """Return the unique name of a connection, 36 characters.
+
+    The names of one device's connections sort by age, so that a later connection can find the rows of earlier ones.
     """
-    return f"{base64.b32encode(device.bytes).decode().rstrip('=').lower()}.{epoch:09d}"
+    return f"{base64.b32encode(device_id.bytes).decode().rstrip('=').lower()}.{epoch:09d}"
 
 
-def take_over(device: uuid.UUID, owner: str) -> None:
-    """The connection is there: its device is online, and what earlier ones of this device still held is free at once.
+def take_over(device_id: uuid.UUID, owner: str) -> None:
+    """Mark the device of a new connection as online, and release the rows of its earlier connections. Two statements.
 
-    Two statements. Nothing of a later connection is touched, however late this one gets here.
+    Rows of a later connection are not touched, even if this call is late.
     """
-    Device.objects.filter(pk=device).update(online_until=LEASE)
-    pending_for_devices([device]).filter(owner__gte=owner_name(device, 0), owner__lt=owner).update(**_RELEASED)
+    Device.objects.filter(pk=device_id).update(online_until=LEASE)
+    pending_for_devices([device_id]).filter(owner__gte=owner_name(device_id, 0), owner__lt=owner).update(**_RELEASED)
 
 
 def renew(connections: Mapping[str, uuid.UUID]) -> None:
-    """These owners, each with its device, are alive: for another LEASE_S theirs is what they hold. Two statements."""
+    """Extend the leases of these owners by LEASE_S. Maps each owner to its device. Two statements."""
     if connections:
         devices = set(connections.values())
         pending_for_devices(devices).filter(owner__in=list(connections)).update(lease_until=LEASE)
         Device.objects.filter(pk__in=devices).update(online_until=LEASE)
 
 
-def release_all(device: uuid.UUID, owner: str) -> None:
-    """The connection has ended: what it held waits again. Its device is offline, unless it has a newer connection."""
-    Device.objects.filter(pk=device, epoch=owner_epoch(owner)).update(online_until=None)
-    pending_for_devices([device]).filter(owner=owner).update(**_RELEASED)
+def release_all(device_id: uuid.UUID, owner: str) -> None:
+    """Release the rows of an ended connection. Its device is offline, unless it has a newer connection."""
+    Device.objects.filter(pk=device_id, epoch=owner_epoch(owner)).update(online_until=None)
+    pending_for_devices([device_id]).filter(owner=owner).update(**_RELEASED)
 
 
-def reclaim(conversation: uuid.UUID, owner: str) -> list[Utterance]:
-    """The live speech that waited for the quota when this conversation's last connection ended, the new one's from now
-    on; in order. Two statements.
-    """
-    waits = Utterance.objects.filter(PENDING, conversation=conversation, origin=Origin.DEVICE)
+def reclaim(conversation_id: uuid.UUID, owner: str) -> list[Utterance]:
+    """Take over the live speech of a resumed conversation that waits for the quota, in order. Two statements."""
+    waits = Utterance.objects.filter(PENDING, conversation=conversation_id, origin=Origin.DEVICE)
     free = waits.filter(UNLEASED, expires_at__gt=Now())
     free.update(owner=owner, lease_until=LEASE, attempts=F("attempts") + 1)
     return list(waits.filter(owner=owner).order_by("received_at", "id"))
 
 
-def release(conversation: uuid.UUID, owner: str) -> None:
-    """What the quota holds in this conversation may be said by another connection; deliveries stay."""
-    held = Utterance.objects.filter(PENDING, conversation=conversation, origin=Origin.DEVICE, owner=owner)
+def release(conversation_id: uuid.UUID, owner: str) -> None:
+    """Release the conversation's live speech that waits for the quota. Deliveries stay with the connection."""
+    held = Utterance.objects.filter(PENDING, conversation=conversation_id, origin=Origin.DEVICE, owner=owner)
     held.update(owner="", lease_until=None)
 
 
@@ -87,27 +86,27 @@ def owner_epoch(owner: str) -> int:
 
 
 def pending_for_devices(devices: Collection[uuid.UUID]) -> QuerySet[Utterance]:
-    """The outbox of these devices' patients."""
+    """Return the pending rows of these devices' patients."""
     return Utterance.objects.filter(PENDING, patient__in=Device.objects.filter(pk__in=devices).values("patient"))
 
 
 def reap_expired() -> None:
-    """What no connection sees to: claims of processes that are gone, what was not heard in time, speech for patients
-    who are not ours any more. Three statements, idempotent.
+    """Clean up rows that no connection owns. Three statements, idempotent.
 
-    Not what somebody holds: live speech in a connection's memory is that connection's to end.
+    Expired leases are released, expired speech ends, and so does speech for archived or erased patients. Rows with a
+    lease stay: live speech in the memory of a connection is ended by that connection.
     """
     outbox = Utterance.objects.filter(PENDING)
     outbox.filter(lease_until__lte=Now()).update(**_RELEASED)
-    left = Patient.objects.filter(Q(archived_at__isnull=False) | Q(erased_at__isnull=False))
-    interrupted = _end(outbox.filter(patient__in=left), UtteranceState.INTERRUPTED)
+    former_patients = Patient.objects.filter(Q(archived_at__isnull=False) | Q(erased_at__isnull=False))
+    interrupted = _end(outbox.filter(patient__in=former_patients), UtteranceState.INTERRUPTED)
     expired = _end(outbox.filter(expires_at__lte=Now()), UtteranceState.EXPIRED)
     if expired or interrupted:
-        log.info("outbox.tidied", expired=expired, interrupted=interrupted)
+        log.info("outbox.reaped", expired=expired, interrupted=interrupted)
 
 
 def _end(rows: QuerySet[Utterance], state: UtteranceState) -> int:
-    """Ends those that nobody holds, and returns how many; `code` is said for what expired."""
+    """End the rows without a lease and return how many. Expired ones get the code `expired`."""
     code = "expired" if state == UtteranceState.EXPIRED else ""
     ended = rows.filter(UNLEASED).update(state=state, code=code, owner="", lease_until=None)
     metrics.SPEECHES.labels(state.value).inc(ended)

@@ -1,12 +1,11 @@
-"""Speech that waits in the database: started over REST, queued for the quota, or to be delivered again.
+"""The queue of waiting speech: started over REST, queued for the quota, or to be delivered again.
 
-    waiting <-> speaking -> spoken -> heard (acknowledged)      spoken, and the connection ended: waiting again
-    queued  <-> speaking                                        queued: for the quota
+    waiting <-> speaking -> spoken -> heard      `heard` is acknowledged; `spoken` is waiting again when its connection
+    queued  <-> speaking                         ends without an acknowledgement; `queued` waits for the quota
 
-The row is the truth and every transition is one conditional UPDATE, so of several processes one wins. A claim is a
-lease (`tts.outbox.leases`); who ends it must still be its owner, in the same attempt. A patient hears one delivery at
-a time,
-on the device that connected last. Everything here belongs into a thread.
+Every transition is one conditional UPDATE, so exactly one of several processes succeeds. A claim holds a lease
+(`tts.outbox.leases`). Only its owner can end it, and only in the same attempt. A patient hears one delivery at a time,
+on the device that connected last. All functions must run in a thread.
 """
 
 import uuid
@@ -39,15 +38,16 @@ class IdempotencyConflict(VoicecareError):
     code = "idempotency_conflict"
 
 
-# Coming in
+# Submitting
 
 
 def submit(
     patient_id: uuid.UUID, text: str, *, expires_in_s: float, author: User | None, idempotency_key: str = ""
 ) -> Utterance:
-    """A new row that waits. The same key, author and request again: the row of the first time, in whatever state.
+    """Create a waiting row. If the author repeats a request with the same key, return the first row, in any state.
 
-    Raises IdempotencyConflict for the author's key with another request, ValueError for a key that no row can hold.
+    Raises IdempotencyConflict if the author has used the key for another request, and ValueError if the key is too long
+    or has no author.
     """
     if len(idempotency_key) > 255 or (idempotency_key and author is None):
         raise ValueError("an idempotency key has 255 characters at most and belongs to an author")
@@ -85,14 +85,14 @@ def _existing_submission(author: User | None, key: str, digest: str) -> Utteranc
     return row
 
 
-# What may be spoken now
+# Claiming
 
 
 def devices_with_work(devices: Collection[uuid.UUID], *, quota_exhausted: bool, hold_live: bool) -> set[uuid.UUID]:
-    """Those of these connected devices for which `claim` would find something. One query.
+    """Return the connected devices for which `claim` would find a row. One query.
 
-    A row goes to the device of its patient that connected last, and also to the one that goes on with the conversation
-    in which it was asked for.
+    A row goes to the device of its patient that connected last, or to the device that continues the conversation of the
+    request.
     """
     if not devices:
         return set()
@@ -104,49 +104,50 @@ def devices_with_work(devices: Collection[uuid.UUID], *, quota_exhausted: bool, 
 
 
 def claim(
-    device: uuid.UUID,
+    device_id: uuid.UUID,
     owner: str,
-    conversation: uuid.UUID | None,
+    conversation_id: uuid.UUID | None,
     *,
     quota_exhausted: bool,
     hold_live: bool,
     live_only: bool = False,
     exclude: Collection[uuid.UUID] = (),
 ) -> Claim | None:
-    """The oldest row that this connection may speak now, in this conversation, from here on its own; never one of
-    `exclude`, and with `live_only` one that a device has asked for. Three queries. None too while another speech of the
-    patient is being delivered.
+    """Claim the oldest row that this connection may deliver now. Three queries.
 
-    While the quota is spent, what the server started is taken once, to see whether it needs the quota at all; queued
-    live speech is taken when live speech is not held back any more (`hold_live`). Live speech that is spoken outside
-    its conversation becomes, by the contract, server-started speech: delivered again until it is acknowledged.
+    Return None if no row is ready, or while another speech of the patient is being delivered. Rows in `exclude` are
+    skipped. With `live_only`, only speech that a device requested is claimed.
+
+    While the quota is exhausted, server-started speech is claimed once, to find out whether it needs the quota. Queued
+    live speech is claimed once `hold_live` is false. Live speech that is delivered in another conversation becomes
+    server-started speech: it is repeated until the device acknowledges it (docs/protocol.md, "Server-started speech").
     """
     with transaction.atomic():
-        # Under the patient's lock: two devices that claim two different rows would each see the patient idle.
-        here = _connectable().filter(pk=device, epoch=owner_epoch(owner)).annotate(outranked=_newer_device())
+        # The lock on the patient is needed because two devices could otherwise claim one row each at the same time.
+        here = _connectable().filter(pk=device_id, epoch=owner_epoch(owner)).annotate(outranked=_newer_device())
         locked = here.select_related("patient").select_for_update(of=("patient",), no_key=True).first()
         if locked is None:
             return None
-        patient = locked.patient_id
-        rows = _claimable(quota_exhausted, hold_live).filter(~Exists(_being_delivered(patient)), patient=patient)
+        patient_id = locked.patient_id
+        rows = _claimable(quota_exhausted, hold_live).filter(~Exists(_being_delivered(patient_id)), patient=patient_id)
         rows = rows.exclude(pk__in=exclude)
         if live_only:
             rows = rows.filter(origin=Origin.DEVICE)
         if locked.outranked:
-            rows = rows.filter(origin=Origin.DEVICE, conversation=conversation)
-        return _claim_first(rows, owner, conversation)
+            rows = rows.filter(origin=Origin.DEVICE, conversation=conversation_id)
+        return _claim_first(rows, owner, conversation_id)
 
 
-def _claim_first(rows: QuerySet[Utterance], owner: str, conversation: uuid.UUID | None) -> Claim | None:
+def _claim_first(rows: QuerySet[Utterance], owner: str, conversation_id: uuid.UUID | None) -> Claim | None:
     row = rows.annotate(left=_TIME_LEFT).order_by("received_at", "id").first()
     if row is None:
         return None
-    stays_own = row.origin == Origin.DEVICE and row.conversation_id == conversation
+    stays_own = row.origin == Origin.DEVICE and row.conversation_id == conversation_id
     origin = Origin.DEVICE if stays_own else Origin.SERVER
     won = rows.filter(pk=row.pk, attempts=row.attempts).update(
         origin=origin, state=UtteranceState.SPEAKING, owner=owner, lease_until=LEASE, attempts=F("attempts") + 1
     )
-    if not won:  # acknowledged, ended or renewed between the two statements
+    if not won:  # another connection acknowledged, ended or claimed the row between the two statements
         return None
     return Claim(
         id=row.pk,
@@ -171,8 +172,8 @@ def _claimable(quota_exhausted: bool, hold_live: bool) -> QuerySet[Utterance]:
     return rows.filter(untried if hold_live else untried | Q(origin=Origin.DEVICE))
 
 
-def _being_delivered(patient: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
-    return Utterance.objects.filter(PENDING, patient=patient, state=UtteranceState.SPEAKING, lease_until__gt=Now())
+def _being_delivered(patient_id: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
+    return Utterance.objects.filter(PENDING, patient=patient_id, state=UtteranceState.SPEAKING, lease_until__gt=Now())
 
 
 def _connectable() -> QuerySet[Device]:
@@ -180,7 +181,7 @@ def _connectable() -> QuerySet[Device]:
 
 
 def _newer_device() -> Exists:
-    """Another device of the patient is online and connected later."""
+    """Whether another device of the patient is online and connected later."""
     later = Q(last_seen__gt=OuterRef("last_seen")) | Q(last_seen=OuterRef("last_seen"), pk__gt=OuterRef("pk"))
     return Exists(_online_devices().filter(later, patient=OuterRef("patient")))
 
@@ -189,11 +190,11 @@ def _online_devices() -> QuerySet[Device]:
     return Device.objects.filter(revoked_at=None, online_until__gt=Now())
 
 
-# The claim's end
+# Ending a claim
 
 
 def confirm(claim: Claim) -> bool:
-    """Asked just before the first frame: whether it is still this claim's, and neither heard nor ended meanwhile."""
+    """Renew the claim before its first frame. Return False if it was acknowledged, ended or claimed again."""
     return bool(_owned(claim).update(lease_until=LEASE))
 
 
@@ -208,12 +209,12 @@ def finish(
     bytes_sent: int,
     first_chunk_ms: float | None,
     spoken_at: datetime | None,
-    conversation: uuid.UUID | None,
+    conversation_id: uuid.UUID | None,
 ) -> bool:
-    """Ends the claim as spoken, failed or interrupted; False if it was lost, and then nothing is written.
+    """End the claim as spoken, failed or interrupted. Return False, and write nothing, if the claim was lost.
 
-    What was acknowledged meanwhile stays heard. `characters` are added: each delivery counts. A spoken delivery stays
-    with its connection until that ends, and is delivered again if no `ack` came.
+    A row that was acknowledged during playback stays `heard`. `characters` are added to those of earlier deliveries. A
+    spoken delivery stays with its connection until the connection ends. It is repeated if no `ack` came by then.
     """
     awaits_ack = state == UtteranceState.SPOKEN and claim.origin == Origin.SERVER
     measures: dict[str, object] = {
@@ -228,7 +229,7 @@ def finish(
     if queue_reason:
         measures["queue_reason"] = queue_reason
     if claim.origin == Origin.SERVER and not claim.client_speech_id:
-        measures["conversation"] = conversation
+        measures["conversation"] = conversation_id
     ended = _owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(
         state=_unless_acknowledged(state, UtteranceState.HEARD),
         owner=_unless_acknowledged(claim.owner if awaits_ack else "", ""),
@@ -239,14 +240,14 @@ def finish(
 
 
 def requeue(claim: Claim, *, queued: bool) -> bool:
-    """Not spoken after all: waits again, `queued` for the quota. False if the claim was lost."""
+    """Let the row wait again, with `queued` for the quota. Return False if the claim was lost."""
     waits = UtteranceState.QUEUED if queued or claim.origin == Origin.DEVICE else UtteranceState.WAITING
     reason = {"queue_reason": QueueReason.QUOTA} if queued else {}
     return bool(_owned(claim).update(state=waits, owner="", lease_until=None, **reason))
 
 
 def _owned(claim: Claim, *states: str) -> QuerySet[Utterance]:
-    """The fence: whoever took the row since, even in this connection, has changed one of these."""
+    """Return the row of a claim, unless another claim, even one of the same connection, has taken it since."""
     return Utterance.objects.filter(
         pk=claim.id, owner=claim.owner, attempts=claim.attempt, state__in=states or [UtteranceState.SPEAKING]
     )
@@ -257,36 +258,35 @@ def _unless_acknowledged(value: str, heard: str) -> Case:
 
 
 def expired_among(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of them that were of use for too short a time to be said."""
+    """Return those of these rows that expired before they were delivered."""
     unsaid = Utterance.objects.filter(
         pk__in=keys, state__in=[UtteranceState.WAITING, UtteranceState.QUEUED, UtteranceState.EXPIRED]
     )
     return set(unsaid.filter(expires_at__lte=Now()).values_list("pk", flat=True))
 
 
-# What the device says
+# Requests of the device
 
 
 def is_delivery_of(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
-    """Whether a device can know this `srv-` number: it is this patient's, and a connection has taken it."""
+    """Whether this is a row of the patient that was delivered at least once, so that a device can know its id."""
     return _delivered(utterance_id, patient_id).exists()
 
 
 def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
-    """The device has played it: it is heard, and nobody takes it again. Idempotent; what has ended stays as it ended.
+    """Mark the row as heard, so that it is not delivered again. Idempotent. A row that has ended stays unchanged.
 
-    False if it is not `known`. One that waits again counts too: its connection may have ended before `finish`.
+    Return False if `is_delivery_of` is false. A row that waits again counts too, because its connection may have ended
+    before `finish`.
     """
-    who_speaks = Case(
-        When(state=UtteranceState.SPEAKING, then=F("owner")), default=Value("")
-    )  # its `finish` is still to come
-    waiting_for_it = _delivered(utterance_id, patient_id).filter(PENDING)
-    heard = waiting_for_it.update(state=UtteranceState.HEARD, heard_at=Now(), owner=who_speaks)
+    owner = Case(When(state=UtteranceState.SPEAKING, then=F("owner")), default=Value(""))  # needed by its `finish`
+    pending = _delivered(utterance_id, patient_id).filter(PENDING)
+    heard = pending.update(state=UtteranceState.HEARD, heard_at=Now(), owner=owner)
     return bool(heard) or is_delivery_of(utterance_id, patient_id)
 
 
 def cancel(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
-    """Ends it if it waits; False if it does not, because it is being spoken, has ended or is not `known`."""
+    """End a waiting row as interrupted. Return False if it does not wait: it plays, has ended or is unknown."""
     waits = _delivered(utterance_id, patient_id).filter(state__in=[UtteranceState.WAITING, UtteranceState.QUEUED])
     return bool(waits.update(state=UtteranceState.INTERRUPTED, owner="", lease_until=None))
 

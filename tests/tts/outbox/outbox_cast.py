@@ -50,7 +50,7 @@ class Socket:
         )
 
     def finish(self, claim: Claim, **changes: object) -> bool:
-        return store.finish(claim, **{**FINISHED, "conversation": self.conversation, **changes})
+        return store.finish(claim, **{**FINISHED, "conversation_id": self.conversation, **changes})
 
     def renew(self) -> None:
         leases.renew({self.owner: self.device})

@@ -104,7 +104,7 @@ def test_everything_that_a_connection_had_waits_again_when_it_leaves(alice: Memb
 
 def spoken() -> dict[str, object]:
     measures = {"characters": 1, "bytes_sent": 1, "first_chunk_ms": 1.0, "spoken_at": timezone.now()}
-    return {"state": "spoken", "source": "live", "code": "", "queue_reason": "", "conversation": None, **measures}
+    return {"state": "spoken", "source": "live", "code": "", "queue_reason": "", "conversation_id": None, **measures}
 
 
 def test_tidying_up_leaves_what_somebody_has(alice: Member, bob: Member):
