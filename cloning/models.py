@@ -85,7 +85,7 @@ class CloneJob(models.Model):
     attempts = models.PositiveIntegerField(default=0, editable=False, help_text="How many attempts have started.")
     last_attempt = models.PositiveIntegerField(default=4, editable=False, help_text="After this attempt the job fails.")
     next_attempt_at = models.DateTimeField(null=True, editable=False)
-    lease_until = models.DateTimeField(null=True, editable=False, help_text="Until when a worker owns this job.")
+    lease_until = models.DateTimeField(null=True, editable=False, help_text="A worker owns this job until then.")
     error_code = models.CharField(max_length=64, blank=True, editable=False)
     error_message = models.CharField(max_length=300, blank=True, editable=False)
     voice = models.OneToOneField(

@@ -60,7 +60,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='clonejob',
             name='lease_until',
-            field=models.DateTimeField(editable=False, help_text='Until when a worker owns this job.', null=True),
+            field=models.DateTimeField(editable=False, help_text='A worker owns this job until then.', null=True),
         ),
         migrations.AlterField(
             model_name='clonejob',

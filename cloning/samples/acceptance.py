@@ -32,9 +32,8 @@ _MIN_CLEAN_SNR_DB = 23.0
 _MIN_DENSE_SPEECH_RATIO = 0.6
 _MIN_SPEECH_RATIO_FOR_NOISE = 0.1  # with less speech than this, noise is not the reason for the refusal
 _MAX_CLIPPING_RATIO = 0.001
-_MIN_CREST_DB = (
-    11.0  # clean speech has 17 to 20; MP3 encoding hides flat peaks of clipped speech, but not a low crest factor
-)
+# Clean speech has a crest of 17 to 20 dB. MP3 hides the flat peaks of clipped speech, but not the low crest.
+_MIN_CREST_DB = 11.0
 _MAX_TONE_RATIO = 0.5
 _AUDIBLE_NOISE_DBFS = -65.0
 _MIN_DECAY_DB = 12.5

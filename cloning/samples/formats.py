@@ -97,17 +97,16 @@ def _check_mp4_boxes(data: bytes) -> None:
 
 
 def _read_mp3(data: bytes) -> DetectedAudio:
-    """Requires several consecutive frames, because a single sync pattern occurs in any large file."""
+    """Skips leading tags and zeros. Then requires several frames, because one sync pattern occurs in any large file."""
     at = 0
-    while data[at : at + 3] == b"ID3" and at + 10 <= len(
-        data
-    ):  # ID3v2 tags; cover images can make them most of the file
+    # ID3v2 tags. With a cover image they can be most of the file.
+    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):
         size = sum((byte & 0x7F) << shift for byte, shift in zip(data[at + 6 : at + 10], (21, 14, 7, 0), strict=True))
         has_footer = data[at + 5] & 0x10
         at += 10 + size + (10 if has_footer else 0)
     if at > len(data):
         raise UnreadableAudio("truncated")
-    audio = data[at:].lstrip(b"\0")  # leading padding
+    audio = data[at:].lstrip(b"\0")
     frame_at = 0
     for _ in range(_MIN_CONSECUTIVE_FRAMES):
         is_frame = _SYNC.match(audio, frame_at) and frame_at + 4 <= len(audio)
