@@ -12,11 +12,8 @@ RATE = 16000
 
 _RATES_HZ = range(8000, 192_001)
 _MAX_CHANNELS = 8
-_SCALES = {
-    "u8": (128.0, 128.0),
-    "s16": (0.0, 2.0**15),
-    "s32": (0.0, 2.0**31),
-}  # values of silence and full scale; for floats 0, 1
+# Value of silence, and distance to full scale, by sample format. Floats have 0 and 1.
+_SCALES = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31)}
 _CLIPPING_LEVEL = 0.99  # of full scale; samples of eight bits do not exceed it
 _DEAD_CHANNEL_POWER_RATIO = 1e-4  # relative to the loudest channel, which is 40 dB louder
 _CANCELLATION_POWER_RATIO = 0.05  # power of the mix relative to the mean power of the channels
@@ -106,9 +103,8 @@ def _shape(frame: av.AudioFrame) -> tuple[int, int]:
 def _to_planar_float(frame: av.AudioFrame) -> Samples:
     """Returns an array of channels by samples. Full scale is 1."""
     silence, scale = _SCALES.get(frame.format.name.removesuffix("p"), (0.0, 1.0))
-    with np.errstate(
-        invalid="ignore", over="ignore"
-    ):  # a file of floats can contain NaN and infinity; `_mix_pending` checks
+    # A file of floats can contain NaN and infinity. `_mix_pending` checks for them.
+    with np.errstate(invalid="ignore", over="ignore"):
         array: Samples = ((frame.to_ndarray() - silence) / scale).astype(np.float32)
     return array if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels).T
 

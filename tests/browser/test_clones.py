@@ -1,4 +1,4 @@
-"""A copied voice's page as an administrator meets it: what can be listened to is there to be seen, on a phone too."""
+"""The page of a voice clone in the admin: its audio players are visible, on a phone too."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ DARK = {"color_scheme": "dark"}
 
 
 @pytest.fixture
-def ready(alice: Member) -> CloneJob:
+def ready_clone(alice: Member) -> CloneJob:
     voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
     return CloneJob.objects.create(
         patient=alice.patient,
@@ -33,10 +33,10 @@ def ready(alice: Member) -> CloneJob:
 
 
 @pytest.mark.parametrize("options", [{}, PHONE, DARK], ids=["desk", "phone", "dark"])
-def test_the_players_of_the_recording_and_of_the_voice_are_seen(
-    reader: Callable[..., Reader], ready: CloneJob, options: dict[str, Any]
+def test_the_players_of_the_recording_and_of_the_voice_are_visible(
+    reader: Callable[..., Reader], ready_clone: CloneJob, options: dict[str, Any]
 ):
-    page = reader(**options).open(f"/admin/cloning/clonejob/{ready.pk}/change/")
+    page = reader(**options).open(f"/admin/cloning/clonejob/{ready_clone.pk}/change/")
     players = [player.bounding_box() for player in page.locator("audio").all()]
     width = page.viewport_size["width"]
     assert len(players) == 2

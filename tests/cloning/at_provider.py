@@ -1,4 +1,4 @@
-"""What the sandbox has of copied voices, and how a test changes it behind voicecare's back."""
+"""Reads and changes the cloned voices of the sandbox directly, without voicecare."""
 
 from typing import Any
 

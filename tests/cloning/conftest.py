@@ -1,4 +1,4 @@
-"""Recordings in a folder of each test's own, and the sandbox as the provider that cloning asks."""
+"""Fixtures: a folder for recordings per test, the sandbox as the provider, and clone jobs."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from voicecare.infrastructure.storages import private_file_storage
 
-RECORDING = b"ID3 a recording"  # the sandbox looks at the beginning alone
+RECORDING = b"ID3 a recording"  # the sandbox checks only the first bytes
 
 
 @pytest.fixture(autouse=True)
@@ -33,16 +33,16 @@ def provider(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
 
 @pytest.fixture
 def job(alice: Member) -> Callable[..., CloneJob]:
-    """Makes a job of Alice's with a stored recording, as one that has just been submitted."""
+    """Creates a job of Alice with a stored recording, like a job that was just submitted."""
 
     def make(**fields: object) -> CloneJob:
         patient = fields.pop("patient", alice.patient)
-        kept = {"content_type": "audio/mpeg", "consent_by": "Anna Archer", "consent_wording": "2026-11"}
-        made = CloneJob(**{"patient": patient, "name": "Anna", **kept, **fields})
+        defaults = {"content_type": "audio/mpeg", "consent_by": "Anna Archer", "consent_wording": "2026-11"}
+        created = CloneJob(**{"patient": patient, "name": "Anna", **defaults, **fields})
         if "sample" not in fields:
-            made.sample = sample_storage().save(str(made.pk), ContentFile(RECORDING))
-        made.sample_digest = made.sample_digest or made.pk.hex
-        made.save(force_insert=True)
-        return made
+            created.sample = sample_storage().save(str(created.pk), ContentFile(RECORDING))
+        created.sample_digest = created.sample_digest or created.pk.hex
+        created.save(force_insert=True)
+        return created
 
     return make

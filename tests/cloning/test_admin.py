@@ -1,4 +1,4 @@
-"""The admin of copied voices: upload, listen, retry, withdraw; and who may."""
+"""The admin of voice clones: upload, playback, retry, withdrawal, and permissions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,9 +29,9 @@ def recording() -> bytes:
     return recordings.encoded(recordings.speech(62), "libmp3lame")
 
 
-def member_of_staff(*rights: str) -> Client:
-    user = User.objects.create_user("-".join(["staff", *rights]), is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
+def staff_client(*permissions: str) -> Client:
+    user = User.objects.create_user("-".join(["staff", *permissions]), is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     client = Client()
     client.force_login(user)
     return client
@@ -61,10 +61,10 @@ def ready(job: Make, alice: Member) -> CloneJob:
     return job(status="ready", voice=voice, previous_voice=alice.patient.voice)
 
 
-# Looking
+# Status
 
 
-def test_the_list_says_what_is_wrong_in_words(boss: Client, job: Make):
+def test_the_list_shows_errors_and_warnings(boss: Client, job: Make):
     job(status="failed", error_code="x", error_message="There is no room for it.")
     job(report={"warnings": ["There is a hum."]})
     text = page(boss, LIST)
@@ -72,13 +72,15 @@ def test_the_list_says_what_is_wrong_in_words(boss: Client, job: Make):
     assert "There is a hum." in text
 
 
-def test_a_lost_voice_is_said_on_its_page_and_in_the_list(boss: Client, ready: CloneJob):
+def test_a_lost_voice_is_shown_on_its_page_and_in_the_list(boss: Client, ready: CloneJob):
     Voice.objects.filter(pk=ready.voice_id).update(state="gone")
     for path in (LIST, f"{LIST}{ready.pk}/change/"):
         assert "has lost or changed this voice" in page(boss, path)
 
 
-def test_the_queries_of_the_list_do_not_grow_with_it(boss: Client, job: Make, member: Callable[..., Member]):
+def test_the_number_of_queries_does_not_depend_on_the_length_of_the_list(
+    boss: Client, job: Make, member: Callable[..., Member]
+):
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
             page(boss, LIST)
@@ -91,7 +93,7 @@ def test_the_queries_of_the_list_do_not_grow_with_it(boss: Client, job: Make, me
     assert queries() == before
 
 
-def test_a_job_is_looked_at_and_not_edited(boss: Client, ready: CloneJob):
+def test_a_clone_can_be_viewed_and_not_edited(boss: Client, ready: CloneJob):
     report = {
         "duration_s": 72.4,
         "codec": "mp3",
@@ -105,18 +107,18 @@ def test_a_job_is_looked_at_and_not_edited(boss: Client, ready: CloneJob):
     }
     CloneJob.objects.filter(pk=ready.pk).update(report=report)
     text = page(boss, f"{LIST}{ready.pk}/change/")
-    for said in ("mp3, 44,100 Hz, mono", "72 s", "87%", "31 dB", "There is a hum.", "Revert to previous voice"):
-        assert said in text, said
+    for text_shown in ("mp3, 44,100 Hz, mono", "72 s", "87%", "31 dB", "There is a hum.", "Revert to previous voice"):
+        assert text_shown in text, text_shown
     assert 'name="name"' not in text
     assert boss.post(f"{LIST}{ready.pk}/change/", {"name": "Other"}).status_code == 403
     assert boss.post(f"{LIST}{ready.pk}/delete/", {"post": "yes"}).status_code == 403
 
 
-def test_an_old_job_without_a_report_is_looked_at_too(boss: Client, job: Make):
+def test_a_clone_without_a_report_can_be_viewed(boss: Client, job: Make):
     assert "Deleted." in page(boss, f"{LIST}{job(sample='').pk}/change/")
 
 
-# Listening
+# Playback
 
 
 def sample_of(job: CloneJob) -> str:
@@ -124,7 +126,7 @@ def sample_of(job: CloneJob) -> str:
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "part", "said"),
+    ("range_header", "status", "expected_part", "content_range"),
     [
         ("", 200, slice(None), None),
         ("bytes=0-", 206, slice(None), "bytes 0-14/15"),
@@ -140,26 +142,28 @@ def sample_of(job: CloneJob) -> str:
         ("bytes=-", 200, slice(None), None),
     ],
 )
-def test_a_player_may_seek_in_the_recording(boss: Client, job: Make, asked: str, status: int, part: slice, said: str):
+def test_a_player_can_seek_in_the_recording(
+    boss: Client, job: Make, range_header: str, status: int, expected_part: slice, content_range: str
+):
     assert len(RECORDING) == 15
-    response = boss.get(sample_of(job()), headers={"Range": asked} if asked else {})
-    assert (response.status_code, response.content) == (status, RECORDING[part])
-    assert response.headers.get("Content-Range") == said
+    response = boss.get(sample_of(job()), headers={"Range": range_header} if range_header else {})
+    assert (response.status_code, response.content) == (status, RECORDING[expected_part])
+    assert response.headers.get("Content-Range") == content_range
     if status != 416:
         assert (response.headers["Content-Type"], response.headers["Accept-Ranges"]) == ("audio/mpeg", "bytes")
         assert "no-store" in response.headers["Cache-Control"]
 
 
-def test_a_recording_that_is_not_there(boss: Client, job: Make):
-    gone = job()
-    sample_storage().delete(gone.sample)
-    assert [boss.get(sample_of(it)).status_code for it in (job(sample=""), gone)] == [404, 404]
+def test_a_missing_recording_is_not_found(boss: Client, job: Make):
+    lost = job()
+    sample_storage().delete(lost.sample)
+    assert [boss.get(sample_of(it)).status_code for it in (job(sample=""), lost)] == [404, 404]
 
 
-def test_who_may_listen(job: Make, ready: CloneJob):
+def test_playback_needs_permission(job: Make, ready: CloneJob):
     clone = job()
-    assert member_of_staff("view_clonejob").get(sample_of(clone)).status_code == 200
-    assert member_of_staff("view_patient").get(sample_of(clone)).status_code == 403
+    assert staff_client("view_clonejob").get(sample_of(clone)).status_code == 200
+    assert staff_client("view_patient").get(sample_of(clone)).status_code == 403
     assert Client().get(sample_of(clone)).status_code == 302
     preview = reverse("admin-voice-preview", args=[ready.voice_id])
     assert Client().get(preview).status_code == 302
@@ -168,11 +172,11 @@ def test_who_may_listen(job: Make, ready: CloneJob):
     assert [carol.get(path).status_code for path in (preview, sample_of(clone))] == [302, 302]
 
 
-# Coming in
+# Upload
 
 
-def upload(client: Client, hearer: Patient, sample: bytes, **changes: str) -> Any:
-    form = {"patient": str(hearer.pk), "name": "Anna", "consent": "on", "consent_by": "Anna Archer", **changes}
+def upload(client: Client, patient: Patient, sample: bytes, /, **changes: str) -> Any:
+    form = {"patient": str(patient.pk), "name": "Anna", "consent": "on", "consent_by": "Anna Archer", **changes}
     return client.post(f"{LIST}add/", {**form, "sample": SimpleUploadedFile("anna.mp3", sample)})
 
 
@@ -184,7 +188,7 @@ def test_a_recording_is_uploaded(boss: Client, alice: Member, recording: bytes):
     assert (job.patient, job.witness, job.status) == (alice.patient, User.objects.get(is_superuser=True), "pending")
 
 
-def test_a_refusal_stands_beside_the_field(boss: Client, alice: Member):
+def test_a_refusal_is_shown_at_the_field(boss: Client, alice: Member):
     response = upload(boss, alice.patient, b"")
     assert response.status_code == 200
     assert len(response.context["form"].errors["sample"][0]) > 20
@@ -192,32 +196,32 @@ def test_a_refusal_stands_beside_the_field(boss: Client, alice: Member):
 
 
 @pytest.mark.parametrize("missing", ["consent", "consent_by", "name", "patient"])
-def test_nothing_is_stored_without(boss: Client, alice: Member, recording: bytes, missing: str):
+def test_nothing_is_stored_if_a_field_is_missing(boss: Client, alice: Member, recording: bytes, missing: str):
     response = upload(boss, alice.patient, recording, **{missing: ""})
     assert list(response.context["form"].errors) == [missing]
     assert not CloneJob.objects.exists()
 
 
-def test_what_is_in_use_of_the_plan_is_shown_before(boss: Client, provider: SandboxProcess):
+def test_the_usage_of_the_plan_is_shown_on_the_upload_page(boss: Client, provider: SandboxProcess):
     provider.settings(voice_limit=7)
     assert "0 of the 7 voices of the plan are in use." in page(boss, f"{LIST}add/")
 
 
-def test_a_provider_that_is_away_keeps_nobody_from_uploading(boss: Client, settings: Settings):
+def test_the_upload_page_works_without_the_provider(boss: Client, settings: Settings):
     settings.ELEVENLABS_BASE_URL = "http://127.0.0.1:9"
     assert "At the speech provider" not in page(boss, f"{LIST}add/")
 
 
-def test_who_may_upload(alice: Member):
-    assert member_of_staff("view_clonejob").get(f"{LIST}add/").status_code == 403
+def test_an_upload_needs_permission(alice: Member):
+    assert staff_client("view_clonejob").get(f"{LIST}add/").status_code == 403
 
 
-# What can be done
+# Actions
 
 
-def test_a_withdrawal_is_confirmed_first(boss: Client, ready: CloneJob):
-    asked = act(boss, "withdraw", ready)
-    assert "Yes, withdraw" in asked.content.decode()
+def test_a_withdrawal_needs_a_confirmation(boss: Client, ready: CloneJob):
+    confirmation = act(boss, "withdraw", ready)
+    assert "Yes, withdraw" in confirmation.content.decode()
     ready.refresh_from_db()
     assert ready.status == "ready"
     act(boss, "withdraw", ready, confirmed="yes")
@@ -225,23 +229,23 @@ def test_a_withdrawal_is_confirmed_first(boss: Client, ready: CloneJob):
     assert (ready.status, ready.withdrawn_by) == ("withdrawing", User.objects.get(is_superuser=True))
 
 
-def test_a_failed_one_is_retried_and_another_is_not(boss: Client, job: Make):
+def test_a_failed_clone_is_retried_and_a_running_one_is_not(boss: Client, job: Make):
     failed, running = job(status="failed", error_code="x"), job()
-    said = act(boss, "retry", failed, running).content.decode()
-    assert "the clone is in progress again" in said
-    assert "There is nothing to retry" in said
+    shown = act(boss, "retry", failed, running).content.decode()
+    assert "the clone is in progress again" in shown
+    assert "There is nothing to retry" in shown
     failed.refresh_from_db()
     assert failed.status == "pending"
 
 
-def test_the_former_voice_comes_back(boss: Client, ready: CloneJob):
+def test_the_patient_gets_the_previous_voice_back(boss: Client, ready: CloneJob):
     act(boss, "revert", ready)
     assert Patient.objects.get(pk=ready.patient_id).voice == ready.previous_voice
     assert "is not the current voice of its patient" in act(boss, "revert", ready).content.decode()
 
 
-def test_who_may_act(ready: CloneJob):
-    act(member_of_staff("view_clonejob"), "withdraw", ready, confirmed="yes")
+def test_actions_need_permission(ready: CloneJob):
+    act(staff_client("view_clonejob"), "withdraw", ready, confirmed="yes")
     ready.refresh_from_db()
     assert ready.status == "ready"
-    assert "Withdraw …" not in page(member_of_staff("view_clonejob", "view_voice"), f"{LIST}{ready.pk}/change/")
+    assert "Withdraw …" not in page(staff_client("view_clonejob", "view_voice"), f"{LIST}{ready.pk}/change/")

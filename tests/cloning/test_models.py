@@ -1,4 +1,4 @@
-"""What the database refuses of a clone job, and what its row knows about itself."""
+"""The constraints and properties of clone jobs."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
     ],
     ids=str,
 )
-def test_the_database_refuses(fields: dict, job: Make):
+def test_the_database_refuses_an_invalid_job(fields: dict, job: Make):
     with pytest.raises(IntegrityError), transaction.atomic():
         job(**fields)
 
@@ -46,12 +46,12 @@ def test_the_database_refuses(fields: dict, job: Make):
     ],
     ids=str,
 )
-def test_the_database_takes(fields: dict, job: Make):
+def test_the_database_accepts_a_valid_job(fields: dict, job: Make):
     assert job(**fields)
 
 
 @pytest.mark.parametrize("unfinished", ["pending", "uploading"])
-def test_a_patients_recording_is_made_once_at_a_time(unfinished: str, job: Make, bob: Member):
+def test_a_recording_has_only_one_unfinished_job_per_patient(unfinished: str, job: Make, bob: Member):
     job(sample_digest="d", status=unfinished, lease_until=NOW)
     job(sample_digest="d", patient=bob.patient)
     job(sample_digest="d", status="failed", error_code="busy")
@@ -59,35 +59,35 @@ def test_a_patients_recording_is_made_once_at_a_time(unfinished: str, job: Make,
         job(sample_digest="d")
 
 
-def test_what_somebody_agreed_to_outlives_a_patients_row_only_without_them(job: Make, alice: Member):
+def test_a_patient_with_a_clone_job_cannot_be_deleted(job: Make, alice: Member):
     job()
     alice.device.delete()
     with pytest.raises(ProtectedError):
         alice.patient.delete()
 
 
-@pytest.mark.parametrize("part", ["witness", "withdrawn_by"])
-def test_who_has_witnessed_or_withdrawn_a_consent_stays_known(part: str, job: Make):
+@pytest.mark.parametrize("field", ["witness", "withdrawn_by"])
+def test_a_user_who_witnessed_or_withdrew_a_consent_cannot_be_deleted(field: str, job: Make):
     nora = User.objects.create_user("nora")
-    job(**{part: nora})
+    job(**{field: nora})
     with pytest.raises(ProtectedError):
         nora.delete()
 
 
-def test_the_name_at_the_provider_is_the_jobs_id(job: Make):
+def test_the_name_at_the_provider_contains_the_id_of_the_job_only(job: Make):
     made = job(name="Anna")
     assert made.provider_name == f"vc-{made.pk}"
     assert "Anna" not in str(made)
 
 
-def test_an_error_has_a_code_and_words(job: Make):
+def test_an_error_has_a_code_and_a_message(job: Make):
     assert job().error is None
     made = job(status="failed", error_code="busy", error_message="Wait.")
     assert made.error == {"code": "busy", "message": "Wait."}
 
 
 @pytest.mark.parametrize(("sample", "words"), [("kept", "Retry"), ("", "Upload a recording again")])
-def test_a_voice_that_the_provider_has_lost_is_an_error_in_words(sample: str, words: str, job: Make):
+def test_a_lost_voice_is_an_error_with_advice(sample: str, words: str, job: Make):
     voice = Voice.objects.create(provider_id="v", name="V", source="cloned", state="gone")
     error = job(status="ready", voice=voice, sample=sample).error
     assert error["code"] == "voice_gone"
@@ -95,7 +95,7 @@ def test_a_voice_that_the_provider_has_lost_is_an_error_in_words(sample: str, wo
 
 
 @pytest.mark.parametrize(
-    ("fields", "state", "may"),
+    ("fields", "state", "expected"),
     [
         ({"status": "failed", "error_code": "busy"}, None, True),
         ({"status": "failed", "error_code": "busy", "sample": ""}, None, False),
@@ -105,12 +105,12 @@ def test_a_voice_that_the_provider_has_lost_is_an_error_in_words(sample: str, wo
         ({"status": "pending"}, None, False),
     ],
 )
-def test_what_may_be_retried(fields: dict, state: str | None, may: bool, job: Make):
+def test_which_jobs_are_retryable(fields: dict, state: str | None, expected: bool, job: Make):
     voice = state and Voice.objects.create(provider_id="v", name="V", source="cloned", state=state)
-    assert job(voice=voice or None, **fields).is_retryable is may
+    assert job(voice=voice or None, **fields).is_retryable is expected
 
 
-def test_a_recording_is_read_from_its_storage(job: Make):
+def test_a_recording_is_opened_from_its_storage(job: Make):
     with job().open_sample() as file:
         assert file.read().startswith(b"ID3")
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What Celery does for copied voices; and real workers, killed in the middle of it."""
+"""The Celery tasks of voice clones, and real workers that are killed during an attempt."""
 
 import os
 import random
@@ -32,16 +32,16 @@ KILLS = 20
 ADD = {"path": "^/v1/voices/add$"}
 
 
-def test_what_a_hint_names_is_run_and_withdrawn(job: Make, provider: SandboxProcess):
-    made = job()
-    tasks.run(str(made.pk))
+def test_the_tasks_run_and_withdraw_a_job(job: Make, provider: SandboxProcess):
+    clone = job()
+    tasks.run(str(clone.pk))
     assert CloneJob.objects.get().status == "ready"
     CloneJob.objects.update(status="withdrawing")
-    tasks.withdraw(str(made.pk))
+    tasks.withdraw(str(clone.pk))
     assert CloneJob.objects.get().status == "withdrawn"
 
 
-def test_a_sweep_makes_withdraws_and_erases(job: Make, provider: SandboxProcess, alice: Member, bob: Member):
+def test_the_sweep_runs_jobs_and_erases_patients(job: Make, provider: SandboxProcess, alice: Member, bob: Member):
     job()
     job(patient=bob.patient)
     erasure.start_erasure(alice.patient.pk)
@@ -51,13 +51,13 @@ def test_a_sweep_makes_withdraws_and_erases(job: Make, provider: SandboxProcess,
     assert len(at_provider.ids(provider)) == 1
 
 
-def test_voices_are_checked_and_recordings_pruned(job: Make, provider: SandboxProcess, settings: Settings):
+def test_the_tasks_check_voices_and_delete_recordings(job: Make, provider: SandboxProcess, settings: Settings):
     settings.CLONE_SAMPLE_RETENTION_DAYS = 0
-    made = job()
-    tasks.run(str(made.pk))
+    clone = job()
+    tasks.run(str(clone.pk))
     at_provider.remove(provider, at_provider.ids(provider)[0])
     tasks.check_voices()
-    assert Voice.objects.get(clone_job=made).state == "gone"
+    assert Voice.objects.get(clone_job=clone).state == "gone"
     tasks.prune_samples()
     assert CloneJob.objects.get().sample == ""
 
@@ -66,7 +66,7 @@ def test_voices_are_checked_and_recordings_pruned(job: Make, provider: SandboxPr
 
 
 class Worker:
-    """`celery worker` on the test database, with a broker in `folder`. One process, its child, does the work."""
+    """`celery worker` on the test database, with a broker in `folder`. A pool of one child process runs the tasks."""
 
     def __init__(self, folder: Path, provider: SandboxProcess, samples: Path) -> None:
         queue, processed, control = (folder / "broker" / name for name in ("queue", "processed", "control"))
@@ -98,23 +98,23 @@ class Worker:
             start_new_session=True,
         )
 
-    def hint(self, job: CloneJob) -> None:
+    def send_task(self, job: CloneJob) -> None:
         self.broker.send_task("cloning.run", args=[str(job.pk)], ignore_result=True)
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
-    def kill_who_works(self) -> None:
-        """SIGKILL to the pool's process, until it is dead; one of the worker's threads then forks the next one."""
+    def kill_pool_process(self) -> None:
+        """Sends SIGKILL to the pool process and waits until it is dead. The worker then forks the next one."""
         threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         children = [int(pid) for thread in threads for pid in thread.read_text().split()]
         assert len(children) == 1
         os.kill(children[0], signal.SIGKILL)
-        until(lambda: not _runs(children[0]), 5, self)
+        until(lambda: not _is_running(children[0]), 5, self)
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -130,9 +130,9 @@ def worker(tmp_path: Path, provider: SandboxProcess, sample_folder: Path) -> Ite
     running.log.close()
 
 
-def until(true: Callable[[], bool], seconds: float, worker: Worker) -> None:
+def until(condition: Callable[[], bool], seconds: float, worker: Worker) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
+    while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(Path(worker.log.name).read_text(errors="replace")[-3000:])
         time.sleep(0.005)
@@ -146,36 +146,36 @@ def status(job: CloneJob) -> str:
 def test_a_worker_killed_at_any_moment_leaves_one_voice(
     worker: Worker, job: Make, provider: SandboxProcess, alice: Member
 ):
-    """Before, during and after each of its calls to the provider, which take their time here."""
+    """The worker is killed before, during and after each of its slow calls to the provider."""
     moments = random.Random(5)
     seen: list[tuple[str, int]] = []
     for number in range(KILLS):
-        _slow(provider, before=number % 2 == 0)
-        made = job()
-        worker.hint(made)
-        until(lambda made=made: status(made) != "pending", 30, worker)
+        _slow_down(provider, before=number % 2 == 0)
+        clone = job()
+        worker.send_task(clone)
+        until(lambda clone=clone: status(clone) != "pending", 30, worker)
         threading.Event().wait(moments.uniform(0, 0.4))
-        worker.kill_who_works()
-        seen.append((status(made), len(_named(provider, made))))
-        if seen[-1][0] != "uploading":  # one that waits for work has the pool's lock, and dies with it
+        worker.kill_pool_process()
+        seen.append((status(clone), len(_voices_of_job(provider, clone))))
+        if seen[-1][0] != "uploading":  # an idle pool process dies with the lock of the pool
             worker.kill()
             worker.start()
         provider.clear_faults()
-        # The time that its lease lasts goes by.
+        # The lease expires.
         CloneJob.objects.filter(lease_until__isnull=False).update(lease_until=timezone.now() - timedelta(seconds=1))
         tasks.sweep()
-        found = CloneJob.objects.select_related("voice").get(pk=made.pk)
+        found = CloneJob.objects.select_related("voice").get(pk=clone.pk)
         assert (found.status, found.error, found.lease_until) == ("ready", None, None), (number, seen)
-        assert _named(provider, made) == [found.voice.provider_id], (number, seen)
+        assert _voices_of_job(provider, clone) == [found.voice.provider_id], (number, seen)
         assert Patient.objects.get(pk=alice.patient.pk).voice == found.voice
-    assert {("uploading", 0), ("uploading", 1)} <= set(seen)  # the moments were what they should be
+    assert {("uploading", 0), ("uploading", 1)} <= set(seen)  # the kills were spread as intended
 
 
-def _slow(provider: SandboxProcess, *, before: bool) -> None:
-    """The provider takes its time: over the list, and before or after it has made the voice."""
+def _slow_down(provider: SandboxProcess, *, before: bool) -> None:
+    """Slows down the list of voices, and the response before or after the creation of the voice."""
     provider.fault(kind="stall_first", seconds=0.1, match={"path": "^/v2/voices$"})
     provider.fault(kind="stall_first" if before else "stall_headers", seconds=0.2, match=ADD)
 
 
-def _named(provider: SandboxProcess, job: CloneJob) -> list[str]:
+def _voices_of_job(provider: SandboxProcess, job: CloneJob) -> list[str]:
     return [voice["voice_id"] for voice in at_provider.clones(provider) if voice["name"] == job.provider_name]

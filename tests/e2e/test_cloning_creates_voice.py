@@ -1,5 +1,6 @@
-"""The owner's test by name: a recording is sent over REST, a real worker makes the voice, and the next conversation
-speaks in it. Its withdrawal takes it away again.
+"""A recording is uploaded over REST, a real worker creates the voice, and the next conversation uses it.
+
+After the withdrawal the voice is not used again and all of its data is removed.
 """
 
 import asyncio
@@ -25,8 +26,8 @@ from tests.server import ROOT, ServerProcess, environment
 from tests.waiting import eventually
 from voicecare.patients.models import Patient
 
-MADE_WITHIN_S = 60.0  # a withdrawal that finds sound left looks again after 15 s
-SWEEP_EVERY_S = 5.0
+CLONE_TIMEOUT_S = 60.0  # a withdrawal that still finds cached speech is repeated after 15 s
+SWEEP_INTERVAL_S = 5.0
 SENTENCE = "This is said in the voice of the daughter, as soon as there is one."
 WORKER = (
     "worker",
@@ -48,23 +49,23 @@ def recording() -> bytes:
 
 @pytest.fixture
 def web(own_server: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server with a data directory of its own: its broker, and where recordings are kept."""
+    """A server with its own data directory for the broker and the recordings."""
     return own_server()
 
 
-def beside(web: ServerProcess, sandbox: SandboxProcess) -> dict[str, str]:
-    """The environment of a process that shares the server's database, broker and files."""
+def process_environment(web: ServerProcess, sandbox: SandboxProcess) -> dict[str, str]:
+    """The environment of a process that shares the database, the broker and the files of the server."""
     env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=web.data_dir)
     return {**os.environ, **env}
 
 
 @pytest.fixture
 def worker(web: ServerProcess, sandbox: SandboxProcess) -> Iterator["subprocess.Popen[bytes]"]:
-    """Celery as in production, on the broker of that server."""
+    """A Celery worker as in production, with the broker of the server."""
     command = [sys.executable, "-m", "celery", "-q", "-A", "voicecare", *WORKER]
     with (web.data_dir / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=beside(web, sandbox), stdout=log, stderr=log)
-    until_ready(process, web.data_dir / "worker.log")
+        process = subprocess.Popen(command, cwd=ROOT, env=process_environment(web, sandbox), stdout=log, stderr=log)
+    wait_until_ready(process, web.data_dir / "worker.log")
     yield process
     process.terminate()
     try:
@@ -74,8 +75,8 @@ def worker(web: ServerProcess, sandbox: SandboxProcess) -> Iterator["subprocess.
         process.wait()
 
 
-def until_ready(worker: "subprocess.Popen[bytes]", log: Path) -> None:
-    """What it finds waiting when it starts is of other tests, and purged."""
+def wait_until_ready(worker: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Waits until the worker is ready. At its start it purges tasks of other tests."""
     deadline = time.monotonic() + 60
     while " ready." not in log.read_text(errors="replace"):
         if worker.poll() is not None or time.monotonic() > deadline:
@@ -90,7 +91,7 @@ def carol(alice: Member) -> Clinician:
 
 
 class Api:
-    """`sweep` tells the worker to do what beat has it do."""
+    """A REST client. `sweep` enqueues the task that Celery beat normally enqueues."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, sweep: Callable[[], object]) -> None:
         self._http = http
@@ -109,8 +110,8 @@ class Api:
         form.add_field("sample", recording, filename="anna.mp3", content_type="audio/mpeg")
         accepted = await self.call("POST", f"patients/{patient.pk}/clones/", 202, data=form)
         assert accepted["status"] == "pending"
-        key: str = accepted["id"]
-        return key
+        clone_id: str = accepted["id"]
+        return clone_id
 
     async def until(self, clone: str, status: str) -> dict[str, Any]:
         shown: dict[str, Any] = {}
@@ -118,13 +119,13 @@ class Api:
 
         async def reached() -> bool:
             nonlocal swept_at
-            if time.monotonic() - swept_at > SWEEP_EVERY_S:  # what did not succeed at once is tried again
+            if time.monotonic() - swept_at > SWEEP_INTERVAL_S:  # repeats what has not succeeded yet
                 swept_at = time.monotonic()
                 await asyncio.to_thread(self._sweep)
             shown.update(await self.call("GET", f"clones/{clone}/", 200))
             return shown["status"] == status
 
-        await eventually(reached, MADE_WITHIN_S)
+        await eventually(reached, CLONE_TIMEOUT_S)
         return shown
 
 
@@ -137,13 +138,13 @@ async def api(web: ServerProcess, sandbox: SandboxProcess, carol: Clinician) -> 
         "-c",
         "from voicecare.core import task_queue; task_queue.enqueue_on_commit('cloning.sweep')",
     ]
-    sweep = partial(subprocess.run, command, cwd=ROOT, env=beside(web, sandbox), check=True)
+    sweep = partial(subprocess.run, command, cwd=ROOT, env=process_environment(web, sandbox), check=True)
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {carol.token}"}) as http:
         yield Api(http, web.url, sweep)
 
 
-async def conversation(web: ServerProcess, member: Member) -> dict[str, Any]:
-    """One in which a sentence is said; how it began."""
+async def speak_in_conversation(web: ServerProcess, member: Member) -> dict[str, Any]:
+    """Speaks one sentence in a new conversation. Returns its `conversation.started` message."""
     async with Device(web.ws, member.token) as device:
         started: dict[str, Any] = await device.start(greeting=False)
         spoken = await device.speak(SENTENCE)
@@ -161,40 +162,42 @@ async def test_cloning_creates_voice(
     sandbox: SandboxProcess,
     recording: bytes,
 ) -> None:
-    assert (await conversation(web, alice))["voice"]["source"] == "selected"
+    assert (await speak_in_conversation(web, alice))["voice"]["source"] == "selected"
     clone = await api.upload(alice.patient, recording)
-    made = await api.until(clone, "ready")
-    assert made["error"] is None
-    assert 64 < made["report"]["duration_s"] < 66
-    (there,) = await asyncio.to_thread(at_provider.clones, sandbox)
-    assert there["name"] == f"vc-{clone}"
+    ready = await api.until(clone, "ready")
+    assert ready["error"] is None
+    assert 64 < ready["report"]["duration_s"] < 66
+    (provider_voice,) = await asyncio.to_thread(at_provider.clones, sandbox)
+    assert provider_voice["name"] == f"vc-{clone}"
 
-    started = await conversation(web, alice)
-    assert started["voice"] == {"id": made["voice"], "name": "Anna", "source": "cloned"}
-    assert sandbox.requests()[-1]["voice_id"] == there["voice_id"]
-    preview = await api.call("GET", made["preview"].removeprefix("/api/v1/"), 200)
+    started = await speak_in_conversation(web, alice)
+    assert started["voice"] == {"id": ready["voice"], "name": "Anna", "source": "cloned"}
+    assert sandbox.requests()[-1]["voice_id"] == provider_voice["voice_id"]
+    preview = await api.call("GET", ready["preview"].removeprefix("/api/v1/"), 200)
     assert len(preview) > 10_000
 
     await api.call("DELETE", f"clones/{clone}/", 202)
-    assert (await conversation(web, alice))["voice"]["source"] == "default"
+    assert (await speak_in_conversation(web, alice))["voice"]["source"] == "default"
     await api.until(clone, "withdrawn")
     assert await asyncio.to_thread(at_provider.clones, sandbox) == []
     assert list((web.log.parent / "samples").glob("*")) == []
 
 
-async def test_an_upload_that_breaks_off_leaves_nothing(
+async def test_an_interrupted_upload_leaves_nothing(
     web: ServerProcess, api: Api, alice: Member, carol: Clinician, recording: bytes
 ) -> None:
-    """Half of a body, and the connection is closed."""
+    """The connection is closed after a part of the body."""
     path = f"/api/v1/patients/{alice.patient.pk}/clones/"
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{web.port}\r\nAuthorization: Bearer {carol.token}\r\n"
         f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(recording)}\r\n\r\n"
     )
-    begun = b'--x\r\nContent-Disposition: form-data; name="sample"; filename="a.mp3"\r\n\r\n' + recording[:100_000]
+    partial_body = (
+        b'--x\r\nContent-Disposition: form-data; name="sample"; filename="a.mp3"\r\n\r\n' + recording[:100_000]
+    )
     for _ in range(3):
         _, writer = await asyncio.open_connection("127.0.0.1", web.port)
-        writer.write(head.encode() + begun)
+        writer.write(head.encode() + partial_body)
         await writer.drain()
         writer.transport.abort()
     await asyncio.sleep(0.5)
@@ -203,22 +206,22 @@ async def test_an_upload_that_breaks_off_leaves_nothing(
     assert os.listdir(web.log.parent).count("samples") == 0
 
 
-async def in_pieces(sample: bytes, times: int = 1) -> AsyncIterator[bytes]:
-    """A form whose length nobody says; the recording `times` over."""
+async def chunked_form(sample: bytes, copies: int = 1) -> AsyncIterator[bytes]:
+    """A form without a content length. It contains the recording `copies` times."""
     for name, value in {"name": "Anna", "consent": "true", "consent_by": "Anna Archer"}.items():
         yield f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
     yield b'--x\r\nContent-Disposition: form-data; name="sample"; filename="a.mp3"\r\n\r\n'
-    for _ in range(times):
+    for _ in range(copies):
         yield sample
     yield b"\r\n--x--\r\n"
 
 
-async def test_an_upload_without_a_length_is_taken_in_and_one_that_is_too_long_refused(
+async def test_an_upload_without_a_content_length_is_accepted_unless_it_is_too_large(
     api: Api, alice: Member, recording: bytes
 ) -> None:
     path, headers = f"patients/{alice.patient.pk}/clones/", {"Content-Type": "multipart/form-data; boundary=x"}
-    times = 11_000_000 // len(recording)
-    refused = await api.call("POST", path, 413, data=in_pieces(recording, times), headers=headers)
+    copies = 11_000_000 // len(recording)
+    refused = await api.call("POST", path, 413, data=chunked_form(recording, copies), headers=headers)
     assert refused["code"] == "too_large"
-    accepted = await api.call("POST", path, 202, data=in_pieces(recording), headers=headers)
+    accepted = await api.call("POST", path, 202, data=chunked_form(recording), headers=headers)
     assert [row["id"] for row in (await api.call("GET", path, 200))["results"]] == [accepted["id"]]

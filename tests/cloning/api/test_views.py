@@ -1,4 +1,4 @@
-"""Copied voices over REST: what is taken in, what is refused, who sees what, what a call does to the rows."""
+"""The REST API of voice clones: uploads, refusals, access, retry, withdrawal, and the sync of stock voices."""
 
 import uuid
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from tests.sandbox import SandboxProcess
 from voicecare.patients.models import Patient, Voice
 
 pytestmark = pytest.mark.django_db
-NOBODY = uuid.UUID(int=5)
+UNKNOWN_ID = uuid.UUID(int=5)
 FORM = "multipart/form-data; boundary=x"
 
 
@@ -34,7 +34,7 @@ def recording() -> bytes:
 
 @pytest.fixture
 def carol(alice: Member, bob: Member) -> Clinician:
-    """In Alice's care team; Bob is a stranger's."""
+    """A clinician in the care team of Alice, and not in that of Bob."""
     return clinician("carol", alice.patient)
 
 
@@ -46,7 +46,7 @@ def upload(caller: Clinician, patient: object, sample: bytes, *, file: str = "an
     return Client().post(f"/api/v1/patients/{patient}/clones/", sent, headers=headers)
 
 
-def stored() -> list[str]:
+def stored_names() -> list[str]:
     try:
         return sample_storage().listdir("")[1]
     except FileNotFoundError:
@@ -57,10 +57,10 @@ def part(name: str, value: bytes) -> bytes:
     return f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
 
 
-# Coming in
+# Upload
 
 
-def test_a_recording_is_taken_in_with_its_consent(carol: Clinician, alice: Member, recording: bytes):
+def test_a_recording_with_consent_is_accepted(carol: Clinician, alice: Member, recording: bytes):
     response = upload(carol, alice.patient.pk, recording, file="holiday.wav", remove_background_noise="true")
     job = CloneJob.objects.get()
     assert (response.status_code, response.json()) == (202, {"id": str(job.pk), "status": "pending"})
@@ -103,7 +103,7 @@ def test_a_recording_is_taken_in_with_its_consent(carol: Clinician, alice: Membe
 def test_a_double_click_makes_one_job(carol: Clinician, alice: Member, recording: bytes):
     answers = [upload(carol, alice.patient.pk, recording).json() for _ in range(2)]
     assert answers[0] == answers[1]
-    assert (CloneJob.objects.count(), len(stored())) == (1, 1)
+    assert (CloneJob.objects.count(), len(stored_names())) == (1, 1)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -118,11 +118,11 @@ def test_uploads_at_the_same_time_make_one_job(carol: Clinician, alice: Member, 
         answers = list(threads.map(send, range(3)))
     assert [answer.status_code for answer in answers] == [202] * 3
     assert len({answer.json()["id"] for answer in answers}) == 1
-    assert (CloneJob.objects.count(), len(stored())) == (1, 1)
+    assert (CloneJob.objects.count(), len(stored_names())) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"consent": "false"}, "no_consent"),
         ({"consent": None}, "no_consent"),
@@ -137,11 +137,13 @@ def test_uploads_at_the_same_time_make_one_job(carol: Clinician, alice: Member, 
         ({"remove_background_noise": "perhaps"}, ["remove_background_noise"]),
     ],
 )
-def test_what_a_form_may_not_say(carol: Clinician, alice: Member, changes: dict[str, Any], said: str | list[str]):
+def test_an_invalid_form_is_refused(
+    carol: Clinician, alice: Member, changes: dict[str, Any], expected: str | list[str]
+):
     response = upload(carol, alice.patient.pk, b"ID3", **changes)
     assert response.status_code == 400
-    assert response.json()["code"] == said if isinstance(said, str) else list(response.json()) == said
-    assert (CloneJob.objects.count(), stored()) == (0, [])
+    assert response.json()["code"] == expected if isinstance(expected, str) else list(response.json()) == expected
+    assert (CloneJob.objects.count(), stored_names()) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -153,28 +155,28 @@ def test_what_a_form_may_not_say(carol: Clinician, alice: Member, changes: dict[
         (b"RIFF" + bytes(40), {"corrupt_audio", "unsupported_format"}),
     ],
 )
-def test_a_file_that_is_no_recording(carol: Clinician, alice: Member, sample: bytes, codes: set[str]):
+def test_a_file_without_a_recording_is_refused(carol: Clinician, alice: Member, sample: bytes, codes: set[str]):
     response = upload(carol, alice.patient.pk, sample)
     assert response.status_code == 400
     assert response.json()["code"] in codes
     assert len(response.json()["detail"]) > 20
-    assert (CloneJob.objects.count(), stored()) == (0, [])
+    assert (CloneJob.objects.count(), stored_names()) == (0, [])
 
 
-def test_a_recording_that_is_too_short(carol: Clinician, alice: Member):
+def test_a_short_recording_is_refused(carol: Clinician, alice: Member):
     short = recordings.encoded(recordings.speech(20), "libmp3lame")
     response = upload(carol, alice.patient.pk, short)
     assert (response.status_code, response.json()["code"]) == (400, "too_short")
-    assert (CloneJob.objects.count(), stored()) == (0, [])
+    assert (CloneJob.objects.count(), stored_names()) == (0, [])
 
 
-def test_a_file_over_ten_million_bytes(carol: Clinician, alice: Member):
+def test_a_file_over_the_size_limit_is_refused(carol: Clinician, alice: Member):
     response = upload(carol, alice.patient.pk, b"ID3" + bytes(MAX_BYTES))
     assert (response.status_code, response.json()["code"]) == (400, "too_large")
 
 
-def test_a_body_that_is_far_too_large_is_refused_by_its_length_alone(carol: Clinician, alice: Member):
-    """There is no more of it than a byte to be read."""
+def test_a_large_body_is_refused_by_its_content_length(carol: Clinician, alice: Member):
+    """The body has only one byte, so the length alone is checked."""
     headers = {"Authorization": f"Bearer {carol.token}"}
     response = Client().generic(
         "POST",
@@ -199,7 +201,7 @@ def test_a_body_that_is_far_too_large_is_refused_by_its_length_alone(carol: Clin
     ],
     ids=["empty", "begun", "garbage", "no boundary", "no file", "too many fields"],
 )
-def test_a_form_that_is_none(carol: Clinician, alice: Member, body: bytes, kind: str):
+def test_a_malformed_form_is_refused(carol: Clinician, alice: Member, body: bytes, kind: str):
     headers = {"Authorization": f"Bearer {carol.token}"}
     path = f"/api/v1/patients/{alice.patient.pk}/clones/"
     response = Client().generic("POST", path, body, kind, headers=headers)
@@ -207,51 +209,53 @@ def test_a_form_that_is_none(carol: Clinician, alice: Member, body: bytes, kind:
     assert CloneJob.objects.count() == 0
 
 
-def test_json_is_no_form(carol: Clinician, alice: Member):
+def test_a_json_body_is_refused(carol: Clinician, alice: Member):
     response = carol.call("POST", f"patients/{alice.patient.pk}/clones/", {"name": "Anna"})
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
 
 
-# Who sees what
+# Access
 
 
-def test_what_is_another_teams_does_not_exist(
+def test_clones_of_other_teams_are_not_found(
     carol: Clinician, bob: Member, job: Callable[..., CloneJob], recording: bytes
 ):
-    theirs = job(patient=bob.patient)
+    other_job = job(patient=bob.patient)
     answers = [
         upload(carol, bob.patient.pk, recording),
         *(
             carol.call(method, path)
             for method, path in [
                 ("GET", f"patients/{bob.patient.pk}/clones/"),
-                ("GET", f"clones/{theirs.pk}/"),
-                ("DELETE", f"clones/{theirs.pk}/"),
-                ("POST", f"clones/{theirs.pk}/retry/"),
-                ("GET", f"clones/{NOBODY}/"),
+                ("GET", f"clones/{other_job.pk}/"),
+                ("DELETE", f"clones/{other_job.pk}/"),
+                ("POST", f"clones/{other_job.pk}/retry/"),
+                ("GET", f"clones/{UNKNOWN_ID}/"),
             ]
         ),
     ]
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(404, "not_found")] * 6
-    theirs.refresh_from_db()
-    assert (theirs.status, CloneJob.objects.count()) == ("pending", 1)
+    other_job.refresh_from_db()
+    assert (other_job.status, CloneJob.objects.count()) == ("pending", 1)
 
 
-def test_staff_see_all_but_the_erased(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
+def test_staff_see_all_clones_except_those_of_erased_patients(
+    carol: Clinician, alice: Member, job: Callable[..., CloneJob]
+):
     boss, clone = clinician("boss", is_staff=True), job()
     assert boss.get(f"clones/{clone.pk}/")["id"] == str(clone.pk)
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
     assert {caller.call("GET", f"clones/{clone.pk}/").status_code for caller in (boss, carol)} == {404}
 
 
-def test_a_list_comes_in_pages_the_latest_first(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
+def test_the_list_is_paginated_newest_first(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
     jobs = [job() for _ in range(3)]
     page = carol.get(f"patients/{alice.patient.pk}/clones/?page_size=2")
     assert [row["id"] for row in page["results"]] == [str(jobs[2].pk), str(jobs[1].pk)]
     assert page["count"] == 3
 
 
-# What becomes of it
+# Status, retry and withdrawal
 
 
 def test_a_voice_that_is_ready_has_a_preview(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
@@ -263,18 +267,20 @@ def test_a_voice_that_is_ready_has_a_preview(carol: Clinician, alice: Member, jo
     assert carol.get(f"clones/{shown['id']}/")["preview"] is None
 
 
-def test_why_it_failed_is_said_and_it_is_tried_again(carol: Clinician, job: Callable[..., CloneJob]):
+def test_a_failed_clone_shows_its_error_and_can_be_retried(carol: Clinician, job: Callable[..., CloneJob]):
     failed = job(status="failed", error_code="voice_limit_reached", error_message="There is no room.")
     path = f"clones/{failed.pk}/"
     assert carol.get(path)["error"] == {"code": "voice_limit_reached", "message": "There is no room."}
-    again = carol.call("POST", f"{path}retry/")
-    assert (again.status_code, again.json()) == (202, {"id": str(failed.pk), "status": "pending"})
+    retried = carol.call("POST", f"{path}retry/")
+    assert (retried.status_code, retried.json()) == (202, {"id": str(failed.pk), "status": "pending"})
     assert carol.get(path)["error"] is None
     refused = carol.call("POST", f"{path}retry/")
     assert (refused.status_code, refused.json()["code"]) == (409, "not_retryable")
 
 
-def test_a_withdrawal_begins_at_once_and_may_be_repeated(carol: Clinician, alice: Member, job: Callable[..., CloneJob]):
+def test_a_withdrawal_starts_immediately_and_can_be_repeated(
+    carol: Clinician, alice: Member, job: Callable[..., CloneJob]
+):
     voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
     Patient.objects.filter(pk=alice.patient.pk).update(voice=voice)
     clone = job(status="ready", voice=voice)
@@ -286,7 +292,7 @@ def test_a_withdrawal_begins_at_once_and_may_be_repeated(carol: Clinician, alice
     assert clone.withdrawn_by == carol.user
 
 
-# The provider's own voices
+# Stock voices
 
 
 @pytest.fixture
@@ -294,21 +300,21 @@ def boss(provider: SandboxProcess) -> Clinician:
     return clinician("boss", is_staff=True)
 
 
-def test_the_list_is_for_staff(carol: Clinician):
+def test_only_staff_may_sync_voices(carol: Clinician):
     response = carol.call("POST", "voices/sync/")
     assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_providers_voices_become_rows(boss: Clinician, provider: SandboxProcess, alice: Member):
+def test_the_stock_voices_of_the_provider_become_rows(boss: Clinician, provider: SandboxProcess, alice: Member):
     Voice.objects.create(name="Long gone", provider_id="long-gone")
     at_provider.add(provider, "somebody's relative")
     response = boss.call("POST", "voices/sync/")
     assert response.status_code == 200
     stock = Voice.objects.filter(source="stock", state="usable")
-    read = response.json()
-    assert (read["added"], read["gone"]) == (stock.count() - 2, 1)
-    assert read["changed"] == 2  # the two that were there had names of ours
+    result = response.json()
+    assert (result["added"], result["gone"]) == (stock.count() - 2, 1)
+    assert result["changed"] == 2  # the two existing rows had names that tests have chosen
     assert not Voice.objects.filter(name="somebody's relative").exists()
     assert Voice.objects.get(provider_id="long-gone").state == "gone"
     assert Voice.objects.get(provider_id=OTHER_VOICE).name == "Sarah"
@@ -316,13 +322,13 @@ def test_the_providers_voices_become_rows(boss: Clinician, provider: SandboxProc
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_voice_that_is_back_is_usable_again(boss: Clinician, alice: Member):
+def test_a_voice_that_is_available_again_is_usable(boss: Clinician, alice: Member):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state="gone")
     assert boss.call("POST", "voices/sync/").json()["gone"] == 0
     assert Voice.objects.get(provider_id=OTHER_VOICE).is_usable
 
 
-def test_a_list_that_cannot_be_read_changes_nothing(boss: Clinician, provider: SandboxProcess, settings: Settings):
+def test_nothing_changes_if_the_list_cannot_be_read(boss: Clinician, provider: SandboxProcess, settings: Settings):
     provider.fault(kind="error", preset="internal_error", match={"path": "^/v2/voices$"})
     before = list(Voice.objects.values())
     response = boss.call("POST", "voices/sync/")

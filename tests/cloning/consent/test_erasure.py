@@ -1,4 +1,4 @@
-"""Of an erased patient's copied voices nothing is left but that they were, and the patient's row can go."""
+"""Erasure removes all voice clones of a patient. Then the row of the patient can be deleted."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Make = Callable[..., CloneJob]
 
 
-def swept() -> None:
+def run_sweeps() -> None:
     CloneJob.objects.update(next_attempt_at=None)
     erasure.sweep()
     withdrawal.sweep()
@@ -33,54 +33,64 @@ def swept() -> None:
 
 @pytest.fixture
 def everything(job: Make, provider: SandboxProcess, alice: Member, bob: Member) -> CloneJob:
-    """Alice has clones in every state, Bob has one that is ready; returned is Alice's ready one."""
+    """Alice has clones in every state, and Bob has a ready clone. Returns the ready clone of Alice."""
     witness = User.objects.create_user("nora")
-    ready, his, withdrawn = job(witness=witness, report={"codec": "mp3"}), job(patient=bob.patient), job()
+    ready, bobs_job, withdrawn = job(witness=witness, report={"codec": "mp3"}), job(patient=bob.patient), job()
     withdrawal.withdraw(withdrawn)
     runner.sweep()
     withdrawal.sweep()
     job()
     job(status="failed", error_code="busy")
     job(status="uploading", attempts=1, lease_until=timezone.now() - timedelta(seconds=1))
-    assert CloneJob.objects.get(pk=his.pk).status == CloneJob.objects.get(pk=ready.pk).status == "ready"
+    assert CloneJob.objects.get(pk=bobs_job.pk).status == CloneJob.objects.get(pk=ready.pk).status == "ready"
     assert CloneJob.objects.get(pk=withdrawn.pk).status == "withdrawn"
     return CloneJob.objects.get(pk=ready.pk)
 
 
-def test_all_of_theirs_goes_and_all_of_others_stays(
+def test_all_data_of_the_erased_patient_is_removed_and_other_data_is_kept(
     everything: CloneJob, provider: SandboxProcess, alice: Member, bob: Member, sample_folder: Path
 ):
     patients.start_erasure(alice.patient.pk)
-    swept()
-    (his,) = CloneJob.objects.exclude(patient=None)
-    assert his.patient == bob.patient
-    assert at_provider.ids(provider) == [his.voice.provider_id]
-    assert [path.name for path in sample_folder.iterdir()] == [his.sample]
-    gone = CloneJob.objects.filter(patient=None)
-    assert set(gone.values_list("status", "name", "consent_by", "sample_digest", "sample")) == {
+    run_sweeps()
+    (bobs_job,) = CloneJob.objects.exclude(patient=None)
+    assert bobs_job.patient == bob.patient
+    assert at_provider.ids(provider) == [bobs_job.voice.provider_id]
+    assert [path.name for path in sample_folder.iterdir()] == [bobs_job.sample]
+    erased_jobs = CloneJob.objects.filter(patient=None)
+    assert set(erased_jobs.values_list("status", "name", "consent_by", "sample_digest", "sample")) == {
         ("withdrawn", *[""] * 4)
     }
-    assert gone.count() == 5
-    kept = gone.get(pk=everything.pk)
-    assert (kept.report, kept.witness.username, kept.consent_wording) == ({}, "nora", "2026-11")
-    assert (kept.voice.name, kept.voice.patient, kept.voice.state) == (erasure.ERASED_NAME, None, "withdrawn")
+    assert erased_jobs.count() == 5
+    erased_ready_job = erased_jobs.get(pk=everything.pk)
+    assert (erased_ready_job.report, erased_ready_job.witness.username, erased_ready_job.consent_wording) == (
+        {},
+        "nora",
+        "2026-11",
+    )
+    assert (erased_ready_job.voice.name, erased_ready_job.voice.patient, erased_ready_job.voice.state) == (
+        erasure.ERASED_NAME,
+        None,
+        "withdrawn",
+    )
 
 
-def test_the_patients_row_can_go_then_and_not_before(everything: CloneJob, provider: SandboxProcess, alice: Member):
+def test_the_patients_row_can_be_deleted_only_after_the_erasure(
+    everything: CloneJob, provider: SandboxProcess, alice: Member
+):
     patients.start_erasure(alice.patient.pk)
     Device.objects.filter(patient=alice.patient).delete()
     provider.fault(kind="error", preset="service_unavailable", match={"path": "^/v"})
-    swept()
+    run_sweeps()
     with pytest.raises(Exception, match="protected"):
         Patient.objects.get(pk=alice.patient.pk).delete()
     provider.clear_faults()
-    swept()
+    run_sweeps()
     Patient.objects.get(pk=alice.patient.pk).delete()
 
 
-def test_a_voice_that_was_not_made_here_is_removed_too(provider: SandboxProcess, alice: Member):
-    there = at_provider.add(provider, "by hand")
-    voice = Voice.objects.create(provider_id=there, name="Anna", source="cloned", patient=alice.patient)
+def test_a_voice_without_a_clone_job_is_removed_too(provider: SandboxProcess, alice: Member):
+    provider_id = at_provider.add(provider, "by hand")
+    voice = Voice.objects.create(provider_id=provider_id, name="Anna", source="cloned", patient=alice.patient)
     Patient.objects.filter(pk=alice.patient.pk).update(voice=voice)
     patients.start_erasure(alice.patient.pk)
     provider.fault(
@@ -95,7 +105,7 @@ def test_a_voice_that_was_not_made_here_is_removed_too(provider: SandboxProcess,
     assert Patient.objects.get(pk=alice.patient.pk).voice is None
 
 
-def test_where_nobody_is_erased_nothing_is_asked(job: Make, alice: Member, settings):
+def test_no_request_is_sent_if_no_patient_is_erased(job: Make, alice: Member, settings):
     settings.ELEVENLABS_BASE_URL = "http://127.0.0.1:9"
     job()
     erasure.sweep()
@@ -103,7 +113,7 @@ def test_where_nobody_is_erased_nothing_is_asked(job: Make, alice: Member, setti
     assert CloneJob.objects.get().status == "pending"
 
 
-def test_with_all_applications_nothing_of_them_is_left(
+def test_the_erasure_of_all_apps_leaves_no_data_of_the_patient(
     everything: CloneJob, provider: SandboxProcess, alice: Member, bob: Member
 ):
     lifecycle.end(lifecycle.start(alice.device.pk, None).context.conversation_id)
@@ -111,7 +121,7 @@ def test_with_all_applications_nothing_of_them_is_left(
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
     erase_patients()
     assert Patient.objects.get(pk=alice.patient.pk).name == ""
-    swept()
+    run_sweeps()
     erase_patients()
     assert list(Patient.objects.all()) == [bob.patient]
     assert list(Device.objects.all()) == [bob.device]

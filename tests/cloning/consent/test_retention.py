@@ -1,4 +1,4 @@
-"""Recordings are deleted when their time has come, and those that no row knows of."""
+"""Recordings are deleted after the retention period, and recordings without a row are deleted too."""
 
 import os
 import time
@@ -33,55 +33,55 @@ def ended(job: Make) -> Callable[..., CloneJob]:
     return make
 
 
-def kept(folder: Path) -> set[str]:
+def stored_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_recordings_are_kept_for_as_long_as_the_setting_says(
+def test_recordings_are_deleted_after_the_retention_period(
     ended: Callable[..., CloneJob], settings: Settings, sample_folder: Path
 ):
     settings.CLONE_SAMPLE_RETENTION_DAYS = 3
     ended(3.1)
     ended(3.1, status="failed", error_code="busy")
-    young = ended(2.9)
+    recent = ended(2.9)
     assert retention.prune() == 2
-    assert kept(sample_folder) == {young.sample}
-    assert sorted(CloneJob.objects.values_list("sample", flat=True)) == ["", "", young.sample]
+    assert stored_names(sample_folder) == {recent.sample}
+    assert sorted(CloneJob.objects.values_list("sample", flat=True)) == ["", "", recent.sample]
     assert retention.prune() == 0
 
 
-def test_with_no_days_they_go_as_soon_as_the_voice_is_ready(
+def test_with_zero_days_a_recording_is_deleted_when_its_voice_is_ready(
     ended: Callable[..., CloneJob], settings: Settings, sample_folder: Path
 ):
     settings.CLONE_SAMPLE_RETENTION_DAYS = 0
     ended(0)
-    assert (retention.prune(), kept(sample_folder)) == (1, set())
+    assert (retention.prune(), stored_names(sample_folder)) == (1, set())
 
 
 @pytest.mark.parametrize("status", ["pending", "uploading", "withdrawing"])
-def test_what_is_under_way_keeps_its_recording(
+def test_an_unfinished_job_keeps_its_recording(
     status: str, ended: Callable[..., CloneJob], settings: Settings, sample_folder: Path
 ):
     ended(400, status=status, lease_until=timezone.now())
-    assert (retention.prune(), len(kept(sample_folder))) == (0, 1)
+    assert (retention.prune(), len(stored_names(sample_folder))) == (0, 1)
 
 
-def test_what_waits_for_its_verification_keeps_its_recording(ended: Callable[..., CloneJob]):
+def test_a_job_that_waits_for_verification_keeps_its_recording(ended: Callable[..., CloneJob]):
     ended(400, requires_verification=True)
     assert retention.prune() == 0
 
 
 def test_old_recordings_without_a_row_are_deleted(job: Make, sample_folder: Path):
-    known = job().sample
+    referenced = job().sample
     names = [sample_storage().save(name, ContentFile(b"ID3")) for name in ("old", "young")]
     two_hours_ago = time.time() - 7200
-    for name in (known, names[0]):
+    for name in (referenced, names[0]):
         os.utime(sample_folder / name, (two_hours_ago, two_hours_ago))
     assert retention.prune_orphans() == 1
-    assert kept(sample_folder) == {known, "young"}
+    assert stored_names(sample_folder) == {referenced, "young"}
 
 
-def test_a_storage_that_was_never_used_has_no_orphans(sample_folder: Path):
+def test_an_unused_storage_has_no_orphans(sample_folder: Path):
     sample_folder.rmdir()
     assert retention.prune_orphans() == 0
     sample_folder.mkdir()
@@ -96,7 +96,7 @@ def test_recordings_in_a_bucket_are_private_found_and_deleted(settings: Settings
         with sample_storage().open(name) as file:
             assert file.read() == b"ID3"
         assert sample_storage().exists(name)
-        assert "Signature=" in sample_storage().url(name)  # nobody without our key reads it
+        assert "Signature=" in sample_storage().url(name)  # a reader needs a signed URL
         patch.setattr(retention, "ORPHAN_AGE", timedelta(0))
         assert retention.prune_orphans() == 1
         assert not sample_storage().exists(name)

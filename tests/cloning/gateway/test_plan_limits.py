@@ -1,4 +1,4 @@
-"""What the plan still allows: as a table, in words, and as an incident."""
+"""The voice limits of the plan: blocking limits, descriptions, and the incident."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ ROOMY = Subscription(
     ],
     ids=str,
 )
-def test_what_the_plan_does_not_allow_is_refused(changes: dict, code: str | None):
+def test_the_blocking_limit_is_returned(changes: dict, code: str | None):
     refusal = plan_limits.blocking_limit(replace(ROOMY, **changes))
     assert (refusal.code if refusal else None) == code
 
@@ -57,20 +57,20 @@ def test_what_the_plan_does_not_allow_is_refused(changes: dict, code: str | None
     ],
     ids=str,
 )
-def test_administrators_are_told_of_what_is_nearly_used_up(changes: dict, words: list[str]):
-    told = plan_limits.warning(replace(ROOMY, **changes))
-    assert bool(told) is bool(words)
-    assert all(word in told for word in words)
+def test_nearly_reached_limits_are_in_the_warning(changes: dict, words: list[str]):
+    text = plan_limits.warning(replace(ROOMY, **changes))
+    assert bool(text) is bool(words)
+    assert all(word in text for word in words)
 
 
-def test_what_is_in_use_is_said_in_words():
-    said = "2 of the 30 voices of the plan are in use. 5 of the 95 new voices of this billing period have been created."
-    assert plan_limits.describe(ROOMY) == said
+def test_the_usage_of_the_plan_is_described():
+    text = "2 of the 30 voices of the plan are in use. 5 of the 95 new voices of this billing period have been created."
+    assert plan_limits.describe(ROOMY) == text
     assert plan_limits.describe(replace(ROOMY, voice_limit=None, voice_edits_limit=None)) == ""
 
 
 @pytest.mark.django_db
-def test_the_incident_ends_when_there_is_room_again():
+def test_the_incident_is_resolved_when_slots_are_free_again():
     plan_limits.update_incident(replace(ROOMY, voice_slots_used=30))
     plan_limits.update_incident(ROOMY)
     incident = Incident.objects.get()

@@ -1,4 +1,4 @@
-"""Recordings as families send them, and as they should not: made by espeak, numpy and FFmpeg."""
+"""Test recordings of good and bad quality, made with espeak, numpy and FFmpeg."""
 
 import asyncio
 import io
@@ -31,11 +31,11 @@ _SPEECH_RMS = 0.1
 # Sounds
 
 
-async def _spoken(voice: EspeakVoice) -> bytes:
+async def _synthesize(voice: EspeakVoice) -> bytes:
     espeak = OfflineSynthesizer()
     await espeak.start()
     try:
-        await eventually(lambda: espeak.is_running)  # on a busy machine it takes longer than a patient would wait
+        await eventually(lambda: espeak.is_running)  # the start can take long on a busy machine
         return b"".join([part async for part in espeak.speak(_TEXT * 12, voice, "pcm_44100")])
     finally:
         await espeak.close()
@@ -43,12 +43,12 @@ async def _spoken(voice: EspeakVoice) -> bytes:
 
 @cache
 def _story(language: str, variant: str) -> Sound:
-    """Some minutes of somebody reading."""
-    return np.frombuffer(asyncio.run(_spoken(EspeakVoice(language, variant))), "<i2") / 32768
+    """Some minutes of a synthetic voice that reads a text."""
+    return np.frombuffer(asyncio.run(_synthesize(EspeakVoice(language, variant))), "<i2") / 32768
 
 
 def speech(seconds: float, *, language: str = "en", variant: str = "", rate: int = RATE) -> Sound:
-    """Read aloud in a quiet room: with the pauses of reading, at -20 dBFS."""
+    """Speech without noise, with the pauses of reading, at -20 dBFS."""
     story = _story(language, variant)
     sound = story[: int(seconds * RATE)]
     if len(sound) < int(seconds * RATE):
@@ -60,8 +60,8 @@ def resampled(sound: Sound, rate: int, seconds: float) -> Sound:
     if rate == RATE:
         return sound
     resampler = av.AudioResampler("dbl", "mono", rate)
-    made = [*resampler.resample(_frame(sound[None], RATE)), *resampler.resample(None)]
-    whole = np.concatenate([frame.to_ndarray().reshape(-1) for frame in made])
+    frames = [*resampler.resample(_frame(sound[None], RATE)), *resampler.resample(None)]
+    whole = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
     return np.resize(whole, int(seconds * rate))
 
 
@@ -75,7 +75,7 @@ def pink(count: int, seed: int = 1) -> Sound:
 
 
 def babble(count: int, seed: int = 1) -> Sound:
-    """A roomful of people: many voices, none of which is understood."""
+    """Many simultaneous voices."""
     random = np.random.default_rng(seed)
     voices = [_story("en", variant) for variant in ("m1", "m3", "f1", "f2", "f4", "m5")] * 2
     return sum((np.roll(np.resize(voice, count), random.integers(count)) for voice in voices), np.zeros(count))
@@ -87,7 +87,7 @@ def hum(count: int, mains_hz: int = 50, rate: int = RATE) -> Sound:
 
 
 def chord(count: int, rate: int = RATE) -> Sound:
-    """Something like music: chords that change every second."""
+    """Chords that change every second, similar to music."""
     t = np.arange(count) / rate
     roots = np.array([261.6, 349.2, 392.0, 220.0])[(t.astype(int)) % 4]
     phase = np.cumsum(roots) / rate
@@ -95,7 +95,7 @@ def chord(count: int, rate: int = RATE) -> Sound:
 
 
 def mixed(voice: Sound, noise: Sound, snr_db: float) -> Sound:
-    """With so many dB between the voice while it speaks and the noise."""
+    """Adds noise that is `snr_db` below the level of the speech without its pauses."""
     frames = voice[: len(voice) // 1323 * 1323].reshape(-1, 1323)
     levels = np.sqrt(np.mean(frames**2, axis=1))
     speaking = np.sqrt(np.mean(levels[levels > levels.max() / 30] ** 2))
@@ -103,7 +103,7 @@ def mixed(voice: Sound, noise: Sound, snr_db: float) -> Sound:
 
 
 def in_a_hall(voice: Sound, rt60_s: float, seed: int = 1) -> Sound:
-    """With an echo that falls by 60 dB in so many seconds."""
+    """Adds an echo that decays by 60 dB in `rt60_s` seconds."""
     count = int(rt60_s * RATE)
     tail = white(count, seed) * 10 ** (-3 * np.arange(count) / count) * 0.02
     tail[0] = 1.0
@@ -122,7 +122,7 @@ def rms(sound: Sound) -> float:
 def encoded(
     sound: Sound, codec: str, rate: int = RATE, *, container: str = "", bit_rate: int = 64_000, **options: str
 ) -> bytes:
-    """`options` are the container's. A file on disk: some are written by going back in them."""
+    """Encodes the sound in a file on disk, because some containers need to seek. `options` are for the container."""
     channels = np.atleast_2d(sound)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording"
@@ -133,7 +133,7 @@ def encoded(
 
 
 def silent_hours(hours: float) -> bytes:
-    """M4A, AAC, CD quality: nothing, for hours; eight of them are 9.9 MB. The last packet, over and over."""
+    """Hours of silence as AAC in M4A, in CD quality. Repeats the last packet. Eight hours are 9.9 MB."""
     file = io.BytesIO()
     short = encoded(np.zeros(RATE), "aac")
     with av.open(io.BytesIO(short)) as source, av.open(file, "w", format="ipod") as output:
@@ -154,8 +154,8 @@ def _encode(output: av.container.OutputContainer, channels: Sound, codec: str, r
     stream.bit_rate = bit_rate
     resampler = av.AudioResampler(stream.codec_context.format.name, layout, rate)
     for frame in [_frame(channels, rate), None]:
-        for made in resampler.resample(frame):
-            output.mux(stream.encode(made))
+        for resampled_frame in resampler.resample(frame):
+            output.mux(stream.encode(resampled_frame))
     output.mux(stream.encode(None))
 
 
@@ -172,7 +172,7 @@ def _layout(channels: Sound) -> str:
 def wav(
     sound: bytes = b"", *, rate: int = 16000, channels: int = 1, bits: int = 16, form: int = 1, **lies: int
 ) -> bytes:
-    """By hand, for headers that no program would write: `size` and `block` are what it says instead of the truth."""
+    """Writes a WAV file with any header. `size` and `block` replace the correct values in the header."""
     block = lies.get("block", channels * bits // 8)
     head = struct.pack("<HHIIHH", form, channels, rate, rate * block & 0xFFFFFFFF, block, bits)
     size = lies.get("size", len(sound))
@@ -181,7 +181,7 @@ def wav(
 
 
 def id3(picture_bytes: int) -> bytes:
-    """A tag as players write it, with a cover."""
+    """An ID3v2 tag with a cover image."""
     picture = b"\x00image/jpeg\x00\x03\x00" + b"\xff\xd8\xff\xe0" + bytes(picture_bytes)
     frame = b"APIC" + struct.pack(">IH", len(picture), 0) + picture
     size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
@@ -189,7 +189,7 @@ def id3(picture_bytes: int) -> bytes:
 
 
 def video(*, sound: bool, cover: bool = False) -> bytes:
-    """Two seconds of a grey picture, as an MP4; `cover`: the picture is a mere cover of the sound."""
+    """Two seconds of a grey picture as MP4. With `cover`, the picture is the cover image of an audio file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video"
         with av.open(str(path), "w", format="mp4") as output:
@@ -204,7 +204,7 @@ def video(*, sound: bool, cover: bool = False) -> bytes:
             if track is not None:
                 frame = _frame(0.1 * white(32000)[None], 16000)
                 resampler = av.AudioResampler("fltp", "mono", 16000)
-                for made in [*resampler.resample(frame), *resampler.resample(None)]:
-                    output.mux(track.encode(made))
+                for resampled_frame in [*resampler.resample(frame), *resampler.resample(None)]:
+                    output.mux(track.encode(resampled_frame))
                 output.mux(track.encode(None))
         return path.read_bytes()

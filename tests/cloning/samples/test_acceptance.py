@@ -1,4 +1,4 @@
-"""What is accepted, with which words, and what is refused: the rules as a table, and the ear they stand on."""
+"""The rules of acceptance as tables, and the measurements that they use."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from tests.cloning.samples.recordings import (
     white,
 )
 
-LEAST = Thresholds(snr_db=11.0, speech_ratio=0.4)
+THRESHOLDS = Thresholds(snr_db=11.0, speech_ratio=0.4)
 GOOD = AudioMetrics(
     codec="mp3",
     sample_rate_hz=44100,
@@ -46,13 +46,13 @@ GOOD = AudioMetrics(
 )
 
 
-def judged(**changes) -> Report:
-    return evaluate(replace(GOOD, **changes), LEAST)
+def evaluated(**changes) -> Report:
+    return evaluate(replace(GOOD, **changes), THRESHOLDS)
 
 
 def refusal(**changes) -> SampleRefused:
     with pytest.raises(SampleRefused) as refused:
-        judged(**changes)
+        evaluated(**changes)
     return refused.value
 
 
@@ -60,7 +60,7 @@ def refusal(**changes) -> SampleRefused:
 
 
 def test_a_good_recording_has_a_report_without_warnings():
-    assert judged(duration_s=90.004, snr_db=35.04, speech_ratio=0.80004).as_json() == {
+    assert evaluated(duration_s=90.004, snr_db=35.04, speech_ratio=0.80004).as_json() == {
         "duration_s": 90.0,
         "codec": "mp3",
         "sample_rate_hz": 44100,
@@ -91,8 +91,8 @@ def test_a_good_recording_has_a_report_without_warnings():
         ({"duration_s": 900.0, "is_cut_short": True}, "15 minutes"),
     ],
 )
-def test_what_could_be_better_is_said_once_in_plain_words(changes: dict[str, object], words: str):
-    (warning,) = judged(**changes).warnings
+def test_a_flaw_has_one_warning_in_plain_words(changes: dict[str, object], words: str):
+    (warning,) = evaluated(**changes).warnings
     assert words in warning
     assert not re.search(r"dB|Hz|SNR|codec|ratio", warning)
 
@@ -101,14 +101,14 @@ def test_what_could_be_better_is_said_once_in_plain_words(changes: dict[str, obj
     "changes",
     [
         {"snr_db": 23.0},
-        {"tone_ratio": 0.9, "hum_ratio": 0.9, "snr_db": 50.0},  # nobody hears it
+        {"tone_ratio": 0.9, "hum_ratio": 0.9, "snr_db": 50.0},  # the hum is inaudible
         {"decay_db": 12.0, "snr_db": 14.0},
         {"sample_rate_hz": 16000},
         {"duration_s": 60.0},
     ],
 )
-def test_what_nobody_would_mind_is_not_said(changes: dict[str, object]):
-    assert not [text for text in judged(**changes).warnings if "noise in the background" not in text]
+def test_a_small_flaw_has_no_warning(changes: dict[str, object]):
+    assert not [text for text in evaluated(**changes).warnings if "noise in the background" not in text]
 
 
 @pytest.mark.parametrize(
@@ -123,25 +123,25 @@ def test_what_nobody_would_mind_is_not_said(changes: dict[str, object]):
         ({"speech_ratio": 0.0, "snr_db": -4.0}, "mostly_silence"),
     ],
 )
-def test_what_makes_no_voice_is_refused(changes: dict[str, object], code: str):
+def test_an_unsuitable_recording_is_refused(changes: dict[str, object], code: str):
     refused = refusal(**changes)
     assert refused.as_body() == {"detail": refused.message, "code": code}
 
 
-def test_the_seconds_shown_are_never_rounded_up():
+def test_the_duration_shown_is_never_rounded_up():
     assert "59.9 seconds" in refusal(duration_s=59.98).message
 
 
 @pytest.mark.parametrize(
-    ("codec", "channels", "is_told"),
+    ("codec", "channels", "has_hint"),
     [("pcm_s16le", 2, True), ("pcm_f32le", 1, True), ("pcm_s16le", 1, False), ("mp3", 2, False)],
 )
-def test_who_cannot_fit_a_minute_into_ten_megabytes_is_told_what_to_send(codec: str, channels: int, is_told: bool):
+def test_the_refusal_of_a_bulky_format_suggests_a_smaller_one(codec: str, channels: int, has_hint: bool):
     message = refusal(duration_s=56.7, codec=codec, channels=channels).message
-    assert ("mono" in message and "MP3" in message and "M4A" in message) is is_told
+    assert ("mono" in message and "MP3" in message and "M4A" in message) is has_hint
 
 
-def test_thresholds_are_the_operators():
+def test_the_thresholds_are_parameters():
     assert evaluate(replace(GOOD, snr_db=3.0, speech_ratio=0.1), Thresholds(2.0, 0.1))
     with pytest.raises(SampleRefused):
         evaluate(GOOD, Thresholds(40.0, 0.1))
@@ -159,22 +159,22 @@ def test_thresholds_are_the_operators():
         ("damaged", "corrupt_audio"),
     ],
 )
-def test_what_cannot_be_heard_is_refused_with_what_to_do(reason: str, code: str):
+def test_an_unreadable_file_is_refused_with_advice(reason: str, code: str):
     assert unreadable_error(reason).code == code
     assert len(unreadable_error(reason).message) > 40
 
 
-def test_content_types_are_those_of_the_content():
+def test_the_content_type_depends_on_the_codec():
     assert CONTENT_TYPES["mp3"] == "audio/mpeg"
     assert CONTENT_TYPES["pcm_s24le"] == "audio/wav"
     assert CONTENT_TYPES["aac"] == CONTENT_TYPES["alac"] == "audio/mp4"
 
 
-# The ear
+# Measurements of real sounds
 
 
-def heard(sound: Sound, codec: str = "pcm_s16le", rate: int = RATE) -> AudioMetrics:
-    """As if it were long enough: for the ear, some seconds are as good."""
+def metrics_of(sound: Sound, codec: str = "pcm_s16le", rate: int = RATE) -> AudioMetrics:
+    """The metrics of a short sound, with a duration that is long enough to be accepted."""
     return replace(analyze(decode(encoded(sound, codec, rate, bit_rate=96_000))), duration_s=60.0)
 
 
@@ -183,30 +183,31 @@ NOISES: dict[str, Callable[[int, int], Sound]] = {"white": white, "pink": pink, 
 
 
 @cache
-def voice(variant: str = "", seconds: int = SECONDS) -> Sound:
+def clean_speech(variant: str = "", seconds: int = SECONDS) -> Sound:
     return speech(seconds, variant=variant)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize(("snr_db", "verdict"), [(30, "accepted"), (15, "warned"), (5, "too_noisy")])
-def test_noise_is_accepted_warned_of_and_refused_by_its_strength(noise: str, snr_db: int, verdict: str, seed: int):
-    clean = voice(["", "f2"][seed - 1])
-    found = heard(mixed(clean, NOISES[noise](len(clean), seed), snr_db))
-    assert found.snr_db == pytest.approx(snr_db, abs=5.5)  # white noise has half of its power above what is judged
+def test_noise_is_accepted_warned_about_or_refused_by_its_level(noise: str, snr_db: int, verdict: str, seed: int):
+    speech_alone = clean_speech(["", "f2"][seed - 1])
+    metrics = metrics_of(mixed(speech_alone, NOISES[noise](len(speech_alone), seed), snr_db))
+    # Half of the power of white noise is above the analyzed frequencies, so the tolerance is large.
+    assert metrics.snr_db == pytest.approx(snr_db, abs=5.5)
     if verdict == "too_noisy":
         with pytest.raises(SampleRefused) as refused:
-            evaluate(found, LEAST)
+            evaluate(metrics, THRESHOLDS)
         assert refused.value.code == verdict
     else:
-        warnings = evaluate(found, LEAST).warnings
+        warnings = evaluate(metrics, THRESHOLDS).warnings
         assert ["noise in the background" in text for text in warnings] == [True] * (verdict == "warned")
 
 
-def test_a_clean_voice_has_no_warnings():
-    assert evaluate(heard(voice()), LEAST).warnings == ()
-    assert evaluate(heard(voice("f2"), "libmp3lame"), LEAST).warnings == ()
-    assert evaluate(heard(voice("m3"), "aac"), LEAST).warnings == ()
+def test_clean_speech_has_no_warnings():
+    assert evaluate(metrics_of(clean_speech()), THRESHOLDS).warnings == ()
+    assert evaluate(metrics_of(clean_speech("f2"), "libmp3lame"), THRESHOLDS).warnings == ()
+    assert evaluate(metrics_of(clean_speech("m3"), "aac"), THRESHOLDS).warnings == ()
 
 
 FLAWS: dict[str, tuple[Callable[[Sound], Sound], str]] = {
@@ -224,23 +225,22 @@ FLAWS: dict[str, tuple[Callable[[Sound], Sound], str]] = {
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_a_flaw_is_named(flaw: str):
+def test_a_flaw_of_the_sound_has_a_warning(flaw: str):
     make, words = FLAWS[flaw]
-    warnings = evaluate(heard(make(voice("f2", 20))), LEAST).warnings
+    warnings = evaluate(metrics_of(make(clean_speech("f2", 20))), THRESHOLDS).warnings
     assert [text for text in warnings if words in text]
     assert len(warnings) <= 2
 
 
-def test_distortion_is_heard_behind_mp3():
-    """Its filters round the flat tops off; the missing peaks stay missing."""
-    assert [
-        text for text in evaluate(heard(np.clip(voice() * 8, -1, 1), "libmp3lame"), LEAST).warnings if "loud" in text
-    ]
+def test_distortion_is_detected_in_an_mp3():
+    """MP3 filters hide flat peaks, but the crest factor stays low."""
+    warnings = evaluate(metrics_of(np.clip(clean_speech() * 8, -1, 1), "libmp3lame"), THRESHOLDS).warnings
+    assert [text for text in warnings if "loud" in text]
 
 
-def test_telephone_sound_is_named():
-    found = heard(speech(SECONDS, rate=8000), rate=8000)
-    assert ["telephone" in text for text in evaluate(found, LEAST).warnings] == [True]
+def test_telephone_sound_has_a_warning():
+    metrics = metrics_of(speech(SECONDS, rate=8000), rate=8000)
+    assert ["telephone" in text for text in evaluate(metrics, THRESHOLDS).warnings] == [True]
 
 
 SPEECHLESS: dict[str, Callable[[int], Sound]] = {
@@ -250,26 +250,28 @@ SPEECHLESS: dict[str, Callable[[int], Sound]] = {
     "white noise": lambda count: 0.05 * white(count),
     "a beep": lambda count: 0.1 * np.sin(np.arange(count) * 0.14),
     "knocking": lambda count: 0.5 * (np.arange(count) % (RATE // 2) < 200),
-    "a sentence in silence": lambda count: np.concatenate([voice()[: count // 10], np.zeros(count - count // 10)]),
+    "a sentence in silence": lambda count: np.concatenate(
+        [clean_speech()[: count // 10], np.zeros(count - count // 10)]
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", SPEECHLESS)
-def test_what_holds_little_or_no_speech_is_refused(kind: str):
+def test_a_recording_with_little_speech_is_refused(kind: str):
     with pytest.raises(SampleRefused) as refused:
-        evaluate(heard(SPEECHLESS[kind](SECONDS // 2 * RATE)), LEAST)
+        evaluate(metrics_of(SPEECHLESS[kind](SECONDS // 2 * RATE)), THRESHOLDS)
     assert refused.value.code == "mostly_silence"
 
 
-def test_windows_are_spread_over_all_of_it():
-    """Three minutes that begin well and end in silence."""
+def test_the_windows_cover_the_whole_recording():
+    """Three minutes that start with speech and end with silence."""
     sound = np.concatenate([speech(80, rate=16000), np.zeros(100 * 16000)])
-    assert heard(sound, rate=16000).speech_ratio == pytest.approx(80 / 180, abs=0.1)
+    assert metrics_of(sound, rate=16000).speech_ratio == pytest.approx(80 / 180, abs=0.1)
 
 
 @pytest.mark.parametrize("samples", [1, 100, 513, 3000])
-def test_a_moment_is_too_short_and_no_trouble(samples: int):
-    found = analyze(decode(encoded(0.1 * white(samples), "pcm_s16le", 16000)))
+def test_a_very_short_recording_is_refused_as_too_short(samples: int):
+    metrics = analyze(decode(encoded(0.1 * white(samples), "pcm_s16le", 16000)))
     with pytest.raises(SampleRefused) as refused:
-        evaluate(found, LEAST)
+        evaluate(metrics, THRESHOLDS)
     assert refused.value.code == "too_short"

@@ -1,4 +1,4 @@
-"""What a file is, by its content alone, and how long it truly lasts: good files, and all others."""
+"""Format detection by content, the true duration, and the refusal of bad files."""
 
 import io
 import random
@@ -17,12 +17,14 @@ from cloning.samples.mixing import RATE
 from tests.cloning.samples.recordings import encoded, id3, pink, silent_hours, video, wav, white
 
 SECONDS = 6
-LOW = 16000
+LOW_RATE = 16000
 
 
 @cache
-def tone(codec: str = "pcm_s16le", seconds: float = SECONDS, channels: int = 1, rate: int = LOW, **options) -> bytes:
-    """A sound that is no speech: here nobody listens."""
+def tone(
+    codec: str = "pcm_s16le", seconds: float = SECONDS, channels: int = 1, rate: int = LOW_RATE, **options
+) -> bytes:
+    """A tone with little noise. These tests need no speech."""
     sound = 0.2 * np.sin(np.arange(int(seconds * rate)) * 0.1) + 0.01 * white(int(seconds * rate))
     return encoded(np.tile(sound, (channels, 1)), codec, rate, **options)
 
@@ -31,8 +33,8 @@ def mp3(**options) -> bytes:
     return tone("libmp3lame", **options)
 
 
-def announcing(frames: int) -> bytes:
-    """An MP3 of 169 frames whose header says something else."""
+def mp3_with_frame_count(frames: int) -> bytes:
+    """An MP3 of 169 frames whose header has another frame count."""
     data = mp3()
     at = data.index(b"Info") + 8
     return data[:at] + struct.pack(">I", frames) + data[at + 4 :]
@@ -42,8 +44,8 @@ def fragmented(**options) -> bytes:
     return tone("aac", container="mp4", movflags="frag_keyframe+empty_moov+default_base_moof", **options)
 
 
-def variable_without_header() -> bytes:
-    """Two bit rates one after the other, and nothing that says how long they are."""
+def mp3_of_two_bit_rates() -> bytes:
+    """An MP3 with two bit rates and no header with its length."""
     return tone("libmp3lame", seconds=3, write_xing="0", bit_rate=64_000, id3v2_version="0") + tone(
         "libmp3lame", seconds=3, write_xing="0", bit_rate=32_000, id3v2_version="0"
     )
@@ -53,12 +55,12 @@ GOOD: dict[str, tuple[Callable[[], bytes], str]] = {
     "mp3": (mp3, "mp3"),
     "mp3 stereo 48 kHz": (lambda: mp3(channels=2, rate=48000), "mp3"),
     "mp3 without header": (lambda: mp3(write_xing="0", id3v2_version="0"), "mp3"),
-    "mp3 of two bit rates without header": (variable_without_header, "mp3"),
+    "mp3 of two bit rates without header": (mp3_of_two_bit_rates, "mp3"),
     "mp3 with a cover": (lambda: id3(300_000) + mp3(id3v2_version="0"), "mp3"),
     "mp3 with two tags": (lambda: id3(50) + id3(5000) + mp3(), "mp3"),
     "mp3 behind padding": (lambda: bytes(400) + mp3(id3v2_version="0"), "mp3"),
     "mp3 with an old tag behind": (lambda: mp3() + b"TAG" + bytes(125), "mp3"),
-    "mp3 that announces less": (lambda: announcing(10), "mp3"),
+    "mp3 that announces less": (lambda: mp3_with_frame_count(10), "mp3"),
     "wav 8 bit": (lambda: tone("pcm_u8"), "pcm_u8"),
     "wav 16 bit": (tone, "pcm_s16le"),
     "wav 24 bit": (lambda: tone("pcm_s24le"), "pcm_s24le"),
@@ -67,8 +69,8 @@ GOOD: dict[str, tuple[Callable[[], bytes], str]] = {
     "wav double": (lambda: tone("pcm_f64le"), "pcm_f64le"),
     "wav extensible of six channels": (lambda: tone("pcm_s24le", channels=6), "pcm_s24le"),
     "wav of 192 kHz": (lambda: tone(rate=192_000), "pcm_s16le"),
-    "wav that was never finished": (lambda: wav(bytes(SECONDS * LOW * 2), size=0), "pcm_s16le"),
-    "wav of a stream": (lambda: wav(bytes(SECONDS * LOW * 2), size=0xFFFFFFFF), "pcm_s16le"),
+    "wav that was never finished": (lambda: wav(bytes(SECONDS * LOW_RATE * 2), size=0), "pcm_s16le"),
+    "wav of a stream": (lambda: wav(bytes(SECONDS * LOW_RATE * 2), size=0xFFFFFFFF), "pcm_s16le"),
     "m4a aac, description behind": (lambda: tone("aac"), "aac"),
     "m4a aac, description in front": (lambda: tone("aac", movflags="faststart"), "aac"),
     "m4a alac": (lambda: tone("alac"), "alac"),
@@ -78,7 +80,7 @@ GOOD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_file_is_read_to_its_true_end(name: str):
+def test_a_good_file_is_decoded_completely(name: str):
     make, codec = GOOD[name]
     recording = decode(make())
     assert recording.codec == codec
@@ -87,7 +89,7 @@ def test_a_good_file_is_read_to_its_true_end(name: str):
     assert not recording.is_cut_short
 
 
-def test_its_shape_is_reported():
+def test_sample_rate_and_channels_are_reported():
     recording = decode(mp3(channels=2, rate=48000))
     assert (recording.sample_rate_hz, recording.channels) == (48000, 2)
 
@@ -104,24 +106,24 @@ LENGTHS = {
 
 @pytest.mark.parametrize("rate", [16000, 22050])
 @pytest.mark.parametrize("name", LENGTHS)
-def test_sixty_seconds_are_sixty_and_a_tenth_less_is_less(name: str, rate: int):
-    """Encoders put up to 70 ms in front, and fill the last frame."""
+def test_the_duration_is_exact_enough_for_the_minimum_length(name: str, rate: int):
+    """Encoders insert up to 70 ms before the sound and pad the last frame."""
     assert round(decode(LENGTHS[name](60.0, rate)).duration_s, 2) >= 60
     assert round(decode(LENGTHS[name](59.9, rate)).duration_s, 2) < 60
 
 
-# What is none of the formats, or not whole
+# Unknown formats and incomplete files
 
 
-def zipped() -> bytes:
+def zip_file() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("recording.mp3", mp3())
     return file.getvalue()
 
 
-def damaged(data: bytes, share: float, begin: float = 0.1, seed: int = 7) -> bytes:
-    """With random bytes in place of a share of it."""
+def with_random_bytes(data: bytes, share: float, begin: float = 0.1, seed: int = 7) -> bytes:
+    """Replaces a share of the data by random bytes."""
     at, size = int(len(data) * begin), int(len(data) * share)
     return data[:at] + random.Random(seed).randbytes(size) + data[at + size :]
 
@@ -131,10 +133,10 @@ def cut(data: bytes, share: float = 0.5) -> bytes:
 
 
 def floats(value: float) -> bytes:
-    return struct.pack("<f", value) * LOW * SECONDS
+    return struct.pack("<f", value) * LOW_RATE * SECONDS
 
 
-PCM = bytes(LOW * 2 * SECONDS)
+PCM = bytes(LOW_RATE * 2 * SECONDS)
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
 BAD: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "nothing": (lambda: b"", {"empty"}),
@@ -143,7 +145,7 @@ BAD: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "text": (lambda: b"My mother's voice. " * 5000, {"unknown"}),
     "html": (lambda: b"<!doctype html><html><body>Not found</body></html>" * 50, {"unknown"}),
     "pdf": (lambda: b"%PDF-1.7\n" + bytes(5000), {"unknown"}),
-    "zip": (zipped, {"unknown"}),
+    "zip": (zip_file, {"unknown"}),
     "playlist": (lambda: PLAYLIST, {"unknown"}),
     "concat script": (lambda: b"ffconcat version 1.0\nfile /etc/passwd\n", {"unknown"}),
     "session description": (lambda: b"v=0\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n", {"unknown"}),
@@ -162,13 +164,13 @@ BAD: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "video without sound": (lambda: video(sound=False), {"video"}),
     "tag alone": (lambda: id3(5000), {"damaged"}),
     "tag larger than the file": (lambda: b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f" + mp3(), {"truncated"}),
-    "tag before something else": (lambda: id3(50) + zipped(), {"damaged"}),
+    "tag before something else": (lambda: id3(50) + zip_file(), {"damaged"}),
     "mp3 cut in half": (lambda: cut(mp3()), {"truncated"}),
-    "mp3 that announces ten times as much": (lambda: announcing(1700), {"truncated"}),
-    "mp3 half noise": (lambda: damaged(mp3(), 0.5), {"damaged", "truncated"}),
+    "mp3 that announces ten times as much": (lambda: mp3_with_frame_count(1700), {"truncated"}),
+    "mp3 half noise": (lambda: with_random_bytes(mp3(), 0.5), {"damaged", "truncated"}),
     "mp3 of two sample rates": (lambda: mp3(write_xing="0") + mp3(write_xing="0", rate=44100), {"damaged"}),
     "wav cut in half": (lambda: cut(tone()), {"truncated"}),
-    "wav that announces an hour": (lambda: wav(PCM, size=3600 * LOW * 2), {"truncated"}),
+    "wav that announces an hour": (lambda: wav(PCM, size=3600 * LOW_RATE * 2), {"truncated"}),
     "wav of a header": (wav, {"damaged"}),
     "wav without a header": (lambda: b"RIFF\x24\0\0\0WAVE" + b"LIST\0\0\0\0" * 20, {"truncated"}),
     "wav cut in its header": (lambda: tone()[:20], {"truncated"}),
@@ -186,29 +188,29 @@ BAD: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "m4a cut behind its description": (lambda: cut(tone("aac", movflags="faststart")), {"truncated"}),
     "m4a cut in its last fragment": (lambda: fragmented()[:-500], {"truncated"}),
     "m4a without tracks": (lambda: tone("aac")[:28] + b"\0\0\0\x08moov", {"damaged", "unknown"}),
-    "m4a whose sound is noise": (lambda: damaged(tone("aac"), 0.6), {"damaged"}),
-    "alac whose sound is noise": (lambda: damaged(tone("alac"), 0.6), {"damaged"}),
+    "m4a whose sound is noise": (lambda: with_random_bytes(tone("aac"), 0.6), {"damaged"}),
+    "alac whose sound is noise": (lambda: with_random_bytes(tone("alac"), 0.6), {"damaged"}),
     "picture in a box": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(3000), {"truncated", "unknown"}),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_is_named(name: str):
+def test_a_bad_file_is_refused_with_its_reason(name: str):
     make, reasons = BAD[name]
     with pytest.raises(UnreadableAudio) as refused:
         decode(make())
     assert refused.value.reason in reasons
 
 
-def test_there_are_forty_of_them():
+def test_there_are_at_least_forty_bad_files():
     assert len(BAD) >= 40
 
 
-def test_the_cover_of_a_recording_is_no_video():
+def test_a_cover_image_is_not_a_video():
     assert decode(video(sound=True, cover=True)).codec == "aac"
 
 
-def test_hours_of_silence_cost_a_quarter_of_an_hour():
+def test_only_fifteen_minutes_of_a_long_recording_are_decoded():
     long = silent_hours(8)
     assert MAX_BYTES * 0.98 < len(long) <= MAX_BYTES
     began = time.process_time()
@@ -222,55 +224,55 @@ def test_hours_of_silence_cost_a_quarter_of_an_hour():
 
 
 def levels(*channels: "np.ndarray") -> DecodedSample:
-    return decode(encoded(np.array(channels), "pcm_s16le", LOW))
+    return decode(encoded(np.array(channels), "pcm_s16le", LOW_RATE))
 
 
-def test_samples_at_full_scale_in_a_row_are_clipped():
-    loud = np.clip(white(LOW * SECONDS), -0.3, 0.3)
+def test_runs_of_samples_at_full_scale_count_as_clipped():
+    loud = np.clip(white(LOW_RATE * SECONDS), -0.3, 0.3)
     assert levels(loud).clipping_ratio == 0
     assert levels(loud / 0.3).clipping_ratio > 0.3
-    assert decode(encoded(loud / 0.3, "pcm_u8", LOW)).clipping_ratio > 0.3
-    alone = 0.1 * white(LOW * SECONDS)
-    alone[::100] = 1.0
-    assert levels(alone).clipping_ratio == 0
+    assert decode(encoded(loud / 0.3, "pcm_u8", LOW_RATE)).clipping_ratio > 0.3
+    single_samples = 0.1 * white(LOW_RATE * SECONDS)
+    single_samples[::100] = 1.0
+    assert levels(single_samples).clipping_ratio == 0
 
 
-def test_a_silent_channel_is_seen_beside_another_only():
-    sound = 0.1 * pink(LOW * SECONDS)
+def test_a_silent_channel_is_reported_if_another_is_not_silent():
+    sound = 0.1 * pink(LOW_RATE * SECONDS)
     assert levels(sound, 0 * sound).dead_channels == 1
     assert levels(sound, sound / 10).dead_channels == 0
     assert levels(0 * sound, 0 * sound).dead_channels == 0
 
 
-def test_of_mirrored_channels_one_is_heard():
-    sound = 0.1 * white(LOW * SECONDS)
+def test_one_of_two_channels_with_opposite_phase_is_used():
+    sound = 0.1 * white(LOW_RATE * SECONDS)
     mirrored = levels(sound, -sound)
     assert mirrored.channels_cancel
     assert mirrored.sound.std() == pytest.approx(3277, rel=0.02)
     assert not levels(sound, sound).channels_cancel
-    assert not levels(sound, 0.1 * white(LOW * SECONDS, seed=2)).channels_cancel
+    assert not levels(sound, 0.1 * white(LOW_RATE * SECONDS, seed=2)).channels_cancel
     assert not levels(0 * sound, 0 * sound).channels_cancel
 
 
-# Whatever comes
+# Random changes
 
 
-def mutated(data: bytes, seed: int) -> bytes:
-    """Flips, holes, repeats and cuts, mostly in the first kilobyte, where headers are."""
+def mutate(data: bytes, seed: int) -> bytes:
+    """Changes, removes, repeats and cuts bytes, mostly in the first kilobyte with the headers."""
     chance = random.Random(seed)
-    damaged = bytearray(data)
+    changed = bytearray(data)
     for _ in range(chance.choice((1, 2, 5, 20, 200))):
-        at = chance.randrange(min(len(damaged), chance.choice((64, 1024, len(damaged)))))
-        damaged[at] = chance.choice((0, 0xFF, 0x7F, 0x80, chance.randrange(256)))
-    at = chance.randrange(len(damaged))
+        at = chance.randrange(min(len(changed), chance.choice((64, 1024, len(changed)))))
+        changed[at] = chance.choice((0, 0xFF, 0x7F, 0x80, chance.randrange(256)))
+    at = chance.randrange(len(changed))
     match chance.randrange(6):
         case 0:
-            del damaged[at:]
+            del changed[at:]
         case 1:
-            del damaged[at : at + chance.randrange(1, 5000)]
+            del changed[at : at + chance.randrange(1, 5000)]
         case 2:
-            damaged[at:at] = damaged[: chance.randrange(1, 5000)]
-    return bytes(damaged)
+            changed[at:at] = changed[: chance.randrange(1, 5000)]
+    return bytes(changed)
 
 
 SEEDS = {
@@ -285,12 +287,12 @@ SEEDS = {
 
 
 @pytest.mark.parametrize("kind", SEEDS)
-def test_a_mutated_file_is_read_or_refused(kind: str):
+def test_a_mutated_file_is_decoded_or_refused(kind: str):
     outcomes = set()
     for seed in range(150):
         began = time.process_time()
         try:
-            decode(mutated(SEEDS[kind](), seed))
+            decode(mutate(SEEDS[kind](), seed))
             outcomes.add("read")
         except UnreadableAudio as refused:
             outcomes.add(refused.reason)

@@ -1,4 +1,4 @@
-"""Voices that vanished or were changed at the provider are noticed, and none is left there that should not be."""
+"""The audit finds lost and changed voices, and deletes duplicates and voices of ended jobs."""
 
 from collections.abc import Callable
 
@@ -23,28 +23,28 @@ Make = Callable[..., CloneJob]
 
 @pytest.fixture
 def ready(job: Make, provider: SandboxProcess) -> CloneJob:
-    made = job()
-    runner.run(made.pk)
-    return CloneJob.objects.get(pk=made.pk)
+    clone = job()
+    runner.run(clone.pk)
+    return CloneJob.objects.get(pk=clone.pk)
 
 
-def checked(job: CloneJob) -> CloneJob:
+def audited(job: CloneJob) -> CloneJob:
     audit.audit_voices()
     return CloneJob.objects.get(pk=job.pk)
 
 
-def test_where_all_is_well_nothing_is_changed(ready: CloneJob, provider: SandboxProcess):
-    assert checked(ready).voice.is_usable
+def test_nothing_changes_if_all_voices_exist(ready: CloneJob, provider: SandboxProcess):
+    assert audited(ready).voice.is_usable
     assert set(Voice.objects.values_list("state", flat=True)) == {"usable"}
     assert not Incident.objects.exists()
     assert len(at_provider.ids(provider)) == 1
 
 
-def test_a_vanished_voice_is_marked_told_and_can_be_made_again(
+def test_a_lost_voice_opens_an_incident_and_can_be_created_again(
     ready: CloneJob, provider: SandboxProcess, alice: Member
 ):
     at_provider.remove(provider, ready.voice.provider_id)
-    job = checked(ready)
+    job = audited(ready)
     assert (job.voice.state, job.is_retryable) == ("gone", True)
     assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "default"
     incident = Incident.objects.get()
@@ -57,34 +57,34 @@ def test_a_vanished_voice_is_marked_told_and_can_be_made_again(
     assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "cloned"
 
 
-def test_without_the_recording_it_is_not_said_that_it_can_be_made_again(ready: CloneJob, provider: SandboxProcess):
+def test_the_incident_does_not_suggest_a_retry_without_the_recording(ready: CloneJob, provider: SandboxProcess):
     CloneJob.objects.update(sample="")
     at_provider.remove(provider, ready.voice.provider_id)
-    assert not checked(ready).is_retryable
+    assert not audited(ready).is_retryable
     assert "Retry" not in Incident.objects.get().detail
 
 
-def test_a_changed_clone_is_marked(ready: CloneJob, provider: SandboxProcess):
+def test_a_changed_clone_is_marked_as_gone(ready: CloneJob, provider: SandboxProcess):
     at_provider.rename(provider, ready.voice.provider_id, "somebody else")
-    assert checked(ready).voice.state == "gone"
+    assert audited(ready).voice.state == "gone"
     assert "changed" in Incident.objects.get().detail
 
 
-def test_it_is_told_once(ready: CloneJob, provider: SandboxProcess):
+def test_a_lost_voice_opens_one_incident(ready: CloneJob, provider: SandboxProcess):
     at_provider.remove(provider, ready.voice.provider_id)
     audit.audit_voices()
     audit.audit_voices()
     assert Incident.objects.count() == 1
 
 
-def test_a_vanished_stock_voice_is_marked(provider: SandboxProcess):
+def test_a_lost_stock_voice_is_marked_as_gone(provider: SandboxProcess):
     voice = Voice.objects.create(provider_id="9" * 20, name="Away")
     audit.audit_voices()
     voice.refresh_from_db()
     assert voice.state == "gone"
 
 
-def test_a_voice_that_the_list_leaves_out_is_asked_for(settings: Settings):
+def test_a_voice_that_is_missing_in_the_list_is_requested_by_its_id(settings: Settings):
     settings.ELEVENLABS_BASE_URL = base = "https://provider.test"
     voice = Voice.objects.create(provider_id="library", name="Library")
     with responses.RequestsMock() as mock:
@@ -97,22 +97,22 @@ def test_a_voice_that_the_list_leaves_out_is_asked_for(settings: Settings):
 
 
 @pytest.mark.parametrize("path", ["^/v2/voices", "^/v1/voices/"])
-def test_a_provider_that_does_not_answer_changes_nothing(path: str, ready: CloneJob, provider: SandboxProcess):
+def test_nothing_changes_if_the_provider_does_not_answer(path: str, ready: CloneJob, provider: SandboxProcess):
     at_provider.remove(provider, ready.voice.provider_id)
     provider.fault(kind="error", preset="service_unavailable", match={"path": path})
-    assert checked(ready).voice.is_usable
+    assert audited(ready).voice.is_usable
     assert not Incident.objects.exists()
 
 
-def test_a_copy_besides_the_jobs_own_is_removed(ready: CloneJob, provider: SandboxProcess):
-    """The provider was slower than the lease."""
+def test_a_duplicate_voice_of_a_job_is_deleted(ready: CloneJob, provider: SandboxProcess):
+    """The provider created it after the lease had expired."""
     at_provider.add(provider, ready.provider_name)
-    checked(ready)
+    audited(ready)
     assert at_provider.ids(provider) == [ready.voice.provider_id]
 
 
 @pytest.mark.parametrize(
-    ("fields", "left"),
+    ("fields", "remaining"),
     [
         ({"status": "failed", "error_code": "busy"}, 0),
         ({"status": "withdrawn", "sample": ""}, 0),
@@ -120,34 +120,34 @@ def test_a_copy_besides_the_jobs_own_is_removed(ready: CloneJob, provider: Sandb
         ({"status": "withdrawing"}, 1),
     ],
 )
-def test_a_voice_of_a_job_that_has_none_is_removed_once_that_has_ended(
-    fields: dict, left: int, job: Make, provider: SandboxProcess
+def test_a_voice_of_an_ended_job_without_a_voice_is_deleted(
+    fields: dict, remaining: int, job: Make, provider: SandboxProcess
 ):
     at_provider.add(provider, job(**fields).provider_name)
     audit.audit_voices()
-    assert len(at_provider.ids(provider)) == left
+    assert len(at_provider.ids(provider)) == remaining
 
 
 @pytest.mark.parametrize("name", ["Anna", "vc-", "vc-0", "vc-00000000-0000-4000-8000-000000000000"])
-def test_what_is_not_ours_stays(name: str, provider: SandboxProcess):
-    there = at_provider.add(provider, name)
+def test_voices_of_others_are_kept(name: str, provider: SandboxProcess):
+    voice_id = at_provider.add(provider, name)
     audit.audit_voices()
-    assert at_provider.ids(provider) == [there]
+    assert at_provider.ids(provider) == [voice_id]
 
 
-def test_slots_that_are_used_up_are_told(provider: SandboxProcess):
+def test_used_up_voice_slots_open_an_incident(provider: SandboxProcess):
     provider.settings(voice_limit=0)
     audit.audit_voices()
     assert Incident.objects.get().kind == "voice_slots"
 
 
 @pytest.mark.parametrize("verified", [True, False])
-def test_a_voice_is_used_once_it_is_verified(verified: bool, job: Make, settings: Settings, alice: Member):
+def test_a_voice_is_activated_after_its_verification(verified: bool, job: Make, settings: Settings, alice: Member):
     settings.ELEVENLABS_BASE_URL = base = "https://provider.test"
     voice = Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
-    made = job(status="ready", voice=voice, requires_verification=True)
+    clone = job(status="ready", voice=voice, requires_verification=True)
     check = {"requires_verification": True, "is_verified": verified}
-    listed = [{"voice_id": "v", "name": made.provider_name, "category": "cloned", "voice_verification": check}]
+    listed = [{"voice_id": "v", "name": clone.provider_name, "category": "cloned", "voice_verification": check}]
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         mock.get(f"{base}/v1/user/subscription", status=500)
         mock.get(f"{base}/v2/voices", json={"voices": [*listed, {"voice_id": OTHER_VOICE}], "has_more": False})
@@ -157,12 +157,12 @@ def test_a_voice_is_used_once_it_is_verified(verified: bool, job: Make, settings
     assert (Patient.objects.get(pk=alice.patient.pk).voice == voice) is verified
 
 
-def test_a_voice_that_has_to_be_verified_all_of_a_sudden_is_marked(job: Make, settings: Settings, alice: Member):
+def test_a_voice_that_newly_requires_verification_is_marked_as_gone(job: Make, settings: Settings, alice: Member):
     settings.ELEVENLABS_BASE_URL = base = "https://provider.test"
     voice = Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
-    made = job(status="ready", voice=voice)
+    clone = job(status="ready", voice=voice)
     check = {"requires_verification": True, "is_verified": False}
-    listed = [{"voice_id": "v", "name": made.provider_name, "category": "cloned", "voice_verification": check}]
+    listed = [{"voice_id": "v", "name": clone.provider_name, "category": "cloned", "voice_verification": check}]
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         mock.get(f"{base}/v1/user/subscription", status=500)
         mock.get(f"{base}/v2/voices", json={"voices": [*listed, {"voice_id": OTHER_VOICE}], "has_more": False})
