@@ -117,13 +117,13 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 
 @pytest.fixture(scope="session", autouse=True)
-def emptied_after_a_deadlock() -> Iterator[None]:
+def retry_flush_after_deadlock() -> Iterator[None]:
     """Servers look into the database every second. PostgreSQL ends one of two that wait for each other: where that is
     the one who empties it between two tests, it tries again.
     """
     flush = BaseDatabaseOperations.execute_sql_flush
 
-    def flush_again(operations: BaseDatabaseOperations, statements: list[str]) -> None:
+    def flush_with_retries(operations: BaseDatabaseOperations, statements: list[str]) -> None:
         for _ in range(5):
             with suppress(OperationalError):
                 flush(operations, statements)
@@ -131,7 +131,7 @@ def emptied_after_a_deadlock() -> Iterator[None]:
         flush(operations, statements)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush_again)
+        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush_with_retries)
         yield
 
 
@@ -210,25 +210,25 @@ def shared_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
     """A server that all tests share; the database is emptied between them, when nobody is connected any more."""
     yield shared_server
-    until_nobody_connected(shared_server)
+    wait_until_all_disconnected(shared_server)
 
 
-def until_nobody_connected(server: ServerProcess, timeout_s: float = 5) -> None:
+def wait_until_all_disconnected(server: ServerProcess, timeout_s: float = 5) -> None:
     """Their rows are written when this returns, so that the database may be emptied."""
     deadline = time.monotonic() + timeout_s
     while server.gauge("voicecare_devices_connected") and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
-def until_provider_trusted(server: ServerProcess) -> None:
+def wait_until_provider_healthy(server: ServerProcess) -> None:
     """Waits until nobody believes the provider to be down or its quota spent: tests inherit no trouble.
 
     The server is asked first: it knows of an outage before the row does.
     """
 
-    def trouble() -> list[object]:
-        told = [server.gauge("voicecare_circuit_open"), server.gauge("voicecare_quota_spent")]
+    def problems() -> list[object]:
+        gauges = [server.gauge("voicecare_circuit_open"), server.gauge("voicecare_quota_spent")]
         rows = ProviderState.objects.filter(Q(circuit="open") | Q(quota="spent")).values_list("circuit", "quota")
-        return [*filter(None, told), *rows]
+        return [*filter(None, gauges), *rows]
 
-    until(trouble, wanted=lambda found: not found)
+    until(problems, wanted=lambda found: not found)

@@ -16,9 +16,9 @@ os.environ["VOICECARE_DATA_DIR"] = folder
 os.environ.pop("ELEVENLABS_API_KEY", None)  # a test never speaks to the real provider
 
 if redis_url := os.environ.get("REDIS_URL"):
-    place, _, database = redis_url.rpartition("/")
+    base_url, _, database = redis_url.rpartition("/")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    os.environ["REDIS_URL"] = f"{place}/{int(database) - int(worker)}"
+    os.environ["REDIS_URL"] = f"{base_url}/{int(database) - int(worker)}"
 
 if os.environ.get("PHRASE_STORE") == "s3" and "AWS_S3_ENDPOINT_URL" not in os.environ:
     from tests.services import S3Process

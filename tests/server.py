@@ -101,11 +101,11 @@ class ServerProcess:
         with socket.create_connection(("127.0.0.1", self.port), timeout=5):
             return True
 
-    def _wait_until(self, up: Callable[[], bool]) -> None:
+    def _wait_until(self, is_up: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError):
-                if up():
+                if is_up():
                     return
             time.sleep(0.05)
         self.stop()

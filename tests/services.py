@@ -38,7 +38,7 @@ class Service:
     """One server on a free port of this machine, with a folder of its own; runs when the constructor returns."""
 
     stop_signal = signal.SIGTERM
-    account: str | None = None  # the user it runs as, where it may not run as ours
+    os_user: str | None = None  # the user it runs as, where it may not run as ours
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -74,7 +74,7 @@ class Service:
     def start(self) -> None:
         """Starts it (again), on the same port; returns when it answers."""
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, user=self.account)
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, user=self.os_user)
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -111,9 +111,9 @@ class Service:
             pid = self.process.pid
             self.process.send_signal(signal.SIGSTOP)  # or it would make another one meanwhile
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            for one in (pid, *map(int, children)):
+            for target in (pid, *map(int, children)):
                 try:
-                    os.kill(one, number)
+                    os.kill(target, number)
                 except ProcessLookupError:
                     continue
 
@@ -130,8 +130,8 @@ class RedisProcess(Service):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def prepare(self) -> Sequence[str]:
-        place = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder))
-        return [_binary("redis-server"), *place, "--save", "", "--appendonly", "no", *self.arguments]
+        network = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder))
+        return [_binary("redis-server"), *network, "--save", "", "--appendonly", "no", *self.arguments]
 
     def ping(self) -> None:
         with self.client() as client:
@@ -158,15 +158,15 @@ class PostgresProcess(Service):
     def prepare(self) -> Sequence[str]:
         server, initdb = _postgres_binary("postgres"), _postgres_binary("initdb")
         if os.geteuid() == 0:  # it refuses to run as root
-            self.account = "nobody"
-            shutil.chown(self.folder, self.account)
+            self.os_user = "nobody"
+            shutil.chown(self.folder, self.os_user)
         data = self.folder / "data"
         settings = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", self.user]
         subprocess.run(
             [initdb, *settings, "-D", str(data)],
             check=True,
             cwd=self.folder,
-            user=self.account,
+            user=self.os_user,
             stdout=subprocess.DEVNULL,
         )
         options = {"fsync": "off", "listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 200}
@@ -199,7 +199,7 @@ class S3Process(Service):
 
     def prepare(self) -> Sequence[str]:
         if find_spec("moto") is None:
-            _missing("moto")
+            _skip_or_fail("moto")
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
 
     def ping(self) -> None:
@@ -209,9 +209,9 @@ class S3Process(Service):
             pass
 
 
-def _binary(name: str, *places: Path) -> str:
-    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, places)))
-    return found or _missing(name)
+def _binary(name: str, *folders: Path) -> str:
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, folders)))
+    return found or _skip_or_fail(name)
 
 
 def _postgres_binary(name: str) -> str:
@@ -219,7 +219,7 @@ def _postgres_binary(name: str) -> str:
     return _binary(name, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 
 
-def _missing(name: str) -> NoReturn:
+def _skip_or_fail(name: str) -> NoReturn:
     reason = f"{name} is not installed"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)

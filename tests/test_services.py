@@ -8,7 +8,7 @@ import redis
 from tests.services import PostgresProcess, RedisProcess, S3Process
 
 
-def test_redis_stops_hangs_and_comes_back_empty():
+def test_redis_can_be_paused_killed_and_started_empty():
     with RedisProcess() as server, redis.Redis.from_url(server.url, socket_timeout=0.2, retry=None) as client:
         client.set("key", "value")
         server.pause()
@@ -23,7 +23,7 @@ def test_redis_stops_hangs_and_comes_back_empty():
         assert client.get("key") is None
 
 
-def test_postgres_stops_and_comes_back_with_its_data():
+def test_postgres_keeps_its_data_after_stop_kill_and_start():
     with PostgresProcess() as server:
         with psycopg.connect(server.url) as connection:
             connection.execute("CREATE TABLE kept (number int)")
@@ -37,7 +37,7 @@ def test_postgres_stops_and_comes_back_with_its_data():
             assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
-def test_postgres_hangs():
+def test_postgres_can_be_paused_and_resumed():
     with PostgresProcess() as server, psycopg.connect(server.url, tcp_user_timeout=500) as connection:
         connection.execute("SELECT 1")
         server.pause()
@@ -47,7 +47,7 @@ def test_postgres_hangs():
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_s3_has_its_bucket_and_takes_objects():
+def test_s3_has_a_bucket_and_is_empty_after_a_restart():
     with S3Process() as server:
         store = boto3.client(
             "s3",
@@ -63,7 +63,7 @@ def test_s3_has_its_bucket_and_takes_objects():
         assert "Contents" not in store.list_objects_v2(Bucket=server.bucket)
 
 
-def test_a_server_that_is_not_installed_is_a_skip_and_in_ci_a_failure(monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_is_not_installed_skips_the_test_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="redis-server is not installed"):

@@ -51,16 +51,18 @@ class Reader:
     page: Page
     context: BrowserContext
     server: ServerProcess
-    complaints: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self._watch(request.url))
+        self.page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.problems.append(message.text)
+        )
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", lambda request: self._record_foreign_request(request.url))
 
-    def _watch(self, url: str) -> None:
+    def _record_foreign_request(self, url: str) -> None:
         if not url.startswith((self.server.url, "data:", "blob:")):
-            self.complaints.append(f"asked for {url}")
+            self.problems.append(f"asked for {url}")
 
     def open(self, path: str = "/admin/") -> Page:
         self.page.goto(self.server.url + path)
@@ -78,8 +80,8 @@ def reader(chromium: Browser, server: ServerProcess) -> Iterator[Callable[..., R
     def log_in(user: User | None = None, at: ServerProcess = server, **options: object) -> Reader:
         client = Client()
         client.force_login(user or User.objects.create_superuser(f"boss-{len(contexts)}"))
-        given = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
-        context = chromium.new_context(**given)
+        context_options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
+        context = chromium.new_context(**context_options)
         name = settings.SESSION_COOKIE_NAME
         context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": at.url}])
         contexts.append(context)

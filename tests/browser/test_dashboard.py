@@ -27,7 +27,7 @@ PHONE = {"width": 390, "height": 844}
 OF_CHART = "name => Chart.getChart(document.querySelector(`[data-chart=chart-${name}-data]`))"
 VALUES = f"name => ({OF_CHART})(name).data.datasets.map(dataset => [...dataset.data])"
 COLOURS = f"name => ({OF_CHART})(name).data.datasets.map(dataset => dataset.backgroundColor)"
-INKED = """name => {
+PAINTED_SHARE = """name => {
     const canvas = document.querySelector(`[data-chart=chart-${name}-data]`);
     const bytes = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
     return bytes.filter(byte => byte).length / bytes.length;
@@ -37,10 +37,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def cast(db: None) -> list[Patient]:
-    patients = history.create_usage()
-    history.create_current_state(patients)
-    return patients
+def patients(db: None) -> list[Patient]:
+    created = history.create_usage()
+    history.create_current_state(created)
+    return created
 
 
 def days() -> list[queries.PeriodStats]:
@@ -56,7 +56,7 @@ def table(page: Page, name: str) -> list[list[str]]:
     return [row.locator("th, td").all_inner_texts() for row in rows.all()]
 
 
-def picture(page: Page, name: str) -> None:
+def save_screenshot(page: Page, name: str) -> None:
     """For docs/images, where PICTURES names a folder: the page without the built-in lists below."""
     if folder := os.environ.get("PICTURES"):
         below = page.evaluate("document.querySelector('.board').getBoundingClientRect().bottom + scrollY")
@@ -67,30 +67,30 @@ def picture(page: Page, name: str) -> None:
 # Seen
 
 
-def test_every_chart_is_drawn_from_this_server_alone_and_without_complaint(reader: LogIn, cast: list[Patient]):
+def test_every_chart_is_drawn_without_errors_or_requests_to_other_hosts(reader: LogIn, patients: list[Patient]):
     boss = reader()
     page = boss.open()
     assert page.locator("canvas").count() == len(CHARTS)
     for name in CHARTS:
-        assert page.evaluate(INKED, name) > 0.02, name
-    assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in days()] for name in _DRAWN]
-    assert boss.complaints == []
-    picture(page, "dashboard")
+        assert page.evaluate(PAINTED_SHARE, name) > 0.02, name
+    assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in days()] for name in PLOTTED]
+    assert boss.problems == []
+    save_screenshot(page, "dashboard")
 
 
-_DRAWN = ("live", "backup", "other", "saved")
+PLOTTED = ("live", "backup", "other", "saved")
 
 
-def test_the_tables_say_what_the_figures_are(reader: LogIn, cast: list[Patient]):
+def test_the_tables_show_the_figures(reader: LogIn, patients: list[Patient]):
     page = reader().open()
     newest_first = days()[::-1]
-    said = [[_number(cell) for cell in row[1:]] for row in table(page, "days")]
-    assert said == [[*(getattr(day, name) for name in (*_DRAWN, "characters", "credits"))] for day in newest_first]
+    values = [[_number(cell) for cell in row[1:]] for row in table(page, "days")]
+    assert values == [[*(getattr(day, name) for name in (*PLOTTED, "characters", "credits"))] for day in newest_first]
     assert [row[0] for row in table(page, "days")] == [f"{day.start:%m/%d/%Y}" for day in newest_first]
-    slow = [[_number(cell) for cell in row[1:]] for row in table(page, "first-sound")]
-    assert slow == [[day.p50_ms, day.p95_ms, day.speeches] for day in newest_first]
+    latency_values = [[_number(cell) for cell in row[1:]] for row in table(page, "first-sound")]
+    assert latency_values == [[day.p50_ms, day.p95_ms, day.speeches] for day in newest_first]
     top = queries.top_patients(days()[0].start, days()[-1].start)
-    names = {patient.pk: patient.name for patient in cast}
+    names = {patient.pk: patient.name for patient in patients}
     expected = [[names.get(share.key, "No patient"), *astuple(share)[1:]] for share in top]
     assert [[row[0], *map(_number, row[1:])] for row in table(page, "patients")] == expected
 
@@ -99,7 +99,7 @@ def _number(cell: str) -> float | None:
     return None if cell == "–" else float(cell.replace(",", ""))
 
 
-def test_numbers_and_dates_are_written_as_the_reader_does(reader: LogIn, cast: list[Patient]):
+def test_numbers_and_dates_use_the_locale_of_the_browser(reader: LogIn, patients: list[Patient]):
     page = reader(locale="de-DE").open()
     first, day = table(page, "days")[0], days()[-1]
     assert first[0] == f"{day.start:%d.%m.%Y}"
@@ -107,7 +107,7 @@ def test_numbers_and_dates_are_written_as_the_reader_does(reader: LogIn, cast: l
     assert page.locator(".board").get_attribute("lang") == "en"
 
 
-def test_a_bar_of_the_legend_is_hidden_and_shown(reader: LogIn, cast: list[Patient]):
+def test_a_legend_button_hides_and_shows_its_data(reader: LogIn, patients: list[Patient]):
     page = reader().open()
     button = page.locator("section[aria-labelledby=chart-days-title] .legend button").first
     shown = f"name => ({OF_CHART})(name).isDatasetVisible(0)"
@@ -117,11 +117,11 @@ def test_a_bar_of_the_legend_is_hidden_and_shown(reader: LogIn, cast: list[Patie
         assert page.evaluate(shown, "days") is (pressed == "true")
 
 
-def test_dark_is_followed_at_once_and_paper_is_white(reader: LogIn, cast: list[Patient]):
+def test_charts_follow_the_theme_immediately_and_print_in_light_colours(reader: LogIn, patients: list[Patient]):
     boss = reader(color_scheme="dark")
     page = boss.open()
     dark = page.evaluate(COLOURS, "days")
-    picture(page, "dashboard-dark")
+    save_screenshot(page, "dashboard-dark")
     page.locator(".theme-toggle:visible").click()
     page.wait_for_function(f"dark => JSON.stringify(({COLOURS})('days')) !== JSON.stringify(dark)", arg=dark)
     light = page.evaluate(COLOURS, "days")
@@ -131,29 +131,29 @@ def test_dark_is_followed_at_once_and_paper_is_white(reader: LogIn, cast: list[P
     assert page.evaluate(COLOURS, "days") == light
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.evaluate(COLOURS, "days") == dark
-    assert boss.complaints == []
+    assert boss.problems == []
 
 
-def test_a_telephone_needs_no_scrolling_to_the_side(reader: LogIn, cast: list[Patient]):
+def test_pages_fit_the_width_of_a_phone(reader: LogIn, patients: list[Patient]):
     phone = reader(viewport=PHONE, has_touch=True)
-    for path in ("/admin/", f"/admin/patients/patient/{cast[0].pk}/usage/"):
+    for path in ("/admin/", f"/admin/patients/patient/{patients[0].pk}/usage/"):
         page = phone.open(path)
-        picture(page, f"phone-{'patient' if 'patient' in path else 'dashboard'}")
+        save_screenshot(page, f"phone-{'patient' if 'patient' in path else 'dashboard'}")
         for summary in page.locator(".board summary").all():
             summary.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
-    assert phone.complaints == []
+    assert phone.problems == []
 
 
 # Reached
 
 
-def test_the_keyboard_reaches_everything_in_order(reader: LogIn, cast: list[Patient]):
+def test_the_keyboard_reaches_every_control_in_order(reader: LogIn, patients: list[Patient]):
     page = reader().open()
-    wanted = page.evaluate(_REACHABLE)
+    control_count = page.evaluate(COUNT_CONTROLS)
     page.locator(".board a").first.focus()
     reached = []
-    for _ in range(wanted):
+    for _ in range(control_count):
         reached.append(page.evaluate("document.activeElement.outerHTML.slice(0, 120)"))
         assert page.evaluate("document.activeElement.closest('.board') !== null"), reached[-1]
         page.keyboard.press("Tab")
@@ -165,37 +165,39 @@ def test_the_keyboard_reaches_everything_in_order(reader: LogIn, cast: list[Pati
     assert page.evaluate("document.activeElement.className") == "chart-table"  # it scrolls
 
 
-def test_a_screen_reader_is_told_what_each_part_is(reader: LogIn, cast: list[Patient]):
+def test_every_part_has_a_name_for_screen_readers(reader: LogIn, patients: list[Patient]):
     page = reader().open()
     for name in CHARTS:
         canvas = page.locator(f"[data-chart=chart-{name}-data]")
         assert canvas.get_attribute("role") == "img"
         assert "table below" in (canvas.get_attribute("aria-label") or "")
-    assert page.evaluate(_NAMELESS) == []
-    assert page.evaluate(_TWICE) == []
+    assert page.evaluate(UNNAMED_CONTROLS) == []
+    assert page.evaluate(DUPLICATE_IDS) == []
     assert page.get_by_role("region", name="Open incidents").count() == 1
     assert page.get_by_role("img", name="Credits used: 78 %").count() == 1
 
 
-_REACHABLE = (
+COUNT_CONTROLS = (
     "[...document.querySelectorAll('.board :is(a, button, summary)')].filter(one => one.checkVisibility()).length"
 )
-_NAMELESS = """[...document.querySelectorAll('.board :is(a, button, summary)')].filter(
+UNNAMED_CONTROLS = """[...document.querySelectorAll('.board :is(a, button, summary)')].filter(
     one => !(one.textContent.trim() || one.ariaLabel)).map(one => one.outerHTML)"""
-_TWICE = "[...document.querySelectorAll('[id]')].map(one => one.id).filter((id, place, all) => all.indexOf(id) < place)"
+DUPLICATE_IDS = (
+    "[...document.querySelectorAll('[id]')].map(one => one.id).filter((id, place, all) => all.indexOf(id) < place)"
+)
 
 
 # Kept up to date
 
 
-def polled(page: Page) -> list[str]:
+def live_requests(page: Page) -> list[str]:
     """What is asked for from now on, as a list that grows."""
-    asked: list[str] = []
-    page.on("request", lambda request: request.url.endswith("/live/") and asked.append(request.url))
-    return asked
+    requested: list[str] = []
+    page.on("request", lambda request: request.url.endswith("/live/") and requested.append(request.url))
+    return requested
 
 
-def test_a_new_incident_appears_without_a_reload(reader: LogIn, cast: list[Patient]):
+def test_a_new_incident_appears_without_a_reload(reader: LogIn, patients: list[Patient]):
     boss = reader()
     boss.page.clock.install()
     page = boss.open()
@@ -206,28 +208,28 @@ def test_a_new_incident_appears_without_a_reload(reader: LogIn, cast: list[Patie
     expect(page.locator(".incidents")).to_contain_text("The speech provider is down")
     expect(page.get_by_role("status")).to_have_text("3 open incidents, 3 devices connected, 1 voices being made")
     assert page.evaluate("document.activeElement.closest('.incidents') !== null")
-    history.connect_device(cast[5])
+    history.connect_device(patients[5])
     page.clock.run_for(POLL_MS + 100)
     expect(page.locator("section[aria-labelledby=devices-title]")).to_contain_text("Edith Sommer")
     assert page.evaluate("window.marked")
-    assert boss.complaints == []
+    assert boss.problems == []
 
 
-def test_nobody_is_asked_while_the_tab_is_hidden(reader: LogIn, cast: list[Patient]):
+def test_a_hidden_tab_sends_no_requests(reader: LogIn, patients: list[Patient]):
     boss = reader()
     boss.page.clock.install()
     page = boss.open()
-    asked = polled(page)
+    requested = live_requests(page)
     hide = "hidden => Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})"
     page.evaluate(hide, True)
     page.clock.run_for(5 * POLL_MS)
-    assert asked == []
+    assert requested == []
     page.evaluate(hide, False)
     with page.expect_request("**/live/"):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
-def test_it_stops_and_says_so_when_the_reader_is_logged_out(reader: LogIn, cast: list[Patient]):
+def test_updates_stop_with_a_message_after_a_logout(reader: LogIn, patients: list[Patient]):
     boss = reader()
     boss.page.clock.install()
     page = boss.open()
@@ -235,14 +237,14 @@ def test_it_stops_and_says_so_when_the_reader_is_logged_out(reader: LogIn, cast:
     page.clock.run_for(POLL_MS + 100)
     expect(page.get_by_text("You are logged out")).to_be_visible()
     expect(page.get_by_role("link", name="Log in again")).to_have_attribute("href", "/admin/login/?next=%2Fadmin%2F")
-    asked = polled(page)
+    requested = live_requests(page)
     page.clock.run_for(3 * POLL_MS)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    assert asked == []
-    assert boss.complaints == []
+    assert requested == []
+    assert boss.problems == []
 
 
-def test_a_server_that_does_not_answer_is_told_and_asked_again(reader: LogIn, cast: list[Patient]):
+def test_an_unreachable_server_is_reported_and_polled_again(reader: LogIn, patients: list[Patient]):
     boss = reader()
     boss.page.clock.install()
     page = boss.open()
@@ -254,7 +256,7 @@ def test_a_server_that_does_not_answer_is_told_and_asked_again(reader: LogIn, ca
     expect(page.get_by_text("The server does not answer")).to_be_hidden()
 
 
-def test_a_policy_that_forbids_code_in_pages_and_other_hosts_changes_nothing(reader: LogIn, cast: list[Patient]):
+def test_charts_are_drawn_under_a_strict_content_security_policy(reader: LogIn, patients: list[Patient]):
     boss = reader()
 
     def forbid(route: Route) -> None:
@@ -265,14 +267,14 @@ def test_a_policy_that_forbids_code_in_pages_and_other_hosts_changes_nothing(rea
     boss.page.route("**/admin/", forbid)
     page = boss.open()
     for name in CHARTS:
-        assert page.evaluate(INKED, name) > 0.02, name
-    assert boss.complaints == []
+        assert page.evaluate(PAINTED_SHARE, name) > 0.02, name
+    assert boss.problems == []
 
 
 # Taken away, and led on
 
 
-def test_what_a_chart_shows_is_downloaded(reader: LogIn, cast: list[Patient], tmp_path: Path):
+def test_a_chart_is_downloaded_as_a_csv_file(reader: LogIn, patients: list[Patient], tmp_path: Path):
     page = reader().open()
     with page.expect_download() as download:
         page.get_by_role("link", name="Characters by day as a CSV file").click()
@@ -280,11 +282,11 @@ def test_what_a_chart_shows_is_downloaded(reader: LogIn, cast: list[Patient], tm
     download.value.save_as(tmp_path / "days.csv")
     heading, *rows = csv.reader((tmp_path / "days.csv").read_text("utf-8-sig").splitlines())
     assert heading == ["Day", "Live", "Backup voice", "Made ahead", "Saved", "Billed characters", "Credits"]
-    expected = [[day.start.isoformat(), *(str(getattr(day, name)) for name in _DRAWN)] for day in days()]
+    expected = [[day.start.isoformat(), *(str(getattr(day, name)) for name in PLOTTED)] for day in days()]
     assert [row[:5] for row in rows] == expected
 
 
-def test_every_link_leads_somewhere(reader: LogIn, cast: list[Patient]):
+def test_every_link_opens_a_page(reader: LogIn, patients: list[Patient]):
     boss = reader()
     page = boss.open()
     links: Any = page.eval_on_selector_all(".board a", "links => links.map(link => link.getAttribute('href'))")
@@ -293,40 +295,40 @@ def test_every_link_leads_somewhere(reader: LogIn, cast: list[Patient]):
         assert page.request.get(boss.server.url + href).status == 200, href
 
 
-def test_a_patient_has_a_page_of_their_own(reader: LogIn, cast: list[Patient]):
-    Patient.objects.filter(pk=cast[0].pk).update(monthly_character_budget=120_000)
+def test_a_patient_has_a_usage_page(reader: LogIn, patients: list[Patient]):
+    Patient.objects.filter(pk=patients[0].pk).update(monthly_character_budget=120_000)
     boss = reader()
-    page = boss.open(f"/admin/patients/patient/{cast[0].pk}/change/")
+    page = boss.open(f"/admin/patients/patient/{patients[0].pk}/change/")
     page.locator("#content-main").get_by_role("link", name="Usage").click()
     expect(page.get_by_role("heading", name="Usage of Margaret Ellis")).to_be_visible()
     last = queries.today()
-    own = queries.daily_stats(last - timedelta(days=29), last, patient_id=cast[0].pk)
-    assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in own] for name in _DRAWN]
+    own = queries.daily_stats(last - timedelta(days=29), last, patient_id=patients[0].pk)
+    assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in own] for name in PLOTTED]
     expect(page.get_by_role("img", name="Budget used")).to_be_visible()
-    assert boss.complaints == []
-    picture(page, "patient")
+    assert boss.problems == []
+    save_screenshot(page, "patient")
 
 
 # Little to show
 
 
-def test_an_empty_installation_invites(reader: LogIn, start_server: Callable[..., ServerProcess]):
+def test_an_empty_installation_shows_the_first_step(reader: LogIn, start_server: Callable[..., ServerProcess]):
     boss = reader(at=start_server())
     page = boss.open()
     expect(page.get_by_role("heading", name="Nothing has been said yet")).to_be_visible()
     expect(page.get_by_role("link", name="Add a patient")).to_be_visible()
     assert page.locator("canvas").count() == 0
-    assert boss.complaints == []
-    picture(page, "empty")
+    assert boss.problems == []
+    save_screenshot(page, "empty")
 
 
-def test_who_may_see_little_sees_a_whole_page(reader: LogIn, cast: list[Patient]):
+def test_a_user_with_few_permissions_sees_only_the_permitted_parts(reader: LogIn, patients: list[Patient]):
     user = User.objects.create_user("few", is_staff=True)
-    nobody = reader(user).open()
-    assert nobody.locator(".board section").count() == 0
+    without_permission = reader(user).open()
+    assert without_permission.locator(".board section").count() == 0
     user.user_permissions.add(Permission.objects.get(codename="view_device"))
-    some = reader(user)
-    page = some.open()
+    with_permission = reader(user)
+    page = with_permission.open()
     assert page.locator(".board section h2").all_inner_texts() == ["Devices connected 3"]
     assert "Margaret" not in page.content()
-    assert some.complaints == []
+    assert with_permission.problems == []

@@ -21,33 +21,33 @@ def _pages(member: Member) -> list[str]:
     return ["/admin/", *lists, patient, reverse("admin:auth_user_add"), "/admin/password_change/"]
 
 
-def test_no_page_of_the_admin_needs_what_is_forbidden(reader: LogIn, alice: Member):
+def test_admin_pages_work_under_the_policy(reader: LogIn, alice: Member):
     boss = reader()
     for path in _pages(alice):
         response = boss.page.goto(boss.server.url + path)
         assert response is not None
         assert response.ok, path
         assert "default-src 'self'" in response.headers["content-security-policy"]
-        assert boss.complaints == [], path
+        assert boss.problems == [], path
 
 
-def test_the_log_in_needs_nothing_forbidden(reader: LogIn):
-    stranger = reader()
-    stranger.context.clear_cookies()
-    stranger.open("/admin/login/")
-    expect(stranger.page.locator("#id_username")).to_be_visible()
-    assert stranger.complaints == []
+def test_the_login_page_works_under_the_policy(reader: LogIn):
+    visitor = reader()
+    visitor.context.clear_cookies()
+    visitor.open("/admin/login/")
+    expect(visitor.page.locator("#id_username")).to_be_visible()
+    assert visitor.problems == []
 
 
-def test_the_pages_of_the_rest_api_are_drawn(reader: LogIn):
-    somebody = reader()
-    page = somebody.open("/api/docs/")
+def test_the_rest_docs_page_works_under_the_policy(reader: LogIn):
+    administrator = reader()
+    page = administrator.open("/api/docs/")
     expect(page.locator("h1")).to_contain_text("voicecare")
     expect(page.get_by_text("/api/v1/patients/").first).to_be_visible()
-    assert somebody.complaints == []
+    assert administrator.problems == []
 
 
-def test_a_script_that_gets_into_a_page_does_not_run(reader: LogIn):
+def test_an_injected_script_does_not_run(reader: LogIn):
     """As if a template had forgotten to escape a name."""
     boss = reader()
     page = boss.open("/admin/")
@@ -55,4 +55,4 @@ def test_a_script_that_gets_into_a_page_does_not_run(reader: LogIn):
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))")
     page.wait_for_timeout(300)
     assert page.evaluate("window.ran") is None
-    assert any("Content Security Policy" in said for said in boss.complaints)
+    assert any("Content Security Policy" in problem for problem in boss.problems)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import until_provider_trusted
+from tests.conftest import wait_until_provider_healthy
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 
@@ -41,8 +41,8 @@ def circuit_closed_after(
     """For tests that open the circuit. The servers' own probes close it before the next test."""
     yield
     sandbox.clear_faults()
-    until_provider_trusted(server)
-    until_provider_trusted(second_server)
+    wait_until_provider_healthy(server)
+    wait_until_provider_healthy(second_server)
 
 
 @pytest.fixture

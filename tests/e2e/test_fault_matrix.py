@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member, until_provider_trusted
+from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member, wait_until_provider_healthy
 from tests.e2e.device import instant_playback
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
@@ -115,7 +115,7 @@ def impatient_server(start_server: Callable[..., ServerProcess]) -> Iterator[Ser
 @pytest.fixture
 def server(impatient_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
     yield impatient_server
-    until_provider_trusted(impatient_server)
+    wait_until_provider_healthy(impatient_server)
 
 
 def test_the_matrix_has_enough_cases() -> None:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.clinicians import Clinician, clinician
-from tests.conftest import OTHER_VOICE, Member, until_provider_trusted
+from tests.conftest import OTHER_VOICE, Member, wait_until_provider_healthy
 from tests.e2e.provider import repeat_requests
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
@@ -180,7 +180,7 @@ async def test_a_refused_key_leads_to_the_offline_voice(caller: Caller, sandbox:
 def restore_quota_afterwards(server: ServerProcess, sandbox: SandboxProcess) -> Iterator[None]:
     yield
     sandbox.settings(characters_used=0)
-    until_provider_trusted(server)
+    wait_until_provider_healthy(server)
 
 
 async def test_an_exhausted_quota_leads_to_the_offline_voice_immediately(
