@@ -1,4 +1,4 @@
-"""What tests share: a cast of people, and the real processes of the end-to-end tests."""
+"""Shared fixtures: patients with devices, and the real processes of the end-to-end tests."""
 
 import os
 import time
@@ -28,7 +28,7 @@ OTHER_VOICE = "EXAVITQu4vr4xnSDxMaL"  # a stock voice of the sandbox
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody of the cast: a patient with a device and its token."""
+    """A patient with a device and the token of the device."""
 
     patient: Patient
     device: Device
@@ -44,7 +44,10 @@ def phrases(db: None) -> None:
 
 @pytest.fixture
 def member(db: None) -> Callable[..., Member]:
-    """Makes a patient with a device; `voice` is a provider id, or None for the default voice."""
+    """Return a function that creates a patient with a device.
+
+    `voice` is a provider id, or None for the default voice.
+    """
 
     def make(name: str = "Alice Archer", voice: str | None = None, **fields: object) -> Member:
         Voice.objects.default()
@@ -58,13 +61,13 @@ def member(db: None) -> Callable[..., Member]:
 
 @pytest.fixture
 def alice(member: Callable[..., Member]) -> Member:
-    """Speaks in a voice that was chosen for her."""
+    """A patient with a chosen voice."""
     return member("Alice Archer", voice=OTHER_VOICE)
 
 
 @pytest.fixture
 def bob(member: Callable[..., Member]) -> Member:
-    """Speaks in the default voice; a stranger to Alice."""
+    """A patient with the default voice and no connection to Alice."""
     return member("Bob Baker")
 
 
@@ -106,8 +109,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """PostgreSQL drops no database that somebody is connected to: threads that have ended leave their connections to
-    the garbage collector.
+    """Close all other connections before the test database is dropped.
+
+    PostgreSQL does not drop a database that has connections, and ended threads leave theirs to the garbage collector.
     """
     yield
     if connection.vendor == "postgresql":
@@ -118,8 +122,9 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 @pytest.fixture(scope="session", autouse=True)
 def retry_flush_after_deadlock() -> Iterator[None]:
-    """Servers look into the database every second. PostgreSQL ends one of two that wait for each other: where that is
-    the one who empties it between two tests, it tries again.
+    """Retry the flush between two tests after a deadlock.
+
+    Servers read the database every second, so they can deadlock with the flush. PostgreSQL may then abort the flush.
     """
     flush = BaseDatabaseOperations.execute_sql_flush
 
@@ -151,7 +156,7 @@ def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
 
 
 def database_url() -> str:
-    """The test database, as another process reaches it."""
+    """Return the URL of the test database for another process."""
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         return f"sqlite:///{database['NAME']}"
@@ -161,7 +166,7 @@ def database_url() -> str:
 
 @pytest.fixture(scope="session")
 def webhook() -> Iterator[Webhook]:
-    """Where the alerts of all servers arrive: they share a database, so any of them may be the one that tells."""
+    """The receiver of the alerts of all servers. They share a database, so any of them may send an alert."""
     with Webhook() as webhook:
         yield webhook
 
@@ -173,9 +178,10 @@ def start_server(
     webhook: Webhook,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts a server of its own on the test database and the sandbox; further settings as keyword arguments.
+    """Return a function that starts a server with the test database and the sandbox.
 
-    Positional ones go to daphne. `untouched`: no request has been made to it when it is returned.
+    Positional arguments go to daphne, keyword arguments are settings. With `untouched` the server has not received a
+    request when it is returned.
     """
     started: list[ServerProcess] = []
 
@@ -208,22 +214,22 @@ def shared_server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 
 @pytest.fixture
 def server(shared_server: ServerProcess, sandbox: SandboxProcess, transactional_db: None) -> Iterator[ServerProcess]:
-    """A server that all tests share; the database is emptied between them, when nobody is connected any more."""
+    """The server that all tests share. The database is flushed between tests, after all devices have disconnected."""
     yield shared_server
     wait_until_all_disconnected(shared_server)
 
 
 def wait_until_all_disconnected(server: ServerProcess, timeout_s: float = 5) -> None:
-    """Their rows are written when this returns, so that the database may be emptied."""
+    """Wait until no device is connected. All rows are then written, so the database can be flushed."""
     deadline = time.monotonic() + timeout_s
     while server.gauge("voicecare_devices_connected") and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
 def wait_until_provider_healthy(server: ServerProcess) -> None:
-    """Waits until nobody believes the provider to be down or its quota spent: tests inherit no trouble.
+    """Wait until no process considers the provider down or its quota used up, so that tests start in a healthy state.
 
-    The server is asked first: it knows of an outage before the row does.
+    The gauges of the server come first, because the server detects an outage before it writes the row.
     """
 
     def problems() -> list[object]:

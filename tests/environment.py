@@ -1,6 +1,8 @@
-"""Loaded by pytest before the settings are (`-p tests.environment`): a data directory for this run alone, no real
-key, and an S3 server where the phrases are to be kept in S3 and nobody has named one. Of several runs side by side
-(pytest-xdist) each has its own, and a database of Redis for itself: REDIS_URL names the last of them.
+"""Sets environment variables before pytest loads the settings (`-p tests.environment`).
+
+Each run has its own data directory and no real API key. With PHRASE_STORE=s3 and no AWS_S3_ENDPOINT_URL it starts its
+own S3 server. Each pytest-xdist worker has its own copy of these and its own Redis database. REDIS_URL names the
+database of the first worker, and the other workers count down from it.
 """
 
 import atexit
@@ -13,7 +15,7 @@ from hypothesis import settings
 folder = tempfile.mkdtemp(prefix="voicecare-tests-")
 atexit.register(shutil.rmtree, folder, ignore_errors=True)
 os.environ["VOICECARE_DATA_DIR"] = folder
-os.environ.pop("ELEVENLABS_API_KEY", None)  # a test never speaks to the real provider
+os.environ.pop("ELEVENLABS_API_KEY", None)  # a test never calls the real provider
 
 if redis_url := os.environ.get("REDIS_URL"):
     base_url, _, database = redis_url.rpartition("/")
@@ -27,6 +29,6 @@ if os.environ.get("PHRASE_STORE") == "s3" and "AWS_S3_ENDPOINT_URL" not in os.en
     atexit.register(s3.__exit__, None, None, None)
     os.environ.update(s3.environment)
 
-# A busy machine is no finding, and what is found in one run is to be found in the next.
+# No deadline, because a busy machine is not a defect. Derandomized, so that every run finds the same failures.
 settings.register_profile("voicecare", deadline=None, database=None, derandomize=True)
 settings.load_profile("voicecare")

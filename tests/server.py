@@ -1,4 +1,4 @@
-"""daphne as a child process on a free port, with its own runtime, for tests that need the real thing."""
+"""A real server (daphne) as a child process on a free port."""
 
 import os
 import signal
@@ -25,10 +25,10 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """Listens when the constructor returns. `env` is added to this process' environment; the log goes to `log`;
-    `arguments` go to daphne.
+    """A daphne process. It is ready when the constructor returns.
 
-    `untouched`: it has then not seen a request yet.
+    `env` is added to the environment of this process, the output goes to the file `log`, and `arguments` go to daphne.
+    With `untouched` the constructor only waits for the port, so the server has not received a request yet.
     """
 
     def __init__(self, env: Mapping[str, str], log: Path, *arguments: str, untouched: bool = False) -> None:
@@ -73,7 +73,7 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 20) -> int:
-        """The exit code."""
+        """Wait for the end of the process, at most `timeout` seconds, and return its exit code."""
         return self.process.wait(timeout)
 
     def stop(self) -> None:
@@ -90,7 +90,7 @@ class ServerProcess:
         return self.log.read_text(errors="replace")
 
     def gauge(self, name: str) -> float:
-        """What `/metrics` says of it."""
+        """Return the value of a metric from `/metrics`."""
         lines = self.get("/metrics")[1].decode().splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
 

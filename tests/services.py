@@ -1,5 +1,5 @@
-"""The servers that voicecare can stand on (Redis, PostgreSQL, S3) as child processes, for tests that stop, kill or
-pause them.
+"""The servers that voicecare can use (Redis, PostgreSQL, S3) as child processes, for tests that stop, kill or pause
+them.
 
 with RedisProcess() as redis:
     ...  # connect to redis.url
@@ -7,7 +7,7 @@ with RedisProcess() as redis:
     ...
     redis.start()  # on the same port
 
-Where a server is not installed the test is skipped, with CI=true it fails.
+If a server is not installed, the test is skipped. With CI=true it fails.
 """
 
 import os
@@ -35,10 +35,10 @@ STOP_S = 15
 
 
 class Service:
-    """One server on a free port of this machine, with a folder of its own; runs when the constructor returns."""
+    """A server on a free local port, with its own folder. It is running when the constructor returns."""
 
     stop_signal = signal.SIGTERM
-    os_user: str | None = None  # the user it runs as, where it may not run as ours
+    os_user: str | None = None  # the operating system user of the process; None: the current user
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -64,15 +64,15 @@ class Service:
         raise NotImplementedError
 
     def prepare(self) -> Sequence[str]:
-        """Makes what the server needs, once, and returns the command that runs it."""
+        """Create what the server needs and return its command. Called once."""
         raise NotImplementedError
 
     def ping(self) -> None:
-        """Raises while it does not answer."""
+        """Raise an exception if the server does not answer."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Starts it (again), on the same port; returns when it answers."""
+        """Start or restart the server on its port. Returns when the server answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, user=self.os_user)
         deadline = time.monotonic() + START_S
@@ -83,7 +83,7 @@ class Service:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """An orderly end."""
+        """End the server gracefully."""
         self.process.send_signal(self.stop_signal)
         self.process.wait(STOP_S)
 
@@ -92,7 +92,7 @@ class Service:
         self.process.wait(STOP_S)
 
     def pause(self) -> None:
-        """It takes connections and requests, and answers none."""
+        """Suspend the server. It accepts connections and requests, but does not answer."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -106,10 +106,10 @@ class Service:
         return True
 
     def _signal(self, number: signal.Signals) -> None:
-        """To all its processes: PostgreSQL's children lead sessions of their own."""
+        """Send a signal to the process and its children. The children of PostgreSQL have sessions of their own."""
         if self.process.poll() is None:
             pid = self.process.pid
-            self.process.send_signal(signal.SIGSTOP)  # or it would make another one meanwhile
+            self.process.send_signal(signal.SIGSTOP)  # so that it starts no new child before the loop ends
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             for target in (pid, *map(int, children)):
                 try:
@@ -119,7 +119,7 @@ class Service:
 
 
 class RedisProcess(Service):
-    """Keeps nothing: started again it is empty. `arguments` go to redis-server."""
+    """Redis without persistence, so it is empty after a restart. `arguments` go to redis-server."""
 
     def __init__(self, *arguments: str) -> None:
         self.arguments = arguments
@@ -146,9 +146,9 @@ class RedisProcess(Service):
 
 
 class PostgresProcess(Service):
-    """Anybody on this machine may log in; nothing is synced to disk, but a restart keeps the data."""
+    """PostgreSQL without passwords and without fsync. A restart keeps the data."""
 
-    stop_signal = signal.SIGINT  # ends the connections; SIGTERM would wait for them
+    stop_signal = signal.SIGINT  # closes the connections; SIGTERM would wait for them
     user = "voicecare"
 
     @property
@@ -157,7 +157,7 @@ class PostgresProcess(Service):
 
     def prepare(self) -> Sequence[str]:
         server, initdb = _postgres_binary("postgres"), _postgres_binary("initdb")
-        if os.geteuid() == 0:  # it refuses to run as root
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self.os_user = "nobody"
             shutil.chown(self.folder, self.os_user)
         data = self.folder / "data"
@@ -179,7 +179,7 @@ class PostgresProcess(Service):
 
 
 class S3Process(Service):
-    """moto's server, with an empty bucket at every start. `environment` is what voicecare is told of it."""
+    """The server of moto, with an empty bucket after every start. `environment` has its settings for voicecare."""
 
     bucket = "voicecare-test"
 
@@ -203,7 +203,7 @@ class S3Process(Service):
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
 
     def ping(self) -> None:
-        """Makes the bucket: there is none after a start."""
+        """Create the bucket, which does not exist after a start."""
         request = urllib.request.Request(f"{self.url}/{self.bucket}", method="PUT")
         with urllib.request.urlopen(request, timeout=5):
             pass
@@ -215,7 +215,7 @@ def _binary(name: str, *folders: Path) -> str:
 
 
 def _postgres_binary(name: str) -> str:
-    """Debian keeps them beside the path, a folder for each version."""
+    """Debian installs these outside PATH, in one folder per version."""
     return _binary(name, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 
 

@@ -1,4 +1,4 @@
-"""The servers of the tests: they answer, stop, hang, and come back where they were."""
+"""The services for tests can be started, stopped, killed, paused and restarted on the same port."""
 
 import boto3
 import psycopg

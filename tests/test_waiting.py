@@ -1,4 +1,4 @@
-"""A wait ends with what it saw, whether that was wanted or not."""
+"""`until` and `eventually` return the wanted result, or fail with the last result."""
 
 import asyncio
 from itertools import count

@@ -1,4 +1,4 @@
-"""Waiting for what another task, thread or process does: never for ever, and a failure says what was seen instead."""
+"""Wait for the effects of another task, thread or process, with a timeout and a useful failure message."""
 
 import asyncio
 import inspect
@@ -13,7 +13,10 @@ PAUSE_S = 0.02
 
 
 def until(look: Callable[[], Seen], within_s: float = PATIENCE_S, *, wanted: Callable[[Seen], object] = bool) -> Seen:
-    """Looks until it sees what is wanted, and returns that; AssertionError with what it saw last."""
+    """Call `look` until `wanted` accepts its result, and return that result.
+
+    Raises AssertionError with the last result after `within_s` seconds.
+    """
     deadline = time.monotonic() + within_s
     while not wanted(seen := look()):
         assert time.monotonic() < deadline, f"not within {within_s} s; seen last: {seen!r}"
@@ -24,7 +27,7 @@ def until(look: Callable[[], Seen], within_s: float = PATIENCE_S, *, wanted: Cal
 async def eventually(
     look: Callable[[], Awaitable[Seen] | Seen], within_s: float = PATIENCE_S, *, wanted: Callable[[Seen], object] = bool
 ) -> Seen:
-    """The same while an event loop goes on; `look` may be a coroutine function."""
+    """Like `until`, without blocking the event loop. `look` may be a coroutine function."""
     deadline = time.monotonic() + within_s
     while not wanted(seen := await _value(look())):
         assert time.monotonic() < deadline, f"not within {within_s} s; seen last: {seen!r}"

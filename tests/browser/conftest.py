@@ -1,4 +1,4 @@
-"""Chromium, and somebody who is logged in. Where there is no chromium the tests are skipped, with CI=true they fail."""
+"""Fixtures for Chromium and for logged-in users. Without Chromium the tests are skipped; with CI=true they fail."""
 
 import os
 import shutil
@@ -27,13 +27,15 @@ BINARIES = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """For one module: while Playwright's loop is there, Django takes every query for one in an event loop, and no
-    other loop can run in this thread.
+    """Chromium for the tests of one module.
+
+    While Playwright's event loop runs, Django treats every query as a query in an event loop, and no other loop can
+    run in this thread.
     """
     path = next(filter(None, map(shutil.which, BINARIES)), None)
     if path is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium is not installed")
-    expect.set_options(timeout=20_000)  # a busy machine is no defect of a page
+    expect.set_options(timeout=20_000)  # pages are slow on a busy machine
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     try:
         with sync_playwright() as playwright:
@@ -46,7 +48,10 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Reader:
-    """Somebody at a page. `complaints`: errors in the console, failed requests, and requests to other hosts."""
+    """A logged-in user with a page.
+
+    `problems` has console errors and warnings, failed requests, and requests to other hosts.
+    """
 
     page: Page
     context: BrowserContext
@@ -62,7 +67,7 @@ class Reader:
 
     def _record_foreign_request(self, url: str) -> None:
         if not url.startswith((self.server.url, "data:", "blob:")):
-            self.problems.append(f"asked for {url}")
+            self.problems.append(f"request to another host: {url}")
 
     def open(self, path: str = "/admin/") -> Page:
         self.page.goto(self.server.url + path)
@@ -71,9 +76,9 @@ class Reader:
 
 @pytest.fixture
 def reader(chromium: Browser, server: ServerProcess) -> Iterator[Callable[..., Reader]]:
-    """Logs somebody in, an administrator if nobody is named; keyword arguments go to the browser's context.
+    """Return a function that logs a user in and opens a page. The default user is a new administrator.
 
-    `at` is another server than the one that all tests share, which remembers days that are over.
+    Keyword arguments go to the browser context. `at` replaces the shared server, which caches the figures of past days.
     """
     contexts: list[BrowserContext] = []
 

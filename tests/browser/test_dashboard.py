@@ -1,4 +1,4 @@
-"""The dashboard as an administrator meets it: what is drawn, read, reached, printed and kept up to date."""
+"""The dashboard in a browser: charts, tables, accessibility, printing, live updates, downloads and links."""
 
 import csv
 import os
@@ -57,14 +57,17 @@ def table(page: Page, name: str) -> list[list[str]]:
 
 
 def save_screenshot(page: Page, name: str) -> None:
-    """For docs/images, where PICTURES names a folder: the page without the built-in lists below."""
+    """Save a screenshot for docs/images if the variable PICTURES names a folder.
+
+    The screenshot ends above the built-in lists of the admin.
+    """
     if folder := os.environ.get("PICTURES"):
         below = page.evaluate("document.querySelector('.board').getBoundingClientRect().bottom + scrollY")
         size = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": below}
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True, clip=size)
 
 
-# Seen
+# Charts and tables
 
 
 def test_every_chart_is_drawn_without_errors_or_requests_to_other_hosts(reader: LogIn, patients: list[Patient]):
@@ -145,7 +148,7 @@ def test_pages_fit_the_width_of_a_phone(reader: LogIn, patients: list[Patient]):
     assert phone.problems == []
 
 
-# Reached
+# Accessibility
 
 
 def test_the_keyboard_reaches_every_control_in_order(reader: LogIn, patients: list[Patient]):
@@ -162,7 +165,9 @@ def test_the_keyboard_reaches_every_control_in_order(reader: LogIn, patients: li
     page.keyboard.press("Enter")
     expect(page.locator(".chart-table").first).to_be_visible()
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "chart-table"  # it scrolls
+    assert (
+        page.evaluate("document.activeElement.className") == "chart-table"
+    )  # the table is focusable because it scrolls
 
 
 def test_every_part_has_a_name_for_screen_readers(reader: LogIn, patients: list[Patient]):
@@ -187,11 +192,11 @@ DUPLICATE_IDS = (
 )
 
 
-# Kept up to date
+# Live updates
 
 
 def live_requests(page: Page) -> list[str]:
-    """What is asked for from now on, as a list that grows."""
+    """Return a list that grows with each later request for the live status."""
     requested: list[str] = []
     page.on("request", lambda request: request.url.endswith("/live/") and requested.append(request.url))
     return requested
@@ -271,7 +276,7 @@ def test_charts_are_drawn_under_a_strict_content_security_policy(reader: LogIn, 
     assert boss.problems == []
 
 
-# Taken away, and led on
+# Downloads and links
 
 
 def test_a_chart_is_downloaded_as_a_csv_file(reader: LogIn, patients: list[Patient], tmp_path: Path):
@@ -309,7 +314,7 @@ def test_a_patient_has_a_usage_page(reader: LogIn, patients: list[Patient]):
     save_screenshot(page, "patient")
 
 
-# Little to show
+# Little or no data
 
 
 def test_an_empty_installation_shows_the_first_step(reader: LogIn, start_server: Callable[..., ServerProcess]):

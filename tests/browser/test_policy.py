@@ -1,4 +1,4 @@
-"""The content security policy: no page needs what it forbids, and what it forbids does not run."""
+"""The content security policy: all pages work under it, and injected scripts do not run."""
 
 from collections.abc import Callable
 
@@ -48,7 +48,7 @@ def test_the_rest_docs_page_works_under_the_policy(reader: LogIn):
 
 
 def test_an_injected_script_does_not_run(reader: LogIn):
-    """As if a template had forgotten to escape a name."""
+    """The injected elements simulate a template that does not escape a name."""
     boss = reader()
     page = boss.open("/admin/")
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')")
