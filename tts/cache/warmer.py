@@ -54,19 +54,19 @@ log = structlog.get_logger(__name__)
 class OnError(Enum):
     """What a failed request means for the rest of the round."""
 
-    CLIP = auto()
-    VOICE = auto()
-    NOTHING = auto()
+    SKIP_CLIP = auto()
+    SKIP_VOICE = auto()
+    STOP = auto()
 
 
 def on_error(error: ProviderError) -> OnError:
     """A text or a voice that is refused stands for itself; of anything else background work stays clear."""
     match error:
         case TextRejected():
-            return OnError.CLIP
+            return OnError.SKIP_CLIP
         case VoiceUnavailable():
-            return OnError.VOICE
-    return OnError.NOTHING
+            return OnError.SKIP_VOICE
+    return OnError.STOP
 
 
 def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
@@ -83,11 +83,11 @@ def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cach
 def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
     """What was played since it was made and is near its end, for whomever it was made."""
     now = timezone.now()
-    ending = Clip.objects.filter(
+    expiring = Clip.objects.filter(
         expires_at__gt=now, expires_at__lte=now + REFRESH_BEFORE_EXPIRY, used_at__gte=F("created_at")
     )
     gone = Q(patient__erased_at__isnull=False) | Q(patient__archived_at__isnull=False)
-    playable = ending.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
+    playable = expiring.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
     specs = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
     return {c.digest: w for c, w in specs if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
 
@@ -99,12 +99,12 @@ def warm(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
 
 async def _round(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
     async with own_db_thread("warming"):
-        maker = CacheWarmer(cache, create_limiter(settings.REDIS_URL))
-        await maker.open()
+        warmer = CacheWarmer(cache, create_limiter(settings.REDIS_URL))
+        await warmer.open()
         try:
-            return await maker.warm_all(specs)
+            return await warmer.warm_all(specs)
         finally:
-            await maker.close()
+            await warmer.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,22 @@ class Lease:
     @classmethod
     def acquire(cls, digest: str, spec: ClipSpec) -> "Lease | None":
         """None if somebody else makes it, or has made it. A clip that never was gets a row without sound."""
+        long_ago = timezone.now() - REFRESH_BEFORE_EXPIRY  # expired, even if this clock and the database's differ
+        placeholder = Clip(
+            digest=digest,
+            voice_id=spec.speech_settings.voice.id,
+            phrase_id=None if spec.patient_id else spec.phrase_id,
+            patient_id=spec.patient_id,
+            language=spec.speech_settings.language,
+            speed=spec.speech_settings.speed,
+            format=spec.speech_settings.format,
+            characters=len(spec.text),
+            size=0,
+            created_at=long_ago,
+            expires_at=long_ago,
+        )
         try:
-            Clip.objects.bulk_create([_placeholder(digest, spec)], ignore_conflicts=True)
+            Clip.objects.bulk_create([placeholder], ignore_conflicts=True)
         except IntegrityError:  # its voice, phrase or patient has just been removed
             return None
         row = Clip.objects.filter(digest=digest)
@@ -136,24 +150,6 @@ class Lease:
 
     def is_filled(self) -> bool:
         return Clip.objects.filter(digest=self.digest, created_at__gt=self.created_at, size__gt=0).exists()
-
-
-def _placeholder(digest: str, spec: ClipSpec) -> Clip:
-    """Long expired, whatever the difference between this clock and the database's."""
-    long_ago = timezone.now() - REFRESH_BEFORE_EXPIRY
-    return Clip(
-        digest=digest,
-        voice_id=spec.speech_settings.voice.id,
-        phrase_id=None if spec.patient_id else spec.phrase_id,
-        patient_id=spec.patient_id,
-        language=spec.speech_settings.language,
-        speed=spec.speech_settings.speed,
-        format=spec.speech_settings.format,
-        characters=len(spec.text),
-        size=0,
-        created_at=long_ago,
-        expires_at=long_ago,
-    )
 
 
 class DatabaseLedger:
@@ -197,9 +193,9 @@ class CacheWarmer:
             if not await self._is_provider_available():
                 return False
             match await self._warm_clip(digest, spec):
-                case OnError.VOICE:
+                case OnError.SKIP_VOICE:
                     refused.add(spec.speech_settings.voice.id)
-                case OnError.NOTHING:
+                case OnError.STOP:
                     return False
         return False
 
@@ -209,30 +205,31 @@ class CacheWarmer:
             self._slots.set_limit(known.concurrency_limit)
         return not (known.quota_exhausted or known.circuit_open)
 
-    async def _warm_clip(self, digest: str, spec: ClipSpec) -> OnError:
+    async def _warm_clip(self, digest: str, spec: ClipSpec) -> OnError | None:
         lease = await run_in_db_thread(Lease.acquire, digest, spec)
         if lease is None:
-            return OnError.CLIP
+            return None
         try:
             await self._cache.store(spec.speech_settings, spec.text, await self._synthesize(spec), spec.patient_id)
-            made = await run_in_db_thread(lease.is_filled)
+            filled = await run_in_db_thread(lease.is_filled)
         except SlotTimeout:
             log.info("warming.slot_unavailable")
-            made = False
+            filled = False
         except ProviderError as error:
             await run_in_db_thread(_report_error, error, spec)
             await run_in_db_thread(lease.release)
             return on_error(error)
-        if not made:  # the store or the database does not take it: the next one would be paid for in vain
+        if not filled:  # the store or the database does not take it: the next one would be paid for in vain
             await run_in_db_thread(lease.release)
-        return OnError.CLIP if made else OnError.NOTHING
+        return None if filled else OnError.STOP
 
     async def _synthesize(self, spec: ClipSpec) -> bytes:
         """Its whole sound."""
-        source, said = uuid.uuid4(), b""
+        source_id, audio = uuid.uuid4(), bytearray()
+        audio_format = FORMATS[spec.speech_settings.format]
         for index, request in enumerate(_build_requests(spec)):
             attempt = Attempt(
-                source_id=source,
+                source_id=source_id,
                 segment=index,
                 attempt=1,
                 kind=Kind.WARM.value,
@@ -241,24 +238,20 @@ class CacheWarmer:
                 voice_id=spec.speech_settings.voice.id,
                 model=spec.speech_settings.model,
             )
-            said += await self._ask(request, attempt)
-        return said
-
-    async def _ask(self, request: SpeechRequest, attempt: Attempt) -> bytes:
-        audio_format = FORMATS[request.output_format]
-        said, whole = bytearray(), FramePadder(audio_format)
-        async with self._gateway.stream(
-            request,
-            attempt,
-            slot=self._slots.acquire(attempt.patient_id, background=True, wait_s=SLOT_WAIT_S),
-            first_byte_s=FIRST_BYTE_S,
-            stall_s=STALL_S,
-            guard=ResponseGuard(len(request.text), audio_format.bytes_per_second, max_silence_s=math.inf),
-        ) as audio:
-            async for chunk in audio:
-                said += chunk
-                whole.feed(chunk)
-        return bytes(said + whole.padding())
+            padder = FramePadder(audio_format)
+            async with self._gateway.stream(
+                request,
+                attempt,
+                slot=self._slots.acquire(spec.patient_id, background=True, wait_s=SLOT_WAIT_S),
+                first_byte_s=FIRST_BYTE_S,
+                stall_s=STALL_S,
+                guard=ResponseGuard(len(request.text), audio_format.bytes_per_second, max_silence_s=math.inf),
+            ) as chunks:
+                async for chunk in chunks:
+                    audio += chunk
+                    padder.feed(chunk)
+            audio += padder.padding()
+        return bytes(audio)
 
 
 def _build_requests(spec: ClipSpec) -> list[SpeechRequest]:

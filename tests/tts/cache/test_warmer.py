@@ -179,16 +179,16 @@ def test_the_greeting_of_somebody_who_is_gone_is_not(gone: str, alice: Member, p
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (errors.TextRejected(), OnError.CLIP),
-        (errors.VoiceUnavailable(), OnError.VOICE),
-        (errors.QuotaExceeded(), OnError.NOTHING),
-        (errors.AuthorizationError(), OnError.NOTHING),
-        (errors.BadRequest(), OnError.NOTHING),
-        (errors.RateLimited(), OnError.NOTHING),
-        (errors.ServerError(), OnError.NOTHING),
-        (errors.Unreachable(), OnError.NOTHING),
-        (errors.Stalled(), OnError.NOTHING),
-        (errors.NotAudio(), OnError.NOTHING),
+        (errors.TextRejected(), OnError.SKIP_CLIP),
+        (errors.VoiceUnavailable(), OnError.SKIP_VOICE),
+        (errors.QuotaExceeded(), OnError.STOP),
+        (errors.AuthorizationError(), OnError.STOP),
+        (errors.BadRequest(), OnError.STOP),
+        (errors.RateLimited(), OnError.STOP),
+        (errors.ServerError(), OnError.STOP),
+        (errors.Unreachable(), OnError.STOP),
+        (errors.Stalled(), OnError.STOP),
+        (errors.NotAudio(), OnError.STOP),
     ],
 )
 def test_what_a_failure_means_for_the_rest(error: errors.ProviderError, verdict: OnError):
