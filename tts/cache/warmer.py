@@ -1,8 +1,8 @@
-"""Making clips before somebody waits for them: one request for each that is missing or near its end.
+"""Generates clips before they are needed: one request for each clip that is missing or expires soon.
 
-A clip has one maker at a time: `Lease.take` moves the end of its row to a few minutes ahead in one conditional UPDATE,
-and a row that ends so soon is taken. The sound itself is not touched by that. Nothing is tried again here: whatever
-stops a round, the next one plans anew.
+Only one process generates a clip at a time. `Lease.acquire` sets the expiry time of its row to a few minutes ahead in
+one conditional UPDATE, and a row that expires within that time is leased. The audio itself keeps its own expiry time.
+Nothing is retried here, because the next round plans again.
 """
 
 import asyncio
@@ -44,15 +44,15 @@ from voicecare.providers.errors import ProviderError, QuotaExceeded, TextRejecte
 
 REFRESH_BEFORE_EXPIRY = timedelta(days=1)
 LEASE_TIME = timedelta(minutes=5)
-ROUND_LIMIT_S = 10.0  # then other tasks of the worker have their turn
+ROUND_LIMIT_S = 10.0  # then the worker can run other tasks
 SLOT_WAIT_S = 5.0
-FIRST_BYTE_S = STALL_S = 10.0  # nobody listens
+FIRST_BYTE_S = STALL_S = 10.0  # no patient waits for this audio
 
 log = structlog.get_logger(__name__)
 
 
 class OnError(Enum):
-    """What a failed request means for the rest of the round."""
+    """What to do after a failed request."""
 
     SKIP_CLIP = auto()
     SKIP_VOICE = auto()
@@ -60,7 +60,7 @@ class OnError(Enum):
 
 
 def on_error(error: ProviderError) -> OnError:
-    """A text or a voice that is refused stands for itself; of anything else background work stays clear."""
+    """A rejected text skips only this clip, an unavailable voice skips that voice. Any other error ends the round."""
     match error:
         case TextRejected():
             return OnError.SKIP_CLIP
@@ -70,7 +70,7 @@ def on_error(error: ProviderError) -> OnError:
 
 
 def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
-    """What these listeners need and the cache does not hold for another day, by its key."""
+    """Returns the clips, by key, that these audiences need and that are missing or expire within a day."""
     specs = {
         cache.key(spec.speech_settings, spec.text): spec
         for spec in required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
@@ -81,7 +81,10 @@ def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cach
 
 
 def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
-    """What was played since it was made and is near its end, for whomever it was made."""
+    """Returns the clips, by key, that expire within a day and were played since they were generated.
+
+    Includes clips that no patient needs by plan. Leaves out clips of archived and erased patients.
+    """
     now = timezone.now()
     expiring = Clip.objects.filter(
         expires_at__gt=now, expires_at__lte=now + REFRESH_BEFORE_EXPIRY, used_at__gte=F("created_at")
@@ -93,7 +96,7 @@ def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict
 
 
 def warm(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
-    """Makes them, for up to `ROUND_S`; true if there was no time for all of them. For Celery: no loop is running."""
+    """Generates the clips for up to `ROUND_LIMIT_S` and returns whether some are left. Runs its own event loop."""
     return bool(specs) and asyncio.run(_round(specs, cache))
 
 
@@ -109,7 +112,7 @@ async def _round(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """This process makes the clip. `created_at` and `expires_at` are what its row said before."""
+    """The right of this process to generate a clip. `created_at` and `expires_at` are the earlier values of its row."""
 
     digest: str
     created_at: datetime
@@ -117,7 +120,7 @@ class Lease:
 
     @classmethod
     def acquire(cls, digest: str, spec: ClipSpec) -> "Lease | None":
-        """None if somebody else makes it, or has made it. A clip that never was gets a row without sound."""
+        """Returns None if another process generates the clip or has done so. A new clip gets a row without audio."""
         long_ago = timezone.now() - REFRESH_BEFORE_EXPIRY  # expired, even if this clock and the database's differ
         placeholder = Clip(
             digest=digest,
@@ -134,7 +137,7 @@ class Lease:
         )
         try:
             Clip.objects.bulk_create([placeholder], ignore_conflicts=True)
-        except IntegrityError:  # its voice, phrase or patient has just been removed
+        except IntegrityError:  # its voice, phrase or patient has just been deleted
             return None
         row = Clip.objects.filter(digest=digest)
         former = row.values_list("created_at", "expires_at").first()
@@ -145,7 +148,7 @@ class Lease:
         return cls(digest, *former)
 
     def release(self) -> None:
-        """Nothing came of it: the row says again what it said before."""
+        """Restores the expiry time of the row after a failure."""
         Clip.objects.filter(digest=self.digest, created_at=self.created_at).update(expires_at=self.expires_at)
 
     def is_filled(self) -> bool:
@@ -153,20 +156,20 @@ class Lease:
 
 
 class DatabaseLedger:
-    """Booked before it is asked for, so that a process that dies leaves an unknown one, and when it has ended."""
+    """Records an attempt before the request and after its end. A process that dies leaves an unknown attempt."""
 
     async def record_start(self, attempt: Attempt) -> None:
         await run_in_db_thread(events.record_attempts, [attempt])
 
     async def record_answer(self, attempt: Attempt) -> None:
-        """The sound is not kept waiting for that."""
+        """Does nothing, so that the audio does not wait for the database."""
 
     async def record_end(self, attempt: Attempt) -> None:
         await run_in_db_thread(events.record_attempts, [attempt])
 
 
 class CacheWarmer:
-    """Asks for one clip at a time, in a slot for background work."""
+    """Requests one clip at a time, in a concurrency slot for background work."""
 
     def __init__(self, cache: PhraseCache, slots: ConcurrencyLimiter) -> None:
         self._cache = cache
@@ -182,7 +185,7 @@ class CacheWarmer:
         await self._slots.close()
 
     async def warm_all(self, specs: dict[str, ClipSpec]) -> bool:
-        """True if the round ended before all of them had their turn."""
+        """Returns True if the time limit ended the round before all clips were tried."""
         began = time.monotonic()
         refused: set[uuid.UUID] = set()
         for digest, spec in specs.items():
@@ -219,12 +222,12 @@ class CacheWarmer:
             await run_in_db_thread(_report_error, error, spec)
             await run_in_db_thread(lease.release)
             return on_error(error)
-        if not filled:  # the store or the database does not take it: the next one would be paid for in vain
+        if not filled:  # no slot, or the store or database failed: the next clip would be billed and lost
             await run_in_db_thread(lease.release)
         return None if filled else OnError.STOP
 
     async def _synthesize(self, spec: ClipSpec) -> bytes:
-        """Its whole sound."""
+        """Returns the complete audio of the clip. Raises ProviderError or SlotTimeout."""
         source_id, audio = uuid.uuid4(), bytearray()
         audio_format = FORMATS[spec.speech_settings.format]
         for index, request in enumerate(_build_requests(spec)):
@@ -255,7 +258,7 @@ class CacheWarmer:
 
 
 def _build_requests(spec: ClipSpec) -> list[SpeechRequest]:
-    """One, unless the text is too long for that: then one for each segment, as on the road."""
+    """Returns one request for a short text, or one for each segment of a long text, as for live speech."""
     short = len(spec.text) <= MAX_LENGTH
     texts = [spec.text] if short else split(spec.text, spec.speech_settings.language, frozenset())
     neighbours = zip(texts, [None, *texts[:-1]], [*texts[1:], None], strict=True)
@@ -267,7 +270,7 @@ def _build_requests(spec: ClipSpec) -> list[SpeechRequest]:
 
 
 def _report_error(error: ProviderError, spec: ClipSpec) -> None:
-    """What all processes and administrators must know of it."""
+    """Counts and logs the error, and updates the quota state or opens an incident."""
     metrics.PROVIDER_ERRORS.labels(type(error).__name__, Kind.WARM.value).inc()
     log.warning("warming.request_failed", error=type(error).__name__, particulars=error.support_details)
     kind = incident_kind(error)
