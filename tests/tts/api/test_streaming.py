@@ -1,4 +1,4 @@
-"""Speech as the body of a response: how it ends when the reader or the voice does. Over HTTP: tests/e2e."""
+"""Speech as the body of a response: how it ends if the client or the speech ends early. Over HTTP: tests/e2e."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -37,37 +37,37 @@ LONG = " ".join(f"{TEXT[:-1]}, for the time number {n}." for n in range(60))
 
 
 @pytest.fixture
-async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]:
+async def dependencies(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]:
     tasks: set[asyncio.Task[Any]] = set()
 
-    def own(work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(work: Coroutine[Any, Any, Any]) -> None:
         tasks.add(asyncio.create_task(work))
 
     circuit, client = CircuitBreaker(), SpeechClient(sandbox.url, "key")
-    quota, slots, recorder = QuotaGate(own), LocalLimiter(), Recorder()
-    services = SpeechDependencies(
+    quota, slots, recorder = QuotaGate(spawn), LocalLimiter(), Recorder()
+    dependencies = SpeechDependencies(
         client=client,
         gateway=SpeechGateway(client, RecorderLedger(recorder), limiter=slots, quota=quota),
         offline_voice=OfflineSynthesizer(),
         circuit=circuit,
         quota=quota,
         limiter=slots,
-        error_reporter=ErrorReporter(circuit, own),
+        error_reporter=ErrorReporter(circuit, spawn),
         phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
         single_flight=SingleFlight(),
         recorder=recorder,
-        spawn=own,
+        spawn=spawn,
         first_byte_s=5,
         stall_s=5,
         busy_wait_s=5,
         zero_retention=False,
     )
     await client.open()
-    yield services
-    await services.recorder.flush()
+    yield dependencies
+    await dependencies.recorder.flush()
     if tasks:
         await asyncio.wait(tasks)
-    await services.offline_voice.close()
+    await dependencies.offline_voice.close()
     await client.close()
 
 
@@ -80,8 +80,10 @@ async def until_free(sandbox: SandboxProcess) -> None:
     await eventually(lambda: asyncio.to_thread(sandbox.account), wanted=lambda now: not any(now["in_flight"].values()))
 
 
-async def test_the_body_is_the_audio_and_the_source_is_known_before_it(services: SpeechDependencies, context: Context):
-    speech = StreamingSpeech(TEXT, context, services)
+async def test_the_body_is_the_audio_and_the_source_is_known_before_it(
+    dependencies: SpeechDependencies, context: Context
+):
+    speech = StreamingSpeech(TEXT, context, dependencies)
     with capture_logs() as logs:
         body = await speech.start()
         assert speech.source == "live"
@@ -91,22 +93,22 @@ async def test_the_body_is_the_audio_and_the_source_is_known_before_it(services:
 
 
 async def test_closing_the_body_ends_the_request(
-    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
+    dependencies: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     sandbox.fault(kind="slow", bytes_per_s=20_000)
-    body = await StreamingSpeech(LONG, context, services).start()
+    body = await StreamingSpeech(LONG, context, dependencies).start()
     await anext(body)
     await body.aclose()
     await until_free(sandbox)
 
 
 async def test_a_body_that_is_never_read_releases_the_slot(
-    services: SpeechDependencies, context: Context, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    dependencies: SpeechDependencies, context: Context, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ):
-    """The reader was lost between its question and its first read: the body is never closed."""
+    """The client disconnects between its request and its first read, so the body is never closed."""
     monkeypatch.setattr(streaming, "READ_TIMEOUT_S", 0.3)
     monkeypatch.setattr(streaming, "MAX_BUFFERED_CHUNKS", 2)
-    speech = StreamingSpeech(LONG, context, services)
+    speech = StreamingSpeech(LONG, context, dependencies)
     body = await speech.start()
     async with asyncio.timeout(10):
         await speech._task
@@ -115,32 +117,32 @@ async def test_a_body_that_is_never_read_releases_the_slot(
 
 
 async def test_audio_that_breaks_off_raises_in_the_body(
-    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
+    dependencies: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
-    """The text is refused in its middle, after sound of its beginning."""
+    """The provider refuses a later segment, after audio of the first ones was sent."""
     sandbox.fault(kind="error", preset="invalid_text", match={"text": "number 1"})
-    body = await StreamingSpeech(LONG, context, services).start()
+    body = await StreamingSpeech(LONG, context, dependencies).start()
     with pytest.raises(SpeechFailed):
         async for _ in body:
             pass
 
 
 async def test_a_failure_before_the_first_byte_is_raised_by_start(
-    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
+    dependencies: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     sandbox.fault(kind="error", preset="invalid_text")
     with pytest.raises(SpeechFailed) as failed:
-        await StreamingSpeech(TEXT, context, services).start()
+        await StreamingSpeech(TEXT, context, dependencies).start()
     assert failed.value.code == "text_rejected"
 
 
 async def test_a_client_that_leaves_before_the_first_byte_ends_the_request(
-    services: SpeechDependencies, context: Context, sandbox: SandboxProcess
+    dependencies: SpeechDependencies, context: Context, sandbox: SandboxProcess
 ):
     sandbox.fault(kind="slow_headers", seconds=3)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
-            await StreamingSpeech(TEXT, context, services).start()
+            await StreamingSpeech(TEXT, context, dependencies).start()
     await until_free(sandbox)
 
 

@@ -1,4 +1,4 @@
-"""Having something said over REST, and looking at what was said."""
+"""Queueing text over REST, and reading utterances and conversations."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ TEXT = "Lunch is ready."
 
 @pytest.fixture
 def carol(alice: Member, bob: Member) -> Clinician:
-    """In Alice's care team; Bob is a stranger's."""
+    """A clinician in Alice's care team. Bob belongs to another team."""
     return clinician("carol", alice.patient)
 
 
@@ -45,7 +45,7 @@ def utterance_of(member: Member, **fields: Any) -> Utterance:
     return Utterance.objects.create(**{"patient": member.patient, "origin": "server", "text": TEXT, **fields})
 
 
-# Having something said
+# Queueing a text
 
 
 def test_a_text_waits_for_the_device(carol: Clinician, alice: Member):
@@ -119,7 +119,7 @@ def test_staff_may_speak_to_every_patient(alice: Member):
     assert speak(clinician("boss", is_staff=True), alice, {"text": TEXT}).status_code == 202
 
 
-# Saying it once
+# Idempotency
 
 
 def test_a_retry_gets_the_same_answer_and_is_spoken_once(carol: Clinician, alice: Member):
@@ -168,7 +168,7 @@ def test_a_key_may_be_anything_printable(carol: Clinician, alice: Member, key: s
     assert Utterance.objects.get().idempotency_key == key
 
 
-# What became of it
+# Status
 
 
 @pytest.mark.parametrize("state", list(UtteranceState))

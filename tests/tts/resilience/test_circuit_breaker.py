@@ -1,4 +1,4 @@
-"""The circuit as one process knows it: what opens it, what does not, and what it believes of the row."""
+"""The circuit breaker of one process: what opens and closes it, and which reads of the row it applies."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from usage.provider_state.circuit import ProviderStatus
 from voicecare.core.database import run_in_db_thread
 from voicecare.providers import errors as e
 
-pytestmark = pytest.mark.django_db(transaction=True)  # it writes in a thread of its own
+pytestmark = pytest.mark.django_db(transaction=True)  # the circuit breaker writes in another thread
 
 DOWN = [e.Unreachable, e.NoFirstByte, e.Stalled, e.ConnectionBroken, e.NotAudio, e.ServerError]
 REFUSALS = [e.RateLimited, e.QuotaExceeded, e.VoiceUnavailable, e.AuthorizationError, e.TextRejected, e.BadRequest]

@@ -1,4 +1,4 @@
-"""Slots: the same rules in one process and over a real Redis, and what becomes of them when Redis or a process dies."""
+"""The concurrency limiter: the same rules in one process and with a real Redis, and failures of Redis or a process."""
 
 import asyncio
 import json
@@ -36,9 +36,9 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = (ROOT / "tts/resilience/concurrency.lua").read_text()
 LEASE_S = 1.0
 SOON_S = 5.0
-LATE_S = 30.0  # for a process to start on a busy machine
+LATE_S = 30.0  # the start of a process on a busy machine
 
-# Another process: holds so many slots, says so, and gives them back when its standard input ends.
+# Another process: holds a number of slots, prints `held`, and releases them when its standard input ends.
 HOLDER = """
 import asyncio, sys
 from contextlib import AsyncExitStack
@@ -55,7 +55,7 @@ async def main(url, count, lease_s):
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
 """
-# Another process: so many tasks take a slot each, again and again; every one is marked in Redis while it is held.
+# Another process: ten tasks acquire a slot again and again. Each held slot is counted in Redis.
 WORKER = """
 import asyncio, sys
 from redis.asyncio import Redis
@@ -92,28 +92,28 @@ def server(redis_process: RedisProcess) -> RedisProcess:
 
 @pytest.fixture(params=["local", "redis"])
 async def slots(request: pytest.FixtureRequest) -> AsyncIterator[ConcurrencyLimiter]:
-    made = LocalLimiter() if request.param == "local" else patient_slots(request.getfixturevalue("server"))
+    made = LocalLimiter() if request.param == "local" else redis_limiter(request.getfixturevalue("server"))
     yield made
     await made.close()
     if isinstance(made, RedisLimiter):
-        assert stated(request.getfixturevalue("server")) == 0
+        assert reported_processes(request.getfixturevalue("server")) == 0
 
 
 @pytest.fixture
 async def shared(server: RedisProcess) -> AsyncIterator[RedisLimiter]:
-    made = patient_slots(server, lease_s=LEASE_S)
+    made = redis_limiter(server, lease_s=LEASE_S)
     made.set_limit(2)
     yield made
     await made.close()
 
 
-def patient_slots(server: RedisProcess, *, lease_s: float = 10) -> RedisLimiter:
-    """They do not take a busy machine for an outage."""
+def redis_limiter(server: RedisProcess, *, lease_s: float = 10) -> RedisLimiter:
+    """A limiter whose timeout is long enough for a busy machine."""
     return RedisLimiter(server.url, lease_s=lease_s, timeout_s=SOON_S)
 
 
-def stated(server: RedisProcess) -> int:
-    """How many processes hold or wait, as Redis knows it."""
+def reported_processes(server: RedisProcess) -> int:
+    """The number of processes that hold a slot or wait, according to Redis."""
     with server.client() as client:
         return client.hlen(KEYS[0])
 
@@ -137,7 +137,7 @@ async def is_full(slots: ConcurrencyLimiter, *, patient=None, background=False) 
 
 
 class Speaker:
-    """One that asks for a slot, keeps it until told, and notes the order in which slots were had."""
+    """Acquires a slot, keeps it until `end` is called, and records the order of admissions."""
 
     def __init__(
         self, slots: ConcurrencyLimiter, name: str, order: list[str], *, patient=None, background=False
@@ -156,12 +156,12 @@ class Speaker:
         await self.task
 
 
-async def passes(slots: ConcurrencyLimiter) -> None:
+async def acquire_once(slots: ConcurrencyLimiter) -> None:
     async with slots.acquire(None, wait_s=SOON_S):
         pass
 
 
-async def settled() -> None:
+async def one_sync() -> None:
     await asyncio.sleep(0.1)
 
 
@@ -235,7 +235,7 @@ async def test_slots_are_given_in_order_of_arrival(slots: ConcurrencyLimiter):
     order: list[str] = []
     speakers = [Speaker(slots, str(number), order) for number in range(8)]
     for speaker in speakers:
-        await settled()
+        await one_sync()
         await speaker.end()
     assert order == [str(number) for number in range(8)]
 
@@ -246,7 +246,7 @@ async def test_a_patient_holds_at_most_two_slots_and_others_overtake(slots: Conc
     own = [Speaker(slots, f"own {number}", order, patient=patient) for number in range(3)]
     other = Speaker(slots, "other", order, patient=uuid.uuid4())
     await eventually(lambda: order, wanted=lambda seen: seen == ["own 0", "own 1", "other"])
-    await settled()
+    await one_sync()
     assert len(order) == 3
     await own[0].end()
     await eventually(lambda: order[3:], wanted=lambda seen: seen == ["own 2"])
@@ -275,7 +275,7 @@ async def test_a_lowered_limit_interrupts_no_request_and_admits_none(slots: Conc
     newcomer = Speaker(slots, "newcomer", order)
     for speaker in held[:2]:
         await speaker.end()
-        await settled()
+        await one_sync()
         assert "newcomer" not in order
     await held[2].end()
     await eventually(lambda: order[-1], wanted=lambda seen: seen == "newcomer")
@@ -311,16 +311,16 @@ async def test_an_error_in_the_block_is_raised_and_releases_the_slot(slots: Conc
     with pytest.raises(TimeoutError):
         async with slots.acquire(None, wait_s=SOON_S):
             raise TimeoutError
-    await passes(slots)
+    await acquire_once(slots)
 
 
 async def test_releasing_a_slot_does_not_wait(slots: ConcurrencyLimiter):
     slots.set_limit(1)
     hold = slots.acquire(None, wait_s=SOON_S)
     await hold.__aenter__()
-    with pytest.raises(StopIteration):  # it did not suspend once
+    with pytest.raises(StopIteration):  # it never suspended
         hold.__aexit__(None, None, None).send(None)
-    await passes(slots)
+    await acquire_once(slots)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -360,11 +360,11 @@ async def test_two_processes_together_keep_the_limit(server: RedisProcess, share
     with server.client() as client:
         seen = [int(number) for number in client.lrange("seen", 0, -1)]
     assert (len(seen), max(seen)) == (200, 3)
-    assert stated(server) == 0
+    assert reported_processes(server) == 0
 
 
 async def test_one_process_publishes_the_limit_to_the_others(server: RedisProcess, shared: RedisLimiter):
-    other = patient_slots(server)
+    other = redis_limiter(server)
     async with shared.acquire(None, wait_s=SOON_S), other.acquire(None, wait_s=SOON_S):
         assert other.limit == 2
         assert await is_full(other)
@@ -374,15 +374,15 @@ async def test_one_process_publishes_the_limit_to_the_others(server: RedisProces
 
 
 async def test_slots_are_given_in_order_of_arrival_across_processes(server: RedisProcess, shared: RedisLimiter):
-    other = patient_slots(server)
+    other = redis_limiter(server)
     order: list[str] = []
     shared.set_limit(1)
-    await passes(other)
+    await acquire_once(other)
     async with shared.acquire(None, wait_s=SOON_S):
         speakers = []
         for number in range(6):
             speakers.append(Speaker((shared, other)[number % 2], str(number), order))
-            await settled()  # each stands in line before the next comes
+            await one_sync()  # each request waits before the next one comes
     for speaker in speakers:
         await speaker.end()
     assert order == [str(number) for number in range(6)]
@@ -395,7 +395,7 @@ async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: Re
     holder = other_process(HOLDER, server.url, 2, LEASE_S)
     assert await asyncio.to_thread(holder.stdout.readline) == "held\n"
     await asyncio.sleep(LEASE_S * 1.5)
-    assert await is_full(shared)  # it lives, and states so
+    assert await is_full(shared)  # the process is alive and sends snapshots
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
     killed = time.monotonic()
@@ -406,15 +406,15 @@ async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: Re
 
 
 async def test_waiting_requests_of_a_dead_process_do_not_block_others(server: RedisProcess):
-    slots, order = patient_slots(server), []
+    slots, order = redis_limiter(server), []
     slots.set_limit(1)
     async with slots.acquire(None, wait_s=SOON_S):
         waiter = other_process(HOLDER, server.url, 1, 10)
-        await eventually(lambda: stated(server), wanted=lambda seen: seen == 2)
+        await eventually(lambda: reported_processes(server), wanted=lambda seen: seen == 2)
         waiter.send_signal(signal.SIGKILL)
         waiter.communicate()
         newcomer = Speaker(slots, "newcomer", order)
-        await settled()
+        await one_sync()
     await eventually(
         lambda: order, LATE_S, wanted=lambda seen: seen == ["newcomer"]
     )  # long before the lease of ten seconds
@@ -438,8 +438,8 @@ async def test_a_stopped_redis_blocks_no_request_and_is_used_again(server: Redis
             await asyncio.to_thread(server.start)
             await eventually(lambda: len(logs), wanted=lambda seen: seen == 2)
         assert [entry["event"] for entry in logs] == ["concurrency.limit_suspended", "concurrency.limit_restored"]
-        assert await is_full(shared)  # those who went without are counted, and the limit is known again
-    await passes(shared)
+        assert await is_full(shared)  # requests without a slot are counted, and the limit is known again
+    await acquire_once(shared)
 
 
 async def test_a_hanging_redis_is_waited_for_only_once(server: RedisProcess):
@@ -455,22 +455,22 @@ async def test_a_hanging_redis_is_waited_for_only_once(server: RedisProcess):
             began = time.monotonic()
             for _ in range(20):
                 await Speaker(slots, "later", order).end()
-            assert time.monotonic() - began < 2  # not half a second each
+            assert time.monotonic() - began < 2  # not one timeout for each request
         finally:
             server.resume()
     assert len(order) == 21
     await slots.close()
-    assert stated(server) == 0
+    assert reported_processes(server) == 0
 
 
 async def test_a_limit_learned_while_redis_hangs_is_published_later(server: RedisProcess):
     slots = RedisLimiter(server.url, timeout_s=0.5)
     slots.set_limit(2)
-    await passes(slots)
+    await acquire_once(slots)
     server.pause()
     try:
         slots.set_limit(5)
-        await passes(slots)
+        await acquire_once(slots)
     finally:
         server.resume()
     with server.client() as client:
@@ -480,13 +480,13 @@ async def test_a_limit_learned_while_redis_hangs_is_published_later(server: Redi
 
 
 async def test_closing_during_a_snapshot_leaves_nothing_held(server: RedisProcess):
-    slots = patient_slots(server)
+    slots = redis_limiter(server)
     async with slots.acquire(None, wait_s=SOON_S):
         slots.set_limit(3)
         for _ in range(3):
             await asyncio.sleep(0)
     await slots.close()
-    assert stated(server) == 0
+    assert reported_processes(server) == 0
 
 
 async def test_waiting_requests_are_admitted_when_redis_fails(server: RedisProcess, shared: RedisLimiter):
@@ -501,26 +501,26 @@ async def test_waiting_requests_are_admitted_when_redis_fails(server: RedisProce
 
 
 async def test_an_emptied_redis_gets_the_held_slots_again(server: RedisProcess, shared: RedisLimiter):
-    other = patient_slots(server)
+    other = redis_limiter(server)
     async with AsyncExitStack() as stack:
         for _ in range(2):
             await take(stack, shared)
         server.flush()
         assert await is_full(shared)
         assert await is_full(other)
-    await passes(other)
+    await acquire_once(other)
     await other.close()
 
 
 async def test_a_restart_between_two_snapshots_is_no_outage(server: RedisProcess, shared: RedisLimiter):
     async with shared.acquire(None, wait_s=SOON_S):
         pass
-    await settled()
+    await one_sync()
     server.stop()
     server.start()
     with capture_logs() as logs:
         async with shared.acquire(None, wait_s=SOON_S):
-            assert await asyncio.to_thread(stated, server) == 1
+            assert await asyncio.to_thread(reported_processes, server) == 1
     assert logs == []
 
 

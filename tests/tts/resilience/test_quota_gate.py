@@ -1,4 +1,4 @@
-"""The quota as one process knows it: at once of its own request, and whoever waits is woken."""
+"""The quota gate of one process: its own refusals are known immediately, and waiters are woken."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ BACK = ProviderStatus()
 
 
 class Background:
-    """Keeps what was to run in the background until the test lets it."""
+    """Collects background work until the test runs it."""
 
     def __init__(self) -> None:
         self.work: list[Coroutine[Any, Any, Any]] = []
@@ -41,12 +41,12 @@ def quota(background: Background) -> QuotaGate:
     return QuotaGate(background)
 
 
-def follow(quota: QuotaGate, known: ProviderStatus) -> None:
+def apply(quota: QuotaGate, known: ProviderStatus) -> None:
     quota.apply(known, quota.version())
 
 
 async def woken_by(quota: QuotaGate, change: Any) -> list[bool]:
-    """Whether each of several who wait is woken by this."""
+    """Whether each of several waiters is woken by this change."""
     waiting = [asyncio.create_task(quota.wait_for_change(0.5)) for _ in range(3)]
     await asyncio.sleep(0.02)
     change()
@@ -87,25 +87,25 @@ async def test_a_read_from_before_or_during_the_write_is_ignored(quota: QuotaGat
     for mark in (before, during):
         quota.apply(BACK, mark)
     assert quota.is_exhausted
-    follow(quota, BACK)
+    apply(quota, BACK)
     assert not quota.is_exhausted
 
 
 async def test_a_refusal_that_could_not_be_written_is_forgotten_when_the_row_is_read(quota: QuotaGate):
-    quota.mark_exhausted(2**70)  # what no column holds
+    quota.mark_exhausted(2**70)  # too large for the column
     [work] = quota._spawn.work
-    with pytest.raises(Exception):  # noqa: B017, PT011 - of the database, whichever it is; who owns it logs it
+    with pytest.raises(Exception):  # noqa: B017, PT011 - the database's own error; the task that runs it logs it
         await work
-    follow(quota, BACK)
+    apply(quota, BACK)
     assert not quota.is_exhausted
 
 
 def test_live_speech_is_held_for_the_first_minute(quota: QuotaGate):
-    follow(quota, ProviderStatus(quota_exhausted=True, hold_s=30))
+    apply(quota, ProviderStatus(quota_exhausted=True, hold_s=30))
     now = time.monotonic()
     assert 29 < quota.hold_remaining_s(now) <= 30
     assert quota.hold_remaining_s(now + 31) == 0
-    follow(quota, BACK)
+    apply(quota, BACK)
     assert quota.hold_remaining_s(now) == 0
 
 
@@ -115,15 +115,15 @@ def test_live_speech_is_held_for_the_first_minute(quota: QuotaGate):
         (BACK, SPENT, True),
         (SPENT, BACK, True),
         (PASSED, BACK, True),
-        (SPENT, PASSED, True),  # others know that it was refused again: nobody waits a second time
+        (SPENT, PASSED, True),  # refused again after it seemed to be back: live speech is not held a second time
         (SPENT, ProviderStatus(quota_exhausted=True, hold_s=59.5), False),
         (BACK, BACK, False),
         (PASSED, PASSED, False),
     ],
 )
 async def test_a_change_wakes_all_waiters(quota: QuotaGate, first: ProviderStatus, then: ProviderStatus, woken: bool):
-    follow(quota, first)
-    assert await woken_by(quota, lambda: follow(quota, then)) == [woken] * 3
+    apply(quota, first)
+    assert await woken_by(quota, lambda: apply(quota, then)) == [woken] * 3
 
 
 async def test_a_refusal_wakes_all_waiters(quota: QuotaGate, background: Background):
@@ -140,7 +140,7 @@ async def test_a_wait_without_a_change_returns_false_and_can_be_cancelled(quota:
         await waiting
 
 
-# What an answer hints at
+# The price of a response
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The ladder: every error on every rung, and whole climbs."""
+"""The fallback chain: every error with every strategy, and whole chains."""
 
 import pytest
 
@@ -10,11 +10,11 @@ BUSY, QUOTA, REJECTED, NO_VOICE = StopReason
 
 
 class SomethingNew(e.ProviderError):
-    """An error class that the ladder has never heard of."""
+    """An error class that is not in the table."""
 
 
 class QuotaExceededForToday(e.QuotaExceeded):
-    """A finer kind of a known error."""
+    """A subclass of an error in the table."""
 
 
 PROVIDER_FAILURES = [
@@ -30,7 +30,7 @@ PROVIDER_FAILURES = [
     OSError,
 ]
 
-# error: step after live, retry, backup, the first offline try, the second
+# For each error, the step after live, retry, backup, the first and the second offline attempt.
 TABLE: dict[type[Exception], tuple[Decision, Decision, Decision, Decision, Decision]] = {
     **dict.fromkeys(PROVIDER_FAILURES, (RETRY, BACKUP, OFFLINE, OFFLINE, NO_VOICE)),
     e.VoiceUnavailable: (BACKUP, BACKUP, OFFLINE, OFFLINE, NO_VOICE),
@@ -68,7 +68,7 @@ def test_every_provider_error_is_in_the_table():
 
 
 @pytest.mark.parametrize(
-    ("errors", "climb"),
+    ("errors", "chain"),
     [
         ([], [LIVE]),
         ([e.Unreachable], [LIVE, RETRY]),
@@ -90,8 +90,8 @@ def test_every_provider_error_is_in_the_table():
         ([e.RateLimited, e.Stalled, e.RateLimited, e.Stalled], [LIVE, BUSY, LIVE, RETRY, BUSY, RETRY, BACKUP]),
     ],
 )
-def test_whole_chains(errors: list[type[Exception]], climb: list[Decision]):
-    """A climb as the road makes it: each error in turn, waiting in line brings the same rung again."""
+def test_whole_chains(errors: list[type[Exception]], chain: list[Decision]):
+    """A chain as the pipeline makes it: one error after another. After a busy provider the same strategy follows."""
     tried, steps = [LIVE], [LIVE]
     for error in errors:
         step = next_step(made(error), tried)
@@ -101,13 +101,13 @@ def test_whole_chains(errors: list[type[Exception]], climb: list[Decision]):
             steps.append(step)
         if isinstance(step, Strategy):
             tried.append(step)
-    assert steps == climb
+    assert steps == chain
 
 
 def test_a_segment_that_begins_in_the_backup_voice_is_retried_in_it_once():
     assert next_step(made(e.ServerError), [BACKUP]) is BACKUP
     assert next_step(made(e.ServerError), [BACKUP, BACKUP]) is OFFLINE
-    assert next_step(made(e.ServerError), [LIVE, BACKUP]) is BACKUP  # its own voice was gone
+    assert next_step(made(e.ServerError), [LIVE, BACKUP]) is BACKUP  # the conversation's voice was gone
     assert next_step(made(e.ServerError), [LIVE, RETRY, BACKUP]) is OFFLINE
     assert next_step(made(e.VoiceUnavailable), [BACKUP]) is OFFLINE
 
@@ -124,7 +124,7 @@ def test_incidents(error: type[Exception]):
 
 
 @pytest.mark.parametrize(
-    ("rung", "configured", "silence_s", "limit"),
+    ("strategy", "configured", "silence_s", "limit"),
     [
         (LIVE, 1.5, 0.0, 1.5),
         (RETRY, 1.5, 1.5, 1.0),
@@ -137,14 +137,14 @@ def test_incidents(error: type[Exception]):
         (OFFLINE, 1.5, 9.0, 1.5),
     ],
 )
-def test_the_timeout_for_the_first_byte(rung: Strategy, configured: float, silence_s: float, limit: float):
-    assert first_byte_limit(rung, configured, silence_s) == pytest.approx(limit)
+def test_the_timeout_for_the_first_byte(strategy: Strategy, configured: float, silence_s: float, limit: float):
+    assert first_byte_limit(strategy, configured, silence_s) == pytest.approx(limit)
 
 
 def test_a_provider_that_never_answers_costs_under_three_seconds():
     silence = 0.0
-    for rung in (LIVE, RETRY, BACKUP):
-        silence += first_byte_limit(rung, 1.5, silence)
+    for strategy in (LIVE, RETRY, BACKUP):
+        silence += first_byte_limit(strategy, 1.5, silence)
     assert silence <= 2.8
 
 

@@ -1,4 +1,4 @@
-"""One request to the provider: the order of slot, booking, request and report, however the request ends."""
+"""One request to the provider: the order of slot, booking, request and report, for every way it can end."""
 
 import asyncio
 import uuid
@@ -22,7 +22,7 @@ TEXT = "How are you?"
 
 
 class ScriptedClient:
-    """A provider that gives these chunks. An exception among them is raised; before the first chunk is `refusal`."""
+    """A provider that sends chunks and raises the exceptions among them. `refusal` is raised before the headers."""
 
     def __init__(self, *script: bytes | Exception, refusal: ProviderError | None = None) -> None:
         self.script = list(script)
@@ -55,7 +55,7 @@ class ScriptedClient:
 
 
 class Ledger:
-    """Keeps the steps with what the attempt said at that moment."""
+    """Keeps each step with the outcome and the characters of the attempt at that moment."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, str, int]] = []
@@ -71,7 +71,7 @@ class Ledger:
 
 
 class Bench:
-    """A gateway with all that it uses, and one attempt."""
+    """A gateway, its collaborators and one attempt."""
 
     def __init__(self, client: ScriptedClient) -> None:
         self.client = client
@@ -197,7 +197,7 @@ def feed(reads: list[tuple[int, float]], characters: int = 100) -> None:
 @pytest.mark.parametrize(
     "reads",
     [
-        [(320_000, 0.1)],  # all at once
+        [(320_000, 0.1)],  # all in one read
         [(1_600, 0.1)] * 300,  # as fast as it plays
         [(160_000, 0.1), (1, 9.0), (1, 1.5), (16_000, 1.9)],  # far ahead, then gaps
         [(8_000, 1.0)] * 18,  # half as fast: nine seconds of silence in sum

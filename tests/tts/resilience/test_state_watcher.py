@@ -1,4 +1,4 @@
-"""The watch: the row's changes reach the process within a second, what is due is done, and nothing ends it."""
+"""The poller: changes of the row are applied within a second, due work is done, and no error ends it."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Process:
-    """What one process has: its circuit, its quota and its watch. `probes` counts how often it asked the provider."""
+    """The circuit, the quota and the poller of one process. `probes` counts its requests to the provider."""
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -98,7 +98,7 @@ async def test_polling_continues_during_a_probe(process: Process):
     process.own(process.watch.run())
     await until(lambda: process.circuit.is_open)
 
-    async def probes() -> bool:  # a server of another test may be the one that does
+    async def probes() -> bool:  # the server of another test may send the probe instead
         await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
         return bool(process.probes)
 
@@ -160,7 +160,7 @@ async def test_all_processes_know_within_two_seconds_that_the_quota_is_back(
     for each in (process, other):
         each.own(each.watch.run())
     await until(lambda: other.quota.is_exhausted)
-    await asyncio.sleep(1.5)  # polls that show nothing left
+    await asyncio.sleep(1.5)  # these polls still show an exceeded quota
     assert process.quota.is_exhausted
     sandbox.settings(characters_used=0)
     assert await until(lambda: not (process.quota.is_exhausted or other.quota.is_exhausted)) < 2.5
@@ -178,5 +178,5 @@ async def test_the_concurrency_limit_is_written_once_and_read_by_new_processes(p
     await other.watch.poll()
     await asyncio.gather(*other.tasks)
     await process.watch.poll()
-    assert process.slots.limit == 7  # its own replies tell it soon enough
+    assert process.slots.limit == 7  # its own responses correct it
     assert await run_in_db_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 3

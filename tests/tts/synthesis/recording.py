@@ -1,4 +1,4 @@
-"""A sink that keeps what it is given."""
+"""A sink for tests that keeps all audio."""
 
 from tts.speech import Speech
 from tts.synthesis.sink import record_audio

@@ -1,4 +1,4 @@
-"""What one speech may ask for: all of it at once, given back however it ends, and never a reason to be silent."""
+"""The budget of one speech: reserved before the request, given back at any end, and never a reason for silence."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -44,14 +44,14 @@ def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
     alice.patient.monthly_character_budget = BUDGET
     alice.patient.save()
 
-    def own(work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(work: Coroutine[Any, Any, Any]) -> None:
         tasks.add(asyncio.create_task(work))
 
     def make(speech: Speech | None = None, *, has_budget: bool = True) -> BudgetReservation:
         phrases = frozenset({PHRASE.strip()})
         context = replace(examples.CONTEXT, patient_id=alice.patient.pk, phrases=phrases, has_budget=has_budget)
         return BudgetReservation(
-            speech or examples.speech(text=TEXT), context, ErrorReporter(CircuitBreaker(), own), own
+            speech or examples.speech(text=TEXT), context, ErrorReporter(CircuitBreaker(), spawn), spawn
         )
 
     return make
@@ -62,7 +62,7 @@ def segment(index: int, text: str) -> Segment:
 
 
 async def account() -> tuple[int, int] | None:
-    """Used and reserved; None where nobody has reserved anything yet."""
+    """The used and the reserved characters, or None if nothing was reserved yet."""
     return await in_database(BudgetMonth.objects.values_list("used", "reserved").first)
 
 
@@ -103,7 +103,7 @@ async def test_a_text_that_is_being_written_is_reserved_segment_by_segment(make:
 async def test_a_repeated_segment_is_reserved_again_after_it_was_billed(make: Make):
     speech = examples.speech(text=FIRST)
     reservation = make(speech)
-    for _ in range(2):  # no answer came to the first
+    for _ in range(2):  # the first request got no response
         await reservation.reserve_for(segment(0, FIRST))
     assert await account() == (0, len(FIRST))
     speech.progress.billed(len(FIRST))
@@ -112,7 +112,7 @@ async def test_a_repeated_segment_is_reserved_again_after_it_was_billed(make: Ma
 
 
 async def test_billed_characters_become_used_and_the_rest_is_given_back(make: Make, tasks: set[asyncio.Task[Any]]):
-    speech = examples.speech(text=TEXT, characters=1000)  # of an earlier try, which has been settled
+    speech = examples.speech(text=TEXT, characters=1000)  # of an earlier reading, which has been settled
     reservation = make(speech)
     await reservation.reserve_for(segment(0, FIRST))
     speech.progress.billed(len(FIRST))
@@ -146,7 +146,7 @@ async def test_a_database_that_does_not_answer_does_not_block_speech(make: Make,
     reservation = make()
     async with locked_database():
         assert await reservation.reserve_for(segment(0, FIRST))
-        async with asyncio.timeout(1):  # it is not waited for again
+        async with asyncio.timeout(1):  # the database is not waited for again
             assert await reservation.reserve_for(segment(1, PHRASE))
     assert await settled(reservation, tasks) == (0, 0)
 
@@ -164,7 +164,7 @@ async def test_a_database_error_does_not_block_speech(make: Make, tasks: set[asy
 
 
 async def test_a_reservation_that_is_held_for_long_is_renewed(make: Make, monkeypatch: pytest.MonkeyPatch):
-    """Before the sweep could give it up."""
+    """It happens before the repair could remove the reservation."""
     speech = examples.speech(text=TEXT)
     reservation = make(speech)
     await reservation.reserve_for(segment(0, FIRST))

@@ -1,4 +1,4 @@
-"""What a sink accounts for on its speech: bytes, source and latencies."""
+"""The progress that a sink records: bytes, source and latencies."""
 
 import time
 from datetime import timedelta

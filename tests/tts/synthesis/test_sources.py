@@ -1,4 +1,4 @@
-"""The sources of a segment's sound, each into a sink that keeps what it is given."""
+"""The sources of a segment's audio, with a sink that keeps all audio."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +11,7 @@ from tts.text.stream import Segment
 
 
 class OneClip:
-    """A phrase cache that has this clip for every key."""
+    """A phrase cache with the same clip for every key."""
 
     def __init__(self, clip: bytes) -> None:
         self.clip = clip
@@ -28,16 +28,16 @@ class OneClip:
 
 
 async def test_a_clip_is_sent_in_chunks_and_booked_as_saved():
-    phrases, noted = OneClip(bytes(CLIP_CHUNK_BYTES) + b"rest"), cast(list[Any], [])
+    phrases, recorded = OneClip(bytes(CLIP_CHUNK_BYTES) + b"rest"), cast(list[Any], [])
     speech = examples.speech(text="Good morning.")
     sink = RecordingSink(speech)
-    services = cast(
-        SpeechDependencies, SimpleNamespace(phrase_cache=phrases, recorder=SimpleNamespace(record=noted.append))
+    dependencies = cast(
+        SpeechDependencies, SimpleNamespace(phrase_cache=phrases, recorder=SimpleNamespace(record=recorded.append))
     )
-    assert await AudioSources(speech, examples.CONTEXT, sink, services).play_cached(
+    assert await AudioSources(speech, examples.CONTEXT, sink, dependencies).play_cached(
         Segment(0, "Good morning.", None, None)
     )
     assert [chunk for _, _, chunk in sink.sent] == [bytes(CLIP_CHUNK_BYTES), b"rest"]
     assert (speech.progress.source, speech.progress.bytes_sent) == ("cache", len(phrases.clip))
     assert phrases.hits == ["Good morning."]
-    assert [(attempt.kind, attempt.saved_characters, attempt.characters) for attempt in noted] == [("cache", 13, 0)]
+    assert [(attempt.kind, attempt.saved_characters, attempt.characters) for attempt in recorded] == [("cache", 13, 0)]

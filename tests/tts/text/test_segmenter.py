@@ -1,4 +1,4 @@
-"""Segments: what holds for every text (as properties), and how texts of the patients' languages are cut (as tables)."""
+"""The segmenter: properties of every text, and tables of texts in the patients' languages."""
 
 import unicodedata
 from itertools import pairwise
@@ -20,7 +20,7 @@ def streamed(text: str, language: str = "en", *, step: int = 1) -> list[str]:
 
 
 def spoken_length(segment: str) -> int:
-    """From the first letter or digit to the last, both included; 0 if there is none."""
+    """The length from the first letter or digit to the last, or 0 if there is none."""
     places = [place for place, sign in enumerate(segment) if sign.isalnum()]
     return places[-1] - places[0] + 1 if places else 0
 
@@ -168,7 +168,7 @@ def test_a_phrase_of_several_sentences_is_found_in_a_complete_text():
     assert segmenter.feed(text) == ["It is time for your medicine now, dear Anna. "]
 
 
-SENTENCES = [  # a bar stands where a segment ends
+SENTENCES = [  # a bar marks the end of a segment
     ("en", "Dr. Smith is coming to see you today at about 8 a.m. on Jan. 3rd. |Take 2.5 mg of it, e.g. with tea."),
     ("en", "See www.example.org or ask Mrs. J. R. Brown for the leaflet. |Then rest."),
     ("en", 'She said "I will come to see you tomorrow morning." |Then she left the room… And “why not?” he asked.'),

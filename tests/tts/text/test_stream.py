@@ -1,4 +1,4 @@
-"""A script: pieces in, segments out, whoever is faster; and a writer who says nothing more."""
+"""The text stream: pieces in, segments out, with a slow reader, a slow writer and a writer that stops."""
 
 import asyncio
 import selectors
@@ -16,7 +16,7 @@ THIRD = "And so is the third one, which ends the whole text."
 
 
 class SkippingSelector(selectors.DefaultSelector):
-    """Where a loop would wait for the clock, the clock goes on instead."""
+    """Moves the clock forward instead of waiting."""
 
     skipped = 0.0
 
@@ -28,7 +28,7 @@ class SkippingSelector(selectors.DefaultSelector):
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop on which an hour passes at once, if nothing happens in it."""
+    """An event loop on which idle time passes immediately."""
 
     def __init__(self) -> None:
         self._clock = SkippingSelector()
@@ -38,17 +38,17 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         return super().time() + self._clock.skipped
 
 
-def at_once(work: Coroutine[Any, Any, Any]) -> Any:
+def run_skipping_time(work: Coroutine[Any, Any, Any]) -> Any:
     with asyncio.Runner(loop_factory=SkippingLoop) as runner:
         return runner.run(work)
 
 
-async def read(script: TextStream, language: str = "en") -> list[Segment]:
-    return [segment async for segment in script.segments(language, PHRASES)]
+async def read(stream: TextStream, language: str = "en") -> list[Segment]:
+    return [segment async for segment in stream.segments(language, PHRASES)]
 
 
-async def texts(script: TextStream) -> list[str]:
-    return [segment.text.strip() for segment in await read(script)]
+async def texts(stream: TextStream) -> list[str]:
+    return [segment.text.strip() for segment in await read(stream)]
 
 
 async def test_segments_of_a_complete_text_know_their_neighbours():
@@ -80,22 +80,22 @@ async def test_a_known_phrase_is_a_segment_of_its_own():
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 async def test_nothing_is_lost_for_any_size_of_pieces(size: int):
     whole = f"{FIRST} Yes. {SECOND}\n{THIRD}"
-    script = TextStream("", complete=False)
+    stream = TextStream("", complete=False)
     for start in range(0, len(whole), size):
-        script.append(whole[start : start + size])
-    script.finish()
-    segments = await read(script)
-    assert "".join(segment.text for segment in segments) == script.text == whole
+        stream.append(whole[start : start + size])
+    stream.finish()
+    segments = await read(stream)
+    assert "".join(segment.text for segment in segments) == stream.text == whole
     assert [segment.text.strip() for segment in segments] == [FIRST, "Yes.", SECOND, THIRD]
 
 
 async def test_a_sentence_is_read_as_soon_as_the_next_one_begins():
-    script = TextStream(FIRST, complete=False)
-    reader = script.segments("en", PHRASES)
+    stream = TextStream(FIRST, complete=False)
+    reader = stream.segments("en", PHRASES)
     first = asyncio.ensure_future(anext(reader))
     await asyncio.sleep(0)
     assert not first.done()
-    script.append(" The")
+    stream.append(" The")
     segment = await first
     assert (segment.index, segment.text.strip(), segment.next_text) == (0, FIRST, None)
     await reader.aclose()
@@ -103,114 +103,114 @@ async def test_a_sentence_is_read_as_soon_as_the_next_one_begins():
 
 def test_a_sentence_is_read_while_the_writer_pauses():
     async def scenario() -> tuple[list[str], str]:
-        reader = script.segments("en", PHRASES)
+        reader = stream.segments("en", PHRASES)
         first = (await anext(reader)).text
-        script.append(" ")
+        stream.append(" ")
         phrase = asyncio.create_task(anext(reader))
         await asyncio.sleep(1)
-        script.append("Yes.")
+        stream.append("Yes.")
         said = [first, (await phrase).text]
-        script.append(f" {SECOND[:20]}")
+        stream.append(f" {SECOND[:20]}")
         rest = asyncio.create_task(anext(reader))
         await asyncio.sleep(1)
         assert not rest.done()
-        script.append(SECOND[20:])
+        stream.append(SECOND[20:])
         return [*said, (await rest).text], "".join([segment.text async for segment in reader])
 
-    script = TextStream(FIRST, complete=False)
-    assert at_once(scenario()) == ([FIRST, " Yes.", f" {SECOND}"], "")
-    assert script.complete
+    stream = TextStream(FIRST, complete=False)
+    assert run_skipping_time(scenario()) == ([FIRST, " Yes.", f" {SECOND}"], "")
+    assert stream.complete
 
 
 def test_white_space_after_a_pause_is_not_a_sentence():
     async def scenario() -> list[str]:
-        reader = asyncio.create_task(texts(script))
+        reader = asyncio.create_task(texts(stream))
         await asyncio.sleep(1)
-        script.append("\n\n")
-        script.finish()
+        stream.append("\n\n")
+        stream.finish()
         return await reader
 
-    script = TextStream(FIRST, complete=False)
-    assert at_once(scenario()) == [FIRST]
+    stream = TextStream(FIRST, complete=False)
+    assert run_skipping_time(scenario()) == [FIRST]
 
 
 def test_a_text_can_be_finished_during_a_pause():
     async def scenario() -> list[str]:
-        reader = asyncio.create_task(texts(script))
+        reader = asyncio.create_task(texts(stream))
         await asyncio.sleep(30)
-        script.finish()
+        stream.finish()
         return await asyncio.wait_for(reader, 1)
 
-    script = TextStream("The first words", complete=False)
-    assert at_once(scenario()) == ["The first words"]
+    stream = TextStream("The first words", complete=False)
+    assert run_skipping_time(scenario()) == ["The first words"]
 
 
 async def test_a_reader_waits_for_the_writer_and_ends_with_it():
-    script = TextStream(FIRST, complete=False)
-    reader = asyncio.create_task(texts(script))
+    stream = TextStream(FIRST, complete=False)
+    reader = asyncio.create_task(texts(stream))
     for piece in (" ", SECOND, " Th", "ere."):
         await asyncio.sleep(0)
         assert not reader.done()
-        script.append(piece)
-    script.finish()
+        stream.append(piece)
+    stream.finish()
     assert await reader == [FIRST, SECOND, "There."]
 
 
 async def test_text_written_between_two_reads_is_not_lost():
-    script = TextStream(f"{FIRST} And", complete=False)
-    reader = script.segments("en", PHRASES)
+    stream = TextStream(f"{FIRST} And", complete=False)
+    reader = stream.segments("en", PHRASES)
     await anext(reader)
-    script.append(" then. ")
-    script.append(SECOND)
-    script.finish()
+    stream.append(" then. ")
+    stream.append(SECOND)
+    stream.finish()
     assert "".join([segment.text async for segment in reader]).strip() == f"And then. {SECOND}"
 
 
 async def test_a_reader_that_is_cancelled_leaves_nothing_behind():
-    script = TextStream("", complete=False)
-    reader = asyncio.create_task(texts(script))
+    stream = TextStream("", complete=False)
+    reader = asyncio.create_task(texts(stream))
     await asyncio.sleep(0)
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
-    script.append(FIRST)
-    assert not script.complete
+    stream.append(FIRST)
+    assert not stream.complete
 
 
 async def test_a_text_that_is_finished_twice_is_read_once():
-    script = TextStream(FIRST, complete=False)
-    script.finish()
-    script.finish()
-    assert await texts(script) == [FIRST]
+    stream = TextStream(FIRST, complete=False)
+    stream.finish()
+    stream.finish()
+    assert await texts(stream) == [FIRST]
 
 
 def test_a_text_is_complete_after_60_s_without_a_piece():
     async def scenario() -> tuple[list[str], float]:
         began = asyncio.get_running_loop().time()
-        said = await texts(script)
+        said = await texts(stream)
         return said, asyncio.get_running_loop().time() - began
 
-    script = TextStream(f"{FIRST} {SECOND}", complete=False)
-    said, waited = at_once(scenario())
+    stream = TextStream(f"{FIRST} {SECOND}", complete=False)
+    said, waited = run_skipping_time(scenario())
     assert said == [FIRST, SECOND]
-    assert script.complete
+    assert stream.complete
     assert 59 < waited < 90
 
 
 def test_each_piece_gives_the_writer_another_60_s():
     async def scenario() -> list[str]:
-        reader = asyncio.create_task(texts(script))
+        reader = asyncio.create_task(texts(stream))
         for piece in (" ", SECOND, " "):
             await asyncio.sleep(55)
             assert not reader.done()
-            script.append(piece)
+            stream.append(piece)
         return await reader
 
-    script = TextStream(FIRST, complete=False)
-    assert at_once(scenario()) == [FIRST, SECOND]
+    stream = TextStream(FIRST, complete=False)
+    assert run_skipping_time(scenario()) == [FIRST, SECOND]
 
 
 @pytest.mark.parametrize(("seconds", "silent"), [(0, False), (59.9, False), (60.1, True)])
 async def test_a_text_without_a_reader_is_complete_after_60_s_too(seconds: float, silent: bool):
-    script = TextStream(FIRST, complete=False)
-    assert script.is_idle(asyncio.get_running_loop().time() + seconds) is silent
+    stream = TextStream(FIRST, complete=False)
+    assert stream.is_idle(asyncio.get_running_loop().time() + seconds) is silent
