@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class BudgetReservation:
-    """Reserves characters before they are requested. It does nothing for patients without a budget.
+    """Reserves characters before they are requested, for a speech to a patient who has a budget.
 
     For a complete text, one reservation covers all characters that will not come from the cache. It is made when the
     first segment needs the provider. A text that is still being written is reserved segment by segment.
@@ -37,12 +37,13 @@ class BudgetReservation:
     def __init__(
         self,
         speech: Speech,
+        patient_id: uuid.UUID,
         context: SpeechContext,
         error_reporter: ErrorReporter,
         spawn: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         self._speech = speech
-        self._patient_id = context.patient_id if context.has_budget else None
+        self._patient_id = patient_id
         self._error_reporter = error_reporter
         self._spawn = spawn
         self._month: date  # of the first reservation
@@ -52,7 +53,7 @@ class BudgetReservation:
         self._is_skipped = False
         self._reserve_task: asyncio.Task[bool] | None = None
         self._characters_after: list[int] = []  # by segment index; empty for a text that is still being written
-        if speech.text_stream.complete and context.has_budget:
+        if speech.text_stream.complete:
             language = context.speech_settings.language
             self._characters_after = _remaining_characters(speech.text_stream.text, language, context.phrases)
 
@@ -61,15 +62,15 @@ class BudgetReservation:
 
         On cancellation, `settle` still gives back what was being reserved.
         """
-        if self._is_skipped or self._patient_id is None:
+        if self._is_skipped:
             return True
         if self._reserved and self._age_s() > budgets.RESERVATION_TTL.total_seconds():
-            await self._settle(self._patient_id)
+            await self._settle()
         later = self._characters_after[segment.index] if segment.index < len(self._characters_after) else 0
         missing = len(segment.text) + later - (self._reserved - self._billed())
         if missing <= 0:
             return True
-        self._reserve_task = asyncio.create_task(self._reserve(self._patient_id, missing))
+        self._reserve_task = asyncio.create_task(self._reserve(missing))
         try:
             async with asyncio.timeout(DATABASE_TIMEOUT_S):
                 return await asyncio.shield(self._reserve_task)
@@ -79,8 +80,8 @@ class BudgetReservation:
 
     def settle(self) -> None:
         """Give back the unused part of the reservation, in the background. Call it when the speech has ended."""
-        if self._patient_id is not None and self._reserve_task is not None:
-            self._spawn(self._settle(self._patient_id))
+        if self._reserve_task is not None:
+            self._spawn(self._settle())
 
     def _billed(self) -> int:
         return self._speech.progress.characters - self._billed_before
@@ -88,11 +89,11 @@ class BudgetReservation:
     def _age_s(self) -> float:
         return time.monotonic() - self._reserved_at
 
-    async def _reserve(self, patient_id: uuid.UUID, characters: int) -> bool:
+    async def _reserve(self, characters: int) -> bool:
         if not self._reserved:
             self._month = budgets.current_month()
         try:
-            fits = await run_in_db_thread(budgets.reserve, patient_id, self._month, characters)
+            fits = await run_in_db_thread(budgets.reserve, self._patient_id, self._month, characters)
         except Error as error:
             self._skip(type(error).__name__)
             return True
@@ -100,10 +101,10 @@ class BudgetReservation:
             self._reserved += characters
             self._reserved_at = time.monotonic()
         else:
-            self._error_reporter.report_over_budget(patient_id)
+            self._error_reporter.report_over_budget(self._patient_id)
         return fits
 
-    async def _settle(self, patient_id: uuid.UUID) -> None:
+    async def _settle(self) -> None:
         """Move billed characters from reserved to used. The periodic repair of the budget corrects a reservation that
         is too old or cannot be written.
         """
@@ -114,7 +115,7 @@ class BudgetReservation:
         if self._age_s() > budgets.STALE_AFTER.total_seconds() or not (reserved or billed):
             return
         try:
-            await run_in_db_thread(budgets.settle, patient_id, self._month, reserved=reserved, used=billed)
+            await run_in_db_thread(budgets.settle, self._patient_id, self._month, reserved=reserved, used=billed)
         except Error as error:
             log.warning("reservation.settle_failed", error=type(error).__name__)
 

@@ -72,7 +72,8 @@ async def speak(
         else:
             await pipeline.speak_segments()
     finally:
-        pipeline.budget.settle()
+        if pipeline.budget is not None:
+            pipeline.budget.settle()
     await sink.flush()
 
 
@@ -93,7 +94,11 @@ class SpeechPipeline:
         self._sink = sink
         self._dependencies = dependencies
         self._sources = AudioSources(speech, context, sink, dependencies)
-        self.budget = BudgetReservation(speech, context, dependencies.error_reporter, dependencies.spawn)
+        self.budget: BudgetReservation | None = None
+        if context.has_budget and context.patient_id is not None:
+            self.budget = BudgetReservation(
+                speech, context.patient_id, context, dependencies.error_reporter, dependencies.spawn
+            )
         self._force_offline = force_offline
         self._is_fallback_logged = False
         self._first_strategy = Strategy.LIVE  # of each segment: a speech stays in the substitute voice it has reached
@@ -185,7 +190,7 @@ class SpeechPipeline:
         if strategy is Strategy.OFFLINE:
             await self._sources.speak_offline(segment, number)
             return
-        if not await self.budget.reserve_for(segment):
+        if self.budget is not None and not await self.budget.reserve_for(segment):
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
         cache_fill = flight if strategy is Strategy.LIVE else None  # only an unbroken one in the own voice is cached
         await self._sources.request_provider(segment, strategy, number, ticket, cache_fill)

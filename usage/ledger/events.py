@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
@@ -58,7 +59,7 @@ class Attempt:
     request_id: str = ""
     first_byte_ms: float | None = None
     first_chunk_ms: float | None = None
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime = field(default_factory=partial(datetime.now, UTC))
 
     @property
     def key(self) -> tuple[uuid.UUID, int, int]:

@@ -47,11 +47,14 @@ def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
     def spawn(work: Coroutine[Any, Any, Any]) -> None:
         tasks.add(asyncio.create_task(work))
 
-    def make(speech: Speech | None = None, *, has_budget: bool = True) -> BudgetReservation:
-        phrases = frozenset({PHRASE.strip()})
-        context = replace(examples.CONTEXT, patient_id=alice.patient.pk, phrases=phrases, has_budget=has_budget)
+    def make(speech: Speech | None = None) -> BudgetReservation:
+        context = replace(examples.CONTEXT, phrases=frozenset({PHRASE.strip()}))
         return BudgetReservation(
-            speech or examples.speech(text=TEXT), context, ErrorReporter(CircuitBreaker(), spawn), spawn
+            speech or examples.speech(text=TEXT),
+            alice.patient.pk,
+            context,
+            ErrorReporter(CircuitBreaker(), spawn),
+            spawn,
         )
 
     return make
@@ -183,9 +186,3 @@ async def test_a_reservation_that_the_repair_has_removed_is_not_settled(
     speech.progress.billed(len(FIRST))
     monkeypatch.setattr(budgets, "STALE_AFTER", timedelta(0))
     assert await settled(reservation, tasks) == (0, len(FIRST) + len(LAST))
-
-
-async def test_without_a_budget_nothing_is_reserved(make: Make, tasks: set[asyncio.Task[Any]]):
-    reservation = make(has_budget=False)
-    assert await reservation.reserve_for(segment(0, FIRST))
-    assert await settled(reservation, tasks) is None
