@@ -1,0 +1,288 @@
+"""The pipeline without network and database: the source of each segment, and what is sent, stored and booked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from tests.tts import examples
+from tests.tts.synthesis.recording import RecordingSink
+from tts.cache.phrase_cache import PhraseCache
+from tts.cache.single_flight import SingleFlight
+from tts.conversations.context import SpeechContext
+from tts.recorder import Recorder
+from tts.resilience.circuit_breaker import CircuitBreaker
+from tts.resilience.concurrency import LocalLimiter
+from tts.resilience.error_reporter import ErrorReporter
+from tts.resilience.quota_gate import QuotaGate
+from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
+from tts.speech import Speech
+from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
+from usage.ledger.events import Attempt
+from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
+from voicecare.providers.errors import ProviderError, QuotaExceeded, ServerError, Stalled, TextRejected
+from voicecare.providers.espeak.client import OfflineSynthesizer, SynthesizerUnavailable
+
+FIRST = "This is the first of the two sentences in this text. "
+SECOND = "And this one is the second of them, which is the last."
+PHRASE = "I see."
+
+
+class Response:
+    """One scripted response: chunks, and the error that ends them."""
+
+    metadata = ResponseMetadata(request_id="req-1", character_cost=None, concurrent_limit=None)
+
+    def __init__(self, chunks: list[bytes], error: ProviderError | None) -> None:
+        self._chunks = list(chunks)
+        self._error = error
+
+    def __aiter__(self) -> "Response":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._chunks:
+            return self._chunks.pop(0)
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+
+class Provider:
+    """Answers with the scripted items in order, then with audio. An error is raised after the chunks before it."""
+
+    def __init__(self) -> None:
+        self.script: list[ProviderError | tuple[bytes, ProviderError]] = []
+        self.requests: list[SpeechRequest] = []
+
+    @asynccontextmanager
+    async def speak(self, request: SpeechRequest, *, first_byte_s: float, stall_s: float) -> AsyncIterator[Response]:
+        self.requests.append(request)
+        match self.script.pop(0) if self.script else None:
+            case ProviderError() as refusal:
+                raise refusal
+            case (chunk, error):
+                yield Response([chunk], error)
+            case None:
+                yield Response([b"live"], None)
+
+
+class Offline:
+    """An offline voice that fails as often as `failures` says."""
+
+    failures = 0
+
+    async def speak(self, text: str, *_: object, **__: object) -> AsyncIterator[bytes]:
+        if self.failures:
+            self.failures -= 1
+            raise SynthesizerUnavailable
+        yield b"robot"
+
+
+class Phrases:
+    """A phrase cache in memory. `stored` has the texts that were stored."""
+
+    def __init__(self) -> None:
+        self.clips: dict[str, bytes] = {}
+        self.stored: list[str] = []
+
+    def key(self, speech_settings: object, text: str) -> str:
+        return text.strip()
+
+    def get_cached(self, key: str) -> bytes | None:
+        return self.clips.get(key)
+
+    async def get(self, key: str) -> bytes | None:
+        return self.clips.get(key)
+
+    def keep_in_memory(self, key: str, audio: bytes) -> None:
+        self.clips[key] = audio
+
+    async def store(self, speech_settings: object, text: str, *_: object) -> None:
+        self.stored.append(text)
+
+    def record_hit(self, key: str) -> None:
+        """Hits are not counted here."""
+
+
+class Setup:
+    """A pipeline with everything around it. `say` speaks a text and returns the sink."""
+
+    def __init__(self) -> None:
+        self.provider, self.offline, self.phrases = Provider(), Offline(), Phrases()
+        self.attempts: dict[tuple[object, ...], Attempt] = {}
+        self.background: list[Coroutine[Any, Any, Any]] = []
+        self.circuit, self.quota, self.limiter = CircuitBreaker(), QuotaGate(self.background.append), LocalLimiter()
+        self.context: SpeechContext = replace(examples.CONTEXT, phrases=frozenset({PHRASE}))
+        recorder, client = cast(Recorder, self), cast(SpeechClient, self.provider)
+        self.dependencies = SpeechDependencies(
+            client=client,
+            gateway=SpeechGateway(client, RecorderLedger(recorder), limiter=self.limiter, quota=self.quota),
+            offline_voice=cast(OfflineSynthesizer, self.offline),
+            circuit=self.circuit,
+            quota=self.quota,
+            limiter=self.limiter,
+            error_reporter=ErrorReporter(self.circuit, self.background.append),
+            phrase_cache=cast(PhraseCache, self.phrases),
+            single_flight=SingleFlight(),
+            recorder=recorder,
+            spawn=self.background.append,
+            first_byte_s=1,
+            stall_s=1,
+            busy_wait_s=1,
+            zero_retention=False,
+        )
+
+    def record(self, attempt: Attempt) -> None:
+        """The recorder: keeps the last state of each attempt."""
+        self.attempts[attempt.key] = attempt
+
+    @property
+    def booked(self) -> list[tuple[str, str]]:
+        return [(attempt.kind, attempt.outcome) for attempt in self.attempts.values()]
+
+    async def say(self, speech: Speech, **options: bool) -> RecordingSink:
+        sink = self.sink = RecordingSink(speech)
+        await speak(speech, self.context, sink, self.dependencies, **options)
+        return sink
+
+
+@pytest.fixture
+def setup() -> Any:
+    setup = Setup()
+    yield setup
+    for work in setup.background:
+        work.close()
+
+
+def sources(sink: RecordingSink) -> list[str]:
+    return [source for source, _, _ in sink.sent]
+
+
+async def test_each_segment_is_requested_when_the_sink_has_capacity(setup: Setup):
+    speech = examples.speech(text=FIRST + SECOND)
+    sink = await setup.say(speech)
+    assert [request.text for request in setup.provider.requests] == [FIRST, SECOND]
+    assert (setup.provider.requests[0].next_text, setup.provider.requests[1].previous_text) == (SECOND, FIRST)
+    segment = ["wait_for_capacity", "send_audio", "pad_partial_frame"]
+    assert sink.calls == [*segment, *segment, "flush"]
+    assert (speech.progress.characters, setup.booked) == (len(FIRST + SECOND), [("live", "completed")] * 2)
+
+
+async def test_a_known_phrase_is_stored_once_and_then_plays_from_the_cache(setup: Setup):
+    assert sources(await setup.say(examples.speech(text=PHRASE))) == ["live"]
+    assert sources(await setup.say(examples.speech(text=PHRASE))) == ["cache"]
+    assert len(setup.provider.requests) == 1
+    for work in setup.background:
+        await work
+    assert setup.phrases.stored == [PHRASE]
+    assert setup.booked == [("live", "completed"), ("cache", "completed")]
+
+
+async def test_a_greeting_is_stored_as_a_whole(setup: Setup):
+    await setup.say(examples.speech(text=FIRST + SECOND, origin="greeting"))
+    assert setup.phrases.clips == {(FIRST + SECOND).strip(): b"livelive"}
+    sink = await setup.say(examples.speech(text=FIRST + SECOND, origin="greeting"))
+    assert sink.sent == [("cache", "Rachel", b"livelive")]
+
+
+async def test_a_phrase_that_was_not_spoken_in_one_response_is_not_stored(setup: Setup):
+    setup.provider.script = [(b"li", Stalled(status=200))]
+    sink = await setup.say(examples.speech(text=PHRASE))
+    assert [chunk for _, _, chunk in sink.sent] == [b"li", b"live"]
+    assert setup.phrases.clips == {}
+
+
+async def test_a_failed_segment_is_padded_and_spoken_again_with_the_next_strategy(setup: Setup):
+    setup.provider.script = [(b"li", Stalled(status=200)), ServerError(status=500)]
+    sink = await setup.say(examples.speech(text=FIRST))
+    assert sink.sent == [("live", "Rachel", b"li"), ("backup", "Default", b"live")]
+    assert sink.calls.count("pad_partial_frame") == 3
+    assert setup.booked == [("live", "failed"), ("retry", "failed"), ("backup", "completed")]
+
+
+async def test_a_speech_stays_in_the_backup_voice(setup: Setup):
+    setup.provider.script = [ServerError(status=500), ServerError(status=500)]
+    assert sources(await setup.say(examples.speech(text=FIRST + SECOND))) == ["backup", "backup"]
+    assert len(setup.provider.requests) == 4
+
+
+async def test_a_successful_retry_does_not_change_the_next_segment(setup: Setup):
+    setup.provider.script = [ServerError(status=500)]
+    await setup.say(examples.speech(text=FIRST + SECOND))
+    assert setup.booked == [("live", "failed"), ("retry", "completed"), ("live", "completed")]
+
+
+async def test_the_offline_voice_speaks_while_the_circuit_is_open(setup: Setup):
+    setup.circuit.is_open = True
+    assert sources(await setup.say(examples.speech(text=FIRST))) == ["offline"]
+    assert setup.provider.requests == []
+
+
+async def test_forced_offline_speech_still_plays_cached_phrases(setup: Setup):
+    setup.phrases.clips[PHRASE] = b"clip"
+    sink = await setup.say(examples.speech(text=f"{PHRASE} {FIRST}"), force_offline=True)
+    assert sources(sink) == ["cache", "offline"]
+    assert setup.provider.requests == []
+
+
+async def test_no_audio_at_all_is_an_error(setup: Setup):
+    setup.circuit.is_open, setup.offline.failures = True, 2
+    with pytest.raises(SpeechFailed) as failed:
+        await setup.say(examples.speech(text=FIRST))
+    assert (failed.value.code, setup.sink.sent) == ("no_voice", [])
+
+
+async def test_a_rejected_text_is_not_spoken_by_another_source(setup: Setup):
+    setup.provider.script = [TextRejected(status=400)]
+    with pytest.raises(SpeechFailed) as failed:
+        await setup.say(examples.speech(text=FIRST))
+    assert (failed.value.code, len(setup.provider.requests)) == ("text_rejected", 1)
+
+
+async def test_speech_without_audio_is_deferred_when_the_quota_runs_out(setup: Setup):
+    setup.provider.script = [QuotaExceeded(status=401)]
+    with pytest.raises(QuotaDeferred):
+        await setup.say(examples.speech(text=FIRST))
+    assert (setup.quota.is_exhausted, setup.sink.sent) == (True, [])
+
+
+async def test_speech_that_has_begun_continues_offline_when_the_quota_runs_out(setup: Setup):
+    setup.provider.script = [(b"live", QuotaExceeded(status=401))]
+    assert sources(await setup.say(examples.speech(text=FIRST))) == ["live", "offline"]
+
+
+@pytest.mark.parametrize(("origin", "is_deferred"), [("device", False), ("server", True)])
+async def test_after_the_hold_only_server_started_speech_is_deferred(setup: Setup, origin: str, is_deferred: bool):
+    setup.quota.is_exhausted = True  # without a hold
+    speech = examples.speech(text=FIRST, origin=origin)
+    if is_deferred:
+        with pytest.raises(QuotaDeferred):
+            await setup.say(speech)
+    else:
+        assert sources(await setup.say(speech)) == ["offline"]
+    assert setup.provider.requests == []
+
+
+async def test_the_offline_voice_speaks_if_no_slot_becomes_free(setup: Setup):
+    setup.limiter.set_limit(1)
+    setup.dependencies = replace(setup.dependencies, busy_wait_s=0.01)
+    async with setup.limiter.acquire(None, wait_s=1):
+        assert sources(await setup.say(examples.speech(text=FIRST))) == ["offline"]
+    assert setup.booked == [("offline", "completed")]
+
+
+async def test_two_speeches_share_one_request_for_the_same_phrase(setup: Setup):
+    first, second = examples.speech(text=PHRASE), examples.speech(text=PHRASE)
+    setup.limiter.set_limit(1)
+    async with setup.limiter.acquire(None, wait_s=1):
+        speaking = [asyncio.create_task(setup.say(speech)) for speech in (first, second)]
+        await asyncio.sleep(0)
+    sinks = await asyncio.gather(*speaking)
+    assert [sources(sink) for sink in sinks] == [["live"], ["cache"]]
+    assert len(setup.provider.requests) == 1
