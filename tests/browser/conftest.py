@@ -47,7 +47,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @dataclass
-class Reader:
+class BrowserSession:
     """A logged-in user with a page.
 
     `problems` has console errors and warnings, failed requests, and requests to other hosts.
@@ -75,14 +75,14 @@ class Reader:
 
 
 @pytest.fixture
-def reader(chromium: Browser, server: ServerProcess) -> Iterator[Callable[..., Reader]]:
+def log_in(chromium: Browser, server: ServerProcess) -> Iterator[Callable[..., BrowserSession]]:
     """Return a function that logs a user in and opens a page. The default user is a new administrator.
 
     Keyword arguments go to the browser context. `at` replaces the shared server, which caches the figures of past days.
     """
     contexts: list[BrowserContext] = []
 
-    def log_in(user: User | None = None, at: ServerProcess = server, **options: object) -> Reader:
+    def open_session(user: User | None = None, at: ServerProcess = server, **options: object) -> BrowserSession:
         client = Client()
         client.force_login(user or User.objects.create_superuser(f"boss-{len(contexts)}"))
         context_options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options}
@@ -90,8 +90,8 @@ def reader(chromium: Browser, server: ServerProcess) -> Iterator[Callable[..., R
         name = settings.SESSION_COOKIE_NAME
         context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": at.url}])
         contexts.append(context)
-        return Reader(context.new_page(), context, at)
+        return BrowserSession(context.new_page(), context, at)
 
-    yield log_in
+    yield open_session
     for context in contexts:
         context.close()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cloning.models import CloneJob
-from tests.browser.conftest import Reader
+from tests.browser.conftest import BrowserSession
 from tests.conftest import Member
 from voicecare.patients.models import Voice
 
@@ -34,9 +34,9 @@ def ready_clone(alice: Member) -> CloneJob:
 
 @pytest.mark.parametrize("options", [{}, PHONE, DARK], ids=["desk", "phone", "dark"])
 def test_the_players_of_the_recording_and_of_the_voice_are_visible(
-    reader: Callable[..., Reader], ready_clone: CloneJob, options: dict[str, Any]
+    log_in: Callable[..., BrowserSession], ready_clone: CloneJob, options: dict[str, Any]
 ):
-    page = reader(**options).open(f"/admin/cloning/clonejob/{ready_clone.pk}/change/")
+    page = log_in(**options).open(f"/admin/cloning/clonejob/{ready_clone.pk}/change/")
     players = [player.bounding_box() for player in page.locator("audio").all()]
     width = page.viewport_size["width"]
     assert len(players) == 2

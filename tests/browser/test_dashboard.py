@@ -12,14 +12,14 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import Reader
+from tests.browser.conftest import BrowserSession
 from tests.server import ServerProcess
 from tests.voicecare.dashboard import history
 from usage.models import Incident
 from usage.reports import queries
 from voicecare.patients.models import Patient
 
-LogIn = Callable[..., Reader]
+LogIn = Callable[..., BrowserSession]
 
 POLL_MS = 10_000
 CHARTS = ["days", "months", "first-sound", "troubles", "patients", "voices"]
@@ -70,8 +70,8 @@ def save_screenshot(page: Page, name: str) -> None:
 # Charts and tables
 
 
-def test_every_chart_is_drawn_without_errors_or_requests_to_other_hosts(reader: LogIn, patients: list[Patient]):
-    boss = reader()
+def test_every_chart_is_drawn_without_errors_or_requests_to_other_hosts(log_in: LogIn, patients: list[Patient]):
+    boss = log_in()
     page = boss.open()
     assert page.locator("canvas").count() == len(CHARTS)
     for name in CHARTS:
@@ -84,8 +84,8 @@ def test_every_chart_is_drawn_without_errors_or_requests_to_other_hosts(reader: 
 PLOTTED = ("live", "backup", "other", "saved")
 
 
-def test_the_tables_show_the_figures(reader: LogIn, patients: list[Patient]):
-    page = reader().open()
+def test_the_tables_show_the_figures(log_in: LogIn, patients: list[Patient]):
+    page = log_in().open()
     newest_first = days()[::-1]
     values = [[_number(cell) for cell in row[1:]] for row in table(page, "days")]
     assert values == [[*(getattr(day, name) for name in (*PLOTTED, "characters", "credits"))] for day in newest_first]
@@ -102,16 +102,16 @@ def _number(cell: str) -> float | None:
     return None if cell == "–" else float(cell.replace(",", ""))
 
 
-def test_numbers_and_dates_use_the_locale_of_the_browser(reader: LogIn, patients: list[Patient]):
-    page = reader(locale="de-DE").open()
+def test_numbers_and_dates_use_the_locale_of_the_browser(log_in: LogIn, patients: list[Patient]):
+    page = log_in(locale="de-DE").open()
     first, day = table(page, "days")[0], days()[-1]
     assert first[0] == f"{day.start:%d.%m.%Y}"
     assert first[1] == f"{day.live:,}".replace(",", ".")
     assert page.locator(".board").get_attribute("lang") == "en"
 
 
-def test_a_legend_button_hides_and_shows_its_data(reader: LogIn, patients: list[Patient]):
-    page = reader().open()
+def test_a_legend_button_hides_and_shows_its_data(log_in: LogIn, patients: list[Patient]):
+    page = log_in().open()
     button = page.locator("section[aria-labelledby=chart-days-title] .legend button").first
     shown = f"name => ({OF_CHART})(name).isDatasetVisible(0)"
     for pressed in ("false", "true"):
@@ -120,8 +120,8 @@ def test_a_legend_button_hides_and_shows_its_data(reader: LogIn, patients: list[
         assert page.evaluate(shown, "days") is (pressed == "true")
 
 
-def test_charts_follow_the_theme_immediately_and_print_in_light_colours(reader: LogIn, patients: list[Patient]):
-    boss = reader(color_scheme="dark")
+def test_charts_follow_the_theme_immediately_and_print_in_light_colours(log_in: LogIn, patients: list[Patient]):
+    boss = log_in(color_scheme="dark")
     page = boss.open()
     dark = page.evaluate(COLOURS, "days")
     save_screenshot(page, "dashboard-dark")
@@ -137,8 +137,8 @@ def test_charts_follow_the_theme_immediately_and_print_in_light_colours(reader: 
     assert boss.problems == []
 
 
-def test_pages_fit_the_width_of_a_phone(reader: LogIn, patients: list[Patient]):
-    phone = reader(viewport=PHONE, has_touch=True)
+def test_pages_fit_the_width_of_a_phone(log_in: LogIn, patients: list[Patient]):
+    phone = log_in(viewport=PHONE, has_touch=True)
     for path in ("/admin/", f"/admin/patients/patient/{patients[0].pk}/usage/"):
         page = phone.open(path)
         save_screenshot(page, f"phone-{'patient' if 'patient' in path else 'dashboard'}")
@@ -151,8 +151,8 @@ def test_pages_fit_the_width_of_a_phone(reader: LogIn, patients: list[Patient]):
 # Accessibility
 
 
-def test_the_keyboard_reaches_every_control_in_order(reader: LogIn, patients: list[Patient]):
-    page = reader().open()
+def test_the_keyboard_reaches_every_control_in_order(log_in: LogIn, patients: list[Patient]):
+    page = log_in().open()
     control_count = page.evaluate(COUNT_CONTROLS)
     page.locator(".board a").first.focus()
     reached = []
@@ -170,8 +170,8 @@ def test_the_keyboard_reaches_every_control_in_order(reader: LogIn, patients: li
     )  # the table is focusable because it scrolls
 
 
-def test_every_part_has_a_name_for_screen_readers(reader: LogIn, patients: list[Patient]):
-    page = reader().open()
+def test_every_part_has_a_name_for_screen_readers(log_in: LogIn, patients: list[Patient]):
+    page = log_in().open()
     for name in CHARTS:
         canvas = page.locator(f"[data-chart=chart-{name}-data]")
         assert canvas.get_attribute("role") == "img"
@@ -202,8 +202,8 @@ def live_requests(page: Page) -> list[str]:
     return requested
 
 
-def test_a_new_incident_appears_without_a_reload(reader: LogIn, patients: list[Patient]):
-    boss = reader()
+def test_a_new_incident_appears_without_a_reload(log_in: LogIn, patients: list[Patient]):
+    boss = log_in()
     boss.page.clock.install()
     page = boss.open()
     page.evaluate("window.marked = true")
@@ -220,8 +220,8 @@ def test_a_new_incident_appears_without_a_reload(reader: LogIn, patients: list[P
     assert boss.problems == []
 
 
-def test_a_hidden_tab_sends_no_requests(reader: LogIn, patients: list[Patient]):
-    boss = reader()
+def test_a_hidden_tab_sends_no_requests(log_in: LogIn, patients: list[Patient]):
+    boss = log_in()
     boss.page.clock.install()
     page = boss.open()
     requested = live_requests(page)
@@ -234,8 +234,8 @@ def test_a_hidden_tab_sends_no_requests(reader: LogIn, patients: list[Patient]):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
-def test_updates_stop_with_a_message_after_a_logout(reader: LogIn, patients: list[Patient]):
-    boss = reader()
+def test_updates_stop_with_a_message_after_a_logout(log_in: LogIn, patients: list[Patient]):
+    boss = log_in()
     boss.page.clock.install()
     page = boss.open()
     boss.context.clear_cookies()
@@ -249,8 +249,8 @@ def test_updates_stop_with_a_message_after_a_logout(reader: LogIn, patients: lis
     assert boss.problems == []
 
 
-def test_an_unreachable_server_is_reported_and_polled_again(reader: LogIn, patients: list[Patient]):
-    boss = reader()
+def test_an_unreachable_server_is_reported_and_polled_again(log_in: LogIn, patients: list[Patient]):
+    boss = log_in()
     boss.page.clock.install()
     page = boss.open()
     page.route("**/live/", lambda route: route.abort())
@@ -261,8 +261,8 @@ def test_an_unreachable_server_is_reported_and_polled_again(reader: LogIn, patie
     expect(page.get_by_text("The server does not answer")).to_be_hidden()
 
 
-def test_charts_are_drawn_under_a_strict_content_security_policy(reader: LogIn, patients: list[Patient]):
-    boss = reader()
+def test_charts_are_drawn_under_a_strict_content_security_policy(log_in: LogIn, patients: list[Patient]):
+    boss = log_in()
 
     def forbid(route: Route) -> None:
         reply = route.fetch()
@@ -279,8 +279,8 @@ def test_charts_are_drawn_under_a_strict_content_security_policy(reader: LogIn, 
 # Downloads and links
 
 
-def test_a_chart_is_downloaded_as_a_csv_file(reader: LogIn, patients: list[Patient], tmp_path: Path):
-    page = reader().open()
+def test_a_chart_is_downloaded_as_a_csv_file(log_in: LogIn, patients: list[Patient], tmp_path: Path):
+    page = log_in().open()
     with page.expect_download() as download:
         page.get_by_role("link", name="Characters by day as a CSV file").click()
     assert download.value.suggested_filename == "voicecare-days.csv"
@@ -291,8 +291,8 @@ def test_a_chart_is_downloaded_as_a_csv_file(reader: LogIn, patients: list[Patie
     assert [row[:5] for row in rows] == expected
 
 
-def test_every_link_opens_a_page(reader: LogIn, patients: list[Patient]):
-    boss = reader()
+def test_every_link_opens_a_page(log_in: LogIn, patients: list[Patient]):
+    boss = log_in()
     page = boss.open()
     links: Any = page.eval_on_selector_all(".board a", "links => links.map(link => link.getAttribute('href'))")
     groups = {href.partition("?")[0]: href for href in links if href.startswith("/admin/")}
@@ -300,9 +300,9 @@ def test_every_link_opens_a_page(reader: LogIn, patients: list[Patient]):
         assert page.request.get(boss.server.url + href).status == 200, href
 
 
-def test_a_patient_has_a_usage_page(reader: LogIn, patients: list[Patient]):
+def test_a_patient_has_a_usage_page(log_in: LogIn, patients: list[Patient]):
     Patient.objects.filter(pk=patients[0].pk).update(monthly_character_budget=120_000)
-    boss = reader()
+    boss = log_in()
     page = boss.open(f"/admin/patients/patient/{patients[0].pk}/change/")
     page.locator("#content-main").get_by_role("link", name="Usage").click()
     expect(page.get_by_role("heading", name="Usage of Margaret Ellis")).to_be_visible()
@@ -317,8 +317,8 @@ def test_a_patient_has_a_usage_page(reader: LogIn, patients: list[Patient]):
 # Little or no data
 
 
-def test_an_empty_installation_shows_the_first_step(reader: LogIn, start_server: Callable[..., ServerProcess]):
-    boss = reader(at=start_server())
+def test_an_empty_installation_shows_the_first_step(log_in: LogIn, start_server: Callable[..., ServerProcess]):
+    boss = log_in(at=start_server())
     page = boss.open()
     expect(page.get_by_role("heading", name="Nothing has been said yet")).to_be_visible()
     expect(page.get_by_role("link", name="Add a patient")).to_be_visible()
@@ -327,12 +327,12 @@ def test_an_empty_installation_shows_the_first_step(reader: LogIn, start_server:
     save_screenshot(page, "empty")
 
 
-def test_a_user_with_few_permissions_sees_only_the_permitted_parts(reader: LogIn, patients: list[Patient]):
+def test_a_user_with_few_permissions_sees_only_the_permitted_parts(log_in: LogIn, patients: list[Patient]):
     user = User.objects.create_user("few", is_staff=True)
-    without_permission = reader(user).open()
+    without_permission = log_in(user).open()
     assert without_permission.locator(".board section").count() == 0
     user.user_permissions.add(Permission.objects.get(codename="view_device"))
-    with_permission = reader(user)
+    with_permission = log_in(user)
     page = with_permission.open()
     assert page.locator(".board section h2").all_inner_texts() == ["Devices connected 3"]
     assert "Margaret" not in page.content()

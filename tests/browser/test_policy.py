@@ -6,10 +6,10 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Reader
+from tests.browser.conftest import BrowserSession
 from tests.conftest import Member
 
-LogIn = Callable[..., Reader]
+LogIn = Callable[..., BrowserSession]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -21,8 +21,8 @@ def _pages(member: Member) -> list[str]:
     return ["/admin/", *lists, patient, reverse("admin:auth_user_add"), "/admin/password_change/"]
 
 
-def test_admin_pages_work_under_the_policy(reader: LogIn, alice: Member):
-    boss = reader()
+def test_admin_pages_work_under_the_policy(log_in: LogIn, alice: Member):
+    boss = log_in()
     for path in _pages(alice):
         response = boss.page.goto(boss.server.url + path)
         assert response is not None
@@ -31,25 +31,25 @@ def test_admin_pages_work_under_the_policy(reader: LogIn, alice: Member):
         assert boss.problems == [], path
 
 
-def test_the_login_page_works_under_the_policy(reader: LogIn):
-    visitor = reader()
+def test_the_login_page_works_under_the_policy(log_in: LogIn):
+    visitor = log_in()
     visitor.context.clear_cookies()
     visitor.open("/admin/login/")
     expect(visitor.page.locator("#id_username")).to_be_visible()
     assert visitor.problems == []
 
 
-def test_the_rest_docs_page_works_under_the_policy(reader: LogIn):
-    administrator = reader()
+def test_the_rest_docs_page_works_under_the_policy(log_in: LogIn):
+    administrator = log_in()
     page = administrator.open("/api/docs/")
     expect(page.locator("h1")).to_contain_text("voicecare")
     expect(page.get_by_text("/api/v1/patients/").first).to_be_visible()
     assert administrator.problems == []
 
 
-def test_an_injected_script_does_not_run(reader: LogIn):
+def test_an_injected_script_does_not_run(log_in: LogIn):
     """The injected elements simulate a template that does not escape a name."""
-    boss = reader()
+    boss = log_in()
     page = boss.open("/admin/")
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')")
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))")

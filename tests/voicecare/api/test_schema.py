@@ -109,8 +109,8 @@ def test_every_operation_of_the_schema(server: ServerProcess, rows: Callable[[st
     schema = schemathesis.openapi.from_file(BytesIO(server.get("/api/schema/")[1]))
     operations = _operations(schema)
     assert len(operations) >= 25
-    count = [_run_operation(operation, server, boss, rows(operation.path)) for operation in operations]
-    assert sum(count) >= len(operations) * 4
+    counts = [_run_operation(operation, server, boss, rows(operation.path)) for operation in operations]
+    assert sum(counts) >= len(operations) * 4
     assert "rest.failed" not in server.logged()
 
 

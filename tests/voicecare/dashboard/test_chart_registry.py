@@ -115,9 +115,9 @@ def test_the_links_of_a_chart_open_the_rows_behind_its_numbers(patients, boss):
     client.force_login(boss)
     for patient in (None, patients[0]):
         for chart in charts(boss, patient).values():
-            addresses = [row.url for row in chart.rows if row.url] + [link.url for link in chart.links]
-            for address in (addresses[0], addresses[-1]):
-                assert client.get(address).status_code == 200, address  # an unknown filter would redirect (302)
+            urls = [row.url for row in chart.rows if row.url] + [link.url for link in chart.links]
+            for url in (urls[0], urls[-1]):
+                assert client.get(url).status_code == 200, url  # an unknown filter would redirect (302)
     day = charts(boss)["days"].rows[-1]
     rows = client.get(day.url).context["cl"].queryset
     assert set(rows) == set(DailyUsage.objects.filter(day=today()))

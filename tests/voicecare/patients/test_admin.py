@@ -103,15 +103,15 @@ def _create_one_of_each(member: Member, i: int) -> None:
     Incident.objects.create(kind="voice", key=str(uuid.UUID(int=i)))
 
 
-def address(model: type[Model], page: str, *args: object) -> str:
+def admin_url(model: type[Model], page: str, *args: object) -> str:
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
 
 
-def list_of(model: type[Model]) -> str:
-    return address(model, "changelist")
+def list_url(model: type[Model]) -> str:
+    return admin_url(model, "changelist")
 
 
-def text_of(client: Client, url: str, **data: object) -> str:
+def get_text(client: Client, url: str, **data: object) -> str:
     response = client.get(url, data)
     assert response.status_code == 200, url
     return response.content.decode()
@@ -120,7 +120,7 @@ def text_of(client: Client, url: str, **data: object) -> str:
 def run_action(client: Client, action: str, *rows: Model) -> str:
     """Run an admin action on these rows and return the HTML of the next page."""
     data = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
-    response = client.post(list_of(type(rows[0])), data, follow=True)
+    response = client.post(list_url(type(rows[0])), data, follow=True)
     assert response.status_code == 200
     return response.content.decode()
 
@@ -136,51 +136,51 @@ def test_all_our_models_are_registered():
 @pytest.mark.parametrize("model", OUR_MODELS)
 def test_the_list_the_search_and_the_change_page_open(model, boss, history):
     history(2)
-    assert BANNER in text_of(boss, list_of(model))
-    assert text_of(boss, list_of(model), q=str(uuid.uuid4()))
-    assert text_of(boss, list_of(model), q="o'brien \\ %")
-    assert BANNER in text_of(boss, address(model, "change", model.objects.first().pk))
+    assert BANNER in get_text(boss, list_url(model))
+    assert get_text(boss, list_url(model), q=str(uuid.uuid4()))
+    assert get_text(boss, list_url(model), q="o'brien \\ %")
+    assert BANNER in get_text(boss, admin_url(model, "change", model.objects.first().pk))
 
 
 @pytest.mark.parametrize("model", OUR_MODELS)
 def test_every_filter_opens(model, boss, history):
     history(1)
-    filters = re.findall(r'<a href="(\?[^"]+)"', text_of(boss, list_of(model)))
+    filters = re.findall(r'<a href="(\?[^"]+)"', get_text(boss, list_url(model)))
     assert filters or model is ProviderState
     for query in filters:
-        assert boss.get(list_of(model) + query.replace("&amp;", "&")).status_code == 200, query
+        assert boss.get(list_url(model) + query.replace("&amp;", "&")).status_code == 200, query
 
 
 @pytest.mark.parametrize("model", [model for model in OUR_MODELS if model is not ProviderState])
 def test_a_list_of_twenty_rows_needs_no_more_queries_than_a_list_of_one(model, boss, history):
     history(1)
-    text_of(boss, list_of(model))
+    get_text(boss, list_url(model))
     with CaptureQueriesContext(
         connection,
     ) as one:
-        text_of(boss, list_of(model))
+        get_text(boss, list_url(model))
     for i in range(1, 20):
         _create_one_of_each(history(0), i)
     with CaptureQueriesContext(connection) as many:
-        text_of(boss, list_of(model))
+        get_text(boss, list_url(model))
     assert len(many) == len(one)
 
 
 @pytest.mark.parametrize("page", ["/admin/", "/admin/login/", "/admin/password_change/", "/admin/auth/user/"])
 def test_other_admin_pages_show_the_sandbox_banner(page, boss, db):
     client = Client() if "login" in page else boss
-    page_text = text_of(client, page)
+    page_text = get_text(client, page)
     assert BANNER in page_text
     assert "| voicecare</title>" in page_text
 
 
 def test_a_popup_shows_the_sandbox_banner(boss, db):
-    assert BANNER in text_of(boss, list_of(Patient), _popup=1)
+    assert BANNER in get_text(boss, list_url(Patient), _popup=1)
 
 
 def test_with_a_real_provider_there_is_no_sandbox_banner(boss, settings):
     settings.USE_SANDBOX = False
-    assert BANNER not in text_of(boss, "/admin/")
+    assert BANNER not in get_text(boss, "/admin/")
 
 
 # Read-only models
@@ -191,42 +191,42 @@ def test_read_only_rows_cannot_be_added_changed_or_deleted(model, boss, history)
     history(1)
     row = model.objects.first()
     before = model.objects.filter(pk=row.pk).values().get()
-    assert boss.get(address(model, "add")).status_code == 403
-    assert boss.post(address(model, "add"), {}).status_code == 403
-    assert boss.post(address(model, "change", row.pk), {"text": "Other.", "characters": 0}).status_code == 403
-    assert boss.post(address(model, "delete", row.pk), {"post": "yes"}).status_code == 403
-    assert 'value="delete_selected"' not in text_of(boss, list_of(model))
+    assert boss.get(admin_url(model, "add")).status_code == 403
+    assert boss.post(admin_url(model, "add"), {}).status_code == 403
+    assert boss.post(admin_url(model, "change", row.pk), {"text": "Other.", "characters": 0}).status_code == 403
+    assert boss.post(admin_url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert 'value="delete_selected"' not in get_text(boss, list_url(model))
     assert model.objects.filter(pk=row.pk).values().get() == before
 
 
 @pytest.mark.parametrize("model", UNDELETABLE_MODELS)
 def test_patients_devices_and_voices_cannot_be_deleted(model, boss, alice):
     row = model.objects.first()
-    assert boss.post(address(model, "delete", row.pk), {"post": "yes"}).status_code == 403
-    assert 'value="delete_selected"' not in text_of(boss, list_of(model))
+    assert boss.post(admin_url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert 'value="delete_selected"' not in get_text(boss, list_url(model))
     assert model.objects.filter(pk=row.pk).exists()
 
 
 def test_the_text_of_an_utterance_appears_only_on_its_own_page(boss, history):
     history(1)
     utterance = Utterance.objects.get()
-    pages = [list_of(model) for model in OUR_MODELS]
+    pages = [list_url(model) for model in OUR_MODELS]
     pages += [
-        address(Conversation, "change", utterance.conversation_id),
-        address(UsageEvent, "change", UsageEvent.objects.get().pk),
+        admin_url(Conversation, "change", utterance.conversation_id),
+        admin_url(UsageEvent, "change", UsageEvent.objects.get().pk),
     ]
-    assert not [page for page in pages if SECRET_TEXT in text_of(boss, page)]
-    assert SECRET_TEXT in text_of(boss, address(Utterance, "change", utterance.pk))
+    assert not [page for page in pages if SECRET_TEXT in get_text(boss, page)]
+    assert SECRET_TEXT in get_text(boss, admin_url(Utterance, "change", utterance.pk))
 
 
 def test_texts_of_utterances_cannot_be_searched(boss, history):
     history(1)
-    assert "0 messages" in text_of(boss, list_of(Utterance), q="knee")
-    assert "0 usage events" in text_of(boss, list_of(UsageEvent), q="knee")
+    assert "0 messages" in get_text(boss, list_url(Utterance), q="knee")
+    assert "0 usage events" in get_text(boss, list_url(UsageEvent), q="knee")
 
 
 @pytest.mark.parametrize(
-    ("model", "wanted"),
+    ("model", "search_term"),
     [
         (Conversation, lambda row: str(row.pk)),
         (Utterance, lambda row: str(row.conversation_id)),
@@ -235,19 +235,19 @@ def test_texts_of_utterances_cannot_be_searched(boss, history):
         (UsageEvent, lambda row: str(row.patient)),
     ],
 )
-def test_a_row_is_found_by_its_ids(model, wanted, boss, history):
+def test_a_row_is_found_by_its_ids(model, search_term, boss, history):
     history(2)
     row = model.objects.first()
-    page = text_of(boss, list_of(model), q=wanted(row))
-    assert address(model, "change", row.pk) in page
-    assert address(model, "change", model.objects.last().pk) not in page
+    page = get_text(boss, list_url(model), q=search_term(row))
+    assert admin_url(model, "change", row.pk) in page
+    assert admin_url(model, "change", model.objects.last().pk) not in page
 
 
 def test_a_conversation_links_to_its_utterances(boss, history):
     history(2)
-    page = text_of(boss, address(Conversation, "change", Conversation.objects.first().pk))
+    page = get_text(boss, admin_url(Conversation, "change", Conversation.objects.first().pk))
     (link,) = re.findall(r'href="([^"]+)">Messages of this conversation', page)
-    assert text_of(boss, link).count(">say-") == 1
+    assert get_text(boss, link).count(">say-") == 1
 
 
 def test_an_incident_is_acknowledged_once(boss, db):
@@ -275,7 +275,7 @@ def test_a_user_with_view_permission_cannot_acknowledge_an_incident(db):
 # Patients
 
 
-def form_of(patient: Patient, **changes: object) -> dict[str, object]:
+def form_data(patient: Patient, **changes: object) -> dict[str, object]:
     """Return the form data of an unchanged patient, with `changes` applied."""
     return {
         "name": patient.name,
@@ -292,7 +292,7 @@ def form_of(patient: Patient, **changes: object) -> dict[str, object]:
 
 
 def voices_offered(client: Client, patient: Patient) -> set[str]:
-    page = text_of(client, address(Patient, "change", patient.pk))
+    page = get_text(client, admin_url(Patient, "change", patient.pk))
     (select,) = re.findall(r'<select name="voice".*?</select>', page, re.DOTALL)
     return set(re.findall(r'<option value="([^"]+)"', select))
 
@@ -309,7 +309,7 @@ def test_the_form_offers_usable_stock_voices_and_the_patients_own_clones(boss, a
 
 def test_the_clone_of_another_patient_is_refused(boss, alice, bob):
     foreign = Voice.objects.create(name="Bob's", provider_id="b", source="cloned", patient=bob.patient)
-    response = boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, voice=foreign.pk))
+    response = boss.post(admin_url(Patient, "change", alice.patient.pk), form_data(alice.patient, voice=foreign.pk))
     assert response.status_code == 200
     alice.patient.refresh_from_db()
     assert alice.patient.voice != foreign
@@ -317,7 +317,7 @@ def test_the_clone_of_another_patient_is_refused(boss, alice, bob):
 
 def test_another_change_keeps_a_chosen_voice_that_is_gone(boss, alice):
     Voice.objects.filter(pk=alice.patient.voice_id).update(state="gone")
-    response = boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, preferred_name="Al"))
+    response = boss.post(admin_url(Patient, "change", alice.patient.pk), form_data(alice.patient, preferred_name="Al"))
     assert response.status_code == 302
     changed = Patient.objects.get(pk=alice.patient.pk)
     assert (changed.preferred_name, changed.voice_id) == ("Al", alice.patient.voice_id)
@@ -325,13 +325,13 @@ def test_another_change_keeps_a_chosen_voice_that_is_gone(boss, alice):
 
 def test_the_care_team_is_saved(boss, alice):
     carer = User.objects.create_user("carer")
-    boss.post(address(Patient, "change", alice.patient.pk), form_of(alice.patient, team=[carer.pk]))
+    boss.post(admin_url(Patient, "change", alice.patient.pk), form_data(alice.patient, team=[carer.pk]))
     assert list(alice.patient.team.all()) == [carer]
 
 
 def test_a_patient_is_added(boss, db):
     new = Patient(name="Carol Clark", companion_name="Max")
-    assert boss.post(address(Patient, "add"), form_of(new)).status_code == 302
+    assert boss.post(admin_url(Patient, "add"), form_data(new)).status_code == 302
     assert Patient.objects.get().companion_name == "Max"
 
 
@@ -340,7 +340,7 @@ def test_a_user_with_view_permission_sees_a_patient(alice):
     viewer.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client = Client()
     client.force_login(viewer)
-    assert "Alice Archer" in text_of(client, address(Patient, "change", alice.patient.pk))
+    assert "Alice Archer" in get_text(client, admin_url(Patient, "change", alice.patient.pk))
 
 
 def test_devices_of_an_archived_patient_are_refused_until_it_is_unarchived(boss, alice):
@@ -359,18 +359,22 @@ def shown_token(page: str) -> str | None:
 
 
 def test_the_token_of_a_new_device_is_shown_once(boss, alice):
-    added = boss.post(address(Device, "add"), {"name": "Kitchen", "patient": alice.patient.pk}, follow=True)
+    added = boss.post(admin_url(Device, "add"), {"name": "Kitchen", "patient": alice.patient.pk}, follow=True)
     device = Device.objects.get(name="Kitchen")
     token = shown_token(added.content.decode())
     assert token is not None
     assert authenticate_device(token) == device
-    for page in (list_of(Device), address(Device, "change", device.pk), address(Patient, "change", alice.patient.pk)):
-        assert shown_token(text_of(boss, page)) is None
-        assert device.token_digest not in text_of(boss, page)
+    for page in (
+        list_url(Device),
+        admin_url(Device, "change", device.pk),
+        admin_url(Patient, "change", alice.patient.pk),
+    ):
+        assert shown_token(get_text(boss, page)) is None
+        assert device.token_digest not in get_text(boss, page)
 
 
 def test_renaming_a_device_keeps_its_token_and_its_epoch(boss, alice):
-    page = address(Device, "change", alice.device.pk)
+    page = admin_url(Device, "change", alice.device.pk)
     alice.device.register_connection()
     renamed = boss.post(page, {"name": "Window", "patient": alice.patient.pk}, follow=True)
     assert shown_token(renamed.content.decode()) is None
@@ -380,14 +384,14 @@ def test_renaming_a_device_keeps_its_token_and_its_epoch(boss, alice):
 
 
 def test_the_patient_of_a_device_cannot_be_changed(boss, alice, bob):
-    boss.post(address(Device, "change", alice.device.pk), {"name": "Window", "patient": bob.patient.pk})
+    boss.post(admin_url(Device, "change", alice.device.pk), {"name": "Window", "patient": bob.patient.pk})
     assert Device.objects.get(pk=alice.device.pk).patient == alice.patient
 
 
 def test_a_revoked_device_is_refused_and_stays_listed(boss, alice):
     assert "1 device revoked." in run_action(boss, "revoke", alice.device)
     assert authenticate_device(alice.token) is None
-    assert str(alice.device.pk) in text_of(boss, list_of(Device))
+    assert str(alice.device.pk) in get_text(boss, list_url(Device))
     revoked_at = Device.objects.get().revoked_at
     assert "0 devices revoked." in run_action(boss, "revoke", alice.device)
     assert Device.objects.get().revoked_at == revoked_at
@@ -400,7 +404,7 @@ def test_a_new_token_is_shown_once_and_replaces_the_old_token_and_its_connection
     assert authenticate_device(token) == alice.device
     assert authenticate_device(alice.token) is None
     assert Device.objects.get().epoch > epoch
-    assert shown_token(text_of(boss, list_of(Device))) is None
+    assert shown_token(get_text(boss, list_url(Device))) is None
 
 
 def test_a_revoked_device_gets_no_new_token(boss, alice):
@@ -414,14 +418,14 @@ def test_a_revoked_device_gets_no_new_token(boss, alice):
 
 
 def test_a_stock_voice_is_added_by_its_id(boss, db):
-    assert boss.post(address(Voice, "add"), {"name": "Lily", "provider_id": "lily-id"}).status_code == 302
+    assert boss.post(admin_url(Voice, "add"), {"name": "Lily", "provider_id": "lily-id"}).status_code == 302
     voice = Voice.objects.get()
     assert (voice.source, voice.state, voice.patient) == ("stock", "usable", None)
 
 
 def test_the_provider_id_of_a_voice_cannot_be_changed(boss, db):
     voice = Voice.objects.default()
-    boss.post(address(Voice, "change", voice.pk), {"name": "Rachel", "provider_id": "other", "state": "gone"})
+    boss.post(admin_url(Voice, "change", voice.pk), {"name": "Rachel", "provider_id": "other", "state": "gone"})
     changed = Voice.objects.get()
     assert (changed.name, changed.provider_id, changed.state) == ("Rachel", voice.provider_id, "usable")
 
@@ -444,28 +448,28 @@ def test_the_provider_id_of_a_voice_cannot_be_changed(boss, db):
     ],
 )
 def test_only_greetings_have_placeholders_and_only_known_ones(kind, text, accepted, boss):
-    response = boss.post(address(Phrase, "add"), {"kind": kind, "language": "en", "text": text})
+    response = boss.post(admin_url(Phrase, "add"), {"kind": kind, "language": "en", "text": text})
     assert response.status_code == (302 if accepted else 200)
     assert Phrase.objects.exists() is accepted
 
 
 def test_a_phrase_is_found_for_another_region_of_its_language(boss):
-    boss.post(address(Phrase, "add"), {"kind": "common", "language": "de-AT", "text": "Servus."})
+    boss.post(admin_url(Phrase, "add"), {"kind": "common", "language": "de-AT", "text": "Servus."})
     assert Phrase.objects.for_language("de-CH").get().text == "Servus."
 
 
 @pytest.mark.parametrize("kind", ["greeting", "common"])
 def test_a_second_greeting_or_a_duplicate_phrase_is_a_form_error(kind, boss):
     Phrase.objects.create(kind=kind, language="en", text="Hello.")
-    response = boss.post(address(Phrase, "add"), {"kind": kind, "language": "en", "text": "Hello."})
+    response = boss.post(admin_url(Phrase, "add"), {"kind": kind, "language": "en", "text": "Hello."})
     assert "errornote" in response.content.decode()
 
 
 def test_a_phrase_is_edited_and_deleted(boss):
     phrase = Phrase.objects.create(text="I see")
-    boss.post(address(Phrase, "change", phrase.pk), {"kind": "common", "language": "en", "text": "I see."})
+    boss.post(admin_url(Phrase, "change", phrase.pk), {"kind": "common", "language": "en", "text": "I see."})
     assert Phrase.objects.get().text == "I see."
-    boss.post(address(Phrase, "delete", phrase.pk), {"post": "yes"})
+    boss.post(admin_url(Phrase, "delete", phrase.pk), {"post": "yes"})
     assert not Phrase.objects.exists()
 
 
@@ -507,27 +511,27 @@ def post_and_list_tasks(django_capture_on_commit_callbacks) -> Iterator[Callable
 def test_a_change_that_affects_the_audio_warms_the_patients_phrases(
     change, changes_audio, boss, alice, post_and_list_tasks
 ):
-    done = post_and_list_tasks(boss, address(Patient, "change", alice.patient.pk), form_of(alice.patient, **change))
+    done = post_and_list_tasks(boss, admin_url(Patient, "change", alice.patient.pk), form_data(alice.patient, **change))
     assert done == ([("tts.warm_patient", str(alice.patient.pk))] if changes_audio else [])
 
 
 def test_a_new_patient_has_their_phrases_warmed(boss, alice, post_and_list_tasks):
-    form = form_of(alice.patient, name="Dora")
-    assert post_and_list_tasks(boss, address(Patient, "add"), form) == [
+    form = form_data(alice.patient, name="Dora")
+    assert post_and_list_tasks(boss, admin_url(Patient, "add"), form) == [
         ("tts.warm_patient", str(Patient.objects.get(name="Dora").pk))
     ]
 
 
 def test_a_saved_phrase_is_warmed_and_the_audio_of_a_deleted_one_is_removed(boss, post_and_list_tasks):
     form = {"kind": "common", "language": "en", "text": "I see."}
-    assert post_and_list_tasks(boss, address(Phrase, "add"), form)[0] == (
+    assert post_and_list_tasks(boss, admin_url(Phrase, "add"), form)[0] == (
         "tts.warm_phrase",
         str(Phrase.objects.get().pk),
     )
     key = Phrase.objects.get().pk
-    changed = post_and_list_tasks(boss, address(Phrase, "change", key), {**form, "text": "I understand."})
+    changed = post_and_list_tasks(boss, admin_url(Phrase, "change", key), {**form, "text": "I understand."})
     assert changed == [("tts.warm_phrase", str(key)), ("tts.remove_audio",)]
-    assert post_and_list_tasks(boss, address(Phrase, "delete", key), {"post": "yes"}) == [("tts.remove_audio",)]
+    assert post_and_list_tasks(boss, admin_url(Phrase, "delete", key), {"post": "yes"}) == [("tts.remove_audio",)]
     again = Phrase.objects.create(text="I see.")
     chosen = {"action": "delete_selected", "_selected_action": again.pk, "post": "yes"}
-    assert post_and_list_tasks(boss, list_of(Phrase), chosen) == [("tts.remove_audio",)]
+    assert post_and_list_tasks(boss, list_url(Phrase), chosen) == [("tts.remove_audio",)]
