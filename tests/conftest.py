@@ -104,7 +104,7 @@ def _fixtures(item: pytest.Item) -> set[str]:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("timed") and os.environ.get("CI") != "true" and os.environ.get("TIMED") != "1":
-        pytest.skip("judges a clock: runs where CI=true or TIMED=1")
+        pytest.skip("measures time: runs only with CI=true or TIMED=1")
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""The admin in a real browser: Debian's chromium, driven by Playwright, on a server of its own."""
+"""The admin in a real browser (Chromium, driven by Playwright) and on a real server."""

@@ -165,9 +165,7 @@ def test_the_keyboard_reaches_every_control_in_order(log_in: LogIn, patients: li
     page.keyboard.press("Enter")
     expect(page.locator(".chart-table").first).to_be_visible()
     page.keyboard.press("Tab")
-    assert (
-        page.evaluate("document.activeElement.className") == "chart-table"
-    )  # the table is focusable because it scrolls
+    assert page.evaluate("document.activeElement.className") == "chart-table"  # focusable, because it scrolls
 
 
 def test_every_part_has_a_name_for_screen_readers(log_in: LogIn, patients: list[Patient]):
