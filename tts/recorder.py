@@ -21,8 +21,8 @@ from usage.ledger import events
 from usage.ledger.journal import Journal
 from voicecare.core import metrics
 
-FLUSH_EVERY_S = 0.1
-RETRY_AFTER_S = 1.0
+FLUSH_INTERVAL_S = 0.1
+RETRY_INTERVAL_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -59,11 +59,11 @@ class Recorder:
         self._flusher: asyncio.Task[None] | None = None
         self._write_lock = asyncio.Lock()
 
-    def record(self, entry: Record) -> None:
+    def record(self, record: Record) -> None:
         """This speech or attempt is new or has changed. Returns at once."""
-        if self.journal is not None and isinstance(entry, events.Attempt) and entry.outcome == events.Outcome.UNKNOWN:
-            self.journal.append(entry)
-        self._pending[id(entry)] = entry
+        if self.journal is not None and isinstance(record, events.Attempt) and record.outcome == events.Outcome.UNKNOWN:
+            self.journal.append(record)
+        self._pending[id(record)] = record
         self._ensure_flusher()
 
     def _ensure_flusher(self) -> None:
@@ -78,27 +78,29 @@ class Recorder:
             if not batch:
                 return
             self._pending.clear()
-            mark = self.journal.position() if self.journal else 0
+            position = self.journal.position() if self.journal else 0
             try:
-                await _write([entry.snapshot() if isinstance(entry, Speech) else copy.copy(entry) for entry in batch])
+                await _write(
+                    [record.snapshot() if isinstance(record, Speech) else copy.copy(record) for record in batch]
+                )
                 if self.journal is not None:
-                    self.journal.truncate(mark)
+                    self.journal.truncate(position)
             except BaseException:  # cancelled, too: the batch is of all devices, and writing it twice is harmless
-                self._pending = {id(entry): entry for entry in [*batch, *self._pending.values()]}
+                self._pending = {id(record): record for record in [*batch, *self._pending.values()]}
                 self._ensure_flusher()  # the flusher may have found nothing to do while the batch was out
                 raise
             finally:
                 metrics.RECORDER_BACKLOG.set(len(self._pending))
 
     async def _flush_soon(self) -> None:
-        pause = FLUSH_EVERY_S
+        pause = FLUSH_INTERVAL_S
         while self._pending:
             await asyncio.sleep(pause)
             try:
                 await self.flush()
-                pause = FLUSH_EVERY_S
+                pause = FLUSH_INTERVAL_S
             except Exception as error:  # whatever it is: what was said stays to be written
-                pause = RETRY_AFTER_S
+                pause = RETRY_INTERVAL_S
                 log.warning("recorder.write_failed", waiting=len(self._pending), error=type(error).__name__)
         self._flusher = None
 
@@ -118,8 +120,8 @@ def _write(batch: Sequence[Record]) -> None:
 
 def _write_rows(batch: Iterable[Record]) -> None:
     # Two connections may have had the same one: a statement may touch a row only once.
-    speeches = list({entry.utterance_id: entry for entry in batch if isinstance(entry, Speech)}.values())
-    attempts = [entry for entry in batch if isinstance(entry, events.Attempt)]
+    speeches = list({record.utterance_id: record for record in batch if isinstance(record, Speech)}.values())
+    attempts = [record for record in batch if isinstance(record, events.Attempt)]
     with transaction.atomic():
         if speeches:
             Utterance.objects.bulk_create(

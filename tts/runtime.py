@@ -128,11 +128,11 @@ class Runtime:
 
     async def _monitor_heartbeats(self) -> None:
         """Misses the processes that no patient would miss."""
-        lookout = HeartbeatMonitor(time.time())
+        monitor = HeartbeatMonitor(time.time())
         while True:
             await asyncio.sleep(HEARTBEAT_CHECK_INTERVAL_S)
             try:
-                await run_in_db_thread(lookout.check, time.time())
+                await run_in_db_thread(monitor.check, time.time())
             except Exception as error:  # whatever it is: the next look may do better
                 log.warning("runtime.heartbeat_check_failed", error=type(error).__name__)
 

@@ -84,8 +84,8 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
         device=device, seen_at=timezone.now(), voice=conversation.voice, voice_source=conversation.voice_source
     )
     Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
-    said = Utterance.objects.filter(conversation=conversation).values_list("client_speech_id", "origin")
-    ids, origins = zip(*said, strict=True) if said else ((), ())
+    utterances = Utterance.objects.filter(conversation=conversation).values_list("client_speech_id", "origin")
+    ids, origins = zip(*utterances, strict=True) if utterances else ((), ())
     return OpenConversation(
         _build_context(conversation, device.patient),
         used_speech_ids=frozenset(ids) - {""},
@@ -97,9 +97,9 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
 def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
     """Ends it and returns its characters. Idempotent: one that has ended keeps the time at which it did."""
     Conversation.objects.unfinished().filter(pk=conversation_id).update(ended_at=now or timezone.now())
-    said = Utterance.objects.filter(conversation=conversation_id)
-    said.interrupt_unfinished()
-    said.filter(origin=Origin.DEVICE, state=UtteranceState.QUEUED).update(state=UtteranceState.INTERRUPTED)
+    utterances = Utterance.objects.filter(conversation=conversation_id)
+    utterances.interrupt_unfinished()
+    utterances.filter(origin=Origin.DEVICE, state=UtteranceState.QUEUED).update(state=UtteranceState.INTERRUPTED)
     used = Conversation.objects.filter(pk=conversation_id).values_list("tts_characters_used", flat=True)
     return used.first() or 0
 
@@ -124,8 +124,8 @@ def current_devices(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.U
 
 def with_withdrawn_voice(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
     """Those of them whose voice nobody may hear any more."""
-    held = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
-    return list(held.values_list("pk", flat=True))
+    affected = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
+    return list(affected.values_list("pk", flat=True))
 
 
 def add_reconciled_characters(new: Mapping[uuid.UUID, int]) -> None:
@@ -151,8 +151,8 @@ def resolve_voice(patient: Patient) -> tuple[Voice, str]:
 
 
 def _build_context(conversation: Conversation, patient: Patient) -> Context:
-    known = list(Phrase.objects.for_language(patient.language))
-    of_kind = {phrase.kind: phrase.text for phrase in known}
+    phrases = list(Phrase.objects.for_language(patient.language))
+    of_kind = {phrase.kind: phrase.text for phrase in phrases}
     greeting = of_kind.get(Phrase.Kind.GREETING)
     speech_settings = SpeechSettings(
         voice=VoiceRef.from_voice(conversation.voice),
@@ -169,7 +169,7 @@ def _build_context(conversation: Conversation, patient: Patient) -> Context:
         backup_settings=replace(speech_settings, voice=VoiceRef.from_voice(Voice.objects.default())),
         voice_source=conversation.voice_source,
         initiated_by=conversation.initiated,
-        phrases=frozenset(normalise(phrase.text) for phrase in known if phrase.kind != Phrase.Kind.GREETING),
+        phrases=frozenset(normalise(phrase.text) for phrase in phrases if phrase.kind != Phrase.Kind.GREETING),
         greeting=None if greeting is None else render_greeting(greeting, patient),
         hold_message=of_kind.get(Phrase.Kind.HOLD_MESSAGE),
         has_budget=patient.monthly_character_budget is not None,

@@ -3,7 +3,7 @@
 A request that is under way when its process is killed would otherwise be known to nobody but the provider, who bills
 it. An attempt is one line, written when it begins and before it is sent; a write to the page cache, which outlives the
 process but not the machine. The file is emptied whenever all of it is in the database. That of a process that has died
-is adopted by the next one: its attempts are booked as unknown, and reconciliation finds out what became of them.
+is recovered by the next one: its attempts are booked as unknown, and reconciliation finds out what became of them.
 """
 
 import fcntl
@@ -61,9 +61,9 @@ class Journal:
         """To be taken before the database is written, for `written`."""
         return self._size
 
-    def truncate(self, mark: int) -> None:
-        """All that was in it at the mark is in the database. What came since keeps the whole: it does no harm twice."""
-        if self._size == mark:
+    def truncate(self, position: int) -> None:
+        """All that was in it at the position is in the database. What came since keeps the whole: it does no harm twice."""
+        if self._size == position:
             os.ftruncate(self._file, 0)
             self._size = 0
 
@@ -83,21 +83,21 @@ def open_journal(folder: Path) -> Journal | None:
         return None
 
 
-def recover(folder: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
+def recover(folder: Path, record_attempts: Callable[[Sequence[Attempt]], object]) -> int:
     """Books what processes that have died had asked for, and removes their files; returns how many attempts.
 
-    Idempotent: `book` takes an attempt that it has already for nothing. A file is removed after it was booked.
+    Idempotent: `record_attempts` takes an attempt that it has already for nothing. A file is removed after it was booked.
     """
-    adopted = 0
+    recovered = 0
     for path in folder.iterdir() if folder.is_dir() else ():
-        with suppress(FileNotFoundError):  # another one has just adopted it
-            adopted += _recover_file(path, book)
-    if adopted:
-        log.warning("journal.recovered", attempts=adopted)
-    return adopted
+        with suppress(FileNotFoundError):  # another one has just recovered it
+            recovered += _recover_file(path, record_attempts)
+    if recovered:
+        log.warning("journal.recovered", attempts=recovered)
+    return recovered
 
 
-def _recover_file(path: Path, book: Callable[[Sequence[Attempt]], object]) -> int:
+def _recover_file(path: Path, record_attempts: Callable[[Sequence[Attempt]], object]) -> int:
     with path.open("rb") as file:
         is_new = time.time() - path.stat().st_mtime < MIN_AGE_S
         try:
@@ -106,24 +106,24 @@ def _recover_file(path: Path, book: Callable[[Sequence[Attempt]], object]) -> in
             return 0
         attempts = list(_parse(file.read()))
         if attempts:
-            book(attempts)
+            record_attempts(attempts)
         if attempts or not is_new:
             path.unlink(missing_ok=True)
     return len(attempts)
 
 
 def _serialize(attempt: Attempt) -> bytes:
-    said: dict[str, Any] = {key: getattr(attempt, name) for name, key in _PLAIN_FIELDS.items()}
-    said |= {key: str(value) for name, key in _ID_FIELDS.items() if (value := getattr(attempt, name))}
-    return json.dumps({**said, "at": attempt.started_at.isoformat()}).encode() + b"\n"
+    fields: dict[str, Any] = {key: getattr(attempt, name) for name, key in _PLAIN_FIELDS.items()}
+    fields |= {key: str(value) for name, key in _ID_FIELDS.items() if (value := getattr(attempt, name))}
+    return json.dumps({**fields, "at": attempt.started_at.isoformat()}).encode() + b"\n"
 
 
 def _parse(lines: bytes) -> Iterator[Attempt]:
     for line in lines.splitlines():
         try:
-            said = json.loads(line)
-            ids: dict[str, Any] = {name: uuid.UUID(said[key]) for name, key in _ID_FIELDS.items() if key in said}
-            plain: dict[str, Any] = {name: said[key] for name, key in _PLAIN_FIELDS.items()}
-            yield Attempt(**ids, **plain, started_at=datetime.fromisoformat(said["at"]))
+            fields = json.loads(line)
+            ids: dict[str, Any] = {name: uuid.UUID(fields[key]) for name, key in _ID_FIELDS.items() if key in fields}
+            plain: dict[str, Any] = {name: fields[key] for name, key in _PLAIN_FIELDS.items()}
+            yield Attempt(**ids, **plain, started_at=datetime.fromisoformat(fields["at"]))
         except (ValueError, KeyError, TypeError):
             continue  # the kill came in the middle of it
