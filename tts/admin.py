@@ -1,4 +1,4 @@
-"""Conversations, what was said in them, and the phrase cache, to look at; phrases, to edit."""
+"""The admin of conversations, messages (utterances), phrases and cached audio. Only phrases can be edited."""
 
 from datetime import datetime
 from typing import Any
@@ -148,7 +148,7 @@ _PLACEHOLDERS = {Phrase.Kind.GREETING.value: ("{patient_name}", "{ai_name}"), Ph
 
 class PhraseForm(forms.ModelForm):
     def clean_language(self) -> str:
-        """As it is looked up: a patient's "de-AT" is served by "de"."""
+        """Phrases are looked up by language without region: "de" serves a patient with "de-AT"."""
         language: str = self.cleaned_data["language"]
         return language.partition("-")[0].lower()
 
@@ -158,13 +158,15 @@ class PhraseForm(forms.ModelForm):
         for placeholder in allowed:
             text = text.replace(placeholder, "")
         if "{" in text or "}" in text:
-            known = f"Braces are for {' and '.join(allowed)} only." if allowed else "Only a greeting may hold braces."
-            self.add_error("text", ValidationError(known, code="placeholder"))
+            message = "Only a greeting may contain braces."
+            if allowed:
+                message = f"Braces may only contain the placeholders {' and '.join(allowed)}."
+            self.add_error("text", ValidationError(message, code="placeholder"))
 
 
 @admin.register(Phrase)
 class PhraseAdmin(admin.ModelAdmin):
-    """A phrase that is saved here is made in all voices of its language soon after."""
+    """Saving a phrase starts a task that generates its audio for all patients of its language."""
 
     form = PhraseForm
     list_display = ("text", "kind", "language")
@@ -179,13 +181,13 @@ class PhraseAdmin(admin.ModelAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         tables = coverage.coverage_tables(create_phrase_cache())
-        context = {**self.admin_site.each_context(request), "title": "Coverage of the phrase cache", "tables": tables}
+        context = {**self.admin_site.each_context(request), "title": "Cache coverage", "tables": tables}
         return TemplateResponse(request, "admin/tts/phrase/coverage.html", {**context, "opts": self.opts})
 
     def save_model(self, request: HttpRequest, obj: Phrase, form: forms.ModelForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
         task_queue.enqueue_on_commit(task_names.WARM_PHRASE, obj.pk)
-        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)  # of what it was before
+        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)  # deletes the clips of the previous text
 
     def delete_model(self, request: HttpRequest, obj: Phrase) -> None:
         super().delete_model(request, obj)
@@ -224,9 +226,9 @@ class ClipAdmin(ReadOnlyAdmin):
     date_hierarchy = "created_at"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Clip]:
-        """Without the rows of what is being made for the first time: they have no sound."""
+        """Leaves out rows of clips that are being generated for the first time. They have no audio yet."""
         return super().get_queryset(request).filter(size__gt=0)
 
-    @admin.display(description="Says")
+    @admin.display(description="Text")
     def says(self, clip: Clip) -> str:
-        return f"Greeting of {clip.patient}" if clip.patient else str(clip.phrase or "a phrase that is no more")
+        return f"Greeting of {clip.patient}" if clip.patient else str(clip.phrase or "a deleted phrase")

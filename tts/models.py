@@ -1,4 +1,4 @@
-"""Conversations, what was said in them, and the phrases worth keeping."""
+"""Conversations, utterances, phrases, and the index of the phrase cache."""
 
 import uuid
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tts.states import Origin, QueueReason, Source, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Device, Patient, Voice
 
-ABANDONED_AFTER = timedelta(minutes=30)  # the contract, section 1: unresumed for 30 minutes, the conversation ends
+ABANDONED_AFTER = timedelta(minutes=30)  # docs/protocol.md: a conversation that is not resumed ends
 
 
 def _choices(values: type[StrEnum], **labels: str) -> list[tuple[str, str]]:
@@ -35,21 +35,24 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(ended_at=None)
 
     def resumable(self, now: datetime) -> "ConversationQuerySet":
-        """Also before the sweep for abandoned ones has come by."""
+        """Unfinished and not abandoned, also if the periodic task has not ended the abandoned ones yet."""
         return self.unfinished().filter(seen_at__gte=now - ABANDONED_AFTER)
 
     def abandoned(self, now: datetime) -> "ConversationQuerySet":
         return self.unfinished().filter(seen_at__lt=now - ABANDONED_AFTER)
 
     def add_characters(self, new: Mapping[uuid.UUID, int]) -> None:
-        """One statement for all of them, added by the database: two processes never overwrite each other's sum."""
+        """Adds characters by conversation in one statement. The database adds, so concurrent calls do not conflict."""
         if new:
             added = Case(*(When(pk=key, then=Value(characters)) for key, characters in new.items()), default=Value(0))
             self.filter(pk__in=new).update(tts_characters_used=F("tts_characters_used") + added)
 
 
 class Conversation(models.Model):
-    """One talk with one patient, in one voice from beginning to end. It has ended when `ended_at` is set."""
+    """A conversation with one patient. It has ended when `ended_at` is set.
+
+    It keeps its voice to the end, unless the voice is withdrawn.
+    """
 
     class Initiated(models.TextChoices):
         DEVICE = "device"
@@ -72,7 +75,7 @@ class Conversation(models.Model):
     objects = ConversationQuerySet.as_manager()
 
     class Meta:
-        db_table = "conversations"  # named by the owner
+        db_table = "conversations"  # the product owner chose this name
         ordering = ("-started_at",)
         indexes = [models.Index(fields=["seen_at"], condition=Q(ended_at=None), name="conversation_unfinished")]
         constraints = [
@@ -92,16 +95,16 @@ class Conversation(models.Model):
 
 class UtteranceQuerySet(models.QuerySet["Utterance"]):
     def interrupt_unfinished(self) -> None:
-        """A process that was killed never said how these ended. What the server started stays in the outbox."""
+        """Interrupts what a killed process left unfinished, except for speech that the server started."""
         unfinished = self.filter(state__in=[UtteranceState.WAITING, UtteranceState.SPEAKING])
         unfinished.exclude(origin=Origin.SERVER).update(state=UtteranceState.INTERRUPTED)
 
 
 class Utterance(models.Model):
-    """Something that was to be said, and what became of it. What waits here is the outbox (`tts.outbox.store`).
+    """One speech and its result. The rows that wait are also the outbox (`tts.outbox.store`).
 
-    waiting -> speaking -> spoken, and from there `heard` once a device has acknowledged it. `queued` waits for the
-    quota. While `owner` (one connection) holds the lease nobody else may speak it.
+    waiting -> speaking -> spoken -> heard, which means that a device has acknowledged it. `queued` speech waits for the
+    quota. While `owner` (a connection) holds the lease, no other connection may speak it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -169,7 +172,7 @@ class Utterance(models.Model):
             )
         ]
         constraints = [
-            # A resumed conversation may greet again, so the greeting is not bound to be unique.
+            # Only for speech of the device: a resumed conversation may greet again with the same id.
             models.UniqueConstraint(
                 fields=["conversation", "client_speech_id"], condition=Q(origin="device"), name="utterance_id_once"
             ),
@@ -208,13 +211,15 @@ class Utterance(models.Model):
 
 class PhraseQuerySet(models.QuerySet["Phrase"]):
     def for_language(self, language: str) -> "PhraseQuerySet":
-        """The phrases of a language; a patient's "de-AT" is served by "de"."""
+        """The phrases for a patient's language. "de-AT" uses the phrases of "de"."""
         return self.filter(language=language.partition("-")[0].lower())
 
 
 class Phrase(models.Model):
-    """Something said so often that its sound is kept. A greeting may hold `{patient_name}` and `{ai_name}`; a holding
-    phrase is said once in a conversation when speech has to wait for the quota.
+    """A phrase that is spoken often, so its audio is cached.
+
+    A greeting may contain `{patient_name}` and `{ai_name}`. The hold message is spoken once per conversation, when
+    speech has to wait for the quota.
     """
 
     class Kind(models.TextChoices):
@@ -247,10 +252,9 @@ class Phrase(models.Model):
 
 
 class Clip(models.Model):
-    """One entry of the phrase cache (`tts.cache.phrase_cache`): what its sound is, how long it may be used, who used
-    it.
+    """One entry of the phrase cache (`tts.cache.phrase_cache`): its content, expiry time and use.
 
-    The sound itself lies in the store under `digest`, which holds neither a name nor a text.
+    The store keeps the audio under `digest`, which reveals neither a name nor a text.
     """
 
     id = models.BigAutoField(primary_key=True)

@@ -1,9 +1,8 @@
-"""Writes what this process has said, behind its back: batches, at most 100 ms apart, one transaction each.
+"""Writes speeches and ledger attempts to the database in the background, in batches at most 100 ms apart.
 
-Nothing on the road to the first byte waits for the database. What is noted here is written in the order of its
-first note; noting the same speech or attempt again before it was written costs nothing. A database that is away
-keeps the batch in memory and is tried again; a row that the database refuses is put aside and logged, so that it
-cannot hold up the others.
+The hot path never waits for the database. Records are written in the order of their first `record` call. Recording
+the same speech or attempt again before it is written costs nothing. If the database is unavailable, the batch stays in
+memory and is retried. A row that the database rejects is logged and dropped, so that it does not block the others.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 Record = Speech | events.Attempt
 
-# What a row itself is to blame for; drivers raise the last three for values that they cannot pass on.
+# Errors that the row itself causes. Database drivers raise the last three for values that they cannot convert.
 _ROW_ERRORS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
 
 _UPDATED_FIELDS = [
@@ -48,9 +47,9 @@ _UPDATED_FIELDS = [
 
 
 class Recorder:
-    """One for each process. `note` is called from the event loop; the writing happens in a thread.
+    """One instance per process. Call `record` from the event loop. A thread does the writing.
 
-    With a journal, what is asked for outlives a process that is killed before it was written.
+    With a journal, attempts survive a process that is killed before they are written.
     """
 
     def __init__(self, journal: Journal | None = None) -> None:
@@ -60,7 +59,7 @@ class Recorder:
         self._write_lock = asyncio.Lock()
 
     def record(self, record: Record) -> None:
-        """This speech or attempt is new or has changed. Returns at once."""
+        """Queues a new or changed speech or attempt for writing. Never waits."""
         if self.journal is not None and isinstance(record, events.Attempt) and record.outcome == events.Outcome.UNKNOWN:
             self.journal.append(record)
         self._pending[id(record)] = record
@@ -68,11 +67,11 @@ class Recorder:
 
     def _ensure_flusher(self) -> None:
         if self._flusher is None:
-            # In a context of its own: in that of a request it would write in the request's thread, which ends.
+            # In a new context, because the context of a request would bind the writing to the request's thread.
             self._flusher = asyncio.create_task(self._flush_soon(), context=Context())
 
     async def flush(self) -> None:
-        """Everything noted so far is in the database when this returns. Raises DatabaseError if it is away."""
+        """Writes everything that was recorded so far. Raises DatabaseError if the database is unavailable."""
         async with self._write_lock:
             batch = list(self._pending.values())
             if not batch:
@@ -85,9 +84,11 @@ class Recorder:
                 )
                 if self.journal is not None:
                     self.journal.truncate(position)
-            except BaseException:  # cancelled, too: the batch is of all devices, and writing it twice is harmless
+            except (
+                BaseException
+            ):  # also when cancelled, because the batch belongs to all devices; writing it twice is harmless
                 self._pending = {id(record): record for record in [*batch, *self._pending.values()]}
-                self._ensure_flusher()  # the flusher may have found nothing to do while the batch was out
+                self._ensure_flusher()  # the flusher may have ended while the batch was being written
                 raise
             finally:
                 metrics.RECORDER_BACKLOG.set(len(self._pending))
@@ -99,13 +100,13 @@ class Recorder:
             try:
                 await self.flush()
                 pause = FLUSH_INTERVAL_S
-            except Exception as error:  # whatever it is: what was said stays to be written
+            except Exception as error:  # after any error the records have to be written later
                 pause = RETRY_INTERVAL_S
                 log.warning("recorder.write_failed", waiting=len(self._pending), error=type(error).__name__)
         self._flusher = None
 
 
-@database_sync_to_async  # the one user of the process' sensitive thread: its connection stays open between batches
+@database_sync_to_async  # only this uses the process's thread-sensitive thread, so its connection stays open
 def _write(batch: Sequence[Record]) -> None:
     try:
         _write_rows(batch)
@@ -119,7 +120,7 @@ def _write(batch: Sequence[Record]) -> None:
 
 
 def _write_rows(batch: Iterable[Record]) -> None:
-    # Two connections may have had the same one: a statement may touch a row only once.
+    # Two connections may have recorded the same utterance, and a statement may touch a row only once.
     speeches = list({record.utterance_id: record for record in batch if isinstance(record, Speech)}.values())
     attempts = [record for record in batch if isinstance(record, events.Attempt)]
     with transaction.atomic():

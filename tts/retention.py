@@ -1,4 +1,4 @@
-"""How long it is kept what was said to whom: texts for TEXT_RETENTION_DAYS, and of an erased patient nothing at all."""
+"""Data retention: clears utterance texts after TEXT_RETENTION_DAYS and deletes all data of erased patients."""
 
 import uuid
 from collections.abc import Iterable
@@ -17,25 +17,25 @@ from tts.models import Clip, Conversation, Utterance
 from tts.outbox.leases import PENDING
 from voicecare.patients.models import Device, Patient, Voice
 
-BATCH_SIZE = 1000  # rows in one statement: no writer waits long
-# From then on nothing of theirs is on its way any more, neither a connection that ends nor rows that are written late.
+BATCH_SIZE = 1000  # rows per statement, so that other writers do not wait long
+# After this time no connection of an erased patient is left, and no row is still to be written.
 SETTLE_TIME = timedelta(hours=1)
 
 log = structlog.get_logger(__name__)
 
 
 def prune_texts() -> int:
-    """Empties the texts that are out of time; returns how many. What still waits to be said keeps its text."""
+    """Clears texts that are older than TEXT_RETENTION_DAYS and returns how many. Queued speech keeps its text."""
     old = timezone.now() - timedelta(days=settings.TEXT_RETENTION_DAYS)
     return _clear_texts(Utterance.objects.filter(received_at__lte=old).exclude(PENDING))
 
 
 def erase_patients() -> int:
-    """Goes on wherever it stands; returns how many patients there are no more. Idempotent.
+    """Continues the erasure of patients and returns how many were deleted completely. Idempotent.
 
-    At once: names and texts. When all has come to rest: what was said, conversations, devices. The patient's row goes
-    last, by itself, as soon as no application holds a row of theirs (its foreign keys say so). What remains is money,
-    without a name or a text.
+    Names and texts are cleared immediately. Utterances, conversations and devices follow when the erasure is
+    `SETTLE_TIME` old. The patient's row is deleted last, when no other row refers to it. The usage ledger stays. It
+    contains neither names nor texts.
     """
     erased = Patient.objects.filter(erased_at__isnull=False)
     _clear_texts(Utterance.objects.filter(patient__in=erased))
@@ -57,7 +57,7 @@ def _clear_texts(utterances: QuerySet[Utterance]) -> int:
 
 @transaction.atomic
 def _anonymize(patient: Patient) -> None:
-    """Also in the history that the admin keeps of every row, under the name that it had."""
+    """Clears the names of a patient, also in the change log of the admin, which keeps the names of rows."""
     theirs: dict[type[Model], Iterable[uuid.UUID]] = {
         Patient: [patient.pk],
         Device: patient.devices.values_list("pk", flat=True),
@@ -70,15 +70,15 @@ def _anonymize(patient: Patient) -> None:
 
 
 def _delete_patient(patient: uuid.UUID) -> bool:
-    """Whether nothing is left of them."""
-    if Clip.objects.filter(patient=patient).exists():  # a row stays as long as its sound does
+    """Deletes the rows of a patient. Returns False if some cannot be deleted yet."""
+    if Clip.objects.filter(patient=patient).exists():  # the row of a clip stays until its audio is deleted
         return False
     Utterance.objects.filter(patient=patient).delete()
     Conversation.objects.filter(patient=patient).delete()
     Device.objects.filter(patient=patient).delete()
     try:
         Patient.objects.filter(pk=patient).delete()
-    except ProtectedError:  # a copied voice, whose removal takes its own time
+    except ProtectedError:  # for example a voice clone that the provider has not deleted yet
         return False
     log.info("patient.erased")
     return True

@@ -1,8 +1,8 @@
-"""What a process owns while it serves: the provider client, the phrase cache, the recorder, the hub; and how it
-goes down.
+"""The runtime of a server process: it builds the provider client, phrase cache, recorder and connection registry, and
+shuts them down.
 
-daphne has no lifespan events, so the first scope of any kind starts it, and SIGTERM is taken over then: daphne
-itself would cut every socket in the middle of a word.
+daphne sends no ASGI lifespan events, so the first scope of any kind starts the runtime. It then takes over SIGTERM,
+because daphne would close every socket in the middle of a word.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ from voicecare.core.database import run_in_db_thread
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
-CACHE_MAINTENANCE_INTERVAL_S = 5.0  # hits are written down, and what was removed for good is forgotten
-HEARTBEAT_CHECK_INTERVAL_S = 5.0  # for silent processes
+CACHE_MAINTENANCE_INTERVAL_S = 5.0  # for writing hits, and for dropping deleted clips from memory
+HEARTBEAT_CHECK_INTERVAL_S = 5.0
 SWITCH_INTERVAL_S = 0.0001
-CLOSE_GRACE_S = 0.3  # for the close frames to leave before the server stops
+CLOSE_GRACE_S = 0.3  # for sending the close frames before the server stops
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +115,7 @@ class Runtime:
         self._install_sigterm_handler()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Runs this in the background until it ends or the process does."""
+        """Runs the coroutine in the background until it ends or the process shuts down. Logs its error."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
@@ -127,13 +127,13 @@ class Runtime:
             await phrases.evict_deleted()
 
     async def _monitor_heartbeats(self) -> None:
-        """Misses the processes that no patient would miss."""
+        """Reports workers and beat that have stopped, which patients do not notice."""
         monitor = HeartbeatMonitor(time.time())
         while True:
             await asyncio.sleep(HEARTBEAT_CHECK_INTERVAL_S)
             try:
                 await run_in_db_thread(monitor.check, time.time())
-            except Exception as error:  # whatever it is: the next look may do better
+            except Exception as error:  # after any error the next check may succeed
                 log.warning("runtime.heartbeat_check_failed", error=type(error).__name__)
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
@@ -142,10 +142,13 @@ class Runtime:
             log.error("runtime.background_task_failed", exc_info=task.exception())
 
     async def drain(self, seconds: float) -> None:
-        """No new connection and no new speech; what plays may end; then every socket is closed and all is written."""
+        """Refuses new connections and speech, and lets playing speech end within `seconds`.
+
+        Then it closes all sockets, writes all records, and stops the background tasks.
+        """
         self.draining = True
         drains = (connection.drain(seconds) for connection in self.registry.connections)
-        await asyncio.gather(*drains, return_exceptions=True)  # one broken socket must not cut the others
+        await asyncio.gather(*drains, return_exceptions=True)  # an error of one connection must not stop the others
         await asyncio.sleep(CLOSE_GRACE_S)
         with suppress(DatabaseError):
             await self.dependencies.recorder.flush()
@@ -164,7 +167,7 @@ class Runtime:
             return
 
         def on_sigterm() -> None:
-            if self.draining:
+            if self.draining:  # a second SIGTERM stops the server immediately
                 server_stops(signal.SIGTERM, None)
             else:
                 self.spawn(self._shut_down(lambda: server_stops(signal.SIGTERM, None)))

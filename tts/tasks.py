@@ -1,7 +1,8 @@
-"""What Celery does for conversations and speech: from the schedule in the settings, and told by hints.
+"""Celery tasks for conversations and speech. `voicecare.infrastructure.schedule` runs some of them periodically.
 
-Those with an id are hints (`voicecare.core.task_queue`): warm what this patient, this voice, this phrase needs. A round
-of warming that ran out of time tells itself to go on, so that other tasks have their turn in between.
+The other ones are enqueued with an id (`voicecare.core.task_queue`). They generate the clips that a patient, voice or
+phrase needs. A round of warming that reaches its time limit enqueues itself again, so that other tasks can run in
+between.
 """
 
 import time
@@ -63,7 +64,7 @@ def warm_voice(voice_id: str) -> None:
 
 @shared_task(name="tts.warm_phrase")
 def warm_phrase(phrase_id: str) -> None:
-    """For everybody of its language: names in a greeting differ, and so do voices."""
+    """Generates the clips of one phrase for all active patients. Names and voices differ."""
     phrases = list(Phrase.objects.filter(pk=phrase_id))
     cache = planning.create_phrase_cache()
     if warmer.warm(warmer.missing_clips(planning.load_audiences(planning.active_patients()), phrases, cache), cache):
@@ -72,7 +73,7 @@ def warm_phrase(phrase_id: str) -> None:
 
 @shared_task(name="tts.warm_due")
 def warm_due() -> None:
-    """All that current patients need, and what is in use beyond that."""
+    """Generates all clips that active patients need, and renews other clips that are in use."""
     cache, phrases = planning.create_phrase_cache(), list(Phrase.objects.all())
     needed = warmer.missing_clips(planning.load_audiences(planning.active_patients()), phrases, cache)
     if warmer.warm(needed | warmer.expiring_clips_in_use(phrases, cache), cache):

@@ -1,4 +1,4 @@
-"""What holds for a whole conversation."""
+"""The frozen facts of a conversation, looked up once when it starts."""
 
 import uuid
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from tts.conversations.voice import SpeechSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechContext:
-    """What the speech pipeline has to know: how a text sounds, and to whom it is booked.
+    """The facts that the speech pipeline needs: how a text sounds, and who is billed for it.
 
-    `backup` differs from `speech_settings` in the voice alone. `phrases` are in the normal form of
-    `tts.text.segmenter.normalise`. `conversation_id` is None for speech outside of any conversation, `patient_id` for a
-    voice that belongs to no patient. `has_budget`: the patient has one; how large it is, the row knows.
+    `backup_settings` differs from `speech_settings` only in the voice. `phrases` are normalised with
+    `tts.text.segmenter.normalise`. `conversation_id` is None for speech outside of a conversation. `patient_id` is None
+    for a voice that belongs to no patient. `has_budget` says whether the patient has a monthly budget.
     """
 
     conversation_id: uuid.UUID | None
@@ -25,7 +25,7 @@ class SpeechContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context(SpeechContext):
-    """What holds for a whole conversation."""
+    """The facts of a whole conversation."""
 
     conversation_id: uuid.UUID
     patient_id: uuid.UUID
@@ -36,6 +36,7 @@ class Context(SpeechContext):
     hold_message: str | None = None
 
     def started_frame(self) -> dict[str, object]:
+        """Returns the `conversation.started` message of the device protocol."""
         voice = self.speech_settings.voice
         return {
             "type": "conversation.started",
@@ -49,10 +50,7 @@ class Context(SpeechContext):
 
 @dataclass(frozen=True, slots=True)
 class OpenConversation:
-    """A conversation that may be spoken in: its context, the ids it has used and the characters it has counted.
-
-    `was_held`: its holding phrase has been said.
-    """
+    """A started or resumed conversation. `characters` are the billed characters so far."""
 
     context: Context
     used_speech_ids: frozenset[str]

@@ -1,7 +1,7 @@
-"""Opening, resuming and ending a conversation: everything about it that is looked up, once, before anything is said.
+"""Starts, resumes, switches and ends conversations in the database.
 
-The functions talk to the database and belong into a thread. What they return is frozen: from here on no query
-stands between a text and its sound.
+Call these functions from a thread. Each looks up everything that speech needs, and the result is frozen. Later, no
+database query delays the audio.
 """
 
 import re
@@ -26,16 +26,18 @@ from voicecare.patients.models import Device, Patient, Voice
 
 
 class UnknownConversation(VoicecareError):
+    """The conversation does not exist, belongs to another patient, or has ended."""
+
     code = "unknown_id"
 
 
 def start(device_id: uuid.UUID, audio_format: str | None) -> OpenConversation:
-    """A new conversation, begun by this device. The voice is the patient's own choice, else the default."""
+    """Starts a conversation that the device requested, in the patient's voice or else in the default voice."""
     return _create(device_id, audio_format, Conversation.Initiated.DEVICE)
 
 
 def start_for_delivery(device_id: uuid.UUID) -> OpenConversation:
-    """A new conversation, begun by the server because it has something to say; in the device's last format."""
+    """Starts a conversation for queued speech that the server starts, in the last format of the device."""
     return _create(device_id, None, Conversation.Initiated.SERVER)
 
 
@@ -53,7 +55,7 @@ def _create(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> O
 
 
 def adopt(device_id: uuid.UUID, opened: OpenConversation, audio_format: str | None) -> OpenConversation:
-    """The device goes on with the conversation that the server had opened, from the next speech in its format."""
+    """Lets the device continue a conversation that the server has started. The next speech has the device's format."""
     chosen = audio_format or opened.context.speech_settings.format
     initiated = Conversation.Initiated.DEVICE.value
     with transaction.atomic():
@@ -69,7 +71,10 @@ def adopt(device_id: uuid.UUID, opened: OpenConversation, audio_format: str | No
 
 
 def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
-    """An unfinished conversation of this device's patient, as it was. Raises UnknownConversation."""
+    """Resumes an unfinished conversation of the device's patient on this device. Raises UnknownConversation.
+
+    If its voice was withdrawn in the meantime, the conversation continues in the default voice.
+    """
     device = Device.objects.select_related("patient").get(pk=device_id)
     resumable = Conversation.objects.resumable(timezone.now()).filter(patient=device.patient)
     try:
@@ -77,8 +82,8 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
     except ValueError:  # not a UUID
         conversation = None
     if conversation is None:
-        raise UnknownConversation("There is no such unfinished conversation of this patient: start a new one.")
-    if conversation.voice.state == Voice.State.WITHDRAWN:  # while nobody was connected
+        raise UnknownConversation("This patient has no such unfinished conversation. Start a new one.")
+    if conversation.voice.state == Voice.State.WITHDRAWN:  # while no device was connected
         conversation.voice, conversation.voice_source = Voice.objects.default(), "default"
     Conversation.objects.filter(pk=conversation.pk).update(
         device=device, seen_at=timezone.now(), voice=conversation.voice, voice_source=conversation.voice_source
@@ -95,7 +100,7 @@ def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
 
 
 def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
-    """Ends it and returns its characters. Idempotent: one that has ended keeps the time at which it did."""
+    """Ends a conversation and returns its billed characters. Idempotent. Calling it again keeps the first end time."""
     Conversation.objects.unfinished().filter(pk=conversation_id).update(ended_at=now or timezone.now())
     utterances = Utterance.objects.filter(conversation=conversation_id)
     utterances.interrupt_unfinished()
@@ -105,7 +110,7 @@ def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
 
 
 def end_abandoned(now: datetime | None = None) -> int:
-    """Ends what nobody resumed for 30 minutes, at the time it was last seen; returns how many."""
+    """Ends conversations that were not resumed for 30 minutes and returns how many. They end when last seen."""
     abandoned = Conversation.objects.abandoned(now or timezone.now())
     with transaction.atomic():
         Utterance.objects.filter(conversation__in=abandoned).interrupt_unfinished()
@@ -113,29 +118,31 @@ def end_abandoned(now: datetime | None = None) -> int:
 
 
 def heartbeat(conversation_ids: list[uuid.UUID]) -> None:
-    """These conversations have a live connection now."""
+    """Records that these conversations have a live connection now."""
     Conversation.objects.unfinished().filter(pk__in=conversation_ids).update(seen_at=timezone.now())
 
 
 def current_devices(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
-    """On which device each of these conversations goes on: the one that started or resumed it last."""
+    """Returns the device of each conversation, which is the one that started or resumed it last."""
     return dict(Conversation.objects.filter(pk__in=conversation_ids).values_list("pk", "device_id"))
 
 
 def with_withdrawn_voice(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
-    """Those of them whose voice nobody may hear any more."""
+    """Returns the conversations whose voice was withdrawn."""
     affected = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
     return list(affected.values_list("pk", flat=True))
 
 
 def add_reconciled_characters(new: Mapping[uuid.UUID, int]) -> None:
-    """Characters that turned out to be billed long after they were asked for. What has ended keeps its number (the
-    contract, section 2, rule 9)."""
+    """Adds characters found by reconciliation to conversations that are still resumable.
+
+    Ended conversations are not changed (docs/protocol.md, rule 9).
+    """
     Conversation.objects.resumable(timezone.now()).add_characters(new)
 
 
 def switch_to_default_voice(context: Context) -> Context:
-    """The same conversation, from here on in the default voice (the contract, section 2, rule 10)."""
+    """Continues the conversation in the default voice (docs/protocol.md, rule 10)."""
     default = Voice.objects.default()
     Conversation.objects.filter(pk=context.conversation_id).update(voice=default, voice_source="default")
     speech_settings = replace(context.speech_settings, voice=VoiceRef.from_voice(default))
@@ -143,7 +150,7 @@ def switch_to_default_voice(context: Context) -> Context:
 
 
 def resolve_voice(patient: Patient) -> tuple[Voice, str]:
-    """The voice that a conversation of this patient starts with, and why: cloned, selected or default."""
+    """Returns the voice for a new conversation of this patient, and its kind: cloned, selected or default."""
     voice = patient.voice
     if voice is None or not voice.is_usable:
         return Voice.objects.default(), "default"
@@ -177,6 +184,6 @@ def _build_context(conversation: Conversation, patient: Patient) -> Context:
 
 
 def render_greeting(template: str, patient: Patient) -> str:
-    """Fills the names in. Plain replacement: a name may hold braces, and a template is no program."""
+    """Replaces the two placeholders. Does not use `str.format`, because a name may contain braces."""
     names = {"{patient_name}": patient.form_of_address, "{ai_name}": patient.companion_name}
     return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], template)

@@ -1,4 +1,4 @@
-"""How a text is to sound: everything but the text that shapes its audio."""
+"""How a text sounds: everything but the text that shapes its audio."""
 
 import uuid
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VoiceRef:
-    """A voice as the road needs it; `revision` changes when the sound behind `provider_id` does."""
+    """The facts about a voice that the pipeline needs. `revision` changes when `provider_id` sounds different."""
 
     id: uuid.UUID
     provider_id: str
@@ -26,7 +26,10 @@ class VoiceRef:
 
 @dataclass(frozen=True, slots=True)
 class SpeechSettings:
-    """`language` is ISO 639-1, `speed` a factor from 0.7 to 1.2, `format` one of the contract's."""
+    """The settings of a speech request.
+
+    `language` is ISO 639-1, `speed` a factor from 0.7 to 1.2, `format` a format of docs/protocol.md.
+    """
 
     voice: VoiceRef
     model: str

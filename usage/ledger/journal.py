@@ -1,9 +1,9 @@
-"""What this process has asked the provider for and not written to the database yet, in a file that outlives it.
+"""A write-ahead log of provider attempts that are not in the database yet.
 
-A request that is under way when its process is killed would otherwise be known to nobody but the provider, who bills
-it. An attempt is one line, written when it begins and before it is sent; a write to the page cache, which outlives the
-process but not the machine. The file is emptied whenever all of it is in the database. That of a process that has died
-is recovered by the next one: its attempts are booked as unknown, and reconciliation finds out what became of them.
+If a process is killed during a request, only the provider knows of the request and bills it. So each attempt is
+appended as one line before its request is sent. The write goes to the page cache, which survives the process but not
+the machine. The file is truncated when all of it is in the database. The next process recovers the file of a dead
+process: it records the attempts as unknown, and reconciliation finds out whether they were billed.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ import structlog
 from usage.ledger.events import Attempt
 
 FOLDER = "journal"
-MIN_AGE_S = 60.0  # a process needs far less between making its file and locking it
+MIN_AGE_S = 60.0  # between creating and locking its file, a process needs much less
 
 log = structlog.get_logger(__name__)
 
@@ -38,44 +38,48 @@ _PLAIN_FIELDS = {
 
 
 class Journal:
-    """The file of this process, which is locked for as long as it lives. Not thread-safe; each call is one write.
+    """The journal file of this process, locked as long as the process lives. Not thread-safe.
 
-    Fails open: on a disk that takes nothing speech goes on, and what a kill loses is told as others' use.
+    Fails open: if the disk is full, speech continues. Attempts that a kill then loses appear in the reconciliation as
+    usage of others.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / uuid.uuid4().hex
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # whoever looks at it meanwhile finds it empty and lets go at once
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # a process that locked it first finds it empty and unlocks it
         self._size = 0
 
     def append(self, attempt: Attempt) -> None:
-        """It may be sent when this returns."""
+        """Appends the attempt. The request may be sent when this returns."""
         try:
             self._size += os.write(self._file, _serialize(attempt))
         except OSError as error:
             log.warning("journal.write_failed", error=type(error).__name__)
 
     def position(self) -> int:
-        """To be taken before the database is written, for `written`."""
+        """Returns the current size. Take it before writing to the database and pass it to `truncate`."""
         return self._size
 
     def truncate(self, position: int) -> None:
-        """All that was in it at the position is in the database. What came since keeps the whole: it does no harm twice."""
+        """Empties the file if nothing was appended since `position`, up to which all attempts are in the database.
+
+        Otherwise it keeps the whole file. Recording an attempt twice is harmless.
+        """
         if self._size == position:
             os.ftruncate(self._file, 0)
             self._size = 0
 
     def close(self) -> None:
-        """All of it is in the database."""
+        """Deletes the file. Call it when all attempts are in the database."""
         self._path.unlink(missing_ok=True)
         os.close(self._file)
-        self._file = -1  # who still speaks must not write into what has the number next
+        self._file = -1  # a late append must not write to another file that gets this number
 
 
 def open_journal(folder: Path) -> Journal | None:
-    """None on a disk that takes no file: speech goes on without."""
+    """Creates the journal of this process. Returns None if the disk fails, and speech continues without a journal."""
     try:
         return Journal(folder)
     except OSError as error:
@@ -84,13 +88,14 @@ def open_journal(folder: Path) -> Journal | None:
 
 
 def recover(folder: Path, record_attempts: Callable[[Sequence[Attempt]], object]) -> int:
-    """Books what processes that have died had asked for, and removes their files; returns how many attempts.
+    """Records the attempts of dead processes, deletes their files, and returns the number of attempts.
 
-    Idempotent: `record_attempts` takes an attempt that it has already for nothing. A file is removed after it was booked.
+    Idempotent, because `record_attempts` ignores attempts that it already has. A file is deleted after its attempts
+    were recorded.
     """
     recovered = 0
     for path in folder.iterdir() if folder.is_dir() else ():
-        with suppress(FileNotFoundError):  # another one has just recovered it
+        with suppress(FileNotFoundError):  # another process has just recovered it
             recovered += _recover_file(path, record_attempts)
     if recovered:
         log.warning("journal.recovered", attempts=recovered)
@@ -102,7 +107,7 @@ def _recover_file(path: Path, record_attempts: Callable[[Sequence[Attempt]], obj
         is_new = time.time() - path.stat().st_mtime < MIN_AGE_S
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # its process lives and holds the lock
+        except BlockingIOError:  # its process is alive and holds the lock
             return 0
         attempts = list(_parse(file.read()))
         if attempts:
@@ -126,4 +131,4 @@ def _parse(lines: bytes) -> Iterator[Attempt]:
             plain: dict[str, Any] = {name: fields[key] for name, key in _PLAIN_FIELDS.items()}
             yield Attempt(**ids, **plain, started_at=datetime.fromisoformat(fields["at"]))
         except (ValueError, KeyError, TypeError):
-            continue  # the kill came in the middle of it
+            continue  # the process was killed while it wrote this line

@@ -1,7 +1,7 @@
-"""Hints between processes: "look at this patient's rows now", "look at the provider's state now".
+"""Notifications between processes: "check the rows of this patient now", "check the provider state now".
 
-They travel over Redis pub/sub and carry an id at most; the row is the truth, and the hub's sweep finds within a second
-what a lost hint spoke of. Without Redis, and while it is away, only this process hears them.
+They go through Redis pub/sub and contain at most an id. The database row holds the facts. If a notification is lost,
+a periodic check finds the row within a second. Without Redis, or while it is unavailable, only this process gets them.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from redis.retry import Retry
 from voicecare.core import metrics
 
 CHANNEL = "voicecare:hints"
-PROVIDER = "provider"  # in the place of a patient's id
+PROVIDER = "provider"  # sent instead of a patient id
 PUBLISH_TIMEOUT_S = 0.25
 RETRY_INTERVAL_S = 2.0
-PING_INTERVAL_S = 3.0  # then Redis is asked whether it is there, and given as long to answer
+PING_INTERVAL_S = 3.0  # silence after which Redis gets a ping, and the time limit for the answer
 RECONNECT_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ class _Subscriber:
     on_provider: Callable[[], None]
 
     def handle(self, subject: str) -> None:
-        """Never raises: who stops listening for one bad hint misses all others."""
+        """Calls the handler of this subject. Never raises, because an error must not end the subscription."""
         try:
             self.on_provider() if subject == PROVIDER else self.on_patient(uuid.UUID(subject))
         except Exception as error:
@@ -48,26 +48,29 @@ class _Subscriber:
 
 
 class PubSub:
-    """One for each process. Publishing may wait for Redis and is for threads and Celery; listening is for the loop."""
+    """One instance per process. Publishing may wait for Redis, so do it in a thread. Subscribe on the loop."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
-        self._process = uuid.uuid4().hex  # what it has published it has heard already
+        self._process = uuid.uuid4().hex  # to ignore its own messages, which it has handled directly
         self._subscribers: list[_Subscriber] = []
         self._paused_until = 0.0
         timeouts = {"socket_timeout": PUBLISH_TIMEOUT_S, "socket_connect_timeout": PUBLISH_TIMEOUT_S}
         self._redis = redis.Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0), **timeouts) if redis_url else None
 
     def publish_patient(self, patient: uuid.UUID) -> None:
-        """There may be something to say to this patient. At most half a second; never raises; call it after commit."""
+        """Announces that there may be queued speech for this patient. Call it after the commit.
+
+        Takes at most half a second. Never raises.
+        """
         self._publish(str(patient))
 
     def publish_provider(self) -> None:
-        """The provider's state has changed. As `publish_patient`."""
+        """Announces that the provider state has changed. Otherwise like `publish_patient`."""
         self._publish(PROVIDER)
 
     async def run(self, on_patient: Callable[[uuid.UUID], None], on_provider: Callable[[], None]) -> None:
-        """Calls back for every hint, on this loop, until cancelled. Redis may come and go."""
+        """Calls the handlers on this loop for every notification until cancelled. Reconnects to Redis when needed."""
         subscriber = _Subscriber(asyncio.get_running_loop(), on_patient, on_provider)
         self._subscribers.append(subscriber)
         try:
@@ -77,8 +80,8 @@ class PubSub:
 
     def _publish(self, subject: str) -> None:
         for subscriber in list(self._subscribers):
-            with suppress(RuntimeError):  # its loop has ended
-                # Not in the context of the request that publishes: what begins there would use its thread, which ends.
+            with suppress(RuntimeError):  # the loop of this subscriber has ended
+                # In a new context. In the context of the publishing request, handlers would use its thread, which ends.
                 subscriber.loop.call_soon_threadsafe(subscriber.handle, subject, context=Context())
         if self._redis is None:
             return
@@ -87,7 +90,7 @@ class PubSub:
             return
         try:
             self._redis.publish(CHANNEL, f"{self._process} {subject}")
-        except Exception as error:  # whatever it is: the row is committed, and the sweep finds it
+        except Exception as error:  # after any error the periodic check finds the committed row
             metrics.HINTS_LOST.inc()
             if not self._paused_until:
                 log.warning("pubsub.publish_failed", error=type(error).__name__)
@@ -105,14 +108,17 @@ class PubSub:
                         failures = 0
                     if subject:
                         subscriber.handle(subject)
-            except Exception as error:  # whatever it is: the next connection may be better
+            except Exception as error:  # after any error it connects again
                 if not failures:
                     log.warning("pubsub.disconnected", error=type(error).__name__)
             await asyncio.sleep(RECONNECT_DELAYS_S[min(failures, len(RECONNECT_DELAYS_S) - 1)])
             failures += 1
 
     async def _messages(self) -> AsyncIterator[str]:
-        """What other processes publish; an empty one when it begins to listen. Raises when Redis is away."""
+        """Yields the subjects that other processes publish, and an empty string once subscribed.
+
+        Raises if Redis is unavailable.
+        """
         client = redis_asyncio.Redis.from_url(
             self._url,
             socket_timeout=PING_INTERVAL_S,
@@ -121,12 +127,12 @@ class PubSub:
         )
         async with client, client.pubsub() as pubsub:
             await pubsub.subscribe(CHANNEL)
-            asked = True  # to subscribe
+            is_waiting = True  # for the answer to "subscribe" or "ping"
             while True:
                 message = await pubsub.get_message(timeout=PING_INTERVAL_S)
-                if message is None and asked:
+                if message is None and is_waiting:
                     raise TimeoutError
-                asked = message is None
+                is_waiting = message is None
                 if message is None:
                     await pubsub.ping()
                 elif message["type"] == "subscribe":

@@ -149,7 +149,7 @@ def test_the_list_of_phrases_leads_to_the_page_which_says_it_all(cast, boss):
     assert page.count('scope="col"') == 2 + 3
     assert page.count('scope="row"') == 4 + 2
     assert "2 hits, 12 characters saved" in page
-    assert "ends in 6" in page
+    assert "expires in 6" in page
     assert "not needed" in page
 
 
