@@ -116,7 +116,14 @@ def _delete_everything(job: CloneJob) -> CloneFailure | None:
     with provider_voices.account_client() as client:
         for voice in provider_voices.find_voices_of_job(client, job):
             provider_voices.delete_voice(client, voice.voice_id)
-        sample_remains = _delete_sample(job)
+        sample_remains = False
+        if job.sample:
+            try:
+                sample_storage().delete(job.sample)
+                sample_remains = sample_storage().exists(job.sample)
+            except Exception as error:  # libraries of storages raise exceptions of many types
+                log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
+                sample_remains = True
         if provider_voices.find_voices_of_job(client, job):
             return CloneFailure.from_code("voice_left")
     if sample_remains:
@@ -125,15 +132,3 @@ def _delete_everything(job: CloneJob) -> CloneFailure | None:
         task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         return CloneFailure.from_code("sound_left")
     return None
-
-
-def _delete_sample(job: CloneJob) -> bool:
-    """Returns whether the recording still exists."""
-    if not job.sample:
-        return False
-    try:
-        sample_storage().delete(job.sample)
-        return sample_storage().exists(job.sample)
-    except Exception as error:  # libraries of storages raise exceptions of many types
-        log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
-        return True

@@ -116,19 +116,15 @@ def _make_voice(job: CloneJob) -> ProviderVoice:
         failure = plan_limits.blocking_limit(subscription)
         if failure is not None:
             raise _AttemptFailed(failure)
-    return provider_voices.create_voice(job, _read_sample(job), partial(_renew_lease, job))
-
-
-def _read_sample(job: CloneJob) -> bytes:
     try:
         with job.open_sample() as file:
-            data: bytes = file.read()
-            return data
+            recording = file.read()
     except FileNotFoundError as error:
         raise _AttemptFailed(CloneFailure.from_code("sample_gone")) from error
     except Exception as error:  # libraries of storages raise exceptions of many types
         log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
         raise _AttemptFailed(CloneFailure.from_code("storage_unavailable", retryable=True)) from error
+    return provider_voices.create_voice(job, recording, partial(_renew_lease, job))
 
 
 def _renew_lease(job: CloneJob) -> None:

@@ -19,7 +19,7 @@ _DEAD_CHANNEL_POWER_RATIO = 1e-4  # relative to the loudest channel, which is 40
 _CANCELLATION_POWER_RATIO = 0.05  # power of the mix relative to the mean power of the channels
 _MIN_AUDIBLE_POWER = 1e-8  # mean square, relative to full scale
 
-Samples = NDArray[np.float32]
+Samples = NDArray[np.float32]  # channels by samples; full scale is 1
 
 
 class Downmixer:
@@ -45,7 +45,11 @@ class Downmixer:
         if _shape(frame) != (self.rate, self.channels):
             raise UnreadableAudio("damaged")
         self.samples += frame.samples
-        self._pending.append(_to_planar_float(frame))
+        silence, scale = _SCALES.get(frame.format.name.removesuffix("p"), (0.0, 1.0))
+        # A file of floats can contain NaN and infinity. `_mix_pending` checks for them.
+        with np.errstate(invalid="ignore", over="ignore"):
+            sound: Samples = ((frame.to_ndarray() - silence) / scale).astype(np.float32)
+        self._pending.append(sound if frame.format.is_planar else sound.reshape(-1, self.channels).T)
         self._pending_samples += frame.samples
         # Frames are mixed a second at a time. With a thousand samples, calls would cost more than arithmetic.
         if self._pending_samples >= self.rate:
@@ -98,15 +102,6 @@ class Downmixer:
 
 def _shape(frame: av.AudioFrame) -> tuple[int, int]:
     return frame.sample_rate, frame.layout.nb_channels
-
-
-def _to_planar_float(frame: av.AudioFrame) -> Samples:
-    """Returns an array of channels by samples. Full scale is 1."""
-    silence, scale = _SCALES.get(frame.format.name.removesuffix("p"), (0.0, 1.0))
-    # A file of floats can contain NaN and infinity. `_mix_pending` checks for them.
-    with np.errstate(invalid="ignore", over="ignore"):
-        array: Samples = ((frame.to_ndarray() - silence) / scale).astype(np.float32)
-    return array if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels).T
 
 
 def _count_clipped(sound: Samples) -> int:
