@@ -209,7 +209,7 @@ def test_a_new_incident_appears_without_a_reload(log_in: LogIn, patients: list[P
     Incident.objects.create(kind="provider_down", detail="It answers nobody.")
     page.clock.run_for(POLL_MS + 100)
     expect(page.locator(".incidents")).to_contain_text("The speech provider is down")
-    expect(page.get_by_role("status")).to_have_text("3 open incidents, 3 devices connected, 1 voices being made")
+    expect(page.get_by_role("status")).to_have_text("3 open incidents, 3 devices connected, 1 clones in progress")
     assert page.evaluate("document.activeElement.closest('.incidents') !== null")
     history.connect_device(patients[5])
     page.clock.run_for(POLL_MS + 100)
@@ -284,7 +284,7 @@ def test_a_chart_is_downloaded_as_a_csv_file(log_in: LogIn, patients: list[Patie
     assert download.value.suggested_filename == "voicecare-days.csv"
     download.value.save_as(tmp_path / "days.csv")
     heading, *rows = csv.reader((tmp_path / "days.csv").read_text("utf-8-sig").splitlines())
-    assert heading == ["Day", "Live", "Backup voice", "Made ahead", "Saved", "Billed characters", "Credits"]
+    assert heading == ["Day", "Live", "Backup voice", "Pre-generated", "Saved", "Billed characters", "Credits"]
     expected = [[day.start.isoformat(), *(str(getattr(day, name)) for name in PLOTTED)] for day in days()]
     assert [row[:5] for row in rows] == expected
 
@@ -304,6 +304,7 @@ def test_a_patient_has_a_usage_page(log_in: LogIn, patients: list[Patient]):
     page = boss.open(f"/admin/patients/patient/{patients[0].pk}/change/")
     page.locator("#content-main").get_by_role("link", name="Usage").click()
     expect(page.get_by_role("heading", name="Usage of Margaret Ellis")).to_be_visible()
+    page.wait_for_function("window.Chart !== undefined")  # the scripts run after the heading is visible
     last = queries.today()
     own = queries.daily_stats(last - timedelta(days=29), last, patient_id=patients[0].pk)
     assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in own] for name in PLOTTED]
@@ -318,7 +319,7 @@ def test_a_patient_has_a_usage_page(log_in: LogIn, patients: list[Patient]):
 def test_an_empty_installation_shows_the_first_step(log_in: LogIn, start_server: Callable[..., ServerProcess]):
     boss = log_in(at=start_server())
     page = boss.open()
-    expect(page.get_by_role("heading", name="Nothing has been said yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="No speech yet")).to_be_visible()
     expect(page.get_by_role("link", name="Add a patient")).to_be_visible()
     assert page.locator("canvas").count() == 0
     assert boss.problems == []

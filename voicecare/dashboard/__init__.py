@@ -1,5 +1,7 @@
-"""The admin's first page and a patient's page of usage: what they show, as data, and to whom.
+"""The dashboards of the admin: the first page, and the usage page of each patient.
 
-Nobody sees here what the change lists would not show them: a part without permission is None and is left out. The
-number of queries is the same however much has happened; figures come from daily sums, never from events.
+`dashboards` is the data of a page, `live` the part that is polled, `chart` a chart with its table and CSV file. The
+charts come from `chart_registry`, which reads usage, and `chart_builders`, which shape it. `permissions` hides every
+part whose change list the user may not see. The number of queries does not depend on the amount of usage: figures come
+from daily sums. Part of the composition root, so it may import every app.
 """

@@ -1,7 +1,7 @@
-"""What a chart of the admin shows: one set of rows, from which its picture, its table and its CSV file are made."""
+"""One chart of the admin. Its plot, its table and its CSV file are made from the same rows."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,13 +10,13 @@ from django.http import HttpResponse
 Value = int | float | None
 Style = Literal["stacked", "lines", "shares"]
 
-# A spreadsheet takes a cell that begins so for a formula, the full-width forms included.
+# Spreadsheets treat a cell that starts with one of these as a formula, including the full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`tone` is a colour of dashboard.css and puts the column into the picture; without one it is in the table only."""
+    """`tone` names a color of dashboard.css. A column without a tone is in the table only, not in the plot."""
 
     label: str
     tone: str = ""
@@ -24,8 +24,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`key` is what a program reads (an ISO date, a name), `label` the same for a reader; `address` leads to the rows
-    behind it, empty for who may not see them. None is a value that there was not.
+    """`key` is for programs (an ISO date or a name), `label` is for people. `url` leads to the rows behind the figures.
+
+    `url` is empty if the user may not see those rows. A value of None means that there is no data.
     """
 
     key: str
@@ -42,8 +43,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`name` stands in addresses; `heading` is above the rows' labels; `limit` is a line that should not be crossed;
-    `nothing` is said instead of an empty picture.
+    """`name` is part of URLs. `row_heading` is the heading of the row labels. `limit` is drawn as a dashed line.
+
+    `empty_text` replaces the plot if there is nothing to draw.
     """
 
     name: str
@@ -57,11 +59,11 @@ class Chart:
     csv_url: str = ""
     links: Sequence[Link] = ()
     limit: int | None = None
-    empty_text: str = "Nothing in this time."
+    empty_text: str = "No data in this period."
 
     @property
     def data_id(self) -> str:
-        """Of the element of the page that holds the picture."""
+        """The id of the HTML element that holds `plot_data`."""
         return f"chart-{self.name}-data"
 
     @property
@@ -70,40 +72,39 @@ class Chart:
 
     @property
     def table_rows(self) -> Sequence[Row]:
-        """As a reader wants them: the newest day first, or the largest share."""
+        """The rows in the order of the table: newest day first, or largest share first."""
         return self.rows if self.style == "shares" else self.rows[::-1]
 
     @property
     def is_empty(self) -> bool:
-        """Whether the picture would be."""
+        """Whether the plot would show nothing."""
         return not any(value for series in self.plot_data["series"] for value in series["values"])
 
     @property
     def plot_data(self) -> Mapping[str, Any]:
-        """For dashboard.js, as JSON."""
+        """The input of charts.js, as JSON."""
         series = [
-            {"label": column.label, "tone": column.tone, "values": [row.values[place] for row in self.rows]}
-            for place, column in enumerate(self.columns)
+            {"label": column.label, "tone": column.tone, "values": [row.values[index] for row in self.rows]}
+            for index, column in enumerate(self.columns)
             if column.tone
         ]
         labels = {"keys": [row.key for row in self.rows], "labels": [row.label for row in self.rows]}
         return {"style": self.style, "unit": self.unit, "limit": self.limit, "series": series, **labels}
 
     def csv_rows(self) -> Iterator[list[str | Value]]:
-        """The table for a program: dates in ISO 8601, numbers plain."""
+        """The table for programs: ISO 8601 dates and plain numbers."""
         yield [self.row_heading, *(column.label for column in self.columns)]
         for row in self.rows:
             yield [row.key, *row.values]
 
 
 def csv_response(chart: Chart) -> HttpResponse:
-    """With a byte order mark, without which Excel would take UTF-8 for something else."""
+    """The chart as a CSV file. Excel recognizes UTF-8 only with a byte order mark."""
     response = HttpResponse("\ufeff", content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="voicecare-{chart.name}.csv"'
-    csv.writer(response).writerows(_escape_formulas(line) for line in chart.csv_rows())
+    csv.writer(response).writerows([_escape_formula(cell) for cell in row] for row in chart.csv_rows())
     return response
 
 
-def _escape_formulas(line: Iterable[str | Value]) -> Iterator[str | Value]:
-    for cell in line:
-        yield f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+def _escape_formula(cell: str | Value) -> str | Value:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

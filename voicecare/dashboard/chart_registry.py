@@ -1,6 +1,5 @@
-"""The charts of a page, by their names: whose figures they show, who may see them, and where their rows lead."""
+"""The charts of a dashboard by name: their figures, the permissions they need, and the links of their rows."""
 
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
@@ -22,10 +21,12 @@ DAYS, MONTHS, TOP = 30, 12, 10
 
 
 class ChartRegistry:
-    """The charts of everybody, or of one patient, by their names. A chart is made when it is asked for."""
+    """The charts of all patients, or of one patient. Figures are read when a chart is requested."""
 
     def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
         self._permissions, self._patient = permissions, patient
+        self._patient_id = patient.pk if patient else None
+        self._patient_filter: dict[str, object] = {"patient": patient.pk} if patient else {}  # of a change list's URL
         self._last_day = queries.today()
         self._first_day = self._last_day - timedelta(days=DAYS - 1)
 
@@ -33,16 +34,18 @@ class ChartRegistry:
         return [chart for name in self._builders if (chart := self.get(name))]
 
     def get(self, name: str) -> Chart | None:
-        """None: there is none of that name, or not for this permissions."""
+        """None if the chart does not exist, or if the user may not see its figures."""
         build, *models = self._builders.get(name, (None,))
         if build is None or not self._permissions.can_view(DailyUsage, *models):
             return None
         chart: Chart = build()
-        return replace(chart, csv_url=self._csv_url(name))
+        if self._patient:
+            return replace(chart, csv_url=reverse("admin:patient-usage-csv", args=[self._patient_id, name]))
+        return replace(chart, csv_url=reverse("admin:usage-csv", args=[name]))
 
     @cached_property
     def _builders(self) -> Mapping[str, tuple[Any, ...]]:
-        """What makes each, and what one must be allowed to see for it beside the sums."""
+        """For each chart, its builder and the models that it needs view permission for, besides DailyUsage."""
         common: dict[str, tuple[Any, ...]] = {
             "days": (lambda: chart_builders.by_day(self.days, self._daily_usage_url),),
             "months": (lambda: chart_builders.by_month(self.months, self._monthly_usage_url),),
@@ -58,24 +61,15 @@ class ChartRegistry:
 
     @cached_property
     def months(self) -> list[queries.PeriodStats]:
-        first = _months_before(self._last_day, MONTHS - 1)
-        return queries.monthly_stats(first, self._last_day, patient_id=self._patient_id)
-
-    @property
-    def _patient_id(self) -> uuid.UUID | None:
-        return self._patient.pk if self._patient else None
-
-    @property
-    def _patient_filter(self) -> dict[str, object]:
-        """The part of a change list's address that keeps it to the patient."""
-        return {"patient": self._patient_id} if self._patient else {}
+        first_month = _months_before(self._last_day, MONTHS - 1)
+        return queries.monthly_stats(first_month, self._last_day, patient_id=self._patient_id)
 
     def _failures(self) -> Chart:
         chart = chart_builders.failures(self.days, self._failed_requests_url)
-        which = {"started_at__gte": start_of_day(self._first_day).isoformat(), **self._patient_filter}
-        kinds = (("In the backup voice", "backup"), ("In the offline voice", "offline"))
+        period = {"started_at__gte": start_of_day(self._first_day).isoformat(), **self._patient_filter}
+        kinds = (("Spoken in the backup voice", "backup"), ("Spoken in the offline voice", "offline"))
         links = [
-            Link(label, self._permissions.changelist_url(UsageEvent, kind__exact=kind, **which))
+            Link(label, self._permissions.changelist_url(UsageEvent, kind__exact=kind, **period))
             for label, kind in kinds
         ]
         return replace(chart, links=[link for link in links if link.url])
@@ -83,49 +77,46 @@ class ChartRegistry:
     def _top_patients(self) -> Chart:
         top = queries.top_patients(self._first_day, self._last_day, TOP)
         found = Patient.objects.filter(erased_at=None).in_bulk([share.key for share in top if share.key])
-        name = self._labels(found, "An erased patient", "No patient", "admin:patient-usage")
-        return chart_builders.top_shares("patients", "Patients by characters", "Patient", top, name)
+        label_of = self._labels(found, "Erased patient", "No patient", "admin:patient-usage")
+        return chart_builders.top_shares("patients", "Patients by characters", "Patient", top, label_of)
 
     def _top_voices(self) -> Chart:
         top = queries.top_voices(self._first_day, self._last_day, TOP)
         found = Voice.objects.in_bulk([share.key for share in top if share.key])
-        name = self._labels(found, "A removed voice", "No voice", "admin:patients_voice_change")
-        return chart_builders.top_shares("voices", "Voices by characters", "Voice", top, name)
+        label_of = self._labels(found, "Removed voice", "No voice", "admin:patients_voice_change")
+        return chart_builders.top_shares("voices", "Voices by characters", "Voice", top, label_of)
 
     def _labels(
         self, found: Mapping[Any, Patient | Voice], deleted: str, none: str, page: str
     ) -> Callable[[queries.UsageShare], ShareLabel]:
-        def label(share: queries.UsageShare) -> ShareLabel:
+        """A function that labels a share by its row's name, by `deleted` if not `found`, or by `none` without a row."""
+
+        def label_of(share: queries.UsageShare) -> ShareLabel:
             row = found.get(share.key)
             if row is not None:
                 return ShareLabel(row.name, reverse(page, args=[row.pk]))
             return ShareLabel(deleted if share.key else none)
 
-        return label
+        return label_of
 
     def _daily_usage_url(self, day: date) -> str:
-        return self._permissions.changelist_url(
-            DailyUsage, day__gte=day, day__lt=day + timedelta(days=1), **self._patient_filter
-        )
+        return self._usage_url(day, day + timedelta(days=1))
 
     def _monthly_usage_url(self, month: date) -> str:
-        return self._permissions.changelist_url(
-            DailyUsage, day__gte=month, day__lt=_months_before(month, -1), **self._patient_filter
-        )
+        return self._usage_url(month, _months_before(month, -1))
+
+    def _usage_url(self, first: date, end: date) -> str:
+        """The change list of daily usage from `first` until the day before `end`."""
+        return self._permissions.changelist_url(DailyUsage, day__gte=first, day__lt=end, **self._patient_filter)
 
     def _failed_requests_url(self, day: date) -> str:
-        since, until = start_of_day(day).isoformat(), start_of_day(day + timedelta(days=1)).isoformat()
+        start, end = start_of_day(day).isoformat(), start_of_day(day + timedelta(days=1)).isoformat()
         return self._permissions.changelist_url(
-            UsageEvent, outcome__exact="failed", started_at__gte=since, started_at__lt=until, **self._patient_filter
+            UsageEvent, outcome__exact="failed", started_at__gte=start, started_at__lt=end, **self._patient_filter
         )
 
-    def _csv_url(self, name: str) -> str:
-        if self._patient:
-            return reverse("admin:patient-usage-csv", args=[self._patient_id, name])
-        return reverse("admin:usage-csv", args=[name])
 
-
-def _months_before(day: date, number: int) -> date:
-    """The first day of the month that is so many months before that of the day."""
-    year, month = divmod(day.year * 12 + day.month - 1 - number, 12)
+def _months_before(day: date, months: int) -> date:
+    """The first day of the month that is `months` before the month of `day`. Negative values go forward."""
+    year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
     return date(year, month + 1, 1)

@@ -1,4 +1,4 @@
-"""The two pages, as data for their templates."""
+"""The data of the two dashboards: the first page of the admin, and the usage page of a patient."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +8,7 @@ from django.conf import settings
 from usage.models import ProviderState, Reconciliation, UsageEvent
 from usage.reports import queries
 from voicecare.dashboard.chart import Chart
+from voicecare.dashboard.chart_builders import FIRST_AUDIO_GOAL_MS
 from voicecare.dashboard.chart_registry import ChartRegistry
 from voicecare.dashboard.live import LiveStatus
 from voicecare.dashboard.permissions import AdminPermissions
@@ -16,7 +17,7 @@ from voicecare.patients.models import Patient
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """How much of something is used: `percent` for the bar, up to 100."""
+    """Used and available amount of something. `percent` is the length of the bar, at most 100."""
 
     used: int
     limit: int
@@ -31,7 +32,7 @@ class Gauge:
 
 
 class Dashboard:
-    """What the first page and a patient's have in common."""
+    """The common part of both pages."""
 
     def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
         self._permissions = permissions
@@ -45,12 +46,16 @@ class Dashboard:
 
     @property
     def has_no_data(self) -> bool:
-        """Whether there is nothing to draw yet."""
+        """Whether the user may see charts, and all of them are empty."""
         return bool(self.charts) and all(chart.is_empty for chart in self.charts)
 
     @property
     def usage_time_zone(self) -> str:
         return settings.USAGE_TIME_ZONE
+
+    @property
+    def latency_goal_ms(self) -> int:
+        return FIRST_AUDIO_GOAL_MS
 
     @property
     def today(self) -> queries.PeriodStats | None:
@@ -62,10 +67,10 @@ class Dashboard:
 
     @property
     def saved_percent(self) -> int:
-        """Of the characters that were heard in this month."""
+        """Share of this month's spoken characters that came from the phrase cache and so cost nothing."""
         month = self.this_month
-        heard = month.saved + month.live + month.backup if month else 0
-        return month.saved * 100 // heard if month and heard else 0
+        spoken = month.saved + month.live + month.backup if month else 0
+        return month.saved * 100 // spoken if month and spoken else 0
 
 
 class AdminDashboard(Dashboard):
@@ -101,11 +106,11 @@ class AdminDashboard(Dashboard):
 
 
 class PatientDashboard(Dashboard):
-    """What one patient used, and what of theirs goes on."""
+    """The usage and the live status of one patient."""
 
     @property
     def budget(self) -> Gauge | None:
-        """What was spoken to them in this month, of what they may have; None: there is no limit."""
+        """This month's characters and the monthly budget. None if the patient has no budget."""
         limit = self.patient.monthly_character_budget if self.patient else None
         month = self.this_month
         return None if limit is None or month is None else Gauge(month.live + month.backup, limit)

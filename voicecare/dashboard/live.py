@@ -1,4 +1,4 @@
-"""What goes on at this moment: open incidents, connected devices, voices being made."""
+"""The live part of a dashboard: open incidents, connected devices, clones in progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MAX_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class RowSummary:
-    """The first of some rows, and how many there are."""
+    """The first rows of a query and the total number. `url` leads to the change list."""
 
     rows: Sequence[Any]
     total: int
@@ -30,7 +30,7 @@ class RowSummary:
 
 
 class LiveStatus:
-    """What goes on at this moment; it is read again every few seconds."""
+    """The live status of all patients, or of one patient. The page polls it every ten seconds."""
 
     def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
         self._permissions, self._patient = permissions, patient
@@ -43,8 +43,8 @@ class LiveStatus:
 
     @cached_property
     def incidents(self) -> RowSummary | None:
-        which = {"key": str(self._patient.pk)} if self._patient else {}
-        return self._summary(Incident.objects.filter(resolved_at=None, **which), resolved_at__isempty=1, **which)
+        filters = {"key": str(self._patient.pk)} if self._patient else {}
+        return self._summary(Incident.objects.filter(resolved_at=None, **filters), resolved_at__isempty=1, **filters)
 
     @cached_property
     def devices(self) -> RowSummary | None:
@@ -54,9 +54,9 @@ class LiveStatus:
 
     @cached_property
     def clones(self) -> RowSummary | None:
-        at_work = CloneJob.objects.unfinished() | CloneJob.objects.filter(status=CloneJob.Status.WITHDRAWING)
+        in_progress = CloneJob.objects.unfinished() | CloneJob.objects.filter(status=CloneJob.Status.WITHDRAWING)
         statuses = ",".join([CloneJob.Status.PENDING, CloneJob.Status.UPLOADING, CloneJob.Status.WITHDRAWING])
-        return self._summary(self._of_patient(at_work.select_related("patient")), status__in=statuses)
+        return self._summary(self._of_patient(in_progress.select_related("patient")), status__in=statuses)
 
     def _of_patient(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         return rows if self._patient is None else rows.filter(patient=self._patient)

@@ -1,4 +1,4 @@
-"""What somebody may look at in the admin, and where it stands."""
+"""The permissions of a user in the admin, and the URLs of the change lists that they may see."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ class AdminPermissions:
         self.user: Any = user
 
     def can_view(self, *models: type[Model]) -> bool:
-        """All of these; who may change something may look at it."""
+        """Whether the user may view all of these models. The permission to change includes it."""
         return all(self._has_permission("view", model) or self._has_permission("change", model) for model in models)
 
-    def _has_permission(self, act: str, model: type[Model]) -> bool:
-        return bool(self.user.has_perm(f"{model._meta.app_label}.{act}_{model._meta.model_name}"))
+    def _has_permission(self, action: str, model: type[Model]) -> bool:
+        return bool(self.user.has_perm(f"{model._meta.app_label}.{action}_{model._meta.model_name}"))
 
     def changelist_url(self, model: type[Model], **query: object) -> str:
-        """The address of the filtered change list; empty for who may not see it."""
+        """The URL of the change list with these filters. Empty if the user may not see it."""
         if not self.can_view(model):
             return ""
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"

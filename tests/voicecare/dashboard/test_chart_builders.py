@@ -42,7 +42,7 @@ def test_characters_by_day_are_split_by_source_and_summed():
     assert by_label(chart_builders.by_day([DAY], no_url)) == {
         "Live": 1,
         "Backup voice": 2,
-        "Made ahead": 3,
+        "Pre-generated": 3,
         "Saved": 5,
         "Billed characters": 6,
         "Credits": 4,
@@ -63,15 +63,15 @@ def test_a_day_has_an_iso_key_and_a_localized_label():
 
 def test_the_latency_chart_has_a_limit_of_half_a_second():
     chart = chart_builders.latency([DAY], no_url)
-    assert by_label(chart) == {"Half within": 180.5, "95 % within": None, "Speeches": 20}
+    assert by_label(chart) == {"p50 (median)": 180.5, "p95": None, "Speeches": 20}
     assert chart.limit == 500
 
 
 def test_the_failures_chart_counts_failures_and_fallbacks():
     assert by_label(chart_builders.failures([DAY], no_url)) == {
         "Failed requests": 7,
-        "In the backup voice": 8,
-        "In the offline voice": 9,
+        "Backup voice": 8,
+        "Offline voice": 9,
         "Requests": 30,
     }
 

@@ -1,5 +1,5 @@
-/* Draws every canvas with `data-chart`, from the JSON element that it names. Colours are those of dashboard.css, read
-   again when the theme changes; whoever cannot see a canvas has the same numbers in the table below it. */
+/* Draws every canvas with `data-chart` from the JSON element that the attribute names. Colors come from dashboard.css and
+   are read again when the theme changes. The table below each chart has the same numbers for screen readers. */
 "use strict";
 {
     const root = document.documentElement;
@@ -11,11 +11,11 @@
     const month = new Intl.DateTimeFormat(locale, { month: "short", timeZone: "UTC" });
     const charts = [];
 
-    function colour(name) {
+    function color(name) {
         return getComputedStyle(board).getPropertyValue(`--${name}`).trim();
     }
 
-    /** What stands at the axis for a row: the day or the month in short, a name as it is. */
+    /** The axis label of a row: a short day or month, or a name of at most 22 characters. */
     function tick(key) {
         if (/^\d{4}-\d{2}-\d{2}$/.test(key)) {
             return dayOfMonth.format(new Date(key));
@@ -39,23 +39,23 @@
                 borderDash: [6, 4], pointRadius: 0, pointHitRadius: 0,
             });
         }
-        return drawn.map(coloured);
+        return drawn.map(colored);
     }
 
-    function coloured(dataset) {
-        const tone = colour(`chart-${dataset.tone}`);
+    function colored(dataset) {
+        const tone = color(`chart-${dataset.tone}`);
         return Object.assign(dataset, { borderColor: tone, backgroundColor: tone, hoverBackgroundColor: tone });
     }
 
     function paint(chart) {
-        chart.data.datasets.forEach(coloured);
+        chart.data.datasets.forEach(colored);
         for (const scale of Object.values(chart.options.scales)) {
-            scale.ticks.color = colour("body-quiet-color");
-            scale.grid.color = colour("hairline-color");
-            scale.border = { color: colour("border-color") };
+            scale.ticks.color = color("body-quiet-color");
+            scale.grid.color = color("hairline-color");
+            scale.border = { color: color("border-color") };
         }
         Object.assign(chart.options.plugins.tooltip, {
-            backgroundColor: colour("body-fg"), titleColor: colour("body-bg"), bodyColor: colour("body-bg"),
+            backgroundColor: color("body-fg"), titleColor: color("body-bg"), bodyColor: color("body-bg"),
         });
         chart.update();
     }
@@ -115,7 +115,7 @@
         charts.forEach(paint);
     }
 
-    /** Paper is white, whatever the screen is. */
+    /** Prints in the light theme. */
     function followPrinting() {
         let theme;
         window.addEventListener("beforeprint", () => {

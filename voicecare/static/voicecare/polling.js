@@ -1,5 +1,5 @@
-/* Reads the part of the page with `data-poll` again every ten seconds while somebody looks at it, and stops when they
-   are logged out. It is replaced only when it has changed, and what has changed is said to a screen reader. */
+/* Reloads the element with `data-poll` every ten seconds while the page is visible, and stops when the user is logged out.
+   Replaces its content only if it has changed, and announces changed counts to screen readers. */
 "use strict";
 {
     const EVERY_MS = 10000;
@@ -40,13 +40,13 @@
         const link = document.createElement("a");
         link.href = `${part.dataset.login}?next=${encodeURIComponent(location.pathname)}`;
         link.textContent = "Log in again";
-        show(["You are logged out, and this page is no longer kept up to date. ", link]);
+        show(["You are logged out. This page is no longer updated. ", link]);
     }
 
-    async function look() {
+    async function poll() {
         clearTimeout(timer);
         if (ended || document.hidden) {
-            return; // the next `visibilitychange` looks again
+            return; // the next `visibilitychange` polls again
         }
         try {
             const reply = await fetch(part.dataset.poll, { redirect: "manual", headers: { Accept: "text/html" } });
@@ -60,14 +60,14 @@
             replace(await reply.text());
             show(null);
         } catch {
-            show(["The server does not answer; this page is tried again every ten seconds."]);
+            show(["The server does not answer. Retrying every ten seconds."]);
         }
-        clearTimeout(timer); // another look may have been under way
-        timer = setTimeout(look, EVERY_MS);
+        clearTimeout(timer); // another poll may be running
+        timer = setTimeout(poll, EVERY_MS);
     }
 
     if (part) {
-        timer = setTimeout(look, EVERY_MS);
-        document.addEventListener("visibilitychange", look);
+        timer = setTimeout(poll, EVERY_MS);
+        document.addEventListener("visibilitychange", poll);
     }
 }
