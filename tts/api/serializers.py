@@ -169,20 +169,17 @@ class DateOrTimeField(serializers.Field):
         self._ends = ends
 
     def to_internal_value(self, data: str) -> datetime:
+        zone = ZoneInfo(settings.USAGE_TIME_ZONE)
         try:
-            return self._day(date.fromisoformat(data)) if len(data) <= 10 else self._time(data)
+            if len(data) <= 10:
+                day = date.fromisoformat(data) + timedelta(days=1 if self._ends else 0)
+                return datetime.combine(day, time(), zone)
+            moment = datetime.fromisoformat(data)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=zone)
+            return moment.astimezone(ZoneInfo("UTC")) + timedelta(microseconds=1 if self._ends else 0)
         except (ValueError, OverflowError):
             self.fail("invalid")
-
-    def _day(self, day: date) -> datetime:
-        day += timedelta(days=1 if self._ends else 0)
-        return datetime.combine(day, time(), ZoneInfo(settings.USAGE_TIME_ZONE))
-
-    def _time(self, data: str) -> datetime:
-        moment = datetime.fromisoformat(data)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=ZoneInfo(settings.USAGE_TIME_ZONE))
-        return moment.astimezone(ZoneInfo("UTC")) + timedelta(microseconds=1 if self._ends else 0)
 
 
 class ConversationFilter(serializers.Serializer):

@@ -81,17 +81,14 @@ def next_step(error: Exception, tried: Sequence[Strategy]) -> Decision:
     `StopReason.BUSY` is in it twice.
     """
     kind = next(kind for kind in type(error).__mro__ if kind in _STEPS)
-    if kind is Exception and tried[-1] is Strategy.BACKUP and _is_first_backup_failure(tried):
-        return Strategy.BACKUP
+    if kind is Exception and tried[-1] is Strategy.BACKUP:
+        # A segment that came to the backup voice without a provider failure is retried once in that voice.
+        is_first_failure = Strategy.RETRY not in tried and tried.count(Strategy.BACKUP) == 1
+        return Strategy.BACKUP if is_first_failure else Strategy.OFFLINE
     step = _STEPS[kind].get(tried[-1])
     if step is None:  # the offline voice failed; its process is restarted for the second attempt
         return Strategy.OFFLINE if tried.count(Strategy.OFFLINE) < 2 else StopReason.NO_VOICE
     return step
-
-
-def _is_first_backup_failure(tried: Sequence[Strategy]) -> bool:
-    """Whether the backup voice is to be retried: once, if the segment came to it without a provider failure."""
-    return Strategy.RETRY not in tried and tried.count(Strategy.BACKUP) == 1
 
 
 def incident_kind(error: Exception) -> str | None:

@@ -217,21 +217,15 @@ class SpeechPipeline:
             case StopReason.BUSY:
                 return tried[-1] if await ticket.wait_for_retry() else Strategy.OFFLINE
             case StopReason.QUOTA:
-                return self._on_quota_exhausted()
+                # docs/protocol.md, rule 8: a speech that has begun continues in the offline voice. Without any audio
+                # yet, server-started speech always waits, other speech only in the first minute of the incident.
+                hold_s = self._dependencies.quota.hold_remaining_s(time.monotonic())
+                if (self._speech.origin == Origin.SERVER or hold_s > 0) and not self._speech.progress.bytes_sent:
+                    raise QuotaDeferred
+                return Strategy.OFFLINE
             case StopReason.NO_VOICE:
                 self._dependencies.error_reporter.report_no_voice(self._context.conversation_id)
                 raise SpeechFailed(decision.value)
             case StopReason.REJECTED:
                 raise SpeechFailed(decision.value)
         return decision
-
-    def _on_quota_exhausted(self) -> Strategy:
-        """Apply docs/protocol.md, rule 8: a speech that has begun continues in the offline voice.
-
-        Raises QuotaDeferred for a speech without any audio yet: always for speech that the server started, else only
-        during the first minute of the incident.
-        """
-        waits = self._speech.origin == Origin.SERVER or self._dependencies.quota.hold_remaining_s(time.monotonic()) > 0
-        if waits and not self._speech.progress.bytes_sent:
-            raise QuotaDeferred
-        return Strategy.OFFLINE

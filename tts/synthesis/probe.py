@@ -34,16 +34,7 @@ class ProviderProbe:
         with suppress(AuthorizationError, BadRequest):  # a key without this permission may still be allowed to speak
             await asyncio.to_thread(_list_models)
         speech_settings, texts = await run_in_db_thread(_load_phrases)
-        await self._speak(speech_settings, await self._choose_text(speech_settings, texts or [FALLBACK_TEXT]))
-
-    async def _choose_text(self, speech_settings: SpeechSettings, texts: list[str]) -> str:
-        phrases = self._dependencies.phrase_cache
-        for text in texts:
-            if await phrases.get(phrases.key(speech_settings, text)) is None:
-                return text
-        return texts[0]
-
-    async def _speak(self, speech_settings: SpeechSettings, text: str) -> None:
+        text = await self._choose_text(speech_settings, texts or [FALLBACK_TEXT])
         attempt = Attempt(
             source_id=uuid.uuid4(),
             segment=0,
@@ -61,6 +52,13 @@ class ProviderProbe:
         phrases = self._dependencies.phrase_cache
         phrases.keep_in_memory(phrases.key(speech_settings, text), clip)
         self._dependencies.spawn(phrases.store(speech_settings, text, clip))
+
+    async def _choose_text(self, speech_settings: SpeechSettings, texts: list[str]) -> str:
+        phrases = self._dependencies.phrase_cache
+        for text in texts:
+            if await phrases.get(phrases.key(speech_settings, text)) is None:
+                return text
+        return texts[0]
 
 
 def _list_models() -> None:

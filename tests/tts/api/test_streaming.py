@@ -32,7 +32,7 @@ from voicecare.providers.espeak.client import OfflineSynthesizer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-TEXT = "This is said to whoever asked for it over HTTP, and to nobody else."
+TEXT = "This sentence is spoken to a clinician, over HTTP and not to a device."
 LONG = " ".join(f"{TEXT[:-1]}, for the time number {n}." for n in range(60))
 
 

@@ -119,13 +119,13 @@ async def test_a_probe_that_fails_leaves_the_circuit_open(circuit: CircuitBreake
 
 
 async def test_only_one_of_two_processes_probes():
-    asked = []
+    probes = []
 
     async def probe() -> None:
-        asked.append(1)
+        probes.append(1)
         await asyncio.sleep(0.1)
 
     await in_database(open_and_due)
     await in_database(lambda: ProviderState.objects.update(next_probe_at="2020-01-01T00:00Z"))
     await asyncio.gather(*(CircuitBreaker().probe(probe) for _ in range(4)))
-    assert len(asked) == 1
+    assert len(probes) == 1

@@ -104,9 +104,9 @@ def test_only_phrases_their_predecessors_cuts_and_the_last_segment_are_short(tex
 @exhaustive
 @given(texts)
 def test_no_cut_splits_a_letter_and_its_marks_or_an_emoji(text: str):
-    for former, following in cuts(text, split(text, "en", PHRASES)):
+    for previous, following in cuts(text, split(text, "en", PHRASES)):
         assert not unicodedata.category(following).startswith("M")
-        assert former != "\u200d" or following.isalnum()
+        assert previous != "\u200d" or following.isalnum()
         assert following not in "\u200d🏽\u1161\u11ab"
 
 
