@@ -370,7 +370,7 @@ async def test_a_conversation_may_end_while_a_delivery_is_being_prepared(
                     await device.receive()
             await ack(device, speech_id)
     assert set(spoken_order(device.received)) == set(ids)
-    assert "speaker.stopped" not in server.logged()
+    assert "player.crashed" not in server.logged()
 
 
 async def test_only_an_interrupt_that_names_it_ends_it_permanently(

@@ -1,9 +1,10 @@
-"""What the outbox has for one connection: claimed when its turn comes, finished or put back, acknowledged.
+"""The outbox as one connection sees it: claims deliveries, and finishes, requeues and acknowledges them.
 
-The rows decide (`tts.outbox.store`); here is only what this connection must remember of them: what it has been given,
-so that
-nothing is said twice on one socket; what it was told is queued, so that it is told too when that expires; and what
-could not be written yet: a row that seems to be spoken here holds back all others of its patient.
+The rows in the database decide (`tts.outbox.store`). This module only remembers, for one connection:
+
+- the deliveries that it has played, so that none is played twice on one socket;
+- the queued speeches that the device knows of, so that the device is notified when they expire;
+- the changes that could not be written yet. A row that seems to play here blocks all others of its patient.
 """
 
 import asyncio
@@ -35,31 +36,31 @@ log = structlog.get_logger(__name__)
 
 
 class OutboxClient:
-    """`owner` names the connection in the rows. A database that is away makes a row late, and nobody silent."""
+    """`owner` is the name of the connection in the rows. An unavailable database delays writes, never speech."""
 
-    def __init__(self, device: uuid.UUID, epoch: int, patient: uuid.UUID) -> None:
-        self.owner = leases.owner_name(device, epoch)
-        self._device_id = device
-        self._patient_id = patient
+    def __init__(self, device_id: uuid.UUID, epoch: int, patient_id: uuid.UUID) -> None:
+        self.owner = leases.owner_name(device_id, epoch)
+        self._device_id = device_id
+        self._patient_id = patient_id
         self._delivered_here: set[uuid.UUID] = set()
         self._notified_queued: dict[
             str, tuple[uuid.UUID, float]
-        ] = {}  # that the device knows of, and when they are of no use
+        ] = {}  # speech id: utterance id, expiry time (monotonic)
         self._pending_writes: list[Callable[[], object]] = []
-        self._write_lock = asyncio.Lock()  # in order: by `write`, in the background, and before a claim
+        self._write_lock = asyncio.Lock()  # pending writes happen in order, in `flush` and before a claim
 
     async def take_over(self) -> None:
-        """The device is online, and what its earlier connections had is free."""
+        """Mark the device as online and release the rows of its earlier connections."""
         await _or_default(run_in_db_thread(leases.take_over, self._device_id, self.owner), None)
 
     async def reclaim_deferred(self, conversation: uuid.UUID) -> list[Utterance]:
-        """What waited for the quota in this conversation, ours from now on."""
+        """Take over the speeches of this conversation that wait for the quota."""
         return await _or_default(run_in_db_thread(leases.reclaim, conversation, self.owner), [])
 
     async def claim(
         self, conversation: uuid.UUID | None, *, quota_exhausted: bool, hold_live: bool, live_only: bool = False
     ) -> Claim | None:
-        """The next one of this patient that nobody has, ours from now on. No delivery may be said meanwhile."""
+        """Claim the next delivery for this patient. Do not call it while a delivery plays."""
         claiming = partial(
             store.claim,
             self._device_id,
@@ -74,14 +75,14 @@ class OutboxClient:
             await self._write_pending()
             return await run_in_db_thread(claiming)
         except Error as error:
-            log.warning("deliveries.not_claimed", error=type(error).__name__)
-            # It may have been claimed all the same, without an answer.
+            log.warning("outbox.claim_failed", error=type(error).__name__)
+            # The claim may have succeeded although the answer was lost.
             self._pending_writes.append(partial(_release_speaking, self._patient_id, self.owner))
             return None
 
     @property
     def has_pending_writes(self) -> bool:
-        """Something is still to be written: `claim` does it first."""
+        """Whether changes are not written yet. `claim` writes them first."""
         return bool(self._pending_writes)
 
     async def _write_pending(self) -> None:
@@ -89,17 +90,17 @@ class OutboxClient:
             while self._pending_writes:
                 try:
                     await run_in_db_thread(self._pending_writes[0])
-                except (DataError, IntegrityError) as error:  # this row is to blame: it must not hold up the others
-                    log.error("deliveries.row_refused", error=type(error).__name__)
+                except (DataError, IntegrityError) as error:  # the fault of this row, which must not block the others
+                    log.error("outbox.row_rejected", error=type(error).__name__)
                     await run_in_db_thread(_release_speaking, self._patient_id, self.owner)
                 del self._pending_writes[0]
 
     async def flush(self) -> None:
-        """Writes what `finish` and `put_back` were told, in order; where the database is away the next one does."""
+        """Write the changes of `finish` and `requeue` in order. If the database is unavailable, they stay pending."""
         await _or_default(self._write_pending(), None)
 
     def make_speech(self, claim: Claim, context: Context) -> Speech:
-        """In the conversation where it was asked for it keeps its id; anywhere else it has one of the server's."""
+        """Return the speech of a claim. It keeps the device's id only in the conversation of its request."""
         self._notified_queued.pop(claim.speech_id, None)
         return Speech(
             claim.speech_id,
@@ -118,16 +119,16 @@ class OutboxClient:
         )
 
     async def confirm_start(self, claim: Claim) -> bool:
-        """Whether it may still be said: it may have been acknowledged or withdrawn since it was claimed."""
+        """Whether the claim is still valid. It may have been acknowledged or cancelled since."""
         try:
             return await run_in_db_thread(store.confirm, claim)
         except Error as error:
-            log.warning("deliveries.not_begun", error=type(error).__name__)
+            log.warning("outbox.confirm_failed", error=type(error).__name__)
             self.requeue(claim)
             return False
 
     def finish(self, claim: Claim, speech: Speech) -> None:
-        """It has come to its end, whatever that is; `write` is to follow, which may wait for the database."""
+        """The delivery has ended, for any reason. Call `flush` afterwards, which writes it."""
         self._delivered_here.add(claim.id)
         progress = speech.progress
         finishing = partial(
@@ -146,20 +147,20 @@ class OutboxClient:
         self._pending_writes.append(finishing)
 
     def requeue(self, claim: Claim, *, queued: bool = False) -> None:
-        """It was not said, or not to its end: another connection or a later moment is to say it. As `finish`."""
+        """Let the delivery wait again for a later attempt. Call `flush` afterwards, which writes it."""
         self._pending_writes.append(partial(store.requeue, claim, queued=queued))
 
     def mark_queued_notified(self, claim: Claim) -> bool:
-        """Whether the device is to be told that this one is queued: it does not know yet."""
-        is_news = claim.speech_id not in self._notified_queued
+        """Remember that the device is notified of this queued speech. Return whether this is the first time."""
+        is_first = claim.speech_id not in self._notified_queued
         if claim.seconds_left is not None:
             self._notified_queued[claim.speech_id] = claim.id, time.monotonic() + claim.seconds_left
-        return is_news
+        return is_first
 
     async def pop_expired(self) -> list[str]:
-        """The ids of those that the device knows to be queued and that nobody will say any more. Each once.
+        """Return the ids of queued speeches that the device knows of and that have expired. Each is returned once.
 
-        The rows are asked: another device of the patient may have heard it, or said that it need not be.
+        The rows decide, because another device of the patient may have played or cancelled the speech.
         """
         now = time.monotonic()
         due = {key: speech_id for speech_id, (key, until) in self._notified_queued.items() if until <= now}
@@ -171,20 +172,21 @@ class OutboxClient:
         return [speech_id for key, speech_id in due.items() if key in over]
 
     async def acknowledge(self, speech_id: str) -> bool:
-        """False: no delivery of this patient has this id. Waits for a database that is away: who has heard it is not
-        to hear it again.
+        """Return False if no delivery of this patient has this id.
+
+        Retry until the database is available. Otherwise the patient would hear the speech again.
         """
         key = _utterance_id(speech_id)
         while key is not None:
             try:
                 return await run_in_db_thread(store.acknowledge, key, self._patient_id)
             except Error as error:
-                log.warning("deliveries.not_acknowledged", error=type(error).__name__)
+                log.warning("outbox.acknowledge_failed", error=type(error).__name__)
             await asyncio.sleep(ACK_RETRY_INTERVAL_S)
         return False
 
     async def cancel(self, speech_id: str) -> bool:
-        """Ends one that waits. False: none waits."""
+        """End a waiting delivery. Return False if it does not wait."""
         key = _utterance_id(speech_id)
         return key is not None and await _or_default(run_in_db_thread(store.cancel, key, self._patient_id), False)
 
@@ -196,24 +198,25 @@ class OutboxClient:
         )
 
     def forget_queued(self, speech_id: str) -> bool:
-        """Whether the device knew this one to be queued; it is not any more."""
+        """Forget a speech that is no longer queued. Return whether the device knew of it."""
         return self._notified_queued.pop(speech_id, None) is not None
 
-    async def release_deferred(self, conversation: uuid.UUID) -> None:
+    async def release_deferred(self, conversation_id: uuid.UUID) -> None:
+        """Release the speeches of this conversation that wait for the quota. Deliveries stay."""
         await self.flush()
-        await run_in_db_thread(leases.release, conversation, self.owner)
+        await run_in_db_thread(leases.release, conversation_id, self.owner)
 
     async def release_all(self) -> None:
-        """The connection is over, or has lost its conversation: what it had may be said by another one."""
+        """Release all rows of this connection, which has ended."""
         await self.flush()
         await run_in_db_thread(leases.release_all, self._device_id, self.owner)
 
 
-def _release_speaking(patient: uuid.UUID, owner: str) -> None:
-    """What this connection seems to speak, while it says nothing, waits again."""
+def _release_speaking(patient_id: uuid.UUID, owner: str) -> None:
+    """Let the rows that seem to play on this connection wait again."""
     waits = Case(When(origin=Origin.DEVICE, then=Value(UtteranceState.QUEUED)), default=Value(UtteranceState.WAITING))
-    mine = Utterance.objects.filter(patient=patient, owner=owner, state=UtteranceState.SPEAKING)
-    mine.update(state=waits, owner="", lease_until=None)
+    rows = Utterance.objects.filter(patient=patient_id, owner=owner, state=UtteranceState.SPEAKING)
+    rows.update(state=waits, owner="", lease_until=None)
 
 
 def _utterance_id(speech_id: str) -> uuid.UUID | None:
@@ -223,10 +226,10 @@ def _utterance_id(speech_id: str) -> uuid.UUID | None:
         return None
 
 
-async def _or_default(asking: Coroutine[Any, Any, T], otherwise: T) -> T:
-    """The leases end by themselves: a row that could not be written is only late."""
+async def _or_default(query: Coroutine[Any, Any, T], default: T) -> T:
+    """Return the default if the database is unavailable. A missed write only delays rows until their leases expire."""
     try:
-        return await asking
+        return await query
     except Error as error:
-        log.warning("deliveries.not_written", error=type(error).__name__)
-        return otherwise
+        log.warning("outbox.write_failed", error=type(error).__name__)
+        return default

@@ -1,4 +1,4 @@
-"""Says what one connection has to say, one speech after the other, in a task that can be stopped at any moment."""
+"""Plays the speeches of one connection, one after the other, in a task that can be cancelled at any time."""
 
 import asyncio
 import time
@@ -27,50 +27,48 @@ from voicecare.core import metrics
 
 log = structlog.get_logger(__name__)
 
-CANCEL_TIMEOUT_S = (
-    2.0  # for the terminal message of a cancelled speech, on a server whose `send` waits for a stuck device
-)
-DEFERRED_TTL = timedelta(minutes=15)  # what the quota holds is of use for so long, should its connection end meanwhile
+CANCEL_TIMEOUT_S = 2.0  # for sending a terminal message; on some servers `send` waits for a stuck device
+DEFERRED_TTL = timedelta(minutes=15)  # how long deferred speech remains valid if its connection ends
 
 
 class SpeechPlayer:
-    """The one task of a connection that speaks: the device's own speeches first, then what the outbox has.
+    """Plays the device's own speeches first, then deliveries from the outbox. It has at most one running task.
 
-    `open_conversation` gives the open one, or opens one for a delivery; None where that is impossible now.
+    `open_conversation` returns the open conversation, or opens one for a delivery. It returns None if that fails.
     """
 
     def __init__(
         self,
-        socket: DeviceTransport,
-        services: SpeechDependencies,
+        transport: DeviceTransport,
+        dependencies: SpeechDependencies,
         session: Session,
-        deliveries: OutboxClient,
+        outbox: OutboxClient,
         open_conversation: Callable[[], Awaitable[OpenConversation | None]],
     ) -> None:
-        self._transport = socket
-        self._services = services
+        self._transport = transport
+        self._dependencies = dependencies
         self._session = session
-        self._outbox = deliveries
-        self._prefetcher = OutboxPrefetcher(services, session, deliveries, open_conversation)
+        self._outbox = outbox
+        self._prefetcher = OutboxPrefetcher(dependencies, session, outbox, open_conversation)
         self._task: asyncio.Task[None] | None = None
-        self._output: SpeechOutput | None = None  # set exactly while a speech may be cancelled
+        self._output: SpeechOutput | None = None  # set while a speech plays and may be cancelled
         self._finalized = asyncio.Event()
         self._live_first = False
-        self._requeue_cancelled = False  # a cancelled delivery is to be repeated
+        self._requeue_cancelled = False  # whether the delivery that is being cancelled is to be repeated
         self._is_waiting_for_quota = False
-        self._hold_message_conversation_id: uuid.UUID | None = None  # in this conversation
+        self._hold_message_conversation_id: uuid.UUID | None = None  # the last conversation in which it was played
         self._is_stopping = False
 
-    # What the connection tells it
+    # Called by the connection
 
     def enqueue(self, speech: Speech) -> None:
-        """This one is new in the line. Its row is there from now on, whatever becomes of this process."""
-        self._services.recorder.record(speech)
+        """Play this speech, which is in the queue, when its turn comes. Its row is recorded now."""
+        self._dependencies.recorder.record(speech)
         self._prefetcher.client_activity()
         self.ensure_running()
 
     def wake(self) -> None:
-        """Look into the outbox when nothing else is to be said."""
+        """Look into the outbox when the queue is empty."""
         self._prefetcher.pending_hint = True
         self.ensure_running()
 
@@ -84,7 +82,7 @@ class SpeechPlayer:
             self._hold_message_conversation_id = opened.context.conversation_id
 
     def restore_deferred(self, rows: Iterable[Utterance], context: Context) -> None:
-        """What waited for the quota when the conversation's last connection ended waits here from now on."""
+        """Defer the speeches that waited for the quota when the conversation's last connection ended."""
         here = {speech.utterance_id for speech in (*self._session.queue.deferred, *self._session.queue.waiting)}
         for row in (row for row in rows if row.pk not in here):
             self._defer(
@@ -109,29 +107,29 @@ class SpeechPlayer:
         if self._output is not None:
             self._output.report_playback(ms)
 
-    async def stop(self, *, put_back: bool) -> None:
-        """Ends the speech that plays; returns when its terminal message is out. No byte of it follows.
+    async def stop(self, *, requeue: bool) -> None:
+        """Interrupt the current speech. Return when its terminal message was sent; no audio follows it.
 
-        `put_back`: one of the outbox is to be said again.
+        With `requeue`, a delivery will be repeated.
         """
         if self._task is not None and self._output is not None:
-            self._requeue_cancelled = put_back
+            self._requeue_cancelled = requeue
             self._task.cancel()
             await self._finalized.wait()
 
     async def finish_current(self, seconds: float) -> None:
-        """What plays may end within that time; nothing new begins."""
+        """Start no other speech, and give the current one this many seconds to end."""
         self.stop_accepting()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=seconds)
 
     def stop_accepting(self) -> None:
-        """Nothing new begins from here on."""
+        """Start no other speech."""
         self._is_stopping = True
         self._prefetcher.close()
 
     async def cancel_all(self) -> None:
-        """What plays and waits ends as interrupted; what the quota holds stays held."""
+        """Interrupt the current speech and all waiting ones. Deferred speech stays."""
         waiting = self._session.queue.pop_pending()
         if self._task is not None:
             if self._output is not None:
@@ -142,10 +140,10 @@ class SpeechPlayer:
             await self.finalize(speech, UtteranceState.INTERRUPTED)
 
     def release_deferred(self) -> None:
-        """Another connection may say what the quota holds here."""
-        self._session.queue.remove(lambda speech: True)  # its rows are freed where they are still this owner's
+        """Forget the deferred speeches, so that another connection may play them. The outbox releases their rows."""
+        self._session.queue.remove(lambda speech: True)
 
-    # The line
+    # Playing
 
     async def _run(self) -> None:
         try:
@@ -155,29 +153,31 @@ class SpeechPlayer:
             self._task = None
 
     async def _next_speech(self) -> Speech | None:
-        line = self._session.queue
-        if line.deferred and not self._services.quota.hold_remaining_s(time.monotonic()):
-            line.release_deferred()
-            self._live_first = True  # what was held in an earlier conversation comes before what was held here
+        queue = self._session.queue
+        if queue.deferred and not self._dependencies.quota.hold_remaining_s(time.monotonic()):
+            queue.release_deferred()
+            self._live_first = True  # speech that an earlier conversation deferred comes before that of this one
         if self._live_first and (speech := await self._prefetcher.next_delivery(live_only=True)):
             return speech
         self._live_first = False
-        while (speech := line.start_next()) is None and self._prefetcher:
+        while (speech := queue.start_next()) is None and self._prefetcher:
             if speech := await self._prefetcher.next_delivery():
                 return speech
         return speech
 
     async def _play(self, speech: Speech) -> None:
-        """Says one speech to its end, whatever that is. A cancellation ends this speech, as interrupted, and not the
-        line: that looks for itself whether it may go on."""
+        """Play one speech until it ends, for any reason.
+
+        A cancellation interrupts this speech only. `_run` then decides whether it continues with the next one.
+        """
         opened = self._session.require_conversation()
         self._finalized.clear()
         speech.progress.started(time.monotonic())
         self._record(speech)
-        self._output = delivery = SpeechOutput(self._transport, speech, opened.context.speech_settings.format)
+        self._output = output = SpeechOutput(self._transport, speech, opened.context.speech_settings.format)
         code = ""
         try:
-            await speak(speech, opened.context, delivery, self._services)
+            await speak(speech, opened.context, output, self._dependencies)
             outcome = UtteranceState.SPOKEN
         except QuotaDeferred:
             outcome = UtteranceState.QUEUED
@@ -186,22 +186,24 @@ class SpeechPlayer:
         except asyncio.CancelledError:
             outcome = UtteranceState.WAITING if speech.claim and self._requeue_cancelled else UtteranceState.INTERRUPTED
             _uncancel()
-        except Exception:  # a defect of ours: this speech has failed, the patient's next one may not
-            log.exception("speaker.defect", conversation=str(speech.conversation_id))
+        except Exception:  # a bug: this speech has failed, but the next one may succeed
+            log.exception("player.speech_crashed", conversation_id=str(speech.conversation_id))
             outcome, code = UtteranceState.FAILED, SpeechFailed.NO_VOICE
         self._output = None
         self._requeue_cancelled = False
         try:
-            await (
-                self._queue_for_quota(speech, opened.context)
-                if outcome is UtteranceState.QUEUED
-                else self.finalize(speech, outcome, code)
-            )
+            if outcome is UtteranceState.QUEUED:
+                await self._queue_for_quota(speech, opened.context)
+            else:
+                await self.finalize(speech, outcome, code)
         finally:
             self._finalized.set()
 
     async def finalize(self, speech: Speech, outcome: UtteranceState, code: str = "") -> None:
-        """The one terminal message of a speech, and its row. A delivery of which nothing was heard has none."""
+        """Send the terminal message of a speech and record its row.
+
+        A delivery that was put back before any audio was sent has no terminal message.
+        """
         speech.finished(outcome, code)
         self._session.finish_speech(speech)
         self._record(speech)
@@ -212,27 +214,27 @@ class SpeechPlayer:
             self._prefetcher.requeue(speech.claim)
         elif speech.claim is not None:
             self._outbox.finish(speech.claim, speech)
-            self._services.spawn(self._outbox.flush())
+            self._dependencies.spawn(self._outbox.flush())
 
     def _record(self, speech: Speech) -> None:
-        """The row of a claimed one is the outbox's."""
+        """Record the row of the device's own speech. The outbox writes the rows of deliveries."""
         if speech.claim is None:
-            self._services.recorder.record(speech)
+            self._dependencies.recorder.record(speech)
 
-    # While the quota is spent
+    # While the quota is exhausted
 
     async def _queue_for_quota(self, speech: Speech, context: Context) -> None:
-        """Nothing of it was heard: it is queued, and others that need no quota may pass."""
+        """Set aside a speech of which no audio was sent. Speech that needs no quota may play before it."""
         if speech.claim is not None:
             speech.queued(QueueReason.QUOTA)
             await self._requeue_delivery(speech.claim, speech)
             return
-        if speech.origin == Origin.HOLD_MESSAGE:  # its clip went out of the cache meanwhile: it is of no use later
+        if speech.origin == Origin.HOLD_MESSAGE:  # it has left the cache, and is useless later
             await self.finalize(speech, UtteranceState.INTERRUPTED)
             return
         speech.queued(QueueReason.QUOTA)
         self._defer(speech)
-        until = datetime.now(UTC) + timedelta(seconds=self._services.quota.hold_remaining_s(time.monotonic()))
+        until = datetime.now(UTC) + timedelta(seconds=self._dependencies.quota.hold_remaining_s(time.monotonic()))
         await self._transport.send(messages.speech_queued(speech.id, "quota", until))
         if self._hold_message_conversation_id != context.conversation_id:
             self._hold_message_conversation_id = context.conversation_id
@@ -245,29 +247,29 @@ class SpeechPlayer:
             await self._transport.send(messages.speech_queued(speech.id, "quota", claim.expires_at))
 
     def _defer(self, speech: Speech) -> None:
-        """In memory, and in its row for another connection, should this one end."""
+        """Keep the speech in memory. Its row allows another connection to take over if this one ends."""
         now = datetime.now(UTC)
         speech.progress.deferred(
             owner=self._outbox.owner, lease_until=now + timedelta(seconds=LEASE_S), expires_at=now + DEFERRED_TTL
         )
-        self._services.recorder.record(speech)
+        self._dependencies.recorder.record(speech)
         self._session.queue.defer(speech)
         if not self._is_waiting_for_quota:
             self._is_waiting_for_quota = True
-            self._services.spawn(self._wait_for_quota())
+            self._dependencies.spawn(self._wait_for_quota())
 
     async def _wait_for_quota(self) -> None:
-        quota = self._services.quota
+        quota = self._dependencies.quota
         while left := quota.hold_remaining_s(time.monotonic()):
             await quota.wait_for_change(left)
         self._is_waiting_for_quota = False
         self.ensure_running()
 
     async def _enqueue_hold_message(self, context: Context) -> None:
-        """Only one that is in the cache: while the quota is spent nothing else can be said in this voice."""
+        """Play the hold message if it is cached. Without quota, this voice cannot speak anything else."""
         if context.hold_message is None:
             return
-        phrases = self._services.phrase_cache
+        phrases = self._dependencies.phrase_cache
         is_cached = await phrases.get(phrases.key(context.speech_settings, context.hold_message)) is not None
         if is_cached and self._session.conversation is not None:
             self._session.enqueue_hold_message(context.hold_message, time.monotonic())
@@ -275,7 +277,7 @@ class SpeechPlayer:
 
 def _log_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        log.error("speaker.stopped", exc_info=task.exception())
+        log.error("player.crashed", exc_info=task.exception())
 
 
 def _uncancel() -> None:

@@ -1,4 +1,4 @@
-"""The next delivery of one connection, fetched beside whatever the device asks for: its own speech waits for no row."""
+"""Prefetches the next delivery of a connection, so that the device's own speech never waits for the database."""
 
 import asyncio
 import time
@@ -15,54 +15,57 @@ from tts.speech import Speech
 from tts.states import Origin
 from tts.synthesis.dependencies import SpeechDependencies
 
-LIVE_CLAIM_TIMEOUT_S = 1.0  # what the device has waited for does not wait any longer for rows of former conversations
+LIVE_CLAIM_TIMEOUT_S = 1.0  # the device's own deferred speech waits no longer for that of earlier conversations
 
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
+    """A claimed delivery and the conversation in which it may be played."""
+
     claim: Claim
     conversation: OpenConversation
 
 
 class OutboxPrefetcher:
-    """Used by the one task that speaks; `asked` and `close` may be called at any time.
+    """Used by the player's task. `client_activity` and `close` may be called at any time.
 
-    `open_conversation` gives the open one, or opens one for a delivery; None where that is impossible now. `called`:
-    the outbox may have something for this patient.
+    `open_conversation` returns the open conversation, or opens one for a delivery. It returns None if that fails.
+    `pending_hint` means that the outbox may have a delivery for this patient.
     """
 
     def __init__(
         self,
-        services: SpeechDependencies,
+        dependencies: SpeechDependencies,
         session: Session,
-        deliveries: OutboxClient,
+        outbox: OutboxClient,
         open_conversation: Callable[[], Awaitable[OpenConversation | None]],
     ) -> None:
         self.pending_hint = False
-        self._services = services
+        self._dependencies = dependencies
         self._session = session
-        self._outbox = deliveries
+        self._outbox = outbox
         self._open_conversation = open_conversation
         self._fetch_task: asyncio.Task[Prefetched | None] | None = None
-        self._wakeup = asyncio.Event()  # it has been fetched, or the device asks for something
+        self._wakeup = asyncio.Event()  # set when the fetch is done, or when the device sends a speech
         self._closed = False
 
     def __bool__(self) -> bool:
-        """Whether it is worth asking for the next one."""
+        """Whether `next_delivery` may find something."""
         return self.pending_hint or self._fetch_task is not None
 
     def client_activity(self) -> None:
-        """The device asks for something of its own, which comes first."""
+        """The device has sent a speech of its own, which comes first."""
         self._wakeup.set()
 
     def close(self) -> None:
-        """Nothing is taken any more."""
+        """Take no further delivery."""
         self._closed = True
 
     async def next_delivery(self, *, live_only: bool = False) -> Speech | None:
-        """The next one, which plays now; None if there is none, or none before the device asks for something.
+        """Return the next delivery and mark it as playing.
 
-        `live_only`: only what a device has asked for, and only if that is known soon.
+        Return None if there is none, or if the device sends a speech first. With `live_only`, only speech that a device
+        requested is fetched, and the wait is limited to LIVE_CLAIM_TIMEOUT_S.
         """
         is_fresh = self._fetch_task is None
         fetching = self._fetch_task or self._start_fetch(live_only)
@@ -77,9 +80,9 @@ class OutboxPrefetcher:
         return self._take(fetching.result(), is_fresh=is_fresh)
 
     def requeue(self, claim: Claim, *, queued: bool = False) -> None:
-        """It waits again, as soon as the database is there."""
+        """Let the delivery wait again, in the background."""
         self._outbox.requeue(claim, queued=queued)
-        self._services.spawn(self._outbox.flush())
+        self._dependencies.spawn(self._outbox.flush())
 
     def _start_fetch(self, live_only: bool) -> "asyncio.Task[Prefetched | None]":
         self.pending_hint = self.pending_hint and live_only
@@ -88,7 +91,7 @@ class OutboxPrefetcher:
         return self._fetch_task
 
     async def _fetch(self, live_only: bool) -> Prefetched | None:
-        quota = self._services.quota
+        quota = self._dependencies.quota
         hold_live = quota.hold_remaining_s(time.monotonic()) > 0
         claim = await self._outbox.claim(
             self._conversation_id(), quota_exhausted=quota.is_exhausted, hold_live=hold_live, live_only=live_only
@@ -102,22 +105,22 @@ class OutboxPrefetcher:
         return Prefetched(claim, opened) if await self._outbox.confirm_start(claim) else None
 
     def _take(self, fetched: Prefetched | None, *, is_fresh: bool) -> Speech | None:
-        """Not one that was fetched while the device spoke (it may be heard since) or while a conversation ended."""
+        """Start the delivery, or put it back if it may be stale.
+
+        It may have been acknowledged if the device has spoken since the fetch began (`is_fresh` is false). It does not
+        fit if the conversation has changed.
+        """
         if fetched is None:
             return None
-        if self._closed or not is_fresh or not self._is_still_valid(fetched):
-            self.pending_hint = True
-            self.requeue(fetched.claim)
+        claim, here = fetched.claim, self._conversation_id()
+        has_moved = here != fetched.conversation.context.conversation_id
+        # The device's own speech keeps its id only in the conversation of its request.
+        loses_id = claim.origin == Origin.DEVICE and here != claim.conversation_id
+        self.pending_hint = True  # there may be another delivery
+        if self._closed or not is_fresh or has_moved or loses_id:
+            self.requeue(claim)
             return None
-        self.pending_hint = True  # there may be more
-        return self._session.start_delivery(self._outbox.make_speech(fetched.claim, fetched.conversation.context))
-
-    def _is_still_valid(self, fetched: Prefetched) -> bool:
-        here = self._conversation_id()
-        is_its_own = fetched.claim.origin == Origin.DEVICE  # it keeps its id only where it was asked for
-        return here == fetched.conversation.context.conversation_id and (
-            not is_its_own or here == fetched.claim.conversation_id
-        )
+        return self._session.start_delivery(self._outbox.make_speech(claim, fetched.conversation.context))
 
     def _conversation_id(self) -> uuid.UUID | None:
         opened = self._session.conversation

@@ -1,4 +1,4 @@
-"""The live device connections of this process, and the rows that decide whether they may stay."""
+"""The device connections of this process, and the sweep that compares them with the database."""
 
 import asyncio
 import time
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from tts.devices.connection import Connection
 
 SWEEP_INTERVAL_S = 1.0
-CLOSE_TIMEOUT_S = 5.0  # for a server whose `send` waits for a stuck device
-RENEW_EVERY_SWEEPS = 3  # sweeps; a fifth of the lease of what the connections hold
-HEARTBEAT_EVERY_SWEEPS = 60  # sweeps; far below the 30 minutes after which an unseen conversation ends
+CLOSE_TIMEOUT_S = 5.0  # some servers wait in `send` for a stuck device
+RENEW_EVERY_SWEEPS = 3  # every 3 s, a fifth of the lease time
+HEARTBEAT_EVERY_SWEEPS = 60  # every minute; a conversation ends 30 minutes after its last heartbeat
 
 log = structlog.get_logger(__name__)
 
 
 class ConnectionRegistry:
-    """One for each process. A device has one live socket anywhere: the row's `epoch` names the latest."""
+    """All connections of one process.
+
+    In all processes together, only one connection of a device is valid: the one whose `epoch` is that of its row.
+    """
 
     def __init__(self, quota: QuotaGate) -> None:
         self._quota = quota
@@ -40,9 +43,9 @@ class ConnectionRegistry:
         return list(self._connections.values())
 
     async def register(self, connection: "Connection") -> None:
-        """Admits the connection; an older one of the same device in this process is replaced at once."""
+        """Add the connection. An older connection of the same device in this process is closed immediately."""
         former = self._connections.get(connection.device_id)
-        if former is not None and former.epoch > connection.epoch:  # two handshakes overtook each other
+        if former is not None and former.epoch > connection.epoch:  # two handshakes finished in reverse order
             await connection.close(CLOSE_REPLACED)
             return
         self._connections[connection.device_id] = connection
@@ -51,10 +54,10 @@ class ConnectionRegistry:
             await former.close(CLOSE_REPLACED)
         await connection.on_registered()
 
-    def wake_patient(self, patient: uuid.UUID) -> None:
-        """Something waits for this patient: their devices here look at once, without waiting for the sweep."""
+    def wake_patient(self, patient_id: uuid.UUID) -> None:
+        """Let this patient's devices look into the outbox now, without waiting for the next sweep."""
         for connection in self.connections:
-            if connection.patient_id == patient:
+            if connection.patient_id == patient_id:
                 connection.wake()
 
     def unregister(self, connection: "Connection") -> None:
@@ -63,47 +66,52 @@ class ConnectionRegistry:
         metrics.DEVICES_CONNECTED.set(len(self._connections))
 
     async def run(self) -> None:
-        """Sweeps until cancelled. A database that is away closes nobody: the next sweep looks again."""
+        """Sweep until cancelled. While the database is unavailable, no connection is closed."""
         while True:
-            await self._quota.wait_for_change(SWEEP_INTERVAL_S)  # what waits for it is looked at when it is back
+            await self._quota.wait_for_change(SWEEP_INTERVAL_S)  # sweeps immediately when the quota is back
             self._sweeps += 1
             try:
                 await self.sweep()
-            except Exception as error:  # whatever it is: who stops sweeping lets revoked devices stay
-                log.warning("hub.sweep_failed", error=type(error).__name__)
+            except Exception as error:  # without further sweeps, revoked devices would stay connected
+                log.warning("registry.sweep_failed", error=type(error).__name__)
 
     async def sweep(self) -> None:
-        """Who may not stay, who has lost their conversation, for whom something waits: a query or two for each."""
+        """Compare all connections with the database. Each step takes one or two queries.
+
+        Revoked and replaced connections are closed, conversations that another device has resumed are detached, and
+        devices with waiting deliveries are woken.
+        """
         if not self._connections:
             return
-        if self._sweeps % RENEW_EVERY_SWEEPS == 0:  # before all that could fail
+        if self._sweeps % RENEW_EVERY_SWEEPS == 0:  # first, because later steps may fail
             await run_in_db_thread(leases.renew, {c.outbox.owner: c.device_id for c in self.connections})
-        looked_at = self.connections  # one that comes while we ask was looked at by its own handshake
-        devices = [connection.device_id for connection in looked_at]
+        connections = self.connections  # a connection that is added later was checked by its own handshake
+        devices = [connection.device_id for connection in connections]
         latest = await run_in_db_thread(_current_epochs, devices)
-        closings = [_close_if_revoked(connection, latest.get(connection.device_id)) for connection in looked_at]
-        await asyncio.gather(*closings)  # together: one that is stuck takes seconds, and all have two
+        closings = [_close_if_revoked(connection, latest.get(connection.device_id)) for connection in connections]
+        await asyncio.gather(*closings)  # concurrently, because a stuck one takes seconds
         await self._revoke_conversations()
         await self._dispatch_due()
         if self._sweeps % HEARTBEAT_EVERY_SWEEPS == 0:
             await run_in_db_thread(lifecycle.heartbeat, [key for key, _ in self._open_conversations()])
 
     async def _revoke_conversations(self) -> None:
-        """A conversation that another device of its patient has resumed is over on the former one; one whose voice was
-        withdrawn goes on in the default voice. Two queries.
-        """
-        held = self._open_conversations()
-        if held:
-            holders = await run_in_db_thread(lifecycle.current_devices, [key for key, _ in held])
-            for conversation, connection in held:
-                if holders.get(conversation, connection.device_id) != connection.device_id:
-                    await connection.detach_conversation(conversation)
-            withdrawn = await run_in_db_thread(lifecycle.with_withdrawn_voice, [key for key, _ in held])
-            for conversation, connection in held:
-                if conversation in withdrawn:
-                    await connection.reset_voice(conversation)
+        """Detach conversations that another device has resumed, and reset withdrawn voices. Two queries."""
+        open_here = self._open_conversations()
+        if not open_here:
+            return
+        ids = [conversation_id for conversation_id, _ in open_here]
+        devices = await run_in_db_thread(lifecycle.current_devices, ids)
+        for conversation_id, connection in open_here:
+            if devices.get(conversation_id, connection.device_id) != connection.device_id:
+                await connection.detach_conversation(conversation_id)
+        withdrawn = await run_in_db_thread(lifecycle.with_withdrawn_voice, ids)
+        for conversation_id, connection in open_here:
+            if conversation_id in withdrawn:
+                await connection.reset_voice(conversation_id)
 
     async def _dispatch_due(self) -> None:
+        """Notify devices of expired speech, and wake those that have deliveries or pending writes."""
         devices = [connection.device_id for connection in self.connections]
         hold_live = self._quota.hold_remaining_s(time.monotonic()) > 0
         due = await run_in_db_thread(
@@ -119,19 +127,19 @@ class ConnectionRegistry:
 
 
 async def _close_if_revoked(connection: "Connection", epoch: int | None) -> None:
-    """Closes it if its device may not be connected (no epoch) or is connected elsewhere. Never raises."""
+    """Close a connection if its device is revoked (no epoch) or has a newer connection. Never raises."""
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             if epoch is None:
                 await connection.close(CLOSE_REVOKED)
             elif epoch > connection.epoch:
                 await connection.close(CLOSE_REPLACED)
-    except Exception:  # a socket that broke meanwhile must not end the sweeps
-        log.exception("hub.close_failed")
+    except Exception:  # a broken socket must not end the sweep
+        log.exception("registry.close_failed")
 
 
 def _current_epochs(devices: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:
-    """The epochs of those devices that may still be connected."""
+    """Return the latest epoch of each device that may still be connected."""
     rows = Device.objects.filter(
         pk__in=devices, revoked_at=None, patient__archived_at=None, patient__erased_at=None
     ).values_list("pk", "epoch")

@@ -203,11 +203,11 @@ async def test_a_stop_puts_a_delivery_back_or_ends_it(desk: Desk, sandbox: Sandb
     row = await in_database(submit, desk.member.patient, TEXT)
     desk.speaker.wake()
     await desk.sound.wait()
-    await desk.speaker.stop(put_back=True)
+    await desk.speaker.stop(requeue=True)
     assert desk.types == ["speech.started", "speech.interrupted"]
     desk.sound.clear()
     await desk.sound.wait()  # it is said again at once
-    await desk.speaker.stop(put_back=False)
+    await desk.speaker.stop(requeue=False)
     await until(row, "interrupted")
     assert desk.types == ["speech.started", "speech.interrupted"] * 2
     assert (await in_database(Utterance.objects.get)).attempts == 2
