@@ -189,7 +189,7 @@ async def test_what_was_not_spoken_to_its_end_is_told(terminal, words, folder):
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(4001, "replaced"), (4003, "revoked"), (4012, "going down"), (1000, "1000")]
+    ("code", "words"), [(4001, "replaced"), (4003, "revoked"), (4012, "shutting down"), (1000, "1000")]
 )
 async def test_a_closed_connection_is_explained_and_what_was_heard_is_kept(code, words, folder):
     async def script(line: Line) -> None:

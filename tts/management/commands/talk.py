@@ -1,4 +1,4 @@
-"""`python manage.py talk "Good morning"`: a device on the command line."""
+"""`python manage.py talk "Good morning"`: acts as a device on the command line."""
 
 import asyncio
 import math
@@ -32,13 +32,17 @@ STDIN = 0
 
 
 class Command(BaseCommand):
-    help = "Speak each argument, or standard input line by line, as a device does; the sound goes to a file."
+    help = (
+        "Send each argument, or each line of standard input, as a speech, as a device does. Write the audio to a file."
+    )
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("texts", nargs="*", metavar="TEXT", help="one speech each; none: lines of standard input")
+        parser.add_argument(
+            "texts", nargs="*", metavar="TEXT", help="text of one speech; without any, lines of standard input"
+        )
         parser.add_argument("--url", default=f"ws://127.0.0.1:{os.environ.get('PORT') or 8000}/ws/device/")
-        parser.add_argument("--token", help="of a device; default: the demo device's, left by `make run`")
+        parser.add_argument("--token", help="device token; default: that of the demo device, written by `make run`")
         parser.add_argument("--out", type=Path, help="default: speech.mp3, speech.wav or speech.au, by format")
         parser.add_argument("--format", help="for example pcm_16000; default: mp3_44100_128")
         parser.add_argument("--no-greeting", action="store_true", help="start without the greeting")
@@ -71,7 +75,7 @@ class Command(BaseCommand):
 
 
 class Talk:
-    """One conversation, told line by line to `show`."""
+    """One conversation. Reports its results line by line to `show`."""
 
     def __init__(self, device: DeviceClient, show: Callable[[str], object]) -> None:
         self.format = ""
@@ -83,11 +87,11 @@ class Talk:
 
     @property
     def audio(self) -> bytes:
-        """Everything that was heard, in `format`."""
-        return b"".join(spoken.audio for spoken in self._in_order())
+        """All received audio, in `format`."""
+        return b"".join(speech.audio for speech in self._in_order())
 
     async def run(self, texts: AsyncIterator[str], *, greeting: bool) -> None:
-        """Cancelled, it interrupts what plays and ends the conversation. Raises DeviceError."""
+        """Speaks all texts. Raises DeviceError. When cancelled, interrupts the speech and ends the conversation."""
         async with self._device:
             started = await self._device.start(greeting=greeting)
             self.format = started["format"]
@@ -102,7 +106,10 @@ class Talk:
             await self._end_conversation()
 
     async def _next_text(self, texts: AsyncIterator[str]) -> str | None:
-        """Listens while it waits: a client that does not receive does not answer the server's pings either."""
+        """Returns the next text, or None at the end. Raises ConnectionClosed if the server closes in the meantime.
+
+        The client keeps receiving while it waits. Otherwise it would not answer the server's pings.
+        """
         text = asyncio.ensure_future(anext(texts, None))
         closed = asyncio.ensure_future(self._device.wait_closed())
         try:
@@ -135,27 +142,27 @@ class Talk:
                 self._show(f"The conversation has ended: {ended['characters']} characters in all.")
 
     def _in_order(self) -> list[SpeechResult]:
-        return sorted(self._device.speeches.values(), key=lambda spoken: spoken.first_audio_at or math.inf)
+        return sorted(self._device.speeches.values(), key=lambda speech: speech.first_audio_at or math.inf)
 
     def _report_ended(self) -> None:
-        """Says what has ended since it was last asked, the greeting too."""
-        for spoken in self._in_order():
-            if spoken.is_done and spoken.id not in self._reported:
-                self._reported.add(spoken.id)
-                self.all_spoken = self.all_spoken and spoken.terminal["type"] == "speech.finished"
-                lines = filter(None, (_describe_frame(frame, spoken) for frame in spoken.frames))
-                self._show("\n  ".join([self._labels.get(spoken.id, spoken.id), *lines]))
+        """Reports the speeches that have ended since the last call, including the greeting."""
+        for speech in self._in_order():
+            if speech.is_done and speech.id not in self._reported:
+                self._reported.add(speech.id)
+                self.all_spoken = self.all_spoken and speech.terminal["type"] == "speech.finished"
+                lines = filter(None, (_describe_frame(frame, speech) for frame in speech.frames))
+                self._show("\n  ".join([self._labels.get(speech.id, speech.id), *lines]))
 
 
-def _describe_frame(frame: Frame, spoken: SpeechResult) -> str:
+def _describe_frame(frame: Frame, speech: SpeechResult) -> str:
     match frame["type"]:
         case "notice":
             return f"notice: {frame['message']}"
         case "speech.queued":
             return f"it had to wait ({frame['reason']})"
         case "speech.finished":
-            voice = spoken.frames_of("speech.started", "speech.switched")[-1]["voice"]
-            first = spoken.first_audio_s
+            voice = speech.frames_of("speech.started", "speech.switched")[-1]["voice"]
+            first = speech.first_audio_s
             here = "" if first is None else f"first sound after {first * 1000:.0f} ms here, "
             return (
                 f"{frame['source']}, voice {voice}, {frame['characters']} characters, {frame['bytes']:,} bytes, "
@@ -169,18 +176,18 @@ def _describe_frame(frame: Frame, spoken: SpeechResult) -> str:
 
 
 def _explain(error: DeviceError) -> str:
-    """The error and what to do about it."""
+    """Returns the error message with advice what to do."""
     match error:
         case ServerUnreachable():
-            return f"{error} Start the server with `make run`, or name another one with --url."
+            return f"{error} Start the server with `make run`, or give the address of another one with --url."
         case HandshakeRefused(status=403):
             return (
-                "The server refused the token (HTTP 403): it is unknown or revoked, or its patient is archived. "
-                "`python manage.py seed_demo` leaves one that works; --token takes another. Is it the right server? "
-                "PORT or --url names another one."
+                "The server refused the token (HTTP 403). It is unknown or revoked, or its patient is archived. "
+                "`python manage.py seed_demo` writes a valid token, or give one with --token. "
+                "If this is the wrong server, set PORT or --url."
             )
         case HandshakeRefused():
-            return f"{error} Is this the address of a voicecare server? --url takes another."
+            return f"{error} Check that this is the address of a voicecare server, or set --url."
         case ConnectionClosed(code=code):
             return f"{error} {_CLOSED.get(code or 0, '')}".rstrip()
     return str(error)
@@ -188,9 +195,9 @@ def _explain(error: DeviceError) -> str:
 
 _CLOSED = {
     4001: "Another connection with the same token has replaced this one.",
-    4003: "The device was revoked, or its patient archived.",
+    4003: "The device was revoked, or its patient was archived.",
     4008: "There were too many errors in a row.",
-    4012: "It is going down: try again in a moment.",
+    4012: "The server is shutting down. Try again in a moment.",
 }
 
 
@@ -201,7 +208,7 @@ def _read_demo_token() -> str:
     except OSError as error:
         raise CommandError(
             f"No demo token ({error.strerror}: {path}). Run `make run` or `python manage.py seed_demo` first, "
-            "or give a device's token with --token."
+            "or give a device token with --token."
         ) from None
     return token
 
@@ -212,20 +219,20 @@ async def _each(texts: Sequence[str]) -> AsyncIterator[str]:
 
 
 async def _read_lines(fd: int) -> AsyncIterator[str]:
-    held = b""
+    rest = b""
     while chunk := await _read(fd):
-        *lines, held = (held + chunk).split(b"\n")
+        *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line.decode(errors="replace").strip()
-    yield held.decode(errors="replace").strip()
+    yield rest.decode(errors="replace").strip()
 
 
 async def _read(fd: int) -> bytes:
-    """What there is to read, b"" at the end. Not in a thread: one that waits in a read cannot be ended by Ctrl-C."""
+    """Returns the available bytes, or b"" at the end. Uses no thread, because Ctrl-C cannot end a blocking read."""
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     try:
         loop.add_reader(fd, ready.set)
-    except PermissionError:  # a regular file: always ready, and epoll refuses it
+    except PermissionError:  # epoll does not accept a regular file, which is always readable
         return os.read(fd, 65536)
     try:
         await ready.wait()
@@ -235,7 +242,7 @@ async def _read(fd: int) -> bytes:
 
 
 def _write_audio(audio: bytes, format: str, path: Path | None) -> Path:
-    """MP3 as it came, PCM as WAV, µ-law as AU: what every player opens."""
+    """Writes MP3 unchanged, PCM as WAV and µ-law as AU, which all players can open. Returns the path."""
     codec, rate = format.split("_")[:2]
     path = path or Path("speech").with_suffix({"pcm": ".wav", "ulaw": ".au"}.get(codec, f".{codec}"))
     if codec == "pcm":
