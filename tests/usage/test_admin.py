@@ -1,4 +1,4 @@
-"""The provider's state and its incidents, in words."""
+"""The admin pages of the ledger, the provider's state and incidents."""
 
 import uuid
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from tests.conftest import Member
 from tests.usage.alerts.postbox import Webhook
-from tests.usage.test_models import event
+from tests.usage.test_models import create_event
 from tests.waiting import until
 from usage.alerts import messages
 from usage.models import Incident, ProviderState, Reconciliation
@@ -39,13 +39,13 @@ def page(client: Client, address: str) -> str:
         ({"quota_used": 99_000, "polled_at": timezone.now()}, "99,000 used, no limit"),
     ],
 )
-def test_the_quota_stands_in_words(admin_client: Client, columns: dict, words: str):
+def test_the_quota_is_shown_as_text(admin_client: Client, columns: dict, words: str):
     ProviderState.objects.create(**columns)
     assert words in page(admin_client, STATE)
     assert words in page(admin_client, reverse("admin:usage_providerstate_change", args=[1]))
 
 
-def test_the_list_says_when_it_was_read(admin_client: Client):
+def test_the_list_shows_when_the_subscription_was_checked(admin_client: Client):
     ProviderState.objects.create()
     assert "never" in page(admin_client, STATE)
     ProviderState.objects.update(polled_at=timezone.now() - timedelta(minutes=3))
@@ -64,7 +64,7 @@ def test_the_list_says_when_it_was_read(admin_client: Client):
         ({"sending_failures": 2}, "failed 2 times, will be retried"),
     ],
 )
-def test_the_list_of_incidents_says_whether_the_alert_went_out(
+def test_the_list_of_incidents_shows_whether_the_alert_was_sent(
     admin_client: Client, settings: Settings, columns: dict, words: str
 ):
     settings.ADMIN_EMAILS = ["ann@example.org"]
@@ -72,66 +72,66 @@ def test_the_list_of_incidents_says_whether_the_alert_went_out(
     assert words in page(admin_client, INCIDENTS)
 
 
-def test_it_says_where_nobody_is_to_be_told(admin_client: Client):
+def test_the_list_shows_that_no_channel_is_configured(admin_client: Client):
     Incident.objects.create(kind="quota")
     assert "no alert channel configured" in page(admin_client, INCIDENTS)
 
 
-def test_no_page_of_the_ledger_reads_all_of_it_for_a_filter(admin_client: Client):
-    event()
+def test_the_ledgers_page_does_not_read_the_whole_table(admin_client: Client):
+    create_event()
     with CaptureQueriesContext(connection) as captured:
         assert "completed" in page(admin_client, reverse("admin:usage_usageevent_changelist"))
     of_events = [query["sql"] for query in captured if 'FROM "usage_usageevent"' in query["sql"]]
-    assert len(of_events) == 2  # how many there are, and a page of them
+    assert len(of_events) == 2  # the count and one page
     assert not [sql for sql in of_events if "DISTINCT" in sql]
 
 
-# An incident's own page
+# The page of an incident
 
 
-def its(incident: Incident) -> str:
+def incident_url(incident: Incident) -> str:
     return reverse("admin:usage_incident_change", args=[incident.pk])
 
 
-def shown(client: Client, incident: Incident) -> str:
-    return unescape(page(client, its(incident)))
+def incident_page(client: Client, incident: Incident) -> str:
+    return unescape(page(client, incident_url(incident)))
 
 
 @pytest.mark.parametrize("kind", list(Incident.Kind))
-def test_it_says_in_the_alerts_words_what_happened_what_is_heard_and_what_to_do(
-    admin_client: Client, kind: Incident.Kind
-):
+def test_the_page_shows_the_text_of_the_alert(admin_client: Client, kind: Incident.Kind):
     key = str(uuid.uuid4()) if kind in ("budget", "voice") else ""
     incident = Incident.objects.create(kind=kind, key=key, detail="said in the detail")
     words = messages.message_for(incident)
     alert = messages.body(incident, "opened")
     for part in (words.summary, words.patient_impact, words.action, "said in the detail"):
-        assert part in shown(admin_client, incident)
+        assert part in incident_page(admin_client, incident)
         assert part in alert
-    assert "minutes ago" in shown(admin_client, incident)
+    assert "minutes ago" in incident_page(admin_client, incident)
     Incident.objects.update(resolved_at=timezone.now())
-    assert words.resolved in shown(admin_client, incident)
+    assert words.resolved in incident_page(admin_client, incident)
 
 
-def test_it_is_acknowledged_and_resolved_there(admin_client: Client):
+def test_an_incident_is_acknowledged_and_resolved_on_its_page(admin_client: Client):
     incident = Incident.objects.create(kind="access")
     for action, left in [("acknowledge", ["resolve"]), ("resolve", [])]:
-        assert f'value="{action}"' in shown(admin_client, incident)
+        assert f'value="{action}"' in incident_page(admin_client, incident)
         data = {"action": action, "_selected_action": [str(incident.pk)], "index": "0", "page": "1"}
-        assert admin_client.post(INCIDENTS, data).url == its(incident)
-        buttons = [name for name in ("acknowledge", "resolve") if f'value="{name}"' in shown(admin_client, incident)]
+        assert admin_client.post(INCIDENTS, data).url == incident_url(incident)
+        buttons = [
+            name for name in ("acknowledge", "resolve") if f'value="{name}"' in incident_page(admin_client, incident)
+        ]
         assert buttons == left
     incident.refresh_from_db()
     assert incident.acknowledged_at
     assert incident.resolved_at
 
 
-def test_who_may_only_look_has_no_buttons(client: Client, django_user_model: type[User]):
+def test_users_who_may_only_view_get_no_buttons(client: Client, django_user_model: type[User]):
     viewer = django_user_model.objects.create_user("vera", is_staff=True)
     viewer.user_permissions.add(Permission.objects.get(codename="view_incident"))
     client.force_login(viewer)
     incident = Incident.objects.create(kind="access")
-    assert "page-actions" not in shown(client, incident)
+    assert "page-actions" not in incident_page(client, incident)
     data = {"action": "resolve", "_selected_action": [str(incident.pk)], "index": "0", "page": "1"}
     client.post(INCIDENTS, data)
     incident.refresh_from_db()
@@ -139,7 +139,7 @@ def test_who_may_only_look_has_no_buttons(client: Client, django_user_model: typ
 
 
 @pytest.mark.parametrize("may_see_patients", [False, True])
-def test_only_who_may_look_at_patients_reads_their_names(
+def test_only_users_who_may_view_patients_see_names(
     client: Client, django_user_model: type[User], alice: Member, may_see_patients: bool
 ):
     viewer = django_user_model.objects.create_user("vera", is_staff=True)
@@ -147,8 +147,8 @@ def test_only_who_may_look_at_patients_reads_their_names(
     viewer.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client.force_login(viewer)
     incident = Incident.objects.create(kind="quota")
-    event(patient=alice.patient.pk, started_at=timezone.now(), kind="offline")
-    said = shown(client, incident)
+    create_event(patient=alice.patient.pk, started_at=timezone.now(), kind="offline")
+    said = incident_page(client, incident)
     assert ": 1 segments in the offline voice" in said
     assert ("Alice" in said, "a patient: 1" in said) == (may_see_patients, not may_see_patients)
 
@@ -164,27 +164,29 @@ def test_only_who_may_look_at_patients_reads_their_names(
         ("silent", {"kind": "offline"}, "No patients are affected."),
     ],
 )
-def test_it_names_who_was_affected(admin_client: Client, alice: Member, kind: str, fields: dict, words: str):
+def test_the_page_lists_affected_patients(admin_client: Client, alice: Member, kind: str, fields: dict, words: str):
     incident = Incident.objects.create(kind=kind)
-    event(patient=alice.patient.pk, started_at=timezone.now(), **fields)
-    assert words in shown(admin_client, incident)
+    create_event(patient=alice.patient.pk, started_at=timezone.now(), **fields)
+    assert words in incident_page(admin_client, incident)
     assert "Alice" not in messages.body(incident, "opened")
 
 
-def test_it_names_whose_budget_it_is(admin_client: Client, alice: Member):
+def test_the_page_names_the_patient_of_a_budget(admin_client: Client, alice: Member):
     incident = Incident.objects.create(kind="budget", key=str(alice.patient.pk))
-    assert "Alice Archer</a>: speech over the budget was not spoken" in shown(admin_client, incident)
+    assert "Alice Archer</a>: speech over the budget was not spoken" in incident_page(admin_client, incident)
     Incident.objects.update(key=str(uuid.uuid4()))
-    assert "an erased patient: speech over the budget" in shown(admin_client, incident)
+    assert "an erased patient: speech over the budget" in incident_page(admin_client, incident)
 
 
-def test_it_says_that_a_way_which_fails_has_nobody_to_tell_of_it(admin_client: Client, settings: Settings):
+def test_the_only_channel_cannot_report_its_own_failure(admin_client: Client, settings: Settings):
     settings.ADMIN_EMAILS, settings.ALERT_WEBHOOK_URL = ["ann@example.org"], ""
-    assert "no alert channel configured" in shown(admin_client, Incident.objects.create(kind="alerts", key="mail"))
+    assert "no alert channel configured" in incident_page(
+        admin_client, Incident.objects.create(kind="alerts", key="mail")
+    )
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_incident_that_is_resolved_by_hand_is_told_as_resolved(admin_client: Client, settings: Settings):
+def test_resolving_an_incident_by_hand_sends_the_alert(admin_client: Client, settings: Settings):
     incident = Incident.objects.create(kind="access", opening_sent_at=timezone.now())
     with Webhook() as webhook:
         settings.ALERT_WEBHOOK_URL = webhook.url
@@ -193,7 +195,7 @@ def test_an_incident_that_is_resolved_by_hand_is_told_as_resolved(admin_client: 
     assert [body["state"] for body in webhook.received] == ["resolved"]
 
 
-def test_a_reconciliation_stands_in_words_and_cannot_be_changed(admin_client: Client):
+def test_a_reconciliation_is_shown_and_cannot_be_changed(admin_client: Client):
     row = Reconciliation.objects.create(
         day=date(2026, 3, 1), explanation="Characters: 10 in the ledger and at the provider."
     )

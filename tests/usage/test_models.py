@@ -1,4 +1,4 @@
-"""What the database itself refuses in the tables of money and trouble."""
+"""Constraints of the tables of usage and incidents."""
 
 import uuid
 
@@ -11,7 +11,7 @@ from usage.models import Incident, ProviderState, UsageEvent
 pytestmark = pytest.mark.django_db
 
 
-def event(**fields: object) -> UsageEvent:
+def create_event(**fields: object) -> UsageEvent:
     legal = {
         "source": uuid.uuid4(),
         "segment": 0,
@@ -24,15 +24,15 @@ def event(**fields: object) -> UsageEvent:
     return UsageEvent.objects.create(**{**legal, **fields})
 
 
-def refused(make: object, **fields: object) -> None:
+def expect_refusal(make: object, **fields: object) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         make(**fields)
 
 
 @pytest.mark.parametrize("kind", UsageEvent.Kind.values)
 @pytest.mark.parametrize("outcome", UsageEvent.Outcome.values)
-def test_every_kind_and_outcome_that_has_a_name_is_accepted(kind: str, outcome: str):
-    assert event(kind=kind, outcome=outcome, characters=0).pk
+def test_every_known_kind_and_outcome_is_accepted(kind: str, outcome: str):
+    assert create_event(kind=kind, outcome=outcome, characters=0).pk
 
 
 @pytest.mark.parametrize(
@@ -53,48 +53,48 @@ def test_every_kind_and_outcome_that_has_a_name_is_accepted(kind: str, outcome: 
         {"started_at": None},
     ],
 )
-def test_an_event_that_cannot_be_is_refused(fields: dict):
-    refused(event, **fields)
+def test_an_invalid_event_is_refused(fields: dict):
+    expect_refusal(create_event, **fields)
 
 
-def test_an_attempt_is_one_event():
-    first = event()
-    refused(event, source=first.source)
-    event(source=first.source, segment=1)
-    event(source=first.source, attempt=2)
+def test_there_is_one_event_per_attempt():
+    first = create_event()
+    expect_refusal(create_event, source=first.source)
+    create_event(source=first.source, segment=1)
+    create_event(source=first.source, attempt=2)
 
 
-def test_an_event_outlives_whom_it_speaks_of():
-    assert event(patient=None, conversation=None, voice=None).pk
-    assert event(patient=uuid.uuid4(), conversation=uuid.uuid4(), voice=uuid.uuid4()).pk
+def test_an_event_does_not_need_its_patient_conversation_or_voice():
+    assert create_event(patient=None, conversation=None, voice=None).pk
+    assert create_event(patient=uuid.uuid4(), conversation=uuid.uuid4(), voice=uuid.uuid4()).pk
 
 
-def test_an_event_is_shown_without_any_name():
-    assert str(event(kind="retry")).startswith("retry 20")
+def test_an_event_is_displayed_without_names():
+    assert str(create_event(kind="retry")).startswith("retry 20")
 
 
-def test_the_providers_state_is_one_row():
+def test_the_providers_state_has_one_row():
     ProviderState.objects.create()
-    refused(ProviderState.objects.create, pk=2)
-    refused(ProviderState.objects.create)
+    expect_refusal(ProviderState.objects.create, pk=2)
+    expect_refusal(ProviderState.objects.create)
 
 
 def test_the_circuit_is_open_or_closed():
-    refused(ProviderState.objects.create, circuit="half")
+    expect_refusal(ProviderState.objects.create, circuit="half")
 
 
-def test_an_incident_of_one_cause_is_open_once():
+def test_there_is_one_open_incident_per_cause():
     Incident.objects.create(kind="voice", key="a")
-    refused(Incident.objects.create, kind="voice", key="a")
+    expect_refusal(Incident.objects.create, kind="voice", key="a")
     Incident.objects.create(kind="voice", key="b")
     Incident.objects.create(kind="access", key="a")
 
 
-def test_an_incident_may_open_again_after_it_was_resolved():
+def test_an_incident_can_be_opened_again_after_its_resolution():
     for _ in range(2):
         Incident.objects.create(kind="voice", key="a", resolved_at=timezone.now())
     assert Incident.objects.create(kind="voice", key="a").pk
 
 
-def test_an_incident_has_a_kind_that_is_known():
-    refused(Incident.objects.create, kind="weather")
+def test_an_unknown_kind_of_incident_is_refused():
+    expect_refusal(Incident.objects.create, kind="weather")

@@ -1,4 +1,4 @@
-"""Where alerts arrive in tests: a real little mail server and a real little web server, which can refuse and hang."""
+"""A small mail server and a small web server that receive alerts in tests. They can refuse and hang."""
 
 import json
 import socketserver
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 
 class _Serving:
-    """Serves on a free port between `with` and its end."""
+    """Serves on a free port inside a `with` block."""
 
     server: socketserver.BaseServer
 
@@ -28,7 +28,7 @@ class _Serving:
 
 
 class Webhook(_Serving):
-    """`status` is what it answers; `hang_s` how long it takes to. `received` is what it answered 2xx, `bodies` all."""
+    """Answers with `status` after `hang_s` seconds. `received` has the messages it accepted, `bodies` all."""
 
     def __init__(self) -> None:
         self.status = 204
@@ -61,7 +61,7 @@ class Webhook(_Serving):
 
 
 class MailServer(_Serving):
-    """Takes what it is given, unless it `refuses` the sender. `mails` are those it has taken, with their recipients."""
+    """Accepts mails unless it `refuses` the sender. `mails` has the accepted mails with their recipients."""
 
     def __init__(self) -> None:
         self.refuses = False

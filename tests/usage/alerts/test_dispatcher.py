@@ -1,4 +1,4 @@
-"""Alerts over real sockets: once for each state of an incident, in order, by every way, whatever else fails."""
+"""Alerts over real sockets: each state of an incident is sent once, in order, through every channel."""
 
 import threading
 import time
@@ -11,27 +11,27 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests.usage.alerts.postbox import MailServer, Webhook
-from tests.usage.provider_state.test_circuit import ago, at_once
+from tests.usage.provider_state.test_circuit import run_concurrently, seconds_ago
 from tests.waiting import until
 from usage.alerts import channels, dispatcher, incidents
 from usage.alerts.incidents import Kind
 from usage.models import Incident
 
-pytestmark = pytest.mark.django_db(transaction=True)  # they are sent from a thread of its own
+pytestmark = pytest.mark.django_db(transaction=True)  # alerts are sent from a separate thread
 
 
 def incident() -> Incident:
     return Incident.objects.exclude(kind="alerts").get()
 
 
-def retry() -> None:
-    """As beat does it, once the pause is over."""
-    Incident.objects.exclude(sending_until=None).update(sending_until=ago(1))
+def retry_after_pause() -> None:
+    """Do what beat does after the retry delay."""
+    Incident.objects.exclude(sending_until=None).update(sending_until=seconds_ago(1))
     dispatcher.retry_pending()
 
 
-def made(**columns: object) -> Incident:
-    """An incident that nobody has been told of."""
+def create_incident(**columns: object) -> Incident:
+    """Create an incident whose alerts were not sent."""
     return Incident.objects.create(**{"kind": "quota", **columns})
 
 
@@ -39,14 +39,14 @@ def states(webhook: Webhook) -> list[str]:
     return [body["state"] for body in webhook.received]
 
 
-def tellers() -> int:
+def alert_threads() -> int:
     return sum(thread.name == "alerts" for thread in threading.enumerate())
 
 
-# At once
+# Sending immediately
 
 
-def test_an_incident_is_told_by_mail_and_webhook_within_moments(webhook: Webhook, mail: MailServer):
+def test_an_incident_is_sent_by_mail_and_webhook_immediately(webhook: Webhook, mail: MailServer):
     incidents.open_incident(Kind.QUOTA, detail="quota_exceeded, HTTP 401, request r1")
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
     body = webhook.received[0]
@@ -60,7 +60,7 @@ def test_an_incident_is_told_by_mail_and_webhook_within_moments(webhook: Webhook
         assert part in message.get_content()
 
 
-def test_its_end_is_told_too(webhook: Webhook, mail: MailServer):
+def test_the_resolution_is_sent_too(webhook: Webhook, mail: MailServer):
     incidents.open_incident(Kind.QUOTA)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
     incidents.resolve_incident(Kind.QUOTA)
@@ -69,18 +69,18 @@ def test_its_end_is_told_too(webhook: Webhook, mail: MailServer):
     assert [message["Subject"].startswith("voicecare: resolved") for _, message in mail.mails] == [False, True]
 
 
-def test_many_that_are_over_at_once_are_told_by_one_thread(webhook: Webhook):
+def test_simultaneous_resolutions_are_sent_by_one_thread(webhook: Webhook):
     for number in range(12):
-        made(kind="budget", key=str(number), opening_sent_at=timezone.now())
+        create_incident(kind="budget", key=str(number), opening_sent_at=timezone.now())
     webhook.hang_s = 0.05
-    until(lambda: tellers() == 0)  # of other tests
+    until(lambda: alert_threads() == 0)  # threads of other tests
     assert incidents.resolve(Incident.objects.filter(kind="budget")) == 12
-    assert tellers() == 1
+    assert alert_threads() == 1
     until(lambda: not Incident.objects.filter(resolution_sent_at=None).exists())
     assert states(webhook) == ["resolved"] * 12
 
 
-def test_an_incident_that_is_open_is_not_told_again(webhook: Webhook):
+def test_an_open_incident_is_sent_once(webhook: Webhook):
     for _ in range(3):
         incidents.open_incident(Kind.QUOTA)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
@@ -88,7 +88,7 @@ def test_an_incident_that_is_open_is_not_told_again(webhook: Webhook):
     assert webhook.asked == 1
 
 
-def test_a_transaction_that_is_rolled_back_tells_nobody(webhook: Webhook):
+def test_a_rolled_back_transaction_sends_no_alert(webhook: Webhook):
     with transaction.atomic():
         incidents.open_incident(Kind.QUOTA)
         transaction.set_rollback(True)
@@ -96,7 +96,7 @@ def test_a_transaction_that_is_rolled_back_tells_nobody(webhook: Webhook):
     assert webhook.asked == 0
 
 
-def test_who_opens_it_does_not_wait(webhook: Webhook):
+def test_opening_an_incident_does_not_wait_for_the_alert(webhook: Webhook):
     webhook.hang_s = 1
     began = time.monotonic()
     incidents.open_incident(Kind.QUOTA)
@@ -106,24 +106,26 @@ def test_who_opens_it_does_not_wait(webhook: Webhook):
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("state", ["opened", "resolved"])
-def test_every_kind_has_words_for_each_state(webhook: Webhook, mail: MailServer, kind: Kind, state: str):
-    made(kind=kind, opening_sent_at=timezone.now() if state == "resolved" else None, resolved_at=timezone.now())
+def test_every_kind_has_a_message_for_each_state(webhook: Webhook, mail: MailServer, kind: Kind, state: str):
+    create_incident(
+        kind=kind, opening_sent_at=timezone.now() if state == "resolved" else None, resolved_at=timezone.now()
+    )
     dispatcher.retry_pending()
     assert states(webhook)[0] == state
     assert len(webhook.received[0]["text"]) > 60
     assert kind.label in mail.mails[0][1]["Subject"]
 
 
-# In order, and once
+# Order and duplicates
 
 
-def test_what_was_over_before_it_could_be_told_is_told_in_order(webhook: Webhook):
-    made(resolved_at=timezone.now())
+def test_an_incident_resolved_before_its_alert_is_sent_in_order(webhook: Webhook):
+    create_incident(resolved_at=timezone.now())
     dispatcher.retry_pending()
     assert states(webhook) == ["opened", "resolved"]
 
 
-def test_what_is_over_while_its_beginning_is_being_told_is_told_in_order(webhook: Webhook):
+def test_an_incident_resolved_while_its_alert_is_being_sent_is_sent_in_order(webhook: Webhook):
     webhook.hang_s = 0.3
     incidents.open_incident(Kind.QUOTA)
     until(lambda: webhook.asked)
@@ -132,33 +134,33 @@ def test_what_is_over_while_its_beginning_is_being_told_is_told_in_order(webhook
     assert states(webhook) == ["opened", "resolved"]
 
 
-def test_the_end_waits_for_the_beginning_to_be_told(webhook: Webhook):
+def test_the_resolved_alert_waits_for_the_opened_alert(webhook: Webhook):
     webhook.status = 500
-    made(resolved_at=timezone.now())
+    create_incident(resolved_at=timezone.now())
     dispatcher.retry_pending()
     assert webhook.asked == 1
     webhook.status = 200
-    retry()
+    retry_after_pause()
     assert states(webhook) == ["opened", "resolved"]
 
 
-def test_of_many_processes_one_tells_it(webhook: Webhook):
+def test_one_of_several_processes_sends_the_alert(webhook: Webhook):
     webhook.hang_s = 0.1
-    pk = made(resolved_at=timezone.now()).pk
-    at_once(lambda: dispatcher.deliver(pk))
+    pk = create_incident(resolved_at=timezone.now()).pk
+    run_concurrently(lambda: dispatcher.deliver(pk))
     assert states(webhook) == ["opened", "resolved"]
 
 
-def test_what_a_killed_process_was_about_to_tell_is_told_when_its_lease_is_over(webhook: Webhook):
-    made(sending_until=timezone.now() + dispatcher.LEASE)
+def test_an_alert_of_a_killed_process_is_sent_after_its_lease(webhook: Webhook):
+    create_incident(sending_until=timezone.now() + dispatcher.LEASE)
     dispatcher.retry_pending()
     assert webhook.asked == 0
-    retry()
+    retry_after_pause()
     assert states(webhook) == ["opened"]
 
 
-def test_who_lost_its_lease_does_not_end_that_of_its_successor(webhook: Webhook):
-    slow = dispatcher._claim(made().pk)
+def test_a_process_that_lost_its_lease_does_not_end_the_new_one(webhook: Webhook):
+    slow = dispatcher._claim(create_incident().pk)
     assert slow is not None
     successors = timezone.now() + dispatcher.LEASE
     Incident.objects.update(sending_until=successors)
@@ -166,100 +168,100 @@ def test_who_lost_its_lease_does_not_end_that_of_its_successor(webhook: Webhook)
     assert (incident().sending_until, incident().opening_sent_at) == (successors, None)
 
 
-# Failing
+# Failing channels
 
 
 @pytest.mark.parametrize("status", [302, 307, 400, 404, 500, 503])
-def test_a_webhook_that_refuses_is_tried_again_until_it_takes_it(webhook: Webhook, status: int):
+def test_a_webhook_is_retried_until_it_accepts_the_message(webhook: Webhook, status: int):
     webhook.status = status
-    made()
+    create_incident()
     dispatcher.retry_pending()
     dispatcher.retry_pending()
     assert (webhook.asked, incident().sending_failures, incident().opening_sent_at) == (1, 1, None)
     webhook.status = 200
-    retry()
+    retry_after_pause()
     assert (states(webhook), incident().sending_failures) == (["opened"], 0)
 
 
-def test_the_pauses_grow_to_minutes(webhook: Webhook):
+def test_the_retry_delays_grow_to_minutes(webhook: Webhook):
     webhook.status = 500
-    made()
+    create_incident()
     pauses = []
     for _ in range(7):
-        retry()
+        retry_after_pause()
         pauses.append(round((incident().sending_until - timezone.now()).total_seconds()))
     assert pauses == [10, 20, 40, 80, 160, 300, 300]
 
 
-def test_a_mail_server_that_refuses_does_not_double_the_webhook(webhook: Webhook, mail: MailServer):
+def test_a_failing_mail_server_does_not_repeat_the_webhook(webhook: Webhook, mail: MailServer):
     mail.refuses = True
-    made()
+    create_incident()
     dispatcher.retry_pending()
-    retry()
+    retry_after_pause()
     assert (len(webhook.received), len(mail.mails)) == (1, 0)
     mail.refuses = False
-    retry()
+    retry_after_pause()
     assert (len(webhook.received), len(mail.mails)) == (1, 1)
     assert incident().opening_sent_at is not None
 
 
-def test_a_webhook_that_refuses_does_not_double_the_mail(webhook: Webhook, mail: MailServer):
+def test_a_failing_webhook_does_not_repeat_the_mail(webhook: Webhook, mail: MailServer):
     webhook.status = 500
-    made(resolved_at=timezone.now())
+    create_incident(resolved_at=timezone.now())
     dispatcher.retry_pending()
     webhook.status = 200
-    retry()
+    retry_after_pause()
     assert states(webhook) == ["opened", "resolved"]
     assert len(mail.mails) == 2
 
 
-def test_a_webhook_that_hangs_does_not_hold_up_the_mail(webhook: Webhook, mail: MailServer):
+def test_a_slow_webhook_does_not_delay_the_mail(webhook: Webhook, mail: MailServer):
     webhook.hang_s = 2
     incidents.open_incident(Kind.QUOTA)
     until(lambda: mail.mails, within_s=1.5)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
 
 
-def test_a_webhook_that_never_answers_is_given_up(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
+def test_a_webhook_that_does_not_answer_times_out(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(channels, "READ_TIMEOUT_S", 0.2)
     webhook.hang_s = 1
-    made()
+    create_incident()
     dispatcher.retry_pending()
     assert incident().sending_failures == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://nowhere.invalid/", "no address", "ftp://127.0.0.1/"])
-def test_an_address_where_nobody_is_harms_nothing(settings: Settings, mail: MailServer, url: str):
+def test_an_unreachable_webhook_does_not_stop_the_mail(settings: Settings, mail: MailServer, url: str):
     settings.ALERT_WEBHOOK_URL = url
-    made()
+    create_incident()
     dispatcher.retry_pending()
     assert (len(mail.mails), incident().sending_failures, incident().notified_channels) == (1, 1, "mail")
 
 
-def test_neither_the_environments_proxy_nor_its_passwords_are_used(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
+def test_proxies_and_passwords_of_the_environment_are_not_used(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    made()
+    create_incident()
     dispatcher.retry_pending()
     assert states(webhook) == ["opened"]
     assert "authorization" not in webhook.headers[0]
 
 
-def test_a_failure_says_so_and_keeps_the_webhooks_secret(
+def test_a_failure_is_logged_without_the_webhooks_secret(
     webhook: Webhook, capsys: pytest.CaptureFixture[str], settings: Settings
 ):
     webhook.status = 500
-    made()
+    create_incident()
     dispatcher.retry_pending()
     said = capsys.readouterr().out
     assert "alert.send_failed" in said
     assert "secret" not in said
 
 
-# Nobody to tell, nothing new
+# No channel, old incidents
 
 
-def test_with_nobody_to_tell_nothing_is_tried(settings: Settings):
+def test_without_a_channel_no_alert_is_tried(settings: Settings):
     settings.ADMIN_EMAILS, settings.ALERT_WEBHOOK_URL = [], ""
     incidents.open_incident(Kind.QUOTA)
     dispatcher.retry_pending()
@@ -267,28 +269,28 @@ def test_with_nobody_to_tell_nothing_is_tried(settings: Settings):
     assert (now.opening_sent_at, now.sending_until, now.sending_failures) == (None, None, 0)
 
 
-def test_old_incidents_are_no_news_for_a_new_webhook(webhook: Webhook):
+def test_old_incidents_are_not_sent_to_a_new_webhook(webhook: Webhook):
     old = timezone.now() - timedelta(days=2)
-    made(opened_at=old)
-    made(opened_at=old, resolved_at=old)
+    create_incident(opened_at=old)
+    create_incident(opened_at=old, resolved_at=old)
     dispatcher.retry_pending()
     assert webhook.asked == 0
 
 
-def test_the_end_of_an_old_incident_is_news(webhook: Webhook):
-    made(opened_at=timezone.now() - timedelta(days=2), resolved_at=timezone.now())
+def test_the_resolution_of_an_old_incident_is_sent(webhook: Webhook):
+    create_incident(opened_at=timezone.now() - timedelta(days=2), resolved_at=timezone.now())
     dispatcher.retry_pending()
     assert states(webhook) == ["resolved"]
 
 
-def test_the_address_of_the_admin_may_end_in_a_slash(webhook: Webhook, settings: Settings):
+def test_the_public_url_may_end_with_a_slash(webhook: Webhook, settings: Settings):
     settings.PUBLIC_URL = "https://voice.example.org/"
-    made()
+    create_incident()
     dispatcher.retry_pending()
     assert webhook.received[0]["url"].startswith("https://voice.example.org/admin/")
 
 
-def test_the_thread_leaves_no_connection_behind(webhook: Webhook):
+def test_the_thread_closes_its_database_connection(webhook: Webhook):
     incidents.open_incident(Kind.QUOTA)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
     if connection.vendor == "postgresql":

@@ -1,18 +1,18 @@
-"""Speech that begins late is an incident that opens once, holds while it is so, and ends by itself."""
+"""The latency incident: it opens once, stays open while latency is high, and is resolved automatically."""
 
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from tests.usage.test_models import event
+from tests.usage.test_models import create_event
 from usage.alerts import latency
 from usage.alerts.latency import LatencyWindow
 from usage.models import Incident, UsageEvent
 
 
 @pytest.mark.parametrize(
-    ("seen", "late", "in_time"),
+    ("window", "is_slow", "is_recovered"),
     [
         (LatencyWindow(0, 0, 0), False, False),
         (LatencyWindow(19, 19, 19), False, False),
@@ -25,52 +25,54 @@ from usage.models import Incident, UsageEvent
         (LatencyWindow(100, 5, 6), False, False),
     ],
 )
-def test_one_in_twenty_decides(seen: LatencyWindow, late: bool, in_time: bool):
-    assert (seen.is_slow, seen.is_recovered) == (late, in_time)
+def test_more_than_one_in_twenty_slow_speeches_is_high_latency(
+    window: LatencyWindow, is_slow: bool, is_recovered: bool
+):
+    assert (window.is_slow, window.is_recovered) == (is_slow, is_recovered)
 
 
-def spoken(times: int, first_chunk_ms: float | None, minutes_ago: float = 1, kind: str = "live") -> None:
+def create_speeches(times: int, first_chunk_ms: float | None, minutes_ago: float = 1, kind: str = "live") -> None:
     at = timezone.now() - timedelta(minutes=minutes_ago)
     for _ in range(times):
-        event(first_chunk_ms=first_chunk_ms, started_at=at, kind=kind)
+        create_event(first_chunk_ms=first_chunk_ms, started_at=at, kind=kind)
 
 
-def time_passes(minutes: float) -> None:
+def let_minutes_pass(minutes: float) -> None:
     for row in UsageEvent.objects.all():
         UsageEvent.objects.filter(pk=row.pk).update(started_at=row.started_at - timedelta(minutes=minutes))
 
 
-def incidents() -> list[bool]:
-    """Of each, whether it is open."""
+def open_states() -> list[bool]:
+    """Return for each latency incident whether it is open."""
     return [row.resolved_at is None for row in Incident.objects.filter(kind="slow").order_by("opened_at")]
 
 
 @pytest.mark.django_db
-def test_it_opens_once_holds_and_ends_by_itself():
-    spoken(30, 120)
+def test_the_incident_opens_once_and_is_resolved_automatically():
+    create_speeches(30, 120)
     latency.check()
-    assert incidents() == []
-    spoken(3, 900)
+    assert open_states() == []
+    create_speeches(3, 900)
     for _ in range(2):
         latency.check()
-    assert incidents() == [True]
+    assert open_states() == [True]
     assert Incident.objects.get().detail == "In 10 minutes, 3 of 33 speeches took over 500 ms to first audio."
-    time_passes(10)
-    spoken(30, 450)
+    let_minutes_pass(10)
+    create_speeches(30, 450)
     latency.check()
-    assert incidents() == [True]
-    time_passes(10)
-    spoken(30, 399)
+    assert open_states() == [True]
+    let_minutes_pass(10)
+    create_speeches(30, 399)
     latency.check()
-    assert incidents() == [False]
+    assert open_states() == [False]
 
 
 @pytest.mark.django_db
-def test_what_was_before_the_ten_minutes_does_not_count():
-    spoken(30, 900, minutes_ago=11)
-    spoken(30, 100)
+def test_speeches_before_the_window_do_not_count():
+    create_speeches(30, 900, minutes_ago=11)
+    create_speeches(30, 100)
     latency.check()
-    assert incidents() == []
+    assert open_states() == []
 
 
 @pytest.mark.django_db
@@ -87,37 +89,37 @@ def test_what_was_before_the_ten_minutes_does_not_count():
         ("warm", False),
     ],
 )
-def test_what_patients_hear_counts(kind: str, counts: bool):
-    spoken(20, 900, kind=kind)
+def test_only_speeches_to_patients_count(kind: str, counts: bool):
+    create_speeches(20, 900, kind=kind)
     latency.check()
-    assert incidents() == ([True] if counts else [])
+    assert open_states() == ([True] if counts else [])
 
 
 @pytest.mark.django_db
-def test_what_began_no_speech_does_not_count():
-    spoken(20, None)
-    spoken(19, 900)
+def test_events_that_began_no_speech_do_not_count():
+    create_speeches(20, None)
+    create_speeches(19, 900)
     latency.check()
-    assert incidents() == []
+    assert open_states() == []
 
 
 @pytest.mark.django_db
-def test_where_hardly_anybody_speaks_the_last_hour_ends_it():
-    spoken(20, 900)
+def test_with_few_speeches_the_last_hour_resolves_the_incident():
+    create_speeches(20, 900)
     latency.check()
-    time_passes(30)
-    spoken(5, 100)
+    let_minutes_pass(30)
+    create_speeches(5, 100)
     latency.check()
-    assert incidents() == [True]
-    time_passes(35)
+    assert open_states() == [True]
+    let_minutes_pass(35)
     latency.check()
-    assert incidents() == [False]
+    assert open_states() == [False]
 
 
 @pytest.mark.django_db
-def test_where_nobody_speaks_nothing_is_known():
-    spoken(20, 900)
+def test_without_speeches_the_incident_stays_open():
+    create_speeches(20, 900)
     latency.check()
-    time_passes(120)
+    let_minutes_pass(120)
     latency.check()
-    assert incidents() == [True]
+    assert open_states() == [True]

@@ -1,4 +1,4 @@
-"""Usage over REST: whose it is, which days, and that it is what the ledger counted."""
+"""The usage endpoints: access, ranges, and the figures of the ledger."""
 
 import uuid
 from collections import Counter
@@ -21,13 +21,13 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept() -> None:
+def empty_cache() -> None:
     cache.clear()
 
 
 @pytest.fixture
 def carol(alice: Member, bob: Member) -> Clinician:
-    """In Alice's care team; Bob is a stranger's."""
+    """A clinician in Alice's care team, but not in Bob's."""
     return clinician("carol", alice.patient)
 
 
@@ -36,7 +36,9 @@ def stan(db: None) -> Clinician:
     return clinician("stan", is_staff=True)
 
 
-def booked(member: Member | None, kind: str = "live", asked: int = 10, at: datetime = NOON, **fields: object) -> None:
+def record_usage(
+    member: Member | None, kind: str = "live", asked: int = 10, at: datetime = NOON, **fields: object
+) -> None:
     made = Attempt(
         source_id=uuid.uuid4(),
         segment=0,
@@ -56,10 +58,10 @@ def booked(member: Member | None, kind: str = "live", asked: int = 10, at: datet
     events.record_attempts([made])
 
 
-def test_a_day_is_told_with_what_was_used_in_it(carol: Clinician, alice: Member):
-    booked(alice, asked=10)
-    booked(alice, "retry", asked=30)
-    booked(alice, "cache", asked=7)
+def test_a_day_contains_its_usage(carol: Clinician, alice: Member):
+    record_usage(alice, asked=10)
+    record_usage(alice, "retry", asked=30)
+    record_usage(alice, "cache", asked=7)
     answer = carol.get("usage/daily/?from=2026-03-01&to=2026-03-31")
     assert answer == {
         "count": 1,
@@ -69,10 +71,10 @@ def test_a_day_is_told_with_what_was_used_in_it(carol: Clinician, alice: Member)
     }
 
 
-def test_a_month_is_told_whole(carol: Clinician, alice: Member):
-    booked(alice)
-    booked(alice, at=NOON - timedelta(days=9))
-    booked(alice, at=NOON - timedelta(days=10))
+def test_a_month_is_always_complete(carol: Clinician, alice: Member):
+    record_usage(alice)
+    record_usage(alice, at=NOON - timedelta(days=9))
+    record_usage(alice, at=NOON - timedelta(days=10))
     answer = carol.get("usage/monthly/?from=2026-03-09&to=2026-03-09")
     assert answer["results"] == [
         {"month": "2026-03", "characters": 20, "credits": 10, "saved_characters": 0, "requests": 2}
@@ -81,29 +83,29 @@ def test_a_month_is_told_whole(carol: Clinician, alice: Member):
 
 @pytest.mark.parametrize(("to", "found"), [("2026-03-10", 1), ("2026-03-09", 0)])
 def test_both_ends_are_included(carol: Clinician, alice: Member, to: str, found: int):
-    booked(alice)
+    record_usage(alice)
     assert carol.get(f"usage/daily/?from=2026-03-01&to={to}")["count"] == found
     assert carol.get(f"usage/daily/?from={to}&to=2026-04-01")["count"] == 1
 
 
-def test_unasked_it_is_the_last_thirty_days_and_twelve_months(carol: Clinician, alice: Member):
+def test_the_default_ranges_are_thirty_days_and_twelve_months(carol: Clinician, alice: Member):
     now = datetime.now(UTC)
     for days in (0, 29, 30):
-        booked(alice, at=now - timedelta(days=days))
+        record_usage(alice, at=now - timedelta(days=days))
     assert len(carol.get("usage/daily/")["results"]) == 2
     this_month = now.replace(day=1)
     for start in (this_month.replace(year=now.year - 1) + timedelta(days=32), this_month.replace(year=now.year - 1)):
-        booked(alice, at=start, asked=1000)
+        record_usage(alice, at=start, asked=1000)
     answer = carol.get("usage/monthly/")["results"]
     assert sum(row["characters"] for row in answer) == 1030
 
 
 @pytest.mark.parametrize("group", ["patient", "voice", "model", "kind"])
-def test_groups_have_a_key_of_their_name(stan: Clinician, alice: Member, bob: Member, group: str):
-    booked(alice)
-    booked(alice, "backup", 5)
-    booked(bob)
-    booked(None, "probe", 3)
+def test_a_group_adds_a_key_of_its_name(stan: Clinician, alice: Member, bob: Member, group: str):
+    record_usage(alice)
+    record_usage(alice, "backup", 5)
+    record_usage(bob)
+    record_usage(None, "probe", 3)
     rows = stan.get(f"usage/daily/?from=2026-03-10&to=2026-03-10&group={group}")["results"]
     found = {row[group]: row["characters"] for row in rows}
     assert (
@@ -120,10 +122,12 @@ def test_groups_have_a_key_of_their_name(stan: Clinician, alice: Member, bob: Me
     }
 
 
-def test_clinicians_see_their_own_patients_and_staff_all(carol: Clinician, stan: Clinician, alice: Member, bob: Member):
-    booked(alice)
-    booked(bob, asked=20)
-    booked(None, "probe", 40)
+def test_clinicians_see_their_own_patients_and_staff_see_all(
+    carol: Clinician, stan: Clinician, alice: Member, bob: Member
+):
+    record_usage(alice)
+    record_usage(bob, asked=20)
+    record_usage(None, "probe", 40)
     for path in ("usage/daily/?from=2026-03-10&to=2026-03-10", "usage/monthly/?from=2026-03-10&to=2026-03-10"):
         assert carol.get(path)["results"][0]["characters"] == 10
         assert carol.get(f"{path}&patient={bob.patient.pk}")["results"] == []
@@ -131,21 +135,21 @@ def test_clinicians_see_their_own_patients_and_staff_all(carol: Clinician, stan:
         assert stan.get(f"{path}&patient={bob.patient.pk}")["results"][0]["characters"] == 20
 
 
-def test_it_is_what_the_dashboard_shows(stan: Clinician, alice: Member):
+def test_the_figures_equal_those_of_the_dashboard(stan: Clinician, alice: Member):
     for number in range(40):
-        booked(alice, ("live", "cache", "backup")[number % 3], number + 1, NOON - timedelta(days=number))
-    told = Counter()
+        record_usage(alice, ("live", "cache", "backup")[number % 3], number + 1, NOON - timedelta(days=number))
+    totals = Counter()
     for row in stan.get("usage/daily/?from=2026-01-01&to=2026-03-31")["results"]:
-        told[row["date"][:7]] += row["characters"]
+        totals[row["date"][:7]] += row["characters"]
     shown = queries.monthly_stats(NOON.date() - timedelta(days=39), NOON.date())
-    assert told == {f"{month.start:%Y-%m}": month.characters for month in shown if month.characters}
+    assert totals == {f"{month.start:%Y-%m}": month.characters for month in shown if month.characters}
     monthly = stan.get("usage/monthly/?from=2026-01-01&to=2026-03-31")["results"]
-    assert {row["month"]: row["characters"] for row in monthly} == told
+    assert {row["month"]: row["characters"] for row in monthly} == totals
 
 
-def test_many_rows_come_in_pages(stan: Clinician, alice: Member):
+def test_many_rows_are_paginated(stan: Clinician, alice: Member):
     for number in range(130):
-        booked(alice, at=NOON - timedelta(days=number))
+        record_usage(alice, at=NOON - timedelta(days=number))
     path = "usage/daily/?from=2025-01-01&to=2026-03-31"
     first, second = stan.get(path), stan.get(f"{path}&page=2")
     assert (first["count"], len(first["results"]), len(second["results"])) == (130, 100, 30)
@@ -169,24 +173,24 @@ def test_many_rows_come_in_pages(stan: Clinician, alice: Member):
     ],
 )
 @pytest.mark.parametrize("path", ["daily", "monthly"])
-def test_what_makes_no_sense_is_named(carol: Clinician, path: str, query: str, field: str):
+def test_an_invalid_parameter_is_named(carol: Clinician, path: str, query: str, field: str):
     response = carol.call("GET", f"usage/{path}/?{query}")
     assert response.status_code == 400
     assert list(response.json()) == [field]
 
 
 @pytest.mark.parametrize("path", ["daily", "monthly", "quota"])
-def test_nobody_is_told_without_credentials(carol: Clinician, path: str):
+def test_requests_without_credentials_are_refused(carol: Clinician, path: str):
     assert Clinician(carol.user, "none").call("GET", f"usage/{path}/").status_code == 401
 
 
-def test_days_are_the_clinics(settings: Settings, carol: Clinician, alice: Member):
+def test_days_are_in_the_usage_time_zone(settings: Settings, carol: Clinician, alice: Member):
     settings.USAGE_TIME_ZONE = "Asia/Tokyo"
-    booked(alice, at=datetime(2026, 3, 10, 15, tzinfo=UTC))
+    record_usage(alice, at=datetime(2026, 3, 10, 15, tzinfo=UTC))
     assert [row["date"] for row in carol.get("usage/daily/?from=2026-03-01&to=2026-03-31")["results"]] == ["2026-03-11"]
 
 
-def test_a_quota_that_was_never_read_is_unknown(carol: Clinician):
+def test_a_quota_that_was_never_read_is_null(carol: Clinician):
     assert carol.get("usage/quota/") == {
         "limit": None,
         "used": None,
@@ -197,7 +201,7 @@ def test_a_quota_that_was_never_read_is_unknown(carol: Clinician):
     }
 
 
-def test_the_quota_is_told_as_it_was_read(carol: Clinician):
+def test_the_quota_is_returned_as_it_was_read(carol: Clinician):
     ProviderState.objects.create(
         quota="spent", quota_limit=1000, quota_used=1200, quota_resets_at=datetime(2026, 12, 1, tzinfo=UTC)
     )
@@ -211,9 +215,9 @@ def test_the_quota_is_told_as_it_was_read(carol: Clinician):
     }
 
 
-def test_the_quota_is_forecast(carol: Clinician, alice: Member):
+def test_the_quota_includes_a_forecast(carol: Clinician, alice: Member):
     now = datetime.now(UTC)
-    booked(alice, asked=2000, at=now - timedelta(days=4))
+    record_usage(alice, asked=2000, at=now - timedelta(days=4))
     ProviderState.objects.create(quota_limit=3000, quota_used=1500, quota_resets_at=now + timedelta(days=20))
     forecast = carol.get("usage/quota/")["forecast"]
     assert 200 < forecast["credits_a_day"] <= 250
@@ -221,17 +225,17 @@ def test_the_quota_is_forecast(carol: Clinician, alice: Member):
     assert now.date().isoformat() < forecast["runs_out_on"] < (now + timedelta(days=20)).date().isoformat()
 
 
-def test_a_patients_budget_is_told_to_their_team_alone(carol: Clinician, stan: Clinician, alice: Member, bob: Member):
+def test_only_the_care_team_sees_a_patients_budget(carol: Clinician, stan: Clinician, alice: Member, bob: Member):
     now = datetime.now(UTC)
     alice.patient.monthly_character_budget = 100
     alice.patient.save()
     for kind, asked in (("live", 60), ("retry", 20), ("backup", 10), ("preview", 5), ("cache", 7)):
-        booked(alice, kind, asked, at=now)
-    booked(alice, "live", 40, at=now - timedelta(days=32))
+        record_usage(alice, kind, asked, at=now)
+    record_usage(alice, "live", 40, at=now - timedelta(days=32))
     month = queries.today().strftime("%Y-%m")
-    told = carol.get(f"patients/{alice.patient.pk}/budget/")
-    assert told == {"month": month, "budget": 100, "used": 90, "remaining": 10}
+    answer = carol.get(f"patients/{alice.patient.pk}/budget/")
+    assert answer == {"month": month, "budget": 100, "used": 90, "remaining": 10}
     assert carol.call("GET", f"patients/{bob.patient.pk}/budget/").status_code == 404
-    booked(bob, "live", 30, at=now)
-    told = stan.get(f"patients/{bob.patient.pk}/budget/")
-    assert told == {"month": month, "budget": None, "used": 30, "remaining": None}
+    record_usage(bob, "live", 30, at=now)
+    answer = stan.get(f"patients/{bob.patient.pk}/budget/")
+    assert answer == {"month": month, "budget": None, "used": 30, "remaining": None}

@@ -1,7 +1,7 @@
-"""Everything adds up, whatever happened: conversations, events, days, months and budgets, beside the model's own count.
+"""All totals agree after any sequence of steps: conversations, events, days, months and budgets, and a model of them.
 
-A process speaks, is refused, retries, is cancelled, writes late, twice or not at all, and is killed; reconciliation and
-the sweep of the budgets come whenever they like.
+A process speaks, is refused, retries, is cancelled, is killed, and writes late, twice or not at all. Reconciliation and
+the repair of budgets run at any time.
 """
 
 import copy
@@ -40,7 +40,7 @@ Step = Callable[["History", Random], None]
 
 @dataclass
 class Talk:
-    """`characters` are those that its row is to show: what was found after its end is `late`."""
+    """A conversation. `characters` is what its row must show. `late` characters were found after its end."""
 
     key: uuid.UUID
     patient: uuid.UUID
@@ -51,7 +51,7 @@ class Talk:
 
 @dataclass
 class Said:
-    """A speech under way. `reserves`: its patient has a budget, and had one when the conversation began."""
+    """A running speech. It `reserves` if its patient had a budget when the conversation started."""
 
     talk: Talk
     reserves: bool
@@ -63,7 +63,10 @@ class Said:
 
 
 class History:
-    """`memory` is what the process has noted and does not know to be written, `written` what the database has."""
+    """A model of what the database must contain.
+
+    `memory` has the attempts that the process does not know to be written. `written` has those in the database.
+    """
 
     def __init__(self, devices: list[Device]) -> None:
         self.devices = devices
@@ -72,19 +75,19 @@ class History:
         self.said: list[Said] = []
         self.memory: list[Attempt] = []
         self.written: dict[tuple[uuid.UUID, int, int], Attempt] = {}
-        self.billed: dict[tuple[uuid.UUID, int, int], int] = {}  # by the provider, whether we know it or not
+        self.billed: dict[tuple[uuid.UUID, int, int], int] = {}  # billed by the provider, known to us or not
         self.has_row = False
         self.used = self.reserved = 0
 
     # Speaking
 
-    def speaks(self, dice: Random) -> None:
+    def start_speech(self, dice: Random) -> None:
         who, size = dice.choice((0, 0, 1)), dice.randint(1, 150)
-        said = Said(self.a_talk(who, dice), who == 0 and dice.random() < 0.7)
-        if self.has_room(said, size):
+        said = Said(self.open_talk(who, dice), who == 0 and dice.random() < 0.7)
+        if self.reserve(said, size):
             self.said.append(said)
 
-    def a_talk(self, who: int, dice: Random) -> Talk:
+    def open_talk(self, who: int, dice: Random) -> Talk:
         device = self.devices[who]
         mine = [talk for talk in self.talks if talk.patient == device.patient_id and not talk.ended]
         if not mine:
@@ -93,12 +96,12 @@ class History:
             self.talks += mine
         return dice.choice(mine)
 
-    def has_room(self, said: Said, size: int) -> bool:
+    def reserve(self, said: Said, size: int) -> bool:
         lacking = size - (said.held - said.counted)
         if not said.reserves or lacking <= 0:
             return True
-        if not self.has_row:  # it begins with what was spoken before
-            self.has_row, self.used = True, self.spoken_in(self.month)
+        if not self.has_row:  # the row starts with the earlier usage
+            self.has_row, self.used = True, self.characters_in(self.month)
         fits = budgets.reserve(said.talk.patient, self.month, lacking)
         assert fits is (self.used + self.reserved + lacking <= BUDGET)
         if fits:
@@ -106,17 +109,17 @@ class History:
             self.reserved += lacking
         return fits
 
-    def asks(self, dice: Random) -> None:
+    def request_audio(self, dice: Random) -> None:
         if not self.said:
             return
         said, size = dice.choice(self.said), dice.randint(1, 60)
-        if self.has_room(said, size):
+        if self.reserve(said, size):
             days_ago = 0 if said.reserves else dice.choice((0, 1, 31))
             attempt = self.attempt(said, dice.choice(ASKING), size, days_ago)
             self.billed[attempt.key] = 0
             said.open.append(attempt)
 
-    def plays(self, dice: Random) -> None:
+    def play_without_request(self, dice: Random) -> None:
         if self.said:
             attempt = self.attempt(dice.choice(self.said), dice.choice(("cache", "offline")), dice.randint(1, 60), 0)
             attempt.outcome, attempt.saved_characters = "completed", attempt.requested_characters
@@ -137,8 +140,8 @@ class History:
         self.memory.append(attempt)
         return attempt
 
-    def is_answered(self, dice: Random) -> None:
-        said, attempt = self.an_open_one(dice)
+    def answer_request(self, dice: Random) -> None:
+        said, attempt = self.pop_open_request(dice)
         if attempt is None:
             return
         attempt.mark_answered(f"request {len(self.billed)} {attempt.key}", attempt.requested_characters // 2)
@@ -147,8 +150,8 @@ class History:
         self.billed[attempt.key] = attempt.requested_characters
         self.memory.append(attempt)
 
-    def fails(self, dice: Random) -> None:
-        _, attempt = self.an_open_one(dice)
+    def fail_request(self, dice: Random) -> None:
+        _, attempt = self.pop_open_request(dice)
         if attempt is None:
             return
         outcome = dice.choice(("failed", "billed unseen", "never billed"))
@@ -156,40 +159,40 @@ class History:
         self.billed[attempt.key] = attempt.requested_characters if outcome == "billed unseen" else 0
         self.memory.append(attempt)
 
-    def an_open_one(self, dice: Random) -> tuple[Said, Attempt] | tuple[None, None]:
+    def pop_open_request(self, dice: Random) -> tuple[Said, Attempt] | tuple[None, None]:
         waiting = [said for said in self.said if said.open]
         if not waiting:
             return None, None
         said = dice.choice(waiting)
         return said, said.open.pop()
 
-    def ends(self, dice: Random) -> None:
+    def end_speech(self, dice: Random) -> None:
         said = self.said.pop(dice.randrange(len(self.said))) if self.said else None
         if said is not None and said.reserves:
             budgets.settle(said.talk.patient, self.month, reserved=said.held, used=said.counted)
             self.reserved -= said.held
             self.used += said.counted
 
-    def hangs_up(self, dice: Random) -> None:
+    def end_conversation(self, dice: Random) -> None:
         for talk in dice.sample(self.talks, min(1, len(self.talks))):
             lifecycle.end(talk.key)
             talk.ended = True
 
     # Writing
 
-    def writes(self, dice: Random) -> None:
-        """Twice, where it does not know that the commit has succeeded."""
+    def write_batch(self, dice: Random) -> None:
+        """Write once, or twice as after a commit with an unknown result."""
         seen = dice.random() < 0.3
         for _ in range(dice.choice((1, 2))):
-            recorder._write_batch([copy.copy(attempt) for attempt in self.memory])
+            recorder._write_rows([copy.copy(attempt) for attempt in self.memory])
         for attempt in self.memory:
             before = self.written.get(attempt.key)
             if before is None or attempt.outcome != "unknown" or before.outcome == "unknown":
-                self.write(attempt, before)
+                self.note_written(attempt, before)
         if seen:
             self.memory.clear()
 
-    def write(self, attempt: Attempt, before: Attempt | None) -> None:
+    def note_written(self, attempt: Attempt, before: Attempt | None) -> None:
         self.written[attempt.key] = copy.copy(attempt)
         new = attempt.characters - (before.characters if before else 0)
         self.talk_of(attempt).characters += new
@@ -197,32 +200,32 @@ class History:
     def talk_of(self, attempt: Attempt) -> Talk:
         return next(talk for talk in self.talks if talk.key == attempt.conversation_id)
 
-    def fails_to_write(self, dice: Random) -> None:
+    def roll_back_a_batch(self, dice: Random) -> None:
         with transaction.atomic():
-            recorder._write_batch([copy.copy(attempt) for attempt in self.memory])
+            recorder._write_rows([copy.copy(attempt) for attempt in self.memory])
             transaction.set_rollback(True)
 
-    def is_killed(self, dice: Random) -> None:
-        """What it had reserved stays reserved."""
+    def kill_process(self, dice: Random) -> None:
+        """Reservations stay."""
         self.memory.clear()
         self.said.clear()
 
-    # What comes later
+    # Later corrections
 
-    def reconciles(self, dice: Random) -> None:
-        over = list(self.unsettled())
+    def reconcile(self, dice: Random) -> None:
+        over = list(self.unknown_attempts())
         for attempt in dice.sample(over, min(1, len(over))):
-            self.settle(attempt)
+            self.resolve(attempt)
 
-    def unsettled(self) -> Iterator[Attempt]:
-        """Nobody waits for their answer any more."""
+    def unknown_attempts(self) -> Iterator[Attempt]:
+        """Yield unknown attempts whose response is no longer awaited."""
         under_way = {attempt.key for said in self.said for attempt in said.open}
         for key, attempt in self.written.items():
             is_answered = any(attempt.key == key and attempt.outcome != "unknown" for attempt in self.memory)
             if attempt.outcome == "unknown" and key not in under_way and not is_answered:
                 yield attempt
 
-    def settle(self, attempt: Attempt) -> None:
+    def resolve(self, attempt: Attempt) -> None:
         event = UsageEvent.objects.get(source=attempt.source_id, attempt=attempt.attempt).pk
         billed = self.billed[attempt.key]
         request = f"found {attempt.key}" if billed else ""
@@ -233,21 +236,21 @@ class History:
         talk.late += billed if talk.ended else 0
         talk.characters += 0 if talk.ended else billed
 
-    def budgets_are_mended(self, dice: Random) -> None:
+    def repair_budgets(self, dice: Random) -> None:
         if self.said:
             return
         BudgetMonth.objects.update(updated_at=timezone.now() - budgets.STALE_AFTER - timedelta(minutes=1))
         budgets.repair()
         if self.has_row:
-            self.used, self.reserved = self.spoken_in(self.month), 0
+            self.used, self.reserved = self.characters_in(self.month), 0
 
-    def spoken_in(self, month: date) -> int:
+    def characters_in(self, month: date) -> int:
         mine = (a for a in self.written.values() if a.patient_id == self.devices[0].patient_id)
         return sum(a.characters for a in mine if rollup.day_of(a.started_at).replace(day=1) == month)
 
-    # All of it, at any time
+    # Checks after every step
 
-    def events_days_months_and_talks_agree(self) -> None:
+    def check_totals(self) -> None:
         rows = UsageEvent.objects.values_list(
             "source", "segment", "attempt", "characters", "credits", "saved_characters", "outcome"
         )
@@ -279,18 +282,18 @@ class History:
                 found[row["start"], device.patient_id, row["kind"]] = row["characters"]
         return +found
 
-    def the_budgets_row_is_what_was_reserved_and_used(self) -> None:
+    def check_budget_row(self) -> None:
         rows = list(BudgetMonth.objects.values_list("used", "reserved"))
         assert rows == ([(self.used, self.reserved)] if self.has_row else [])
 
-    def it_comes_to_rest(self) -> None:
-        """The process is gone; reconciliation, the sweep and a rebuild have run."""
-        self.is_killed(Random(0))
-        for attempt in list(self.unsettled()):
-            self.settle(attempt)
-        self.budgets_are_mended(Random(0))
-        self.events_days_months_and_talks_agree()
-        self.the_budgets_row_is_what_was_reserved_and_used()
+    def finish_and_check(self) -> None:
+        """Kill the process, run reconciliation, repair and a rebuild, and check everything."""
+        self.kill_process(Random(0))
+        for attempt in list(self.unknown_attempts()):
+            self.resolve(attempt)
+        self.repair_budgets(Random(0))
+        self.check_totals()
+        self.check_budget_row()
         provider = sum(characters for key, characters in self.billed.items() if key in self.written)
         assert provider == sum(talk.characters + talk.late for talk in self.talks)
         kept_up = sorted(DailyUsage.objects.values(*rollup.KEY_COLUMNS, *rollup.COLUMNS), key=str)
@@ -299,22 +302,28 @@ class History:
 
 
 STEPS = (
-    [History.speaks, History.ends, History.writes] * 2
-    + [History.asks, History.is_answered] * 4
-    + [History.fails, History.reconciles] * 3
-    + [History.plays, History.fails_to_write, History.is_killed, History.hangs_up, History.budgets_are_mended]
+    [History.start_speech, History.end_speech, History.write_batch] * 2
+    + [History.request_audio, History.answer_request] * 4
+    + [History.fail_request, History.reconcile] * 3
+    + [
+        History.play_without_request,
+        History.roll_back_a_batch,
+        History.kill_process,
+        History.end_conversation,
+        History.repair_budgets,
+    ]
 )
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.sampled_from(STEPS), min_size=30, max_size=80), dice=st.randoms(use_true_random=True))
-def test_whatever_happens_it_adds_up(alice: Member, bob: Member, steps: list[Step], dice: Random):
+def test_all_totals_agree_after_any_sequence_of_steps(alice: Member, bob: Member, steps: list[Step], dice: Random):
     with transaction.atomic():
         Patient.objects.filter(pk=alice.patient.pk).update(monthly_character_budget=BUDGET)
         history = History([alice.device, bob.device])
         for step in steps:
             step(history, dice)
-            history.events_days_months_and_talks_agree()
-            history.the_budgets_row_is_what_was_reserved_and_used()
-        history.it_comes_to_rest()
+            history.check_totals()
+            history.check_budget_row()
+        history.finish_and_check()
         transaction.set_rollback(True)

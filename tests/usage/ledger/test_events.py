@@ -1,4 +1,4 @@
-"""The ledger: every attempt is one event, its characters are counted once, and what is counted is told once."""
+"""The ledger: each attempt is one event, and its characters are counted and returned once."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ def attempt(asked: int = 10, *, answered: bool = True, **fields: object) -> Atte
     return made
 
 
-def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
+def test_every_field_of_an_attempt_is_recorded():
     whole = attempt(
         40,
         answered=False,
@@ -54,27 +54,27 @@ def test_an_attempt_becomes_an_event_with_all_that_is_known_of_it():
 
 
 @pytest.mark.parametrize(("cost", "credits"), [(None, 40), (0, 0), (20, 20), (4000, 4000), (4001, 40), (10**14, 40)])
-def test_the_credits_are_what_the_provider_states_unless_that_can_be_no_price(cost: int | None, credits: int):
+def test_an_implausible_cost_is_replaced_by_one_credit_per_character(cost: int | None, credits: int):
     asked = attempt(40, answered=False)
     asked.mark_answered(None, cost)
     assert (asked.characters, asked.credits, asked.outcome, asked.request_id) == (40, credits, "completed", "")
-    assert events.record_attempts([asked]) == {TALK: 40}  # whatever was stated, a column can hold it
+    assert events.record_attempts([asked]) == {TALK: 40}  # the column can hold the credits
 
 
-def test_an_attempt_without_an_answer_counts_nothing_and_stays_unknown():
+def test_an_unanswered_attempt_counts_nothing_and_stays_unknown():
     assert events.record_attempts([attempt(answered=False)]) == {}
     event = UsageEvent.objects.get()
     assert (event.outcome, event.characters, event.credits, event.requested_characters) == ("unknown", 0, 0, 10)
 
 
-def test_an_attempt_booked_twice_is_one_event_and_counts_once():
+def test_an_attempt_recorded_twice_counts_once():
     same = attempt()
     assert events.record_attempts([same]) == {TALK: 10}
     assert events.record_attempts([same]) == {}
     assert UsageEvent.objects.get().characters == 10
 
 
-def test_an_attempt_booked_at_its_beginning_counts_when_it_is_answered():
+def test_an_attempt_counts_when_it_is_answered():
     same = attempt(answered=False)
     events.record_attempts([same])
     same.mark_answered("late", 5)
@@ -84,7 +84,7 @@ def test_an_attempt_booked_at_its_beginning_counts_when_it_is_answered():
 
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled"])
-def test_an_answered_attempt_counts_however_it_ends(outcome: str):
+def test_an_answered_attempt_counts_with_any_outcome(outcome: str):
     same = attempt()
     events.record_attempts([same])
     same.outcome = outcome
@@ -94,13 +94,13 @@ def test_an_answered_attempt_counts_however_it_ends(outcome: str):
 
 
 @pytest.mark.parametrize("kind", ["cache", "offline"])
-def test_what_the_cache_or_the_offline_voice_spoke_is_saved(kind: str):
+def test_cached_and_offline_speech_counts_as_saved(kind: str):
     assert events.record_attempts([attempt(answered=False, kind=kind, outcome="completed", saved_characters=10)]) == {}
     event = UsageEvent.objects.get()
     assert (event.saved_characters, event.characters, event.credits) == (10, 0, 0)
 
 
-def test_what_is_new_is_told_by_conversation():
+def test_new_characters_are_returned_by_conversation():
     shared = uuid.uuid4()
     batch = [
         attempt(1, source_id=shared, segment=0),
@@ -114,14 +114,14 @@ def test_what_is_new_is_told_by_conversation():
     assert UsageEvent.objects.count() == 6
 
 
-def test_a_batch_written_again_adds_only_what_is_new_in_it():
+def test_a_batch_written_again_adds_only_new_characters():
     batch = [attempt(1), attempt(2), attempt(4, answered=False)]
     events.record_attempts(batch)
     batch[2].mark_answered(None, None)
     assert events.record_attempts([*batch, attempt(8)]) == {TALK: 12}
 
 
-def test_a_transaction_that_was_rolled_back_has_counted_nothing():
+def test_a_rolled_back_transaction_counts_nothing():
     same = attempt()
     with transaction.atomic():
         events.record_attempts([same])
@@ -129,12 +129,12 @@ def test_a_transaction_that_was_rolled_back_has_counted_nothing():
     assert events.record_attempts([same]) == {TALK: 10}
 
 
-def test_an_empty_batch_is_nothing():
+def test_an_empty_batch_adds_nothing():
     assert events.record_attempts([]) == {}
 
 
-def test_a_hundred_attempts_take_one_look_and_few_writes():
-    """SQLite takes them in several statements, for each takes a thousand values."""
+def test_a_hundred_attempts_take_one_select_and_few_writes():
+    """SQLite needs several statements, because one statement accepts a thousand values."""
     batch = [attempt(conversation_id=uuid.uuid4(), patient_id=uuid.uuid4()) for _ in range(100)]
     with CaptureQueriesContext(connection) as captured:
         events.record_attempts(batch)
@@ -146,7 +146,7 @@ def test_a_hundred_attempts_take_one_look_and_few_writes():
     assert len(statements) <= 5
 
 
-def test_what_reconciliation_has_settled_is_not_made_unknown_again():
+def test_a_resolved_attempt_does_not_become_unknown_again():
     late = attempt(answered=False)
     events.record_attempts([late])
     UsageEvent.objects.update(outcome="completed", characters=10, credits=5)
@@ -157,17 +157,17 @@ def test_what_reconciliation_has_settled_is_not_made_unknown_again():
 @pytest.mark.parametrize(
     ("column", "longest"), [("request_id", printable_id("x" * 1000)), ("code", "voice_" + "x" * 58)]
 )
-def test_a_column_holds_the_longest_word_of_the_provider(column: str, longest: str):
-    """PostgreSQL refuses the whole row for one letter too many, and what was billed would be in no figure."""
+def test_columns_hold_the_longest_values_of_the_provider(column: str, longest: str):
+    """PostgreSQL refuses a row with a value that is too long, and its usage would be lost."""
     assert len(longest) <= UsageEvent._meta.get_field(column).max_length
 
 
-def test_an_attempts_default_time_has_a_time_zone():
+def test_the_default_time_of_an_attempt_has_a_time_zone():
     assert attempt().started_at.utcoffset() is not None
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_processes_that_book_at_once_count_everything_once():
+def test_two_simultaneous_writers_count_everything_once():
     def write(batch: list[Attempt]) -> int:
         try:
             with transaction.atomic():
@@ -181,25 +181,25 @@ def test_two_processes_that_book_at_once_count_everything_once():
     assert counted == UsageEvent.objects.count() == 100
 
 
-def test_of_two_notes_of_one_attempt_in_a_batch_the_later_counts():
-    """PostgreSQL refuses a statement that touches a row twice, and the whole batch with it."""
+def test_the_last_record_of_an_attempt_in_a_batch_counts():
+    """PostgreSQL refuses a statement that writes a row twice, and the whole batch with it."""
     first = attempt(10)
     again = attempt(10, source_id=first.source_id, outcome="failed", answered=False)
     assert events.record_attempts([first, again]) == {}
     assert UsageEvent.objects.get().outcome == "failed"
 
 
-# Settled by reconciliation
+# Resolved by reconciliation
 
 
-def unknown(asked: int = 10, **fields: object) -> UsageEvent:
+def record_unknown(asked: int = 10, **fields: object) -> UsageEvent:
     made = attempt(asked, answered=False, **fields)
     events.record_attempts([made])
     return UsageEvent.objects.get(source=made.source_id, attempt=made.attempt)
 
 
-def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
-    event = unknown(40, code="no_first_byte", first_chunk_ms=12.0)
+def test_a_billed_unknown_attempt_is_added_to_the_ledger_and_the_days():
+    event = record_unknown(40, code="no_first_byte", first_chunk_ms=12.0)
     assert events.resolve_unknown(event.pk, request_id="r1", credits=20) == {TALK: 40}
     event.refresh_from_db()
     assert (event.outcome, event.code, event.request_id) == ("failed", "billed", "r1")
@@ -210,16 +210,16 @@ def test_an_unknown_attempt_that_was_billed_is_in_the_ledger_and_in_the_days():
 
 @pytest.mark.parametrize(("code", "outcome", "failed"), [("stalled", "failed", 1), ("", "cancelled", 0)])
 def test_an_unknown_attempt_that_was_not_billed_counts_nothing(code: str, outcome: str, failed: int):
-    """Where no error was met it was interrupted, or its process died: no failure of the provider's."""
-    event = unknown(40, code=code)
+    """Without an error the attempt was interrupted or its process died, so it is no failure of the provider."""
+    event = record_unknown(40, code=code)
     assert events.resolve_unknown(event.pk) == {}
     event.refresh_from_db()
     assert (event.outcome, event.code, event.characters, event.request_id) == (outcome, "not_billed", 0, "")
     assert DailyUsage.objects.get().failed == failed
 
 
-def test_settling_again_or_what_was_never_unknown_changes_nothing():
-    event = unknown(40)
+def test_resolving_again_changes_nothing():
+    event = record_unknown(40)
     events.resolve_unknown(event.pk, request_id="r1", credits=20)
     assert events.resolve_unknown(event.pk, request_id="r2", credits=30) == events.resolve_unknown(event.pk) == {}
     assert events.resolve_unknown(uuid.uuid4(), request_id="r3") == {}
@@ -227,20 +227,25 @@ def test_settling_again_or_what_was_never_unknown_changes_nothing():
     assert (event.request_id, event.credits, DailyUsage.objects.get().characters) == ("r1", 20, 40)
 
 
-def test_a_request_settles_one_attempt_alone():
-    first, second, later = unknown(40), unknown(40), unknown(40, started_at=datetime.now(UTC) + timedelta(hours=1))
+def test_a_request_resolves_only_one_attempt():
+    first, second, later = (
+        record_unknown(40),
+        record_unknown(40),
+        record_unknown(40, started_at=datetime.now(UTC) + timedelta(hours=1)),
+    )
     assert events.resolve_unknown(first.pk, request_id="r1", credits=20) == {TALK: 40}
     assert events.resolve_unknown(second.pk, request_id="r1", credits=20) == {}
     second.refresh_from_db()
     assert second.outcome == "unknown"
-    assert events.resolve_unknown(later.pk, request_id="r1", credits=20) == {TALK: 40}  # no id of theirs is forever
+    # The provider may reuse an id later.
+    assert events.resolve_unknown(later.pk, request_id="r1", credits=20) == {TALK: 40}
 
 
-@pytest.mark.parametrize("settled_as", ["", "r1"])
-def test_a_process_that_knows_better_in_the_end_is_believed(settled_as: str):
+@pytest.mark.parametrize("resolved_as", ["", "r1"])
+def test_a_late_answer_overrides_reconciliation(resolved_as: str):
     late = attempt(40, answered=False)
     events.record_attempts([late])
-    events.resolve_unknown(UsageEvent.objects.get().pk, request_id=settled_as, credits=20)
+    events.resolve_unknown(UsageEvent.objects.get().pk, request_id=resolved_as, credits=20)
     late.mark_answered("r1", 20)
     events.record_attempts([late])
     assert UsageEvent.objects.get().characters == DailyUsage.objects.get().characters == 40
@@ -248,15 +253,15 @@ def test_a_process_that_knows_better_in_the_end_is_believed(settled_as: str):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_who_give_one_request_to_two_attempts_one_is_first():
-    def settle(event: UsageEvent) -> int:
+def test_simultaneous_resolutions_match_a_request_once():
+    def resolve(event: UsageEvent) -> int:
         try:
             with transaction.atomic():
                 return sum(events.resolve_unknown(event.pk, request_id=event.model, credits=1).values())
         finally:
             connection.close()
 
-    pairs = [unknown(1, model=f"request-{number // 2}") for number in range(40)]
+    pairs = [record_unknown(1, model=f"request-{number // 2}") for number in range(40)]
     with ThreadPoolExecutor(4) as threads:
-        assert sum(threads.map(settle, pairs)) == 20
+        assert sum(threads.map(resolve, pairs)) == 20
     assert DailyUsage.objects.aggregate(sum=Sum("characters"))["sum"] == 20

@@ -1,4 +1,4 @@
-"""Daily sums: kept up by every booking, the same when they are summed anew, in the days of the clinic."""
+"""Daily totals: updated by every write, equal after a rebuild, in days of USAGE_TIME_ZONE."""
 
 import random
 import uuid
@@ -44,7 +44,7 @@ def rows() -> list[dict]:
     return sorted(DailyUsage.objects.values(*rollup.KEY_COLUMNS, *rollup.COLUMNS), key=str)
 
 
-def test_events_of_one_key_are_one_row_with_their_sums():
+def test_events_with_one_key_share_a_row():
     events.record_attempts(
         [attempt(10, first_chunk_ms=120.0), attempt(30, first_chunk_ms=3000.5), attempt(5, answered=False)]
     )
@@ -65,20 +65,20 @@ def test_events_of_one_key_are_one_row_with_their_sums():
         {"started_at": NOON + timedelta(days=1)},
     ],
 )
-def test_each_part_of_the_key_makes_a_row_of_its_own(other: dict):
+def test_each_part_of_the_key_makes_a_separate_row(other: dict):
     events.record_attempts([attempt(), attempt(**other)])
     events.record_attempts([attempt(**other)])
     assert sorted(DailyUsage.objects.values_list("events", flat=True)) == [1, 2]
 
 
-def test_who_has_no_patient_and_no_voice_is_summed_under_nobody():
+def test_events_without_patient_and_voice_are_added_under_no_id():
     events.record_attempts([attempt(kind="probe", patient_id=None, voice_id=None)])
     events.record_attempts([attempt(kind="probe", patient_id=None, voice_id=None)])
     row = DailyUsage.objects.get()
     assert (row.patient, row.voice, row.events) == (NO_ID, NO_ID, 2)
 
 
-def test_what_was_booked_before_adds_only_what_is_new():
+def test_recording_again_adds_only_the_difference():
     same = attempt(answered=False)
     events.record_attempts([same])
     events.record_attempts([same])
@@ -91,7 +91,7 @@ def test_what_was_booked_before_adds_only_what_is_new():
     assert (row.events, row.characters, row.credits, row.failed, row.chunk_100) == (1, 10, 7, 1, 1)
 
 
-def test_a_transaction_that_was_rolled_back_has_summed_nothing():
+def test_a_rolled_back_transaction_adds_nothing():
     with transaction.atomic():
         events.record_attempts([attempt()])
         transaction.set_rollback(True)
@@ -108,11 +108,11 @@ def test_a_transaction_that_was_rolled_back_has_summed_nothing():
         ("America/New_York", "2028-02-29T04:59:59+00:00", date(2028, 2, 28)),
         ("America/New_York", "2028-03-01T04:59:59+00:00", date(2028, 2, 29)),
         ("Pacific/Kiritimati", "2025-12-31T10:00:00+00:00", date(2026, 1, 1)),
-        ("America/Sao_Paulo", "2018-11-04T02:59:59+00:00", date(2018, 11, 3)),  # there was no midnight that night
+        ("America/Sao_Paulo", "2018-11-04T02:59:59+00:00", date(2018, 11, 3)),  # this day had no midnight
         ("America/Sao_Paulo", "2018-11-04T03:00:00+00:00", date(2018, 11, 4)),
     ],
 )
-def test_an_event_belongs_to_the_clinics_day(settings: Settings, zone: str, at: str, day: date):
+def test_an_event_belongs_to_its_day_in_the_usage_time_zone(settings: Settings, zone: str, at: str, day: date):
     settings.USAGE_TIME_ZONE = zone
     events.record_attempts([attempt(started_at=datetime.fromisoformat(at))])
     assert DailyUsage.objects.get().day == day
@@ -134,20 +134,20 @@ def test_an_event_belongs_to_the_clinics_day(settings: Settings, zone: str, at: 
         (None, None),
     ],
 )
-def test_a_first_chunk_falls_into_one_bucket(ms: float | None, column: str | None):
+def test_a_time_to_first_audio_falls_into_one_bucket(ms: float | None, column: str | None):
     assert rollup.chunk_column(ms) == column
     events.record_attempts([attempt(first_chunk_ms=ms)])
     row = DailyUsage.objects.get()
     assert [name for name in rollup.CHUNK_COLUMNS if getattr(row, name)] == ([column] if column else [])
 
 
-def test_every_column_of_the_row_is_summed_or_key():
+def test_every_column_is_a_total_or_part_of_the_key():
     names = {field.name for field in DailyUsage._meta.concrete_fields}
     assert names == {"id", *rollup.KEY_COLUMNS, *rollup.COLUMNS}
 
 
 def history(seed: int, size: int = 300) -> list[Attempt]:
-    """Attempts of a few patients over a few days: answered, failed, unknown, saved."""
+    """Create random attempts of a few patients over a few days: answered, failed, unknown and saved ones."""
     dice = random.Random(seed)
     cast = [None, *(uuid.UUID(int=n) for n in (5, 6, 7))]
     made = []
@@ -174,27 +174,27 @@ def history(seed: int, size: int = 300) -> list[Attempt]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("zone", ["UTC", "Australia/Adelaide"])
-def test_summed_anew_from_the_events_it_is_the_same(settings: Settings, zone: str, seed: int):
+def test_a_rebuild_gives_the_same_totals(settings: Settings, zone: str, seed: int):
     settings.USAGE_TIME_ZONE = zone
     attempts = history(seed)
     for start in range(0, len(attempts), 37):
         events.record_attempts(attempts[start : start + 37])
     kept_up = rows()
-    DailyUsage.objects.filter(kind="live").update(characters=1)  # what a rebuild is for
+    DailyUsage.objects.filter(kind="live").update(characters=1)  # wrong totals
     DailyUsage.objects.filter(kind="cache").delete()
     DailyUsage.objects.create(day=date(2026, 2, 20), kind="live", characters=9)
     assert rollup.rebuild() > 1
     assert rows() == kept_up
-    by_hand = Counter()
+    expected = Counter()
     for one in attempts:
-        by_hand[one.kind] += one.characters
+        expected[one.kind] += one.characters
     totals = Counter()
     for row in kept_up:
         totals[row["kind"]] += row["characters"]
-    assert totals == by_hand
+    assert totals == expected
 
 
-def test_the_command_sums_the_days_it_is_given(capsys: pytest.CaptureFixture[str]):
+def test_the_command_rebuilds_the_given_days(capsys: pytest.CaptureFixture[str]):
     events.record_attempts(
         [attempt(), attempt(started_at=NOON + timedelta(days=1)), attempt(started_at=NOON + timedelta(days=2))]
     )
@@ -208,26 +208,26 @@ def test_the_command_sums_the_days_it_is_given(capsys: pytest.CaptureFixture[str
         call_command("rebuild_usage", "--from", "the first of March")
 
 
-def test_without_events_there_is_nothing_to_sum():
+def test_without_events_there_is_nothing_to_rebuild():
     assert rollup.rebuild() == 0
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_may_be_summed_anew_while_others_book():
+def test_a_rebuild_may_run_while_others_write():
     def write(number: int) -> None:
         try:
             events.record_attempts([attempt(1) for _ in range(5)])
         finally:
             connection.close()
 
-    def sum_anew(number: int) -> None:
+    def rebuild(number: int) -> None:
         try:
             rollup.rebuild()
         finally:
             connection.close()
 
     with ThreadPoolExecutor(3) as threads:
-        jobs = [threads.submit(sum_anew if number % 4 == 0 else write, number) for number in range(40)]
+        jobs = [threads.submit(rebuild if number % 4 == 0 else write, number) for number in range(40)]
         [job.result() for job in jobs]
     assert DailyUsage.objects.get().characters == UsageEvent.objects.count() == 150
 
@@ -236,5 +236,5 @@ shares = st.lists(st.integers(0, 10**9), min_size=len(rollup.COLUMNS), max_size=
 
 
 @given(shares, shares)
-def test_what_is_taken_away_from_a_total_leaves_the_other(one: rollup.Totals, other: rollup.Totals):
+def test_subtracting_totals_reverses_adding(one: rollup.Totals, other: rollup.Totals):
     assert rollup.subtract_totals(rollup.add_totals(one, other), other) == one

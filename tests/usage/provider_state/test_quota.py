@@ -1,5 +1,6 @@
-"""The quota's transitions: each happens once, nonsense changes nothing, and a quota that is refused again and again is
-neither asked for at every poll nor told of at every try.
+"""The quota's transitions: each happens once, and an implausible subscription changes nothing.
+
+After repeated refusals, the quota is tried less often, and alerts are not repeated.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import responses
 from django.utils import timezone
 from pytest_django import Settings
 
-from tests.usage.provider_state.test_circuit import ago, at_once, given, row
+from tests.usage.provider_state.test_circuit import row, run_concurrently, seconds_ago, set_state
 from usage.models import Incident
 from usage.provider_state import circuit, quota
 from voicecare.providers.elevenlabs.responses import Subscription
@@ -41,38 +42,38 @@ def figures(used: int, limit: int = 1000, **fields: object) -> Subscription:
     return Subscription.from_json(reply(used, limit, **fields))
 
 
-def later(seconds: float) -> None:
-    """Time passes: for the tests all that was written was written so much earlier."""
+def let_seconds_pass(seconds: float) -> None:
+    """Move all saved times into the past."""
     now = row()
     columns = ("quota_changed_at", "next_poll_at", "polled_at", "quota_resets_at")
-    given(**{c: getattr(now, c) - timedelta(seconds=seconds) for c in columns if getattr(now, c) is not None})
+    set_state(**{c: getattr(now, c) - timedelta(seconds=seconds) for c in columns if getattr(now, c) is not None})
 
 
-def incidents() -> tuple[int, int]:
-    """How many were opened, and how many of them are still open."""
+def incident_counts() -> tuple[int, int]:
+    """Return the number of incidents, and the number of open ones."""
     opened = Incident.objects.filter(kind="quota")
     return opened.count(), opened.filter(resolved_at=None).count()
 
 
-def until(at: datetime | None) -> int:
+def seconds_until(at: datetime | None) -> int:
     assert at is not None
     return round((at - timezone.now()).total_seconds())
 
 
-# Spent
+# Exhausted
 
 
-def test_a_refusal_spends_it_and_opens_one_incident():
+def test_a_refusal_exhausts_the_quota_and_opens_one_incident():
     quota.mark_exhausted(40, "quota_exceeded, HTTP 401, request r1")
     quota.mark_exhausted(50, "quota_exceeded, HTTP 401, request r2")
     assert (row().quota, row().quota_needed, row().quota_refusals) == ("spent", 40, 0)
-    assert until(row().next_poll_at) == 15
+    assert seconds_until(row().next_poll_at) == 15
     assert Incident.objects.get().detail == "quota_exceeded, HTTP 401, request r1"
 
 
-def test_a_subscription_with_nothing_left_spends_it():
+def test_a_subscription_without_credits_exhausts_the_quota():
     quota.apply_subscription(figures(1000))
-    assert (row().quota, incidents()) == ("spent", (1, 1))
+    assert (row().quota, incident_counts()) == ("spent", (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -84,34 +85,34 @@ def test_a_subscription_with_nothing_left_spends_it():
         figures(0, 0, max_credit_limit_extension="unlimited"),
     ],
 )
-def test_a_subscription_with_anything_left_does_not(subscription: Subscription):
+def test_a_subscription_with_credits_does_not(subscription: Subscription):
     quota.apply_subscription(subscription)
-    assert (row().quota, incidents()) == ("available", (0, 0))
+    assert (row().quota, incident_counts()) == ("available", (0, 0))
 
 
-def test_what_the_subscription_shows_is_kept():
+def test_the_subscriptions_figures_are_saved():
     resets = int(timezone.now().timestamp()) + MONTH_S
     quota.apply_subscription(figures(100, 1000, max_credit_limit_extension=500, next_character_count_reset_unix=resets))
     kept = row()
     assert (kept.quota_limit, kept.quota_used, kept.quota_remaining) == (1500, 100, 1400)
     assert kept.quota_resets_at == datetime.fromtimestamp(resets, UTC)
-    assert until(kept.polled_at) == 0
+    assert seconds_until(kept.polled_at) == 0
 
 
-# Back
+# Restored
 
 
-def test_it_is_back_when_the_subscription_shows_enough_for_what_was_refused():
+def test_enough_credits_for_the_refused_request_restore_the_quota():
     quota.mark_exhausted(40, "")
     quota.apply_subscription(figures(1000))
-    later(15)
+    let_seconds_pass(15)
     quota.apply_subscription(figures(961))
     assert row().quota == "spent"
     quota.apply_subscription(figures(960))
-    assert (row().quota, incidents()) == ("available", (1, 0))
+    assert (row().quota, incident_counts()) == ("available", (1, 0))
 
 
-def test_a_refusal_of_nothing_is_answered_by_one_credit():
+def test_one_credit_restores_a_quota_that_no_request_exceeded():
     quota.apply_subscription(figures(1000))
     quota.apply_subscription(figures(1000))
     assert row().quota == "spent"
@@ -119,61 +120,61 @@ def test_a_refusal_of_nothing_is_answered_by_one_credit():
     assert row().quota == "available"
 
 
-def test_a_reading_from_before_the_refusal_does_not_undo_it():
+def test_a_reading_from_before_the_refusal_does_not_restore_the_quota():
     quota.apply_subscription(figures(700))
     quota.mark_exhausted(200, "")
     quota.apply_subscription(figures(700))
     assert row().quota == "spent"
 
 
-def test_more_credits_than_before_are_believed_at_once():
+def test_more_credits_than_before_restore_the_quota_immediately():
     quota.apply_subscription(figures(900))
     quota.mark_exhausted(200, "")
     quota.apply_subscription(figures(900, 2000))
-    assert (row().quota, incidents()) == ("available", (1, 0))
+    assert (row().quota, incident_counts()) == ("available", (1, 0))
 
 
-def test_it_is_back_at_the_reset_time_though_nobody_can_ask(account: responses.RequestsMock):
+def test_the_reset_time_restores_the_quota_without_a_subscription(account: responses.RequestsMock):
     account.get(SUBSCRIPTION, status=500)
-    given(quota_resets_at=ago(-10))
+    set_state(quota_resets_at=seconds_ago(-10))
     quota.mark_exhausted(40, "")
-    assert until(row().next_poll_at) == 10
-    later(9)
-    given(next_poll_at=None)
+    assert seconds_until(row().next_poll_at) == 10
+    let_seconds_pass(9)
+    set_state(next_poll_at=None)
     quota.poll()
     assert row().quota == "spent"
-    later(2)
+    let_seconds_pass(2)
     quota.poll()
-    assert (row().quota, incidents()) == ("available", (1, 0))
+    assert (row().quota, incident_counts()) == ("available", (1, 0))
 
 
-def test_a_reset_that_has_come_once_does_not_bring_it_back_twice():
-    given(quota_resets_at=ago(1))
+def test_a_past_reset_does_not_restore_the_quota_again():
+    set_state(quota_resets_at=seconds_ago(1))
     quota.mark_exhausted(40, "")
     quota.subscription_unavailable()
     assert row().quota == "spent"
 
 
-def test_a_reset_time_that_lies_ahead_is_waited_for():
-    given(quota_resets_at=ago(-MONTH_S))
+def test_a_future_reset_is_awaited():
+    set_state(quota_resets_at=seconds_ago(-MONTH_S))
     quota.mark_exhausted(40, "")
-    later(3600)
+    let_seconds_pass(3600)
     quota.subscription_unavailable(refused=True)
     assert row().quota == "spent"
 
 
 @pytest.mark.parametrize(("refused", "waits_s"), [(True, 15), (False, 900)])
-def test_without_figures_and_reset_time_it_is_tried_again_after_a_while(refused: bool, waits_s: int):
+def test_without_figures_and_reset_the_quota_is_tried_after_a_delay(refused: bool, waits_s: int):
     quota.mark_exhausted(40, "")
-    later(waits_s - 1)
+    let_seconds_pass(waits_s - 1)
     quota.subscription_unavailable(refused=refused)
     assert row().quota == "spent"
-    later(1)
+    let_seconds_pass(1)
     quota.subscription_unavailable(refused=refused)
     assert row().quota == "available"
 
 
-# Nonsense
+# Implausible subscriptions
 
 AHEAD = 1_000_000  # seconds; the resets are relative to now
 
@@ -203,11 +204,11 @@ AHEAD = 1_000_000  # seconds; the resets are relative to now
     ],
 )
 @pytest.mark.parametrize("state", ["available", "spent"])
-def test_a_reply_with_nonsense_changes_nothing(account: responses.RequestsMock, body: Any, state: str):
+def test_an_implausible_subscription_changes_nothing(account: responses.RequestsMock, body: Any, state: str):
     if isinstance(body, dict) and callable(resets := body.get("next_character_count_reset_unix")):
         body = {**body, "next_character_count_reset_unix": resets(int(timezone.now().timestamp()))}
     account.get(SUBSCRIPTION, json=body)
-    given(quota=state, quota_changed_at=ago(30), quota_limit=1000, quota_used=1000)
+    set_state(quota=state, quota_changed_at=seconds_ago(30), quota_limit=1000, quota_used=1000)
     before = row()
     quota.poll()
     after = row()
@@ -221,92 +222,92 @@ def test_a_reply_with_nonsense_changes_nothing(account: responses.RequestsMock, 
         "polled_at",
     )
     assert [getattr(after, c) for c in columns] == [getattr(before, c) for c in columns]
-    assert until(after.next_poll_at) == (15 if state == "spent" else 50)
+    assert seconds_until(after.next_poll_at) == (15 if state == "spent" else 50)
     assert len(account.calls) == 1
 
 
-# Refused though there is enough
+# Refused although the subscription shows enough credits
 
 
-def refused_again(times: int) -> None:
-    """As often it seemed to be back and was refused at once."""
+def restore_and_refuse(times: int) -> None:
+    """Let the quota appear restored and be refused again, several times."""
     for _ in range(times):
-        later(quota.backoff(row().quota_refusals).total_seconds())
+        let_seconds_pass(quota.backoff(row().quota_refusals).total_seconds())
         quota.apply_subscription(figures(0))
         assert row().quota == "available"
         quota.mark_exhausted(10, "")
 
 
-def test_a_quota_that_the_subscription_does_not_show_is_told_of_twice_at_most():
+def test_repeated_refusals_open_at_most_two_incidents():
     quota.mark_exhausted(10, "")
-    refused_again(9)
-    assert (row().quota, row().quota_refusals, incidents()) == ("spent", 9, (2, 1))
+    restore_and_refuse(9)
+    assert (row().quota, row().quota_refusals, incident_counts()) == ("spent", 9, (2, 1))
 
 
-def test_the_pause_before_it_is_believed_doubles_to_a_quarter_of_an_hour(settings: Settings):
+def test_the_backoff_doubles_up_to_fifteen_minutes(settings: Settings):
     assert [quota.backoff(n).total_seconds() for n in range(8)] == [15, 30, 60, 120, 240, 480, 900, 900]
     assert quota.backoff(10**6) == timedelta(minutes=15)
     quota.mark_exhausted(10, "")
-    refused_again(2)
-    later(59)
+    restore_and_refuse(2)
+    let_seconds_pass(59)
     quota.apply_subscription(figures(0))
     assert row().quota == "spent"
-    later(1)
+    let_seconds_pass(1)
     quota.apply_subscription(figures(0))
     assert row().quota == "available"
 
 
-def test_nobody_is_kept_waiting_a_second_time():
+def test_live_speech_is_not_held_a_second_time():
     quota.mark_exhausted(10, "")
     assert circuit.read_status().hold_s > 59
-    refused_again(1)
+    restore_and_refuse(1)
     assert circuit.read_status().hold_s == 0
 
 
-def test_what_lasts_a_quarter_of_an_hour_is_really_back():
+def test_a_quota_that_lasts_fifteen_minutes_is_stable():
     quota.mark_exhausted(10, "")
-    refused_again(1)
-    later(30)
+    restore_and_refuse(1)
+    let_seconds_pass(30)
     quota.apply_subscription(figures(0))
     quota.resolve_stable_incident()
-    assert incidents() == (2, 1)
-    later(15 * 60)
-    given(next_poll_at=ago(-9))
-    quota.poll()  # though nothing is asked
-    assert (row().quota_refusals, incidents()) == (0, (2, 0))
+    assert incident_counts() == (2, 1)
+    let_seconds_pass(15 * 60)
+    set_state(next_poll_at=seconds_ago(-9))
+    quota.poll()  # not due, so no request is sent
+    assert (row().quota_refusals, incident_counts()) == (0, (2, 0))
 
 
-def test_a_new_period_ends_the_row_of_refusals():
+def test_a_new_period_resets_the_refusals():
     quota.mark_exhausted(10, "")
-    refused_again(3)
+    restore_and_refuse(3)
     quota.apply_subscription(figures(700))
     quota.apply_subscription(figures(0))
-    assert (row().quota, row().quota_refusals, incidents()) == ("available", 0, (2, 0))
+    assert (row().quota, row().quota_refusals, incident_counts()) == ("available", 0, (2, 0))
 
 
-def test_credits_that_were_bought_and_used_up_again_are_an_incident_of_their_own():
+def test_bought_credits_that_are_used_up_are_a_new_incident():
     quota.mark_exhausted(100, "")
-    later(20)
+    let_seconds_pass(20)
     quota.apply_subscription(figures(800))
-    later(60)
+    let_seconds_pass(60)
     quota.apply_subscription(figures(950))
     quota.mark_exhausted(100, "")
-    assert (row().quota_refusals, incidents()) == (0, (2, 1))
+    assert (row().quota_refusals, incident_counts()) == (0, (2, 1))
 
 
-def test_a_refusal_long_after_it_came_back_is_the_first_of_its_kind():
+def test_a_refusal_long_after_the_recovery_is_a_new_outage():
     quota.mark_exhausted(10, "")
-    later(20)
+    let_seconds_pass(20)
     quota.apply_subscription(figures(0))
-    later(15 * 60)
+    let_seconds_pass(15 * 60)
     quota.mark_exhausted(10, "")
-    assert (row().quota_refusals, incidents()) == (0, (2, 1))
+    assert (row().quota_refusals, incident_counts()) == (0, (2, 1))
 
 
 # Polling
 
 
-def test_a_poll_that_is_not_due_asks_nobody(account: responses.RequestsMock):
+def test_a_poll_that_is_not_due_sends_no_request(account: responses.RequestsMock):
     quota.mark_exhausted(10, "")
     quota.poll()
     assert len(account.calls) == 0
@@ -315,52 +316,52 @@ def test_a_poll_that_is_not_due_asks_nobody(account: responses.RequestsMock):
 @pytest.mark.parametrize(
     ("status", "code", "back"), [(401, "missing_permissions", True), (404, "gone", True), (503, "", False)]
 )
-def test_a_key_that_may_not_read_the_subscription_tries_again(
+def test_a_key_without_permission_tries_the_quota_again(
     account: responses.RequestsMock, status: int, code: str, back: bool
 ):
     account.get(SUBSCRIPTION, status=status, json={"detail": {"status": code, "message": ""}})
     quota.mark_exhausted(10, "")
-    later(15)
+    let_seconds_pass(15)
     quota.poll()
     assert (row().quota == "available") is back
 
 
-def test_a_poll_brings_it_back(account: responses.RequestsMock):
+def test_a_poll_restores_the_quota(account: responses.RequestsMock):
     account.get(SUBSCRIPTION, json=reply(0))
     quota.mark_exhausted(10, "")
-    later(15)
+    let_seconds_pass(15)
     quota.poll()
     assert (row().quota, row().quota_used) == ("available", 0)
 
 
-def test_whatever_goes_wrong_a_poll_raises_nothing(settings: Settings):
+def test_a_poll_never_raises(settings: Settings):
     settings.ELEVENLABS_API_KEY = "no\nheader"
     quota.poll()
 
 
-def test_beats_each_minute_poll_each_minute(account: responses.RequestsMock):
+def test_a_run_each_minute_polls_each_minute(account: responses.RequestsMock):
     account.get(SUBSCRIPTION, json=reply(0))
     for _ in range(3):
         quota.poll()
         quota.poll()
-        later(59)
+        let_seconds_pass(59)
     assert len(account.calls) == 3
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_many_processes_one_spends_one_polls_and_one_brings_back():
-    at_once(lambda: quota.mark_exhausted(10, ""))
-    assert incidents() == (1, 1)
-    later(15)
-    assert sum(at_once(quota.claim_poll)) == 1
-    at_once(lambda: quota.apply_subscription(figures(0)))
-    assert (row().quota, incidents()) == ("available", (1, 0))
+def test_one_of_several_processes_exhausts_polls_and_restores():
+    run_concurrently(lambda: quota.mark_exhausted(10, ""))
+    assert incident_counts() == (1, 1)
+    let_seconds_pass(15)
+    assert sum(run_concurrently(quota.claim_poll)) == 1
+    run_concurrently(lambda: quota.apply_subscription(figures(0)))
+    assert (row().quota, incident_counts()) == ("available", (1, 0))
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_is_not_brought_back_by_who_read_the_row_before_it_was_spent_anew():
+def test_a_stale_row_does_not_restore_the_quota():
     quota.mark_exhausted(10, "")
-    later(15)
+    let_seconds_pass(15)
     stale, now = quota._read_row()
     quota.apply_subscription(figures(0))
     quota.mark_exhausted(10, "")
@@ -368,23 +369,23 @@ def test_it_is_not_brought_back_by_who_read_the_row_before_it_was_spent_anew():
     assert (row().quota, row().quota_refusals) == ("spent", 1)
 
 
-# Before its time
+# Before it is due
 
 
-def test_where_an_answer_hints_at_it_it_is_read_before_its_time(account: Any):
+def test_the_subscription_can_be_read_before_it_is_due(account: Any):
     account.get(SUBSCRIPTION, json=reply(800))
-    given(next_poll_at=timezone.now() + timedelta(seconds=50), polled_at=ago(16))
+    set_state(next_poll_at=timezone.now() + timedelta(seconds=50), polled_at=seconds_ago(16))
     quota.poll_now()
     assert row().quota_used == 800
 
 
-def test_what_was_read_just_now_is_not_read_again(account: Any):
-    given(next_poll_at=timezone.now() + timedelta(seconds=50), polled_at=ago(10))
+def test_a_recent_subscription_is_not_read_again(account: Any):
+    set_state(next_poll_at=timezone.now() + timedelta(seconds=50), polled_at=seconds_ago(10))
     quota.poll_now()
     assert row().quota_used is None
 
 
-def test_a_spent_quota_keeps_its_own_turns(account: Any):
-    given(quota="spent", next_poll_at=timezone.now() + timedelta(seconds=10), polled_at=ago(60))
+def test_an_exhausted_quota_keeps_its_schedule(account: Any):
+    set_state(quota="spent", next_poll_at=timezone.now() + timedelta(seconds=10), polled_at=seconds_ago(60))
     quota.poll_now()
     assert row().quota == "spent"

@@ -1,11 +1,11 @@
-"""Before the quota is spent: each threshold is told once, when it is crossed, and a forecast does not flap."""
+"""Early warnings: each threshold is reported once, when it is crossed, and the forecast does not flap."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.utils import timezone
 
-from tests.usage.provider_state.test_circuit import ago, row
+from tests.usage.provider_state.test_circuit import row, seconds_ago
 from tests.usage.provider_state.test_quota import MONTH_S, figures
 from usage.models import DailyUsage, Incident
 from usage.provider_state import quota, thresholds
@@ -13,7 +13,7 @@ from usage.reports.forecast import Forecast
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "crossed"),
     [
         (None, 10, None),
         (None, 75, 75),
@@ -34,12 +34,12 @@ from usage.reports.forecast import Forecast
         (None, None, None),
     ],
 )
-def test_the_highest_threshold_that_was_crossed_is_told(before: float | None, after: float | None, told: int | None):
-    assert thresholds.highest_crossed(before, after) == told
+def test_the_highest_crossed_threshold_is_returned(before: float | None, after: float | None, crossed: int | None):
+    assert thresholds.highest_crossed(before, after) == crossed
 
 
 @pytest.mark.parametrize(("after", "left"), [(10, [75, 90]), (75, [90]), (90, []), (120, []), (None, [75, 90])])
-def test_what_is_not_reached_is_over(after: float | None, left: list[int]):
+def test_thresholds_that_are_not_reached(after: float | None, left: list[int]):
     assert list(thresholds.not_reached(after)) == left
 
 
@@ -64,64 +64,64 @@ def test_a_forecast_near_the_limit_changes_nothing(limit: int | None, at_reset: 
 # In the database
 
 
-def told(kind: str = "quota_low") -> list[tuple[str, bool]]:
+def incident_states(kind: str = "quota_low") -> list[tuple[str, bool]]:
     rows = Incident.objects.filter(kind=kind).order_by("opened_at")
     return [(row.key, row.resolved_at is None) for row in rows]
 
 
-def reset() -> int:
+def reset_unix() -> int:
     return int(timezone.now().timestamp()) + MONTH_S // 2
 
 
-def read(*used: int, **fields: object) -> None:
+def read_subscription(*used: int, **fields: object) -> None:
     for one in used:
         quota.apply_subscription(figures(one, **fields))
 
 
 @pytest.mark.django_db
-def test_each_threshold_is_told_once_and_over_with_the_next_period():
-    read(100, 760, 770, 800)
-    assert told() == [("75", True)]
-    read(910, 950)
-    assert told() == [("75", True), ("90", True)]
-    read(0)
-    assert told() == [("75", False), ("90", False)]
-    read(760)
-    assert told() == [("75", False), ("90", False), ("75", True)]
+def test_each_threshold_is_reported_once_and_resolved_by_the_next_period():
+    read_subscription(100, 760, 770, 800)
+    assert incident_states() == [("75", True)]
+    read_subscription(910, 950)
+    assert incident_states() == [("75", True), ("90", True)]
+    read_subscription(0)
+    assert incident_states() == [("75", False), ("90", False)]
+    read_subscription(760)
+    assert incident_states() == [("75", False), ("90", False), ("75", True)]
 
 
 @pytest.mark.django_db
-def test_credits_that_are_bought_resolve_what_is_not_reached_any_more():
-    read(760, 920)
-    read(920, limit=1200)
-    assert told() == [("75", True), ("90", False)]
+def test_bought_credits_resolve_thresholds():
+    read_subscription(760, 920)
+    read_subscription(920, limit=1200)
+    assert incident_states() == [("75", True), ("90", False)]
 
 
 @pytest.mark.django_db
-def test_what_was_resolved_by_hand_is_not_told_again():
-    read(760)
+def test_an_incident_resolved_by_hand_is_not_reopened():
+    read_subscription(760)
     Incident.objects.update(resolved_at=timezone.now())
-    read(770, 780)
-    assert told() == [("75", False)]
+    read_subscription(770, 780)
+    assert incident_states() == [("75", False)]
 
 
 @pytest.mark.django_db
-def test_a_quota_that_is_spent_at_once_is_one_incident():
-    read(100, 1000)
+def test_a_quota_exhausted_in_one_step_is_one_incident():
+    read_subscription(100, 1000)
     assert list(Incident.objects.values_list("kind", flat=True)) == ["quota"]
 
 
 @pytest.mark.django_db
-def test_while_it_is_spent_nothing_else_is_told():
+def test_an_exhausted_quota_opens_no_threshold_incident():
     quota.mark_exhausted(40, "")
-    read(999)
+    read_subscription(999)
     assert list(Incident.objects.values_list("kind", flat=True)) == ["quota"]
 
 
 @pytest.mark.django_db
-def test_a_reply_that_cannot_be_true_crosses_nothing():
-    read(760, 10**15)
-    assert told() == [("75", True)]
+def test_an_implausible_subscription_crosses_no_threshold():
+    read_subscription(760, 10**15)
+    assert incident_states() == [("75", True)]
 
 
 @pytest.mark.django_db
@@ -143,19 +143,19 @@ def test_a_reply_that_cannot_be_true_crosses_nothing():
         ),
     ],
 )
-def test_the_alert_says_how_many_and_what_of_it_is_overage(fields: dict, words: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_alert_shows_credits_and_overage(fields: dict, words: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(quota, "MAX_PERIOD", timedelta(days=36_500))
-    read(765, **fields)
+    read_subscription(765, **fields)
     assert Incident.objects.get().detail == words
 
 
 @pytest.mark.django_db
-def test_without_a_limit_nothing_is_told():
-    read(10_000, max_credit_limit_extension="unlimited")
+def test_without_a_limit_no_threshold_is_reported():
+    read_subscription(10_000, max_credit_limit_extension="unlimited")
     assert not Incident.objects.exists()
 
 
-def used_daily(credits: int) -> None:
+def set_daily_usage(credits: int) -> None:
     today = timezone.now().date()
     DailyUsage.objects.all().delete()
     for days in range(1, 8):
@@ -163,35 +163,35 @@ def used_daily(credits: int) -> None:
 
 
 @pytest.mark.django_db
-def test_credits_that_will_not_last_are_told_before_they_are_used_up():
-    used_daily(100)
-    read(100, next_character_count_reset_unix=reset())
+def test_the_forecast_is_reported_before_credits_run_out():
+    set_daily_usage(100)
+    read_subscription(100, next_character_count_reset_unix=reset_unix())
     incident = Incident.objects.get(kind="forecast")
     assert "credits a day, the 1,000 credits of this period run out on 20" in incident.detail
     assert "Credits reset on 20" in incident.detail
-    read(110, next_character_count_reset_unix=reset())
-    assert told("forecast") == [("", True)]
-    used_daily(1)
-    read(110, next_character_count_reset_unix=reset())
-    assert told("forecast") == [("", False)]
+    read_subscription(110, next_character_count_reset_unix=reset_unix())
+    assert incident_states("forecast") == [("", True)]
+    set_daily_usage(1)
+    read_subscription(110, next_character_count_reset_unix=reset_unix())
+    assert incident_states("forecast") == [("", False)]
 
 
 @pytest.mark.django_db
-def test_the_same_forecast_is_no_news_within_a_day():
-    used_daily(100)
-    read(100, next_character_count_reset_unix=reset())
+def test_the_forecast_is_not_reported_again_within_a_day():
+    set_daily_usage(100)
+    read_subscription(100, next_character_count_reset_unix=reset_unix())
     Incident.objects.update(resolved_at=timezone.now())
-    read(100, next_character_count_reset_unix=reset())
-    assert told("forecast") == [("", False)]
-    Incident.objects.update(resolved_at=ago(25 * 3600))
-    read(100, next_character_count_reset_unix=reset())
-    assert told("forecast") == [("", False), ("", True)]
+    read_subscription(100, next_character_count_reset_unix=reset_unix())
+    assert incident_states("forecast") == [("", False)]
+    Incident.objects.update(resolved_at=seconds_ago(25 * 3600))
+    read_subscription(100, next_character_count_reset_unix=reset_unix())
+    assert incident_states("forecast") == [("", False), ("", True)]
 
 
 @pytest.mark.django_db
 def test_a_quota_without_a_limit_always_lasts():
-    used_daily(100)
-    read(100, next_character_count_reset_unix=reset())
-    read(100, next_character_count_reset_unix=reset(), max_credit_limit_extension="unlimited")
-    assert told("forecast") == [("", False)]
+    set_daily_usage(100)
+    read_subscription(100, next_character_count_reset_unix=reset_unix())
+    read_subscription(100, next_character_count_reset_unix=reset_unix(), max_credit_limit_extension="unlimited")
+    assert incident_states("forecast") == [("", False)]
     assert row().quota_limit is None

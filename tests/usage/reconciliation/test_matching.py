@@ -1,4 +1,4 @@
-"""Which item of the history an unknown attempt is: one for each, only where nothing differs, and no guesses."""
+"""Matching of unknown attempts and history items: one to one, only without differences."""
 
 import uuid
 
@@ -20,7 +20,7 @@ def item(at: int | None = NOON, *, id: str = "i", request: str | None = "r", **f
 
 
 @pytest.mark.parametrize("late_s", [-MAX_EARLY_S, 0, 1, MAX_LATE_S])
-def test_an_item_of_the_same_voice_model_length_and_time_is_the_attempt(late_s: int):
+def test_an_item_with_equal_voice_model_length_and_time_matches(late_s: int):
     one, other = attempt(), item(NOON + late_s)
     found = match([one], [other])
     assert (found.billed, found.not_billed, found.ambiguous) == ([(one, other)], [], [])
@@ -37,23 +37,23 @@ def test_an_item_of_the_same_voice_model_length_and_time_is_the_attempt(late_s: 
         {"characters": 39},
     ],
 )
-def test_whatever_differs_is_another_request(fields: dict):
+def test_an_item_with_a_difference_does_not_match(fields: dict):
     one = attempt()
     found = match([one], [item(**fields)])
     assert (found.billed, found.not_billed, found.ambiguous) == ([], [one], [])
 
 
-def test_a_history_without_items_means_that_nothing_was_billed():
+def test_with_an_empty_history_nothing_was_billed():
     one = attempt()
     assert match([one], []).not_billed == [one]
 
 
 @pytest.mark.parametrize("fields", [{"voice_id": ""}, {"model_id": ""}, {"voice_id": "", "model_id": ""}])
-def test_what_the_history_does_not_say_does_not_differ(fields: dict):
+def test_missing_values_of_the_history_do_not_differ(fields: dict):
     assert len(match([attempt()], [item(**fields)]).billed) == 1
 
 
-def test_a_voice_that_nobody_knows_any_more_may_be_any():
+def test_a_deleted_voice_matches_any_voice():
     assert len(match([attempt(voice="")], [item()]).billed) == 1
 
 
@@ -67,31 +67,31 @@ def test_a_voice_that_nobody_knows_any_more_may_be_any():
     ],
     ids=["no time", "no text", "neither", "no id"],
 )
-def test_an_item_that_may_be_it_or_not_leaves_it_in_doubt(fields: dict):
+def test_an_incomplete_item_makes_an_attempt_ambiguous(fields: dict):
     one = attempt()
     found = match([one], [item(**fields)])
     assert (found.billed, found.not_billed, found.ambiguous) == ([], [], [one])
 
 
-def test_an_item_without_text_in_another_voice_casts_no_doubt():
+def test_an_incomplete_item_in_another_voice_does_not():
     assert len(match([attempt()], [item(characters=0, voice_id="another")]).not_billed) == 1
 
 
-def test_one_item_settles_one_attempt_and_one_attempt_takes_one_item():
+def test_items_and_attempts_match_one_to_one():
     first, second = attempt(NOON), attempt(NOON + 2)
     assert match([second, first], [item()]).billed == [(first, item())]
     assert match([second, first], [item()]).not_billed == [second]
     assert len(match([first], [item(id="a", request="a"), item(id="b", request="b")]).billed) == 1
 
 
-def test_as_many_as_possible_find_their_item():
-    """The older of two must not take the item that only the younger could have."""
+def test_as_many_attempts_as_possible_are_matched():
+    """The older attempt must not take the only item that fits the younger one."""
     old, young = attempt(NOON), attempt(NOON + 40)
     early, late = item(NOON + 35, id="a", request="a"), item(NOON + 90, id="b", request="b")
     assert match([young, old], [late, early]).billed == [(old, early), (young, late)]
 
 
-def test_a_hundred_thousand_items_are_no_matter():
+def test_a_hundred_thousand_items_are_matched():
     attempts = [attempt(NOON + 100 * number) for number in range(100)]
     items = [
         item(NOON + number % 10_000, id=str(number), request=str(number), characters=41) for number in range(10**5)
@@ -104,5 +104,5 @@ def test_a_hundred_thousand_items_are_no_matter():
     ("request_id", "item_id", "expected"),
     [("r", "i", "r"), (None, "i", "i"), (None, "x" * 500, "x" * 128), (None, "\0", "")],
 )
-def test_what_stands_for_an_item_in_the_ledger_fits_into_it(request_id: str | None, item_id: str, expected: str):
+def test_the_match_key_fits_into_the_ledger(request_id: str | None, item_id: str, expected: str):
     assert match_key(item(request=request_id, id=item_id)) == expected

@@ -1,4 +1,4 @@
-"""What the provider says of a day: read to its end or not at all, whatever it answers."""
+"""The provider's figures of a day are read completely or not at all."""
 
 import json
 from collections.abc import Iterator
@@ -49,9 +49,7 @@ def names(client: AccountClient) -> list[str]:
     return [item.item_id for item in provider_usage.history(client, BEGINS, ENDS)]
 
 
-def test_the_history_of_a_day_is_read_a_little_beyond_both_ends(
-    provider: responses.RequestsMock, client: AccountClient
-):
+def test_the_history_is_read_with_a_margin_at_both_ends(provider: responses.RequestsMock, client: AccountClient):
     provider.get(f"{BASE}/v1/history", json=page(item("b"), more="b"))
     provider.get(f"{BASE}/v1/history", json=page(item("a", int(BEGINS.timestamp()) - 299)))
     assert names(client) == ["b", "a"]
@@ -60,21 +58,21 @@ def test_the_history_of_a_day_is_read_a_little_beyond_both_ends(
     assert asked["date_before_unix"] == [str(int(ENDS.timestamp()) + 300)]
 
 
-def test_items_of_another_time_or_told_twice_are_left_out(provider: responses.RequestsMock, client: AccountClient):
-    """A provider may not know the filter, and what is added while one reads moves to the next page."""
+def test_items_of_another_time_and_duplicates_are_left_out(provider: responses.RequestsMock, client: AccountClient):
+    """The provider may ignore the filter, and new items move older ones to the next page."""
     items = [item("new", NOON + 10**6), item("a"), item("a"), item("timeless", None), item("old", NOON - 10**6)]
     provider.get(f"{BASE}/v1/history", json=page(*items))
     assert names(client) == ["a", "timeless"]
 
 
-def test_nothing_is_read_behind_a_page_that_is_all_older(provider: responses.RequestsMock, client: AccountClient):
+def test_reading_stops_after_a_page_of_older_items(provider: responses.RequestsMock, client: AccountClient):
     old = [item(f"old {number}", NOON - 10**6 - number) for number in range(1000)]
     provider.get(f"{BASE}/v1/history", json=page(item("a"), *old, more="old 999"))
     assert names(client) == ["a"]
     assert len(provider.calls) == 1
 
 
-def test_a_history_without_an_end_is_none(
+def test_an_endless_history_is_unavailable(
     provider: responses.RequestsMock, client: AccountClient, monkeypatch: pytest.MonkeyPatch
 ):
     def endless(_request: object) -> tuple[int, dict[str, str], str]:
@@ -98,11 +96,11 @@ def test_a_history_without_an_end_is_none(
         (200, {}, "bad_reply"),
         (200, {"history": [{}]}, "bad_reply"),
         (200, {"history": [{**item("a"), "date_unix": "yesterday"}]}, "bad_reply"),
-        (200, page(item("a"), more="a"), "bad_reply"),  # the same page again and again
+        (200, page(item("a"), more="a"), "bad_reply"),  # the same page every time
         (200, {"history": [], "has_more": True}, "bad_reply"),
     ],
 )
-def test_a_history_that_cannot_be_read_says_why(
+def test_an_unavailable_history_has_a_reason(
     provider: responses.RequestsMock, client: AccountClient, status: int, body: Any, reason: str
 ):
     provider.get(f"{BASE}/v1/history", status=status, body=body if isinstance(body, str) else json.dumps(body))
@@ -111,16 +109,16 @@ def test_a_history_that_cannot_be_read_says_why(
 
 
 @pytest.mark.parametrize("at", [NOON * 1000, 2**62])
-def test_a_history_whose_times_are_none_of_seconds_is_none(
+def test_a_history_with_times_in_milliseconds_is_unavailable(
     provider: responses.RequestsMock, client: AccountClient, at: int
 ):
-    """Read as another day's it would prove that nothing was billed."""
+    """Items of another day would prove that nothing was billed."""
     provider.get(f"{BASE}/v1/history", json=page(item("a"), item("b", at)))
     with pytest.raises(ProviderDataUnavailable, match="not in seconds"):
         names(client)
 
 
-def test_under_zero_retention_there_is_none_to_ask_for(client: AccountClient, settings: Settings):
+def test_zero_retention_has_no_history(client: AccountClient, settings: Settings):
     settings.ELEVENLABS_ZERO_RETENTION = True
     with pytest.raises(ProviderDataUnavailable, match="zero retention"):
         names(client)
@@ -137,15 +135,15 @@ def hours(*used: float, first: datetime = BEGINS) -> dict[str, Any]:
         (hours(1, 2, 3), 6),
         (hours(*[1] * 24), 24),
         (hours(0), 0),
-        (hours(*[1] * 30), 24),  # more than was asked for
+        (hours(*[1] * 30), 24),  # more than requested
         (hours(*[1] * 30, first=BEGINS - timedelta(hours=3)), 24),
-        (hours(*[1] * 25, first=BEGINS - timedelta(minutes=30)), 25),  # they cut the hours at its ends
+        (hours(*[1] * 25, first=BEGINS - timedelta(minutes=30)), 25),  # the first and last hour are partial
         (hours(0.5, 0.25), 1),
         ({**hours(1, 2), "usage": {"Rachel": [1, 2], "Sarah": [3, 4]}}, 10),
         ({**hours(1, 2), "usage": {}}, 0),
     ],
 )
-def test_the_hours_of_the_day_are_summed(
+def test_the_hours_of_the_day_are_added(
     provider: responses.RequestsMock, client: AccountClient, reply: dict[str, Any], used: int
 ):
     provider.get(f"{BASE}/v1/usage/character-stats", json=reply)
@@ -168,15 +166,13 @@ def test_the_hours_of_the_day_are_summed(
         [],
     ],
 )
-def test_statistics_that_cannot_be_the_days_are_none(
-    provider: responses.RequestsMock, client: AccountClient, reply: object
-):
+def test_implausible_statistics_are_unavailable(provider: responses.RequestsMock, client: AccountClient, reply: object):
     provider.get(f"{BASE}/v1/usage/character-stats", json=reply)
     with pytest.raises(ProviderDataUnavailable):
         provider_usage.usage_total(client, "credits", BEGINS, ENDS)
 
 
-def test_a_subscription_whose_numbers_cannot_be_true_is_none(provider: responses.RequestsMock, client: AccountClient):
+def test_an_implausible_subscription_is_unavailable(provider: responses.RequestsMock, client: AccountClient):
     url = f"{BASE}/v1/user/subscription"
     provider.get(url, json={"character_count": 10, "character_limit": 100})
     assert provider_usage.subscription(client, ENDS).used == 10

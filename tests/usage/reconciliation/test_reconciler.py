@@ -1,6 +1,6 @@
-"""Unknown attempts are settled once, whatever dies or runs at once, and a day's figures are compared and explained.
+"""Reconciliation: unknown attempts are resolved once, and a day's figures are compared and explained.
 
-The provider is the sandbox: what it sells beside us stands for requests whose answer we did or did not see.
+The provider is the sandbox. It bills external requests, which stand for requests with and without a response.
 """
 
 import threading
@@ -29,7 +29,7 @@ from voicecare.patients.models import Voice
 
 pytestmark = pytest.mark.django_db
 
-# Not a fixed one: the sandbox's period ends a month from now.
+# Relative to now, because the sandbox's billing period ends in a month.
 MIDNIGHT = datetime.combine(datetime.now(UTC).date() - timedelta(days=3), time(), UTC)
 DAY, NOON, OVER = MIDNIGHT.date(), MIDNIGHT + timedelta(hours=12), MIDNIGHT + timedelta(hours=26)
 FLASH, VOICE = "eleven_flash_v2_5", "21m00Tcm4TlvDq8ikWAM"
@@ -50,27 +50,27 @@ def attempt(at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
     return Attempt(**{**plain, "requested_characters": asked, "started_at": at, **fields})
 
 
-def unseen(at: datetime = NOON, asked: int = 40, **fields: Any) -> UsageEvent:
-    """An attempt whose answer was never seen."""
+def record_unanswered(at: datetime = NOON, asked: int = 40, **fields: Any) -> UsageEvent:
+    """Record an attempt whose response was never seen."""
     made = attempt(at, asked, **fields)
     events.record_attempts([made])
     return UsageEvent.objects.get(source=made.source_id)
 
 
-def sold(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> dict[str, Any]:
-    """The provider bills it."""
+def bill(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> dict[str, Any]:
+    """Let the provider bill a request."""
     return provider.add_external_usage("x" * asked, unix=at.timestamp() + 1, voice_id=VOICE, model_id=FLASH, **fields)
 
 
-def seen(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
-    """The provider bills it, and the ledger knows."""
+def bill_and_record(provider: SandboxProcess, at: datetime = NOON, asked: int = 40, **fields: Any) -> Attempt:
+    """Let the provider bill a request, and record it in the ledger."""
     made = attempt(at, asked, **fields)
-    made.mark_answered(sold(provider, at, asked)["request_id"], asked // 2)
+    made.mark_answered(bill(provider, at, asked)["request_id"], asked // 2)
     events.record_attempts([made])
     return made
 
 
-def nothing(_new: Mapping[uuid.UUID, int]) -> None:
+def add_nothing(_new: Mapping[uuid.UUID, int]) -> None:
     pass
 
 
@@ -79,7 +79,7 @@ def reconcile(now: datetime = OVER) -> Reconciliation:
     return Reconciliation.objects.get(day=DAY)
 
 
-def again(now: datetime = OVER + timedelta(hours=1)) -> Reconciliation:
+def reconcile_again(now: datetime = OVER + timedelta(hours=1)) -> Reconciliation:
     assert reconciler.reconcile_day(DAY, now, lifecycle.add_reconciled_characters, force=True)
     return Reconciliation.objects.get(day=DAY)
 
@@ -89,22 +89,22 @@ def outcome(event: UsageEvent) -> tuple[str, str, int, int, str]:
     return event.outcome, event.code, event.characters, event.credits, event.request_id
 
 
-def in_days() -> int:
+def characters_in_days() -> int:
     return DailyUsage.objects.aggregate(sum=Sum("characters", default=0))["sum"]
 
 
-def incidents() -> list[tuple[str, bool]]:
+def drift_incidents() -> list[tuple[str, bool]]:
     return [(one.key, one.resolved_at is None) for one in Incident.objects.filter(kind="drift")]
 
 
 # Unknown attempts
 
 
-def test_an_attempt_that_the_provider_billed_is_booked(provider: SandboxProcess):
-    event, sale = unseen(), sold(provider)
+def test_an_attempt_that_the_provider_billed_is_counted(provider: SandboxProcess):
+    event, sale = record_unanswered(), bill(provider)
     row = reconcile()
     assert outcome(event) == ("cancelled", "billed", 40, 20, sale["request_id"])
-    assert in_days() == row.characters == row.provider_characters == 40
+    assert characters_in_days() == row.characters == row.provider_characters == 40
     assert (
         row.billed_attempts,
         row.unbilled_attempts,
@@ -115,69 +115,69 @@ def test_an_attempt_that_the_provider_billed_is_booked(provider: SandboxProcess)
     assert "Unknown attempts that the provider had billed: 1" in row.explanation
 
 
-def test_an_attempt_that_the_provider_does_not_know_was_not_billed(provider: SandboxProcess):
-    event = unseen()
-    seen(provider)
+def test_an_attempt_that_is_not_in_the_history_was_not_billed(provider: SandboxProcess):
+    event = record_unanswered()
+    bill_and_record(provider)
     row = reconcile()
     assert outcome(event) == ("cancelled", "not_billed", 0, 0, "")
     assert (row.billed_attempts, row.unbilled_attempts, row.unknown_attempts, row.characters) == (0, 1, 0, 40)
 
 
-def test_an_item_of_a_known_attempt_is_not_the_unknown_ones(provider: SandboxProcess):
-    """The first answer was lost before anything was billed, and the same text was asked for again."""
-    lost = unseen(conversation_id=uuid.uuid4())
-    seen(provider, NOON + timedelta(seconds=2), kind="retry")
+def test_an_item_of_a_known_attempt_does_not_match(provider: SandboxProcess):
+    """The first response was lost before anything was billed, and the same text was requested again."""
+    lost = record_unanswered(conversation_id=uuid.uuid4())
+    bill_and_record(provider, NOON + timedelta(seconds=2), kind="retry")
     reconcile()
     assert outcome(lost)[:3] == ("cancelled", "not_billed", 0)
-    assert in_days() == provider.account()["characters"] == 40
+    assert characters_in_days() == provider.account()["characters"] == 40
 
 
-def test_two_alike_of_which_one_was_billed_count_once(provider: SandboxProcess):
-    first, second = unseen(), unseen(NOON + timedelta(seconds=2))
-    sold(provider, NOON + timedelta(seconds=2))
+def test_of_two_equal_attempts_only_the_billed_one_counts(provider: SandboxProcess):
+    first, second = record_unanswered(), record_unanswered(NOON + timedelta(seconds=2))
+    bill(provider, NOON + timedelta(seconds=2))
     reconcile()
     assert [outcome(first)[1], outcome(second)[1]] == ["billed", "not_billed"]
-    assert in_days() == provider.account()["characters"] == 40
+    assert characters_in_days() == provider.account()["characters"] == 40
 
 
-def test_a_young_attempt_may_still_be_answered():
-    event = unseen()
-    assert reconciler.reconcile_day(DAY, NOON + timedelta(minutes=9), nothing, force=True)
+def test_a_young_attempt_stays_unknown():
+    event = record_unanswered()
+    assert reconciler.reconcile_day(DAY, NOON + timedelta(minutes=9), add_nothing, force=True)
     assert outcome(event)[0] == "unknown"
-    reconciler.reconcile(NOON + timedelta(minutes=11), nothing)
-    assert outcome(event)[0] == "unknown"  # looked at a moment ago
-    reconciler.reconcile(NOON + timedelta(hours=1), nothing)
+    reconciler.reconcile(NOON + timedelta(minutes=11), add_nothing)
+    assert outcome(event)[0] == "unknown"  # checked a moment ago
+    reconciler.reconcile(NOON + timedelta(hours=1), add_nothing)
     assert outcome(event)[0] == "cancelled"
 
 
-def test_an_open_conversation_counts_it_and_an_ended_one_does_not(provider: SandboxProcess, alice: Member):
+def test_only_an_open_conversation_counts_a_billed_attempt(provider: SandboxProcess, alice: Member):
     opened, ended = (lifecycle.start(alice.device.id, None).context.conversation_id for _ in range(2))
     lifecycle.end(ended)
     for number, talk in enumerate((opened, ended, None, uuid.uuid4())):
-        unseen(NOON + timedelta(minutes=5 * number), conversation_id=talk)
-        sold(provider, NOON + timedelta(minutes=5 * number))
+        record_unanswered(NOON + timedelta(minutes=5 * number), conversation_id=talk)
+        bill(provider, NOON + timedelta(minutes=5 * number))
     assert reconcile().billed_attempts == 4
-    again()
+    reconcile_again()
     used = dict(Conversation.objects.values_list("pk", "tts_characters_used"))
-    assert (used[opened], used[ended], in_days()) == (40, 0, 160)
+    assert (used[opened], used[ended], characters_in_days()) == (40, 0, 160)
 
 
-def test_an_attempt_at_midnight_finds_its_item_on_the_next_day(provider: SandboxProcess):
-    event = unseen(MIDNIGHT + timedelta(days=1, seconds=-1))
-    sold(provider, MIDNIGHT + timedelta(days=1))
+def test_an_attempt_at_midnight_matches_an_item_of_the_next_day(provider: SandboxProcess):
+    event = record_unanswered(MIDNIGHT + timedelta(days=1, seconds=-1))
+    bill(provider, MIDNIGHT + timedelta(days=1))
     reconcile(OVER + timedelta(days=1))
     assert outcome(event)[1] == "billed"
     assert [row.external_characters for row in Reconciliation.objects.order_by("day")] == [0, 0]
 
 
-def test_a_voice_that_is_gone_here_is_no_hindrance(provider: SandboxProcess):
-    event = unseen(voice_id=uuid.uuid4())
-    sold(provider)
+def test_an_attempt_in_a_deleted_voice_is_matched(provider: SandboxProcess):
+    event = record_unanswered(voice_id=uuid.uuid4())
+    bill(provider)
     reconcile()
     assert outcome(event)[1] == "billed"
 
 
-# Where the history tells nothing
+# Without a usable history
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_a_voice_that_is_gone_here_is_no_hindrance(provider: SandboxProcess):
     ],
     ids=["permission", "down", "nonsense", "html", "cut"],
 )
-def test_without_a_history_they_stay_unknown_and_are_said_to(provider: SandboxProcess, fault: dict, words: str):
-    event = unseen()
-    sold(provider)
+def test_without_a_history_attempts_stay_unknown_with_a_reason(provider: SandboxProcess, fault: dict, words: str):
+    event = record_unanswered()
+    bill(provider)
     provider.fault(**fault, match={"path": HISTORY})
     row = reconcile()
     assert outcome(event)[0] == "unknown"
@@ -208,64 +208,64 @@ def test_without_a_history_they_stay_unknown_and_are_said_to(provider: SandboxPr
     assert outcome(event)[1] == "billed"
 
 
-def test_under_zero_retention_nothing_is_settled(provider: SandboxProcess, settings: Settings):
+def test_zero_retention_resolves_nothing(provider: SandboxProcess, settings: Settings):
     settings.ELEVENLABS_ZERO_RETENTION = True
-    event = unseen()
+    event = record_unanswered()
     row = reconcile()
     assert outcome(event)[0] == "unknown"
     assert "zero retention is on" in row.explanation
 
 
-def test_a_history_that_lacks_what_was_surely_billed_proves_nothing(provider: SandboxProcess):
-    """It was deleted, or is of another workspace, or names requests in another way."""
-    event = unseen()
+def test_a_history_that_lacks_answered_requests_proves_nothing(provider: SandboxProcess):
+    """It was deleted, belongs to another workspace, or identifies requests in another way."""
+    event = record_unanswered()
     known = attempt(NOON + timedelta(hours=1))
     known.mark_answered("in no history", 20)
     events.record_attempts([known])
-    sold(provider)
+    bill(provider)
     row = reconcile()
     assert outcome(event)[0] == "unknown"
     assert "it lacks 1 of 1 requests that the provider answered" in row.explanation
 
 
-def test_an_item_without_its_text_leaves_it_unknown(provider: SandboxProcess):
-    event = unseen()
+def test_an_item_without_text_leaves_an_attempt_unknown(provider: SandboxProcess):
+    event = record_unanswered()
     item = {"history_item_id": "dialogue", "date_unix": int(NOON.timestamp()), "text": None, "voice_id": None}
     provider.fault(kind="json", body={"history": [item]}, match={"path": HISTORY})
     reconcile()
     assert outcome(event)[0] == "unknown"
 
 
-# Nothing doubles
+# Nothing counts twice
 
 
-def test_run_again_it_does_nothing(provider: SandboxProcess):
-    unseen()
-    sold(provider)
+def test_a_second_run_changes_nothing(provider: SandboxProcess):
+    record_unanswered()
+    bill(provider)
     reconcile()
     provider.fault(kind="error", status=500, match={"path": "^/v1/(history|usage|user)"})
     reconcile()
-    assert not reconciler.reconcile_day(DAY, OVER, nothing)
+    assert not reconciler.reconcile_day(DAY, OVER, add_nothing)
     assert [fault["seen"] for fault in provider.faults()] == [0]
     provider.clear_faults()
-    row = again()
-    assert (row.billed_attempts, row.characters, in_days(), UsageEvent.objects.count()) == (1, 40, 40, 1)
+    row = reconcile_again()
+    assert (row.billed_attempts, row.characters, characters_in_days(), UsageEvent.objects.count()) == (1, 40, 40, 1)
 
 
-def test_one_process_does_a_day_until_its_lease_is_over():
-    unseen()
+def test_one_process_reconciles_a_day_until_its_lease_expires():
+    record_unanswered()
     Reconciliation.objects.create(day=DAY, lease_until=timezone.now() + timedelta(minutes=5))
-    assert not reconciler.reconcile_day(DAY, OVER, nothing, force=True)
+    assert not reconciler.reconcile_day(DAY, OVER, add_nothing, force=True)
     Reconciliation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert reconcile().compared_at == OVER
     assert Reconciliation.objects.get().lease_until is None
 
 
-def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess, alice: Member):
+def test_a_second_process_completes_the_work_of_a_killed_one(provider: SandboxProcess, alice: Member):
     talk = lifecycle.start(alice.device.id, None).context.conversation_id
     for minutes in (0, 5, 10):
-        unseen(NOON + timedelta(minutes=minutes), conversation_id=talk)
-        sold(provider, NOON + timedelta(minutes=minutes))
+        record_unanswered(NOON + timedelta(minutes=minutes), conversation_id=talk)
+        bill(provider, NOON + timedelta(minutes=minutes))
     counted: list[int] = []
 
     def dies(new: Mapping[uuid.UUID, int]) -> None:
@@ -276,20 +276,20 @@ def test_who_dies_in_the_middle_is_followed_by_another(provider: SandboxProcess,
 
     with pytest.raises(KeyboardInterrupt):
         reconciler.reconcile(OVER, dies)
-    assert in_days() == Conversation.objects.get().tts_characters_used == 40
+    assert characters_in_days() == Conversation.objects.get().tts_characters_used == 40
     row = reconcile()
-    assert in_days() == Conversation.objects.get().tts_characters_used == row.characters == 120
+    assert characters_in_days() == Conversation.objects.get().tts_characters_used == row.characters == 120
     assert row.billed_attempts == 3
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
-    """Also where both are at the same day, as if a lease had run out."""
+def test_simultaneous_resolutions_count_nothing_twice(provider: SandboxProcess, alice: Member):
+    """Even if several processes reconcile the same day, as after an expired lease."""
     talk = lifecycle.start(alice.device.id, None).context.conversation_id
     for number in range(30):
-        unseen(NOON + timedelta(seconds=number), conversation_id=talk)
+        record_unanswered(NOON + timedelta(seconds=number), conversation_id=talk)
         if number % 3:
-            sold(provider, NOON + timedelta(seconds=number))
+            bill(provider, NOON + timedelta(seconds=number))
     start = threading.Barrier(3)
 
     def run(_number: int) -> None:
@@ -305,18 +305,23 @@ def test_two_at_once_double_nothing(provider: SandboxProcess, alice: Member):
 
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(run, range(3)))
-    assert in_days() == Conversation.objects.get().tts_characters_used == provider.account()["characters"] == 800
+    assert (
+        characters_in_days()
+        == Conversation.objects.get().tts_characters_used
+        == provider.account()["characters"]
+        == 800
+    )
     assert UsageEvent.objects.filter(code="billed").values("request_id").distinct().count() == 20
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_beats_at_once_do_a_day_once(provider: SandboxProcess):
-    unseen()
+def test_two_simultaneous_runs_reconcile_a_day_once(provider: SandboxProcess):
+    record_unanswered()
     provider.fault(kind="stall_headers", seconds=0.3, match={"path": HISTORY})
 
     def beat(_number: int) -> None:
         try:
-            reconciler.reconcile(OVER, nothing)
+            reconciler.reconcile(OVER, add_nothing)
         finally:
             connection.close()
 
@@ -326,12 +331,12 @@ def test_two_beats_at_once_do_a_day_once(provider: SandboxProcess):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(provider: SandboxProcess, alice: Member):
+def test_attempts_that_the_recorder_writes_at_the_same_time_count_once(provider: SandboxProcess, alice: Member):
     talk = lifecycle.start(alice.device.id, None).context.conversation_id
     late = [attempt(NOON + timedelta(minutes=2 * number), conversation_id=talk) for number in range(40)]
     events.record_attempts(late)
     for one in late:
-        one.mark_answered(sold(provider, one.started_at)["request_id"], 20)
+        one.mark_answered(bill(provider, one.started_at)["request_id"], 20)
 
     def record(start: threading.Event) -> None:
         start.wait()
@@ -353,7 +358,7 @@ def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(prov
     reconciler.reconcile(OVER, count)
     start.set()
     recorder.join()
-    assert in_days() == Conversation.objects.get().tts_characters_used == 1600
+    assert characters_in_days() == Conversation.objects.get().tts_characters_used == 1600
     assert UsageEvent.objects.aggregate(sum=Sum("characters"))["sum"] == 1600
     before = list(DailyUsage.objects.values(*rollup.COLUMNS))
     rollup.rebuild()
@@ -363,31 +368,31 @@ def test_a_recorder_that_writes_the_same_attempts_meanwhile_is_counted_once(prov
 # The day's figures
 
 
-def test_a_day_that_agrees_is_said_to(provider: SandboxProcess):
-    seen(provider, asked=4000)
+def test_a_day_without_a_difference_says_so(provider: SandboxProcess):
+    bill_and_record(provider, asked=4000)
     row = reconcile()
     assert (row.characters, row.provider_characters, row.credits, row.provider_credits) == (4000, 4000, 2000, 2000)
     assert row.explanation == (
         "Characters: 4,000 in the ledger and at the provider. Credits: 2,000 in the ledger and at the provider."
     )
-    assert (reconciler.latest_comparison(), incidents()) == (row, [])
+    assert (reconciler.latest_comparison(), drift_incidents()) == (row, [])
 
 
-def test_what_others_use_of_the_account_is_explained(provider: SandboxProcess):
-    seen(provider, asked=1000)
-    sold(provider, NOON + timedelta(hours=2), asked=5000)
+def test_usage_by_others_is_explained(provider: SandboxProcess):
+    bill_and_record(provider, asked=1000)
+    bill(provider, NOON + timedelta(hours=2), asked=5000)
     row = reconcile()
     assert (row.provider_characters, row.external_characters, row.unexplained_characters) == (6000, 5000, 0)
     assert "Other users of the account: 5,000 from requests that this server did not make." in row.explanation
-    assert incidents() == []
+    assert drift_incidents() == []
 
 
-def test_a_drift_of_two_per_cent_opens_one_incident_and_its_end_resolves_it(provider: SandboxProcess):
-    """The provider's statistics have what its history has not."""
-    seen(provider, asked=10_000)
-    sold(provider, asked=200, kept=False)
+def test_a_drift_of_two_per_cent_opens_one_incident_until_it_is_gone(provider: SandboxProcess):
+    """The provider's statistics contain more than its history."""
+    bill_and_record(provider, asked=10_000)
+    bill(provider, asked=200, kept=False)
     row = reconcile()
-    again()
+    reconcile_again()
     assert row.unexplained_characters == 200
     incident = Incident.objects.get(kind="drift")
     assert (incident.key, incident.resolved_at) == (str(DAY), None)
@@ -396,42 +401,42 @@ def test_a_drift_of_two_per_cent_opens_one_incident_and_its_end_resolves_it(prov
     missed.mark_answered("found at last", 100)
     missed.outcome = "failed"
     events.record_attempts([missed])
-    assert again().unexplained_characters == 0
-    assert incidents() == [(str(DAY), False)]
+    assert reconcile_again().unexplained_characters == 0
+    assert drift_incidents() == [(str(DAY), False)]
 
 
-def test_a_day_that_drifts_is_looked_at_again_until_the_provider_s_figures_have_caught_up(provider: SandboxProcess):
-    """Their statistics lag: an hour after the day's end they lack some of it."""
-    seen(provider, asked=10_000)
+def test_a_drifting_day_is_checked_again_until_the_statistics_are_complete(provider: SandboxProcess):
+    """The statistics lag. An hour after the end of the day they are incomplete."""
+    bill_and_record(provider, asked=10_000)
     late = attempt(NOON, 2_000)
     late.mark_answered("counted late", 1_000)
     events.record_attempts([late])
     assert reconcile().unexplained_characters == -2_000
-    sold(provider, asked=2_000, kept=False)
+    bill(provider, asked=2_000, kept=False)
     assert reconcile(OVER + timedelta(minutes=20)).unexplained_characters == -2_000
     assert reconcile(OVER + RETRY_SOON).unexplained_characters == 0
-    assert incidents() == [(str(DAY), False)]
+    assert drift_incidents() == [(str(DAY), False)]
 
 
-def test_a_drift_that_somebody_has_resolved_by_hand_is_left_alone(provider: SandboxProcess):
-    seen(provider, asked=10_000)
-    sold(provider, asked=200, kept=False)
+def test_a_drift_resolved_by_hand_is_not_checked_again(provider: SandboxProcess):
+    bill_and_record(provider, asked=10_000)
+    bill(provider, asked=200, kept=False)
     reconcile()
     Incident.objects.update(resolved_at=OVER)
     assert reconcile(OVER + RETRY_SOON).checked_at == OVER
 
 
-def test_a_drift_of_half_a_per_cent_or_of_a_few_characters_opens_none(provider: SandboxProcess):
-    seen(provider, asked=10_000)
-    sold(provider, asked=50, kept=False)
+def test_a_small_drift_opens_no_incident(provider: SandboxProcess):
+    bill_and_record(provider, asked=10_000)
+    bill(provider, asked=50, kept=False)
     row = reconcile()
-    assert (row.unexplained_characters, incidents()) == (50, [])
+    assert (row.unexplained_characters, drift_incidents()) == (50, [])
     assert "within the tolerance for rounding" in row.explanation
 
 
-def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxProcess):
+def test_interrupted_requests_that_were_not_billed_are_explained(provider: SandboxProcess):
     for _ in range(3):
-        seen(provider, asked=3000)
+        bill_and_record(provider, asked=3000)
     cut = attempt(asked=1000)
     cut.mark_answered("cut off", 500)
     cut.outcome = "cancelled"
@@ -441,31 +446,31 @@ def test_requests_cut_off_that_were_not_billed_are_explained(provider: SandboxPr
     assert "Interrupted requests that the provider did not bill: 1,000." in row.explanation
 
 
-def test_a_request_at_midnight_may_be_of_either_day(provider: SandboxProcess):
+def test_a_request_at_midnight_may_belong_to_either_day(provider: SandboxProcess):
     made = attempt(MIDNIGHT + timedelta(days=1, seconds=-1), 1000)
-    made.mark_answered(sold(provider, MIDNIGHT + timedelta(days=1), 1000)["request_id"], 500)
+    made.mark_answered(bill(provider, MIDNIGHT + timedelta(days=1), 1000)["request_id"], 500)
     events.record_attempts([made])
     row = reconcile()
     assert (row.characters, row.provider_characters, row.unexplained_characters) == (1000, 0, 0)
-    assert incidents() == []
+    assert drift_incidents() == []
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu", "Pacific/Auckland"])
-def test_days_are_those_of_the_clinic(provider: SandboxProcess, settings: Settings, zone: str):
+def test_days_are_in_the_usage_time_zone(provider: SandboxProcess, settings: Settings, zone: str):
     settings.USAGE_TIME_ZONE = zone
     span = comparison.DayRange(DAY)
     for at in (span.start - timedelta(minutes=20), span.start + timedelta(minutes=20)):
-        seen(provider, at, 1000)
+        bill_and_record(provider, at, 1000)
     for at in (span.end - timedelta(minutes=20), span.end + timedelta(minutes=20)):
-        seen(provider, at, 3000)
-    assert reconciler.reconcile_day(DAY, span.end + timedelta(hours=2), nothing, force=True)
+        bill_and_record(provider, at, 3000)
+    assert reconciler.reconcile_day(DAY, span.end + timedelta(hours=2), add_nothing, force=True)
     row = Reconciliation.objects.get(day=DAY)
     assert (row.characters, row.provider_characters, row.external_characters) == (4000, 4000, 0)
 
 
-def test_without_statistics_the_history_is_summed(provider: SandboxProcess):
-    seen(provider, asked=1000)
-    sold(provider, asked=500)
+def test_without_statistics_the_history_is_added_up(provider: SandboxProcess):
+    bill_and_record(provider, asked=1000)
+    bill(provider, asked=500)
     provider.fault(kind="error", status=404, match={"path": STATISTICS})
     row = reconcile()
     assert (row.provider_characters, row.provider_credits, row.external_characters, row.unexplained_characters) == (
@@ -477,67 +482,65 @@ def test_without_statistics_the_history_is_summed(provider: SandboxProcess):
     assert "The provider's characters could not be read" in row.explanation
 
 
-def test_the_counter_s_growth_is_told_and_stands_in_for_what_cannot_be_read(
-    provider: SandboxProcess, settings: Settings
-):
-    seen(provider, asked=1000)
+def test_the_counters_growth_is_reported_and_replaces_missing_figures(provider: SandboxProcess, settings: Settings):
+    bill_and_record(provider, asked=1000)
     reconcile()
     later = OVER + timedelta(days=1)
-    seen(provider, NOON + timedelta(days=1), asked=4000)
+    bill_and_record(provider, NOON + timedelta(days=1), asked=4000)
     reconcile(later)
     row = Reconciliation.objects.get(day=DAY + timedelta(days=1))
     assert "The subscription's counter grew by 2,000 credits. The ledger has 2,000." in row.explanation
 
     provider.fault(kind="error", status=404, match={"path": f"{HISTORY}|{STATISTICS}"})
-    seen(provider, NOON + timedelta(days=2), asked=4000)
-    sold(provider, NOON + timedelta(days=2), asked=400)
+    bill_and_record(provider, NOON + timedelta(days=2), asked=4000)
+    bill(provider, NOON + timedelta(days=2), asked=400)
     reconcile(later + timedelta(days=1))
     row = Reconciliation.objects.get(day=DAY + timedelta(days=2))
     assert (row.provider_characters, row.provider_credits) == (None, None)
     assert "Credits: 2,000 in the ledger, 2,200 at the provider (+200). Unexplained: +200." in row.explanation
-    assert incidents() == [(str(row.day), True)]
+    assert drift_incidents() == [(str(row.day), True)]
 
 
-def test_a_new_period_s_counter_is_no_growth(provider: SandboxProcess):
-    seen(provider, asked=1000)
+def test_a_new_period_has_no_counter_growth(provider: SandboxProcess):
+    bill_and_record(provider, asked=1000)
     reconcile()
     month = provider.settings()["reset_unix"] + 30 * 24 * 3600
     provider.settings(reset_unix=month)
-    seen(provider, NOON + timedelta(days=1), asked=4000)
+    bill_and_record(provider, NOON + timedelta(days=1), asked=4000)
     reconcile(OVER + timedelta(days=1))
     assert "counter" not in Reconciliation.objects.get(day=DAY + timedelta(days=1)).explanation
 
 
-def test_a_day_of_which_nothing_can_be_read_is_not_compared_and_tried_again(provider: SandboxProcess):
-    seen(provider, asked=1000)
+def test_a_day_without_figures_is_not_compared_and_checked_again(provider: SandboxProcess):
+    bill_and_record(provider, asked=1000)
     provider.fault(kind="error", preset="missing_permissions", match={"path": "^/v1/(history|usage|user)"})
     row = reconcile()
-    assert (row.checked_at, row.compared_at, row.provider_characters, incidents()) == (OVER, None, None, [])
+    assert (row.checked_at, row.compared_at, row.provider_characters, drift_incidents()) == (OVER, None, None, [])
     assert reconciler.latest_comparison() is None
     assert "The subscription could not be read" in row.explanation
     provider.clear_faults()
     assert reconcile(OVER + RETRY_LATER).provider_characters == 1000
 
 
-def test_figures_once_read_are_kept_where_a_later_look_cannot_read_them(provider: SandboxProcess):
-    seen(provider, asked=1000)
+def test_figures_are_kept_if_a_later_check_cannot_read_them(provider: SandboxProcess):
+    bill_and_record(provider, asked=1000)
     reconcile()
     provider.fault(kind="error", status=500, match={"path": f"{HISTORY}|{STATISTICS}"})
-    row = again()
-    assert (row.provider_characters, row.unexplained_characters, incidents()) == (1000, 0, [])
+    row = reconcile_again()
+    assert (row.provider_characters, row.unexplained_characters, drift_incidents()) == (1000, 0, [])
 
 
-def test_the_day_under_way_is_settled_and_not_compared(provider: SandboxProcess):
-    unseen()
-    sold(provider)
+def test_the_current_day_is_resolved_and_not_compared(provider: SandboxProcess):
+    record_unanswered()
+    bill(provider)
     row = reconcile(NOON + timedelta(hours=1))
     assert (row.billed_attempts, row.compared_at, row.provider_characters) == (1, None, None)
     assert row.explanation.startswith("The day is not over.")
     assert reconcile().compared_at == OVER
 
 
-def test_every_day_since_the_first_event_is_compared_once(provider: SandboxProcess):
-    seen(provider)
+def test_every_day_since_the_first_event_is_compared(provider: SandboxProcess):
+    bill_and_record(provider)
     reconcile(OVER + timedelta(days=2))
     rows = Reconciliation.objects.order_by("day")
     assert [row.day for row in rows] == [DAY + timedelta(days=number) for number in range(3)]
@@ -545,7 +548,7 @@ def test_every_day_since_the_first_event_is_compared_once(provider: SandboxProce
 
 
 def test_without_an_event_there_is_nothing_to_do():
-    reconciler.reconcile(OVER, nothing)
+    reconciler.reconcile(OVER, add_nothing)
     assert Reconciliation.objects.count() == 0
 
 
@@ -577,7 +580,9 @@ LATE = OVER_AT + timedelta(days=2)
         (LATE, None, LATE + RETRY_LATER, False, True),
     ],
 )
-def test_a_day_is_due(at: datetime | None, compared: datetime | None, now: datetime, is_unfinished: bool, due: bool):
+def test_when_a_day_is_due(
+    at: datetime | None, compared: datetime | None, now: datetime, is_unfinished: bool, due: bool
+):
     row = Reconciliation(day=DAY, checked_at=at, compared_at=compared)
     assert is_due(DAY, row, now, is_unfinished=is_unfinished) == due
     if at is None:

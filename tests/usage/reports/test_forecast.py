@@ -1,4 +1,4 @@
-"""The forecast: from rates to days, and from the daily sums to rates."""
+"""The forecast of credits."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -34,7 +34,7 @@ def state(**columns: object) -> ProviderState:
         ({}, RecentUsage(date(2026, 11, 17), 1500), Forecast(1000, 60_000, None)),
     ],
 )
-def test_the_rate_goes_on_to_the_reset(columns: dict, history: RecentUsage, expected: Forecast):
+def test_the_rate_is_projected_to_the_reset(columns: dict, history: RecentUsage, expected: Forecast):
     assert forecast.project(state(**columns), history, NOW) == expected
 
 
@@ -50,12 +50,12 @@ def test_the_rate_goes_on_to_the_reset(columns: dict, history: RecentUsage, expe
     ],
     ids=["no limit", "never read", "no reset", "reset now", "reset past", "half a day"],
 )
-def test_where_there_is_nothing_to_say_nothing_is_said(columns: dict, history: RecentUsage):
+def test_without_the_needed_figures_there_is_no_forecast(columns: dict, history: RecentUsage):
     assert forecast.project(state(**columns), history, NOW) is None
 
 
 @pytest.mark.django_db
-def test_it_is_read_from_the_last_seven_days(settings: Settings):
+def test_the_rate_is_that_of_the_last_seven_days(settings: Settings):
     settings.USAGE_TIME_ZONE = "UTC"
     for days, kind in [(0, "live"), (1, "live"), (1, "warm"), (7, "preview"), (8, "live"), (400, "live")]:
         DailyUsage.objects.create(day=NOW.date() - timedelta(days=days), kind=kind, credits=1875)
@@ -65,18 +65,18 @@ def test_it_is_read_from_the_last_seven_days(settings: Settings):
 
 
 @pytest.mark.django_db
-def test_a_server_that_was_idle_for_a_week_is_forecast_to_stay_so():
+def test_an_idle_week_is_a_rate_of_zero():
     DailyUsage.objects.create(day=NOW.date() - timedelta(days=30), kind="live", credits=1000)
     assert forecast.current_forecast(state(), NOW) == Forecast(0, 50_000, None)
 
 
 @pytest.mark.django_db
-def test_a_day_is_one_in_the_usage_time_zone(settings: Settings):
-    settings.USAGE_TIME_ZONE = "Pacific/Auckland"  # 13 hours ahead: there it is one hour past midnight
+def test_days_are_in_the_usage_time_zone(settings: Settings):
+    settings.USAGE_TIME_ZONE = "Pacific/Auckland"  # 13 hours ahead, one hour after midnight
     DailyUsage.objects.create(day=date(2026, 11, 18), kind="live", credits=2500)
     assert forecast.current_forecast(state(quota_limit=52_350), NOW) == Forecast(2400, 74_000, date(2026, 11, 20))
 
 
 @pytest.mark.django_db
-def test_without_any_history_nothing_is_said():
+def test_without_history_there_is_no_forecast():
     assert forecast.current_forecast(state(), NOW) is None

@@ -1,4 +1,4 @@
-"""The figures of the dashboard and the REST API: what they add up, from the ledger on, and what they cost."""
+"""The figures of the dashboard and the REST API, and the number of their queries."""
 
 import math
 import uuid
@@ -26,13 +26,13 @@ TODAY = NOON.date()
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept() -> Iterator[None]:
+def empty_cache() -> Iterator[None]:
     cache.clear()
     yield
     cache.clear()
 
 
-def booked(
+def record_usage(
     kind: str = "live", asked: int = 10, *, at: datetime = NOON, answered: bool = True, **fields: object
 ) -> Attempt:
     plain = {"source_id": uuid.uuid4(), "segment": 0, "attempt": 1, "patient_id": ALICE, "voice_id": VOICE}
@@ -50,10 +50,10 @@ def day(patient: uuid.UUID | None = None, at: date = TODAY) -> PeriodStats:
     return found
 
 
-def test_each_kind_is_shown_where_it_belongs():
+def test_each_kind_counts_in_its_figures():
     for kind, asked in {"live": 1, "retry": 2, "backup": 4, "cache": 8, "offline": 16, "probe": 32, "warm": 64}.items():
-        booked(kind, asked)
-    booked("preview", 128)
+        record_usage(kind, asked)
+    record_usage("preview", 128)
     found = day()
     assert (found.live, found.backup, found.other, found.saved) == (3, 4, 224, 24)
     assert found.characters == found.live + found.backup + found.other == 231
@@ -61,7 +61,7 @@ def test_each_kind_is_shown_where_it_belongs():
     assert found.credits == 0 + 1 + 2 + 16 + 32 + 64
 
 
-def test_what_failed_was_asked_for_and_is_no_use():
+def test_failed_requests_count_as_requests_without_characters():
     lost = Attempt(uuid.uuid4(), 0, 1, "live", 10, started_at=NOON, outcome="failed")
     silent = Attempt(uuid.uuid4(), 0, 1, "live", 30, started_at=NOON)
     events.record_attempts(
@@ -72,18 +72,18 @@ def test_what_failed_was_asked_for_and_is_no_use():
     assert figures.unconfirmed_requests() == figures.UnconfirmedRequests(1, 30)
 
 
-def test_a_range_has_all_its_days_and_their_both_ends():
-    booked(at=NOON - timedelta(days=2))
-    booked(at=NOON, asked=7)
+def test_a_range_has_all_days_including_both_ends():
+    record_usage(at=NOON - timedelta(days=2))
+    record_usage(at=NOON, asked=7)
     found = figures.daily_stats(TODAY - timedelta(days=3), TODAY)
     assert [one.start.day for one in found] == [7, 8, 9, 10]
     assert [one.characters for one in found] == [0, 10, 0, 7]
     assert figures.daily_stats(TODAY, TODAY - timedelta(days=1)) == []
 
 
-def test_a_range_has_all_its_months_whole():
+def test_a_range_has_whole_months():
     for at in ("2025-12-31", "2026-01-01", "2026-03-31", "2026-04-01"):
-        booked(at=datetime.fromisoformat(f"{at}T12:00:00+00:00"))
+        record_usage(at=datetime.fromisoformat(f"{at}T12:00:00+00:00"))
     found = figures.monthly_stats(date(2025, 12, 31), date(2026, 3, 1))
     assert [(one.start, one.characters) for one in found] == [
         (date(2025, 12, 1), 10),
@@ -95,7 +95,7 @@ def test_a_range_has_all_its_months_whole():
 
 def test_months_are_the_sums_of_their_days():
     for number in range(70):
-        booked(asked=number + 1, at=NOON - timedelta(days=number), first_chunk_ms=float(number * 20 + 1))
+        record_usage(asked=number + 1, at=NOON - timedelta(days=number), first_chunk_ms=float(number * 20 + 1))
     for month in figures.monthly_stats(TODAY - timedelta(days=69), TODAY):
         around = figures.daily_stats(month.start, month.start + timedelta(days=31))
         within = [one for one in around if one.start.month == month.start.month]
@@ -103,24 +103,24 @@ def test_months_are_the_sums_of_their_days():
             assert getattr(month, name) == sum(getattr(one, name) for one in within)
 
 
-def test_a_patients_figures_are_theirs_alone():
-    booked(asked=10)
-    booked(asked=20, patient_id=BOB)
-    booked("probe", 40, patient_id=None)
+def test_figures_can_be_limited_to_one_patient():
+    record_usage(asked=10)
+    record_usage(asked=20, patient_id=BOB)
+    record_usage("probe", 40, patient_id=None)
     assert [day(who).characters for who in (ALICE, BOB, uuid.uuid4(), None)] == [10, 20, 0, 70]
 
 
-def test_days_are_the_clinics(settings: Settings):
+def test_days_are_in_the_usage_time_zone(settings: Settings):
     settings.USAGE_TIME_ZONE = "Asia/Tokyo"
-    booked(at=datetime(2026, 3, 10, 15, tzinfo=UTC))
+    record_usage(at=datetime(2026, 3, 10, 15, tzinfo=UTC))
     assert day(at=date(2026, 3, 11)).characters == 10
 
 
-def test_who_uses_most_comes_first():
-    booked(asked=10)
-    booked(asked=30, patient_id=BOB, voice_id=OTHER)
-    booked("cache", 5)
-    booked("probe", 20, patient_id=None, voice_id=VOICE)
+def test_the_highest_usage_comes_first():
+    record_usage(asked=10)
+    record_usage(asked=30, patient_id=BOB, voice_id=OTHER)
+    record_usage("cache", 5)
+    record_usage("probe", 20, patient_id=None, voice_id=VOICE)
     assert figures.top_patients(TODAY, TODAY) == [
         figures.UsageShare(BOB, 30, 0),
         figures.UsageShare(None, 20, 0),
@@ -130,9 +130,9 @@ def test_who_uses_most_comes_first():
     assert figures.top_voices(TODAY, TODAY, limit=1) == [figures.UsageShare(VOICE, 30, 5)]
 
 
-def test_what_a_clinician_listens_to_is_nobodys_waiting():
-    booked(first_chunk_ms=100.0)
-    booked("preview", first_chunk_ms=2900.0)
+def test_previews_do_not_count_for_latency():
+    record_usage(first_chunk_ms=100.0)
+    record_usage("preview", first_chunk_ms=2900.0)
     assert (day().speeches, day().p95_ms) == (1, 97.5)
 
 
@@ -147,14 +147,14 @@ def test_what_a_clinician_listens_to_is_nobodys_waiting():
         ([9000.0], 3000.0, 3000.0),
     ],
 )
-def test_percentiles_come_from_the_buckets(times: list[float], p50: float | None, p95: float | None):
+def test_percentiles_are_calculated_from_the_buckets(times: list[float], p50: float | None, p95: float | None):
     for ms in times:
-        booked(first_chunk_ms=ms)
+        record_usage(first_chunk_ms=ms)
     assert (day().p50_ms, day().p95_ms, day().speeches) == (p50, p95, len(times))
 
 
 @given(st.lists(st.floats(0, 3000), min_size=1, max_size=200), st.sampled_from([0.5, 0.95]))
-def test_a_percentile_lies_in_the_bucket_of_the_true_one(times: list[float], share: float):
+def test_a_percentile_is_in_the_same_bucket_as_the_exact_one(times: list[float], share: float):
     counts = [[rollup.chunk_column(ms) for ms in times].count(name) for name in rollup.CHUNK_COLUMNS]
     true = sorted(times)[max(math.ceil(len(times) * share), 1) - 1]
     upper = next(edge for edge in rollup.CHUNK_BOUNDS_MS if true <= edge)
@@ -172,15 +172,15 @@ def test_the_cost_does_not_grow_with_history():
         assert not any("usage_usageevent" in query["sql"] for query in captured)
         return len(captured)
 
-    booked()
+    record_usage()
     first = queries()
     for number in range(200):
-        booked(at=NOON - timedelta(days=number), patient_id=uuid.uuid4())
+        record_usage(at=NOON - timedelta(days=number), patient_id=uuid.uuid4())
     cache.clear()
     assert queries() == first == 4
 
 
-def test_of_days_that_are_over_only_this_one_is_read_again():
+def test_only_the_current_day_is_read_again():
     now = datetime.now(UTC)
     first, last = figures.today() - timedelta(days=29), figures.today()
 
@@ -188,12 +188,12 @@ def test_of_days_that_are_over_only_this_one_is_read_again():
         found = figures.daily_stats(first, last), figures.monthly_stats(last, last), figures.top_patients(first, last)
         return [found[0][-1].characters, found[1][0].characters, [share.characters for share in found[2]]]
 
-    booked(at=now)
-    booked(at=now - timedelta(days=3), patient_id=BOB)
+    record_usage(at=now)
+    record_usage(at=now - timedelta(days=3), patient_id=BOB)
     assert read()[2] == [10, 10]
     before = read()
     with CaptureQueriesContext(connection) as captured:
-        booked(at=now, patient_id=BOB)
+        record_usage(at=now, patient_id=BOB)
         asked = len(captured)
         today, month, shares = read()
     assert today == before[0] + 10
@@ -204,18 +204,18 @@ def test_of_days_that_are_over_only_this_one_is_read_again():
     assert not any(str(first) in sql for sql in reading)
 
 
-def test_months_that_are_over_are_kept_for_a_while():
+def test_past_months_are_cached():
     long_ago = NOON - timedelta(days=60)
-    booked(at=long_ago)
+    record_usage(at=long_ago)
     assert [one.characters for one in figures.monthly_stats(long_ago.date(), long_ago.date())] == [10]
-    booked(at=long_ago)
+    record_usage(at=long_ago)
     with CaptureQueriesContext(connection) as captured:
         assert [one.characters for one in figures.monthly_stats(long_ago.date(), long_ago.date())] == [10]
         of_alice = figures.monthly_stats(long_ago.date(), long_ago.date(), patient_id=ALICE)
         assert [one.characters for one in of_alice] == [20]
     assert len(captured) == 1
     now = figures.today()
-    booked(at=datetime.now(UTC))
+    record_usage(at=datetime.now(UTC))
     assert figures.monthly_stats(now, now)[0].characters == 10
-    booked(at=datetime.now(UTC))
+    record_usage(at=datetime.now(UTC))
     assert figures.monthly_stats(now, now)[0].characters == 20
