@@ -43,7 +43,7 @@ def refused(make: object, *arguments: object, **fields: object) -> None:
 # Conversations
 
 
-def test_the_table_has_the_owners_name_and_column():
+def test_the_table_has_the_required_name_and_column():
     assert Conversation._meta.db_table == "conversations"
     assert Conversation._meta.get_field("tts_characters_used").column == "tts_characters_used"
 
@@ -60,11 +60,11 @@ def test_the_table_has_the_owners_name_and_column():
         {"ended_at": timezone.now() - timedelta(days=1)},
     ],
 )
-def test_a_conversation_that_cannot_be_is_refused(alice: Member, fields: dict):
+def test_the_database_rejects_an_invalid_conversation(alice: Member, fields: dict):
     refused(Conversation.objects.create, **{**_legal(alice), **fields})
 
 
-def test_a_conversation_ends_when_or_after_it_started(conversation: Conversation):
+def test_a_conversation_cannot_end_before_it_started(conversation: Conversation):
     conversation.ended_at = conversation.started_at
     conversation.save()
     assert not Conversation.objects.unfinished().exists()
@@ -81,14 +81,14 @@ def test_a_conversation_keeps_its_voice_and_outlives_its_device(conversation: Co
 @pytest.mark.parametrize(
     ("since", "abandoned"), [(ABANDONED_AFTER, False), (ABANDONED_AFTER + timedelta(seconds=1), True)]
 )
-def test_a_conversation_is_abandoned_when_it_was_unseen_for_30_minutes(
+def test_a_conversation_unseen_for_30_minutes_is_abandoned(
     conversation: Conversation, since: timedelta, abandoned: bool
 ):
     assert timedelta(minutes=30) == ABANDONED_AFTER
     assert Conversation.objects.abandoned(conversation.seen_at + since).exists() is abandoned
 
 
-def test_what_has_ended_is_not_abandoned(conversation: Conversation):
+def test_an_ended_conversation_is_not_abandoned(conversation: Conversation):
     Conversation.objects.update(ended_at=timezone.now())
     assert not Conversation.objects.abandoned(timezone.now() + timedelta(days=1)).exists()
 
@@ -109,17 +109,17 @@ def test_what_has_ended_is_not_abandoned(conversation: Conversation):
         {"patient": None},
     ],
 )
-def test_an_utterance_that_cannot_be_is_refused(conversation: Conversation, fields: dict):
+def test_the_database_rejects_an_invalid_utterance(conversation: Conversation, fields: dict):
     refused(utter, conversation, **fields)
 
 
 @pytest.mark.parametrize("state", list(UtteranceState))
 @pytest.mark.parametrize("source", ["", *Source])
-def test_every_state_and_source_that_has_a_name_is_accepted(conversation: Conversation, state: str, source: str):
+def test_the_database_accepts_every_state_and_source(conversation: Conversation, state: str, source: str):
     assert utter(conversation, state=state, source=source).pk
 
 
-def test_a_devices_id_is_used_once_in_a_conversation(alice: Member, conversation: Conversation):
+def test_the_id_of_a_device_is_unique_in_a_conversation(alice: Member, conversation: Conversation):
     utter(conversation)
     refused(utter, conversation)
     utter(conversation, "S1")
@@ -132,7 +132,7 @@ def test_a_resumed_conversation_may_greet_again(conversation: Conversation):
     assert conversation.utterances.count() == 2
 
 
-def test_a_row_is_shown_without_name_or_text(conversation: Conversation):
+def test_the_string_of_a_row_contains_neither_name_nor_text(conversation: Conversation):
     shown = f"{conversation} {utter(conversation)}"
     assert "Alice" not in shown
     assert "Hello" not in shown
@@ -141,7 +141,7 @@ def test_a_row_is_shown_without_name_or_text(conversation: Conversation):
 # Phrases
 
 
-def test_a_phrase_is_kept_once_in_each_language():
+def test_a_phrase_is_unique_in_a_language():
     Phrase.objects.create(text="Ja.")
     refused(Phrase.objects.create, text="Ja.")
     Phrase.objects.create(text="Ja.", language="de")
@@ -153,7 +153,7 @@ def test_a_language_has_one_greeting():
     Phrase.objects.create(kind="greeting", text="Hallo.", language="de")
 
 
-def test_a_phrase_has_a_kind_that_is_known():
+def test_the_database_rejects_an_unknown_kind_of_phrase():
     refused(Phrase.objects.create, kind="rare", text="Hello.")
 
 

@@ -95,7 +95,7 @@ def database(db: None) -> Iterator[Database]:
 # Rows
 
 
-def test_a_speech_becomes_a_row_with_all_that_is_known_of_it(talk: Conversation):
+def test_a_speech_is_written_with_all_its_fields(talk: Conversation):
     whole = speech(
         talk,
         "s1",
@@ -117,7 +117,7 @@ def test_a_speech_becomes_a_row_with_all_that_is_known_of_it(talk: Conversation)
     assert {name: getattr(row, name) for name in names} == {name: getattr(whole.progress, name) for name in names}
 
 
-def test_a_speech_noted_again_updates_its_row(talk: Conversation):
+def test_recording_a_speech_again_updates_its_row(talk: Conversation):
     same = replace(speech(talk), text_stream=TextStream("How are ", complete=False))
     record(same)
     same.text_stream.append("you today?")
@@ -134,7 +134,7 @@ def test_a_speech_noted_again_updates_its_row(talk: Conversation):
     )
 
 
-def test_what_changes_while_it_waits_to_be_written_is_written_as_it_is_then(talk: Conversation):
+def test_the_state_at_the_time_of_writing_is_written(talk: Conversation):
     async def scenario() -> None:
         recorder, same = Recorder(), speech(talk)
         recorder.record(same)
@@ -146,7 +146,7 @@ def test_what_changes_while_it_waits_to_be_written_is_written_as_it_is_then(talk
     assert Utterance.objects.get().state == "spoken"
 
 
-def test_what_is_noted_is_written_without_being_asked(talk: Conversation):
+def test_records_are_written_without_a_call_of_flush(talk: Conversation):
     async def scenario() -> None:
         recorder = Recorder()
         for number in range(2):  # the second one finds the first one's writer gone
@@ -162,7 +162,7 @@ def test_what_is_noted_is_written_without_being_asked(talk: Conversation):
     on_a_loop(scenario)
 
 
-def test_nothing_noted_is_nothing_written(django_assert_num_queries):
+def test_flush_without_records_makes_no_query(django_assert_num_queries):
     with django_assert_num_queries(0):
         record()
 
@@ -170,14 +170,14 @@ def test_nothing_noted_is_nothing_written(django_assert_num_queries):
 # Exactly once
 
 
-def test_the_conversations_total_is_the_sum_of_its_events(alice: Member, bob: Member):
+def test_the_characters_of_a_conversation_are_the_sum_of_its_events(alice: Member, bob: Member):
     talks = [new_talk(alice), new_talk(alice), new_talk(bob)]
     batch = [attempt(talks[number % 3], asked=number) for number in range(30)]
     record(*batch, attempt(None, asked=1000), attempt(talks[0], asked=1000, answered=False))
     assert [used(talk) for talk in talks] == [in_events(talk) for talk in talks] == [135, 145, 155]
 
 
-def test_an_attempt_noted_again_after_it_was_written_counts_once(talk: Conversation):
+def test_an_attempt_recorded_again_counts_once(talk: Conversation):
     same = attempt(talk)
     for _ in range(3):
         record(same)
@@ -196,7 +196,7 @@ def test_an_unknown_attempt_counts_once_when_it_is_answered(talk: Conversation):
 
 
 @pytest.mark.parametrize("failing", ["SELECT", "INSERT", "UPDATE"])
-def test_a_batch_that_failed_at_any_statement_is_written_later_and_counts_once(
+def test_a_batch_that_fails_at_any_statement_is_retried_and_counts_once(
     talk: Conversation, database: Database, failing: str
 ):
     async def scenario() -> None:
@@ -215,7 +215,7 @@ def test_a_batch_that_failed_at_any_statement_is_written_later_and_counts_once(
     assert Utterance.objects.count() == 1
 
 
-def test_a_change_noted_while_the_database_is_away_is_not_lost(talk: Conversation, database: Database):
+def test_a_change_during_a_database_outage_is_not_lost(talk: Conversation, database: Database):
     async def scenario() -> None:
         recorder, same = Recorder(), speech(talk)
         recorder.record(same)
@@ -231,7 +231,7 @@ def test_a_change_noted_while_the_database_is_away_is_not_lost(talk: Conversatio
     assert Utterance.objects.get().state == "spoken"
 
 
-def test_a_database_that_comes_back_is_written_to_without_being_asked(talk: Conversation, database: Database):
+def test_writing_resumes_after_a_database_outage(talk: Conversation, database: Database):
     async def scenario() -> None:
         recorder = Recorder()
         recorder.record(attempt(talk))
@@ -248,7 +248,7 @@ def test_a_database_that_comes_back_is_written_to_without_being_asked(talk: Conv
     assert used(talk) == 10
 
 
-def test_two_processes_add_to_one_conversation_and_lose_nothing(talk: Conversation):
+def test_two_processes_add_characters_to_one_conversation(talk: Conversation):
     def write(number: int) -> None:
         async def scenario() -> None:
             recorder = Recorder()
@@ -280,7 +280,7 @@ def refused() -> Callable[[], float]:
     return lambda: total() - before
 
 
-def test_two_speeches_with_one_id_do_not_hold_up_the_others(talk: Conversation, refused: Callable[[], float]):
+def test_a_duplicate_speech_id_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
     kept = speech(talk, "same")
     record(kept, speech(talk, "same"), speech(talk, "other"), attempt(talk))
     assert set(Utterance.objects.values_list("client_speech_id", flat=True)) == {"same", "other"}
@@ -289,22 +289,20 @@ def test_two_speeches_with_one_id_do_not_hold_up_the_others(talk: Conversation, 
     assert refused() == 1
 
 
-def test_an_impossible_attempt_does_not_hold_up_the_others(talk: Conversation, refused: Callable[[], float]):
+def test_an_invalid_attempt_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
     record(speech(talk), attempt(talk, kind="free"), attempt(talk, 5))
     assert used(talk) == in_events(talk) == 5
     assert Utterance.objects.count() == refused() == 1
 
 
-def test_a_speech_of_a_conversation_that_is_not_there_does_not_hold_up_the_others(
-    talk: Conversation, refused: Callable[[], float]
-):
+def test_a_missing_conversation_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
     """Its foreign key is looked at when the transaction ends."""
     record(examples.speech("nowhere", patient_id=talk.patient_id), speech(talk))
     assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
     assert refused() == 1
 
 
-def test_a_value_that_the_driver_refuses_does_not_hold_up_the_others(talk: Conversation, refused: Callable[[], float]):
+def test_a_value_that_the_driver_rejects_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
     """Neither driver raises a DatabaseError of its own for every value that it cannot pass on."""
     record(speech(talk, "huge", bytes_sent=10**30), speech(talk), attempt(talk))
     assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
@@ -327,7 +325,7 @@ def test_a_hundred_events_take_one_transaction_of_at_most_four_statements(alice:
     assert len([query for query in captured if query["sql"].startswith("SAVEPOINT")]) <= 1
 
 
-def test_a_long_outage_leaves_no_batch_too_large_to_be_written(talk: Conversation):
+def test_the_batch_of_a_long_outage_can_be_written(talk: Conversation):
     batch = [attempt(talk, 1) for _ in range(2500)]
     record(*batch)
     assert used(talk) == UsageEvent.objects.count() == 2500

@@ -45,7 +45,7 @@ def erased(member: Member, *, settled: bool = True) -> None:
         Patient.objects.filter(pk=member.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
 
 
-def test_old_texts_are_emptied_and_their_rows_stay(said: Say, settings: Settings):
+def test_old_texts_are_cleared_and_their_rows_stay(said: Say, settings: Settings):
     settings.TEXT_RETENTION_DAYS = 10
     said(10.1, characters=12)
     said(9.9)
@@ -55,7 +55,7 @@ def test_old_texts_are_emptied_and_their_rows_stay(said: Say, settings: Settings
     assert retention.prune_texts() == 0
 
 
-def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_more_texts_than_one_batch_are_cleared(said: Say, settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     for _ in range(5):
         said(1000)
@@ -72,7 +72,7 @@ def test_more_texts_than_one_statement_takes(said: Say, settings: Settings, monk
     ],
     ids=str,
 )
-def test_what_is_still_to_be_said_or_heard_keeps_its_text(fields: dict, said: Say, settings: Settings, alice: Member):
+def test_queued_and_unacknowledged_speech_keeps_its_text(fields: dict, said: Say, settings: Settings, alice: Member):
     settings.TEXT_RETENTION_DAYS = 0
     if fields.pop("conversation", False):
         fields["conversation_id"] = lifecycle.start(alice.device.pk, None).context.conversation_id
@@ -80,7 +80,7 @@ def test_what_is_still_to_be_said_or_heard_keeps_its_text(fields: dict, said: Sa
     assert retention.prune_texts() == 0
 
 
-def test_an_erased_patients_names_and_texts_go_at_once(said: Say, alice: Member, bob: Member):
+def test_names_and_texts_of_an_erased_patient_are_cleared_immediately(said: Say, alice: Member, bob: Member):
     said()
     said(state="waiting")
     said(member=bob)
@@ -92,7 +92,7 @@ def test_an_erased_patients_names_and_texts_go_at_once(said: Say, alice: Member,
     assert Patient.objects.get(pk=bob.patient.pk).name == "Bob Baker"
 
 
-def test_the_admins_history_forgets_the_name(alice: Member, bob: Member):
+def test_the_admin_change_log_loses_the_names(alice: Member, bob: Member):
     user = User.objects.create_user("root")
     of_patient = ContentType.objects.get_for_model(Patient)
     for member in (alice, bob):
@@ -110,7 +110,7 @@ def test_the_admins_history_forgets_the_name(alice: Member, bob: Member):
     assert list(kept) == [("", ""), ("Bob Baker", "Changed Bob Baker")]
 
 
-def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Member):
+def test_all_rows_are_deleted_and_the_ledger_stays(said: Say, alice: Member, bob: Member):
     for member in (alice, bob):
         conversation = lifecycle.start(member.device.pk, None).context.conversation_id
         lifecycle.end(conversation)
@@ -135,7 +135,7 @@ def test_all_rows_of_theirs_go_and_money_stays(said: Say, alice: Member, bob: Me
 
 
 @pytest.mark.parametrize("held_by", ["a conversation", "the hour", "a copied voice"])
-def test_nothing_is_deleted_while_something_of_theirs_is_on_its_way(held_by: str, said: Say, alice: Member):
+def test_nothing_is_deleted_while_other_rows_refer_to_the_patient(held_by: str, said: Say, alice: Member):
     said()
     if held_by == "a conversation":
         lifecycle.start(alice.device.pk, None)

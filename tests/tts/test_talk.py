@@ -79,7 +79,7 @@ def start_in(format: str) -> Script:
 # What is spoken and told
 
 
-async def test_each_argument_is_a_speech_and_its_figures_are_printed(folder):
+async def test_each_argument_is_one_speech_and_its_figures_are_printed(folder):
     talked = await talk_to(echo, folder, "Good morning", "I see.")
     assert talked.code == 0
     assert "Clara is here, in the voice Rachel." in talked.output
@@ -107,7 +107,7 @@ async def test_standard_input_may_be_a_file(folder):
     assert (folder / "speech.mp3").read_bytes() == b"Good morningI see."
 
 
-async def test_the_greeting_is_told_and_written_first(folder):
+async def test_the_greeting_is_reported_and_written_first(folder):
     async def script(line: Line) -> None:
         assert (await line.expect("conversation.start"))["greeting"] is True
         await line.send(STARTED)
@@ -121,7 +121,7 @@ async def test_the_greeting_is_told_and_written_first(folder):
     assert (folder / "speech.mp3").read_bytes() == b"hello you"
 
 
-async def test_no_greeting_asks_for_none(folder):
+async def test_no_greeting_requests_no_greeting(folder):
     async def script(line: Line) -> None:
         assert (await line.expect("conversation.start"))["greeting"] is False
         await line.send(STARTED)
@@ -150,7 +150,7 @@ async def test_notices_are_shown_in_words(folder):
 # Not everything was spoken
 
 
-async def test_a_refused_text_is_told_and_the_next_one_is_spoken(folder):
+async def test_a_rejected_text_is_reported_and_the_next_one_is_spoken(folder):
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")
@@ -176,7 +176,7 @@ async def test_a_refused_text_is_told_and_the_next_one_is_spoken(folder):
         ({"type": "speech.interrupted", "bytes": 1, "characters": 5}, "interrupted after 1 bytes, 5 characters"),
     ],
 )
-async def test_what_was_not_spoken_to_its_end_is_told(terminal, words, folder):
+async def test_interrupted_and_failed_speech_is_reported(terminal, words, folder):
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")
@@ -191,7 +191,7 @@ async def test_what_was_not_spoken_to_its_end_is_told(terminal, words, folder):
 @pytest.mark.parametrize(
     ("code", "words"), [(4001, "replaced"), (4003, "revoked"), (4012, "shutting down"), (1000, "1000")]
 )
-async def test_a_closed_connection_is_explained_and_what_was_heard_is_kept(code, words, folder):
+async def test_a_closed_connection_is_explained_and_received_audio_is_kept(code, words, folder):
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")
@@ -204,7 +204,7 @@ async def test_a_closed_connection_is_explained_and_what_was_heard_is_kept(code,
     assert (folder / "speech.mp3").read_bytes() == b"half"
 
 
-async def test_a_connection_that_is_closed_while_nothing_is_said_ends_it(folder):
+async def test_a_connection_closed_between_speeches_ends_the_command(folder):
     async def script(line: Line) -> None:
         await line.start()
         await line.socket.close(code=4003)
@@ -217,27 +217,27 @@ async def test_a_connection_that_is_closed_while_nothing_is_said_ends_it(folder)
     assert b"revoked" in output
 
 
-async def test_nobody_there(folder):
+async def test_an_unreachable_server_is_explained(folder):
     talked = await talk(folder, "Hello", "--url", f"ws://127.0.0.1:{free_port()}/ws/device/")
     assert talked.code == 1
     assert "make run" in talked.output
     assert not (folder / "speech.mp3").exists()
 
 
-async def test_a_refused_token(folder):
+async def test_a_rejected_token_is_explained(folder):
     talked = await talk_to(echo, folder, "Hello", "--token", "wrong")
     assert talked.code == 1
     assert "refused the token" in talked.output
 
 
-async def test_no_demo_token(folder):
+async def test_a_missing_demo_token_is_explained(folder):
     (folder / "demo-device-token").unlink()
     talked = await talk(folder, "Hello")
     assert talked.code == 1
     assert "make run" in talked.output
 
 
-async def test_a_refused_format(folder):
+async def test_an_unknown_format_is_explained(folder):
     async def script(line: Line) -> None:
         await line.expect("conversation.start")
         await line.send({"type": "error", "code": "unknown_format", "message": "It must be one of mp3_44100_128."})

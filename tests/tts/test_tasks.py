@@ -31,7 +31,7 @@ def test_abandoned_conversations_are_ended(alice: Member):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_old_clips_are_removed_from_the_servers_own_cache(settings: Settings, tmp_path: Path, alice: Member):
+def test_expired_clips_are_deleted_from_the_configured_store(settings: Settings, tmp_path: Path, alice: Member):
     settings.PHRASE_STORE = "file"
     folder = {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": tmp_path}}
     settings.STORAGES = {**settings.STORAGES, "phrases": folder}
@@ -50,6 +50,6 @@ async def _put(cache: PhraseCache, speech_settings: SpeechSettings, text: str) -
 
 
 @pytest.mark.parametrize("entry", configured.CELERY_BEAT_SCHEDULE)
-def test_every_entry_of_the_schedule_names_a_task(entry: str):
+def test_every_entry_of_the_schedule_names_a_registered_task(entry: str):
     app.loader.import_default_modules()
     assert configured.CELERY_BEAT_SCHEDULE[entry]["task"] in app.tasks

@@ -73,7 +73,7 @@ def english() -> Table:
     return coverage_tables(create_phrase_cache())[1]
 
 
-def test_there_is_a_table_for_each_language_with_the_voices_of_its_patients_and_the_default(cast):
+def test_each_language_has_a_table_with_its_patients_voices_and_the_default_voice(cast):
     german, table = coverage_tables(create_phrase_cache())
     assert (german.language, table.language) == ("de", "en")
     assert [voice.provider_id for voice in table.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
@@ -81,13 +81,13 @@ def test_there_is_a_table_for_each_language_with_the_voices_of_its_patients_and_
     assert states(german) == {"Ich verstehe.": ["unneeded"]}
 
 
-def test_what_is_needed_is_missing_until_it_is_there(cast):
+def test_a_needed_clip_counts_as_missing_until_it_is_cached(cast):
     assert set(map(tuple, states(english()).values())) == {("none", "none")}
     fill()
     assert set(map(tuple, states(english()).values())) == {("full", "full")}
 
 
-def test_a_greeting_is_needed_for_each_patient_and_a_phrase_for_each_format(cast, alice: Member, bob: Member, member):
+def test_a_greeting_is_needed_per_patient_and_a_phrase_per_format(cast, alice: Member, bob: Member, member):
     fill()
     member("Carol")
     type(bob.device).objects.filter(pk=bob.device.pk).update(format="pcm_16000")
@@ -97,7 +97,7 @@ def test_a_greeting_is_needed_for_each_patient_and_a_phrase_for_each_format(cast
     assert (seen.needed, seen.cached, seen.state) == (2, 1, "part")
 
 
-def test_an_expired_clip_is_not_there_and_what_it_saved_stays(cast):
+def test_an_expired_clip_counts_as_missing_and_keeps_its_saved_characters(cast):
     fill()
     Clip.objects.update(hits=3, expires_at=timezone.now() - timedelta(minutes=1))
     table = english()
@@ -105,7 +105,7 @@ def test_an_expired_clip_is_not_there_and_what_it_saved_stays(cast):
     assert [cell.hits for _, cells in table.rows for cell in cells] == [3] * 6
 
 
-def test_ages_are_of_the_oldest_and_ends_of_the_nearest_clip(cast, member: Callable[..., Member]):
+def test_a_cell_shows_the_earliest_creation_and_expiry(cast, member: Callable[..., Member]):
     member("Carol")
     fill()
     now = timezone.now()
@@ -118,7 +118,7 @@ def test_ages_are_of_the_oldest_and_ends_of_the_nearest_clip(cast, member: Calla
     assert (cell.created_at, cell.expires_at) == (now - timedelta(days=2), now + timedelta(days=1))
 
 
-def test_hits_and_saved_characters_are_those_of_the_rows(cast):
+def test_hits_and_saved_characters_are_the_sums_of_the_rows(cast):
     fill()
     for number, clip in enumerate(Clip.objects.order_by("pk")):
         Clip.objects.filter(pk=clip.pk).update(hits=number)
@@ -130,7 +130,7 @@ def test_hits_and_saved_characters_are_those_of_the_rows(cast):
     assert [total.cached for total in table.totals] == [3, 3]
 
 
-def test_a_clip_of_a_former_revision_does_not_count_as_there(cast):
+def test_a_clip_of_an_earlier_voice_revision_counts_as_missing(cast):
     fill()
     Voice.objects.filter(provider_id=OTHER_VOICE).update(revision=2)
     assert set(map(tuple, states(english()).values())) == {("full", "none")}
@@ -139,7 +139,7 @@ def test_a_clip_of_a_former_revision_does_not_count_as_there(cast):
 # The page
 
 
-def test_the_list_of_phrases_leads_to_the_page_which_says_it_all(cast, boss):
+def test_the_phrase_list_links_to_the_coverage_page(cast, boss):
     fill()
     Clip.objects.filter(characters=len("I see.")).update(hits=2)
     assert f'href="{PAGE}"' in boss.get("/admin/tts/phrase/").content.decode()
@@ -153,16 +153,16 @@ def test_the_list_of_phrases_leads_to_the_page_which_says_it_all(cast, boss):
     assert "not needed" in page
 
 
-def test_a_voice_with_markup_for_a_name_is_only_a_name(cast, boss):
+def test_markup_in_a_voice_name_is_escaped(cast, boss):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(name="<b>Sarah</b>")
     assert "<b>Sarah" not in boss.get(PAGE).content.decode()
 
 
-def test_without_phrases_it_says_so(boss, db):
+def test_the_page_without_phrases_says_that_there_are_none(boss, db):
     assert "There are no phrases yet" in boss.get(PAGE).content.decode()
 
 
-def test_it_is_for_those_who_may_see_phrases(cast):
+def test_the_page_needs_the_permission_to_view_phrases(cast):
     for permission, status in ((None, 403), ("view_phrase", 200)):
         user = User.objects.create_user(f"user-{permission}", is_staff=True)
         if permission:
@@ -175,7 +175,7 @@ def test_it_is_for_those_who_may_see_phrases(cast):
     assert Client().get(PAGE).status_code == 302
 
 
-def test_much_costs_as_many_queries_as_little(cast, boss, member):
+def test_the_number_of_queries_does_not_grow_with_the_data(cast, boss, member):
     boss.get(PAGE)
     with CaptureQueriesContext(connection) as little:
         boss.get(PAGE)

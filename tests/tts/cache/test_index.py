@@ -75,7 +75,7 @@ class Refusing:
         ("de", "I see.", False),
     ],
 )
-def test_a_clip_belongs_to_the_phrase_that_it_says(
+def test_a_clip_is_linked_to_the_phrase_with_its_text(
     clip: Callable[..., Clip], phrases: None, language: str, text: str, found: bool
 ):
     index.upsert(clip(language=language), text)
@@ -83,20 +83,20 @@ def test_a_clip_belongs_to_the_phrase_that_it_says(
     assert Clip.objects.get().phrase == expected
 
 
-def test_booking_takes_two_statements(clip: Callable[..., Clip], phrases: None, django_assert_num_queries: Callable):
+def test_upsert_takes_two_statements(clip: Callable[..., Clip], phrases: None, django_assert_num_queries: Callable):
     one = clip()
     with django_assert_num_queries(2):
         index.upsert(one, "I see.")
 
 
-def test_known_are_those_with_a_row_however_many_are_asked_for(clip: Callable[..., Clip]):
+def test_existing_returns_the_digests_with_a_row_for_any_number(clip: Callable[..., Clip]):
     Clip.objects.bulk_create([clip(number) for number in (3, index.BATCH_SIZE, 2 * index.BATCH_SIZE)])
     asked = [digest(number) for number in range(2 * index.BATCH_SIZE + 1)]
     assert index.existing(asked) == {digest(3), digest(index.BATCH_SIZE), digest(2 * index.BATCH_SIZE)}
     assert index.existing([]) == set()
 
 
-def test_hits_are_added_to_each_row_however_many_there_are(clip: Callable[..., Clip]):
+def test_hits_are_added_to_each_row_for_any_number(clip: Callable[..., Clip]):
     count = index.BATCH_SIZE + 2
     Clip.objects.bulk_create([clip(number, hits=1) for number in range(count)])
     index.add_hits({digest(number): number for number in range(1, count)})
@@ -105,7 +105,7 @@ def test_hits_are_added_to_each_row_however_many_there_are(clip: Callable[..., C
     assert Clip.objects.filter(used_at=None).get().digest == digest(0)
 
 
-def test_a_store_that_is_away_is_not_asked_for_every_single_clip(clip: Callable[..., Clip]):
+def test_deleting_stops_after_three_failures_in_a_row(clip: Callable[..., Clip]):
     Clip.objects.bulk_create([clip(number) for number in range(20)])
     store = Refusing()
     assert index.delete(Clip.objects.all(), store) == []
@@ -113,13 +113,13 @@ def test_a_store_that_is_away_is_not_asked_for_every_single_clip(clip: Callable[
     assert Clip.objects.count() == 20
 
 
-def test_a_store_that_cannot_be_read_is_not_swept_to_the_end():
+def test_deleting_orphans_stops_after_three_failed_reads():
     store = Refusing(*map(digest, range(20)))
     assert index.delete_orphans(store, time.time(), 60) == 0
     assert store.asked == index.MAX_CONSECUTIVE_FAILURES
 
 
-def test_one_call_does_so_much_and_the_next_one_goes_on(clip: Callable[..., Clip], tmp_path: Path):
+def test_one_call_deletes_a_limited_number_and_the_next_call_continues(clip: Callable[..., Clip], tmp_path: Path):
     store = file_store(tmp_path)
     count = index.PRUNE_LIMIT + 5
     long_ago = timezone.now() - timedelta(days=1)
@@ -129,7 +129,7 @@ def test_one_call_does_so_much_and_the_next_one_goes_on(clip: Callable[..., Clip
     assert not Clip.objects.exists()
 
 
-def test_objects_with_a_row_are_not_even_read(clip: Callable[..., Clip]):
+def test_objects_with_a_row_are_not_read(clip: Callable[..., Clip]):
     Clip.objects.bulk_create([clip(number) for number in range(20)])
     store = Refusing(*map(digest, range(20)))
     assert index.delete_orphans(store, time.time(), 60) == 0

@@ -165,31 +165,31 @@ async def found(cache: PhraseCache, key: str) -> bytes | None:
     ],
     ids=["voice", "revision", "model", "language", "speed", "format"],
 )
-def test_whatever_shapes_the_sound_changes_the_key(cache: PhraseCache, key: str, other: SpeechSettings):
+def test_every_setting_that_shapes_the_audio_changes_the_key(cache: PhraseCache, key: str, other: SpeechSettings):
     assert cache.key(other, TEXT) != key
 
 
 @pytest.mark.parametrize(
     "text", ["That's wonderful", "that's wonderful!", "Thats wonderful!", "That's  wonder ful!", ""]
 )
-def test_another_text_has_another_key(cache: PhraseCache, key: str, text: str):
+def test_different_texts_have_different_keys(cache: PhraseCache, key: str, text: str):
     assert cache.key(RENDERING, text) != key
 
 
 @pytest.mark.parametrize("text", ["That’s wonderful!", "  That's wonderful!\n", "That's \t  wonderful!"])
-def test_one_text_has_one_key_however_it_was_typed(cache: PhraseCache, key: str, text: str):
+def test_typographic_variants_of_a_text_have_the_same_key(cache: PhraseCache, key: str, text: str):
     assert cache.key(RENDERING, text) == key
 
 
-def test_composed_and_decomposed_letters_are_the_same(cache: PhraseCache):
+def test_composed_and_decomposed_letters_have_the_same_key(cache: PhraseCache):
     assert cache.key(RENDERING, "Cafe\u0301?") == cache.key(RENDERING, "Caf\u00e9?")
 
 
-def test_the_name_of_a_voice_does_not_shape_its_sound(cache: PhraseCache, key: str):
+def test_the_name_of_a_voice_does_not_change_the_key(cache: PhraseCache, key: str):
     assert cache.key(replace(RENDERING, voice=replace(OWN_VOICE, name="Ann")), TEXT) == key
 
 
-def test_neighbouring_fields_cannot_run_into_one_another(cache: PhraseCache):
+def test_the_boundary_between_two_fields_is_part_of_the_key(cache: PhraseCache):
     one = replace(RENDERING, voice=replace(OWN_VOICE, provider_id="a', 1, 'b"))
     other = replace(RENDERING, voice=replace(OWN_VOICE, provider_id="a"), model="b")
     assert cache.key(one, TEXT) != cache.key(other, TEXT)
@@ -199,7 +199,7 @@ def test_the_key_cannot_be_guessed_without_the_secret(key: str, tmp_path: Path):
     assert cache_of(file_store(tmp_path), secret="another secret").key(RENDERING, TEXT) != key
 
 
-def test_a_key_shows_no_text_no_name_and_no_voice(cache: PhraseCache):
+def test_a_key_reveals_no_text_name_or_voice(cache: PhraseCache):
     greeting = cache.key(RENDERING, "Hello Alice Archer.")
     assert len(greeting) == 64
     assert set(greeting) <= set("0123456789abcdef")
@@ -210,7 +210,7 @@ def test_a_key_shows_no_text_no_name_and_no_voice(cache: PhraseCache):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("sound", [SOUND, b"\0", bytes(600_000)], ids=["some", "one byte", "much"])
-async def test_another_process_gets_what_was_put_in(store: Store, speech_settings: SpeechSettings, sound: bytes):
+async def test_another_process_finds_a_stored_clip(store: Store, speech_settings: SpeechSettings, sound: bytes):
     await put(cache_of(store), speech_settings, TEXT, sound)
     other = cache_of(store)
     key = other.key(speech_settings, TEXT)
@@ -219,14 +219,14 @@ async def test_another_process_gets_what_was_put_in(store: Store, speech_setting
     assert other.get_cached(key) == sound
 
 
-async def test_what_was_never_put_in_is_a_miss(store: Store, key: str):
+async def test_an_unknown_key_is_a_miss(store: Store, key: str):
     before = counted("phrase_lookups", answer="miss")
     assert await cache_of(store).get(key) is None
     assert counted("phrase_lookups", answer="miss") == before + 1
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_put_in_again_replaces_the_former(store: Store, speech_settings: SpeechSettings):
+async def test_storing_a_clip_again_replaces_it(store: Store, speech_settings: SpeechSettings):
     cache = cache_of(store)
     await put(cache, speech_settings, TEXT, SOUND)
     await put(cache, speech_settings, TEXT, b"new")
@@ -235,7 +235,7 @@ async def test_a_clip_put_in_again_replaces_the_former(store: Store, speech_sett
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, speech_settings: SpeechSettings):
+async def test_a_clip_is_found_in_memory_before_it_is_stored(faulty: Faulty, speech_settings: SpeechSettings):
     """Whoever looks between the end of a fill and the end of the writing finds it."""
     cache = cache_of(faulty)
     faulty.gate.clear()
@@ -247,7 +247,7 @@ async def test_it_can_be_played_as_soon_as_it_is_handed_over(faulty: Faulty, spe
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_silence_is_refused(cache: PhraseCache, speech_settings: SpeechSettings, tmp_path: Path):
+async def test_empty_audio_is_rejected(cache: PhraseCache, speech_settings: SpeechSettings, tmp_path: Path):
     await put(cache, speech_settings, TEXT, b"")
     assert await cache.get(cache.key(speech_settings, TEXT)) is None
     assert list(file_store(tmp_path).keys()) == []
@@ -257,12 +257,12 @@ async def test_silence_is_refused(cache: PhraseCache, speech_settings: SpeechSet
 # Age
 
 
-async def test_a_clip_that_is_too_old_is_a_miss(store: Store, key: str):
+async def test_an_expired_clip_is_a_miss(store: Store, key: str):
     stored(store, key, expires_in_s=-0.1)
     assert await cache_of(store).get(key) is None
 
 
-async def test_a_clip_is_played_until_its_time_is_over_also_from_memory(store: Store, key: str):
+async def test_a_clip_in_memory_expires_too(store: Store, key: str):
     cache = cache_of(store)
     stored(store, key, expires_in_s=1)
     assert await found(cache, key) == SOUND
@@ -272,7 +272,7 @@ async def test_a_clip_is_played_until_its_time_is_over_also_from_memory(store: S
 
 
 @pytest.mark.parametrize(("days", "found"), [(6.9, True), (8, True), (13, True), (15, False), (1000, False)])
-async def test_a_clock_that_was_set_back_neither_hides_clips_nor_keeps_them_for_ever(
+async def test_clips_from_a_clock_ahead_are_accepted_up_to_a_limit(
     cache: PhraseCache, key: str, tmp_path: Path, days: float, found: bool
 ):
     stored(file_store(tmp_path), key, expires_in_s=days * 24 * 3600)
@@ -308,7 +308,7 @@ async def test_a_clip_under_another_clips_key_is_a_miss(store: Store, cache: Phr
     assert await cache_of(store).get(key) is None
 
 
-async def test_a_damaged_clip_that_was_mended_meanwhile_is_not_deleted(faulty: Faulty, key: str):
+async def test_a_damaged_clip_that_was_replaced_in_the_meantime_is_not_deleted(faulty: Faulty, key: str):
     faulty.store.write(key, b"damaged")
     cache = cache_of(faulty)
     whole = packed(key)
@@ -329,7 +329,7 @@ async def test_a_damaged_clip_that_was_mended_meanwhile_is_not_deleted(faulty: F
 # Stores that fail
 
 
-async def test_a_store_that_refuses_is_a_miss_and_is_counted(faulty: Faulty, key: str):
+async def test_a_store_error_is_a_miss_and_is_counted(faulty: Faulty, key: str):
     stored(faulty.store, key)
     before = counted("phrase_store_errors", work="read")
     faulty.error = StoreError("refused")
@@ -340,7 +340,7 @@ async def test_a_store_that_refuses_is_a_miss_and_is_counted(faulty: Faulty, key
     assert await cache.get(key) == SOUND
 
 
-async def test_a_slow_store_is_a_miss_for_who_asks_first_and_a_hit_from_memory_later(faulty: Faulty, key: str):
+async def test_a_slow_read_is_a_miss_at_first_and_a_memory_hit_later(faulty: Faulty, key: str):
     stored(faulty.store, key)
     faulty.gate.clear()
     cache = cache_of(faulty)
@@ -353,7 +353,7 @@ async def test_a_slow_store_is_a_miss_for_who_asks_first_and_a_hit_from_memory_l
     assert faulty.reads == 1
 
 
-async def test_a_store_that_hangs_costs_each_of_a_crowd_no_more_than_one(faulty: Faulty):
+async def test_no_read_waits_while_all_reader_threads_hang(faulty: Faulty):
     """When all threads are stuck in it, it is not asked any more; when they are back, it is."""
     faulty.gate.clear()
     cache = cache_of(faulty)
@@ -369,14 +369,14 @@ async def test_a_store_that_hangs_costs_each_of_a_crowd_no_more_than_one(faulty:
     assert await cache.get(keys[-1]) == SOUND
 
 
-async def test_all_who_ask_at_once_share_one_reading(faulty: Faulty, key: str):
+async def test_concurrent_calls_for_one_key_share_one_read(faulty: Faulty, key: str):
     stored(faulty.store, key)
     cache = cache_of(faulty)
     assert await asyncio.gather(*(cache.get(key) for _ in range(100))) == [SOUND] * 100
     assert faulty.reads == 1
 
 
-async def test_who_goes_away_while_reading_takes_it_from_nobody(faulty: Faulty, key: str):
+async def test_cancelling_one_caller_does_not_cancel_a_shared_read(faulty: Faulty, key: str):
     stored(faulty.store, key)
     faulty.gate.clear()
     cache = cache_of(faulty)
@@ -388,7 +388,7 @@ async def test_who_goes_away_while_reading_takes_it_from_nobody(faulty: Faulty, 
 
 
 @pytest.mark.parametrize("fault", ["paused", "killed"])
-async def test_a_redis_that_hangs_or_dies_is_a_quick_miss_and_heals(fault: str, key: str):
+async def test_a_hanging_or_dead_redis_is_a_quick_miss_and_recovers(fault: str, key: str):
     with RedisProcess() as process:
         store = RedisStore(process.url, WEEK_S)
         stored(store, key)
@@ -408,9 +408,7 @@ async def test_a_redis_that_hangs_or_dies_is_a_quick_miss_and_heals(fault: str, 
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(
-    faulty: Faulty, speech_settings: SpeechSettings
-):
+async def test_a_failed_write_is_counted_and_memory_keeps_the_clip(faulty: Faulty, speech_settings: SpeechSettings):
     before = counted("phrase_store_errors", work="write")
     faulty.error = StoreError("full")
     cache = cache_of(faulty)
@@ -424,7 +422,7 @@ async def test_a_store_that_takes_nothing_is_counted_and_memory_goes_on(
 # Memory
 
 
-def test_memory_holds_no_more_than_it_may_and_lets_go_what_was_used_least():
+def test_memory_evicts_the_least_recently_used_clip():
     memory = LRUCache(1000)
     for number in range(10):
         memory.put(str(number), bytes(100), 60)
@@ -435,7 +433,7 @@ def test_memory_holds_no_more_than_it_may_and_lets_go_what_was_used_least():
     assert len(memory.keys()) == 10
 
 
-def test_what_would_push_out_too_many_others_is_not_kept():
+def test_audio_larger_than_an_eighth_of_the_limit_is_not_kept():
     memory = LRUCache(1000)
     memory.put("a", bytes(125), 60)
     memory.put("b", bytes(126), 60)
@@ -444,7 +442,7 @@ def test_what_would_push_out_too_many_others_is_not_kept():
     assert memory.get("a") is None
 
 
-def test_replaced_dropped_and_expired_clips_take_no_room():
+def test_replaced_deleted_and_expired_clips_use_no_memory():
     memory = LRUCache(800)
     for _ in range(100):
         memory.put("a", bytes(100), 60)
@@ -460,7 +458,7 @@ def test_replaced_dropped_and_expired_clips_take_no_room():
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_the_row_says_what_the_clip_is(cache: PhraseCache, speech_settings: SpeechSettings, phrases: None):
+async def test_the_row_describes_the_clip(cache: PhraseCache, speech_settings: SpeechSettings, phrases: None):
     await put(cache, speech_settings, "That’s  wonderful!", SOUND)
     clip = await in_database(Clip.objects.get)
     phrase = await in_database(Phrase.objects.get, text=TEXT)
@@ -473,7 +471,7 @@ async def test_the_row_says_what_the_clip_is(cache: PhraseCache, speech_settings
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_greeting_has_its_patient(
+async def test_the_row_of_a_greeting_has_its_patient(
     cache: PhraseCache, speech_settings: SpeechSettings, alice: Member, phrases: None
 ):
     await put(cache, speech_settings, TEXT, SOUND, patient_id=alice.patient.id)
@@ -482,7 +480,7 @@ async def test_a_greeting_has_its_patient(
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, speech_settings: SpeechSettings):
+async def test_a_clip_that_is_generated_again_keeps_its_hits(cache: PhraseCache, speech_settings: SpeechSettings):
     await put(cache, speech_settings, TEXT, SOUND)
     await in_database(
         Clip.objects.update, hits=7, created_at=timezone.now() - timedelta(days=6), expires_at=timezone.now()
@@ -494,7 +492,7 @@ async def test_a_clip_that_is_made_again_keeps_its_hits(cache: PhraseCache, spee
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_voice_that_is_gone_from_the_database_is_no_error_for_who_speaks(cache: PhraseCache):
+async def test_a_deleted_voice_row_is_counted_and_raises_nothing(cache: PhraseCache):
     before = counted("phrase_store_errors", work="row")
     await put(cache, replace(RENDERING, voice=replace(OWN_VOICE, id=uuid.uuid4())), TEXT, SOUND)
     assert counted("phrase_store_errors", work="row") == before + 1
@@ -520,7 +518,7 @@ async def test_hits_of_several_processes_add_up(store: Store, speech_settings: S
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_hits_wait_for_a_database_that_is_away(cache: PhraseCache, speech_settings: SpeechSettings):
+async def test_hits_are_kept_while_the_database_is_unavailable(cache: PhraseCache, speech_settings: SpeechSettings):
     await put(cache, speech_settings, TEXT, SOUND)
     cache.record_hit(cache.key(speech_settings, TEXT))
     await rename("tts_clip", "tts_clip_away")
@@ -546,7 +544,7 @@ async def rename(table: str, name: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store, speech_settings: SpeechSettings):
+async def test_a_deleted_clip_is_evicted_by_all_processes(store: Store, speech_settings: SpeechSettings):
     here, there, worker = (cache_of(store) for _ in range(3))
     key, other = here.key(speech_settings, TEXT), here.key(speech_settings, "I see.")
     await put(here, speech_settings, TEXT, SOUND)
@@ -563,7 +561,7 @@ async def test_what_was_forgotten_is_played_by_no_process_any_more(store: Store,
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_what_the_store_does_not_give_up_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
+async def test_a_clip_that_the_store_fails_to_delete_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
     cache = cache_of(faulty)
     await put(cache, speech_settings, TEXT, SOUND)
     faulty.error = StoreError("refused")
@@ -580,7 +578,7 @@ def put_from_thread(cache: PhraseCache, speech_settings: SpeechSettings, text: s
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
+def test_a_clip_generated_again_during_its_deletion_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
     """The caller finds it once more: nothing of it stays unseen."""
     cache = cache_of(faulty)
     key = put_from_thread(cache, speech_settings, TEXT)
@@ -600,7 +598,7 @@ def test_a_clip_made_again_while_it_is_forgotten_keeps_its_row(faulty: Faulty, s
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, speech_settings: SpeechSettings):
+def test_pruning_deletes_expired_clips_and_keeps_the_rest(store: Store, speech_settings: SpeechSettings):
     cache = cache_of(store)
     old, young = put_from_thread(cache, speech_settings, TEXT), put_from_thread(cache, speech_settings, "I see.")
     now = time.time()
@@ -616,21 +614,21 @@ def test_pruning_removes_what_has_expired_and_keeps_the_rest(store: Store, speec
     ("age_s", "left"),
     [(0, True), (3500, True), (3700, False), (WEEK_S + 1, False), (-3600, True), (-2 * WEEK_S, False)],
 )
-def test_pruning_removes_an_object_without_a_row_once_nobody_can_be_writing_it(store: Store, age_s: float, left: bool):
+def test_pruning_deletes_an_object_without_a_row_after_an_hour(store: Store, age_s: float, left: bool):
     stored(store, "ab" * 32, expires_in_s=WEEK_S - age_s)
     assert cache_of(store).prune(time.time()) == (0 if left else 1)
     assert (store.read("ab" * 32) is not None) is left
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_removes_damaged_objects_that_nobody_asks_for(store: Store):
+def test_pruning_deletes_damaged_objects(store: Store):
     store.write("ab" * 32, b"damaged")
     assert cache_of(store).prune(time.time()) == 1
     assert list(store.keys()) == []
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_survives_a_store_that_refuses(faulty: Faulty, speech_settings: SpeechSettings):
+def test_pruning_survives_store_errors(faulty: Faulty, speech_settings: SpeechSettings):
     cache = cache_of(faulty)
     put_from_thread(cache, speech_settings, TEXT)
     faulty.error = StoreError("refused")
@@ -639,7 +637,7 @@ def test_pruning_survives_a_store_that_refuses(faulty: Faulty, speech_settings: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(speech_settings: SpeechSettings, tmp_path: Path):
+def test_an_object_that_cannot_be_deleted_does_not_block_the_others(speech_settings: SpeechSettings, tmp_path: Path):
     store = file_store(tmp_path)
     cache = cache_of(store)
     keys = sorted(put_from_thread(cache, speech_settings, f"Phrase {number}.") for number in range(6))
@@ -651,7 +649,7 @@ def test_one_object_that_cannot_be_deleted_does_not_keep_the_others(speech_setti
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_voice_of_another_patient_is_another_clip(cache: PhraseCache, speech_settings: SpeechSettings):
+async def test_two_voices_have_two_clips(cache: PhraseCache, speech_settings: SpeechSettings):
     other = await in_database(Voice.objects.create, provider_id="othervoice", name="Other")
     await put(cache, speech_settings, TEXT, b"one")
     await put(cache, replace(speech_settings, voice=VoiceRef.from_voice(other)), TEXT, b"other")

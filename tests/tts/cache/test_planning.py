@@ -33,20 +33,20 @@ def texts(*audiences: Audience) -> list[str]:
     return [spec.text for spec in required_clips(audiences, PHRASES, MODEL)]
 
 
-def test_a_patient_needs_their_greeting_the_holding_phrase_and_the_common_ones_in_this_order():
+def test_a_patient_needs_greeting_hold_message_and_common_phrases_in_this_order():
     assert texts(audience("Alice")) == ["Hello Alice, this is Clara.", "One moment, please.", "I see."]
 
 
 @pytest.mark.parametrize("language", ["de", "de-AT", "DE"])
-def test_only_phrases_of_the_language_are_needed(language: str):
+def test_only_phrases_of_the_patients_language_are_needed(language: str):
     assert texts(audience(language=language)) == ["Ich verstehe."]
 
 
-def test_where_there_is_no_phrase_nothing_is_needed():
+def test_without_phrases_no_clips_are_needed():
     assert texts(audience(language="fr")) == []
 
 
-def test_what_two_patients_share_is_needed_once_and_each_their_own_greeting():
+def test_two_patients_share_phrases_but_not_greetings():
     assert texts(audience("Alice"), audience("Bob")) == [
         "Hello Alice, this is Clara.",
         "Hello Bob, this is Clara.",
@@ -64,16 +64,16 @@ def test_what_two_patients_share_is_needed_once_and_each_their_own_greeting():
     ],
     ids=["revision", "voice", "rate"],
 )
-def test_what_shapes_the_sound_is_needed_apart(other: dict[str, object]):
+def test_each_difference_in_audio_needs_its_own_clip(other: dict[str, object]):
     assert texts(audience("Alice"), audience("Bob", **other)).count("I see.") == 2
 
 
-def test_each_format_of_the_devices_is_needed():
+def test_clips_are_needed_in_each_device_format():
     specs = required_clips([audience("Alice", "pcm_16000", "ulaw_8000")], [COMMON], MODEL)
     assert [spec.speech_settings.format for spec in specs] == ["pcm_16000", "ulaw_8000"]
 
 
-def test_a_greeting_says_whose_it_is_and_a_phrase_belongs_to_nobody():
+def test_only_the_spec_of_a_greeting_has_a_patient():
     alice = audience("Alice")
     owners = {spec.text: spec.patient_id for spec in required_clips([alice], PHRASES, MODEL)}
     assert owners == {"Hello Alice, this is Clara.": alice.patient.pk, "One moment, please.": None, "I see.": None}
@@ -84,9 +84,7 @@ def test_a_greeting_says_whose_it_is_and_a_phrase_belongs_to_nobody():
 
 @pytest.mark.parametrize("voice", [None, OTHER_VOICE])
 @pytest.mark.parametrize("state", Voice.State)
-def test_the_voice_is_the_one_that_a_conversation_would_start_with(
-    voice: str | None, state: str, member: Callable[..., Member]
-):
+def test_the_voice_is_that_of_the_next_conversation(voice: str | None, state: str, member: Callable[..., Member]):
     patient = member("Alice", voice=voice).patient
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=state)
     patient.refresh_from_db()
@@ -97,7 +95,7 @@ def test_the_voice_is_the_one_that_a_conversation_would_start_with(
     assert [list(planning.patients_using_voice(other.pk)) for other in others] == [[] for _ in others]
 
 
-def test_the_formats_are_those_of_devices_that_are_not_revoked(alice: Member):
+def test_the_formats_of_revoked_devices_are_left_out(alice: Member):
     assert planning.load_audiences(planning.active_patients())[0].formats == ("mp3_44100_128",)
     Device.objects.filter(pk=alice.device.pk).update(format="pcm_16000")
     revoked, _ = Device.objects.issue(alice.patient, "old")
@@ -106,12 +104,12 @@ def test_the_formats_are_those_of_devices_that_are_not_revoked(alice: Member):
 
 
 @pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
-def test_who_is_archived_or_erased_needs_nothing(gone: str, alice: Member):
+def test_archived_and_erased_patients_are_not_active(gone: str, alice: Member):
     Patient.objects.filter(pk=alice.patient.pk).update(**{gone: "2026-01-01T00:00Z"})
     assert planning.load_audiences(planning.active_patients()) == []
 
 
-def test_many_patients_cost_as_many_queries_as_one(member: Callable[..., Member], django_assert_num_queries):
+def test_many_patients_take_as_many_queries_as_one(member: Callable[..., Member], django_assert_num_queries):
     for number in range(5):
         member(f"Patient {number}", voice=OTHER_VOICE)
     with django_assert_num_queries(3):

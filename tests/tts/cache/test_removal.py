@@ -59,19 +59,19 @@ def owners() -> list[tuple[str, str]]:
     return sorted((str(clip.patient or clip.phrase), clip.voice.provider_id[:4]) for clip in clips)
 
 
-def test_nothing_is_removed_while_everything_may_be_heard(filled: Filled, cache: PhraseCache):
+def test_valid_clips_are_not_deleted(filled: Filled, cache: PhraseCache):
     assert delete_unplayable_clips(cache) == 0
     assert len(filled()) == 4
 
 
-def test_the_greeting_of_an_erased_patient_is_removed(filled: Filled, alice: Member):
+def test_the_greeting_of_an_erased_patient_is_deleted(filled: Filled, alice: Member):
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
     tasks.remove_audio()
     assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0"), ("I see.", "EXAV")]
     assert filled() == set(Clip.objects.values_list("digest", flat=True))
 
 
-def test_all_in_the_voice_of_an_erased_patients_relative_is_removed(filled: Filled, alice: Member, bob: Member):
+def test_clips_in_the_voice_of_an_erased_patients_relative_are_deleted(filled: Filled, alice: Member, bob: Member):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(source="cloned", patient=bob.patient)
     Patient.objects.filter(pk=bob.patient.pk).update(erased_at=timezone.now())
     tasks.remove_audio()
@@ -79,7 +79,7 @@ def test_all_in_the_voice_of_an_erased_patients_relative_is_removed(filled: Fill
     assert len(filled()) == 1
 
 
-def test_all_in_a_withdrawn_voice_is_removed_and_in_one_that_is_gone_it_stays(filled: Filled):
+def test_clips_in_a_withdrawn_voice_are_deleted_and_those_in_a_missing_voice_stay(filled: Filled):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=Voice.State.GONE)
     tasks.remove_audio()
     assert len(filled()) == 4
@@ -89,7 +89,7 @@ def test_all_in_a_withdrawn_voice_is_removed_and_in_one_that_is_gone_it_stays(fi
     assert len(filled()) == 2
 
 
-def test_what_was_made_of_a_former_revision_is_removed(filled: Filled):
+def test_clips_of_an_earlier_voice_revision_are_deleted(filled: Filled):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(revision=2)
     tasks.remove_audio()
     assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0")]
@@ -97,14 +97,14 @@ def test_what_was_made_of_a_former_revision_is_removed(filled: Filled):
 
 
 @pytest.mark.parametrize("change", [{"name": "Alicia"}, {"preferred_name": "Al"}, {"companion_name": "Ann"}])
-def test_a_greeting_with_former_names_is_removed(filled: Filled, alice: Member, change: dict[str, str]):
+def test_a_greeting_with_outdated_names_is_deleted(filled: Filled, alice: Member, change: dict[str, str]):
     Patient.objects.filter(pk=alice.patient.pk).update(**change)
     tasks.remove_audio()
     assert len(filled()) == 3
     assert not Clip.objects.filter(patient=alice.patient).exists()
 
 
-def test_a_changed_or_deleted_phrase_is_removed(filled: Filled):
+def test_clips_of_a_changed_or_deleted_phrase_are_deleted(filled: Filled):
     Phrase.objects.filter(kind="common").update(text="I understand.")
     tasks.remove_audio()
     assert len(filled()) == 2
@@ -113,14 +113,14 @@ def test_a_changed_or_deleted_phrase_is_removed(filled: Filled):
     assert (filled(), Clip.objects.count()) == (set(), 0)
 
 
-def test_another_speech_rate_leaves_what_was_made_at_the_former_one(filled: Filled, alice: Member):
+def test_clips_at_an_earlier_speech_rate_stay(filled: Filled, alice: Member):
     """Others may be spoken to at that rate, and the patient again."""
     Patient.objects.filter(pk=alice.patient.pk).update(speech_rate="0.9")
     tasks.remove_audio()
     assert len(filled()) == 4
 
 
-def test_what_the_store_does_not_give_up_is_found_again(filled: Filled, alice: Member, tmp_path: Path):
+def test_a_failed_deletion_is_retried_by_the_next_call(filled: Filled, alice: Member, tmp_path: Path):
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
     digest = Clip.objects.get(patient=alice.patient).digest
     path = tmp_path / digest[:2] / digest

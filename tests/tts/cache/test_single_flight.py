@@ -25,7 +25,7 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_follower_gets_each_chunk_as_it_comes(flights: SingleFlight):
+async def test_a_follower_gets_each_chunk_immediately(flights: SingleFlight):
     flight = flights.start(KEY)
     chunks = flights.join(KEY).chunks(STALL_S)
     for chunk in (b"one", b"two", b"three"):
@@ -39,7 +39,7 @@ async def test_a_follower_gets_each_chunk_as_it_comes(flights: SingleFlight):
         await anext(chunks)
 
 
-async def test_whoever_comes_late_gets_it_from_the_beginning(flights: SingleFlight):
+async def test_a_late_follower_gets_all_chunks_from_the_beginning(flights: SingleFlight):
     flight = flights.start(KEY)
     flight.add(b"one")
     flight.add(b"two")
@@ -50,7 +50,7 @@ async def test_whoever_comes_late_gets_it_from_the_beginning(flights: SingleFlig
     assert await follower == [b"one", b"two", b"three"]
 
 
-async def test_what_was_followed_in_time_is_whole_also_for_a_slow_follower(flights: SingleFlight):
+async def test_a_slow_follower_gets_all_chunks_of_a_complete_flight(flights: SingleFlight):
     flight = flights.start(KEY)
     flight.add(b"one")
     chunks = flight.chunks(STALL_S)
@@ -60,14 +60,14 @@ async def test_what_was_followed_in_time_is_whole_also_for_a_slow_follower(fligh
     assert [chunk async for chunk in chunks] == [b"two"]
 
 
-async def test_a_complete_fill_is_followed_by_nobody_new(flights: SingleFlight):
+async def test_a_complete_flight_cannot_be_joined(flights: SingleFlight):
     flight = flights.start(KEY)
     flight.add(b"one")
     flight.complete()
     assert flights.join(KEY) is None
 
 
-async def test_other_keys_are_other_fills(flights: SingleFlight):
+async def test_each_key_has_its_own_flight(flights: SingleFlight):
     flights.start(KEY)
     assert flights.join("cd" * 32) is None
 
@@ -75,7 +75,7 @@ async def test_other_keys_are_other_fills(flights: SingleFlight):
 # Failing
 
 
-async def test_when_the_leader_fails_those_who_wait_know_at_once(flights: SingleFlight):
+async def test_followers_fail_immediately_when_the_leader_fails(flights: SingleFlight):
     flight = flights.start(KEY)
     flight.add(b"one")
     followers = [asyncio.create_task(everything(flight)) for _ in range(5)]
@@ -87,7 +87,7 @@ async def test_when_the_leader_fails_those_who_wait_know_at_once(flights: Single
     assert flights.join(KEY) is None
 
 
-async def test_of_a_failed_fill_no_further_chunk_is_given(flights: SingleFlight):
+async def test_a_failed_flight_yields_no_further_chunk(flights: SingleFlight):
     """The follower has to begin again: every chunk more would be said twice."""
     flight = flights.start(KEY)
     flight.add(b"one")
@@ -99,7 +99,7 @@ async def test_of_a_failed_fill_no_further_chunk_is_given(flights: SingleFlight)
         await anext(chunks)
 
 
-async def test_a_fill_without_sound_has_failed(flights: SingleFlight):
+async def test_a_flight_without_audio_fails(flights: SingleFlight):
     flight = flights.start(KEY)
     assert flight.complete() == b""
     with pytest.raises(FlightFailed):
@@ -108,7 +108,7 @@ async def test_a_fill_without_sound_has_failed(flights: SingleFlight):
 
 @pytest.mark.parametrize("first", [Flight.complete, Flight.fail])
 @pytest.mark.parametrize("then", [Flight.complete, Flight.fail])
-async def test_the_first_end_decides(
+async def test_only_the_first_of_complete_and_fail_counts(
     flights: SingleFlight, first: Callable[[Flight], object], then: Callable[[Flight], object]
 ):
     flight = flights.start(KEY)
@@ -125,7 +125,7 @@ async def test_the_first_end_decides(
             await everything(flight)
 
 
-async def test_a_leader_that_leaves_without_completing_has_failed(flights: SingleFlight):
+async def test_leaving_the_block_without_complete_fails_the_flight(flights: SingleFlight):
     with flights.start(KEY) as flight:
         flight.add(b"one")
     assert flights.join(KEY) is None
@@ -133,14 +133,14 @@ async def test_a_leader_that_leaves_without_completing_has_failed(flights: Singl
         await everything(flight)
 
 
-async def test_a_leader_that_completed_may_leave(flights: SingleFlight):
+async def test_leaving_the_block_after_complete_keeps_the_flight_complete(flights: SingleFlight):
     with flights.start(KEY) as flight:
         flight.add(b"one")
         flight.complete()
     assert await everything(flight) == [b"one"]
 
 
-async def test_a_cancelled_leader_has_failed(flights: SingleFlight):
+async def test_cancelling_the_leader_fails_the_flight(flights: SingleFlight):
     async def lead() -> None:
         with flights.start(KEY) as flight:
             flight.add(b"one")
@@ -158,7 +158,7 @@ async def test_a_cancelled_leader_has_failed(flights: SingleFlight):
 # Stalling
 
 
-async def test_nobody_waits_for_ever_and_nobody_else_follows_a_leader_that_hangs(flights: SingleFlight):
+async def test_a_stalled_flight_fails_its_follower_and_cannot_be_joined(flights: SingleFlight):
     flight = flights.start(KEY)
     flight.add(b"one")
     with pytest.raises(FlightFailed):
@@ -166,7 +166,7 @@ async def test_nobody_waits_for_ever_and_nobody_else_follows_a_leader_that_hangs
     assert flights.join(KEY) is None
 
 
-async def test_a_leader_that_was_only_slow_still_completes_for_those_who_stayed(flights: SingleFlight):
+async def test_a_slow_leader_completes_for_the_remaining_followers(flights: SingleFlight):
     slow = flights.start(KEY)
     slow.add(b"one")
     patient = asyncio.create_task(everything(slow))
@@ -178,7 +178,7 @@ async def test_a_leader_that_was_only_slow_still_completes_for_those_who_stayed(
         assert flights.join(KEY) is quick
 
 
-async def test_time_that_the_follower_takes_itself_is_no_stall(flights: SingleFlight):
+async def test_a_slow_follower_does_not_count_as_a_stall(flights: SingleFlight):
     flight = flights.start(KEY)
     flight.add(b"one")
     flight.add(b"two")
@@ -215,14 +215,14 @@ async def speak(flights: SingleFlight, led: list[int], number: int, *, fails: in
 
 
 @pytest.mark.parametrize("fails", [0, 1, 3])
-async def test_of_100_at_once_one_asks_and_when_it_fails_exactly_one_more(flights: SingleFlight, fails: int):
+async def test_one_of_100_speeches_leads_and_after_a_failure_exactly_one_more(flights: SingleFlight, fails: int):
     led: list[int] = []
     said = await asyncio.gather(*(speak(flights, led, number, fails=fails) for number in range(100)))
     assert said == [[b"one", b"two", b"three"]] * 100
     assert len(led) == fails + 1
 
 
-async def test_followers_that_are_cancelled_disturb_nobody(flights: SingleFlight):
+async def test_cancelled_followers_do_not_affect_the_others(flights: SingleFlight):
     flight = flights.start(KEY)
     followers = [asyncio.create_task(everything(flight)) for _ in range(100)]
     for number, chunk in enumerate((b"one", b"two", b"three")):
@@ -236,7 +236,7 @@ async def test_followers_that_are_cancelled_disturb_nobody(flights: SingleFlight
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[0:3])
 
 
-async def test_the_leader_is_not_held_up_by_a_thousand_followers(flights: SingleFlight):
+async def test_a_thousand_followers_do_not_slow_down_the_leader(flights: SingleFlight):
     """Adding does not run them: it returns before any of them has got the chunk."""
     flight = flights.start(KEY)
     got: list[bytes] = []

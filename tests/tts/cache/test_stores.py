@@ -47,12 +47,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("entry", [b"", b"\0", bytes(range(256)) * 2400], ids=["nothing", "a byte", "600 KB"])
-def test_what_goes_in_comes_out(store: Store, entry: bytes):
+def test_reading_returns_what_was_written(store: Store, entry: bytes):
     store.write(KEY, entry)
     assert store.read(KEY) == entry
 
 
-def test_what_was_never_put_in_is_not_there(store: Store):
+def test_an_unknown_key_reads_as_none(store: Store):
     assert store.read(KEY) is None
     assert list(store.keys()) == []
 
@@ -64,7 +64,7 @@ def test_a_new_entry_replaces_the_old_one(store: Store):
     assert list(store.keys()) == [KEY]
 
 
-def test_what_was_deleted_is_not_there(store: Store):
+def test_a_deleted_entry_reads_as_none(store: Store):
     store.write(KEY, b"one")
     store.write(OTHER, b"other")
     store.delete(KEY)
@@ -72,7 +72,7 @@ def test_what_was_deleted_is_not_there(store: Store):
     assert list(store.keys()) == [OTHER]
 
 
-def test_deleting_what_is_not_there_is_no_error(store: Store):
+def test_deleting_a_missing_entry_is_no_error(store: Store):
     store.delete(KEY)
 
 
@@ -83,7 +83,7 @@ def test_every_key_is_listed(store: Store):
     assert set(store.keys()) == keys
 
 
-def test_while_two_write_a_reader_gets_one_of_them_whole(store: Store):
+def test_a_reader_gets_one_whole_entry_while_two_writers_write(store: Store):
     entries = [bytes([number]) * 200_000 for number in (1, 2)]
     store.write(KEY, entries[0])
 
@@ -101,7 +101,7 @@ def test_while_two_write_a_reader_gets_one_of_them_whole(store: Store):
     assert store.read(KEY) in entries
 
 
-def test_what_is_deleted_while_it_is_read_is_whole_or_not_there(store: Store):
+def test_an_entry_deleted_during_a_read_is_whole_or_missing(store: Store):
     entry = bytes(200_000)
     done = threading.Event()
 
@@ -123,7 +123,7 @@ def test_what_is_deleted_while_it_is_read_is_whole_or_not_there(store: Store):
 # Files
 
 
-def test_files_are_this_accounts_alone_and_lie_in_the_data_directory(tmp_path: Path):
+def test_files_are_in_the_data_directory_and_only_the_owner_can_read_them(tmp_path: Path):
     file_store(tmp_path).write(KEY, b"sound")
     path = tmp_path / "phrases" / "ab" / KEY
     assert path.read_bytes() == b"sound"
@@ -141,7 +141,7 @@ def room_for(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays_whole(tmp_path: Path):
+def test_a_full_disk_raises_and_keeps_the_old_entry(tmp_path: Path):
     store = file_store(tmp_path)
     store.write(KEY, b"old")
     with room_for(1000), pytest.raises(StoreError, match="OSError"):
@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_and_what_was_there_stays_whole(tmp_path: Path):
     assert [path.name for path in (tmp_path / "phrases").rglob("*") if path.is_file()] == [KEY]
 
 
-def test_a_folder_that_may_not_be_used_is_said(tmp_path: Path):
+def test_a_folder_without_permission_raises(tmp_path: Path):
     """In a process of its own, which gives up root: root may do anything."""
     store = file_store(tmp_path)
     store.write(KEY, b"old")
@@ -179,7 +179,7 @@ def test_a_folder_that_may_not_be_used_is_said(tmp_path: Path):
     assert child.stdout.splitlines() == ["The phrase store failed with PermissionError."] * 4
 
 
-def test_a_place_that_is_no_folder_is_said(tmp_path: Path):
+def test_a_path_that_is_not_a_folder_raises(tmp_path: Path):
     (tmp_path / "phrases").write_bytes(b"a file")
     store = file_store(tmp_path)
     for work in (lambda: store.read(KEY), lambda: store.write(KEY, b"x"), lambda: list(store.keys())):
@@ -188,7 +188,7 @@ def test_a_place_that_is_no_folder_is_said(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("age_s", "listed"), [(0, False), (3500, False), (3700, True)])
-def test_what_a_killed_writer_left_is_listed_once_nobody_can_be_writing_it(tmp_path: Path, age_s: int, listed: bool):
+def test_a_temporary_file_is_listed_after_an_hour(tmp_path: Path, age_s: int, listed: bool):
     store = file_store(tmp_path)
     store.write(KEY, b"whole")
     half_written = tmp_path / "phrases" / "ab" / f"{KEY}.x1y2z3"
@@ -203,14 +203,14 @@ def test_what_a_killed_writer_left_is_listed_once_nobody_can_be_writing_it(tmp_p
 # Redis
 
 
-def test_redis_forgets_an_entry_when_its_time_is_over(redis: RedisProcess):
+def test_redis_deletes_an_entry_after_its_ttl(redis: RedisProcess):
     RedisStore(redis.url, 100.5).write(KEY, b"sound")
     with redis_client.Redis.from_url(redis.url) as client:
         assert 95 < client.ttl(REDIS_PREFIX + KEY) <= 101
         assert client.get(REDIS_PREFIX + KEY) == b"sound"  # as it is, not pickled
 
 
-def test_other_peoples_keys_in_redis_are_left_alone(redis: RedisProcess):
+def test_other_keys_in_redis_are_neither_listed_nor_deleted(redis: RedisProcess):
     redis.flush()
     with redis_client.Redis.from_url(redis.url) as client:
         client.set("celery", "queue")
@@ -222,7 +222,7 @@ def write_many(store: Store) -> None:
         store.write(f"{number:02x}" * 32, bytes(100_000))
 
 
-def test_a_full_redis_is_said_and_what_is_there_can_be_read():
+def test_a_full_redis_raises_and_can_still_be_read():
     with RedisProcess("--maxmemory", "2mb", "--maxmemory-policy", "noeviction") as full:
         store = RedisStore(full.url, 60)
         store.write(KEY, b"old")
@@ -231,7 +231,7 @@ def test_a_full_redis_is_said_and_what_is_there_can_be_read():
         assert store.read(KEY) == b"old"
 
 
-def test_a_redis_that_went_away_is_said_and_is_used_again_when_it_is_back():
+def test_an_unavailable_redis_raises_and_is_used_again_later():
     with RedisProcess() as process:
         store = RedisStore(process.url, 60)
         store.write(KEY, b"old")
@@ -246,7 +246,7 @@ def test_a_redis_that_went_away_is_said_and_is_used_again_when_it_is_back():
         assert store.read(KEY) is None
 
 
-def test_a_redis_that_hangs_is_left_within_a_second():
+def test_a_hanging_redis_times_out_within_a_second():
     with RedisProcess() as process:
         store = RedisStore(process.url, 60)
         store.write(KEY, b"old")
@@ -262,7 +262,7 @@ def test_a_redis_that_hangs_is_left_within_a_second():
 # S3
 
 
-def test_objects_lie_in_a_folder_of_the_bucket_and_nobody_else_may_read_them(s3: S3Process):
+def test_objects_are_private_and_in_a_folder_of_the_bucket(s3: S3Process):
     store = s3_store(s3)
     store.write(KEY, b"sound")
     client = storages(PHRASE_STORE="s3", **s3.environment)["phrases"].connection.meta.client
@@ -272,7 +272,7 @@ def test_objects_lie_in_a_folder_of_the_bucket_and_nobody_else_may_read_them(s3:
     assert all(grant["Grantee"]["Type"] == "CanonicalUser" for grant in grants)
 
 
-def test_an_s3_server_that_refuses_or_hangs_is_said(s3: S3Process):
+def test_an_s3_server_that_fails_or_hangs_raises(s3: S3Process):
     missing = {**s3.environment, "AWS_STORAGE_BUCKET_NAME": "no-such-bucket"}
     nobodys = StorageStore(storages(PHRASE_STORE="s3", **missing)["phrases"])
     with pytest.raises(StoreError, match="NoSuchBucket"):
@@ -295,7 +295,7 @@ def test_an_s3_server_that_refuses_or_hangs_is_said(s3: S3Process):
 # The choice
 
 
-def test_the_setting_chooses(settings: Settings, redis: RedisProcess):
+def test_phrase_store_selects_the_store(settings: Settings, redis: RedisProcess):
     settings.PHRASE_STORE, settings.STORAGES = "file", configured(PHRASE_STORE="file")["STORAGES"]
     assert create_store(settings).is_local
     settings.PHRASE_STORE, settings.REDIS_URL = "redis", redis.url
@@ -308,13 +308,13 @@ def test_the_setting_chooses(settings: Settings, redis: RedisProcess):
 @pytest.mark.parametrize(
     ("store", "missing"), [("redis", "REDIS_URL"), ("s3", "AWS_STORAGE_BUCKET_NAME"), ("tape", "PHRASE_STORE")]
 )
-def test_a_store_without_what_it_needs_stops_the_start_with_its_name(store: str, missing: str):
+def test_a_missing_setting_of_the_store_stops_the_start_and_is_named(store: str, missing: str):
     with pytest.raises(Exception, match=missing) as caught:
         configured(PHRASE_STORE=store, REDIS_URL="", AWS_STORAGE_BUCKET_NAME="")
     assert store == "tape" or isinstance(caught.value, ImproperlyConfigured)
 
 
-def test_s3_is_spoken_to_as_other_servers_than_awss_want_it():
+def test_s3_requests_work_with_servers_other_than_aws():
     options = configured(PHRASE_STORE="s3", AWS_STORAGE_BUCKET_NAME="bucket", AWS_S3_ENDPOINT_URL="http://minio:9000")
     config = options["STORAGES"]["phrases"]["OPTIONS"]["client_config"]
     assert config.signature_version == "s3v4"

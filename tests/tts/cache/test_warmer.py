@@ -66,7 +66,7 @@ def heard(clip: Clip) -> bytes | None:
 # What is made
 
 
-def test_a_patient_gets_their_greeting_and_the_phrases_in_their_voice(alice: Member, phrases, sandbox):
+def test_warming_a_patient_generates_greeting_and_phrases_in_their_voice(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     assert asked(sandbox) == [GREETING, "One moment, please.", "I see."]
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
@@ -77,7 +77,7 @@ def test_a_patient_gets_their_greeting_and_the_phrases_in_their_voice(alice: Mem
     assert all(decode(heard(clip), "mp3_44100_128").seconds > 0.3 for clip in clips.values())
 
 
-def test_each_request_is_in_the_ledger_and_in_no_conversation(alice: Member, phrases, sandbox):
+def test_each_request_is_in_the_ledger_without_a_conversation(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     events = UsageEvent.objects.all()
     assert {(event.kind, event.outcome, event.conversation) for event in events} == {("warm", "completed", None)}
@@ -90,7 +90,7 @@ def test_each_request_is_in_the_ledger_and_in_no_conversation(alice: Member, phr
     assert {event.request_id for event in events} == {request["request_id"] for request in sandbox.requests()}
 
 
-def test_what_is_there_is_not_asked_for_again(alice: Member, phrases, sandbox):
+def test_cached_clips_are_not_requested_again(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     tasks.warm_patient(str(alice.patient.pk))
     tasks.warm_due()
@@ -108,21 +108,21 @@ def test_two_patients_share_the_phrases_of_one_voice(member: Callable[..., Membe
     ]
 
 
-def test_a_voice_warms_those_who_are_spoken_to_in_it(alice: Member, bob: Member, phrases, sandbox):
+def test_warming_a_voice_covers_the_patients_who_use_it(alice: Member, bob: Member, phrases, sandbox):
     tasks.warm_voice(str(alice.patient.voice.pk))
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
     tasks.warm_voice(str(Voice.objects.default().pk))
     assert "Hello Bob Baker, this is Clara." in asked(sandbox)
 
 
-def test_a_phrase_is_made_alone_for_everybody_of_its_language(alice: Member, bob: Member, phrases, sandbox):
+def test_warming_a_phrase_covers_all_patients_of_its_language(alice: Member, bob: Member, phrases, sandbox):
     tasks.warm_phrase(str(phrases[2].pk))
     assert asked(sandbox) == ["I see."] * 2
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE, DEFAULT_VOICE}
 
 
 @pytest.mark.parametrize("change", [{"companion_name": "Ann"}, {"speech_rate": "0.9"}, {"preferred_name": "Al"}])
-def test_what_shapes_the_greeting_has_it_made_anew(change: dict[str, str], alice: Member, phrases, sandbox):
+def test_a_changed_name_generates_the_greeting_again(change: dict[str, str], alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     Patient.objects.filter(pk=alice.patient.pk).update(**change)
     before = len(asked(sandbox))
@@ -132,7 +132,7 @@ def test_what_shapes_the_greeting_has_it_made_anew(change: dict[str, str], alice
     assert again[0].startswith("Hello A")
 
 
-def test_a_greeting_too_long_for_one_request_is_made_of_segments_and_kept_whole(alice: Member, sandbox):
+def test_a_long_greeting_is_requested_in_segments_and_stored_as_one_clip(alice: Member, sandbox):
     Phrase.objects.create(kind="greeting", text="Hello {patient_name}. " + "It is good to hear you again today. " * 7)
     Patient.objects.update(name="Alice " * 16)
     tasks.warm_patient(str(alice.patient.pk))
@@ -146,7 +146,7 @@ def test_a_greeting_too_long_for_one_request_is_made_of_segments_and_kept_whole(
 # Near the end
 
 
-def test_what_ends_within_a_day_is_made_anew_for_current_patients(alice: Member, phrases, sandbox):
+def test_clips_that_expire_within_a_day_are_generated_again(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     ending()
     tasks.warm_due()
@@ -155,7 +155,7 @@ def test_what_ends_within_a_day_is_made_anew_for_current_patients(alice: Member,
 
 
 @pytest.mark.parametrize(("played", "times"), [(True, 2), (False, 1)])
-def test_a_clip_that_no_plan_knows_is_made_anew_if_it_was_played(played: bool, times: int, alice, phrases, sandbox):
+def test_an_unplanned_clip_is_generated_again_if_it_was_played(played: bool, times: int, alice, phrases, sandbox):
     """For example in a format that the device has asked for once."""
     tasks.warm_phrase(str(phrases[2].pk))
     Patient.objects.update(speech_rate="0.8")
@@ -165,7 +165,9 @@ def test_a_clip_that_no_plan_knows_is_made_anew_if_it_was_played(played: bool, t
 
 
 @pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
-def test_the_greeting_of_somebody_who_is_gone_is_not(gone: str, alice: Member, phrases, sandbox):
+def test_the_greeting_of_an_archived_or_erased_patient_is_not_generated_again(
+    gone: str, alice: Member, phrases, sandbox
+):
     tasks.warm_patient(str(alice.patient.pk))
     Patient.objects.update(**{gone: timezone.now()})
     ending(used_at=timezone.now())
@@ -191,12 +193,12 @@ def test_the_greeting_of_somebody_who_is_gone_is_not(gone: str, alice: Member, p
         (errors.NotAudio(), OnError.STOP),
     ],
 )
-def test_what_a_failure_means_for_the_rest(error: errors.ProviderError, verdict: OnError):
+def test_the_error_decides_what_is_skipped(error: errors.ProviderError, verdict: OnError):
     assert on_error(error) is verdict
 
 
 @pytest.mark.parametrize("state", [{"quota": "spent"}, {"circuit": "open"}])
-def test_while_the_quota_is_spent_or_the_provider_down_nothing_is_asked(state, alice: Member, phrases, sandbox):
+def test_no_request_is_made_while_the_quota_is_exhausted_or_the_circuit_open(state, alice: Member, phrases, sandbox):
     ProviderState.objects.create(**state)
     tasks.warm_due()
     assert (asked(sandbox), Clip.objects.count()) == ([], 0)
@@ -213,7 +215,7 @@ def test_while_the_quota_is_spent_or_the_provider_down_nothing_is_asked(state, a
         ({"kind": "empty"}, None),
     ],
 )
-def test_trouble_stops_the_round_and_the_next_one_goes_on(fault, incident, alice: Member, phrases, sandbox):
+def test_an_error_ends_the_round_and_the_next_round_continues(fault, incident, alice: Member, phrases, sandbox):
     sandbox.fault(**fault)
     tasks.warm_due()
     assert len(asked(sandbox)) == 1
@@ -226,7 +228,7 @@ def test_trouble_stops_the_round_and_the_next_one_goes_on(fault, incident, alice
     assert Clip.objects.filter(size__gt=0).count() == 3
 
 
-def test_a_refused_text_leaves_the_others_and_a_refused_voice_its_own_alone(alice, bob, phrases, sandbox):
+def test_a_rejected_text_skips_its_clip_and_an_unavailable_voice_its_clips(alice, bob, phrases, sandbox):
     sandbox.fault(kind="error", preset="invalid_text", match={"text": "moment"})
     sandbox.fault(kind="error", preset="voice_not_found", match={"voice_id": OTHER_VOICE})
     tasks.warm_due()
@@ -236,7 +238,7 @@ def test_a_refused_text_leaves_the_others_and_a_refused_voice_its_own_alone(alic
     assert Incident.objects.get().kind == "voice"
 
 
-def test_a_clip_whose_renewal_fails_stays_what_it_was(alice: Member, phrases, sandbox):
+def test_a_failed_renewal_restores_the_row(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     ending()
     before = set(Clip.objects.values_list("digest", "expires_at", "created_at"))
@@ -246,7 +248,7 @@ def test_a_clip_whose_renewal_fails_stays_what_it_was(alice: Member, phrases, sa
     assert all(map(heard, Clip.objects.all()))
 
 
-def test_where_the_store_does_not_take_it_one_clip_is_paid_for_and_no_more(alice, phrases, sandbox, settings, tmp_path):
+def test_a_failing_store_costs_one_request(alice, phrases, sandbox, settings, tmp_path):
     broken = tmp_path / "a file"
     broken.touch()
     settings.STORAGES = {
@@ -260,7 +262,7 @@ def test_where_the_store_does_not_take_it_one_clip_is_paid_for_and_no_more(alice
 # One maker at a time
 
 
-def test_a_clip_has_one_maker_until_the_lease_is_over(alice: Member, phrases):
+def test_a_clip_has_one_lease_until_it_expires(alice: Member, phrases):
     ((digest, spec), *_) = warmer.missing_clips(
         load_audiences(active_patients()), phrases, create_phrase_cache()
     ).items()
@@ -271,7 +273,7 @@ def test_a_clip_has_one_maker_until_the_lease_is_over(alice: Member, phrases):
     assert Lease.acquire(digest, spec) is not None
 
 
-def test_two_workers_at_once_pay_once(alice: Member, phrases, sandbox):
+def test_two_concurrent_workers_make_one_request_per_clip(alice: Member, phrases, sandbox):
     sandbox.settings(first_byte_ms=100)
 
     def work() -> None:
@@ -289,7 +291,7 @@ def test_two_workers_at_once_pay_once(alice: Member, phrases, sandbox):
     assert Clip.objects.filter(size__gt=0).count() == 3
 
 
-def test_a_round_has_an_end_and_says_that_there_is_more(alice: Member, phrases, sandbox, monkeypatch):
+def test_a_round_ends_at_its_time_limit_and_reports_remaining_clips(alice: Member, phrases, sandbox, monkeypatch):
     monkeypatch.setattr(warmer, "ROUND_LIMIT_S", 0.0)
     needed = warmer.missing_clips(load_audiences(active_patients()), phrases, create_phrase_cache())
     assert warmer.warm(needed, create_phrase_cache()) is True

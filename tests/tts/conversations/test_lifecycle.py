@@ -48,40 +48,40 @@ def seen(opened: OpenConversation, minutes_ago: float) -> Conversation:
 # The voice
 
 
-def test_the_voice_that_was_chosen_speaks(alice: Member):
+def test_the_selected_voice_is_used(alice: Member):
     opened = begin(alice)
     assert opened.context.speech_settings.voice.provider_id == OTHER_VOICE
     assert opened.context.voice_source == "selected"
     assert opened.context.backup_settings.voice.provider_id == DEFAULT_VOICE
 
 
-def test_the_patients_own_clone_speaks(alice: Member):
+def test_the_patients_voice_clone_is_used(alice: Member):
     voice = clone(alice.patient, revision=3)
     context = begin(alice).context
     assert (context.speech_settings.voice.id, context.voice_source) == (voice.id, "cloned")
     assert (context.speech_settings.voice.name, context.speech_settings.voice.revision) == ("Ann", 3)
 
 
-def test_with_no_voice_chosen_the_default_speaks(bob: Member):
+def test_without_a_selected_voice_the_default_voice_is_used(bob: Member):
     context = begin(bob).context
     assert context.speech_settings == context.backup_settings
     assert (context.speech_settings.voice.provider_id, context.voice_source) == (DEFAULT_VOICE, "default")
 
 
 @pytest.mark.parametrize("state", ["gone", "withdrawn"])
-def test_a_voice_that_is_gone_or_withdrawn_gives_way_to_the_default(alice: Member, state: str):
+def test_a_missing_or_withdrawn_voice_is_replaced_by_the_default_voice(alice: Member, state: str):
     clone(alice.patient, state=state)
     voice, source = resolve_voice(alice.patient)
     assert (voice.provider_id, source) == (DEFAULT_VOICE, "default")
 
 
-def test_the_default_voice_is_there_before_the_providers_list_was_read(bob: Member):
+def test_the_default_voice_exists_before_the_voice_list_is_synchronised(bob: Member):
     Voice.objects.all().delete()
     begin(bob)
     assert Voice.objects.get().provider_id == DEFAULT_VOICE
 
 
-def test_the_voice_stays_for_the_whole_conversation(alice: Member, bob: Member):
+def test_a_conversation_keeps_its_voice(alice: Member, bob: Member):
     opened = begin(alice)
     Patient.objects.filter(pk=alice.patient.pk).update(voice=None)
     again = resume(alice, opened)
@@ -92,7 +92,7 @@ def test_the_voice_stays_for_the_whole_conversation(alice: Member, bob: Member):
 # Beginning
 
 
-def test_a_conversation_begins_with_nothing_used(alice: Member):
+def test_a_new_conversation_has_no_ids_and_no_characters(alice: Member):
     opened = begin(alice)
     assert (opened.used_speech_ids, opened.characters) == (frozenset(), 0)
     row = row_of(opened)
@@ -101,7 +101,7 @@ def test_a_conversation_begins_with_nothing_used(alice: Member):
 
 
 @pytest.mark.parametrize(("asked", "used"), [(None, "mp3_44100_128"), ("ulaw_8000", "ulaw_8000")])
-def test_the_format_is_what_the_device_asked_for_and_is_remembered(alice: Member, asked: str | None, used: str):
+def test_the_requested_format_is_used_and_stored_on_the_device(alice: Member, asked: str | None, used: str):
     opened = begin(alice, asked)
     assert (
         opened.context.speech_settings.format == opened.context.backup_settings.format == row_of(opened).format == used
@@ -110,13 +110,13 @@ def test_the_format_is_what_the_device_asked_for_and_is_remembered(alice: Member
 
 
 @pytest.mark.parametrize(("language", "spoken"), [("en", "en"), ("de-AT", "de"), ("FR", "fr")])
-def test_a_rendering_has_the_patients_language_and_pace(bob: Member, language: str, spoken: str):
+def test_speech_settings_have_the_patients_language_and_speed(bob: Member, language: str, spoken: str):
     Patient.objects.filter(pk=bob.patient.pk).update(language=language, speech_rate=Decimal("0.85"))
     speech_settings = begin(bob).context.speech_settings
     assert (speech_settings.language, speech_settings.speed) == (spoken, 0.85)
 
 
-def test_the_known_phrases_are_those_of_the_patients_language_in_normal_form(bob: Member):
+def test_the_context_has_the_normalised_phrases_of_the_patients_language(bob: Member):
     Phrase.objects.create(text="  That’s   wonderful! ")
     Phrase.objects.create(text="Cafe\u0301?")
     Phrase.objects.create(text="Wunderbar!", language="de")
@@ -124,7 +124,7 @@ def test_the_known_phrases_are_those_of_the_patients_language_in_normal_form(bob
     assert begin(bob).context.phrases == {"That's wonderful!", "Caf\u00e9?"}
 
 
-def test_the_frame_that_opens_a_conversation_is_the_contracts(alice: Member):
+def test_the_started_frame_matches_the_device_protocol(alice: Member):
     opened = begin(alice, "pcm_16000")
     assert opened.context.started_frame() == {
         "type": "conversation.started",
@@ -176,7 +176,7 @@ def test_a_language_without_a_greeting_has_none(phrases: None, bob: Member, lang
         (r"Hi {patient_name}", r"Ann \1 \g<0>", "Clara", r"Hi Ann \1 \g<0>"),
     ],
 )
-def test_names_are_filled_in_as_they_are(template: str, name: str, companion: str, greeting: str):
+def test_names_are_inserted_unchanged(template: str, name: str, companion: str, greeting: str):
     assert render_greeting(template, Patient(name=name, companion_name=companion)) == greeting
 
 
@@ -207,14 +207,14 @@ def test_another_device_of_the_same_patient_may_resume(alice: Member):
     assert row_of(opened).device == tablet
 
 
-def test_resuming_tells_that_the_conversation_was_seen(alice: Member):
+def test_resuming_updates_the_time_of_last_contact(alice: Member):
     opened = begin(alice)
     before = seen(opened, minutes_ago=29)
     resume(alice, opened)
     assert row_of(opened).seen_at > before.seen_at
 
 
-def test_another_patients_conversation_is_unknown(alice: Member, bob: Member):
+def test_a_conversation_of_another_patient_is_unknown(alice: Member, bob: Member):
     opened = begin(alice)
     with pytest.raises(UnknownConversation) as error:
         resume(bob, opened)
@@ -222,14 +222,14 @@ def test_another_patients_conversation_is_unknown(alice: Member, bob: Member):
     assert row_of(opened).device == alice.device
 
 
-def test_a_conversation_that_has_ended_is_unknown(alice: Member):
+def test_an_ended_conversation_is_unknown(alice: Member):
     opened = begin(alice)
     lifecycle.end(opened.context.conversation_id)
     with pytest.raises(UnknownConversation):
         resume(alice, opened)
 
 
-def test_a_conversation_that_nobody_resumed_for_30_minutes_is_unknown_before_any_sweep(alice: Member):
+def test_an_abandoned_conversation_is_unknown_before_the_task_ends_it(alice: Member):
     opened = begin(alice)
     seen(opened, minutes_ago=31)
     with pytest.raises(UnknownConversation):
@@ -240,13 +240,13 @@ def test_a_conversation_that_nobody_resumed_for_30_minutes_is_unknown_before_any
     "conversation_id",
     ["", " ", "no uuid", "0" * 31, "0" * 33, "\0", "☃" * 32, "1' OR 1=1 --", "x" * 60_000, str(uuid.UUID(int=0))],
 )
-def test_an_id_that_is_none_is_unknown(alice: Member, conversation_id: str):
+def test_an_invalid_id_is_unknown(alice: Member, conversation_id: str):
     begin(alice)
     with pytest.raises(UnknownConversation):
         lifecycle.resume(alice.device.id, conversation_id)
 
 
-def test_a_name_changed_meanwhile_is_used_from_the_next_greeting(phrases: None, alice: Member):
+def test_a_changed_name_is_used_in_the_next_greeting(phrases: None, alice: Member):
     opened = begin(alice)
     Patient.objects.filter(pk=alice.patient.pk).update(preferred_name="Ally")
     assert resume(alice, opened).context.greeting.startswith("Hello Ally,")
@@ -263,13 +263,13 @@ def test_ending_is_idempotent(alice: Member):
     assert row_of(opened).ended_at == first
 
 
-def test_ending_what_is_not_there_changes_nothing(alice: Member):
+def test_ending_an_unknown_conversation_changes_nothing(alice: Member):
     opened = begin(alice)
     lifecycle.end(uuid.uuid4())
     assert row_of(opened).ended_at is None
 
 
-def test_late_characters_are_added_to_what_is_open_and_never_to_what_has_ended(alice: Member, bob: Member):
+def test_reconciled_characters_are_added_only_to_unfinished_conversations(alice: Member, bob: Member):
     opened, ended, abandoned = begin(alice), begin(alice), begin(bob)
     lifecycle.end(ended.context.conversation_id)
     seen(abandoned, minutes_ago=31)
@@ -280,7 +280,7 @@ def test_late_characters_are_added_to_what_is_open_and_never_to_what_has_ended(a
     assert [row_of(one).tts_characters_used for one in (opened, ended, abandoned)] == [40, 0, 0]
 
 
-def test_a_conversation_unseen_for_30_minutes_ends_and_a_younger_one_goes_on(alice: Member, bob: Member):
+def test_only_a_conversation_unseen_for_30_minutes_is_ended(alice: Member, bob: Member):
     old, young = begin(alice), begin(bob)
     seen(old, minutes_ago=31)
     seen(young, minutes_ago=29)
@@ -290,21 +290,21 @@ def test_a_conversation_unseen_for_30_minutes_ends_and_a_younger_one_goes_on(ali
     assert lifecycle.end_abandoned() == 0
 
 
-def test_an_abandoned_conversation_ended_when_it_was_last_seen(alice: Member):
+def test_an_abandoned_conversation_ends_at_the_time_it_was_last_seen(alice: Member):
     opened = begin(alice)
     before = seen(opened, minutes_ago=45)
     lifecycle.end_abandoned()
     assert row_of(opened).ended_at == before.seen_at
 
 
-def test_a_conversation_that_is_touched_is_not_abandoned(alice: Member):
+def test_a_heartbeat_keeps_a_conversation_from_being_abandoned(alice: Member):
     opened = begin(alice)
     seen(opened, minutes_ago=31)
     lifecycle.heartbeat([opened.context.conversation_id])
     assert lifecycle.end_abandoned() == 0
 
 
-def test_a_conversation_that_has_ended_is_not_touched(alice: Member):
+def test_a_heartbeat_does_not_change_an_ended_conversation(alice: Member):
     opened = begin(alice)
     lifecycle.end(opened.context.conversation_id)
     before = seen(opened, minutes_ago=5)
@@ -312,6 +312,6 @@ def test_a_conversation_that_has_ended_is_not_touched(alice: Member):
     assert row_of(opened).seen_at == before.seen_at
 
 
-def test_opening_takes_few_queries(phrases: None, alice: Member, django_assert_max_num_queries):
+def test_starting_a_conversation_takes_few_queries(phrases: None, alice: Member, django_assert_max_num_queries):
     with django_assert_max_num_queries(8):
         begin(alice)

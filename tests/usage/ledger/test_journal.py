@@ -57,7 +57,7 @@ def killed(folder: Path) -> None:
     assert done.returncode == -9
 
 
-def test_what_a_killed_process_had_asked_for_is_adopted_once(folder: Path):
+def test_the_attempts_of_a_killed_process_are_recovered_once(folder: Path):
     killed(folder)
     book = Book()
     assert recover(folder, book) == 3
@@ -69,7 +69,7 @@ def test_what_a_killed_process_had_asked_for_is_adopted_once(folder: Path):
     assert list(folder.iterdir()) == []
 
 
-def test_all_that_identifies_an_attempt_comes_back(folder: Path):
+def test_a_recovered_attempt_has_all_its_identifying_fields(folder: Path):
     ids = {name: uuid.uuid4() for name in ("conversation_id", "patient_id", "voice_id")}
     asked = Attempt(
         uuid.uuid4(), 4, 11, "retry", 300, **ids, model="m", started_at=datetime(2026, 3, 1, 12, 0, 1, 5, tzinfo=UTC)
@@ -81,7 +81,7 @@ def test_all_that_identifies_an_attempt_comes_back(folder: Path):
     assert book == [asked]
 
 
-def test_what_a_living_process_has_asked_for_is_its_own(folder: Path):
+def test_the_journal_of_a_living_process_is_not_recovered(folder: Path):
     journal, book = Journal(folder), Book()
     journal.append(attempt())
     assert recover(folder, book) == 0
@@ -90,7 +90,7 @@ def test_what_a_living_process_has_asked_for_is_its_own(folder: Path):
     assert recover(folder, book) == 2
 
 
-def test_what_is_written_is_not_adopted(folder: Path):
+def test_attempts_in_the_database_are_not_recovered(folder: Path):
     journal, book = Journal(folder), Book()
     journal.append(attempt())
     mark = journal.position()
@@ -101,7 +101,7 @@ def test_what_is_written_is_not_adopted(folder: Path):
     assert [one.segment for one in book] == [1]
 
 
-def test_what_began_while_the_database_was_written_stays(folder: Path):
+def test_attempts_appended_during_the_database_write_are_kept(folder: Path):
     journal, book = Journal(folder), Book()
     journal.append(attempt())
     mark = journal.position()
@@ -111,12 +111,12 @@ def test_what_began_while_the_database_was_written_stays(folder: Path):
     assert recover(folder, book) == 2
 
 
-def test_a_process_that_ends_well_leaves_nothing(folder: Path):
+def test_closing_deletes_the_file(folder: Path):
     Journal(folder).close()
     assert list(folder.iterdir()) == []
 
 
-def test_an_empty_one_is_left_to_the_process_that_may_be_starting_with_it(folder: Path):
+def test_a_young_empty_file_is_kept(folder: Path):
     journal = Journal(folder)
     left(journal)
     recover(folder, Book())
@@ -127,7 +127,7 @@ def test_an_empty_one_is_left_to_the_process_that_may_be_starting_with_it(folder
     assert list(folder.iterdir()) == []
 
 
-def test_what_could_not_be_booked_is_adopted_later(folder: Path):
+def test_attempts_that_could_not_be_recorded_are_recovered_later(folder: Path):
     def refuse(attempts: Sequence[Attempt]) -> None:
         raise OSError("the database is away")
 
@@ -139,24 +139,24 @@ def test_what_could_not_be_booked_is_adopted_later(folder: Path):
     assert recover(folder, book) == 1
 
 
-def test_where_there_is_no_folder_nobody_has_died(folder: Path):
+def test_a_missing_folder_recovers_nothing(folder: Path):
     assert recover(folder, Book()) == 0
 
 
-def test_a_disk_that_takes_nothing_silences_nobody(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_failed_append_is_logged_and_raises_nothing(folder: Path, capsys: pytest.CaptureFixture[str]):
     journal = Journal(folder)
     left(journal)
     journal.append(attempt())
     assert "journal.write_failed" in capsys.readouterr().out
 
 
-def test_a_disk_that_takes_no_file_stops_no_server(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_failed_open_is_logged_and_returns_none(folder: Path, capsys: pytest.CaptureFixture[str]):
     folder.write_text("no folder at all")
     assert open_journal(folder) is None
     assert "journal.open_failed" in capsys.readouterr().out
 
 
-def test_who_speaks_after_its_end_writes_into_nobody_else_s_file(folder: Path, tmp_path: Path):
+def test_appending_after_close_does_not_write_to_another_file(folder: Path, tmp_path: Path):
     journal = Journal(folder)
     journal.close()
     with (tmp_path / "another").open("wb") as another:  # has the number that was the journal's
@@ -164,7 +164,7 @@ def test_who_speaks_after_its_end_writes_into_nobody_else_s_file(folder: Path, t
         assert os.fstat(another.fileno()).st_size == 0
 
 
-def test_it_holds_neither_text_nor_name_and_is_its_owners(folder: Path):
+def test_the_file_is_private_and_contains_neither_text_nor_name(folder: Path):
     journal = Journal(folder)
     journal.append(attempt(patient_id=uuid.uuid4()))
     assert journal._path.stat().st_mode & 0o777 == 0o600
@@ -174,7 +174,7 @@ def test_it_holds_neither_text_nor_name_and_is_its_owners(folder: Path):
 
 
 @pytest.mark.django_db
-def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
+def test_recording_a_recovered_attempt_twice_counts_once(folder: Path):
     known, unknown = attempt(), attempt()
     known.mark_answered("r", 30)
     events.record_attempts([known])
@@ -190,7 +190,7 @@ def test_the_ledger_takes_what_it_has_for_nothing(folder: Path):
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_the_recorder_keeps_it_until_the_rows_are_written(folder: Path):
+async def test_the_recorder_truncates_the_journal_after_writing_the_rows(folder: Path):
     recorder = Recorder(Journal(folder))
     begun, spoken = attempt(), attempt()
     spoken.outcome, spoken.saved_characters, spoken.kind = "completed", 60, "cache"

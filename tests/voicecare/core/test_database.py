@@ -12,7 +12,7 @@ from voicecare.core.database import own_db_thread, run_in_db_thread
 pytestmark = pytest.mark.django_db(transaction=True)  # the threads may hold connections that other tests have made
 
 
-async def test_while_every_thread_of_the_database_hangs_names_are_looked_up():
+async def test_hanging_database_threads_do_not_block_name_resolution():
     """As every new connection to the provider needs it."""
     back = threading.Event()
     hanging = [asyncio.create_task(run_in_db_thread(back.wait, 10)) for _ in range(40)]
@@ -26,7 +26,7 @@ async def test_while_every_thread_of_the_database_hangs_names_are_looked_up():
     assert all(await asyncio.gather(*hanging))
 
 
-async def test_it_raises_what_the_function_raises_and_returns_what_it_returns():
+async def test_results_and_errors_of_the_function_are_passed_on():
     assert await run_in_db_thread(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await run_in_db_thread(divmod, 7, 0)

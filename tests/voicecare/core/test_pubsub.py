@@ -76,7 +76,7 @@ def ear() -> Ear:
     return Ear()
 
 
-async def test_another_process_is_heard(server: RedisProcess, ear: Ear):
+async def test_a_message_of_another_process_is_handled(server: RedisProcess, ear: Ear):
     async with ear.at(PubSub(server.url)):
         await listens(server)
         command = [sys.executable, "-c", PUBLISHER, server.url, str(PATIENT)]
@@ -85,7 +85,7 @@ async def test_another_process_is_heard(server: RedisProcess, ear: Ear):
 
 
 @pytest.mark.parametrize("reachable", ["server", "stopped", "none"])
-async def test_our_own_hints_are_heard_once_with_and_without_a_redis(server: RedisProcess, ear: Ear, reachable: str):
+async def test_own_messages_are_handled_once_with_and_without_redis(server: RedisProcess, ear: Ear, reachable: str):
     ours = PubSub({"server": server.url, "stopped": NOBODY, "none": ""}[reachable])
     async with ear.at(ours):
         if reachable == "server":
@@ -97,7 +97,7 @@ async def test_our_own_hints_are_heard_once_with_and_without_a_redis(server: Red
         assert ear.heard == [PATIENT, "provider"]
 
 
-async def test_who_has_stopped_listening_is_not_called(ear: Ear):
+async def test_a_cancelled_subscriber_is_not_called(ear: Ear):
     ours = PubSub("")
     async with ear.at(ours):
         pass
@@ -106,7 +106,7 @@ async def test_who_has_stopped_listening_is_not_called(ear: Ear):
     assert ear.heard == []
 
 
-def test_a_listener_whose_loop_has_ended_harms_nobody(ear: Ear):
+def test_a_subscriber_with_a_closed_loop_does_not_affect_publishing(ear: Ear):
     ours = PubSub("")
 
     async def scenario() -> None:
@@ -118,7 +118,7 @@ def test_a_listener_whose_loop_has_ended_harms_nobody(ear: Ear):
     assert ear.heard == []
 
 
-async def test_a_callback_that_fails_does_not_end_the_listening(ear: Ear):
+async def test_a_failing_handler_does_not_end_the_subscription(ear: Ear):
     def broken(patient: uuid.UUID) -> None:
         raise RuntimeError(f"nothing to say to {patient}")
 
@@ -131,7 +131,7 @@ async def test_a_callback_that_fails_does_not_end_the_listening(ear: Ear):
     assert logs == [{"event": "pubsub.handler_failed", "error": "RuntimeError", "log_level": "warning"}]
 
 
-async def test_what_no_process_of_ours_sent_is_passed_over(server: RedisProcess, ear: Ear):
+async def test_malformed_messages_are_ignored(server: RedisProcess, ear: Ear):
     async with ear.at(PubSub(server.url)):
         await listens(server)
         with server.client() as client:
@@ -143,7 +143,7 @@ async def test_what_no_process_of_ours_sent_is_passed_over(server: RedisProcess,
         await ear.hears(PATIENT)
 
 
-async def test_a_redis_that_stops_is_found_again_and_said_once(server: RedisProcess, ear: Ear):
+async def test_the_subscriber_reconnects_after_a_restart_and_logs_it_once(server: RedisProcess, ear: Ear):
     async with ear.at(PubSub(server.url)):
         await listens(server)
         with capture_logs() as logs:
@@ -156,7 +156,7 @@ async def test_a_redis_that_stops_is_found_again_and_said_once(server: RedisProc
     assert [entry["event"] for entry in logs] == ["pubsub.disconnected", "pubsub.reconnected"]
 
 
-async def test_a_redis_that_hangs_is_noticed(server: RedisProcess, ear: Ear, monkeypatch: pytest.MonkeyPatch):
+async def test_a_hanging_redis_is_detected(server: RedisProcess, ear: Ear, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pubsub, "PING_INTERVAL_S", 0.3)
     async with ear.at(PubSub(server.url)):
         await listens(server)
@@ -173,7 +173,7 @@ async def test_a_redis_that_hangs_is_noticed(server: RedisProcess, ear: Ear, mon
     assert [entry["event"] for entry in logs] == ["pubsub.disconnected", "pubsub.reconnected"]
 
 
-def test_publishing_to_a_redis_that_hangs_costs_little_once(server: RedisProcess):
+def test_publishing_to_a_hanging_redis_times_out_once(server: RedisProcess):
     ours, lost = PubSub(server.url), REGISTRY.get_sample_value("voicecare_hints_lost_total")
     server.pause()
     try:
@@ -189,7 +189,7 @@ def test_publishing_to_a_redis_that_hangs_costs_little_once(server: RedisProcess
     assert REGISTRY.get_sample_value("voicecare_hints_lost_total") == lost + 20
 
 
-async def test_publishing_begins_again(server: RedisProcess, ear: Ear, monkeypatch: pytest.MonkeyPatch):
+async def test_publishing_is_retried_after_the_pause(server: RedisProcess, ear: Ear, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pubsub, "RETRY_INTERVAL_S", 0.1)
     publisher = PubSub(server.url)
     async with ear.at(PubSub(server.url)):
@@ -202,7 +202,7 @@ async def test_publishing_begins_again(server: RedisProcess, ear: Ear, monkeypat
         await ear.hears(PATIENT)
 
 
-async def test_a_process_has_one_that_its_code_publishes_with(ear: Ear):
+async def test_the_module_functions_publish_with_the_pubsub_of_the_process(ear: Ear):
     async with ear.at(pubsub.process_pubsub()):
         pubsub.publish_patient(PATIENT)
         pubsub.publish_provider()
