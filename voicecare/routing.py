@@ -5,7 +5,7 @@ from typing import Any
 
 from django.urls import path, re_path
 
-from tts.consumers import DeviceConsumer
+from tts.consumers import device_socket
 
 
 async def reject_unknown_path(
@@ -16,6 +16,6 @@ async def reject_unknown_path(
 
 
 websocket_urlpatterns = [
-    path("ws/device/", DeviceConsumer.as_asgi()),
-    re_path("", reject_unknown_path),  # type: ignore[arg-type]  # Django's stubs know views only
+    path("ws/device/", device_socket),  # type: ignore[arg-type]  # Django's stubs know views only
+    re_path("", reject_unknown_path),  # type: ignore[arg-type]
 ]
