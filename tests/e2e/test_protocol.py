@@ -561,9 +561,9 @@ async def test_the_end_of_a_conversation_ends_its_speeches_first(
         for id in ("b", "c"):
             await device.send({"type": "speak", "id": id, "text": TEXT})
         ended = await device.end()
-        ended = [(frame["type"], frame.get("id")) for frame in device.received if isinstance(frame, dict)]
-        assert sorted(ended[-4:-1]) == [("speech.interrupted", id) for id in "abc"]
-        assert ended[-1] == ("conversation.ended", None)
+        events = [(frame["type"], frame.get("id")) for frame in device.received if isinstance(frame, dict)]
+        assert sorted(events[-4:-1]) == [("speech.interrupted", id) for id in "abc"]
+        assert events[-1] == ("conversation.ended", None)
         await device.assert_nothing_pending()
         assert (await device.request(type="speak", id="d", text=TEXT))["code"] == "no_conversation"
     accounts = await accounts_of(started["conversation"])
