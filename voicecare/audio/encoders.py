@@ -30,7 +30,19 @@ class Encoder:
     def __init__(self, fmt: AudioFormat, input_rate: int = 22050) -> None:
         self._input_rate = input_rate
         self._resampler = None if input_rate == fmt.sample_rate else av.AudioResampler("s16", "mono", fmt.sample_rate)
-        self._codec = _make_codec(fmt)
+        match fmt.codec:
+            case "mp3":
+                self._codec: _Codec = _Mp3(fmt)
+            case "opus":
+                self._codec = _Opus(fmt)
+            case "ulaw":
+                self._codec = _G711("pcm_mulaw", fmt.sample_rate)
+            case "alaw":
+                self._codec = _G711("pcm_alaw", fmt.sample_rate)
+            case "wav":
+                self._codec = _Wav(fmt.sample_rate)
+            case "pcm":
+                self._codec = _Codec()
 
     def feed(self, pcm: bytes) -> bytes:
         """Encode whole samples. Returns the bytes that are ready, which can be none."""
@@ -134,19 +146,3 @@ class _Opus(_Codec):
         self._sink.seek(0)
         self._sink.truncate()
         return taken
-
-
-def _make_codec(fmt: AudioFormat) -> _Codec:
-    match fmt.codec:
-        case "mp3":
-            return _Mp3(fmt)
-        case "opus":
-            return _Opus(fmt)
-        case "ulaw":
-            return _G711("pcm_mulaw", fmt.sample_rate)
-        case "alaw":
-            return _G711("pcm_alaw", fmt.sample_rate)
-        case "wav":
-            return _Wav(fmt.sample_rate)
-        case "pcm":
-            return _Codec()

@@ -58,7 +58,12 @@ class _Mp3FrameTracker:
     `_partial_header` holds the start of a header."""
 
     def __init__(self, fmt: AudioFormat) -> None:
-        self._remaining, self._partial_header, self._last_header = 0, b"", _mono_header(fmt)
+        self._remaining, self._partial_header = 0, b""
+        # Until the first whole header has arrived: a mono header of the format.
+        lsf = fmt.sample_rate < 32000  # MPEG 2, low sampling frequencies
+        kbps = (_MPEG2_KBPS if lsf else _MPEG1_KBPS).index((fmt.bit_rate or 0) // 1000)
+        rates = kbps << 4 | _MPEG1_RATES.index(fmt.sample_rate << lsf) << 2
+        self._last_header = bytes((0xFF, 0xF3 if lsf else 0xFB, rates, 0xC4))
 
     def feed(self, chunk: bytes) -> None:
         data = self._partial_header + chunk
@@ -81,12 +86,6 @@ class _Mp3FrameTracker:
         whole = head + self._last_header[len(head) :] if head[0] == 0xFF else head.ljust(10, b"\0")
         size = _unit_size(whole) or 0
         return whole.ljust(size, b"\0")[len(head) : size]
-
-
-def _mono_header(fmt: AudioFormat) -> bytes:
-    lsf = fmt.sample_rate < 32000  # MPEG 2, low sampling frequencies
-    kbps = (_MPEG2_KBPS if lsf else _MPEG1_KBPS).index((fmt.bit_rate or 0) // 1000)
-    return bytes((0xFF, 0xF3 if lsf else 0xFB, kbps << 4 | _MPEG1_RATES.index(fmt.sample_rate << lsf) << 2, 0xC4))
 
 
 def _unit_size(head: bytes) -> int | None:

@@ -145,7 +145,12 @@ class AccountClient:
             request = self._session.prepare_request(requests.Request(method, self._base_url, data=form, files=files))
             request.url = self._base_url + path  # set afterwards, because requests would undo the quoting of dots
             with self._session.send(request, stream=True, timeout=timeout, allow_redirects=False) as response:
-                return _read_body(response)
+                if 200 <= response.status_code < 300:
+                    return b"".join(_read_chunks(response, _MAX_RESPONSE_BYTES))
+                reads: list[bytes] = []
+                with suppress(HTTPError, ProviderError):  # the error is made from as much of the body as arrives
+                    reads.extend(_read_chunks(response, MAX_BODY_BYTES))
+                raise error_from_response(response.status_code, response.headers, b"".join(reads))
         except _TRANSPORT_ERRORS as error:
             raise _to_provider_error(error) from error
 
@@ -161,16 +166,6 @@ def _iterate_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]])
         if token in seen or len(seen) >= _MAX_PAGES:
             raise invalid_response("endless pages")
         seen.add(token)
-
-
-def _read_body(response: requests.Response) -> bytes:
-    """Return the body of a 2xx response. Raise the error for any other, with as much of its body as arrives."""
-    if 200 <= response.status_code < 300:
-        return b"".join(_read_chunks(response, _MAX_RESPONSE_BYTES))
-    reads: list[bytes] = []
-    with suppress(HTTPError, ProviderError):
-        reads.extend(_read_chunks(response, MAX_BODY_BYTES))
-    raise error_from_response(response.status_code, response.headers, b"".join(reads))
 
 
 def _read_chunks(response: requests.Response, limit: int) -> Iterator[bytes]:

@@ -122,7 +122,13 @@ class SpeechResponse:
         self._response = response = await self._send(self._session)
         try:
             if not 200 <= response.status < 300:
-                raise await _response_error(response)
+                timeout_s = _SERVER_ERROR_BODY_TIMEOUT_S if response.status >= 500 else _ERROR_BODY_TIMEOUT_S
+                body = b""
+                with suppress(*_TRANSPORT_ERRORS):  # if the body does not arrive in time, the status decides
+                    async with asyncio.timeout(timeout_s):
+                        while len(body) <= MAX_BODY_BYTES and (chunk := await response.content.readany()):
+                            body += chunk
+                raise error_from_response(response.status, response.headers, body)
         except BaseException:
             response.close()
             raise
@@ -194,14 +200,3 @@ class SpeechResponse:
         error.request_id = self.metadata.request_id
         error.trace_id = self.metadata.trace_id
         return error
-
-
-async def _response_error(response: aiohttp.ClientResponse) -> ProviderError:
-    """Return the error for a response without 2xx. If its body does not arrive in time, the status decides."""
-    timeout_s = _SERVER_ERROR_BODY_TIMEOUT_S if response.status >= 500 else _ERROR_BODY_TIMEOUT_S
-    body = b""
-    with suppress(*_TRANSPORT_ERRORS):
-        async with asyncio.timeout(timeout_s):
-            while len(body) <= MAX_BODY_BYTES and (chunk := await response.content.readany()):
-                body += chunk
-    return error_from_response(response.status, response.headers, body)

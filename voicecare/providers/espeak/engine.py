@@ -93,16 +93,13 @@ class Engine:
             voice = listed[index].contents
             index += 1
             identifier = voice.identifier.decode()
-            if not self._is_usable(identifier):
+            # The wheel lists voices without their dictionary. Selecting one leaves the library in a half-changed state.
+            language = identifier.rpartition("/")[2].partition("-")[0]
+            if language in _CRASHING_LANGUAGES or not (self._data / f"{language}_dict").exists():
                 continue
             for claim, tag in _read_languages(voice.languages):
                 best[tag] = min(best.get(tag, (claim, identifier)), (claim, identifier))
         return {tag: identifier for tag, (_, identifier) in best.items()} | {"en": _ENGLISH}
-
-    def _is_usable(self, identifier: str) -> bool:
-        # The wheel lists voices without their dictionary. Selecting one leaves the library in a half-changed state.
-        language = identifier.rpartition("/")[2].partition("-")[0]
-        return language not in _CRASHING_LANGUAGES and (self._data / f"{language}_dict").exists()
 
 
 def _read_languages(address: int) -> list[tuple[int, str]]:

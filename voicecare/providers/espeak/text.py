@@ -29,20 +29,17 @@ def normalize(text: str) -> str:
     internally, and brackets because `[[` starts phoneme input. Repeated accents and signs are shortened, because they
     only cost time.
     """
+    # Wide and mathematical letters, ligatures and Roman numerals become the plain letters.
+    composed = unicodedata.normalize("NFC", text)
+    plain = "".join(sign if sign < "\u0100" else unicodedata.normalize("NFKC", sign) for sign in composed)
     kept: list[str] = []
     marks = 0
-    for character in _replace_compatibility_characters(text):
+    for character in plain:
         category = unicodedata.category(character)
         marks = marks + 1 if category[0] == "M" else 0
         if marks <= _MAX_MARKS_IN_A_ROW and (category != "Cf" or character in _JOINERS):
             kept.append(character if _is_readable(character, category) else " ")
     return _REPEATED.sub(r"\1\1\1", "".join(kept)).strip()
-
-
-def _replace_compatibility_characters(text: str) -> str:
-    """Replace wide and mathematical letters, ligatures and Roman numerals by the plain letters."""
-    composed = unicodedata.normalize("NFC", text)
-    return "".join(sign if sign < "\u0100" else unicodedata.normalize("NFKC", sign) for sign in composed)
 
 
 @lru_cache(maxsize=4096)

@@ -124,10 +124,17 @@ async def choose_scenario(request: web.Request) -> web.Response:
 
 
 async def page(request: web.Request) -> web.Response:
+    sandbox = request.app[SANDBOX]
+    # the active faults and degraded settings
+    active = [fault["preset"] or fault["kind"] for fault in sandbox.faults.to_json() if not fault["spent"]]
+    if sandbox.config.first_byte_ms > sandbox.first_byte_ms:
+        active.append(f"first byte after {sandbox.config.first_byte_ms:g} ms")
+    if sandbox.config.characters_used >= sandbox.config.character_limit:
+        active.append("the quota is used up")
     kinds = "".join(f"<li><code>{kind}</code> {', '.join(names)}</li>" for kind, names in FIELDS_BY_KIND.items())
     buttons = "".join(BUTTON.format(name=name, heard=scenario.effect) for name, scenario in SCENARIOS.items())
     html = PAGE.format(
-        now=_active_faults(request.app[SANDBOX]),
+        now=", ".join(active) or OFF,
         buttons=buttons,
         settings=", ".join(asdict(SandboxConfig())),
         sales=", ".join(FIELDS),
@@ -137,16 +144,6 @@ async def page(request: web.Request) -> web.Response:
         presets=", ".join(PRESETS),
     )
     return web.Response(text=html, content_type="text/html")
-
-
-def _active_faults(sandbox: Sandbox) -> str:
-    """The active faults and degraded settings, as a text. The name of the `off` scenario if there is none."""
-    found = [fault["preset"] or fault["kind"] for fault in sandbox.faults.to_json() if not fault["spent"]]
-    if sandbox.config.first_byte_ms > sandbox.first_byte_ms:
-        found.append(f"first byte after {sandbox.config.first_byte_ms:g} ms")
-    if sandbox.config.characters_used >= sandbox.config.character_limit:
-        found.append("the quota is used up")
-    return ", ".join(found) or OFF
 
 
 def add_routes(router: web.UrlDispatcher) -> None:

@@ -72,23 +72,6 @@ class TimeRange:
 async def character_stats(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     """Return a `UsageCharactersResponseModel`. A metric that the sandbox cannot compute is an error, not zero."""
     query = request.query
-    window = _time_range(query)
-    breakdown = BREAKDOWNS[_choice(query, "breakdown_type", "none", BREAKDOWNS)]
-    metric = METRICS[_choice(query, "metric", "credits", METRICS)]
-    interval = _choice(query, "aggregation_interval", "day", dict.fromkeys(INTERVALS))
-    size = integer(query, "aggregation_bucket_size", None)
-    if size is not None and size < 1:
-        raise preset_error("invalid_parameters", "aggregation_bucket_size must be at least 1 second.")
-    begins = window.buckets(interval, size)
-    usage: dict[str, list[int]] = {} if breakdown is not BREAKDOWNS["none"] else {"All": [0] * len(begins)}
-    for billed in sandbox.account.billed_requests:
-        if window.start <= billed.unix * 1000 <= window.end:
-            row = usage.setdefault(breakdown(billed), [0] * len(begins))
-            row[bisect_right(begins, billed.unix * 1000) - 1] += metric(billed)
-    return {"time": begins, "usage": usage}
-
-
-def _time_range(query: Mapping[str, str]) -> TimeRange:
     ends = [integer(query, name, None) for name in ("start_unix", "end_unix")]
     for name, value in zip(("start_unix", "end_unix"), ends, strict=True):
         if value is None:
@@ -96,7 +79,19 @@ def _time_range(query: Mapping[str, str]) -> TimeRange:
     start, end = ends[0] or 0, ends[1] or 0
     if not 0 <= start <= end < 10**14:
         raise preset_error("invalid_parameters", "start_unix and end_unix must be milliseconds, in this order.")
-    return TimeRange(start, end)
+    breakdown = BREAKDOWNS[_choice(query, "breakdown_type", "none", BREAKDOWNS)]
+    metric = METRICS[_choice(query, "metric", "credits", METRICS)]
+    interval = _choice(query, "aggregation_interval", "day", dict.fromkeys(INTERVALS))
+    size = integer(query, "aggregation_bucket_size", None)
+    if size is not None and size < 1:
+        raise preset_error("invalid_parameters", "aggregation_bucket_size must be at least 1 second.")
+    begins = TimeRange(start, end).buckets(interval, size)
+    usage: dict[str, list[int]] = {} if breakdown is not BREAKDOWNS["none"] else {"All": [0] * len(begins)}
+    for billed in sandbox.account.billed_requests:
+        if start <= billed.unix * 1000 <= end:
+            row = usage.setdefault(breakdown(billed), [0] * len(begins))
+            row[bisect_right(begins, billed.unix * 1000) - 1] += metric(billed)
+    return {"time": begins, "usage": usage}
 
 
 def _choice(query: Mapping[str, str], name: str, default: str, known: Mapping[str, Any]) -> str:

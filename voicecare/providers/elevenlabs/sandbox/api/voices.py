@@ -40,13 +40,19 @@ async def v2_list(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     descending = query.get("sort_direction", "desc" if sort_by == "created_at_unix" else "asc") == "desc"
     voices = [voice for voice in sandbox.voices.all() if _matches(voice, request)]
     voices.sort(key=lambda voice: getattr(voice, sort_by), reverse=descending)
-    start = _decode_token(query.get("next_page_token"))
-    more = start + size < len(voices)
+    start, token = 0, query.get("next_page_token")
+    if token is not None:
+        try:
+            start = int(base64.urlsafe_b64decode(token).removeprefix(b"place:"))
+        except ValueError:
+            raise preset_error("invalid_cursor", param="next_page_token") from None
+    end = start + size
+    more = end < len(voices)
     return {
-        "voices": [voice.to_json() for voice in voices[start : start + size]],
+        "voices": [voice.to_json() for voice in voices[start:end]],
         "has_more": more,
         "total_count": len(voices) if boolean(query, "include_total_count", True) else 0,
-        "next_page_token": _encode_token(start + size) if more else None,
+        "next_page_token": base64.urlsafe_b64encode(f"place:{end}".encode()).decode() if more else None,
     }
 
 
@@ -62,19 +68,6 @@ def _matches(voice: Voice, request: web.Request) -> bool:
         and (kind is None or kind == "saved" or (kind == "default") == is_default)
         and kind != "community"
     )
-
-
-def _encode_token(place: int) -> str:
-    return base64.urlsafe_b64encode(f"place:{place}".encode()).decode()
-
-
-def _decode_token(token: str | None) -> int:
-    if token is None:
-        return 0
-    try:
-        return int(base64.urlsafe_b64decode(token).removeprefix(b"place:"))
-    except ValueError:
-        raise preset_error("invalid_cursor", param="next_page_token") from None
 
 
 async def read(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
@@ -157,21 +150,20 @@ def _samples(form: Form) -> list[Sample]:
     parts = [value for name, value in form.items() if name in ("files", "files[]")]
     if len(parts) > MAX_FILES:
         raise preset_error("invalid_parameters", f"No more than {MAX_FILES} files.", param="files")
-    samples = [_sample(place, part) for place, part in enumerate(parts)]
+    samples = []
+    for place, part in enumerate(parts):
+        if not isinstance(part, FileField):
+            raise validation_error(["body", "files", place], "Value error, Expected UploadFile", "value_error")
+        audio = part.file.read()
+        if len(audio) > MAX_FILE_BYTES:
+            raise preset_error("request_too_large", f"A file is limited to {MAX_FILE_BYTES} bytes.", param="files")
+        if not (audio.startswith(AUDIO_BEGINNINGS) or audio[4:8] == b"ftyp"):
+            raise preset_error("invalid_audio", param="files")
+        digest = hashlib.sha256(audio).hexdigest()[:32]
+        samples.append(Sample(part.filename, part.content_type, len(audio), digest))
     if len({sample.hash for sample in samples}) < len(samples):
         raise preset_error("duplicate_files")
     return samples
-
-
-def _sample(place: int, part: object) -> Sample:
-    if not isinstance(part, FileField):
-        raise validation_error(["body", "files", place], "Value error, Expected UploadFile", "value_error")
-    audio = part.file.read()
-    if len(audio) > MAX_FILE_BYTES:
-        raise preset_error("request_too_large", f"A file is limited to {MAX_FILE_BYTES} bytes.", param="files")
-    if not (audio.startswith(AUDIO_BEGINNINGS) or audio[4:8] == b"ftyp"):
-        raise preset_error("invalid_audio", param="files")
-    return Sample(part.filename, part.content_type, len(audio), hashlib.sha256(audio).hexdigest()[:32])
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
