@@ -1,4 +1,4 @@
-"""What `make run` shows itself with: people, devices, voices and phrases, made once and then left alone."""
+"""The demo of `make run`: users, patients, devices, voices and phrases. Existing rows are not changed."""
 
 import os
 import secrets
@@ -17,7 +17,7 @@ from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Device, Patient, Voice
 
 PASSWORD_FILE = "demo-password"  # noqa: S105 - a file in the data directory
-STARTUP_DELAY_S = 10  # by then the worker and the sandbox are there
+STARTUP_DELAY_S = 60  # if nothing reports readiness (seed_demo --when-ready), the worker and the sandbox run by then
 ADMIN, CLINICIAN = "admin", "clinician"
 
 _PATIENTS: Sequence[dict[str, str]] = (
@@ -25,7 +25,7 @@ _PATIENTS: Sequence[dict[str, str]] = (
     {"name": "Thomas Reed", "preferred_name": "Tom", "companion_name": "Samuel", "language": "en"},
     {"name": "Ingrid Vogel", "preferred_name": "Frau Vogel", "companion_name": "Johanna", "language": "de"},
 )
-_PATIENT_WITH_OWN_VOICE = 1  # who of them has chosen a voice, the second of the stock
+_PATIENT_WITH_OWN_VOICE = 1  # index of the patient that has the second stock voice
 _GREETINGS = {
     "en": "Hello {patient_name}, this is {ai_name}. It is good to hear you.",
     "de": "Guten Tag, {patient_name}, hier ist {ai_name}. Schön, dass Sie da sind.",
@@ -64,7 +64,7 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Demo:
-    """How to get in: two users with the same pass phrase, and the first patient's device."""
+    """Credentials of the demo: the password of both users, and the device of the first patient with its token."""
 
     password: str
     device: Device
@@ -73,45 +73,49 @@ class Demo:
 
 @transaction.atomic
 def seed() -> Demo:
-    """Makes what is missing and changes nothing that is there, save a secret whose file is lost: that is renewed."""
+    """Create missing rows. A password or token is replaced if its file in the data directory is missing."""
     voices = _voices()
     password, clinician = _users()
     patients = [_patient(number, voices, clinician) for number in range(len(_PATIENTS))]
     _phrases()
-    devices = [_device(patient) for patient in patients]
+    devices = [
+        patient.devices.filter(revoked_at=None).order_by("created_at").first()
+        or Device.objects.issue(patient, "Bedside tablet")[0]
+        for patient in patients
+    ]
     return Demo(password, devices[0], _token(devices[0]))
 
 
 def _voices() -> list[Voice]:
-    """The sandbox's stock; of a real account the default voice alone, until its list is read."""
+    """The default voice first. With the sandbox its stock voices follow. A real account's voices are read later."""
     stock = []
     if settings.USE_SANDBOX:
-        # Imported late: with a real provider the sandbox need not even be installed.
+        # Imported here: an installation with a real provider does not need the sandbox.
         from voicecare.providers.elevenlabs.sandbox.account.voices import stock_voices as sandbox_stock
 
-        stock = [_voice(voice.voice_id, voice.name) for voice in sandbox_stock()]
+        stock = [
+            Voice.objects.get_or_create(provider_id=voice.voice_id, defaults={"name": voice.name})[0]
+            for voice in sandbox_stock()
+        ]
     default = Voice.objects.default()
     return [default, *(voice for voice in stock if voice != default)]
 
 
-def _voice(provider_id: str, name: str) -> Voice:
-    return Voice.objects.get_or_create(provider_id=provider_id, defaults={"name": name})[0]
-
-
 def _users() -> tuple[str, User]:
+    """The password of both users, and the clinician."""
     path = settings.DATA_DIR / PASSWORD_FILE
     password = _read_secret(path)
-    renewed = password is None
+    is_new = password is None
     if password is None:
         password = "-".join(secrets.token_hex(2) for _ in range(5))
         _write_secret(path, password)
-    _user(ADMIN, password, renewed, is_staff=True, is_superuser=True)
-    return password, _user(CLINICIAN, password, renewed)
+    _user(ADMIN, password, is_new, is_staff=True, is_superuser=True)
+    return password, _user(CLINICIAN, password, is_new)
 
 
-def _user(name: str, password: str, renewed: bool, **rights: bool) -> User:
+def _user(name: str, password: str, set_password: bool, **rights: bool) -> User:
     user, created = User.objects.get_or_create(username=name, defaults=rights)
-    if created or renewed:
+    if created or set_password:
         user.set_password(password)
         user.save(update_fields=["password"])
     return user
@@ -119,15 +123,15 @@ def _user(name: str, password: str, renewed: bool, **rights: bool) -> User:
 
 def _patient(number: int, voices: Sequence[Voice], clinician: User) -> Patient:
     voice = voices[1] if number == _PATIENT_WITH_OWN_VOICE and len(voices) > 1 else None
-    key = uuid.uuid5(uuid.NAMESPACE_OID, f"voicecare demo patient {number}")
-    patient, created = Patient.objects.get_or_create(pk=key, defaults={**_PATIENTS[number], "voice": voice})
+    patient_id = uuid.uuid5(uuid.NAMESPACE_OID, f"voicecare demo patient {number}")
+    patient, created = Patient.objects.get_or_create(pk=patient_id, defaults={**_PATIENTS[number], "voice": voice})
     if created:
         patient.team.add(clinician)
     return patient
 
 
 def _phrases() -> None:
-    """A language that has phrases is left as somebody made it. New ones are had made soon, not at the next round."""
+    """Add phrases for languages that have none, and enqueue the generation of their audio."""
     new = [language for language in _GREETINGS if not Phrase.objects.for_language(language).exists()]
     for language in new:
         Phrase.objects.create(kind=Phrase.Kind.GREETING, language=language, text=_GREETINGS[language])
@@ -135,11 +139,6 @@ def _phrases() -> None:
         Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
     if new:
         task_queue.enqueue_on_commit(task_names.WARM_DUE, delay_s=STARTUP_DELAY_S)
-
-
-def _device(patient: Patient) -> Device:
-    device = patient.devices.filter(revoked_at=None).order_by("created_at").first()
-    return device or Device.objects.issue(patient, "Bedside tablet")[0]
 
 
 def _token(device: Device) -> str:
@@ -160,7 +159,7 @@ def _read_secret(path: Path) -> str | None:
 
 
 def _write_secret(path: Path, secret: str) -> None:
-    """Readable by its owner alone from the first moment; a file that is there may have been opened to others."""
+    """Create the file with permissions for its owner only. An existing file is replaced, as others may have it open."""
     path.unlink(missing_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(secret + "\n")

@@ -96,12 +96,12 @@ class PatientAdmin(NoDeleteAdmin):
         url = reverse("admin:patients_device_add", query={"patient": patient.pk})
         return format_html('<a href="{}">Add a device for this patient</a>', url)
 
-    @admin.action(description="Archive selected patients (their devices are disconnected)", permissions=["change"])
+    @admin.action(description="Archive: disconnects their devices", permissions=["change"])
     def archive(self, request: HttpRequest, patients: QuerySet[Patient]) -> None:
         count = patients.filter(archived_at=None).update(archived_at=timezone.now())
         self.message_user(request, ngettext("%d patient archived.", "%d patients archived.", count) % count)
 
-    @admin.action(description="Unarchive selected patients (their devices can connect again)", permissions=["change"])
+    @admin.action(description="Unarchive: their devices can connect again", permissions=["change"])
     def unarchive(self, request: HttpRequest, patients: QuerySet[Patient]) -> None:
         count = patients.exclude(archived_at=None).update(archived_at=None)
         self.message_user(request, ngettext("%d patient unarchived.", "%d patients unarchived.", count) % count)
@@ -129,16 +129,12 @@ class DeviceAdmin(NoDeleteAdmin):
         if token is not None:
             self._show_token_once(request, obj, token)
 
-    @admin.action(
-        description="Revoke selected devices (disconnected within seconds, cannot be undone)", permissions=["change"]
-    )
+    @admin.action(description="Revoke: disconnects the device for good", permissions=["change"])
     def revoke(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
         count = devices.filter(revoked_at=None).update(revoked_at=timezone.now())
         self.message_user(request, ngettext("%d device revoked.", "%d devices revoked.", count) % count)
 
-    @admin.action(
-        description="Renew the token of selected devices (the old token stops working)", permissions=["change"]
-    )
+    @admin.action(description="Renew token: the old one stops working", permissions=["change"])
     def renew_tokens(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
         for device in devices:
             if device.revoked_at is not None:

@@ -15,13 +15,13 @@ def test_free_ports_pass():
 def test_a_port_in_use_is_reported_with_a_solution():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(CommandError, match=rf"Port {port} is taken.*PORT=9000 make run"):
+        with pytest.raises(CommandError, match=rf"Port {port} is in use.*PORT=9000 make run"):
             call_command("check_ports", free_port(), port)
 
 
 @pytest.mark.parametrize("port", [0, 65536, 70000])
 def test_an_invalid_port_number_is_refused_with_the_valid_range(port: int):
-    with pytest.raises(CommandError, match=rf"^{port} is no port: it must be from 1 to 65535"):
+    with pytest.raises(CommandError, match=rf"^{port} is not a port. Ports are from 1 to 65535"):
         call_command("check_ports", free_port(), port)
 
 

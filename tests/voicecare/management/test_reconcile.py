@@ -70,7 +70,7 @@ def test_a_day_that_another_process_has_leased_is_refused():
 
 
 def test_a_future_day_is_refused():
-    with pytest.raises(CommandError, match="not begun"):
+    with pytest.raises(CommandError, match="in the future"):
         reconcile("--day", str((timezone.now() + timedelta(days=2)).date()))
     assert not Reconciliation.objects.exists()
 

@@ -1,4 +1,4 @@
-"""`python manage.py check_ports PORT...`: are they free? `make run` asks before it starts anything."""
+"""`python manage.py check_ports PORT...`: fails if a port is in use. `make run` calls it first."""
 
 import socket
 from argparse import ArgumentParser
@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 
 class Command(BaseCommand):
-    help = "Fail with advice if one of these ports on 127.0.0.1 is taken."
+    help = "Fail with advice if one of these ports on 127.0.0.1 is in use."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -18,19 +18,21 @@ class Command(BaseCommand):
         for port in ports:
             if not 0 < port < 65536:
                 raise CommandError(
-                    f"{port} is no port: it must be from 1 to 65535. PORT=9000 make run (the sandbox takes the next "
-                    "one, or SANDBOX_PORT)."
+                    f"{port} is not a port. Ports are from 1 to 65535. Example: PORT=9000 make run (the sandbox takes "
+                    "the next port, or SANDBOX_PORT)."
                 )
             if _is_taken(port):
                 raise CommandError(
-                    f"Port {port} is taken, perhaps by another `make run`. Choose others: PORT=9000 make run "
-                    "(the sandbox takes the next one, or SANDBOX_PORT)."
+                    f"Port {port} is in use, perhaps by another `make run`. Choose another port: PORT=9000 make run "
+                    "(the sandbox takes the next port, or SANDBOX_PORT)."
                 )
 
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: a port just left is free
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the servers do, so that a recently closed port is free
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

@@ -1,4 +1,4 @@
-"""Settles unknown attempts against the provider's history and compares the ledger with its figures, now."""
+"""`python manage.py reconcile`: resolves unknown attempts and compares the ledger with the provider's figures, now."""
 
 from argparse import ArgumentParser
 from datetime import date
@@ -14,19 +14,19 @@ from usage.reconciliation import reconciler
 
 
 class Command(BaseCommand):
-    help = "What beat has done every hour: every day that is due, or one day, even if it has been done."
+    help = "Reconcile all days that are due, as beat does every hour, or one day even if it is done."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--day", type=date.fromisoformat, help="this day alone, as 2026-01-31")
+        parser.add_argument("--day", type=date.fromisoformat, help="this day only, for example 2026-01-31")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
         now, day = timezone.now(), options["day"]
         if day is not None and day > rollup.day_of(now):
-            raise CommandError("That day has not begun.")
+            raise CommandError("That day is in the future.")
         if day is None:
             reconciler.reconcile(now, lifecycle.add_reconciled_characters)
         elif not reconciler.reconcile_day(day, now, lifecycle.add_reconciled_characters, force=True):
-            raise CommandError("Another process is at that day: try again when it is done.")
+            raise CommandError("Another process reconciles that day. Try again later.")
         done = Reconciliation.objects.filter(checked_at=now) if day is None else Reconciliation.objects.filter(day=day)
         for row in done.order_by("day"):
             self.stdout.write(f"{row.day}: {row.explanation}")

@@ -46,9 +46,11 @@ class Command(BaseCommand):
         headline = "The demo is set up. `make run` starts it."
         if when_ready:
             silent = _wait_until_ready(port)
-            headline = "Ready. Ctrl-C stops everything."
             if silent:
                 headline = f"Not ready after {START_TIMEOUT_S:.0f} s, no answer from: {', '.join(silent)}."
+            else:
+                headline = "Ready. Ctrl-C stops everything."
+                task_queue.enqueue_on_commit(task_names.WARM_DUE)
         if verbosity:
             self.stdout.write(_describe(demo, port, headline))
 
