@@ -61,7 +61,7 @@ class VoicecareAdminSite(AdminSite):
 
 
 def _patient(request: HttpRequest, patient_id: uuid.UUID | None) -> Patient | None:
-    """The patient of the URL; None stands for all patients. Raises 403 without permission and 404 if unknown."""
+    """The patient of the URL, or None for all patients. Raises 403 without permission and 404 if unknown."""
     if patient_id is None:
         return None
     if not AdminPermissions(request.user).can_view(Patient):

@@ -1,4 +1,4 @@
-"""What the REST endpoints of all apps share.
+"""The shared parts of all REST endpoints.
 
 Public modules: `authentication` (bearer tokens), `login`, `throttling`, `errors` (one body for every error),
 `middleware`, `pagination`, `parsers`, `ranges` (audio with byte ranges) and `schema` (OpenAPI). The endpoints are in

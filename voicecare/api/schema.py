@@ -36,7 +36,15 @@ def add_errors(result: dict[str, Any], **_context: object) -> dict[str, Any]:
     """
     for path, operations in result["paths"].items():
         for operation in operations.values():
-            errors = {code: _error(code, text) for code, text in _errors(path, operation).items()}
+            errors = {
+                code: {
+                    "content": {
+                        "application/json": {"schema": {"oneOf": [_ERROR, _FIELDS]} if code == "400" else _ERROR}
+                    },
+                    "description": description,
+                }
+                for code, description in _errors(path, operation).items()
+            }
             operation["responses"] = dict(sorted({**errors, **operation["responses"]}.items()))
     return result
 
@@ -54,11 +62,6 @@ def _errors(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
     if takes_body:
         errors |= {"413": "The body is too large.", "415": "The content type of the body is not supported."}
     return errors
-
-
-def _error(code: str, description: str) -> dict[str, Any]:
-    schema = {"oneOf": [_ERROR, _FIELDS]} if code == "400" else _ERROR
-    return {"content": {"application/json": {"schema": schema}}, "description": description}
 
 
 class BearerScheme(OpenApiAuthenticationExtension):

@@ -13,7 +13,7 @@ import structlog
 from celery import current_app
 from django.db import transaction
 
-FAILURE_PAUSE_S = 10.0  # nothing is published for so long after a failure; a hanging broker costs seconds each time
+FAILURE_PAUSE_S = 10.0  # pause of publishing after a failure, because a hanging broker costs seconds for each message
 MAX_PENDING = 100
 
 TaskMessage = tuple[str, tuple[str, ...], float]  # task name, ids, delay in seconds
