@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 from django.db import connection, transaction
 
@@ -104,8 +103,13 @@ def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     again if it is not known whether its commit succeeded.
     """
     attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may write a row only once
-    recorded = _lock_recorded(attempts)
-    attempts = [attempt for attempt in attempts if not _is_resolved(attempt, recorded.get(attempt.key))]
+    # The recorded events are locked, because reconciliation may be resolving one of them.
+    written = UsageEvent.objects.filter(source__in={attempt.source_id for attempt in attempts}).order_by()
+    rows = written.select_for_update().values_list("source", "segment", "attempt", *_UPDATED, named=True)
+    recorded = {(row.source, row.segment, row.attempt): row for row in rows}
+    # Reconciliation has resolved some of the attempts, but their process does not know that.
+    resolved = {key for key, row in recorded.items() if row.outcome != Outcome.UNKNOWN}
+    attempts = [attempt for attempt in attempts if attempt.outcome != Outcome.UNKNOWN or attempt.key not in resolved]
     UsageEvent.objects.bulk_create(
         [_event_from(attempt) for attempt in attempts],
         update_conflicts=True,
@@ -133,7 +137,12 @@ def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int =
     With a `request_id` the attempt was billed as this request. Without one it was not billed. Nothing changes if the
     attempt is no longer unknown, or if another attempt has this request. Of several simultaneous calls the first wins.
     """
-    _lock_resolution()
+    # The lock lasts until the transaction ends. Without it, two transactions could match one request to two attempts,
+    # because neither sees the other's row. It is taken before any row lock. `record_attempts` does not take it. SQLite
+    # needs no lock: its write transactions are immediate, so only one runs at a time.
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RESOLUTION_LOCK])
     row = UsageEvent.objects.select_for_update().filter(pk=event_id, outcome=Outcome.UNKNOWN).first()
     if row is None:
         return {}
@@ -149,30 +158,6 @@ def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int =
     if request_id:
         attempt.characters, attempt.credits, attempt.request_id = attempt.requested_characters, credits, request_id
     return record_attempts([attempt])
-
-
-def _lock_resolution() -> None:
-    """Hold the lock of `resolve_unknown` until the transaction ends.
-
-    Without it, two transactions could match one request to two attempts, because neither sees the other's row. It is
-    taken before any row lock. `record_attempts` does not take it. SQLite needs no lock: its write transactions are
-    immediate, so only one runs at a time.
-    """
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RESOLUTION_LOCK])
-
-
-def _lock_recorded(attempts: Sequence[Attempt]) -> dict[tuple[uuid.UUID, int, int], Any]:
-    """Lock and return the recorded events of these attempts, because reconciliation may be resolving one of them."""
-    written = UsageEvent.objects.filter(source__in={attempt.source_id for attempt in attempts}).order_by()
-    rows = written.select_for_update().values_list("source", "segment", "attempt", *_UPDATED, named=True)
-    return {(row.source, row.segment, row.attempt): row for row in rows}
-
-
-def _is_resolved(attempt: Attempt, written: Any) -> bool:  # noqa: ANN401 - a named row
-    """Reconciliation has resolved the attempt, but its process does not know that."""
-    return attempt.outcome == Outcome.UNKNOWN and written is not None and written.outcome != Outcome.UNKNOWN
 
 
 def _event_from(attempt: Attempt) -> UsageEvent:

@@ -155,22 +155,16 @@ def rebuild(first: date | None = None, last: date | None = None) -> int:
         return 0
     first, last = first or min(days), last or max(days)
     for offset in range((last - first).days + 1):
-        _rebuild_day(first + timedelta(days=offset))
+        day = first + timedelta(days=offset)
+        with transaction.atomic():
+            # The table lock waits for transactions that have added totals and not committed. It blocks new ones. SQLite
+            # needs no lock, because its write transactions are immediate.
+            if connection.vendor == "postgresql":
+                with connection.cursor() as cursor:
+                    cursor.execute(f"LOCK TABLE {DailyUsage._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
+            DailyUsage.objects.filter(day=day).delete()
+            DailyUsage.objects.bulk_create(_sum_events(day), batch_size=ROWS_PER_STATEMENT)
     return max((last - first).days + 1, 0)
-
-
-@transaction.atomic
-def _rebuild_day(day: date) -> None:
-    """Replace the totals of one day.
-
-    The table lock waits for transactions that have added totals and not committed. It blocks new ones. SQLite needs no
-    lock, because its write transactions are immediate.
-    """
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {DailyUsage._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
-    DailyUsage.objects.filter(day=day).delete()
-    DailyUsage.objects.bulk_create(_sum_events(day), batch_size=ROWS_PER_STATEMENT)
 
 
 def _sum_events(day: date) -> Iterator[DailyUsage]:

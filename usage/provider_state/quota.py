@@ -49,7 +49,13 @@ def mark_exhausted(needed: int, detail: str) -> None:
     `detail` is sent to administrators, so it must not contain a text or a name.
     """
     row, now = _read_row()
-    refusals = row.quota_refusals + 1 if _refused_again(row, now, needed) else 0
+    back_at = row.quota_changed_at
+    is_repeated = False
+    if back_at is not None and back_at > now - STABLE_AFTER:
+        # The quota only appeared to be available, unless a later reading shows that its credits have been used since.
+        read_since = row.polled_at is not None and row.polled_at > back_at
+        is_repeated = not read_since or _covers(row.quota_remaining, needed)
+    refusals = row.quota_refusals + 1 if is_repeated else 0
     _set_exhausted(row, now, needed=needed, refusals=refusals, detail=detail)
 
 
@@ -84,11 +90,20 @@ def apply_subscription(subscription: Subscription) -> None:
         log.warning("quota.subscription_rejected")
         subscription_unavailable()
         return
+    unlimited = subscription.extension is None
+    resets_at = reset_time(subscription)
     with transaction.atomic():  # each crossed threshold shows once, in the difference of two readings
-        _save_subscription(subscription, row, now)
+        ProviderState.objects.filter(pk=1).update(
+            quota_limit=None if unlimited else subscription.limit + (subscription.extension or 0),
+            quota_used=subscription.used,
+            quota_resets_at=resets_at,
+            polled_at=now,
+            next_poll_at=_next_poll(row, now, resets_at),
+        )
         thresholds.check_thresholds(row, subscription)
-    remaining = subscription.remaining
-    increased = _credits_increased(row, remaining)
+    before, remaining = row.quota_remaining, subscription.remaining
+    # Credits were bought or a new period has started since the last reading.
+    increased = before is not None and (remaining is None or remaining > before)
     if row.quota == State.AVAILABLE and remaining == 0:
         _set_exhausted(row, now, needed=0, refusals=0, detail="The subscription shows no remaining credits.")
     elif (
@@ -103,7 +118,11 @@ def apply_subscription(subscription: Subscription) -> None:
 def subscription_unavailable(*, refused: bool = False) -> None:
     """Update the state without a subscription. `refused` means that the API key may not read it."""
     row, now = _read_row()
-    if row.quota == State.EXHAUSTED and _reset_time_passed(row, now, refused):
+    if row.quota_resets_at is not None and row.quota_resets_at > (row.quota_changed_at or now):
+        reset_time_passed = row.quota_resets_at <= now
+    else:
+        reset_time_passed = _backoff_passed(row, now) if refused else _waited(row, now, MAX_BACKOFF)
+    if row.quota == State.EXHAUSTED and reset_time_passed:
         _set_available(row, now)
     else:
         ProviderState.objects.filter(pk=1).update(next_poll_at=_next_poll(row, now, row.quota_resets_at))
@@ -195,18 +214,6 @@ def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -
             incidents.resolve_incident(incidents.Kind.QUOTA)
 
 
-def _save_subscription(subscription: Subscription, row: ProviderState, now: datetime) -> None:
-    unlimited = subscription.extension is None
-    resets_at = reset_time(subscription)
-    ProviderState.objects.filter(pk=1).update(
-        quota_limit=None if unlimited else subscription.limit + (subscription.extension or 0),
-        quota_used=subscription.used,
-        quota_resets_at=resets_at,
-        polled_at=now,
-        next_poll_at=_next_poll(row, now, resets_at),
-    )
-
-
 def _next_poll(row: ProviderState, now: datetime, resets_at: datetime | None) -> datetime:
     if row.quota == State.AVAILABLE:
         return now + AVAILABLE_POLL_INTERVAL
@@ -218,36 +225,12 @@ def _poll_time(at: datetime, resets_at: datetime | None, now: datetime) -> datet
     return at if resets_at is None or resets_at <= now else min(at, resets_at)
 
 
-def _refused_again(row: ProviderState, now: datetime, needed: int) -> bool:
-    """Return whether the quota only appeared to be available.
-
-    It really was available if a later reading shows that its credits have been used since.
-    """
-    back_at = row.quota_changed_at
-    if back_at is None or back_at <= now - STABLE_AFTER:
-        return False
-    read_since = row.polled_at is not None and row.polled_at > back_at
-    return not read_since or _covers(row.quota_remaining, needed)
-
-
-def _reset_time_passed(row: ProviderState, now: datetime, refused: bool) -> bool:
-    if row.quota_resets_at is not None and row.quota_resets_at > (row.quota_changed_at or now):
-        return row.quota_resets_at <= now
-    return _backoff_passed(row, now) if refused else _waited(row, now, MAX_BACKOFF)
-
-
 def _backoff_passed(row: ProviderState, now: datetime) -> bool:
     return _waited(row, now, backoff(row.quota_refusals))
 
 
 def _waited(row: ProviderState, now: datetime, wait: timedelta) -> bool:
     return row.quota_changed_at is None or row.quota_changed_at + wait <= now
-
-
-def _credits_increased(row: ProviderState, remaining: int | None) -> bool:
-    """Return whether credits were bought or a new period has started since the last reading."""
-    before = row.quota_remaining
-    return before is not None and (remaining is None or remaining > before)
 
 
 def _covers(remaining: int | None, needed: int) -> bool:

@@ -58,7 +58,14 @@ def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
         incidents.resolve_incident(incidents.Kind.QUOTA_LOW, str(threshold))
     crossed = highest_crossed(percent_used(before), percent)
     if crossed is not None and state.quota == ProviderState.Quota.AVAILABLE:
-        incidents.open_incident(incidents.Kind.QUOTA_LOW, str(crossed), _describe_usage(state, subscription))
+        used, limit, plan = subscription.used, state.quota_limit or 0, subscription.limit
+        detail = f"{used:,} of {limit:,} credits are used ({100 * used // max(limit, 1)} %)."
+        if used > plan:
+            detail += f" {used - plan:,} of them exceed the plan's {plan:,} and are billed as overage."
+        elif limit > plan:
+            detail += f" {limit - plan:,} of them exceed the plan and would be billed as overage."
+        detail = f"{detail} {_describe_reset(state)}".rstrip()
+        incidents.open_incident(incidents.Kind.QUOTA_LOW, str(crossed), detail)
 
 
 def check_forecast(now: datetime) -> None:
@@ -75,16 +82,6 @@ def check_forecast(now: datetime) -> None:
             rate = f"At {current.credits_a_day:,.0f} credits a day, the {state.quota_limit:,} credits of this period"
             detail = f"{rate} run out on {current.runs_out_on}. {_describe_reset(state)}"
             incidents.open_incident(incidents.Kind.FORECAST, detail=detail)
-
-
-def _describe_usage(state: ProviderState, subscription: Subscription) -> str:
-    used, limit, plan = subscription.used, state.quota_limit or 0, subscription.limit
-    detail = f"{used:,} of {limit:,} credits are used ({100 * used // max(limit, 1)} %)."
-    if used > plan:
-        detail += f" {used - plan:,} of them exceed the plan's {plan:,} and are billed as overage."
-    elif limit > plan:
-        detail += f" {limit - plan:,} of them exceed the plan and would be billed as overage."
-    return f"{detail} {_describe_reset(state)}".rstrip()
 
 
 def _describe_reset(state: ProviderState) -> str:

@@ -213,7 +213,13 @@ def _compare(
 ) -> tuple[list[Discrepancy], list[str]]:
     discrepancies = []
     for unit in provider_usage.METRICS:
-        provider = _provider_figure(look, row, unit)
+        # The figure of the statistics, otherwise the sum of the history, otherwise the figure saved before.
+        read = partial(provider_usage.usage_total, look.client, unit, look.day_range.start, look.day_range.end)
+        provider = look.read(f"The provider's {unit}", read)
+        if provider is None and look.history is not None:
+            provider = _sum(_items_of_day(look.day_range, look.history), unit)
+        elif provider is None:
+            provider = getattr(row, f"provider_{unit}")
         setattr(row, f"provider_{unit}", provider)
         if provider is not None:
             discrepancies.append(
@@ -237,15 +243,6 @@ def _compare(
     return discrepancies, [note]
 
 
-def _provider_figure(look: DayReconciliation, row: Reconciliation, unit: str) -> int | None:
-    """Return the figure of the statistics, otherwise the sum of the history, otherwise the figure saved before."""
-    start, end = look.day_range.start, look.day_range.end
-    used = look.read(f"The provider's {unit}", partial(provider_usage.usage_total, look.client, unit, start, end))
-    if used is None and look.history is not None:
-        return _sum(_items_of_day(look.day_range, look.history), unit)
-    return getattr(row, f"provider_{unit}") if used is None else used
-
-
 def _sum_around_midnight(day_range: DayRange, unit: str) -> int:
     near = Q()
     for midnight in (day_range.start, day_range.end):
@@ -265,18 +262,16 @@ def _counter_growth(look: DayReconciliation, row: Reconciliation) -> Discrepancy
         row.counter, row.counter_at = subscription.used, look.now
         row.counter_resets_at = quota.reset_time(subscription)
     earlier = Reconciliation.objects.filter(day__lt=row.day).exclude(counter=None).first()
-    if earlier is None or not _same_period(earlier, row):
+    if earlier is None:
+        return None
+    resets = earlier.counter_resets_at, row.counter_resets_at
+    apart = abs(resets[0] - resets[1]) if resets[0] and resets[1] else timedelta(0)
+    growth = (row.counter or 0) - (earlier.counter or 0)
+    if apart >= SAME_PERIOD_TOLERANCE or growth < 0:
         return None
     between = UsageEvent.objects.filter(started_at__gte=earlier.counter_at, started_at__lt=row.counter_at).order_by()
     sums = between.aggregate(
         credits=Sum("credits", default=0),
         unknown=Sum("requested_characters", filter=Q(outcome=ledger.Outcome.UNKNOWN), default=0),
     )
-    growth = (row.counter or 0) - (earlier.counter or 0)
     return Discrepancy("credits", sums["credits"], growth, unknown=sums["unknown"])
-
-
-def _same_period(earlier: Reconciliation, later: Reconciliation) -> bool:
-    one, other = earlier.counter_resets_at, later.counter_resets_at
-    apart = abs(one - other) if one and other else timedelta(0)
-    return apart < SAME_PERIOD_TOLERANCE and (earlier.counter or 0) <= (later.counter or 0)

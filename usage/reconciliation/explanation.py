@@ -72,16 +72,12 @@ def explain(discrepancy: Discrepancy) -> str:
         )
     if discrepancy.unbilled:
         sentences.append(f"Interrupted requests that the provider did not bill: {discrepancy.unbilled:,}.")
-    return " ".join([*sentences, *_explain_residual(discrepancy)])
-
-
-def _explain_residual(discrepancy: Discrepancy) -> list[str]:
     if discrepancy.drifts:
-        return [f"Unexplained: {discrepancy.unexplained:+,}."]
-    if discrepancy.unexplained:
-        return [f"The remaining {discrepancy.unexplained:+,} are within the tolerance for rounding."]
-    if discrepancy.residual > discrepancy.midnight_margin:
-        return [f"The remaining {discrepancy.residual:+,} may come from attempts that are still unknown."]
-    if discrepancy.residual:
-        return [f"The remaining {discrepancy.residual:+,} may come from requests around midnight."]
-    return []
+        sentences.append(f"Unexplained: {discrepancy.unexplained:+,}.")
+    elif discrepancy.unexplained:
+        sentences.append(f"The remaining {discrepancy.unexplained:+,} are within the tolerance for rounding.")
+    elif discrepancy.residual > discrepancy.midnight_margin:
+        sentences.append(f"The remaining {discrepancy.residual:+,} may come from attempts that are still unknown.")
+    elif discrepancy.residual:
+        sentences.append(f"The remaining {discrepancy.residual:+,} may come from requests around midnight.")
+    return " ".join(sentences)

@@ -54,7 +54,9 @@ def match(attempts: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> M
     candidates = (item for item in items if item.characters in lengths)
     unmatched: list[HistoryItem] = []
     for item in sorted(candidates, key=lambda item: (item.created_at_unix or 0, item.item_id)):
-        attempt = next((attempt for attempt in waiting if match_key(item) and _fits(attempt, item)), None)
+        of_length = (attempt for attempt in waiting if attempt.requested_characters == item.characters)
+        fitting = (attempt for attempt in of_length if _is_compatible(attempt, item))
+        attempt = next(fitting, None) if match_key(item) and item.created_at_unix is not None else None
         if attempt is None:
             unmatched.append(item)
         else:
@@ -66,14 +68,6 @@ def match(attempts: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> M
         is_ambiguous = any(_is_compatible(attempt, item) for item in possible)
         (result.ambiguous if is_ambiguous else result.not_billed).append(attempt)
     return result
-
-
-def _fits(attempt: UnknownAttempt, item: HistoryItem) -> bool:
-    return (
-        item.characters == attempt.requested_characters
-        and item.created_at_unix is not None
-        and _is_compatible(attempt, item)
-    )
 
 
 def _is_compatible(attempt: UnknownAttempt, item: HistoryItem) -> bool:
