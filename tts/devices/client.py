@@ -1,17 +1,17 @@
-"""A device of the contract (section 1) as a client: for the command line, for tests, and as an example for firmware.
+"""A client for the device protocol: for the command line, for tests, and as an example for device makers.
 
-async with DeviceClient("ws://127.0.0.1:8000/ws/device/", token) as device:
-    started = await device.start(greeting=False)
-    spoken = await device.speak("Good morning")
-    spoken.terminal["type"], spoken.audio, spoken.first_audio_s
+    async with DeviceClient("ws://127.0.0.1:8000/ws/device/", token) as device:
+        started = await device.start(greeting=False)
+        result = await device.speak("Good morning")
+        print(result.terminal["type"], len(result.audio), result.first_audio_s)
 
-It knows nothing of the server but the contract. Errors, translated here from those of the socket:
+It uses only what docs/protocol.md promises. Its errors:
 
     DeviceError
-    ├── Unreachable         nobody answers at this address
-    ├── HandshakeRefused    the server answered without opening a socket; `status`
-    ├── Closed              the socket was closed; `code`
-    └── RequestRefused      the server answered a request of ours with an `error` frame; `frame`
+    ├── ServerUnreachable   no server answers at this address
+    ├── HandshakeRefused    the server answered, but did not open a WebSocket; `status` is the HTTP status
+    ├── ConnectionClosed    the WebSocket was closed; `code` is the close code
+    └── RequestRefused      the server answered a request with an `error` frame; `frame` is that frame
 """
 
 import asyncio
@@ -27,18 +27,18 @@ import aiohttp
 SUBPROTOCOL = "voicecare.v1"
 GREETING_ID = "greeting"
 TERMINAL_TYPES = frozenset({"speech.finished", "speech.interrupted", "speech.failed"})
-DEMO_TOKEN_FILE = "demo-device-token"  # noqa: S105 - a file in the data directory, left there by `manage.py seed_demo`
+DEMO_TOKEN_FILE = "demo-device-token"  # noqa: S105 - a file that `manage.py seed_demo` writes to the data directory
 
 Frame = dict[str, Any]
 
 
 class DeviceError(Exception):
-    """Something that a device's owner should be told, in words."""
+    """An error whose text is meant for the owner of the device."""
 
 
 class ServerUnreachable(DeviceError):
     def __init__(self, url: str) -> None:
-        super().__init__(f"Nobody answers at {url}.")
+        super().__init__(f"No server answers at {url}.")
 
 
 class HandshakeRefused(DeviceError):
@@ -61,10 +61,10 @@ class RequestRefused(DeviceError):
 
 @dataclass(slots=True)
 class SpeechResult:
-    """What came of one speech.
+    """What the device has received of one speech.
 
-    `frames` are its JSON frames, notices included; `chunks` its binary frames, as they came; `asked_at` and
-    `first_audio_at` are seconds of `time.perf_counter`.
+    `frames` are the JSON frames of the speech, including notices. `chunks` are its binary frames, unchanged.
+    `requested_at` and `first_audio_at` are seconds of `time.perf_counter`.
     """
 
     id: str
@@ -79,7 +79,7 @@ class SpeechResult:
 
     @property
     def terminal(self) -> Frame:
-        """`speech.finished`, `speech.interrupted` or `speech.failed`; empty until it came."""
+        """The frame that ended the speech, for example `speech.finished`. Empty until it has arrived."""
         return self.frames[-1] if self.is_done else {}
 
     @property
@@ -88,13 +88,13 @@ class SpeechResult:
 
     @property
     def first_audio_s(self) -> float | None:
-        """From asking for it to its first sound here; None for a speech that nobody here asked for, or a silent one."""
+        """Seconds from the request to the first audio. None without audio, or if this device did not request it."""
         if self.requested_at is None or self.first_audio_at is None:
             return None
         return self.first_audio_at - self.requested_at
 
     def frames_of(self, *kinds: str) -> list[Frame]:
-        """Its frames of these types, for example `speech.started`."""
+        """Return the frames of these types, for example `speech.started`."""
         return [frame for frame in self.frames if frame["type"] in kinds]
 
     def add_chunk(self, chunk: bytes) -> None:
@@ -104,11 +104,11 @@ class SpeechResult:
 
 
 class DeviceClient:
-    """One socket. Any number of tasks may send, one may receive at a time.
+    """One device connection. Any number of tasks may send, but only one may receive at a time.
 
-    What arrives while something else is awaited is sorted into `speeches` and `notices`, so that a greeting or a speech
-    sent ahead can be awaited later with `hear`. No frame is waited for longer than `timeout_s`: then TimeoutError is
-    raised. Cancelling a wait loses nothing: the next one goes on where it stopped.
+    Each received frame is added to `speeches` or `notices`, also while the client waits for another one. So a greeting,
+    or a speech that was sent earlier, can be awaited later with `wait_for`. A method that waits for a frame raises
+    TimeoutError after `timeout_s` without one. No frame is lost if a wait is cancelled.
     """
 
     def __init__(self, url: str, token: str, *, format: str | None = None, timeout_s: float | None = 60.0) -> None:
@@ -123,7 +123,7 @@ class DeviceClient:
         self._close_code: int | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises Unreachable or HandshakeRefused."""
+        """Connect. Raises ServerUnreachable or HandshakeRefused."""
         self._session = aiohttp.ClientSession()
         try:
             self._socket = await self._connect()
@@ -150,19 +150,21 @@ class DeviceClient:
 
     @property
     def close_code(self) -> int | None:
-        """Why the socket was closed; None while it is open."""
+        """The close code, or None while the socket is open."""
         return self._close_code or self._socket.close_code if self._socket.closed else None
 
-    # Raw frames
+    # Frames
 
     async def send(self, frame: Frame) -> None:
-        """Sends any frame, also one that the contract forbids."""
+        """Send any frame, also an invalid one."""
         if frame.get("type") in ("speak", "speak.delta") and isinstance(frame.get("id"), str):
-            self._mark_requested(frame["id"])
+            result = self._unfinished_result(frame["id"])
+            if result.requested_at is None:
+                result.requested_at = time.perf_counter()
         await self._transmit(json.dumps(frame, ensure_ascii=False))
 
     async def receive(self) -> Frame | bytes:
-        """The next frame, which is also sorted into `speeches`. Raises Closed."""
+        """Return the next frame, and add it to its speech. Raises ConnectionClosed."""
         async with asyncio.timeout(self._timeout_s):
             message = await self._socket.receive()
         if message.type is aiohttp.WSMsgType.TEXT:
@@ -174,11 +176,11 @@ class DeviceClient:
                 self._playing.add_chunk(message.data)
             return bytes(message.data)
         if message.type is aiohttp.WSMsgType.CLOSE:
-            self._close_code = message.data  # aiohttp forgets it when the server is gone before our answer
+            self._close_code = message.data  # aiohttp loses it if the server disconnects before our answer
         raise ConnectionClosed(self.close_code)
 
     async def wait_closed(self) -> int | None:
-        """Reads until the server closes; the close code."""
+        """Read until the server closes the socket. Return the close code."""
         try:
             while True:
                 await self.receive()
@@ -188,36 +190,37 @@ class DeviceClient:
     # Conversations and speeches
 
     async def start(self, *, greeting: bool | None = None, resume: str | None = None) -> Frame:
-        """Opens a conversation; its `conversation.started`. Raises RequestRefused."""
-        self.speeches.pop(GREETING_ID, None)  # of an earlier conversation
+        """Open or resume a conversation. Return its `conversation.started`. Raises RequestRefused."""
+        self.speeches.pop(GREETING_ID, None)  # the greeting of an earlier conversation has the same id
         wanted = {"format": self._format, "greeting": greeting, "resume": resume}
         given = {name: value for name, value in wanted.items() if value is not None}
         await self.send({"type": "conversation.start", **given})
         return await self._wait_for_reply("conversation.started")
 
     async def speak(self, text: str, id: str | None = None) -> SpeechResult:
-        """Says the text and returns when it has been said, or not. Raises RequestRefused if it is not accepted."""
+        """Speak the text and return when the speech has ended. Raises RequestRefused if it is not accepted."""
         speech_id = next(self._ids) if id is None else id
         await self.send({"type": "speak", "id": speech_id, "text": text})
         return await self.wait_for(speech_id)
 
     async def wait_for(self, id: str) -> SpeechResult:
-        """Receives until the speech with this id is over. Raises RequestRefused on an error that names it."""
-        while not (spoken := self.speeches.setdefault(id, SpeechResult(id))).is_done:
+        """Receive until the speech with this id has ended. Raises RequestRefused on an error with this id."""
+        while not (result := self.speeches.setdefault(id, SpeechResult(id))).is_done:
             frame = await self.receive()
             if isinstance(frame, dict) and frame["type"] == "error" and frame.get("id") == id:
                 raise RequestRefused(frame)
-        return spoken
+        return result
 
     async def interrupt(self, id: str | None = None) -> None:
+        """Stop one speech, or without an id all of the device's own speeches."""
         await self.send({"type": "interrupt"} if id is None else {"type": "interrupt", "id": id})
 
     async def end(self) -> Frame:
-        """Ends the conversation; its `conversation.ended`. Raises RequestRefused."""
+        """End the conversation. Return its `conversation.ended`. Raises RequestRefused."""
         await self.send({"type": "conversation.end"})
         return await self._wait_for_reply("conversation.ended")
 
-    # Inside
+    # Internal
 
     async def _transmit(self, text: str) -> None:
         try:
@@ -235,31 +238,23 @@ class DeviceClient:
             if frame["type"] == "error" and "id" not in frame:
                 raise RequestRefused(frame)
 
-    def _mark_requested(self, id: str) -> None:
-        spoken = self._unfinished_result(id)
-        if spoken.requested_at is None:
-            spoken.requested_at = time.perf_counter()
-
     def _unfinished_result(self, id: str) -> SpeechResult:
-        """An id may be used again in the next conversation: what came of its former use makes way."""
-        known = self.speeches.get(id)
-        if known is None or known.is_done:
-            known = self.speeches[id] = SpeechResult(id)
-        return known
+        """Return the current result of this id. An id may be used again in a later conversation, with a new result."""
+        result = self.speeches.get(id)
+        if result is None or result.is_done:
+            result = self.speeches[id] = SpeechResult(id)
+        return result
 
     def _dispatch(self, frame: Frame) -> None:
         kind: str = frame["type"]
         if kind == "notice":
-            self._notice(frame)
+            self.notices.append(frame)
+            if self._playing is not None:
+                self._playing.frames.append(frame)
         elif kind.startswith("speech."):
-            spoken = self._unfinished_result(frame["id"])
-            spoken.frames.append(frame)
+            result = self._unfinished_result(frame["id"])
+            result.frames.append(frame)
             if kind == "speech.started":
-                self._playing = spoken
-            elif spoken.is_done and spoken is self._playing:  # one that only waited may end while another is heard
+                self._playing = result
+            elif result.is_done and result is self._playing:  # a waiting speech may end while another one plays
                 self._playing = None
-
-    def _notice(self, frame: Frame) -> None:
-        self.notices.append(frame)
-        if self._playing is not None:
-            self._playing.frames.append(frame)
