@@ -35,8 +35,19 @@ def test_an_attempt_that_follows_another_speech_has_the_number_before_the_first(
 
 
 def claimed(attempt: int) -> Speech:
-    fields = {"text": "Tea is ready.", "origin": "server", "client_id": "", "conversation_id": None, "expires_at": None}
-    claim = Claim(uuid.uuid4(), "owner", attempt, uuid.uuid4(), **fields, seconds_left=None, was_queued=False)
+    claim = Claim(
+        id=uuid.uuid4(),
+        owner="owner",
+        attempt=attempt,
+        patient_id=uuid.uuid4(),
+        text="Tea is ready.",
+        origin="server",
+        client_speech_id="",
+        conversation_id=None,
+        expires_at=None,
+        seconds_left=None,
+        was_queued=False,
+    )
     return examples.speech(claim=claim)
 
 
