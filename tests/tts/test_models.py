@@ -30,12 +30,12 @@ def _legal(member: Member) -> dict:
     }
 
 
-def utter(conversation: Conversation, client_speech_id: str = "s1", **fields: object) -> Utterance:
+def create_utterance(conversation: Conversation, client_speech_id: str = "s1", **fields: object) -> Utterance:
     legal = {"patient": conversation.patient, "origin": "device", "text": "Hello.", "state": "waiting"}
     return Utterance.objects.create(conversation=conversation, client_speech_id=client_speech_id, **{**legal, **fields})
 
 
-def refused(make: object, *arguments: object, **fields: object) -> None:
+def rejects(make: object, *arguments: object, **fields: object) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         make(*arguments, **fields)
 
@@ -61,7 +61,7 @@ def test_the_table_has_the_required_name_and_column():
     ],
 )
 def test_the_database_rejects_an_invalid_conversation(alice: Member, fields: dict):
-    refused(Conversation.objects.create, **{**_legal(alice), **fields})
+    rejects(Conversation.objects.create, **{**_legal(alice), **fields})
 
 
 def test_a_conversation_cannot_end_before_it_started(conversation: Conversation):
@@ -110,30 +110,30 @@ def test_an_ended_conversation_is_not_abandoned(conversation: Conversation):
     ],
 )
 def test_the_database_rejects_an_invalid_utterance(conversation: Conversation, fields: dict):
-    refused(utter, conversation, **fields)
+    rejects(create_utterance, conversation, **fields)
 
 
 @pytest.mark.parametrize("state", list(UtteranceState))
 @pytest.mark.parametrize("source", ["", *Source])
 def test_the_database_accepts_every_state_and_source(conversation: Conversation, state: str, source: str):
-    assert utter(conversation, state=state, source=source).pk
+    assert create_utterance(conversation, state=state, source=source).pk
 
 
 def test_the_id_of_a_device_is_unique_in_a_conversation(alice: Member, conversation: Conversation):
-    utter(conversation)
-    refused(utter, conversation)
-    utter(conversation, "S1")
-    utter(Conversation.objects.create(**_legal(alice)))
+    create_utterance(conversation)
+    rejects(create_utterance, conversation)
+    create_utterance(conversation, "S1")
+    create_utterance(Conversation.objects.create(**_legal(alice)))
 
 
 def test_a_resumed_conversation_may_greet_again(conversation: Conversation):
     for _ in range(2):
-        utter(conversation, "greeting", origin="greeting")
+        create_utterance(conversation, "greeting", origin="greeting")
     assert conversation.utterances.count() == 2
 
 
 def test_the_string_of_a_row_contains_neither_name_nor_text(conversation: Conversation):
-    shown = f"{conversation} {utter(conversation)}"
+    shown = f"{conversation} {create_utterance(conversation)}"
     assert "Alice" not in shown
     assert "Hello" not in shown
 
@@ -143,18 +143,18 @@ def test_the_string_of_a_row_contains_neither_name_nor_text(conversation: Conver
 
 def test_a_phrase_is_unique_in_a_language():
     Phrase.objects.create(text="Ja.")
-    refused(Phrase.objects.create, text="Ja.")
+    rejects(Phrase.objects.create, text="Ja.")
     Phrase.objects.create(text="Ja.", language="de")
 
 
 def test_a_language_has_one_greeting():
     Phrase.objects.create(kind="greeting", text="Hello.")
-    refused(Phrase.objects.create, kind="greeting", text="Hi.")
+    rejects(Phrase.objects.create, kind="greeting", text="Hi.")
     Phrase.objects.create(kind="greeting", text="Hallo.", language="de")
 
 
 def test_the_database_rejects_an_unknown_kind_of_phrase():
-    refused(Phrase.objects.create, kind="rare", text="Hello.")
+    rejects(Phrase.objects.create, kind="rare", text="Hello.")
 
 
 @pytest.mark.parametrize(

@@ -30,28 +30,32 @@ pytestmark = pytest.mark.django_db(transaction=True)  # Channels closes a connec
 
 
 @pytest.fixture
-def talk(alice: Member) -> Conversation:
-    return new_talk(alice)
+def conversation(alice: Member) -> Conversation:
+    return new_conversation(alice)
 
 
-def new_talk(member: Member) -> Conversation:
+def new_conversation(member: Member) -> Conversation:
     opened = lifecycle.start(member.device.id, None)
     return Conversation.objects.get(pk=opened.context.conversation_id)
 
 
-def speech(talk: Conversation, speech_id: str = "s1", **fields: object) -> Speech:
-    return examples.speech(speech_id, conversation_id=talk.pk, patient_id=talk.patient_id, **fields)
+def speech(conversation: Conversation, speech_id: str = "s1", **fields: object) -> Speech:
+    return examples.speech(speech_id, conversation_id=conversation.pk, patient_id=conversation.patient_id, **fields)
 
 
-def attempt(talk: Conversation | None, asked: int = 10, *, answered: bool = True, **fields: object) -> Attempt:
+def attempt(
+    conversation: Conversation | None, requested: int = 10, *, answered: bool = True, **fields: object
+) -> Attempt:
     identity = {"source_id": uuid.uuid4(), "segment": 0, "attempt": 1, "kind": "live"}
-    made = Attempt(**{**identity, "requested_characters": asked, "conversation_id": talk and talk.pk, **fields})
+    attempt_ = Attempt(
+        **{**identity, "requested_characters": requested, "conversation_id": conversation and conversation.pk, **fields}
+    )
     if answered:
-        made.mark_answered("request", None)
-    return made
+        attempt_.mark_answered("request", None)
+    return attempt_
 
 
-def on_a_loop(scenario: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+def run_on_loop(scenario: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Runs it so that the recorder's thread is this one, with the test's own connection."""
     return async_to_sync(scenario)()
 
@@ -63,15 +67,15 @@ def record(*entries: Speech | Attempt, recorder: Recorder | None = None) -> None
             recorder_.record(entry)
         await recorder_.flush()
 
-    on_a_loop(scenario)
+    run_on_loop(scenario)
 
 
-def used(talk: Conversation) -> int:
-    return Conversation.objects.values_list("tts_characters_used", flat=True).get(pk=talk.pk)
+def characters_of(conversation: Conversation) -> int:
+    return Conversation.objects.values_list("tts_characters_used", flat=True).get(pk=conversation.pk)
 
 
-def in_events(talk: Conversation) -> int:
-    return sum(UsageEvent.objects.filter(conversation=talk.pk).values_list("characters", flat=True))
+def characters_in_events(conversation: Conversation) -> int:
+    return sum(UsageEvent.objects.filter(conversation=conversation.pk).values_list("characters", flat=True))
 
 
 class Database:
@@ -95,9 +99,9 @@ def database(db: None) -> Iterator[Database]:
 # Rows
 
 
-def test_a_speech_is_written_with_all_its_fields(talk: Conversation):
+def test_a_speech_is_written_with_all_its_fields(conversation: Conversation):
     whole = speech(
-        talk,
+        conversation,
         "s1",
         text="Good morning.",
         state="spoken",
@@ -110,15 +114,15 @@ def test_a_speech_is_written_with_all_its_fields(talk: Conversation):
     )
     record(whole)
     row = Utterance.objects.get()
-    assert (row.pk, row.conversation, row.patient_id) == (whole.utterance_id, talk, talk.patient_id)
+    assert (row.pk, row.conversation, row.patient_id) == (whole.utterance_id, conversation, conversation.patient_id)
     assert (row.client_speech_id, row.origin, row.text) == ("s1", "device", "Good morning.")
     assert row.received_at == whole.received_at
     names = ["state", "source", "code", "characters", "bytes_sent", "first_chunk_ms", "spoken_at"]
     assert {name: getattr(row, name) for name in names} == {name: getattr(whole.progress, name) for name in names}
 
 
-def test_recording_a_speech_again_updates_its_row(talk: Conversation):
-    same = replace(speech(talk), text_stream=TextStream("How are ", complete=False))
+def test_recording_a_speech_again_updates_its_row(conversation: Conversation):
+    same = replace(speech(conversation), text_stream=TextStream("How are ", complete=False))
     record(same)
     same.text_stream.append("you today?")
     same.progress.sent(7, "live", now=time.monotonic(), utc_now=datetime.now(UTC))
@@ -134,23 +138,23 @@ def test_recording_a_speech_again_updates_its_row(talk: Conversation):
     )
 
 
-def test_the_state_at_the_time_of_writing_is_written(talk: Conversation):
+def test_the_state_at_the_time_of_writing_is_written(conversation: Conversation):
     async def scenario() -> None:
-        recorder, same = Recorder(), speech(talk)
+        recorder, same = Recorder(), speech(conversation)
         recorder.record(same)
         same.progress.finished(UtteranceState.SPOKEN)
         recorder.record(same)
         await recorder.flush()
 
-    on_a_loop(scenario)
+    run_on_loop(scenario)
     assert Utterance.objects.get().state == "spoken"
 
 
-def test_records_are_written_without_a_call_of_flush(talk: Conversation):
+def test_records_are_written_without_a_call_of_flush(conversation: Conversation):
     async def scenario() -> None:
         recorder = Recorder()
         for number in range(2):  # the second one finds the first one's writer gone
-            recorder.record(speech(talk, f"s{number}"))
+            recorder.record(speech(conversation, f"s{number}"))
             await written(number + 1)
 
     async def written(rows: int) -> None:
@@ -159,7 +163,7 @@ def test_records_are_written_without_a_call_of_flush(talk: Conversation):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
 
-    on_a_loop(scenario)
+    run_on_loop(scenario)
 
 
 def test_flush_without_records_makes_no_query(django_assert_num_queries):
@@ -171,53 +175,57 @@ def test_flush_without_records_makes_no_query(django_assert_num_queries):
 
 
 def test_the_characters_of_a_conversation_are_the_sum_of_its_events(alice: Member, bob: Member):
-    talks = [new_talk(alice), new_talk(alice), new_talk(bob)]
-    batch = [attempt(talks[number % 3], asked=number) for number in range(30)]
-    record(*batch, attempt(None, asked=1000), attempt(talks[0], asked=1000, answered=False))
-    assert [used(talk) for talk in talks] == [in_events(talk) for talk in talks] == [135, 145, 155]
+    conversations = [new_conversation(alice), new_conversation(alice), new_conversation(bob)]
+    batch = [attempt(conversations[number % 3], requested=number) for number in range(30)]
+    record(*batch, attempt(None, requested=1000), attempt(conversations[0], asked=1000, answered=False))
+    assert (
+        [characters_of(conversation) for conversation in conversations]
+        == [characters_in_events(conversation) for conversation in conversations]
+        == [135, 145, 155]
+    )
 
 
-def test_an_attempt_recorded_again_counts_once(talk: Conversation):
-    same = attempt(talk)
+def test_an_attempt_recorded_again_counts_once(conversation: Conversation):
+    same = attempt(conversation)
     for _ in range(3):
         record(same)
-    assert used(talk) == in_events(talk) == 10
+    assert characters_of(conversation) == characters_in_events(conversation) == 10
 
 
-def test_an_unknown_attempt_counts_once_when_it_is_answered(talk: Conversation):
-    same = attempt(talk, answered=False)
+def test_an_unknown_attempt_counts_once_when_it_is_answered(conversation: Conversation):
+    same = attempt(conversation, answered=False)
     record(same)
-    assert (used(talk), UsageEvent.objects.get().outcome) == (0, "unknown")
+    assert (characters_of(conversation), UsageEvent.objects.get().outcome) == (0, "unknown")
     same.mark_answered("late", None)
     record(same)
     same.outcome = "cancelled"
     record(same)
-    assert used(talk) == in_events(talk) == 10
+    assert characters_of(conversation) == characters_in_events(conversation) == 10
 
 
 @pytest.mark.parametrize("failing", ["SELECT", "INSERT", "UPDATE"])
 def test_a_batch_that_fails_at_any_statement_is_retried_and_counts_once(
-    talk: Conversation, database: Database, failing: str
+    conversation: Conversation, database: Database, failing: str
 ):
     async def scenario() -> None:
         recorder = Recorder()
-        recorder.record(attempt(talk, 10))
-        recorder.record(speech(talk))
+        recorder.record(attempt(conversation, 10))
+        recorder.record(speech(conversation))
         database.fails = failing
         with pytest.raises(OperationalError):
             await recorder.flush()
         database.fails = None
-        recorder.record(attempt(talk, 5))
+        recorder.record(attempt(conversation, 5))
         await recorder.flush()
 
-    on_a_loop(scenario)
-    assert used(talk) == in_events(talk) == 15
+    run_on_loop(scenario)
+    assert characters_of(conversation) == characters_in_events(conversation) == 15
     assert Utterance.objects.count() == 1
 
 
-def test_a_change_during_a_database_outage_is_not_lost(talk: Conversation, database: Database):
+def test_a_change_during_a_database_outage_is_not_lost(conversation: Conversation, database: Database):
     async def scenario() -> None:
-        recorder, same = Recorder(), speech(talk)
+        recorder, same = Recorder(), speech(conversation)
         recorder.record(same)
         database.fails = "INSERT"
         with pytest.raises(OperationalError):
@@ -227,14 +235,14 @@ def test_a_change_during_a_database_outage_is_not_lost(talk: Conversation, datab
         recorder.record(same)
         await recorder.flush()
 
-    on_a_loop(scenario)
+    run_on_loop(scenario)
     assert Utterance.objects.get().state == "spoken"
 
 
-def test_writing_resumes_after_a_database_outage(talk: Conversation, database: Database):
+def test_writing_resumes_after_a_database_outage(conversation: Conversation, database: Database):
     async def scenario() -> None:
         recorder = Recorder()
-        recorder.record(attempt(talk))
+        recorder.record(attempt(conversation))
         database.fails = "INSERT"
         with pytest.raises(OperationalError):
             await recorder.flush()
@@ -244,16 +252,16 @@ def test_writing_resumes_after_a_database_outage(talk: Conversation, database: D
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
 
-    on_a_loop(scenario)
-    assert used(talk) == 10
+    run_on_loop(scenario)
+    assert characters_of(conversation) == 10
 
 
-def test_two_processes_add_characters_to_one_conversation(talk: Conversation):
+def test_two_processes_add_characters_to_one_conversation(conversation: Conversation):
     def write(number: int) -> None:
         async def scenario() -> None:
             recorder = Recorder()
             for size in range(5):
-                recorder.record(attempt(talk, asked=number + size))
+                recorder.record(attempt(conversation, number + size))
             await recorder.flush()
 
         try:
@@ -263,15 +271,19 @@ def test_two_processes_add_characters_to_one_conversation(talk: Conversation):
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(write, range(20)))
-    assert used(talk) == in_events(talk) == sum(number + size for number in range(20) for size in range(5))
+    assert (
+        characters_of(conversation)
+        == characters_in_events(conversation)
+        == sum(number + size for number in range(20) for size in range(5))
+    )
 
 
 # A row that the database refuses
 
 
 @pytest.fixture
-def refused() -> Callable[[], float]:
-    """How many rows were refused since the test began."""
+def rejected() -> Callable[[], float]:
+    """How many rows were rejected since the test began."""
 
     def total() -> float:
         return REGISTRY.get_sample_value("voicecare_recorder_refused_total") or 0.0
@@ -280,42 +292,44 @@ def refused() -> Callable[[], float]:
     return lambda: total() - before
 
 
-def test_a_duplicate_speech_id_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
-    kept = speech(talk, "same")
-    record(kept, speech(talk, "same"), speech(talk, "other"), attempt(talk))
+def test_a_duplicate_speech_id_does_not_block_other_rows(conversation: Conversation, rejected: Callable[[], float]):
+    kept = speech(conversation, "same")
+    record(kept, speech(conversation, "same"), speech(conversation, "other"), attempt(conversation))
     assert set(Utterance.objects.values_list("client_speech_id", flat=True)) == {"same", "other"}
     assert Utterance.objects.get(client_speech_id="same").pk == kept.utterance_id
-    assert used(talk) == in_events(talk) == 10
-    assert refused() == 1
+    assert characters_of(conversation) == characters_in_events(conversation) == 10
+    assert rejected() == 1
 
 
-def test_an_invalid_attempt_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
-    record(speech(talk), attempt(talk, kind="free"), attempt(talk, 5))
-    assert used(talk) == in_events(talk) == 5
-    assert Utterance.objects.count() == refused() == 1
+def test_an_invalid_attempt_does_not_block_other_rows(conversation: Conversation, rejected: Callable[[], float]):
+    record(speech(conversation), attempt(conversation, kind="free"), attempt(conversation, 5))
+    assert characters_of(conversation) == characters_in_events(conversation) == 5
+    assert Utterance.objects.count() == rejected() == 1
 
 
-def test_a_missing_conversation_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
+def test_a_missing_conversation_does_not_block_other_rows(conversation: Conversation, rejected: Callable[[], float]):
     """Its foreign key is looked at when the transaction ends."""
-    record(examples.speech("nowhere", patient_id=talk.patient_id), speech(talk))
+    record(examples.speech("nowhere", patient_id=conversation.patient_id), speech(conversation))
     assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
-    assert refused() == 1
+    assert rejected() == 1
 
 
-def test_a_value_that_the_driver_rejects_does_not_block_other_rows(talk: Conversation, refused: Callable[[], float]):
+def test_a_value_that_the_driver_rejects_does_not_block_other_rows(
+    conversation: Conversation, rejected: Callable[[], float]
+):
     """Neither driver raises a DatabaseError of its own for every value that it cannot pass on."""
-    record(speech(talk, "huge", bytes_sent=10**30), speech(talk), attempt(talk))
+    record(speech(conversation, "huge", bytes_sent=10**30), speech(conversation), attempt(conversation))
     assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
-    assert used(talk) == 10
-    assert refused() == 1
+    assert characters_of(conversation) == 10
+    assert rejected() == 1
 
 
 # Cost
 
 
 def test_a_hundred_events_take_one_transaction_of_at_most_four_statements(alice: Member):
-    talks = [new_talk(alice) for _ in range(10)]
-    batch = [attempt(talks[number % 10]) for number in range(100)]
+    conversations = [new_conversation(alice) for _ in range(10)]
+    batch = [attempt(conversations[number % 10]) for number in range(100)]
     with CaptureQueriesContext(connection) as captured:
         record(*batch)
     bookkeeping = ("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT")
@@ -325,7 +339,7 @@ def test_a_hundred_events_take_one_transaction_of_at_most_four_statements(alice:
     assert len([query for query in captured if query["sql"].startswith("SAVEPOINT")]) <= 1
 
 
-def test_the_batch_of_a_long_outage_can_be_written(talk: Conversation):
-    batch = [attempt(talk, 1) for _ in range(2500)]
+def test_the_batch_of_a_long_outage_can_be_written(conversation: Conversation):
+    batch = [attempt(conversation, 1) for _ in range(2500)]
     record(*batch)
-    assert used(talk) == UsageEvent.objects.count() == 2500
+    assert characters_of(conversation) == UsageEvent.objects.count() == 2500

@@ -1,4 +1,4 @@
-"""What was said is forgotten in time, and of an erased patient everything; money stays."""
+"""What was say is forgotten in time, and of an erased patient everything; money stays."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,41 +24,41 @@ Say = Callable[..., Utterance]
 
 
 @pytest.fixture
-def said(alice: Member) -> Say:
-    """Something said to Alice that many days ago, in a conversation or without one."""
+def say(alice: Member) -> Say:
+    """Something say to Alice that many days ago, in a conversation or without one."""
 
-    def say(days_ago: float = 0, member: Member = alice, **fields: object) -> Utterance:
+    def create(days_ago: float = 0, member: Member = alice, **fields: object) -> Utterance:
         at = timezone.now() - timedelta(days=days_ago)
         row = {"patient": member.patient, "origin": "server", "text": "Good morning", "state": "heard"}
         return Utterance.objects.create(**{**row, "received_at": at, **fields})
 
-    return say
+    return create
 
 
 def texts() -> list[str]:
     return [row.text for row in Utterance.objects.order_by("received_at")]
 
 
-def erased(member: Member, *, settled: bool = True) -> None:
+def erase(member: Member, *, settled: bool = True) -> None:
     erasure.start_erasure(member.patient.pk)
     if settled:
         Patient.objects.filter(pk=member.patient.pk).update(erased_at=timezone.now() - timedelta(hours=2))
 
 
-def test_old_texts_are_cleared_and_their_rows_stay(said: Say, settings: Settings):
+def test_old_texts_are_cleared_and_their_rows_stay(say: Say, settings: Settings):
     settings.TEXT_RETENTION_DAYS = 10
-    said(10.1, characters=12)
-    said(9.9)
+    say(10.1, characters=12)
+    say(9.9)
     assert retention.prune_texts() == 1
     assert texts() == ["", "Good morning"]
     assert Utterance.objects.earliest("received_at").characters == 12
     assert retention.prune_texts() == 0
 
 
-def test_more_texts_than_one_batch_are_cleared(said: Say, settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_more_texts_than_one_batch_are_cleared(say: Say, settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     for _ in range(5):
-        said(1000)
+        say(1000)
     assert retention.prune_texts() == 5
 
 
@@ -72,19 +72,19 @@ def test_more_texts_than_one_batch_are_cleared(said: Say, settings: Settings, mo
     ],
     ids=str,
 )
-def test_queued_and_unacknowledged_speech_keeps_its_text(fields: dict, said: Say, settings: Settings, alice: Member):
+def test_queued_and_unacknowledged_speech_keeps_its_text(fields: dict, say: Say, settings: Settings, alice: Member):
     settings.TEXT_RETENTION_DAYS = 0
     if fields.pop("conversation", False):
         fields["conversation_id"] = lifecycle.start(alice.device.pk, None).context.conversation_id
-    said(1, **fields)
+    say(1, **fields)
     assert retention.prune_texts() == 0
 
 
-def test_names_and_texts_of_an_erased_patient_are_cleared_immediately(said: Say, alice: Member, bob: Member):
-    said()
-    said(state="waiting")
-    said(member=bob)
-    erased(alice, settled=False)
+def test_names_and_texts_of_an_erased_patient_are_cleared_immediately(say: Say, alice: Member, bob: Member):
+    say()
+    say(state="waiting")
+    say(member=bob)
+    erase(alice, settled=False)
     assert retention.erase_patients() == 0
     assert sorted(texts()) == ["", "", "Good morning"]
     row = Patient.objects.get(pk=alice.patient.pk)
@@ -94,27 +94,27 @@ def test_names_and_texts_of_an_erased_patient_are_cleared_immediately(said: Say,
 
 def test_the_admin_change_log_loses_the_names(alice: Member, bob: Member):
     user = User.objects.create_user("root")
-    of_patient = ContentType.objects.get_for_model(Patient)
+    patient_type = ContentType.objects.get_for_model(Patient)
     for member in (alice, bob):
         LogEntry.objects.create(
             user=user,
-            content_type=of_patient,
+            content_type=patient_type,
             object_id=str(member.patient.pk),
             object_repr=str(member.patient),
             action_flag=2,
             change_message=f"Changed {member.patient}",
         )
-    erased(alice, settled=False)
+    erase(alice, settled=False)
     retention.erase_patients()
     kept = LogEntry.objects.order_by("object_repr").values_list("object_repr", "change_message")
     assert list(kept) == [("", ""), ("Bob Baker", "Changed Bob Baker")]
 
 
-def test_all_rows_are_deleted_and_the_ledger_stays(said: Say, alice: Member, bob: Member):
+def test_all_rows_are_deleted_and_the_ledger_stays(say: Say, alice: Member, bob: Member):
     for member in (alice, bob):
         conversation = lifecycle.start(member.device.pk, None).context.conversation_id
         lifecycle.end(conversation)
-        said(member=member, conversation_id=conversation)
+        say(member=member, conversation_id=conversation)
     UsageEvent.objects.create(
         source="00000000-0000-4000-8000-000000000001",
         segment=0,
@@ -125,7 +125,7 @@ def test_all_rows_are_deleted_and_the_ledger_stays(said: Say, alice: Member, bob
         requested_characters=5,
         characters=5,
     )
-    erased(alice)
+    erase(alice)
     assert retention.erase_patients() == 1
     for model in (Conversation, Utterance, Device):
         assert {row.patient for row in model.objects.all()} == {bob.patient}
@@ -134,14 +134,14 @@ def test_all_rows_are_deleted_and_the_ledger_stays(said: Say, alice: Member, bob
     assert retention.erase_patients() == 0
 
 
-@pytest.mark.parametrize("held_by", ["a conversation", "the hour", "a copied voice"])
-def test_nothing_is_deleted_while_other_rows_refer_to_the_patient(held_by: str, said: Say, alice: Member):
-    said()
-    if held_by == "a conversation":
+@pytest.mark.parametrize("blocked_by", ["a conversation", "the settle time", "a voice clone"])
+def test_an_erasure_waits_for_conversations_the_settle_time_and_voice_clones(blocked_by: str, say: Say, alice: Member):
+    say()
+    if blocked_by == "a conversation":
         lifecycle.start(alice.device.pk, None)
-    if held_by == "a copied voice":
+    if blocked_by == "a voice clone":
         Voice.objects.create(provider_id="v", name="Anna", source="cloned", patient=alice.patient)
-    erased(alice, settled=held_by != "the hour")
+    erase(alice, settled=blocked_by != "the settle time")
     assert retention.erase_patients() == 0
     assert Patient.objects.filter(pk=alice.patient.pk).exists()
-    assert texts() == ([""] if held_by != "a copied voice" else [])
+    assert texts() == ([""] if blocked_by != "a voice clone" else [])

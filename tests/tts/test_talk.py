@@ -20,7 +20,7 @@ from tests.waiting import eventually
 
 
 @dataclass
-class Talked:
+class TalkResult:
     code: int
     output: str
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def listen_to_ctrl_c() -> None:
+def enable_ctrl_c() -> None:
     """As a shell starts a command in the foreground; one in the background, as a CI may be, starts all deaf to it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,18 +41,18 @@ async def launch(folder: Path, *arguments: str, stdin: int | IO[bytes] = PIPE) -
     env = {**os.environ, "VOICECARE_DATA_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
     command = (sys.executable, str(ROOT / "manage.py"), "talk", *arguments)
     return await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=env, stdin=stdin, stdout=PIPE, stderr=STDOUT, preexec_fn=listen_to_ctrl_c
+        *command, cwd=folder, env=env, stdin=stdin, stdout=PIPE, stderr=STDOUT, preexec_fn=enable_ctrl_c
     )
 
 
-async def talk(folder: Path, *arguments: str, stdin: bytes = b"") -> Talked:
+async def talk(folder: Path, *arguments: str, stdin: bytes = b"") -> TalkResult:
     process = await launch(folder, *arguments)
     output, _ = await process.communicate(stdin)
     assert process.returncode is not None
-    return Talked(process.returncode, output.decode())
+    return TalkResult(process.returncode, output.decode())
 
 
-async def talk_to(script: Script, folder: Path, *arguments: str, stdin: bytes = b"") -> Talked:
+async def talk_to(script: Script, folder: Path, *arguments: str, stdin: bytes = b"") -> TalkResult:
     async with serving(script) as url:
         return await talk(folder, *arguments, "--url", url, stdin=stdin)
 
@@ -80,21 +80,21 @@ def start_in(format: str) -> Script:
 
 
 async def test_each_argument_is_one_speech_and_its_figures_are_printed(folder):
-    talked = await talk_to(echo, folder, "Good morning", "I see.")
-    assert talked.code == 0
-    assert "Clara is here, in the voice Rachel." in talked.output
+    result = await talk_to(echo, folder, "Good morning", "I see.")
+    assert result.code == 0
+    assert "Clara is here, in the voice Rachel." in result.output
     figures = r"live, voice Rachel, 7 characters, 12 bytes, first sound after \d+ ms here, 2 ms on the server"
-    assert re.search(rf"Good morning\n  {figures}\n", talked.output)
-    assert "21 characters in all" in talked.output
+    assert re.search(rf"Good morning\n  {figures}\n", result.output)
+    assert "21 characters in all" in result.output
     assert (folder / "speech.mp3").read_bytes() == b"Good morningI see."
 
 
 @pytest.mark.parametrize("stdin", [b"Good morning\n\nI see.\n", b"Good morning\r\n  \nI see."])
 async def test_without_arguments_the_lines_of_standard_input_are_spoken(stdin, folder):
-    talked = await talk_to(echo, folder, "--out", "heard.mp3", stdin=stdin)
-    assert talked.code == 0
+    result = await talk_to(echo, folder, "--out", "heard.mp3", stdin=stdin)
+    assert result.code == 0
     assert (folder / "heard.mp3").read_bytes() == b"Good morningI see."
-    assert talked.output.count("on the server") == 2
+    assert result.output.count("on the server") == 2
 
 
 async def test_standard_input_may_be_a_file(folder):
@@ -116,8 +116,8 @@ async def test_the_greeting_is_reported_and_written_first(folder):
         await line.spoken("say-1", b"you")
         await line.end()
 
-    talked = await talk_to(script, folder, "You")
-    assert talked.output.index("(greeting)\n  cache") < talked.output.index("You\n  live")
+    result = await talk_to(script, folder, "You")
+    assert result.output.index("(greeting)\n  cache") < result.output.index("You\n  live")
     assert (folder / "speech.mp3").read_bytes() == b"hello you"
 
 
@@ -141,10 +141,10 @@ async def test_notices_are_shown_in_words(folder):
         await line.send(started("say-1"), notice, b"x", finish("say-1", 1, source="backup"))
         await line.end()
 
-    talked = await talk_to(script, folder, "Hello")
-    assert talked.code == 0
-    assert "Temporary voice issue, using backup voice" in talked.output
-    assert "had to wait (busy)" in talked.output
+    result = await talk_to(script, folder, "Hello")
+    assert result.code == 0
+    assert "Temporary voice issue, using backup voice" in result.output
+    assert "had to wait (busy)" in result.output
 
 
 # Not everything was spoken
@@ -159,11 +159,11 @@ async def test_a_rejected_text_is_reported_and_the_next_one_is_spoken(folder):
         await line.spoken("say-2", b"x")
         await line.end()
 
-    talked = await talk_to(script, folder, "a" * 5001, "Short")
-    assert talked.code == 1
-    assert "too_long: Too long." in talked.output
-    assert "Short\n  live" in talked.output
-    assert "a" * 100 not in talked.output
+    result = await talk_to(script, folder, "a" * 5001, "Short")
+    assert result.code == 1
+    assert "too_long: Too long." in result.output
+    assert "Short\n  live" in result.output
+    assert "a" * 100 not in result.output
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ async def test_interrupted_and_failed_speech_is_reported(terminal, words, folder
         await line.send(started("say-1"), b"x", {"id": "say-1", **terminal})
         await line.end()
 
-    talked = await talk_to(script, folder, "Hello")
-    assert talked.code == 1
-    assert words in talked.output
+    result = await talk_to(script, folder, "Hello")
+    assert result.code == 1
+    assert words in result.output
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ async def test_a_closed_connection_is_explained_and_received_audio_is_kept(code,
         await line.send(started("say-1"), b"half")
         await line.socket.close(code=code)
 
-    talked = await talk_to(script, folder, "Hello")
-    assert talked.code == 1
-    assert words in talked.output
+    result = await talk_to(script, folder, "Hello")
+    assert result.code == 1
+    assert words in result.output
     assert (folder / "speech.mp3").read_bytes() == b"half"
 
 
@@ -218,23 +218,23 @@ async def test_a_connection_closed_between_speeches_ends_the_command(folder):
 
 
 async def test_an_unreachable_server_is_explained(folder):
-    talked = await talk(folder, "Hello", "--url", f"ws://127.0.0.1:{free_port()}/ws/device/")
-    assert talked.code == 1
-    assert "make run" in talked.output
+    result = await talk(folder, "Hello", "--url", f"ws://127.0.0.1:{free_port()}/ws/device/")
+    assert result.code == 1
+    assert "make run" in result.output
     assert not (folder / "speech.mp3").exists()
 
 
 async def test_a_rejected_token_is_explained(folder):
-    talked = await talk_to(echo, folder, "Hello", "--token", "wrong")
-    assert talked.code == 1
-    assert "refused the token" in talked.output
+    result = await talk_to(echo, folder, "Hello", "--token", "wrong")
+    assert result.code == 1
+    assert "refused the token" in result.output
 
 
 async def test_a_missing_demo_token_is_explained(folder):
     (folder / "demo-device-token").unlink()
-    talked = await talk(folder, "Hello")
-    assert talked.code == 1
-    assert "make run" in talked.output
+    result = await talk(folder, "Hello")
+    assert result.code == 1
+    assert "make run" in result.output
 
 
 async def test_an_unknown_format_is_explained(folder):
@@ -242,9 +242,9 @@ async def test_an_unknown_format_is_explained(folder):
         await line.expect("conversation.start")
         await line.send({"type": "error", "code": "unknown_format", "message": "It must be one of mp3_44100_128."})
 
-    talked = await talk_to(script, folder, "Hello", "--format", "flac")
-    assert talked.code == 1
-    assert "one of mp3_44100_128" in talked.output
+    result = await talk_to(script, folder, "Hello", "--format", "flac")
+    assert result.code == 1
+    assert "one of mp3_44100_128" in result.output
 
 
 async def test_ctrl_c_interrupts_and_ends_the_conversation(folder):

@@ -37,7 +37,7 @@ def folder(settings, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def cast(alice: Member, bob: Member) -> list[Phrase]:
+def phrases(alice: Member, bob: Member) -> list[Phrase]:
     """Alice in the other voice, Bob in the default one, and their phrases."""
     return [
         Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
@@ -48,13 +48,13 @@ def cast(alice: Member, bob: Member) -> list[Phrase]:
 
 
 @pytest.fixture
-def boss(db: None) -> Client:
+def admin(db: None) -> Client:
     client = Client()
-    client.force_login(User.objects.create_superuser("boss"))
+    client.force_login(User.objects.create_superuser("admin"))
     return client
 
 
-def fill() -> None:
+def fill_cache() -> None:
     """Everything that is needed is there."""
     cache = create_phrase_cache()
 
@@ -73,7 +73,7 @@ def english() -> Table:
     return coverage_tables(create_phrase_cache())[1]
 
 
-def test_each_language_has_a_table_with_its_patients_voices_and_the_default_voice(cast):
+def test_each_language_has_a_table_with_its_patients_voices_and_the_default_voice(phrases):
     german, table = coverage_tables(create_phrase_cache())
     assert (german.language, table.language) == ("de", "en")
     assert [voice.provider_id for voice in table.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
@@ -81,14 +81,14 @@ def test_each_language_has_a_table_with_its_patients_voices_and_the_default_voic
     assert states(german) == {"Ich verstehe.": ["unneeded"]}
 
 
-def test_a_needed_clip_counts_as_missing_until_it_is_cached(cast):
+def test_a_needed_clip_counts_as_missing_until_it_is_cached(phrases):
     assert set(map(tuple, states(english()).values())) == {("none", "none")}
-    fill()
+    fill_cache()
     assert set(map(tuple, states(english()).values())) == {("full", "full")}
 
 
-def test_a_greeting_is_needed_per_patient_and_a_phrase_per_format(cast, alice: Member, bob: Member, member):
-    fill()
+def test_a_greeting_is_needed_per_patient_and_a_phrase_per_format(phrases, alice: Member, bob: Member, member):
+    fill_cache()
     member("Carol")
     type(bob.device).objects.filter(pk=bob.device.pk).update(format="pcm_16000")
     cells = {phrase.text: cells[0] for phrase, cells in english().rows}
@@ -97,17 +97,17 @@ def test_a_greeting_is_needed_per_patient_and_a_phrase_per_format(cast, alice: M
     assert (seen.needed, seen.cached, seen.state) == (2, 1, "part")
 
 
-def test_an_expired_clip_counts_as_missing_and_keeps_its_saved_characters(cast):
-    fill()
+def test_an_expired_clip_counts_as_missing_and_keeps_its_saved_characters(phrases):
+    fill_cache()
     Clip.objects.update(hits=3, expires_at=timezone.now() - timedelta(minutes=1))
     table = english()
     assert set(map(tuple, states(table).values())) == {("none", "none")}
     assert [cell.hits for _, cells in table.rows for cell in cells] == [3] * 6
 
 
-def test_a_cell_shows_the_earliest_creation_and_expiry(cast, member: Callable[..., Member]):
+def test_a_cell_shows_the_earliest_creation_and_expiry(phrases, member: Callable[..., Member]):
     member("Carol")
-    fill()
+    fill_cache()
     now = timezone.now()
     greetings = Clip.objects.filter(patient__isnull=False, voice=Voice.objects.default())
     for days, clip in enumerate(greetings, start=1):
@@ -118,8 +118,8 @@ def test_a_cell_shows_the_earliest_creation_and_expiry(cast, member: Callable[..
     assert (cell.created_at, cell.expires_at) == (now - timedelta(days=2), now + timedelta(days=1))
 
 
-def test_hits_and_saved_characters_are_the_sums_of_the_rows(cast):
-    fill()
+def test_hits_and_saved_characters_are_the_sums_of_the_rows(phrases):
+    fill_cache()
     for number, clip in enumerate(Clip.objects.order_by("pk")):
         Clip.objects.filter(pk=clip.pk).update(hits=number)
     table = english()
@@ -130,8 +130,8 @@ def test_hits_and_saved_characters_are_the_sums_of_the_rows(cast):
     assert [total.cached for total in table.totals] == [3, 3]
 
 
-def test_a_clip_of_an_earlier_voice_revision_counts_as_missing(cast):
-    fill()
+def test_a_clip_of_an_earlier_voice_revision_counts_as_missing(phrases):
+    fill_cache()
     Voice.objects.filter(provider_id=OTHER_VOICE).update(revision=2)
     assert set(map(tuple, states(english()).values())) == {("full", "none")}
 
@@ -139,11 +139,11 @@ def test_a_clip_of_an_earlier_voice_revision_counts_as_missing(cast):
 # The page
 
 
-def test_the_phrase_list_links_to_the_coverage_page(cast, boss):
-    fill()
+def test_the_phrase_list_links_to_the_coverage_page(phrases, admin):
+    fill_cache()
     Clip.objects.filter(characters=len("I see.")).update(hits=2)
-    assert f'href="{PAGE}"' in boss.get("/admin/tts/phrase/").content.decode()
-    page = boss.get(PAGE).content.decode()
+    assert f'href="{PAGE}"' in admin.get("/admin/tts/phrase/").content.decode()
+    page = admin.get(PAGE).content.decode()
     assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[1] == "Phrases in the language “en” by voice"
     page = page.partition('class="coverage"')[2]  # Django's own pages have tables of their own
     assert page.count('scope="col"') == 2 + 3
@@ -153,16 +153,16 @@ def test_the_phrase_list_links_to_the_coverage_page(cast, boss):
     assert "not needed" in page
 
 
-def test_markup_in_a_voice_name_is_escaped(cast, boss):
+def test_markup_in_a_voice_name_is_escaped(phrases, admin):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(name="<b>Sarah</b>")
-    assert "<b>Sarah" not in boss.get(PAGE).content.decode()
+    assert "<b>Sarah" not in admin.get(PAGE).content.decode()
 
 
-def test_the_page_without_phrases_says_that_there_are_none(boss, db):
-    assert "There are no phrases yet" in boss.get(PAGE).content.decode()
+def test_the_page_without_phrases_says_that_there_are_none(admin, db):
+    assert "There are no phrases yet" in admin.get(PAGE).content.decode()
 
 
-def test_the_page_needs_the_permission_to_view_phrases(cast):
+def test_the_page_needs_the_permission_to_view_phrases(phrases):
     for permission, status in ((None, 403), ("view_phrase", 200)):
         user = User.objects.create_user(f"user-{permission}", is_staff=True)
         if permission:
@@ -175,15 +175,15 @@ def test_the_page_needs_the_permission_to_view_phrases(cast):
     assert Client().get(PAGE).status_code == 302
 
 
-def test_the_number_of_queries_does_not_grow_with_the_data(cast, boss, member):
-    boss.get(PAGE)
+def test_the_number_of_queries_does_not_grow_with_the_data(phrases, admin, member):
+    admin.get(PAGE)
     with CaptureQueriesContext(connection) as little:
-        boss.get(PAGE)
+        admin.get(PAGE)
     for number in range(5):
         member(f"Patient {number}", voice=f"voice-{number}", language="en" if number % 2 else "de")
         Phrase.objects.create(text=f"Phrase {number}.")
     Patient.objects.update(speech_rate="0.9")
-    fill()
+    fill_cache()
     with CaptureQueriesContext(connection) as much:
-        boss.get(PAGE)
+        admin.get(PAGE)
     assert len(much) == len(little)

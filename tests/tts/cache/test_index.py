@@ -41,25 +41,25 @@ def clip(alice: Member) -> Callable[..., Clip]:
     return make
 
 
-class Refusing:
+class FailingStore:
     """A store that refuses everything and counts how often it was asked."""
 
     is_local = True
 
     def __init__(self, *keys: str) -> None:
         self.names = keys
-        self.asked = 0
+        self.calls = 0
 
     def read(self, key: str) -> bytes | None:
-        self.asked += 1
-        raise StoreError("refused")
+        self.calls += 1
+        raise StoreError("failed")
 
     def write(self, key: str, entry: bytes) -> None:
-        raise StoreError("refused")
+        raise StoreError("failed")
 
     def delete(self, key: str) -> None:
-        self.asked += 1
-        raise StoreError("refused")
+        self.calls += 1
+        raise StoreError("failed")
 
     def keys(self) -> Iterator[str]:
         yield from self.names
@@ -107,16 +107,16 @@ def test_hits_are_added_to_each_row_for_any_number(clip: Callable[..., Clip]):
 
 def test_deleting_stops_after_three_failures_in_a_row(clip: Callable[..., Clip]):
     Clip.objects.bulk_create([clip(number) for number in range(20)])
-    store = Refusing()
+    store = FailingStore()
     assert index.delete(Clip.objects.all(), store) == []
-    assert store.asked == index.MAX_CONSECUTIVE_FAILURES
+    assert store.calls == index.MAX_CONSECUTIVE_FAILURES
     assert Clip.objects.count() == 20
 
 
 def test_deleting_orphans_stops_after_three_failed_reads():
-    store = Refusing(*map(digest, range(20)))
+    store = FailingStore(*map(digest, range(20)))
     assert index.delete_orphans(store, time.time(), 60) == 0
-    assert store.asked == index.MAX_CONSECUTIVE_FAILURES
+    assert store.calls == index.MAX_CONSECUTIVE_FAILURES
 
 
 def test_one_call_deletes_a_limited_number_and_the_next_call_continues(clip: Callable[..., Clip], tmp_path: Path):
@@ -131,6 +131,6 @@ def test_one_call_deletes_a_limited_number_and_the_next_call_continues(clip: Cal
 
 def test_objects_with_a_row_are_not_read(clip: Callable[..., Clip]):
     Clip.objects.bulk_create([clip(number) for number in range(20)])
-    store = Refusing(*map(digest, range(20)))
+    store = FailingStore(*map(digest, range(20)))
     assert index.delete_orphans(store, time.time(), 60) == 0
-    assert store.asked == 0
+    assert store.calls == 0

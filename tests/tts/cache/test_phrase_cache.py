@@ -65,7 +65,7 @@ def close_connections_of_ended_threads() -> Iterator[None]:
     gc.collect()
 
 
-class Faulty:
+class FaultyStore:
     """A store that waits for `gate`, or raises `error`, before it does what it is asked; counts what it was asked."""
 
     def __init__(self, store: Store) -> None:
@@ -100,8 +100,8 @@ class Faulty:
 
 
 @pytest.fixture
-def faulty(tmp_path: Path) -> Iterator[Faulty]:
-    faulty = Faulty(file_store(tmp_path))
+def faulty(tmp_path: Path) -> Iterator[FaultyStore]:
+    faulty = FaultyStore(file_store(tmp_path))
     yield faulty
     faulty.gate.set()
 
@@ -133,16 +133,16 @@ async def put(
     await cache.store(speech_settings, text, audio, patient_id)
 
 
-def stored(store: Store, key: str, sound: bytes = SOUND, *, expires_in_s: float = WEEK_S) -> None:
+def store_entry(store: Store, key: str, sound: bytes = SOUND, *, expires_in_s: float = WEEK_S) -> None:
     """As another process has put it there, without a row."""
     store.write(key, pack(key, Entry(sound, time.time() + expires_in_s)))
 
 
-def counted(name: str, **labels: str) -> float:
+def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"voicecare_{name}_total", labels) or 0.0
 
 
-async def found(cache: PhraseCache, key: str) -> bytes | None:
+async def eventually_found(cache: PhraseCache, key: str) -> bytes | None:
     """Also where the store takes its time, as S3 may: then it is in memory a little later."""
     sound = await cache.get(key)
     if sound is None:
@@ -215,14 +215,14 @@ async def test_another_process_finds_a_stored_clip(store: Store, speech_settings
     other = cache_of(store)
     key = other.key(speech_settings, TEXT)
     assert other.get_cached(key) is None
-    assert await found(other, key) == sound
+    assert await eventually_found(other, key) == sound
     assert other.get_cached(key) == sound
 
 
 async def test_an_unknown_key_is_a_miss(store: Store, key: str):
-    before = counted("phrase_lookups", answer="miss")
+    before = metric("phrase_lookups", answer="miss")
     assert await cache_of(store).get(key) is None
-    assert counted("phrase_lookups", answer="miss") == before + 1
+    assert metric("phrase_lookups", answer="miss") == before + 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -231,11 +231,11 @@ async def test_storing_a_clip_again_replaces_it(store: Store, speech_settings: S
     await put(cache, speech_settings, TEXT, SOUND)
     await put(cache, speech_settings, TEXT, b"new")
     assert cache.get_cached(cache.key(speech_settings, TEXT)) == b"new"
-    assert await found(cache_of(store), cache.key(speech_settings, TEXT)) == b"new"
+    assert await eventually_found(cache_of(store), cache.key(speech_settings, TEXT)) == b"new"
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_is_found_in_memory_before_it_is_stored(faulty: Faulty, speech_settings: SpeechSettings):
+async def test_a_clip_is_found_in_memory_before_it_is_stored(faulty: FaultyStore, speech_settings: SpeechSettings):
     """Whoever looks between the end of a fill and the end of the writing finds it."""
     cache = cache_of(faulty)
     faulty.gate.clear()
@@ -258,14 +258,14 @@ async def test_empty_audio_is_rejected(cache: PhraseCache, speech_settings: Spee
 
 
 async def test_an_expired_clip_is_a_miss(store: Store, key: str):
-    stored(store, key, expires_in_s=-0.1)
+    store_entry(store, key, expires_in_s=-0.1)
     assert await cache_of(store).get(key) is None
 
 
 async def test_a_clip_in_memory_expires_too(store: Store, key: str):
     cache = cache_of(store)
-    stored(store, key, expires_in_s=1)
-    assert await found(cache, key) == SOUND
+    store_entry(store, key, expires_in_s=1)
+    assert await eventually_found(cache, key) == SOUND
     await asyncio.sleep(1)
     assert cache.get_cached(key) is None
     assert await cache.get(key) is None
@@ -275,7 +275,7 @@ async def test_a_clip_in_memory_expires_too(store: Store, key: str):
 async def test_clips_from_a_clock_ahead_are_accepted_up_to_a_limit(
     cache: PhraseCache, key: str, tmp_path: Path, days: float, found: bool
 ):
-    stored(file_store(tmp_path), key, expires_in_s=days * 24 * 3600)
+    store_entry(file_store(tmp_path), key, expires_in_s=days * 24 * 3600)
     assert (await cache.get(key) is not None) is found
 
 
@@ -288,10 +288,10 @@ def packed(key: str) -> bytes:
 
 @pytest.mark.parametrize("length", [0, 1, 47, 48, 49, 1000, -1])
 async def test_a_truncated_clip_is_a_miss_and_is_deleted(store: Store, key: str, length: int):
-    before = counted("phrase_store_errors", work="damaged")
+    before = metric("phrase_store_errors", work="damaged")
     store.write(key, packed(key)[:length])
     assert await cache_of(store).get(key) is None
-    await eventually(lambda: counted("phrase_store_errors", work="damaged") == before + 1)
+    await eventually(lambda: metric("phrase_store_errors", work="damaged") == before + 1)
     await eventually(lambda: store.read(key) is None)
 
 
@@ -308,7 +308,7 @@ async def test_a_clip_under_another_clips_key_is_a_miss(store: Store, cache: Phr
     assert await cache_of(store).get(key) is None
 
 
-async def test_a_damaged_clip_that_was_replaced_in_the_meantime_is_not_deleted(faulty: Faulty, key: str):
+async def test_a_damaged_clip_that_was_replaced_in_the_meantime_is_not_deleted(faulty: FaultyStore, key: str):
     faulty.store.write(key, b"damaged")
     cache = cache_of(faulty)
     whole = packed(key)
@@ -329,19 +329,19 @@ async def test_a_damaged_clip_that_was_replaced_in_the_meantime_is_not_deleted(f
 # Stores that fail
 
 
-async def test_a_store_error_is_a_miss_and_is_counted(faulty: Faulty, key: str):
-    stored(faulty.store, key)
-    before = counted("phrase_store_errors", work="read")
-    faulty.error = StoreError("refused")
+async def test_a_store_error_is_a_miss_and_is_counted(faulty: FaultyStore, key: str):
+    store_entry(faulty.store, key)
+    before = metric("phrase_store_errors", work="read")
+    faulty.error = StoreError("failed")
     cache = cache_of(faulty)
     assert await cache.get(key) is None
-    assert counted("phrase_store_errors", work="read") == before + 1
+    assert metric("phrase_store_errors", work="read") == before + 1
     faulty.error = None
     assert await cache.get(key) == SOUND
 
 
-async def test_a_slow_read_is_a_miss_at_first_and_a_memory_hit_later(faulty: Faulty, key: str):
-    stored(faulty.store, key)
+async def test_a_slow_read_is_a_miss_at_first_and_a_memory_hit_later(faulty: FaultyStore, key: str):
+    store_entry(faulty.store, key)
     faulty.gate.clear()
     cache = cache_of(faulty)
     began = time.monotonic()
@@ -353,13 +353,13 @@ async def test_a_slow_read_is_a_miss_at_first_and_a_memory_hit_later(faulty: Fau
     assert faulty.reads == 1
 
 
-async def test_no_read_waits_while_all_reader_threads_hang(faulty: Faulty):
+async def test_no_read_waits_while_all_reader_threads_hang(faulty: FaultyStore):
     """When all threads are stuck in it, it is not asked any more; when they are back, it is."""
     faulty.gate.clear()
     cache = cache_of(faulty)
     keys = [f"{number:02x}" * 32 for number in range(READERS + 1)]
     for each in keys:
-        stored(faulty.store, each)
+        store_entry(faulty.store, each)
     await asyncio.gather(*(cache.get(each) for each in keys[:READERS]))
     began = time.monotonic()
     assert await cache.get(keys[-1]) is None
@@ -369,15 +369,15 @@ async def test_no_read_waits_while_all_reader_threads_hang(faulty: Faulty):
     assert await cache.get(keys[-1]) == SOUND
 
 
-async def test_concurrent_calls_for_one_key_share_one_read(faulty: Faulty, key: str):
-    stored(faulty.store, key)
+async def test_concurrent_calls_for_one_key_share_one_read(faulty: FaultyStore, key: str):
+    store_entry(faulty.store, key)
     cache = cache_of(faulty)
     assert await asyncio.gather(*(cache.get(key) for _ in range(100))) == [SOUND] * 100
     assert faulty.reads == 1
 
 
-async def test_cancelling_one_caller_does_not_cancel_a_shared_read(faulty: Faulty, key: str):
-    stored(faulty.store, key)
+async def test_cancelling_one_caller_does_not_cancel_a_shared_read(faulty: FaultyStore, key: str):
+    store_entry(faulty.store, key)
     faulty.gate.clear()
     cache = cache_of(faulty)
     first, second = (asyncio.create_task(cache.get(key)) for _ in range(2))
@@ -391,14 +391,14 @@ async def test_cancelling_one_caller_does_not_cancel_a_shared_read(faulty: Fault
 async def test_a_hanging_or_dead_redis_is_a_quick_miss_and_recovers(fault: str, key: str):
     with RedisProcess() as process:
         store = RedisStore(process.url, WEEK_S)
-        stored(store, key)
+        store_entry(store, key)
         process.pause() if fault == "paused" else process.kill()
         cache = cache_of(store)
         began = time.monotonic()
         assert await cache.get(key) is None
         assert time.monotonic() - began < READ_TIMEOUT_S + 0.3
         process.resume() if fault == "paused" else process.start()
-        stored(store, key)
+        store_entry(store, key)
         for _ in range(100):
             found = await cache.get(key)
             if found is not None:
@@ -408,12 +408,14 @@ async def test_a_hanging_or_dead_redis_is_a_quick_miss_and_recovers(fault: str, 
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_failed_write_is_counted_and_memory_keeps_the_clip(faulty: Faulty, speech_settings: SpeechSettings):
-    before = counted("phrase_store_errors", work="write")
+async def test_a_failed_write_is_counted_and_memory_keeps_the_clip(
+    faulty: FaultyStore, speech_settings: SpeechSettings
+):
+    before = metric("phrase_store_errors", work="write")
     faulty.error = StoreError("full")
     cache = cache_of(faulty)
     await put(cache, speech_settings, TEXT, SOUND)
-    assert counted("phrase_store_errors", work="write") == before + 1
+    assert metric("phrase_store_errors", work="write") == before + 1
     assert await in_database(Clip.objects.count) == 0
     await cache.evict_deleted()
     assert cache.get_cached(cache.key(speech_settings, TEXT)) == SOUND
@@ -493,9 +495,9 @@ async def test_a_clip_that_is_generated_again_keeps_its_hits(cache: PhraseCache,
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_deleted_voice_row_is_counted_and_raises_nothing(cache: PhraseCache):
-    before = counted("phrase_store_errors", work="row")
+    before = metric("phrase_store_errors", work="row")
     await put(cache, replace(RENDERING, voice=replace(OWN_VOICE, id=uuid.uuid4())), TEXT, SOUND)
-    assert counted("phrase_store_errors", work="row") == before + 1
+    assert metric("phrase_store_errors", work="row") == before + 1
     assert await in_database(Clip.objects.count) == 0
 
 
@@ -550,21 +552,23 @@ async def test_a_deleted_clip_is_evicted_by_all_processes(store: Store, speech_s
     await put(here, speech_settings, TEXT, SOUND)
     await put(here, speech_settings, "I see.", SOUND)
     for each in (key, other):
-        await found(there, each)
+        await eventually_found(there, each)
     assert await in_database(worker.delete, Clip.objects.filter(digest=key)) == 1
     assert await asyncio.to_thread(lambda: list(store.keys())) == [other]
     assert (await in_database(Clip.objects.get)).digest == other
     for cache in (here, there, worker):
         await cache.evict_deleted()
         assert await cache.get(key) is None
-        assert await found(cache, other) == SOUND
+        assert await eventually_found(cache, other) == SOUND
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_clip_that_the_store_fails_to_delete_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
+async def test_a_clip_that_the_store_fails_to_delete_keeps_its_row(
+    faulty: FaultyStore, speech_settings: SpeechSettings
+):
     cache = cache_of(faulty)
     await put(cache, speech_settings, TEXT, SOUND)
-    faulty.error = StoreError("refused")
+    faulty.error = StoreError("failed")
     assert await in_database(cache.delete, Clip.objects.all()) == 0
     assert await in_database(Clip.objects.count) == 1
     faulty.error = None
@@ -578,7 +582,7 @@ def put_from_thread(cache: PhraseCache, speech_settings: SpeechSettings, text: s
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_clip_generated_again_during_its_deletion_keeps_its_row(faulty: Faulty, speech_settings: SpeechSettings):
+def test_a_clip_generated_again_during_its_deletion_keeps_its_row(faulty: FaultyStore, speech_settings: SpeechSettings):
     """The caller finds it once more: nothing of it stays unseen."""
     cache = cache_of(faulty)
     key = put_from_thread(cache, speech_settings, TEXT)
@@ -615,7 +619,7 @@ def test_pruning_deletes_expired_clips_and_keeps_the_rest(store: Store, speech_s
     [(0, True), (3500, True), (3700, False), (WEEK_S + 1, False), (-3600, True), (-2 * WEEK_S, False)],
 )
 def test_pruning_deletes_an_object_without_a_row_after_an_hour(store: Store, age_s: float, left: bool):
-    stored(store, "ab" * 32, expires_in_s=WEEK_S - age_s)
+    store_entry(store, "ab" * 32, expires_in_s=WEEK_S - age_s)
     assert cache_of(store).prune(time.time()) == (0 if left else 1)
     assert (store.read("ab" * 32) is not None) is left
 
@@ -628,10 +632,10 @@ def test_pruning_deletes_damaged_objects(store: Store):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_survives_store_errors(faulty: Faulty, speech_settings: SpeechSettings):
+def test_pruning_survives_store_errors(faulty: FaultyStore, speech_settings: SpeechSettings):
     cache = cache_of(faulty)
     put_from_thread(cache, speech_settings, TEXT)
-    faulty.error = StoreError("refused")
+    faulty.error = StoreError("failed")
     assert cache.prune(time.time() + 2 * WEEK_S) == 0
     assert Clip.objects.count() == 1
 

@@ -19,7 +19,7 @@ from voicecare.patients.models import Patient, Voice
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-Filled = Callable[[], set[str]]
+StoredDigests = Callable[[], set[str]]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def cache(settings, tmp_path: Path) -> PhraseCache:
 
 
 @pytest.fixture
-def filled(cache: PhraseCache, alice: Member, bob: Member) -> Filled:
+def stored_digests(cache: PhraseCache, alice: Member, bob: Member) -> StoredDigests:
     """Has everything in the cache that Alice (in the other voice) and Bob (in the default one) need."""
     phrases = [
         Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
@@ -53,74 +53,78 @@ def stored(cache: PhraseCache) -> set[str]:
     return set(create_store(settings).keys())
 
 
-def owners() -> list[tuple[str, str]]:
+def remaining_clips() -> list[tuple[str, str]]:
     """Of the clips left: whose greeting, or which phrase; and in whose voice."""
     clips = Clip.objects.select_related("patient", "phrase", "voice").order_by("pk")
     return sorted((str(clip.patient or clip.phrase), clip.voice.provider_id[:4]) for clip in clips)
 
 
-def test_valid_clips_are_not_deleted(filled: Filled, cache: PhraseCache):
+def test_valid_clips_are_not_deleted(stored_digests: StoredDigests, cache: PhraseCache):
     assert delete_unplayable_clips(cache) == 0
-    assert len(filled()) == 4
+    assert len(stored_digests()) == 4
 
 
-def test_the_greeting_of_an_erased_patient_is_deleted(filled: Filled, alice: Member):
+def test_the_greeting_of_an_erased_patient_is_deleted(stored_digests: StoredDigests, alice: Member):
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
     tasks.remove_audio()
-    assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0"), ("I see.", "EXAV")]
-    assert filled() == set(Clip.objects.values_list("digest", flat=True))
+    assert remaining_clips() == [("Bob Baker", "21m0"), ("I see.", "21m0"), ("I see.", "EXAV")]
+    assert stored_digests() == set(Clip.objects.values_list("digest", flat=True))
 
 
-def test_clips_in_the_voice_of_an_erased_patients_relative_are_deleted(filled: Filled, alice: Member, bob: Member):
+def test_clips_in_the_voice_of_an_erased_patients_relative_are_deleted(
+    stored_digests: StoredDigests, alice: Member, bob: Member
+):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(source="cloned", patient=bob.patient)
     Patient.objects.filter(pk=bob.patient.pk).update(erased_at=timezone.now())
     tasks.remove_audio()
-    assert owners() == [("I see.", "21m0")]
-    assert len(filled()) == 1
+    assert remaining_clips() == [("I see.", "21m0")]
+    assert len(stored_digests()) == 1
 
 
-def test_clips_in_a_withdrawn_voice_are_deleted_and_those_in_a_missing_voice_stay(filled: Filled):
+def test_clips_in_a_withdrawn_voice_are_deleted_and_those_in_a_missing_voice_stay(stored_digests: StoredDigests):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=Voice.State.GONE)
     tasks.remove_audio()
-    assert len(filled()) == 4
+    assert len(stored_digests()) == 4
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=Voice.State.WITHDRAWN)
     tasks.remove_audio()
-    assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0")]
-    assert len(filled()) == 2
+    assert remaining_clips() == [("Bob Baker", "21m0"), ("I see.", "21m0")]
+    assert len(stored_digests()) == 2
 
 
-def test_clips_of_an_earlier_voice_revision_are_deleted(filled: Filled):
+def test_clips_of_an_earlier_voice_revision_are_deleted(stored_digests: StoredDigests):
     Voice.objects.filter(provider_id=OTHER_VOICE).update(revision=2)
     tasks.remove_audio()
-    assert owners() == [("Bob Baker", "21m0"), ("I see.", "21m0")]
-    assert len(filled()) == 2
+    assert remaining_clips() == [("Bob Baker", "21m0"), ("I see.", "21m0")]
+    assert len(stored_digests()) == 2
 
 
 @pytest.mark.parametrize("change", [{"name": "Alicia"}, {"preferred_name": "Al"}, {"companion_name": "Ann"}])
-def test_a_greeting_with_outdated_names_is_deleted(filled: Filled, alice: Member, change: dict[str, str]):
+def test_a_greeting_with_outdated_names_is_deleted(
+    stored_digests: StoredDigests, alice: Member, change: dict[str, str]
+):
     Patient.objects.filter(pk=alice.patient.pk).update(**change)
     tasks.remove_audio()
-    assert len(filled()) == 3
+    assert len(stored_digests()) == 3
     assert not Clip.objects.filter(patient=alice.patient).exists()
 
 
-def test_clips_of_a_changed_or_deleted_phrase_are_deleted(filled: Filled):
+def test_clips_of_a_changed_or_deleted_phrase_are_deleted(stored_digests: StoredDigests):
     Phrase.objects.filter(kind="common").update(text="I understand.")
     tasks.remove_audio()
-    assert len(filled()) == 2
+    assert len(stored_digests()) == 2
     Phrase.objects.all().delete()
     tasks.remove_audio()
-    assert (filled(), Clip.objects.count()) == (set(), 0)
+    assert (stored_digests(), Clip.objects.count()) == (set(), 0)
 
 
-def test_clips_at_an_earlier_speech_rate_stay(filled: Filled, alice: Member):
+def test_clips_at_an_earlier_speech_rate_stay(stored_digests: StoredDigests, alice: Member):
     """Others may be spoken to at that rate, and the patient again."""
     Patient.objects.filter(pk=alice.patient.pk).update(speech_rate="0.9")
     tasks.remove_audio()
-    assert len(filled()) == 4
+    assert len(stored_digests()) == 4
 
 
-def test_a_failed_deletion_is_retried_by_the_next_call(filled: Filled, alice: Member, tmp_path: Path):
+def test_a_failed_deletion_is_retried_by_the_next_call(stored_digests: StoredDigests, alice: Member, tmp_path: Path):
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
     digest = Clip.objects.get(patient=alice.patient).digest
     path = tmp_path / digest[:2] / digest

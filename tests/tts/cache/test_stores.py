@@ -131,7 +131,7 @@ def test_files_are_in_the_data_directory_and_only_the_owner_can_read_them(tmp_pa
 
 
 @contextmanager
-def room_for(size: int) -> Iterator[None]:
+def file_size_limit(size: int) -> Iterator[None]:
     """As on a full disk, a file ends in the middle of a write."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -144,7 +144,7 @@ def room_for(size: int) -> Iterator[None]:
 def test_a_full_disk_raises_and_keeps_the_old_entry(tmp_path: Path):
     store = file_store(tmp_path)
     store.write(KEY, b"old")
-    with room_for(1000), pytest.raises(StoreError, match="OSError"):
+    with file_size_limit(1000), pytest.raises(StoreError, match="OSError"):
         store.write(KEY, bytes(100_000))
     assert store.read(KEY) == b"old"
     assert [path.name for path in (tmp_path / "phrases").rglob("*") if path.is_file()] == [KEY]
@@ -210,7 +210,7 @@ def test_redis_deletes_an_entry_after_its_ttl(redis: RedisProcess):
         assert client.get(REDIS_PREFIX + KEY) == b"sound"  # as it is, not pickled
 
 
-def test_other_keys_in_redis_are_neither_listed_nor_deleted(redis: RedisProcess):
+def test_other_keys_in_redis_are_not_listed(redis: RedisProcess):
     redis.flush()
     with redis_client.Redis.from_url(redis.url) as client:
         client.set("celery", "queue")
@@ -274,18 +274,18 @@ def test_objects_are_private_and_in_a_folder_of_the_bucket(s3: S3Process):
 
 def test_an_s3_server_that_fails_or_hangs_raises(s3: S3Process):
     missing = {**s3.environment, "AWS_STORAGE_BUCKET_NAME": "no-such-bucket"}
-    nobodys = StorageStore(storages(PHRASE_STORE="s3", **missing)["phrases"])
+    bucketless = StorageStore(storages(PHRASE_STORE="s3", **missing)["phrases"])
     with pytest.raises(StoreError, match="NoSuchBucket"):
-        nobodys.write(KEY, b"x")
-    gone = StorageStore(
+        bucketless.write(KEY, b"x")
+    unreachable = StorageStore(
         storages(PHRASE_STORE="s3", **{**s3.environment, "AWS_S3_ENDPOINT_URL": "http://127.0.0.1:9"})["phrases"]
     )
     began = time.monotonic()
     for work in (
-        lambda: gone.read(KEY),
-        lambda: gone.write(KEY, b"x"),
-        lambda: gone.delete(KEY),
-        lambda: list(gone.keys()),
+        lambda: unreachable.read(KEY),
+        lambda: unreachable.write(KEY, b"x"),
+        lambda: unreachable.delete(KEY),
+        lambda: list(unreachable.keys()),
     ):
         with pytest.raises(StoreError, match="EndpointConnectionError"):
             work()

@@ -50,16 +50,16 @@ def phrases() -> list[Phrase]:
     ]
 
 
-def asked(sandbox: SandboxProcess) -> list[str]:
+def requested_texts(sandbox: SandboxProcess) -> list[str]:
     return [request["text"] for request in sandbox.requests()]
 
 
-def ending(hours: float = 12, **fields: object) -> None:
+def expire_in(hours: float = 12, **fields: object) -> None:
     """All clips are near their end."""
     Clip.objects.update(expires_at=timezone.now() + timedelta(hours=hours), **fields)
 
 
-def heard(clip: Clip) -> bytes | None:
+def cached_audio(clip: Clip) -> bytes | None:
     return asyncio.run(create_phrase_cache().get(clip.digest))
 
 
@@ -68,13 +68,13 @@ def heard(clip: Clip) -> bytes | None:
 
 def test_warming_a_patient_generates_greeting_and_phrases_in_their_voice(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
-    assert asked(sandbox) == [GREETING, "One moment, please.", "I see."]
+    assert requested_texts(sandbox) == [GREETING, "One moment, please.", "I see."]
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
     clips = {clip.characters: clip for clip in Clip.objects.all()}
     greeting = clips[len(GREETING)]
     assert (greeting.patient, greeting.phrase, greeting.voice) == (alice.patient, None, alice.patient.voice)
     assert [clips[len(phrase.text)].phrase for phrase in phrases[1:]] == phrases[1:]
-    assert all(decode(heard(clip), "mp3_44100_128").seconds > 0.3 for clip in clips.values())
+    assert all(decode(cached_audio(clip), "mp3_44100_128").seconds > 0.3 for clip in clips.values())
 
 
 def test_each_request_is_in_the_ledger_without_a_conversation(alice: Member, phrases, sandbox):
@@ -94,13 +94,13 @@ def test_cached_clips_are_not_requested_again(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     tasks.warm_patient(str(alice.patient.pk))
     tasks.warm_due()
-    assert len(asked(sandbox)) == 3
+    assert len(requested_texts(sandbox)) == 3
 
 
 def test_two_patients_share_the_phrases_of_one_voice(member: Callable[..., Member], phrases, sandbox):
     member("Bob"), member("Carol")
     tasks.warm_due()
-    assert sorted(asked(sandbox)) == [
+    assert sorted(requested_texts(sandbox)) == [
         "Hello Bob, this is Clara.",
         "Hello Carol, this is Clara.",
         "I see.",
@@ -112,12 +112,12 @@ def test_warming_a_voice_covers_the_patients_who_use_it(alice: Member, bob: Memb
     tasks.warm_voice(str(alice.patient.voice.pk))
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE}
     tasks.warm_voice(str(Voice.objects.default().pk))
-    assert "Hello Bob Baker, this is Clara." in asked(sandbox)
+    assert "Hello Bob Baker, this is Clara." in requested_texts(sandbox)
 
 
 def test_warming_a_phrase_covers_all_patients_of_its_language(alice: Member, bob: Member, phrases, sandbox):
     tasks.warm_phrase(str(phrases[2].pk))
-    assert asked(sandbox) == ["I see."] * 2
+    assert requested_texts(sandbox) == ["I see."] * 2
     assert {request["voice_id"] for request in sandbox.requests()} == {OTHER_VOICE, DEFAULT_VOICE}
 
 
@@ -125,9 +125,9 @@ def test_warming_a_phrase_covers_all_patients_of_its_language(alice: Member, bob
 def test_a_changed_name_generates_the_greeting_again(change: dict[str, str], alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
     Patient.objects.filter(pk=alice.patient.pk).update(**change)
-    before = len(asked(sandbox))
+    before = len(requested_texts(sandbox))
     tasks.warm_patient(str(alice.patient.pk))
-    again = asked(sandbox)[before:]
+    again = requested_texts(sandbox)[before:]
     assert len(again) == (3 if "speech_rate" in change else 1)
     assert again[0].startswith("Hello A")
 
@@ -136,11 +136,15 @@ def test_a_long_greeting_is_requested_in_segments_and_stored_as_one_clip(alice: 
     Phrase.objects.create(kind="greeting", text="Hello {patient_name}. " + "It is good to hear you again today. " * 7)
     Patient.objects.update(name="Alice " * 16)
     tasks.warm_patient(str(alice.patient.pk))
-    assert len(asked(sandbox)) > 1
+    assert len(requested_texts(sandbox)) > 1
     clip = Clip.objects.get()
-    assert clip.characters == sum(map(len, asked(sandbox))) == sum(e.characters for e in UsageEvent.objects.all())
+    assert (
+        clip.characters
+        == sum(map(len, requested_texts(sandbox)))
+        == sum(e.characters for e in UsageEvent.objects.all())
+    )
     assert UsageEvent.objects.values("source").distinct().count() == 1
-    assert decode(heard(clip), "mp3_44100_128").seconds > 10
+    assert decode(cached_audio(clip), "mp3_44100_128").seconds > 10
 
 
 # Near the end
@@ -148,9 +152,9 @@ def test_a_long_greeting_is_requested_in_segments_and_stored_as_one_clip(alice: 
 
 def test_clips_that_expire_within_a_day_are_generated_again(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
-    ending()
+    expire_in()
     tasks.warm_due()
-    assert len(asked(sandbox)) == 6
+    assert len(requested_texts(sandbox)) == 6
     assert not Clip.objects.filter(expires_at__lt=timezone.now() + timedelta(days=6)).exists()
 
 
@@ -159,9 +163,9 @@ def test_an_unplanned_clip_is_generated_again_if_it_was_played(played: bool, tim
     """For example in a format that the device has asked for once."""
     tasks.warm_phrase(str(phrases[2].pk))
     Patient.objects.update(speech_rate="0.8")
-    ending(created_at=timezone.now() - timedelta(days=6), used_at=timezone.now() if played else None)
+    expire_in(created_at=timezone.now() - timedelta(days=6), used_at=timezone.now() if played else None)
     tasks.warm_due()
-    assert asked(sandbox).count("I see.") == times + 1  # and once at the new rate
+    assert requested_texts(sandbox).count("I see.") == times + 1  # and once at the new rate
 
 
 @pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
@@ -170,9 +174,9 @@ def test_the_greeting_of_an_archived_or_erased_patient_is_not_generated_again(
 ):
     tasks.warm_patient(str(alice.patient.pk))
     Patient.objects.update(**{gone: timezone.now()})
-    ending(used_at=timezone.now())
+    expire_in(used_at=timezone.now())
     tasks.warm_due()
-    assert asked(sandbox).count(GREETING) == 1
+    assert requested_texts(sandbox).count(GREETING) == 1
 
 
 # Trouble
@@ -201,7 +205,7 @@ def test_the_error_decides_what_is_skipped(error: errors.ProviderError, verdict:
 def test_no_request_is_made_while_the_quota_is_exhausted_or_the_circuit_open(state, alice: Member, phrases, sandbox):
     ProviderState.objects.create(**state)
     tasks.warm_due()
-    assert (asked(sandbox), Clip.objects.count()) == ([], 0)
+    assert (requested_texts(sandbox), Clip.objects.count()) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +222,7 @@ def test_no_request_is_made_while_the_quota_is_exhausted_or_the_circuit_open(sta
 def test_an_error_ends_the_round_and_the_next_round_continues(fault, incident, alice: Member, phrases, sandbox):
     sandbox.fault(**fault)
     tasks.warm_due()
-    assert len(asked(sandbox)) == 1
+    assert len(requested_texts(sandbox)) == 1
     assert not Clip.objects.filter(size__gt=0).exists()
     assert list(Incident.objects.values_list("kind", flat=True)) == ([incident] if incident else [])
     assert UsageEvent.objects.get().characters == sandbox.account()["characters"]
@@ -240,12 +244,12 @@ def test_a_rejected_text_skips_its_clip_and_an_unavailable_voice_its_clips(alice
 
 def test_a_failed_renewal_restores_the_row(alice: Member, phrases, sandbox):
     tasks.warm_patient(str(alice.patient.pk))
-    ending()
+    expire_in()
     before = set(Clip.objects.values_list("digest", "expires_at", "created_at"))
     sandbox.fault(kind="error", preset="internal_error")
     tasks.warm_due()
     assert set(Clip.objects.values_list("digest", "expires_at", "created_at")) == before
-    assert all(map(heard, Clip.objects.all()))
+    assert all(map(cached_audio, Clip.objects.all()))
 
 
 def test_a_failing_store_costs_one_request(alice, phrases, sandbox, settings, tmp_path):
@@ -256,7 +260,7 @@ def test_a_failing_store_costs_one_request(alice, phrases, sandbox, settings, tm
         "phrases": {**settings.STORAGES["phrases"], "OPTIONS": {"location": broken}},
     }
     tasks.warm_due()
-    assert len(asked(sandbox)) == 1
+    assert len(requested_texts(sandbox)) == 1
 
 
 # One maker at a time
@@ -287,7 +291,7 @@ def test_two_concurrent_workers_make_one_request_per_clip(alice: Member, phrases
         worker.start()
     for worker in workers:
         worker.join()
-    assert sorted(asked(sandbox)) == sorted([GREETING, "One moment, please.", "I see."])
+    assert sorted(requested_texts(sandbox)) == sorted([GREETING, "One moment, please.", "I see."])
     assert Clip.objects.filter(size__gt=0).count() == 3
 
 

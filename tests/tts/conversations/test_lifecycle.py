@@ -21,7 +21,7 @@ def row_of(opened: OpenConversation) -> Conversation:
     return Conversation.objects.get(pk=opened.context.conversation_id)
 
 
-def begin(member: Member, audio_format: str | None = None) -> OpenConversation:
+def start(member: Member, audio_format: str | None = None) -> OpenConversation:
     return lifecycle.start(member.device.id, audio_format)
 
 
@@ -36,7 +36,7 @@ def clone(patient: Patient, **fields: object) -> Voice:
     return voice
 
 
-def seen(opened: OpenConversation, minutes_ago: float) -> Conversation:
+def set_last_seen(opened: OpenConversation, minutes_ago: float) -> Conversation:
     """It began an hour before it was last seen."""
     at = timezone.now() - timedelta(minutes=minutes_ago)
     Conversation.objects.filter(pk=opened.context.conversation_id).update(
@@ -49,7 +49,7 @@ def seen(opened: OpenConversation, minutes_ago: float) -> Conversation:
 
 
 def test_the_selected_voice_is_used(alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     assert opened.context.speech_settings.voice.provider_id == OTHER_VOICE
     assert opened.context.voice_source == "selected"
     assert opened.context.backup_settings.voice.provider_id == DEFAULT_VOICE
@@ -57,13 +57,13 @@ def test_the_selected_voice_is_used(alice: Member):
 
 def test_the_patients_voice_clone_is_used(alice: Member):
     voice = clone(alice.patient, revision=3)
-    context = begin(alice).context
+    context = start(alice).context
     assert (context.speech_settings.voice.id, context.voice_source) == (voice.id, "cloned")
     assert (context.speech_settings.voice.name, context.speech_settings.voice.revision) == ("Ann", 3)
 
 
 def test_without_a_selected_voice_the_default_voice_is_used(bob: Member):
-    context = begin(bob).context
+    context = start(bob).context
     assert context.speech_settings == context.backup_settings
     assert (context.speech_settings.voice.provider_id, context.voice_source) == (DEFAULT_VOICE, "default")
 
@@ -77,12 +77,12 @@ def test_a_missing_or_withdrawn_voice_is_replaced_by_the_default_voice(alice: Me
 
 def test_the_default_voice_exists_before_the_voice_list_is_synchronised(bob: Member):
     Voice.objects.all().delete()
-    begin(bob)
+    start(bob)
     assert Voice.objects.get().provider_id == DEFAULT_VOICE
 
 
 def test_a_conversation_keeps_its_voice(alice: Member, bob: Member):
-    opened = begin(alice)
+    opened = start(alice)
     Patient.objects.filter(pk=alice.patient.pk).update(voice=None)
     again = resume(alice, opened)
     assert again.context.speech_settings.voice == opened.context.speech_settings.voice
@@ -93,7 +93,7 @@ def test_a_conversation_keeps_its_voice(alice: Member, bob: Member):
 
 
 def test_a_new_conversation_has_no_ids_and_no_characters(alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     assert (opened.used_speech_ids, opened.characters) == (frozenset(), 0)
     row = row_of(opened)
     assert (row.patient, row.device, row.voice) == (alice.patient, alice.device, alice.patient.voice)
@@ -102,7 +102,7 @@ def test_a_new_conversation_has_no_ids_and_no_characters(alice: Member):
 
 @pytest.mark.parametrize(("asked", "used"), [(None, "mp3_44100_128"), ("ulaw_8000", "ulaw_8000")])
 def test_the_requested_format_is_used_and_stored_on_the_device(alice: Member, asked: str | None, used: str):
-    opened = begin(alice, asked)
+    opened = start(alice, asked)
     assert (
         opened.context.speech_settings.format == opened.context.backup_settings.format == row_of(opened).format == used
     )
@@ -112,7 +112,7 @@ def test_the_requested_format_is_used_and_stored_on_the_device(alice: Member, as
 @pytest.mark.parametrize(("language", "spoken"), [("en", "en"), ("de-AT", "de"), ("FR", "fr")])
 def test_speech_settings_have_the_patients_language_and_speed(bob: Member, language: str, spoken: str):
     Patient.objects.filter(pk=bob.patient.pk).update(language=language, speech_rate=Decimal("0.85"))
-    speech_settings = begin(bob).context.speech_settings
+    speech_settings = start(bob).context.speech_settings
     assert (speech_settings.language, speech_settings.speed) == (spoken, 0.85)
 
 
@@ -121,11 +121,11 @@ def test_the_context_has_the_normalised_phrases_of_the_patients_language(bob: Me
     Phrase.objects.create(text="Cafe\u0301?")
     Phrase.objects.create(text="Wunderbar!", language="de")
     Phrase.objects.create(text="Hello.", kind="greeting")
-    assert begin(bob).context.phrases == {"That's wonderful!", "Caf\u00e9?"}
+    assert start(bob).context.phrases == {"That's wonderful!", "Caf\u00e9?"}
 
 
 def test_the_started_frame_matches_the_device_protocol(alice: Member):
-    opened = begin(alice, "pcm_16000")
+    opened = start(alice, "pcm_16000")
     assert opened.context.started_frame() == {
         "type": "conversation.started",
         "conversation": str(opened.context.conversation_id),
@@ -149,13 +149,13 @@ def test_the_started_frame_matches_the_device_protocol(alice: Member):
 )
 def test_the_greeting_names_the_patient_and_the_companion(phrases: None, bob: Member, fields: dict, greeting: str):
     Patient.objects.filter(pk=bob.patient.pk).update(**fields)
-    assert begin(bob).context.greeting == greeting
+    assert start(bob).context.greeting == greeting
 
 
 @pytest.mark.parametrize("language", ["de", "de-AT", "xx"])
 def test_a_language_without_a_greeting_has_none(phrases: None, bob: Member, language: str):
     Patient.objects.filter(pk=bob.patient.pk).update(language=language)
-    assert begin(bob).context.greeting is None
+    assert start(bob).context.greeting is None
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_names_are_inserted_unchanged(template: str, name: str, companion: str, 
 
 
 def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
-    opened = begin(alice, "pcm_24000")
+    opened = start(alice, "pcm_24000")
     for client_id, origin in (("greeting", "greeting"), ("s1", "device"), ("s2", "device")):
         Utterance.objects.create(
             conversation=row_of(opened),
@@ -200,7 +200,7 @@ def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
 
 
 def test_another_device_of_the_same_patient_may_resume(alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     tablet, _ = Device.objects.issue(alice.patient, "tablet")
     again = lifecycle.resume(tablet.id, str(opened.context.conversation_id))
     assert again.context.conversation_id == opened.context.conversation_id
@@ -208,14 +208,14 @@ def test_another_device_of_the_same_patient_may_resume(alice: Member):
 
 
 def test_resuming_updates_the_time_of_last_contact(alice: Member):
-    opened = begin(alice)
-    before = seen(opened, minutes_ago=29)
+    opened = start(alice)
+    before = set_last_seen(opened, minutes_ago=29)
     resume(alice, opened)
     assert row_of(opened).seen_at > before.seen_at
 
 
 def test_a_conversation_of_another_patient_is_unknown(alice: Member, bob: Member):
-    opened = begin(alice)
+    opened = start(alice)
     with pytest.raises(UnknownConversation) as error:
         resume(bob, opened)
     assert error.value.code == "unknown_id"
@@ -223,15 +223,15 @@ def test_a_conversation_of_another_patient_is_unknown(alice: Member, bob: Member
 
 
 def test_an_ended_conversation_is_unknown(alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     lifecycle.end(opened.context.conversation_id)
     with pytest.raises(UnknownConversation):
         resume(alice, opened)
 
 
 def test_an_abandoned_conversation_is_unknown_before_the_task_ends_it(alice: Member):
-    opened = begin(alice)
-    seen(opened, minutes_ago=31)
+    opened = start(alice)
+    set_last_seen(opened, minutes_ago=31)
     with pytest.raises(UnknownConversation):
         resume(alice, opened)
 
@@ -241,13 +241,13 @@ def test_an_abandoned_conversation_is_unknown_before_the_task_ends_it(alice: Mem
     ["", " ", "no uuid", "0" * 31, "0" * 33, "\0", "☃" * 32, "1' OR 1=1 --", "x" * 60_000, str(uuid.UUID(int=0))],
 )
 def test_an_invalid_id_is_unknown(alice: Member, conversation_id: str):
-    begin(alice)
+    start(alice)
     with pytest.raises(UnknownConversation):
         lifecycle.resume(alice.device.id, conversation_id)
 
 
 def test_a_changed_name_is_used_in_the_next_greeting(phrases: None, alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     Patient.objects.filter(pk=alice.patient.pk).update(preferred_name="Ally")
     assert resume(alice, opened).context.greeting.startswith("Hello Ally,")
 
@@ -256,7 +256,7 @@ def test_a_changed_name_is_used_in_the_next_greeting(phrases: None, alice: Membe
 
 
 def test_ending_is_idempotent(alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     first = timezone.now() + timedelta(seconds=1)
     lifecycle.end(opened.context.conversation_id, first)
     lifecycle.end(opened.context.conversation_id, first + timedelta(hours=1))
@@ -264,15 +264,15 @@ def test_ending_is_idempotent(alice: Member):
 
 
 def test_ending_an_unknown_conversation_changes_nothing(alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     lifecycle.end(uuid.uuid4())
     assert row_of(opened).ended_at is None
 
 
 def test_reconciled_characters_are_added_only_to_unfinished_conversations(alice: Member, bob: Member):
-    opened, ended, abandoned = begin(alice), begin(alice), begin(bob)
+    opened, ended, abandoned = start(alice), start(alice), start(bob)
     lifecycle.end(ended.context.conversation_id)
-    seen(abandoned, minutes_ago=31)
+    set_last_seen(abandoned, minutes_ago=31)
     keys = [one.context.conversation_id for one in (opened, ended, abandoned)]
     for _ in range(2):
         lifecycle.add_reconciled_characters({**dict.fromkeys(keys, 20), uuid.uuid4(): 5})
@@ -281,9 +281,9 @@ def test_reconciled_characters_are_added_only_to_unfinished_conversations(alice:
 
 
 def test_only_a_conversation_unseen_for_30_minutes_is_ended(alice: Member, bob: Member):
-    old, young = begin(alice), begin(bob)
-    seen(old, minutes_ago=31)
-    seen(young, minutes_ago=29)
+    old, young = start(alice), start(bob)
+    set_last_seen(old, minutes_ago=31)
+    set_last_seen(young, minutes_ago=29)
     assert lifecycle.end_abandoned() == 1
     assert row_of(old).ended_at is not None
     assert row_of(young).ended_at is None
@@ -291,27 +291,27 @@ def test_only_a_conversation_unseen_for_30_minutes_is_ended(alice: Member, bob: 
 
 
 def test_an_abandoned_conversation_ends_at_the_time_it_was_last_seen(alice: Member):
-    opened = begin(alice)
-    before = seen(opened, minutes_ago=45)
+    opened = start(alice)
+    before = set_last_seen(opened, minutes_ago=45)
     lifecycle.end_abandoned()
     assert row_of(opened).ended_at == before.seen_at
 
 
 def test_a_heartbeat_keeps_a_conversation_from_being_abandoned(alice: Member):
-    opened = begin(alice)
-    seen(opened, minutes_ago=31)
+    opened = start(alice)
+    set_last_seen(opened, minutes_ago=31)
     lifecycle.heartbeat([opened.context.conversation_id])
     assert lifecycle.end_abandoned() == 0
 
 
 def test_a_heartbeat_does_not_change_an_ended_conversation(alice: Member):
-    opened = begin(alice)
+    opened = start(alice)
     lifecycle.end(opened.context.conversation_id)
-    before = seen(opened, minutes_ago=5)
+    before = set_last_seen(opened, minutes_ago=5)
     lifecycle.heartbeat([opened.context.conversation_id])
     assert row_of(opened).seen_at == before.seen_at
 
 
 def test_starting_a_conversation_takes_few_queries(phrases: None, alice: Member, django_assert_max_num_queries):
     with django_assert_max_num_queries(8):
-        begin(alice)
+        start(alice)

@@ -18,7 +18,7 @@ from usage.ledger.events import Attempt
 from usage.ledger.journal import Journal, open_journal, recover
 from usage.models import UsageEvent
 
-LEAVE = """
+APPEND_AND_DIE = """
 import os, sys, uuid
 from pathlib import Path
 from usage.ledger.journal import Journal
@@ -35,12 +35,12 @@ def attempt(segment: int = 0, **fields: object) -> Attempt:
     return Attempt(uuid.uuid4(), segment, 1, "live", 60, **fields)
 
 
-def left(journal: Journal) -> None:
+def end_process(journal: Journal) -> None:
     """Its process has ended."""
     os.close(journal._file)
 
 
-class Book(list[Attempt]):
+class Recorded(list[Attempt]):
     def __call__(self, attempts: Sequence[Attempt]) -> None:
         self.extend(attempts)
 
@@ -50,65 +50,67 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-def killed(folder: Path) -> None:
+def run_and_kill(folder: Path) -> None:
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "voicecare.settings"}
-    code = f"import django; django.setup(){LEAVE}"
+    code = f"import django; django.setup(){APPEND_AND_DIE}"
     done = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, env=environment, check=False)
     assert done.returncode == -9
 
 
 def test_the_attempts_of_a_killed_process_are_recovered_once(folder: Path):
-    killed(folder)
-    book = Book()
-    assert recover(folder, book) == 3
-    assert [(one.source_id, one.segment, one.attempt) for one in book] == [(uuid.UUID(int=7), n, 1) for n in range(3)]
-    assert {(one.kind, one.requested_characters, one.patient_id, one.model, one.outcome) for one in book} == {
+    run_and_kill(folder)
+    recorded = Recorded()
+    assert recover(folder, recorded) == 3
+    assert [(one.source_id, one.segment, one.attempt) for one in recorded] == [
+        (uuid.UUID(int=7), n, 1) for n in range(3)
+    ]
+    assert {(one.kind, one.requested_characters, one.patient_id, one.model, one.outcome) for one in recorded} == {
         ("live", 60, uuid.UUID(int=9), "flash", "unknown")
     }
-    assert recover(folder, book) == 0
+    assert recover(folder, recorded) == 0
     assert list(folder.iterdir()) == []
 
 
 def test_a_recovered_attempt_has_all_its_identifying_fields(folder: Path):
     ids = {name: uuid.uuid4() for name in ("conversation_id", "patient_id", "voice_id")}
-    asked = Attempt(
+    original = Attempt(
         uuid.uuid4(), 4, 11, "retry", 300, **ids, model="m", started_at=datetime(2026, 3, 1, 12, 0, 1, 5, tzinfo=UTC)
     )
-    journal, book = Journal(folder), Book()
-    journal.append(asked)
-    left(journal)
-    recover(folder, book)
-    assert book == [asked]
+    journal, recorded = Journal(folder), Recorded()
+    journal.append(original)
+    end_process(journal)
+    recover(folder, recorded)
+    assert recorded == [original]
 
 
 def test_the_journal_of_a_living_process_is_not_recovered(folder: Path):
-    journal, book = Journal(folder), Book()
+    journal, recorded = Journal(folder), Recorded()
     journal.append(attempt())
-    assert recover(folder, book) == 0
+    assert recover(folder, recorded) == 0
     journal.append(attempt())
-    left(journal)
-    assert recover(folder, book) == 2
+    end_process(journal)
+    assert recover(folder, recorded) == 2
 
 
 def test_attempts_in_the_database_are_not_recovered(folder: Path):
-    journal, book = Journal(folder), Book()
+    journal, recorded = Journal(folder), Recorded()
     journal.append(attempt())
-    mark = journal.position()
-    journal.truncate(mark)
+    position = journal.position()
+    journal.truncate(position)
     journal.append(attempt(1))
-    left(journal)
-    assert recover(folder, book) == 1
-    assert [one.segment for one in book] == [1]
+    end_process(journal)
+    assert recover(folder, recorded) == 1
+    assert [one.segment for one in recorded] == [1]
 
 
 def test_attempts_appended_during_the_database_write_are_kept(folder: Path):
-    journal, book = Journal(folder), Book()
+    journal, recorded = Journal(folder), Recorded()
     journal.append(attempt())
-    mark = journal.position()
+    position = journal.position()
     journal.append(attempt(1))
-    journal.truncate(mark)
-    left(journal)
-    assert recover(folder, book) == 2
+    journal.truncate(position)
+    end_process(journal)
+    assert recover(folder, recorded) == 2
 
 
 def test_closing_deletes_the_file(folder: Path):
@@ -118,34 +120,34 @@ def test_closing_deletes_the_file(folder: Path):
 
 def test_a_young_empty_file_is_kept(folder: Path):
     journal = Journal(folder)
-    left(journal)
-    recover(folder, Book())
+    end_process(journal)
+    recover(folder, Recorded())
     assert len(list(folder.iterdir())) == 1
     long_ago = time.time() - 120
     os.utime(journal._path, (long_ago, long_ago))
-    recover(folder, Book())
+    recover(folder, Recorded())
     assert list(folder.iterdir()) == []
 
 
 def test_attempts_that_could_not_be_recorded_are_recovered_later(folder: Path):
     def refuse(attempts: Sequence[Attempt]) -> None:
-        raise OSError("the database is away")
+        raise OSError("the database is unavailable")
 
-    journal, book = Journal(folder), Book()
+    journal, recorded = Journal(folder), Recorded()
     journal.append(attempt())
-    left(journal)
-    with pytest.raises(OSError, match="away"):
+    end_process(journal)
+    with pytest.raises(OSError, match="unavailable"):
         recover(folder, refuse)
-    assert recover(folder, book) == 1
+    assert recover(folder, recorded) == 1
 
 
 def test_a_missing_folder_recovers_nothing(folder: Path):
-    assert recover(folder, Book()) == 0
+    assert recover(folder, Recorded()) == 0
 
 
 def test_a_failed_append_is_logged_and_raises_nothing(folder: Path, capsys: pytest.CaptureFixture[str]):
     journal = Journal(folder)
-    left(journal)
+    end_process(journal)
     journal.append(attempt())
     assert "journal.write_failed" in capsys.readouterr().out
 
@@ -168,9 +170,9 @@ def test_the_file_is_private_and_contains_neither_text_nor_name(folder: Path):
     journal = Journal(folder)
     journal.append(attempt(patient_id=uuid.uuid4()))
     assert journal._path.stat().st_mode & 0o777 == 0o600
-    said = journal._path.read_text()
-    assert "text" not in said
-    assert "name" not in said
+    content = journal._path.read_text()
+    assert "text" not in content
+    assert "name" not in content
 
 
 @pytest.mark.django_db
@@ -181,7 +183,7 @@ def test_recording_a_recovered_attempt_twice_counts_once(folder: Path):
     journal = Journal(folder)
     journal.append(known)
     journal.append(unknown)
-    left(journal)
+    end_process(journal)
     recover(folder, events.record_attempts)
     assert set(UsageEvent.objects.values_list("source", "outcome", "characters")) == {
         (known.source_id, "completed", 60),
@@ -192,10 +194,10 @@ def test_recording_a_recovered_attempt_twice_counts_once(folder: Path):
 @pytest.mark.django_db(transaction=True)
 async def test_the_recorder_truncates_the_journal_after_writing_the_rows(folder: Path):
     recorder = Recorder(Journal(folder))
-    begun, spoken = attempt(), attempt()
-    spoken.outcome, spoken.saved_characters, spoken.kind = "completed", 60, "cache"
-    recorder.record(begun)
-    recorder.record(spoken)  # costs nothing at the provider
+    live, cached = attempt(), attempt()
+    cached.outcome, cached.saved_characters, cached.kind = "completed", 60, "cache"
+    recorder.record(live)
+    recorder.record(cached)  # costs nothing at the provider
     assert recorder.journal._path.read_bytes().count(b"\n") == 1
     await recorder.flush()
     assert recorder.journal._path.read_bytes() == b""
