@@ -177,7 +177,7 @@ def test_flush_without_records_makes_no_query(django_assert_num_queries):
 def test_the_characters_of_a_conversation_are_the_sum_of_its_events(alice: Member, bob: Member):
     conversations = [new_conversation(alice), new_conversation(alice), new_conversation(bob)]
     batch = [attempt(conversations[number % 3], requested=number) for number in range(30)]
-    record(*batch, attempt(None, requested=1000), attempt(conversations[0], asked=1000, answered=False))
+    record(*batch, attempt(None, requested=1000), attempt(conversations[0], requested=1000, answered=False))
     assert (
         [characters_of(conversation) for conversation in conversations]
         == [characters_in_events(conversation) for conversation in conversations]
