@@ -1,4 +1,4 @@
-"""What the database itself refuses in conversations, utterances and phrases; and the sets that are asked for."""
+"""Constraints and querysets of conversations, utterances and phrases."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The recorder: what was said is in the database once, whatever the database did meanwhile."""
+"""The recorder writes each record once, also after database failures."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ from tts.text.stream import TextStream
 from usage.ledger.events import Attempt
 from usage.models import UsageEvent
 
-pytestmark = pytest.mark.django_db(transaction=True)  # Channels closes a connection that it finds in a transaction
+pytestmark = pytest.mark.django_db(transaction=True)  # Channels closes a connection that is in a transaction
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def attempt(
 
 
 def run_on_loop(scenario: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Runs it so that the recorder's thread is this one, with the test's own connection."""
+    """Runs the scenario so that the recorder writes in this thread, with the connection of the test."""
     return async_to_sync(scenario)()
 
 
@@ -79,13 +79,13 @@ def characters_in_events(conversation: Conversation) -> int:
 
 
 class Database:
-    """The connection of this test. While `fails` is set, every statement that begins with it fails."""
+    """The connection of this test. Statements that begin with `fails` raise OperationalError."""
 
     fails: str | None = None
 
     def __call__(self, execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
         if self.fails and sql.startswith(self.fails):
-            raise OperationalError("the database is away")
+            raise OperationalError("the database is unavailable")
         return execute(sql, *arguments)
 
 
@@ -153,7 +153,7 @@ def test_the_state_at_the_time_of_writing_is_written(conversation: Conversation)
 def test_records_are_written_without_a_call_of_flush(conversation: Conversation):
     async def scenario() -> None:
         recorder = Recorder()
-        for number in range(2):  # the second one finds the first one's writer gone
+        for number in range(2):  # the flusher of the first record has ended before the second record
             recorder.record(speech(conversation, f"s{number}"))
             await written(number + 1)
 
@@ -278,12 +278,12 @@ def test_two_processes_add_characters_to_one_conversation(conversation: Conversa
     )
 
 
-# A row that the database refuses
+# Rejected rows
 
 
 @pytest.fixture
 def rejected() -> Callable[[], float]:
-    """How many rows were rejected since the test began."""
+    """Returns a function that counts the rows rejected since the test began."""
 
     def total() -> float:
         return REGISTRY.get_sample_value("voicecare_recorder_refused_total") or 0.0
@@ -308,7 +308,7 @@ def test_an_invalid_attempt_does_not_block_other_rows(conversation: Conversation
 
 
 def test_a_missing_conversation_does_not_block_other_rows(conversation: Conversation, rejected: Callable[[], float]):
-    """Its foreign key is looked at when the transaction ends."""
+    """Its foreign key is checked at the end of the transaction."""
     record(examples.speech("nowhere", patient_id=conversation.patient_id), speech(conversation))
     assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
     assert rejected() == 1
@@ -317,14 +317,14 @@ def test_a_missing_conversation_does_not_block_other_rows(conversation: Conversa
 def test_a_value_that_the_driver_rejects_does_not_block_other_rows(
     conversation: Conversation, rejected: Callable[[], float]
 ):
-    """Neither driver raises a DatabaseError of its own for every value that it cannot pass on."""
+    """The drivers do not raise DatabaseError for every value that they cannot convert."""
     record(speech(conversation, "huge", bytes_sent=10**30), speech(conversation), attempt(conversation))
     assert [row.client_speech_id for row in Utterance.objects.all()] == ["s1"]
     assert characters_of(conversation) == 10
     assert rejected() == 1
 
 
-# Cost
+# Number of statements
 
 
 def test_a_hundred_events_take_one_transaction_of_at_most_four_statements(alice: Member):
@@ -334,7 +334,9 @@ def test_a_hundred_events_take_one_transaction_of_at_most_four_statements(alice:
         record(*batch)
     bookkeeping = ("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT")
     statements = [query["sql"].split()[0] for query in captured if not query["sql"].startswith(bookkeeping)]
-    assert len(statements) <= (4 if connection.vendor == "postgresql" else 6)  # SQLite takes a thousand values in each
+    assert len(statements) <= (
+        4 if connection.vendor == "postgresql" else 6
+    )  # SQLite allows a thousand values per statement
     assert statements.count("UPDATE") == 1
     assert len([query for query in captured if query["sql"].startswith("SAVEPOINT")]) <= 1
 

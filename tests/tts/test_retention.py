@@ -1,4 +1,4 @@
-"""What was say is forgotten in time, and of an erased patient everything; money stays."""
+"""Old texts are cleared, and all data of erased patients is deleted except for the ledger."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -25,7 +25,7 @@ Say = Callable[..., Utterance]
 
 @pytest.fixture
 def say(alice: Member) -> Say:
-    """Something say to Alice that many days ago, in a conversation or without one."""
+    """Returns a function that creates an utterance to Alice, received this many days ago."""
 
     def create(days_ago: float = 0, member: Member = alice, **fields: object) -> Utterance:
         at = timezone.now() - timedelta(days=days_ago)

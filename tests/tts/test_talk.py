@@ -1,4 +1,4 @@
-"""`manage.py talk` as a process of its own, against a server that says exactly what the test wants."""
+"""`manage.py talk` as a separate process, with a scripted server."""
 
 import asyncio
 import os
@@ -27,13 +27,13 @@ class TalkResult:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where it runs and keeps its data: with the demo token that `make run` would have left."""
+    """The working and data folder, with the demo token that `make run` writes."""
     (tmp_path / "demo-device-token").write_text("secret\n")
     return tmp_path
 
 
 def enable_ctrl_c() -> None:
-    """As a shell starts a command in the foreground; one in the background, as a CI may be, starts all deaf to it."""
+    """Restores the default SIGINT handler. Processes that a shell starts in the background, as in CI, ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -76,7 +76,7 @@ def start_in(format: str) -> Script:
     return script
 
 
-# What is spoken and told
+# Speech and reports
 
 
 async def test_each_argument_is_one_speech_and_its_figures_are_printed(folder):
@@ -147,7 +147,7 @@ async def test_notices_are_shown_in_words(folder):
     assert "had to wait (busy)" in result.output
 
 
-# Not everything was spoken
+# Failures
 
 
 async def test_a_rejected_text_is_reported_and_the_next_one_is_spoken(folder):

@@ -1,4 +1,4 @@
-"""What Celery does for conversations and phrases, and that the schedule names what there is."""
+"""The Celery tasks for conversations and phrases, and the names in the schedule."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The stores of phrases as the settings make them, on real files, a real Redis and a real S3 server."""
+"""Phrase stores built from the settings, with real files, a real Redis and a real S3 server."""
 
 import runpy
 from pathlib import Path
@@ -23,12 +23,12 @@ def s3_store(server: S3Process) -> StorageStore:
 
 
 def storages(**environment: str) -> StorageHandler:
-    """As the settings make them in this environment."""
+    """Returns the storages that the settings define in this environment."""
     return StorageHandler(configured(**environment)["STORAGES"])
 
 
 def configured(**environment: str) -> dict[str, object]:
-    """The settings module, run once more."""
+    """Runs the settings module again with these environment variables and returns its names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOICECARE_DATA_DIR", str(settings.DATA_DIR))
         for name, value in environment.items():
@@ -37,7 +37,7 @@ def configured(**environment: str) -> dict[str, object]:
 
 
 def store_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> Store:
-    """An empty one. Servers are asked for by their fixtures' names, `redis` and `s3`: only those in use start."""
+    """Returns an empty store. Requests the fixtures `redis` and `s3` by name, so that only used servers start."""
     if kind == "file":
         return file_store(folder)
     if kind == "redis":

@@ -1,4 +1,4 @@
-"""The coverage view: its figures, derived a second way, and its page."""
+"""The figures of the coverage tables, and the coverage page."""
 
 import asyncio
 import re
@@ -38,7 +38,7 @@ def folder(settings, tmp_path: Path) -> None:
 
 @pytest.fixture
 def phrases(alice: Member, bob: Member) -> list[Phrase]:
-    """Alice in the other voice, Bob in the default one, and their phrases."""
+    """Phrases for Alice, who uses another voice, and Bob, who uses the default voice."""
     return [
         Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
         Phrase.objects.create(kind="holding", text="One moment, please."),
@@ -55,7 +55,7 @@ def admin(db: None) -> Client:
 
 
 def fill_cache() -> None:
-    """Everything that is needed is there."""
+    """Stores all clips that active patients need."""
     cache = create_phrase_cache()
 
     async def put_all(specs) -> None:
@@ -145,7 +145,7 @@ def test_the_phrase_list_links_to_the_coverage_page(phrases, admin):
     assert f'href="{PAGE}"' in admin.get("/admin/tts/phrase/").content.decode()
     page = admin.get(PAGE).content.decode()
     assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[1] == "Phrases in the language “en” by voice"
-    page = page.partition('class="coverage"')[2]  # Django's own pages have tables of their own
+    page = page.partition('class="coverage"')[2]  # the page also contains tables of Django
     assert page.count('scope="col"') == 2 + 3
     assert page.count('scope="row"') == 4 + 2
     assert "2 hits, 12 characters saved" in page

@@ -1,4 +1,4 @@
-"""What lies in a store is believed only if it is, to the bit, what was packed under this key."""
+"""An entry is accepted only if it is exactly what was packed under its key."""
 
 import pytest
 

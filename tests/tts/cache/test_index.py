@@ -1,4 +1,4 @@
-"""The rows of the phrase cache, and how rows and objects go together. What it does as a whole: test_phrases.py."""
+"""The rows of the phrase cache, and the deletion of rows and objects. test_phrase_cache.py tests the whole cache."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ def digest(number: int) -> str:
 
 @pytest.fixture
 def clip(alice: Member) -> Callable[..., Clip]:
-    """Makes one, unsaved."""
+    """Returns a function that builds an unsaved clip."""
 
     def make(number: int = 0, **changes: object) -> Clip:
         fields = {
@@ -42,7 +42,7 @@ def clip(alice: Member) -> Callable[..., Clip]:
 
 
 class FailingStore:
-    """A store that refuses everything and counts how often it was asked."""
+    """A store whose calls all fail. It counts reads and deletions."""
 
     is_local = True
 

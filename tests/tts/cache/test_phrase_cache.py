@@ -1,7 +1,6 @@
-"""The phrase cache: found again by all that shapes the sound, and by nothing else; whole, young, or not there.
+"""The phrase cache: keys, storage, expiry, damage, store failures, memory, rows and deletion.
 
-What it keeps lies in real stores. A store that is slow, refuses or lies is a real one with the fault put in front of
-it.
+The tests use real stores. For faults, `FaultyStore` wraps a real store.
 """
 
 import asyncio
@@ -60,13 +59,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module", autouse=True)
 def close_connections_of_ended_threads() -> Iterator[None]:
-    """They wait for the collector, and PostgreSQL drops no database that somebody is connected to."""
+    """Collects ended threads, because PostgreSQL cannot drop a database while their connections are open."""
     yield
     gc.collect()
 
 
 class FaultyStore:
-    """A store that waits for `gate`, or raises `error`, before it does what it is asked; counts what it was asked."""
+    """A store that waits for `gate`, or raises `error`, before each call. It counts reads."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -122,7 +121,7 @@ def key(cache: PhraseCache) -> str:
 
 @pytest.fixture
 def speech_settings(alice: Member) -> SpeechSettings:
-    """In the voice of a patient who is in the database."""
+    """Settings with a voice that is in the database."""
     return replace(RENDERING, voice=VoiceRef.from_voice(alice.patient.voice))
 
 
@@ -134,7 +133,7 @@ async def put(
 
 
 def store_entry(store: Store, key: str, sound: bytes = SOUND, *, expires_in_s: float = WEEK_S) -> None:
-    """As another process has put it there, without a row."""
+    """Writes an entry without a row, as another process may have done."""
     store.write(key, pack(key, Entry(sound, time.time() + expires_in_s)))
 
 
@@ -143,7 +142,7 @@ def metric(name: str, **labels: str) -> float:
 
 
 async def eventually_found(cache: PhraseCache, key: str) -> bytes | None:
-    """Also where the store takes its time, as S3 may: then it is in memory a little later."""
+    """Returns the clip. If the read times out, as it may with S3, waits until the clip is in memory."""
     sound = await cache.get(key)
     if sound is None:
         await eventually(lambda: cache.get_cached(key) is not None)
@@ -205,7 +204,7 @@ def test_a_key_reveals_no_text_name_or_voice(cache: PhraseCache):
     assert set(greeting) <= set("0123456789abcdef")
 
 
-# In and out, in every store
+# Reading and writing, with every store
 
 
 @pytest.mark.django_db(transaction=True)
@@ -236,7 +235,7 @@ async def test_storing_a_clip_again_replaces_it(store: Store, speech_settings: S
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_clip_is_found_in_memory_before_it_is_stored(faulty: FaultyStore, speech_settings: SpeechSettings):
-    """Whoever looks between the end of a fill and the end of the writing finds it."""
+    """A lookup between the end of a flight and the end of the write finds the clip."""
     cache = cache_of(faulty)
     faulty.gate.clear()
     cache.keep_in_memory(cache.key(speech_settings, TEXT), SOUND)
@@ -254,7 +253,7 @@ async def test_empty_audio_is_rejected(cache: PhraseCache, speech_settings: Spee
     assert await in_database(Clip.objects.count) == 0
 
 
-# Age
+# Expiry
 
 
 async def test_an_expired_clip_is_a_miss(store: Store, key: str):
@@ -326,7 +325,7 @@ async def test_a_damaged_clip_that_was_replaced_in_the_meantime_is_not_deleted(f
     assert faulty.store.read(key) == whole
 
 
-# Stores that fail
+# Store failures
 
 
 async def test_a_store_error_is_a_miss_and_is_counted(faulty: FaultyStore, key: str):
@@ -354,7 +353,7 @@ async def test_a_slow_read_is_a_miss_at_first_and_a_memory_hit_later(faulty: Fau
 
 
 async def test_no_read_waits_while_all_reader_threads_hang(faulty: FaultyStore):
-    """When all threads are stuck in it, it is not asked any more; when they are back, it is."""
+    """The store is not called while all threads hang, and is called again afterwards."""
     faulty.gate.clear()
     cache = cache_of(faulty)
     keys = [f"{number:02x}" * 32 for number in range(READERS + 1)]
@@ -510,7 +509,7 @@ async def test_hits_of_several_processes_add_up(store: Store, speech_settings: S
     for cache in caches:
         for _ in range(5):
             cache.record_hit(key)
-        cache.record_hit("00" * 32)  # its row is gone
+        cache.record_hit("00" * 32)  # has no row
     await asyncio.gather(*(cache.write_hits() for cache in caches))
     await caches[0].write_hits()
     clip = await in_database(Clip.objects.get, digest=key)
@@ -542,7 +541,7 @@ async def rename(table: str, name: str) -> None:
     await in_database(run)
 
 
-# Removal
+# Deletion
 
 
 @pytest.mark.django_db(transaction=True)
@@ -583,7 +582,7 @@ def put_from_thread(cache: PhraseCache, speech_settings: SpeechSettings, text: s
 
 @pytest.mark.django_db(transaction=True)
 def test_a_clip_generated_again_during_its_deletion_keeps_its_row(faulty: FaultyStore, speech_settings: SpeechSettings):
-    """The caller finds it once more: nothing of it stays unseen."""
+    """The next call finds and deletes it."""
     cache = cache_of(faulty)
     key = put_from_thread(cache, speech_settings, TEXT)
     delete = faulty.store.delete

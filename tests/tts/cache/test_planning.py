@@ -1,4 +1,4 @@
-"""The plan of what is to be in the cache, as tables over rows that no database holds."""
+"""Which clips are required. The first part tests pure functions with unsaved rows."""
 
 import uuid
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_only_the_spec_of_a_greeting_has_a_patient():
     assert owners == {"Hello Alice, this is Clara.": alice.patient.pk, "One moment, please.": None, "I see.": None}
 
 
-# From rows
+# From the database
 
 
 @pytest.mark.parametrize("voice", [None, OTHER_VOICE])

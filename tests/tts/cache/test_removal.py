@@ -1,4 +1,4 @@
-"""What may be heard no more leaves the store and the rows; what may be heard stays."""
+"""Revoked and stale clips are deleted from the store and the database. Other clips stay."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def cache(settings, tmp_path: Path) -> PhraseCache:
 
 @pytest.fixture
 def stored_digests(cache: PhraseCache, alice: Member, bob: Member) -> StoredDigests:
-    """Has everything in the cache that Alice (in the other voice) and Bob (in the default one) need."""
+    """Stores all clips that Alice and Bob need. Alice uses another voice, Bob the default voice."""
     phrases = [
         Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
         Phrase.objects.create(text="I see."),
@@ -54,7 +54,7 @@ def stored(cache: PhraseCache) -> set[str]:
 
 
 def remaining_clips() -> list[tuple[str, str]]:
-    """Of the clips left: whose greeting, or which phrase; and in whose voice."""
+    """Returns patient or phrase, and the voice, of each remaining clip."""
     clips = Clip.objects.select_related("patient", "phrase", "voice").order_by("pk")
     return sorted((str(clip.patient or clip.phrase), clip.voice.provider_id[:4]) for clip in clips)
 
@@ -118,7 +118,7 @@ def test_clips_of_a_changed_or_deleted_phrase_are_deleted(stored_digests: Stored
 
 
 def test_clips_at_an_earlier_speech_rate_stay(stored_digests: StoredDigests, alice: Member):
-    """Others may be spoken to at that rate, and the patient again."""
+    """Other patients may use that rate, and the patient may use it again."""
     Patient.objects.filter(pk=alice.patient.pk).update(speech_rate="0.9")
     tasks.remove_audio()
     assert len(stored_digests()) == 4

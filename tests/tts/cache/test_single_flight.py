@@ -1,4 +1,4 @@
-"""One leads, the others follow: chunk by chunk, from the beginning, and never into silence."""
+"""Single-flight: one leader, and followers that get all of its chunks or an error."""
 
 import asyncio
 from collections.abc import Callable
@@ -72,7 +72,7 @@ async def test_each_key_has_its_own_flight(flights: SingleFlight):
     assert flights.join("cd" * 32) is None
 
 
-# Failing
+# Failure
 
 
 async def test_followers_fail_immediately_when_the_leader_fails(flights: SingleFlight):
@@ -88,7 +88,7 @@ async def test_followers_fail_immediately_when_the_leader_fails(flights: SingleF
 
 
 async def test_a_failed_flight_yields_no_further_chunk(flights: SingleFlight):
-    """The follower has to begin again: every chunk more would be said twice."""
+    """The follower speaks the text again, so further chunks would be played twice."""
     flight = flights.start(KEY)
     flight.add(b"one")
     flight.add(b"two")
@@ -155,7 +155,7 @@ async def test_cancelling_the_leader_fails_the_flight(flights: SingleFlight):
         await follower
 
 
-# Stalling
+# Stall
 
 
 async def test_a_stalled_flight_fails_its_follower_and_cannot_be_joined(flights: SingleFlight):
@@ -188,11 +188,11 @@ async def test_a_slow_follower_does_not_count_as_a_stall(flights: SingleFlight):
     assert await anext(chunks) == b"two"
 
 
-# Many
+# Many followers
 
 
 async def speak(flights: SingleFlight, led: list[int], number: int, *, fails: int) -> list[bytes]:
-    """How a speech uses them: between `follow` and `lead` there is no await."""
+    """Uses flights as a speech does, without an await between `join` and `start`."""
     while True:
         flight = flights.join(KEY)
         if flight is not None:
@@ -237,7 +237,7 @@ async def test_cancelled_followers_do_not_affect_the_others(flights: SingleFligh
 
 
 async def test_a_thousand_followers_do_not_slow_down_the_leader(flights: SingleFlight):
-    """Adding does not run them: it returns before any of them has got the chunk."""
+    """`add` returns before any follower has received the chunk."""
     flight = flights.start(KEY)
     got: list[bytes] = []
 

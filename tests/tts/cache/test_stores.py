@@ -1,4 +1,4 @@
-"""What every store of phrases does, on real files, a real Redis and a real S3 server; and how each of them fails."""
+"""All phrase stores, with real files, a real Redis and a real S3 server, and the failures of each."""
 
 import os
 import resource
@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return store_of(request.param, tmp_path, request)
 
 
-# What all of them do
+# All stores
 
 
 @pytest.mark.parametrize("entry", [b"", b"\0", bytes(range(256)) * 2400], ids=["nothing", "a byte", "600 KB"])
@@ -132,7 +132,7 @@ def test_files_are_in_the_data_directory_and_only_the_owner_can_read_them(tmp_pa
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """As on a full disk, a file ends in the middle of a write."""
+    """Limits the size of files, so that a write fails in the middle as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -151,7 +151,7 @@ def test_a_full_disk_raises_and_keeps_the_old_entry(tmp_path: Path):
 
 
 def test_a_folder_without_permission_raises(tmp_path: Path):
-    """In a process of its own, which gives up root: root may do anything."""
+    """Uses a child process without root privileges, because root ignores permissions."""
     store = file_store(tmp_path)
     store.write(KEY, b"old")
     code = (
@@ -207,7 +207,7 @@ def test_redis_deletes_an_entry_after_its_ttl(redis: RedisProcess):
     RedisStore(redis.url, 100.5).write(KEY, b"sound")
     with redis_client.Redis.from_url(redis.url) as client:
         assert 95 < client.ttl(REDIS_PREFIX + KEY) <= 101
-        assert client.get(REDIS_PREFIX + KEY) == b"sound"  # as it is, not pickled
+        assert client.get(REDIS_PREFIX + KEY) == b"sound"  # unchanged, not pickled
 
 
 def test_other_keys_in_redis_are_not_listed(redis: RedisProcess):
@@ -242,7 +242,7 @@ def test_an_unavailable_redis_raises_and_is_used_again_later():
         process.start()
         store.write(KEY, b"new")
         process.stop()
-        process.start()  # the connection is cut, and nobody has noticed
+        process.start()  # the connection is broken, which the client has not noticed
         assert store.read(KEY) is None
 
 
@@ -292,7 +292,7 @@ def test_an_s3_server_that_fails_or_hangs_raises(s3: S3Process):
     assert time.monotonic() - began < 10
 
 
-# The choice
+# Settings
 
 
 def test_phrase_store_selects_the_store(settings: Settings, redis: RedisProcess):

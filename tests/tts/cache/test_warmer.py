@@ -1,4 +1,4 @@
-"""Warming asks the provider once for each clip that is missing or near its end, and for nothing else."""
+"""Warming makes one request for each clip that is missing or expires soon, and no others."""
 
 import asyncio
 import threading
@@ -42,7 +42,7 @@ def provider(settings: Any, sandbox: SandboxProcess, tmp_path: Path) -> None:
 
 @pytest.fixture
 def phrases() -> list[Phrase]:
-    """One of each kind."""
+    """One phrase of each kind."""
     return [
         Phrase.objects.create(kind="greeting", text="Hello {patient_name}, this is {ai_name}."),
         Phrase.objects.create(kind="holding", text="One moment, please."),
@@ -55,7 +55,7 @@ def requested_texts(sandbox: SandboxProcess) -> list[str]:
 
 
 def expire_in(hours: float = 12, **fields: object) -> None:
-    """All clips are near their end."""
+    """Lets all clips expire in this many hours."""
     Clip.objects.update(expires_at=timezone.now() + timedelta(hours=hours), **fields)
 
 
@@ -63,7 +63,7 @@ def cached_audio(clip: Clip) -> bytes | None:
     return asyncio.run(create_phrase_cache().get(clip.digest))
 
 
-# What is made
+# Generated clips
 
 
 def test_warming_a_patient_generates_greeting_and_phrases_in_their_voice(alice: Member, phrases, sandbox):
@@ -147,7 +147,7 @@ def test_a_long_greeting_is_requested_in_segments_and_stored_as_one_clip(alice: 
     assert decode(cached_audio(clip), "mp3_44100_128").seconds > 10
 
 
-# Near the end
+# Renewal
 
 
 def test_clips_that_expire_within_a_day_are_generated_again(alice: Member, phrases, sandbox):
@@ -160,12 +160,12 @@ def test_clips_that_expire_within_a_day_are_generated_again(alice: Member, phras
 
 @pytest.mark.parametrize(("played", "times"), [(True, 2), (False, 1)])
 def test_an_unplanned_clip_is_generated_again_if_it_was_played(played: bool, times: int, alice, phrases, sandbox):
-    """For example in a format that the device has asked for once."""
+    """For example in a format that the device used only once."""
     tasks.warm_phrase(str(phrases[2].pk))
     Patient.objects.update(speech_rate="0.8")
     expire_in(created_at=timezone.now() - timedelta(days=6), used_at=timezone.now() if played else None)
     tasks.warm_due()
-    assert requested_texts(sandbox).count("I see.") == times + 1  # and once at the new rate
+    assert requested_texts(sandbox).count("I see.") == times + 1  # and once at the new speech rate
 
 
 @pytest.mark.parametrize("gone", ["archived_at", "erased_at"])
@@ -179,7 +179,7 @@ def test_the_greeting_of_an_archived_or_erased_patient_is_not_generated_again(
     assert requested_texts(sandbox).count(GREETING) == 1
 
 
-# Trouble
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_failing_store_costs_one_request(alice, phrases, sandbox, settings, tm
     assert len(requested_texts(sandbox)) == 1
 
 
-# One maker at a time
+# Leases
 
 
 def test_a_clip_has_one_lease_until_it_expires(alice: Member, phrases):

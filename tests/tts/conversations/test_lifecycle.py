@@ -1,4 +1,4 @@
-"""Opening, resuming and ending conversations: what is looked up, restored and refused."""
+"""Starting, resuming and ending conversations."""
 
 import uuid
 from datetime import timedelta
@@ -37,7 +37,7 @@ def clone(patient: Patient, **fields: object) -> Voice:
 
 
 def set_last_seen(opened: OpenConversation, minutes_ago: float) -> Conversation:
-    """It began an hour before it was last seen."""
+    """Sets the last contact, and the start one hour earlier."""
     at = timezone.now() - timedelta(minutes=minutes_ago)
     Conversation.objects.filter(pk=opened.context.conversation_id).update(
         seen_at=at, started_at=at - timedelta(hours=1)
@@ -45,7 +45,7 @@ def set_last_seen(opened: OpenConversation, minutes_ago: float) -> Conversation:
     return row_of(opened)
 
 
-# The voice
+# Voice
 
 
 def test_the_selected_voice_is_used(alice: Member):
@@ -89,7 +89,7 @@ def test_a_conversation_keeps_its_voice(alice: Member, bob: Member):
     assert again.context.voice_source == "selected"
 
 
-# Beginning
+# Starting
 
 
 def test_a_new_conversation_has_no_ids_and_no_characters(alice: Member):
@@ -136,7 +136,7 @@ def test_the_started_frame_matches_the_device_protocol(alice: Member):
     }
 
 
-# The greeting
+# Greeting
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What was asked for and not written yet: it outlives its process, is adopted once, and never by mistake."""
+"""The journal keeps attempts of a killed process, which are recovered exactly once."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def attempt(segment: int = 0, **fields: object) -> Attempt:
 
 
 def end_process(journal: Journal) -> None:
-    """Its process has ended."""
+    """Releases the lock, as the end of the process would."""
     os.close(journal._file)
 
 
@@ -161,7 +161,7 @@ def test_a_failed_open_is_logged_and_returns_none(folder: Path, capsys: pytest.C
 def test_appending_after_close_does_not_write_to_another_file(folder: Path, tmp_path: Path):
     journal = Journal(folder)
     journal.close()
-    with (tmp_path / "another").open("wb") as another:  # has the number that was the journal's
+    with (tmp_path / "another").open("wb") as another:  # gets the file descriptor number of the journal
         journal.append(attempt())
         assert os.fstat(another.fileno()).st_size == 0
 
@@ -197,7 +197,7 @@ async def test_the_recorder_truncates_the_journal_after_writing_the_rows(folder:
     live, cached = attempt(), attempt()
     cached.outcome, cached.saved_characters, cached.kind = "completed", 60, "cache"
     recorder.record(live)
-    recorder.record(cached)  # costs nothing at the provider
+    recorder.record(cached)  # not billed, so it is not in the journal
     assert recorder.journal._path.read_bytes().count(b"\n") == 1
     await recorder.flush()
     assert recorder.journal._path.read_bytes() == b""

@@ -1,4 +1,4 @@
-"""The ORM from the event loop: in threads of its own."""
+"""Database access from the event loop, in separate threads."""
 
 import asyncio
 import threading
@@ -9,11 +9,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from voicecare.core.database import own_db_thread, run_in_db_thread
 
-pytestmark = pytest.mark.django_db(transaction=True)  # the threads may hold connections that other tests have made
+pytestmark = pytest.mark.django_db(transaction=True)  # the threads may keep connections of other tests
 
 
 async def test_hanging_database_threads_do_not_block_name_resolution():
-    """As every new connection to the provider needs it."""
+    """Every new connection to the provider needs name resolution."""
     back = threading.Event()
     hanging = [asyncio.create_task(run_in_db_thread(back.wait, 10)) for _ in range(40)]
     try:

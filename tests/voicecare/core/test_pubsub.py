@@ -1,4 +1,4 @@
-"""Hints: heard by every process, once, and a Redis that goes and comes back ends no listening."""
+"""Pub/sub: every process handles a message once, and subscribers survive a Redis restart."""
 
 import asyncio
 import subprocess
@@ -32,7 +32,7 @@ publisher.publish_provider()
 
 
 class RecordingSubscriber:
-    """What was heard, in order; the hints of a provider are `"provider"`."""
+    """Collects patient ids and, for provider messages, the string "provider"."""
 
     def __init__(self) -> None:
         self.received: list[object] = []
@@ -113,7 +113,7 @@ def test_a_subscriber_with_a_closed_loop_does_not_affect_publishing(subscriber: 
 
     async def scenario() -> None:
         async with subscriber.subscribed_to(own):
-            own._subscribers *= 2  # one stays, as after a loop that was torn down
+            own._subscribers *= 2  # one entry stays, as after a loop that was closed early
 
     asyncio.run(scenario())
     own.publish_provider()
@@ -166,7 +166,7 @@ async def test_a_hanging_redis_is_detected(
     monkeypatch.setattr(pubsub, "PING_INTERVAL_S", 0.3)
     async with subscriber.subscribed_to(PubSub(server.url)):
         await until_subscribed(server)
-        await asyncio.sleep(1)  # quiet, yet there
+        await asyncio.sleep(1)  # silent but reachable
         with capture_logs() as logs:
             server.pause()
             try:
