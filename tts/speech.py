@@ -19,11 +19,11 @@ ATTEMPT_STRIDE = 1000
 
 
 def attempt_number(number: int, *, delivery: int = 0, repeats: int = 0, takeovers: int = 0) -> int:
-    """The number of an attempt in the ledger, where it is unique for its utterance and segment.
+    """Return the number of an attempt in the ledger, which is unique for its utterance and segment.
 
     `number` counts the attempts of one reading of the text. A text that is spoken again from its beginning is booked
-    again, so each reading has a range of numbers of its own: `delivery` counts the claims of the outbox, `repeats` the
-    times that the speech was begun again, `takeovers` those that another connection has taken a deferred one over.
+    again, so each reading has its own range of numbers. `delivery` counts the claims of the outbox, `repeats` the
+    restarts of the speech, and `takeovers` the connections that have taken over a deferred speech.
     """
     return (takeovers * ATTEMPT_STRIDE + delivery + repeats) * ATTEMPT_STRIDE + number
 
@@ -33,8 +33,9 @@ class SpeechProgress:
     """How far a speech has come. Only the player and what it runs change it, through the methods; others read it.
 
     Times named `_monotonic` are seconds of `time.monotonic`. `first_chunk_ms` is the time from receiving the text to
-    the first audio, `response_ms` the time from the start of the speech. `repeats` counts how often the
-    speech began again. `owner` and `lease_until` reserve a deferred speech for its connection.
+    the first audio, `response_ms` the time from the start of the speech. `request_id` is that of the provider's latest
+    response. `repeats` counts how often the speech began again. `owner` and `lease_until` reserve a deferred speech for
+    its connection.
     """
 
     received_at_monotonic: float
@@ -120,7 +121,7 @@ class Speech:
     takeovers: int = 0
 
     def attempt_number(self, number: int) -> int:
-        """The number of an attempt in the ledger; `number` counts the attempts of this reading of the text."""
+        """Return the number of an attempt in the ledger. `number` counts the attempts of this reading of the text."""
         delivery = 0 if self.claim is None else self.claim.attempt
         return attempt_number(number, delivery=delivery, repeats=self.progress.repeats, takeovers=self.takeovers)
 
@@ -148,5 +149,5 @@ class Speech:
         log.info(event, conversation_id=conversation_id, utterance_id=str(self.utterance_id), **fields, ms=ms)
 
     def snapshot(self) -> "Speech":
-        """A copy whose progress stays as it is, for another thread."""
+        """Return a copy whose progress does not change, for another thread."""
         return replace(self, progress=copy.copy(self.progress))

@@ -14,7 +14,6 @@ from tts.devices.output import SpeechOutput
 from tts.devices.prefetch import OutboxPrefetcher
 from tts.devices.transport import DeviceTransport
 from tts.models import Utterance
-from tts.outbox.claim import Claim
 from tts.outbox.leases import LEASE_S
 from tts.protocol import messages
 from tts.protocol.session import Session
@@ -185,7 +184,9 @@ class SpeechPlayer:
             outcome, code = UtteranceState.FAILED, failure.code
         except asyncio.CancelledError:
             outcome = UtteranceState.WAITING if speech.claim and self._requeue_cancelled else UtteranceState.INTERRUPTED
-            _uncancel()
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()  # the cancellation was for this speech, not for `_run`
         except Exception:  # a bug: this speech has failed, but the next one may succeed
             log.exception("player.speech_crashed", conversation_id=str(speech.conversation_id))
             outcome, code = UtteranceState.FAILED, SpeechFailed.NO_VOICE
@@ -227,7 +228,10 @@ class SpeechPlayer:
         """Set aside a speech of which no audio was sent. Speech that needs no quota may play before it."""
         if speech.claim is not None:
             speech.queued(QueueReason.QUOTA)
-            await self._requeue_delivery(speech.claim, speech)
+            self._session.finish_speech(speech)
+            self._prefetcher.requeue(speech.claim, queued=True)
+            if speech.claim.expires_at is not None and self._outbox.mark_queued_notified(speech.claim):
+                await self._transport.send(messages.speech_queued(speech.id, "quota", speech.claim.expires_at))
             return
         if speech.origin == Origin.HOLD_MESSAGE:  # it has left the cache, and is useless later
             await self.finalize(speech, UtteranceState.INTERRUPTED)
@@ -239,12 +243,6 @@ class SpeechPlayer:
         if self._hold_message_conversation_id != context.conversation_id:
             self._hold_message_conversation_id = context.conversation_id
             await self._enqueue_hold_message(context)
-
-    async def _requeue_delivery(self, claim: Claim, speech: Speech) -> None:
-        self._session.finish_speech(speech)
-        self._prefetcher.requeue(claim, queued=True)
-        if claim.expires_at is not None and self._outbox.mark_queued_notified(claim):
-            await self._transport.send(messages.speech_queued(speech.id, "quota", claim.expires_at))
 
     def _defer(self, speech: Speech) -> None:
         """Keep the speech in memory. Its row allows another connection to take over if this one ends."""
@@ -278,9 +276,3 @@ class SpeechPlayer:
 def _log_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("player.crashed", exc_info=task.exception())
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()

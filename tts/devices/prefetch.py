@@ -67,8 +67,12 @@ class OutboxPrefetcher:
         Return None if there is none, or if the device sends a speech first. With `live_only`, only speech that a device
         requested is fetched, and the wait is limited to LIVE_CLAIM_TIMEOUT_S.
         """
-        is_fresh = self._fetch_task is None
-        fetching = self._fetch_task or self._start_fetch(live_only)
+        fetching = self._fetch_task
+        is_fresh = fetching is None
+        if fetching is None:
+            self.pending_hint = self.pending_hint and live_only
+            fetching = self._fetch_task = asyncio.create_task(self._fetch(live_only))
+            fetching.add_done_callback(lambda _: self._wakeup.set())
         self._wakeup.clear()
         if not fetching.done():
             with suppress(TimeoutError):
@@ -83,12 +87,6 @@ class OutboxPrefetcher:
         """Let the delivery wait again, in the background."""
         self._outbox.requeue(claim, queued=queued)
         self._dependencies.spawn(self._outbox.flush())
-
-    def _start_fetch(self, live_only: bool) -> "asyncio.Task[Prefetched | None]":
-        self.pending_hint = self.pending_hint and live_only
-        self._fetch_task = asyncio.create_task(self._fetch(live_only))
-        self._fetch_task.add_done_callback(lambda _: self._wakeup.set())
-        return self._fetch_task
 
     async def _fetch(self, live_only: bool) -> Prefetched | None:
         quota = self._dependencies.quota

@@ -61,7 +61,7 @@ def submit(
                 text=text,
                 origin=Origin.SERVER,
                 state=UtteranceState.WAITING,
-                queue_reason="" if is_connected else QueueReason.NO_DEVICE,
+                queue_reason="" if is_connected else QueueReason.NO_DEVICE.value,
                 author=author,
                 expires_at=Now() + timedelta(seconds=expires_in_s),
                 idempotency_key=idempotency_key,
@@ -70,18 +70,15 @@ def submit(
     except IntegrityError:
         if not idempotency_key:
             raise
-        return _existing_submission(author, idempotency_key, digest)
+        existing = Utterance.objects.get(author=author, idempotency_key=idempotency_key)
+        if existing.request_digest != digest:
+            message = "This Idempotency-Key came with another request before: use a new one."
+            raise IdempotencyConflict(message) from None
+        return existing
     row.refresh_from_db(fields=["expires_at"])
     if not is_connected:
         log.info("speech.queued", conversation_id=None, utterance_id=str(row.pk), reason=row.queue_reason, ms=0)
     transaction.on_commit(partial(pubsub.publish_patient, patient_id), robust=True)
-    return row
-
-
-def _existing_submission(author: User | None, key: str, digest: str) -> Utterance:
-    row = Utterance.objects.get(author=author, idempotency_key=key)
-    if row.request_digest != digest:
-        raise IdempotencyConflict("This Idempotency-Key came with another request before: use a new one.")
     return row
 
 
