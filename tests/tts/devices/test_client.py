@@ -14,7 +14,7 @@ NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice 
 # Connecting
 
 
-async def test_it_offers_the_protocol_and_brings_its_token():
+async def test_the_handshake_offers_the_protocol_and_has_the_token():
     async def script(line: Line) -> None:
         assert line.socket.ws_protocol == "voicecare.v1"
 
@@ -22,7 +22,7 @@ async def test_it_offers_the_protocol_and_brings_its_token():
         assert await device.wait_closed() == 1000
 
 
-async def test_a_refused_token():
+async def test_a_refused_token_raises_handshake_refused():
     async def script(line: Line) -> None:
         raise AssertionError("nobody may come in")
 
@@ -34,7 +34,7 @@ async def test_a_refused_token():
 
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:{port}/ws/device/", "nonsense", "ws://"])
-async def test_nobody_there(url):
+async def test_an_address_without_a_server_raises_server_unreachable(url):
     with pytest.raises(ServerUnreachable):
         async with DeviceClient(url.format(port=free_port()), "secret"):
             pass
@@ -51,7 +51,7 @@ async def test_nobody_there(url):
         (None, {"resume": "c0", "greeting": True}, {"resume": "c0", "greeting": True}),
     ],
 )
-async def test_start_sends_what_was_asked_and_returns_the_answer(format, wishes, sent):
+async def test_start_sends_its_options_and_returns_the_reply(format, wishes, sent):
     received: list[dict] = []
 
     async def script(line: Line) -> None:
@@ -65,7 +65,7 @@ async def test_start_sends_what_was_asked_and_returns_the_answer(format, wishes,
     assert received == [{"type": "conversation.start", **sent}]
 
 
-async def test_a_refused_start():
+async def test_a_refused_start_raises_request_refused():
     error = {"type": "error", "code": "unknown_format", "message": "`format` must be one of ..."}
 
     async def script(line: Line) -> None:
@@ -81,7 +81,7 @@ async def test_a_refused_start():
 # Speaking
 
 
-async def test_what_was_spoken():
+async def test_a_speech_result_has_all_frames_and_audio():
     async def script(line: Line) -> None:
         await line.start()
         assert await line.expect("speak") == {"type": "speak", "id": "say-1", "text": "Grüß Gott"}
@@ -96,7 +96,7 @@ async def test_what_was_spoken():
     assert 0.05 <= spoken.first_audio_s < 5
 
 
-async def test_notices_stand_with_the_speech_in_which_they_came():
+async def test_notices_belong_to_the_speech_during_which_they_arrive():
     async def script(line: Line) -> None:
         await line.start()
         await line.send({**NOTICE, "code": "voice_changed"})
@@ -117,7 +117,7 @@ async def test_notices_stand_with_the_speech_in_which_they_came():
         {"type": "speech.interrupted", "id": "say-1", "bytes": 0, "characters": 0},
     ],
 )
-async def test_a_speech_that_ends_without_sound(terminal):
+async def test_a_speech_may_end_without_audio(terminal):
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")
@@ -132,7 +132,7 @@ async def test_a_speech_that_ends_without_sound(terminal):
     assert (spoken.terminal, spoken.audio, spoken.first_audio_s) == (terminal, b"", None)
 
 
-async def test_a_refused_speech_is_an_error_and_the_next_one_is_spoken():
+async def test_a_refused_speech_raises_and_the_next_one_is_spoken():
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")
@@ -147,7 +147,7 @@ async def test_a_refused_speech_is_an_error_and_the_next_one_is_spoken():
         assert (await device.speak("Short")).audio == b"x"
 
 
-async def test_an_id_that_is_used_again_does_not_return_what_was_spoken_before():
+async def test_an_id_that_is_used_again_has_a_new_result():
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")
@@ -162,7 +162,7 @@ async def test_an_id_that_is_used_again_does_not_return_what_was_spoken_before()
             await device.speak("Twice", id="a")
 
 
-async def test_a_greeting_that_comes_first_can_be_heard_afterwards():
+async def test_a_greeting_can_be_awaited_after_it_has_arrived():
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")
@@ -176,7 +176,7 @@ async def test_a_greeting_that_comes_first_can_be_heard_afterwards():
     assert (greeting.audio, greeting.first_audio_s) == (b"hello", None)
 
 
-async def test_speeches_sent_ahead_are_told_apart():
+async def test_several_speeches_in_advance_have_separate_results():
     async def script(line: Line) -> None:
         await line.start()
         for _ in "abc":
@@ -195,7 +195,7 @@ async def test_speeches_sent_ahead_are_told_apart():
         assert (await device.wait_for("c")).terminal["type"] == "speech.interrupted"
 
 
-async def test_raw_frames_in_the_order_in_which_they_came():
+async def test_receive_returns_frames_in_the_order_of_their_arrival():
     frames = [{"type": "pong", "t": 1}, b"audio of nobody", {"type": "pong"}]
 
     async def script(line: Line) -> None:
@@ -211,7 +211,7 @@ async def test_raw_frames_in_the_order_in_which_they_came():
         ]
 
 
-async def test_interrupting_while_a_speech_is_awaited():
+async def test_a_speech_can_be_interrupted_while_it_is_awaited():
     playing = asyncio.Event()
 
     async def script(line: Line) -> None:
@@ -230,7 +230,7 @@ async def test_interrupting_while_a_speech_is_awaited():
         assert (await speaking).terminal["type"] == "speech.interrupted"
 
 
-async def test_a_cancelled_wait_loses_nothing():
+async def test_a_cancelled_wait_loses_no_frame():
     go_on = asyncio.Event()
 
     async def script(line: Line) -> None:
@@ -254,7 +254,7 @@ async def test_a_cancelled_wait_loses_nothing():
 
 
 @pytest.mark.parametrize("code", [1000, 4001, 4012])
-async def test_the_servers_close_code(code):
+async def test_the_close_code_of_the_server_is_reported(code):
     async def script(line: Line) -> None:
         await line.start()
         await line.socket.close(code=code)
@@ -279,7 +279,7 @@ async def test_a_cut_connection_is_an_abnormal_close():
         assert await device.wait_closed() == 1006
 
 
-async def test_a_silent_server_is_not_waited_for_without_end():
+async def test_waiting_for_a_silent_server_times_out():
     async def script(line: Line) -> None:
         await line.start()
         await line.expect("speak")

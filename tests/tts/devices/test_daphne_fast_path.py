@@ -40,14 +40,14 @@ async def test_an_object_is_a_text_frame_in_utf_8(wire: Line):
     assert wire.read() == b"\x81\x10" + '{"voice":"Åsa"}'.encode()
 
 
-async def test_what_is_sent_together_leaves_at_once_and_in_order(wire: Line):
+async def test_frames_that_are_sent_together_leave_immediately_and_in_order(wire: Line):
     await wire.socket().send({}, b"\1", b"\2")
     assert wire.read() == b"\x81\x02{}" + b"\x82\x01\1" + b"\x82\x01\2"
     assert not wire.reactor.writers
     assert not wire.through_server
 
 
-async def test_what_a_device_does_not_read_is_held_and_leaves_later_in_order(wire: Line):
+async def test_unread_frames_are_buffered_and_leave_later_in_order(wire: Line):
     socket = wire.socket()
     await socket.send(MUCH)
     await socket.send({})
@@ -60,7 +60,7 @@ async def test_what_a_device_does_not_read_is_held_and_leaves_later_in_order(wir
     assert arrived == sent
 
 
-async def test_what_the_server_wrote_before_leaves_before(wire: Line):
+async def test_data_that_the_server_wrote_earlier_leaves_first(wire: Line):
     wire.transport.write(b"its own")
     await wire.socket().send({})
     assert wire.read() == b""
@@ -68,14 +68,14 @@ async def test_what_the_server_wrote_before_leaves_before(wire: Line):
     assert wire.read() == b"its own\x81\x02{}"
 
 
-async def test_a_device_that_is_gone_is_the_transports_to_find_out(wire: Line):
+async def test_the_transport_detects_a_lost_connection(wire: Line):
     wire.far.close()
     await wire.socket().send(b"\1")
     assert wire.reactor.writers == {wire.transport}
     assert isinstance(wire.transport.doWrite(), Exception)
 
 
-async def test_once_it_is_being_closed_frames_are_the_servers_to_judge(wire: Line):
+async def test_frames_after_a_close_frame_go_through_the_server(wire: Line):
     """No frame may follow a close frame (RFC 6455, 5.5.1); daphne knows what to do with it."""
     wire.protocol.state = wire.protocol.STATE_CLOSING
     await wire.socket().send({}, b"\1")
@@ -83,7 +83,7 @@ async def test_once_it_is_being_closed_frames_are_the_servers_to_judge(wire: Lin
     assert wire.through_server == [{"type": "websocket.send", "text": "{}"}, {"type": "websocket.send", "bytes": b"\1"}]
 
 
-async def test_a_connection_that_is_being_lost_takes_nothing_past_the_server(wire: Line):
+async def test_frames_for_a_disconnecting_transport_go_through_the_server(wire: Line):
     wire.transport.disconnecting = True
     await wire.socket().send(b"\1")
     assert (wire.read(), len(wire.through_server)) == (b"", 1)
@@ -92,7 +92,7 @@ async def test_a_connection_that_is_being_lost_takes_nothing_past_the_server(wir
 @pytest.mark.parametrize(
     ("buffer", "offset", "more", "held"), [(b"", 0, [], 0), (b"12345", 2, [], 3), (b"12345", 5, [b"1234567"], 7)]
 )
-def test_what_is_held_is_what_the_transport_has_not_written(
+def test_buffered_bytes_are_those_that_the_transport_has_not_written(
     wire: Line, buffer: bytes, offset: int, more: list[bytes], held: int
 ):
     wire.transport.dataBuffer, wire.transport.offset = buffer, offset

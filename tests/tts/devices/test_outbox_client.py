@@ -66,7 +66,7 @@ async def state(row: Utterance | Claim) -> str:
     return await in_database(state_of, row)
 
 
-async def test_a_claimed_row_is_a_speech_under_the_servers_id(alice: Member):
+async def test_a_claimed_row_becomes_a_speech_with_a_server_id(alice: Member):
     row = await in_database(submit, alice.patient, "Your tea is ready.")
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
@@ -79,7 +79,7 @@ async def test_a_claimed_row_is_a_speech_under_the_servers_id(alice: Member):
     assert await claimed(deliveries) is None  # one at a time
 
 
-async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member):
+async def test_every_delivery_has_its_own_attempt_numbers_in_the_ledger(alice: Member):
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, first = await taken(deliveries)
@@ -91,7 +91,7 @@ async def test_every_delivery_has_numbers_of_its_own_in_the_ledger(alice: Member
     )  # one for each look, in line
 
 
-async def test_what_was_said_is_not_said_again_here_but_in_the_next_connection(alice: Member):
+async def test_a_played_delivery_is_repeated_on_the_next_connection_only(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     await spoken(deliveries, alice)
@@ -103,7 +103,7 @@ async def test_what_was_said_is_not_said_again_here_but_in_the_next_connection(a
     assert claim.id == row.pk
 
 
-async def test_what_was_put_back_is_said_here_again(alice: Member):
+async def test_a_requeued_delivery_is_repeated_on_the_same_connection(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
@@ -115,7 +115,7 @@ async def test_what_was_put_back_is_said_here_again(alice: Member):
     assert (again.id, again.attempt) == (row.pk, 2)
 
 
-async def test_what_was_acknowledged_since_it_was_claimed_does_not_begin(alice: Member):
+async def test_a_delivery_that_was_acknowledged_after_the_claim_does_not_start(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
@@ -124,7 +124,7 @@ async def test_what_was_acknowledged_since_it_was_claimed_does_not_begin(alice: 
     assert await state(row) == "heard"
 
 
-async def test_what_the_connection_had_is_free_when_it_is_gone(alice: Member):
+async def test_rows_are_released_when_the_connection_ends(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     await spoken(deliveries, alice)
@@ -132,7 +132,7 @@ async def test_what_the_connection_had_is_free_when_it_is_gone(alice: Member):
     assert await state(row) == "waiting"
 
 
-async def test_a_connection_that_arrives_has_what_the_former_one_had(alice: Member):
+async def test_a_new_connection_takes_over_the_rows_of_the_earlier_one(alice: Member):
     row = await in_database(submit, alice.patient)
     former = await arrived(alice)
     assert await claimed(former) is not None
@@ -148,14 +148,14 @@ async def test_a_connection_that_arrives_has_what_the_former_one_had(alice: Memb
 
 
 @pytest.mark.parametrize("speech_id", ["srv-", "srv-nonsense", f"srv-{uuid.UUID(int=7)}"])
-async def test_ids_of_nothing_are_known_to_nobody(speech_id: str, alice: Member):
+async def test_invalid_ids_are_unknown(speech_id: str, alice: Member):
     deliveries = await arrived(alice)
     assert not await deliveries.acknowledge(speech_id)
     assert not await deliveries.cancel(speech_id)
     assert not await deliveries.is_known(speech_id)
 
 
-async def test_a_strangers_delivery_is_known_to_nobody(alice: Member, bob: Member):
+async def test_a_delivery_of_another_patient_is_unknown(alice: Member, bob: Member):
     row = await in_database(submit, bob.patient)
     claim = await spoken(await arrived(bob), bob)
     deliveries = await arrived(alice)
@@ -164,7 +164,7 @@ async def test_a_strangers_delivery_is_known_to_nobody(alice: Member, bob: Membe
     assert await state(row) == "spoken"
 
 
-async def test_only_what_waits_is_withdrawn(alice: Member):
+async def test_only_a_waiting_delivery_can_be_cancelled(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
@@ -175,7 +175,7 @@ async def test_only_what_waits_is_withdrawn(alice: Member):
     assert await state(row) == "interrupted"
 
 
-async def test_a_device_is_told_once_that_something_is_queued_and_once_that_it_expired(alice: Member):
+async def test_a_device_is_notified_once_of_a_queued_speech_and_once_of_its_expiry(alice: Member):
     await in_database(submit, alice.patient, expires_in_s=1)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
@@ -189,7 +189,7 @@ async def test_a_device_is_told_once_that_something_is_queued_and_once_that_it_e
 
 
 @pytest.mark.parametrize("state", ["speaking", "spoken", "heard", "interrupted"])
-async def test_what_another_device_of_the_patient_heard_or_ended_has_not_expired(alice: Member, state: str):
+async def test_a_speech_that_another_device_has_ended_has_not_expired(alice: Member, state: str):
     await in_database(submit, alice.patient, expires_in_s=1)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
@@ -199,7 +199,7 @@ async def test_what_another_device_of_the_patient_heard_or_ended_has_not_expired
     assert not deliveries.forget_queued(speech.id)
 
 
-async def test_while_the_database_is_away_nobody_says_that_anything_expired(alice: Member):
+async def test_without_a_database_no_speech_is_reported_as_expired(alice: Member):
     await in_database(submit, alice.patient, expires_in_s=1)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
@@ -217,7 +217,7 @@ async def all_expired(deliveries: OutboxClient) -> list[str]:
     return await deliveries.pop_expired()
 
 
-async def test_what_is_spoken_is_not_queued_any_more(alice: Member):
+async def test_a_speech_that_starts_is_no_longer_queued(alice: Member):
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)
@@ -226,7 +226,7 @@ async def test_what_is_spoken_is_not_queued_any_more(alice: Member):
     assert not deliveries.forget_queued(speech.id)
 
 
-async def test_what_has_waited_for_the_quota_is_known_as_such(alice: Member):
+async def test_a_speech_that_waited_for_the_quota_is_marked(alice: Member):
     await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, first = await taken(deliveries)
@@ -239,7 +239,7 @@ async def test_what_has_waited_for_the_quota_is_known_as_such(alice: Member):
 # A database that is away: a row is late, and holds nobody back
 
 
-async def test_an_end_that_could_not_be_written_is_written_before_anything_else_is_claimed(alice: Member):
+async def test_an_unwritten_end_is_written_before_the_next_claim(alice: Member):
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
     deliveries = await arrived(alice)
     claim, speech = await said(deliveries, alice)
@@ -254,7 +254,7 @@ async def test_an_end_that_could_not_be_written_is_written_before_anything_else_
     assert await state(first) == "spoken"
 
 
-async def test_a_return_that_could_not_be_written_is_made_up_for(alice: Member):
+async def test_an_unwritten_requeue_is_written_later(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
@@ -266,7 +266,7 @@ async def test_a_return_that_could_not_be_written_is_made_up_for(alice: Member):
     assert again.id == row.pk
 
 
-async def test_a_row_of_which_nobody_can_say_whether_it_may_begin_waits_again(alice: Member):
+async def test_a_delivery_that_cannot_be_confirmed_waits_again(alice: Member):
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     claim, _ = await taken(deliveries)
@@ -278,7 +278,7 @@ async def test_a_row_of_which_nobody_can_say_whether_it_may_begin_waits_again(al
     assert again.id == row.pk
 
 
-async def test_a_claim_whose_answer_was_lost_is_made_again(alice: Member):
+async def test_a_claim_whose_answer_was_lost_is_repeated(alice: Member):
     """The database may have written it and broken off before it said so: nobody else would ever say that row."""
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
@@ -293,7 +293,7 @@ async def test_a_claim_whose_answer_was_lost_is_made_again(alice: Member):
     assert (claim.id, claim.attempt) == (row.pk, unanswered.attempt + 1)
 
 
-async def test_a_row_that_the_database_refuses_holds_nobody_back(alice: Member):
+async def test_a_row_that_the_database_rejects_does_not_block_others(alice: Member):
     """It was said in a conversation that is not there any more."""
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
     deliveries = await arrived(alice)
@@ -319,7 +319,7 @@ async def test_an_acknowledgement_waits_for_the_database(alice: Member):
     assert await state(claim) == "heard"
 
 
-async def test_a_connection_that_arrives_without_a_database_may_stay(alice: Member):
+async def test_a_connection_may_open_while_the_database_is_unavailable(alice: Member):
     deliveries = await arrived(alice)
     async with missing_table(UTTERANCES):
         await deliveries.take_over()

@@ -113,7 +113,7 @@ def heard_as(kind: dict, source: str, voice: str) -> dict:
         ),
     ],
 )
-async def test_the_device_is_told_who_speaks_and_of_a_substitute_once(
+async def test_the_source_is_announced_and_a_fallback_is_notified_once(
     device: Device, said: Speech, said_by: list[tuple[str, str]], frames: list[dict], source: str
 ):
     delivery = deliver(device, said)
@@ -123,7 +123,7 @@ async def test_the_device_is_told_who_speaks_and_of_a_substitute_once(
     assert said.progress.source == source
 
 
-async def test_each_announcement_stands_before_its_sound(device: Device, said: Speech):
+async def test_each_announcement_precedes_its_audio(device: Device, said: Speech):
     delivery = deliver(device, said)
     for name, voice in (("live", "Ann"), ("backup", "Default"), ("offline", "Robot")):
         await delivery.send_audio(b"\0\0", name, voice)
@@ -135,7 +135,7 @@ async def test_each_announcement_stands_before_its_sound(device: Device, said: S
     ]
 
 
-async def test_a_voice_that_never_made_a_sound_is_not_announced(device: Device, said: Speech):
+async def test_a_voice_without_audio_is_not_announced(device: Device, said: Speech):
     delivery = deliver(device, said)
     await delivery.wait_for_capacity()
     await delivery.pad_partial_frame()
@@ -147,7 +147,7 @@ async def test_a_voice_that_never_made_a_sound_is_not_announced(device: Device, 
     )
 
 
-async def test_every_read_is_one_frame_as_it_came(device: Device, said: Speech):
+async def test_every_chunk_is_one_unchanged_frame(device: Device, said: Speech):
     reads = [b"\1\2", b"\3", b"\4" * 5000]
     delivery = deliver(device, said)
     for read in reads:
@@ -156,7 +156,7 @@ async def test_every_read_is_one_frame_as_it_came(device: Device, said: Speech):
     assert said.progress.bytes_sent == 5003
 
 
-async def test_names_are_sent_as_they_are_written(device: Device, said: Speech):
+async def test_voice_names_are_sent_unchanged(device: Device, said: Speech):
     await deliver(device, said).send_audio(b"\0\0", "live", "Åsa 🙂")
     assert device.frames[0]["voice"] == "Åsa 🙂"
 
@@ -164,7 +164,7 @@ async def test_names_are_sent_as_they_are_written(device: Device, said: Speech):
 # What is noted of it
 
 
-async def test_the_first_frame_is_measured_from_the_texts_arrival_and_only_the_first(device: Device):
+async def test_only_the_first_frame_is_measured_from_the_arrival_of_the_text(device: Device):
     said = speech("s1", received_at_monotonic=time.monotonic() - 0.5, started_at_monotonic=time.monotonic())
     delivery = deliver(device, said)
     await delivery.send_audio(b"\0\0", "live", "Ann")
@@ -182,7 +182,7 @@ async def test_the_first_frame_is_measured_from_the_texts_arrival_and_only_the_f
     ("format_name", "cut", "zeros"),
     [("pcm_16000", 3, 1), ("pcm_24000", 4, 0), ("pcm_22050", 1, 1), ("ulaw_8000", 3, 0)],
 )
-async def test_a_cut_sample_is_completed_with_zeros_that_count(
+async def test_a_cut_sample_is_padded_with_zeros_that_count(
     device: Device, said: Speech, format_name: str, cut: int, zeros: int
 ):
     delivery = deliver(device, said, format_name)
@@ -194,7 +194,7 @@ async def test_a_cut_sample_is_completed_with_zeros_that_count(
 
 @pytest.mark.parametrize("format_name", ["mp3_44100_128", "mp3_22050_32"])
 @pytest.mark.parametrize("cut", [2, 3, 100, 1000, 1500])
-async def test_a_cut_frame_is_completed_to_a_whole_one(device: Device, said: Speech, format_name: str, cut: int):
+async def test_a_cut_frame_is_padded_to_a_whole_one(device: Device, said: Speech, format_name: str, cut: int):
     encoder = Encoder(FORMATS[format_name], FORMATS[format_name].sample_rate)
     sound = encoder.feed(bytes(2 * FORMATS[format_name].sample_rate)) + encoder.finish()
     delivery, rest = deliver(device, said, format_name), FramePadder(FORMATS[format_name])
@@ -206,7 +206,7 @@ async def test_a_cut_frame_is_completed_to_a_whole_one(device: Device, said: Spe
     assert said.progress.bytes_sent == len(device.audio) > cut
 
 
-async def test_a_cut_is_completed_once_and_before_the_switch(device: Device, said: Speech):
+async def test_a_cut_is_padded_once_and_before_the_switch(device: Device, said: Speech):
     delivery = deliver(device, said)
     await delivery.send_audio(b"\1", "live", "Ann")
     await delivery.pad_partial_frame()
@@ -219,7 +219,7 @@ async def test_a_cut_is_completed_once_and_before_the_switch(device: Device, sai
 # Waiting in line
 
 
-async def test_a_speech_that_waits_in_line_is_announced_once(device: Device, said: Speech):
+async def test_a_speech_that_waits_for_a_slot_is_reported_once(device: Device, said: Speech):
     delivery = deliver(device, said)
     before = datetime.now(UTC)
     with capture_logs() as logs:
@@ -243,7 +243,7 @@ async def spoken(delivery: SpeechOutput, seconds: float) -> None:
     await delivery.send_audio(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
 
 
-async def test_the_segment_after_next_waits_until_the_next_plays(device: Device, said: Speech):
+async def test_the_third_segment_waits_until_the_second_plays(device: Device, said: Speech):
     delivery = deliver(device, said)
     await spoken(delivery, 0.1)
     await spoken(delivery, 5)
@@ -252,7 +252,7 @@ async def test_the_segment_after_next_waits_until_the_next_plays(device: Device,
     await asyncio.wait_for(third, 3)
 
 
-async def test_what_the_device_has_played_makes_room(device: Device, said: Speech):
+async def test_reported_playback_makes_room_for_the_next_segment(device: Device, said: Speech):
     delivery = deliver(device, said)
     await spoken(delivery, 60)
     room = asyncio.create_task(delivery.wait_for_capacity())
@@ -261,7 +261,7 @@ async def test_what_the_device_has_played_makes_room(device: Device, said: Speec
     await asyncio.wait_for(room, 3)
 
 
-async def test_who_waits_for_room_can_be_cancelled(device: Device, said: Speech):
+async def test_waiting_for_capacity_can_be_cancelled(device: Device, said: Speech):
     delivery = deliver(device, said)
     await spoken(delivery, 60)
     room = asyncio.create_task(delivery.wait_for_capacity())
@@ -274,7 +274,7 @@ async def test_who_waits_for_room_can_be_cancelled(device: Device, said: Speech)
 # A device that does not read
 
 
-async def test_forwarding_waits_for_a_device_that_does_not_read(said: Speech):
+async def test_sending_waits_for_a_device_that_does_not_read(said: Speech):
     with line() as wire:
         socket = wire.socket()
         forwarding = asyncio.create_task(
@@ -287,7 +287,7 @@ async def test_forwarding_waits_for_a_device_that_does_not_read(said: Speech):
         await asyncio.wait_for(forwarding, 3)
 
 
-async def test_a_speech_is_settled_when_all_of_it_has_left(said: Speech):
+async def test_flush_returns_when_all_audio_has_left(said: Speech):
     with line() as wire:
         socket = wire.socket()
         await socket.send(bytes(1 << 20))

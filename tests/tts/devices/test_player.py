@@ -138,7 +138,7 @@ async def until(row: Utterance, state: str) -> None:
     await eventually(lambda: in_database(state_of, row), wanted=lambda found: found == state)
 
 
-async def test_a_call_says_all_that_the_outbox_has(desk: Desk):
+async def test_wake_plays_all_deliveries_of_the_outbox(desk: Desk):
     rows = [await in_database(submit, desk.member.patient, text) for text in ("First.", "Second.")]
     desk.speaker.wake()
     for row in rows:
@@ -146,7 +146,7 @@ async def test_a_call_says_all_that_the_outbox_has(desk: Desk):
     assert desk.types == ["speech.started", "speech.finished"] * 2
 
 
-async def test_an_own_speech_comes_before_the_next_of_the_outbox(desk: Desk, sandbox: SandboxProcess):
+async def test_the_devices_own_speech_comes_before_the_next_delivery(desk: Desk, sandbox: SandboxProcess):
     sandbox.fault(**SLOW, first=1)
     rows = [await in_database(submit, desk.member.patient, text) for text in (TEXT, "Second.")]
     desk.speaker.wake()
@@ -158,7 +158,7 @@ async def test_an_own_speech_comes_before_the_next_of_the_outbox(desk: Desk, san
     assert began == [f"srv-{rows[0].pk}", "own", f"srv-{rows[1].pk}"]
 
 
-async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_with_it(desk: Desk):
+async def test_a_delivery_survives_a_conversation_that_ends_after_its_claim(desk: Desk):
     row = await in_database(submit, desk.member.patient)
     opened = await desk.conversation()
     ended = False
@@ -184,7 +184,7 @@ async def test_a_conversation_that_ends_between_claim_and_sound_takes_nothing_wi
     assert (await in_database(Utterance.objects.get)).conversation_id == now.context.conversation_id
 
 
-async def test_where_no_conversation_can_be_opened_the_row_waits(desk: Desk):
+async def test_a_delivery_waits_if_no_conversation_can_be_opened(desk: Desk):
     row = await in_database(submit, desk.member.patient)
 
     async def cannot() -> OpenConversation | None:
@@ -198,7 +198,7 @@ async def test_where_no_conversation_can_be_opened_the_row_waits(desk: Desk):
     assert desk.frames == []
 
 
-async def test_a_stop_puts_a_delivery_back_or_ends_it(desk: Desk, sandbox: SandboxProcess):
+async def test_stop_requeues_a_delivery_or_ends_it(desk: Desk, sandbox: SandboxProcess):
     sandbox.fault(**SLOW)
     row = await in_database(submit, desk.member.patient, TEXT)
     desk.speaker.wake()
@@ -213,7 +213,7 @@ async def test_a_stop_puts_a_delivery_back_or_ends_it(desk: Desk, sandbox: Sandb
     assert (await in_database(Utterance.objects.get)).attempts == 2
 
 
-async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_waits(
+async def test_cancel_all_requeues_the_playing_delivery_and_interrupts_waiting_speech(
     desk: Desk, sandbox: SandboxProcess, services: SpeechDependencies
 ):
     sandbox.fault(**SLOW)
@@ -230,7 +230,7 @@ async def test_the_end_of_the_line_puts_back_what_plays_and_interrupts_what_wait
     assert desk.types == ["speech.started", "speech.interrupted", "speech.interrupted"]
 
 
-async def test_who_is_silenced_claims_nothing(desk: Desk):
+async def test_a_stopped_player_claims_nothing(desk: Desk):
     row = await in_database(submit, desk.member.patient)
     desk.speaker.stop_accepting()
     desk.speaker.wake()
@@ -239,7 +239,7 @@ async def test_who_is_silenced_claims_nothing(desk: Desk):
     assert await in_database(state_of, row) == "waiting"
 
 
-async def test_what_plays_may_end_before_the_process_does_and_nothing_else_begins(desk: Desk, sandbox: SandboxProcess):
+async def test_finish_current_lets_the_current_speech_end_and_starts_no_other(desk: Desk, sandbox: SandboxProcess):
     sandbox.fault(kind="slow", bytes_per_s=60_000)
     rows = [await in_database(submit, desk.member.patient, TEXT) for _ in range(2)]
     desk.speaker.wake()

@@ -60,7 +60,7 @@ async def until(row: Utterance, state: str) -> None:
     await eventually(reached)
 
 
-async def test_what_waits_comes_and_there_may_be_more(bed: Bed):
+async def test_a_waiting_delivery_is_returned_and_more_may_follow(bed: Bed):
     row = await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
     assert not upcoming
@@ -73,7 +73,7 @@ async def test_what_waits_comes_and_there_may_be_more(bed: Bed):
     assert not upcoming
 
 
-async def test_who_asks_for_something_waits_for_no_row_and_the_row_is_taken_anew_afterwards(bed: Bed):
+async def test_the_devices_own_speech_does_not_wait_for_the_database(bed: Bed):
     row = await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
     upcoming.pending_hint = True
@@ -90,7 +90,7 @@ async def test_who_asks_for_something_waits_for_no_row_and_the_row_is_taken_anew
     assert (speech.utterance_id, speech.claim and speech.claim.attempt) == (row.pk, 2)
 
 
-async def test_of_live_speech_alone_and_not_for_long(bed: Bed):
+async def test_live_only_fetches_live_speech_and_waits_a_short_time(bed: Bed):
     await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
     upcoming.pending_hint = True
@@ -106,7 +106,7 @@ async def test_of_live_speech_alone_and_not_for_long(bed: Bed):
         assert await upcoming.next_delivery(live_only=True) is None
 
 
-async def test_when_it_is_closed_what_was_on_its_way_waits_again(bed: Bed):
+async def test_a_delivery_that_is_fetched_during_close_waits_again(bed: Bed):
     row = await in_database(submit, bed.member.patient)
     upcoming = await bed.connect()
     async with locked_database():

@@ -67,7 +67,7 @@ def hub() -> ConnectionRegistry:
     return ConnectionRegistry(QuotaGate(lambda work: work.close()))
 
 
-def test_who_may_stay_stays(hub: ConnectionRegistry, alice: Member, bob: Member):
+def test_valid_connections_stay_open(hub: ConnectionRegistry, alice: Member, bob: Member):
     clients = [connect(hub, alice), connect(hub, bob)]
     run(hub.sweep())
     assert [client.closed for client in clients] == [None, None]
@@ -75,13 +75,13 @@ def test_who_may_stay_stays(hub: ConnectionRegistry, alice: Member, bob: Member)
     assert connected() == 2
 
 
-def test_a_second_connection_of_a_device_replaces_the_first_at_once(hub: ConnectionRegistry, alice: Member):
+def test_a_second_connection_of_a_device_replaces_the_first_immediately(hub: ConnectionRegistry, alice: Member):
     first, second = connect(hub, alice), connect(hub, alice)
     assert (first.closed, second.closed) == (4001, None)
     assert hub.connections == [second.connection]
 
 
-def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: ConnectionRegistry, alice: Member):
+def test_the_later_of_two_connections_stays_if_they_register_in_reverse_order(hub: ConnectionRegistry, alice: Member):
     early = Client(alice, alice.device.register_connection())
     late = connect(hub, alice)
     run(hub.register(early.connection))
@@ -89,7 +89,7 @@ def test_of_two_connections_that_overtook_each_other_the_later_one_stays(hub: Co
     assert hub.connections == [late.connection]
 
 
-def test_a_connection_in_another_process_replaces_ours(hub: ConnectionRegistry, alice: Member, bob: Member):
+def test_a_connection_in_another_process_replaces_the_one_here(hub: ConnectionRegistry, alice: Member, bob: Member):
     ours, others = connect(hub, alice), connect(hub, bob)
     alice.device.register_connection()
     run(hub.sweep())
@@ -106,14 +106,14 @@ def test_a_connection_in_another_process_replaces_ours(hub: ConnectionRegistry, 
     ],
     ids=["device revoked", "patient archived", "patient erased", "device deleted"],
 )
-def test_who_may_not_stay_is_closed_as_revoked(hub: ConnectionRegistry, alice: Member, bob: Member, change):
+def test_a_revoked_device_is_disconnected(hub: ConnectionRegistry, alice: Member, bob: Member, change):
     client, other = connect(hub, alice), connect(hub, bob)
     change(alice)
     run(hub.sweep())
     assert (client.closed, other.closed) == (4003, None)
 
 
-def test_who_was_revoked_and_replaced_is_revoked(hub: ConnectionRegistry, alice: Member):
+def test_a_device_that_was_revoked_and_replaced_is_closed_as_revoked(hub: ConnectionRegistry, alice: Member):
     client = connect(hub, alice)
     alice.device.register_connection()
     Device.objects.update(revoked_at=timezone.now())
@@ -122,7 +122,7 @@ def test_who_was_revoked_and_replaced_is_revoked(hub: ConnectionRegistry, alice:
 
 
 @pytest.mark.parametrize("former", [Stuck, Broken])
-def test_a_socket_that_cannot_be_closed_does_not_keep_the_others_open(
+def test_a_socket_that_cannot_be_closed_does_not_keep_others_open(
     hub: ConnectionRegistry, alice: Member, bob: Member, former: type[Client]
 ):
     async def scenario() -> None:
@@ -140,25 +140,25 @@ def test_a_socket_that_cannot_be_closed_does_not_keep_the_others_open(
     assert other.closed == 4003
 
 
-def test_a_connection_that_ends_is_forgotten_and_twice_is_no_mistake(hub: ConnectionRegistry, alice: Member):
+def test_a_connection_can_be_unregistered_twice(hub: ConnectionRegistry, alice: Member):
     client = connect(hub, alice)
     hub.unregister(client.connection)
     hub.unregister(client.connection)
     assert (hub.connections, connected()) == ([], 0)
 
 
-def test_a_replaced_connection_that_ends_does_not_forget_its_successor(hub: ConnectionRegistry, alice: Member):
+def test_unregistering_a_replaced_connection_keeps_its_successor(hub: ConnectionRegistry, alice: Member):
     first, second = connect(hub, alice), connect(hub, alice)
     hub.unregister(first.connection)
     assert hub.connections == [second.connection]
 
 
-def test_a_sweep_with_nobody_there_asks_nobody(hub: ConnectionRegistry):
+def test_a_sweep_without_connections_makes_no_query(hub: ConnectionRegistry):
     run(hub.sweep())
     assert hub.connections == []
 
 
-def test_an_open_conversation_is_seen_now_and_then(hub: ConnectionRegistry, alice: Member, bob: Member):
+def test_a_sweep_renews_the_heartbeat_of_open_conversations(hub: ConnectionRegistry, alice: Member, bob: Member):
     talking, silent = connect(hub, alice), connect(hub, bob)
     opened = lifecycle.start(alice.device.id, None)
     talking.connection.session.start_conversation(opened)

@@ -32,12 +32,12 @@ async def nowhere(*arguments: Any) -> None:
     [nowhere, partial(nowhere), partial(nowhere, object()), partial(nowhere, Elsewhere())],
     ids=["a function", "no protocol", "no transport", "a transport of another make"],
 )
-def test_a_server_of_another_make_holds_nothing_that_we_could_know_of(send: Any):
+def test_the_buffered_bytes_of_another_server_are_not_known(send: Any):
     """Others make `send` wait. What cannot be read must not silence anybody."""
     assert DeviceTransport(send).buffered_bytes() == 0
 
 
-async def test_a_server_of_another_make_is_given_frame_after_frame():
+async def test_another_server_gets_one_message_for_each_frame():
     given: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ async def test_a_server_of_another_make_is_given_frame_after_frame():
     ]
 
 
-async def test_a_device_that_has_closed_is_told_nothing_more():
+async def test_frames_for_a_closed_device_are_dropped_and_count_as_buffered():
     """Until the server says so, what is left for it counts as held: it was not spoken."""
 
     async def closed(message: dict[str, Any]) -> None:
@@ -61,13 +61,13 @@ async def test_a_device_that_has_closed_is_told_nothing_more():
     assert socket.buffered_bytes()
 
 
-async def test_a_muted_socket_sends_nothing(wire: Line):
+async def test_a_stopped_transport_sends_nothing(wire: Line):
     socket = wire.socket()
     socket.stop_sending()
     await socket.send({"type": "pong"}, b"\0\0")
     assert (wire.read(), wire.through_server) == (b"", [])
 
 
-async def test_a_close_has_its_code_and_is_the_servers(wire: Line):
+async def test_a_close_goes_through_the_server_with_its_code(wire: Line):
     await wire.socket().close(4003)
     assert wire.through_server == [{"type": "websocket.close", "code": 4003}]

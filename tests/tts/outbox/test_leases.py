@@ -25,12 +25,12 @@ def held_for_s(row: Utterance) -> float:
     return (until - timezone.now()).total_seconds()
 
 
-def test_the_condition_is_the_indexs():
+def test_pending_is_the_condition_of_the_index():
     index = next(index for index in Utterance._meta.indexes if index.name == "utterance_outbox")
     assert index.condition == leases.PENDING
 
 
-def test_owners_fit_into_the_row_and_sort_by_age():
+def test_owner_names_fit_into_the_column_and_sort_by_age():
     devices = [uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), *(uuid.uuid4() for _ in range(50))]
     owners = [leases.owner_name(device, epoch) for device in devices for epoch in (0, 1, 9, 10, 999_999_999)]
     assert {len(owner) for owner in owners} == {36}
@@ -44,7 +44,7 @@ def test_owners_fit_into_the_row_and_sort_by_age():
 
 
 @pytest.mark.parametrize("state", ["speaking", "spoken", "queued"])
-def test_a_device_that_comes_back_after_a_crash_need_not_wait(alice: Member, state: str):
+def test_a_device_that_reconnects_after_a_crash_does_not_wait_for_its_lease(alice: Member, state: str):
     crashed = connect(alice)
     row = submit(alice.patient)
     crashed.claim()
@@ -54,7 +54,7 @@ def test_a_device_that_comes_back_after_a_crash_need_not_wait(alice: Member, sta
     assert back.claim().id == row.pk
 
 
-def test_taking_over_late_takes_nothing_from_a_later_connection(alice: Member):
+def test_a_late_takeover_does_not_release_rows_of_a_later_connection(alice: Member):
     former, latter = connect(alice), connect(alice)
     submit(alice.patient)
     claim = latter.claim()
@@ -62,7 +62,7 @@ def test_taking_over_late_takes_nothing_from_a_later_connection(alice: Member):
     assert store.confirm(claim)
 
 
-def test_nothing_is_taken_from_another_device(alice: Member, bob: Member):
+def test_a_takeover_does_not_release_rows_of_another_device(alice: Member, bob: Member):
     sockets = [connect(bob), connect(alice)]
     submit(alice.patient)
     submit(bob.patient)
@@ -72,7 +72,7 @@ def test_nothing_is_taken_from_another_device(alice: Member, bob: Member):
     assert all(store.confirm(claim) for claim in claims)
 
 
-def test_a_sign_of_life_keeps_what_a_connection_holds(alice: Member, bob: Member):
+def test_renewal_keeps_the_rows_of_a_connection(alice: Member, bob: Member):
     here, there = connect(alice), connect(bob)
     mine, others = submit(alice.patient), submit(bob.patient)
     for socket in (here, there):
@@ -84,7 +84,7 @@ def test_a_sign_of_life_keeps_what_a_connection_holds(alice: Member, bob: Member
     assert (online(here.device), online(there.device)) == (True, False)
 
 
-def test_who_leaves_is_offline_unless_it_came_back(alice: Member):
+def test_a_device_is_offline_after_its_connection_unless_it_has_reconnected(alice: Member):
     former, latter = connect(alice), connect(alice)
     former.gone()
     assert online(latter.device)
@@ -92,7 +92,7 @@ def test_who_leaves_is_offline_unless_it_came_back(alice: Member):
     assert not online(latter.device)
 
 
-def test_everything_that_a_connection_had_waits_again_when_it_leaves(alice: Member):
+def test_all_rows_of_a_connection_wait_again_when_it_ends(alice: Member):
     socket = connect(alice)
     rows = [submit(alice.patient) for _ in range(3)]
     store.finish(socket.claim(), **spoken())
@@ -107,7 +107,7 @@ def spoken() -> dict[str, object]:
     return {"state": "spoken", "source": "live", "code": "", "queue_reason": "", "conversation_id": None, **measures}
 
 
-def test_tidying_up_leaves_what_somebody_has(alice: Member, bob: Member):
+def test_reaping_keeps_rows_with_a_lease(alice: Member, bob: Member):
     socket = connect(alice)
     speaking, waiting, others = submit(alice.patient), submit(alice.patient), submit(bob.patient)
     socket.claim()
@@ -123,7 +123,7 @@ def test_tidying_up_leaves_what_somebody_has(alice: Member, bob: Member):
 
 
 @pytest.mark.parametrize("state", ["heard", "failed", "expired", "interrupted"])
-def test_what_has_ended_is_left_alone(alice: Member, state: str):
+def test_reaping_keeps_ended_rows(alice: Member, state: str):
     socket = connect(alice)
     row = submit(alice.patient)
     Utterance.objects.update(state=state, owner=socket.owner, lease_until=PAST, expires_at=PAST)

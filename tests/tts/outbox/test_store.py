@@ -54,14 +54,14 @@ def test_the_end_of_a_delivery_keeps_the_reason_of_an_earlier_wait(alice: Member
     assert (row.state, row.queue_reason) == ("spoken", "no_device")
 
 
-def test_what_is_submitted_waits_and_expires_by_the_databases_clock(alice: Member, author: User):
+def test_a_submission_waits_and_expires_by_the_databases_clock(alice: Member, author: User):
     row = submit(alice.patient, expires_in_s=60, author=author)
     row.refresh_from_db()
     assert (row.state, row.origin, row.attempts, row.owner, row.author) == ("waiting", "server", 0, "", author)
     assert 55 < (row.expires_at - timezone.now()).total_seconds() <= 60.1
 
 
-def test_the_same_request_again_is_the_same_row_in_whatever_state_it_is(alice: Member, author: User):
+def test_a_repeated_request_returns_the_first_row_in_any_state(alice: Member, author: User):
     first = submit(alice.patient, author=author, idempotency_key="k")
     Utterance.objects.update(state="heard")
     again = submit(alice.patient, author=author, idempotency_key="k")
@@ -69,7 +69,7 @@ def test_the_same_request_again_is_the_same_row_in_whatever_state_it_is(alice: M
 
 
 @pytest.mark.parametrize("change", [{"text": "Something else."}, {"expires_in_s": 901}])
-def test_another_request_with_the_same_key_is_a_conflict(alice: Member, author: User, change: dict[str, object]):
+def test_a_different_request_with_the_same_key_is_a_conflict(alice: Member, author: User, change: dict[str, object]):
     submit(alice.patient, author=author, idempotency_key="k")
     with pytest.raises(IdempotencyConflict) as conflict:
         submit(alice.patient, **{"author": author, "idempotency_key": "k", **change})
@@ -83,14 +83,14 @@ def test_the_same_key_for_another_patient_is_a_conflict(alice: Member, bob: Memb
         submit(bob.patient, author=author, idempotency_key="k")
 
 
-def test_a_key_is_its_authors_own(alice: Member, author: User):
+def test_keys_of_different_authors_do_not_conflict(alice: Member, author: User):
     other = User.objects.create_user("other")
     rows = [submit(alice.patient, author=user, idempotency_key="k") for user in (author, other)]
     assert rows[0].pk != rows[1].pk
     assert submit(alice.patient, author=author).pk != submit(alice.patient, author=author).pk  # no key: no repeat
 
 
-def test_a_key_that_no_row_can_hold_is_refused(alice: Member, author: User):
+def test_an_invalid_key_is_rejected(alice: Member, author: User):
     submit(alice.patient, author=author, idempotency_key="k" * 255)
     for bad in ({"author": author, "idempotency_key": "k" * 256}, {"author": None, "idempotency_key": "k"}):
         with pytest.raises(ValueError, match="idempotency key"):
@@ -98,7 +98,7 @@ def test_a_key_that_no_row_can_hold_is_refused(alice: Member, author: User):
     assert Utterance.objects.count() == 1
 
 
-def test_a_refusal_that_has_nothing_to_do_with_the_key_is_no_conflict():
+def test_an_integrity_error_without_a_key_is_not_a_conflict():
     def submit_to_nobody() -> None:
         with transaction.atomic():
             store.submit(uuid.uuid4(), "To nobody.", expires_in_s=60, author=None)
@@ -109,7 +109,7 @@ def test_a_refusal_that_has_nothing_to_do_with_the_key_is_no_conflict():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_that_race_with_one_key_make_one_row(alice: Member, author: User):
+def test_concurrent_requests_with_the_same_key_create_one_row(alice: Member, author: User):
     def submitted(key: str) -> set[uuid.UUID]:
         return set(at_once(*[lambda: submit(alice.patient, author=author, idempotency_key=key).pk] * 4))
 
@@ -202,7 +202,7 @@ def test_every_event_in_every_state(alice: Member, state: str, event: str):
     assert state_of(row) == becomes.get(state, state)
 
 
-def test_an_end_is_told_from_one_that_came_too_late(alice: Member):
+def test_finish_reports_whether_the_claim_was_still_valid(alice: Member):
     socket = connect(alice)
     row = submit(alice.patient)
     claim = socket.claim()
@@ -221,7 +221,7 @@ def test_an_end_is_told_from_one_that_came_too_late(alice: Member):
 # Fencing
 
 
-def test_who_lost_its_lease_writes_nothing_any_more(alice: Member):
+def test_a_connection_that_lost_its_lease_writes_nothing(alice: Member):
     slow = connect(alice)
     submit(alice.patient)
     lost = slow.claim()
@@ -237,7 +237,7 @@ def test_who_lost_its_lease_writes_nothing_any_more(alice: Member):
     assert Utterance.objects.get().attempts == 2
 
 
-def test_one_connection_is_fenced_against_itself(alice: Member):
+def test_an_earlier_attempt_of_the_same_connection_writes_nothing(alice: Member):
     """It put the row back and claimed it again: what its former attempt still does is void."""
     socket = connect(alice)
     submit(alice.patient)
@@ -248,7 +248,7 @@ def test_one_connection_is_fenced_against_itself(alice: Member):
     assert socket.finish(latter)
 
 
-def test_a_lease_that_is_over_and_that_nobody_wanted_is_still_good(alice: Member):
+def test_an_expired_lease_without_a_new_claim_is_still_valid(alice: Member):
     socket = connect(alice)
     submit(alice.patient)
     claim = socket.claim()
@@ -266,7 +266,7 @@ def test_a_replaced_connection_claims_nothing(alice: Member):
 # Acknowledged
 
 
-def test_what_is_heard_before_its_first_frame_is_not_said(alice: Member):
+def test_a_delivery_that_was_acknowledged_before_its_first_frame_does_not_start(alice: Member):
     socket = connect(alice)
     row = submit(alice.patient)
     claim = socket.claim()
@@ -275,7 +275,7 @@ def test_what_is_heard_before_its_first_frame_is_not_said(alice: Member):
     assert socket.claim() is None
 
 
-def test_an_ack_while_it_is_said_outlives_its_end_and_the_end_is_written_once(alice: Member):
+def test_an_ack_during_playback_survives_the_end_which_is_written_once(alice: Member):
     socket = connect(alice)
     row = submit(alice.patient)
     claim = socket.claim()
@@ -286,7 +286,7 @@ def test_an_ack_while_it_is_said_outlives_its_end_and_the_end_is_written_once(al
     assert (row.state, row.characters, row.heard_at is not None) == ("heard", 10, True)
 
 
-def test_an_end_that_is_written_again_after_the_ack_counts_once(alice: Member):
+def test_an_end_that_is_written_twice_counts_once(alice: Member):
     socket = connect(alice)
     row = submit(alice.patient)
     claim = socket.claim()
@@ -296,7 +296,7 @@ def test_an_end_that_is_written_again_after_the_ack_counts_once(alice: Member):
     assert Utterance.objects.get().characters == 10
 
 
-def test_an_ack_of_a_former_connection_is_enough(alice: Member):
+def test_an_ack_over_an_earlier_connection_counts(alice: Member):
     """It was played, and the connection ended before anybody could write so."""
     socket = connect(alice)
     row = submit(alice.patient)
@@ -309,7 +309,7 @@ def test_an_ack_of_a_former_connection_is_enough(alice: Member):
     assert Utterance.objects.get().heard_at == heard_at
 
 
-def test_an_ack_for_nothing_is_known_as_such(alice: Member, bob: Member):
+def test_an_ack_of_an_unknown_delivery_is_rejected(alice: Member, bob: Member):
     socket = connect(alice, talking=True)
     never_given, own = submit(alice.patient), queue(socket, alice.patient, attempts=1)
     given = submit(alice.patient)
@@ -322,7 +322,7 @@ def test_an_ack_for_nothing_is_known_as_such(alice: Member, bob: Member):
     assert {state_of(row) for row in (never_given, own, given)} == {"waiting", "queued"}
 
 
-def test_what_was_not_acknowledged_is_said_again_and_each_time_counts(alice: Member):
+def test_an_unacknowledged_delivery_is_repeated_and_each_time_counts(alice: Member):
     row = submit(alice.patient)
     for _ in range(3):
         socket = connect(alice, talking=True)
@@ -350,12 +350,12 @@ def test_rows_are_claimed_in_order_one_at_a_time(alice: Member, bob: Member):
     assert socket.claim() is None
 
 
-def test_what_was_passed_lets_the_next_one_go_first(alice: Member):
+def test_an_excluded_row_lets_the_next_one_be_claimed(alice: Member):
     first, second = submit(alice.patient), submit(alice.patient)
     assert connect(alice).claim(exclude=(first.pk,)).id == second.pk
 
 
-def test_the_device_that_connected_last_speaks(alice: Member):
+def test_the_device_that_connected_last_gets_the_delivery(alice: Member):
     bedside, kitchen = connect(alice), connect(alice, second_device(alice))
     submit(alice.patient)
     assert store.devices_with_work([bedside.device, kitchen.device], quota_exhausted=False, hold_live=False) == {
@@ -374,7 +374,7 @@ def test_the_device_that_connected_last_speaks(alice: Member):
 
 
 @pytest.mark.parametrize("field", ["archived_at", "erased_at"])
-def test_nothing_is_said_to_who_is_not_here_any_more(alice: Member, field: str):
+def test_archived_and_erased_patients_and_revoked_devices_get_no_delivery(alice: Member, field: str):
     socket = connect(alice)
     row = submit(alice.patient)
     Patient.objects.filter(pk=alice.patient.pk).update(**{field: timezone.now()})
@@ -383,7 +383,7 @@ def test_nothing_is_said_to_who_is_not_here_any_more(alice: Member, field: str):
     assert state_of(row) == "interrupted"
 
 
-def test_what_is_late_is_not_claimed_even_before_anybody_has_tidied_up(alice: Member):
+def test_expired_rows_are_not_claimed_even_before_they_are_reaped(alice: Member):
     socket = connect(alice)
     expire(submit(alice.patient))
     assert (socket.due(), socket.claim()) == (False, None)
@@ -408,7 +408,7 @@ def test_what_is_late_is_not_claimed_even_before_anybody_has_tidied_up(alice: Me
         ("device", "queued", True, False, True),  # in the offline voice
     ],
 )
-def test_what_the_quota_holds_back(
+def test_which_rows_are_claimed_while_the_quota_is_exhausted(
     alice: Member, origin: str, state: str, quota_exhausted: bool, hold_live: bool, taken: bool
 ):
     socket = connect(alice, talking=True)
@@ -427,7 +427,7 @@ def test_a_row_that_needs_the_quota_lets_known_phrases_pass(alice: Member):
     assert socket.claim().id == first.pk
 
 
-def test_live_speech_in_its_own_conversation_stays_the_devices_own(alice: Member):
+def test_live_speech_in_its_own_conversation_keeps_the_id_of_the_device(alice: Member):
     socket = connect(alice, talking=True)
     row = queue(socket, alice.patient)
     claim = socket.claim()
@@ -440,7 +440,7 @@ def test_live_speech_in_its_own_conversation_stays_the_devices_own(alice: Member
     assert connect(alice).claim() is None
 
 
-def test_live_speech_in_another_conversation_is_the_servers(alice: Member):
+def test_live_speech_in_another_conversation_gets_a_server_id(alice: Member):
     asked_in = connect(alice, talking=True)
     row = queue(asked_in, alice.patient)
     for attempt in (1, 2):
@@ -455,7 +455,7 @@ def test_live_speech_in_another_conversation_is_the_servers(alice: Member):
     assert store.acknowledge(row.pk, alice.patient.pk)
 
 
-def test_live_speech_goes_also_to_the_device_that_resumed_its_conversation(alice: Member):
+def test_live_speech_also_goes_to_the_device_that_resumed_its_conversation(alice: Member):
     bedside = connect(alice, talking=True)
     connect(alice, second_device(alice))
     row = queue(bedside, alice.patient)
@@ -466,7 +466,7 @@ def test_live_speech_goes_also_to_the_device_that_resumed_its_conversation(alice
     assert not bedside.due()
 
 
-def test_what_a_connection_holds_in_memory_is_nobody_elses(alice: Member):
+def test_live_speech_in_the_memory_of_a_connection_is_not_claimed(alice: Member):
     bedside = connect(alice, talking=True)
     row = queue(bedside, alice.patient, owner=bedside.owner, lease_until=timezone.now() + timezone.timedelta(seconds=9))
     kitchen = connect(alice, second_device(alice))
@@ -508,7 +508,7 @@ def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., M
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_rows_of_one_patient_are_never_spoken_at_a_time(alice: Member):
+def test_two_rows_of_one_patient_never_play_at_the_same_time(alice: Member):
     """Each claim could see the patient idle, and take a row that the other one does not want."""
     socket = connect(alice)
     for _ in range(20):
@@ -519,7 +519,7 @@ def test_two_rows_of_one_patient_are_never_spoken_at_a_time(alice: Member):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_ack_that_races_with_a_claim_ends_as_heard(alice: Member):
+def test_a_row_with_an_ack_and_a_claim_at_the_same_time_ends_as_heard(alice: Member):
     socket = connect(alice)
     for _ in range(20):
         Utterance.objects.all().delete()
@@ -541,7 +541,7 @@ def statements(work: Callable[[], object]) -> int:
     return sum(not query["sql"].startswith(bookkeeping) for query in captured)
 
 
-def test_few_statements_for_many_devices(member: Callable[..., Member]):
+def test_many_devices_need_few_statements(member: Callable[..., Member]):
     sockets = [connect(member(f"Patient {number}")) for number in range(10)]
     for patient in Patient.objects.all():
         submit(patient)

@@ -35,12 +35,12 @@ def origin(value: str) -> tuple[bytes, bytes]:
         (b"", None),
     ],
 )
-def test_a_device_names_its_token_as_a_bearer(value: bytes, token: str | None):
+def test_a_device_sends_its_token_as_a_bearer(value: bytes, token: str | None):
     assert extract_token(scope((b"authorization", value)), HOSTS) == token
 
 
 @pytest.mark.parametrize("value", [b"Bearer", b"Bearer ", b"Bearer \t"])
-def test_a_bearer_without_a_token_brings_none(value: bytes):
+def test_a_bearer_header_without_a_token_is_refused(value: bytes):
     assert not extract_token(scope((b"authorization", value)), HOSTS)
 
 
@@ -57,32 +57,32 @@ def test_a_bearer_without_a_token_brings_none(value: bytes):
         ([], None),
     ],
 )
-def test_a_browser_names_its_token_as_a_second_subprotocol(offered: list[str], token: str | None):
+def test_a_browser_sends_its_token_as_a_second_subprotocol(offered: list[str], token: str | None):
     assert extract_token(scope(offered=offered), HOSTS) == token
 
 
-def test_a_header_goes_before_a_subprotocol():
+def test_the_header_takes_precedence_over_a_subprotocol():
     assert extract_token(scope(BEARER, offered=[V1, "token.other"]), HOSTS) == "abc.def"
 
 
-def test_another_scheme_in_the_header_leaves_the_subprotocol():
+def test_the_subprotocol_is_used_if_the_header_has_another_scheme():
     """A reverse proxy may add Basic credentials of its own."""
     assert extract_token(scope((b"authorization", b"Basic eDp5"), offered=[V1, "token.abc"]), HOSTS) == "abc"
 
 
 @pytest.mark.parametrize("offered", [[], ["voicecare.v2"], ["VOICECARE.V1"], ["voicecare.v1 "], ["voicecare"]])
-def test_who_does_not_offer_our_subprotocol_is_refused(offered: list[str]):
+def test_a_handshake_without_the_protocol_is_refused(offered: list[str]):
     assert extract_token(scope(BEARER, offered=offered), HOSTS) is None
 
 
-def test_a_server_that_tells_no_subprotocols_offers_none():
+def test_a_scope_without_subprotocols_is_refused():
     bare = scope(BEARER)
     del bare["subprotocols"]
     assert extract_token(bare, HOSTS) is None
 
 
 @pytest.mark.parametrize("query", [b"token=abc.def", b"token.abc.def", b"authorization=Bearer+abc.def"])
-def test_a_query_string_is_no_credential(query: bytes):
+def test_a_token_in_the_query_string_is_ignored(query: bytes):
     assert extract_token(scope(query_string=query), HOSTS) is None
 
 
@@ -98,7 +98,7 @@ def test_a_query_string_is_no_credential(query: bytes):
         "http://[::1]:8000",
     ],
 )
-def test_a_page_of_an_allowed_host_may_speak(value: str):
+def test_a_page_of_an_allowed_host_may_connect(value: str):
     assert extract_token(scope(BEARER, origin(value)), HOSTS) == "abc.def"
 
 
@@ -130,5 +130,5 @@ def test_a_device_that_sends_no_origin_passes():
 
 
 @pytest.mark.parametrize(("hosts", "token"), [(["*"], "abc.def"), ([], None)])
-def test_the_allowed_hosts_are_those_of_the_settings(hosts: list[str], token: str | None):
+def test_the_allowed_hosts_are_passed_in(hosts: list[str], token: str | None):
     assert extract_token(scope(BEARER, origin("https://any.example")), hosts) == token

@@ -50,7 +50,7 @@ NO_OBJECT = {
 
 
 @pytest.mark.parametrize("frame", NO_OBJECT.values(), ids=NO_OBJECT.keys())
-def test_what_is_not_one_json_object_is_bad_json(frame: str):
+def test_a_frame_that_is_not_one_json_object_is_bad_json(frame: str):
     assert refusal(parse_json_object, frame)["code"] == "bad_json"
 
 
@@ -65,21 +65,21 @@ def test_what_is_not_one_json_object_is_bad_json(frame: str):
         ('{"a": "\\u0000"}', {"a": "\0"}),
     ],
 )
-def test_an_object_is_read_and_of_a_key_named_twice_the_last_counts(frame: str, message: dict):
+def test_an_object_is_parsed_and_the_last_duplicate_key_wins(frame: str, message: dict):
     assert parse_json_object(frame) == message
 
 
 @pytest.mark.parametrize("value", [None, True, False, 0, 1.5, [], {}, ["text"], {"text": "text"}])
-def test_a_value_of_another_kind_is_no_text_and_the_message_names_the_field(value: object):
+def test_a_value_of_another_type_is_rejected_and_the_message_names_the_field(value: object):
     assert "`text`" in refusal(require_text, {"text": value}, "text")["message"]
 
 
-def test_a_missing_text_is_refused():
+def test_a_missing_text_is_rejected():
     assert refusal(require_text, {}, "text")["code"] == "bad_message"
 
 
 @pytest.mark.parametrize("value", ["\ud800", "Hello \ud83d", "\ude42\ud83d", "a\0b"])
-def test_half_a_character_and_nul_are_refused(value: str):
+def test_lone_surrogates_and_nul_are_rejected(value: str):
     """Neither a socket nor a database can carry a lone surrogate; PostgreSQL cannot store NUL."""
     frame = refusal(require_text, {"text": value}, "text", "s1")
     assert (frame["code"], frame["id"]) == ("bad_message", "s1")
@@ -87,7 +87,7 @@ def test_half_a_character_and_nul_are_refused(value: str):
 
 
 @pytest.mark.parametrize("value", ["", " ", "Hello", "🙂", "Ünïcode", "\u200b", "\ufffe"])
-def test_every_other_text_is_returned_as_it_came(value: str):
+def test_every_other_text_is_returned_unchanged(value: str):
     assert require_text({"text": value}, "text") == value
 
 
@@ -97,7 +97,7 @@ def test_an_optional_text_may_be_missing_or_null(message: dict, value: str | Non
 
 
 @pytest.mark.parametrize("value", [False, 0, [], {}])
-def test_an_optional_text_of_another_kind_is_refused(value: object):
+def test_an_optional_text_of_another_type_is_rejected(value: object):
     assert "`format`" in refusal(optional_text, {"format": value}, "format")["message"]
 
 
@@ -105,12 +105,12 @@ def test_an_optional_text_of_another_kind_is_refused(value: object):
     ("message", "value"),
     [({}, None), ({"greeting": None}, None), ({"greeting": True}, True), ({"greeting": False}, False)],
 )
-def test_a_flag_is_true_false_or_missing(message: dict, value: bool | None):
+def test_a_boolean_is_true_false_or_missing(message: dict, value: bool | None):
     assert optional_bool(message, "greeting") is value
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", "", [], {}, 1.0])
-def test_a_flag_of_another_kind_is_refused(value: object):
+def test_a_boolean_of_another_type_is_rejected(value: object):
     assert "`greeting`" in refusal(optional_bool, {"greeting": value}, "greeting")["message"]
 
 
@@ -120,7 +120,7 @@ def test_an_id_has_1_to_64_characters(speech_id: str):
 
 
 @pytest.mark.parametrize("speech_id", ["", " ", "\t\n", "x" * 65, "🙂" * 65, "x" * 60_000])
-def test_an_id_that_is_empty_blank_or_too_long_is_refused_and_not_repeated(speech_id: str):
+def test_an_empty_blank_or_long_id_is_rejected_and_not_repeated_in_the_error(speech_id: str):
     frame = refusal(require_id, {"id": speech_id})
     assert frame["code"] == "bad_message"
     assert "`id`" in frame["message"]
@@ -128,7 +128,7 @@ def test_an_id_that_is_empty_blank_or_too_long_is_refused_and_not_repeated(speec
 
 
 @pytest.mark.parametrize("speech_id", ["greeting", "srv-", "srv-1", "srv-" + "x" * 60])
-def test_the_servers_ids_may_be_named_but_not_used(speech_id: str):
+def test_a_device_may_name_server_ids_but_not_use_them_for_its_own_speech(speech_id: str):
     assert require_id({"id": speech_id}) == speech_id
     assert refusal(require_client_id, {"id": speech_id})["id"] == speech_id
 
@@ -137,23 +137,23 @@ def test_the_servers_ids_may_be_named_but_not_used(speech_id: str):
     ("value", "expected"),
     [(0, True), (-1.5, True), (10**400, True), ("inf", True), (float("inf"), False), (float("-inf"), False)],
 )
-def test_finite(value: float | str, expected: bool):
+def test_only_finite_numbers_are_finite(value: float | str, expected: bool):
     assert is_finite(value) is expected
 
 
-def test_a_number_beyond_every_float_is_json_but_not_finite():
+def test_a_number_too_large_for_a_float_is_valid_json_but_not_finite():
     assert not is_finite(parse_json_object('{"t": 1e400}')["t"])
 
 
 @pytest.mark.parametrize("speech_id", [None, "s1"])
-def test_a_refusal_is_an_error_frame(speech_id: str | None):
+def test_a_protocol_error_has_an_error_frame(speech_id: str | None):
     frame = ProtocolError("too_long", "`text` is too long.", speech_id).frame
     named = {} if speech_id is None else {"id": speech_id}
     assert frame == {"type": "error", "code": "too_long", "message": "`text` is too long."} | named
     assert json.loads(json.dumps(frame)) == frame
 
 
-def test_the_close_codes_are_the_contracts():
+def test_the_close_codes_are_those_of_the_protocol():
     codes = {name: value for name, value in vars(messages).items() if name.startswith("CLOSE_")}
     assert codes == {
         "CLOSE_REPLACED": 4001,

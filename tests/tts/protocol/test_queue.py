@@ -5,13 +5,13 @@ from tts.protocol.queue import SpeechQueue
 from tts.speech import Speech
 
 
-def line_of(*names: str) -> SpeechQueue:
+def queue_of(*names: str) -> SpeechQueue:
     line = SpeechQueue()
     line.waiting.extend(speech(name) for name in names)
     return line
 
 
-def said(line: SpeechQueue) -> list[str]:
+def play_all(line: SpeechQueue) -> list[str]:
     """What comes, one after the other, to its end."""
     names = []
     while (one := line.start_next()) is not None:
@@ -20,49 +20,49 @@ def said(line: SpeechQueue) -> list[str]:
     return names
 
 
-def take(line: SpeechQueue) -> Speech:
+def start_next(line: SpeechQueue) -> Speech:
     one = line.start_next()
     assert one is not None
     return one
 
 
-def test_what_came_first_is_said_first():
-    assert said(line_of("a", "b", "c")) == ["a", "b", "c"]
+def test_speeches_play_in_the_order_of_their_arrival():
+    assert play_all(queue_of("a", "b", "c")) == ["a", "b", "c"]
 
 
-def test_what_is_held_lets_others_pass():
-    line = line_of("a", "b")
-    line.defer(take(line))
+def test_a_deferred_speech_lets_others_play_first():
+    line = queue_of("a", "b")
+    line.defer(start_next(line))
     assert line.playing is None
-    assert said(line) == ["b"]
+    assert play_all(line) == ["b"]
 
 
-def test_what_was_held_comes_first_in_its_order_when_it_may():
-    line = line_of("a", "b", "c", "d")
-    line.defer(take(line))
-    line.defer(take(line))
+def test_released_speeches_come_first_and_in_their_order():
+    line = queue_of("a", "b", "c", "d")
+    line.defer(start_next(line))
+    line.defer(start_next(line))
     line.release_deferred()
-    assert said(line) == ["a", "b", "c", "d"]
+    assert play_all(line) == ["a", "b", "c", "d"]
     assert not line.deferred
 
 
-def test_dropping_takes_from_both_and_leaves_the_rest_in_order():
-    line = line_of("a", "b", "c", "d")
-    line.defer(take(line))
+def test_remove_takes_waiting_and_deferred_speeches_and_keeps_the_order_of_the_rest():
+    line = queue_of("a", "b", "c", "d")
+    line.defer(start_next(line))
     assert [one.id for one in line.remove(lambda one: one.id in "ac")] == ["a", "c"]
-    assert said(line) == ["b", "d"]
+    assert play_all(line) == ["b", "d"]
 
 
-def test_dropping_what_waits_keeps_what_is_held():
-    line = line_of("a", "b")
-    line.defer(take(line))
+def test_popping_the_waiting_speeches_keeps_the_deferred_ones():
+    line = queue_of("a", "b")
+    line.defer(start_next(line))
     assert [one.id for one in line.pop_pending()] == ["b"]
     line.release_deferred()
-    assert said(line) == ["a"]
+    assert play_all(line) == ["a"]
 
 
-def test_the_end_of_another_speech_does_not_end_the_one_that_plays():
-    line = line_of("a")
-    playing = take(line)
+def test_finishing_another_speech_does_not_stop_the_one_that_plays():
+    line = queue_of("a")
+    playing = start_next(line)
     line.finish(speech("b"))
     assert line.playing is playing

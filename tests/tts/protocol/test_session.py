@@ -45,7 +45,7 @@ def test_the_protocol_needs_no_orm():
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
 
 
-def talk(*, characters_per_minute: int = 1_000_000, **conversation: Any) -> Session:
+def open_session(*, characters_per_minute: int = 1_000_000, **conversation: Any) -> Session:
     """A session whose conversation is open."""
     session = new_session(characters_per_minute)
     session.start_conversation(opened(**conversation))
@@ -103,56 +103,56 @@ def waiting(session: Session) -> list[str]:
 
 
 @pytest.mark.parametrize("frame", ["", "{", "[]", "null", '"ping"', "[" * 60_000, '{"a":' * 10_000, '{"t": NaN}'])
-def test_a_frame_that_is_no_json_object_is_bad_json(frame: str):
-    assert error(talk().text_frame(frame, 0.0)) == {
+def test_a_frame_that_is_not_a_json_object_is_bad_json(frame: str):
+    assert error(open_session().text_frame(frame, 0.0)) == {
         "type": "error",
         "code": "bad_json",
         "message": "A frame must be one JSON object.",
     }
 
 
-def test_brackets_a_hundred_thousand_deep_are_a_frame_too_large():
-    assert talk().text_frame("[" * 100_000, 0.0) == [CloseConnection(4009)]
+def test_100000_nested_brackets_are_a_frame_that_is_too_large():
+    assert open_session().text_frame("[" * 100_000, 0.0) == [CloseConnection(4009)]
 
 
 @pytest.mark.parametrize(
     "message",
     [{}, {"id": "s1"}, *({"type": kind} for kind in (*NO_TEXT, "", "Speak", "speak ", "speech.started", "\ud800"))],
 )
-def test_an_unknown_type_is_a_bad_message_that_lists_the_known_ones(message: dict):
-    frame = error(feed(talk(), **message))
+def test_an_unknown_type_is_a_bad_message_that_lists_the_known_types(message: dict):
+    frame = error(feed(open_session(), **message))
     assert frame["code"] == "bad_message"
     assert all(kind in frame["message"] for kind in ("`type`", *TYPES))
 
 
-def test_of_a_key_that_stands_twice_the_last_counts():
-    assert talk().text_frame('{"type": "speak", "t": 1, "type": "ping", "t": 2}', 0.0) == [
+def test_the_last_of_two_equal_keys_wins():
+    assert open_session().text_frame('{"type": "speak", "t": 1, "type": "ping", "t": 2}', 0.0) == [
         SendFrame({"type": "pong", "t": 2})
     ]
 
 
-def test_fields_that_nobody_knows_are_ignored():
-    assert feed(talk(), type="ping", volume=11, nested={"a": [1e308]}) == [SendFrame({"type": "pong"})]
+def test_unknown_fields_are_ignored():
+    assert feed(open_session(), type="ping", volume=11, nested={"a": [1e308]}) == [SendFrame({"type": "pong"})]
 
 
-def test_a_number_beyond_every_float_disturbs_only_who_reads_it():
-    assert talk().text_frame('{"type": "ping", "x": 1e400}', 0.0) == [SendFrame({"type": "pong"})]
-    assert code(talk().text_frame('{"type": "ping", "t": 1e400}', 0.0)) == "bad_message"
+def test_a_number_too_large_for_a_float_is_an_error_only_where_it_is_read():
+    assert open_session().text_frame('{"type": "ping", "x": 1e400}', 0.0) == [SendFrame({"type": "pong"})]
+    assert code(open_session().text_frame('{"type": "ping", "t": 1e400}', 0.0)) == "bad_message"
 
 
 @pytest.mark.parametrize("filling", ["x", "é", "🙂"])
-def test_a_frame_of_64_kib_is_read_and_one_byte_more_closes_the_connection(filling: str):
+def test_a_frame_of_64_kib_is_accepted_and_one_byte_more_closes_the_connection(filling: str):
     head, tail = '{"type": "ping", "x": "', '"}'
     room = 64 * 1024 - len(head) - len(tail)
     count, rest = divmod(room, len(filling.encode()))
     frame = head + filling * count + "x" * rest + tail
     assert len(frame.encode()) == 64 * 1024
-    assert talk().text_frame(frame, 0.0) == [SendFrame({"type": "pong"})]
-    assert talk().text_frame(frame + " ", 0.0) == [CloseConnection(4009)]
+    assert open_session().text_frame(frame, 0.0) == [SendFrame({"type": "pong"})]
+    assert open_session().text_frame(frame + " ", 0.0) == [CloseConnection(4009)]
 
 
-def test_a_binary_frame_is_unexpected_and_disturbs_nothing():
-    session = talk()
+def test_a_binary_frame_is_rejected_and_changes_nothing():
+    session = open_session()
     speech = playing(session)
     assert code(session.binary_frame()) == "unexpected_binary"
     assert session.queue.playing is speech
@@ -191,11 +191,11 @@ WRONG: list[tuple[str, str, object]] = [
 ]
 
 
-def fresh(kind: str) -> Session:
+def session_ready_for(kind: str) -> Session:
     """A session in which a message of this kind would be accepted."""
     if kind == "conversation.start":
         return new_session(10_000)
-    session = talk()
+    session = open_session()
     if kind not in ("speak", "speak.delta"):
         speak(session)
     return session
@@ -203,13 +203,13 @@ def fresh(kind: str) -> Session:
 
 @pytest.mark.parametrize("kind", MINIMAL)
 def test_the_smallest_message_of_each_type_is_accepted(kind: str):
-    commands = feed(fresh(kind), type=kind, **MINIMAL[kind])
+    commands = feed(session_ready_for(kind), type=kind, **MINIMAL[kind])
     assert not any(isinstance(command, SendFrame | CloseConnection) for command in commands)
 
 
 @pytest.mark.parametrize(("kind", "field", "value"), WRONG)
-def test_a_bad_field_is_a_bad_message_that_names_it_and_changes_nothing(kind: str, field: str, value: object):
-    session = fresh(kind)
+def test_a_bad_field_is_a_bad_message_that_names_the_field_and_changes_nothing(kind: str, field: str, value: object):
+    session = session_ready_for(kind)
     before = waiting(session)
     frame = error(feed(session, type=kind, **{**MINIMAL[kind], field: value}))
     assert frame["code"] == "bad_message"
@@ -221,21 +221,21 @@ def test_a_bad_field_is_a_bad_message_that_names_it_and_changes_nothing(kind: st
     ("kind", "field"),
     [(kind, field) for kind in MINIMAL for field in MINIMAL[kind] if (kind, field) != ("interrupt", "id")],
 )
-def test_a_missing_field_is_a_bad_message_that_names_it(kind: str, field: str):
+def test_a_missing_field_is_a_bad_message_that_names_the_field(kind: str, field: str):
     message = {name: value for name, value in MINIMAL[kind].items() if name != field}
-    frame = error(feed(fresh(kind), type=kind, **message))
+    frame = error(feed(session_ready_for(kind), type=kind, **message))
     assert frame["code"] == "bad_message"
     assert f"`{field}`" in frame["message"]
 
 
-def test_an_error_about_a_speech_bears_its_id():
-    frame = error(feed(talk(), type="speak", id="s1", text=5))
+def test_an_error_about_a_speech_has_its_id():
+    frame = error(feed(open_session(), type="speak", id="s1", text=5))
     assert frame["id"] == "s1"
 
 
 @pytest.mark.parametrize("value", [True, False, [], {}, [1], "half \ud83d"])
-def test_a_ping_with_a_t_that_cannot_come_back_is_refused(value: object):
-    frame = error(feed(talk(), type="ping", t=value))
+def test_a_ping_with_a_t_that_cannot_be_returned_is_rejected(value: object):
+    frame = error(feed(open_session(), type="ping", t=value))
     assert frame["code"] == "bad_message"
     assert "`t`" in frame["message"]
 
@@ -244,7 +244,7 @@ def test_a_ping_with_a_t_that_cannot_come_back_is_refused(value: object):
 
 
 @pytest.mark.parametrize("t", [0, 1, -5, 1.5, 1e308, 10**300, "", "now", "🙂"])
-def test_pong_brings_the_same_t_back(t: object):
+def test_pong_returns_the_same_t(t: object):
     assert feed(new_session(), type="ping", t=t) == [SendFrame({"type": "pong", "t": t})]
 
 
@@ -266,36 +266,36 @@ def test_a_ping_without_t_gets_a_pong_without_t(message: dict):
         *(({"format": name}, StartConversation(name, None, None)) for name in DEVICE_FORMATS),
     ],
 )
-def test_a_start_is_handed_on_as_it_was_asked(fields: dict, start: StartConversation):
+def test_a_start_is_passed_on_as_requested(fields: dict, start: StartConversation):
     assert feed(new_session(), type="conversation.start", **fields) == [start]
 
 
-def test_the_formats_are_the_contracts_with_the_default_first():
+def test_the_formats_are_those_of_the_protocol_with_the_default_first():
     assert DEVICE_FORMATS == ("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000")
 
 
 @pytest.mark.parametrize("name", ["", "mp3", "MP3_44100_128", "pcm_44100", "opus_48000_32"])
-def test_an_unknown_format_is_refused_with_a_list_of_all(name: str):
+def test_an_unknown_format_is_rejected_with_a_list_of_all_formats(name: str):
     frame = error(feed(new_session(), type="conversation.start", format=name))
     assert frame["code"] == "unknown_format"
     assert all(known in frame["message"] for known in DEVICE_FORMATS)
 
 
-def test_a_second_start_is_refused_and_disturbs_nothing():
-    session = talk()
+def test_a_second_start_is_rejected_and_changes_nothing():
+    session = open_session()
     speech = playing(session)
     assert code(feed(session, type="conversation.start")) == "already_started"
     assert session.queue.playing is speech
 
 
-def test_after_its_end_another_conversation_may_start():
-    session = talk()
+def test_another_conversation_may_start_after_the_first_has_ended():
+    session = open_session()
     feed(session, type="conversation.end")
     session.finish_conversation()
     assert feed(session, type="conversation.start") == [StartConversation(None, None, None)]
 
 
-def test_a_start_that_cannot_be_carried_out_is_an_error_and_another_may_follow():
+def test_a_start_that_cannot_be_executed_is_an_error_and_another_may_follow():
     session = new_session()
     feed(session, type="conversation.start", resume="unknown")
     assert code(session.reject(ProtocolError("unknown_id", "There is none."))) == "unknown_id"
@@ -316,9 +316,9 @@ def test_a_start_that_cannot_be_carried_out_is_an_error_and_another_may_follow()
     ],
 )
 @pytest.mark.parametrize("session", [new_session(), "ended"], ids=["none yet", "ended"])
-def test_without_a_conversation_there_is_nothing_to_talk_in(session: Session | str, message: dict):
+def test_without_a_conversation_most_messages_are_rejected(session: Session | str, message: dict):
     if not isinstance(session, Session):
-        session = talk()
+        session = open_session()
         speak(session)
         session.queue.pop_pending()
         session.finish_conversation()
@@ -328,8 +328,8 @@ def test_without_a_conversation_there_is_nothing_to_talk_in(session: Session | s
 # The greeting
 
 
-def test_the_greeting_is_a_speech_with_an_id_of_its_own():
-    session = talk(greeting="Hello Alice.")
+def test_the_greeting_is_a_speech_with_the_id_greeting():
+    session = open_session(greeting="Hello Alice.")
     speech = session.enqueue_greeting(0.0)
     assert speech is not None
     assert (speech.id, speech.origin, speech.text_stream.text) == ("greeting", "greeting", "Hello Alice.")
@@ -337,36 +337,36 @@ def test_the_greeting_is_a_speech_with_an_id_of_its_own():
 
 
 @pytest.mark.parametrize("greeting", [None, ""])
-def test_a_language_without_a_greeting_is_not_greeted(greeting: str | None):
-    session = talk(greeting=greeting)
+def test_a_language_without_a_greeting_has_no_greeting_speech(greeting: str | None):
+    session = open_session(greeting=greeting)
     assert session.enqueue_greeting(0.0) is None
     assert not session.queue.waiting
 
 
-def test_the_greeting_costs_nothing_of_the_rate():
-    session = talk(greeting="x" * 200, characters_per_minute=100)
+def test_the_greeting_does_not_count_for_the_rate_limit():
+    session = open_session(greeting="x" * 200, characters_per_minute=100)
     session.enqueue_greeting(0.0)
     assert started(speak(session, text="x" * 100)) == ["s1"]
 
 
 @pytest.mark.parametrize("named", [{}, {"id": "greeting"}])
 def test_the_greeting_can_be_interrupted(named: dict):
-    session = talk()
+    session = open_session()
     session.enqueue_greeting(0.0)
     session.queue.start_next()
     assert feed(session, type="interrupt", **named) == [StopSpeech()]
 
 
 def test_a_resumed_conversation_may_greet_again():
-    session = talk(used_ids=frozenset({"greeting"}))
+    session = open_session(used_ids=frozenset({"greeting"}))
     assert session.enqueue_greeting(0.0) is not None
 
 
 # speak
 
 
-def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
-    session = talk()
+def test_an_accepted_speech_waits_with_its_conversation_and_patient():
+    session = open_session()
     assert started(speak(session, "s1", " Hello, Ünï 🙂 \n")) == ["s1"]
     (speech,) = session.queue.waiting
     context = session.require_conversation().context
@@ -376,8 +376,8 @@ def test_what_is_spoken_waits_with_its_own_conversation_and_patient():
 
 
 @pytest.mark.parametrize("sign", ["x", "é", "🙂"])
-def test_a_text_may_have_5000_characters_and_not_one_more(sign: str):
-    session = talk()
+def test_a_text_may_have_5000_characters_at_most(sign: str):
+    session = open_session()
     assert started(session.text_frame(json.dumps({"type": "speak", "id": "s1", "text": sign * 5000}), 0.0)) == ["s1"]
     too_long = json.dumps({"type": "speak", "id": "s2", "text": sign * 5001}, ensure_ascii=False)
     frame = error(session.text_frame(too_long, 0.0))
@@ -385,7 +385,7 @@ def test_a_text_may_have_5000_characters_and_not_one_more(sign: str):
 
 
 def test_speeches_play_one_at_a_time_in_the_order_of_their_arrival():
-    session = talk()
+    session = open_session()
     for name in "abc":
         speak(session, name)
     heard = []
@@ -404,8 +404,8 @@ def test_speeches_play_one_at_a_time_in_the_order_of_their_arrival():
         (lambda session: speak(session, "s1", "x" * 1001), "rate_limited"),
     ],
 )
-def test_a_refused_speech_does_not_use_its_id_up(refused, reason: str):
-    session = talk(characters_per_minute=1000)
+def test_a_rejected_speech_does_not_use_up_its_id(refused, reason: str):
+    session = open_session(characters_per_minute=1000)
     assert code(refused(session)) == reason
     assert started(speak(session, "s1", "x" * 1000)) == ["s1"]
 
@@ -479,7 +479,7 @@ USED = [
 @pytest.mark.parametrize("again", [speak, delta])
 @pytest.mark.parametrize("use", USED)
 def test_an_id_is_used_once_in_a_conversation(use, again):
-    session = talk()
+    session = open_session()
     use(session)
     before = (session.queue.playing, waiting(session))
     frame = error(again(session, "used", "Once more."))
@@ -487,14 +487,14 @@ def test_an_id_is_used_once_in_a_conversation(use, again):
     assert (session.queue.playing, waiting(session)) == before
 
 
-def test_a_text_that_is_being_written_cannot_be_spoken_as_well():
-    session = talk()
+def test_the_id_of_an_incomplete_text_cannot_be_spoken():
+    session = open_session()
     delta(session, "used")
     assert code(speak(session, "used")) == "duplicate_id"
 
 
 def test_another_conversation_may_use_the_same_ids():
-    session = talk()
+    session = open_session()
     _has_ended(session)
     session.finish_conversation()
     session.start_conversation(opened())
@@ -502,7 +502,7 @@ def test_another_conversation_may_use_the_same_ids():
 
 
 def test_ids_that_differ_only_in_case_or_spaces_are_different():
-    session = talk()
+    session = open_session()
     ids = ("a", "A", " a", "a ")
     assert [started(speak(session, speech_id)) for speech_id in ids] == [[speech_id] for speech_id in ids]
 
@@ -510,32 +510,32 @@ def test_ids_that_differ_only_in_case_or_spaces_are_different():
 # Thirty-two may wait
 
 
-def full(session: Session) -> None:
+def fill_queue(session: Session) -> None:
     playing(session, "first")
     for number in range(32):
         assert started(speak(session, f"w{number}")) == [f"w{number}"]
 
 
 @pytest.mark.parametrize("one_more", [speak, delta])
-def test_the_33rd_waiting_speech_is_one_too_many(one_more):
-    session = talk()
-    full(session)
+def test_the_33rd_waiting_speech_is_rejected(one_more):
+    session = open_session()
+    fill_queue(session)
     frame = error(one_more(session, "more"))
     assert (frame["code"], frame["id"]) == ("too_many", "more")
     assert len(session.queue.waiting) == 32
 
 
-def test_the_one_too_many_may_come_again_when_a_place_is_free():
-    session = talk()
-    full(session)
+def test_a_rejected_speech_may_be_sent_again_when_the_queue_has_room():
+    session = open_session()
+    fill_queue(session)
     speak(session, "more")
     session.finish_speech(session.queue.playing)
     session.queue.start_next()
     assert started(speak(session, "more")) == ["more"]
 
 
-def test_a_text_that_waits_may_be_written_further_while_the_line_is_full():
-    session = talk()
+def test_a_waiting_text_may_grow_while_the_queue_is_full():
+    session = open_session()
     delta(session, "written")
     for number in range(31):
         speak(session, f"w{number}")
@@ -545,8 +545,8 @@ def test_a_text_that_waits_may_be_written_further_while_the_line_is_full():
 # Characters per minute
 
 
-def test_over_the_rate_nothing_is_accepted_until_what_was_spoken_is_a_minute_old():
-    session = talk(characters_per_minute=100)
+def test_over_the_rate_limit_nothing_is_accepted_for_a_minute():
+    session = open_session(characters_per_minute=100)
     assert started(speak(session, "a", "x" * 60, 1000.0)) == ["a"]
     assert started(speak(session, "b", "x" * 40, 1030.0)) == ["b"]
     frame = error(speak(session, "c", "x", 1059.9))
@@ -556,15 +556,15 @@ def test_over_the_rate_nothing_is_accepted_until_what_was_spoken_is_a_minute_old
     assert started(speak(session, "d", "x" * 40, 1090.0)) == ["d"]
 
 
-def test_what_was_refused_does_not_count():
-    session = talk(characters_per_minute=100)
+def test_rejected_characters_do_not_count():
+    session = open_session(characters_per_minute=100)
     for number in range(10):
         assert code(speak(session, f"r{number}", "x" * 101)) == "rate_limited"
     assert started(speak(session, "a", "x" * 100)) == ["a"]
 
 
-def test_pieces_count_one_by_one():
-    session = talk(characters_per_minute=100)
+def test_each_piece_counts_for_the_rate_limit():
+    session = open_session(characters_per_minute=100)
     delta(session, "d1", "x" * 60, 0.0)
     assert delta(session, "d1", "z" * 40, 2.0) == []
     assert code(delta(session, "d2", "y", 59.0)) == "rate_limited"
@@ -572,8 +572,8 @@ def test_pieces_count_one_by_one():
     assert session.queue.waiting[0].text_stream.text == "x" * 60 + "z" * 40
 
 
-def test_the_rate_is_the_devices_whatever_the_conversation():
-    session = talk(characters_per_minute=100)
+def test_the_rate_limit_applies_across_conversations():
+    session = open_session(characters_per_minute=100)
     speak(session, "a", "x" * 100)
     session.queue.pop_pending()
     session.finish_conversation()
@@ -585,7 +585,7 @@ def test_the_rate_is_the_devices_whatever_the_conversation():
 
 
 def test_pieces_make_one_speech():
-    session = talk()
+    session = open_session()
     assert started(delta(session, "d1", "How ")) == ["d1"]
     assert delta(session, "d1", " ") == []
     assert delta(session, "d1", "are you?") == []
@@ -595,15 +595,15 @@ def test_pieces_make_one_speech():
     assert speech.text_stream.complete
 
 
-def test_two_texts_can_be_written_at_once():
-    session = talk()
+def test_two_texts_can_be_written_at_the_same_time():
+    session = open_session()
     for name, piece in (("a", "One "), ("b", "Two "), ("a", "three."), ("b", "four.")):
         delta(session, name, piece)
     assert [speech.text_stream.text for speech in session.queue.waiting] == ["One three.", "Two four."]
 
 
-def test_a_text_is_written_further_while_it_plays():
-    session = talk()
+def test_a_text_may_grow_while_it_plays():
+    session = open_session()
     delta(session, "d1", "How ")
     speech = start_next(session)
     assert delta(session, "d1", "are you?") == []
@@ -612,18 +612,18 @@ def test_a_text_is_written_further_while_it_plays():
 
 @pytest.mark.parametrize("sign", ["x", "🙂"])
 def test_a_piece_may_have_1000_characters(sign: str):
-    assert started(delta(talk(), "d1", sign * 1000)) == ["d1"]
+    assert started(delta(open_session(), "d1", sign * 1000)) == ["d1"]
 
 
-def written(session: Session, characters: int) -> Speech:
+def write_text(session: Session, characters: int) -> Speech:
     for start in range(0, characters, 1000):
         delta(session, "d1", "x" * min(1000, characters - start))
     return session.queue.playing or session.queue.waiting[0]
 
 
-def test_over_5000_in_sum_the_piece_is_too_long_and_what_came_before_is_spoken():
-    session = talk()
-    speech = written(session, 5000)
+def test_a_piece_beyond_5000_characters_is_too_long_and_the_text_before_it_is_spoken():
+    session = open_session()
+    speech = write_text(session, 5000)
     frame = error(delta(session, "d1", "y"))
     assert (frame["code"], frame["id"]) == ("too_long", "d1")
     assert (speech.text_stream.text, speech.text_stream.complete) == ("x" * 5000, True)
@@ -631,9 +631,9 @@ def test_over_5000_in_sum_the_piece_is_too_long_and_what_came_before_is_spoken()
 
 
 @pytest.mark.parametrize("then", [5, 1000])
-def test_what_follows_a_piece_too_long_is_let_go_until_the_writer_is_done(then: int):
-    session = talk()
-    written(session, 4990)
+def test_pieces_after_one_that_was_too_long_are_ignored_until_done(then: int):
+    session = open_session()
+    write_text(session, 4990)
     assert code(delta(session, "d1", "y" * 11)) == "too_long"
     assert delta(session, "d1", "y" * then) == []
     assert feed(session, type="speak.done", id="d1") == []
@@ -641,32 +641,32 @@ def test_what_follows_a_piece_too_long_is_let_go_until_the_writer_is_done(then: 
 
 
 def test_exactly_5000_in_sum_are_accepted():
-    session = talk()
-    written(session, 4990)
+    session = open_session()
+    write_text(session, 4990)
     assert delta(session, "d1", "y" * 10) == []
 
 
 def test_a_piece_after_done_is_a_duplicate():
-    session = talk()
+    session = open_session()
     delta(session)
     feed(session, type="speak.done", id="d1")
     assert code(delta(session)) == "duplicate_id"
 
 
-def test_done_of_a_text_that_nobody_writes_is_unknown():
-    frame = error(feed(talk(), type="speak.done", id="nobody"))
+def test_done_of_an_unknown_text_is_an_unknown_id():
+    frame = error(feed(open_session(), type="speak.done", id="nobody"))
     assert (frame["code"], frame["id"]) == ("unknown_id", "nobody")
 
 
 def test_done_twice_gets_no_reply():
-    session = talk()
+    session = open_session()
     delta(session)
     assert feed(session, type="speak.done", id="d1") == feed(session, type="speak.done", id="d1") == []
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_a_text_whose_writer_was_silent_for_60_s_is_complete(waits: bool):
-    session = talk()
+def test_a_text_without_a_piece_for_60_s_is_complete(waits: bool):
+    session = open_session()
     delta(session)
     if not waits:
         session.queue.start_next()
@@ -675,8 +675,8 @@ def test_a_text_whose_writer_was_silent_for_60_s_is_complete(waits: bool):
     assert code(delta(session, now=now + 61)) == "duplicate_id"
 
 
-def test_a_text_that_its_writers_silence_ended_is_over():
-    session = talk()
+def test_a_text_that_ended_by_timeout_accepts_no_more_pieces():
+    session = open_session()
     delta(session)
     speech = start_next(session)
     speech.text_stream.finish()
@@ -685,8 +685,8 @@ def test_a_text_that_its_writers_silence_ended_is_over():
 
 
 @pytest.mark.parametrize("plays", [True, False])
-def test_what_is_written_after_an_interrupt_is_let_go_without_a_word(plays: bool):
-    session = talk()
+def test_pieces_after_an_interrupt_are_ignored_without_a_reply(plays: bool):
+    session = open_session()
     delta(session)
     speech = start_next(session) if plays else session.queue.waiting[0]
     feed(session, type="interrupt")
@@ -696,8 +696,8 @@ def test_what_is_written_after_an_interrupt_is_let_go_without_a_word(plays: bool
     assert feed(session, type="speak.done", id="d1") == []
 
 
-def test_what_is_written_after_a_failure_is_let_go_without_a_word():
-    session = talk()
+def test_pieces_after_a_failure_are_ignored_without_a_reply():
+    session = open_session()
     delta(session)
     speech = start_next(session)
     speech.progress.finished(UtteranceState.FAILED)
@@ -709,7 +709,7 @@ def test_what_is_written_after_a_failure_is_let_go_without_a_word():
 # interrupt
 
 
-def line(session: Session) -> Speech:
+def queue_up(session: Session) -> Speech:
     """`a` plays, `b` and `c` wait, `z` has ended."""
     session.finish_speech(playing(session, "z"))
     speech = playing(session, "a")
@@ -735,16 +735,16 @@ def interrupted(commands: list[Command]) -> list[str]:
         ({"id": "z"}, [], ["b", "c"]),
     ],
 )
-def test_an_interrupt_ends_what_it_means(named: dict, ended: list[str], left: list[str]):
-    session = talk()
-    line(session)
+def test_an_interrupt_ends_the_speeches_it_applies_to(named: dict, ended: list[str], left: list[str]):
+    session = open_session()
+    queue_up(session)
     assert interrupted(feed(session, type="interrupt", **named)) == ended
     assert waiting(session) == left
 
 
-def test_an_interrupt_of_an_id_never_seen_is_unknown_and_disturbs_nothing():
-    session = talk()
-    speech = line(session)
+def test_an_interrupt_of_an_unknown_id_is_an_error_and_changes_nothing():
+    session = open_session()
+    speech = queue_up(session)
     for unknown in ("nobody", "greeting"):
         frame = error(feed(session, type="interrupt", id=unknown))
         assert (frame["code"], frame["id"]) == ("unknown_id", unknown)
@@ -754,19 +754,19 @@ def test_an_interrupt_of_an_id_never_seen_is_unknown_and_disturbs_nothing():
 
 @pytest.mark.parametrize("named", [{}, {"id": "z"}])
 def test_an_interrupt_with_nothing_playing_gets_no_reply(named: dict):
-    session = talk()
+    session = open_session()
     session.finish_speech(playing(session, "z"))
     assert feed(session, type="interrupt", **named) == []
 
 
-def test_what_was_said_before_the_conversation_was_resumed_has_ended():
-    session = talk(used_ids=frozenset({"old"}))
+def test_speech_from_before_a_resume_has_ended():
+    session = open_session(used_ids=frozenset({"old"}))
     assert feed(session, type="interrupt", id="old") == []
     assert feed(session, type="ack", id="old") == []
 
 
 def test_after_an_interrupt_new_speech_is_accepted():
-    session = talk()
+    session = open_session()
     _stop(session, playing(session, "a"))
     assert playing(session, "b").id == "b"
 
@@ -775,28 +775,28 @@ def test_after_an_interrupt_new_speech_is_accepted():
 
 
 @pytest.mark.parametrize("kind", ["ack", "progress"])
-def test_an_id_never_seen_is_unknown(kind: str):
-    frame = error(feed(talk(), type=kind, id="nobody", ms=1))
+def test_an_id_that_was_never_used_is_unknown(kind: str):
+    frame = error(feed(open_session(), type=kind, id="nobody", ms=1))
     assert (frame["code"], frame["id"]) == ("unknown_id", "nobody")
 
 
-def test_an_ack_of_ones_own_speech_gets_no_reply():
-    session = talk()
-    line(session)
+def test_an_ack_of_the_devices_own_speech_gets_no_reply():
+    session = open_session()
+    queue_up(session)
     assert [feed(session, type="ack", id=name) for name in "abz"] == [[], [], []]
 
 
 @pytest.mark.parametrize("ms", [0, 1, 500, 10**400])
-def test_progress_of_what_is_playing_is_heard(ms: int):
-    session = talk()
+def test_progress_of_the_playing_speech_is_reported(ms: int):
+    session = open_session()
     playing(session)
     assert session.text_frame(f'{{"type": "progress", "id": "s1", "ms": {ms}}}', 0.0) == [ReportPlayback(ms)]
 
 
 @pytest.mark.parametrize("name", ["b", "z"])
-def test_progress_of_another_speech_means_nothing(name: str):
-    session = talk()
-    line(session)
+def test_progress_of_another_speech_is_ignored(name: str):
+    session = open_session()
+    queue_up(session)
     assert feed(session, type="progress", id=name, ms=5) == []
 
 
@@ -804,8 +804,8 @@ def test_progress_of_another_speech_means_nothing(name: str):
 
 
 def test_the_end_interrupts_everything_and_comes_last():
-    session = talk()
-    speech = line(session)
+    session = open_session()
+    speech = queue_up(session)
     *ended, last = feed(session, type="conversation.end")
     assert interrupted(ended) == ["now", "b", "c"]
     assert last == EndConversation()
@@ -815,13 +815,13 @@ def test_the_end_interrupts_everything_and_comes_last():
 
 
 def test_the_greeting_ends_with_its_conversation():
-    session = talk()
+    session = open_session()
     session.enqueue_greeting(0.0)
     assert [type(command) for command in feed(session, type="conversation.end")] == [DiscardSpeech, EndConversation]
 
 
-def test_the_counter_goes_on_from_where_a_resumed_conversation_stood():
-    session = talk(characters=40)
+def test_the_counter_of_a_resumed_conversation_continues():
+    session = open_session(characters=40)
     for name, characters in (("a", 12), ("b", 0), ("c", 30)):
         speech = playing(session, name)
         speech.progress.billed(characters)
@@ -830,8 +830,8 @@ def test_the_counter_goes_on_from_where_a_resumed_conversation_stood():
     assert total == 82
 
 
-def test_a_text_being_written_is_forgotten_with_its_conversation():
-    session = talk()
+def test_an_incomplete_text_is_forgotten_with_its_conversation():
+    session = open_session()
     delta(session, "d1")
     session.finish_speech(start_next(session))
     session.finish_conversation()
@@ -839,9 +839,9 @@ def test_a_text_being_written_is_forgotten_with_its_conversation():
     assert started(delta(session, "d1")) == ["d1"]
 
 
-def test_when_the_connection_ends_everything_that_waited_is_handed_back_once():
-    session = talk()
-    line(session)
+def test_all_waiting_speeches_are_returned_once_when_the_connection_ends():
+    session = open_session()
+    queue_up(session)
     assert [speech.id for speech in session.queue.pop_pending()] == ["b", "c"]
     assert session.queue.pop_pending() == []
     assert session.queue.start_next() is None
@@ -894,8 +894,8 @@ ERRORS = [
 ]
 
 
-def test_the_twentieth_error_in_a_row_closes_the_connection_whatever_the_errors():
-    session = talk(characters_per_minute=4000)
+def test_twenty_errors_in_a_row_of_any_kind_close_the_connection():
+    session = open_session(characters_per_minute=4000)
     for number in range(19):
         error(ERRORS[number % len(ERRORS)](session))
     *answer, last = session.text_frame("{", 0.0)
@@ -912,8 +912,8 @@ def test_the_twentieth_error_in_a_row_closes_the_connection_whatever_the_errors(
         lambda session: feed(session, type="conversation.end"),
     ],
 )
-def test_any_accepted_message_starts_the_count_again(accepted):
-    session = talk()
+def test_any_accepted_message_resets_the_error_count(accepted):
+    session = open_session()
     for _ in range(19):
         error(_bad_json(session))
     accepted(session)
@@ -922,7 +922,7 @@ def test_any_accepted_message_starts_the_count_again(accepted):
     assert _bad_json(session)[-1] == CloseConnection(4008)
 
 
-def test_a_conversation_that_opens_starts_the_count_again():
+def test_an_opened_conversation_resets_the_error_count():
     session = new_session()
     for _ in range(19):
         error(_bad_json(session))
@@ -963,8 +963,8 @@ messages = st.one_of(
 
 @settings(max_examples=60)
 @given(st.lists(st.one_of(messages.map(json.dumps), st.text(max_size=50)), max_size=15))
-def test_no_frame_breaks_the_session_and_every_reply_can_be_sent(frames: list[str]):
-    session = talk()
+def test_random_frames_never_break_the_session_and_every_reply_can_be_sent(frames: list[str]):
+    session = open_session()
     ended: set[str] = set()
     for frame in frames:
         for command in session.text_frame(frame, 0.0):
@@ -981,8 +981,8 @@ def test_no_frame_breaks_the_session_and_every_reply_can_be_sent(frames: list[st
 # Texts with a piece missing
 
 
-def test_a_text_whose_beginning_was_refused_is_not_spoken_from_its_middle():
-    session = talk()
+def test_a_text_whose_first_piece_was_rejected_is_not_spoken():
+    session = open_session()
     for number in range(33):
         speak(session, f"w{number}")
         if number == 0:
@@ -994,8 +994,8 @@ def test_a_text_whose_beginning_was_refused_is_not_spoken_from_its_middle():
     assert "d1" not in [speech.id for speech in session.queue.waiting]
 
 
-def test_a_text_ends_where_a_piece_was_refused():
-    session = talk(characters_per_minute=30)
+def test_a_text_ends_before_a_rejected_piece():
+    session = open_session(characters_per_minute=30)
     delta(session, "d1", "Please take this: ")
     assert error(delta(session, "d1", "only one of the red pills, "))["code"] == "rate_limited"
     assert delta(session, "d1", "two of blue.") == []
@@ -1003,8 +1003,8 @@ def test_a_text_ends_where_a_piece_was_refused():
     assert (spoken.text_stream.text, spoken.text_stream.complete) == ("Please take this: ", True)
 
 
-def test_a_writer_that_goes_on_after_too_long_is_not_thrown_out():
-    session = talk()
+def test_pieces_after_too_long_do_not_count_as_errors():
+    session = open_session()
     for _ in range(5):
         delta(session, "d1", "x" * 1000)
     assert error(delta(session, "d1", "x"))["code"] == "too_long"
@@ -1020,20 +1020,20 @@ def delivered(session: Session, speech_id: str = SERVERS) -> Speech:
     return session.start_delivery(example(speech_id, "It is time for your medicine.", origin="server"))
 
 
-def test_an_ack_of_a_delivery_is_for_the_rows_to_judge_also_before_a_conversation():
+def test_an_ack_of_a_delivery_is_passed_on_also_without_a_conversation():
     assert feed(new_session(), type="ack", id=SERVERS) == [AcknowledgeDelivery(SERVERS)]
-    assert feed(talk(), type="ack", id="srv-1") == [AcknowledgeDelivery("srv-1")]
+    assert feed(open_session(), type="ack", id="srv-1") == [AcknowledgeDelivery("srv-1")]
 
 
 def test_an_ack_of_an_own_speech_changes_nothing():
-    session = talk()
+    session = open_session()
     playing(session)
     assert feed(session, type="ack", id="s1") == []
     assert code(feed(session, type="ack", id="s2")) == "unknown_id"
 
 
-def test_an_interrupt_without_a_name_spares_a_delivery():
-    session = talk()
+def test_an_interrupt_without_an_id_does_not_stop_a_delivery():
+    session = open_session()
     speech = delivered(session)
     speak(session, "own")
     dropped = feed(session, type="interrupt")
@@ -1041,18 +1041,18 @@ def test_an_interrupt_without_a_name_spares_a_delivery():
     assert session.queue.playing is speech
 
 
-def test_a_named_interrupt_ends_the_delivery_that_plays():
-    session = talk()
+def test_an_interrupt_with_an_id_stops_the_delivery_that_plays():
+    session = open_session()
     delivered(session)
     assert feed(session, type="interrupt", id=SERVERS) == [StopSpeech()]
 
 
-def test_a_named_interrupt_of_a_delivery_that_does_not_play_is_for_the_rows_to_judge():
-    assert feed(talk(), type="interrupt", id=SERVERS) == [CancelDelivery(SERVERS)]
+def test_an_interrupt_of_a_delivery_that_does_not_play_is_passed_on():
+    assert feed(open_session(), type="interrupt", id=SERVERS) == [CancelDelivery(SERVERS)]
 
 
-def test_the_end_of_a_conversation_puts_a_delivery_back():
-    session = talk()
+def test_the_end_of_a_conversation_requeues_a_delivery():
+    session = open_session()
     delivered(session)
     speak(session, "own")
     commands = feed(session, type="conversation.end")
@@ -1061,14 +1061,14 @@ def test_the_end_of_a_conversation_puts_a_delivery_back():
     assert commands[2:] == [EndConversation()]
 
 
-def test_how_far_a_delivery_has_been_played_is_heard():
-    session = talk()
+def test_progress_of_a_delivery_is_reported():
+    session = open_session()
     delivered(session)
     assert feed(session, type="progress", id=SERVERS, ms=10) == [ReportPlayback(10)]
 
 
-def test_a_device_takes_over_the_conversation_that_the_server_has_opened():
-    session = talk(initiated_by="server")
+def test_a_device_adopts_the_conversation_that_the_server_opened():
+    session = open_session(initiated_by="server")
     session.characters = 7
     speech = delivered(session)
     assert feed(session, type="conversation.start") == [StartConversation(None, None, None)]
@@ -1078,8 +1078,8 @@ def test_a_device_takes_over_the_conversation_that_the_server_has_opened():
     assert code(feed(session, type="conversation.start")) == "already_started"
 
 
-def test_what_the_quota_holds_counts_as_waiting_and_can_be_interrupted():
-    session = talk()
+def test_a_deferred_speech_counts_as_waiting_and_can_be_interrupted():
+    session = open_session()
     for number in range(32):
         session.queue.defer(playing(session, f"s{number}"))
     assert code(speak(session, "one-more")) == "too_many"
@@ -1087,8 +1087,8 @@ def test_what_the_quota_holds_counts_as_waiting_and_can_be_interrupted():
     assert len(feed(session, type="interrupt")) == 31
 
 
-def test_the_holding_phrase_is_said_first_and_is_no_speech_of_the_devices():
-    session = talk()
+def test_the_hold_message_plays_first_and_is_not_the_devices_own_speech():
+    session = open_session()
     speak(session, "waits")
     session.enqueue_hold_message("One moment, please.", 0.0)
     holding = start_next(session)
