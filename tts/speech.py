@@ -69,8 +69,8 @@ class SpeechProgress:
     def sent(self, size: int, source: str, *, now: float, utc_now: datetime) -> None:
         """A chunk of audio was handed over. The first one sets the latencies.
 
-        The source of a speech is `cache` only while all of it came from the cache. Cached audio is in the
-        conversation's own voice, so after audio of another source it counts as `live`.
+        `source` is `cache` only if every chunk so far came from the cache. In a mixed speech, cached audio counts as
+        `live`, because it is in the same voice.
         """
         if not self.bytes_sent:
             self.first_chunk_ms = round((now - self.received_at_monotonic) * 1000, 2)
@@ -81,7 +81,7 @@ class SpeechProgress:
         self.bytes_sent += size
 
     def padded(self, size: int) -> None:
-        """Zero bytes completed a frame or sample that was cut off."""
+        """Zero bytes were added to a truncated frame or sample."""
         self.bytes_sent += size
 
     def deferred(self, *, owner: str, lease_until: datetime, expires_at: datetime) -> None:

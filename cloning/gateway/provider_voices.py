@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProviderVoice:
-    """The only voice of a job at the provider."""
+    """The voice that the provider holds for a clone job, after duplicates were removed."""
 
     provider_id: str
     requires_verification: bool
@@ -48,7 +48,10 @@ def account_client(timeout: tuple[float, float] = CALL_TIMEOUT_S) -> Iterator[Ac
 
 
 def find_voices_of_job(client: AccountClient, job: CloneJob) -> list[Voice]:
-    """Returns the voices with the name of this job, and the voice that our row of the job names. Oldest first."""
+    """Returns the provider's voices that have this job's name, plus the one whose id is stored with the job.
+
+    The oldest voice comes first.
+    """
     voice_id = job.voice.provider_id if job.voice else None
     found = [voice for voice in client.voices() if voice.name == job.provider_name or voice.voice_id == voice_id]
     # The list can lag behind, and it omits some voices.

@@ -1,7 +1,7 @@
 """Speech as the body of an HTTP response, outside of any conversation, for clinicians.
 
 It uses the same pipeline as devices: phrase cache, concurrency limit, fallback chain, ledger. There are three
-differences. The audio is not paced. The utterance has no row. If the quota is exceeded, the speech does not wait: the
+differences. The audio is not paced. The utterance has no row. If the quota is exhausted, the speech does not wait: the
 offline voice speaks immediately.
 """
 
@@ -114,8 +114,9 @@ class StreamingSpeech:
     async def start(self) -> AsyncGenerator[bytes, None]:
         """Wait for the first audio and return the body. Raises SpeechFailed if there is no audio.
 
-        The task runs in its own context. The recorder that it starts for the whole process would otherwise use the
-        request's thread, which ends with the request.
+        The speech runs in a new task with an empty contextvars context. It may start the recorder, which serves the
+        whole process. In the request's context, the recorder would be bound to the request's database thread, which
+        ends with the request.
         """
         self._speech.progress.started(self._speech.progress.received_at_monotonic)
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())

@@ -88,7 +88,10 @@ class SpeechResult:
 
     @property
     def first_audio_s(self) -> float | None:
-        """Seconds from the request to the first audio. None without audio, or if this device did not request it."""
+        """Seconds from the request to the first audio received.
+
+        None if this client did not request the speech, or if it had no audio.
+        """
         if self.requested_at is None or self.first_audio_at is None:
             return None
         return self.first_audio_at - self.requested_at

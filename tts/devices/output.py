@@ -71,7 +71,7 @@ class SpeechOutput:
             await _pause(FLUSH_CHECK_INTERVAL_S)
 
     async def pad_partial_frame(self) -> None:
-        """Complete a frame or sample that was cut off with zero bytes, so that the next audio can be decoded."""
+        """Pad a truncated audio frame or sample with zero bytes, so that the next chunk can be decoded."""
         self._padder.feed(self._pending_chunk)
         self._pending_chunk = b""
         padding = self._padder.padding()

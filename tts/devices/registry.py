@@ -90,13 +90,15 @@ class ConnectionRegistry:
         latest = await run_in_db_thread(_current_epochs, devices)
         closings = [_close_if_revoked(connection, latest.get(connection.device_id)) for connection in connections]
         await asyncio.gather(*closings)  # concurrently, because a stuck one takes seconds
-        await self._revoke_conversations()
+        await self._sync_conversations()
         await self._dispatch_due()
         if self._sweeps % HEARTBEAT_EVERY_SWEEPS == 0:
             await run_in_db_thread(lifecycle.heartbeat, [key for key, _ in self._open_conversations()])
 
-    async def _revoke_conversations(self) -> None:
-        """Detach conversations that another device has resumed, and reset withdrawn voices. Two queries."""
+    async def _sync_conversations(self) -> None:
+        """Detach conversations that another device has resumed. Switch those whose voice was withdrawn to the default
+        voice. Takes two queries.
+        """
         open_here = self._open_conversations()
         if not open_here:
             return

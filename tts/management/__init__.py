@@ -1,0 +1,1 @@
+"""The management command of tts: `talk` acts as a device on the command line."""

@@ -144,7 +144,7 @@ class Session:
         return self._enqueue(GREETING_ID, TextStream(text, complete=True), Origin.GREETING, now)
 
     def finish_conversation(self) -> tuple[OpenConversation, int]:
-        """Close the conversation and return it with its characters. Call it when no speech plays or waits."""
+        """Close the conversation and return it with its character count. Call it when no speech plays or waits."""
         opened = self.require_conversation()
         self.conversation = None
         self._texts.clear()

@@ -3,7 +3,7 @@
 The state is in the one `ProviderState` row. Each process has a copy, which `tts.resilience.state_watcher` updates every
 second; the hot path reads only the copy. The circuit opens when the live, the repeated and the backup request of one
 segment have all failed and no other request succeeded in that time. While it is open, one process at a time probes the
-provider. Only a successful probe closes it.
+provider. Only a successful probe closes it. A refusal counts as success too: a provider that refuses a request works.
 """
 
 import asyncio

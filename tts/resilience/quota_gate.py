@@ -1,4 +1,4 @@
-"""Whether the provider's quota is exceeded, as far as this process knows. The hot path reads it without a query.
+"""Whether the provider's quota is exhausted, as far as this process knows. The hot path reads it without a query.
 
 The state is in the one `ProviderState` row (`usage.provider_state.quota`), which `tts.resilience.state_watcher` reads
 every second. A process whose own request is refused knows it immediately.
@@ -34,12 +34,12 @@ class QuotaGate(CachedRow):
     def hold_remaining_s(self, now: float) -> float:
         """Seconds left at `now` (monotonic) of the first 60 s of the incident, in which live speech waits.
 
-        0.0 if they have passed or the quota is not exceeded.
+        0.0 if they have passed or the quota is not exhausted.
         """
         return max(self._hold_until - now, 0.0) if self.is_exhausted else 0.0
 
     def mark_exhausted(self, needed: int, detail: str = "") -> None:
-        """Report that a request of `needed` characters was refused because the quota is exceeded.
+        """Report that a request of `needed` characters was refused because the quota is exhausted.
 
         Other processes know it within a second. `detail` is sent to administrators: the provider's code and request id,
         never a text.
@@ -61,7 +61,7 @@ class QuotaGate(CachedRow):
             self._spawn(run_in_db_thread(quota.poll_now))
 
     async def wait_for_change(self, timeout_s: float) -> bool:
-        """Wait until the quota is exceeded or back, or until the end of the hold has moved. Returns False after
+        """Wait until the quota is exhausted or back, or until the end of the hold has moved. Returns False after
         `timeout_s` seconds.
         """
         change = self._change

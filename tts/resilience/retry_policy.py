@@ -13,6 +13,9 @@ The columns are the strategies that failed. Every error without a line of its ow
 unexpected error still ends in speech. It makes no difference whether part of the segment was sent: the segment is
 spoken again from its beginning (rule 6). While the provider is known to be down, a segment starts with
 `Strategy.OFFLINE`.
+
+A retry follows immediately. Two other retry intervals are elsewhere: `tts.synthesis.admission` has the one for a busy
+provider, `cloning.jobs.runner` those for a clone that failed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -64,7 +64,7 @@ class ProviderStatePoller:
         self._poll_requested.set()
 
     async def poll(self) -> None:
-        """Poll once. While the quota is exceeded the provider is not probed, because a probe is a request."""
+        """Poll once. While the quota is exhausted the provider is not probed, because a probe is a request."""
         circuit_version, quota_version = self._circuit.version(), self._quota.version()
         status = await run_in_db_thread(provider.read_status)
         self._circuit.apply(status, circuit_version)

@@ -1,4 +1,7 @@
-"""Waiting for a busy provider, which is not a failure (docs/protocol.md, rule 7)."""
+"""Waiting for a busy provider, which is not a failure (docs/protocol.md, rule 7).
+
+`tts.states.QueueReason` lists all reasons for which a speech waits, and where each is decided.
+"""
 
 import asyncio
 import time

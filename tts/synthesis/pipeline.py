@@ -49,7 +49,7 @@ class SpeechFailed(Exception):
 
 
 class QuotaDeferred(Exception):
-    """The quota is exceeded and no audio was sent. The caller queues the speech and speaks it again later."""
+    """The quota is exhausted and no audio was sent. The caller queues the speech and speaks it again later."""
 
 
 async def speak(

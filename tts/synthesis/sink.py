@@ -25,7 +25,7 @@ class AudioSink(Protocol):
         """
 
     async def pad_partial_frame(self) -> None:
-        """Complete an audio frame or sample that was cut off with zero bytes, so that the next chunk can be decoded."""
+        """Pad a truncated audio frame or sample with zero bytes, so that the next chunk can be decoded."""
 
     async def notify_queued(self, reason: str, expires_in_s: float) -> None:
         """Report that the speech waits, for at most `expires_in_s` seconds. Only the first call has an effect."""

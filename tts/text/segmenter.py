@@ -75,8 +75,9 @@ class Segmenter:
 
     `language` is a BCP 47 tag. `phrases` holds the known phrases in normal form. A segment has at least `MIN_LENGTH`
     characters. Exceptions are a known phrase, the text before one, and the last segment. A segment has at most
-    `MAX_LENGTH` characters from its first letter or digit to its last. Other characters around these belong to one of
-    the neighbours, so a text without any letter or digit is one segment.
+    `MAX_LENGTH` characters from its first letter or digit to its last. Punctuation and spaces before and after these do
+    not count towards the limit; they go with the segment before or after. A text without letters or digits is one
+    segment.
     """
 
     def __init__(self, language: str, phrases: Container[str]) -> None:

@@ -40,8 +40,8 @@ _PLAIN_FIELDS = {
 class Journal:
     """The journal file of this process, locked as long as the process lives. Not thread-safe.
 
-    Fails open: if the disk is full, speech continues. Attempts that a kill then loses appear in the reconciliation as
-    usage of others.
+    Fails open: if the disk is full, speech continues. If the process is then killed, its unwritten attempts are lost.
+    Reconciliation shows them as usage by others.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -46,7 +46,7 @@ def read_status() -> ProviderStatus:
     if row is None:
         return ProviderStatus()
     hold_s = 0.0
-    # If the quota is exceeded again right after it appeared to recover, live speech is not held a second time.
+    # If the quota is exhausted again right after it appeared to recover, live speech is not held a second time.
     if row.quota == ProviderState.Quota.EXHAUSTED and row.quota_changed_at is not None and not row.quota_refusals:
         hold_s = max(HOLD_S - (row.now - row.quota_changed_at).total_seconds(), 0.0)
     is_open, is_exhausted = row.circuit == State.OPEN, row.quota == ProviderState.Quota.EXHAUSTED

@@ -37,7 +37,7 @@ def atomic_file_storage(folder: Path) -> dict[str, Any]:
 
 
 def private_file_storage(folder: Path) -> dict[str, Any]:
-    """A folder that only this user can read. Its files have no URL."""
+    """A folder readable only by the operating-system user of the process. Its files have no URL."""
     options = {
         "location": folder,
         "base_url": None,

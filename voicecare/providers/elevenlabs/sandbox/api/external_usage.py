@@ -1,4 +1,7 @@
-"""Usage of the account by others, for example on the provider's web site: `POST /sandbox/sales`."""
+"""Simulates usage of the account by others, for example on the provider's web site.
+
+`POST /sandbox/sales` bills a request that voicecare did not send.
+"""
 
 import math
 import time
