@@ -74,7 +74,8 @@ class Cluster:
         made = subprocess.run(
             command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True, stdout=subprocess.PIPE, text=True
         )
-        return [Listener(**listener) for listener in json.loads(made.stdout)]
+        *_, result = made.stdout.splitlines()  # log lines come before it
+        return [Listener(**listener) for listener in json.loads(result)]
 
     def execute(self, statement: str, *values: object) -> None:
         with psycopg.connect(self.postgres.url) as connection:

@@ -1,7 +1,7 @@
 """`python -m tests.chaos.seed PATIENTS DELIVERIES`: empties the database and creates patients with deliveries.
 
-Prints JSON: for each patient the token of a device and the ids of the deliveries, in order. The environment names the
-database.
+Prints JSON in its last line: for each patient the token of a device and the ids of the deliveries, in order. The
+environment names the database.
 """
 
 import json
