@@ -33,7 +33,7 @@ def new_session(characters_per_minute: int = 100) -> Session:
 
 
 def opened(*, used_ids: frozenset[str] = frozenset(), characters: int = 0, **changes: object) -> OpenConversation:
-    """A conversation of its own, as if the database had opened it."""
+    """Return a new open conversation, as the database would open it."""
     return OpenConversation(replace(CONTEXT, conversation_id=uuid.uuid4(), **changes), used_ids, characters)
 
 

@@ -1,4 +1,4 @@
-"""A WebSocket server that a test writes line by line, for what speaks the device's side of the protocol."""
+"""A WebSocket server that follows the script of a test, for tests of device clients."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,13 +20,13 @@ STARTED = {
 
 @dataclass
 class Line:
-    """The server's end of one connection, given to the script."""
+    """The server's end of one connection. The script gets it."""
 
     socket: web.WebSocketResponse
     received: list[Any] = field(default_factory=list)
 
     async def expect(self, kind: str) -> dict[str, Any]:
-        """The next frame of the client, which must be of this type."""
+        """Return the next frame of the client. It must have this type."""
         message = await self.socket.receive()
         assert message.type is WSMsgType.TEXT, message
         frame: dict[str, Any] = message.json()
@@ -50,7 +50,7 @@ class Line:
         await self.send({"type": "conversation.ended", "conversation": "c0", "characters": 7})
 
     async def spoken(self, id: str, *chunks: bytes, **finished: Any) -> None:
-        """One speech from its announcement to its end."""
+        """Send one speech from `speech.started` to `speech.finished`."""
         await self.send(started(id), *chunks, finish(id, sum(map(len, chunks)), **finished))
 
 
@@ -68,7 +68,7 @@ Script = Callable[[Line], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(script: Script, token: str = "secret") -> AsyncIterator[str]:
-    """The address of a server that runs the script for each connection that brings the token."""
+    """Yield the URL of a server that runs the script for each connection with this token."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {token}":

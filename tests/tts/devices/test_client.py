@@ -1,4 +1,4 @@
-"""The device client against a server that says exactly what the test wants."""
+"""The device client, against a scripted server."""
 
 import asyncio
 
@@ -182,7 +182,7 @@ async def test_several_speeches_in_advance_have_separate_results():
         for _ in "abc":
             await line.expect("speak")
         await line.send(started("a"), b"1")
-        await line.send({"type": "speech.interrupted", "id": "c", "bytes": 0, "characters": 0})  # it waited
+        await line.send({"type": "speech.interrupted", "id": "c", "bytes": 0, "characters": 0})  # a waiting speech
         await line.send(b"2", finish("a", 2))
         await line.spoken("b", b"3")
 

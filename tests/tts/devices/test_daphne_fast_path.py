@@ -1,4 +1,4 @@
-"""Frames on the wire: their bytes, their order, and what becomes of them when the device does not read or is gone."""
+"""Frames written onto daphne's transport: their bytes, their order, and what is buffered for a slow device."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.tts.devices.wire import Line, line
 from tts.devices import daphne_fast_path
 from tts.devices.daphne_fast_path import CLOSE_TIMEOUT_S
 
-MUCH = bytes(1 << 20)  # more than any socket takes at once
+MUCH = bytes(1 << 20)  # more than a socket accepts in one write
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_the_transport_detects_a_lost_connection(wire: Line):
 
 
 async def test_frames_after_a_close_frame_go_through_the_server(wire: Line):
-    """No frame may follow a close frame (RFC 6455, 5.5.1); daphne knows what to do with it."""
+    """No frame may follow a close frame (RFC 6455, 5.5.1). daphne drops it."""
     wire.protocol.state = wire.protocol.STATE_CLOSING
     await wire.socket().send({}, b"\1")
     assert wire.read() == b""

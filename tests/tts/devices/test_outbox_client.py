@@ -1,4 +1,4 @@
-"""What one connection has of the outbox, and what it makes up for when the database was away."""
+"""The outbox client of one connection, also while the database is unavailable."""
 
 import asyncio
 import uuid
@@ -21,13 +21,13 @@ from tts.states import SERVER_PREFIX, UtteranceState
 from tts.synthesis.admission import RETRY_INTERVAL_S
 from tts.synthesis.pipeline import MAX_WAIT_AFTER_QUOTA_S
 
-pytestmark = pytest.mark.django_db(transaction=True)  # they ask in threads of their own
+pytestmark = pytest.mark.django_db(transaction=True)  # the client uses its own threads
 
 UTTERANCES = Utterance._meta.db_table
 
 
 async def arrived(member: Member) -> OutboxClient:
-    """What a new connection of this member's device has."""
+    """Return the outbox client of a new connection of this member's device."""
     socket = await in_database(connect, member)
     return OutboxClient(member.device.pk, leases.owner_epoch(socket.owner), member.patient.pk)
 
@@ -37,14 +37,14 @@ async def claimed(deliveries: OutboxClient) -> Claim | None:
 
 
 async def taken(deliveries: OutboxClient) -> tuple[Claim, Speech]:
-    """In no conversation of the database: it cannot be `finish`ed."""
+    """Return the speech of a claim. Its conversation is not in the database, so that `finish` would fail."""
     claim = await claimed(deliveries)
     assert claim is not None
     return claim, deliveries.make_speech(claim, opened().context)
 
 
 async def said(deliveries: OutboxClient, member: Member) -> tuple[Claim, Speech]:
-    """Claimed and said, and its end is still to be written."""
+    """Claim a row and finish it. The end is not written yet."""
     claim = await claimed(deliveries)
     assert claim is not None
     conversation = await in_database(lifecycle.start, member.device.pk, None)
@@ -88,7 +88,7 @@ async def test_every_delivery_has_its_own_attempt_numbers_in_the_ledger(alice: M
     _, second = await taken(deliveries)
     assert (
         second.attempt_number(1) - first.attempt_number(1) > MAX_WAIT_AFTER_QUOTA_S / RETRY_INTERVAL_S
-    )  # one for each look, in line
+    )  # one attempt for each poll for a slot
 
 
 async def test_a_played_delivery_is_repeated_on_the_next_connection_only(alice: Member):
@@ -144,7 +144,7 @@ async def test_a_new_connection_takes_over_the_rows_of_the_earlier_one(alice: Me
     assert claim.id == row.pk
 
 
-# Ids that a device says
+# Ids in messages of the device
 
 
 @pytest.mark.parametrize("speech_id", ["srv-", "srv-nonsense", f"srv-{uuid.UUID(int=7)}"])
@@ -212,7 +212,7 @@ async def test_without_a_database_no_speech_is_reported_as_expired(alice: Member
 
 
 async def all_expired(deliveries: OutboxClient) -> list[str]:
-    """When the second for which they were of use is over."""
+    """Return when the second until the expiry is over."""
     await asyncio.sleep(1.05)
     return await deliveries.pop_expired()
 
@@ -236,7 +236,7 @@ async def test_a_speech_that_waited_for_the_quota_is_marked(alice: Member):
     assert (first.progress.waited_for_quota, second.progress.waited_for_quota) == (False, True)
 
 
-# A database that is away: a row is late, and holds nobody back
+# Without a database: writes are delayed, and block no other speech
 
 
 async def test_an_unwritten_end_is_written_before_the_next_claim(alice: Member):
@@ -279,7 +279,7 @@ async def test_a_delivery_that_cannot_be_confirmed_waits_again(alice: Member):
 
 
 async def test_a_claim_whose_answer_was_lost_is_repeated(alice: Member):
-    """The database may have written it and broken off before it said so: nobody else would ever say that row."""
+    """The database may have written the claim without answering. Otherwise this row would never be delivered."""
     row = await in_database(submit, alice.patient)
     deliveries = await arrived(alice)
     async with missing_table(UTTERANCES):
@@ -294,7 +294,7 @@ async def test_a_claim_whose_answer_was_lost_is_repeated(alice: Member):
 
 
 async def test_a_row_that_the_database_rejects_does_not_block_others(alice: Member):
-    """It was said in a conversation that is not there any more."""
+    """Its conversation no longer exists."""
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
     deliveries = await arrived(alice)
     claim, speech = await taken(deliveries)

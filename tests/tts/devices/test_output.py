@@ -1,4 +1,4 @@
-"""Handing sound over: the frames around it, their order, what is counted, and when it waits."""
+"""Audio is sent in the right frames and order, counted, and paced."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice 
 
 @dataclass
 class Device:
-    """Keeps whatever is sent to it: JSON frames as objects, audio as bytes."""
+    """Keeps all that is sent to it: JSON frames as dicts, audio as bytes."""
 
     received: list[Any] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ async def still_waits(task: asyncio.Task[None]) -> bool:
     return not task.done()
 
 
-# The frames around the sound
+# Announcements
 
 STARTED = {"type": "speech.started", "id": "s1", "format": "pcm_16000"}
 SWITCHED = {"type": "speech.switched", "id": "s1"}
@@ -161,7 +161,7 @@ async def test_voice_names_are_sent_unchanged(device: Device, said: Speech):
     assert device.frames[0]["voice"] == "Åsa 🙂"
 
 
-# What is noted of it
+# Measurements
 
 
 async def test_only_the_first_frame_is_measured_from_the_arrival_of_the_text(device: Device):
@@ -216,7 +216,7 @@ async def test_a_cut_is_padded_once_and_before_the_switch(device: Device, said: 
     assert device.audio == b"\1\0\2\2"
 
 
-# Waiting in line
+# Waiting for a slot
 
 
 async def test_a_speech_that_waits_for_a_slot_is_reported_once(device: Device, said: Speech):
@@ -238,7 +238,7 @@ async def test_a_speech_that_waits_for_a_slot_is_reported_once(device: Device, s
 
 
 async def spoken(delivery: SpeechOutput, seconds: float) -> None:
-    """One segment, as the road hands it over."""
+    """Send one segment as the pipeline does."""
     await delivery.wait_for_capacity()
     await delivery.send_audio(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
 

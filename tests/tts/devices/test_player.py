@@ -1,4 +1,4 @@
-"""The one task of a connection that speaks: whatever happens around a delivery, its row does not stay behind."""
+"""The player's task: after every interruption of a delivery, its row has a valid state."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]
 
 
 class Desk:
-    """A speaker with all that a connection gives it; what the device gets is in `frames`."""
+    """A player with the parts that a connection gives it. `frames` has the JSON frames for the device."""
 
     def __init__(self, member: Member, services: SpeechDependencies) -> None:
         self.member = member
@@ -103,7 +103,7 @@ class Desk:
         return await self.open()
 
     async def conversation(self) -> OpenConversation | None:
-        """As a connection opens one for a delivery."""
+        """Open a conversation for a delivery, as a connection does."""
         if self.session.conversation is None:
             self.session.start_conversation(await in_database(lifecycle.start_for_delivery, self.member.device.pk))
         return self.session.conversation
@@ -169,7 +169,7 @@ async def test_a_delivery_survives_a_conversation_that_ends_after_its_claim(desk
             return await desk.conversation()
         ended = True
         desk.session.finish_conversation()
-        desk.speaker.wake()  # as the end of a conversation does
+        desk.speaker.wake()  # as the connection does when a conversation ends
         return opened
 
     desk.open = ends_at_once
@@ -206,7 +206,7 @@ async def test_stop_requeues_a_delivery_or_ends_it(desk: Desk, sandbox: SandboxP
     await desk.speaker.stop(requeue=True)
     assert desk.types == ["speech.started", "speech.interrupted"]
     desk.sound.clear()
-    await desk.sound.wait()  # it is said again at once
+    await desk.sound.wait()  # it is repeated immediately
     await desk.speaker.stop(requeue=False)
     await until(row, "interrupted")
     assert desk.types == ["speech.started", "speech.interrupted"] * 2
@@ -254,7 +254,7 @@ async def test_finish_current_lets_the_current_speech_end_and_starts_no_other(de
 
 
 def speech_events(logs: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
-    """The events of this name. No event of a speech may hold its text or an unknown field."""
+    """Return the events of this name. No event of a speech may contain its text or an unknown field."""
     known = {"event", "log_level", "conversation_id", "utterance_id", "request_id", "source", "reason", "outcome", "ms"}
     names = {"speech.queued", "speech.started", "speech.fallback", "speech.finished"}
     events = [entry for entry in logs if entry["event"] in names]

@@ -1,4 +1,4 @@
-"""The next delivery of a connection, while the database takes its time and the device asks for something of its own."""
+"""Prefetching the next delivery while the database is slow and the device sends its own speech."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -22,11 +22,11 @@ from tts.outbox import leases
 from tts.resilience.quota_gate import QuotaGate
 from tts.synthesis.dependencies import SpeechDependencies
 
-pytestmark = pytest.mark.django_db(transaction=True)  # it asks in threads of its own
+pytestmark = pytest.mark.django_db(transaction=True)  # the prefetcher uses its own threads
 
 
 class Bed:
-    """What a connection has around it."""
+    """A prefetcher with the parts that a connection gives it."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -83,8 +83,10 @@ async def test_the_devices_own_speech_does_not_wait_for_the_database(bed: Bed):
         upcoming.client_activity()
         async with asyncio.timeout(1):
             assert await fetching is None
-        assert upcoming  # it is still on its way
-    assert await upcoming.next_delivery() is None  # what came while the device spoke may have been heard since
+        assert upcoming  # the fetch still runs
+    assert (
+        await upcoming.next_delivery() is None
+    )  # a delivery fetched while the device spoke may have been acknowledged
     speech = await upcoming.next_delivery()
     assert speech is not None
     assert (speech.utterance_id, speech.claim and speech.claim.attempt) == (row.pk, 2)
@@ -118,7 +120,7 @@ async def test_a_delivery_that_is_fetched_during_close_waits_again(bed: Bed):
 
 
 async def test_live_speech_keeps_its_id_only_in_its_own_conversation(bed: Bed):
-    """Which ended while its row was on its way."""
+    """The conversation ends during the fetch."""
     upcoming = await bed.connect()
     opened = await bed.conversation()
     assert opened is not None

@@ -1,4 +1,4 @@
-"""The hub: one socket for a device, and none for who was revoked, archived or replaced."""
+"""The registry keeps one socket for each device, and closes those of revoked, archived or replaced ones."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,11 +17,11 @@ from tts.models import Conversation
 from tts.resilience.quota_gate import QuotaGate
 from voicecare.patients.models import Device, Patient
 
-pytestmark = pytest.mark.django_db(transaction=True)  # the hub asks in a thread of its own
+pytestmark = pytest.mark.django_db(transaction=True)  # the registry uses its own thread
 
 
 class Client:
-    """The far end of a connection: the code with which it was closed."""
+    """The device's end of a connection. It keeps the code with which it was closed."""
 
     def __init__(self, member: Member, epoch: int) -> None:
         self.closed: int | None = None
@@ -35,14 +35,14 @@ class Client:
 
 
 class Stuck(Client):
-    """Its server makes everybody wait who sends."""
+    """Its server never returns from `send`."""
 
     async def receive(self, message: dict[str, Any]) -> None:
         await asyncio.Event().wait()
 
 
 class Broken(Client):
-    """Its server raises, as some do for a socket that has closed meanwhile."""
+    """Its server raises, as some do for a socket that has closed."""
 
     async def receive(self, message: dict[str, Any]) -> None:
         raise RuntimeError("Unexpected ASGI message 'websocket.close'")

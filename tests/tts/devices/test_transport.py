@@ -18,7 +18,7 @@ def wire() -> Iterator[Line]:
 
 
 class Elsewhere:
-    """Another server's connection, with a transport of another make."""
+    """The connection of another server, with another kind of transport."""
 
     transport = object()
 
@@ -33,7 +33,7 @@ async def nowhere(*arguments: Any) -> None:
     ids=["a function", "no protocol", "no transport", "a transport of another make"],
 )
 def test_the_buffered_bytes_of_another_server_are_not_known(send: Any):
-    """Others make `send` wait. What cannot be read must not silence anybody."""
+    """Other servers wait in `send`. An unknown buffer size must not stop speech."""
     assert DeviceTransport(send).buffered_bytes() == 0
 
 
@@ -51,7 +51,7 @@ async def test_another_server_gets_one_message_for_each_frame():
 
 
 async def test_frames_for_a_closed_device_are_dropped_and_count_as_buffered():
-    """Until the server says so, what is left for it counts as held: it was not spoken."""
+    """Dropped frames count as buffered, so that the speech does not count as spoken."""
 
     async def closed(message: dict[str, Any]) -> None:
         raise Disconnected

@@ -1,4 +1,4 @@
-"""A device's connection as daphne has it: Twisted's own transport over a real pair of sockets, without its reactor."""
+"""A device connection as daphne has it: Twisted's transport over a real pair of sockets, without a reactor."""
 
 import socket
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tts.devices.transport import DeviceTransport
 
 
 class Reactor:
-    """Only remembers who wants to write; `Line.write_on` is its next turn."""
+    """Remembers the transports that want to write. `Line.write_on` runs them."""
 
     def __init__(self) -> None:
         self.writers: set[Any] = set()
@@ -21,11 +21,11 @@ class Reactor:
         self.removeWriter = self.writers.discard
 
     def removeReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
-        """Nothing is read here."""
+        """Does nothing, because the tests read nothing."""
 
 
 class Protocol:
-    """What the server's side of a WebSocket tells of itself."""
+    """The attributes of autobahn's protocol that the fast path reads."""
 
     STATE_CLOSING, STATE_OPEN = 2, 3
 
@@ -51,16 +51,16 @@ class Line:
         self.through_server.append(message)
 
     def socket(self) -> DeviceTransport:
-        """The device's end, made as the consumer makes it."""
+        """Return the transport of the device, made as in production."""
         return DeviceTransport(partial(self._send, self.protocol))
 
     def write_on(self) -> None:
-        """The loop's next turn."""
+        """Run one turn of the event loop."""
         for writer in list(self.reactor.writers):
             writer.doWrite()
 
     def read(self) -> bytes:
-        """All that has arrived."""
+        """Return all bytes that have arrived."""
         arrived = b""
         while True:
             try:

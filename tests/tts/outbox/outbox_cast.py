@@ -59,7 +59,7 @@ class Socket:
         leases.release_all(self.device, self.owner)
 
     def lapse(self) -> None:
-        """Its process was killed, LEASE_S ago."""
+        """Let the leases expire, as if the process was killed LEASE_S ago."""
         Utterance.objects.filter(owner=self.owner, lease_until__isnull=False).update(lease_until=PAST)
         Device.objects.filter(pk=self.device).update(online_until=PAST)
 
@@ -82,7 +82,7 @@ def submit(patient: Patient, text: str = "Your tea is ready.", **fields: object)
 
 
 def queue(socket: Socket, patient: Patient, client_id: str = "a1", **fields: object) -> Utterance:
-    """Live speech that waits for the quota, of a connection that does not hold it any more."""
+    """Create live speech that waits for the quota and that no connection owns."""
     return Utterance.objects.create(
         conversation_id=socket.conversation,
         patient=patient,

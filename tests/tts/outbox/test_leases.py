@@ -1,4 +1,4 @@
-"""Who has what, and until when."""
+"""Leases of connections: taken over, renewed, released and reaped."""
 
 import uuid
 

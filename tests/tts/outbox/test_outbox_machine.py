@@ -30,7 +30,7 @@ class Outbox(RuleBasedStateMachine):
         self.example = transaction.atomic()
         self.example.__enter__()
         self.sockets: dict[int, Socket] = {}
-        self.claims: list[tuple[Socket, Claim]] = []  # also those that were lost
+        self.claims: list[tuple[Socket, Claim]] = []  # also lost claims
         self.rows: list[uuid.UUID] = []
         self.heard: set[uuid.UUID] = set()
         self.attempts: dict[uuid.UUID, int] = {}
@@ -46,7 +46,7 @@ class Outbox(RuleBasedStateMachine):
 
     @rule(number=which)
     def connects(self, number: int) -> None:
-        """Also while its former connection believes to be there."""
+        """Connect again, also while the earlier connection is still open."""
         self.sockets[number] = connect(self.alice, self.devices[number])
 
     @rule(number=which, crashed=st.booleans())
@@ -57,7 +57,7 @@ class Outbox(RuleBasedStateMachine):
 
     @rule(number=which)
     def falls_asleep(self, number: int) -> None:
-        """Its process stands still for longer than a lease, and goes on."""
+        """Pause the process for longer than a lease."""
         if number in self.sockets:
             self.sockets[number].lapse()
 
@@ -82,7 +82,7 @@ class Outbox(RuleBasedStateMachine):
             self.claims.append((socket, claim))
 
     def free(self, quota_exhausted: bool) -> list[uuid.UUID]:
-        """What may be claimed, in the order in which it came."""
+        """Return the ids of claimable rows in order."""
         rows = {row.pk: row for row in Utterance.objects.all()}
         now = timezone.now()
         return [

@@ -1,4 +1,4 @@
-"""The outbox: what waits is claimed once, in order, by the right connection, until it was heard or is late."""
+"""The outbox: each row is claimed once, in order, by the right connection, until it is acknowledged or expires."""
 
 import threading
 import uuid
@@ -33,7 +33,7 @@ def author() -> User:
     return User.objects.create_user("clinician")
 
 
-# Coming in
+# Submitting
 
 
 def test_a_submission_without_a_connected_device_is_logged_and_has_its_reason_in_the_row(alice: Member):
@@ -87,7 +87,9 @@ def test_keys_of_different_authors_do_not_conflict(alice: Member, author: User):
     other = User.objects.create_user("other")
     rows = [submit(alice.patient, author=user, idempotency_key="k") for user in (author, other)]
     assert rows[0].pk != rows[1].pk
-    assert submit(alice.patient, author=author).pk != submit(alice.patient, author=author).pk  # no key: no repeat
+    assert (
+        submit(alice.patient, author=author).pk != submit(alice.patient, author=author).pk
+    )  # without a key, every request is new
 
 
 def test_an_invalid_key_is_rejected(alice: Member, author: User):
@@ -119,7 +121,7 @@ def test_concurrent_requests_with_the_same_key_create_one_row(alice: Member, aut
 
 
 def at_once(*works: Callable[[], T]) -> list[T]:
-    """Does each in a thread and with a database connection of its own."""
+    """Run each function in its own thread with its own database connection."""
     barrier = threading.Barrier(len(works))
 
     def run(work: Callable[[], T]) -> T:
@@ -136,7 +138,7 @@ def at_once(*works: Callable[[], T]) -> list[T]:
 # Every state, every event
 
 STATES = list(UtteranceState)
-HELD = ("speaking", "spoken")  # a connection has them
+HELD = ("speaking", "spoken")  # states that a connection owns
 
 
 def claim_of(row: Utterance) -> Claim:
@@ -238,7 +240,7 @@ def test_a_connection_that_lost_its_lease_writes_nothing(alice: Member):
 
 
 def test_an_earlier_attempt_of_the_same_connection_writes_nothing(alice: Member):
-    """It put the row back and claimed it again: what its former attempt still does is void."""
+    """It requeued the row and claimed it again. The earlier attempt must change nothing."""
     socket = connect(alice)
     submit(alice.patient)
     former = socket.claim()
@@ -263,7 +265,7 @@ def test_a_replaced_connection_claims_nothing(alice: Member):
     assert latter.claim() is not None
 
 
-# Acknowledged
+# Acknowledgements
 
 
 def test_a_delivery_that_was_acknowledged_before_its_first_frame_does_not_start(alice: Member):
@@ -297,7 +299,7 @@ def test_an_end_that_is_written_twice_counts_once(alice: Member):
 
 
 def test_an_ack_over_an_earlier_connection_counts(alice: Member):
-    """It was played, and the connection ended before anybody could write so."""
+    """It was played, but the connection ended before the end was written."""
     socket = connect(alice)
     row = submit(alice.patient)
     socket.claim()
@@ -327,14 +329,14 @@ def test_an_unacknowledged_delivery_is_repeated_and_each_time_counts(alice: Memb
     for _ in range(3):
         socket = connect(alice, talking=True)
         assert socket.finish(socket.claim())
-        assert socket.claim() is None  # once in a connection
+        assert socket.claim() is None  # once for each connection
         socket.gone()
     row.refresh_from_db()
     assert (row.state, row.attempts, row.characters) == ("waiting", 3, 30)
     assert row.conversation_id == socket.conversation
 
 
-# Whose turn it is
+# Order
 
 
 def test_rows_are_claimed_in_order_one_at_a_time(alice: Member, bob: Member):
@@ -344,7 +346,7 @@ def test_rows_are_claimed_in_order_one_at_a_time(alice: Member, bob: Member):
     for row in rows:
         claim = socket.claim()
         assert claim.id == row.pk
-        assert socket.claim() is None  # it is being spoken
+        assert socket.claim() is None  # it plays
         assert not socket.due()
         socket.finish(claim)
     assert socket.claim() is None
@@ -362,7 +364,7 @@ def test_the_device_that_connected_last_gets_the_delivery(alice: Member):
         kitchen.device
     }
     assert bedside.claim() is None
-    kitchen.lapse()  # nobody says that it is gone
+    kitchen.lapse()  # it crashes without a notice
     assert bedside.due()
     bedside.finish(bedside.claim(), state="failed", spoken_at=None)
     submit(alice.patient)
@@ -398,10 +400,10 @@ def test_expired_rows_are_not_claimed_even_before_they_are_reaped(alice: Member)
     ("origin", "state", "quota_exhausted", "hold_live", "taken"),
     [
         ("server", "waiting", False, False, True),
-        ("server", "waiting", True, True, True),  # it may be a known phrase
+        ("server", "waiting", True, True, True),  # it may be in the phrase cache
         ("server", "waiting", True, False, True),
         ("server", "queued", False, False, True),
-        ("server", "queued", True, True, False),  # it was tried
+        ("server", "queued", True, True, False),  # it was tried and needs the quota
         ("server", "queued", True, False, False),
         ("device", "queued", False, False, True),
         ("device", "queued", True, True, False),
@@ -433,10 +435,10 @@ def test_live_speech_in_its_own_conversation_keeps_the_id_of_the_device(alice: M
     claim = socket.claim()
     assert (claim.speech_id, claim.original, claim.origin) == ("a1", None, "device")
     assert store.requeue(claim, queued=False)
-    assert state_of(row) == "queued"  # a row of the device that waits would be one that is in memory
+    assert state_of(row) == "queued"  # `waiting` live speech would be in the memory of a connection
     assert socket.finish(socket.claim())
     socket.gone()
-    assert state_of(row) == "spoken"  # never delivered again
+    assert state_of(row) == "spoken"  # it is not delivered again
     assert connect(alice).claim() is None
 
 
@@ -473,7 +475,7 @@ def test_live_speech_in_the_memory_of_a_connection_is_not_claimed(alice: Member)
     assert (kitchen.due(), kitchen.claim(), bedside.claim()) == (False, None, None)
     expire(row)
     leases.reap_expired()
-    assert state_of(row) == "queued"  # its connection ends it
+    assert state_of(row) == "queued"  # its connection will end it
     bedside.gone()
     leases.reap_expired()
     assert state_of(row) == "expired"
@@ -494,7 +496,7 @@ def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., M
     def drain() -> None:
         while store.devices_with_work([socket.device for socket in sockets], quota_exhausted=False, hold_live=False):
             for socket in sockets:
-                socket.renew()  # as its process does: nobody acknowledges, and what was heard would come again
+                socket.renew()  # otherwise the leases expire, and played rows are delivered again
                 claim = socket.claim()
                 if claim is not None:
                     said.append((claim.patient_id, claim.text))
@@ -509,7 +511,7 @@ def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., M
 
 @pytest.mark.django_db(transaction=True)
 def test_two_rows_of_one_patient_never_play_at_the_same_time(alice: Member):
-    """Each claim could see the patient idle, and take a row that the other one does not want."""
+    """Without a lock, each claim could see no other delivery and take another row."""
     socket = connect(alice)
     for _ in range(20):
         Utterance.objects.all().delete()
@@ -531,7 +533,7 @@ def test_a_row_with_an_ack_and_a_claim_at_the_same_time_ends_as_heard(alice: Mem
         assert claim is None or not store.confirm(claim)
 
 
-# What it costs
+# Cost
 
 
 def statements(work: Callable[[], object]) -> int:

@@ -1,4 +1,4 @@
-"""What a handshake brings, from its scope to the token: a table of all that comes in from outside."""
+"""The device token is read from the scope of a handshake. Invalid handshakes have none."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def test_the_header_takes_precedence_over_a_subprotocol():
 
 
 def test_the_subprotocol_is_used_if_the_header_has_another_scheme():
-    """A reverse proxy may add Basic credentials of its own."""
+    """A reverse proxy may add its own Basic credentials."""
     assert extract_token(scope((b"authorization", b"Basic eDp5"), offered=[V1, "token.abc"]), HOSTS) == "abc"
 
 

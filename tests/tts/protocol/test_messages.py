@@ -1,4 +1,4 @@
-"""Reading a frame: one JSON object, a text, an id, a flag. What a session makes of them is in test_session."""
+"""Frames and their fields are parsed or rejected."""
 
 import json
 
@@ -80,7 +80,7 @@ def test_a_missing_text_is_rejected():
 
 @pytest.mark.parametrize("value", ["\ud800", "Hello \ud83d", "\ude42\ud83d", "a\0b"])
 def test_lone_surrogates_and_nul_are_rejected(value: str):
-    """Neither a socket nor a database can carry a lone surrogate; PostgreSQL cannot store NUL."""
+    """UTF-8 cannot encode a lone surrogate, and PostgreSQL cannot store NUL."""
     frame = refusal(require_text, {"text": value}, "text", "s1")
     assert (frame["code"], frame["id"]) == ("bad_message", "s1")
     assert "`text`" in frame["message"]

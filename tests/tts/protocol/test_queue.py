@@ -1,4 +1,4 @@
-"""The line of one connection: its order, whatever waits for the quota."""
+"""The queue of one connection keeps its order, also with deferred speeches."""
 
 from tests.tts.examples import speech
 from tts.protocol.queue import SpeechQueue
@@ -12,7 +12,7 @@ def queue_of(*names: str) -> SpeechQueue:
 
 
 def play_all(line: SpeechQueue) -> list[str]:
-    """What comes, one after the other, to its end."""
+    """Play all waiting speeches and return their ids in order."""
     names = []
     while (one := line.start_next()) is not None:
         names.append(one.id)

@@ -1,4 +1,4 @@
-"""The device protocol against the contract, section 1: every type, every error code, every bad input it names."""
+"""The session follows docs/protocol.md: every message type, every error code and every invalid input."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def test_the_protocol_needs_no_orm():
 
 
 def open_session(*, characters_per_minute: int = 1_000_000, **conversation: Any) -> Session:
-    """A session whose conversation is open."""
+    """Return a session with an open conversation."""
     session = new_session(characters_per_minute)
     session.start_conversation(opened(**conversation))
     return session
@@ -65,7 +65,7 @@ def delta(session: Session, speech_id: str = "d1", text: str = "How are ", now: 
 
 
 def started(commands: list[Command]) -> list[str]:
-    """The ids of the speeches that these commands start; there is no other command."""
+    """Return the ids of the started speeches. There must be no other command."""
     assert all(isinstance(command, StartSpeech) for command in commands)
     return [command.speech.id for command in commands]
 
@@ -82,7 +82,7 @@ def start_next(session: Session) -> Speech:
 
 
 def error(commands: list[Command]) -> dict[str, Any]:
-    """The one `error` frame that is the whole answer: nothing is stopped, dropped or closed beside it."""
+    """Return the `error` frame, which must be the only command."""
     (reply,) = commands
     assert isinstance(reply, SendFrame)
     assert reply.frame["type"] == "error"
@@ -99,7 +99,7 @@ def waiting(session: Session) -> list[str]:
     return [speech.id for speech in session.queue.waiting]
 
 
-# What every frame must be
+# Frames
 
 
 @pytest.mark.parametrize("frame", ["", "{", "[]", "null", '"ping"', "[" * 60_000, '{"a":' * 10_000, '{"t": NaN}'])
@@ -158,7 +158,7 @@ def test_a_binary_frame_is_rejected_and_changes_nothing():
     assert session.queue.playing is speech
 
 
-# Fields of the wrong kind, blank or out of range
+# Invalid fields
 
 MINIMAL = {
     "conversation.start": {},
@@ -192,7 +192,7 @@ WRONG: list[tuple[str, str, object]] = [
 
 
 def session_ready_for(kind: str) -> Session:
-    """A session in which a message of this kind would be accepted."""
+    """Return a session that accepts a message of this type."""
     if kind == "conversation.start":
         return new_session(10_000)
     session = open_session()
@@ -410,7 +410,7 @@ def test_a_rejected_speech_does_not_use_up_its_id(refused, reason: str):
     assert started(speak(session, "s1", "x" * 1000)) == ["s1"]
 
 
-# Ids are used once in a conversation
+# Each id is used once in a conversation
 
 
 def _is_waiting(session: Session) -> None:
@@ -507,7 +507,7 @@ def test_ids_that_differ_only_in_case_or_spaces_are_different():
     assert [started(speak(session, speech_id)) for speech_id in ids] == [[speech_id] for speech_id in ids]
 
 
-# Thirty-two may wait
+# At most 32 speeches wait
 
 
 def fill_queue(session: Session) -> None:
@@ -581,7 +581,7 @@ def test_the_rate_limit_applies_across_conversations():
     assert code(speak(session, "a", "x")) == "rate_limited"
 
 
-# Texts that are still being written
+# Incomplete texts
 
 
 def test_pieces_make_one_speech():
@@ -710,7 +710,7 @@ def test_pieces_after_a_failure_are_ignored_without_a_reply():
 
 
 def queue_up(session: Session) -> Speech:
-    """`a` plays, `b` and `c` wait, `z` has ended."""
+    """Let `a` play and `b` and `c` wait. `z` has ended."""
     session.finish_speech(playing(session, "z"))
     speech = playing(session, "a")
     speak(session, "b")
@@ -719,7 +719,7 @@ def queue_up(session: Session) -> Speech:
 
 
 def interrupted(commands: list[Command]) -> list[str]:
-    """Stops as "now", drops by their ids; nothing else may be there."""
+    """Return "now" for StopSpeech and the ids of discarded speeches. There must be no other command."""
     assert all(isinstance(command, StopSpeech | DiscardSpeech) for command in commands)
     return ["now" if isinstance(command, StopSpeech) else command.speech.id for command in commands]
 
@@ -942,7 +942,7 @@ def test_twenty_conversations_that_cannot_be_resumed_close_the_connection():
     assert session.reject(ProtocolError("unknown_id", "There is none."))[-1] == CloseConnection(4008)
 
 
-# Whatever comes
+# Random frames
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=70),
@@ -978,7 +978,7 @@ def test_random_frames_never_break_the_session_and_every_reply_can_be_sent(frame
                 return
 
 
-# Texts with a piece missing
+# Texts with a rejected piece
 
 
 def test_a_text_whose_first_piece_was_rejected_is_not_spoken():
@@ -1011,7 +1011,7 @@ def test_pieces_after_too_long_do_not_count_as_errors():
     assert [delta(session, "d1", "x") for _ in range(50)] == [[]] * 50
 
 
-# Deliveries: speech that the server has started, and what waits for the quota
+# Deliveries and deferred speech
 
 SERVERS = "srv-5b6c2a34-0000-4000-8000-000000000001"
 
