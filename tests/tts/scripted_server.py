@@ -19,7 +19,7 @@ STARTED = {
 
 
 @dataclass
-class Line:
+class ServerConnection:
     """The server's end of one connection. The script gets it."""
 
     socket: web.WebSocketResponse
@@ -49,7 +49,7 @@ class Line:
         await self.expect("conversation.end")
         await self.send({"type": "conversation.ended", "conversation": "c0", "characters": 7})
 
-    async def spoken(self, id: str, *chunks: bytes, **finished: Any) -> None:
+    async def speak(self, id: str, *chunks: bytes, **finished: Any) -> None:
         """Send one speech from `speech.started` to `speech.finished`."""
         await self.send(started(id), *chunks, finish(id, sum(map(len, chunks)), **finished))
 
@@ -63,7 +63,7 @@ def finish(id: str, size: int = 0, **fields: Any) -> dict[str, Any]:
     return {**frame, "first_chunk_ms": 1.5, **fields}
 
 
-Script = Callable[[Line], Awaitable[None]]
+Script = Callable[[ServerConnection], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def serving(script: Script, token: str = "secret") -> AsyncIterator[str]:
             raise web.HTTPForbidden
         socket = web.WebSocketResponse(protocols=("voicecare.v1",))
         await socket.prepare(request)
-        await script(Line(socket))
+        await script(ServerConnection(socket))
         return socket
 
     app = web.Application()

@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 
 from tests.server import ROOT, free_port
-from tests.tts.scripted_server import STARTED, Line, Script, finish, serving, started
+from tests.tts.scripted_server import STARTED, Script, ServerConnection, finish, serving, started
 from tests.waiting import eventually
 
 
@@ -57,21 +57,21 @@ async def talk_to(script: Script, folder: Path, *arguments: str, stdin: bytes = 
         return await talk(folder, *arguments, "--url", url, stdin=stdin)
 
 
-async def echo(line: Line) -> None:
+async def echo(connection: ServerConnection) -> None:
     """Speaks every text as its own bytes until the conversation ends."""
-    await line.start()
-    while (frame := (await line.socket.receive()).json())["type"] == "speak":
-        await line.spoken(frame["id"], frame["text"].encode())
-    await line.send({"type": "conversation.ended", "conversation": "c0", "characters": 21})
+    await connection.start()
+    while (frame := (await connection.socket.receive()).json())["type"] == "speak":
+        await connection.speak(frame["id"], frame["text"].encode())
+    await connection.send({"type": "conversation.ended", "conversation": "c0", "characters": 21})
 
 
 def start_in(format: str) -> Script:
-    async def script(line: Line) -> None:
-        assert (await line.expect("conversation.start"))["format"] == format
-        await line.send({**STARTED, "format": format})
-        await line.expect("speak")
-        await line.spoken("say-1", b"\1\2\3\4")
-        await line.end()
+    async def script(connection: ServerConnection) -> None:
+        assert (await connection.expect("conversation.start"))["format"] == format
+        await connection.send({**STARTED, "format": format})
+        await connection.expect("speak")
+        await connection.speak("say-1", b"\1\2\3\4")
+        await connection.end()
 
     return script
 
@@ -108,13 +108,13 @@ async def test_standard_input_may_be_a_file(folder):
 
 
 async def test_the_greeting_is_reported_and_written_first(folder):
-    async def script(line: Line) -> None:
-        assert (await line.expect("conversation.start"))["greeting"] is True
-        await line.send(STARTED)
-        await line.expect("speak")
-        await line.spoken("greeting", b"hello ", source="cache")
-        await line.spoken("say-1", b"you")
-        await line.end()
+    async def script(connection: ServerConnection) -> None:
+        assert (await connection.expect("conversation.start"))["greeting"] is True
+        await connection.send(STARTED)
+        await connection.expect("speak")
+        await connection.speak("greeting", b"hello ", source="cache")
+        await connection.speak("say-1", b"you")
+        await connection.end()
 
     result = await talk_to(script, folder, "You")
     assert result.output.index("(greeting)\n  cache") < result.output.index("You\n  live")
@@ -122,24 +122,24 @@ async def test_the_greeting_is_reported_and_written_first(folder):
 
 
 async def test_no_greeting_requests_no_greeting(folder):
-    async def script(line: Line) -> None:
-        assert (await line.expect("conversation.start"))["greeting"] is False
-        await line.send(STARTED)
-        await line.expect("speak")
-        await line.spoken("say-1", b"x")
-        await line.end()
+    async def script(connection: ServerConnection) -> None:
+        assert (await connection.expect("conversation.start"))["greeting"] is False
+        await connection.send(STARTED)
+        await connection.expect("speak")
+        await connection.speak("say-1", b"x")
+        await connection.end()
 
     assert (await talk_to(script, folder, "--no-greeting", "Hello")).code == 0
 
 
 async def test_notices_are_shown_in_words(folder):
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
         notice = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
-        await line.send({"type": "speech.queued", "id": "say-1", "reason": "busy", "expires_at": "2026"})
-        await line.send(started("say-1"), notice, b"x", finish("say-1", 1, source="backup"))
-        await line.end()
+        await connection.send({"type": "speech.queued", "id": "say-1", "reason": "busy", "expires_at": "2026"})
+        await connection.send(started("say-1"), notice, b"x", finish("say-1", 1, source="backup"))
+        await connection.end()
 
     result = await talk_to(script, folder, "Hello")
     assert result.code == 0
@@ -151,13 +151,13 @@ async def test_notices_are_shown_in_words(folder):
 
 
 async def test_a_rejected_text_is_reported_and_the_next_one_is_spoken(folder):
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send({"type": "error", "id": "say-1", "code": "too_long", "message": "Too long."})
-        await line.expect("speak")
-        await line.spoken("say-2", b"x")
-        await line.end()
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send({"type": "error", "id": "say-1", "code": "too_long", "message": "Too long."})
+        await connection.expect("speak")
+        await connection.speak("say-2", b"x")
+        await connection.end()
 
     result = await talk_to(script, folder, "a" * 5001, "Short")
     assert result.code == 1
@@ -177,11 +177,11 @@ async def test_a_rejected_text_is_reported_and_the_next_one_is_spoken(folder):
     ],
 )
 async def test_interrupted_and_failed_speech_is_reported(terminal, words, folder):
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send(started("say-1"), b"x", {"id": "say-1", **terminal})
-        await line.end()
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send(started("say-1"), b"x", {"id": "say-1", **terminal})
+        await connection.end()
 
     result = await talk_to(script, folder, "Hello")
     assert result.code == 1
@@ -192,11 +192,11 @@ async def test_interrupted_and_failed_speech_is_reported(terminal, words, folder
     ("code", "words"), [(4001, "replaced"), (4003, "revoked"), (4012, "shutting down"), (1000, "1000")]
 )
 async def test_a_closed_connection_is_explained_and_received_audio_is_kept(code, words, folder):
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send(started("say-1"), b"half")
-        await line.socket.close(code=code)
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send(started("say-1"), b"half")
+        await connection.socket.close(code=code)
 
     result = await talk_to(script, folder, "Hello")
     assert result.code == 1
@@ -205,9 +205,9 @@ async def test_a_closed_connection_is_explained_and_received_audio_is_kept(code,
 
 
 async def test_a_connection_closed_between_speeches_ends_the_command(folder):
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.socket.close(code=4003)
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.socket.close(code=4003)
 
     async with serving(script) as url:
         process = await launch(folder, "--url", url)
@@ -238,9 +238,11 @@ async def test_a_missing_demo_token_is_explained(folder):
 
 
 async def test_an_unknown_format_is_explained(folder):
-    async def script(line: Line) -> None:
-        await line.expect("conversation.start")
-        await line.send({"type": "error", "code": "unknown_format", "message": "It must be one of mp3_44100_128."})
+    async def script(connection: ServerConnection) -> None:
+        await connection.expect("conversation.start")
+        await connection.send(
+            {"type": "error", "code": "unknown_format", "message": "It must be one of mp3_44100_128."}
+        )
 
     result = await talk_to(script, folder, "Hello", "--format", "flac")
     assert result.code == 1
@@ -251,14 +253,14 @@ async def test_ctrl_c_interrupts_and_ends_the_conversation(folder):
     asked: list[str] = []
     playing = asyncio.Event()
 
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send(started("say-1"), b"half")
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send(started("say-1"), b"half")
         playing.set()
-        asked.append((await line.expect("interrupt"))["type"])
-        await line.send({"type": "speech.interrupted", "id": "say-1", "bytes": 4, "characters": 5})
-        await line.end()
+        asked.append((await connection.expect("interrupt"))["type"])
+        await connection.send({"type": "speech.interrupted", "id": "say-1", "bytes": 4, "characters": 5})
+        await connection.end()
         asked.append("conversation.end")
 
     async with serving(script) as url:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.server import free_port
-from tests.tts.scripted_server import STARTED, Line, finish, serving, started
+from tests.tts.scripted_server import STARTED, ServerConnection, finish, serving, started
 from tts.devices.client import ConnectionClosed, DeviceClient, HandshakeRefused, RequestRefused, ServerUnreachable
 
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
@@ -15,15 +15,15 @@ NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice 
 
 
 async def test_the_handshake_offers_the_protocol_and_has_the_token():
-    async def script(line: Line) -> None:
-        assert line.socket.ws_protocol == "voicecare.v1"
+    async def script(connection: ServerConnection) -> None:
+        assert connection.socket.ws_protocol == "voicecare.v1"
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         assert await device.wait_closed() == 1000
 
 
 async def test_a_refused_token_raises_handshake_refused():
-    async def script(line: Line) -> None:
+    async def script(connection: ServerConnection) -> None:
         raise AssertionError("nobody may come in")
 
     async with serving(script) as url:
@@ -54,10 +54,10 @@ async def test_an_address_without_a_server_raises_server_unreachable(url):
 async def test_start_sends_its_options_and_returns_the_reply(format, wishes, sent):
     received: list[dict] = []
 
-    async def script(line: Line) -> None:
-        received.append(await line.expect("conversation.start"))
-        await line.send(STARTED)
-        await line.end()
+    async def script(connection: ServerConnection) -> None:
+        received.append(await connection.expect("conversation.start"))
+        await connection.send(STARTED)
+        await connection.end()
 
     async with serving(script) as url, DeviceClient(url, "secret", format=format) as device:
         assert await device.start(**wishes) == STARTED
@@ -68,9 +68,9 @@ async def test_start_sends_its_options_and_returns_the_reply(format, wishes, sen
 async def test_a_refused_start_raises_request_refused():
     error = {"type": "error", "code": "unknown_format", "message": "`format` must be one of ..."}
 
-    async def script(line: Line) -> None:
-        await line.expect("conversation.start")
-        await line.send(error)
+    async def script(connection: ServerConnection) -> None:
+        await connection.expect("conversation.start")
+        await connection.send(error)
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         with pytest.raises(RequestRefused, match="unknown_format") as refused:
@@ -82,11 +82,11 @@ async def test_a_refused_start_raises_request_refused():
 
 
 async def test_a_speech_result_has_all_frames_and_audio():
-    async def script(line: Line) -> None:
-        await line.start()
-        assert await line.expect("speak") == {"type": "speak", "id": "say-1", "text": "Grüß Gott"}
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        assert await connection.expect("speak") == {"type": "speak", "id": "say-1", "text": "Grüß Gott"}
         await asyncio.sleep(0.05)
-        await line.spoken("say-1", b"ab", b"cde")
+        await connection.speak("say-1", b"ab", b"cde")
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -97,11 +97,11 @@ async def test_a_speech_result_has_all_frames_and_audio():
 
 
 async def test_notices_belong_to_the_speech_during_which_they_arrive():
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.send({**NOTICE, "code": "voice_changed"})
-        await line.expect("speak")
-        await line.send(started("say-1"), NOTICE, b"x", finish("say-1", 1, source="backup"))
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.send({**NOTICE, "code": "voice_changed"})
+        await connection.expect("speak")
+        await connection.send(started("say-1"), NOTICE, b"x", finish("say-1", 1, source="backup"))
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -118,13 +118,13 @@ async def test_notices_belong_to_the_speech_during_which_they_arrive():
     ],
 )
 async def test_a_speech_may_end_without_audio(terminal):
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send(
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send(
             {"type": "speech.queued", "id": "say-1", "reason": "busy", "expires_at": "2026-01-01T00:00:00Z"}
         )
-        await line.send(terminal)
+        await connection.send(terminal)
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -133,12 +133,12 @@ async def test_a_speech_may_end_without_audio(terminal):
 
 
 async def test_a_refused_speech_raises_and_the_next_one_is_spoken():
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send({"type": "error", "id": "say-1", "code": "too_long", "message": "Too long."})
-        await line.expect("speak")
-        await line.spoken("say-2", b"x")
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send({"type": "error", "id": "say-1", "code": "too_long", "message": "Too long."})
+        await connection.expect("speak")
+        await connection.speak("say-2", b"x")
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -148,12 +148,12 @@ async def test_a_refused_speech_raises_and_the_next_one_is_spoken():
 
 
 async def test_an_id_that_is_used_again_has_a_new_result():
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.spoken("a", b"x")
-        await line.expect("speak")
-        await line.send({"type": "error", "id": "a", "code": "duplicate_id", "message": "Used."})
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.speak("a", b"x")
+        await connection.expect("speak")
+        await connection.send({"type": "error", "id": "a", "code": "duplicate_id", "message": "Used."})
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -163,11 +163,11 @@ async def test_an_id_that_is_used_again_has_a_new_result():
 
 
 async def test_a_greeting_can_be_awaited_after_it_has_arrived():
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.spoken("greeting", b"hello")
-        await line.spoken("say-1", b"x")
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.speak("greeting", b"hello")
+        await connection.speak("say-1", b"x")
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -177,14 +177,16 @@ async def test_a_greeting_can_be_awaited_after_it_has_arrived():
 
 
 async def test_several_speeches_in_advance_have_separate_results():
-    async def script(line: Line) -> None:
-        await line.start()
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
         for _ in "abc":
-            await line.expect("speak")
-        await line.send(started("a"), b"1")
-        await line.send({"type": "speech.interrupted", "id": "c", "bytes": 0, "characters": 0})  # a waiting speech
-        await line.send(b"2", finish("a", 2))
-        await line.spoken("b", b"3")
+            await connection.expect("speak")
+        await connection.send(started("a"), b"1")
+        await connection.send(
+            {"type": "speech.interrupted", "id": "c", "bytes": 0, "characters": 0}
+        )  # a waiting speech
+        await connection.send(b"2", finish("a", 2))
+        await connection.speak("b", b"3")
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -198,9 +200,9 @@ async def test_several_speeches_in_advance_have_separate_results():
 async def test_receive_returns_frames_in_the_order_of_their_arrival():
     frames = [{"type": "pong", "t": 1}, b"audio of nobody", {"type": "pong"}]
 
-    async def script(line: Line) -> None:
-        await line.expect("ping")
-        await line.send(*frames)
+    async def script(connection: ServerConnection) -> None:
+        await connection.expect("ping")
+        await connection.send(*frames)
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.send({"type": "ping", "t": 1})
@@ -214,13 +216,13 @@ async def test_receive_returns_frames_in_the_order_of_their_arrival():
 async def test_a_speech_can_be_interrupted_while_it_is_awaited():
     playing = asyncio.Event()
 
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send(started("say-1"), b"x")
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send(started("say-1"), b"x")
         playing.set()
-        assert await line.expect("interrupt") == {"type": "interrupt", "id": "say-1"}
-        await line.send({"type": "speech.interrupted", "id": "say-1", "bytes": 1, "characters": 5})
+        assert await connection.expect("interrupt") == {"type": "interrupt", "id": "say-1"}
+        await connection.send({"type": "speech.interrupted", "id": "say-1", "bytes": 1, "characters": 5})
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -233,12 +235,12 @@ async def test_a_speech_can_be_interrupted_while_it_is_awaited():
 async def test_a_cancelled_wait_loses_no_frame():
     go_on = asyncio.Event()
 
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
-        await line.send(started("say-1"), b"1")
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
+        await connection.send(started("say-1"), b"1")
         await go_on.wait()
-        await line.send(b"2", finish("say-1", 2))
+        await connection.send(b"2", finish("say-1", 2))
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -255,9 +257,9 @@ async def test_a_cancelled_wait_loses_no_frame():
 
 @pytest.mark.parametrize("code", [1000, 4001, 4012])
 async def test_the_close_code_of_the_server_is_reported(code):
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.socket.close(code=code)
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.socket.close(code=code)
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -270,9 +272,9 @@ async def test_the_close_code_of_the_server_is_reported(code):
 
 
 async def test_a_cut_connection_is_an_abnormal_close():
-    async def script(line: Line) -> None:
-        await line.start()
-        line.socket._req.transport.abort()
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        connection.socket._req.transport.abort()
 
     async with serving(script) as url, DeviceClient(url, "secret") as device:
         await device.start()
@@ -280,9 +282,9 @@ async def test_a_cut_connection_is_an_abnormal_close():
 
 
 async def test_waiting_for_a_silent_server_times_out():
-    async def script(line: Line) -> None:
-        await line.start()
-        await line.expect("speak")
+    async def script(connection: ServerConnection) -> None:
+        await connection.start()
+        await connection.expect("speak")
         await asyncio.sleep(5)
 
     async with serving(script) as url, DeviceClient(url, "secret", timeout_s=0.2) as device:

@@ -26,39 +26,39 @@ pytestmark = pytest.mark.django_db(transaction=True)  # the client uses its own 
 UTTERANCES = Utterance._meta.db_table
 
 
-async def arrived(member: Member) -> OutboxClient:
+async def new_client(member: Member) -> OutboxClient:
     """Return the outbox client of a new connection of this member's device."""
     socket = await in_database(connect, member)
     return OutboxClient(member.device.pk, leases.owner_epoch(socket.owner), member.patient.pk)
 
 
-async def claimed(deliveries: OutboxClient) -> Claim | None:
-    return await deliveries.claim(None, quota_exhausted=False, hold_live=False)
+async def claim_next(outbox: OutboxClient) -> Claim | None:
+    return await outbox.claim(None, quota_exhausted=False, hold_live=False)
 
 
-async def taken(deliveries: OutboxClient) -> tuple[Claim, Speech]:
+async def take_next(outbox: OutboxClient) -> tuple[Claim, Speech]:
     """Return the speech of a claim. Its conversation is not in the database, so that `finish` would fail."""
-    claim = await claimed(deliveries)
+    claim = await claim_next(outbox)
     assert claim is not None
-    return claim, deliveries.make_speech(claim, opened().context)
+    return claim, outbox.make_speech(claim, opened().context)
 
 
-async def said(deliveries: OutboxClient, member: Member) -> tuple[Claim, Speech]:
+async def play_unwritten(outbox: OutboxClient, member: Member) -> tuple[Claim, Speech]:
     """Claim a row and finish it. The end is not written yet."""
-    claim = await claimed(deliveries)
+    claim = await claim_next(outbox)
     assert claim is not None
     conversation = await in_database(lifecycle.start, member.device.pk, None)
-    speech = deliveries.make_speech(claim, conversation.context)
-    assert await deliveries.confirm_start(claim)
+    speech = outbox.make_speech(claim, conversation.context)
+    assert await outbox.confirm_start(claim)
     speech.progress.billed(len(claim.text))
     speech.progress.finished(UtteranceState.SPOKEN)
     return claim, speech
 
 
-async def spoken(deliveries: OutboxClient, member: Member) -> Claim:
-    claim, speech = await said(deliveries, member)
-    deliveries.finish(claim, speech)
-    await deliveries.flush()
+async def play_next(outbox: OutboxClient, member: Member) -> Claim:
+    claim, speech = await play_unwritten(outbox, member)
+    outbox.finish(claim, speech)
+    await outbox.flush()
     return claim
 
 
@@ -68,24 +68,24 @@ async def state(row: Utterance | Claim) -> str:
 
 async def test_a_claimed_row_becomes_a_speech_with_a_server_id(alice: Member):
     row = await in_database(submit, alice.patient, "Your tea is ready.")
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
     assert (speech.id, speech.utterance_id, speech.claim) == (f"{SERVER_PREFIX}{row.pk}", row.pk, claim)
     assert (speech.text_stream.text, speech.text_stream.complete, speech.origin) == (
         "Your tea is ready.",
         True,
         "server",
     )
-    assert await claimed(deliveries) is None  # one at a time
+    assert await claim_next(outbox) is None  # one at a time
 
 
 async def test_every_delivery_has_its_own_attempt_numbers_in_the_ledger(alice: Member):
     await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, first = await taken(deliveries)
-    deliveries.requeue(claim)
-    await deliveries.flush()
-    _, second = await taken(deliveries)
+    outbox = await new_client(alice)
+    claim, first = await take_next(outbox)
+    outbox.requeue(claim)
+    await outbox.flush()
+    _, second = await take_next(outbox)
     assert (
         second.attempt_number(1) - first.attempt_number(1) > MAX_WAIT_AFTER_QUOTA_S / RETRY_INTERVAL_S
     )  # one attempt for each poll for a slot
@@ -93,53 +93,53 @@ async def test_every_delivery_has_its_own_attempt_numbers_in_the_ledger(alice: M
 
 async def test_a_played_delivery_is_repeated_on_the_next_connection_only(alice: Member):
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    await spoken(deliveries, alice)
+    outbox = await new_client(alice)
+    await play_next(outbox, alice)
     assert await state(row) == "spoken"
     await in_database(Utterance.objects.update, state="waiting", owner="", lease_until=None)
-    assert await claimed(deliveries) is None
-    claim = await claimed(await arrived(alice))
+    assert await claim_next(outbox) is None
+    claim = await claim_next(await new_client(alice))
     assert claim is not None
     assert claim.id == row.pk
 
 
 async def test_a_requeued_delivery_is_repeated_on_the_same_connection(alice: Member):
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, _ = await taken(deliveries)
-    deliveries.requeue(claim, queued=True)
-    await deliveries.flush()
+    outbox = await new_client(alice)
+    claim, _ = await take_next(outbox)
+    outbox.requeue(claim, queued=True)
+    await outbox.flush()
     assert await state(row) == "queued"
-    again = await claimed(deliveries)
+    again = await claim_next(outbox)
     assert again is not None
     assert (again.id, again.attempt) == (row.pk, 2)
 
 
 async def test_a_delivery_that_was_acknowledged_after_the_claim_does_not_start(alice: Member):
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
-    assert await deliveries.acknowledge(speech.id)
-    assert not await deliveries.confirm_start(claim)
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
+    assert await outbox.acknowledge(speech.id)
+    assert not await outbox.confirm_start(claim)
     assert await state(row) == "heard"
 
 
 async def test_rows_are_released_when_the_connection_ends(alice: Member):
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    await spoken(deliveries, alice)
-    await deliveries.release_all()
+    outbox = await new_client(alice)
+    await play_next(outbox, alice)
+    await outbox.release_all()
     assert await state(row) == "waiting"
 
 
 async def test_a_new_connection_takes_over_the_rows_of_the_earlier_one(alice: Member):
     row = await in_database(submit, alice.patient)
-    former = await arrived(alice)
-    assert await claimed(former) is not None
+    former = await new_client(alice)
+    assert await claim_next(former) is not None
     epoch = await in_database(alice.device.register_connection)
     later = OutboxClient(alice.device.pk, epoch, alice.patient.pk)
     await later.take_over()
-    claim = await claimed(later)
+    claim = await claim_next(later)
     assert claim is not None
     assert claim.id == row.pk
 
@@ -149,90 +149,90 @@ async def test_a_new_connection_takes_over_the_rows_of_the_earlier_one(alice: Me
 
 @pytest.mark.parametrize("speech_id", ["srv-", "srv-nonsense", f"srv-{uuid.UUID(int=7)}"])
 async def test_invalid_ids_are_unknown(speech_id: str, alice: Member):
-    deliveries = await arrived(alice)
-    assert not await deliveries.acknowledge(speech_id)
-    assert not await deliveries.cancel(speech_id)
-    assert not await deliveries.is_known(speech_id)
+    outbox = await new_client(alice)
+    assert not await outbox.acknowledge(speech_id)
+    assert not await outbox.cancel(speech_id)
+    assert not await outbox.is_known(speech_id)
 
 
 async def test_a_delivery_of_another_patient_is_unknown(alice: Member, bob: Member):
     row = await in_database(submit, bob.patient)
-    claim = await spoken(await arrived(bob), bob)
-    deliveries = await arrived(alice)
-    assert not await deliveries.acknowledge(claim.speech_id)
-    assert not await deliveries.is_known(claim.speech_id)
+    claim = await play_next(await new_client(bob), bob)
+    outbox = await new_client(alice)
+    assert not await outbox.acknowledge(claim.speech_id)
+    assert not await outbox.is_known(claim.speech_id)
     assert await state(row) == "spoken"
 
 
 async def test_only_a_waiting_delivery_can_be_cancelled(alice: Member):
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
-    assert (await deliveries.cancel(speech.id), await deliveries.is_known(speech.id)) == (False, True)
-    deliveries.requeue(claim)
-    await deliveries.flush()
-    assert await deliveries.cancel(speech.id)
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
+    assert (await outbox.cancel(speech.id), await outbox.is_known(speech.id)) == (False, True)
+    outbox.requeue(claim)
+    await outbox.flush()
+    assert await outbox.cancel(speech.id)
     assert await state(row) == "interrupted"
 
 
 async def test_a_device_is_notified_once_of_a_queued_speech_and_once_of_its_expiry(alice: Member):
     await in_database(submit, alice.patient, expires_in_s=1)
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
-    assert [deliveries.mark_queued_notified(claim) for _ in range(2)] == [True, False]
-    deliveries.requeue(claim, queued=True)
-    await deliveries.flush()
-    assert await deliveries.pop_expired() == []
-    assert await all_expired(deliveries) == [speech.id]
-    assert await deliveries.pop_expired() == []
-    assert not deliveries.forget_queued(speech.id)
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
+    assert [outbox.mark_queued_notified(claim) for _ in range(2)] == [True, False]
+    outbox.requeue(claim, queued=True)
+    await outbox.flush()
+    assert await outbox.pop_expired() == []
+    assert await wait_and_pop_expired(outbox) == [speech.id]
+    assert await outbox.pop_expired() == []
+    assert not outbox.forget_queued(speech.id)
 
 
 @pytest.mark.parametrize("state", ["speaking", "spoken", "heard", "interrupted"])
 async def test_a_speech_that_another_device_has_ended_has_not_expired(alice: Member, state: str):
     await in_database(submit, alice.patient, expires_in_s=1)
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
-    deliveries.mark_queued_notified(claim)
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
+    outbox.mark_queued_notified(claim)
     await in_database(Utterance.objects.update, state=state)
-    assert await all_expired(deliveries) == []
-    assert not deliveries.forget_queued(speech.id)
+    assert await wait_and_pop_expired(outbox) == []
+    assert not outbox.forget_queued(speech.id)
 
 
 async def test_without_a_database_no_speech_is_reported_as_expired(alice: Member):
     await in_database(submit, alice.patient, expires_in_s=1)
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
-    deliveries.mark_queued_notified(claim)
-    deliveries.requeue(claim, queued=True)
-    await deliveries.flush()
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
+    outbox.mark_queued_notified(claim)
+    outbox.requeue(claim, queued=True)
+    await outbox.flush()
     async with missing_table(UTTERANCES):
-        assert await all_expired(deliveries) == []
-    assert await deliveries.pop_expired() == [speech.id]
+        assert await wait_and_pop_expired(outbox) == []
+    assert await outbox.pop_expired() == [speech.id]
 
 
-async def all_expired(deliveries: OutboxClient) -> list[str]:
+async def wait_and_pop_expired(outbox: OutboxClient) -> list[str]:
     """Return when the second until the expiry is over."""
     await asyncio.sleep(1.05)
-    return await deliveries.pop_expired()
+    return await outbox.pop_expired()
 
 
 async def test_a_speech_that_starts_is_no_longer_queued(alice: Member):
     await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
-    deliveries.mark_queued_notified(claim)
-    deliveries.make_speech(claim, opened().context)
-    assert not deliveries.forget_queued(speech.id)
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
+    outbox.mark_queued_notified(claim)
+    outbox.make_speech(claim, opened().context)
+    assert not outbox.forget_queued(speech.id)
 
 
 async def test_a_speech_that_waited_for_the_quota_is_marked(alice: Member):
     await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, first = await taken(deliveries)
-    deliveries.requeue(claim, queued=True)
-    await deliveries.flush()
-    _, second = await taken(deliveries)
+    outbox = await new_client(alice)
+    claim, first = await take_next(outbox)
+    outbox.requeue(claim, queued=True)
+    await outbox.flush()
+    _, second = await take_next(outbox)
     assert (first.progress.waited_for_quota, second.progress.waited_for_quota) == (False, True)
 
 
@@ -241,39 +241,39 @@ async def test_a_speech_that_waited_for_the_quota_is_marked(alice: Member):
 
 async def test_an_unwritten_end_is_written_before_the_next_claim(alice: Member):
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
-    deliveries = await arrived(alice)
-    claim, speech = await said(deliveries, alice)
+    outbox = await new_client(alice)
+    claim, speech = await play_unwritten(outbox, alice)
     async with missing_table(UTTERANCES):
-        deliveries.finish(claim, speech)
-        await deliveries.flush()
-        assert deliveries.has_pending_writes
-        assert await claimed(deliveries) is None
-    following = await claimed(deliveries)
+        outbox.finish(claim, speech)
+        await outbox.flush()
+        assert outbox.has_pending_writes
+        assert await claim_next(outbox) is None
+    following = await claim_next(outbox)
     assert following is not None
-    assert (following.id, deliveries.has_pending_writes) == (second.pk, False)
+    assert (following.id, outbox.has_pending_writes) == (second.pk, False)
     assert await state(first) == "spoken"
 
 
 async def test_an_unwritten_requeue_is_written_later(alice: Member):
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, _ = await taken(deliveries)
+    outbox = await new_client(alice)
+    claim, _ = await take_next(outbox)
     async with missing_table(UTTERANCES):
-        deliveries.requeue(claim)
-        await deliveries.flush()
-    again = await claimed(deliveries)
+        outbox.requeue(claim)
+        await outbox.flush()
+    again = await claim_next(outbox)
     assert again is not None
     assert again.id == row.pk
 
 
 async def test_a_delivery_that_cannot_be_confirmed_waits_again(alice: Member):
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim, _ = await taken(deliveries)
+    outbox = await new_client(alice)
+    claim, _ = await take_next(outbox)
     async with missing_table(UTTERANCES):
-        assert not await deliveries.confirm_start(claim)
-        assert deliveries.has_pending_writes
-    again = await claimed(deliveries)
+        assert not await outbox.confirm_start(claim)
+        assert outbox.has_pending_writes
+    again = await claim_next(outbox)
     assert again is not None
     assert again.id == row.pk
 
@@ -281,14 +281,14 @@ async def test_a_delivery_that_cannot_be_confirmed_waits_again(alice: Member):
 async def test_a_claim_whose_answer_was_lost_is_repeated(alice: Member):
     """The database may have written the claim without answering. Otherwise this row would never be delivered."""
     row = await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
+    outbox = await new_client(alice)
     async with missing_table(UTTERANCES):
-        assert await claimed(deliveries) is None
+        assert await claim_next(outbox) is None
     unanswered = await in_database(
-        store.claim, alice.device.pk, deliveries.owner, None, quota_exhausted=False, hold_live=False
+        store.claim, alice.device.pk, outbox.owner, None, quota_exhausted=False, hold_live=False
     )
     assert unanswered is not None
-    claim = await claimed(deliveries)
+    claim = await claim_next(outbox)
     assert claim is not None
     assert (claim.id, claim.attempt) == (row.pk, unanswered.attempt + 1)
 
@@ -296,23 +296,23 @@ async def test_a_claim_whose_answer_was_lost_is_repeated(alice: Member):
 async def test_a_row_that_the_database_rejects_does_not_block_others(alice: Member):
     """Its conversation no longer exists."""
     first, second = [await in_database(submit, alice.patient, text) for text in ("First.", "Second.")]
-    deliveries = await arrived(alice)
-    claim, speech = await taken(deliveries)
+    outbox = await new_client(alice)
+    claim, speech = await take_next(outbox)
     speech.progress.finished(UtteranceState.SPOKEN)
-    deliveries.finish(claim, speech)
-    await deliveries.flush()
+    outbox.finish(claim, speech)
+    await outbox.flush()
     assert await state(first) == "waiting"
-    following = await claimed(deliveries)
+    following = await claim_next(outbox)
     assert following is not None
     assert following.id == second.pk
 
 
 async def test_an_acknowledgement_waits_for_the_database(alice: Member):
     await in_database(submit, alice.patient)
-    deliveries = await arrived(alice)
-    claim = await spoken(deliveries, alice)
+    outbox = await new_client(alice)
+    claim = await play_next(outbox, alice)
     async with missing_table(UTTERANCES):
-        acknowledging = asyncio.create_task(deliveries.acknowledge(claim.speech_id))
+        acknowledging = asyncio.create_task(outbox.acknowledge(claim.speech_id))
         await asyncio.sleep(0.1)
         assert not acknowledging.done()
     assert await acknowledging
@@ -320,12 +320,12 @@ async def test_an_acknowledgement_waits_for_the_database(alice: Member):
 
 
 async def test_a_connection_may_open_while_the_database_is_unavailable(alice: Member):
-    deliveries = await arrived(alice)
+    outbox = await new_client(alice)
     async with missing_table(UTTERANCES):
-        await deliveries.take_over()
-        assert not await deliveries.cancel(f"srv-{uuid.uuid4()}")
+        await outbox.take_over()
+        assert not await outbox.cancel(f"srv-{uuid.uuid4()}")
 
     async def works() -> bool:
-        return await claimed(deliveries) is None and not deliveries.has_pending_writes
+        return await claim_next(outbox) is None and not outbox.has_pending_writes
 
     await eventually(works)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.tts.devices.wire import line
+from tests.tts.devices.wire import open_wire
 from tests.tts.examples import speech
 from tts.devices.output import MAX_BUFFERED_BYTES, SpeechOutput
 from tts.devices.transport import DeviceTransport
@@ -51,15 +51,15 @@ def device() -> Device:
 
 
 @pytest.fixture
-def said() -> Speech:
+def utterance() -> Speech:
     return speech("s1", started_at_monotonic=time.monotonic())
 
 
-def deliver(device: Device, said: Speech, format_name: str = "pcm_16000") -> SpeechOutput:
-    return SpeechOutput(DeviceTransport(device.receive), said, format_name)
+def output_for(device: Device, utterance: Speech, format_name: str = "pcm_16000") -> SpeechOutput:
+    return SpeechOutput(DeviceTransport(device.receive), utterance, format_name)
 
 
-async def still_waits(task: asyncio.Task[None]) -> bool:
+async def is_still_waiting(task: asyncio.Task[None]) -> bool:
     for _ in range(5):
         await asyncio.sleep(0)
     return not task.done()
@@ -71,63 +71,63 @@ STARTED = {"type": "speech.started", "id": "s1", "format": "pcm_16000"}
 SWITCHED = {"type": "speech.switched", "id": "s1"}
 
 
-def heard_as(kind: dict, source: str, voice: str) -> dict:
+def announced(kind: dict, source: str, voice: str) -> dict:
     return {**kind, "source": source, "voice": voice}
 
 
 @pytest.mark.parametrize(
     ("said_by", "frames", "source"),
     [
-        ([("live", "Ann")], [heard_as(STARTED, "live", "Ann")], "live"),
-        ([("live", "Ann"), ("live", "Ann")], [heard_as(STARTED, "live", "Ann")], "live"),
-        ([("cache", "Ann")], [heard_as(STARTED, "cache", "Ann")], "cache"),
-        ([("cache", "Ann"), ("cache", "Ann")], [heard_as(STARTED, "cache", "Ann")], "cache"),
-        ([("cache", "Ann"), ("live", "Ann")], [heard_as(STARTED, "cache", "Ann")], "live"),
-        ([("live", "Ann"), ("cache", "Ann")], [heard_as(STARTED, "live", "Ann")], "live"),
-        ([("backup", "Default")], [heard_as(STARTED, "backup", "Default"), NOTICE], "backup"),
-        ([("offline", "Robot")], [heard_as(STARTED, "offline", "Robot"), NOTICE], "offline"),
+        ([("live", "Ann")], [announced(STARTED, "live", "Ann")], "live"),
+        ([("live", "Ann"), ("live", "Ann")], [announced(STARTED, "live", "Ann")], "live"),
+        ([("cache", "Ann")], [announced(STARTED, "cache", "Ann")], "cache"),
+        ([("cache", "Ann"), ("cache", "Ann")], [announced(STARTED, "cache", "Ann")], "cache"),
+        ([("cache", "Ann"), ("live", "Ann")], [announced(STARTED, "cache", "Ann")], "live"),
+        ([("live", "Ann"), ("cache", "Ann")], [announced(STARTED, "live", "Ann")], "live"),
+        ([("backup", "Default")], [announced(STARTED, "backup", "Default"), NOTICE], "backup"),
+        ([("offline", "Robot")], [announced(STARTED, "offline", "Robot"), NOTICE], "offline"),
         (
             [("live", "Ann"), ("backup", "Default")],
-            [heard_as(STARTED, "live", "Ann"), heard_as(SWITCHED, "backup", "Default"), NOTICE],
+            [announced(STARTED, "live", "Ann"), announced(SWITCHED, "backup", "Default"), NOTICE],
             "backup",
         ),
         (
             [("live", "Default"), ("backup", "Default")],
-            [heard_as(STARTED, "live", "Default"), heard_as(SWITCHED, "backup", "Default"), NOTICE],
+            [announced(STARTED, "live", "Default"), announced(SWITCHED, "backup", "Default"), NOTICE],
             "backup",
         ),
         (
             [("cache", "Ann"), ("offline", "Robot")],
-            [heard_as(STARTED, "cache", "Ann"), heard_as(SWITCHED, "offline", "Robot"), NOTICE],
+            [announced(STARTED, "cache", "Ann"), announced(SWITCHED, "offline", "Robot"), NOTICE],
             "offline",
         ),
         (
             [("live", "Ann"), ("backup", "Default"), ("backup", "Default"), ("offline", "Robot")],
             [
-                heard_as(STARTED, "live", "Ann"),
-                heard_as(SWITCHED, "backup", "Default"),
+                announced(STARTED, "live", "Ann"),
+                announced(SWITCHED, "backup", "Default"),
                 NOTICE,
-                heard_as(SWITCHED, "offline", "Robot"),
+                announced(SWITCHED, "offline", "Robot"),
             ],
             "offline",
         ),
     ],
 )
 async def test_the_source_is_announced_and_a_fallback_is_notified_once(
-    device: Device, said: Speech, said_by: list[tuple[str, str]], frames: list[dict], source: str
+    device: Device, utterance: Speech, said_by: list[tuple[str, str]], frames: list[dict], source: str
 ):
-    delivery = deliver(device, said)
+    output = output_for(device, utterance)
     for name, voice in said_by:
-        await delivery.send_audio(b"\0\0", name, voice)
+        await output.send_audio(b"\0\0", name, voice)
     assert device.frames == frames
-    assert said.progress.source == source
+    assert utterance.progress.source == source
 
 
-async def test_each_announcement_precedes_its_audio(device: Device, said: Speech):
-    delivery = deliver(device, said)
+async def test_each_announcement_precedes_its_audio(device: Device, utterance: Speech):
+    output = output_for(device, utterance)
     for name, voice in (("live", "Ann"), ("backup", "Default"), ("offline", "Robot")):
-        await delivery.send_audio(b"\0\0", name, voice)
-        await delivery.send_audio(b"\0\0", name, voice)
+        await output.send_audio(b"\0\0", name, voice)
+        await output.send_audio(b"\0\0", name, voice)
     assert device.kinds == [
         *("speech.started", "audio", "audio"),
         *("speech.switched", "notice", "audio", "audio"),
@@ -135,11 +135,16 @@ async def test_each_announcement_precedes_its_audio(device: Device, said: Speech
     ]
 
 
-async def test_a_voice_without_audio_is_not_announced(device: Device, said: Speech):
-    delivery = deliver(device, said)
-    await delivery.wait_for_capacity()
-    await delivery.pad_partial_frame()
-    assert (device.received, said.progress.source, said.progress.first_chunk_ms, said.progress.spoken_at) == (
+async def test_a_voice_without_audio_is_not_announced(device: Device, utterance: Speech):
+    output = output_for(device, utterance)
+    await output.wait_for_capacity()
+    await output.pad_partial_frame()
+    assert (
+        device.received,
+        utterance.progress.source,
+        utterance.progress.first_chunk_ms,
+        utterance.progress.spoken_at,
+    ) == (
         [],
         "",
         None,
@@ -147,17 +152,17 @@ async def test_a_voice_without_audio_is_not_announced(device: Device, said: Spee
     )
 
 
-async def test_every_chunk_is_one_unchanged_frame(device: Device, said: Speech):
+async def test_every_chunk_is_one_unchanged_frame(device: Device, utterance: Speech):
     reads = [b"\1\2", b"\3", b"\4" * 5000]
-    delivery = deliver(device, said)
+    output = output_for(device, utterance)
     for read in reads:
-        await delivery.send_audio(read, "live", "Ann")
+        await output.send_audio(read, "live", "Ann")
     assert device.received[1:] == reads
-    assert said.progress.bytes_sent == 5003
+    assert utterance.progress.bytes_sent == 5003
 
 
-async def test_voice_names_are_sent_unchanged(device: Device, said: Speech):
-    await deliver(device, said).send_audio(b"\0\0", "live", "Åsa 🙂")
+async def test_voice_names_are_sent_unchanged(device: Device, utterance: Speech):
+    await output_for(device, utterance).send_audio(b"\0\0", "live", "Åsa 🙂")
     assert device.frames[0]["voice"] == "Åsa 🙂"
 
 
@@ -165,13 +170,13 @@ async def test_voice_names_are_sent_unchanged(device: Device, said: Speech):
 
 
 async def test_only_the_first_frame_is_measured_from_the_arrival_of_the_text(device: Device):
-    said = speech("s1", received_at_monotonic=time.monotonic() - 0.5, started_at_monotonic=time.monotonic())
-    delivery = deliver(device, said)
-    await delivery.send_audio(b"\0\0", "live", "Ann")
-    first, spoken_at = said.progress.first_chunk_ms, said.progress.spoken_at
-    await delivery.send_audio(b"\0\0", "offline", "Robot")
+    utterance = speech("s1", received_at_monotonic=time.monotonic() - 0.5, started_at_monotonic=time.monotonic())
+    output = output_for(device, utterance)
+    await output.send_audio(b"\0\0", "live", "Ann")
+    first, spoken_at = utterance.progress.first_chunk_ms, utterance.progress.spoken_at
+    await output.send_audio(b"\0\0", "offline", "Robot")
     assert first >= 500
-    assert (said.progress.first_chunk_ms, said.progress.spoken_at) == (first, spoken_at)
+    assert (utterance.progress.first_chunk_ms, utterance.progress.spoken_at) == (first, spoken_at)
     assert spoken_at.utcoffset() == timedelta(0)
 
 
@@ -183,35 +188,35 @@ async def test_only_the_first_frame_is_measured_from_the_arrival_of_the_text(dev
     [("pcm_16000", 3, 1), ("pcm_24000", 4, 0), ("pcm_22050", 1, 1), ("ulaw_8000", 3, 0)],
 )
 async def test_a_cut_sample_is_padded_with_zeros_that_count(
-    device: Device, said: Speech, format_name: str, cut: int, zeros: int
+    device: Device, utterance: Speech, format_name: str, cut: int, zeros: int
 ):
-    delivery = deliver(device, said, format_name)
-    await delivery.send_audio(b"\1" * cut, "live", "Ann")
-    await delivery.pad_partial_frame()
+    output = output_for(device, utterance, format_name)
+    await output.send_audio(b"\1" * cut, "live", "Ann")
+    await output.pad_partial_frame()
     assert device.audio == b"\1" * cut + bytes(zeros)
-    assert said.progress.bytes_sent == cut + zeros
+    assert utterance.progress.bytes_sent == cut + zeros
 
 
 @pytest.mark.parametrize("format_name", ["mp3_44100_128", "mp3_22050_32"])
 @pytest.mark.parametrize("cut", [2, 3, 100, 1000, 1500])
-async def test_a_cut_frame_is_padded_to_a_whole_one(device: Device, said: Speech, format_name: str, cut: int):
+async def test_a_cut_frame_is_padded_to_a_whole_one(device: Device, utterance: Speech, format_name: str, cut: int):
     encoder = Encoder(FORMATS[format_name], FORMATS[format_name].sample_rate)
     sound = encoder.feed(bytes(2 * FORMATS[format_name].sample_rate)) + encoder.finish()
-    delivery, rest = deliver(device, said, format_name), FramePadder(FORMATS[format_name])
-    await delivery.send_audio(sound[:cut], "live", "Ann")
-    await delivery.pad_partial_frame()
+    output, rest = output_for(device, utterance, format_name), FramePadder(FORMATS[format_name])
+    await output.send_audio(sound[:cut], "live", "Ann")
+    await output.pad_partial_frame()
     rest.feed(device.audio)
     assert device.audio.startswith(sound[:cut])
     assert rest.padding() == b""
-    assert said.progress.bytes_sent == len(device.audio) > cut
+    assert utterance.progress.bytes_sent == len(device.audio) > cut
 
 
-async def test_a_cut_is_padded_once_and_before_the_switch(device: Device, said: Speech):
-    delivery = deliver(device, said)
-    await delivery.send_audio(b"\1", "live", "Ann")
-    await delivery.pad_partial_frame()
-    await delivery.pad_partial_frame()
-    await delivery.send_audio(b"\2\2", "backup", "Default")
+async def test_a_cut_is_padded_once_and_before_the_switch(device: Device, utterance: Speech):
+    output = output_for(device, utterance)
+    await output.send_audio(b"\1", "live", "Ann")
+    await output.pad_partial_frame()
+    await output.pad_partial_frame()
+    await output.send_audio(b"\2\2", "backup", "Default")
     assert device.kinds == ["speech.started", "audio", "audio", "speech.switched", "notice", "audio"]
     assert device.audio == b"\1\0\2\2"
 
@@ -219,14 +224,14 @@ async def test_a_cut_is_padded_once_and_before_the_switch(device: Device, said: 
 # Waiting for a slot
 
 
-async def test_a_speech_that_waits_for_a_slot_is_reported_once(device: Device, said: Speech):
-    delivery = deliver(device, said)
+async def test_a_speech_that_waits_for_a_slot_is_reported_once(device: Device, utterance: Speech):
+    output = output_for(device, utterance)
     before = datetime.now(UTC)
     with capture_logs() as logs:
-        await delivery.notify_queued("busy", 4.5)
-        await delivery.notify_queued("busy", 4.0)
+        await output.notify_queued("busy", 4.5)
+        await output.notify_queued("busy", 4.0)
     assert [(entry["event"], entry["reason"]) for entry in logs] == [("speech.queued", "busy")]
-    assert said.progress.queue_reason == "busy"
+    assert utterance.progress.queue_reason == "busy"
     (frame,) = device.frames
     expires_at = datetime.fromisoformat(frame.pop("expires_at"))
     assert frame == {"type": "speech.queued", "id": "s1", "reason": "busy"}
@@ -237,35 +242,35 @@ async def test_a_speech_that_waits_for_a_slot_is_reported_once(device: Device, s
 # Pace
 
 
-async def spoken(delivery: SpeechOutput, seconds: float) -> None:
+async def send_segment(output: SpeechOutput, seconds: float) -> None:
     """Send one segment as the pipeline does."""
-    await delivery.wait_for_capacity()
-    await delivery.send_audio(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
+    await output.wait_for_capacity()
+    await output.send_audio(bytes(int(seconds * PCM_SECOND) // 2 * 2), "live", "Ann")
 
 
-async def test_the_third_segment_waits_until_the_second_plays(device: Device, said: Speech):
-    delivery = deliver(device, said)
-    await spoken(delivery, 0.1)
-    await spoken(delivery, 5)
-    third = asyncio.create_task(delivery.wait_for_capacity())
-    assert await still_waits(third)
+async def test_the_third_segment_waits_until_the_second_plays(device: Device, utterance: Speech):
+    output = output_for(device, utterance)
+    await send_segment(output, 0.1)
+    await send_segment(output, 5)
+    third = asyncio.create_task(output.wait_for_capacity())
+    assert await is_still_waiting(third)
     await asyncio.wait_for(third, 3)
 
 
-async def test_reported_playback_makes_room_for_the_next_segment(device: Device, said: Speech):
-    delivery = deliver(device, said)
-    await spoken(delivery, 60)
-    room = asyncio.create_task(delivery.wait_for_capacity())
-    assert await still_waits(room)
-    delivery.report_playback(59_000)
+async def test_reported_playback_makes_room_for_the_next_segment(device: Device, utterance: Speech):
+    output = output_for(device, utterance)
+    await send_segment(output, 60)
+    room = asyncio.create_task(output.wait_for_capacity())
+    assert await is_still_waiting(room)
+    output.report_playback(59_000)
     await asyncio.wait_for(room, 3)
 
 
-async def test_waiting_for_capacity_can_be_cancelled(device: Device, said: Speech):
-    delivery = deliver(device, said)
-    await spoken(delivery, 60)
-    room = asyncio.create_task(delivery.wait_for_capacity())
-    assert await still_waits(room)
+async def test_waiting_for_capacity_can_be_cancelled(device: Device, utterance: Speech):
+    output = output_for(device, utterance)
+    await send_segment(output, 60)
+    room = asyncio.create_task(output.wait_for_capacity())
+    assert await is_still_waiting(room)
     room.cancel()
     with pytest.raises(asyncio.CancelledError):
         await room
@@ -274,26 +279,26 @@ async def test_waiting_for_capacity_can_be_cancelled(device: Device, said: Speec
 # A device that does not read
 
 
-async def test_sending_waits_for_a_device_that_does_not_read(said: Speech):
-    with line() as wire:
-        socket = wire.socket()
-        forwarding = asyncio.create_task(
-            SpeechOutput(socket, said, "pcm_16000").send_audio(bytes(1 << 20), "live", "Ann")
+async def test_sending_waits_for_a_device_that_does_not_read(utterance: Speech):
+    with open_wire() as wire:
+        transport = wire.device_transport()
+        sending = asyncio.create_task(
+            SpeechOutput(transport, utterance, "pcm_16000").send_audio(bytes(1 << 20), "live", "Ann")
         )
-        assert await still_waits(forwarding)
-        while socket.buffered_bytes() > MAX_BUFFERED_BYTES:
+        assert await is_still_waiting(sending)
+        while transport.buffered_bytes() > MAX_BUFFERED_BYTES:
             wire.read()
-            wire.write_on()
-        await asyncio.wait_for(forwarding, 3)
+            wire.run_writers()
+        await asyncio.wait_for(sending, 3)
 
 
-async def test_flush_returns_when_all_audio_has_left(said: Speech):
-    with line() as wire:
-        socket = wire.socket()
-        await socket.send(bytes(1 << 20))
-        settled = asyncio.create_task(SpeechOutput(socket, said, "pcm_16000").flush())
-        assert await still_waits(settled)
-        while socket.buffered_bytes():
+async def test_flush_returns_when_all_audio_has_left(utterance: Speech):
+    with open_wire() as wire:
+        transport = wire.device_transport()
+        await transport.send(bytes(1 << 20))
+        flushing = asyncio.create_task(SpeechOutput(transport, utterance, "pcm_16000").flush())
+        assert await is_still_waiting(flushing)
+        while transport.buffered_bytes():
             wire.read()
-            wire.write_on()
-        await asyncio.wait_for(settled, 3)
+            wire.run_writers()
+        await asyncio.wait_for(flushing, 3)

@@ -48,12 +48,12 @@ SLOW = {"kind": "slow", "bytes_per_s": 20_000}
 async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]:
     tasks: set[asyncio.Task[Any]] = set()
 
-    def own(work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(work: Coroutine[Any, Any, Any]) -> None:
         tasks.add(asyncio.create_task(work))
 
     circuit = CircuitBreaker()
     client = SpeechClient(sandbox.url, "key")
-    quota, slots, recorder = QuotaGate(own), LocalLimiter(), Recorder()
+    quota, slots, recorder = QuotaGate(spawn), LocalLimiter(), Recorder()
     services = SpeechDependencies(
         client=client,
         gateway=SpeechGateway(client, RecorderLedger(recorder), limiter=slots, quota=quota),
@@ -61,11 +61,11 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]
         circuit=circuit,
         quota=quota,
         limiter=slots,
-        error_reporter=ErrorReporter(circuit, own),
+        error_reporter=ErrorReporter(circuit, spawn),
         phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
         single_flight=SingleFlight(),
         recorder=recorder,
-        spawn=own,
+        spawn=spawn,
         first_byte_s=5,
         stall_s=5,
         busy_wait_s=5,
@@ -80,22 +80,22 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]
     await client.close()
 
 
-class Desk:
+class PlayerRig:
     """A player with the parts that a connection gives it. `frames` has the JSON frames for the device."""
 
     def __init__(self, member: Member, services: SpeechDependencies) -> None:
         self.member = member
         self.frames: list[dict[str, Any]] = []
-        self.sound = asyncio.Event()
+        self.audio = asyncio.Event()
         self.session = new_session(1_000_000)
         self.open = self.conversation  # for a delivery
         self._services = services
 
-    async def connect(self) -> "Desk":
+    async def connect(self) -> "PlayerRig":
         socket = await in_database(connect, self.member)
-        self.deliveries = OutboxClient(self.member.device.pk, leases.owner_epoch(socket.owner), self.member.patient.pk)
-        self.speaker = SpeechPlayer(
-            DeviceTransport(self._receive), self._services, self.session, self.deliveries, self._open_conversation
+        self.outbox = OutboxClient(self.member.device.pk, leases.owner_epoch(socket.owner), self.member.patient.pk)
+        self.player = SpeechPlayer(
+            DeviceTransport(self._receive), self._services, self.session, self.outbox, self._open_conversation
         )
         return self
 
@@ -110,7 +110,7 @@ class Desk:
 
     async def _receive(self, message: dict[str, Any]) -> None:
         if "bytes" in message:
-            self.sound.set()
+            self.audio.set()
         else:
             self.frames.append(json.loads(message["text"]))
 
@@ -118,134 +118,134 @@ class Desk:
     def types(self) -> list[str]:
         return [frame["type"] for frame in self.frames]
 
-    def own(self, speech_id: str, text: str = TEXT) -> Speech:
+    def speak(self, speech_id: str, text: str = TEXT) -> Speech:
         context = self.session.require_conversation().context
         speech = example(speech_id, text, conversation_id=context.conversation_id, patient_id=context.patient_id)
         self.session.queue.waiting.append(speech)
-        self.speaker.enqueue(speech)
+        self.player.enqueue(speech)
         return speech
 
 
 @pytest.fixture
-async def desk(alice: Member, services: SpeechDependencies) -> AsyncIterator[Desk]:
-    desk = await Desk(alice, services).connect()
-    yield desk
-    desk.speaker.stop_accepting()
-    await desk.speaker.cancel_all()
+async def rig(alice: Member, services: SpeechDependencies) -> AsyncIterator[PlayerRig]:
+    rig = await PlayerRig(alice, services).connect()
+    yield rig
+    rig.player.stop_accepting()
+    await rig.player.cancel_all()
 
 
 async def until(row: Utterance, state: str) -> None:
     await eventually(lambda: in_database(state_of, row), wanted=lambda found: found == state)
 
 
-async def test_wake_plays_all_deliveries_of_the_outbox(desk: Desk):
-    rows = [await in_database(submit, desk.member.patient, text) for text in ("First.", "Second.")]
-    desk.speaker.wake()
+async def test_wake_plays_all_deliveries_of_the_outbox(rig: PlayerRig):
+    rows = [await in_database(submit, rig.member.patient, text) for text in ("First.", "Second.")]
+    rig.player.wake()
     for row in rows:
         await until(row, "spoken")
-    assert desk.types == ["speech.started", "speech.finished"] * 2
+    assert rig.types == ["speech.started", "speech.finished"] * 2
 
 
-async def test_the_devices_own_speech_comes_before_the_next_delivery(desk: Desk, sandbox: SandboxProcess):
+async def test_the_devices_own_speech_comes_before_the_next_delivery(rig: PlayerRig, sandbox: SandboxProcess):
     sandbox.fault(**SLOW, first=1)
-    rows = [await in_database(submit, desk.member.patient, text) for text in (TEXT, "Second.")]
-    desk.speaker.wake()
-    await desk.sound.wait()
-    desk.own("own")
+    rows = [await in_database(submit, rig.member.patient, text) for text in (TEXT, "Second.")]
+    rig.player.wake()
+    await rig.audio.wait()
+    rig.speak("own")
     for row in rows:
         await until(row, "spoken")
-    began = [frame["id"] for frame in desk.frames if frame["type"] == "speech.started"]
+    began = [frame["id"] for frame in rig.frames if frame["type"] == "speech.started"]
     assert began == [f"srv-{rows[0].pk}", "own", f"srv-{rows[1].pk}"]
 
 
-async def test_a_delivery_survives_a_conversation_that_ends_after_its_claim(desk: Desk):
-    row = await in_database(submit, desk.member.patient)
-    opened = await desk.conversation()
+async def test_a_delivery_survives_a_conversation_that_ends_after_its_claim(rig: PlayerRig):
+    row = await in_database(submit, rig.member.patient)
+    opened = await rig.conversation()
     ended = False
 
     async def ends_at_once() -> OpenConversation | None:
         nonlocal ended
         if ended:
-            return await desk.conversation()
+            return await rig.conversation()
         ended = True
-        desk.session.finish_conversation()
-        desk.speaker.wake()  # as the connection does when a conversation ends
+        rig.session.finish_conversation()
+        rig.player.wake()  # as the connection does when a conversation ends
         return opened
 
-    desk.open = ends_at_once
-    desk.speaker.wake()
+    rig.open = ends_at_once
+    rig.player.wake()
     await until(row, "spoken")
     assert ended
-    assert desk.types == ["speech.started", "speech.finished"]
-    now = await desk.conversation()
+    assert rig.types == ["speech.started", "speech.finished"]
+    now = await rig.conversation()
     assert opened is not None
     assert now is not None
     assert now.context.conversation_id != opened.context.conversation_id
     assert (await in_database(Utterance.objects.get)).conversation_id == now.context.conversation_id
 
 
-async def test_a_delivery_waits_if_no_conversation_can_be_opened(desk: Desk):
-    row = await in_database(submit, desk.member.patient)
+async def test_a_delivery_waits_if_no_conversation_can_be_opened(rig: PlayerRig):
+    row = await in_database(submit, rig.member.patient)
 
     async def cannot() -> OpenConversation | None:
         return None
 
-    desk.open = cannot
-    desk.speaker.wake()
+    rig.open = cannot
+    rig.player.wake()
     await asyncio.sleep(0.3)
     await until(row, "waiting")
     assert (await in_database(Utterance.objects.get)).attempts == 1
-    assert desk.frames == []
+    assert rig.frames == []
 
 
-async def test_stop_requeues_a_delivery_or_ends_it(desk: Desk, sandbox: SandboxProcess):
+async def test_stop_requeues_a_delivery_or_ends_it(rig: PlayerRig, sandbox: SandboxProcess):
     sandbox.fault(**SLOW)
-    row = await in_database(submit, desk.member.patient, TEXT)
-    desk.speaker.wake()
-    await desk.sound.wait()
-    await desk.speaker.stop(requeue=True)
-    assert desk.types == ["speech.started", "speech.interrupted"]
-    desk.sound.clear()
-    await desk.sound.wait()  # it is repeated immediately
-    await desk.speaker.stop(requeue=False)
+    row = await in_database(submit, rig.member.patient, TEXT)
+    rig.player.wake()
+    await rig.audio.wait()
+    await rig.player.stop(requeue=True)
+    assert rig.types == ["speech.started", "speech.interrupted"]
+    rig.audio.clear()
+    await rig.audio.wait()  # it is repeated immediately
+    await rig.player.stop(requeue=False)
     await until(row, "interrupted")
-    assert desk.types == ["speech.started", "speech.interrupted"] * 2
+    assert rig.types == ["speech.started", "speech.interrupted"] * 2
     assert (await in_database(Utterance.objects.get)).attempts == 2
 
 
 async def test_cancel_all_requeues_the_playing_delivery_and_interrupts_waiting_speech(
-    desk: Desk, sandbox: SandboxProcess, services: SpeechDependencies
+    rig: PlayerRig, sandbox: SandboxProcess, services: SpeechDependencies
 ):
     sandbox.fault(**SLOW)
-    row = await in_database(submit, desk.member.patient, TEXT)
-    desk.speaker.wake()
-    await desk.sound.wait()
-    waiting = desk.own("own")
-    desk.speaker.stop_accepting()
-    await desk.speaker.cancel_all()
+    row = await in_database(submit, rig.member.patient, TEXT)
+    rig.player.wake()
+    await rig.audio.wait()
+    waiting = rig.speak("own")
+    rig.player.stop_accepting()
+    await rig.player.cancel_all()
     await until(row, "waiting")
     await services.recorder.flush()
     own = await in_database(Utterance.objects.get, pk=waiting.utterance_id)
     assert (own.state, own.bytes_sent) == ("interrupted", 0)
-    assert desk.types == ["speech.started", "speech.interrupted", "speech.interrupted"]
+    assert rig.types == ["speech.started", "speech.interrupted", "speech.interrupted"]
 
 
-async def test_a_stopped_player_claims_nothing(desk: Desk):
-    row = await in_database(submit, desk.member.patient)
-    desk.speaker.stop_accepting()
-    desk.speaker.wake()
+async def test_a_stopped_player_claims_nothing(rig: PlayerRig):
+    row = await in_database(submit, rig.member.patient)
+    rig.player.stop_accepting()
+    rig.player.wake()
     await asyncio.sleep(0.2)
     assert (await in_database(Utterance.objects.get)).attempts == 0
     assert await in_database(state_of, row) == "waiting"
 
 
-async def test_finish_current_lets_the_current_speech_end_and_starts_no_other(desk: Desk, sandbox: SandboxProcess):
+async def test_finish_current_lets_the_current_speech_end_and_starts_no_other(rig: PlayerRig, sandbox: SandboxProcess):
     sandbox.fault(kind="slow", bytes_per_s=60_000)
-    rows = [await in_database(submit, desk.member.patient, TEXT) for _ in range(2)]
-    desk.speaker.wake()
-    await desk.sound.wait()
-    await desk.speaker.finish_current(10)
-    assert desk.types == ["speech.started", "speech.finished"]
+    rows = [await in_database(submit, rig.member.patient, TEXT) for _ in range(2)]
+    rig.player.wake()
+    await rig.audio.wait()
+    await rig.player.finish_current(10)
+    assert rig.types == ["speech.started", "speech.finished"]
     for row, state in zip(rows, ("spoken", "waiting"), strict=True):
         await until(row, state)
 
@@ -263,11 +263,11 @@ def speech_events(logs: list[dict[str, Any]], event: str) -> list[dict[str, Any]
     return [entry for entry in events if entry["event"] == event]
 
 
-async def test_the_start_and_the_end_of_a_speech_are_logged(desk: Desk, services: SpeechDependencies):
-    opened = await desk.conversation()
+async def test_the_start_and_the_end_of_a_speech_are_logged(rig: PlayerRig, services: SpeechDependencies):
+    opened = await rig.conversation()
     with capture_logs() as logs:
-        speech = desk.own("own")
-        await eventually(lambda: desk.types, wanted=lambda types: "speech.finished" in types)
+        speech = rig.speak("own")
+        await eventually(lambda: rig.types, wanted=lambda types: "speech.finished" in types)
     assert opened is not None
     (started,), (finished,) = speech_events(logs, "speech.started"), speech_events(logs, "speech.finished")
     for entry in (started, finished):
@@ -280,12 +280,12 @@ async def test_the_start_and_the_end_of_a_speech_are_logged(desk: Desk, services
     assert speech_events(logs, "speech.fallback") == speech_events(logs, "speech.queued") == []
 
 
-async def test_a_fallback_is_logged_with_its_cause(desk: Desk, sandbox: SandboxProcess):
+async def test_a_fallback_is_logged_with_its_cause(rig: PlayerRig, sandbox: SandboxProcess):
     sandbox.fault(kind="error", preset="internal_error", first=2)
-    await desk.conversation()
+    await rig.conversation()
     with capture_logs() as logs:
-        speech = desk.own("own")
-        await eventually(lambda: desk.types, wanted=lambda types: "speech.finished" in types)
+        speech = rig.speak("own")
+        await eventually(lambda: rig.types, wanted=lambda types: "speech.finished" in types)
     (fallback,) = speech_events(logs, "speech.fallback")
     assert (fallback["source"], fallback["reason"]) == ("backup", "internal_error")
     assert fallback["request_id"]
@@ -293,12 +293,14 @@ async def test_a_fallback_is_logged_with_its_cause(desk: Desk, sandbox: SandboxP
     assert [entry["source"] for entry in speech_events(logs, "speech.finished")] == ["backup"]
 
 
-async def test_a_deferred_speech_is_logged_once_and_has_its_reason_in_the_row(desk: Desk, services: SpeechDependencies):
-    await desk.conversation()
+async def test_a_deferred_speech_is_logged_once_and_has_its_reason_in_the_row(
+    rig: PlayerRig, services: SpeechDependencies
+):
+    await rig.conversation()
     services.quota.mark_exhausted(10)
     with capture_logs() as logs:
-        speech = desk.own("own")
-        await eventually(lambda: desk.types, wanted=lambda types: "speech.queued" in types)
+        speech = rig.speak("own")
+        await eventually(lambda: rig.types, wanted=lambda types: "speech.queued" in types)
     (queued,) = speech_events(logs, "speech.queued")
     assert (queued["reason"], queued["utterance_id"]) == ("quota", str(speech.utterance_id))
     await services.recorder.flush()
@@ -308,11 +310,13 @@ async def test_a_deferred_speech_is_logged_once_and_has_its_reason_in_the_row(de
     assert logs == []
 
 
-async def test_a_delivery_that_waits_for_the_quota_has_its_reason_in_the_row(desk: Desk, services: SpeechDependencies):
+async def test_a_delivery_that_waits_for_the_quota_has_its_reason_in_the_row(
+    rig: PlayerRig, services: SpeechDependencies
+):
     services.quota.mark_exhausted(10)
-    row = await in_database(submit, desk.member.patient, TEXT)
+    row = await in_database(submit, rig.member.patient, TEXT)
     with capture_logs() as logs:
-        desk.speaker.wake()
+        rig.player.wake()
         await until(row, "queued")
     assert [entry["reason"] for entry in speech_events(logs, "speech.queued")] == ["quota"]
     assert (await in_database(Utterance.objects.get)).queue_reason == "quota"

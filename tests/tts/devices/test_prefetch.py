@@ -25,7 +25,7 @@ from tts.synthesis.dependencies import SpeechDependencies
 pytestmark = pytest.mark.django_db(transaction=True)  # the prefetcher uses its own threads
 
 
-class Bed:
+class PrefetcherRig:
     """A prefetcher with the parts that a connection gives it."""
 
     def __init__(self, member: Member) -> None:
@@ -36,10 +36,10 @@ class Bed:
     async def connect(self) -> OutboxPrefetcher:
         socket = await in_database(connect, self.member)
         deliveries = OutboxClient(self.member.device.pk, leases.owner_epoch(socket.owner), self.member.patient.pk)
-        services = cast(SpeechDependencies, SimpleNamespace(quota=QuotaGate(self.own), spawn=self.own))
+        services = cast(SpeechDependencies, SimpleNamespace(quota=QuotaGate(self.spawn), spawn=self.spawn))
         return OutboxPrefetcher(services, self.session, deliveries, self.conversation)
 
-    def own(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         self.work.add(asyncio.create_task(work))
 
     async def conversation(self) -> OpenConversation | None:
@@ -49,8 +49,8 @@ class Bed:
 
 
 @pytest.fixture
-def bed(alice: Member) -> Bed:
-    return Bed(alice)
+def rig(alice: Member) -> PrefetcherRig:
+    return PrefetcherRig(alice)
 
 
 async def until(row: Utterance, state: str) -> None:
@@ -60,78 +60,78 @@ async def until(row: Utterance, state: str) -> None:
     await eventually(reached)
 
 
-async def test_a_waiting_delivery_is_returned_and_more_may_follow(bed: Bed):
-    row = await in_database(submit, bed.member.patient)
-    upcoming = await bed.connect()
-    assert not upcoming
-    upcoming.pending_hint = True
-    speech = await upcoming.next_delivery()
+async def test_a_waiting_delivery_is_returned_and_more_may_follow(rig: PrefetcherRig):
+    row = await in_database(submit, rig.member.patient)
+    prefetcher = await rig.connect()
+    assert not prefetcher
+    prefetcher.pending_hint = True
+    speech = await prefetcher.next_delivery()
     assert speech is not None
-    assert (speech.utterance_id, bed.session.queue.playing) == (row.pk, speech)
-    assert upcoming
-    assert await upcoming.next_delivery() is None  # one at a time
-    assert not upcoming
+    assert (speech.utterance_id, rig.session.queue.playing) == (row.pk, speech)
+    assert prefetcher
+    assert await prefetcher.next_delivery() is None  # one at a time
+    assert not prefetcher
 
 
-async def test_the_devices_own_speech_does_not_wait_for_the_database(bed: Bed):
-    row = await in_database(submit, bed.member.patient)
-    upcoming = await bed.connect()
-    upcoming.pending_hint = True
+async def test_the_devices_own_speech_does_not_wait_for_the_database(rig: PrefetcherRig):
+    row = await in_database(submit, rig.member.patient)
+    prefetcher = await rig.connect()
+    prefetcher.pending_hint = True
     async with locked_database():
-        fetching = asyncio.create_task(upcoming.next_delivery())
+        fetching = asyncio.create_task(prefetcher.next_delivery())
         await asyncio.sleep(0.1)
-        upcoming.client_activity()
+        prefetcher.client_activity()
         async with asyncio.timeout(1):
             assert await fetching is None
-        assert upcoming  # the fetch still runs
+        assert prefetcher  # the fetch still runs
     assert (
-        await upcoming.next_delivery() is None
+        await prefetcher.next_delivery() is None
     )  # a delivery fetched while the device spoke may have been acknowledged
-    speech = await upcoming.next_delivery()
+    speech = await prefetcher.next_delivery()
     assert speech is not None
     assert (speech.utterance_id, speech.claim and speech.claim.attempt) == (row.pk, 2)
 
 
-async def test_live_only_fetches_live_speech_and_waits_a_short_time(bed: Bed):
-    await in_database(submit, bed.member.patient)
-    upcoming = await bed.connect()
-    upcoming.pending_hint = True
-    assert await upcoming.next_delivery(live_only=True) is None
-    assert upcoming
-    former = await in_database(lambda: connect(bed.member, talking=True))
-    live = await in_database(queue, former, bed.member.patient)
-    upcoming = await bed.connect()
-    speech = await upcoming.next_delivery(live_only=True)
+async def test_live_only_fetches_live_speech_and_waits_a_short_time(rig: PrefetcherRig):
+    await in_database(submit, rig.member.patient)
+    prefetcher = await rig.connect()
+    prefetcher.pending_hint = True
+    assert await prefetcher.next_delivery(live_only=True) is None
+    assert prefetcher
+    former = await in_database(lambda: connect(rig.member, talking=True))
+    live = await in_database(queue, former, rig.member.patient)
+    prefetcher = await rig.connect()
+    speech = await prefetcher.next_delivery(live_only=True)
     assert speech is not None
     assert (speech.utterance_id, speech.origin) == (live.pk, "server")
     async with locked_database(), asyncio.timeout(3):
-        assert await upcoming.next_delivery(live_only=True) is None
+        assert await prefetcher.next_delivery(live_only=True) is None
 
 
-async def test_a_delivery_that_is_fetched_during_close_waits_again(bed: Bed):
-    row = await in_database(submit, bed.member.patient)
-    upcoming = await bed.connect()
+async def test_a_delivery_that_is_fetched_during_close_waits_again(rig: PrefetcherRig):
+    row = await in_database(submit, rig.member.patient)
+    prefetcher = await rig.connect()
     async with locked_database():
-        fetching = asyncio.create_task(upcoming.next_delivery())
+        fetching = asyncio.create_task(prefetcher.next_delivery())
         await asyncio.sleep(0.1)
-        upcoming.close()
+        prefetcher.close()
     assert await fetching is None
     await until(row, "waiting")
 
 
-async def test_live_speech_keeps_its_id_only_in_its_own_conversation(bed: Bed):
+async def test_live_speech_keeps_its_id_only_in_its_own_conversation(rig: PrefetcherRig):
     """The conversation ends during the fetch."""
-    upcoming = await bed.connect()
-    opened = await bed.conversation()
+    prefetcher = await rig.connect()
+    opened = await rig.conversation()
     assert opened is not None
-    socket = Socket(bed.member.device.pk, "", opened.context.conversation_id)
-    row = await in_database(queue, socket, bed.member.patient, "a1")
+    socket = Socket(rig.member.device.pk, "", opened.context.conversation_id)
+    row = await in_database(queue, socket, rig.member.patient, "a1")
     async with locked_database():
-        fetching = asyncio.create_task(upcoming.next_delivery())
+        fetching = asyncio.create_task(prefetcher.next_delivery())
         await asyncio.sleep(0.1)
-        bed.session.finish_conversation()
+        rig.session.finish_conversation()
     assert await fetching is None
-    speech = await upcoming.next_delivery()
+    speech = await prefetcher.next_delivery()
     assert speech is not None
     assert (speech.utterance_id, speech.id) == (row.pk, f"srv-{row.pk}")
     assert speech.conversation_id != opened.context.conversation_id

@@ -52,9 +52,9 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
-def connect(hub: ConnectionRegistry, member: Member, make: type[Client] = Client) -> Client:
+def connect(registry: ConnectionRegistry, member: Member, make: type[Client] = Client) -> Client:
     client = make(member, member.device.register_connection())
-    run(hub.register(client.connection))
+    run(registry.register(client.connection))
     return client
 
 
@@ -63,36 +63,40 @@ def connected() -> float | None:
 
 
 @pytest.fixture
-def hub() -> ConnectionRegistry:
+def registry() -> ConnectionRegistry:
     return ConnectionRegistry(QuotaGate(lambda work: work.close()))
 
 
-def test_valid_connections_stay_open(hub: ConnectionRegistry, alice: Member, bob: Member):
-    clients = [connect(hub, alice), connect(hub, bob)]
-    run(hub.sweep())
+def test_valid_connections_stay_open(registry: ConnectionRegistry, alice: Member, bob: Member):
+    clients = [connect(registry, alice), connect(registry, bob)]
+    run(registry.sweep())
     assert [client.closed for client in clients] == [None, None]
-    assert hub.connections == [client.connection for client in clients]
+    assert registry.connections == [client.connection for client in clients]
     assert connected() == 2
 
 
-def test_a_second_connection_of_a_device_replaces_the_first_immediately(hub: ConnectionRegistry, alice: Member):
-    first, second = connect(hub, alice), connect(hub, alice)
+def test_a_second_connection_of_a_device_replaces_the_first_immediately(registry: ConnectionRegistry, alice: Member):
+    first, second = connect(registry, alice), connect(registry, alice)
     assert (first.closed, second.closed) == (4001, None)
-    assert hub.connections == [second.connection]
+    assert registry.connections == [second.connection]
 
 
-def test_the_later_of_two_connections_stays_if_they_register_in_reverse_order(hub: ConnectionRegistry, alice: Member):
+def test_the_later_of_two_connections_stays_if_they_register_in_reverse_order(
+    registry: ConnectionRegistry, alice: Member
+):
     early = Client(alice, alice.device.register_connection())
-    late = connect(hub, alice)
-    run(hub.register(early.connection))
+    late = connect(registry, alice)
+    run(registry.register(early.connection))
     assert (early.closed, late.closed) == (4001, None)
-    assert hub.connections == [late.connection]
+    assert registry.connections == [late.connection]
 
 
-def test_a_connection_in_another_process_replaces_the_one_here(hub: ConnectionRegistry, alice: Member, bob: Member):
-    ours, others = connect(hub, alice), connect(hub, bob)
+def test_a_connection_in_another_process_replaces_the_one_here(
+    registry: ConnectionRegistry, alice: Member, bob: Member
+):
+    ours, others = connect(registry, alice), connect(registry, bob)
     alice.device.register_connection()
-    run(hub.sweep())
+    run(registry.sweep())
     assert (ours.closed, others.closed) == (4001, None)
 
 
@@ -106,60 +110,60 @@ def test_a_connection_in_another_process_replaces_the_one_here(hub: ConnectionRe
     ],
     ids=["device revoked", "patient archived", "patient erased", "device deleted"],
 )
-def test_a_revoked_device_is_disconnected(hub: ConnectionRegistry, alice: Member, bob: Member, change):
-    client, other = connect(hub, alice), connect(hub, bob)
+def test_a_revoked_device_is_disconnected(registry: ConnectionRegistry, alice: Member, bob: Member, change):
+    client, other = connect(registry, alice), connect(registry, bob)
     change(alice)
-    run(hub.sweep())
+    run(registry.sweep())
     assert (client.closed, other.closed) == (4003, None)
 
 
-def test_a_device_that_was_revoked_and_replaced_is_closed_as_revoked(hub: ConnectionRegistry, alice: Member):
-    client = connect(hub, alice)
+def test_a_device_that_was_revoked_and_replaced_is_closed_as_revoked(registry: ConnectionRegistry, alice: Member):
+    client = connect(registry, alice)
     alice.device.register_connection()
     Device.objects.update(revoked_at=timezone.now())
-    run(hub.sweep())
+    run(registry.sweep())
     assert client.closed == 4003
 
 
 @pytest.mark.parametrize("former", [Stuck, Broken])
 def test_a_socket_that_cannot_be_closed_does_not_keep_others_open(
-    hub: ConnectionRegistry, alice: Member, bob: Member, former: type[Client]
+    registry: ConnectionRegistry, alice: Member, bob: Member, former: type[Client]
 ):
     async def scenario() -> None:
-        sweep = asyncio.create_task(hub.sweep())
+        sweep = asyncio.create_task(registry.sweep())
         try:
             await asyncio.wait_for(other.was_closed.wait(), 2)
         finally:
             sweep.cancel()
             await asyncio.gather(sweep, return_exceptions=True)
 
-    connect(hub, alice, former)
-    other = connect(hub, bob)
+    connect(registry, alice, former)
+    other = connect(registry, bob)
     Device.objects.update(revoked_at=timezone.now())
     run(scenario())
     assert other.closed == 4003
 
 
-def test_a_connection_can_be_unregistered_twice(hub: ConnectionRegistry, alice: Member):
-    client = connect(hub, alice)
-    hub.unregister(client.connection)
-    hub.unregister(client.connection)
-    assert (hub.connections, connected()) == ([], 0)
+def test_a_connection_can_be_unregistered_twice(registry: ConnectionRegistry, alice: Member):
+    client = connect(registry, alice)
+    registry.unregister(client.connection)
+    registry.unregister(client.connection)
+    assert (registry.connections, connected()) == ([], 0)
 
 
-def test_unregistering_a_replaced_connection_keeps_its_successor(hub: ConnectionRegistry, alice: Member):
-    first, second = connect(hub, alice), connect(hub, alice)
-    hub.unregister(first.connection)
-    assert hub.connections == [second.connection]
+def test_unregistering_a_replaced_connection_keeps_its_successor(registry: ConnectionRegistry, alice: Member):
+    first, second = connect(registry, alice), connect(registry, alice)
+    registry.unregister(first.connection)
+    assert registry.connections == [second.connection]
 
 
-def test_a_sweep_without_connections_makes_no_query(hub: ConnectionRegistry):
-    run(hub.sweep())
-    assert hub.connections == []
+def test_a_sweep_without_connections_makes_no_query(registry: ConnectionRegistry):
+    run(registry.sweep())
+    assert registry.connections == []
 
 
-def test_a_sweep_renews_the_heartbeat_of_open_conversations(hub: ConnectionRegistry, alice: Member, bob: Member):
-    talking, silent = connect(hub, alice), connect(hub, bob)
+def test_a_sweep_renews_the_heartbeat_of_open_conversations(registry: ConnectionRegistry, alice: Member, bob: Member):
+    talking, silent = connect(registry, alice), connect(registry, bob)
     opened = lifecycle.start(alice.device.id, None)
     talking.connection.session.start_conversation(opened)
     long_ago = timezone.now() - timezone.timedelta(minutes=20)
@@ -167,7 +171,7 @@ def test_a_sweep_renews_the_heartbeat_of_open_conversations(hub: ConnectionRegis
 
     async def scenario() -> None:
         for _ in range(HEARTBEAT_EVERY_SWEEPS):
-            await hub.sweep()
+            await registry.sweep()
 
     run(scenario())
     assert Conversation.objects.get(pk=opened.context.conversation_id).seen_at > long_ago

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from autobahn.exception import Disconnected
 
-from tests.tts.devices.wire import Line, line
+from tests.tts.devices.wire import Wire, open_wire
 from tts.devices.transport import DeviceTransport
 
 
 @pytest.fixture
-def wire() -> Iterator[Line]:
-    with line() as opened:
+def wire() -> Iterator[Wire]:
+    with open_wire() as opened:
         yield opened
 
 
@@ -56,18 +56,18 @@ async def test_frames_for_a_closed_device_are_dropped_and_count_as_buffered():
     async def closed(message: dict[str, Any]) -> None:
         raise Disconnected
 
-    socket = DeviceTransport(closed)
-    await socket.send({"type": "pong"}, b"\1")
-    assert socket.buffered_bytes()
+    transport = DeviceTransport(closed)
+    await transport.send({"type": "pong"}, b"\1")
+    assert transport.buffered_bytes()
 
 
-async def test_a_stopped_transport_sends_nothing(wire: Line):
-    socket = wire.socket()
-    socket.stop_sending()
-    await socket.send({"type": "pong"}, b"\0\0")
-    assert (wire.read(), wire.through_server) == (b"", [])
+async def test_a_stopped_transport_sends_nothing(wire: Wire):
+    transport = wire.device_transport()
+    transport.stop_sending()
+    await transport.send({"type": "pong"}, b"\0\0")
+    assert (wire.read(), wire.asgi_messages) == (b"", [])
 
 
-async def test_a_close_goes_through_the_server_with_its_code(wire: Line):
-    await wire.socket().close(4003)
-    assert wire.through_server == [{"type": "websocket.close", "code": 4003}]
+async def test_a_close_goes_through_the_server_with_its_code(wire: Wire):
+    await wire.device_transport().close(4003)
+    assert wire.asgi_messages == [{"type": "websocket.close", "code": 4003}]

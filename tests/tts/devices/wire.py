@@ -13,7 +13,7 @@ from tts.devices.transport import DeviceTransport
 
 
 class Reactor:
-    """Remembers the transports that want to write. `Line.write_on` runs them."""
+    """Remembers the transports that want to write. `Wire.run_writers` runs them."""
 
     def __init__(self) -> None:
         self.writers: set[Any] = set()
@@ -36,7 +36,7 @@ class Protocol:
         self.is_closed: Deferred[Any] = Deferred()
 
 
-class Line:
+class Wire:
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         near.setblocking(False)
         far.setblocking(False)
@@ -45,16 +45,16 @@ class Line:
         self.protocol = Protocol()
         self.transport = self.protocol.transport = Connection(near, self.protocol, self.reactor)
         self.transport.connected = True
-        self.through_server: list[dict[str, Any]] = []
+        self.asgi_messages: list[dict[str, Any]] = []
 
     async def _send(self, protocol: Protocol, message: dict[str, Any]) -> None:
-        self.through_server.append(message)
+        self.asgi_messages.append(message)
 
-    def socket(self) -> DeviceTransport:
+    def device_transport(self) -> DeviceTransport:
         """Return the transport of the device, made as in production."""
         return DeviceTransport(partial(self._send, self.protocol))
 
-    def write_on(self) -> None:
+    def run_writers(self) -> None:
         """Run one turn of the event loop."""
         for writer in list(self.reactor.writers):
             writer.doWrite()
@@ -70,7 +70,7 @@ class Line:
 
 
 @contextmanager
-def line() -> Iterator[Line]:
+def open_wire() -> Iterator[Wire]:
     near, far = socket.socketpair()
     with near, far:
-        yield Line(near, far)
+        yield Wire(near, far)

@@ -6,22 +6,22 @@ from tts.speech import Speech
 
 
 def queue_of(*names: str) -> SpeechQueue:
-    line = SpeechQueue()
-    line.waiting.extend(speech(name) for name in names)
-    return line
+    queue = SpeechQueue()
+    queue.waiting.extend(speech(name) for name in names)
+    return queue
 
 
-def play_all(line: SpeechQueue) -> list[str]:
+def play_all(queue: SpeechQueue) -> list[str]:
     """Play all waiting speeches and return their ids in order."""
     names = []
-    while (one := line.start_next()) is not None:
+    while (one := queue.start_next()) is not None:
         names.append(one.id)
-        line.finish(one)
+        queue.finish(one)
     return names
 
 
-def start_next(line: SpeechQueue) -> Speech:
-    one = line.start_next()
+def start_next(queue: SpeechQueue) -> Speech:
+    one = queue.start_next()
     assert one is not None
     return one
 
@@ -31,38 +31,38 @@ def test_speeches_play_in_the_order_of_their_arrival():
 
 
 def test_a_deferred_speech_lets_others_play_first():
-    line = queue_of("a", "b")
-    line.defer(start_next(line))
-    assert line.playing is None
-    assert play_all(line) == ["b"]
+    queue = queue_of("a", "b")
+    queue.defer(start_next(queue))
+    assert queue.playing is None
+    assert play_all(queue) == ["b"]
 
 
 def test_released_speeches_come_first_and_in_their_order():
-    line = queue_of("a", "b", "c", "d")
-    line.defer(start_next(line))
-    line.defer(start_next(line))
-    line.release_deferred()
-    assert play_all(line) == ["a", "b", "c", "d"]
-    assert not line.deferred
+    queue = queue_of("a", "b", "c", "d")
+    queue.defer(start_next(queue))
+    queue.defer(start_next(queue))
+    queue.release_deferred()
+    assert play_all(queue) == ["a", "b", "c", "d"]
+    assert not queue.deferred
 
 
 def test_remove_takes_waiting_and_deferred_speeches_and_keeps_the_order_of_the_rest():
-    line = queue_of("a", "b", "c", "d")
-    line.defer(start_next(line))
-    assert [one.id for one in line.remove(lambda one: one.id in "ac")] == ["a", "c"]
-    assert play_all(line) == ["b", "d"]
+    queue = queue_of("a", "b", "c", "d")
+    queue.defer(start_next(queue))
+    assert [one.id for one in queue.remove(lambda one: one.id in "ac")] == ["a", "c"]
+    assert play_all(queue) == ["b", "d"]
 
 
 def test_popping_the_waiting_speeches_keeps_the_deferred_ones():
-    line = queue_of("a", "b")
-    line.defer(start_next(line))
-    assert [one.id for one in line.pop_pending()] == ["b"]
-    line.release_deferred()
-    assert play_all(line) == ["a"]
+    queue = queue_of("a", "b")
+    queue.defer(start_next(queue))
+    assert [one.id for one in queue.pop_pending()] == ["b"]
+    queue.release_deferred()
+    assert play_all(queue) == ["a"]
 
 
 def test_finishing_another_speech_does_not_stop_the_one_that_plays():
-    line = queue_of("a")
-    playing = start_next(line)
-    line.finish(speech("b"))
-    assert line.playing is playing
+    queue = queue_of("a")
+    playing = start_next(queue)
+    queue.finish(speech("b"))
+    assert queue.playing is playing
