@@ -9,7 +9,7 @@ from tests.conftest import Member
 from tests.e2e.database import missing_table
 from tests.e2e.rows import in_database
 from tests.tts.examples import opened
-from tests.tts.outbox.outbox_cast import connect, state_of, submit
+from tests.tts.outbox.connections import connect, state_of, submit
 from tests.waiting import eventually
 from tts.conversations import lifecycle
 from tts.devices.outbox_client import OutboxClient

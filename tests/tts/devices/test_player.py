@@ -14,7 +14,7 @@ from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.tts.examples import new_session
 from tests.tts.examples import speech as example
-from tests.tts.outbox.outbox_cast import connect, state_of, submit
+from tests.tts.outbox.connections import connect, state_of, submit
 from tests.waiting import eventually
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight

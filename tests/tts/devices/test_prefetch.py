@@ -11,7 +11,7 @@ from tests.conftest import Member
 from tests.e2e.database import locked_database
 from tests.e2e.rows import in_database
 from tests.tts.examples import new_session
-from tests.tts.outbox.outbox_cast import Socket, connect, queue, state_of, submit
+from tests.tts.outbox.connections import DeviceConnection, connect, queue, state_of, submit
 from tests.waiting import eventually
 from tts.conversations import lifecycle
 from tts.conversations.context import OpenConversation
@@ -124,7 +124,7 @@ async def test_live_speech_keeps_its_id_only_in_its_own_conversation(rig: Prefet
     prefetcher = await rig.connect()
     opened = await rig.conversation()
     assert opened is not None
-    socket = Socket(rig.member.device.pk, "", opened.context.conversation_id)
+    socket = DeviceConnection(rig.member.device.pk, "", opened.context.conversation_id)
     row = await in_database(queue, socket, rig.member.patient, "a1")
     async with locked_database():
         fetching = asyncio.create_task(prefetcher.next_delivery())

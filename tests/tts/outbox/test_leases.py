@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from tests.conftest import Member
-from tests.tts.outbox.outbox_cast import PAST, connect, expire, second_device, state_of, submit
+from tests.tts.outbox.connections import PAST, connect, expire, second_device, state_of, submit
 from tts import tasks
 from tts.models import Utterance
 from tts.outbox import leases, store
@@ -68,7 +68,7 @@ def test_a_takeover_does_not_release_rows_of_another_device(alice: Member, bob: 
     submit(bob.patient)
     claims = [socket.claim() for socket in sockets]
     kitchen = connect(alice, second_device(alice))
-    kitchen.gone()
+    kitchen.disconnect()
     assert all(store.confirm(claim) for claim in claims)
 
 
@@ -86,9 +86,9 @@ def test_renewal_keeps_the_rows_of_a_connection(alice: Member, bob: Member):
 
 def test_a_device_is_offline_after_its_connection_unless_it_has_reconnected(alice: Member):
     former, latter = connect(alice), connect(alice)
-    former.gone()
+    former.disconnect()
     assert online(latter.device)
-    latter.gone()
+    latter.disconnect()
     assert not online(latter.device)
 
 
@@ -97,7 +97,7 @@ def test_all_rows_of_a_connection_wait_again_when_it_ends(alice: Member):
     rows = [submit(alice.patient) for _ in range(3)]
     store.finish(socket.claim(), **spoken())
     socket.claim()
-    socket.gone()
+    socket.disconnect()
     assert [state_of(row) for row in rows] == ["waiting"] * 3
     assert set(Utterance.objects.values_list("owner", "lease_until")) == {("", None)}
 
@@ -129,7 +129,7 @@ def test_reaping_keeps_ended_rows(alice: Member, state: str):
     Utterance.objects.update(state=state, owner=socket.owner, lease_until=PAST, expires_at=PAST)
     connect(alice)
     socket.renew()
-    socket.gone()
+    socket.disconnect()
     tasks.tidy_outbox()
     row.refresh_from_db()
     assert (row.state, row.owner, row.lease_until) == (state, socket.owner, PAST)

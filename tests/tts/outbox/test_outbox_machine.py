@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.conftest import Member
-from tests.tts.outbox.outbox_cast import Socket, connect, expire, second_device, submit
+from tests.tts.outbox.connections import DeviceConnection, connect, expire, second_device, submit
 from tts.models import Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
@@ -29,8 +29,8 @@ class Outbox(RuleBasedStateMachine):
         super().__init__()
         self.example = transaction.atomic()
         self.example.__enter__()
-        self.sockets: dict[int, Socket] = {}
-        self.claims: list[tuple[Socket, Claim]] = []  # also lost claims
+        self.sockets: dict[int, DeviceConnection] = {}
+        self.claims: list[tuple[DeviceConnection, Claim]] = []  # also lost claims
         self.rows: list[uuid.UUID] = []
         self.heard: set[uuid.UUID] = set()
         self.attempts: dict[uuid.UUID, int] = {}
@@ -53,7 +53,7 @@ class Outbox(RuleBasedStateMachine):
     def leaves(self, number: int, crashed: bool) -> None:
         socket = self.sockets.pop(number, None)
         if socket is not None:
-            socket.lapse() if crashed else socket.gone()
+            socket.lapse() if crashed else socket.disconnect()
 
     @rule(number=which)
     def falls_asleep(self, number: int) -> None:

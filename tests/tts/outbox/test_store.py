@@ -15,7 +15,7 @@ from django.utils import timezone
 from structlog.testing import capture_logs
 
 from tests.conftest import Member
-from tests.tts.outbox.outbox_cast import PAST, Socket, connect, expire, queue, second_device, state_of, submit
+from tests.tts.outbox.connections import PAST, DeviceConnection, connect, expire, queue, second_device, state_of, submit
 from tts.models import Conversation, Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
@@ -113,16 +113,16 @@ def test_an_integrity_error_without_a_key_is_not_a_conflict():
 @pytest.mark.django_db(transaction=True)
 def test_concurrent_requests_with_the_same_key_create_one_row(alice: Member, author: User):
     def submitted(key: str) -> set[uuid.UUID]:
-        return set(at_once(*[lambda: submit(alice.patient, author=author, idempotency_key=key).pk] * 4))
+        return set(run_concurrently(*[lambda: submit(alice.patient, author=author, idempotency_key=key).pk] * 4))
 
     for attempt in range(5):
         assert len(submitted(str(attempt))) == 1
     assert Utterance.objects.count() == 5
 
 
-def at_once(*works: Callable[[], T]) -> list[T]:
+def run_concurrently(*functions: Callable[[], T]) -> list[T]:
     """Run each function in its own thread with its own database connection."""
-    barrier = threading.Barrier(len(works))
+    barrier = threading.Barrier(len(functions))
 
     def run(work: Callable[[], T]) -> T:
         barrier.wait(10)
@@ -131,8 +131,8 @@ def at_once(*works: Callable[[], T]) -> list[T]:
         finally:
             connections.close_all()
 
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(run, functions))
 
 
 # Every state, every event
@@ -157,17 +157,17 @@ def claim_of(row: Utterance) -> Claim:
     )
 
 
-def lapse(socket: Socket, row: Utterance) -> None:
+def lapse(socket: DeviceConnection, row: Utterance) -> None:
     socket.lapse()
     leases.reap_expired()
 
 
-def late(socket: Socket, row: Utterance) -> None:
+def late(socket: DeviceConnection, row: Utterance) -> None:
     expire(row)
     leases.reap_expired()
 
 
-EVENTS: dict[str, tuple[Callable[[Socket, Utterance], object], dict[str, str]]] = {
+EVENTS: dict[str, tuple[Callable[[DeviceConnection, Utterance], object], dict[str, str]]] = {
     "claim": (lambda socket, row: socket.claim(), {"waiting": "speaking", "queued": "speaking"}),
     "start": (lambda socket, row: store.confirm(claim_of(row)), {}),
     "spoken": (lambda socket, row: socket.finish(claim_of(row)), {"speaking": "spoken"}),
@@ -184,7 +184,7 @@ EVENTS: dict[str, tuple[Callable[[Socket, Utterance], object], dict[str, str]]] 
         {"waiting": "interrupted", "queued": "interrupted"},
     ),
     "renew": (lambda socket, row: socket.renew(), {}),
-    "gone": (lambda socket, row: socket.gone(), {"speaking": "waiting", "spoken": "waiting"}),
+    "disconnected": (lambda socket, row: socket.disconnect(), {"speaking": "waiting", "spoken": "waiting"}),
     "killed": (lapse, {"speaking": "waiting", "spoken": "waiting"}),
     "late": (late, {"waiting": "expired", "queued": "expired"}),
     "tidy": (lambda socket, row: leases.reap_expired(), {}),
@@ -234,7 +234,7 @@ def test_a_connection_that_lost_its_lease_writes_nothing(alice: Member):
     assert not store.confirm(lost)
     assert not slow.finish(lost, state="failed")
     assert not store.requeue(lost, queued=False)
-    slow.gone()
+    slow.disconnect()
     assert quick.finish(taken)
     assert Utterance.objects.get().attempts == 2
 
@@ -303,7 +303,7 @@ def test_an_ack_over_an_earlier_connection_counts(alice: Member):
     socket = connect(alice)
     row = submit(alice.patient)
     socket.claim()
-    socket.gone()
+    socket.disconnect()
     assert store.acknowledge(row.pk, alice.patient.pk)
     assert connect(alice).claim() is None
     heard_at = Utterance.objects.get().heard_at
@@ -330,7 +330,7 @@ def test_an_unacknowledged_delivery_is_repeated_and_each_time_counts(alice: Memb
         socket = connect(alice, talking=True)
         assert socket.finish(socket.claim())
         assert socket.claim() is None  # once for each connection
-        socket.gone()
+        socket.disconnect()
     row.refresh_from_db()
     assert (row.state, row.attempts, row.characters) == ("waiting", 3, 30)
     assert row.conversation_id == socket.conversation
@@ -437,7 +437,7 @@ def test_live_speech_in_its_own_conversation_keeps_the_id_of_the_device(alice: M
     assert store.requeue(claim, queued=False)
     assert state_of(row) == "queued"  # `waiting` live speech would be in the memory of a connection
     assert socket.finish(socket.claim())
-    socket.gone()
+    socket.disconnect()
     assert state_of(row) == "spoken"  # it is not delivered again
     assert connect(alice).claim() is None
 
@@ -451,7 +451,7 @@ def test_live_speech_in_another_conversation_gets_a_server_id(alice: Member):
         assert (claim.attempt, claim.origin, claim.speech_id) == (attempt, "server", f"srv-{row.pk}")
         assert claim.original == {"conversation": str(asked_in.conversation), "id": "a1"}
         socket.finish(claim)
-        socket.gone()
+        socket.disconnect()
     row.refresh_from_db()
     assert (row.conversation_id, row.client_speech_id) == (asked_in.conversation, "a1")
     assert store.acknowledge(row.pk, alice.patient.pk)
@@ -476,7 +476,7 @@ def test_live_speech_in_the_memory_of_a_connection_is_not_claimed(alice: Member)
     expire(row)
     leases.reap_expired()
     assert state_of(row) == "queued"  # its connection will end it
-    bedside.gone()
+    bedside.disconnect()
     leases.reap_expired()
     assert state_of(row) == "expired"
 
@@ -502,7 +502,7 @@ def test_two_hundred_rows_are_claimed_once_each_in_order(member: Callable[..., M
                     said.append((claim.patient_id, claim.text))
                     assert socket.finish(claim)
 
-    at_once(drain, drain)
+    run_concurrently(drain, drain)
     assert len(said) == 200
     assert set(Utterance.objects.values_list("state", "attempts")) == {("spoken", 1)}
     for one in everybody:
@@ -516,7 +516,7 @@ def test_two_rows_of_one_patient_never_play_at_the_same_time(alice: Member):
     for _ in range(20):
         Utterance.objects.all().delete()
         one, other = submit(alice.patient), submit(alice.patient)
-        claims = at_once(*(partial(socket.claim, exclude=(row.pk,)) for row in (one, other)))
+        claims = run_concurrently(*(partial(socket.claim, exclude=(row.pk,)) for row in (one, other)))
         assert sum(claim is not None for claim in claims) == 1
 
 
@@ -527,7 +527,7 @@ def test_a_row_with_an_ack_and_a_claim_at_the_same_time_ends_as_heard(alice: Mem
         Utterance.objects.all().delete()
         row = submit(alice.patient)
         Utterance.objects.update(attempts=1)
-        claim, acknowledged = at_once(socket.claim, partial(store.acknowledge, row.pk, row.patient_id))
+        claim, acknowledged = run_concurrently(socket.claim, partial(store.acknowledge, row.pk, row.patient_id))
         assert acknowledged
         assert state_of(row) == "heard"
         assert claim is None or not store.confirm(claim)
@@ -569,17 +569,17 @@ def test_the_index_is_used(member: Callable[..., Member]):
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
     devices = [socket.device for socket in sockets]
-    works: dict[str, Callable[[], object]] = {
+    functions: dict[str, Callable[[], object]] = {
         "due": lambda: store.devices_with_work(devices, quota_exhausted=False, hold_live=False),
         "claim": sockets[0].claim,
         "renew": lambda: leases.renew({socket.owner: socket.device for socket in sockets}),
         "take_over": lambda: connect(everybody[1]),
-        "gone": sockets[2].gone,
+        "disconnect": sockets[2].disconnect,
         "tidy": leases.reap_expired,
     }
-    for name, work in works.items():
+    for name, function in functions.items():
         with CaptureQueriesContext(connection) as captured:
-            work()
+            function()
         about = [query["sql"] for query in captured if "tts_utterance" in query["sql"]]
         plans = [plan for sql in about if (plan := explained(sql))]
         assert plans, name

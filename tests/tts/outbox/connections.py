@@ -27,7 +27,7 @@ FINISHED = {
 
 
 @dataclass
-class Socket:
+class DeviceConnection:
     """One connection of a device."""
 
     device: uuid.UUID
@@ -55,7 +55,7 @@ class Socket:
     def renew(self) -> None:
         leases.renew({self.owner: self.device})
 
-    def gone(self) -> None:
+    def disconnect(self) -> None:
         leases.release_all(self.device, self.owner)
 
     def lapse(self) -> None:
@@ -64,9 +64,9 @@ class Socket:
         Device.objects.filter(pk=self.device).update(online_until=PAST)
 
 
-def connect(member: Member, device: Device | None = None, *, talking: bool = False) -> Socket:
+def connect(member: Member, device: Device | None = None, *, talking: bool = False) -> DeviceConnection:
     device = Device.objects.get(pk=(device or member.device).pk)
-    socket = Socket(device.pk, leases.owner_name(device.pk, device.register_connection()))
+    socket = DeviceConnection(device.pk, leases.owner_name(device.pk, device.register_connection()))
     leases.take_over(socket.device, socket.owner)
     if talking:
         socket.conversation = start(device.pk, None).context.conversation_id
@@ -81,7 +81,7 @@ def submit(patient: Patient, text: str = "Your tea is ready.", **fields: object)
     return store.submit(patient.pk, text, **{"expires_in_s": 900, "author": None, **fields})
 
 
-def queue(socket: Socket, patient: Patient, client_id: str = "a1", **fields: object) -> Utterance:
+def queue(socket: DeviceConnection, patient: Patient, client_id: str = "a1", **fields: object) -> Utterance:
     """Create live speech that waits for the quota and that no connection owns."""
     return Utterance.objects.create(
         conversation_id=socket.conversation,
