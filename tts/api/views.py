@@ -103,8 +103,11 @@ class Speak(APIView):
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id, archived_at=None)
         serializer = SpeakSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        key, author = _idempotency_key(request), cast(User, request.user)
-        utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key)
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and (not _IDEMPOTENCY_KEY.fullmatch(key) or not key.strip()):
+            raise InvalidIdempotencyKey
+        author = cast(User, request.user)
+        utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key or "")
         # The row's state may have changed since the first request. A retry gets the same answer as that one.
         return Response(AcceptedSerializer({"id": utterance.pk, "status": UtteranceState.WAITING}).data, 202)
 
@@ -226,10 +229,3 @@ def _stream(text: str, context: SpeechContext) -> StreamingHttpResponse:
 def _conversations(request: Request) -> QuerySet[Conversation]:
     visible = Patient.objects.visible_to(request.user)
     return Conversation.objects.filter(patient__in=visible).select_related("voice")
-
-
-def _idempotency_key(request: Request) -> str:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and (not _IDEMPOTENCY_KEY.fullmatch(key) or not key.strip()):
-        raise InvalidIdempotencyKey
-    return key or ""
