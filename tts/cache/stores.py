@@ -98,8 +98,12 @@ class StorageStore:
             try:
                 with self._storage.open(_object_name(key)) as file:
                     return bytes(file.read())
+            except FileNotFoundError:
+                return None
             except Exception as error:
-                if isinstance(error, FileNotFoundError) or _is_404(error):
+                # A read from S3 takes three requests. django-storages handles "not found" only for the first.
+                response: dict[str, Any] = getattr(error, "response", {})
+                if response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
                     return None
                 raise
 
@@ -166,12 +170,6 @@ def create_store(settings: LazySettings) -> Store:
 
 def _object_name(key: str) -> str:
     return f"{key[:2]}/{key}"
-
-
-def _is_404(error: Exception) -> bool:
-    """Whether S3 answered "not found". A read takes three requests, and django-storages handles only the first."""
-    response: dict[str, Any] = getattr(error, "response", {})
-    return bool(response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404)
 
 
 @contextmanager

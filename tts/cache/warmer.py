@@ -193,7 +193,10 @@ class CacheWarmer:
                 return True
             if spec.speech_settings.voice.id in refused:
                 continue
-            if not await self._is_provider_available():
+            provider = await run_in_db_thread(circuit.read_status)
+            if provider.concurrency_limit is not None:
+                self._slots.set_limit(provider.concurrency_limit)
+            if provider.quota_exhausted or provider.circuit_open:
                 return False
             match await self._warm_clip(digest, spec):
                 case OnError.SKIP_VOICE:
@@ -201,12 +204,6 @@ class CacheWarmer:
                 case OnError.STOP:
                     return False
         return False
-
-    async def _is_provider_available(self) -> bool:
-        known = await run_in_db_thread(circuit.read_status)
-        if known.concurrency_limit is not None:
-            self._slots.set_limit(known.concurrency_limit)
-        return not (known.quota_exhausted or known.circuit_open)
 
     async def _warm_clip(self, digest: str, spec: ClipSpec) -> OnError | None:
         lease = await run_in_db_thread(Lease.acquire, digest, spec)
