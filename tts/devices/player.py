@@ -240,9 +240,16 @@ class SpeechPlayer:
         self._defer(speech)
         until = datetime.now(UTC) + timedelta(seconds=self._dependencies.quota.hold_remaining_s(time.monotonic()))
         await self._transport.send(messages.speech_queued(speech.id, "quota", until))
-        if self._hold_message_conversation_id != context.conversation_id:
-            self._hold_message_conversation_id = context.conversation_id
-            await self._enqueue_hold_message(context)
+        if self._hold_message_conversation_id == context.conversation_id:
+            return
+        self._hold_message_conversation_id = context.conversation_id
+        if context.hold_message is None:
+            return
+        # The hold message plays only if it is cached. Without quota, this voice cannot speak anything else.
+        phrases = self._dependencies.phrase_cache
+        is_cached = await phrases.get(phrases.key(context.speech_settings, context.hold_message)) is not None
+        if is_cached and self._session.conversation is not None:
+            self._session.enqueue_hold_message(context.hold_message, time.monotonic())
 
     def _defer(self, speech: Speech) -> None:
         """Keep the speech in memory. Its row allows another connection to take over if this one ends."""
@@ -262,15 +269,6 @@ class SpeechPlayer:
             await quota.wait_for_change(left)
         self._is_waiting_for_quota = False
         self.ensure_running()
-
-    async def _enqueue_hold_message(self, context: Context) -> None:
-        """Play the hold message if it is cached. Without quota, this voice cannot speak anything else."""
-        if context.hold_message is None:
-            return
-        phrases = self._dependencies.phrase_cache
-        is_cached = await phrases.get(phrases.key(context.speech_settings, context.hold_message)) is not None
-        if is_cached and self._session.conversation is not None:
-            self._session.enqueue_hold_message(context.hold_message, time.monotonic())
 
 
 def _log_crash(task: asyncio.Task[None]) -> None:
