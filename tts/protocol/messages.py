@@ -79,20 +79,14 @@ def require_text(message: dict[str, Any], name: str, speech_id: str | None = Non
     value = message.get(name)
     if not isinstance(value, str):
         raise ProtocolError("bad_message", f"`{name}` must be a text.", speech_id)
-    if not _is_storable(value):
+    try:
+        value.encode()  # UTF-8 cannot encode a lone surrogate
+        is_storable = "\0" not in value  # PostgreSQL cannot store NUL
+    except UnicodeEncodeError:
+        is_storable = False
+    if not is_storable:
         raise ProtocolError("bad_message", f"`{name}` contains a lone surrogate or NUL.", speech_id)
     return value
-
-
-def _is_storable(text: str) -> bool:
-    """UTF-8 cannot encode a lone surrogate, and PostgreSQL cannot store NUL."""
-    if "\0" in text:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def optional_text(message: dict[str, Any], name: str) -> str | None:

@@ -89,7 +89,12 @@ class Session:
         if len(frame) > MAX_FRAME_BYTES or len(frame.encode(errors="replace")) > MAX_FRAME_BYTES:
             return [CloseConnection(CLOSE_FRAME_TOO_LARGE)]
         try:
-            commands = self._dispatch(parse_json_object(frame), now)
+            message = parse_json_object(frame)
+            kind = message.get("type")
+            handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
+            if handler is None:
+                raise ProtocolError("bad_message", "`type` must be one of " + ", ".join(_HANDLERS) + ".")
+            commands = handler(self, message, now)
         except ProtocolError as error:
             return self.reject(error)
         # Whether StartConversation is accepted shows only when it is executed.
@@ -197,13 +202,6 @@ class Session:
         return speech
 
     # One method for each frame type
-
-    def _dispatch(self, message: dict[str, Any], now: float) -> list[Command]:
-        kind = message.get("type")
-        handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
-        if handler is None:
-            raise ProtocolError("bad_message", "`type` must be one of " + ", ".join(_HANDLERS) + ".")
-        return handler(self, message, now)
 
     def _on_start(self, message: dict[str, Any], now: float) -> list[Command]:
         start = StartConversation(
