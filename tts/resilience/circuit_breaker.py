@@ -72,9 +72,14 @@ class CircuitBreaker(CachedRow):
         """
         if not await run_in_db_thread(circuit.claim_probe):
             return
-        if not await _succeeds(probe):
-            await run_in_db_thread(circuit.record_failed_probe)
-            return
+        try:
+            async with asyncio.timeout(circuit.PROBE_LEASE_S - 1):
+                await probe()
+        except (ProviderError, TimeoutError) as error:
+            log.info("circuit.probe_failed", error=type(error).__name__)
+            if not isinstance(error, ProviderError) or _is_down(error):  # a refusal is an answer
+                await run_in_db_thread(circuit.record_failed_probe)
+                return
         self._begin_write()
         try:
             await run_in_db_thread(circuit.close_circuit)
@@ -85,17 +90,6 @@ class CircuitBreaker(CachedRow):
     def _set_open(self, is_open: bool) -> None:
         self.is_open = is_open
         metrics.CIRCUIT_OPEN.set(is_open)
-
-
-async def _succeeds(probe: Probe) -> bool:
-    """Whether the provider answers. A refusal is an answer too."""
-    try:
-        async with asyncio.timeout(circuit.PROBE_LEASE_S - 1):
-            await probe()
-    except (ProviderError, TimeoutError) as error:
-        log.info("circuit.probe_failed", error=type(error).__name__)
-        return isinstance(error, ProviderError) and not _is_down(error)
-    return True
 
 
 def _is_down(error: ProviderError) -> bool:

@@ -201,18 +201,16 @@ class RedisLimiter(ConcurrencyLimiter):
     async def _sync_until_closed(self) -> None:
         """Send a snapshot after each change, while a request waits, and before the leases end."""
         while not self._is_closing:
+            interval_s = REFRESH_RATIO * self._lease_s if self._held else None
+            if self._is_redis_down:
+                interval_s = RETRY_INTERVAL_S
+            elif self._waiting:
+                interval_s = uniform(0.8, 1.2) * POLL_INTERVAL_S  # noqa: S311 - so that processes do not poll in step
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._sync_interval_s()):
+                async with asyncio.timeout(interval_s):
                     await self._wake.wait()
             await self._sync()
         await self._sync()
-
-    def _sync_interval_s(self) -> float | None:
-        if self._is_redis_down:
-            return RETRY_INTERVAL_S
-        if self._waiting:
-            return uniform(0.8, 1.2) * POLL_INTERVAL_S  # noqa: S311 - so that processes do not poll in step
-        return REFRESH_RATIO * self._lease_s if self._held else None
 
     async def _sync(self) -> None:
         """Send a snapshot and admit the waiters that Redis returns. If Redis fails, admit all of them."""

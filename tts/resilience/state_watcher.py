@@ -69,21 +69,17 @@ class ProviderStatePoller:
         status = await run_in_db_thread(provider.read_status)
         self._circuit.apply(status, circuit_version)
         self._quota.apply(status, quota_version)
-        self._sync_limit(status.concurrency_limit)
+        limit, stored_limit = self._limiter.limit, status.concurrency_limit
+        if limit is None and stored_limit is not None:  # another process knows the limit, this one does not yet
+            self._stored_limit = stored_limit
+            self._limiter.set_limit(stored_limit)
+        elif limit is not None and limit != self._stored_limit:
+            self._stored_limit = limit
+            self._spawn(run_in_db_thread(provider.set_concurrency_limit, limit))
         if status.probe_due and not self._quota.is_exhausted:
             self._spawn(self._circuit.probe(self._run_probe))
         if status.poll_due:
             self._spawn(self._poll_subscription())
-
-    def _sync_limit(self, stored: int | None) -> None:
-        """Take the limit from the row if this process does not know it yet. Otherwise write it to the row."""
-        limit = self._limiter.limit
-        if limit is None and stored is not None:
-            self._stored_limit = stored
-            self._limiter.set_limit(stored)
-        elif limit is not None and limit != self._stored_limit:
-            self._stored_limit = limit
-            self._spawn(run_in_db_thread(provider.set_concurrency_limit, limit))
 
     async def _run_probe(self) -> None:
         try:
