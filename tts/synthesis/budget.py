@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import date
 from itertools import accumulate
 from typing import Any
@@ -52,10 +52,16 @@ class BudgetReservation:
         self._reserved_at = time.monotonic()
         self._is_skipped = False
         self._reserve_task: asyncio.Task[bool] | None = None
-        self._characters_after: list[int] = []  # by segment index; empty for a text that is still being written
+        # For each segment, the number of characters in later segments that will be requested from the provider. Empty
+        # for a text that is still being written.
+        self._characters_after: list[int] = []
         if speech.text_stream.complete:
-            language = context.speech_settings.language
-            self._characters_after = _remaining_characters(speech.text_stream.text, language, context.phrases)
+            # Known phrases are assumed to be cached and count as zero. On a cache miss the phrase is reserved when it
+            # is reached.
+            phrases = context.phrases
+            segments = split(speech.text_stream.text, context.speech_settings.language, phrases)
+            requested = [0 if normalise(segment) in phrases else len(segment) for segment in segments]
+            self._characters_after = list(accumulate(reversed(requested[1:]), initial=0))[::-1]
 
     async def reserve_for(self, segment: Segment) -> bool:
         """Reserve what is missing for one request of this segment. Returns False if the budget has no room for it.
@@ -122,12 +128,3 @@ class BudgetReservation:
     def _skip(self, error: str) -> None:
         self._is_skipped = True
         log.warning("reservation.skipped", error=error)
-
-
-def _remaining_characters(text: str, language: str, phrases: Container[str]) -> list[int]:
-    """For each segment, the number of characters in later segments that will be requested from the provider.
-
-    Known phrases are assumed to be cached and count as zero. On a cache miss the phrase is reserved when it is reached.
-    """
-    requested = [0 if normalise(segment) in phrases else len(segment) for segment in split(text, language, phrases)]
-    return list(accumulate(reversed(requested[1:]), initial=0))[::-1]

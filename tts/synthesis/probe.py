@@ -34,7 +34,13 @@ class ProviderProbe:
         with suppress(AuthorizationError, BadRequest):  # a key without this permission may still be allowed to speak
             await asyncio.to_thread(_list_models)
         speech_settings, texts = await run_in_db_thread(_load_phrases)
-        text = await self._choose_text(speech_settings, texts or [FALLBACK_TEXT])
+        texts = texts or [FALLBACK_TEXT]
+        phrases = self._dependencies.phrase_cache
+        for text in texts:
+            if await phrases.get(phrases.key(speech_settings, text)) is None:
+                break
+        else:
+            text = texts[0]
         attempt = Attempt(
             source_id=uuid.uuid4(),
             segment=0,
@@ -49,16 +55,8 @@ class ProviderProbe:
             request, attempt, first_byte_s=self._dependencies.first_byte_s, stall_s=self._dependencies.stall_s
         ) as audio:
             clip = b"".join([chunk async for chunk in audio])
-        phrases = self._dependencies.phrase_cache
         phrases.keep_in_memory(phrases.key(speech_settings, text), clip)
         self._dependencies.spawn(phrases.store(speech_settings, text, clip))
-
-    async def _choose_text(self, speech_settings: SpeechSettings, texts: list[str]) -> str:
-        phrases = self._dependencies.phrase_cache
-        for text in texts:
-            if await phrases.get(phrases.key(speech_settings, text)) is None:
-                return text
-        return texts[0]
 
 
 def _list_models() -> None:
