@@ -102,9 +102,7 @@ def csv_response(chart: Chart) -> HttpResponse:
     """The chart as a CSV file. Excel recognizes UTF-8 only with a byte order mark."""
     response = HttpResponse("\ufeff", content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="voicecare-{chart.name}.csv"'
-    csv.writer(response).writerows([_escape_formula(cell) for cell in row] for row in chart.csv_rows())
+    writer = csv.writer(response)
+    for row in chart.csv_rows():
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in row])
     return response
-
-
-def _escape_formula(cell: str | Value) -> str | Value:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
