@@ -76,7 +76,14 @@ def seed() -> Demo:
     """Create missing rows. A password or token is replaced if its file in the data directory is missing."""
     voices = _voices()
     password, clinician = _users()
-    patients = [_patient(number, voices, clinician) for number in range(len(_PATIENTS))]
+    patients = []
+    for number, fields in enumerate(_PATIENTS):
+        voice = voices[1] if number == _PATIENT_WITH_OWN_VOICE and len(voices) > 1 else None
+        patient_id = uuid.uuid5(uuid.NAMESPACE_OID, f"voicecare demo patient {number}")
+        patient, created = Patient.objects.get_or_create(pk=patient_id, defaults={**fields, "voice": voice})
+        if created:
+            patient.team.add(clinician)
+        patients.append(patient)
     _phrases()
     devices = [
         patient.devices.filter(revoked_at=None).order_by("created_at").first()
@@ -119,15 +126,6 @@ def _user(name: str, password: str, set_password: bool, **rights: bool) -> User:
         user.set_password(password)
         user.save(update_fields=["password"])
     return user
-
-
-def _patient(number: int, voices: Sequence[Voice], clinician: User) -> Patient:
-    voice = voices[1] if number == _PATIENT_WITH_OWN_VOICE and len(voices) > 1 else None
-    patient_id = uuid.uuid5(uuid.NAMESPACE_OID, f"voicecare demo patient {number}")
-    patient, created = Patient.objects.get_or_create(pk=patient_id, defaults={**_PATIENTS[number], "voice": voice})
-    if created:
-        patient.team.add(clinician)
-    return patient
 
 
 def _phrases() -> None:

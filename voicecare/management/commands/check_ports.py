@@ -21,20 +21,13 @@ class Command(BaseCommand):
                     f"{port} is not a port. Ports are from 1 to 65535. Example: PORT=9000 make run (the sandbox takes "
                     "the next port, or SANDBOX_PORT)."
                 )
-            if _is_taken(port):
-                raise CommandError(
-                    f"Port {port} is in use, perhaps by another `make run`. Choose another port: PORT=9000 make run "
-                    "(the sandbox takes the next port, or SANDBOX_PORT)."
-                )
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the servers do, so that a recently closed port is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-        return False
+            with socket.socket() as probe:
+                # As the servers do, so that a recently closed port is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    raise CommandError(
+                        f"Port {port} is in use, perhaps by another `make run`. Choose another port: PORT=9000 make "
+                        "run (the sandbox takes the next port, or SANDBOX_PORT)."
+                    ) from None

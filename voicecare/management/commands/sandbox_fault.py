@@ -32,8 +32,13 @@ class Command(BaseCommand):
                 "The real provider is in use (ELEVENLABS_API_KEY is set). Faults only work with the sandbox."
             )
         _set_scenario(name)
-        if name == OFF:
-            _restore_voices()
+        if name == OFF:  # voicecare has marked rejected voices as gone. Those that the sandbox has are usable again.
+            client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
+            try:
+                existing = [voice.voice_id for voice in client.voices()]
+            finally:
+                client.close()
+            Voice.objects.filter(state=Voice.State.GONE, provider_id__in=existing).update(state=Voice.State.USABLE)
         self.stdout.write(f"{name}: {SCENARIOS[name].effect}")
 
 
@@ -50,13 +55,3 @@ def _set_scenario(name: str) -> None:
         raise CommandError(
             f"The server at {settings.ELEVENLABS_BASE_URL} is not the sandbox: HTTP {reply.status_code}."
         )
-
-
-def _restore_voices() -> None:
-    """Mark the voices that exist in the sandbox as usable again. voicecare marks a rejected voice as gone."""
-    client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
-    try:
-        existing = [voice.voice_id for voice in client.voices()]
-    finally:
-        client.close()
-    Voice.objects.filter(state=Voice.State.GONE, provider_id__in=existing).update(state=Voice.State.USABLE)

@@ -56,25 +56,21 @@ class Command(BaseCommand):
 
 
 def _wait_until_ready(port: int) -> list[str]:
-    """The processes that do not answer within START_TIMEOUT_S."""
+    """The processes that do not answer, or send no heartbeat, within START_TIMEOUT_S."""
+    urls = {"web": f"http://127.0.0.1:{port}/readyz"}
+    if settings.USE_SANDBOX:
+        urls["sandbox"] = settings.ELEVENLABS_BASE_URL
     started = time.monotonic()
     task_queue.enqueue_on_commit(task_names.HEARTBEAT)  # the schedule would ask the worker only after 15 s
     while True:
         elapsed_s = time.monotonic() - started
-        silent = _silent_processes(port, elapsed_s)
+        # An older heartbeat may be from an earlier start.
+        alive = {name for name, last in heartbeats.read_heartbeats().items() if last.age_s <= elapsed_s}
+        missing = [name for name in (heartbeats.WORKER, heartbeats.BEAT) if name not in alive]
+        silent = [*(name for name, url in urls.items() if not _answers(url)), *missing]
         if not silent or elapsed_s > START_TIMEOUT_S:
             return silent
         time.sleep(POLL_INTERVAL_S)
-
-
-def _silent_processes(port: int, elapsed_s: float) -> list[str]:
-    """Processes that do not answer, or that have sent no heartbeat since `elapsed_s` seconds ago."""
-    urls = {"web": f"http://127.0.0.1:{port}/readyz"}
-    if settings.USE_SANDBOX:
-        urls["sandbox"] = settings.ELEVENLABS_BASE_URL
-    alive = {name for name, last in heartbeats.read_heartbeats().items() if last.age_s <= elapsed_s}
-    missing = [name for name in (heartbeats.WORKER, heartbeats.BEAT) if name not in alive]
-    return [*(name for name, url in urls.items() if not _answers(url)), *missing]
 
 
 def _answers(url: str) -> bool:
