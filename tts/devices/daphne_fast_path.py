@@ -5,8 +5,8 @@ does not read, without a limit (https://github.com/django/daphne/issues/170). AS
 is read from Twisted's transport.
 
 `DirectFrameWriter` is optional. It writes WebSocket frames onto the transport. A frame that goes through daphne passes
-autobahn, which formats log texts that nothing reads, and leaves one turn of the event loop later. `DIRECT_WRITE` turns
-it off, for measurements.
+autobahn, which formats log texts that nothing reads, and leaves one event-loop iteration later. The direct write saves
+17 to 18 % of the processor time of a stream (docs/performance.md). `DIRECT_WRITE` turns it off, for measurements.
 
 Both rely on these attributes, which are not public:
 
