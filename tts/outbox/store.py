@@ -30,6 +30,7 @@ from voicecare.patients.models import Device
 
 log = structlog.get_logger(__name__)
 
+_DIGEST_SALT = "tts.outbox"  # part of each stored digest: another value would refuse repeated requests
 _NOT_EXPIRED = Q(expires_at=None) | Q(expires_at__gt=Now())
 _TIME_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
 
@@ -52,7 +53,7 @@ def submit(
     if len(idempotency_key) > 255 or (idempotency_key and author is None):
         raise ValueError("an idempotency key has 255 characters at most and belongs to an author")
     request = f"{patient_id} {expires_in_s:g} {text}"
-    digest = salted_hmac(__name__, request, algorithm="sha256").hexdigest() if idempotency_key else ""
+    digest = salted_hmac(_DIGEST_SALT, request, algorithm="sha256").hexdigest() if idempotency_key else ""
     is_connected = _online_devices().filter(patient=patient_id).exists()
     try:
         with transaction.atomic():

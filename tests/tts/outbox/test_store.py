@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from structlog.testing import capture_logs
 
 from tests.conftest import Member
@@ -52,6 +53,13 @@ def test_the_end_of_a_delivery_keeps_the_reason_of_an_earlier_wait(alice: Member
     socket.finish(socket.claim())
     row.refresh_from_db()
     assert (row.state, row.queue_reason) == ("spoken", "no_device")
+
+
+def test_the_digest_of_a_request_is_the_same_in_every_release(alice: Member, author: User):
+    """A request that an earlier release has stored may be repeated to this one."""
+    row = submit(alice.patient, "Your tea is ready.", expires_in_s=60, author=author, idempotency_key="k")
+    request = f"{alice.patient.pk} 60 Your tea is ready."
+    assert row.request_digest == salted_hmac("tts.outbox", request, algorithm="sha256").hexdigest()
 
 
 def test_a_submission_waits_and_expires_by_the_databases_clock(alice: Member, author: User):
