@@ -35,7 +35,9 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(ended_at=None)
 
     def resumable(self, now: datetime) -> "ConversationQuerySet":
-        """Unfinished and not abandoned, also if the periodic task has not ended the abandoned ones yet."""
+        """Unfinished conversations that are not abandoned. Abandoned ones are left out even before the periodic task
+        has ended them.
+        """
         return self.unfinished().filter(seen_at__gte=now - ABANDONED_AFTER)
 
     def abandoned(self, now: datetime) -> "ConversationQuerySet":

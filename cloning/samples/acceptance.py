@@ -55,7 +55,10 @@ class SampleRefused(VoicecareError):
 
 
 class Thresholds(NamedTuple):
-    """Minimum values. A recording below one of them is refused."""
+    """Minimum values. A recording below one of them is refused.
+
+    They are the settings CLONE_MIN_SNR_DB and CLONE_MIN_SPEECH_RATIO.
+    """
 
     snr_db: float
     speech_ratio: float

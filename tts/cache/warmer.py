@@ -70,7 +70,10 @@ def on_error(error: ProviderError) -> OnError:
 
 
 def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
-    """Returns the clips, by key, that these audiences need and that are missing or expire within a day."""
+    """Returns the clips, by key, that are missing or expire within a day.
+
+    `audiences` are patients with the voices and formats that they need.
+    """
     specs = {
         cache.key(spec.speech_settings, spec.text): spec
         for spec in required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)

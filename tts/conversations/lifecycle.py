@@ -110,7 +110,10 @@ def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
 
 
 def end_abandoned(now: datetime | None = None) -> int:
-    """Ends conversations that were not resumed for 30 minutes and returns how many. They end when last seen."""
+    """Ends conversations that were not resumed for 30 minutes and returns how many.
+
+    Their end time is the time when they were last seen.
+    """
     abandoned = Conversation.objects.abandoned(now or timezone.now())
     with transaction.atomic():
         Utterance.objects.filter(conversation__in=abandoned).interrupt_unfinished()

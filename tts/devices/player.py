@@ -67,7 +67,7 @@ class SpeechPlayer:
         self.ensure_running()
 
     def wake(self) -> None:
-        """Look into the outbox when the queue is empty."""
+        """Make the player look into the outbox once, as soon as its queue is empty. Starts the player if necessary."""
         self._prefetcher.pending_hint = True
         self.ensure_running()
 

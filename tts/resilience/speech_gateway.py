@@ -39,7 +39,7 @@ class AttemptLedger(Protocol):
 
 
 class RecorderLedger:
-    """Books with the recorder of this process, which writes in the background."""
+    """Passes attempts to the recorder of this process, which writes them in the background."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

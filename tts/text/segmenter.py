@@ -166,7 +166,7 @@ def _first_spoken(text: str, start: int) -> int:
 
 
 def _is_too_long(text: str, first: int, end: int) -> bool:
-    """Whether text[first:end] has a letter or digit too far behind `first` for one segment."""
+    """Whether text[first:end] has a letter or digit at `first + MAX_LENGTH` or later, and is no single segment then."""
     return _SPOKEN.search(text, first + MAX_LENGTH, end) is not None
 
 

@@ -132,7 +132,9 @@ def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
 
 @transaction.atomic(savepoint=False)
 def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int = 0) -> dict[uuid.UUID, int]:
-    """Record the result of reconciliation for an unknown attempt. Returns new characters as `record_attempts` does.
+    """Record what reconciliation found out about an attempt whose outcome is unknown.
+
+    Returns the newly counted characters of each conversation, as `record_attempts` does.
 
     With a `request_id` the attempt was billed as this request. Without one it was not billed. Nothing changes if the
     attempt is no longer unknown, or if another attempt has this request. Of several simultaneous calls the first wins.

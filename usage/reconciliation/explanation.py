@@ -33,8 +33,8 @@ class Discrepancy:
     def residual(self) -> int:
         """The part of the difference not explained by other users of the account or by interrupted requests.
 
-        Each explains at most its own amount, because statistics may leave out requests that the history contains, for
-        example of another kind of speech.
+        These amounts can reduce the difference to zero. They never reverse its sign. They come from the provider's
+        history, which may contain requests that the provider's statistics leave out.
         """
         if self.difference > 0:
             return max(self.difference - self.external, 0)

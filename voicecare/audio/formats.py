@@ -1,4 +1,9 @@
-"""The audio formats that the provider offers, with the names that its API uses, for example `mp3_44100_128`."""
+"""The audio formats that the provider offers, with the names that its API uses, for example `mp3_44100_128`.
+
+Another rate of a known codec is one more name here. A new codec also needs an encoder (`encoders`) and, if a truncated
+stream has to be padded, a rule in `framing`. `DEVICE_FORMATS` is a list of choices in tts.models: a change of it needs
+a migration.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, Self
