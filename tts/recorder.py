@@ -84,9 +84,8 @@ class Recorder:
                 )
                 if self.journal is not None:
                     self.journal.truncate(position)
-            except (
-                BaseException
-            ):  # also when cancelled, because the batch belongs to all devices; writing it twice is harmless
+            except BaseException:
+                # Also after a cancellation: the batch belongs to all devices, and writing it twice is harmless.
                 self._pending = {id(record): record for record in [*batch, *self._pending.values()]}
                 self._ensure_flusher()  # the flusher may have ended while the batch was being written
                 raise

@@ -177,5 +177,5 @@ def _wrap_errors() -> Iterator[None]:
     """Raises StoreError for every error of a storage library."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # storage libraries raise exceptions of many types
         raise StoreError(f"The phrase store failed with {type(error).__name__}.") from error

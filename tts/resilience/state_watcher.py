@@ -51,9 +51,8 @@ class ProviderStatePoller:
         while True:
             try:
                 await self.poll()
-            except (
-                Exception
-            ) as error:  # of any kind: without polls this process could stay on the offline voice for ever
+            except Exception as error:
+                # Of any kind, because without polls this process could stay on the offline voice for ever.
                 log.warning("provider_state.poll_failed", error=type(error).__name__)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._poll_requested.wait(), POLL_INTERVAL_S)
