@@ -12,7 +12,7 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check
 SYSTEM_PYTHON := $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
-SANDBOX := $(if $(ELEVENLABS_API_KEY),,sandbox)
+SANDBOX := $(if $(ELEVENLABS_API_KEY)$(ELEVENLABS_API_KEY_FILE),,sandbox)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast lint format bench
@@ -41,13 +41,14 @@ run: install ## start everything with a demo, install first where needed; Ctrl-C
 test: $(BIN)/.installed-dev ## run all tests: about 17 minutes on two cores
 	@echo "==> All tests: about 17 minutes on two cores. \`make test-fast\` takes less than two."
 	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not timed"
-	$(PYTHON) -m pytest -m timed
+	@echo "==> Tests that measure time, for example the first audio within 500 ms. A skipped one says why."
+	$(PYTHON) -m pytest -m timed -rs
 
 # Files and folders whose tests talk to other processes: a web server, the sandbox, Redis, S3, a worker, the child that
 # speaks offline or inspects recordings, a browser. --no-processes leaves out single tests of other files.
-PROCESS_TESTS := tests/browser tests/chaos tests/e2e tests/test_services.py \
+PROCESS_TESTS := tests/browser tests/chaos tests/e2e tests/test_order.py tests/test_services.py \
 	tests/cloning/api/test_views.py tests/cloning/jobs/test_submission.py tests/cloning/samples/test_acceptance.py \
-	tests/cloning/samples/test_inspection.py tests/cloning/test_admin.py \
+	tests/cloning/samples/test_inspection.py tests/cloning/admin \
 	tests/tts/cache/test_phrase_cache.py tests/tts/cache/test_stores.py tests/tts/resilience/test_concurrency.py \
 	tests/tts/test_talk.py \
 	tests/voicecare/core/test_pubsub.py tests/voicecare/core/test_task_queue.py tests/voicecare/management/test_make_run.py \

@@ -19,7 +19,10 @@ UPLOAD_HINT = "The recording is deleted. Upload a recording again."
 
 
 def sample_storage() -> Storage:
-    """The storage of recordings. The name of a recording is the id of its job. It has no URLs. The admin plays it."""
+    """Returns the storage of recordings. The name of a recording is the id of its clone job.
+
+    The storage gives out no URLs. Only the admin plays recordings.
+    """
     return storages["samples"]
 
 
@@ -28,7 +31,10 @@ class CloneJobQuerySet(models.QuerySet["CloneJob"]):
         return self.filter(status__in=[CloneJob.Status.PENDING, CloneJob.Status.UPLOADING])
 
     def duplicates_of(self, patient: uuid.UUID | None, digest: str, since: datetime) -> "CloneJobQuerySet":
-        """Jobs of the same recording that are unfinished, or that are ready and were created after `since`."""
+        """Jobs for this patient and recording that are unfinished, or that are ready and were created after `since`.
+
+        `digest` is the SHA-256 digest of the recording as hexadecimal digits.
+        """
         ready = self.filter(status=CloneJob.Status.READY, created_at__gte=since)
         return (self.unfinished() | ready).filter(patient=patient, sample_digest=digest)
 
@@ -40,12 +46,12 @@ class CloneJobQuerySet(models.QuerySet["CloneJob"]):
 
 
 class CloneJob(models.Model):
-    """One recording that becomes a voice clone, and the record of its consent.
+    """One recording from which a voice clone is created, and the record of the consent.
 
     States: pending -> uploading -> ready or failed. After a retryable error the job is pending again until
-    `next_attempt_at`. From all of these states it can go to withdrawing -> withdrawn, which is final. Until
-    `lease_until` a worker owns the row. After the erasure of a patient, the job names only the witness and the user who
-    withdrew it. These users can be deactivated, but not deleted.
+    `next_attempt_at`. A withdrawal takes a job from any of these states to withdrawing and then to withdrawn, which is
+    final. A worker owns the row until `lease_until`. After the erasure of a patient, the only people that the job still
+    names are the witness and the user who withdrew it. These users can be deactivated, but not deleted.
     """
 
     class Status(models.TextChoices):
@@ -125,6 +131,16 @@ class CloneJob(models.Model):
     class Meta:
         verbose_name = "voice clone"
         ordering = ("-created_at",)
+        indexes = [
+            models.Index(fields=["created_at"], name="clone_created"),
+            models.Index(
+                fields=["created_at"], condition=Q(status__in=["pending", "uploading", "withdrawing"]), name="clone_due"
+            ),
+            models.Index(fields=["ended_at"], condition=~Q(sample=""), name="clone_with_sample"),
+            models.Index(
+                fields=["created_at"], condition=Q(requires_verification=True), name="clone_requires_verification"
+            ),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(status__in=["pending", "uploading", "ready", "failed", "withdrawing", "withdrawn"]),
@@ -156,12 +172,18 @@ class CloneJob(models.Model):
 
     @property
     def provider_name(self) -> str:
-        """The name of the voice at the provider. It identifies the voice, because there are no idempotency keys."""
+        """The name of the voice at the provider: `vc-` and the id of the job, without any personal data.
+
+        A voice of this job is recognized by this name, because the provider has no idempotency keys.
+        """
         return f"{PROVIDER_NAME_PREFIX}{self.pk}"
 
     @property
     def error(self) -> dict[str, str] | None:
-        """Why the job failed or waits, or why its voice is not used, in words for clinicians. None without an error."""
+        """Why the job failed or waits, or why its voice is not used: an error code and a message for clinicians.
+
+        None without an error.
+        """
         if self.is_lost:
             return {"code": "voice_gone", "message": f"{VOICE_GONE} {RETRY_HINT if self.sample else UPLOAD_HINT}"}
         return {"code": self.error_code, "message": self.error_message} if self.error_code else None
@@ -172,10 +194,16 @@ class CloneJob(models.Model):
         return self.status == self.Status.READY and self.voice is not None and self.voice.state == Voice.State.GONE
 
     def open_sample(self) -> File:
-        """Raises FileNotFoundError if the recording is deleted, and the exceptions of the storage's library."""
+        """Opens the recording for reading.
+
+        Raises FileNotFoundError if the recording is deleted, and otherwise the exceptions of the storage's library.
+        """
         return sample_storage().open(self.sample)
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the recording is kept, and the job has failed or the provider has lost its voice."""
+        """Whether the job can be retried.
+
+        Its recording must still be stored, and it must have failed, or the provider must have lost its voice.
+        """
         return bool(self.sample) and (self.status == self.Status.FAILED or self.is_lost)

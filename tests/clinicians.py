@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from knox.models import AuthToken
 
+from tests.roles import role
 from voicecare.patients.models import Patient
 
 
@@ -29,8 +30,13 @@ class Clinician:
         return response.json()
 
 
-def clinician(name: str, *patients: Patient, **rights: bool) -> Clinician:
-    """Create a user with a token in the care team of `patients`. `rights` are fields of User, such as `is_staff`."""
+def clinician(name: str, *patients: Patient, in_role: str = "", **rights: bool) -> Clinician:
+    """Create a user with a token in the care team of `patients`.
+
+    `in_role` is the name of a group. `rights` are fields of User, such as `is_staff`.
+    """
     user = User.objects.create_user(name, **rights)
+    if in_role:
+        user.groups.add(role(in_role))
     user.patients.set(patients)  # type: ignore[attr-defined]
     return Clinician(user, AuthToken.objects.create(user)[1])

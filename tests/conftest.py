@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.db import OperationalError, connection
 from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.models import Q
 from pytest_django.plugin import DjangoDbBlocker
 
+from tests.free_processors import FREE_SHARE, free_processor_share
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, environment
 from tests.usage.alerts.postbox import Webhook
@@ -88,6 +91,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(selected) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
         items[:] = selected
+    _sort(items)
+
+
+def _sort(items: list[pytest.Item]) -> None:
+    """Sort the tests by file: those with a server last, and larger files before smaller ones.
+
+    Servers run until the end of the session. They read the test database every second and claim work there, such as a
+    probe, so they would disturb tests of the same work. Several processes of pytest finish at about the same time if
+    the large files come first.
+    """
+    sizes = Counter(item.path for item in items)
+    with_server = {item.path for item in items if "start_server" in _fixtures(item)}
+    items.sort(key=lambda item: (item.path in with_server, -sizes[item.path]))
 
 
 def _reaches_a_database(item: pytest.Item) -> bool:
@@ -104,15 +120,23 @@ def _fixtures(item: pytest.Item) -> set[str]:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("timed") and os.environ.get("CI") != "true" and os.environ.get("TIMED") != "1":
-        pytest.skip("measures time: runs only with CI=true or TIMED=1")
+        share = free_processor_share()
+        if share < FREE_SHARE:
+            pytest.skip(
+                f"measures time, and other programs use the machine: a process gets {share:.0%} of a processor, "
+                f"and the test needs {FREE_SHARE:.0%}. TIMED=1 runs it anyway."
+            )
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Close all other connections before the test database is dropped.
+    """Delete the phrases that `migrate` has added, and close all other connections before the database is dropped.
 
+    Tests create the phrases that they need. They would find none after a test that flushes the database, either.
     PostgreSQL does not drop a database that has connections, and ended threads leave theirs to the garbage collector.
     """
+    with django_db_blocker.unblock():
+        Phrase.objects.all().delete()
     yield
     if connection.vendor == "postgresql":
         others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
@@ -138,6 +162,12 @@ def retry_flush_after_deadlock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush_with_retries)
         yield
+
+
+@pytest.fixture(autouse=True)
+def empty_cache() -> None:
+    """Forget the figures of earlier tests: those of past days and months are cached for up to an hour."""
+    cache.clear()
 
 
 # Real processes
@@ -189,9 +219,9 @@ def start_server(
         folder = tmp_path_factory.mktemp("server")
         env = environment(
             DATABASE_URL=database_url(),
-            ELEVENLABS_BASE_URL=sandbox_process.url,
             VOICECARE_DATA_DIR=folder,
             **{
+                "ELEVENLABS_BASE_URL": sandbox_process.url,
                 "SECRET_KEY": settings.SECRET_KEY,
                 "QUOTA_POLL_S": 0.3,
                 "ALERT_WEBHOOK_URL": webhook.url,

@@ -15,7 +15,9 @@ from hypothesis import settings
 folder = tempfile.mkdtemp(prefix="voicecare-tests-")
 atexit.register(shutil.rmtree, folder, ignore_errors=True)
 os.environ["VOICECARE_DATA_DIR"] = folder
-os.environ.pop("ELEVENLABS_API_KEY", None)  # a test never calls the real provider
+for key in ("ELEVENLABS_API_KEY", "ELEVENLABS_API_KEY_FILE"):  # a test never calls the real provider
+    os.environ.pop(key, None)
+os.environ["DEFAULT_VOICE_ID"] = "21m00Tcm4TlvDq8ikWAM"  # a stock voice of the sandbox; some tests unset it
 
 if redis_url := os.environ.get("REDIS_URL"):
     base_url, _, database = redis_url.rpartition("/")

@@ -91,6 +91,14 @@ class SandboxProcess:
         """Bill a text as if another user of the account had requested it, at `unix` or now."""
         return self._call("POST", "/sandbox/sales", {"text": text, **fields})
 
+    def add_voice(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Add a voice to the account: `category`, `labels`, `rate`, `needs_plan`. Returns it as the provider does."""
+        return self._call("POST", "/sandbox/voices", {"name": name, **fields})
+
+    def retire_voice(self, voice_id: str, in_days: float = 0) -> dict[str, Any]:
+        """Let a voice end in this many days, with notice, or at once."""
+        return self._call("POST", "/sandbox/voices/retire", {"voice_id": voice_id, "in_days": in_days})
+
     def stop(self) -> int:
         """Send SIGTERM. Returns the exit code, which is 0 after a clean stop."""
         self.process.terminate()

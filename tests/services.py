@@ -28,6 +28,7 @@ import psycopg
 import pytest
 import redis
 
+from tests.processes import child_processes
 from tests.server import free_port
 
 START_S = 30
@@ -110,8 +111,7 @@ class Service:
         if self.process.poll() is None:
             pid = self.process.pid
             self.process.send_signal(signal.SIGSTOP)  # so that it starts no new child before the loop ends
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            for target in (pid, *map(int, children)):
+            for target in (pid, *child_processes(pid)):
                 try:
                     os.kill(target, number)
                 except ProcessLookupError:

@@ -40,3 +40,25 @@ def decode(audio: bytes, format_name: str) -> Sound:
         frames += resampler.resample(None)
     samples = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
     return Sound(kind.sample_rate, samples.astype(np.float64) / 32768)
+
+
+def decode_strictly(audio: bytes) -> int:
+    """Decode MP3 as a player that accepts no fault, and return the number of samples.
+
+    Raises AssertionError for a fault that FFmpeg reports, and for a frame that is not decoded.
+    """
+    frame_sizes = 0
+    with av.logging.Capture(local=False) as reports:
+        try:
+            with av.open(BytesIO(audio), format="mp3") as container:
+                stream = container.streams.audio[0]
+                stream.codec_context.options = {"err_detect": "explode"}
+                samples = 0
+                for packet in container.demux(stream):
+                    frame_sizes += packet.size
+                    samples += sum(frame.samples for frame in packet.decode())
+        except av.FFmpegError as error:
+            raise AssertionError(str(error)) from error
+    assert not reports
+    assert frame_sizes == len(audio), "FFmpeg has skipped bytes between frames"
+    return samples

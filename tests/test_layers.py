@@ -15,24 +15,29 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("voicecare", "tts", "usage", "cloning")
 
 SHARED = {"voicecare.core", "voicecare.audio", "voicecare.providers", "voicecare.patients"}
-WEB = {"voicecare.api", "voicecare.admin.readonly"}
+WEB = {"voicecare.api", *(f"voicecare.admin.{part}" for part in ("lists", "readonly", "periods", "titles"))}
 USAGE = {"usage.ledger", "usage.alerts", "usage.provider_state", "usage.budgets"}  # the parts that other apps may use
 
-USAGE_DOMAIN = {*USAGE, "usage.models", "usage.reports", "usage.reconciliation"}
+USAGE_DOMAIN = {*USAGE, "usage.models", "usage.prices", "usage.reports", "usage.reconciliation"}
 CLONING_DOMAIN = {f"cloning.{part}" for part in ("models", "samples", "gateway", "consent", "jobs", "voices")}
-TTS_VALUES = {"tts.states", "tts.outbox.claim"}  # plain values without Django
+TTS_VALUES = {"tts.states", "tts.queue_reason", "tts.outbox.claim"}  # plain values without Django
 TTS_BASE = {*TTS_VALUES, "tts.models", "tts.text", "tts.speech", "tts.conversations", "tts.recorder"}
 TTS_DOMAIN = {
     *TTS_BASE,
-    *(f"tts.{part}" for part in ("outbox", "retention", "protocol", "resilience", "cache", "synthesis", "devices")),
+    *(f"tts.{part}" for part in ("outbox", "protocol", "resilience", "cache", "synthesis", "devices")),
 }
 
 # A module belongs to the longest prefix that matches it, and may import its own part and the parts named here.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "voicecare.core": set(),
+    "voicecare.core.strict_json": set(),
     "voicecare.audio": set(),
+    "voicecare.admin.lists": set(),
+    "voicecare.admin.periods": set(),
     "voicecare.admin.readonly": set(),
-    "voicecare.api": {"voicecare.core"},
+    "voicecare.admin.titles": set(),
+    "voicecare.accounts": {"voicecare.core"},
+    "voicecare.api": {"voicecare.core", "voicecare.accounts"},
     "voicecare.providers": {"voicecare.core"},
     "voicecare.providers.espeak": {"voicecare.audio", "voicecare.core"},
     "voicecare.providers.elevenlabs": {"voicecare.providers", "voicecare.audio", "voicecare.core"},
@@ -40,28 +45,34 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "usage.models": SHARED,
     "usage.ledger": {"usage.models", *SHARED},
     "usage.alerts": {"usage.models", *SHARED},
-    "usage.budgets": {"usage.ledger", "usage.alerts", "usage.models", *SHARED},
-    "usage.reports": {"usage.ledger", "usage.alerts", "usage.models", *SHARED},
+    "usage.prices": {"usage.models"},
+    "usage.budgets": {"usage.ledger", "usage.alerts", "usage.prices", "usage.models", *SHARED},
+    "usage.reports": {"usage.ledger", "usage.alerts", "usage.prices", "usage.models", *SHARED},
     "usage.provider_state": {*USAGE, "usage.reports", "usage.models", *SHARED},
     "usage.reconciliation": {*USAGE_DOMAIN, *SHARED},
     "usage": {*USAGE_DOMAIN, *SHARED, *WEB},
     "cloning.models": SHARED,
     "cloning.samples": {"voicecare.core", "voicecare.audio"},
-    "cloning.gateway": {"cloning.models", "cloning.samples", "usage.alerts", *SHARED},
+    "cloning.gateway": {"cloning.models", "cloning.samples", "usage.alerts", "usage.provider_state", *SHARED},
     "cloning.consent": {"cloning.gateway", "cloning.models", "cloning.samples", "usage.alerts", *SHARED},
     "cloning.jobs": {*CLONING_DOMAIN - {"cloning.voices"}, "usage.alerts", *SHARED},
     "cloning.voices": {*CLONING_DOMAIN, "usage.alerts", *SHARED},
     "cloning": {*CLONING_DOMAIN, "usage.alerts", *SHARED, *WEB},
     "tts.states": set(),
+    "tts.queue_reason": set(),
     "tts.outbox.claim": {"tts.states"},
     "tts.text": set(),
     "tts.speech": {*TTS_VALUES, "tts.text"},
-    "tts.models": {"tts.states", *SHARED},
+    "tts.models": {*TTS_VALUES, *SHARED},
     "tts.outbox": {*TTS_VALUES, "tts.models", *SHARED},
-    "tts.retention": {*TTS_VALUES, "tts.outbox", "tts.models", *SHARED},
     "tts.conversations": {*TTS_VALUES, "tts.text", "tts.models", *SHARED},
-    "tts.recorder": {*TTS_BASE, "usage.ledger", *SHARED},
-    "tts.protocol": {*TTS_VALUES, "tts.conversations.context", "tts.speech", "tts.text", "voicecare.audio"},
+    "tts.conversations.retention": {*TTS_VALUES, "tts.outbox", "tts.models", *SHARED},
+    "tts.recorder": {*TTS_BASE, "tts.outbox", "usage.ledger", *SHARED},
+    "tts.protocol": {
+        *TTS_VALUES,
+        *("tts.conversations.context", "tts.speech", "tts.text"),
+        *("voicecare.audio", "voicecare.core.strict_json"),
+    },
     "tts.resilience": {*TTS_BASE, *USAGE, *SHARED},
     "tts.cache": {*TTS_BASE, "tts.resilience", *USAGE, *SHARED},
     "tts.synthesis": {*TTS_BASE, "tts.resilience", "tts.cache", *USAGE, *SHARED},
@@ -287,7 +298,7 @@ def test_a_cycle_is_named_even_if_only_for_type_checking(tmp_path: Path):
             "from voicecare.core import errors\nfrom usage.alerts import incidents\nimport ast",
         ),
         ("cloning/tasks.py", "from cloning.jobs.runner import run\nfrom celery import signals"),
-        ("voicecare/health.py", "from tts.consumers import DeviceConsumer\nfrom voicecare import routing"),
+        ("voicecare/health/probes.py", "from tts.consumers import DeviceConsumer\nfrom voicecare import routing"),
         ("voicecare/patients/models.py", "from django.conf import settings\nimport hashlib"),
     ],
 )

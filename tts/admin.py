@@ -1,46 +1,83 @@
 """The admin of conversations, messages (utterances), phrases and cached audio. Only phrases can be edited."""
 
-from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 
 from tts.cache import coverage
-from tts.cache.planning import create_phrase_cache
+from tts.cache.planning import active_patients, create_phrase_cache
 from tts.models import Clip, Conversation, Phrase, Utterance
-from tts.states import Source
+from tts.states import Source, UtteranceState
 from usage.ledger import events
+from voicecare.admin.lists import EMPTY, BadgeKind, WordFilter, badge, link_to, time_ago, timestamp
+from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.readonly import ReadOnlyAdmin
-from voicecare.core import task_names, task_queue
-from voicecare.patients.models import Voice
+from voicecare.admin.titles import TitledAdmin
+from voicecare.core import languages, task_names, task_queue
+from voicecare.patients.admin import LanguageChoiceField
+from voicecare.patients.models import Patient, Voice
+
+
+class ConversationStatusFilter(WordFilter):
+    title = "status"
+    parameter_name = "status"
+    conditions = {"running": ("Running", Q(ended_at=None)), "ended": ("Ended", Q(ended_at__isnull=False))}
 
 
 @admin.register(Conversation)
-class ConversationAdmin(ReadOnlyAdmin):
-    list_display = (
-        "started_at",
-        "patient",
-        "tts_characters_used",
-        "ended_at",
-        "voice",
-        "voice_source",
-        "device",
-        "format",
-    )
-    list_filter = (("ended_at", admin.EmptyFieldListFilter), "voice_source", "initiated", "format", "started_at")
+class ConversationAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
+    period_field = "started_at"
+    list_display = ("status", "started", "patient_link", "voice", "voice_source", "device", "billed")
+    list_display_links = ("started",)
+    list_filter = (PeriodFilter, ConversationStatusFilter, "voice_source", "initiated", "format")
     list_select_related = ("patient", "device", "voice")
-    search_fields = ("=id", "patient__name", "patient__preferred_name", "device__name")
-    date_hierarchy = "started_at"
-    readonly_fields = ("id", "utterances")
+    search_fields = ("patient__name", "patient__preferred_name", "device__name")
+    readonly_fields = ("id", "status", "started", "last_contact", "ended", "utterances")
+    fieldsets = (
+        (None, {"fields": ("status", "patient", "device", "voice", "voice_source", "tts_characters_used")}),
+        ("Times", {"fields": ("started", "last_contact", "ended")}),
+        ("Messages", {"fields": ("utterances",)}),
+        ("Internals", {"fields": ("id", "initiated", "format"), "classes": ("collapse",)}),
+    )
+
+    def title_of(self, obj: Conversation) -> str:
+        return f"{obj.patient}, {timestamp(obj.started_at)}"
+
+    @admin.display(description="Status")
+    def status(self, conversation: Conversation) -> str:
+        return badge("good", "Running") if conversation.ended_at is None else badge("plain", "Ended")
+
+    @admin.display(description="Patient")
+    def patient_link(self, conversation: Conversation) -> str:
+        return link_to(conversation.patient)
+
+    @admin.display(description="Started")
+    def started(self, conversation: Conversation) -> str:
+        return timestamp(conversation.started_at)
+
+    @admin.display(description="Characters")
+    def billed(self, conversation: Conversation) -> str:
+        return f"{conversation.tts_characters_used:,}"
+
+    @admin.display(description="Last contact")
+    def last_contact(self, conversation: Conversation) -> str:
+        return timestamp(conversation.seen_at)
+
+    @admin.display(description="Ended")
+    def ended(self, conversation: Conversation) -> str:
+        return timestamp(conversation.ended_at)
 
     @admin.display(description="Messages")
     def utterances(self, conversation: Conversation) -> str:
@@ -48,39 +85,85 @@ class ConversationAdmin(ReadOnlyAdmin):
         return format_html('<a href="{}">Messages of this conversation</a>', url)
 
 
-@admin.register(Utterance)
-class UtteranceAdmin(ReadOnlyAdmin):
-    """Shows why a message waited, failed, or was played in another voice.
+_STATE_BADGES: dict[str, BadgeKind] = {
+    UtteranceState.SPOKEN: "good",
+    UtteranceState.HEARD: "good",
+    UtteranceState.FAILED: "bad",
+    UtteranceState.SPEAKING: "plain",
+    UtteranceState.INTERRUPTED: "plain",
+}
 
-    The text is health data. Only the page of the utterance shows it.
+
+@admin.register(Utterance)
+class UtteranceAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
+    """The messages spoken to patients. Shows why a message waited, failed, or was played in another voice.
+
+    The text is health data. Only the page of a single message shows it.
     """
 
+    period_field = "received_at"
+    id_fields = ("id", "conversation")
+    id_parameters = ("conversation__id__exact",)
     list_display = (
+        "status",
         "received",
-        "patient",
-        "client_speech_id",
+        "patient_link",
         "origin",
-        "state",
-        "queue_reason",
-        "source",
         "heard_voice",
         "code",
         "characters",
-        "first_chunk_ms",
+        "first_audio",
     )
-    list_filter = ("state", "queue_reason", "source", "origin", "received_at")
+    list_display_links = ("received",)
+    list_filter = (PeriodFilter, "state", "queue_reason", "source", "origin")
     list_select_related = ("patient", "conversation__voice")
-    search_fields = ("=id", "=client_speech_id", "=conversation__id", "patient__name", "patient__preferred_name")
-    date_hierarchy = "received_at"
+    search_fields = ("=client_speech_id",)  # and names of patients, see `get_search_results`
     readonly_fields = ("id", "heard_voice", "received", "started", "acknowledged", "expires", "provider_attempts")
+
+    def title_of(self, obj: Utterance) -> str:
+        return f"To {obj.patient}, {timestamp(obj.received_at)}"
+
+    @admin.display(description="State")
+    def status(self, utterance: Utterance) -> str:
+        """The state, with what it waits for."""
+        shown = badge(_STATE_BADGES.get(utterance.state, "warning"), utterance.get_state_display())
+        return format_html('{} <span class="quiet">{}</span>', shown, utterance.get_queue_reason_display())
+
+    @admin.display(description="Patient")
+    def patient_link(self, utterance: Utterance) -> str:
+        return link_to(utterance.patient)
+
+    @admin.display(description="First audio")
+    def first_audio(self, utterance: Utterance) -> str:
+        return EMPTY if utterance.first_chunk_ms is None else f"{utterance.first_chunk_ms:,.0f} ms"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Utterance], search_term: str
+    ) -> tuple[QuerySet[Utterance], bool]:
+        """Return the messages that match the search term. The second value is False, because there are no duplicates.
+
+        A message matches by its id, by its speech id, or if each word of the term is in its patient's name or preferred
+        name. The patients are looked up first. With a condition on the joined table, PostgreSQL would join and sort all
+        messages of the period.
+        """
+        if not search_term.strip() or self.parse_id(search_term) is not None:
+            return super().get_search_results(request, queryset, search_term)
+        patients = Patient.objects.order_by()
+        for word in search_term.split():
+            patients = patients.filter(Q(name__icontains=word) | Q(preferred_name__icontains=word))
+        of_patients = Q(patient__in=list(patients.values_list("pk", flat=True)))
+        return queryset.filter(of_patients | Q(client_speech_id__iexact=search_term.strip())), False
 
     def get_fieldsets(  # type: ignore[override]  # the stubs' own type for it is private
         self, request: HttpRequest, obj: Utterance | None = None
     ) -> list[tuple[str | None, dict[str, Any]]]:
-        """The attempts are shown to users who may view the usage ledger."""
+        """Return the fields of a message's page.
+
+        Only users who may view the usage ledger see the requests to the provider.
+        """
         outcome = ("state", "queue_reason", "source", "heard_voice", "code", "characters", "bytes_sent")
         times = ("received", "started", "first_chunk_ms", "acknowledged", "expires")
-        internals = ("id", "attempts", "owner", "lease_until", "idempotency_key", "request_digest")
+        internals = ("id", "attempts", "owner", "lease_until", "played_by", "idempotency_key", "request_digest")
         attempts = [("Requests to the provider", {"fields": ("provider_attempts",)})]
         return [
             (None, {"fields": ("patient", "conversation", "origin", "client_speech_id", "author", "text")}),
@@ -92,38 +175,44 @@ class UtteranceAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Voice", empty_value="")
     def heard_voice(self, utterance: Utterance) -> str | None:
-        """The voice of the audio. After a fallback it also names the voice of the conversation."""
+        """The voice in which the message was spoken. After a fallback, also the voice that the conversation has."""
         if not utterance.source or utterance.conversation is None:
             return None
-        own_voice = utterance.conversation.voice.name
+        voice = utterance.conversation.voice
+        if voice is None:  # the provider had no usable voice
+            return str(utterance.get_source_display())
+        own_voice = voice.name
         if utterance.source in (Source.BACKUP, Source.OFFLINE):
             return f"{utterance.get_source_display()} instead of {own_voice}"
         return own_voice
 
-    @admin.display(description="Received", ordering="received_at")
+    @admin.display(description="Received")
     def received(self, utterance: Utterance) -> str:
-        return _timestamp(utterance.received_at)
+        return timestamp(utterance.received_at)
 
     @admin.display(description="First audio sent")
     def started(self, utterance: Utterance) -> str:
-        return _timestamp(utterance.spoken_at)
+        return timestamp(utterance.spoken_at)
 
     @admin.display(description="Acknowledged by the device")
     def acknowledged(self, utterance: Utterance) -> str:
-        return _timestamp(utterance.heard_at)
+        return timestamp(utterance.heard_at)
 
     @admin.display(description="Expires")
     def expires(self, utterance: Utterance) -> str:
-        return _timestamp(utterance.expires_at)
+        return timestamp(utterance.expires_at)
 
     @admin.display(description="Attempts")
     def provider_attempts(self, utterance: Utterance) -> str:
-        """All attempts to get audio, in the order of the text. The reason of a fallback is the code of a failed one."""
+        """A table of all attempts to get audio, in the order of the text.
+
+        The code of a failed attempt is the reason why another voice spoke.
+        """
         attempts = events.attempts_of(utterance.pk)
         voices = Voice.objects.in_bulk({attempt.voice_id for attempt in attempts if attempt.voice_id})
         rows = [
             {
-                "time": _timestamp(attempt.started_at),
+                "time": timestamp(attempt.started_at),
                 "segment": attempt.segment + 1,
                 "kind": events.Kind(attempt.kind).label,
                 "outcome": events.Outcome(attempt.outcome).label,
@@ -138,22 +227,45 @@ class UtteranceAdmin(ReadOnlyAdmin):
         return render_to_string("admin/tts/utterance/attempts.html", {"attempts": rows, "usage_events_url": url})
 
 
-def _timestamp(time: datetime | None) -> str:
-    """With seconds, which Django's own format leaves out, and with the time zone."""
-    return f"{timezone.localtime(time):%Y-%m-%d %H:%M:%S %Z}" if time else "-"
-
-
 _PLACEHOLDERS = {Phrase.Kind.GREETING.value: ("{patient_name}", "{ai_name}"), Phrase.Kind.COMMON.value: ()}
 
 
+_ONCE = (Phrase.Kind.GREETING, Phrase.Kind.HOLD_MESSAGE)  # one for each language
+
+
 class PhraseForm(forms.ModelForm):
+    class Meta:
+        widgets = {"text": AdminTextareaWidget(attrs={"rows": 3})}
+        help_texts = {
+            "kind": "A greeting is spoken at the start of a conversation. A common phrase is an answer such as "
+            "“I see.”, spoken from the cache. A hold message is spoken once when speech has to wait for the quota.",
+            "language": "Phrases for German are also spoken to patients with German (Austria).",
+            "text": "In a greeting, {patient_name} stands for the name of the patient and {ai_name} for the name of "
+            "the companion. Other kinds have no placeholders.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Django's signature
+        super().__init__(*args, **kwargs)
+        if "language" in self.fields:  # a user with view permission only has no form fields
+            self.fields["language"] = LanguageChoiceField(
+                self.instance.language, str(self.fields["language"].help_text)
+            )
+
     def clean_language(self) -> str:
-        """Phrases are looked up by language without region: "de" serves a patient with "de-AT"."""
-        language: str = self.cleaned_data["language"]
-        return language.partition("-")[0].lower()
+        """Return the language without its region, because phrases are looked up by it: "de" also serves "de-AT"."""
+        return languages.code_of(self.cleaned_data["language"])
+
+    def clean_text(self) -> str:
+        """Return the text in one line."""
+        return " ".join(self.cleaned_data["text"].split())
 
     def clean(self) -> None:
         super().clean()
+        kind, language = self.cleaned_data.get("kind", ""), self.cleaned_data.get("language", "")
+        others = Phrase.objects.filter(kind=kind, language=language).exclude(pk=self.instance.pk)
+        if kind in _ONCE and (other := others.first()):
+            named = f"{languages.LANGUAGES.get(language, language)} has a {other.get_kind_display().lower()} already"
+            self.add_error("kind", f"{named}: “{other.text}” Change that one, or choose another kind.")
         text, allowed = self.cleaned_data.get("text", ""), _PLACEHOLDERS.get(self.cleaned_data.get("kind", ""), ())
         for placeholder in allowed:
             text = text.replace(placeholder, "")
@@ -166,7 +278,10 @@ class PhraseForm(forms.ModelForm):
 
 @admin.register(Phrase)
 class PhraseAdmin(admin.ModelAdmin):
-    """Saving a phrase starts a task that generates its audio for all patients of its language."""
+    """The phrases of the phrase cache.
+
+    Saving one starts a task that generates its audio for the patients of its language.
+    """
 
     form = PhraseForm
     list_display = ("text", "kind", "language")
@@ -182,6 +297,8 @@ class PhraseAdmin(admin.ModelAdmin):
             raise PermissionDenied
         tables = coverage.coverage_tables(create_phrase_cache())
         context = {**self.admin_site.each_context(request), "title": "Cache coverage", "tables": tables}
+        context["unspoken"] = [table for table in tables if not table.is_spoken]
+        context["gaps"] = coverage.languages_without_greeting(active_patients())
         return TemplateResponse(request, "admin/tts/phrase/coverage.html", {**context, "opts": self.opts})
 
     def save_model(self, request: HttpRequest, obj: Phrase, form: forms.ModelForm, change: bool) -> None:
@@ -198,35 +315,53 @@ class PhraseAdmin(admin.ModelAdmin):
         task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
 
 
+class ClipStatusFilter(WordFilter):
+    title = "status"
+    parameter_name = "status"
+    conditions = {
+        "cached": ("Cached", Q(expires_at__gt=Now())),
+        "expired": ("Expired", Q(expires_at__lte=Now())),
+    }
+
+
+class ClipKindFilter(WordFilter):
+    title = "kind"
+    parameter_name = "kind"
+    conditions = {
+        "greeting": ("Greeting of a patient", Q(patient__isnull=False)),
+        "phrase": ("Phrase for everybody", Q(patient=None)),
+    }
+
+
 @admin.register(Clip)
-class ClipAdmin(ReadOnlyAdmin):
-    list_display = (
-        "created_at",
-        "says",
-        "voice",
-        "language",
-        "speed",
-        "format",
-        "characters",
-        "size",
-        "hits",
-        "used_at",
-        "expires_at",
-    )
-    list_filter = (
-        "language",
-        "format",
-        ("patient", admin.EmptyFieldListFilter),
-        ("voice", admin.RelatedOnlyFieldListFilter),
-        "created_at",
-        "expires_at",
-    )
+class ClipAdmin(TitledAdmin, ReadOnlyAdmin):
+    list_display = ("status", "says", "voice", "language", "format", "hits", "last_played", "expires")
+    list_display_links = ("says",)
+    list_filter = (ClipStatusFilter, ClipKindFilter, "language", "format", ("voice", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("voice", "phrase", "patient")
     search_fields = ("=digest", "phrase__text", "voice__name", "patient__name", "patient__preferred_name")
     date_hierarchy = "created_at"
 
+    def title_of(self, obj: Clip) -> str:
+        return f"{self.says(obj)}, in the voice {obj.voice}"
+
+    @admin.display(description="Status")
+    def status(self, clip: Clip) -> str:
+        return badge("good", "Cached") if clip.expires_at > timezone.now() else badge("warning", "Expired")
+
+    @admin.display(description="Last played", ordering="used_at")
+    def last_played(self, clip: Clip) -> str:
+        return time_ago(clip.used_at)
+
+    @admin.display(description="Expires", ordering="expires_at")
+    def expires(self, clip: Clip) -> str:
+        return date_format(timezone.localtime(clip.expires_at))
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Clip]:
-        """Leaves out rows of clips that are being generated for the first time. They have no audio yet."""
+        """Return the clips that have audio.
+
+        A clip that is being generated for the first time has a row without audio.
+        """
         return super().get_queryset(request).filter(size__gt=0)
 
     @admin.display(description="Text")

@@ -21,8 +21,8 @@ async def device_socket(scope: dict[str, Any], receive: Callable[[], Awaitable[M
     """Serve one device socket (docs/protocol.md).
 
     This is a plain ASGI application and not a consumer of Channels, for three reasons. A consumer uses a channel layer,
-    so that a Redis that stops would close sockets that are speaking. A consumer starts two tasks and checks the
-    database connections for every frame. It does not clean up after an exception or a cancellation.
+    so a Redis that stops would close sockets that are speaking. A consumer starts two tasks and checks the database
+    connections for every frame. A consumer does not clean up after an exception or a cancellation.
     """
     connection: Connection | None = None
     try:
@@ -40,7 +40,10 @@ async def device_socket(scope: dict[str, Any], receive: Callable[[], Awaitable[M
 
 
 async def _accept(scope: dict[str, Any], send: Send) -> Connection | None:
-    """Accept the socket. If it is refused, return None; the server then answers the handshake with HTTP 403."""
+    """Accept the socket and return its connection, or refuse it and return None.
+
+    The server answers a refused handshake with HTTP 403.
+    """
     token = extract_token(scope, settings.ALLOWED_HOSTS)
     admitted = None
     if token is not None and not runtime.draining:
@@ -53,6 +56,9 @@ async def _accept(scope: dict[str, Any], send: Send) -> Connection | None:
 
 
 def _admit(token: str) -> tuple[uuid.UUID, int, uuid.UUID] | None:
-    """Return the id of the token's device, the epoch of this connection and the id of the patient."""
+    """Register a new connection of the device with this token. Return None if the token is not valid.
+
+    The result is the device's id, the number of the new connection (`Device.epoch`) and the patient's id.
+    """
     device = authenticate_device(token)
     return None if device is None else (device.id, device.register_connection(), device.patient_id)

@@ -1,24 +1,30 @@
-"""Conversations, utterances, phrases, and the index of the phrase cache."""
+"""Conversations, utterances, phrases, and the clips of the phrase cache."""
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Now
 from django.utils import timezone
 
-from tts.states import Origin, QueueReason, Source, UtteranceState
+from tts.queue_reason import QueueReason
+from tts.states import Origin, Source, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.core import languages
 from voicecare.patients.models import Device, Patient, Voice
 
 ABANDONED_AFTER = timedelta(minutes=30)  # docs/protocol.md: a conversation that is not resumed ends
 
 
 def _choices(values: type[StrEnum], **labels: str) -> list[tuple[str, str]]:
-    """The choices of a column with these values, labelled like Django's TextChoices."""
+    """Return the choices of a column with these values.
+
+    A value without a label of its own is labelled as in TextChoices.
+    """
     return [(value.value, labels.get(value.value, value.value.title())) for value in values]
 
 
@@ -32,19 +38,25 @@ QUEUE_REASON_CHOICES = _choices(
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
     def unfinished(self) -> "ConversationQuerySet":
+        """Return the conversations that have not ended."""
         return self.filter(ended_at=None)
 
-    def resumable(self, now: datetime) -> "ConversationQuerySet":
-        """Unfinished conversations that are not abandoned. Abandoned ones are left out even before the periodic task
-        has ended them.
-        """
-        return self.unfinished().filter(seen_at__gte=now - ABANDONED_AFTER)
+    def resumable(self) -> "ConversationQuerySet":
+        """Return the unfinished conversations that had a connection within ABANDONED_AFTER.
 
-    def abandoned(self, now: datetime) -> "ConversationQuerySet":
-        return self.unfinished().filter(seen_at__lt=now - ABANDONED_AFTER)
+        An older conversation is abandoned. It is left out even if the periodic task has not ended it yet.
+        """
+        return self.unfinished().filter(seen_at__gte=Now() - ABANDONED_AFTER)
+
+    def abandoned(self) -> "ConversationQuerySet":
+        """Return the unfinished conversations whose last connection was more than ABANDONED_AFTER ago."""
+        return self.unfinished().filter(seen_at__lt=Now() - ABANDONED_AFTER)
 
     def add_characters(self, new: Mapping[uuid.UUID, int]) -> None:
-        """Adds characters by conversation in one statement. The database adds, so concurrent calls do not conflict."""
+        """Add billed characters to conversations, by id, in one statement.
+
+        The addition is done in the database, so that concurrent calls do not overwrite each other.
+        """
         if new:
             added = Case(*(When(pk=key, then=Value(characters)) for key, characters in new.items()), default=Value(0))
             self.filter(pk__in=new).update(tts_characters_used=F("tts_characters_used") + added)
@@ -53,7 +65,7 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
 class Conversation(models.Model):
     """A conversation with one patient. It has ended when `ended_at` is set.
 
-    It keeps its voice to the end, unless the voice is withdrawn.
+    A conversation keeps its voice to the end, unless the voice cannot be used any longer.
     """
 
     class Initiated(models.TextChoices):
@@ -63,7 +75,13 @@ class Conversation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="conversations")
     device = models.ForeignKey(Device, null=True, on_delete=models.SET_NULL, related_name="conversations")
-    voice = models.ForeignKey(Voice, on_delete=models.PROTECT, related_name="conversations")
+    voice = models.ForeignKey(
+        Voice,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="conversations",
+        help_text="Empty: the provider has no usable voice, and the offline voice speaks.",
+    )
     voice_source = models.CharField(
         max_length=8, choices=[("cloned", "cloned"), ("selected", "selected"), ("default", "default")]
     )
@@ -79,10 +97,16 @@ class Conversation(models.Model):
     class Meta:
         db_table = "conversations"  # the product owner chose this name
         ordering = ("-started_at",)
-        indexes = [models.Index(fields=["seen_at"], condition=Q(ended_at=None), name="conversation_unfinished")]
+        indexes = [
+            models.Index(fields=["started_at"], name="conversation_started"),  # the list of the admin
+            models.Index(fields=["seen_at"], condition=Q(ended_at=None), name="conversation_unfinished"),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(voice_source__in=["cloned", "selected", "default"]), name="conversation_voice_source"
+            ),
+            models.CheckConstraint(
+                condition=Q(voice__isnull=False) | Q(voice_source="default"), name="conversation_own_voice_exists"
             ),
             models.CheckConstraint(condition=Q(initiated__in=["device", "server"]), name="conversation_initiated"),
             models.CheckConstraint(
@@ -96,17 +120,32 @@ class Conversation(models.Model):
 
 
 class UtteranceQuerySet(models.QuerySet["Utterance"]):
+    def update_in_order(self, **changes: object) -> None:
+        """Update these rows, locked in the order of their ids. Two statements in a transaction.
+
+        A single UPDATE locks rows in any order. So it could deadlock with another transaction that changes the same
+        rows.
+        """
+        with transaction.atomic():
+            keys = list(self.select_for_update().order_by("pk").values_list("pk", flat=True))
+            if keys:
+                self.model.objects.filter(pk__in=keys).update(**changes)
+
     def interrupt_unfinished(self) -> None:
-        """Interrupts what a killed process left unfinished, except for speech that the server started."""
+        """Mark speech that a killed process has not finished as interrupted.
+
+        Speech that the server started is left out.
+        """
         unfinished = self.filter(state__in=[UtteranceState.WAITING, UtteranceState.SPEAKING])
-        unfinished.exclude(origin=Origin.SERVER).update(state=UtteranceState.INTERRUPTED)
+        unfinished.exclude(origin=Origin.SERVER).update_in_order(state=UtteranceState.INTERRUPTED)
 
 
 class Utterance(models.Model):
-    """One speech and its result. The rows that wait are also the outbox (`tts.outbox.store`).
+    """One speech and its result. The waiting rows are also the outbox (`tts.outbox.store`).
 
-    waiting -> speaking -> spoken -> heard, which means that a device has acknowledged it. `queued` speech waits for the
-    quota. While `owner` (a connection) holds the lease, no other connection may speak it.
+    The states are waiting -> speaking -> spoken -> heard. `heard` means that a device has acknowledged the speech,
+    `queued` that the speech waits for the quota. While `owner` (a connection) holds the lease, no other connection may
+    speak the text.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -147,6 +186,13 @@ class Utterance(models.Model):
     lease_until = models.DateTimeField(
         "lease expires at", null=True, help_text="Renewed while the owner's connection is alive."
     )
+    played_by = models.CharField(
+        max_length=36,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Connection that has played it last. It is not repeated there.",
+    )
     attempts = models.PositiveIntegerField("claims", default=0, help_text="How often a connection has claimed it.")
     author = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -171,7 +217,9 @@ class Utterance(models.Model):
                 condition=Q(origin="server", state__in=["waiting", "queued", "speaking", "spoken"])
                 | Q(origin="device", state="queued"),
                 name="utterance_outbox",
-            )
+            ),
+            models.Index(fields=["received_at"], name="utterance_received"),  # the list of the admin
+            models.Index(fields=["received_at"], condition=~Q(text=""), name="utterance_with_text"),  # prune_texts
         ]
         constraints = [
             # Only for speech of the device: a resumed conversation may greet again with the same id.
@@ -213,14 +261,14 @@ class Utterance(models.Model):
 
 class PhraseQuerySet(models.QuerySet["Phrase"]):
     def for_language(self, language: str) -> "PhraseQuerySet":
-        """The phrases for a patient's language. "de-AT" uses the phrases of "de"."""
-        return self.filter(language=language.partition("-")[0].lower())
+        """Return the phrases for a patient's language. "de-AT" has the phrases of "de", and "nb" those of "no"."""
+        return self.filter(language=languages.code_of(language))
 
 
 class Phrase(models.Model):
-    """A phrase that is spoken often, so its audio is cached.
+    """A phrase that is spoken often, so that its audio is kept in the phrase cache.
 
-    A greeting may contain `{patient_name}` and `{ai_name}`. The hold message is spoken once per conversation, when
+    A greeting may contain `{patient_name}` and `{ai_name}`. The hold message is spoken once in a conversation, when
     speech has to wait for the quota.
     """
 
@@ -231,7 +279,11 @@ class Phrase(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.COMMON)
-    language = models.CharField(max_length=10, default="en", help_text="ISO 639-1, for example en or de.")
+    language = models.CharField(
+        max_length=languages.MAX_LENGTH,
+        default=languages.DEFAULT,
+        help_text="The language of its listeners.",
+    )
     text = models.CharField(max_length=300)
 
     objects = PhraseQuerySet.as_manager()
@@ -254,9 +306,10 @@ class Phrase(models.Model):
 
 
 class Clip(models.Model):
-    """One entry of the phrase cache (`tts.cache.phrase_cache`): its content, expiry time and use.
+    """The audio of one text in one voice and format, which the phrase cache keeps (`tts.cache.phrase_cache`).
 
-    The store keeps the audio under `digest`, which reveals neither a name nor a text.
+    The row has its expiry time and use. The audio is in the store under `digest`, which reveals neither a name nor a
+    text. A row with the size 0 has no audio yet.
     """
 
     id = models.BigAutoField(primary_key=True)

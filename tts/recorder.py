@@ -1,26 +1,32 @@
-"""Writes speeches and ledger attempts to the database in the background, in batches at most 100 ms apart.
+"""Writes speeches and ledger attempts to the database in the background, in batches at most 200 ms apart.
 
-The hot path never waits for the database. Records are written in the order of their first `record` call. Recording
-the same speech or attempt again before it is written costs nothing. If the database is unavailable, the batch stays in
-memory and is retried. A row that the database rejects is logged and dropped, so that it does not block the others.
+Speech never waits for the database. Records are written in the order of their first `record` call. Recording the same
+speech or attempt again before it is written costs nothing. If the database is unavailable, the batch stays in memory
+and is retried. A row that the database rejects is logged and dropped, so that it does not block the others.
 """
 
 import asyncio
 import copy
+import time
 from collections.abc import Iterable, Sequence
 from contextvars import Context
+from datetime import timedelta
 
 import structlog
-from channels.db import database_sync_to_async
 from django.db import DataError, IntegrityError, transaction
+from django.db.models.functions import Now
 
 from tts.models import Conversation, Utterance
+from tts.outbox import deferred
+from tts.outbox.leases import LEASE
 from tts.speech import Speech
+from tts.states import UNFINISHED_STATES, UtteranceState
 from usage.ledger import events
 from usage.ledger.journal import Journal
 from voicecare.core import metrics
+from voicecare.core.database import DatabaseCall
 
-FLUSH_INTERVAL_S = 0.1
+FLUSH_INTERVAL_S = 0.2
 RETRY_INTERVAL_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -47,9 +53,10 @@ _UPDATED_FIELDS = [
 
 
 class Recorder:
-    """One instance per process. Call `record` from the event loop. A thread does the writing.
+    """Collects records and writes them. Each process has one.
 
-    With a journal, attempts survive a process that is killed before they are written.
+    Call `record` from the event loop; a thread does the writing. With a journal, attempts survive if the process is
+    killed before they are written.
     """
 
     def __init__(self, journal: Journal | None = None) -> None:
@@ -59,7 +66,7 @@ class Recorder:
         self._write_lock = asyncio.Lock()
 
     def record(self, record: Record) -> None:
-        """Queues a new or changed speech or attempt for writing. Never waits."""
+        """Schedule a new or changed speech or attempt for writing. Never waits."""
         if self.journal is not None and isinstance(record, events.Attempt) and record.outcome == events.Outcome.UNKNOWN:
             self.journal.append(record)
         self._pending[id(record)] = record
@@ -71,7 +78,7 @@ class Recorder:
             self._flusher = asyncio.create_task(self._flush_soon(), context=Context())
 
     async def flush(self) -> None:
-        """Writes everything that was recorded so far. Raises DatabaseError if the database is unavailable."""
+        """Write everything that was recorded so far. Raises DatabaseError if the database is unavailable."""
         async with self._write_lock:
             batch = list(self._pending.values())
             if not batch:
@@ -92,6 +99,20 @@ class Recorder:
             finally:
                 metrics.RECORDER_BACKLOG.set(len(self._pending))
 
+    async def close(self) -> None:
+        """Write everything and delete the journal. Raises DatabaseError.
+
+        In that case, the next process recovers the journal. Call it at shutdown, when no request is running. A later
+        record is still written, and is kept in a new journal.
+        """
+        try:
+            await self.flush()  # also waits for a batch in progress, whose records are not pending
+            while self._pending:
+                await self.flush()
+        finally:
+            if self.journal is not None:
+                self.journal.close()
+
     async def _flush_soon(self) -> None:
         pause = FLUSH_INTERVAL_S
         while self._pending:
@@ -105,7 +126,7 @@ class Recorder:
         self._flusher = None
 
 
-@database_sync_to_async  # only this uses the process's thread-sensitive thread, so its connection stays open
+@DatabaseCall  # only this uses the process's thread-sensitive thread, so its connection stays open
 def _write(batch: Sequence[Record]) -> None:
     try:
         _write_rows(batch)
@@ -120,12 +141,21 @@ def _write(batch: Sequence[Record]) -> None:
 
 def _write_rows(batch: Iterable[Record]) -> None:
     # Two connections may have recorded the same utterance, and a statement may touch a row only once.
-    speeches = list({record.utterance_id: record for record in batch if isinstance(record, Speech)}.values())
+    speeches = {record.utterance_id: record for record in batch if isinstance(record, Speech)}
     attempts = [record for record in batch if isinstance(record, events.Attempt)]
     with transaction.atomic():
+        # What the process knows of deferred speech: how often its row was taken over, and whether it has ended.
+        claims = {
+            key: (speech.takeovers, speech.progress.state not in UNFINISHED_STATES)
+            for key, speech in speeches.items()
+            if speech.progress.owner
+        }
+        if claims:
+            for key in deferred.overtaken(claims):
+                del speeches[key]
         if speeches:
             Utterance.objects.bulk_create(
-                [_to_row(speech) for speech in speeches],
+                [_to_row(speech) for speech in speeches.values()],
                 update_conflicts=True,
                 unique_fields=["id"],
                 update_fields=_UPDATED_FIELDS,
@@ -136,6 +166,8 @@ def _write_rows(batch: Iterable[Record]) -> None:
 
 def _to_row(speech: Speech) -> Utterance:
     progress = speech.progress
+    is_leased = progress.owner and progress.state == UtteranceState.QUEUED
+    expires_at = progress.expires_at_monotonic
     if speech.patient_id is None:
         raise ValueError("Only speech to a patient has a row.")
     return Utterance(
@@ -154,7 +186,8 @@ def _to_row(speech: Speech) -> Utterance:
         first_chunk_ms=progress.first_chunk_ms,
         received_at=speech.received_at,
         spoken_at=progress.spoken_at,
-        expires_at=progress.expires_at,
-        owner=progress.owner,
-        lease_until=progress.lease_until,
+        # Computed by the database's clock, because leases and expiry times are compared with it.
+        expires_at=None if expires_at is None else Now() + timedelta(seconds=expires_at - time.monotonic()),
+        owner=progress.owner if is_leased else "",
+        lease_until=LEASE if is_leased else None,
     )

@@ -1,4 +1,4 @@
-"""One utterance on its way through this process: what was requested, and how far it has come."""
+"""One utterance on its way through this process: the request, and how far it has come."""
 
 import copy
 import time
@@ -9,7 +9,8 @@ from datetime import datetime
 import structlog
 
 from tts.outbox.claim import Claim
-from tts.states import QueueReason, Source, UtteranceState
+from tts.queue_reason import QueueReason
+from tts.states import Source, UtteranceState
 from tts.text.stream import TextStream
 
 log = structlog.get_logger(__name__)
@@ -21,7 +22,7 @@ ATTEMPT_STRIDE = 1000
 def attempt_number(number: int, *, delivery: int = 0, repeats: int = 0, takeovers: int = 0) -> int:
     """Return the number of an attempt in the ledger, which is unique for its utterance and segment.
 
-    `number` counts the attempts of one reading of the text. A text that is spoken again from its beginning is booked
+    `number` counts the attempts of one reading of the text. A text that is spoken again from its beginning is billed
     again, so each reading has its own range of numbers. `delivery` counts the claims of the outbox, `repeats` the
     restarts of the speech, and `takeovers` the connections that have taken over a deferred speech.
     """
@@ -30,12 +31,13 @@ def attempt_number(number: int, *, delivery: int = 0, repeats: int = 0, takeover
 
 @dataclass(slots=True, kw_only=True)
 class SpeechProgress:
-    """How far a speech has come. Only the player and what it runs change it, through the methods; others read it.
+    """How far a speech has come. Only the player and the pipeline change it, through its methods. Other code reads it.
 
     Times named `_monotonic` are seconds of `time.monotonic`. `first_chunk_ms` is the time from receiving the text to
-    the first audio, `response_ms` the time from the start of the speech. `request_id` is that of the provider's latest
-    response. `repeats` counts how often the speech began again. `owner` and `lease_until` reserve a deferred speech for
-    its connection.
+    the first audio, `response_ms` the time from the start of the speech to the first audio. `characters` are billed.
+    `request_id` is that of the provider's latest response. `repeats` counts how often the speech began again. `owner`
+    is the connection that has deferred the speech, which means that it waits there for the quota.
+    `expires_at_monotonic` is its expiry time if that connection ends.
     """
 
     received_at_monotonic: float
@@ -50,24 +52,23 @@ class SpeechProgress:
     spoken_at: datetime | None = None
     queue_reason: str = ""
     request_id: str = ""
-    expires_at: datetime | None = None
+    expires_at_monotonic: float | None = None
     owner: str = ""
-    lease_until: datetime | None = None
     repeats: int = 0
     waited_for_quota: bool = False
 
     def started(self, now: float) -> None:
-        """The speech plays now. `now` is monotonic."""
+        """Record that the speech begins to play. `now` is in monotonic seconds."""
         self.started_at_monotonic = now
         self.state = UtteranceState.SPEAKING.value
 
     def billed(self, characters: int, request_id: str = "") -> None:
-        """The provider answered the request with this id and bills these characters."""
+        """Record that the provider has answered the request with this id and bills these characters."""
         self.characters += characters
         self.request_id = request_id
 
     def sent(self, size: int, source: str, *, now: float, utc_now: datetime) -> None:
-        """A chunk of audio was handed over. The first one sets the latencies.
+        """Record that a chunk of `size` bytes was sent. The first chunk sets the latencies.
 
         `source` is `cache` only if every chunk so far came from the cache. In a mixed speech, cached audio counts as
         `live`, because it is in the same voice.
@@ -80,24 +81,21 @@ class SpeechProgress:
         self.source = Source.LIVE.value if source == cache and self.source not in ("", cache) else source
         self.bytes_sent += size
 
-    def padded(self, size: int) -> None:
-        """Zero bytes were added to a truncated frame or sample."""
-        self.bytes_sent += size
-
-    def deferred(self, *, owner: str, lease_until: datetime, expires_at: datetime) -> None:
-        """The speech waits for the quota. An earlier expiry time stays."""
+    def deferred(self, *, owner: str, expires_at_monotonic: float) -> None:
+        """Record that the speech waits for the quota. An earlier expiry time stays."""
         self.state = UtteranceState.QUEUED.value
         self.waited_for_quota = True
         self.repeats += 1
-        self.owner, self.lease_until = owner, lease_until
-        self.expires_at = self.expires_at or expires_at
+        self.owner = owner
+        if self.expires_at_monotonic is None:
+            self.expires_at_monotonic = expires_at_monotonic
 
     def repeated(self) -> None:
-        """The speech begins again."""
+        """Record that the speech begins again from its first word."""
         self.repeats += 1
 
     def finished(self, outcome: UtteranceState, code: str = "") -> None:
-        """The speech has ended. `code` is the reason of a failure."""
+        """Record that the speech has ended. `code` is the reason of a failure."""
         self.state, self.code = outcome.value, code
 
 
@@ -105,7 +103,7 @@ class SpeechProgress:
 class Speech:
     """The request for one speech, which never changes, and its progress. `tts.recorder` keeps its row up to date.
 
-    `id` is its id on the WebSocket, `utterance_id` that of its row. `claim` is set for a delivery from the outbox.
+    `id` is its id on the WebSocket, `utterance_id` the id of its row. `claim` is set for a delivery from the outbox.
     `takeovers` counts how often a connection has taken over the row of a deferred speech.
     """
 
@@ -121,18 +119,25 @@ class Speech:
     takeovers: int = 0
 
     def attempt_number(self, number: int) -> int:
-        """Return the number of an attempt in the ledger. `number` counts the attempts of this reading of the text."""
+        """Return the number of an attempt in the ledger, where no two attempts of one segment have the same number.
+
+        `number` is 1 for the first attempt, and 1 again when the speech is spoken again from its beginning, for example
+        after the quota returned or on another connection.
+        """
         delivery = 0 if self.claim is None else self.claim.attempt
         return attempt_number(number, delivery=delivery, repeats=self.progress.repeats, takeovers=self.takeovers)
 
     def queued(self, reason: QueueReason) -> None:
-        """The speech has to wait. Only the first wait is logged."""
+        """Record why the speech has to wait. Only its first wait is logged."""
         if not self.progress.queue_reason:
             self.log("speech.queued", reason=reason.value)
         self.progress.queue_reason = reason.value
 
     def finished(self, outcome: UtteranceState, code: str = "") -> None:
-        """The speech has ended. A delivery that was put back before any audio was sent has not begun."""
+        """Record that the speech has ended, and log it.
+
+        A delivery that was put back before any audio was sent is not logged, because it has not begun.
+        """
         progress = self.progress
         progress.finished(outcome, code)
         if outcome is not UtteranceState.WAITING or progress.bytes_sent:
@@ -142,12 +147,12 @@ class Speech:
     def log(self, event: str, **fields: object) -> None:
         """Log an event with the ids of this speech and the milliseconds since its text was received.
 
-        `fields` must not hold a text or a name.
+        `fields` must not contain a text or a name.
         """
         conversation_id = None if self.conversation_id is None else str(self.conversation_id)
         ms = round((time.monotonic() - self.progress.received_at_monotonic) * 1000)
         log.info(event, conversation_id=conversation_id, utterance_id=str(self.utterance_id), **fields, ms=ms)
 
     def snapshot(self) -> "Speech":
-        """Return a copy whose progress does not change, for another thread."""
+        """Return a copy for another thread. The progress of the copy does not change."""
         return replace(self, progress=copy.copy(self.progress))

@@ -1,4 +1,4 @@
-"""Values that the database rows, the device protocol and the pipeline share. They need no Django."""
+"""Values that the database rows, the device protocol and the speech pipeline share. This module needs no Django."""
 
 from enum import StrEnum
 
@@ -7,7 +7,7 @@ SERVER_PREFIX = "srv-"
 
 
 class Origin(StrEnum):
-    """Where an utterance comes from."""
+    """The origin of an utterance: a request of the device, or the kind of speech that the server adds."""
 
     DEVICE = "device"
     GREETING = "greeting"
@@ -28,21 +28,12 @@ class UtteranceState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class QueueReason(StrEnum):
-    """Why a speech has to wait before it is played.
-
-    The row (`Utterance.queue_reason`) keeps the latest reason. It is empty if the speech did not wait for one of these.
-    The log event `speech.queued` has the first reason. A delivery that waits again after `no_device` logs its own.
-    Administrators see the reason in the list of messages, where it is also a filter, and on the page of a message.
-    """
-
-    BUSY = "busy"  # all slots are taken, or the provider limits requests; decided in tts.synthesis.admission
-    QUOTA = "quota"  # no credits are left; tts.synthesis.pipeline decides it, tts.devices.player queues the speech
-    NO_DEVICE = "no_device"  # none is connected when a clinician submits a speech; decided in tts.outbox.store
+UNFINISHED_STATES = (UtteranceState.WAITING, UtteranceState.QUEUED, UtteranceState.SPEAKING)
+"""The states in which a speech of the device has not ended."""
 
 
 class Source(StrEnum):
-    """The source of a speech's audio."""
+    """The source of a speech's audio: the provider, the phrase cache, the backup voice or the offline voice."""
 
     LIVE = "live"
     CACHE = "cache"

@@ -1,15 +1,23 @@
 """Monthly budgets of patients, in characters. A speech reserves characters before it requests audio.
 
-`BudgetMonth` is the gate. Used and reserved characters together never exceed the budget, even if many processes reserve
-at the same time:
+A row of `BudgetMonth` belongs to one patient and month. Its used and reserved characters together never exceed the
+budget, even if many processes reserve at the same time:
 
-    reserve    if used + reserved + characters <= budget    reserved += characters, in one conditional UPDATE
-    settle     the speech has ended                         reserved -= its reservation, used += what it counted
-    repair     the row was not updated for a while          reserved = 0, used = the sum of the ledger's days
+    reserve    used + reserved + characters <= budget,      reserved += characters, checked = false,
+               or there is no budget                        in one conditional UPDATE
+    refuse     used + reserved + characters > budget        budget_when_refused = budget, checked = false
+    settle     the speech has ended                         reserved -= its reservation, used += what was billed,
+                                                            checked = false
+    record     the ledger has written usage of the patient  checked = false
+               in this month
+    rebuild    the ledger's days were rebuilt               checked = false
+    repair     the row was not updated for a while          reserved = 0, used = the sum of the ledger's days,
+               and is not checked                           checked = true
 
 Characters stay in `reserved` until `settle()` moves them to `used`. They are never counted twice, so no request is
 refused because of double counting. `used` mirrors the ledger's daily rows. It can drift after a crash or a late
-reconciliation until `repair()` corrects it.
+reconciliation until `repair()` corrects it. A row that has not changed since its last repair, and that has refused
+nothing since, is not repaired again.
 """
 
 import uuid
@@ -23,6 +31,7 @@ from django.utils import timezone
 from usage.alerts import incidents
 from usage.ledger import rollup
 from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
+from usage.prices import Cost, PriceList
 from voicecare.patients.models import Patient
 
 BUDGETED_KINDS = (UsageEvent.Kind.LIVE, UsageEvent.Kind.RETRY, UsageEvent.Kind.BACKUP)
@@ -32,11 +41,15 @@ STALE_AFTER = timedelta(minutes=15)  # a row without updates for this time has n
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatus:
-    """The budget and usage of a patient in one month, in characters. `budget` is None if there is no limit."""
+    """The budget and usage of a patient in one month, in characters.
+
+    `month` is the first day of the month. `budget` is None if there is no limit. `cost` is that of the used characters.
+    """
 
     month: date
     budget: int | None
     used: int
+    cost: Cost
 
     @property
     def remaining(self) -> int | None:
@@ -51,12 +64,12 @@ def current_month() -> date:
 def reserve(patient_id: uuid.UUID, month: date, characters: int) -> bool:
     """Reserve characters if they fit into the patient's current budget. Returns whether they fit.
 
-    Everything fits if the budget was removed.
+    Any number fits if the patient has no budget. `month` is the first day of the month.
     """
     budget = Subquery(Patient.objects.filter(pk=patient_id).values("monthly_character_budget"))
     row = BudgetMonth.objects.filter(patient=patient_id, month=month)
     fitting = row.annotate(budget=budget).filter(Q(budget=None) | Q(budget__gte=F("used") + F("reserved") + characters))
-    reservation = {"reserved": F("reserved") + characters, "updated_at": Now()}
+    reservation = {"reserved": F("reserved") + characters, "updated_at": Now(), "checked": False}
     if fitting.update(**reservation):
         return True
     if not row.exists():  # the month started without a budget
@@ -64,35 +77,41 @@ def reserve(patient_id: uuid.UUID, month: date, characters: int) -> bool:
         BudgetMonth.objects.bulk_create([new], ignore_conflicts=True)
     if fitting.update(**reservation):
         return True
-    row.update(budget_when_refused=budget)
+    row.update(budget_when_refused=budget, checked=False)  # `used` may be wrong, so it is compared before the next one
     return False
 
 
 def settle(patient_id: uuid.UUID, month: date, *, reserved: int, used: int) -> None:
-    """Release `reserved` characters of an ended speech and add the `used` ones that it counted.
+    """Release the `reserved` characters of a speech that has ended, and count its `used` characters.
 
     Not idempotent: call it once for each reservation. `repair` corrects the row if the call fails.
     """
     BudgetMonth.objects.filter(patient=patient_id, month=month).update(
-        reserved=Greatest(F("reserved") - reserved, 0), used=F("used") + used, updated_at=Now()
+        reserved=Greatest(F("reserved") - reserved, 0), used=F("used") + used, updated_at=Now(), checked=False
     )
 
 
 def repair() -> int:
-    """Release the reservations of killed processes and recalculate `used`. Returns the number of corrected rows."""
+    """Release the reservations of killed processes, and recalculate `used` from the ledger.
+
+    Covers this month and the last one. Returns the number of recalculated rows.
+    """
     this_month = current_month()
     last_month = (this_month - timedelta(days=1)).replace(day=1)
     repaired = 0
     for month in (last_month, this_month):
         of_patient = _budgeted_usage(month).filter(patient=OuterRef("patient")).order_by().values("patient")
         total = Coalesce(Subquery(of_patient.annotate(total=Sum("characters")).values("total")), 0)
-        stale = BudgetMonth.objects.filter(month=month, updated_at__lt=Now() - STALE_AFTER)
-        repaired += stale.filter(~Q(used=total) | Q(reserved__gt=0)).update(used=total, reserved=0)
+        stale = BudgetMonth.objects.filter(month=month, checked=False, updated_at__lt=Now() - STALE_AFTER)
+        repaired += stale.update(used=total, reserved=0, checked=True)
     return repaired
 
 
 def resolve_outdated_incidents() -> None:
-    """Resolve incidents whose budget was raised or removed after the refusal, or whose month has ended."""
+    """Resolve budget incidents that no longer apply.
+
+    Either the budget was raised or removed after the refusal, or the month of the refusal has ended.
+    """
     open_incidents = Incident.objects.filter(kind=incidents.Kind.BUDGET, resolved_at=None)
     patient_ids = list(open_incidents.values_list("key", flat=True))
     if not patient_ids:
@@ -105,13 +124,19 @@ def resolve_outdated_incidents() -> None:
 
 
 def used_characters(patient_id: uuid.UUID, month: date) -> int:
-    """Return the characters of the patient's speech in that month, from the ledger's daily rows."""
+    """Return the billed characters of speech for this patient in that month, from the ledger's daily rows."""
     return _budgeted_usage(month).filter(patient=patient_id).aggregate(total=Sum("characters"))["total"] or 0
 
 
 def budget_status(patient: Patient) -> BudgetStatus:
-    month = current_month()
-    return BudgetStatus(month, patient.monthly_character_budget, used_characters(patient.pk, month))
+    month, prices = current_month(), PriceList.read()
+    usage = _budgeted_usage(month).filter(patient=patient.pk).order_by().annotate(price=prices.index())
+    # Without prices the rows are not grouped, and one row of zeros is returned if there was no usage.
+    sums = {"used": Sum("characters", default=0), "billed": Sum("credits", default=0)}
+    by_price = usage.values("price").annotate(**sums)
+    rows = list(by_price.values_list("price", "used", "billed"))
+    cost = prices.cost((price, billed) for price, _, billed in rows)
+    return BudgetStatus(month, patient.monthly_character_budget, sum(used for _, used, _ in rows), cost)
 
 
 def _budgeted_usage(month: date) -> QuerySet[DailyUsage]:

@@ -6,6 +6,7 @@ older column name (`db_column`), because old and new processes run at the same t
 
 import uuid
 
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -14,9 +15,10 @@ NO_ID = uuid.UUID(int=0)  # means "no patient" or "no voice" in a unique key, wh
 
 
 class UsageEvent(models.Model):
-    """One attempt to produce audio, from the provider (`characters`, `credits`) or without it (`saved_characters`).
+    """One attempt to produce the audio of one segment.
 
-    Ids are plain UUIDs instead of foreign keys, because these rows outlive the patient, the conversation and the voice.
+    Audio from the provider counts as `characters` and `credits`, other audio as `saved_characters`. Ids are plain UUIDs
+    instead of foreign keys, because these rows outlive the patient, the conversation and the voice.
     """
 
     class Kind(models.TextChoices):
@@ -40,7 +42,7 @@ class UsageEvent(models.Model):
     segment = models.PositiveIntegerField()
     attempt = models.PositiveIntegerField()
     conversation = models.UUIDField(null=True, db_index=True)
-    patient = models.UUIDField(null=True, db_index=True)
+    patient = models.UUIDField(null=True)
     voice = models.UUIDField(null=True)
     model = models.CharField(max_length=64, blank=True)
     kind = models.CharField(max_length=8, choices=Kind)
@@ -63,7 +65,13 @@ class UsageEvent(models.Model):
 
     class Meta:
         ordering = ("-started_at",)
-        indexes = [models.Index(fields=["started_at"], condition=Q(outcome="unknown"), name="usage_unknown")]
+        indexes = [
+            models.Index(fields=["started_at"], condition=Q(outcome="unknown"), name="usage_unknown"),
+            models.Index(fields=["request_id"], condition=~Q(request_id=""), name="usage_request_id"),
+            # With the time, because the latest events of one id are read. An index without it would sort all of them.
+            models.Index(fields=["patient", "started_at"], name="usage_of_patient"),
+            models.Index(fields=["voice", "started_at"], name="usage_of_voice"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["source", "segment", "attempt"], name="usage_attempt_once"),
             models.CheckConstraint(
@@ -85,8 +93,8 @@ class UsageEvent(models.Model):
 class DailyUsage(models.Model):
     """Totals of the events of one day, patient, voice, model and kind. `usage/ledger/rollup.py` maintains them.
 
-    Days are in USAGE_TIME_ZONE. The `chunk_N` fields are a histogram of the time to first audio: `chunk_N` counts
-    speeches of at most N ms that no smaller bucket counts.
+    Days are in USAGE_TIME_ZONE. The `chunk_N` fields are a histogram of the time to first audio: `chunk_N` counts the
+    speeches with at most N ms that do not belong to a smaller bucket.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -117,13 +125,64 @@ class DailyUsage(models.Model):
     class Meta:
         verbose_name_plural = "daily usage"
         ordering = ("-day", "kind")
-        indexes = [models.Index(fields=["patient", "day"], name="daily_usage_of_patient")]
+        indexes = [
+            models.Index(fields=["patient", "day"], name="daily_usage_of_patient"),
+            models.Index(fields=["voice", "day"], name="daily_usage_of_voice"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["day", "patient", "voice", "model", "kind"], name="daily_usage_key")
         ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.day}"
+
+
+class Price(models.Model):
+    """What 1,000 credits of a model cost from a day on, in PRICE_CURRENCY, until the next price of the same model.
+
+    Days are in USAGE_TIME_ZONE. `usage/prices.py` says which price a day's usage has.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    model = models.CharField(
+        max_length=64,
+        blank=True,
+        help_text="Id of a model at the provider, such as eleven_flash_v2_5. Empty: all other models.",
+    )
+    valid_from = models.DateField(help_text="The first day with this price. Usage of earlier days keeps its price.")
+    per_1000_credits = models.DecimalField(
+        "price of 1,000 credits",
+        max_digits=12,
+        decimal_places=6,
+        validators=[MinValueValidator(0, "A price cannot be negative. Zero means free.")],
+    )
+
+    class Meta:
+        ordering = ("model", "-valid_from")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model", "valid_from"],
+                name="price_once_a_day",
+                violation_error_message="This model already has a price from this day on. Change that one.",
+            ),
+            models.CheckConstraint(condition=Q(per_1000_credits__gte=0), name="price_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model or 'all models'} from {self.valid_from}"
+
+
+class StatementMail(models.Model):
+    """The mail about the statement of one month. The row is created when it is first sent."""
+
+    month = models.DateField(primary_key=True, help_text="The first day of the month.")
+    sending_until = models.DateTimeField(
+        null=True, help_text="Lease expiry. One process at a time sends the mail, and after a failure it is sent again."
+    )
+    sent_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}"
 
 
 class BudgetMonth(models.Model):
@@ -141,11 +200,17 @@ class BudgetMonth(models.Model):
         db_column="refused_under", null=True, help_text="The budget when a request last exceeded it."
     )
     updated_at = models.DateTimeField(
-        db_column="touched_at", default=timezone.now, help_text="When a reservation was last made or released."
+        db_column="touched_at",
+        default=timezone.now,
+        help_text="When a reservation was last made or released, or usage was recorded.",
+    )
+    checked = models.BooleanField(
+        default=False, db_default=False, help_text="Whether `used` was compared with the ledger since `updated_at`."
     )
 
     class Meta:
         ordering = ("-month",)
+        indexes = [models.Index(fields=["updated_at"], condition=Q(checked=False), name="budget_unchecked")]
         constraints = [models.UniqueConstraint(fields=["patient", "month"], name="budget_month_key")]
 
     def __str__(self) -> str:
@@ -162,10 +227,21 @@ class Heartbeat(models.Model):
         return self.name
 
 
+class TaskFailure(models.Model):
+    """A periodic task whose last run failed, and the number of its failed runs since its last success."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    failures = models.PositiveIntegerField(default=0)
+    failed_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Reconciliation(models.Model):
     """The ledger of one day compared with the provider's figures, and the outcome of the day's unknown attempts.
 
-    The provider's figures are null until the day is over, and if they could not be read.
+    The provider's figures are null until the day is over. They stay null if they could not be read.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -229,11 +305,27 @@ class ProviderState(models.Model):
         AVAILABLE = "available"
         EXHAUSTED = "spent"
 
+    class Access(models.TextChoices):
+        GRANTED = "granted", "Accepted"
+        KEY = "key", "Key refused"
+        PERMISSION = "permission", "Plan or permission refused"
+
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     circuit = models.CharField("provider", max_length=6, choices=Circuit, default=Circuit.CLOSED)
     changed_at = models.DateTimeField(default=timezone.now, help_text="When the circuit was opened or closed.")
     probes = models.PositiveIntegerField(default=0, help_text="Failed health probes since the circuit opened.")
     next_probe_at = models.DateTimeField(null=True, blank=True)
+    access = models.CharField(
+        "API key",
+        max_length=10,
+        choices=Access,
+        default=Access.GRANTED,
+        db_default=Access.GRANTED,
+        help_text="Whether the provider accepts the API key and lets it speak.",
+    )
+    access_changed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the API key was last refused, or accepted after a refusal."
+    )
     quota = models.CharField(max_length=9, choices=Quota, default=Quota.AVAILABLE)
     quota_changed_at = models.DateTimeField(
         null=True, blank=True, help_text="When the quota was last exhausted or restored."
@@ -252,12 +344,16 @@ class ProviderState(models.Model):
     concurrency_limit = models.PositiveIntegerField(
         null=True, blank=True, help_text="The provider's concurrency limit."
     )
+    plan_concurrency_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="The concurrency limit of the plan when the subscription was last read."
+    )
 
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(id=1), name="provider_state_is_one_row"),
             models.CheckConstraint(condition=Q(circuit__in=["closed", "open"]), name="provider_circuit"),
             models.CheckConstraint(condition=Q(quota__in=["available", "spent"]), name="provider_quota"),
+            models.CheckConstraint(condition=Q(access__in=["granted", "key", "permission"]), name="provider_access"),
         ]
 
     def __str__(self) -> str:
@@ -265,20 +361,26 @@ class ProviderState(models.Model):
 
     @property
     def quota_remaining(self) -> int | None:
-        """Credits that remained when the subscription was last read. None if it was never read or has no limit."""
+        """Credits that remained when the subscription was last read. None if it was never read or without a limit."""
         if self.quota_limit is None or self.quota_used is None:
             return None
         return max(self.quota_limit - self.quota_used, 0)
 
 
 class Incident(models.Model):
-    """A problem that administrators must know about, from its beginning to its end. One row for each cause."""
+    """A problem that administrators must know about, from its beginning to its end.
+
+    At most one open row exists for each `kind` and `key`.
+    """
 
     class Kind(models.TextChoices):
         PROVIDER_DOWN = "provider_down", "the speech provider is down"
         ACCESS = "access", "the speech provider rejects our key, plan or permissions"
         REQUEST = "request", "the speech provider rejects our requests (software defect)"
         VOICE = "voice", "a voice is unavailable"
+        DEFAULT_VOICE = "default_voice", "another voice has become the default voice"
+        NO_USABLE_VOICE = "no_usable_voice", "the speech provider has no usable voice"
+        VOICE_ENDING = "voice_ending", "the provider will end voices in use"
         NO_VOICE = "no_voice", "a patient heard nothing"
         QUOTA = "quota", "credits exhausted"
         VOICE_SLOTS = "voice_slots", "voice slots nearly full"
@@ -289,6 +391,7 @@ class Incident(models.Model):
         DRIFT = "drift", "the ledger and the provider's figures differ"
         SILENT = "silent", "worker or beat not running"
         ALERTS = "alerts", "alerts cannot be sent"
+        TASK = "task", "a periodic task keeps failing"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
@@ -321,6 +424,11 @@ class Incident(models.Model):
 
     class Meta:
         ordering = ("-opened_at",)
+        indexes = [
+            models.Index(fields=["opened_at"], name="incident_opened"),
+            models.Index(fields=["resolved_at"], name="incident_resolved"),
+            models.Index(fields=["key", "opened_at"], name="incident_key"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["kind", "key"], condition=Q(resolved_at=None), name="incident_open_once"),
             models.CheckConstraint(
@@ -330,6 +438,9 @@ class Incident(models.Model):
                         "access",
                         "request",
                         "voice",
+                        "default_voice",
+                        "no_usable_voice",
+                        "voice_ending",
                         "no_voice",
                         "quota",
                         "voice_slots",
@@ -340,6 +451,7 @@ class Incident(models.Model):
                         "drift",
                         "silent",
                         "alerts",
+                        "task",
                     ]
                 ),
                 name="incident_kind",

@@ -1,34 +1,49 @@
-"""Celery tasks for the quota, the budgets, the alerts and the worker's heartbeat. The settings schedule them."""
+"""Celery tasks for the quota, the budgets, the monthly statement, the alerts and the worker's heartbeat.
+
+`voicecare/infrastructure/schedule.py` schedules them.
+"""
 
 from celery import shared_task
 
-from usage import budgets
+from usage import budgets, statement_mail
 from usage.alerts import dispatcher, heartbeats, latency
-from usage.provider_state import circuit, quota
+from usage.alerts.periodic_tasks import PeriodicTask
+from usage.alerts.voices import default_voice, ending
+from usage.provider_state import access, circuit, quota
+from usage.reports import queries
+from voicecare.core.batches import run_steps
 
 
-@shared_task(name="usage.poll_quota")
+@shared_task(name="usage.poll_quota", base=PeriodicTask)
 def poll_quota() -> None:
-    circuit.resolve_stable_incident()
-    quota.poll()
+    run_steps(circuit.resolve_stable_incident, access.resolve_stable_incident, quota.poll)
 
 
-@shared_task(name="usage.deliver_alerts")
+@shared_task(name="usage.deliver_alerts", base=PeriodicTask)
 def deliver_alerts() -> None:
     dispatcher.retry_pending()
 
 
-@shared_task(name="usage.heartbeat")
+@shared_task(name="usage.heartbeat", base=PeriodicTask)
 def heartbeat() -> None:
     heartbeats.beat(heartbeats.WORKER)
 
 
-@shared_task(name="usage.mend_budgets")
+@shared_task(name="usage.mend_budgets", base=PeriodicTask)
 def repair_budgets() -> None:
-    budgets.repair()
-    budgets.resolve_outdated_incidents()
+    run_steps(budgets.repair, budgets.resolve_outdated_incidents)
 
 
-@shared_task(name="usage.look_for_lateness")
+@shared_task(name="usage.check_voices", base=PeriodicTask)
+def check_voices() -> None:
+    run_steps(default_voice.check, ending.check)
+
+
+@shared_task(name="usage.mail_statement", base=PeriodicTask)
+def mail_statement() -> None:
+    statement_mail.send_due(queries.today())
+
+
+@shared_task(name="usage.look_for_lateness", base=PeriodicTask)
 def check_latency() -> None:
     latency.check()

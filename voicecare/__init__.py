@@ -1,4 +1,4 @@
-"""The Django project: settings, URLs, the ASGI and Celery applications, and what the apps tts, usage and cloning share.
+"""The Django project: settings, URLs, the ASGI and Celery applications, and the code that tts, usage and cloning share.
 
-Importing this package loads nothing else. `VoicecareConfig.ready()` creates the Celery application.
+Importing this package imports no other module. `VoicecareConfig.ready()` imports the Celery application.
 """

@@ -1,4 +1,7 @@
-"""The ASGI application. `daphne voicecare.asgi:application` serves HTTP and WebSocket; other ASGI servers can, too."""
+"""The ASGI application for HTTP and WebSocket.
+
+Run it with `daphne voicecare.asgi:application` or another ASGI server.
+"""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -13,7 +16,7 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from tts.runtime import runtime  # noqa: E402
-from voicecare.infrastructure import daphne_patches  # noqa: E402
+from voicecare.infrastructure import daphne_patches, http_responses  # noqa: E402
 from voicecare.routing import websocket_urlpatterns  # noqa: E402
 
 daphne_patches.disable_form_parsing()
@@ -25,4 +28,12 @@ async def application(
 ) -> None:
     # daphne sends no lifespan event, so the first request or connection starts the runtime. Later calls do nothing.
     await runtime.start()
-    await _router(scope, receive, send)
+    if scope["type"] != "http":
+        await _router(scope, receive, send)
+        return
+    # daphne takes the scheme from X-Forwarded-Proto. With several proxies this is a list, separated by commas, whose
+    # first entry is the scheme of the client.
+    schemes = [scheme.strip().lower() for scheme in scope.get("scheme", "http").split(",")]
+    scope["scheme"] = "https" if next(filter(None, schemes), "") == "https" else "http"
+    with runtime.http_request():
+        await http_responses.serve(_router, scope, receive, send)

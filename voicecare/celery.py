@@ -1,4 +1,7 @@
-"""The Celery application. Task messages carry ids only; database rows are the queue (docs/architecture.md)."""
+"""The Celery application. Task messages contain ids only.
+
+The work itself is in database rows (docs/architecture.md).
+"""
 
 import os
 

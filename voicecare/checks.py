@@ -16,7 +16,7 @@ def check_production_settings(app_configs: Sequence[AppConfig] | None, **kwargs:
         found.append(
             Warning(
                 "Patients would hear the built-in sandbox provider.",
-                hint="Set ELEVENLABS_API_KEY.",
+                hint="Set ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE.",
                 id="voicecare.W001",
             )
         )

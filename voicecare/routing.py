@@ -11,7 +11,10 @@ from tts.consumers import device_socket
 async def reject_unknown_path(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Close the connection. Without this route, Channels would log an exception for each unknown path."""
+    """Closes a WebSocket connection with an unknown path.
+
+    Without this route, Channels would log an exception for each such connection.
+    """
     await send({"type": "websocket.close"})
 
 

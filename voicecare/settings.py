@@ -6,6 +6,7 @@ docs/operation.md lists the public variables with their defaults.
 
 import secrets
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,8 @@ _database = env.dj_db_url(
 REDIS_URL = env.str("REDIS_URL", "")
 
 ELEVENLABS_API_KEY = env.str("ELEVENLABS_API_KEY", "")
-USE_SANDBOX = not ELEVENLABS_API_KEY
+ELEVENLABS_API_KEY_FILE = env.str("ELEVENLABS_API_KEY_FILE", "")
+USE_SANDBOX = not (ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE)
 SANDBOX_PORT = env.int("SANDBOX_PORT", 8001)
 
 
@@ -53,7 +55,7 @@ ELEVENLABS_BASE_URL = env.str(
 )
 ELEVENLABS_MODEL_ID = env.str("ELEVENLABS_MODEL_ID", "eleven_flash_v2_5")
 ELEVENLABS_ZERO_RETENTION = env.bool("ELEVENLABS_ZERO_RETENTION", False)
-DEFAULT_VOICE_ID = env.str("DEFAULT_VOICE_ID", "21m00Tcm4TlvDq8ikWAM")
+DEFAULT_VOICE_ID = env.str("DEFAULT_VOICE_ID", "")
 
 _seconds = validate.Range(min=0.05, max=600)
 FIRST_CHUNK_TIMEOUT_S = env.float("FIRST_CHUNK_TIMEOUT_S", 1.5, validate=_seconds)
@@ -65,7 +67,7 @@ DEVICE_CHARACTERS_PER_MINUTE = env.int("DEVICE_CHARACTERS_PER_MINUTE", 6000, val
 
 # A recording below one of these limits is rejected (cloning/samples/acceptance.py).
 CLONE_MIN_SNR_DB = env.float("CLONE_MIN_SNR_DB", 11.0, validate=validate.Range(min=0, max=60))
-CLONE_MIN_SPEECH_RATIO = env.float("CLONE_MIN_SPEECH_RATIO", 0.4, validate=validate.Range(min=0, max=1))
+CLONE_MIN_SPEECH_S = env.float("CLONE_MIN_SPEECH_S", 24.0, validate=validate.Range(min=0, max=300))
 
 PHRASE_STORE = env.str("PHRASE_STORE", "file", validate=validate.OneOf(["file", "redis", "s3"]))
 AWS_STORAGE_BUCKET_NAME = env.str("AWS_STORAGE_BUCKET_NAME", "")
@@ -81,32 +83,25 @@ def _known_zone(name: str) -> None:
 
 
 _days = validate.Range(min=0, max=36_500)
+ERASURE_GRACE_DAYS = env.int("ERASURE_GRACE_DAYS", 7, validate=_days)  # an erasure can be undone for so long
 TEXT_RETENTION_DAYS = env.int("TEXT_RETENTION_DAYS", 90, validate=_days)
 CLONE_SAMPLE_RETENTION_DAYS = env.int("CLONE_SAMPLE_RETENTION_DAYS", 30, validate=_days)
 
 ADMIN_EMAILS: list[str] = env.list("ADMIN_EMAILS", [])
+STATEMENT_EMAILS: list[str] = env.list("STATEMENT_EMAILS", [])
 ALERT_WEBHOOK_URL = env.str("ALERT_WEBHOOK_URL", "")
 ALERT_WEBHOOK_SECRET = env.str("ALERT_WEBHOOK_SECRET", "")
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}")
 _mail = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
+REQUIRE_TWO_FACTOR = env.str("REQUIRE_TWO_FACTOR", "off", validate=validate.OneOf(["off", "administrators", "staff"]))
 USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC", validate=_known_zone)
+PRICE_CURRENCY = env.str(
+    "PRICE_CURRENCY", "USD", validate=validate.Regexp("^[A-Z]{3}$", error="It must be a code of ISO 4217, like EUR.")
+)
 env.seal()
 
 DATA_DIR.mkdir(parents=True, exist_ok=True)
-
-
-def _own_secret() -> str:
-    """The secret of this data directory. It is created once, so sessions and cached phrases survive a restart."""
-    path = DATA_DIR / "secret_key"
-    try:
-        with path.open("x") as file:
-            path.chmod(0o600)
-            file.write(secrets.token_urlsafe(50))
-    except FileExistsError:
-        pass
-    return path.read_text()
-
 
 if not SECRET_KEY:
     if not DEBUG:
@@ -114,9 +109,16 @@ if not SECRET_KEY:
             "SECRET_KEY is not set. With DEBUG off, set it to a long random text and keep it secret, for example "
             "SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(50))')."
         )
-    SECRET_KEY = _own_secret()
+    # Created at the first start and then kept, so that sessions and cached phrases can be used after a restart.
+    _secret_path = DATA_DIR / "secret_key"
+    with suppress(FileExistsError), _secret_path.open("x") as _secret_file:
+        _secret_path.chmod(0o600)
+        _secret_file.write(secrets.token_urlsafe(50))
+    SECRET_KEY = _secret_path.read_text()
 PHRASE_SECRET = f"{'sandbox' if USE_SANDBOX else 'provider'}:{SECRET_KEY}"  # never play sandbox audio as a real voice
 
+if ELEVENLABS_API_KEY and ELEVENLABS_API_KEY_FILE:
+    raise ImproperlyConfigured("Set ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE, not both.")
 if PHRASE_STORE == "redis" and not REDIS_URL:
     raise ImproperlyConfigured("PHRASE_STORE=redis needs REDIS_URL: set it, or leave PHRASE_STORE at file.")
 if PHRASE_STORE == "s3" and not AWS_STORAGE_BUCKET_NAME:
@@ -153,17 +155,22 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "rest_framework",
-    "knox",
+    "voicecare.apps.ApiTokensConfig",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "channels",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
     "voicecare",
+    "voicecare.accounts",
     "voicecare.patients",
     "usage",
     "tts",
     "cloning",
 ]
 MIDDLEWARE = [
+    "voicecare.health.probes.answer_health_checks",
     "voicecare.api.middleware.ApiErrorMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -206,6 +213,8 @@ TEMPLATES = [
     }
 ]
 
+# A named cursor needs a connection for several transactions. A pooler in transaction mode (pgbouncer) does not keep it.
+_database["DISABLE_SERVER_SIDE_CURSORS"] = True
 DATABASES = {"default": _database}
 if _database["ENGINE"].endswith("sqlite3"):
     # A deferred transaction that starts to write fails immediately if another one writes. An immediate one waits.
@@ -243,6 +252,11 @@ EMAIL_FILE_PATH = f"/{_mail['EMAIL_FILE_PATH']}"
 EMAIL_TIMEOUT = 5  # seconds, for each reply of the mail server
 DEFAULT_FROM_EMAIL = _mail.get("DEFAULT_FROM_EMAIL", f"voicecare@{urlsplit(PUBLIC_URL).hostname or 'localhost'}")
 
+FILE_UPLOAD_HANDLERS = [
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "voicecare.infrastructure.uploads.UnnamedFileUploadHandler",
+]
+
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -252,11 +266,11 @@ WHITENOISE_USE_FINDERS = DEBUG
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["voicecare.api.authentication.BearerAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": ["voicecare.patients.access.CallPermission"],
     "DEFAULT_PARSER_CLASSES": ["voicecare.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "voicecare.api.pagination.PageNumberPagination",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "voicecare.api.schema.CallSchema",
     "EXCEPTION_HANDLER": "voicecare.api.errors.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
 }
@@ -282,12 +296,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # the default sends requests to another host
 }
+OTP_TOTP_ISSUER = "voicecare"
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
-    "logins": {  # login attempts, see voicecare/api/throttling.py
+    "default": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
-        "LOCATION": "logins",
-        "OPTIONS": {"MAX_ENTRIES": 100_000},  # a full cache drops a third of its entries, also counts over the limit
+        "OPTIONS": {"MAX_ENTRIES": 5000},  # figures have an entry for each day, and a range has up to 366 days
     },
 }
 
@@ -303,6 +316,9 @@ CELERY_BEAT_SCHEDULE = SCHEDULE
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | float]
 if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
+    if REDIS_URL.startswith("rediss:") and "ssl_cert_reqs=" not in REDIS_URL:
+        # Unlike redis-py, Celery checks no certificate by default.
+        CELERY_BROKER_URL = str(URL(REDIS_URL, encoded=True).update_query(ssl_cert_reqs="required"))
     CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 1, "socket_connect_timeout": 1}
 else:
     CELERY_BROKER_URL = "folder://localhost"  # voicecare/infrastructure/filesystem_broker.py

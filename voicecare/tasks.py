@@ -1,16 +1,39 @@
-"""Celery tasks that use more than one app."""
+"""Celery tasks that use several apps."""
+
+from functools import partial
 
 from celery import shared_task
 from django.conf import settings
+from django.contrib.sessions.models import Session
+from django.db.models.functions import Now
 from django.utils import timezone
+from knox.models import AuthToken
 
 from tts.conversations import lifecycle
+from usage.alerts.periodic_tasks import PeriodicTask
 from usage.ledger import events, journal
 from usage.reconciliation import reconciler
+from voicecare.accounts import throttling
+from voicecare.core.batches import run_steps
 
 
-@shared_task(name="voicecare.reconcile")
+@shared_task(name="voicecare.reconcile", base=PeriodicTask)
 def reconcile() -> None:
-    """Recover usage from the journal of this machine, then compare the ledger with the provider's figures."""
-    journal.recover(settings.DATA_DIR / journal.FOLDER, events.record_attempts)
-    reconciler.reconcile(timezone.now(), lifecycle.add_reconciled_characters)
+    """Compares the ledger with the provider's figures.
+
+    Before, adds usage to the ledger that is only in the journal of this machine, because its process was interrupted.
+    """
+    run_steps(
+        partial(journal.recover, settings.DATA_DIR / journal.FOLDER, events.record_attempts),
+        partial(reconciler.reconcile, timezone.now(), lifecycle.add_reconciled_characters),
+    )
+
+
+@shared_task(name="voicecare.prune_logins", base=PeriodicTask)
+def prune_logins() -> None:
+    """Deletes expired REST tokens, expired sessions of the admin and old login attempts. No other code does this."""
+    run_steps(
+        AuthToken.objects.filter(expiry__lt=Now()).delete,
+        Session.objects.filter(expire_date__lt=Now()).delete,
+        throttling.delete_old_attempts,
+    )

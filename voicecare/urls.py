@@ -8,9 +8,9 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSpli
 from rest_framework.authentication import SessionAuthentication
 
 from tts.api.views import VoicePreview
-from voicecare import health
 from voicecare.api.errors import NotFoundView
 from voicecare.api.login import LoginView, LogoutView
+from voicecare.health import probes
 
 api: list[URLPattern | URLResolver] = [
     path("auth/token/", LoginView.as_view(), name="log-in"),
@@ -28,9 +28,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/voices/<uuid:id>/preview/", admin.site.admin_view(preview), name="admin-voice-preview"),
     path("admin/", admin.site.urls),
-    path("healthz", health.healthz),
-    path("readyz", health.readyz),
-    path("metrics", health.metrics),
+    path("metrics", probes.metrics),
     path("api/v1/", include(api)),
     path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/docs/", docs, name="docs"),

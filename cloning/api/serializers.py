@@ -56,7 +56,7 @@ FAILED = OpenApiExample(
     },
     response_only=True,
 )
-CONSENT_REQUIRED = "Without the consent of the person who speaks, nothing is stored. Send `consent` as true."
+CONSENT_REQUIRED = "Confirm that the person who speaks has consented (`consent`). Without that, nothing is stored."
 
 
 class UploadSerializer(serializers.Serializer):
@@ -71,7 +71,10 @@ class UploadSerializer(serializers.Serializer):
     remove_background_noise = serializers.BooleanField(default=False)
 
     def validate_consent(self, consent: bool) -> bool:
-        """A missing consent has its own error code, even if other fields are invalid too."""
+        """Raises ConsentMissing, and not a ValidationError, if the consent is not given.
+
+        So the response has the error code `no_consent`, even if other fields are invalid, too.
+        """
         if not consent:
             raise ConsentMissing(CONSENT_REQUIRED)
         return consent
@@ -139,7 +142,10 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
         )
     )
     def get_error(self, job: CloneJob) -> dict[str, str] | None:
-        """Why the clone failed or waits, or that its voice is lost. Null without an error."""
+        """The code and the message of the problem: why the clone failed or is delayed, or that its voice is lost.
+
+        Null if there is no problem.
+        """
         return job.error
 
 
@@ -148,7 +154,7 @@ class CloneSerializer(serializers.ModelSerializer[CloneJob]):
     examples=[OpenApiExample("One new voice", {"added": 1, "changed": 0, "gone": 0}, response_only=True)],
 )
 class VoiceSyncSerializer(serializers.Serializer):
-    """How many voices have changed."""
+    """The result of a synchronisation of stock voices, as numbers of voices."""
 
     added = serializers.IntegerField()
     changed = serializers.IntegerField(help_text="Voices with a new name, and voices that are available again.")

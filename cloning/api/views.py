@@ -12,7 +12,6 @@ from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import generics
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import MultiPartParser
-from rest_framework.permissions import IsAdminUser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -30,6 +29,9 @@ from voicecare.providers.errors import ProviderError
 FORM_OVERHEAD_BYTES = 64 * 1024  # for the other fields and the multipart boundaries
 
 UNREACHABLE = OpenApiResponse(ErrorSerializer, "The list of voices of the speech provider cannot be read now.")
+NOT_INSPECTED = OpenApiResponse(
+    ErrorSerializer, "`inspection_failed`: the recording could not be inspected. Send it again."
+)
 ACCEPTED = OpenApiExample(
     "Accepted",
     {"id": "7d1f2c9e-8a0b-4c57-9f6e-0b1a2c3d4e5f", "status": "pending"},
@@ -65,7 +67,11 @@ class VoiceListUnavailable(APIException):
 
 
 class UploadParser(MultiPartParser):
-    """Refuses a request body that is too large by its Content-Length, before any of it is parsed."""
+    """Parses the multipart form of an upload.
+
+    A request whose Content-Length is too large is refused before any of its body is parsed. Raises UploadTooLarge
+    (413).
+    """
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
@@ -83,6 +89,7 @@ class CloneList(generics.ListAPIView):
     """Voice clones of this patient, newest first."""
 
     serializer_class = CloneSerializer
+    required_permissions = {"GET": "cloning.view_clonejob", "POST": "cloning.add_clonejob"}
     parser_classes = (UploadParser,)
 
     def get_queryset(self) -> QuerySet[CloneJob]:
@@ -91,14 +98,16 @@ class CloneList(generics.ListAPIView):
     @extend_schema(
         operation_id="clone_voice",
         request={"multipart/form-data": UploadSerializer},
-        responses={202: AcceptedCloneSerializer},
+        responses={202: AcceptedCloneSerializer, 503: NOT_INSPECTED},
         examples=[UPLOAD, ACCEPTED],
     )
     def post(self, request: Request, id: uuid.UUID) -> Response:
-        """Creates a voice clone from a recording. Sending the same recording twice creates one clone.
+        """Creates a voice clone from a recording. If the same recording is sent twice, one clone is created.
 
-        A refused recording is not stored. Its error has a code (`no_consent`, `too_short`, `too_large`,
-        `unsupported_format`, `corrupt_audio`, `too_noisy`, `mostly_silence`) and says in plain words what to do.
+        A refused recording is not stored. The error has a code (`no_consent`, `too_short`, `too_large`,
+        `unsupported_format`, `corrupt_audio`, `other_voice`, `mostly_silence`, `too_noisy`, `distorted`), and its
+        detail says in plain words what to do. `problems` lists all reasons for the refusal, each with `code` and
+        `detail`, the worst first. `warnings` lists less serious defects of the recording.
         """
         patient = self._patient()
         upload = UploadSerializer(data=request.data)
@@ -113,6 +122,7 @@ class CloneList(generics.ListAPIView):
 
 class CloneDetail(generics.RetrieveAPIView):
     serializer_class = CloneSerializer
+    required_permissions = {"GET": "cloning.view_clonejob", "DELETE": "cloning.change_clonejob"}
     lookup_field = "id"
 
     def get_queryset(self) -> QuerySet[CloneJob]:
@@ -120,11 +130,13 @@ class CloneDetail(generics.RetrieveAPIView):
 
     @extend_schema(responses={202: AcceptedCloneSerializer}, examples=[WITHDRAWN])
     def delete(self, request: Request, id: uuid.UUID) -> Response:
-        """Withdraws the consent. The voice is not used again, and all of its data is removed in the background."""
+        """Withdraws the consent. The voice is never used again, and all of its data is removed in the background."""
         return _accepted_response(withdrawal.withdraw(self.get_object(), cast(User, request.user)))
 
 
 class CloneRetry(APIView):
+    required_permissions = {"POST": "cloning.change_clonejob"}
+
     @extend_schema(
         request=None,
         examples=[ACCEPTED],
@@ -144,19 +156,18 @@ class CloneRetry(APIView):
 
 
 class VoiceSync(APIView):
-    permission_classes = (IsAdminUser,)
+    required_permissions = {"POST": "patients.change_voice"}
 
     @extend_schema(
         operation_id="sync_voices",
         request=None,
         responses={
             200: VoiceSyncSerializer,
-            403: OpenApiResponse(ErrorSerializer, "`permission_denied`: only staff may do this."),
             503: UNREACHABLE,
         },
     )
     def post(self, request: Request) -> Response:
-        """Reads the list of voices of the provider now. For staff."""
+        """Reads the provider's list of voices now, and updates the stock voices."""
         try:
             return Response(VoiceSyncSerializer(sync.sync_stock_voices()).data)
         except ProviderError as error:

@@ -1,7 +1,7 @@
-"""Erases the voice clones of a patient: the voices, the recordings, and the names of the people who consented.
+"""Erases the voice clones of an erased patient: the voices, the recordings, and the names of the people who consented.
 
-A withdrawn job remains as the record that a voice existed and was removed. It names only its witness and the user who
-withdrew it.
+The row of each clone job remains, as the record that a voice existed and was removed. The only people that it still
+names are the witness and the user who withdrew the consent.
 """
 
 from django.db import transaction
@@ -9,6 +9,7 @@ from django.db import transaction
 from cloning.consent import withdrawal
 from cloning.gateway import provider_voices
 from cloning.models import CloneJob
+from voicecare.core.batches import process_each, run_steps
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
 
@@ -16,20 +17,31 @@ ERASED_NAME = "Erased voice"
 
 
 def sweep() -> None:
-    """Continues the erasure of all erased patients. Idempotent.
+    """Withdraws the clone jobs of erased patients, and clears the personal fields of those that are already withdrawn.
 
-    Jobs that are not erased yet protect the row of the patient from deletion.
+    Idempotent. A periodic task calls this until nothing is left. The row of the patient cannot be deleted before,
+    because the jobs refer to it. Raises the first error, after all jobs were processed.
     """
-    for job in CloneJob.objects.of_erased_patients().withdrawable():
-        withdrawal.withdraw(job)
-    withdrawn = CloneJob.objects.of_erased_patients().filter(status=CloneJob.Status.WITHDRAWN)
-    with transaction.atomic():
-        Voice.objects.filter(clone_job__in=withdrawn).update(patient=None, name=ERASED_NAME)
-        withdrawn.update(patient=None, name="", consent_by="", sample_digest="", report={}, previous_voice=None)
+    erased = CloneJob.objects.of_erased_patients()
+    run_steps(
+        lambda: process_each("clones.withdraw_erased", erased.withdrawable(), withdrawal.withdraw),
+        lambda: process_each("clones.erase", erased.filter(status=CloneJob.Status.WITHDRAWN), _erase),
+    )
+
+
+@transaction.atomic
+def _erase(job: CloneJob) -> None:
+    Voice.objects.filter(clone_job=job.pk).update(patient=None, name=ERASED_NAME)
+    withdrawn = CloneJob.objects.filter(pk=job.pk, status=CloneJob.Status.WITHDRAWN)
+    withdrawn.update(patient=None, name="", consent_by="", sample_digest="", report={}, previous_voice=None)
 
 
 def remove_external_voices() -> None:
-    """Removes voices of erased patients that have no clone job: an administrator had assigned them. Idempotent."""
+    """Deletes the voices of erased patients that were not created by a clone job of this server. Idempotent.
+
+    An administrator had created such a voice at the provider and assigned it to the patient. An error of the provider
+    is logged, and the next call tries again.
+    """
     voices = list(Voice.objects.filter(patient__erased_at__isnull=False, clone_job=None))
     if not voices:
         return

@@ -1,5 +1,6 @@
-"""Deletes recordings some time after their voice was created or their job failed."""
+"""Deletes recordings when they are no longer needed: some days after their voice was created or their job failed."""
 
+import uuid
 from datetime import timedelta
 
 import structlog
@@ -9,6 +10,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from cloning.models import CloneJob, sample_storage
+from voicecare.core.batches import process_each
 
 ORPHAN_AGE = timedelta(hours=1)  # the row of a younger recording may not be written yet
 
@@ -18,23 +20,30 @@ log = structlog.get_logger(__name__)
 
 
 def prune() -> int:
-    """Deletes recordings of jobs that ended more than CLONE_SAMPLE_RETENTION_DAYS ago. Returns their number.
+    """Deletes recordings of jobs that ended more than CLONE_SAMPLE_RETENTION_DAYS ago, and returns their number.
 
-    Idempotent. The row is updated first, so that a concurrent retry finds no recording.
+    Idempotent. The row of the job is updated before the file is deleted, so that a concurrent retry finds no recording.
+    Raises RowsFailed, after all others were processed, if a recording could not be deleted.
     """
     retention = timedelta(days=settings.CLONE_SAMPLE_RETENTION_DAYS)
     expired = CloneJob.objects.filter(status__in=[Status.READY, Status.FAILED], ended_at__lte=Now() - retention)
     expired = expired.exclude(sample="").filter(Q(requires_verification=False) | Q(status=Status.FAILED))
-    pruned = 0
-    for job_id, name in expired.values_list("pk", "sample"):
-        if expired.filter(pk=job_id).update(sample=""):
-            sample_storage().delete(name)
-            pruned += 1
-    return pruned
+
+    def prune_sample(row: tuple[uuid.UUID, str]) -> bool:
+        job_id, name = row
+        if not expired.filter(pk=job_id).update(sample=""):
+            return False
+        sample_storage().delete(name)
+        return True
+
+    return process_each("samples.prune", expired.values_list("pk", "sample"), prune_sample)
 
 
 def prune_orphans() -> int:
-    """Deletes recordings without a row and returns their number. Their process died before it wrote the row."""
+    """Deletes recordings to which no job refers, and returns their number.
+
+    They are left behind if a process dies after it has stored a recording and before it has written the row of the job.
+    """
     try:
         names = sample_storage().listdir("")[1]
     except FileNotFoundError:  # no recording was ever stored
@@ -42,7 +51,6 @@ def prune_orphans() -> int:
     referenced = set(CloneJob.objects.exclude(sample="").values_list("sample", flat=True))
     cutoff = timezone.now() - ORPHAN_AGE
     orphans = [name for name in names if name not in referenced and sample_storage().get_modified_time(name) < cutoff]
-    for name in orphans:
-        sample_storage().delete(name)
+    process_each("samples.prune_orphans", orphans, sample_storage().delete)
     log.info("cloning.orphan_samples_deleted", count=len(orphans))
     return len(orphans)

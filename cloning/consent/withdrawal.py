@@ -1,14 +1,16 @@
 """Withdraws voice clones: removes their data everywhere, and checks that the data is gone.
 
-The reason is a withdrawn consent, a replaced voice or an erased patient. First the voices at the provider are deleted,
-by the name and the id of the job. Then the recording is deleted, then the cached speech. This is repeated until a check
-finds nothing. Only then is the job `withdrawn`. Its row remains as the record of the consent and its end.
+The reason is a withdrawn consent, a replaced voice or an erased patient. First the voices of the job are deleted at the
+provider, where they are found by the name and the id that the job has stored. Then the recording is deleted, then the
+cached speech. All of this is repeated until a check finds no data. Only then does the job get the status `withdrawn`.
+Its row remains as the record of the consent and its end.
 """
 
 import random
 import time
 import uuid
 from datetime import timedelta
+from itertools import takewhile
 
 import structlog
 from django.contrib.auth.models import User
@@ -19,7 +21,9 @@ from django.db.models.functions import Now
 from cloning.gateway import provider_voices
 from cloning.gateway.failures import CloneFailure
 from cloning.models import CloneJob, sample_storage
+from usage.alerts import lost_voices
 from voicecare.core import task_names, task_queue
+from voicecare.core.batches import process_each
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
 
@@ -35,7 +39,8 @@ log = structlog.get_logger(__name__)
 def withdraw(job: CloneJob, by: User | None = None) -> CloneJob:
     """Ends the use of the voice immediately. Its data is removed in the background. Idempotent.
 
-    Returns the job with its new state.
+    `by` is the user who withdraws the consent, or None if the patient is erased. Returns the same `job`, with its new
+    state.
     """
     _start_withdrawal(job, by)
     job.refresh_from_db()
@@ -43,16 +48,20 @@ def withdraw(job: CloneJob, by: User | None = None) -> CloneJob:
 
 
 def withdraw_replaced(job: CloneJob) -> None:
-    """Withdraws a job because the patient has newer voices. Called in the transaction that activates the newest one."""
+    """Withdraws the clone job of an old voice, because its patient has newer voices.
+
+    Called in the transaction that activates the newest voice.
+    """
     if _start_withdrawal(job, None):
         CloneJob.objects.filter(pk=job.pk).update(replaced=True)
 
 
 @transaction.atomic
 def _start_withdrawal(job: CloneJob, by: User | None) -> bool:
-    """Returns whether this call has started the withdrawal.
+    """Starts the withdrawal. Returns False if it has already been started.
 
-    An existing lease is kept. While a worker may still upload, it is too early to search for the voice.
+    The lease of a worker on this job is not ended. While the worker may still upload the recording, the voice may not
+    exist yet at the provider, so it would be too early to search for it there.
     """
     started = (
         CloneJob.objects.withdrawable()
@@ -62,6 +71,7 @@ def _start_withdrawal(job: CloneJob, by: User | None) -> bool:
     if started:
         voice = Voice.objects.filter(clone_job=job.pk)
         Patient.objects.filter(voice__in=voice).update(voice=None)
+        Patient.objects.filter(backup_voice__in=voice).update(backup_voice=None)
         voice.update(state=Voice.State.WITHDRAWN)
         task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         task_queue.enqueue_on_commit(task_names.WITHDRAW_CLONE, job.pk)
@@ -69,12 +79,13 @@ def _start_withdrawal(job: CloneJob, by: User | None) -> bool:
 
 
 def sweep() -> None:
-    """Runs all withdrawals that are due. Idempotent. Several processes may run it in parallel."""
+    """Makes an attempt for each withdrawal that is due. Idempotent. Several processes may call this in parallel.
+
+    If an attempt fails unexpectedly, the other withdrawals are still attempted. Then RowsFailed is raised.
+    """
     deadline = time.monotonic() + SWEEP_TIME_LIMIT_S
-    for job_id in _due().values_list("pk", flat=True).order_by("created_at"):
-        if time.monotonic() > deadline:
-            return
-        run(job_id)
+    due = _due().values_list("pk", flat=True).order_by("created_at")
+    process_each("clones.withdraw", takewhile(lambda _: time.monotonic() < deadline, due), run)
 
 
 def _due() -> QuerySet[CloneJob]:
@@ -85,7 +96,11 @@ def _due() -> QuerySet[CloneJob]:
 
 
 def run(job_id: uuid.UUID) -> None:
-    """Makes one attempt to remove everything, if it is due and no other worker owns the job."""
+    """Makes one attempt to remove all data of a job.
+
+    If some data still exists afterwards, or the provider fails, another attempt is scheduled. Does nothing if no
+    attempt is due, or if another worker owns the job.
+    """
     with transaction.atomic():
         if not _due().filter(pk=job_id).update(attempts=F("attempts") + 1, lease_until=Now() + LEASE):
             return
@@ -112,7 +127,10 @@ def _owned(job: CloneJob) -> QuerySet[CloneJob]:
 
 
 def _delete_everything(job: CloneJob) -> CloneFailure | None:
-    """Deletes the data of the job. Returns what still exists afterwards, or None if nothing does."""
+    """Deletes the data of the job. Returns a failure that names what still exists, or None if everything is deleted.
+
+    Raises ProviderError.
+    """
     with provider_voices.account_client() as client:
         for voice in provider_voices.find_voices_of_job(client, job):
             provider_voices.delete_voice(client, voice.voice_id)
@@ -124,7 +142,8 @@ def _delete_everything(job: CloneJob) -> CloneFailure | None:
             except Exception as error:  # libraries of storages raise exceptions of many types
                 log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
                 sample_remains = True
-        if provider_voices.find_voices_of_job(client, job):
+        # A key of another workspace does not show the voice, although it still exists in ours.
+        if provider_voices.find_voices_of_job(client, job) or lost_voices.is_other_workspace_known():
             return CloneFailure.from_code("voice_left")
     if sample_remains:
         return CloneFailure.from_code("sample_left")

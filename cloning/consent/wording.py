@@ -13,6 +13,9 @@ WORDING = (
 
 
 class ConsentMissing(VoicecareError):
-    """The consent or the name of the person who consented is missing. Nothing is stored."""
+    """The consent is missing, or the name of the person who consented. Nothing of the upload is stored.
+
+    REST status 400.
+    """
 
     code = "no_consent"

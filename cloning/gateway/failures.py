@@ -1,10 +1,10 @@
-"""Why a voice clone could not be created, with messages that tell clinicians what to do. Pure."""
+"""Reasons why a voice clone is not created or not removed. Their messages explain to clinicians what to do. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from voicecare.providers.errors import AuthorizationError, ProviderError, QuotaExceeded
+from voicecare.providers.errors import AuthorizationError, ProviderError, QuotaExceeded, RateLimited
 
 _PLAN_WITHOUT_CLONING = (
     "The plan at the speech provider does not include voice clones. Ask your administrator to change the plan, then "
@@ -29,6 +29,10 @@ _MESSAGES: Mapping[str, str] = {
         ["invalid_audio", "invalid_audio_format", "invalid_file_type", "audio_too_short", "audio_too_long"],
         _BAD_RECORDING,
     ),
+    "redirect": (
+        "The address of the speech provider leads to another one, so the recording was not sent. Ask your "
+        "administrator to check the address of the provider in the settings of this server, then retry."
+    ),
     "sample_gone": "The recording no longer exists. Upload it again.",
     "storage_unavailable": "The storage of recordings does not answer.",
     "interrupted": "All attempts were interrupted. Retry. If that does not help, contact your administrator.",
@@ -44,7 +48,10 @@ _MESSAGES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CloneFailure:
-    """Why an attempt failed. `retryable` is true if a later attempt can succeed without any change."""
+    """Why an attempt to create or to remove a voice clone failed. `message` is for clinicians.
+
+    `retryable` is true if a later attempt can succeed although nobody has changed anything.
+    """
 
     code: str
     message: str
@@ -52,14 +59,21 @@ class CloneFailure:
 
     @classmethod
     def from_code(cls, code: str, *, retryable: bool = False) -> Self:
-        """The failure with the message for this code."""
+        """Returns the failure with the message for this code. Raises KeyError for a code without a message."""
         return cls(code, _MESSAGES[code], retryable)
 
     @classmethod
     def from_error(cls, error: ProviderError) -> Self:
-        """The failure for an error of the provider. Codes without a message of their own get a general one."""
+        """Returns the failure for an error of the provider.
+
+        If there is no message for the code of the error, the failure has a general message for the class of the error.
+        """
         if error.code in _MESSAGES:
             message = _MESSAGES[error.code]
+        elif isinstance(error, RateLimited):
+            message = (
+                "The speech provider is busy with other requests. Nothing is wrong with the recording. Retry later."
+            )
         elif error.retryable:
             message = "The speech provider does not answer correctly. Nothing is wrong with the recording."
         elif isinstance(error, QuotaExceeded):

@@ -1,4 +1,7 @@
-"""The voice limits of the provider account: checked before a voice is created, and reported before they are reached."""
+"""The limits that the plan of the provider account sets for voices.
+
+They are checked before a voice is created. Administrators are notified when a limit is nearly reached.
+"""
 
 from collections.abc import Iterator
 
@@ -10,9 +13,9 @@ WARNING_RATIO = 0.9  # part of a limit from which administrators are notified
 
 
 def blocking_limit(subscription: Subscription) -> CloneFailure | None:
-    """Returns the limit that prevents a new voice, or None. Pure.
+    """Returns the failure for the limit that prevents the creation of a new voice, or None if a voice can be created.
 
-    It is checked first, to avoid a useless upload of ten megabytes.
+    Pure. Call this before an upload of up to ten megabytes, which the provider would refuse.
     """
     if not subscription.can_clone:
         return CloneFailure.from_code("can_not_use_instant_voice_cloning")
@@ -24,17 +27,17 @@ def blocking_limit(subscription: Subscription) -> CloneFailure | None:
 
 
 def describe(subscription: Subscription) -> str:
-    """Describes how much of the plan is used. Empty if the plan sets no limit. Pure."""
+    """Returns a text that says how many voices of the plan are used. Empty if the plan sets no limit. Pure."""
     return " ".join(text for text, _ in _limits(subscription))
 
 
 def warning(subscription: Subscription) -> str:
-    """Describes the limits that are nearly reached. Empty if there is none. Pure."""
+    """Returns a text about the limits that are nearly reached. Empty if no limit is nearly reached. Pure."""
     return " ".join(text for text, is_short in _limits(subscription) if is_short)
 
 
 def _limits(subscription: Subscription) -> Iterator[tuple[str, bool]]:
-    """Yields the description of each limit, and whether it is nearly reached."""
+    """Yields for each limit of the plan a text about its use, and whether the limit is nearly reached."""
     used, limit = subscription.voice_slots_used, subscription.voice_limit
     if used is not None and limit is not None:
         yield f"{used} of the {limit} voices of the plan are in use.", _is_nearly_reached(used, limit)
@@ -55,7 +58,7 @@ def _is_nearly_reached(used: int, limit: int) -> bool:
 
 
 def update_incident(subscription: Subscription) -> None:
-    """Opens the incident for nearly used-up voice limits, or resolves it."""
+    """Opens an incident if a voice limit of the plan is nearly reached. Otherwise resolves the incident."""
     if detail := warning(subscription):
         incidents.open_incident(incidents.Kind.VOICE_SLOTS, detail=detail)
     else:

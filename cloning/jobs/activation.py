@@ -1,6 +1,7 @@
-"""Gives a new voice clone to its patient, and can revert to the previous voice.
+"""Makes a new voice clone the voice of its patient, or makes the previous voice the patient's voice again.
 
-Conversations that are open keep their voice. The previous clone stays at the provider until a third one is ready.
+Open conversations keep their voice. The provider keeps the patient's previous clone, too, until a newer clone has
+replaced both.
 """
 
 from django.db import transaction
@@ -8,16 +9,16 @@ from django.db import transaction
 from cloning.consent import withdrawal
 from cloning.gateway.provider_voices import ProviderVoice
 from cloning.models import CloneJob
-from usage.alerts import incidents
+from usage.alerts import lost_voices
 from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient, Voice
 
 
 def upsert_voice(job: CloneJob, provider_voice: ProviderVoice) -> Voice:
-    """Creates or updates the row of the voice.
+    """Creates the database row of the voice that the provider has created for this job, or updates it.
 
-    A voice that was created again keeps its row. Its revision is incremented, so that cached audio of the lost voice is
-    never played.
+    Returns the voice. If the job already had a voice that was lost, the new voice gets the same row. The revision in
+    the row is incremented, so that cached audio of the lost voice is never played.
     """
     if job.voice is None:
         # The row can already exist: reading the provider's list may have created it a moment ago.
@@ -28,12 +29,16 @@ def upsert_voice(job: CloneJob, provider_voice: ProviderVoice) -> Voice:
         Patient.objects.filter(voice=voice).update(voice=None)
     voice.provider_id, voice.state, voice.revision = provider_voice.provider_id, Voice.State.USABLE, voice.revision + 1
     voice.save(update_fields=["provider_id", "state", "revision"])
-    incidents.resolve_incident(incidents.Kind.VOICE, str(voice.pk))
+    lost_voices.resolve(voice)
     return voice
 
 
 def activate(job: CloneJob) -> None:
-    """Makes this the voice of the patient's next conversation. Called in the transaction that makes the job ready."""
+    """Makes the voice of this job the patient's voice, from the next conversation on.
+
+    Called in the transaction that makes the job ready. All other clones of this patient are withdrawn, except the
+    previous voice and the backup voice. Does nothing if the patient is erased.
+    """
     patient = Patient.objects.select_for_update(of=("self",)).filter(clones=job, erased_at=None).first()
     if patient is None or job.voice_id is None:
         return
@@ -41,17 +46,18 @@ def activate(job: CloneJob) -> None:
         CloneJob.objects.filter(pk=job.pk).update(previous_voice=patient.voice_id)
         Patient.objects.filter(pk=patient.pk).update(voice=job.voice_id)
         ready = CloneJob.objects.filter(patient=patient, status=CloneJob.Status.READY)
-        for replaced in ready.exclude(voice__in={job.voice_id, patient.voice_id} - {None}):
+        kept = {job.voice_id, patient.voice_id, patient.backup_voice_id} - {None}
+        for replaced in ready.exclude(voice__in=kept):
             withdrawal.withdraw_replaced(replaced)
     task_queue.enqueue_on_commit(task_names.WARM_VOICE, job.voice_id)
 
 
 @transaction.atomic
 def revert_to_previous_voice(job: CloneJob) -> bool:
-    """Gives the patient the voice that this clone has replaced, from the next conversation on.
+    """Makes the voice that this clone has replaced the patient's voice again, from the next conversation on.
 
-    If the previous voice is not usable, the patient gets the default voice. Returns False and changes nothing if this
-    clone is not the current voice of the patient.
+    If that previous voice is not usable, the patient gets the default voice. If this clone is not the current voice of
+    the patient, nothing is changed and False is returned. Otherwise returns True.
     """
     previous = job.previous_voice if job.previous_voice and job.previous_voice.is_usable else None
     changed = Patient.objects.filter(clones=job, voice=job.voice_id, voice__isnull=False).update(voice=previous)

@@ -1,15 +1,18 @@
 """Runs clone jobs: claims a job, creates its voice at the provider, and writes the outcome.
 
-Every transition is one conditional UPDATE. `attempts` only grows and is the fencing token: a worker can end an attempt
-only while `attempts` has not changed. The lease of a dead worker expires. Then the sweep starts a new attempt, which
-finds the voice that the dead worker may have created. So a lease must be longer than any request of a worker.
+Every transition is one conditional UPDATE. The field `attempts` counts the attempts of a job and is its fencing token:
+a worker can write the outcome of its attempt only while `attempts` has the value that the worker has set. The lease of
+a worker that has died expires. Then the sweep starts a new attempt, which finds the voice that the dead worker may have
+created. So a lease must last longer than any request of a worker.
 """
 
 import random
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from itertools import takewhile
 
 import structlog
 from django.db import IntegrityError, transaction
@@ -22,6 +25,7 @@ from cloning.gateway.provider_voices import ProviderVoice
 from cloning.jobs import activation
 from cloning.models import CloneJob
 from voicecare.core import task_names, task_queue
+from voicecare.core.batches import process_each
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
@@ -40,13 +44,16 @@ log = structlog.get_logger(__name__)
 
 
 class NotRetryable(VoicecareError):
-    """The job has not failed, or its recording is deleted. REST status 409."""
+    """The job cannot be retried. REST status 409.
+
+    It has not failed, its recording is deleted, or another job of the same recording is already in progress.
+    """
 
     code = "not_retryable"
 
 
 class _AttemptFailed(Exception):
-    """This attempt cannot create a voice."""
+    """This attempt has not created a voice. `failure` is the reason, and says whether a retry can help."""
 
     def __init__(self, failure: CloneFailure) -> None:
         super().__init__(failure.code)
@@ -54,24 +61,28 @@ class _AttemptFailed(Exception):
 
 
 class _LeaseLost(Exception):
-    """This attempt no longer owns the job. The job was withdrawn, or the lease has expired."""
+    """This attempt no longer owns the job, because the consent was withdrawn or the lease has expired."""
 
 
-def sweep() -> None:
-    """Runs all jobs that are due, and jobs of dead workers. Idempotent. Several processes may run it in parallel."""
+def sweep(start: Callable[[uuid.UUID], None]) -> None:
+    """Starts an attempt for each job that is due, and for each job whose worker has died.
+
+    Idempotent. Several processes may call this in parallel. `start` is called with the id of each job. It is `run`, or
+    a function that calls `run` in another thread. If a call fails, the other jobs are still started. Then RowsFailed is
+    raised.
+    """
     overdue = CloneJob.objects.filter(status=Status.UPLOADING, lease_until__lte=Now(), attempts__gte=F("last_attempt"))
     _fail(overdue, CloneFailure.from_code("interrupted"))
     deadline = time.monotonic() + SWEEP_TIME_LIMIT_S
-    for job_id in _due().values_list("pk", flat=True).order_by("created_at"):
-        if time.monotonic() > deadline:
-            return
-        run(job_id)
+    due = _due().values_list("pk", flat=True).order_by("created_at")
+    process_each("clones.run", takewhile(lambda _: time.monotonic() < deadline, due), start)
 
 
 def run(job_id: uuid.UUID) -> None:
-    """Makes one attempt, if it is due and no other worker owns the job. Writes the outcome to the row.
+    """Makes one attempt to create the voice, and writes the outcome to the row of the job.
 
-    Raises only unexpected errors.
+    Does nothing if no attempt is due, or if another worker owns the job. Raises only unexpected errors, because errors
+    of the provider and of the storage are outcomes.
     """
     claimed = {"status": Status.UPLOADING, "attempts": F("attempts") + 1, "lease_until": Now() + LOOKUP_LEASE}
     with transaction.atomic():  # no other worker can claim the job between the two statements
@@ -95,12 +106,15 @@ def _due() -> QuerySet[CloneJob]:
     waiting = Q(status=Status.PENDING) & (Q(next_attempt_at=None) | Q(next_attempt_at__lte=Now()))
     abandoned = Q(status=Status.UPLOADING, lease_until__lte=Now())
     # No join: with a join PostgreSQL does not check again a row that another worker has just claimed.
-    is_erased = Exists(Patient.objects.filter(pk=OuterRef("patient"), erased_at__isnull=False))
+    is_erased = Exists(Patient.objects.filter(pk=OuterRef("patient")).exclude(erases_at=None, erased_at=None))
     return CloneJob.objects.filter(waiting | abandoned, ~is_erased, attempts__lt=F("last_attempt"))
 
 
 def _owned(job: CloneJob) -> QuerySet[CloneJob]:
-    """The job if this attempt still owns it. Otherwise empty."""
+    """Returns a queryset with the row of this job if this attempt still owns the job.
+
+    Otherwise the queryset is empty.
+    """
     return CloneJob.objects.filter(pk=job.pk, status=Status.UPLOADING, attempts=job.attempts)
 
 
@@ -133,7 +147,10 @@ def _renew_lease(job: CloneJob) -> None:
 
 
 def _retry_or_fail(job: CloneJob, failure: CloneFailure) -> None:
-    """Ends an attempt without a voice. Schedules the next attempt if a retry can help. Otherwise the job has failed."""
+    """Ends an attempt that has not created a voice.
+
+    The next attempt is scheduled if a retry can help and not all attempts are used up. Otherwise the job fails.
+    """
     if failure.retryable and job.attempts < job.last_attempt:
         delay_s = RETRY_DELAYS_S[job.attempts - job.last_attempt] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
         ended = _owned(job).update(
@@ -160,14 +177,22 @@ def _fail(jobs: QuerySet[CloneJob], failure: CloneFailure) -> int:
 
 
 def _release_withdrawn(job: CloneJob) -> None:
-    """Releases the lease of a withdrawn job. The withdrawal has waited until this worker has no request under way."""
+    """Ends the lease of a job that was withdrawn during this attempt, so that the withdrawal can start.
+
+    The withdrawal waits for this, because the attempt could still create a voice. Does nothing if the job was not
+    withdrawn.
+    """
     withdrawn = CloneJob.objects.filter(pk=job.pk, status=Status.WITHDRAWING, attempts=job.attempts)
     if withdrawn.update(lease_until=None):
         task_queue.enqueue_on_commit(task_names.WITHDRAW_CLONE, job.pk)
 
 
 def _complete(job: CloneJob, provider_voice: ProviderVoice) -> None:
-    """Writes the voice, the patient's new voice and the job in one transaction."""
+    """Writes the outcome of a successful attempt in one transaction: the voice, the job, and the patient's new voice.
+
+    If the provider must first verify the owner of the voice, the patient keeps the previous voice. Writes nothing if
+    this attempt no longer owns the job.
+    """
     with transaction.atomic():
         is_owned = _owned(job).select_for_update().first() is not None
         if is_owned:
@@ -191,7 +216,7 @@ def _complete(job: CloneJob, provider_voice: ProviderVoice) -> None:
 
 
 def complete_verification(job: CloneJob) -> None:
-    """Activates the voice after the provider has verified its owner."""
+    """Makes the voice the patient's voice, after the provider has verified its owner. Idempotent."""
     with transaction.atomic():
         waiting = CloneJob.objects.filter(pk=job.pk, status=Status.READY, requires_verification=True)
         if waiting.update(requires_verification=False, error_code="", error_message=""):
@@ -199,9 +224,9 @@ def complete_verification(job: CloneJob) -> None:
 
 
 def retry(job: CloneJob) -> CloneJob:
-    """Restarts a failed job, or a job whose voice the provider has lost. The row of the voice stays the same.
+    """Restarts a failed job, or a job whose voice the provider has lost. Returns the same `job`, with its new state.
 
-    Raises NotRetryable.
+    A lost voice keeps its row in the database. Raises NotRetryable.
     """
     lost = Q(status=Status.READY, voice__state=Voice.State.GONE)
     failed = CloneJob.objects.filter(lost | Q(status=Status.FAILED), pk=job.pk).exclude(sample="")

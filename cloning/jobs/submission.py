@@ -1,11 +1,11 @@
-"""Accepts a recording: inspects and stores it, and creates its clone job. Nothing is kept of a refused recording."""
+"""Accepts a recording: inspects it, stores it and creates its clone job. No data of a refused recording is stored."""
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
+from typing import IO
 
 from django.contrib.auth.models import User
 from django.core.files import File
@@ -15,7 +15,7 @@ from django.utils import timezone
 from cloning.consent.wording import WORDING_VERSION, ConsentMissing
 from cloning.models import CloneJob, sample_storage
 from cloning.samples import inspection
-from cloning.samples.acceptance import CONTENT_TYPES, MAX_BYTES
+from cloning.samples.acceptance import MAX_BYTES
 from voicecare.core import task_names, task_queue
 from voicecare.patients.models import Patient
 
@@ -32,11 +32,14 @@ def submit(
     witness: User | None,
     remove_background_noise: bool = False,
 ) -> CloneJob:
-    """Returns a new clone job, or an existing job of the same patient and recording.
+    """Returns a new clone job for the recording, or an existing job of the same patient and recording.
 
-    An existing job is returned if it is unfinished, or if it is ready and was created within DEDUPLICATION_WINDOW.
-    `witness` is the user who uploads the recording, or None for an operator at the command line. Raises ConsentMissing
-    if `consent_by` is blank, and SampleRefused for an unsuitable recording. Then nothing is stored.
+    An existing job is returned if it is unfinished, or if it is ready and was created within DEDUPLICATION_WINDOW. The
+    stored file is the one that the provider gets. It can differ from the uploaded file (`samples.conversion`).
+    `witness` is the user who uploads the recording, or None for an operator at the command line.
+
+    Raises ConsentMissing if `consent_by` is blank, SampleRefused for an unsuitable recording, and InspectionFailed if
+    the recording could not be inspected. After an error nothing is stored.
 
     Blocks for some seconds, because it inspects the recording. Call it in a thread, outside of a transaction.
     """
@@ -45,69 +48,69 @@ def submit(
             "Enter who has consented. Without the consent of the person who speaks, nothing is stored."
         )
     since = timezone.now() - DEDUPLICATION_WINDOW
-    with _temporary_copy(sample) as (path, digest):
+    with _temporary_copy(sample) as (copy, digest):
         duplicate = CloneJob.objects.duplicates_of(patient.pk, digest, since).first()
         if duplicate is not None:
             return duplicate
-        report = inspection.inspect_sample(path)
+        inspected = inspection.inspect_sample(copy)
+        if inspected.replacement:
+            copy.seek(0)
+            copy.truncate()
+            copy.write(inspected.replacement)
         job = CloneJob(
             patient=patient,
             name=name,
             sample_digest=digest,
-            content_type=CONTENT_TYPES[report.codec],
-            report=report.as_json(),
+            content_type=inspected.media_type,
+            report=inspected.report.as_json(),
             remove_background_noise=remove_background_noise,
             consent_by=consent_by.strip(),
             consent_wording=WORDING_VERSION,
             witness=witness,
         )
-        return _store(job, path, since)
+        return _store(job, copy, since)
 
 
 @contextmanager
-def _temporary_copy(sample: File) -> Iterator[tuple[Path, str]]:
-    """Copies the recording to a temporary file. Yields its path and its SHA-256 digest."""
+def _temporary_copy(sample: File) -> Iterator[tuple[IO[bytes], str]]:
+    """Copies the recording to a temporary file.
+
+    Yields the file and the SHA-256 digest of the recording as hexadecimal digits. The file has no name, so the
+    operating system deletes it with this process, even if the process is killed.
+    """
     digest, size = hashlib.sha256(), 0
-    with NamedTemporaryFile(prefix="voicecare-sample-") as copy:
+    with TemporaryFile() as copy:
         for chunk in sample.chunks():
             size += len(chunk)
             digest.update(chunk)
             copy.write(chunk)
             if size > MAX_BYTES:  # the inspection refuses the file for its size, so the rest is not needed
                 break
-        copy.flush()
-        yield Path(copy.name), digest.hexdigest()
+        yield copy, digest.hexdigest()
 
 
-def _store(job: CloneJob, path: Path, since: datetime) -> CloneJob:
-    """Stores the recording, then the row. Returns the new job, or a duplicate that was stored earlier.
+def _store(job: CloneJob, recording: IO[bytes], since: datetime) -> CloneJob:
+    """Stores the recording, then inserts the job. Returns the inserted job.
 
-    If the process dies between the two steps, `retention.prune_orphans` deletes the recording.
+    If another request has inserted a job for the same recording, returns that job, and deletes the recording. The
+    recording is also deleted after an error. If the process dies between the two steps, `retention.prune_orphans`
+    deletes it.
     """
-    with path.open("rb") as recording:
-        job.sample = sample_storage().save(str(job.pk), File(recording))
-    try:
-        stored = _insert_or_get(job, since)
-    except BaseException:
-        sample_storage().delete(job.sample)
-        raise
-    if stored != job:
-        sample_storage().delete(job.sample)
-    return stored
-
-
-def _insert_or_get(job: CloneJob, since: datetime) -> CloneJob:
-    """Inserts the job, or returns a duplicate that was inserted during the inspection. It may already be ready."""
     duplicates = CloneJob.objects.duplicates_of(job.patient_id, job.sample_digest, since)
+    job.sample = sample_storage().save(str(job.pk), File(recording, name=str(job.pk)))
+    is_inserted = False
     try:
         with transaction.atomic():
-            stored = duplicates.first()
-            if stored is None:
+            duplicate = duplicates.first()
+            if duplicate is None:
                 job.save(force_insert=True)
                 task_queue.enqueue_on_commit(task_names.RUN_CLONE_JOB, job.pk)
-            return stored or job
+        is_inserted = duplicate is None
     except IntegrityError:
-        stored = duplicates.first()
-        if stored is None:
+        duplicate = duplicates.first()
+        if duplicate is None:
             raise
-        return stored
+    finally:  # also after SystemExit: without a row, nothing else refers to the recording
+        if not is_inserted:
+            sample_storage().delete(job.sample)
+    return duplicate or job

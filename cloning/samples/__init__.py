@@ -1,6 +1,7 @@
 """Inspection of recordings: format, sound quality, and whether a recording can become a voice clone.
 
-`inspection.inspect_sample` runs `worker` in a child process and returns an `acceptance.Report` or raises
-`acceptance.SampleRefused`. `worker` and the modules that it imports (`formats`, `decoding`, `mixing`, `quality`,
-`measurements`) load neither Django nor Celery. This package imports voicecare.core and voicecare.audio only.
+`inspection.inspect_sample` starts `worker` as a child process. For an acceptable recording it returns the measurements
+and the file for the provider. For any other it raises `acceptance.SampleRefused`. `worker` and the modules that it
+imports (`formats`, `decoding`, `mixing`, `conversion`, `quality`, `analysis`, `measurements`) load neither Django nor
+Celery, so that the child process starts fast. This package imports voicecare.core and voicecare.audio only.
 """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class AudioMetrics:
     """Metrics of one decoded recording.
 
-    Ratios are 0..1. Levels are RMS in dB below full scale. The fields from `speech_ratio` on describe the analyzed
-    windows, mixed to one channel.
+    Ratios are 0..1. Levels ending in `_dbfs` are RMS values in dB relative to full scale. The fields from
+    `speech_ratio` on describe the analyzed windows of the recording, mixed to one channel.
     """
 
     codec: str
@@ -16,13 +16,19 @@ class AudioMetrics:
     channels: int
     duration_s: float
     is_cut_short: bool  # the recording is longer than MAX_DECODED_S; the rest was not decoded
+    is_incomplete: bool  # the end of the file is missing; the rest was decoded
     clipping_ratio: float
     dead_channels: int
     channels_cancel: bool
     speech_ratio: float
+    speech_s: float  # seconds of speech in the whole recording
+    silent_end_s: float  # after the last speech
     snr_db: float
     loudness_dbfs: float  # of the speech
     crest_db: float  # peak of the speech above its loudness
     tone_ratio: float  # part of the noise power that is in steady tones
     hum_ratio: float  # part of the noise power that is in mains hum
     decay_db: float  # how far the level falls within 100 ms where it falls fastest; low in a room with echo
+    voice_similarity: float  # of the two most different groups of voiceprints, see `analysis.voices`
+    minority_voice_ratio: float  # part of the voiceprints that is in the smaller group
+    overlap_ratio: float  # part of the speech during which two people speak at the same time

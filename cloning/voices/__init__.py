@@ -1,5 +1,7 @@
-"""Comparison of our voices with the list of the provider.
+"""Comparison of the voices in our database with the provider's list of voices.
 
-`audit.audit_voices` finds lost and changed voices and deletes duplicates. `sync.sync_stock_voices` copies the stock
-voices of the provider into our database. This package imports all other parts of cloning except `api`.
+`audit.audit_voices` finds lost and changed voices, restores those that exist again, and deletes duplicates.
+`facts` copies what the provider says of its voices into our rows. `sync` reads the voices before the check is due.
+`additions` adds a stock voice by its id at the provider.
+This package imports all other parts of cloning except `api`.
 """

@@ -1,74 +1,100 @@
-"""Checks that the provider still has the voices that we use, and that it has no voices of ended jobs."""
+"""Checks that the provider still has the voices of our database, and no voices that are left from ended clone jobs."""
 
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 
 import structlog
 
 from cloning.gateway import plan_limits, provider_voices
 from cloning.jobs import runner
 from cloning.models import PROVIDER_NAME_PREFIX, CloneJob
-from usage.alerts import incidents
-from voicecare.patients.models import Voice
+from cloning.voices import facts
+from usage.alerts import lost_voices
+from usage.alerts.voices import default_voice
+from voicecare.patients.models import DefaultVoices, Voice
 from voicecare.providers.elevenlabs import responses
 from voicecare.providers.elevenlabs.account import AccountClient
-from voicecare.providers.errors import ProviderError, VoiceUnavailable
+from voicecare.providers.errors import ProviderError
 
 _CLONE_NAME = re.compile(PROVIDER_NAME_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
-Status = CloneJob.Status
+State, Status = Voice.State, CloneJob.Status
 
 log = structlog.get_logger(__name__)
 
 
-def audit_voices() -> None:
-    """Compares all usable voices with the provider's list. Changes nothing if the list cannot be read."""
+def audit_voices() -> int:
+    """Compares the voices of our database with the provider's list. Returns how many voices have other facts now.
+
+    Voices that the provider has lost or changed are marked as gone, which opens an incident. Voices that exist again
+    are marked as usable. New stock voices get a row. Voices left from ended clone jobs are deleted. A clone is
+    activated if its owner has been verified. Changes nothing if the provider's list cannot be read.
+    """
     try:
         with provider_voices.account_client() as client:
             subscription = provider_voices.read_subscription(client)
-            listed = {voice.voice_id: voice for voice in client.voices()}
-            for voice in Voice.objects.filter(state=Voice.State.USABLE).select_related("clone_job"):
-                _check_voice(client, voice, listed.get(voice.provider_id))
-            _delete_orphans(client, listed.values())
+            voices = Voice.objects.filter(state__in=[State.USABLE, State.GONE]).select_related("clone_job")
+            survey = lost_voices.survey(client, voices)
+            former = DefaultVoices().by_language()
+            # The order: a voice that ends now must not take over from a lost one, and new voices of another workspace
+            # must not make it look like ours.
+            changed = facts.update_voices(survey.found)
+            lost_voices.mark_missing(survey, former)
+            facts.add_stock_voices(survey.listed.values())
+            _report_ended(former)
+            _check_found(survey.found)
+            default_voice.check()  # there may be a usable voice for the first time
+            _delete_orphans(client, survey.listed.values())
     except ProviderError as error:
         provider_voices.report_error(error)
-        return
+        return 0
     if subscription is not None:
         plan_limits.update_incident(subscription)
     for job in CloneJob.objects.filter(requires_verification=True, status=Status.READY).select_related("voice"):
-        listed_voice = listed.get(job.voice.provider_id) if job.voice else None
+        listed_voice = survey.listed.get(job.voice.provider_id) if job.voice else None
         if listed_voice is not None and not listed_voice.needs_verification:
             runner.complete_verification(job)
+    return changed
 
 
-def _check_voice(client: AccountClient, voice: Voice, listed_voice: responses.Voice | None) -> None:
-    job: CloneJob | None = getattr(voice, "clone_job", None)
-    if listed_voice is None:  # the list can lag behind, and it omits some usable voices
-        with suppress(VoiceUnavailable):
-            listed_voice = client.voice(voice.provider_id)
-    if listed_voice is None:
-        problem = "It no longer exists at the provider."
-    elif job is None:
-        return
-    # Somebody has changed the clone at the provider. It may no longer sound like the person who consented.
-    elif listed_voice.name != job.provider_name or listed_voice.category != "cloned":
-        problem = "It was changed at the provider."
-    elif listed_voice.needs_verification and not job.requires_verification:
-        problem = "The provider now requires a verification of its owner."
-    else:
-        return
-    if Voice.objects.filter(pk=voice.pk, state=Voice.State.USABLE).update(state=Voice.State.GONE):
-        log.warning("cloning.voice_lost", voice=str(voice.pk), problem=problem)
-        hint = " Its recording is kept. Retry the clone to create it again." if job is not None and job.sample else ""
-        incidents.open_incident(incidents.Kind.VOICE, str(voice.pk), f"Voice {voice.pk}: {problem}{hint}")
+def _report_ended(former: Mapping[str, Voice]) -> None:
+    """Reports which of the `former` default voices end at once. No incident has announced these ends.
+
+    `former` has rows from before the facts were updated, by language.
+    """
+    lasting = [voice.pk for voice in former.values() if not voice.has_ended]
+    ended = [voice for voice in Voice.objects.filter(pk__in=lasting, state=State.USABLE) if voice.has_ended]
+    default_voice.report_takeovers(former, ended, "The provider has ended it, or ends it within an hour.")
+
+
+def _check_found(found: Iterable[tuple[Voice, responses.Voice]]) -> None:
+    """Marks clones as gone if they were changed at the provider.
+
+    Marks voices as usable if they were gone and exist again. `found` has pairs: the voice in our database, and the same
+    voice at the provider.
+    """
+    changed: dict[str, list[Voice]] = {}
+    for voice, provider_voice in found:
+        job: CloneJob | None = getattr(voice, "clone_job", None)
+        problem = None if job is None else provider_voices.problem_of(job, provider_voice)
+        if voice.state == State.USABLE and problem is not None:
+            changed.setdefault(problem, []).append(voice)
+        elif (
+            (voice.state == State.GONE or voice.refusal == Voice.Refusal.MISSING)
+            and problem is None
+            and (job is None or job.status == Status.READY)
+        ):
+            lost_voices.restore(voice)
+    for problem, voices in changed.items():
+        lost_voices.mark_gone(voices, problem)
 
 
 def _delete_orphans(client: AccountClient, listed: Iterable[responses.Voice]) -> None:
-    """Deletes duplicate voices that the provider created after a lease had expired.
+    """Deletes duplicate voices at the provider.
 
-    They belong to jobs that have ended with another voice or with none. Voices of unknown jobs are not deleted, because
-    they can belong to another server that uses the same account.
+    The provider has created them for a clone job after the lease of the attempt had expired, so the job has ended with
+    another voice or without any. Voices with the id of an unknown job are not deleted, because they can belong to
+    another server that uses the same account.
     """
     for voice in listed:
         match = _CLONE_NAME.fullmatch(voice.name)

@@ -1,8 +1,8 @@
-"""`python -m tests.bench.history`: measures the dashboard and the usage calls after two years of events.
+"""`python -m tests.bench.history`: measures the dashboard, the lists and searches of the admin, and usage over REST.
 
-Creates two years of events on its own PostgreSQL (or on DATABASE_URL, which must be empty) and sums them with
-`usage.ledger.rollup.rebuild`. The requests go through Django's client, so the figures include neither a network nor a
-browser. Ten million events take some minutes and about 5 GB in the temporary folder.
+Creates two years of events, with their conversations and messages, on its own PostgreSQL (or on DATABASE_URL, which
+must be empty) and sums them with `usage.ledger.rollup.rebuild`. The requests go through Django's client, so the figures
+include neither a network nor a browser. Ten million events take some minutes and about 15 GB in the temporary folder.
 """
 
 import argparse
@@ -11,11 +11,14 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import timedelta
 from statistics import median
 from typing import Any
+from urllib.parse import urlencode
 
 import django
 from django.core.management import call_command
+from django.utils import timezone
 
 from tests.bench import report
 from tests.services import PostgresProcess
@@ -39,7 +42,31 @@ FROM (
     FROM generate_series(%(first)s, %(last)s) AS n
 ) AS made JOIN numbered AS p ON p.number = made.who
 """
+CONVERSATIONS = """
+INSERT INTO conversations (
+    id, patient_id, voice_id, voice_source, format, initiated, tts_characters_used, started_at, seen_at, ended_at
+)
+SELECT conversation, patient, voice, 'selected', 'pcm_16000', 'device', characters, at, at, at
+FROM usage_usageevent WHERE kind IN ('live', 'retry', 'backup')
+"""
+MESSAGES = """
+INSERT INTO tts_utterance (
+    id, conversation_id, patient_id, client_id, origin, text, state, source, code, characters, bytes_sent, received_at,
+    owner, attempts, idempotency_key, request_digest
+)
+SELECT source, conversation, patient, 'say-' || mod(asked, 50), 'device', '', 'spoken', 'live', code, characters, 1000,
+    at, '', 0, '', ''
+FROM usage_usageevent WHERE kind IN ('live', 'retry', 'backup')
+"""
 BATCH = 500_000
+
+
+LISTS = {
+    "usage": "/admin/usage/usageevent/",
+    "daily usage": "/admin/usage/dailyusage/",
+    "messages": "/admin/tts/utterance/",
+    "conversations": "/admin/tts/conversation/",
+}
 
 
 def seed(events: int, patients: int, days: int) -> None:
@@ -47,7 +74,7 @@ def seed(events: int, patients: int, days: int) -> None:
 
     from voicecare.patients.models import Patient, Voice
 
-    default = Voice.objects.default()
+    default = Voice.objects.create(provider_id="21m00Tcm4TlvDq8ikWAM", name="Rachel")  # the first of all by its name
     own = [Voice(name=f"Voice {number}", provider_id=uuid.uuid4().hex) for number in range(patients // 4)]
     Voice.objects.bulk_create(own)
     voices = [default, *own]
@@ -64,7 +91,9 @@ def seed(events: int, patients: int, days: int) -> None:
             cursor.execute(EVENTS, {"first": first, "last": last, "days": days, "patients": patients})
             print(f"\r{last:,} events", end="", flush=True)
         cursor.execute("DROP TABLE numbered")
-        cursor.execute("ANALYZE")
+        cursor.execute(CONVERSATIONS)
+        cursor.execute(MESSAGES)
+        cursor.execute("VACUUM ANALYZE")
     print()
 
 
@@ -81,15 +110,13 @@ def measure(rounds: int) -> str:
     carer.patients.set(Patient.objects.all()[:10])  # type: ignore[attr-defined]
     browser = Client()
     browser.force_login(staff)
-    patient = Patient.objects.all()[0].pk
 
     def rest(user: User, path: str) -> Callable[[], Any]:
         headers = {"Authorization": f"Bearer {AuthToken.objects.create(user)[1]}"}
         return lambda: Client().get(f"/api/v1/usage/{path}", headers=headers)
 
     pages: dict[str, Callable[[], Any]] = {
-        "dashboard": lambda: browser.get("/admin/"),
-        "a patient's page": lambda: browser.get(f"/admin/patients/patient/{patient}/change/"),
+        **_admin_pages(browser),
         "usage/daily/, staff": rest(staff, "daily/"),
         "usage/daily/?group=patient, staff": rest(staff, "daily/?group=patient"),
         "usage/monthly/, staff": rest(staff, "monthly/"),
@@ -98,6 +125,40 @@ def measure(rounds: int) -> str:
     }
     rows = [[name, *_timed(page, rounds)] for name, page in pages.items()]
     return report.table(("page", "first ms", "median ms", "worst ms", "queries"), rows)
+
+
+def _admin_pages(browser: Any) -> dict[str, Callable[[], Any]]:
+    """Pages, lists and searches of the admin. `browser` is a logged-in client. Ids are of the oldest event."""
+    from usage.models import UsageEvent
+    from voicecare.patients.models import Patient, Voice
+
+    patient = Patient.objects.all()[0].pk
+    event = UsageEvent.objects.exclude(request_id="").filter(kind="live").earliest("started_at")
+
+    def list_of(path: str, term: object = "") -> Callable[[], Any]:
+        joint = "&" if "?" in path else "?"
+        return lambda: browser.get(f"{path}{joint}{urlencode({'q': term})}" if term else path)
+
+    a_month_ago = timezone.localdate() - timedelta(days=31)
+    return {
+        "dashboard": lambda: browser.get("/admin/"),
+        "a patient's page": lambda: browser.get(f"/admin/patients/patient/{patient}/change/"),
+        **{f"{name}, list": list_of(path) for name, path in LISTS.items()},
+        "usage, failed ones": list_of(f"{LISTS['usage']}?outcome__exact=failed"),
+        "usage, request id of two years ago": list_of(LISTS["usage"], event.request_id),
+        "usage, unknown request id": list_of(LISTS["usage"], "no-such-request"),
+        "usage, id of a message": list_of(LISTS["usage"], event.source),
+        "usage, id of a patient": list_of(LISTS["usage"], patient),
+        "usage, id of the default voice": list_of(LISTS["usage"], Voice.objects.default().pk),
+        "usage, unknown id": list_of(LISTS["usage"], uuid.uuid4()),
+        "messages, id": list_of(LISTS["messages"], event.source),
+        "messages, unknown id": list_of(LISTS["messages"], uuid.uuid4()),
+        "messages, name of a patient": list_of(LISTS["messages"], "Patient 17"),
+        "messages, unknown name": list_of(LISTS["messages"], "Nobody"),
+        "messages, name, one month": list_of(f"{LISTS['messages']}?period={a_month_ago:%Y-%m}", "Patient 17"),
+        "conversations, id": list_of(LISTS["conversations"], event.conversation),
+        "conversations, name of a patient": list_of(LISTS["conversations"], "Patient 17"),
+    }
 
 
 def _timed(page: Callable[[], Any], rounds: int) -> list[str]:

@@ -18,7 +18,8 @@ def seed(count: int) -> list[str]:
     from tts.models import Phrase
     from voicecare.patients.models import Device, Patient, Voice
 
-    Voice.objects.default()
+    Voice.objects.create(provider_id="21m00Tcm4TlvDq8ikWAM", name="Rachel")  # a stock voice of the sandbox
+    Phrase.objects.all().delete()  # no greeting, which would be part of the measurement
     Phrase.objects.bulk_create([Phrase(text=text) for text in PHRASES])
     patients = [Patient(name=f"Patient {number}", companion_name="Clara") for number in range(count)]
     Patient.objects.bulk_create(patients)

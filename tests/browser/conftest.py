@@ -22,6 +22,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+# A function, because the policy forbids to evaluate a string.
+ALL_CHARTS_DRAWN = """() => [...document.querySelectorAll('canvas[data-chart]')].every(
+    canvas => window.Chart && Chart.getChart(canvas))"""
 BINARIES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -71,7 +74,16 @@ class BrowserSession:
 
     def open(self, path: str = "/admin/") -> Page:
         self.page.goto(self.server.url + path)
+        self.wait_for_charts()
         return self.page
+
+    def wait_for_charts(self) -> None:
+        """Wait until the page is loaded and its scripts have drawn all charts, if it has any.
+
+        To be called after a click that opens another page: its heading is visible before its scripts run.
+        """
+        self.page.wait_for_load_state()
+        self.page.wait_for_function(ALL_CHARTS_DRAWN)
 
 
 @pytest.fixture

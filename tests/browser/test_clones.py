@@ -41,4 +41,4 @@ def test_the_players_of_the_recording_and_of_the_voice_are_visible(
     width = page.viewport_size["width"]
     assert len(players) == 2
     assert all(box["width"] > 250 and box["x"] + box["width"] <= width for box in players)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)

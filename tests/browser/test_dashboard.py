@@ -3,7 +3,6 @@
 import csv
 import os
 from collections.abc import Callable
-from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import BrowserSession
 from tests.server import ServerProcess
 from tests.voicecare.dashboard import history
+from tts.models import Phrase
 from usage.models import Incident
 from usage.reports import queries
 from voicecare.patients.models import Patient
@@ -27,6 +27,7 @@ PHONE = {"width": 390, "height": 844}
 OF_CHART = "name => Chart.getChart(document.querySelector(`[data-chart=chart-${name}-data]`))"
 VALUES = f"name => ({OF_CHART})(name).data.datasets.map(dataset => [...dataset.data])"
 COLOURS = f"name => ({OF_CHART})(name).data.datasets.map(dataset => dataset.backgroundColor)"
+FITS = "width => document.documentElement.scrollWidth <= width"
 PAINTED_SHARE = """name => {
     const canvas = document.querySelector(`[data-chart=chart-${name}-data]`);
     const bytes = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def patients(db: None) -> list[Patient]:
     created = history.create_usage()
     history.create_current_state(created)
+    Phrase.objects.create(kind="greeting", text="Hello {patient_name}.")  # a usual installation has one
     return created
 
 
@@ -75,7 +77,7 @@ def test_every_chart_is_drawn_without_errors_or_requests_to_other_hosts(log_in: 
     page = boss.open()
     assert page.locator("canvas").count() == len(CHARTS)
     for name in CHARTS:
-        assert page.evaluate(PAINTED_SHARE, name) > 0.02, name
+        page.wait_for_function(f"name => ({PAINTED_SHARE})(name) > 0.02", arg=name)
     assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in days()] for name in PLOTTED]
     assert boss.problems == []
     save_screenshot(page, "dashboard")
@@ -92,9 +94,9 @@ def test_the_tables_show_the_figures(log_in: LogIn, patients: list[Patient]):
     assert [row[0] for row in table(page, "days")] == [f"{day.start:%m/%d/%Y}" for day in newest_first]
     latency_values = [[_number(cell) for cell in row[1:]] for row in table(page, "first-sound")]
     assert latency_values == [[day.p50_ms, day.p95_ms, day.speeches] for day in newest_first]
-    top = queries.top_patients(days()[0].start, days()[-1].start)
+    top = queries.top_shares("patient", days()[0].start, days()[-1].start)
     names = {patient.pk: patient.name for patient in patients}
-    expected = [[names.get(share.key, "No patient"), *astuple(share)[1:]] for share in top]
+    expected = [[names.get(share.key, "No patient"), share.characters, share.saved] for share in top]
     assert [[row[0], *map(_number, row[1:])] for row in table(page, "patients")] == expected
 
 
@@ -144,7 +146,7 @@ def test_pages_fit_the_width_of_a_phone(log_in: LogIn, patients: list[Patient]):
         save_screenshot(page, f"phone-{'patient' if 'patient' in path else 'dashboard'}")
         for summary in page.locator(".board summary").all():
             summary.click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+        page.wait_for_function(FITS, arg=PHONE["width"])  # charts follow the size of their cards a moment later
     assert phone.problems == []
 
 
@@ -155,12 +157,15 @@ def test_the_keyboard_reaches_every_control_in_order(log_in: LogIn, patients: li
     page = log_in().open()
     control_count = page.evaluate(COUNT_CONTROLS)
     page.locator(".board a").first.focus()
-    reached = []
-    for _ in range(control_count):
-        reached.append(page.evaluate("document.activeElement.outerHTML.slice(0, 120)"))
-        assert page.evaluate("document.activeElement.closest('.board') !== null"), reached[-1]
+    reached = 0
+    for _ in range(control_count + STOPS_OF_DATES):
+        assert page.evaluate("document.activeElement.closest('.board') !== null"), reached
+        reached += page.evaluate("!document.activeElement.matches('input[type=date]')")
         page.keyboard.press("Tab")
+        if not page.evaluate("document.activeElement.closest('.board') !== null"):
+            break
     assert not page.evaluate("document.activeElement.closest('.board') !== null")
+    assert reached == control_count
     page.locator(".board summary").first.focus()
     page.keyboard.press("Enter")
     expect(page.locator(".chart-table").first).to_be_visible()
@@ -180,6 +185,7 @@ def test_every_part_has_a_name_for_screen_readers(log_in: LogIn, patients: list[
     assert page.get_by_role("img", name="Credits used: 78 %").count() == 1
 
 
+STOPS_OF_DATES = 8  # of two inputs: the month, the day, the year and the calendar of each
 COUNT_CONTROLS = (
     "[...document.querySelectorAll('.board :is(a, button, summary)')].filter(one => one.checkVisibility()).length"
 )
@@ -270,7 +276,7 @@ def test_charts_are_drawn_under_a_strict_content_security_policy(log_in: LogIn, 
     boss.page.route("**/admin/", forbid)
     page = boss.open()
     for name in CHARTS:
-        assert page.evaluate(PAINTED_SHARE, name) > 0.02, name
+        page.wait_for_function(f"name => ({PAINTED_SHARE})(name) > 0.02", arg=name)
     assert boss.problems == []
 
 
@@ -304,8 +310,7 @@ def test_a_patient_has_a_usage_page(log_in: LogIn, patients: list[Patient]):
     page = boss.open(f"/admin/patients/patient/{patients[0].pk}/change/")
     page.locator("#content-main").get_by_role("link", name="Usage").click()
     expect(page.get_by_role("heading", name="Usage of Margaret Ellis")).to_be_visible()
-    # The scripts run after the heading is visible. A function, because the policy forbids to evaluate a string.
-    page.wait_for_function("() => window.Chart !== undefined")
+    boss.wait_for_charts()
     last = queries.today()
     own = queries.daily_stats(last - timedelta(days=29), last, patient_id=patients[0].pk)
     assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in own] for name in PLOTTED]
@@ -337,3 +342,38 @@ def test_a_user_with_few_permissions_sees_only_the_permitted_parts(log_in: LogIn
     assert page.locator(".board section h2").all_inner_texts() == ["Devices connected 3"]
     assert "Margaret" not in page.content()
     assert with_permission.problems == []
+
+
+# Ranges
+
+
+def test_a_range_is_chosen_by_keyboard_and_the_figures_and_the_csv_file_follow_it(
+    log_in: LogIn, patients: list[Patient]
+):
+    boss = log_in()
+    page = boss.open()
+    first, last = queries.today() - timedelta(days=45), queries.today() - timedelta(days=41)
+    page.locator("input[name=from]").focus()
+    page.keyboard.type(f"{first:%m%d%Y}")
+    page.keyboard.press("Tab")
+    page.locator("input[name=to]").focus()
+    page.keyboard.type(f"{last:%m%d%Y}")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    boss.wait_for_charts()
+    stats = queries.range_stats(first, last)
+    expect(page.locator("#range-title")).to_have_text(f"{first:%m/%d/%Y} to {last:%m/%d/%Y}")
+    expect(page.locator("[data-range=characters]")).to_contain_text(f"{stats.total.characters:,} characters")
+    assert page.evaluate(VALUES, "days") == [[getattr(day, name) for day in stats.days] for name in PLOTTED]
+    with page.expect_download() as download:
+        page.locator("section[aria-labelledby=chart-days-title]").get_by_text("CSV").click()
+    lines = list(csv.reader(Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()))
+    assert [line[0] for line in lines[1:]] == [day.start.isoformat() for day in stats.days]
+    page.get_by_role("link", name="Last 7 days").focus()
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    boss.wait_for_charts()
+    week = queries.range_stats(queries.today() - timedelta(days=6), queries.today())
+    assert page.evaluate(VALUES, "days")[0] == [day.live for day in week.days]
+    expect(page.locator(".range-choices [aria-current]")).to_have_text("Last 7 days")
+    assert boss.problems == []

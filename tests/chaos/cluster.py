@@ -28,32 +28,46 @@ class Listener:
     deliveries: list[str]
 
 
+@dataclass(frozen=True)
+class Address:
+    """A PostgreSQL or Redis server that somebody else has started."""
+
+    url: str
+
+
 @dataclass
 class Cluster:
     folder: Path
     sandbox: SandboxProcess
-    postgres: PostgresProcess
-    redis: RedisProcess
+    postgres: PostgresProcess | Address
+    redis: RedisProcess | Address
     servers: list[ServerProcess] = field(default_factory=list)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
-    def start_server(self) -> ServerProcess:
+    def start_server(self, **settings: object) -> ServerProcess:
+        """Start a server with these settings in addition to those of the cluster."""
         log = self.folder / f"server-{len(self.servers)}.log"
-        self.servers.append(ServerProcess(self._environment(), log))
+        self.servers.append(ServerProcess({**self._environment(), **environment(**settings)}, log))
         return self.servers[-1]
 
     def start_worker(self) -> None:
         """Start a worker as the Procfile does: a parent process and the children that do the work."""
-        with (self.folder / f"worker-{len(self.workers)}.log").open("ab") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "voicecare", "worker", "--concurrency", "2"],
+        self.workers.append(self._start_celery(f"worker-{len(self.workers)}.log", "worker", "--concurrency", "2"))
+
+    def start_beat(self) -> "subprocess.Popen[bytes]":
+        """Start beat. The caller ends it."""
+        return self._start_celery("beat.log", "beat")
+
+    def _start_celery(self, log_name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        with (self.folder / log_name).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "voicecare", *arguments],
                 cwd=ROOT,
                 env={**os.environ, **self._environment()},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self.workers.append(worker)
 
     def kill_worker(self) -> None:
         """Kill the latest worker and its children, also in the middle of a task."""
@@ -66,7 +80,7 @@ class Cluster:
 
     def run_code(self, code: str) -> None:
         """Run Python code in a process with the same settings as the others."""
-        command = [sys.executable, "manage.py", "shell", "-c", code]
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", code]
         subprocess.run(command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True)
 
     def seed(self, patients: int, deliveries: int = 0) -> list[Listener]:
@@ -122,7 +136,10 @@ class Cluster:
             REDIS_URL=self.redis.url,
             ELEVENLABS_BASE_URL=self.sandbox.url,
             VOICECARE_DATA_DIR=self.folder,
+            DEBUG=0,
             SECRET_KEY="chaos",
+            ALLOWED_HOSTS="127.0.0.1",
+            EMAIL_URL="console:",
             PHRASE_STORE="file",
             DEVICE_CHARACTERS_PER_MINUTE=1_000_000,
             **LONG_TIMEOUTS,

@@ -18,7 +18,7 @@ def seed(patients: int, deliveries: int) -> list[dict[str, object]]:
     from tts.outbox import store
     from voicecare.patients.models import Device, Patient, Voice
 
-    Voice.objects.default()
+    Voice.objects.create(provider_id="21m00Tcm4TlvDq8ikWAM", name="Rachel")  # a stock voice of the sandbox
     members = []
     for number in range(patients):
         patient = Patient.objects.create(name=f"Patient {number}", companion_name="Clara")

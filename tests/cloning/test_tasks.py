@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,11 +19,16 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from cloning import tasks
+from cloning.jobs import attempts
 from cloning.models import CloneJob
+from tests import waiting
 from tests.cloning import at_provider
 from tests.conftest import Member, database_url
+from tests.processes import child_processes
 from tests.sandbox import SandboxProcess
 from tests.server import ROOT
+from voicecare.celery import app
+from voicecare.infrastructure.schedule import SCHEDULE
 from voicecare.patients import erasure
 from voicecare.patients.models import Patient, Voice
 
@@ -41,7 +48,10 @@ def test_the_tasks_run_and_withdraw_a_job(job: Make, provider: SandboxProcess):
     assert CloneJob.objects.get().status == "withdrawn"
 
 
-def test_the_sweep_runs_jobs_and_erases_patients(job: Make, provider: SandboxProcess, alice: Member, bob: Member):
+def test_the_sweep_runs_jobs_and_erases_patients(
+    job: Make, provider: SandboxProcess, alice: Member, bob: Member, settings: Settings
+):
+    settings.ERASURE_GRACE_DAYS = 0
     job()
     job(patient=bob.patient)
     erasure.start_erasure(alice.patient.pk)
@@ -62,7 +72,60 @@ def test_the_tasks_check_voices_and_delete_recordings(job: Make, provider: Sandb
     assert CloneJob.objects.get().sample == ""
 
 
-# Killed workers
+def test_an_unanswered_request_does_not_hold_up_other_clones(job: Make, provider: SandboxProcess, bob: Member):
+    provider.fault(kind="stall_headers", seconds=15, first=1, match=ADD)
+    unanswered, other = job(), job(patient=bob.patient)
+    tasks.run(str(unanswered.pk))
+    tasks.run(str(other.pk))
+    assert dict(CloneJob.objects.values_list("pk", "status")) == {unanswered.pk: "uploading", other.pk: "ready"}
+    waiting.until(lambda: CloneJob.objects.get(pk=unanswered.pk).status == "ready", 60)
+
+
+def test_the_sweep_starts_other_clones_while_one_is_unanswered(job: Make, provider: SandboxProcess, bob: Member):
+    provider.fault(kind="stall_headers", seconds=15, first=1, match=ADD)
+    unanswered, other = job(), job(patient=bob.patient)
+    tasks.sweep()
+    assert CloneJob.objects.get(pk=other.pk).status == "ready"
+    waiting.until(lambda: CloneJob.objects.get(pk=unanswered.pk).status == "ready", 60)
+
+
+def test_beat_has_the_voices_read_within_a_minute_of_the_first_start_and_daily(
+    provider: SandboxProcess, settings: Settings
+):
+    """The tasks of beat's schedule, on a database without voices and on one that has them."""
+    settings.DEFAULT_VOICE_ID = ""
+    readers = {
+        entry["task"]: entry["schedule"]
+        for entry in SCHEDULE.values()
+        if entry["task"] in ("cloning.read_first_voices", "cloning.check_voices")
+    }
+    assert readers["cloning.read_first_voices"] <= 60
+    assert readers["cloning.check_voices"] <= timedelta(days=1).total_seconds()
+    app.tasks["cloning.read_first_voices"]()
+    first = Voice.objects.count()
+    assert first > 1
+    assert Voice.objects.default() is not None
+    added = provider.add_voice("Greta")["voice_id"]
+    app.tasks["cloning.check_voices"]()
+    assert Voice.objects.get(provider_id=added).name == "Greta"
+    assert Voice.objects.count() == first + 1
+
+
+# Stopped and killed workers
+
+
+def test_a_stopping_process_leaves_a_long_attempt_to_its_lease(
+    job: Make, provider: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+):
+    """Until the process has stopped, it runs no periodic tasks."""
+    provider.fault(kind="stall_headers", seconds=15, first=1, match=ADD)
+    monkeypatch.setattr(attempts, "_executor", ThreadPoolExecutor(1))  # it accepts no attempt afterwards
+    monkeypatch.setattr(attempts, "STOP_TIMEOUT_S", 0.5)
+    clone = job()
+    tasks.run(str(clone.pk))
+    attempts.wait_for_attempts()
+    assert status(clone) == "uploading"
+    waiting.until(lambda: status(clone) == "ready", 60)  # its thread must not write during another test
 
 
 class Worker:
@@ -102,16 +165,20 @@ class Worker:
         self.broker.send_task("cloning.run", args=[str(job.pk)], ignore_result=True)
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
+
+    def stop(self) -> int:
+        """Stops the worker as a deployment does. Returns its exit code."""
+        self.process.terminate()
+        return self.process.wait(60)
 
     def kill_pool_process(self) -> None:
         """Sends SIGKILL to the pool process and waits until it is dead. The worker then forks the next one."""
-        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        children = [int(pid) for thread in threads for pid in thread.read_text().split()]
-        assert len(children) == 1
-        os.kill(children[0], signal.SIGKILL)
-        until(lambda: not _is_running(children[0]), 5, self)
+        (child,) = child_processes(self.process.pid)
+        os.kill(child, signal.SIGKILL)
+        until(lambda: not _is_running(child), 5, self)
 
 
 def _is_running(pid: int) -> bool:
@@ -140,6 +207,17 @@ def until(condition: Callable[[], bool], seconds: float, worker: Worker) -> None
 
 def status(job: CloneJob) -> str:
     return CloneJob.objects.values_list("status", flat=True).get(pk=job.pk)
+
+
+def test_a_worker_that_stops_waits_for_its_attempts(worker: Worker, job: Make, provider: SandboxProcess):
+    """The task ends after 3 s, the attempt some seconds later."""
+    provider.fault(kind="stall_headers", seconds=8, first=1, match=ADD)
+    clone = job()
+    worker.send_task(clone)
+    until(lambda: bool(_voices_of_job(provider, clone)), 60, worker)
+    assert worker.stop() == 0
+    found = CloneJob.objects.get(pk=clone.pk)
+    assert (found.status, found.attempts) == ("ready", 1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the pool's process in /proc, which is Linux")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import wait_until_provider_healthy
+from tests.processes import child_processes
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 
@@ -50,10 +51,9 @@ def kill_espeak() -> Callable[[ServerProcess], int]:
     """A function that kills the offline voice of a server, like a crash. It returns the number of killed processes."""
 
     def kill(server: ServerProcess) -> int:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        if not children.exists():
+        if not Path("/proc/self/task").exists():
             pytest.skip("finds the child process in /proc, which is Linux")
-        pids = [int(pid) for pid in children.read_text().split()]
+        pids = child_processes(server.process.pid)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return len(pids)

@@ -4,12 +4,13 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from django.apps import apps
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from tests.e2e.rows import in_database
 
@@ -67,10 +68,18 @@ async def _locked_tables() -> AsyncGenerator[None, None]:
     names = ", ".join(connection.ops.quote_name(model._meta.db_table) for model in apps.get_models())
 
     def hold() -> None:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
-            taken.set()
-            release.wait(60)
+        deadline = time.monotonic() + 10
+        while not taken.is_set():
+            try:
+                with transaction.atomic(), connection.cursor() as cursor:
+                    # A lock that waits for one table while it holds another can deadlock with the server's statements.
+                    cursor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE NOWAIT")
+                    taken.set()
+                    release.wait(60)
+            except OperationalError:
+                if taken.is_set() or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
     holding = asyncio.create_task(in_database(hold))
     try:

@@ -1,9 +1,12 @@
 """When the provider fails, the speech continues in the default voice and the device gets a notice."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
+from cloning.voices import audit
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
 from tests.e2e.device import Device, spoken_order
 from tests.e2e.provider import clone_voice, delete_voice, repeat_requests
@@ -193,6 +196,94 @@ async def test_a_deleted_voice_is_replaced_by_the_default_voice_immediately(
         await device.end()
         restarted = await device.start(greeting=False)
     assert restarted["voice"]["source"] == "default"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"preset": "paid_plan_required"},
+        {"status": 402, "form": "legacy", "code": "payment_required", "message": "You cannot use library voices."},
+    ],
+    ids=["new", "legacy"],
+)
+async def test_a_voice_that_needs_a_paid_plan_is_replaced_by_the_default_voice_immediately(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member, fault: dict[str, Any]
+) -> None:
+    sandbox.fault(kind="error", **fault, match={"voice_id": OTHER_VOICE})
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(TEXT)
+    assert [spoken.frames[0]["source"], spoken.terminal["source"]] == ["backup", "backup"]
+    assert spoken.frames[1] == NOTICE
+    assert requested_voices(sandbox) == [OTHER_VOICE, DEFAULT_VOICE]
+
+    async def reported() -> list[str]:
+        return await in_database(lambda: list(Incident.objects.values_list("kind", flat=True)))
+
+    assert await eventually(reported) == ["voice"]
+
+
+REFUSALS: dict[str, dict[str, Any]] = {
+    "clones not in the plan": {"status": 403, "form": "legacy", "code": "ivc_not_permitted"},
+    "clones not allowed": {"preset": "can_not_use_instant_voice_cloning"},
+    "free plan": {"status": 400, "form": "legacy", "code": "free_users_not_allowed"},
+    "professional voice": {"preset": "only_for_creator+"},
+    "library voice": {"preset": "paid_plan_required"},
+    "no access": {"preset": "voice_access_denied"},
+    "not found by mistake": {"preset": "voice_not_found"},
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS.values(), ids=REFUSALS)
+async def test_one_refusal_does_not_take_the_voice_from_the_patient(
+    own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, alice: Member, fault: dict[str, Any]
+) -> None:
+    server = own_server()
+    voice = await in_database(_give_clone, alice.patient, await clone_voice(sandbox))
+    sandbox.fault(kind="error", **fault, match={"voice_id": voice.provider_id}, first=1)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        spoken = await device.speak(TEXT)
+        assert spoken.terminal["source"] == "backup"
+        assert device.notices == [NOTICE]
+
+        async def reported() -> int:
+            return await in_database(Incident.objects.filter(kind="voice", resolved_at=None).count)
+
+        assert await eventually(reported) == 1
+        following = await device.speak("This is spoken in the voice of somebody you know.")
+        assert following.terminal["source"] == "live"
+        await device.end()
+        restarted = await device.start(greeting=False)
+        assert restarted["voice"]["source"] == "cloned"
+    assert await in_database(Voice.objects.filter(state=Voice.State.GONE).count) == 0
+
+
+async def test_a_voice_that_exists_again_speaks_in_the_next_conversation(
+    own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, alice: Member, settings: Settings
+) -> None:
+    server = own_server()
+    settings.ELEVENLABS_BASE_URL = sandbox.url
+    voice = await in_database(_give_clone, alice.patient, await clone_voice(sandbox))
+    hidden = {"path": f"/{voice.provider_id}(/|$)"}
+    sandbox.fault(kind="error", preset="voice_not_found", match=hidden)
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        assert (await device.speak(TEXT)).terminal["source"] == "backup"
+
+        async def marked() -> bool:
+            return await in_database(_is_reported, voice)
+
+        await eventually(marked)
+        await device.end()
+        assert (await device.start(greeting=False))["voice"]["source"] == "default"
+        await device.end()
+        sandbox.clear_faults()
+        await in_database(audit.audit_voices)
+        assert (await device.start(greeting=False))["voice"]["id"] == str(voice.id)
+        assert (await device.speak(TEXT)).terminal["source"] == "live"
+    assert requested_voices(sandbox)[-1] == voice.provider_id
+    assert await in_database(Incident.objects.filter(resolved_at=None).count) == 0
 
 
 def _give_clone(patient: Patient, voice_id: str) -> Voice:

@@ -178,8 +178,8 @@ async def test_an_error_names_the_speech_that_it_belongs_to(
         for text in (
             frame("speak", id="this", text=""),
             frame("speak", id="this", text="x" * 5001),
-            frame("speak.delta", id="this", text="x" * 1001),
             frame("speak.done", id="this"),
+            frame("speak.delta", id="this", text="x" * 1001),
         ):
             assert (await device.error_for(text))["id"] == "this"
         assert (await device.error_for(speak_frame("used", "Yes.")))["id"] == "used"
@@ -208,9 +208,9 @@ async def test_nothing_is_spoken_without_a_conversation(server: ServerProcess, a
 async def test_a_speech_may_have_5000_characters_of_any_byte_length(
     server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
-    """Characters are code points: 20,000 bytes of emoji are 5,000 characters."""
+    """Characters are code points: 15,000 bytes of kanji are 5,000 characters."""
     sandbox.fault(kind="slow", bytes_per_s=8_000)
-    text = "🙂" * 5000
+    text = "話" * 5000
     async with Device(server.ws, alice.token) as device:
         started = await device.start(greeting=False)
         await device.send_text(json.dumps({"type": "speak", "id": "long", "text": text}, ensure_ascii=False))
@@ -266,6 +266,48 @@ async def test_a_device_may_not_exceed_its_characters_per_minute(
         assert (await device.wait_for("written")).terminal["type"] == "speech.finished"
         assert device.speeches["playing"].terminal["type"] == "speech.finished"
     assert [request["text"] for request in sandbox.requests()] == [LONG, "Eight ch"]  # no text with a gap in it
+
+
+# Refused pieces of a text
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        '{"type": "speak.delta", "id": "written", "text": "not\\u0000 "}',
+        '{"type": "speak.delta", "id": "written", "text": "not\\ude42 "}',
+        '{"type": "speak.delta", "id": "written", "text": 5}',
+        '{"type": "speak.delta", "id": "written"}',
+        '{"type": "speak.delta", "id": 5, "text": "not "}',
+        '{"type": "speak.delta", "id": "written", "text": "not\n"}',
+        frame("speak.delta", id="written", text="not " * 251),
+    ],
+)
+async def test_a_text_ends_before_a_refused_piece(
+    refused: str, server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.send_text(frame("speak.delta", id="written", text="You should "))
+        await device.error_for(refused)
+        await device.send_text(frame("speak.delta", id="written", text="stand up."))
+        await device.send_text(frame("speak.done", id="written"))
+        assert (await device.wait_for("written")).terminal["type"] == "speech.finished"
+        await device.assert_nothing_pending()
+    assert [request["text"] for request in sandbox.requests()] == ["You should "]
+
+
+async def test_the_halves_of_a_character_in_two_pieces_are_joined(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        await device.send_text('{"type": "speak.delta", "id": "written", "text": "Good morning \\ud83d"}')
+        await device.send_text('{"type": "speak.delta", "id": "written", "text": "\\ude42 my dear."}')
+        await device.send_text(frame("speak.done", id="written"))
+        assert (await device.wait_for("written")).terminal["type"] == "speech.finished"
+        await device.assert_nothing_pending()
+    assert [request["text"] for request in sandbox.requests()] == ["Good morning 🙂 my dear."]
 
 
 # Twenty errors in a row

@@ -146,7 +146,7 @@ async def test_the_counter_continues_over_several_connections(
             started = await device.start(greeting=False, resume=conversation)
             conversation = started["conversation"]
             await device.speak("Twenty characters ..", id=f"say {number}")
-            await eventually(partial(counted, conversation, sandbox))  # at most 100 ms behind
+            await eventually(partial(counted, conversation, sandbox))  # at most 200 ms behind
             if number == 2:
                 ended = await device.end()
     accounts = await accounts_of(conversation or "")

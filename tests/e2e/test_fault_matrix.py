@@ -1,12 +1,14 @@
 """Every provider failure, at every moment, in every format: each text is spoken exactly once and counted.
 
 A case is a fault that hits one segment of a three-segment speech a number of times. After one fault the retry
-succeeds. Two faults lead to the backup voice, three faults to the offline voice.
+succeeds. Two faults lead to the backup voice, three faults to the offline voice. For a patient who hears only their own
+voice, the cases that would lead to the backup voice lead to the offline voice, and nothing is requested in another
+voice.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from tts.devices.client import DeviceClient, SpeechResult
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.patients.models import Patient
 
 BEFORE_AUDIO: list[dict[str, Any]] = [
     {"kind": "error", "preset": "internal_error"},
@@ -54,6 +57,7 @@ class Case:
     format: str
     ends_in: str
     switches: int
+    policy: str = "switch"
     segments: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,9 +67,13 @@ class Case:
     def text(self) -> str:
         return "".join(self.segments)
 
+    @property
+    def has_backup_request(self) -> bool:
+        return self.policy == "switch" and (self.ends_in == "backup" or self.times == 3)
+
     def __str__(self) -> str:
         name = self.fault.get("preset", self.fault["kind"])
-        return f"{self.number}-{name}-segment{self.struck}-x{self.times}-{self.format}"
+        return f"{self.number}-{name}-segment{self.struck}-x{self.times}-{self.format}-{self.policy}"
 
 
 def matrix() -> Iterator[Case]:
@@ -85,6 +93,7 @@ def refusals() -> Iterator[Case]:
     """
     table = [
         ("voice_not_found", "backup"),
+        ("paid_plan_required", "backup"),
         ("quota_exceeded", "offline"),
         ("insufficient_credits", "offline"),
         ("invalid_api_key", "offline"),
@@ -103,7 +112,19 @@ def refusals() -> Iterator[Case]:
         yield Case(number, {"kind": "error", "preset": preset}, struck, 1, next(formats), ends_in, switches)
 
 
+def own_voice_only(cases: Iterable[Case]) -> Iterator[Case]:
+    """The cases whose result differs for a patient who hears only their own voice. One position for each fault.
+
+    The offline voice speaks where the backup voice would.
+    """
+    struck = itertools.cycle((0, 0, 1, 1))  # `cases` have each fault with the first, then with the second segment
+    for number, case in enumerate([case for case in cases if case.ends_in == "backup"], 300):
+        if case.struck == next(struck):
+            yield replace(case, number=number, ends_in="offline", policy="own_voice_only")
+
+
 CASES = [*matrix(), *refusals()]
+CASES += own_voice_only(CASES)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +147,7 @@ def test_the_matrix_has_enough_cases() -> None:
 async def test_each_text_is_spoken_once_and_counted(
     case: Case, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:
+    await Patient.objects.filter(pk=alice.patient.pk).aupdate(backup_policy=case.policy)
     sandbox.fault(**case.fault, match={"text": f"^{case.segments[case.struck][:30]}"}, first=case.times)
     async with DeviceClient(server.ws, alice.token, format=case.format, timeout_s=20) as device:
         started = await device.start(greeting=False)
@@ -140,6 +162,8 @@ async def test_each_text_is_spoken_once_and_counted(
     assert await spoken_text(case, sandbox, alice) == case.text
     # The other requests are probes.
     recorded = [request for request in sandbox.requests() if request["text"] in case.segments]
+    voices = {request["voice_id"] for request in recorded}
+    assert voices == ({OTHER_VOICE, DEFAULT_VOICE} if case.has_backup_request else {OTHER_VOICE})
     billed = sum(request["characters"] for request in recorded if request["billed"])
     assert ended["characters"] == spoken.terminal["characters"] == billed
     conversation = await Conversation.objects.aget(pk=started["conversation"])

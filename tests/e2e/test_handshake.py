@@ -13,6 +13,7 @@ from tests.e2e.device import Device
 from tests.e2e.rows import in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
+from voicecare.patients import erasure
 from voicecare.patients.models import Device as DeviceRow
 from voicecare.patients.models import Patient
 
@@ -95,8 +96,6 @@ async def test_the_origin_of_a_browser_must_be_allowed(server: ServerProcess, al
         assert await with_origin(allowed) == 101, allowed
     foreign = (
         "https://evil.example",
-        "null",
-        "file://",
         "http://localhost.evil.example",
         "http://evil.example/localhost",
         "http://localhost@evil.example",
@@ -104,6 +103,10 @@ async def test_the_origin_of_a_browser_must_be_allowed(server: ServerProcess, al
     )
     for origin in foreign:
         assert await with_origin(origin) == 403, origin
+    for no_site in ("null", "file://"):  # libraries of devices send these; no page can set the header
+        assert await with_origin(no_site) == 101, no_site
+        headers, protocols = {"Origin": no_site}, (V1, f"token.{alice.token}")
+        assert await status_of(server.ws, protocols=protocols, headers=headers) == 403, no_site
     for nonsense in ("", "garbage", "http://[::1"):  # no browser sends these; daphne answers before our code
         assert await with_origin(nonsense) == 400, nonsense
 
@@ -126,7 +129,11 @@ def _erase(member: Member) -> None:
     Patient.objects.filter(pk=member.patient.pk).update(erased_at=timezone.now())
 
 
-BANS = pytest.mark.parametrize("ban", [_revoke, _archive, _erase])
+def _erase_in_a_week(member: Member) -> None:
+    assert erasure.start_erasure(member.patient.pk)
+
+
+BANS = pytest.mark.parametrize("ban", [_revoke, _archive, _erase, _erase_in_a_week])
 
 
 @BANS
@@ -136,6 +143,15 @@ async def test_revoked_archived_and_erased_devices_are_refused(
     await in_database(ban, alice)
     assert await status_of(server.ws, headers=bearer(alice.token)) == 403
     assert await status_of(server.ws, protocols=(V1, f"token.{alice.token}")) == 403
+
+
+async def test_after_an_erasure_was_undone_only_a_new_device_is_accepted(server: ServerProcess, alice: Member) -> None:
+    await in_database(_erase_in_a_week, alice)
+    assert await in_database(erasure.undo_erasure, alice.patient.pk)
+    assert await status_of(server.ws, headers=bearer(alice.token)) == 403
+    _, token = await in_database(DeviceRow.objects.issue, alice.patient, "new")
+    async with Device(server.ws, token) as device:
+        await device.start(greeting=False)
 
 
 @BANS

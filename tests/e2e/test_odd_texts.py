@@ -1,16 +1,18 @@
 """Odd texts are spoken or refused with a clear code. They never hang, and the next text is spoken."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.conftest import Member
 from tests.e2e.device import Device, instant_playback
+from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tests.sound import decode
+from tests.sound import MIN_LOUDNESS, decode
 
 ODD = {
-    "punctuation": "?!... --- ,,, ;;; !!!",
-    "emoji": "👵🏽👨‍👩‍👧‍👦🎉🎉🎉",
+    "emoji": "👵🏽👨‍👩‍👧‍👦🎉🎉🎉 Hooray ?!... --- ,,, ;;; !!!",
     "one word": "a" * 400,
     "no sentence end": "and then we went on and on "
     * 12,  # more than one segment; the offline voice speaks in real time
@@ -43,6 +45,45 @@ async def test_odd_text_is_spoken(
         assert (await device.speak("And this is spoken as ever.")).terminal["type"] == "speech.finished"
     if not offline:
         assert "".join(request["text"] for request in sandbox.requests()[:-1]) == text
+
+
+UNREADABLE = {
+    "kanji": ("ja", "お薬を飲んでください。" * 40),  # several segments
+    "Khmer": ("km", "សូមលេបថ្នាំរបស់អ្នកឥឡូវនេះ។"),
+    "Lao": ("lo", "ກະລຸນາກິນຢາຂອງທ່ານດຽວນີ້"),
+    "Khmer in English": ("en", "សូមលេបថ្នាំរបស់អ្នកឥឡូវនេះ។"),
+}
+
+
+@pytest.mark.parametrize(("language", "text"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_the_offline_voice_says_a_sentence_for_what_it_cannot_read(
+    language: str, text: str, server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
+) -> None:
+    """The names and numbers of these characters take half a minute and more."""
+    sandbox.fault(kind="error", preset="invalid_api_key")
+    patient = await in_database(member, "Yuki Sato", language=language)
+    async with Device(server.ws, patient.token, format="mp3_22050_32") as device:
+        await device.start(greeting=False)
+        async with instant_playback(device, "odd"):
+            spoken = await device.speak(text, id="odd")
+    assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "offline")
+    sound = decode(spoken.audio, "mp3_22050_32")
+    assert 2 < sound.seconds < 9
+    assert sound.loudness > MIN_LOUDNESS
+
+
+async def test_the_offline_voice_reads_no_markup(server: ServerProcess, sandbox: SandboxProcess, alice: Member) -> None:
+    plain = "Take the blue pill now, with a glass of water."
+    marked = "**Take** the <b>blue</b> _pill_ `now`, with [a glass](https://example.org/water) of ***water***."
+    sandbox.fault(kind="error", preset="invalid_api_key")
+    lengths = []
+    async with Device(server.ws, alice.token, format="mp3_22050_32") as device:
+        await device.start(greeting=False)
+        for number, text in enumerate((plain, marked)):
+            async with instant_playback(device, f"s{number}"):
+                spoken = await device.speak(text, id=f"s{number}")
+            lengths.append(decode(spoken.audio, "mp3_22050_32").seconds)
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.05)
 
 
 async def test_speech_starts_early_in_5000_characters_without_a_sentence_end(

@@ -12,13 +12,17 @@ import pytest
 
 from tests.clinicians import Clinician, clinician
 from tests.conftest import OTHER_VOICE, Member, wait_until_provider_healthy
+from tests.e2e.database import locked_database
 from tests.e2e.provider import repeat_requests
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import MIN_LOUDNESS, decode
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
+from tts.api.streaming import PREVIEW_TEXTS
 from tts.models import Clip, Conversation, Utterance
+from tts.recorder import FLUSH_INTERVAL_S
+from tts.synthesis.response_speeches import MAX_SPEECHES_PER_USER
 from usage.models import UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.patients.models import Voice
@@ -36,8 +40,8 @@ class Caller:
     def speech(self, **body: Any) -> Any:
         return self._http.post(f"{self._url}/api/v1/speech/", json=body)
 
-    def preview(self, voice: Voice) -> Any:
-        return self._http.get(f"{self._url}/api/v1/voices/{voice.pk}/preview/")
+    def preview(self, voice: Voice, query: str = "") -> Any:
+        return self._http.get(f"{self._url}/api/v1/voices/{voice.pk}/preview/{query}")
 
     async def sound(self, **body: Any) -> bytes:
         async with self.speech(**body) as reply:
@@ -71,7 +75,7 @@ async def recorded_events(count: int) -> list[UsageEvent]:
 
 async def wait_until_written(server: ServerProcess) -> None:
     """Wait until all rows of this test are written, so that none is written during the next test."""
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(FLUSH_INTERVAL_S + 0.1)
 
     backlog = partial(asyncio.to_thread, server.gauge, "voicecare_recorder_backlog")
     await eventually(backlog, wanted=lambda left: not left)
@@ -149,6 +153,37 @@ async def test_a_client_that_disconnects_before_the_first_byte_ends_the_provider
     await wait_until_idle(sandbox)
     await asyncio.sleep(1.5)
     assert len(await asyncio.to_thread(sandbox.requests)) == 1
+
+
+async def test_clients_that_disconnect_before_their_speech_starts_do_not_count(
+    caller: Caller, sandbox: SandboxProcess
+) -> None:
+    """Their requests still run in threads, where nothing can cancel them, and start speeches that nobody reads.
+
+    A request that is not in a thread yet when its client disconnects starts no speech. So more clients follow, and they
+    stay longer, until enough speeches were started.
+    """
+    requested = partial(asyncio.to_thread, sandbox.requests)
+    stay_s = 0.5
+    while len(await requested()) < MAX_SPEECHES_PER_USER:
+        assert stay_s < PATIENCE_S
+        async with locked_database():
+            leaving = [asyncio.create_task(caller.sound(text=LONG)) for _ in range(MAX_SPEECHES_PER_USER)]
+            await asyncio.sleep(stay_s)
+            for request in leaving:
+                request.cancel()
+            await asyncio.gather(*leaving, return_exceptions=True)
+            await asyncio.sleep(stay_s)
+        await asyncio.sleep(stay_s)
+        stay_s *= 2
+
+    async def status() -> int:
+        async with caller.speech(text=TEXT) as reply:
+            await reply.read()
+            return reply.status
+
+    await eventually(status, wanted=lambda status: status == 200)
+    await wait_until_idle(sandbox)
 
 
 async def test_the_ledger_is_written_after_many_requests(caller: Caller) -> None:
@@ -277,3 +312,25 @@ async def test_concurrent_requests_respect_the_concurrency_limit(caller: Caller,
     sounds = await asyncio.gather(*(caller.sound(text=text) for text in texts))
     assert all(decode(audio, "mp3_44100_128").loudness > MIN_LOUDNESS for audio in sounds)
     assert {event.outcome for event in await recorded_events(8)} == {"completed"}
+
+
+async def test_a_stock_voice_is_previewed_in_the_language_of_a_patient(
+    caller: Caller, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with caller.preview(alice.patient.voice, "?language=de-AT") as reply:
+        assert (reply.status, reply.headers["Speech-Source"]) == (200, "live")
+    (request,) = sandbox.requests()
+    assert (request["language_code"], request["text"]) == ("de", PREVIEW_TEXTS["de"])
+    async with caller.preview(alice.patient.voice, "?language=xx") as reply:
+        assert (reply.status, await reply.json()) == (400, {"language": ["Not a known language."]})
+
+
+async def test_a_preview_is_never_in_another_voice_of_the_provider(
+    caller: Caller, sandbox: SandboxProcess, db: None
+) -> None:
+    """Whoever chooses a voice must not mistake the default voice for it."""
+    voice = await in_database(Voice.objects.create, name="Antoni", provider_id="ErXwobaYiN019PkySvjV")
+    sandbox.fault(kind="error", preset="paid_plan_required", match={"voice_id": voice.provider_id})
+    async with caller.preview(voice) as reply:
+        assert (reply.status, reply.headers["Speech-Source"]) == (200, "offline")
+    assert [request["voice_id"] for request in sandbox.requests()] == [voice.provider_id]

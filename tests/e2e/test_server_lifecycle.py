@@ -4,7 +4,9 @@ import asyncio
 import json
 import signal
 import time
+import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +15,15 @@ from tests.conftest import Member
 from tests.e2e.database import missing_table
 from tests.e2e.device import Device, spoken_order
 from tests.e2e.provider import repeat_requests
-from tests.e2e.rows import accounts_of, state_of, wait_for_state
+from tests.e2e.rows import accounts_of, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, free_port
 from tests.waiting import eventually
 from tts.devices.client import HandshakeRefused
+from usage.ledger import journal
+from usage.ledger.events import Attempt
+from usage.ledger.journal import Journal
+from usage.models import UsageEvent
 
 TEXT = "Your tea is on the table beside the window."
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
@@ -312,3 +318,21 @@ async def test_the_speech_of_a_killed_server_ends_as_interrupted(
         await device.end()
     accounts = await accounts_of(started["conversation"])
     assert {utterance.state for utterance in accounts.utterances} == {"interrupted"}
+
+
+async def test_a_journal_is_recovered_when_the_database_is_back(own_server: OwnServer, alice: Member) -> None:
+    """The journal of a process that died without a database, and that no start of a process finds."""
+    server = await asyncio.to_thread(own_server)
+    attempt = Attempt(uuid.uuid4(), 0, 1, "live", 60)
+    async with missing_table(UsageEvent._meta.db_table):
+        await asyncio.to_thread(leave_journal, server.data_dir / journal.FOLDER, attempt)
+        await eventually(lambda: "runtime.journal_recovery_failed" in server.logged(), 40)
+    events = UsageEvent.objects.filter(source=attempt.source_id).values_list("outcome", flat=True)
+    await eventually(lambda: in_database(list, events.all()), 40, wanted=lambda found: found == ["unknown"])
+
+
+def leave_journal(folder: Path, attempt: Attempt) -> None:
+    """Leave the journal of a process that has ended."""
+    left = Journal(folder)
+    left.append(attempt)
+    left.close()

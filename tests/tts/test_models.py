@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from tests.conftest import Member
@@ -79,18 +80,22 @@ def test_a_conversation_keeps_its_voice_and_outlives_its_device(conversation: Co
 
 
 @pytest.mark.parametrize(
-    ("since", "abandoned"), [(ABANDONED_AFTER, False), (ABANDONED_AFTER + timedelta(seconds=1), True)]
+    ("since", "abandoned"),
+    [(ABANDONED_AFTER - timedelta(minutes=1), False), (ABANDONED_AFTER + timedelta(seconds=1), True)],
 )
 def test_a_conversation_unseen_for_30_minutes_is_abandoned(
     conversation: Conversation, since: timedelta, abandoned: bool
 ):
     assert timedelta(minutes=30) == ABANDONED_AFTER
-    assert Conversation.objects.abandoned(conversation.seen_at + since).exists() is abandoned
+    Conversation.objects.update(seen_at=Now() - since)
+    assert Conversation.objects.abandoned().exists() is abandoned
+    assert Conversation.objects.resumable().exists() is not abandoned
 
 
 def test_an_ended_conversation_is_not_abandoned(conversation: Conversation):
-    Conversation.objects.update(ended_at=timezone.now())
-    assert not Conversation.objects.abandoned(timezone.now() + timedelta(days=1)).exists()
+    long_ago = timezone.now() - timedelta(days=1)
+    Conversation.objects.update(started_at=long_ago, seen_at=long_ago, ended_at=timezone.now())
+    assert not Conversation.objects.abandoned().exists()
 
 
 # Utterances

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
+from pytest_django import Settings
 
 from tests.conftest import Member
 from tests.tts import examples
@@ -24,6 +26,7 @@ from tts.speech import Speech
 from tts.states import UtteranceState
 from tts.text.stream import TextStream
 from usage.ledger.events import Attempt
+from usage.ledger.journal import Journal
 from usage.models import UsageEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)  # Channels closes a connection that is in a transaction
@@ -96,6 +99,16 @@ def database(db: None) -> Iterator[Database]:
         yield database
 
 
+def test_with_debug_the_statements_of_earlier_batches_are_not_kept(conversation: Conversation, settings: Settings):
+    settings.DEBUG = True
+    kept = []
+    for number in range(5):
+        record(speech(conversation, f"s{number}"))
+        kept.append(len(connection.queries_log))
+    assert kept[0] > 0
+    assert kept == kept[:1] * 5
+
+
 # Rows
 
 
@@ -164,6 +177,20 @@ def test_records_are_written_without_a_call_of_flush(conversation: Conversation)
             await asyncio.sleep(0.02)
 
     run_on_loop(scenario)
+
+
+def test_closing_waits_for_a_batch_that_is_being_written(conversation: Conversation, tmp_path: Path):
+    async def scenario() -> None:
+        recorder = Recorder(Journal(tmp_path))
+        recorder.record(attempt(conversation, answered=False))
+        writing = asyncio.create_task(recorder.flush())
+        await asyncio.sleep(0)  # it has taken the records, and nothing is pending
+        await recorder.close()
+        assert await UsageEvent.objects.aexists()
+        await writing
+
+    run_on_loop(scenario)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_flush_without_records_makes_no_query(django_assert_num_queries):

@@ -18,7 +18,8 @@ from tests.usage.alerts.postbox import Webhook
 from tests.usage.test_models import create_event
 from tests.waiting import until
 from usage.alerts import messages
-from usage.models import Incident, ProviderState, Reconciliation
+from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
+from voicecare.patients.models import Patient
 
 pytestmark = pytest.mark.django_db
 
@@ -204,3 +205,53 @@ def test_a_reconciliation_is_shown_and_cannot_be_changed(admin_client: Client):
     assert row.explanation in page(admin_client, own)
     assert "lease_until" not in page(admin_client, own)
     assert admin_client.post(own, {"explanation": "All is well."}).status_code == 403
+
+
+@pytest.fixture
+def ledger(alice: Member) -> uuid.UUID:
+    """Two rows in each list: one of Alice, and one of a patient who was erased. Returns the id of the latter."""
+    erased = Patient.objects.create(name="Erased person", companion_name="Clara", erased_at=timezone.now()).pk
+    for patient in (alice.patient.pk, erased):
+        ids = {"patient": patient, "voice": alice.patient.voice_id, "kind": "live"}
+        attempt = {"segment": 0, "attempt": 1, "requested_characters": 9, "outcome": "completed"}
+        DailyUsage.objects.create(day=timezone.localdate(), **ids)
+        UsageEvent.objects.create(source=uuid.uuid4(), **attempt, **ids)
+    return erased
+
+
+@pytest.mark.parametrize("page", ["/admin/usage/usageevent/", "/admin/usage/dailyusage/"])
+def test_patients_and_voices_are_names_with_links(page: str, admin_client: Client, alice: Member, ledger: uuid.UUID):
+    shown = admin_client.get(page).content.decode()
+    assert f'<a href="/admin/patients/patient/{alice.patient.pk}/change/">{alice.patient}</a>' in shown
+    assert f'<a href="/admin/patients/voice/{alice.patient.voice_id}/change/">{alice.patient.voice}</a>' in shown
+    assert f">{ledger}<" in shown
+    assert "Erased person" not in shown
+
+
+@pytest.mark.parametrize("page", ["/admin/usage/usageevent/", "/admin/usage/dailyusage/"])
+def test_the_name_of_a_patient_finds_their_rows(page: str, admin_client: Client, alice: Member, ledger: uuid.UUID):
+    def found(term: str) -> list[uuid.UUID]:
+        return [row.patient for row in admin_client.get(page, {"q": term}).context["cl"].result_list]
+
+    assert found(alice.patient.name) == [alice.patient.pk]
+    assert found("Erased person") == []
+    assert found(str(ledger)) == [ledger]
+
+
+@pytest.mark.parametrize("page", ["/admin/usage/usageevent/", "/admin/usage/dailyusage/"])
+def test_names_of_patients_need_the_permission_to_view_them(
+    page: str, client: Client, django_user_model: type[User], alice: Member, ledger: uuid.UUID
+):
+    user = django_user_model.objects.create_user("billing", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_usageevent", "view_dailyusage"]))
+    client.force_login(user)
+    shown = client.get(page).content.decode()
+    assert alice.patient.name not in shown
+    assert str(alice.patient.pk) in shown
+
+
+def test_the_page_of_a_day_shows_names_and_no_histogram(admin_client: Client, alice: Member, ledger: uuid.UUID):
+    day = DailyUsage.objects.get(patient=alice.patient.pk)
+    shown = admin_client.get(f"/admin/usage/dailyusage/{day.pk}/change/").content.decode()
+    assert f">{alice.patient}</a>" in shown
+    assert "Chunk" not in shown

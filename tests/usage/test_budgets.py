@@ -12,9 +12,9 @@ from pytest_django import Settings
 from tests.conftest import Member
 from usage import budgets, tasks
 from usage.alerts import incidents
-from usage.ledger import events
+from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
-from usage.models import BudgetMonth, Incident
+from usage.models import BudgetMonth, DailyUsage, Incident
 from voicecare.patients.models import Patient
 
 pytestmark = pytest.mark.django_db
@@ -147,6 +147,64 @@ def test_repair_uses_what_reconciliation_found(patient: Patient):
     make_stale()
     tasks.repair_budgets()
     assert row(patient, month) == (15, 0)
+
+
+def test_repair_reads_a_row_once_until_it_changes(patient: Patient):
+    month = budgets.current_month()
+    for change in (
+        lambda: budgets.reserve(patient.pk, month, 10),
+        lambda: budgets.settle(patient.pk, month, reserved=10, used=10),
+        lambda: record_speech(patient, 10),
+    ):
+        change()
+        make_stale()
+        assert [budgets.repair(), budgets.repair()] == [1, 0]
+    assert row(patient, month) == (10, 0)
+
+
+def test_repair_uses_what_was_recorded_without_a_reservation(patient: Patient):
+    """The budget was removed and is set again. Meanwhile the patient has spoken."""
+    month = budgets.current_month()
+    budgets.reserve(patient.pk, month, 0)
+    make_stale()
+    budgets.repair()
+    record_speech(patient, 70)
+    make_stale()
+    budgets.repair()
+    assert row(patient, month) == (70, 0)
+
+
+def test_a_refusal_lets_repair_compare_the_row_again(patient: Patient):
+    month = budgets.current_month()
+    BudgetMonth.objects.create(patient=patient.pk, month=month, used=100, checked=True)  # more than the ledger has
+    make_stale()
+    assert budgets.repair() == 0
+    assert not budgets.reserve(patient.pk, month, 10)
+    assert budgets.repair() == 1
+    assert budgets.reserve(patient.pk, month, 10)
+
+
+def test_usage_unchecks_only_the_budget_of_its_month(patient: Patient):
+    month = budgets.current_month()
+    last = (month - timedelta(days=1)).replace(day=1)
+    for first in (month, last):
+        budgets.reserve(patient.pk, first, 10)
+    make_stale()
+    assert budgets.repair() == 2
+    record_speech(patient, 10, at=datetime(last.year, last.month, 15, tzinfo=UTC))
+    assert {row.month: row.checked for row in BudgetMonth.objects.all()} == {month: True, last: False}
+
+
+def test_repair_compares_all_rows_after_the_days_were_rebuilt(patient: Patient):
+    month = budgets.current_month()
+    budgets.reserve(patient.pk, month, 0)
+    record_speech(patient, 70)
+    DailyUsage.objects.all().delete()
+    make_stale()
+    budgets.repair()
+    rollup.rebuild()
+    assert budgets.repair() == 1
+    assert row(patient, month) == (70, 0)
 
 
 def test_repair_leaves_a_recently_updated_row_alone(patient: Patient):

@@ -4,10 +4,12 @@ import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.server import ROOT
+from tests.server import ROOT, free_port
+from tests.services import RedisProcess
 from tests.test_layers import PACKAGES
 from voicecare.celery import app
 from voicecare.core import task_names
@@ -61,3 +63,40 @@ def test_tasks_are_enqueued_only_with_task_name_constants():
     ]
     assert calls
     assert {ast.unparse(call.args[0]).partition(".")[0] for call in calls} == {"task_names"}
+
+
+CONNECT = """
+from voicecare.celery import app
+with app.connection_for_write() as connection:
+    connection.ensure_connection(max_retries=1, interval_start=0)
+    connection.default_channel.client.ping()
+    print("connected")
+"""
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of localhost that no authority has signed. The key is beside it."""
+    path = tmp_path / "certificate.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    key = ["-newkey", "rsa:2048", "-nodes", "-keyout", str(tmp_path / "key.pem")]
+    subprocess.run(["openssl", "req", "-x509", *key, *names, "-out", str(path)], check=True, capture_output=True)
+    return path
+
+
+def test_the_worker_verifies_the_certificate_of_redis(certificate: Path):
+    port = free_port()
+    tls = ["--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file", str(certificate)]
+    with RedisProcess(*tls, "--tls-key-file", str(certificate.with_name("key.pem"))):
+
+        def connect(query: str) -> str:
+            url = f"rediss://localhost:{port}/0{query}"
+            environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "voicecare.settings", "REDIS_URL": url}
+            process = subprocess.run(
+                [sys.executable, "-c", CONNECT], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
+            return process.stdout + process.stderr
+
+        assert "CERTIFICATE_VERIFY_FAILED" in connect("")
+        assert connect(f"?ssl_ca_certs={certificate}") == "connected\n"
+        assert connect("?ssl_cert_reqs=none") == "connected\n"

@@ -44,3 +44,35 @@ def test_a_valid_provider_url_is_accepted(address: str):
 def test_cookies_are_secure_if_the_public_url_uses_tls(address: str, secure: str):
     for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE"):
         assert setting(name, PUBLIC_URL=address) == secure
+
+
+@pytest.mark.parametrize(
+    ("redis_url", "broker_url"),
+    [
+        ("redis://host:6379/1", "redis://host:6379/1"),
+        ("rediss://:p%40ss@host/0", "rediss://:p%40ss@host/0?ssl_cert_reqs=required"),
+        ("rediss://host/0?ssl_ca_certs=/ca.pem", "rediss://host/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required"),
+        ("rediss://host/0?ssl_cert_reqs=none", "rediss://host/0?ssl_cert_reqs=none"),
+    ],
+)
+def test_celery_verifies_the_certificate_of_redis(redis_url: str, broker_url: str):
+    assert setting("CELERY_BROKER_URL", REDIS_URL=redis_url) == broker_url
+
+
+def test_postgresql_may_be_behind_a_pooler():
+    name = "DATABASES['default']['DISABLE_SERVER_SIDE_CURSORS']"
+    assert setting(name, DATABASE_URL="postgres://user@host/name") == "True"
+
+
+def test_a_key_and_a_key_file_together_stop_the_start_with_an_error_message():
+    process = run_with_environment("USE_SANDBOX", ELEVENLABS_API_KEY="key", ELEVENLABS_API_KEY_FILE="/run/key")
+    assert process.returncode != 0
+    assert "Set ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE, not both." in process.stderr
+
+
+def test_with_a_key_file_the_provider_is_used():
+    assert setting("USE_SANDBOX", ELEVENLABS_API_KEY_FILE="/run/key") == "False"
+
+
+def test_an_empty_name_of_the_key_file_is_no_key_file():
+    assert setting("USE_SANDBOX", ELEVENLABS_API_KEY_FILE="") == "True"

@@ -1,10 +1,13 @@
-"""Celery tasks that involve several apps: reconciliation, including the counts of conversations."""
+"""Celery tasks that involve several apps: reconciliation, including the counts of conversations, and old logins."""
 
 import uuid
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.utils import timezone
+from knox.models import AuthToken
 from pytest_django import Settings
 
 from tests.conftest import Member
@@ -43,3 +46,15 @@ def test_the_task_settles_unconfirmed_attempts_and_can_run_twice(
     tasks.reconcile()
     tasks.reconcile()
     assert (UsageEvent.objects.get().code, Conversation.objects.get().tts_characters_used) == ("billed", 5)
+
+
+def test_expired_logins_are_deleted():
+    user, at = User.objects.create_user("carol"), timezone.now()
+    for hours in (-1, 1):
+        token, _ = AuthToken.objects.create(user)
+        AuthToken.objects.filter(pk=token.pk).update(expiry=at + timedelta(hours=hours))
+        Session.objects.create(session_key=f"session {hours}", session_data="", expire_date=at + timedelta(hours=hours))
+    AuthToken.objects.create(user, expiry=None)
+    tasks.prune_logins()
+    assert sorted(AuthToken.objects.values_list("expiry", flat=True), key=str) == [at + timedelta(hours=1), None]
+    assert Session.objects.get().session_key == "session 1"

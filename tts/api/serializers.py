@@ -14,8 +14,10 @@ from tts.models import STATE_CHOICES, Conversation, Utterance
 from tts.protocol.text_assembler import MAX_TEXT_LENGTH
 from tts.states import SERVER_PREFIX, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.core import languages
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Voice
+from voicecare.patients.serializers import LanguageField
 
 CONVERSATION = OpenApiExample(
     "A conversation",
@@ -84,6 +86,19 @@ class SpeechSerializer(TextSerializer):
     format = serializers.ChoiceField(DEVICE_FORMATS, default=DEVICE_FORMATS[0])
 
 
+class PreviewFilter(serializers.Serializer):
+    language = LanguageField(
+        max_length=languages.MAX_LENGTH,
+        default=languages.DEFAULT,
+        help_text="The language that a stock voice speaks. A voice clone speaks the language of its patient.",
+    )
+
+    def validate_language(self, language: str) -> str:
+        if not languages.is_listed(language):
+            raise serializers.ValidationError("Not a known language.", "unknown_language")
+        return language
+
+
 class AcceptedSerializer(serializers.Serializer):
     id = serializers.UUIDField()
     status = serializers.ChoiceField(STATE_CHOICES)
@@ -118,7 +133,7 @@ class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
 
 @extend_schema_serializer(examples=[SPOKEN])
 class SpokenSerializer(UtteranceSerializer):
-    """An utterance as part of its conversation."""
+    """An utterance in the list of its conversation's utterances."""
 
     client_id = serializers.SerializerMethodField(help_text="The id of the speech on the WebSocket.")
 
@@ -137,7 +152,9 @@ class ConversationVoiceSerializer(serializers.ModelSerializer[Voice]):
 
 @extend_schema_serializer(examples=[CONVERSATION])
 class ConversationSerializer(serializers.ModelSerializer[Conversation]):
-    voice = ConversationVoiceSerializer()
+    voice = ConversationVoiceSerializer(
+        allow_null=True, help_text="null: the provider had no usable voice, and the offline voice spoke."
+    )
 
     class Meta:
         model = Conversation
@@ -157,9 +174,10 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
 @extend_schema_field({"type": "string", "example": "2026-11-23"})
 class DateOrTimeField(serializers.Field):
-    """A date, which means a whole day in USAGE_TIME_ZONE, or a time.
+    """A query parameter that is a time, or a date, which means the whole day in USAGE_TIME_ZONE.
 
-    With `ends` the value is the exclusive end of a range: just after the given day or time.
+    The value is a datetime with a time zone. With `ends`, it is the exclusive end of a range: just after the given day
+    or time.
     """
 
     default_error_messages = {"invalid": "Enter a date like 2026-11-23 or a time like 2026-11-23T08:00:00Z."}
@@ -190,6 +208,6 @@ class ConversationFilter(serializers.Serializer):
 
 
 def _is_expired(utterance: Utterance) -> bool:
-    """Whether the utterance has expired, also before the periodic sweep has marked it."""
+    """Whether the utterance has expired, even if the periodic sweep has not marked it yet."""
     waits = utterance.state in (UtteranceState.WAITING, UtteranceState.QUEUED)
     return waits and utterance.expires_at is not None and utterance.expires_at <= timezone.now()

@@ -1,15 +1,19 @@
 """Speech as the body of an HTTP response, outside of any conversation, for clinicians.
 
-It uses the same pipeline as devices: phrase cache, concurrency limit, fallback chain, ledger. There are three
-differences. The audio is not paced. The utterance has no row. If the quota is exhausted, the speech does not wait: the
-offline voice speaks immediately.
+It uses the same pipeline as devices: phrase cache, concurrency limit, fallback chain, ledger. There are four
+differences. The speech is background work for the concurrency limit, so that it never delays a patient. The audio is
+not paced. The utterance has no row. If the quota is exhausted, the speech does not wait: the offline voice speaks
+immediately.
+
+A client may read slowly or not at all. Such a client occupies neither a provider slot nor much memory: the audio of a
+segment is buffered until its end, and the next segment is requested only when the client has read most of the buffer.
 """
 
 import asyncio
-import contextvars
 import time
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,21 +21,23 @@ import structlog
 from django.conf import settings
 
 from tts.conversations.context import SpeechContext
-from tts.conversations.voice import SpeechSettings, VoiceRef
+from tts.conversations.voice import NO_VOICE, SpeechSettings, VoiceRef
 from tts.models import Phrase
 from tts.speech import Speech, SpeechProgress
 from tts.states import Origin, UtteranceState
 from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
+from tts.synthesis.response_speeches import ResponseSpeeches
 from tts.synthesis.sink import record_audio
 from tts.text.segmenter import normalise
+from tts.text.speakable import is_speakable
 from tts.text.stream import TextStream
 from voicecare.audio.formats import FORMATS
-from voicecare.audio.framing import FramePadder
-from voicecare.patients.models import Voice
+from voicecare.core import languages
+from voicecare.patients.models import DefaultVoices, Voice
 
-MAX_BUFFERED_CHUNKS = 64
-READ_TIMEOUT_S = 30.0  # a client that reads nothing for this long counts as gone and must not keep its slot
+MAX_BUFFERED_S = 15.0  # seconds of audio; with less, the next segment is requested
+READ_TIMEOUT_S = 120.0  # a client that reads nothing for this long counts as gone
 
 PREVIEW_TEXTS = {
     "en": "Hello, it is good to be with you. Shall we have a little chat?",
@@ -42,52 +48,76 @@ log = structlog.get_logger(__name__)
 
 
 class ClientDisconnected(Exception):
-    """The client has stopped reading the response."""
+    """The client has read nothing for READ_TIMEOUT_S seconds, so it counts as disconnected."""
+
+
+class ShuttingDown(Exception):
+    """The server is shutting down and has ended the speech."""
 
 
 class _ResponseSink:
-    """The `AudioSink` of one response: a bounded queue of chunks. None ends the body.
+    """The `AudioSink` of one response: a queue of chunks. It holds at most MAX_BUFFERED_S of audio and one segment.
 
-    `source` is the source of the first audio, as in `speech.started`. Sending raises ClientDisconnected.
+    `source` is the source of the first audio, as in the frame `speech.started`. The methods that wait raise
+    ClientDisconnected if the client reads nothing.
     """
 
     def __init__(self, speech: Speech, format_name: str) -> None:
         self.source = ""
-        self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_BUFFERED_CHUNKS)
         self._speech = speech
-        self._padder = FramePadder(FORMATS[format_name])
+        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._buffered_bytes = 0
+        self._in_hand_bytes = 0
+        self._max_bytes = round(MAX_BUFFERED_S * FORMATS[format_name].bytes_per_second)
+        self._read = asyncio.Event()
+
+    async def read(self) -> bytes | None:
+        """Return the next chunk, or None after the last one.
+
+        The server has sent the chunk of the call before, so that chunk no longer counts as buffered.
+        """
+        self._buffered_bytes -= self._in_hand_bytes
+        self._read.set()
+        chunk = await self._chunks.get()
+        self._in_hand_bytes = len(chunk or b"")
+        return chunk
+
+    def end(self) -> None:
+        """Make `read` return None after the chunks that are in the queue."""
+        self._chunks.put_nowait(None)
 
     async def wait_for_capacity(self) -> None:
-        """Do nothing: the client wants the audio as fast as possible, and a text has at most 5,000 characters."""
+        await self._wait_until_at_most(self._max_bytes)
 
     async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
+        """Put a chunk into the queue. Never waits, because the speech occupies a provider slot during the call."""
         self.source = self.source or source
-        await self._put(chunk)
+        self._buffered_bytes += len(chunk)
+        self._chunks.put_nowait(chunk)
         record_audio(self._speech, len(chunk), source)
-        self._padder.feed(chunk)
 
-    async def pad_partial_frame(self) -> None:
-        padding = self._padder.padding()
-        if padding:
-            await self._put(padding)
-            self._speech.progress.padded(len(padding))
+    async def wait_for_listener(self) -> None:
+        await self.wait_for_capacity()
 
     async def notify_queued(self, reason: str, expires_in_s: float) -> None:
-        """Do nothing: a response has no place for this message."""
+        """Do nothing: an HTTP response cannot carry this message."""
 
     async def flush(self) -> None:
-        """Do nothing: the end of the body comes after all chunks in the queue."""
+        """Wait until the client has read everything. Until then, the speech counts towards the limit of its user."""
+        await self._wait_until_at_most(0)
 
-    async def _put(self, chunk: bytes) -> None:
-        try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                await self.chunks.put(chunk)
-        except TimeoutError:
-            raise ClientDisconnected from None
+    async def _wait_until_at_most(self, size: int) -> None:
+        while self._buffered_bytes > size:
+            self._read.clear()
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    await self._read.wait()
+            except TimeoutError:
+                raise ClientDisconnected from None
 
 
 class StreamingSpeech:
-    """One speech for one response. `start` returns the body, which must be read or closed."""
+    """The speech for one HTTP response. Call `start` or `collect` once."""
 
     def __init__(self, text: str, context: SpeechContext, dependencies: SpeechDependencies) -> None:
         self._context = context
@@ -108,36 +138,44 @@ class StreamingSpeech:
 
     @property
     def source(self) -> str:
-        """The source of the first audio. It is known when `start` has returned."""
+        """The source of the first audio, which is known when `start` has returned. Empty without audio."""
         return self._sink.source
 
-    async def start(self) -> AsyncGenerator[bytes, None]:
-        """Wait for the first audio and return the body. Raises SpeechFailed if there is no audio.
+    async def collect(self, speeches: ResponseSpeeches, user_id: int) -> bytes:
+        """Return the complete audio. Raises as `start` does, also if the audio breaks off later."""
+        async with aclosing(await self.start(speeches, user_id)) as body:
+            return b"".join([chunk async for chunk in body])
 
-        The speech runs in a new task with an empty contextvars context. It may start the recorder, which serves the
-        whole process. In the request's context, the recorder would be bound to the request's database thread, which
-        ends with the request.
+    async def start(self, speeches: ResponseSpeeches, user_id: int) -> AsyncGenerator[bytes, None]:
+        """Wait for the first audio and return the body, which must be read to its end or closed.
+
+        Raises TooManySpeeches if the user has too many running speeches, SpeechFailed if there is no audio, and
+        ShuttingDown.
         """
         self._speech.progress.started(self._speech.progress.received_at_monotonic)
-        self._task = asyncio.create_task(self._run(), context=contextvars.Context())
+        self._task = speeches.start(self._run(), user_id)
         try:
-            first = await self._sink.chunks.get()
-        except BaseException:
+            first = await self._sink.read()
+        except BaseException:  # also after a cancellation: without a reader, nobody would end the speech
             await self._cancel()
             raise
         if first is None and self._error is not None:
             raise self._error
-        return self._body(first)
+        body = self._body(first)
+        await anext(body)  # only a generator that has begun ends the speech when it is closed or garbage-collected
+        return body
 
     async def _body(self, chunk: bytes | None) -> AsyncGenerator[bytes, None]:
-        """Yield the chunks. Closing the generator ends the speech and the provider's response.
+        """Yield an empty chunk first, then `chunk` and all chunks after it.
 
-        If the audio breaks off, it raises: a normal end would mean that the audio is complete.
+        Closing the generator ends the speech and the provider's response. Raises an error if the audio breaks off,
+        because a normal end would mean that the audio is complete.
         """
         try:
+            yield b""
             while chunk is not None:
                 yield chunk
-                chunk = await self._sink.chunks.get()
+                chunk = await self._sink.read()
             if self._error is not None:
                 raise self._error
         finally:
@@ -153,19 +191,19 @@ class StreamingSpeech:
         try:
             await self._speak()
             outcome = UtteranceState.SPOKEN
-        except ClientDisconnected:
+        except ClientDisconnected as error:
             log.info("rest_speech.client_disconnected")
-            self._error = ClientDisconnected()
-            self._sink.chunks.get_nowait()  # makes room for the end, in case the client still reads
-            self._sink.chunks.put_nowait(None)
-            return
+            self._error = error
+        except asyncio.CancelledError:
+            self._error = ShuttingDown()  # if the reader has cancelled, this error is never read
+            raise
         except Exception as error:  # raised again in the reader
             self._error = error
             outcome = UtteranceState.FAILED
             code = error.code if isinstance(error, SpeechFailed) else ""
         finally:
             self._speech.finished(outcome, code)
-        await self._sink.chunks.put(None)
+            self._sink.end()
 
     async def _speak(self) -> None:
         try:
@@ -175,16 +213,23 @@ class StreamingSpeech:
             await speak(self._speech, self._context, self._sink, self._dependencies, force_offline=True)
 
 
-def context_for_voice(voice: Voice, audio_format: str) -> SpeechContext:
-    """The context of a speech in this voice. Reads the database.
+def context_for_voice(
+    voice: Voice | None, audio_format: str, spoken_language: str = languages.DEFAULT
+) -> SpeechContext:
+    """Return the context of a speech in this voice, or else in the default voice. Reads the database.
 
-    A voice clone speaks as it does to its patient. A stock voice speaks in the default language and speed.
+    A voice clone speaks as it does to its patient. A stock voice speaks `spoken_language` at the normal speed.
     """
-    patient = voice.patient
-    language = (patient.language if patient else settings.LANGUAGE_CODE).partition("-")[0].lower()
+    patient = voice.patient if voice else None
+    language = languages.code_of(patient.language if patient else spoken_language)
     phrases = Phrase.objects.for_language(language).exclude(kind=Phrase.Kind.GREETING).values_list("text", flat=True)
+    defaults = DefaultVoices()
+    default = defaults.for_language(language)
+    backup, reserve = default, defaults.reserve(language)
+    if patient is not None:  # the same voices as in the patient's conversations
+        backup, reserve = defaults.backup_for(patient), defaults.reserve_for(patient)
     speech_settings = SpeechSettings(
-        voice=VoiceRef.from_voice(voice),
+        voice=VoiceRef.from_voice(voice or default),
         model=settings.ELEVENLABS_MODEL_ID,
         language=language,
         speed=float(patient.speech_rate) if patient else 1.0,
@@ -192,19 +237,34 @@ def context_for_voice(voice: Voice, audio_format: str) -> SpeechContext:
     )
     return SpeechContext(
         conversation_id=None,
-        patient_id=voice.patient_id,
+        patient_id=patient.pk if patient else None,
         speech_settings=speech_settings,
-        backup_settings=replace(speech_settings, voice=VoiceRef.from_voice(Voice.objects.default())),
+        backup_settings=replace(speech_settings, voice=VoiceRef.from_voice(backup)),
+        reserve_voice=VoiceRef.from_voice(reserve),
         phrases=frozenset(map(normalise, phrases)),
     )
 
 
-def preview_for_voice(voice: Voice, audio_format: str) -> tuple[str, SpeechContext]:
-    """The text and the context of a preview: the longest phrase of the voice's language, which is often cached."""
-    context = context_for_voice(voice, audio_format)
+def preview_for_voice(
+    voice: Voice, audio_format: str, spoken_language: str = languages.DEFAULT
+) -> tuple[str, SpeechContext]:
+    """Return the text and the context of a preview of this voice. Reads the database.
+
+    The text is the longest phrase of the language, because its audio is often in the phrase cache.
+    `spoken_language` is for stock voices, as in `context_for_voice`. There is no backup voice: whoever chooses a voice
+    must not mistake another voice for it.
+    """
+    context = context_for_voice(voice, audio_format, spoken_language)
     language = context.speech_settings.language
     common = Phrase.objects.for_language(language).filter(kind=Phrase.Kind.COMMON).values_list("text", flat=True)
     text = max(
-        common, key=lambda phrase: (len(phrase), phrase), default=PREVIEW_TEXTS.get(language, PREVIEW_TEXTS["en"])
+        filter(is_speakable, common),
+        key=lambda phrase: (len(phrase), phrase),
+        default=PREVIEW_TEXTS.get(language, PREVIEW_TEXTS["en"]),
     )
-    return text, replace(context, phrases=context.phrases | {normalise(text)})
+    return text, replace(
+        context,
+        phrases=context.phrases | {normalise(text)},
+        backup_settings=replace(context.backup_settings, voice=NO_VOICE),
+        reserve_voice=NO_VOICE,
+    )

@@ -1,13 +1,15 @@
-"""REST views: queue text for a patient, stream speech, and read what was spoken."""
+"""REST endpoints: queue text for a patient, stream speech, and read what was spoken."""
 
 import re
 import uuid
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
 
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
 from django.db.models import QuerySet
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -22,22 +24,26 @@ from tts.api.serializers import (
     AcceptedSerializer,
     ConversationFilter,
     ConversationSerializer,
+    PreviewFilter,
     SpeakSerializer,
     SpeechSerializer,
     SpokenSerializer,
     UtteranceSerializer,
 )
-from tts.api.streaming import StreamingSpeech, context_for_voice, preview_for_voice
-from tts.conversations.context import SpeechContext
+from tts.api.streaming import ShuttingDown, StreamingSpeech, context_for_voice, preview_for_voice
 from tts.models import Conversation, Utterance
 from tts.outbox import store
 from tts.runtime import runtime
 from tts.states import Source, UtteranceState
 from tts.synthesis.pipeline import SpeechFailed
+from tts.synthesis.response_speeches import MAX_SPEECHES_PER_USER, ResponseSpeeches, TooManySpeeches
+from voicecare.api.ranges import range_response
 from voicecare.api.schema import ErrorSerializer
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Patient, Voice
+
+_Result = TypeVar("_Result")
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 IDEMPOTENCY_KEY_HEADER = OpenApiParameter(
@@ -84,11 +90,27 @@ SPEECH_SOURCE_HEADER = OpenApiParameter(
     enum=list(Source),
     description="The source of the first audio. `backup` and `offline` are not the requested voice.",
 )
-SPEECH_UNAVAILABLE = OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: no speech is possible right now.")
+RETRY_AFTER_HEADER = OpenApiParameter(
+    "Retry-After", int, OpenApiParameter.HEADER, response=[429], description="Seconds."
+)
+SPEECH_ERRORS: dict[int, Any] = {
+    429: OpenApiResponse(
+        ErrorSerializer,
+        f"`too_many_speeches`: the user has {MAX_SPEECHES_PER_USER} running already.",
+    ),
+    503: OpenApiResponse(ErrorSerializer, "`no_voice` or `going_down`: no speech is possible right now."),
+}
+RANGE_HEADER = OpenApiParameter(
+    "Range", str, OpenApiParameter.HEADER, description="One range of bytes, as media players send it."
+)
+PREVIEW_MIME = FORMATS[DEVICE_FORMATS[0]].mime
+GOING_DOWN = "This server is shutting down. Try again."
 _AUDIO_RESPONSES = {(200, FORMATS[name].mime): OpenApiTypes.BINARY for name in DEVICE_FORMATS}
 
 
 class Speak(APIView):
+    required_permissions = {"POST": "tts.add_utterance"}
+
     @extend_schema(
         parameters=[IDEMPOTENCY_KEY_HEADER],
         request=SpeakSerializer,
@@ -108,14 +130,15 @@ class Speak(APIView):
             raise InvalidIdempotencyKey
         author = cast(User, request.user)
         utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key or "")
-        # The row's state may have changed since the first request. A retry gets the same answer as that one.
+        # The row's state may have changed since the first request. A retry gets the same answer as the first request.
         return Response(AcceptedSerializer({"id": utterance.pk, "status": UtteranceState.WAITING}).data, 202)
 
 
 class UtteranceDetail(generics.RetrieveAPIView):
-    """The status of one utterance: queued over REST, or spoken in a conversation."""
+    """The status of one utterance, which was queued over REST or spoken in a conversation."""
 
     serializer_class = UtteranceSerializer
+    required_permissions = {"GET": "tts.view_utterance"}
     lookup_field = "id"
 
     def get_queryset(self) -> QuerySet[Utterance]:
@@ -130,6 +153,7 @@ class ConversationList(generics.ListAPIView):
     """The conversations of the caller's patients, newest first."""
 
     serializer_class = ConversationSerializer
+    required_permissions = {"GET": "tts.view_conversation"}
 
     def get_queryset(self) -> QuerySet[Conversation]:
         wanted = ConversationFilter(data=self.request.query_params.dict())
@@ -145,6 +169,7 @@ class ConversationList(generics.ListAPIView):
 
 class ConversationDetail(generics.RetrieveAPIView):
     serializer_class = ConversationSerializer
+    required_permissions = {"GET": "tts.view_conversation"}
     lookup_field = "id"
 
     def get_queryset(self) -> QuerySet[Conversation]:
@@ -152,9 +177,10 @@ class ConversationDetail(generics.RetrieveAPIView):
 
 
 class ConversationUtterances(generics.ListAPIView):
-    """The utterances of a conversation, in order."""
+    """The utterances of a conversation, earliest first."""
 
     serializer_class = SpokenSerializer
+    required_permissions = {"GET": "tts.view_utterance"}
 
     def get_queryset(self) -> QuerySet[Utterance]:
         conversation = get_object_or_404(_conversations(self.request), pk=self.kwargs["id"])
@@ -162,7 +188,7 @@ class ConversationUtterances(generics.ListAPIView):
 
 
 class IgnoreAcceptHeader(DefaultContentNegotiation):
-    """Answers with audio or JSON even if the client does not accept it: a media player accepts only audio."""
+    """Ignores the client's `Accept` header: a media player accepts only audio, but an error is JSON."""
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:  # noqa: ANN401
         return renderers[0], renderers[0].media_type
@@ -174,56 +200,86 @@ class SpeechUnavailable(APIException):
         self.status_code = status_code
 
 
+class TooManySpeechesError(APIException):
+    status_code = 429
+    default_code = "too_many_speeches"
+    default_detail = f"You have {MAX_SPEECHES_PER_USER} speeches running. Read or close one, then try again."
+    wait = 5  # seconds; DRF sends it as Retry-After
+
+
 class SpeechAudio(APIView):
+    required_permissions = {"POST": "tts.add_utterance"}
     content_negotiation_class = IgnoreAcceptHeader
 
     @extend_schema(
         operation_id="speech",
-        parameters=[SPEECH_SOURCE_HEADER],
+        parameters=[SPEECH_SOURCE_HEADER, RETRY_AFTER_HEADER],
         request=SpeechSerializer,
-        responses={**_AUDIO_RESPONSES, 503: SPEECH_UNAVAILABLE},
+        responses={**_AUDIO_RESPONSES, **SPEECH_ERRORS},
         examples=[OpenApiExample("A sentence", {"text": "Good morning.", "format": "mp3_22050_32"}, request_only=True)],
     )
     def post(self, request: Request) -> StreamingHttpResponse:
-        """Stream the text as audio. 400 `text_rejected`: the provider refuses this text."""
+        """Stream the text as audio. Fails with 400 `text_rejected` if the provider refuses to speak this text."""
         serializer = SpeechSerializer(data=request.data, context={"request": request})
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
-        context = context_for_voice(wanted.get("voice") or Voice.objects.default(), wanted["format"])
-        return _stream(wanted["text"], context)
+        context = context_for_voice(wanted.get("voice"), wanted["format"])
+        speech = StreamingSpeech(wanted["text"], context, runtime.dependencies)
+        body = _run(speech.start, request)
+        response = StreamingHttpResponse(body, content_type=FORMATS[wanted["format"]].mime)
+        if speech.source:  # a text without a letter or digit has no audio, so it has no source
+            response["Speech-Source"] = speech.source
+        return response
 
 
 class VoicePreview(APIView):
+    required_permissions = {"GET": "patients.view_voice"}
     content_negotiation_class = IgnoreAcceptHeader
     http_method_names = ("get", "options")  # a HEAD would generate audio that is not sent
 
     @extend_schema(
         operation_id="preview_voice",
-        parameters=[SPEECH_SOURCE_HEADER],
-        responses={(200, FORMATS[DEVICE_FORMATS[0]].mime): OpenApiTypes.BINARY, 503: SPEECH_UNAVAILABLE},
+        parameters=[PreviewFilter, SPEECH_SOURCE_HEADER, RETRY_AFTER_HEADER, RANGE_HEADER],
+        responses={
+            (200, PREVIEW_MIME): OpenApiTypes.BINARY,
+            (206, PREVIEW_MIME): OpenApiTypes.BINARY,
+            416: OpenApiResponse(description="The range begins after the end."),
+            **SPEECH_ERRORS,
+        },
     )
-    def get(self, request: Request, id: uuid.UUID) -> StreamingHttpResponse:
-        """Stream a fixed phrase in this voice. It is cached, so the next request costs nothing."""
+    def get(self, request: Request, id: uuid.UUID) -> HttpResponse:
+        """Return a fixed phrase in this voice. Its audio is cached, so the next request costs nothing."""
         usable = visible_voices(request).filter(state=Voice.State.USABLE).select_related("patient")
-        return _stream(*preview_for_voice(get_object_or_404(usable, pk=id), DEVICE_FORMATS[0]))
+        voice = get_object_or_404(usable, pk=id)
+        wanted = PreviewFilter(data=request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        preview = preview_for_voice(voice, DEVICE_FORMATS[0], wanted.validated_data["language"])
+        speech = StreamingSpeech(*preview, runtime.dependencies)
+        audio = _run(speech.collect, request)
+        response = range_response(ContentFile(audio), PREVIEW_MIME, request.headers.get("Range", ""))
+        response["Speech-Source"] = speech.source
+        return response
 
 
-def _stream(text: str, context: SpeechContext) -> StreamingHttpResponse:
-    """The response that streams the speech. A failure before the first byte is a normal error response."""
+def _run(work: Callable[[ResponseSpeeches, int], Awaitable[_Result]], request: Request) -> _Result:
+    """Start a speech with `work`, on the event loop of the server, and return its result.
+
+    Every failure before the first byte raises an APIException, so that the client gets a normal error response.
+    """
     if runtime.draining:
-        raise SpeechUnavailable("going_down", "This server is shutting down. Try again.", 503)
-    speech = StreamingSpeech(text, context, runtime.dependencies)
+        raise SpeechUnavailable("going_down", GOING_DOWN, 503)
     try:
-        # It runs on the server's event loop, which owns the dependencies. This thread only waits for the first byte.
-        body = async_to_sync(speech.start)()
+        # `work` runs on the server's event loop, which owns the dependencies. This thread only waits.
+        return async_to_sync(work)(runtime.speeches, cast(User, request.user).pk)
+    except TooManySpeeches as error:
+        raise TooManySpeechesError from error
+    except ShuttingDown as error:
+        raise SpeechUnavailable("going_down", GOING_DOWN, 503) from error
     except SpeechFailed as failure:
         if failure.code == SpeechFailed.NO_VOICE:
             detail = "Neither the speech provider nor this server can speak right now."
             raise SpeechUnavailable(failure.code, detail, 503) from failure
         raise SpeechUnavailable(failure.code, "The speech provider refuses this text.", 400) from failure
-    response = StreamingHttpResponse(body, content_type=FORMATS[context.speech_settings.format].mime)
-    response["Speech-Source"] = speech.source
-    return response
 
 
 def _conversations(request: Request) -> QuerySet[Conversation]:

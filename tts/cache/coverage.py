@@ -1,26 +1,29 @@
-"""Cache coverage for the admin: for each language a table of phrases by voices, with the clips that exist."""
+"""Cache coverage for the admin: a table for each language, with a row for each phrase and a column for each voice."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.conf import settings
+from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.planning import ClipSpec, active_patients, load_audiences, required_clips
 from tts.models import Clip, Phrase
-from voicecare.patients.models import Voice
+from voicecare.core import languages
+from voicecare.patients.models import DefaultVoices, Patient, Voice
 
 
 @dataclass(slots=True)
 class Cell:
     """The clips of one phrase in one voice.
 
-    `needed` counts the clips that active patients need: they differ in speech rate, format and greeting names.
-    `cached` counts those of them that exist. The other fields cover all existing clips, also those that no active
-    patient needs. `saved` is the number of characters that were not billed: hits times characters.
+    `needed` counts the clips that active patients need. These clips differ in speech rate, format and greeting names.
+    `cached` counts the needed clips that exist. The other fields cover all existing clips, also those that no active
+    patient needs. `created_at` and `expires_at` are the earliest times of valid clips. `saved` is the number of
+    characters that were not billed: hits times characters.
     """
 
     needed: int = 0
@@ -44,7 +47,7 @@ class Cell:
             self.expires_at = min(self.expires_at or clip.expires_at, clip.expires_at)
 
     def __add__(self, other: "Cell") -> "Cell":
-        """The total of two cells. It has no times."""
+        """Return a cell with the sums of the four numbers. Its times are None, because clips differ in them."""
         return Cell(
             needed=self.needed + other.needed,
             cached=self.cached + other.cached,
@@ -58,9 +61,13 @@ Cells = Mapping[tuple[int, object], Cell]
 
 @dataclass(slots=True)
 class Table:
-    """`rows` are phrases with one cell for each of `voices`. `totals` has the same order."""
+    """The coverage of one language. Each row is a phrase with its cells, in the order of `voices`.
+
+    `totals` has one cell for each voice, in the same order. `is_spoken` means that an active patient has this language.
+    """
 
     language: str
+    is_spoken: bool
     voices: list[Voice]
     rows: list[tuple[Phrase, list[Cell]]] = field(default_factory=list)
 
@@ -70,21 +77,66 @@ class Table:
 
 
 def coverage_tables(cache: PhraseCache) -> list[Table]:
-    """Returns one table for each language that has phrases. Always makes six queries."""
-    phrases = list(Phrase.objects.all())
-    audiences = load_audiences(active_patients())
+    """Return one table for each language that has phrases. Always makes six queries."""
+    phrases, defaults = list(Phrase.objects.all()), DefaultVoices()
+    audiences = load_audiences(active_patients(), defaults)
     specs = required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
     cells = _cells(specs, phrases, Clip.objects.filter(size__gt=0), cache)
-    default = Voice.objects.default()
     tables = []
+    spoken = {audience.language for audience in audiences}
     for language in sorted({phrase.language for phrase in phrases}):
         # The default voice is a column for every language, because it is the backup voice of all patients.
-        used = {audience.voice for audience in audiences if audience.language == language}
-        voices = [default, *sorted(used - {default}, key=lambda voice: (voice.name, str(voice.pk)))]
+        default = defaults.for_language(language)
+        used = {audience.voice for audience in audiences if audience.language == language} - {default}
+        voices = [default] if default is not None else []
+        voices += sorted(used, key=lambda voice: (voice.name, str(voice.pk)))
         of_language = (phrase for phrase in phrases if phrase.language == language)
         rows = [(phrase, [cells.get((phrase.pk, voice.pk), Cell()) for voice in voices]) for phrase in of_language]
-        tables.append(Table(language, voices, rows))
+        tables.append(Table(language, language in spoken, voices, rows))
     return tables
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageGap:
+    """A language in which there is no greeting, although patients have this language.
+
+    `language` is a code without region. `patients` is the number of these patients.
+    """
+
+    language: str
+    patients: int
+    has_phrases: bool
+
+    @property
+    def name(self) -> str:
+        return f"{languages.LANGUAGES[self.language]} ({self.language})" if self.is_listed else self.language
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the admin offers this language for a new phrase.
+
+        A patient may still have a language that was removed.
+        """
+        return self.language in languages.LANGUAGES
+
+    @property
+    def missing(self) -> str:
+        return "no greeting" if self.has_phrases else "no phrases"
+
+
+def languages_without_greeting(patients: QuerySet[Patient]) -> list[LanguageGap]:
+    """Return the languages of these patients that have no greeting, the language with the most patients first."""
+    counts: Counter[str] = Counter()
+    for tag, number in patients.order_by().values_list("language").annotate(Count("pk")):
+        counts[languages.code_of(tag)] += number
+    kinds = defaultdict(set)
+    for language, kind in Phrase.objects.order_by().values_list("language", "kind").distinct():
+        kinds[language].add(kind)
+    return [
+        LanguageGap(language, number, language in kinds)
+        for language, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if Phrase.Kind.GREETING not in kinds.get(language, ())
+    ]
 
 
 def _cells(specs: Iterable[ClipSpec], phrases: Sequence[Phrase], clips: Iterable[Clip], cache: PhraseCache) -> Cells:

@@ -10,7 +10,7 @@ _MAGIC = b"VCP2"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`expires_at` is a Unix time in seconds."""
+    """A clip as it is kept in a store. `expires_at` is a Unix time in seconds."""
 
     audio: bytes
     expires_at: float
@@ -22,7 +22,7 @@ def pack(key: str, entry: Entry) -> bytes:
 
 
 def unpack(key: str, packed: bytes) -> Entry | None:
-    """Returns None if the bytes are damaged or were packed under another key."""
+    """Return the entry, or None if the bytes are damaged or were packed under another key."""
     if len(packed) < _HEADER.size:
         return None
     magic, expires_at, length, digest = _HEADER.unpack_from(packed)
@@ -32,5 +32,8 @@ def unpack(key: str, packed: bytes) -> Entry | None:
 
 
 def _digest(key: str, entry: Entry) -> bytes:
-    """Covers key, expiry time and audio. An entry under a wrong key or with a changed expiry time counts as damaged."""
+    """Return the SHA-256 of key, expiry time and audio.
+
+    So an entry under a wrong key or with a changed expiry time counts as damaged.
+    """
     return hashlib.sha256(key.encode() + struct.pack(">d", entry.expires_at) + entry.audio).digest()

@@ -1,20 +1,20 @@
-"""The `Clip` rows that describe the entries of the phrase cache, and the deletion of entries and rows.
+"""The `Clip` rows that describe the clips in the store, and the deletion of clips from the store and the database.
 
-Writing and deleting both begin with the object in the store. The row follows. If the process is killed in between,
-writing leaves an object without a row, which `delete_orphans` removes later, and deleting leaves a row, which the next
-call finds again.
+Both writing and deleting a clip begin with the object in the store. The row follows. If the process is killed in
+between, writing leaves an object without a row, which `delete_orphans` removes later. Deleting leaves a row without an
+object, which the next deletion finds again.
 
 All functions query the database, so call them from a thread. Do not call them inside a transaction, because stores are
 slow.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import structlog
 from django.db import transaction
-from django.db.models import Case, F, QuerySet, Value, When
+from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from tts.cache.entry import unpack
@@ -25,7 +25,8 @@ from voicecare.core import metrics
 
 BATCH_SIZE = 500  # rows per statement
 PRUNE_LIMIT = 1000  # expired rows, and objects without a row, per call
-MAX_CONSECUTIVE_FAILURES = 3  # then the store is unavailable, and the next call tries the rest
+MAX_CONSECUTIVE_FAILURES = 3  # then the store counts as unavailable, and the next call continues
+FAILURE_MEMORY = timedelta(days=2)  # so that the warmer tries other clips first
 ORPHAN_AGE_S = 3600.0  # a younger object may still get its row
 
 _UPDATED_FIELDS = [
@@ -45,9 +46,9 @@ log = structlog.get_logger(__name__)
 
 
 def upsert(clip: Clip, text: str) -> None:
-    """Writes the row of a stored clip. A clip that was generated again keeps its hits.
+    """Write the row of a stored clip. A clip that was generated again keeps its number of hits.
 
-    A greeting keeps `phrase` empty, because it has a patient.
+    Sets `clip.phrase` by looking up `text`. The row of a greeting has a patient and no phrase.
     """
     if clip.patient_id is None:
         normal = normalise(text)
@@ -57,7 +58,7 @@ def upsert(clip: Clip, text: str) -> None:
 
 
 def add_hits(hits: Mapping[str, int]) -> None:
-    """Adds hits to the rows in one transaction. Ignores digests without a row."""
+    """Add the number of hits of each digest to its row, in one transaction. Ignores digests without a row."""
     with transaction.atomic():
         for digests in _batches(sorted(hits)):  # sorted: with the same lock order two processes cannot deadlock
             added = Case(*(When(digest=digest, then=Value(hits[digest])) for digest in digests), default=Value(0))
@@ -65,7 +66,7 @@ def add_hits(hits: Mapping[str, int]) -> None:
 
 
 def existing(digests: Iterable[str]) -> set[str]:
-    """Returns the digests that have a row."""
+    """Return those of the digests that have a row."""
     found: set[str] = set()
     for batch in _batches(digests):
         found.update(Clip.objects.filter(digest__in=batch).values_list("digest", flat=True))
@@ -73,10 +74,10 @@ def existing(digests: Iterable[str]) -> set[str]:
 
 
 def delete(clips: QuerySet[Clip], store: Store) -> list[str]:
-    """Deletes the objects of these clips, then their rows, and returns the digests. Never raises StoreError.
+    """Delete the objects of these clips in the store, then their rows. Return the digests of the deleted objects.
 
-    A row stays if the store failed to delete its object, or if the clip was generated again in the meantime. The next
-    call finds it.
+    If the store fails to delete an object, its row stays, so that the next call finds it again. The row of a clip that
+    was generated again in the meantime stays as well. Never raises StoreError.
     """
     removed: list[str] = []
     failures = 0
@@ -96,56 +97,47 @@ def delete(clips: QuerySet[Clip], store: Store) -> list[str]:
 
 
 def delete_expired(store: Store, now: float) -> list[str]:
-    expired = Clip.objects.filter(expires_at__lte=datetime.fromtimestamp(now, UTC)).order_by("pk")
+    """Delete expired clips, at most PRUNE_LIMIT, and return their digests.
+
+    The row of a clip that could not be generated (`size` 0) stays for FAILURE_MEMORY after its expiry time.
+    """
+    time = datetime.fromtimestamp(now, UTC)
+    kept = Q(size=0, expires_at__gt=time - FAILURE_MEMORY)
+    expired = Clip.objects.filter(expires_at__lte=time).exclude(kept).order_by("pk")
     return delete(expired.filter(pk__in=list(expired.values_list("pk", flat=True)[:PRUNE_LIMIT])), store)
 
 
 def delete_orphans(store: Store, now: float, ttl_s: float) -> int:
-    """Deletes objects without a row if they are damaged or older than an hour, and returns how many.
+    """Delete objects without a row that are damaged or older than an hour, and return their number.
 
     `now` is a Unix time in seconds. Never raises StoreError.
     """
     removed = failures = 0
     try:
-        for digest in islice(_digests_without_row(store), PRUNE_LIMIT):
-            swept = _delete_if_orphan(store, digest, now, ttl_s)
-            removed += bool(swept)
-            failures = failures + 1 if swept is None else 0
-            if failures == MAX_CONSECUTIVE_FAILURES:
-                break
+        without_row = (digest for digests in _batches(store.keys()) for digest in set(digests) - existing(digests))
+        for digest in islice(without_row, PRUNE_LIMIT):
+            try:
+                packed = store.read(digest)
+                entry = None if packed is None else unpack(digest, packed)
+                # Written at `expires_at - ttl_s`. That may be in the future: the clock of another machine may be ahead.
+                is_new = entry is not None and now - ORPHAN_AGE_S < entry.expires_at - ttl_s <= now + ttl_s
+                if packed is not None and not is_new:
+                    store.delete(digest)
+                    removed += 1
+            except StoreError as error:
+                report_store_failure("sweep", error)
+                failures += 1
+                if failures == MAX_CONSECUTIVE_FAILURES:
+                    break
+            else:
+                failures = 0
     except StoreError as error:
         report_store_failure("list", error)
     return removed
 
 
-def _digests_without_row(store: Store) -> Iterator[str]:
-    for digests in _batches(store.keys()):
-        has_row = existing(digests)
-        yield from (digest for digest in digests if digest not in has_row)
-
-
-def _delete_if_orphan(store: Store, digest: str, now: float, ttl_s: float) -> bool | None:
-    """Returns whether the object was an orphan and was deleted, or None if the store failed.
-
-    `expires_at - ttl_s` is the time of writing. It may be in the future, by up to `ttl_s`, because the clock of
-    another machine may be ahead.
-    """
-    try:
-        packed = store.read(digest)
-        if packed is None:
-            return False
-        entry = unpack(digest, packed)
-        if entry is not None and now - ORPHAN_AGE_S < entry.expires_at - ttl_s <= now + ttl_s:
-            return False
-        store.delete(digest)
-    except StoreError as error:
-        report_store_failure("sweep", error)
-        return None
-    return True
-
-
 def report_store_failure(work: str, error: StoreError) -> None:
-    """Counts and logs the failure. Patients do not notice it, so operators have to."""
+    """Count and log a failure of the store. Patients do not notice it, so operators have to."""
     metrics.PHRASE_STORE_ERRORS.labels(work).inc()
     log.warning("phrase_cache.store_failed", work=work, error=type(error.__cause__).__name__)
 

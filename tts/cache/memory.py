@@ -1,4 +1,4 @@
-"""An in-memory cache of audio."""
+"""A cache of audio in the memory of a process."""
 
 import threading
 import time
@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 class LRUCache:
-    """Keeps the most recently used audio, at most `limit` bytes of it, each for its own time. Thread-safe."""
+    """Keeps the most recently used audio in memory, at most `limit` bytes. Each entry has its own lifetime.
+
+    Thread-safe.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,8 +29,9 @@ class LRUCache:
             return audio
 
     def put(self, key: str, audio: bytes, seconds: float) -> None:
-        """Keeps the audio for `seconds`. Audio larger than an eighth of the limit would evict too many other entries,
-        so it is not kept.
+        """Keep the audio for `seconds`.
+
+        Audio larger than an eighth of the limit is not kept, because it would evict too many other entries.
         """
         with self._lock:
             self._remove(key)

@@ -1,12 +1,12 @@
 """The phrase cache: audio of phrases that are spoken often, kept for seven days (docs/protocol.md, rule 2).
 
-An entry is found by a keyed digest of everything that shapes the audio: text, voice and its revision, model, language,
+The key of a clip is a keyed digest of everything that shapes the audio: text, voice and its revision, model, language,
 speed and format. The audio is in a store (`tts.cache.stores`) and in the memory of each process. A `Clip` row describes
 it (`tts.cache.index`).
 
 A damaged or expired entry is a miss. A store that fails or hangs is a miss too, so speech never waits for it. Clips of
-erased patients and withdrawn voices are deleted from the store together with their rows. Other processes notice that
-the row is missing: every few seconds `evict_deleted` drops from memory what has no row.
+erased patients and withdrawn voices are deleted from the store together with their rows. Other processes notice the
+missing rows: every few seconds, `evict_deleted` drops the clips without a row from memory.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from tts.text.segmenter import normalise
 from voicecare.core import metrics
 from voicecare.core.database import run_in_db_thread
 
+AUDIO_VERSION = 2  # part of every key; version 1 had no checks of the last frame, of tags and of the least length
 READ_TIMEOUT_S = 0.15
 READERS = 8
 WRITERS = 2  # a separate pool, because a hanging store must not use up the shared threads
@@ -41,10 +42,11 @@ log = structlog.get_logger(__name__)
 
 
 class PhraseCache:
-    """One instance per process, used from its event loop. `prune` and `delete` are for threads and Celery.
+    """The clips that can be played. Each process has one instance, used from its event loop.
 
-    `ttl_s` is how long a clip may be played. It is wall clock time, because machines share clips. A clip that was
-    written while that clock was ahead is played for up to `ttl_s` longer.
+    Only `prune` and `delete` are called from threads and Celery tasks. `ttl_s` is how many seconds a clip may be
+    played. They are measured by the wall clock, because machines share clips. A clip that was written while that clock
+    was ahead is played for up to `ttl_s` longer.
     """
 
     def __init__(self, store: Store, secret: str, ttl_s: float, memory_bytes: int = 32 * 2**20) -> None:
@@ -61,8 +63,9 @@ class PhraseCache:
         self.failing = False  # whether the last call to the store failed
 
     def key(self, speech_settings: SpeechSettings, text: str) -> str:
-        """Returns the digest of this text with these settings."""
+        """Return the key of the clip with this text and these settings: 64 hexadecimal digits."""
         shaped_by = (
+            AUDIO_VERSION,
             normalise(text),
             speech_settings.voice.provider_id,
             speech_settings.voice.revision,
@@ -74,16 +77,17 @@ class PhraseCache:
         return hmac.digest(self._secret, repr(shaped_by).encode(), "sha256").hex()
 
     def get_cached(self, key: str) -> bytes | None:
-        """Returns the clip if it is in memory. Takes microseconds and does no I/O."""
+        """Return the audio of the clip if it is in memory, otherwise None. Takes microseconds and does no I/O."""
         audio = self._memory.get(key)
         if audio is not None:
             metrics.PHRASE_LOOKUPS.labels("memory").inc()
         return audio
 
     async def get(self, key: str) -> bytes | None:
-        """Returns the clip, or None if there is no valid one. Never raises.
+        """Return the audio of the clip, or None if there is no valid clip. Never raises.
 
-        If the store does not answer within `READ_TIMEOUT_S`, this call returns None. The answer still goes into memory.
+        If the store does not answer within READ_TIMEOUT_S, this call returns None. The late answer is still put into
+        memory.
         """
         audio = self.get_cached(key)
         if audio is not None:
@@ -95,13 +99,21 @@ class PhraseCache:
         return audio
 
     async def _read_with_timeout(self, key: str) -> bytes | None:
-        """Concurrent calls for the same key share one read."""
+        """Read the clip from the store in a thread. Return None after READ_TIMEOUT_S.
+
+        Concurrent calls for a key share one read.
+        """
         reading = self._reads.get(key)
         if reading is None:
             if len(self._slow_reads) >= READERS:  # all threads hang, so this read would time out
                 return None
             reading = self._reads[key] = asyncio.create_task(self._read_in_thread(key))
-            reading.add_done_callback(lambda done: self._on_read_done(key, done))
+
+            def forget(done: asyncio.Task[bytes | None]) -> None:
+                del self._reads[key]
+                self._slow_reads.discard(done)
+
+            reading.add_done_callback(forget)
         await asyncio.wait({reading}, timeout=READ_TIMEOUT_S)
         if reading.done():
             return None if reading.cancelled() else reading.result()
@@ -113,10 +125,6 @@ class PhraseCache:
         return self._load_into_memory(
             key, await asyncio.get_running_loop().run_in_executor(self._readers, self._read, key)
         )
-
-    def _on_read_done(self, key: str, reading: asyncio.Task[bytes | None]) -> None:
-        del self._reads[key]
-        self._slow_reads.discard(reading)
 
     def _read(self, key: str) -> Entry | None:
         try:
@@ -134,7 +142,7 @@ class PhraseCache:
         return entry
 
     def _delete_damaged(self, key: str) -> None:
-        """Deletes a damaged entry, unless it has been replaced by a valid one."""
+        """Delete a damaged entry, unless a valid one has replaced it."""
         try:
             packed = self._store.read(key)
             if packed is not None and unpack(key, packed) is None:
@@ -143,7 +151,10 @@ class PhraseCache:
             index.report_store_failure("delete", error)
 
     def _load_into_memory(self, key: str, entry: Entry | None) -> bytes | None:
-        """Puts a valid entry into memory, where its age is measured with the monotonic clock."""
+        """Put a valid entry into memory and return its audio. Return None if it is missing or expired.
+
+        In memory, its age is measured with the monotonic clock.
+        """
         left = 0.0 if entry is None else entry.expires_at - time.time()
         if entry is None or not 0 < left <= 2 * self._ttl_s:
             return None
@@ -151,9 +162,9 @@ class PhraseCache:
         return entry.audio
 
     def keep_in_memory(self, key: str, audio: bytes) -> None:
-        """The first of two steps to add a clip. This process can play it immediately. The second step is `store`.
+        """Add a new clip, so that this process can play it immediately. `store` must follow, which makes it permanent.
 
-        This step needs no await, so there is no moment at which the clip is neither in flight nor in the cache.
+        This method does not await. So a clip that leaves single-flight is in the cache without a gap.
         """
         if audio:
             self._memory.put(key, audio, self._ttl_s)
@@ -162,9 +173,9 @@ class PhraseCache:
     async def store(
         self, speech_settings: SpeechSettings, text: str, audio: bytes, patient_id: uuid.UUID | None = None
     ) -> None:
-        """Writes the complete audio of this text to the store, then its row. Never raises.
+        """Write the complete audio of this text to the store, then its row.
 
-        `patient_id` is set for a greeting.
+        Never raises for a store or database that fails. `patient_id` is set for a greeting.
         """
         if not audio:
             log.error("phrase_cache.empty_audio_rejected")
@@ -197,11 +208,14 @@ class PhraseCache:
             self._pending_rows.pop(key, None)
 
     def record_hit(self, key: str) -> None:
-        """Counts a hit in memory. `write_hits` writes it to the database."""
+        """Count in memory that the clip was played. `write_hits` writes the count to the database."""
         self._hits[key] += 1
 
     async def write_hits(self) -> None:
-        """Adds the hits since the last call to the rows. Never raises. Keeps them if the database is unavailable."""
+        """Write the numbers of cache hits since the last call to the rows of the clips. Never raises.
+
+        If the database is unavailable, the numbers stay in memory for the next call.
+        """
         hits, self._hits = self._hits, Counter()
         try:
             if hits:
@@ -211,9 +225,9 @@ class PhraseCache:
             _report_database_failure("hits", error)
 
     async def evict_deleted(self) -> None:
-        """Drops from memory the clips that have no row. Never raises. If the database is unavailable, keeps them.
+        """Drop the clips that have no row from memory. If the database is unavailable, they stay. Never raises.
 
-        A clip whose row this process has not written yet, or could not write, stays for `PENDING_ROW_GRACE_S`.
+        A clip whose row this process has not written yet, or could not write, stays for PENDING_ROW_GRACE_S.
         """
         now = time.monotonic()
         self._pending_rows = {key: until for key, until in self._pending_rows.items() if until > now}
@@ -226,17 +240,17 @@ class PhraseCache:
             self._memory.delete(key for key in kept if key not in has_row and key not in self._pending_rows)
 
     def prune(self, now: float) -> int:
-        """Deletes expired clips and objects without a row, and returns how many. `now` is a Unix time in seconds.
+        """Delete expired clips and objects without a row, up to a limit, and return how many were deleted.
 
-        One call deletes a limited number.
+        `now` is a Unix time in seconds.
         """
         return len(index.delete_expired(self._store, now)) + index.delete_orphans(self._store, now, self._ttl_s)
 
     def delete(self, clips: QuerySet[Clip]) -> int:
-        """Deletes these clips from the store, then their rows, and from the memory of this process. Returns how many.
+        """Delete these clips from the store, the database and the memory of this process. Return how many were deleted.
 
         Other processes stop playing them at their next `evict_deleted`. A clip that the store failed to delete keeps
-        its row, so the next call finds it.
+        its row, so the next call can find it.
         """
         removed = index.delete(clips, self._store)
         self._memory.delete(removed)

@@ -1,23 +1,30 @@
 """Decides which clips the phrase cache should hold. The warmer generates them, and the coverage page counts them.
 
-`required_clips` and `expected_specs` are pure functions over rows.
+`required_clips` and `expected_specs` are pure functions over rows that were loaded before.
 """
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
+from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.stores import create_store
 from tts.conversations.lifecycle import render_greeting
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Clip, Phrase
+from tts.text.speakable import is_speakable
 from voicecare.audio.formats import DEVICE_FORMATS
-from voicecare.patients.models import Patient, Voice
+from voicecare.core import languages
+from voicecare.patients.models import DefaultVoices, Patient, Voice
 
+SUCCESSOR_WARM_TIME = timedelta(days=3)  # before the end of a voice, clips of its successor are generated
+
+REFRESH_BEFORE_EXPIRY = timedelta(days=1)
 KIND_PRIORITY = (
     Phrase.Kind.GREETING,
     Phrase.Kind.HOLD_MESSAGE,
@@ -27,7 +34,7 @@ KIND_PRIORITY = (
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """The specification of one clip: a text and how it sounds. `patient_id` is set for a greeting."""
+    """The specification of one clip: a text and how it sounds. `patient_id` is None unless it is a greeting."""
 
     speech_settings: SpeechSettings
     text: str
@@ -37,7 +44,11 @@ class ClipSpec:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """A patient, the voice of their next conversation, and the audio formats of their devices."""
+    """A patient, the voice of their next conversation, and the audio formats of their devices.
+
+    A patient is also an audience of the backup voice that was chosen for them, and of the successor of a voice that
+    will end in a few days. Neither holds for a patient who hears only their own voice.
+    """
 
     patient: Patient
     voice: Voice
@@ -45,53 +56,63 @@ class Audience:
 
     @property
     def language(self) -> str:
-        """The language of the phrases for this patient: "de" for a patient whose language is "de-AT"."""
-        return self.patient.language.partition("-")[0].lower()
+        """The language of the phrases for this patient, without region: "de" if the patient's language is "de-AT"."""
+        return languages.code_of(self.patient.language)
 
 
 def create_phrase_cache() -> PhraseCache:
-    """Returns a cache without memory for Celery and the admin, which play no audio."""
+    """Return a phrase cache that keeps no audio in memory, for Celery tasks and the admin, which play none."""
     return PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S, memory_bytes=0)
 
 
 def active_patients() -> QuerySet[Patient]:
-    """Patients who are neither archived nor erased."""
-    return Patient.objects.filter(archived_at=None, erased_at=None)
+    """Return the patients who can be spoken to: not archived, and not to be erased."""
+    return Patient.objects.active()
 
 
-def patients_using_voice(voice_id: uuid.UUID) -> QuerySet[Patient]:
-    """Active patients whose next conversation starts with this voice."""
-    if Voice.objects.default().pk == voice_id:
-        return active_patients().filter(Q(voice=voice_id) | Q(voice=None) | ~Q(voice__state=Voice.State.USABLE))
-    return active_patients().filter(voice=voice_id, voice__state=Voice.State.USABLE)
+def load_audiences(patients: QuerySet[Patient], defaults: DefaultVoices | None = None) -> list[Audience]:
+    """Load the voices and audio formats of these patients with at most four queries, half of them for `defaults`.
 
-
-def load_audiences(patients: QuerySet[Patient]) -> list[Audience]:
-    """Loads voices and formats of these patients with three queries."""
-    default = Voice.objects.default()
+    A patient for whom the provider has no usable voice is left out.
+    """
+    defaults = defaults or DefaultVoices()
     audiences = []
-    for patient in patients.select_related("voice").prefetch_related("devices").order_by("pk"):
-        # The same rule as `tts.conversations.lifecycle.resolve_voice`, but without a query for each patient.
-        voice = patient.voice if patient.voice is not None and patient.voice.is_usable else default
+    with_voices = patients.select_related("voice__successor", "backup_voice__successor")
+    for patient in with_voices.prefetch_related("devices").order_by("pk"):
         formats = {device.format for device in patient.devices.all() if device.revoked_at is None and device.format}
-        audiences.append(Audience(patient, voice, tuple(sorted(formats)) or DEVICE_FORMATS[:1]))
+        for needed in _voices_needed(patient, defaults):
+            audiences.append(Audience(patient, needed, tuple(sorted(formats)) or DEVICE_FORMATS[:1]))
     return audiences
 
 
+def _voices_needed(patient: Patient, defaults: DefaultVoices) -> list[Voice]:
+    """The usable voices in which clips for this patient are generated, without duplicates."""
+    voice = defaults.for_patient(patient)
+    needed = [voice]
+    if voice is not None and not patient.hears_own_voice_only:
+        ends_soon = voice.ends_at is not None and voice.ends_at <= timezone.now() + SUCCESSOR_WARM_TIME
+        needed += [voice.successor if ends_soon else None, patient.backup_voice and defaults.backup_for(patient)]
+    return [one for one in dict.fromkeys(needed) if one is not None and one.is_usable]
+
+
 def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], model: str) -> list[ClipSpec]:
-    """Returns all clips of these phrases that the audiences need, without duplicates, ordered by `KIND_PRIORITY`."""
+    """Return all clips of these phrases that the audiences need, without duplicates, ordered by KIND_PRIORITY.
+
+    A text without a letter or digit is never spoken, so it has no clip.
+    """
     specs: dict[ClipSpec, str] = {}
     for audience in audiences:
         patient, voice = audience.patient, VoiceRef.from_voice(audience.voice)
         spoken = [phrase for phrase in phrases if phrase.language == audience.language]
         for audio_format in audience.formats:
             speech_settings = SpeechSettings(voice, model, audience.language, float(patient.speech_rate), audio_format)
-            specs.update((clip_spec(phrase, speech_settings, patient), phrase.kind) for phrase in spoken)
+            clips = ((clip_spec(phrase, speech_settings, patient), phrase.kind) for phrase in spoken)
+            specs.update((spec, kind) for spec, kind in clips if is_speakable(spec.text))
     return sorted(specs, key=lambda spec: KIND_PRIORITY.index(specs[spec]))
 
 
 def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient) -> ClipSpec:
-    """Returns the clip of this phrase for this patient. Only a greeting is specific to the patient."""
+    """Return the specification of this phrase's clip for this patient. Only a greeting is specific to the patient."""
     if phrase.kind == Phrase.Kind.GREETING:
         return ClipSpec(speech_settings, render_greeting(phrase.text, patient), phrase.pk, patient.pk)
     return ClipSpec(speech_settings, phrase.text, phrase.pk)
@@ -100,10 +121,11 @@ def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient)
 def expected_specs(
     clips: Iterable[Clip], phrases: Sequence[Phrase], model: str
 ) -> Iterator[tuple[Clip, ClipSpec | None]]:
-    """For each cached clip, yields the clip spec that would be generated today, or None if the phrase was deleted.
+    """Yield each existing clip with the specification that it would have if it were generated now.
 
-    If the spec has another digest than the clip, the clip is stale: the voice's revision, the names or the text of the
-    phrase have changed. The clips need their voice and patient loaded.
+    The specification is None if the clip's phrase was deleted. If it has another key than the clip, the clip is stale:
+    the voice's revision, the names or the text of the phrase have changed. `voice` and `patient` of the clips must be
+    loaded.
     """
     by_id = {phrase.pk: phrase for phrase in phrases}
     greetings = {phrase.language: phrase for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}
@@ -116,3 +138,48 @@ def expected_specs(
             yield clip, clip_spec(phrase, speech_settings, clip.patient)
         else:
             yield clip, ClipSpec(speech_settings, phrase.text, phrase.pk)
+
+
+def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
+    """Return the clips, by key, that these patients need and that are missing or expire within a day.
+
+    `audiences` are patients with the voices and formats that they need. Leaves out clips whose text the provider has
+    refused in the last two days.
+    """
+    specs = {
+        cache.key(spec.speech_settings, spec.text): spec
+        for spec in required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
+    }
+    lasting = Clip.objects.filter(expires_at__gt=timezone.now() + REFRESH_BEFORE_EXPIRY)
+    held = set(lasting.values_list("digest", flat=True))
+    return {key: spec for key, spec in specs.items() if key not in held}
+
+
+def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
+    """Return the clips, by key, that expire within a day and were played since they were generated.
+
+    Includes clips that `required_clips` does not return. Leaves out clips of archived and erased patients.
+    """
+    now = timezone.now()
+    expiring = Clip.objects.filter(
+        expires_at__gt=now, expires_at__lte=now + REFRESH_BEFORE_EXPIRY, size__gt=0, used_at__gte=F("created_at")
+    )
+    spoken_to = Q(patient=None) | Q(patient__in=active_patients())
+    playable = expiring.filter(spoken_to, voice__state=Voice.State.USABLE).select_related("voice", "patient")
+    specs = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
+    return {c.digest: w for c, w in specs if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
+
+
+def in_generation_order(specs: dict[str, ClipSpec]) -> dict[str, ClipSpec]:
+    """Sort clips by the order in which to generate them: new clips, then renewals, then clips that have failed before.
+
+    New clips keep the given order. Renewals are sorted by expiry time, and the clip that failed last comes last. An
+    error ends a round of the warmer. So a text that the provider cannot speak must not keep back the others.
+    """
+    now = timezone.now()
+    rows = Clip.objects.filter(expires_at__lte=now + REFRESH_BEFORE_EXPIRY)
+    known = {
+        digest: (1 if size else 2, expires)
+        for digest, size, expires in rows.values_list("digest", "size", "expires_at")
+    }
+    return dict(sorted(specs.items(), key=lambda item: known.get(item[0], (0, now))))

@@ -22,7 +22,7 @@ from voicecare.core.errors import VoicecareError
 
 
 class FlightFailed(VoicecareError):
-    """The leader's request failed, or no chunk came for too long."""
+    """The shared request failed, or none of its audio came for too long."""
 
     code = "fill_failed"
     retryable = True
@@ -35,9 +35,10 @@ class _State(Enum):
 
 
 class Flight:
-    """The chunks that a leader has received so far. Only the first call of `complete` or `fail` has an effect.
+    """A request to the provider that several speeches share, and the chunks of audio that have arrived so far.
 
-    It is a context manager for the leader. Leaving it without `complete` fails the flight.
+    The speech that makes the request is the leader, all others are followers. The leader uses the flight as a context
+    manager. Leaving it without `complete` fails the flight. Only the first call of `complete` or `fail` has an effect.
     """
 
     def __init__(self, flights: "SingleFlight", key: str) -> None:
@@ -56,13 +57,13 @@ class Flight:
         self.fail()
 
     def add(self, chunk: bytes) -> None:
-        """Passes a chunk to the followers. Takes the same time for any number of them."""
+        """Pass a chunk to the followers. Takes the same time for any number of followers."""
         if self._state is _State.RUNNING:
             self._chunks.append(chunk)
             self._notify()
 
     def complete(self) -> bytes:
-        """Ends the flight and returns the whole audio. It is empty if the flight has failed. Without audio it fails."""
+        """End the flight and return the whole audio. Without any chunk, end it like `fail` and return b""."""
         self._finish(_State.COMPLETE if self._chunks else _State.FAILED)
         return b"".join(self._chunks)
 
@@ -70,10 +71,11 @@ class Flight:
         self._finish(_State.FAILED)
 
     async def chunks(self, stall_s: float) -> AsyncGenerator[bytes, None]:
-        """Yields all chunks from the beginning and ends when the leader completes. A follower may be slow.
+        """Yield all chunks from the beginning, and end when the leader completes the flight.
 
-        Raises FlightFailed when the leader fails, even if chunks are left, because the follower has to speak the whole
-        text again. Also raises it if no chunk comes for `stall_s`. Then no new follower can join.
+        A follower may read slowly. Raises FlightFailed when the leader fails, even if unread chunks are left, because
+        the follower has to speak the whole text again. Also raises FlightFailed if no chunk comes for `stall_s`
+        seconds. No new follower can join the flight then.
         """
         position = 0
         while self._state is not _State.FAILED:
@@ -105,21 +107,24 @@ class Flight:
 
 
 class SingleFlight:
-    """The flights of one process, by the key of the clip."""
+    """The running flights of one process, by the key of the clip."""
 
     def __init__(self) -> None:
         self._running: dict[str, Flight] = {}
 
     def join(self, key: str) -> Flight | None:
-        """Returns the running flight of this key, or None."""
+        """Return the running flight for the clip with this key, or None."""
         return self._running.get(key)
 
     def start(self, key: str) -> Flight:
-        """Returns a new flight that others can join: `with flights.start(key) as flight`."""
+        """Return a new flight that other speeches can join: `with flights.start(key) as flight`.
+
+        The caller is its leader.
+        """
         flight = self._running[key] = Flight(self, key)
         return flight
 
     def remove(self, key: str, flight: Flight) -> None:
-        """Lets no more followers join this flight. A flight of another leader under the same key stays."""
+        """Let no more followers join this flight. Another flight that has started under the same key stays."""
         if self._running.get(key) is flight:
             del self._running[key]

@@ -1,7 +1,7 @@
-"""Stores for the entries of the phrase cache: files, an S3 bucket or Redis, as the setting PHRASE_STORE says.
+"""Stores for the clips of the phrase cache: files, an S3 bucket or Redis. The setting PHRASE_STORE selects one.
 
-A store keeps bytes under a key. `tts.cache.entry` defines their format. Keys are hexadecimal digests, so names of
-files and objects reveal nothing. All stores are synchronous and thread-safe.
+A store keeps bytes under a key. `tts.cache.entry` defines the format of the bytes. Keys are hexadecimal digests, so
+names of files and objects reveal nothing. All stores are synchronous and thread-safe.
 """
 
 import math
@@ -28,41 +28,47 @@ REDIS_PREFIX = "voicecare:phrases:"
 
 
 class StoreError(VoicecareError):
-    """The store failed or timed out. `__cause__` is the error of the library."""
+    """The store failed or timed out. `__cause__` is the exception of the storage library."""
 
     code = "phrase_store"
     retryable = True
 
 
 class Store(Protocol):
-    """Every method may raise StoreError. A reader never gets part of an entry, even while it is being replaced."""
+    """The interface of all stores. Every method may raise StoreError.
+
+    A reader never gets a part of an entry, even while the entry is being replaced.
+    """
 
     is_local: bool  # reads are fast enough to run on the event loop
 
     def read(self, key: str) -> bytes | None:
-        """Returns None if the entry does not exist."""
+        """Return the entry, or None if it does not exist."""
 
     def write(self, key: str, entry: bytes) -> None:
-        """Creates or replaces the entry."""
+        """Create or replace the entry."""
 
     def delete(self, key: str) -> None:
-        """Deletes the entry. A missing entry is no error."""
+        """Delete the entry. A missing entry is no error."""
 
     def keys(self) -> Iterator[str]:
-        """Yields the keys of all objects, including damaged ones. A key may come twice while other processes write."""
+        """Yield the keys of all entries, including damaged ones. A key may come twice while other processes write."""
 
 
 class AtomicFileStorage(FileSystemStorage):
     """A file storage that replaces files atomically.
 
-    Django's own storage either does not overwrite a file, or shows readers the first half of the new content.
+    Django's own storage either does not overwrite a file, or shows readers the first part of the new content.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         super().__init__(location, allow_overwrite=True)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
-        """Leaves out temporary files that are being written, but lists those that a killed writer has left behind."""
+        """List folders and files.
+
+        Temporary files of a running writer are left out, those of a killed writer are included.
+        """
         folders, files = super().listdir(path)
         return folders, [name for name in files if "." not in name or self._is_abandoned(f"{path}/{name}")]
 
@@ -100,7 +106,7 @@ class StorageStore:
                     return bytes(file.read())
             except FileNotFoundError:
                 return None
-            except Exception as error:
+            except Exception as error:  # of botocore, which is slow to import and used for S3 only
                 # A read from S3 takes three requests. django-storages handles "not found" only for the first.
                 response: dict[str, Any] = getattr(error, "response", {})
                 if response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
@@ -128,7 +134,7 @@ class StorageStore:
 
 
 class RedisStore:
-    """Keeps entries as Redis strings, which Redis deletes after `ttl_s`."""
+    """Keeps entries as Redis strings, which Redis deletes after `ttl_s` seconds."""
 
     is_local = False
 
@@ -162,7 +168,10 @@ class RedisStore:
 
 
 def create_store(settings: LazySettings) -> Store:
-    """Returns the store for PHRASE_STORE. For `file` and `s3` it uses the storage "phrases" of STORAGES."""
+    """Return the store that the setting PHRASE_STORE selects.
+
+    For `file` and `s3`, it uses the storage "phrases" of STORAGES.
+    """
     if settings.PHRASE_STORE == "redis":
         return RedisStore(settings.REDIS_URL, settings.PHRASE_TTL_S)
     return StorageStore(storages["phrases"])
@@ -174,7 +183,7 @@ def _object_name(key: str) -> str:
 
 @contextmanager
 def _wrap_errors() -> Iterator[None]:
-    """Raises StoreError for every error of a storage library."""
+    """Raise StoreError in place of any exception of a storage library."""
     try:
         yield
     except Exception as error:  # storage libraries raise exceptions of many types

@@ -1,15 +1,18 @@
 """Generates clips before they are needed: one request for each clip that is missing or expires soon.
 
-Only one process generates a clip at a time. `Lease.acquire` sets the expiry time of its row to a few minutes ahead in
-one conditional UPDATE, and a row that expires within that time is leased. The audio itself keeps its own expiry time.
-Nothing is retried here, because the next round plans again.
+Only one process generates a clip at a time. `Lease.acquire` sets the expiry time of the clip's row to a few minutes
+ahead in one conditional UPDATE. A row that expires within these minutes is leased by another process. The stored audio
+has its own expiry time, which stays.
+
+Failed requests are not repeated in the same round, because the next round decides again which clips are missing. A clip
+whose request has failed has a row with the size 0. The row's expiry time is the time of the last failure. If the
+provider has refused the text, it is one day after the time at which the text may be requested again.
 """
 
 import asyncio
 import math
 import time
 import uuid
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -17,42 +20,43 @@ from enum import Enum, auto
 import structlog
 from django.conf import settings
 from django.db import IntegrityError
-from django.db.models import F, Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
-from tts.cache.planning import Audience, ClipSpec, expected_specs, required_clips
-from tts.models import Clip, Phrase
-from tts.resilience import error_reporter
+from tts.cache.planning import REFRESH_BEFORE_EXPIRY, ClipSpec, in_generation_order
+from tts.models import Clip
 from tts.resilience.concurrency import ConcurrencyLimiter, SlotTimeout, create_limiter
 from tts.resilience.retry_policy import incident_kind
 from tts.resilience.speech_gateway import ResponseGuard, SpeechGateway
 from tts.text.segmenter import MAX_LENGTH, split
-from usage.alerts import incidents
+from usage.alerts import incidents, lost_voices
 from usage.ledger import events
 from usage.ledger.events import Attempt, Kind
-from usage.provider_state import circuit, quota
+from usage.provider_state import access, circuit, quota
 from voicecare.audio.formats import FORMATS
-from voicecare.audio.framing import FramePadder
 from voicecare.core import metrics
 from voicecare.core.database import own_db_thread, run_in_db_thread
-from voicecare.patients.models import Voice
+from voicecare.providers.elevenlabs import credentials
 from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.languages import ModelLanguages
 from voicecare.providers.elevenlabs.requests import SpeechRequest
-from voicecare.providers.errors import ProviderError, QuotaExceeded, TextRejected, VoiceUnavailable
+from voicecare.providers.errors import AudioTooShort, ProviderError, QuotaExceeded, TextRejected, VoiceUnavailable
 
-REFRESH_BEFORE_EXPIRY = timedelta(days=1)
 LEASE_TIME = timedelta(minutes=5)
+RETRY_REFUSED_AFTER = timedelta(days=2)  # a text that is refused or not spoken to its end, which may be billed
 ROUND_LIMIT_S = 10.0  # then the worker can run other tasks
 SLOT_WAIT_S = 5.0
 FIRST_BYTE_S = STALL_S = 10.0  # no patient waits for this audio
+
+_LANGUAGES = ModelLanguages()  # of this process: a refused code is not tried again in the next round
 
 log = structlog.get_logger(__name__)
 
 
 class OnError(Enum):
-    """What to do after a failed request."""
+    """How the warmer continues after a failed request."""
 
     SKIP_CLIP = auto()
     SKIP_VOICE = auto()
@@ -60,47 +64,22 @@ class OnError(Enum):
 
 
 def on_error(error: ProviderError) -> OnError:
-    """A rejected text skips only this clip, an unavailable voice skips that voice. Any other error ends the round."""
+    """Return how the warmer continues after this error.
+
+    A text that is rejected or not spoken to its end skips only its clip. An unavailable voice skips all clips of this
+    voice. Any other error ends the round.
+    """
     match error:
-        case TextRejected():
+        case TextRejected() | AudioTooShort():
             return OnError.SKIP_CLIP
         case VoiceUnavailable():
             return OnError.SKIP_VOICE
     return OnError.STOP
 
 
-def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
-    """Returns the clips, by key, that are missing or expire within a day.
-
-    `audiences` are patients with the voices and formats that they need.
-    """
-    specs = {
-        cache.key(spec.speech_settings, spec.text): spec
-        for spec in required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
-    }
-    lasting = Clip.objects.filter(expires_at__gt=timezone.now() + REFRESH_BEFORE_EXPIRY, size__gt=0)
-    held = set(lasting.values_list("digest", flat=True))
-    return {key: spec for key, spec in specs.items() if key not in held}
-
-
-def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
-    """Returns the clips, by key, that expire within a day and were played since they were generated.
-
-    Includes clips that no patient needs by plan. Leaves out clips of archived and erased patients.
-    """
-    now = timezone.now()
-    expiring = Clip.objects.filter(
-        expires_at__gt=now, expires_at__lte=now + REFRESH_BEFORE_EXPIRY, used_at__gte=F("created_at")
-    )
-    gone = Q(patient__erased_at__isnull=False) | Q(patient__archived_at__isnull=False)
-    playable = expiring.filter(voice__state=Voice.State.USABLE).exclude(gone).select_related("voice", "patient")
-    specs = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
-    return {c.digest: w for c, w in specs if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
-
-
 def warm(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
-    """Generates the clips for up to `ROUND_LIMIT_S` and returns whether some are left. Runs its own event loop."""
-    return bool(specs) and asyncio.run(_round(specs, cache))
+    """Generate the clips for up to ROUND_LIMIT_S and return whether some are left. Runs its own event loop."""
+    return bool(specs) and asyncio.run(_round(in_generation_order(specs), cache))
 
 
 async def _round(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
@@ -115,7 +94,10 @@ async def _round(specs: dict[str, ClipSpec], cache: PhraseCache) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right of this process to generate a clip. `created_at` and `expires_at` are the earlier values of its row."""
+    """The right of this process to generate a clip.
+
+    `created_at` and `expires_at` are the values that its row had before.
+    """
 
     digest: str
     created_at: datetime
@@ -123,7 +105,10 @@ class Lease:
 
     @classmethod
     def acquire(cls, digest: str, spec: ClipSpec) -> "Lease | None":
-        """Returns None if another process generates the clip or has done so. A new clip gets a row without audio."""
+        """Lease the clip. Return None if another process is generating it or has generated it.
+
+        A new clip gets a row without audio.
+        """
         long_ago = timezone.now() - REFRESH_BEFORE_EXPIRY  # expired, even if this clock and the database's differ
         placeholder = Clip(
             digest=digest,
@@ -151,34 +136,56 @@ class Lease:
         return cls(digest, *former)
 
     def release(self) -> None:
-        """Restores the expiry time of the row after a failure."""
-        Clip.objects.filter(digest=self.digest, created_at=self.created_at).update(expires_at=self.expires_at)
+        """Give up the lease after a failure.
+
+        If the audio that was stored before is still valid, the row gets the expiry time of that audio again.
+        """
+        if self.expires_at > timezone.now():
+            self._row.update(expires_at=self.expires_at)
+        else:
+            self._row.update(size=0, expires_at=Now())
+
+    def block(self) -> None:
+        """Give up the lease after the provider has refused the text.
+
+        No process requests the text again for RETRY_REFUSED_AFTER. Audio that was stored before is played until it
+        expires.
+        """
+        self._row.update(size=0, expires_at=Now() + REFRESH_BEFORE_EXPIRY + RETRY_REFUSED_AFTER)
+
+    @property
+    def _row(self) -> QuerySet[Clip]:
+        """The row of the leased clip. Empty if the clip has been generated in the meantime."""
+        return Clip.objects.filter(digest=self.digest, created_at=self.created_at)
 
     def is_filled(self) -> bool:
         return Clip.objects.filter(digest=self.digest, created_at__gt=self.created_at, size__gt=0).exists()
 
 
 class DatabaseLedger:
-    """Records an attempt before the request and after its end. A process that dies leaves an unknown attempt."""
+    """Writes each attempt to the ledger before its request and after its end.
+
+    If the process dies in between, the outcome of the attempt stays unknown, until reconciliation resolves it.
+    """
 
     async def record_start(self, attempt: Attempt) -> None:
         await run_in_db_thread(events.record_attempts, [attempt])
 
     async def record_answer(self, attempt: Attempt) -> None:
-        """Does nothing, so that the audio does not wait for the database."""
+        """Do nothing, so that the audio does not wait for the database."""
 
     async def record_end(self, attempt: Attempt) -> None:
         await run_in_db_thread(events.record_attempts, [attempt])
 
 
 class CacheWarmer:
-    """Requests one clip at a time, in a concurrency slot for background work."""
+    """Generates one clip at a time, in a concurrency slot for background work."""
 
     def __init__(self, cache: PhraseCache, slots: ConcurrencyLimiter) -> None:
         self._cache = cache
         self._slots = slots
-        self._client = SpeechClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
-        self._gateway = SpeechGateway(self._client, DatabaseLedger(), limiter=slots)
+        self._client = SpeechClient(settings.ELEVENLABS_BASE_URL, credentials.api_key())
+        self._gateway = SpeechGateway(self._client, DatabaseLedger(), limiter=slots, languages=_LANGUAGES)
 
     async def open(self) -> None:
         await self._client.open()
@@ -188,7 +195,7 @@ class CacheWarmer:
         await self._slots.close()
 
     async def warm_all(self, specs: dict[str, ClipSpec]) -> bool:
-        """Returns True if the time limit ended the round before all clips were tried."""
+        """Generate these clips, by key. Return True if the time limit ended the round before all clips were tried."""
         began = time.monotonic()
         refused: set[uuid.UUID] = set()
         for digest, spec in specs.items():
@@ -220,14 +227,15 @@ class CacheWarmer:
             filled = False
         except ProviderError as error:
             await run_in_db_thread(_report_error, error, spec)
-            await run_in_db_thread(lease.release)
-            return on_error(error)
+            verdict = on_error(error)
+            await run_in_db_thread(lease.block if verdict is OnError.SKIP_CLIP else lease.release)
+            return verdict
         if not filled:  # no slot, or the store or database failed: the next clip would be billed and lost
             await run_in_db_thread(lease.release)
         return None if filled else OnError.STOP
 
     async def _synthesize(self, spec: ClipSpec) -> bytes:
-        """Returns the complete audio of the clip. Raises ProviderError or SlotTimeout."""
+        """Return the complete audio of the clip. Raises ProviderError or SlotTimeout."""
         source_id, audio = uuid.uuid4(), bytearray()
         audio_format = FORMATS[spec.speech_settings.format]
         for index, request in enumerate(_build_requests(spec)):
@@ -241,24 +249,21 @@ class CacheWarmer:
                 voice_id=spec.speech_settings.voice.id,
                 model=spec.speech_settings.model,
             )
-            padder = FramePadder(audio_format)
             async with self._gateway.stream(
                 request,
                 attempt,
                 slot=self._slots.acquire(spec.patient_id, background=True, wait_s=SLOT_WAIT_S),
                 first_byte_s=FIRST_BYTE_S,
                 stall_s=STALL_S,
-                guard=ResponseGuard(len(request.text), audio_format.bytes_per_second, max_silence_s=math.inf),
+                guard=ResponseGuard(request.text, audio_format.bytes_per_second, max_silence_s=math.inf),
             ) as chunks:
                 async for chunk in chunks:
                     audio += chunk
-                    padder.feed(chunk)
-            audio += padder.padding()
         return bytes(audio)
 
 
 def _build_requests(spec: ClipSpec) -> list[SpeechRequest]:
-    """Returns one request for a short text, or one for each segment of a long text, as for live speech."""
+    """Return one request for a short text, or one for each segment of a long text, as live speech does."""
     short = len(spec.text) <= MAX_LENGTH
     texts = [spec.text] if short else split(spec.text, spec.speech_settings.language, frozenset())
     neighbours = zip(texts, [None, *texts[:-1]], [*texts[1:], None], strict=True)
@@ -270,12 +275,15 @@ def _build_requests(spec: ClipSpec) -> list[SpeechRequest]:
 
 
 def _report_error(error: ProviderError, spec: ClipSpec) -> None:
-    """Counts and logs the error, and updates the quota state or opens an incident."""
+    """Count and log the error, and update the quota's state or open an incident if the error requires it."""
     metrics.PROVIDER_ERRORS.labels(type(error).__name__, Kind.WARM.value).inc()
     log.warning("warming.request_failed", error=type(error).__name__, particulars=error.support_details)
     kind = incident_kind(error)
     if isinstance(error, QuotaExceeded):
         quota.mark_exhausted(len(spec.text), error.support_details)
+    elif kind == incidents.Kind.VOICE:
+        lost_voices.check_refused(spec.speech_settings.voice.id, error)
+    elif kind == incidents.Kind.ACCESS:
+        access.report_refused(error)
     elif kind is not None:
-        key = str(spec.speech_settings.voice.id) if kind == "voice" else ""
-        error_reporter.record_incident(incidents.Kind(kind), key, error.support_details)
+        incidents.open_incident(incidents.Kind(kind), "", error.support_details)

@@ -1,18 +1,20 @@
-"""The frozen facts of a conversation, looked up once when it starts."""
+"""The immutable facts of a conversation, which are read from the database once, when the conversation starts."""
 
 import uuid
 from dataclasses import dataclass
 
-from tts.conversations.voice import SpeechSettings
+from tts.conversations.voice import NO_VOICE, SpeechSettings, VoiceRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechContext:
     """The facts that the speech pipeline needs: how a text sounds, and who is billed for it.
 
-    `backup_settings` differs from `speech_settings` only in the voice. `phrases` are normalised with
-    `tts.text.segmenter.normalise`. `conversation_id` is None for speech outside of a conversation. `patient_id` is None
-    for a voice that belongs to no patient. `has_budget` says whether the patient has a monthly budget.
+    `backup_settings` differs from `speech_settings` only in the voice. `phrases` are the texts of the phrase cache,
+    normalised with `tts.text.segmenter.normalise`. `reserve_voice` speaks if the backup voice is refused, until all
+    conversations have another backup voice. `conversation_id` is None for speech outside of a conversation.
+    `patient_id` is None for a voice that belongs to no patient. `has_budget` says whether the patient has a monthly
+    budget.
     """
 
     conversation_id: uuid.UUID | None
@@ -21,11 +23,25 @@ class SpeechContext:
     backup_settings: SpeechSettings
     phrases: frozenset[str]
     has_budget: bool = False
+    reserve_voice: VoiceRef = NO_VOICE
+
+    @property
+    def is_background(self) -> bool:
+        """Whether the speech belongs to no conversation: a clinician listens to it.
+
+        Such speech must not delay a patient's speech.
+        """
+        return self.conversation_id is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context(SpeechContext):
-    """The facts of a whole conversation."""
+    """The facts of a conversation.
+
+    `companion_name` is the name of the companion. `greeting` and `hold_message` are texts to speak, or None.
+    `initiated_by` is "device" or "server". With `own_voice_only` there is no backup voice and no reserve voice: both
+    are `NO_VOICE`.
+    """
 
     conversation_id: uuid.UUID
     patient_id: uuid.UUID
@@ -34,9 +50,10 @@ class Context(SpeechContext):
     initiated_by: str
     greeting: str | None
     hold_message: str | None = None
+    own_voice_only: bool = False
 
     def started_frame(self) -> dict[str, object]:
-        """Returns the `conversation.started` message of the device protocol."""
+        """Return the `conversation.started` frame of the device protocol."""
         voice = self.speech_settings.voice
         return {
             "type": "conversation.started",
@@ -50,7 +67,10 @@ class Context(SpeechContext):
 
 @dataclass(frozen=True, slots=True)
 class OpenConversation:
-    """A started or resumed conversation. `characters` are the billed characters so far."""
+    """A conversation that was started or resumed, as it is in the database at that time.
+
+    `used_speech_ids` are the ids that the device must not use again. `characters` are the billed characters so far.
+    """
 
     context: Context
     used_speech_ids: frozenset[str]

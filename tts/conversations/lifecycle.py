@@ -1,28 +1,32 @@
 """Starts, resumes, switches and ends conversations in the database.
 
-Call these functions from a thread. Each looks up everything that speech needs, and the result is frozen. Later, no
-database query delays the audio.
+Call these functions from a thread. When a conversation starts, everything that its speech needs is read into an
+immutable `Context`. So later no database query delays the audio.
 """
 
 import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
-from django.utils import timezone
+from django.db.models.functions import Greatest, Now
 
 from tts.conversations.context import Context, OpenConversation
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Conversation, Phrase, Utterance
-from tts.states import Origin, UtteranceState
+from tts.states import UNFINISHED_STATES, Origin, UtteranceState
 from tts.text.segmenter import normalise
 from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.core import languages
+from voicecare.core.batches import process_each
 from voicecare.core.errors import VoicecareError
-from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients.models import DefaultVoices, Device, Patient, Voice
+
+PATIENT_VOICES = ("patient__voice__successor", "patient__backup_voice__successor")
+"""What `select_related` must load, so that the voices of a patient take no further query."""
 
 
 class UnknownConversation(VoicecareError):
@@ -32,30 +36,41 @@ class UnknownConversation(VoicecareError):
 
 
 def start(device_id: uuid.UUID, audio_format: str | None) -> OpenConversation:
-    """Starts a conversation that the device requested, in the patient's voice or else in the default voice."""
+    """Start a conversation that the device requested, in the patient's voice or else in the default voice."""
     return _create(device_id, audio_format, Conversation.Initiated.DEVICE)
 
 
 def start_for_delivery(device_id: uuid.UUID) -> OpenConversation:
-    """Starts a conversation for queued speech that the server starts, in the last format of the device."""
+    """Start a conversation in which queued speech can be played, although the device has not requested one.
+
+    Its audio format is the one that the device used last.
+    """
     return _create(device_id, None, Conversation.Initiated.SERVER)
 
 
 def _create(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> OpenConversation:
-    device = Device.objects.select_related("patient__voice").get(pk=device_id)
-    voice, source = resolve_voice(device.patient)
+    device = Device.objects.select_related(*PATIENT_VOICES).get(pk=device_id)
+    defaults = DefaultVoices()
+    voice, source = resolve_voice(device.patient, defaults)
     last = device.format if initiated == Conversation.Initiated.SERVER else ""
     chosen = audio_format or last or DEVICE_FORMATS[0]
     with transaction.atomic():
         conversation = Conversation.objects.create(
-            patient=device.patient, device=device, voice=voice, voice_source=source, format=chosen, initiated=initiated
+            patient=device.patient,
+            device=device,
+            voice=voice,
+            voice_source=source,
+            format=chosen,
+            initiated=initiated,
+            started_at=Now(),
+            seen_at=Now(),
         )
         Device.objects.filter(pk=device_id).update(format=chosen)
-    return OpenConversation(_build_context(conversation, device.patient), frozenset(), 0)
+    return OpenConversation(_build_context(conversation, device.patient, defaults), frozenset(), 0)
 
 
 def adopt(device_id: uuid.UUID, opened: OpenConversation, audio_format: str | None) -> OpenConversation:
-    """Lets the device continue a conversation that the server has started. The next speech has the device's format."""
+    """Turn a conversation that the server has started into one of the device. Its later speech has `audio_format`."""
     chosen = audio_format or opened.context.speech_settings.format
     initiated = Conversation.Initiated.DEVICE.value
     with transaction.atomic():
@@ -70,123 +85,162 @@ def adopt(device_id: uuid.UUID, opened: OpenConversation, audio_format: str | No
     return replace(opened, context=context)
 
 
-def resume(device_id: uuid.UUID, conversation_id: str) -> OpenConversation:
-    """Resumes an unfinished conversation of the device's patient on this device. Raises UnknownConversation.
-
-    If its voice was withdrawn in the meantime, the conversation continues in the default voice.
-    """
-    device = Device.objects.select_related("patient").get(pk=device_id)
-    resumable = Conversation.objects.resumable(timezone.now()).filter(patient=device.patient)
+def parse_id(text: str) -> uuid.UUID:
+    """Return the id of a conversation, in any letter case. Raises UnknownConversation if `text` is not a UUID."""
     try:
-        conversation = resumable.select_related("voice").filter(pk=uuid.UUID(conversation_id)).first()
-    except ValueError:  # not a UUID
-        conversation = None
+        return uuid.UUID(text)
+    except ValueError:
+        raise _unknown() from None
+
+
+def _unknown() -> UnknownConversation:
+    return UnknownConversation("This patient has no such unfinished conversation. Start a new one.")
+
+
+def resume(device_id: uuid.UUID, conversation_id: uuid.UUID) -> OpenConversation:
+    """Resume an unfinished conversation of the device's patient on this device. Raises UnknownConversation.
+
+    If its voice cannot be used any longer, the conversation continues in the voice that a new one would start with.
+    """
+    device = Device.objects.select_related(*PATIENT_VOICES).get(pk=device_id)
+    resumable = Conversation.objects.resumable().filter(patient=device.patient, pk=conversation_id)
+    conversation = resumable.select_related("voice", *PATIENT_VOICES).first()
     if conversation is None:
-        raise UnknownConversation("This patient has no such unfinished conversation. Start a new one.")
-    if conversation.voice.state == Voice.State.WITHDRAWN:  # while no device was connected
-        conversation.voice, conversation.voice_source = Voice.objects.default(), "default"
-    Conversation.objects.filter(pk=conversation.pk).update(
-        device=device, seen_at=timezone.now(), voice=conversation.voice, voice_source=conversation.voice_source
-    )
+        raise _unknown()
+    defaults = DefaultVoices()
+    if has_lost_voice(conversation):  # while no device was connected
+        conversation.voice, conversation.voice_source = resolve_voice(device.patient, defaults)
+    # Utterances are locked before their conversation, as in the recorder. In another order they could deadlock.
     Utterance.objects.filter(conversation=conversation).interrupt_unfinished()
+    resumed = Conversation.objects.unfinished().filter(pk=conversation.pk)
+    if not resumed.update(
+        device=device, seen_at=Now(), voice=conversation.voice, voice_source=conversation.voice_source
+    ):
+        raise _unknown()
     utterances = Utterance.objects.filter(conversation=conversation).values_list("client_speech_id", "origin")
     ids, origins = zip(*utterances, strict=True) if utterances else ((), ())
     return OpenConversation(
-        _build_context(conversation, device.patient),
+        _build_context(conversation, device.patient, defaults),
         used_speech_ids=frozenset(ids) - {""},
         characters=conversation.tts_characters_used,
         hold_message_spoken=Origin.HOLD_MESSAGE in origins,
     )
 
 
-def end(conversation_id: uuid.UUID, now: datetime | None = None) -> int:
-    """Ends a conversation and returns its billed characters. Idempotent. Calling it again keeps the first end time."""
-    Conversation.objects.unfinished().filter(pk=conversation_id).update(ended_at=now or timezone.now())
+def end(conversation_id: uuid.UUID) -> int:
+    """End a conversation and return its billed characters. Idempotent: another call keeps the first end time.
+
+    The end is never before the start, even if the start was written by another clock.
+    """
+    unfinished = Conversation.objects.unfinished().filter(pk=conversation_id)
+    unfinished.update(ended_at=Greatest(Now(), F("started_at")))
     utterances = Utterance.objects.filter(conversation=conversation_id)
     utterances.interrupt_unfinished()
-    utterances.filter(origin=Origin.DEVICE, state=UtteranceState.QUEUED).update(state=UtteranceState.INTERRUPTED)
+    deferred = utterances.filter(origin=Origin.DEVICE, state=UtteranceState.QUEUED)
+    deferred.update_in_order(state=UtteranceState.INTERRUPTED)
+    return characters_of(conversation_id)
+
+
+def characters_of(conversation_id: uuid.UUID) -> int:
+    """Return the billed characters of a conversation so far."""
     used = Conversation.objects.filter(pk=conversation_id).values_list("tts_characters_used", flat=True)
     return used.first() or 0
 
 
-def end_abandoned(now: datetime | None = None) -> int:
-    """Ends conversations that were not resumed for 30 minutes and returns how many.
+def end_abandoned() -> int:
+    """End conversations that no device has resumed for 30 minutes, and return how many. Raises RowsFailed.
 
-    Their end time is the time when they were last seen.
+    The end time is the last time when the conversation had a connection.
     """
-    abandoned = Conversation.objects.abandoned(now or timezone.now())
-    with transaction.atomic():
-        Utterance.objects.filter(conversation__in=abandoned).interrupt_unfinished()
-        return abandoned.update(ended_at=F("seen_at"))
+    abandoned = list(Conversation.objects.abandoned().values_list("pk", flat=True))
+    return process_each("conversations.end_abandoned", abandoned, _end_abandoned)
+
+
+@transaction.atomic
+def _end_abandoned(conversation_id: uuid.UUID) -> bool:
+    utterances = Utterance.objects.filter(conversation=conversation_id)
+    # Utterances are locked before their conversation, as in the recorder. In another order they could deadlock.
+    list(utterances.filter(state__in=UNFINISHED_STATES).select_for_update().order_by("pk").values_list("pk"))
+    conversation = Conversation.objects.filter(pk=conversation_id)
+    if conversation.abandoned().select_for_update(no_key=True).first() is None:
+        return False  # another process has seen it since it was listed, so its speech continues
+    utterances.interrupt_unfinished()
+    return bool(conversation.update(ended_at=Greatest(F("seen_at"), F("started_at"))))
 
 
 def heartbeat(conversation_ids: list[uuid.UUID]) -> None:
-    """Records that these conversations have a live connection now."""
-    Conversation.objects.unfinished().filter(pk__in=conversation_ids).update(seen_at=timezone.now())
+    """Record that these conversations have a connected device now."""
+    Conversation.objects.unfinished().filter(pk__in=conversation_ids).update(seen_at=Now())
 
 
 def current_devices(conversation_ids: list[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
-    """Returns the device of each conversation, which is the one that started or resumed it last."""
+    """Return the device that started or resumed each conversation last, by conversation id."""
     return dict(Conversation.objects.filter(pk__in=conversation_ids).values_list("pk", "device_id"))
 
 
-def with_withdrawn_voice(conversation_ids: list[uuid.UUID]) -> list[uuid.UUID]:
-    """Returns the conversations whose voice was withdrawn."""
-    affected = Conversation.objects.filter(pk__in=conversation_ids, voice__state=Voice.State.WITHDRAWN)
-    return list(affected.values_list("pk", flat=True))
-
-
 def add_reconciled_characters(new: Mapping[uuid.UUID, int]) -> None:
-    """Adds characters found by reconciliation to conversations that are still resumable.
+    """Add the characters that reconciliation has found to conversations that can still be resumed.
 
-    Ended conversations are not changed (docs/protocol.md, rule 9).
+    Conversations that have ended are not changed (docs/protocol.md, rule 9).
     """
-    Conversation.objects.resumable(timezone.now()).add_characters(new)
+    Conversation.objects.resumable().add_characters(new)
 
 
-def switch_to_default_voice(context: Context) -> Context:
-    """Continues the conversation in the default voice (docs/protocol.md, rule 10)."""
-    default = Voice.objects.default()
-    Conversation.objects.filter(pk=context.conversation_id).update(voice=default, voice_source="default")
-    speech_settings = replace(context.speech_settings, voice=VoiceRef.from_voice(default))
-    return replace(context, speech_settings=speech_settings, backup_settings=speech_settings, voice_source="default")
+def resolve_voice(patient: Patient, defaults: DefaultVoices | None = None) -> tuple[Voice | None, str]:
+    """Return the voice for a new conversation of this patient, and its kind: cloned, selected or default.
 
-
-def resolve_voice(patient: Patient) -> tuple[Voice, str]:
-    """Returns the voice for a new conversation of this patient, and its kind: cloned, selected or default."""
-    voice = patient.voice
-    if voice is None or not voice.is_usable:
-        return Voice.objects.default(), "default"
+    The voice is None if the provider has no voice for this patient. The kind is "default" then.
+    """
+    own = patient.voice
+    voice = (defaults or DefaultVoices()).for_patient(patient)
+    if voice is None or own is None or voice not in (own, own.successor, patient.backup_voice):
+        return voice, "default"
     return voice, "cloned" if voice.source == Voice.Source.CLONED else "selected"
 
 
-def _build_context(conversation: Conversation, patient: Patient) -> Context:
+def has_lost_voice(conversation: Conversation) -> bool:
+    """Whether the conversation cannot continue in its voice. `conversation.patient` must be loaded."""
+    voice = conversation.voice
+    if conversation.patient.hears_own_voice_only:
+        return voice is None or not voice.is_usable or voice.pk != conversation.patient.voice_id
+    if conversation.voice_source == "default":
+        return voice is None or not voice.is_dependable
+    return voice is None or not voice.is_usable or voice.has_ended
+
+
+def _build_context(conversation: Conversation, patient: Patient, defaults: DefaultVoices) -> Context:
     phrases = list(Phrase.objects.for_language(patient.language))
     of_kind = {phrase.kind: phrase.text for phrase in phrases}
     greeting = of_kind.get(Phrase.Kind.GREETING)
     speech_settings = SpeechSettings(
         voice=VoiceRef.from_voice(conversation.voice),
         model=settings.ELEVENLABS_MODEL_ID,
-        language=patient.language.partition("-")[0].lower(),
+        language=languages.code_of(patient.language),
         speed=float(patient.speech_rate),
         format=conversation.format,
     )
+    backup = VoiceRef.from_voice(defaults.backup_for(patient))
     return Context(
         conversation_id=conversation.id,
         patient_id=patient.id,
         companion_name=patient.companion_name,
         speech_settings=speech_settings,
-        backup_settings=replace(speech_settings, voice=VoiceRef.from_voice(Voice.objects.default())),
+        backup_settings=replace(speech_settings, voice=backup),
+        reserve_voice=VoiceRef.from_voice(defaults.reserve_for(patient)),
         voice_source=conversation.voice_source,
         initiated_by=conversation.initiated,
         phrases=frozenset(normalise(phrase.text) for phrase in phrases if phrase.kind != Phrase.Kind.GREETING),
         greeting=None if greeting is None else render_greeting(greeting, patient),
         hold_message=of_kind.get(Phrase.Kind.HOLD_MESSAGE),
         has_budget=patient.monthly_character_budget is not None,
+        own_voice_only=patient.hears_own_voice_only,
     )
 
 
 def render_greeting(template: str, patient: Patient) -> str:
-    """Replaces the two placeholders. Does not use `str.format`, because a name may contain braces."""
+    """Replace `{patient_name}` and `{ai_name}` in the text of a greeting.
+
+    This is not `str.format`, because a name may contain braces.
+    """
     names = {"{patient_name}": patient.form_of_address, "{ai_name}": patient.companion_name}
     return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], template)

@@ -1,8 +1,9 @@
 """Connected devices, with their I/O.
 
-`connection.Connection` drives one socket from accept to close. Its `player` plays one speech after the other to an
-`output`, which sends frames through a `transport`. `outbox_client` and `prefetch` fetch deliveries for it. The
-`registry` holds all connections of this process. `client.DeviceClient` is a device itself, for tools and tests.
+`connection.Connection` serves one socket from its acceptance to its end. Its `player` plays one speech after the other
+to an `output`, which sends frames through a `transport`. `outbox_client` and `prefetch` get queued speech from the
+outbox for the player. The `registry` holds all connections of this process. `client.DeviceClient` is the other end of
+the socket: a device, for tools and tests.
 
 The package may import all of `tts` except `tts.api`, `tts.consumers` and `tts.runtime`.
 """

@@ -5,7 +5,7 @@
         result = await device.speak("Good morning")
         print(result.terminal["type"], len(result.audio), result.first_audio_s)
 
-It uses only what docs/protocol.md promises. Its errors:
+The client relies only on docs/protocol.md. Its errors:
 
     DeviceError
     ├── ServerUnreachable   no server answers at this address
@@ -33,7 +33,7 @@ Frame = dict[str, Any]
 
 
 class DeviceError(Exception):
-    """An error whose text is meant for the owner of the device."""
+    """The base class of all errors of the client. The text of an error is meant for the owner of the device."""
 
 
 class ServerUnreachable(DeviceError):
@@ -61,7 +61,7 @@ class RequestRefused(DeviceError):
 
 @dataclass(slots=True)
 class SpeechResult:
-    """What the device has received of one speech.
+    """Everything that the client has received of one speech.
 
     `frames` are the JSON frames of the speech, including notices. `chunks` are its binary frames, unchanged.
     `requested_at` and `first_audio_at` are seconds of `time.perf_counter`.
@@ -79,7 +79,10 @@ class SpeechResult:
 
     @property
     def terminal(self) -> Frame:
-        """The frame that ended the speech, for example `speech.finished`. Empty until it has arrived."""
+        """The frame that ended the speech, for example `speech.finished`.
+
+        An empty dict until that frame has arrived.
+        """
         return self.frames[-1] if self.is_done else {}
 
     @property
@@ -90,14 +93,14 @@ class SpeechResult:
     def first_audio_s(self) -> float | None:
         """Seconds from the request to the first audio received.
 
-        None if this client did not request the speech, or if it had no audio.
+        None if another client requested the speech, or if no audio was received.
         """
         if self.requested_at is None or self.first_audio_at is None:
             return None
         return self.first_audio_at - self.requested_at
 
     def frames_of(self, *kinds: str) -> list[Frame]:
-        """Return the frames of these types, for example `speech.started`."""
+        """Return the frames whose `type` is one of `kinds`, for example "speech.started"."""
         return [frame for frame in self.frames if frame["type"] in kinds]
 
     def add_chunk(self, chunk: bytes) -> None:
@@ -107,11 +110,11 @@ class SpeechResult:
 
 
 class DeviceClient:
-    """One device connection. Any number of tasks may send, but only one may receive at a time.
+    """One device connection. Any number of tasks may send, but only one task may receive at a time.
 
-    Each received frame is added to `speeches` or `notices`, also while the client waits for another one. So a greeting,
-    or a speech that was sent earlier, can be awaited later with `wait_for`. A method that waits for a frame raises
-    TimeoutError after `timeout_s` without one. No frame is lost if a wait is cancelled.
+    Each received frame is added to `speeches` (by speech id) or `notices`, also while the client waits for another
+    frame. So a greeting, or a speech that was sent earlier, can be awaited later with `wait_for`. A method that waits
+    for a frame raises TimeoutError if no frame comes for `timeout_s` seconds. No frame is lost if a wait is cancelled.
     """
 
     def __init__(self, url: str, token: str, *, format: str | None = None, timeout_s: float | None = 60.0) -> None:
@@ -130,7 +133,7 @@ class DeviceClient:
         self._session = aiohttp.ClientSession()
         try:
             self._socket = await self._connect()
-        except BaseException:
+        except BaseException:  # also if the task is cancelled: `__aexit__` is not called after an error here
             await self._session.close()
             raise
         return self
@@ -153,13 +156,13 @@ class DeviceClient:
 
     @property
     def close_code(self) -> int | None:
-        """The close code, or None while the socket is open."""
+        """The close code of the WebSocket, or None while the socket is open."""
         return self._close_code or self._socket.close_code if self._socket.closed else None
 
     # Frames
 
     async def send(self, frame: Frame) -> None:
-        """Send any frame, also an invalid one."""
+        """Send any frame, even an invalid one. Raises ConnectionClosed."""
         if frame.get("type") in ("speak", "speak.delta") and isinstance(frame.get("id"), str):
             result = self._unfinished_result(frame["id"])
             if result.requested_at is None:
@@ -167,7 +170,10 @@ class DeviceClient:
         await self._transmit(json.dumps(frame, ensure_ascii=False))
 
     async def receive(self) -> Frame | bytes:
-        """Return the next frame, and add it to its speech. Raises ConnectionClosed."""
+        """Return the next frame, after adding it to `speeches` or `notices`.
+
+        Raises ConnectionClosed and TimeoutError.
+        """
         async with asyncio.timeout(self._timeout_s):
             message = await self._socket.receive()
         if message.type is aiohttp.WSMsgType.TEXT:
@@ -183,7 +189,7 @@ class DeviceClient:
         raise ConnectionClosed(self.close_code)
 
     async def wait_closed(self) -> int | None:
-        """Read until the server closes the socket. Return the close code."""
+        """Receive frames until the server closes the socket. Return the close code."""
         try:
             while True:
                 await self.receive()
@@ -193,7 +199,10 @@ class DeviceClient:
     # Conversations and speeches
 
     async def start(self, *, greeting: bool | None = None, resume: str | None = None) -> Frame:
-        """Open or resume a conversation. Return its `conversation.started`. Raises RequestRefused."""
+        """Start a conversation, or resume the one with the id `resume`. Return the `conversation.started` frame.
+
+        Raises RequestRefused.
+        """
         self.speeches.pop(GREETING_ID, None)  # the greeting of an earlier conversation has the same id
         wanted = {"format": self._format, "greeting": greeting, "resume": resume}
         given = {name: value for name, value in wanted.items() if value is not None}
@@ -201,13 +210,19 @@ class DeviceClient:
         return await self._wait_for_reply("conversation.started")
 
     async def speak(self, text: str, id: str | None = None) -> SpeechResult:
-        """Speak the text and return when the speech has ended. Raises RequestRefused if it is not accepted."""
+        """Request a speech of this text and return its result when it has ended.
+
+        Raises RequestRefused if it is not accepted.
+        """
         speech_id = next(self._ids) if id is None else id
         await self.send({"type": "speak", "id": speech_id, "text": text})
         return await self.wait_for(speech_id)
 
     async def wait_for(self, id: str) -> SpeechResult:
-        """Receive until the speech with this id has ended. Raises RequestRefused on an error with this id."""
+        """Receive frames until the speech with this id has ended.
+
+        Raises RequestRefused on an `error` frame with this id.
+        """
         while not (result := self.speeches.setdefault(id, SpeechResult(id))).is_done:
             frame = await self.receive()
             if isinstance(frame, dict) and frame["type"] == "error" and frame.get("id") == id:
@@ -215,11 +230,14 @@ class DeviceClient:
         return result
 
     async def interrupt(self, id: str | None = None) -> None:
-        """Stop one speech, or without an id all of the device's own speeches."""
+        """Stop the speech with this id, or without an id all speeches that this device has requested."""
         await self.send({"type": "interrupt"} if id is None else {"type": "interrupt", "id": id})
 
     async def end(self) -> Frame:
-        """End the conversation. Return its `conversation.ended`. Raises RequestRefused."""
+        """End the conversation. Return the `conversation.ended` frame.
+
+        Raises RequestRefused if no conversation is open.
+        """
         await self.send({"type": "conversation.end"})
         return await self._wait_for_reply("conversation.ended")
 
@@ -242,7 +260,10 @@ class DeviceClient:
                 raise RequestRefused(frame)
 
     def _unfinished_result(self, id: str) -> SpeechResult:
-        """Return the current result of this id. An id may be used again in a later conversation, with a new result."""
+        """Return the result of the running speech with this id, or a new result.
+
+        An id may be used again in a later conversation. It then gets a new result.
+        """
         result = self.speeches.get(id)
         if result is None or result.is_done:
             result = self.speeches[id] = SpeechResult(id)

@@ -3,28 +3,31 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import Error, InterfaceError, OperationalError
+from django.db import Error, InterfaceError, OperationalError, transaction
 
 from tts.conversations import lifecycle
 from tts.conversations.context import OpenConversation
+from tts.conversations.takeover import VoiceChoice
 from tts.devices.outbox_client import OutboxClient
 from tts.devices.player import SpeechPlayer
 from tts.devices.transport import DeviceTransport
+from tts.models import Utterance
+from tts.outbox import deferred
 from tts.protocol import messages
 from tts.protocol.commands import (
     AcknowledgeDelivery,
     CancelDelivery,
     CloseConnection,
     Command,
+    DeliveryLookup,
     DiscardSpeech,
     EndConversation,
     ReportPlayback,
@@ -45,11 +48,13 @@ OPEN_TIMEOUT_S = 10.0
 OPEN_RETRY_INTERVAL_S = 0.5
 WRITE_TIMEOUT_S = 2.0  # for the rows of a closed connection; without the write, their leases expire
 
+MAX_WAITING_LOOKUPS = 16  # a device has one delivery at a time
+
 T = TypeVar("T")
 
 
 class Connection:
-    """One device connection from accept to close. Call `receive` for one frame at a time."""
+    """One device connection from its acceptance to its end. Call `receive` for one frame at a time."""
 
     def __init__(
         self,
@@ -62,43 +67,61 @@ class Connection:
         self.device_id = device_id
         self.epoch = epoch
         self.patient_id = patient_id
-        self.session = Session(
-            settings.DEVICE_CHARACTERS_PER_MINUTE, new_id=uuid.uuid4, utc_now=partial(datetime.now, UTC)
-        )
+        self.session = Session(settings.DEVICE_CHARACTERS_PER_MINUTE, new_id=uuid.uuid4, utc_now=_steady_utc_clock())
         self.outbox = OutboxClient(device_id, epoch, patient_id)
         self._transport = transport
         self._dependencies = dependencies
         self._player = SpeechPlayer(transport, dependencies, self.session, self.outbox, self._conversation_for_delivery)
+        self._lookups: asyncio.Queue[DeliveryLookup] = asyncio.Queue(MAX_WAITING_LOOKUPS)
+        self._is_looking_up = False
         self._conversation_lock = asyncio.Lock()  # held while a conversation starts or ends
+        self._is_detaching = False  # whether a task waits for this lock in order to detach the conversation
         self._closed = False
 
     def buffered_bytes(self) -> int:
-        """Bytes that were sent to the device and have not left this process."""
-        return self._transport.buffered_bytes()
+        """The number of bytes for the device that have not left this process."""
+        return self._transport.buffered_bytes() + self._player.unsent_bytes()
 
     def wake(self) -> None:
-        """Look into the outbox soon: it may have a delivery for this patient."""
+        """Make the player look into the outbox soon, because it may have a delivery for this patient."""
         self._player.wake()
 
     async def on_registered(self) -> None:
-        """Mark the device as online and release the claims of its earlier connections."""
+        """Mark the device as online and release the claims of its earlier connections.
+
+        The registry calls this method.
+        """
         await self.outbox.take_over()
 
-    async def notify_expired(self) -> None:
-        """Report queued speeches that have expired as failed."""
-        for speech_id in await self.outbox.pop_expired():
+    def stop_lost_delivery(self) -> None:
+        """Stop the delivery that is playing if another connection has claimed it.
+
+        Returns immediately. The work is done in the background.
+        """
+        self._dependencies.spawn(self._player.stop_lost_delivery())
+
+    def notify_expired(self, overdue: Collection[uuid.UUID], expired: Collection[uuid.UUID]) -> None:
+        """Report queued speech that has expired to the device, as failed.
+
+        `overdue` are the ids of speeches whose expiry time has passed, `expired` those that have expired in the
+        database, too.
+        """
+        for speech_id in self.outbox.pop_overdue(overdue, expired):
             self._dependencies.spawn(self._transport.send(messages.speech_failed(speech_id, "expired")))
 
     async def receive(self, text: str | None) -> None:
-        """Handle one text frame of the device. None stands for a binary frame."""
-        if self._closed:
-            return
-        commands = self.session.binary_frame() if text is None else self.session.text_frame(text, time.monotonic())
-        for command in commands:
-            await self._execute(command)
+        """Handle one text frame of the device. `text` is None for a binary frame."""
+        if not self._closed:
+            commands = self.session.binary_frame() if text is None else self.session.text_frame(text, time.monotonic())
+            for command in commands:
+                await self._execute(command)
+        self._transport.read_on()
 
     async def close(self, code: int) -> None:
-        """Close the socket with this code. All speech ends as interrupted first, and the device is notified."""
+        """Close the socket with this close code.
+
+        Before that, end all speech as interrupted and notify the device of it.
+        """
         if not self._closed:
             self._stop_accepting()
             await self._player.cancel_all()
@@ -108,27 +131,53 @@ class Connection:
                     await self.outbox.flush()
 
     async def drain(self, seconds: float) -> None:
-        """Close for a server shutdown with 4012. The current speech may take this many seconds to end."""
+        """Close the socket with code 4012, because the server shuts down.
+
+        The current speech may take `seconds` to end.
+        """
         await self._player.finish_current(seconds)
         await self.close(CLOSE_SHUTTING_DOWN)
 
-    async def detach_conversation(self, conversation_id: uuid.UUID) -> None:
-        """End the conversation here, with all its speech, because another device has resumed it."""
-        await self._player.cancel_all()
-        self._player.release_deferred()
-        await self._write(lambda: self.outbox.release_deferred(conversation_id))
-        if self._is_open(conversation_id):
-            _, characters = self.session.finish_conversation()
-            await self._transport.send(messages.conversation_ended(conversation_id, characters))
+    def detach_conversation(self, conversation_id: uuid.UUID) -> None:
+        """End the conversation and its speech on this connection, because another device has resumed it.
 
-    async def reset_voice(self, conversation_id: uuid.UUID) -> None:
-        """Use the default voice from the next speech on, because the conversation's voice was withdrawn."""
+        Returns immediately. The work is done in the background. A call does nothing while an earlier one waits.
+        """
+        if not self._is_detaching:
+            self._is_detaching = True
+            self._dependencies.spawn(self._detach(conversation_id))
+
+    async def _detach(self, conversation_id: uuid.UUID) -> None:
         async with self._conversation_lock:
-            opened = self.session.conversation
-            if opened is not None and self._is_open(conversation_id):
-                context = await run_in_db_thread(lifecycle.switch_to_default_voice, opened.context)
-                self.session.start_conversation(replace(opened, context=context))
-                await self._transport.send(messages.VOICE_CHANGED_NOTICE)
+            self._is_detaching = False  # a later sweep may find the next conversation
+            if not self._is_open(conversation_id):
+                return
+            _, characters = self.session.finish_conversation()  # from now on, further speech is refused
+            await self._player.cancel_all()
+            while not self._closed:
+                try:
+                    await self._player.end_deferred()
+                    break
+                except Error as error:  # only the database knows which device ends the deferred speech
+                    log.warning("connection.detach_failed", error=type(error).__name__)
+                await asyncio.sleep(OPEN_RETRY_INTERVAL_S)
+            counted = await self._write(lambda: run_in_db_thread(lifecycle.characters_of, conversation_id))
+            characters = characters if counted is None else counted
+            await self._transport.send(messages.conversation_ended(conversation_id, characters))
+        self._player.wake()
+
+    def change_voices(self, conversation_id: uuid.UUID, choice: VoiceChoice) -> None:
+        """Use these voices from the next speech on. The device is notified if the voice of the conversation changes.
+
+        Returns immediately. A conversation that is being resumed now may get its former voice. The next sweep
+        finds it.
+        """
+        opened = self.session.conversation
+        if opened is not None and self._is_open(conversation_id):
+            former = opened.context.speech_settings.voice
+            self.session.start_conversation(replace(opened, context=choice.apply_to(opened.context)))
+            if choice.voice.id != former.id:
+                self._dependencies.spawn(self._transport.send(messages.VOICE_CHANGED_NOTICE))
 
     async def on_disconnect(self) -> None:
         """Clean up after the socket was closed by either side. Also safe after `close`.
@@ -167,10 +216,11 @@ class Connection:
                 await self._player.finalize(speech, UtteranceState.INTERRUPTED)
             case ReportPlayback(ms):
                 self._player.report_playback(ms)
-            case AcknowledgeDelivery(speech_id):
-                self._dependencies.spawn(self._acknowledge(speech_id))
-            case CancelDelivery(speech_id):
-                self._dependencies.spawn(self._cancel_delivery(speech_id))
+            case AcknowledgeDelivery() | CancelDelivery():
+                await self._lookups.put(command)
+                if not self._is_looking_up:
+                    self._is_looking_up = True
+                    self._dependencies.spawn(self._look_up_deliveries())
             case StartConversation():
                 await self._start(command)
             case EndConversation():
@@ -178,46 +228,67 @@ class Connection:
             case CloseConnection(code):
                 await self.close(code)
 
-    async def _acknowledge(self, speech_id: str) -> None:
-        if not await self.outbox.acknowledge(speech_id):
-            await self._reject(_unknown_id(speech_id))
+    async def _look_up_deliveries(self) -> None:
+        """Carry out the device's acknowledgements and cancellations of deliveries, one after the other.
 
-    async def _cancel_delivery(self, speech_id: str) -> None:
-        if await self.outbox.cancel(speech_id):
+        So a device uses at most one database thread. A device that sends more than MAX_WAITING_LOOKUPS has to wait: no
+        further frame is read from it. All lookups that it has sent are carried out, even after it has disconnected.
+        """
+        try:
+            while not self._lookups.empty():
+                lookup = self._lookups.get_nowait()
+                try:
+                    await self._look_up_delivery(lookup)
+                except Exception:  # without the next lookups, the device would be read no further
+                    log.exception("connection.lookup_failed")
+        finally:
+            self._is_looking_up = False
+
+    async def _look_up_delivery(self, lookup: DeliveryLookup) -> None:
+        speech_id = lookup.speech_id
+        if isinstance(lookup, AcknowledgeDelivery):
+            is_known = await self.outbox.acknowledge(speech_id)
+        elif await self.outbox.cancel(speech_id):
+            is_known = True
             if self.outbox.forget_queued(speech_id):
                 await self._transport.send(messages.speech_cancelled(speech_id))
-        elif not await self.outbox.is_known(speech_id):
-            await self._reject(_unknown_id(speech_id))
+        else:
+            is_known = await self.outbox.is_known(speech_id)
+        if is_known:
+            self.session.confirm(lookup)
+        elif not self._closed:
+            await self._reject(ProtocolError("unknown_id", "No speech has this `id`.", speech_id), lookup)
 
-    async def _reject(self, error: ProtocolError) -> None:
-        for command in self.session.reject(error):
+    async def _reject(self, error: ProtocolError, lookup: DeliveryLookup | None = None) -> None:
+        for command in self.session.reject(error, lookup):
             await self._execute(command)
 
     async def _start(self, start: StartConversation) -> None:
         self._dependencies.spawn(self._dependencies.client.preconnect())
         async with self._conversation_lock:
             try:
-                opened = await self._open(start)
+                opened, deferred_rows = await self._open(start)
             except lifecycle.UnknownConversation as error:
                 await self._reject(ProtocolError(error.code, error.message))
                 return
             for command in self.session.switch_conversation(opened):
                 await self._execute(command)
             self.session.start_conversation(opened)
+            if opened.context.speech_settings.voice.is_offline:
+                self._dependencies.error_reporter.report_no_usable_voice(opened.context.conversation_id)
             self._player.on_conversation_started(opened)
             await self._transport.send(opened.context.started_frame())
-        if start.resume is not None:
-            rows = await self.outbox.reclaim_deferred(opened.context.conversation_id)
-            self._player.restore_deferred(rows, opened.context)
+            self._player.restore_deferred(deferred_rows, opened.context)
         wants_greeting = start.resume is None if start.greeting is None else start.greeting
         if wants_greeting and (greeting := self.session.enqueue_greeting(time.monotonic())):
             self._player.enqueue(greeting)
         self._player.wake()
 
-    async def _open(self, start: StartConversation) -> OpenConversation:
-        """Start, resume or adopt a conversation. Wait up to OPEN_TIMEOUT_S for a database that is unavailable.
+    async def _open(self, start: StartConversation) -> tuple[OpenConversation, list[Utterance]]:
+        """Start, resume or adopt a conversation.
 
-        Closing the socket instead would let all devices reconnect at the same time.
+        Return it together with its deferred speech from an earlier connection. If the database is unavailable, this
+        waits up to OPEN_TIMEOUT_S for it. Closing the socket instead would let all devices reconnect at the same time.
         """
         deadline = time.monotonic() + OPEN_TIMEOUT_S
         while True:
@@ -225,7 +296,9 @@ class Connection:
                 if start.resume is not None:
                     # A device that reconnects immediately resumes speech that may not be written yet.
                     await self._dependencies.recorder.flush()
-                return await run_in_db_thread(_open_or_adopt, self.device_id, start, self.session.conversation)
+                return await run_in_db_thread(
+                    _open_or_adopt, self.device_id, self.outbox.owner, start, self.session.conversation
+                )
             except (OperationalError, InterfaceError) as error:
                 if self._closed or time.monotonic() > deadline:
                     raise
@@ -233,7 +306,7 @@ class Connection:
             await asyncio.sleep(OPEN_RETRY_INTERVAL_S)
 
     async def _conversation_for_delivery(self) -> OpenConversation | None:
-        """Return the open conversation, or open one. Return None while the database is unavailable."""
+        """Return the open conversation, or start one. Return None while the database is unavailable."""
         async with self._conversation_lock:
             if self.session.conversation is None:
                 opened = await self._write(lambda: run_in_db_thread(lifecycle.start_for_delivery, self.device_id))
@@ -246,6 +319,8 @@ class Connection:
     async def _end(self) -> None:
         # Under the lock: a conversation for a delivery must not start before the device knows that this one has ended.
         async with self._conversation_lock:
+            if self.session.conversation is None:  # another device has resumed it, and `_detach` has sent the end
+                return
             opened, characters = self.session.finish_conversation()
             counted = await self._write(lambda: run_in_db_thread(lifecycle.end, opened.context.conversation_id))
             characters = characters if counted is None else counted  # the row includes other processes' characters
@@ -253,9 +328,9 @@ class Connection:
         self._player.wake()
 
     async def _write(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
-        """Make this change to the database after all recorded speech was written.
+        """Await `change`, a write to the database, after all recorded speech was written. Return its result.
 
-        Return None if the database is unavailable. A sweep makes up for the change later.
+        Return None if the database is unavailable. A periodic sweep makes up for the change later.
         """
         try:
             await self._dependencies.recorder.flush()
@@ -265,20 +340,30 @@ class Connection:
             return None
 
 
-def _unknown_id(speech_id: str) -> ProtocolError:
-    return ProtocolError("unknown_id", "No speech has this `id`.", speech_id)
+def _steady_utc_clock() -> Callable[[], datetime]:
+    """Return a clock in UTC that never goes back, because queued speech is played in the order of its times."""
+    offset = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+    return lambda: offset + timedelta(seconds=time.monotonic())
 
 
 def _open_or_adopt(
-    device_id: uuid.UUID, start: StartConversation, server_opened: OpenConversation | None
-) -> OpenConversation:
-    """Start or resume a conversation, or adopt the one that the server has opened on this connection."""
-    if server_opened is not None and start.resume in (None, str(server_opened.context.conversation_id)):
-        return lifecycle.adopt(device_id, server_opened, start.format)
-    if start.resume is None:
-        opened = lifecycle.start(device_id, start.format)
+    device_id: uuid.UUID, owner: str, start: StartConversation, server_opened: OpenConversation | None
+) -> tuple[OpenConversation, list[Utterance]]:
+    """Start or resume a conversation, or adopt the one that the server has started on this connection.
+
+    Also return the rows of its deferred speech, which this connection (`owner`) owns now. If another device has the
+    conversation, it loses the conversation and this speech in one transaction.
+    """
+    wanted = None if start.resume is None else lifecycle.parse_id(start.resume)
+    if server_opened is not None and wanted in (None, server_opened.context.conversation_id):
+        return lifecycle.adopt(device_id, server_opened, start.format), []
+    if wanted is None:
+        opened, rows = lifecycle.start(device_id, start.format), []
     else:
-        opened = lifecycle.resume(device_id, start.resume)
+        with transaction.atomic():
+            # Utterances are locked before their conversation, as in the recorder. In another order they could deadlock.
+            rows = deferred.reclaim(wanted, owner)
+            opened = lifecycle.resume(device_id, wanted)
     if server_opened is not None:
         lifecycle.end(server_opened.context.conversation_id)
-    return opened
+    return opened, rows

@@ -1,16 +1,16 @@
-"""The outbox as one connection sees it: claims deliveries, and finishes, requeues and acknowledges them.
+"""The outbox for one connection: claims deliveries, and finishes, requeues and acknowledges them.
 
 The rows in the database decide (`tts.outbox.store`). This module only remembers, for one connection:
 
-- the deliveries that it has played, so that none is played twice on one socket;
-- the queued speeches that the device knows of, so that the device is notified when they expire;
-- the changes that could not be written yet. A row that seems to play here blocks all others of its patient.
+- the queued speeches that the device was notified of, so that it can be notified when they expire;
+- the changes that could not be written yet. Until they are written, a row that seems to play on this connection blocks
+  all other deliveries of its patient.
 """
 
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -21,10 +21,12 @@ from django.db.models import Case, Value, When
 
 from tts.conversations.context import Context
 from tts.models import Utterance
-from tts.outbox import leases, store
+from tts.outbox import deferred, leases, store
 from tts.outbox.claim import Claim
+from tts.outbox.deferred import Fate
+from tts.queue_reason import QueueReason
 from tts.speech import Speech, SpeechProgress
-from tts.states import SERVER_PREFIX, Origin, QueueReason, UtteranceState
+from tts.states import SERVER_PREFIX, Origin, UtteranceState
 from tts.text.stream import TextStream
 from voicecare.core.database import run_in_db_thread
 
@@ -36,16 +38,17 @@ log = structlog.get_logger(__name__)
 
 
 class OutboxClient:
-    """`owner` is the name of the connection in the rows. An unavailable database delays writes, never speech."""
+    """The outbox of one connection. An unavailable database delays its writes, never speech.
+
+    `owner` is the name of the connection in the rows.
+    """
 
     def __init__(self, device_id: uuid.UUID, epoch: int, patient_id: uuid.UUID) -> None:
         self.owner = leases.owner_name(device_id, epoch)
         self._device_id = device_id
         self._patient_id = patient_id
-        self._delivered_here: set[uuid.UUID] = set()
-        self._notified_queued: dict[
-            str, tuple[uuid.UUID, float]
-        ] = {}  # speech id: utterance id, expiry time (monotonic)
+        # By speech id: the utterance id and the expiry time (monotonic).
+        self._notified_queued: dict[str, tuple[uuid.UUID, float]] = {}
         self._pending_writes: list[Callable[[], object]] = []
         self._write_lock = asyncio.Lock()  # pending writes happen in order, in `flush` and before a claim
 
@@ -53,14 +56,39 @@ class OutboxClient:
         """Mark the device as online and release the rows of its earlier connections."""
         await _or_default(run_in_db_thread(leases.take_over, self._device_id, self.owner), None)
 
-    async def reclaim_deferred(self, conversation: uuid.UUID) -> list[Utterance]:
-        """Take over the speeches of this conversation that wait for the quota."""
-        return await _or_default(run_in_db_thread(leases.reclaim, conversation, self.owner), [])
+    async def take_deferred(self, speech: Speech) -> Fate | None:
+        """Start a speech that this process kept in memory until the quota returned, if this connection still owns it.
+
+        Return its fate, or None if the database is unavailable.
+        """
+        taking = run_in_db_thread(deferred.take, speech.utterance_id, self._device_id, self.owner, speech.takeovers)
+        return await _or_default(taking, None)
+
+    async def end_deferred(self, speeches: Iterable[Speech]) -> dict[uuid.UUID, Fate]:
+        """End these deferred speeches, which wait for the quota, unless another connection has taken them over.
+
+        Return the fate of each speech, by utterance id. Raises DatabaseError.
+        """
+        return await run_in_db_thread(deferred.end_all, {speech.utterance_id: speech.takeovers for speech in speeches})
+
+    async def release_deferred(self, speech: Speech) -> None:
+        """Undo `take_deferred`, so that another connection can play the speech."""
+        await _or_default(run_in_db_thread(deferred.release, speech.utterance_id, speech.takeovers), None)
 
     async def claim(
-        self, conversation: uuid.UUID | None, *, quota_exhausted: bool, hold_live: bool, live_only: bool = False
+        self,
+        conversation: uuid.UUID | None,
+        *,
+        quota_exhausted: bool,
+        hold_live: bool,
+        live_only: bool = False,
+        exclude: Collection[uuid.UUID] = (),
     ) -> Claim | None:
-        """Claim the next delivery for this patient. Do not call it while a delivery plays."""
+        """Claim the next delivery for this patient. Return None if there is none, or if the database is unavailable.
+
+        Do not call it while a delivery plays. `conversation` is the id of the open conversation. For the next three
+        arguments see `tts.outbox.store.claim`. `exclude` are the utterances that this connection has in memory.
+        """
         claiming = partial(
             store.claim,
             self._device_id,
@@ -69,7 +97,7 @@ class OutboxClient:
             quota_exhausted=quota_exhausted,
             hold_live=hold_live,
             live_only=live_only,
-            exclude=frozenset(self._delivered_here),
+            exclude=exclude,
         )
         try:
             await self._write_pending()
@@ -77,12 +105,12 @@ class OutboxClient:
         except Error as error:
             log.warning("outbox.claim_failed", error=type(error).__name__)
             # The claim may have succeeded although the answer was lost.
-            self._pending_writes.append(partial(_release_speaking, self._patient_id, self.owner))
+            self._pending_writes.append(partial(_release_speaking, self._patient_id, self.owner, is_played=False))
             return None
 
     @property
     def has_pending_writes(self) -> bool:
-        """Whether changes are not written yet. `claim` writes them first."""
+        """Whether some changes are not written yet. `claim` and `flush` write them."""
         return bool(self._pending_writes)
 
     async def _write_pending(self) -> None:
@@ -92,15 +120,15 @@ class OutboxClient:
                     await run_in_db_thread(self._pending_writes[0])
                 except (DataError, IntegrityError) as error:  # the fault of this row, which must not block the others
                     log.error("outbox.row_rejected", error=type(error).__name__)
-                    await run_in_db_thread(_release_speaking, self._patient_id, self.owner)
+                    await run_in_db_thread(_release_speaking, self._patient_id, self.owner, is_played=True)
                 del self._pending_writes[0]
 
     async def flush(self) -> None:
-        """Write the changes of `finish` and `requeue` in order. If the database is unavailable, they stay pending."""
+        """Write the changes of `finish` and `requeue`, in order. If the database is unavailable, they stay pending."""
         await _or_default(self._write_pending(), None)
 
     def make_speech(self, claim: Claim, context: Context) -> Speech:
-        """Return the speech of a claim. It keeps the device's id only in the conversation of its request."""
+        """Return the claimed delivery as a speech to play in the conversation of `context`."""
         self._notified_queued.pop(claim.speech_id, None)
         return Speech(
             claim.speech_id,
@@ -119,7 +147,11 @@ class OutboxClient:
         )
 
     async def confirm_start(self, claim: Claim) -> bool:
-        """Whether the claim is still valid. It may have been acknowledged or cancelled since."""
+        """Check, just before the delivery starts, whether its claim is still valid.
+
+        The device may have acknowledged or cancelled the delivery since it was claimed. If the database is unavailable,
+        return False and give the delivery back to the queue.
+        """
         try:
             return await run_in_db_thread(store.confirm, claim)
         except Error as error:
@@ -127,9 +159,15 @@ class OutboxClient:
             self.requeue(claim)
             return False
 
+    async def keep_claim(self, claim: Claim) -> bool:
+        """Renew the claim of the delivery that is playing. Return False if another connection has claimed it."""
+        return await _or_default(run_in_db_thread(store.keep, claim), True)
+
     def finish(self, claim: Claim, speech: Speech) -> None:
-        """The delivery has ended, for any reason. Call `flush` afterwards, which writes it."""
-        self._delivered_here.add(claim.id)
+        """Note that the delivery has ended, for any reason.
+
+        Call `flush` afterwards, which writes this to the database.
+        """
         progress = speech.progress
         finishing = partial(
             store.finish,
@@ -147,34 +185,41 @@ class OutboxClient:
         self._pending_writes.append(finishing)
 
     def requeue(self, claim: Claim, *, queued: bool = False) -> None:
-        """Let the delivery wait again for a later attempt. Call `flush` afterwards, which writes it."""
+        """Let the delivery wait again for a later attempt. Call `flush` afterwards, which writes this to the database.
+
+        `queued` means that it waits for the quota.
+        """
         self._pending_writes.append(partial(store.requeue, claim, queued=queued))
 
     def mark_queued_notified(self, claim: Claim) -> bool:
-        """Remember that the device is notified of this queued speech. Return whether this is the first time."""
+        """Note that the device is notified of this queued speech. Return whether this is its first notification."""
         is_first = claim.speech_id not in self._notified_queued
         if claim.seconds_left is not None:
             self._notified_queued[claim.speech_id] = claim.id, time.monotonic() + claim.seconds_left
         return is_first
 
-    async def pop_expired(self) -> list[str]:
-        """Return the ids of queued speeches that the device knows of and that have expired. Each is returned once.
+    def overdue(self, now: float) -> list[uuid.UUID]:
+        """Return the ids of the queued speeches that the device was notified of and whose expiry time has passed.
 
-        The rows decide, because another device of the patient may have played or cancelled the speech.
+        `now` is a time of `time.monotonic`. The database decides whether they have expired (`store.expired_among`),
+        because another device of the patient may have played or cancelled the speech.
         """
-        now = time.monotonic()
-        due = {key: speech_id for speech_id, (key, until) in self._notified_queued.items() if until <= now}
-        over = await _or_default(run_in_db_thread(store.expired_among, list(due)), None) if due else set()
-        if over is None:
-            return []
-        for speech_id in due.values():
+        return [key for key, until in self._notified_queued.values() if until <= now]
+
+    def pop_overdue(self, overdue: Collection[uuid.UUID], expired: Collection[uuid.UUID]) -> list[str]:
+        """Forget the queued speeches in `overdue`. Return the speech ids of those that are in `expired`, too.
+
+        So each expired speech is returned once.
+        """
+        popped = {speech_id: key for speech_id, (key, _) in self._notified_queued.items() if key in overdue}
+        for speech_id in popped:
             self.forget_queued(speech_id)
-        return [speech_id for key, speech_id in due.items() if key in over]
+        return [speech_id for speech_id, key in popped.items() if key in expired]
 
     async def acknowledge(self, speech_id: str) -> bool:
-        """Return False if no delivery of this patient has this id.
+        """Acknowledge a delivery. Return False if no delivery of this patient has this id.
 
-        Retry until the database is available. Otherwise the patient would hear the speech again.
+        Retries until the database is available. Otherwise the patient would hear the speech again.
         """
         key = _utterance_id(speech_id)
         while key is not None:
@@ -186,37 +231,35 @@ class OutboxClient:
         return False
 
     async def cancel(self, speech_id: str) -> bool:
-        """End a waiting delivery. Return False if it does not wait."""
+        """End a waiting delivery. Return False if it is not waiting, or if the database is unavailable."""
         key = _utterance_id(speech_id)
         return key is not None and await _or_default(run_in_db_thread(store.cancel, key, self._patient_id), False)
 
     async def is_known(self, speech_id: str) -> bool:
-        """Whether a delivery of this patient has this id."""
+        """Whether a delivery of this patient has this id. True if the database is unavailable."""
         key = _utterance_id(speech_id)
         return key is not None and await _or_default(
             run_in_db_thread(store.is_delivery_of, key, self._patient_id), True
         )
 
     def forget_queued(self, speech_id: str) -> bool:
-        """Forget a speech that is no longer queued. Return whether the device knew of it."""
+        """Forget a speech that is no longer queued. Return whether the device was told that this speech was queued."""
         return self._notified_queued.pop(speech_id, None) is not None
 
-    async def release_deferred(self, conversation_id: uuid.UUID) -> None:
-        """Release the speeches of this conversation that wait for the quota. Deliveries stay."""
-        await self.flush()
-        await run_in_db_thread(leases.release, conversation_id, self.owner)
-
     async def release_all(self) -> None:
-        """Release all rows of this connection, which has ended."""
+        """Release all rows of this connection, which has ended. Raises DatabaseError."""
         await self.flush()
         await run_in_db_thread(leases.release_all, self._device_id, self.owner)
 
 
-def _release_speaking(patient_id: uuid.UUID, owner: str) -> None:
-    """Let the rows that seem to play on this connection wait again."""
+def _release_speaking(patient_id: uuid.UUID, owner: str, *, is_played: bool) -> None:
+    """Let the deliveries that seem to play on this connection wait again.
+
+    With `is_played`, this connection has played them, so only other connections may play them again.
+    """
     waits = Case(When(origin=Origin.DEVICE, then=Value(UtteranceState.QUEUED)), default=Value(UtteranceState.WAITING))
     rows = Utterance.objects.filter(patient=patient_id, owner=owner, state=UtteranceState.SPEAKING)
-    rows.update(state=waits, owner="", lease_until=None)
+    rows.update(state=waits, owner="", lease_until=None, **({"played_by": owner} if is_played else {}))
 
 
 def _utterance_id(speech_id: str) -> uuid.UUID | None:
@@ -227,7 +270,10 @@ def _utterance_id(speech_id: str) -> uuid.UUID | None:
 
 
 async def _or_default(query: Coroutine[Any, Any, T], default: T) -> T:
-    """Return the default if the database is unavailable. A missed write only delays rows until their leases expire."""
+    """Await `query`. Return its result, or `default` if the database is unavailable.
+
+    A missed write only delays rows until their leases expire.
+    """
     try:
         return await query
     except Error as error:

@@ -27,10 +27,11 @@ class Prefetched:
 
 
 class OutboxPrefetcher:
-    """Used by the player's task. `client_activity` and `close` may be called at any time.
+    """Claims the next delivery in the background. The player's task uses it.
 
-    `open_conversation` returns the open conversation, or opens one for a delivery. It returns None if that fails.
-    `pending_hint` means that the outbox may have a delivery for this patient.
+    Other tasks may call `client_activity` and `close` at any time. `open_conversation` returns the open conversation,
+    or starts one for a delivery. It returns None if that fails. `pending_hint` means that the outbox may have a
+    delivery for this patient.
     """
 
     def __init__(
@@ -50,23 +51,25 @@ class OutboxPrefetcher:
         self._closed = False
 
     def __bool__(self) -> bool:
-        """Whether `next_delivery` may find something."""
-        return self.pending_hint or self._fetch_task is not None
+        """Whether `next_delivery` may return a delivery."""
+        return not self._closed and (self.pending_hint or self._fetch_task is not None)
 
     def client_activity(self) -> None:
-        """The device has sent a speech of its own, which comes first."""
+        """Make `next_delivery` return early, because the device has sent a speech of its own, which comes first."""
         self._wakeup.set()
 
     def close(self) -> None:
-        """Take no further delivery."""
+        """Return no further delivery from `next_delivery`."""
         self._closed = True
 
     async def next_delivery(self, *, live_only: bool = False) -> Speech | None:
         """Return the next delivery and mark it as playing.
 
-        Return None if there is none, or if the device sends a speech first. With `live_only`, only speech that a device
-        requested is fetched, and the wait is limited to LIVE_CLAIM_TIMEOUT_S.
+        Return None if there is none, or if the device sends a speech of its own first. With `live_only`, only speech
+        that a device requested is claimed, and the wait is limited to LIVE_CLAIM_TIMEOUT_S.
         """
+        if self._closed:
+            return None
         fetching = self._fetch_task
         is_fresh = fetching is None
         if fetching is None:
@@ -84,7 +87,7 @@ class OutboxPrefetcher:
         return self._take(fetching.result(), is_fresh=is_fresh)
 
     def requeue(self, claim: Claim, *, queued: bool = False) -> None:
-        """Let the delivery wait again, in the background."""
+        """Let the delivery wait again, in the background. `queued` means that it waits for the quota."""
         self._outbox.requeue(claim, queued=queued)
         self._dependencies.spawn(self._outbox.flush())
 
@@ -92,7 +95,11 @@ class OutboxPrefetcher:
         quota = self._dependencies.quota
         hold_live = quota.hold_remaining_s(time.monotonic()) > 0
         claim = await self._outbox.claim(
-            self._conversation_id(), quota_exhausted=quota.is_exhausted, hold_live=hold_live, live_only=live_only
+            self._conversation_id(),
+            quota_exhausted=quota.is_exhausted,
+            hold_live=hold_live,
+            live_only=live_only,
+            exclude=self._session.queue.pending_ids(),
         )
         if claim is None:
             return None
@@ -103,10 +110,10 @@ class OutboxPrefetcher:
         return Prefetched(claim, opened) if await self._outbox.confirm_start(claim) else None
 
     def _take(self, fetched: Prefetched | None, *, is_fresh: bool) -> Speech | None:
-        """Start the delivery, or put it back if it may be stale.
+        """Start the claimed delivery, or put it back if it may be outdated.
 
-        It may have been acknowledged if the device has spoken since the fetch began (`is_fresh` is false). It does not
-        fit if the conversation has changed.
+        If the device has spoken since the claim began (`is_fresh` is false), the device may have acknowledged the
+        delivery in the meantime. If the conversation has changed, the delivery does not belong to the open one.
         """
         if fetched is None:
             return None

@@ -1,1 +1,1 @@
-"""The management command of tts: `talk` acts as a device on the command line."""
+"""The management command of tts: `talk` speaks texts through the server, as a device does."""

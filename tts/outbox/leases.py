@@ -1,7 +1,7 @@
 """Leases: which connection owns a row of the outbox, and until when.
 
-All times are those of the database, because processes may run on several machines. When a connection ends or its
-lease expires, its rows wait again. The next connection of the same device gets them without waiting for the expiry.
+All times are those of the database's clock, because processes may run on several machines. When a connection ends or
+its lease expires, its rows wait again. A new connection of the same device does not have to wait for the expiry.
 """
 
 import base64
@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 import structlog
-from django.db.models import Case, F, Q, QuerySet, Value, When
+from django.db.models import Case, DurationField, ExpressionWrapper, F, Q, QuerySet, Value, When
 from django.db.models.functions import Now
 
-from tts.models import Utterance
-from tts.states import Origin, UtteranceState
+from tts.models import Utterance, UtteranceQuerySet
+from tts.states import UtteranceState
 from voicecare.core import metrics
+from voicecare.core.batches import process_each, run_steps
 from voicecare.patients.models import Device, Patient
 
 LEASE_S = 15  # a connection that is not renewed for this long loses its rows
@@ -24,6 +25,7 @@ LEASE = Now() + timedelta(seconds=LEASE_S)
 # The exact condition of the index `utterance_outbox`. PostgreSQL uses a partial index only if the query implies it.
 PENDING = Q(origin="server", state__in=["waiting", "queued", "speaking", "spoken"]) | Q(origin="device", state="queued")
 UNLEASED = Q(lease_until=None) | Q(lease_until__lte=Now())
+NOT_EXPIRED = Q(expires_at=None) | Q(expires_at__gt=Now())
 _RELEASED = {
     "state": Case(
         When(state__in=[UtteranceState.SPEAKING, UtteranceState.SPOKEN], then=Value(UtteranceState.WAITING)),
@@ -37,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 
 def owner_name(device_id: uuid.UUID, epoch: int) -> str:
-    """Return the unique name of a connection, 36 characters.
+    """Return the unique name of a connection, 36 characters. `epoch` is its number in `Device.epoch`.
 
     The names of one device's connections sort by age, so that a later connection can find the rows of earlier ones.
     """
@@ -45,69 +47,88 @@ def owner_name(device_id: uuid.UUID, epoch: int) -> str:
 
 
 def take_over(device_id: uuid.UUID, owner: str) -> None:
-    """Mark the device of a new connection as online, and release the rows of its earlier connections. Two statements.
+    """Mark the device of a new connection as online, and release the rows of its earlier connections.
 
-    Rows of a later connection are not touched, even if this call is late.
+    Rows of a later connection are not touched, even if this call comes late.
     """
     Device.objects.filter(pk=device_id).update(online_until=LEASE)
-    pending_for_devices([device_id]).filter(owner__gte=owner_name(device_id, 0), owner__lt=owner).update(**_RELEASED)
+    earlier = pending_for_devices([device_id]).filter(owner__gte=owner_name(device_id, 0), owner__lt=owner)
+    earlier.update_in_order(**_RELEASED)
 
 
 def renew(connections: Mapping[str, uuid.UUID]) -> None:
-    """Extend the leases of these owners by LEASE_S. Maps each owner to its device. Two statements."""
+    """Extend the leases of all rows of these owners by LEASE_S. Three statements.
+
+    `connections` maps each owner to its device, which stays online for the same time.
+    """
     if connections:
         devices = set(connections.values())
-        pending_for_devices(devices).filter(owner__in=list(connections)).update(lease_until=LEASE)
+        pending_for_devices(devices).filter(owner__in=list(connections)).update_in_order(lease_until=LEASE)
         Device.objects.filter(pk__in=devices).update(online_until=LEASE)
 
 
 def release_all(device_id: uuid.UUID, owner: str) -> None:
-    """Release the rows of an ended connection. Its device is offline, unless it has a newer connection."""
+    """Release the rows of a connection that has ended. Mark its device as offline, unless it has a newer connection."""
     Device.objects.filter(pk=device_id, epoch=owner_epoch(owner)).update(online_until=None)
-    pending_for_devices([device_id]).filter(owner=owner).update(**_RELEASED)
-
-
-def reclaim(conversation_id: uuid.UUID, owner: str) -> list[Utterance]:
-    """Take over the live speech of a resumed conversation that waits for the quota, in order. Two statements."""
-    waits = Utterance.objects.filter(PENDING, conversation=conversation_id, origin=Origin.DEVICE)
-    free = waits.filter(UNLEASED, expires_at__gt=Now())
-    free.update(owner=owner, lease_until=LEASE, attempts=F("attempts") + 1)
-    return list(waits.filter(owner=owner).order_by("received_at", "id"))
-
-
-def release(conversation_id: uuid.UUID, owner: str) -> None:
-    """Release the conversation's live speech that waits for the quota. Deliveries stay with the connection."""
-    held = Utterance.objects.filter(PENDING, conversation=conversation_id, origin=Origin.DEVICE, owner=owner)
-    held.update(owner="", lease_until=None)
+    pending_for_devices([device_id]).filter(owner=owner).update_in_order(**_RELEASED)
 
 
 def owner_epoch(owner: str) -> int:
     return int(owner.rpartition(".")[2])
 
 
-def pending_for_devices(devices: Collection[uuid.UUID]) -> QuerySet[Utterance]:
-    """Return the pending rows of these devices' patients."""
+def pending_for_devices(devices: Collection[uuid.UUID]) -> UtteranceQuerySet:
+    """Return the rows of the outbox that belong to the patients of these devices."""
     return Utterance.objects.filter(PENDING, patient__in=Device.objects.filter(pk__in=devices).values("patient"))
 
 
 def reap_expired() -> None:
-    """Clean up rows that no connection owns. Three statements, idempotent.
+    """Clean up the rows of the outbox that no connection owns. Idempotent. Raises RowsFailed or DatabaseError.
 
-    Expired leases are released, expired speech ends, and so does speech for archived or erased patients. Rows with a
-    lease stay: live speech in the memory of a connection is ended by that connection.
+    Expired leases are released. Expired speech ends, and so does speech for archived or erased patients. Rows with a
+    lease stay, because their connection ends speech that it has in memory.
     """
-    outbox = Utterance.objects.filter(PENDING)
-    outbox.filter(lease_until__lte=Now()).update(**_RELEASED)
-    former_patients = Patient.objects.filter(Q(archived_at__isnull=False) | Q(erased_at__isnull=False))
-    interrupted = _end(outbox.filter(patient__in=former_patients), UtteranceState.INTERRUPTED)
-    expired = _end(outbox.filter(expires_at__lte=Now()), UtteranceState.EXPIRED)
-    if expired or interrupted:
-        log.info("outbox.reaped", expired=expired, interrupted=interrupted)
+    run_steps(_release_expired_leases, _end_speech_for_former_patients, _end_expired_speech)
 
 
-def _end(rows: QuerySet[Utterance], state: UtteranceState) -> int:
-    """End the rows without a lease and return how many. Expired ones get the code `expired`."""
+def _release_expired_leases() -> None:
+    Utterance.objects.filter(PENDING, lease_until__lte=Now()).update_in_order(**_RELEASED)
+
+
+def _end_speech_for_former_patients() -> None:
+    is_former = Q(archived_at__isnull=False) | Q(erases_at__isnull=False) | Q(erased_at__isnull=False)
+    former_patients = Patient.objects.filter(is_former)
+    end_unspoken(Utterance.objects.filter(PENDING, UNLEASED, patient__in=former_patients), UtteranceState.INTERRUPTED)
+
+
+def _end_expired_speech() -> None:
+    end_unspoken(Utterance.objects.filter(PENDING, UNLEASED, expires_at__lte=Now()), UtteranceState.EXPIRED)
+
+
+def end_unspoken(rows: QuerySet[Utterance], state: UtteranceState) -> int:
+    """End these rows in the given state, one by one, and return how many. Each end is logged.
+
+    A row that no longer matches the query when its turn comes is left out. A row that fails is logged and left out, and
+    RowsFailed is raised after the last row.
+    """
     code = "expired" if state == UtteranceState.EXPIRED else ""
-    ended = rows.filter(UNLEASED).update(state=state, code=code, owner="", lease_until=None)
-    metrics.SPEECHES.labels(state.value).inc(ended)
-    return ended
+
+    def end(row: tuple[uuid.UUID, uuid.UUID | None, timedelta]) -> bool:
+        utterance_id, conversation_id, age = row
+        if not rows.filter(pk=utterance_id).update(state=state, code=code, owner="", lease_until=None):
+            return False
+        metrics.SPEECHES.labels(state.value).inc()
+        log.info(
+            "speech.finished",
+            conversation_id=None if conversation_id is None else str(conversation_id),
+            utterance_id=str(utterance_id),
+            outcome=state.value,
+            source="",
+            reason=code,
+            request_id="",
+            ms=round(age.total_seconds() * 1000),
+        )
+        return True
+
+    age = ExpressionWrapper(Now() - F("received_at"), output_field=DurationField())
+    return process_each("outbox.end", list(rows.values_list("pk", "conversation", age)), end)

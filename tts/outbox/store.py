@@ -1,11 +1,11 @@
-"""The queue of waiting speech: started over REST, queued for the quota, or to be delivered again.
+"""The queue of waiting speech: requested over REST, queued for the quota, or to be delivered again.
 
     waiting <-> speaking -> spoken -> heard      `heard` is acknowledged; `spoken` is waiting again when its connection
     queued  <-> speaking                         ends without an acknowledgement; `queued` waits for the quota
 
-Every transition is one conditional UPDATE, so exactly one of several processes succeeds. A claim holds a lease
-(`tts.outbox.leases`). Only its owner can end it, and only in the same attempt. A patient hears one delivery at a time,
-on the device that connected last. All functions must run in a thread.
+Every transition is one conditional UPDATE, so exactly one of several processes succeeds. A connection that has claimed
+a row holds a lease on it (`tts.outbox.leases`). Only this connection can end the claim, and only in the same attempt. A
+patient hears one delivery at a time, on the device that connected last. All functions must run in a thread.
 """
 
 import uuid
@@ -22,8 +22,9 @@ from django.utils.crypto import salted_hmac
 
 from tts.models import Utterance
 from tts.outbox.claim import Claim
-from tts.outbox.leases import LEASE, PENDING, UNLEASED, owner_epoch
-from tts.states import Origin, QueueReason, UtteranceState
+from tts.outbox.leases import LEASE, NOT_EXPIRED, PENDING, UNLEASED, end_unspoken, owner_epoch
+from tts.queue_reason import QueueReason
+from tts.states import Origin, UtteranceState
 from voicecare.core import pubsub
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Device
@@ -31,7 +32,6 @@ from voicecare.patients.models import Device
 log = structlog.get_logger(__name__)
 
 _DIGEST_SALT = "tts.outbox"  # part of each stored digest: another value would refuse repeated requests
-_NOT_EXPIRED = Q(expires_at=None) | Q(expires_at__gt=Now())
 _TIME_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
 
 
@@ -45,10 +45,11 @@ class IdempotencyConflict(VoicecareError):
 def submit(
     patient_id: uuid.UUID, text: str, *, expires_in_s: float, author: User | None, idempotency_key: str = ""
 ) -> Utterance:
-    """Create a waiting row. If the author repeats a request with the same key, return the first row, in any state.
+    """Create a waiting row and announce it to the processes. `expires_in_s` is in seconds.
 
-    Raises IdempotencyConflict if the author has used the key for another request, and ValueError if the key is too long
-    or has no author.
+    If the author repeats a request with the same idempotency key, the first row is returned, in any state. Raises
+    IdempotencyConflict if the author has used the key for another request, and ValueError if the key is too long or has
+    no author.
     """
     if len(idempotency_key) > 255 or (idempotency_key and author is None):
         raise ValueError("an idempotency key has 255 characters at most and belongs to an author")
@@ -64,6 +65,7 @@ def submit(
                 state=UtteranceState.WAITING,
                 queue_reason="" if is_connected else QueueReason.NO_DEVICE.value,
                 author=author,
+                received_at=Now(),
                 expires_at=Now() + timedelta(seconds=expires_in_s),
                 idempotency_key=idempotency_key,
                 request_digest=digest,
@@ -76,7 +78,7 @@ def submit(
             message = "This Idempotency-Key came with another request before: use a new one."
             raise IdempotencyConflict(message) from None
         return existing
-    row.refresh_from_db(fields=["expires_at"])
+    row.refresh_from_db(fields=["received_at", "expires_at"])
     if not is_connected:
         log.info("speech.queued", conversation_id=None, utterance_id=str(row.pk), reason=row.queue_reason, ms=0)
     transaction.on_commit(partial(pubsub.publish_patient, patient_id), robust=True)
@@ -87,10 +89,10 @@ def submit(
 
 
 def devices_with_work(devices: Collection[uuid.UUID], *, quota_exhausted: bool, hold_live: bool) -> set[uuid.UUID]:
-    """Return the connected devices for which `claim` would find a row. One query.
+    """Return those of these connected devices for which `claim` may find a row. One query.
 
     A row goes to the device of its patient that connected last, or to the device that continues the conversation of the
-    request.
+    request. For the other arguments see `claim`.
     """
     if not devices:
         return set()
@@ -111,14 +113,15 @@ def claim(
     live_only: bool = False,
     exclude: Collection[uuid.UUID] = (),
 ) -> Claim | None:
-    """Claim the oldest row that this connection may deliver now. Three queries.
+    """Claim the oldest row that this connection (`owner`) may deliver now. Three queries.
 
-    Return None if no row is ready, or while another speech of the patient is being delivered. Rows in `exclude` are
-    skipped. With `live_only`, only speech that a device requested is claimed.
+    Return None if no row is ready, or while another speech of the patient is being delivered. Rows in `exclude`, and
+    rows that this connection has played, are skipped. With `live_only`, only speech that a device requested is claimed.
 
     While the quota is exhausted, server-started speech is claimed once, to find out whether it needs the quota. Queued
-    live speech is claimed once `hold_live` is false. Live speech that is delivered in another conversation becomes
-    server-started speech: it is repeated until the device acknowledges it (docs/protocol.md, "Server-started speech").
+    speech of a device is claimed only when `hold_live` is false: the first minute, in which it waits, has passed. If it
+    is delivered in another conversation, it becomes server-started speech, which is repeated until the device
+    acknowledges it (docs/protocol.md, "Server-started speech").
     """
     with transaction.atomic():
         # The lock on the patient is needed because two devices could otherwise claim one row each at the same time.
@@ -128,7 +131,7 @@ def claim(
             return None
         patient_id = locked.patient_id
         rows = _claimable(quota_exhausted, hold_live).filter(~Exists(_being_delivered(patient_id)), patient=patient_id)
-        rows = rows.exclude(pk__in=exclude)
+        rows = rows.exclude(pk__in=exclude).exclude(played_by=owner)
         if live_only:
             rows = rows.filter(origin=Origin.DEVICE)
         if locked.outranked:
@@ -163,7 +166,7 @@ def _claim_first(rows: QuerySet[Utterance], owner: str, conversation_id: uuid.UU
 
 
 def _claimable(quota_exhausted: bool, hold_live: bool) -> QuerySet[Utterance]:
-    rows = Utterance.objects.filter(PENDING, UNLEASED, _NOT_EXPIRED)
+    rows = Utterance.objects.filter(PENDING, UNLEASED, NOT_EXPIRED)
     if not quota_exhausted:
         return rows
     untried = Q(origin=Origin.SERVER) & ~Q(state=UtteranceState.QUEUED)
@@ -175,11 +178,13 @@ def _being_delivered(patient_id: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
 
 
 def _connectable() -> QuerySet[Device]:
-    return Device.objects.filter(revoked_at=None, patient__archived_at=None, patient__erased_at=None)
+    return Device.objects.filter(
+        revoked_at=None, patient__archived_at=None, patient__erases_at=None, patient__erased_at=None
+    )
 
 
 def _newer_device() -> Exists:
-    """Whether another device of the patient is online and connected later."""
+    """Return the condition that another device of the patient is online and connected later."""
     later = Q(last_seen__gt=OuterRef("last_seen")) | Q(last_seen=OuterRef("last_seen"), pk__gt=OuterRef("pk"))
     return Exists(_online_devices().filter(later, patient=OuterRef("patient")))
 
@@ -192,8 +197,19 @@ def _online_devices() -> QuerySet[Device]:
 
 
 def confirm(claim: Claim) -> bool:
-    """Renew the claim before its first frame. Return False if it was acknowledged, ended or claimed again."""
+    """Renew the claim. Call it before the first frame of the speech is sent.
+
+    Return False if the speech was acknowledged, has ended or was claimed again in the meantime.
+    """
     return bool(_owned(claim).update(lease_until=LEASE))
+
+
+def keep(claim: Claim) -> bool:
+    """Renew the claim of a delivery that is playing. Return False if the row was claimed again.
+
+    If the row was acknowledged or has ended during the playback, the result is True.
+    """
+    return confirm(claim) or not Utterance.objects.filter(pk=claim.id).exclude(attempts=claim.attempt).exists()
 
 
 def finish(
@@ -212,7 +228,8 @@ def finish(
     """End the claim as spoken, failed or interrupted. Return False, and write nothing, if the claim was lost.
 
     A row that was acknowledged during playback stays `heard`. `characters` are added to those of earlier deliveries. A
-    spoken delivery stays with its connection until the connection ends. It is repeated if no `ack` came by then.
+    spoken delivery of the server stays with its connection until the connection ends. If no acknowledgement has come by
+    then, it is repeated.
     """
     awaits_ack = state == UtteranceState.SPOKEN and claim.origin == Origin.SERVER
     measures: dict[str, object] = {
@@ -221,6 +238,7 @@ def finish(
         "bytes_sent": bytes_sent,
         "first_chunk_ms": first_chunk_ms,
         "characters": F("characters") + characters,
+        "played_by": claim.owner,
     }
     if spoken_at is not None:
         measures["spoken_at"] = spoken_at
@@ -238,14 +256,17 @@ def finish(
 
 
 def requeue(claim: Claim, *, queued: bool) -> bool:
-    """Let the row wait again, with `queued` for the quota. Return False if the claim was lost."""
+    """Let the row wait again, or with `queued` wait for the quota. Return False if the claim was lost."""
     waits = UtteranceState.QUEUED if queued or claim.origin == Origin.DEVICE else UtteranceState.WAITING
     reason = {"queue_reason": QueueReason.QUOTA} if queued else {}
     return bool(_owned(claim).update(state=waits, owner="", lease_until=None, **reason))
 
 
 def _owned(claim: Claim, *states: str) -> QuerySet[Utterance]:
-    """Return the row of a claim, unless another claim, even one of the same connection, has taken it since."""
+    """Return the row of a claim, unless a later claim has taken it, even one of the same connection.
+
+    `states` are the states that the row may have, by default only `speaking`.
+    """
     return Utterance.objects.filter(
         pk=claim.id, owner=claim.owner, attempts=claim.attempt, state__in=states or [UtteranceState.SPEAKING]
     )
@@ -256,7 +277,7 @@ def _unless_acknowledged(value: str, heard: str) -> Case:
 
 
 def expired_among(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of these rows that expired before they were delivered."""
+    """Return the ids of those of these rows that have expired before they were delivered."""
     unsaid = Utterance.objects.filter(
         pk__in=keys, state__in=[UtteranceState.WAITING, UtteranceState.QUEUED, UtteranceState.EXPIRED]
     )
@@ -267,15 +288,15 @@ def expired_among(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
 
 
 def is_delivery_of(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
-    """Whether this is a row of the patient that was delivered at least once, so that a device can know its id."""
+    """Whether the row belongs to the patient and was delivered at least once, so that a device can know its id."""
     return _delivered(utterance_id, patient_id).exists()
 
 
 def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     """Mark the row as heard, so that it is not delivered again. Idempotent. A row that has ended stays unchanged.
 
-    Return False if `is_delivery_of` is false. A row that waits again counts too, because its connection may have ended
-    before `finish`.
+    Return False if `is_delivery_of` is false. A row that waits again can be acknowledged, too, because its connection
+    may have ended before `finish`.
     """
     owner = Case(When(state=UtteranceState.SPEAKING, then=F("owner")), default=Value(""))  # needed by its `finish`
     pending = _delivered(utterance_id, patient_id).filter(PENDING)
@@ -284,9 +305,9 @@ def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
 
 
 def cancel(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
-    """End a waiting row as interrupted. Return False if it does not wait: it plays, has ended or is unknown."""
+    """End a waiting row as interrupted. Return False if the row is not waiting: it plays, has ended or is unknown."""
     waits = _delivered(utterance_id, patient_id).filter(state__in=[UtteranceState.WAITING, UtteranceState.QUEUED])
-    return bool(waits.update(state=UtteranceState.INTERRUPTED, owner="", lease_until=None))
+    return bool(end_unspoken(waits, UtteranceState.INTERRUPTED))
 
 
 def _delivered(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> QuerySet[Utterance]:

@@ -1,6 +1,9 @@
-"""The commands of a session: what the connection must do because of a frame. `tts.protocol.session` explains each."""
+"""The commands of a session: what the connection must do because of a frame.
 
-from dataclasses import dataclass
+`tts.protocol.session` explains each command.
+"""
+
+from dataclasses import dataclass, field
 from typing import Any
 
 from tts.speech import Speech
@@ -36,11 +39,13 @@ class DiscardSpeech:
 @dataclass(frozen=True, slots=True)
 class AcknowledgeDelivery:
     speech_id: str
+    error_run: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class CancelDelivery:
     speech_id: str
+    error_run: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,13 @@ class EndConversation:
 class CloseConnection:
     code: int
 
+
+DeliveryLookup = AcknowledgeDelivery | CancelDelivery
+"""The database must be read to know whether such a frame is accepted.
+
+`error_run` is the number of the run of consecutive errors that was current when the frame came. `Session.confirm` and
+`Session.reject` ignore the result of a lookup for the count of errors if another run has begun since.
+"""
 
 Command = (
     SendFrame

@@ -3,7 +3,6 @@
 Each `require_` function returns a field of a frame or raises ProtocolError.
 """
 
-import json
 import math
 import uuid
 from datetime import datetime
@@ -11,10 +10,12 @@ from typing import Any
 
 from tts.speech import Speech
 from tts.states import SERVER_PREFIX, UtteranceState
+from voicecare.core import strict_json
 
 GREETING_ID = "greeting"
 MAX_FRAME_BYTES = 64 * 1024
 MAX_ID_LENGTH = 64
+MAX_DELTA_LENGTH = 1000
 
 CLOSE_REPLACED = 4001
 CLOSE_REVOKED = 4003
@@ -33,7 +34,7 @@ BACKUP_VOICE_NOTICE: Frame = {
 VOICE_CHANGED_NOTICE: Frame = {
     "type": "notice",
     "code": "voice_changed",
-    "message": "This voice is no longer available. Continuing with the default voice.",
+    "message": "This voice is no longer available. Continuing in another voice.",
 }
 FAILURE_MESSAGES = {
     "no_voice": "The provider, the backup voice and the offline voice have all failed. Try again soon.",
@@ -44,7 +45,7 @@ FAILURE_MESSAGES = {
 
 
 class ProtocolError(Exception):
-    """A frame is not accepted. `frame` is the `error` frame that reports it."""
+    """A frame of the device is not accepted. `frame` is the `error` frame that reports this to the device."""
 
     def __init__(self, code: str, message: str, speech_id: str | None = None) -> None:
         super().__init__(message)
@@ -54,21 +55,14 @@ class ProtocolError(Exception):
 
 
 def parse_json_object(frame: str) -> dict[str, Any]:
-    """Raises ProtocolError (`bad_json`)."""
+    """Return the JSON object in the frame. Raises ProtocolError (`bad_json`) if it has none."""
     try:
-        message = _decode(frame)
-    except (ValueError, RecursionError):  # RecursionError: brackets nested 100,000 levels deep
+        message = strict_json.decode(frame)
+    except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
         raise ProtocolError("bad_json", "A frame must be one JSON object.")
     return message
-
-
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decode = json.JSONDecoder(parse_constant=_reject_constant).decode  # shared, because creating one takes 10 us
 
 
 def is_finite(value: float | str) -> bool:
@@ -76,17 +70,46 @@ def is_finite(value: float | str) -> bool:
 
 
 def require_text(message: dict[str, Any], name: str, speech_id: str | None = None) -> str:
+    """Return a field that must be a text that the database can store. Raises ProtocolError (`bad_message`).
+
+    `speech_id` is the id for the error frame.
+    """
     value = message.get(name)
     if not isinstance(value, str):
         raise ProtocolError("bad_message", f"`{name}` must be a text.", speech_id)
     try:
         value.encode()  # UTF-8 cannot encode a lone surrogate
-        is_storable = "\0" not in value  # PostgreSQL cannot store NUL
     except UnicodeEncodeError:
-        is_storable = False
-    if not is_storable:
-        raise ProtocolError("bad_message", f"`{name}` contains a lone surrogate or NUL.", speech_id)
+        raise _not_storable(name, speech_id) from None
+    if "\0" in value:  # PostgreSQL cannot store NUL
+        raise _not_storable(name, speech_id)
     return value
+
+
+def require_piece(message: dict[str, Any], speech_id: str, half: str) -> tuple[str, str]:
+    """Return the field `text` of a piece, and the half of a character at its end, or "".
+
+    Raises ProtocolError (`bad_message`). A character can be split between two pieces: "\\ud83d" at the end of one piece
+    and "\\ude42" at the beginning of the next. `half` is the half that the previous piece ended with.
+    """
+    value = message.get("text")
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_DELTA_LENGTH:
+        raise ProtocolError(
+            "bad_message", f"`text` of a piece must be a text of 1 to {MAX_DELTA_LENGTH} characters.", speech_id
+        )
+    left = value[-1] if "\ud800" <= value[-1] <= "\udbff" else ""
+    try:
+        # UTF-16 joins the halves of a character and cannot decode a half alone.
+        piece = (half + value.removesuffix(left)).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise _not_storable("text", speech_id) from None
+    if "\0" in piece:
+        raise _not_storable("text", speech_id)
+    return piece, left
+
+
+def _not_storable(name: str, speech_id: str | None) -> ProtocolError:
+    return ProtocolError("bad_message", f"`{name}` contains a lone surrogate or NUL.", speech_id)
 
 
 def optional_text(message: dict[str, Any], name: str) -> str | None:
@@ -103,7 +126,7 @@ def optional_bool(message: dict[str, Any], name: str) -> bool | None:
 
 
 def require_id(message: dict[str, Any]) -> str:
-    """Return the id of any speech, also of one that the server started."""
+    """Return the id of a speech, which the device or the server has started. Raises ProtocolError (`bad_message`)."""
     speech_id = require_text(message, "id")
     if not 1 <= len(speech_id) <= MAX_ID_LENGTH or not speech_id.strip():
         raise ProtocolError("bad_message", f"`id` must have 1 to {MAX_ID_LENGTH} characters.")
@@ -111,7 +134,7 @@ def require_id(message: dict[str, Any]) -> str:
 
 
 def require_client_id(message: dict[str, Any]) -> str:
-    """Return an id that the device may give to its own speech."""
+    """Return an id that the device may give to its own speech. Raises ProtocolError (`bad_message`)."""
     speech_id = require_id(message)
     if speech_id == GREETING_ID or speech_id.startswith(SERVER_PREFIX):
         raise ProtocolError(
@@ -124,7 +147,7 @@ def require_client_id(message: dict[str, Any]) -> str:
 
 
 def speech_queued(speech_id: str, reason: str, expires_at: datetime) -> Frame:
-    """`reason` is `quota` or `busy`. `expires_at` is in UTC."""
+    """Build the frame for a speech that has to wait. `reason` is `quota` or `busy`. `expires_at` is in UTC."""
     return {"type": "speech.queued", "id": speech_id, "reason": reason, "expires_at": expires_at.isoformat()}
 
 
@@ -133,20 +156,20 @@ def speech_failed(speech_id: str, code: str) -> Frame:
 
 
 def speech_terminal(speech: Speech) -> Frame:
-    """Build the terminal message of a speech. A delivery that will be repeated is reported as interrupted."""
+    """Build the terminal frame of a speech. A delivery that will be repeated is reported as interrupted."""
     progress = speech.progress
     measures: Frame = {"bytes": progress.bytes_sent, "characters": progress.characters}
     match progress.state:
         case UtteranceState.SPOKEN:
             result: Frame = {"source": progress.source, "first_chunk_ms": progress.first_chunk_ms}
             return {"type": "speech.finished", "id": speech.id, **result, **measures}
-        case UtteranceState.FAILED:
+        case UtteranceState.FAILED | UtteranceState.EXPIRED:
             return speech_failed(speech.id, progress.code)
     return {"type": "speech.interrupted", "id": speech.id, **measures}
 
 
 def speech_cancelled(speech_id: str) -> Frame:
-    """Build the terminal message of a queued speech that never began."""
+    """Build the terminal frame of a queued speech that has never begun."""
     return {"type": "speech.interrupted", "id": speech_id, "bytes": 0, "characters": 0}
 
 

@@ -1,4 +1,4 @@
-"""The limit on the characters that a device may send in a minute. The clock is passed in."""
+"""The limit on the characters that a device may send in a minute. Pure: the clock is passed in."""
 
 from collections import deque
 
@@ -8,7 +8,7 @@ WINDOW_S = 60.0
 
 
 class SlidingWindowRateLimiter:
-    """Counts the characters accepted in the last `WINDOW_S` seconds."""
+    """Counts the characters that were accepted in the last WINDOW_S seconds. `limit` is their maximum."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -16,7 +16,10 @@ class SlidingWindowRateLimiter:
         self._accepted: deque[tuple[float, int]] = deque()
 
     def acquire(self, characters: int, now: float, speech_id: str) -> None:
-        """Accept characters at `now` (monotonic seconds). Raises ProtocolError (`rate_limited`) over the limit."""
+        """Count `characters` at `now` (monotonic seconds).
+
+        Raises ProtocolError (`rate_limited`) if they exceed the limit.
+        """
         while self._accepted and self._accepted[0][0] <= now - WINDOW_S:
             self._sum -= self._accepted.popleft()[1]
         if self._sum + characters > self._limit:

@@ -4,16 +4,19 @@
 gets times and ids from its caller. The caller executes the returned commands in order:
 
     SendFrame(frame)         Send this JSON frame.
-    StartConversation(...)   Open or resume a conversation. Then call `start_conversation()` or `reject()`. Feed no
+    StartConversation(...)   Open or resume a conversation. Then call `start_conversation()` or `reject()`. Handle no
                              other frame until then.
     StartSpeech(speech)      This speech is new in the queue. Play it when its turn comes.
     StopSpeech(requeue)      Interrupt the speech that plays. With `requeue`, it is a delivery that will be repeated.
     DiscardSpeech(speech)    This speech was removed from the queue. Report it as interrupted.
-    AcknowledgeDelivery(id)  The device has played this delivery, perhaps over an earlier connection.
-    CancelDelivery(id)       The device does not want this delivery, which does not play here.
+    AcknowledgeDelivery(...) The device has played this delivery, perhaps over an earlier connection.
+    CancelDelivery(...)      The device does not want this delivery, which is not playing on this connection.
     ReportPlayback(ms)       The device has played this many milliseconds of the current speech.
     EndConversation()        End the conversation.
     CloseConnection(code)    Close the socket.
+
+AcknowledgeDelivery and CancelDelivery need the database. Call `confirm` or `reject` after each of them, in the order of
+the commands. Other frames may be handled until then.
 """
 
 import uuid
@@ -27,6 +30,7 @@ from tts.protocol.commands import (
     CancelDelivery,
     CloseConnection,
     Command,
+    DeliveryLookup,
     DiscardSpeech,
     EndConversation,
     ReportPlayback,
@@ -47,6 +51,7 @@ from tts.protocol.messages import (
     parse_json_object,
     require_client_id,
     require_id,
+    require_piece,
     require_text,
 )
 from tts.protocol.queue import SpeechQueue
@@ -57,7 +62,6 @@ from tts.states import SERVER_PREFIX, Origin
 from tts.text.stream import TextStream
 from voicecare.audio.formats import DEVICE_FORMATS
 
-MAX_DELTA_LENGTH = 1000
 MAX_PENDING_SPEECHES = 32
 MAX_CONSECUTIVE_ERRORS = 20
 
@@ -65,8 +69,8 @@ MAX_CONSECUTIVE_ERRORS = 20
 class Session:
     """The protocol state of one device socket. It has at most one conversation at a time.
 
-    `characters` are those counted in the conversation. All parameters named `now` are monotonic seconds. `new_id` and
-    `utc_now` supply ids and the wall-clock time of new speech.
+    `characters` are the billed characters of the conversation. All parameters named `now` are monotonic seconds.
+    `new_id` and `utc_now` supply ids and the wall-clock time of new speech.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Session:
         self._texts = TextAssembler()
         self._hold_message_ids: set[str] = set()  # hold messages need no `ack`
         self._errors = 0
+        self._error_run = 0  # an accepted message ends a run of errors and begins another one
         self._rate_limiter = SlidingWindowRateLimiter(characters_per_minute)
         self._new_id = new_id
         self._utc_now = utc_now
@@ -86,10 +91,19 @@ class Session:
     # Frames of the device
 
     def text_frame(self, frame: str, now: float) -> list[Command]:
+        """Handle one text frame of the device and return the commands to execute. `now` is in monotonic seconds.
+
+        An invalid frame raises nothing: its commands send an error to the device.
+        """
         if len(frame) > MAX_FRAME_BYTES or len(frame.encode(errors="replace")) > MAX_FRAME_BYTES:
             return [CloseConnection(CLOSE_FRAME_TOO_LARGE)]
         try:
             message = parse_json_object(frame)
+        except ProtocolError as error:
+            if "speak.delta" in frame:
+                self._texts.end_all()
+            return self.reject(error)
+        try:
             kind = message.get("type")
             handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
             if handler is None:
@@ -97,21 +111,36 @@ class Session:
             commands = handler(self, message, now)
         except ProtocolError as error:
             return self.reject(error)
-        # Whether StartConversation is accepted shows only when it is executed.
-        if not any(isinstance(command, StartConversation) for command in commands):
-            self._errors = 0
+        # Whether these commands are accepted shows only when they are executed.
+        if not any(isinstance(command, StartConversation | DeliveryLookup) for command in commands):
+            self._begin_error_run()
         return commands
 
     def binary_frame(self) -> list[Command]:
         return self.reject(ProtocolError("unexpected_binary", "Only text frames are accepted here."))
 
-    def reject(self, error: ProtocolError) -> list[Command]:
-        """Report an error. The connection also calls this for a command that it could not execute."""
-        self._errors += 1
+    def confirm(self, lookup: DeliveryLookup) -> None:
+        """Record that the frame behind this command was accepted: the database knows the delivery."""
+        if lookup.error_run == self._error_run:
+            self._begin_error_run()
+
+    def reject(self, error: ProtocolError, lookup: DeliveryLookup | None = None) -> list[Command]:
+        """Return the commands that report an error to the device.
+
+        Too many errors without an accepted frame close the socket. The connection also calls this for a command that it
+        could not execute. The error of a `lookup` is not counted if a frame that came after it was accepted in the
+        meantime.
+        """
         commands: list[Command] = [SendFrame(error.frame)]
-        if self._errors >= MAX_CONSECUTIVE_ERRORS:
-            commands.append(CloseConnection(CLOSE_TOO_MANY_ERRORS))
+        if lookup is None or lookup.error_run == self._error_run:
+            self._errors += 1
+            if self._errors >= MAX_CONSECUTIVE_ERRORS:
+                commands.append(CloseConnection(CLOSE_TOO_MANY_ERRORS))
         return commands
+
+    def _begin_error_run(self) -> None:
+        self._errors = 0
+        self._error_run += 1
 
     # Conversations
 
@@ -121,7 +150,7 @@ class Session:
         If it is already open, only its context changes: the device has taken over a conversation that the server
         opened, or the voice was replaced.
         """
-        self._errors = 0
+        self._begin_error_run()
         is_same = self._is_open(opened.context.conversation_id)
         self.conversation = opened
         if is_same:
@@ -135,7 +164,7 @@ class Session:
     def switch_conversation(self, opened: OpenConversation) -> list[Command]:
         """Return commands that cancel the device's own speech when it leaves a conversation that the server opened.
 
-        Execute them before `start_conversation()`.
+        Execute them before `start_conversation(opened)`.
         """
         if self.conversation is None or self._is_open(opened.context.conversation_id):
             return []
@@ -149,14 +178,14 @@ class Session:
         return self._enqueue(GREETING_ID, TextStream(text, complete=True), Origin.GREETING, now)
 
     def finish_conversation(self) -> tuple[OpenConversation, int]:
-        """Close the conversation and return it with its character count. Call it when no speech plays or waits."""
+        """Close the conversation. Return it with its billed characters. Call this when no speech plays or waits."""
         opened = self.require_conversation()
         self.conversation = None
         self._texts.clear()
         return opened, self.characters
 
     def require_conversation(self) -> OpenConversation:
-        """Return the open conversation. Raises ProtocolError (`no_conversation`)."""
+        """Return the open conversation. Raises ProtocolError (`no_conversation`) if none is open."""
         if self.conversation is None:
             raise ProtocolError("no_conversation", "Open one with conversation.start first.")
         return self.conversation
@@ -167,19 +196,19 @@ class Session:
     # Speeches
 
     def enqueue_hold_message(self, text: str, now: float) -> None:
-        """Put the hold message in front of the queue. The patient hears that other speech has to wait."""
+        """Put the hold message in front of the queue. It says to the patient that other speech has to wait."""
         speech_id = f"{SERVER_PREFIX}{self._new_id()}"
         self._enqueue(speech_id, TextStream(text, complete=True), Origin.HOLD_MESSAGE, now)
         self._hold_message_ids.add(speech_id)
         self.queue.waiting.rotate()
 
     def start_delivery(self, speech: Speech) -> Speech:
-        """Mark a speech from the outbox as playing."""
+        """Mark a delivery from the outbox as playing, and return it."""
         self._used_ids.add(speech.id)
         return self.queue.start(speech)
 
     def finish_speech(self, speech: Speech) -> None:
-        """Count a speech that has ended, for any reason."""
+        """Remove a speech that has ended, for any reason, and count its characters."""
         self.queue.finish(speech)
         if self._is_open(speech.conversation_id):
             self.characters += speech.progress.characters
@@ -225,23 +254,26 @@ class Session:
         return [StartSpeech(self._enqueue(speech_id, TextStream(text, complete=True), Origin.DEVICE, now))]
 
     def _on_delta(self, message: dict[str, Any], now: float) -> list[Command]:
-        speech_id = require_client_id(message)
-        piece = require_text(message, "text", speech_id)
-        if not 1 <= len(piece) <= MAX_DELTA_LENGTH:
-            raise ProtocolError(
-                "bad_message", f"`text` of a piece must have 1 to {MAX_DELTA_LENGTH} characters.", speech_id
-            )
-        if speech_id in self._texts:
-            self._texts.append(speech_id, piece, now, self._rate_limiter)
-            return []
         try:
+            require_id(message)
+        except ProtocolError:
+            self._texts.end_all()
+            raise
+        speech_id = require_client_id(message)
+        if message.get("text") == "":  # nothing is missing without it, so the text continues
+            raise ProtocolError("bad_message", "`text` of a piece must not be empty.", speech_id)
+        try:
+            piece, half = require_piece(message, speech_id, self._texts.half(speech_id))
+            if speech_id in self._texts:
+                self._texts.append(speech_id, piece, half, now, self._rate_limiter)
+                return []
             self._admit(speech_id, len(piece), now)
         except ProtocolError as error:
-            if error.frame["code"] in ("too_many", "rate_limited"):
-                self._texts.ignore_rest(speech_id)
+            if error.frame["code"] not in ("duplicate_id", "no_conversation"):
+                self._texts.end(speech_id)
             raise
         speech = self._enqueue(speech_id, TextStream(piece, complete=False), Origin.DEVICE, now)
-        self._texts.start(speech)
+        self._texts.start(speech, half)
         return [StartSpeech(speech)]
 
     def _on_done(self, message: dict[str, Any], now: float) -> list[Command]:
@@ -255,7 +287,7 @@ class Session:
     def _on_interrupt(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = None if message.get("id") is None else require_id(message)
         if speech_id is not None and speech_id.startswith(SERVER_PREFIX) and not self._is_playing(speech_id):
-            return [CancelDelivery(speech_id)]  # only the database knows whether it exists
+            return [CancelDelivery(speech_id, self._error_run)]  # only the database knows whether it exists
         self.require_conversation()
         if speech_id is None:
             return self._interrupt(_is_client_speech)
@@ -268,7 +300,7 @@ class Session:
         if speech_id in self._hold_message_ids:
             return []
         if speech_id.startswith(SERVER_PREFIX):  # valid without a conversation: it may be from an earlier connection
-            return [AcknowledgeDelivery(speech_id)]
+            return [AcknowledgeDelivery(speech_id, self._error_run)]
         self._require_known_id(message)
         return []
 
@@ -306,7 +338,7 @@ class Session:
         return self.queue.playing is not None and self.queue.playing.id == speech_id
 
     def _admit(self, speech_id: str, size: int, now: float) -> None:
-        """Check that a new speech of this size may be queued, and count its characters. Raises ProtocolError."""
+        """Check that a new speech of `size` characters may be queued, and count them. Raises ProtocolError."""
         self.require_conversation()
         if speech_id in self._used_ids:
             raise ProtocolError("duplicate_id", "This `id` was used in this conversation: use a new one.", speech_id)
@@ -325,7 +357,7 @@ class Session:
 
 
 def _is_client_speech(speech: Speech) -> bool:
-    """Whether the speech is one of the device's own or the greeting, as opposed to one that the server started."""
+    """Whether the speech is a request of the device or the greeting. Otherwise it was started by the server."""
     return not speech.id.startswith(SERVER_PREFIX)
 
 

@@ -1,9 +1,9 @@
 """The circuit breaker: whether the provider is known to be down. All processes share one state.
 
 The state is in the one `ProviderState` row. Each process has a copy, which `tts.resilience.state_watcher` updates every
-second; the hot path reads only the copy. The circuit opens when the live, the repeated and the backup request of one
-segment have all failed and no other request succeeded in that time. While it is open, one process at a time probes the
-provider. Only a successful probe closes it. A refusal counts as success too: a provider that refuses a request works.
+second. Speech reads only the copy. `tts.resilience.outage_detector` decides when the circuit opens. While it is open,
+one process at a time probes the provider. Only a successful probe closes the circuit. A refusal counts as success too:
+a provider that refuses a request works.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ Probe = Callable[[], Awaitable[None]]
 
 
 class CircuitBreaker(CachedRow):
-    """The local state of the circuit. There is one for each process.
+    """This process's copy of the state of the circuit. Each process has one.
 
-    The hot path reads `is_open` and reports with `record_failure` and `record_success`.
+    Speech reads `is_open` and reports with `record_success`. The outage detector reports with `record_outage`.
     """
 
     def __init__(self) -> None:
@@ -36,24 +36,31 @@ class CircuitBreaker(CachedRow):
         self.is_open = False
         self._last_success_at = 0.0
 
-    def record_failure(self, error: ProviderError, since: float) -> bool:
-        """Report that every request for a segment has failed since `since` (monotonic seconds), the last with `error`.
+    def record_outage(self, since: float) -> bool:
+        """Report evidence that the provider is down since `since` (monotonic seconds).
 
-        Returns True if that opens the circuit. The caller then runs `publish_open`. The provider is not down if another
-        request succeeded in that time, or if `error` is a refusal.
+        Returns True if this report opens the circuit. The caller then runs `publish_open`. The circuit stays as it is
+        if a request has succeeded since then.
         """
-        if not _is_down(error) or self._last_success_at > since or self.is_open:
+        if self.has_succeeded_since(since) or self.is_open:
             return False
         self._begin_write()
         self._set_open(True)
         return True
 
     def record_success(self) -> None:
-        """Report that a response was received to its end."""
+        """Report that the provider has completed a response."""
         self._last_success_at = time.monotonic()
 
+    def has_succeeded_since(self, since: float) -> bool:
+        """Whether `record_success` was called after `since` (monotonic seconds)."""
+        return self._last_success_at > since
+
     async def publish_open(self, since: float) -> None:
-        """Write that the provider is down since `since` (monotonic seconds), for all processes and administrators."""
+        """Open the circuit in the database, for all processes, and open the incident.
+
+        The outage began at `since` (monotonic seconds).
+        """
         began = timezone.now() - timedelta(seconds=time.monotonic() - since)
         try:
             await run_in_db_thread(circuit.open_circuit, began)
@@ -61,12 +68,12 @@ class CircuitBreaker(CachedRow):
             self._end_write()
 
     def apply(self, status: circuit.ProviderStatus, version: int | None) -> None:
-        """Apply the row's state. `version` was taken before the row was read."""
+        """Apply the state that was read from the row. `version` was taken before the row was read."""
         if not self.is_stale(version):
             self._set_open(status.circuit_open)
 
     async def probe(self, probe: Probe) -> None:
-        """Probe the provider, unless another process does, and close the circuit if the provider answers.
+        """Run `probe` if no other process is probing, and close the circuit if the provider answers.
 
         `probe` sends a request and raises ProviderError if the provider is still down.
         """
@@ -77,9 +84,10 @@ class CircuitBreaker(CachedRow):
                 await probe()
         except (ProviderError, TimeoutError) as error:
             log.info("circuit.probe_failed", error=type(error).__name__)
-            if not isinstance(error, ProviderError) or _is_down(error):  # a refusal is an answer
+            if not isinstance(error, ProviderError) or is_outage(error):  # a refusal is an answer
                 await run_in_db_thread(circuit.record_failed_probe)
                 return
+        self.record_success()
         self._begin_write()
         try:
             await run_in_db_thread(circuit.close_circuit)
@@ -92,6 +100,9 @@ class CircuitBreaker(CachedRow):
         metrics.CIRCUIT_OPEN.set(is_open)
 
 
-def _is_down(error: ProviderError) -> bool:
-    """Whether the error means that the provider does not work. A refusal does not."""
+def is_outage(error: ProviderError) -> bool:
+    """Whether this error can mean that the provider is down.
+
+    A refusal cannot, because a provider that refuses works.
+    """
     return error.retryable and not isinstance(error, RateLimited)

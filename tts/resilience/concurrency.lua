@@ -21,15 +21,18 @@ if ARGV[6] ~= '' and (ARGV[7] == '1' or not limit) then
 end
 
 local total, background, patients = 0, 0, {}
+local most_background = limit and math.min(math.max(math.floor(limit / 4), 1), limit - 1) or 1
 local function take(waiter)
   total = total + 1
-  if waiter[2] then background = background + 1 end
-  patients[waiter[1]] = (patients[waiter[1]] or 0) + 1
+  if waiter[2] then
+    background = background + 1
+  else
+    patients[waiter[1]] = (patients[waiter[1]] or 0) + 1
+  end
 end
 local function may_be_admitted(waiter)
-  if not limit then return true end
-  return total < limit and (waiter[1] == '' or (patients[waiter[1]] or 0) < most)
-    and not (waiter[2] and background >= math.max(1, math.floor(limit / 2)))
+  if waiter[2] then return background < most_background and (not limit or total < limit - 1) end
+  return not limit or (total < limit and (waiter[1] == '' or (patients[waiter[1]] or 0) < most))
 end
 
 local line = {}
@@ -52,7 +55,10 @@ for _, waiter in ipairs(ours.line) do
   waiter[4], waiter[5] = last, ARGV[1]
   line[#line + 1] = waiter
 end
-table.sort(line, function(a, b) return a[4] < b[4] or (a[4] == b[4] and a[5] < b[5]) end)
+table.sort(line, function(a, b)
+  if a[2] ~= b[2] then return not a[2] end -- patients first
+  return a[4] < b[4] or (a[4] == b[4] and a[5] < b[5])
+end)
 
 local held, waiting, admitted = ours.held, {}, {}
 for _, waiter in ipairs(line) do

@@ -1,14 +1,20 @@
 """The concurrency limit: how many requests the provider serves at the same time for our account, in all processes.
 
-A request needs a slot. Slots are given in order of arrival, with two exceptions. A patient holds at most two slots;
-requests of other patients overtake a third one. Background work holds at most half of the slots. A request that holds a
-slot is never interrupted: when the limit is lowered, new requests wait. While no limit is known, all requests are
-admitted and counted.
+A request needs a slot. There are two classes of requests: for patients, and background work (cache warming, and speech
+for clinicians over REST). A waiting patient is always served before waiting background work. Inside a class, slots are
+given in the order of arrival. A patient holds at most two slots. Requests of other patients overtake a patient's third
+request. A request that holds a slot is never interrupted: if the limit is lowered, new requests wait. While no limit is
+known, all requests for patients are admitted and counted.
 
-Each process sends Redis a full snapshot of its held and waiting requests in one Lua call. Redis returns the waiters to
-admit. Snapshots are idempotent, so a lost or repeated call is harmless, and Redis may lose its data. Redis uses its own
-clock. If a process stops reporting, its slots expire after `lease_s` and its queue positions after `WAITER_LEASE_S`. If
-Redis is unavailable, all requests are admitted (fail open).
+A request takes seconds, so background work must leave room for patients who come while it runs. It holds at most a
+quarter of the slots, at least one, and it never takes the last free slot: with a limit of 2 it runs only while no
+patient speaks, and with a limit of 1 it never runs. While no limit is known, it holds one slot.
+
+Each process sends Redis a full snapshot of its held and waiting requests in one Lua call. Redis returns the waiting
+requests to admit. Snapshots are idempotent, so a lost or repeated call is harmless, and Redis may lose its data. Redis
+uses its own clock. If a process stops reporting, its slots expire after `lease_s` and its waiting requests after
+`WAITER_LEASE_S`. If Redis is unavailable, all requests for patients are admitted (fail open), and background work is
+admitted as if there were no other process.
 """
 
 import asyncio
@@ -44,12 +50,12 @@ log = structlog.get_logger(__name__)
 
 
 class SlotTimeout(Exception):
-    """No slot became free in time."""
+    """No concurrency slot became free in time."""
 
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A request that holds a slot or waits for one. Compared by identity."""
+    """A request that holds a slot or waits for one. Two requests are never equal (compared by identity)."""
 
     patient_key: str
     is_background: bool
@@ -62,24 +68,35 @@ class Waiter:
 
 
 def admit(held: Collection[Waiter], waiting: Iterable[Waiter], limit: int | None) -> list[Waiter]:
-    """The waiting requests that get a slot now. `concurrency.lua` applies the same rules in Redis."""
+    """Return the waiting requests that get a slot now. `concurrency.lua` applies the same rules in Redis.
+
+    `waiting` is in the order of arrival.
+    """
     admitted = []
     total, background = len(held), sum(waiter.is_background for waiter in held)
-    per_patient = Counter(waiter.patient_key for waiter in held)
-    for waiter in waiting:
-        patient_is_at_limit = waiter.patient_key and per_patient[waiter.patient_key] >= MAX_SLOTS_PER_PATIENT
-        background_is_at_limit = waiter.is_background and limit and background >= max(1, limit // 2)
-        if limit is None or not (total >= limit or patient_is_at_limit or background_is_at_limit):
+    per_patient = Counter(waiter.patient_key for waiter in held if not waiter.is_background)
+    for waiter in sorted(waiting, key=lambda waiter: waiter.is_background):
+        if waiter.is_background:
+            may_go = background < max_background(limit) and (limit is None or total < limit - 1)
+        else:
+            patient_is_at_limit = waiter.patient_key and per_patient[waiter.patient_key] >= MAX_SLOTS_PER_PATIENT
+            may_go = limit is None or (total < limit and not patient_is_at_limit)
+        if may_go:
             admitted.append(waiter)
             total, background = total + 1, background + waiter.is_background
-            per_patient[waiter.patient_key] += 1
+            per_patient[waiter.patient_key] += not waiter.is_background
     return admitted
 
 
-class ConcurrencyLimiter(ABC):
-    """A distributed semaphore. There is one for each process, used on one event loop.
+def max_background(limit: int | None) -> int:
+    """Return the maximum number of slots that background work may hold."""
+    return 1 if limit is None else min(max(limit // 4, 1), limit - 1)
 
-    `limit` is None until the provider has reported it.
+
+class ConcurrencyLimiter(ABC):
+    """A semaphore for speech requests, shared by all processes. Each process has one, used on one event loop.
+
+    `limit` is None until the provider has reported the concurrency limit.
     """
 
     def __init__(self) -> None:
@@ -98,7 +115,7 @@ class ConcurrencyLimiter(ABC):
         return len(self._waiting)
 
     def set_limit(self, limit: int) -> None:
-        """Set the limit that the provider has reported. A number below 1 is ignored."""
+        """Set the concurrency limit that the provider has reported. A number below 1 is ignored."""
         if limit >= 1 and limit != self.limit:
             self.limit = limit
             metrics.SLOTS_LIMIT.set(limit)
@@ -110,8 +127,12 @@ class ConcurrencyLimiter(ABC):
     ) -> AsyncIterator[None]:
         """Hold a slot inside the block. Raises SlotTimeout after `wait_s` seconds, which include the time for Redis.
 
-        The slot is released without waiting, also after an error or a cancellation.
+        With `background`, the request does not count towards the slots of the patient. It raises SlotTimeout
+        immediately if the limit leaves no slot for background work. The slot is released without waiting, also after an
+        error or a cancellation.
         """
+        if background and not max_background(self.limit):
+            raise SlotTimeout("The limit leaves no slot for background work.")
         waiter = Waiter(patient_id.hex if patient_id else "", background)
         self._waiting[waiter] = None
         try:
@@ -130,11 +151,11 @@ class ConcurrencyLimiter(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Release everything, also for other processes. Call it when no request holds a slot or waits for one."""
+        """Release all slots, also for other processes. Call this when no request holds a slot or waits for one."""
 
     @abstractmethod
     def _on_change(self) -> None:
-        """A request has come or gone, or the limit has changed."""
+        """Called when a request has come or gone, or when the limit has changed. Admits waiting requests."""
 
     def _admit(self, waiters: Iterable[Waiter]) -> None:
         for waiter in waiters:
@@ -144,20 +165,23 @@ class ConcurrencyLimiter(ABC):
 
 
 class LocalLimiter(ConcurrencyLimiter):
-    """Limits this process alone. The limit of the account is kept only if no other process sends requests."""
+    """Limits the requests of this process only.
+
+    The limit of the account is respected only if no other process sends requests.
+    """
 
     def _on_change(self) -> None:
         self._admit(admit(self._held, self._waiting, self.limit))
 
     async def close(self) -> None:
-        """Nothing to release: no other process is involved."""
+        """Do nothing: no other process knows of the slots."""
 
 
 class RedisLimiter(ConcurrencyLimiter):
-    """Limits all processes that use this Redis.
+    """Limits the requests of all processes that use this Redis.
 
-    The slots of a process that was killed stay taken for `lease_s` seconds. `timeout_s` is the timeout of one call to
-    Redis. Only the first request of an outage waits that long.
+    The slots of a killed process stay taken for `lease_s` seconds. `timeout_s` is the timeout of one call to Redis. In
+    an outage of Redis, only the first request waits that long.
     """
 
     def __init__(self, url: str, *, lease_s: float = LEASE_S, timeout_s: float = REDIS_TIMEOUT_S) -> None:
@@ -195,11 +219,14 @@ class RedisLimiter(ConcurrencyLimiter):
             self._sync_task = asyncio.create_task(self._sync_until_closed())
 
     def _fail_open(self) -> None:
-        metrics.SLOTS_UNLIMITED.inc(len(self._waiting))
-        self._admit(list(self._waiting))
+        """Admit all requests for patients, and background work as if this process were alone."""
+        patients = [waiter for waiter in self._waiting if not waiter.is_background]
+        metrics.SLOTS_UNLIMITED.inc(len(patients))
+        self._admit(patients)
+        self._admit(admit(self._held, self._waiting, self.limit))
 
     async def _sync_until_closed(self) -> None:
-        """Send a snapshot after each change, while a request waits, and before the leases end."""
+        """Send a snapshot after each change, regularly while a request waits, and before the leases end."""
         while not self._is_closing:
             interval_s = REFRESH_RATIO * self._lease_s if self._held else None
             if self._is_redis_down:
@@ -213,7 +240,10 @@ class RedisLimiter(ConcurrencyLimiter):
         await self._sync()
 
     async def _sync(self) -> None:
-        """Send a snapshot and admit the waiters that Redis returns. If Redis fails, admit all of them."""
+        """Send the running and the waiting requests of this process to Redis, and admit those that Redis returns.
+
+        If Redis fails, admit all requests for patients, and other requests as if this process were alone.
+        """
         self._wake.clear()
         arguments, sends_limit, self._has_new_limit = self._script_arguments(), self._has_new_limit, False
         try:
@@ -235,7 +265,7 @@ class RedisLimiter(ConcurrencyLimiter):
             super().set_limit(limit)
 
     def _script_arguments(self) -> list[str | int]:
-        """The ARGV of `concurrency.lua`. Times are microseconds."""
+        """Return the ARGV of `concurrency.lua`. Times are in microseconds."""
         now = time.monotonic()
         held = [waiter.to_payload() for waiter in self._held]
         line = [
@@ -253,5 +283,5 @@ class RedisLimiter(ConcurrencyLimiter):
 
 
 def create_limiter(redis_url: str) -> ConcurrencyLimiter:
-    """A limiter for all processes that use this Redis, or for this process if the URL is empty."""
+    """Return a limiter for all processes that use this Redis. If the URL is empty, it limits this process only."""
     return RedisLimiter(redis_url) if redis_url else LocalLimiter()

@@ -9,13 +9,13 @@
     TextRejected                  text_rejected, with every strategy
     any other, offline            -        -        -        offline once more, then no_voice
 
-The columns are the strategies that failed. Every error without a line of its own counts as a provider failure, so an
-unexpected error still ends in speech. It makes no difference whether part of the segment was sent: the segment is
-spoken again from its beginning (rule 6). While the provider is known to be down, a segment starts with
-`Strategy.OFFLINE`.
+The columns are the strategies that failed. An error without its own line counts as a provider failure, so an unexpected
+error still ends in speech. It makes no difference whether part of the segment was sent: the segment is spoken again
+from its beginning (rule 6). While the provider is known to be down, a segment starts with `Strategy.OFFLINE`. Without a
+backup voice, for example for a patient who hears only their own voice, `offline` takes the place of `backup`.
 
-A retry follows immediately. Two other retry intervals are elsewhere: `tts.synthesis.admission` has the one for a busy
-provider, `cloning.jobs.runner` those for a clone that failed.
+A retry follows immediately. Two other retry intervals are defined elsewhere: `tts.synthesis.admission` has the one for
+a busy provider, `cloning.jobs.runner` those for a clone that failed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,16 +36,16 @@ MIN_BACKUP_FIRST_BYTE_TIMEOUT_S = 0.3  # for the backup voice, also if `MAX_SILE
 
 
 class Strategy(StrEnum):
-    """The ways to speak a segment, the best first."""
+    """The ways to speak a segment, the best one first."""
 
     LIVE = "live"
     RETRY = "retry"  # the same voice again, immediately
-    BACKUP = "backup"  # the default voice, also if it is the conversation's own
+    BACKUP = "backup"  # the patient's backup voice or the default voice, also if it is the conversation's own
     OFFLINE = "offline"
 
 
 class StopReason(StrEnum):
-    """The reasons not to request the segment again now. The last two are codes of `speech.failed`."""
+    """The reasons not to request the segment again now. The last two are codes of the frame `speech.failed`."""
 
     BUSY = "busy"  # wait, then use the same strategy; after BUSY_WAIT_S the caller uses Strategy.OFFLINE
     QUOTA = "quota"  # no request until the quota is back; the caller queues the speech or speaks it offline
@@ -78,9 +78,9 @@ _INCIDENTS: Mapping[type, str] = {AuthorizationError: "access", BadRequest: "req
 
 
 def next_step(error: Exception, tried: Sequence[Strategy]) -> Decision:
-    """The step that follows after the last strategy in `tried` has failed with `error`.
+    """Return the step that follows after the last strategy in `tried` has failed with `error`.
 
-    `tried` holds the strategies of this segment in order. It is not empty. A strategy that was repeated because of
+    `tried` has the strategies of this segment in order. It is not empty. A strategy that was repeated because of
     `StopReason.BUSY` is in it twice.
     """
     kind = next(kind for kind in type(error).__mro__ if kind in _STEPS)
@@ -95,18 +95,19 @@ def next_step(error: Exception, tried: Sequence[Strategy]) -> Decision:
 
 
 def incident_kind(error: Exception) -> str | None:
-    """The kind of the incident that is opened for this error, or None for an error that needs no administrator.
+    """Return the kind of incident to open for this error, or None for an error that needs no administrator.
 
-    `QuotaExceeded` gives None because `usage.provider_state.quota` opens and resolves its incident.
+    `QuotaExceeded` gives None because `usage.provider_state.quota` opens and resolves that incident.
     """
     return next((_INCIDENTS[kind] for kind in type(error).__mro__ if kind in _INCIDENTS), None)
 
 
 def first_byte_limit(strategy: Strategy, configured_s: float, elapsed_s: float) -> float:
-    """The timeout for the first audio byte (rule 4). All values are seconds.
+    """Return the timeout for the first audio byte (docs/protocol.md, rule 4). All values are in seconds.
 
-    `elapsed_s` is the time since the segment was needed, without waits for admission.
-    The backup voice comes from the provider that has just failed twice. It gets what is left of `MAX_SILENCE_S`.
+    `configured_s` is the timeout of the first attempt. `elapsed_s` is the time since the segment was needed, without
+    waits for admission. The backup voice comes from the provider that has just failed twice, so it gets only the time
+    that is left of MAX_SILENCE_S.
     """
     match strategy:
         case Strategy.RETRY:

@@ -1,41 +1,67 @@
 """The gateway to the provider: all speech requests go through it, for live speech, cache warming and the probe."""
 
 import asyncio
+import math
+import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol, Self
+
+import structlog
 
 from tts.recorder import Recorder
 from tts.resilience.concurrency import ConcurrencyLimiter
 from tts.resilience.quota_gate import QuotaGate
 from usage.ledger.events import Attempt, Kind, Outcome
+from voicecare.audio.formats import FORMATS, AudioFormat
+from voicecare.audio.framing import whole_frames
+from voicecare.audio.received import ReceivedAudio, WrongFormat
 from voicecare.core import metrics
 from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
+from voicecare.providers.elevenlabs.languages import ModelLanguages
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
-from voicecare.providers.errors import BadRequest, ProviderError, QuotaExceeded, Stalled
+from voicecare.providers.errors import (
+    AudioTooShort,
+    BadRequest,
+    Cause,
+    NotAudio,
+    ProviderError,
+    QuotaExceeded,
+    Stalled,
+)
 
 MAX_AUDIO_S = 30.0
 MAX_AUDIO_S_PER_CHARACTER = 1.0
 """No spoken text is longer than both together. A longer stream never ends, and the patient must not hear all of it."""
 ENDLESS = "The speech provider sends more audio than the text can need."
 
+MIN_AUDIO_S_PER_LETTER = 0.025
+"""The fastest speakers need more than 0.03 s for a letter. A digit takes longer, and so does a letter that stands for a
+syllable or a word. A repeated letter ("Nooooo") counts once. Spaces, punctuation and emoji do not count, nor does text
+in <> or [], which the provider may take as an instruction."""
+_INSTRUCTION = re.compile(r"<[^<>]*>|\[[^\[\]]*\]")
+_LETTER = re.compile(r"([^\W_])\1*", re.IGNORECASE)
+
 MAX_TOTAL_SILENCE_S = 10.0  # of all gaps in one segment together; each of them may be too short for a stall
 TRICKLE = "The speech provider sends audio far more slowly than it plays."
 
+log = structlog.get_logger(__name__)
+
 
 class AttemptLedger(Protocol):
-    """Books an attempt three times."""
+    """Records an attempt in the ledger three times."""
 
     async def record_start(self, attempt: Attempt) -> None:
-        """Before the request. If this process dies, the attempt is known and its outcome is unknown."""
+        """Called before the request is sent. If this process dies, the attempt is known, and its outcome is unknown."""
 
     async def record_answer(self, attempt: Attempt) -> None:
-        """When the response headers have arrived. From then on the attempt is billed."""
+        """Called when the response headers have arrived. From then on the provider bills the attempt."""
 
     async def record_end(self, attempt: Attempt) -> None:
-        """When the attempt has succeeded, failed or been cancelled."""
+        """Called when the attempt has succeeded, failed or been cancelled."""
 
 
 class RecorderLedger:
@@ -55,59 +81,94 @@ class RecorderLedger:
 
 
 class ResponseGuard:
-    """Detects implausible responses: streams that are much longer than the text could be, and streams that are slower
-    than real time. Pure.
+    """Detects implausible responses. Pure.
+
+    The audio of such a response is much longer or shorter than the speech of the text can be, or it arrives more slowly
+    than it plays.
     """
 
-    def __init__(self, characters: int, bytes_per_second: float, *, max_silence_s: float = MAX_TOTAL_SILENCE_S) -> None:
+    def __init__(self, text: str, bytes_per_second: float, *, max_silence_s: float = MAX_TOTAL_SILENCE_S) -> None:
+        self._text = text
         self._max_silence_s = max_silence_s
         self._rate = bytes_per_second
-        self._remaining_bytes = bytes_per_second * (MAX_AUDIO_S + characters * MAX_AUDIO_S_PER_CHARACTER)
+        self._max_bytes = bytes_per_second * (MAX_AUDIO_S + len(text) * MAX_AUDIO_S_PER_CHARACTER)
+        self._received_bytes = 0
         self._buffered_s = 0.0  # sent and not played yet
         self._silence_s = 0.0
 
     def on_chunk(self, size: int, waited_s: float) -> None:
-        """Check a chunk of `size` bytes that arrived after `waited_s` seconds. The listener plays during that time.
+        """Check a chunk of `size` bytes that arrived after `waited_s` seconds, during which the listener played.
 
         Raises Stalled for a stream that is too slow and BadRequest for one that is too long.
         """
         self._silence_s += max(waited_s - self._buffered_s, 0.0)
         self._buffered_s = max(self._buffered_s - waited_s, 0.0) + size / self._rate
-        self._remaining_bytes -= size
-        if self._remaining_bytes < 0:
+        self._received_bytes += size
+        if self._received_bytes > self._max_bytes:
             raise BadRequest(ENDLESS, code="endless_audio", status=200)
         if self._silence_s > self._max_silence_s:
             raise Stalled(TRICKLE, code="trickle", status=200)
 
+    def on_end(self) -> None:
+        """Check the length of the whole stream, which has ended. Raises AudioTooShort."""
+        letters = len(_LETTER.findall(_INSTRUCTION.sub(" ", self._text)))
+        if self._received_bytes < letters * MIN_AUDIO_S_PER_LETTER * self._rate:
+            raise AudioTooShort(status=200)
+
 
 class AudioStream:
-    """The audio of one response, chunk by chunk. Reading raises ProviderError."""
+    """The audio of one response, chunk by chunk. Reading raises ProviderError.
 
-    def __init__(self, response: SpeechResponse, guard: ResponseGuard | None, requested_at: float) -> None:
+    The chunks can be played directly after those of another response: they begin with sound, without tags, and they end
+    with a whole frame or sample. Before an error is raised, the last frame is completed with padding.
+    """
+
+    def __init__(
+        self, response: SpeechResponse, audio_format: AudioFormat, guard: ResponseGuard | None, requested_at: float
+    ) -> None:
         self._response = response
         self._guard = guard
         self._requested_at = requested_at
+        self._chunks = whole_frames(self._received(ReceivedAudio(audio_format)), audio_format)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        await self._chunks.aclose()
+
+    async def _received(self, received: ReceivedAudio) -> AsyncGenerator[bytes, None]:
+        """Yield the audio of each network read, after the checks. Raises ProviderError."""
         began = time.perf_counter()
-        chunk = await anext(self._response)
+        try:
+            async for read in self._response:
+                chunk = received.feed(read)
+                if self._guard is not None:
+                    self._guard.on_chunk(len(chunk), time.perf_counter() - began)
+                if chunk:
+                    yield chunk
+                began = time.perf_counter()
+            if rest := received.finish():
+                yield rest
+        except WrongFormat:
+            raise NotAudio(code="wrong_format", status=200) from None
         if self._guard is not None:
-            self._guard.on_chunk(len(chunk), time.perf_counter() - began)
-        return chunk
+            self._guard.on_end()
 
     def elapsed_ms(self) -> float:
-        """Milliseconds since the request."""
+        """Return the milliseconds since the request was sent."""
         return round((time.perf_counter() - self._requested_at) * 1000, 2)
 
 
 class SpeechGateway:
-    """Sends speech requests with one client and books them in one ledger.
+    """Sends speech requests with one client and records their attempts in one ledger.
 
-    `limiter` is given the concurrency limit that the provider reports. `quota` is checked before each request and
-    given the price of each response. It is None if the caller checks the quota itself.
+    `limiter` receives the concurrency limit that the provider reports. `quota` is checked before each request and
+    receives the price of each response. It is None if the caller checks the quota itself. `languages` has the language
+    codes that the provider's models accept.
     """
 
     def __init__(
@@ -117,11 +178,15 @@ class SpeechGateway:
         *,
         limiter: ConcurrencyLimiter | None = None,
         quota: QuotaGate | None = None,
+        languages: ModelLanguages | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
         self._limiter = limiter
         self._quota = quota
+        self._languages = languages or ModelLanguages()
+        self.accepted_at = -math.inf
+        """When the provider last accepted a request, in seconds of `time.monotonic`."""
 
     @asynccontextmanager
     async def stream(
@@ -135,11 +200,11 @@ class SpeechGateway:
         guard: ResponseGuard | None = None,
         on_error: Callable[[ProviderError], None] | None = None,
     ) -> AsyncIterator[AudioStream]:
-        """Wait for the slot, book the attempt, send the request and return the audio of the response.
+        """Wait for the slot, record the attempt, send the request and return the audio of the response.
 
-        Raises ProviderError, after a call of `on_error`, and everything that entering `slot` raises. Raises
-        QuotaExceeded if the quota ran out while the caller waited for the slot; then nothing was sent or booked. On
-        cancellation the response is closed and what the provider bills is booked.
+        Raises ProviderError, after a call of `on_error`, and all errors that entering `slot` raises. Raises
+        QuotaExceeded if the quota was exhausted while the caller waited for the slot. In that case, nothing was sent or
+        recorded. On cancellation, the response is closed and the billed characters are recorded.
         """
         async with slot or nullcontext():
             if self._quota is not None and self._quota.is_exhausted:
@@ -148,9 +213,11 @@ class SpeechGateway:
             await self._ledger.record_start(attempt)
             requested_at = time.perf_counter()
             try:
-                async with self._client.speak(request, first_byte_s=first_byte_s, stall_s=stall_s) as response:
+                async with self._speak(request, first_byte_s, stall_s) as response:
                     await self._record_answer(attempt, response.metadata)
-                    yield AudioStream(response, guard, requested_at)
+                    audio = AudioStream(response, FORMATS[request.output_format], guard, requested_at)
+                    async with aclosing(audio):
+                        yield audio
             except ProviderError as error:
                 error.request_id = error.request_id or attempt.request_id or None
                 attempt.mark_failed(error)
@@ -163,7 +230,34 @@ class SpeechGateway:
             finally:
                 await self._ledger.record_end(attempt)
 
+    @asynccontextmanager
+    async def _speak(
+        self, request: SpeechRequest, first_byte_s: float, stall_s: float
+    ) -> AsyncIterator[SpeechResponse]:
+        """Send the request with a language code. If the model refuses the code, send the request once more without it.
+
+        The refusal is not billed and does not count as a failure of the attempt. Later requests leave the code out.
+        """
+        language = self._languages.code_for(request.model_id, request.language_code)
+        request = replace(request, language_code=language)
+        async with AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(
+                    self._client.speak(request, first_byte_s=first_byte_s, stall_s=stall_s)
+                )
+            except BadRequest as error:
+                if error.cause is not Cause.LANGUAGE or language is None:
+                    raise
+                log.warning("speech.language_refused", model=request.model_id, language=language, code=error.code)
+                self._languages.refuse(request.model_id, language)
+                request = replace(request, language_code=None)
+                response = await stack.enter_async_context(
+                    self._client.speak(request, first_byte_s=first_byte_s, stall_s=stall_s)
+                )
+            yield response
+
     async def _record_answer(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
+        self.accepted_at = time.monotonic()
         attempt.mark_answered(metadata.request_id, metadata.character_cost)
         await self._ledger.record_answer(attempt)
         if self._quota is not None:

@@ -1,6 +1,6 @@
-"""Waiting for a busy provider, which is not a failure (docs/protocol.md, rule 7).
+"""The wait of a segment for a busy provider, which is not a failure (docs/protocol.md, rule 7).
 
-`tts.states.QueueReason` lists all reasons for which a speech waits, and where each is decided.
+`tts.queue_reason` lists all reasons for which a speech waits, and where each is decided.
 """
 
 import asyncio
@@ -16,10 +16,11 @@ NOTIFY_AFTER_S = 0.5
 
 
 class AdmissionTicket:
-    """The admission of one segment, from the moment that the segment is needed.
+    """The waits of one segment for the provider, from the moment that the segment is needed.
 
-    All waits of the segment together may take `max_wait_s` seconds. After `NOTIFY_AFTER_S` of waiting, `on_wait` is
-    called with the seconds that are left. `patient_id` is None for speech that belongs to no patient.
+    All waits together may take `max_wait_s` seconds. After NOTIFY_AFTER_S of waiting, `on_wait` is called with the
+    number of seconds that are left. `patient_id` is None for speech that belongs to no patient. `background` is the
+    class of the request (`tts.resilience.concurrency`).
     """
 
     def __init__(
@@ -28,22 +29,28 @@ class AdmissionTicket:
         patient_id: uuid.UUID | None,
         max_wait_s: float,
         on_wait: Callable[[float], None],
+        *,
+        background: bool = False,
     ) -> None:
         self.requested_at = time.monotonic()
         self._limiter = limiter
         self._patient_id = patient_id
         self._max_wait_s = max_wait_s
         self._on_wait = on_wait
+        self._background = background
         self._waited_s = 0.0
 
     def elapsed_s(self) -> float:
-        """Seconds since the segment was needed, without the time that it waited for admission."""
+        """Return the seconds since the segment was needed, without the time that it waited."""
         return time.monotonic() - self.requested_at - self._waited_s
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the provider's slots inside the block. Raises SlotTimeout when `max_wait_s` has passed."""
-        slot = self._limiter.acquire(self._patient_id, wait_s=self._remaining_s())
+        """Hold one of the provider's slots inside the block.
+
+        Raises SlotTimeout when all waits have taken `max_wait_s`.
+        """
+        slot = self._limiter.acquire(self._patient_id, background=self._background, wait_s=self._remaining_s())
         await self._count_wait(slot.__aenter__())
         try:
             yield
@@ -51,9 +58,9 @@ class AdmissionTicket:
             await slot.__aexit__(None, None, None)
 
     async def wait_for_retry(self) -> bool:
-        """Wait before the next request, because the provider was busy in spite of the slot.
+        """Wait before the next request, because the provider was busy although this process held a slot.
 
-        Returns False without waiting when `max_wait_s` has passed.
+        Returns False, without waiting, if all waits have taken `max_wait_s`.
         """
         if not self._remaining_s():
             return False
@@ -61,7 +68,7 @@ class AdmissionTicket:
         return True
 
     async def _count_wait(self, waiting: Awaitable[None]) -> None:
-        """Await `waiting`, add its time to the segment's waits, and call `on_wait` if they get long."""
+        """Await `waiting`, add its time to the waits, and call `on_wait` once they have taken NOTIFY_AFTER_S."""
         began = time.monotonic()
         notice_in_s = max(NOTIFY_AFTER_S - self._waited_s, 0.0)
         notice = asyncio.get_running_loop().call_later(notice_in_s, lambda: self._on_wait(self._remaining_s()))

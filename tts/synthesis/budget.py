@@ -15,6 +15,7 @@ from tts.conversations.context import SpeechContext
 from tts.resilience.error_reporter import ErrorReporter
 from tts.speech import Speech
 from tts.text.segmenter import normalise, split
+from tts.text.speakable import is_speakable
 from tts.text.stream import Segment
 from usage import budgets
 from voicecare.core.database import run_in_db_thread
@@ -27,11 +28,11 @@ log = structlog.get_logger(__name__)
 class BudgetReservation:
     """Reserves characters before they are requested, for a speech to a patient who has a budget.
 
-    For a complete text, one reservation covers all characters that will not come from the cache. It is made when the
-    first segment needs the provider. A text that is still being written is reserved segment by segment.
+    For a complete text, one reservation covers all characters that are not expected in the phrase cache. It is made
+    when the first segment needs the provider. A text that is still being written is reserved segment by segment.
 
     If the database does not answer, the speech continues without a reservation. The periodic repair of the budget
-    counts it later. `spawn` runs work in the background.
+    counts its characters later. `spawn` runs work in the background.
     """
 
     def __init__(
@@ -60,13 +61,17 @@ class BudgetReservation:
             # is reached.
             phrases = context.phrases
             segments = split(speech.text_stream.text, context.speech_settings.language, phrases)
-            requested = [0 if normalise(segment) in phrases else len(segment) for segment in segments]
+            requested = [
+                len(segment) if is_speakable(segment) and normalise(segment) not in phrases else 0
+                for segment in segments
+            ]
             self._characters_after = list(accumulate(reversed(requested[1:]), initial=0))[::-1]
 
     async def reserve_for(self, segment: Segment) -> bool:
-        """Reserve what is missing for one request of this segment. Returns False if the budget has no room for it.
+        """Reserve the characters that one request of this segment still needs.
 
-        On cancellation, `settle` still gives back what was being reserved.
+        Returns False if the budget does not allow them. If this is cancelled, `settle` still releases the characters of
+        the reservation that was under way.
         """
         if self._is_skipped:
             return True
@@ -85,7 +90,7 @@ class BudgetReservation:
             return True
 
     def settle(self) -> None:
-        """Give back the unused part of the reservation, in the background. Call it when the speech has ended."""
+        """Release the unused part of the reservation, in the background. Call this when the speech has ended."""
         if self._reserve_task is not None:
             self._spawn(self._settle())
 
@@ -111,8 +116,9 @@ class BudgetReservation:
         return fits
 
     async def _settle(self) -> None:
-        """Move billed characters from reserved to used. The periodic repair of the budget corrects a reservation that
-        is too old or cannot be written.
+        """Move billed characters from `reserved` to `used`, and release the others.
+
+        A reservation that is too old or cannot be written is left to the periodic repair of the budget.
         """
         if self._reserve_task is not None:
             await asyncio.wait({self._reserve_task})

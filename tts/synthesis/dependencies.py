@@ -1,4 +1,7 @@
-"""The parts of a process that the speech pipeline uses."""
+"""The objects that the speech pipeline needs: clients, cache, recorder, limiter and others.
+
+Each process has one set.
+"""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass

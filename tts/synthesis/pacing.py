@@ -1,7 +1,7 @@
 """The time at which the next segment may be requested (docs/protocol.md, rules 1 and 3). Pure: the clock is passed in.
 
-A device gives no back-pressure. The amount of audio that it has to buffer is therefore limited by when the server
-requests segments. All times are seconds of one monotonic clock. All sizes are bytes in the format of the speech.
+A device gives no back-pressure. So the server limits the audio that a device has to buffer by the times at which it
+requests segments. All times are seconds of one monotonic clock. All sizes are bytes in the audio format of the speech.
 """
 
 MAX_LEAD_S = 8.0
@@ -12,8 +12,8 @@ _MIN_DELAY_S = 0.001  # a shorter delay is a rounding error: after sleeping for 
 class Pacer:
     """Estimates how far a device has played one speech.
 
-    Playback begins with the first frame and runs in real time. It pauses when all frames are played and continues with
-    the next one. The device's `progress` messages correct the estimate.
+    Playback is assumed to begin with the first frame and to run in real time. It pauses when all frames are played and
+    continues with the next frame. The device's `progress` messages correct the estimate.
     """
 
     def __init__(self, bytes_per_second: float) -> None:
@@ -25,7 +25,10 @@ class Pacer:
         self._reported_ms = 0.0  # the highest position that the device has reported
 
     def start_segment(self) -> None:
-        """The next frames belong to a new segment. Call it once for each segment, also if it is spoken again."""
+        """Note that the next frames belong to a new segment.
+
+        Call this once for each segment, even if it is spoken again.
+        """
         self._segment_start = self._sent_bytes
 
     def record_sent(self, size: int, now: float) -> None:
@@ -36,20 +39,20 @@ class Pacer:
     def record_progress(self, ms: int, now: float) -> None:
         """Correct the estimate: the device reports that it has played `ms` milliseconds of this speech.
 
-        The value is limited to what was sent, and never goes back.
+        The position is limited to the audio that was sent, and never goes back.
         """
         self._reported_ms = max(self._reported_ms, min(ms, self._sent_bytes / self._rate * 1000))
         self._played_bytes, self._estimated_at = self._reported_ms / 1000 * self._rate, now
 
     def buffered_seconds(self, now: float) -> float:
-        """Seconds of audio that the device has not played yet."""
+        """Return the seconds of audio that the device has not played yet."""
         return (self._sent_bytes - self._played_at(now)) / self._rate
 
     def delay_until_next(self, now: float) -> float:
-        """Seconds until the next segment may be requested. 0.0 means now.
+        """Return the seconds until the next segment may be requested. 0.0 means now.
 
         Playback must have reached the latest segment. So an interrupt wastes at most the segment that plays and the one
-        after it. The device must also have less than `MAX_LEAD_S` and `MAX_LEAD_BYTES` of audio left to play.
+        after it. The device must also have at most MAX_LEAD_S and MAX_LEAD_BYTES of audio left to play.
         """
         allowed = min(MAX_LEAD_S * self._rate, MAX_LEAD_BYTES)
         due = max(self._segment_start, self._sent_bytes - allowed)

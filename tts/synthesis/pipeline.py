@@ -1,12 +1,12 @@
-"""The speech pipeline: one utterance, from its text to the last byte that is handed to the listener.
+"""The speech pipeline: speaks one utterance, from its text to the last byte for the listener.
 
-This is the hot path. Before the provider request it only looks into the phrase cache and waits for a concurrency slot.
-There is no database query, with one exception: patients with a monthly budget need a reservation. The journal append is
-a buffered write without an fsync.
+A patient waits for this code. Before the provider request it only looks into the phrase cache and waits for a
+concurrency slot. There is no database query, with one exception: patients with a monthly budget need a reservation. The
+attempt is written to the journal without an fsync.
 
 A segment is spoken with one strategy after another (`tts.resilience.retry_policy`) until all of it was sent. Audio of a
-failed attempt cannot be taken back: it is completed to a whole frame, and the segment is spoken again from its
-beginning (docs/protocol.md, rule 6).
+failed attempt cannot be taken back. It ends with a whole frame, and the segment is spoken again from its beginning
+(docs/protocol.md, rule 6).
 """
 
 import time
@@ -26,8 +26,9 @@ from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.sink import AudioSink
 from tts.synthesis.sources import AudioSources
 from tts.text.segmenter import normalise
+from tts.text.speakable import is_speakable
 from tts.text.stream import Segment
-from voicecare.providers.errors import ProviderError, QuotaExceeded, RateLimited
+from voicecare.providers.errors import ProviderError, QuotaExceeded, RateLimited, VoiceUnavailable
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
 MAX_WAIT_AFTER_QUOTA_S = 60.0
@@ -38,7 +39,10 @@ _FALLBACKS = {Strategy.BACKUP: Source.BACKUP, Strategy.OFFLINE: Source.OFFLINE}
 
 
 class SpeechFailed(Exception):
-    """The speech ends before its end or without any audio. `code` is that of `speech.failed` in docs/protocol.md."""
+    """The speech has failed, with some or without any audio.
+
+    `code` is that of the frame `speech.failed` (docs/protocol.md).
+    """
 
     NO_VOICE = StopReason.NO_VOICE.value
     OVER_BUDGET = "over_budget"
@@ -62,8 +66,8 @@ async def speak(
 ) -> None:
     """Speak all of the text. Raises SpeechFailed or QuotaDeferred.
 
-    With `force_offline` the offline voice speaks all that is not in the cache. On cancellation no more audio is sent,
-    and what the provider bills is booked.
+    With `force_offline`, the offline voice speaks everything that is not in the phrase cache. On cancellation, no more
+    audio is sent, and the characters that the provider bills are recorded.
     """
     pipeline = SpeechPipeline(speech, context, sink, dependencies, force_offline=force_offline)
     try:
@@ -101,18 +105,25 @@ class SpeechPipeline:
             )
         self._force_offline = force_offline
         self._is_fallback_logged = False
-        self._first_strategy = Strategy.LIVE  # of each segment: a speech stays in the substitute voice it has reached
+        self._first_strategy = Strategy.LIVE  # of the next segment: after a fallback, a speech stays in that voice
 
     async def speak_greeting(self) -> None:
-        """Speak the greeting. It is cached as a whole, even if it has several segments."""
+        """Speak the greeting. Its audio is cached as one clip, even if it has several segments."""
         greeting = Segment(0, self._speech.text_stream.text, None, None)
-        await self._speak_cached(greeting, self.speak_segments)
+        if is_speakable(greeting.text):
+            await self._speak_cached(greeting, self.speak_segments)
 
     async def speak_segments(self, flight: Flight | None = None) -> None:
-        """Speak every segment in order. With `flight`, the audio of all of them also goes there."""
+        """Speak every segment in order.
+
+        `flight` shares the audio of all segments with other speeches (`tts.cache.single_flight`). A segment without a
+        letter or digit has no sound, so it is left out, without a request, a cost or a wait.
+        """
         segments = self._speech.text_stream.segments(self._context.speech_settings.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
+                if not is_speakable(segment.text):
+                    continue
                 await self._sink.wait_for_capacity()
                 if flight is not None or normalise(segment.text) not in self._context.phrases:
                     await self._speak_with_fallback(segment, flight)
@@ -120,7 +131,9 @@ class SpeechPipeline:
                     await self._speak_cached(segment, partial(self._speak_with_fallback, segment))
 
     async def _speak_cached(self, segment: Segment, synthesize: Callable[[Flight], Awaitable[None]]) -> None:
-        """Play the segment from the cache, or follow another speech that is generating the same audio, or generate it
+        """Play a known phrase from the phrase cache.
+
+        If it is missing, follow another speech that is generating the same audio. If there is none, generate the audio
         with `synthesize` and store it.
         """
         while not await self._sources.play_cached(segment):
@@ -134,7 +147,7 @@ class SpeechPipeline:
             try:
                 await self._sources.follow_flight(segment, flight)
             except FlightFailed:
-                await self._sink.pad_partial_frame()
+                await self._sink.wait_for_listener()
             else:
                 return
 
@@ -148,42 +161,43 @@ class SpeechPipeline:
             self._context.patient_id,
             max_wait_s,
             on_wait=lambda left_s: self._dependencies.spawn(self._sink.notify_queued("busy", left_s)),
+            background=self._context.is_background,
         )
-        is_offline = self._force_offline or self._dependencies.circuit.is_open
-        decision: Decision = Strategy.OFFLINE if is_offline else self._first_strategy
-        reason, request_id = "forced_offline" if self._force_offline else "circuit_open", ""
+        decision: Decision = self._first_strategy
+        reason, request_id = "", ""  # why another strategy is used, and the id of the failed request
+        if self._force_offline:
+            decision, reason = Strategy.OFFLINE, "forced_offline"
+        elif self._context.speech_settings.voice.is_offline:
+            decision, reason = Strategy.OFFLINE, "no_usable_voice"
+        elif self._dependencies.circuit.is_open:
+            decision, reason = Strategy.OFFLINE, "circuit_open"
         if self._dependencies.quota.is_exhausted and decision is not Strategy.OFFLINE:
             decision, reason = StopReason.QUOTA, QuotaExceeded.code
         tried: list[Strategy] = []
         while True:
             strategy = await self._next_strategy(decision, tried, ticket)
             tried.append(strategy)
-            self._log_fallback(strategy, reason, request_id)
+            if strategy in _FALLBACKS and not self._is_fallback_logged:  # once for each speech
+                self._is_fallback_logged = True
+                source = _FALLBACKS[strategy].value
+                self._speech.log("speech.fallback", source=source, reason=reason, request_id=request_id)
             try:
                 await self._attempt(segment, strategy, len(tried), ticket, flight)
             except SlotTimeout:
                 decision, reason = Strategy.OFFLINE, RateLimited.code
             except (ProviderError, SynthesizerUnavailable) as error:
-                await self._sink.pad_partial_frame()
+                await self._sink.wait_for_listener()
                 decision = self._on_failure(error, tried, segment, ticket)
                 if isinstance(error, ProviderError):
                     reason, request_id = error.code, error.request_id or ""
             else:
-                await self._sink.pad_partial_frame()  # a response that ended normally may end within a sample
                 self._first_strategy = Strategy.LIVE if strategy is Strategy.RETRY else strategy
                 return
-
-    def _log_fallback(self, strategy: Strategy, reason: str, request_id: str) -> None:
-        """Log the first substitute voice of the speech. `request_id` is that of the request that failed, if any."""
-        if strategy in _FALLBACKS and not self._is_fallback_logged:
-            self._is_fallback_logged = True
-            source = _FALLBACKS[strategy].value
-            self._speech.log("speech.fallback", source=source, reason=reason, request_id=request_id)
 
     async def _attempt(
         self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None
     ) -> None:
-        """Speak all of the segment once with this strategy.
+        """Speak all of the segment once with this strategy. `number` is the number of this attempt at the segment.
 
         Raises ProviderError, SynthesizerUnavailable, SlotTimeout or SpeechFailed.
         """
@@ -192,7 +206,7 @@ class SpeechPipeline:
             return
         if self.budget is not None and not await self.budget.reserve_for(segment):
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
-        cache_fill = flight if strategy is Strategy.LIVE else None  # only an unbroken one in the own voice is cached
+        cache_fill = flight if strategy is Strategy.LIVE else None  # only a first attempt in the own voice is cached
         await self._sources.request_provider(segment, strategy, number, ticket, cache_fill)
 
     def _on_failure(
@@ -202,17 +216,23 @@ class SpeechPipeline:
         segment: Segment,
         ticket: AdmissionTicket,
     ) -> Decision:
-        """Decide what follows, and report what the failure means for other speech."""
+        """Return the step after this failure, and report the failure to the outage detector or the quota."""
         decision = next_step(error, tried)
+        if isinstance(error, VoiceUnavailable):
+            self._sources.refuse_voice(tried[-1])
+            decision = Strategy.BACKUP  # the reserve voice, if the backup voice itself was refused
+        if decision is Strategy.BACKUP and not self._sources.has_backup:
+            decision = Strategy.OFFLINE
         if isinstance(error, ProviderError):
             if decision is Strategy.OFFLINE:
-                self._dependencies.error_reporter.report_exhausted(error, ticket.requested_at)
+                outages = self._dependencies.error_reporter.outages
+                outages.segment_failed(error, ticket.requested_at, segment.text)
             if decision is StopReason.QUOTA:
                 self._dependencies.quota.mark_exhausted(len(segment.text), error.support_details)
         return decision
 
     async def _next_strategy(self, decision: Decision, tried: list[Strategy], ticket: AdmissionTicket) -> Strategy:
-        """The strategy that follows from the decision. Raises SpeechFailed or QuotaDeferred if there is none."""
+        """Return the strategy to use after this decision. Raises SpeechFailed or QuotaDeferred if there is none."""
         match decision:
             case StopReason.BUSY:
                 return tried[-1] if await ticket.wait_for_retry() else Strategy.OFFLINE

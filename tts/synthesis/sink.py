@@ -9,23 +9,31 @@ from voicecare.core import metrics
 
 
 class AudioSink(Protocol):
-    """Takes the audio of one speech, in order.
+    """Receives the audio of one speech from the speech pipeline, in order.
 
     `tts.devices.output` implements it for a device, `tts.api.streaming` for an HTTP response. An implementation calls
     `record_audio` for each chunk that it has sent.
     """
 
     async def wait_for_capacity(self) -> None:
-        """Wait until the listener needs another segment. The pipeline calls this once before each segment."""
+        """Wait until the listener needs another segment. The pipeline calls this once before each segment.
 
-    async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
-        """Send one chunk. Wait if the listener reads too slowly.
-
-        `source` is a value of `Source`, `voice` the name of the voice.
+        This is also the place to wait for a listener that reads slowly, because the speech occupies no provider slot
+        then.
         """
 
-    async def pad_partial_frame(self) -> None:
-        """Pad a truncated audio frame or sample with zero bytes, so that the next chunk can be decoded."""
+    async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
+        """Send one chunk, or keep it for a listener that reads slowly.
+
+        Do not wait: the speech may occupy a provider slot. `source` is a value of `Source`, `voice` the name of the
+        voice.
+        """
+
+    async def wait_for_listener(self) -> None:
+        """Wait for a listener that reads slowly.
+
+        The pipeline calls this before it speaks a segment again from its first word.
+        """
 
     async def notify_queued(self, reason: str, expires_in_s: float) -> None:
         """Report that the speech waits, for at most `expires_in_s` seconds. Only the first call has an effect."""

@@ -1,14 +1,17 @@
 """The sources of a segment's audio: the phrase cache, the provider and the offline voice.
 
-Each source books its attempts with the recorder, which writes them in the background (docs/protocol.md, rule 9).
+The audio that a source sends ends with a whole frame or sample, even if the source fails, so that any other audio can
+follow it. Each source records its attempts with the recorder, which writes them in the background (docs/protocol.md,
+rule 9).
 """
 
 import asyncio
 from contextlib import AbstractContextManager, aclosing
+from dataclasses import replace
 
 from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
-from tts.conversations.voice import SpeechSettings
+from tts.conversations.voice import NO_VOICE, OFFLINE_VOICE_NAME, SpeechSettings, VoiceRef
 from tts.resilience.retry_policy import Strategy, first_byte_limit
 from tts.resilience.speech_gateway import ResponseGuard
 from tts.speech import Speech
@@ -20,19 +23,20 @@ from tts.synthesis.sink import AudioSink
 from tts.text.stream import Segment
 from usage.ledger.events import Attempt, Kind, Outcome
 from voicecare.audio.formats import FORMATS
+from voicecare.audio.framing import whole_frames
 from voicecare.providers.errors import ProviderError
 from voicecare.providers.espeak.client import EspeakVoice, SynthesizerUnavailable
+from voicecare.providers.espeak.readability import is_readable
 
 OFFLINE_MAX_LEAD_S = MAX_LEAD_S  # generated no further ahead of playback: 200 listeners may share one espeak process
 OFFLINE_WORDS_PER_MINUTE = 165
-OFFLINE_VOICE_NAME = "Offline voice"
 CLIP_CHUNK_BYTES = 16 * 1024
 
 _SOURCES = {Strategy.LIVE: Source.LIVE, Strategy.RETRY: Source.LIVE, Strategy.BACKUP: Source.BACKUP}
 
 
 class AudioSources:
-    """The sources for one speech. They send the audio to the sink."""
+    """The sources of audio for one speech. They send the audio to the sink."""
 
     def __init__(
         self, speech: Speech, context: SpeechContext, sink: AudioSink, dependencies: SpeechDependencies
@@ -41,10 +45,13 @@ class AudioSources:
         self._context = context
         self._sink = sink
         self._dependencies = dependencies
-        self._first_attempt: Attempt | None = None  # the latest one that began before any audio was sent
+        self._first_attempt: Attempt | None = None  # the latest attempt that began before any audio was sent
+        self._has_apologized = False
+        self._refused_voices: set[VoiceRef] = set()
+        self._is_connection_suspect = False  # the latest request got no response, so its connection may have been dead
 
     async def play_cached(self, segment: Segment) -> bool:
-        """Play the clip of this text. Returns False if the cache has none."""
+        """Play this segment from the phrase cache. Returns False if the cache does not have its audio."""
         phrases = self._dependencies.phrase_cache
         key = self._key(segment)
         clip = phrases.get_cached(key)
@@ -59,17 +66,25 @@ class AudioSources:
         return True
 
     def find_in_flight(self, segment: Segment) -> Flight | None:
-        """The audio of the same text that another speech of this process is generating, if there is one."""
-        return self._dependencies.single_flight.join(self._key(segment))
+        """Return the request of another speech that is generating the same audio in this process (a flight), or None.
+
+        A patient's speech does not follow background speech, which may wait for its slot behind other patients.
+        """
+        flights = self._dependencies.single_flight
+        flight = flights.join(self._key(segment))
+        if flight is None and self._context.is_background:
+            flight = flights.join(self._background_key(segment))
+        return flight
 
     async def follow_flight(self, segment: Segment, flight: Flight) -> None:
         """Send the audio that another speech is generating, as it arrives. Raises FlightFailed if that speech fails.
 
-        The attempt has the number 0, because 1 is the number of a request of our own after such a failure.
+        The attempt has the number 0, because 1 is the number of this speech's own request after such a failure.
         """
         attempt = self._new_attempt(segment, 0, Kind.CACHE, self._context.speech_settings)
         try:
-            async with aclosing(flight.chunks(self._dependencies.stall_s)) as chunks:
+            shared = flight.chunks(self._dependencies.stall_s)
+            async with aclosing(whole_frames(shared, FORMATS[self._context.speech_settings.format])) as chunks:
                 async for chunk in chunks:
                     await self._sink.send_audio(chunk, Source.CACHE.value, self._context.speech_settings.voice.name)
         except FlightFailed:
@@ -79,14 +94,18 @@ class AudioSources:
         self._record_saved(attempt)
 
     def start_fill(self, segment: Segment) -> AbstractContextManager[Flight]:
-        """Generate the audio for all who need it. Enter the block without an await after `find_in_flight`, so that no
-        other speech starts the same.
+        """Start a flight: this speech generates the audio for all speeches that need it.
+
+        Do not await between `find_in_flight` and the start of the block. Otherwise another speech could start the same
+        flight.
         """
-        return self._dependencies.single_flight.start(self._key(segment))
+        key = self._background_key(segment) if self._context.is_background else self._key(segment)
+        return self._dependencies.single_flight.start(key)
 
     def store(self, segment: Segment, flight: Flight) -> None:
-        """Store the complete audio of the flight in the cache, in the background. Call it only if all of the audio is
-        in the conversation's own voice.
+        """Store the complete audio of the flight in the phrase cache, in the background.
+
+        Call this only if all of the audio is in the conversation's own voice.
         """
         audio = flight.complete()
         if audio:
@@ -99,23 +118,49 @@ class AudioSources:
     def _key(self, segment: Segment) -> str:
         return self._dependencies.phrase_cache.key(self._context.speech_settings, segment.text)
 
+    def _background_key(self, segment: Segment) -> str:
+        """Return the key of a flight that only background speech may follow."""
+        return f"{self._key(segment)} background"
+
+    def refuse_voice(self, strategy: Strategy) -> None:
+        """Do not use the voice of this strategy as the backup voice in this speech, because the provider refuses it."""
+        self._refused_voices.add(self._settings_for(strategy).voice)
+
+    @property
+    def has_backup(self) -> bool:
+        """Whether there is a backup voice, or a reserve voice in its place, that was not refused in this speech.
+
+        There is none for a patient who hears only their own voice.
+        """
+        voice = self._settings_for(Strategy.BACKUP).voice
+        return not voice.is_offline and voice not in self._refused_voices
+
+    def _settings_for(self, strategy: Strategy) -> SpeechSettings:
+        if strategy is not Strategy.BACKUP:
+            return self._context.speech_settings
+        backup = self._context.backup_settings
+        return replace(backup, voice=self._context.reserve_voice) if backup.voice in self._refused_voices else backup
+
     async def request_provider(
         self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None
     ) -> None:
-        """Request the segment from the provider and send the audio on, chunk by chunk. The audio also goes to `flight`.
+        """Request the segment from the provider, and send its audio to the sink and to `flight`, chunk by chunk.
 
-        Raises ProviderError, and SlotTimeout if no slot became free in time. Cancellation closes the response and books
-        what the provider bills.
+        If the request before got no response, this request uses a new connection, because the old one may be dead.
+        Raises ProviderError, and SlotTimeout if no slot became free in time. Cancellation closes the response and
+        records the characters that the provider bills.
         """
-        settings = self._context.backup_settings if strategy is Strategy.BACKUP else self._context.speech_settings
+        settings = self._settings_for(strategy)
         request = settings.build_request(
             segment.text, segment.previous_text, segment.next_text, zero_retention=self._dependencies.zero_retention
         )
-        is_preview = self._context.conversation_id is None  # clinicians listen outside of any conversation
-        kind = Kind.PREVIEW if is_preview else Kind(strategy.value)
+        if self._is_connection_suspect:
+            request = replace(request, new_connection=True)
+        kind = Kind.PREVIEW if self._context.is_background else Kind(strategy.value)
         attempt = self._new_attempt(segment, number, kind, settings)
 
         def report(error: ProviderError) -> None:
+            self._is_connection_suspect = error.is_unanswered
             if flight is not None:
                 flight.fail()  # it may have part of the audio
             self._dependencies.error_reporter.report_failure(
@@ -128,7 +173,7 @@ class AudioSources:
             slot=ticket.slot(),
             first_byte_s=first_byte_limit(strategy, self._dependencies.first_byte_s, ticket.elapsed_s()),
             stall_s=self._dependencies.stall_s,
-            guard=ResponseGuard(len(segment.text), FORMATS[settings.format].bytes_per_second),
+            guard=ResponseGuard(segment.text, FORMATS[settings.format].bytes_per_second),
             on_error=report,
         ) as audio:
             self._speech.progress.billed(attempt.characters, attempt.request_id)
@@ -141,19 +186,27 @@ class AudioSources:
                         flight.add(chunk)
             finally:
                 self._set_first_chunk(attempt)
+        self._is_connection_suspect = False
         self._dependencies.circuit.record_success()
 
     async def speak_offline(self, segment: Segment, number: int) -> None:
-        """Speak the segment in the offline voice of this server. Raises SynthesizerUnavailable."""
+        """Speak the segment in the offline voice of this server. Raises SynthesizerUnavailable.
+
+        In place of words that the voice cannot read, it says a prepared sentence, at most once in a speech.
+        """
         settings = self._context.speech_settings
         voice = EspeakVoice(language=settings.language, rate=round(OFFLINE_WORDS_PER_MINUTE * settings.speed))
         attempt = self._new_attempt(segment, number, Kind.OFFLINE, settings)
         audio = self._dependencies.offline_voice.speak(
-            segment.text, voice, settings.format, max_lead_s=OFFLINE_MAX_LEAD_S
+            segment.text,
+            voice,
+            settings.format,
+            max_lead_s=OFFLINE_MAX_LEAD_S,
+            apologize=not self._has_apologized,
         )
         try:
-            async with aclosing(audio):
-                async for chunk in audio:
+            async with aclosing(whole_frames(audio, FORMATS[settings.format])) as chunks:
+                async for chunk in chunks:
                     await self._sink.send_audio(chunk, Source.OFFLINE.value, OFFLINE_VOICE_NAME)
         except SynthesizerUnavailable:
             attempt.outcome, attempt.code = Outcome.FAILED.value, "offline_voice_died"
@@ -162,6 +215,9 @@ class AudioSources:
         except asyncio.CancelledError:
             self._record_saved(attempt)
             raise
+        if not self._has_apologized and not is_readable(segment.text, settings.language):
+            self._has_apologized = True
+            self._speech.log("speech.unreadable", language=settings.language)
         self._record_saved(attempt)
 
     def _new_attempt(self, segment: Segment, number: int, kind: Kind, settings: SpeechSettings) -> Attempt:
@@ -173,7 +229,7 @@ class AudioSources:
             requested_characters=len(segment.text),
             conversation_id=self._context.conversation_id,
             patient_id=self._context.patient_id,
-            voice_id=settings.voice.id,
+            voice_id=None if settings.voice == NO_VOICE else settings.voice.id,
             model=settings.model,
         )
         if not self._speech.progress.bytes_sent:
@@ -181,12 +237,12 @@ class AudioSources:
         return attempt
 
     def _record(self, attempt: Attempt) -> None:
-        """Book the attempt as it is now."""
+        """Record the current state of the attempt in the ledger."""
         self._set_first_chunk(attempt)
         self._dependencies.recorder.record(attempt)
 
     def _set_first_chunk(self, attempt: Attempt) -> None:
-        """Copy the speech's time to first audio to the attempt that may have sent it."""
+        """Copy the speech's time to first audio to the attempt that has sent the first audio."""
         if attempt is self._first_attempt:
             attempt.first_chunk_ms = self._speech.progress.response_ms
 

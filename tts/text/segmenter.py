@@ -1,9 +1,9 @@
 """Cuts text into segments (docs/protocol.md, rules 1 and 2). Pure, and linear in the length of the text.
 
 Each decision waits for the first letter or digit that can change it, and never depends on the text after that
-character. It follows that the segments do not depend on how the text was split into pieces. A complete sentence comes
-out with the first letter of the next one, and every segment has something to speak. If the writer pauses, a sentence
-does not have to wait for that letter.
+character. So the segments do not depend on how the text was split into pieces. A complete sentence is returned with the
+first letter of the next sentence, and every segment has something to speak. If the writer pauses, a sentence does not
+have to wait for that letter.
 
 The library `sentence_stream` is not used, for three reasons. It changes the sentences (asterisks and spaces are lost).
 It joins "Yes. How are you?" because it takes "Yes." for an abbreviation, so that a known phrase would be missed. It
@@ -43,6 +43,14 @@ _UNKNOWN_NEXT = " 1"  # the safe guess: before a digit, more words count as abbr
 _WORD = re.compile(r"[\w.]+\Z")
 _WORD_REACH = 24
 _DOTTED = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+|[^\W\d_]")  # "e.g", "z.B", "Ph.D", "J"
+# The number of a list ("2", "2.1", "iv"): alone at the start of a line or after the end of a sentence.
+_LIST_NUMBER = re.compile(
+    rf"(?:\A|[\n{_HARD}]|[{_SOFT}][{re.escape(_QUOTES)})\]]*\s)[{re.escape(_OPENERS)}]*"
+    r"(?:\d{1,3}(?:\.\d{1,3})*|[ivx]+|[IVX]+)\Z"
+)
+
+_TAG_START = re.compile(r"</?[A-Za-z!]")
+_TAG_REACH = 200  # a "<" without a ">" within this many characters is no tag; it must not hold the text back
 
 
 _JOINS_PREVIOUS = re.compile(
@@ -54,12 +62,12 @@ _VIRAMA_CLASS = 9
 
 
 def normalise(text: str) -> str:
-    """The normal form in which segments are compared with known phrases (rule 2)."""
+    """Return the normal form in which segments are compared with known phrases (docs/protocol.md, rule 2)."""
     return " ".join(unicodedata.normalize("NFC", text).split()).replace("’", "'")
 
 
 def split(text: str, language: str, phrases: Container[str]) -> list[str]:
-    """The segments of a complete text. Joined they are exactly the text.
+    """Return the segments of a complete text. Joined, they are exactly the text.
 
     A `Segmenter` gives the same segments, with one exception. A complete text that equals a known phrase of several
     sentences is one segment here. A text that is still being written cannot wait for that.
@@ -73,30 +81,46 @@ def split(text: str, language: str, phrases: Container[str]) -> list[str]:
 class Segmenter:
     """Cuts a text that is still being written.
 
-    `language` is a BCP 47 tag. `phrases` holds the known phrases in normal form. A segment has at least `MIN_LENGTH`
-    characters. Exceptions are a known phrase, the text before one, and the last segment. A segment has at most
-    `MAX_LENGTH` characters from its first letter or digit to its last. Punctuation and spaces before and after these do
-    not count towards the limit; they go with the segment before or after. A text without letters or digits is one
+    `language` is a BCP 47 tag. `phrases` holds the known phrases in normal form. A segment has at least MIN_LENGTH
+    characters. Exceptions are a known phrase, the text before a known phrase, and the last segment. A segment has at
+    most MAX_LENGTH characters from its first letter or digit to its last. Punctuation and spaces before and after these
+    do not count towards the limit. They belong to the segment before or after. A text without letters or digits is one
     segment.
     """
 
     def __init__(self, language: str, phrases: Container[str]) -> None:
         self._language = language.replace("_", "-").partition("-")[0].lower()
         self._phrases = phrases
-        self._text = ""  # the text that is in no segment yet; the next two are positions in it
-        self._sentence_start = 0  # of the last sentence; sentences that are too short for a segment are before it
+        self._text = ""  # the text that is in no segment yet; the next two attributes are positions in it
+        self._sentence_start = 0  # of the last sentence; before it are sentences that are too short for a segment
         self._scanned = 0  # no sentence ends before this position
         self._has_output = False
 
     def feed(self, piece: str) -> list[str]:
         """Add the next piece of the text and return the segments that are complete now."""
         self._text += piece
+        segments: list[str] = []
         if _SPOKEN.search(piece) is None:
-            return []  # only a letter or digit can complete a segment
-        return list(self._complete_segments())
+            return segments  # only a letter or digit can complete a segment
+        while True:  # from one decision to the next, in the order of the characters that decide them
+            text, first = self._text, _first_spoken(self._text, self._sentence_start)
+            mark = _MARK.search(text, max(self._scanned, first))
+            following = _first_spoken(text, mark.end()) if mark else len(text)
+            if _is_too_long(text, first, following):
+                segments.append(self._take(_best_cut(text)))
+            elif mark and following < len(text):
+                self._scanned = following
+                start = _next_sentence(text, mark.start(), following, self._language)
+                segments.extend(self._end_sentence(start) if start else ())
+            else:
+                return segments
 
     def pause(self) -> list[str]:
-        """The writer has paused. Also return the last sentence, if it looks complete and is long enough."""
+        """Return the segments of the text so far, because the writer has paused.
+
+        Empty if the last sentence does not look complete, or if the text is shorter than MIN_LENGTH and no known
+        phrase.
+        """
         text = self._text
         if _MAY_BE_DECIMAL.search(text):
             return []
@@ -107,9 +131,9 @@ class Segmenter:
         return []
 
     def finish(self) -> list[str]:
-        """The text is complete: return the rest of it. A second call returns nothing.
+        """Return the remaining segments, because the text is complete. A second call returns nothing.
 
-        A rest without any letter or digit is dropped if a segment has been returned before.
+        A remainder without any letter or digit is dropped if a segment has been returned before.
         """
         segments = list(self._end_sentence(len(self._text)))
         if self._text and not (self._has_output and _SPOKEN.search(self._text) is None):
@@ -117,23 +141,11 @@ class Segmenter:
         self._text = ""
         return segments
 
-    def _complete_segments(self) -> Iterator[str]:
-        """Scan the new text, from one decision to the next, in the order of the characters that decide them."""
-        while True:
-            text, first = self._text, _first_spoken(self._text, self._sentence_start)
-            mark = _MARK.search(text, max(self._scanned, first))
-            following = _first_spoken(text, mark.end()) if mark else len(text)
-            if _is_too_long(text, first, following):
-                yield self._take(_best_cut(text))
-            elif mark and following < len(text):
-                self._scanned = following
-                start = _next_sentence(text, mark.start(), following, self._language)
-                yield from self._end_sentence(start) if start else ()
-            else:
-                return
-
     def _end_sentence(self, end: int) -> Iterator[str]:
-        """The last sentence ends before `end`. Yield what is long enough for a segment and keep the rest."""
+        """Handle the end of the last sentence, at position `end`. Yield the text that is long enough for a segment.
+
+        A shorter text is kept for the next segment.
+        """
         if self._is_phrase(end):
             start = self._sentence_start
             if start:
@@ -160,22 +172,24 @@ class Segmenter:
 
 
 def _first_spoken(text: str, start: int) -> int:
-    """The position of the first letter or digit from `start` on, or the length of the text if there is none."""
+    """Return the position of the first letter or digit from `start` on, or the length of the text if there is none."""
     found = _SPOKEN.search(text, start)
     return found.start() if found else len(text)
 
 
 def _is_too_long(text: str, first: int, end: int) -> bool:
-    """Whether text[first:end] has a letter or digit at `first + MAX_LENGTH` or later, and is no single segment then."""
+    """Whether text[first:end] is too long for one segment: a letter or digit is at or after `first + MAX_LENGTH`."""
     return _SPOKEN.search(text, first + MAX_LENGTH, end) is not None
 
 
 def _next_sentence(text: str, mark: int, following: int, language: str) -> int | None:
-    """The start of the next sentence, if a sentence ends in text[mark:following], else None.
+    """Return the start of the next sentence, if a sentence ends in text[mark:following], otherwise None.
 
     text[mark:following] is the text from the first punctuation mark to the next letter or digit. Quotes and brackets
-    belong to the sentence that they touch.
+    belong to the sentence that they touch. Marks in a tag such as `<break time="1s"/>` end no sentence.
     """
+    if _tag_start(text, mark) is not None:
+        return None
     gap = text[mark:following]
     end = _END.search(gap)
     hard = end is not None and not _HARD_SET.isdisjoint(end[0])
@@ -188,14 +202,21 @@ def _next_sentence(text: str, mark: int, following: int, language: str) -> int |
     if end is not None:
         closers = (_HARD_CLOSERS if hard else _CLOSERS).match(gap, end.end())
         sentence_end = closers.end() if closers else end.end()
-    return mark + _skip_whitespace(gap, max(sentence_end, len(gap.rstrip(_OPENERS))))
+    start = mark + _skip_whitespace(gap, max(sentence_end, len(gap.rstrip(_OPENERS))))
+    tag = _tag_start(text, start)
+    return start if tag is None else tag
 
 
 def _ends_with_abbreviation(text: str, following: str, language: str) -> bool:
-    """Whether the full stop after `text` belongs to its last word. A wrong True only makes a segment longer."""
+    """Whether the full stop after `text` belongs to its last word, because that is an abbreviation or a number.
+
+    `following` is the next letter or digit. A wrong True only makes a segment longer.
+    """
     found = _WORD.search(text, max(len(text) - _WORD_REACH, 0))
     if not found:
         return False
+    if _LIST_NUMBER.search(text, max(len(text) - _WORD_REACH, 0)):
+        return True
     word = found[0].casefold()
     if word.isdigit():
         return len(word) < 3 and language in DOT_MAKES_ORDINAL
@@ -206,15 +227,27 @@ def _ends_with_abbreviation(text: str, following: str, language: str) -> bool:
 
 
 def _best_cut(text: str) -> int:
-    """The best position to cut a text that is too long for one segment: after a clause, else at a space."""
+    """Return the best position to cut a text that is too long for one segment: after a clause, otherwise at a space."""
     first = _first_spoken(text, 0)
     edge = first + MAX_LENGTH
     for last, start in ((_LAST_CLAUSE, first + MIN_LENGTH), (_LAST_SPACE, first)):
         found = last.match(text, start, edge + 1)
-        if found and not _inside_grapheme(text, position := _skip_whitespace(text, found.end())):
-            return position
-    outside = (position for position in range(edge, first, -1) if not _inside_grapheme(text, position))
-    return next(outside, edge)
+        if found:
+            position = _skip_whitespace(text, found.end())
+            tag = _tag_start(text, position)
+            position = position if tag is None else tag
+            if position > first and not _inside_grapheme(text, position):
+                return position
+    whole = (p for p in range(edge, first, -1) if not _inside_grapheme(text, p) and _tag_start(text, p) is None)
+    return next(whole, edge)
+
+
+def _tag_start(text: str, position: int) -> int | None:
+    """Return the position of the "<" of the tag that a cut before text[position] would split, or None."""
+    start = text.rfind("<", max(position - _TAG_REACH, 0), position)
+    if start < 0 or text.find(">", start, position) >= 0:
+        return None
+    return start if _TAG_START.match(text, start) else None
 
 
 def _skip_whitespace(text: str, start: int) -> int:

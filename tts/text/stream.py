@@ -14,7 +14,10 @@ WRITER_PAUSE_S = 0.4  # a language model writes several pieces in this time; a l
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The text of one request. `previous_text` and `next_text` are the neighbours, or None if they are not known."""
+    """The text of one request.
+
+    `previous_text` and `next_text` are the segments before and after it, or None if unknown.
+    """
 
     index: int
     text: str
@@ -23,7 +26,7 @@ class Segment:
 
 
 class TextStream:
-    """Takes pieces of text and gives segments as soon as they are complete. It has one writer and one reader."""
+    """Receives pieces of a text and yields segments as soon as they are complete. It has one writer and one reader."""
 
     def __init__(self, text: str = "", *, complete: bool) -> None:
         self.text = text
@@ -39,11 +42,11 @@ class TextStream:
         self._notify()
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing was written for `WRITER_TIMEOUT_S`, so that the text counts as complete."""
+        """Whether nothing was written for WRITER_TIMEOUT_S, so that the text counts as complete. `now` is monotonic."""
         return now - self._written_at >= WRITER_TIMEOUT_S
 
     def finish(self) -> None:
-        """The text is complete."""
+        """Mark the text as complete."""
         self.complete = True
         self._notify()
 
@@ -53,9 +56,9 @@ class TextStream:
             self._changed.set()
 
     async def segments(self, language: str, phrases: Container[str]) -> AsyncGenerator[Segment, None]:
-        """Every segment once, in order. Waits for a writer that has not finished.
+        """Yield every segment once, in order. Waits for a writer that has not finished.
 
-        A deferred speech may be read again from its beginning, but there must not be two readers at the same time.
+        The text may be read again from its beginning, but there must not be two readers at the same time.
         """
         self._unread = deque([self.text] if self.text else [])
         segmenter = Segmenter(language, phrases)
@@ -72,20 +75,15 @@ class TextStream:
             if not ready:
                 if self.complete:
                     return
-                ready.extend(await self._wait_for_text(segmenter))
+                if not await self._wait_for_write(WRITER_PAUSE_S):
+                    ready.extend(segmenter.pause())
+                    left_s = WRITER_TIMEOUT_S - (time.monotonic() - self._written_at)
+                    if not ready and not await self._wait_for_write(left_s):
+                        self.complete = True
                 continue
             text = ready.popleft()
             yield Segment(index, text, before, ready[0] if ready else None)
             index, before = index + 1, text
-
-    async def _wait_for_text(self, segmenter: Segmenter) -> list[str]:
-        """Wait for the writer. If the writer pauses after a sentence, return the segment that this completes."""
-        if await self._wait_for_write(WRITER_PAUSE_S):
-            return []
-        paused = segmenter.pause()
-        if not paused and not await self._wait_for_write(WRITER_TIMEOUT_S - (time.monotonic() - self._written_at)):
-            self.complete = True
-        return paused
 
     async def _wait_for_write(self, seconds: float) -> bool:
         self._changed = asyncio.Event()

@@ -1,9 +1,9 @@
 """Sends alerts about incidents by mail and webhook: one when it opens and one when it is resolved, in this order.
 
-The process that opens or resolves an incident sends the alert immediately in a thread, so neither a worker nor a
-broker is needed. beat retries failed alerts. A web process does so while beat is missing. One process sends at a time:
-it holds the lease `sending_until`. After a failure, `sending_until` is the time of the next attempt. A message is sent
-twice only if a process dies after sending it and before recording it.
+The process that opens or resolves an incident sends the alert immediately in a thread, so neither a worker nor a broker
+is needed. beat retries failed alerts. While beat is missing, the web processes retry them. One process at a time sends
+the alerts of an incident: it holds the lease `Incident.sending_until`. After a failure, `sending_until` is the time of
+the next attempt. A message is sent twice only if a process dies after sending it and before recording it.
 """
 
 import uuid
@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 from usage.alerts import channels
 from usage.models import Incident
 from voicecare.core import metrics
+from voicecare.core.batches import process_each, run_steps
 
 LEASE = timedelta(seconds=60)  # sending a mail takes several server responses of up to EMAIL_TIMEOUT each
 RETRY_DELAYS_S = (10, 20, 40, 80, 160, 300)  # the last delay repeats
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 def notify_async(*incident_ids: uuid.UUID) -> None:
-    """Send pending alerts after commit, in one background thread. Returns immediately.
+    """Send the pending alerts of these incidents after the commit, in one background thread. Returns immediately.
 
     At month end hundreds of budget incidents are resolved together. One thread each would exhaust the database
     connections that live speech needs.
@@ -41,20 +42,30 @@ def notify_async(*incident_ids: uuid.UUID) -> None:
 
 
 def retry_in_thread() -> None:
-    """Retry failed alerts in a thread, while beat or the worker is missing. Returns immediately."""
+    """Retry all pending alerts in a background thread. Returns immediately.
+
+    Web processes call it while beat or the worker is missing.
+    """
     if _pending().exists():
         Thread(target=_in_thread, args=[retry_pending], daemon=True).start()
 
 
 def retry_pending() -> None:
-    """Send all alerts that are pending and due."""
-    deliver(*_pending().values_list("pk", flat=True))
-    # Channels that were removed from the settings no longer fail.
+    """Send all alerts that are pending and whose next attempt is due. Raises RowsFailed or DatabaseError."""
+    run_steps(_deliver_pending, _resolve_incidents_of_removed_channels)
+
+
+def _deliver_pending() -> None:
+    process_each("alerts.deliver", _pending().values_list("pk", flat=True), deliver)
+
+
+def _resolve_incidents_of_removed_channels() -> None:
+    """Resolve the incidents of failing channels that are no longer in the settings."""
     _channel_incidents().exclude(key__in=list(channels.configured_channels())).update(resolved_at=Now())
 
 
 def deliver(*incident_ids: uuid.UUID) -> None:
-    """Send the pending alerts of each incident in order, until one fails. Idempotent.
+    """For each incident, send its pending alerts in order, until one fails. Idempotent.
 
     Without a configured channel, the alerts stay pending.
     """
@@ -95,7 +106,10 @@ def _claim(incident_id: uuid.UUID) -> Incident | None:
 
 
 def _send(incident: Incident) -> bool:
-    """Send the first pending alert through the channels that have not sent it. Returns True if all have sent it now."""
+    """Send the first pending alert of this incident through the channels that have not sent it yet.
+
+    Returns True if every channel has sent it now.
+    """
     opening = Incident.objects.filter(
         _unsent(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - ALERT_MAX_AGE
     )
@@ -114,7 +128,9 @@ def _send(incident: Incident) -> bool:
 
 
 def _try_channel(name: str, channel: channels.Channel, incident: Incident, state: str) -> str | None:
-    """Return the name of the error, or None if the message was sent."""
+    """Send one alert through one channel. Returns None if it was sent, or the name of the exception's class. Never
+    raises.
+    """
     try:
         channel(incident, state)
     except Exception as error:  # an error of one channel must not stop the others
@@ -145,7 +161,10 @@ def _save_outcome(incident: Incident, state: str, notified: set[str], *, complet
 
 
 def _update_channel_health(errors: Mapping[str, str | None], failures: int) -> None:
-    """Open an incident for a channel with consecutive failures. Resolve it when a message is sent again."""
+    """Open an incident for each channel that keeps failing, and resolve it when the channel sends a message again.
+
+    `errors` has the result of `_try_channel` for each channel. `failures` is the number of consecutive failed attempts.
+    """
     for name, error in errors.items():
         if error is None:
             _channel_incidents().filter(key=name).update(resolved_at=Now())

@@ -1,9 +1,9 @@
 """Heartbeats of the two background processes, `beat` and `worker`, and the monitor that reports a missing one.
 
 beat writes its heartbeat on every tick and sends the worker a task that writes the worker's heartbeat. So a heartbeat
-of the worker proves that it takes tasks. While beat is missing, the state of the worker is unknown. Web processes
-check the heartbeats and open an incident for a missing process. Heartbeats have the database's time. The clock of a
-web process only measures how long it has been checking.
+of the worker proves that the worker runs tasks. While beat is missing, the state of the worker is unknown. Web
+processes check the heartbeats and open an incident for a missing process. Heartbeats have the database's time. The
+clock of a web process only measures how long it has been checking.
 """
 
 from collections.abc import Mapping
@@ -37,28 +37,28 @@ class LastHeartbeat(NamedTuple):
 
 
 def beat(name: str) -> None:
-    """Write a heartbeat with the current time of the database. Raises DatabaseError."""
+    """Write a heartbeat of the process `name` with the database's current time. Raises DatabaseError."""
     heartbeat = Heartbeat(name=name, at=Now())
     Heartbeat.objects.bulk_create([heartbeat], update_conflicts=True, unique_fields=["name"], update_fields=["at"])
 
 
 def read_heartbeats() -> dict[str, LastHeartbeat]:
-    """Return the last heartbeat of each process that ever sent one. One query."""
+    """Return the last heartbeat of each process that ever wrote one, by name of the process. One query."""
     rows = Heartbeat.objects.annotate(now=Now())
     return {row.name: LastHeartbeat(row.at, (row.now - row.at).total_seconds()) for row in rows}
 
 
 def missing_processes() -> list[str]:
-    """Return the processes whose last heartbeat is too old, or that never sent one.
+    """Return the names of the processes whose last heartbeat is too old, or that never wrote one.
 
-    While beat is missing, the worker is soon missing too, because it gets no heartbeat task.
+    If beat stops, the worker is soon missing as well, because beat schedules the task that writes its heartbeat.
     """
     last = read_heartbeats()
     return [name for name in (WORKER, BEAT) if name not in last or last[name].age_s > MISSING_AFTER_S]
 
 
 class HeartbeatMonitor:
-    """The observations of one web process. `check` is called every few seconds."""
+    """Finds missing background processes. Each web process has one monitor and calls `check` every few seconds."""
 
     def __init__(self, now: float) -> None:
         self._started = self._checked = now
@@ -68,7 +68,7 @@ class HeartbeatMonitor:
         """Open incidents of missing processes and resolve those of running ones.
 
         While a process is missing, this process retries failed alerts in its place. Two queries if nothing changes.
-        `now` is this process's clock in seconds, and may be set back.
+        `now` is the clock of this process in seconds. If it jumps, the monitor starts again. Raises DatabaseError.
         """
         last = read_heartbeats()
         states = self.evaluate({name: heartbeat.age_s for name, heartbeat in last.items()}, now)
@@ -109,5 +109,5 @@ class HeartbeatMonitor:
         if since is None or now - since < GRACE_S:
             return None
         if age_s is None and (settings.DEBUG or now - self._started < NEVER_SEEN_AFTER_S):
-            return None  # developers may never start it; in production it must not be forgotten
+            return None  # developers may never start this process; in production it must not be forgotten
         return False

@@ -1,7 +1,8 @@
 """Monitors the time to first audio (p95) and opens or resolves the latency incident.
 
 The incident opens when more than one in twenty speeches of the last ten minutes took over 500 ms. It is resolved when
-at most one in twenty takes over 400 ms, so that it does not flap. If there are few speeches, the last hour decides.
+at most one in twenty takes over 400 ms, so that it is not opened and resolved again and again. If there are few
+speeches, the last hour decides.
 """
 
 from datetime import timedelta
@@ -22,7 +23,10 @@ PATIENT_KINDS = (_Kind.LIVE, _Kind.RETRY, _Kind.BACKUP, _Kind.CACHE, _Kind.OFFLI
 
 
 class LatencyWindow(NamedTuple):
-    """The number of speeches, of those over SLOW_ABOVE_MS, and of those over RECOVERED_BELOW_MS."""
+    """Counts of the speeches in a period, by their time to first audio.
+
+    `slow` are those over SLOW_ABOVE_MS, `not_recovered` those over RECOVERED_BELOW_MS.
+    """
 
     speeches: int
     slow: int
@@ -38,7 +42,7 @@ class LatencyWindow(NamedTuple):
 
 
 def check() -> None:
-    """Open or resolve the incident."""
+    """Measure the recent speeches, and open or resolve the latency incident."""
     window = _measure(WINDOW_MINUTES)
     if window.is_slow:
         share = f"{window.slow} of {window.speeches} speeches"

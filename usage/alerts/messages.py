@@ -10,8 +10,11 @@ from usage.models import Incident
 Kind = Incident.Kind
 
 
+TEST_ALERT = "This is a test alert of voicecare. Nothing is wrong. Alerts about incidents will arrive in the same way."
+
+
 class IncidentMessage(NamedTuple):
-    """`resolved` is the summary of an incident that has ended."""
+    """The texts about one kind of incident. `resolved` replaces the summary when the incident has ended."""
 
     summary: str
     patient_impact: str
@@ -37,9 +40,11 @@ _MESSAGES = {
     ),
     Kind.ACCESS: IncidentMessage(
         "The speech provider rejects our API key, plan or permissions.",
-        "Cached phrases still play. Everything else is spoken in the offline voice.",
-        "Check ELEVENLABS_API_KEY, its permissions and the plan. Then resolve the incident in the admin.",
-        "The problem with the speech provider's API key, plan or permissions is marked as resolved.",
+        "Cached phrases still play. Everything else is spoken in the offline voice. If the key belongs to another "
+        "workspace, patients with a voice of this one hear the default voice, or else the offline voice.",
+        "Check ELEVENLABS_API_KEY or its file, its workspace, its permissions and the plan. Recovery is detected "
+        "automatically. If only voice clones were refused, resolve the incident in the admin.",
+        "The speech provider accepts our API key again, or the problem is marked as resolved.",
     ),
     Kind.REQUEST: IncidentMessage(
         "The speech provider rejects a request of this server as invalid. This is most likely a software defect.",
@@ -48,11 +53,32 @@ _MESSAGES = {
         "The problem with rejected requests is marked as resolved.",
     ),
     Kind.VOICE: IncidentMessage(
-        "A voice was deleted at the speech provider, or we may not use it.",
-        "Patients with this voice hear the default voice.",
-        "Open the voices in the admin. Choose another voice for these patients, or clone the voice again. Then resolve "
-        "the incident in the admin.",
-        "The problem with a voice is marked as resolved.",
+        "One or more voices were deleted at the speech provider, or we may not use them.",
+        "Patients with such a voice hear their backup voice, or the offline voice if no other voice may speak to them.",
+        "Open the voices in the admin. Choose another voice for these patients, or clone the voice again. A voice that "
+        "exists again is detected automatically. If only the use was refused, resolve the incident in the admin.",
+        "The voices can be used again, or the problem is marked as resolved.",
+    ),
+    Kind.DEFAULT_VOICE: IncidentMessage(
+        "The default voice cannot be used at the speech provider any longer. Another voice has taken over.",
+        "Patients without a voice of their own hear the new default voice. It is also the backup voice of all others.",
+        "Listen to the new default voice. Choose another one in the admin under Default voices, or keep it and resolve "
+        "the incident. It is resolved automatically if the former voice can be used again.",
+        "The former default voice can be used again, or an administrator has decided which voice is used.",
+    ),
+    Kind.NO_USABLE_VOICE: IncidentMessage(
+        "The speech provider's account has no usable voice for patients without a voice of their own.",
+        "Patients without a voice clone hear the offline voice. So do the others when their own voice fails.",
+        "Check ELEVENLABS_API_KEY and the plan, and add a voice to the account at the provider. The worker reads the "
+        "voices every minute. If the provider speaks in a refused voice again, use the action for it under Voices.",
+        "The account has a usable voice. It is the default voice now.",
+    ),
+    Kind.VOICE_ENDING: IncidentMessage(
+        "The speech provider will end one or more voices that are in use. The details below name the day.",
+        "No change until that day. On the day patients hear the successor that the details below name.",
+        "Listen to the proposed successor. Choose another one in the admin under Voices, or give the patients another "
+        "voice before. If no successor is named, add a voice that lasts longer to the account at the provider.",
+        "No voice in use ends on that day any longer, or its patients have its successor.",
     ),
     Kind.NO_VOICE: IncidentMessage(
         "A patient heard nothing. Neither the speech provider nor the offline voice could speak.",
@@ -107,6 +133,14 @@ _MESSAGES = {
         "automatically.",
         "The background process is running again.",
     ),
+    Kind.TASK: IncidentMessage(
+        "A periodic background task has failed at least three times in a row.",
+        "No change for now. Live speech does not need periodic tasks. Queued speech, voice clones, erasures, cached "
+        "phrases, usage figures and alerts may be late, depending on the task that the details below name.",
+        "Check the worker's log for this task (task.failed, row.failed). If its database, provider or disk works, send "
+        "the details below to your technical support. Recovery is detected automatically.",
+        "The periodic task succeeds again.",
+    ),
     Kind.ALERTS: IncidentMessage(
         "At least one alert channel cannot send alerts.",
         "No change. Administrators get no alerts through this channel.",
@@ -117,7 +151,7 @@ _MESSAGES = {
 
 
 def subject(incident: Incident, state: str) -> str:
-    """Return the subject of the mail. `state` is "opened" or "resolved"."""
+    """Return the subject of the alert mail. `state` is "opened" or "resolved"."""
     kind = incident.get_kind_display()
     return f"voicecare: {kind}" if state == "opened" else f"voicecare: resolved: {kind}"
 

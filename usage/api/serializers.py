@@ -4,16 +4,21 @@ import uuid
 from datetime import date, timedelta
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from usage.ledger.rollup import month_after
 from usage.models import NO_ID, UsageEvent
+from usage.prices import Cost, plain
 from usage.reports import queries
 
-SUMS_EXAMPLE = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402}
+COST_EXAMPLE = {"cost": "0.912", "currency": "USD", "unpriced_credits": 0}
+SUMS_EXAMPLE = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402, **COST_EXAMPLE}
 BUDGET_EXAMPLE = OpenApiExample(
-    "A budget", {"month": "2026-11", "budget": 50000, "used": 12400, "remaining": 37600}, response_only=True
+    "A budget",
+    {"month": "2026-11", "budget": 50000, "used": 12400, "remaining": 37600, **COST_EXAMPLE, "cost": "0.62"},
+    response_only=True,
 )
 QUOTA_EXAMPLE = OpenApiExample(
     "Two thirds are left",
@@ -44,7 +49,7 @@ class DayField(serializers.DateField):
 
 
 class UsageFilter(serializers.Serializer):
-    """Days in USAGE_TIME_ZONE, both ends included."""
+    """The query parameters of the usage endpoints. Days are in USAGE_TIME_ZONE, both ends included."""
 
     patient = serializers.UUIDField(required=False)
     group = serializers.ChoiceField(GROUPS, required=False)
@@ -64,7 +69,7 @@ class UsageFilter(serializers.Serializer):
 
 
 class MonthlyFilter(UsageFilter):
-    """The range is extended to whole months."""
+    """The query parameters of monthly usage. The range is extended to whole months."""
 
     def default_start(self, last: date) -> date:
         years, month = divmod(last.year * 12 + last.month - DEFAULT_MONTHS, 12)
@@ -78,14 +83,42 @@ class MonthlyFilter(UsageFilter):
 
 @extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
 class NullableIdField(serializers.UUIDField):
-    """Null for usage without a patient or voice."""
+    """The id of a patient or voice. Null for usage without a patient or voice."""
 
     def to_representation(self, value: uuid.UUID) -> Any:  # noqa: ANN401 - DRF's own
         return None if value == NO_ID else super().to_representation(value)
 
 
-class _SumsSerializer(serializers.Serializer):
-    """A row contains only the key of the requested group."""
+class _CostSerializer(serializers.Serializer):
+    """The fields of a row's cost. The row has it as `cost`, a `usage.prices.Cost`."""
+
+    cost = serializers.SerializerMethodField(
+        help_text="The exact cost of the credits, a decimal number as a string. Null if none of them has a price."
+    )
+    currency = serializers.SerializerMethodField(help_text="The currency of `cost`, a code of ISO 4217.")
+    unpriced_credits = serializers.SerializerMethodField(
+        help_text="Credits that `cost` does not include, because they have no price."
+    )
+
+    @extend_schema_field({"type": "string", "format": "decimal", "nullable": True})
+    def get_cost(self, row: Any) -> str | None:  # noqa: ANN401 - a dict or an object
+        amount = self._cost_of(row).amount
+        return None if amount is None else plain(amount)
+
+    @extend_schema_field({"type": "string", "pattern": "^[A-Z]{3}$", "nullable": True})
+    def get_currency(self, row: Any) -> str | None:  # noqa: ANN401
+        return None if self._cost_of(row).amount is None else settings.PRICE_CURRENCY
+
+    def get_unpriced_credits(self, row: Any) -> int:  # noqa: ANN401
+        return self._cost_of(row).unpriced_credits
+
+    def _cost_of(self, row: Any) -> Cost:  # noqa: ANN401
+        cost: Cost = row["cost"] if isinstance(row, dict) else row.cost
+        return cost
+
+
+class _SumsSerializer(_CostSerializer):
+    """The usage of one day or month. With `group`, a row also contains the key of its group, for example `patient`."""
 
     patient = NullableIdField(required=False)
     voice = NullableIdField(required=False)
@@ -117,8 +150,8 @@ class MonthlySerializer(_SumsSerializer):
 
 
 @extend_schema_serializer(examples=[BUDGET_EXAMPLE])
-class BudgetSerializer(serializers.Serializer):
-    """The budget of a patient and the characters spoken to them this month."""
+class BudgetSerializer(_CostSerializer):
+    """The budget of a patient, and the characters spoken to them this month with their cost."""
 
     month = MonthField(format="%Y-%m", help_text="For example 2026-11.")
     budget = serializers.IntegerField(allow_null=True, help_text="Characters, or null for no limit.")
@@ -127,7 +160,7 @@ class BudgetSerializer(serializers.Serializer):
 
 
 class ForecastSerializer(serializers.Serializer):
-    """Assumes the same rate of usage as in the last seven days."""
+    """The expected usage of credits until the reset, at the rate of the last seven days."""
 
     credits_a_day = serializers.FloatField()
     used_at_reset = serializers.IntegerField()
@@ -136,7 +169,10 @@ class ForecastSerializer(serializers.Serializer):
 
 @extend_schema_serializer(examples=[QUOTA_EXAMPLE])
 class QuotaSerializer(serializers.Serializer):
-    """As last reported by the provider. Null if not reported, or for no limit."""
+    """The account's credits as last reported by the provider.
+
+    Numbers are null if the provider has not reported them. `limit` and `remaining` are null if there is no limit.
+    """
 
     limit = serializers.IntegerField(allow_null=True)
     used = serializers.IntegerField(allow_null=True)

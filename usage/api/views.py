@@ -1,10 +1,12 @@
 """REST endpoints: usage by day and month, the account's quota, and a patient's budget."""
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from django.utils.functional import cached_property
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics, serializers
 from rest_framework.request import Request
@@ -24,6 +26,7 @@ from usage.models import DailyUsage
 from usage.reports import queries
 from voicecare.api.pagination import PageNumberPagination
 from voicecare.patients.models import Patient
+from voicecare.patients.models.patient import VIEW_ALL_PATIENTS
 
 
 class UsagePages(PageNumberPagination):
@@ -32,19 +35,36 @@ class UsagePages(PageNumberPagination):
 
 class _UsageView(generics.ListAPIView):
     pagination_class = UsagePages
+    required_permissions = {"GET": "usage.view_dailyusage"}
     filter_class: type[UsageFilter]
     by_month: bool
 
-    def get_queryset(self) -> QuerySet[DailyUsage, Any]:
+    @cached_property
+    def _chosen(self) -> dict[str, Any]:
         parameters = self.filter_class(data=self.request.query_params.dict())
         parameters.is_valid(raise_exception=True)
-        chosen = parameters.validated_data
+        chosen: dict[str, Any] = parameters.validated_data
+        return chosen
+
+    @cached_property
+    def _usage(self) -> QuerySet[DailyUsage]:
+        chosen = self._chosen
         usage = DailyUsage.objects.filter(day__range=(chosen["from"], chosen["to"]))
-        if not getattr(self.request.user, "is_staff", False):
+        if not cast(User, self.request.user).has_perm(VIEW_ALL_PATIENTS):
             usage = usage.filter(patient__in=Patient.objects.visible_to(self.request.user).values("pk"))
         if "patient" in chosen:
             usage = usage.filter(patient=chosen["patient"])
-        return queries.usage_rows(usage, by_month=self.by_month, group=chosen.get("group", ""))
+        return usage
+
+    def get_queryset(self) -> QuerySet[DailyUsage, Any]:
+        return queries.usage_rows(self._usage, by_month=self.by_month, group=self._chosen.get("group", ""))
+
+    def paginate_queryset(self, queryset: QuerySet[DailyUsage, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Return the rows of the requested page, with their cost."""
+        rows = super().paginate_queryset(queryset) or []
+        group = self._chosen.get("group", "")
+        costs = queries.costs_of_rows(rows, self._usage, by_month=self.by_month, group=group)
+        return [{**row, "cost": cost} for row, cost in zip(rows, costs, strict=True)]
 
 
 class Daily(_UsageView):
@@ -70,6 +90,8 @@ class Monthly(_UsageView):
 
 
 class Quota(APIView):
+    required_permissions = {"GET": "usage.view_dailyusage"}
+
     @extend_schema(operation_id="quota", responses=QuotaSerializer)
     def get(self, request: Request) -> Response:
         """Return the credits of the account at the speech provider, which all patients share."""
@@ -77,6 +99,8 @@ class Quota(APIView):
 
 
 class Budget(APIView):
+    required_permissions = {"GET": "usage.view_dailyusage"}
+
     @extend_schema(operation_id="patient_budget", responses=BudgetSerializer)
     def get(self, request: Request, id: uuid.UUID) -> Response:
         """Return the patient's monthly budget. Speech over the budget fails with `over_budget`."""

@@ -5,17 +5,20 @@ request whose response was never seen stays `unknown` and counts nothing. Speech
 counts as `saved_characters`. Daily totals (`usage/ledger/rollup.py`) are written in the same transaction.
 """
 
+import operator
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, date, datetime, timedelta
+from functools import partial, reduce
 
 from django.db import connection, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from usage.ledger import rollup
-from usage.models import UsageEvent
+from usage.models import BudgetMonth, UsageEvent
 from voicecare.providers.errors import ProviderError, Unreachable
 
 Kind = UsageEvent.Kind
@@ -28,13 +31,17 @@ RESOLUTION_LOCK = 7_312_026_001  # key of a PostgreSQL advisory lock; no other l
 
 
 def billed_credits(characters: int, stated: int | None) -> int:
-    """Return the credits that the provider stated, or one per character if it stated none or an implausible number."""
+    """Return the number of credits that the provider billed for a request.
+
+    `stated` is the number in the provider's response. If it is missing or implausible, one credit per character is
+    assumed.
+    """
     return characters if stated is None or stated > characters * MAX_CREDITS_PER_CHARACTER else stated
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt to produce audio, as the process that makes it knows it.
+    """One attempt to produce the audio of one segment, as far as the process that makes the attempt knows.
 
     It is recorded when it starts and after each change. (`source_id`, `segment`, `attempt`) identifies it, so that
     recording it again updates the same event. `source_id` is the id of the utterance, or a random id for a cache fill
@@ -67,7 +74,8 @@ class Attempt:
     def mark_answered(self, request_id: str | None, cost: int | None) -> None:
         """Count the attempt: the 2xx headers have arrived, so the provider bills it.
 
-        An implausible `cost` is replaced, because the database refuses a number that is too large for the column.
+        `cost` is in credits. An implausible `cost` is replaced (`billed_credits`), because the database refuses a
+        number that is too large for the column.
         """
         self.outcome = Outcome.COMPLETED.value
         self.characters = self.requested_characters
@@ -75,8 +83,10 @@ class Attempt:
         self.request_id = request_id or ""
 
     def mark_failed(self, error: ProviderError) -> None:
-        """Set the outcome after an error. Without a response, it is unknown if the attempt was billed, unless it was
-        never sent.
+        """Set the outcome after an error.
+
+        Without a response, it is not known whether the provider billed the attempt, so its outcome is unknown. An
+        attempt that was never sent (Unreachable) has failed.
         """
         is_known = error.status is not None or isinstance(error, Unreachable)
         self.outcome = (Outcome.FAILED if is_known else Outcome.UNKNOWN).value
@@ -99,8 +109,8 @@ _UPDATED = [
 def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     """Write the attempts and their daily totals. Returns the number of new characters of each conversation.
 
-    Three statements. Idempotent: characters that an earlier call has counted are not new. So a batch can be written
-    again if it is not known whether its commit succeeded.
+    Three statements, and one more if there is new usage of patients. Idempotent: characters that an earlier call has
+    counted are not new. So the same batch can be written again if it is not known whether its commit succeeded.
     """
     attempts = list({attempt.key: attempt for attempt in attempts}.values())  # a statement may write a row only once
     # The recorded events are locked, because reconciliation may be resolving one of them.
@@ -118,16 +128,35 @@ def record_attempts(attempts: Sequence[Attempt]) -> dict[uuid.UUID, int]:
     )
     new_characters: dict[uuid.UUID, int] = defaultdict(int)
     new_totals: dict[rollup.Key, rollup.Totals] = defaultdict(lambda: rollup.ZERO_TOTALS)
+    budgets = set()
     for attempt in attempts:
         before = recorded.get(attempt.key)
         totals_before = rollup.ZERO_TOTALS if before is None else rollup.totals_of(before)
-        added = rollup.subtract_totals(rollup.totals_of(attempt), totals_before)
+        added = map(operator.sub, rollup.totals_of(attempt), totals_before)
         key = rollup.key_for(attempt.started_at, attempt.patient_id, attempt.voice_id, attempt.model, attempt.kind)
-        new_totals[key] = rollup.add_totals(new_totals[key], added)
+        new_totals[key] = tuple(map(operator.add, new_totals[key], added))
+        characters = attempt.characters - (before.characters if before else 0)
         if attempt.conversation_id is not None:
-            new_characters[attempt.conversation_id] += attempt.characters - (before.characters if before else 0)
+            new_characters[attempt.conversation_id] += characters
+        if characters and attempt.patient_id is not None:
+            budgets.add((attempt.patient_id, key.day.replace(day=1)))
+    _uncheck_budgets(budgets)
     rollup.add_to_days(new_totals)
     return {conversation_id: characters for conversation_id, characters in new_characters.items() if characters}
+
+
+def _uncheck_budgets(budgets: set[tuple[uuid.UUID, date]]) -> None:
+    """Let `usage.budgets.repair` compare the budgets of these patients and months with the ledger again.
+
+    A month is its first day. The rows are locked in order, so that two processes cannot deadlock.
+    """
+    patients_by_month: dict[date, list[uuid.UUID]] = defaultdict(list)
+    for patient, month in budgets:
+        patients_by_month[month].append(patient)
+    if patients_by_month:
+        wanted = (Q(month=month, patient__in=patients) for month, patients in patients_by_month.items())
+        rows = BudgetMonth.objects.filter(reduce(operator.or_, wanted)).order_by("pk").select_for_update()
+        BudgetMonth.objects.filter(pk__in=rows.values("pk")).update(checked=False, updated_at=Now())
 
 
 @transaction.atomic(savepoint=False)
@@ -136,8 +165,9 @@ def resolve_unknown(event_id: uuid.UUID, *, request_id: str = "", credits: int =
 
     Returns the newly counted characters of each conversation, as `record_attempts` does.
 
-    With a `request_id` the attempt was billed as this request. Without one it was not billed. Nothing changes if the
-    attempt is no longer unknown, or if another attempt has this request. Of several simultaneous calls the first wins.
+    With a `request_id`, the provider billed the attempt as this request. Without one, the attempt was not billed.
+    Nothing changes if the attempt is no longer unknown, or if another attempt has this request. Of several simultaneous
+    calls the first wins.
     """
     # The lock lasts until the transaction ends. Without it, two transactions could match one request to two attempts,
     # because neither sees the other's row. It is taken before any row lock. `record_attempts` does not take it. SQLite
@@ -209,7 +239,7 @@ def _attempt_from(event: UsageEvent) -> Attempt:
 
 
 def attempts_of(source_id: uuid.UUID) -> list[Attempt]:
-    """All attempts for one utterance, in the order of its text."""
+    """Return all attempts for one utterance, in the order of its text."""
     return [
         _attempt_from(event) for event in UsageEvent.objects.filter(source=source_id).order_by("segment", "attempt")
     ]

@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from usage.ledger.events import Attempt
+from voicecare.core.batches import process_each
 
 FOLDER = "journal"
 MIN_AGE_S = 60.0  # between creating and locking its file, a process needs much less
@@ -46,40 +47,52 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / uuid.uuid4().hex
+        self._folder = folder
+        self._file: int | None = None
+        self._size = 0
+        self._open()
+
+    def _open(self) -> int:
+        self._path = self._folder / uuid.uuid4().hex
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)  # a process that locked it first finds it empty and unlocks it
-        self._size = 0
+        return self._file
 
     def append(self, attempt: Attempt) -> None:
-        """Appends the attempt. The request may be sent when this returns."""
+        """Append the attempt as one line. The request may be sent when this returns. Logs an error of the disk.
+
+        After `close`, it creates another file.
+        """
         try:
-            self._size += os.write(self._file, _serialize(attempt))
+            file = self._open() if self._file is None else self._file
+            self._size += os.write(file, _serialize(attempt))
         except OSError as error:
             log.warning("journal.write_failed", error=type(error).__name__)
 
     def position(self) -> int:
-        """Returns the current size. Take it before writing to the database and pass it to `truncate`."""
+        """Return the size of the file in bytes. Take it before writing to the database, and pass it to `truncate`."""
         return self._size
 
     def truncate(self, position: int) -> None:
-        """Empties the file if nothing was appended since `position`, up to which all attempts are in the database.
+        """Empty the file if nothing was appended since `position`. All attempts up to there must be in the database.
 
         Otherwise it keeps the whole file. Recording an attempt twice is harmless.
         """
-        if self._size == position:
+        if self._file is not None and self._size == position:
             os.ftruncate(self._file, 0)
             self._size = 0
 
     def close(self) -> None:
-        """Deletes the file. Call it when all attempts are in the database."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._file)
-        self._file = -1  # a late append must not write to another file that gets this number
+        """Delete the file if all of its attempts are in the database. Otherwise the next process recovers it."""
+        if self._file is not None:
+            if not self._size:
+                self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file, self._size = None, 0  # a late append must not write to another file that gets this number
 
 
 def open_journal(folder: Path) -> Journal | None:
-    """Creates the journal of this process. Returns None if the disk fails, and speech continues without a journal."""
+    """Create the journal of this process. Returns None if the disk fails: then speech continues without a journal."""
     try:
         return Journal(folder)
     except OSError as error:
@@ -88,33 +101,34 @@ def open_journal(folder: Path) -> Journal | None:
 
 
 def recover(folder: Path, record_attempts: Callable[[Sequence[Attempt]], object]) -> int:
-    """Records the attempts of dead processes, deletes their files, and returns the number of attempts.
+    """Record the attempts in the journals of dead processes, delete these files, and return the number of attempts.
 
     Idempotent, because `record_attempts` ignores attempts that it already has. A file is deleted after its attempts
-    were recorded.
+    were recorded. Raises DatabaseError if the database is unavailable, and RowsFailed if a file cannot be recovered.
     """
     recovered = 0
-    for path in folder.iterdir() if folder.is_dir() else ():
-        with suppress(FileNotFoundError):  # another process has just recovered it
-            recovered += _recover_file(path, record_attempts)
-    if recovered:
-        log.warning("journal.recovered", attempts=recovered)
+
+    def recover_file(path: Path) -> None:
+        nonlocal recovered
+        with suppress(FileNotFoundError), path.open("rb") as file:  # another process may have just recovered it
+            is_new = time.time() - path.stat().st_mtime < MIN_AGE_S
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # its process is alive and holds the lock
+                return
+            attempts = list(_parse(file.read()))
+            if attempts:
+                record_attempts(attempts)
+                recovered += len(attempts)
+            if attempts or not is_new:
+                path.unlink(missing_ok=True)
+
+    try:
+        process_each("journal.recover", folder.iterdir() if folder.is_dir() else (), recover_file)
+    finally:
+        if recovered:
+            log.warning("journal.recovered", attempts=recovered)
     return recovered
-
-
-def _recover_file(path: Path, record_attempts: Callable[[Sequence[Attempt]], object]) -> int:
-    with path.open("rb") as file:
-        is_new = time.time() - path.stat().st_mtime < MIN_AGE_S
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # its process is alive and holds the lock
-            return 0
-        attempts = list(_parse(file.read()))
-        if attempts:
-            record_attempts(attempts)
-        if attempts or not is_new:
-            path.unlink(missing_ok=True)
-    return len(attempts)
 
 
 def _serialize(attempt: Attempt) -> bytes:

@@ -1,11 +1,10 @@
 """Daily totals of the ledger.
 
-They are updated in the transaction that writes the events, and can be rebuilt from the events. `totals_of` defines what
-one event adds to its day. `_sum_events` does the same in SQL. Days are in USAGE_TIME_ZONE. An event belongs to the day
-on which its attempt started.
+The totals are updated in the transaction that writes the events, and can be rebuilt from the events. `totals_of`
+defines what one event adds to its day. `_sum_events` computes the same in SQL. Days are in USAGE_TIME_ZONE. An event
+belongs to the day on which its attempt started.
 """
 
-import operator
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
@@ -16,7 +15,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Count, Max, Min, Q, Sum
 
-from usage.models import NO_ID, DailyUsage, UsageEvent
+from usage.models import NO_ID, BudgetMonth, DailyUsage, UsageEvent
 
 CHUNK_BOUNDS_MS = (50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000)
 CHUNK_COLUMNS = (*(f"chunk_{bound}" for bound in CHUNK_BOUNDS_MS), "chunk_over")
@@ -33,7 +32,7 @@ ZERO_TOTALS: Totals = (0,) * len(COLUMNS)
 
 
 class Key(NamedTuple):
-    """The key of the row that an event is added to."""
+    """The key of a row of daily totals. An event is added to the row with its key."""
 
     day: date
     patient: uuid.UUID
@@ -43,7 +42,7 @@ class Key(NamedTuple):
 
 
 class Summable(Protocol):
-    """The fields of an event that are added up."""
+    """The fields of an event that are added up. Both `Attempt` and the rows of `UsageEvent` have them."""
 
     @property
     def characters(self) -> int: ...
@@ -66,12 +65,12 @@ def day_of(at: datetime) -> date:
 
 
 def start_of_day(day: date) -> datetime:
-    """Return the first moment of the day. Correct on days without a midnight (daylight saving time)."""
+    """Return the first moment of the day in USAGE_TIME_ZONE, also if daylight saving time skips its midnight."""
     return datetime.combine(day, time.min, time_zone())
 
 
 def month_after(month: date) -> date:
-    """The first day of the month after the one that begins on `month`."""
+    """Return the first day of the month after the one that begins on `month`."""
     return (month + timedelta(days=31)).replace(day=1)
 
 
@@ -82,6 +81,7 @@ def key_for(
 
 
 def totals_of(event: Summable) -> Totals:
+    """Return the numbers that one event adds to the totals of its day, in the order of COLUMNS."""
     column = chunk_column(event.first_chunk_ms)
     chunks = (int(name == column) for name in CHUNK_COLUMNS)
     return (
@@ -100,16 +100,8 @@ def chunk_column(first_chunk_ms: float | None) -> str | None:
     return next((f"chunk_{bound}" for bound in CHUNK_BOUNDS_MS if first_chunk_ms <= bound), "chunk_over")
 
 
-def subtract_totals(one: Totals, other: Totals) -> Totals:
-    return tuple(map(operator.sub, one, other))
-
-
-def add_totals(one: Totals, other: Totals) -> Totals:
-    return tuple(map(operator.add, one, other))
-
-
 def add_to_days(sums: Mapping[Key, Totals]) -> None:
-    """Add totals to their rows and create missing rows. Runs inside the caller's transaction.
+    """Add these sums to the daily totals, and create missing rows. Call it inside a transaction.
 
     Rows are written in the order of their keys, so two processes that lock the same rows cannot deadlock.
     """
@@ -119,7 +111,10 @@ def add_to_days(sums: Mapping[Key, Totals]) -> None:
 
 
 def _upsert(rows: list[tuple[Key, Totals]]) -> None:
-    """The ORM's upsert replaces values. The database must add them, or one process would overwrite another's totals."""
+    """Insert these rows, or add their totals to existing rows, in one statement.
+
+    This is SQL because the ORM's upsert replaces values, so one process would overwrite another's totals.
+    """
     table = DailyUsage._meta.db_table
     key_fields = [_FIELDS[name] for name in KEY_COLUMNS]
     keys = [str(field.column) for field in key_fields]
@@ -143,10 +138,10 @@ def _upsert(rows: list[tuple[Key, Totals]]) -> None:
 
 
 def rebuild(first: date | None = None, last: date | None = None) -> int:
-    """Rebuild the totals of these days, both ends included, or of all days. Returns the number of days.
+    """Rebuild the daily totals from the events. Returns the number of days.
 
-    Each day is one transaction. Meanwhile other processes wait to write totals. Speech continues, because its rows are
-    written in the background.
+    `first` and `last` are included. Without them, all days are rebuilt. Each day is one transaction, in which other
+    processes wait to write totals. Speech continues, because its rows are written in the background.
     """
     started = UsageEvent.objects.aggregate(first=Min("started_at"), last=Max("started_at"))
     summed = DailyUsage.objects.aggregate(first=Min("day"), last=Max("day"))  # totals without an event are wrong
@@ -164,6 +159,7 @@ def rebuild(first: date | None = None, last: date | None = None) -> int:
                     cursor.execute(f"LOCK TABLE {DailyUsage._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
             DailyUsage.objects.filter(day=day).delete()
             DailyUsage.objects.bulk_create(_sum_events(day), batch_size=ROWS_PER_STATEMENT)
+    BudgetMonth.objects.update(checked=False)  # `usage.budgets.repair` compares all of them once
     return max((last - first).days + 1, 0)
 
 

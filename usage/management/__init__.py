@@ -1,1 +1,1 @@
-"""The management command of usage: `rebuild_usage` builds the daily sums again from the ledger's events."""
+"""The management command of usage: `rebuild_usage` calculates the daily totals again from the ledger's events."""

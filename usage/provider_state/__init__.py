@@ -1,6 +1,6 @@
 """The state of the speech provider that all processes share in one row.
 
-`circuit` has the circuit breaker's state and `read_status`, `quota` the transitions of the quota, `thresholds` the
-early warnings. May import usage.alerts, usage.ledger, usage.budgets, usage.reports, usage.models and the shared
-packages of voicecare.
+`circuit` has the state of the circuit and reads the row, `quota` has the transitions of the quota, `access` whether the
+API key is accepted, and `thresholds` the early warnings about credits. May import usage.alerts, usage.ledger,
+usage.budgets, usage.reports, usage.models and the shared packages of voicecare.
 """

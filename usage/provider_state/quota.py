@@ -1,19 +1,21 @@
 """The shared state of the provider's quota: transitions of the quota columns of the one `ProviderState` row.
 
-    mark_exhausted            a request exceeded the quota                         available -> exhausted, incident
-    apply_subscription        the subscription shows no remaining credits          available -> exhausted, incident
-                              it shows enough credits for the refused request      exhausted -> available
-    subscription_unavailable  it could not be read, so only the time decides       exhausted -> available, or nothing
+    mark_exhausted            a request exceeded the quota                            available -> exhausted, incident
+    apply_subscription        the subscription shows no remaining credits             available -> exhausted, incident
+                              the subscription has enough for the refused request     exhausted -> available
+    subscription_unavailable  the subscription could not be read, and the delay or    exhausted -> available
+                              the time of the reset has passed
 
-The API key may have its own quota that the subscription does not show, and the subscription may lag. Then it shows
-enough credits, but the next request is refused again. `quota_refusals` counts consecutive refusals of this kind. Each
-one doubles the delay before the quota is tried again. After the first one, the incident stays open until the quota has
-been available for `STABLE_AFTER`, or until the subscription shows more credits than before. So administrators are not
-alerted about each attempt.
+The API key may have its own quota that the subscription does not show, and the subscription may lag. In both cases the
+subscription shows enough credits, but the next request is refused again. `quota_refusals` counts consecutive refusals
+of this kind. Each one doubles the delay before the quota is tried again. If there was such a refusal, the incident
+stays open until the quota has been available for `STABLE_AFTER`, or until the subscription shows more credits than
+before. So administrators are not alerted about each attempt.
 
-Each transition is one conditional UPDATE. Times are the database's.
+Each transition is one conditional UPDATE. Times are those of the database's clock.
 """
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -24,11 +26,11 @@ from django.db.models.functions import Now
 
 from usage.alerts import incidents
 from usage.models import ProviderState
-from usage.provider_state import circuit, thresholds
-from voicecare.providers.elevenlabs import plans
+from usage.provider_state import access, circuit, thresholds
+from voicecare.providers.elevenlabs import credentials, plans
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.responses import Subscription
-from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
+from voicecare.providers.errors import AuthorizationError, BadRequest, Cause, ProviderError
 
 MAX_BACKOFF = timedelta(minutes=15)
 STABLE_AFTER = timedelta(minutes=15)  # a quota that has been available for this long has recovered
@@ -44,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 def mark_exhausted(needed: int, detail: str) -> None:
-    """Record that a request of `needed` characters exceeded the quota.
+    """Record that the provider refused a request of `needed` characters because the quota is exhausted.
 
     `detail` is sent to administrators, so it must not contain a text or a name.
     """
@@ -60,7 +62,7 @@ def mark_exhausted(needed: int, detail: str) -> None:
 
 
 def poll() -> None:
-    """Read the subscription if it is due and no other process reads it. Logs errors and does not raise them."""
+    """Read the subscription if this is due and no other process is doing it. Logs errors and does not raise them."""
     try:
         resolve_stable_incident()
         if claim_poll():
@@ -70,21 +72,24 @@ def poll() -> None:
 
 
 def poll_now() -> None:
-    """Read the subscription before it is due, unless it was read just now."""
+    """Read the subscription before it is due, unless it was read less than QUOTA_POLL_S seconds ago."""
     stale = Q(polled_at=None) | Q(polled_at__lte=Now() - _poll_interval())
     ProviderState.objects.filter(stale, pk=1, quota=State.AVAILABLE).update(next_poll_at=Now())
     poll()
 
 
 def claim_poll() -> bool:
-    """Claim the due poll for this process. Another process may poll when the lease has expired."""
+    """Claim the reading of the subscription for this process if it is due. Returns whether this process reads it.
+
+    After POLL_LEASE another process may claim it.
+    """
     ProviderState.objects.get_or_create(pk=1)
     due = ProviderState.objects.filter(Q(next_poll_at=None) | Q(next_poll_at__lte=Now()), pk=1)
     return bool(due.update(next_poll_at=Now() + POLL_LEASE))
 
 
 def apply_subscription(subscription: Subscription) -> None:
-    """Update the state from the subscription. An implausible subscription is treated as unavailable."""
+    """Update the state of the quota from the subscription. An implausible subscription is treated as unavailable."""
     row, now = _read_row()
     if not is_plausible(subscription, now):
         log.warning("quota.subscription_rejected")
@@ -109,19 +114,22 @@ def apply_subscription(subscription: Subscription) -> None:
     elif (
         row.quota == State.EXHAUSTED
         and _covers(remaining, row.quota_needed)
-        and (increased or _backoff_passed(row, now))
+        and (increased or _waited(row, now, backoff(row.quota_refusals)))
     ):
         _set_available(row, now, proven=increased)
     thresholds.check_forecast(now)
 
 
 def subscription_unavailable(*, refused: bool = False) -> None:
-    """Update the state without a subscription. `refused` means that the API key may not read it."""
+    """Update the state of the quota when the subscription could not be read.
+
+    `refused` means that the API key may not read the subscription. The quota is then tried again sooner.
+    """
     row, now = _read_row()
     if row.quota_resets_at is not None and row.quota_resets_at > (row.quota_changed_at or now):
         reset_time_passed = row.quota_resets_at <= now
     else:
-        reset_time_passed = _backoff_passed(row, now) if refused else _waited(row, now, MAX_BACKOFF)
+        reset_time_passed = _waited(row, now, backoff(row.quota_refusals) if refused else MAX_BACKOFF)
     if row.quota == State.EXHAUSTED and reset_time_passed:
         _set_available(row, now)
     else:
@@ -129,7 +137,7 @@ def subscription_unavailable(*, refused: bool = False) -> None:
 
 
 def resolve_stable_incident() -> None:
-    """Resolve the incident after repeated refusals, when the quota has been available for STABLE_AFTER."""
+    """Resolve the incident that repeated refusals kept open, when the quota has been available for STABLE_AFTER."""
     stable = ProviderState.objects.filter(
         pk=1, quota=State.AVAILABLE, quota_refusals__gt=0, quota_changed_at__lte=Now() - STABLE_AFTER
     )
@@ -139,13 +147,16 @@ def resolve_stable_incident() -> None:
 
 
 def backoff(refusals: int) -> timedelta:
-    """Return the delay after a refusal. The quota is not tried earlier, even if the subscription shows credits."""
+    """Return the delay after this number of consecutive refusals.
+
+    The quota is not tried earlier, even if the subscription shows credits.
+    """
     doubled: timedelta = _poll_interval() * 2 ** min(refusals, 20)
     return min(doubled, MAX_BACKOFF)
 
 
 def is_plausible(subscription: Subscription, now: datetime) -> bool:
-    """Return whether the numbers can be credits and the reset is in the future.
+    """Return whether the subscription's numbers can be credits and its reset is in the future.
 
     A reset in the past or in milliseconds indicates figures of another period or another unit.
     """
@@ -156,25 +167,27 @@ def is_plausible(subscription: Subscription, now: datetime) -> bool:
 
 
 def _read_subscription() -> None:
-    client = AccountClient(
-        settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox", timeout=POLL_TIMEOUT_S
-    )
     try:
-        subscription = client.subscription()
+        base_url, api_key = settings.ELEVENLABS_BASE_URL, credentials.api_key()
+        with closing(AccountClient(base_url, api_key, timeout=POLL_TIMEOUT_S)) as client:
+            subscription = client.subscription()
     except ProviderError as error:
         log.warning("quota.read_failed", error=type(error).__name__, code=error.code, status=error.status)
+        if error.cause is Cause.KEY:
+            access.report_refused(error)
+        elif isinstance(error, AuthorizationError):  # the key is valid, but may not read the subscription
+            access.key_accepted()
         subscription_unavailable(refused=isinstance(error, AuthorizationError | BadRequest))
     else:
+        access.key_accepted()
         apply_subscription(subscription)
         concurrency = plans.concurrency_limit(subscription.tier, settings.ELEVENLABS_MODEL_ID)
         if concurrency is not None:
             circuit.set_plan_limit(concurrency)
-    finally:
-        client.close()
 
 
 def _read_row() -> tuple[ProviderState, datetime]:
-    """Return the row and the database's current time."""
+    """Return the row of the provider's state and the database's current time. Creates a missing row."""
     ProviderState.objects.get_or_create(pk=1)
     row = ProviderState.objects.annotate(now=Now()).get(pk=1)
     return row, row.now
@@ -197,7 +210,8 @@ def _set_exhausted(row: ProviderState, now: datetime, *, needed: int, refusals: 
 def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -> None:
     """Make the quota available, unless it was exhausted again after the row was read.
 
-    After repeated refusals, the incident is only resolved here if more credits are `proven`.
+    `proven` means that the subscription shows more credits than before. After repeated refusals, the incident is
+    resolved here only if that is the case.
     """
     resolved = proven or row.quota_refusals == 0
     still_exhausted = ProviderState.objects.filter(pk=1, quota=State.EXHAUSTED, quota_changed_at=row.quota_changed_at)
@@ -215,18 +229,14 @@ def _set_available(row: ProviderState, now: datetime, *, proven: bool = False) -
 
 
 def _next_poll(row: ProviderState, now: datetime, resets_at: datetime | None) -> datetime:
-    if row.quota == State.AVAILABLE:
+    if row.quota == State.AVAILABLE and row.access == ProviderState.Access.GRANTED:
         return now + AVAILABLE_POLL_INTERVAL
     return _poll_time(now + _poll_interval(), resets_at, now)
 
 
 def _poll_time(at: datetime, resets_at: datetime | None, now: datetime) -> datetime:
-    """Return the time of the next poll: the reset, if it comes before `at`."""
+    """Return the time of the next poll: `at`, or the reset of the quota if it comes earlier."""
     return at if resets_at is None or resets_at <= now else min(at, resets_at)
-
-
-def _backoff_passed(row: ProviderState, now: datetime) -> bool:
-    return _waited(row, now, backoff(row.quota_refusals))
 
 
 def _waited(row: ProviderState, now: datetime, wait: timedelta) -> bool:
@@ -238,6 +248,7 @@ def _covers(remaining: int | None, needed: int) -> bool:
 
 
 def reset_time(subscription: Subscription) -> datetime | None:
+    """Return the time at which the credits are renewed, in UTC. None if the subscription has no valid time."""
     try:
         unix = subscription.resets_at_unix
         return None if unix is None else datetime.fromtimestamp(unix, UTC)

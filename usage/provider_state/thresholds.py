@@ -1,8 +1,9 @@
-"""Early warnings about credits: 75 and 90 per cent are used, or the forecast says that they will run out.
+"""Early warnings about credits: incidents when 75 and 90 per cent are used, or when the forecast says they run out.
 
-A threshold is reported when it is crossed. Each reading is compared with the one before, so the next reading does not
-reopen an incident that was resolved by hand. If several thresholds are crossed at the same time, the highest one is
-reported. If the quota is exhausted, none is reported, because that is a separate incident (`quota.py`).
+A threshold is reported when it is crossed. Each reading of the subscription is compared with the one before, so the
+next reading does not reopen an incident that was resolved by hand. If several thresholds are crossed at the same time,
+the highest one is reported. If the quota is exhausted, none is reported, because that is a separate incident
+(`quota.py`).
 """
 
 from collections.abc import Iterator
@@ -22,16 +23,16 @@ COOLDOWN = timedelta(days=1)  # after its resolution, the forecast incident is n
 
 
 def highest_crossed(before: float | None, after: float | None) -> int | None:
-    """Return the highest threshold crossed between two readings, in per cent. Pure.
+    """Return the highest threshold that was crossed between two readings, in per cent, or None. Pure.
 
-    A reading is None if the subscription was never read or has no limit.
+    `before` and `after` are the used per cent. They are None if the subscription was never read or has no limit.
     """
     reached = [percent for percent in THRESHOLDS_PERCENT if after is not None and percent <= after < 100]
     return reached[-1] if reached and (before is None or before < reached[-1]) else None
 
 
 def not_reached(after: float | None) -> Iterator[int]:
-    """Yield the thresholds that are not reached. Pure."""
+    """Yield the thresholds that the used per cent `after` does not reach. Pure."""
     return (percent for percent in THRESHOLDS_PERCENT if after is None or after < percent)
 
 
@@ -42,7 +43,10 @@ def percent_used(state: ProviderState) -> float | None:
 
 
 def will_last(limit: int | None, expected: Forecast | None) -> bool | None:
-    """Return whether the credits last, or None if that is unknown or too close to the limit. Pure."""
+    """Return whether the credits last until their reset. True without a limit. Pure.
+
+    None means that the forecast is unknown, or that the expected usage is just below `limit`.
+    """
     if limit is None:
         return True
     if expected is None or FORECAST_CLEAR_RATIO * limit <= expected.used_at_reset <= limit:
@@ -51,7 +55,7 @@ def will_last(limit: int | None, expected: Forecast | None) -> bool | None:
 
 
 def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
-    """Open and resolve the threshold incidents. `before` is the row before the subscription was saved."""
+    """Open and resolve the threshold incidents. `before` is the provider's state before `subscription` was saved."""
     state = ProviderState.objects.get(pk=1)
     percent = percent_used(state)
     for threshold in not_reached(percent):
@@ -69,7 +73,10 @@ def check_thresholds(before: ProviderState, subscription: Subscription) -> None:
 
 
 def check_forecast(now: datetime) -> None:
-    """Open or resolve the forecast incident."""
+    """Open or resolve the incident about the forecast of credits.
+
+    After its resolution, the incident is not opened again for COOLDOWN.
+    """
     state = ProviderState.objects.get(pk=1)
     current = forecast.current_forecast(state, now)
     lasts = will_last(state.quota_limit, current)

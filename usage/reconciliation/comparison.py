@@ -1,4 +1,4 @@
-"""Compares one day of the ledger with the provider's figures, saves the result and reports drift."""
+"""Compares one day of the ledger with the provider's figures, saves the result and reports a difference."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class DayRange:
 
 
 class AnsweredRequest(NamedTuple):
-    """A request that the provider answered, from the ledger."""
+    """A request in the ledger that the provider has answered."""
 
     request_id: str
     characters: int
@@ -66,7 +66,10 @@ class AnsweredRequest(NamedTuple):
 
 
 def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
-    """Return the answered requests of the day, with a margin, because items may be on the other side of midnight."""
+    """Return the answered requests of the day from the ledger, and those of DAY_OVERLAP before and after it.
+
+    The provider's history may have these neighbouring requests on this side of midnight.
+    """
     start, end = day_range.start - DAY_OVERLAP, day_range.end + DAY_OVERLAP
     near = UsageEvent.objects.filter(started_at__gte=start, started_at__lt=end)
     rows = near.exclude(request_id="").order_by().values_list(*AnsweredRequest._fields)
@@ -74,11 +77,11 @@ def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
 
 
 def verified_history(client: AccountClient, day_range: DayRange, until: datetime, answered_by: datetime) -> History:
-    """Return the provider's history of the day, if it contains our own requests.
+    """Return the provider's history from the start of the day to `until`, if it contains our own requests.
 
-    Raises ProviderDataUnavailable if it cannot be read, or if it lacks requests that started before `answered_by` and
-    were answered. Then it was deleted, belongs to another workspace, or identifies requests in another way. Such a
-    history must not prove that an unknown attempt was not billed.
+    Raises ProviderDataUnavailable if the history cannot be read, or if it lacks too many completed requests that
+    started before `answered_by` (MIN_HISTORY_COVERAGE). Such a history was deleted, belongs to another workspace, or
+    identifies requests in another way. It must not prove that an unknown attempt was not billed.
     """
     history = provider_usage.history(client, day_range.start, until)
     history_ids = {match_key(item) for item in history}
@@ -96,7 +99,10 @@ def verified_history(client: AccountClient, day_range: DayRange, until: datetime
 
 @dataclass(slots=True)
 class DayReconciliation:
-    """One reconciliation of a day. `history` is None if it could not be read. `errors` has a sentence per failure."""
+    """One reconciliation of one day. `history` is the provider's history, or None if it could not be read.
+
+    `errors` has a sentence for each figure of the provider that could not be read.
+    """
 
     client: AccountClient
     day_range: DayRange
@@ -115,7 +121,7 @@ class DayReconciliation:
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedUsage:
-    """Usage of a day that only the history has (`external`) or only the ledger has (`unbilled`)."""
+    """Usage of a day that only the provider's history has (`external`) or only the ledger has (`unbilled`)."""
 
     external: History = ()
     unbilled: Sequence[AnsweredRequest] = ()
@@ -147,7 +153,10 @@ def _sum(items: Sequence[HistoryItem | AnsweredRequest], unit: str) -> int:
 
 
 def save_result(look: DayReconciliation, *, is_over: bool) -> None:
-    """Save the day's row. For a day that is over, compare it and open or resolve the drift incident."""
+    """Save the day's row. If the day is over, compare the figures and open or resolve the drift incident.
+
+    The drift incident reports a difference between the ledger and the provider's figures that has no explanation.
+    """
     day = look.day_range.day
     row = Reconciliation.objects.get(day=day)
     unmatched = find_unmatched(look.day_range, look.history)
@@ -211,6 +220,11 @@ def _ledger_figures(day_range: DayRange) -> dict[str, int]:
 def _compare(
     look: DayReconciliation, row: Reconciliation, unmatched: UnmatchedUsage
 ) -> tuple[list[Discrepancy], list[str]]:
+    near_midnight = Q()
+    for midnight in (look.day_range.start, look.day_range.end):
+        near_midnight |= Q(started_at__gte=midnight - MIDNIGHT_MARGIN, started_at__lt=midnight + MIDNIGHT_MARGIN)
+    events = UsageEvent.objects.filter(near_midnight).order_by()
+    margins = events.aggregate(**{unit: Sum(unit, default=0) for unit in provider_usage.METRICS})
     discrepancies = []
     for unit in provider_usage.METRICS:
         # The figure of the statistics, otherwise the sum of the history, otherwise the figure saved before.
@@ -230,7 +244,7 @@ def _compare(
                     external=_sum(unmatched.external, unit),
                     unbilled=_sum(unmatched.unbilled, unit),
                     unknown=row.unknown_characters,
-                    midnight_margin=_sum_around_midnight(look.day_range, unit),
+                    midnight_margin=margins[unit],
                 )
             )
     row.unexplained_characters = discrepancies[0].unexplained if row.provider_characters is not None else None
@@ -243,17 +257,11 @@ def _compare(
     return discrepancies, [note]
 
 
-def _sum_around_midnight(day_range: DayRange, unit: str) -> int:
-    near = Q()
-    for midnight in (day_range.start, day_range.end):
-        near |= Q(started_at__gte=midnight - MIDNIGHT_MARGIN, started_at__lt=midnight + MIDNIGHT_MARGIN)
-    return int(UsageEvent.objects.filter(near).order_by().aggregate(sum=Sum(unit, default=0))["sum"])
-
-
 def _counter_growth(look: DayReconciliation, row: Reconciliation) -> Discrepancy | None:
-    """Compare the growth of the subscription's credit counter between two readings with the ledger of that time.
+    """Compare the growth of the subscription's credit counter with the credits in the ledger, between two readings.
 
-    Returns None if a new billing period started in between, because the counter then started again at zero.
+    Returns None if a reading is missing, or if a new billing period started in between, because the counter then
+    started again at zero.
     """
     if row.counter is None:
         subscription = look.read("The subscription", partial(provider_usage.subscription, look.client, look.now))

@@ -26,15 +26,15 @@ class Discrepancy:
 
     @property
     def difference(self) -> int:
-        """Positive if the provider has more."""
+        """The provider's figure minus the ledger's."""
         return self.provider - self.ledger
 
     @property
     def residual(self) -> int:
-        """The part of the difference not explained by other users of the account or by interrupted requests.
+        """The part of the difference that is not explained by other users of the account or by interrupted requests.
 
-        These amounts can reduce the difference to zero. They never reverse its sign. They come from the provider's
-        history, which may contain requests that the provider's statistics leave out.
+        `external` and `unbilled` can reduce the difference to zero. They never reverse its sign. They come from the
+        provider's history, which may contain requests that the provider's statistics leave out.
         """
         if self.difference > 0:
             return max(self.difference - self.external, 0)
@@ -42,23 +42,23 @@ class Discrepancy:
 
     @property
     def unexplained(self) -> int:
-        """The residual that neither unknown attempts nor requests around midnight explain."""
+        """The part of the residual that is explained neither by unknown attempts nor by requests around midnight."""
         if self.residual > 0:
             return max(self.residual - self.unknown - self.midnight_margin, 0)
         return min(self.residual + self.midnight_margin, 0)
 
     @property
     def drifts(self) -> bool:
-        """Whether the unexplained part exceeds both tolerances.
+        """Whether the unexplained part exceeds both tolerances, TOLERANCE_ABSOLUTE and TOLERANCE_RATIO.
 
-        The relative tolerance applies to our own usage. A large usage by others does not hide a difference.
+        The ratio is applied to our own usage, so that a large usage by others does not hide a difference.
         """
         rest = abs(self.unexplained)
         return rest > TOLERANCE_ABSOLUTE and rest > TOLERANCE_RATIO * max(self.provider - self.external, self.ledger)
 
 
 def explain(discrepancy: Discrepancy) -> str:
-    """Describe the figures and the known causes of their difference for administrators."""
+    """Return sentences for administrators: the two figures and the known causes of their difference."""
     unit = discrepancy.unit
     if not discrepancy.difference:
         return f"{unit.capitalize()}: {discrepancy.ledger:,} in the ledger and at the provider."

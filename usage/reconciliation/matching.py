@@ -17,7 +17,10 @@ MAX_LATE_S = 60  # our timeouts, and the time that the provider needs after we h
 
 @dataclass(frozen=True, slots=True)
 class UnknownAttempt:
-    """An unknown attempt. `provider_voice_id` is empty if the voice's row was deleted."""
+    """A request whose outcome is unknown, because its process ended or no response came.
+
+    `provider_voice_id` is empty if the voice's row was deleted.
+    """
 
     event_id: uuid.UUID
     at_unix: float
@@ -28,9 +31,9 @@ class UnknownAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The result for each attempt: matched with an item, in no item, or ambiguous.
+    """The attempts that match an item of the history, those that match none, and those for which it cannot be decided.
 
-    An ambiguous attempt may be an item that lacks its text, its time or its id.
+    An attempt is ambiguous if it may belong to an item that lacks its number of characters, its time or its id.
     """
 
     billed: list[tuple[UnknownAttempt, HistoryItem]] = field(default_factory=list)
@@ -39,14 +42,14 @@ class Matching:
 
 
 def match_key(item: HistoryItem) -> str:
-    """Return the id by which the ledger knows the item, or an empty string if it has no usable id."""
+    """Return the id of this request in the ledger, or an empty string if the item has no usable id."""
     return item.request_id or printable_id(item.item_id) or ""
 
 
 def match(attempts: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> Matching:
     """Match each item with at most one attempt and each attempt with at most one item, as many as possible.
 
-    All time windows have the same length, so the oldest item goes to the oldest attempt that fits.
+    All time windows have the same length, so the oldest item is matched with the oldest attempt that fits.
     """
     result = Matching()
     waiting = sorted(attempts, key=lambda attempt: (attempt.at_unix, str(attempt.event_id)))
@@ -71,7 +74,7 @@ def match(attempts: Iterable[UnknownAttempt], items: Iterable[HistoryItem]) -> M
 
 
 def _is_compatible(attempt: UnknownAttempt, item: HistoryItem) -> bool:
-    """Return whether no value that both have differs."""
+    """Return whether attempt and item agree in time, voice and model. A value that is missing in one of them agrees."""
     in_time = (
         item.created_at_unix is None
         or attempt.at_unix - MAX_EARLY_S <= item.created_at_unix <= attempt.at_unix + MAX_LATE_S

@@ -1,18 +1,19 @@
 """Reads the provider's own usage figures: history, statistics and subscription. Any of them may be unavailable.
 
-Every failure raises `ProviderDataUnavailable` with a reason for administrators, because wrong figures are worse than
-none.
+Every failure raises `ProviderDataUnavailable` with a reason for administrators. So does an implausible figure, because
+a wrong figure is worse than none.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import datetime
 from typing import TypeVar
 
 from django.conf import settings
 
 from usage.provider_state import quota
+from voicecare.providers.elevenlabs import credentials
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.responses import HistoryItem, Subscription
 from voicecare.providers.errors import AuthorizationError, BadRequest, ProviderError
@@ -30,20 +31,16 @@ T = TypeVar("T")
 
 
 class ProviderDataUnavailable(Exception):
-    """The figures are not available. The message gives the reason for administrators."""
+    """A figure of the provider is not available. The message gives the reason for administrators."""
 
 
-@contextmanager
-def account_client() -> Iterator[AccountClient]:
-    client = AccountClient(settings.ELEVENLABS_BASE_URL, settings.ELEVENLABS_API_KEY or "sandbox")
-    try:
-        yield client
-    finally:
-        client.close()
+def account_client() -> closing[AccountClient]:
+    """Return a client for the provider's account. It is closed at the end of the `with` block."""
+    return closing(AccountClient(settings.ELEVENLABS_BASE_URL, credentials.api_key()))
 
 
 def history(client: AccountClient, begins: datetime, ends: datetime) -> list[HistoryItem]:
-    """Return all history items between two times, with a margin at both ends.
+    """Return all items of the provider's history between two times, with a margin of MARGIN_S at both ends.
 
     Raises ProviderDataUnavailable if the history was not read completely.
     """
@@ -54,6 +51,7 @@ def history(client: AccountClient, begins: datetime, ends: datetime) -> list[His
 
 
 def subscription(client: AccountClient, now: datetime) -> Subscription:
+    """Read the subscription. Raises ProviderDataUnavailable if it cannot be read or its numbers are not plausible."""
     found = _wrap_errors(client.subscription)
     if not quota.is_plausible(found, now):
         raise ProviderDataUnavailable("its numbers are not plausible")
@@ -61,7 +59,11 @@ def subscription(client: AccountClient, now: datetime) -> Subscription:
 
 
 def _items_within(items: Iterator[HistoryItem], after: int, before: int) -> Iterator[HistoryItem]:
-    """Yield the items of the period, each once. The provider may ignore the filter, and pages may overlap."""
+    """Yield the items that were created between two Unix times, each item once. Items without a time are included.
+
+    The provider may ignore the filter of the request, and its pages may overlap. Raises ProviderDataUnavailable if
+    there are too many items or their times are not in seconds.
+    """
     until, seen, older = time.monotonic() + MAX_READ_S, set[str](), 0
     for number, item in enumerate(items):
         if number == MAX_ITEMS or time.monotonic() > until:
@@ -77,9 +79,10 @@ def _items_within(items: Iterator[HistoryItem], after: int, before: int) -> Iter
 
 
 def usage_total(client: AccountClient, unit: str, begins: datetime, ends: datetime) -> int:
-    """Return the day's total in the provider's statistics, the sum of its hours. `unit` is a key of METRICS.
+    """Return the total between two times from the provider's statistics, which have one number for each hour.
 
-    If the day starts within one of their hours, the statistics contain only the day's part of that hour.
+    `unit` is a key of METRICS. If `begins` is within an hour of the statistics, they contain only the part of that hour
+    after `begins`. Raises ProviderDataUnavailable.
     """
     start, end = int(begins.timestamp() * 1000), int(ends.timestamp() * 1000)
     stats = _wrap_errors(lambda: client.character_stats(start, end - 1, metric=METRICS[unit]))

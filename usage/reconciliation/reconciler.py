@@ -1,9 +1,9 @@
 """Reconciliation: resolves unknown attempts and compares the ledger with the provider's figures, day by day.
 
 One process at a time reconciles a day. It holds the lease `lease_until` of the day's row. The lease only saves work.
-Nothing is counted twice if a process is killed, or if two processes reconcile the same day. An attempt is resolved in
-one transaction, and the first one wins (`resolve_unknown` in the ledger). The figures of a day are recalculated from
-the ledger each time. Times are passed in as `now`. Leases use the database's clock.
+Nothing is counted twice if a process is killed, or if two processes reconcile the same day: an attempt is resolved in
+one transaction, and the first transaction wins (`resolve_unknown` in the ledger). The figures of a day are recalculated
+from the ledger each time. Times are passed in as `now`. Leases use the database's clock.
 """
 
 import time
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from functools import partial
+from itertools import takewhile
 
 import structlog
 from django.db import DatabaseError, transaction
@@ -31,6 +32,7 @@ from usage.reconciliation.comparison import (
     verified_history,
 )
 from usage.reconciliation.matching import UnknownAttempt, match, match_key
+from voicecare.core.batches import process_each
 from voicecare.patients.models import Voice
 
 MIN_UNKNOWN_AGE = timedelta(minutes=10)  # a younger attempt may still get its response, and the history lags
@@ -47,26 +49,24 @@ AddCharacters = Callable[[Mapping[uuid.UUID, int]], None]
 log = structlog.get_logger(__name__)
 
 
-def latest_comparison() -> Reconciliation | None:
-    """Return the row of the last day that was compared with the provider's figures."""
-    return Reconciliation.objects.exclude(compared_at=None).first()
-
-
 def reconcile(now: datetime, add_characters: AddCharacters) -> None:
-    """Reconcile every day that is due. Today comes first, because its conversations may be open, then the oldest.
+    """Reconcile every day that is due. Today comes first, because its conversations may be open, then the oldest day.
 
-    Safe to call at any time.
+    `add_characters` gets the characters that are newly counted. Safe to call at any time, also in several processes.
     """
     deadline, today = time.monotonic() + TIME_BUDGET_S, rollup.day_of(now)
-    for day in sorted(_due_days(now), key=lambda day: (day != today, day)):
-        if time.monotonic() < deadline:
-            reconcile_day(day, now, add_characters)
+    days = sorted(_due_days(now), key=lambda day: (day != today, day))
+    process_each(
+        "usage.reconcile",
+        takewhile(lambda _: time.monotonic() < deadline, days),
+        lambda day: reconcile_day(day, now, add_characters),
+    )
 
 
 def reconcile_day(day: date, now: datetime, add_characters: AddCharacters, *, force: bool = False) -> bool:
-    """Reconcile the day if it is due, or always with `force`.
+    """Reconcile the day if it is due, or always with `force`. Returns whether it was reconciled.
 
-    Returns False if it is not due, or if another process has its lease.
+    It is not reconciled while another process has its lease.
     """
     with _day_lease(day) as is_leased:
         if not is_leased or not (force or day in _due_days(now)):
@@ -113,10 +113,10 @@ def _due_days(now: datetime) -> list[date]:
 
 
 def is_due(day: date, row: Reconciliation | None, now: datetime, *, is_unfinished: bool) -> bool:
-    """Return whether a day is due.
+    """Return whether a day is due for reconciliation. `row` is its saved result, if there is one.
 
-    It is due once after its end, and again after a delay while it is unfinished: it has unknown attempts or an open
-    drift incident (the provider's statistics may lag), or its figures could not be read.
+    A day is due once after its end, and again after a delay while it is unfinished: it has unknown attempts or an open
+    incident about a difference (the provider's statistics may lag), or its figures could not be read.
     """
     over_at = DayRange(day).end + COMPARE_AFTER
     if row is None or row.checked_at is None:
@@ -137,19 +137,9 @@ def resolve_unknown_attempts(
 ) -> None:
     known_ids = {request.request_id for request in answered_requests(day_range)}
     candidates = [item for item in history if match_key(item) not in known_ids]
-    matching = match(_unknown_attempts(day_range, now), candidates)
-    for attempt, item in matching.billed:
-        credits = events.billed_credits(attempt.requested_characters, item.credits)
-        resolve = partial(events.resolve_unknown, attempt.event_id, request_id=match_key(item), credits=credits)
-        _resolve_one(resolve, add_characters)
-    for attempt in matching.not_billed:
-        _resolve_one(partial(events.resolve_unknown, attempt.event_id), add_characters)
-
-
-def _unknown_attempts(day_range: DayRange, now: datetime) -> list[UnknownAttempt]:
     unknown = list(day_range.events().filter(_is_unknown(now)))
     voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={event.voice for event in unknown})}
-    return [
+    attempts = (
         UnknownAttempt(
             event_id=event.pk,
             at_unix=event.started_at.timestamp(),
@@ -158,11 +148,22 @@ def _unknown_attempts(day_range: DayRange, now: datetime) -> list[UnknownAttempt
             requested_characters=event.requested_characters,
         )
         for event in unknown
-    ]
+    )
+    matching = match(attempts, candidates)
+    for attempt, item in matching.billed:
+        credits = events.billed_credits(attempt.requested_characters, item.credits)
+        resolve = partial(events.resolve_unknown, attempt.event_id, request_id=match_key(item), credits=credits)
+        _resolve_one(resolve, add_characters)
+    for attempt in matching.not_billed:
+        _resolve_one(partial(events.resolve_unknown, attempt.event_id), add_characters)
 
 
 def _resolve_one(resolve: Callable[[], Mapping[uuid.UUID, int]], add_characters: AddCharacters) -> None:
-    """Resolve one attempt in its own transaction, so an attempt that the database refuses does not block the others."""
+    """Write the outcome of one attempt whose response was lost. An attempt that the database refuses is left out.
+
+    `resolve` writes the outcome and returns the newly billed characters by conversation. `add_characters` adds them to
+    these conversations in the same transaction.
+    """
     try:
         with transaction.atomic():
             add_characters(resolve())

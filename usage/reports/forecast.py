@@ -1,4 +1,4 @@
-"""Forecast of credits: whether they last until the end of the period at the rate of the last seven days."""
+"""The forecast of credits: whether they last until their reset if usage continues as in the last seven days."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -14,7 +14,10 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """In credits. `runs_out_on` is a day in USAGE_TIME_ZONE, or None if the credits last until the reset."""
+    """The expected usage of credits until their reset.
+
+    `runs_out_on` is a day in USAGE_TIME_ZONE, or None if the credits last until the reset.
+    """
 
     credits_a_day: float
     used_at_reset: int
@@ -30,7 +33,7 @@ class RecentUsage:
 
 
 def current_forecast(state: ProviderState, now: datetime) -> Forecast | None:
-    """Return the forecast, or None without a limit, without a future reset, or with less than a day of history.
+    """Return the forecast. None without a limit, without a future reset, or with less than a day of history.
 
     Two queries. Their cost does not grow with the history.
     """
@@ -43,7 +46,7 @@ def current_forecast(state: ProviderState, now: datetime) -> Forecast | None:
 
 
 def project(state: ProviderState, recent: RecentUsage, now: datetime) -> Forecast | None:
-    """Calculate the forecast without a query. Pure. Returns None as `current_forecast` does."""
+    """Calculate the forecast from `recent`, without a query. Pure. Returns None in the cases of `current_forecast`."""
     limit, used, resets_at = state.quota_limit, state.quota_used, state.quota_resets_at
     elapsed = now - rollup.start_of_day(recent.since)
     if limit is None or used is None or resets_at is None or resets_at <= now or elapsed < DAY:

@@ -2,14 +2,16 @@
 
 The figures come from `DailyUsage`, whose number of rows does not grow with the number of events. Past days and months
 are cached for a while. They only change through reconciliation and through speech that was running at midnight. Days
-and months are in USAGE_TIME_ZONE. Counts are of ledger events, which are segments. `speeches` counts whole speeches.
+and months are in USAGE_TIME_ZONE. Counts are numbers of ledger events, one for each attempt. Only `speeches` is the
+number of whole speeches.
 """
 
 import uuid
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 
 from django.core.cache import cache
@@ -19,6 +21,7 @@ from django.utils import timezone
 
 from usage.ledger.rollup import CHUNK_BOUNDS_MS, CHUNK_COLUMNS, day_of, month_after
 from usage.models import NO_ID, DailyUsage, ProviderState, UsageEvent
+from usage.prices import Cost, PriceList
 from usage.reports import forecast
 from usage.reports.forecast import Forecast
 
@@ -31,17 +34,24 @@ BILLED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *OVERHEAD_KINDS)
 PLAYED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *SAVED_KINDS)
 
 DAY_CACHE_S, MONTH_CACHE_S = 600, 3600
+DAY = timedelta(days=1)
 
-Sums = dict[str, int]
-"""The sums of one day or month, by the names in `_SUM_COLUMNS` and `_CHUNK_SUMS`. Empty if there was no usage."""
+Sums = Mapping[str | int | None, int]
+"""The sums of one day or month, by the names in `_SUM_COLUMNS` and `_CHUNK_SUMS`. Empty if there was no usage.
+
+If there are prices, it also has the credits by the index of their price, with None for credits without a price.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodStats:
-    """Figures of one day or month that begins on `start`.
+    """Figures of the day, month or range that begins on `start`.
 
-    `live`, `backup`, `other`, `characters` and `saved` are characters. `requests`, `failed`, `backups`, `offline` and
-    `speeches` are counts. `p50_ms` and `p95_ms` are the time to first audio, None without speeches.
+    `live`, `backup`, `other`, `characters` and `saved` are characters. `live` were spoken in the patient's voice,
+    `other` were used for probes, the phrase cache and previews, and `saved` were not billed. `requests`, `failed`,
+    `backups`, `offline` and `speeches` are counts. `p50_ms` and `p95_ms` are percentiles of the time to first audio,
+    None without speeches. `cost` is in PRICE_CURRENCY, None without a price. Of the credits, `unpriced_credits` have no
+    price and are not part of the cost. They are only counted if there are prices.
     """
 
     start: date
@@ -58,15 +68,32 @@ class PeriodStats:
     speeches: int = 0
     p50_ms: float | None = None
     p95_ms: float | None = None
+    cost: Decimal | None = None
+    unpriced_credits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RangeStats:
+    """Figures of each day of a range, and of the whole range."""
+
+    days: list[PeriodStats]
+    total: PeriodStats
 
 
 @dataclass(frozen=True, slots=True)
 class UsageShare:
-    """The usage of one patient or voice. `key` is its id, or None for usage without a patient or voice."""
+    """The usage of one patient or voice. `key` is its id, or None for usage without a patient or voice.
+
+    `cost` is in PRICE_CURRENCY, None without a price.
+    """
 
     key: uuid.UUID | None
     characters: int
     saved: int
+    credits: int
+    cost: Decimal | None
+    unpriced_credits: int
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +106,10 @@ class UnconfirmedRequests:
 
 @dataclass(frozen=True, slots=True)
 class QuotaStatus:
-    """The account's credits in this period, from the last reading. None if not read, or for no limit."""
+    """The account's credits in this billing period, when the subscription was last read.
+
+    All numbers are None if it was never read. `limit` and `remaining` are None if there is no limit.
+    """
 
     limit: int | None
     used: int | None
@@ -120,31 +150,50 @@ def today() -> date:
     return day_of(timezone.now())
 
 
-def daily_stats(first: date, last: date, *, patient_id: uuid.UUID | None = None) -> list[PeriodStats]:
-    """Return figures of every day of the range, both ends included."""
-    return [_period_stats(day, sums) for day, sums in _daily_sums(first, last, patient_id).items()]
+def daily_stats(
+    first: date, last: date, *, patient_id: uuid.UUID | None = None, prices: PriceList | None = None
+) -> list[PeriodStats]:
+    """Return the figures of every day of the range, both ends included. `prices` are read if they are not given."""
+    return range_stats(first, last, patient_id=patient_id, prices=prices).days
 
 
-def monthly_stats(first: date, last: date, *, patient_id: uuid.UUID | None = None) -> list[PeriodStats]:
-    """Return figures of every whole month that has a day in the range."""
+def range_stats(
+    first: date, last: date, *, patient_id: uuid.UUID | None = None, prices: PriceList | None = None
+) -> RangeStats:
+    """Return the figures of the range, both ends included, and of each day. `prices` are read if they are not given."""
+    prices = PriceList.read() if prices is None else prices
+    sums = _daily_sums(first, last, patient_id, prices)
+    days = [_period_stats(day, sums[day], prices) for day in sums]
+    return RangeStats(days, _period_stats(first, _added(sums.values()), prices))
+
+
+def monthly_stats(
+    first: date, last: date, *, patient_id: uuid.UUID | None = None, prices: PriceList | None = None
+) -> list[PeriodStats]:
+    """Return the figures of every whole month that has a day in the range. `prices` are read if they are not given."""
+    prices = PriceList.read() if prices is None else prices
     starts = [first.replace(day=1)] if first.replace(day=1) <= last else []
     while starts and month_after(starts[-1]) <= last:
         starts.append(month_after(starts[-1]))
     current = today().replace(day=1)
     past = [start for start in starts if start < current]
-    sums = _cached_sums("month", past, patient_id, current, MONTH_CACHE_S)
+    sums = _cached_sums("month", past, patient_id, prices, current=current, timeout_s=MONTH_CACHE_S)
     for start in starts[len(past) :]:
-        month: Counter[str] = Counter()
-        for day_sums in _daily_sums(start, month_after(start) - timedelta(days=1), patient_id).values():
-            month.update(day_sums)
-        sums[start] = month
-    return [_period_stats(start, sums[start]) for start in starts]
+        days = _daily_sums(start, month_after(start) - timedelta(days=1), patient_id, prices)
+        sums[start] = _added(days.values())
+    return [_period_stats(start, sums[start], prices) for start in starts]
+
+
+def uncached_month(month: date, prices: PriceList) -> PeriodStats:
+    """Return the figures of the month that begins on `month`, as they are in the daily totals now."""
+    return _period_stats(month, _read_sums("month", [month], None, prices)[month], prices)
 
 
 def usage_rows(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") -> QuerySet[DailyUsage, Any]:
     """Return dicts with `start`, the key of the group, and the sums of `_ROW_SUMS`, ordered by `start`.
 
-    Days or months without usage are left out.
+    `start` is the day, or the first day of the month. `group` is a key column of `DailyUsage`, or empty. Days or months
+    without usage are left out.
     """
     start: Any = TruncMonth("day") if by_month else F("day")
     keys = [group] if group else []
@@ -153,12 +202,49 @@ def usage_rows(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") 
     return summed
 
 
-def top_patients(first: date, last: date, limit: int = 10) -> list[UsageShare]:
-    return _top("patient", first, last, limit)
+def costs_of_rows(
+    rows: Sequence[Mapping[str, Any]], usage: QuerySet[DailyUsage], *, by_month: bool, group: str = ""
+) -> list[Cost]:
+    """Return the cost of each row of `usage_rows`, which were made with the same arguments. At most two queries."""
+    prices = PriceList.read()
+    if not rows or not prices:
+        return [Cost(None, row["credits"]) for row in rows]
+    keys = ["start", *([group] if group else [])]
+    first, last = rows[0]["start"], rows[-1]["start"]  # the rows are ordered by them
+    within = usage.filter(day__gte=first, day__lt=month_after(last) if by_month else last + DAY)
+    if group:
+        within = within.filter(**{f"{group}__in": {row[group] for row in rows}})
+    start: Any = TruncMonth("day") if by_month else F("day")
+    parts = within.order_by().annotate(start=start, price=prices.index()).values(*keys, "price")
+    credits: dict[tuple[Any, ...], list[tuple[int | None, int]]] = defaultdict(list)
+    for *key, index, number in parts.annotate(number=Sum("credits")).values_list(*keys, "price", "number"):
+        credits[tuple(key)].append((index, number))
+    return [prices.cost(credits[tuple(row[key] for key in keys)]) for row in rows]
 
 
-def top_voices(first: date, last: date, limit: int = 10) -> list[UsageShare]:
-    return _top("voice", first, last, limit)
+def top_shares(
+    key: Literal["patient", "voice"], first: date, last: date, limit: int = 10, *, prices: PriceList | None = None
+) -> list[UsageShare]:
+    """Return the patients or voices with the most characters in the range, both ends included.
+
+    Past days are cached as one total per key (all keys, not just the top N), so today's usage can be added before
+    ranking. `prices` are read if they are not given.
+    """
+    prices = PriceList.read() if prices is None else prices
+    last_past_day = min(last, today() - DAY)
+    name = f"usage-{key}-{first}-{last_past_day}-{prices.version}"
+    past = cache.get(name)
+    if past is None:
+        past = _shares(key, first, last_past_day, prices)
+        cache.set(name, past, DAY_CACHE_S)
+    recent = _shares(key, max(first, last_past_day + DAY), last, prices)
+    added = {each: _added([past.get(each, {}), recent.get(each, {})]) for each in past | recent}
+    return _sorted_shares(added, prices)[:limit]
+
+
+def all_shares(key: Literal["patient", "voice"], first: date, last: date, prices: PriceList) -> list[UsageShare]:
+    """Return all patients or voices with usage in the range, both ends included. Nothing is cached."""
+    return _sorted_shares(_shares(key, first, last, prices), prices)
 
 
 def quota_status() -> QuotaStatus:
@@ -175,7 +261,7 @@ def quota_status() -> QuotaStatus:
 
 
 def unconfirmed_requests() -> UnconfirmedRequests:
-    """Include attempts of years ago that could not be reconciled. The database sums them."""
+    """Count the unknown attempts and sum up their characters, including attempts of years ago. One query."""
     found = UsageEvent.objects.filter(outcome=UsageEvent.Outcome.UNKNOWN)
     return UnconfirmedRequests(
         **found.aggregate(attempts=Count("id"), characters=Sum("requested_characters", default=0))
@@ -183,9 +269,10 @@ def unconfirmed_requests() -> UnconfirmedRequests:
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
-    """Return a percentile of the time to first audio in ms, or None without speeches. `counts` are the chunk buckets.
+    """Return a percentile of the time to first audio in ms, or None without speeches.
 
-    Times are interpolated linearly within a bucket. Above the last bound, the last bound is returned.
+    `counts` are the numbers of speeches in the buckets of CHUNK_BOUNDS_MS and above them. `share` is 0.5 for the
+    median. Times are interpolated linearly within a bucket. Above the last bound, the last bound is returned.
     """
     rank, lower = share * sum(counts), 0.0
     if not sum(counts):
@@ -197,79 +284,111 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
     return lower
 
 
-def _period_stats(start: date, sums: Sums) -> PeriodStats:
+def _period_stats(start: date, sums: Sums, prices: PriceList) -> PeriodStats:
+    cost = prices.cost(_credits_by_price(sums))
     if not sums:
-        return PeriodStats(start)
+        return PeriodStats(start, cost=cost.amount)
     counts = [sums[name] for name in _CHUNK_SUMS]
-    p50_ms, p95_ms = percentile(counts, 0.5), percentile(counts, 0.95)
     return PeriodStats(
-        start, **{name: sums[name] for name in _SUM_COLUMNS}, speeches=sum(counts), p50_ms=p50_ms, p95_ms=p95_ms
+        start,
+        **{name: sums[name] for name in _SUM_COLUMNS},
+        speeches=sum(counts),
+        p50_ms=percentile(counts, 0.5),
+        p95_ms=percentile(counts, 0.95),
+        cost=cost.amount,
+        unpriced_credits=cost.unpriced_credits,
     )
 
 
-def _daily_sums(first: date, last: date, patient_id: uuid.UUID | None) -> dict[date, Sums]:
+def _sorted_shares(shares: Mapping[uuid.UUID | None, Sums], prices: PriceList) -> list[UsageShare]:
+    """Return the shares with the most characters first."""
+    found = []
+    for key, sums in shares.items():
+        cost = prices.cost(_credits_by_price(sums))
+        share = UsageShare(
+            key,
+            sums["characters"],
+            sums["saved_characters"],
+            sums["credits"],
+            cost.amount,
+            unpriced_credits=cost.unpriced_credits if prices else sums["credits"],
+            requests=sums["requests"],
+        )
+        found.append(share)
+    return sorted(found, key=lambda share: (-share.characters, -share.saved, str(share.key)))
+
+
+def _credits_by_price(sums: Sums) -> list[tuple[int | None, int]]:
+    return [(key, credits) for key, credits in sums.items() if not isinstance(key, str)]
+
+
+def _added(parts: Iterable[Sums]) -> Counter[str | int | None]:
+    added: Counter[str | int | None] = Counter()
+    for part in parts:
+        added.update(part)
+    return added
+
+
+def _daily_sums(first: date, last: date, patient_id: uuid.UUID | None, prices: PriceList) -> dict[date, Sums]:
     days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-    return _cached_sums("day", days, patient_id, today(), DAY_CACHE_S)
+    return _cached_sums("day", days, patient_id, prices, current=today(), timeout_s=DAY_CACHE_S)
 
 
 def _cached_sums(
-    period: Literal["day", "month"], starts: Sequence[date], patient_id: uuid.UUID | None, current: date, timeout_s: int
+    period: Literal["day", "month"],
+    starts: Sequence[date],
+    patient_id: uuid.UUID | None,
+    prices: PriceList,
+    *,
+    current: date,
+    timeout_s: int,
 ) -> dict[date, Sums]:
-    """Return past periods from the cache, and read the others in one query.
+    """Return the sums of each period. Past periods come from the cache if they are there, all others from one query.
 
-    Past periods that were read are cached. `current` is the start of the current period, which is never cached.
+    Past periods from the query are added to the cache for `timeout_s`. `current` is the start of the current period,
+    which is never cached.
     """
-    keys = {start: f"usage-{period}-{start}-{patient_id}" for start in starts if start < current}
+    version = prices.version
+    keys = {start: f"usage-{period}-{start}-{patient_id}-{version}" for start in starts if start < current}
     cached = cache.get_many(keys.values())
     missing = [start for start in starts if keys.get(start) not in cached]
-    fresh = _read_sums(period, missing, patient_id)
+    fresh = _read_sums(period, missing, patient_id, prices)
     cache.set_many({keys[start]: fresh[start] for start in missing if start in keys}, timeout_s)
     return {start: fresh[start] if start in fresh else cached[keys[start]] for start in starts}
 
 
 def _read_sums(
-    period: Literal["day", "month"], starts: Sequence[date], patient_id: uuid.UUID | None
+    period: Literal["day", "month"], starts: Sequence[date], patient_id: uuid.UUID | None, prices: PriceList
 ) -> dict[date, Sums]:
     if not starts:
         return {}
-    end = starts[-1] + timedelta(days=1) if period == "day" else month_after(starts[-1])
+    end = starts[-1] + DAY if period == "day" else month_after(starts[-1])
     usage = DailyUsage.objects.order_by().filter(day__gte=starts[0], day__lt=end)
     if patient_id is not None:
         usage = usage.filter(patient=patient_id)
     start: Any = F("day") if period == "day" else TruncMonth("day")
     columns = {name: Sum(name) for name in _COLUMNS}  # a filter in every sum would take twice as long
-    rows = usage.annotate(start=start).values("start", "kind").annotate(**columns)
-    sums: dict[date, Sums] = {start: {} for start in starts}
-    for row_start, kind, *values in rows.values_list("start", "kind", *_COLUMNS):
+    rows = usage.annotate(start=start, price=prices.index()).values("start", "kind", "price").annotate(**columns)
+    sums: dict[date, dict[str | int | None, int]] = {start: {} for start in starts}
+    for row_start, kind, price, *values in rows.values_list("start", "kind", "price", *_COLUMNS):
         period_sums = sums[row_start] = sums.get(row_start) or dict.fromkeys((*_SUM_COLUMNS, *_CHUNK_SUMS), 0)
         of_kind = dict(zip(_COLUMNS, values, strict=True))
         for name, column in _COLUMNS_BY_KIND[kind]:
             period_sums[name] += of_kind[column]
-    return sums
+        if prices:
+            period_sums[price] = period_sums.get(price, 0) + of_kind["credits"]
+    return dict(sums)
 
 
-def _top(key: str, first: date, last: date, limit: int) -> list[UsageShare]:
-    """Past days are cached as one total per key (all keys, not just the top N), so today's usage can be added before
-    ranking.
-    """
-    last_past_day = min(last, today() - timedelta(days=1))
-    name = f"usage-{key}-{first}-{last_past_day}"
-    past = cache.get(name)
-    if past is None:
-        past = _shares(key, first, last_past_day)
-        cache.set(name, past, DAY_CACHE_S)
-    recent = _shares(key, max(first, last_past_day + timedelta(days=1)), last)
-    shares = []
-    for each in past | recent:
-        (characters, saved), (more, more_saved) = past.get(each, (0, 0)), recent.get(each, (0, 0))
-        shares.append(UsageShare(each, characters + more, saved + more_saved))
-    shares.sort(key=lambda share: (-share.characters, -share.saved, str(share.key)))
-    return shares[:limit]
-
-
-def _shares(key: str, first: date, last: date) -> dict[uuid.UUID | None, tuple[int, int]]:
+def _shares(key: str, first: date, last: date, prices: PriceList) -> dict[uuid.UUID | None, Sums]:
+    """Return the `_ROW_SUMS` of each patient or voice, and its credits by the index of their price."""
     if first > last:
         return {}
-    within = DailyUsage.objects.order_by().filter(day__range=(first, last)).values(key)
-    rows = within.annotate(used=Sum("characters"), kept=Sum("saved_characters"))
-    return {None if row[key] == NO_ID else row[key]: (row["used"], row["kept"]) for row in rows}
+    within = DailyUsage.objects.order_by().filter(day__range=(first, last)).annotate(price=prices.index())
+    shares: dict[uuid.UUID | None, Counter[str | int | None]] = defaultdict(Counter)
+    for row in within.values(key, "price").annotate(**_ROW_SUMS):
+        share = shares[None if row[key] == NO_ID else row[key]]
+        share.update({name: row[name] for name in _ROW_SUMS})
+        if prices:
+            share[row["price"]] += row["credits"]
+    return dict(shares)

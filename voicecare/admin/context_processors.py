@@ -1,9 +1,12 @@
-"""Template context for all pages (settings.TEMPLATES)."""
+"""Context variables for the templates of all pages (settings.TEMPLATES)."""
 
 from django.conf import settings
 from django.http import HttpRequest
 
 
 def sandbox_provider(request: HttpRequest) -> dict[str, bool]:
-    """`sandbox_provider` is true if speech comes from the built-in sandbox. Pages then show a banner."""
+    """Returns the variable `sandbox_provider`, which is true if speech comes from the built-in sandbox provider.
+
+    Pages then show a banner, because patients would not hear the real voices.
+    """
     return {"sandbox_provider": settings.USE_SANDBOX}

@@ -8,7 +8,7 @@ PREFIX = "/admin/"
 
 
 class AdminLocaleMiddleware(LocaleMiddleware):
-    """Affects the admin only. Responses for programs are the same in every language."""
+    """Applies Django's LocaleMiddleware to the admin only. REST responses are the same in every language."""
 
     def process_request(self, request: HttpRequest) -> None:
         if request.path_info.startswith(PREFIX):

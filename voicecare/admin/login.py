@@ -1,20 +1,39 @@
-"""The login form of the admin, with the login throttling of the REST API."""
+"""The login form of the admin. It limits failed logins like the REST API does."""
 
 from typing import Any
 
+from django import forms
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.core.exceptions import ValidationError
-from rest_framework.exceptions import Throttled
+from rest_framework.exceptions import AuthenticationFailed, Throttled
 
-from voicecare.api import throttling
+from voicecare.accounts import throttling, two_factor
 
 
 class AdminLoginForm(AdminAuthenticationForm):
+    otp = forms.CharField(
+        label="Two-factor code:",
+        required=False,
+        max_length=40,
+        help_text="Only if you have set up two-factor log-in: the code of your app, or a recovery code.",
+        widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "spellcheck": "false"}),
+    )
+
     def clean(self) -> dict[str, Any]:
-        """Check username and password. Attempts count together with those over REST."""
+        """Checks password and second factor. Raises ValidationError if one is wrong, or after too many failures.
+
+        Failed logins of the admin and of the REST API are counted together.
+        """
         address = self.request.META.get("REMOTE_ADDR", "") if self.request else ""
         try:
             with throttling.login_attempt(self.cleaned_data.get("username", ""), address):
-                return super().clean()
+                cleaned_data: dict[str, Any] = super().clean()
+                user = self.get_user()
+                if user is not None:
+                    device = two_factor.check_second_factor(user, self.cleaned_data.get("otp", ""))
+                    user.otp_device = device  # type: ignore[attr-defined]  # django-otp puts it into the session
+                return cleaned_data
         except Throttled as error:
             raise ValidationError("Too many failed logins. Wait a minute, then try again.") from error
+        except AuthenticationFailed as error:
+            raise ValidationError(str(error.detail)) from error

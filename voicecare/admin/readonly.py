@@ -1,4 +1,4 @@
-"""Base class for the admin of rows that record what happened. Users can view them and cannot edit them."""
+"""Base class for the admin of rows that record what has happened. Users can view these rows but cannot change them."""
 
 from django.contrib import admin
 from django.db.models import Model

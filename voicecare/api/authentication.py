@@ -1,4 +1,7 @@
-"""Authentication by `Authorization: Bearer <token>`. `auth/token/` issues tokens; the database keeps their digests."""
+"""Authentication of users by the header `Authorization: Bearer <token>`.
+
+The REST path `auth/token/` issues the tokens. The database stores only their digests.
+"""
 
 import re
 from typing import Any
@@ -11,7 +14,11 @@ _TOKEN = re.compile(rb"[0-9a-f]{64}")
 
 class BearerAuthentication(TokenAuthentication):
     def authenticate_credentials(self, token: bytes) -> tuple[Any, Any]:
-        """Reject everything that does not look like a token. knox would fail on bytes that are not UTF-8."""
+        """Returns the user and the token row of a valid token. Raises AuthenticationFailed (401) for any other value.
+
+        A value that does not have the form of a token is rejected here, because knox would fail on bytes that are not
+        UTF-8.
+        """
         if not _TOKEN.fullmatch(token):
             raise AuthenticationFailed("Invalid token.")
         return super().authenticate_credentials(token)  # type: ignore[no-any-return]

@@ -1,21 +1,28 @@
-"""Login with username and password for a token, and logout."""
+"""REST views for the login, which exchanges a username and password for a token, and for the logout."""
 
 from django.contrib.auth import authenticate
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from knox.models import AuthToken
 from rest_framework import serializers
 from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voicecare.api import throttling
+from voicecare.accounts import throttling, two_factor
 from voicecare.api.schema import ErrorSerializer
 
 
 class CredentialsSerializer(serializers.Serializer):
     username = serializers.CharField(max_length=150)
     password = serializers.CharField(max_length=1000, trim_whitespace=False)
+    otp = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=40,
+        help_text="The code of the authenticator app, or a recovery code. Needed if the user has a second factor.",
+    )
 
 
 class TokenSerializer(serializers.Serializer):
@@ -24,7 +31,7 @@ class TokenSerializer(serializers.Serializer):
 
 
 class LoginView(APIView):
-    """Returns a token for a username and password. Send it as `Authorization: Bearer <token>`."""
+    """Returns a token for a username and password. Send the token as `Authorization: Bearer <token>`."""
 
     authentication_classes = ()  # a request with an expired token can still log in
     permission_classes = ()
@@ -50,15 +57,19 @@ class LoginView(APIView):
         credentials.is_valid(raise_exception=True)
         data = credentials.validated_data
         with throttling.login_attempt(data["username"], request.META.get("REMOTE_ADDR", "")):
-            user = authenticate(request, **data)
+            user = authenticate(request, username=data["username"], password=data["password"])
             if user is None:
                 raise AuthenticationFailed("The username or the password is wrong.")
+            if two_factor.check_second_factor(user, data.get("otp", "")) is None and two_factor.is_required(user):
+                raise AuthenticationFailed("Set up two-factor log-in in the admin first.", "otp_setup_required")
         row, token = AuthToken.objects.create(user)
         return Response(TokenSerializer({"token": token, "expiry": row.expiry}).data)
 
 
 class LogoutView(APIView):
-    """Revokes the token of this request."""
+    """Revokes the token with which this request is authenticated. Needs no permission."""
+
+    permission_classes = (IsAuthenticated,)
 
     @extend_schema(operation_id="log_out", request=None, responses={204: None})
     def post(self, request: Request) -> Response:

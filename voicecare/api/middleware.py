@@ -1,4 +1,4 @@
-"""Middleware for requests to the API, outside of any view."""
+"""Middleware for requests to the REST API, for the parts of a request that no view handles."""
 
 from typing import Any
 
@@ -13,12 +13,16 @@ PREFIX = "/api/"
 
 
 class ApiErrorMiddleware(MiddlewareMixin):
-    """Runs first, so that it also handles errors of the other middleware."""
+    """Makes JSON responses of all errors under /api/, and forbids caching.
+
+    Only the health checks come before it in settings.MIDDLEWARE, so it also handles the errors of the other middleware.
+    """
 
     def process_request(self, request: HttpRequest) -> None:
-        """Set Content-Length for a chunked body, because DRF ignores a body without it.
+        """Sets Content-Length for a request with a chunked body, because DRF ignores a body without this header.
 
-        Django has read the whole body into a file by now. HttpRequest offers no public way to its size.
+        The length is known, because Django has already read the whole body into a file. The private attribute `_stream`
+        is the only way to this file.
         """
         if "Transfer-Encoding" in request.headers and not request.META.get("CONTENT_LENGTH"):
             body: Any = request._stream
@@ -26,7 +30,10 @@ class ApiErrorMiddleware(MiddlewareMixin):
             body.seek(0)
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Errors outside of a view (an unknown host, other middleware) become JSON too. No response is cached."""
+        """Replaces the HTML body of an error under /api/ with JSON, and forbids caching of all responses under /api/.
+
+        Such errors occur outside of views, for example for an unknown host. Also closes the database connection.
+        """
         # Under ASGI each request has a thread of its own. Its database connection would stay open until garbage
         # collection: five clients kept forty connections.
         if not connection.in_atomic_block:  # tests run inside one

@@ -1,11 +1,12 @@
 """Parser for request bodies: JSON in UTF-8 of a limited size."""
 
-import json
 from collections.abc import Mapping
 from typing import IO, Any
 
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import BaseParser
+
+from voicecare.core import strict_json
 
 MAX_BYTES = 256 * 1024  # four times the longest text with every character escaped
 
@@ -17,7 +18,10 @@ class BodyTooLarge(APIException):
 
 
 class JSONParser(BaseParser):
-    """Unlike DRF's parser, limits the size, accepts UTF-8 only, and survives deep nesting and NaN."""
+    """Parses a JSON body. Raises BodyTooLarge (413) for more than MAX_BYTES, and ParseError (400) for an invalid body.
+
+    DRF's own parser has no size limit, accepts other encodings than UTF-8, and fails on a deeply nested body.
+    """
 
     media_type = "application/json"
 
@@ -28,10 +32,6 @@ class JSONParser(BaseParser):
         if len(body) > MAX_BYTES:
             raise BodyTooLarge
         try:
-            return json.loads(body.decode(), parse_constant=_no_constant)
+            return strict_json.decode(body.decode())
         except (ValueError, RecursionError) as error:
             raise ParseError("The body is not JSON in UTF-8.") from error
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

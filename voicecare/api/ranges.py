@@ -9,10 +9,11 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def range_response(recording: File, content_type: str, range_header: str) -> HttpResponse:
-    """Returns the whole recording, or the range in the header `Range`. Status 416 if the range starts after the end.
+    """Returns a response with the whole recording (200), or with the part that the header `Range` requests (206).
 
-    An invalid header and a header with several ranges get the whole recording, as the standard allows. At most one
-    recording of 10 MB is in memory.
+    The status is 416 if the range starts after the end of the recording. If the header is invalid or has several
+    ranges, the response has the whole recording, as the standard allows. `recording` is read into memory, at most 10
+    MB.
     """
     size = recording.size
     requested = _requested_range(range_header, size)
@@ -30,7 +31,10 @@ def range_response(recording: File, content_type: str, range_header: str) -> Htt
 
 
 def _requested_range(range_header: str, size: int) -> range | None:
-    """Returns the requested byte positions, which can be empty. None means the whole recording."""
+    """Returns the requested positions in a recording of `size` bytes, or None if the whole recording is to be sent.
+
+    The range is empty if it starts after the end of the recording.
+    """
     match = _RANGE.fullmatch(range_header.strip())
     if match is None or match.groups() == ("", ""):
         return None

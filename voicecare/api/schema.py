@@ -1,4 +1,4 @@
-"""The OpenAPI schema: adds the common error responses to every operation."""
+"""The OpenAPI schema: adds the needed permission and the common error responses to every operation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,11 +28,22 @@ _FIELDS = {
 _PAGING = {PageNumberPagination.page_query_param, PageNumberPagination.page_size_query_param}
 
 
-def add_errors(result: dict[str, Any], **_context: object) -> dict[str, Any]:
-    """drf-spectacular's postprocessing hook: adds to each operation the errors that follow from what it takes.
+class CallSchema(AutoSchema):
+    """Adds the permission that a call needs to its description, as `required_permissions` of its view names it."""
 
-    A response that the view describes itself is kept. The component `Error` exists because the login describes its own
-    429 with ErrorSerializer.
+    def get_description(self) -> str:  # type: ignore[override]  # like drf-spectacular's
+        description = super().get_description() or ""
+        permission = getattr(self.view, "required_permissions", {}).get(self.method)
+        return f"{description}\n\nNeeds the permission `{permission}`.".strip() if permission else description
+
+
+def add_errors(result: dict[str, Any], **_context: object) -> dict[str, Any]:
+    """Adds error responses to each operation of the OpenAPI schema.
+
+    Which ones depends on the authentication, the parameters and the body of the operation. This is a postprocessing
+    hook of drf-spectacular. Responses that a view documents itself are not replaced. The added responses refer to the
+    schema component `Error`. drf-spectacular creates this component, because the login documents its status 429 with
+    ErrorSerializer.
     """
     for path, operations in result["paths"].items():
         for operation in operations.values():
@@ -50,11 +61,13 @@ def add_errors(result: dict[str, Any], **_context: object) -> dict[str, Any]:
 
 
 def _errors(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
-    """Status codes and their descriptions."""
+    """Returns the error responses that an operation can have, as a mapping from the status code to a description."""
     parameters = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] != "path"}
     takes_body = "requestBody" in operation
     speaks = any("Speech-Source" in response.get("headers", ()) for response in operation["responses"].values())
     errors = {"401": "Credentials are missing or wrong."}
+    if "Needs the permission" in operation.get("description", ""):
+        errors["403"] = "`permission_denied`: the user lacks the permission for this call."
     if "{" in path or parameters & _PAGING:
         errors["404"] = "Not found, or not visible to this user."
     if takes_body or parameters - _PAGING or speaks:  # the provider may reject a text
@@ -65,7 +78,10 @@ def _errors(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
 
 
 class BearerScheme(OpenApiAuthenticationExtension):
-    """drf-spectacular registers it because it is a subclass."""
+    """Describes the authentication with bearer tokens in the OpenAPI schema.
+
+    drf-spectacular finds this class because it is a subclass of OpenApiAuthenticationExtension. No code refers to it.
+    """
 
     target_class = "voicecare.api.authentication.BearerAuthentication"
     name = "bearer"

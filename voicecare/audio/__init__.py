@@ -1,6 +1,7 @@
-"""Audio formats and encoders. Used by the offline voice, the phrase cache and the device output.
+"""Audio formats, encoders and checks, for the offline voice and for audio from the provider.
 
-`formats` names the output formats of the provider. `encoders.Encoder` turns PCM into one of them. `framing.FramePadder`
-completes a stream that was cut in the middle of a frame. All audio is mono. PCM is signed 16 bit, little-endian.
-This package imports nothing else of ours.
+`formats` names the output formats of the provider. `encoders.Encoder` encodes PCM in one of them. `received` checks the
+first bytes of the provider's audio and removes tags. `framing.whole_frames` completes a stream that ends in the middle
+of a frame. All audio is mono. PCM is signed 16 bit, little-endian. This package imports no other package of this
+project.
 """

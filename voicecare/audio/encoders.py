@@ -1,4 +1,4 @@
-"""Encodes PCM into the audio formats.
+"""Encodes PCM in the audio formats of `formats`.
 
 MP3 is encoded by `lameenc`. The LAME in PyAV's wheel makes the same frames but needs four times the processor time (14
 instead of 3.4 ms per second of audio), and one process serves 200 devices at the same time. PyAV does the resampling
@@ -20,11 +20,11 @@ from voicecare.audio.formats import AudioFormat
 
 
 class Encoder:
-    """Encodes PCM at `input_rate` (Hz) into one stream of `fmt`, piece by piece. An encoder makes one stream.
+    """Encodes PCM with the sample rate `input_rate` (Hz) as one stream of the format `fmt`, piece by piece.
 
-    It is not thread-safe. MP3 streams are plain frames of constant bit rate without ID3 or Xing headers, so one stream
-    can be appended to another. The header of a WAV stream has the size 0xFFFFFFFF, because the length is not known when
-    the header is sent.
+    Each stream needs its own encoder. An encoder is not thread-safe. MP3 streams are plain frames of constant bit rate
+    without ID3 or Xing headers, so one stream can be appended to another. The header of a WAV stream gives the size as
+    0xFFFFFFFF, because the length is not known when the header is sent.
     """
 
     def __init__(self, fmt: AudioFormat, input_rate: int = 22050) -> None:
@@ -45,13 +45,16 @@ class Encoder:
                 self._codec = _Codec()
 
     def feed(self, pcm: bytes) -> bytes:
-        """Encode whole samples. Returns the bytes that are ready, which can be none."""
+        """Encodes some PCM, which must consist of whole samples.
+
+        Returns the encoded bytes that are ready, which can be b"".
+        """
         if self._resampler and pcm:
             pcm = _to_bytes(self._resampler.resample(_to_frame(pcm, self._input_rate)))
         return self._codec.encode(pcm) if pcm else b""
 
     def finish(self) -> bytes:
-        """Return the rest of the stream. The encoder cannot be used afterwards."""
+        """Returns the last encoded bytes of the stream. The encoder cannot be used afterwards."""
         rest = _to_bytes(self._resampler.resample(None)) if self._resampler else b""
         return (self._codec.encode(rest) if rest else b"") + self._codec.finish()
 
@@ -69,7 +72,10 @@ def _to_bytes(frames: Iterable[AudioFrame]) -> bytes:
 
 
 class _Codec:
-    """Raw PCM, and the base of the other codecs. `encode` gets PCM at the rate of the format, never an empty piece."""
+    """The codec for raw PCM, which leaves the bytes unchanged, and the base class of the other codecs.
+
+    `encode` gets whole samples at the sample rate of the format, never b"".
+    """
 
     def encode(self, pcm: bytes) -> bytes:
         return pcm

@@ -1,8 +1,8 @@
 """The audio formats that the provider offers, with the names that its API uses, for example `mp3_44100_128`.
 
-Another rate of a known codec is one more name here. A new codec also needs an encoder (`encoders`) and, if a truncated
-stream has to be padded, a rule in `framing`. `DEVICE_FORMATS` is a list of choices in tts.models: a change of it needs
-a migration.
+A format with another rate of an existing codec needs only another name in this module. A new codec also needs an
+encoder (`encoders`) and, if a truncated stream has to be padded, a rule in `framing`. `DEVICE_FORMATS` is a list of
+choices in tts.models, so a change of it needs a migration.
 """
 
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ class AudioFormat:
 
     @classmethod
     def from_name(cls, name: str) -> Self:
-        """Parse `codec_rate` or `codec_rate_kbps`."""
+        """Returns the format for a name of the form `codec_rate` or `codec_rate_kbps`. The name must be valid."""
         codec, rate, *kbps = name.split("_")
         return cls(name, codec, int(rate), int(kbps[0]) * 1000 if kbps else None)  # type: ignore[arg-type]
 
     @property
     def bytes_per_second(self) -> float:
-        """Bytes of one second of playback, without the overhead of the container."""
+        """The number of bytes for one second of sound, without the overhead of a container."""
         if self.bit_rate is not None:
             return self.bit_rate / 8
         return float(self.sample_rate * SAMPLE_BYTES[self.codec])

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class VoicecareError(Exception):
-    """`message` is for people. `code` replaces the code of the class."""
+    """Base class of the errors. `message` is for people. `code` replaces the code of the class if it is given."""
 
     code: str = "error"
     retryable: ClassVar[bool] = False
@@ -19,11 +19,6 @@ class VoicecareError(Exception):
         if code is not None:
             self.code = code
 
-    def as_frame(self, speech_id: str | None = None) -> dict[str, str]:
-        """The `error` frame of the device protocol."""
-        frame = {"type": "error", "code": self.code, "message": self.message}
-        return frame if speech_id is None else {**frame, "id": speech_id}
-
-    def as_body(self) -> dict[str, str]:
-        """The body of a REST error response."""
+    def as_body(self) -> dict[str, object]:
+        """Returns the JSON body of a REST response for this error."""
         return {"detail": self.message, "code": self.code}

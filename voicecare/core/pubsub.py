@@ -1,7 +1,8 @@
-"""Notifications between processes: "check the rows of this patient now", "check the provider state now".
+"""Notifications between processes: "check the rows of this patient now" or "check the provider state now".
 
-They go through Redis pub/sub and contain at most an id. The database row holds the facts. If a notification is lost,
-a periodic check finds the row within a second. Without Redis, or while it is unavailable, only this process gets them.
+A notification is sent through Redis publish/subscribe and contains at most an id. All data is in the database. If a
+notification is lost, a periodic check of the database finds the row within a second. Without Redis, or while Redis is
+unavailable, a notification reaches only the process that publishes it.
 """
 
 import asyncio
@@ -40,15 +41,18 @@ class _Subscriber:
     on_provider: Callable[[], None]
 
     def handle(self, subject: str) -> None:
-        """Calls the handler of this subject. Never raises, because an error must not end the subscription."""
+        """Calls the handler for a subject, which is a patient id or `PROVIDER`. Never raises."""
         try:
             self.on_provider() if subject == PROVIDER else self.on_patient(uuid.UUID(subject))
-        except Exception as error:
+        except Exception as error:  # no error of a handler may end the subscription
             log.warning("pubsub.handler_failed", error=type(error).__name__)
 
 
 class PubSub:
-    """One instance per process. Publishing may wait for Redis, so do it in a thread. Subscribe on the loop."""
+    """Publishes notifications, and calls handlers for those of all processes. Each process has one instance.
+
+    The `publish` methods can wait for Redis, so call them in a thread. `run` is for the event loop.
+    """
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
@@ -59,18 +63,25 @@ class PubSub:
         self._redis = redis.Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0), **timeouts) if redis_url else None
 
     def publish_patient(self, patient: uuid.UUID) -> None:
-        """Announces that there may be queued speech for this patient. Call it after the commit.
+        """Notifies all processes that there may be queued speech for this patient.
 
-        Takes at most half a second. Never raises.
+        Call this after the commit of the row. Blocks for at most half a second. Never raises, because a lost
+        notification is harmless.
         """
         self._publish(str(patient))
 
     def publish_provider(self) -> None:
-        """Announces that the provider state has changed. Otherwise like `publish_patient`."""
+        """Notifies all processes that the row with the provider's state has changed.
+
+        Blocks for at most half a second. Never raises.
+        """
         self._publish(PROVIDER)
 
     async def run(self, on_patient: Callable[[uuid.UUID], None], on_provider: Callable[[], None]) -> None:
-        """Calls the handlers on this loop for every notification until cancelled. Reconnects to Redis when needed."""
+        """Calls the handlers on this event loop for every notification, until this task is cancelled.
+
+        Connects to Redis again after each failure. The handlers must not block.
+        """
         subscriber = _Subscriber(asyncio.get_running_loop(), on_patient, on_provider)
         self._subscribers.append(subscriber)
         try:
@@ -115,9 +126,9 @@ class PubSub:
             failures += 1
 
     async def _messages(self) -> AsyncIterator[str]:
-        """Yields the subjects that other processes publish, and an empty string once subscribed.
+        """Yields an empty string when the subscription is active, and then the subjects that other processes publish.
 
-        Raises if Redis is unavailable.
+        Raises an exception if Redis is unavailable or stops responding.
         """
         client = redis_asyncio.Redis.from_url(
             self._url,
@@ -145,7 +156,10 @@ class PubSub:
 
 @cache
 def process_pubsub() -> PubSub:
-    """The `PubSub` of this process, made at first use. Celery workers and commands publish too, and have no runtime."""
+    """Returns the `PubSub` of this process. It is created when it is first used.
+
+    It does not belong to the services of the web process, because Celery workers and commands publish, too.
+    """
     return PubSub(settings.REDIS_URL)
 
 

@@ -1,7 +1,7 @@
-"""Names of Celery tasks that are enqueued from code.
+"""Names of the Celery tasks that other code enqueues.
 
-Senders use names, not imports: `voicecare.patients` and `cloning` may not import `tts`. A test checks that each name is
-a registered task.
+The sender uses the name and does not import the task, because `voicecare.patients` and `cloning` may not import `tts`.
+A test checks that each name is a registered task.
 """
 
 WARM_PATIENT = "tts.warm_patient"  # argument: the patient's id

@@ -1,7 +1,7 @@
-"""Sends task messages to Celery: the name of a task and ids.
+"""Sends messages to Celery that start a task. A message has the name of the task, and ids as arguments.
 
-A message only asks for work soon. Database rows are the queue, and the schedule runs the same tasks at intervals, so a
-lost message loses no work.
+No work depends on a message. The rows in the database are the queue, and Celery's schedule starts the same tasks at
+intervals. A message only makes a task start sooner, so it may be lost.
 """
 
 import threading
@@ -22,18 +22,21 @@ log = structlog.get_logger(__name__)
 
 
 def enqueue_on_commit(task_name: str, *ids: object, delay_s: float = 0.0) -> None:
-    """Enqueue the task when the current transaction commits, or immediately without one. Never raises, never blocks.
+    """Enqueues the task when the current transaction commits, or immediately without a transaction.
 
-    `delay_s`: the task starts after this delay at the earliest.
-
-    Publishing takes milliseconds, but up to seven seconds while the broker is down. A background thread does it.
+    `ids` are the arguments of the task. `delay_s` is the number of seconds after which the task may start. Never
+    raises, never blocks: a background thread sends the message, because this takes milliseconds, and up to seven
+    seconds while the broker is down. A message that cannot be sent is lost.
     """
     message = task_name, tuple(map(str, ids)), delay_s
     transaction.on_commit(partial(_publisher.submit, message), robust=True)
 
 
 class _TaskPublisher:
-    """The publishing thread of this process. It starts with the first message, so that a process may fork before."""
+    """The thread of this process that sends messages to the broker.
+
+    The thread starts with the first message and not before, because a process may fork at its start.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,7 +45,10 @@ class _TaskPublisher:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="task-publisher")
 
     def submit(self, message: TaskMessage) -> None:
-        """Publish in the background. A message equal to a pending one is dropped."""
+        """Sends a message in the background.
+
+        A message is dropped if an equal one is still waiting, or if too many are waiting.
+        """
         with self._lock:
             if message in self._pending:
                 return

@@ -1,72 +1,118 @@
-"""The charts of a dashboard by name: their figures, the permissions they need, and the links of their rows."""
+"""Finds the charts of a dashboard by name, checks the permissions that they need, and reads their figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+from django.conf import settings
+from django.db.models import QuerySet
 from django.urls import reverse
 
 from usage.ledger.rollup import start_of_day
 from usage.models import DailyUsage, UsageEvent
+from usage.prices import PriceList
 from usage.reports import queries
 from voicecare.dashboard import chart_builders
 from voicecare.dashboard.chart import Chart, Link
 from voicecare.dashboard.chart_builders import ShareLabel
 from voicecare.dashboard.permissions import AdminPermissions
+from voicecare.dashboard.ranges import DayRange
 from voicecare.patients.models import Patient, Voice
 
-DAYS, MONTHS, TOP = 30, 12, 10
+MONTHS, TOP = 12, 10
 
 
 class ChartRegistry:
-    """The charts of all patients, or of one patient. Figures are read when a chart is requested."""
+    """The charts of all patients, or of one patient. The figures of a chart are read when the chart is requested."""
 
-    def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
-        self._permissions, self._patient = permissions, patient
+    def __init__(self, permissions: AdminPermissions, days: DayRange, patient: Patient | None = None) -> None:
+        self._permissions, self._patient, self._range = permissions, patient, days
         self._patient_id = patient.pk if patient else None
         self._patient_filter: dict[str, object] = {"patient": patient.pk} if patient else {}  # of a change list's URL
-        self._last_day = queries.today()
-        self._first_day = self._last_day - timedelta(days=DAYS - 1)
+        self._first_day, self._last_day, self._today = days.first, days.last, queries.today()
 
     def all(self) -> list[Chart]:
         return [chart for name in self._builders if (chart := self.get(name))]
 
     def get(self, name: str) -> Chart | None:
-        """None if the chart does not exist, or if the user may not see its figures."""
+        """Returns the chart with this name.
+
+        Returns None if there is no such chart, or if the user may not see its figures.
+        """
         build, *models = self._builders.get(name, (None,))
         if build is None or not self._permissions.can_view(DailyUsage, *models):
             return None
         chart: Chart = build()
         if self._patient:
-            return replace(chart, csv_url=reverse("admin:patient-usage-csv", args=[self._patient_id, name]))
-        return replace(chart, csv_url=reverse("admin:usage-csv", args=[name]))
+            url = reverse("admin:patient-usage-csv", args=[self._patient_id, name])
+        else:
+            url = reverse("admin:usage-csv", args=[name])
+        return replace(chart, csv_url=url + self._range.query)
 
     @cached_property
     def _builders(self) -> Mapping[str, tuple[Any, ...]]:
-        """For each chart, its builder and the models that it needs view permission for, besides DailyUsage."""
+        """For each name of a chart: the function that makes it, and the models that the user must be able to view.
+
+        DailyUsage is needed for every chart, so it is not in the values.
+        """
         common: dict[str, tuple[Any, ...]] = {
-            "days": (lambda: chart_builders.by_day(self.days, self._daily_usage_url),),
-            "months": (lambda: chart_builders.by_month(self.months, self._monthly_usage_url),),
+            "days": (lambda: chart_builders.by_day(self.days, self._daily_usage_url, self.currency),),
+            "months": (lambda: chart_builders.by_month(self.months, self._monthly_usage_url, self.currency),),
             "first-sound": (lambda: chart_builders.latency(self.days, self._daily_usage_url),),
             "troubles": (self._failures,),
         }
-        of_all_patients = {"patients": (self._top_patients, Patient), "voices": (self._top_voices, Voice)}
-        return common if self._patient else {**common, **of_all_patients}
+        if self._prices:
+            common["cost"] = (lambda: chart_builders.cost_by_day(self.days, self._daily_usage_url, self.currency),)
+        if self._patient:
+            return common
+        patients, patient_page = Patient.objects.remaining(), "admin:patient-usage"
+        voices, voice_page = Voice.objects.all(), "admin:patients_voice_change"
+        return {
+            **common,
+            "patients": (lambda: self._top_shares("patient", patients, "Erased patient", patient_page), Patient),
+            "voices": (lambda: self._top_shares("voice", voices, "Removed voice", voice_page), Voice),
+        }
 
     @cached_property
+    def _prices(self) -> PriceList:
+        return PriceList.read()
+
+    @property
+    def currency(self) -> str:
+        """The currency of all costs. Empty without prices: then no cost is shown."""
+        return settings.PRICE_CURRENCY if self._prices else ""
+
+    @cached_property
+    def _range_stats(self) -> queries.RangeStats:
+        return queries.range_stats(self._first_day, self._last_day, patient_id=self._patient_id, prices=self._prices)
+
+    @property
     def days(self) -> list[queries.PeriodStats]:
-        return queries.daily_stats(self._first_day, self._last_day, patient_id=self._patient_id)
+        return self._range_stats.days
+
+    @property
+    def total(self) -> queries.PeriodStats:
+        """The figures of the whole range."""
+        return self._range_stats.total
+
+    @cached_property
+    def today(self) -> queries.PeriodStats:
+        if self._last_day == self._today:
+            return self.days[-1]
+        return queries.daily_stats(self._today, self._today, patient_id=self._patient_id, prices=self._prices)[0]
 
     @cached_property
     def months(self) -> list[queries.PeriodStats]:
-        first_month = _months_before(self._last_day, MONTHS - 1)
-        return queries.monthly_stats(first_month, self._last_day, patient_id=self._patient_id)
+        """The figures of the last twelve months, whatever the range is."""
+        first_month = _months_before(self._today, MONTHS - 1)
+        return queries.monthly_stats(first_month, self._today, patient_id=self._patient_id, prices=self._prices)
 
     def _failures(self) -> Chart:
         chart = chart_builders.failures(self.days, self._failed_requests_url)
-        period = {"started_at__gte": start_of_day(self._first_day).isoformat(), **self._patient_filter}
+        start, end = start_of_day(self._first_day), start_of_day(self._last_day + timedelta(days=1))
+        period = {"started_at__gte": start.isoformat(), "started_at__lt": end.isoformat(), **self._patient_filter}
         kinds = (("Spoken in the backup voice", "backup"), ("Spoken in the offline voice", "offline"))
         links = [
             Link(label, self._permissions.changelist_url(UsageEvent, kind__exact=kind, **period))
@@ -74,30 +120,27 @@ class ChartRegistry:
         ]
         return replace(chart, links=[link for link in links if link.url])
 
-    def _top_patients(self) -> Chart:
-        top = queries.top_patients(self._first_day, self._last_day, TOP)
-        found = Patient.objects.filter(erased_at=None).in_bulk([share.key for share in top if share.key])
-        label_of = self._labels(found, "Erased patient", "No patient", "admin:patient-usage")
-        return chart_builders.top_shares("patients", "Patients by characters", "Patient", top, label_of)
+    def _top_shares(
+        self, subject: Literal["patient", "voice"], rows: QuerySet[Patient] | QuerySet[Voice], deleted: str, page: str
+    ) -> Chart:
+        """Returns the chart of the patients or voices with the largest usage.
 
-    def _top_voices(self) -> Chart:
-        top = queries.top_voices(self._first_day, self._last_day, TOP)
-        found = Voice.objects.in_bulk([share.key for share in top if share.key])
-        label_of = self._labels(found, "Removed voice", "No voice", "admin:patients_voice_change")
-        return chart_builders.top_shares("voices", "Voices by characters", "Voice", top, label_of)
-
-    def _labels(
-        self, found: Mapping[Any, Patient | Voice], deleted: str, none: str, page: str
-    ) -> Callable[[queries.UsageShare], ShareLabel]:
-        """A function that labels a share by its row's name, by `deleted` if not `found`, or by `none` without a row."""
+        The label of a share is the name of its row in `rows`, or `deleted` if the row no longer exists. Usage that
+        belongs to no row has the label "No patient" or "No voice". `page` is the name of the URL for a row's page.
+        """
+        top = queries.top_shares(subject, self._first_day, self._last_day, TOP, prices=self._prices)
+        found: Mapping[Any, Patient | Voice] = rows.in_bulk([share.key for share in top if share.key])
 
         def label_of(share: queries.UsageShare) -> ShareLabel:
             row = found.get(share.key)
             if row is not None:
                 return ShareLabel(row.name, reverse(page, args=[row.pk]))
-            return ShareLabel(deleted if share.key else none)
+            return ShareLabel(deleted if share.key else f"No {subject}")
 
-        return label_of
+        heading = subject.capitalize()
+        return chart_builders.top_shares(
+            f"{subject}s", f"{heading}s by characters", heading, top, label_of, currency=self.currency
+        )
 
     def _daily_usage_url(self, day: date) -> str:
         return self._usage_url(day, day + timedelta(days=1))
@@ -106,7 +149,7 @@ class ChartRegistry:
         return self._usage_url(month, _months_before(month, -1))
 
     def _usage_url(self, first: date, end: date) -> str:
-        """The change list of daily usage from `first` until the day before `end`."""
+        """Returns the URL of the admin's list of daily usage, from the day `first` to the day before `end`."""
         return self._permissions.changelist_url(DailyUsage, day__gte=first, day__lt=end, **self._patient_filter)
 
     def _failed_requests_url(self, day: date) -> str:
@@ -117,6 +160,9 @@ class ChartRegistry:
 
 
 def _months_before(day: date, months: int) -> date:
-    """The first day of the month that is `months` before the month of `day`. Negative values go forward."""
+    """Returns the first day of the month that is `months` months before the month of `day`.
+
+    A negative number gives a later month.
+    """
     year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
     return date(year, month + 1, 1)

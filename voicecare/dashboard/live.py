@@ -18,7 +18,7 @@ MAX_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class RowSummary:
-    """The first rows of a query and the total number. `url` leads to the change list."""
+    """The first rows of a query, and the total number of rows. `url` is the admin's list of all of them."""
 
     rows: Sequence[Any]
     total: int
@@ -30,7 +30,10 @@ class RowSummary:
 
 
 class LiveStatus:
-    """The live status of all patients, or of one patient. The page polls it every ten seconds."""
+    """The live status of all patients, or of one patient. The page requests it every ten seconds.
+
+    Each part is None if the user may not see its rows.
+    """
 
     def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
         self._permissions, self._patient = permissions, patient
@@ -50,20 +53,18 @@ class LiveStatus:
     def devices(self) -> RowSummary | None:
         now = timezone.now()
         connected = Device.objects.filter(online_until__gt=now).select_related("patient").order_by("-last_seen")
-        return self._summary(self._of_patient(connected), online_until__gt=now.isoformat())
+        return self._summary(connected, online_until__gt=now.isoformat())
 
     @cached_property
     def clones(self) -> RowSummary | None:
         in_progress = CloneJob.objects.unfinished() | CloneJob.objects.filter(status=CloneJob.Status.WITHDRAWING)
         statuses = ",".join([CloneJob.Status.PENDING, CloneJob.Status.UPLOADING, CloneJob.Status.WITHDRAWING])
-        return self._summary(self._of_patient(in_progress.select_related("patient")), status__in=statuses)
-
-    def _of_patient(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        return rows if self._patient is None else rows.filter(patient=self._patient)
+        return self._summary(in_progress.select_related("patient"), status__in=statuses)
 
     def _summary(self, rows: QuerySet[Any], **query: object) -> RowSummary | None:
         if not self._permissions.can_view(rows.model):
             return None
         if self._patient is not None and rows.model is not Incident:
+            rows = rows.filter(patient=self._patient)
             query["patient__id__exact"] = self._patient.pk
         return RowSummary(list(rows[:MAX_ROWS]), rows.count(), self._permissions.changelist_url(rows.model, **query))

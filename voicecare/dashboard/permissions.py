@@ -1,4 +1,4 @@
-"""The permissions of a user in the admin, and the URLs of the change lists that they may see."""
+"""The permissions of a user in the admin, and the URLs of the lists that the user may see."""
 
 from typing import Any
 
@@ -9,18 +9,24 @@ from django.urls import reverse
 
 
 class AdminPermissions:
+    """What one user may see in the admin."""
+
     def __init__(self, user: AbstractBaseUser | AnonymousUser) -> None:
         self.user: Any = user
 
     def can_view(self, *models: type[Model]) -> bool:
-        """Whether the user may view all of these models. The permission to change includes it."""
-        return all(self._has_permission("view", model) or self._has_permission("change", model) for model in models)
-
-    def _has_permission(self, action: str, model: type[Model]) -> bool:
-        return bool(self.user.has_perm(f"{model._meta.app_label}.{action}_{model._meta.model_name}"))
+        """Whether the user may view the rows of all these models. The permission to change rows includes this."""
+        return all(
+            self.user.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")
+            or self.user.has_perm(f"{model._meta.app_label}.change_{model._meta.model_name}")
+            for model in models
+        )
 
     def changelist_url(self, model: type[Model], **query: object) -> str:
-        """The URL of the change list with these filters. Empty if the user may not see it."""
+        """Returns the URL of the admin's list of this model, with these filters.
+
+        Empty if the user may not see the list.
+        """
         if not self.can_view(model):
             return ""
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"

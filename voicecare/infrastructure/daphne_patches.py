@@ -1,4 +1,7 @@
-"""Patches of daphne, the ASGI server. asgi.py applies them. Each checks first that daphne still has what it changes."""
+"""Patches of daphne, the ASGI server. asgi.py applies them.
+
+Each patch first checks that the installed version of daphne still has the code that the patch changes.
+"""
 
 import inspect
 import sys
@@ -12,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 def disable_form_parsing() -> None:
-    """Stop daphne's HTTP layer from parsing posted forms. Django parses them in the thread of their request.
+    """Stops daphne's HTTP layer from parsing posted forms. Django parses them later in the thread of the request.
 
     Twisted, on which daphne is built, parses every posted form for `Request.args`, which daphne never reads. It does so
     on the event loop and before authentication. A form of 10 MB blocked all speech for 1.3 s, and 10 MB of line ends

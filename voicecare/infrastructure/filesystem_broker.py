@@ -1,6 +1,6 @@
 """A Celery broker that needs no server: kombu's filesystem transport with two corrections.
 
-`make run` without Redis uses it. The URL is `folder://localhost`; settings.py names the folders.
+`make run` uses it if there is no Redis. The URL is `folder://localhost`. settings.py has the names of the folders.
 """
 
 import uuid
@@ -15,10 +15,16 @@ MAX_POLL_S = 0.5
 
 
 class FolderChannel(filesystem.Channel):
-    """kombu writes a message in place. A worker that reads a half-written message stops for good."""
+    """Adds each message to the folder atomically.
+
+    kombu writes directly to the file of the message, and a worker that reads a half-written message stops for good.
+    """
 
     def _put(self, queue: str, payload: object, **_options: object) -> None:  # type: ignore[override]
-        """Write a temporary file and rename it. The name has the form that kombu expects."""
+        """Writes the message to a temporary file and renames it. The name has the form that kombu expects.
+
+        Raises ChannelError if the file cannot be written.
+        """
         path = Path(self.data_folder_out, f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg")
         temporary = path.with_suffix(".part")
         try:
@@ -29,12 +35,16 @@ class FolderChannel(filesystem.Channel):
 
 
 class FolderTransport(filesystem.Transport):
-    """Shorter polls. Celery polls for 2 s, and twice more after SIGTERM, but `make run` kills a worker after 5 s."""
+    """Returns from each poll of the folder after at most MAX_POLL_S.
+
+    By default Celery polls for 2 s, and twice more after SIGTERM. This is too long, because `make run` kills a worker
+    that has not ended after 5 s.
+    """
 
     Channel = FolderChannel
 
     def drain_events(self, connection: object, timeout: float | None = None) -> None:  # type: ignore[override]
-        """Raises TimeoutError after MAX_POLL_S. Celery then checks whether it should stop."""
+        """Waits for messages. Raises TimeoutError after MAX_POLL_S, so that Celery checks whether it should stop."""
         super().drain_events(connection, timeout=timeout and min(timeout, MAX_POLL_S))
 
 

@@ -1,4 +1,4 @@
-"""Celery beat's scheduler with a heartbeat."""
+"""Celery beat's scheduler, with a heartbeat that shows that it runs."""
 
 import time
 from threading import Thread
@@ -14,7 +14,10 @@ log = structlog.get_logger(__name__)
 
 
 class Scheduler(PersistentScheduler):
-    """Writes a heartbeat row while it ticks. A thread writes it, so that a slow or missing database delays no tick."""
+    """Writes a heartbeat to the database at intervals. A missing heartbeat opens an incident.
+
+    A thread writes it, so that a slow or unavailable database does not delay the schedule.
+    """
 
     _last_heartbeat_at = float("-inf")
     _writer: Thread | None = None

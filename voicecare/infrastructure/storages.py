@@ -1,11 +1,14 @@
-"""File storages for audio, as entries of Django's STORAGES: folders of this machine or of an S3 bucket."""
+"""File storages for audio, as values for Django's setting STORAGES: folders on this machine or in an S3 bucket."""
 
 from pathlib import Path
 from typing import Any
 
 
 def bucket_storage(name: str, endpoint: str, folder: str) -> dict[str, Any]:
-    """A folder of the bucket. No ACL is set: objects are private by default, and newer buckets reject ACLs."""
+    """Returns a storage in a folder of the bucket `name`. `endpoint` is the URL of the S3 server, empty for AWS.
+
+    No ACL is set, because objects are private by default, and newer buckets reject ACLs.
+    """
     # boto3 is slow to import, so only installations with a bucket import it.
     from boto3.s3.transfer import TransferConfig  # type: ignore[import-untyped]
     from botocore.config import Config  # type: ignore[import-untyped]
@@ -32,12 +35,15 @@ def bucket_storage(name: str, endpoint: str, folder: str) -> dict[str, Any]:
 
 
 def atomic_file_storage(folder: Path) -> dict[str, Any]:
-    """A folder whose files are replaced atomically."""
+    """Returns a storage in a folder of this machine. Its files are replaced atomically."""
     return {"BACKEND": "tts.cache.stores.AtomicFileStorage", "OPTIONS": {"location": folder}}
 
 
 def private_file_storage(folder: Path) -> dict[str, Any]:
-    """A folder readable only by the operating-system user of the process. Its files have no URL."""
+    """Returns a storage in a folder of this machine that only the operating-system user of this process can read.
+
+    Its files have no URL.
+    """
     options = {
         "location": folder,
         "base_url": None,

@@ -1,1 +1,1 @@
-"""Management commands and the data of the demo. Part of the composition root, so it may import every app."""
+"""Management commands, and the data of the demo. Part of the composition root, so it may import every app."""

@@ -1,4 +1,7 @@
-"""The demo of `make run`: users, patients, devices, voices and phrases. Existing rows are not changed."""
+"""The data of the demo that `make run` starts: users, patients, devices, voices and phrases.
+
+Rows that already exist are not changed, so that changes by the user are kept.
+"""
 
 import os
 import secrets
@@ -8,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import transaction
 
 from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
 from voicecare.core import task_names, task_queue
-from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients import access
+from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
 
 PASSWORD_FILE = "demo-password"  # noqa: S105 - a file in the data directory
 STARTUP_DELAY_S = 60  # if nothing reports readiness (seed_demo --when-ready), the worker and the sandbox run by then
@@ -26,19 +30,8 @@ _PATIENTS: Sequence[dict[str, str]] = (
     {"name": "Ingrid Vogel", "preferred_name": "Frau Vogel", "companion_name": "Johanna", "language": "de"},
 )
 _PATIENT_WITH_OWN_VOICE = 1  # index of the patient that has the second stock voice
-_GREETINGS = {
-    "en": "Hello {patient_name}, this is {ai_name}. It is good to hear you.",
-    "de": "Guten Tag, {patient_name}, hier ist {ai_name}. Schön, dass Sie da sind.",
-}
-_HOLD_MESSAGES = {
-    "en": "One moment, please. I will be with you in a minute.",
-    "de": "Einen Moment bitte. Ich bin gleich für Sie da.",
-}
-_COMMON = {
+_MORE_PHRASES = {  # in addition to those that `migrate` adds
     "en": (
-        "That's wonderful!",
-        "I see.",
-        "Tell me more.",
         "How are you feeling today?",
         "I am here with you.",
         "Take your time.",
@@ -48,9 +41,6 @@ _COMMON = {
         "Sleep well.",
     ),
     "de": (
-        "Das ist ja wunderbar!",
-        "Ich verstehe.",
-        "Erzählen Sie mir mehr.",
         "Wie geht es Ihnen heute?",
         "Ich bin bei Ihnen.",
         "Lassen Sie sich Zeit.",
@@ -64,7 +54,10 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Credentials of the demo: the password of both users, and the device of the first patient with its token."""
+    """The credentials of the demo.
+
+    `password` is the password of both users. `device` is the device of the first patient, and `token` is its token.
+    """
 
     password: str
     device: Device
@@ -73,18 +66,28 @@ class Demo:
 
 @transaction.atomic
 def seed() -> Demo:
-    """Create missing rows. A password or token is replaced if its file in the data directory is missing."""
+    """Creates the rows that are missing, and returns the credentials.
+
+    Passwords and tokens cannot be read from the database, so each is also in a file in the data directory. If a file is
+    missing, a new password or token replaces the old one.
+    """
     voices = _voices()
     password, clinician = _users()
-    patients = []
+    patients, new_languages = [], set()
     for number, fields in enumerate(_PATIENTS):
         voice = voices[1] if number == _PATIENT_WITH_OWN_VOICE and len(voices) > 1 else None
         patient_id = uuid.uuid5(uuid.NAMESPACE_OID, f"voicecare demo patient {number}")
         patient, created = Patient.objects.get_or_create(pk=patient_id, defaults={**fields, "voice": voice})
         if created:
             patient.team.add(clinician)
+            new_languages.add(patient.language)
         patients.append(patient)
-    _phrases()
+    if new_languages:
+        phrases = [
+            Phrase(language=language, text=text) for language in new_languages for text in _MORE_PHRASES[language]
+        ]
+        Phrase.objects.bulk_create(phrases, ignore_conflicts=True)
+        task_queue.enqueue_on_commit(task_names.WARM_DUE, delay_s=STARTUP_DELAY_S)
     devices = [
         patient.devices.filter(revoked_at=None).order_by("created_at").first()
         or Device.objects.issue(patient, "Bedside tablet")[0]
@@ -94,7 +97,11 @@ def seed() -> Demo:
 
 
 def _voices() -> list[Voice]:
-    """The default voice first. With the sandbox its stock voices follow. A real account's voices are read later."""
+    """Returns the default voice, followed by the other stock voices if the sandbox provider is used.
+
+    The stock voices of a real account are not known yet, because they are read later. The first stock voice of the
+    sandbox becomes the default voice, because the documentation names it.
+    """
     stock = []
     if settings.USE_SANDBOX:
         # Imported here: an installation with a real provider does not need the sandbox.
@@ -104,12 +111,15 @@ def _voices() -> list[Voice]:
             Voice.objects.get_or_create(provider_id=voice.voice_id, defaults={"name": voice.name})[0]
             for voice in sandbox_stock()
         ]
+        DefaultVoice.objects.get_or_create(
+            language="", chosen_by=DefaultVoice.ChosenBy.SERVER, defaults={"voice": stock[0]}
+        )
     default = Voice.objects.default()
-    return [default, *(voice for voice in stock if voice != default)]
+    return [default, *(voice for voice in stock if voice != default)] if default else []
 
 
 def _users() -> tuple[str, User]:
-    """The password of both users, and the clinician."""
+    """Creates the two users where they are missing. Returns their password, and the user who is a clinician."""
     path = settings.DATA_DIR / PASSWORD_FILE
     password = _read_secret(path)
     is_new = password is None
@@ -117,26 +127,17 @@ def _users() -> tuple[str, User]:
         password = "-".join(secrets.token_hex(2) for _ in range(5))
         _write_secret(path, password)
     _user(ADMIN, password, is_new, is_staff=True, is_superuser=True)
-    return password, _user(CLINICIAN, password, is_new)
+    return password, _user(CLINICIAN, password, is_new, role=access.CLINICIAN)
 
 
-def _user(name: str, password: str, set_password: bool, **rights: bool) -> User:
+def _user(name: str, password: str, set_password: bool, role: str = "", **rights: bool) -> User:
     user, created = User.objects.get_or_create(username=name, defaults=rights)
+    if created:
+        user.groups.set(Group.objects.filter(name=role))  # an administrator may have deleted the group
     if created or set_password:
         user.set_password(password)
         user.save(update_fields=["password"])
     return user
-
-
-def _phrases() -> None:
-    """Add phrases for languages that have none, and enqueue the generation of their audio."""
-    new = [language for language in _GREETINGS if not Phrase.objects.for_language(language).exists()]
-    for language in new:
-        Phrase.objects.create(kind=Phrase.Kind.GREETING, language=language, text=_GREETINGS[language])
-        Phrase.objects.create(kind=Phrase.Kind.HOLD_MESSAGE, language=language, text=_HOLD_MESSAGES[language])
-        Phrase.objects.bulk_create(Phrase(language=language, text=text) for text in _COMMON[language])
-    if new:
-        task_queue.enqueue_on_commit(task_names.WARM_DUE, delay_s=STARTUP_DELAY_S)
 
 
 def _token(device: Device) -> str:
@@ -157,7 +158,10 @@ def _read_secret(path: Path) -> str | None:
 
 
 def _write_secret(path: Path, secret: str) -> None:
-    """Create the file with permissions for its owner only. An existing file is replaced, as others may have it open."""
+    """Writes the secret to a new file that only its owner can read.
+
+    An existing file is deleted first and not overwritten, because another process may have it open.
+    """
     path.unlink(missing_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(secret + "\n")

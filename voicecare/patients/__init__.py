@@ -1,6 +1,6 @@
 """Patients, their devices and the voices that speak to them.
 
 Public names: `models` (Patient, Device, Voice), `authentication.authenticate_device`, `erasure.start_erasure` and
-`api.visible_voices`. Other apps refer to these rows and extend the admin and the REST API. Imports `voicecare.core`,
-`voicecare.api` and `voicecare.admin.readonly`, and no app.
+`api.visible_voices`. Models of other apps refer to these models. This package imports `voicecare.core`, `voicecare.api`
+and `voicecare.admin.readonly`, and no app.
 """

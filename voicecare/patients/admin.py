@@ -1,58 +1,187 @@
-"""Admin of patients, devices and voices. Rows are never deleted here: patients are archived, devices are revoked."""
+"""Admin of patients, devices and default voices. Patients are archived and devices are revoked, never deleted.
 
-from typing import Any
+Voices are in `cloning.admin`, because their pages read the provider.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, cast
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import F, Model, Q, QuerySet
-from django.http import HttpRequest
+from django.db import IntegrityError
+from django.db.models import F, ForeignKey, Model, Q, QuerySet
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.translation import ngettext
 
-from voicecare.core import task_names, task_queue
+from voicecare.admin.lists import WordFilter, badge, link_to, time_ago, timestamp
+from voicecare.core import languages, task_names, task_queue
 from voicecare.patients.api import AUDIBLE_FIELDS
-from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients.models import DefaultVoice, DefaultVoices, Device, Patient, Voice
+from voicecare.patients.models.patient import OWN_VOICE_NEEDED, PatientQuerySet
+from voicecare.patients.voice_choice import VoiceSelect
 
 
 class NoDeleteAdmin(admin.ModelAdmin):
-    """For rows that other rows refer to. A patient is erased through the REST API only (erasure.py)."""
+    """The base class for models whose rows are never deleted in the admin, because other rows refer to them.
+
+    The erasure of a patient is started through the REST API only (erasure.py).
+    """
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
     def save_model(self, request: HttpRequest, obj: Model, form: forms.ModelForm, change: bool) -> None:
-        """Write only the edited fields. A device that connects at the same time writes to the same row."""
+        """Saves only the edited fields of an existing row.
+
+        Other fields may have changed since the form was opened, for example if a device has connected.
+        """
         if change:
             obj.save(update_fields={field.name for field in obj._meta.concrete_fields} & set(form.changed_data))
         else:
             super().save_model(request, obj, form, change)
 
 
-@admin.register(Voice)
-class VoiceAdmin(NoDeleteAdmin):
-    """Stock voices can be added by provider id. Source, patient and state are set by the provider and by clones."""
+class StockVoiceField(forms.ModelChoiceField):
+    """A choice of a usable stock voice, with what is known of each. A clone speaks to nobody but its patient."""
 
-    list_display = ("name", "source", "state", "patient", "provider_id", "revision", "created_at")
-    list_filter = ("source", "state")
-    list_select_related = ("patient",)
-    search_fields = ("name", "provider_id", "patient__name", "patient__preferred_name")
-    readonly_fields = ("source", "patient", "state", "revision", "created_at")
+    default_error_messages = {
+        "invalid_choice": "This voice cannot be a default voice. Choose a stock voice that can be used. The clone of a "
+        "patient speaks to nobody else."
+    }
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Voice | None = None) -> tuple[str, ...]:
-        return self.readonly_fields if obj is None else ("provider_id", *self.readonly_fields)
+    def __init__(self) -> None:
+        super().__init__(Voice.objects.default_candidates(), help_text="Listen to the voices under Voices.")
+
+    def label_from_instance(self, obj: Model) -> str:
+        voice = cast(Voice, obj)
+        end = f"ends on {date_format(timezone.localtime(voice.ends_at))}" if voice.ends_at else ""
+        facts = "; ".join(filter(None, (voice.speaker, voice.language_names, end)))
+        return f"{voice.name} ({facts})" if facts else voice.name
+
+
+class DefaultVoiceForm(forms.ModelForm):
+    voice = StockVoiceField()
+    language = forms.ChoiceField(
+        required=False,
+        choices=[("", "Every language"), *((tag, f"{name} ({tag})") for tag, name in languages.LANGUAGES.items())],
+        help_text="A choice for one language comes before the choice for every language.",
+    )
+
+    def clean(self) -> dict[str, Any]:
+        language = self.cleaned_data.get("language", "")
+        choices = DefaultVoice.objects.filter(language=language, chosen_by=DefaultVoice.ChosenBy.ADMINISTRATOR)
+        if choices.exclude(pk=self.instance.pk).exists():
+            self.add_error("language", "This language has a default voice already. Change that one.")
+        return self.cleaned_data
+
+
+@admin.register(DefaultVoice)
+class DefaultVoiceAdmin(admin.ModelAdmin):
+    """The choices of administrators can be edited. The server's choice is used if they have made none."""
+
+    form = DefaultVoiceForm
+    search_fields = ("voice__name", "voice__provider_id")
+    list_select_related = ("voice__successor",)
+    fields = ("language", "voice")
+
+    def has_change_permission(self, request: HttpRequest, obj: DefaultVoice | None = None) -> bool:
+        is_own = obj is None or obj.chosen_by == DefaultVoice.ChosenBy.ADMINISTRATOR
+        return is_own and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: DefaultVoice | None = None) -> bool:
+        is_own = obj is None or obj.chosen_by == DefaultVoice.ChosenBy.ADMINISTRATOR
+        return is_own and super().has_delete_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: DefaultVoice, form: forms.ModelForm, change: bool) -> None:
+        obj.chosen_at = timezone.now()
+        super().save_model(request, obj, form, change)
+        Voice.objects.filter(pk=obj.voice_id).update(refusal="")
+        task_queue.enqueue_on_commit(task_names.WARM_VOICE, obj.voice_id)
+
+    def get_list_display(self, request: HttpRequest) -> list[str | Callable[[DefaultVoice], str | bool]]:
+        """The last column says whether patients with this language, and no voice of their own, hear this one now."""
+        defaults = DefaultVoices()
+
+        @admin.display(description="Language", ordering="language")
+        def for_language(choice: DefaultVoice) -> str:
+            return choice.language_name[:1].upper() + choice.language_name[1:]
+
+        @admin.display(description="In use", boolean=True)
+        def in_use(choice: DefaultVoice) -> bool:
+            return defaults.for_language(choice.language) == choice.voice
+
+        return [for_language, "voice", "chosen_by", "chosen_at", in_use]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Shows the error in the form if somebody else has saved a choice for the language at the same time."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except IntegrityError:  # rolled back; the form sees the other choice now
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        is_overridden = {"is_overridden": bool(settings.DEFAULT_VOICE_ID)}
+        return super().changelist_view(request, {**is_overridden, **(extra_context or {})})
+
+
+class LanguageChoiceField(forms.ChoiceField):
+    """A choice of a language by its name.
+
+    `current` is the value in the database. It can be chosen even if it is a language with a region, or an old value
+    that is not in the list.
+    """
+
+    def __init__(self, current: str, help_text: str) -> None:
+        current_name = languages.LANGUAGES.get(languages.code_of(current), "not in the list")
+        names = {current: current_name, **languages.LANGUAGES}
+        choices = sorted(((tag, f"{name} ({tag})") for tag, name in names.items()), key=lambda choice: choice[1])
+        super().__init__(choices=choices, initial=languages.DEFAULT, help_text=help_text)
+
+    def valid_value(self, value: str) -> bool:
+        """Whether a posted value is accepted.
+
+        A language with a region, which is not among the choices, is accepted, too.
+        """
+        return super().valid_value(value) or languages.is_listed(value)
 
 
 class PatientForm(forms.ModelForm):
-    """Offers usable stock voices and clones of this patient. The current voice stays a choice even if it is gone."""
+    """The form of a patient. The languages of the list, usable stock voices, and clones of this patient can be chosen.
+
+    The current language and voices can always be chosen, even if a voice is gone or the language is not in the list.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Django's signature
         super().__init__(*args, **kwargs)
-        if "voice" in self.fields:  # a user with view permission only has no form fields
-            usable = Q(state=Voice.State.USABLE) & (Q(source=Voice.Source.STOCK) | Q(patient=self.instance.pk))
-            choices = Voice.objects.filter(usable | Q(pk=self.instance.voice_id))
-            self.fields["voice"].queryset = choices  # type: ignore[attr-defined]
+        if "language" in self.fields:  # a user with view permission only has no form fields
+            self.fields["language"] = LanguageChoiceField(
+                self.instance.language, str(self.fields["language"].help_text)
+            )
+        usable = Q(state=Voice.State.USABLE) & (Q(source=Voice.Source.STOCK) | Q(patient=self.instance.pk))
+        for name in {"voice", "backup_voice"} & self.fields.keys():
+            current = Q(pk=getattr(self.instance, f"{name}_id"))
+            self.fields[name].queryset = Voice.objects.filter(usable | current)  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        values = self.cleaned_data
+        is_changed = not {"voice", "backup_policy"}.isdisjoint(self.changed_data)
+        needs_voice = values.get("backup_policy") == Patient.BackupPolicy.OWN_VOICE_ONLY
+        if is_changed and needs_voice and "voice" not in self.errors and values.get("voice") is None:
+            self.add_error("backup_policy", OWN_VOICE_NEEDED)
+        return values
 
 
 class DeviceInline(admin.TabularInline):
@@ -70,15 +199,20 @@ class DeviceInline(admin.TabularInline):
         return False
 
 
-@admin.register(Patient)
 class PatientAdmin(NoDeleteAdmin):
+    """The page of a patient. `voicecare.admin.overview` registers a subclass, which knows the other apps."""
+
     form = PatientForm
-    list_display = ("name", "preferred_name", "companion_name", "language", "voice", "archived_at", "created_at")
-    list_filter = (("archived_at", admin.EmptyFieldListFilter), "language", "voice__source")
     list_select_related = ("voice",)
     search_fields = ("name", "preferred_name")
     autocomplete_fields = ("team",)
-    readonly_fields = ("archived_at", "erased_at", "created_at", "new_device")
+    readonly_fields = ("archived_at", "erases_at", "erased_at", "created_at", "new_device")
+    fieldsets = (
+        (None, {"fields": ("name", "preferred_name", "companion_name", "language", "speech_rate")}),
+        ("Voices", {"fields": ("voice", "backup_voice", "backup_policy")}),
+        ("Care", {"fields": ("monthly_character_budget", "team", "new_device")}),
+        ("Record", {"fields": ("archived_at", "erases_at", "erased_at", "created_at")}),
+    )
     inlines = (DeviceInline,)
     actions = ("archive", "unarchive")
 
@@ -89,6 +223,16 @@ class PatientAdmin(NoDeleteAdmin):
         if not change or AUDIBLE_FIELDS & set(form.changed_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, obj.pk)
 
+    def formfield_for_foreignkey(
+        self,
+        db_field: ForeignKey,
+        request: HttpRequest,
+        **kwargs: Any,  # noqa: ANN401 - Django's signature
+    ) -> forms.ModelChoiceField | None:
+        if db_field.related_model is Voice:
+            kwargs["widget"] = VoiceSelect()
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
     @admin.display(description="New device")
     def new_device(self, patient: Patient) -> str:
         if patient._state.adding:
@@ -97,28 +241,81 @@ class PatientAdmin(NoDeleteAdmin):
         return format_html('<a href="{}">Add a device for this patient</a>', url)
 
     @admin.action(description="Archive: disconnects their devices", permissions=["change"])
-    def archive(self, request: HttpRequest, patients: QuerySet[Patient]) -> None:
-        count = patients.filter(archived_at=None).update(archived_at=timezone.now())
+    def archive(self, request: HttpRequest, patients: PatientQuerySet) -> None:
+        count = patients.remaining().filter(archived_at=None).update(archived_at=timezone.now())
         self.message_user(request, ngettext("%d patient archived.", "%d patients archived.", count) % count)
 
     @admin.action(description="Unarchive: their devices can connect again", permissions=["change"])
-    def unarchive(self, request: HttpRequest, patients: QuerySet[Patient]) -> None:
-        count = patients.exclude(archived_at=None).update(archived_at=None)
+    def unarchive(self, request: HttpRequest, patients: PatientQuerySet) -> None:
+        count = patients.remaining().exclude(archived_at=None).update(archived_at=None)
         self.message_user(request, ngettext("%d patient unarchived.", "%d patients unarchived.", count) % count)
+
+
+_IS_ONLINE = Q(revoked_at=None, online_until__gt=Now())
+
+
+class DeviceStatusFilter(WordFilter):
+    title = "status"
+    parameter_name = "status"
+    conditions = {
+        "online": ("Online", _IS_ONLINE),
+        "offline": ("Offline", Q(revoked_at=None) & (Q(online_until=None) | Q(online_until__lte=Now()))),
+        "unseen": (
+            "Not seen for 24 h",
+            Q(revoked_at=None)
+            & (Q(online_until=None) | Q(online_until__lte=Now()))
+            & (Q(last_seen=None) | Q(last_seen__lte=Now() - timedelta(hours=24))),
+        ),
+        "revoked": ("Revoked", Q(revoked_at__isnull=False)),
+    }
 
 
 @admin.register(Device)
 class DeviceAdmin(NoDeleteAdmin):
-    list_display = ("name", "patient", "token_prefix", "format", "last_seen", "revoked_at")
-    list_filter = (("revoked_at", admin.EmptyFieldListFilter), "format", "last_seen")
+    list_display = ("status", "name", "patient_link", "seen", "format", "token_prefix")
+    list_display_links = ("name",)
+    list_filter = (DeviceStatusFilter, "format")
+    show_facets = admin.ShowFacets.NEVER
     list_select_related = ("patient",)
     search_fields = ("name", "token_prefix", "patient__name", "patient__preferred_name")
     autocomplete_fields = ("patient",)
-    readonly_fields = ("token_prefix", "revoked_at", "format", "last_seen", "created_at")
+    readonly_fields = ("status", "token_prefix", "format", "connected", "revoked", "created")
+    fieldsets = (
+        (None, {"fields": ("status", "patient", "name")}),
+        ("Connection", {"fields": ("connected", "format")}),
+        ("Token", {"fields": ("token_prefix", "created", "revoked")}),
+    )
     actions = ("revoke", "renew_tokens")
 
+    @admin.display(description="Status")
+    def status(self, device: Device) -> str:
+        if device.revoked_at is not None:
+            return badge("bad", "Revoked")
+        is_online = device.online_until is not None and device.online_until > timezone.now()
+        return badge("good", "Online") if is_online else badge("plain", "Offline")
+
+    @admin.display(description="Patient", ordering="patient__name")
+    def patient_link(self, device: Device) -> str:
+        return link_to(device.patient)
+
+    @admin.display(description="Last connection", ordering="last_seen")
+    def seen(self, device: Device) -> str:
+        return time_ago(device.last_seen)
+
+    @admin.display(description="Last connection")
+    def connected(self, device: Device) -> str:
+        return timestamp(device.last_seen)
+
+    @admin.display(description="Revoked")
+    def revoked(self, device: Device) -> str:
+        return timestamp(device.revoked_at)
+
+    @admin.display(description="Created")
+    def created(self, device: Device) -> str:
+        return timestamp(device.created_at)
+
     def get_readonly_fields(self, request: HttpRequest, obj: Device | None = None) -> tuple[str, ...]:
-        """The patient of a device cannot change. Another patient needs another device."""
+        """Makes the patient of an existing device read-only, because a device never changes to another patient."""
         return self.readonly_fields if obj is None else ("patient", *self.readonly_fields)
 
     def save_model(  # type: ignore[override]  # the admin of Patient only gets patients

@@ -1,10 +1,14 @@
-"""REST API of patients, devices and voices. A patient that the caller may not see is answered with 404."""
+"""REST API of patients, devices and voices.
+
+A patient that the user may not see has the same status as an unknown one, 404.
+"""
 
 import uuid
 from typing import Any
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
+from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
@@ -15,13 +19,16 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
+from voicecare.api.schema import ErrorSerializer
 from voicecare.core import task_names, task_queue
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
 from voicecare.patients.serializers import (
+    ERASURE_EXAMPLE,
     ISSUED_DEVICE_EXAMPLE,
     PATIENT_EXAMPLE,
     DeviceSerializer,
+    ErasureSerializer,
     IssuedDeviceSerializer,
     PatientSerializer,
     VoiceSerializer,
@@ -35,6 +42,8 @@ PATIENT_REQUEST_EXAMPLE = OpenApiExample(
         "companion_name": "Clara",
         "language": "en",
         "voice": None,
+        "backup_voice": None,
+        "backup_policy": "switch",
         "speech_rate": 0.9,
         "monthly_character_budget": None,
         "archived": False,
@@ -42,8 +51,20 @@ PATIENT_REQUEST_EXAMPLE = OpenApiExample(
     request_only=True,
 )
 DEVICE_REQUEST_EXAMPLE = OpenApiExample("A device", {"name": "Bedside tablet"}, request_only=True)
+ALREADY_ERASED = OpenApiResponse(
+    ErrorSerializer, "Not found, not visible to this user, or the erasure has been started before."
+)
 # A change of one of these changes the audio that is cached for a patient.
-AUDIBLE_FIELDS = {"name", "preferred_name", "companion_name", "language", "voice", "speech_rate"}
+AUDIBLE_FIELDS = {
+    "name",
+    "preferred_name",
+    "companion_name",
+    "language",
+    "voice",
+    "backup_voice",
+    "backup_policy",
+    "speech_rate",
+}
 
 
 class DeviceRevoked(APIException):
@@ -53,9 +74,13 @@ class DeviceRevoked(APIException):
 
 
 class PatientList(generics.ListCreateAPIView):
-    """The patients that the caller may see. The creator of a patient joins their care team."""
+    """The patients that the user may see.
+
+    The user who creates a patient becomes a member of the patient's care team.
+    """
 
     serializer_class = PatientSerializer
+    required_permissions = {"GET": "patients.view_patient", "POST": "patients.add_patient"}
 
     def get_queryset(self) -> QuerySet[Patient]:
         return Patient.objects.visible_to(self.request.user).order_by("name", "pk")
@@ -73,6 +98,11 @@ class PatientList(generics.ListCreateAPIView):
 
 class PatientDetail(generics.RetrieveUpdateAPIView):
     serializer_class = PatientSerializer
+    required_permissions = {
+        "GET": "patients.view_patient",
+        "PATCH": "patients.change_patient",
+        "DELETE": "patients.erase_patient",
+    }
     http_method_names = ("get", "patch", "delete", "head", "options")
     lookup_field = "id"
 
@@ -90,25 +120,31 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
         if AUDIBLE_FIELDS.intersection(serializer.validated_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
-    @extend_schema(responses={202: OpenApiResponse(description="The data of this patient is being removed.")})
+    @extend_schema(responses={202: ErasureSerializer, 404: ALREADY_ERASED}, examples=[ERASURE_EXAMPLE])
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        """Erases the patient. Revokes the devices immediately; removes voices, samples and audio in the background."""
-        if erasure.start_erasure(self.get_object().pk):
-            task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
-        return Response(status=202)
+        """Erases the patient. They are hidden, their devices are revoked and speech ends immediately.
+
+        All data is removed after `erases_at`. Until then, an administrator can undo the erasure in the admin. The
+        devices stay revoked.
+        """
+        erases_at = erasure.start_erasure(self.get_object().pk)
+        if erases_at is None:  # another request was faster
+            raise Http404
+        return Response(ErasureSerializer({"erases_at": erases_at}).data, 202)
 
 
 class DeviceList(generics.ListCreateAPIView):
     """The devices of a patient, including revoked ones."""
 
     serializer_class = DeviceSerializer
+    required_permissions = {"GET": "patients.view_device", "POST": "patients.add_device"}
 
     def get_queryset(self) -> QuerySet[Device]:
         return self._patient().devices.order_by("name", "pk")
 
     @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[DEVICE_REQUEST_EXAMPLE, ISSUED_DEVICE_EXAMPLE])
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        """Creates a device. Its token is shown only once."""
+        """Creates a device and returns its token. No other response contains this token."""
         patient = self._patient()
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -120,6 +156,8 @@ class DeviceList(generics.ListCreateAPIView):
 
 
 class DeviceDetail(APIView):
+    required_permissions = {"DELETE": "patients.change_device"}
+
     @extend_schema(responses={204: None})
     def delete(self, request: Request, id: uuid.UUID) -> Response:
         """Revokes the device. It is disconnected within seconds and can never connect again."""
@@ -129,9 +167,14 @@ class DeviceDetail(APIView):
 
 
 class DeviceRotation(APIView):
+    required_permissions = {"POST": "patients.change_device"}
+
     @extend_schema(request=None, responses={200: IssuedDeviceSerializer, 409: OpenApiResponse(description="Revoked.")})
     def post(self, request: Request, id: uuid.UUID) -> Response:
-        """Issues a new token and shows it only once. The old token stops working, and its connection is closed."""
+        """Replaces the token of the device and returns the new one. No other response contains it.
+
+        The old token stops working, and a connection that was made with it is closed. Status 409 for a revoked device.
+        """
         device = _device(request, id)
         token = device.renew_token()
         # The next epoch closes a connection that was made with the old token.
@@ -142,16 +185,17 @@ class DeviceRotation(APIView):
 
 
 class VoiceList(generics.ListAPIView):
-    """Stock voices, and the voice clones of patients that the caller may see."""
+    """Stock voices, and the voice clones of patients that the user may see."""
 
     serializer_class = VoiceSerializer
+    required_permissions = {"GET": "patients.view_voice"}
 
     def get_queryset(self) -> QuerySet[Voice]:
         return visible_voices(self.request).order_by("name", "pk")
 
 
 def visible_voices(request: Request) -> QuerySet[Voice]:
-    """Stock voices, and the voice clones of patients that the caller may see."""
+    """Stock voices, and the voice clones of patients that the user may see."""
     own_clones = Q(patient__in=Patient.objects.visible_to(request.user))
     return Voice.objects.filter(Q(source=Voice.Source.STOCK) | own_clones)
 

@@ -1,12 +1,13 @@
-"""Authentication of devices by token, for the device protocol and the REST API."""
+"""Authentication of devices by their token, for the device protocol and the REST API."""
 
 from voicecare.patients.models import TOKEN_PREFIX_LENGTH, Device
 
 
 def authenticate_device(token: str) -> Device | None:
-    """The device of this token, with its patient. None if it is unknown or revoked, or its patient archived or erased.
+    """Returns the device with this token, with its patient loaded. Returns None if the device may not connect.
 
-    Runs one query. The digest is compared in constant time.
+    That is the case for an unknown token, a revoked device, and an archived or erased patient. Runs one query. The
+    digest is compared in constant time.
     """
     prefix, dot, _ = token.partition(".")
     if not dot or len(prefix) != TOKEN_PREFIX_LENGTH or not prefix.isascii() or "\0" in prefix:

@@ -7,7 +7,9 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from voicecare.core import languages
 from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients.models.patient import OWN_VOICE_NEEDED
 
 PATIENT_EXAMPLE = OpenApiExample(
     "Maggie",
@@ -18,12 +20,17 @@ PATIENT_EXAMPLE = OpenApiExample(
         "companion_name": "Clara",
         "language": "en",
         "voice": None,
+        "backup_voice": None,
+        "backup_policy": "switch",
         "speech_rate": 0.9,
         "monthly_character_budget": None,
         "archived": False,
         "created_at": "2026-11-23T11:58:00Z",
     },
     response_only=True,
+)
+ERASURE_EXAMPLE = OpenApiExample(
+    "In a week", {"erases_at": "2026-11-30T11:58:00Z"}, response_only=True, status_codes=["202"]
 )
 DEVICE_EXAMPLE = OpenApiExample(
     "A tablet",
@@ -58,16 +65,26 @@ MAX_BUDGET = 2**31 - 1  # the largest value of PostgreSQL's integer
 
 @extend_schema_field({"type": "number", "minimum": 0.7, "maximum": 1.2, "multipleOf": 0.01})
 class SpeechRateField(serializers.DecimalField):
-    """A decimal in the database and a number in JSON."""
+    """The speech rate: a decimal number in the database, a number and not a string in JSON."""
 
     def to_representation(self, value: Decimal) -> float:  # type: ignore[override]  # DRF returns str or Decimal
         return float(value)
 
 
+@extend_schema_field({"type": "string", "pattern": f"^{languages.TAG_PATTERN}$", "maxLength": languages.MAX_LENGTH})
+class LanguageField(serializers.CharField):
+    """A language code of the list, alone or with a region or script.
+
+    The OpenAPI schema has a pattern instead of the list, because there are thousands of combinations.
+    """
+
+
 @extend_schema_serializer(examples=[PATIENT_EXAMPLE])
 class PatientSerializer(serializers.ModelSerializer[Patient]):
-    language = serializers.RegexField(
-        r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?\Z", max_length=10, required=False, help_text="For example en or de-AT."
+    language = LanguageField(
+        max_length=languages.MAX_LENGTH,
+        required=False,
+        help_text="A language code of ISO 639, alone or with a region or script, for example en, de-AT or zh-Hant.",
     )
     voice = serializers.PrimaryKeyRelatedField(
         queryset=Voice.objects.filter(state=Voice.State.USABLE),
@@ -75,6 +92,18 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         allow_null=True,
         required=False,
         help_text="A stock voice or a clone of this patient. null: the default voice.",
+    )
+    backup_voice = serializers.PrimaryKeyRelatedField(
+        queryset=Voice.objects.filter(state=Voice.State.USABLE),
+        pk_field=serializers.UUIDField(),
+        allow_null=True,
+        required=False,
+        help_text="Speaks when `voice` cannot: a stock voice or a clone of this patient. null: the default voice.",
+    )
+    backup_policy = serializers.ChoiceField(
+        choices=Patient.BackupPolicy.choices,
+        required=False,
+        help_text="With `own_voice_only`, the patient hears only `voice` and the offline voice. It needs a `voice`.",
     )
     speech_rate = SpeechRateField(
         max_digits=3, decimal_places=2, min_value=Decimal("0.70"), max_value=Decimal("1.20"), required=False
@@ -95,6 +124,8 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
             "companion_name",
             "language",
             "voice",
+            "backup_voice",
+            "backup_policy",
             "speech_rate",
             "monthly_character_budget",
             "archived",
@@ -102,12 +133,41 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         )
         read_only_fields = ("id", "created_at")
 
+    def validate_language(self, language: str) -> str:
+        """Rejects a language that is not in the list.
+
+        The value that the patient already has is accepted, even if it is an old one that is not in the list.
+        """
+        is_kept = self.instance is not None and language == self.instance.language
+        if not is_kept and not languages.is_listed(language):
+            known = ", ".join(languages.LANGUAGES)
+            raise serializers.ValidationError(f"Not a known language. Known are: {known}.", "unknown_language")
+        return language
+
     def validate_voice(self, voice: Voice | None) -> Voice | None:
-        """Reject a clone of another patient with the message for a voice that does not exist."""
+        """Rejects a clone of another patient.
+
+        The message is the one for an unknown voice, so that callers cannot find out which voices other patients have.
+        """
         patient_id = self.instance.pk if self.instance else None
         if voice is not None and voice.source == Voice.Source.CLONED and voice.patient_id != patient_id:
             raise serializers.ValidationError(f'Invalid pk "{voice.pk}" - object does not exist.', "does_not_exist")
         return voice
+
+    validate_backup_voice = validate_voice
+
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Rejects a policy that would leave the patient with the offline voice alone.
+
+        Other fields can be changed while that is so, for example after the patient's voice was withdrawn.
+        """
+        before = self.instance or Patient()
+        voice = values.get("voice", before.voice)
+        policy = values.get("backup_policy", before.backup_policy)
+        is_changed = not {"voice", "backup_policy"}.isdisjoint(values)
+        if is_changed and voice is None and policy == Patient.BackupPolicy.OWN_VOICE_ONLY:
+            raise serializers.ValidationError({"backup_policy": OWN_VOICE_NEEDED}, "voice_needed")
+        return values
 
     def to_internal_value(self, data: Any) -> Any:  # noqa: ANN401 - DRF's signature
         values = super().to_internal_value(data)
@@ -120,11 +180,18 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         return {**super().to_representation(patient), "archived": patient.archived_at is not None}
 
     def update(self, patient: Patient, values: dict[str, Any]) -> Patient:
-        """Write only the fields that were sent. A clone that becomes ready at the same time writes to the same row."""
+        """Saves only the fields that the request contains.
+
+        The others may have changed in the meantime, for example the voice when a clone became ready.
+        """
         for name, value in values.items():
             setattr(patient, name, value)
         patient.save(update_fields=values)
         return patient
+
+
+class ErasureSerializer(serializers.Serializer):
+    erases_at = serializers.DateTimeField(help_text="When the data is removed. Until then it can be undone.")
 
 
 @extend_schema_serializer(examples=[DEVICE_EXAMPLE])
@@ -137,7 +204,7 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
 
 @extend_schema_serializer(examples=[ISSUED_DEVICE_EXAMPLE])
 class IssuedDeviceSerializer(serializers.Serializer):
-    """A new token. No other response contains it."""
+    """A device with its new token. No other response contains this token."""
 
     id = serializers.UUIDField()
     name = serializers.CharField()

@@ -5,7 +5,8 @@ ProviderError (VoicecareError)
 ├── NoFirstByte        sent, but no audio byte within the limit                           retryable
 ├── Stalled            a pause between two reads that is longer than the limit            retryable
 ├── ConnectionBroken   the connection broke before or in the body                         retryable
-├── NotAudio           a 2xx whose body is empty, HTML or JSON                            retryable
+├── NotAudio           a 2xx whose body is empty, HTML, JSON or in another format         retryable
+├── AudioTooShort      a 2xx whose body ended before the text can have been spoken        retryable
 ├── ServerError        5xx, 408, 425, and a 2xx response that cannot be parsed            retryable
 ├── RateLimited        429 in every form, `code` has the reason                           retryable
 ├── QuotaExceeded      no credits left: 401 quota_exceeded, 402 insufficient_credits
@@ -19,16 +20,28 @@ ProviderError (VoicecareError)
 if no headers arrived. An Unreachable request was not sent, so it was not billed. Any other request may be billed.
 A message never contains the text of the speech, nor the API key.
 
+`cause` is set where the class does not say enough: what a refusal is about decides who has to act, and what is tried.
+
 `client.py` and `account.py` raise these errors. `error_mapping.error_from_response` creates those for an HTTP status.
 """
 
+from enum import Enum, auto
 from typing import ClassVar
 
 from voicecare.core.errors import VoicecareError
 
 
+class Cause(Enum):
+    """The cause of a refusal by the provider, which decides who has to act and what is tried next."""
+
+    VOICE_MISSING = auto()  # of VoiceUnavailable: there is no such voice. Any other refusal may be temporary.
+    PLAN = auto()  # of VoiceUnavailable: the plan does not include this voice. Nothing is wrong with the voice.
+    KEY = auto()  # of AuthorizationError: the API key is not valid. A missing permission or plan is something else.
+    LANGUAGE = auto()  # of BadRequest: the language code. Without it the same text may be spoken.
+
+
 class ProviderError(VoicecareError):
-    """The base class. Only subclasses are raised. `message` defaults to `default_message`."""
+    """The base class. Only its subclasses are raised. `message` defaults to the class's `default_message`."""
 
     code = "provider_error"
     default_message: ClassVar[str] = "The speech provider failed."
@@ -41,15 +54,22 @@ class ProviderError(VoicecareError):
         status: int | None = None,
         request_id: str | None = None,
         trace_id: str | None = None,
+        cause: Cause | None = None,
     ) -> None:
         super().__init__(message or self.default_message, code=code)
+        self.cause = cause
         self.status = status
         self.request_id = request_id
         self.trace_id = trace_id
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether the request got no response headers, so that the connection may be dead."""
+        return self.status is None and isinstance(self, Unreachable | NoFirstByte | ConnectionBroken)
+
+    @property
     def support_details(self) -> str:
-        """The data that the provider's support needs to find the request: its code, HTTP status and id."""
+        """The error code, the HTTP status and the request id. The provider's support can find the request with them."""
         return f"{self.code}, HTTP {self.status}, request {self.request_id or self.trace_id}"
 
 
@@ -81,6 +101,12 @@ class NotAudio(ProviderError):
     code = "not_audio"
     retryable = True
     default_message = "The speech provider reported success but sent no audio."
+
+
+class AudioTooShort(ProviderError):
+    code = "audio_too_short"
+    retryable = True
+    default_message = "The speech provider sent less audio than the text needs."
 
 
 class ServerError(ProviderError):

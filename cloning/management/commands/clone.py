@@ -64,7 +64,10 @@ class Command(BaseCommand):
         self.stdout.write(f"The voice is {job.voice_id} (clone {job.pk}). {job.error_message}".rstrip())
 
     def _follow(self, job: CloneJob) -> None:
-        """Waits until the job has ended, for at most TIMEOUT_S. Runs the job itself, so that no worker is needed."""
+        """Makes attempts until the job has ended, for at most TIMEOUT_S, and prints each new state.
+
+        The attempts are made in this process, so that no Celery worker is needed.
+        """
         deadline, shown = time.monotonic() + TIMEOUT_S, ""
         while time.monotonic() < deadline:
             runner.run(job.pk)
@@ -82,7 +85,7 @@ def _find_patient(id_or_name: str) -> Patient:
         query = Q(pk=uuid.UUID(id_or_name))
     except ValueError:
         query = Q(name=id_or_name)
-    found = list(Patient.objects.filter(query, erased_at=None)[:10])
+    found = list(Patient.objects.remaining().filter(query)[:10])
     if len(found) == 1:
         return found[0]
     ids = ", ".join(str(patient.pk) for patient in found)

@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from cloning.api.views import FORM_OVERHEAD_BYTES
 from cloning.models import CloneJob, sample_storage
+from cloning.samples import inspection
 from cloning.samples.acceptance import MAX_BYTES
 from tests.clinicians import Clinician, clinician
 from tests.cloning import at_provider
@@ -170,6 +171,15 @@ def test_a_short_recording_is_refused(carol: Clinician, alice: Member):
     assert (CloneJob.objects.count(), stored_names()) == (0, [])
 
 
+def test_a_failure_of_the_inspection_is_not_blamed_on_the_recording(
+    carol: Clinician, alice: Member, recording: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inspection, "_TIMEOUT_S", 0.01)
+    response = upload(carol, alice.patient.pk, recording)
+    assert (response.status_code, response.json()["code"]) == (503, "inspection_failed")
+    assert (CloneJob.objects.count(), stored_names()) == (0, [])
+
+
 def test_a_file_over_the_size_limit_is_refused(carol: Clinician, alice: Member):
     response = upload(carol, alice.patient.pk, b"ID3" + bytes(MAX_BYTES))
     assert (response.status_code, response.json()["code"]) == (400, "too_large")
@@ -239,10 +249,10 @@ def test_clones_of_other_teams_are_not_found(
     assert (other_job.status, CloneJob.objects.count()) == ("pending", 1)
 
 
-def test_staff_see_all_clones_except_those_of_erased_patients(
+def test_administrators_see_all_clones_except_those_of_erased_patients(
     carol: Clinician, alice: Member, job: Callable[..., CloneJob]
 ):
-    boss, clone = clinician("boss", is_staff=True), job()
+    boss, clone = clinician("boss", in_role="Administrator", is_staff=True), job()
     assert boss.get(f"clones/{clone.pk}/")["id"] == str(clone.pk)
     Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
     assert {caller.call("GET", f"clones/{clone.pk}/").status_code for caller in (boss, carol)} == {404}
@@ -297,10 +307,10 @@ def test_a_withdrawal_starts_immediately_and_can_be_repeated(
 
 @pytest.fixture
 def boss(provider: SandboxProcess) -> Clinician:
-    return clinician("boss", is_staff=True)
+    return clinician("boss", in_role="Administrator", is_staff=True)
 
 
-def test_only_staff_may_sync_voices(carol: Clinician):
+def test_only_administrators_may_sync_voices(carol: Clinician):
     response = carol.call("POST", "voices/sync/")
     assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
+from pytest_django import Settings
 
 from cloning.consent import erasure, withdrawal
 from cloning.jobs import runner
@@ -15,13 +16,18 @@ from tests.cloning import at_provider
 from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from tts.conversations import lifecycle
-from tts.retention import erase_patients
+from tts.conversations.retention import erase_patients
 from voicecare.patients import erasure as patients
 from voicecare.patients.models import Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Make = Callable[..., CloneJob]
+
+
+@pytest.fixture(autouse=True)
+def no_grace_period(settings: Settings) -> None:
+    settings.ERASURE_GRACE_DAYS = 0
 
 
 def run_sweeps() -> None:
@@ -37,7 +43,7 @@ def everything(job: Make, provider: SandboxProcess, alice: Member, bob: Member) 
     witness = User.objects.create_user("nora")
     ready, bobs_job, withdrawn = job(witness=witness, report={"codec": "mp3"}), job(patient=bob.patient), job()
     withdrawal.withdraw(withdrawn)
-    runner.sweep()
+    runner.sweep(runner.run)
     withdrawal.sweep()
     job()
     job(status="failed", error_code="busy")

@@ -17,6 +17,7 @@ from tests.cloning import at_provider
 from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
 from tts.models import Clip, Phrase
+from usage.alerts import incidents, lost_voices
 from usage.models import Incident
 from voicecare.patients.models import Patient, Voice
 
@@ -55,11 +56,11 @@ def clip(voice: Voice) -> Clip:
 
 
 def test_a_withdrawn_voice_is_not_used_from_then_on(ready: CloneJob, alice: Member, bob: Member):
-    Patient.objects.filter(pk=bob.patient.pk).update(voice=ready.voice)
+    Patient.objects.filter(pk=bob.patient.pk).update(voice=ready.voice, backup_voice=ready.voice)
     clinician = User.objects.create_user("nora")
     withdrawn = withdrawal.withdraw(ready, by=clinician)
     assert (withdrawn.status, withdrawn.voice.state, withdrawn.withdrawn_by) == ("withdrawing", "withdrawn", clinician)
-    assert set(Patient.objects.values_list("voice", flat=True)) == {None}
+    assert set(Patient.objects.values_list("voice", "backup_voice")) == {(None, None)}
 
 
 def test_voice_and_recording_are_removed_and_the_record_is_kept(
@@ -136,6 +137,15 @@ def test_a_deletion_whose_response_was_lost_is_detected(ready: CloneJob, provide
     provider.fault(kind="cut", after_bytes=0, first=1, match={"method": "DELETE", "path": "^/v1/voices/"})
     waiting = run_once(withdrawal.withdraw(ready))
     assert waiting.status == "withdrawing"
+    assert run_once(waiting).status == "withdrawn"
+
+
+def test_a_withdrawal_continues_while_the_key_belongs_to_another_workspace(ready: CloneJob, provider: SandboxProcess):
+    at_provider.remove(provider, ready.voice.provider_id)
+    incidents.open_incident(incidents.Kind.ACCESS, lost_voices.OTHER_WORKSPACE)
+    waiting = run_once(withdrawal.withdraw(ready))
+    assert (waiting.status, waiting.error_code) == ("withdrawing", "voice_left")
+    incidents.resolve_incident(incidents.Kind.ACCESS, lost_voices.OTHER_WORKSPACE)
     assert run_once(waiting).status == "withdrawn"
 
 

@@ -82,13 +82,13 @@ def test_a_recording_is_readable_by_its_owner_only(job: Make, sample_folder: Pat
 def test_an_ended_job_is_not_run_again(job: Make, provider: SandboxProcess):
     clone = run_once(job())
     run_once(make_due(clone))
-    runner.sweep()
+    runner.sweep(runner.run)
     assert (clone.attempts, len(at_provider.ids(provider))) == (1, 1)
 
 
 def test_the_sweep_runs_pending_jobs(job: Make, provider: SandboxProcess):
     clones = [job(), job()]
-    runner.sweep()
+    runner.sweep(runner.run)
     assert set(CloneJob.objects.values_list("status", flat=True)) == {"ready"}
     assert sorted(voice["name"] for voice in at_provider.clones(provider)) == sorted(
         clone.provider_name for clone in clones
@@ -163,10 +163,10 @@ def test_the_job_of_a_dead_worker_continues_after_its_lease(job: Make, provider:
     clone = job(status="uploading", attempts=1, lease_until=timezone.now() + timedelta(seconds=60))
     at_provider.add(provider, clone.provider_name)
     assert run_once(clone).status == "uploading"
-    runner.sweep()
+    runner.sweep(runner.run)
     assert run_once(clone).status == "uploading"
     make_due(clone)
-    runner.sweep()
+    runner.sweep(runner.run)
     clone.refresh_from_db()
     assert (clone.status, at_provider.ids(provider)) == ("ready", [clone.voice.provider_id])
 
@@ -225,6 +225,18 @@ def test_a_permanent_error_fails_immediately_with_advice(preset: str, words: str
     assert clone.sample
 
 
+def test_a_redirect_is_not_blamed_on_the_recording(job: Make, provider: SandboxProcess):
+    provider.fault(kind="redirect", location="http://127.0.0.1:9/", match={"path": ADD})
+    clone = run_once(job())
+    assert clone.error["code"] == "redirect"
+    assert "address of the provider" in clone.error["message"]
+
+
+def test_a_busy_provider_is_called_busy(job: Make, provider: SandboxProcess):
+    provider.fault(kind="error", preset="rate_limit_exceeded", first=1, match={"path": ADD})
+    assert "busy" in run_once(job()).error["message"]
+
+
 def test_a_refused_key_opens_an_incident(job: Make, provider: SandboxProcess):
     provider.fault(kind="error", preset="invalid_api_key", match={"path": LIST})
     run_once(job())
@@ -261,7 +273,7 @@ def test_a_job_is_retried_if_the_provider_is_unreachable(job: Make, settings: Se
 def test_a_job_whose_workers_all_die_fails(job: Make):
     over = timezone.now() - timedelta(seconds=1)
     clone = job(status="uploading", attempts=4, lease_until=over)
-    runner.sweep()
+    runner.sweep(runner.run)
     clone.refresh_from_db()
     assert (clone.status, clone.error["code"]) == ("failed", "interrupted")
 
@@ -410,6 +422,15 @@ def test_the_previous_clone_is_kept_until_a_third_is_ready(job: Make, provider: 
     assert sorted(at_provider.ids(provider)) == sorted([second.voice.provider_id, third.voice.provider_id])
     assert activation.revert_to_previous_voice(third)
     assert Patient.objects.get(pk=alice.patient.pk).voice == second.voice
+
+
+def test_a_clone_that_is_the_backup_voice_is_kept(job: Make, provider: SandboxProcess, alice: Member):
+    first = run_once(job())
+    Patient.objects.filter(pk=alice.patient.pk).update(backup_voice=first.voice)
+    run_once(job())
+    run_once(job())
+    first.refresh_from_db()
+    assert (first.status, first.voice.state) == ("ready", "usable")
 
 
 def test_another_patients_clones_are_not_replaced(job: Make, provider: SandboxProcess, bob: Member):

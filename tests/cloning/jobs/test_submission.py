@@ -2,10 +2,10 @@
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cloning.samples.acceptance import MAX_BYTES, SampleRefused
 from tests.cloning import at_provider
 from tests.cloning.samples.recordings import encoded, speech
 from tests.conftest import Member
+from tests.processes import child_processes, command_line
 from tests.sandbox import SandboxProcess
 from tests.waiting import until
 from voicecare.core.errors import VoicecareError
@@ -48,6 +49,20 @@ def upload(alice: Member) -> Upload:
         return submit(sample=file, **fields)
 
     return send
+
+
+def test_the_copy_that_is_inspected_has_no_name(upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The file of a killed process would stay in the temporary folder, where no erasure finds it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen: list[list[Path]] = []
+
+    class Watched(ContentFile):
+        def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+            yield from super().chunks(chunk_size)
+            seen.append(list(tmp_path.iterdir()))
+
+    assert upload(Watched(recording())).sample
+    assert seen == [[]]
 
 
 def stored_names(folder: Path) -> list[str]:
@@ -159,16 +174,7 @@ def test_a_job_that_becomes_ready_during_the_inspection_of_its_duplicate_stays_t
 
 
 def _inspection_workers() -> set[int]:
-    tasks = Path("/proc/self/task").iterdir()
-    children = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
-    return {pid for pid in children if b"cloning.samples.worker" in _command(pid)}
-
-
-def _command(pid: int) -> bytes:
-    """Command line of a process. Empty if the process has ended."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+    return {pid for pid in child_processes() if b"cloning.samples.worker" in command_line(pid)}
 
 
 def _upload_and_close_connection(upload: Upload) -> CloneJob:

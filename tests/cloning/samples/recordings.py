@@ -160,13 +160,14 @@ def _encode(output: av.container.OutputContainer, channels: Sound, codec: str, r
 
 
 def _frame(channels: Sound, rate: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(channels), format="dblp", layout=_layout(channels))
+    # Packed, because PyAV cannot read or write a frame with eight planes.
+    frame = av.AudioFrame.from_ndarray(channels.T.reshape(1, -1), format="dbl", layout=_layout(channels))
     frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
     return frame
 
 
 def _layout(channels: Sound) -> str:
-    return {1: "mono", 2: "stereo", 6: "5.1"}[len(channels)]
+    return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(channels)]
 
 
 def wav(

@@ -15,6 +15,7 @@ from cloning.samples.decoding import DecodedSample, decode
 from cloning.samples.formats import MAX_BYTES, MAX_DECODED_S, UnreadableAudio
 from cloning.samples.mixing import RATE
 from tests.cloning.samples.recordings import encoded, id3, pink, silent_hours, video, wav, white
+from voicecare.audio.framing import mp3_frame_size
 
 SECONDS = 6
 LOW_RATE = 16000
@@ -31,6 +32,31 @@ def tone(
 
 def mp3(**options) -> bytes:
     return tone("libmp3lame", **options)
+
+
+def bare_mp3(**options) -> bytes:
+    """Frames only, without a tag or a header with their number."""
+    return mp3(write_xing="0", id3v2_version="0", **options)
+
+
+def free_format_mp3() -> bytes:
+    """Frames whose header has no bit rate, so that their size is not known."""
+    audio, at = bytearray(bare_mp3()), 0
+    while at + 4 <= len(audio):
+        size = mp3_frame_size(audio[at + 1], audio[at + 2])
+        audio[at + 2] &= 0x0F
+        at += size
+    return bytes(audio)
+
+
+RESPONSE_HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 480000\r\n\r\n"
+APE_TAG = b"APETAGEX" + struct.pack("<4I", 2000, 52, 1, 0xA0000000) + bytes(8) + bytes(52)
+
+
+def id3_with_wrong_size(error: int) -> bytes:
+    tag = id3(200)
+    size = len(tag) - 10 + error
+    return tag[:6] + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + tag[10:]
 
 
 def mp3_with_frame_count(frames: int) -> bytes:
@@ -71,6 +97,25 @@ GOOD: dict[str, tuple[Callable[[], bytes], str]] = {
     "wav of 192 kHz": (lambda: tone(rate=192_000), "pcm_s16le"),
     "wav that was never finished": (lambda: wav(bytes(SECONDS * LOW_RATE * 2), size=0), "pcm_s16le"),
     "wav of a stream": (lambda: wav(bytes(SECONDS * LOW_RATE * 2), size=0xFFFFFFFF), "pcm_s16le"),
+    "wav of eight channels": (lambda: tone(channels=8), "pcm_s16le"),
+    "m4a of eight channels of aac": (lambda: tone("aac", channels=8, rate=48000), "aac"),
+    "wav of mu-law": (lambda: tone("pcm_mulaw", container="wav"), "pcm_mulaw"),
+    "wav of a-law": (lambda: tone("pcm_alaw", container="wav"), "pcm_alaw"),
+    "wav of ms adpcm": (lambda: tone("adpcm_ms", container="wav"), "adpcm_ms"),
+    "wav of ima adpcm": (lambda: tone("adpcm_ima_wav", container="wav"), "adpcm_ima_wav"),
+    "wav of mp3": (lambda: tone("libmp3lame", container="wav"), "mp3"),
+    "wav of 64 bits of size": (lambda: tone(container="wav", rf64="always"), "pcm_s16le"),
+    "mp3 behind response headers": (lambda: RESPONSE_HEADERS + bare_mp3(), "mp3"),
+    "mp3 behind an ape tag": (lambda: APE_TAG + bare_mp3(), "mp3"),
+    "mp3 that begins inside a frame": (lambda: bare_mp3()[37:], "mp3"),
+    "mp3 whose tag is shorter than it says": (lambda: id3_with_wrong_size(106) + bare_mp3(), "mp3"),
+    "mp3 whose tag is longer than it says": (lambda: id3_with_wrong_size(-50) + bare_mp3(), "mp3"),
+    "mp3 with a tag larger than the file": (lambda: b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f" + mp3(), "mp3"),
+    "mp3 joined from two rates": (
+        lambda: bare_mp3(seconds=3) + bare_mp3(seconds=3, rate=22050),
+        "mp3",
+    ),
+    "mp3 joined from mono and stereo": (lambda: bare_mp3(seconds=3) + bare_mp3(seconds=3, channels=2), "mp3"),
     "m4a aac, description behind": (lambda: tone("aac"), "aac"),
     "m4a aac, description in front": (lambda: tone("aac", movflags="faststart"), "aac"),
     "m4a alac": (lambda: tone("alac"), "alac"),
@@ -155,20 +200,17 @@ BAD: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "webm": (lambda: tone("libopus", container="webm"), {"unknown"}),
     "aiff": (lambda: tone("pcm_s16be", container="aiff"), {"unknown"}),
     "bare aac": (lambda: tone("aac", container="adts"), {"unknown"}),
+    "mp3 of free format": (free_format_mp3, {"unknown"}),
+    "mp3 of free format with a tag": (lambda: id3(5000) + free_format_mp3(), {"unknown"}),
     "mp2": (lambda: tone("mp2", container="mp2"), {"unknown"}),
-    "wav of adpcm": (lambda: tone("adpcm_ms", container="wav"), {"unknown"}),
-    "wav of telephone code": (lambda: tone("pcm_mulaw", container="wav", rate=8000), {"unknown"}),
-    "wav around mp3": (lambda: tone("libmp3lame", container="wav"), {"unknown"}),
     "mp4 around mp3": (lambda: tone("libmp3lame", container="mp4"), {"unknown"}),
     "video with sound": (lambda: video(sound=True), {"video"}),
     "video without sound": (lambda: video(sound=False), {"video"}),
     "tag alone": (lambda: id3(5000), {"damaged"}),
-    "tag larger than the file": (lambda: b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f" + mp3(), {"truncated"}),
     "tag before something else": (lambda: id3(50) + zip_file(), {"damaged"}),
     "mp3 cut in half": (lambda: cut(mp3()), {"truncated"}),
     "mp3 that announces ten times as much": (lambda: mp3_with_frame_count(1700), {"truncated"}),
     "mp3 half noise": (lambda: with_random_bytes(mp3(), 0.5), {"damaged", "truncated"}),
-    "mp3 of two sample rates": (lambda: mp3(write_xing="0") + mp3(write_xing="0", rate=44100), {"damaged"}),
     "wav cut in half": (lambda: cut(tone()), {"truncated"}),
     "wav that announces an hour": (lambda: wav(PCM, size=3600 * LOW_RATE * 2), {"truncated"}),
     "wav of a header": (wav, {"damaged"}),

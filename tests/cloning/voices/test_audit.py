@@ -13,6 +13,7 @@ from tests.cloning import at_provider
 from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
 from tts.conversations.lifecycle import resolve_voice
+from usage.alerts import incidents
 from usage.models import Incident
 from voicecare.patients.models import Patient, Voice
 
@@ -94,6 +95,76 @@ def test_a_voice_that_is_missing_in_the_list_is_requested_by_its_id(settings: Se
         audit.audit_voices()
     voice.refresh_from_db()
     assert voice.is_usable
+
+
+def test_a_clone_that_exists_again_is_restored_and_used(ready: CloneJob, provider: SandboxProcess, alice: Member):
+    Voice.objects.filter(pk=ready.voice_id).update(state="gone")
+    incidents.open_incident(incidents.Kind.VOICE, str(ready.voice_id))
+    assert audited(ready).voice.is_usable
+    assert Incident.objects.get().resolved_at is not None
+    assert resolve_voice(Patient.objects.get(pk=alice.patient.pk))[1] == "cloned"
+
+
+def test_a_changed_clone_is_not_restored(ready: CloneJob, provider: SandboxProcess):
+    at_provider.rename(provider, ready.voice.provider_id, "somebody else")
+    assert audited(ready).voice.state == "gone"
+    assert audited(ready).voice.state == "gone"
+    at_provider.rename(provider, ready.voice.provider_id, ready.provider_name)
+    assert audited(ready).voice.is_usable
+
+
+def test_a_clone_that_is_made_again_is_not_restored_meanwhile(ready: CloneJob, provider: SandboxProcess):
+    Voice.objects.filter(pk=ready.voice_id).update(state="gone")
+    CloneJob.objects.update(status="pending")
+    assert audited(ready).voice.state == "gone"
+
+
+def test_a_retry_keeps_a_voice_that_exists_again(ready: CloneJob, provider: SandboxProcess):
+    Voice.objects.filter(pk=ready.voice_id).update(state="gone")
+    lost = CloneJob.objects.get(pk=ready.pk)
+    runner.retry(lost)
+    runner.run(lost.pk)
+    assert at_provider.ids(provider) == [ready.voice.provider_id]
+    assert Voice.objects.get(pk=ready.voice_id).is_usable
+
+
+def test_a_stock_voice_that_exists_again_is_restored(provider: SandboxProcess):
+    voice = Voice.objects.create(provider_id=OTHER_VOICE, name="Sarah", state="gone")
+    audit.audit_voices()
+    voice.refresh_from_db()
+    assert voice.is_usable
+
+
+def test_a_gone_voice_is_restored_although_the_list_omits_it_and_only_if_it_can_be_read(settings: Settings):
+    settings.ELEVENLABS_BASE_URL = base = "https://provider.test"
+    unlisted = Voice.objects.create(provider_id="unlisted", name="Unlisted", state="gone")
+    listed = Voice.objects.create(provider_id="listed", name="Listed", state="gone")
+    with responses.RequestsMock() as mock:
+        mock.get(f"{base}/v1/user/subscription", status=500)
+        mock.get(f"{base}/v2/voices", json={"voices": [{"voice_id": "listed"}], "has_more": False})
+        mock.get(f"{base}/v1/voices/unlisted", json={"voice_id": "unlisted", "name": "Unlisted"})
+        mock.get(f"{base}/v1/voices/listed", status=404, json={"detail": {"status": "voice_not_found"}})
+        audit.audit_voices()
+    states = dict(Voice.objects.filter(pk__in=[unlisted.pk, listed.pk]).values_list("name", "state"))
+    assert states == {"Unlisted": "usable", "Listed": "gone"}
+
+
+def test_a_wrong_key_marks_no_voice_and_is_one_incident(ready: CloneJob, provider: SandboxProcess):
+    provider.fault(kind="error", preset="invalid_api_key", match={"path": "^/v"})
+    audit.audit_voices()
+    assert audited(ready).voice.is_usable
+    assert Incident.objects.get().kind == "access"
+
+
+def test_changed_clones_are_one_incident(job: Make, provider: SandboxProcess):
+    provider.settings(voice_limit=99)
+    for number in range(5):
+        clone = job(name=f"Anna {number}")
+        voice_id = at_provider.add(provider, "somebody else")
+        voice = Voice.objects.create(provider_id=voice_id, name="Anna", source="cloned", patient=clone.patient)
+        CloneJob.objects.filter(pk=clone.pk).update(status="ready", voice=voice)
+    audit.audit_voices()
+    assert "5 voices are gone" in Incident.objects.get().detail
 
 
 @pytest.mark.parametrize("path", ["^/v2/voices", "^/v1/voices/"])

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
-from tts.cache.coverage import Table, coverage_tables
+from tts.cache.coverage import Table, coverage_tables, languages_without_greeting
 from tts.cache.planning import active_patients, create_phrase_cache, load_audiences, required_clips
 from tts.models import Clip, Phrase
 from voicecare.patients.models import Patient, Voice
@@ -75,7 +75,7 @@ def english() -> Table:
 
 def test_each_language_has_a_table_with_its_patients_voices_and_the_default_voice(phrases):
     german, table = coverage_tables(create_phrase_cache())
-    assert (german.language, table.language) == ("de", "en")
+    assert [(german.language, german.is_spoken), (table.language, table.is_spoken)] == [("de", False), ("en", True)]
     assert [voice.provider_id for voice in table.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
     assert german.voices == [Voice.objects.default()]
     assert states(german) == {"Ich verstehe.": ["unneeded"]}
@@ -136,7 +136,48 @@ def test_a_clip_of_an_earlier_voice_revision_counts_as_missing(phrases):
     assert set(map(tuple, states(english()).values())) == {("full", "none")}
 
 
+# Languages without a greeting
+
+
+def test_languages_of_active_patients_without_a_greeting_are_listed(phrases, member: Callable[..., Member]):
+    """German has a common phrase only. `nb` and `no-NO` are one language, and so is what is not in the list."""
+    for number, language in enumerate(["de-AT", "fr", "fr-CA", "fr", "nb", "no-NO", "tlh"]):
+        member(f"Patient {number}", language=language)
+    Patient.objects.filter(name="Patient 3").update(archived_at=timezone.now())
+    gaps = languages_without_greeting(active_patients())
+    assert [(gap.language, gap.name, gap.patients, gap.missing) for gap in gaps] == [
+        ("fr", "French (fr)", 2, "no phrases"),
+        ("no", "Norwegian (no)", 2, "no phrases"),
+        ("de", "German (de)", 1, "no greeting"),
+        ("tlh", "tlh", 1, "no phrases"),
+    ]
+
+
 # The page
+
+
+def test_the_page_lists_languages_without_a_greeting_with_a_link_to_add_one(phrases, admin, member):
+    member("Hugo", language="fr-CA"), member("Zoé", language="fr"), member("Kahless", language="tlh")
+    page = admin.get(PAGE).content.decode()
+    assert "French (fr): 2 patients, no phrases" in page
+    assert "tlh: 1 patient, no phrases" in page
+    links = re.findall(r'href="(/admin/tts/phrase/add/\?[^"]+)"', page)
+    assert links == ["/admin/tts/phrase/add/?language=fr&amp;kind=greeting"]
+    form = admin.get(links[0].replace("&amp;", "&")).content.decode()
+    assert '<option value="fr" selected>French (fr)</option>' in form
+    assert '<option value="greeting" selected>' in form
+
+
+def test_tables_of_languages_that_no_patient_speaks_are_folded(phrases, admin, member):
+    summary = "Phrases in 1 language that no patient speaks"
+    spoken, _, folded = admin.get(PAGE).content.decode().partition(summary)
+    assert ('id="coverage-en"' in spoken, 'id="coverage-de"' in folded) == (True, True)
+    member("Ingrid", language="de")
+    page = admin.get(PAGE).content.decode()
+    assert 'id="coverage-de"' in page
+    assert "that no patient speaks" not in page
+    Patient.objects.update(archived_at=timezone.now())
+    assert '<details class="coverage-unspoken" open>' in admin.get(PAGE).content.decode()
 
 
 def test_the_phrase_list_links_to_the_coverage_page(phrases, admin):
@@ -144,7 +185,7 @@ def test_the_phrase_list_links_to_the_coverage_page(phrases, admin):
     Clip.objects.filter(characters=len("I see.")).update(hits=2)
     assert f'href="{PAGE}"' in admin.get("/admin/tts/phrase/").content.decode()
     page = admin.get(PAGE).content.decode()
-    assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[1] == "Phrases in the language “en” by voice"
+    assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[0] == "Phrases in the language “en” by voice"
     page = page.partition('class="coverage"')[2]  # the page also contains tables of Django
     assert page.count('scope="col"') == 2 + 3
     assert page.count('scope="row"') == 4 + 2

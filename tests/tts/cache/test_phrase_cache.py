@@ -25,6 +25,7 @@ from tests.services import RedisProcess, S3Process
 from tests.tts.cache.stores import KINDS, file_store, store_of
 from tests.tts.examples import OWN_VOICE, RENDERING
 from tests.waiting import eventually
+from tts.cache import phrase_cache
 from tts.cache.entry import Entry, pack
 from tts.cache.memory import LRUCache
 from tts.cache.phrase_cache import READ_TIMEOUT_S, READERS, PhraseCache
@@ -166,6 +167,13 @@ async def eventually_found(cache: PhraseCache, key: str) -> bytes | None:
 )
 def test_every_setting_that_shapes_the_audio_changes_the_key(cache: PhraseCache, key: str, other: SpeechSettings):
     assert cache.key(other, TEXT) != key
+
+
+def test_audio_of_another_version_of_the_checks_has_another_key(
+    cache: PhraseCache, key: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(phrase_cache, "AUDIO_VERSION", phrase_cache.AUDIO_VERSION - 1)
+    assert cache.key(RENDERING, TEXT) != key
 
 
 @pytest.mark.parametrize(

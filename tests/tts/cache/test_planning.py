@@ -2,8 +2,10 @@
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
 from tts.cache import planning
@@ -40,6 +42,13 @@ def test_a_patient_needs_greeting_hold_message_and_common_phrases_in_this_order(
 @pytest.mark.parametrize("language", ["de", "de-AT", "DE"])
 def test_only_phrases_of_the_patients_language_are_needed(language: str):
     assert texts(audience(language=language)) == ["Ich verstehe."]
+
+
+def test_a_text_without_letter_or_digit_needs_no_clip():
+    signs = [Phrase(pk=5, kind="common", language="en", text="***"), Phrase(pk=6, kind="holding", text="... 🙂")]
+    name = Phrase(pk=7, kind="greeting", language="en", text="{patient_name}!")
+    specs = required_clips([audience("Alice"), audience("🙂")], [*signs, name], MODEL)
+    assert [spec.text for spec in specs] == ["Alice!"]
 
 
 def test_without_phrases_no_clips_are_needed():
@@ -89,10 +98,44 @@ def test_the_voice_is_that_of_the_next_conversation(voice: str | None, state: st
     Voice.objects.filter(provider_id=OTHER_VOICE).update(state=state)
     patient.refresh_from_db()
     (found,) = planning.load_audiences(planning.active_patients())
-    assert found.voice == resolve_voice(patient)[0]
-    assert list(planning.patients_using_voice(found.voice.pk)) == [patient]
-    others = Voice.objects.exclude(pk=found.voice.pk)
-    assert [list(planning.patients_using_voice(other.pk)) for other in others] == [[] for _ in others]
+    assert (found.patient, found.voice) == (patient, resolve_voice(patient)[0])
+
+
+@pytest.mark.parametrize(("days", "names"), [(2, ["Old", "New"]), (4, ["Old"]), (None, ["Old"])])
+def test_clips_of_the_successor_are_needed_some_days_before_a_voice_ends(
+    days: int | None, names: list[str], alice: Member
+):
+    ends_at = None if days is None else timezone.now() + timedelta(days=days)
+    old = Voice.objects.create(
+        provider_id="old", name="Old", ends_at=ends_at, successor=Voice.objects.create(provider_id="new", name="New")
+    )
+    Patient.objects.filter(pk=alice.patient.pk).update(voice=old)
+    assert [audience.voice.name for audience in planning.load_audiences(planning.active_patients())] == names
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"), [("switch", ["Own", "Next", "Backup"]), ("own_voice_only", ["Own"])], ids=str
+)
+def test_clips_of_successor_and_backup_voice_are_generated_unless_only_the_own_voice_speaks(
+    policy: str, names: list[str], alice: Member
+):
+    backup, following = (Voice.objects.create(provider_id=name, name=name) for name in ("Backup", "Next"))
+    ends_at = timezone.now() + timedelta(days=1)
+    own = Voice.objects.create(provider_id="o", name="Own", ends_at=ends_at, successor=following)
+    patient = Patient.objects.filter(pk=alice.patient.pk)
+    patient.update(voice=own, backup_voice=backup, backup_policy=policy)
+    assert [audience.voice.name for audience in planning.load_audiences(planning.active_patients())] == names
+
+
+def test_no_clip_is_generated_in_a_voice_that_is_gone(alice: Member):
+    Voice.objects.filter(pk=alice.patient.voice_id).update(state="gone")
+    Patient.objects.filter(pk=alice.patient.pk).update(backup_policy="own_voice_only")
+    assert planning.load_audiences(planning.active_patients()) == []
+
+
+def test_a_patient_without_any_voice_is_no_audience(bob: Member):
+    Voice.objects.update(state="gone")
+    assert planning.load_audiences(planning.active_patients()) == []
 
 
 def test_the_formats_of_revoked_devices_are_left_out(alice: Member):

@@ -98,6 +98,19 @@ def test_clips_of_an_earlier_voice_revision_are_deleted(stored_digests: StoredDi
     assert len(stored_digests()) == 2
 
 
+def test_the_task_of_every_minute_removes_revoked_clips_and_leaves_stale_ones(
+    stored_digests: StoredDigests, alice: Member, bob: Member
+):
+    Patient.objects.filter(pk=alice.patient.pk).update(erased_at=timezone.now())
+    Patient.objects.filter(pk=bob.patient.pk).update(name="Bobby")
+    Voice.objects.filter(provider_id=OTHER_VOICE).update(state=Voice.State.WITHDRAWN)
+    tasks.remove_revoked_audio()
+    assert remaining_clips() == [("Bobby", "21m0"), ("I see.", "21m0")]
+    tasks.remove_audio()
+    assert remaining_clips() == [("I see.", "21m0")]
+    assert len(stored_digests()) == 1
+
+
 @pytest.mark.parametrize("change", [{"name": "Alicia"}, {"preferred_name": "Al"}, {"companion_name": "Ann"}])
 def test_a_greeting_with_outdated_names_is_deleted(
     stored_digests: StoredDigests, alice: Member, change: dict[str, str]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connections
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
@@ -17,11 +17,13 @@ from tests.sandbox import SandboxProcess
 from tests.sound import decode
 from tts import tasks
 from tts.cache import warmer
-from tts.cache.planning import active_patients, create_phrase_cache, load_audiences
+from tts.cache.planning import active_patients, create_phrase_cache, load_audiences, missing_clips
 from tts.cache.warmer import Lease, OnError, on_error
 from tts.models import Clip, Phrase
 from usage.models import Incident, ProviderState, UsageEvent
-from voicecare.patients.models import Patient, Voice
+from voicecare.audio.formats import FORMATS
+from voicecare.audio.framing import FramePadder
+from voicecare.patients.models import Device, Patient, Voice
 from voicecare.providers import errors
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,9 +56,18 @@ def requested_texts(sandbox: SandboxProcess) -> list[str]:
     return [request["text"] for request in sandbox.requests()]
 
 
-def expire_in(hours: float = 12, **fields: object) -> None:
-    """Lets all clips expire in this many hours."""
-    Clip.objects.update(expires_at=timezone.now() + timedelta(hours=hours), **fields)
+def expire_in(hours: float = 12, clips: QuerySet[Clip] | None = None, **fields: object) -> None:
+    """Lets these clips, or all, expire in this many hours."""
+    (Clip.objects.all() if clips is None else clips).update(
+        expires_at=timezone.now() + timedelta(hours=hours), **fields
+    )
+
+
+def pass_time(time: timedelta, clips: QuerySet[Clip] | None = None) -> None:
+    """Makes the rows of these clips, or all, as old as they are after this time."""
+    (Clip.objects.all() if clips is None else clips).update(
+        created_at=F("created_at") - time, expires_at=F("expires_at") - time
+    )
 
 
 def cached_audio(clip: Clip) -> bytes | None:
@@ -194,6 +205,7 @@ def test_the_greeting_of_an_archived_or_erased_patient_is_not_generated_again(
         (errors.ServerError(), OnError.STOP),
         (errors.Unreachable(), OnError.STOP),
         (errors.Stalled(), OnError.STOP),
+        (errors.AudioTooShort(), OnError.SKIP_CLIP),
         (errors.NotAudio(), OnError.STOP),
     ],
 )
@@ -232,6 +244,121 @@ def test_an_error_ends_the_round_and_the_next_round_continues(fault, incident, a
     assert Clip.objects.filter(size__gt=0).count() == 3
 
 
+@pytest.mark.parametrize("fault", [{"kind": "error", "preset": "internal_error"}, {"kind": "empty"}])
+def test_a_text_that_always_fails_does_not_keep_back_the_others(fault, alice: Member, phrases, sandbox):
+    sandbox.fault(**fault, match={"text": "^Hello"})  # the greeting, which comes first
+    for _ in range(3):
+        tasks.warm_due()
+    assert requested_texts(sandbox) == [GREETING, "One moment, please.", "I see.", GREETING, GREETING]
+    made = Clip.objects.filter(size__gt=0).values_list("characters", flat=True)
+    assert sorted(made) == [len("I see."), len("One moment, please.")]
+    assert not Incident.objects.exists()
+
+
+def test_audio_that_is_too_short_for_its_text_is_not_stored(alice: Member, phrases, sandbox):
+    sandbox.fault(kind="cut_clean", after_bytes=418, match={"text": "moment"})
+    tasks.warm_due()
+    made = Clip.objects.filter(size__gt=0).values_list("characters", flat=True)
+    assert sorted(made) == [len("I see."), len(GREETING)]
+    assert not Incident.objects.exists()
+
+
+@pytest.fixture(params=[{"kind": "error", "preset": "invalid_text"}, {"kind": "cut_clean", "after_bytes": 418}])
+def refused(request: pytest.FixtureRequest, sandbox: SandboxProcess) -> None:
+    """The provider rejects the hold message, or sends too little audio for it and bills it."""
+    sandbox.fault(**request.param, match={"text": "moment"})
+
+
+def test_a_refused_text_is_requested_again_after_two_days(alice: Member, phrases, sandbox, refused: None):
+    for _ in range(3):
+        tasks.warm_due()
+        tasks.prune_phrases()
+    assert requested_texts(sandbox).count("One moment, please.") == 1
+    pass_time(warmer.RETRY_REFUSED_AFTER + timedelta(seconds=1), Clip.objects.filter(size=0))
+    tasks.warm_due()
+    assert requested_texts(sandbox).count("One moment, please.") == 2
+
+
+def test_a_refused_renewal_is_requested_again_after_two_days(alice: Member, phrases, sandbox):
+    tasks.warm_due()
+    expire_in()
+    sandbox.fault(kind="cut_clean", after_bytes=418, match={"text": "moment"})
+    for _ in range(3):
+        tasks.warm_due()
+    assert requested_texts(sandbox).count("One moment, please.") == 2
+    (clip,) = Clip.objects.filter(phrase=phrases[1])
+    assert cached_audio(clip)  # the earlier audio is played until it expires
+    pass_time(warmer.RETRY_REFUSED_AFTER + timedelta(seconds=1), Clip.objects.filter(size=0))
+    sandbox.clear_faults()
+    tasks.warm_due()
+    assert Clip.objects.get(phrase=phrases[1]).expires_at > timezone.now() + timedelta(days=6)
+
+
+def test_clips_that_failed_come_after_those_that_expire(alice: Member, phrases, sandbox):
+    """The played clip is of an earlier speech rate, so only its use keeps it."""
+    tasks.warm_phrase(str(phrases[2].pk))
+    expire_in(created_at=timezone.now() - timedelta(days=6), used_at=timezone.now())
+    Patient.objects.update(speech_rate="0.8")
+    sandbox.fault(kind="error", preset="internal_error", match={"text": "^(Hello|One)"})
+    for _ in range(4):
+        tasks.warm_due()
+    assert requested_texts(sandbox) == [
+        *["I see."],
+        *[GREETING],
+        *["One moment, please."],
+        *["I see.", "I see.", GREETING],  # at both speech rates, then the clip that failed first
+        *["One moment, please."],
+    ]
+
+
+def test_a_renewal_that_always_fails_does_not_keep_back_those_that_expire_earlier(alice: Member, phrases, sandbox):
+    tasks.warm_due()
+    expire_in()
+    expire_in(11, clips=Clip.objects.filter(phrase=phrases[2]))
+    sandbox.fault(kind="error", preset="internal_error", match={"text": "^Hello"})
+    tasks.warm_due()
+    assert Clip.objects.get(phrase=phrases[2]).expires_at > timezone.now() + timedelta(days=6)
+
+
+def test_an_expired_clip_whose_renewal_fails_comes_last(alice: Member, phrases, sandbox):
+    tasks.warm_due()
+    expire_in(-1)
+    sandbox.fault(kind="error", preset="internal_error", match={"text": "^Hello"})
+    for _ in range(2):
+        tasks.warm_due()
+        tasks.prune_phrases()
+    assert requested_texts(sandbox)[3:] == [GREETING, "One moment, please.", "I see.", GREETING]
+
+
+def test_the_failure_of_a_clip_is_remembered_for_two_days(alice: Member, phrases, sandbox):
+    sandbox.fault(kind="error", preset="internal_error")
+    tasks.warm_due()
+    pass_time(timedelta(hours=47))
+    tasks.prune_phrases()
+    assert Clip.objects.count() == 1
+    pass_time(timedelta(hours=2))
+    tasks.prune_phrases()
+    assert Clip.objects.count() == 0
+
+
+@pytest.mark.parametrize(("format_name", "after_bytes"), [("pcm_16000", 15_001), ("mp3_44100_128", 15_001)])
+def test_a_clip_is_stored_with_its_last_frame_whole(format_name: str, after_bytes: int, alice, phrases, sandbox):
+    Device.objects.update(format=format_name)
+    sandbox.fault(kind="cut_clean", after_bytes=after_bytes)
+    tasks.warm_phrase(str(phrases[1].pk))
+    audio = cached_audio(Clip.objects.get())
+    assert len(audio) > after_bytes
+    padder = FramePadder(FORMATS[format_name])
+    padder.feed(audio)
+    assert padder.padding() == b""
+
+
+def test_phrases_without_letter_or_digit_are_not_requested(alice: Member, sandbox):
+    Phrase.objects.create(text="***")
+    tasks.warm_due()
+    assert requested_texts(sandbox) == []
+
+
 def test_a_rejected_text_skips_its_clip_and_an_unavailable_voice_its_clips(alice, bob, phrases, sandbox):
     sandbox.fault(kind="error", preset="invalid_text", match={"text": "moment"})
     sandbox.fault(kind="error", preset="voice_not_found", match={"voice_id": OTHER_VOICE})
@@ -267,9 +394,7 @@ def test_a_failing_store_costs_one_request(alice, phrases, sandbox, settings, tm
 
 
 def test_a_clip_has_one_lease_until_it_expires(alice: Member, phrases):
-    ((digest, spec), *_) = warmer.missing_clips(
-        load_audiences(active_patients()), phrases, create_phrase_cache()
-    ).items()
+    ((digest, spec), *_) = missing_clips(load_audiences(active_patients()), phrases, create_phrase_cache()).items()
     first = Lease.acquire(digest, spec)
     assert first is not None
     assert Lease.acquire(digest, spec) is None
@@ -297,7 +422,7 @@ def test_two_concurrent_workers_make_one_request_per_clip(alice: Member, phrases
 
 def test_a_round_ends_at_its_time_limit_and_reports_remaining_clips(alice: Member, phrases, sandbox, monkeypatch):
     monkeypatch.setattr(warmer, "ROUND_LIMIT_S", 0.0)
-    needed = warmer.missing_clips(load_audiences(active_patients()), phrases, create_phrase_cache())
+    needed = missing_clips(load_audiences(active_patients()), phrases, create_phrase_cache())
     assert warmer.warm(needed, create_phrase_cache()) is True
     monkeypatch.setattr(warmer, "ROUND_LIMIT_S", 10.0)
     assert warmer.warm(needed, create_phrase_cache()) is False

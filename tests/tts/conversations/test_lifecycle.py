@@ -1,10 +1,14 @@
 """Starting, resuming and ending conversations."""
 
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from django.db import IntegrityError, connection
 from django.utils import timezone
 
 from tests.conftest import DEFAULT_VOICE, OTHER_VOICE, Member
@@ -12,6 +16,7 @@ from tts.conversations import lifecycle
 from tts.conversations.context import OpenConversation
 from tts.conversations.lifecycle import UnknownConversation, render_greeting, resolve_voice
 from tts.models import Conversation, Phrase, Utterance
+from voicecare.core.batches import RowsFailed
 from voicecare.patients.models import Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +31,7 @@ def start(member: Member, audio_format: str | None = None) -> OpenConversation:
 
 
 def resume(member: Member, opened: OpenConversation) -> OpenConversation:
-    return lifecycle.resume(member.device.id, str(opened.context.conversation_id))
+    return lifecycle.resume(member.device.id, opened.context.conversation_id)
 
 
 def clone(patient: Patient, **fields: object) -> Voice:
@@ -202,7 +207,7 @@ def test_resuming_restores_voice_format_ids_and_characters(alice: Member):
 def test_another_device_of_the_same_patient_may_resume(alice: Member):
     opened = start(alice)
     tablet, _ = Device.objects.issue(alice.patient, "tablet")
-    again = lifecycle.resume(tablet.id, str(opened.context.conversation_id))
+    again = lifecycle.resume(tablet.id, opened.context.conversation_id)
     assert again.context.conversation_id == opened.context.conversation_id
     assert row_of(opened).device == tablet
 
@@ -243,7 +248,13 @@ def test_an_abandoned_conversation_is_unknown_before_the_task_ends_it(alice: Mem
 def test_an_invalid_id_is_unknown(alice: Member, conversation_id: str):
     start(alice)
     with pytest.raises(UnknownConversation):
-        lifecycle.resume(alice.device.id, conversation_id)
+        lifecycle.resume(alice.device.id, lifecycle.parse_id(conversation_id))
+
+
+def test_an_id_may_have_any_letter_case():
+    conversation_id = uuid.uuid4()
+    for text in (str(conversation_id), str(conversation_id).upper(), conversation_id.hex):
+        assert lifecycle.parse_id(text) == conversation_id
 
 
 def test_a_changed_name_is_used_in_the_next_greeting(phrases: None, alice: Member):
@@ -257,10 +268,10 @@ def test_a_changed_name_is_used_in_the_next_greeting(phrases: None, alice: Membe
 
 def test_ending_is_idempotent(alice: Member):
     opened = start(alice)
-    first = timezone.now() + timedelta(seconds=1)
-    lifecycle.end(opened.context.conversation_id, first)
-    lifecycle.end(opened.context.conversation_id, first + timedelta(hours=1))
-    assert row_of(opened).ended_at == first
+    lifecycle.end(opened.context.conversation_id)
+    first = row_of(opened).ended_at
+    lifecycle.end(opened.context.conversation_id)
+    assert row_of(opened).ended_at == first is not None
 
 
 def test_ending_an_unknown_conversation_changes_nothing(alice: Member):
@@ -290,11 +301,112 @@ def test_only_a_conversation_unseen_for_30_minutes_is_ended(alice: Member, bob: 
     assert lifecycle.end_abandoned() == 0
 
 
+@pytest.mark.parametrize("number", range(2, 8))
+def test_a_conversation_that_is_seen_again_meanwhile_ends_with_its_speech_or_not_at_all(alice: Member, number: int):
+    opened = start(alice)
+    key = opened.context.conversation_id
+    set_last_seen(opened, minutes_ago=31)
+    speech = Utterance.objects.create(
+        conversation_id=key, patient=alice.patient, client_speech_id="s1", origin="device", text="Hi", state="speaking"
+    )
+    with heartbeat_before_statement(number, key):
+        ended = lifecycle.end_abandoned()
+    speech.refresh_from_db()
+    has_ended = row_of(opened).ended_at is not None
+    assert (speech.state, has_ended) == (("interrupted", True) if ended else ("speaking", False))
+    assert not ended or number > 2
+
+
+@contextmanager
+def heartbeat_before_statement(number: int, key: uuid.UUID) -> Iterator[None]:
+    """Inside, another process sees the conversation before the statement with this number. The first is 1."""
+    count = 0
+
+    def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            lifecycle.heartbeat([key])
+        return run(sql, *arguments)
+
+    with connection.execute_wrapper(execute):
+        yield
+
+
 def test_an_abandoned_conversation_ends_at_the_time_it_was_last_seen(alice: Member):
     opened = start(alice)
     before = set_last_seen(opened, minutes_ago=45)
     lifecycle.end_abandoned()
     assert row_of(opened).ended_at == before.seen_at
+
+
+# Clocks: rows that a host with a wrong clock has written
+
+
+def start_in_the_future(member: Member, **fields: object) -> OpenConversation:
+    """Start a conversation on a host whose clock is an hour fast."""
+    opened = start(member)
+    Conversation.objects.filter(pk=opened.context.conversation_id).update(
+        started_at=timezone.now() + timedelta(hours=1), **fields
+    )
+    return opened
+
+
+def test_a_conversation_that_began_in_the_future_can_be_ended(alice: Member):
+    opened = start_in_the_future(alice)
+    lifecycle.end(opened.context.conversation_id)
+    row = row_of(opened)
+    assert row.ended_at == row.started_at
+
+
+def test_a_conversation_seen_before_its_start_does_not_keep_others_open(alice: Member, bob: Member):
+    strange = start_in_the_future(alice, seen_at=timezone.now() - timedelta(minutes=31))
+    usual = start(bob)
+    set_last_seen(usual, minutes_ago=31)
+    assert lifecycle.end_abandoned() == 2
+    assert None not in (row_of(strange).ended_at, row_of(usual).ended_at)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_the_database_refuses_does_not_keep_others_open(alice: Member, bob: Member):
+    refused, usual = start(alice), start(bob)
+    for opened in (refused, usual):
+        set_last_seen(opened, minutes_ago=31)
+    with refusing_updates_of(refused.context.conversation_id), pytest.raises(RowsFailed):
+        lifecycle.end_abandoned()
+    assert (row_of(refused).ended_at, row_of(usual).ended_at is None) == (None, False)
+    assert lifecycle.end_abandoned() == 1
+
+
+@contextmanager
+def refusing_updates_of(key: uuid.UUID) -> Iterator[None]:
+    """Inside, the database refuses to update the row with this key."""
+
+    def execute(run: Callable[..., Any], sql: str, params: Any, *arguments: Any) -> Any:
+        if sql.startswith("UPDATE") and {key, key.hex} & set(params or ()):
+            raise IntegrityError("refused")
+        return run(sql, params, *arguments)
+
+    with connection.execute_wrapper(execute):
+        yield
+
+
+@pytest.mark.parametrize("offset", [timedelta(hours=-2), timedelta(hours=2)])
+def test_the_clock_of_the_process_decides_nothing(
+    alice: Member, bob: Member, offset: timedelta, monkeypatch: pytest.MonkeyPatch
+):
+    real = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: real() + offset)
+    opened, abandoned = start(alice), start(bob)
+    Conversation.objects.filter(pk=abandoned.context.conversation_id).update(seen_at=real() - timedelta(minutes=31))
+    lifecycle.heartbeat([opened.context.conversation_id])
+    resume(alice, opened)
+    with pytest.raises(UnknownConversation):
+        resume(bob, abandoned)
+    lifecycle.end(opened.context.conversation_id)
+    row = row_of(opened)
+    for written in (row.started_at, row.seen_at, row.ended_at):
+        assert abs(written - real()) < timedelta(minutes=1)
 
 
 def test_a_heartbeat_keeps_a_conversation_from_being_abandoned(alice: Member):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,14 +11,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.tts.devices.wire import open_wire
+from tests.tts.devices.wire import Wire, open_wire
 from tests.tts.examples import speech
 from tts.devices.output import MAX_BUFFERED_BYTES, SpeechOutput
 from tts.devices.transport import DeviceTransport
 from tts.speech import Speech
-from voicecare.audio.encoders import Encoder
-from voicecare.audio.formats import FORMATS
-from voicecare.audio.framing import FramePadder
+
+Step = Callable[[SpeechOutput], Awaitable[None]]
 
 PCM_SECOND = 32_000  # bytes of one second of pcm_16000
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
@@ -138,7 +138,6 @@ async def test_each_announcement_precedes_its_audio(device: Device, utterance: S
 async def test_a_voice_without_audio_is_not_announced(device: Device, utterance: Speech):
     output = output_for(device, utterance)
     await output.wait_for_capacity()
-    await output.pad_partial_frame()
     assert (
         device.received,
         utterance.progress.source,
@@ -178,47 +177,6 @@ async def test_only_the_first_frame_is_measured_from_the_arrival_of_the_text(dev
     assert first >= 500
     assert (utterance.progress.first_chunk_ms, utterance.progress.spoken_at) == (first, spoken_at)
     assert spoken_at.utcoffset() == timedelta(0)
-
-
-# Cuts
-
-
-@pytest.mark.parametrize(
-    ("format_name", "cut", "zeros"),
-    [("pcm_16000", 3, 1), ("pcm_24000", 4, 0), ("pcm_22050", 1, 1), ("ulaw_8000", 3, 0)],
-)
-async def test_a_cut_sample_is_padded_with_zeros_that_count(
-    device: Device, utterance: Speech, format_name: str, cut: int, zeros: int
-):
-    output = output_for(device, utterance, format_name)
-    await output.send_audio(b"\1" * cut, "live", "Ann")
-    await output.pad_partial_frame()
-    assert device.audio == b"\1" * cut + bytes(zeros)
-    assert utterance.progress.bytes_sent == cut + zeros
-
-
-@pytest.mark.parametrize("format_name", ["mp3_44100_128", "mp3_22050_32"])
-@pytest.mark.parametrize("cut", [2, 3, 100, 1000, 1500])
-async def test_a_cut_frame_is_padded_to_a_whole_one(device: Device, utterance: Speech, format_name: str, cut: int):
-    encoder = Encoder(FORMATS[format_name], FORMATS[format_name].sample_rate)
-    sound = encoder.feed(bytes(2 * FORMATS[format_name].sample_rate)) + encoder.finish()
-    output, rest = output_for(device, utterance, format_name), FramePadder(FORMATS[format_name])
-    await output.send_audio(sound[:cut], "live", "Ann")
-    await output.pad_partial_frame()
-    rest.feed(device.audio)
-    assert device.audio.startswith(sound[:cut])
-    assert rest.padding() == b""
-    assert utterance.progress.bytes_sent == len(device.audio) > cut
-
-
-async def test_a_cut_is_padded_once_and_before_the_switch(device: Device, utterance: Speech):
-    output = output_for(device, utterance)
-    await output.send_audio(b"\1", "live", "Ann")
-    await output.pad_partial_frame()
-    await output.pad_partial_frame()
-    await output.send_audio(b"\2\2", "backup", "Default")
-    assert device.kinds == ["speech.started", "audio", "audio", "speech.switched", "notice", "audio"]
-    assert device.audio == b"\1\0\2\2"
 
 
 # Waiting for a slot
@@ -279,17 +237,61 @@ async def test_waiting_for_capacity_can_be_cancelled(device: Device, utterance: 
 # A device that does not read
 
 
-async def test_sending_waits_for_a_device_that_does_not_read(utterance: Speech):
+HALF_MEGABYTE = 1 << 19
+MUCH = 2 * MAX_BUFFERED_BYTES + HALF_MEGABYTE  # more than the system takes from a device that does not read
+
+
+async def send_unread(output: SpeechOutput) -> None:
+    """Send more than a device that does not read may have in front of it, and then half a megabyte."""
+    await output.send_audio(bytes(MUCH), "live", "Ann")
+    for _ in range(16):
+        await asyncio.wait_for(output.send_audio(bytes(HALF_MEGABYTE // 16), "live", "Ann"), 3)
+
+
+async def read_all(wire: Wire, transport: DeviceTransport, done: asyncio.Task[None]) -> int:
+    """Read until the task is done and nothing is buffered. Return the number of bytes."""
+    received = 0
+    while not done.done() or transport.buffered_bytes():
+        wire.run_writers()
+        received += len(wire.read())
+        await asyncio.sleep(0.001)
+    return received + len(wire.read())
+
+
+async def test_audio_for_a_device_that_does_not_read_is_kept_and_sent_later(utterance: Speech):
     with open_wire() as wire:
         transport = wire.device_transport()
-        sending = asyncio.create_task(
-            SpeechOutput(transport, utterance, "pcm_16000").send_audio(bytes(1 << 20), "live", "Ann")
-        )
-        assert await is_still_waiting(sending)
-        while transport.buffered_bytes() > MAX_BUFFERED_BYTES:
-            wire.read()
-            wire.run_writers()
-        await asyncio.wait_for(sending, 3)
+        output = SpeechOutput(transport, utterance, "pcm_16000")
+        await send_unread(output)
+        assert output.unsent_bytes() == HALF_MEGABYTE
+        assert utterance.progress.bytes_sent == MUCH
+        flushing = asyncio.create_task(output.flush())
+        received = await read_all(wire, transport, flushing)
+        assert received > utterance.progress.bytes_sent == MUCH + HALF_MEGABYTE
+        assert output.unsent_bytes() == 0
+
+
+@pytest.mark.parametrize("step", [SpeechOutput.wait_for_capacity, SpeechOutput.wait_for_listener])
+async def test_nothing_else_is_requested_while_audio_is_kept(utterance: Speech, step: Step):
+    with open_wire() as wire:
+        transport = wire.device_transport()
+        output = SpeechOutput(transport, utterance, "pcm_16000")
+        await send_unread(output)
+        output.report_playback(3_600_000)
+        waiting = asyncio.create_task(step(output))
+        assert await is_still_waiting(waiting)
+        await read_all(wire, transport, waiting)
+        assert output.unsent_bytes() == 0
+
+
+async def test_the_first_chunk_is_sent_even_if_an_earlier_speech_is_unread(utterance: Speech):
+    with open_wire() as wire:
+        transport = wire.device_transport()
+        await transport.send(bytes(MUCH))
+        output = SpeechOutput(transport, utterance, "pcm_16000")
+        await asyncio.wait_for(output.wait_for_capacity(), 3)
+        await output.send_audio(b"\0\0", "live", "Ann")
+        assert (utterance.progress.bytes_sent, output.unsent_bytes()) == (2, 0)
 
 
 async def test_flush_returns_when_all_audio_has_left(utterance: Speech):

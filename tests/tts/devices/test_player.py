@@ -10,12 +10,13 @@ from django.conf import settings
 from structlog.testing import capture_logs
 
 from tests.conftest import Member
+from tests.e2e.database import locked_database
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.tts.examples import new_session
 from tests.tts.examples import speech as example
-from tests.tts.outbox.connections import connect, state_of, submit
-from tests.waiting import eventually
+from tests.tts.outbox.connections import PAST, connect, state_of, submit
+from tests.waiting import PATIENCE_S, eventually
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
@@ -26,6 +27,7 @@ from tts.devices.player import SpeechPlayer
 from tts.devices.transport import DeviceTransport
 from tts.models import Utterance
 from tts.outbox import leases
+from tts.queue_reason import QueueReason
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import CircuitBreaker
 from tts.resilience.concurrency import LocalLimiter
@@ -33,8 +35,8 @@ from tts.resilience.error_reporter import ErrorReporter
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.speech import Speech
-from tts.states import QueueReason
 from tts.synthesis.dependencies import SpeechDependencies
+from usage.provider_state.circuit import ProviderStatus
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
@@ -75,7 +77,10 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]
     yield services
     await services.recorder.flush()
     if tasks:
-        await asyncio.wait(tasks)
+        _, waiting = await asyncio.wait(tasks, timeout=1)
+        for task in waiting:  # for a quota that nobody restores
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
     await services.offline_voice.close()
     await client.close()
 
@@ -230,6 +235,19 @@ async def test_cancel_all_requeues_the_playing_delivery_and_interrupts_waiting_s
     assert rig.types == ["speech.started", "speech.interrupted", "speech.interrupted"]
 
 
+async def test_a_player_that_stops_while_it_looks_for_a_delivery_ends(rig: PlayerRig):
+    """Its loop must not ask a closed outbox again and again, which would block all connections."""
+    await in_database(submit, rig.member.patient)
+    async with locked_database():
+        rig.player.wake()
+        await asyncio.sleep(0.1)
+        rig.player.stop_accepting()
+        rig.player.wake()
+    async with asyncio.timeout(10):
+        await rig.player.finish_current(10)
+    assert rig.frames == []
+
+
 async def test_a_stopped_player_claims_nothing(rig: PlayerRig):
     row = await in_database(submit, rig.member.patient)
     rig.player.stop_accepting()
@@ -248,6 +266,197 @@ async def test_finish_current_lets_the_current_speech_end_and_starts_no_other(ri
     assert rig.types == ["speech.started", "speech.finished"]
     for row, state in zip(rows, ("spoken", "waiting"), strict=True):
         await until(row, state)
+
+
+# Deferred speech: the row decides who may speak it
+
+
+async def defer(rig: PlayerRig, services: SpeechDependencies, *speech_ids: str) -> list[Speech]:
+    """Request speeches while the quota is exhausted, and return when their rows are written."""
+    services.quota.mark_exhausted(10)
+    speeches = [rig.speak(speech_id) for speech_id in speech_ids]
+    await eventually(lambda: rig.types, wanted=lambda types: types.count("speech.queued") == len(speeches))
+    await services.recorder.flush()
+    return speeches
+
+
+async def restore_quota(services: SpeechDependencies) -> None:
+    version = await eventually(services.quota.version, wanted=lambda version: version is not None)
+    services.quota.apply(ProviderStatus(), version)
+
+
+async def change_row(speech: Speech, **fields: object) -> None:
+    await in_database(Utterance.objects.filter(pk=speech.utterance_id).update, **fields)
+
+
+async def row_of(speech: Speech) -> Utterance:
+    return await in_database(Utterance.objects.get, pk=speech.utterance_id)
+
+
+def terminals(rig: PlayerRig) -> list[tuple[str, str]]:
+    kinds = ("speech.finished", "speech.interrupted", "speech.failed")
+    return [(frame["id"], frame["type"]) for frame in rig.frames if frame["type"] in kinds]
+
+
+async def test_deferred_speech_is_spoken_once_after_its_lease_has_expired(rig: PlayerRig, services: SpeechDependencies):
+    """As after a suspended process, or after a database that was away: its own row looks free to the connection."""
+    await rig.conversation()
+    speeches = await defer(rig, services, "first", "second")
+    for speech in speeches:
+        await change_row(speech, lease_until=PAST)
+    await restore_quota(services)
+    await eventually(lambda: terminals(rig), wanted=lambda found: len(found) >= 2)
+    rig.player.wake()
+    last = rig.speak("last")
+    await eventually(lambda: terminals(rig), wanted=lambda found: (last.id, "speech.finished") in found)
+    assert terminals(rig) == [(name, "speech.finished") for name in ("first", "second", "last")]
+    await services.recorder.flush()
+    assert [(row.state, row.attempts) for row in [await row_of(one) for one in speeches]] == [("spoken", 0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "terminal"),
+    [
+        ({"attempts": 1, "origin": "server", "state": "speaking", "owner": "other"}, "speech.interrupted"),
+        ({"attempts": 1, "owner": "other"}, None),
+        ({"state": "expired", "owner": ""}, "speech.failed"),
+    ],
+    ids=["claimed in another conversation", "moved with its conversation", "expired"],
+)
+async def test_deferred_speech_that_the_connection_has_lost_is_not_spoken(
+    rig: PlayerRig, services: SpeechDependencies, change: dict[str, Any], terminal: str | None
+):
+    await rig.conversation()
+    (speech,) = await defer(rig, services, "first")
+    await change_row(speech, **change)
+    await restore_quota(services)
+    last = rig.speak("last")
+    await eventually(lambda: terminals(rig), wanted=lambda found: (last.id, "speech.finished") in found)
+    lost = [("first", terminal)] if terminal else []
+    assert terminals(rig) == [*lost, ("last", "speech.finished")]
+    await services.recorder.flush()
+    row = await row_of(speech)
+    assert {name: getattr(row, name) for name in change} == change
+
+
+async def test_a_late_write_does_not_overwrite_the_claim_of_another_connection(
+    rig: PlayerRig, services: SpeechDependencies
+):
+    await rig.conversation()
+    (speech,) = await defer(rig, services, "first")
+    claim = {"attempts": 1, "origin": "server", "state": "speaking", "owner": "other"}
+    await change_row(speech, **claim)
+    services.recorder.record(speech)
+    await services.recorder.flush()
+    row = await row_of(speech)
+    assert {name: getattr(row, name) for name in claim} == claim
+
+
+async def test_deferred_speech_that_a_stopping_player_has_taken_waits_again(
+    rig: PlayerRig, services: SpeechDependencies
+):
+    await rig.conversation()
+    (speech,) = await defer(rig, services, "first")
+    async with locked_database():
+        await restore_quota(services)
+        await asyncio.sleep(0.2)
+        rig.player.stop_accepting()
+    await rig.player.finish_current(10)
+    assert (await row_of(speech)).state == "queued"
+    assert rig.types == ["speech.queued"]
+
+
+async def test_a_playing_delivery_that_another_connection_has_claimed_is_stopped(
+    rig: PlayerRig, sandbox: SandboxProcess
+):
+    sandbox.fault(**SLOW)
+    row = await in_database(submit, rig.member.patient, TEXT)
+    rig.player.wake()
+    await rig.audio.wait()
+    await rig.player.stop_lost_delivery()
+    assert terminals(rig) == []
+    claim = {"attempts": 2, "state": "speaking", "owner": "other"}
+    await in_database(Utterance.objects.update, **claim)
+    await rig.player.stop_lost_delivery()
+    assert terminals(rig) == [(f"srv-{row.pk}", "speech.interrupted")]
+    await rig.outbox.flush()
+    assert {name: getattr(await in_database(Utterance.objects.get), name) for name in claim} == claim
+
+
+async def test_an_acknowledged_delivery_plays_on(rig: PlayerRig, sandbox: SandboxProcess):
+    sandbox.fault(**SLOW)
+    row = await in_database(submit, rig.member.patient, TEXT)
+    rig.player.wake()
+    await rig.audio.wait()
+    assert await rig.outbox.acknowledge(f"srv-{row.pk}")
+    await rig.player.stop_lost_delivery()
+    assert terminals(rig) == []
+
+
+async def test_without_a_database_other_speech_plays_before_deferred_speech(
+    rig: PlayerRig, services: SpeechDependencies
+):
+    await rig.conversation()
+    await defer(rig, services, "first")
+    async with locked_database():
+        await restore_quota(services)
+        rig.speak("second")
+        await eventually(lambda: terminals(rig), wanted=lambda found: ("second", "speech.finished") in found)
+        assert len(terminals(rig)) == 1
+    await eventually(lambda: terminals(rig), wanted=lambda found: len(found) == 2)
+    assert terminals(rig)[-1] == ("first", "speech.finished")
+
+
+@pytest.mark.parametrize("returns_for_good", [True, False])
+async def test_deferred_speech_plays_after_the_quota_returned_during_a_look_into_the_outbox(
+    rig: PlayerRig, services: SpeechDependencies, returns_for_good: bool
+):
+    """The end of the wait for the quota does not start the player if it runs already.
+
+    If the quota is exhausted again when the look ends, the speech must wait for it again.
+    """
+    await rig.conversation()
+    await defer(rig, services, "first")
+    await eventually(services.quota.version, wanted=lambda version: version is not None)  # its row is written
+    looking, may_end = asyncio.Event(), asyncio.Event()
+
+    async def opens_none() -> OpenConversation | None:
+        looking.set()
+        await may_end.wait()
+        return None
+
+    rig.open = opens_none
+    await in_database(submit, rig.member.patient)
+    rig.player.wake()
+    await asyncio.wait_for(looking.wait(), PATIENCE_S)
+    assert is_waiting_for_quota()
+    await restore_quota(services)
+    await eventually(is_waiting_for_quota, wanted=lambda waits: not waits)
+    if not returns_for_good:
+        services.quota.mark_exhausted(10)
+    may_end.set()
+    if not returns_for_good:
+        await eventually(is_waiting_for_quota)
+        assert rig.types == ["speech.queued"]
+        await restore_quota(services)
+    await eventually(lambda: terminals(rig), wanted=lambda found: found == [("first", "speech.finished")])
+
+
+def is_waiting_for_quota() -> bool:
+    """Whether the player has a task that waits for the quota."""
+    return any("wait_for_quota" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
+async def test_deferred_speech_waits_while_no_conversation_is_open(rig: PlayerRig, services: SpeechDependencies):
+    """As after another device has resumed the conversation, until the database says who speaks."""
+    await rig.conversation()
+    await defer(rig, services, "first")
+    rig.session.finish_conversation()
+    with capture_logs() as logs:
+        await restore_quota(services)
+        await asyncio.sleep(0.2)
+    assert [entry["event"] for entry in logs] == []
+    assert rig.types == ["speech.queued"]
 
 
 # The log

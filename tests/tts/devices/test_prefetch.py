@@ -135,3 +135,18 @@ async def test_live_speech_keeps_its_id_only_in_its_own_conversation(rig: Prefet
     assert speech is not None
     assert (speech.utterance_id, speech.id) == (row.pk, f"srv-{row.pk}")
     assert speech.conversation_id != opened.context.conversation_id
+
+
+async def test_nothing_follows_after_the_prefetcher_is_closed(rig: PrefetcherRig):
+    """The player asks as long as something may follow, so a wrong answer would block the event loop for ever."""
+    prefetcher = await rig.connect()
+    prefetcher.pending_hint = True
+    async with locked_database():
+        fetching = asyncio.create_task(prefetcher.next_delivery())
+        await asyncio.sleep(0.1)
+        prefetcher.close()
+        prefetcher.client_activity()
+        assert await fetching is None
+        prefetcher.pending_hint = True
+        assert not prefetcher
+        assert await prefetcher.next_delivery() is None

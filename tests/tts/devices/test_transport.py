@@ -1,5 +1,6 @@
 """Frames through any ASGI server, and to a device that has closed."""
 
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -66,6 +67,18 @@ async def test_a_stopped_transport_sends_nothing(wire: Wire):
     transport.stop_sending()
     await transport.send({"type": "pong"}, b"\0\0")
     assert (wire.read(), wire.asgi_messages) == (b"", [])
+
+
+async def test_what_is_unread_is_free_when_the_device_is_disconnected(wire: Wire):
+    transport = wire.device_transport()
+    await transport.send(bytes(1 << 20))
+    unread = weakref.ref(wire.transport)
+    del wire.transport.protocol, wire.protocol.is_closed  # as Twisted and autobahn do
+    wire.reactor.writers.clear()
+    del wire.transport, wire.protocol
+    transport.stop_sending()
+    assert unread() is None
+    assert transport.buffered_bytes()  # it will not arrive, so the speech does not count as spoken
 
 
 async def test_a_close_goes_through_the_server_with_its_code(wire: Wire):

@@ -1,9 +1,11 @@
 """A device connection as daphne has it: Twisted's transport over a real pair of sockets, without a reactor."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,12 +22,13 @@ class Reactor:
         self.addWriter = self.writers.add
         self.removeWriter = self.writers.discard
 
-    def removeReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
-        """Does nothing, because the tests read nothing."""
+        self.readers: set[Any] = set()
+        self.addReader = self.readers.add
+        self.removeReader = self.readers.discard
 
 
 class Protocol:
-    """The attributes of autobahn's protocol that the fast path reads."""
+    """The attributes of daphne's and autobahn's protocol that the fast path uses."""
 
     STATE_CLOSING, STATE_OPEN = 2, 3
 
@@ -33,7 +36,28 @@ class Protocol:
         self.state = self.STATE_OPEN
         self.transport: Any = None
         self.closeHandshakeTimeout = 1
+        self.autoPingTimeout = 30
+        self.server = SimpleNamespace(ping_interval=20)
         self.is_closed: Deferred[Any] = Deferred()
+        self.application_queue: asyncio.Queue[Any] = asyncio.Queue()
+        self.pings: list[bytes] = []
+        self.pongs: list[bytes] = []
+        self.is_dropped = False
+        self.sendPing, self.sendPong = self.pings.append, self.pongs.append
+        self._sendAutoPing = None
+
+    def onMessage(self, payload: bytes, is_binary: bool) -> None:  # noqa: N802 - autobahn's
+        self.application_queue.put_nowait(payload)
+
+    def onPing(self, payload: bytes) -> None:  # noqa: N802 - autobahn's
+        raise NotImplementedError
+
+    def onPong(self, payload: bytes) -> None:  # noqa: N802 - autobahn's
+        raise NotImplementedError
+
+    def dropConnection(self, *, abort: bool) -> None:  # noqa: N802 - autobahn's
+        assert abort
+        self.is_dropped = True
 
 
 class Wire:

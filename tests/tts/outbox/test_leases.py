@@ -1,15 +1,20 @@
 """Leases of connections: taken over, renewed, released and reaped."""
 
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from django.db import IntegrityError, connection
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from tests.conftest import Member
-from tests.tts.outbox.connections import PAST, connect, expire, second_device, state_of, submit
+from tests.tts.outbox.connections import PAST, connect, expire, queue, second_device, state_of, submit
 from tts import tasks
 from tts.models import Utterance
 from tts.outbox import leases, store
+from voicecare.core.batches import RowsFailed
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db
@@ -120,6 +125,40 @@ def test_reaping_keeps_rows_with_a_lease(alice: Member, bob: Member):
     tasks.tidy_outbox()
     assert state_of(speaking) == "expired"
     assert set(Utterance.objects.values_list("state", "code")) == {("expired", "expired"), ("interrupted", "")}
+
+
+def test_the_end_of_each_reaped_row_is_logged_without_its_text(alice: Member, bob: Member):
+    socket = connect(alice, talking=True)
+    rows = [submit(alice.patient), queue(socket, alice.patient), submit(bob.patient)]
+    for row in rows[:2]:
+        expire(row)
+    Patient.objects.filter(pk=bob.patient.pk).update(archived_at=timezone.now())
+    with capture_logs() as logs:
+        leases.reap_expired()
+    ends = {entry["utterance_id"]: entry for entry in logs if entry["event"] == "speech.finished"}
+    assert {key: (end["outcome"], end["reason"], end["conversation_id"]) for key, end in ends.items()} == {
+        str(rows[0].pk): ("expired", "expired", None),
+        str(rows[1].pk): ("expired", "expired", str(socket.conversation)),
+        str(rows[2].pk): ("interrupted", "", None),
+    }
+    assert all(end["ms"] >= 0 and "text" not in end for end in ends.values())
+
+
+@pytest.mark.django_db(transaction=True)  # the database refuses an update, which would end the test's transaction
+def test_speech_expires_even_if_other_rows_cannot_be_reaped(alice: Member, bob: Member):
+    expired, refused = submit(alice.patient), submit(bob.patient)
+    expire(expired)
+    Patient.objects.filter(pk=bob.patient.pk).update(archived_at=timezone.now())
+
+    def execute(run: Callable[..., Any], sql: str, params: Any, *arguments: Any) -> Any:
+        if sql.startswith("UPDATE") and {refused.pk, refused.pk.hex} & set(params):
+            raise IntegrityError("refused")
+        return run(sql, params, *arguments)
+
+    with capture_logs() as logs, connection.execute_wrapper(execute), pytest.raises(RowsFailed):
+        leases.reap_expired()
+    assert [state_of(row) for row in (expired, refused)] == ["expired", "waiting"]
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["row.failed", "step.failed"]
 
 
 @pytest.mark.parametrize("state", ["heard", "failed", "expired", "interrupted"])

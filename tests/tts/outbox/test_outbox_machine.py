@@ -35,6 +35,7 @@ class Outbox(RuleBasedStateMachine):
         self.heard: set[uuid.UUID] = set()
         self.attempts: dict[uuid.UUID, int] = {}
         self.final: dict[uuid.UUID, str] = {}
+        self.played_by: dict[uuid.UUID, str] = {}
 
     def teardown(self) -> None:
         transaction.set_rollback(True)
@@ -71,10 +72,10 @@ class Outbox(RuleBasedStateMachine):
         socket = self.sockets.get(number)
         if socket is None:
             return
-        free = self.free(quota_exhausted)
+        free = [key for key in self.free(quota_exhausted) if self.played_by.get(key) != socket.owner]
         was_due = socket.due(quota_exhausted=quota_exhausted, hold_live=hold_live)
         claim = socket.claim(quota_exhausted=quota_exhausted, hold_live=hold_live)
-        assert (claim is not None) is was_due
+        assert (claim is not None) is (was_due and bool(free))
         if claim is not None:
             assert claim.id == free[0], "an older one was overtaken"
             assert claim.id not in self.heard
@@ -100,6 +101,7 @@ class Outbox(RuleBasedStateMachine):
         socket, claim = self.claims[pick % len(self.claims)]
         before = Utterance.objects.get(pk=claim.id)
         if socket.finish(claim, state=state):
+            self.played_by[claim.id] = claim.owner
             assert (before.owner, before.attempts) == (claim.owner, claim.attempt)
             assert before.state in ("speaking", "heard")
 

@@ -600,3 +600,12 @@ def explained(sql: str) -> str:
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {sql}")
         return "\n".join(line for (line,) in cursor.fetchall())
+
+
+def test_a_played_row_is_not_repeated_on_the_same_connection(alice: Member):
+    here = connect(alice, talking=True)
+    row = submit(alice.patient)
+    here.finish(here.claim())
+    here.lapse()  # the process was suspended, so that the row seems to be free
+    assert here.claim() is None
+    assert connect(alice).claim().id == row.pk

@@ -114,15 +114,18 @@ def test_a_page_of_an_allowed_host_may_connect(value: str):
         "https://[::2]",
         "https://[::1",
         "http://localhost",
-        "voice.example.org",
-        "file://",
-        "null",
-        "*",
-        "",
     ],
 )
 def test_a_page_of_any_other_host_is_refused(value: str):
     assert extract_token(scope(BEARER, origin(value)), HOSTS) is None
+
+
+@pytest.mark.parametrize("value", ["null", "file://", "file:///home/device/app", "", "voice.example.org", "*"])
+def test_an_origin_that_names_no_site_needs_the_token_in_the_header(value: str):
+    assert extract_token(scope(BEARER, origin(value)), HOSTS) == "abc.def"
+    assert extract_token(scope(origin(value), offered=[V1, "token.abc.def"]), HOSTS) is None
+    basic = (b"authorization", b"Basic eDp5")
+    assert extract_token(scope(basic, origin(value), offered=[V1, "token.abc.def"]), HOSTS) is None
 
 
 def test_a_device_that_sends_no_origin_passes():

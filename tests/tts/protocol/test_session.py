@@ -29,6 +29,7 @@ from tts.protocol.commands import (
 )
 from tts.protocol.messages import ProtocolError
 from tts.protocol.session import Session
+from tts.protocol.text_assembler import MAX_REJECTED_IDS
 from tts.speech import Speech
 from tts.states import UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
@@ -186,7 +187,7 @@ WRONG: list[tuple[str, str, object]] = [
     *((kind, "id", "a\0") for kind in MINIMAL if "id" in MINIMAL[kind]),
     *((kind, "id", value) for kind in ("speak", "speak.delta") for value in ("greeting", "srv-", "srv-1")),
     *(("speak", "text", value) for value in ("", " ", "\n\t ", "\u3000", "half \ud83d", "\udc00", "a\0b")),
-    *(("speak.delta", "text", value) for value in ("", "x" * 1001, "half \ud83d", "a\0b")),
+    *(("speak.delta", "text", value) for value in ("", "x" * 1001, "\ude42 half", "half \ud83d half", "a\0b")),
     *(("conversation.start", field, "\ud800") for field in ("format", "resume")),
 ]
 
@@ -704,6 +705,146 @@ def test_pieces_after_a_failure_are_ignored_without_a_reply():
     session.finish_speech(speech)
     assert delta(session) == []
     assert not session.queue.waiting
+
+
+# Refused pieces of a text
+
+REFUSED_PIECES = [
+    ("not\0 ", "bad_message"),
+    ("not\ude42 ", "bad_message"),
+    ("\ud83d not ", "bad_message"),
+    (5, "bad_message"),
+    (None, "bad_message"),
+    (["not "], "bad_message"),
+    ("not " * 251, "bad_message"),
+    ("not " * 150, "rate_limited"),
+]
+
+
+@pytest.mark.parametrize("plays", [True, False])
+@pytest.mark.parametrize(("piece", "refusal"), REFUSED_PIECES)
+def test_a_text_ends_before_a_refused_piece(piece: object, refusal: str, plays: bool):
+    session = open_session(characters_per_minute=500)
+    assert started(delta(session, "d1", "You should ")) == ["d1"]
+    speech = start_next(session) if plays else session.queue.waiting[0]
+    frame = error(delta(session, "d1", piece))
+    assert (frame["code"], frame["id"]) == (refusal, "d1")
+    assert delta(session, "d1", "stand up. \ud83d") == delta(session, "d1", "\ude42") == []
+    assert feed(session, type="speak.done", id="d1") == []
+    assert (speech.text_stream.text, speech.text_stream.complete) == ("You should ", True)
+    assert code(delta(session, "d1", "stand up.")) == "duplicate_id"
+
+
+@pytest.mark.parametrize(("piece", "refusal"), REFUSED_PIECES)
+def test_a_text_whose_first_piece_is_refused_does_not_begin(piece: object, refusal: str):
+    session = open_session(characters_per_minute=500)
+    assert code(delta(session, "d1", piece)) == refusal
+    assert delta(session, "d1", "stand up.") == []
+    assert feed(session, type="speak.done", id="d1") == []
+    assert waiting(session) == []
+    assert started(delta(session, "d1", "Stand up.")) == ["d1"]
+
+
+def test_an_empty_piece_is_refused_and_leaves_no_gap():
+    session = open_session()
+    assert code(delta(session, "d1", "")) == "bad_message"
+    assert started(delta(session, "d1", "You should ")) == ["d1"]
+    assert code(delta(session, "d1", "")) == "bad_message"
+    assert delta(session, "d1", "sit down.") == []
+    assert session.queue.waiting[0].text_stream.text == "You should sit down."
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"type": "speak.delta", "id": "d1", "text": "not',
+        '{"type": "speak.delta", "id": "d1", "text": "not\n "}',
+        '{"type": "speak.delta", "id": "d1", "text": not}',
+        '{"type": "speak.delta", "text": "not "}',
+        '{"type": "speak.delta", "id": 1, "text": "not "}',
+        '{"type": "speak.delta", "id": "d1\\u0000", "text": "not "}',
+    ],
+)
+def test_a_refused_piece_of_an_unknown_text_ends_every_text_that_is_being_written(frame: str):
+    session = open_session()
+    delta(session, "d1", "You should ")
+    delta(session, "d2", "Good ")
+    assert code(session.text_frame(frame, 0.0)) in ("bad_json", "bad_message")
+    assert delta(session, "d1", "stand up.") == delta(session, "d2", "night.") == []
+    assert [speech.text_stream.text for speech in session.queue.waiting] == ["You should ", "Good "]
+    assert all(speech.text_stream.complete for speech in session.queue.waiting)
+    assert started(delta(session, "d3", "Next.")) == ["d3"]
+
+
+@pytest.mark.parametrize("frame", ["nonsense", '{"type": "progress", "id": "d1", "ms": NaN}', '{"type": "speak"}'])
+def test_another_refused_frame_ends_no_text(frame: str):
+    session = open_session()
+    delta(session, "d1", "You should ")
+    error(session.text_frame(frame, 0.0))
+    assert delta(session, "d1", "sit down.") == []
+    assert session.queue.waiting[0].text_stream.text == "You should sit down."
+
+
+def test_a_device_that_invents_ids_does_not_fill_the_memory():
+    session = open_session(characters_per_minute=1)
+    for number in range(3000):
+        assert code(delta(session, f"d{number}", "too much")) == "rate_limited"
+        feed(session, type="ping")
+    assert len(session._texts._rejected) == MAX_REJECTED_IDS
+
+
+# Characters that are split between two pieces
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["Good morning \ud83d", "\ude42 dear."], "Good morning 🙂 dear."),
+        (["\ud83d", "\ude42"], "🙂"),
+        (["a\ud83d", "\ude42\ud83d", "\ude42b"], "a🙂🙂b"),
+        (["𠀀 is \ud840", "\udc01 too"], "𠀀 is 𠀁 too"),
+    ],
+)
+def test_two_halves_of_a_character_are_joined(pieces: list[str], text: str):
+    session = open_session()
+    replies = [delta(session, "d1", piece) for piece in pieces]
+    assert started(replies[0]) == ["d1"]
+    assert replies[1:] == [[]] * (len(pieces) - 1)
+    assert feed(session, type="speak.done", id="d1") == []
+    (speech,) = session.queue.waiting
+    assert (speech.text_stream.text, speech.text_stream.complete) == (text, True)
+
+
+def test_the_halves_of_two_texts_are_not_mixed():
+    session = open_session()
+    for name, piece in (("a", "A \ud83d"), ("b", "B \ud83e"), ("a", "\ude42"), ("b", "\udd70")):
+        assert not any(isinstance(command, SendFrame) for command in delta(session, name, piece))
+    assert [speech.text_stream.text for speech in session.queue.waiting] == ["A 🙂", "B 🥰"]
+
+
+@pytest.mark.parametrize("following", ["morning.", "\ud83d", "\ud83d\ude42", " \ude42"])
+def test_a_half_that_the_next_piece_does_not_complete_is_refused(following: str):
+    session = open_session()
+    delta(session, "d1", "Good \ud83d")
+    assert code(delta(session, "d1", following)) == "bad_message"
+    assert delta(session, "d1", " my dear.") == []
+    (speech,) = session.queue.waiting
+    assert (speech.text_stream.text, speech.text_stream.complete) == ("Good ", True)
+
+
+def test_a_half_at_the_end_of_a_text_is_refused_and_the_rest_is_spoken():
+    session = open_session()
+    delta(session, "d1", "Good morning. \ud83d")
+    frame = error(feed(session, type="speak.done", id="d1"))
+    assert (frame["code"], frame["id"]) == ("bad_message", "d1")
+    (speech,) = session.queue.waiting
+    assert (speech.text_stream.text, speech.text_stream.complete) == ("Good morning. ", True)
+    assert feed(session, type="speak.done", id="d1") == []
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "Good \ud83d", "\ude42 morning"])
+def test_a_complete_text_with_half_a_character_is_refused(text: str):
+    assert code(speak(open_session(), text=text)) == "bad_message"
 
 
 # interrupt

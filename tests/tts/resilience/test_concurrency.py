@@ -198,7 +198,7 @@ async def test_without_a_known_limit_all_requests_are_admitted_and_counted(slots
     patient = uuid.uuid4()
     async with AsyncExitStack() as stack:
         for _ in range(20):
-            await take(stack, slots, patient=patient, background=True)
+            await take(stack, slots, patient=patient)
         assert (slots.limit, slots.held_count) == (None, 20)
         slots.set_limit(20)
         assert await is_full(slots)
@@ -254,16 +254,71 @@ async def test_a_patient_holds_at_most_two_slots_and_others_overtake(slots: Conc
         await speaker.end()
 
 
-@pytest.mark.parametrize(("limit", "half"), [(1, 1), (2, 1), (3, 1), (5, 2)])
-async def test_background_work_holds_at_most_half_of_the_slots(slots: ConcurrencyLimiter, limit: int, half: int):
-    slots.set_limit(limit)
+@pytest.mark.parametrize(("limit", "share"), [(None, 1), (1, 0), (2, 1), (4, 1), (7, 1), (8, 2), (20, 5)])
+async def test_background_work_holds_at_most_a_quarter_of_the_slots(
+    slots: ConcurrencyLimiter, limit: int | None, share: int
+):
+    slots.set_limit(limit or 0)
     async with AsyncExitStack() as stack:
-        for _ in range(half):
+        for _ in range(share):
             await take(stack, slots, background=True)
         assert await is_full(slots, background=True)
-        for _ in range(limit - half):
+        for _ in range((limit or 20) - share):
             await take(stack, slots)
-        assert await is_full(slots)
+        assert await is_full(slots) == (limit is not None)
+
+
+async def test_background_work_does_not_wait_for_a_slot_that_it_never_gets(slots: ConcurrencyLimiter):
+    slots.set_limit(1)
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(SlotTimeout):
+            await take(AsyncExitStack(), slots, background=True, wait_s=600)
+    assert slots.waiting_count == 0
+
+
+@pytest.mark.parametrize("limit", [2, 4, 9])
+async def test_background_work_never_takes_the_last_free_slot(slots: ConcurrencyLimiter, limit: int):
+    slots.set_limit(limit)
+    async with AsyncExitStack() as patients, AsyncExitStack() as background:
+        for _ in range(limit - 2):
+            await take(patients, slots)
+        await take(background, slots, background=True)
+        await background.aclose()
+        await take(patients, slots)
+        assert await is_full(slots, background=True)
+        await take(patients, slots)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4])
+async def test_a_patient_is_served_before_background_work_that_waits_longer(slots: ConcurrencyLimiter, limit: int):
+    slots.set_limit(limit)
+    order: list[str] = []
+    held = [Speaker(slots, "held", order) for _ in range(limit)]
+    await eventually(lambda: len(order), wanted=lambda seen: seen == limit)
+    background = [Speaker(slots, "background", order, background=True) for _ in range(16)]
+    await one_sync()
+    patients = [Speaker(slots, "patient", order) for _ in range(2)]
+    await one_sync()
+    for ends in [*held, *patients][:2]:
+        await ends.end()
+        await one_sync()
+    assert order[limit:] == ["patient", "patient"]
+    for speaker in background:
+        speaker.task.cancel()
+    await asyncio.gather(*(speaker.task for speaker in background), return_exceptions=True)
+    for speaker in (*held, *patients):
+        await speaker.end()
+
+
+async def test_background_work_for_a_patient_leaves_the_patient_both_slots(slots: ConcurrencyLimiter):
+    slots.set_limit(8)
+    patient = uuid.uuid4()
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            await take(stack, slots, patient=patient, background=True)
+        for _ in range(MAX_SLOTS_PER_PATIENT):
+            await take(stack, slots, patient=patient)
+        assert await is_full(slots, patient=patient)
 
 
 async def test_a_lowered_limit_interrupts_no_request_and_admits_none(slots: ConcurrencyLimiter):
@@ -389,6 +444,33 @@ async def test_slots_are_given_in_order_of_arrival_across_processes(server: Redi
     await other.close()
 
 
+async def test_patients_of_one_process_are_served_before_background_work_of_another(
+    server: RedisProcess, shared: RedisLimiter
+):
+    other, order = redis_limiter(server), []
+    shared.set_limit(4)
+    await acquire_once(other)
+    async with AsyncExitStack() as stack:
+        await take(stack, shared)
+        async with AsyncExitStack() as released:
+            for _ in range(3):
+                await take(released, shared)
+            background = Speaker(shared, "background", order, background=True)
+            await one_sync()
+            patients = [Speaker(other, "patient", order) for _ in range(2)]
+            await one_sync()
+        await eventually(lambda: order, wanted=lambda seen: len(seen) == 2)
+        await one_sync()
+        assert order == ["patient", "patient"]  # the last slot stays free
+        assert await is_full(other, background=True)
+        await patients[0].end()
+        await eventually(lambda: order, wanted=lambda seen: seen[2:] == ["background"])
+        assert await is_full(other, background=True)  # all processes together have one share
+    await patients[1].end()
+    await background.end()
+    await other.close()
+
+
 async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: RedisProcess, shared: RedisLimiter):
     async with shared.acquire(None, wait_s=SOON_S):
         pass
@@ -498,6 +580,27 @@ async def test_waiting_requests_are_admitted_when_redis_fails(server: RedisProce
     for speaker in speakers:
         await speaker.end()
     server.start()
+
+
+async def test_background_work_keeps_its_share_while_redis_is_away(server: RedisProcess, shared: RedisLimiter):
+    shared.set_limit(4)
+    order: list[str] = []
+    background = [Speaker(shared, "background", order, background=True) for _ in range(5)]
+    await eventually(lambda: order, wanted=lambda seen: seen == ["background"])
+    server.kill()
+    try:
+        patients = [Speaker(shared, "patient", order) for _ in range(6)]
+        await eventually(lambda: len(order), wanted=lambda seen: seen == 7)
+        assert order == ["background", *["patient"] * 6]
+        for speaker in patients:
+            await speaker.end()
+        await background[0].end()
+        await eventually(lambda: len(order), wanted=lambda seen: seen == 8)
+        for speaker in background[1:]:
+            speaker.done.set()
+        await asyncio.gather(*(speaker.task for speaker in background))
+    finally:
+        server.start()
 
 
 async def test_an_emptied_redis_gets_the_held_slots_again(server: RedisProcess, shared: RedisLimiter):

@@ -23,6 +23,7 @@ PROVIDER_FAILURES = [
     e.Stalled,
     e.ConnectionBroken,
     e.NotAudio,
+    e.AudioTooShort,
     e.ServerError,
     e.ProviderError,
     SomethingNew,

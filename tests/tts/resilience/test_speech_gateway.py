@@ -10,15 +10,30 @@ from typing import Any, Self, cast
 import pytest
 
 from tests.tts.examples import OWN_VOICE, RENDERING
+from tests.voicecare.audio.test_encoders import encode, frame_starts, tone
+from tests.voicecare.audio.test_framing import ID3
 from tts.resilience.concurrency import LocalLimiter, SlotTimeout
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import MAX_AUDIO_S, MAX_TOTAL_SILENCE_S, ResponseGuard, SpeechGateway
 from usage.ledger.events import Attempt, Kind
+from voicecare.audio.formats import FORMATS
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import ResponseMetadata
-from voicecare.providers.errors import BadRequest, ConnectionBroken, ProviderError, QuotaExceeded, Stalled, Unreachable
+from voicecare.providers.errors import (
+    AudioTooShort,
+    BadRequest,
+    ConnectionBroken,
+    NotAudio,
+    ProviderError,
+    QuotaExceeded,
+    Stalled,
+    Unreachable,
+)
 
 TEXT = "How are you?"
+SOUND = encode(FORMATS["mp3_44100_128"], tone(0.5))
+ONE, TWO = SOUND[:3000], SOUND[3000:]
+STARTS = frame_starts(SOUND)
 
 
 class ScriptedClient:
@@ -84,23 +99,27 @@ class Bench:
         )
         self._gateway = SpeechGateway(cast(SpeechClient, client), self.ledger, limiter=self.slots, quota=self.quota)
 
-    async def read(self, **options: Any) -> list[bytes]:
+    async def read(self, got: list[bytes] | None = None, **options: Any) -> list[bytes]:
+        """Read the response and return its chunks. `got` also has those that came before an error."""
+        got = [] if got is None else got
         options = {"slot": self.slots.acquire(None, wait_s=0.1), "on_error": self.reported.append, **options}
         request = RENDERING.build_request(TEXT, None, None, zero_retention=False)
         async with self._gateway.stream(request, self.attempt, first_byte_s=1, stall_s=1, **options) as audio:
-            return [chunk async for chunk in audio]
+            async for chunk in audio:
+                got.append(chunk)
+        return got
 
 
 async def test_a_request_is_booked_before_it_is_sent_when_it_is_answered_and_at_its_end():
-    bench = Bench(ScriptedClient(b"one", b"two"))
-    assert await bench.read() == [b"one", b"two"]
+    bench = Bench(ScriptedClient(ONE, TWO))
+    assert await bench.read() == [ONE, TWO]
     assert bench.ledger.steps == [("start", "unknown", 0), ("answer", "completed", 12), ("end", "completed", 12)]
     assert (bench.attempt.request_id, bench.attempt.credits) == ("req-1", 6)
     assert (bench.client.closed, bench.slots.held_count, bench.reported) == (1, 0, [])
 
 
 async def test_the_concurrency_limit_of_a_response_is_passed_on():
-    bench = Bench(ScriptedClient(b"one"))
+    bench = Bench(ScriptedClient(ONE))
     await bench.read()
     assert bench.slots.limit == 4
 
@@ -119,7 +138,7 @@ async def test_a_refused_request_bills_nothing_and_is_reported(refusal: Provider
 
 
 async def test_an_error_after_the_headers_is_billed_and_carries_the_request_id():
-    bench = Bench(ScriptedClient(b"one", ConnectionBroken(status=200)))
+    bench = Bench(ScriptedClient(ONE, ConnectionBroken(status=200)))
     with pytest.raises(ConnectionBroken) as broken:
         await bench.read()
     assert bench.ledger.steps[-1] == ("end", "failed", 12)
@@ -127,16 +146,16 @@ async def test_an_error_after_the_headers_is_billed_and_carries_the_request_id()
 
 
 async def test_an_implausible_response_is_a_provider_error():
-    bench = Bench(ScriptedClient(*[bytes(1000)] * 100))
+    bench = Bench(ScriptedClient(*[SOUND] * 100))
     with pytest.raises(BadRequest):
-        await bench.read(guard=ResponseGuard(1, bytes_per_second=100))
+        await bench.read(guard=ResponseGuard("A", bytes_per_second=100))
     assert bench.ledger.steps[-1] == ("end", "failed", 12)
     assert [error.code for error in bench.reported] == ["endless_audio"]
     assert bench.client.closed == 1
 
 
 async def test_no_request_is_sent_if_the_quota_ran_out_while_the_caller_waited():
-    bench = Bench(ScriptedClient(b"one"))
+    bench = Bench(ScriptedClient(ONE))
 
     @asynccontextmanager
     async def slot() -> AsyncIterator[None]:
@@ -151,7 +170,7 @@ async def test_no_request_is_sent_if_the_quota_ran_out_while_the_caller_waited()
 
 
 async def test_without_a_slot_nothing_is_sent_or_booked():
-    bench = Bench(ScriptedClient(b"one"))
+    bench = Bench(ScriptedClient(ONE))
     bench.slots.set_limit(1)
     async with bench.slots.acquire(None, wait_s=0.1):
         with pytest.raises(SlotTimeout):
@@ -183,13 +202,53 @@ async def test_a_request_that_is_cancelled_after_its_answer_is_billed(monkeypatc
     assert (bench.client.closed, bench.slots.held_count, bench.reported) == (1, 0, [])
 
 
+# Whole sound
+
+
+async def test_a_response_that_ends_in_a_frame_is_padded():
+    bench = Bench(ScriptedClient(ONE, TWO[:500]))
+    padded = await bench.read()
+    assert padded[:2] == [ONE, TWO[:500]]
+    assert await Bench(ScriptedClient(*padded)).read() == padded  # nothing is missing
+
+
+async def test_a_response_that_breaks_in_a_frame_is_padded_before_the_error():
+    bench, got = Bench(ScriptedClient(ONE[:1000], ConnectionBroken(status=200))), []
+    with pytest.raises(ConnectionBroken):
+        await bench.read(got)
+    assert (got[0], b"".join(got)) == (ONE[:1000], ONE[:1000] + bytes(STARTS[3] - 1000))
+    assert [error.code for error in bench.reported] == ["connection_broken"]
+
+
+async def test_the_tag_of_a_response_is_not_sent():
+    assert await Bench(ScriptedClient(ID3[:7], ID3[7:] + ONE, TWO)).read() == [ONE, TWO]
+
+
+async def test_a_response_in_another_format_is_not_audio():
+    wav = encode(FORMATS["wav_44100"], tone(0.5))
+    bench, got = Bench(ScriptedClient(wav)), []
+    with pytest.raises(NotAudio):
+        await bench.read(got)
+    assert got == []
+    assert [error.code for error in bench.reported] == ["wrong_format"]
+    assert bench.ledger.steps[-1] == ("end", "failed", 12)
+
+
+async def test_a_response_that_is_too_short_for_its_text_has_failed():
+    bench, got = Bench(ScriptedClient(ONE[: STARTS[2]])), []
+    with pytest.raises(AudioTooShort):
+        await bench.read(got, guard=ResponseGuard(TEXT, bytes_per_second=RATE))
+    assert b"".join(got) == ONE[: STARTS[2]]
+    assert [error.code for error in bench.reported] == ["audio_too_short"]
+
+
 # Implausible responses
 
 RATE = 16_000.0
 
 
-def feed(reads: list[tuple[int, float]], characters: int = 100) -> None:
-    reply = ResponseGuard(characters, RATE)
+def feed(reads: list[tuple[int, float]]) -> None:
+    reply = ResponseGuard("a" * 100, RATE)
     for size, waited_s in reads:
         reply.on_chunk(size, waited_s)
 
@@ -218,3 +277,50 @@ def test_an_endless_response_is_refused():
     with pytest.raises(BadRequest):
         feed([(int(RATE), 0.1)] * round(MAX_AUDIO_S + 101))
     feed([(int(RATE), 0.1)] * round(MAX_AUDIO_S + 100))
+
+
+@pytest.mark.parametrize(
+    ("text", "shortest_s"),
+    [
+        ("Tell me more.", 0.2),
+        ("Yes.", 0.05),
+        ("That is what the doctor said to all of us at the end of the visit, and she was quite sure of it.", 1.7),
+        ("7", 0.02),
+        ("おはようございます。", 0.2),
+        ("Nooooooooooooooooo!", 0.04),
+        ("AAAAaaaaaa", 0.015),
+    ],
+)
+def test_audio_that_is_too_short_for_its_letters_is_refused(text: str, shortest_s: float):
+    for seconds in (0.0, shortest_s / 2, shortest_s):
+        guard = ResponseGuard(text, RATE)
+        guard.on_chunk(int(seconds * RATE), 0.1)
+        with pytest.raises(AudioTooShort):
+            guard.on_end()
+    guard = ResponseGuard(text, RATE)
+    guard.on_chunk(int(2 * shortest_s * RATE), 0.1)
+    guard.on_end()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "...", "🙂🙂", " \n ", "\u200b", '<break time="3s"/>', "[laughs softly]", "-- ** --", "👩\u200d👩\u200d👧"],
+)
+def test_a_text_without_letters_may_be_silent(text: str):
+    ResponseGuard(text, RATE).on_end()
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.2, 1.5])
+def test_real_speech_is_long_enough(speed: float):
+    """The offline voice at its usual rate needs 0.065 s for a character, the provider's fastest voices 0.04 s."""
+    for text in (
+        "Hm.",
+        "I see.",
+        "Strengths!",
+        "Mr. Schwartz thrives.",
+        "2 PM, 100 mg.",
+        "https://example.org/a/b?c=1&d=2",
+    ):
+        guard = ResponseGuard(text, RATE)
+        guard.on_chunk(int(len(text) * 0.04 / speed * RATE), 0.1)
+        guard.on_end()

@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from pytest_django import Settings
 
 from tests.sandbox import SandboxProcess
@@ -13,12 +15,25 @@ from tests.waiting import eventually
 from tts.resilience.circuit_breaker import CircuitBreaker
 from tts.resilience.concurrency import LocalLimiter
 from tts.resilience.quota_gate import QuotaGate
+from tts.resilience.speech_gateway import SpeechGateway
 from tts.resilience.state_watcher import ProviderStatePoller
+from usage.ledger.events import Attempt
 from usage.models import Incident, ProviderState
+from usage.provider_state import circuit as provider_state
 from voicecare.core.database import run_in_db_thread
+from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.errors import QuotaExceeded
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class NoLedger:
+    """No request is sent in these tests."""
+
+    async def record_start(self, attempt: Attempt) -> None:
+        raise AssertionError
+
+    record_answer = record_end = record_start
 
 
 class Process:
@@ -33,7 +48,10 @@ class Process:
         self.circuit = CircuitBreaker()
         self.quota = QuotaGate(self.own)
         self.slots = LocalLimiter()
-        self.watch = ProviderStatePoller(self.circuit, self.quota, self.slots, self.probe, self.own)
+        self.gateway = SpeechGateway(SpeechClient("http://127.0.0.1:1", "key"), NoLedger())
+        self.watch = ProviderStatePoller(
+            self.circuit, self.quota, self.slots, self.probe, self.own, gateway=self.gateway
+        )
 
     def own(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
@@ -130,9 +148,15 @@ async def test_no_probe_is_sent_while_the_quota_is_exceeded(process: Process):
 
 async def test_a_probe_that_is_refused_for_the_quota_reports_it(process: Process):
     process.error = QuotaExceeded(code="quota_exceeded", status=401, request_id="r1")
-    await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
-    await process.watch.poll()
-    await until(lambda: process.quota.is_exhausted and not process.tasks)
+
+    async def is_refused() -> bool:
+        # The web server of other tests may claim the probe first, so the row is written again.
+        await given(circuit="open", next_probe_at="2020-01-01T00:00Z")
+        await process.watch.poll()
+        await until(lambda: not process.tasks)
+        return process.quota.is_exhausted
+
+    await eventually(is_refused)
     row = await run_in_db_thread(ProviderState.objects.get)
     assert (row.quota, row.circuit) == ("spent", "closed")
     incident = await run_in_db_thread(Incident.objects.get, kind="quota")
@@ -167,6 +191,17 @@ async def test_all_processes_know_within_two_seconds_that_the_quota_is_back(
     assert (await run_in_db_thread(Incident.objects.get)).resolved_at is not None
 
 
+async def test_a_change_of_the_plan_reaches_all_processes(process: Process, other: Process):
+    process.slots.set_limit(6)
+    for limit in (6, 30, 4):
+        await run_in_db_thread(provider_state.set_plan_limit, limit)
+        for each in (process, other):
+            await each.watch.poll()
+            await asyncio.gather(*each.tasks)
+        assert (process.slots.limit, other.slots.limit) == (limit, limit)
+    assert await run_in_db_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 4
+
+
 async def test_the_concurrency_limit_is_written_once_and_read_by_new_processes(process, other):
     process.slots.set_limit(7)
     await process.watch.poll()
@@ -180,3 +215,42 @@ async def test_the_concurrency_limit_is_written_once_and_read_by_new_processes(p
     await process.watch.poll()
     assert process.slots.limit == 7  # its own responses correct it
     assert await run_in_db_thread(ProviderState.objects.values_list("concurrency_limit", flat=True).get) == 3
+
+
+# The API key
+
+
+async def test_the_refusal_of_the_key_ends_when_the_provider_has_accepted_a_request_since(process: Process):
+    await given(access="permission", next_poll_at=timezone.now() + timedelta(hours=1))
+    process.gateway.accepted_at = time.monotonic()  # before this process knows of the refusal
+    await process.watch.poll()
+    await process.watch.poll()
+    assert process.watch.access_refused
+    assert not process.tasks
+    process.gateway.accepted_at = time.monotonic()
+    await process.watch.poll()
+    await asyncio.gather(*process.tasks)
+    await process.watch.poll()
+    assert not process.watch.access_refused
+    row = await run_in_db_thread(ProviderState.objects.get)
+    assert row.access == "granted"
+
+
+async def test_an_acceptance_before_a_second_refusal_does_not_end_it(process: Process):
+    later = timezone.now() + timedelta(hours=1)
+    await given(access="key", access_changed_at=timezone.now(), next_poll_at=later)
+    await process.watch.poll()
+    process.gateway.accepted_at = time.monotonic()  # then another process grants, and the key is refused again
+    await given(access="key", access_changed_at=timezone.now(), next_poll_at=later)
+    await process.watch.poll()
+    assert not process.tasks
+
+
+async def test_while_the_key_is_refused_the_subscription_is_polled(process: Process, settings: Settings):
+    settings.ELEVENLABS_BASE_URL = "http://127.0.0.1:1"
+    await given(access="key")
+    await process.watch.poll()
+    assert process.tasks
+    await asyncio.gather(*process.tasks)
+    row = await run_in_db_thread(ProviderState.objects.get)
+    assert row.next_poll_at is not None

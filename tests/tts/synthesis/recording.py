@@ -21,8 +21,8 @@ class RecordingSink:
         self.sent.append((source, voice, chunk))
         record_audio(self._speech, len(chunk), source)
 
-    async def pad_partial_frame(self) -> None:
-        self.calls.append("pad_partial_frame")
+    async def wait_for_listener(self) -> None:
+        self.calls.append("wait_for_listener")
 
     async def notify_queued(self, reason: str, expires_in_s: float) -> None:
         self.queued.append((reason, expires_in_s))

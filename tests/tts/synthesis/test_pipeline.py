@@ -1,6 +1,7 @@
 """The pipeline without network and database: the source of each segment, and what is sent, stored and booked."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,9 +11,11 @@ import pytest
 
 from tests.tts import examples
 from tests.tts.synthesis.recording import RecordingSink
+from tests.voicecare.audio.test_encoders import encode, frame_starts, tone
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.conversations.context import SpeechContext
+from tts.conversations.voice import NO_VOICE, VoiceRef
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import CircuitBreaker
 from tts.resilience.concurrency import LocalLimiter
@@ -23,14 +26,24 @@ from tts.speech import Speech
 from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
 from usage.ledger.events import Attempt
+from voicecare.audio.formats import FORMATS
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
-from voicecare.providers.errors import ProviderError, QuotaExceeded, ServerError, Stalled, TextRejected
+from voicecare.providers.errors import (
+    ProviderError,
+    QuotaExceeded,
+    ServerError,
+    Stalled,
+    TextRejected,
+    VoiceUnavailable,
+)
 from voicecare.providers.espeak.client import OfflineSynthesizer, SynthesizerUnavailable
 
 FIRST = "This is the first of the two sentences in this text. "
 SECOND = "And this one is the second of them, which is the last."
-PHRASE = "I see."
+PHRASE = "I see, my dear."
+LIVE = encode(FORMATS["mp3_44100_128"], tone(2.0))  # long enough for each of these texts
+CUT, PADDING = LIVE[:1000], bytes(frame_starts(LIVE)[3] - 1000)
 
 
 class Response:
@@ -57,7 +70,7 @@ class Provider:
     """Answers with the scripted items in order, then with audio. An error is raised after the chunks before it."""
 
     def __init__(self) -> None:
-        self.script: list[ProviderError | tuple[bytes, ProviderError]] = []
+        self.script: list[ProviderError | tuple[bytes, ProviderError | None]] = []
         self.requests: list[SpeechRequest] = []
 
     @asynccontextmanager
@@ -69,7 +82,7 @@ class Provider:
             case (chunk, error):
                 yield Response([chunk], error)
             case None:
-                yield Response([b"live"], None)
+                yield Response([LIVE], None)
 
 
 class Offline:
@@ -169,14 +182,14 @@ async def test_each_segment_is_requested_when_the_sink_has_capacity(setup: Setup
     sink = await setup.say(speech)
     assert [request.text for request in setup.provider.requests] == [FIRST, SECOND]
     assert (setup.provider.requests[0].next_text, setup.provider.requests[1].previous_text) == (SECOND, FIRST)
-    segment = ["wait_for_capacity", "send_audio", "pad_partial_frame"]
+    segment = ["wait_for_capacity", "send_audio"]
     assert sink.calls == [*segment, *segment, "flush"]
     assert (speech.progress.characters, setup.booked) == (len(FIRST + SECOND), [("live", "completed")] * 2)
 
 
 async def test_a_known_phrase_is_stored_once_and_then_plays_from_the_cache(setup: Setup):
     assert sources(await setup.say(examples.speech(text=PHRASE))) == ["live"]
-    assert sources(await setup.say(examples.speech(text=PHRASE))) == ["cache"]
+    assert set(sources(await setup.say(examples.speech(text=PHRASE)))) == {"cache"}
     assert len(setup.provider.requests) == 1
     for work in setup.background:
         await work
@@ -184,25 +197,39 @@ async def test_a_known_phrase_is_stored_once_and_then_plays_from_the_cache(setup
     assert setup.booked == [("live", "completed"), ("cache", "completed")]
 
 
+async def test_audio_that_is_too_short_for_its_text_is_repeated_and_not_stored(setup: Setup):
+    setup.provider.script = [(CUT, None)]
+    sink = await setup.say(examples.speech(text=PHRASE))
+    assert (setup.booked, setup.phrases.clips) == ([("live", "failed"), ("retry", "completed")], {})
+    assert [chunk for _, _, chunk in sink.sent] == [CUT, PADDING, LIVE]
+
+
+async def test_a_clip_is_stored_with_its_last_frame_whole(setup: Setup):
+    setup.provider.script = [(LIVE[:-100], None)]
+    sink = await setup.say(examples.speech(text=PHRASE))
+    assert setup.phrases.clips == {PHRASE: LIVE[:-100] + bytes(100)}
+    assert [chunk for _, _, chunk in sink.sent] == [LIVE[:-100], bytes(100)]
+
+
 async def test_a_greeting_is_stored_as_a_whole(setup: Setup):
     await setup.say(examples.speech(text=FIRST + SECOND, origin="greeting"))
-    assert setup.phrases.clips == {(FIRST + SECOND).strip(): b"livelive"}
+    assert setup.phrases.clips == {(FIRST + SECOND).strip(): LIVE + LIVE}
     sink = await setup.say(examples.speech(text=FIRST + SECOND, origin="greeting"))
-    assert sink.sent == [("cache", "Rachel", b"livelive")]
+    assert (set(sources(sink)), b"".join(chunk for _, _, chunk in sink.sent)) == ({"cache"}, LIVE + LIVE)
 
 
 async def test_a_phrase_that_was_not_spoken_in_one_response_is_not_stored(setup: Setup):
-    setup.provider.script = [(b"li", Stalled(status=200))]
+    setup.provider.script = [(CUT, Stalled(status=200))]
     sink = await setup.say(examples.speech(text=PHRASE))
-    assert [chunk for _, _, chunk in sink.sent] == [b"li", b"live"]
+    assert [chunk for _, _, chunk in sink.sent] == [CUT, PADDING, LIVE]
     assert setup.phrases.clips == {}
 
 
 async def test_a_failed_segment_is_padded_and_spoken_again_with_the_next_strategy(setup: Setup):
-    setup.provider.script = [(b"li", Stalled(status=200)), ServerError(status=500)]
+    setup.provider.script = [(CUT, Stalled(status=200)), ServerError(status=500)]
     sink = await setup.say(examples.speech(text=FIRST))
-    assert sink.sent == [("live", "Rachel", b"li"), ("backup", "Default", b"live")]
-    assert sink.calls.count("pad_partial_frame") == 3
+    assert sink.sent == [("live", "Rachel", CUT), ("live", "Rachel", PADDING), ("backup", "Default", LIVE)]
+    assert sink.calls.count("wait_for_listener") == 2
     assert setup.booked == [("live", "failed"), ("retry", "failed"), ("backup", "completed")]
 
 
@@ -253,7 +280,7 @@ async def test_speech_without_audio_is_deferred_when_the_quota_runs_out(setup: S
 
 
 async def test_speech_that_has_begun_continues_offline_when_the_quota_runs_out(setup: Setup):
-    setup.provider.script = [(b"live", QuotaExceeded(status=401))]
+    setup.provider.script = [(LIVE, QuotaExceeded(status=401))]
     assert sources(await setup.say(examples.speech(text=FIRST))) == ["live", "offline"]
 
 
@@ -286,3 +313,56 @@ async def test_two_speeches_share_one_request_for_the_same_phrase(setup: Setup):
     sinks = await asyncio.gather(*speaking)
     assert [sources(sink) for sink in sinks] == [["live"], ["cache"]]
     assert len(setup.provider.requests) == 1
+
+
+# Without a voice of the provider
+
+
+RESERVE = VoiceRef(uuid.uuid4(), "RESERVEvoice", "Sarah", 1)
+REFUSED = VoiceUnavailable(status=404, code="voice_not_found")
+
+
+def in_default_voice(setup: Setup, **changes: Any) -> None:
+    """Let the conversation be in the default voice, which is also its backup voice."""
+    setup.context = replace(setup.context, speech_settings=setup.context.backup_settings, **changes)
+
+
+async def test_another_voice_speaks_if_the_default_voice_is_refused(setup: Setup):
+    in_default_voice(setup, reserve_voice=RESERVE)
+    setup.provider.script = [REFUSED]
+    sink = await setup.say(examples.speech(text=FIRST + SECOND))
+    assert sink.sent == [("backup", "Sarah", LIVE), ("backup", "Sarah", LIVE)]
+    assert [request.voice_id for request in setup.provider.requests] == ["DEFAULTvoice", "RESERVEvoice", "RESERVEvoice"]
+
+
+async def test_own_backup_and_reserve_voice_are_tried_in_this_order(setup: Setup):
+    setup.context = replace(setup.context, reserve_voice=RESERVE)
+    setup.provider.script = [REFUSED, REFUSED]
+    assert sources(await setup.say(examples.speech(text=FIRST))) == ["backup"]
+    setup.provider.script = [REFUSED] * 3
+    assert sources(await setup.say(examples.speech(text=FIRST))) == ["offline"]
+    voices = [request.voice_id for request in setup.provider.requests]
+    assert voices == ["OWNvoice", "DEFAULTvoice", "RESERVEvoice"] * 2
+
+
+async def test_without_a_reserve_voice_the_offline_voice_speaks(setup: Setup):
+    in_default_voice(setup)
+    setup.provider.script = [REFUSED]
+    assert sources(await setup.say(examples.speech(text=FIRST))) == ["offline"]
+    assert len(setup.provider.requests) == 1
+
+
+async def test_without_any_voice_no_request_is_made(setup: Setup):
+    nothing = replace(setup.context.speech_settings, voice=NO_VOICE)
+    setup.context = replace(setup.context, speech_settings=nothing, backup_settings=nothing)
+    for text in (FIRST, PHRASE):
+        assert sources(await setup.say(examples.speech(text=text))) == ["offline"]
+    assert (setup.provider.requests, setup.phrases.clips) == ([], {})
+    assert {attempt.voice_id for attempt in setup.attempts.values()} == {None}
+
+
+async def test_without_a_backup_voice_the_offline_voice_follows_the_retry(setup: Setup):
+    setup.context = replace(setup.context, backup_settings=replace(setup.context.backup_settings, voice=NO_VOICE))
+    setup.provider.script = [ServerError(status=500)] * 2
+    assert sources(await setup.say(examples.speech(text=FIRST))) == ["offline"]
+    assert [request.voice_id for request in setup.provider.requests] == ["OWNvoice", "OWNvoice"]

@@ -1,7 +1,8 @@
 """The segmenter: properties of every text, and tables of texts in the patients' languages."""
 
+import re
 import unicodedata
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -35,6 +36,7 @@ building_blocks = st.sampled_from(
     [
         *"aÉ1 .!?…,;:-—\n\"'”“«»()।。、؟،ক",
         *("e\u0301", "क्षि", FAMILY, "👍🏽", "🇩🇪", "🙂", "\u1112\u1161\u11ab", "\r\n", "\u200b", "\u00a0"),
+        *("<", ">", '<break time="1s"/>', '<b title="Dr. No! Ok. ">', "1. ", "\n2. "),
         *("Dr. ", "z. B. ", "2.5 mg ", "Yes. ", "How are you? ", "and so it went on, ", "x" * 70, "words " * 12),
         "日本語の文章です",
     ]
@@ -108,6 +110,100 @@ def test_no_cut_splits_a_letter_and_its_marks_or_an_emoji(text: str):
         assert not unicodedata.category(following).startswith("M")
         assert previous != "\u200d" or following.isalnum()
         assert following not in "\u200d🏽\u1161\u11ab"
+
+
+@exhaustive
+@given(texts)
+def test_no_cut_is_inside_a_tag(text: str):
+    ends = list(accumulate(map(len, split(text, "en", PHRASES))))[:-1]
+    tags = [match.span() for match in re.finditer(r"</?[A-Za-z!][^<>]{0,150}>", text)]
+    assert not [(text[start:end], cut) for start, end in tags for cut in ends if start < cut < end]
+
+
+@pytest.mark.parametrize("opener", ["<", "<b", "</b", "<!--", "a < b and "])
+def test_a_tag_that_is_not_closed_holds_the_text_back_for_200_characters_at_most(opener: str):
+    sentence = "This is a sentence of more than forty characters. "
+    segments = split(f"Oh. {opener} {sentence * 10}", "en", PHRASES)
+    assert len(segments) >= 6
+    assert segments[-1] == sentence
+    assert len(segments[0]) <= 300
+
+
+@pytest.mark.parametrize(
+    "marked",  # a bar marks the end of a segment
+    [
+        'I will wait here until you are ready, dear. <break time="1.5 s. Or"/> Now lift your arm, please. |And down.',
+        'I will say it to you as <say-as interpret-as="x. Y! Z? A">a word of its own</say-as>. |Then we go on.',
+        'I will wait until you are ready, my dear friend. |<Break Time="1 s. Or. More"/>Now lift your left arm.',
+        "I will say it <emphasis level='strong. Very'>with emphasis. |Really</emphasis> to you. And then we stop.",
+    ],
+)
+def test_a_mark_in_a_tag_ends_no_sentence(marked: str):
+    text = marked.replace("|", "")
+    assert split(text, "en", PHRASES) == streamed(text) == marked.split("|")
+
+
+def test_a_long_sentence_is_not_cut_in_a_tag():
+    words = "many words " * 26
+    text = f'{words}<break time="1.5s" strength="strong"/> {words}'
+    segments = split(text, "en", PHRASES)
+    assert "".join(segments) == text
+    assert [segment.count("<") == segment.count(">") for segment in segments] == [True] * len(segments)
+
+
+@pytest.mark.parametrize("length", range(30, 48))
+@pytest.mark.parametrize("number", ["1", "2", "12", "999", "**3", "(4", "2.1", "10.2.3", "iv", "VIII"])
+@pytest.mark.parametrize("between", ["\n", " ", "\n\n", "\r\n- "])
+def test_the_number_of_a_list_belongs_to_the_sentence_after_it(length: int, number: str, between: str):
+    text = f"1. {'x' * (length - 4)}.{between}{number}. Rest in bed until noon. Then have some soup."
+    segments = split(text, "en", PHRASES)
+    assert segments == streamed(text)
+    assert not [segment for segment in segments if segment.strip().strip("*(-\n ").endswith(f"{number}.".lstrip("*("))]
+
+
+@pytest.mark.parametrize(
+    ("text", "segments"),
+    [
+        ("The whole house was built long ago in the year 12. It is still there.", 2),
+        ("I counted all of the flowers: there were forty and 2. Then it rained.", 2),
+        ("The doctor is coming to see you today at half past 8.30. Then we eat.", 2),
+        ("The king who had all of these six wives was Henry VIII. Then she left.", 2),
+    ],
+)
+def test_a_number_at_the_end_of_a_sentence_ends_it(text: str, segments: int):
+    assert len(split(text, "en", PHRASES)) == segments
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", "Maj Ave Cmdr Gov Blvd Sen Jr Adm Insp Inc"),
+        ("de", "Hrn Pfr med Fam"),
+        ("es", "Gral Pdte Prof Pza"),
+        ("fr", "Cdt Pr Blvd Col"),
+        ("it", "Gen Magg Rag p.zza"),
+        ("pt", "Profa Gen Trav"),
+        ("nl", "Mej Fam Ds Kol"),
+        ("pl", "Hab Gen Płk"),
+        ("ru", "Ген Инж Просп"),
+    ],
+)
+def test_an_abbreviation_before_a_name_ends_no_sentence(language: str, words: str):
+    for word in words.split():
+        text = f"Abcdefgh ijklmnop qrstuvw xyzabcd ef {word}. Smith abcdefg hijklm nopqrs tuvwxyz abcdefghi."
+        assert split(text, language, PHRASES) == [text]
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("de", "Das ist genau das Essen, das ich am liebsten mag. Und Sie?"),
+        ("nl", "Het is een mooie jas, die u ook nog heel goed past. Toch?"),
+        ("pl", "Proszę teraz usiąść i spokojnie wziąć swój lek. Dobrze?"),
+    ],
+)
+def test_a_word_that_is_also_an_abbreviation_ends_a_sentence(language: str, text: str):
+    assert len(split(text, language, PHRASES)) == 2
 
 
 @exhaustive

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
@@ -16,6 +18,7 @@ from tests.waiting import until
 from usage.alerts import channels, dispatcher, incidents
 from usage.alerts.incidents import Kind
 from usage.models import Incident
+from voicecare.core.batches import RowsFailed
 
 pytestmark = pytest.mark.django_db(transaction=True)  # alerts are sent from a separate thread
 
@@ -256,6 +259,20 @@ def test_a_failure_is_logged_without_the_webhooks_secret(
     said = capsys.readouterr().out
     assert "alert.send_failed" in said
     assert "secret" not in said
+
+
+def test_the_incident_of_a_removed_channel_ends_even_if_an_alert_cannot_be_sent(webhook: Webhook):
+    create_incident(kind="alerts", key="mail", opening_sent_at=timezone.now())  # mail is not configured
+    create_incident()
+
+    def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        if sql.startswith("UPDATE") and "sending_until" in sql:
+            raise IntegrityError("refused")
+        return run(sql, *arguments)
+
+    with connection.execute_wrapper(execute), pytest.raises(RowsFailed):
+        dispatcher.retry_pending()
+    assert Incident.objects.get(kind="alerts").resolved_at is not None
 
 
 # No channel, old incidents

@@ -18,6 +18,7 @@ from usage.reports import queries
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+UNPRICED = {"cost": None, "currency": None, "unpriced_credits": 20}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def carol(alice: Member, bob: Member) -> Clinician:
 
 @pytest.fixture
 def stan(db: None) -> Clinician:
-    return clinician("stan", is_staff=True)
+    return clinician("stan", in_role="Administrator", is_staff=True)
 
 
 def record_usage(
@@ -67,7 +68,16 @@ def test_a_day_contains_its_usage(carol: Clinician, alice: Member):
         "count": 1,
         "next": None,
         "previous": None,
-        "results": [{"date": "2026-03-10", "characters": 40, "credits": 20, "saved_characters": 7, "requests": 2}],
+        "results": [
+            {
+                "date": "2026-03-10",
+                "characters": 40,
+                "credits": 20,
+                "saved_characters": 7,
+                "requests": 2,
+                **UNPRICED,
+            }
+        ],
     }
 
 
@@ -76,9 +86,16 @@ def test_a_month_is_always_complete(carol: Clinician, alice: Member):
     record_usage(alice, at=NOON - timedelta(days=9))
     record_usage(alice, at=NOON - timedelta(days=10))
     answer = carol.get("usage/monthly/?from=2026-03-09&to=2026-03-09")
-    assert answer["results"] == [
-        {"month": "2026-03", "characters": 20, "credits": 10, "saved_characters": 0, "requests": 2}
-    ]
+    (row,) = answer["results"]
+    assert row == {
+        "month": "2026-03",
+        "characters": 20,
+        "credits": 10,
+        "saved_characters": 0,
+        "requests": 2,
+        **UNPRICED,
+        "unpriced_credits": 10,
+    }
 
 
 @pytest.mark.parametrize(("to", "found"), [("2026-03-10", 1), ("2026-03-09", 0)])
@@ -118,11 +135,11 @@ def test_a_group_adds_a_key_of_its_name(stan: Clinician, alice: Member, bob: Mem
         }[group]
     )
     assert {frozenset(row) for row in rows} == {
-        frozenset({"date", group, "characters", "credits", "saved_characters", "requests"})
+        frozenset({"date", group, "characters", "credits", "saved_characters", "requests", *UNPRICED})
     }
 
 
-def test_clinicians_see_their_own_patients_and_staff_see_all(
+def test_clinicians_see_their_own_patients_and_administrators_see_all(
     carol: Clinician, stan: Clinician, alice: Member, bob: Member
 ):
     record_usage(alice)
@@ -234,8 +251,8 @@ def test_only_the_care_team_sees_a_patients_budget(carol: Clinician, stan: Clini
     record_usage(alice, "live", 40, at=now - timedelta(days=32))
     month = queries.today().strftime("%Y-%m")
     answer = carol.get(f"patients/{alice.patient.pk}/budget/")
-    assert answer == {"month": month, "budget": 100, "used": 90, "remaining": 10}
+    assert answer == {"month": month, "budget": 100, "used": 90, "remaining": 10, **UNPRICED, "unpriced_credits": 45}
     assert carol.call("GET", f"patients/{bob.patient.pk}/budget/").status_code == 404
     record_usage(bob, "live", 30, at=now)
     answer = stan.get(f"patients/{bob.patient.pk}/budget/")
-    assert answer == {"month": month, "budget": None, "used": 30, "remaining": None}
+    assert answer == {"month": month, "budget": None, "used": 30, "remaining": None, **UNPRICED, "unpriced_credits": 15}

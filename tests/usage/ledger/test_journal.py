@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from django.db import DatabaseError, OperationalError
 
+from tests.e2e.database import missing_table
 from tests.server import ROOT
 from tts.recorder import Recorder
 from usage.ledger import events
 from usage.ledger.events import Attempt
 from usage.ledger.journal import Journal, open_journal, recover
 from usage.models import UsageEvent
+from voicecare.core.batches import RowsFailed
 
 APPEND_AND_DIE = """
 import os, sys, uuid
@@ -131,12 +134,12 @@ def test_a_young_empty_file_is_kept(folder: Path):
 
 def test_attempts_that_could_not_be_recorded_are_recovered_later(folder: Path):
     def refuse(attempts: Sequence[Attempt]) -> None:
-        raise OSError("the database is unavailable")
+        raise OperationalError("the database is unavailable")
 
     journal, recorded = Journal(folder), Recorded()
     journal.append(attempt())
     end_process(journal)
-    with pytest.raises(OSError, match="unavailable"):
+    with pytest.raises(OperationalError, match="unavailable"):
         recover(folder, refuse)
     assert recover(folder, recorded) == 1
 
@@ -164,6 +167,42 @@ def test_appending_after_close_does_not_write_to_another_file(folder: Path, tmp_
     with (tmp_path / "another").open("wb") as another:  # gets the file descriptor number of the journal
         journal.append(attempt())
         assert os.fstat(another.fileno()).st_size == 0
+
+
+def test_nothing_that_is_appended_after_close_is_lost(folder: Path):
+    journal, recorded = Journal(folder), Recorded()
+    journal.close()
+    journal.truncate(journal.position())
+    journal.append(attempt())
+    journal.append(attempt(1))
+    end_process(journal)
+    assert recover(folder, recorded) == 2
+
+
+def test_closing_keeps_a_file_with_attempts(folder: Path):
+    journal, recorded = Journal(folder), Recorded()
+    journal.append(attempt())
+    journal.close()
+    journal.close()
+    assert recover(folder, recorded) == 1
+
+
+def test_a_file_that_cannot_be_recorded_does_not_stop_the_others(folder: Path):
+    bad, good, recorded = Journal(folder), Journal(folder), Recorded()
+    bad.append(attempt(7))
+    good.append(attempt(1))
+    for journal in (bad, good):
+        end_process(journal)
+
+    def refuse_bad(attempts: Sequence[Attempt]) -> None:
+        if attempts[0].segment == 7:
+            raise ValueError("refused")
+        recorded.extend(attempts)
+
+    with pytest.raises(RowsFailed):
+        recover(folder, refuse_bad)
+    assert [one.segment for one in recorded] == [1]
+    assert [path.name for path in folder.iterdir()] == [bad._path.name]
 
 
 def test_the_file_is_private_and_contains_neither_text_nor_name(folder: Path):
@@ -202,3 +241,33 @@ async def test_the_recorder_truncates_the_journal_after_writing_the_rows(folder:
     await recorder.flush()
     assert recorder.journal._path.read_bytes() == b""
     recorder.journal.close()
+
+
+def lines(folder: Path) -> list[int]:
+    """Return the number of lines of each file."""
+    return [path.read_bytes().count(b"\n") for path in folder.iterdir()]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_what_is_recorded_after_close_is_written(folder: Path):
+    recorder = Recorder(Journal(folder))
+    recorder.record(attempt())
+    await recorder.close()
+    assert lines(folder) == []
+    late = attempt()
+    recorder.record(late)
+    assert lines(folder) == [1]
+    await recorder.flush()
+    assert lines(folder) == [0]
+    assert await UsageEvent.objects.filter(source=late.source_id).aexists()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_closing_without_a_database_keeps_the_journal(folder: Path):
+    recorder, recorded = Recorder(Journal(folder)), Recorded()
+    recorder.record(attempt())
+    async with missing_table(UsageEvent._meta.db_table):
+        with pytest.raises(DatabaseError):
+            await recorder.close()
+    assert recover(folder, recorded) == 1
+    await recorder.flush()

@@ -9,8 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
-from hypothesis import given
-from hypothesis import strategies as st
 from pytest_django import Settings
 
 from usage.ledger import events, rollup
@@ -230,11 +228,3 @@ def test_a_rebuild_may_run_while_others_write():
         jobs = [threads.submit(rebuild if number % 4 == 0 else write, number) for number in range(40)]
         [job.result() for job in jobs]
     assert DailyUsage.objects.get().characters == UsageEvent.objects.count() == 150
-
-
-shares = st.lists(st.integers(0, 10**9), min_size=len(rollup.COLUMNS), max_size=len(rollup.COLUMNS)).map(tuple)
-
-
-@given(shares, shares)
-def test_subtracting_totals_reverses_adding(one: rollup.Totals, other: rollup.Totals):
-    assert rollup.subtract_totals(rollup.add_totals(one, other), other) == one

@@ -187,8 +187,24 @@ def test_one_of_several_processes_opens_probes_and_closes():
 
 def test_the_plans_limit_applies_until_the_provider_reports_its_own():
     circuit.set_plan_limit(10)
-    circuit.set_plan_limit(4)
     assert circuit.read_status().concurrency_limit == 10
     circuit.set_concurrency_limit(15)
     circuit.set_plan_limit(10)
     assert circuit.read_status().concurrency_limit == 15
+
+
+def test_each_change_of_the_plan_changes_the_limit():
+    for limit in (6, 30, 4):
+        circuit.set_plan_limit(limit)
+        assert circuit.read_status().concurrency_limit == limit
+    circuit.set_concurrency_limit(15)
+    circuit.set_plan_limit(6)
+    assert circuit.read_status().concurrency_limit == 6
+
+
+def test_a_limit_from_before_the_plan_was_known_stays_until_the_plan_changes():
+    circuit.set_concurrency_limit(15)
+    circuit.set_plan_limit(10)
+    assert circuit.read_status().concurrency_limit == 15
+    circuit.set_plan_limit(20)
+    assert circuit.read_status().concurrency_limit == 20

@@ -16,7 +16,7 @@ GERMAN = {"Accept-Language": "de-DE,de;q=0.9"}
 @pytest.fixture
 def staff(alice: Member) -> Clinician:
     history.create_usage(days=3)
-    return clinician("ann", is_staff=True)
+    return clinician("ann", in_role="Auditor", is_staff=True)
 
 
 def test_the_admin_is_in_the_language_of_the_browser(admin_client: Client):

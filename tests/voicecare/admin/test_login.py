@@ -1,25 +1,16 @@
 """The admin login limits wrong passwords in the same way as the REST login."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import caches
 from django.test import Client
 
-from voicecare.api import throttling
+from voicecare.accounts import throttling
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"
 TOO_MANY_FAILURES = "Too many failed logins"
-
-
-@pytest.fixture(autouse=True)
-def clear_login_failures() -> Iterator[None]:
-    caches["logins"].clear()
-    yield
-    caches["logins"].clear()
 
 
 @pytest.fixture

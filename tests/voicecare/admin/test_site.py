@@ -10,6 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from tests.conftest import Member
 from tests.voicecare.dashboard import history
 from usage.models import DailyUsage, Incident
 from voicecare.patients.models import Patient
@@ -102,6 +103,20 @@ def test_markup_in_a_name_is_escaped(patients, admin_client: Client):
         assert "<b>M" not in admin_client.get(url).content.decode()
 
 
+@pytest.mark.parametrize("has_usage", [True, False])
+def test_the_first_page_lists_languages_without_a_greeting(has_usage: bool, alice: Member, admin_client: Client):
+    """In a card, or in the checklist of an installation without speech."""
+    cache.clear()
+    if has_usage:
+        history.create_usage(days=3, patient_count=1)
+    gap = f"English (en): {1 + has_usage} patient{'s' if has_usage else ''}, no phrases, <a"
+    page = admin_client.get("/admin/").content.decode()
+    assert page.count(gap) == 1
+    assert ("No speech yet" in page) is not has_usage
+    assert gap.removesuffix(", <a") in staff("view_phrase", "view_dailyusage").get("/admin/").content.decode()
+    assert "English (en)" not in staff("view_dailyusage").get("/admin/").content.decode()
+
+
 def test_pages_have_no_inline_scripts_styles_or_handlers(patients, admin_client: Client):
     for url in ("/admin/", usage_url(patients[0])):
         page = admin_client.get(url).content.decode()
@@ -123,7 +138,7 @@ def test_the_number_of_queries_does_not_grow_with_the_data(patients, admin_clien
     history.create_usage(days=200, patient_count=20)
     cache.clear()
     assert count_queries(admin_client, url) == baseline
-    assert baseline <= 25
+    assert baseline <= 37
 
 
 def test_only_unconfirmed_events_of_the_ledger_are_read(patients, admin_client: Client):

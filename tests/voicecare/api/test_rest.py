@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -11,7 +10,6 @@ import psycopg
 import pytest
 from django.conf import settings as configured
 from django.contrib.auth.models import User
-from django.core.cache import caches
 from django.core.management import call_command
 from django.db import InternalError, OperationalError
 from django.test import Client
@@ -25,20 +23,13 @@ from rest_framework.views import APIView
 
 from tests.clinicians import Clinician, clinician
 from tests.conftest import Member
-from voicecare.api import throttling
+from voicecare.accounts import throttling
 from voicecare.api.parsers import MAX_BYTES
 from voicecare.patients.models import Patient
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at:UserWarning")]
 PASSWORD = "correct horse battery"
 WRONG = {"username": "carol", "password": "wrong"}
-
-
-@pytest.fixture(autouse=True)
-def clear_login_failures() -> Iterator[None]:
-    caches["logins"].clear()
-    yield
-    caches["logins"].clear()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Streams that were cut and padded, decoded by FFmpeg."""
 
 import av
+import numpy as np
 import pytest
 
+from tests.sound import decode_strictly
 from tests.voicecare.audio.test_encoders import decode, encode, frame_starts, tone
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS, AudioFormat
 from voicecare.audio.framing import FramePadder
@@ -35,6 +37,20 @@ def test_a_stream_cut_anywhere_can_be_followed_by_another(name):
         assert samples - alone >= cut / fmt.bytes_per_second * fmt.sample_rate - 1
         if fmt.codec == "mp3":
             assert count_parsed_samples(whole) == samples
+
+
+@pytest.mark.parametrize("name", ["mp3_44100_128", "mp3_22050_32", "mp3_24000_48"])
+def test_a_cut_in_the_side_information_of_a_frame_loses_no_frame(name):
+    """The sound has clicks, for which the encoder changes its window."""
+    fmt = FORMATS[name]
+    noise = np.random.default_rng(1).normal(0, 9000, 11025) * (np.arange(11025) % 2500 < 200)
+    stream = encode(fmt, noise.clip(-30000, 30000).astype("<i2").tobytes())
+    alone = decode_strictly(stream)
+    starts = frame_starts(stream)
+    for number, start in enumerate(starts, 1):
+        for cut in range(start + 1, start + 38):
+            frames = decode_strictly(pad(fmt, stream[:cut]) + stream) * len(starts) / alone
+            assert frames == number + len(starts), cut
 
 
 @pytest.mark.parametrize("name", ["mp3_44100_128", "mp3_22050_32", "mp3_24000_48", "mp3_44100_192"])

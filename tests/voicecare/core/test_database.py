@@ -6,6 +6,7 @@ import threading
 import pytest
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from pytest_django import Settings
 
 from voicecare.core.database import own_db_thread, run_in_db_thread
 
@@ -40,6 +41,21 @@ async def test_own_db_thread_uses_one_thread_and_closes_its_connections():
     assert threading.get_ident() not in names
     assert used.connection is None
     assert await run_in_db_thread(threading.get_ident) not in names
+
+
+async def test_with_debug_a_thread_forgets_the_statements_of_its_previous_call(settings: Settings):
+    """Django forgets them only in the threads of HTTP requests."""
+    settings.DEBUG = True
+    async with own_db_thread("own"):
+        kept = [await run_in_db_thread(_query) for _ in range(20)]
+    assert kept[1:] == [1] * 19  # the first call also opens the connection
+
+
+def _query() -> int:
+    """Run one statement and return the number of statements that Django keeps in this thread."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return len(connection.queries_log)
 
 
 def _open_connection() -> BaseDatabaseWrapper:

@@ -1,8 +1,4 @@
-"""One error, rendered for both doors in the same words."""
-
-import json
-
-import pytest
+"""The base class of errors, and its body for REST."""
 
 from tts.conversations.lifecycle import UnknownConversation
 from voicecare.core.errors import VoicecareError
@@ -27,16 +23,9 @@ def test_unless_said_otherwise_nothing_can_be_retried():
     assert VoicecareError("No.").code == "error"
 
 
-@pytest.mark.parametrize(("speech_id", "named"), [(None, {}), ("s1", {"id": "s1"}), ("", {"id": ""})])
-def test_the_websocket_says_it_in_an_error_frame(speech_id: str | None, named: dict):
-    frame = Refused("Try again.").as_frame(speech_id)
-    assert frame == {"type": "error", "code": "refused", "message": "Try again.", **named}
-    assert json.loads(json.dumps(frame)) == frame
-
-
-def test_rest_says_the_same_in_a_body():
+def test_the_body_of_a_rest_response_has_its_message_and_code():
     assert Refused("Try again.").as_body() == {"detail": "Try again.", "code": "refused"}
 
 
 def test_a_conversation_that_is_not_there_has_the_contracts_code():
-    assert UnknownConversation("There is none.").as_frame()["code"] == "unknown_id"
+    assert UnknownConversation("There is none.").code == "unknown_id"

@@ -31,7 +31,8 @@ def test_the_plot_has_the_coloured_columns_and_the_table_has_all():
         "labels": ["11/01/2026", "11/02/2026"],
         "series": [{"label": "Live", "tone": "live", "values": [5, None]}],
     }
-    assert list(shown.csv_rows()) == [["Day", "Live", "Credits"], ["2026-11-01", 5, 9], ["2026-11-02", None, 0]]
+    lines = csv_response(shown).content.decode("utf-8-sig").splitlines()
+    assert lines == ["Day,Live,Credits", "2026-11-01,5,9", "2026-11-02,,0"]
 
 
 def test_the_csv_file_has_iso_dates_and_plain_numbers():

@@ -77,7 +77,7 @@ def test_the_failures_chart_counts_failures_and_fallbacks():
 
 
 def test_shares_keep_their_order():
-    top = [UsageShare(None, 9, 1), UsageShare(None, 5, 2)]
+    top = [UsageShare(None, 9, 1, 9, None, 9, 1), UsageShare(None, 5, 2, 5, None, 5, 1)]
     chart = chart_builders.top_shares(
         "voices", "Voices", "Voice", top, lambda share: chart_builders.ShareLabel(str(share.characters))
     )
@@ -86,6 +86,7 @@ def test_shares_keep_their_order():
 
 def test_every_colour_is_defined_for_light_and_dark():
     charts = [make([DAY], no_url) for make in (chart_builders.by_day, chart_builders.latency, chart_builders.failures)]
+    charts.append(chart_builders.cost_by_day([DAY], no_url, "EUR"))
     for tone in {column.tone for chart in charts for column in chart.plotted_columns} | {"limit"}:
         assert len(re.findall(rf"--chart-{tone}: #", CSS)) == 3  # light, dark by system setting, dark by user choice
         assert f".tone-{tone} {{" in CSS

@@ -12,6 +12,7 @@ from django.test import Client
 from tests.voicecare.dashboard import history
 from usage.models import DailyUsage
 from usage.reports.queries import today
+from voicecare.dashboard import ranges
 from voicecare.dashboard.chart import Chart
 from voicecare.dashboard.chart_registry import ChartRegistry
 from voicecare.dashboard.permissions import AdminPermissions
@@ -42,7 +43,7 @@ def user(db: None) -> Callable[..., User]:
 
 
 def charts(user: User | AnonymousUser, patient: Patient | None = None) -> dict[str, Chart]:
-    return {chart.name: chart for chart in ChartRegistry(AdminPermissions(user), patient).all()}
+    return {chart.name: chart for chart in ChartRegistry(AdminPermissions(user), ranges.parse({}), patient).all()}
 
 
 def column(chart: Chart, label: str) -> list[object]:
@@ -101,7 +102,9 @@ def test_the_name_of_an_erased_patient_is_not_shown(patients, boss):
 def test_a_user_sees_only_the_permitted_charts(patients, user, permissions: tuple[str, ...], names: list[str]):
     viewer = user(*permissions)
     assert list(charts(viewer)) == names
-    assert [ChartRegistry(AdminPermissions(viewer)).get("patients") is not None] == ["patients" in names]
+    assert [ChartRegistry(AdminPermissions(viewer), ranges.parse({})).get("patients") is not None] == [
+        "patients" in names
+    ]
 
 
 def test_a_user_without_permission_for_events_gets_no_links_to_them(patients, user):
@@ -124,5 +127,5 @@ def test_the_links_of_a_chart_open_the_rows_behind_its_numbers(patients, boss):
 
 
 def test_an_unknown_chart_name_returns_none(boss):
-    assert ChartRegistry(AdminPermissions(boss)).get("weeks") is None
-    assert ChartRegistry(AdminPermissions(AnonymousUser())).get("days") is None
+    assert ChartRegistry(AdminPermissions(boss), ranges.parse({})).get("weeks") is None
+    assert ChartRegistry(AdminPermissions(AnonymousUser()), ranges.parse({})).get("days") is None

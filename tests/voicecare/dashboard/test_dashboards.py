@@ -6,12 +6,14 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.cache import cache
 
+from tests.conftest import Member
 from tests.voicecare.dashboard import history
+from tts.models import Phrase
 from usage.models import ProviderState, Reconciliation
 from usage.reports import queries
 from voicecare.dashboard.dashboards import AdminDashboard, Gauge, PatientDashboard
 from voicecare.dashboard.permissions import AdminPermissions
-from voicecare.patients.models import Patient
+from voicecare.patients.models import DefaultVoice, Patient, Voice
 
 pytestmark = pytest.mark.django_db
 BOSS = User(username="boss", is_superuser=True)
@@ -46,6 +48,23 @@ def test_a_gauge_shows_100_percent_only_when_the_limit_is_reached(used: int, lim
     assert (gauge.percent, gauge.tone) == (percent, tone)
 
 
+def test_the_dashboard_says_which_voice_is_the_default_voice_and_who_chose_it(settings):
+    def status() -> tuple[str | None, str | None]:
+        found = AdminDashboard(AdminPermissions(BOSS)).default_voice
+        assert found is not None
+        return found.voice and found.voice.name, found.choice and found.choice.chosen_by
+
+    assert status() == ("Default", None)  # DEFAULT_VOICE_ID
+    settings.DEFAULT_VOICE_ID = ""
+    assert status() == ("Default", "server")
+    sarah = Voice.objects.create(provider_id="sarah", name="Sarah")
+    DefaultVoice.objects.create(voice=sarah)
+    assert status() == ("Sarah", "administrator")
+    Voice.objects.update(state="gone")
+    assert status() == (None, None)
+    assert AdminDashboard(AdminPermissions(AnonymousUser())).default_voice is None
+
+
 def test_the_dashboard_has_quota_unconfirmed_requests_and_reconciliation(patients):
     board = AdminDashboard(AdminPermissions(BOSS))
     assert board.gauge == Gauge(781_204, 1_000_000)
@@ -71,6 +90,14 @@ def test_without_usage_the_dashboard_has_no_data():
     board = AdminDashboard(AdminPermissions(BOSS))
     assert board.has_no_data
     assert board.saved_percent == 0
+
+
+def test_languages_without_a_greeting_are_shown_to_those_who_may_view_phrases(alice: Member):
+    (gap,) = AdminDashboard(AdminPermissions(BOSS)).languages_without_greeting
+    assert (gap.name, gap.patients, gap.missing) == ("English (en)", 1, "no phrases")
+    assert AdminDashboard(AdminPermissions(AnonymousUser())).languages_without_greeting == []
+    Phrase.objects.create(kind="greeting", text="Hello.")
+    assert AdminDashboard(AdminPermissions(BOSS)).languages_without_greeting == []
 
 
 def test_the_budget_gauge_shows_the_characters_spoken_this_month(patients):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -143,3 +144,14 @@ def test_a_port_that_is_not_a_number_is_refused(port: str):
     process = make("help", PORT=port)
     assert process.returncode != 0
     assert f'PORT must be a number, not "{port}"' in process.stderr
+
+
+def test_make_needs_no_option_of_gnu_tools(tmp_path: Path):
+    """macOS has the tools of BSD. Its `expr` knows the operators of POSIX only."""
+    expr = tmp_path / "expr"
+    expr.write_text(
+        f'#!/bin/sh\ncase "$1" in length|substr|index|match|+|--*) exit 2;; esac\nexec {which("expr")} "$@"\n'
+    )
+    expr.chmod(0o755)
+    process = make("-n", "help", PORT="9000", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert process.returncode == 0, process.stderr

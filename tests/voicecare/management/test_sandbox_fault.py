@@ -69,6 +69,7 @@ async def request_speech(url: str, voice: str = OTHER_VOICE) -> tuple[float, typ
         ("silent", NoFirstByte),
         ("cut", ConnectionBroken),
         ("voice-gone", VoiceUnavailable),
+        ("no-voices", VoiceUnavailable),
         ("key", AuthorizationError),
     ],
 )
@@ -80,6 +81,12 @@ def test_each_scenario_fails_until_it_is_switched_off(
     assert asyncio.run(request_speech(sandbox.url))[1] is error
     set_fault("off")
     assert asyncio.run(request_speech(sandbox.url))[1] is None
+
+
+def test_the_default_voice_of_the_demo_can_be_deleted(set_fault: SetFault, sandbox: SandboxProcess) -> None:
+    set_fault("default-gone")
+    assert asyncio.run(request_speech(sandbox.url, DEFAULT_VOICE))[1] is VoiceUnavailable
+    assert asyncio.run(request_speech(sandbox.url, OTHER_VOICE))[1] is None
 
 
 def test_slow_speech_is_delayed_within_the_limit(set_fault: SetFault, sandbox: SandboxProcess) -> None:

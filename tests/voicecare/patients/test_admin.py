@@ -2,16 +2,17 @@
 
 import queue
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from celery.signals import before_task_publish
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, connections, transaction
 from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -20,11 +21,14 @@ from django.utils import timezone
 
 from cloning.models import CloneJob
 from tests.conftest import Member
+from tests.waiting import until
 from tts.models import Clip, Conversation, Phrase, Utterance
-from usage.models import DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
-from voicecare.core import task_queue
+from usage.models import DailyUsage, Incident, Price, ProviderState, Reconciliation, UsageEvent
+from voicecare.core import languages, task_queue
+from voicecare.core.languages import LANGUAGES
 from voicecare.patients.authentication import authenticate_device
-from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
+from voicecare.patients.models.patient import OWN_VOICE_NEEDED
 
 # Without DEBUG, whitenoise expects the output of `collectstatic`. A fresh checkout has none.
 pytestmark = pytest.mark.filterwarnings("ignore:No directory at:UserWarning")
@@ -33,7 +37,7 @@ BANNER = "Sandbox voice provider: no account is used and nothing is billed"
 SECRET_TEXT = "My left knee hurts again."
 READ_ONLY_MODELS = (Conversation, Utterance, Clip, UsageEvent, DailyUsage, Reconciliation, ProviderState, Incident)
 UNDELETABLE_MODELS = (Patient, Device, Voice)
-OUR_MODELS = (*READ_ONLY_MODELS, *UNDELETABLE_MODELS, Phrase)
+OUR_MODELS = (*READ_ONLY_MODELS, *UNDELETABLE_MODELS, Phrase, DefaultVoice)
 
 
 @pytest.fixture
@@ -60,6 +64,8 @@ def _create_one_of_each(member: Member, i: int) -> None:
     patient = Patient.objects.create(name=f"Patient {i}", companion_name="Clara", voice=member.patient.voice)
     device, _ = Device.objects.issue(patient, f"Tablet {i}")
     voice = Voice.objects.create(name=f"Clone {i}", provider_id=f"clone-{i}", source="cloned", patient=patient)
+    stock = Voice.objects.create(name=f"Default {i}", provider_id=f"default-{i}")
+    DefaultVoice.objects.create(voice=stock, language=list(languages.LANGUAGES)[i])
     conversation = Conversation.objects.create(
         patient=patient, device=device, voice=voice, voice_source="cloned", format="pcm_16000"
     )
@@ -130,7 +136,7 @@ def run_action(client: Client, action: str, *rows: Model) -> str:
 
 def test_all_our_models_are_registered():
     ours = {model for model in admin.site._registry if model._meta.app_label in ("patients", "tts", "usage", "cloning")}
-    assert ours == {*OUR_MODELS, CloneJob}  # tests/cloning/test_admin.py tests CloneJob
+    assert ours == {*OUR_MODELS, CloneJob, Price}  # tests/cloning/admin tests CloneJob, tests/usage Price
 
 
 @pytest.mark.parametrize("model", OUR_MODELS)
@@ -247,7 +253,7 @@ def test_a_conversation_links_to_its_utterances(boss, history):
     history(2)
     page = get_text(boss, admin_url(Conversation, "change", Conversation.objects.first().pk))
     (link,) = re.findall(r'href="([^"]+)">Messages of this conversation', page)
-    assert get_text(boss, link).count(">say-") == 1
+    assert get_text(boss, link).count('class="field-received') == 1
 
 
 def test_an_incident_is_acknowledged_once(boss, db):
@@ -284,6 +290,8 @@ def form_data(patient: Patient, **changes: object) -> dict[str, object]:
         "language": patient.language,
         "speech_rate": str(patient.speech_rate),
         "voice": patient.voice_id or "",
+        "backup_voice": patient.backup_voice_id or "",
+        "backup_policy": patient.backup_policy,
         "monthly_character_budget": "",
         "devices-TOTAL_FORMS": 0,
         "devices-INITIAL_FORMS": 0,
@@ -291,10 +299,146 @@ def form_data(patient: Patient, **changes: object) -> dict[str, object]:
     }
 
 
-def voices_offered(client: Client, patient: Patient) -> set[str]:
+def voices_offered(client: Client, patient: Patient, field: str = "voice") -> set[str]:
     page = get_text(client, admin_url(Patient, "change", patient.pk))
-    (select,) = re.findall(r'<select name="voice".*?</select>', page, re.DOTALL)
+    (select,) = re.findall(rf'<select name="{field}".*?</select>', page, re.DOTALL)
     return set(re.findall(r'<option value="([^"]+)"', select))
+
+
+def choose_default(client: Client, voice: Voice, language: str = "") -> str:
+    url = admin_url(DefaultVoice, "add")
+    return client.post(url, {"voice": voice.pk, "language": language}, follow=True).content.decode()
+
+
+def test_an_administrator_chooses_a_default_voice_for_each_language(boss, settings):
+    settings.DEFAULT_VOICE_ID = ""
+    stock, refused = (Voice.objects.create(provider_id=name, name=name) for name in ("stock", "refused"))
+    Voice.objects.filter(pk=refused.pk).update(refusal="refused")
+    choose_default(boss, stock)
+    choose_default(boss, refused, "de")
+    assert (Voice.objects.default("en"), Voice.objects.default("de-AT")) == (stock, refused)
+    assert "has a default voice already" in choose_default(boss, refused)
+    rows = DefaultVoice.objects.values_list("language", "voice__name", "chosen_by")
+    assert list(rows) == [("", "stock", "administrator"), ("de", "refused", "administrator")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_administrators_who_choose_at_the_same_time_get_an_error_in_the_form(boss):
+    """The form of the second one is valid while the choice of the first one is not committed yet."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    voice = Voice.objects.create(provider_id="stock", name="stock")
+    pages: list[str] = []
+
+    def choose_in_thread() -> None:
+        try:
+            pages.append(choose_default(boss, voice, "de"))
+        finally:
+            connections.close_all()
+
+    with transaction.atomic():
+        DefaultVoice.objects.create(voice=voice, language="de")
+        other = threading.Thread(target=choose_in_thread)
+        other.start()
+        until(is_waiting_for_a_lock)
+    other.join(20)
+    assert "has a default voice already" in pages[0]
+
+
+def is_waiting_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
+
+
+def test_the_clone_of_a_patient_is_refused_as_a_default_voice(boss, alice):
+    clone = Voice.objects.create(name="Clone", provider_id="c", source="cloned", patient=alice.patient)
+    for voice in (clone, Voice.objects.create(name="Gone", provider_id="g", state="gone")):
+        page = choose_default(boss, voice)
+        assert "Choose a stock voice that can be used. The clone of a patient speaks to nobody else." in page
+    assert not DefaultVoice.objects.exists()
+
+
+def test_the_choice_of_a_default_voice_says_what_is_known_of_each(boss):
+    facts = {"gender": "female", "age": "middle_aged", "accent": "irish", "languages": "en de"}
+    voice = Voice.objects.create(name="Hazel", provider_id="h", ends_at=datetime(2126, 12, 31, 12, tzinfo=UTC), **facts)
+    Voice.objects.create(name="Unknown", provider_id="u")
+    page = get_text(boss, admin_url(DefaultVoice, "add"))
+    known = "Hazel (Female, middle-aged, Irish; English, German; ends on Dec. 31, 2126)"
+    assert f'<option value="{voice.pk}">{known}</option>' in page
+    assert ">Unknown</option>" in page
+
+
+def test_the_list_of_default_voices_explains_their_order(boss, settings):
+    voice = Voice.objects.create(name="Stock", provider_id="s")
+    DefaultVoice.objects.create(voice=voice, language="de")
+    settings.DEFAULT_VOICE_ID = ""
+    page = get_text(boss, list_url(DefaultVoice))
+    assert ">German</a>" in page
+    assert "then the choice for every language" in page
+    assert "DEFAULT_VOICE_ID" not in page
+    settings.DEFAULT_VOICE_ID = "another"
+    assert "DEFAULT_VOICE_ID is set" in get_text(boss, list_url(DefaultVoice))
+
+
+def test_the_choice_of_the_server_cannot_be_edited(boss, settings):
+    settings.DEFAULT_VOICE_ID = ""
+    voice = Voice.objects.create(name="Stock", provider_id="s")
+    assert Voice.objects.default() == voice
+    (row,) = DefaultVoice.objects.all()
+    page = get_text(boss, admin_url(DefaultVoice, "change", row.pk))
+    assert 'name="voice"' not in page
+    assert boss.post(admin_url(DefaultVoice, "delete", row.pk), {"post": "yes"}).status_code == 403
+
+
+def languages_offered(client: Client, url: str) -> dict[str, str]:
+    page = get_text(client, url)
+    (select,) = re.findall(r'<select name="language".*?</select>', page, re.DOTALL)
+    return dict(re.findall(r'<option value="([^"]+)"[^>]*>([^<]+)<', select))
+
+
+def test_the_language_is_a_choice_of_the_list(boss, alice):
+    for url in (
+        admin_url(Patient, "add"),
+        admin_url(Patient, "change", alice.patient.pk),
+        admin_url(Phrase, "add"),
+    ):
+        offered = languages_offered(boss, url)
+        assert set(offered) == set(LANGUAGES)
+        assert offered["no"] == "Norwegian (no)"
+        assert list(offered.values()) == sorted(offered.values())
+
+
+def test_the_page_of_a_patient_says_that_their_language_has_no_greeting(boss, alice):
+    url, add = admin_url(Patient, "change", alice.patient.pk), "/admin/tts/phrase/add/?language=fr&amp;kind=greeting"
+    assert "English (en), has no phrases." in get_text(boss, url)
+    Patient.objects.update(language="fr-CA")
+    Phrase.objects.create(kind="common", language="fr", text="Je comprends.")
+    page = get_text(boss, url)
+    assert "French (fr), has no greeting." in page
+    assert add in page
+    Patient.objects.update(archived_at=timezone.now())
+    assert "no greeting" not in get_text(boss, url)
+    Patient.objects.update(archived_at=None)
+    Phrase.objects.update(kind="greeting")
+    assert "no greeting" not in get_text(boss, url)
+    assert "no greeting" not in get_text(boss, admin_url(Patient, "add"))
+
+
+@pytest.mark.parametrize(("language", "shown"), [("de-AT", "German (de-AT)"), ("German", "not in the list (German)")])
+def test_a_language_from_earlier_times_stays_a_choice(boss, alice, language: str, shown: str):
+    Patient.objects.filter(pk=alice.patient.pk).update(language=language)
+    url = admin_url(Patient, "change", alice.patient.pk)
+    assert languages_offered(boss, url)[language] == shown
+    assert boss.post(url, form_data(Patient.objects.get(pk=alice.patient.pk), name="Alicia")).status_code == 302
+    assert Patient.objects.values_list("name", "language").get(pk=alice.patient.pk) == ("Alicia", language)
+
+
+@pytest.mark.parametrize("language", ["German", "xx", "", "en_GB"])
+def test_the_admin_refuses_a_language_that_is_not_in_the_list(boss, alice, language: str):
+    response = boss.post(admin_url(Patient, "change", alice.patient.pk), form_data(alice.patient, language=language))
+    assert response.status_code == 200
+    assert Patient.objects.get(pk=alice.patient.pk).language == "en"
 
 
 def test_the_form_offers_usable_stock_voices_and_the_patients_own_clones(boss, alice, bob):
@@ -305,6 +449,7 @@ def test_the_form_offers_usable_stock_voices_and_the_patients_own_clones(boss, a
     default = Voice.objects.default()
     expected = {stock, own, default, alice.patient.voice}
     assert voices_offered(boss, alice.patient) == {str(voice.pk) for voice in expected}
+    assert voices_offered(boss, alice.patient, "backup_voice") == {str(voice.pk) for voice in expected}
 
 
 def test_the_clone_of_another_patient_is_refused(boss, alice, bob):
@@ -313,6 +458,28 @@ def test_the_clone_of_another_patient_is_refused(boss, alice, bob):
     assert response.status_code == 200
     alice.patient.refresh_from_db()
     assert alice.patient.voice != foreign
+
+
+def test_each_choice_of_a_voice_has_a_player(boss, alice):
+    page = get_text(boss, admin_url(Patient, "change", alice.patient.pk))
+    players = re.findall(r"<audio [^>]*>", page)
+    assert [re.findall(r'data-voice="([^"]+)"', player) for player in players] == [["voice"], ["backup_voice"]]
+    assert f'src="/admin/voices/{alice.patient.voice_id}/preview/"' in players[0]
+    assert "hidden" in players[1]
+    assert get_text(boss, admin_url(Patient, "add")).count("<audio ") == 2
+
+
+def test_only_the_own_voice_needs_a_voice(boss, alice):
+    url = admin_url(Patient, "change", alice.patient.pk)
+    refused = boss.post(url, form_data(alice.patient, voice="", backup_policy="own_voice_only"))
+    assert OWN_VOICE_NEEDED in refused.content.decode()
+    assert boss.post(url, form_data(alice.patient, backup_policy="own_voice_only")).status_code == 302
+    alice.patient.refresh_from_db()
+    assert alice.patient.hears_own_voice_only
+    assert OWN_VOICE_NEEDED in boss.post(url, form_data(alice.patient, voice="")).content.decode()
+    Patient.objects.filter(pk=alice.patient.pk).update(voice=None)  # it was withdrawn
+    alice.patient.refresh_from_db()
+    assert boss.post(url, form_data(alice.patient, preferred_name="Al")).status_code == 302
 
 
 def test_another_change_keeps_a_chosen_voice_that_is_gone(boss, alice):
@@ -414,22 +581,6 @@ def test_a_revoked_device_gets_no_new_token(boss, alice):
     assert "is revoked" in page
 
 
-# Voices
-
-
-def test_a_stock_voice_is_added_by_its_id(boss, db):
-    assert boss.post(admin_url(Voice, "add"), {"name": "Lily", "provider_id": "lily-id"}).status_code == 302
-    voice = Voice.objects.get()
-    assert (voice.source, voice.state, voice.patient) == ("stock", "usable", None)
-
-
-def test_the_provider_id_of_a_voice_cannot_be_changed(boss, db):
-    voice = Voice.objects.default()
-    boss.post(admin_url(Voice, "change", voice.pk), {"name": "Rachel", "provider_id": "other", "state": "gone"})
-    changed = Voice.objects.get()
-    assert (changed.name, changed.provider_id, changed.state) == ("Rachel", voice.provider_id, "usable")
-
-
 # Phrases
 
 
@@ -458,11 +609,35 @@ def test_a_phrase_is_found_for_another_region_of_its_language(boss):
     assert Phrase.objects.for_language("de-CH").get().text == "Servus."
 
 
-@pytest.mark.parametrize("kind", ["greeting", "common"])
-def test_a_second_greeting_or_a_duplicate_phrase_is_a_form_error(kind, boss):
-    Phrase.objects.create(kind=kind, language="en", text="Hello.")
-    response = boss.post(admin_url(Phrase, "add"), {"kind": kind, "language": "en", "text": "Hello."})
-    assert "errornote" in response.content.decode()
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("greeting", "Hi.", "English has a greeting already: “Hello.” Change that one, or choose another kind."),
+        ("holding", "Hi.", "English has a hold message already: “Hello.” Change that one, or choose another kind."),
+        ("common", "Hello.", "already exists"),
+    ],
+)
+def test_a_second_greeting_or_a_duplicate_phrase_is_explained(kind, text, message, boss):
+    first = Phrase.objects.create(kind=kind, language="en", text="Hello.")
+    page = boss.post(admin_url(Phrase, "add"), {"kind": kind, "language": "en", "text": text}).content.decode()
+    assert message in page
+    assert "Constraint" not in page
+    same = {"kind": kind, "language": "en", "text": "Hello again."}
+    assert boss.post(admin_url(Phrase, "change", first.pk), same).status_code == 302
+    boss.post(admin_url(Phrase, "add"), {"kind": kind, "language": "de", "text": text})
+    assert Phrase.objects.count() == 2
+
+
+def test_the_form_of_a_phrase_explains_kinds_and_placeholders(boss):
+    page = get_text(boss, admin_url(Phrase, "add"))
+    assert re.search(r'<textarea name="text"[^>]* maxlength="300"', page)
+    for words in ("{patient_name}", "{ai_name}", "at the start of a conversation", "wait for the quota"):
+        assert words in page, words
+
+
+def test_line_breaks_in_a_phrase_are_spaces(boss):
+    boss.post(admin_url(Phrase, "add"), {"kind": "common", "language": "en", "text": " Tell me\r\nmore. "})
+    assert Phrase.objects.get().text == "Tell me more."
 
 
 def test_a_phrase_is_edited_and_deleted(boss):
@@ -471,6 +646,29 @@ def test_a_phrase_is_edited_and_deleted(boss):
     assert Phrase.objects.get().text == "I see."
     boss.post(admin_url(Phrase, "delete", phrase.pk), {"post": "yes"})
     assert not Phrase.objects.exists()
+
+
+# Titles
+
+
+def heading(client: Client, row: Model) -> str:
+    page = get_text(client, admin_url(type(row), "change", row.pk))
+    (subtitle,) = re.findall(r"<h2>([^<]+)</h2>", page)[:1]
+    assert re.search(rf"&rsaquo; {re.escape(subtitle)}\s*</div>", page)
+    return subtitle
+
+
+def test_pages_have_titles_in_words(boss, history):
+    history(1)
+    conversation, utterance, clip = Conversation.objects.get(), Utterance.objects.get(), Clip.objects.get()
+    job = CloneJob.objects.create(patient=conversation.patient, name="Anna", consent_by="Anna Archer")
+    assert re.fullmatch(r"Patient 0, \d{4}-.*", heading(boss, conversation))
+    assert re.fullmatch(r"To Patient 0, \d{4}-.*", heading(boss, utterance))
+    assert heading(boss, clip) == "Phrase 0, in the voice Clone 0"
+    assert heading(boss, job) == "Anna, for Patient 0"
+    for model, title in ((Voice, "Voices"), (Incident, "Incidents"), (CloneJob, "Voice clones")):
+        assert f"<h1>{title}</h1>" in get_text(boss, list_url(model))
+        assert f"<title>{title} | voicecare</title>" in re.sub(r"\s+", " ", get_text(boss, list_url(model)))
 
 
 # Background tasks that the admin enqueues

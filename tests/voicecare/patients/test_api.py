@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +10,12 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from pytest_django import Settings
 
 from tests.clinicians import Clinician, clinician
 from tests.conftest import Member
+from tests.roles import give_permissions
 from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -28,7 +31,7 @@ def carol(alice: Member, bob: Member) -> Clinician:
 
 @pytest.fixture
 def boss(alice: Member, bob: Member) -> Clinician:
-    return clinician("boss", is_staff=True)
+    return clinician("boss", in_role="Administrator", is_staff=True)
 
 
 def names(page: dict[str, Any]) -> list[str]:
@@ -44,7 +47,7 @@ def clone_of(member: Member, **fields: Any) -> Voice:
 # Visibility
 
 
-def test_clinicians_see_their_own_patients_and_staff_see_all(carol: Clinician, boss: Clinician):
+def test_clinicians_see_their_own_patients_and_administrators_see_all(carol: Clinician, boss: Clinician):
     assert names(carol.get("patients/")) == ["Alice Archer"]
     assert names(boss.get("patients/")) == ["Alice Archer", "Bob Baker"]
 
@@ -59,7 +62,6 @@ def test_a_patient_with_a_large_team_is_listed_once(carol: Clinician, alice: Mem
     [
         ("GET", "patients/{patient}/"),
         ("PATCH", "patients/{patient}/"),
-        ("DELETE", "patients/{patient}/"),
         ("GET", "patients/{patient}/devices/"),
         ("POST", "patients/{patient}/devices/"),
         ("DELETE", "devices/{device}/"),
@@ -89,7 +91,7 @@ def test_the_number_of_queries_does_not_grow_with_the_list(boss: Clinician, alic
     for i in range(10):
         Patient.objects.create(name=f"P{i}", companion_name="C", voice=clone_of(alice))
         Device.objects.issue(alice.patient, f"D{i}")
-    assert queries() == before <= 5
+    assert queries() == before <= 7  # two read the permissions
 
 
 # Patients
@@ -106,6 +108,8 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
         "companion_name": "Clara",
         "language": "en",
         "voice": None,
+        "backup_voice": None,
+        "backup_policy": "switch",
         "speech_rate": 0.85,
         "monthly_character_budget": None,
         "archived": False,
@@ -116,6 +120,8 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
         "preferred_name": "Zo",
         "language": "de-AT",
         "voice": str(alice.patient.voice_id),
+        "backup_voice": str(Voice.objects.default().pk),
+        "backup_policy": "own_voice_only",
         "speech_rate": 1.2,
         "monthly_character_budget": 0,
         "archived": True,
@@ -124,6 +130,27 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
     assert (changed.status_code, changed.json()) == (200, {**patient, **change})
     assert carol.get(f"patients/{patient['id']}/") == changed.json()
     assert Patient.objects.get(pk=patient["id"]).team.get() == carol.user
+
+
+@pytest.mark.parametrize("language", ["fil", "nb", "zh-Hant", "pt-BR", "EN-GB", "km"])
+def test_a_language_of_the_list_is_kept_as_it_was_sent(carol: Clinician, alice: Member, language: str):
+    changed = carol.call("PATCH", f"patients/{alice.patient.pk}/", {"language": language})
+    assert (changed.status_code, changed.json()["language"]) == (200, language)
+    assert carol.get(f"patients/{alice.patient.pk}/")["language"] == language
+
+
+@pytest.mark.parametrize("language", ["German", "xx", "en_GB"])
+def test_a_language_from_earlier_times_stays_readable_and_may_be_sent_back(
+    carol: Clinician, alice: Member, language: str
+):
+    Patient.objects.filter(pk=alice.patient.pk).update(language=language)
+    path = f"patients/{alice.patient.pk}/"
+    patient = carol.get(path)
+    assert patient["language"] == language
+    assert carol.call("PATCH", path, {"language": language, "name": "Alice"}).status_code == 200
+    assert carol.call("PATCH", path, {"language": "de"}).json()["language"] == "de"
+    refused = carol.call("PATCH", path, {"language": language})
+    assert (refused.status_code, list(refused.json())) == (400, ["language"])
 
 
 @pytest.mark.parametrize(
@@ -142,6 +169,9 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
         ("language", ""),
         ("language", "english"),
         ("language", "e"),
+        ("language", "German"),
+        ("language", "xx"),
+        ("language", "en_GB"),
         ("language", 7),
         ("speech_rate", 0.69),
         ("speech_rate", 1.21),
@@ -160,6 +190,12 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
         ("voice", str(UNKNOWN_ID)),
         ("voice", "\ud800"),
         ("voice", []),
+        ("backup_voice", "x"),
+        ("backup_voice", str(UNKNOWN_ID)),
+        ("backup_policy", "other"),
+        ("backup_policy", ""),
+        ("backup_policy", None),
+        ("backup_policy", []),
         ("archived", "perhaps"),
         ("archived", None),
         ("archived", {}),
@@ -206,9 +242,12 @@ def test_archiving_refuses_the_devices_and_keeps_the_first_archive_time(carol: C
     assert authenticate_device(alice.token) is not None
 
 
-def test_a_patient_may_have_a_stock_voice_or_their_own_usable_clone(carol: Clinician, alice: Member, bob: Member):
+@pytest.mark.parametrize("field", ["voice", "backup_voice"])
+def test_a_patient_may_have_a_stock_voice_or_their_own_usable_clone(
+    field: str, carol: Clinician, alice: Member, bob: Member
+):
     def status_for(voice: Voice) -> int:
-        return carol.call("PATCH", f"patients/{alice.patient.pk}/", {"voice": str(voice.pk)}).status_code
+        return carol.call("PATCH", f"patients/{alice.patient.pk}/", {field: str(voice.pk)}).status_code
 
     gone = Voice.objects.create(name="Gone", provider_id="gone", state="gone")
     assert status_for(Voice.objects.default()) == 200
@@ -220,24 +259,65 @@ def test_a_patient_may_have_a_stock_voice_or_their_own_usable_clone(carol: Clini
     ]
 
 
-def test_another_patients_clone_is_refused_like_an_unknown_voice(carol: Clinician, alice: Member, bob: Member):
+@pytest.mark.parametrize("field", ["voice", "backup_voice"])
+def test_another_patients_clone_is_refused_like_an_unknown_voice(
+    field: str, carol: Clinician, alice: Member, bob: Member
+):
     def refusal(voice: uuid.UUID) -> str:
-        response = carol.call("PATCH", f"patients/{alice.patient.pk}/", {"voice": str(voice)})
+        response = carol.call("PATCH", f"patients/{alice.patient.pk}/", {field: str(voice)})
         return json.dumps(response.json()).replace(str(voice), "that voice")
 
     assert refusal(clone_of(bob).pk) == refusal(UNKNOWN_ID)
 
 
+def test_only_the_own_voice_needs_a_voice(carol: Clinician, alice: Member, bob: Member):
+    def answer(**change: object) -> tuple[int, list[str]]:
+        response = carol.call("PATCH", f"patients/{alice.patient.pk}/", change)
+        return response.status_code, list(response.json()) if response.status_code == 400 else []
+
+    assert answer(voice=None, backup_policy="own_voice_only") == (400, ["backup_policy"])
+    assert answer(backup_policy="own_voice_only") == (200, [])
+    assert answer(voice=None) == (400, ["backup_policy"])
+    assert answer(voice=None, backup_policy="switch") == (200, [])
+    assert answer(backup_policy="own_voice_only") == (400, ["backup_policy"])
+    Patient.objects.filter(pk=alice.patient.pk).update(backup_policy="own_voice_only")  # its voice was withdrawn
+    assert answer(preferred_name="Al") == (200, [])
+    created = carol.call("POST", "patients/", {"name": "N", "companion_name": "C", "backup_policy": "own_voice_only"})
+    assert (created.status_code, list(created.json())) == (400, ["backup_policy"])
+
+
 def test_erasing_hides_the_patient_and_revokes_their_devices(carol: Clinician, boss: Clinician, alice: Member):
     path = f"patients/{alice.patient.pk}/"
-    assert carol.call("DELETE", path).status_code == 202
+    answer = boss.call("DELETE", path)
     alice.patient.refresh_from_db()
     alice.device.refresh_from_db()
-    assert alice.patient.erased_at is not None
+    assert (answer.status_code, parse_datetime(answer.json()["erases_at"])) == (202, alice.patient.erases_at)
+    assert timedelta(days=6.9) < alice.patient.erases_at - timezone.now() < timedelta(days=7)
+    assert alice.patient.erased_at is None
     assert alice.device.revoked_at is not None
     assert [caller.call("GET", path).status_code for caller in (carol, boss)] == [404, 404]
-    assert carol.call("DELETE", path).status_code == 404
+    assert boss.call("DELETE", path).status_code == 404
     assert names(boss.get("patients/")) == ["Bob Baker"]
+
+
+def test_the_care_team_needs_a_permission_to_erase_a_patient(carol: Clinician, alice: Member, bob: Member):
+    ward = clinician("ward", alice.patient, in_role="Clinician")
+    give_permissions(ward.user, "patients.erase_patient")
+    for patient in (alice.patient, bob.patient):
+        answer = carol.call("DELETE", f"patients/{patient.pk}/")
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+        assert "patients.erase_patient" in answer.json()["detail"]
+    assert Patient.objects.remaining().count() == 2
+    assert ward.call("DELETE", f"patients/{bob.patient.pk}/").status_code == 404
+    assert ward.call("DELETE", f"patients/{alice.patient.pk}/").status_code == 202
+
+
+def test_without_a_grace_period_the_erasure_begins_immediately(boss: Clinician, alice: Member, settings: Settings):
+    settings.ERASURE_GRACE_DAYS = 0
+    assert boss.call("DELETE", f"patients/{alice.patient.pk}/").status_code == 202
+    alice.patient.refresh_from_db()
+    assert alice.patient.erased_at is not None
+    assert alice.patient.erases_at <= alice.patient.erased_at
 
 
 def test_put_is_not_allowed_for_a_patient(carol: Clinician, alice: Member):
@@ -312,8 +392,8 @@ def test_the_clone_of_an_erased_patient_is_not_listed(boss: Clinician, alice: Me
     assert str(clone.pk) not in [row["id"] for row in boss.get("voices/")["results"]]
 
 
-def test_clinicians_see_their_team_staff_see_all_and_visitors_see_no_patient(alice: Member, bob: Member):
-    carol, boss = clinician("carol", alice.patient), clinician("boss", is_staff=True)
+def test_clinicians_see_their_team_administrators_see_all_and_visitors_see_no_patient(alice: Member, bob: Member):
+    carol, boss = clinician("carol", alice.patient), clinician("boss", in_role="Administrator", is_staff=True)
     Patient.objects.filter(pk=bob.patient.pk).update(archived_at=timezone.now())
     seen = [Patient.objects.visible_to(who).count() for who in (carol.user, boss.user, AnonymousUser())]
     assert seen == [1, 2, 0]

@@ -13,6 +13,7 @@ RETRYABLE = {
     e.Stalled: True,
     e.ConnectionBroken: True,
     e.NotAudio: True,
+    e.AudioTooShort: True,
     e.ServerError: True,
     e.RateLimited: True,
     e.QuotaExceeded: False,

@@ -1,4 +1,4 @@
-"""`python manage.py talk "Good morning"`: acts as a device on the command line."""
+"""`python manage.py talk "Good morning"`: a device on the command line, for trying out a server."""
 
 import asyncio
 import math
@@ -61,7 +61,7 @@ class Command(BaseCommand):
         device = DeviceClient(url, token or _read_demo_token(), format=format, timeout_s=None)
         talk = Talk(device, self.stdout.write)
         try:
-            asyncio.run(talk.run(_each(texts) if texts else _read_lines(STDIN), greeting=not no_greeting))
+            asyncio.run(talk.run(_read_texts(texts), greeting=not no_greeting))
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except DeviceError as error:
@@ -75,7 +75,7 @@ class Command(BaseCommand):
 
 
 class Talk:
-    """One conversation. Reports its results line by line to `show`."""
+    """One conversation with the server. Each result is passed to `show` as a line of text."""
 
     def __init__(self, device: DeviceClient, show: Callable[[str], object]) -> None:
         self.format = ""
@@ -87,11 +87,14 @@ class Talk:
 
     @property
     def audio(self) -> bytes:
-        """All received audio, in `format`."""
+        """All received audio, in the audio format `self.format`."""
         return b"".join(speech.audio for speech in self._in_order())
 
     async def run(self, texts: AsyncIterator[str], *, greeting: bool) -> None:
-        """Speaks all texts. Raises DeviceError. When cancelled, interrupts the speech and ends the conversation."""
+        """Request a speech for each text, one after the other. Raises DeviceError.
+
+        When cancelled, this interrupts the current speech and ends the conversation.
+        """
         async with self._device:
             started = await self._device.start(greeting=greeting)
             self.format = started["format"]
@@ -106,9 +109,10 @@ class Talk:
             await self._end_conversation()
 
     async def _next_text(self, texts: AsyncIterator[str]) -> str | None:
-        """Returns the next text, or None at the end. Raises ConnectionClosed if the server closes in the meantime.
+        """Return the next text, or None after the last one.
 
-        The client keeps receiving while it waits. Otherwise it would not answer the server's pings.
+        Raises ConnectionClosed if the server closes the connection. The client continues to receive frames while it
+        waits. Otherwise it would not answer the server's pings.
         """
         text = asyncio.ensure_future(anext(texts, None))
         closed = asyncio.ensure_future(self._device.wait_closed())
@@ -145,7 +149,7 @@ class Talk:
         return sorted(self._device.speeches.values(), key=lambda speech: speech.first_audio_at or math.inf)
 
     def _report_ended(self) -> None:
-        """Reports the speeches that have ended since the last call, including the greeting."""
+        """Report the speeches that have ended since the last call, including the greeting."""
         for speech in self._in_order():
             if speech.is_done and speech.id not in self._reported:
                 self._reported.add(speech.id)
@@ -161,13 +165,7 @@ def _describe_frame(frame: Frame, speech: SpeechResult) -> str:
         case "speech.queued":
             return f"it had to wait ({frame['reason']})"
         case "speech.finished":
-            voice = speech.frames_of("speech.started", "speech.switched")[-1]["voice"]
-            first = speech.first_audio_s
-            here = "" if first is None else f"first sound after {first * 1000:.0f} ms here, "
-            return (
-                f"{frame['source']}, voice {voice}, {frame['characters']} characters, {frame['bytes']:,} bytes, "
-                f"{here}{frame['first_chunk_ms']:.0f} ms on the server"
-            )
+            return _describe_finished(frame, speech)
         case "speech.interrupted":
             return f"interrupted after {frame['bytes']:,} bytes, {frame['characters']} characters"
         case "speech.failed":
@@ -175,11 +173,23 @@ def _describe_frame(frame: Frame, speech: SpeechResult) -> str:
     return ""
 
 
+def _describe_finished(frame: Frame, speech: SpeechResult) -> str:
+    announced = speech.frames_of("speech.started", "speech.switched")
+    if not announced:
+        return "nothing to speak: the text has no letter or digit"
+    first = speech.first_audio_s
+    here = "" if first is None else f"first sound after {first * 1000:.0f} ms here, "
+    return (
+        f"{frame['source']}, voice {announced[-1]['voice']}, {frame['characters']} characters, "
+        f"{frame['bytes']:,} bytes, {here}{frame['first_chunk_ms']:.0f} ms on the server"
+    )
+
+
 def _explain(error: DeviceError) -> str:
-    """Returns the error message with advice what to do."""
+    """Return the message of the error, with advice on what to do."""
     match error:
         case ServerUnreachable():
-            return f"{error} Start the server with `make run`, or give the address of another one with --url."
+            return f"{error} Start the server (`make run`, `honcho start web`), or give another address with --url."
         case HandshakeRefused(status=403):
             return (
                 "The server refused the token (HTTP 403). It is unknown or revoked, or its patient is archived. "
@@ -213,14 +223,14 @@ def _read_demo_token() -> str:
     return token
 
 
-async def _each(texts: Sequence[str]) -> AsyncIterator[str]:
-    for text in texts:
-        yield text
-
-
-async def _read_lines(fd: int) -> AsyncIterator[str]:
+async def _read_texts(arguments: Sequence[str]) -> AsyncIterator[str]:
+    """Yield the arguments. Without any, yield the lines of standard input."""
+    if arguments:
+        for text in arguments:
+            yield text
+        return
     rest = b""
-    while chunk := await _read(fd):
+    while chunk := await _read(STDIN):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line.decode(errors="replace").strip()
@@ -228,7 +238,10 @@ async def _read_lines(fd: int) -> AsyncIterator[str]:
 
 
 async def _read(fd: int) -> bytes:
-    """Returns the available bytes, or b"" at the end. Uses no thread, because Ctrl-C cannot end a blocking read."""
+    """Return the available bytes of the file descriptor, or b"" at the end of the file.
+
+    This uses no thread, because Ctrl-C cannot end a blocking read in a thread.
+    """
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     try:
         loop.add_reader(fd, ready.set)
@@ -242,7 +255,7 @@ async def _read(fd: int) -> bytes:
 
 
 def _write_audio(audio: bytes, format: str, path: Path | None) -> Path:
-    """Writes MP3 unchanged, PCM as WAV and µ-law as AU, which all players can open. Returns the path."""
+    """Write MP3 unchanged, PCM as a WAV file and µ-law as an AU file, which all players can open. Return the path."""
     codec, rate = format.split("_")[:2]
     path = path or Path("speech").with_suffix({"pcm": ".wav", "ulaw": ".au"}.get(codec, f".{codec}"))
     if codec == "pcm":

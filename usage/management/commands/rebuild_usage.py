@@ -1,4 +1,4 @@
-"""Rebuilds daily usage from the ledger's events, after a change of USAGE_TIME_ZONE or to check the totals."""
+"""Rebuilds the daily totals from the ledger's events, after a change of USAGE_TIME_ZONE or to check the totals."""
 
 from argparse import ArgumentParser
 from datetime import date

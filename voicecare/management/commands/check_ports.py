@@ -1,4 +1,4 @@
-"""`python manage.py check_ports PORT...`: fails if a port is in use. `make run` calls it first."""
+"""`python manage.py check_ports PORT...` fails if a port is in use. `make run` calls it first."""
 
 import socket
 from argparse import ArgumentParser

@@ -1,4 +1,7 @@
-"""`python manage.py reconcile`: resolves unknown attempts and compares the ledger with the provider's figures, now."""
+"""`python manage.py reconcile` compares the ledger with the provider's figures now. A task does the same every hour.
+
+It also finds out whether attempts with an unknown outcome were billed.
+"""
 
 from argparse import ArgumentParser
 from datetime import date

@@ -1,4 +1,4 @@
-"""`python manage.py sandbox` runs the sandbox provider, so that no provider account is needed."""
+"""`python manage.py sandbox` runs the sandbox provider, an imitation of ElevenLabs that needs no account."""
 
 import asyncio
 import os

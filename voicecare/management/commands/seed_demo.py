@@ -1,4 +1,4 @@
-"""`python manage.py seed_demo`: creates the demo that `make run` starts with."""
+"""`python manage.py seed_demo` creates the data of the demo, which `make run` starts."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from usage.alerts import heartbeats
 from voicecare.core import task_names, task_queue
-from voicecare.management.demo_data import ADMIN, CLINICIAN, Demo, seed
+from voicecare.management.demo_data import ADMIN, CLINICIAN, seed
 
 START_TIMEOUT_S = 120.0
 POLL_INTERVAL_S = 0.5
@@ -52,11 +52,26 @@ class Command(BaseCommand):
                 headline = "Ready. Ctrl-C stops everything."
                 task_queue.enqueue_on_commit(task_names.WARM_DUE)
         if verbosity:
-            self.stdout.write(_describe(demo, port, headline))
+            sandbox = f"built-in sandbox, {settings.ELEVENLABS_BASE_URL}/ (no account is used, nothing is billed)"
+            text = _TEXT.format(
+                headline=headline,
+                site=f"http://127.0.0.1:{port}",
+                socket=f"ws://127.0.0.1:{port}/ws/device/",
+                admin=ADMIN,
+                clinician=CLINICIAN,
+                password=demo.password,
+                token=demo.token,
+                provider=sandbox if settings.USE_SANDBOX else "ElevenLabs",
+                environment="" if port == 8000 else f"PORT={port} ",
+            )
+            self.stdout.write(text)
 
 
 def _wait_until_ready(port: int) -> list[str]:
-    """The processes that do not answer, or send no heartbeat, within START_TIMEOUT_S."""
+    """Waits until all processes of `make run` respond or send a heartbeat, at most START_TIMEOUT_S.
+
+    Returns the names of the processes that do not, or an empty list.
+    """
     urls = {"web": f"http://127.0.0.1:{port}/readyz"}
     if settings.USE_SANDBOX:
         urls["sandbox"] = settings.ELEVENLABS_BASE_URL
@@ -78,18 +93,3 @@ def _answers(url: str) -> bool:
         return requests.get(url, timeout=REQUEST_TIMEOUT_S).ok
     except requests.RequestException:
         return False
-
-
-def _describe(demo: Demo, port: int, headline: str) -> str:
-    sandbox = f"built-in sandbox, {settings.ELEVENLABS_BASE_URL}/ (no account is used, nothing is billed)"
-    return _TEXT.format(
-        headline=headline,
-        site=f"http://127.0.0.1:{port}",
-        socket=f"ws://127.0.0.1:{port}/ws/device/",
-        admin=ADMIN,
-        clinician=CLINICIAN,
-        password=demo.password,
-        token=demo.token,
-        provider=sandbox if settings.USE_SANDBOX else "ElevenLabs",
-        environment="" if port == 8000 else f"PORT={port} ",
-    )

@@ -1,7 +1,7 @@
-"""The endpoints of the account: quota, voices, models, history. Synchronous, for Celery tasks and commands.
+"""Calls about the account: quota, voices, models, history. Synchronous, for Celery tasks and commands.
 
-Every failure is a `ProviderError` of `providers/errors.py`, as in the async client. `_to_provider_error` translates the
-exceptions of requests and urllib3. This module never retries: the caller decides whether a call may be repeated.
+Every failure is raised as a `ProviderError` of `providers/errors.py`, as in the async client. This module never
+retries: the caller decides whether a call may be repeated.
 """
 
 import json
@@ -44,11 +44,12 @@ T = TypeVar("T")
 
 
 class AccountClient:
-    """A client for one thread, because sessions of requests are not thread-safe.
+    """A client for calls about the account.
 
-    `timeout` is (connect, read) in seconds. Redirects are not followed, because the API key would be sent along.
-    Cookies are not kept. Proxies of the environment and .netrc are not used. The constructor raises ValueError for a
-    key that cannot be sent in a header.
+    Use it in one thread only, because sessions of requests are not thread-safe. `timeout` is (connect, read) in
+    seconds. Redirects are not followed, because the API key would be sent to the new address. Cookies are not kept.
+    Proxies of the environment and .netrc are not used. The constructor raises ValueError for a key that cannot be sent
+    in a header. All methods raise ProviderError.
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout: tuple[float, float] = (3.05, 20.0)) -> None:
@@ -63,18 +64,30 @@ class AccountClient:
         self._session.close()
 
     def subscription(self) -> Subscription:
-        """The quota. The request is free, but needs the permission `user_read`, which a key may not have."""
+        """Returns the plan with its quota.
+
+        The request is free, but needs the permission `user_read`, which a key may not have.
+        """
         return Subscription.from_json(self._get_json("/v1/user/subscription"))
 
     def models(self) -> list[Model]:
         return models_from_json(self._get_json("/v1/models"))
 
     def voice(self, voice_id: str) -> Voice:
-        """Raises VoiceUnavailable if the voice does not exist."""
-        return Voice.from_json(self._get_json(f"/v1/voices/{path_segment(voice_id)}"))
+        """Returns the voice with this id.
+
+        Raises VoiceUnavailable if it cannot be read. The `cause` of the error is VOICE_MISSING if it does not exist.
+        """
+        voice = Voice.from_json(self._get_json(f"/v1/voices/{path_segment(voice_id)}"))
+        if voice.voice_id != voice_id:
+            raise invalid_response("another voice than the one asked for")
+        return voice
 
     def voices(self) -> Iterator[Voice]:
-        """All voices of the workspace, page by page. An invalid page raises, so the list is never incomplete."""
+        """Yields all voices of the workspace. Requests them page by page.
+
+        Raises ProviderError if any page is invalid, so that an incomplete list is never taken for a complete one.
+        """
 
         def page(token: str | None) -> tuple[Sequence[Voice], str | None]:
             reply = self._get_json("/v2/voices", page_size=100, include_total_count="false", next_page_token=token)
@@ -92,8 +105,11 @@ class AccountClient:
         description: str = "",
         labels: Mapping[str, str] | None = None,
     ) -> AddedVoice:
-        """Create an instant clone. There is no idempotency key. After an error that is not a rejection, the voice can
-        exist. Only `voices()` shows whether it does."""
+        """Creates an instant voice clone from recordings.
+
+        There is no idempotency key. After an error other than a rejection by the provider, the voice may exist. Only
+        the list of `voices` shows whether it does.
+        """
         form = {"name": name, "remove_background_noise": str(remove_background_noise).lower()}
         form |= {"description": description} if description else {}
         form |= (
@@ -103,21 +119,24 @@ class AccountClient:
         return AddedVoice.from_json(parse_json(body))
 
     def delete_voice(self, voice_id: str) -> None:
-        """Raises VoiceUnavailable if there is no such voice."""
+        """Deletes a voice. Raises VoiceUnavailable if there is no such voice."""
         self._request("DELETE", f"/v1/voices/{path_segment(voice_id)}")
 
     def character_stats(self, start_ms: int, end_ms: int, *, metric: str) -> CharacterStats:
-        """Usage per hour between two times. `metric` is `credits` or `tts_characters`.
+        """Returns the usage of each hour between two times. `metric` is `credits` or `tts_characters`.
 
-        The times are in milliseconds, although the provider names them `_unix`. The interval is an hour, because the
-        days of any time zone can be summed from hours.
+        The times are Unix times in milliseconds, although the provider's parameters have names with `_unix`. Hours are
+        requested, because the days of any time zone can be summed from them.
         """
         times = {"start_unix": start_ms, "end_unix": end_ms}
         reply = self._get_json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
         return CharacterStats.from_json(reply)
 
     def history(self, after_unix: int, before_unix: int) -> Iterator[HistoryItem]:
-        """Generations between two times in seconds, newest first. Empty if the provider keeps no history."""
+        """Yields the speech requests between two Unix times in seconds, newest first.
+
+        Nothing is yielded if the provider keeps no history for this account.
+        """
 
         def page(after: str | None) -> tuple[Sequence[HistoryItem], str | None]:
             times = {"date_after_unix": after_unix, "date_before_unix": before_unix}
@@ -146,13 +165,13 @@ class AccountClient:
             request.url = self._base_url + path  # set afterwards, because requests would undo the quoting of dots
             with self._session.send(request, stream=True, timeout=timeout, allow_redirects=False) as response:
                 if 200 <= response.status_code < 300:
-                    return b"".join(_read_chunks(response, _MAX_RESPONSE_BYTES))
+                    return b"".join(read_chunks(response, _MAX_RESPONSE_BYTES))
                 reads: list[bytes] = []
                 with suppress(HTTPError, ProviderError):  # the error is made from as much of the body as arrives
-                    reads.extend(_read_chunks(response, MAX_BODY_BYTES))
+                    reads.extend(read_chunks(response, MAX_BODY_BYTES))
                 raise error_from_response(response.status_code, response.headers, b"".join(reads))
         except _TRANSPORT_ERRORS as error:
-            raise _to_provider_error(error) from error
+            raise to_provider_error(error) from error
 
 
 def _iterate_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]]) -> Iterator[T]:
@@ -168,9 +187,13 @@ def _iterate_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]])
         seen.add(token)
 
 
-def _read_chunks(response: requests.Response, limit: int) -> Iterator[bytes]:
-    """Yield the bytes of each network read. `iter_content` waits for full blocks, so a slow body could take hours."""
-    until = time.monotonic() + _RESPONSE_TIMEOUT_S
+def read_chunks(response: requests.Response, limit: int, timeout_s: float = _RESPONSE_TIMEOUT_S) -> Iterator[bytes]:
+    """Yields the body of the response, as much as each network read brings.
+
+    Raises ServerError for more than `limit` bytes, and Stalled after `timeout_s` seconds. `iter_content` of requests
+    waits until a block is full, so a slow body could take hours.
+    """
+    until = time.monotonic() + timeout_s
     size = 0
     while chunk := response.raw.read1(65536, decode_content=True):
         size += len(chunk)
@@ -181,11 +204,12 @@ def _read_chunks(response: requests.Response, limit: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _to_provider_error(error: Exception) -> ProviderError:
-    """Translate an exception of requests or urllib3.
+def to_provider_error(error: Exception) -> ProviderError:
+    """Returns the ProviderError for an exception of requests or urllib3.
 
-    requests raises ConnectionError both for a refused connection and for a broken one. The cause inside distinguishes
-    them. Bodies are read through urllib3, so its ReadTimeoutError is always a stall in the middle of a body.
+    requests raises ConnectionError both for a refused connection and for a broken one. The exception inside
+    distinguishes them. Bodies are read through urllib3, so its ReadTimeoutError always means a pause in the middle of a
+    body.
     """
     cause = error.args[0] if error.args else None
     reason = getattr(cause, "reason", cause)

@@ -1,6 +1,6 @@
 """The concurrency limits of the provider's plans, from its documentation. Pure.
 
-The response headers of a speech request are more reliable, if they have the limit.
+If the headers of a speech response have the limit, they are more reliable than this table.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _MODELS_WITH_DOUBLE_LIMIT = ("flash", "turbo")
 
 
 def concurrency_limit(tier: str, model: str) -> int | None:
-    """The number of concurrent streams for a model on a plan. None for an unknown plan."""
+    """Returns how many streams of a model a plan allows at the same time. None for an unknown plan."""
     streams = _STREAMS_BY_TIER.get(tier.lower())
     if streams is None:
         return None

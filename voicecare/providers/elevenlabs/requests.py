@@ -1,7 +1,7 @@
-"""The speech request, and the parts that all requests share. Pure, for both clients.
+"""The speech request, and parts that all requests of both clients have. Pure.
 
 The facts come from the provider's OpenAPI description and from traces of real responses. `responses.py` parses the
-responses of the account, `error_mapping.py` the error responses.
+responses about the account, `error_mapping.py` the error responses.
 """
 
 import json
@@ -12,23 +12,29 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode
 
-from voicecare.providers.errors import VoiceUnavailable
+from voicecare.providers.errors import Cause, VoiceUnavailable
 
-_MODELS_WITH_LANGUAGE = frozenset({"eleven_flash_v2_5", "eleven_turbo_v2_5"})
 _to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 def request_headers(api_key: str) -> dict[str, str]:
-    """The headers of every request. Raises ValueError if the key has characters such as the newline of a file."""
+    """Returns the headers of every request.
+
+    Raises ValueError for a key with characters that are not allowed in a header. For example, the key can end with a
+    newline if it was read from a file.
+    """
     if not (api_key.isascii() and api_key.isprintable()):
         raise ValueError("The provider's API key has characters that cannot be sent in a header.")
     return {"xi-api-key": api_key, "Accept-Encoding": "identity", "User-Agent": "voicecare"}
 
 
 def path_segment(value: str) -> str:
-    """Quote `value` as one path segment. A slash, question mark or `..` in it cannot lead to another endpoint."""
+    """Returns `value`, which is a voice id, quoted as one segment of a URL's path.
+
+    Raises VoiceUnavailable if it is empty. A slash, question mark or `..` in the value cannot lead to another endpoint.
+    """
     if not value:
-        raise VoiceUnavailable("The voice id is empty.", code="invalid_voice_id")
+        raise VoiceUnavailable("The voice id is empty.", code="invalid_voice_id", cause=Cause.VOICE_MISSING)
     quoted = quote(value, safe="")
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
@@ -41,9 +47,9 @@ def _speech_path(voice_id: str, output_format: str, zero_retention: bool) -> str
 
 @lru_cache(maxsize=1024)
 def _constant_members(model_id: str, language_code: str | None, speed: float | None) -> str:
-    """The members of the body that are constant in a conversation, as JSON without the braces. Cached."""
+    """Returns the members of the JSON body that do not change in a conversation, as text without braces. Cached."""
     members: dict[str, Any] = {"model_id": model_id}
-    if language_code and model_id in _MODELS_WITH_LANGUAGE:
+    if language_code:
         members["language_code"] = language_code
     if speed is not None and speed != 1.0:
         members["voice_settings"] = {"speed": speed}
@@ -52,11 +58,13 @@ def _constant_members(model_id: str, language_code: str | None, speed: float | N
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
-    """One segment of speech.
+    """A request for the speech of one segment.
 
     `speed` is a factor from 0.7 to 1.2. `previous_text` and `next_text` give the provider context for the prosody and
-    are not billed. Fields that a model does not support are left out of the body. Only flash and turbo v2.5 take
-    `language_code`, other models may reject it. v3 takes no context. `repr` does not show any text.
+    are not billed. v3 accepts no context, so it is not sent. `ModelLanguages.code_for` returns the `language_code` that
+    the model accepts. `repr` does not show any text.
+
+    With `new_connection`, the client uses a connection that no other request has used.
     """
 
     voice_id: str
@@ -68,13 +76,14 @@ class SpeechRequest:
     previous_text: str | None = field(default=None, repr=False)
     next_text: str | None = field(default=None, repr=False)
     zero_retention: bool = False
+    new_connection: bool = False
 
     def path(self) -> str:
-        """The path and query of the request. Raises VoiceUnavailable for an empty voice id."""
+        """Returns the path of the URL with the query. Raises VoiceUnavailable for an empty voice id."""
         return _speech_path(self.voice_id, self.output_format, self.zero_retention)
 
     def body(self) -> bytes:
-        """The JSON body, UTF-8."""
+        """Returns the JSON body in UTF-8."""
         members = f'"text":{_to_json(self.text)},{_constant_members(self.model_id, self.language_code, self.speed)}'
         if not self.model_id.startswith("eleven_v3"):
             if self.previous_text:
@@ -85,9 +94,11 @@ class SpeechRequest:
 
 
 class ResponseMetadata(NamedTuple):
-    """Data from the headers of a response: ids for the provider's support, billed credits, streams in use and allowed.
+    """Data from the headers of a speech response.
 
-    A field is None if its header is missing or invalid.
+    The ids are for the provider's support. `character_cost` is the number of billed credits. `concurrent` is the number
+    of our requests in progress at the provider, and `concurrent_limit` its limit. A field is None if its header is
+    missing or invalid.
     """
 
     request_id: str | None = None
@@ -98,7 +109,10 @@ class ResponseMetadata(NamedTuple):
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Self:
-        """`headers` is a case-insensitive mapping, as in both HTTP libraries. Never raises."""
+        """Reads the metadata from the headers, which are a case-insensitive mapping, as in both HTTP libraries.
+
+        Never raises.
+        """
         return cls(
             printable_id(headers.get("request-id")),
             printable_id(headers.get("x-trace-id")),
@@ -113,20 +127,24 @@ def _parse_count(text: str | None) -> int | None:
 
 
 def printable_id(value: object) -> str | None:
-    """Return an id of the provider for logs and database columns: printable, cut to 128 characters. Else None."""
+    """Returns an id of the provider for logs and database columns, cut to 128 characters.
+
+    Returns None if it is not a string, empty or not printable.
+    """
     return value[:128] if isinstance(value, str) and value.isprintable() and value else None
 
 
 _NON_AUDIO_TYPE = re.compile(r"\s*(text/|[^;]*[/+](json|xml|html)\b)", re.IGNORECASE)
-_NON_AUDIO_BODY = re.compile(rb"\s*(<(!doctype|html|head|body|\?xml)|[{\[]\s*[\"{}\]])", re.IGNORECASE)
+_NON_AUDIO_BODY = re.compile(rb"\s*(<(!doctype|!--|html|head|body|\?xml)|[{\[]\s*[\"{}\]])", re.IGNORECASE)
 _CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 def looks_like_audio(content_type: str, first_bytes: bytes) -> bool:
     """Whether the body of a 2xx response can be audio. False if it is empty, or text, HTML, XML or JSON.
 
-    The check uses the content type and the first bytes. The content types of PCM, u-law and Opus are not documented, so
-    only known wrong types count. Raw samples can start like JSON by chance, but JSON has no control characters.
+    The content type and the first bytes are checked. The provider does not document its content types for PCM, u-law
+    and Opus, so a content type is only rejected if it is known to be wrong. PCM can begin like JSON by chance. It is
+    recognized by control characters, which JSON does not have.
     """
     if not first_bytes or _NON_AUDIO_TYPE.match(content_type):
         return False

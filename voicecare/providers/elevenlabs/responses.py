@@ -1,22 +1,24 @@
-"""The responses of the account's endpoints as typed values, with only the fields that we use. Pure.
+"""The responses about the account as typed values, with only the fields that we use.
 
-`from_json` of each class takes parsed JSON. Missing and unknown fields are not an error, except for ids and the two
-numbers of the quota, because decisions depend on them. An invalid response raises `ServerError(code="bad_reply")`: no
-JSON, a wrong type, or a page without its token. Such an error is retryable.
+`from_json` of each class takes parsed JSON. Unknown fields are ignored. Missing fields are allowed, except for ids and
+the two numbers of the quota, because decisions depend on them. A response is invalid if it is not JSON, if a field has
+a wrong type, or if a page says that there are more pages but has no token for the next one. For an invalid response,
+`ServerError(code="bad_reply")` is raised, which is retryable.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from voicecare.providers.elevenlabs.requests import printable_id
+from voicecare.providers.elevenlabs.voice_facts import VoiceFacts
 from voicecare.providers.errors import ServerError
 
 
 def parse_json(body: bytes) -> object:
-    """Parse the body of a 2xx response."""
+    """Returns the parsed JSON body of a 2xx response. Raises ServerError if it is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -24,7 +26,7 @@ def parse_json(body: bytes) -> object:
 
 
 def invalid_response(what: str) -> ServerError:
-    """The error for an invalid 2xx response. `what` names the invalid part, in our words."""
+    """Returns the error for an invalid 2xx response. `what` says what is invalid, without quoting the response."""
     return ServerError(f"The speech provider's response is invalid: {what}.", code="bad_reply", status=200)
 
 
@@ -37,6 +39,7 @@ class Voice:
     category: str
     needs_verification: bool
     created_at_unix: int | None
+    facts: VoiceFacts = field(default_factory=VoiceFacts)
 
     @classmethod
     def from_json(cls, reply: object) -> Self:
@@ -48,12 +51,13 @@ class Voice:
             category=_text(data, "category"),
             needs_verification=check.get("requires_verification") is True and check.get("is_verified") is not True,
             created_at_unix=_optional_number(data, "created_at_unix"),
+            facts=VoiceFacts.from_json(data),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class VoicePage:
-    """A page of voices. `next_token` is None on the last page, according to `has_more`. `total_count` is not used."""
+    """One page of the list of voices. `next_token` requests the next page. It is None on the last page."""
 
     voices: tuple[Voice, ...]
     next_token: str | None
@@ -67,7 +71,7 @@ class VoicePage:
 
 @dataclass(frozen=True, slots=True)
 class AddedVoice:
-    """A new instant clone. If it requires verification, it cannot speak before that."""
+    """A new voice clone. If it requires verification, it cannot speak until the provider has verified its owner."""
 
     voice_id: str
     requires_verification: bool
@@ -80,37 +84,48 @@ class AddedVoice:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`concurrency_group` is standard or turbo, with a limit for each. `cost_multiplier` is credits per character."""
+    """A model of the provider.
+
+    `concurrency_group` is standard or turbo. Each group has its own concurrency limit. `cost_multiplier` is the number
+    of credits per character. `languages` has the provider's language codes. It is empty if the response does not name
+    any.
+    """
 
     model_id: str
     can_speak: bool
     max_characters: int | None
     cost_multiplier: float | None
     concurrency_group: str
+    languages: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, reply: object) -> Self:
         data = _object(reply, "model")
         rates = _optional_object(data.get("model_rates"))
+        listed = data.get("languages")
+        languages = map(_optional_object, listed) if isinstance(listed, list) else ()
         return cls(
             model_id=_required_text(data, "model_id"),
             can_speak=data.get("can_do_text_to_speech") is True,
             max_characters=_optional_number(data, "maximum_text_length_per_request"),
             cost_multiplier=_amount(rates.get("character_cost_multiplier"), "cost multiplier"),
             concurrency_group=_text(data, "concurrency_group"),
+            languages=tuple(code for language in languages if (code := _text(language, "language_id"))),
         )
 
 
 def models_from_json(reply: object) -> list[Model]:
-    """Parse the list of models, the only response that is a plain list."""
+    """Parses the list of models. It is the only response that is a JSON array."""
     return [Model.from_json(item) for item in _array(reply, "models")]
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """The quota of the current period, in credits. `extension` is an allowance beyond `limit`, or None if unlimited.
+    """The plan of the account, with its quota of the current period.
 
-    The provider updates the count with a delay. It can be behind the sum of the `character-cost` headers.
+    `used` and `limit` are credits. `extension` is the number of credits that may be used beyond `limit`, or None if
+    there is no limit. The provider updates `used` with a delay, so it can be lower than the sum of the `character-cost`
+    headers.
     """
 
     tier: str
@@ -127,7 +142,7 @@ class Subscription:
 
     @property
     def remaining(self) -> int | None:
-        """Credits left, never negative. None: unlimited."""
+        """The number of credits left, never negative. None if there is no limit."""
         return None if self.extension is None else max(self.limit + self.extension - self.used, 0)
 
     @classmethod
@@ -151,7 +166,11 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class CharacterStats:
-    """Sums per interval. `times_ms` are the starts. `usage` maps each name of the breakdown ("All") to its values."""
+    """Usage by time. `times_ms` has the start of each interval as Unix time in milliseconds.
+
+    `usage` maps each group of the breakdown to its sums, one for each interval. Without a breakdown the only group is
+    "All".
+    """
 
     times_ms: tuple[int, ...]
     usage: Mapping[str, tuple[float, ...]]
@@ -169,10 +188,10 @@ class CharacterStats:
 
 @dataclass(frozen=True, slots=True)
 class HistoryItem:
-    """One generation in the provider's history. Of the text only the length in code points is kept.
+    """One speech request in the provider's history. Of its text, only the number of code points is kept.
 
-    `credits` is the difference of the provider's counter before and after. It is None if the counter was reset in
-    between, at the start of a period.
+    `credits` is the difference between the provider's counter before and after the request. It is None if the counter
+    was reset in between, at the start of a period.
     """
 
     item_id: str
@@ -200,7 +219,10 @@ class HistoryItem:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """A page of the history, newest first. `next_after` is None on the last page."""
+    """One page of the history, newest request first. `next_after` requests the next page.
+
+    It is None on the last page.
+    """
 
     items: tuple[HistoryItem, ...]
     next_after: str | None
@@ -240,7 +262,10 @@ def _required_text(data: Mapping[str, Any], name: str) -> str:
 
 
 def _optional_number(data: Mapping[str, Any], name: str) -> int | None:
-    """A non-negative integer. None if it is missing or null."""
+    """Returns a non-negative integer, or None if the field is missing or null.
+
+    Raises ServerError for any other value.
+    """
     value = data.get(name)
     return None if value is None else _whole_number(value, name)
 
@@ -256,7 +281,7 @@ def _whole_number(value: object, name: str) -> int:
 
 
 def _amount(value: object, name: str) -> float | None:
-    """A finite, non-negative number. None if it is missing or null."""
+    """Returns a finite, non-negative number, or None if the value is None. Raises ServerError for any other value."""
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:

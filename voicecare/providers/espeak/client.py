@@ -1,6 +1,7 @@
-"""Client of the espeak worker process. One worker serves many streams at the same time.
+"""The client of the espeak worker process. One worker serves many streams at the same time.
 
-The worker synthesizes, encodes and paces the audio. This module starts it again when it ends, and passes bytes on.
+The worker synthesizes and encodes the audio, and decides when it is sent. This module restarts the worker when it ends,
+and forwards the bytes.
 """
 
 import asyncio
@@ -25,12 +26,14 @@ _READY_TIMEOUT_S = 3.0  # wait of one speech for a worker that is starting
 
 
 class SynthesizerUnavailable(Exception):
-    """The worker process ended or could not be started. It is being restarted, so a later `speak` can work."""
+    """The worker process has ended or could not be started. It is restarted, so a later call of `speak` can succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EspeakVoice:
-    """`language` is an ISO 639-1 code or a tag such as `en-GB`. English is used for an unknown language.
+    """The voice of a speech. `language` is a code of `voicecare.core.languages` or a tag such as `en-GB`.
+
+    For a language without an espeak voice, the English voice is used, which reads text in Latin letters.
 
     `variant` is a voice variant of espeak, such as `f2` or `m3`. An unknown variant is ignored. `pitch` is 0 to 99,
     `rate` is in words per minute.
@@ -43,7 +46,10 @@ class EspeakVoice:
 
 
 class OfflineSynthesizer:
-    """Owns the worker process. Call `start` and `close` once each, in the event loop that also calls `speak`."""
+    """Synthesizes speech in a worker process, which it starts and restarts.
+
+    Call `start` and `close` once each, in the event loop that also calls `speak`.
+    """
 
     def __init__(self) -> None:
         self._worker: _Worker | None = None
@@ -51,15 +57,15 @@ class OfflineSynthesizer:
         self._supervisor: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the worker and wait until it is ready. Raises SynthesizerUnavailable if that takes too long.
+        """Starts the worker and waits until it is ready. Raises SynthesizerUnavailable if it is not ready in time.
 
-        Even then, the start is repeated every second until `close` is called.
+        Also in that case, the worker is started again and again until `close` is called.
         """
         self._supervisor = asyncio.create_task(self._supervise())
         await self._wait_for_worker()
 
     async def close(self) -> None:
-        """Stop the worker and wait for its exit. Streams in progress raise SynthesizerUnavailable."""
+        """Stops the worker and waits for its exit. Streams in progress raise SynthesizerUnavailable."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
@@ -70,16 +76,35 @@ class OfflineSynthesizer:
         return self._worker is not None
 
     async def speak(
-        self, text: str, voice: EspeakVoice, format_name: str, *, max_lead_s: float | None = None
+        self,
+        text: str,
+        voice: EspeakVoice,
+        format_name: str,
+        *,
+        max_lead_s: float | None = None,
+        as_written: bool = False,
+        apologize: bool = True,
     ) -> AsyncGenerator[bytes, None]:
-        """Yield one complete stream in the named format while it is made. Unreadable text gives a short silence.
+        """Yields the audio of a text as one stream in the named format, while the audio is made.
 
-        With `max_lead_s`, the audio is made at most this many seconds ahead of real time, counted from the first
-        slice. Closing the generator, or cancellation, stops the synthesis. Raises SynthesizerUnavailable if the worker
-        ends, and KeyError for an unknown format.
+        Markup is not read aloud. In place of words that no voice of espeak can read, a prepared sentence is spoken
+        (`readability`), unless `apologize` is false. A text without letters and digits gives a short silence. With
+        `as_written`, espeak gets the text unchanged, even if it reads the text badly.
+
+        With `max_lead_s`, the audio is made at most this many seconds ahead of real time, counted from the first audio.
+        Closing the generator, or cancellation, stops the synthesis. Raises SynthesizerUnavailable if the worker ends,
+        and KeyError for an unknown format.
         """
         request = messages.Request(
-            text, voice.language, voice.variant, voice.pitch, voice.rate, FORMATS[format_name].name, max_lead_s
+            text,
+            as_written,
+            apologize,
+            voice.language,
+            voice.variant,
+            voice.pitch,
+            voice.rate,
+            FORMATS[format_name].name,
+            max_lead_s,
         )
         worker = await self._wait_for_worker()
         stream = worker.open(request)
@@ -90,7 +115,10 @@ class OfflineSynthesizer:
             worker.cancel(stream)
 
     async def _wait_for_worker(self) -> "_Worker":
-        """Return the worker. Wait for it while it starts, at most _READY_TIMEOUT_S seconds."""
+        """Returns the worker. While it is starting, waits for it, at most _READY_TIMEOUT_S seconds.
+
+        Raises SynthesizerUnavailable if it is not ready in time.
+        """
         if self._supervisor is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_READY_TIMEOUT_S):
@@ -100,9 +128,10 @@ class OfflineSynthesizer:
         return self._worker
 
     async def _supervise(self) -> None:
-        """Run one worker after the other, until cancelled.
+        """Runs a worker, and another one whenever it ends, until this task is cancelled.
 
-        `_worker_ready` is set while a worker is ready, and also at the end, so that waiting speech fails immediately.
+        `_worker_ready` is set while a worker is ready. It is also set after the cancellation, so that speech that waits
+        for a worker fails immediately.
         """
         failures = 0
         try:
@@ -114,7 +143,7 @@ class OfflineSynthesizer:
             self._worker_ready.set()
 
     async def _run_worker(self) -> bool:
-        """Run one worker until it ends. Returns False if it did not become ready."""
+        """Runs one worker until it ends. Returns False if it did not become ready."""
         try:
             worker = await _Worker.spawn()
         except OSError:
@@ -137,7 +166,10 @@ class OfflineSynthesizer:
 
 
 class _Stream:
-    """The audio of one speech that was received and not yet read. The credit given to the worker limits its size."""
+    """The audio of one speech that was received from the worker and not yet read by the caller.
+
+    Its size is limited, because the worker may send only as many bytes as it has credit for (`messages`).
+    """
 
     def __init__(self, number: int, worker: "_Worker") -> None:
         self.number = number
@@ -156,7 +188,10 @@ class _Stream:
         self._changed.set()
 
     async def next(self) -> bytes:
-        """Return all audio received since the last call, b"" at the end. Waits for more if there is none."""
+        """Returns all audio received since the last call, or b"" at the end. Waits if there is none yet.
+
+        Raises SynthesizerUnavailable if the worker has ended and all received audio was returned.
+        """
         # Credit goes back in quarters of the window. A message for every slice would cost more than the slice.
         if self._consumed_bytes >= messages.WINDOW_BYTES // 4 and not self.ended:
             self._worker.send(messages.pack_credit(self.number, self._consumed_bytes))
@@ -173,7 +208,7 @@ class _Stream:
 
 
 class _Worker:
-    """One worker process and its streams."""
+    """A worker process and the streams that it serves."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -213,11 +248,11 @@ class _Worker:
         self._stdin.write(message)
 
     async def wait_until_ready(self) -> bool:
-        """Wait for READY, which is the first message. Returns False at EOF."""
+        """Waits for READY, the first message of the worker. Returns False if the process ends before."""
         return bool(await self._stdout.read(len(messages.pack(messages.READY, 0))))
 
     async def read_messages(self) -> None:
-        """Give the messages of the worker to their streams, until EOF."""
+        """Passes the messages of the worker to their streams, until the worker ends."""
         while data := await self._stdout.read(_READ_BYTES):
             for message in self._parser.feed(data):
                 if message.kind == messages.AUDIO:
@@ -227,7 +262,10 @@ class _Worker:
                     stream.end(failed=False)
 
     async def kill(self) -> None:
-        """Kill the process, which has no state to save, and wait for its exit. Its streams raise."""
+        """Kills the process, which has no state to save, and waits for its exit.
+
+        Its streams raise SynthesizerUnavailable.
+        """
         for stream in self._streams.values():
             stream.end(failed=True)
         self._streams.clear()

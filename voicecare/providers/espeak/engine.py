@@ -1,10 +1,15 @@
-"""libespeak-ng through ctypes. The library has global state and can crash, so only the worker process loads it."""
+"""Calls libespeak-ng through ctypes.
+
+Only the worker process loads this library, which has global state and can crash.
+"""
 
 import ctypes
 import signal
 from pathlib import Path
 
 import espeakng_loader
+
+from voicecare.core.languages import code_of
 
 SAMPLE_RATE = 22050
 
@@ -16,13 +21,18 @@ _BY_CHARACTER = 1
 _RATE, _PITCH = 1, 3
 _ENGLISH = "gmw/en-US"
 _SYNTHESIS_TIMEOUT_S = 10
+# For each language without a voice, one whose voice pronounces the letters in nearly the same way.
+_SUBSTITUTES = {"ceb": "ms", "fil": "ms", "gl": "es", "ha": "sw", "jv": "id", "ln": "sw", "ny": "sw", "so": "sw"}
 _CRASHING_LANGUAGES = {"kl"}  # a single "0" in Greenlandic crashes the process
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
 class _Voice(ctypes.Structure):
-    """espeak_VOICE. `languages` is a list of pairs, a priority byte and a C string. A zero priority ends it."""
+    """The C structure espeak_VOICE.
+
+    `languages` points to pairs of a priority byte and a C string. A priority of zero ends the list.
+    """
 
     _fields_ = [
         ("name", ctypes.c_char_p),
@@ -53,7 +63,11 @@ class Engine:
         self._selected: tuple[str, str, int, int] | None = None
 
     def speak(self, text: str, language: str, variant: str, pitch: int, rate: int) -> bytes:
-        """Return mono PCM, signed 16 bit, at SAMPLE_RATE. A text that ends a clause is followed by a pause."""
+        """Returns the speech as mono PCM, signed 16 bit, at SAMPLE_RATE.
+
+        Text that ends a clause is followed by a pause. `pitch` is 0 to 99, `rate` is in words per minute. Kills the
+        process if the library takes more than 10 s.
+        """
         self._select_voice(language, variant, pitch, rate)
         data = text.encode("utf-8", "ignore") + b"\0"
         self._pcm.clear()
@@ -74,8 +88,9 @@ class Engine:
         wanted = (language, variant, pitch, rate)
         if wanted == self._selected:
             return
-        tag = language.lower().replace("_", "-")
-        voice = self._voices.get(tag) or self._voices.get(tag.split("-")[0], _ENGLISH)
+        code = code_of(language)
+        tags = (language.lower().replace("_", "-"), code, _SUBSTITUTES.get(code, ""))
+        voice = next((self._voices[tag] for tag in tags if tag in self._voices), _ENGLISH)
         suffix = f"+{variant}" if variant.isalnum() else ""
         if self._library.espeak_SetVoiceByName((voice + suffix).encode()):
             self._library.espeak_SetVoiceByName(voice.encode())
@@ -84,7 +99,7 @@ class Engine:
         self._selected = wanted
 
     def _find_voices(self) -> dict[str, str]:
-        """Map each language tag to the voice with the lowest priority number for it."""
+        """Returns the best espeak voice for each language tag: the one with the lowest priority number."""
         self._library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
         listed = self._library.espeak_ListVoices(None)
         best: dict[str, tuple[int, str]] = {}
@@ -93,19 +108,17 @@ class Engine:
             voice = listed[index].contents
             index += 1
             identifier = voice.identifier.decode()
+            # The file of a voice can name a dictionary: nb uses that of no. Otherwise the names are the same.
+            lines = (self._data / "lang" / identifier).read_text(errors="replace").splitlines()
+            named = [line.split()[1] for line in lines if line.startswith("dictionary ")]
+            dictionary = named[0] if named else identifier.rpartition("/")[2].partition("-")[0]
             # The wheel lists voices without their dictionary. Selecting one leaves the library in a half-changed state.
-            language = identifier.rpartition("/")[2].partition("-")[0]
-            if language in _CRASHING_LANGUAGES or not (self._data / f"{language}_dict").exists():
+            if dictionary in _CRASHING_LANGUAGES or not (self._data / f"{dictionary}_dict").exists():
                 continue
-            for claim, tag in _read_languages(voice.languages):
-                best[tag] = min(best.get(tag, (claim, identifier)), (claim, identifier))
+            address = voice.languages
+            while priority := ctypes.string_at(address, 1)[0]:
+                name = ctypes.string_at(address + 1)
+                address += len(name) + 2
+                tag, candidate = name.decode().lower(), (priority, identifier)
+                best[tag] = min(best.get(tag, candidate), candidate)
         return {tag: identifier for tag, (_, identifier) in best.items()} | {"en": _ENGLISH}
-
-
-def _read_languages(address: int) -> list[tuple[int, str]]:
-    found = []
-    while priority := ctypes.string_at(address, 1)[0]:
-        tag = ctypes.string_at(address + 1)
-        found.append((priority, tag.decode().lower()))
-        address += len(tag) + 2
-    return found

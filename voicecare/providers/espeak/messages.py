@@ -9,8 +9,9 @@
                     AUDIO   encoded audio
                     END     empty. The stream is complete.
 
-A stream starts with a credit of WINDOW_BYTES. The worker stops making audio when the credit is used up. The last piece
-may exceed it. This limits the audio that is buffered in the parent. EOF on stdin ends the worker.
+The credit of a stream is the number of bytes that the worker may send. It starts with WINDOW_BYTES, and the worker
+stops making audio when it is used up. The last piece may exceed it. So the audio that is buffered in the parent is
+limited. EOF on stdin ends the worker.
 """
 
 import json
@@ -27,9 +28,14 @@ _AMOUNT = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One speech. The fields are those of `client.EspeakVoice` and of the arguments of `speak`."""
+    """A request for one speech.
+
+    The fields are those of `client.EspeakVoice` and the arguments of `OfflineSynthesizer.speak`.
+    """
 
     text: str
+    as_written: bool
+    apologize: bool
     language: str
     variant: str
     pitch: int
@@ -66,7 +72,10 @@ def unpack_credit(body: bytes) -> int:
 
 
 class MessageParser:
-    """Splits the bytes read from a pipe into messages. An incomplete message is kept for the next read."""
+    """Splits the bytes that are read from a pipe into messages.
+
+    The start of an incomplete message is kept for the next read.
+    """
 
     def __init__(self) -> None:
         self._rest = b""

@@ -1,7 +1,8 @@
 """The espeak worker process, `python -m voicecare.providers.espeak.worker`. See `messages` for its protocol.
 
 The main thread reads requests. Two more threads make audio, one slice of one stream at a time. Only one of them can use
-espeak at a time, but the encoders run in parallel. Both release Python's global lock while they work.
+espeak at a time, but the encoders run in parallel. Both libraries release Python's global interpreter lock while they
+work.
 """
 
 import heapq
@@ -18,6 +19,7 @@ from voicecare.audio.encoders import Encoder
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.providers.espeak import messages
 from voicecare.providers.espeak.engine import SAMPLE_RATE, Engine
+from voicecare.providers.espeak.readability import readable_parts
 from voicecare.providers.espeak.text import normalize, split
 
 THREADS = 2
@@ -37,42 +39,61 @@ _HeapEntry = tuple[float, int, "SpeechStream"]
 
 
 class SpeechStream:
-    """One stream: the pieces left to speak, the PCM not yet encoded, and its lead over real time."""
+    """The state of one stream: the text left to speak, the PCM not yet encoded, and the seconds of audio made."""
 
     def __init__(self, number: int, request: messages.Request) -> None:
         self.number, self.request = number, request
         self.credit = messages.WINDOW_BYTES
         self.cancelled = self.finished = self.out_of_credit = False
-        self._pieces = list(split(normalize(request.text)))[::-1]
+        if request.as_written:
+            parts = [(normalize(request.text), request.language)]
+        else:
+            parts = readable_parts(request.text, request.language, apologize=request.apologize)
+        # In the order of speech, the next one last. Each has the language of its voice.
+        self._pieces = [(piece, language) for text, language in parts for piece in split(text)][::-1]
         self._encoder = Encoder(FORMATS[request.format_name], SAMPLE_RATE)
         self._pcm = b""
         self._produced_s = 0.0
         self._started_at: float | None = None
 
     def lead_s(self) -> float:
-        """Seconds of audio made, minus the seconds since the first slice."""
+        """Returns how many seconds the stream is ahead of real time.
+
+        This is the duration of its audio minus the time since its start.
+        """
         return 0.0 if self._started_at is None else self._produced_s - (time.monotonic() - self._started_at)
 
     def seconds_until_next_slice(self) -> float:
-        """Seconds until the next slice may be made, to keep within `max_lead_s`. Negative if it is due."""
+        """Returns in how many seconds the next slice of audio may be made, so that the lead stays below `max_lead_s`.
+
+        The result is zero or negative if the slice may be made now.
+        """
         if self.request.max_lead_s is None or self._started_at is None:
             return 0.0
         return self.lead_s() + self._slice_s() - self.request.max_lead_s
 
     def runs_out_at(self) -> float:
-        """Monotonic time at which the listener runs out of audio. 0 if the stream has not started: it is next."""
+        """Returns the monotonic time at which the listener has played all audio made so far.
+
+        It is 0 for a stream that has not started, so that such a stream is served first. A lead of more than
+        MAX_PRIORITY_LEAD_S counts as MAX_PRIORITY_LEAD_S.
+        """
         return 0.0 if self._started_at is None else time.monotonic() + min(self.lead_s(), MAX_PRIORITY_LEAD_S)
 
     def needs_synthesis(self) -> bool:
-        """Whether espeak must synthesize the next piece before there is enough PCM for a slice."""
+        """Whether espeak must speak the next piece of the text before there is enough PCM for a slice."""
         return bool(self._pieces) and len(self._pcm) < self._slice_bytes()
 
     def synthesize_piece(self, engine: Engine) -> None:
         request = self.request
-        self._pcm += engine.speak(self._pieces.pop(), request.language, request.variant, request.pitch, request.rate)
+        piece, language = self._pieces.pop()
+        self._pcm += engine.speak(piece, language, request.variant, request.pitch, request.rate)
 
     def make_slice(self) -> bytes:
-        """Encode the next slice. The last one sets `finished`. A slice can be empty, because encoders buffer audio."""
+        """Encodes the next slice of audio, and returns the encoded bytes.
+
+        They can be b"", because encoders buffer audio. Sets `finished` if the slice is the last one.
+        """
         self._started_at = self._started_at or time.monotonic()
         size = self._slice_bytes()
         audio, self._pcm = self._pcm[:size], self._pcm[size:]
@@ -90,9 +111,10 @@ class SpeechStream:
 
 
 class Schedule:
-    """Chooses the next stream to serve: a new one, or else the one whose listener runs out of audio first.
+    """Chooses the stream for which a thread works next.
 
-    Streams that need espeak are skipped while espeak works for another stream.
+    This is a new stream, or otherwise the one whose listener runs out of audio first. Streams that need espeak are
+    skipped while espeak works for another stream.
     """
 
     def __init__(self) -> None:
@@ -128,9 +150,10 @@ class Schedule:
 
     @contextmanager
     def acquire_next(self) -> Iterator[tuple[SpeechStream, bool]]:
-        """Block until a stream is due and yield `(stream, needs_espeak)`.
+        """Blocks until a stream needs work, and yields `(stream, needs_espeak)`.
 
-        The caller owns the stream inside the `with` block, and also espeak if `needs_espeak` is true.
+        Inside the `with` block, no other thread uses the stream. If `needs_espeak` is true, no other thread uses
+        espeak.
         """
         with self._changed:
             while (speech := self._pop_due()) is None:
@@ -170,6 +193,8 @@ class Schedule:
 
 
 class Worker:
+    """Serves the requests on the file descriptor `stdin` with THREADS threads, and writes the audio to `stdout`."""
+
     def __init__(self, stdin: int, stdout: int) -> None:
         self._stdin, self._stdout = stdin, stdout
         self._schedule = Schedule()
@@ -177,8 +202,12 @@ class Worker:
         self._write_lock = threading.Lock()
 
     def run(self) -> None:
-        """Serve requests until EOF on stdin."""
-        self._warm_up()
+        """Serves requests until EOF on stdin."""
+        # The first use of the English voice and of each encoder loads data that all later streams share.
+        for name in DEVICE_FORMATS:
+            speech = SpeechStream(0, messages.Request("Ready.", True, True, "en", "", 50, 175, name, None))
+            speech.synthesize_piece(self._engine)
+            speech.make_slice()
         for _ in range(THREADS):
             threading.Thread(target=self._run_thread, daemon=True).start()
         self._send(messages.READY, 0)
@@ -193,35 +222,25 @@ class Worker:
                     case messages.CANCEL:
                         self._schedule.cancel(message.stream)
 
-    def _warm_up(self) -> None:
-        """Use each encoder and the voice once. This loads data that all later streams share."""
-        for name in DEVICE_FORMATS:
-            speech = SpeechStream(0, messages.Request("Ready.", "en", "", 50, 175, name, None))
-            speech.synthesize_piece(self._engine)
-            speech.make_slice()
-
     def _run_thread(self) -> None:
         try:
             while True:
                 with self._schedule.acquire_next() as (speech, needs_espeak):
                     if needs_espeak:
                         speech.synthesize_piece(self._engine)
-                    else:
-                        self._send_slice(speech)
+                        continue
+                    audio = speech.make_slice()
+                    self._schedule.use_credit(speech, len(audio))
+                    if audio:
+                        self._send(messages.AUDIO, speech.number, audio)
+                    if speech.finished:
+                        self._send(messages.END, speech.number)
         except BrokenPipeError:
             os._exit(0)
         except BaseException:
             # If only this thread ended, some streams would never end. The parent starts a new process instead.
             sys.excepthook(*sys.exc_info())
             os._exit(1)
-
-    def _send_slice(self, speech: SpeechStream) -> None:
-        audio = speech.make_slice()
-        self._schedule.use_credit(speech, len(audio))
-        if audio:
-            self._send(messages.AUDIO, speech.number, audio)
-        if speech.finished:
-            self._send(messages.END, speech.number)
 
     def _send(self, kind: int, stream: int, body: bytes = b"") -> None:
         data = memoryview(messages.pack(kind, stream, body))

@@ -5,7 +5,7 @@
     const root = document.documentElement;
     const board = document.querySelector(".board");
     const locale = board ? board.dataset.locale : "en";
-    const numbers = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
+    const numbers = new Intl.NumberFormat(locale, { maximumFractionDigits: 2 });
     const short = new Intl.NumberFormat(locale, { notation: "compact" });
     const dayOfMonth = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", timeZone: "UTC" });
     const month = new Intl.DateTimeFormat(locale, { month: "short", timeZone: "UTC" });
@@ -67,9 +67,10 @@
             ticks: { maxRotation: 0, autoSkipPadding: 12, autoSkip: !across,
                      callback: (_, place) => tick(plot.keys[place]) },
         };
+        const whole = plot.series.every((series) => series.values.every((value) => Number.isInteger(value)));
         const values = {
             stacked: plot.style !== "lines", beginAtZero: true, grid: {},
-            ticks: { maxTicksLimit: 6, precision: 0, callback: (value) => short.format(value) },
+            ticks: { maxTicksLimit: 6, precision: whole ? 0 : undefined, callback: (value) => short.format(value) },
         };
         return {
             animation: false, maintainAspectRatio: false, locale, indexAxis: across ? "y" : "x",

@@ -627,6 +627,7 @@ INVALID_TEXT = json.dumps({"detail": [{"loc": ["body", "text"], "msg": TEXT, "in
     [
         (401, b'{"detail": {"status": "quota_exceeded", "message": "5 left"}}', e.QuotaExceeded, "quota_exceeded"),
         (401, b'{"detail": {"status":', e.AuthorizationError, "access_refused"),
+        (402, b'{"detail": {"code": "paid_plan_required"}}', e.VoiceUnavailable, "paid_plan_required"),
         (404, b'{"detail": {"code": "voice_not_found", "status": "x"}}', e.VoiceUnavailable, "voice_not_found"),
         (422, INVALID_TEXT, e.TextRejected, "text_refused"),
         (429, b'{"detail": {"status": "system_busy", "message": "later"}}', e.RateLimited, "system_busy"),

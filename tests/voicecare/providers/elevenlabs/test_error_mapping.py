@@ -113,6 +113,26 @@ def test_legacy_statuses(status: int, code: str, kind: type[e.ProviderError]) ->
     assert (type(error), error.code, error.status) == (kind, code, status)
 
 
+LIBRARY = "Free users cannot use library voices via the API. Please upgrade your subscription to use this voice."
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (new("payment_required", "paid_plan_required", LIBRARY, status="payment_required"), e.VoiceUnavailable),
+        (legacy("paid_plan_required"), e.VoiceUnavailable),
+        (legacy("payment_required", LIBRARY), e.VoiceUnavailable),
+        (legacy("payment_required", "Your last invoice is not paid."), e.AuthorizationError),
+        (new("payment_required", "insufficient_credits", LIBRARY), e.QuotaExceeded),
+        (b"", e.AuthorizationError),
+    ],
+)
+def test_a_plan_without_the_voice_refuses_the_voice(body: bytes, kind: type[e.ProviderError]) -> None:
+    assert type(error_from_response(402, {}, body, for_speech=True)) is kind
+    other = error_from_response(402, {}, body)  # a request of the account, such as a new clone
+    assert type(other) is (e.QuotaExceeded if kind is e.QuotaExceeded else e.AuthorizationError)
+
+
 def test_the_code_has_priority_over_the_status() -> None:
     error = error_from_response(400, {}, new("validation_error", "voice_not_found", status="text_too_long"))
     assert (type(error), error.code) == (e.VoiceUnavailable, "voice_not_found")
@@ -123,6 +143,61 @@ def test_the_code_has_priority_over_the_status() -> None:
 )
 def test_a_named_parameter_decides(param: str, kind: type[e.ProviderError]) -> None:
     assert type(error_from_response(400, {}, new("validation_error", "invalid_parameters", param=param))) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "cause"),
+    [
+        (404, "voice_not_found", e.Cause.VOICE_MISSING),
+        (400, "voice_not_found", e.Cause.VOICE_MISSING),
+        (400, "invalid_voice_id", e.Cause.VOICE_MISSING),
+        (400, "invalid_uid", e.Cause.VOICE_MISSING),
+        (401, "voice_not_found", None),
+        (403, "voice_not_found", None),
+        (403, "voice_access_denied", None),
+        (400, "voice_not_fine_tuned", None),
+        (403, "famous_voice_not_permitted", None),
+        (403, "only_for_creator+", e.Cause.PLAN),
+        (400, "free_users_not_allowed", e.Cause.PLAN),
+        (403, "ivc_not_permitted", e.Cause.PLAN),
+        (400, "can_not_use_instant_voice_cloning", e.Cause.PLAN),
+        (400, "unsupported_language", e.Cause.LANGUAGE),
+        (422, "invalid_language_code", e.Cause.LANGUAGE),
+        (400, "invalid_parameters", None),
+        (404, "model_not_found", None),
+        (401, "invalid_api_key", e.Cause.KEY),
+        (401, "needs_authorization", e.Cause.KEY),
+        (401, "missing_permissions", None),
+        (401, "detected_unusual_activity", None),
+        (403, "unauthorized", None),
+        (500, "voice_not_found", None),
+    ],
+)
+def test_the_cause_says_what_a_refusal_is_about(status: int, code: str, cause: e.Cause | None) -> None:
+    for body in (new("any", code), legacy(code)):
+        assert error_from_response(status, {}, body).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause"),
+    [
+        (404, b'{"detail": "Not Found"}', None),
+        (404, b"<html>Not Found</html>", None),
+        (404, b'{"detail": {"code": "not_found", "param": "voice_id"}}', e.Cause.VOICE_MISSING),
+        (422, b'{"detail": [{"loc": ["path", "voice_id"], "type": "string"}]}', None),
+        (422, b'{"detail": [{"loc": ["body", "language_code"], "type": "enum"}]}', e.Cause.LANGUAGE),
+        (400, b'{"detail": {"code": "bad_request", "param": "language_code"}}', e.Cause.LANGUAGE),
+        (
+            400,
+            b'{"detail": {"status": "bad_request", "message": "The model does not support the language."}}',
+            e.Cause.LANGUAGE,
+        ),
+        (400, b'{"detail": "Language xx is not supported"}', e.Cause.LANGUAGE),
+        (422, b'{"detail": [{"loc": ["body", "text"], "type": "enum"}]}', None),
+    ],
+)
+def test_the_cause_in_every_form_of_the_body(status: int, body: bytes, cause: e.Cause | None) -> None:
+    assert error_from_response(status, {}, body).cause is cause
 
 
 def invalid(*loc: object) -> bytes:

@@ -38,18 +38,9 @@ def test_zero_retention_is_a_query_parameter() -> None:
     assert body(request) == body(PLAIN)
 
 
-@pytest.mark.parametrize(
-    ("model", "sent"),
-    [
-        ("eleven_flash_v2_5", True),
-        ("eleven_turbo_v2_5", True),
-        ("eleven_flash_v2", False),
-        ("eleven_multilingual_v2", False),
-        ("eleven_v3", False),
-    ],
-)
-def test_the_language_is_only_sent_to_models_that_support_it(model: str, sent: bool) -> None:
-    assert ("language_code" in body(replace(PLAIN, model_id=model, language_code="es"))) is sent
+def test_the_language_is_sent_if_there_is_one() -> None:
+    assert body(replace(PLAIN, language_code="es"))["language_code"] == "es"
+    assert body(replace(PLAIN, language_code=None)) == body(PLAIN)
 
 
 @pytest.mark.parametrize(("speed", "settings"), [(None, None), (1.0, None), (0.8, {"speed": 0.8})])

@@ -1,4 +1,4 @@
-"""The sandbox as an aiohttp application."""
+"""Makes the sandbox as an aiohttp application."""
 
 from collections.abc import AsyncIterator
 
@@ -15,7 +15,10 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 
 def make_app(first_byte_ms: float = 120.0) -> web.Application:
-    """Create the application with a new account. The espeak worker runs from start-up to cleanup."""
+    """Returns the application with a new account. `first_byte_ms` is the time to the first byte of speech.
+
+    The espeak worker process is started with the application and stopped with it.
+    """
     app = web.Application(middlewares=[plain_errors], client_max_size=MAX_REQUEST_BYTES)
     espeak = OfflineSynthesizer()
     app[SANDBOX] = Sandbox(Synthesizer(espeak), first_byte_ms)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from voicecare.providers.elevenlabs.sandbox.faults.faults import InvalidControlRequest, reject_unknown_fields
 
@@ -12,11 +12,14 @@ QUOTA_FORMS = ("legacy", "new")
 
 @dataclass
 class SandboxConfig:
-    """`characters_used` and `character_limit` are in credits, as in the provider's subscription.
+    """The settings. `characters_used` and `character_limit` are in credits, as in the provider's subscription.
 
-    `quota_form` is the error for a used-up quota: `legacy` is 401 quota_exceeded, `new` is 402 insufficient_credits.
-    `concurrency` is the limit of each model group. Up to `queue_limit` more requests are accepted and delayed, unless
-    `strict_concurrency` is set.
+    `quota_form` chooses the error for a used-up quota: `legacy` is 401 quota_exceeded, `new` is 402
+    insufficient_credits. `concurrency` is the limit of each model group. Up to `queue_limit` more requests are accepted
+    and delayed, unless `strict_concurrency` is set. With `strict_language`, a language code that the model does not
+    list is rejected. Without it, such a code is ignored. The sources about the provider disagree on which of the two is
+    right. `api_key` is the only key that is accepted. If it is empty, every key is. Accounts that were made after
+    March 2026 have no `premade_voices`.
     """
 
     first_byte_ms: float = 120.0
@@ -27,34 +30,40 @@ class SandboxConfig:
     concurrency: int = 10
     queue_limit: int = 20
     strict_concurrency: bool = False
+    strict_language: bool = False
     voice_limit: int = 30
     voice_add_edits_limit: int = 200
     can_clone: bool = True
+    api_key: str = ""
+    premade_voices: bool = True
 
     def __post_init__(self) -> None:
         self.reset_unix = self.reset_unix or int(time.time()) + PERIOD_S
 
     def update(self, changes: object) -> None:
-        """Set the named fields, all or none. Raises InvalidControlRequest, with the known names, for an invalid one."""
+        """Sets the fields in `changes`, a mapping from names to values.
+
+        Raises InvalidControlRequest, and sets nothing, if a name or a value is invalid. The error lists the known
+        names.
+        """
         if not isinstance(changes, Mapping):
             raise InvalidControlRequest("Settings must be an object.")
         reject_unknown_fields(changes, tuple(asdict(self)), "settings")
-        for field in fields(self):
-            if field.name in changes:
-                self._check(field.name, changes[field.name])
+        for name, value in changes.items():
+            current = getattr(self, name)
+            if name == "quota_form":
+                fits = value in QUOTA_FORMS
+            elif name == "api_key":
+                fits = isinstance(value, str)
+            elif isinstance(current, bool):
+                fits = isinstance(value, bool)
+            elif name == "first_byte_ms":
+                fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+            else:
+                fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            if not fits:
+                raise InvalidControlRequest(
+                    f"`{name}` cannot be {value!r}. An example of a valid value is {current!r}."
+                )
         for name, value in changes.items():
             setattr(self, name, value)
-
-    def _check(self, name: str, value: object) -> None:
-        if name == "quota_form":
-            fits = value in QUOTA_FORMS
-        elif isinstance(getattr(self, name), bool):
-            fits = isinstance(value, bool)
-        elif name == "first_byte_ms":
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-        else:
-            fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        if not fits:
-            raise InvalidControlRequest(
-                f"`{name}` cannot be {value!r}. An example of a valid value is {getattr(self, name)!r}."
-            )

@@ -1,6 +1,6 @@
 """The control API under `/sandbox/`: settings, faults, recorded requests and a reset. It needs no API key.
 
-`/sandbox/` and `/` are a page with a button for each scenario.
+`/sandbox/` and `/` show a web page with a button for each scenario.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,12 +11,13 @@ from aiohttp import web
 
 from voicecare.providers.elevenlabs.sandbox.api.external_usage import FIELDS, bill
 from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
-from voicecare.providers.elevenlabs.sandbox.errors import PRESETS
+from voicecare.providers.elevenlabs.sandbox.errors import PRESETS, ApiError
 from voicecare.providers.elevenlabs.sandbox.faults.faults import (
     COMMON_FIELDS,
     FIELDS_BY_KIND,
     MATCH_FIELDS,
     InvalidControlRequest,
+    reject_unknown_fields,
 )
 from voicecare.providers.elevenlabs.sandbox.scenarios import OFF, SCENARIOS, apply_scenario
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
@@ -32,8 +33,8 @@ button{{font:inherit;min-width:8em;padding:.3em .6em;cursor:pointer}}
 .hear{{display:grid;grid-template-columns:auto 1fr;gap:.6em 1em;align-items:center}}.hear p{{margin:0}}
 </style></head><body><h1>The sandbox provider</h1>
 <p>This server imitates the ElevenLabs API, with real speech, so that voicecare runs without an account. Any
-<code>xi-api-key</code> that is not empty is accepted. No data leaves this machine, and all data is lost when it
-stops.</p>
+<code>xi-api-key</code> that is not empty is accepted, unless the setting <code>api_key</code> names one.
+No data leaves this machine, and all data is lost when it stops.</p>
 <h2>Try a failure</h2><p>Choose a failure, then listen to what a patient hears. Only one is active at a time.
 Active now: {now}. The command <code>manage.py sandbox_fault</code> does the same.
 To end <code>voice-gone</code>, use the command. It also restores the voices that voicecare has marked as
@@ -46,6 +47,11 @@ unavailable.</p>
 <li><code>GET /sandbox/requests</code>: all speech requests, in order of arrival</li>
 <li><code>GET /sandbox/account</code>: what was billed</li>
 <li><code>POST /sandbox/sales</code>: add usage by another user of the account: {sales}</li>
+<li><code>GET</code>, <code>POST /sandbox/voices</code>: list voices, or add one (<code>name</code>,
+<code>category</code>, <code>labels</code>, <code>rate</code>, and <code>needs_plan</code>: its speech is answered with
+402)</li>
+<li><code>POST /sandbox/voices/retire</code>: let the voice <code>voice_id</code> end <code>in_days</code>, or at once
+(0)</li>
 <li><code>POST /sandbox/reset</code>: back to the initial state</li></ul>
 <h2>Faults</h2><p>Fields of every fault: {common}. Fields of <code>match</code>: {matches}. Kinds, with their own
 fields:</p><ul>{kinds}</ul>
@@ -54,7 +60,11 @@ BUTTON = """<button name="name" value="{name}" aria-describedby="{name}">{name}<
 
 
 def json_route(command: Command, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Create a route from a function of the sandbox and the parsed JSON body, which is None without a body."""
+    """Returns a request handler that calls `command` and responds with its result as JSON.
+
+    The command gets the sandbox and the parsed JSON body, or None without a body. If it raises InvalidControlRequest,
+    the response is 400 with the message.
+    """
 
     async def handler(request: web.Request) -> web.Response:
         try:
@@ -94,7 +104,7 @@ def list_requests(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
 
 
 def account(sandbox: Sandbox, _body: object) -> dict[str, Any]:
-    """Totals of all billed requests since the start, requests in progress, and the subscription."""
+    """Returns the totals of all billed requests since the start, the requests in progress, and the subscription."""
     billed = sandbox.account.billed_requests
     return {
         "requests": len(billed),
@@ -109,13 +119,53 @@ def add_external_usage(sandbox: Sandbox, body: object) -> dict[str, Any]:
     return asdict(bill(sandbox, body))
 
 
+def list_voices(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
+    return [voice.to_json() for voice in sandbox.voices.all()]
+
+
+def add_voice(sandbox: Sandbox, body: object) -> dict[str, Any]:
+    """Adds a voice that is not a clone, and returns it.
+
+    Without `category` it is a voice that the account has designed.
+    """
+    defaults = {"name": "", "category": "generated", "labels": {}, "rate": 1.0, "needs_plan": False}
+    return sandbox.voices.add(**_fields(body, defaults)).to_json()
+
+
+def retire_voice(sandbox: Sandbox, body: object) -> dict[str, Any]:
+    """Makes a voice disappear after `in_days` days, which may be a fraction. 0 means immediately."""
+    fields = _fields(body, {"voice_id": "", "in_days": 0.0})
+    try:
+        return sandbox.voices.retire(**fields).to_json()
+    except ApiError as error:
+        raise InvalidControlRequest("There is no such voice.") from error
+
+
+def _fields(body: object, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the body. A missing field gets its default.
+
+    The type of each default is the type that the field must have. Raises InvalidControlRequest for any other value.
+    """
+    if not isinstance(body, dict):
+        raise InvalidControlRequest("The body must be an object.")
+    reject_unknown_fields(body, tuple(defaults), "voices")
+    for name, value in body.items():
+        kinds = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
+        if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(defaults[name], bool)):
+            raise InvalidControlRequest(f"`{name}` cannot be {value!r}.")
+    return {**defaults, **body}
+
+
 def reset(sandbox: Sandbox, _body: object) -> dict[str, Any]:
     sandbox.reset()
     return asdict(sandbox.config)
 
 
 async def choose_scenario(request: web.Request) -> web.Response:
-    """Called by the form of the page and by `manage.py sandbox_fault`. Redirects to the page."""
+    """Applies the scenario named in the form, then redirects to the page. Responds with 400 for an unknown name.
+
+    The buttons of the page and `manage.py sandbox_fault` send this request.
+    """
     try:
         apply_scenario(request.app[SANDBOX], str((await request.post()).get("name")))
     except InvalidControlRequest as error:
@@ -158,4 +208,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_get("/sandbox/requests", json_route(list_requests))
     router.add_get("/sandbox/account", json_route(account))
     router.add_post("/sandbox/sales", json_route(add_external_usage, 201))
+    router.add_get("/sandbox/voices", json_route(list_voices))
+    router.add_post("/sandbox/voices", json_route(add_voice, 201))
+    router.add_post("/sandbox/voices/retire", json_route(retire_voice))
     router.add_post("/sandbox/reset", json_route(reset))

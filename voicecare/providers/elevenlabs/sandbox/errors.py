@@ -1,7 +1,8 @@
 """The provider's error responses, in all forms of the body that exist.
 
-`new` and `legacy` are objects under `detail`, `validation` is the list of FastAPI, `plain` is a text, and `html` is a
-page of a load balancer. Each condition has one preset. Request validation and injected faults use the same presets.
+In the forms `new` and `legacy`, `detail` is an object. In the form `validation` it is the list of FastAPI, and in
+`plain` a text. `html` is a page of a load balancer. `PRESETS` has one error for each condition. The validation of
+requests and the injected faults use the same presets.
 """
 
 import json
@@ -30,7 +31,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Preset:
-    """One error. `legacy` is the value of the `status` field if it differs from `code`."""
+    """A prepared error. `legacy` is the value of the field `status` in the body, if it differs from `code`."""
 
     status: int
     form: Form
@@ -82,6 +83,7 @@ PRESETS = {
     "invalid_page_size": Preset(400, "new", "invalid_page_size", "The page size is out of range."),
     "invalid_cursor": Preset(400, "new", "invalid_cursor", "The page token is not one of ours."),
     "invalid_output_format": Preset(400, "new", "invalid_output_format", "The output format is not supported here."),
+    "unsupported_language": Preset(400, "new", "unsupported_language", "The model does not support this language."),
     "invalid_voice_settings": Preset(
         400, "legacy", "invalid_voice_settings", "Invalid setting for stability received."
     ),
@@ -143,7 +145,7 @@ PRESETS = {
 
 @dataclass
 class ApiError(Exception):
-    """A response that is not a success, with its body."""
+    """Raised to send an error response. `status` is the HTTP status, `body` the encoded body."""
 
     status: int
     body: bytes
@@ -152,13 +154,19 @@ class ApiError(Exception):
 
 
 def preset_error(preset: str, message: str = "", **extra: object) -> ApiError:
-    """Create the error of a preset. `message` replaces its message, `extra` is added to the `detail` object."""
+    """Returns the error for the name of a preset.
+
+    `message` replaces the message of the preset. The fields of `extra` are added to the `detail` object.
+    """
     chosen = PRESETS[preset]
     return build_error(chosen.status, chosen.form, chosen.code, message or chosen.message, chosen.legacy, **extra)
 
 
 def build_error(status: int, form: Form, code: str, message: str, legacy: str = "", **extra: object) -> ApiError:
-    """Create an error in any form."""
+    """Returns an error with a body of the given form.
+
+    `legacy` is the value of the field `status` in the body, if it differs from `code`.
+    """
     if form == "html":
         page = f"<html><head><title>{code}</title></head><body><h1>{code}</h1><p>{message}</p></body></html>"
         return ApiError(status, page.encode(), HTML_TYPE)
@@ -175,6 +183,9 @@ def build_error(status: int, form: Form, code: str, message: str, legacy: str = 
 
 
 def validation_error(loc: list[str | int], msg: str, kind: str, value: object = None) -> ApiError:
-    """Create a 422 of FastAPI for one field: its location, the message, the error type and the invalid value."""
+    """Returns the 422 error of FastAPI for one invalid field.
+
+    `loc` is the path to the field, `msg` the message, `kind` FastAPI's type of the error, `value` the invalid value.
+    """
     problem = {"type": kind, "loc": loc, "msg": msg, "input": value}
     return ApiError(422, json.dumps({"detail": [problem]}).encode())

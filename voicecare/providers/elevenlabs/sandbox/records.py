@@ -1,4 +1,4 @@
-"""Records of the requests. Tests compare them with our own ledger: what was requested, sent and billed."""
+"""Records of the requests. Tests compare the records with our own ledger: what was requested, sent and billed."""
 
 import secrets
 import string
@@ -12,14 +12,16 @@ BASE62 = string.ascii_letters + string.digits
 
 
 def new_provider_id() -> str:
-    """An id in the form that the provider uses: 20 base62 characters."""
+    """Returns a random id in the form that the provider uses: 20 letters and digits."""
     return "".join(secrets.choice(BASE62) for _ in range(20))
 
 
 @dataclass
 class ResponseRecord:
-    """The state of one response. `status` is None until the headers are sent. The outcome `cut` means that the sandbox
-    broke the connection, `cancelled` that the client closed it."""
+    """The state of one response. `status` is None until the headers are sent.
+
+    The outcome `cut` means that the sandbox broke the connection, `cancelled` that the client closed it.
+    """
 
     status: int | None = None
     outcome: Outcome = "open"
@@ -29,8 +31,11 @@ class ResponseRecord:
 
 @dataclass
 class SpeechRecord(ResponseRecord):
-    """One speech request. `at` is the monotonic time in seconds, comparable between processes of one machine.
-    `characters` is the number of code points and `credits` their price. Both only count if `billed` is true."""
+    """One speech request and its response.
+
+    `at` is the monotonic time in seconds, comparable between processes of one machine. `characters` is the number of
+    code points, and `credits` their price. Both were charged only if `billed` is true.
+    """
 
     at: float = field(default_factory=time.monotonic)
     path: str = ""
@@ -51,8 +56,11 @@ class SpeechRecord(ResponseRecord):
 
 @dataclass(frozen=True)
 class BilledRequest:
-    """One billed request, for the history and the usage statistics. `unix` is in seconds. `before` and `after` are the
-    values of the account's counter. `kept` is false for zero-retention requests, which are not in the history."""
+    """One billed request, for the history and the usage statistics.
+
+    `unix` is its time in seconds. `before` and `after` are the numbers of used credits of the account. `kept` is false
+    for a zero-retention request, which is not in the history.
+    """
 
     unix: float
     history_item_id: str
@@ -71,7 +79,7 @@ class BilledRequest:
 
 
 class RequestLog:
-    """The speech requests in order of arrival."""
+    """All speech requests since the start or the last reset, in order of arrival."""
 
     def __init__(self) -> None:
         self._records: list[SpeechRecord] = []

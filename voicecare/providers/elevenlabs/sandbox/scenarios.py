@@ -1,4 +1,4 @@
-"""Named failures for demonstrations: `manage.py sandbox_fault NAME`, and the buttons of the sandbox page."""
+"""Named failures, which users can try with `manage.py sandbox_fault NAME` or the buttons of the sandbox's web page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,13 +9,17 @@ from voicecare.providers.elevenlabs.sandbox.faults.faults import SPEECH_PATH, In
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 
 EVERY_CALL = {"path": "^/v1/"}
-ALL_VOICES_BUT_ONE = {"path": f"{SPEECH_PATH}(?!{stock_voices()[0].voice_id}/)"}
+ALL_VOICES_BUT_ONE = {"path": f"({SPEECH_PATH}|^/v1/voices/)(?!{stock_voices()[0].voice_id}(/|$))"}
+FIRST_VOICE = {"path": f"({SPEECH_PATH}|^/v1/voices/){stock_voices()[0].voice_id}(/|$)"}
 OFF = "off"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`effect` describes what happens, for users. The settings are changed first, then the faults are added."""
+    """A named failure. `effect` describes for users what happens.
+
+    Choosing a scenario first changes the `settings` of the sandbox, then adds the `faults`.
+    """
 
     effect: str
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -57,6 +61,16 @@ SCENARIOS = {
         "get a notice.",
         faults=[{"kind": "error", "preset": "voice_not_found", "match": ALL_VOICES_BUT_ONE}],
     ),
+    "default-gone": Scenario(
+        "The first stock voice, which is the default voice of the demo, is deleted. The speech that notices it falls "
+        "back to the offline voice. Within seconds the next usable voice takes over for all patients.",
+        faults=[{"kind": "error", "preset": "voice_not_found", "match": FIRST_VOICE}],
+    ),
+    "no-voices": Scenario(
+        "The account has no premade voices, as accounts that were made after March 2026. If it has no others either, "
+        "the offline voice speaks.",
+        settings={"premade_voices": False},
+    ),
     "key": Scenario(
         "The provider rejects the API key. The offline voice speaks immediately, and an incident opens.",
         faults=[{"kind": "error", "preset": "invalid_api_key", "match": EVERY_CALL}],
@@ -66,7 +80,10 @@ SCENARIOS = {
 
 
 def apply_scenario(sandbox: Sandbox, name: str) -> None:
-    """Replace all faults and settings by those of the scenario. Voices and recorded requests are kept."""
+    """Removes all faults, sets all settings to their defaults, then applies the scenario. Raises InvalidControlRequest.
+
+    Voices and recorded requests are kept.
+    """
     if name not in SCENARIOS:
         raise InvalidControlRequest(f"A scenario is one of: {', '.join(SCENARIOS)}.")
     scenario = SCENARIOS[name]

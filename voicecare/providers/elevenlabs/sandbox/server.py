@@ -1,4 +1,4 @@
-"""Runs the sandbox in this process. It only listens on 127.0.0.1."""
+"""Runs the sandbox as an HTTP server on 127.0.0.1, so that other machines cannot connect."""
 
 import asyncio
 import signal
@@ -13,9 +13,10 @@ SHUTDOWN_S = 0.05  # for aiohttp, 0 means no timeout
 
 
 async def serve(port: int, first_byte_ms: float, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `announce` gets the base URL when the server listens. Port 0 chooses a free port.
+    """Serves requests until SIGTERM or SIGINT. Raises OSError if the port cannot be used. Port 0 chooses a free port.
 
-    The server stops immediately. Requests in progress are cut.
+    `announce` is called with the base URL as soon as the server accepts connections. `first_byte_ms` is the time to the
+    first byte of speech. At the end, the server stops immediately, and requests in progress are cut.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The state of the sandbox. A reset creates it again."""
+"""The whole state of the sandbox: the account, the faults and the recorded requests."""
 
 from aiohttp import web
 
@@ -12,8 +12,10 @@ from voicecare.providers.elevenlabs.sandbox.records import RequestLog
 
 
 class Sandbox:
-    """The account with its voices, the faults and the recorded requests. Requests in progress during a reset finish
-    with the old state."""
+    """The account with its voices, the faults and the recorded requests.
+
+    A request that is in progress during a reset is finished with the old state.
+    """
 
     def __init__(self, synthesizer: Synthesizer, first_byte_ms: float) -> None:
         self.synthesizer = synthesizer
@@ -21,11 +23,11 @@ class Sandbox:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the initial state. Only the audio cache is kept."""
+        """Returns to the initial state. Only the cache of synthesized audio is kept."""
         self.config = SandboxConfig(first_byte_ms=self.first_byte_ms)
         self.account = Account(self.config)
         self.concurrency = ConcurrencySlots(self.config)
-        self.voices = VoiceLibrary()
+        self.voices = VoiceLibrary(self.config)
         self.faults = FaultRegistry()
         self.request_log = RequestLog()
 

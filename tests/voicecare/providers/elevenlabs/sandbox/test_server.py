@@ -10,10 +10,10 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.processes import child_processes
 from tests.sandbox import ROOT, SandboxProcess
 from tests.waiting import until
 
@@ -85,8 +85,8 @@ def test_it_survives_a_crash_of_the_espeak_worker(sandbox: SandboxProcess) -> No
         sandbox, text="A long text, of which not all is made when its maker is lost. " * 160
     ) as failures:
         wait_until_it_sends(sandbox)
-        (child,) = Path(f"/proc/{sandbox.process.pid}/task/{sandbox.process.pid}/children").read_text().split()
-        os.kill(int(child), signal.SIGKILL)
+        (child,) = child_processes(sandbox.process.pid)
+        os.kill(child, signal.SIGKILL)
     assert isinstance(failures[0], http.client.IncompleteRead)
     assert [request["outcome"] for request in sandbox.wait_until_idle()] == ["failed"]
     assert len(speak(sandbox.url)) > 1000

@@ -13,14 +13,17 @@ from voicecare.providers.elevenlabs.sandbox.records import BilledRequest
 
 @dataclass
 class Reservation:
-    """Credits reserved for one request, until `bill` is called with its headers or it ends without headers."""
+    """Credits reserved for one request.
+
+    The reservation ends with `bill`, when the headers are sent, or without a charge when the request ends before that.
+    """
 
     account: "Account"
     credits: int
     billed: bool = False
 
     def bill(self) -> tuple[int, int]:
-        """Bill the credits. Call it once. Returns the counter of the account before and after."""
+        """Charges the credits to the account. Call this once. Returns the account's used credits before and after."""
         config = self.account.config
         before = config.characters_used
         config.characters_used += self.credits
@@ -30,7 +33,7 @@ class Reservation:
 
 
 class Account:
-    """The credits and voice edits of one billing period, and all billed requests since the start."""
+    """The used credits and voice edits of one billing period, and all requests billed since the sandbox was reset."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
@@ -40,7 +43,7 @@ class Account:
 
     @contextmanager
     def reserve(self, credits: int) -> Iterator[Reservation]:
-        """Reserve the credits of a request. Raises the error of a used-up quota."""
+        """Reserves the credits of a request inside the `with` block. Raises ApiError if the quota is not sufficient."""
         self._start_period_if_due()
         remaining = self.config.character_limit - self.config.characters_used - self.reserved_credits
         if credits > remaining:
@@ -64,13 +67,16 @@ class Account:
             self.config.reset_unix = int(time.time()) + PERIOD_S
 
     def count_voice_edit(self) -> None:
-        """Count an added or edited voice. Raises if the limit of the period is reached."""
+        """Counts an added or edited voice. Raises ApiError if the limit of the billing period is reached."""
         if self.voice_edits >= self.config.voice_add_edits_limit:
             raise preset_error("voice_add_edit_limit_reached")
         self.voice_edits += 1
 
     def subscription(self, voice_slots_used: int) -> dict[str, Any]:
-        """Return an `ExtendedSubscriptionResponseModel` with the newer fields."""
+        """Returns the JSON that the provider's schema calls `ExtendedSubscriptionResponseModel`, with its newer fields.
+
+        `voice_slots_used` is the number of cloned voices.
+        """
         self._start_period_if_due()
         return {
             "tier": "creator",

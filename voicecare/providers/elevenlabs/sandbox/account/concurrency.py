@@ -1,4 +1,4 @@
-"""Concurrency as at the provider: a limit for each model group, and a short queue beyond the limit."""
+"""Limits concurrent requests like the provider: a limit for each model group, and a short queue beyond the limit."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +15,11 @@ QUEUE_DELAY_S = 0.05
 
 @dataclass(frozen=True)
 class Slot:
-    """The slot of one request: requests in progress including this one, the limit, and the delay in seconds."""
+    """The slot of one request.
+
+    `in_flight` is the number of requests in progress, including this one. `wait_s` is the delay that this request gets,
+    in seconds.
+    """
 
     in_flight: int
     limit: int
@@ -23,7 +27,7 @@ class Slot:
 
 
 class ConcurrencySlots:
-    """Requests in progress by group, including delayed ones."""
+    """Counts the requests in progress of each model group. Delayed requests are included."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self._config = config
@@ -31,7 +35,7 @@ class ConcurrencySlots:
 
     @contextmanager
     def hold(self, group: Group) -> Iterator[Slot]:
-        """Hold a slot for a request. Raises 429 if the queue is full."""
+        """Holds a slot for a request inside the `with` block. Raises ApiError (429) if limit and queue are full."""
         limit = self._config.concurrency
         queue = 0 if self._config.strict_concurrency else self._config.queue_limit
         if self.in_flight[group] >= limit + queue:

@@ -19,6 +19,7 @@ LANGUAGES = {
     "id": "Indonesian",
     "nl": "Dutch",
     "tr": "Turkish",
+    "fil": "Filipino",
     "pl": "Polish",
     "sv": "Swedish",
     "bg": "Bulgarian",
@@ -42,7 +43,7 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class Model:
-    """A text-to-speech model. `max_characters` is the limit of one request."""
+    """A text-to-speech model. `max_characters` is the longest text of one request."""
 
     model_id: str
     name: str
@@ -53,7 +54,7 @@ class Model:
     languages: tuple[str, ...] = tuple(LANGUAGES)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a `ModelResponseModel`."""
+        """Returns the JSON that the provider's schema calls `ModelResponseModel`."""
         return {
             "model_id": self.model_id,
             "name": self.name,

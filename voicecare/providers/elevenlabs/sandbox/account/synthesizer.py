@@ -1,4 +1,4 @@
-"""Real speech in the requested voice, with a cache of recent audio."""
+"""Makes real speech in the requested voice with espeak-ng, and caches recent audio."""
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -13,7 +13,7 @@ CACHED_CHUNK_BYTES = 4096
 
 
 class AudioCache:
-    """An LRU cache of complete audio, limited in bytes."""
+    """A cache of complete speeches with a limited number of bytes. The least recently used speech is removed first."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit = limit
@@ -33,16 +33,17 @@ class AudioCache:
 
 
 class Synthesizer:
-    """Synthesizes speech with espeak."""
+    """Synthesizes speech with the espeak worker process, or returns it from the cache."""
 
     def __init__(self, espeak: OfflineSynthesizer) -> None:
         self._offline_synthesizer = espeak
         self._cache = AudioCache()
 
     async def speak(self, text: str, voice: EspeakVoice, format_name: str) -> AsyncGenerator[bytes, None]:
-        """Yield encoded audio while it is made. Closing the generator early stops the synthesis and caches nothing.
+        """Yields audio in the named format while it is made.
 
-        Raises SynthesizerUnavailable if the espeak worker ends.
+        Closing the generator early stops the synthesis, and nothing is cached. Raises SynthesizerUnavailable if the
+        espeak worker ends.
         """
         key = (voice, text, format_name)
         known = self._cache.get(key)
@@ -51,7 +52,7 @@ class Synthesizer:
                 yield known[start : start + CACHED_CHUNK_BYTES]
             return
         made: list[bytes] = []
-        async with aclosing(self._offline_synthesizer.speak(text, voice, format_name)) as chunks:
+        async with aclosing(self._offline_synthesizer.speak(text, voice, format_name, as_written=True)) as chunks:
             async for chunk in chunks:
                 made.append(chunk)
                 yield chunk

@@ -1,14 +1,16 @@
-"""The voices of the account: the stock voices of every account, and cloned voices."""
+"""The voices of the account: stock voices, voices that were added to the account, and cloned voices."""
 
 import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
 from voicecare.providers.elevenlabs.sandbox.errors import preset_error
 from voicecare.providers.elevenlabs.sandbox.records import new_provider_id
 from voicecare.providers.espeak.client import EspeakVoice
 
+DAY_S = 24 * 3600
 STOCK_SINCE = 1_672_531_200  # before the creation of any account
 VARIANTS = ("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8")
 
@@ -23,7 +25,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class VoiceProfile:
-    """The sound of a voice: the espeak variant, the pitch (0 to 99) and the rate (words per minute)."""
+    """How a voice sounds: the espeak variant, the pitch (0 to 99) and the rate (words per minute)."""
 
     variant: str
     pitch: int
@@ -34,7 +36,7 @@ class VoiceProfile:
 
 
 def profile_for(voice_id: str) -> VoiceProfile:
-    """Derive a profile from the id of a voice. The same id always gives the same profile."""
+    """Returns a profile computed from the id of a voice, so that the same id always sounds the same."""
     digest = hashlib.sha256(voice_id.encode()).digest()
     return VoiceProfile(VARIANTS[digest[0] % len(VARIANTS)], 30 + digest[1] % 41, 150 + digest[2] % 31)
 
@@ -60,8 +62,51 @@ class Sample:
 
 
 @dataclass
+class Sharing:
+    """The sharing data of a voice from the provider's library.
+
+    `disable_at_unix` is the time at which the owner removes the voice, or None. `notice_period` is in days.
+    """
+
+    rate: float = 1.0
+    notice_period: int = 90
+    status: str = "copied"
+    disable_at_unix: int | None = None
+
+    def to_json(self, voice: "Voice") -> dict[str, Any]:
+        """Returns the JSON that the provider's schema calls `VoiceSharingResponseModel`."""
+        return {
+            "status": self.status,
+            "date_unix": STOCK_SINCE,
+            "whitelisted_emails": [],
+            "public_owner_id": "sandbox-owner",
+            "original_voice_id": voice.voice_id,
+            "financial_rewards_enabled": True,
+            "free_users_allowed": not voice.needs_plan,
+            "live_moderation_enabled": False,
+            "rate": self.rate,
+            "notice_period": self.notice_period,
+            "disable_at_unix": self.disable_at_unix,
+            "voice_mixing_allowed": False,
+            "featured": False,
+            "category": voice.category,
+            "liked_by_count": 0,
+            "cloned_by_count": 0,
+            "name": voice.name,
+            "description": voice.description,
+            "labels": voice.labels,
+            "review_status": "allowed",
+            "enabled_in_library": True,
+        }
+
+
+@dataclass
 class Voice:
-    """A voice. `category` is premade or cloned."""
+    """A voice. `category` is one of the provider's: premade, cloned, professional and others.
+
+    `needs_plan` is true if the plan of the account does not include the voice. `retires_at` is the Unix time in seconds
+    from which on the voice does not exist. A voice with `sharing` is a voice of the provider's library.
+    """
 
     name: str
     profile: VoiceProfile
@@ -71,9 +116,12 @@ class Voice:
     description: str | None = None
     created_at_unix: int = STOCK_SINCE
     samples: list[Sample] = field(default_factory=list)
+    sharing: Sharing | None = None
+    needs_plan: bool = False
+    retires_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return a `VoiceResponseModel`."""
+        """Returns the JSON that the provider's schema calls `VoiceResponseModel`."""
         own = self.category == "cloned"
         return {
             "voice_id": self.voice_id,
@@ -92,7 +140,7 @@ class Voice:
             "preview_url": None,
             "available_for_tiers": [],
             "settings": dict(SETTINGS),
-            "sharing": None,
+            "sharing": self.sharing.to_json(self) if self.sharing else None,
             "high_quality_base_model_ids": [],
             "verified_languages": [],
             "safety_control": None,
@@ -110,11 +158,6 @@ class Voice:
             "is_mixed": False,
             "created_at_unix": self.created_at_unix,
         }
-
-    def mentions(self, words: str) -> bool:
-        """Whether the name, description, labels or category contain `words`, ignoring case."""
-        texts = (self.name, self.description or "", self.category, *self.labels.values())
-        return any(words.casefold() in text.casefold() for text in texts)
 
 
 def _stock_voice(voice_id: str, name: str, timbre: VoiceProfile, character: str) -> Voice:
@@ -139,19 +182,52 @@ def stock_voices() -> list[Voice]:
 
 
 class VoiceLibrary:
-    """All voices, the stock voices first."""
+    """All voices of the account, the stock voices first.
 
-    def __init__(self) -> None:
+    Retired voices are left out. So are stock voices if the account has none (`SandboxConfig.premade_voices`).
+    """
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self._config = config
         self._voices = {voice.voice_id: voice for voice in stock_voices()}
 
     def get(self, voice_id: str) -> Voice:
-        """Raises a 404 if the voice does not exist."""
-        try:
-            return self._voices[voice_id]
-        except KeyError:
+        """Returns the voice with this id. Raises ApiError (404) if there is none."""
+        voice = self._voices.get(voice_id)
+        if voice is None or not self._exists(voice):
             raise preset_error(
                 "voice_not_found", f"A voice with voice_id '{voice_id}' was not found.", param="voice_id"
-            ) from None
+            )
+        return voice
+
+    def _exists(self, voice: Voice) -> bool:
+        is_retired = voice.retires_at is not None and voice.retires_at <= time.time()
+        return not is_retired and (voice.category != "premade" or self._config.premade_voices)
+
+    def add(self, name: str, category: str, labels: dict[str, str], *, rate: float, needs_plan: bool) -> Voice:
+        """Adds a voice to the account, as the owner of the account does on the provider's web site. Returns the voice.
+
+        `rate` is the price factor of a library voice, which is only part of its sharing data. For `needs_plan` see
+        Voice.
+        """
+        voice_id = new_provider_id()
+        sharing = Sharing(rate) if category in ("professional", "famous", "high_quality") else None
+        voice = Voice(name, profile_for(voice_id), voice_id, category, labels, sharing=sharing, needs_plan=needs_plan)
+        self._voices[voice_id] = voice
+        return voice
+
+    def retire(self, voice_id: str, in_days: float) -> Voice:
+        """Makes a voice disappear after a number of days. Returns the voice.
+
+        Raises ApiError (404) if there is no such voice. With a positive number, the provider announces the time in the
+        data of the voice. With 0 the voice disappears immediately.
+        """
+        voice = self.get(voice_id)
+        voice.retires_at = time.time() + in_days * DAY_S
+        if in_days > 0:
+            voice.sharing = voice.sharing or Sharing()
+            voice.sharing.disable_at_unix = int(voice.retires_at)
+        return voice
 
     def clone(self, name: str, samples: list[Sample], labels: dict[str, str], description: str | None) -> Voice:
         voice_id = new_provider_id()
@@ -165,8 +241,8 @@ class VoiceLibrary:
         del self._voices[voice_id]
 
     def all(self) -> list[Voice]:
-        return list(self._voices.values())
+        return [voice for voice in self._voices.values() if self._exists(voice)]
 
     @property
     def slots_used(self) -> int:
-        return sum(voice.category == "cloned" for voice in self._voices.values())
+        return sum(voice.category == "cloned" for voice in self.all())

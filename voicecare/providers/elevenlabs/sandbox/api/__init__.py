@@ -1,1 +1,4 @@
-"""The provider's HTTP endpoints. `middleware` wraps each of them with the API key check and the faults."""
+"""The HTTP endpoints that the provider has.
+
+`middleware` adds the check of the API key and the faults to each of them.
+"""

@@ -1,4 +1,4 @@
-"""Endpoints for models, user, subscription and history."""
+"""The provider's endpoints for models, user, subscription, usage and history."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ async def subscription(sandbox: Sandbox, _request: web.Request) -> dict[str, Any
 
 
 async def user(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
-    """Return a `UserResponseModel`."""
+    """Returns the JSON that the provider's schema calls `UserResponseModel`."""
     return {
         "user_id": "sandbox",
         "subscription": sandbox.account.subscription(sandbox.voices.slots_used),
@@ -56,20 +56,33 @@ async def user(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
 
 
 async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """Return a `GetSpeechHistoryResponseModel`, newest first. Zero-retention requests are not in it."""
+    """Returns the JSON that the provider's schema calls `GetSpeechHistoryResponseModel`: billed requests, newest first.
+
+    Zero-retention requests are not included.
+    """
     size = integer(request.query, "page_size", 100) or 0
     if not 1 <= size <= MAX_PAGE:
         raise preset_error("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
+    query = request.query
+    after, before = integer(query, "date_after_unix", None), integer(query, "date_before_unix", None)
     items = [
-        billed for billed in reversed(sandbox.account.billed_requests) if billed.kept and _matches(billed, request)
+        billed
+        for billed in reversed(sandbox.account.billed_requests)
+        if billed.kept
+        and query.get("voice_id") in (None, billed.voice_id)
+        and query.get("model_id") in (None, billed.model_id)
+        and query.get("source") in (None, "TTS")
+        and query.get("search", "").casefold() in billed.text.casefold()
+        and (after is None or billed.unix >= after)
+        and (before is None or billed.unix < before)
     ]
     start = 0
-    after = request.query.get("start_after_history_item_id")
-    if after is not None:
+    last_id = query.get("start_after_history_item_id")
+    if last_id is not None:
         ids = [billed.history_item_id for billed in items]
-        if after not in ids:
+        if last_id not in ids:
             raise preset_error("history_item_not_found", param="start_after_history_item_id")
-        start = ids.index(after) + 1
+        start = ids.index(last_id) + 1
     page = items[start : start + size]
     return {
         "history": [_history_item(billed) for billed in page],
@@ -78,21 +91,8 @@ async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     }
 
 
-def _matches(billed: BilledRequest, request: web.Request) -> bool:
-    query = request.query
-    after, before = integer(query, "date_after_unix", None), integer(query, "date_before_unix", None)
-    return (
-        query.get("voice_id") in (None, billed.voice_id)
-        and query.get("model_id") in (None, billed.model_id)
-        and query.get("source") in (None, "TTS")
-        and query.get("search", "").casefold() in billed.text.casefold()
-        and (after is None or billed.unix >= after)
-        and (before is None or billed.unix < before)
-    )
-
-
 def _history_item(billed: BilledRequest) -> dict[str, Any]:
-    """Return a `SpeechHistoryItemResponseModel`."""
+    """Returns the JSON that the provider's schema calls `SpeechHistoryItemResponseModel`."""
     return {
         "history_item_id": billed.history_item_id,
         "request_id": billed.request_id,

@@ -1,4 +1,4 @@
-"""Simulates usage of the account by others, for example on the provider's web site.
+"""Simulates that others use the account, for example on the provider's web site.
 
 `POST /sandbox/sales` bills a request that voicecare did not send.
 """
@@ -18,10 +18,10 @@ DEFAULT_VOICE_ID = "21m00Tcm4TlvDq8ikWAM"
 
 
 def bill(sandbox: Sandbox, body: object) -> BilledRequest:
-    """Bill a text as if another user had requested it at `unix` (in seconds, default now).
+    """Bills a text as if another user had requested its speech. `body` is the JSON of `POST /sandbox/sales`.
 
-    `kept` says whether the request is in the history (default true). Billed requests are sorted by their time.
-    Raises InvalidControlRequest for an unknown field, voice or model.
+    Its field `unix` is the time of the request in seconds (default now). `kept` says whether the request is in the
+    history (default true). Raises InvalidControlRequest for an unknown field, voice or model.
     """
     if not isinstance(body, Mapping) or not isinstance(body.get("text"), str):
         raise InvalidControlRequest(f"A sale must be an object with a `text`. Known: {', '.join(FIELDS)}.")

@@ -1,4 +1,4 @@
-"""The wrapper of every endpoint: early faults, then the API key check. Errors become error responses."""
+"""Wraps every endpoint: first applies faults, then checks the API key. Exceptions become error responses."""
 
 import json
 import uuid
@@ -19,7 +19,10 @@ WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def json_endpoint(call: Endpoint) -> WebHandler:
-    """Create a route from a function that returns JSON or raises ApiError."""
+    """Returns a request handler that responds with the JSON that `call` returns.
+
+    If `call` raises ApiError, the handler responds with this error.
+    """
 
     async def handler(request: web.Request) -> web.StreamResponse:
         sandbox = request.app[SANDBOX]
@@ -38,11 +41,17 @@ def json_endpoint(call: Endpoint) -> WebHandler:
 async def answer_or_refuse(
     request: web.Request, writer: ResponseWriter, answer: Callable[[], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Return the response of `answer`, or an error response if the fault, the key check or `answer` raises ApiError."""
+    """Returns the response of `answer`, or an error response.
+
+    It is an error response if the fault, the check of the API key or `answer` raises ApiError.
+    """
     try:
         await writer.apply_early_fault()
-        if not request.headers.get("xi-api-key"):
+        api_key, accepted = request.headers.get("xi-api-key"), request.app[SANDBOX].config.api_key
+        if not api_key:
             raise preset_error("needs_authorization")
+        if accepted and api_key != accepted:
+            raise preset_error("invalid_api_key")
         return await answer()
     except ApiError as error:
         return await writer.refuse(error)
@@ -52,7 +61,7 @@ async def answer_or_refuse(
 
 @web.middleware
 async def plain_errors(request: web.Request, handler: WebHandler) -> web.StreamResponse:
-    """Errors for unknown routes and methods, in the provider's format."""
+    """Gives the errors for unknown paths and methods the same JSON bodies as the provider."""
     try:
         return await handler(request)
     except web.HTTPNotFound:
@@ -63,6 +72,6 @@ async def plain_errors(request: web.Request, handler: WebHandler) -> web.StreamR
 
 
 async def add_trace_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Add the two headers that every response of the provider has."""
+    """Adds the headers `x-trace-id` and `x-region`, which every response of the provider has."""
     response.headers.setdefault("x-trace-id", uuid.uuid4().hex)
     response.headers.setdefault("x-region", "us-central1")

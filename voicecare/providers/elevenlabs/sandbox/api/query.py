@@ -1,4 +1,4 @@
-"""Parsing of query parameters, as at the provider."""
+"""Parses query parameters as the provider does, which uses FastAPI."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,10 @@ BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0
 
 
 def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
-    """Parse a boolean like FastAPI. Raises its 422."""
+    """Returns a boolean parameter of the query, or `default` if it is missing.
+
+    Raises the 422 of FastAPI if it is invalid.
+    """
     value = query.get(name)
     if value is None:
         return default
@@ -18,7 +21,10 @@ def boolean(query: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def integer(query: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """Parse an integer. Raises the 422 of FastAPI."""
+    """Returns an integer parameter of the query, or `default` if it is missing.
+
+    Raises the 422 of FastAPI if it is invalid.
+    """
     value = query.get(name)
     if value is None:
         return default

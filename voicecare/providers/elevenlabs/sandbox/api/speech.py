@@ -1,4 +1,4 @@
-"""The four speech endpoints."""
+"""The provider's four speech endpoints: complete or streamed, each without or with timestamps."""
 
 import asyncio
 import time
@@ -34,7 +34,11 @@ def _plain_audio(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> Async
 
 
 def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, content_type: str = "") -> WebHandler:
-    """Create a speech endpoint: a complete response with a length, or a chunked one if `streaming`."""
+    """Returns the request handler of a speech endpoint.
+
+    It sends a chunked response if `streaming`, otherwise a complete response with its length. `make_body` makes the
+    body of the response from the parsed request.
+    """
 
     async def handler(request: web.Request) -> web.StreamResponse:
         sandbox = request.app[SANDBOX]
@@ -54,7 +58,14 @@ def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, c
         async def answer() -> web.StreamResponse:
             if malformed is not None:
                 raise malformed
-            speech = parse_speech_request(body, request.query, record.voice_id, sandbox.voices, streaming=streaming)
+            speech = parse_speech_request(
+                body,
+                request.query,
+                record.voice_id,
+                sandbox.voices,
+                streaming=streaming,
+                strict_language=sandbox.config.strict_language,
+            )
             return await speech_handler.respond(speech, streaming)
 
         try:
@@ -88,7 +99,10 @@ def _speech_record(request: web.Request, body: object) -> SpeechRecord:
 
 
 class _SpeechHandler:
-    """Handles one valid request. It keeps the account of its start, so that a reset does not affect it."""
+    """Responds to one valid speech request.
+
+    It bills the account that existed when the request arrived, so a reset during the request does not affect it.
+    """
 
     def __init__(
         self, sandbox: Sandbox, record: SpeechRecord, writer: ResponseWriter, make_body: BodyFactory, content_type: str
@@ -101,10 +115,10 @@ class _SpeechHandler:
         self._content_type = content_type
 
     async def respond(self, speech: ParsedSpeechRequest, streaming: bool) -> web.StreamResponse:
-        """Synthesize, bill and send the speech.
+        """Synthesizes, bills and sends the speech.
 
-        Raises ApiError if the quota, the concurrency limit or espeak prevents the speech before the headers are sent.
-        Raises ConnectionClosed if espeak fails later.
+        Raises ApiError if the quota, the concurrency limit or a failure of espeak prevents the speech before the
+        headers are sent. Raises ConnectionClosed if espeak fails later.
         """
         self._record.credits = speech.credits
         self._record.enable_logging = speech.in_history
@@ -113,21 +127,16 @@ class _SpeechHandler:
             self._sandbox.concurrency.hold(speech.model.group) as slot,
         ):
             async with aclosing(self._make_body(self._sandbox.synthesizer, speech)) as chunks:
-                first = await self._wait_for_first_chunk(chunks, slot, streaming)
+                due = self._record.at + self._sandbox.config.first_byte_ms / 1000 + slot.wait_s
+                try:
+                    first = await anext(chunks, b"") if streaming else b"".join([chunk async for chunk in chunks])
+                except SynthesizerUnavailable:
+                    raise preset_error("internal_error") from None
+                await asyncio.sleep(due - time.monotonic())
                 try:
                     return await self._send(speech, reservation, slot, first, chunks if streaming else None)
                 except SynthesizerUnavailable:
                     self._writer.close_connection()
-
-    async def _wait_for_first_chunk(self, chunks: AsyncGenerator[bytes, None], slot: Slot, streaming: bool) -> bytes:
-        """Return the first chunk, or the whole body if not `streaming`. Wait until the first byte is due."""
-        due = self._record.at + self._sandbox.config.first_byte_ms / 1000 + slot.wait_s
-        beginning = anext(chunks, b"") if streaming else _join(chunks)
-        try:
-            first, _ = await asyncio.gather(beginning, asyncio.sleep(due - time.monotonic()))
-        except SynthesizerUnavailable:
-            raise preset_error("internal_error") from None
-        return first
 
     async def _send(
         self,
@@ -174,10 +183,6 @@ class _SpeechHandler:
         chunks = single_chunk(first) if rest is None else _prepend(first, rest)
         length = len(first) if rest is None else None
         return await self._writer.send(headers, chunks, length=length, on_headers=bill)
-
-
-async def _join(chunks: AsyncGenerator[bytes, None]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
 
 
 async def _prepend(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -1,8 +1,8 @@
 """Parsing and validation of a speech request, with the provider's checks in the provider's order.
 
 The sources about the provider disagree in some cases. Here, an empty text is 400 empty_text, as in the newer catalogue
-(earlier it gave silence). An unknown format is 400 invalid_output_format, broken JSON is the 422 of FastAPI, and an
-unknown language is spoken as English.
+(earlier it gave silence). An unknown format is 400 invalid_output_format, broken JSON is the 422 of FastAPI, and a
+language that the model does not list is ignored, or refused with the setting `strict_language`.
 """
 
 import json
@@ -47,7 +47,7 @@ FIELD_TYPES: dict[str, tuple[type, str]] = {
 
 @dataclass(frozen=True)
 class ParsedSpeechRequest:
-    """One valid speech request."""
+    """A speech request that has passed all checks. `in_history` is false for a zero-retention request."""
 
     text: str
     voice: Voice
@@ -59,7 +59,7 @@ class ParsedSpeechRequest:
 
     @property
     def credits(self) -> int:
-        """The price: characters times the price of the model, rounded up."""
+        """The price of the request in credits: characters times the credits per character of the model, rounded up."""
         return math.ceil(len(self.text) * self.model.credits_per_character)
 
     @property
@@ -68,7 +68,7 @@ class ParsedSpeechRequest:
 
 
 def parse_json(raw: bytes) -> object:
-    """Parse JSON. Raises the provider's 422 if it is invalid."""
+    """Returns the parsed JSON. Raises the provider's 422 error if it is invalid."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -76,9 +76,18 @@ def parse_json(raw: bytes) -> object:
 
 
 def parse_speech_request(
-    body: object, query: Mapping[str, str], voice_id: str, voices: VoiceLibrary, *, streaming: bool
+    body: object,
+    query: Mapping[str, str],
+    voice_id: str,
+    voices: VoiceLibrary,
+    *,
+    streaming: bool,
+    strict_language: bool,
 ) -> ParsedSpeechRequest:
-    """Validate a request. Raises ApiError for everything that the provider rejects before the synthesis."""
+    """Checks a speech request and returns its values. Raises ApiError if the provider would reject the request.
+
+    `body` is the parsed JSON body. For `strict_language` see SandboxConfig.
+    """
     latency = integer(query, "optimize_streaming_latency", 0)
     if latency not in range(5):
         raise validation_error(
@@ -87,6 +96,8 @@ def parse_speech_request(
     in_history = boolean(query, "enable_logging", True)
     fields = _check_fields(body)
     voice = voices.get(voice_id)
+    if voice.needs_plan:
+        raise preset_error("paid_plan_required")
     model_id = fields.get("model_id") or DEFAULT_MODEL
     if model_id not in MODELS:
         raise preset_error("model_not_found", f"A model with model ID {model_id} does not exist.")
@@ -95,6 +106,9 @@ def parse_speech_request(
         raise preset_error(
             "invalid_output_format", f"Output format '{format_name}' is not supported here.", param="output_format"
         )
+    language = fields.get("language_code")
+    if strict_language and language is not None and language not in MODELS[model_id].languages:
+        raise preset_error("unsupported_language", param="language_code")
     settings = fields.get("voice_settings") or {}
     _check_settings(settings)
     _check_text(fields["text"], MODELS[model_id])
@@ -103,14 +117,17 @@ def parse_speech_request(
         voice=voice,
         model=MODELS[model_id],
         audio_format=FORMATS[format_name],
-        language=fields.get("language_code") or "en",
+        language=language or "en",
         speed=settings.get("speed") or 1.0,
         in_history=in_history,
     )
 
 
 def _check_fields(body: object) -> dict[str, Any]:
-    """Check the types of the fields and return the body. Unknown fields are allowed, as at the provider."""
+    """Returns the body if its fields have the right types. Raises the 422 of FastAPI if not.
+
+    Unknown fields are allowed, as at the provider.
+    """
     if not isinstance(body, dict):
         raise validation_error(["body"], "Input should be a valid dictionary", "model_attributes_type", body)
     if "text" not in body:
@@ -163,5 +180,5 @@ def _check_text(text: str, model: Model) -> None:
 
 
 def requested_format(request: web.Request) -> str:
-    """The requested output format, valid or not."""
+    """Returns the name of the requested output format, which may be unknown."""
     return request.query.get("output_format", DEFAULT_FORMAT)

@@ -1,4 +1,7 @@
-"""Speech with the time of each character. The audio is made completely, then its duration is divided by the text."""
+"""Speech with the time of each character.
+
+The audio is made completely, then its duration is divided equally among the characters of the text.
+"""
 
 import base64
 import json
@@ -24,7 +27,10 @@ def _line(audio: bytes, alignment: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def alignment(text: str, duration_s: float, start_s: float, end_s: float) -> dict[str, Any] | None:
-    """Return the characters that start in [start_s, end_s). Each has an equal share of the duration. None if empty."""
+    """Returns the characters that start in the interval [start_s, end_s), with their start and end times in seconds.
+
+    Each character of the text gets an equal part of the duration. Returns None if no character starts in the interval.
+    """
     edges = [duration_s * place / len(text) for place in range(len(text) + 1)]
     spans = [
         (character, begin, end)
@@ -45,7 +51,7 @@ async def _pcm(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> bytes:
 
 
 async def audio_with_timestamps(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> AsyncGenerator[bytes, None]:
-    """Yield one `AudioWithTimestampsResponseModel` as JSON."""
+    """Yields the JSON that the provider's schema calls `AudioWithTimestampsResponseModel`, in one piece."""
     pcm = await _pcm(synthesizer, speech)
     encoder = Encoder(speech.audio_format, PCM_RATE)
     audio = encoder.feed(pcm) + encoder.finish()
@@ -56,9 +62,10 @@ async def audio_with_timestamps(synthesizer: Synthesizer, speech: ParsedSpeechRe
 async def streamed_audio_with_timestamps(
     synthesizer: Synthesizer, speech: ParsedSpeechRequest
 ) -> AsyncGenerator[bytes, None]:
-    """Yield JSON lines, each a `StreamingAudioChunkWithTimestampsResponseModel` with one second of audio.
+    """Yields lines of JSON, each with one second of audio and its characters.
 
-    The last line has the rest of the encoder, without an alignment.
+    The provider's schema calls a line `StreamingAudioChunkWithTimestampsResponseModel`. The last line has the end of
+    the encoder's audio, without characters.
     """
     pcm = await _pcm(synthesizer, speech)
     encoder = Encoder(speech.audio_format, PCM_RATE)

@@ -1,4 +1,7 @@
-"""`/v1/usage/character-stats`: billed usage by time and by another property. Times are UTC, in milliseconds."""
+"""The provider's endpoint `/v1/usage/character-stats`: billed usage by time and by another property.
+
+Times are Unix times in milliseconds. Days, weeks and months are those of UTC.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +40,11 @@ class TimeRange:
     end: int
 
     def buckets(self, interval: str, size_s: int | None) -> list[int]:
-        """Return the start of each bucket. The first one starts at the start of its interval, in UTC."""
+        """Returns the start times in milliseconds of the intervals in this range.
+
+        The first interval may start before the range. `interval` is hour, day, week, month or cumulative. `size_s` is
+        the length in seconds of other intervals, or None.
+        """
         begin = datetime.fromtimestamp(self.start / 1000, UTC)
         if size_s is not None:
             return self._fixed_steps(begin, timedelta(seconds=size_s))
@@ -70,7 +77,10 @@ class TimeRange:
 
 
 async def character_stats(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """Return a `UsageCharactersResponseModel`. A metric that the sandbox cannot compute is an error, not zero."""
+    """Returns the JSON that the provider's schema calls `UsageCharactersResponseModel`.
+
+    Raises ApiError for a metric that the sandbox cannot compute, because zeros would be wrong.
+    """
     query = request.query
     ends = [integer(query, name, None) for name in ("start_unix", "end_unix")]
     for name, value in zip(("start_unix", "end_unix"), ends, strict=True):

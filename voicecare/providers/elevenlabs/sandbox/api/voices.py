@@ -1,4 +1,4 @@
-"""Endpoints for voices: list, search, read, clone, edit and delete."""
+"""The provider's endpoints for voices: list, search, read, clone, edit and delete."""
 
 import base64
 import hashlib
@@ -29,7 +29,10 @@ async def v1_list(sandbox: Sandbox, _request: web.Request) -> dict[str, Any]:
 
 
 async def v2_list(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """Return a `GetVoicesV2ResponseModel`. The page token is an index in the sorted list."""
+    """Returns the JSON that the provider's schema calls `GetVoicesV2ResponseModel`: one page of the matching voices.
+
+    The token of the next page is an index in the sorted list.
+    """
     query = request.query
     size = integer(query, "page_size", 10) or 0
     if not 1 <= size <= MAX_PAGE:
@@ -61,10 +64,12 @@ def _matches(voice: Voice, request: web.Request) -> bool:
     ids = query.getall("voice_ids", [])
     kind = query.get("voice_type")
     is_default = voice.category == "premade"
+    searched = (voice.name, voice.description or "", voice.category, *voice.labels.values())
+    words = query.get("search", "").casefold()
     return (
         (not ids or voice.voice_id in ids)
         and query.get("category") in (None, voice.category)
-        and voice.mentions(query.get("search", ""))
+        and any(words in text.casefold() for text in searched)
         and (kind is None or kind == "saved" or (kind == "default") == is_default)
         and kind != "community"
     )
@@ -85,7 +90,7 @@ async def delete(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
 
 
 async def add(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
-    """Create an instant clone. It is usable immediately. Its sound does not depend on the recording."""
+    """Creates an instant voice clone, which is usable immediately. Its sound does not depend on the recording."""
     form = await request.post()
     name = _name(form)
     samples = _samples(form)
@@ -133,7 +138,10 @@ def _name(form: Form) -> str:
 
 
 def _labels(form: Form) -> dict[str, str]:
-    """Parse the labels, which are JSON in a form field. Official clients send `null` without labels."""
+    """Returns the labels of the voice, which are JSON text in a form field. Raises ApiError if they are invalid.
+
+    The official clients send `null` if there are no labels.
+    """
     try:
         labels = json.loads(_text(form, "labels") or "null")
     except ValueError:
@@ -146,7 +154,10 @@ def _labels(form: Form) -> dict[str, str]:
 
 
 def _samples(form: Form) -> list[Sample]:
-    """Return the uploaded recordings, from both field names in use. Raises for files that are not audio."""
+    """Returns the metadata of the uploaded recordings. The form field is named `files` or `files[]`.
+
+    Raises ApiError for files that are not audio, too large, duplicate or too many.
+    """
     parts = [value for name, value in form.items() if name in ("files", "files[]")]
     if len(parts) > MAX_FILES:
         raise preset_error("invalid_parameters", f"No more than {MAX_FILES} files.", param="files")

@@ -1,1 +1,5 @@
-"""Fault injection. `faults` describes and matches faults, `injection` changes bodies, `response` breaks connections."""
+"""Faults, with which the sandbox imitates failures of the provider.
+
+`faults` describes faults and finds the one for a request, `injection` changes the body of a response, and `response`
+sends a response and breaks its connection.
+"""

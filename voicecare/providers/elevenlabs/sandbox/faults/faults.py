@@ -1,10 +1,10 @@
-"""Descriptions of faults: the failure, the requests that it applies to, and how often.
+"""Descriptions of faults: what fails, for which requests, and how often.
 
 The JSON of a fault is `{kind, match?, every?, first?}` plus the fields of its kind (`FIELDS_BY_KIND`). `match` is
 `{path, method, text, voice_id}`. `path` and `text` are regular expressions to search for, the others must be equal.
 Without `path`, a fault only applies to speech requests, so that a failing voice does not break the account's endpoints.
-`every: n` applies the fault to every n-th matching request, `first: n` only to the first n.
-Faults have an order. The first one that applies gets the request, and later faults do not count it.
+`every: n` applies the fault to every n-th matching request, `first: n` only to the first n. Faults have an order. A
+request gets the first fault that applies, and does not count for the faults behind it.
 """
 
 import itertools
@@ -42,6 +42,7 @@ FIELDS_BY_KIND: dict[str, tuple[str, ...]] = {
     "json": ("body",),
     "wrong_type": (),
     "garbage": (),
+    "prefix": ("hex",),
     "endless": (),
     "slow": ("bytes_per_s",),
     "drip": ("seconds",),
@@ -53,12 +54,12 @@ SPEECH_PATH = "^/v1/text-to-speech/"
 
 
 class InvalidControlRequest(ValueError):
-    """The body of a control request is invalid. The message names the valid values."""
+    """The body of a request to the control API is invalid. The message says which values are valid."""
 
 
 @dataclass(frozen=True)
 class RequestInfo:
-    """The properties of a request that a fault can match."""
+    """The properties of a request that a fault can be limited to."""
 
     path: str
     method: str
@@ -84,11 +85,13 @@ class RequestMatch:
 
 @dataclass
 class Fault:
-    """One fault, with its counters.
+    """One fault, and how often it was used.
 
-    `after_bytes` counts the bytes of the body, `after_ms` starts at the headers. `seconds` depends on the kind: the
-    length of a stall (default: until the client disconnects), the time for slow headers (default 3), or the pause
-    between single bytes (default 0.5). `unanswered` executes and bills the request, but sends no response.
+    `after_bytes` is counted from the start of the body, `after_ms` from the headers. The meaning of `seconds` depends
+    on the kind: the length of a stall (default: until the client disconnects), the time to send slow headers (default
+    3), or the pause between single bytes (default 0.5). The kind `unanswered` executes and bills the request, but sends
+    no response. `prefix` sends the bytes in `hex`, for example a tag, before the audio. `seen` counts the requests that
+    match, and `hits` those that got the fault.
     """
 
     kind: str
@@ -107,12 +110,16 @@ class Fault:
     after_ms: float | None = None
     seconds: float | None = None
     bytes_per_s: float = 1000.0
+    hex: str = ""
     id: int = 0
     seen: int = 0
     hits: int = 0
 
     def claims(self, request: RequestInfo) -> bool:
-        """Whether the fault applies to this request. Counts the request if it matches."""
+        """Whether this request gets the fault.
+
+        The request is counted if it matches, even if it does not get the fault.
+        """
         if self.spent or not self.match.matches(request):
             return False
         self.seen += 1
@@ -126,7 +133,10 @@ class Fault:
         return self.first is not None and self.hits >= self.first
 
     def to_error(self) -> ApiError:
-        """The response of an `error` fault: its preset with the changed fields, or its own `body`."""
+        """Returns the response of a fault of the kind `error`.
+
+        It is the preset with the changed fields, or it has the fault's own `body`.
+        """
         words = PRESETS[self.preset or "internal_error"]
         error = build_error(
             self.status or words.status,
@@ -141,7 +151,10 @@ class Fault:
         return error
 
     def replacement_body(self) -> tuple[str, bytes] | None:
-        """The content type and body that replace the speech of a 2xx response, for the kinds `html` and `json`."""
+        """Returns the content type and the body that replace the speech, for the kinds `html` and `json`.
+
+        Otherwise None.
+        """
         if self.kind == "html":
             return HTML_TYPE, encode_body(self.body or "<html><body>Checking your browser</body></html>")
         if self.kind == "json":
@@ -153,7 +166,10 @@ class Fault:
 
 
 def encode_body(body: object) -> bytes:
-    """Encode a body: a string unchanged (it can be broken JSON), anything else as JSON."""
+    """Returns the bytes of a body. A string is sent unchanged, so that it can be broken JSON.
+
+    Other values become JSON.
+    """
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
@@ -165,7 +181,10 @@ class FaultRegistry:
         self._ids: Iterator[int] = itertools.count(1)
 
     def add(self, body: object) -> Fault:
-        """Add the fault described by JSON. Raises InvalidControlRequest for an unknown field or value."""
+        """Adds the fault that the JSON object `body` describes.
+
+        Raises InvalidControlRequest if the object is invalid.
+        """
         fault = parse_fault(body)
         fault.id = next(self._ids)
         self._faults.append(fault)
@@ -182,7 +201,10 @@ class FaultRegistry:
 
 
 def parse_fault(body: object) -> Fault:
-    """Create a fault from JSON. Raises InvalidControlRequest, with the known names, for an invalid field."""
+    """Returns the fault that the JSON object `body` describes. Raises InvalidControlRequest if the object is invalid.
+
+    The message of the error lists the known names.
+    """
     if not isinstance(body, Mapping) or body.get("kind") not in FIELDS_BY_KIND:
         raise InvalidControlRequest(f"A fault must be an object with a `kind`, one of: {', '.join(FIELDS_BY_KIND)}.")
     kind = body["kind"]
@@ -223,6 +245,15 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidControlRequest(f"`{name}` must be a string, not {value!r}.")
     return value
+
+
+def _hex(name: str, value: object) -> str:
+    digits = _text(name, value)
+    try:
+        bytes.fromhex(digits)
+    except ValueError as error:
+        raise InvalidControlRequest(f"`{name}` must be hexadecimal digits, not {value!r}.") from error
+    return digits
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
@@ -269,4 +300,5 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "after_ms": _number,
     "seconds": _number,
     "bytes_per_s": _number,
+    "hex": _hex,
 }

@@ -1,4 +1,4 @@
-"""Changes the body of a response as a fault demands: delays, cuts and replaced bytes."""
+"""Changes the body of a response as its fault says: delays, cuts and replaced bytes."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from voicecare.providers.elevenlabs.sandbox.faults.faults import Fault
 
 
 class SplittableBody:
-    """A body that can be read up to a given byte or time, and continued from there."""
+    """A response body that can be read up to a number of bytes or a time, and later from there to its end."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
         self._chunks = chunks
@@ -20,7 +20,10 @@ class SplittableBody:
         return spare or await anext(self._chunks, b"")
 
     async def until_break_point(self, fault: Fault) -> AsyncGenerator[bytes, None]:
-        """Yield the body up to the break point of the fault. Wait until `after_ms` even if the body is shorter."""
+        """Yields the body up to the fault's `after_bytes` or `after_ms`, whichever is first.
+
+        If the body ends before `after_ms`, waits until that time.
+        """
         room = float("inf") if fault.after_bytes is None else fault.after_bytes
         end = None if fault.after_ms is None else time.monotonic() + fault.after_ms / 1000
         while room > 0 and (end is None or time.monotonic() < end) and (chunk := await self._next()):
@@ -37,7 +40,7 @@ class SplittableBody:
 
 
 async def stall(seconds: float | None) -> None:
-    """Wait for `seconds`, or until the client disconnects, which cancels this task."""
+    """Waits for `seconds`. If it is None, waits until the client disconnects, which cancels the task of the request."""
     await (asyncio.Event().wait() if seconds is None else asyncio.sleep(seconds))
 
 
@@ -81,6 +84,12 @@ async def _send_random_bytes(_fault: Fault, body: SplittableBody) -> AsyncGenera
         yield os.urandom(len(chunk))
 
 
+async def _send_prefix(fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
+    yield bytes.fromhex(fault.hex)
+    async for chunk in body.rest():
+        yield chunk
+
+
 async def _repeat_forever(_fault: Fault, body: SplittableBody) -> AsyncGenerator[bytes, None]:
     chunks = [chunk async for chunk in body.rest()]
     while True:
@@ -100,11 +109,12 @@ INJECTORS: dict[str, Injector] = {
     "drip": _send_single_bytes,
     "empty": lambda _fault, _body: single_chunk(b""),
     "garbage": _send_random_bytes,
+    "prefix": _send_prefix,
     "endless": _repeat_forever,
 }
 
 
 async def single_chunk(body: bytes) -> AsyncGenerator[bytes, None]:
-    """Yield a complete body as one chunk."""
+    """Yields a complete body as one chunk. Yields nothing for an empty body."""
     if body:
         yield body

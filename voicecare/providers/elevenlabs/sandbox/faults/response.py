@@ -1,4 +1,4 @@
-"""Writes one response, and breaks it as its fault demands."""
+"""Sends a response, and delays, changes or breaks it as the fault of the request says."""
 
 import asyncio
 import fcntl
@@ -21,11 +21,11 @@ PAUSE_BEFORE_BREAK_S = 0.05
 
 
 class ConnectionClosed(Exception):
-    """The connection was closed on purpose, so no response can be sent."""
+    """The connection was closed because of a fault, so no response can be sent."""
 
 
 class BodyWriter(Protocol):
-    """Takes the bytes of the body after the headers were sent."""
+    """Sends the bytes of the body after the headers were sent."""
 
     async def write(self, data: bytes) -> None: ...
 
@@ -33,7 +33,10 @@ class BodyWriter(Protocol):
 
 
 class RawBodyWriter:
-    """Writes a chunked body to the transport directly. Used after `slow_headers`, which bypass aiohttp."""
+    """Writes a body with chunked encoding directly to the transport.
+
+    Used for the fault `slow_headers`, whose headers are not sent by aiohttp.
+    """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -47,9 +50,10 @@ class RawBodyWriter:
 
 
 class ResponseWriter:
-    """Sends the response to one request, with one fault or none. `record` gets the status and the number of bytes.
+    """Sends the response to one request, with one fault or none.
 
-    A client that disconnects cancels the task. The outcome of the record is then still "open", and the caller sets it.
+    `record` gets the status, the number of sent bytes and the outcome. A client that disconnects cancels the task of
+    the request. Then the outcome is still "open", and the caller must set it.
     """
 
     def __init__(self, request: web.Request, fault: Fault | None, record: ResponseRecord) -> None:
@@ -60,9 +64,9 @@ class ResponseWriter:
         record.fault = fault.kind if fault else None
 
     async def apply_early_fault(self) -> None:
-        """Apply a fault of the provider's edge servers, before the request is examined.
+        """Applies a fault that occurs before the provider examines the request, as in its edge servers.
 
-        Raises ApiError to send an error response, and ConnectionClosed after closing the connection without one.
+        Raises ApiError if the fault is an error response, and ConnectionClosed if it has closed the connection.
         """
         if self._fault is None:
             return
@@ -83,9 +87,10 @@ class ResponseWriter:
         length: int | None = None,
         on_headers: Callable[[], None] | None = None,
     ) -> web.StreamResponse:
-        """Send a 200, changed by the fault. `on_headers` runs after the headers. Without `length` the body is chunked.
+        """Sends a response with the status 200, changed by the fault. Without `length` the body is chunked.
 
-        Raises ConnectionClosed after breaking the connection.
+        `on_headers` is called when the headers were sent. Raises ConnectionClosed if the fault has closed the
+        connection.
         """
         fault = self._fault
         if fault is not None and fault.kind == "unanswered":
@@ -121,14 +126,14 @@ class ResponseWriter:
         return response
 
     async def refuse(self, error: ApiError) -> web.StreamResponse:
-        """Return an error response. Faults do not change it."""
+        """Returns an error response, which the fault does not change."""
         self._record.status = error.status
         self._record.outcome = "failed"
         headers = {"Content-Type": error.content_type, **error.headers}
         return web.Response(status=error.status, body=error.body, headers=headers)
 
     def close_connection(self) -> NoReturn:
-        """Close the connection after the bytes sent so far, and raise ConnectionClosed."""
+        """Closes the connection after the bytes that were already written, and raises ConnectionClosed."""
         self._record.outcome = "failed"
         self._transport().close()
         raise ConnectionClosed
@@ -154,7 +159,11 @@ class ResponseWriter:
         return RawBodyWriter(transport)
 
     async def _break_connection(self) -> None:
-        """Break the connection in the middle of the body, after the client has received all written bytes."""
+        """Breaks the connection in the middle of the body, and raises ConnectionClosed.
+
+        Before, waits until the client has received all bytes that were written. The fault `cut_reset` sends a TCP
+        reset.
+        """
         transport = self._transport()
         while unsent_bytes(transport):  # noqa: ASYNC110 - no event exists for an empty send queue
             await asyncio.sleep(0.005)
@@ -167,7 +176,7 @@ class ResponseWriter:
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
-    """Bytes that the client has not acknowledged, in our buffer and in that of the kernel."""
+    """Returns the number of bytes that the client has not acknowledged, in our buffer or in that of the kernel."""
     waiting = transport.get_write_buffer_size()
     if waiting or transport.is_closing():
         return waiting

@@ -92,6 +92,17 @@ async def test_speed_and_language_change_the_audio(caller: Caller) -> None:
     assert (await caller.speak(language_code="de"))[2] != (await caller.speak())[2]
 
 
+async def test_a_language_that_the_model_does_not_list_is_ignored_or_refused(
+    caller: Caller, sandbox: SandboxProcess
+) -> None:
+    assert (await caller.speak(language_code="nb"))[0] == 200
+    sandbox.settings(strict_language=True)
+    assert (await caller.speak(language_code="no"))[0] == 200
+    status, _, body = await caller.speak(language_code="nb")
+    detail = json.loads(body)["detail"]
+    assert (status, detail["code"], detail["param"]) == (400, "unsupported_language", "language_code")
+
+
 async def test_the_headers_of_a_response(caller: Caller, sandbox: SandboxProcess) -> None:
     _, headers, _ = await caller.speak("12345")
     assert headers["character-cost"] == "3"  # half a credit per character, rounded up

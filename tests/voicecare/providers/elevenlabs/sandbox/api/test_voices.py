@@ -1,6 +1,7 @@
 """The voices of the sandbox: listing, pages, cloning, editing and deletion, as at the provider."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -187,3 +188,34 @@ def test_each_voice_has_its_own_constant_profile() -> None:
     timbres = {profile_for(f"voice{number}") for number in range(50)}
     assert len(timbres) >= 49
     assert profile_for("voice1") == profile_for("voice1")
+
+
+async def test_voices_can_be_added_and_need_a_plan(client: Client, sandbox: SandboxProcess) -> None:
+    added = sandbox.add_voice("Hazel", category="professional", labels={"gender": "female"}, rate=2.0, needs_plan=True)
+    validate_schema(added, "VoiceResponseModel")
+    assert added["sharing"]["rate"] == 2.0
+    assert "Hazel" in await client.names()
+    status, reply = await client.call("POST", f"/v1/text-to-speech/{added['voice_id']}", json={"text": "Hello."})
+    assert (status, reply["detail"]["code"]) == (402, "paid_plan_required")
+    for fields in ({"name": 7}, {"needs_plan": 1}, {"sound": "low"}):
+        with pytest.raises(ValueError, match=next(iter(fields))):
+            sandbox.add_voice(**{"name": "Broken", **fields})
+
+
+@pytest.mark.parametrize("in_days", [0, 3])
+async def test_a_voice_can_be_retired(in_days: float, client: Client, sandbox: SandboxProcess) -> None:
+    before = time.time()
+    retired = sandbox.retire_voice(RACHEL, in_days)
+    status, _ = await client.call("GET", f"/v1/voices/{RACHEL}")
+    assert (status, "Rachel" in await client.names()) == ((404, False) if in_days == 0 else (200, True))
+    if in_days:
+        validate_schema(retired, "VoiceResponseModel")
+        assert 3 * 86400 - 5 < retired["sharing"]["disable_at_unix"] - before < 3 * 86400 + 5
+    with pytest.raises(ValueError, match="no such voice"):
+        sandbox.retire_voice("nobody")
+
+
+async def test_an_account_may_have_no_premade_voices(client: Client, sandbox: SandboxProcess) -> None:
+    sandbox.settings(premade_voices=False)
+    assert await client.names() == []
+    assert (await client.call("POST", f"/v1/text-to-speech/{RACHEL}", json={"text": "Hello."}))[0] == 404

@@ -37,6 +37,8 @@ def test_every_and_first_limit_a_fault() -> None:
         ([], "A fault must be an object"),
         ({"kind": "refuse", "after_bytes": 1}, "after_bytes. Known: kind, match"),
         ({"kind": "cut"}, "after_bytes, after_ms"),
+        ({"kind": "prefix", "hex": "xyz"}, "hexadecimal"),
+        ({"kind": "prefix", "hex": 5}, "string"),
         ({"kind": "cut", "after_bytes": -1}, "not negative"),
         ({"kind": "cut", "after_bytes": True}, "not negative"),
         ({"kind": "cut", "after_ms": "1"}, "number"),

@@ -1,0 +1,24 @@
+"""The groups that a migration creates. Tests that flush the database lose them, so tests ask for them here."""
+
+from importlib import import_module
+from typing import Any
+
+from django.contrib.auth.models import Group, Permission, User
+
+_migration: Any = import_module("voicecare.patients.migrations.0007_roles")
+
+
+def role(name: str) -> Group:
+    """Return the group Administrator, Clinician or Auditor with the permissions that the migration gives it."""
+    group, created = Group.objects.get_or_create(name=name)
+    if created:
+        group.permissions.set(Permission.objects.filter(_migration.permissions_of_roles()[name]))
+    return group
+
+
+def give_permissions(user: User, *names: str) -> User:
+    """Give the user these permissions, such as "patients.view_patient". Return the user without cached permissions."""
+    for name in names:
+        label, codename = name.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=label, codename=codename))
+    return User.objects.get(pk=user.pk)

@@ -1,0 +1,56 @@
+"""What the lists and pages of several apps have in common: filters in words, badges, and times with seconds."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from django.contrib import admin
+from django.contrib.admin import ModelAdmin
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+
+EMPTY = "-"
+BadgeKind = Literal["good", "warning", "bad", "plain"]
+
+
+class WordFilter(admin.SimpleListFilter):
+    """A filter with a few choices. `conditions` has the words and the condition of each."""
+
+    conditions: Mapping[str, tuple[str, Q]]
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> list[tuple[str, str]]:
+        return [(value, words) for value, (words, _) in self.conditions.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        chosen = self.conditions.get(self.value() or "")
+        return queryset.filter(chosen[1]) if chosen else queryset
+
+
+def badge(kind: BadgeKind, words: object) -> SafeString:
+    """A state in words. The kind chooses the background, which only repeats what the words say."""
+    return format_html('<span class="badge badge-{}">{}</span>', kind, words)
+
+
+def timestamp(moment: datetime | None) -> str:
+    """The time with seconds, which Django's own format leaves out, and with the time zone. "-" if there is none."""
+    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}" if moment else EMPTY
+
+
+def time_ago(moment: datetime | None) -> str:
+    """How long ago the time is, in one unit, with the exact time as a tooltip. "-" if there is none."""
+    if moment is None:
+        return EMPTY
+    return format_html('<span title="{}">{} ago</span>', timestamp(moment), timesince(moment, depth=1))
+
+
+def link_to(row: Model | None) -> str:
+    """A link to the page of the row. "-" if there is none."""
+    if row is None:
+        return EMPTY
+    url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+    return format_html('<a href="{}">{}</a>', url, row)

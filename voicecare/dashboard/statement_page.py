@@ -1,0 +1,122 @@
+"""The statement of a month for people: names for those who may see them, and complete CSV files."""
+
+import csv
+import io
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+from django.conf import settings
+from django.http import StreamingHttpResponse
+from django.urls import reverse
+
+from usage.ledger.rollup import month_after
+from usage.reports import queries
+from usage.reports.queries import UsageShare
+from usage.reports.statement import Statement, read_statement
+from voicecare.dashboard.chart import csv_cell
+from voicecare.dashboard.permissions import AdminPermissions
+from voicecare.patients.models import Patient, Voice
+
+SUBJECTS = ("patients", "voices")
+ROWS_OF_THE_PAGE = 500  # the CSV files have all rows
+ROWS_PER_CHUNK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The usage of one patient or voice. `name` is empty if it is erased, removed, or may not be seen."""
+
+    name: str
+    share: UsageShare
+
+
+class StatementPage:
+    """The statement of the month that begins on `month`, as far as the user may see it."""
+
+    def __init__(self, permissions: AdminPermissions, month: date) -> None:
+        self._permissions = permissions
+        self.statement: Statement = read_statement(month)
+
+    @property
+    def currency(self) -> str:
+        """The currency of the costs. Empty if no price was valid in the month: then there is no cost."""
+        return settings.PRICE_CURRENCY if self.statement.prices else ""
+
+    @cached_property
+    def patients(self) -> list[Line]:
+        return self._lines(Patient, self.statement.patients, erased_at=None)
+
+    @cached_property
+    def voices(self) -> list[Line]:
+        return self._lines(Voice, self.statement.voices)
+
+    @property
+    def tables(self) -> list[tuple[str, str, list[Line], int, str]]:
+        """For each table: its title, its heading, its first lines, the number of other lines, and its CSV file."""
+        month = self.statement.month
+        found = []
+        for subject, heading in zip(SUBJECTS, ("Patient", "Voice"), strict=True):
+            lines: list[Line] = getattr(self, subject)
+            url = reverse("admin:statement-csv", args=[month.year, f"{month:%m}", subject])
+            more = max(len(lines) - ROWS_OF_THE_PAGE, 0)
+            found.append((f"By {heading.lower()}", heading, lines[:ROWS_OF_THE_PAGE], more, url))
+        return found
+
+    @property
+    def previous_url(self) -> str:
+        year, month = divmod(self.statement.month.year * 12 + self.statement.month.month - 2, 12)
+        return reverse("admin:statement", args=[year, f"{month + 1:02}"])
+
+    @property
+    def next_url(self) -> str:
+        """The URL of the next month's statement. Empty for the current month."""
+        following = month_after(self.statement.month)
+        is_future = following > queries.today()
+        return "" if is_future else reverse("admin:statement", args=[following.year, f"{following:%m}"])
+
+    def csv_response(self, subject: str) -> StreamingHttpResponse:
+        """Returns all rows of one subject, largest first, as a streamed CSV file in UTF-8 with a byte order mark.
+
+        Usage without a patient or voice has an empty id. The costs are exact.
+        """
+        lines: list[Line] = getattr(self, subject)
+        response = StreamingHttpResponse(_chunks(self._cells(subject, lines)), content_type="text/csv; charset=utf-8")
+        name = f"voicecare-{self.statement.month:%Y-%m}-{subject}.csv"
+        response["Content-Disposition"] = f'attachment; filename="{name}"'
+        return response
+
+    def _cells(self, subject: str, lines: Sequence[Line]) -> Iterator[list[Any]]:
+        costs = ("Cost", "Currency", "Credits without a price") if self.currency else ()
+        heading = "Patient" if subject == "patients" else "Voice"
+        yield ["Month", heading, "Name", "Characters", "Saved characters", "Credits", "Requests", *costs]
+        month, currency = f"{self.statement.month:%Y-%m}", self.currency
+        for line in lines:
+            share = line.share
+            cost = (share.cost, currency, share.unpriced_credits) if currency else ()
+            sums = (share.characters, share.saved, share.credits, share.requests)
+            yield [month, str(share.key or ""), line.name, *sums, *cost]
+
+    def _lines(self, model: type[Patient] | type[Voice], shares: Sequence[UsageShare], **filters: object) -> list[Line]:
+        names: dict[Any, str] = {}
+        if self._permissions.can_view(model):
+            wanted = {share.key for share in shares if share.key}
+            rows = model._default_manager.filter(**filters).values_list("pk", "name")
+            names = {key: name for key, name in rows.iterator() if key in wanted}
+        return [Line(names.get(share.key, ""), share) for share in shares]
+
+
+async def _chunks(rows: Iterator[list[Any]]) -> AsyncIterator[str]:
+    """Yields the rows as CSV, some at a time. Asynchronous, because the server's responses are."""
+    buffer = io.StringIO("\ufeff")
+    buffer.seek(0, io.SEEK_END)
+    writer = csv.writer(buffer)
+    for number, cells in enumerate(rows, 1):
+        writer.writerow([csv_cell(cell) for cell in cells])
+        if number % ROWS_PER_CHUNK == 0:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()

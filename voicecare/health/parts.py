@@ -1,0 +1,161 @@
+"""The parts that the service consists of, and whether each of them works now. `/readyz` and the admin show the same."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tts.runtime import runtime
+from usage.alerts import channels, heartbeats
+from usage.alerts.voices import default_voice
+from usage.models import Incident, ProviderState
+from voicecare.core.database import run_in_db_thread
+
+REDIS_TIMEOUT_S = 0.5  # each check pings Redis
+DATABASE_TIMEOUT_S = 2.0
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the service.
+
+    `name` is its name in `/readyz`, `title` its name in the admin. `state` says in words how it is, and `advice` what
+    to expect and what to do if it does not work.
+    """
+
+    name: str
+    title: str
+    works: bool
+    state: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What the database says, from one visit."""
+
+    has_no_voice: bool
+    provider: ProviderState
+    seen: Mapping[str, heartbeats.LastHeartbeat]
+    missing: list[str]
+    failing_channels: set[str]
+
+
+async def check_parts() -> list[Part]:
+    """Checks all parts. Raises DatabaseError or TimeoutError if the database does not answer within DATABASE_TIMEOUT_S.
+
+    The provider, the phrase store and the offline voice are those of this web process. Other processes may see them
+    differently for some seconds. Without a runtime they are left out.
+    """
+    async with asyncio.timeout(DATABASE_TIMEOUT_S):
+        rows = await run_in_db_thread(_read_rows)
+    broker = await check_broker()
+    speech = _speech(rows) if runtime.is_started else ()
+    return [broker, *speech, *_processes(rows), *_alert_channels(rows)]
+
+
+async def check_broker() -> Part:
+    """Checks Redis, the broker of Celery. Without REDIS_URL the broker is a folder, which always works."""
+    title = "Broker"
+    if not settings.REDIS_URL:
+        return Part("broker", title, True, f"a folder in {settings.DATA_DIR}, for one machine only")
+    client = Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    try:
+        async with client:
+            await client.ping()
+    except (RedisError, OSError) as error:
+        state = f"Redis does not answer ({type(error).__name__})"
+        return Part("broker", title, False, state, "Speech continues, background work waits. Check REDIS_URL.")
+    return Part("broker", title, True, "Redis answers")
+
+
+def _read_rows() -> _Rows:
+    failing = Incident.objects.filter(kind=Incident.Kind.ALERTS, resolved_at=None)
+    return _Rows(
+        has_no_voice=default_voice.is_missing(),
+        provider=ProviderState.objects.filter(pk=1).first() or ProviderState(),
+        seen=heartbeats.read_heartbeats(),
+        missing=heartbeats.missing_processes(),
+        failing_channels=set(failing.values_list("key", flat=True)),
+    )
+
+
+def _speech(rows: _Rows) -> Iterator[Part]:
+    dependencies, provider = runtime.dependencies, rows.provider
+    has_cache, has_quota = not dependencies.phrase_cache.failing, not dependencies.quota.is_exhausted
+    is_reachable, is_accepted = not dependencies.circuit.is_open, not runtime.access_refused
+    has_offline_voice = dependencies.offline_voice.is_running
+    yield Part(
+        "cache",
+        "Phrase store",
+        has_cache,
+        f"{settings.PHRASE_STORE}, {'answers' if has_cache else 'fails'}",
+        "Cached phrases are requested from the provider again. Check the store that PHRASE_STORE names.",
+    )
+    yield Part(
+        "provider",
+        "Provider",
+        is_reachable,
+        f"{'reachable' if is_reachable else 'unreachable'} since {provider.changed_at:{TIME_FORMAT}}",
+        "Patients hear cached phrases and the offline voice. The server checks regularly whether the provider is back.",
+    )
+    yield Part(
+        "provider_key",
+        "API key",
+        is_accepted,
+        "accepted" if is_accepted else "refused",
+        "Patients hear cached phrases and the offline voice. Check the key, its permissions and the plan.",
+    )
+    yield Part(
+        "default_voice",
+        "Default voice",
+        not rows.has_no_voice,
+        "no voice can be used" if rows.has_no_voice else "available",
+        "Patients without a voice of their own hear the offline voice. Add a voice to the account at the provider.",
+    )
+    yield Part(
+        "quota",
+        "Credits",
+        has_quota,
+        _credits(provider),
+        "Exhausted. Cached phrases still play. Other speech waits or uses the offline voice.",
+    )
+    yield Part(
+        "offline_voice",
+        "Offline voice",
+        has_offline_voice,
+        "running" if has_offline_voice else "not running",
+        "Patients hear nothing while the provider cannot speak. Read the log of the web process.",
+    )
+
+
+def _credits(provider: ProviderState) -> str:
+    if provider.polled_at is None or provider.quota_used is None:
+        return "not read yet"
+    read = f"read at {provider.polled_at:{TIME_FORMAT}}"
+    if provider.quota_limit is None:
+        return f"{provider.quota_used:,} used, without a limit, {read}"
+    return f"{provider.quota_remaining:,} of {provider.quota_limit:,} left, {read}"
+
+
+def _processes(rows: _Rows) -> Iterator[Part]:
+    advice = {
+        heartbeats.BEAT: "Nothing is scheduled: no retries of clones, no reconciliation. Start beat (see Procfile).",
+        heartbeats.WORKER: "Clones and new cached phrases wait. Start a worker (see Procfile).",
+    }
+    for name in (heartbeats.BEAT, heartbeats.WORKER):
+        last = rows.seen.get(name)
+        state = f"last heartbeat at {last.at:{TIME_FORMAT}}" if last else "no heartbeat yet"
+        yield Part(name, name.capitalize(), name not in rows.missing, state, advice[name])
+
+
+def _alert_channels(rows: _Rows) -> Iterator[Part]:
+    configured = channels.configured_channels()
+    for name, title in (("mail", "Alerts by mail"), ("webhook", "Alerts by webhook")):
+        works = name not in rows.failing_channels
+        state = "not configured" if name not in configured else "configured" if works else "several attempts failed"
+        yield Part(name, title, works, state, "Other channels are used. Open the incident for the last error.")

@@ -1,0 +1,31 @@
+"""The choice of a voice in the admin, with a player."""
+
+import uuid
+from typing import Any
+
+from django import forms
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+
+class VoiceSelect(forms.Select):
+    """A choice of a voice, so that it can be listened to before the page is saved.
+
+    The script gives the player the address of the chosen voice, in the language that is chosen on the same page.
+    Without the script, the player plays the voice that is saved.
+    """
+
+    class Media:
+        js = ("voicecare/voice_choice.js",)
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:  # noqa: ANN401 - Django's signature
+        address = reverse("admin-voice-preview", args=[uuid.UUID(int=0)])
+        player = format_html(
+            '<audio class="voice-player" controls preload="none" data-voice="{}" data-address="{}"'
+            ' aria-label="A preview of the chosen voice"{}></audio>',
+            name,
+            address,
+            format_html(' src="{}"', address.replace(str(uuid.UUID(int=0)), str(value))) if value else " hidden",
+        )
+        return super().render(name, value, attrs, renderer) + player
