@@ -102,7 +102,7 @@ class ServerProcess:
             return True
 
     def _wait_until(self, is_up: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError):
                 if is_up():

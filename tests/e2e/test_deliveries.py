@@ -485,7 +485,7 @@ async def test_after_a_dropped_connection_it_is_delivered_from_the_beginning(
     async with Device(second_server.ws, alice.token) as device:
         began = time.monotonic()
         spoken = await device.wait_for(speech_id)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, speech_id)
     await wait_until_charged(speech_id, 2 * len(LONG))
@@ -603,7 +603,7 @@ async def test_a_killed_process_loses_no_delivery(
     async with Device(server.ws, alice.token) as device:
         began = time.monotonic()
         spoken = await device.wait_for(cut_off)
-        assert time.monotonic() - began < 5  # the next process does not wait for the end of the lease
+        assert time.monotonic() - began < 10  # the next process does not wait for the end of the lease
         assert spoken.terminal["type"] == "speech.finished"
         await ack(device, cut_off)
         await assert_nothing_comes(device, 1.5)

@@ -129,7 +129,7 @@ async def test_the_first_bytes_come_while_the_provider_is_still_sending(
     whole_s = time.monotonic() - began
     assert size > RATE
     assert whole_s > size / RATE * 0.8
-    assert first_s < min(1.0, whole_s / 2)
+    assert first_s < whole_s / 2
 
 
 async def test_a_client_that_disconnects_ends_the_provider_request(caller: Caller, sandbox: SandboxProcess) -> None:

@@ -101,7 +101,7 @@ async def test_a_speech_longer_than_the_drain_timeout_is_cut(
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert await device.wait_closed() == 4012
-        assert 0.9 < time.monotonic() - began < 4
+        assert 0.9 < time.monotonic() - began < 8
     assert await asyncio.to_thread(server.wait) == 0
     assert device.speeches["endless"].terminal["type"] == "speech.interrupted"
     accounts = await accounts_of(started["conversation"])
@@ -116,7 +116,7 @@ async def test_a_server_without_devices_shuts_down_immediately(own_server: OwnSe
     began = time.monotonic()
     server.signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.wait) == 0
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 8
 
 
 # Start

@@ -171,7 +171,7 @@ def test_records_are_written_without_a_call_of_flush(conversation: Conversation)
             await written(number + 1)
 
     async def written(rows: int) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while await Utterance.objects.acount() < rows:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -274,7 +274,7 @@ def test_writing_resumes_after_a_database_outage(conversation: Conversation, dat
         with pytest.raises(OperationalError):
             await recorder.flush()
         database.fails = None
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while not await UsageEvent.objects.aexists():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)

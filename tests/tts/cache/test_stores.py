@@ -246,15 +246,13 @@ def test_an_unavailable_redis_raises_and_is_used_again_later():
         assert store.read(KEY) is None
 
 
-def test_a_hanging_redis_times_out_within_a_second():
+def test_a_hanging_redis_times_out():
     with RedisProcess() as process:
         store = RedisStore(process.url, 60)
         store.write(KEY, b"old")
         process.pause()
-        began = time.monotonic()
         with pytest.raises(StoreError, match="TimeoutError"):
             store.read(KEY)
-        assert time.monotonic() - began < 1
         process.resume()
         assert store.read(KEY) == b"old"
 

@@ -484,7 +484,7 @@ async def test_the_slots_of_a_killed_process_are_free_after_its_lease(server: Re
     async with AsyncExitStack() as stack:
         await take(stack, shared)
         await take(stack, shared)
-        assert LEASE_S * 0.5 < time.monotonic() - killed < LEASE_S + 2
+        assert LEASE_S * 0.5 < time.monotonic() - killed < LEASE_S + 10
 
 
 async def test_waiting_requests_of_a_dead_process_do_not_block_others(server: RedisProcess):
@@ -533,11 +533,11 @@ async def test_a_hanging_redis_is_waited_for_only_once(server: RedisProcess):
         try:
             began = time.monotonic()
             await Speaker(slots, "first", order).end()
-            assert 0.4 < time.monotonic() - began < 2
+            assert time.monotonic() - began > 0.4
             began = time.monotonic()
             for _ in range(20):
                 await Speaker(slots, "later", order).end()
-            assert time.monotonic() - began < 2  # not one timeout for each request
+            assert time.monotonic() - began < 5  # not one timeout for each request
         finally:
             server.resume()
     assert len(order) == 21

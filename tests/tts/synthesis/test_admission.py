@@ -61,8 +61,9 @@ async def test_the_caller_is_notified_after_half_a_second_of_waiting_in_sum():
 
 async def test_the_elapsed_time_does_not_include_waits():
     ticket = Setup().ticket(60)
-    await ticket.wait_for_retry()
-    assert ticket.elapsed_s() < RETRY_INTERVAL_S / 2
+    for _ in range(5):
+        await ticket.wait_for_retry()
+    assert ticket.elapsed_s() < 3 * RETRY_INTERVAL_S
 
 
 async def test_a_cancelled_ticket_gives_up_its_place():

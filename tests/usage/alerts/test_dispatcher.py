@@ -100,10 +100,10 @@ def test_a_rolled_back_transaction_sends_no_alert(webhook: Webhook):
 
 
 def test_opening_an_incident_does_not_wait_for_the_alert(webhook: Webhook):
-    webhook.hang_s = 1
+    webhook.hang_s = 4
     began = time.monotonic()
     incidents.open_incident(Kind.QUOTA)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
 
 
@@ -219,15 +219,15 @@ def test_a_failing_webhook_does_not_repeat_the_mail(webhook: Webhook, mail: Mail
 
 
 def test_a_slow_webhook_does_not_delay_the_mail(webhook: Webhook, mail: MailServer):
-    webhook.hang_s = 2
+    webhook.hang_s = 4.5
     incidents.open_incident(Kind.QUOTA)
-    until(lambda: mail.mails, within_s=1.5)
+    until(lambda: mail.mails, within_s=4)
     until(lambda: Incident.objects.exclude(opening_sent_at=None).exists())
 
 
 def test_a_webhook_that_does_not_answer_times_out(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(channels, "READ_TIMEOUT_S", 0.2)
-    webhook.hang_s = 1
+    webhook.hang_s = 4
     create_incident()
     dispatcher.retry_pending()
     assert incident().sending_failures == 1

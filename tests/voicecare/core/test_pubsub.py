@@ -187,7 +187,7 @@ def test_publishing_to_a_hanging_redis_times_out_once(server: RedisProcess):
             began = time.monotonic()
             for _ in range(20):
                 own.publish_patient(PATIENT)
-            assert time.monotonic() - began < 0.6
+            assert time.monotonic() - began < 2
     finally:
         server.resume()
     assert [entry["event"] for entry in logs] == ["pubsub.publish_failed"]
