@@ -115,11 +115,11 @@ def refusal(path: Path) -> SampleRefused:
 @pytest.mark.timed
 @pytest.mark.parametrize("seconds", [60, 180])
 @pytest.mark.parametrize("codec", ["libmp3lame", "aac"])
-def test_an_inspection_takes_less_than_five_seconds(write_file, seconds: int, codec: str):
+def test_an_inspection_takes_less_than_fifteen_seconds(write_file, seconds: int, codec: str):
     path = write_file(good_recording(seconds, codec))
     began = time.monotonic()
     inspect_sample(path)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 PRINT_PEAK_MEMORY = (
