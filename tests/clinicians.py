@@ -6,9 +6,9 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.test import Client
-from knox.models import AuthToken
 
 from tests.roles import role
+from voicecare.accounts import tokens
 from voicecare.patients.models import Patient
 
 
@@ -39,4 +39,4 @@ def clinician(name: str, *patients: Patient, in_role: str = "", **rights: bool) 
     if in_role:
         user.groups.add(role(in_role))
     user.patients.set(patients)  # type: ignore[attr-defined]
-    return Clinician(user, AuthToken.objects.create(user)[1])
+    return Clinician(user, tokens.issue_for_log_in(user, None)[1])

@@ -6,13 +6,18 @@ from typing import Any
 from django.contrib.auth.models import Group, Permission, User
 
 _migration: Any = import_module("voicecare.patients.migrations.0007_roles")
+_audit_migration: Any = import_module("voicecare.audit.migrations.0003_roles_see_the_audit_trail")
 
 
 def role(name: str) -> Group:
-    """Return the group Administrator, Clinician or Auditor with the permissions that the migration gives it."""
+    """Return the group Administrator, Clinician or Auditor with the permissions that the migrations give it."""
     group, created = Group.objects.get_or_create(name=name)
     if created:
         group.permissions.set(Permission.objects.filter(_migration.permissions_of_roles()[name]))
+        if name == "Administrator":
+            group.permissions.add(*Permission.objects.filter(content_type__app_label="accounts"))
+        if name in _audit_migration.ROLES:
+            group.permissions.add(Permission.objects.get(codename="view_auditentry"))
     return group
 
 

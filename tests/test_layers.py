@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("voicecare", "tts", "usage", "cloning")
 
 SHARED = {"voicecare.core", "voicecare.audio", "voicecare.providers", "voicecare.patients"}
-WEB = {"voicecare.api", *(f"voicecare.admin.{part}" for part in ("lists", "readonly", "periods", "titles"))}
+WEB = {
+    "voicecare.api",
+    "voicecare.audit",
+    *(f"voicecare.admin.{part}" for part in ("conflicts", "lists", "readonly", "periods", "titles")),
+}
 USAGE = {"usage.ledger", "usage.alerts", "usage.provider_state", "usage.budgets"}  # the parts that other apps may use
 
 USAGE_DOMAIN = {*USAGE, "usage.models", "usage.prices", "usage.reports", "usage.reconciliation"}
@@ -32,12 +36,14 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "voicecare.core": set(),
     "voicecare.core.strict_json": set(),
     "voicecare.audio": set(),
+    "voicecare.admin.conflicts": set(),
     "voicecare.admin.lists": set(),
     "voicecare.admin.periods": set(),
     "voicecare.admin.readonly": set(),
     "voicecare.admin.titles": set(),
     "voicecare.accounts": {"voicecare.core"},
-    "voicecare.api": {"voicecare.core", "voicecare.accounts"},
+    "voicecare.api": {"voicecare.core", "voicecare.accounts", "voicecare.audit"},
+    "voicecare.audit": {"voicecare.core"},
     "voicecare.providers": {"voicecare.core"},
     "voicecare.providers.espeak": {"voicecare.audio", "voicecare.core"},
     "voicecare.providers.elevenlabs": {"voicecare.providers", "voicecare.audio", "voicecare.core"},

@@ -10,11 +10,12 @@ import uuid
 
 from celery import shared_task
 
-from tts.cache import planning, removal, warmer
+from tts.cache import missing, planning, removal, warmer
 from tts.conversations import lifecycle, retention
 from tts.models import Phrase
 from tts.outbox import leases
 from usage.alerts.periodic_tasks import PeriodicTask
+from usage.provider_state import circuit
 from voicecare.core import task_names, task_queue
 
 
@@ -87,6 +88,15 @@ def warm_due() -> None:
     needed = planning.missing_clips(planning.load_audiences(planning.active_patients()), phrases, cache)
     if warmer.warm(needed | planning.expiring_clips_in_use(phrases, cache), cache):
         task_queue.enqueue_on_commit(task_names.WARM_DUE)
+
+
+@shared_task(name="tts.warm_missing")
+def warm_missing() -> None:
+    """Generate the clips that active patients need and that are not cached. An administrator has asked for it."""
+    cache = planning.create_phrase_cache()
+    report = missing.report_missing(missing.load_needs(cache), circuit.read_status())
+    if warmer.warm(report.requestable, cache):
+        task_queue.enqueue_on_commit(task_names.WARM_MISSING)
 
 
 def _warm(audiences: list[planning.Audience]) -> bool:

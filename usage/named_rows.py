@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from usage.models import NO_ID
 from voicecare.admin.lists import EMPTY, link_to
+from voicecare.patients.care_teams import CareTeamAdmin
 from voicecare.patients.models import Patient, Voice
 
 Names = dict[uuid.UUID, Patient | Voice]
@@ -28,7 +29,7 @@ class NamedChangeList(ChangeList):
         self.result_list = rows
 
 
-class NamedRowsAdmin(admin.ModelAdmin):
+class NamedRowsAdmin(CareTeamAdmin):
     """The columns `patient_name` and `voice_name`. Only users who may view patients see the names of patients.
 
     An erased patient stays an id, as does a voice that was deleted.

@@ -6,7 +6,7 @@
 from celery import shared_task
 
 from usage import budgets, statement_mail
-from usage.alerts import dispatcher, heartbeats, latency
+from usage.alerts import dispatcher, heartbeats, latency, lost_voices
 from usage.alerts.periodic_tasks import PeriodicTask
 from usage.alerts.voices import default_voice, ending
 from usage.provider_state import access, circuit, quota
@@ -36,7 +36,7 @@ def repair_budgets() -> None:
 
 @shared_task(name="usage.check_voices", base=PeriodicTask)
 def check_voices() -> None:
-    run_steps(default_voice.check, ending.check)
+    run_steps(default_voice.check, ending.check, lost_voices.resolve_settled)
 
 
 @shared_task(name="usage.mail_statement", base=PeriodicTask)

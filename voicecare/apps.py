@@ -1,5 +1,7 @@
 """Django's application configurations of the project package."""
 
+from typing import Any
+
 from django.apps import AppConfig
 from django.contrib.admin import apps
 
@@ -22,18 +24,26 @@ class VoicecareAdminConfig(apps.AdminConfig):
     def ready(self) -> None:
         super().ready()
         # Registers pages about several apps. Their own modules `admin` must have been imported before.
-        from voicecare.admin import overview  # noqa: F401
+        from voicecare.admin import overview, users  # noqa: F401
 
     default = False
+
+
+def _token_digest_name(token: Any) -> str:  # noqa: ANN401 - a model that cannot be imported yet
+    return f"of user {token.user_id}"
 
 
 class ApiTokensConfig(AppConfig):
-    """django-rest-knox, whose rows the admin calls API tokens."""
+    """django-rest-knox. Its rows are the digests of tokens. The admin shows `voicecare.accounts.models.ApiToken`."""
 
     name = "knox"
-    verbose_name = "API tokens"
+    verbose_name = "API token digests"
     default = False
 
     def ready(self) -> None:
-        options = self.get_model("AuthToken")._meta
-        options.verbose_name, options.verbose_name_plural = "API token", "API tokens"
+        model: Any = self.get_model("AuthToken")
+        model._meta.verbose_name = "API token digest"
+        model._meta.verbose_name_plural = "API token digests"
+        model._meta.default_permissions = ()  # no page shows them
+        # The page that deletes a user lists the user's rows by name. The library's name is the digest.
+        model.__str__ = _token_digest_name

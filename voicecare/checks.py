@@ -5,8 +5,15 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Warning, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connection
+
+from voicecare.accounts import oidc
+
+
+@register
+def check_oidc(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:  # noqa: ANN401
+    return [Error(problem, id="voicecare.E001") for problem in oidc.configuration_problems()]
 
 
 @register(deploy=True)

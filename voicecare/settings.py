@@ -4,6 +4,7 @@ Without any variable, everything runs on this machine: SQLite, the built-in sand
 docs/operation.md lists the public variables with their defaults.
 """
 
+import os
 import secrets
 import sys
 from contextlib import suppress
@@ -86,6 +87,7 @@ _days = validate.Range(min=0, max=36_500)
 ERASURE_GRACE_DAYS = env.int("ERASURE_GRACE_DAYS", 7, validate=_days)  # an erasure can be undone for so long
 TEXT_RETENTION_DAYS = env.int("TEXT_RETENTION_DAYS", 90, validate=_days)
 CLONE_SAMPLE_RETENTION_DAYS = env.int("CLONE_SAMPLE_RETENTION_DAYS", 30, validate=_days)
+AUDIT_RETENTION_DAYS = env.int("AUDIT_RETENTION_DAYS", 1096, validate=_days)  # three years; 0 keeps entries forever
 
 ADMIN_EMAILS: list[str] = env.list("ADMIN_EMAILS", [])
 STATEMENT_EMAILS: list[str] = env.list("STATEMENT_EMAILS", [])
@@ -95,6 +97,16 @@ PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}")
 _mail = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
 REQUIRE_TWO_FACTOR = env.str("REQUIRE_TWO_FACTOR", "off", validate=validate.OneOf(["off", "administrators", "staff"]))
+OIDC_ISSUER = env.str("OIDC_ISSUER", "")  # log-in with OpenID Connect (voicecare/accounts/oidc.py)
+OIDC_CLIENT_ID = env.str("OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = env.str("OIDC_CLIENT_SECRET", "")
+OIDC_CLIENT_SECRET_FILE = env.str("OIDC_CLIENT_SECRET_FILE", "")
+OIDC_NAME = env.str("OIDC_NAME", "single sign-on")
+OIDC_SCOPES = env.str("OIDC_SCOPES", "openid profile email")
+OIDC_USERNAME_CLAIM = env.str("OIDC_USERNAME_CLAIM", "preferred_username")
+OIDC_GROUPS_CLAIM = env.str("OIDC_GROUPS_CLAIM", "")
+OIDC_CREATE_USERS = env.bool("OIDC_CREATE_USERS", False)
+OIDC_COUNTS_AS_TWO_FACTOR = env.bool("OIDC_COUNTS_AS_TWO_FACTOR", False)
 USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC", validate=_known_zone)
 PRICE_CURRENCY = env.str(
     "PRICE_CURRENCY", "USD", validate=validate.Regexp("^[A-Z]{3}$", error="It must be a code of ISO 4217, like EUR.")
@@ -164,6 +176,7 @@ INSTALLED_APPS = [
     "django_otp.plugins.otp_static",
     "voicecare",
     "voicecare.accounts",
+    "voicecare.audit",
     "voicecare.patients",
     "usage",
     "tts",
@@ -175,7 +188,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "voicecare.admin.locale.AdminLocaleMiddleware",
+    "voicecare.admin.time_zone.AdminTimeZoneMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -236,6 +249,8 @@ elif _database["ENGINE"].endswith("postgresql"):
     _database["OPTIONS"] = {**_vanished, **_database.get("OPTIONS", {})}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+LOGIN_URL = "admin:login"
+PASSWORD_RESET_TIMEOUT = 3600  # seconds
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -245,6 +260,8 @@ AUTH_PASSWORD_VALIDATORS = [
 if "EMAIL_BACKEND" not in _mail:
     raise ImproperlyConfigured("EMAIL_URL must begin with smtp:, submission:, console: or file:.")
 EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
+# The default is no server that anybody has chosen, and a link to set a password must not get into the output.
+CAN_RESET_PASSWORDS = bool(os.environ.get("EMAIL_URL")) and not EMAIL_BACKEND.endswith("console.EmailBackend")
 EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_HOST"] or "localhost", _mail["EMAIL_PORT"] or 25
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"] or "", _mail["EMAIL_HOST_PASSWORD"] or ""
 EMAIL_USE_TLS, EMAIL_USE_SSL = _mail["EMAIL_USE_TLS"], _mail["EMAIL_USE_SSL"]
@@ -258,6 +275,7 @@ FILE_UPLOAD_HANDLERS = [
 ]
 
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = "voicecare.admin.formats"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
@@ -274,6 +292,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "voicecare.api.errors.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
 }
+KNOX_TOKEN_MODEL = "knox.AuthToken"  # noqa: S105 - the name of a model
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": timedelta(hours=12)}
 SPECTACULAR_SETTINGS = {
     "TITLE": "voicecare",

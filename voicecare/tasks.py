@@ -7,13 +7,13 @@ from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db.models.functions import Now
 from django.utils import timezone
-from knox.models import AuthToken
 
 from tts.conversations import lifecycle
 from usage.alerts.periodic_tasks import PeriodicTask
 from usage.ledger import events, journal
 from usage.reconciliation import reconciler
-from voicecare.accounts import throttling
+from voicecare.accounts import password_reset, throttling, tokens
+from voicecare.audit import retention
 from voicecare.core.batches import run_steps
 
 
@@ -33,7 +33,19 @@ def reconcile() -> None:
 def prune_logins() -> None:
     """Deletes expired REST tokens, expired sessions of the admin and old login attempts. No other code does this."""
     run_steps(
-        AuthToken.objects.filter(expiry__lt=Now()).delete,
+        tokens.delete_expired,
         Session.objects.filter(expire_date__lt=Now()).delete,
         throttling.delete_old_attempts,
     )
+
+
+@shared_task(name="voicecare.prune_audit", base=PeriodicTask)
+def prune_audit() -> None:
+    """Deletes entries of the audit trail after AUDIT_RETENTION_DAYS."""
+    retention.prune_audit()
+
+
+@shared_task(name="voicecare.send_reset_links")
+def send_reset_links(*user_ids: str) -> None:
+    """Mails each user a link with which they set a new password."""
+    run_steps(*(partial(password_reset.send_link, int(user_id)) for user_id in user_ids))

@@ -4,9 +4,9 @@ A clone job is changed only by these actions. Its fields cannot be edited.
 """
 
 import uuid
+from functools import partial
 from typing import Any, cast
 
-import structlog
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AutocompleteSelect
@@ -25,9 +25,13 @@ from cloning.gateway import plan_limits, provider_voices
 from cloning.jobs import activation, runner, submission
 from cloning.models import CloneJob
 from cloning.samples.acceptance import InspectionFailed, SampleRefused
+from voicecare.admin.lists import BadgeKind, badge, link_to, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.titles import TitledAdmin
 from voicecare.api.ranges import range_response
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
+from voicecare.patients.care_teams import CareTeamAdmin
 from voicecare.patients.models import Patient
 
 PARAGRAPH = '<div class="clone-words">{}</div>'
@@ -35,12 +39,10 @@ EMPTY = "-"
 PLAN_TIMEOUT_S = (1.0, 2.0)  # connect, read; short, because the upload page works without this information
 AUDIO = '<audio controls preload="none" src="{}" aria-label="{}"></audio>'
 
-log = structlog.get_logger(__name__)
-
 
 class UploadForm(forms.Form):
     patient = forms.ModelChoiceField(
-        Patient.objects.active(),
+        Patient.objects.none(),  # those that the user may see
         widget=AutocompleteSelect(CloneJob._meta.get_field("patient"), admin.site),
         help_text="The patient who will hear the voice, from the next conversation on.",
     )
@@ -59,13 +61,19 @@ class UploadForm(forms.Form):
     )
     consent = forms.BooleanField(label="This person has agreed to the text above, and I am the witness.")
 
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Django's signature
+        super().__init__(*args, **kwargs)
+        patients = Patient.objects.visible_to(user).active()
+        cast(forms.ModelChoiceField, self.fields["patient"]).queryset = patients
+
 
 @admin.register(CloneJob)
-class CloneJobAdmin(TitledAdmin, PeriodAdmin):
+class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     period_field = "created_at"
     default_days = 365
     id_parameters = ("patient__id__exact", "status__in")
-    list_display = ("name", "patient", "status", "notes", "created_at")
+    list_display = ("state", "name", "patient_link", "notes", "created")
+    list_display_links = ("name",)
     list_filter = (PeriodFilter, "status", "voice__state", "requires_verification")
     list_select_related = ("patient", "voice")
     search_fields = ("name", "patient__name", "patient__preferred_name")
@@ -126,11 +134,15 @@ class CloneJobAdmin(TitledAdmin, PeriodAdmin):
         if not self.has_add_permission(request):
             raise PermissionDenied
         submitted = request.method == "POST"
-        form = UploadForm(request.POST, request.FILES) if submitted else UploadForm(initial=request.GET.dict())
+        user = cast(User, request.user)
+        form = (
+            UploadForm(user, request.POST, request.FILES) if submitted else UploadForm(user, initial=request.GET.dict())
+        )
         if submitted and form.is_valid():
             fields = {name: value for name, value in form.cleaned_data.items() if name != "consent"}
             try:
-                job = submission.submit(witness=cast(User, request.user), **fields)
+                on_submit = partial(record, request, Action.ADD)
+                job = submission.submit(witness=user, on_submit=on_submit, **fields)
             except (SampleRefused, InspectionFailed) as error:
                 form.add_error("sample", error.message)
             except ConsentMissing as error:
@@ -159,20 +171,33 @@ class CloneJobAdmin(TitledAdmin, PeriodAdmin):
     def sample_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
         """Returns the recording of a job as audio, for users who may view the job.
 
-        Writes the id of the user to the log. Raises PermissionDenied (403) without the permission, and Http404 if the
-        recording is deleted.
+        Each request is in the audit trail, also one for a part of the recording. Raises PermissionDenied (403) without
+        the permission, and Http404 if the recording is deleted.
         """
-        job = get_object_or_404(CloneJob, pk=job_id)
+        job = get_object_or_404(self.get_queryset(request), pk=job_id)
         if not self.has_view_permission(request, job):
             raise PermissionDenied
         if not job.sample:
             raise Http404("The recording is deleted.")
-        log.info("cloning.sample_played", job=str(job.pk), user=request.user.pk)
+        record(request, Action.PLAY_RECORDING, job)
         try:
             with job.open_sample() as recording:
                 return range_response(recording, job.content_type, request.headers.get("Range", ""))
         except FileNotFoundError as error:
             raise Http404("The recording no longer exists.") from error
+
+    @admin.display(description="Status")
+    def state(self, job: CloneJob) -> str:
+        kinds: dict[str, BadgeKind] = {CloneJob.Status.READY: "good", CloneJob.Status.FAILED: "bad"}
+        return badge(kinds.get(job.status, "plain"), job.get_status_display())
+
+    @admin.display(description="Patient")
+    def patient_link(self, job: CloneJob) -> str:
+        return link_to(job.patient)
+
+    @admin.display(description="Created")
+    def created(self, job: CloneJob) -> str:
+        return timestamp(job.created_at)
 
     @admin.display(description="Problem")
     def problem(self, job: CloneJob) -> str:

@@ -25,7 +25,10 @@ from cloning.gateway import previews, provider_voices
 from cloning.voices import additions, sync
 from usage.alerts import lost_voices
 from voicecare.api.ranges import range_response
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
 from voicecare.patients.admin import NoDeleteAdmin
+from voicecare.patients.care_teams import STOCK_VOICE, CareTeamAdmin
 from voicecare.patients.models import Voice
 from voicecare.providers.errors import ProviderError
 
@@ -55,9 +58,10 @@ class AddVoiceForm(forms.Form):
 
 
 @admin.register(Voice)
-class VoiceAdmin(NoDeleteAdmin):
+class VoiceAdmin(CareTeamAdmin, NoDeleteAdmin):
     """Source, patient and state cannot be edited. They are set when voices are read from the provider or cloned."""
 
+    also_visible = STOCK_VOICE
     list_filter = (
         voice_filters.StatusFilter,
         voice_filters.SourceFilter,
@@ -147,6 +151,7 @@ class VoiceAdmin(NoDeleteAdmin):
                 request, f"The voices could not be read. {provider_voices.in_words(error)}", messages.ERROR
             )
         else:
+            record(request, Action.SYNC, Voice)
             self.message_user(request, _summary(result), messages.SUCCESS)
             if lost_voices.is_other_workspace_known():
                 text = "Nearly all voices are missing at the provider. The API key may belong to another workspace."
@@ -159,7 +164,7 @@ class VoiceAdmin(NoDeleteAdmin):
         The page itself may not load it from another host. If the sample cannot be read, the request is redirected to
         the preview, for which this server has a sentence spoken.
         """
-        voice = get_object_or_404(Voice, pk=voice_id)
+        voice = get_object_or_404(self.get_queryset(request), pk=voice_id)
         if not self.has_view_permission(request, voice):
             raise PermissionDenied
         address = previews.trusted_address(voice.preview_url, settings.ELEVENLABS_BASE_URL)

@@ -2,10 +2,12 @@
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import IO, Any, cast
 
 from django.contrib.auth.models import User
 from django.core.exceptions import SuspiciousOperation
+from django.db import transaction
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
@@ -23,7 +25,9 @@ from cloning.models import CloneJob
 from cloning.samples.acceptance import MAX_BYTES
 from cloning.voices import sync
 from voicecare.api.schema import ErrorSerializer
-from voicecare.patients.models import Patient
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
+from voicecare.patients.models import Patient, Voice
 from voicecare.providers.errors import ProviderError
 
 FORM_OVERHEAD_BYTES = 64 * 1024  # for the other fields and the multipart boundaries
@@ -113,7 +117,8 @@ class CloneList(generics.ListAPIView):
         upload = UploadSerializer(data=request.data)
         upload.is_valid(raise_exception=True)
         fields = {name: value for name, value in upload.validated_data.items() if name != "consent"}
-        job = submission.submit(patient=patient, witness=cast(User, request.user), **fields)
+        on_submit = partial(record, request, Action.ADD)
+        job = submission.submit(patient=patient, witness=cast(User, request.user), on_submit=on_submit, **fields)
         return _accepted_response(job)
 
     def _patient(self) -> Patient:
@@ -129,9 +134,12 @@ class CloneDetail(generics.RetrieveAPIView):
         return _visible_clones(self.request)
 
     @extend_schema(responses={202: AcceptedCloneSerializer}, examples=[WITHDRAWN])
+    @transaction.atomic
     def delete(self, request: Request, id: uuid.UUID) -> Response:
         """Withdraws the consent. The voice is never used again, and all of its data is removed in the background."""
-        return _accepted_response(withdrawal.withdraw(self.get_object(), cast(User, request.user)))
+        job = withdrawal.withdraw(self.get_object(), cast(User, request.user))
+        record(request, Action.WITHDRAW, job)
+        return _accepted_response(job)
 
 
 class CloneRetry(APIView):
@@ -147,12 +155,15 @@ class CloneRetry(APIView):
             ),
         },
     )
+    @transaction.atomic
     def post(self, request: Request, id: uuid.UUID) -> Response:
         """Retries a failed clone with the stored recording."""
         try:
-            return _accepted_response(runner.retry(get_object_or_404(_visible_clones(request), pk=id)))
+            job = runner.retry(get_object_or_404(_visible_clones(request), pk=id))
         except runner.NotRetryable as error:
             raise RetryConflict(error.message, error.code) from error
+        record(request, Action.RETRY, job)
+        return _accepted_response(job)
 
 
 class VoiceSync(APIView):
@@ -169,9 +180,11 @@ class VoiceSync(APIView):
     def post(self, request: Request) -> Response:
         """Reads the provider's list of voices now, and updates the stock voices."""
         try:
-            return Response(VoiceSyncSerializer(sync.sync_stock_voices()).data)
+            result = sync.sync_stock_voices()
         except ProviderError as error:
             raise VoiceListUnavailable(error.message, error.code) from error
+        record(request, Action.SYNC, Voice)
+        return Response(VoiceSyncSerializer(result).data)
 
 
 def _visible_clones(request: Request) -> QuerySet[CloneJob]:

@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 
 from cloning.models import CloneJob
-from usage.alerts import incidents, lost_voices
+from usage.alerts import endings, incidents, lost_voices
 from usage.provider_state import access
 from voicecare.providers.elevenlabs import credentials
 from voicecare.providers.elevenlabs.account import AccountClient, SampleFile
@@ -67,13 +67,13 @@ def report_error(error: ProviderError) -> None:
     """Logs the error. Opens an incident if only administrators can fix the cause.
 
     A refused key also concerns speech, and the first call that is accepted resolves that incident. A missing permission
-    or plan may concern clones only, so an administrator resolves the incident.
+    or plan may concern clones only, so an administrator marks the incident as resolved.
     """
     log.warning("cloning.request_failed", error=type(error).__name__, particulars=error.support_details)
     if error.cause is Cause.KEY:
         access.report_refused(error)
     elif isinstance(error, AuthorizationError):
-        incidents.open_incident(incidents.Kind.ACCESS, "clones", error.support_details)
+        incidents.open_incident(incidents.Kind.ACCESS, endings.CLONES, error.support_details)
 
 
 def in_words(error: ProviderError) -> str:

@@ -1,7 +1,7 @@
 """Accepts a recording: inspects it, stores it and creates its clone job. No data of a refused recording is stored."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from tempfile import TemporaryFile
@@ -30,13 +30,15 @@ def submit(
     sample: File,
     consent_by: str,
     witness: User | None,
+    on_submit: Callable[[CloneJob], object],
     remove_background_noise: bool = False,
 ) -> CloneJob:
     """Returns a new clone job for the recording, or an existing job of the same patient and recording.
 
     An existing job is returned if it is unfinished, or if it is ready and was created within DEDUPLICATION_WINDOW. The
     stored file is the one that the provider gets. It can differ from the uploaded file (`samples.conversion`).
-    `witness` is the user who uploads the recording, or None for an operator at the command line.
+    `witness` is the user who uploads the recording, or None for an operator at the command line. `on_submit` is called
+    with the job, in the transaction that inserts it.
 
     Raises ConsentMissing if `consent_by` is blank, SampleRefused for an unsuitable recording, and InspectionFailed if
     the recording could not be inspected. After an error nothing is stored.
@@ -51,6 +53,7 @@ def submit(
     with _temporary_copy(sample) as (copy, digest):
         duplicate = CloneJob.objects.duplicates_of(patient.pk, digest, since).first()
         if duplicate is not None:
+            on_submit(duplicate)
             return duplicate
         inspected = inspection.inspect_sample(copy)
         if inspected.replacement:
@@ -68,7 +71,7 @@ def submit(
             consent_wording=WORDING_VERSION,
             witness=witness,
         )
-        return _store(job, copy, since)
+        return _store(job, copy, since, on_submit)
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def _temporary_copy(sample: File) -> Iterator[tuple[IO[bytes], str]]:
         yield copy, digest.hexdigest()
 
 
-def _store(job: CloneJob, recording: IO[bytes], since: datetime) -> CloneJob:
+def _store(job: CloneJob, recording: IO[bytes], since: datetime, on_submit: Callable[[CloneJob], object]) -> CloneJob:
     """Stores the recording, then inserts the job. Returns the inserted job.
 
     If another request has inserted a job for the same recording, returns that job, and deletes the recording. The
@@ -105,11 +108,13 @@ def _store(job: CloneJob, recording: IO[bytes], since: datetime) -> CloneJob:
             if duplicate is None:
                 job.save(force_insert=True)
                 task_queue.enqueue_on_commit(task_names.RUN_CLONE_JOB, job.pk)
+            on_submit(duplicate or job)
         is_inserted = duplicate is None
     except IntegrityError:
         duplicate = duplicates.first()
         if duplicate is None:
             raise
+        on_submit(duplicate)
     finally:  # also after SystemExit: without a row, nothing else refers to the recording
         if not is_inserted:
             sample_storage().delete(job.sample)

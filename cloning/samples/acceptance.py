@@ -29,6 +29,7 @@ _MIN_MEASURED_S = 5.0  # a shorter recording says too little about the room
 
 _MIN_CLEAN_SNR_DB = 23.0
 _MIN_DENSE_SPEECH_RATIO = 0.6
+_MIN_JUDGED_SPEECH_S = 1.0  # with less speech, the level and the pauses of the voice cannot be judged
 _MIN_SPEECH_RATIO = 0.4  # of a recording that is too short for the required seconds of speech
 _MIN_SPEECH_RATIO_FOR_NOISE = 0.1  # with less speech than this, noise is not the reason for the refusal
 _MAX_SILENT_END_S = 10.0
@@ -236,6 +237,10 @@ def _is_noise_audible(metrics: AudioMetrics) -> bool:
     return metrics.loudness_dbfs - metrics.snr_db > _AUDIBLE_NOISE_DBFS
 
 
+def _has_speech(metrics: AudioMetrics) -> bool:
+    return metrics.speech_s >= _MIN_JUDGED_SPEECH_S
+
+
 def _has_hum(metrics: AudioMetrics) -> bool:
     return metrics.hum_ratio > _MAX_TONE_RATIO and _is_noise_audible(metrics)
 
@@ -259,18 +264,24 @@ _WARNINGS: tuple[tuple[Callable[[AudioMetrics], bool], str], ...] = (
     ),
     (_has_tones, "There is music or a steady tone behind the voice. Switch it off and record again if you can."),
     (
-        lambda metrics: metrics.snr_db < _MIN_CLEAN_SNR_DB and not _has_hum(metrics) and not _has_tones(metrics),
+        lambda metrics: (
+            metrics.snr_db < _MIN_CLEAN_SNR_DB
+            and not _has_hum(metrics)
+            and not _has_tones(metrics)
+            and (_has_speech(metrics) or _is_noise_audible(metrics))
+        ),
         "There is noise in the background. A quieter room gives a better voice.",
     ),
     (
         lambda metrics: (
-            metrics.clipping_ratio <= _MAX_USABLE_CLIPPING_RATIO
+            _has_speech(metrics)
+            and metrics.clipping_ratio <= _MAX_USABLE_CLIPPING_RATIO
             and (metrics.clipping_ratio > _MAX_CLIPPING_RATIO or metrics.crest_db < _MIN_CREST_DB)
         ),
         "The recording is too loud and sounds distorted. Hold the microphone further away, or lower its level.",
     ),
     (
-        lambda metrics: metrics.loudness_dbfs < _MIN_LOUDNESS_DBFS,
+        lambda metrics: _has_speech(metrics) and metrics.loudness_dbfs < _MIN_LOUDNESS_DBFS,
         "The voice is very quiet. Speak closer to the microphone, or raise its level.",
     ),
     (
@@ -278,11 +289,14 @@ _WARNINGS: tuple[tuple[Callable[[AudioMetrics], bool], str], ...] = (
         "The room echoes. A room with carpet, curtains or a sofa gives a better voice.",
     ),
     (
-        lambda metrics: metrics.silent_end_s > _MAX_SILENT_END_S,
+        lambda metrics: _has_speech(metrics) and metrics.silent_end_s > _MAX_SILENT_END_S,
         "The recording continues after the last word. You can cut off the end.",
     ),
     (
-        lambda metrics: metrics.speech_s < (metrics.duration_s - metrics.silent_end_s) * _MIN_DENSE_SPEECH_RATIO,
+        lambda metrics: (
+            _has_speech(metrics)
+            and metrics.speech_s < (metrics.duration_s - metrics.silent_end_s) * _MIN_DENSE_SPEECH_RATIO
+        ),
         "There are long pauses. More speech in the same time gives a better voice.",
     ),
     (lambda metrics: metrics.dead_channels > 0, "One of the channels is silent. Recording in mono avoids that."),

@@ -6,13 +6,14 @@ from decimal import Decimal
 
 from django.contrib.auth.models import User
 from django.utils import timezone
-from knox.models import AuthToken
 
 from cloning.models import CloneJob
 from tts.models import Clip, Conversation, Phrase, Utterance
 from usage import budgets
 from usage.ledger import rollup
 from usage.models import BudgetMonth, DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
+from voicecare.accounts import tokens
+from voicecare.audit.models import AuditEntry
 from voicecare.core import languages
 from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
 
@@ -32,7 +33,7 @@ def create_rows(patients: int) -> None:
     for number in range(patients):
         _create_patient(number, team, voice, phrase)
     for user in team:
-        AuthToken.objects.create(user)
+        tokens.issue_for_log_in(user, None)
 
 
 def _create_patient(number: int, team: list[User], stock: Voice, phrase: Phrase) -> None:
@@ -130,4 +131,15 @@ def _create_speech(number: int, patient: Patient, device: Device, voice: Voice, 
         hits=1_234,
         used_at=now,
         expires_at=now + timedelta(days=7),
+    )
+    AuditEntry.objects.create(
+        user_id=number,
+        user_name=f"katharina.von-und-zu-{number}",
+        source="admin",
+        address=f"2001:db8:85a3::8a2e:370:{number}",
+        action="renew_recovery_codes",
+        object_type="patients.defaultvoice",
+        object_id=str(patient.pk),
+        patient_id=patient.pk,
+        changes={"monthly_character_budget": [None, 20_000], "backup_policy": ["switch", "own_voice_only"]},
     )

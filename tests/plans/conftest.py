@@ -86,6 +86,11 @@ SELECT gen_random_uuid(), p.id, 'Anna', CASE WHEN n <= 20 THEN 'sample-' || n EL
 FROM (SELECT n, {AT} AS at FROM generate_series(1, {ROWS // 4}) AS n) AS made
 JOIN people AS p ON p.number = 1 + mod(n, {PATIENTS});
 
+INSERT INTO audit_auditentry (at, user_id, user_name, source, action, object_type, object_id, patient_id, changes)
+SELECT {AT}, 1 + mod(n, 50), 'user-' || 1 + mod(n, 50), 'admin',
+    CASE WHEN mod(n, 3) = 0 THEN 'read_text' ELSE 'change' END, 'patients.patient', p.id, p.id, '{{}}'
+FROM generate_series(1, {ROWS}) AS n JOIN people AS p ON p.number = 1 + mod(n, {PATIENTS});
+
 DROP TABLE people, tablets, talks;
 ANALYZE;
 """

@@ -22,9 +22,10 @@ GROWING_TABLES = {
     "usage_budgetmonth",
     "usage_incident",
     "cloning_clonejob",
+    "audit_auditentry",
 }
 """The tables that grow with time. Patients, devices, voices, phrases and cached audio grow with the house. There is one
-reconciliation a day. The change log of the admin grows with edits by hand.
+reconciliation a day.
 """
 MAX_SHARE_READ = 0.15  # of the rows of a table; the tests have ten years, and the longest period of a page is one year
 

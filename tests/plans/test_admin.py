@@ -14,6 +14,7 @@ from cloning.models import CloneJob
 from tests.plans.explain import GROWING_TABLES, Explained
 from tts.models import Conversation, Utterance
 from usage.models import DailyUsage, Incident, UsageEvent
+from voicecare.audit.models import AuditEntry
 from voicecare.patients.models import Patient
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ten_years")]
@@ -80,6 +81,8 @@ SEARCHES = [
     (Conversation, lambda row: row.pk),
     (Incident, lambda row: row.key),
     (CloneJob, lambda row: row.pk),
+    (AuditEntry, lambda row: row.patient_id),
+    (AuditEntry, lambda row: row.object_id),
 ]
 
 
@@ -94,6 +97,21 @@ def test_an_id_finds_rows_of_any_date(model: type[Model], term, order: str, boss
         rows = rows.exclude(request_id="")
     row = getattr(rows, order)()
     assert 'id="result_list"' in open_page(boss, list_url(model), q=str(term(row)))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"from": "2000-01-01", "to": "2999-12-31"},
+        {"from": "2000-01-01", "user_id": "17"},
+        {"from": "2000-01-01", "action": "read_text"},
+        {"from": "2000-01-01", "action": "an action that nobody did"},
+        {"from": "2000-01-01", "q": "Patient 175"},
+    ],
+    ids=str,
+)
+def test_the_audit_trail_of_ten_years(query: dict[str, str], boss: Client):
+    open_page(boss, list_url(AuditEntry), **query)
 
 
 @pytest.mark.parametrize("model", GROWING, ids=lambda model: model.__name__)

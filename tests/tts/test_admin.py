@@ -31,7 +31,7 @@ def utterance_of(conversation: Conversation, **fields: object) -> Utterance:
 
 def staff(*permissions: str) -> Client:
     user = User.objects.create_user(f"user-{uuid.uuid4().hex[:6]}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    user.user_permissions.set(Permission.objects.filter(codename__in=(*permissions, "view_all_patients")))
     client = Client()
     client.force_login(user)
     return client

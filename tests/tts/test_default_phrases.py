@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.forms import modelform_factory
 
 from tests.conftest import OTHER_VOICE, Member
-from tts.admin import PhraseForm
+from tts.admin.phrases import PhraseForm
 from tts.cache.planning import active_patients, load_audiences, required_clips
 from tts.conversations.lifecycle import render_greeting
 from tts.models import Phrase

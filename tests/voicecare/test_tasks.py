@@ -17,6 +17,8 @@ from tts.models import Conversation
 from usage.ledger import events
 from usage.models import UsageEvent
 from voicecare import tasks
+from voicecare.accounts import tokens
+from voicecare.accounts.models import ApiToken
 
 pytestmark = pytest.mark.django_db
 
@@ -51,10 +53,14 @@ def test_the_task_settles_unconfirmed_attempts_and_can_run_twice(
 def test_expired_logins_are_deleted():
     user, at = User.objects.create_user("carol"), timezone.now()
     for hours in (-1, 1):
-        token, _ = AuthToken.objects.create(user)
-        AuthToken.objects.filter(pk=token.pk).update(expiry=at + timedelta(hours=hours))
+        token, _ = tokens.issue_for_log_in(user, None)
+        ApiToken.objects.filter(pk=token.pk).update(expires_at=at + timedelta(hours=hours))
+        AuthToken.objects.filter(api_token=token).update(expiry=at + timedelta(hours=hours))
         Session.objects.create(session_key=f"session {hours}", session_data="", expire_date=at + timedelta(hours=hours))
-    AuthToken.objects.create(user, expiry=None)
+    for name, days in (("endless", None), ("old", -1)):
+        expires_at = None if days is None else at + timedelta(days=days)
+        tokens.issue(ApiToken(name=name, owner=user, expires_at=expires_at))
     tasks.prune_logins()
     assert sorted(AuthToken.objects.values_list("expiry", flat=True), key=str) == [at + timedelta(hours=1), None]
+    assert sorted(ApiToken.objects.values_list("name", flat=True)) == ["", "endless", "old"]
     assert Session.objects.get().session_key == "session 1"

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
@@ -40,6 +41,8 @@ from tts.synthesis.response_speeches import MAX_SPEECHES_PER_USER, ResponseSpeec
 from voicecare.api.ranges import range_response
 from voicecare.api.schema import ErrorSerializer
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
 from voicecare.patients.api import visible_voices
 from voicecare.patients.models import Patient, Voice
 
@@ -120,6 +123,7 @@ class Speak(APIView):
         },
         examples=[LUNCH, ACCEPTED],
     )
+    @transaction.atomic
     def post(self, request: Request, id: uuid.UUID) -> Response:
         """Queue a text to be spoken on the patient's most recently connected device."""
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id, archived_at=None)
@@ -130,6 +134,7 @@ class Speak(APIView):
             raise InvalidIdempotencyKey
         author = cast(User, request.user)
         utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key or "")
+        record(request, Action.SPEAK, utterance)
         # The row's state may have changed since the first request. A retry gets the same answer as the first request.
         return Response(AcceptedSerializer({"id": utterance.pk, "status": UtteranceState.WAITING}).data, 202)
 
@@ -226,6 +231,7 @@ class SpeechAudio(APIView):
         context = context_for_voice(wanted.get("voice"), wanted["format"])
         speech = StreamingSpeech(wanted["text"], context, runtime.dependencies)
         body = _run(speech.start, request)
+        record(request, Action.SPEAK, wanted.get("voice"))
         response = StreamingHttpResponse(body, content_type=FORMATS[wanted["format"]].mime)
         if speech.source:  # a text without a letter or digit has no audio, so it has no source
             response["Speech-Source"] = speech.source

@@ -1,16 +1,14 @@
 """Cache coverage for the admin: a table for each language, with a row for each phrase and a column for each voice."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.conf import settings
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
-from tts.cache.phrase_cache import PhraseCache
-from tts.cache.planning import ClipSpec, active_patients, load_audiences, required_clips
+from tts.cache.missing import Needs
 from tts.models import Clip, Phrase
 from voicecare.core import languages
 from voicecare.patients.models import DefaultVoices, Patient, Voice
@@ -72,16 +70,22 @@ class Table:
     rows: list[tuple[Phrase, list[Cell]]] = field(default_factory=list)
 
     @property
+    def name(self) -> str:
+        return languages.LANGUAGES.get(self.language, self.language)
+
+    @property
+    def total(self) -> Cell:
+        return sum(self.totals, Cell())
+
+    @property
     def totals(self) -> list[Cell]:
         return [sum((cells[place] for _, cells in self.rows), Cell()) for place in range(len(self.voices))]
 
 
-def coverage_tables(cache: PhraseCache) -> list[Table]:
-    """Return one table for each language that has phrases. Always makes six queries."""
-    phrases, defaults = list(Phrase.objects.all()), DefaultVoices()
-    audiences = load_audiences(active_patients(), defaults)
-    specs = required_clips(audiences, phrases, settings.ELEVENLABS_MODEL_ID)
-    cells = _cells(specs, phrases, Clip.objects.filter(size__gt=0), cache)
+def coverage_tables(needs: Needs, defaults: DefaultVoices) -> list[Table]:
+    """Return one table for each language that has phrases. Makes one query."""
+    phrases, audiences = needs.phrases, needs.audiences
+    cells = _cells(needs, Clip.objects.filter(size__gt=0))
     tables = []
     spoken = {audience.language for audience in audiences}
     for language in sorted({phrase.language for phrase in phrases}):
@@ -139,10 +143,10 @@ def languages_without_greeting(patients: QuerySet[Patient]) -> list[LanguageGap]
     ]
 
 
-def _cells(specs: Iterable[ClipSpec], phrases: Sequence[Phrase], clips: Iterable[Clip], cache: PhraseCache) -> Cells:
+def _cells(needs: Needs, clips: Iterable[Clip]) -> Cells:
     now = timezone.now()
     cells: dict[tuple[int, object], Cell] = defaultdict(Cell)
-    greetings = {phrase.language: phrase.pk for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}
+    greetings = {phrase.language: phrase.pk for phrase in needs.phrases if phrase.kind == Phrase.Kind.GREETING}
     cached = set()
     for clip in clips:
         phrase = clip.phrase_id or (greetings.get(clip.language) if clip.patient_id else None)
@@ -150,8 +154,8 @@ def _cells(specs: Iterable[ClipSpec], phrases: Sequence[Phrase], clips: Iterable
             cells[phrase, clip.voice_id].add_clip(clip, now)
         if clip.expires_at > now:
             cached.add(clip.digest)
-    for spec in specs:
+    for key, spec in needs.specs.items():
         cell = cells[spec.phrase_id, spec.speech_settings.voice.id]
         cell.needed += 1
-        cell.cached += cache.key(spec.speech_settings, spec.text) in cached
+        cell.cached += key in cached
     return cells

@@ -21,6 +21,7 @@ from tts.text.speakable import is_speakable
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core import languages
 from voicecare.patients.models import DefaultVoices, Patient, Voice
+from voicecare.patients.models.patient import PatientQuerySet
 
 SUCCESSOR_WARM_TIME = timedelta(days=3)  # before the end of a voice, clips of its successor are generated
 
@@ -65,7 +66,7 @@ def create_phrase_cache() -> PhraseCache:
     return PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S, memory_bytes=0)
 
 
-def active_patients() -> QuerySet[Patient]:
+def active_patients() -> PatientQuerySet:
     """Return the patients who can be spoken to: not archived, and not to be erased."""
     return Patient.objects.active()
 

@@ -13,12 +13,13 @@ from django.core.mail import send_mail
 from django.urls import reverse
 
 from usage.alerts import messages
+from usage.alerts.messages import AlertState
 from usage.models import Incident
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3.0, 5.0
 TIMESTAMP_HEADER, SIGNATURE_HEADER = "X-Voicecare-Timestamp", "X-Voicecare-Signature"
 
-Channel = Callable[[Incident, str], None]
+Channel = Callable[[Incident, AlertState], None]
 
 
 def configured_channels() -> Mapping[str, Channel]:
@@ -69,7 +70,7 @@ def send_test_alert() -> dict[str, str]:
     return results
 
 
-def _mail(incident: Incident, state: str) -> None:
+def _mail(incident: Incident, state: AlertState) -> None:
     _send_mail(messages.subject(incident, state), f"{messages.body(incident, state)}\n\n{_url(incident)}\n")
 
 
@@ -77,7 +78,7 @@ def _send_mail(subject: str, body: str) -> None:
     send_mail(subject, body, None, settings.ADMIN_EMAILS)
 
 
-def _webhook(incident: Incident, state: str) -> None:
+def _webhook(incident: Incident, state: AlertState) -> None:
     _post({"kind": incident.kind, "state": state, "text": messages.body(incident, state), "url": _url(incident)})
 
 

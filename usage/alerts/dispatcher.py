@@ -1,4 +1,6 @@
-"""Sends alerts about incidents by mail and webhook: one when it opens and one when it is resolved, in this order.
+"""Sends alerts about incidents by mail and webhook: when an incident opens, and when it is resolved, in this order.
+
+While an incident is muted, only its resolution is sent. If it is still open when the mute ends, a reminder is sent.
 
 The process that opens or resolves an incident sends the alert immediately in a thread, so neither a worker nor a broker
 is needed. beat retries failed alerts. While beat is missing, the web processes retry them. One process at a time sends
@@ -14,11 +16,12 @@ from threading import Thread
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Case, F, Q, QuerySet, When
 from django.db.models.functions import Now
 
 from usage.alerts import channels
-from usage.models import Incident
+from usage.alerts.messages import AlertState
+from usage.models import Incident, IncidentEvent
 from voicecare.core import metrics
 from voicecare.core.batches import process_each, run_steps
 
@@ -88,8 +91,22 @@ def _pending() -> QuerySet[Incident]:
 
 
 def _unsent() -> Q:
-    opening = Q(opening_sent_at=None, opened_at__gt=Now() - ALERT_MAX_AGE)
-    return opening | Q(resolution_sent_at=None, resolved_at__gt=Now() - ALERT_MAX_AGE)
+    return _opening_due() | _reminder_due() | _resolution_due()
+
+
+def _opening_due() -> Q:
+    """An incident that opened, or opened again. A muted one is reported if it has ended meanwhile, before its end."""
+    is_recent = Q(opened_at__gt=Now() - ALERT_MAX_AGE) | Q(reopened_at__gt=Now() - ALERT_MAX_AGE)
+    is_quiet = Q(resolved_at=None, muted_until__gt=Now())
+    return Q(opening_sent_at=None) & is_recent & ~is_quiet
+
+
+def _reminder_due() -> Q:
+    return Q(resolved_at=None, muted_until__lte=Now(), muted_until__gt=Now() - ALERT_MAX_AGE)
+
+
+def _resolution_due() -> Q:
+    return Q(resolution_sent_at=None, resolved_at__gt=Now() - ALERT_MAX_AGE)
 
 
 def _unleased() -> Q:
@@ -108,26 +125,44 @@ def _claim(incident_id: uuid.UUID) -> Incident | None:
 def _send(incident: Incident) -> bool:
     """Send the first pending alert of this incident through the channels that have not sent it yet.
 
-    Returns True if every channel has sent it now.
+    Returns True if every channel has sent it now. If somebody takes care of the incident already, a channel that could
+    not report its opening does not try again.
     """
-    opening = Incident.objects.filter(
-        _unsent(), pk=incident.pk, opening_sent_at=None, opened_at__gt=Now() - ALERT_MAX_AGE
-    )
-    state = "opened" if opening.exists() else "resolved"
-    notified = set(incident.notified_channels.split())
+    state = _state_to_send(incident)
+    if state is None:  # muted in the meantime
+        Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until).update(sending_until=None)
+        return False
+    is_repeated = incident.notified_state == state
+    notified = set(incident.notified_channels.split()) if is_repeated else set()
+    failures = incident.sending_failures if is_repeated else 0
     wanted = channels.channels_for(incident)
     remaining = {name: channel for name, channel in wanted.items() if name not in notified}
+    if state == "opened" and notified and incident.acknowledged_at is not None:
+        remaining = {}
     with ThreadPoolExecutor(max(len(remaining), 1)) as pool:  # a slow channel does not delay the other
         outcomes = pool.map(lambda name: _try_channel(name, remaining[name], incident, state), remaining)
         errors = dict(zip(remaining, outcomes, strict=True))
-    notified |= {name for name, error in errors.items() if error is None}
-    complete = notified.issuperset(wanted)
-    _save_outcome(incident, state, notified, complete=complete)
-    _update_channel_health(errors, incident.sending_failures + 1)
+    sent = [name for name, error in errors.items() if error is None]
+    complete = len(sent) == len(remaining)
+    with transaction.atomic():  # the timeline has what the columns have
+        IncidentEvent.objects.bulk_create(
+            [IncidentEvent(incident=incident, kind=IncidentEvent.Kind.ALERT, channel=name, text=state) for name in sent]
+        )
+        _save_outcome(incident, state, notified.union(sent), failures, complete=complete)
+    _update_channel_health(errors, failures + 1)
     return complete
 
 
-def _try_channel(name: str, channel: channels.Channel, incident: Incident, state: str) -> str | None:
+def _state_to_send(incident: Incident) -> AlertState | None:
+    row = Incident.objects.filter(pk=incident.pk)
+    if row.filter(_opening_due()).exists():
+        return "opened"
+    if row.filter(_reminder_due()).exists():
+        return "reminder"
+    return "resolved" if row.filter(_resolution_due()).exists() else None
+
+
+def _try_channel(name: str, channel: channels.Channel, incident: Incident, state: AlertState) -> str | None:
     """Send one alert through one channel. Returns None if it was sent, or the name of the exception's class. Never
     raises.
     """
@@ -143,18 +178,29 @@ def _try_channel(name: str, channel: channels.Channel, incident: Incident, state
     return None
 
 
-def _save_outcome(incident: Incident, state: str, notified: set[str], *, complete: bool) -> None:
+def _save_outcome(incident: Incident, state: AlertState, notified: set[str], failures: int, *, complete: bool) -> None:
     leased = Incident.objects.filter(pk=incident.pk, sending_until=incident.sending_until)
     if not complete:
-        delay_s = RETRY_DELAYS_S[min(incident.sending_failures, len(RETRY_DELAYS_S) - 1)]
+        delay_s = RETRY_DELAYS_S[min(failures, len(RETRY_DELAYS_S) - 1)]
         leased.update(
             notified_channels=" ".join(sorted(notified)),
-            sending_failures=F("sending_failures") + 1,
+            notified_state=state,
+            sending_failures=failures + 1,
             sending_until=Now() + timedelta(seconds=delay_s),
         )
         return
-    sent_at = "opening_sent_at" if state == "opened" else "resolution_sent_at"
-    leased.update(**{sent_at: Now()}, notified_channels="", sending_failures=0, sending_until=None)
+    sent_at = {"opened": {"opening_sent_at": Now()}, "resolved": {"resolution_sent_at": Now()}}.get(state, {})
+    ended_mute = Case(
+        When(muted_until__lte=Now(), then=None), default=F("muted_until")
+    )  # no reminder is due any longer
+    leased.update(
+        **sent_at,
+        muted_until=ended_mute,
+        notified_channels="",
+        notified_state="",
+        sending_failures=0,
+        sending_until=None,
+    )
 
 
 # Channel health. These incidents are opened and resolved here directly. Celery beat sends them on its next retry.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, Q, QuerySet
 
+from usage.alerts.endings import REFUSED
 from usage.alerts.latency import PATIENT_KINDS, SLOW_ABOVE_MS, WINDOW_MINUTES
 from usage.alerts.voices import ending
 from usage.models import Incident, UsageEvent
@@ -64,7 +65,7 @@ def substituted_segments(incident: Incident) -> Iterable[Mapping[str, Any]]:
     """
     kinds = (UsageEvent.Kind.BACKUP, UsageEvent.Kind.OFFLINE)
     events = UsageEvent.objects.filter(kind__in=kinds, outcome="completed", started_at__gte=incident.opened_at)
-    if incident.kind == Kind.VOICE:  # only conversations that used this voice
+    if incident.kind == Kind.VOICE and incident.key != REFUSED:  # only conversations that used this voice
         voices = _voices(incident).values("pk")
         in_it = UsageEvent.objects.filter(voice__in=voices, started_at__gte=incident.opened_at - RECORDED_BEFORE)
         events = events.filter(conversation__in=in_it.values("conversation"))
@@ -75,8 +76,10 @@ def substituted_segments(incident: Incident) -> Iterable[Mapping[str, Any]]:
 
 def _voices(incident: Incident) -> QuerySet[Voice]:
     """Return the voice that the incident is about. An incident without a key is about all voices that are marked as
-    gone.
+    gone. It is not known which ones are concerned by an incident about refused voices.
     """
+    if incident.key == REFUSED:
+        return Voice.objects.none()
     return Voice.objects.filter(pk=incident.key) if incident.key else Voice.objects.filter(state=Voice.State.GONE)
 
 

@@ -18,6 +18,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from usage.alerts import incidents
+from usage.alerts.endings import REFUSED
 from usage.alerts.voices import default_voice
 from usage.models import Incident
 from voicecare.core import task_names, task_queue
@@ -139,7 +140,7 @@ def _mark_missing_in_workspace(voices: Iterable[Voice], former: Mapping[str, Voi
 
 @transaction.atomic  # a voice that is marked without a report would never be reported
 def mark_gone(voices: Iterable[Voice], problem: str, former: Mapping[str, Voice] | None = None) -> None:
-    """Mark these voices as gone, and report those that were not marked yet as one incident.
+    """Mark these voices as gone, and report those that were not marked yet and that patients have as one incident.
 
     A default voice has an incident of its own, which names the voice that has taken over. `problem` is a sentence for
     the administrators. `former` is `DefaultVoices.by_language` before the loss, by default that of now.
@@ -152,13 +153,14 @@ def mark_gone(voices: Iterable[Voice], problem: str, former: Mapping[str, Voice]
     for voice in lost:
         log.warning("cloning.voice_lost", voice=str(voice.pk), problem=problem)
     replaced = default_voice.report_takeovers(former, lost, problem)
-    lost = [voice for voice in lost if voice not in replaced]
+    used = _ids_in_use()
+    lost = [voice for voice in lost if voice not in replaced and voice.pk in used]
     if len(lost) == 1:
         job = getattr(lost[0], "clone_job", None)
         hint = " Its recording is kept. Retry the clone to create it again." if job is not None and job.sample else ""
         _report(lost[0], f"Voice {lost[0].pk}: {problem}{hint}")
     elif lost:
-        _report_several(problem)
+        _report_lost(problem)
 
 
 @transaction.atomic
@@ -200,7 +202,7 @@ def check_refused(voice_id: uuid.UUID, error: ProviderError) -> None:
     if error.cause is not Cause.VOICE_MISSING and _mark_refused(voice, problem):
         return
     if error.cause is Cause.PLAN:
-        _report_several(f"Voice {voice.pk}: {problem} The plan does not include it. Nothing is wrong with the voice.")
+        _report_refused(f"Voice {voice.pk}: {problem} The plan does not include it. Nothing is wrong with the voice.")
         return
     try:
         base_url, api_key = settings.ELEVENLABS_BASE_URL, credentials.api_key()
@@ -232,24 +234,49 @@ def _mark_refused(voice: Voice, problem: str) -> bool:
 
 def _report(voice: Voice, detail: str) -> None:
     """Open the incident of one voice. Further voices share one incident, so that many voices cause few alerts."""
-    if Incident.objects.filter(kind=Kind.VOICE, resolved_at=None).exclude(key=str(voice.pk)).exists():
-        _report_several(detail)
-    else:
+    if not Incident.objects.filter(kind=Kind.VOICE, resolved_at=None).exclude(key=str(voice.pk)).exists():
         incidents.open_incident(Kind.VOICE, str(voice.pk), detail)
+    elif Voice.objects.filter(pk=voice.pk, state=State.GONE).exists():
+        _report_lost(detail)
+    else:
+        _report_refused(detail)
 
 
-def _report_several(latest: str) -> None:
-    """Open the incident about several voices, or update its numbers. Its page in the admin names the patients.
+def _report_lost(latest: str) -> None:
+    """Open the incident about several lost voices, or update its numbers. Its page in the admin names the patients.
 
-    `latest` is a sentence about the voice that was refused or lost last.
+    `latest` is a sentence about the voice that was lost last.
     """
     gone = list(Voice.objects.filter(state=State.GONE).order_by("name", "pk").values_list("pk", flat=True))
     affected = Patient.objects.remaining().filter(voice__state=State.GONE).count()
     named = ", ".join(map(str, gone[:2])) + (f" and {len(gone) - 2} more" if len(gone) > 2 else "")
-    counts = f"{len(gone)} voices are gone ({named}). {affected} patients have one of them." if gone else ""
-    detail = f"{counts or 'Voices are refused.'} {latest}"[:300]
-    incidents.open_incident(Kind.VOICE, "", detail)
-    Incident.objects.filter(kind=Kind.VOICE, key="", resolved_at=None).update(detail=detail)
+    counts = f"{len(gone)} voices are gone ({named}). {affected} patients have one of them."
+    _report_several("", f"{counts} {latest}")
+
+
+def _report_refused(latest: str) -> None:
+    """Open the incident about several voices that exist, but are refused. `latest` is a sentence about the last one."""
+    _report_several(REFUSED, f"Voices are refused. {latest}")
+
+
+def _report_several(key: str, detail: str) -> None:
+    incidents.open_incident(Kind.VOICE, key, detail)
+    Incident.objects.filter(kind=Kind.VOICE, key=key, resolved_at=None).update(detail=detail[:300])
+
+
+def resolve_settled() -> None:
+    """Resolve the incidents about lost voices that no patient has any longer. The list of voices shows their loss."""
+    gone = set(Voice.objects.filter(state=State.GONE).values_list("pk", flat=True))
+    used = gone & _ids_in_use()
+    incidents.resolve(Incident.objects.filter(kind=Kind.VOICE, key__in=map(str, gone - used)))
+    if not used:
+        incidents.resolve_incident(Kind.VOICE)
+
+
+def _ids_in_use() -> set[uuid.UUID]:
+    """The voices that patients have as their voice or backup voice."""
+    chosen = Patient.objects.remaining().values_list("voice", "backup_voice")
+    return {voice for pair in chosen for voice in pair if voice is not None}
 
 
 def _is_nearly_all(missing: Sequence[Voice], there: Sequence[Voice]) -> bool:

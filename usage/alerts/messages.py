@@ -3,18 +3,24 @@
 The incident's page in the admin shows the same text.
 """
 
-from typing import NamedTuple
+from datetime import datetime
+from typing import Literal, NamedTuple
 
 from usage.models import Incident
 
-Kind = Incident.Kind
+AlertState = Literal["opened", "reminder", "resolved"]
+"""What an alert reports. A reminder is sent when the mute of an incident ends and the incident does not."""
 
+Kind = Incident.Kind
 
 TEST_ALERT = "This is a test alert of voicecare. Nothing is wrong. Alerts about incidents will arrive in the same way."
 
 
 class IncidentMessage(NamedTuple):
-    """The texts about one kind of incident. `resolved` replaces the summary when the incident has ended."""
+    """The texts about one kind of incident.
+
+    `resolved` replaces the summary when the server has detected the end. It says no more than what the server detects.
+    """
 
     summary: str
     patient_impact: str
@@ -43,27 +49,27 @@ _MESSAGES = {
         "Cached phrases still play. Everything else is spoken in the offline voice. If the key belongs to another "
         "workspace, patients with a voice of this one hear the default voice, or else the offline voice.",
         "Check ELEVENLABS_API_KEY or its file, its workspace, its permissions and the plan. Recovery is detected "
-        "automatically. If only voice clones were refused, resolve the incident in the admin.",
-        "The speech provider accepts our API key again, or the problem is marked as resolved.",
+        "automatically. If only voice clones were refused, mark the incident as resolved in the admin.",
+        "The speech provider accepts our API key again.",
     ),
     Kind.REQUEST: IncidentMessage(
         "The speech provider rejects a request of this server as invalid. This is most likely a software defect.",
         "Rejected requests are spoken in the offline voice.",
-        "Send the details below to your technical support. Then resolve the incident in the admin.",
+        "Send the details below to your technical support. Then mark the incident as resolved in the admin.",
         "The problem with rejected requests is marked as resolved.",
     ),
     Kind.VOICE: IncidentMessage(
         "One or more voices were deleted at the speech provider, or we may not use them.",
         "Patients with such a voice hear their backup voice, or the offline voice if no other voice may speak to them.",
-        "Open the voices in the admin. Choose another voice for these patients, or clone the voice again. A voice that "
-        "exists again is detected automatically. If only the use was refused, resolve the incident in the admin.",
-        "The voices can be used again, or the problem is marked as resolved.",
+        "Open the voices in the admin. Choose another voice for these patients, or clone the voice again. Both is "
+        "detected automatically. If the provider has the voice but refuses its use, mark the incident as resolved.",
+        "Every lost voice was found again, or no patient has it any longer.",
     ),
     Kind.DEFAULT_VOICE: IncidentMessage(
         "The default voice cannot be used at the speech provider any longer. Another voice has taken over.",
         "Patients without a voice of their own hear the new default voice. It is also the backup voice of all others.",
-        "Listen to the new default voice. Choose another one in the admin under Default voices, or keep it and resolve "
-        "the incident. It is resolved automatically if the former voice can be used again.",
+        "Listen to the new default voice. Choose another one in the admin under Default voices, or keep it and mark "
+        "the incident as resolved. It is resolved automatically if the former voice can be used again.",
         "The former default voice can be used again, or an administrator has decided which voice is used.",
     ),
     Kind.NO_USABLE_VOICE: IncidentMessage(
@@ -83,7 +89,7 @@ _MESSAGES = {
     Kind.NO_VOICE: IncidentMessage(
         "A patient heard nothing. Neither the speech provider nor the offline voice could speak.",
         "Silence instead of speech.",
-        "Check this server's memory, load and log (speech.no_voice). Then resolve the incident in the admin.",
+        "Check this server's memory, load and log (speech.no_voice). Then mark the incident as resolved in the admin.",
         "The problem with the offline voice is marked as resolved.",
     ),
     Kind.VOICE_SLOTS: IncidentMessage(
@@ -121,9 +127,9 @@ _MESSAGES = {
     Kind.DRIFT: IncidentMessage(
         "The ledger and the provider's figures differ by more than one per cent.",
         "No change. This concerns billing only.",
-        "Open the reconciliations in the admin. They show the day, the difference and possible explanations. Then "
-        "resolve the incident there.",
-        "The difference between the ledger and the provider's figures is marked as resolved.",
+        "Open the reconciliations in the admin. They show the day, the difference and possible explanations. The "
+        "days are compared again for a month. Mute the incident if the difference is known.",
+        "A later comparison found no unexplained difference between the ledger and the provider's figures.",
     ),
     Kind.SILENT: IncidentMessage(
         "A background process (worker or beat) is not running.",
@@ -150,23 +156,46 @@ _MESSAGES = {
 }
 
 
-def subject(incident: Incident, state: str) -> str:
-    """Return the subject of the alert mail. `state` is "opened" or "resolved"."""
+def subject(incident: Incident, state: AlertState) -> str:
+    """Return the subject of the alert mail."""
     kind = incident.get_kind_display()
-    return f"voicecare: {kind}" if state == "opened" else f"voicecare: resolved: {kind}"
+    if state == "resolved":
+        return f"voicecare: {'marked as resolved' if incident.resolved_by else 'resolved'}: {kind}"
+    if state == "reminder":
+        return f"voicecare: still open: {kind}"
+    return f"voicecare: open again: {kind}" if incident.reopened_at else f"voicecare: {kind}"
 
 
 def message_for(incident: Incident) -> IncidentMessage:
     return _MESSAGES[Kind(incident.kind)]
 
 
-def body(incident: Incident, state: str) -> str:
-    """Return the text of the alert. `state` is "opened" or "resolved"."""
-    message = message_for(incident)
-    opened = f"{incident.opened_at:%Y-%m-%d %H:%M:%S} UTC"
-    if state == "opened":
-        detail = f"\n\nSince {opened}. {incident.detail}".rstrip()
+def resolution(incident: Incident) -> str:
+    """Return how a resolved incident has ended. Only what the server has detected is told as a fact."""
+    if incident.resolved_by:
         return (
-            f"{message.summary}\n\nWhat patients hear: {message.patient_impact}\n\nWhat to do: {message.action}{detail}"
+            f"Marked as resolved by {incident.resolved_by}. The server cannot detect whether the cause has ended. "
+            "If it occurs again, the incident opens again."
         )
-    return f"{message.resolved}\n\nOpened {opened}, resolved {incident.resolved_at:%Y-%m-%d %H:%M:%S} UTC."
+    return message_for(incident).resolved
+
+
+def body(incident: Incident, state: AlertState) -> str:
+    """Return the text of the alert."""
+    message, opened = message_for(incident), _utc(incident.opened_at)
+    if state == "resolved":
+        return f"{resolution(incident)}\n\nOpened {opened}, resolved {_utc(incident.resolved_at)}."
+    news = ""
+    if state == "reminder":
+        news = "This incident is still open. It was muted until now.\n\n"
+    elif incident.reopened_at:
+        news = f"This incident was marked as resolved and has occurred again at {_utc(incident.reopened_at)}.\n\n"
+    detail = f"\n\nSince {opened}. {incident.detail}".rstrip()
+    return (
+        f"{news}{message.summary}\n\nWhat patients hear: {message.patient_impact}\n\nWhat to do: {message.action}"
+        f"{detail}"
+    )
+
+
+def _utc(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,9 +1,8 @@
 """REST endpoints: usage by day and month, the account's quota, and a patient's budget."""
 
 import uuid
-from typing import Any, cast
+from typing import Any
 
-from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.functional import cached_property
@@ -25,8 +24,8 @@ from usage.api.serializers import (
 from usage.models import DailyUsage
 from usage.reports import queries
 from voicecare.api.pagination import PageNumberPagination
+from voicecare.patients import care_teams
 from voicecare.patients.models import Patient
-from voicecare.patients.models.patient import VIEW_ALL_PATIENTS
 
 
 class UsagePages(PageNumberPagination):
@@ -50,8 +49,7 @@ class _UsageView(generics.ListAPIView):
     def _usage(self) -> QuerySet[DailyUsage]:
         chosen = self._chosen
         usage = DailyUsage.objects.filter(day__range=(chosen["from"], chosen["to"]))
-        if not cast(User, self.request.user).has_perm(VIEW_ALL_PATIENTS):
-            usage = usage.filter(patient__in=Patient.objects.visible_to(self.request.user).values("pk"))
+        usage = care_teams.limit(usage, self.request.user)
         if "patient" in chosen:
             usage = usage.filter(patient=chosen["patient"])
         return usage

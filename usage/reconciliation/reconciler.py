@@ -19,7 +19,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import Min, Q
 from django.db.models.functions import Now
 
-from usage.alerts import incidents
+from usage.alerts import endings, incidents
 from usage.ledger import events, rollup
 from usage.models import NO_ID, Incident, Reconciliation, UsageEvent
 from usage.reconciliation import provider_usage
@@ -37,7 +37,7 @@ from voicecare.patients.models import Voice
 
 MIN_UNKNOWN_AGE = timedelta(minutes=10)  # a younger attempt may still get its response, and the history lags
 COMPARE_AFTER = timedelta(hours=1)  # delay after the end of a day, because the statistics lag
-MAX_LOOKBACK = timedelta(days=31)
+MAX_LOOKBACK = endings.COMPARED_FOR
 RETRY_SOON, RETRY_LATER = timedelta(minutes=50), timedelta(hours=20)  # delays between two checks of an unfinished day
 RETRY_SOON_FOR = timedelta(days=1)  # after COMPARE_AFTER; then RETRY_LATER applies
 LEASE = timedelta(minutes=11)  # longer than the time limit of a task

@@ -223,9 +223,14 @@ def costs_of_rows(
 
 
 def top_shares(
-    key: Literal["patient", "voice"], first: date, last: date, limit: int = 10, *, prices: PriceList | None = None
+    key: Literal["patient", "voice"],
+    first: date,
+    last: date,
+    limit: int | None = 10,
+    *,
+    prices: PriceList | None = None,
 ) -> list[UsageShare]:
-    """Return the patients or voices with the most characters in the range, both ends included.
+    """Return the patients or voices with the most characters in the range, both ends included. None is no limit.
 
     Past days are cached as one total per key (all keys, not just the top N), so today's usage can be added before
     ranking. `prices` are read if they are not given.

@@ -2,13 +2,16 @@
 new one. Neither the key nor the recovery codes are shown.
 """
 
+from typing import cast
+
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from voicecare.accounts import two_factor
+from voicecare.accounts import rights, two_factor
 from voicecare.accounts.models import SecondFactor
 
 admin.site.unregister([TOTPDevice, StaticDevice])  # django-otp's own pages show the keys
@@ -26,6 +29,10 @@ class SecondFactorAdmin(admin.ModelAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: SecondFactor | None = None) -> bool:
         return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: SecondFactor | None = None) -> bool:
+        is_allowed = obj is None or rights.may_manage(cast(User, request.user), cast(User, obj.user))
+        return is_allowed and super().has_delete_permission(request, obj)
 
     def delete_model(self, request: HttpRequest, obj: SecondFactor) -> None:
         two_factor.turn_off(obj.user)

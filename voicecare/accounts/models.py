@@ -1,7 +1,10 @@
 """Rows about logins."""
 
+from django.contrib.auth.models import User
 from django.db import models
+from django.db.models import Q
 from django_otp.plugins.otp_totp.models import TOTPDevice
+from knox.models import AuthToken
 
 
 class LoginAttempt(models.Model):
@@ -29,3 +32,39 @@ class SecondFactor(TOTPDevice):
 
     def __str__(self) -> str:
         return f"second factor of user {self.user_id}"
+
+
+class ApiToken(models.Model):
+    """A token of the REST API: of a log-in, or a named one for a service. See tokens.py.
+
+    knox's row has the digest. It is deleted when the token is revoked or has expired, and this row stays.
+    """
+
+    name = models.CharField(
+        max_length=100, blank=True, help_text="The service that will use the token, such as Ward screens."
+    )  # empty for a log-in
+    owner = models.ForeignKey(
+        User, models.CASCADE, related_name="api_tokens", help_text="The token may do what this user may do."
+    )
+    created_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Leave it empty for a token without an end.")
+    last_used_at = models.DateTimeField(null=True)  # within a minute
+    revoked_at = models.DateTimeField(null=True)
+    knox_token = models.OneToOneField(AuthToken, models.SET_NULL, null=True, related_name="api_token")
+    # How the user has logged in; only for log-ins.
+    session_hash = models.CharField(max_length=64, blank=True)  # of the password, as in Django's sessions
+    authenticator = models.ForeignKey(TOTPDevice, models.SET_NULL, null=True, related_name="+")
+
+    class Meta:
+        verbose_name = "API token"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["owner", "name"],
+                condition=Q(revoked_at=None) & ~Q(name=""),
+                name="api_token_name_in_use",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name or "Log-in"

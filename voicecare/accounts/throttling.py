@@ -1,4 +1,5 @@
-"""Limits failed logins, against attempts to guess passwords. The REST API and the admin are counted together.
+"""Limits failed logins, against attempts to guess passwords. The REST API and the admin are counted together. Also
+limits requests to reset a password.
 
 There are two limits: per address, and per username from one address. A username has no limit for all addresses
 together, because a stranger could then keep its owner from logging in.
@@ -40,6 +41,21 @@ def login_attempt(username: str, address: str) -> Iterator[None]:
         raise
     yield
     LoginAttempt.objects.filter(pk__in=(in_address, of_username)).delete()
+
+
+def count_password_reset(email: str, address: str) -> bool:
+    """Counts a request to reset a password. Returns whether a mail may be sent.
+
+    There is at most one mail within WINDOW_S to an address of mail, whoever asks. The typed address is counted, whether
+    it is a user's or not, so that both take the same time. Raises Throttled (429) after too many requests of one
+    address. Log-ins are counted separately.
+    """
+    _count(f"reset from {_network(address)}", MAX_FAILURES_PER_ADDRESS)
+    try:
+        _count(f"reset of {email.lower()}", 1)
+    except Throttled:
+        return False
+    return True
 
 
 def delete_old_attempts() -> None:

@@ -8,6 +8,8 @@ from django.core.exceptions import ValidationError
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 
 from voicecare.accounts import throttling, two_factor
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record, record_failed_log_in
 
 
 class AdminLoginForm(AdminAuthenticationForm):
@@ -24,16 +26,22 @@ class AdminLoginForm(AdminAuthenticationForm):
 
         Failed logins of the admin and of the REST API are counted together.
         """
+        username = self.cleaned_data.get("username", "")
         address = self.request.META.get("REMOTE_ADDR", "") if self.request else ""
         try:
-            with throttling.login_attempt(self.cleaned_data.get("username", ""), address):
+            with throttling.login_attempt(username, address):
                 cleaned_data: dict[str, Any] = super().clean()
                 user = self.get_user()
                 if user is not None:
                     device = two_factor.check_second_factor(user, self.cleaned_data.get("otp", ""))
                     user.otp_device = device  # type: ignore[attr-defined]  # django-otp puts it into the session
+                    record(self.request, Action.LOG_IN, user=user)
                 return cleaned_data
         except Throttled as error:
             raise ValidationError("Too many failed logins. Wait a minute, then try again.") from error
         except AuthenticationFailed as error:
+            record_failed_log_in(self.request, username)
             raise ValidationError(str(error.detail)) from error
+        except ValidationError:  # a wrong password, or a user who may not log in here
+            record_failed_log_in(self.request, username)
+            raise

@@ -2,13 +2,16 @@
 
 import functools
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.contrib.admin import AdminSite
+from django.conf import settings
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
@@ -18,8 +21,13 @@ from django.utils.formats import date_format
 
 from usage.models import DailyUsage, ProviderState
 from usage.reports import queries
+from voicecare.accounts import oidc
+from voicecare.admin import oidc_pages, password_reset
+from voicecare.admin.audited import audited
 from voicecare.admin.login import AdminLoginForm
 from voicecare.admin.two_factor import is_verified, must_set_up, two_factor_page
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
 from voicecare.dashboard import ranges
 from voicecare.dashboard.chart import csv_response
 from voicecare.dashboard.chart_registry import ChartRegistry
@@ -36,10 +44,21 @@ class VoicecareAdminSite(AdminSite):
     login_form = AdminLoginForm
     site_url = None  # hides the link "View site"
 
+    def register(
+        self,
+        model_or_iterable: type[Model] | Iterable[type[Model]],
+        admin_class: type[ModelAdmin] | None = None,
+        **options: Any,  # noqa: ANN401 - Django's signature
+    ) -> None:
+        """Registers an admin that also records everything in the audit trail, so that none can leave it out."""
+        super().register(model_or_iterable, audited(admin_class or ModelAdmin), **options)
+
     def get_urls(self) -> list[URLPattern | URLResolver]:
         patient_path = "patients/patient/<uuid:patient_id>/usage/"
         return [
             path("two-factor/", super().admin_view(self.two_factor), name="two-factor"),
+            *oidc_pages.urls(self.each_context),
+            *password_reset.urls(self.each_context),
             path("health/", self.admin_view(self.system_health), name="system-health"),
             path("live/", self.admin_view(self.live), name="live"),
             path("statements/<int:year>-<int:month>/", self.admin_view(self.statement), name="statement"),
@@ -52,7 +71,8 @@ class VoicecareAdminSite(AdminSite):
             path(patient_path, self.admin_view(self.patient_usage), name="patient-usage"),
             path(f"{patient_path}live/", self.admin_view(self.live), name="patient-live"),
             path(f"{patient_path}<slug:name>.csv", self.admin_view(self.csv), name="patient-usage-csv"),
-            *super().get_urls(),
+            # Without Django's redirect to the public page of a row: no row has one, and an id that is no UUID fails.
+            *(known for known in super().get_urls() if getattr(known, "name", None) != "view_on_site"),
         ]
 
     def has_permission(self, request: HttpRequest) -> bool:
@@ -73,8 +93,27 @@ class VoicecareAdminSite(AdminSite):
 
         return guarded
 
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        context = {
+            "can_reset_password": settings.CAN_RESET_PASSWORDS,
+            "oidc_name": settings.OIDC_NAME if oidc.is_configured() else "",
+        }
+        return super().login(request, {**context, **(extra_context or {})})
+
     def two_factor(self, request: HttpRequest) -> HttpResponse:
         return two_factor_page(request, self.each_context)
+
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        if request.method == "POST" and request.user.is_authenticated:
+            record(request, Action.LOG_OUT)
+        return super().logout(request, extra_context)
+
+    @transaction.atomic
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        response = super().password_change(request, extra_context)
+        if response.status_code == 302:
+            record(request, Action.CHANGE, request.user, {"password": None})  # type: ignore[arg-type]  # a user's row
+        return response
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         dashboard = AdminDashboard(AdminPermissions(request.user), days=ranges.parse(request.GET))
@@ -147,10 +186,10 @@ def _month(request: HttpRequest, year: int, month: int) -> date:
 def _patient(request: HttpRequest, patient_id: uuid.UUID | None) -> Patient | None:
     """Returns the patient with the id in the URL, or None if the URL has no id and the page is about all patients.
 
-    Raises PermissionDenied (403) if the user may not view patients, and Http404 if there is no such patient.
+    Raises PermissionDenied (403) if the user may not view patients, and Http404 if the user sees no such patient.
     """
     if patient_id is None:
         return None
     if not AdminPermissions(request.user).can_view(Patient):
         raise PermissionDenied
-    return get_object_or_404(Patient, pk=patient_id, erased_at=None)
+    return get_object_or_404(Patient.objects.shown_in_admin_to(request.user), pk=patient_id, erased_at=None)

@@ -1,11 +1,13 @@
 """The page on which users turn two-factor log-in on and off, and the rule that the admin's pages need it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import segno
 from django import forms
+from django.contrib.auth.models import User
 from django.core import signing
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -15,7 +17,9 @@ from django_otp import DEVICE_ID_SESSION_KEY
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 
-from voicecare.accounts import throttling, two_factor
+from voicecare.accounts import oidc, throttling, two_factor
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
 
 SET_UP_S = 3600  # the page's key can be confirmed for an hour
 _SALT = "voicecare.admin.two_factor"
@@ -32,18 +36,21 @@ class CodeForm(forms.Form):
 def is_verified(request: HttpRequest) -> bool:
     """Whether the session was opened with the second factor, or the user has none. One query for each request.
 
-    A session that is older than the second factor is not verified.
+    A session that is older than the second factor is not verified. A log-in with OpenID Connect is, if its provider
+    checks two factors.
     """
     if not hasattr(request, "_is_verified"):
         device = two_factor.authenticator_of(request.user)
         is_valid = device is None or request.session.get(DEVICE_ID_SESSION_KEY) == device.persistent_id
+        is_valid = is_valid or oidc.has_checked_two_factors(request)
         request._is_verified, request._has_second_factor = is_valid, device is not None  # type: ignore[attr-defined]
     return request._is_verified  # type: ignore[no-any-return, attr-defined]
 
 
 def must_set_up(request: HttpRequest) -> bool:
     """Whether a logged-in user may only open the set-up page, because of REQUIRE_TWO_FACTOR."""
-    return is_verified(request) and not request._has_second_factor and two_factor.is_required(request.user)  # type: ignore[attr-defined]
+    has_factor = not is_verified(request) or request._has_second_factor or oidc.has_checked_two_factors(request)  # type: ignore[attr-defined]
+    return not has_factor and two_factor.is_required(request.user)
 
 
 @never_cache
@@ -54,16 +61,23 @@ def two_factor_page(request: HttpRequest, site_context: Callable[[HttpRequest], 
     has_factor = two_factor.authenticator_of(request.user) is not None
     context: dict[str, Any] = {"form": form, "title": "Two-factor log-in", "has_factor": has_factor}
     if has_factor:
-        if form.is_valid() and _has_valid_code(request, form):
+        if form.is_valid() and has_valid_code(request, form):
             if "turn_off" in request.POST:
-                two_factor.turn_off(request.user)
+                with transaction.atomic():
+                    two_factor.turn_off(request.user)
+                    record(request, Action.TURN_OFF_TWO_FACTOR, cast(User, request.user))
                 return HttpResponseRedirect(reverse("admin:two-factor"))
-            context["recovery_codes"] = two_factor.renew_recovery_codes(request.user)
+            with transaction.atomic():
+                context["recovery_codes"] = two_factor.renew_recovery_codes(request.user)
+                record(request, Action.RENEW_RECOVERY_CODES, cast(User, request.user))
         context["codes_left"] = two_factor.recovery_codes_left(request.user)
         context["is_required"] = two_factor.is_required(request.user)
     else:
         key = _pending_key(request)
-        result = two_factor.set_up(request.user, key, form.cleaned_data["otp"]) if form.is_valid() else None
+        with transaction.atomic():
+            result = two_factor.set_up(request.user, key, form.cleaned_data["otp"]) if form.is_valid() else None
+            if result:
+                record(request, Action.TURN_ON_TWO_FACTOR, cast(User, request.user))
         if result:
             device, context["recovery_codes"] = result
             request.session[DEVICE_ID_SESSION_KEY] = device.persistent_id
@@ -75,7 +89,7 @@ def two_factor_page(request: HttpRequest, site_context: Callable[[HttpRequest], 
     return TemplateResponse(request, "admin/two_factor.html", {**site_context(request), **context})
 
 
-def _has_valid_code(request: HttpRequest, form: CodeForm) -> bool:
+def has_valid_code(request: HttpRequest, form: CodeForm) -> bool:
     try:
         with throttling.login_attempt(request.user.get_username(), request.META.get("REMOTE_ADDR", "")):
             two_factor.check_second_factor(request.user, form.cleaned_data["otp"])

@@ -1,6 +1,6 @@
 """Authentication of users by the header `Authorization: Bearer <token>`.
 
-The REST path `auth/token/` issues the tokens. The database stores only their digests.
+The REST path `auth/token/` and the admin issue the tokens. The database stores only their digests.
 """
 
 import re
@@ -8,6 +8,8 @@ from typing import Any
 
 from knox.auth import TokenAuthentication
 from rest_framework.exceptions import AuthenticationFailed
+
+from voicecare.accounts import tokens
 
 _TOKEN = re.compile(rb"[0-9a-f]{64}")
 
@@ -21,4 +23,6 @@ class BearerAuthentication(TokenAuthentication):
         """
         if not _TOKEN.fullmatch(token):
             raise AuthenticationFailed("Invalid token.")
-        return super().authenticate_credentials(token)  # type: ignore[no-any-return]
+        user, knox_token = super().authenticate_credentials(token)
+        tokens.check(knox_token)
+        return user, knox_token

@@ -1,8 +1,8 @@
 """REST views for the login, which exchanges a username and password for a token, and for the logout."""
 
 from django.contrib.auth import authenticate
+from django.db import transaction
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
-from knox.models import AuthToken
 from rest_framework import serializers
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import IsAuthenticated
@@ -10,8 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from voicecare.accounts import throttling, two_factor
+from voicecare.accounts import throttling, tokens, two_factor
 from voicecare.api.schema import ErrorSerializer
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record, record_failed_log_in
 
 
 class CredentialsSerializer(serializers.Serializer):
@@ -27,7 +29,7 @@ class CredentialsSerializer(serializers.Serializer):
 
 class TokenSerializer(serializers.Serializer):
     token = serializers.CharField()
-    expires_at = serializers.DateTimeField(source="expiry")
+    expires_at = serializers.DateTimeField()
 
 
 class LoginView(APIView):
@@ -56,14 +58,21 @@ class LoginView(APIView):
         credentials = CredentialsSerializer(data=request.data)
         credentials.is_valid(raise_exception=True)
         data = credentials.validated_data
-        with throttling.login_attempt(data["username"], request.META.get("REMOTE_ADDR", "")):
-            user = authenticate(request, username=data["username"], password=data["password"])
-            if user is None:
-                raise AuthenticationFailed("The username or the password is wrong.")
-            if two_factor.check_second_factor(user, data.get("otp", "")) is None and two_factor.is_required(user):
-                raise AuthenticationFailed("Set up two-factor log-in in the admin first.", "otp_setup_required")
-        row, token = AuthToken.objects.create(user)
-        return Response(TokenSerializer({"token": token, "expiry": row.expiry}).data)
+        try:
+            with throttling.login_attempt(data["username"], request.META.get("REMOTE_ADDR", "")):
+                user = authenticate(request, username=data["username"], password=data["password"])
+                if user is None:
+                    raise AuthenticationFailed("The username or the password is wrong.")
+                authenticator = two_factor.check_second_factor(user, data.get("otp", ""))
+                if authenticator is None and two_factor.is_required(user):
+                    raise AuthenticationFailed("Set up two-factor log-in in the admin first.", "otp_setup_required")
+        except AuthenticationFailed:
+            record_failed_log_in(request, data["username"])
+            raise
+        with transaction.atomic():
+            token, text = tokens.issue_for_log_in(user, authenticator)
+            record(request, Action.LOG_IN, user=user)
+        return Response(TokenSerializer({"token": text, "expires_at": token.expires_at}).data)
 
 
 class LogoutView(APIView):
@@ -72,6 +81,8 @@ class LogoutView(APIView):
     permission_classes = (IsAuthenticated,)
 
     @extend_schema(operation_id="log_out", request=None, responses={204: None})
+    @transaction.atomic
     def post(self, request: Request) -> Response:
-        request.auth.delete()
+        record(request, Action.LOG_OUT)
+        tokens.log_out(request.auth)
         return Response(status=204)

@@ -20,6 +20,7 @@ from voicecare.dashboard.chart_builders import ShareLabel
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.dashboard.ranges import DayRange
 from voicecare.patients.models import Patient, Voice
+from voicecare.patients.models.patient import sees_all_patients
 
 MONTHS, TOP = 12, 10
 
@@ -67,8 +68,8 @@ class ChartRegistry:
             common["cost"] = (lambda: chart_builders.cost_by_day(self.days, self._daily_usage_url, self.currency),)
         if self._patient:
             return common
-        patients, patient_page = Patient.objects.remaining(), "admin:patient-usage"
-        voices, voice_page = Voice.objects.all(), "admin:patients_voice_change"
+        patients, patient_page = Patient.objects.visible_to(self._permissions.user), "admin:patient-usage"
+        voices, voice_page = self._permissions.visible_voices(), "admin:patients_voice_change"
         return {
             **common,
             "patients": (lambda: self._top_shares("patient", patients, "Erased patient", patient_page), Patient),
@@ -126,10 +127,15 @@ class ChartRegistry:
         """Returns the chart of the patients or voices with the largest usage.
 
         The label of a share is the name of its row in `rows`, or `deleted` if the row no longer exists. Usage that
-        belongs to no row has the label "No patient" or "No voice". `page` is the name of the URL for a row's page.
+        belongs to no row has the label "No patient" or "No voice". `page` is the name of the URL for a row's page. A
+        user who sees the patients of their care teams only gets no share that belongs to none of the `rows`.
         """
-        top = queries.top_shares(subject, self._first_day, self._last_day, TOP, prices=self._prices)
+        sees_all = sees_all_patients(self._permissions.user)
+        limit = TOP if sees_all else None
+        top = queries.top_shares(subject, self._first_day, self._last_day, limit, prices=self._prices)
         found: Mapping[Any, Patient | Voice] = rows.in_bulk([share.key for share in top if share.key])
+        if not sees_all:
+            top = [share for share in top if share.key in found][:TOP]
 
         def label_of(share: queries.UsageShare) -> ShareLabel:
             row = found.get(share.key)

@@ -9,8 +9,10 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from cloning.models import CloneJob
+from usage.alerts.visibility import visible_incidents
 from usage.models import Incident
 from voicecare.dashboard.permissions import AdminPermissions
+from voicecare.patients import care_teams
 from voicecare.patients.models import Device, Patient
 
 MAX_ROWS = 8
@@ -47,19 +49,27 @@ class LiveStatus:
     @cached_property
     def incidents(self) -> RowSummary | None:
         filters = {"key": str(self._patient.pk)} if self._patient else {}
-        return self._summary(Incident.objects.filter(resolved_at=None, **filters), resolved_at__isempty=1, **filters)
+        incidents = visible_incidents(Incident.objects.filter(resolved_at=None, **filters), self._permissions.user)
+        return self._summary(incidents, status="open", **filters)
 
     @cached_property
     def devices(self) -> RowSummary | None:
         now = timezone.now()
-        connected = Device.objects.filter(online_until__gt=now).select_related("patient").order_by("-last_seen")
+        connected = (
+            self._of_own_patients(Device.objects.filter(online_until__gt=now))
+            .select_related("patient")
+            .order_by("-last_seen")
+        )
         return self._summary(connected, online_until__gt=now.isoformat())
 
     @cached_property
     def clones(self) -> RowSummary | None:
         in_progress = CloneJob.objects.unfinished() | CloneJob.objects.filter(status=CloneJob.Status.WITHDRAWING)
         statuses = ",".join([CloneJob.Status.PENDING, CloneJob.Status.UPLOADING, CloneJob.Status.WITHDRAWING])
-        return self._summary(in_progress.select_related("patient"), status__in=statuses)
+        return self._summary(self._of_own_patients(in_progress).select_related("patient"), status__in=statuses)
+
+    def _of_own_patients(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        return care_teams.limit(rows, self._permissions.user)
 
     def _summary(self, rows: QuerySet[Any], **query: object) -> RowSummary | None:
         if not self._permissions.can_view(rows.model):

@@ -4,8 +4,11 @@ from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.urls import reverse
+
+from voicecare.patients import care_teams
+from voicecare.patients.models import Voice
 
 
 class AdminPermissions:
@@ -21,6 +24,10 @@ class AdminPermissions:
             or self.user.has_perm(f"{model._meta.app_label}.change_{model._meta.model_name}")
             for model in models
         )
+
+    def visible_voices(self) -> QuerySet[Voice]:
+        """The stock voices, and the clones of patients whom the user may see."""
+        return care_teams.limit(Voice.objects.all(), self.user, also=care_teams.STOCK_VOICE)
 
     def changelist_url(self, model: type[Model], **query: object) -> str:
         """Returns the URL of the admin's list of this model, with these filters.

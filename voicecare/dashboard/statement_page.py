@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from django.urls import reverse
 
@@ -19,6 +20,7 @@ from usage.reports.statement import Statement, read_statement
 from voicecare.dashboard.chart import csv_cell
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Patient, Voice
+from voicecare.patients.models.patient import sees_all_patients
 
 SUBJECTS = ("patients", "voices")
 ROWS_OF_THE_PAGE = 500  # the CSV files have all rows
@@ -47,11 +49,13 @@ class StatementPage:
 
     @cached_property
     def patients(self) -> list[Line]:
-        return self._lines(Patient, self.statement.patients, erased_at=None)
+        return self._lines(
+            self.statement.patients, Patient.objects.shown_in_admin_to(self._permissions.user).filter(erased_at=None)
+        )
 
     @cached_property
     def voices(self) -> list[Line]:
-        return self._lines(Voice, self.statement.voices)
+        return self._lines(self.statement.voices, self._permissions.visible_voices())
 
     @property
     def tables(self) -> list[tuple[str, str, list[Line], int, str]]:
@@ -99,12 +103,18 @@ class StatementPage:
             sums = (share.characters, share.saved, share.credits, share.requests)
             yield [month, str(share.key or ""), line.name, *sums, *cost]
 
-    def _lines(self, model: type[Patient] | type[Voice], shares: Sequence[UsageShare], **filters: object) -> list[Line]:
-        names: dict[Any, str] = {}
-        if self._permissions.can_view(model):
-            wanted = {share.key for share in shares if share.key}
-            rows = model._default_manager.filter(**filters).values_list("pk", "name")
-            names = {key: name for key, name in rows.iterator() if key in wanted}
+    @property
+    def is_limited(self) -> bool:
+        """Whether the lines are only those of the user's care teams. The totals are those of all patients."""
+        return not sees_all_patients(self._permissions.user)
+
+    def _lines(self, shares: Sequence[UsageShare], rows: QuerySet[Patient] | QuerySet[Voice]) -> list[Line]:
+        """The lines of the shares. A user who sees only their care teams' patients gets those of `rows` only."""
+        wanted = {share.key for share in shares if share.key}
+        found = {key: name for key, name in rows.values_list("pk", "name").iterator() if key in wanted}
+        if self.is_limited:
+            shares = [share for share in shares if share.key in found]
+        names: dict[Any, str] = found if self._permissions.can_view(rows.model) else {}
         return [Line(names.get(share.key, ""), share) for share in shares]
 
 

@@ -1,30 +1,26 @@
-"""Admin of patients, devices and default voices. Patients are archived and devices are revoked, never deleted.
+"""Admin of patients and default voices. Patients are archived, never deleted.
 
-Voices are in `cloning.admin`, because their pages read the provider.
+Voices are in `cloning.admin`, because their pages read the provider. Devices are in `voicecare.admin.overview`.
 """
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, cast
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin, messages
-from django.db import IntegrityError
-from django.db.models import F, ForeignKey, Model, Q, QuerySet
-from django.db.models.functions import Now
+from django.contrib import admin
+from django.db.models import ForeignKey, Model, Q
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
 from django.utils.translation import ngettext
 
-from voicecare.admin.lists import WordFilter, badge, link_to, time_ago, timestamp
+from voicecare.admin.conflicts import ConflictAdmin
+from voicecare.admin.lists import badge, time_ago
 from voicecare.core import languages, task_names, task_queue
 from voicecare.patients.api import AUDIBLE_FIELDS
 from voicecare.patients.models import DefaultVoice, DefaultVoices, Device, Patient, Voice
-from voicecare.patients.models.patient import OWN_VOICE_NEEDED, PatientQuerySet
+from voicecare.patients.models.patient import OWN_VOICE_NEEDED, PatientQuerySet, sees_all_patients
 from voicecare.patients.voice_choice import VoiceSelect
 
 
@@ -83,7 +79,7 @@ class DefaultVoiceForm(forms.ModelForm):
 
 
 @admin.register(DefaultVoice)
-class DefaultVoiceAdmin(admin.ModelAdmin):
+class DefaultVoiceAdmin(ConflictAdmin):
     """The choices of administrators can be edited. The server's choice is used if they have made none."""
 
     form = DefaultVoiceForm
@@ -118,19 +114,6 @@ class DefaultVoiceAdmin(admin.ModelAdmin):
             return defaults.for_language(choice.language) == choice.voice
 
         return [for_language, "voice", "chosen_by", "chosen_at", in_use]
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        """Shows the error in the form if somebody else has saved a choice for the language at the same time."""
-        try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        except IntegrityError:  # rolled back; the form sees the other choice now
-            return super().changeform_view(request, object_id, form_url, extra_context)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         is_overridden = {"is_overridden": bool(settings.DEFAULT_VOICE_ID)}
@@ -184,9 +167,19 @@ class PatientForm(forms.ModelForm):
         return values
 
 
+def device_badge(device: Device) -> str:
+    if device.revoked_at is not None:
+        return badge("bad", "Revoked")
+    is_online = device.online_until is not None and device.online_until > timezone.now()
+    return badge("good", "Online") if is_online else badge("plain", "Offline")
+
+
 class DeviceInline(admin.TabularInline):
+    """The devices of a patient. `voicecare.admin.overview.devices` has their own pages."""
+
     model = Device
-    fields = ("name", "token_prefix", "format", "last_seen", "revoked_at")
+    template = "admin/patients/patient/devices.html"
+    fields = ("status", "name", "seen", "format", "token_prefix")
     readonly_fields = fields
     extra = 0
     can_delete = False
@@ -198,6 +191,14 @@ class DeviceInline(admin.TabularInline):
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
+    @admin.display(description="Status")
+    def status(self, device: Device) -> str:
+        return device_badge(device)
+
+    @admin.display(description="Last connection")
+    def seen(self, device: Device) -> str:
+        return time_ago(device.last_seen)
+
 
 class PatientAdmin(NoDeleteAdmin):
     """The page of a patient. `voicecare.admin.overview` registers a subclass, which knows the other apps."""
@@ -206,15 +207,15 @@ class PatientAdmin(NoDeleteAdmin):
     list_select_related = ("voice",)
     search_fields = ("name", "preferred_name")
     autocomplete_fields = ("team",)
-    readonly_fields = ("archived_at", "erases_at", "erased_at", "created_at", "new_device")
+    readonly_fields = ("archived_at", "erases_at", "erased_at", "created_at")
     fieldsets = (
         (None, {"fields": ("name", "preferred_name", "companion_name", "language", "speech_rate")}),
         ("Voices", {"fields": ("voice", "backup_voice", "backup_policy")}),
-        ("Care", {"fields": ("monthly_character_budget", "team", "new_device")}),
+        ("Care", {"fields": ("monthly_character_budget", "team")}),
         ("Record", {"fields": ("archived_at", "erases_at", "erased_at", "created_at")}),
     )
     inlines = (DeviceInline,)
-    actions = ("archive", "unarchive")
+    actions = ("archive", "restore")
 
     def save_model(  # type: ignore[override]  # the admin of Patient only gets patients
         self, request: HttpRequest, obj: Patient, form: forms.ModelForm, change: bool
@@ -222,6 +223,15 @@ class PatientAdmin(NoDeleteAdmin):
         super().save_model(request, obj, form, change)
         if not change or AUDIBLE_FIELDS & set(form.changed_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, obj.pk)
+
+    def save_related(self, request: HttpRequest, form: forms.ModelForm, formsets: Any, change: bool) -> None:  # noqa: ANN401
+        """Adds the creator of a patient to the care team if they would not see the patient otherwise, as REST does."""
+        super().save_related(request, form, formsets, change)
+        if not change and not sees_all_patients(request.user):
+            form.instance.team.add(request.user)
+
+    def get_queryset(self, request: HttpRequest) -> PatientQuerySet:
+        return cast(PatientQuerySet, super().get_queryset(request)).shown_in_admin_to(request.user)
 
     def formfield_for_foreignkey(
         self,
@@ -233,117 +243,12 @@ class PatientAdmin(NoDeleteAdmin):
             kwargs["widget"] = VoiceSelect()
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
-    @admin.display(description="New device")
-    def new_device(self, patient: Patient) -> str:
-        if patient._state.adding:
-            return "Save the patient before you add a device."
-        url = reverse("admin:patients_device_add", query={"patient": patient.pk})
-        return format_html('<a href="{}">Add a device for this patient</a>', url)
-
     @admin.action(description="Archive: disconnects their devices", permissions=["change"])
     def archive(self, request: HttpRequest, patients: PatientQuerySet) -> None:
         count = patients.remaining().filter(archived_at=None).update(archived_at=timezone.now())
         self.message_user(request, ngettext("%d patient archived.", "%d patients archived.", count) % count)
 
-    @admin.action(description="Unarchive: their devices can connect again", permissions=["change"])
-    def unarchive(self, request: HttpRequest, patients: PatientQuerySet) -> None:
+    @admin.action(description="Restore: their devices can connect again", permissions=["change"])
+    def restore(self, request: HttpRequest, patients: PatientQuerySet) -> None:
         count = patients.remaining().exclude(archived_at=None).update(archived_at=None)
-        self.message_user(request, ngettext("%d patient unarchived.", "%d patients unarchived.", count) % count)
-
-
-_IS_ONLINE = Q(revoked_at=None, online_until__gt=Now())
-
-
-class DeviceStatusFilter(WordFilter):
-    title = "status"
-    parameter_name = "status"
-    conditions = {
-        "online": ("Online", _IS_ONLINE),
-        "offline": ("Offline", Q(revoked_at=None) & (Q(online_until=None) | Q(online_until__lte=Now()))),
-        "unseen": (
-            "Not seen for 24 h",
-            Q(revoked_at=None)
-            & (Q(online_until=None) | Q(online_until__lte=Now()))
-            & (Q(last_seen=None) | Q(last_seen__lte=Now() - timedelta(hours=24))),
-        ),
-        "revoked": ("Revoked", Q(revoked_at__isnull=False)),
-    }
-
-
-@admin.register(Device)
-class DeviceAdmin(NoDeleteAdmin):
-    list_display = ("status", "name", "patient_link", "seen", "format", "token_prefix")
-    list_display_links = ("name",)
-    list_filter = (DeviceStatusFilter, "format")
-    show_facets = admin.ShowFacets.NEVER
-    list_select_related = ("patient",)
-    search_fields = ("name", "token_prefix", "patient__name", "patient__preferred_name")
-    autocomplete_fields = ("patient",)
-    readonly_fields = ("status", "token_prefix", "format", "connected", "revoked", "created")
-    fieldsets = (
-        (None, {"fields": ("status", "patient", "name")}),
-        ("Connection", {"fields": ("connected", "format")}),
-        ("Token", {"fields": ("token_prefix", "created", "revoked")}),
-    )
-    actions = ("revoke", "renew_tokens")
-
-    @admin.display(description="Status")
-    def status(self, device: Device) -> str:
-        if device.revoked_at is not None:
-            return badge("bad", "Revoked")
-        is_online = device.online_until is not None and device.online_until > timezone.now()
-        return badge("good", "Online") if is_online else badge("plain", "Offline")
-
-    @admin.display(description="Patient", ordering="patient__name")
-    def patient_link(self, device: Device) -> str:
-        return link_to(device.patient)
-
-    @admin.display(description="Last connection", ordering="last_seen")
-    def seen(self, device: Device) -> str:
-        return time_ago(device.last_seen)
-
-    @admin.display(description="Last connection")
-    def connected(self, device: Device) -> str:
-        return timestamp(device.last_seen)
-
-    @admin.display(description="Revoked")
-    def revoked(self, device: Device) -> str:
-        return timestamp(device.revoked_at)
-
-    @admin.display(description="Created")
-    def created(self, device: Device) -> str:
-        return timestamp(device.created_at)
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Device | None = None) -> tuple[str, ...]:
-        """Makes the patient of an existing device read-only, because a device never changes to another patient."""
-        return self.readonly_fields if obj is None else ("patient", *self.readonly_fields)
-
-    def save_model(  # type: ignore[override]  # the admin of Patient only gets patients
-        self, request: HttpRequest, obj: Device, form: forms.ModelForm, change: bool
-    ) -> None:
-        token = None if change else obj.renew_token()
-        super().save_model(request, obj, form, change)
-        if token is not None:
-            self._show_token_once(request, obj, token)
-
-    @admin.action(description="Revoke: disconnects the device for good", permissions=["change"])
-    def revoke(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
-        count = devices.filter(revoked_at=None).update(revoked_at=timezone.now())
-        self.message_user(request, ngettext("%d device revoked.", "%d devices revoked.", count) % count)
-
-    @admin.action(description="Renew token: the old one stops working", permissions=["change"])
-    def renew_tokens(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
-        for device in devices:
-            if device.revoked_at is not None:
-                self.message_user(request, f"{device.name} is revoked. Add a new device instead.", messages.WARNING)
-                continue
-            token = device.renew_token()
-            # The next epoch closes a connection that was made with the old token.
-            digest = {"token_prefix": device.token_prefix, "token_digest": device.token_digest}
-            Device.objects.filter(pk=device.pk).update(**digest, epoch=F("epoch") + 1)
-            self._show_token_once(request, device, token)
-
-    def _show_token_once(self, request: HttpRequest, device: Device, token: str) -> None:
-        self.message_user(
-            request, f"The token of {device.name} is {token} - copy it now, it is not shown again.", messages.WARNING
-        )
+        self.message_user(request, ngettext("%d patient restored.", "%d patients restored.", count) % count)

@@ -4,7 +4,7 @@ A patient that the user may not see has the same status as an unknown one, 404.
 """
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -20,6 +20,9 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from voicecare.api.schema import ErrorSerializer
+from voicecare.audit.changes import differences, values_of
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
 from voicecare.core import task_names, task_queue
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
@@ -93,6 +96,8 @@ class PatientList(generics.ListCreateAPIView):
     def perform_create(self, serializer: BaseSerializer) -> None:
         patient = serializer.save()
         patient.team.add(self.request.user)
+        given = {name: value for name, value in values_of(patient).items() if name in serializer.validated_data}
+        record(self.request, Action.ADD, patient, differences(Patient, {}, given))
         task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
 
@@ -115,21 +120,27 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         return super().patch(request, *args, **kwargs)
 
+    @transaction.atomic
     def perform_update(self, serializer: BaseSerializer) -> None:
+        before = values_of(cast(Patient, serializer.instance))
         patient = serializer.save()
+        record(self.request, Action.CHANGE, patient, differences(Patient, before, values_of(patient)))
         if AUDIBLE_FIELDS.intersection(serializer.validated_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
     @extend_schema(responses={202: ErasureSerializer, 404: ALREADY_ERASED}, examples=[ERASURE_EXAMPLE])
+    @transaction.atomic
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Erases the patient. They are hidden, their devices are revoked and speech ends immediately.
 
         All data is removed after `erases_at`. Until then, an administrator can undo the erasure in the admin. The
         devices stay revoked.
         """
-        erases_at = erasure.start_erasure(self.get_object().pk)
+        patient = self.get_object()
+        erases_at = erasure.start_erasure(patient.pk)
         if erases_at is None:  # another request was faster
             raise Http404
+        record(request, Action.ERASE, patient, {"erases_at": [None, erases_at]})
         return Response(ErasureSerializer({"erases_at": erases_at}).data, 202)
 
 
@@ -143,12 +154,17 @@ class DeviceList(generics.ListCreateAPIView):
         return self._patient().devices.order_by("name", "pk")
 
     @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[DEVICE_REQUEST_EXAMPLE, ISSUED_DEVICE_EXAMPLE])
+    @transaction.atomic
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Creates a device and returns its token. No other response contains this token."""
         patient = self._patient()
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        device, token = Device.objects.issue(patient, serializer.validated_data["name"])
+        try:
+            device, token = Device.objects.issue(patient, serializer.validated_data["name"])
+        except Patient.DoesNotExist:  # the erasure has been started meanwhile
+            raise Http404 from None
+        record(request, Action.ADD, device, {"name": None})
         return Response(_issued(device, token), 201)
 
     def _patient(self) -> Patient:
@@ -159,10 +175,12 @@ class DeviceDetail(APIView):
     required_permissions = {"DELETE": "patients.change_device"}
 
     @extend_schema(responses={204: None})
+    @transaction.atomic
     def delete(self, request: Request, id: uuid.UUID) -> Response:
         """Revokes the device. It is disconnected within seconds and can never connect again."""
         device = _device(request, id)
         Device.objects.filter(pk=device.pk, revoked_at=None).update(revoked_at=timezone.now())
+        record(request, Action.REVOKE, device)
         return Response(status=204)
 
 
@@ -170,6 +188,7 @@ class DeviceRotation(APIView):
     required_permissions = {"POST": "patients.change_device"}
 
     @extend_schema(request=None, responses={200: IssuedDeviceSerializer, 409: OpenApiResponse(description="Revoked.")})
+    @transaction.atomic
     def post(self, request: Request, id: uuid.UUID) -> Response:
         """Replaces the token of the device and returns the new one. No other response contains it.
 
@@ -181,6 +200,7 @@ class DeviceRotation(APIView):
         renewed = {"token_prefix": device.token_prefix, "token_digest": device.token_digest, "epoch": F("epoch") + 1}
         if not Device.objects.filter(pk=device.pk, revoked_at=None).update(**renewed):
             raise DeviceRevoked
+        record(request, Action.RENEW_TOKEN, device)
         return Response(_issued(device, token))
 
 

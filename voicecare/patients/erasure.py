@@ -22,10 +22,11 @@ def start_erasure(patient_id: uuid.UUID) -> datetime | None:
 
     That is after ERASURE_GRACE_DAYS; with 0 the removal begins now. Returns None if the erasure was started before.
     """
-    Device.objects.filter(patient=patient_id, revoked_at=None).update(revoked_at=Now())
     erases_at = timezone.now() + timedelta(days=settings.ERASURE_GRACE_DAYS)
     if not Patient.objects.remaining().filter(pk=patient_id).update(erases_at=erases_at):
         return None
+    # After the update, which waits for a transaction that adds a device (DeviceQuerySet.issue).
+    Device.objects.filter(patient=patient_id, revoked_at=None).update(revoked_at=Now())
     begin_due_erasures()
     return erases_at
 

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 from django.core.files import File
@@ -10,6 +11,8 @@ from django.db.models import Q
 
 from cloning.jobs import runner, submission
 from cloning.models import CloneJob
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
 from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
 
@@ -48,6 +51,7 @@ class Command(BaseCommand):
                     sample=File(recording),
                     consent_by=consent_by,
                     witness=None,
+                    on_submit=partial(record, None, Action.ADD),
                     remove_background_noise=remove_background_noise,
                 )
         except OSError as error:

@@ -31,7 +31,7 @@ def recording() -> bytes:
 
 def staff_client(*permissions: str) -> Client:
     user = User.objects.create_user("-".join(["staff", *permissions]), is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    user.user_permissions.set(Permission.objects.filter(codename__in=(*permissions, "view_all_patients")))
     client = Client()
     client.force_login(user)
     return client
@@ -91,6 +91,12 @@ def test_the_number_of_queries_does_not_depend_on_the_length_of_the_list(
     for number in range(5):
         job(patient=member(f"Patient {number}").patient)
     assert queries() == before
+
+
+def test_the_list_begins_with_the_status_and_links_the_patient(boss: Client, ready: CloneJob):
+    shown = page(boss, LIST)
+    assert '<span class="badge badge-good">Ready</span>' in shown
+    assert f'<a href="/admin/patients/patient/{ready.patient_id}/change/">' in shown
 
 
 def test_a_clone_can_be_viewed_and_not_edited(boss: Client, ready: CloneJob):

@@ -313,6 +313,13 @@ def test_a_recording_with_little_speech_is_refused(kind: str):
     assert refused.value.code == "mostly_silence"
 
 
+def test_silence_is_not_called_noisy_loud_or_quiet():
+    with pytest.raises(SampleRefused) as refused:
+        evaluate(metrics_of(np.zeros(SECONDS // 2 * RATE)), THRESHOLDS)
+    assert [problem.code for problem in refused.value.problems] == ["mostly_silence"]
+    assert refused.value.warnings == ()
+
+
 @pytest.mark.parametrize("silence_s", [100, 300])
 def test_the_whole_recording_counts(silence_s: int):
     """Speech, then silence. The longer recording is analyzed in windows."""

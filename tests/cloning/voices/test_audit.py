@@ -163,6 +163,7 @@ def test_changed_clones_are_one_incident(job: Make, provider: SandboxProcess):
         voice_id = at_provider.add(provider, "somebody else")
         voice = Voice.objects.create(provider_id=voice_id, name="Anna", source="cloned", patient=clone.patient)
         CloneJob.objects.filter(pk=clone.pk).update(status="ready", voice=voice)
+        Patient.objects.filter(pk=clone.patient_id).update(**({"backup_voice": voice} if number else {"voice": voice}))
     audit.audit_voices()
     assert "5 voices are gone" in Incident.objects.get().detail
 

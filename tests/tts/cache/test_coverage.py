@@ -16,9 +16,10 @@ from django.utils import timezone
 
 from tests.conftest import OTHER_VOICE, Member
 from tts.cache.coverage import Table, coverage_tables, languages_without_greeting
+from tts.cache.missing import load_needs
 from tts.cache.planning import active_patients, create_phrase_cache, load_audiences, required_clips
 from tts.models import Clip, Phrase
-from voicecare.patients.models import Patient, Voice
+from voicecare.patients.models import DefaultVoices, Patient, Voice
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -69,12 +70,16 @@ def states(table: Table) -> dict[str, list[str]]:
     return {phrase.text: [cell.state for cell in cells] for phrase, cells in table.rows}
 
 
+def tables() -> list[Table]:
+    return coverage_tables(load_needs(create_phrase_cache()), DefaultVoices())
+
+
 def english() -> Table:
-    return coverage_tables(create_phrase_cache())[1]
+    return tables()[1]
 
 
 def test_each_language_has_a_table_with_its_patients_voices_and_the_default_voice(phrases):
-    german, table = coverage_tables(create_phrase_cache())
+    german, table = tables()
     assert [(german.language, german.is_spoken), (table.language, table.is_spoken)] == [("de", False), ("en", True)]
     assert [voice.provider_id for voice in table.voices] == [Voice.objects.default().provider_id, OTHER_VOICE]
     assert german.voices == [Voice.objects.default()]
@@ -185,7 +190,7 @@ def test_the_phrase_list_links_to_the_coverage_page(phrases, admin):
     Clip.objects.filter(characters=len("I see.")).update(hits=2)
     assert f'href="{PAGE}"' in admin.get("/admin/tts/phrase/").content.decode()
     page = admin.get(PAGE).content.decode()
-    assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[0] == "Phrases in the language “en” by voice"
+    assert re.findall(r'<caption id="coverage-..">([^<]+)<', page)[0] == "Phrases in English by voice"
     page = page.partition('class="coverage"')[2]  # the page also contains tables of Django
     assert page.count('scope="col"') == 2 + 3
     assert page.count('scope="row"') == 4 + 2

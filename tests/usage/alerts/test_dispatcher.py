@@ -167,7 +167,7 @@ def test_a_process_that_lost_its_lease_does_not_end_the_new_one(webhook: Webhook
     assert slow is not None
     successors = timezone.now() + dispatcher.LEASE
     Incident.objects.update(sending_until=successors)
-    dispatcher._save_outcome(slow, "opened", {"webhook"}, complete=True)
+    dispatcher._save_outcome(slow, "opened", {"webhook"}, 0, complete=True)
     assert (incident().sending_until, incident().opening_sent_at) == (successors, None)
 
 

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from tests.usage.provider_state.test_circuit import row, seconds_ago
 from tests.usage.provider_state.test_quota import MONTH_S, figures
+from usage.alerts.responses import mark_resolved
 from usage.models import DailyUsage, Incident
 from usage.provider_state import quota, thresholds
 from usage.reports.forecast import Forecast
@@ -98,11 +99,11 @@ def test_bought_credits_resolve_thresholds():
 
 
 @pytest.mark.django_db
-def test_an_incident_resolved_by_hand_is_not_reopened():
+def test_nobody_can_resolve_the_incident_while_the_credits_are_low():
     read_subscription(760)
-    Incident.objects.update(resolved_at=timezone.now())
+    assert not mark_resolved(Incident.objects.get().pk, "ann")
     read_subscription(770, 780)
-    assert incident_states() == [("75", False)]
+    assert incident_states() == [("75", True)]
 
 
 @pytest.mark.django_db

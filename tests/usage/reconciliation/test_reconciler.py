@@ -20,6 +20,7 @@ from tests.conftest import Member
 from tests.sandbox import SandboxProcess
 from tts.conversations import lifecycle
 from tts.models import Conversation
+from usage.alerts.responses import mark_resolved
 from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
 from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
@@ -418,12 +419,17 @@ def test_a_drifting_day_is_checked_again_until_the_statistics_are_complete(provi
     assert drift_incidents() == [(str(DAY), False)]
 
 
-def test_a_drift_resolved_by_hand_is_not_checked_again(provider: SandboxProcess):
+def test_nobody_can_resolve_a_drift_and_it_is_checked_again(provider: SandboxProcess):
     bill_and_record(provider, asked=10_000)
     bill(provider, asked=200, kept=False)
     reconcile()
-    Incident.objects.update(resolved_at=OVER)
-    assert reconcile(OVER + RETRY_SOON).checked_at == OVER
+    drift = Incident.objects.get(kind="drift")
+    drift.key = f"{timezone.localdate() - timedelta(days=1)}"  # as if the day was recent
+    drift.save()
+    assert not mark_resolved(drift.pk, "ann")
+    Incident.objects.update(key=str(DAY))
+    assert reconcile(OVER + RETRY_SOON).checked_at == OVER + RETRY_SOON
+    assert drift_incidents() == [(str(DAY), True)]
 
 
 def test_a_small_drift_opens_no_incident(provider: SandboxProcess):

@@ -26,7 +26,7 @@ def patients(db: None) -> list[Patient]:
 
 def staff(*permissions: str) -> Client:
     user = User.objects.create_user("-".join(["staff", *permissions]), is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    user.user_permissions.set(Permission.objects.filter(codename__in=(*permissions, "view_all_patients")))
     client = Client()
     client.force_login(user)
     return client

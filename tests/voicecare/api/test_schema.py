@@ -14,7 +14,6 @@ import schemathesis
 from django.contrib.auth.models import User
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from knox.models import AuthToken
 from schemathesis import Case, GenerationMode
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.schemas import APIOperation
@@ -23,6 +22,7 @@ from cloning.models import CloneJob
 from tests.conftest import Member
 from tests.server import ServerProcess
 from tts.models import Conversation, Utterance
+from voicecare.accounts import tokens
 from voicecare.patients.models import Device, Patient, Voice
 
 EXAMPLES = 8
@@ -126,7 +126,7 @@ def _run_operation(operation: APIOperation, server: ServerProcess, user: User, i
         count += 1
         if ids and "id" in (case.path_parameters or {}) and choice:
             case.path_parameters["id"] = ids[choice % len(ids)]
-        headers = {"Authorization": f"Bearer {AuthToken.objects.create(user)[1]}"}
+        headers = {"Authorization": f"Bearer {tokens.issue_for_log_in(user, None)[1]}"}
         response = case.call(base_url=server.url, headers=headers, timeout=TIMEOUT_S)
         case.validate_response(response, checks=_checks(case), headers=headers)
 

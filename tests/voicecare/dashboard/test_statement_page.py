@@ -94,7 +94,7 @@ def test_names_are_shown_only_to_those_who_may_see_them_and_erased_patients_are_
     assert "=HYPERLINK(&quot;" in page
     assert "Old Name" not in page
     assert str(erased.pk) in page
-    unnamed = staff("view_dailyusage")
+    unnamed = staff("view_dailyusage", "view_all_patients")
     assert {row["Name"] for row in rows_of(unnamed, "patients")} == {""}
     assert "HYPERLINK" not in unnamed.get(PAGE).content.decode()
     assert staff("view_patient").get(PAGE).status_code == 403

@@ -364,7 +364,7 @@ def test_the_choice_of_a_default_voice_says_what_is_known_of_each(boss):
     voice = Voice.objects.create(name="Hazel", provider_id="h", ends_at=datetime(2126, 12, 31, 12, tzinfo=UTC), **facts)
     Voice.objects.create(name="Unknown", provider_id="u")
     page = get_text(boss, admin_url(DefaultVoice, "add"))
-    known = "Hazel (Female, middle-aged, Irish; English, German; ends on Dec. 31, 2126)"
+    known = "Hazel (Female, middle-aged, Irish; English, German; ends on 2126-12-31)"
     assert f'<option value="{voice.pk}">{known}</option>' in page
     assert ">Unknown</option>" in page
 
@@ -462,7 +462,7 @@ def test_the_clone_of_another_patient_is_refused(boss, alice, bob):
 
 def test_each_choice_of_a_voice_has_a_player(boss, alice):
     page = get_text(boss, admin_url(Patient, "change", alice.patient.pk))
-    players = re.findall(r"<audio [^>]*>", page)
+    players = re.findall(r"<audio [^>]*data-voice[^>]*>", page)
     assert [re.findall(r'data-voice="([^"]+)"', player) for player in players] == [["voice"], ["backup_voice"]]
     assert f'src="/admin/voices/{alice.patient.voice_id}/preview/"' in players[0]
     assert "hidden" in players[1]
@@ -510,10 +510,10 @@ def test_a_user_with_view_permission_sees_a_patient(alice):
     assert "Alice Archer" in get_text(client, admin_url(Patient, "change", alice.patient.pk))
 
 
-def test_devices_of_an_archived_patient_are_refused_until_it_is_unarchived(boss, alice):
+def test_devices_of_an_archived_patient_are_refused_until_they_are_restored(boss, alice):
     assert "1 patient archived." in run_action(boss, "archive", alice.patient)
     assert authenticate_device(alice.token) is None
-    assert "1 patient unarchived." in run_action(boss, "unarchive", alice.patient)
+    assert "1 patient restored." in run_action(boss, "restore", alice.patient)
     assert authenticate_device(alice.token) == alice.device
 
 
@@ -566,7 +566,7 @@ def test_a_revoked_device_is_refused_and_stays_listed(boss, alice):
 
 def test_a_new_token_is_shown_once_and_replaces_the_old_token_and_its_connections(boss, alice):
     epoch = alice.device.register_connection()
-    token = shown_token(run_action(boss, "renew_tokens", alice.device))
+    token = shown_token(run_action(boss, "renew_token", alice.device))
     assert token is not None
     assert authenticate_device(token) == alice.device
     assert authenticate_device(alice.token) is None
@@ -576,7 +576,7 @@ def test_a_new_token_is_shown_once_and_replaces_the_old_token_and_its_connection
 
 def test_a_revoked_device_gets_no_new_token(boss, alice):
     run_action(boss, "revoke", alice.device)
-    page = run_action(boss, "renew_tokens", alice.device)
+    page = run_action(boss, "renew_token", alice.device)
     assert shown_token(page) is None
     assert "is revoked" in page
 

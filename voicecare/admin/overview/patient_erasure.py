@@ -7,13 +7,15 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
 
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
 from voicecare.patients import erasure
 from voicecare.patients.admin import PatientAdmin
 from voicecare.patients.models import Patient
@@ -37,7 +39,7 @@ class NameForm(forms.Form):
 
 
 class PatientErasureAdmin(PatientAdmin):
-    """Adds the pages. Patients who are to be erased are hidden from users who cannot undo it, and cannot be changed."""
+    """Adds the pages. Patients who are to be erased cannot be changed."""
 
     def get_urls(self) -> list[URLPattern]:
         undo = require_POST(self.undo_erasure)
@@ -47,10 +49,6 @@ class PatientErasureAdmin(PatientAdmin):
             *super().get_urls(),
         ]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Patient]:
-        patients = super().get_queryset(request)
-        return patients if request.user.has_perm(ERASE_PATIENT) else patients.filter(erases_at=None)
-
     def has_change_permission(self, request: HttpRequest, obj: Patient | None = None) -> bool:
         return (obj is None or obj.erases_at is None) and super().has_change_permission(request, obj)
 
@@ -58,8 +56,7 @@ class PatientErasureAdmin(PatientAdmin):
         patient = self._patient(request, patient_id)
         form = NameForm(patient, request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
-            if erasure.start_erasure(patient.pk):
-                self.log_change(request, patient, "Started the erasure.")
+            if self._start(request, patient):
                 self.message_user(request, "The erasure has started. Speech ends and the devices are revoked.")
             return HttpResponseRedirect(reverse("admin:patients_patient_changelist"))
         context = {"title": "Erase this patient?", "patient": patient, "form": form, "opts": self.opts}
@@ -69,12 +66,25 @@ class PatientErasureAdmin(PatientAdmin):
 
     def undo_erasure(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
         patient = self._patient(request, patient_id)
-        if erasure.undo_erasure(patient.pk):
-            self.log_change(request, patient, "Undid the erasure.")
+        if self._undo(request, patient):
             self.message_user(request, "The patient is not erased. Add new devices: the former ones stay revoked.")
         else:
             self.message_user(request, "It is too late, or there is nothing to undo.", messages.ERROR)
         return HttpResponseRedirect(reverse("admin:patients_patient_change", args=[patient.pk]))
+
+    @transaction.atomic
+    def _start(self, request: HttpRequest, patient: Patient) -> bool:
+        erases_at = erasure.start_erasure(patient.pk)
+        if erases_at:
+            record(request, Action.ERASE, patient, {"erases_at": [None, erases_at]})
+        return erases_at is not None
+
+    @transaction.atomic
+    def _undo(self, request: HttpRequest, patient: Patient) -> bool:
+        is_undone = erasure.undo_erasure(patient.pk)
+        if is_undone:
+            record(request, Action.UNDO_ERASURE, patient, {"erases_at": [patient.erases_at, None]})
+        return is_undone
 
     def _patient(self, request: HttpRequest, patient_id: uuid.UUID) -> Patient:
         if not request.user.has_perm(ERASE_PATIENT):

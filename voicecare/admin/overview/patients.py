@@ -15,8 +15,8 @@ from django.utils.safestring import SafeString, mark_safe
 from usage.models import DailyUsage
 from voicecare.admin.lists import EMPTY, badge, time_ago
 from voicecare.admin.overview import patient_filters
-from voicecare.admin.overview.patient_erasure import PatientErasureAdmin
 from voicecare.admin.overview.patient_facts import LAST_SEEN, PatientFacts, incident_keys, read_facts
+from voicecare.admin.overview.patient_page import PatientPageAdmin
 from voicecare.core import languages
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Patient, Voice
@@ -36,7 +36,7 @@ class PatientChangeList(ChangeList):
 
 
 @admin.register(Patient)
-class PatientOverviewAdmin(PatientErasureAdmin):
+class PatientOverviewAdmin(PatientPageAdmin):
     list_display_links = ("name",)
     show_facets = admin.ShowFacets.NEVER
     list_filter = (

@@ -16,11 +16,14 @@ TOKEN_PREFIX_LENGTH = 8
 
 
 class DeviceQuerySet(models.QuerySet["Device"]):
+    @transaction.atomic
     def issue(self, patient: Patient, name: str) -> tuple["Device", str]:
         """Creates a device. Returns the device and its token.
 
-        The token cannot be read again, because the row has only a digest.
+        The token cannot be read again, because the row has only a digest. Raises Patient.DoesNotExist if the patient is
+        to be erased. The patient is locked, so an erasure that begins meanwhile revokes the new device, too.
         """
+        Patient.objects.remaining().select_for_update(no_key=True).get(pk=patient.pk)
         device = Device(patient=patient, name=name)
         token = device.renew_token()
         device.save(force_insert=True)

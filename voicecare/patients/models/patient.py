@@ -26,16 +26,28 @@ def _has_permission(user: AbstractBaseUser | AnonymousUser, permission: str) -> 
     return isinstance(user, PermissionsMixin | AnonymousUser) and user.has_perm(permission)
 
 
+def sees_all_patients(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether the user sees the patients of all care teams, not only those of their own."""
+    return _has_permission(user, VIEW_ALL_PATIENTS)
+
+
 class PatientQuerySet(models.QuerySet["Patient"]):
     def visible_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
         """The patients that the user may see: all with the permission `view_all_patients`, else those of care teams.
 
-        Patients who are to be erased are hidden from everybody. The admin shows them to users who may erase.
+        Patients who are to be erased are hidden from everybody. `shown_in_admin_to` has them for users who may erase.
         """
+        return self._of_teams_of(user).remaining()
+
+    def shown_in_admin_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
+        """Like `visible_to`, with erased patients, and with those who are to be erased if the user can undo it."""
+        patients = self._of_teams_of(user)
+        return patients if _has_permission(user, ERASE_PATIENT) else patients.filter(erases_at=None)
+
+    def _of_teams_of(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
         if not user.is_authenticated:  # `team=None` would find the patients without a care team
             return self.none()
-        remaining = self.remaining()
-        return remaining if _has_permission(user, VIEW_ALL_PATIENTS) else remaining.filter(team=user.pk)
+        return self if sees_all_patients(user) else self.filter(team=user.pk)
 
     def remaining(self) -> "PatientQuerySet":
         """The patients who are neither to be erased nor being erased."""

@@ -1,9 +1,10 @@
-/* Reloads the element with `data-poll` every ten seconds while the page is visible, and stops when the user is logged out.
-   Replaces its content only if it has changed, and announces changed counts to screen readers. */
+/* Reloads the element with `data-poll` every ten seconds, or every `data-poll-seconds`, while the page is visible, and
+   stops when the user is logged out. Replaces its content only if it has changed, and announces changed counts to screen
+   readers. */
 "use strict";
 {
-    const EVERY_MS = 10000;
     const part = document.querySelector("[data-poll]");
+    const everyS = Number(part?.dataset.pollSeconds ?? 10);
     let timer;
     let ended = false;
 
@@ -60,14 +61,14 @@
             replace(await reply.text());
             show(null);
         } catch {
-            show(["The server does not answer. Retrying every ten seconds."]);
+            show(["The server does not answer. Retrying."]);
         }
         clearTimeout(timer); // another poll may be running
-        timer = setTimeout(poll, EVERY_MS);
+        timer = setTimeout(poll, everyS * 1000);
     }
 
     if (part) {
-        timer = setTimeout(poll, EVERY_MS);
+        timer = setTimeout(poll, everyS * 1000);
         document.addEventListener("visibilitychange", poll);
     }
 }

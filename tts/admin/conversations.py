@@ -1,32 +1,24 @@
-"""The admin of conversations, messages (utterances), phrases and cached audio. Only phrases can be edited."""
+"""The admin of conversations and messages (utterances), which cannot be edited."""
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
-from django.contrib.admin.widgets import AdminTextareaWidget
-from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
-from django.utils import timezone
-from django.utils.formats import date_format
+from django.urls import reverse
 from django.utils.html import format_html
 
-from tts.cache import coverage
-from tts.cache.planning import active_patients, create_phrase_cache
-from tts.models import Clip, Conversation, Phrase, Utterance
+from tts.models import Conversation, Utterance
 from tts.states import Source, UtteranceState
 from usage.ledger import events
-from voicecare.admin.lists import EMPTY, BadgeKind, WordFilter, badge, link_to, time_ago, timestamp
+from voicecare.admin.lists import EMPTY, BadgeKind, WordFilter, badge, link_to, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.admin.titles import TitledAdmin
-from voicecare.core import languages, task_names, task_queue
-from voicecare.patients.admin import LanguageChoiceField
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
+from voicecare.patients.care_teams import CareTeamAdmin
 from voicecare.patients.models import Patient, Voice
 
 
@@ -37,7 +29,7 @@ class ConversationStatusFilter(WordFilter):
 
 
 @admin.register(Conversation)
-class ConversationAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
+class ConversationAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     period_field = "started_at"
     list_display = ("status", "started", "patient_link", "voice", "voice_source", "device", "billed")
     list_display_links = ("started",)
@@ -95,7 +87,7 @@ _STATE_BADGES: dict[str, BadgeKind] = {
 
 
 @admin.register(Utterance)
-class UtteranceAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
+class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     """The messages spoken to patients. Shows why a message waited, failed, or was played in another voice.
 
     The text is health data. Only the page of a single message shows it.
@@ -122,6 +114,16 @@ class UtteranceAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
 
     def title_of(self, obj: Utterance) -> str:
         return f"To {obj.patient}, {timestamp(obj.received_at)}"
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        *args: Any,  # noqa: ANN401 - Django's signature
+        **kwargs: Any,  # noqa: ANN401
+    ) -> HttpResponse:
+        record(request, Action.READ_TEXT, kwargs["obj"])
+        return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="State")
     def status(self, utterance: Utterance) -> str:
@@ -225,145 +227,3 @@ class UtteranceAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
         ]
         url = reverse("admin:usage_usageevent_changelist", query={"source__exact": utterance.pk})
         return render_to_string("admin/tts/utterance/attempts.html", {"attempts": rows, "usage_events_url": url})
-
-
-_PLACEHOLDERS = {Phrase.Kind.GREETING.value: ("{patient_name}", "{ai_name}"), Phrase.Kind.COMMON.value: ()}
-
-
-_ONCE = (Phrase.Kind.GREETING, Phrase.Kind.HOLD_MESSAGE)  # one for each language
-
-
-class PhraseForm(forms.ModelForm):
-    class Meta:
-        widgets = {"text": AdminTextareaWidget(attrs={"rows": 3})}
-        help_texts = {
-            "kind": "A greeting is spoken at the start of a conversation. A common phrase is an answer such as "
-            "“I see.”, spoken from the cache. A hold message is spoken once when speech has to wait for the quota.",
-            "language": "Phrases for German are also spoken to patients with German (Austria).",
-            "text": "In a greeting, {patient_name} stands for the name of the patient and {ai_name} for the name of "
-            "the companion. Other kinds have no placeholders.",
-        }
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Django's signature
-        super().__init__(*args, **kwargs)
-        if "language" in self.fields:  # a user with view permission only has no form fields
-            self.fields["language"] = LanguageChoiceField(
-                self.instance.language, str(self.fields["language"].help_text)
-            )
-
-    def clean_language(self) -> str:
-        """Return the language without its region, because phrases are looked up by it: "de" also serves "de-AT"."""
-        return languages.code_of(self.cleaned_data["language"])
-
-    def clean_text(self) -> str:
-        """Return the text in one line."""
-        return " ".join(self.cleaned_data["text"].split())
-
-    def clean(self) -> None:
-        super().clean()
-        kind, language = self.cleaned_data.get("kind", ""), self.cleaned_data.get("language", "")
-        others = Phrase.objects.filter(kind=kind, language=language).exclude(pk=self.instance.pk)
-        if kind in _ONCE and (other := others.first()):
-            named = f"{languages.LANGUAGES.get(language, language)} has a {other.get_kind_display().lower()} already"
-            self.add_error("kind", f"{named}: “{other.text}” Change that one, or choose another kind.")
-        text, allowed = self.cleaned_data.get("text", ""), _PLACEHOLDERS.get(self.cleaned_data.get("kind", ""), ())
-        for placeholder in allowed:
-            text = text.replace(placeholder, "")
-        if "{" in text or "}" in text:
-            message = "Only a greeting may contain braces."
-            if allowed:
-                message = f"Braces may only contain the placeholders {' and '.join(allowed)}."
-            self.add_error("text", ValidationError(message, code="placeholder"))
-
-
-@admin.register(Phrase)
-class PhraseAdmin(admin.ModelAdmin):
-    """The phrases of the phrase cache.
-
-    Saving one starts a task that generates its audio for the patients of its language.
-    """
-
-    form = PhraseForm
-    list_display = ("text", "kind", "language")
-    list_filter = ("kind", "language")
-    search_fields = ("text",)
-
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.coverage)
-        return [path("coverage/", view, name="tts_phrase_coverage"), *super().get_urls()]
-
-    def coverage(self, request: HttpRequest) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        tables = coverage.coverage_tables(create_phrase_cache())
-        context = {**self.admin_site.each_context(request), "title": "Cache coverage", "tables": tables}
-        context["unspoken"] = [table for table in tables if not table.is_spoken]
-        context["gaps"] = coverage.languages_without_greeting(active_patients())
-        return TemplateResponse(request, "admin/tts/phrase/coverage.html", {**context, "opts": self.opts})
-
-    def save_model(self, request: HttpRequest, obj: Phrase, form: forms.ModelForm, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        task_queue.enqueue_on_commit(task_names.WARM_PHRASE, obj.pk)
-        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)  # deletes the clips of the previous text
-
-    def delete_model(self, request: HttpRequest, obj: Phrase) -> None:
-        super().delete_model(request, obj)
-        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Phrase]) -> None:
-        super().delete_queryset(request, queryset)
-        task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
-
-
-class ClipStatusFilter(WordFilter):
-    title = "status"
-    parameter_name = "status"
-    conditions = {
-        "cached": ("Cached", Q(expires_at__gt=Now())),
-        "expired": ("Expired", Q(expires_at__lte=Now())),
-    }
-
-
-class ClipKindFilter(WordFilter):
-    title = "kind"
-    parameter_name = "kind"
-    conditions = {
-        "greeting": ("Greeting of a patient", Q(patient__isnull=False)),
-        "phrase": ("Phrase for everybody", Q(patient=None)),
-    }
-
-
-@admin.register(Clip)
-class ClipAdmin(TitledAdmin, ReadOnlyAdmin):
-    list_display = ("status", "says", "voice", "language", "format", "hits", "last_played", "expires")
-    list_display_links = ("says",)
-    list_filter = (ClipStatusFilter, ClipKindFilter, "language", "format", ("voice", admin.RelatedOnlyFieldListFilter))
-    list_select_related = ("voice", "phrase", "patient")
-    search_fields = ("=digest", "phrase__text", "voice__name", "patient__name", "patient__preferred_name")
-    date_hierarchy = "created_at"
-
-    def title_of(self, obj: Clip) -> str:
-        return f"{self.says(obj)}, in the voice {obj.voice}"
-
-    @admin.display(description="Status")
-    def status(self, clip: Clip) -> str:
-        return badge("good", "Cached") if clip.expires_at > timezone.now() else badge("warning", "Expired")
-
-    @admin.display(description="Last played", ordering="used_at")
-    def last_played(self, clip: Clip) -> str:
-        return time_ago(clip.used_at)
-
-    @admin.display(description="Expires", ordering="expires_at")
-    def expires(self, clip: Clip) -> str:
-        return date_format(timezone.localtime(clip.expires_at))
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Clip]:
-        """Return the clips that have audio.
-
-        A clip that is being generated for the first time has a row without audio.
-        """
-        return super().get_queryset(request).filter(size__gt=0)
-
-    @admin.display(description="Text")
-    def says(self, clip: Clip) -> str:
-        return f"Greeting of {clip.patient}" if clip.patient else str(clip.phrase or "a deleted phrase")

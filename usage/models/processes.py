@@ -1,0 +1,24 @@
+"""The state of background processes and of their periodic tasks."""
+
+from django.db import models
+
+
+class Heartbeat(models.Model):
+    """The last heartbeat of a background process: `worker` or `beat`."""
+
+    name = models.CharField(max_length=8, primary_key=True)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TaskFailure(models.Model):
+    """A periodic task whose last run failed, and the number of its failed runs since its last success."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    failures = models.PositiveIntegerField(default=0)
+    failed_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,188 @@
+"""The page of a patient: what is true now, and the actions Say, Listen, Archive and Restore."""
+
+import uuid
+from typing import Any, cast
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.views.decorators.http import require_POST
+
+from tts.api.serializers import DEFAULT_EXPIRY_S, SpeakSerializer
+from tts.models import Utterance
+from tts.outbox import store
+from usage.models import DailyUsage, Incident
+from voicecare.admin.lists import timestamp
+from voicecare.admin.overview.patient_erasure import PatientErasureAdmin
+from voicecare.admin.overview.patient_facts import incident_keys, read_facts
+from voicecare.audit.models import Action
+from voicecare.audit.recording import record
+from voicecare.core import languages
+from voicecare.dashboard.permissions import AdminPermissions
+from voicecare.patients.models import DefaultVoices, Patient
+
+_EXPIRIES = ((900, "15 minutes"), (3600, "1 hour"), (4 * 3600, "4 hours"), (24 * 3600, "1 day"))
+_PLAYER = '<audio class="voice-player" controls preload="none" src="{}" aria-label="A preview of the voice"></audio>'
+
+
+class SayForm(forms.Form):
+    """A text for a patient, with the same rules as over REST. `key` makes sending the form twice harmless."""
+
+    text = forms.CharField(strip=False, widget=forms.Textarea(attrs={"rows": 4, "autofocus": True}))
+    expires_in_s = forms.TypedChoiceField(
+        label="Try for",
+        choices=_EXPIRIES,
+        coerce=int,
+        initial=DEFAULT_EXPIRY_S,
+        help_text="If the text cannot be spoken by then, it expires.",
+    )
+    key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+
+    def clean(self) -> dict[str, Any]:
+        if not self.errors:
+            wanted = {name: self.cleaned_data[name] for name in ("text", "expires_in_s")}
+            serializer = SpeakSerializer(data=wanted)
+            if not serializer.is_valid():
+                for name, errors in serializer.errors.items():
+                    self.add_error(name, [str(error) for error in errors])
+        return self.cleaned_data
+
+
+class PatientPageAdmin(PatientErasureAdmin):
+    """Adds the facts and the actions. The list, a subclass, has the methods that show the facts."""
+
+    def get_urls(self) -> list[URLPattern]:
+        views = {
+            "say": self.say,
+            "archive": require_POST(self.archive_view),
+            "restore": require_POST(self.restore_view),
+        }
+        own = [
+            path(f"<uuid:patient_id>/{name}/", self.admin_site.admin_view(view), name=f"patient-{name}")
+            for name, view in views.items()
+        ]
+        return [*own, *super().get_urls()]
+
+    # What is true now
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Patient | None:
+        patient = super().get_object(request, object_id, from_field)
+        if patient is not None:
+            cast(Any, patient).facts = read_facts([patient], AdminPermissions(request.user))[patient]
+        return patient
+
+    def get_fieldsets(self, request: HttpRequest, obj: Patient | None = None) -> list[tuple[Any, Any]]:
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None:
+            return [fieldset for fieldset in fieldsets if fieldset[0] != "Record"]
+        facts = ["status", "last_seen"]
+        if obj.erased_at is None and request.user.has_perm("patients.view_voice"):
+            facts.append("listen")
+        if AdminPermissions(request.user).can_view(DailyUsage):
+            facts += ["characters_this_month", "budget_used"]
+        return [("Now", {"fields": facts}), *fieldsets]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Patient | None = None) -> tuple[str, ...]:
+        facts = ("status", "last_seen", "listen", "characters_this_month", "budget_used")
+        return (*super().get_readonly_fields(request, obj), *facts)
+
+    @admin.display(description="Listen")
+    def listen(self, patient: Patient) -> str:
+        """A player of the voice of the patient's next conversation."""
+        voice = DefaultVoices().for_patient(patient)
+        if voice is None or not voice.is_usable:
+            return "Only the offline voice can speak now."
+        query = {"language": patient.language} if languages.is_listed(patient.language) else {}
+        name = voice.name if voice == patient.voice else f"{voice.name}, the default voice"
+        if patient.voice_id and voice != patient.voice:
+            name = f"{voice.name}, instead of {patient.voice}"
+        player = format_html(_PLAYER, reverse("admin-voice-preview", args=[voice.pk], query=query))
+        return format_html("<div>{}{}</div>", player, name)
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        *args: Any,  # noqa: ANN401 - Django's signature
+        **kwargs: Any,  # noqa: ANN401
+    ) -> HttpResponse:
+        patient: Patient | None = kwargs.get("obj")
+        if patient is not None:
+            keys = {"key__in": ",".join(incident_keys(patient))}
+            incidents = AdminPermissions(request.user).changelist_url(Incident, **keys)
+            context = {**context, "incidents_url": incidents}
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # Actions
+
+    def say(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
+        """The form that speaks a text to the patient. A POST queues the text, as a call of the REST API does."""
+        if not request.user.has_perm("tts.add_utterance"):
+            raise PermissionDenied
+        patient = self._visible(request, patient_id, archived_at=None)
+        form = SayForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            wanted = {name: form.cleaned_data[name] for name in ("text", "expires_in_s")}
+            key = f"admin {form.cleaned_data['key']}"
+            try:
+                with transaction.atomic():
+                    message = store.submit(patient.pk, **wanted, author=cast(User, request.user), idempotency_key=key)
+                    record(request, Action.SPEAK, message)
+            except store.IdempotencyConflict:
+                form = SayForm({**request.POST.dict(), "key": uuid.uuid4()})
+                form.add_error(
+                    None, "This form has been sent before, with another text. Press Say to send this text, too."
+                )
+            else:
+                return self._after_saying(request, patient, message)
+        is_online = read_facts([patient], AdminPermissions(request.user))[patient].is_online
+        context = {"title": f"Say something to {patient}", "patient": patient, "form": form, "is_online": is_online}
+        template = "admin/patients/patient/say.html"
+        base = {**self.admin_site.each_context(request), "opts": self.opts}
+        return TemplateResponse(request, template, {**base, **context})
+
+    def _after_saying(self, request: HttpRequest, patient: Patient, message: Utterance) -> HttpResponse:
+        if message.queue_reason:
+            until = timestamp(message.expires_at)
+            self.message_user(
+                request, f"No device is connected. The text is spoken as soon as one connects, until {until}."
+            )
+        else:
+            self.message_user(request, "The text is spoken now, or after what the device is playing.")
+        if AdminPermissions(request.user).can_view(Utterance):
+            return HttpResponseRedirect(reverse("admin:tts_utterance_change", args=[message.pk]))
+        return HttpResponseRedirect(reverse("admin:patients_patient_change", args=[patient.pk]))
+
+    def archive_view(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
+        return self._act(request, patient_id, "archive")
+
+    def restore_view(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
+        return self._act(request, patient_id, "restore")
+
+    @transaction.atomic
+    def _act(self, request: HttpRequest, patient_id: uuid.UUID, action: str) -> HttpResponse:
+        """Runs an action of the list for this patient, and records it if it has changed something."""
+        patient = self._visible(request, patient_id)
+        if not self.has_change_permission(request, patient):
+            raise PermissionDenied
+        before = patient.archived_at
+        getattr(self, action)(request, Patient.objects.filter(pk=patient.pk))
+        patient.refresh_from_db(fields=["archived_at"])
+        if patient.archived_at != before:
+            record(request, action, patient, {"archived_at": [before, patient.archived_at]})
+        return HttpResponseRedirect(reverse("admin:patients_patient_change", args=[patient.pk]))
+
+    def _visible(self, request: HttpRequest, patient_id: uuid.UUID, **conditions: object) -> Patient:
+        """The patient, if the user may see them and they are not erased. Raises Http404 or PermissionDenied (403)."""
+        remaining = self.get_queryset(request).filter(erases_at=None, erased_at=None, **conditions)
+        patient: Patient = get_object_or_404(remaining, pk=patient_id)
+        if not self.has_view_permission(request, patient):
+            raise PermissionDenied
+        return patient

@@ -1,0 +1,134 @@
+"""The pages of users and groups. They differ from Django's in what an administrator who is no superuser may give."""
+
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, Permission, User
+from django.db import transaction
+from django.db.models import ManyToManyField, Model, QuerySet
+from django.forms import ModelMultipleChoiceField
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from voicecare.accounts import rights
+from voicecare.admin.users.administrators import (
+    LastAdministrator,
+    would_be_none_without,
+    would_be_none_without_group,
+)
+from voicecare.admin.users.forms import GroupForm, UserForm
+from voicecare.patients.access import ADMINISTRATOR
+
+admin.site.unregister([User, Group])  # Django's own pages
+
+_NOT_GRANTABLE = {"invalid_choice": "You can only give permissions and groups with permissions that you have yourself."}
+
+
+class GuardedDeletionAdmin(admin.ModelAdmin):
+    """Deletes in one transaction, and shows LastAdministrator as an error after it was rolled back."""
+
+    def check_deletion(self, rows: QuerySet[Any]) -> None:
+        """Raises LastAdministrator if these rows must not be deleted."""
+        raise NotImplementedError
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        self.check_deletion(self.model._default_manager.filter(pk=obj.pk))
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.check_deletion(queryset)
+        super().delete_queryset(request, queryset)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except LastAdministrator as error:
+            return self._refused(request, error)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if request.method != "POST":
+            return super().changelist_view(request, extra_context)
+        try:
+            with transaction.atomic():  # the action logs the deletions before it deletes
+                return super().changelist_view(request, extra_context)
+        except LastAdministrator as error:
+            return self._refused(request, error)
+
+    def _refused(self, request: HttpRequest, error: LastAdministrator) -> HttpResponse:
+        self.message_user(request, str(error), messages.ERROR)
+        return HttpResponseRedirect(request.get_full_path())
+
+
+def _grantable(
+    db_field: ManyToManyField, request: HttpRequest
+) -> dict[str, QuerySet[Permission] | QuerySet[Group] | dict[str, str]]:
+    """The arguments of a form field with what the user may give."""
+    giver = cast(User, request.user)
+    if db_field.related_model is Permission:
+        permissions = rights.grantable_permissions(giver).select_related("content_type")
+        return {"queryset": permissions, "error_messages": _NOT_GRANTABLE}
+    if db_field.related_model is Group:
+        return {"queryset": rights.grantable_groups(giver), "error_messages": _NOT_GRANTABLE}
+    return {}
+
+
+@admin.register(User)
+class GuardedUserAdmin(GuardedDeletionAdmin, UserAdmin):
+    """Users with more permissions than one's own can be viewed only."""
+
+    form = UserForm
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        own = [] if cast(User, request.user).is_superuser else ["is_superuser"]
+        return [*own, *super().get_readonly_fields(request, obj)]
+
+    def formfield_for_manytomany(
+        self,
+        db_field: ManyToManyField,
+        request: HttpRequest,
+        **kwargs: Any,  # noqa: ANN401 - Django's signature
+    ) -> ModelMultipleChoiceField | None:
+        return super().formfield_for_manytomany(db_field, request, **kwargs, **_grantable(db_field, request))
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return self._may_manage(request, obj) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return self._may_manage(request, obj) and super().has_delete_permission(request, obj)
+
+    def _may_manage(self, request: HttpRequest, obj: User | None) -> bool:
+        return obj is None or rights.may_manage(cast(User, request.user), obj)
+
+    def check_deletion(self, rows: QuerySet[User]) -> None:
+        if would_be_none_without(list(rows)):
+            raise LastAdministrator
+
+
+@admin.register(Group)
+class GuardedGroupAdmin(GuardedDeletionAdmin, GroupAdmin):
+    """Groups with permissions that one lacks can be viewed only."""
+
+    form = GroupForm
+
+    def formfield_for_manytomany(  # type: ignore[override]  # the admin always has a request
+        self,
+        db_field: ManyToManyField,
+        request: HttpRequest,
+        **kwargs: Any,  # noqa: ANN401 - Django's signature
+    ) -> ModelMultipleChoiceField | None:
+        return super().formfield_for_manytomany(db_field, request, **kwargs, **_grantable(db_field, request))
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return self._may_manage(request, obj) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return self._may_manage(request, obj) and super().has_delete_permission(request, obj)
+
+    def _may_manage(self, request: HttpRequest, obj: Group | None) -> bool:
+        return obj is None or rights.grantable_groups(cast(User, request.user)).filter(pk=obj.pk).exists()
+
+    def check_deletion(self, rows: QuerySet[Group]) -> None:
+        if rows.filter(name=ADMINISTRATOR).exists() and would_be_none_without_group():
+            raise LastAdministrator
