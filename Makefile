@@ -46,7 +46,7 @@ test: $(BIN)/.installed-dev ## run all tests: about 17 minutes on two cores
 
 # Files and folders whose tests talk to other processes: a web server, the sandbox, Redis, S3, a worker, the child that
 # speaks offline or inspects recordings, a browser. --no-processes leaves out single tests of other files.
-PROCESS_TESTS := tests/browser tests/chaos tests/e2e tests/test_order.py tests/test_services.py \
+PROCESS_TESTS := tests/browser tests/chaos tests/deploy tests/e2e tests/test_order.py tests/test_services.py \
 	tests/cloning/api/test_views.py tests/cloning/jobs/test_submission.py tests/cloning/samples/test_acceptance.py \
 	tests/cloning/samples/test_inspection.py tests/cloning/admin \
 	tests/tts/cache/test_phrase_cache.py tests/tts/cache/test_stores.py tests/tts/resilience/test_concurrency.py \
