@@ -7,16 +7,17 @@ docs/operation.md lists the public variables with their defaults.
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import NoReturn, cast
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
-from django.core.exceptions import ImproperlyConfigured
-from environs import Env, ValidationError, validate
+from environs import Env, EnvValidationError, ValidationError, validate
 from yarl import URL
 
 from voicecare.infrastructure import storages
@@ -25,6 +26,21 @@ from voicecare.infrastructure.schedule import SCHEDULE
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)  # seal() reports all invalid variables together
 
+
+def _refuse(problem: str) -> NoReturn:
+    """Ends the process with one line. Whoever sets variables needs no traceback, in none of the processes."""
+    sys.exit(f"voicecare cannot start. {problem}")
+
+
+def _redis_address(address: str) -> None:
+    try:
+        is_valid = not address or (urlsplit(address).scheme in ("redis", "rediss") and urlsplit(address).port != 0)
+    except ValueError:  # a port that is no number or out of range
+        is_valid = False
+    if not is_valid:
+        raise ValidationError("It must be an address like redis://host:6379/0, or rediss:// for TLS.")
+
+
 DATA_DIR = env.path("VOICECARE_DATA_DIR", BASE_DIR / "var")
 DEBUG = env.bool("DEBUG", True)
 SECRET_KEY = env.str("SECRET_KEY", "")
@@ -32,7 +48,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"] if
 _database = env.dj_db_url(
     "DATABASE_URL", f"sqlite:///{DATA_DIR / 'voicecare.sqlite3'}", conn_max_age=60, conn_health_checks=True
 )
-REDIS_URL = env.str("REDIS_URL", "")
+REDIS_URL = env.str("REDIS_URL", "", validate=_redis_address)
 
 ELEVENLABS_API_KEY = env.str("ELEVENLABS_API_KEY", "")
 ELEVENLABS_API_KEY_FILE = env.str("ELEVENLABS_API_KEY_FILE", "")
@@ -46,7 +62,7 @@ def _http_address(address: str) -> None:
     except ValueError:  # a port out of range, half a bracket
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise ValidationError("It must be an address like https://api.elevenlabs.io.")
+        raise ValidationError("It must be an address like https://host.example.org.")
 
 
 ELEVENLABS_BASE_URL = env.str(
@@ -93,7 +109,7 @@ ADMIN_EMAILS: list[str] = env.list("ADMIN_EMAILS", [])
 STATEMENT_EMAILS: list[str] = env.list("STATEMENT_EMAILS", [])
 ALERT_WEBHOOK_URL = env.str("ALERT_WEBHOOK_URL", "")
 ALERT_WEBHOOK_SECRET = env.str("ALERT_WEBHOOK_SECRET", "")
-PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}")
+PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}", validate=_http_address)
 _mail = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
 REQUIRE_TWO_FACTOR = env.str("REQUIRE_TWO_FACTOR", "off", validate=validate.OneOf(["off", "administrators", "staff"]))
@@ -111,13 +127,22 @@ USAGE_TIME_ZONE = env.str("USAGE_TIME_ZONE", "UTC", validate=_known_zone)
 PRICE_CURRENCY = env.str(
     "PRICE_CURRENCY", "USD", validate=validate.Regexp("^[A-Z]{3}$", error="It must be a code of ISO 4217, like EUR.")
 )
-env.seal()
+try:
+    env.seal()
+except EnvValidationError as error:
+    _found = cast(Mapping[str, list[str]], error.error_messages)
+    _refuse(" ".join(f"{name}: {' '.join(problems)}" for name, problems in _found.items()))
 
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+try:
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+except OSError as error:
+    _refuse(f"VOICECARE_DATA_DIR: the folder {DATA_DIR} cannot be created ({error.strerror}).")
+if not os.access(DATA_DIR, os.W_OK | os.X_OK):
+    _refuse(f"VOICECARE_DATA_DIR: this user cannot write to the folder {DATA_DIR}.")
 
 if not SECRET_KEY:
     if not DEBUG:
-        raise ImproperlyConfigured(
+        _refuse(
             "SECRET_KEY is not set. With DEBUG off, set it to a long random text and keep it secret, for example "
             "SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(50))')."
         )
@@ -130,11 +155,11 @@ if not SECRET_KEY:
 PHRASE_SECRET = f"{'sandbox' if USE_SANDBOX else 'provider'}:{SECRET_KEY}"  # never play sandbox audio as a real voice
 
 if ELEVENLABS_API_KEY and ELEVENLABS_API_KEY_FILE:
-    raise ImproperlyConfigured("Set ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE, not both.")
+    _refuse("Set ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE, not both.")
 if PHRASE_STORE == "redis" and not REDIS_URL:
-    raise ImproperlyConfigured("PHRASE_STORE=redis needs REDIS_URL: set it, or leave PHRASE_STORE at file.")
+    _refuse("PHRASE_STORE=redis needs REDIS_URL: set it, or leave PHRASE_STORE at file.")
 if PHRASE_STORE == "s3" and not AWS_STORAGE_BUCKET_NAME:
-    raise ImproperlyConfigured("PHRASE_STORE=s3 needs AWS_STORAGE_BUCKET_NAME, the bucket that keeps the phrases.")
+    _refuse("PHRASE_STORE=s3 needs AWS_STORAGE_BUCKET_NAME, the bucket that keeps the phrases.")
 
 
 _bucket = partial(storages.bucket_storage, AWS_STORAGE_BUCKET_NAME, AWS_S3_ENDPOINT_URL)
@@ -258,7 +283,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 if "EMAIL_BACKEND" not in _mail:
-    raise ImproperlyConfigured("EMAIL_URL must begin with smtp:, submission:, console: or file:.")
+    _refuse("EMAIL_URL must begin with smtp:, submission:, console: or file:.")
 EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
 # The default is no server that anybody has chosen, and a link to set a password must not get into the output.
 CAN_RESET_PASSWORDS = bool(os.environ.get("EMAIL_URL")) and not EMAIL_BACKEND.endswith("console.EmailBackend")

@@ -1,8 +1,13 @@
 """Settings that depend on environment variables."""
 
+import ast
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +37,7 @@ def test_an_invalid_provider_url_stops_the_start_with_an_error_message(address: 
     process = run_with_environment("ELEVENLABS_BASE_URL", ELEVENLABS_BASE_URL=address)
     assert process.returncode != 0
     assert "ELEVENLABS_BASE_URL" in process.stderr
-    assert "It must be an address like https://api.elevenlabs.io." in process.stderr
+    assert "It must be an address like https://host.example.org." in process.stderr
 
 
 @pytest.mark.parametrize("address", ["https://api.elevenlabs.io/", "http://127.0.0.1:8001", "http://sand_box/a/prefix"])
@@ -76,3 +81,132 @@ def test_with_a_key_file_the_provider_is_used():
 
 def test_an_empty_name_of_the_key_file_is_no_key_file():
     assert setting("USE_SANDBOX", ELEVENLABS_API_KEY_FILE="") == "True"
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"DEBUG": "x", "QUOTA_POLL_S": "abc"}, "DEBUG: Not a valid boolean. QUOTA_POLL_S: Not a valid number."),
+        ({"DEBUG": "0", "SECRET_KEY": ""}, "SECRET_KEY is not set."),
+        ({"DATABASE_URL": "nonsense"}, "DATABASE_URL: Not a valid database URL."),
+        ({"DATABASE_URL": "postgres://user@host:port/name"}, "DATABASE_URL: Not a valid database URL."),
+        ({"REDIS_URL": "foo://host"}, "REDIS_URL: It must be an address like redis://host:6379/0"),
+        ({"REDIS_URL": "redis://host:99999/0"}, "REDIS_URL: It must be an address like redis://host:6379/0"),
+        ({"PUBLIC_URL": "voice.example.org"}, "PUBLIC_URL: It must be an address"),
+        ({"EMAIL_URL": "mail.example.org"}, "EMAIL_URL must begin with smtp:"),
+        ({"PHRASE_STORE": "redis", "REDIS_URL": ""}, "PHRASE_STORE=redis needs REDIS_URL"),
+        ({"VOICECARE_DATA_DIR": "/proc/voicecare"}, "VOICECARE_DATA_DIR: the folder /proc/voicecare cannot be created"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("manage.py", "migrate"),
+        ("-m", "celery", "-A", "voicecare", "worker"),
+        ("-m", "daphne", "-p", "0", "voicecare.asgi:application"),
+    ],
+    ids=lambda command: command[-1],
+)
+def test_a_wrong_variable_ends_every_process_with_one_line(
+    command: tuple[str, ...], variables: dict[str, str], problem: str
+):
+    env = {**os.environ, "SECRET_KEY": "s", **variables}
+    process = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, text=True, capture_output=True, check=False, timeout=120
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"voicecare cannot start. {problem}")
+    assert len(process.stderr.splitlines()) == 1
+
+
+# The documentation of the variables
+
+READ_BY_BOTO3 = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"}
+NOT_FOR_OPERATORS = {"DJANGO_SETTINGS_MODULE"}
+ONLY_FOR_ONE_COMMAND = {"DJANGO_SUPERUSER_PASSWORD"}  # a secret that no process should keep in its environment
+ROW = re.compile(r"^\| (?P<names>`[A-Z][A-Z0-9_]+`[^|]*) \| (?P<default>[^|]*) \|", re.MULTILINE)
+LINE = re.compile(r"^(?P<mark>#?)(?P<name>[A-Z][A-Z0-9_]+)=(?P<value>.*)$", re.MULTILINE)
+
+
+def variables_of(source: str) -> Iterator[str]:
+    """Yield the names of the variables that a module reads, from `env` of environs or from `os.environ`."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="env") | ast.Attribute(attr="environ"), attr=method),
+                args=[ast.Constant(value=str(name)), *_],
+            ) if method != "setdefault":
+                yield name
+            case ast.Subscript(value=ast.Attribute(attr="environ"), slice=ast.Constant(value=str(name))):
+                yield name
+            case ast.Call(func=ast.Attribute(attr="getenv"), args=[ast.Constant(value=str(name)), *_]):
+                yield name
+
+
+def variables_of_code() -> set[str]:
+    modules = [path for package in ("voicecare", "tts", "usage", "cloning") for path in (ROOT / package).rglob("*.py")]
+    assert len(modules) > 100
+    return {name for path in modules for name in variables_of(path.read_text())}
+
+
+def documented_variables() -> dict[str, str]:
+    """Return the defaults of the tables in docs/operation.md, by name of the variable."""
+    rows = ROW.finditer((ROOT / "docs/operation.md").read_text())
+    return {name: row["default"] for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", row["names"])}
+
+
+def example_variables(*, with_defaults: bool) -> dict[str, str]:
+    """Return the variables of .env.example. The lines with # are the defaults."""
+    lines = LINE.finditer((ROOT / ".env.example").read_text())
+    return {line["name"]: "".join(shlex.split(line["value"])) for line in lines if with_defaults or not line["mark"]}
+
+
+def values(variables: dict[str, str], data_dir: Path) -> dict[str, object]:
+    """Return the values of all variables in a process that has only these."""
+    code = "import json; from voicecare.settings import env; print(json.dumps(env.dump(), default=str))"
+    env = {"PATH": os.environ["PATH"], "SECRET_KEY": "s", **variables, "VOICECARE_DATA_DIR": str(data_dir)}
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, check=True).stdout
+    read: dict[str, object] = json.loads(output)
+    return read
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'env.float("NAME", 1.0)',
+        'os.environ.get("NAME") or 8000',
+        'os.environ["NAME"]',
+        'os.getenv("NAME", "")',
+        "f(f\"{env.int('NAME', 8000)}\")",
+    ],
+)
+def test_variables_of_finds_every_way_to_read_one(source: str):
+    assert list(variables_of(source)) == ["NAME"]
+
+
+def test_the_settings_tables_have_every_variable_and_no_other():
+    assert documented_variables().keys() == (variables_of_code() | READ_BY_BOTO3) - NOT_FOR_OPERATORS
+
+
+def test_the_example_of_an_environment_has_every_variable_and_no_other():
+    assert example_variables(with_defaults=True).keys() == documented_variables().keys() - ONLY_FOR_ONE_COMMAND
+
+
+def test_the_example_of_an_environment_shows_the_defaults(tmp_path: Path):
+    needed = {**example_variables(with_defaults=False), "SECRET_KEY": "s", "ELEVENLABS_API_KEY": "key"}
+    everything = {**example_variables(with_defaults=True), **needed}
+    assert values(everything, tmp_path) == values(needed, tmp_path)
+
+
+def test_the_settings_tables_show_the_defaults(tmp_path: Path):
+    found = values({}, tmp_path)
+    words = {"on": True, "off": False, "none": None}
+    compared = 0
+    for name, default in documented_variables().items():
+        literal = re.match(r"(?P<number>[\d.]+)|(?P<word>on|off|none)\b|`(?P<text>[\w. -]+)`$", default)
+        if literal is None or name not in found:
+            continue  # a description, such as "an SQLite file in the data directory"
+        compared += 1
+        expected = literal["text"] or (float(literal["number"]) if literal["number"] else words[literal["word"]])
+        assert (found[name] if found[name] not in ("", []) else None) == expected, name
+    assert compared > 35
