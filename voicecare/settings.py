@@ -232,6 +232,8 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": ["'none'"],
     }
 }
+# The proxy that ends TLS redirects to https: and sends HSTS. For the cookies voicecare.W004 says what to set.
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https:")
 ROOT_URLCONF = "voicecare.urls"
 ASGI_APPLICATION = "voicecare.asgi.application"
