@@ -6,12 +6,14 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from usage.models import NO_ID
 from voicecare.admin.lists import EMPTY, link_to
-from voicecare.patients.care_teams import CareTeamAdmin
+from voicecare.patients import care_teams
 from voicecare.patients.models import Patient, Voice
 
 Names = dict[uuid.UUID, Patient | Voice]
@@ -29,11 +31,14 @@ class NamedChangeList(ChangeList):
         self.result_list = rows
 
 
-class NamedRowsAdmin(CareTeamAdmin):
+class NamedRowsAdmin(admin.ModelAdmin):
     """The columns `patient_name` and `voice_name`. Only users who may view patients see the names of patients.
 
-    An erased patient stays an id, as does a voice that was deleted.
+    Users see the rows of their patients. An erased patient stays an id, as does a voice that was deleted.
     """
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return care_teams.limit_records(super().get_queryset(request), request.user)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ANN401 - Django's signature
         return NamedChangeList
@@ -53,12 +58,13 @@ class NamedRowsAdmin(CareTeamAdmin):
         return _name(row.voice, row.names)
 
 
-def rows_of(names: str) -> Q:
+def rows_of(names: str, user: AbstractBaseUser | AnonymousUser) -> Q:
     """The condition for the rows of patients that have each of these words in a name, or of voices with this name.
 
-    Their ids are read first, so that the database does not have to join a large table.
+    Only names that the user may see. Their ids are read first, so that the database does not have to join a large
+    table.
     """
-    patients, voices = Patient.objects.filter(erased_at=None), Voice.objects.filter(name__icontains=names)
+    patients, voices = _visible_patients(user), _visible_voices(user).filter(name__icontains=names)
     for word in names.split():
         patients = patients.filter(Q(name__icontains=word) | Q(preferred_name__icontains=word))
     return Q(patient__in=_ids(patients)) | Q(voice__in=_ids(voices))
@@ -68,13 +74,21 @@ def _ids(rows: QuerySet[Any]) -> list[uuid.UUID]:
     return list(rows.order_by().values_list("pk", flat=True))
 
 
+def _visible_patients(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Patient]:
+    return Patient.objects.shown_in_admin_to(user).filter(erased_at=None)
+
+
+def _visible_voices(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Voice]:
+    return care_teams.limit(Voice.objects.all(), user, also=care_teams.STOCK_VOICE)
+
+
 def _read_names(rows: Iterable[Any], request: HttpRequest) -> Names:
     def ids(field: str) -> set[uuid.UUID]:
         return {getattr(row, field) for row in rows} - {None, NO_ID}
 
-    names: Names = dict(Voice.objects.in_bulk(ids("voice")))
+    names: Names = dict(_visible_voices(request.user).in_bulk(ids("voice")))
     if request.user.has_perm("patients.view_patient") or request.user.has_perm("patients.change_patient"):
-        names |= Patient.objects.filter(erased_at=None).in_bulk(ids("patient"))
+        names |= _visible_patients(request.user).in_bulk(ids("patient"))
     return names
 
 

@@ -99,7 +99,7 @@ class UsageEventAdmin(TitledAdmin, NamedRowsAdmin, PeriodAdmin, ReadOnlyAdmin):
             return queryset.filter(request_id=term), False
         if not term or self.parse_id(term) is not None:
             return super().get_search_results(request, queryset, term)
-        return queryset.filter(rows_of(term)), False
+        return queryset.filter(rows_of(term, request.user)), False
 
     def _is_request(self, term: str) -> bool:
         return bool(term.strip()) and UsageEvent.objects.filter(request_id=term.strip()).exists()
@@ -140,4 +140,4 @@ class DailyUsageAdmin(TitledAdmin, NamedRowsAdmin, PeriodAdmin, ReadOnlyAdmin):
         term = search_term.strip()
         if not term or self.parse_id(term) is not None:
             return super().get_search_results(request, queryset, term)
-        return queryset.filter(rows_of(term) | Q(model__iexact=term)), False
+        return queryset.filter(rows_of(term, request.user) | Q(model__iexact=term)), False

@@ -49,7 +49,7 @@ class _UsageView(generics.ListAPIView):
     def _usage(self) -> QuerySet[DailyUsage]:
         chosen = self._chosen
         usage = DailyUsage.objects.filter(day__range=(chosen["from"], chosen["to"]))
-        usage = care_teams.limit(usage, self.request.user)
+        usage = care_teams.limit_records(usage, self.request.user)
         if "patient" in chosen:
             usage = usage.filter(patient=chosen["patient"])
         return usage

@@ -9,7 +9,7 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 
 from voicecare.patients.models import Patient, Voice
-from voicecare.patients.models.patient import sees_all_patients
+from voicecare.patients.models.patient import may_erase, sees_all_patients
 
 Row = TypeVar("Row", bound=Model)
 NOTHING = Q(pk__in=[])
@@ -19,9 +19,24 @@ STOCK_VOICE = Q(source=Voice.Source.STOCK)
 def limit(
     rows: QuerySet[Row], user: AbstractBaseUser | AnonymousUser, field: str = "patient", also: Q = NOTHING
 ) -> QuerySet[Row]:
-    """Returns those of the rows whose `field` is a patient of the user's care teams, and those that match `also`.
+    """Returns those of the rows whose `field` is a patient whom the user may see, and those that match `also`.
 
-    For a user who sees all patients, returns all rows, which may also belong to an erased patient or to none.
+    A user who sees all patients gets all rows, but no rows of patients who are to be erased, unless the user may undo
+    their erasure.
+    """
+    visible = limit_records(rows, user, field, also)
+    if not sees_all_patients(user) or may_erase(user):
+        return visible
+    leaving = Patient.objects.exclude(erases_at=None, erased_at=None)
+    return visible.exclude(**{f"{field}__in": leaving.order_by().values("pk")})
+
+
+def limit_records(
+    rows: QuerySet[Row], user: AbstractBaseUser | AnonymousUser, field: str = "patient", also: Q = NOTHING
+) -> QuerySet[Row]:
+    """Like `limit`, but a user who sees all patients gets all rows. For records that outlive the patient.
+
+    They have the id of a patient and neither names nor texts, so the ledger and the audit trail stay complete.
     """
     if sees_all_patients(user):
         return rows

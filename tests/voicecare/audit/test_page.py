@@ -116,10 +116,11 @@ def test_administrators_and_auditors_see_it_and_others_do_not(alice: Member, his
 
 
 def test_names_of_patients_need_the_permission_to_see_patients(alice: Member, history: None):
-    client = staff("ann", "audit.view_auditentry")
+    everything = ("audit.view_auditentry", "patients.view_all_patients")
+    client = staff("ann", *everything)
     assert "Alice" not in client.get(LIST).content.decode()
     assert actions_in(client, q="Alice") == set()
-    assert "Alice" in staff("bea", "audit.view_auditentry", "patients.view_patient").get(LIST).content.decode()
+    assert "Alice" in staff("bea", *everything, "patients.view_patient").get(LIST).content.decode()
 
 
 def test_entries_cannot_be_changed_on_the_page(admin_client: Client, history: None):

@@ -61,7 +61,7 @@ class AuditEntryAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     readonly_fields = ("id", "time", "person", "action_in_words", "object_link", "changed_values")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
-        return care_teams.limit(super().get_queryset(request), request.user, "patient_id", Q(patient_id=None))
+        return care_teams.limit_records(super().get_queryset(request), request.user, "patient_id", Q(patient_id=None))
 
     def title_of(self, obj: AuditEntry) -> str:
         return f"{obj.action_in_words}, {timestamp(obj.at)}"

@@ -31,6 +31,11 @@ def sees_all_patients(user: AbstractBaseUser | AnonymousUser) -> bool:
     return _has_permission(user, VIEW_ALL_PATIENTS)
 
 
+def may_erase(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether the user may erase patients. Only such users see a patient who is to be erased."""
+    return _has_permission(user, ERASE_PATIENT)
+
+
 class PatientQuerySet(models.QuerySet["Patient"]):
     def visible_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
         """The patients that the user may see: all with the permission `view_all_patients`, else those of care teams.
@@ -42,7 +47,7 @@ class PatientQuerySet(models.QuerySet["Patient"]):
     def shown_in_admin_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
         """Like `visible_to`, with erased patients, and with those who are to be erased if the user can undo it."""
         patients = self._of_teams_of(user)
-        return patients if _has_permission(user, ERASE_PATIENT) else patients.filter(erases_at=None)
+        return patients if may_erase(user) else patients.filter(erases_at=None)
 
     def _of_teams_of(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
         if not user.is_authenticated:  # `team=None` would find the patients without a care team
