@@ -336,7 +336,8 @@ def test_a_user_with_few_permissions_sees_only_the_permitted_parts(log_in: LogIn
     user = User.objects.create_user("few", is_staff=True)
     without_permission = log_in(user).open()
     assert without_permission.locator(".board section").count() == 0
-    user.user_permissions.add(Permission.objects.get(codename="view_device"))
+    seen = Permission.objects.filter(codename__in=["view_device", "view_all_patients"])
+    user.user_permissions.add(*seen)
     with_permission = log_in(user)
     page = with_permission.open()
     assert page.locator(".board section h2").all_inner_texts() == ["Devices connected 3"]
