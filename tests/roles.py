@@ -7,6 +7,7 @@ from django.contrib.auth.models import Group, Permission, User
 
 _migration: Any = import_module("voicecare.patients.migrations.0007_roles")
 _audit_migration: Any = import_module("voicecare.audit.migrations.0003_roles_see_the_audit_trail")
+_clinic_migration: Any = import_module("voicecare.patients.migrations.0009_roles_see_clinics")
 
 
 def role(name: str) -> Group:
@@ -16,6 +17,7 @@ def role(name: str) -> Group:
         group.permissions.set(Permission.objects.filter(_migration.permissions_of_roles()[name]))
         if name == "Administrator":
             group.permissions.add(*Permission.objects.filter(content_type__app_label="accounts"))
+        group.permissions.add(*Permission.objects.filter(codename__in=_clinic_migration.GRANTED[name]))
         if name in _audit_migration.ROLES:
             group.permissions.add(Permission.objects.get(codename="view_auditentry"))
     return group

@@ -24,7 +24,7 @@ from tests.roles import role
 from tests.voicecare.every_url import Address, body_of, every_address
 from tts.models import Clip, Conversation, Phrase, Utterance
 from usage.models import DailyUsage, Incident, Price, ProviderState, Reconciliation, UsageEvent
-from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
+from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(600)]
 
@@ -60,7 +60,8 @@ def rows(member: Callable[..., Member], tmp_path: Any) -> Rows:
     secret = member(SECRETS[0], preferred_name=SECRETS[1])
     patient, device = secret.patient, secret.device
     clone = Voice.objects.create(name=SECRETS[5], provider_id="clone", source="cloned", patient=patient)
-    Patient.objects.filter(pk=patient.pk).update(voice=clone, companion_name=SECRETS[2])
+    clinic = Clinic.objects.create(name="Ward 3")
+    Patient.objects.filter(pk=patient.pk).update(voice=clone, companion_name=SECRETS[2], clinic=clinic)
     Device.objects.filter(pk=device.pk).update(name=SECRETS[3], last_seen=now, online_until=now.replace(year=2099))
     conversation = Conversation.objects.create(
         patient=patient, device=device, voice=clone, voice_source="cloned", format="mp3_44100_128"
@@ -106,11 +107,12 @@ def rows(member: Callable[..., Member], tmp_path: Any) -> Rows:
     stock = Voice.objects.get(source="stock")
     others = [
         down, user, greeting, stock, AuthToken.objects.create(user)[0], Group.objects.create(name="Ward"),
-        TOTPDevice.objects.create(user=user, name="app"), ProviderState.objects.get_or_create()[0],
+        clinic, TOTPDevice.objects.create(user=user, name="app"), ProviderState.objects.get_or_create()[0],
         Price.objects.create(model="", valid_from=now.date(), per_1000_credits=1),
         Reconciliation.objects.create(day=now.date()), *DefaultVoice.objects.all(),
     ]  # fmt: skip
     of_patient = [device, clone, conversation, utterance, event, usage, budget, lost, job, pending, *clips]
+    patient.refresh_from_db()
     return Rows(patient, of_patient, others)
 
 
@@ -150,7 +152,12 @@ def outsider(kind: str, rows: Rows) -> Visitor:
         other.user_permissions.set(role("Auditor").permissions.exclude(codename="view_all_patients"))
         other.user_permissions.add(*role("Administrator").permissions.filter(codename="erase_patient"))
     own = Patient.objects.create(name="Own Patient", companion_name="Clara")
-    own.team.add(other)
+    if kind == "member of another clinic":
+        own.clinic = Clinic.objects.create(name="Ward 4")
+        own.clinic.members.add(other)
+        own.save()
+    else:
+        own.team.add(other)
     return Visitor(other)
 
 
@@ -160,6 +167,7 @@ OUTSIDERS = (
     "clinician of another team",
     "reader of another team",
     "auditor during the erasure",
+    "member of another clinic",
 )
 RECORDS = (UsageEvent, DailyUsage, Incident)  # an auditor also sees those of erased patients, without a name
 
@@ -223,7 +231,8 @@ def test_who_may_not_see_a_patient_changes_nothing(kind: str, rows: Rows):
 @pytest.mark.parametrize("name", ["Administrator", "Clinician", "Auditor"])
 def test_each_role_gets_its_pages_and_no_server_error(name: str, rows: Rows):
     member = user("member", in_role=name, is_staff=True)
-    rows.patient.team.add(member)
+    if name == "Clinician":  # sees the patient by the clinic alone
+        rows.patient.clinic.members.add(member)
     visitor, found, seen = Visitor(member), [], set()
     for address in addresses(rows):
         with suppress(_Rollback), transaction.atomic():

@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
 EMPTY = "-"
+NEARLY_USED_UP = 0.8  # of a budget; from here on it is shown as a warning
 BadgeKind = Literal["good", "warning", "bad", "plain"]
 
 
@@ -34,6 +35,15 @@ class WordFilter(admin.SimpleListFilter):
 def badge(kind: BadgeKind, words: object) -> SafeString:
     """A state in words. The kind chooses the background, which only repeats what the words say."""
     return format_html('<span class="badge badge-{}">{}</span>', kind, words)
+
+
+def budget_share(used: int, budget: int | None) -> str:
+    """How much of a budget is used, in per cent. "-" without a budget."""
+    if budget is None:
+        return EMPTY
+    share = used / budget if budget else 1.0
+    words = f"{share:.0%}"
+    return badge("bad" if share >= 1 else "warning", words) if share >= NEARLY_USED_UP else words
 
 
 def timestamp(moment: datetime | None) -> str:

@@ -1,7 +1,7 @@
 """Who may do what: the permissions of the roles, and the permission class of all REST calls.
 
 A role is a group: Administrator, Clinician or Auditor. A migration creates the groups, and administrators may change
-their permissions. A user without any role or permission is a clinician of their care teams.
+their permissions. A user without any role or permission is a clinician of their care teams and clinics.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,8 @@ from rest_framework.request import Request
 
 ADMINISTRATOR, CLINICIAN, AUDITOR = "Administrator", "Clinician", "Auditor"
 
+CHANGE_CLINIC = "patients.change_clinic"  # also chooses the clinic of a patient
+
 CLINICIAN_PERMISSIONS = frozenset(
     {
         "patients.view_patient",
@@ -23,6 +25,7 @@ CLINICIAN_PERMISSIONS = frozenset(
         "patients.add_device",
         "patients.change_device",
         "patients.view_voice",
+        "patients.view_clinic",
         "tts.view_conversation",
         "tts.view_utterance",
         "tts.add_utterance",
@@ -38,7 +41,7 @@ def may(user: User, permission: str) -> bool:
     """Whether the user has this permission, for REST calls. `visible_to` decides for which patients.
 
     A user without any group or permission has those of a clinician. For a staff user that is so only if they are in a
-    care team, because staff status alone is the right to log in to the admin, and no more.
+    care team or a member of a clinic, because staff status alone is the right to log in to the admin, and no more.
     """
     if user.has_perm(permission):
         return True
@@ -46,7 +49,7 @@ def may(user: User, permission: str) -> bool:
 
 
 def _has_no_role(user: User) -> bool:
-    is_clinician = not user.is_staff or user.patients.exists()
+    is_clinician = not user.is_staff or user.patients.exists() or user.clinics.exists()
     return is_clinician and not user.get_all_permissions() and not user.groups.exists()
 
 

@@ -18,7 +18,9 @@ from django.utils.translation import ngettext
 from voicecare.admin.conflicts import ConflictAdmin
 from voicecare.admin.lists import badge, time_ago
 from voicecare.core import languages, task_names, task_queue
+from voicecare.patients.access import CHANGE_CLINIC
 from voicecare.patients.api import AUDIBLE_FIELDS
+from voicecare.patients.care_teams import clinic_of_new_patient
 from voicecare.patients.models import DefaultVoice, DefaultVoices, Device, Patient, Voice
 from voicecare.patients.models.patient import OWN_VOICE_NEEDED, PatientQuerySet, sees_all_patients
 from voicecare.patients.voice_choice import VoiceSelect
@@ -204,14 +206,14 @@ class PatientAdmin(NoDeleteAdmin):
     """The page of a patient. `voicecare.admin.overview` registers a subclass, which knows the other apps."""
 
     form = PatientForm
-    list_select_related = ("voice",)
+    list_select_related = ("voice", "clinic")
     search_fields = ("name", "preferred_name")
     autocomplete_fields = ("team",)
     readonly_fields = ("archived_at", "erases_at", "erased_at", "created_at")
     fieldsets = (
         (None, {"fields": ("name", "preferred_name", "companion_name", "language", "speech_rate")}),
         ("Voices", {"fields": ("voice", "backup_voice", "backup_policy")}),
-        ("Care", {"fields": ("monthly_character_budget", "team")}),
+        ("Care", {"fields": ("clinic", "monthly_character_budget", "team")}),
         ("Record", {"fields": ("archived_at", "erases_at", "erased_at", "created_at")}),
     )
     inlines = (DeviceInline,)
@@ -220,6 +222,8 @@ class PatientAdmin(NoDeleteAdmin):
     def save_model(  # type: ignore[override]  # the admin of Patient only gets patients
         self, request: HttpRequest, obj: Patient, form: forms.ModelForm, change: bool
     ) -> None:
+        if not change and obj.clinic is None:
+            obj.clinic = clinic_of_new_patient(request.user)
         super().save_model(request, obj, form, change)
         if not change or AUDIBLE_FIELDS & set(form.changed_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, obj.pk)
@@ -229,6 +233,11 @@ class PatientAdmin(NoDeleteAdmin):
         super().save_related(request, form, formsets, change)
         if not change and not sees_all_patients(request.user):
             form.instance.team.add(request.user)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Patient | None = None) -> tuple[str, ...]:
+        """The clinic decides who sees the patient and which budget counts, so only few users may choose it."""
+        fixed = () if request.user.has_perm(CHANGE_CLINIC) else ("clinic",)
+        return (*super().get_readonly_fields(request, obj), *fixed)
 
     def get_queryset(self, request: HttpRequest) -> PatientQuerySet:
         return cast(PatientQuerySet, super().get_queryset(request)).shown_in_admin_to(request.user)

@@ -1,4 +1,7 @@
-"""Limits rows of all apps to the patients whom a user may see, by `PatientQuerySet.visible_to`, as REST does."""
+"""Limits rows of all apps to the patients whom a user may see, by `PatientQuerySet.visible_to`, as REST does.
+
+These are the patients of the user's care teams, and of the clinics that the user is a member of.
+"""
 
 from typing import Any, TypeVar
 
@@ -8,7 +11,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 
-from voicecare.patients.models import Patient, Voice
+from voicecare.patients.models import Clinic, Patient, Voice
 from voicecare.patients.models.patient import may_erase, sees_all_patients
 
 Row = TypeVar("Row", bound=Model)
@@ -41,6 +44,20 @@ def limit_records(
     if sees_all_patients(user):
         return rows
     return rows.filter(Q(**{f"{field}__in": Patient.objects.visible_to(user).order_by().values("pk")}) | also)
+
+
+def visible_clinics(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Clinic]:
+    """All clinics for a user who sees all patients, else those that the user is a member of."""
+    return Clinic.objects.all() if sees_all_patients(user) else Clinic.objects.filter(members=user.pk)
+
+
+def clinic_of_new_patient(user: AbstractBaseUser | AnonymousUser) -> Clinic | None:
+    """The clinic of a patient whom this user adds without choosing one: the only one that the user is a member of.
+
+    So a new patient counts for the budget of the clinic, although only few users may choose the clinic of a patient.
+    """
+    clinics = list(Clinic.objects.filter(members=user.pk)[:2]) if user.is_authenticated else []
+    return clinics[0] if len(clinics) == 1 else None
 
 
 class CareTeamAdmin(admin.ModelAdmin):

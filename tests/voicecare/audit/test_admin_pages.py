@@ -29,7 +29,7 @@ from voicecare.accounts import tokens
 from voicecare.accounts.models import ApiToken, SecondFactor
 from voicecare.audit.models import AuditEntry
 from voicecare.infrastructure.storages import private_file_storage
-from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
+from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "correct horse battery"
@@ -87,6 +87,7 @@ def api_token(member: Member) -> ApiToken:
 
 ROWS: dict[type[Model], Callable[[Member], Model]] = {
     ApiToken: api_token,
+    Clinic: lambda member: Clinic.objects.create(name="Ward 3"),
     CloneJob: clone_of,
     DefaultVoice: lambda member: DefaultVoice.objects.create(
         language="de", voice=stock_voice(member), chosen_by="administrator", chosen_at=timezone.now()
@@ -143,6 +144,7 @@ def sent_again(page: Any) -> dict[str, Any]:
 
 ADDED: dict[type[Model], dict[str, str]] = {
     ApiToken: {"name": "Ward screens"},
+    Clinic: {"name": "Ward 3"},
     DefaultVoice: {"language": "de"},
     Device: {"name": "Tablet"},
     Group: {"name": "Day shift"},

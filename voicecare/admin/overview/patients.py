@@ -13,15 +13,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from usage.models import DailyUsage
-from voicecare.admin.lists import EMPTY, badge, time_ago
+from voicecare.admin.lists import EMPTY, badge, budget_share, time_ago
 from voicecare.admin.overview import patient_filters
 from voicecare.admin.overview.patient_facts import LAST_SEEN, PatientFacts, incident_keys, read_facts
 from voicecare.admin.overview.patient_page import PatientPageAdmin
 from voicecare.core import languages
 from voicecare.dashboard.permissions import AdminPermissions
-from voicecare.patients.models import Patient, Voice
-
-NEARLY_USED_UP = 0.8  # of a budget; from here on it is shown as a warning
+from voicecare.patients.clinic_filter import ClinicFilter
+from voicecare.patients.models import Clinic, Patient, Voice
 
 
 class PatientChangeList(ChangeList):
@@ -39,12 +38,14 @@ class PatientChangeList(ChangeList):
 class PatientOverviewAdmin(PatientPageAdmin):
     list_display_links = ("name",)
     show_facets = admin.ShowFacets.NEVER
+    patient_field = "pk"
     list_filter = (
         patient_filters.StatusFilter,
         patient_filters.DeviceFilter,
         patient_filters.VoiceFilter,
         patient_filters.LanguageFilter,
         patient_filters.TeamFilter,
+        ClinicFilter,
     )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ANN401 - Django's signature
@@ -53,10 +54,11 @@ class PatientOverviewAdmin(PatientPageAdmin):
     def get_list_display(self, request: HttpRequest) -> list[str | Callable[[Any], str | bool]]:
         permissions = AdminPermissions(request.user)
         usage = ["characters_this_month", "budget_used"] if permissions.can_view(DailyUsage) else []
-        return ["status", "name", "last_seen", "language_name", "voice_name", *usage, "care_team"]
+        clinic = ["clinic"] if permissions.can_view(Clinic) and Clinic.objects.exists() else []
+        return ["status", "name", "last_seen", "language_name", "voice_name", *usage, *clinic, "care_team"]
 
     def get_sortable_by(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("name", "last_seen", "language_name", "voice_name")
+        return ("name", "last_seen", "language_name", "voice_name", "clinic")
 
     @admin.display(description="Status")
     def status(self, patient: Patient) -> str:
@@ -98,12 +100,7 @@ class PatientOverviewAdmin(PatientPageAdmin):
 
     @admin.display(description="Budget used")
     def budget_used(self, patient: Patient) -> str:
-        budget, used = patient.monthly_character_budget, _facts(patient).budgeted
-        if budget is None:
-            return EMPTY
-        share = used / budget if budget else 1.0
-        words = f"{share:.0%}"
-        return badge("bad" if share >= 1 else "warning", words) if share >= NEARLY_USED_UP else words
+        return budget_share(_facts(patient).budgeted, patient.monthly_character_budget)
 
     @admin.display(description="Team")
     def care_team(self, patient: Patient) -> str:

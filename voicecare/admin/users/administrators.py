@@ -5,6 +5,7 @@ from collections.abc import Collection
 from django.contrib.auth.models import User
 from django.db.models import Q, QuerySet
 
+from voicecare.admin.guarded_deletion import DeletionRefused
 from voicecare.patients.access import ADMINISTRATOR
 
 LAST_ADMINISTRATOR = (
@@ -13,7 +14,7 @@ LAST_ADMINISTRATOR = (
 )
 
 
-class LastAdministrator(Exception):
+class LastAdministrator(DeletionRefused):
     """A change would leave nobody who may administrate. The message says what to do."""
 
     def __init__(self) -> None:

@@ -2,15 +2,15 @@
 
 from typing import Any, cast
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, Permission, User
-from django.db import transaction
-from django.db.models import ManyToManyField, Model, QuerySet
+from django.db.models import ManyToManyField, QuerySet
 from django.forms import ModelMultipleChoiceField
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest
 
 from voicecare.accounts import rights
+from voicecare.admin.guarded_deletion import GuardedDeletionAdmin
 from voicecare.admin.users.administrators import (
     LastAdministrator,
     would_be_none_without,
@@ -22,43 +22,6 @@ from voicecare.patients.access import ADMINISTRATOR
 admin.site.unregister([User, Group])  # Django's own pages
 
 _NOT_GRANTABLE = {"invalid_choice": "You can only give permissions and groups with permissions that you have yourself."}
-
-
-class GuardedDeletionAdmin(admin.ModelAdmin):
-    """Deletes in one transaction, and shows LastAdministrator as an error after it was rolled back."""
-
-    def check_deletion(self, rows: QuerySet[Any]) -> None:
-        """Raises LastAdministrator if these rows must not be deleted."""
-        raise NotImplementedError
-
-    def delete_model(self, request: HttpRequest, obj: Model) -> None:
-        self.check_deletion(self.model._default_manager.filter(pk=obj.pk))
-        super().delete_model(request, obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.check_deletion(queryset)
-        super().delete_queryset(request, queryset)
-
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        try:
-            return super().delete_view(request, object_id, extra_context)
-        except LastAdministrator as error:
-            return self._refused(request, error)
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        if request.method != "POST":
-            return super().changelist_view(request, extra_context)
-        try:
-            with transaction.atomic():  # the action logs the deletions before it deletes
-                return super().changelist_view(request, extra_context)
-        except LastAdministrator as error:
-            return self._refused(request, error)
-
-    def _refused(self, request: HttpRequest, error: LastAdministrator) -> HttpResponse:
-        self.message_user(request, str(error), messages.ERROR)
-        return HttpResponseRedirect(request.get_full_path())
 
 
 def _grantable(

@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from voicecare.core import languages
+from voicecare.patients.models.clinic import Clinic
 from voicecare.patients.models.voice import Voice
 
 OWN_VOICE_NEEDED = (
@@ -27,7 +28,7 @@ def _has_permission(user: AbstractBaseUser | AnonymousUser, permission: str) -> 
 
 
 def sees_all_patients(user: AbstractBaseUser | AnonymousUser) -> bool:
-    """Whether the user sees the patients of all care teams, not only those of their own."""
+    """Whether the user sees all patients, not only those of their own care teams and clinics."""
     return _has_permission(user, VIEW_ALL_PATIENTS)
 
 
@@ -38,21 +39,27 @@ def may_erase(user: AbstractBaseUser | AnonymousUser) -> bool:
 
 class PatientQuerySet(models.QuerySet["Patient"]):
     def visible_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
-        """The patients that the user may see: all with the permission `view_all_patients`, else those of care teams.
+        """The patients that the user may see.
 
-        Patients who are to be erased are hidden from everybody. `shown_in_admin_to` has them for users who may erase.
+        With the permission `view_all_patients` these are all. Other users see the patients of their care teams and of
+        the clinics that they are members of. Patients who are to be erased are hidden from everybody.
+        `shown_in_admin_to` has them for users who may erase.
         """
-        return self._of_teams_of(user).remaining()
+        return self._in_care_of(user).remaining()
 
     def shown_in_admin_to(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
         """Like `visible_to`, with erased patients, and with those who are to be erased if the user can undo it."""
-        patients = self._of_teams_of(user)
+        patients = self._in_care_of(user)
         return patients if may_erase(user) else patients.filter(erases_at=None)
 
-    def _of_teams_of(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
-        if not user.is_authenticated:  # `team=None` would find the patients without a care team
+    def _in_care_of(self, user: AbstractBaseUser | AnonymousUser) -> "PatientQuerySet":
+        if not user.is_authenticated:
             return self.none()
-        return self if sees_all_patients(user) else self.filter(team=user.pk)
+        if sees_all_patients(user):
+            return self
+        of_teams = Patient.team.through.objects.filter(user=user.pk).values("patient")
+        of_clinics = Clinic.members.through.objects.filter(user=user.pk).values("clinic")
+        return self.filter(Q(pk__in=of_teams) | Q(clinic__in=of_clinics))  # a join would repeat patients of both
 
     def remaining(self) -> "PatientQuerySet":
         """The patients who are neither to be erased nor being erased."""
@@ -114,6 +121,14 @@ class Patient(models.Model):
         help_text="No other voice: the person hears only the voice above and the offline voice, not the default voice.",
     )
     monthly_character_budget = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    clinic = models.ForeignKey(
+        Clinic,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="patients",
+        help_text="Its members see the patient, and its budgets limit the patient's speech, too.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
     erases_at = models.DateTimeField(
         null=True,
