@@ -20,7 +20,8 @@ WEB = {
     "voicecare.audit",
     *(f"voicecare.admin.{part}" for part in ("conflicts", "lists", "readonly", "periods", "titles")),
 }
-USAGE = {"usage.ledger", "usage.alerts", "usage.provider_state", "usage.budgets"}  # the parts that other apps may use
+# The parts that other apps may use.
+USAGE = {"usage.ledger", "usage.alerts", "usage.provider_state", "usage.budgets", "usage.clinic_budgets"}
 
 USAGE_DOMAIN = {*USAGE, "usage.models", "usage.prices", "usage.reports", "usage.reconciliation"}
 CLONING_DOMAIN = {f"cloning.{part}" for part in ("models", "samples", "gateway", "consent", "jobs", "voices")}
@@ -53,6 +54,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "usage.alerts": {"usage.models", *SHARED},
     "usage.prices": {"usage.models"},
     "usage.budgets": {"usage.ledger", "usage.alerts", "usage.prices", "usage.models", *SHARED},
+    "usage.clinic_budgets": {"usage.budgets", "usage.alerts", "usage.models", *SHARED},
     "usage.reports": {"usage.ledger", "usage.alerts", "usage.prices", "usage.models", *SHARED},
     "usage.provider_state": {*USAGE, "usage.reports", "usage.models", *SHARED},
     "usage.reconciliation": {*USAGE_DOMAIN, *SHARED},

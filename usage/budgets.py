@@ -18,9 +18,12 @@ Characters stay in `reserved` until `settle()` moves them to `used`. They are ne
 refused because of double counting. `used` mirrors the ledger's daily rows. It can drift after a crash or a late
 reconciliation until `repair()` corrects it. A row that has not changed since its last repair, and that has refused
 nothing since, is not repaired again.
+
+`usage/clinic_budgets.py` has the budgets of clinics. Speech to a patient of a clinic with a budget reserves in both.
 """
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -28,9 +31,8 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Greatest, Now
 from django.utils import timezone
 
-from usage.alerts import incidents
 from usage.ledger import rollup
-from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
+from usage.models import BudgetMonth, DailyUsage, UsageEvent
 from usage.prices import Cost, PriceList
 from voicecare.patients.models import Patient
 
@@ -56,9 +58,14 @@ class BudgetStatus:
         return None if self.budget is None else max(self.budget - self.used, 0)
 
 
+def today() -> date:
+    """Return the current day in USAGE_TIME_ZONE."""
+    return rollup.day_of(timezone.now())
+
+
 def current_month() -> date:
     """Return the first day of the current month in USAGE_TIME_ZONE."""
-    return rollup.day_of(timezone.now()).replace(day=1)
+    return today().replace(day=1)
 
 
 def reserve(patient_id: uuid.UUID, month: date, characters: int) -> bool:
@@ -100,37 +107,32 @@ def repair() -> int:
     last_month = (this_month - timedelta(days=1)).replace(day=1)
     repaired = 0
     for month in (last_month, this_month):
-        of_patient = _budgeted_usage(month).filter(patient=OuterRef("patient")).order_by().values("patient")
+        of_patient = budgeted_usage(month).filter(patient=OuterRef("patient")).order_by().values("patient")
         total = Coalesce(Subquery(of_patient.annotate(total=Sum("characters")).values("total")), 0)
         stale = BudgetMonth.objects.filter(month=month, checked=False, updated_at__lt=Now() - STALE_AFTER)
         repaired += stale.update(used=total, reserved=0, checked=True)
     return repaired
 
 
-def resolve_outdated_incidents() -> None:
-    """Resolve budget incidents that no longer apply.
+def exceeded_patients(keys: Collection[str]) -> list[str]:
+    """Return those of the ids that are patients whose budget of this month still has no room.
 
-    Either the budget was raised or removed after the refusal, or the month of the refusal has ended.
+    The others are no patients, their budget was raised or removed after the refusal, or its month has ended.
     """
-    open_incidents = Incident.objects.filter(kind=incidents.Kind.BUDGET, resolved_at=None)
-    patient_ids = list(open_incidents.values_list("key", flat=True))
-    if not patient_ids:
-        return
-    budgets = Patient.objects.filter(pk__in=patient_ids).values_list("pk", "monthly_character_budget")
-    months = BudgetMonth.objects.filter(patient__in=patient_ids, month=current_month())
+    budgets = Patient.objects.filter(pk__in=keys).values_list("pk", "monthly_character_budget")
+    months = BudgetMonth.objects.filter(patient__in=keys, month=current_month())
     refused = {row.patient: row.budget_when_refused for row in months if row.budget_when_refused is not None}
-    unchanged = [str(key) for key, budget in budgets if budget is not None and budget <= refused.get(key, -1)]
-    incidents.resolve(open_incidents.exclude(key__in=unchanged))
+    return [str(key) for key, budget in budgets if budget is not None and budget <= refused.get(key, -1)]
 
 
 def used_characters(patient_id: uuid.UUID, month: date) -> int:
     """Return the billed characters of speech for this patient in that month, from the ledger's daily rows."""
-    return _budgeted_usage(month).filter(patient=patient_id).aggregate(total=Sum("characters"))["total"] or 0
+    return budgeted_usage(month).filter(patient=patient_id).aggregate(total=Sum("characters"))["total"] or 0
 
 
 def budget_status(patient: Patient) -> BudgetStatus:
     month, prices = current_month(), PriceList.read()
-    usage = _budgeted_usage(month).filter(patient=patient.pk).order_by().annotate(price=prices.index())
+    usage = budgeted_usage(month).filter(patient=patient.pk).order_by().annotate(price=prices.index())
     # Without prices the rows are not grouped, and one row of zeros is returned if there was no usage.
     sums = {"used": Sum("characters", default=0), "billed": Sum("credits", default=0)}
     by_price = usage.values("price").annotate(**sums)
@@ -139,5 +141,6 @@ def budget_status(patient: Patient) -> BudgetStatus:
     return BudgetStatus(month, patient.monthly_character_budget, sum(used for _, used, _ in rows), cost)
 
 
-def _budgeted_usage(month: date) -> QuerySet[DailyUsage]:
+def budgeted_usage(month: date) -> QuerySet[DailyUsage]:
+    """Return the ledger's days of that month with the characters that count towards budgets."""
     return DailyUsage.objects.filter(day__gte=month, day__lt=rollup.month_after(month), kind__in=BUDGETED_KINDS)

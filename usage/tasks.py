@@ -5,7 +5,7 @@
 
 from celery import shared_task
 
-from usage import budgets, statement_mail
+from usage import budgets, clinic_budgets, statement_mail
 from usage.alerts import dispatcher, heartbeats, latency, lost_voices
 from usage.alerts.periodic_tasks import PeriodicTask
 from usage.alerts.voices import default_voice, ending
@@ -31,7 +31,7 @@ def heartbeat() -> None:
 
 @shared_task(name="usage.mend_budgets", base=PeriodicTask)
 def repair_budgets() -> None:
-    run_steps(budgets.repair, budgets.resolve_outdated_incidents)
+    run_steps(budgets.repair, clinic_budgets.compare_all, clinic_budgets.resolve_outdated_incidents)
 
 
 @shared_task(name="usage.check_voices", base=PeriodicTask)

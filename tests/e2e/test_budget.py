@@ -16,9 +16,9 @@ from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
 from tts.models import Conversation, Phrase, Utterance
-from usage.models import BudgetMonth, DailyUsage, Incident, UsageEvent
+from usage.models import BudgetMonth, ClinicBudget, DailyUsage, Incident, UsageEvent
+from voicecare.patients.models import Clinic, Patient
 from voicecare.patients.models import Device as Row
-from voicecare.patients.models import Patient
 
 SENTENCE = "There is room for ten of these sentences."
 CONCURRENT, ROOM = 50, 10
@@ -98,6 +98,44 @@ async def test_of_fifty_rest_requests_only_those_within_the_budget_are_spoken(
     await wait_until_settled(BUDGET)
     answer = await in_database(carol.get, f"utterances/{ids[-1]}/")
     assert (answer["status"], answer["code"]) == ("failed", "over_budget")
+
+
+async def test_of_two_hundred_speeches_of_a_clinic_only_those_within_its_budget_are_spoken(
+    server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
+) -> None:
+    """Fifty patients of one clinic say four sentences each, over two web processes. One has a smaller budget."""
+    room, patients = 60, 50
+
+    def create() -> list[str]:
+        ward = Clinic.objects.create(name="Ward 3", daily_character_budget=room * len(SENTENCE))
+        members = [member(f"P {number}", clinic=ward) for number in range(patients)]
+        budget(members[0], 0)
+        return [one.token for one in members]
+
+    tokens = await in_database(create)
+    async with AsyncExitStack() as stack:
+        devices = [
+            await stack.enter_async_context(Device((server.ws, second_server.ws)[n % 2], token, timeout_s=60))
+            for n, token in enumerate(tokens)
+        ]
+        for device in devices:
+            await device.start(greeting=False)
+
+        async def speak_four(device: Device) -> list[str]:
+            speeches = [await device.speak(SENTENCE) for _ in range(4)]
+            return [str(spoken.terminal.get("source", spoken.terminal.get("code"))) for spoken in speeches]
+
+        ends = [end for four in await asyncio.gather(*map(speak_four, devices)) for end in four]
+    assert (ends.count("live"), ends.count("over_budget")) == (room, 4 * patients - room)
+    assert sandbox.account()["characters"] == room * len(SENTENCE)
+    used = room * len(SENTENCE)
+    await eventually(
+        lambda: in_database(lambda: set(ClinicBudget.objects.values_list("used", "reserved"))),
+        wanted=lambda seen: seen == {(used, 0)},
+    )
+    found = await in_database(lambda: list(Incident.objects.order_by("detail").values_list("kind", "detail")))
+    assert ("budget", f"Clinic Ward 3: the daily budget of {used:,} characters.") in found
+    assert len(found) == 2
 
 
 def request_over_rest(carol: Clinician, alice: Member) -> list[str]:

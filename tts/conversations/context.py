@@ -13,8 +13,8 @@ class SpeechContext:
     `backup_settings` differs from `speech_settings` only in the voice. `phrases` are the texts of the phrase cache,
     normalised with `tts.text.segmenter.normalise`. `reserve_voice` speaks if the backup voice is refused, until all
     conversations have another backup voice. `conversation_id` is None for speech outside of a conversation.
-    `patient_id` is None for a voice that belongs to no patient. `has_budget` says whether the patient has a monthly
-    budget.
+    `patient_id` is None for a voice that belongs to no patient. `has_budget` says whether the patient or their clinic
+    has a budget. `budgeted_clinic_id` is the clinic, if it has one.
     """
 
     conversation_id: uuid.UUID | None
@@ -23,6 +23,7 @@ class SpeechContext:
     backup_settings: SpeechSettings
     phrases: frozenset[str]
     has_budget: bool = False
+    budgeted_clinic_id: uuid.UUID | None = None
     reserve_voice: VoiceRef = NO_VOICE
 
     @property

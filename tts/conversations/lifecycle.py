@@ -49,7 +49,7 @@ def start_for_delivery(device_id: uuid.UUID) -> OpenConversation:
 
 
 def _create(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> OpenConversation:
-    device = Device.objects.select_related(*PATIENT_VOICES).get(pk=device_id)
+    device = Device.objects.select_related("patient__clinic", *PATIENT_VOICES).get(pk=device_id)
     defaults = DefaultVoices()
     voice, source = resolve_voice(device.patient, defaults)
     last = device.format if initiated == Conversation.Initiated.SERVER else ""
@@ -102,7 +102,7 @@ def resume(device_id: uuid.UUID, conversation_id: uuid.UUID) -> OpenConversation
 
     If its voice cannot be used any longer, the conversation continues in the voice that a new one would start with.
     """
-    device = Device.objects.select_related(*PATIENT_VOICES).get(pk=device_id)
+    device = Device.objects.select_related("patient__clinic", *PATIENT_VOICES).get(pk=device_id)
     resumable = Conversation.objects.resumable().filter(patient=device.patient, pk=conversation_id)
     conversation = resumable.select_related("voice", *PATIENT_VOICES).first()
     if conversation is None:
@@ -220,6 +220,7 @@ def _build_context(conversation: Conversation, patient: Patient, defaults: Defau
         format=conversation.format,
     )
     backup = VoiceRef.from_voice(defaults.backup_for(patient))
+    clinic = patient.clinic if patient.clinic and patient.clinic.has_budget else None
     return Context(
         conversation_id=conversation.id,
         patient_id=patient.id,
@@ -232,7 +233,8 @@ def _build_context(conversation: Conversation, patient: Patient, defaults: Defau
         phrases=frozenset(normalise(phrase.text) for phrase in phrases if phrase.kind != Phrase.Kind.GREETING),
         greeting=None if greeting is None else render_greeting(greeting, patient),
         hold_message=of_kind.get(Phrase.Kind.HOLD_MESSAGE),
-        has_budget=patient.monthly_character_budget is not None,
+        has_budget=patient.monthly_character_budget is not None or clinic is not None,
+        budgeted_clinic_id=None if clinic is None else clinic.pk,
         own_voice_only=patient.hears_own_voice_only,
     )
 

@@ -39,7 +39,7 @@ VOICE_CHANGED_NOTICE: Frame = {
 FAILURE_MESSAGES = {
     "no_voice": "The provider, the backup voice and the offline voice have all failed. Try again soon.",
     "text_rejected": "The speech provider refuses this text. Change the text.",
-    "over_budget": "This text exceeds the patient's monthly budget. Raise the budget, or wait for the next month.",
+    "over_budget": "This text exceeds a budget of the patient or their clinic. Raise it, or wait for the next period.",
     "expired": "The speech expired before it could be played.",
 }
 

@@ -16,8 +16,10 @@ import structlog
 from tts.resilience.circuit_breaker import CircuitBreaker
 from tts.resilience.outage_detector import OutageDetector
 from tts.resilience.retry_policy import Strategy, incident_kind
+from usage import clinic_budgets
 from usage.alerts import incidents, lost_voices
 from usage.alerts.voices import default_voice
+from usage.clinic_budgets import Refusal
 from usage.provider_state import access
 from voicecare.core import metrics
 from voicecare.core.database import run_in_db_thread
@@ -75,6 +77,11 @@ class ErrorReporter:
     def report_over_budget(self, patient_id: uuid.UUID) -> None:
         """Report that a speech would exceed the patient's monthly budget."""
         self._report_incident(incidents.Kind.BUDGET, str(patient_id), f"Patient {patient_id}.")
+
+    def report_clinic_over_budget(self, clinic_id: uuid.UUID, refusal: Refusal) -> None:
+        """Report that a speech would exceed a budget of the patient's clinic."""
+        if self._is_due(incidents.Kind.BUDGET, str(clinic_id)):
+            self._spawn(run_in_db_thread(clinic_budgets.report_exceeded, clinic_id, refusal))
 
     def report_no_voice(self, conversation_id: uuid.UUID | None) -> None:
         """Report that neither the provider nor the offline voice could speak."""

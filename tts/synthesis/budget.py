@@ -1,4 +1,4 @@
-"""The part of a patient's monthly budget (`usage.budgets`) that is reserved for one speech."""
+"""The part of the budgets of a patient and their clinic (`usage.clinic_budgets`) that is reserved for one speech."""
 
 import asyncio
 import time
@@ -17,7 +17,8 @@ from tts.speech import Speech
 from tts.text.segmenter import normalise, split
 from tts.text.speakable import is_speakable
 from tts.text.stream import Segment
-from usage import budgets
+from usage import budgets, clinic_budgets
+from usage.clinic_budgets import Refusal
 from voicecare.core.database import run_in_db_thread
 
 DATABASE_TIMEOUT_S = 3.0  # then the speech continues without a reservation, so that the patient does not wait
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class BudgetReservation:
-    """Reserves characters before they are requested, for a speech to a patient who has a budget.
+    """Reserves characters before they are requested, for a speech to a patient who, or whose clinic, has a budget.
 
     For a complete text, one reservation covers all characters that are not expected in the phrase cache. It is made
     when the first segment needs the provider. A text that is still being written is reserved segment by segment.
@@ -47,7 +48,8 @@ class BudgetReservation:
         self._patient_id = patient_id
         self._error_reporter = error_reporter
         self._spawn = spawn
-        self._month: date  # of the first reservation
+        self._clinic_id = context.budgeted_clinic_id
+        self._day: date  # of the first reservation
         self._billed_before = speech.progress.characters
         self._reserved = 0
         self._reserved_at = time.monotonic()
@@ -102,18 +104,22 @@ class BudgetReservation:
 
     async def _reserve(self, characters: int) -> bool:
         if not self._reserved:
-            self._month = budgets.current_month()
+            self._day = budgets.today()
         try:
-            fits = await run_in_db_thread(budgets.reserve, self._patient_id, self._month, characters)
+            refusal = await run_in_db_thread(
+                clinic_budgets.reserve, self._patient_id, self._clinic_id, self._day, characters
+            )
         except Error as error:
             self._skip(type(error).__name__)
             return True
-        if fits:
+        if refusal is None:
             self._reserved += characters
             self._reserved_at = time.monotonic()
-        else:
+        elif refusal is Refusal.PATIENT or self._clinic_id is None:
             self._error_reporter.report_over_budget(self._patient_id)
-        return fits
+        else:
+            self._error_reporter.report_clinic_over_budget(self._clinic_id, refusal)
+        return refusal is None
 
     async def _settle(self) -> None:
         """Move billed characters from `reserved` to `used`, and release the others.
@@ -127,7 +133,9 @@ class BudgetReservation:
         if self._age_s() > budgets.STALE_AFTER.total_seconds() or not (reserved or billed):
             return
         try:
-            await run_in_db_thread(budgets.settle, self._patient_id, self._month, reserved=reserved, used=billed)
+            await run_in_db_thread(
+                clinic_budgets.settle, self._patient_id, self._clinic_id, self._day, reserved=reserved, used=billed
+            )
         except Error as error:
             log.warning("reservation.settle_failed", error=type(error).__name__)
 

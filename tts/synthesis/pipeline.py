@@ -1,7 +1,7 @@
 """The speech pipeline: speaks one utterance, from its text to the last byte for the listener.
 
 A patient waits for this code. Before the provider request it only looks into the phrase cache and waits for a
-concurrency slot. There is no database query, with one exception: patients with a monthly budget need a reservation. The
+concurrency slot. There is no database query, with one exception: patients with a budget need a reservation. The
 attempt is written to the journal without an fsync.
 
 A segment is spoken with one strategy after another (`tts.resilience.retry_policy`) until all of it was sent. Audio of a

@@ -74,7 +74,7 @@ _DETECTED: Mapping[Incident.Kind, Callable[[Incident], bool]] = {
     Kind.QUOTA_LOW: _always,  # the subscription shows enough credits
     Kind.FORECAST: _always,  # the next forecast
     Kind.SLOW: _always,  # the next speeches
-    Kind.BUDGET: _always,  # the budget is raised, or the month ends
+    Kind.BUDGET: _always,  # the budget is raised, or the month or the day ends
     Kind.DRIFT: _is_compared_again,  # a later comparison finds the day in order
     Kind.SILENT: _always,  # the next heartbeat
     Kind.ALERTS: _always,  # the channel sends a message, or is removed from the settings

@@ -11,7 +11,7 @@ from usage.alerts.endings import REFUSED
 from usage.alerts.latency import PATIENT_KINDS, SLOW_ABOVE_MS, WINDOW_MINUTES
 from usage.alerts.voices import ending
 from usage.models import Incident, UsageEvent
-from voicecare.patients.models import Patient, Voice
+from voicecare.patients.models import Clinic, Patient, Voice
 
 Kind = Incident.Kind
 OTHER_VOICE_KINDS = (
@@ -54,7 +54,7 @@ def impact_of(incident: Incident) -> list[Impact] | None:
         speeches = _events_during(incident, timedelta(minutes=WINDOW_MINUTES)).filter(kind__in=PATIENT_KINDS)
         return _count_by_patient(speeches.filter(first_chunk_ms__gt=SLOW_ABOVE_MS), "speeches with high latency")
     if incident.kind == Kind.BUDGET:
-        return [Impact(uuid.UUID(incident.key), "speech over the budget was not spoken")]
+        return _over_budget(uuid.UUID(incident.key))
     return None
 
 
@@ -72,6 +72,14 @@ def substituted_segments(incident: Incident) -> Iterable[Mapping[str, Any]]:
     if incident.resolved_at is not None:
         events = events.filter(started_at__lte=incident.resolved_at)
     return events.order_by("patient", "kind").values("patient", "kind").annotate(segments=Count("id"))
+
+
+def _over_budget(key: uuid.UUID) -> list[Impact]:
+    """Return the patient, or the patients of the clinic, with this id."""
+    if not Clinic.objects.filter(pk=key).exists():
+        return [Impact(key, "speech over the budget was not spoken")]
+    patients = Patient.objects.remaining().filter(clinic=key).order_by("name", "pk")
+    return [Impact(patient, "belongs to this clinic") for patient in patients.values_list("pk", flat=True)]
 
 
 def _voices(incident: Incident) -> QuerySet[Voice]:

@@ -119,10 +119,12 @@ _MESSAGES = {
         "Latency is normal again.",
     ),
     Kind.BUDGET: IncidentMessage(
-        "A patient's monthly budget of characters is used up.",
-        "Cached phrases still play. Nothing else is spoken until the month ends or the budget is raised.",
-        "Raise the patient's budget in the admin, or wait. The budget resets automatically next month.",
-        "Characters are available in the patient's budget again.",
+        "A budget of characters is used up: that of a patient, or that of a clinic. The details below say which.",
+        "Cached phrases still play. Nothing else is spoken to the patient, or to the patients of the clinic, until the "
+        "budget is raised or begins again.",
+        "Raise the budget of the patient or the clinic in the admin, or wait. A monthly budget begins again next "
+        "month, and a daily budget of a clinic the next day.",
+        "Characters are available in the budget again.",
     ),
     Kind.DRIFT: IncidentMessage(
         "The ledger and the provider's figures differ by more than one per cent.",

@@ -7,13 +7,14 @@
 
 from usage.models.incident import Incident, IncidentEvent
 from usage.models.ledger import NO_ID, DailyUsage, Reconciliation, UsageEvent
-from usage.models.money import BudgetMonth, Price, StatementMail
+from usage.models.money import BudgetMonth, ClinicBudget, Price, StatementMail
 from usage.models.processes import Heartbeat, TaskFailure
 from usage.models.provider_state import ProviderState
 
 __all__ = [
     "NO_ID",
     "BudgetMonth",
+    "ClinicBudget",
     "DailyUsage",
     "Heartbeat",
     "Incident",

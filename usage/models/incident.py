@@ -28,7 +28,7 @@ class Incident(models.Model):
         QUOTA_LOW = "quota_low", "credits running low"
         FORECAST = "forecast", "credits forecast to run out"
         SLOW = "slow", "high latency"
-        BUDGET = "budget", "a patient's monthly budget is used up"
+        BUDGET = "budget", "the budget of a patient or a clinic is used up"
         DRIFT = "drift", "the ledger and the provider's figures differ"
         SILENT = "silent", "worker or beat not running"
         ALERTS = "alerts", "alerts cannot be sent"

@@ -1,9 +1,11 @@
-"""Prices, the monthly statement, and the budgets of patients."""
+"""Prices, the monthly statement, and the budgets of patients and clinics."""
 
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+
+from voicecare.patients.models import Clinic
 
 
 class Price(models.Model):
@@ -84,3 +86,34 @@ class BudgetMonth(models.Model):
 
     def __str__(self) -> str:
         return f"{self.month:%Y-%m}"
+
+
+class ClinicBudget(models.Model):
+    """Characters that the patients of a clinic have used and reserved together in one month or on one day.
+
+    `usage/clinic_budgets.py` maintains the rows of clinics with a budget. Months and days are in USAGE_TIME_ZONE.
+    """
+
+    class Period(models.TextChoices):
+        MONTH = "month", "monthly"
+        DAY = "day", "daily"
+
+    id = models.BigAutoField(primary_key=True)
+    clinic = models.ForeignKey(Clinic, on_delete=models.CASCADE, related_name="budget_rows", db_index=False)
+    period = models.CharField(max_length=5, choices=Period)
+    start = models.DateField(help_text="The day, or the first day of the month.")
+    reserved = models.PositiveBigIntegerField(default=0)
+    used = models.PositiveBigIntegerField(default=0)
+    budget_when_refused = models.PositiveBigIntegerField(
+        null=True, help_text="The budget when a request last exceeded it."
+    )
+    compared_at = models.DateTimeField(
+        null=True, help_text="When the row was last compared with those of the clinic's patients."
+    )
+
+    class Meta:
+        ordering = ("-start",)
+        constraints = [models.UniqueConstraint(fields=["clinic", "period", "start"], name="clinic_budget_key")]
+
+    def __str__(self) -> str:
+        return f"{self.period} from {self.start}"
