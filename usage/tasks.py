@@ -7,6 +7,7 @@ from celery import shared_task
 
 from usage import budgets, clinic_budgets, statement_mail
 from usage.alerts import dispatcher, heartbeats, latency, lost_voices
+from usage.alerts.notifications import dispatch as notifications
 from usage.alerts.periodic_tasks import PeriodicTask
 from usage.alerts.voices import default_voice, ending
 from usage.provider_state import access, circuit, quota
@@ -22,6 +23,11 @@ def poll_quota() -> None:
 @shared_task(name="usage.deliver_alerts", base=PeriodicTask)
 def deliver_alerts() -> None:
     dispatcher.retry_pending()
+
+
+@shared_task(name="usage.notify_channels", base=PeriodicTask)
+def notify_channels() -> None:
+    notifications.deliver()
 
 
 @shared_task(name="usage.heartbeat", base=PeriodicTask)

@@ -11,7 +11,15 @@ from cloning.models import CloneJob
 from tts.models import Clip, Conversation, Phrase, Utterance
 from usage import budgets
 from usage.ledger import rollup
-from usage.models import BudgetMonth, DailyUsage, Incident, ProviderState, Reconciliation, UsageEvent
+from usage.models import (
+    BudgetMonth,
+    DailyUsage,
+    Incident,
+    NotificationChannel,
+    ProviderState,
+    Reconciliation,
+    UsageEvent,
+)
 from voicecare.accounts import tokens
 from voicecare.audit.models import AuditEntry
 from voicecare.core import languages
@@ -29,6 +37,17 @@ def create_rows(patients: int) -> None:
     DefaultVoice.objects.create(voice=voice, language="de")
     phrase = Phrase.objects.create(
         kind="greeting", text="Good morning {patient_name}, this is {ai_name}. Nice to see you."
+    )
+    NotificationChannel.objects.create(
+        name="Second on call, ward 4 and night shift",
+        url="workflows://127.0.0.1:443/workflow/signature",
+        kinds=["voice_ending", "no_usable_voice"],
+        severities=["critical", "warning"],
+        escalate_after_minutes=120,
+        failures=3,
+        last_sent_at=timezone.now() - timedelta(days=20),
+        last_failed_at=timezone.now(),
+        last_error="The service refused the message (HTTP 403).",
     )
     for number in range(patients):
         _create_patient(number, team, voice, phrase)

@@ -26,6 +26,7 @@ NAMES = {
     "beat": "Beat",
     "mail": "Alerts by mail",
     "webhook": "Alerts by webhook",
+    "notification_channels": "Notification channels",
 }
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import smtplib
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -52,26 +53,31 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
     return hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
-def send_test_alert() -> dict[str, str]:
-    """Send a test alert through each configured channel. Returns, by name of the channel, why it failed, or ""."""
+def test_sends() -> Mapping[str, Callable[[], None]]:
+    """Return a function for each configured channel, by its name, that sends a test alert or raises an exception."""
     admin = settings.PUBLIC_URL.rstrip("/") + reverse("admin:index")
     sends = {
-        "mail": partial(_send_mail, "voicecare: test alert", f"{messages.TEST_ALERT}\n\n{admin}\n"),
+        "mail": partial(_send_mail, messages.TEST_SUBJECT, f"{messages.TEST_ALERT}\n\n{admin}\n"),
         "webhook": partial(_post, {"kind": "test", "state": "test", "text": messages.TEST_ALERT, "url": admin}),
     }
-    results = {}
-    for name in configured_channels():
-        try:
-            sends[name]()
-        except Exception as error:  # a mail server or a library can raise anything, and the other channel is tried too
-            results[name] = f"{type(error).__name__}: {error}"
-        else:
-            results[name] = ""
-    return results
+    return {name: sends[name] for name in configured_channels()}
+
+
+def describe_failure(error: Exception) -> str:
+    """Return why a channel has failed, as a sentence. The text of an exception can have the address, a secret."""
+    if isinstance(error, requests.HTTPError):
+        return f"The receiver refused the message ({error})."
+    if isinstance(error, TimeoutError | requests.Timeout):
+        return "The receiver did not answer in time."
+    if isinstance(error, smtplib.SMTPException):
+        return f"The mail server refused the message ({type(error).__name__})."
+    if isinstance(error, OSError) and not isinstance(error, ValueError):
+        return f"The receiver could not be reached ({type(error).__name__})."
+    return f"The message could not be sent ({type(error).__name__})."
 
 
 def _mail(incident: Incident, state: AlertState) -> None:
-    _send_mail(messages.subject(incident, state), f"{messages.body(incident, state)}\n\n{_url(incident)}\n")
+    _send_mail(messages.subject(incident, state), f"{messages.body(incident, state)}\n\n{url_of(incident)}\n")
 
 
 def _send_mail(subject: str, body: str) -> None:
@@ -79,7 +85,7 @@ def _send_mail(subject: str, body: str) -> None:
 
 
 def _webhook(incident: Incident, state: AlertState) -> None:
-    _post({"kind": incident.kind, "state": state, "text": messages.body(incident, state), "url": _url(incident)})
+    _post({"kind": incident.kind, "state": state, "text": messages.body(incident, state), "url": url_of(incident)})
 
 
 def _post(payload: Mapping[str, str]) -> None:
@@ -102,5 +108,5 @@ def _post(payload: Mapping[str, str]) -> None:
                 raise requests.HTTPError(f"HTTP {response.status_code}")
 
 
-def _url(incident: Incident) -> str:
+def url_of(incident: Incident) -> str:
     return settings.PUBLIC_URL.rstrip("/") + reverse("admin:usage_incident_change", args=[incident.pk])

@@ -1,5 +1,7 @@
 """Sends alerts about incidents by mail and webhook: when an incident opens, and when it is resolved, in this order.
 
+Mail and webhook are those of the settings. `notifications.dispatch` sends alerts through the notification channels.
+
 While an incident is muted, only its resolution is sent. If it is still open when the mute ends, a reminder is sent.
 
 The process that opens or resolves an incident sends the alert immediately in a thread, so neither a worker nor a broker
@@ -12,6 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from threading import Thread
 
 import structlog
@@ -21,6 +24,7 @@ from django.db.models.functions import Now
 
 from usage.alerts import channels
 from usage.alerts.messages import AlertState
+from usage.alerts.notifications import dispatch as notifications
 from usage.models import Incident, IncidentEvent
 from voicecare.core import metrics
 from voicecare.core.batches import process_each, run_steps
@@ -34,14 +38,21 @@ log = structlog.get_logger(__name__)
 
 
 def notify_async(*incident_ids: uuid.UUID) -> None:
-    """Send the pending alerts of these incidents after the commit, in one background thread. Returns immediately.
+    """Send the pending alerts of these incidents after the commit, in background threads. Returns immediately.
 
-    At month end hundreds of budget incidents are resolved together. One thread each would exhaust the database
+    At month end hundreds of budget incidents are resolved together. A thread for each would exhaust the database
     connections that live speech needs.
     """
-    if incident_ids and channels.configured_channels():
-        thread = Thread(target=_in_thread, args=[deliver, *incident_ids], name="alerts", daemon=True)
-        transaction.on_commit(thread.start, robust=True)
+    if incident_ids:
+        transaction.on_commit(partial(_start_threads, *incident_ids), robust=True)
+
+
+def _start_threads(*incident_ids: uuid.UUID) -> None:
+    """Start a thread for mail and webhook, and another one for the notification channels, if there are any."""
+    if channels.configured_channels():
+        Thread(target=_in_thread, args=[deliver, *incident_ids], name="alerts", daemon=True).start()
+    if notifications.is_configured():
+        Thread(target=_in_thread, args=[notifications.deliver], name="notifications", daemon=True).start()
 
 
 def retry_in_thread() -> None:
@@ -51,6 +62,8 @@ def retry_in_thread() -> None:
     """
     if _pending().exists():
         Thread(target=_in_thread, args=[retry_pending], daemon=True).start()
+    if notifications.is_configured():
+        Thread(target=_in_thread, args=[notifications.deliver], daemon=True).start()
 
 
 def retry_pending() -> None:
@@ -196,6 +209,7 @@ def _save_outcome(incident: Incident, state: AlertState, notified: set[str], fai
     leased.update(
         **sent_at,
         muted_until=ended_mute,
+        mute_ended_at=Case(When(muted_until__lte=Now(), then=F("muted_until")), default=F("mute_ended_at")),
         notified_channels="",
         notified_state="",
         sending_failures=0,

@@ -78,5 +78,6 @@ _DETECTED: Mapping[Incident.Kind, Callable[[Incident], bool]] = {
     Kind.DRIFT: _is_compared_again,  # a later comparison finds the day in order
     Kind.SILENT: _always,  # the next heartbeat
     Kind.ALERTS: _always,  # the channel sends a message, or is removed from the settings
+    Kind.CHANNEL: _always,  # the channel sends a message, or is disabled or deleted
     Kind.TASK: _is_scheduled,  # the task succeeds
 }

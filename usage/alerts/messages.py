@@ -13,6 +13,7 @@ AlertState = Literal["opened", "reminder", "resolved"]
 
 Kind = Incident.Kind
 
+TEST_SUBJECT = "voicecare: test alert"
 TEST_ALERT = "This is a test alert of voicecare. Nothing is wrong. Alerts about incidents will arrive in the same way."
 
 
@@ -154,6 +155,13 @@ _MESSAGES = {
         "No change. Administrators get no alerts through this channel.",
         "Check ADMIN_EMAILS, EMAIL_URL and ALERT_WEBHOOK_URL, and their receivers. Recovery is detected automatically.",
         "Alerts are being sent again.",
+    ),
+    Kind.CHANNEL: IncidentMessage(
+        "A notification channel cannot send alerts.",
+        "No change. The people whom this channel reaches get no alerts through it.",
+        "Open the notification channels in the admin and send a test alert. Check the address of the channel and its "
+        "service. Recovery is detected automatically.",
+        "The notification channel sends alerts again, or it was disabled or deleted.",
     ),
 }
 

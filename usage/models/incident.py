@@ -32,6 +32,7 @@ class Incident(models.Model):
         DRIFT = "drift", "the ledger and the provider's figures differ"
         SILENT = "silent", "worker or beat not running"
         ALERTS = "alerts", "alerts cannot be sent"
+        CHANNEL = "channel", "a notification channel fails"
         TASK = "task", "a periodic task keeps failing"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -49,6 +50,9 @@ class Incident(models.Model):
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     acknowledged_by = models.CharField(max_length=150, blank=True, default="", db_default="")
     muted_until = models.DateTimeField(null=True, blank=True, help_text="No alert is sent until then, except its end.")
+    mute_ended_at = models.DateTimeField(
+        null=True, editable=False, help_text="The end of the last mute whose end was reported by mail or webhook."
+    )
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_by = models.CharField(
         max_length=150, blank=True, default="", db_default="", help_text="Empty if the server detected the end."
@@ -87,6 +91,9 @@ class Incident(models.Model):
             models.Index(fields=["key", "opened_at"], name="incident_key"),
             models.Index(fields=["reopened_at"], condition=Q(reopened_at__isnull=False), name="incident_reopened"),
             models.Index(fields=["muted_until"], condition=Q(muted_until__isnull=False), name="incident_muted"),
+            models.Index(
+                fields=["mute_ended_at"], condition=Q(mute_ended_at__isnull=False), name="incident_mute_ended"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["kind", "key"], condition=Q(resolved_at=None), name="incident_open_once"),
@@ -110,6 +117,7 @@ class Incident(models.Model):
                         "drift",
                         "silent",
                         "alerts",
+                        "channel",
                         "task",
                     ]
                 ),
@@ -141,7 +149,7 @@ class IncidentEvent(models.Model):
     kind = models.CharField(max_length=12, choices=Kind)
     at = models.DateTimeField(default=timezone.now)
     person = models.CharField(max_length=150, blank=True, help_text="User name. Empty if the server did it.")
-    channel = models.CharField(max_length=16, blank=True, help_text="The channel of an alert.")
+    channel = models.CharField(max_length=64, blank=True, help_text="The channel of an alert.")
     text = models.TextField(
         blank=True, help_text="A note, the state that an alert reported, or the detail of a regression."
     )

@@ -9,8 +9,9 @@ from django.urls import reverse
 from tts.cache.coverage import languages_without_greeting
 from tts.cache.planning import active_patients
 from tts.models import Phrase
-from usage.alerts import channels, heartbeats
-from usage.models import ProviderState
+from usage.alerts import heartbeats
+from usage.alerts.notifications import channel_check
+from usage.models import NotificationChannel, ProviderState
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -68,11 +69,12 @@ def _provider(permissions: AdminPermissions) -> Iterator[ChecklistItem]:
 
 def _processes(permissions: AdminPermissions) -> Iterator[ChecklistItem]:
     if permissions.can_view(ProviderState):
-        names = " and ".join(channels.configured_channels())
+        names = " and ".join(channel_check.channel_names())
         yield ChecklistItem(
             f"Alerts are sent by {names}" if names else "Alerts reach somebody",
             bool(names),
-            "Set ADMIN_EMAILS (with EMAIL_URL) or ALERT_WEBHOOK_URL.",
+            "Set ADMIN_EMAILS (with EMAIL_URL) or ALERT_WEBHOOK_URL, or add a notification channel.",
+            permissions.changelist_url(NotificationChannel),
         )
         missing = heartbeats.missing_processes()
         for process in (heartbeats.WORKER, heartbeats.BEAT):

@@ -11,11 +11,12 @@ from redis.exceptions import RedisError
 from tts.runtime import runtime
 from usage.alerts import channels, heartbeats
 from usage.alerts.voices import default_voice
-from usage.models import Incident, ProviderState
+from usage.models import Incident, NotificationChannel, ProviderState
 from voicecare.core.database import run_in_db_thread
 
 REDIS_TIMEOUT_S = 0.5  # each check pings Redis
 DATABASE_TIMEOUT_S = 2.0
+CHANNEL_KINDS = (Incident.Kind.ALERTS, Incident.Kind.CHANNEL)
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -43,6 +44,8 @@ class _Rows:
     seen: Mapping[str, heartbeats.LastHeartbeat]
     missing: list[str]
     failing_channels: set[str]
+    notification_channels: list[str]
+    failing_notification_channels: set[str]
 
 
 async def check_parts() -> list[Part]:
@@ -74,13 +77,17 @@ async def check_broker() -> Part:
 
 
 def _read_rows() -> _Rows:
-    failing = Incident.objects.filter(kind=Incident.Kind.ALERTS, resolved_at=None)
+    failing = Incident.objects.filter(kind__in=CHANNEL_KINDS, resolved_at=None).values_list("kind", "key")
+    channel_ids = NotificationChannel.objects.filter(enabled=True).values_list("pk", flat=True)
+    keys = {kind: {key for its_kind, key in failing if its_kind == kind} for kind in CHANNEL_KINDS}
     return _Rows(
         has_no_voice=default_voice.is_missing(),
         provider=ProviderState.objects.filter(pk=1).first() or ProviderState(),
         seen=heartbeats.read_heartbeats(),
         missing=heartbeats.missing_processes(),
-        failing_channels=set(failing.values_list("key", flat=True)),
+        failing_channels=keys[Incident.Kind.ALERTS],
+        notification_channels=[str(pk) for pk in channel_ids],
+        failing_notification_channels=keys[Incident.Kind.CHANNEL],
     )
 
 
@@ -159,3 +166,8 @@ def _alert_channels(rows: _Rows) -> Iterator[Part]:
         works = name not in rows.failing_channels
         state = "not configured" if name not in configured else "configured" if works else "several attempts failed"
         yield Part(name, title, works, state, "Other channels are used. Open the incident for the last error.")
+    count = len(rows.notification_channels)
+    failing = rows.failing_notification_channels.intersection(rows.notification_channels)
+    state = f"{len(failing)} of {count} fail" if failing else f"{count} enabled" if count else "not configured"
+    advice = "Other channels are used. Open the notification channels and send a test alert."
+    yield Part("notification_channels", "Notification channels", not failing, state, advice)

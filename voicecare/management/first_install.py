@@ -21,7 +21,8 @@ from cloning.voices.sync import sync_stock_voices
 from tts.cache.coverage import languages_without_greeting
 from tts.cache.planning import active_patients
 from tts.models import Phrase
-from usage.alerts import channels, heartbeats
+from usage.alerts import heartbeats
+from usage.alerts.notifications import channel_check
 from usage.models import ProviderState
 from usage.provider_state import quota
 from voicecare.core import languages, task_names, task_queue
@@ -168,14 +169,17 @@ def check_phrases() -> str:
 
 def check_alerts(*, send_test: bool) -> str:
     """Checks that there is a way to alert administrators. With `send_test`, it sends a test alert."""
-    names = list(channels.configured_channels())
+    names = channel_check.channel_names()
     if not names:
-        raise StepFailed("Nobody would be alerted. Set ADMIN_EMAILS (with EMAIL_URL) or ALERT_WEBHOOK_URL.")
+        raise StepFailed(
+            "Nobody would be alerted. Set ADMIN_EMAILS (with EMAIL_URL) or ALERT_WEBHOOK_URL, or add a notification "
+            "channel in the admin."
+        )
     if not send_test:
         return f"by {' and '.join(names)}; no test alert was sent"
-    failures = {name: reason for name, reason in channels.send_test_alert().items() if reason}
+    failures = [result for result in channel_check.send_test_alerts() if result.error]
     if failures:
-        raise StepFailed("The test alert failed. " + " ".join(f"{name}: {why}." for name, why in failures.items()))
+        raise StepFailed("The test alert failed. " + " ".join(f"{name}: {why}" for name, _, why in failures))
     return f"a test alert was sent by {' and '.join(names)}"
 
 

@@ -24,7 +24,7 @@ from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
 from tests.voicecare.admin.test_two_factor import set_up
 from tts.models import Phrase
-from usage.models import Incident, Price
+from usage.models import Incident, NotificationChannel, Price
 from voicecare.accounts import tokens
 from voicecare.accounts.models import ApiToken, SecondFactor
 from voicecare.audit.models import AuditEntry
@@ -95,6 +95,7 @@ ROWS: dict[type[Model], Callable[[Member], Model]] = {
     Device: lambda member: member.device,
     Group: lambda member: Group.objects.create(name="Night shift"),
     Incident: lambda member: Incident.objects.create(kind="budget", key=str(member.patient.pk)),
+    NotificationChannel: lambda member: NotificationChannel.objects.create(name="On call", url="json://127.0.0.1:1"),
     Patient: lambda member: member.patient,
     Phrase: lambda member: Phrase.objects.create(kind="common", language="en", text="I see."),
     Price: lambda member: Price.objects.create(valid_from="2026-11-01", per_1000_credits="0.1"),
@@ -148,6 +149,7 @@ ADDED: dict[type[Model], dict[str, str]] = {
     DefaultVoice: {"language": "de"},
     Device: {"name": "Tablet"},
     Group: {"name": "Day shift"},
+    NotificationChannel: {"name": "Second on call", "url": "json://127.0.0.1:1"},
     Patient: {"name": "Zoe Zimmer", "companion_name": "Clara"},
     Phrase: {"kind": "common", "language": "en", "text": "Tell me more."},
     Price: {"valid_from": "2026-11-01", "per_1000_credits": "0.2"},
@@ -300,6 +302,10 @@ PAGES: dict[str, tuple[str, Callable[[Client, Member], Any]]] = {
     "tts_phrase_coverage_make": ("make_missing", make_missing),
     "patients_voice_sync": ("sync", lambda boss, alice: boss.post(reverse("admin:patients_voice_sync"))),
     "cloning_clonejob_sample": ("play_recording", play),
+    "usage_notificationchannel_test": (
+        "send_test_alert",
+        lambda boss, alice: boss.post(reverse("admin:usage_notificationchannel_test")),
+    ),
     "usage_incident_respond": ("acknowledge", respond_to_incident),
     "password_change": ("change", change_password),
     "login": ("log_in", log_in),
