@@ -1,29 +1,21 @@
 """The mail about the statement of the last month, to STATEMENT_EMAILS.
 
 It has totals and a link. Patients and voices are only on the page behind the log-in, because the permissions of a mail
-address are not known. A row for each month is the lock: the process that holds its lease sends the mail, and a mail
-that failed is due again when the lease has expired. The mail is sent twice only if a process dies after sending it and
-before recording it.
+address are not known.
 """
 
 from datetime import date, timedelta
 
-import structlog
 from django.conf import settings
-from django.core.mail import send_mail
-from django.db.models import Q
-from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils.formats import date_format
 
+from usage import mail_once
 from usage.models import StatementMail
 from usage.prices import plain
 from usage.reports.statement import Statement, read_statement
 
-LEASE = timedelta(minutes=5)  # a mail takes several responses of the mail server, of up to EMAIL_TIMEOUT each
 DUE_DAYS = 7  # a new server does not send old statements, and a mail server may be down for some days
-
-log = structlog.get_logger(__name__)
 
 
 def send_due(today: date) -> bool:
@@ -34,16 +26,8 @@ def send_due(today: date) -> bool:
     if not settings.STATEMENT_EMAILS or today.day > DUE_DAYS:
         return False
     month = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
-    StatementMail.objects.bulk_create([StatementMail(month=month)], ignore_conflicts=True)
-    row = StatementMail.objects.filter(month=month, sent_at=None)
-    free = row.filter(Q(sending_until=None) | Q(sending_until__lt=Now()))
-    if not free.update(sending_until=Now() + LEASE):
-        return False
-    subject, body = _message(read_statement(month))
-    send_mail(subject, body, None, settings.STATEMENT_EMAILS)
-    row.update(sent_at=Now())
-    log.info("statement.mailed", month=f"{month:%Y-%m}", recipients=len(settings.STATEMENT_EMAILS))
-    return True
+    recipients = settings.STATEMENT_EMAILS
+    return mail_once.send(StatementMail, {"month": month}, recipients, lambda: _message(read_statement(month)))
 
 
 def _message(statement: Statement) -> tuple[str, str]:

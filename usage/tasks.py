@@ -1,11 +1,11 @@
-"""Celery tasks for the quota, the budgets, the monthly statement, the alerts and the worker's heartbeat.
+"""Celery tasks for the quota, the budgets, the mails about a month and a week, the alerts and the worker's heartbeat.
 
 `voicecare/infrastructure/schedule.py` schedules them.
 """
 
 from celery import shared_task
 
-from usage import budgets, clinic_budgets, statement_mail
+from usage import budgets, clinic_budgets, statement_mail, weekly_digest
 from usage.alerts import dispatcher, heartbeats, latency, lost_voices
 from usage.alerts.notifications import dispatch as notifications
 from usage.alerts.periodic_tasks import PeriodicTask
@@ -48,6 +48,11 @@ def check_voices() -> None:
 @shared_task(name="usage.mail_statement", base=PeriodicTask)
 def mail_statement() -> None:
     statement_mail.send_due(queries.today())
+
+
+@shared_task(name="usage.mail_digest", base=PeriodicTask)
+def mail_digest() -> None:
+    weekly_digest.send_due(queries.today())
 
 
 @shared_task(name="usage.look_for_lateness", base=PeriodicTask)

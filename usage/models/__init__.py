@@ -7,7 +7,7 @@ fields keep an older column name (`db_column`), because old and new processes ru
 
 from usage.models.incident import Incident, IncidentEvent
 from usage.models.ledger import NO_ID, DailyUsage, Reconciliation, UsageEvent
-from usage.models.money import BudgetMonth, ClinicBudget, Price, StatementMail
+from usage.models.money import BudgetMonth, ClinicBudget, DigestMail, Price, StatementMail
 from usage.models.notification import ChannelAlert, NotificationChannel
 from usage.models.processes import Heartbeat, TaskFailure
 from usage.models.provider_state import ProviderState
@@ -18,6 +18,7 @@ __all__ = [
     "ChannelAlert",
     "ClinicBudget",
     "DailyUsage",
+    "DigestMail",
     "Heartbeat",
     "Incident",
     "IncidentEvent",

@@ -1,4 +1,4 @@
-"""Prices, the monthly statement, and the budgets of patients and clinics."""
+"""Prices, the mails about a month and a week, and the budgets of patients and clinics."""
 
 from django.core.validators import MinValueValidator
 from django.db import models
@@ -54,6 +54,19 @@ class StatementMail(models.Model):
 
     def __str__(self) -> str:
         return f"{self.month:%Y-%m}"
+
+
+class DigestMail(models.Model):
+    """The mail about one week. The row is created when it is first sent."""
+
+    week = models.DateField(primary_key=True, help_text="The Monday of the week.")
+    sending_until = models.DateTimeField(
+        null=True, help_text="Lease expiry. One process at a time sends the mail, and after a failure it is sent again."
+    )
+    sent_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"week of {self.week}"
 
 
 class BudgetMonth(models.Model):

@@ -1,4 +1,4 @@
-"""Notification channels, what each of them has sent about an incident, and the weekly digest."""
+"""Notification channels, and what each of them has sent about an incident."""
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models

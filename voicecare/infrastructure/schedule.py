@@ -28,5 +28,6 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "prune-logins": {"task": "voicecare.prune_logins", "schedule": 3600.0, "options": {"expires": 3600}},
     "prune-audit": {"task": "voicecare.prune_audit", "schedule": 6 * 3600.0, "options": {"expires": 3600}},
     "mail-statement": {"task": "usage.mail_statement", "schedule": 600.0, "options": {"expires": 600}},
+    "mail-digest": {"task": "usage.mail_digest", "schedule": 600.0, "options": {"expires": 600}},
     "erase": {"task": "tts.erase", "schedule": 60.0, "options": {"expires": 60}},
 }
