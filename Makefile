@@ -15,7 +15,7 @@ SYSTEM_PYTHON := $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 SANDBOX := $(if $(ELEVENLABS_API_KEY)$(ELEVENLABS_API_KEY_FILE),,sandbox)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast lint format bench
+.PHONY: help install run test test-fast lint format bench image-test
 
 help: ## list these targets
 	@echo "PORT=9000 make run takes another port. SANDBOX_PORT is the next one unless it is set."
@@ -67,6 +67,9 @@ format: $(BIN)/.installed-dev ## format the code and fix what ruff can fix
 
 bench: $(BIN)/.installed-dev ## measure latency and throughput: about 9 minutes
 	$(PYTHON) -m tests.bench
+
+image-test: $(BIN)/.installed-dev ## build the image and speak with it; needs Docker, DATABASE_URL and REDIS_URL
+	$(PYTHON) -m tests.deploy.image
 
 $(BIN)/.installed: requirements.txt
 	@echo "==> Creating the virtual environment .venv ($(SYSTEM_PYTHON))"

@@ -53,6 +53,7 @@ REDIS_URL = env.str("REDIS_URL", "", validate=_redis_address)
 ELEVENLABS_API_KEY = env.str("ELEVENLABS_API_KEY", "")
 ELEVENLABS_API_KEY_FILE = env.str("ELEVENLABS_API_KEY_FILE", "")
 USE_SANDBOX = not (ELEVENLABS_API_KEY or ELEVENLABS_API_KEY_FILE)
+SANDBOX_HOST = env.str("SANDBOX_HOST", "127.0.0.1")  # where the sandbox listens, and where it is found
 SANDBOX_PORT = env.int("SANDBOX_PORT", 8001)
 
 
@@ -67,7 +68,7 @@ def _http_address(address: str) -> None:
 
 ELEVENLABS_BASE_URL = env.str(
     "ELEVENLABS_BASE_URL",
-    f"http://127.0.0.1:{SANDBOX_PORT}" if USE_SANDBOX else "https://api.elevenlabs.io",
+    f"http://{SANDBOX_HOST}:{SANDBOX_PORT}" if USE_SANDBOX else "https://api.elevenlabs.io",
     validate=_http_address,
 )
 ELEVENLABS_MODEL_ID = env.str("ELEVENLABS_MODEL_ID", "eleven_flash_v2_5")

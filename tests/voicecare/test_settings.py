@@ -45,6 +45,12 @@ def test_a_valid_provider_url_is_accepted(address: str):
     assert setting("ELEVENLABS_BASE_URL", ELEVENLABS_BASE_URL=address) == address
 
 
+def test_the_sandbox_is_the_provider_without_a_key():
+    sandbox = {"SANDBOX_HOST": "sandbox", "SANDBOX_PORT": "9001"}
+    assert setting("ELEVENLABS_BASE_URL", **sandbox) == "http://sandbox:9001"
+    assert setting("ELEVENLABS_BASE_URL", **sandbox, ELEVENLABS_API_KEY="key") == "https://api.elevenlabs.io"
+
+
 @pytest.mark.parametrize(("address", "secure"), [("https://voices.example", "True"), ("http://localhost", "False")])
 def test_cookies_are_secure_if_the_public_url_uses_tls(address: str, secure: str):
     for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE"):

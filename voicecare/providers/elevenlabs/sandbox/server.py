@@ -1,6 +1,10 @@
-"""Runs the sandbox as an HTTP server on 127.0.0.1, so that other machines cannot connect."""
+"""Runs the sandbox as an HTTP server on SANDBOX_HOST.
+
+By default this is 127.0.0.1, so that other machines cannot connect.
+"""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 
@@ -8,7 +12,7 @@ from aiohttp import web
 
 from voicecare.providers.elevenlabs.sandbox.app import make_app
 
-HOST = "127.0.0.1"
+HOST = os.environ.get("SANDBOX_HOST") or "127.0.0.1"  # from the environment: this package does not need Django
 SHUTDOWN_S = 0.05  # for aiohttp, 0 means no timeout
 
 

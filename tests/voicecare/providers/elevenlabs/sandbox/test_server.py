@@ -53,6 +53,16 @@ def wait_until_it_sends(sandbox: SandboxProcess) -> None:
     until(sent, wanted=lambda requests: any(bytes_sent for _, _, bytes_sent in requests))
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost"])
+def test_it_listens_on_the_host_of_the_settings(host: str) -> None:
+    with SandboxProcess({"SANDBOX_HOST": host}) as sandbox:
+        assert sandbox.url.startswith(f"http://{host}:")
+        assert speak(sandbox.url)
+        if host != "localhost":
+            with pytest.raises(OSError, match="refused"):
+                speak(sandbox.url.replace(host, "127.0.0.1"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_immediately_during_a_response(number: int) -> None:
     sandbox = SandboxProcess(None, "--first-byte-ms", "7")
