@@ -131,7 +131,7 @@ class RedisProcess(Service):
 
     def prepare(self) -> Sequence[str]:
         network = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder))
-        return [_binary("redis-server"), *network, "--save", "", "--appendonly", "no", *self.arguments]
+        return [binary("redis-server"), *network, "--save", "", "--appendonly", "no", *self.arguments]
 
     def ping(self) -> None:
         with self.client() as client:
@@ -209,14 +209,14 @@ class S3Process(Service):
             pass
 
 
-def _binary(name: str, *folders: Path) -> str:
+def binary(name: str, *folders: Path) -> str:
     found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, folders)))
     return found or _skip_or_fail(name)
 
 
 def _postgres_binary(name: str) -> str:
     """Debian installs these outside PATH, in one folder per version."""
-    return _binary(name, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
+    return binary(name, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 
 
 def _skip_or_fail(name: str) -> NoReturn:
