@@ -24,12 +24,13 @@ from voicecare.audit.changes import differences, values_of
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.core import task_names, task_queue
-from voicecare.patients import erasure
-from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients import care_teams, erasure
+from voicecare.patients.models import Clinic, Device, Patient, Voice
 from voicecare.patients.serializers import (
     ERASURE_EXAMPLE,
     ISSUED_DEVICE_EXAMPLE,
     PATIENT_EXAMPLE,
+    ClinicSerializer,
     DeviceSerializer,
     ErasureSerializer,
     IssuedDeviceSerializer,
@@ -49,6 +50,7 @@ PATIENT_REQUEST_EXAMPLE = OpenApiExample(
         "backup_policy": "switch",
         "speech_rate": 0.9,
         "monthly_character_budget": None,
+        "clinic": None,
         "archived": False,
     },
     request_only=True,
@@ -79,7 +81,8 @@ class DeviceRevoked(APIException):
 class PatientList(generics.ListCreateAPIView):
     """The patients that the user may see.
 
-    The user who creates a patient becomes a member of the patient's care team.
+    The user who creates a patient becomes a member of the patient's care team. A patient who is created without a
+    clinic by a member of exactly one clinic belongs to that clinic.
     """
 
     serializer_class = PatientSerializer
@@ -94,9 +97,11 @@ class PatientList(generics.ListCreateAPIView):
 
     @transaction.atomic
     def perform_create(self, serializer: BaseSerializer) -> None:
-        patient = serializer.save()
+        clinic = serializer.validated_data.get("clinic") or care_teams.clinic_of_new_patient(self.request.user)
+        patient = serializer.save(clinic=clinic)
         patient.team.add(self.request.user)
-        given = {name: value for name, value in values_of(patient).items() if name in serializer.validated_data}
+        names = {*serializer.validated_data, *(["clinic"] if clinic else [])}
+        given = {name: value for name, value in values_of(patient).items() if name in names}
         record(self.request, Action.ADD, patient, differences(Patient, {}, given))
         task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
@@ -202,6 +207,16 @@ class DeviceRotation(APIView):
             raise DeviceRevoked
         record(request, Action.RENEW_TOKEN, device)
         return Response(_issued(device, token))
+
+
+class ClinicList(generics.ListAPIView):
+    """The clinics. Users who do not see all patients get those that they are members of."""
+
+    serializer_class = ClinicSerializer
+    required_permissions = {"GET": "patients.view_clinic"}
+
+    def get_queryset(self) -> QuerySet[Clinic]:
+        return care_teams.visible_clinics(self.request.user).order_by("name", "pk")
 
 
 class VoiceList(generics.ListAPIView):

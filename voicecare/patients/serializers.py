@@ -6,9 +6,11 @@ from typing import Any
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.exceptions import PermissionDenied
 
 from voicecare.core import languages
-from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients.access import CHANGE_CLINIC, may
+from voicecare.patients.models import Clinic, Device, Patient, Voice
 from voicecare.patients.models.patient import OWN_VOICE_NEEDED
 
 PATIENT_EXAMPLE = OpenApiExample(
@@ -24,6 +26,7 @@ PATIENT_EXAMPLE = OpenApiExample(
         "backup_policy": "switch",
         "speech_rate": 0.9,
         "monthly_character_budget": None,
+        "clinic": None,
         "archived": False,
         "created_at": "2026-11-23T11:58:00Z",
     },
@@ -59,6 +62,9 @@ VOICE_EXAMPLE = OpenApiExample(
         "state": "usable",
     },
     response_only=True,
+)
+CLINIC_EXAMPLE = OpenApiExample(
+    "A ward", {"id": "a8a8c1f5-2d5e-4f0c-9c62-0b7a7f2f1e11", "name": "Ward 3"}, response_only=True
 )
 MAX_BUDGET = 2**31 - 1  # the largest value of PostgreSQL's integer
 
@@ -111,6 +117,13 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
     monthly_character_budget = serializers.IntegerField(
         min_value=0, max_value=MAX_BUDGET, allow_null=True, required=False, help_text="null: no limit."
     )
+    clinic = serializers.PrimaryKeyRelatedField(
+        queryset=Clinic.objects.all(),
+        pk_field=serializers.UUIDField(),
+        allow_null=True,
+        required=False,
+        help_text="The clinic of the patient, or null. A change needs the permission patients.change_clinic.",
+    )
     archived = serializers.BooleanField(
         required=False, help_text="If true, the devices are disconnected and cannot connect."
     )
@@ -128,6 +141,7 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
             "backup_policy",
             "speech_rate",
             "monthly_character_budget",
+            "clinic",
             "archived",
             "created_at",
         )
@@ -155,6 +169,17 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         return voice
 
     validate_backup_voice = validate_voice
+
+    def validate_clinic(self, clinic: Clinic | None) -> Clinic | None:
+        """Raises PermissionDenied (403) for another clinic if the user may not choose it.
+
+        The clinic decides who sees the patient and which budget counts.
+        """
+        current = self.instance.clinic_id if self.instance else None
+        is_changed = current != (clinic.pk if clinic else None)
+        if is_changed and not may(self.context["request"].user, CHANGE_CLINIC):
+            raise PermissionDenied(f"You need the permission {CHANGE_CLINIC} to choose the clinic of a patient.")
+        return clinic
 
     def validate(self, values: dict[str, Any]) -> dict[str, Any]:
         """Rejects a policy that would leave the patient with the offline voice alone.
@@ -209,6 +234,13 @@ class IssuedDeviceSerializer(serializers.Serializer):
     id = serializers.UUIDField()
     name = serializers.CharField()
     token = serializers.CharField()
+
+
+@extend_schema_serializer(examples=[CLINIC_EXAMPLE])
+class ClinicSerializer(serializers.ModelSerializer[Clinic]):
+    class Meta:
+        model = Clinic
+        fields = ("id", "name")
 
 
 @extend_schema_serializer(examples=[VOICE_EXAMPLE])

@@ -1,4 +1,4 @@
-"""REST routes of patients, devices and voices."""
+"""REST routes of patients, clinics, devices and voices."""
 
 from django.urls import path
 
@@ -10,5 +10,6 @@ urlpatterns = [
     path("patients/<uuid:id>/devices/", api.DeviceList.as_view(), name="patient-devices"),
     path("devices/<uuid:id>/", api.DeviceDetail.as_view(), name="device"),
     path("devices/<uuid:id>/rotate/", api.DeviceRotation.as_view(), name="device-rotation"),
+    path("clinics/", api.ClinicList.as_view(), name="clinics"),
     path("voices/", api.VoiceList.as_view(), name="voices"),
 ]

@@ -113,6 +113,7 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
         "backup_policy": "switch",
         "speech_rate": 0.85,
         "monthly_character_budget": None,
+        "clinic": None,
         "archived": False,
         "created_at": patient["created_at"],
     }
