@@ -32,6 +32,7 @@ from voicecare.api.ranges import range_response
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.care_teams import CareTeamAdmin
+from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Patient
 
 PARAGRAPH = '<div class="clone-words">{}</div>'
@@ -74,7 +75,7 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     id_parameters = ("patient__id__exact", "status__in")
     list_display = ("state", "name", "patient_link", "notes", "created")
     list_display_links = ("name",)
-    list_filter = (PeriodFilter, "status", "voice__state", "requires_verification")
+    list_filter = (PeriodFilter, ClinicFilter, "status", "voice__state", "requires_verification")
     list_select_related = ("patient", "voice")
     search_fields = ("name", "patient__name", "patient__preferred_name")
     actions = ("retry", "revert", "withdraw")

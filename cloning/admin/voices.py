@@ -29,6 +29,7 @@ from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.admin import NoDeleteAdmin
 from voicecare.patients.care_teams import STOCK_VOICE, CareTeamAdmin
+from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Voice
 from voicecare.providers.errors import ProviderError
 
@@ -69,6 +70,7 @@ class VoiceAdmin(CareTeamAdmin, NoDeleteAdmin):
         voice_filters.GenderFilter,
         voice_filters.AgeFilter,
         voice_filters.AccentFilter,
+        ClinicFilter,
     )
     list_select_related = ("patient",)
     search_fields = ("name", "provider_id", "patient__name", "patient__preferred_name")

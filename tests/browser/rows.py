@@ -23,7 +23,7 @@ from usage.models import (
 from voicecare.accounts import tokens
 from voicecare.audit.models import AuditEntry
 from voicecare.core import languages
-from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
+from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
 
 NAMES = ("Margarethe Hohenstein-Kellermann", "Thomas Reed", "Bjørn Østergaard", "María del Carmen Fernández")
 CODES = ("", "", "too_many_concurrent_requests", "quota_exceeded")
@@ -49,8 +49,19 @@ def create_rows(patients: int) -> None:
         last_failed_at=timezone.now(),
         last_error="The service refused the message (HTTP 403).",
     )
+    clinics = [
+        Clinic.objects.create(
+            name=name,
+            monthly_character_budget=2_000_000,
+            daily_character_budget=60_000,
+            alert_emails="night.shift.ward.4@hospital.example.org\nhead.of.nursing@hospital.example.org",
+        )
+        for name in ("Geriatric Rehabilitation, Building 4", "Ward 3")
+    ]
     for number in range(patients):
         _create_patient(number, team, voice, phrase)
+    for number, patient in enumerate(Patient.objects.all()):
+        Patient.objects.filter(pk=patient.pk).update(clinic=[None, *clinics][number % 3])
     for user in team:
         tokens.issue_for_log_in(user, None)
 

@@ -17,7 +17,7 @@ from cloning.models import CloneJob
 from voicecare.patients.models import Patient, Voice
 
 GUESSES = ("nothing", "00000000-0000-4000-8000-000000000000")
-CHARTS = ("days", "cost", "patients", "voices", "unknown")
+CHARTS = ("days", "cost", "clinics", "patients", "voices", "unknown")
 MODELS = {"patient_id": Patient, "voice_id": Voice, "job_id": CloneJob}  # of parameters
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 _APP_LABEL = re.compile(r"\^\(\?P<app_label>([\w|]+)\)/\$")
@@ -77,7 +77,7 @@ def _values(match: re.Match[str], route: str, rows: Sequence[Model]) -> list[str
         "year": [str(today.year)],
         "month": [f"{today.month:02}"],
         "name": CHARTS,
-        "subject": CHARTS[-3:],
+        "subject": CHARTS[-4:],
     }
     assert name in known, f"Say which values <{name}> of {route} has, so that the URL is requested."
     return [*known[name]]

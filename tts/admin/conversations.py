@@ -19,6 +19,7 @@ from voicecare.admin.titles import TitledAdmin
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.care_teams import CareTeamAdmin
+from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Patient, Voice
 
 
@@ -33,7 +34,7 @@ class ConversationAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     period_field = "started_at"
     list_display = ("status", "started", "patient_link", "voice", "voice_source", "device", "billed")
     list_display_links = ("started",)
-    list_filter = (PeriodFilter, ConversationStatusFilter, "voice_source", "initiated", "format")
+    list_filter = (PeriodFilter, ConversationStatusFilter, ClinicFilter, "voice_source", "initiated", "format")
     list_select_related = ("patient", "device", "voice")
     search_fields = ("patient__name", "patient__preferred_name", "device__name")
     readonly_fields = ("id", "status", "started", "last_contact", "ended", "utterances")
@@ -107,7 +108,7 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
         "first_audio",
     )
     list_display_links = ("received",)
-    list_filter = (PeriodFilter, "state", "queue_reason", "source", "origin")
+    list_filter = (PeriodFilter, ClinicFilter, "state", "queue_reason", "source", "origin")
     list_select_related = ("patient", "conversation__voice")
     search_fields = ("=client_speech_id",)  # and names of patients, see `get_search_results`
     readonly_fields = ("id", "heard_voice", "received", "started", "acknowledged", "expires", "provider_attempts")

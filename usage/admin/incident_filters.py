@@ -1,4 +1,4 @@
-"""The filter of the list of incidents by their status."""
+"""The filters of the list of incidents: by their status, and by clinic."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +10,8 @@ from django.db.models.functions import Now
 from django.http import HttpRequest
 
 from usage.models import Incident
+from voicecare.patients.clinic_filter import ClinicFilter
+from voicecare.patients.models import Patient, Voice
 
 _STATES = {
     "open": ("Open", Q(resolved_at=None)),
@@ -52,3 +54,12 @@ def _chosen(request: HttpRequest) -> str:
     if chosen in _STATES:
         return chosen
     return "all" if any(name in request.GET for name in _OTHER_LIMITS) else "open"
+
+
+class IncidentClinicFilter(ClinicFilter):
+    """The incidents about a clinic, its patients and their cloned voices. Their keys are ids."""
+
+    def of_patients(self, incidents: QuerySet[Incident], patients: QuerySet[Patient]) -> QuerySet[Incident]:
+        keys = patients.values_list("pk", flat=True)
+        voices = Voice.objects.filter(patient__in=patients.values("pk")).values_list("pk", flat=True)
+        return incidents.filter(key__in=[str(self.value()), *map(str, keys), *map(str, voices)])

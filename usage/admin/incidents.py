@@ -23,7 +23,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 from django.utils.timesince import timesince
 
-from usage.admin.incident_filters import StatusFilter
+from usage.admin.incident_filters import IncidentClinicFilter, StatusFilter
 from usage.alerts import channels, endings, impact, responses
 from usage.alerts import messages as alert_messages
 from usage.alerts.impact import Impact
@@ -50,7 +50,7 @@ class IncidentAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     id_parameters = ("resolved_at__isnull",)  # open incidents are few
     list_display = ("status", "what", "opened", "duration", "detail")
     list_display_links = ("what",)
-    list_filter = (StatusFilter, PeriodFilter, "kind")
+    list_filter = (StatusFilter, PeriodFilter, IncidentClinicFilter, "kind")
     search_fields = ("key", "detail")
     actions = ("acknowledge", "resolve")
     readonly_fields = (

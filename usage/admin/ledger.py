@@ -13,6 +13,7 @@ from voicecare.admin.lists import BadgeKind, badge, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.admin.titles import TitledAdmin
+from voicecare.patients.clinic_filter import ClinicFilter
 
 
 @admin.register(UsageEvent)
@@ -36,7 +37,7 @@ class UsageEventAdmin(TitledAdmin, NamedRowsAdmin, PeriodAdmin, ReadOnlyAdmin):
         "credits",
         "first_byte",
     )
-    list_filter = (PeriodFilter, "kind", "outcome")
+    list_filter = (PeriodFilter, ClinicFilter, "kind", "outcome")
     search_fields = ("request_id",)
     readonly_fields = ("started", "patient_name", "voice_name")
     fieldsets = (
@@ -122,7 +123,7 @@ class DailyUsageAdmin(TitledAdmin, NamedRowsAdmin, PeriodAdmin, ReadOnlyAdmin):
         "events",
         "failed",
     )
-    list_filter = (PeriodFilter, "kind")
+    list_filter = (PeriodFilter, ClinicFilter, "kind")
     search_fields = ("=model",)
     readonly_fields = ("patient_name", "voice_name")
     fieldsets = (

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from django.core.cache import cache
 from django.db.models import Count, F, Q, QuerySet, Sum
@@ -24,6 +24,7 @@ from usage.models import NO_ID, DailyUsage, ProviderState, UsageEvent
 from usage.prices import Cost, PriceList
 from usage.reports import forecast
 from usage.reports.forecast import Forecast
+from voicecare.patients.models import Patient
 
 Kind = UsageEvent.Kind
 
@@ -120,6 +121,20 @@ class QuotaStatus:
     forecast: Forecast | None
 
 
+class _Scope(NamedTuple):
+    """Whose usage is read: that of one patient, of the patients of one clinic, or of all if both are None."""
+
+    patient_id: uuid.UUID | None = None
+    clinic_id: uuid.UUID | None = None
+
+    def limit(self, usage: QuerySet[DailyUsage]) -> QuerySet[DailyUsage]:
+        if self.patient_id is not None:
+            return usage.filter(patient=self.patient_id)
+        if self.clinic_id is not None:
+            return usage.filter(patient__in=Patient.objects.filter(clinic=self.clinic_id).order_by().values("pk"))
+        return usage
+
+
 _COLUMNS = ("characters", "credits", "saved_characters", "events", "failed", *CHUNK_COLUMNS)
 _SUM_COLUMNS: dict[str, tuple[str, Collection[str]]] = {  # name: (column, kinds)
     "live": ("characters", LIVE_KINDS),
@@ -151,42 +166,58 @@ def today() -> date:
 
 
 def daily_stats(
-    first: date, last: date, *, patient_id: uuid.UUID | None = None, prices: PriceList | None = None
+    first: date,
+    last: date,
+    *,
+    patient_id: uuid.UUID | None = None,
+    clinic_id: uuid.UUID | None = None,
+    prices: PriceList | None = None,
 ) -> list[PeriodStats]:
     """Return the figures of every day of the range, both ends included. `prices` are read if they are not given."""
-    return range_stats(first, last, patient_id=patient_id, prices=prices).days
+    return range_stats(first, last, patient_id=patient_id, clinic_id=clinic_id, prices=prices).days
 
 
 def range_stats(
-    first: date, last: date, *, patient_id: uuid.UUID | None = None, prices: PriceList | None = None
+    first: date,
+    last: date,
+    *,
+    patient_id: uuid.UUID | None = None,
+    clinic_id: uuid.UUID | None = None,
+    prices: PriceList | None = None,
 ) -> RangeStats:
     """Return the figures of the range, both ends included, and of each day. `prices` are read if they are not given."""
     prices = PriceList.read() if prices is None else prices
-    sums = _daily_sums(first, last, patient_id, prices)
+    sums = _daily_sums(first, last, _Scope(patient_id, clinic_id), prices)
     days = [_period_stats(day, sums[day], prices) for day in sums]
     return RangeStats(days, _period_stats(first, _added(sums.values()), prices))
 
 
 def monthly_stats(
-    first: date, last: date, *, patient_id: uuid.UUID | None = None, prices: PriceList | None = None
+    first: date,
+    last: date,
+    *,
+    patient_id: uuid.UUID | None = None,
+    clinic_id: uuid.UUID | None = None,
+    prices: PriceList | None = None,
 ) -> list[PeriodStats]:
     """Return the figures of every whole month that has a day in the range. `prices` are read if they are not given."""
     prices = PriceList.read() if prices is None else prices
     starts = [first.replace(day=1)] if first.replace(day=1) <= last else []
     while starts and month_after(starts[-1]) <= last:
         starts.append(month_after(starts[-1]))
-    current = today().replace(day=1)
+    current, scope = today().replace(day=1), _Scope(patient_id, clinic_id)
     past = [start for start in starts if start < current]
-    sums = _cached_sums("month", past, patient_id, prices, current=current, timeout_s=MONTH_CACHE_S)
+    sums = _cached_sums("month", past, scope, prices, current=current, timeout_s=MONTH_CACHE_S)
     for start in starts[len(past) :]:
-        days = _daily_sums(start, month_after(start) - timedelta(days=1), patient_id, prices)
+        days = _daily_sums(start, month_after(start) - timedelta(days=1), scope, prices)
         sums[start] = _added(days.values())
     return [_period_stats(start, sums[start], prices) for start in starts]
 
 
-def uncached_month(month: date, prices: PriceList) -> PeriodStats:
+def uncached_month(month: date, prices: PriceList, clinic_id: uuid.UUID | None = None) -> PeriodStats:
     """Return the figures of the month that begins on `month`, as they are in the daily totals now."""
-    return _period_stats(month, _read_sums("month", [month], None, prices)[month], prices)
+    scope = _Scope(clinic_id=clinic_id)
+    return _period_stats(month, _read_sums("month", [month], scope, prices)[month], prices)
 
 
 def usage_rows(usage: QuerySet[DailyUsage], *, by_month: bool, group: str = "") -> QuerySet[DailyUsage, Any]:
@@ -228,6 +259,7 @@ def top_shares(
     last: date,
     limit: int | None = 10,
     *,
+    clinic_id: uuid.UUID | None = None,
     prices: PriceList | None = None,
 ) -> list[UsageShare]:
     """Return the patients or voices with the most characters in the range, both ends included. None is no limit.
@@ -237,19 +269,49 @@ def top_shares(
     """
     prices = PriceList.read() if prices is None else prices
     last_past_day = min(last, today() - DAY)
-    name = f"usage-{key}-{first}-{last_past_day}-{prices.version}"
+    name = f"usage-{key}-{first}-{last_past_day}-{clinic_id}-{prices.version}"
     past = cache.get(name)
     if past is None:
-        past = _shares(key, first, last_past_day, prices)
+        past = _shares(key, first, last_past_day, prices, clinic_id)
         cache.set(name, past, DAY_CACHE_S)
-    recent = _shares(key, max(first, last_past_day + DAY), last, prices)
+    recent = _shares(key, max(first, last_past_day + DAY), last, prices, clinic_id)
     added = {each: _added([past.get(each, {}), recent.get(each, {})]) for each in past | recent}
     return _sorted_shares(added, prices)[:limit]
 
 
-def all_shares(key: Literal["patient", "voice"], first: date, last: date, prices: PriceList) -> list[UsageShare]:
+def all_shares(
+    key: Literal["patient", "voice"], first: date, last: date, prices: PriceList, clinic_id: uuid.UUID | None = None
+) -> list[UsageShare]:
     """Return all patients or voices with usage in the range, both ends included. Nothing is cached."""
-    return _sorted_shares(_shares(key, first, last, prices), prices)
+    return _sorted_shares(_shares(key, first, last, prices, clinic_id), prices)
+
+
+def by_group(shares: Iterable[UsageShare], group_of: Mapping[Any, uuid.UUID | None]) -> list[UsageShare]:
+    """Return the sums of the shares of each group, the largest first. `group_of` has the group of a share's key.
+
+    The key of a sum is the group, or None for shares without a group.
+    """
+    groups: dict[uuid.UUID | None, list[UsageShare]] = defaultdict(list)
+    for share in shares:
+        groups[group_of.get(share.key)].append(share)
+    sums = [
+        UsageShare(
+            group,
+            sum(share.characters for share in members),
+            sum(share.saved for share in members),
+            sum(share.credits for share in members),
+            _sum_of_known(share.cost for share in members),
+            sum(share.unpriced_credits for share in members),
+            sum(share.requests for share in members),
+        )
+        for group, members in groups.items()
+    ]
+    return sorted(sums, key=lambda share: (-share.characters, -share.saved, str(share.key)))
+
+
+def _sum_of_known(costs: Iterable[Decimal | None]) -> Decimal | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known, Decimal()) if known else None
 
 
 def quota_status() -> QuotaStatus:
@@ -334,15 +396,15 @@ def _added(parts: Iterable[Sums]) -> Counter[str | int | None]:
     return added
 
 
-def _daily_sums(first: date, last: date, patient_id: uuid.UUID | None, prices: PriceList) -> dict[date, Sums]:
+def _daily_sums(first: date, last: date, scope: _Scope, prices: PriceList) -> dict[date, Sums]:
     days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-    return _cached_sums("day", days, patient_id, prices, current=today(), timeout_s=DAY_CACHE_S)
+    return _cached_sums("day", days, scope, prices, current=today(), timeout_s=DAY_CACHE_S)
 
 
 def _cached_sums(
     period: Literal["day", "month"],
     starts: Sequence[date],
-    patient_id: uuid.UUID | None,
+    scope: _Scope,
     prices: PriceList,
     *,
     current: date,
@@ -354,23 +416,25 @@ def _cached_sums(
     which is never cached.
     """
     version = prices.version
-    keys = {start: f"usage-{period}-{start}-{patient_id}-{version}" for start in starts if start < current}
+    keys = {
+        start: f"usage-{period}-{start}-{scope.patient_id}-{scope.clinic_id}-{version}"
+        for start in starts
+        if start < current
+    }
     cached = cache.get_many(keys.values())
     missing = [start for start in starts if keys.get(start) not in cached]
-    fresh = _read_sums(period, missing, patient_id, prices)
+    fresh = _read_sums(period, missing, scope, prices)
     cache.set_many({keys[start]: fresh[start] for start in missing if start in keys}, timeout_s)
     return {start: fresh[start] if start in fresh else cached[keys[start]] for start in starts}
 
 
 def _read_sums(
-    period: Literal["day", "month"], starts: Sequence[date], patient_id: uuid.UUID | None, prices: PriceList
+    period: Literal["day", "month"], starts: Sequence[date], scope: _Scope, prices: PriceList
 ) -> dict[date, Sums]:
     if not starts:
         return {}
     end = starts[-1] + DAY if period == "day" else month_after(starts[-1])
-    usage = DailyUsage.objects.order_by().filter(day__gte=starts[0], day__lt=end)
-    if patient_id is not None:
-        usage = usage.filter(patient=patient_id)
+    usage = scope.limit(DailyUsage.objects.order_by().filter(day__gte=starts[0], day__lt=end))
     start: Any = F("day") if period == "day" else TruncMonth("day")
     columns = {name: Sum(name) for name in _COLUMNS}  # a filter in every sum would take twice as long
     rows = usage.annotate(start=start, price=prices.index()).values("start", "kind", "price").annotate(**columns)
@@ -385,11 +449,14 @@ def _read_sums(
     return dict(sums)
 
 
-def _shares(key: str, first: date, last: date, prices: PriceList) -> dict[uuid.UUID | None, Sums]:
+def _shares(
+    key: str, first: date, last: date, prices: PriceList, clinic_id: uuid.UUID | None
+) -> dict[uuid.UUID | None, Sums]:
     """Return the `_ROW_SUMS` of each patient or voice, and its credits by the index of their price."""
     if first > last:
         return {}
-    within = DailyUsage.objects.order_by().filter(day__range=(first, last)).annotate(price=prices.index())
+    usage = DailyUsage.objects.order_by().filter(day__range=(first, last))
+    within = _Scope(clinic_id=clinic_id).limit(usage).annotate(price=prices.index())
     shares: dict[uuid.UUID | None, Counter[str | int | None]] = defaultdict(Counter)
     for row in within.values(key, "price").annotate(**_ROW_SUMS):
         share = shares[None if row[key] == NO_ID else row[key]]

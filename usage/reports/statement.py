@@ -4,6 +4,7 @@ The figures are read from the daily totals without a cache, so they are those of
 USAGE_TIME_ZONE. Ids are not replaced by names here.
 """
 
+import uuid
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -31,7 +32,7 @@ class Statement:
     """The statement of the month that begins on `month`. `is_closed` is false until the month is over.
 
     `prices` are those that were valid in the month, by model and day. The sums of `patients` and of `voices` are
-    `total`.
+    `total`. The reconciliation is always that of all patients.
     """
 
     month: date
@@ -43,15 +44,15 @@ class Statement:
     reconciliation: ReconciliationState
 
 
-def read_statement(month: date) -> Statement:
-    """Read the statement of the month that begins on `month`. Five queries."""
+def read_statement(month: date, clinic_id: uuid.UUID | None = None) -> Statement:
+    """Read the statement of the month that begins on `month`, of all patients or of those of a clinic. Five queries."""
     prices, last = PriceList.read(), month_after(month) - timedelta(days=1)
     return Statement(
         month,
         last < queries.today(),
-        queries.uncached_month(month, prices),
-        queries.all_shares("patient", month, last, prices),
-        queries.all_shares("voice", month, last, prices),
+        queries.uncached_month(month, prices, clinic_id),
+        queries.all_shares("patient", month, last, prices, clinic_id),
+        queries.all_shares("voice", month, last, prices, clinic_id),
         _valid_prices(prices, month, last),
         _reconciliation(month, last),
     )

@@ -37,7 +37,7 @@ from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.dashboard.statement_page import SUBJECTS, StatementPage
 from voicecare.health import configuration
 from voicecare.health.parts import check_parts
-from voicecare.patients.models import Patient
+from voicecare.patients.models import Clinic, Patient
 
 
 class VoicecareAdminSite(AdminSite):
@@ -116,20 +116,22 @@ class VoicecareAdminSite(AdminSite):
         return response
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        dashboard = AdminDashboard(AdminPermissions(request.user), days=ranges.parse(request.GET))
-        context = {"dashboard": dashboard, "title": "Dashboard"}
+        permissions, clinic = AdminPermissions(request.user), _clinic(request)
+        dashboard = AdminDashboard(permissions, days=ranges.parse(request.GET), clinic=clinic)
+        context = {"dashboard": dashboard, "title": f"Dashboard of {clinic}" if clinic else "Dashboard"}
         return super().index(request, {**context, **(extra_context or {})})
 
     def live(self, request: HttpRequest, patient_id: uuid.UUID | None = None) -> HttpResponse:
         """Returns the HTML of the live part of a dashboard. The page requests it every ten seconds."""
-        live = LiveStatus(AdminPermissions(request.user), _patient(request, patient_id))
+        live = LiveStatus(AdminPermissions(request.user), _patient(request, patient_id), _clinic(request))
         return TemplateResponse(request, "admin/dashboard/live.html", {"live": live})
 
     def csv(self, request: HttpRequest, name: str, patient_id: uuid.UUID | None = None) -> HttpResponse:
         days = ranges.parse(request.GET)
         if days.error:
             return HttpResponseBadRequest("Wrong range of days.", content_type="text/plain")
-        chart = ChartRegistry(AdminPermissions(request.user), days, _patient(request, patient_id)).get(name)
+        patient, clinic = _patient(request, patient_id), _clinic(request)
+        chart = ChartRegistry(AdminPermissions(request.user), days, patient, clinic).get(name)
         if chart is None:
             raise Http404("Unknown chart, or no permission to view it.")
         return csv_response(chart)
@@ -148,14 +150,15 @@ class VoicecareAdminSite(AdminSite):
 
     def statement(self, request: HttpRequest, year: int, month: int) -> HttpResponse:
         """Returns the page with the usage and the cost of a month, by patient and by voice."""
-        page = StatementPage(AdminPermissions(request.user), _month(request, year, month))
+        page = StatementPage(AdminPermissions(request.user), _month(request, year, month), _clinic(request))
         context = {"title": f"Statement of {date_format(page.statement.month, 'F Y')}", "page": page}
         return TemplateResponse(request, "admin/statement.html", {**self.each_context(request), **context})
 
     def statement_csv(self, request: HttpRequest, year: int, month: int, subject: str) -> HttpResponseBase:
         if subject not in SUBJECTS:
             raise Http404("Unknown file.")
-        return StatementPage(AdminPermissions(request.user), _month(request, year, month)).csv_response(subject)
+        page = StatementPage(AdminPermissions(request.user), _month(request, year, month), _clinic(request))
+        return page.csv_response(subject)
 
     def patient_usage(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
         patient = _patient(request, patient_id)
@@ -181,6 +184,17 @@ def _month(request: HttpRequest, year: int, month: int) -> date:
     if first > current:
         raise Http404("This month has not begun.")
     return first
+
+
+def _clinic(request: HttpRequest) -> Clinic | None:
+    """Returns the clinic of the query parameter `clinic`, or None without one. Raises Http404 if the user sees none."""
+    chosen = request.GET.get("clinic")
+    if not chosen:
+        return None
+    try:
+        return get_object_or_404(AdminPermissions(request.user).visible_clinics(), pk=uuid.UUID(chosen))
+    except ValueError:
+        raise Http404("There is no such clinic.") from None
 
 
 def _patient(request: HttpRequest, patient_id: uuid.UUID | None) -> Patient | None:

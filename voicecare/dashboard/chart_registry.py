@@ -19,19 +19,35 @@ from voicecare.dashboard.chart import Chart, Link
 from voicecare.dashboard.chart_builders import ShareLabel
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.dashboard.ranges import DayRange
-from voicecare.patients.models import Patient, Voice
+from voicecare.patients import care_teams
+from voicecare.patients.models import Clinic, Patient, Voice
 from voicecare.patients.models.patient import sees_all_patients
 
 MONTHS, TOP = 12, 10
 
 
 class ChartRegistry:
-    """The charts of all patients, or of one patient. The figures of a chart are read when the chart is requested."""
+    """The charts of all patients, of the patients of a clinic, or of one patient.
 
-    def __init__(self, permissions: AdminPermissions, days: DayRange, patient: Patient | None = None) -> None:
-        self._permissions, self._patient, self._range = permissions, patient, days
-        self._patient_id = patient.pk if patient else None
-        self._patient_filter: dict[str, object] = {"patient": patient.pk} if patient else {}  # of a change list's URL
+    The figures of a chart are read when the chart is requested.
+    """
+
+    def __init__(
+        self,
+        permissions: AdminPermissions,
+        days: DayRange,
+        patient: Patient | None = None,
+        clinic: Clinic | None = None,
+    ) -> None:
+        self._permissions, self._patient, self._clinic, self._range = permissions, patient, clinic, days
+        self._scope: dict[str, Any] = {
+            "patient_id": patient.pk if patient else None,
+            "clinic_id": clinic.pk if clinic else None,
+        }
+        # The parameters of a change list's URL.
+        self._patient_filter: dict[str, object] = {"patient": patient.pk} if patient else {}
+        if clinic:
+            self._patient_filter = {"clinic": clinic.pk}
         self._first_day, self._last_day, self._today = days.first, days.last, queries.today()
 
     def all(self) -> list[Chart]:
@@ -47,10 +63,10 @@ class ChartRegistry:
             return None
         chart: Chart = build()
         if self._patient:
-            url = reverse("admin:patient-usage-csv", args=[self._patient_id, name])
+            url = reverse("admin:patient-usage-csv", args=[self._patient.pk, name])
         else:
             url = reverse("admin:usage-csv", args=[name])
-        return replace(chart, csv_url=url + self._range.query)
+        return replace(chart, csv_url=url + self._range.query_with(self._clinic))
 
     @cached_property
     def _builders(self) -> Mapping[str, tuple[Any, ...]]:
@@ -70,8 +86,12 @@ class ChartRegistry:
             return common
         patients, patient_page = Patient.objects.visible_to(self._permissions.user), "admin:patient-usage"
         voices, voice_page = self._permissions.visible_voices(), "admin:patients_voice_change"
+        clinics = {}
+        if self._clinic is None and self._permissions.can_view(Clinic) and Clinic.objects.exists():
+            clinics["clinics"] = (self._clinics, Clinic)
         return {
             **common,
+            **clinics,
             "patients": (lambda: self._top_shares("patient", patients, "Erased patient", patient_page), Patient),
             "voices": (lambda: self._top_shares("voice", voices, "Removed voice", voice_page), Voice),
         }
@@ -87,7 +107,7 @@ class ChartRegistry:
 
     @cached_property
     def _range_stats(self) -> queries.RangeStats:
-        return queries.range_stats(self._first_day, self._last_day, patient_id=self._patient_id, prices=self._prices)
+        return queries.range_stats(self._first_day, self._last_day, **self._scope, prices=self._prices)
 
     @property
     def days(self) -> list[queries.PeriodStats]:
@@ -102,13 +122,13 @@ class ChartRegistry:
     def today(self) -> queries.PeriodStats:
         if self._last_day == self._today:
             return self.days[-1]
-        return queries.daily_stats(self._today, self._today, patient_id=self._patient_id, prices=self._prices)[0]
+        return queries.daily_stats(self._today, self._today, **self._scope, prices=self._prices)[0]
 
     @cached_property
     def months(self) -> list[queries.PeriodStats]:
         """The figures of the last twelve months, whatever the range is."""
         first_month = _months_before(self._today, MONTHS - 1)
-        return queries.monthly_stats(first_month, self._today, patient_id=self._patient_id, prices=self._prices)
+        return queries.monthly_stats(first_month, self._today, **self._scope, prices=self._prices)
 
     def _failures(self) -> Chart:
         chart = chart_builders.failures(self.days, self._failed_requests_url)
@@ -121,6 +141,24 @@ class ChartRegistry:
         ]
         return replace(chart, links=[link for link in links if link.url])
 
+    def _shares(self, subject: Literal["patient", "voice"], limit: int | None) -> list[queries.UsageShare]:
+        clinic_id, prices = self._scope["clinic_id"], self._prices
+        return queries.top_shares(subject, self._first_day, self._last_day, limit, clinic_id=clinic_id, prices=prices)
+
+    def _clinics(self) -> Chart:
+        """Returns the chart of the clinics with the largest usage, of those that the user sees."""
+        clinics: Mapping[Any, Clinic] = care_teams.visible_clinics(self._permissions.user).in_bulk()
+        clinic_of = dict(Patient.objects.filter(clinic__in=clinics).order_by().values_list("pk", "clinic_id"))
+        top = [share for share in queries.by_group(self._shares("patient", None), clinic_of) if share.key in clinics]
+
+        def label_of(share: queries.UsageShare) -> ShareLabel:
+            url = reverse("admin:index", query={"clinic": str(share.key)})
+            return ShareLabel(clinics[share.key].name, url)
+
+        return chart_builders.top_shares(
+            "clinics", "Clinics by characters", "Clinic", top[:TOP], label_of, currency=self.currency
+        )
+
     def _top_shares(
         self, subject: Literal["patient", "voice"], rows: QuerySet[Patient] | QuerySet[Voice], deleted: str, page: str
     ) -> Chart:
@@ -132,7 +170,7 @@ class ChartRegistry:
         """
         sees_all = sees_all_patients(self._permissions.user)
         limit = TOP if sees_all else None
-        top = queries.top_shares(subject, self._first_day, self._last_day, limit, prices=self._prices)
+        top = self._shares(subject, limit)
         found: Mapping[Any, Patient | Voice] = rows.in_bulk([share.key for share in top if share.key])
         if not sees_all:
             top = [share for share in top if share.key in found][:TOP]

@@ -20,7 +20,7 @@ from voicecare.dashboard.checklist import ChecklistItem, checklist
 from voicecare.dashboard.live import LiveStatus
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.dashboard.ranges import DayRange
-from voicecare.patients.models import DefaultVoice, Patient, Voice
+from voicecare.patients.models import Clinic, DefaultVoice, Patient, Voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,21 @@ class Dashboard:
     latency_goal_ms = FIRST_AUDIO_GOAL_MS
 
     def __init__(
-        self, permissions: AdminPermissions, patient: Patient | None = None, days: DayRange | None = None
+        self,
+        permissions: AdminPermissions,
+        patient: Patient | None = None,
+        days: DayRange | None = None,
+        clinic: Clinic | None = None,
     ) -> None:
-        """`days` is the range of the charts, the last 30 days by default."""
+        """`days` is the range of the charts, the last 30 days by default.
+
+        `clinic` limits the figures to its patients.
+        """
         self._permissions = permissions
-        self.patient = patient
-        self.live = LiveStatus(permissions, patient)
+        self.patient, self.clinic = patient, clinic
+        self.live = LiveStatus(permissions, patient, clinic)
         self.range = days or ranges.parse({})
-        self._charts = ChartRegistry(permissions, self.range, patient)
+        self._charts = ChartRegistry(permissions, self.range, patient, clinic)
 
     @cached_property
     def charts(self) -> list[Chart]:
@@ -108,7 +115,12 @@ class Dashboard:
 
 
 class AdminDashboard(Dashboard):
-    """The data of the first page of the admin, about all patients."""
+    """The data of the first page of the admin, about all patients or those of a clinic."""
+
+    @cached_property
+    def clinic_choices(self) -> list[Clinic]:
+        """The clinics to which the user can limit the figures. Empty if there is none."""
+        return list(self._permissions.visible_clinics())
 
     @cached_property
     def quota(self) -> queries.QuotaStatus | None:

@@ -13,7 +13,7 @@ from usage.alerts.visibility import visible_incidents
 from usage.models import Incident
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients import care_teams
-from voicecare.patients.models import Device, Patient
+from voicecare.patients.models import Clinic, Device, Patient
 
 MAX_ROWS = 8
 
@@ -32,13 +32,16 @@ class RowSummary:
 
 
 class LiveStatus:
-    """The live status of all patients, or of one patient. The page requests it every ten seconds.
+    """The live status of all patients, of those of a clinic, or of one patient. The page requests it every ten seconds.
 
-    Each part is None if the user may not see its rows.
+    Each part is None if the user may not see its rows. The incidents are not limited to the clinic, because most of
+    them are about the whole service.
     """
 
-    def __init__(self, permissions: AdminPermissions, patient: Patient | None = None) -> None:
-        self._permissions, self._patient = permissions, patient
+    def __init__(
+        self, permissions: AdminPermissions, patient: Patient | None = None, clinic: Clinic | None = None
+    ) -> None:
+        self._permissions, self._patient, self._clinic = permissions, patient, clinic
         self.can_view_names = permissions.can_view(Patient)
         self.is_single_patient = patient is not None
 
@@ -77,4 +80,7 @@ class LiveStatus:
         if self._patient is not None and rows.model is not Incident:
             rows = rows.filter(patient=self._patient)
             query["patient__id__exact"] = self._patient.pk
+        if self._clinic is not None and rows.model is not Incident:
+            rows = rows.filter(patient__clinic=self._clinic)
+            query["clinic"] = self._clinic.pk
         return RowSummary(list(rows[:MAX_ROWS]), rows.count(), self._permissions.changelist_url(rows.model, **query))

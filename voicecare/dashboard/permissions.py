@@ -8,7 +8,7 @@ from django.db.models import Model, QuerySet
 from django.urls import reverse
 
 from voicecare.patients import care_teams
-from voicecare.patients.models import Voice
+from voicecare.patients.models import Clinic, Voice
 
 
 class AdminPermissions:
@@ -28,6 +28,10 @@ class AdminPermissions:
     def visible_voices(self) -> QuerySet[Voice]:
         """The stock voices, and the clones of patients whom the user may see."""
         return care_teams.limit(Voice.objects.all(), self.user, also=care_teams.STOCK_VOICE)
+
+    def visible_clinics(self) -> QuerySet[Clinic]:
+        """The clinics that the user may view and choose in filters of figures."""
+        return care_teams.visible_clinics(self.user) if self.can_view(Clinic) else Clinic.objects.none()
 
     def changelist_url(self, model: type[Model], **query: object) -> str:
         """Returns the URL of the admin's list of this model, with these filters.

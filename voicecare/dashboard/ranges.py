@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from urllib.parse import urlencode
 
 from usage.reports import queries
+from voicecare.patients.models import Clinic
 
 DEFAULT_DAYS = 30
 MAX_DAYS = 366
@@ -32,6 +33,12 @@ class DayRange:
             return ""
         dates = {"from": self.first.isoformat(), "to": self.last.isoformat()}
         return "?" + urlencode({"range": self.name} if self.name else dates)
+
+    def query_with(self, clinic: Clinic | None) -> str:
+        """The query string of a URL with this range and this clinic."""
+        if clinic is None:
+            return self.query
+        return f"{self.query}&clinic={clinic.pk}" if self.query else f"?clinic={clinic.pk}"
 
 
 def _last_days(number: int) -> Callable[[date], tuple[date, date]]:

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -19,28 +20,36 @@ from usage.reports.queries import UsageShare
 from usage.reports.statement import Statement, read_statement
 from voicecare.dashboard.chart import csv_cell
 from voicecare.dashboard.permissions import AdminPermissions
-from voicecare.patients.models import Patient, Voice
+from voicecare.patients.models import Clinic, Patient, Voice
 from voicecare.patients.models.patient import sees_all_patients
 
-SUBJECTS = ("patients", "voices")
+SUBJECTS = {"clinics": "Clinic", "patients": "Patient", "voices": "Voice"}
 ROWS_OF_THE_PAGE = 500  # the CSV files have all rows
 ROWS_PER_CHUNK = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The usage of one patient or voice. `name` is empty if it is erased, removed, or may not be seen."""
+    """The usage of one patient, voice or clinic. `name` is empty if it is erased, removed, or may not be seen.
+
+    `clinic` is the name of the clinic of a patient, or empty.
+    """
 
     name: str
     share: UsageShare
+    clinic: str = ""
 
 
 class StatementPage:
-    """The statement of the month that begins on `month`, as far as the user may see it."""
+    """The statement of the month that begins on `month`, as far as the user may see it.
 
-    def __init__(self, permissions: AdminPermissions, month: date) -> None:
+    It is that of all patients, or of those who belong to `clinic` now.
+    """
+
+    def __init__(self, permissions: AdminPermissions, month: date, clinic: Clinic | None = None) -> None:
         self._permissions = permissions
-        self.statement: Statement = read_statement(month)
+        self.clinic = clinic
+        self.statement: Statement = read_statement(month, clinic.pk if clinic else None)
 
     @property
     def currency(self) -> str:
@@ -49,9 +58,29 @@ class StatementPage:
 
     @cached_property
     def patients(self) -> list[Line]:
-        return self._lines(
+        lines = self._lines(
             self.statement.patients, Patient.objects.shown_in_admin_to(self._permissions.user).filter(erased_at=None)
         )
+        names: dict[Any, str] = {clinic.pk: clinic.name for clinic in self.clinic_choices}
+        return [replace(line, clinic=names.get(self._clinic_of.get(line.share.key), "")) for line in lines]
+
+    @cached_property
+    def clinics(self) -> list[Line]:
+        """The sums of the clinics. Patients without a clinic, and usage without a patient, are one line together."""
+        shares = queries.by_group(self.statement.patients, self._clinic_of)
+        return self._lines(shares, self._permissions.visible_clinics())
+
+    @cached_property
+    def clinic_choices(self) -> list[Clinic]:
+        """The clinics that the user sees. Empty if there is none."""
+        return list(self._permissions.visible_clinics())
+
+    @cached_property
+    def _clinic_of(self) -> dict[Any, uuid.UUID | None]:
+        """The id of the clinic of each patient who has one."""
+        if not self.clinic_choices:
+            return {}
+        return dict(Patient.objects.exclude(clinic=None).order_by().values_list("pk", "clinic_id"))
 
     @cached_property
     def voices(self) -> list[Line]:
@@ -62,9 +91,11 @@ class StatementPage:
         """For each table: its title, its heading, its first lines, the number of other lines, and its CSV file."""
         month = self.statement.month
         found = []
-        for subject, heading in zip(SUBJECTS, ("Patient", "Voice"), strict=True):
+        for subject, heading in SUBJECTS.items():
+            if subject == "clinics" and (self.clinic or not self.clinic_choices):
+                continue
             lines: list[Line] = getattr(self, subject)
-            url = reverse("admin:statement-csv", args=[month.year, f"{month:%m}", subject])
+            url = reverse("admin:statement-csv", args=[month.year, f"{month:%m}", subject]) + self._query
             more = max(len(lines) - ROWS_OF_THE_PAGE, 0)
             found.append((f"By {heading.lower()}", heading, lines[:ROWS_OF_THE_PAGE], more, url))
         return found
@@ -72,14 +103,19 @@ class StatementPage:
     @property
     def previous_url(self) -> str:
         year, month = divmod(self.statement.month.year * 12 + self.statement.month.month - 2, 12)
-        return reverse("admin:statement", args=[year, f"{month + 1:02}"])
+        return reverse("admin:statement", args=[year, f"{month + 1:02}"]) + self._query
 
     @property
     def next_url(self) -> str:
         """The URL of the next month's statement. Empty for the current month."""
         following = month_after(self.statement.month)
         is_future = following > queries.today()
-        return "" if is_future else reverse("admin:statement", args=[following.year, f"{following:%m}"])
+        url = reverse("admin:statement", args=[following.year, f"{following:%m}"]) + self._query
+        return "" if is_future else url
+
+    @property
+    def _query(self) -> str:
+        return f"?clinic={self.clinic.pk}" if self.clinic else ""
 
     def csv_response(self, subject: str) -> StreamingHttpResponse:
         """Returns all rows of one subject, largest first, as a streamed CSV file in UTF-8 with a byte order mark.
@@ -94,21 +130,25 @@ class StatementPage:
 
     def _cells(self, subject: str, lines: Sequence[Line]) -> Iterator[list[Any]]:
         costs = ("Cost", "Currency", "Credits without a price") if self.currency else ()
-        heading = "Patient" if subject == "patients" else "Voice"
-        yield ["Month", heading, "Name", "Characters", "Saved characters", "Credits", "Requests", *costs]
+        clinic = ("Clinic",) if subject == "patients" else ()
+        sums = ("Characters", "Saved characters", "Credits", "Requests")
+        yield ["Month", SUBJECTS[subject], "Name", *clinic, *sums, *costs]
         month, currency = f"{self.statement.month:%Y-%m}", self.currency
         for line in lines:
             share = line.share
             cost = (share.cost, currency, share.unpriced_credits) if currency else ()
-            sums = (share.characters, share.saved, share.credits, share.requests)
-            yield [month, str(share.key or ""), line.name, *sums, *cost]
+            of_clinic = (line.clinic,) if clinic else ()
+            figures = (share.characters, share.saved, share.credits, share.requests)
+            yield [month, str(share.key or ""), line.name, *of_clinic, *figures, *cost]
 
     @property
     def is_limited(self) -> bool:
         """Whether the lines are only those of the user's care teams. The totals are those of all patients."""
         return not sees_all_patients(self._permissions.user)
 
-    def _lines(self, shares: Sequence[UsageShare], rows: QuerySet[Patient] | QuerySet[Voice]) -> list[Line]:
+    def _lines(
+        self, shares: Sequence[UsageShare], rows: QuerySet[Patient] | QuerySet[Voice] | QuerySet[Clinic]
+    ) -> list[Line]:
         """The lines of the shares. A user who sees only their care teams' patients gets those of `rows` only."""
         wanted = {share.key for share in shares if share.key}
         found = {key: name for key, name in rows.values_list("pk", "name").iterator() if key in wanted}

@@ -14,14 +14,11 @@ NO_CLINIC = "none"
 
 
 class ClinicFilter(admin.SimpleListFilter):
-    """By the clinic that the patient belongs to now. `patient_field` of the admin has the id of the patient."""
+    """By the clinic that the patient belongs to now. `patient_field` of the rows has the id of the patient."""
 
     title = "clinic"
     parameter_name = "clinic"
-
-    def __init__(self, request: HttpRequest, params: dict[str, Any], model: type[Any], model_admin: ModelAdmin) -> None:
-        self._model_admin: Any = model_admin
-        super().__init__(request, params, model, model_admin)
+    patient_field = "patient"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> list[tuple[str, str]]:
         if not (request.user.has_perm("patients.view_clinic") or request.user.has_perm("patients.change_clinic")):
@@ -42,4 +39,4 @@ class ClinicFilter(admin.SimpleListFilter):
 
     def of_patients(self, rows: QuerySet[Any], patients: QuerySet[Patient]) -> QuerySet[Any]:
         """Limits the rows to those of these patients."""
-        return rows.filter(**{f"{self._model_admin.patient_field}__in": patients.values("pk")})
+        return rows.filter(**{f"{self.patient_field}__in": patients.values("pk")})

@@ -1,23 +1,28 @@
-"""Clinics: who sees their patients, who may choose the clinic of a patient, and their pages in the admin."""
+"""Clinics: who sees their patients, who may choose the clinic of a patient, their pages, filters and figures."""
 
+import csv
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
 from django.test import Client
 from django.utils import timezone
 
+from cloning.models import CloneJob
 from tests.clinicians import clinician
 from tests.conftest import Member
 from tests.roles import give_permissions, role
+from tests.voicecare.every_url import body_of
+from tts.models import Conversation, Utterance
 from usage.ledger.rollup import day_of
-from usage.models import DailyUsage
+from usage.models import DailyUsage, Incident, UsageEvent
 from voicecare.audit.models import AuditEntry
 from voicecare.patients import care_teams
-from voicecare.patients.models import Clinic, Device, Patient
+from voicecare.patients.models import Clinic, Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
 
@@ -232,3 +237,91 @@ def test_a_clinic_without_patients_is_deleted_and_leaves_erased_ones(ward: Clini
     alice.patient.refresh_from_db()
     assert alice.patient.clinic is None
     assert AuditEntry.objects.get(action="delete").object_id == str(ward.pk)
+
+
+# Filters
+
+
+def test_lists_can_be_limited_to_a_clinic(ward: Clinic, alice: Member, bob: Member, boss: Client):
+    today, ids = day_of(timezone.now()), {}
+    for member in (alice, bob):
+        patient = member.patient
+        talk = Conversation.objects.create(
+            patient=patient, device=member.device, voice=patient.voice, voice_source="default", format="mp3_44100_128"
+        )
+        usage = {"patient": patient.pk, "kind": "live"}
+        UsageEvent.objects.create(
+            source=talk.pk, segment=0, attempt=1, outcome="completed", requested_characters=9, **usage
+        )
+        DailyUsage.objects.create(day=today, characters=9, **usage)
+        clone = Voice.objects.create(name="Anna", provider_id=f"v{patient.pk}", source="cloned", patient=patient)
+        job = {"name": "Anna", "consent_by": "Anna", "consented_at": timezone.now(), "sample_digest": str(patient.pk)}
+        CloneJob.objects.create(patient=patient, **job)
+        Utterance.objects.create(
+            patient=patient, conversation=talk, client_speech_id="s1", origin="device", text="Hi", state="heard"
+        )
+        Incident.objects.create(kind="budget", key=str(patient.pk))
+        Incident.objects.create(kind="voice", key=str(clone.pk))
+        ids[patient.pk] = {str(patient.pk), str(clone.pk)}
+    Incident.objects.create(kind="budget", key=str(ward.pk))
+    models = (Conversation, Utterance, UsageEvent, DailyUsage, CloneJob, Device, Voice)
+    for model in models:
+        path = f"/admin/{model._meta.app_label}/{model._meta.model_name}/?clinic={ward.pk}"
+        (found,) = boss.get(path).context["cl"].result_list
+        assert getattr(found, "patient_id", getattr(found, "patient", None)) == alice.patient.pk, model
+    incidents = boss.get(f"/admin/usage/incident/?clinic={ward.pk}").context["cl"].result_list
+    assert {incident.key for incident in incidents} == {*ids[alice.patient.pk], str(ward.pk)}
+
+
+# The dashboard and the statement
+
+
+@pytest.fixture
+def usage(ward: Clinic, alice: Member, bob: Member) -> None:
+    cache.clear()
+    for member, characters in ((alice, 4321), (bob, 8765)):
+        DailyUsage.objects.create(
+            day=day_of(timezone.now()), patient=member.patient.pk, kind="live", characters=characters, events=1
+        )
+
+
+def csv_rows(client: Client, path: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(body_of(client.get(path)).decode("utf-8-sig").splitlines()))
+
+
+def test_the_dashboard_can_be_limited_to_a_clinic(ward: Clinic, usage: None, boss: Client):
+    page = body(boss, f"/admin/?clinic={ward.pk}")
+    assert "Dashboard of Ward 3" in page
+    assert "4,321" in page
+    assert "8,765" not in page
+    assert "13,086" in body(boss, "/admin/")
+    chart = csv_rows(boss, f"/admin/figures/patients.csv?clinic={ward.pk}")
+    assert [row["Patient"] for row in chart] == ["Alice Archer"]
+    assert [row["Clinic"] for row in csv_rows(boss, "/admin/figures/clinics.csv")] == ["Ward 3"]
+    assert boss.get("/admin/?clinic=nonsense").status_code == 404
+    carol = browser(give_permissions(user("carol"), "usage.view_dailyusage"))
+    assert carol.get(f"/admin/?clinic={ward.pk}").status_code == 404
+
+
+def test_the_connected_devices_can_be_limited_to_a_clinic(ward: Clinic, boss: Client, alice: Member, bob: Member):
+    Device.objects.update(online_until=timezone.now().replace(year=2099), last_seen=timezone.now())
+    page = body(boss, f"/admin/live/?clinic={ward.pk}")
+    assert "Alice Archer" in page
+    assert "Bob Baker" not in page
+
+
+def test_the_statement_has_clinics(ward: Clinic, usage: None, boss: Client):
+    page = f"/admin/statements/{day_of(timezone.now()):%Y-%m}/"
+    patients = csv_rows(boss, f"{page}patients.csv")
+    assert [(row["Name"], row["Clinic"], row["Characters"]) for row in patients] == [
+        ("Bob Baker", "", "8765"),
+        ("Alice Archer", "Ward 3", "4321"),
+    ]
+    clinics = csv_rows(boss, f"{page}clinics.csv")
+    assert [(row["Name"], row["Characters"]) for row in clinics] == [("", "8765"), ("Ward 3", "4321")]
+    limited = csv_rows(boss, f"{page}patients.csv?clinic={ward.pk}")
+    assert [row["Name"] for row in limited] == ["Alice Archer"]
+    shown = body(boss, f"{page}?clinic={ward.pk}")
+    assert "Total of Ward 3" in shown
+    assert "13,086" not in shown
+    assert "By clinic" in body(boss, page)

@@ -28,6 +28,7 @@ from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.admin import NoDeleteAdmin, device_badge
 from voicecare.patients.care_teams import CareTeamAdmin
+from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Device, Patient
 
 NO_DEVICE = "No device can be added: the patient is to be erased, or does not exist."
@@ -65,7 +66,7 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
     form = DeviceForm
     list_display = ("status", "name", "patient_link", "seen", "format", "token_prefix")
     list_display_links = ("name",)
-    list_filter = (DeviceStatusFilter, "format")
+    list_filter = (DeviceStatusFilter, ClinicFilter, "format")
     show_facets = admin.ShowFacets.NEVER
     list_select_related = ("patient",)
     search_fields = ("name", "token_prefix", "patient__name", "patient__preferred_name")

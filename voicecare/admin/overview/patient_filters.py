@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from voicecare.admin.lists import WordFilter
 from voicecare.core import languages
+from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Device, Patient, Voice
 
 UNSEEN_AFTER = timedelta(hours=24)
@@ -88,3 +89,7 @@ class TeamFilter(admin.SimpleListFilter):
         if chosen == NO_TEAM:
             return queryset.filter(team=None)
         return queryset.filter(team=int(chosen)) if chosen.isdecimal() else queryset.none()
+
+
+class PatientClinicFilter(ClinicFilter):
+    patient_field = "pk"

@@ -19,7 +19,6 @@ from voicecare.admin.overview.patient_facts import LAST_SEEN, PatientFacts, inci
 from voicecare.admin.overview.patient_page import PatientPageAdmin
 from voicecare.core import languages
 from voicecare.dashboard.permissions import AdminPermissions
-from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Clinic, Patient, Voice
 
 
@@ -38,14 +37,13 @@ class PatientChangeList(ChangeList):
 class PatientOverviewAdmin(PatientPageAdmin):
     list_display_links = ("name",)
     show_facets = admin.ShowFacets.NEVER
-    patient_field = "pk"
     list_filter = (
         patient_filters.StatusFilter,
         patient_filters.DeviceFilter,
         patient_filters.VoiceFilter,
         patient_filters.LanguageFilter,
         patient_filters.TeamFilter,
-        ClinicFilter,
+        patient_filters.PatientClinicFilter,
     )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ANN401 - Django's signature
