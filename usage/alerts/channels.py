@@ -5,7 +5,7 @@ import hmac
 import json
 import smtplib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import requests
@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.mail import send_mail
 from django.urls import reverse
 
-from usage.alerts import messages
+from usage.alerts import messages, recipients
 from usage.alerts.messages import AlertState
 from usage.models import Incident
 
@@ -77,11 +77,12 @@ def describe_failure(error: Exception) -> str:
 
 
 def _mail(incident: Incident, state: AlertState) -> None:
-    _send_mail(messages.subject(incident, state), f"{messages.body(incident, state)}\n\n{url_of(incident)}\n")
+    body = f"{messages.body(incident, state)}\n\n{url_of(incident)}\n"
+    _send_mail(messages.subject(incident, state), body, recipients.addresses_for(incident))
 
 
-def _send_mail(subject: str, body: str) -> None:
-    send_mail(subject, body, None, settings.ADMIN_EMAILS)
+def _send_mail(subject: str, body: str, also_to: Sequence[str] = ()) -> None:
+    send_mail(subject, body, None, [*settings.ADMIN_EMAILS, *also_to])
 
 
 def _webhook(incident: Incident, state: AlertState) -> None:

@@ -14,6 +14,7 @@ from tests.usage.alerts.postbox import MailServer, Webhook
 from tests.usage.alerts.test_dispatcher import create_incident, retry_after_pause
 from usage.alerts import channels, dispatcher
 from usage.models import Incident
+from voicecare.patients.models import Clinic
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -27,6 +28,18 @@ def channel_incidents() -> list[tuple[str, bool, bool]]:
 def retry_times(times: int) -> None:
     for _ in range(times):
         retry_after_pause()
+
+
+# Mail
+
+
+def test_the_addresses_of_the_clinic_get_the_mails_about_it(mail: MailServer, settings: Settings):
+    ward = Clinic.objects.create(name="Ward 3", alert_emails="ward@example.org")
+    for kind, key in (("budget", str(ward.pk)), ("quota", "")):
+        Incident.objects.create(kind=kind, key=key)
+    dispatcher.retry_pending()
+    sent = sorted(recipients for recipients, _ in mail.mails)
+    assert sent == [settings.ADMIN_EMAILS, [*settings.ADMIN_EMAILS, "ward@example.org"]]
 
 
 # Signature
