@@ -17,7 +17,7 @@ from tests.usage.test_models import create_event
 from tests.waiting import until
 from tts.models import Conversation, Utterance
 from usage.alerts import endings, messages
-from usage.models import Incident
+from usage.models import Incident, IncidentEvent, NotificationChannel
 from voicecare.audit.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
@@ -179,6 +179,18 @@ def test_the_only_channel_cannot_report_its_own_failure(admin_client: Client, se
     settings.ADMIN_EMAILS, settings.ALERT_WEBHOOK_URL = ["ann@example.org"], ""
     incident = Incident.objects.create(kind="alerts", key="mail")
     assert "No alert channel is configured." in incident_page(admin_client, incident)
+
+
+def test_the_page_shows_what_only_notification_channels_have_sent(admin_client: Client, settings: Settings):
+    settings.ADMIN_EMAILS, settings.ALERT_WEBHOOK_URL = [], ""
+    incident = Incident.objects.create(kind="quota")
+    assert "No alert channel is configured." in incident_page(admin_client, incident)
+    NotificationChannel.objects.create(name="On call", url="json://127.0.0.1")
+    assert "Not sent." in incident_page(admin_client, incident)
+    IncidentEvent.objects.create(incident=incident, kind="alert", channel="On call", text="opened")
+    page = incident_page(admin_client, incident)
+    assert "Sent, see below." in page
+    assert "By On call." in page
 
 
 @pytest.mark.django_db(transaction=True)

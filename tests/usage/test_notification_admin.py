@@ -98,7 +98,7 @@ def test_the_form_keeps_the_address_and_does_not_show_it(administrator: Client):
     channel = create()
     page = administrator.get(change_url(channel))
     assert SECRET not in text_of(page)
-    assert "Leave it empty to keep json://…" in text_of(page)
+    assert "Leave it empty to keep json://… as it is." in text_of(page)
     assert administrator.post(change_url(channel), {"name": "Renamed", "url": ""}).status_code == 302
     channel.refresh_from_db()
     assert (channel.name, channel.url) == ("Renamed", URL)

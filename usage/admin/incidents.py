@@ -27,9 +27,10 @@ from usage.admin.incident_filters import IncidentClinicFilter, StatusFilter
 from usage.alerts import channels, endings, impact, responses
 from usage.alerts import messages as alert_messages
 from usage.alerts.impact import Impact
+from usage.alerts.notifications import dispatch as notifications
 from usage.alerts.timeline import timeline_of
 from usage.alerts.visibility import visible_incidents
-from usage.models import Incident
+from usage.models import Incident, IncidentEvent
 from voicecare.admin.lists import BadgeKind, badge, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.readonly import ReadOnlyAdmin
@@ -137,7 +138,10 @@ class IncidentAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
         if incident.resolved_at is None and incident.muted_until is not None:
             return f"Muted until {timestamp(incident.muted_until)}."
         if not (channels.channels_for(incident) or incident.opening_sent_at):
-            return "No alert channel is configured."
+            if not notifications.is_configured():
+                return "No alert channel is configured."
+            is_sent = incident.events.filter(kind=IncidentEvent.Kind.ALERT).exists()
+            return "Sent, see below." if is_sent else "Not sent."
         if incident.sending_failures:
             return f"An alert failed {incident.sending_failures} times and will be retried."
         return "Sent, see below." if incident.opening_sent_at else "Not sent."

@@ -36,13 +36,13 @@ class ChannelForm(forms.ModelForm):
     kinds = forms.MultipleChoiceField(
         choices=[(kind.value, kind.label.capitalize()) for kind in Incident.Kind],
         required=False,
-        widget=forms.CheckboxSelectMultiple,
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "checkbox-list"}),
         help_text="None chosen: all kinds.",
     )
     severities = forms.MultipleChoiceField(
         choices=Severity.choices,
         required=False,
-        widget=forms.CheckboxSelectMultiple,
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "checkbox-list"}),
         help_text="None chosen: all severities.",
     )
 
@@ -50,7 +50,7 @@ class ChannelForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         self.initial["url"] = ""
         if "url" in self.fields:
-            kept = f"Leave it empty to keep {masked(self.instance)} " if self.instance.pk else ""
+            kept = f"Leave it empty to keep {masked(self.instance)} as it is. " if self.instance.pk else ""
             self.fields["url"].help_text = (
                 f"{kept}The address of the service as Apprise writes it, such as slack://…, tgram://…, ntfys://… or "
                 "mailtos://…. It is a secret and is not shown again. docs/operation.md has examples."
@@ -157,14 +157,14 @@ class NotificationChannelAdmin(ConflictAdmin):
         minutes = channel.escalate_after_minutes
         return "At once" if minutes is None else f"After {minutes} min without acknowledgement"
 
-    @admin.display(description="Last sent", empty_value="never")
-    def last_sent(self, channel: NotificationChannel) -> str | None:
-        return time_ago(channel.last_sent_at) if channel.last_sent_at else None
+    @admin.display(description="Last sent")
+    def last_sent(self, channel: NotificationChannel) -> str:
+        return time_ago(channel.last_sent_at) if channel.last_sent_at else "never"
 
-    @admin.display(description="Last error", empty_value="none")
-    def error(self, channel: NotificationChannel) -> str | None:
+    @admin.display(description="Last error")
+    def error(self, channel: NotificationChannel) -> str:
         if not channel.last_error:
-            return None
+            return "none"
         return format_html("{} {}", channel.last_error, time_ago(channel.last_failed_at))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
