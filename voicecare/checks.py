@@ -99,8 +99,8 @@ def _public_address() -> Iterator[CheckMessage]:
 def _alerts() -> Iterator[CheckMessage]:
     if not channels.configured_channels():
         yield Warning(
-            "Nobody is alerted when patients hear the offline voice or nothing.",
-            hint="Set ADMIN_EMAILS (with EMAIL_URL) or ALERT_WEBHOOK_URL.",
+            "Neither a mail address nor a webhook gets alerts, so nobody is alerted while the database is away.",
+            hint="Set ADMIN_EMAILS (with EMAIL_URL) or ALERT_WEBHOOK_URL, also beside channels in the admin.",
             id="voicecare.W003",
         )
     if (settings.ADMIN_EMAILS or settings.STATEMENT_EMAILS) and not settings.CAN_RESET_PASSWORDS:

@@ -6,6 +6,7 @@ from typing import Any
 from django.urls import path, re_path
 
 from tts.consumers import device_socket
+from voicecare.health.diagnostics import diagnostics_socket
 
 
 async def reject_unknown_path(
@@ -20,5 +21,6 @@ async def reject_unknown_path(
 
 websocket_urlpatterns = [
     path("ws/device/", device_socket),  # type: ignore[arg-type]  # Django's stubs know views only
+    path("ws/diagnostics/", diagnostics_socket),  # type: ignore[arg-type]  # as above
     re_path("", reject_unknown_path),  # type: ignore[arg-type]
 ]

@@ -10,7 +10,7 @@ from rest_framework.authentication import SessionAuthentication
 from tts.api.views import VoicePreview
 from voicecare.api.errors import NotFoundView
 from voicecare.api.login import LoginView, LogoutView
-from voicecare.health import probes
+from voicecare.health import diagnostics, probes
 
 api: list[URLPattern | URLResolver] = [
     path("auth/token/", LoginView.as_view(), name="log-in"),
@@ -29,6 +29,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/voices/<uuid:id>/preview/", admin.site.admin_view(preview), name="admin-voice-preview"),
     path("admin/", admin.site.urls),
     path("metrics", probes.metrics),
+    path("diagnostics", diagnostics.diagnostics),
     path("api/v1/", include(api)),
     path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/docs/", docs, name="docs"),

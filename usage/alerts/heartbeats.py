@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from django.conf import settings
+from django.db.models import Case, F, Q, When
 from django.db.models.functions import Now
 
 from usage.alerts import dispatcher, incidents
@@ -32,20 +33,46 @@ _DETAILS = {
 
 
 class LastHeartbeat(NamedTuple):
+    """The last heartbeat of a process. `overlap_age_s` is the age of the last sign that it runs twice, or None."""
+
     at: datetime
     age_s: float
+    overlap_age_s: float | None
+
+    @property
+    def runs_twice(self) -> bool:
+        return self.overlap_age_s is not None and self.overlap_age_s <= MISSING_AFTER_S
 
 
-def beat(name: str) -> None:
-    """Write a heartbeat of the process `name` with the database's current time. Raises DatabaseError."""
-    heartbeat = Heartbeat(name=name, at=Now())
-    Heartbeat.objects.bulk_create([heartbeat], update_conflicts=True, unique_fields=["name"], update_fields=["at"])
+def beat(name: str, instance: str = "") -> None:
+    """Write a heartbeat of the process `name` with the database's current time. Raises DatabaseError.
+
+    `instance` identifies a process that must run once. Two such processes replace each other's heartbeat in turn. A
+    process that was restarted never comes back after its successor.
+    """
+    takes_over = ~Q(instance=instance)
+    written = Heartbeat.objects.filter(name=name).update(
+        at=Now(),
+        overlapped_at=Case(When(takes_over & Q(former_instance=instance), then=Now()), default=F("overlapped_at")),
+        former_instance=Case(When(takes_over, then=F("instance")), default=F("former_instance")),
+        instance=instance,
+    )
+    if not written:
+        heartbeat = Heartbeat(name=name, at=Now(), instance=instance)
+        Heartbeat.objects.bulk_create([heartbeat], ignore_conflicts=True)
 
 
 def read_heartbeats() -> dict[str, LastHeartbeat]:
     """Return the last heartbeat of each process that ever wrote one, by name of the process. One query."""
     rows = Heartbeat.objects.annotate(now=Now())
-    return {row.name: LastHeartbeat(row.at, (row.now - row.at).total_seconds()) for row in rows}
+    return {
+        row.name: LastHeartbeat(
+            row.at,
+            (row.now - row.at).total_seconds(),
+            (row.now - row.overlapped_at).total_seconds() if row.overlapped_at else None,
+        )
+        for row in rows
+    }
 
 
 def missing_processes() -> list[str]:

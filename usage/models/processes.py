@@ -4,10 +4,17 @@ from django.db import models
 
 
 class Heartbeat(models.Model):
-    """The last heartbeat of a background process: `worker` or `beat`."""
+    """The last heartbeat of a background process: `worker` or `beat`.
+
+    Of beat, which must run once, the row also knows which process wrote it, and which one before. Two that take turns
+    run at the same time.
+    """
 
     name = models.CharField(max_length=8, primary_key=True)
     at = models.DateTimeField()
+    instance = models.CharField(max_length=64, blank=True, default="", db_default="")
+    former_instance = models.CharField(max_length=64, blank=True, default="", db_default="")
+    overlapped_at = models.DateTimeField(null=True, help_text="When two instances last took turns.")
 
     def __str__(self) -> str:
         return self.name

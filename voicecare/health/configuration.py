@@ -16,11 +16,16 @@ SECRET_NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD")  # settings whose names en
 
 def versions() -> list[tuple[str, str]]:
     """Returns name and version of Python, the database, and the most important packages."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT version()" if connection.vendor == "postgresql" else "SELECT sqlite_version()")
-        [database] = cursor.fetchone()
-    rows = [("Python", platform.python_version()), (connection.display_name, str(database).split(" on ")[0])]
+    rows = [("Python", platform.python_version()), database_version()]
     return [*rows, *((package, version(package)) for package in PACKAGES)]
+
+
+def database_version() -> tuple[str, str]:
+    """Returns name and version of the database. Raises DatabaseError."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_version" if connection.vendor == "postgresql" else "SELECT sqlite_version()")
+        [number] = cursor.fetchone()
+    return connection.display_name, str(number)
 
 
 def masked_settings() -> list[tuple[str, str]]:

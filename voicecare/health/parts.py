@@ -1,12 +1,16 @@
-"""The parts that the service consists of, and whether each of them works now. `/readyz` and the admin show the same."""
+"""The parts that the service consists of, and whether each of them works now.
+
+`/readyz`, the admin and `manage.py doctor` show the same. The doctor adds what takes longer or asks others (`doctor`).
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from django.conf import settings
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from tts.runtime import runtime
 from usage.alerts import channels, heartbeats
@@ -25,7 +29,7 @@ class Part:
     """One part of the service.
 
     `name` is its name in `/readyz`, `title` its name in the admin. `state` says in words how it is, and `advice` what
-    to expect and what to do if it does not work.
+    to expect and what to do if it does not work. With `warns` it works, and the advice should be followed nevertheless.
     """
 
     name: str
@@ -33,6 +37,13 @@ class Part:
     works: bool
     state: str
     advice: str = ""
+    warns: bool = False
+
+    @property
+    def status(self) -> Literal["ok", "warning", "failure"]:
+        if not self.works:
+            return "failure"
+        return "warning" if self.warns else "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +63,13 @@ async def check_parts() -> list[Part]:
     """Checks all parts. Raises DatabaseError or TimeoutError if the database does not answer within DATABASE_TIMEOUT_S.
 
     The provider, the phrase store and the offline voice are those of this web process. Other processes may see them
-    differently for some seconds. Without a runtime they are left out.
+    differently for some seconds. A process without a runtime has no phrase store and no offline voice, and knows of the
+    provider what the database says.
     """
     async with asyncio.timeout(DATABASE_TIMEOUT_S):
         rows = await run_in_db_thread(_read_rows)
     broker = await check_broker()
-    speech = _speech(rows) if runtime.is_started else ()
-    return [broker, *speech, *_processes(rows), *_alert_channels(rows)]
+    return [broker, *_speech(rows), *_processes(rows), *_alert_channels(rows)]
 
 
 async def check_broker() -> Part:
@@ -72,6 +83,8 @@ async def check_broker() -> Part:
             await client.ping()
     except (RedisError, OSError) as error:
         state = f"Redis does not answer ({type(error).__name__})"
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            state = "Redis refuses the user or the password"
         return Part("broker", title, False, state, "Speech continues, background work waits. Check REDIS_URL.")
     return Part("broker", title, True, "Redis answers")
 
@@ -92,17 +105,16 @@ def _read_rows() -> _Rows:
 
 
 def _speech(rows: _Rows) -> Iterator[Part]:
-    dependencies, provider = runtime.dependencies, rows.provider
-    has_cache, has_quota = not dependencies.phrase_cache.failing, not dependencies.quota.is_exhausted
-    is_reachable, is_accepted = not dependencies.circuit.is_open, not runtime.access_refused
-    has_offline_voice = dependencies.offline_voice.is_running
-    yield Part(
-        "cache",
-        "Phrase store",
-        has_cache,
-        f"{settings.PHRASE_STORE}, {'answers' if has_cache else 'fails'}",
-        "Cached phrases are requested from the provider again. Check the store that PHRASE_STORE names.",
-    )
+    provider = rows.provider
+    has_quota = provider.quota == ProviderState.Quota.AVAILABLE
+    is_reachable = provider.circuit == ProviderState.Circuit.CLOSED
+    is_accepted = provider.access == ProviderState.Access.GRANTED
+    if runtime.is_started:
+        dependencies = runtime.dependencies
+        has_quota, is_reachable = not dependencies.quota.is_exhausted, not dependencies.circuit.is_open
+        is_accepted = not runtime.access_refused
+        yield phrase_store(works=not dependencies.phrase_cache.failing)
+        yield offline_voice(works=dependencies.offline_voice.is_running)
     yield Part(
         "provider",
         "Provider",
@@ -131,13 +143,20 @@ def _speech(rows: _Rows) -> Iterator[Part]:
         _credits(provider),
         "Exhausted. Cached phrases still play. Other speech waits or uses the offline voice.",
     )
-    yield Part(
-        "offline_voice",
-        "Offline voice",
-        has_offline_voice,
-        "running" if has_offline_voice else "not running",
-        "Patients hear nothing while the provider cannot speak. Read the log of the web process.",
-    )
+
+
+def phrase_store(*, works: bool, problem: str = "") -> Part:
+    """Returns the part for the store of the phrase cache."""
+    state = f"{settings.PHRASE_STORE}, {'answers' if works else 'fails'}{problem and f' ({problem})'}"
+    advice = "Cached phrases are requested from the provider again. Check the store that PHRASE_STORE names."
+    return Part("cache", "Phrase store", works, state, advice)
+
+
+def offline_voice(*, works: bool, problem: str = "") -> Part:
+    """Returns the part for the offline voice."""
+    state = f"{'running' if works else 'not running'}{problem and f' ({problem})'}"
+    advice = "Patients hear nothing while the provider cannot speak. Read the log of the web process."
+    return Part("offline_voice", "Offline voice", works, state, advice)
 
 
 def _credits(provider: ProviderState) -> str:
@@ -157,6 +176,11 @@ def _processes(rows: _Rows) -> Iterator[Part]:
     for name in (heartbeats.BEAT, heartbeats.WORKER):
         last = rows.seen.get(name)
         state = f"last heartbeat at {last.at:{TIME_FORMAT}}" if last else "no heartbeat yet"
+        if last and last.runs_twice:
+            yield Part(
+                name, name.capitalize(), False, f"two processes, {state}", "Stop one of them, or tasks run twice."
+            )
+            continue
         yield Part(name, name.capitalize(), name not in rows.missing, state, advice[name])
 
 

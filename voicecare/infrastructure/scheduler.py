@@ -1,6 +1,8 @@
 """Celery beat's scheduler, with a heartbeat that shows that it runs."""
 
+import socket
 import time
+import uuid
 from threading import Thread
 from typing import Any
 
@@ -9,6 +11,8 @@ from celery.beat import PersistentScheduler
 from django.db import connection
 
 from usage.alerts import heartbeats
+
+INSTANCE = f"{socket.gethostname()[:40]} {uuid.uuid4().hex[:8]}"  # containers may share a host name and a process id
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +38,7 @@ class Scheduler(PersistentScheduler):
 
 def _write_heartbeat() -> None:
     try:
-        heartbeats.beat(heartbeats.BEAT)
+        heartbeats.beat(heartbeats.BEAT, INSTANCE)
     except Exception as error:  # the next tick tries again
         log.warning("beat.heartbeat_failed", error=type(error).__name__)
     finally:

@@ -11,8 +11,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.db import OperationalError, connection, transaction
-from django.db.migrations.executor import MigrationExecutor
+from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -26,7 +25,7 @@ from usage.alerts.notifications import channel_check
 from usage.models import ProviderState
 from usage.provider_state import quota
 from voicecare.core import languages, task_names, task_queue
-from voicecare.health import parts
+from voicecare.health import database, parts
 from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
 from voicecare.providers.elevenlabs import credentials
 from voicecare.providers.errors import Cause, ProviderError, Unreachable
@@ -48,13 +47,11 @@ class FirstPatient:
 
 def check_database() -> str:
     """Checks that the database answers and all migrations have run."""
-    try:
-        executor = MigrationExecutor(connection)
-    except OperationalError as error:
-        raise StepFailed(f"The database does not answer. Check DATABASE_URL. ({str(error).strip()})") from error
-    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if missing:
-        raise StepFailed(f"{len(missing)} migrations have not run. Run `python manage.py migrate`, then repeat setup.")
+    found = database.check_database()
+    if found.works:
+        found = database.check_migrations()
+    if not found.works:
+        raise StepFailed(f"{found.title}: {found.state}. {found.advice}")
     return f"all migrations have run ({connection.vendor})"
 
 

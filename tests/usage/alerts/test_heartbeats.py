@@ -193,3 +193,32 @@ def test_several_monitors_open_one_incident():
 
     run_concurrently(one)
     assert missing_incidents() == [("beat", True)]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("written_by", "runs_twice"),
+    [
+        (["one"], False),
+        (["one", "one", "one"], False),
+        (["one", "two"], False),  # restarted
+        (["one", "two", "two", "three"], False),  # restarted twice
+        (["one", "two", "one"], True),
+        (["one", "one", "two", "two", "one", "one"], True),
+        (["", "", ""], False),  # several workers may run
+        (["", "one", "two"], False),  # after an upgrade
+    ],
+)
+def test_two_processes_that_take_turns_are_noticed(written_by: list[str], runs_twice: bool):
+    for instance in written_by:
+        heartbeats.beat("beat", instance)
+    assert heartbeats.read_heartbeats()["beat"].runs_twice == runs_twice
+
+
+@pytest.mark.django_db
+def test_a_second_process_is_forgotten_a_minute_after_it_was_stopped():
+    for instance in ("one", "two", "one"):
+        heartbeats.beat("beat", instance)
+    Heartbeat.objects.update(overlapped_at=timezone.now() - timedelta(seconds=61))
+    heartbeats.beat("beat", "one")
+    assert not heartbeats.read_heartbeats()["beat"].runs_twice

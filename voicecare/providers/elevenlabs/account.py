@@ -8,6 +8,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlencode
@@ -55,6 +57,8 @@ class AccountClient:
     def __init__(self, base_url: str, api_key: str, *, timeout: tuple[float, float] = (3.05, 20.0)) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeout = timeout
+        self.responded_at: datetime | None = None
+        """The provider's time in the header `Date` of the last response, in whole seconds. None without a valid one."""
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers.update(request_headers(api_key))
@@ -164,6 +168,7 @@ class AccountClient:
             request = self._session.prepare_request(requests.Request(method, self._base_url, data=form, files=files))
             request.url = self._base_url + path  # set afterwards, because requests would undo the quoting of dots
             with self._session.send(request, stream=True, timeout=timeout, allow_redirects=False) as response:
+                self.responded_at = _date(response.headers.get("Date", ""))
                 if 200 <= response.status_code < 300:
                     return b"".join(read_chunks(response, _MAX_RESPONSE_BYTES))
                 reads: list[bytes] = []
@@ -172,6 +177,14 @@ class AccountClient:
                 raise error_from_response(response.status_code, response.headers, b"".join(reads))
         except _TRANSPORT_ERRORS as error:
             raise to_provider_error(error) from error
+
+
+def _date(header: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
 def _iterate_pages(page: Callable[[str | None], tuple[Sequence[T], str | None]]) -> Iterator[T]:
