@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -10,10 +11,11 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import BrowserSession
 from tests.server import ServerProcess
-from usage.models import Incident
+from usage.models import Incident, NotificationChannel
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
+FAR = datetime(2099, 1, 1, tzinfo=UTC)  # another process sends, so the server under test does not
 NAMES = {
     "broker": "Broker",
     "cache": "Phrase store",
@@ -26,7 +28,7 @@ NAMES = {
     "beat": "Beat",
     "mail": "Alerts by mail",
     "webhook": "Alerts by webhook",
-    "notification_channels": "Notification channels",
+    "notification_channels": "Alerts by notification channels",
 }
 
 
@@ -40,15 +42,18 @@ def status_of(page: Page, part: str) -> str:
 
 def test_the_page_shows_the_problems_that_readyz_reports(server: ServerProcess, log_in: Callable[..., BrowserSession]):
     Incident.objects.create(kind=Incident.Kind.ALERTS, key="webhook", opened_at=timezone.now())
+    channel = NotificationChannel.objects.create(name="On call", url="json://127.0.0.1:1", sending_until=FAR)
+    Incident.objects.create(kind=Incident.Kind.CHANNEL, key=str(channel.pk), opened_at=timezone.now())
     browser = log_in()
     page = browser.open()
     page.get_by_role("link", name="System health").click()
     expect(page.get_by_role("heading", name="System health")).to_be_visible()
     problems = degraded(server)
-    assert {"webhook", "worker", "beat"} <= problems
+    assert {"webhook", "notification_channels", "worker", "beat"} <= problems
     for name, title in NAMES.items():
         assert ("Problem" if name in problems else "OK") in status_of(page, title), title
     assert "Start a worker" in status_of(page, "Worker")
+    assert "1 of 1 fail" in status_of(page, "Alerts by notification channels")
     assert browser.problems == []
 
 

@@ -194,4 +194,4 @@ def _alert_channels(rows: _Rows) -> Iterator[Part]:
     failing = rows.failing_notification_channels.intersection(rows.notification_channels)
     state = f"{len(failing)} of {count} fail" if failing else f"{count} enabled" if count else "not configured"
     advice = "Other channels are used. Open the notification channels and send a test alert."
-    yield Part("notification_channels", "Notification channels", not failing, state, advice)
+    yield Part("notification_channels", "Alerts by notification channels", not failing, state, advice)
