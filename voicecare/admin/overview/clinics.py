@@ -10,12 +10,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.html import format_html
-from django.utils.text import Truncator
 from django.utils.translation import ngettext
 
 from usage.models import DailyUsage
 from voicecare.admin.guarded_deletion import DeletionRefused, GuardedDeletionAdmin
-from voicecare.admin.lists import EMPTY, budget_share
+from voicecare.admin.lists import budget_share
 from voicecare.admin.overview.clinic_facts import ClinicFacts, read_facts
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.care_teams import visible_clinics
@@ -60,7 +59,7 @@ class ClinicAdmin(GuardedDeletionAdmin):
         return clinic
 
     def get_list_display(self, request: HttpRequest) -> list[str | Callable[[Any], str | bool]]:
-        return ["name", "patients", *_usage_columns(request), "addresses"]
+        return ["name", "patients", *_usage_columns(request)]
 
     def get_fieldsets(  # type: ignore[override]  # the stubs' own type for it is private
         self, request: HttpRequest, obj: Clinic | None = None
@@ -89,10 +88,6 @@ class ClinicAdmin(GuardedDeletionAdmin):
     @admin.display(description="Daily budget used")
     def daily_budget_used(self, clinic: Clinic) -> str:
         return budget_share(_facts(clinic).budgeted_today, clinic.daily_character_budget)
-
-    @admin.display(description="Alert addresses")
-    def addresses(self, clinic: Clinic) -> str:
-        return Truncator(", ".join(clinic.alert_addresses)).chars(60) or EMPTY
 
     # Deletion
 

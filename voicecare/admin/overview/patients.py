@@ -52,11 +52,12 @@ class PatientOverviewAdmin(PatientPageAdmin):
     def get_list_display(self, request: HttpRequest) -> list[str | Callable[[Any], str | bool]]:
         permissions = AdminPermissions(request.user)
         usage = ["characters_this_month", "budget_used"] if permissions.can_view(DailyUsage) else []
-        clinic = ["clinic"] if permissions.can_view(Clinic) and Clinic.objects.exists() else []
-        return ["status", "name", "last_seen", "language_name", "voice_name", *usage, *clinic, "care_team"]
+        has_clinics = permissions.can_view(Clinic) and Clinic.objects.exists()
+        team = "clinic_and_team" if has_clinics else "care_team"
+        return ["status", "name", "last_seen", "language_name", "voice_name", *usage, team]
 
     def get_sortable_by(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("name", "last_seen", "language_name", "voice_name", "clinic")
+        return ("name", "last_seen", "language_name", "voice_name", "clinic_and_team")
 
     @admin.display(description="Status")
     def status(self, patient: Patient) -> str:
@@ -103,6 +104,13 @@ class PatientOverviewAdmin(PatientPageAdmin):
     @admin.display(description="Team")
     def care_team(self, patient: Patient) -> str:
         return ", ".join(_facts(patient).team) or EMPTY
+
+    @admin.display(description="Clinic and team", ordering="clinic__name")
+    def clinic_and_team(self, patient: Patient) -> str:
+        """In one column, because a column for each is too wide for a screen of 1280 pixels."""
+        if patient.clinic is None:
+            return self.care_team(patient)
+        return format_html('{} <span class="quiet">{}</span>', patient.clinic, ", ".join(_facts(patient).team))
 
 
 def _facts(patient: Patient) -> PatientFacts:
