@@ -10,12 +10,13 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from usage.alerts import incidents
 from usage.alerts.endings import REFUSED
@@ -31,6 +32,7 @@ OTHER_WORKSPACE = "workspace"
 """The key of the incident for a provider key that belongs to another workspace."""
 
 NEARLY_ALL = 0.9  # part of the voices, or of the clones, that cannot have been deleted at the same time
+TOGETHER = timedelta(minutes=10)  # voices that are lost within this time have been lost for the same reason
 CALL_TIMEOUT_S = (2.0, 3.0)  # connect, read
 
 Kind = incidents.Kind
@@ -245,9 +247,14 @@ def _report(voice: Voice, detail: str) -> None:
 def _report_lost(latest: str) -> None:
     """Open the incident about several lost voices, or update its numbers. Its page in the admin names the patients.
 
-    `latest` is a sentence about the voice that was lost last.
+    The open incident of a single voice that was lost shortly before becomes the one about all. `latest` is a sentence
+    about the voice that was lost last.
     """
     gone = list(Voice.objects.filter(state=State.GONE).order_by("name", "pk").values_list("pk", flat=True))
+    still_open = Incident.objects.filter(kind=Kind.VOICE, resolved_at=None)
+    if not still_open.filter(key="").exists():
+        recent = still_open.filter(key__in=map(str, gone), opened_at__gt=Now() - TOGETHER)
+        still_open.filter(pk__in=recent.order_by("-opened_at").values_list("pk", flat=True)[:1]).update(key="")
     affected = Patient.objects.remaining().filter(voice__state=State.GONE).count()
     named = ", ".join(map(str, gone[:2])) + (f" and {len(gone) - 2} more" if len(gone) > 2 else "")
     counts = f"{len(gone)} voices are gone ({named}). {affected} patients have one of them."

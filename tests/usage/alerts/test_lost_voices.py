@@ -4,11 +4,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import responses
 from django.db import OperationalError, connection, transaction
+from django.utils import timezone
 from pytest_django import Settings
 
 from tests.conftest import Member
@@ -103,14 +105,16 @@ def test_many_lost_voices_are_one_incident_that_says_how_many_and_whom(provider,
     assert {row.description for row in affected} == {"has this voice"}  # also for users who may not see names
 
 
-def test_voices_that_are_lost_one_after_the_other_share_an_incident(provider, clones):
+@pytest.mark.parametrize(("minutes", "incidents"), [(2, 1), (30, 2)])
+def test_voices_that_are_lost_one_after_the_other_share_an_incident(minutes: int, incidents: int, provider, clones):
     voices = clones(20)
     for number in range(3):
         provider.reset()
         lists(provider, Voice.objects.default(), *voices[number + 1 :])
         lacks(provider, *voices[: number + 1])
         check_all()
-    assert sorted(Incident.objects.values_list("key", flat=True)) == ["", str(voices[0].pk)]
+        Incident.objects.filter(key=str(voices[0].pk)).update(opened_at=timezone.now() - timedelta(minutes=minutes))
+    assert sorted(Incident.objects.values_list("key", flat=True)) == ["", str(voices[0].pk)][:incidents]
     assert "3 voices are gone" in Incident.objects.get(key="").detail
     for voice in voices[:3]:
         lost_voices.restore(Voice.objects.get(pk=voice.pk))
