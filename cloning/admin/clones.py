@@ -18,6 +18,7 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
+from django.utils.translation import ngettext
 
 from cloning.consent import withdrawal
 from cloning.consent.wording import WORDING, ConsentMissing
@@ -81,25 +82,18 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     actions = ("retry", "revert", "withdraw")
     fieldsets = (
         (None, {"fields": ("patient", "name", "status", "problem", "recording", "preview")}),
-        ("Audio quality", {"fields": ("audio_quality", "warnings", "remove_background_noise")}),
+        ("Audio quality", {"fields": ("audio_quality", "warnings", "noise_removal")}),
         ("Consent", {"fields": ("consent_by", "consented_at", "witness", "consent_wording")}),
         (
             "Processing",
             {
                 "fields": (
-                    "id",
-                    "voice",
-                    "previous_voice",
-                    "requires_verification",
-                    "attempts",
-                    "next_attempt_at",
-                    "created_at",
-                    "ended_at",
-                    "withdrawn_at",
-                    "withdrawn_by",
+                    *("voice", "previous_voice", "verification", "created_at", "ended_at"),
+                    *("withdrawn_at", "withdrawn_by"),
                 )
             },
         ),
+        ("Internals", {"classes": ("collapse",), "fields": ("id", "attempts", "next_attempt_at")}),
     )
 
     class Media:
@@ -250,6 +244,14 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     def warnings(self, job: CloneJob) -> str:
         return format_html_join("", PARAGRAPH, ((warning,) for warning in job.report.get("warnings", ()))) or EMPTY
 
+    @admin.display(description="Background noise")
+    def noise_removal(self, job: CloneJob) -> str:
+        return "Removed by the provider" if job.remove_background_noise else "Left as it is"
+
+    @admin.display(description="Verification by the provider")
+    def verification(self, job: CloneJob) -> str:
+        return "Required" if job.requires_verification else "Not required"
+
     # Actions
 
     @admin.action(description="Retry with the stored recording", permissions=["act"])
@@ -266,6 +268,7 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     def revert(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> None:
         for job in jobs:
             if activation.revert_to_previous_voice(job):
+                record(request, "revert", job)  # the patient's row has changed, not the selected one
                 self.message_user(
                     request, f"{job.patient} hears the previous voice again, from the next conversation on."
                 )
@@ -280,5 +283,6 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
             return TemplateResponse(request, template, {**self.admin_site.each_context(request), **page})
         for job in jobs:
             withdrawal.withdraw(job, cast(User, request.user))
-        self.message_user(request, f"Voice clones being removed: {len(jobs)}.")
+        words = ngettext("%d voice clone is being removed.", "%d voice clones are being removed.", len(jobs))
+        self.message_user(request, words % len(jobs))
         return None

@@ -48,6 +48,13 @@ def test_the_list_shows_when_the_subscription_was_checked(admin_client: Client):
     assert "3\xa0minutes ago" in page(admin_client, STATE)
 
 
+def test_the_internals_of_the_provider_state_are_collapsed(admin_client: Client):
+    ProviderState.objects.create()
+    shown = page(admin_client, reverse("admin:usage_providerstate_change", args=[1]))
+    facts, internals = shown.index("Last checked"), shown.index("Internals")
+    assert facts < shown.index("<details", facts) < internals < shown.index("Failed health probes")
+
+
 def test_the_ledgers_page_does_not_read_the_whole_table(admin_client: Client):
     create_event()
     with CaptureQueriesContext(connection) as captured:

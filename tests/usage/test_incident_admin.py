@@ -221,20 +221,28 @@ def test_users_who_may_only_view_get_no_buttons(client: Client, django_user_mode
 
 
 def test_the_list_has_open_incidents_by_default_and_all_of_a_key(admin_client: Client):
-    now = timezone.now()
+    now, key = timezone.now(), str(uuid.uuid4())
     Incident.objects.create(kind="quota", detail="old and open", opened_at=now - timedelta(days=500))
-    Incident.objects.create(kind="voice", key="a", detail="muted", muted_until=now + timedelta(hours=1))
+    Incident.objects.create(kind="voice", key=key, detail="muted", muted_until=now + timedelta(hours=1))
     Incident.objects.create(kind="slow", detail="acknowledged", acknowledged_at=now, acknowledged_by="ann")
-    Incident.objects.create(kind="voice", key="a", detail="resolved", resolved_at=now, resolved_by="ann")
+    Incident.objects.create(kind="voice", key=key, detail="resolved", resolved_at=now, resolved_by="ann")
     opened = {"old and open", "muted", "acknowledged"}
     assert set(listed(admin_client)) == set(listed(admin_client, resolved_at__isnull="True")) == opened
     assert set(listed(admin_client, status="unacknowledged")) == {"old and open", "muted"}
     assert listed(admin_client, status="muted") == ["muted"]
     assert listed(admin_client, status="resolved") == ["resolved"]
-    assert set(listed(admin_client, key="a")) == set(listed(admin_client, key__in="a,b")) == {"muted", "resolved"}
-    assert listed(admin_client, key="a", status="open") == ["muted"]
+    assert set(listed(admin_client, key=key)) == set(listed(admin_client, key__in=f"{key},b")) == {"muted", "resolved"}
+    assert listed(admin_client, key=key, status="open") == ["muted"]
     assert listed(admin_client, q="acknowledged") == ["acknowledged"]
     assert set(listed(admin_client, status="all")) == {"muted", "acknowledged", "resolved"}  # of the past year
+
+
+def test_the_list_says_how_many_patients_an_open_incident_affects(admin_client: Client, alice: Member):
+    incident = Incident.objects.create(kind="voice", key=str(alice.patient.voice_id))
+    assert '<td class="field-affected_count">1 patient</td>' in admin_client.get(INCIDENTS).content.decode()
+    Incident.objects.filter(pk=incident.pk).update(resolved_at=timezone.now())
+    page = admin_client.get(INCIDENTS, {"status": "all"}).content.decode()
+    assert '<td class="field-affected_count">-</td>' in page
 
 
 def test_the_list_shows_the_status_first(admin_client: Client):

@@ -22,6 +22,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 from django.utils.timesince import timesince
+from django.utils.translation import ngettext
 
 from usage.admin.incident_filters import IncidentClinicFilter, StatusFilter
 from usage.alerts import channels, endings, impact, responses
@@ -31,7 +32,7 @@ from usage.alerts.notifications import dispatch as notifications
 from usage.alerts.timeline import timeline_of
 from usage.alerts.visibility import visible_incidents
 from usage.models import Incident, IncidentEvent
-from voicecare.admin.lists import BadgeKind, badge, timestamp
+from voicecare.admin.lists import EMPTY, BadgeKind, badge, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.admin.titles import TitledAdmin
@@ -49,7 +50,7 @@ class IncidentAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     default_days = 365
     id_fields = ("id", "key")
     id_parameters = ("resolved_at__isnull",)  # open incidents are few
-    list_display = ("status", "what", "opened", "duration", "detail")
+    list_display = ("status", "what", "affected_count", "opened", "duration", "detail")
     list_display_links = ("what",)
     list_filter = (StatusFilter, PeriodFilter, IncidentClinicFilter, "kind")
     search_fields = ("key", "detail")
@@ -153,6 +154,15 @@ class IncidentAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     def impact_of(self, incident: Incident) -> list[Impact] | None:
         """The patients that the incident affects. None for a kind of incident that patients do not notice."""
         return impact.impact_of(incident)
+
+    @admin.display(description="Affected")
+    def affected_count(self, incident: Incident) -> str:
+        """The number of patients. Only of an open incident, because it takes a query for each, and few are open."""
+        rows = self.impact_of(incident) if incident.resolved_at is None else None
+        if rows is None:
+            return EMPTY
+        count = len({row.patient_id for row in rows} - {None})
+        return ngettext("%d patient", "%d patients", count) % count
 
     @admin.display(description="Affected patients")
     def affected(self, incident: Incident) -> str:

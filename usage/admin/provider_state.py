@@ -11,7 +11,20 @@ from voicecare.admin.readonly import ReadOnlyAdmin
 @admin.register(ProviderState)
 class ProviderStateAdmin(ReadOnlyAdmin):
     list_display = ("provider", "key", "account_credits", "credits", "quota_resets_at", "last_checked")
-    readonly_fields = ("provider", "key", "account_credits", "credits")
+    readonly_fields = ("provider", "key", "account_credits", "credits", "last_checked")
+    fieldsets = (
+        (None, {"fields": ("provider", "key", "account_credits", "credits", "quota_resets_at", "last_checked")}),
+        (
+            "Internals",
+            {
+                "classes": ("collapse",),
+                "fields": (
+                    *("changed_at", "probes", "next_probe_at", "access_changed_at", "quota_changed_at", "quota_needed"),
+                    *("quota_refusals", "next_poll_at", "concurrency_limit", "plan_concurrency_limit"),
+                ),
+            },
+        ),
+    )
 
     @admin.display(description="Provider")
     def provider(self, state: ProviderState) -> str:

@@ -21,7 +21,7 @@ class ReconciliationAdmin(ReadOnlyAdmin):
         ),
         ("Credits", {"fields": ("credits", "provider_credits")}),
         (
-            "Attempts without an answer",
+            "Unconfirmed requests",
             {"fields": ("billed_attempts", "unbilled_attempts", "unknown_attempts", "unknown_characters")},
         ),
         ("Internals", {"classes": ("collapse",), "fields": ("counter", "counter_at", "counter_resets_at")}),

@@ -77,7 +77,10 @@ def _changes_in(message: object) -> Changes:
 
 
 def _recorded(act: _Act, name: str) -> _Act:
-    """Returns the action of a list with one entry for each selected row. An answer that is a page asks to confirm."""
+    """Returns the action of a list with one entry for each selected row that it has changed.
+
+    An answer that is a page asks to confirm. An action that changes rows of another model calls `recording.record`.
+    """
 
     @functools.wraps(act)
     @transaction.atomic
@@ -88,9 +91,8 @@ def _recorded(act: _Act, name: str) -> _Act:
         response = act(admin, request, rows)
         if response is None or isinstance(response, HttpResponseRedirect):
             after = admin.model._base_manager.in_bulk(list(before))
-            recording.record_each(
-                request, name, [(row, _difference(row, after.get(key))) for key, row in before.items()]
-            )
+            found = [(row, _difference(row, after.get(key))) for key, row in before.items()]
+            recording.record_each(request, name, [(row, difference) for row, difference in found if difference])
         return response
 
     return recorded

@@ -115,6 +115,9 @@ def test_a_clone_can_be_viewed_and_not_edited(boss: Client, ready: CloneJob):
     text = page(boss, f"{LIST}{ready.pk}/change/")
     for text_shown in ("mp3, 44,100 Hz, mono", "72 s", "87%", "31 dB", "There is a hum.", "Revert to previous voice"):
         assert text_shown in text, text_shown
+    assert "Left as it is" in text
+    assert "icon-no" not in text  # a red cross looks like an error
+    assert "Internals" in text
     assert 'name="name"' not in text
     assert boss.post(f"{LIST}{ready.pk}/change/", {"name": "Other"}).status_code == 403
     assert boss.post(f"{LIST}{ready.pk}/delete/", {"post": "yes"}).status_code == 403
@@ -230,7 +233,7 @@ def test_a_withdrawal_needs_a_confirmation(boss: Client, ready: CloneJob):
     assert "Yes, withdraw" in confirmation.content.decode()
     ready.refresh_from_db()
     assert ready.status == "ready"
-    act(boss, "withdraw", ready, confirmed="yes")
+    assert "1 voice clone is being removed." in act(boss, "withdraw", ready, confirmed="yes").content.decode()
     ready.refresh_from_db()
     assert (ready.status, ready.withdrawn_by) == ("withdrawing", User.objects.get(is_superuser=True))
 

@@ -94,7 +94,7 @@ ROWS: dict[type[Model], Callable[[Member], Model]] = {
     ),
     Device: lambda member: member.device,
     Group: lambda member: Group.objects.create(name="Night shift"),
-    Incident: lambda member: Incident.objects.create(kind="budget", key=str(member.patient.pk)),
+    Incident: lambda member: Incident.objects.create(kind="request"),
     NotificationChannel: lambda member: NotificationChannel.objects.create(name="On call", url="json://127.0.0.1:1"),
     Patient: lambda member: member.patient,
     Phrase: lambda member: Phrase.objects.create(kind="common", language="en", text="I see."),
@@ -186,12 +186,37 @@ def test_a_form_that_deletes(model: type[Model], boss: Client, alice: Member):
     assert_one_entry("delete", model, row)
 
 
+def replaces_the_voice(job: CloneJob) -> None:
+    job.voice = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=job.patient)
+    job.save()
+    Patient.objects.filter(pk=job.patient_id).update(voice=job.voice)
+
+
+PREPARED: dict[str, Callable[[Any], object]] = {  # what has to be true of a row, so that the action changes something
+    "clear_refusal": lambda voice: Voice.objects.filter(pk=voice.pk).update(refusal="refused"),
+    "restore": lambda patient: Patient.objects.filter(pk=patient.pk).update(archived_at=timezone.now()),
+    "revert": replaces_the_voice,
+}
+
+
 @pytest.mark.parametrize(("model", "action"), sorted(actions(), key=str))
 def test_an_action(model: type[Model], action: str, boss: Client, alice: Member):
     row = ROWS[model](alice)
+    PREPARED.get(action, lambda row: None)(row)
     sent = {"action": action, "_selected_action": str(row.pk), "post": "yes", "confirmed": "yes"}
     boss.post(url_of(model, "changelist"), sent)
     assert_one_entry("delete" if action == "delete_selected" else action, model, row)
+
+
+@pytest.mark.parametrize(
+    ("model", "action"), [(Incident, "resolve"), (Patient, "restore"), (CloneJob, "revert"), (Voice, "clear_refusal")]
+)
+def test_an_action_that_leaves_a_row_alone_leaves_no_entry(
+    model: type[Model], action: str, boss: Client, alice: Member
+):
+    row = Incident.objects.create(kind="budget", key=str(alice.patient.pk)) if model is Incident else ROWS[model](alice)
+    boss.post(url_of(model, "changelist"), {"action": action, "_selected_action": str(row.pk)})
+    assert not AuditEntry.objects.exists()
 
 
 def assert_one_entry(action: str, model: type[Model] | None = None, row: Model | None = None) -> None:

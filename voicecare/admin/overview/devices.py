@@ -199,7 +199,7 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
         return tokens
 
     def _ask(self, request: HttpRequest, device: Device, question: str, *, is_renewal: bool) -> HttpResponse:
-        context = {"title": question, "device": device, "is_renewal": is_renewal, "opts": self.opts}
+        context = {"title": question, "device": device, "original": device, "is_renewal": is_renewal, "opts": self.opts}
         template = "admin/patients/device/question.html"
         return TemplateResponse(request, template, {**self.admin_site.each_context(request), **context})
 

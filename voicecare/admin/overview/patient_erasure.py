@@ -60,7 +60,7 @@ class PatientErasureAdmin(PatientAdmin):
                 self.message_user(request, "The erasure has started. Speech ends and the devices are revoked.")
             return HttpResponseRedirect(reverse("admin:patients_patient_changelist"))
         context = {"title": "Erase this patient?", "patient": patient, "form": form, "opts": self.opts}
-        context["grace_days"] = settings.ERASURE_GRACE_DAYS
+        context |= {"original": patient, "grace_days": settings.ERASURE_GRACE_DAYS}
         template = "admin/patients/patient/erase.html"
         return TemplateResponse(request, template, {**self.admin_site.each_context(request), **context})
 

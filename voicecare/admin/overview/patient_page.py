@@ -145,7 +145,7 @@ class PatientPageAdmin(PatientErasureAdmin):
         is_online = read_facts([patient], AdminPermissions(request.user))[patient].is_online
         context = {"title": f"Say something to {patient}", "patient": patient, "form": form, "is_online": is_online}
         template = "admin/patients/patient/say.html"
-        base = {**self.admin_site.each_context(request), "opts": self.opts}
+        base = {**self.admin_site.each_context(request), "opts": self.opts, "original": patient}
         return TemplateResponse(request, template, {**base, **context})
 
     def _after_saying(self, request: HttpRequest, patient: Patient, message: Utterance) -> HttpResponse:
