@@ -7,9 +7,9 @@ class QueueReason(StrEnum):
     """Why a speech has to wait before it is played.
 
     The row (`Utterance.queue_reason`) keeps the latest reason. It is empty if the speech did not wait for any of them.
-    The log event `speech.queued` has the first reason. A delivery that first waited because of `no_device` and then
-    waits again logs its new reason, too. Administrators see the reason in the list of messages, where it is also a
-    filter, and on the page of a message.
+    The log event `speech.queued` (level debug) has the first reason. A delivery that first waited because of
+    `no_device` and then waits again logs its new reason, too. Administrators see the reason in the list of messages,
+    where it is also a filter, and on the page of a message.
     """
 
     BUSY = "busy"  # all slots are taken, or the provider limits requests; decided in tts.synthesis.admission

@@ -35,9 +35,9 @@ class SpeechProgress:
 
     Times named `_monotonic` are seconds of `time.monotonic`. `first_chunk_ms` is the time from receiving the text to
     the first audio, `response_ms` the time from the start of the speech to the first audio. `characters` are billed.
-    `request_id` is that of the provider's latest response. `repeats` counts how often the speech began again. `owner`
-    is the connection that has deferred the speech, which means that it waits there for the quota.
-    `expires_at_monotonic` is its expiry time if that connection ends.
+    `request_id` is that of the provider's latest response. `fallback_reason` is why the first substitute voice spoke.
+    `repeats` counts how often the speech began again. `owner` is the connection that has deferred the speech, which
+    means that it waits there for the quota. `expires_at_monotonic` is its expiry time if that connection ends.
     """
 
     received_at_monotonic: float
@@ -51,6 +51,7 @@ class SpeechProgress:
     response_ms: float | None = None
     spoken_at: datetime | None = None
     queue_reason: str = ""
+    fallback_reason: str = ""
     request_id: str = ""
     expires_at_monotonic: float | None = None
     owner: str = ""
@@ -133,25 +134,50 @@ class Speech:
             self.log("speech.queued", reason=reason.value)
         self.progress.queue_reason = reason.value
 
-    def finished(self, outcome: UtteranceState, code: str = "") -> None:
-        """Record that the speech has ended, and log it.
+    def fell_back(self, source: Source, reason: str, request_id: str) -> None:
+        """Record why a substitute voice speaks. Only the first one is logged. `request_id` is that of the failure."""
+        if not self.progress.fallback_reason:
+            self.progress.fallback_reason = reason
+            self.log("speech.fallback", source=source.value, reason=reason, request_id=request_id)
 
-        A delivery that was put back before any audio was sent is not logged, because it has not begun.
+    def finished(self, outcome: UtteranceState, code: str = "") -> None:
+        """Record that the speech has ended, and log everything about it in one line.
+
+        A delivery that was put back, to be spoken again, has not ended.
         """
         progress = self.progress
         progress.finished(outcome, code)
-        if outcome is not UtteranceState.WAITING or progress.bytes_sent:
-            result = {"source": progress.source, "reason": code, "request_id": progress.request_id}
-            self.log("speech.finished", outcome=outcome.value, **result)
+        if outcome is UtteranceState.WAITING:
+            self.log("speech.put_back", bytes=progress.bytes_sent)
+            return
+        log.info(
+            "speech.finished",
+            **self._ids(),
+            outcome=outcome.value,
+            origin=self.origin,
+            source=progress.source,
+            characters=progress.characters,
+            first_chunk_ms=progress.first_chunk_ms,
+            reason=code,
+            queued=progress.queue_reason,
+            fallback=progress.fallback_reason,
+            request_id=progress.request_id,
+            ms=self._age_ms(),
+        )
 
     def log(self, event: str, **fields: object) -> None:
-        """Log an event with the ids of this speech and the milliseconds since its text was received.
+        """Log a detail with the ids of this speech and the milliseconds since its text was received, at level debug.
 
         `fields` must not contain a text or a name.
         """
+        log.debug(event, **self._ids(), **fields, ms=self._age_ms())
+
+    def _ids(self) -> dict[str, str | None]:
         conversation_id = None if self.conversation_id is None else str(self.conversation_id)
-        ms = round((time.monotonic() - self.progress.received_at_monotonic) * 1000)
-        log.info(event, conversation_id=conversation_id, utterance_id=str(self.utterance_id), **fields, ms=ms)
+        return {"conversation_id": conversation_id, "utterance_id": str(self.utterance_id)}
+
+    def _age_ms(self) -> int:
+        return round((time.monotonic() - self.progress.received_at_monotonic) * 1000)
 
     def snapshot(self) -> "Speech":
         """Return a copy for another thread. The progress of the copy does not change."""

@@ -17,8 +17,10 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from tts.runtime import runtime  # noqa: E402
 from voicecare.infrastructure import daphne_patches, http_responses  # noqa: E402
+from voicecare.observability import logs  # noqa: E402
 from voicecare.routing import websocket_urlpatterns  # noqa: E402
 
+logs.log_uncaught_errors()
 daphne_patches.disable_form_parsing()
 _router = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})
 

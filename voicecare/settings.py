@@ -16,12 +16,12 @@ from typing import NoReturn, cast
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import structlog
 from environs import Env, EnvValidationError, ValidationError, validate
 from yarl import URL
 
 from voicecare.infrastructure import storages
 from voicecare.infrastructure.schedule import SCHEDULE
+from voicecare.observability import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)  # seal() reports all invalid variables together
@@ -113,6 +113,8 @@ ALERT_WEBHOOK_SECRET = env.str("ALERT_WEBHOOK_SECRET", "")
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}", validate=_http_address)
 _mail = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
+LOG_FORMAT = env.str("LOG_FORMAT", "plain", validate=validate.OneOf(["plain", "json"]))
+LOG_LEVEL = env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"]))
 REQUIRE_TWO_FACTOR = env.str("REQUIRE_TWO_FACTOR", "off", validate=validate.OneOf(["off", "administrators", "staff"]))
 OIDC_ISSUER = env.str("OIDC_ISSUER", "")  # log-in with OpenID Connect (voicecare/accounts/oidc.py)
 OIDC_CLIENT_ID = env.str("OIDC_CLIENT_ID", "")
@@ -171,17 +173,8 @@ STORAGES = {
     "samples": _bucket("samples") if AWS_STORAGE_BUCKET_NAME else storages.private_file_storage(DATA_DIR / "samples"),
 }
 
-# Log tracebacks without local variables. Local variables contain texts for patients.
-structlog.configure(
-    processors=[
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.StackInfoRenderer(),
-        structlog.dev.set_exc_info,
-        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=True),
-        structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback),
-    ]
-)
+LOGGING = logs.configuration(LOG_FORMAT, LOG_LEVEL)
+logs.configure_structlog(LOG_FORMAT)
 
 INSTALLED_APPS = [
     "daphne",
@@ -356,7 +349,6 @@ CACHES = {
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULER = "voicecare.infrastructure.scheduler:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = SCHEDULE

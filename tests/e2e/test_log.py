@@ -1,6 +1,7 @@
 """The log has no patient's name, no text and no token, even after errors."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -49,6 +50,15 @@ def zebulon(transactional_db: None, member: Callable[..., Member]) -> Member:
     patient.patient.companion_name = NAMES[2]
     patient.patient.save()
     return patient
+
+
+def test_a_server_says_where_it_listens(own_server: Callable[..., ServerProcess]):
+    """With the options of the Procfile."""
+    server = own_server("-v", "0", LOG_FORMAT="json")
+    lines = [json.loads(line) for line in server.logged().splitlines()]
+    assert [line["event"] for line in lines if line.get("logger") == "daphne.server"] == [
+        f"Listening on TCP address 127.0.0.1:{server.port}"
+    ]
 
 
 async def test_no_patient_data_is_logged(

@@ -128,7 +128,7 @@ def test_with_a_new_address_the_channel_is_tried_again_at_once(administrator: Cl
 # Who sees what
 
 
-def test_no_page_and_no_audit_entry_has_the_address(administrator: Client, capsys: pytest.CaptureFixture[str]):
+def test_no_page_and_no_audit_entry_has_the_address(administrator: Client, caplog: pytest.LogCaptureFixture):
     administrator.post(f"{LIST}add/", {"name": "On call", "url": URL, "enabled": "on"})
     channel = NotificationChannel.objects.get()
     administrator.post(change_url(channel), {"name": "On call", "url": f"{URL}/other", "enabled": "on"})
@@ -137,7 +137,7 @@ def test_no_page_and_no_audit_entry_has_the_address(administrator: Client, capsy
     administrator.post(f"{LIST}{channel.pk}/delete/", {"post": "yes"})
     entries = [str(entry) + repr(entry.changes) for entry in AuditEntry.objects.all()]
     assert len(entries) == 4
-    assert SECRET not in "".join([*pages, *entries, *capsys.readouterr()])
+    assert SECRET not in "".join([*pages, *entries, caplog.text])
 
 
 def test_an_auditor_sees_the_channels_without_their_address_and_changes_nothing(client: Client):

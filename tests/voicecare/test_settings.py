@@ -16,7 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_with_environment(name: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    code = f"from django.conf import settings; print(settings.{name})"
+    return run_code(f"from django.conf import settings; print(settings.{name})", **env)
+
+
+def run_code(code: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python code in a process with the settings that result from these environment variables."""
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "voicecare.settings", "SECRET_KEY": "s", **env}
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, text=True, capture_output=True, check=False)
 
@@ -49,6 +53,14 @@ def test_the_sandbox_is_the_provider_without_a_key():
     sandbox = {"SANDBOX_HOST": "sandbox", "SANDBOX_PORT": "9001"}
     assert setting("ELEVENLABS_BASE_URL", **sandbox) == "http://sandbox:9001"
     assert setting("ELEVENLABS_BASE_URL", **sandbox, ELEVENLABS_API_KEY="key") == "https://api.elevenlabs.io"
+
+
+@pytest.mark.parametrize(("name", "value"), [("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud")])
+def test_an_unknown_log_format_or_level_stops_the_start_with_an_error_message(name: str, value: str):
+    process = run_with_environment(name, **{name: value})
+    assert process.returncode != 0
+    assert name in process.stderr
+    assert "Must be one of" in process.stderr
 
 
 @pytest.mark.parametrize(("address", "secure"), [("https://voices.example", "True"), ("http://localhost", "False")])

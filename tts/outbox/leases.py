@@ -113,8 +113,8 @@ def end_unspoken(rows: QuerySet[Utterance], state: UtteranceState) -> int:
     """
     code = "expired" if state == UtteranceState.EXPIRED else ""
 
-    def end(row: tuple[uuid.UUID, uuid.UUID | None, timedelta]) -> bool:
-        utterance_id, conversation_id, age = row
+    def end(row: tuple[uuid.UUID, uuid.UUID | None, str, str, int, timedelta]) -> bool:
+        utterance_id, conversation_id, origin, queue_reason, characters, age = row
         if not rows.filter(pk=utterance_id).update(state=state, code=code, owner="", lease_until=None):
             return False
         metrics.SPEECHES.labels(state.value).inc()
@@ -123,12 +123,18 @@ def end_unspoken(rows: QuerySet[Utterance], state: UtteranceState) -> int:
             conversation_id=None if conversation_id is None else str(conversation_id),
             utterance_id=str(utterance_id),
             outcome=state.value,
+            origin=origin,
             source="",
+            characters=characters,
+            first_chunk_ms=None,
             reason=code,
+            queued=queue_reason,
+            fallback="",
             request_id="",
             ms=round(age.total_seconds() * 1000),
         )
         return True
 
     age = ExpressionWrapper(Now() - F("received_at"), output_field=DurationField())
-    return process_each("outbox.end", list(rows.values_list("pk", "conversation", age)), end)
+    facts = rows.values_list("pk", "conversation", "origin", "queue_reason", "characters", age)
+    return process_each("outbox.end", list(facts), end)

@@ -80,7 +80,7 @@ def submit(
         return existing
     row.refresh_from_db(fields=["received_at", "expires_at"])
     if not is_connected:
-        log.info("speech.queued", conversation_id=None, utterance_id=str(row.pk), reason=row.queue_reason, ms=0)
+        log.debug("speech.queued", conversation_id=None, utterance_id=str(row.pk), reason=row.queue_reason, ms=0)
     transaction.on_commit(partial(pubsub.publish_patient, patient_id), robust=True)
     return row
 

@@ -104,7 +104,6 @@ class SpeechPipeline:
                 speech, context.patient_id, context, dependencies.error_reporter, dependencies.spawn
             )
         self._force_offline = force_offline
-        self._is_fallback_logged = False
         self._first_strategy = Strategy.LIVE  # of the next segment: after a fallback, a speech stays in that voice
 
     async def speak_greeting(self) -> None:
@@ -177,10 +176,8 @@ class SpeechPipeline:
         while True:
             strategy = await self._next_strategy(decision, tried, ticket)
             tried.append(strategy)
-            if strategy in _FALLBACKS and not self._is_fallback_logged:  # once for each speech
-                self._is_fallback_logged = True
-                source = _FALLBACKS[strategy].value
-                self._speech.log("speech.fallback", source=source, reason=reason, request_id=request_id)
+            if strategy in _FALLBACKS:
+                self._speech.fell_back(_FALLBACKS[strategy], reason, request_id)
             try:
                 await self._attempt(segment, strategy, len(tried), ticket, flight)
             except SlotTimeout:

@@ -464,10 +464,14 @@ async def test_deferred_speech_waits_while_no_conversation_is_open(rig: PlayerRi
 
 def speech_events(logs: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
     """Return the events of this name. No event of a speech may contain its text or an unknown field."""
-    known = {"event", "log_level", "conversation_id", "utterance_id", "request_id", "source", "reason", "outcome", "ms"}
+    known = {"event", "log_level", "conversation_id", "utterance_id", "request_id", "source", "reason", "ms"}
+    known_at_the_end = {"outcome", "origin", "characters", "first_chunk_ms", "queued", "fallback", *known}
     names = {"speech.queued", "speech.started", "speech.fallback", "speech.finished"}
     events = [entry for entry in logs if entry["event"] in names]
-    assert all(entry.keys() <= known and entry["log_level"] == "info" for entry in events)
+    for entry in events:
+        is_end = entry["event"] == "speech.finished"
+        assert entry.keys() <= (known_at_the_end if is_end else known)
+        assert entry["log_level"] == ("info" if is_end else "debug")  # one line for each speech at level info
     assert not any(TEXT in str(entry) for entry in events)
     return [entry for entry in events if entry["event"] == event]
 
@@ -484,7 +488,10 @@ async def test_the_start_and_the_end_of_a_speech_are_logged(rig: PlayerRig, serv
         assert entry["utterance_id"] == str(speech.utterance_id)
         assert entry["source"] == "live"
         assert entry["request_id"]
-    assert (finished["outcome"], finished["reason"]) == ("spoken", "")
+    assert (finished["outcome"], finished["reason"], finished["origin"]) == ("spoken", "", "device")
+    assert finished["characters"] == len(TEXT)
+    assert 0 < finished["first_chunk_ms"] <= finished["ms"] + 1
+    assert (finished["queued"], finished["fallback"]) == ("", "")
     assert 0 < started["ms"] <= finished["ms"]
     assert speech_events(logs, "speech.fallback") == speech_events(logs, "speech.queued") == []
 
@@ -499,7 +506,8 @@ async def test_a_fallback_is_logged_with_its_cause(rig: PlayerRig, sandbox: Sand
     assert (fallback["source"], fallback["reason"]) == ("backup", "internal_error")
     assert fallback["request_id"]
     assert fallback["utterance_id"] == str(speech.utterance_id)
-    assert [entry["source"] for entry in speech_events(logs, "speech.finished")] == ["backup"]
+    (finished,) = speech_events(logs, "speech.finished")
+    assert (finished["source"], finished["fallback"]) == ("backup", "internal_error")
 
 
 async def test_a_deferred_speech_is_logged_once_and_has_its_reason_in_the_row(

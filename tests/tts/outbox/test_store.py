@@ -44,7 +44,7 @@ def test_a_submission_without_a_connected_device_is_logged_and_has_its_reason_in
         assert submit(alice.patient).queue_reason == ""
     assert Utterance.objects.get(pk=row.pk).queue_reason == "no_device"
     ids = {"conversation_id": None, "utterance_id": str(row.pk)}
-    assert logs == [{"event": "speech.queued", "log_level": "info", **ids, "reason": "no_device", "ms": 0}]
+    assert logs == [{"event": "speech.queued", "log_level": "debug", **ids, "reason": "no_device", "ms": 0}]
 
 
 def test_the_end_of_a_delivery_keeps_the_reason_of_an_earlier_wait(alice: Member):

@@ -251,12 +251,12 @@ def test_proxies_and_passwords_of_the_environment_are_not_used(webhook: Webhook,
 
 
 def test_a_failure_is_logged_without_the_webhooks_secret(
-    webhook: Webhook, capsys: pytest.CaptureFixture[str], settings: Settings
+    webhook: Webhook, caplog: pytest.LogCaptureFixture, settings: Settings
 ):
     webhook.status = 500
     create_incident()
     dispatcher.retry_pending()
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "alert.send_failed" in said
     assert "secret" not in said
 

@@ -148,17 +148,17 @@ def test_a_missing_folder_recovers_nothing(folder: Path):
     assert recover(folder, Recorded()) == 0
 
 
-def test_a_failed_append_is_logged_and_raises_nothing(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_failed_append_is_logged_and_raises_nothing(folder: Path, caplog: pytest.LogCaptureFixture):
     journal = Journal(folder)
     end_process(journal)
     journal.append(attempt())
-    assert "journal.write_failed" in capsys.readouterr().out
+    assert "journal.write_failed" in caplog.text
 
 
-def test_a_failed_open_is_logged_and_returns_none(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_failed_open_is_logged_and_returns_none(folder: Path, caplog: pytest.LogCaptureFixture):
     folder.write_text("no folder at all")
     assert open_journal(folder) is None
-    assert "journal.open_failed" in capsys.readouterr().out
+    assert "journal.open_failed" in caplog.text
 
 
 def test_appending_after_close_does_not_write_to_another_file(folder: Path, tmp_path: Path):

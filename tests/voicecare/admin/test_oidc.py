@@ -163,10 +163,10 @@ def test_a_provider_that_is_down_or_answers_nonsense_is_refused(provider: OidcPr
     assert FAILED in refused()
 
 
-def test_an_unknown_user_is_refused_and_not_created(provider: OidcProvider, capsys):
+def test_an_unknown_user_is_refused_and_not_created(provider: OidcProvider, caplog):
     assert "There is no user nora here." in refused()
     assert not User.objects.exists()
-    output = capsys.readouterr().out
+    output = caplog.text
     assert "unknown_user" in output
     assert "nora" not in output
 

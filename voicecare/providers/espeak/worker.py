@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from voicecare.audio.encoders import Encoder
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
+from voicecare.core import tracebacks
 from voicecare.providers.espeak import messages
 from voicecare.providers.espeak.engine import SAMPLE_RATE, Engine
 from voicecare.providers.espeak.readability import readable_parts
@@ -237,9 +238,9 @@ class Worker:
                         self._send(messages.END, speech.number)
         except BrokenPipeError:
             os._exit(0)
-        except BaseException:
+        except BaseException as error:
             # If only this thread ended, some streams would never end. The parent starts a new process instead.
-            sys.excepthook(*sys.exc_info())
+            sys.stderr.write(f"{tracebacks.describe(error)}\n")
             os._exit(1)
 
     def _send(self, kind: int, stream: int, body: bytes = b"") -> None:

@@ -163,7 +163,7 @@ def test_a_channel_that_hangs_delays_no_other(service: Callable[[], Webhook], mo
 
 
 def test_a_failing_channel_is_reported_through_the_others_and_never_by_itself(
-    service: Callable[[], Webhook], webhook: Webhook, capsys: pytest.CaptureFixture[str]
+    service: Callable[[], Webhook], webhook: Webhook, caplog: pytest.LogCaptureFixture
 ):
     broken, chat = service(), service()
     broken.status = 500
@@ -188,7 +188,7 @@ def test_a_failing_channel_is_reported_through_the_others_and_never_by_itself(
     dispatch.deliver()
     assert subjects(broken) == ["credits exhausted"]
     assert subjects(chat)[2:] == ["resolved: a notification channel fails"]
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "notification.failed" in said
     told = [*(body["message"] for body in chat.received), *(body["text"] for body in webhook.received)]
     assert SECRET not in said + "".join(told)
