@@ -9,7 +9,10 @@ from typing import Any
 
 from django.core.asgi import get_asgi_application
 
+from voicecare.observability import processes
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
+processes.set_up()  # before the application, because traces add a middleware
 django_application = get_asgi_application()
 
 # The imports below load models. Models need the applications that the line above has set up.
@@ -17,10 +20,8 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from tts.runtime import runtime  # noqa: E402
 from voicecare.infrastructure import daphne_patches, http_responses  # noqa: E402
-from voicecare.observability import logs  # noqa: E402
 from voicecare.routing import websocket_urlpatterns  # noqa: E402
 
-logs.log_uncaught_errors()
 daphne_patches.disable_form_parsing()
 _router = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(websocket_urlpatterns)})
 

@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery, signals
 
 import voicecare.infrastructure.filesystem_broker  # noqa: F401 - registers the `folder://` transport
-from voicecare.observability import logs
+from voicecare.observability import processes
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
 
@@ -23,7 +23,8 @@ app.autodiscover_tasks()
 def set_up_logging(loglevel: int, **kwargs: Any) -> None:  # noqa: ANN401
     """Keep the logging of the settings. Without a receiver, worker and beat would add their own handlers.
 
-    Worker and beat send the signal when they start, with the level of `--loglevel`.
+    Worker and beat send the signal when they start, with the level of `--loglevel`. Celery's messages of level debug
+    have the arguments of tasks, so they are never logged.
     """
-    logging.getLogger("celery").setLevel(loglevel)
-    logs.log_uncaught_errors()
+    logging.getLogger("celery").setLevel(max(loglevel, logging.INFO))
+    processes.set_up()

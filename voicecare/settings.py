@@ -66,6 +66,11 @@ def _http_address(address: str) -> None:
         raise ValidationError("It must be an address like https://host.example.org.")
 
 
+def _optional_http_address(address: str) -> None:
+    if address:
+        _http_address(address)
+
+
 ELEVENLABS_BASE_URL = env.str(
     "ELEVENLABS_BASE_URL",
     f"http://{SANDBOX_HOST}:{SANDBOX_PORT}" if USE_SANDBOX else "https://api.elevenlabs.io",
@@ -114,6 +119,8 @@ PUBLIC_URL = env.str("PUBLIC_URL", f"http://localhost:{env.int('PORT', 8000)}", 
 _mail = env.dj_email_url("EMAIL_URL", "console:" if DEBUG else "smtp://localhost")
 METRICS_TOKEN = env.str("METRICS_TOKEN", "")
 LOG_FORMAT = env.str("LOG_FORMAT", "plain", validate=validate.OneOf(["plain", "json"]))
+SENTRY_DSN = env.str("SENTRY_DSN", "", validate=_optional_http_address)
+OTEL_EXPORTER_OTLP_ENDPOINT = env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "", validate=_optional_http_address)
 LOG_LEVEL = env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"]))
 REQUIRE_TWO_FACTOR = env.str("REQUIRE_TWO_FACTOR", "off", validate=validate.OneOf(["off", "administrators", "staff"]))
 OIDC_ISSUER = env.str("OIDC_ISSUER", "")  # log-in with OpenID Connect (voicecare/accounts/oidc.py)

@@ -28,6 +28,7 @@ from tts.synthesis.sources import AudioSources
 from tts.text.segmenter import normalise
 from tts.text.speakable import is_speakable
 from tts.text.stream import Segment
+from voicecare.core import tracing
 from voicecare.providers.errors import ProviderError, QuotaExceeded, RateLimited, VoiceUnavailable
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
@@ -70,15 +71,21 @@ async def speak(
     audio is sent, and the characters that the provider bills are recorded.
     """
     pipeline = SpeechPipeline(speech, context, sink, dependencies, force_offline=force_offline)
-    try:
-        if speech.origin == Origin.GREETING:
-            await pipeline.speak_greeting()
-        else:
-            await pipeline.speak_segments()
-    finally:
-        if pipeline.budget is not None:
-            pipeline.budget.settle()
-    await sink.flush()
+    with tracing.span("speech", {"voicecare.utterance_id": str(speech.utterance_id)}) as attributes:
+        try:
+            if speech.origin == Origin.GREETING:
+                await pipeline.speak_greeting()
+            else:
+                await pipeline.speak_segments()
+        finally:
+            if pipeline.budget is not None:
+                pipeline.budget.settle()
+            progress = speech.progress
+            attributes["voicecare.source"] = progress.source
+            attributes["voicecare.characters"] = progress.characters
+            attributes["voicecare.first_chunk_ms"] = progress.first_chunk_ms
+            attributes["voicecare.fallback"] = progress.fallback_reason
+        await sink.flush()
 
 
 class SpeechPipeline:

@@ -71,7 +71,7 @@ def configure_structlog(log_format: str) -> None:
             *_shared(log_format == "json"),
             structlog.processors.StackInfoRenderer(),
             structlog.dev.set_exc_info,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            _make_record,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
@@ -119,6 +119,12 @@ def _argument(value: object, is_trusted: bool) -> object:
 def _shared(is_json: bool) -> list[Processor]:
     time_format = "iso" if is_json else "%Y-%m-%d %H:%M:%S"
     return [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt=time_format, utc=True)]
+
+
+def _make_record(logger: Any, name: str, event: EventDict) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+    """Return the arguments for `logging`. The record also has the exception, for error reports."""
+    arguments, keywords = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, event)
+    return arguments, {**keywords, "exc_info": event.get("exc_info")}
 
 
 def _describe_record(_: object, __: str, event: EventDict) -> EventDict:
