@@ -15,7 +15,7 @@ SYSTEM_PYTHON := $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 SANDBOX := $(if $(ELEVENLABS_API_KEY)$(ELEVENLABS_API_KEY_FILE),,sandbox)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast lint format bench image-test
+.PHONY: help install run test test-fast lint format bench image-test lock audit sbom
 
 help: ## list these targets
 	@echo "PORT=9000 make run takes another port. SANDBOX_PORT is the next one unless it is set."
@@ -71,12 +71,29 @@ bench: $(BIN)/.installed-dev ## measure latency and throughput: about 9 minutes
 image-test: $(BIN)/.installed-dev ## build the image and speak with it; needs Docker, DATABASE_URL and REDIS_URL
 	$(PYTHON) -m tests.deploy.image
 
-$(BIN)/.installed: requirements.txt
+# requirements*.txt have the direct dependencies, requirements*.lock all packages with their hashes. The tools for the
+# audit and the list of components run in environments of their own: their dependencies would change those of the tests.
+UV := $(BIN)/uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
+lock: $(BIN)/.installed-dev ## write requirements*.lock from requirements*.txt; LOCK=--upgrade takes newer indirect ones
+	$(COMPILE) $(LOCK) requirements.txt -o requirements.lock
+	$(COMPILE) $(LOCK) requirements-traces.txt -c requirements.lock -o requirements-traces.lock
+	$(COMPILE) $(LOCK) requirements-dev.txt -c requirements-traces.lock -o requirements-dev.lock
+
+audit: $(BIN)/.installed-dev ## look up known weaknesses of all packages; asks a service on the network
+	$(UV) tool run --from pip-audit==2.10.1 pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+sbom: $(BIN)/.installed-dev ## write sbom.json: the list of all packages of the server (CycloneDX)
+	$(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		-o sbom.json requirements.lock
+
+$(BIN)/.installed: requirements.lock
 	@echo "==> Creating the virtual environment .venv ($(SYSTEM_PYTHON))"
 	@$(SYSTEM_PYTHON) -m venv .venv
-	@echo "==> Installing requirements.txt"
-	@$(PIP) install -r requirements.txt && touch $@
+	@echo "==> Installing requirements.lock"
+	@$(PIP) install --require-hashes -r requirements.lock && touch $@
 
-$(BIN)/.installed-dev: requirements-dev.txt $(BIN)/.installed
-	@echo "==> Installing requirements-dev.txt"
-	@$(PIP) install -r requirements-dev.txt && touch $@
+$(BIN)/.installed-dev: requirements-dev.lock $(BIN)/.installed
+	@echo "==> Installing requirements-dev.lock"
+	@$(PIP) install --require-hashes -r requirements-dev.lock && touch $@
