@@ -66,11 +66,12 @@ def reserve(patient_id: uuid.UUID, clinic_id: uuid.UUID | None, day: date, chara
                     return Refusal.PATIENT
                 _reserve_from_clinic(clinic_id, day, characters)
         except _NoRoom as refused:
-            if is_last or _rows(clinic_id, day).count() == len(Period):
+            if is_last:
                 budget = _budget(clinic_id, refused.period)
                 _row(clinic_id, refused.period, day).update(budget_when_refused=budget)
                 return Refusal(refused.period.value)
-            _begin(clinic_id, day)
+            if _rows(clinic_id, day).count() < len(Period):  # else another process may have just created them
+                _begin(clinic_id, day)
         else:
             return None
     raise AssertionError("the second attempt returns")

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import Sum
 
 from tests.clinicians import Clinician, clinician
@@ -100,6 +101,7 @@ async def test_of_fifty_rest_requests_only_those_within_the_budget_are_spoken(
     assert (answer["status"], answer["code"]) == ("failed", "over_budget")
 
 
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="its one writer keeps 50 devices waiting for over 3 s")
 async def test_of_two_hundred_speeches_of_a_clinic_only_those_within_its_budget_are_spoken(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
 ) -> None:
