@@ -325,6 +325,18 @@ async def test_a_stock_voice_is_previewed_in_the_language_of_a_patient(
         assert (reply.status, await reply.json()) == (400, {"language": ["Not a known language."]})
 
 
+async def test_a_stock_voice_is_previewed_at_the_speech_rate_of_a_patient(
+    caller: Caller, sandbox: SandboxProcess, alice: Member
+) -> None:
+    async with caller.preview(alice.patient.voice, "?speech_rate=0.85") as reply:
+        assert (reply.status, reply.headers["Speech-Source"]) == (200, "live")
+    (request,) = sandbox.requests()
+    assert request["voice_settings"]["speed"] == 0.85
+    for rate in ("0.5", "slow"):
+        async with caller.preview(alice.patient.voice, f"?speech_rate={rate}") as reply:
+            assert (reply.status, [*await reply.json()]) == (400, ["speech_rate"])
+
+
 async def test_a_preview_is_never_in_another_voice_of_the_provider(
     caller: Caller, sandbox: SandboxProcess, db: None
 ) -> None:

@@ -1,6 +1,7 @@
 """Request and response bodies of the speech API. Texts are accepted but never returned."""
 
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -91,6 +92,14 @@ class PreviewFilter(serializers.Serializer):
         max_length=languages.MAX_LENGTH,
         default=languages.DEFAULT,
         help_text="The language that a stock voice speaks. A voice clone speaks the language of its patient.",
+    )
+    speech_rate = serializers.DecimalField(
+        max_digits=3,
+        decimal_places=2,
+        min_value=Decimal("0.70"),
+        max_value=Decimal("1.20"),
+        default=Decimal("1.00"),
+        help_text="The speech rate of a stock voice. A voice clone speaks at the rate of its patient.",
     )
 
     def validate_language(self, language: str) -> str:

@@ -214,11 +214,11 @@ class StreamingSpeech:
 
 
 def context_for_voice(
-    voice: Voice | None, audio_format: str, spoken_language: str = languages.DEFAULT
+    voice: Voice | None, audio_format: str, spoken_language: str = languages.DEFAULT, speed: float = 1.0
 ) -> SpeechContext:
     """Return the context of a speech in this voice, or else in the default voice. Reads the database.
 
-    A voice clone speaks as it does to its patient. A stock voice speaks `spoken_language` at the normal speed.
+    A voice clone speaks as it does to its patient. A stock voice speaks `spoken_language` at `speed`.
     """
     patient = voice.patient if voice else None
     language = languages.code_of(patient.language if patient else spoken_language)
@@ -232,7 +232,7 @@ def context_for_voice(
         voice=VoiceRef.from_voice(voice or default),
         model=settings.ELEVENLABS_MODEL_ID,
         language=language,
-        speed=float(patient.speech_rate) if patient else 1.0,
+        speed=float(patient.speech_rate) if patient else speed,
         format=audio_format,
     )
     return SpeechContext(
@@ -246,15 +246,15 @@ def context_for_voice(
 
 
 def preview_for_voice(
-    voice: Voice, audio_format: str, spoken_language: str = languages.DEFAULT
+    voice: Voice, audio_format: str, spoken_language: str = languages.DEFAULT, speed: float = 1.0
 ) -> tuple[str, SpeechContext]:
     """Return the text and the context of a preview of this voice. Reads the database.
 
     The text is the longest phrase of the language, because its audio is often in the phrase cache.
-    `spoken_language` is for stock voices, as in `context_for_voice`. There is no backup voice: whoever chooses a voice
-    must not mistake another voice for it.
+    `spoken_language` and `speed` are for stock voices, as in `context_for_voice`. There is no backup voice: whoever
+    chooses a voice must not mistake another voice for it.
     """
-    context = context_for_voice(voice, audio_format, spoken_language)
+    context = context_for_voice(voice, audio_format, spoken_language, speed)
     language = context.speech_settings.language
     common = Phrase.objects.for_language(language).filter(kind=Phrase.Kind.COMMON).values_list("text", flat=True)
     text = max(

@@ -259,7 +259,8 @@ class VoicePreview(APIView):
         voice = get_object_or_404(usable, pk=id)
         wanted = PreviewFilter(data=request.query_params.dict())
         wanted.is_valid(raise_exception=True)
-        preview = preview_for_voice(voice, DEVICE_FORMATS[0], wanted.validated_data["language"])
+        language, speech_rate = wanted.validated_data["language"], wanted.validated_data["speech_rate"]
+        preview = preview_for_voice(voice, DEVICE_FORMATS[0], language, float(speech_rate))
         speech = StreamingSpeech(*preview, runtime.dependencies)
         audio = _run(speech.collect, request)
         response = range_response(ContentFile(audio), PREVIEW_MIME, request.headers.get("Range", ""))

@@ -99,7 +99,9 @@ class PatientPageAdmin(PatientErasureAdmin):
         voice = DefaultVoices().for_patient(patient)
         if voice is None or not voice.is_usable:
             return "Only the offline voice can speak now."
-        query = {"language": patient.language} if languages.is_listed(patient.language) else {}
+        query = {"speech_rate": str(patient.speech_rate)}
+        if languages.is_listed(patient.language):
+            query["language"] = patient.language
         name = voice.name if voice == patient.voice else f"{voice.name}, the default voice"
         if patient.voice_id and voice != patient.voice:
             name = f"{voice.name}, instead of {patient.voice}"

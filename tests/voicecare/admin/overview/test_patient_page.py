@@ -91,11 +91,13 @@ def test_without_permissions_there_are_no_links_and_no_buttons(client: Client, a
 
 
 def test_the_page_plays_the_voice_that_the_patient_hears(admin_client: Client, alice: Member, bob: Member):
-    Patient.objects.update(language="de")
+    Patient.objects.update(language="de", speech_rate="0.90")
     default = Voice.objects.get(provider_id=DEFAULT_VOICE)
-    assert f'src="/admin/voices/{alice.patient.voice_id}/preview/?language=de"' in page(admin_client, alice)
+    query = "speech_rate=0.90&language=de"
+    shown = page(admin_client, alice)
+    assert f'src="/admin/voices/{alice.patient.voice_id}/preview/?{query}"' in shown
     shown = page(admin_client, bob)
-    assert f'src="/admin/voices/{default.pk}/preview/?language=de"' in shown
+    assert f'src="/admin/voices/{default.pk}/preview/?{query}"' in shown
     assert f"{default.name}, the default voice" in shown
 
 
