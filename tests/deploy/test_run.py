@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from tests.deploy.test_procfile import LINES
 from tests.server import ROOT
 
 RUN = ROOT / "deploy/run"
@@ -15,10 +16,11 @@ def test_it_becomes_the_process_of_a_line_of_the_procfile(tmp_path: Path):
     celery = tmp_path / "celery"
     celery.write_text("#!/bin/sh\necho $$ $PWD $@\nexec sleep 60\n")
     celery.chmod(0o755)
+    arguments = LINES["beat"].removeprefix("celery ")
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with subprocess.Popen([RUN, "beat"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == f"{process.pid} {ROOT} -A voicecare beat --loglevel INFO\n"
+        assert process.stdout.readline() == f"{process.pid} {ROOT} {arguments}\n"
         process.terminate()
         assert process.wait(10) == -signal.SIGTERM
 
