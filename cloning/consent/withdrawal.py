@@ -112,7 +112,7 @@ def run(job_id: uuid.UUID) -> None:
         remaining = CloneFailure.from_error(error)
     if remaining is not None:
         log.warning("cloning.withdrawal_delayed", job=str(job.pk), remaining=remaining.code)
-        delay = timedelta(seconds=RETRY_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311
+        delay = timedelta(seconds=RETRY_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
         _owned(job).update(
             lease_until=None, next_attempt_at=Now() + delay, error_code=remaining.code, error_message=remaining.message
         )

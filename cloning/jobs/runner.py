@@ -152,7 +152,7 @@ def _retry_or_fail(job: CloneJob, failure: CloneFailure) -> None:
     The next attempt is scheduled if a retry can help and not all attempts are used up. Otherwise the job fails.
     """
     if failure.retryable and job.attempts < job.last_attempt:
-        delay_s = RETRY_DELAYS_S[job.attempts - job.last_attempt] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+        delay_s = RETRY_DELAYS_S[job.attempts - job.last_attempt] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         ended = _owned(job).update(
             status=Status.PENDING,
             lease_until=None,

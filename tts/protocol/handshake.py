@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from django.http.request import validate_host
 
 SUBPROTOCOL = "voicecare.v1"
-TOKEN_PREFIX = "token."  # noqa: S105
+TOKEN_PREFIX = "token."  # noqa: S105 - a prefix, no secret
 
 
 def extract_token(scope: Mapping[str, Any], allowed_hosts: Sequence[str]) -> str | None:

@@ -94,6 +94,7 @@ class NotificationChannelAdmin(ConflictAdmin):
     form = ChannelForm
     list_display = ("status", "name", "service", "informs", "when", "last_sent", "error")
     list_display_links = ("name",)
+    list_select_related = ("clinic",)
     readonly_fields = ("address", "status", "last_sent", "error")
     change_list_template = "admin/usage/notificationchannel/change_list.html"
 
@@ -112,7 +113,7 @@ class NotificationChannelAdmin(ConflictAdmin):
         )
         fieldsets: list[tuple[str | None, dict[str, Any]]] = [
             (None, {"fields": ("name", "url" if may_change else "address", "enabled")}),
-            ("Which incidents", {"fields": ("severities", "kinds")}),
+            ("Which incidents", {"fields": ("clinic", "severities", "kinds")}),
             ("Escalation", {"fields": ("escalate_after_minutes",)}),
             ("Quiet hours", {"fields": ("quiet_from", "quiet_to"), "description": quiet}),
         ]
@@ -150,7 +151,8 @@ class NotificationChannelAdmin(ConflictAdmin):
     def informs(self, channel: NotificationChannel) -> str:
         severities = " and ".join(channel.severities) if channel.severities else ""
         kinds = f"{len(channel.kinds)} kinds" if len(channel.kinds) > 1 else _kind_in_words(channel.kinds)
-        return f"{kinds}, {severities}" if severities else kinds
+        clinic = channel.clinic.name if channel.clinic else ""
+        return ", ".join(filter(None, (clinic, kinds, severities)))
 
     @admin.display(description="When")
     def when(self, channel: NotificationChannel) -> str:

@@ -123,7 +123,7 @@ def _upsert(rows: list[tuple[Key, Totals]]) -> None:
     added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
     # The statement contains only our own column names, no input.
     sql = (
-        f"INSERT INTO {table} ({', '.join([*keys, *sums])}) VALUES {', '.join([one] * len(rows))} "  # noqa: S608
+        f"INSERT INTO {table} ({', '.join([*keys, *sums])}) VALUES {', '.join([one] * len(rows))} "  # noqa: S608 - see above
         f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
     )
     parameters: list[Any] = []

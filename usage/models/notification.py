@@ -5,6 +5,7 @@ from django.db import models
 from django.db.models import Q
 
 from usage.models.incident import Incident
+from voicecare.patients.models import Clinic
 
 MAX_ESCALATION_MINUTES = 24 * 60
 
@@ -20,6 +21,14 @@ class NotificationChannel(models.Model):
     url = models.TextField("address", max_length=2000)
     kinds = models.JSONField(default=list, blank=True, help_text="Kinds of incidents. None chosen: all kinds.")
     severities = models.JSONField(default=list, blank=True, help_text="None chosen: all severities.")
+    clinic = models.ForeignKey(
+        Clinic,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Only incidents about this clinic, its patients and their voices. Empty: all incidents.",
+    )
     escalate_after_minutes = models.PositiveSmallIntegerField(
         null=True,
         blank=True,

@@ -23,6 +23,7 @@ from usage.alerts.channels import url_of
 from usage.alerts.messages import AlertState
 from usage.alerts.notifications import rules
 from usage.alerts.notifications.sender import ChannelFailed, MessageType, Sender
+from usage.alerts.recipients import clinic_ids_of
 from usage.alerts.severity import Severity, severity_of
 from usage.models import ChannelAlert, Incident, IncidentEvent, NotificationChannel
 from voicecare.core import metrics
@@ -73,13 +74,14 @@ def _due_messages(channels: Iterable[NotificationChannel], incidents: list[Incid
     """
     found = ChannelAlert.objects.filter(channel__in=channels, incident__in=incidents)
     rows = {(row.channel_id, row.incident_id): row for row in found}
+    clinics = clinic_ids_of(incidents) if any(channel.clinic_id for channel in channels) else {}
     due: dict[int, list[_Due]] = {}
     for channel in channels:
         for incident in incidents:
             new = ChannelAlert(channel=channel, incident=incident)
             sent, now = rows.get((channel.pk, incident.pk), new), _now_of(incident)
             is_paused = sent.retry_at is not None and sent.retry_at > now
-            if not is_paused and (state := rules.next_message(channel, incident, sent, now)):
+            if not is_paused and (state := rules.next_message(channel, incident, sent, now, clinics.get(incident.pk))):
                 due.setdefault(channel.pk, []).append((incident, sent, state))
         due.get(channel.pk, []).sort(key=lambda message: message[1].failures)
     return due

@@ -4,6 +4,7 @@ The order is the same as for mail and webhook: opened, reminder, resolved. A cha
 if it has reported its opening.
 """
 
+import uuid
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -23,13 +24,21 @@ Kind = Incident.Kind
 
 
 def next_message(
-    channel: NotificationChannel, incident: Incident, sent: ChannelAlert, now: datetime
+    channel: NotificationChannel,
+    incident: Incident,
+    sent: ChannelAlert,
+    now: datetime,
+    clinic_id: uuid.UUID | None = None,
 ) -> AlertState | None:
-    """Returns what the channel must report about this incident now, or None. `sent` has what it has reported."""
+    """Returns what the channel must report about this incident now, or None. `sent` has what it has reported.
+
+    `clinic_id` is the clinic that the incident is about, if it is about one.
+    """
     if _is_held(channel, incident, now):
         return None
     if sent.opening_of != began_at(incident):
-        return "opened" if _is_opening_due(channel, incident, sent, now) else None
+        is_due = wants(channel, incident, clinic_id) and _is_opening_due(channel, incident, sent, now)
+        return "opened" if is_due else None
     if incident.resolved_at is not None:
         is_due = sent.resolution_of != incident.resolved_at and incident.resolved_at > now - MAX_AGE
         return "resolved" if is_due else None
@@ -57,9 +66,11 @@ def ended_mute_of(incident: Incident, now: datetime) -> datetime | None:
     return ended_at if ended_at is not None and began_at(incident) <= ended_at <= now else None
 
 
-def wants(channel: NotificationChannel, incident: Incident) -> bool:
+def wants(channel: NotificationChannel, incident: Incident, clinic_id: uuid.UUID | None = None) -> bool:
     """Returns whether the channel reports incidents like this one, but never its own failure."""
     if incident.kind == Kind.CHANNEL and incident.key == str(channel.pk):
+        return False
+    if channel.clinic_id not in (None, clinic_id):
         return False
     wants_kind = not channel.kinds or incident.kind in channel.kinds
     return wants_kind and (not channel.severities or severity_of(incident) in channel.severities)
@@ -67,7 +78,7 @@ def wants(channel: NotificationChannel, incident: Incident) -> bool:
 
 def _is_opening_due(channel: NotificationChannel, incident: Incident, sent: ChannelAlert, now: datetime) -> bool:
     began, minutes = began_at(incident), channel.escalate_after_minutes
-    if not wants(channel, incident) or began <= now - MAX_AGE:
+    if began <= now - MAX_AGE:
         return False
     if incident.resolved_at is not None:
         was_held = incident.kind in MONEY_KINDS and _is_quiet(channel, began)

@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
+from tests.conftest import Member
 from tests.usage.alerts.postbox import MailServer, Webhook
 from tests.usage.provider_state.test_circuit import run_concurrently, seconds_ago
 from tests.waiting import until
@@ -17,6 +18,7 @@ from usage.alerts import dispatcher, incidents, responses
 from usage.alerts.incidents import Kind
 from usage.alerts.notifications import dispatch, sender
 from usage.models import ChannelAlert, Incident, IncidentEvent, NotificationChannel
+from voicecare.patients.models import Clinic, Patient, Voice
 
 pytestmark = pytest.mark.django_db(transaction=True)  # each channel has a thread with its own connection
 
@@ -88,6 +90,28 @@ def test_of_many_workers_one_sends_each_message(service: Callable[[], Webhook]):
     run_concurrently(dispatch.deliver, WORKERS)
     for chat in chats:
         assert sorted(subjects(chat)) == ["credits exhausted", "high latency", "resolved: high latency"]
+
+
+def test_a_channel_of_a_clinic_gets_incidents_of_this_clinic_only(
+    service: Callable[[], Webhook], alice: Member, bob: Member
+):
+    ward, other = Clinic.objects.create(name="Ward 3"), Clinic.objects.create(name="Ward 4")
+    Patient.objects.filter(pk=alice.patient.pk).update(clinic=ward)
+    Patient.objects.filter(pk=bob.patient.pk).update(clinic=other)
+    clone = Voice.objects.create(name="Anna", provider_id="anna", source="cloned", patient=alice.patient)
+    chat = service()
+    channel(chat, clinic=ward)
+    mine = [create_incident("budget", key=str(key)) for key in (alice.patient.pk, ward.pk)]
+    mine.append(create_incident("voice", key=str(clone.pk)))
+    for key in (bob.patient.pk, other.pk):
+        create_incident("budget", key=str(key))
+    create_incident("quota")
+    dispatch.deliver()
+    assert {row.incident_id for row in ChannelAlert.objects.all()} == {incident.pk for incident in mine}
+    Patient.objects.update(clinic=other)  # the end of what was reported is reported, whoever it belongs to now
+    Incident.objects.update(resolved_at=timezone.now())
+    dispatch.deliver()
+    assert len([subject for subject in subjects(chat) if subject.startswith("resolved: ")]) == len(mine)
 
 
 def test_a_regression_and_the_end_of_a_mute_are_sent(service: Callable[[], Webhook]):
