@@ -19,6 +19,7 @@ from tts.models import Conversation, Utterance
 from usage.alerts import endings, messages
 from usage.models import Incident, IncidentEvent, NotificationChannel
 from voicecare.audit.models import AuditEntry
+from voicecare.patients.models import Voice
 
 pytestmark = pytest.mark.django_db
 
@@ -238,7 +239,8 @@ def test_the_list_has_open_incidents_by_default_and_all_of_a_key(admin_client: C
 
 
 def test_the_list_says_how_many_patients_an_open_incident_affects(admin_client: Client, alice: Member):
-    incident = Incident.objects.create(kind="voice", key=str(alice.patient.voice_id))
+    Voice.objects.filter(pk=alice.patient.voice_id).update(state="gone")
+    incident = Incident.objects.create(kind="voice")
     assert '<td class="field-affected_count">1 patient</td>' in admin_client.get(INCIDENTS).content.decode()
     Incident.objects.filter(pk=incident.pk).update(resolved_at=timezone.now())
     page = admin_client.get(INCIDENTS, {"status": "all"}).content.decode()

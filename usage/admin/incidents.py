@@ -157,8 +157,12 @@ class IncidentAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
 
     @admin.display(description="Affected")
     def affected_count(self, incident: Incident) -> str:
-        """The number of patients. Only of an open incident, because it takes a query for each, and few are open."""
-        rows = self.impact_of(incident) if incident.resolved_at is None else None
+        """The number of patients, if the incident is open and not about a single budget or voice.
+
+        It takes queries for each incident. Of those without a key, one of each kind at most is open.
+        """
+        is_counted = incident.resolved_at is None and not incident.key
+        rows = self.impact_of(incident) if is_counted else None
         if rows is None:
             return EMPTY
         count = len({row.patient_id for row in rows} - {None})
