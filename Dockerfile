@@ -3,9 +3,9 @@
 FROM debian:12-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
 RUN python3 -m venv /opt/venv
-COPY requirements.txt /
+COPY requirements.lock /
 # pip and setuptools are not needed to run.
-RUN /opt/venv/bin/pip install --no-cache-dir -r /requirements.txt && /opt/venv/bin/pip uninstall -y setuptools pip
+RUN /opt/venv/bin/pip install --no-cache-dir --require-hashes -r /requirements.lock && /opt/venv/bin/pip uninstall -y setuptools pip
 # A fifth of the size that nothing uses: tests, sources of translations, AWS services other than storage and log-in, and
 # symbols for debuggers.
 RUN apt-get install -y --no-install-recommends binutils \

@@ -219,4 +219,4 @@ def check_broker() -> str:
 def missing_processes() -> str:
     """Returns what to start, or "" if worker and beat run."""
     missing = heartbeats.missing_processes()
-    return f"start {' and '.join(missing)}: `honcho start web worker beat`" if missing else ""
+    return f"start {' and '.join(missing)}: `honcho start`" if missing else ""

@@ -20,7 +20,7 @@ The token of the device is {token}
 It is not shown again. The device connects to {socket} with it.
 """
 _TALK = """
-Start `honcho start web worker beat`. Then hear the first greeting with a command that acts as the device:
+Start `honcho start`. Then hear the first greeting with a command that acts as the device:
 
     python manage.py talk --url {local} --token {token} "Good morning"
 """
