@@ -78,6 +78,12 @@ async def speeches(server: ServerProcess, sandbox: SandboxProcess, zebulon: Memb
         assert (await device.speak(f"The {CANARY} is refused.")).terminal["type"] == "speech.failed"
         sandbox.clear_faults()
         await device.error_for(f'{{"type": "{CANARY}"}}')
+    # A text for a patient is queued only when the server knows that the device is gone.
+    await eventually(lambda: in_database(zebulon.device.refresh_from_db), wanted=lambda _: is_offline(zebulon))
+
+
+def is_offline(member: Member) -> bool:
+    return member.device.online_until is None
 
 
 async def rest_calls(server: ServerProcess, zebulon: Member, carol: Clinician) -> None:
