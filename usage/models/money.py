@@ -43,27 +43,31 @@ class Price(models.Model):
         return f"{self.model or 'all models'} from {self.valid_from}"
 
 
-class StatementMail(models.Model):
-    """The mail about the statement of one month. The row is created when it is first sent."""
+class MailOnce(models.Model):
+    """A mail about a period, which `usage/mail_once.py` sends. The row is created when it is first sent."""
 
-    month = models.DateField(primary_key=True, help_text="The first day of the month.")
     sending_until = models.DateTimeField(
         null=True, help_text="Lease expiry. One process at a time sends the mail, and after a failure it is sent again."
     )
     sent_at = models.DateTimeField(null=True)
+
+    class Meta:
+        abstract = True
+
+
+class StatementMail(MailOnce):
+    """The mail about the statement of one month."""
+
+    month = models.DateField(primary_key=True, help_text="The first day of the month.")
 
     def __str__(self) -> str:
         return f"{self.month:%Y-%m}"
 
 
-class DigestMail(models.Model):
-    """The mail about one week. The row is created when it is first sent."""
+class DigestMail(MailOnce):
+    """The mail about one week."""
 
     week = models.DateField(primary_key=True, help_text="The Monday of the week.")
-    sending_until = models.DateTimeField(
-        null=True, help_text="Lease expiry. One process at a time sends the mail, and after a failure it is sent again."
-    )
-    sent_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"week of {self.week}"

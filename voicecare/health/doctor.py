@@ -67,7 +67,7 @@ def _guarded(title: str, check: Callable[[], Iterator[Part] | Part | None]) -> I
             yield found
         elif found is not None:
             yield from found
-    except Exception as error:
+    except Exception as error:  # a check can fail in any way, and the others are shown
         name = title.lower().replace(" ", "_")
         state = f"the check failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         yield Part(name, title, False, state, "Solve the problems above first, and run the doctor again.")
