@@ -228,15 +228,16 @@ class DaphneConnection:
         self._is_dropped = True
         self._protocol.dropConnection(abort=True)
 
-    def _abort_later(self, closed: Any) -> Any:  # noqa: ANN401
+    def _abort_later(self, _closed: object) -> None:
         """After the closing handshake, give the device CLOSE_TIMEOUT_S to read the buffered bytes.
 
         Then abort the connection. Otherwise a device that closes but never reads would hold its speech for as long as
-        it keeps its socket open, because no more pings are sent on a closed WebSocket. Returns `closed`, as a callback
-        of Twisted must.
+        it keeps its socket open, because no more pings are sent on a closed WebSocket.
+
+        Returns None as the new result of autobahn's `is_closed`. Its former result is the protocol itself: a reference
+        cycle, which would keep the whole connection in memory until a full garbage collection.
         """
         self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abortConnection)
-        return closed
 
 
 @dataclass(frozen=True, slots=True)

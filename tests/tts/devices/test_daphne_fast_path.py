@@ -107,6 +107,12 @@ async def test_a_slow_device_has_time_to_answer_a_close(wire: Wire):
     assert wire.protocol.closeHandshakeTimeout == CLOSE_TIMEOUT_S
 
 
+async def test_a_closed_connection_does_not_refer_to_itself(wire: Wire):
+    wire.device_transport()
+    wire.protocol.is_closed.callback(wire.protocol)  # as autobahn does
+    assert wire.protocol.is_closed.result is None
+
+
 # Pings
 
 
