@@ -1,4 +1,7 @@
-"""`python -m tests.bench [--quick] [--only NAME]`: measures and prints tables."""
+"""`python -m tests.bench [--quick] [--only NAME]`: measures and prints tables.
+
+With DATABASE_URL (a PostgreSQL server) and REDIS_URL, the server is measured with them, too.
+"""
 
 import argparse
 import asyncio
@@ -14,8 +17,6 @@ from typing import NoReturn
 
 from tests.bench import faults, report, scenarios
 from tests.bench.processes import Rig
-
-RELAYS = ("bare", "ours")
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,22 @@ def _title(speakers: int, delay: float) -> str:
 
 async def fresh(rig: Rig, plan: Plan) -> str:
     measured = {
-        relay: [await scenarios.fresh_process(rig, relay, 0) for _ in range(plan.processes)] for relay in RELAYS
+        relay: [await scenarios.fresh_process(rig, relay, 0) for _ in range(plan.processes)] for relay in rig.relays
     }
     return report.fresh(measured)
 
 
 async def cache(rig: Rig, plan: Plan) -> str:
-    """Measure cache hits, also with Redis if TEST_REDIS_URL is set."""
-    measured = await scenarios.cache_hits(rig, "file")
-    redis_url = os.environ.get("TEST_REDIS_URL")
-    if redis_url:
-        measured += await scenarios.cache_hits(rig, "redis", REDIS_URL=redis_url)
+    """Measure cache hits, also with Redis if there is a Redis server."""
+    measured = await scenarios.cache_hits(rig, "ours", "file")
+    if "production" in rig.relays:
+        measured += await scenarios.cache_hits(rig, "production", "redis")
     return report.cache(measured)
 
 
 async def memory(rig: Rig, plan: Plan) -> str:
-    idle = {relay: await scenarios.idle_kb(rig, relay, plan.idle) for relay in RELAYS}
-    stuck = {relay: await scenarios.stuck_kb(rig, relay) for relay in RELAYS}
+    idle = {relay: await scenarios.idle_kb(rig, relay, plan.idle) for relay in rig.relays}
+    stuck = {relay: await scenarios.stuck_kb(rig, relay) for relay in rig.relays}
     return report.memory(idle, stuck)
 
 
@@ -117,7 +117,8 @@ def main() -> None:
     plan = QUICK if arguments.quick else FULL
     python = platform.python_version()
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {python}, load {os.getloadavg()[0]:.1f}")
-    with Rig(devices=max(*plan.crowds, plan.idle)) as rig:
+    servers = (os.environ.get("DATABASE_URL", ""), os.environ.get("REDIS_URL", ""))
+    with Rig(max(*plan.crowds, plan.idle), *servers) as rig:
         gc.freeze()
         asyncio.run(_measure(rig, plan, arguments.only or list(MEASURES)))
 

@@ -19,7 +19,6 @@ from tests.bench.sound import BYTES_PER_SECOND, payload
 
 SPEECH_TIMEOUT_S = 60.0
 DIRECT = "direct"
-TARGETS = (DIRECT, "bare", "ours")
 
 
 @dataclass
@@ -153,7 +152,8 @@ async def open_clients(rig: Rig, target: str, count: int, url: str | None = None
             yield [DirectClient(session, there) for _ in range(count)]
             return
         url = url or rig.relays[target].url
-        yield [await _connect(stack, session, url, token if target == "ours" else None) for token in rig.tokens[:count]]
+        tokens = rig.known[target].tokens[:count] or [None] * count
+        yield [await _connect(stack, session, url, token) for token in tokens]
 
 
 async def _connect(stack: AsyncExitStack, session: aiohttp.ClientSession, url: str, token: str | None) -> RelayClient:

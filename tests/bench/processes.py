@@ -10,11 +10,15 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psycopg
 
 from tests.server import ROOT, free_port
 
@@ -92,12 +96,13 @@ class Child:
 
 @dataclass(frozen=True)
 class Relay:
-    """How to start a relay."""
+    """How to start a relay. `tokens` are those of its devices; the bare relay has none."""
 
     name: str
     application: str
     ready: str
     env: dict[str, str]
+    tokens: Sequence[str] = ()
 
     def start(self, folder: Path, **env: str) -> Child:
         address = ["-b", "127.0.0.1", "-p", "{port}"]
@@ -109,10 +114,16 @@ class Relay:
 
 
 class Rig:
-    """A context with the upstream and both relays. `relays` are the running ones."""
+    """A context with the upstream and the relays. `relays` are the running ones.
 
-    def __init__(self, devices: int) -> None:
+    With the addresses of a PostgreSQL server and of a Redis server there is a third relay, `production`. Its database
+    is created for this run and dropped at the end.
+    """
+
+    def __init__(self, devices: int, database_url: str = "", redis_url: str = "") -> None:
         self._devices = devices
+        self._database_url = database_url
+        self._redis_url = redis_url
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -120,10 +131,12 @@ class Rig:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voicecare-bench-")))
             command = ["tests.bench.upstream", "{port}"]
             self.upstream = stack.enter_context(Child(command, self.folder / "upstream.log", "/__stats"))
-            ours = self._ours()
-            self.tokens = seeded(self._devices, ours.env)
-            bare = Relay("bare", "tests.bench.bare:application", "/", {"UPSTREAM_URL": self.upstream.url})
-            self.known = {relay.name: relay for relay in (bare, ours)}
+            relays = [Relay("bare", "tests.bench.bare:application", "/", {"UPSTREAM_URL": self.upstream.url})]
+            relays.append(self._ours("ours"))
+            if self._database_url and self._redis_url:
+                database_url = stack.enter_context(_own_database(self._database_url))
+                relays.append(self._ours("production", DATABASE_URL=database_url, REDIS_URL=self._redis_url))
+            self.known = {relay.name: relay for relay in relays}
             self.relays = {name: stack.enter_context(self.start(name)) for name in self.known}
             self._stack = stack.pop_all()
         return self
@@ -143,18 +156,34 @@ class Rig:
     def upstream_stats(self) -> dict[str, Any]:
         return json.loads(self.upstream.get("/__stats"))
 
-    def _ours(self) -> Relay:
-        """The server as in production, except for the SQLite file and a very high limit for the device's characters."""
+    def _ours(self, name: str, **servers: str) -> Relay:
+        """The server as in production, except for a very high limit for the device's characters.
+
+        Without `servers` it uses SQLite, and no Redis.
+        """
         env = {
             "DEBUG": "0",
             "SECRET_KEY": "bench",
             "ALLOWED_HOSTS": "127.0.0.1",
-            "VOICECARE_DATA_DIR": str(self.folder / "data"),
+            "VOICECARE_DATA_DIR": str(self.folder / name),
             "ELEVENLABS_API_KEY": "bench",
             "ELEVENLABS_BASE_URL": self.upstream.url,
             "DEVICE_CHARACTERS_PER_MINUTE": "100000000",
+            **servers,
         }
-        return Relay("ours", "voicecare.asgi:application", "/readyz", env)
+        return Relay(name, "voicecare.asgi:application", "/readyz", env, seeded(self._devices, env))
+
+
+@contextmanager
+def _own_database(server_url: str) -> Iterator[str]:
+    """Create a database for this run on the server, and return its URL."""
+    name = f"voicecare_bench_{os.getpid()}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _environment(changes: dict[str, str]) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from tests.bench.load import DIRECT, TARGETS, BenchClient, ReceivedUtterance, VoicecareClient, open_clients
+from tests.bench.load import DIRECT, BenchClient, ReceivedUtterance, VoicecareClient, open_clients
 from tests.bench.processes import Child, Rig
 from tests.bench.seed import PHRASES
 from tests.bench.sound import BODY_BYTES, fresh_text
@@ -69,23 +70,20 @@ async def concurrently(rig: Rig, streams: int, rounds: int, ttfb: float) -> list
 
 async def _rounds(rig: Rig, speakers: int, rounds: int, utterances: int) -> list[Round]:
     """The targets take turns, in another order each round. Other load on the machine affects all of them."""
-    async with (
-        open_clients(rig, "direct", speakers) as d,
-        open_clients(rig, "bare", speakers) as b,
-        open_clients(rig, "ours", speakers) as o,
-    ):
-        speaking = dict(zip(TARGETS, (d, b, o), strict=True))
-        for target in TARGETS:
+    targets = (DIRECT, *rig.relays)
+    async with AsyncExitStack() as stack:
+        speaking = {each: await stack.enter_async_context(open_clients(rig, each, speakers)) for each in targets}
+        for target in targets:
             await speaking[target][0].speak(fresh_text())
         return [
-            {target: await _block(rig, target, speaking[target], utterances) for target in _turns(number)}
+            {target: await _block(rig, target, speaking[target], utterances) for target in _turns(targets, number)}
             for number in range(rounds)
         ]
 
 
-def _turns(number: int) -> tuple[str, ...]:
-    first = number % len(TARGETS)
-    return TARGETS[first:] + TARGETS[:first]
+def _turns(targets: tuple[str, ...], number: int) -> tuple[str, ...]:
+    first = number % len(targets)
+    return targets[first:] + targets[:first]
 
 
 async def _block(rig: Rig, target: str, speaking: list[BenchClient], utterances: int) -> Block:
@@ -151,16 +149,16 @@ class Cache:
     hits: int
 
 
-async def cache_hits(rig: Rig, store: str, **env: str) -> list[Cache]:
+async def cache_hits(rig: Rig, target: str, store: str) -> list[Cache]:
     """Measure each phrase twice in a new process: first from the store, then from memory."""
     rig.set_upstream(ttfb=0, pace=0)
-    with rig.start("ours", PHRASE_STORE=store, **env) as child:
-        async with open_clients(rig, "ours", 1, child.url) as (line,):
+    with rig.start(target, PHRASE_STORE=store) as child:
+        async with open_clients(rig, target, 1, child.url) as (line,):
             for phrase in PHRASES:
                 await line.speak(phrase)
         await asyncio.sleep(BACKGROUND_WRITES_S)
-    with rig.start("ours", PHRASE_STORE=store, **env) as child:
-        async with open_clients(rig, "ours", 1, child.url) as (line,):
+    with rig.start(target, PHRASE_STORE=store) as child:
+        async with open_clients(rig, target, 1, child.url) as (line,):
             assert isinstance(line, VoicecareClient)
             return [await _hits(rig, line, layer) for layer in (store, f"memory, before {store}")]
 
@@ -182,7 +180,7 @@ async def stuck_kb(rig: Rig, target: str) -> int:
         async with open_clients(rig, target, 1, child.url) as (line,):
             await _say_many(line, 0, 3)
         rig.set_upstream(size=STUCK_BODY_BYTES)
-        with StuckDevice(child.port, rig.tokens[0] if target == "ours" else None) as device:
+        with StuckDevice(child.port, next(iter(rig.known[target].tokens), None)) as device:
             before = child.rss_kb()
             device.request_speech()
             largest = await _largest_rss_kb(child)
