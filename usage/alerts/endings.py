@@ -77,6 +77,7 @@ _DETECTED: Mapping[Incident.Kind, Callable[[Incident], bool]] = {
     Kind.BUDGET: _always,  # the budget is raised, or the month or the day ends
     Kind.DRIFT: _is_compared_again,  # a later comparison finds the day in order
     Kind.SILENT: _always,  # the next heartbeat
+    Kind.SECOND_BEAT: _always,  # only one beat gives heartbeats
     Kind.ALERTS: _always,  # the channel sends a message, or is removed from the settings
     Kind.CHANNEL: _always,  # the channel sends a message, or is disabled or deleted
     Kind.TASK: _is_scheduled,  # the task succeeds

@@ -18,12 +18,14 @@ from usage.alerts import dispatcher, incidents
 from usage.models import Heartbeat, Incident
 
 BEAT, WORKER = "beat", "worker"
+SILENT, SECOND_BEAT = Incident.Kind.SILENT, Incident.Kind.SECOND_BEAT
 INTERVAL_S = 15.0
 BEAT_LATE_AFTER_S = 30.0  # after such a gap, the worker may have had no heartbeat task
 MISSING_AFTER_S = 60.0
 GRACE_S = 30.0  # time to start, after this web process has started or the database was unavailable
 NEVER_SEEN_AFTER_S = 600.0  # after this time, a process without any heartbeat is reported as missing
 MAX_BACKDATING_S = dispatcher.ALERT_MAX_AGE.total_seconds() / 2
+SECOND_AFTER_S = 180.0  # an overlap of the old and the new beat at a restart is shorter
 MAX_CHECK_GAP_S = 20.0  # after a longer gap, or a change of the clock, the monitor starts again
 
 _DETAILS = {
@@ -90,17 +92,19 @@ class HeartbeatMonitor:
     def __init__(self, now: float) -> None:
         self._started = self._checked = now
         self._beat_alive_since: float | None = None
+        self._second_beat_since: float | None = None
 
     def check(self, now: float) -> None:
-        """Open incidents of missing processes and resolve those of running ones.
+        """Open incidents of missing processes and of a second beat, and resolve those that have ended.
 
         While a process is missing, this process retries failed alerts in its place. Two queries if nothing changes.
         `now` is the clock of this process in seconds. If it jumps, the monitor starts again. Raises DatabaseError.
         """
         last = read_heartbeats()
         states = self.evaluate({name: heartbeat.age_s for name, heartbeat in last.items()}, now)
-        open_incidents = Incident.objects.filter(kind=incidents.Kind.SILENT, resolved_at=None)
-        reported = set(open_incidents.values_list("key", flat=True))
+        open_incidents = Incident.objects.filter(kind__in=(SILENT, SECOND_BEAT), resolved_at=None)
+        reported_incidents = set(open_incidents.values_list("kind", "key"))
+        reported = {key for kind, key in reported_incidents if kind == SILENT}
         for name, alive in states.items():
             if not alive and name not in reported:
                 detail, started_at = _DETAILS[name], None
@@ -108,9 +112,10 @@ class HeartbeatMonitor:
                     detail += f" Last heartbeat: {last[name].at:%Y-%m-%d %H:%M} UTC."
                     # The dispatcher does not send alerts about older incidents.
                     started_at = last[name].at if last[name].age_s < MAX_BACKDATING_S else None
-                incidents.open_incident(incidents.Kind.SILENT, name, detail, started_at)
+                incidents.open_incident(SILENT, name, detail, started_at)
             elif alive and name in reported:
-                incidents.resolve_incident(incidents.Kind.SILENT, name)
+                incidents.resolve_incident(SILENT, name)
+        self._check_second_beat(last.get(BEAT), now, is_reported=(SECOND_BEAT, "") in reported_incidents)
         if not all(states.values()):
             dispatcher.retry_in_thread()
 
@@ -120,7 +125,7 @@ class HeartbeatMonitor:
         Processes whose state is not yet known are left out.
         """
         if abs(now - self._checked) > MAX_CHECK_GAP_S:
-            self._started, self._beat_alive_since = now, None
+            self._started, self._beat_alive_since, self._second_beat_since = now, None, None
         self._checked = now
         if ages.get(BEAT, BEAT_LATE_AFTER_S + 1) > BEAT_LATE_AFTER_S:
             self._beat_alive_since = None
@@ -128,6 +133,17 @@ class HeartbeatMonitor:
             self._beat_alive_since = now
         states = {name: self._is_alive(name, ages.get(name), now) for name in (BEAT, WORKER)}
         return {name: alive for name, alive in states.items() if alive is not None}
+
+    def _check_second_beat(self, last: LastHeartbeat | None, now: float, *, is_reported: bool) -> None:
+        if last is None or not last.runs_twice:
+            self._second_beat_since = None
+            if is_reported:
+                incidents.resolve_incident(SECOND_BEAT)
+            return
+        if self._second_beat_since is None:
+            self._second_beat_since = now
+        if now - self._second_beat_since >= SECOND_AFTER_S and not is_reported:
+            incidents.open_incident(SECOND_BEAT, detail=f"Last heartbeat: {last.at:%Y-%m-%d %H:%M} UTC.")
 
     def _is_alive(self, name: str, age_s: float | None, now: float) -> bool | None:
         if age_s is not None and age_s <= MISSING_AFTER_S:

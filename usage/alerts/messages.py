@@ -142,6 +142,12 @@ _MESSAGES = {
         "automatically.",
         "The background process is running again.",
     ),
+    Kind.SECOND_BEAT: IncidentMessage(
+        "Two beat processes are running. There must be only one.",
+        "No change. Periodic tasks start twice as often, which costs the server time.",
+        "Stop all beat processes but one, on all machines (see Procfile). Recovery is detected automatically.",
+        "Only one beat process is running.",
+    ),
     Kind.TASK: IncidentMessage(
         "A periodic background task has failed at least three times in a row.",
         "No change for now. Live speech does not need periodic tasks. Queued speech, voice clones, erasures, cached "

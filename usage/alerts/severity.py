@@ -35,6 +35,7 @@ _SEVERITIES: Mapping[Incident.Kind, Severity] = {
     Kind.BUDGET: Severity.WARNING,
     Kind.DRIFT: Severity.NOTICE,
     Kind.SILENT: Severity.WARNING,
+    Kind.SECOND_BEAT: Severity.WARNING,
     Kind.ALERTS: Severity.WARNING,
     Kind.CHANNEL: Severity.WARNING,
     Kind.TASK: Severity.WARNING,

@@ -31,6 +31,7 @@ class Incident(models.Model):
         BUDGET = "budget", "the budget of a patient or a clinic is used up"
         DRIFT = "drift", "the ledger and the provider's figures differ"
         SILENT = "silent", "worker or beat not running"
+        SECOND_BEAT = "second_beat", "beat is running twice"
         ALERTS = "alerts", "alerts cannot be sent"
         CHANNEL = "channel", "a notification channel fails"
         TASK = "task", "a periodic task keeps failing"
@@ -116,6 +117,7 @@ class Incident(models.Model):
                         "budget",
                         "drift",
                         "silent",
+                        "second_beat",
                         "alerts",
                         "channel",
                         "task",

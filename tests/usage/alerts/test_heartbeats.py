@@ -12,7 +12,7 @@ from tests.usage.alerts.postbox import Webhook
 from tests.usage.provider_state.test_circuit import run_concurrently
 from tests.waiting import until
 from usage.alerts import heartbeats
-from usage.alerts.heartbeats import GRACE_S, INTERVAL_S, NEVER_SEEN_AFTER_S, HeartbeatMonitor
+from usage.alerts.heartbeats import GRACE_S, INTERVAL_S, NEVER_SEEN_AFTER_S, SECOND_AFTER_S, HeartbeatMonitor
 from usage.models import Heartbeat, Incident
 
 CHECK_INTERVAL_S = 5.0
@@ -222,3 +222,41 @@ def test_a_second_process_is_forgotten_a_minute_after_it_was_stopped():
     Heartbeat.objects.update(overlapped_at=timezone.now() - timedelta(seconds=61))
     heartbeats.beat("beat", "one")
     assert not heartbeats.read_heartbeats()["beat"].runs_twice
+
+
+def watch(monitor: HeartbeatMonitor, first_s: float, last_s: float, *instances: str) -> list[tuple[str, bool]]:
+    """Let the instances write heartbeats in turn while the monitor checks. Return the incidents about a second beat."""
+    second = first_s
+    while second <= last_s:
+        heartbeats.beat("beat", instances[int(second / CHECK_INTERVAL_S) % len(instances)])
+        heartbeats.beat("worker")
+        monitor.check(second)
+        second += CHECK_INTERVAL_S
+    rows = Incident.objects.filter(kind="second_beat").order_by("opened_at")
+    return [(row.detail[:16], row.resolved_at is None) for row in rows]
+
+
+@pytest.mark.django_db
+def test_a_second_beat_is_an_incident_until_one_is_stopped():
+    monitor = HeartbeatMonitor(0)
+    assert watch(monitor, 0, SECOND_AFTER_S, "one", "two") == []
+    expected = [("Last heartbeat: ", True)]
+    assert watch(monitor, SECOND_AFTER_S, SECOND_AFTER_S + 60, "one", "two") == expected
+    Heartbeat.objects.update(overlapped_at=timezone.now() - timedelta(seconds=61))
+    assert watch(monitor, SECOND_AFTER_S + 65, SECOND_AFTER_S + 65, "one") == [("Last heartbeat: ", False)]
+
+
+@pytest.mark.django_db
+def test_an_old_beat_that_ends_slowly_is_no_incident():
+    monitor = HeartbeatMonitor(0)
+    assert watch(monitor, 0, 105, "old", "new") == []
+    Heartbeat.objects.update(overlapped_at=timezone.now() - timedelta(seconds=61))
+    assert watch(monitor, 110, SECOND_AFTER_S + 60, "new") == []
+    assert watch(monitor, SECOND_AFTER_S + 65, SECOND_AFTER_S + 165, "new", "newest") == []  # the next restart
+
+
+@pytest.mark.django_db
+def test_a_clock_that_jumps_opens_no_incident_about_a_second_beat():
+    monitor = HeartbeatMonitor(0)
+    watch(monitor, 0, 30, "old", "new")
+    assert watch(monitor, SECOND_AFTER_S + 100, SECOND_AFTER_S + 110, "old", "new") == []
