@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -143,6 +144,25 @@ class RedisProcess(Service):
     def flush(self) -> None:
         with self.client() as client:
             client.flushall()
+
+
+class SecureRedisProcess(RedisProcess):
+    """Redis that needs a password and speaks TLS only, with a certificate of localhost that no authority has signed."""
+
+    password = "p@ss/word"
+
+    @property
+    def url(self) -> str:
+        return f"rediss://:{quote(self.password, safe='')}@localhost:{self.port}/0?ssl_ca_certs={self.certificate}"
+
+    def prepare(self) -> Sequence[str]:
+        self.certificate, key = self.folder / "certificate.pem", self.folder / "key.pem"
+        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        create = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+        subprocess.run([*create, "-keyout", str(key), "-out", str(self.certificate)], check=True, capture_output=True)
+        tls = ["--tls-port", str(self.port), "--tls-auth-clients", "no"]
+        tls += ["--tls-cert-file", str(self.certificate), "--tls-key-file", str(key)]
+        return [*super().prepare(), "--port", "0", *tls, "--requirepass", self.password]
 
 
 class PostgresProcess(Service):

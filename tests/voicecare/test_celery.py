@@ -4,12 +4,11 @@ import ast
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.server import ROOT, free_port
-from tests.services import RedisProcess
+from tests.server import ROOT
+from tests.services import SecureRedisProcess
 from tests.test_layers import PACKAGES
 from voicecare.celery import app
 from voicecare.core import task_names
@@ -74,23 +73,11 @@ with app.connection_for_write() as connection:
 """
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate of localhost that no authority has signed. The key is beside it."""
-    path = tmp_path / "certificate.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    key = ["-newkey", "rsa:2048", "-nodes", "-keyout", str(tmp_path / "key.pem")]
-    subprocess.run(["openssl", "req", "-x509", *key, *names, "-out", str(path)], check=True, capture_output=True)
-    return path
-
-
-def test_the_worker_verifies_the_certificate_of_redis(certificate: Path):
-    port = free_port()
-    tls = ["--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file", str(certificate)]
-    with RedisProcess(*tls, "--tls-key-file", str(certificate.with_name("key.pem"))):
+def test_the_worker_verifies_the_certificate_of_redis():
+    with SecureRedisProcess() as redis:
 
         def connect(query: str) -> str:
-            url = f"rediss://localhost:{port}/0{query}"
+            url = redis.url.partition("?")[0] + query
             environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "voicecare.settings", "REDIS_URL": url}
             process = subprocess.run(
                 [sys.executable, "-c", CONNECT], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -98,5 +85,5 @@ def test_the_worker_verifies_the_certificate_of_redis(certificate: Path):
             return process.stdout + process.stderr
 
         assert "CERTIFICATE_VERIFY_FAILED" in connect("")
-        assert connect(f"?ssl_ca_certs={certificate}") == "connected\n"
+        assert connect(f"?ssl_ca_certs={redis.certificate}") == "connected\n"
         assert connect("?ssl_cert_reqs=none") == "connected\n"
