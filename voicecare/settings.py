@@ -158,9 +158,13 @@ if not SECRET_KEY:
         )
     # Created at the first start and then kept, so that sessions and cached phrases can be used after a restart.
     _secret_path = DATA_DIR / "secret_key"
-    with suppress(FileExistsError), _secret_path.open("x") as _secret_file:
-        _secret_path.chmod(0o600)
-        _secret_file.write(secrets.token_urlsafe(50))
+    try:
+        with suppress(FileExistsError), _secret_path.open("x") as _secret_file:
+            _secret_path.chmod(0o600)
+            _secret_file.write(secrets.token_urlsafe(50))
+    except OSError as _error:  # such as a full disk; an empty file would be taken for the key at the next start
+        _secret_path.unlink(missing_ok=True)
+        _refuse(f"VOICECARE_DATA_DIR: {_secret_path} cannot be written: {_error.strerror}.")
     SECRET_KEY = _secret_path.read_text()
 PHRASE_SECRET = f"{'sandbox' if USE_SANDBOX else 'provider'}:{SECRET_KEY}"  # never play sandbox audio as a real voice
 

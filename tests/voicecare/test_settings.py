@@ -137,6 +137,18 @@ def test_a_wrong_variable_ends_every_process_with_one_line(
     assert len(process.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("url", ["postgres://user:sesame@127.0.0.1:1/voicecare", "sqlite:////proc/voicecare.sqlite3"])
+def test_a_database_that_cannot_be_reached_ends_a_command_with_one_line(url: str):
+    env = {**os.environ, "SECRET_KEY": "s", "DATABASE_URL": url}
+    process = subprocess.run(
+        [sys.executable, "manage.py", "migrate"], cwd=ROOT, env=env, text=True, capture_output=True, check=False
+    )
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert line.startswith("The database of DATABASE_URL fails: ")
+    assert "sesame" not in line
+
+
 # The documentation of the variables
 
 READ_BY_BOTO3 = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"}
