@@ -1,9 +1,14 @@
 """Checks of the database: whether it answers, whether its tables fit the code, and whether its clock fits ours."""
 
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from pkgutil import iter_modules
 
+from django.apps import apps
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.utils import NotSupportedError
 
 from voicecare.health.configuration import database_version
@@ -40,6 +45,21 @@ def check_migrations() -> Part:
         state = f"{len(missing)} migrations have not run"
         return Part("migrations", "Migrations", False, state, "Run `python manage.py migrate`.")
     return Part("migrations", "Migrations", True, "all have run")
+
+
+def is_migrated() -> bool:
+    """Whether all migrations of this code have run. Unlike `check_migrations`, it imports none of them: one query.
+
+    A database of a newer version counts as migrated, because two versions may run beside each other during an upgrade.
+    Raises DatabaseError.
+    """
+    return _own_migrations() <= MigrationRecorder(connection).applied_migrations().keys()
+
+
+@cache
+def _own_migrations() -> frozenset[tuple[str, str]]:
+    folders = {app: str(Path(apps.get_app_config(app).path) / "migrations") for app in OWN_APPS}
+    return frozenset((app, module.name) for app, folder in folders.items() for module in iter_modules([folder]))
 
 
 def check_clock() -> Part | None:

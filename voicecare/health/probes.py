@@ -1,5 +1,6 @@
 """HTTP endpoints for probes and Prometheus: `/healthz`, `/readyz` and `/metrics`."""
 
+import asyncio
 import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,9 @@ from django.utils.decorators import async_only_middleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tts.runtime import runtime
-from voicecare.health.parts import check_parts
+from voicecare.core.database import run_in_db_thread
+from voicecare.health.database import is_migrated
+from voicecare.health.parts import DATABASE_TIMEOUT_S, check_parts
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
@@ -24,12 +27,16 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Returns status 200 if this process can serve devices.
 
-    Returns 503 without a database, or while the process shuts down. `degraded` in the JSON body has the names of the
-    parts that do not work. Speech continues without them.
+    Returns 503 without a database, before `migrate` has run, or while the process shuts down. `degraded` in the JSON
+    body has the names of the parts that do not work. Speech continues without them.
     """
     if runtime.draining:
         return JsonResponse({"status": "draining"}, status=503)
     try:
+        async with asyncio.timeout(DATABASE_TIMEOUT_S):
+            has_all_tables = await run_in_db_thread(is_migrated)
+        if not has_all_tables:
+            return JsonResponse({"status": "migrations missing"}, status=503)
         parts = await check_parts()
     except (DatabaseError, TimeoutError):
         return JsonResponse({"status": "no database"}, status=503)
