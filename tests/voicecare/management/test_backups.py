@@ -1,5 +1,7 @@
 """`manage.py backup` and `restore`: the test database is backed up, and restored into a new one of the same kind."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,7 +20,14 @@ from pytest_django import Settings
 
 from cloning.models import CloneJob, sample_storage
 from tests.conftest import Member, database_url
-from tests.server import ROOT, environment
+from tests.e2e.device import Device
+from tests.e2e.rows import in_database
+from tests.sandbox import SandboxProcess
+from tests.server import ROOT, ServerProcess, environment
+from tests.services import S3Process
+from tests.tts.cache.stores import configured
+from tts.models import Phrase, Utterance
+from tts.outbox import store as outbox
 from usage.ledger import journal
 from voicecare.infrastructure import storages
 from voicecare.management import backups
@@ -67,6 +76,7 @@ def backup(folder: Path) -> Path:
 def run(url: str, data_dir: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     env = environment(DATABASE_URL=url, VOICECARE_DATA_DIR=data_dir, SECRET_KEY=project.SECRET_KEY)
     env |= {"PATH": "/usr/bin:/bin", "DJANGO_SETTINGS_MODULE": "voicecare.settings"}
+    env |= {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "PHRASE_STORE"))}
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=env, text=True, capture_output=True, check=False, timeout=800
     )
@@ -103,6 +113,70 @@ def clone_of() -> Callable[[Member], CloneJob]:
         return CloneJob.objects.create(patient=member.patient, name="Ann", sample_digest="0" * 64, **fields)
 
     return make
+
+
+STATES = """
+import django
+django.setup()
+from tts.models import Utterance
+from cloning.models import CloneJob, sample_storage
+print(sorted(f"{row.pk} {row.state}" for row in Utterance.objects.all()))
+print(sample_storage().open(CloneJob.objects.get().sample).read())
+"""
+
+
+@pytest.fixture
+def bucket(data_dir: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Process]:
+    """A bucket with phrases and recordings, for this process and for those that it starts."""
+    with S3Process() as s3:
+        for name, value in {**s3.environment, "PHRASE_STORE": "s3"}.items():
+            monkeypatch.setenv(name, value)
+        settings.STORAGES = configured()["STORAGES"]
+        yield s3
+
+
+async def test_a_restored_installation_with_a_new_bucket_speaks(
+    alice: Member,
+    sandbox: SandboxProcess,
+    data_dir: Path,
+    bucket: S3Process,
+    empty_database: str,
+    tmp_path: Path,
+    clone_of: Callable[[Member], CloneJob],
+):
+    """Database, bucket and data directory are lost. Nothing is missing that was acknowledged before the backup."""
+    phrase = (await in_database(Phrase.objects.create, text="This phrase is in the bucket.")).text
+    await in_database(clone_of, alice)
+    variables = {"ELEVENLABS_BASE_URL": sandbox.url, "SECRET_KEY": project.SECRET_KEY}
+    env = environment(DATABASE_URL=database_url(), VOICECARE_DATA_DIR=data_dir, **variables)
+    with ServerProcess(env, tmp_path / "before.log") as server:
+        async with Device(server.ws, alice.token) as device:
+            await device.start(greeting=False)
+            sources = [(await device.speak(phrase)).terminal["source"] for _ in range(2)]
+            await device.end()
+        assert sources == ["live", "cache"]
+        waiting = await in_database(
+            outbox.submit, alice.patient.pk, "This waits for a device.", expires_in_s=900, author=None
+        )
+    before = await in_database(lambda: sorted(f"{row.pk} {row.state}" for row in Utterance.objects.all()))
+    assert f"{waiting.pk} waiting" in before
+    file = await in_database(backup, tmp_path / "backups")
+
+    bucket.kill()
+    bucket.start()  # on the same port, and empty
+    shutil.rmtree(data_dir)
+    other = tmp_path / "other"
+    restored = run(empty_database, other, "manage.py", "restore", str(file))
+    assert (restored.returncode, restored.stderr) == (0, "")
+    found = run(empty_database, other, "-c", STATES)
+    assert found.stdout.splitlines() == [str(before), str(b"a recording")], found.stderr
+    env = environment(DATABASE_URL=empty_database, VOICECARE_DATA_DIR=other, **variables)
+    with ServerProcess(env, tmp_path / "after.log") as server:
+        async with Device(server.ws, alice.token) as device:
+            await device.start(greeting=False)
+            assert (await device.wait_for(f"srv-{waiting.pk}")).terminal["type"] == "speech.finished"
+            sources = [(await device.speak(phrase)).terminal["source"] for _ in range(2)]
+        assert sources == ["live", "cache"]  # generated again once
 
 
 def test_a_missing_recording_does_not_stop_a_backup(
