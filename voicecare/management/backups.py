@@ -1,7 +1,8 @@
 """Backup and restore of an installation: the database, the journals of this machine, and the recordings.
 
 A backup is one tar file with `manifest.json`, `database.dump` (pg_dump) or `database.sqlite3`, `journal/` and
-`recordings/`. Phrases are left out, because they are generated again.
+`recordings/`. Phrases are left out, because they are generated again. The database is left out if somebody else backs
+it up, such as the container of PostgreSQL, which has pg_dump.
 
 The order decides that nothing is lost which was acknowledged before: an attempt leaves its journal when it is in the
 database, and a recording is written before its row. So journals are copied first, then the database, then recordings.
@@ -38,7 +39,7 @@ class BackupFailed(Exception):
     """The message says what failed, and what to do. Nothing was changed, except where it says so."""
 
 
-def create(folder: Path) -> Path:
+def create(folder: Path, *, with_database: bool = True) -> Path:
     """Writes a backup to the folder and returns its file. A file that is not complete never has its final name."""
     now = datetime.now(UTC)
     target = folder / f"voicecare-{now:%Y%m%dT%H%M%SZ}.tar"
@@ -49,10 +50,12 @@ def create(folder: Path) -> Path:
             partial.chmod(0o600)
             for name, content in _journals():
                 _add(archive, f"{JOURNALS}/{name}", content)
-            database = _dump(Path(work))
-            archive.add(database, database.name)
+            if with_database:
+                database = _dump(Path(work))
+                archive.add(database, database.name)
             _add_recordings(archive)
-            manifest = {"version": VERSION, "created_at": now.isoformat(), "database": connection.vendor}
+            vendor = connection.vendor if with_database else None
+            manifest = {"version": VERSION, "created_at": now.isoformat(), "database": vendor}
             _add(archive, MANIFEST, json.dumps(manifest).encode())  # last, so that it proves that all is there
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -63,14 +66,15 @@ def create(folder: Path) -> Path:
 def restore(file: Path) -> None:
     """Restores a backup into a new, empty database, this machine's journals and the storage of recordings.
 
-    Raises BackupFailed.
+    A backup without a database needs one that has been restored before. Raises BackupFailed.
     """
     try:
         with tarfile.open(file) as archive:
             _check(archive)
             with tempfile.TemporaryDirectory(dir=settings.DATA_DIR, prefix=".restore-") as work:
                 archive.extractall(work, filter="data")
-                _load(Path(work))
+                if not {POSTGRESQL, SQLITE}.isdisjoint(archive.getnames()):
+                    _load(Path(work))
                 _restore_recordings(Path(work) / RECORDINGS)
                 _restore_journals(Path(work) / JOURNALS)
     except (tarfile.TarError, OSError) as error:
@@ -84,9 +88,14 @@ def _check(archive: tarfile.TarFile) -> None:
     manifest: dict[str, Any] = json.load(archive.extractfile(MANIFEST) or BytesIO(b"{}"))
     if manifest.get("version") != VERSION:
         raise BackupFailed("A newer version of voicecare has made this backup. Restore it with that version.")
-    if manifest.get("database") != connection.vendor:
-        raise BackupFailed(f"This is a backup of {manifest.get('database')}, and DATABASE_URL is {connection.vendor}.")
-    if connection.introspection.table_names():
+    has_tables = bool(connection.introspection.table_names())
+    if manifest.get("database") is None:
+        if not has_tables:
+            raise BackupFailed("The backup has no database, and that of DATABASE_URL is empty. Restore it first.")
+        return
+    if manifest["database"] != connection.vendor:
+        raise BackupFailed(f"This is a backup of {manifest['database']}, and DATABASE_URL is {connection.vendor}.")
+    if has_tables:
         raise BackupFailed("The database of DATABASE_URL is not empty. Restore into a new one (createdb).")
 
 

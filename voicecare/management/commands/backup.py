@@ -17,10 +17,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("folder", type=Path, metavar="FOLDER")
+        parser.add_argument(
+            "--no-database", action="store_true", help="without the database, which you have just dumped yourself"
+        )
 
-    def handle(self, *, folder: Path, **options: object) -> None:
+    def handle(self, *, folder: Path, no_database: bool, **options: object) -> None:
         try:
-            file = backups.create(folder)
+            file = backups.create(folder, with_database=not no_database)
         except (backups.BackupFailed, DatabaseError, OSError) as error:
             raise CommandError(f"No backup was made. {error}") from error
         self.stdout.write(f"{file} ({file.stat().st_size:,} bytes)")

@@ -12,7 +12,8 @@ from voicecare.management import backups
 
 class Command(BaseCommand):
     help = (
-        "Restore a backup into the empty database of DATABASE_URL, then migrate it. web, worker and beat must not run."
+        "Restore a backup into the empty database of DATABASE_URL, then migrate it. web, worker and beat must not run. "
+        "After a backup with --no-database, restore the database first."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
