@@ -15,7 +15,7 @@ SYSTEM_PYTHON := $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 SANDBOX := $(if $(ELEVENLABS_API_KEY)$(ELEVENLABS_API_KEY_FILE),,sandbox)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast lint format bench image-test lock audit sbom
+.PHONY: help install run test test-fast lint format bench image-test install-test lock audit sbom
 
 help: ## list these targets
 	@echo "PORT=9000 make run takes another port. SANDBOX_PORT is the next one unless it is set."
@@ -70,6 +70,9 @@ bench: $(BIN)/.installed-dev ## measure latency and throughput: about 9 minutes
 
 image-test: $(BIN)/.installed-dev ## build the image and speak with it; needs Docker, DATABASE_URL and REDIS_URL
 	$(PYTHON) -m tests.deploy.image
+
+install-test: $(BIN)/.installed-dev ## install on an empty Debian with the lines of docs/install.md; needs root and debootstrap
+	$(PYTHON) -m tests.deploy.install
 
 # requirements*.txt have the direct dependencies, requirements*.lock all packages with their hashes. The tools for the
 # audit and the list of components run in environments of their own: their dependencies would change those of the tests.
