@@ -11,6 +11,7 @@ from django.db.models import Sum
 
 from tests.clinicians import Clinician, clinician
 from tests.conftest import Member
+from tests.e2e.database import locked_database
 from tests.e2e.device import Device
 from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
@@ -101,12 +102,15 @@ async def test_of_fifty_rest_requests_only_those_within_the_budget_are_spoken(
     assert (answer["status"], answer["code"]) == ("failed", "over_budget")
 
 
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="its one writer keeps 50 devices waiting for over 3 s")
-async def test_of_two_hundred_speeches_of_a_clinic_only_those_within_its_budget_are_spoken(
+async def test_of_many_concurrent_speeches_of_a_clinic_only_those_within_its_budget_are_spoken(
     server: ServerProcess, second_server: ServerProcess, sandbox: SandboxProcess, member: Callable[..., Member]
 ) -> None:
-    """Fifty patients of one clinic say four sentences each, over two web processes. One has a smaller budget."""
-    room, patients = 60, 50
+    """Fifty patients of one clinic say four sentences each, over two web processes. One has a smaller budget.
+
+    On SQLite they are twelve, because its one writer makes fifty devices wait for minutes. Also with twelve a
+    reservation may take longer than DATABASE_TIMEOUT_S on a busy machine. The offline voice speaks then.
+    """
+    patients, room = (50, 60) if connection.vendor == "postgresql" else (12, 15)
 
     def create() -> list[str]:
         ward = Clinic.objects.create(name="Ward 3", daily_character_budget=room * len(SENTENCE))
@@ -128,9 +132,13 @@ async def test_of_two_hundred_speeches_of_a_clinic_only_those_within_its_budget_
             return [str(spoken.terminal.get("source", spoken.terminal.get("code"))) for spoken in speeches]
 
         ends = [end for four in await asyncio.gather(*map(speak_four, devices)) for end in four]
-    assert (ends.count("live"), ends.count("over_budget")) == (room, 4 * patients - room)
-    assert sandbox.account()["characters"] == room * len(SENTENCE)
-    used = room * len(SENTENCE)
+    spoken, refused, offline = (ends.count(end) for end in ("live", "over_budget", "offline"))
+    assert spoken + refused + offline == 4 * patients
+    assert spoken <= room
+    if connection.vendor == "postgresql":
+        assert (spoken, offline) == (room, 0)
+    used = spoken * len(SENTENCE)
+    assert sandbox.account()["characters"] == used
     await eventually(
         lambda: in_database(lambda: set(ClinicBudget.objects.values_list("used", "reserved"))),
         wanted=lambda seen: seen == {(used, 0)},
@@ -257,6 +265,21 @@ async def test_the_offline_voice_needs_no_budget(
             assert (await device.speak(SENTENCE)).terminal["source"] == "offline"
             # The reservation is released after the end of a speech, in the background.
             await eventually(lambda: in_database(reserved), wanted=lambda left: left == 0)
+
+
+async def test_while_the_database_does_not_answer_the_offline_voice_speaks(
+    server: ServerProcess, sandbox: SandboxProcess, alice: Member
+) -> None:
+    """No reservation, no request, because the budget could be exceeded. The patient still hears every word."""
+    async with Device(server.ws, alice.token) as device:
+        await device.start(greeting=False)
+        async with locked_database():
+            spoken = await device.speak(f"{SENTENCE} {SENTENCE}")
+        assert (spoken.terminal["type"], spoken.terminal["source"]) == ("speech.finished", "offline")
+        assert sandbox.requests() == []
+        await wait_until_settled(0)
+        assert (await device.speak(SENTENCE)).terminal["source"] == "live"
+    await wait_until_settled(len(SENTENCE))
 
 
 async def test_nothing_is_reserved_without_a_budget(

@@ -21,9 +21,13 @@ from usage import budgets, clinic_budgets
 from usage.clinic_budgets import Refusal
 from voicecare.core.database import run_in_db_thread
 
-DATABASE_TIMEOUT_S = 3.0  # then the speech continues without a reservation, so that the patient does not wait
+DATABASE_TIMEOUT_S = 3.0  # then the offline voice speaks, so that the patient does not wait
 
 log = structlog.get_logger(__name__)
+
+
+class BudgetUnknown(Exception):
+    """The database did not answer, or not in time, so nobody knows whether the budget has room."""
 
 
 class BudgetReservation:
@@ -32,8 +36,8 @@ class BudgetReservation:
     For a complete text, one reservation covers all characters that are not expected in the phrase cache. It is made
     when the first segment needs the provider. A text that is still being written is reserved segment by segment.
 
-    If the database does not answer, the speech continues without a reservation. The periodic repair of the budget
-    counts its characters later. `spawn` runs work in the background.
+    If the database does not answer, nothing more is requested for this speech: many speeches that continue without a
+    reservation would exceed the budget together. `spawn` runs work in the background.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class BudgetReservation:
         self._billed_before = speech.progress.characters
         self._reserved = 0
         self._reserved_at = time.monotonic()
-        self._is_skipped = False
+        self._is_unknown = False
         self._reserve_task: asyncio.Task[bool] | None = None
         # For each segment, the number of characters in later segments that will be requested from the provider. Empty
         # for a text that is still being written.
@@ -72,24 +76,26 @@ class BudgetReservation:
     async def reserve_for(self, segment: Segment) -> bool:
         """Reserve the characters that one request of this segment still needs.
 
-        Returns False if the budget does not allow them. If this is cancelled, `settle` still releases the characters of
-        the reservation that was under way.
+        Returns False if the budget does not allow them. Raises BudgetUnknown if the database does not answer, and then
+        for each later segment, without a wait, unless the reservation that was under way has succeeded since.
+
+        If this is cancelled or fails, `settle` still releases the characters of the reservation that was under way.
         """
-        if self._is_skipped:
-            return True
         if self._reserved and self._age_s() > budgets.RESERVATION_TTL.total_seconds():
             await self._settle()
         later = self._characters_after[segment.index] if segment.index < len(self._characters_after) else 0
         missing = len(segment.text) + later - (self._reserved - self._billed())
         if missing <= 0:
             return True
+        if self._is_unknown:
+            raise BudgetUnknown
         self._reserve_task = asyncio.create_task(self._reserve(missing))
         try:
             async with asyncio.timeout(DATABASE_TIMEOUT_S):
                 return await asyncio.shield(self._reserve_task)
-        except TimeoutError:
-            self._skip("TimeoutError")
-            return True
+        except TimeoutError as error:
+            self._fail(error)
+            raise BudgetUnknown from error
 
     def settle(self) -> None:
         """Release the unused part of the reservation, in the background. Call this when the speech has ended."""
@@ -110,8 +116,8 @@ class BudgetReservation:
                 clinic_budgets.reserve, self._patient_id, self._clinic_id, self._day, characters
             )
         except Error as error:
-            self._skip(type(error).__name__)
-            return True
+            self._fail(error)
+            raise BudgetUnknown from error
         if refusal is None:
             self._reserved += characters
             self._reserved_at = time.monotonic()
@@ -139,6 +145,6 @@ class BudgetReservation:
         except Error as error:
             log.warning("reservation.settle_failed", error=type(error).__name__)
 
-    def _skip(self, error: str) -> None:
-        self._is_skipped = True
-        log.warning("reservation.skipped", error=error)
+    def _fail(self, error: Exception) -> None:
+        self._is_unknown = True
+        log.warning("reservation.failed", error=type(error).__name__)

@@ -21,7 +21,7 @@ from tts.resilience.retry_policy import Decision, StopReason, Strategy, next_ste
 from tts.speech import Speech
 from tts.states import Origin, Source
 from tts.synthesis.admission import AdmissionTicket
-from tts.synthesis.budget import BudgetReservation
+from tts.synthesis.budget import BudgetReservation, BudgetUnknown
 from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.sink import AudioSink
 from tts.synthesis.sources import AudioSources
@@ -189,6 +189,8 @@ class SpeechPipeline:
                 await self._attempt(segment, strategy, len(tried), ticket, flight)
             except SlotTimeout:
                 decision, reason = Strategy.OFFLINE, RateLimited.code
+            except BudgetUnknown:
+                decision, reason = Strategy.OFFLINE, "budget_unknown"
             except (ProviderError, SynthesizerUnavailable) as error:
                 await self._sink.wait_for_listener()
                 decision = self._on_failure(error, tried, segment, ticket)
@@ -203,7 +205,7 @@ class SpeechPipeline:
     ) -> None:
         """Speak all of the segment once with this strategy. `number` is the number of this attempt at the segment.
 
-        Raises ProviderError, SynthesizerUnavailable, SlotTimeout or SpeechFailed.
+        Raises ProviderError, SynthesizerUnavailable, SlotTimeout, BudgetUnknown or SpeechFailed.
         """
         if strategy is Strategy.OFFLINE:
             await self._sources.speak_offline(segment, number)

@@ -1,7 +1,8 @@
-"""The budget of one speech: reserved before the request, given back at any end, and never a reason for silence."""
+"""The budget of one speech: reserved before the request, given back at any end, and never exceeded."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,10 +13,11 @@ from tests.conftest import Member
 from tests.e2e.database import locked_database, missing_table
 from tests.e2e.rows import in_database
 from tests.tts import examples
+from tests.waiting import eventually
 from tts.resilience.circuit_breaker import CircuitBreaker
 from tts.resilience.error_reporter import ErrorReporter
 from tts.speech import Speech
-from tts.synthesis.budget import BudgetReservation
+from tts.synthesis.budget import BudgetReservation, BudgetUnknown
 from tts.text.stream import Segment, TextStream
 from usage import budgets
 from usage.models import BudgetMonth, Incident
@@ -145,25 +147,64 @@ async def test_a_reservation_that_is_cancelled_is_given_back(make: Make, tasks: 
     assert await account() == (0, 0)
 
 
-async def test_a_database_that_does_not_answer_does_not_block_speech(make: Make, tasks: set[asyncio.Task[Any]]):
+async def test_without_an_answer_of_the_database_no_request_is_allowed(make: Make, tasks: set[asyncio.Task[Any]]):
     reservation = make()
     async with locked_database():
-        assert await reservation.reserve_for(segment(0, FIRST))
+        with pytest.raises(BudgetUnknown):
+            await reservation.reserve_for(segment(0, FIRST))
         async with asyncio.timeout(1):  # the database is not waited for again
-            assert await reservation.reserve_for(segment(1, PHRASE))
+            with pytest.raises(BudgetUnknown):
+                await reservation.reserve_for(segment(1, PHRASE))
     assert await settled(reservation, tasks) == (0, 0)
 
 
-async def test_a_database_error_does_not_block_speech(make: Make, tasks: set[asyncio.Task[Any]]):
-    speech = examples.speech(text=TEXT)
-    reservation = make(speech)
-    async with missing_table("usage_budgetmonth"):
-        assert await reservation.reserve_for(segment(0, FIRST))
-        speech.progress.billed(len(FIRST))
+async def test_a_reservation_that_succeeds_late_allows_the_later_segments(make: Make):
+    reservation = make()
+    async with locked_database():
+        with pytest.raises(BudgetUnknown):
+            await reservation.reserve_for(segment(0, FIRST))
+    await eventually(account, wanted=lambda seen: seen == (0, len(FIRST) + len(LAST)))
+
+    async def is_allowed() -> bool:
+        with suppress(BudgetUnknown):  # the row is written, the event loop has not seen it yet
+            return await reservation.reserve_for(segment(2, LAST))
+        return False
+
+    await eventually(is_allowed)
+    assert await account() == (0, len(FIRST) + len(LAST))
+
+
+async def test_speeches_that_the_database_keeps_waiting_do_not_exceed_the_budget_together(
+    make: Make, tasks: set[asyncio.Task[Any]]
+):
+    """Three fit. Eight ask while the database is locked, and their reservations are made after the time limit."""
+    size = BUDGET // 3
+    reservations = [make(examples.speech(text="x" * size)) for _ in range(8)]
+
+    async def is_allowed(reservation: BudgetReservation) -> bool:
+        try:
+            return await reservation.reserve_for(segment(0, "x" * size))
+        except BudgetUnknown:
+            return False
+
+    async with locked_database():
+        allowed = await asyncio.gather(*map(is_allowed, reservations))
+    assert allowed == [False] * 8
+    for reservation in reservations:
         reservation.settle()
-        while tasks:
-            await tasks.pop()
-    assert await account() is None
+    while tasks:
+        await tasks.pop()
+    assert await account() == (0, 0)
+
+
+async def test_after_a_database_error_no_request_is_allowed(make: Make, tasks: set[asyncio.Task[Any]]):
+    reservation = make()
+    async with missing_table("usage_budgetmonth"):
+        with pytest.raises(BudgetUnknown):
+            await reservation.reserve_for(segment(0, FIRST))
+    with pytest.raises(BudgetUnknown):
+        await reservation.reserve_for(segment(1, PHRASE))
+    assert await settled(reservation, tasks) is None
 
 
 async def test_a_reservation_that_is_held_for_long_is_renewed(make: Make, monkeypatch: pytest.MonkeyPatch):
