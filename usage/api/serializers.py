@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
@@ -12,6 +13,9 @@ from usage.ledger.rollup import month_after
 from usage.models import NO_ID, UsageEvent
 from usage.prices import Cost, plain
 from usage.reports import queries
+from voicecare.patients import care_teams
+from voicecare.patients.access import may
+from voicecare.patients.models import Clinic
 
 COST_EXAMPLE = {"cost": "0.912", "currency": "USD", "unpriced_credits": 0}
 SUMS_EXAMPLE = {"characters": 18_240, "credits": 9_120, "saved_characters": 5_310, "requests": 402, **COST_EXAMPLE}
@@ -48,10 +52,24 @@ class DayField(serializers.DateField):
         return day
 
 
+class VisibleClinicField(serializers.PrimaryKeyRelatedField):
+    """The id of a clinic that `GET clinics/` has for the user. Another id is an unknown one."""
+
+    def get_queryset(self) -> QuerySet[Clinic]:
+        user = self.context["request"].user
+        return care_teams.visible_clinics(user) if may(user, "patients.view_clinic") else Clinic.objects.none()
+
+
 class UsageFilter(serializers.Serializer):
     """The query parameters of the usage endpoints. Days are in USAGE_TIME_ZONE, both ends included."""
 
     patient = serializers.UUIDField(required=False)
+    clinic = VisibleClinicField(
+        queryset=Clinic.objects.all(),
+        pk_field=serializers.UUIDField(),
+        required=False,
+        help_text="The usage of the patients who belong to this clinic now.",
+    )
     group = serializers.ChoiceField(GROUPS, required=False)
 
     def get_fields(self) -> dict[str, serializers.Field]:

@@ -40,7 +40,7 @@ class _UsageView(generics.ListAPIView):
 
     @cached_property
     def _chosen(self) -> dict[str, Any]:
-        parameters = self.filter_class(data=self.request.query_params.dict())
+        parameters = self.filter_class(data=self.request.query_params.dict(), context=self.get_serializer_context())
         parameters.is_valid(raise_exception=True)
         chosen: dict[str, Any] = parameters.validated_data
         return chosen
@@ -52,6 +52,8 @@ class _UsageView(generics.ListAPIView):
         usage = care_teams.limit_records(usage, self.request.user)
         if "patient" in chosen:
             usage = usage.filter(patient=chosen["patient"])
+        if "clinic" in chosen:
+            usage = usage.filter(patient__in=Patient.objects.filter(clinic=chosen["clinic"]).order_by().values("pk"))
         return usage
 
     def get_queryset(self) -> QuerySet[DailyUsage, Any]:

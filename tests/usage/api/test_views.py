@@ -2,9 +2,11 @@
 
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.cache import cache
 from pytest_django import Settings
 
@@ -14,6 +16,7 @@ from usage.ledger import events
 from usage.ledger.events import Attempt
 from usage.models import ProviderState
 from usage.reports import queries
+from voicecare.patients.models import Clinic
 
 pytestmark = pytest.mark.django_db
 
@@ -152,6 +155,31 @@ def test_clinicians_see_their_own_patients_and_administrators_see_all(
         assert stan.get(f"{path}&patient={bob.patient.pk}")["results"][0]["characters"] == 20
 
 
+@pytest.mark.parametrize("path", ["daily", "monthly"])
+def test_a_clinic_limits_the_usage_to_its_patients(
+    stan: Clinician, member: Callable[..., Member], alice: Member, path: str
+):
+    ward, other = [Clinic.objects.create(name=name) for name in ("Ward 3", "Ward 4")]
+    dora, emil = member("Dora", clinic=ward), member("Emil", clinic=ward)
+    for person, asked in ((dora, 30), (emil, 12), (alice, 500), (None, 7)):
+        record_usage(person, asked=asked)
+
+    def characters(caller: Clinician, query: str) -> list[int]:
+        results = caller.get(f"usage/{path}/?from=2026-03-01&to=2026-03-31&{query}")["results"]
+        return [row["characters"] for row in results]
+
+    assert characters(stan, f"clinic={ward.pk}") == [42]
+    assert characters(stan, f"clinic={ward.pk}&patient={emil.patient.pk}") == [12]
+    assert characters(stan, f"clinic={ward.pk}&patient={alice.patient.pk}") == []
+    assert characters(stan, f"clinic={other.pk}") == []
+    nurse = clinician("nurse", alice.patient)
+    refused = nurse.call("GET", f"usage/{path}/?clinic={ward.pk}")
+    assert (refused.status_code, list(refused.json())) == (400, ["clinic"])
+    ward.members.set([User.objects.get(username="nurse")])
+    assert characters(nurse, f"clinic={ward.pk}") == [42]
+    assert nurse.call("GET", f"usage/{path}/?clinic={other.pk}").status_code == 400
+
+
 def test_the_figures_equal_those_of_the_dashboard(stan: Clinician, alice: Member):
     for number in range(40):
         record_usage(alice, ("live", "cache", "backup")[number % 3], number + 1, NOON - timedelta(days=number))
@@ -183,6 +211,9 @@ def test_many_rows_are_paginated(stan: Clinician, alice: Member):
         ("from=0001-01-01", "from"),
         ("to=9999-12-31", "to"),
         ("patient=7", "patient"),
+        ("clinic=7", "clinic"),
+        ("clinic=no", "clinic"),
+        (f"clinic={uuid.UUID(int=0)}", "clinic"),
         ("group=team", "group"),
         ("from=2026-03-02&to=2026-03-01", "from"),
         ("group=patient,voice", "group"),
