@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from cloning.models import CloneJob
-from usage.alerts.visibility import visible_incidents
+from usage.alerts.visibility import visible_incidents, without_other_clinics
 from usage.models import Incident
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients import care_teams
@@ -34,14 +34,13 @@ class RowSummary:
 class LiveStatus:
     """The live status of all patients, of those of a clinic, or of one patient. The page requests it every ten seconds.
 
-    Each part is None if the user may not see its rows. The incidents are not limited to the clinic, because most of
-    them are about the whole service.
+    Each part is None if the user may not see its rows. The incidents of a clinic include those about the whole service.
     """
 
     def __init__(
         self, permissions: AdminPermissions, patient: Patient | None = None, clinic: Clinic | None = None
     ) -> None:
-        self._permissions, self._patient, self._clinic = permissions, patient, clinic
+        self._permissions, self._patient, self.clinic = permissions, patient, clinic
         self.can_view_names = permissions.can_view(Patient)
         self.is_single_patient = patient is not None
 
@@ -53,6 +52,8 @@ class LiveStatus:
     def incidents(self) -> RowSummary | None:
         filters = {"key": str(self._patient.pk)} if self._patient else {}
         incidents = visible_incidents(Incident.objects.filter(resolved_at=None, **filters), self._permissions.user)
+        if self.clinic is not None:
+            incidents = without_other_clinics(incidents, self.clinic)
         return self._summary(incidents, status="open", **filters)
 
     @cached_property
@@ -80,7 +81,7 @@ class LiveStatus:
         if self._patient is not None and rows.model is not Incident:
             rows = rows.filter(patient=self._patient)
             query["patient__id__exact"] = self._patient.pk
-        if self._clinic is not None and rows.model is not Incident:
-            rows = rows.filter(patient__clinic=self._clinic)
-            query["clinic"] = self._clinic.pk
+        if self.clinic is not None and rows.model is not Incident:
+            rows = rows.filter(patient__clinic=self.clinic)
+            query["clinic"] = self.clinic.pk
         return RowSummary(list(rows[:MAX_ROWS]), rows.count(), self._permissions.changelist_url(rows.model, **query))

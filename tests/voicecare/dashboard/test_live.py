@@ -1,9 +1,12 @@
 """The live status of all patients and of one patient."""
 
+import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.test import Client
 from django.utils import timezone
 
 from cloning.models import CloneJob
@@ -11,7 +14,7 @@ from tests.voicecare.dashboard import history
 from usage.models import Incident
 from voicecare.dashboard.live import MAX_ROWS, LiveStatus, RowSummary
 from voicecare.dashboard.permissions import AdminPermissions
-from voicecare.patients.models import Device, Patient
+from voicecare.patients.models import Clinic, Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
 
@@ -23,8 +26,8 @@ def patients(db: None) -> list[Patient]:
     return created
 
 
-def live(patient: Patient | None = None) -> LiveStatus:
-    return LiveStatus(AdminPermissions(User(username="boss", is_superuser=True)), patient)
+def live(patient: Patient | None = None, clinic: Clinic | None = None) -> LiveStatus:
+    return LiveStatus(AdminPermissions(User(username="boss", is_superuser=True)), patient, clinic)
 
 
 def visible(summary: RowSummary | None) -> RowSummary:
@@ -63,6 +66,36 @@ def test_the_status_of_a_patient_lists_only_their_rows(patients):
     assert [device.patient_id for device in visible(own.devices).rows] == [patients[0].pk]
     assert visible(own.clones).total == 0
     assert str(patients[0].pk) in visible(own.devices).url
+
+
+def test_the_status_of_a_clinic_has_no_incident_about_another_clinic(
+    patients, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    ward, other = [Clinic.objects.create(name=name) for name in ("Ward 3", "Ward 4")]
+    inside, outside, homeless = patients[:3]
+    Patient.objects.filter(pk=inside.pk).update(clinic=ward)
+    Patient.objects.filter(pk=outside.pk).update(clinic=other)
+    rows: list[Any] = [ward, other, inside, outside, homeless]
+    stock, own_clone, other_clone = [
+        Voice.objects.create(
+            provider_id=uuid.uuid4().hex, name="V", source="cloned" if owner else "stock", patient=owner
+        )
+        for owner in (None, inside, outside)
+    ]
+    rows += [stock, own_clone, other_clone]
+    Incident.objects.all().delete()
+    for row in rows:
+        Incident.objects.create(kind="voice" if isinstance(row, Voice) else "budget", key=str(row.pk))
+    for kind, key in (("voice", ""), ("voice", "refused"), ("slow", ""), ("voice_ending", "2026-12-31")):
+        Incident.objects.create(kind=kind, key=key)
+    own = [str(row.pk) for row in (ward, inside, stock, own_clone)]
+    monkeypatch.setattr("voicecare.dashboard.live.MAX_ROWS", 20)
+    keys = [incident.key for incident in visible(live(clinic=ward).incidents).rows]
+    assert sorted(keys) == sorted([*own, "", "", "refused", "2026-12-31"])
+    assert visible(live().incidents).total == len(rows) + 4
+    client.force_login(User.objects.create_superuser("boss"))
+    page = client.get(f"/admin/live/?clinic={ward.pk}").content.decode()
+    assert "Those about Ward 3, its patients or the whole service." in page
 
 
 def test_an_anonymous_user_sees_no_status(patients):
