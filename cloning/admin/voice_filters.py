@@ -41,7 +41,8 @@ class LanguageFilter(admin.SimpleListFilter):
     parameter_name = "language"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Choices:
-        spoken = {code for voice in Voice.objects.values_list("languages", flat=True) for code in voice.split()}
+        lists = Voice.objects.order_by().values_list("languages", flat=True).distinct()
+        spoken = {code for codes in lists for code in codes.split()}
         return sorted(((code, languages.LANGUAGES.get(code, code)) for code in spoken), key=lambda choice: choice[1])
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Voice]) -> QuerySet[Voice]:

@@ -8,6 +8,7 @@ import structlog
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.core.files.base import ContentFile
 from django.db.models import ForeignKey, QuerySet
@@ -99,6 +100,9 @@ class VoiceAdmin(CareTeamAdmin, NoDeleteAdmin):
 
     def get_list_display(self, request: HttpRequest) -> list[str | Callable[[Voice], str | bool]]:
         return [*voice_columns.VoiceColumns().all()]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ANN401 - Django's signature
+        return voice_columns.VoiceChangeList
 
     def get_readonly_fields(self, request: HttpRequest, obj: Voice | None = None) -> tuple[str, ...]:
         """The provider decides the name of a stock voice. The next reading would undo a change of it."""

@@ -2,9 +2,10 @@
 
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import Collection
 
 import structlog
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from usage.alerts import incidents
@@ -34,6 +35,34 @@ def patients_by_voice() -> dict[Patient, Voice | None]:
     defaults = DefaultVoices()
     patients = Patient.objects.active().select_related(*_VOICES)
     return {patient: defaults.for_patient(patient) for patient in patients.order_by("name", "pk")}
+
+
+def count_patients(voices: Collection[Voice]) -> Counter[Voice]:
+    """Count the active patients whose next conversation is in one of these voices, by this voice.
+
+    Most patients have a voice that can be used, and the database counts them. The others are read by their voice,
+    backup voice and language, with their number. At most five queries, two of them for `DefaultVoices`.
+    """
+    by_id = {voice.pk: voice for voice in voices}
+    patients = Patient.objects.active().order_by()
+    keeping = patients.keeping_voice()
+    counted: Counter[Voice] = Counter()
+    for voice_id, number in keeping.filter(voice__in=list(by_id)).values_list("voice").annotate(Count("pk")):
+        counted[by_id[voice_id]] = number
+    others = patients.exclude(pk__in=keeping.values("pk"))
+    columns = ("voice", "backup_voice", "language", "backup_policy")
+    groups = list(others.values_list(*columns).annotate(Count("pk")))
+    if groups:
+        defaults = DefaultVoices()
+        known = Voice.objects.select_related("successor").in_bulk({key for group in groups for key in group[:2] if key})
+        for voice_id, backup_id, language, policy, number in groups:
+            one = Patient(
+                voice=known.get(voice_id), backup_voice=known.get(backup_id), language=language, backup_policy=policy
+            )
+            voice = defaults.for_patient(one)
+            if voice is not None and voice.pk in by_id:
+                counted[voice] += number
+    return counted
 
 
 def voices_ending_on(day: str) -> set[Voice]:
@@ -108,9 +137,10 @@ def _move_patients(voice: Voice) -> None:
 
 def _report() -> None:
     """Update the incidents. A voice that has ended belongs to one as long as somebody hears it, for lack of another."""
-    defaults, heard = DefaultVoices().all(), Counter(patients_by_voice().values())
+    defaults, ending = DefaultVoices().all(), _ending_voices()
+    heard = count_patients(ending)
     by_day: dict[str, list[Voice]] = defaultdict(list)
-    for voice in _ending_voices():
+    for voice in ending:
         if not voice.has_ended or voice in defaults or heard[voice]:
             by_day[_day_of(voice)].append(voice)
     for day, voices in by_day.items():

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from voicecare.core import languages
 from voicecare.patients.models.clinic import Clinic
-from voicecare.patients.models.voice import Voice
+from voicecare.patients.models.voice import MOVE_BEFORE_END, Voice
 
 OWN_VOICE_NEEDED = (
     "Choose a voice for this patient, or let another voice speak: without both, only the offline voice can."
@@ -68,6 +68,12 @@ class PatientQuerySet(models.QuerySet["Patient"]):
     def active(self) -> "PatientQuerySet":
         """The patients who can be spoken to: neither archived, nor to be erased, nor being erased."""
         return self.remaining().filter(archived_at=None)
+
+    def keeping_voice(self) -> "PatientQuerySet":
+        """The patients for whom `DefaultVoices.for_patient` returns their own voice, whatever the other voices are."""
+        lasting = Q(voice__ends_at=None) | Q(voice__ends_at__gt=timezone.now() + MOVE_BEFORE_END)
+        own_only = Q(backup_policy=Patient.BackupPolicy.OWN_VOICE_ONLY) & ~Q(voice__state=Voice.State.WITHDRAWN)
+        return self.filter(own_only | (Q(voice__state=Voice.State.USABLE) & lasting), voice__isnull=False)
 
 
 class Patient(models.Model):

@@ -1,9 +1,13 @@
 """Voices that will end: one incident for each day, a proposed successor, and the move on the day."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import product
+from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -166,3 +170,47 @@ def test_the_end_of_a_backup_voice_is_reported(member: Callable[..., Member]):
     ending.check()
     ((_, detail),) = details().items()
     assert detail.startswith(f"On {SOON:%Y-%m-%d}: Backup, then Rachel.")
+
+
+def test_the_patients_of_voices_are_counted_as_the_next_conversations_choose_them(member: Callable[..., Member]):
+    """Every combination of voice, backup voice, policy and language is counted like `DefaultVoices.for_patient`."""
+    default, german = voice("Default"), voice("German", languages="de")
+    DefaultVoice.objects.create(voice=default)
+    DefaultVoice.objects.create(voice=german, language="de")
+    now = timezone.now()
+    voices = [
+        None,
+        voice("usable"),
+        voice("refused", refusal=Voice.Refusal.REFUSED),
+        voice("gone", state=Voice.State.GONE),
+        voice("withdrawn", state=Voice.State.WITHDRAWN, source=Voice.Source.CLONED),
+        voice("ended", ends_at=now, successor=voice("successor")),
+        voice("ended without successor", ends_at=now),
+        voice("ends later", ends_at=now + timedelta(days=1)),
+    ]
+    combinations = product(voices, voices[:4], Patient.BackupPolicy.values, ("en", "de-AT"))
+    Patient.objects.bulk_create(
+        Patient(name="P", companion_name="C", voice=own, backup_voice=backup, backup_policy=policy, language=language)
+        for own, backup, policy, language in combinations
+    )
+    member("Archived")
+    Patient.objects.filter(name="Archived").update(archived_at=now)
+    expected = Counter(ending.patients_by_voice().values())
+    everything = list(Voice.objects.all())
+    assert ending.count_patients(everything) == Counter({one: number for one, number in expected.items() if one})
+    assert ending.count_patients([german]) == {german: expected[german]}
+
+
+def test_counting_reads_no_row_of_a_patient(django_assert_num_queries: Any):
+    """Neither the queries nor the rows grow with the patients."""
+    default, own = voice("Default"), voice("own")
+    DefaultVoice.objects.create(voice=default)
+    for _ in range(2):
+        Patient.objects.bulk_create(Patient(name="P", companion_name="C", voice=one) for one in (own, None) * 50)
+        with django_assert_num_queries(3) as captured:
+            ending.count_patients([default, own])
+        with connection.cursor() as cursor:
+            for query in captured:
+                cursor.execute(query["sql"])
+                assert len(cursor.fetchall()) <= 2
+    assert ending.count_patients([default, own]) == {default: 100, own: 100}
