@@ -270,7 +270,8 @@ if _database["ENGINE"].endswith("sqlite3"):
     }
     _database["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}  # a file, because tests start other processes
 elif _database["ENGINE"].endswith("postgresql"):
-    # A host that disappears closes no connection. Without these options the kernel would notice only after hours.
+    _database["ENGINE"] = "voicecare.infrastructure.postgresql"  # the server notices clients that are gone
+    # A server that disappears closes no connection. Without these options the kernel would notice only after hours.
     _vanished = {
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,

@@ -1,0 +1,1 @@
+"""The database backend for PostgreSQL. `base` is the module that Django looks for."""
