@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Prefetch, Q, QuerySet
 from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
@@ -20,7 +20,7 @@ from tts.models import Clip, Phrase
 from tts.text.speakable import is_speakable
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core import languages
-from voicecare.patients.models import DefaultVoices, Patient, Voice
+from voicecare.patients.models import DefaultVoices, Device, Patient, Voice
 from voicecare.patients.models.patient import PatientQuerySet
 
 SUCCESSOR_WARM_TIME = timedelta(days=3)  # before the end of a voice, clips of its successor are generated
@@ -79,7 +79,7 @@ def load_audiences(patients: QuerySet[Patient], defaults: DefaultVoices | None =
     defaults = defaults or DefaultVoices()
     audiences = []
     with_voices = patients.select_related("voice__successor", "backup_voice__successor")
-    for patient in with_voices.prefetch_related("devices").order_by("pk"):
+    for patient in with_voices.prefetch_related(Prefetch("devices", Device.objects.bedside())).order_by("pk"):
         formats = {device.format for device in patient.devices.all() if device.revoked_at is None and device.format}
         for needed in _voices_needed(patient, defaults):
             audiences.append(Audience(patient, needed, tuple(sorted(formats)) or DEVICE_FORMATS[:1]))

@@ -205,11 +205,4 @@ async def _close_outdated(connection: "Connection", epoch: int | None) -> None:
 
 def _current_epochs(devices: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:
     """Return the number of the latest connection (`Device.epoch`) for each device that is still allowed to connect."""
-    rows = Device.objects.filter(
-        pk__in=devices,
-        revoked_at=None,
-        patient__archived_at=None,
-        patient__erases_at=None,
-        patient__erased_at=None,
-    ).values_list("pk", "epoch")
-    return dict(rows)
+    return dict(Device.objects.connectable().filter(pk__in=devices).values_list("pk", "epoch"))

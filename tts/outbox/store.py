@@ -20,7 +20,7 @@ from django.db.models import Case, DurationField, Exists, ExpressionWrapper, F, 
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
-from tts.models import Utterance
+from tts.models import Conversation, Utterance
 from tts.outbox.claim import Claim
 from tts.outbox.leases import LEASE, NOT_EXPIRED, PENDING, UNLEASED, end_unspoken, owner_epoch
 from tts.queue_reason import QueueReason
@@ -32,6 +32,11 @@ from voicecare.patients.models import Device
 log = structlog.get_logger(__name__)
 
 _DIGEST_SALT = "tts.outbox"  # part of each stored digest: another value would refuse repeated requests
+# What somebody said to the patient in the device console for a trial, which no other device of the patient must speak.
+_IS_OF_CONSOLE = Q(
+    Exists(Conversation.objects.filter(pk=OuterRef("conversation"), device__console_until__isnull=False)),
+    origin=Origin.DEVICE,
+)
 _TIME_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
 
 
@@ -92,14 +97,14 @@ def devices_with_work(devices: Collection[uuid.UUID], *, quota_exhausted: bool, 
     """Return those of these connected devices for which `claim` may find a row. One query.
 
     A row goes to the device of its patient that connected last, or to the device that continues the conversation of the
-    request. For the other arguments see `claim`.
+    request. A console gets rows only if it takes messages. For the other arguments see `claim`.
     """
     if not devices:
         return set()
     rows = _claimable(quota_exhausted, hold_live).filter(patient=OuterRef("patient"))
     own = rows.filter(origin=Origin.DEVICE, conversation__device=OuterRef("pk"), conversation__ended_at=None)
-    idle = _connectable().filter(~Exists(_being_delivered(OuterRef("patient"))), pk__in=devices)
-    found = idle.filter(Q(~_newer_device(), Exists(rows)) | Q(Exists(own)))
+    idle = Device.objects.connectable().filter(~Exists(_being_delivered(OuterRef("patient"))), pk__in=devices)
+    found = idle.filter(Q(~_newer_device(), Exists(rows.filter(~_IS_OF_CONSOLE)), takes_messages=True) | Q(Exists(own)))
     return set(found.values_list("pk", flat=True))
 
 
@@ -125,7 +130,8 @@ def claim(
     """
     with transaction.atomic():
         # The lock on the patient is needed because two devices could otherwise claim one row each at the same time.
-        here = _connectable().filter(pk=device_id, epoch=owner_epoch(owner)).annotate(outranked=_newer_device())
+        here = Device.objects.connectable().filter(pk=device_id, epoch=owner_epoch(owner))
+        here = here.annotate(outranked=_newer_device())
         locked = here.select_related("patient").select_for_update(of=("patient",), no_key=True).first()
         if locked is None:
             return None
@@ -134,8 +140,8 @@ def claim(
         rows = rows.exclude(pk__in=exclude).exclude(played_by=owner)
         if live_only:
             rows = rows.filter(origin=Origin.DEVICE)
-        if locked.outranked:
-            rows = rows.filter(origin=Origin.DEVICE, conversation=conversation_id)
+        is_own = Q(origin=Origin.DEVICE, conversation=conversation_id)
+        rows = rows.filter(is_own if locked.outranked or not locked.takes_messages else is_own | ~_IS_OF_CONSOLE)
         return _claim_first(rows, owner, conversation_id)
 
 
@@ -177,12 +183,6 @@ def _being_delivered(patient_id: uuid.UUID | OuterRef) -> QuerySet[Utterance]:
     return Utterance.objects.filter(PENDING, patient=patient_id, state=UtteranceState.SPEAKING, lease_until__gt=Now())
 
 
-def _connectable() -> QuerySet[Device]:
-    return Device.objects.filter(
-        revoked_at=None, patient__archived_at=None, patient__erases_at=None, patient__erased_at=None
-    )
-
-
 def _newer_device() -> Exists:
     """Return the condition that another device of the patient is online and connected later."""
     later = Q(last_seen__gt=OuterRef("last_seen")) | Q(last_seen=OuterRef("last_seen"), pk__gt=OuterRef("pk"))
@@ -190,7 +190,8 @@ def _newer_device() -> Exists:
 
 
 def _online_devices() -> QuerySet[Device]:
-    return Device.objects.filter(revoked_at=None, online_until__gt=Now())
+    """Return the connected devices that take messages to the patient."""
+    return Device.objects.unexpired().filter(revoked_at=None, online_until__gt=Now(), takes_messages=True)
 
 
 # Ending a claim

@@ -94,8 +94,8 @@ def _patients(permissions: AdminPermissions) -> Iterator[ChecklistItem]:
         )
         yield ChecklistItem(
             "There is a device",
-            Device.objects.filter(revoked_at=None, patient__in=active_patients()).exists(),
+            Device.objects.bedside().filter(revoked_at=None, patient__in=active_patients()).exists(),
             "Add a device for the patient, and enter its token on the device.",
             reverse("admin:patients_device_add") if can_add else "",
         )
-        yield ChecklistItem("A device has connected", Device.objects.exclude(last_seen=None).exists(), TALK)
+        yield ChecklistItem("A device has connected", Device.objects.bedside().exclude(last_seen=None).exists(), TALK)

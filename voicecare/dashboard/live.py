@@ -60,7 +60,7 @@ class LiveStatus:
     def devices(self) -> RowSummary | None:
         now = timezone.now()
         connected = (
-            self._of_own_patients(Device.objects.filter(online_until__gt=now))
+            self._of_own_patients(Device.objects.bedside().filter(online_until__gt=now))
             .select_related("patient")
             .order_by("-last_seen")
         )

@@ -89,7 +89,7 @@ def seed() -> Demo:
         Phrase.objects.bulk_create(phrases, ignore_conflicts=True)
         task_queue.enqueue_on_commit(task_names.WARM_DUE, delay_s=STARTUP_DELAY_S)
     devices = [
-        patient.devices.filter(revoked_at=None).order_by("created_at").first()
+        patient.devices.bedside().filter(revoked_at=None).order_by("created_at").first()
         or Device.objects.issue(patient, "Bedside tablet")[0]
         for patient in patients
     ]

@@ -181,7 +181,7 @@ def check_alerts(*, send_test: bool) -> str:
 
 
 def has_device() -> bool:
-    return Device.objects.filter(revoked_at=None, patient__in=active_patients()).exists()
+    return Device.objects.bedside().filter(revoked_at=None, patient__in=active_patients()).exists()
 
 
 @transaction.atomic

@@ -156,7 +156,7 @@ class DeviceList(generics.ListCreateAPIView):
     required_permissions = {"GET": "patients.view_device", "POST": "patients.add_device"}
 
     def get_queryset(self) -> QuerySet[Device]:
-        return self._patient().devices.order_by("name", "pk")
+        return self._patient().devices.bedside().order_by("name", "pk")
 
     @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[DEVICE_REQUEST_EXAMPLE, ISSUED_DEVICE_EXAMPLE])
     @transaction.atomic
@@ -236,7 +236,8 @@ def visible_voices(request: Request) -> QuerySet[Voice]:
 
 
 def _device(request: Request, device_id: uuid.UUID) -> Device:
-    return get_object_or_404(Device, pk=device_id, patient__in=Patient.objects.visible_to(request.user))
+    visible = Patient.objects.visible_to(request.user)
+    return get_object_or_404(Device.objects.bedside(), pk=device_id, patient__in=visible)
 
 
 def _issued(device: Device, token: str) -> dict[str, str]:

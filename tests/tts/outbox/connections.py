@@ -77,6 +77,10 @@ def second_device(member: Member) -> Device:
     return Device.objects.issue(member.patient, "kitchen")[0]
 
 
+def console(member: Member, *, takes_messages: bool = False) -> Device:
+    return Device.objects.issue_console(member.patient, "console", takes_messages=takes_messages)[0]
+
+
 def submit(patient: Patient, text: str = "Your tea is ready.", **fields: object) -> Utterance:
     return store.submit(patient.pk, text, **{"expires_in_s": 900, "author": None, **fields})
 

@@ -16,7 +16,17 @@ from django.utils.crypto import salted_hmac
 from structlog.testing import capture_logs
 
 from tests.conftest import Member
-from tests.tts.outbox.connections import PAST, DeviceConnection, connect, expire, queue, second_device, state_of, submit
+from tests.tts.outbox.connections import (
+    PAST,
+    DeviceConnection,
+    connect,
+    console,
+    expire,
+    queue,
+    second_device,
+    state_of,
+    submit,
+)
 from tts.models import Conversation, Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
@@ -609,3 +619,58 @@ def test_a_played_row_is_not_repeated_on_the_same_connection(alice: Member):
     here.lapse()  # the process was suspended, so that the row seems to be free
     assert here.claim() is None
     assert connect(alice).claim().id == row.pk
+
+
+# The device console
+
+
+@pytest.mark.parametrize("order", ["device first", "console first"])
+def test_a_console_takes_no_message_away_from_the_patient(order: str, alice: Member):
+    if order == "device first":
+        bedside, page = connect(alice), connect(alice, console(alice), talking=True)
+    else:
+        page, bedside = connect(alice, console(alice), talking=True), connect(alice)
+    row = submit(alice.patient)
+    assert (page.due(), bedside.due()) == (False, True)
+    assert page.claim() is None
+    claim = bedside.claim()
+    assert claim is not None
+    assert claim.id == row.pk
+
+
+def test_a_message_waits_while_only_a_console_is_connected(alice: Member):
+    page = connect(alice, console(alice), talking=True)
+    assert submit(alice.patient).queue_reason == "no_device"
+    assert (page.due(), page.claim()) == (False, None)
+
+
+def test_a_console_that_takes_messages_is_a_device_like_any_other(alice: Member):
+    connect(alice)
+    page = connect(alice, console(alice, takes_messages=True))
+    row = submit(alice.patient)
+    assert page.due()
+    claim = page.claim()
+    assert claim is not None
+    assert claim.id == row.pk
+
+
+def test_what_waits_in_a_console_is_spoken_there_and_on_no_other_device(alice: Member):
+    page = connect(alice, console(alice), talking=True)
+    row = queue(page, alice.patient)
+    bedside = connect(alice)
+    other_page = connect(alice, console(alice, takes_messages=True), talking=True)
+    for socket in (bedside, other_page):
+        assert (socket.due(), socket.claim()) == (False, None)
+    assert page.due()
+    claim = page.claim()
+    assert claim is not None
+    assert (claim.id, claim.origin) == (row.pk, "device")
+
+
+def test_what_waited_in_a_console_is_not_spoken_after_it_was_left(alice: Member):
+    page = connect(alice, console(alice), talking=True)
+    queue(page, alice.patient)
+    page.disconnect()
+    Device.objects.filter(pk=page.device).update(revoked_at=timezone.now())
+    bedside = connect(alice)
+    assert (bedside.due(), bedside.claim()) == (False, None)

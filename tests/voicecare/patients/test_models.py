@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from tests.conftest import DEFAULT_VOICE, Member
+from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import TOKEN_PREFIX_LENGTH, Device, Patient, Voice
 
 pytestmark = pytest.mark.django_db
@@ -138,3 +139,30 @@ def test_each_connection_gets_the_next_epoch(alice: Member):
     row = Device.objects.get(pk=alice.device.pk)
     assert row.epoch == 3
     assert row.last_seen is not None
+
+
+# The device console
+
+
+def test_the_token_of_a_console_expires(alice: Member):
+    console, token = Device.objects.issue_console(alice.patient, "console", takes_messages=False)
+    assert authenticate_device(token) == console
+    assert Device.objects.filter(pk=console.pk).keep_console()
+    Device.objects.filter(pk=console.pk).update(console_until=NOW)
+    assert authenticate_device(token) is None
+    assert not Device.objects.filter(pk=console.pk).keep_console()
+    assert authenticate_device(alice.token) == alice.device
+
+
+def test_a_revoked_console_cannot_be_kept(alice: Member):
+    console, _ = Device.objects.issue_console(alice.patient, "console", takes_messages=False)
+    Device.objects.filter(pk=console.pk).update(revoked_at=NOW)
+    assert not Device.objects.filter(pk=console.pk).keep_console()
+
+
+def test_a_device_at_the_bedside_is_no_console(alice: Member):
+    assert not Device.objects.filter(pk=alice.device.pk).keep_console()
+    console, _ = Device.objects.issue_console(alice.patient, "console", takes_messages=False)
+    assert list(Device.objects.bedside()) == [alice.device]
+    assert list(Device.objects.consoles()) == [console]
+    assert set(Device.objects.connectable()) == {alice.device, console}

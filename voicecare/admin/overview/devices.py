@@ -111,6 +111,9 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
             *super().get_urls(),
         ]
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Device]:
+        return super().get_queryset(request).filter(console_until=None)
+
     def get_fieldsets(  # type: ignore[override]  # the stubs' own type for it is private
         self, request: HttpRequest, obj: Device | None = None
     ) -> Sequence[tuple[str | None, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db.models import Max, OuterRef, Q, Subquery, Sum, prefetch_related_objects
+from django.db.models import Max, OuterRef, Prefetch, Q, Subquery, Sum, prefetch_related_objects
 from django.utils import timezone
 
 from usage.budgets import BUDGETED_KINDS, current_month
@@ -15,7 +15,8 @@ from voicecare.patients.models import Device, Patient
 
 # Only used if the list is sorted by it.
 LAST_SEEN = Subquery(
-    Device.objects.filter(patient=OuterRef("pk"))
+    Device.objects.bedside()
+    .filter(patient=OuterRef("pk"))
     .order_by()
     .values("patient")
     .annotate(last_seen=Max("last_seen"))
@@ -52,7 +53,7 @@ class PatientFacts:
 
 def read_facts(patients: Sequence[Patient], permissions: AdminPermissions) -> dict[Patient, PatientFacts]:
     """Read the facts of these patients with at most four queries."""
-    prefetch_related_objects(patients, "devices", "team")
+    prefetch_related_objects(patients, Prefetch("devices", Device.objects.bedside()), "team")
     found = {
         patient: PatientFacts(
             [device for device in patient.devices.all() if device.revoked_at is None],

@@ -17,7 +17,7 @@ from voicecare.patients.models import Device, Patient, Voice
 UNSEEN_AFTER = timedelta(hours=24)
 NO_TEAM = "none"
 
-_devices = Device.objects.filter(patient=OuterRef("pk"), revoked_at=None).order_by()
+_devices = Device.objects.bedside().filter(patient=OuterRef("pk"), revoked_at=None).order_by()
 HAS_DEVICE = Q(Exists(_devices))
 IS_ONLINE = Q(Exists(_devices.filter(online_until__gt=Now())))
 WAS_SEEN = Q(Exists(_devices.filter(Q(online_until__gt=Now()) | Q(last_seen__gt=Now() - UNSEEN_AFTER))))

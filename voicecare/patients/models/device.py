@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import secrets
 import uuid
+from datetime import timedelta
 
 from django.db import models, transaction
 from django.db.models import F
@@ -13,25 +14,56 @@ from django.utils import timezone
 from voicecare.patients.models.patient import Patient
 
 TOKEN_PREFIX_LENGTH = 8
+CONSOLE_TIME = timedelta(minutes=3)  # browsers run the timers of a hidden page once a minute
 
 
 class DeviceQuerySet(models.QuerySet["Device"]):
+    def bedside(self) -> "DeviceQuerySet":
+        """The devices of the patients themselves, without the browsers of the device console."""
+        return self.filter(console_until=None)
+
+    def consoles(self) -> "DeviceQuerySet":
+        """The browsers in which somebody has opened the device console."""
+        return self.filter(console_until__isnull=False)
+
+    def unexpired(self) -> "DeviceQuerySet":
+        """The devices without the consoles whose time is over."""
+        return self.exclude(console_until__lte=Now())
+
+    def connectable(self) -> "DeviceQuerySet":
+        """The devices that may be connected now."""
+        return self.unexpired().filter(
+            revoked_at=None, patient__archived_at=None, patient__erases_at=None, patient__erased_at=None
+        )
+
+    def issue_console(self, patient: Patient, name: str, *, takes_messages: bool) -> tuple["Device", str]:
+        """Like `issue`, for the device console. The token is valid for CONSOLE_TIME; `keep_console` extends it."""
+        return self.issue(patient, name, console_until=Now() + CONSOLE_TIME, takes_messages=takes_messages)
+
+    def keep_console(self) -> bool:
+        """Lets these consoles connect for CONSOLE_TIME from now. Returns False if their time is over, or was ended."""
+        return bool(self.connectable().consoles().update(console_until=Now() + CONSOLE_TIME))
+
     @transaction.atomic
-    def issue(self, patient: Patient, name: str) -> tuple["Device", str]:
-        """Creates a device. Returns the device and its token.
+    def issue(self, patient: Patient, name: str, **fields: object) -> tuple["Device", str]:
+        """Creates a device. Returns the device and its token. `fields` are further fields of the device.
 
         The token cannot be read again, because the row has only a digest. Raises Patient.DoesNotExist if the patient is
         to be erased. The patient is locked, so an erasure that begins meanwhile revokes the new device, too.
         """
         Patient.objects.remaining().select_for_update(no_key=True).get(pk=patient.pk)
-        device = Device(patient=patient, name=name)
+        device = Device(patient=patient, name=name, **fields)
         token = device.renew_token()
         device.save(force_insert=True)
         return device, token
 
 
 class Device(models.Model):
-    """A device at the patient's bedside.
+    """A device at the patient's bedside, or a browser with the device console.
+
+    `console_until` is set for a console. Its token is valid until then. Lists, states and figures of a patient's
+    devices leave consoles out (`DeviceQuerySet.bedside`). What was said in a console is never delivered to another
+    device. A console plays messages to the patient only if `takes_messages` is set.
 
     `epoch` is the number of its latest connection, and only this one may speak.
     """
@@ -50,6 +82,13 @@ class Device(models.Model):
         blank=True,
         editable=False,
         help_text="The device counts as disconnected after this time. Its server keeps extending it.",
+    )
+    console_until = models.DateTimeField(null=True, editable=False)
+    takes_messages = models.BooleanField(
+        default=True,
+        db_default=True,
+        editable=False,
+        help_text="Whether messages to the patient may be delivered to this device.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
