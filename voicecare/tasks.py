@@ -14,6 +14,7 @@ from usage.ledger import events, journal
 from usage.reconciliation import reconciler
 from voicecare.accounts import password_reset, throttling, tokens
 from voicecare.audit import retention
+from voicecare.console import devices as console_devices
 from voicecare.core.batches import run_steps
 
 
@@ -31,11 +32,12 @@ def reconcile() -> None:
 
 @shared_task(name="voicecare.prune_logins", base=PeriodicTask)
 def prune_logins() -> None:
-    """Deletes expired REST tokens, expired sessions of the admin and old login attempts. No other code does this."""
+    """Deletes expired REST tokens, sessions and consoles, and old login attempts. No other code does this."""
     run_steps(
         tokens.delete_expired,
         Session.objects.filter(expire_date__lt=Now()).delete,
         throttling.delete_old_attempts,
+        console_devices.delete_old,
     )
 
 

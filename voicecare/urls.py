@@ -28,6 +28,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/voices/<uuid:id>/preview/", admin.site.admin_view(preview), name="admin-voice-preview"),
     path("admin/", admin.site.urls),
+    path("console/", include("voicecare.console.urls")),
     path("metrics", probes.metrics),
     path("diagnostics", diagnostics.diagnostics),
     path("api/v1/", include(api)),

@@ -78,6 +78,7 @@ def _values(match: re.Match[str], route: str, rows: Sequence[Model]) -> list[str
         "month": [f"{today.month:02}"],
         "name": CHARTS,
         "subject": CHARTS[-4:],
+        "fault_name": ["explode"],  # of the sandbox
     }
     assert name in known, f"Say which values <{name}> of {route} has, so that the URL is requested."
     return [*known[name]]

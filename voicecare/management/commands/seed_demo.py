@@ -20,6 +20,7 @@ _TEXT = """
 {headline}
 
 admin       {site}/admin/       user {admin}, password {password}
+in browser  {site}/console/     user {clinician}, the same password
 REST API    {site}/api/docs/    user {clinician}, the same password
 provider    {provider}
 device      {socket}, subprotocol voicecare.v1

@@ -36,9 +36,11 @@ class DeviceQuerySet(models.QuerySet["Device"]):
             revoked_at=None, patient__archived_at=None, patient__erases_at=None, patient__erased_at=None
         )
 
-    def issue_console(self, patient: Patient, name: str, *, takes_messages: bool) -> tuple["Device", str]:
+    def issue_console(
+        self, patient: Patient, name: str, *, takes_messages: bool, **fields: object
+    ) -> tuple["Device", str]:
         """Like `issue`, for the device console. The token is valid for CONSOLE_TIME; `keep_console` extends it."""
-        return self.issue(patient, name, console_until=Now() + CONSOLE_TIME, takes_messages=takes_messages)
+        return self.issue(patient, name, console_until=Now() + CONSOLE_TIME, takes_messages=takes_messages, **fields)
 
     def keep_console(self) -> bool:
         """Lets these consoles connect for CONSOLE_TIME from now. Returns False if their time is over, or was ended."""

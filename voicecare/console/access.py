@@ -1,0 +1,80 @@
+"""Who may open the device console, and for which patients: the rules of the REST API and of the admin.
+
+Besides staff these are clinicians who may not log in to the admin. So the console has a log-in page of its own.
+"""
+
+import functools
+import uuid
+from collections.abc import Callable
+from typing import Any, cast
+
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.models import User
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse, reverse_lazy
+
+from voicecare.admin.login import AdminLoginForm
+from voicecare.admin.two_factor import is_verified, must_set_up
+from voicecare.patients.access import may
+from voicecare.patients.models import Patient
+
+LOGIN_URL = reverse_lazy("console:log-in")
+# The page is a new device that speaks to the patient.
+REQUIRED_PERMISSIONS = ("patients.view_patient", "patients.add_device", "tts.add_utterance")
+
+View = Callable[..., HttpResponse]
+
+
+class ConsoleLoginForm(AdminLoginForm):
+    """The log-in form of the admin, for active users who are not staff, too."""
+
+    def confirm_login_allowed(self, user: User) -> None:
+        AuthenticationForm.confirm_login_allowed(self, user)
+
+
+def console_page(view: View) -> View:
+    """Sends visitors to the log-in, and those who must set up a second factor to the page for it.
+
+    Raises PermissionDenied (403) for users who may not open the console.
+    """
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401 - of any page
+        if not request.user.is_authenticated or not is_verified(request):
+            return redirect_to_login(request.get_full_path(), str(LOGIN_URL))
+        if must_set_up(request):
+            return HttpResponseRedirect(reverse("admin:two-factor"))
+        if not _has_permissions(request):
+            raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+def console_call(view: View) -> View:
+    """Answers the calls of the scripts, which cannot follow a redirect to the log-in, with 403 and a code.
+
+    The code is `logged_out` or `forbidden`. A 403 without a code is Django's own, for a CSRF token of another log-in.
+    """
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401 - of any call
+        if not request.user.is_authenticated or not is_verified(request) or must_set_up(request):
+            return JsonResponse({"code": "logged_out"}, status=403)
+        if not _has_permissions(request):
+            return JsonResponse({"code": "forbidden"}, status=403)
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+def _has_permissions(request: HttpRequest) -> bool:
+    return all(may(cast(User, request.user), permission) for permission in REQUIRED_PERMISSIONS)
+
+
+def find_patient(request: HttpRequest, patient_id: uuid.UUID) -> Patient:
+    """Returns the patient, if the user sees them and they can be spoken to. Raises Http404 otherwise."""
+    return get_object_or_404(Patient.objects.visible_to(request.user).active(), pk=patient_id)
