@@ -1,4 +1,4 @@
-"""axe-core finds nothing on any page of the admin: on a screen in light and in dark colors, and on a phone.
+"""axe-core finds nothing on any page of the admin and of the device console: light, dark, and on a phone.
 
 The pages are those of the URL configuration, so a new page is checked without a change here.
 """
@@ -95,7 +95,7 @@ def addresses(rows: list[Model]) -> Iterator[tuple[str, str]]:
     paths: dict[str, str] = {}
     for address in every_address(rows):
         name = address.name.removeprefix("admin:")
-        if address.path.startswith("/admin/") and not name.endswith(NO_PAGES):
+        if address.path.startswith(("/admin/", "/console/")) and not name.endswith(NO_PAGES):
             paths.setdefault(name, address.path)
     yield from paths.items()
 
