@@ -138,7 +138,7 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
             try:
                 on_submit = partial(record, request, Action.ADD)
                 job = submission.submit(witness=user, on_submit=on_submit, **fields)
-            except (SampleRefused, InspectionFailed) as error:
+            except (SampleRefused, InspectionFailed, submission.RecordingNotStored) as error:
                 form.add_error("sample", error.message)
             except ConsentMissing as error:
                 form.add_error("consent_by", error.message)

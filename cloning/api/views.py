@@ -34,7 +34,9 @@ FORM_OVERHEAD_BYTES = 64 * 1024  # for the other fields and the multipart bounda
 
 UNREACHABLE = OpenApiResponse(ErrorSerializer, "The list of voices of the speech provider cannot be read now.")
 NOT_INSPECTED = OpenApiResponse(
-    ErrorSerializer, "`inspection_failed`: the recording could not be inspected. Send it again."
+    ErrorSerializer,
+    "`inspection_failed`: the recording could not be inspected. `storage_unavailable`: it could not be stored. Send it "
+    "again.",
 )
 ACCEPTED = OpenApiExample(
     "Accepted",

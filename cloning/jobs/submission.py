@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from tempfile import TemporaryFile
 from typing import IO
 
+import structlog
 from django.contrib.auth.models import User
 from django.core.files import File
 from django.db import IntegrityError, transaction
@@ -17,10 +18,22 @@ from cloning.models import CloneJob, sample_storage
 from cloning.samples import inspection
 from cloning.samples.acceptance import MAX_BYTES
 from voicecare.core import task_names, task_queue
+from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
 
 DEDUPLICATION_WINDOW = timedelta(seconds=60)
 """The same recording within this time is a double click, or a client that has lost the response."""
+
+_NOT_STORED = "This server cannot store the recording now. Nothing was kept. Send it again in a few minutes."
+
+log = structlog.get_logger(__name__)
+
+
+class RecordingNotStored(VoicecareError):
+    """The storage of recordings failed. REST status 503."""
+
+    code = "storage_unavailable"
+    retryable = True
 
 
 def submit(
@@ -40,8 +53,8 @@ def submit(
     `witness` is the user who uploads the recording, or None for an operator at the command line. `on_submit` is called
     with the job, in the transaction that inserts it.
 
-    Raises ConsentMissing if `consent_by` is blank, SampleRefused for an unsuitable recording, and InspectionFailed if
-    the recording could not be inspected. After an error nothing is stored.
+    Raises ConsentMissing if `consent_by` is blank, SampleRefused for an unsuitable recording, InspectionFailed if the
+    recording could not be inspected, and RecordingNotStored if the storage fails. After an error nothing is stored.
 
     Blocks for some seconds, because it inspects the recording. Call it in a thread, outside of a transaction.
     """
@@ -100,7 +113,11 @@ def _store(job: CloneJob, recording: IO[bytes], since: datetime, on_submit: Call
     deletes it.
     """
     duplicates = CloneJob.objects.duplicates_of(job.patient_id, job.sample_digest, since)
-    job.sample = sample_storage().save(str(job.pk), File(recording, name=str(job.pk)))
+    try:
+        job.sample = sample_storage().save(str(job.pk), File(recording, name=str(job.pk)))
+    except Exception as error:  # libraries of storages raise exceptions of many types
+        log.warning("cloning.storage_unavailable", job=str(job.pk), error=type(error).__name__)
+        raise RecordingNotStored(_NOT_STORED) from error
     is_inserted = False
     try:
         with transaction.atomic():

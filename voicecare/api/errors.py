@@ -21,6 +21,7 @@ from voicecare.core.errors import VoicecareError
 _STATUS = {
     "idempotency_conflict": 409,
     "inspection_failed": 503,
+    "storage_unavailable": 503,
 }  # by the code of a VoicecareError; all other codes get 400
 
 _READ_ONLY_SQLSTATE = "25006"  # PostgreSQL: a write to a standby that is not the primary yet

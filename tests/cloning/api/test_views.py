@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.cloning import at_provider
 from tests.cloning.samples import recordings
 from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
+from voicecare.infrastructure import storages
 from voicecare.patients.models import Patient, Voice
 
 pytestmark = pytest.mark.django_db
@@ -178,6 +180,19 @@ def test_a_failure_of_the_inspection_is_not_blamed_on_the_recording(
     response = upload(carol, alice.patient.pk, recording)
     assert (response.status_code, response.json()["code"]) == (503, "inspection_failed")
     assert (CloneJob.objects.count(), stored_names()) == (0, [])
+
+
+def test_a_recording_that_cannot_be_stored_can_be_sent_again(
+    carol: Clinician, alice: Member, recording: bytes, settings: Settings, tmp_path: Path
+):
+    stores, file = settings.STORAGES, tmp_path / "file"
+    file.touch()
+    settings.STORAGES = {**stores, "samples": storages.private_file_storage(file)}
+    response = upload(carol, alice.patient.pk, recording)
+    assert (response.status_code, response.json()["code"]) == (503, "storage_unavailable")
+    assert not CloneJob.objects.exists()
+    settings.STORAGES = stores
+    assert upload(carol, alice.patient.pk, recording).status_code == 202
 
 
 def test_a_file_over_the_size_limit_is_refused(carol: Clinician, alice: Member):

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from cloning.consent import wording
 from cloning.jobs import runner
-from cloning.jobs.submission import DEDUPLICATION_WINDOW, submit
+from cloning.jobs.submission import DEDUPLICATION_WINDOW, RecordingNotStored, submit
 from cloning.models import CloneJob
 from cloning.samples.acceptance import MAX_BYTES, SampleRefused
 from tests.cloning import at_provider
@@ -28,7 +28,6 @@ from tests.conftest import Member
 from tests.processes import child_processes, command_line
 from tests.sandbox import SandboxProcess
 from tests.waiting import until
-from voicecare.core.errors import VoicecareError
 from voicecare.patients.models import Patient
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -209,6 +208,7 @@ def test_no_row_remains_if_the_recording_cannot_be_stored(upload: Upload, settin
     (tmp_path / "file").write_bytes(b"in the way")
     alias = {**settings.STORAGES["samples"], "OPTIONS": {"location": tmp_path / "file" / "folder", "base_url": None}}
     settings.STORAGES = {**settings.STORAGES, "samples": alias}
-    with pytest.raises((OSError, VoicecareError)):
+    with pytest.raises(RecordingNotStored) as refused:
         upload()
+    assert (refused.value.code, refused.value.retryable) == ("storage_unavailable", True)
     assert not CloneJob.objects.exists()
