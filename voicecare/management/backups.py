@@ -146,8 +146,8 @@ def _run(program: str, *arguments: str) -> None:
     database = connection.settings_dict
     variables = {"HOST": "PGHOST", "PORT": "PGPORT", "USER": "PGUSER", "PASSWORD": "PGPASSWORD", "NAME": "PGDATABASE"}
     given = {variables[name]: str(database[name]) for name in variables if database[name]}
-    if "sslmode" in database.get("OPTIONS", {}):
-        given["PGSSLMODE"] = database["OPTIONS"]["sslmode"]
+    options = database.get("OPTIONS", {})
+    given |= {f"PG{name.upper()}": options[name] for name in ("sslmode", "sslrootcert") if name in options}
     try:
         subprocess.run([program, *arguments], env={**os.environ, **given}, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:

@@ -188,6 +188,24 @@ def test_a_missing_recording_does_not_stop_a_backup(
         assert archive.getnames()[-1] == "manifest.json"
 
 
+def test_pg_dump_verifies_the_certificate_of_the_database_as_the_server_does(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if connection.vendor != "postgresql":
+        pytest.skip("for PostgreSQL only")
+    program = tmp_path / "bin/pg_dump"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nfor last; do :; done\necho "$PGSSLMODE $PGSSLROOTCERT" > "${last#--file=}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    connection.ensure_connection()  # before its settings change
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"sslmode": "verify-full", "sslrootcert": "/ca.pem"})
+    with tarfile.open(backup(tmp_path / "backups")) as archive:
+        content = archive.extractfile("database.dump")
+        assert content is not None
+        assert content.read() == b"verify-full /ca.pem\n"
+
+
 def test_a_backup_that_fails_leaves_no_file(data_dir: Path, tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(CommandError, match=r"^No backup was made\. "):
