@@ -6,7 +6,7 @@
 from celery import shared_task
 
 from usage import budgets, clinic_budgets, statement_mail, weekly_digest
-from usage.alerts import dispatcher, heartbeats, latency, lost_voices
+from usage.alerts import dispatcher, heartbeats, latency, lost_voices, region
 from usage.alerts.notifications import dispatch as notifications
 from usage.alerts.periodic_tasks import PeriodicTask
 from usage.alerts.voices import default_voice, ending
@@ -58,3 +58,8 @@ def mail_digest() -> None:
 @shared_task(name="usage.look_for_lateness", base=PeriodicTask)
 def check_latency() -> None:
     latency.check()
+
+
+@shared_task(name="usage.check_region", base=PeriodicTask)
+def check_region() -> None:
+    region.check()

@@ -78,6 +78,7 @@ ELEVENLABS_BASE_URL = env.str(
 )
 ELEVENLABS_MODEL_ID = env.str("ELEVENLABS_MODEL_ID", "eleven_flash_v2_5")
 ELEVENLABS_ZERO_RETENTION = env.bool("ELEVENLABS_ZERO_RETENTION", False)
+ELEVENLABS_REGIONS: list[str] = env.list("ELEVENLABS_REGIONS", [])
 DEFAULT_VOICE_ID = env.str("DEFAULT_VOICE_ID", "")
 
 _seconds = validate.Range(min=0.05, max=600)

@@ -223,6 +223,7 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
                 "voice": voices[attempt.voice_id].name if attempt.voice_id in voices else "",
                 "first_byte_ms": attempt.first_byte_ms,
                 "request_id": attempt.request_id,
+                "region": attempt.region,
             }
             for attempt in attempts
         ]

@@ -258,7 +258,7 @@ class SpeechGateway:
 
     async def _record_answer(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
         self.accepted_at = time.monotonic()
-        attempt.mark_answered(metadata.request_id, metadata.character_cost)
+        attempt.mark_answered(metadata.request_id, metadata.character_cost, metadata.region)
         await self._ledger.record_answer(attempt)
         if self._quota is not None:
             self._quota.on_billed(attempt.requested_characters, metadata.character_cost)

@@ -51,7 +51,17 @@ class UsageEventAdmin(TitledAdmin, NamedRowsAdmin, PeriodAdmin, ReadOnlyAdmin):
             "Internals",
             {
                 "classes": ("collapse",),
-                "fields": ("id", "source", "conversation", "patient", "voice", "segment", "attempt", "request_id"),
+                "fields": (
+                    "id",
+                    "source",
+                    "conversation",
+                    "patient",
+                    "voice",
+                    "segment",
+                    "attempt",
+                    "request_id",
+                    "region",
+                ),
             },
         ),
     )

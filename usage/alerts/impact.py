@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.db.models import Count, Q, QuerySet
 
+from usage.alerts import region
 from usage.alerts.endings import REFUSED
 from usage.alerts.latency import PATIENT_KINDS, SLOW_ABOVE_MS, WINDOW_MINUTES
 from usage.alerts.voices import ending
@@ -47,15 +49,9 @@ def impact_of(incident: Incident) -> list[Impact] | None:
         voices = ending.voices_ending_on(incident.key) if incident.resolved_at is None else set()
         heard_next = ending.patients_by_voice().items()
         return [Impact(patient.pk, f"hears {voice}") for patient, voice in heard_next if voice in voices]
-    if incident.kind == Kind.NO_VOICE:
-        failed = _events_during(incident).filter(kind=UsageEvent.Kind.OFFLINE, outcome=UsageEvent.Outcome.FAILED)
-        return _count_by_patient(failed, "segments without sound")
-    if incident.kind == Kind.SLOW:
-        speeches = _events_during(incident, timedelta(minutes=WINDOW_MINUTES)).filter(kind__in=PATIENT_KINDS)
-        return _count_by_patient(speeches.filter(first_chunk_ms__gt=SLOW_ABOVE_MS), "speeches with high latency")
     if incident.kind == Kind.BUDGET:
         return _over_budget(uuid.UUID(incident.key))
-    return None
+    return _counted(incident)
 
 
 def substituted_segments(incident: Incident) -> Iterable[Mapping[str, Any]]:
@@ -72,6 +68,21 @@ def substituted_segments(incident: Incident) -> Iterable[Mapping[str, Any]]:
     if incident.resolved_at is not None:
         events = events.filter(started_at__lte=incident.resolved_at)
     return events.order_by("patient", "kind").values("patient", "kind").annotate(segments=Count("id"))
+
+
+def _counted(incident: Incident) -> list[Impact] | None:
+    """Return the patients of the events that the incident is about, with their number, or None for other incidents."""
+    if incident.kind == Kind.NO_VOICE:
+        failed = _events_during(incident).filter(kind=UsageEvent.Kind.OFFLINE, outcome=UsageEvent.Outcome.FAILED)
+        return _count_by_patient(failed, "segments without sound")
+    if incident.kind == Kind.SLOW:
+        speeches = _events_during(incident, timedelta(minutes=WINDOW_MINUTES)).filter(kind__in=PATIENT_KINDS)
+        return _count_by_patient(speeches.filter(first_chunk_ms__gt=SLOW_ABOVE_MS), "speeches with high latency")
+    if incident.kind == Kind.REGION:
+        recent = _events_during(incident, timedelta(minutes=region.WINDOW_MINUTES))
+        elsewhere = recent.exclude(region__in=["", *settings.ELEVENLABS_REGIONS])
+        return _count_by_patient(elsewhere, "requests outside of the promised region")
+    return None
 
 
 def _over_budget(key: uuid.UUID) -> list[Impact]:

@@ -156,6 +156,14 @@ _MESSAGES = {
         "the details below to your technical support. Recovery is detected automatically.",
         "The periodic task succeeds again.",
     ),
+    Kind.REGION: IncidentMessage(
+        "The speech provider handles our requests outside of the promised region. The details below name the region.",
+        "No change. The texts of the patients who spoke since then were processed in another region. Their requests "
+        "are in the usage events, with the region of each.",
+        "Check that ELEVENLABS_BASE_URL is the regional address and ELEVENLABS_API_KEY a key of the workspace there. "
+        "Ask the provider. Inform your data protection officer. If the region is right, correct ELEVENLABS_REGIONS.",
+        "All requests are handled in the promised region again.",
+    ),
     Kind.ALERTS: IncidentMessage(
         "At least one alert channel cannot send alerts.",
         "No change. Administrators get no alerts through this channel.",

@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 
 from usage.ledger import rollup
 from usage.models import BudgetMonth, UsageEvent
+from usage.models.ledger import REGION_LENGTH
 from voicecare.providers.errors import ProviderError, Unreachable
 
 Kind = UsageEvent.Kind
@@ -63,6 +64,7 @@ class Attempt:
     credits: int = 0
     saved_characters: int = 0
     request_id: str = ""
+    region: str = ""
     first_byte_ms: float | None = None
     first_chunk_ms: float | None = None
     started_at: datetime = field(default_factory=partial(datetime.now, UTC))
@@ -71,16 +73,17 @@ class Attempt:
     def key(self) -> tuple[uuid.UUID, int, int]:
         return self.source_id, self.segment, self.attempt
 
-    def mark_answered(self, request_id: str | None, cost: int | None) -> None:
+    def mark_answered(self, request_id: str | None, cost: int | None, region: str | None = None) -> None:
         """Count the attempt: the 2xx headers have arrived, so the provider bills it.
 
         `cost` is in credits. An implausible `cost` is replaced (`billed_credits`), because the database refuses a
-        number that is too large for the column.
+        number that is too large for the column. `region` is where the provider has handled the request.
         """
         self.outcome = Outcome.COMPLETED.value
         self.characters = self.requested_characters
         self.credits = billed_credits(self.requested_characters, cost)
         self.request_id = request_id or ""
+        self._set_region(region)
 
     def mark_failed(self, error: ProviderError) -> None:
         """Set the outcome after an error.
@@ -91,6 +94,10 @@ class Attempt:
         is_known = error.status is not None or isinstance(error, Unreachable)
         self.outcome = (Outcome.FAILED if is_known else Outcome.UNKNOWN).value
         self.code = error.code
+        self._set_region(error.region)
+
+    def _set_region(self, region: str | None) -> None:
+        self.region = region[:REGION_LENGTH] if region else self.region
 
 
 _UPDATED = [
@@ -100,6 +107,7 @@ _UPDATED = [
     "credits",
     "saved_characters",
     "request_id",
+    "region",
     "first_byte_ms",
     "first_chunk_ms",
 ]
@@ -209,6 +217,7 @@ def _event_from(attempt: Attempt) -> UsageEvent:
         credits=attempt.credits,
         saved_characters=attempt.saved_characters,
         request_id=attempt.request_id,
+        region=attempt.region,
         first_byte_ms=attempt.first_byte_ms,
         first_chunk_ms=attempt.first_chunk_ms,
         started_at=attempt.started_at,
@@ -232,6 +241,7 @@ def _attempt_from(event: UsageEvent) -> Attempt:
         credits=event.credits,
         saved_characters=event.saved_characters,
         request_id=event.request_id,
+        region=event.region,
         first_byte_ms=event.first_byte_ms,
         first_chunk_ms=event.first_chunk_ms,
         started_at=event.started_at,

@@ -35,6 +35,7 @@ class Incident(models.Model):
         ALERTS = "alerts", "alerts cannot be sent"
         CHANNEL = "channel", "a notification channel fails"
         TASK = "task", "a periodic task keeps failing"
+        REGION = "region", "requests are handled outside of the promised region"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=16, choices=Kind)
@@ -121,6 +122,7 @@ class Incident(models.Model):
                         "alerts",
                         "channel",
                         "task",
+                        "region",
                     ]
                 ),
                 name="incident_kind",

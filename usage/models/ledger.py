@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 NO_ID = uuid.UUID(int=0)  # means "no patient" or "no voice" in a unique key, whose columns cannot be null
+REGION_LENGTH = 64
 
 
 class UsageEvent(models.Model):
@@ -55,6 +56,13 @@ class UsageEvent(models.Model):
         db_column="saved", default=0, help_text="Characters spoken from the cache or in the offline voice."
     )
     request_id = models.CharField(max_length=128, blank=True)
+    region = models.CharField(
+        max_length=REGION_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Where the provider has handled the request, as its response says.",
+    )
     first_byte_ms = models.FloatField(null=True, help_text="Milliseconds from the request to its first audio.")
     first_chunk_ms = models.FloatField(
         null=True, help_text="Time to first audio, in milliseconds, if a speech began with this attempt."

@@ -17,6 +17,7 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "deliver-alerts": {"task": "usage.deliver_alerts", "schedule": 10.0, "options": {"expires": 10}},
     "notify-channels": {"task": "usage.notify_channels", "schedule": 10.0, "options": {"expires": 10}},
     "look-for-lateness": {"task": "usage.look_for_lateness", "schedule": 60.0, "options": {"expires": 60}},
+    "check-region": {"task": "usage.check_region", "schedule": 60.0, "options": {"expires": 60}},
     "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},
     "mend-budgets": {"task": "usage.mend_budgets", "schedule": 60.0, "options": {"expires": 60}},
     "check-default-voice": {"task": "usage.check_voices", "schedule": 60.0, "options": {"expires": 60}},

@@ -54,6 +54,7 @@ class ProviderError(VoicecareError):
         status: int | None = None,
         request_id: str | None = None,
         trace_id: str | None = None,
+        region: str | None = None,
         cause: Cause | None = None,
     ) -> None:
         super().__init__(message or self.default_message, code=code)
@@ -61,6 +62,7 @@ class ProviderError(VoicecareError):
         self.status = status
         self.request_id = request_id
         self.trace_id = trace_id
+        self.region = region
 
     @property
     def is_unanswered(self) -> bool:

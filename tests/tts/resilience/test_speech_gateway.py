@@ -26,6 +26,7 @@ from voicecare.providers.errors import (
     NotAudio,
     ProviderError,
     QuotaExceeded,
+    ServerError,
     Stalled,
     Unreachable,
 )
@@ -116,6 +117,18 @@ async def test_a_request_is_booked_before_it_is_sent_when_it_is_answered_and_at_
     assert bench.ledger.steps == [("start", "unknown", 0), ("answer", "completed", 12), ("end", "completed", 12)]
     assert (bench.attempt.request_id, bench.attempt.credits) == ("req-1", 6)
     assert (bench.client.closed, bench.slots.held_count, bench.reported) == (1, 0, [])
+
+
+async def test_the_region_of_a_response_and_of_a_refusal_is_kept_with_the_attempt():
+    bench = Bench(ScriptedClient(ONE, ServerError(status=500, region="us-central1")))
+    bench.client.metadata = ResponseMetadata(request_id="req-1", region="europe-west4")
+    with pytest.raises(ServerError):
+        await bench.read()
+    assert bench.attempt.region == "us-central1"
+    other = Bench(ScriptedClient(ONE))
+    other.client.metadata = ResponseMetadata(request_id="req-1", region="europe-west4" + "x" * 80)
+    await other.read()
+    assert other.attempt.region == "europe-west4" + "x" * 52  # the length of the column
 
 
 async def test_the_concurrency_limit_of_a_response_is_passed_on():

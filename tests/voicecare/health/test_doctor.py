@@ -100,7 +100,7 @@ def test_the_spoken_word_is_in_the_ledger(installation: SandboxProcess):
     assert installation.requests() == []
     doctor()
     event = UsageEvent.objects.get()
-    assert (event.kind, event.requested_characters) == ("probe", 6)
+    assert (event.kind, event.requested_characters, event.region) == ("probe", 6, "us-central1")
     assert [request["text"] for request in installation.requests()] == ["Hello."]
 
 

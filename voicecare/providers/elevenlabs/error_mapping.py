@@ -107,6 +107,7 @@ def error_from_response(
         status=status,
         request_id=metadata.request_id or parsed.request_id,
         trace_id=metadata.trace_id,
+        region=metadata.region,
         cause=_cause(error_class, status, parsed),
     )
 

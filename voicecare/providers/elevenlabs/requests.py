@@ -97,8 +97,8 @@ class ResponseMetadata(NamedTuple):
     """Data from the headers of a speech response.
 
     The ids are for the provider's support. `character_cost` is the number of billed credits. `concurrent` is the number
-    of our requests in progress at the provider, and `concurrent_limit` its limit. A field is None if its header is
-    missing or invalid.
+    of our requests in progress at the provider, and `concurrent_limit` its limit. `region` is where the provider has
+    handled the request. A field is None if its header is missing or invalid.
     """
 
     request_id: str | None = None
@@ -106,6 +106,7 @@ class ResponseMetadata(NamedTuple):
     character_cost: int | None = None
     concurrent: int | None = None
     concurrent_limit: int | None = None
+    region: str | None = None
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Self:
@@ -119,6 +120,7 @@ class ResponseMetadata(NamedTuple):
             _parse_count(headers.get("character-cost")),
             _parse_count(headers.get("current-concurrent-requests")),
             _parse_count(headers.get("maximum-concurrent-requests")),
+            printable_id(headers.get("x-region")),
         )
 
 

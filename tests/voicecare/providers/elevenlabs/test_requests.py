@@ -130,8 +130,9 @@ def test_metadata_comes_from_the_headers() -> None:
         "character-cost": "5378",
         "current-concurrent-requests": "0",
         "maximum-concurrent-requests": "10",
+        "x-region": "europe-west4",
     }
-    assert ResponseMetadata.from_headers(headers) == ResponseMetadata("q1w2e3", "ab12", 5378, 0, 10)
+    assert ResponseMetadata.from_headers(headers) == ResponseMetadata("q1w2e3", "ab12", 5378, 0, 10, "europe-west4")
 
 
 def test_metadata_without_headers_is_empty() -> None:

@@ -19,7 +19,7 @@ class SandboxConfig:
     and delayed, unless `strict_concurrency` is set. With `strict_language`, a language code that the model does not
     list is rejected. Without it, such a code is ignored. The sources about the provider disagree on which of the two is
     right. `api_key` is the only key that is accepted. If it is empty, every key is. Accounts that were made after
-    March 2026 have no `premade_voices`.
+    March 2026 have no `premade_voices`. `region` is the header `x-region` of every response.
     """
 
     first_byte_ms: float = 120.0
@@ -36,6 +36,7 @@ class SandboxConfig:
     can_clone: bool = True
     api_key: str = ""
     premade_voices: bool = True
+    region: str = "us-central1"
 
     def __post_init__(self) -> None:
         self.reset_unix = self.reset_unix or int(time.time()) + PERIOD_S
@@ -53,7 +54,7 @@ class SandboxConfig:
             current = getattr(self, name)
             if name == "quota_form":
                 fits = value in QUOTA_FORMS
-            elif name == "api_key":
+            elif isinstance(current, str):
                 fits = isinstance(value, str)
             elif isinstance(current, bool):
                 fits = isinstance(value, bool)

@@ -71,7 +71,7 @@ async def plain_errors(request: web.Request, handler: WebHandler) -> web.StreamR
         return web.json_response({"detail": "Method Not Allowed"}, status=405, headers=allowed)
 
 
-async def add_trace_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def add_trace_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Adds the headers `x-trace-id` and `x-region`, which every response of the provider has."""
     response.headers.setdefault("x-trace-id", uuid.uuid4().hex)
-    response.headers.setdefault("x-region", "us-central1")
+    response.headers.setdefault("x-region", request.app[SANDBOX].config.region)

@@ -111,8 +111,16 @@ async def test_the_headers_of_a_response(caller: Caller, sandbox: SandboxProcess
     assert headers["maximum-concurrent-requests"] == "10"
     assert headers["tts-latency-ms"].isdigit()
     assert len(headers["x-trace-id"]) == 32
-    assert headers["x-region"]
+    assert headers["x-region"] == "us-central1"
     assert sandbox.requests()[0]["request_id"] == headers["request-id"]
+
+
+async def test_every_response_names_the_region(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.settings(region="europe-west4")
+    assert (await caller.speak())[1]["x-region"] == "europe-west4"
+    sandbox.fault(kind="error", preset="internal_error")
+    status, headers, _ = await caller.speak()
+    assert (status, headers["x-region"]) == (500, "europe-west4")
 
 
 async def test_query_parameters_of_the_provider(caller: Caller, sandbox: SandboxProcess) -> None:
