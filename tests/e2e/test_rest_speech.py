@@ -25,6 +25,7 @@ from tts.recorder import FLUSH_INTERVAL_S
 from tts.synthesis.response_speeches import MAX_SPEECHES_PER_USER
 from usage.models import UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
+from voicecare.audit.models import AuditEntry
 from voicecare.patients.models import Voice
 
 TEXT = "This is said to nobody in particular, so that a clinician hears how it sounds."
@@ -280,6 +281,20 @@ async def test_clones_of_other_teams_and_gone_voices_are_refused(
         async with caller.speech(text=TEXT, voice=str(voice.pk)) as reply:
             assert (reply.status, list(await reply.json())) == (400, ["voice"])
     assert sandbox.requests() == []
+
+
+async def test_only_previews_of_clones_are_in_the_audit_trail(caller: Caller, alice: Member) -> None:
+    clone = await in_database(
+        Voice.objects.create, name="Daughter", provider_id=OTHER_VOICE[::-1], source="cloned", patient=alice.patient
+    )
+    for voice in (alice.patient.voice, clone):
+        async with caller.preview(voice) as reply:
+            assert reply.status in (200, 502, 503)
+            await reply.read()
+    entries = await in_database(
+        lambda: list(AuditEntry.objects.values_list("action", "source", "object_id", "patient_id"))
+    )
+    assert entries == [("play_preview", "rest", str(clone.pk), alice.patient.pk)]
 
 
 async def test_a_preview_is_billed_once(caller: Caller, phrases: None, sandbox: SandboxProcess, alice: Member) -> None:

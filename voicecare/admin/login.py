@@ -9,7 +9,7 @@ from rest_framework.exceptions import AuthenticationFailed, Throttled
 
 from voicecare.accounts import throttling, two_factor
 from voicecare.audit.models import Action
-from voicecare.audit.recording import record, record_failed_log_in
+from voicecare.audit.recording import record, record_failed_log_in, record_refused_log_in
 
 
 class AdminLoginForm(AdminAuthenticationForm):
@@ -38,6 +38,7 @@ class AdminLoginForm(AdminAuthenticationForm):
                     record(self.request, Action.LOG_IN, user=user)
                 return cleaned_data
         except Throttled as error:
+            record_refused_log_in(self.request, username, Action.LOG_IN_THROTTLED)
             raise ValidationError("Too many failed logins. Wait a minute, then try again.") from error
         except AuthenticationFailed as error:
             record_failed_log_in(self.request, username)

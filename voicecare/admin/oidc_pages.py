@@ -20,7 +20,7 @@ from voicecare.accounts import oidc, two_factor
 from voicecare.admin.oidc_users import find_user
 from voicecare.admin.two_factor import CodeForm, has_valid_code
 from voicecare.audit.models import Action
-from voicecare.audit.recording import record
+from voicecare.audit.recording import record, record_refused_log_in
 
 LOG_IN_S = 600  # seconds to log in at the provider
 _NEXT_SESSION_KEY = "oidc_next"
@@ -46,9 +46,13 @@ def start(request: HttpRequest) -> HttpResponse:
 def callback(request: HttpRequest) -> HttpResponse:
     """Logs in the user with whom the provider sends the browser back."""
     _require_configuration()
+    username = ""  # until the provider has said it
     try:
-        user = find_user(request, oidc.identity_of(request))
+        identity = oidc.identity_of(request)
+        username = identity.username
+        user = find_user(request, identity)
     except oidc.LogInRefused as refusal:
+        record_refused_log_in(request, username)
         return _refused(request, refusal)
     next_url = request.session.get(_NEXT_SESSION_KEY, "")
     with transaction.atomic():
@@ -74,10 +78,12 @@ def code_page(site_context: Callable[[HttpRequest], dict[str, Any]]) -> Callable
         authenticator = two_factor.authenticator_of(request.user)
         if authenticator is None:
             return _redirect_to_next(request)
-        if form.is_valid() and has_valid_code(request, form):
-            request.session[DEVICE_ID_SESSION_KEY] = authenticator.persistent_id
-            request.session.cycle_key()
-            return _redirect_to_next(request)
+        if form.is_valid():
+            if has_valid_code(request, form):
+                request.session[DEVICE_ID_SESSION_KEY] = authenticator.persistent_id
+                request.session.cycle_key()
+                return _redirect_to_next(request)
+            record_refused_log_in(request, request.user.get_username())
         context = {**site_context(request), "form": form, "title": "Two-factor code"}
         return TemplateResponse(request, "admin/oidc_code.html", context)
 

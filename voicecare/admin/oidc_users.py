@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from voicecare.accounts.oidc import Identity, LogInRefused
 from voicecare.audit.models import Action
-from voicecare.audit.recording import record, record_failed_log_in
+from voicecare.audit.recording import record
 from voicecare.patients.access import ADMINISTRATOR
 
 
@@ -26,10 +26,8 @@ def find_user(request: HttpRequest, identity: Identity) -> User:
         if identity.groups is not None:
             _set_groups(request, user, identity.groups)
     if identity.groups == [] and not user.is_superuser:
-        record_failed_log_in(request, user.username)
         raise LogInRefused("no_group", "You are in no group that may log in here. Ask an administrator.")
     if not user.is_active or not user.is_staff:
-        record_failed_log_in(request, user.username)
         raise LogInRefused("not_allowed", "You may not log in to this site. Ask an administrator.")
     return user
 

@@ -4,7 +4,7 @@ from django.contrib.auth import authenticate
 from django.db import transaction
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import serializers
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 from voicecare.accounts import throttling, tokens, two_factor
 from voicecare.api.schema import ErrorSerializer
 from voicecare.audit.models import Action
-from voicecare.audit.recording import record, record_failed_log_in
+from voicecare.audit.recording import record, record_failed_log_in, record_refused_log_in
 
 
 class CredentialsSerializer(serializers.Serializer):
@@ -66,6 +66,9 @@ class LoginView(APIView):
                 authenticator = two_factor.check_second_factor(user, data.get("otp", ""))
                 if authenticator is None and two_factor.is_required(user):
                     raise AuthenticationFailed("Set up two-factor log-in in the admin first.", "otp_setup_required")
+        except Throttled:
+            record_refused_log_in(request, data["username"], Action.LOG_IN_THROTTLED)
+            raise
         except AuthenticationFailed:
             record_failed_log_in(request, data["username"])
             raise

@@ -5,10 +5,12 @@ rolled back leaves no entry.
 import ipaddress
 import uuid
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import Model
+from django.db.models.functions import Now
 from django.http import HttpRequest
 from rest_framework.request import Request
 
@@ -16,6 +18,7 @@ from voicecare.audit.changes import Changes
 from voicecare.audit.models import Action, AuditEntry, Source
 
 BATCH_SIZE = 500
+REFUSAL_INTERVAL = timedelta(minutes=1)
 _REST_PREFIX = "/api/"
 
 
@@ -44,6 +47,19 @@ def record_failed_log_in(request: HttpRequest | Request | None, user_name: str) 
     """Adds an entry with the user who has this name. Another name is not stored, because it can be a password."""
     user = User.objects.filter(username=user_name).first()
     record(request, Action.LOG_IN_FAILED, user=user or AnonymousUser())
+
+
+def record_refused_log_in(
+    request: HttpRequest | Request | None, user_name: str, action: Action = Action.LOG_IN_FAILED
+) -> None:
+    """Like `record_failed_log_in`, but one entry a minute for each user and address.
+
+    For refusals that no limit of failed log-ins bounds: anybody could fill the table with them.
+    """
+    entry = _entry(request, action, None, {}, User.objects.filter(username=user_name).first() or AnonymousUser())
+    recent = AuditEntry.objects.filter(action=action, at__gt=Now() - REFUSAL_INTERVAL)
+    if not recent.filter(user_id=entry.user_id, address=entry.address).exists():
+        entry.save()
 
 
 def _entry(

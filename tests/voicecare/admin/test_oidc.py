@@ -215,6 +215,22 @@ def test_the_provider_can_decide_the_groups(provider: OidcProvider, nora: User, 
     assert "There is no user otto" in refused()
 
 
+def test_refused_log_ins_are_recorded_once_a_minute(provider: OidcProvider, nora: User):
+    for _ in range(2):
+        Client().get(f"{START}callback/?code=x&state=x")
+    provider.claims["preferred_username"] = "otto"
+    refused()
+    assert list(AuditEntry.objects.values_list("action", "user_id", "user_name")) == [("log_in_failed", None, "")]
+    provider.claims["preferred_username"] = "nora"
+    User.objects.update(is_active=False)
+    for _ in range(2):
+        refused()
+    assert list(AuditEntry.objects.order_by("-pk").values_list("action", "user_name")) == [
+        ("log_in_failed", "nora"),
+        ("log_in_failed", ""),
+    ]
+
+
 def test_the_provider_cannot_remove_the_last_administrator(provider: OidcProvider, nora: User, settings):
     nora.groups.add(role("Administrator"))
     settings.OIDC_GROUPS_CLAIM = "groups"

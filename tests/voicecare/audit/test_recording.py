@@ -1,5 +1,6 @@
 """What an entry says: the person, the object, the patient and the change, and no name or text of a patient."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pytest_django import Settings
 from tests.clinicians import Clinician, clinician
 from tests.conftest import Member
 from tts.models import Utterance
+from voicecare.audit import recording
 from voicecare.audit.models import AuditEntry
 from voicecare.patients.models import Device, Patient
 
@@ -155,6 +157,21 @@ def test_log_ins_and_failed_ones_are_recorded_and_other_names_are_not(settings: 
         ("log_in_failed", "admin", None, ""),
         ("log_in_failed", "rest", None, ""),
     ]
+
+
+def test_log_ins_after_too_many_failures_are_recorded_once_a_minute(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    user = User.objects.create_user("carol", password="correct horse battery", is_staff=True)
+    for _ in range(4):  # of both kinds, so the sixth and all later ones are refused
+        log_in("carol", "wrong")
+    refused = AuditEntry.objects.filter(action="log_in_throttled")
+    assert list(refused.values_list("user_id", "user_name", "address")) == [(user.pk, "carol", "127.0.0.1")]
+    assert AuditEntry.objects.filter(action="log_in_failed").count() == 5
+    monkeypatch.setattr(recording, "REFUSAL_INTERVAL", timedelta(0))  # as if a minute had passed
+    log_in("carol", "correct horse battery")
+    assert refused.count() == 3  # by the form and over REST
 
 
 def test_the_command_that_resets_a_second_factor_is_recorded():
