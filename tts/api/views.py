@@ -158,6 +158,7 @@ class ConversationList(generics.ListAPIView):
     """The conversations of the caller's patients, newest first."""
 
     serializer_class = ConversationSerializer
+    filter_class = ConversationFilter
     required_permissions = {"GET": "tts.view_conversation"}
 
     def get_queryset(self) -> QuerySet[Conversation]:

@@ -80,7 +80,10 @@ def _clear_texts(utterances: QuerySet[Utterance]) -> int:
 
 @transaction.atomic
 def _anonymize(patient: Patient) -> None:
-    """Clear the names of a patient. Also clear them in the change log of the admin, which repeats the names of rows."""
+    """Clear the names and the external id of a patient.
+
+    Also clear the change log of the admin, which repeats the names of rows.
+    """
     theirs: dict[type[Model], Iterable[uuid.UUID]] = {
         Patient: [patient.pk],
         Device: patient.devices.values_list("pk", flat=True),
@@ -89,4 +92,4 @@ def _anonymize(patient: Patient) -> None:
     for model, keys in theirs.items():
         entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(model))
         entries.filter(object_id__in=[str(key) for key in keys]).update(object_repr="", change_message="")
-    Patient.objects.filter(pk=patient.pk).update(name="", preferred_name="", companion_name="")
+    Patient.objects.filter(pk=patient.pk).update(name="", preferred_name="", companion_name="", external_id=None)

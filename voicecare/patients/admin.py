@@ -210,13 +210,13 @@ class PatientAdmin(NoDeleteAdmin):
 
     form = PatientForm
     list_select_related = ("voice", "clinic")
-    search_fields = ("name", "preferred_name")
+    search_fields = ("name", "preferred_name", "=external_id")
     autocomplete_fields = ("team",)
     readonly_fields = ("archived_at", "erases_at", "erased_at", "created_at")
     fieldsets = (
         (None, {"fields": ("name", "preferred_name", "companion_name", "language", "speech_rate")}),
         ("Voices", {"fields": ("voice", "backup_voice", "backup_policy")}),
-        ("Care", {"fields": ("clinic", "monthly_character_budget", "team")}),
+        ("Care", {"fields": ("external_id", "clinic", "monthly_character_budget", "team")}),
         ("Record", {"fields": ("archived_at", "erases_at", "erased_at", "created_at")}),
     )
     inlines = (DeviceInline,)

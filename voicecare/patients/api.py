@@ -34,6 +34,7 @@ from voicecare.patients.serializers import (
     DeviceSerializer,
     ErasureSerializer,
     IssuedDeviceSerializer,
+    PatientFilter,
     PatientSerializer,
     VoiceSerializer,
 )
@@ -43,6 +44,7 @@ PATIENT_REQUEST_EXAMPLE = OpenApiExample(
     {
         "name": "Margaret Ellis",
         "preferred_name": "Maggie",
+        "external_id": "MRN-104832",
         "companion_name": "Clara",
         "language": "en",
         "voice": None,
@@ -86,10 +88,26 @@ class PatientList(generics.ListCreateAPIView):
     """
 
     serializer_class = PatientSerializer
+    filter_class = PatientFilter
     required_permissions = {"GET": "patients.view_patient", "POST": "patients.add_patient"}
 
     def get_queryset(self) -> QuerySet[Patient]:
-        return Patient.objects.visible_to(self.request.user).order_by("name", "pk")
+        wanted = PatientFilter(data=self.request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        values = wanted.validated_data
+        conditions = {name: values[name] for name in ("external_id", "language", "clinic", "voice") if name in values}
+        patients = Patient.objects.visible_to(self.request.user).filter(**conditions)
+        if "archived" in values:
+            patients = patients.filter(archived_at__isnull=not values["archived"])
+        for word in values.get("search", "").split():
+            patients = patients.filter(
+                Q(name__icontains=word) | Q(preferred_name__icontains=word) | Q(external_id__iexact=word)
+            )
+        return patients.order_by(values.get("ordering", "name"), "pk")
+
+    @extend_schema(parameters=[PatientFilter])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        return super().get(request, *args, **kwargs)
 
     @extend_schema(examples=[PATIENT_REQUEST_EXAMPLE, PATIENT_EXAMPLE])
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401

@@ -1,12 +1,16 @@
 """Serializers of patients, devices and voices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
+from rest_framework.validators import UniqueValidator
 
 from voicecare.core import languages
 from voicecare.patients.access import CHANGE_CLINIC, may
@@ -19,6 +23,7 @@ PATIENT_EXAMPLE = OpenApiExample(
         "id": "0b7c0a51-5c1e-4f7e-8a53-2f6f3c1f9d10",
         "name": "Margaret Ellis",
         "preferred_name": "Maggie",
+        "external_id": "MRN-104832",
         "companion_name": "Clara",
         "language": "en",
         "voice": None,
@@ -66,6 +71,7 @@ VOICE_EXAMPLE = OpenApiExample(
 CLINIC_EXAMPLE = OpenApiExample(
     "A ward", {"id": "a8a8c1f5-2d5e-4f0c-9c62-0b7a7f2f1e11", "name": "Ward 3"}, response_only=True
 )
+EXTERNAL_ID_TAKEN = "Another patient has this external id."
 MAX_BUDGET = 2**31 - 1  # the largest value of PostgreSQL's integer
 
 
@@ -87,6 +93,13 @@ class LanguageField(serializers.CharField):
 
 @extend_schema_serializer(examples=[PATIENT_EXAMPLE])
 class PatientSerializer(serializers.ModelSerializer[Patient]):
+    external_id = serializers.CharField(
+        max_length=64,
+        allow_null=True,
+        required=False,
+        validators=[UniqueValidator(Patient.objects.all(), EXTERNAL_ID_TAKEN)],
+        help_text="The patient's id in another system. No two patients have the same.",
+    )
     language = LanguageField(
         max_length=languages.MAX_LENGTH,
         required=False,
@@ -134,6 +147,7 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
             "id",
             "name",
             "preferred_name",
+            "external_id",
             "companion_name",
             "language",
             "voice",
@@ -204,6 +218,10 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
     def to_representation(self, patient: Patient) -> dict[str, Any]:
         return {**super().to_representation(patient), "archived": patient.archived_at is not None}
 
+    def create(self, values: dict[str, Any]) -> Patient:
+        with _external_id_checked():
+            return super().create(values)
+
     def update(self, patient: Patient, values: dict[str, Any]) -> Patient:
         """Saves only the fields that the request contains.
 
@@ -211,8 +229,39 @@ class PatientSerializer(serializers.ModelSerializer[Patient]):
         """
         for name, value in values.items():
             setattr(patient, name, value)
-        patient.save(update_fields=values)
+        with _external_id_checked():
+            patient.save(update_fields=values)
         return patient
+
+
+@contextmanager
+def _external_id_checked() -> Iterator[None]:
+    """Reports an external id that another request has taken since the validation as an invalid field."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        if "external_id" not in str(error):
+            raise
+        raise serializers.ValidationError({"external_id": [EXTERNAL_ID_TAKEN]}, "unique") from None
+
+
+class PatientFilter(serializers.Serializer):
+    """The parameters of the list of patients."""
+
+    search = serializers.CharField(
+        required=False, max_length=200, help_text="Words of the names, or a whole external id. Each word must occur."
+    )
+    external_id = serializers.CharField(required=False, max_length=64)
+    language = serializers.CharField(required=False, max_length=languages.MAX_LENGTH)
+    clinic = serializers.UUIDField(required=False)
+    voice = serializers.UUIDField(required=False)
+    archived = serializers.BooleanField(required=False)
+    ordering = serializers.ChoiceField(
+        required=False,
+        choices=("name", "-name", "created_at", "-created_at"),
+        help_text="The default is `name`. With a minus sign, the order is reversed.",
+    )
 
 
 class ErasureSerializer(serializers.Serializer):

@@ -89,11 +89,12 @@ def test_names_and_texts_of_an_erased_patient_are_cleared_immediately(say: Say, 
     say()
     say(state="waiting")
     say(member=bob)
+    Patient.objects.filter(pk=alice.patient.pk).update(external_id="MRN-1")
     erase(alice, settled=False)
     assert retention.erase_patients() == 0
     assert sorted(texts()) == ["", "", "Good morning"]
     row = Patient.objects.get(pk=alice.patient.pk)
-    assert (row.name, row.preferred_name, row.companion_name) == ("", "", "")
+    assert (row.name, row.preferred_name, row.companion_name, row.external_id) == ("", "", "", None)
     assert Patient.objects.get(pk=bob.patient.pk).name == "Bob Baker"
 
 

@@ -106,6 +106,7 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
         "id": patient["id"],
         "name": "Zoe Zimmer",
         "preferred_name": "",
+        "external_id": None,
         "companion_name": "Clara",
         "language": "en",
         "voice": None,
@@ -120,6 +121,7 @@ def test_a_patient_is_created_read_and_changed(carol: Clinician, alice: Member):
     assert patient["created_at"].endswith("Z")
     change = {
         "preferred_name": "Zo",
+        "external_id": "MRN 7",
         "language": "de-AT",
         "voice": str(alice.patient.voice_id),
         "backup_voice": str(Voice.objects.default().pk),
@@ -168,6 +170,9 @@ def test_a_language_from_earlier_times_stays_readable_and_may_be_sent_back(
         ("companion_name", ""),
         ("companion_name", {}),
         ("preferred_name", "x" * 101),
+        ("external_id", ""),
+        ("external_id", "x" * 65),
+        ("external_id", "a\0b"),
         ("language", ""),
         ("language", "english"),
         ("language", "e"),

@@ -91,6 +91,13 @@ class Patient(models.Model):
     name = models.CharField(max_length=100)
     preferred_name = models.CharField(max_length=100, blank=True, help_text="How the companion addresses them.")
     companion_name = models.CharField(max_length=100, help_text="The name of the AI companion.")
+    external_id = models.CharField(
+        max_length=64,
+        null=True,
+        blank=True,
+        unique=True,
+        help_text="The patient's id in another system, for example the record number. No two patients have the same.",
+    )
     language = models.CharField(
         max_length=languages.MAX_LENGTH,
         default=languages.DEFAULT,
