@@ -12,6 +12,7 @@ root, debootstrap and slirp4netns; without them, it says so and ends with 0. DEB
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -143,6 +144,7 @@ def main() -> None:
     if missing or os.geteuid() != 0:
         print(f"skipped: it needs root and {', '.join(missing) or 'nothing else'}")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
     with ExitStack() as stack:
         root = Path(tempfile.mkdtemp(prefix="voicecare-install-"))
         stack.callback(subprocess.run, ["rm", "-rf", "--one-file-system", str(root)], check=True)
