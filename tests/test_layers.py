@@ -23,7 +23,14 @@ WEB = {
 # The parts that other apps may use.
 USAGE = {"usage.ledger", "usage.alerts", "usage.provider_state", "usage.budgets", "usage.clinic_budgets"}
 
-USAGE_DOMAIN = {*USAGE, "usage.models", "usage.prices", "usage.reports", "usage.reconciliation"}
+USAGE_DOMAIN = {
+    *USAGE,
+    "usage.models",
+    "usage.prices",
+    "usage.reports",
+    "usage.reconciliation",
+    "usage.provider_history",
+}
 CLONING_DOMAIN = {f"cloning.{part}" for part in ("models", "samples", "gateway", "consent", "jobs", "voices")}
 TTS_VALUES = {"tts.states", "tts.queue_reason", "tts.outbox.claim"}  # plain values without Django
 TTS_BASE = {*TTS_VALUES, "tts.models", "tts.text", "tts.speech", "tts.conversations", "tts.recorder"}
@@ -57,12 +64,19 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "usage.clinic_budgets": {"usage.budgets", "usage.alerts", "usage.models", *SHARED},
     "usage.reports": {"usage.ledger", "usage.alerts", "usage.prices", "usage.models", *SHARED},
     "usage.provider_state": {*USAGE, "usage.reports", "usage.models", *SHARED},
-    "usage.reconciliation": {*USAGE_DOMAIN, *SHARED},
+    "usage.reconciliation": {*USAGE_DOMAIN - {"usage.provider_history"}, *SHARED},
+    "usage.provider_history": {*USAGE_DOMAIN, *SHARED},
     "usage": {*USAGE_DOMAIN, *SHARED, *WEB},
     "cloning.models": SHARED,
     "cloning.samples": {"voicecare.core", "voicecare.audio"},
     "cloning.gateway": {"cloning.models", "cloning.samples", "usage.alerts", "usage.provider_state", *SHARED},
-    "cloning.consent": {"cloning.gateway", "cloning.models", "cloning.samples", "usage.alerts", *SHARED},
+    "cloning.consent": {
+        "cloning.gateway",
+        "cloning.models",
+        "cloning.samples",
+        *("usage.alerts", "usage.provider_history"),
+        *SHARED,
+    },
     "cloning.jobs": {*CLONING_DOMAIN - {"cloning.voices"}, "usage.alerts", *SHARED},
     "cloning.voices": {*CLONING_DOMAIN, "usage.alerts", *SHARED},
     "cloning": {*CLONING_DOMAIN, "usage.alerts", *SHARED, *WEB},
@@ -74,7 +88,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "tts.models": {*TTS_VALUES, *SHARED},
     "tts.outbox": {*TTS_VALUES, "tts.models", *SHARED},
     "tts.conversations": {*TTS_VALUES, "tts.text", "tts.models", *SHARED},
-    "tts.conversations.retention": {*TTS_VALUES, "tts.outbox", "tts.models", *SHARED},
+    "tts.conversations.retention": {*TTS_VALUES, "tts.outbox", "tts.models", "usage.provider_history", *SHARED},
     "tts.recorder": {*TTS_BASE, "tts.outbox", "usage.ledger", *SHARED},
     "tts.protocol": {
         *TTS_VALUES,

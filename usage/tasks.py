@@ -10,6 +10,7 @@ from usage.alerts import dispatcher, heartbeats, latency, lost_voices, region
 from usage.alerts.notifications import dispatch as notifications
 from usage.alerts.periodic_tasks import PeriodicTask
 from usage.alerts.voices import default_voice, ending
+from usage.provider_history import deletion
 from usage.provider_state import access, circuit, quota
 from usage.reports import queries
 from voicecare.core.batches import run_steps
@@ -63,3 +64,8 @@ def check_latency() -> None:
 @shared_task(name="usage.check_region", base=PeriodicTask)
 def check_region() -> None:
     region.check()
+
+
+@shared_task(name="usage.delete_history", base=PeriodicTask)
+def delete_history() -> None:
+    deletion.sweep()

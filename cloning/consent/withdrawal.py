@@ -3,7 +3,8 @@
 The reason is a withdrawn consent, a replaced voice or an erased patient. First the voices of the job are deleted at the
 provider, where they are found by the name and the id that the job has stored. Then the recording is deleted, then the
 cached speech. All of this is repeated until a check finds no data. Only then does the job get the status `withdrawn`.
-Its row remains as the record of the consent and its end.
+Its row remains as the record of the consent and its end. The requests in the provider's history are deleted
+independently of that (`usage.provider_history`).
 """
 
 import random
@@ -22,6 +23,7 @@ from cloning.gateway import provider_voices
 from cloning.gateway.failures import CloneFailure
 from cloning.models import CloneJob, sample_storage
 from usage.alerts import lost_voices
+from usage.provider_history import deletion
 from voicecare.core import task_names, task_queue
 from voicecare.core.batches import process_each
 from voicecare.patients.models import Patient, Voice
@@ -73,6 +75,7 @@ def _start_withdrawal(job: CloneJob, by: User | None) -> bool:
         Patient.objects.filter(voice__in=voice).update(voice=None)
         Patient.objects.filter(backup_voice__in=voice).update(backup_voice=None)
         voice.update(state=Voice.State.WITHDRAWN)
+        deletion.delete_for_voices(voice)
         task_queue.enqueue_on_commit(task_names.REMOVE_AUDIO)
         task_queue.enqueue_on_commit(task_names.WITHDRAW_CLONE, job.pk)
     return bool(started)

@@ -23,7 +23,16 @@ from tests.conftest import Member
 from tests.roles import role
 from tests.voicecare.every_url import Address, body_of, every_address
 from tts.models import Clip, Conversation, Phrase, Utterance
-from usage.models import DailyUsage, Incident, NotificationChannel, Price, ProviderState, Reconciliation, UsageEvent
+from usage.models import (
+    DailyUsage,
+    HistoryDeletion,
+    Incident,
+    NotificationChannel,
+    Price,
+    ProviderState,
+    Reconciliation,
+    UsageEvent,
+)
 from voicecare.patients.models import Clinic, DefaultVoice, Device, Patient, Voice
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(600)]
@@ -113,7 +122,8 @@ def rows(member: Callable[..., Member], tmp_path: Any) -> Rows:
         NotificationChannel.objects.create(name="On call", url=f"json://{ADDRESS}:{ADDRESS}@127.0.0.1/{ADDRESS}"),
         Reconciliation.objects.create(day=now.date()), *DefaultVoice.objects.all(),
     ]  # fmt: skip
-    of_patient = [device, clone, conversation, utterance, event, usage, budget, lost, job, pending, *clips]
+    deletion = HistoryDeletion.objects.create(patient=patient.pk, covers_until=now)
+    of_patient = [device, clone, conversation, utterance, event, usage, budget, lost, job, pending, deletion, *clips]
     patient.refresh_from_db()
     return Rows(patient, of_patient, others)
 

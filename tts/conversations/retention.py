@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from tts.models import Clip, Conversation, Utterance
 from tts.outbox.leases import PENDING
+from usage.provider_history import deletion
 from voicecare.core.batches import process_each
 from voicecare.patients import erasure
 from voicecare.patients.models import Device, Patient, Voice
@@ -80,7 +81,7 @@ def _clear_texts(utterances: QuerySet[Utterance]) -> int:
 
 @transaction.atomic
 def _anonymize(patient: Patient) -> None:
-    """Clear the names and the external id of a patient.
+    """Clear the names and the external id of a patient, and let their requests be deleted from the provider's history.
 
     Also clear the change log of the admin, which repeats the names of rows.
     """
@@ -92,4 +93,5 @@ def _anonymize(patient: Patient) -> None:
     for model, keys in theirs.items():
         entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(model))
         entries.filter(object_id__in=[str(key) for key in keys]).update(object_repr="", change_message="")
+    deletion.delete_for_patient(patient.pk)
     Patient.objects.filter(pk=patient.pk).update(name="", preferred_name="", companion_name="", external_id=None)

@@ -4,6 +4,6 @@ All are read-only, except for prices and notification channels, and for the acti
 `voicecare.admin.overview` registers the pages of `incidents`, whose filters are in `incident_filters`.
 """
 
-from usage.admin import ledger, notifications, prices, provider_state, reconciliations
+from usage.admin import history, ledger, notifications, prices, provider_state, reconciliations
 
-__all__ = ["ledger", "notifications", "prices", "provider_state", "reconciliations"]
+__all__ = ["history", "ledger", "notifications", "prices", "provider_state", "reconciliations"]

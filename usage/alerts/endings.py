@@ -80,6 +80,7 @@ _DETECTED: Mapping[Incident.Kind, Callable[[Incident], bool]] = {
     Kind.SECOND_BEAT: _always,  # only one beat gives heartbeats
     Kind.ALERTS: _always,  # the channel sends a message, or is removed from the settings
     Kind.CHANNEL: _always,  # the channel sends a message, or is disabled or deleted
+    Kind.HISTORY: _always,  # the deletions succeed
     Kind.REGION: _always,  # all requests are handled in the promised region again
     Kind.TASK: _is_scheduled,  # the task succeeds
 }

@@ -12,7 +12,7 @@ from usage.alerts import region
 from usage.alerts.endings import REFUSED
 from usage.alerts.latency import PATIENT_KINDS, SLOW_ABOVE_MS, WINDOW_MINUTES
 from usage.alerts.voices import ending
-from usage.models import Incident, UsageEvent
+from usage.models import HistoryDeletion, Incident, UsageEvent
 from voicecare.patients.models import Clinic, Patient, Voice
 
 Kind = Incident.Kind
@@ -49,6 +49,9 @@ def impact_of(incident: Incident) -> list[Impact] | None:
         voices = ending.voices_ending_on(incident.key) if incident.resolved_at is None else set()
         heard_next = ending.patients_by_voice().items()
         return [Impact(patient.pk, f"hears {voice}") for patient, voice in heard_next if voice in voices]
+    if incident.kind == Kind.HISTORY:
+        waiting = HistoryDeletion.objects.filter(done_at=None).order_by("patient").values_list("patient", flat=True)
+        return [Impact(patient, "requests are still in the provider's history") for patient in waiting.distinct()]
     if incident.kind == Kind.BUDGET:
         return _over_budget(uuid.UUID(incident.key))
     return _counted(incident)

@@ -156,6 +156,14 @@ _MESSAGES = {
         "the details below to your technical support. Recovery is detected automatically.",
         "The periodic task succeeds again.",
     ),
+    Kind.HISTORY: IncidentMessage(
+        "Requests that must be deleted are still in the speech provider's history: those of an erased patient, or "
+        "those in a withdrawn voice clone.",
+        "No change. The provider still has texts and speech of people who no longer want that.",
+        "Run the doctor. If the API key may not read the history or delete from it, give it these permissions at the "
+        "provider. Or delete the requests on the provider's web site. The deletions are tried again automatically.",
+        "All deletions in the provider's history succeed again.",
+    ),
     Kind.REGION: IncidentMessage(
         "The speech provider handles our requests outside of the promised region. The details below name the region.",
         "No change. The texts of the patients who spoke since then were processed in another region. Their requests "

@@ -39,6 +39,7 @@ _SEVERITIES: Mapping[Incident.Kind, Severity] = {
     Kind.ALERTS: Severity.WARNING,
     Kind.CHANNEL: Severity.WARNING,
     Kind.TASK: Severity.WARNING,
+    Kind.HISTORY: Severity.WARNING,
     Kind.REGION: Severity.WARNING,
 }
 

@@ -1,10 +1,12 @@
 """Usage of the speech provider, the provider's state, and incidents.
 
 `ledger` has what was requested and billed, `money` prices and budgets, `provider_state` the provider's state,
-`processes` the state of background processes, `incident` the incidents, `notification` who is told about them. Some
+`processes` the state of background processes, `incident` the incidents, `notification` who is told about them,
+`history` what the provider keeps of our requests. Some
 fields keep an older column name (`db_column`), because old and new processes run at the same time during a deploy.
 """
 
+from usage.models.history import HistoryDeletion
 from usage.models.incident import Incident, IncidentEvent
 from usage.models.ledger import NO_ID, DailyUsage, Reconciliation, UsageEvent
 from usage.models.money import BudgetMonth, ClinicBudget, DigestMail, Price, StatementMail
@@ -20,6 +22,7 @@ __all__ = [
     "DailyUsage",
     "DigestMail",
     "Heartbeat",
+    "HistoryDeletion",
     "Incident",
     "IncidentEvent",
     "NotificationChannel",

@@ -35,6 +35,7 @@ class Incident(models.Model):
         ALERTS = "alerts", "alerts cannot be sent"
         CHANNEL = "channel", "a notification channel fails"
         TASK = "task", "a periodic task keeps failing"
+        HISTORY = "history", "requests stay in the provider's history"
         REGION = "region", "requests are handled outside of the promised region"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -123,6 +124,7 @@ class Incident(models.Model):
                         "channel",
                         "task",
                         "region",
+                        "history",
                     ]
                 ),
                 name="incident_kind",

@@ -1,10 +1,11 @@
 """Compares one day of the ledger with the provider's figures, saves the result and reports a difference."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import structlog
 from django.db import transaction
@@ -13,7 +14,7 @@ from django.db.models import Count, Q, QuerySet, Sum
 from usage.alerts import incidents
 from usage.ledger import events as ledger
 from usage.ledger import rollup
-from usage.models import DailyUsage, Reconciliation, UsageEvent
+from usage.models import DailyUsage, HistoryDeletion, Reconciliation, UsageEvent
 from usage.provider_state import quota
 from usage.reconciliation import provider_usage
 from usage.reconciliation.explanation import Discrepancy, explain
@@ -24,6 +25,7 @@ from voicecare.providers.elevenlabs.responses import HistoryItem
 
 MIN_HISTORY_COVERAGE = 0.99  # part of our answered requests that a trustworthy history must contain
 MIDNIGHT_MARGIN = timedelta(seconds=60)  # the provider may count such a request for the adjacent day
+DELETION_OVERLAP = timedelta(hours=2)  # the last requests come after the deletion was requested
 DAY_OVERLAP = timedelta(minutes=10)  # a day's history has items of requests that started just outside it
 
 SAME_PERIOD_TOLERANCE = timedelta(days=1)  # two reset times this close belong to one billing period
@@ -63,6 +65,8 @@ class AnsweredRequest(NamedTuple):
     credits: int
     outcome: str
     started_at: datetime
+    patient: uuid.UUID | None = None
+    voice: uuid.UUID | None = None
 
 
 def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
@@ -76,20 +80,45 @@ def answered_requests(day_range: DayRange) -> list[AnsweredRequest]:
     return [AnsweredRequest(*row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The patients and the voices whose requests this server deletes from the provider's history."""
+
+    patients: frozenset[uuid.UUID]
+    voices: frozenset[uuid.UUID]
+
+    @classmethod
+    def since(cls, day_range: DayRange) -> Self:
+        """A patient whose deletion was requested before the day has no requests of the day."""
+        rows = HistoryDeletion.objects.filter(created_at__gte=day_range.start - DELETION_OVERLAP)
+        pairs = list(rows.values_list("patient", "voice"))
+        return cls(
+            frozenset(patient for patient, voice in pairs if patient is not None and voice is None),
+            frozenset(voice for _, voice in pairs if voice is not None),
+        )
+
+    def has(self, request: AnsweredRequest) -> bool:
+        return request.patient in self.patients or request.voice in self.voices
+
+
 def verified_history(client: AccountClient, day_range: DayRange, until: datetime, answered_by: datetime) -> History:
     """Return the provider's history from the start of the day to `until`, if it contains our own requests.
 
     Raises ProviderDataUnavailable if the history cannot be read, or if it lacks too many completed requests that
     started before `answered_by` (MIN_HISTORY_COVERAGE). Such a history was deleted, belongs to another workspace, or
-    identifies requests in another way. It must not prove that an unknown attempt was not billed.
+    identifies requests in another way. It must not prove that an unknown attempt was not billed. Requests that this
+    server deletes from the history are not expected there.
     """
+    removed = Removed.since(day_range)
     history = provider_usage.history(client, day_range.start, until)
     history_ids = {match_key(item) for item in history}
     start, end = day_range.start, min(until, answered_by)
     our_ids = [
         request.request_id
         for request in answered_requests(day_range)
-        if request.outcome == ledger.Outcome.COMPLETED and start <= request.started_at < end
+        if request.outcome == ledger.Outcome.COMPLETED
+        and start <= request.started_at < end
+        and not removed.has(request)
     ]
     missing = sum(request_id not in history_ids for request_id in our_ids)
     if missing > (1 - MIN_HISTORY_COVERAGE) * len(our_ids):
@@ -130,7 +159,7 @@ class UnmatchedUsage:
 def find_unmatched(day_range: DayRange, history: History | None) -> UnmatchedUsage:
     if history is None:
         return UnmatchedUsage()
-    requests = answered_requests(day_range)
+    requests, removed = answered_requests(day_range), Removed.since(day_range)
     our_ids = {request.request_id for request in requests}
     history_ids = {match_key(item) for item in history}
     external = [item for item in _items_of_day(day_range, history) if match_key(item) not in our_ids]
@@ -140,6 +169,7 @@ def find_unmatched(day_range: DayRange, history: History | None) -> UnmatchedUsa
         if request.outcome != ledger.Outcome.COMPLETED
         and day_range.start <= request.started_at < day_range.end
         and request.request_id not in history_ids
+        and not removed.has(request)
     ]
     return UnmatchedUsage(external, unbilled)
 
@@ -225,12 +255,14 @@ def _compare(
         near_midnight |= Q(started_at__gte=midnight - MIDNIGHT_MARGIN, started_at__lt=midnight + MIDNIGHT_MARGIN)
     events = UsageEvent.objects.filter(near_midnight).order_by()
     margins = events.aggregate(**{unit: Sum(unit, default=0) for unit in provider_usage.METRICS})
+    # A history from which this server has deleted requests has no sum of the day.
+    has_deleted = any(map(Removed.since(look.day_range).has, answered_requests(look.day_range)))
     discrepancies = []
     for unit in provider_usage.METRICS:
         # The figure of the statistics, otherwise the sum of the history, otherwise the figure saved before.
         read = partial(provider_usage.usage_total, look.client, unit, look.day_range.start, look.day_range.end)
         provider = look.read(f"The provider's {unit}", read)
-        if provider is None and look.history is not None:
+        if provider is None and look.history is not None and not has_deleted:
             provider = _sum(_items_of_day(look.day_range, look.history), unit)
         elif provider is None:
             provider = getattr(row, f"provider_{unit}")

@@ -46,8 +46,16 @@ def history(client: AccountClient, begins: datetime, ends: datetime) -> list[His
     """
     if settings.ELEVENLABS_ZERO_RETENTION:
         raise ProviderDataUnavailable("zero retention is on, so there is no history")
+    return _wrap_errors(lambda: list(items_between(client, begins, ends)))
+
+
+def items_between(client: AccountClient, begins: datetime, ends: datetime) -> Iterator[HistoryItem]:
+    """Yield the items of the history between two times, with a margin of MARGIN_S at both ends.
+
+    Raises ProviderError, and ProviderDataUnavailable if the history is too long or has wrong times.
+    """
     after, before = int(begins.timestamp()) - MARGIN_S, int(ends.timestamp()) + MARGIN_S
-    return _wrap_errors(lambda: list(_items_within(client.history(after, before), after, before)))
+    return _items_within(client.history(after, before), after, before)
 
 
 def subscription(client: AccountClient, now: datetime) -> Subscription:

@@ -27,6 +27,7 @@ from usage.reconciliation.comparison import (
     DayRange,
     DayReconciliation,
     History,
+    Removed,
     answered_requests,
     save_result,
     verified_history,
@@ -137,7 +138,8 @@ def resolve_unknown_attempts(
 ) -> None:
     known_ids = {request.request_id for request in answered_requests(day_range)}
     candidates = [item for item in history if match_key(item) not in known_ids]
-    unknown = list(day_range.events().filter(_is_unknown(now)))
+    # What was deleted from the history cannot show whether an attempt in this voice was billed.
+    unknown = list(day_range.events().filter(_is_unknown(now)).exclude(voice__in=Removed.since(day_range).voices))
     voices = {voice.pk: voice.provider_id for voice in Voice.objects.filter(pk__in={event.voice for event in unknown})}
     attempts = (
         UnknownAttempt(

@@ -34,7 +34,7 @@ from voicecare.providers.errors import (
 LANGUAGE = "en"
 TEXT = "Hello."  # short, because it is billed
 SPEECH_TIMEOUT_S = 15.0
-UNKNOWN_VOICE = "voicecareDoctor00000"  # the ids of the provider have 20 characters; no voice has this one
+UNKNOWN_VOICE = UNKNOWN_ITEM = "voicecareDoctor00000"  # ids of the provider have 20 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,16 @@ PERMISSIONS = (
     Permission(
         "permission_history",
         "read the history",
-        "it stays unknown whether interrupted requests were billed",
+        "it stays unknown whether interrupted requests were billed, and requests of erased patients stay there",
         False,
         lambda client: next(client.history(_now_ms() // 1000 - 60, _now_ms() // 1000), None),
+    ),
+    Permission(
+        "permission_history_write",
+        "delete from the history",
+        "requests of erased patients and in withdrawn voices stay in the provider's history",
+        False,
+        lambda client: client.delete_history_item(UNKNOWN_ITEM),
     ),
     Permission(
         "permission_voices_write",

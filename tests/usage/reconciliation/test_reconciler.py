@@ -23,8 +23,8 @@ from tts.models import Conversation
 from usage.alerts.responses import mark_resolved
 from usage.ledger import events, rollup
 from usage.ledger.events import Attempt
-from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
-from usage.reconciliation import comparison, reconciler
+from usage.models import DailyUsage, HistoryDeletion, Incident, Reconciliation, UsageEvent
+from usage.reconciliation import comparison, provider_usage, reconciler
 from usage.reconciliation.reconciler import COMPARE_AFTER, RETRY_LATER, RETRY_SOON, is_due
 from voicecare.patients.models import Voice
 
@@ -593,3 +593,33 @@ def test_when_a_day_is_due(
     assert is_due(DAY, row, now, is_unfinished=is_unfinished) == due
     if at is None:
         assert is_due(DAY, None, now, is_unfinished=is_unfinished) == due
+
+
+# Requests that this server has deleted from the history
+
+
+def test_requests_that_were_deleted_from_the_history_are_neither_missing_nor_external(
+    provider: SandboxProcess, alice: Member
+):
+    erased = bill_and_record(provider, NOON, patient_id=alice.patient.pk)
+    bill_and_record(provider, NOON + timedelta(hours=1))
+    HistoryDeletion.objects.create(patient=alice.patient.pk, created_at=OVER, covers_until=OVER)
+    with provider_usage.account_client() as client:
+        for item in client.history():
+            if item.request_id == erased.request_id:
+                client.delete_history_item(item.item_id)
+    lost = record_unanswered(NOON + timedelta(hours=2))
+    row = reconcile()
+    assert outcome(lost)[1] == "not_billed"  # so the history is trusted
+    assert (row.characters, row.provider_characters, row.unexplained_characters) == (80, 80, 0)
+    assert row.external_characters == 0
+    assert drift_incidents() == []
+
+
+def test_an_attempt_in_a_withdrawn_voice_stays_unknown(provider: SandboxProcess):
+    lost = record_unanswered()
+    HistoryDeletion.objects.create(
+        voice=Voice.objects.get(provider_id=VOICE).pk, provider_voice_id=VOICE, created_at=OVER, covers_until=OVER
+    )
+    reconcile()
+    assert outcome(lost)[0] == "unknown"

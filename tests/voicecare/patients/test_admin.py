@@ -23,7 +23,16 @@ from cloning.models import CloneJob
 from tests.conftest import Member
 from tests.waiting import until
 from tts.models import Clip, Conversation, Phrase, Utterance
-from usage.models import DailyUsage, Incident, NotificationChannel, Price, ProviderState, Reconciliation, UsageEvent
+from usage.models import (
+    DailyUsage,
+    HistoryDeletion,
+    Incident,
+    NotificationChannel,
+    Price,
+    ProviderState,
+    Reconciliation,
+    UsageEvent,
+)
 from voicecare.core import languages, task_queue
 from voicecare.core.languages import LANGUAGES
 from voicecare.patients.authentication import authenticate_device
@@ -136,7 +145,14 @@ def run_action(client: Client, action: str, *rows: Model) -> str:
 
 def test_all_our_models_are_registered():
     ours = {model for model in admin.site._registry if model._meta.app_label in ("patients", "tts", "usage", "cloning")}
-    assert ours == {*OUR_MODELS, Clinic, CloneJob, NotificationChannel, Price}  # other files test these four
+    assert ours == {
+        *OUR_MODELS,
+        Clinic,
+        CloneJob,
+        HistoryDeletion,
+        NotificationChannel,
+        Price,
+    }  # see others
 
 
 @pytest.mark.parametrize("model", OUR_MODELS)

@@ -136,19 +136,29 @@ class AccountClient:
         reply = self._get_json("/v1/usage/character-stats", metric=metric, aggregation_interval="hour", **times)
         return CharacterStats.from_json(reply)
 
-    def history(self, after_unix: int, before_unix: int) -> Iterator[HistoryItem]:
-        """Yields the speech requests between two Unix times in seconds, newest first.
+    def history(
+        self, after_unix: int | None = None, before_unix: int | None = None, *, voice_id: str | None = None
+    ) -> Iterator[HistoryItem]:
+        """Yields the speech requests between two Unix times in seconds, or all, newest first.
 
+        `voice_id` limits them to a voice. The provider may ignore these limits, so the caller must check the items.
         Nothing is yielded if the provider keeps no history for this account.
         """
 
         def page(after: str | None) -> tuple[Sequence[HistoryItem], str | None]:
-            times = {"date_after_unix": after_unix, "date_before_unix": before_unix}
-            reply = self._get_json("/v1/history", page_size=1000, start_after_history_item_id=after, **times)
+            limits = {"date_after_unix": after_unix, "date_before_unix": before_unix, "voice_id": voice_id}
+            reply = self._get_json("/v1/history", page_size=1000, start_after_history_item_id=after, **limits)
             found = HistoryPage.from_json(reply)
             return found.items, found.next_after
 
         return _iterate_pages(page)
+
+    def delete_history_item(self, item_id: str) -> None:
+        """Deletes a speech request from the history, with its text and its audio.
+
+        Raises ProviderError with the code `history_item_not_found` if there is no such item.
+        """
+        self._request("DELETE", f"/v1/history/{path_segment(item_id)}")
 
     def _get_json(self, path: str, **query: str | int | None) -> object:
         given = {name: value for name, value in query.items() if value is not None}

@@ -29,7 +29,7 @@ def request_headers(api_key: str) -> dict[str, str]:
 
 
 def path_segment(value: str) -> str:
-    """Returns `value`, which is a voice id, quoted as one segment of a URL's path.
+    """Returns `value`, which is an id, quoted as one segment of a URL's path.
 
     Raises VoiceUnavailable if it is empty. A slash, question mark or `..` in the value cannot lead to another endpoint.
     """

@@ -201,6 +201,7 @@ class HistoryItem:
     created_at_unix: int | None
     characters: int
     credits: int | None
+    is_deleted: bool = False
 
     @classmethod
     def from_json(cls, reply: object) -> Self:
@@ -214,6 +215,7 @@ class HistoryItem:
             created_at_unix=_optional_number(data, "date_unix"),
             characters=len(_text(data, "text")),
             credits=after - before if before is not None and after is not None and after >= before else None,
+            is_deleted=data.get("state") == "deleted",
         )
 
 

@@ -169,6 +169,23 @@ def test_all_pages_of_the_history_are_read(provider: responses.RequestsMock, acc
     assert second["start_after_history_item_id"] == ["a"]
 
 
+def test_the_history_of_a_voice_is_requested(provider: responses.RequestsMock, account: AccountClient) -> None:
+    item = {"history_item_id": "a", "voice_id": "v", "state": "deleted"}
+    provider.get(f"{BASE}/v1/history", json={"history": [item], "has_more": False})
+    assert [(one.item_id, one.voice_id, one.is_deleted) for one in account.history(voice_id="v")] == [("a", "v", True)]
+    assert query(provider.calls[0])["voice_id"] == ["v"]
+
+
+def test_an_item_of_the_history_is_deleted(provider: responses.RequestsMock, account: AccountClient) -> None:
+    provider.delete(f"{BASE}/v1/history/a%2Fb", json={"status": "ok"})
+    account.delete_history_item("a/b")
+    body = {"detail": {"status": "history_item_not_found", "message": "There is none."}}
+    provider.delete(f"{BASE}/v1/history/c", json=body, status=404)
+    with pytest.raises(e.ProviderError) as caught:
+        account.delete_history_item("c")
+    assert (caught.value.code, caught.value.retryable) == ("history_item_not_found", False)
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"character_count": "many"}'])
 def test_an_invalid_response_is_an_error(provider: responses.RequestsMock, account: AccountClient, body: bytes) -> None:
     provider.get(f"{BASE}/v1/user/subscription", body=body)

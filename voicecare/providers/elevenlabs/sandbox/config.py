@@ -20,6 +20,7 @@ class SandboxConfig:
     list is rejected. Without it, such a code is ignored. The sources about the provider disagree on which of the two is
     right. `api_key` is the only key that is accepted. If it is empty, every key is. Accounts that were made after
     March 2026 have no `premade_voices`. `region` is the header `x-region` of every response.
+    Without `history_filters`, the history ignores the filters of a request, as the provider may do.
     """
 
     first_byte_ms: float = 120.0
@@ -37,6 +38,7 @@ class SandboxConfig:
     api_key: str = ""
     premade_voices: bool = True
     region: str = "us-central1"
+    history_filters: bool = True
 
     def __post_init__(self) -> None:
         self.reset_unix = self.reset_unix or int(time.time()) + PERIOD_S

@@ -59,7 +59,7 @@ class BilledRequest:
     """One billed request, for the history and the usage statistics.
 
     `unix` is its time in seconds. `before` and `after` are the numbers of used credits of the account. `kept` is false
-    for a zero-retention request, which is not in the history.
+    for a zero-retention request, which is not in the history, and for one that was deleted from it.
     """
 
     unix: float

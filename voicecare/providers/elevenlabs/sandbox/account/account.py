@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from voicecare.providers.elevenlabs.sandbox.config import PERIOD_S, SandboxConfig
@@ -71,6 +71,14 @@ class Account:
         if self.voice_edits >= self.config.voice_add_edits_limit:
             raise preset_error("voice_add_edit_limit_reached")
         self.voice_edits += 1
+
+    def delete_from_history(self, item_id: str) -> bool:
+        """Returns False if the history has no such item."""
+        for index, billed in enumerate(self.billed_requests):
+            if billed.history_item_id == item_id and billed.kept:
+                self.billed_requests[index] = replace(billed, kept=False)
+                return True
+        return False
 
     def subscription(self, voice_slots_used: int) -> dict[str, Any]:
         """Returns the JSON that the provider's schema calls `ExtendedSubscriptionResponseModel`, with its newer fields.

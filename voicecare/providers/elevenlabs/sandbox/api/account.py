@@ -63,7 +63,7 @@ async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
     size = integer(request.query, "page_size", 100) or 0
     if not 1 <= size <= MAX_PAGE:
         raise preset_error("invalid_page_size", f"page_size must be between 1 and {MAX_PAGE}.", param="page_size")
-    query = request.query
+    query = request.query if sandbox.config.history_filters else {}
     after, before = integer(query, "date_after_unix", None), integer(query, "date_before_unix", None)
     items = [
         billed
@@ -77,7 +77,7 @@ async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
         and (before is None or billed.unix < before)
     ]
     start = 0
-    last_id = query.get("start_after_history_item_id")
+    last_id = request.query.get("start_after_history_item_id")
     if last_id is not None:
         ids = [billed.history_item_id for billed in items]
         if last_id not in ids:
@@ -89,6 +89,13 @@ async def history(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
         "last_history_item_id": page[-1].history_item_id if page else None,
         "has_more": start + size < len(items),
     }
+
+
+async def delete_history_item(sandbox: Sandbox, request: web.Request) -> dict[str, Any]:
+    """Deletes one item. The request stays in the statistics, because it was billed."""
+    if not sandbox.account.delete_from_history(request.match_info["item_id"]):
+        raise preset_error("history_item_not_found", param="history_item_id")
+    return {"status": "ok"}
 
 
 def _history_item(billed: BilledRequest) -> dict[str, Any]:
@@ -121,3 +128,4 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_get("/v1/user/subscription", json_endpoint(subscription))
     router.add_get("/v1/usage/character-stats", json_endpoint(character_stats))
     router.add_get("/v1/history", json_endpoint(history))
+    router.add_delete("/v1/history/{item_id}", json_endpoint(delete_history_item))

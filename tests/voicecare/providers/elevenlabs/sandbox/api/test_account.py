@@ -31,6 +31,10 @@ class Client:
         assert status == 200, reply
         return validate_schema(reply, schema)
 
+    async def delete(self, path: str) -> tuple[int, Any]:
+        async with self.session.delete(self.url + path) as reply:
+            return reply.status, await reply.json()
+
     async def speak(self, text: str, voice: str = RACHEL, model: str = FLASH, **query: str) -> tuple[int, Any]:
         path = f"{self.url}/v1/text-to-speech/{voice}"
         async with self.session.post(path, json={"text": text, "model_id": model}, params=query) as reply:
@@ -125,6 +129,20 @@ async def test_history_is_filtered(client: Client, sandbox: SandboxProcess) -> N
     request_ids = {request["request_id"] for request in sandbox.requests()}
     reply = await client.fetch("/v1/history", "GetSpeechHistoryResponseModel")
     assert {item["request_id"] for item in reply["history"]} == request_ids
+
+
+async def test_an_item_is_deleted_from_the_history_and_stays_billed(client: Client, sandbox: SandboxProcess) -> None:
+    for text in ("One.", "Two."):
+        await client.speak(text)
+    before = sandbox.settings()["characters_used"]
+    items = (await client.fetch("/v1/history", "GetSpeechHistoryResponseModel"))["history"]
+    path = f"/v1/history/{items[0]['history_item_id']}"
+    assert await client.delete(path) == (200, {"status": "ok"})
+    rest = (await client.fetch("/v1/history", "GetSpeechHistoryResponseModel"))["history"]
+    assert [item["text"] for item in rest] == ["One."]
+    assert sandbox.settings()["characters_used"] == before
+    status, error = await client.delete(path)
+    assert (status, error["detail"]["code"]) == (404, "history_item_not_found")
 
 
 async def test_usage_by_others_is_billed(client: Client, sandbox: SandboxProcess) -> None:
