@@ -275,8 +275,8 @@ def top_shares(
         past = _shares(key, first, last_past_day, prices, clinic_id)
         cache.set(name, past, DAY_CACHE_S)
     recent = _shares(key, max(first, last_past_day + DAY), last, prices, clinic_id)
-    added = {each: _added([past.get(each, {}), recent.get(each, {})]) for each in past | recent}
-    return _sorted_shares(added, prices)[:limit]
+    added = past | {each: _added([past.get(each, {}), sums]) for each, sums in recent.items()}
+    return _sorted_shares(added, prices, limit)
 
 
 def all_shares(
@@ -367,10 +367,16 @@ def _period_stats(start: date, sums: Sums, prices: PriceList) -> PeriodStats:
     )
 
 
-def _sorted_shares(shares: Mapping[uuid.UUID | None, Sums], prices: PriceList) -> list[UsageShare]:
-    """Return the shares with the most characters first."""
+def _sorted_shares(
+    shares: Mapping[uuid.UUID | None, Sums], prices: PriceList, limit: int | None = None
+) -> list[UsageShare]:
+    """Return the shares with the most characters first. None is no limit."""
+
+    def order(item: tuple[uuid.UUID | None, Sums]) -> tuple[int, int, str]:
+        return -item[1]["characters"], -item[1]["saved_characters"], str(item[0])
+
     found = []
-    for key, sums in shares.items():
+    for key, sums in sorted(shares.items(), key=order)[:limit]:
         cost = prices.cost(_credits_by_price(sums))
         share = UsageShare(
             key,
@@ -382,7 +388,7 @@ def _sorted_shares(shares: Mapping[uuid.UUID | None, Sums], prices: PriceList) -
             requests=sums["requests"],
         )
         found.append(share)
-    return sorted(found, key=lambda share: (-share.characters, -share.saved, str(share.key)))
+    return found
 
 
 def _credits_by_price(sums: Sums) -> list[tuple[int | None, int]]:
