@@ -16,6 +16,7 @@ from voicecare.accounts import password_reset, throttling, tokens
 from voicecare.audit import retention
 from voicecare.console import devices as console_devices
 from voicecare.core.batches import run_steps
+from voicecare.health import zero_retention
 
 
 @shared_task(name="voicecare.reconcile", base=PeriodicTask)
@@ -28,6 +29,12 @@ def reconcile() -> None:
         partial(journal.recover, settings.DATA_DIR / journal.FOLDER, events.record_attempts),
         partial(reconciler.reconcile, timezone.now(), lifecycle.add_reconciled_characters),
     )
+
+
+@shared_task(name="voicecare.check_zero_retention", base=PeriodicTask)
+def check_zero_retention() -> None:
+    """Makes the next step of the nightly check that the provider keeps nothing."""
+    zero_retention.check(timezone.now())
 
 
 @shared_task(name="voicecare.prune_logins", base=PeriodicTask)

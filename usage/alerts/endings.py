@@ -81,6 +81,7 @@ _DETECTED: Mapping[Incident.Kind, Callable[[Incident], bool]] = {
     Kind.ALERTS: _always,  # the channel sends a message, or is removed from the settings
     Kind.CHANNEL: _always,  # the channel sends a message, or is disabled or deleted
     Kind.HISTORY: _always,  # the deletions succeed
+    Kind.RETENTION: _always,  # a later check does not find its request in the history, or the setting is off
     Kind.REGION: _always,  # all requests are handled in the promised region again
     Kind.TASK: _is_scheduled,  # the task succeeds
 }

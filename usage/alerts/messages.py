@@ -164,6 +164,13 @@ _MESSAGES = {
         "provider. Or delete the requests on the provider's web site. The deletions are tried again automatically.",
         "All deletions in the provider's history succeed again.",
     ),
+    Kind.RETENTION: IncidentMessage(
+        "Zero retention is not effective. The speech provider has kept a request that was sent with zero retention.",
+        "No change. The texts of all patients stay in the provider's history, with their speech.",
+        "Ask the provider whether the plan has zero retention, and for which key. Inform your data protection officer. "
+        "Delete the history on the provider's web site. The check is repeated every night.",
+        "The request of a later check was not in the provider's history, or zero retention was turned off.",
+    ),
     Kind.REGION: IncidentMessage(
         "The speech provider handles our requests outside of the promised region. The details below name the region.",
         "No change. The texts of the patients who spoke since then were processed in another region. Their requests "

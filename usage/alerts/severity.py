@@ -40,6 +40,7 @@ _SEVERITIES: Mapping[Incident.Kind, Severity] = {
     Kind.CHANNEL: Severity.WARNING,
     Kind.TASK: Severity.WARNING,
     Kind.HISTORY: Severity.WARNING,
+    Kind.RETENTION: Severity.WARNING,
     Kind.REGION: Severity.WARNING,
 }
 

@@ -6,7 +6,7 @@
 fields keep an older column name (`db_column`), because old and new processes run at the same time during a deploy.
 """
 
-from usage.models.history import HistoryDeletion
+from usage.models.history import HistoryDeletion, RetentionCheck
 from usage.models.incident import Incident, IncidentEvent
 from usage.models.ledger import NO_ID, DailyUsage, Reconciliation, UsageEvent
 from usage.models.money import BudgetMonth, ClinicBudget, DigestMail, Price, StatementMail
@@ -29,6 +29,7 @@ __all__ = [
     "Price",
     "ProviderState",
     "Reconciliation",
+    "RetentionCheck",
     "StatementMail",
     "TaskFailure",
     "UsageEvent",

@@ -57,3 +57,27 @@ class HistoryDeletion(models.Model):
     @property
     def reason(self) -> str:
         return "Erased patient" if self.voice is None else "Withdrawn voice clone"
+
+
+class RetentionCheck(models.Model):
+    """One night's check that zero retention is effective.
+
+    A word was spoken at `sent_at`. At `checked_at` the history was read. `is_found` says whether it had the request.
+    """
+
+    night = models.DateField(primary_key=True)
+    request_id = models.CharField(max_length=128, blank=True)
+    sent_at = models.DateTimeField(null=True)
+    checked_at = models.DateTimeField(null=True)
+    is_found = models.BooleanField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    next_step_at = models.DateTimeField(null=True, help_text="One process at a time makes a step.")
+    error = models.CharField(max_length=200, blank=True, help_text="Why the last step has failed.")
+
+    class Meta:
+        verbose_name = "check of zero retention"
+        verbose_name_plural = "checks of zero retention"
+        ordering = ("-night",)
+
+    def __str__(self) -> str:
+        return f"{self.night}"

@@ -36,6 +36,7 @@ class Incident(models.Model):
         CHANNEL = "channel", "a notification channel fails"
         TASK = "task", "a periodic task keeps failing"
         HISTORY = "history", "requests stay in the provider's history"
+        RETENTION = "retention", "zero retention is not effective"
         REGION = "region", "requests are handled outside of the promised region"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -125,6 +126,7 @@ class Incident(models.Model):
                         "task",
                         "region",
                         "history",
+                        "retention",
                     ]
                 ),
                 name="incident_kind",

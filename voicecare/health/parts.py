@@ -6,21 +6,24 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from django.conf import settings
+from django.utils import timezone
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from tts.runtime import runtime
 from usage.alerts import channels, heartbeats
 from usage.alerts.voices import default_voice
-from usage.models import Incident, NotificationChannel, ProviderState
+from usage.models import Incident, NotificationChannel, ProviderState, RetentionCheck
 from voicecare.core.database import run_in_db_thread
 
 REDIS_TIMEOUT_S = 0.5  # each check pings Redis
 DATABASE_TIMEOUT_S = 2.0
 CHANNEL_KINDS = (Incident.Kind.ALERTS, Incident.Kind.CHANNEL)
+PROOF_OUTDATED_AFTER = timedelta(days=2)  # the check is repeated every night
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -57,6 +60,7 @@ class _Rows:
     failing_channels: set[str]
     notification_channels: list[str]
     failing_notification_channels: set[str]
+    zero_retention: Part | None
 
 
 async def check_parts() -> list[Part]:
@@ -69,7 +73,8 @@ async def check_parts() -> list[Part]:
     async with asyncio.timeout(DATABASE_TIMEOUT_S):
         rows = await run_in_db_thread(_read_rows)
     broker = await check_broker()
-    return [broker, *_speech(rows), *_processes(rows), *_alert_channels(rows)]
+    proof = [rows.zero_retention] if rows.zero_retention else []
+    return [broker, *_speech(rows), *proof, *_processes(rows), *_alert_channels(rows)]
 
 
 async def check_broker() -> Part:
@@ -101,6 +106,7 @@ def _read_rows() -> _Rows:
         failing_channels=keys[Incident.Kind.ALERTS],
         notification_channels=[str(pk) for pk in channel_ids],
         failing_notification_channels=keys[Incident.Kind.CHANNEL],
+        zero_retention=_zero_retention(),
     )
 
 
@@ -157,6 +163,29 @@ def offline_voice(*, works: bool, problem: str = "") -> Part:
     state = f"{'running' if works else 'not running'}{problem and f' ({problem})'}"
     advice = "Patients hear nothing while the provider cannot speak. Read the log of the web process."
     return Part("offline_voice", "Offline voice", works, state, advice)
+
+
+def _zero_retention() -> Part | None:
+    """Returns the part about the nightly check, or None if zero retention is not used."""
+    if not settings.ELEVENLABS_ZERO_RETENTION:
+        return None
+    name, title = "zero_retention", "Zero retention"
+    checks = RetentionCheck.objects.exclude(checked_at=None)
+    last, proof = checks.first(), checks.filter(is_found=False).first()
+    proved = f"last proved at {proof.checked_at:{TIME_FORMAT}}" if proof else "never proved"
+    if last is not None and last.is_found:
+        state = f"not effective: the provider kept the request of the night {last.night}; {proved}"
+        return Part(name, title, False, state, "Texts of patients stay in the provider's history. Ask the provider.")
+    if not settings.ZERO_RETENTION_CHECK:
+        return Part(
+            name, title, True, f"not checked (ZERO_RETENTION_CHECK); {proved}", "Turn the check on.", warns=True
+        )
+    checked_at = proof.checked_at if proof else None
+    is_recent = checked_at is not None and checked_at > timezone.now() - PROOF_OUTDATED_AFTER
+    failed = RetentionCheck.objects.exclude(error="").first()
+    why = f"; the last attempt: {failed.error}" if failed and not is_recent else ""
+    advice = "The worker checks it every night. The API key needs the permission to read the history."
+    return Part(name, title, True, proved + why, advice, warns=not is_recent)
 
 
 def _credits(provider: ProviderState) -> str:

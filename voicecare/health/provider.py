@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from django.conf import settings
 
@@ -132,7 +133,7 @@ def check_speech() -> Part:
         return Part("speech", title, False, "not tried, because there is no default voice", "See the default voice.")
     began = time.monotonic()
     try:
-        size = asyncio.run(_speak(voice))
+        spoken = asyncio.run(speak(voice))
     except QuotaExceeded as error:
         return Part("speech", title, True, f"permitted, but {error.code}", "Buy credits.", warns=True)
     except TimeoutError:
@@ -141,11 +142,20 @@ def check_speech() -> Part:
         )
     except ProviderError as error:
         return Part("speech", title, False, _explain(error), advice)
-    state = f"{len(TEXT)} characters were spoken by {voice.name} in {time.monotonic() - began:.1f} s ({size:,} bytes)"
+    took_s = time.monotonic() - began
+    state = f"{len(TEXT)} characters were spoken by {voice.name} in {took_s:.1f} s ({spoken.size:,} bytes)"
     return Part("speech", title, True, state)
 
 
-async def _speak(voice: Voice) -> int:
+class Spoken(NamedTuple):
+    """A word that the provider has spoken: the attempt in the ledger, and the number of bytes of its audio."""
+
+    attempt: Attempt
+    size: int
+
+
+async def speak(voice: Voice) -> Spoken:
+    """Has TEXT spoken. Raises ProviderError, and TimeoutError after SPEECH_TIMEOUT_S."""
     speech_settings = SpeechSettings(
         VoiceRef.from_voice(voice), settings.ELEVENLABS_MODEL_ID, LANGUAGE, 1.0, DEVICE_FORMATS[0]
     )
@@ -167,7 +177,7 @@ async def _speak(voice: Voice) -> int:
                 request, attempt, first_byte_s=SPEECH_TIMEOUT_S, stall_s=SPEECH_TIMEOUT_S
             )
             async with asyncio.timeout(SPEECH_TIMEOUT_S), stream as audio:
-                return sum([len(chunk) async for chunk in audio])
+                return Spoken(attempt, sum([len(chunk) async for chunk in audio]))
     finally:
         await client.close()
 

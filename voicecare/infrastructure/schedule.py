@@ -18,6 +18,11 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "notify-channels": {"task": "usage.notify_channels", "schedule": 10.0, "options": {"expires": 10}},
     "look-for-lateness": {"task": "usage.look_for_lateness", "schedule": 60.0, "options": {"expires": 60}},
     "check-region": {"task": "usage.check_region", "schedule": 60.0, "options": {"expires": 60}},
+    "check-zero-retention": {
+        "task": "voicecare.check_zero_retention",
+        "schedule": 600.0,
+        "options": {"expires": 600},
+    },
     "delete-history": {"task": "usage.delete_history", "schedule": 60.0, "options": {"expires": 60}},
     "heartbeat": {"task": "usage.heartbeat", "schedule": 15.0, "options": {"expires": 15}},
     "mend-budgets": {"task": "usage.mend_budgets", "schedule": 60.0, "options": {"expires": 60}},

@@ -21,6 +21,7 @@ class SandboxConfig:
     right. `api_key` is the only key that is accepted. If it is empty, every key is. Accounts that were made after
     March 2026 have no `premade_voices`. `region` is the header `x-region` of every response.
     Without `history_filters`, the history ignores the filters of a request, as the provider may do.
+    Without `zero_retention`, `enable_logging=false` is accepted and ignored, as on plans that do not include it.
     """
 
     first_byte_ms: float = 120.0
@@ -39,6 +40,7 @@ class SandboxConfig:
     premade_voices: bool = True
     region: str = "us-central1"
     history_filters: bool = True
+    zero_retention: bool = True
 
     def __post_init__(self) -> None:
         self.reset_unix = self.reset_unix or int(time.time()) + PERIOD_S

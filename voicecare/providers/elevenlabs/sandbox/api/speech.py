@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -120,6 +121,8 @@ class _SpeechHandler:
         Raises ApiError if the quota, the concurrency limit or a failure of espeak prevents the speech before the
         headers are sent. Raises ConnectionClosed if espeak fails later.
         """
+        if not self._sandbox.config.zero_retention:
+            speech = replace(speech, in_history=True)
         self._record.credits = speech.credits
         self._record.enable_logging = speech.in_history
         with (
