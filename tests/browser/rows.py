@@ -61,7 +61,8 @@ def create_rows(patients: int) -> None:
     for number in range(patients):
         _create_patient(number, team, voice, phrase)
     for number, patient in enumerate(Patient.objects.all()):
-        Patient.objects.filter(pk=patient.pk).update(clinic=[None, *clinics][number % 3])
+        erases_at = timezone.now() + timedelta(days=6) if number % 10 == 8 else None
+        Patient.objects.filter(pk=patient.pk).update(clinic=[None, *clinics][number % 3], erases_at=erases_at)
     for user in team:
         tokens.issue_for_log_in(user, None)
 

@@ -17,6 +17,14 @@ CUT = """() => [...document.querySelectorAll('#result_list, .results, #changelis
     .filter(part => part.getBoundingClientRect().right > document.documentElement.clientWidth + 1
         || part.scrollWidth > part.clientWidth + 1)
     .map(part => `${part.id || part.className}: ${part.scrollWidth} in ${part.clientWidth}`)"""
+# Times of the list, such as "2026-11-30 16:12:57 UTC", that take more than two lines.
+BROKEN_TIMES = """() => [...document.querySelectorAll('#result_list tbody :is(td, th)')]
+    .filter(cell => /^\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d \\w+$/.test(cell.textContent.trim()))
+    .filter(cell => {
+        const text = document.createRange();
+        text.selectNodeContents(cell);
+        return new Set([...text.getClientRects()].map(line => Math.round(line.top))).size > 2;
+    }).map(cell => cell.className)"""
 
 
 def test_no_list_is_wider_than_the_screen(log_in: Callable[..., BrowserSession]):
@@ -32,5 +40,7 @@ def test_no_list_is_wider_than_the_screen(log_in: Callable[..., BrowserSession])
             page.set_viewport_size(size)
             if problems := page.evaluate(CUT):
                 cut[path, size["width"]] = problems
+            if broken := page.evaluate(BROKEN_TIMES):
+                cut[path, size["width"], "times"] = broken[:1]
     assert cut == {}
     assert session.problems == []

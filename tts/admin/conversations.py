@@ -29,17 +29,26 @@ class ConversationStatusFilter(WordFilter):
     conditions = {"running": ("Running", Q(ended_at=None)), "ended": ("Ended", Q(ended_at__isnull=False))}
 
 
+_VOICE_SOURCES = {"cloned": "Clone", "selected": "Stock voice", "default": "Default voice"}
+
+
+class VoiceSourceFilter(WordFilter):
+    title = "voice"
+    parameter_name = "voice_source"
+    conditions = {value: (words, Q(voice_source=value)) for value, words in _VOICE_SOURCES.items()}
+
+
 @admin.register(Conversation)
 class ConversationAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     period_field = "started_at"
-    list_display = ("status", "started", "patient_link", "voice", "voice_source", "device", "billed")
+    list_display = ("status", "started", "patient_link", "voice_in_words", "device", "billed")
     list_display_links = ("started",)
-    list_filter = (PeriodFilter, ConversationStatusFilter, ClinicFilter, "voice_source", "initiated", "format")
+    list_filter = (PeriodFilter, ConversationStatusFilter, ClinicFilter, VoiceSourceFilter, "initiated", "format")
     list_select_related = ("patient", "device", "voice")
     search_fields = ("patient__name", "patient__preferred_name", "device__name")
-    readonly_fields = ("id", "status", "started", "last_contact", "ended", "utterances")
+    readonly_fields = ("id", "status", "voice_kind", "billed", "started", "last_contact", "ended", "utterances")
     fieldsets = (
-        (None, {"fields": ("status", "patient", "device", "voice", "voice_source", "tts_characters_used")}),
+        (None, {"fields": ("status", "patient", "device", "voice", "voice_kind", "billed")}),
         ("Times", {"fields": ("started", "last_contact", "ended")}),
         ("Messages", {"fields": ("utterances",)}),
         ("Internals", {"fields": ("id", "initiated", "format"), "classes": ("collapse",)}),
@@ -56,11 +65,21 @@ class ConversationAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     def patient_link(self, conversation: Conversation) -> str:
         return link_to(conversation.patient)
 
+    @admin.display(description="Voice")
+    def voice_in_words(self, conversation: Conversation) -> str:
+        """The voice and its kind. Without a voice the provider had none, and the offline voice spoke."""
+        voice = conversation.voice or "Offline voice"
+        return format_html('{} <span class="quiet">{}</span>', voice, self.voice_kind(conversation))
+
+    @admin.display(description="Kind of voice")
+    def voice_kind(self, conversation: Conversation) -> str:
+        return _VOICE_SOURCES[conversation.voice_source]
+
     @admin.display(description="Started")
     def started(self, conversation: Conversation) -> str:
         return timestamp(conversation.started_at)
 
-    @admin.display(description="Characters")
+    @admin.display(description="Billed characters")
     def billed(self, conversation: Conversation) -> str:
         return f"{conversation.tts_characters_used:,}"
 

@@ -15,7 +15,7 @@ from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients import care_teams
 from voicecare.patients.models import Clinic, Device, Patient
 
-MAX_ROWS = 8
+MAX_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
