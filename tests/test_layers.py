@@ -18,7 +18,7 @@ SHARED = {"voicecare.core", "voicecare.audio", "voicecare.providers", "voicecare
 WEB = {
     "voicecare.api",
     "voicecare.audit",
-    *(f"voicecare.admin.{part}" for part in ("conflicts", "lists", "readonly", "periods", "titles")),
+    *(f"voicecare.admin.{part}" for part in ("confirmation", "conflicts", "lists", "readonly", "periods", "titles")),
 }
 # The parts that other apps may use.
 USAGE = {"usage.ledger", "usage.alerts", "usage.provider_state", "usage.budgets", "usage.clinic_budgets"}
@@ -44,6 +44,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "voicecare.core": set(),
     "voicecare.core.strict_json": set(),
     "voicecare.audio": set(),
+    "voicecare.admin.confirmation": set(),
     "voicecare.admin.conflicts": set(),
     "voicecare.admin.lists": set(),
     "voicecare.admin.periods": set(),

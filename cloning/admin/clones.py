@@ -26,6 +26,7 @@ from cloning.gateway import plan_limits, provider_voices
 from cloning.jobs import activation, runner, submission
 from cloning.models import CloneJob
 from cloning.samples.acceptance import InspectionFailed, SampleRefused
+from voicecare.admin.confirmation import Question, confirm_action
 from voicecare.admin.lists import BadgeKind, badge, link_to, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.titles import TitledAdmin
@@ -36,6 +37,13 @@ from voicecare.patients.care_teams import CareTeamAdmin
 from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Patient
 
+_WITHDRAWAL = Question(
+    "Withdraw the consent?",
+    "These voices will no longer be used. Their patients hear the default voice, or only the offline voice if no other "
+    "voice may speak to them. The voices at the speech provider, the recordings and all speech made with them are "
+    "removed, and the removal is checked. Only the record of the withdrawal remains. This cannot be undone.",
+    "Yes, withdraw",
+)
 PARAGRAPH = '<div class="clone-words">{}</div>'
 EMPTY = "-"
 PLAN_TIMEOUT_S = (1.0, 2.0)  # connect, read; short, because the upload page works without this information
@@ -277,10 +285,8 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
 
     @admin.action(description="Withdraw: remove the voice and the recording permanently", permissions=["act"])
     def withdraw(self, request: HttpRequest, jobs: QuerySet[CloneJob]) -> HttpResponse | None:
-        if "confirmed" not in request.POST:
-            page = {"opts": self.opts, "title": "Withdraw the consent?", "jobs": jobs}
-            template = "admin/cloning/clonejob/withdraw.html"
-            return TemplateResponse(request, template, {**self.admin_site.each_context(request), **page})
+        if page := confirm_action(self, request, _WITHDRAWAL, jobs, self.title_of):
+            return page
         for job in jobs:
             withdrawal.withdraw(job, cast(User, request.user))
         words = ngettext("%d voice clone is being removed.", "%d voice clones are being removed.", len(jobs))

@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import ngettext
 
+from voicecare.admin.confirmation import Question, confirm_action
 from voicecare.admin.conflicts import ConflictAdmin
 from voicecare.admin.lists import badge, time_ago
 from voicecare.core import languages, task_names, task_queue
@@ -24,6 +25,12 @@ from voicecare.patients.care_teams import clinic_of_new_patient
 from voicecare.patients.models import DefaultVoice, DefaultVoices, Device, Patient, Voice
 from voicecare.patients.models.patient import OWN_VOICE_NEEDED, PatientQuerySet, sees_all_patients
 from voicecare.patients.voice_choice import VoiceSelect
+
+ARCHIVING = Question(
+    "Archive the patient?",
+    "Speech ends, and the devices are disconnected until the patient is restored. Nothing is deleted.",
+    "Yes, archive",
+)
 
 
 class NoDeleteAdmin(admin.ModelAdmin):
@@ -255,8 +262,14 @@ class PatientAdmin(NoDeleteAdmin):
             kwargs["widget"] = VoiceSelect()
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
-    @admin.action(description="Archive: disconnects their devices", permissions=["change"])
-    def archive(self, request: HttpRequest, patients: PatientQuerySet) -> None:
+    @admin.action(description="Archive …: disconnects their devices", permissions=["change"])
+    def archive(self, request: HttpRequest, patients: PatientQuerySet) -> HttpResponse | None:
+        if page := confirm_action(self, request, ARCHIVING, patients):
+            return page
+        self.archive_now(request, patients)
+        return None
+
+    def archive_now(self, request: HttpRequest, patients: PatientQuerySet) -> None:
         count = patients.remaining().filter(archived_at=None).update(archived_at=timezone.now())
         self.message_user(request, ngettext("%d patient archived.", "%d patients archived.", count) % count)
 

@@ -33,7 +33,8 @@ def patient_form(patient: Patient, **changes: object) -> dict[str, object]:
 
 
 def act(client: Client, url: str, action: str, *rows: Any, **more: str) -> Any:
-    return client.post(url, {"action": action, "_selected_action": [str(row.pk) for row in rows], **more})
+    data = {"action": action, "_selected_action": [str(row.pk) for row in rows], "confirmed": "yes"}
+    return client.post(url, {**data, **more})
 
 
 # Changes

@@ -133,8 +133,8 @@ def get_text(client: Client, url: str, **data: object) -> str:
 
 
 def run_action(client: Client, action: str, *rows: Model) -> str:
-    """Run an admin action on these rows and return the HTML of the next page."""
-    data = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
+    """Run an admin action on these rows, confirm it, and return the HTML of the next page."""
+    data = {"action": action, "_selected_action": [str(row.pk) for row in rows], "confirmed": "yes"}
     response = client.post(list_url(type(rows[0])), data, follow=True)
     assert response.status_code == 200
     return response.content.decode()

@@ -72,7 +72,7 @@ def test_a_device_or_a_recording_for_another_teams_patient_is_refused(clinician:
 
 def test_an_action_leaves_other_teams_rows_alone(clinician: Client, alice: Member, bob: Member):
     chosen = [alice.device.pk, bob.device.pk]
-    clinician.post("/admin/patients/device/", {"action": "revoke", "_selected_action": chosen})
+    clinician.post("/admin/patients/device/", {"action": "revoke", "_selected_action": chosen, "confirmed": "yes"})
     assert [*Device.objects.exclude(revoked_at=None)] == [alice.device]
 
 

@@ -23,6 +23,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import ngettext
 
+from voicecare.admin.confirmation import Question, confirm_action, confirmation_page
 from voicecare.admin.lists import WordFilter, link_to, time_ago, timestamp
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
@@ -32,6 +33,17 @@ from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Device, Patient
 
 NO_DEVICE = "No device can be added: the patient is to be erased, or does not exist."
+_RENEWAL = Question(
+    "Renew the token?",
+    "The device is disconnected, and its present token stops working. It is silent until the new token is entered. The "
+    "new token is shown on the next page.",
+    "Yes, renew the token",
+)
+_REVOCATION = Question(
+    "Revoke the device?",
+    "The device is disconnected for good. This cannot be undone. To connect it again, add it as a new device.",
+    "Yes, revoke the device",
+)
 
 _IS_ONLINE = Q(revoked_at=None, online_until__gt=Now())
 
@@ -150,7 +162,7 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
         """Asks whether to renew the token. A POST renews it and shows the new one."""
         device = self._device(request, device_id)
         if device.revoked_at is None and request.method != "POST":
-            return self._ask(request, device, "Renew the token?", is_renewal=True)
+            return self._ask(request, device, _RENEWAL)
         tokens = self._renew(request, [device])
         if tokens:
             return self._show_tokens(request, tokens)
@@ -160,7 +172,7 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
         """Asks whether to revoke the device. A POST revokes it."""
         device = self._device(request, device_id)
         if device.revoked_at is None and request.method != "POST":
-            return self._ask(request, device, "Revoke the device?", is_renewal=False)
+            return self._ask(request, device, _REVOCATION)
         revoked_at = timezone.now()
         with transaction.atomic():
             if Device.objects.filter(pk=device.pk, revoked_at=None).update(revoked_at=revoked_at):
@@ -168,13 +180,18 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
         self.message_user(request, "The device is revoked.")
         return HttpResponseRedirect(reverse("admin:patients_device_change", args=[device.pk]))
 
-    @admin.action(description="Revoke: disconnects the device for good", permissions=["change"])
-    def revoke(self, request: HttpRequest, devices: QuerySet[Device]) -> None:
+    @admin.action(description="Revoke …: disconnects the device for good", permissions=["change"])
+    def revoke(self, request: HttpRequest, devices: QuerySet[Device]) -> HttpResponse | None:
+        if page := confirm_action(self, request, _REVOCATION, devices, _name):
+            return page
         count = devices.filter(revoked_at=None).update(revoked_at=timezone.now())
         self.message_user(request, ngettext("%d device revoked.", "%d devices revoked.", count) % count)
+        return None
 
-    @admin.action(description="Renew token: the old one stops working", permissions=["change"])
+    @admin.action(description="Renew token …: the old one stops working", permissions=["change"])
     def renew_token(self, request: HttpRequest, devices: QuerySet[Device]) -> HttpResponse | None:
+        if page := confirm_action(self, request, _RENEWAL, devices, _name):
+            return page
         tokens = self._renew(request, devices)
         return self._show_tokens(request, tokens) if tokens else None
 
@@ -201,10 +218,10 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
                 self.message_user(request, message, messages.WARNING)
         return tokens
 
-    def _ask(self, request: HttpRequest, device: Device, question: str, *, is_renewal: bool) -> HttpResponse:
-        context = {"title": question, "device": device, "original": device, "is_renewal": is_renewal, "opts": self.opts}
-        template = "admin/patients/device/question.html"
-        return TemplateResponse(request, template, {**self.admin_site.each_context(request), **context})
+    def _ask(self, request: HttpRequest, device: Device, question: Question) -> HttpResponse:
+        back = reverse("admin:patients_device_change", args=[device.pk])
+        context = {"original": device, "names": [_name(device)], "back": back}
+        return confirmation_page(self, request, question, **context)
 
     def _show_tokens(self, request: HttpRequest, tokens: Sequence[tuple[Device, str]]) -> HttpResponse:
         address = settings.PUBLIC_URL.replace("http", "ws", 1).rstrip("/") + "/ws/device/"
@@ -221,3 +238,7 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
         context = {"title": title, "tokens": shown, "address": address, "opts": self.opts}
         template = "admin/patients/device/tokens.html"
         return TemplateResponse(request, template, {**self.admin_site.each_context(request), **context})
+
+
+def _name(device: Device) -> str:
+    return f"{device}, of {device.patient}"

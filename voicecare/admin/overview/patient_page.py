@@ -19,6 +19,7 @@ from tts.api.serializers import DEFAULT_EXPIRY_S, SpeakSerializer
 from tts.models import Utterance
 from tts.outbox import store
 from usage.models import DailyUsage, Incident
+from voicecare.admin.confirmation import confirmation_page
 from voicecare.admin.lists import timestamp
 from voicecare.admin.overview.patient_erasure import PatientErasureAdmin
 from voicecare.admin.overview.patient_facts import incident_keys, read_facts
@@ -26,6 +27,7 @@ from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.core import languages
 from voicecare.dashboard.permissions import AdminPermissions
+from voicecare.patients.admin import ARCHIVING
 from voicecare.patients.models import DefaultVoices, Patient
 
 _EXPIRIES = ((900, "15 minutes"), (3600, "1 hour"), (4 * 3600, "4 hours"), (24 * 3600, "1 day"))
@@ -61,7 +63,7 @@ class PatientPageAdmin(PatientErasureAdmin):
     def get_urls(self) -> list[URLPattern]:
         views = {
             "say": self.say,
-            "archive": require_POST(self.archive_view),
+            "archive": self.archive_view,
             "restore": require_POST(self.restore_view),
         }
         own = [
@@ -163,7 +165,15 @@ class PatientPageAdmin(PatientErasureAdmin):
         return HttpResponseRedirect(reverse("admin:patients_patient_change", args=[patient.pk]))
 
     def archive_view(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
-        return self._act(request, patient_id, "archive")
+        """Asks whether to archive the patient. A POST does it."""
+        if request.method == "POST":
+            return self._act(request, patient_id, "archive")
+        patient = self._visible(request, patient_id, archived_at=None)
+        if not self.has_change_permission(request, patient):
+            raise PermissionDenied
+        back = reverse("admin:patients_patient_change", args=[patient.pk])
+        context = {"original": patient, "names": [str(patient)], "back": back}
+        return confirmation_page(self, request, ARCHIVING, **context)
 
     def restore_view(self, request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
         return self._act(request, patient_id, "restore")
@@ -175,7 +185,8 @@ class PatientPageAdmin(PatientErasureAdmin):
         if not self.has_change_permission(request, patient):
             raise PermissionDenied
         before = patient.archived_at
-        getattr(self, action)(request, Patient.objects.filter(pk=patient.pk))
+        act = self.archive_now if action == "archive" else self.restore
+        act(request, Patient.objects.filter(pk=patient.pk))
         patient.refresh_from_db(fields=["archived_at"])
         if patient.archived_at != before:
             record(request, action, patient, {"archived_at": [before, patient.archived_at]})

@@ -20,6 +20,7 @@ from knox.models import AuthToken
 
 from voicecare.accounts import rights, tokens, two_factor
 from voicecare.accounts.models import ApiToken
+from voicecare.admin.confirmation import Question, confirm_action
 from voicecare.admin.lists import WordFilter, badge, link_to, time_ago, timestamp
 
 admin.site.unregister(AuthToken)
@@ -66,6 +67,13 @@ class ApiTokenForm(forms.ModelForm):
         if ApiToken.objects.filter(owner=owner, name=values.get("name"), revoked_at=None).exists():
             self.add_error("name", "This user has a token with this name. Revoke it, or take another name.")
         return values
+
+
+_REVOCATION = Question(
+    "Revoke the token?",
+    "The token stops working at once, and the service that has it is refused. This cannot be undone.",
+    "Yes, revoke",
+)
 
 
 @admin.register(ApiToken)
@@ -133,10 +141,13 @@ class ApiTokenAdmin(admin.ModelAdmin):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
         tokens.delete(queryset)
 
-    @admin.action(description="Revoke: ends the token at once", permissions=["revoke"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+    @admin.action(description="Revoke …: ends the token at once", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> HttpResponse | None:
+        if page := confirm_action(self, request, _REVOCATION, queryset):
+            return page
         count = len(tokens.revoke(queryset))
         self.message_user(request, ngettext("%d token revoked.", "%d tokens revoked.", count) % count)
+        return None
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -176,6 +176,8 @@ def test_the_text_is_in_no_message_and_no_log_entry(admin_client: Client, alice:
 
 def test_a_patient_is_archived_and_restored_by_buttons(admin_client: Client, alice: Member):
     assert url(alice, "archive") in page(admin_client, alice)
+    assert "Yes, archive" in admin_client.get(url(alice, "archive")).content.decode()
+    assert authenticate_device(alice.token) == alice.device
     shown = admin_client.post(url(alice, "archive"), follow=True).content.decode()
     assert "1 patient archived." in shown
     assert url(alice, "archive") not in shown
@@ -187,7 +189,7 @@ def test_a_patient_is_archived_and_restored_by_buttons(admin_client: Client, ali
         ["archive", "restore"],
         ["restore", "archive"],
     )
-    assert admin_client.get(url(alice, "archive")).status_code == 405
+    assert admin_client.get(url(alice, "restore")).status_code == 405
 
 
 def test_an_archived_patient_is_not_archived_again(admin_client: Client, alice: Member):

@@ -124,6 +124,9 @@ def test_a_revoked_token_is_refused_at_once_and_its_row_stays(admin_client: Clie
     page = admin_client.get(f"{LIST}{row.pk}/change/").content.decode()
     assert 'value="revoke"' in page
     data = {"action": "revoke", "_selected_action": [str(row.pk)]}
+    assert "Yes, revoke" in admin_client.post(LIST, data).content.decode()
+    assert rest_status(token) == 200
+    data["confirmed"] = "yes"
     assert "1 token revoked." in admin_client.post(LIST, data, follow=True).content.decode()
     assert rest_status(token) == 401
     assert statuses(admin_client) == [("Ward screens", "Revoked")]
@@ -139,7 +142,7 @@ def test_pages_and_actions_need_their_permissions(admin_client: Client, service:
     reader = log_in(give_permissions(User.objects.create_user("reader", is_staff=True), "accounts.view_apitoken"))
     assert statuses(reader) == [("Ward screens", "Valid")]
     assert 'value="revoke"' not in reader.get(f"{LIST}{row.pk}/change/").content.decode()
-    reader.post(LIST, {"action": "revoke", "_selected_action": [str(row.pk)]})
+    reader.post(LIST, {"action": "revoke", "_selected_action": [str(row.pk)], "confirmed": "yes"})
     assert statuses(reader) == [("Ward screens", "Valid")]
     assert reader.get(f"{LIST}add/").status_code == 403
     stranger = log_in(User.objects.create_user("stranger", is_staff=True))
