@@ -1,4 +1,4 @@
-"""A user sets up two-factor log-in and logs in with it."""
+"""A user sets up two-factor authentication and logs in with it."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def log_out_and_in(page: Page, code: str) -> None:
 def test_set_up_log_in_with_a_code_and_with_a_recovery_code(log_in: Callable[..., BrowserSession]):
     boss = log_in(User.objects.create_superuser("boss", password=PASSWORD))
     page = boss.open()
-    page.get_by_role("link", name="Two-factor log-in").click()
+    page.get_by_role("link", name="Two-factor authentication").click()
     qr_code = page.get_by_role("img", name="QR code")
     expect(qr_code).to_be_visible()
     assert qr_code.evaluate("image => image.complete && image.naturalWidth > 100")

@@ -5,4 +5,4 @@ from django.apps import AppConfig
 
 class AccountsConfig(AppConfig):
     name = "voicecare.accounts"
-    verbose_name = "Log-in"
+    verbose_name = "Login and tokens"

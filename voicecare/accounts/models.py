@@ -67,4 +67,4 @@ class ApiToken(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name or "Log-in"
+        return self.name or "Login"

@@ -91,7 +91,7 @@ def identity_of(request: HttpRequest) -> Identity:
 
 
 def _client() -> DjangoOAuth2App:
-    """Returns a new client, which reads the provider's metadata and keys anew. Log-ins are rare, and keys change."""
+    """Returns a new client, which reads the provider's metadata and keys anew. Logins are rare, and keys change."""
     secret = settings.OIDC_CLIENT_SECRET or Path(settings.OIDC_CLIENT_SECRET_FILE).read_text().strip()
     return DjangoOAuth2App(
         DjangoIntegration("oidc"),
@@ -126,7 +126,7 @@ def _claims(client: DjangoOAuth2App, request: HttpRequest) -> Mapping[str, Any]:
 
 
 def _unusable(error: Exception) -> LogInRefused:
-    return LogInRefused(type(error).__name__, "The log-in did not work. Try again, or log in with a password.")
+    return LogInRefused(type(error).__name__, "The login did not work. Try again, or log in with a password.")
 
 
 def _identity(claims: Mapping[str, Any]) -> Identity:

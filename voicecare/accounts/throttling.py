@@ -48,7 +48,7 @@ def count_password_reset(email: str, address: str) -> bool:
 
     There is at most one mail within WINDOW_S to an address of mail, whoever asks. The typed address is counted, whether
     it is a user's or not, so that both take the same time. Raises Throttled (429) after too many requests of one
-    address. Log-ins are counted separately.
+    address. Logins are counted separately.
     """
     _count(f"reset from {_network(address)}", MAX_FAILURES_PER_ADDRESS)
     try:

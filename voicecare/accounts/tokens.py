@@ -70,13 +70,13 @@ def check(knox_token: AuthToken) -> None:
     owner = knox_token.user
     if token.name:
         if two_factor.is_required(owner):
-            raise AuthenticationFailed("This user needs two-factor log-in. Use a token of a service user.")
+            raise AuthenticationFailed("This user needs two-factor authentication. Use a token of a service user.")
     else:
         authenticator = two_factor.authenticator_of(owner)
         if is_outdated(token, owner, authenticator):
             raise AuthenticationFailed("The password or the second factor was changed. Log in again.")
         if authenticator is None and two_factor.is_required(owner):
-            raise AuthenticationFailed("Set up two-factor log-in in the admin first.", "otp_setup_required")
+            raise AuthenticationFailed("Set up two-factor authentication in the admin first.", "otp_setup_required")
     _record_use(token)
 
 

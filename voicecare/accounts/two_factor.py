@@ -1,4 +1,4 @@
-"""Two-factor log-in: a code of an authenticator app (TOTP), or a recovery code, in addition to the password.
+"""Two-factor authentication: a code of an authenticator app (TOTP), or a recovery code, in addition to the password.
 
 A user has at most one authenticator (django-otp's TOTPDevice) and one list of recovery codes (StaticDevice). Both are
 created and deleted together. Only digests of recovery codes are stored. django-otp refuses a code that was used before,
@@ -38,7 +38,7 @@ def is_required(user: User | AnonymousUser) -> bool:
 
 
 def authenticator_of(user: User | AnonymousUser) -> TOTPDevice | None:
-    """Returns the user's authenticator, or None if two-factor log-in is off for this user."""
+    """Returns the user's authenticator, or None if two-factor authentication is off for this user."""
     return TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).first()
 
 
@@ -70,7 +70,7 @@ def verify_code(user: User | AnonymousUser, code: str) -> bool:
 
 @transaction.atomic
 def set_up(user: User | AnonymousUser, key: str, code: str) -> tuple[TOTPDevice, list[str]] | None:
-    """Turns two-factor log-in on, if `code` is the present code of an app that has `key` (hexadecimal).
+    """Turns two-factor authentication on, if `code` is the present code of an app that has `key` (hexadecimal).
 
     Returns the authenticator and the recovery codes. Returns None, and changes nothing, if the code is wrong or the
     user has an authenticator already.

@@ -17,7 +17,7 @@ class AdminLoginForm(AdminAuthenticationForm):
         label="Two-factor code:",
         required=False,
         max_length=40,
-        help_text="Only if you have set up two-factor log-in: the code of your app, or a recovery code.",
+        help_text="Only if you have set up two-factor authentication: the code of your app, or a recovery code.",
         widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "spellcheck": "false"}),
     )
 

@@ -1,4 +1,4 @@
-"""The page on which users turn two-factor log-in on and off, and the rule that the admin's pages need it."""
+"""The page on which users turn two-factor authentication on and off, and the rule that the admin's pages need it."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -56,10 +56,10 @@ def must_set_up(request: HttpRequest) -> bool:
 @never_cache
 @sensitive_post_parameters()
 def two_factor_page(request: HttpRequest, site_context: Callable[[HttpRequest], dict[str, Any]]) -> HttpResponse:
-    """Turns two-factor log-in on or off, or renews the recovery codes. Every change needs a valid code."""
+    """Turns two-factor authentication on or off, or renews the recovery codes. Every change needs a valid code."""
     form = CodeForm(request.POST if request.method == "POST" else None)
     has_factor = two_factor.authenticator_of(request.user) is not None
-    context: dict[str, Any] = {"form": form, "title": "Two-factor log-in", "has_factor": has_factor}
+    context: dict[str, Any] = {"form": form, "title": "Two-factor authentication", "has_factor": has_factor}
     if has_factor:
         if form.is_valid() and has_valid_code(request, form):
             if "turn_off" in request.POST:

@@ -65,7 +65,9 @@ class LoginView(APIView):
                     raise AuthenticationFailed("The username or the password is wrong.")
                 authenticator = two_factor.check_second_factor(user, data.get("otp", ""))
                 if authenticator is None and two_factor.is_required(user):
-                    raise AuthenticationFailed("Set up two-factor log-in in the admin first.", "otp_setup_required")
+                    raise AuthenticationFailed(
+                        "Set up two-factor authentication in the admin first.", "otp_setup_required"
+                    )
         except Throttled:
             record_refused_log_in(request, data["username"], Action.LOG_IN_THROTTLED)
             raise

@@ -84,7 +84,7 @@ def compare_clocks(name: str, there: datetime, before: datetime, after: datetime
     """
     early, late = (before - there).total_seconds(), (there - after).total_seconds()
     difference = max(0.0, early - resolution_s, late)
-    advice = "Let NTP set the clocks: leases, log-ins with two factors, signatures and certificates depend on them."
+    advice = "Let NTP set the clocks: leases, logins with two factors, signatures and certificates depend on them."
     return Part(
         f"clock_{name}",
         f"Clock and {name}",

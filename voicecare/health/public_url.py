@@ -101,7 +101,7 @@ def _days_left(url: URL) -> float:
 
 def _check_scheme(url: URL, reply: Reply) -> Part:
     scheme = reply.seen["scheme"]
-    advice = f"Links and log-ins fail. Let the proxy set X-Forwarded-Proto and X-Forwarded-For. {PROXY_DOCS}"
+    advice = f"Links and logins fail. Let the proxy set X-Forwarded-Proto and X-Forwarded-For. {PROXY_DOCS}"
     state = f"the server sees {scheme}, as its clients do" if scheme == url.scheme else f"the server sees {scheme}"
     return Part("forwarded_proto", "X-Forwarded-Proto", scheme == url.scheme, state, advice)
 
@@ -110,7 +110,7 @@ def _check_client_address(reply: Reply) -> Part:
     client = reply.seen["client"]
     if client == FORGED_ADDRESS:
         state = "the server believes an address that the client has made up"
-        advice = f"Let the proxy replace the header, not add to it: failed log-ins are counted by it. {PROXY_DOCS}"
+        advice = f"Let the proxy replace the header, not add to it: failed logins are counted by it. {PROXY_DOCS}"
         return Part("forwarded_for", "X-Forwarded-For", False, state, advice)
     if not reply.seen["is_forwarded"]:
         state, advice = f"not set; the server sees {client}", f"Put a proxy that sets it in front of web. {PROXY_DOCS}"

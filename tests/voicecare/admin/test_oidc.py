@@ -22,7 +22,7 @@ from voicecare.checks import check_oidc
 
 pytestmark = pytest.mark.django_db
 START = "/admin/oidc/"
-FAILED = "The log-in did not work."
+FAILED = "The login did not work."
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two-factor log-in: set-up in the admin, log-in to the admin and to REST, recovery codes, reset."""
+"""Two-factor authentication: set-up in the admin, log-in to the admin and to REST, recovery codes, reset."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor

@@ -41,7 +41,7 @@ class TokenStatusFilter(WordFilter):
 class TokenKindFilter(WordFilter):
     title = "kind"
     parameter_name = "kind"
-    conditions = {"service": ("Services", ~Q(name="")), "login": ("Log-ins", Q(name=""))}
+    conditions = {"service": ("Services", ~Q(name="")), "login": ("Logins", Q(name=""))}
 
 
 class ApiTokenForm(forms.ModelForm):

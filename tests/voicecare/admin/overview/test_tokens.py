@@ -159,8 +159,8 @@ def test_the_list_shows_log_ins_and_what_has_ended_them(admin_client: Client, se
     nora.save()
     assert sorted(statuses(admin_client, kind="service")) == [("endless", "Valid"), ("old", "Expired")]
     assert sorted(statuses(admin_client, kind="login")) == [
-        ("Log-in", "Ended by a new password or second factor"),
-        ("Log-in", "Valid"),
+        ("Login", "Ended by a new password or second factor"),
+        ("Login", "Valid"),
     ]
     assert statuses(admin_client, status="expired") == [("old", "Expired")]
     User.objects.filter(pk=service.pk).update(is_active=False)
