@@ -46,7 +46,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "voicecare.audio": set(),
     "voicecare.admin.confirmation": set(),
     "voicecare.admin.conflicts": set(),
-    "voicecare.admin.lists": set(),
+    "voicecare.admin.lists": {"voicecare.core"},
     "voicecare.admin.periods": set(),
     "voicecare.admin.readonly": set(),
     "voicecare.admin.titles": set(),

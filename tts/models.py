@@ -28,11 +28,11 @@ def _choices(values: type[StrEnum], **labels: str) -> list[tuple[str, str]]:
     return [(value.value, labels.get(value.value, value.value.title())) for value in values]
 
 
-STATE_CHOICES = _choices(UtteranceState, queued="Queued for the quota")
+STATE_CHOICES = _choices(UtteranceState, queued="Waiting for credits")
 ORIGIN_CHOICES = _choices(Origin, holding="Hold message")
 SOURCE_CHOICES = _choices(Source, cache="Phrase cache", backup="Backup voice", offline="Offline voice")
 QUEUE_REASON_CHOICES = _choices(
-    QueueReason, busy="Provider busy", quota="Quota exhausted", no_device="No device connected"
+    QueueReason, busy="Provider busy", quota="Credits exhausted", no_device="No device connected"
 )
 
 

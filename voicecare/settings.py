@@ -311,6 +311,7 @@ FILE_UPLOAD_HANDLERS = [
 
 LANGUAGE_CODE = "en"
 FORMAT_MODULE_PATH = "voicecare.admin.formats"
+USE_THOUSAND_SEPARATOR = True  # of numbers in templates and in the lists and pages of the admin
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"

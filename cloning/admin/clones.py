@@ -12,7 +12,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
@@ -27,7 +27,7 @@ from cloning.jobs import activation, runner, submission
 from cloning.models import CloneJob
 from cloning.samples.acceptance import InspectionFailed, SampleRefused
 from voicecare.admin.confirmation import Question, confirm_action
-from voicecare.admin.lists import BadgeKind, badge, link_to, timestamp
+from voicecare.admin.lists import BadgeKind, WordFilter, badge, link_to, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.titles import TitledAdmin
 from voicecare.api.ranges import range_response
@@ -35,7 +35,7 @@ from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.care_teams import CareTeamAdmin
 from voicecare.patients.clinic_filter import ClinicFilter
-from voicecare.patients.models import Patient
+from voicecare.patients.models import Patient, Voice
 
 _WITHDRAWAL = Question(
     "Withdraw the consent?",
@@ -77,6 +77,20 @@ class UploadForm(forms.Form):
         cast(forms.ModelChoiceField, self.fields["patient"]).queryset = patients
 
 
+class VoiceStateFilter(WordFilter):
+    """The created voice. A clone that is not ready has none."""
+
+    title = "voice"
+    parameter_name = "voice"
+    conditions = {
+        "usable": ("Can be used", Q(voice__state=Voice.State.USABLE)),
+        "verification": ("Waits for verification", Q(requires_verification=True)),
+        "gone": ("Gone", Q(voice__state=Voice.State.GONE)),
+        "withdrawn": ("Consent withdrawn", Q(voice__state=Voice.State.WITHDRAWN)),
+        "none": ("None", Q(voice=None)),
+    }
+
+
 @admin.register(CloneJob)
 class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     period_field = "created_at"
@@ -84,7 +98,7 @@ class CloneJobAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin):
     id_parameters = ("patient__id__exact", "status__in")
     list_display = ("state", "name", "patient_link", "notes", "created")
     list_display_links = ("name",)
-    list_filter = (PeriodFilter, ClinicFilter, "status", "voice__state", "requires_verification")
+    list_filter = (PeriodFilter, ClinicFilter, "status", VoiceStateFilter)
     list_select_related = ("patient", "voice")
     search_fields = ("name", "patient__name", "patient__preferred_name")
     actions = ("retry", "revert", "withdraw")

@@ -53,7 +53,7 @@ def test_the_page_shows_the_queue_reason_the_fallback_and_the_attempts(conversat
 
     client = staff("view_utterance", "view_usageevent")
     page = page_of(client, utterance)
-    assert "Quota exhausted" in page
+    assert "Credits exhausted" in page
     assert f"Backup voice instead of {conversation.voice.name}" in page
     assert page.index("voice_not_found") < page.index("req-failed") < page.index("req-played")
     (link,) = re.findall(r'href="([^"]+)">Usage events of this message', page)

@@ -129,5 +129,5 @@ def test_the_page_of_a_day_shows_names_and_no_histogram(admin_client: Client, al
 
 def test_the_list_of_the_provider_shows_its_state_in_badges(admin_client: Client):
     ProviderState.objects.update_or_create(pk=1, defaults={"circuit": "open", "quota": "spent", "access": "key"})
-    for words in ("Unreachable", "Used up", "Key refused"):
+    for words in ("Unreachable", "Exhausted", "Key refused"):
         assert f'<span class="badge badge-bad">{words}</span>' in page(admin_client, STATE)

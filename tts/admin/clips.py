@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 
 from tts.models import Clip
-from voicecare.admin.lists import WordFilter, badge, time_ago
+from voicecare.admin.lists import LanguageFilter, WordFilter, badge, language_name, time_ago, timestamp
 from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.admin.titles import TitledAdmin
 from voicecare.patients import care_teams
@@ -36,16 +36,28 @@ class ClipKindFilter(WordFilter):
 
 @admin.register(Clip)
 class ClipAdmin(CareTeamAdmin, TitledAdmin, ReadOnlyAdmin):
-    list_display = ("status", "says", "voice", "language", "format", "hits", "last_played", "expires")
+    list_display = ("status", "says", "voice", "language_in_words", "format", "hits", "last_played", "expires")
     list_display_links = ("says",)
-    list_filter = (ClipStatusFilter, ClipKindFilter, "language", "format", ("voice", admin.RelatedOnlyFieldListFilter))
+    list_filter = (
+        ClipStatusFilter,
+        ClipKindFilter,
+        LanguageFilter,
+        "format",
+        ("voice", admin.RelatedOnlyFieldListFilter),
+    )
     list_select_related = ("voice", "phrase", "patient")
     search_fields = ("=digest", "phrase__text", "voice__name", "patient__name", "patient__preferred_name")
     date_hierarchy = "created_at"
+    readonly_fields = ("status", "says", "language_in_words", "created", "expires_exactly", "played")
+    fieldsets = (
+        (None, {"fields": ("status", "says", "voice", "patient", "language_in_words", "characters")}),
+        ("Use", {"fields": ("hits", "played", "created", "expires_exactly")}),
+        ("Internals", {"classes": ("collapse",), "fields": ("digest", "phrase", "format", "speed", "size")}),
+    )
     also_visible = Q(patient=None)
 
     def title_of(self, obj: Clip) -> str:
-        return f"{self.says(obj)}, in the voice {obj.voice}"
+        return f"“{self.says(obj)}” in the voice {obj.voice}"
 
     @admin.display(description="Status")
     def status(self, clip: Clip) -> str:
@@ -71,3 +83,19 @@ class ClipAdmin(CareTeamAdmin, TitledAdmin, ReadOnlyAdmin):
     @admin.display(description="Text")
     def says(self, clip: Clip) -> str:
         return f"Greeting of {clip.patient}" if clip.patient else str(clip.phrase or "a deleted phrase")
+
+    @admin.display(description="Language", ordering="language")
+    def language_in_words(self, clip: Clip) -> str:
+        return language_name(clip.language)
+
+    @admin.display(description="Last played")
+    def played(self, clip: Clip) -> str:
+        return timestamp(clip.used_at)
+
+    @admin.display(description="Created")
+    def created(self, clip: Clip) -> str:
+        return timestamp(clip.created_at)
+
+    @admin.display(description="Expires")
+    def expires_exactly(self, clip: Clip) -> str:
+        return timestamp(clip.expires_at)

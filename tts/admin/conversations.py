@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from tts.models import Conversation, Utterance
 from tts.states import Source, UtteranceState
 from usage.ledger import events
-from voicecare.admin.lists import EMPTY, BadgeKind, WordFilter, badge, link_to, timestamp
+from voicecare.admin.lists import EMPTY, BadgeKind, WordFilter, badge, link_to, milliseconds, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.admin.titles import TitledAdmin
@@ -130,7 +130,10 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     list_filter = (PeriodFilter, ClinicFilter, "state", "queue_reason", "source", "origin")
     list_select_related = ("patient", "conversation__voice")
     search_fields = ("=client_speech_id",)  # and names of patients, see `get_search_results`
-    readonly_fields = ("id", "heard_voice", "received", "started", "acknowledged", "expires", "provider_attempts")
+    readonly_fields = (
+        *("id", "heard_voice", "received", "started", "first_audio", "acknowledged", "expires"),
+        "provider_attempts",
+    )
 
     def title_of(self, obj: Utterance) -> str:
         return f"To {obj.patient}, {timestamp(obj.received_at)}"
@@ -147,17 +150,21 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
 
     @admin.display(description="State")
     def status(self, utterance: Utterance) -> str:
-        """The state, with what it waits for."""
+        """The state, with what it waits for, or why it had to wait."""
         shown = badge(_STATE_BADGES.get(utterance.state, "warning"), utterance.get_state_display())
-        return format_html('{} <span class="quiet">{}</span>', shown, utterance.get_queue_reason_display())
+        reason = utterance.get_queue_reason_display()
+        if not reason or utterance.state == UtteranceState.QUEUED:  # this state says for what
+            return shown
+        words = reason if utterance.state == UtteranceState.WAITING else f"waited: {reason}"
+        return format_html('{} <span class="quiet">{}</span>', shown, words)
 
     @admin.display(description="Patient")
     def patient_link(self, utterance: Utterance) -> str:
         return link_to(utterance.patient)
 
-    @admin.display(description="First audio")
+    @admin.display(description="Time to first audio")
     def first_audio(self, utterance: Utterance) -> str:
-        return EMPTY if utterance.first_chunk_ms is None else f"{utterance.first_chunk_ms:,.0f} ms"
+        return milliseconds(utterance.first_chunk_ms)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Utterance], search_term: str
@@ -184,7 +191,7 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
         Only users who may view the usage ledger see the requests to the provider.
         """
         outcome = ("state", "queue_reason", "source", "heard_voice", "code", "characters", "bytes_sent")
-        times = ("received", "started", "first_chunk_ms", "acknowledged", "expires")
+        times = ("received", "started", "first_audio", "acknowledged", "expires")
         internals = ("id", "attempts", "owner", "lease_until", "played_by", "idempotency_key", "request_digest")
         attempts = [("Requests to the provider", {"fields": ("provider_attempts",)})]
         return [
@@ -195,11 +202,11 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
             ("Internals", {"fields": internals, "classes": ("collapse",)}),
         ]
 
-    @admin.display(description="Voice", empty_value="")
-    def heard_voice(self, utterance: Utterance) -> str | None:
+    @admin.display(description="Voice")
+    def heard_voice(self, utterance: Utterance) -> str:
         """The voice in which the message was spoken. After a fallback, also the voice that the conversation has."""
         if not utterance.source or utterance.conversation is None:
-            return None
+            return EMPTY
         voice = utterance.conversation.voice
         if voice is None:  # the provider had no usable voice
             return str(utterance.get_source_display())

@@ -16,6 +16,7 @@ from tts.cache import coverage, missing
 from tts.cache.planning import active_patients, create_phrase_cache
 from tts.models import Phrase
 from usage.provider_state import circuit
+from voicecare.admin.lists import LanguageFilter, language_name
 from voicecare.audit.recording import record
 from voicecare.core import languages, task_names, task_queue
 from voicecare.patients.admin import LanguageChoiceField
@@ -76,9 +77,13 @@ class PhraseAdmin(admin.ModelAdmin):
     """
 
     form = PhraseForm
-    list_display = ("text", "kind", "language")
-    list_filter = ("kind", "language")
+    list_display = ("text", "kind", "language_in_words")
+    list_filter = ("kind", LanguageFilter)
     search_fields = ("text",)
+
+    @admin.display(description="Language", ordering="language")
+    def language_in_words(self, phrase: Phrase) -> str:
+        return language_name(phrase.language)
 
     def get_urls(self) -> list[URLPattern]:
         views = {

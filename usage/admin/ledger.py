@@ -9,7 +9,7 @@ from django.utils.html import format_html
 
 from usage.models import DailyUsage, UsageEvent
 from usage.named_rows import NamedRowsAdmin, rows_of
-from voicecare.admin.lists import BadgeKind, badge, timestamp
+from voicecare.admin.lists import BadgeKind, badge, milliseconds, timestamp
 from voicecare.admin.periods import PeriodAdmin, PeriodFilter
 from voicecare.admin.readonly import ReadOnlyAdmin
 from voicecare.admin.titles import TitledAdmin
@@ -39,14 +39,14 @@ class UsageEventAdmin(TitledAdmin, NamedRowsAdmin, PeriodAdmin, ReadOnlyAdmin):
     )
     list_filter = (PeriodFilter, ClinicFilter, "kind", "outcome")
     search_fields = ("request_id",)
-    readonly_fields = ("started", "patient_name", "voice_name")
+    readonly_fields = ("started", "patient_name", "voice_name", "first_byte", "first_audio")
     fieldsets = (
         (None, {"fields": ("started", "patient_name", "voice_name", "kind", "outcome", "code")}),
         (
             "Usage",
             {"fields": ("model", "requested_characters", "characters", "credits", "saved_characters")},
         ),
-        ("Latency", {"fields": ("first_byte_ms", "first_chunk_ms")}),
+        ("Latency", {"fields": ("first_byte", "first_audio")}),
         (
             "Internals",
             {
@@ -89,9 +89,13 @@ class UsageEventAdmin(TitledAdmin, NamedRowsAdmin, PeriodAdmin, ReadOnlyAdmin):
             return f"{event.saved_characters:,} saved"
         return f"{event.characters:,}"
 
-    @admin.display(description="First byte", empty_value="-")
-    def first_byte(self, event: UsageEvent) -> str | None:
-        return None if event.first_byte_ms is None else f"{event.first_byte_ms:,.0f} ms"
+    @admin.display(description="First byte")
+    def first_byte(self, event: UsageEvent) -> str:
+        return milliseconds(event.first_byte_ms)
+
+    @admin.display(description="Time to first audio")
+    def first_audio(self, event: UsageEvent) -> str:
+        return milliseconds(event.first_chunk_ms)
 
     def needs_no_period(self, request: HttpRequest) -> bool:
         """Whether the list may show attempts of all times, because an index finds them.

@@ -6,10 +6,11 @@ from django.utils.timesince import timesince
 from usage.models import ProviderState
 from voicecare.admin.lists import badge
 from voicecare.admin.readonly import ReadOnlyAdmin
+from voicecare.admin.titles import TitledAdmin
 
 
 @admin.register(ProviderState)
-class ProviderStateAdmin(ReadOnlyAdmin):
+class ProviderStateAdmin(TitledAdmin, ReadOnlyAdmin):
     list_display = ("provider", "key", "account_credits", "credits", "quota_resets_at", "last_checked")
     readonly_fields = ("provider", "key", "account_credits", "credits", "last_checked")
     fieldsets = (
@@ -26,6 +27,9 @@ class ProviderStateAdmin(ReadOnlyAdmin):
         ),
     )
 
+    def title_of(self, obj: ProviderState) -> str:
+        return f"Provider: {obj.get_circuit_display()}"
+
     @admin.display(description="Provider")
     def provider(self, state: ProviderState) -> str:
         is_reachable = state.circuit == ProviderState.Circuit.CLOSED
@@ -39,7 +43,7 @@ class ProviderStateAdmin(ReadOnlyAdmin):
     @admin.display(description="Quota")
     def account_credits(self, state: ProviderState) -> str:
         is_available = state.quota == ProviderState.Quota.AVAILABLE
-        return badge("good", "Available") if is_available else badge("bad", "Used up")
+        return badge("good", "Available") if is_available else badge("bad", "Exhausted")
 
     @admin.display(description="Credits")
     def credits(self, state: ProviderState) -> str:

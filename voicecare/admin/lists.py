@@ -14,6 +14,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
+from voicecare.core import languages
+
 EMPTY = "-"
 NEARLY_USED_UP = 0.8  # of a budget; from here on it is shown as a warning
 BadgeKind = Literal["good", "warning", "bad", "plain"]
@@ -32,6 +34,27 @@ class WordFilter(admin.SimpleListFilter):
         return queryset.filter(chosen[1]) if chosen else queryset
 
 
+class LanguageFilter(admin.SimpleListFilter):
+    """By language without region: "German" also finds rows with German (Austria)."""
+
+    title = "language"
+    parameter_name = "language"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> list[tuple[str, str]]:
+        tags = model_admin.model._base_manager.order_by().values_list("language", flat=True).distinct()
+        codes = {languages.code_of(tag) for tag in tags}
+        return sorted(((code, language_name(code)) for code in codes), key=lambda choice: choice[1])
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        code = self.value()
+        return queryset.filter(Q(language=code) | Q(language__startswith=f"{code}-")) if code else queryset
+
+
+def language_name(tag: str) -> str:
+    """The name of a language, without its region. A tag that is not in the list stays as it is."""
+    return languages.LANGUAGES.get(languages.code_of(tag), tag)
+
+
 def badge(kind: BadgeKind, words: object) -> SafeString:
     """A state in words. The kind chooses the background, which only repeats what the words say."""
     return format_html('<span class="badge badge-{}">{}</span>', kind, words)
@@ -44,6 +67,11 @@ def budget_share(used: int, budget: int | None) -> str:
     share = used / budget if budget else 1.0
     words = f"{share:.0%}"
     return badge("bad" if share >= 1 else "warning", words) if share >= NEARLY_USED_UP else words
+
+
+def milliseconds(duration: float | None) -> str:
+    """For example "1,234 ms". "-" if the duration is not known."""
+    return EMPTY if duration is None else f"{duration:,.0f} ms"
 
 
 def timestamp(moment: datetime | None) -> str:

@@ -13,8 +13,10 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from django.urls import reverse
+from django.utils.formats import date_format
 
 from usage.ledger.rollup import month_after
+from usage.prices import plain
 from usage.reports import queries
 from usage.reports.queries import UsageShare
 from usage.reports.statement import Statement, read_statement
@@ -55,6 +57,15 @@ class StatementPage:
     def currency(self) -> str:
         """The currency of the costs. Empty if no price was valid in the month: then there is no cost."""
         return settings.PRICE_CURRENCY if self.statement.prices else ""
+
+    @property
+    def prices(self) -> list[str]:
+        """For example "0.22 EUR for eleven_flash_v2_5 from 2026-11-01"."""
+        return [
+            f"{plain(price.per_1000_credits)} {self.currency} for {price.model or 'all other models'} "
+            f"from {date_format(price.valid_from)}"
+            for price in self.statement.prices
+        ]
 
     @cached_property
     def patients(self) -> list[Line]:

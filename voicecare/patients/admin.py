@@ -3,13 +3,14 @@
 Voices are in `cloning.admin`, because their pages read the provider. Devices are in `voicecare.admin.overview`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin
-from django.db.models import ForeignKey, Model, Q, QuerySet
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
+from django.db.models import Field, ForeignKey, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -111,18 +112,22 @@ class DefaultVoiceAdmin(ConflictAdmin):
         task_queue.enqueue_on_commit(task_names.WARM_VOICE, obj.voice_id)
 
     def get_list_display(self, request: HttpRequest) -> list[str | Callable[[DefaultVoice], str | bool]]:
-        """The last column says whether patients with this language, and no voice of their own, hear this one now."""
+        """The first column says whether patients with this language, and no voice of their own, hear this one now."""
         defaults = DefaultVoices()
 
         @admin.display(description="Language", ordering="language")
         def for_language(choice: DefaultVoice) -> str:
             return choice.language_name[:1].upper() + choice.language_name[1:]
 
-        @admin.display(description="In use", boolean=True)
-        def in_use(choice: DefaultVoice) -> bool:
-            return defaults.for_language(choice.language) == choice.voice
+        @admin.display(description="Status")
+        def status(choice: DefaultVoice) -> str:
+            is_used = defaults.for_language(choice.language) == choice.voice
+            return badge("good", "In use") if is_used else badge("plain", "Not used")
 
-        return [for_language, "voice", "chosen_by", "chosen_at", in_use]
+        return [status, for_language, "voice", "chosen_by", "chosen_at"]
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Sequence[Any]) -> list[Any]:
+        return [list_display[1]]  # the language; the status before it is no name
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         is_overridden = {"is_overridden": bool(settings.DEFAULT_VOICE_ID)}
@@ -261,6 +266,18 @@ class PatientAdmin(NoDeleteAdmin):
         if db_field.related_model is Voice:
             kwargs["widget"] = VoiceSelect()
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(
+        self,
+        db_field: Field,
+        request: HttpRequest,
+        **kwargs: Any,  # noqa: ANN401 - Django's signature
+    ) -> forms.Field | None:
+        """Leaves out the buttons that add, change or delete a voice, a clinic or a user: their pages have them."""
+        formfield = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if formfield is not None and isinstance(formfield.widget, RelatedFieldWidgetWrapper):
+            formfield.widget = formfield.widget.widget
+        return formfield
 
     @admin.action(description="Archive …: disconnects their devices", permissions=["change"])
     def archive(self, request: HttpRequest, patients: PatientQuerySet) -> HttpResponse | None:

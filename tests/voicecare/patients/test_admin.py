@@ -680,7 +680,7 @@ def test_pages_have_titles_in_words(boss, history):
     job = CloneJob.objects.create(patient=conversation.patient, name="Anna", consent_by="Anna Archer")
     assert re.fullmatch(r"Patient 0, \d{4}-.*", heading(boss, conversation))
     assert re.fullmatch(r"To Patient 0, \d{4}-.*", heading(boss, utterance))
-    assert heading(boss, clip) == "Phrase 0, in the voice Clone 0"
+    assert heading(boss, clip) == "“Phrase 0” in the voice Clone 0"
     assert heading(boss, job) == "Anna, for Patient 0"
     for model, title in ((Voice, "Voices"), (Incident, "Incidents"), (CloneJob, "Voice clones")):
         assert f"<h1>{title}</h1>" in get_text(boss, list_url(model))

@@ -54,14 +54,23 @@ class AuditEntryAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     list_filter = (PeriodFilter, DateRangeFilter, ActionFilter, "source")
     search_fields = ("user_name",)  # and names of patients, see `get_search_results`
     fieldsets = (
-        (None, {"fields": ("time", "person", "action_in_words", "object_link", "patient_id", "changed_values")}),
+        (None, {"fields": ("time", "person", "action_in_words", "object_link", "patient_link", "changed_values")}),
         ("Origin", {"fields": ("source", "address")}),
-        ("Internals", {"classes": ("collapse",), "fields": ("id", "user_id", "action", "object_type", "object_id")}),
+        (
+            "Internals",
+            {"classes": ("collapse",), "fields": ("id", "user_id", "action", "object_type", "object_id", "patient_id")},
+        ),
     )
-    readonly_fields = ("id", "time", "person", "action_in_words", "object_link", "changed_values")
+    readonly_fields = ("id", "time", "person", "action_in_words", "object_link", "patient_link", "changed_values")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
         return care_teams.limit_records(super().get_queryset(request), request.user, "patient_id", Q(patient_id=None))
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> AuditEntry | None:
+        entry = super().get_object(request, object_id, from_field)
+        if entry is not None:
+            cast(Any, entry).patient = self.visible_patients(request).filter(pk=entry.patient_id).first()
+        return entry
 
     def title_of(self, obj: AuditEntry) -> str:
         return f"{obj.action_in_words}, {timestamp(obj.at)}"

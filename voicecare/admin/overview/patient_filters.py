@@ -10,7 +10,6 @@ from django.db.models.functions import Now
 from django.http import HttpRequest
 
 from voicecare.admin.lists import WordFilter
-from voicecare.core import languages
 from voicecare.patients.clinic_filter import ClinicFilter
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -53,22 +52,6 @@ class VoiceFilter(WordFilter):
         "stock": ("Stock voice", Q(voice__source=Voice.Source.STOCK)),
         "clone": ("Clone", Q(voice__source=Voice.Source.CLONED)),
     }
-
-
-class LanguageFilter(admin.SimpleListFilter):
-    """By language without region: "German" also finds patients with German (Austria)."""
-
-    title = "language"
-    parameter_name = "language"
-
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> list[tuple[str, str]]:
-        tags = Patient.objects.order_by().values_list("language", flat=True).distinct()
-        codes = {languages.code_of(tag) for tag in tags}
-        return sorted(((code, languages.LANGUAGES.get(code, code)) for code in codes), key=lambda choice: choice[1])
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Patient]) -> QuerySet[Patient]:
-        code = self.value()
-        return queryset.filter(Q(language=code) | Q(language__startswith=f"{code}-")) if code else queryset
 
 
 class TeamFilter(admin.SimpleListFilter):

@@ -1,6 +1,7 @@
 """The page of a patient: what is true now, and the actions Say, Listen, Archive and Restore."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, cast
 
 from django import forms
@@ -82,6 +83,8 @@ class PatientPageAdmin(PatientErasureAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Patient | None = None) -> list[tuple[Any, Any]]:
         fieldsets = super().get_fieldsets(request, obj)
+        if not self.has_change_permission(request, obj):  # a form has a choice of names instead
+            fieldsets = _with_language_name(fieldsets)
         if obj is None:
             return [fieldset for fieldset in fieldsets if fieldset[0] != "Record"]
         facts = ["status", "last_seen"]
@@ -92,7 +95,7 @@ class PatientPageAdmin(PatientErasureAdmin):
         return [("Now", {"fields": facts}), *fieldsets]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Patient | None = None) -> tuple[str, ...]:
-        facts = ("status", "last_seen", "listen", "characters_this_month", "budget_used")
+        facts = ("status", "last_seen", "listen", "characters_this_month", "budget_used", "language_name")
         return (*super().get_readonly_fields(request, obj), *facts)
 
     @admin.display(description="Listen")
@@ -199,3 +202,11 @@ class PatientPageAdmin(PatientErasureAdmin):
         if not self.has_view_permission(request, patient):
             raise PermissionDenied
         return patient
+
+
+def _with_language_name(fieldsets: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The fieldsets with the name of the language in place of its code."""
+    return [
+        (title, {**options, "fields": ["language_name" if name == "language" else name for name in options["fields"]]})
+        for title, options in fieldsets
+    ]

@@ -13,11 +13,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from usage.models import DailyUsage
-from voicecare.admin.lists import EMPTY, badge, budget_share, time_ago
+from voicecare.admin.lists import EMPTY, LanguageFilter, badge, budget_share, language_name, time_ago
 from voicecare.admin.overview import patient_filters
 from voicecare.admin.overview.patient_facts import LAST_SEEN, PatientFacts, incident_keys, read_facts
 from voicecare.admin.overview.patient_page import PatientPageAdmin
-from voicecare.core import languages
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.models import Clinic, Patient, Voice
 
@@ -35,13 +34,13 @@ class PatientChangeList(ChangeList):
 
 @admin.register(Patient)
 class PatientOverviewAdmin(PatientPageAdmin):
-    list_display_links = ("name",)
+    list_display_links = ("name_or_number",)
     show_facets = admin.ShowFacets.NEVER
     list_filter = (
         patient_filters.StatusFilter,
         patient_filters.DeviceFilter,
         patient_filters.VoiceFilter,
-        patient_filters.LanguageFilter,
+        LanguageFilter,
         patient_filters.TeamFilter,
         patient_filters.PatientClinicFilter,
     )
@@ -54,10 +53,10 @@ class PatientOverviewAdmin(PatientPageAdmin):
         usage = ["characters_this_month", "budget_used"] if permissions.can_view(DailyUsage) else []
         has_clinics = permissions.can_view(Clinic) and Clinic.objects.exists()
         team = "clinic_and_team" if has_clinics else "care_team"
-        return ["status", "name", "last_seen", "language_name", "voice_name", *usage, team]
+        return ["status", "name_or_number", "last_seen", "language_name", "voice_name", *usage, team]
 
     def get_sortable_by(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("name", "last_seen", "language_name", "voice_name", "clinic_and_team")
+        return ("name_or_number", "last_seen", "language_name", "voice_name", "clinic_and_team")
 
     @admin.display(description="Status")
     def status(self, patient: Patient) -> str:
@@ -77,6 +76,10 @@ class PatientOverviewAdmin(PatientPageAdmin):
             badges.append(_incident_badge(patient, facts.incidents))
         return mark_safe(" ".join(badges))  # noqa: S308 - all parts are escaped
 
+    @admin.display(description="Name", ordering="name")
+    def name_or_number(self, patient: Patient) -> str:
+        return str(patient)
+
     @admin.display(description="Last seen", ordering=LAST_SEEN)
     def last_seen(self, patient: Patient) -> str:
         facts = _facts(patient)
@@ -84,7 +87,7 @@ class PatientOverviewAdmin(PatientPageAdmin):
 
     @admin.display(description="Language", ordering="language")
     def language_name(self, patient: Patient) -> str:
-        return languages.LANGUAGES.get(languages.code_of(patient.language), patient.language)
+        return language_name(patient.language)
 
     @admin.display(description="Voice", ordering="voice__name")
     def voice_name(self, patient: Patient) -> str:

@@ -5,12 +5,13 @@ from typing import Any, cast
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import ManyToManyField, QuerySet
+from django.db.models import ManyToManyField, Q, QuerySet
 from django.forms import ModelMultipleChoiceField
 from django.http import HttpRequest
 
 from voicecare.accounts import rights
 from voicecare.admin.guarded_deletion import GuardedDeletionAdmin
+from voicecare.admin.lists import EMPTY, WordFilter, badge, time_ago
 from voicecare.admin.users.administrators import (
     LastAdministrator,
     would_be_none_without,
@@ -37,11 +38,44 @@ def _grantable(
     return {}
 
 
+class UserStatusFilter(WordFilter):
+    title = "status"
+    parameter_name = "status"
+    conditions = {"active": ("Active", Q(is_active=True)), "inactive": ("Not active", Q(is_active=False))}
+
+
 @admin.register(User)
 class GuardedUserAdmin(GuardedDeletionAdmin, UserAdmin):
     """Users with more permissions than one's own can be viewed only."""
 
     form = UserForm
+    list_display = ("status", "username", "full_name", "email", "roles", "pages", "seen")
+    list_display_links = ("username",)
+    list_filter = (UserStatusFilter, "groups")
+
+    @admin.display(description="Status")
+    def status(self, user: User) -> str:
+        return badge("good", "Active") if user.is_active else badge("plain", "Not active")
+
+    @admin.display(description="Name", ordering="last_name")
+    def full_name(self, user: User) -> str:
+        return user.get_full_name() or EMPTY
+
+    @admin.display(description="Roles")
+    def roles(self, user: User) -> str:
+        names = [group.name for group in user.groups.all()]
+        return ", ".join(["Superuser", *names] if user.is_superuser else names) or EMPTY
+
+    @admin.display(description="Opens", ordering="is_staff")
+    def pages(self, user: User) -> str:
+        return "Admin and REST API" if user.is_staff else "REST API only"
+
+    @admin.display(description="Last login", ordering="last_login")
+    def seen(self, user: User) -> str:
+        return time_ago(user.last_login) if user.last_login else "never"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        return super().get_queryset(request).prefetch_related("groups")
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         own = [] if cast(User, request.user).is_superuser else ["is_superuser"]

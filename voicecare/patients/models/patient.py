@@ -175,7 +175,7 @@ class Patient(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name
+        return self.name if self.erased_at is None else f"Erased patient {str(self.pk)[:8]}"
 
     @property
     def form_of_address(self) -> str:
