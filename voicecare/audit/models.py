@@ -27,7 +27,7 @@ class Action(models.TextChoices):
     RENEW_TOKEN = "renew_token", "Renew token"
     LOG_IN = "log_in", "Log in"
     LOG_IN_FAILED = "log_in_failed", "Failed login"
-    LOG_IN_THROTTLED = "log_in_throttled", "Log-in refused after too many failures"
+    LOG_IN_THROTTLED = "log_in_throttled", "Login refused after too many failures"
     LOG_OUT = "log_out", "Log out"
     TURN_ON_TWO_FACTOR = "turn_on_two_factor", "Turn on two-factor authentication"
     TURN_OFF_TWO_FACTOR = "turn_off_two_factor", "Turn off two-factor authentication"
