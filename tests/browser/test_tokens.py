@@ -38,7 +38,8 @@ def test_a_token_is_created_copied_and_revoked(log_in: Callable[..., BrowserSess
     page.reload()  # shows the page of the token, and creates no second one
     expect(page.get_by_text("Valid", exact=True)).to_be_visible()
     assert token not in page.content()
-    page.get_by_role("button", name="Revoke").click()
+    page.get_by_role("button", name="Revoke …").click()
+    page.get_by_role("button", name="Yes, revoke").click()
     expect(page.get_by_text("1 token revoked.")).to_be_visible()
     assert rest_status(boss.server, token) == 401
     assert boss.problems == []
