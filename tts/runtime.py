@@ -23,7 +23,7 @@ from django.db import DatabaseError
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
-from tts.devices import daphne_fast_path
+from tts.devices import close_reasons, daphne_fast_path
 from tts.devices.registry import ConnectionRegistry
 from tts.recorder import Recorder
 from tts.resilience.circuit_breaker import CircuitBreaker
@@ -147,6 +147,7 @@ class Runtime:
             circuit, quota, slots, probe.run, self.spawn, gateway=gateway
         )
         daphne_fast_path.check()
+        close_reasons.check()
         await client.open()
         self.spawn(dependencies.offline_voice.start())
         self.spawn(registry.run())

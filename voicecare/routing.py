@@ -6,17 +6,20 @@ from typing import Any
 from django.urls import path, re_path
 
 from tts.consumers import device_socket
+from tts.devices.refusing import refuse
+from tts.protocol.refusals import UNKNOWN_PATH
 from voicecare.health.diagnostics import diagnostics_socket
 
 
 async def reject_unknown_path(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Closes a WebSocket connection with an unknown path.
+    """Refuses a WebSocket with an unknown path, as a device with a wrong address.
 
     Without this route, Channels would log an exception for each such connection.
     """
-    await send({"type": "websocket.close"})
+    await receive()
+    await refuse(scope, send, UNKNOWN_PATH)
 
 
 websocket_urlpatterns = [

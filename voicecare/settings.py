@@ -5,6 +5,7 @@ docs/operation.md lists the public variables with their defaults.
 """
 
 import os
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -45,6 +46,16 @@ DATA_DIR = env.path("VOICECARE_DATA_DIR", BASE_DIR / "var")
 DEBUG = env.bool("DEBUG", True)
 SECRET_KEY = env.str("SECRET_KEY", "")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+
+
+def _origins(origins: list[str]) -> None:
+    for origin in origins:
+        if not re.fullmatch(r"null|file://|[a-z][a-z0-9+.-]*://[^/@?#\s]+", origin):
+            raise ValidationError(f"{origin} is no origin, such as https://tablet.example.org, file:// or null.")
+
+
+_device_origins: list[str] = env.list("DEVICE_ORIGINS", [], validate=_origins) or []  # None if `seal` reports it
+DEVICE_ORIGINS = [origin.lower() for origin in _device_origins]
 _database = env.dj_db_url(
     "DATABASE_URL", f"sqlite:///{DATA_DIR / 'voicecare.sqlite3'}", conn_max_age=60, conn_health_checks=True
 )

@@ -63,6 +63,21 @@ def test_an_unknown_log_format_or_level_stops_the_start_with_an_error_message(na
     assert "Must be one of" in process.stderr
 
 
+@pytest.mark.parametrize(
+    "origin", ["tablet.example.org", "https://tablet.example.org/", "https://", "*", "https://a@b"]
+)
+def test_an_invalid_device_origin_stops_the_start_with_an_error_message(origin: str):
+    process = run_with_environment("DEVICE_ORIGINS", DEVICE_ORIGINS=f"https://other.example.org,{origin}")
+    assert process.returncode != 0
+    assert "DEVICE_ORIGINS" in process.stderr
+    assert f"{origin} is no origin" in process.stderr
+
+
+def test_device_origins_are_kept_in_lower_case():
+    origins = "https://Tablet.example.org:8443,capacitor://localhost,file://,null"
+    assert setting("DEVICE_ORIGINS", DEVICE_ORIGINS=origins) == str(origins.lower().split(","))
+
+
 @pytest.mark.parametrize(("address", "secure"), [("https://voices.example", "True"), ("http://localhost", "False")])
 def test_cookies_are_secure_if_the_public_url_uses_tls(address: str, secure: str):
     for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE"):

@@ -1,5 +1,7 @@
 """Access to daphne's connection below ASGI. No other module knows the internals of daphne, autobahn and Twisted.
 
+`close_reasons` uses public methods of autobahn only.
+
 `DaphneConnection` protects the process and other devices from one device:
 
 - It says how many bytes the device has not read. daphne takes every frame immediately and keeps what the device does

@@ -2,27 +2,26 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from autobahn.exception import Disconnected
 
+from tts.devices import close_reasons
 from tts.devices.daphne_fast_path import DaphneConnection
 
 Frame = dict[str, Any] | bytes
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 FIRST_CHECK_S = 0.01
 LAST_CHECK_S = 0.25  # the longest pause between two looks at a device that reads slowly
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+encode_frame = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class DeviceTransport:
     """Sends frames to one device. `send` is the callable that the ASGI server passes to the application."""
 
-    def __init__(self, send: Send) -> None:
-        self._send: Send | None = send
+    def __init__(self, send: close_reasons.Send) -> None:
+        self._send: close_reasons.Send | None = send
         self._disconnected = False
         self._daphne = DaphneConnection.find(send)
 
@@ -43,7 +42,7 @@ class DeviceTransport:
         send = self._send
         if send is None:
             return
-        payloads = [frame if isinstance(frame, bytes) else _encode(frame) for frame in frames]
+        payloads = [frame if isinstance(frame, bytes) else encode_frame(frame) for frame in frames]
         if self._daphne is not None and self._daphne.write(payloads, audio_s):
             return
         for payload in payloads:
@@ -55,8 +54,9 @@ class DeviceTransport:
                 return
 
     async def close(self, code: int) -> None:
+        """Close the socket with this close code and its reason."""
         if self._send is not None:
-            await self._send({"type": "websocket.close", "code": code})
+            await close_reasons.close(self._send, code)
 
     def read_on(self) -> None:
         """Read further frames of the device, if reading has stopped. Call it after each frame is handled."""

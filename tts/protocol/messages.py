@@ -23,6 +23,19 @@ CLOSE_TOO_MANY_ERRORS = 4008
 CLOSE_FRAME_TOO_LARGE = 4009
 CLOSE_SHUTTING_DOWN = 4012
 
+CLOSE_REASONS = {
+    CLOSE_REPLACED: "replaced by another connection with the same token",
+    CLOSE_REVOKED: "the device is revoked, or its patient is archived or erased",
+    CLOSE_TOO_MANY_ERRORS: "too many errors in a row",
+    CLOSE_FRAME_TOO_LARGE: "a text frame is over 64 KiB",
+    CLOSE_SHUTTING_DOWN: "the server is shutting down",
+    # Refused handshakes of browsers (tts/protocol/refusals.py)
+    4400: "the subprotocol voicecare.v1 was not offered",
+    4401: "the token is missing or unknown",
+    4403: "the device is revoked, or its patient is archived or erased",
+    4404: "no WebSocket at this path",
+    4406: "the origin is not allowed",
+}  # at most 123 bytes each
 
 Frame = dict[str, object]
 

@@ -15,6 +15,7 @@ CIRCUIT_OPEN = Gauge("voicecare_circuit_open", "1 while the circuit breaker is o
 QUOTA_SPENT = Gauge("voicecare_quota_spent", "1 while the provider's quota is exhausted.")
 ALERTS_FAILED = Counter("voicecare_alerts_failed", "Failed attempts to send an alert. They are retried.", ["way"])
 DEVICES_CONNECTED = Gauge("voicecare_devices_connected", "Connected devices of this process.")
+HANDSHAKES_REFUSED = Counter("voicecare_handshakes_refused", "Refused handshakes of devices.", ["reason"])
 TASKS = Gauge("voicecare_tasks", "Tasks of the event loop. Without devices their number is constant.")
 HELD_BYTES = Gauge("voicecare_held_bytes", "Bytes that are buffered for devices.")
 RECORDER_BACKLOG = Gauge("voicecare_recorder_backlog", "Rows that are waiting to be written.")

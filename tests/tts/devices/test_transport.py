@@ -10,6 +10,7 @@ from autobahn.exception import Disconnected
 
 from tests.tts.devices.wire import Wire, open_wire
 from tts.devices.transport import DeviceTransport
+from tts.protocol.messages import CLOSE_REASONS
 
 
 @pytest.fixture
@@ -83,4 +84,4 @@ async def test_what_is_unread_is_free_when_the_device_is_disconnected(wire: Wire
 
 async def test_a_close_goes_through_the_server_with_its_code(wire: Wire):
     await wire.device_transport().close(4003)
-    assert wire.asgi_messages == [{"type": "websocket.close", "code": 4003}]
+    assert wire.asgi_messages == [{"type": "websocket.close", "code": 4003, "reason": CLOSE_REASONS[4003]}]

@@ -7,10 +7,12 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
+from django.utils import timezone
 
 from tests.conftest import DEFAULT_VOICE, Member
 from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import TOKEN_PREFIX_LENGTH, Device, Patient, Voice
+from voicecare.patients.models.device import REFUSAL_INTERVAL
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -127,6 +129,24 @@ def test_a_device_can_connect_unless_it_is_revoked_or_its_patient_is_inactive(st
     alice.device.patient.archived_at = NOW if status == "archived" else None
     alice.device.patient.erased_at = NOW if status == "erased" else None
     assert alice.device.can_connect is (status == "nothing")
+
+
+def test_a_refusal_is_recorded_at_most_once_in_an_interval(alice: Member):
+    device = alice.device
+
+    def refused_at(reason: str) -> datetime | None:
+        device.record_refusal(reason)
+        device.refresh_from_db()
+        assert device.refusal == reason
+        return device.refused_at
+
+    first = refused_at("inactive_patient")
+    assert first is not None
+    assert refused_at("inactive_patient") == first
+    assert refused_at("revoked_device") != first  # another reason is recorded immediately
+    old = timezone.now() - 2 * REFUSAL_INTERVAL
+    Device.objects.update(refused_at=old)
+    assert refused_at("revoked_device") > old
 
 
 def test_each_connection_gets_the_next_epoch(alice: Member):

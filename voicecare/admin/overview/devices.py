@@ -24,7 +24,7 @@ from django.utils import timezone
 from django.utils.translation import ngettext
 
 from voicecare.admin.confirmation import Question, confirm_action, confirmation_page
-from voicecare.admin.lists import WordFilter, link_to, time_ago, timestamp
+from voicecare.admin.lists import EMPTY, WordFilter, link_to, time_ago, timestamp
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.admin import NoDeleteAdmin, device_badge
@@ -83,10 +83,10 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
     list_select_related = ("patient",)
     search_fields = ("name", "token_prefix", "patient__name", "patient__preferred_name")
     autocomplete_fields = ("patient",)
-    readonly_fields = ("status", "token_prefix", "format", "connected", "revoked", "created")
+    readonly_fields = ("status", "token_prefix", "format", "connected", "refused", "revoked", "created")
     fieldsets = (
         (None, {"fields": ("status", "patient", "name")}),
-        ("Connection", {"fields": ("connected", "format")}),
+        ("Connection", {"fields": ("connected", "format", "refused")}),
         ("Token", {"fields": ("token_prefix", "created", "revoked")}),
     )
     actions = ("revoke", "renew_token")
@@ -106,6 +106,10 @@ class DeviceAdmin(CareTeamAdmin, NoDeleteAdmin):
     @admin.display(description="Last connection")
     def connected(self, device: Device) -> str:
         return timestamp(device.last_seen)
+
+    @admin.display(description="Last refusal")
+    def refused(self, device: Device) -> str:
+        return f"{timestamp(device.refused_at)}: {device.get_refusal_display()}" if device.refused_at else EMPTY
 
     @admin.display(description="Revoked")
     def revoked(self, device: Device) -> str:

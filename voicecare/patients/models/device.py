@@ -7,7 +7,7 @@ import uuid
 from datetime import timedelta
 
 from django.db import models, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -15,6 +15,7 @@ from voicecare.patients.models.patient import Patient
 
 TOKEN_PREFIX_LENGTH = 8
 CONSOLE_TIME = timedelta(minutes=3)  # browsers run the timers of a hidden page once a minute
+REFUSAL_INTERVAL = timedelta(minutes=1)
 
 
 class DeviceQuerySet(models.QuerySet["Device"]):
@@ -70,6 +71,12 @@ class Device(models.Model):
     `epoch` is the number of its latest connection, and only this one may speak.
     """
 
+    class Refusal(models.TextChoices):
+        """Why a device whose token is known may not connect (docs/protocol.md, "Refusal")."""
+
+        REVOKED_DEVICE = "revoked_device", "The device is revoked"
+        INACTIVE_PATIENT = "inactive_patient", "The patient is archived or erased"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="devices")
     name = models.CharField(max_length=100)
@@ -91,6 +98,16 @@ class Device(models.Model):
         db_default=True,
         editable=False,
         help_text="Whether messages to the patient may be delivered to this device.",
+    )
+    refused_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Time of the last refusal.")
+    refusal = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        choices=Refusal,
+        editable=False,
+        help_text="Why its last attempt to connect was refused.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -129,6 +146,14 @@ class Device(models.Model):
             Device.objects.filter(pk=self.pk).update(epoch=F("epoch") + 1, last_seen=Now())
             self.refresh_from_db(fields=["epoch", "last_seen"])
         return self.epoch
+
+    def record_refusal(self, refusal: str) -> None:
+        """Records that an attempt to connect was refused, at most once in REFUSAL_INTERVAL.
+
+        A device may try again many times in a second. `refusal` is a value of `Device.Refusal`.
+        """
+        is_due = Q(refused_at=None) | Q(refused_at__lte=Now() - REFUSAL_INTERVAL) | ~Q(refusal=refusal)
+        Device.objects.filter(is_due, pk=self.pk).update(refused_at=Now(), refusal=refusal)
 
 
 def _digest(token: str) -> str:

@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from tests.conftest import Member
 from tests.roles import give_permissions
+from voicecare.admin.lists import timestamp
 from voicecare.audit.models import AuditEntry
 from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device
@@ -56,6 +57,16 @@ def test_a_new_device_shows_its_token_with_the_command_and_a_qr_code(admin_clien
         later = admin_client.get(again).content.decode()
         assert token not in later
         assert device.token_digest not in later
+
+
+def test_the_page_of_a_device_shows_when_and_why_it_was_refused_last(admin_client: Client, alice: Member):
+    page = admin_client.get(url("change", alice.device)).content.decode()
+    assert "Last refusal" in page
+    assert "The device is revoked" not in page
+    alice.device.record_refusal(Device.Refusal.REVOKED_DEVICE)
+    alice.device.refresh_from_db()
+    page = admin_client.get(url("change", alice.device)).content.decode()
+    assert f"{timestamp(alice.device.refused_at)}: The device is revoked" in page
 
 
 def test_every_button_of_the_add_page_shows_the_token(admin_client: Client, alice: Member):
