@@ -126,6 +126,14 @@ def test_a_text_that_is_written_word_by_word_is_heard(console: Console):
     expect(console.page.locator("#log")).to_contain_text("speak.delta")
 
 
+def test_nothing_is_said_before_the_start(console: Console):
+    console.page.get_by_label("Text", exact=True).press("Enter")
+    expect(console.page.locator("#speeches li")).to_have_count(0)
+    console.start()
+    console.page.get_by_label("Text", exact=True).press("Enter")
+    console.expect_state("played")
+
+
 def test_a_known_phrase_is_a_button_that_works_with_the_keyboard(console: Console):
     console.start()
     button = console.page.get_by_role("button", name="Tell me more.", exact=True)

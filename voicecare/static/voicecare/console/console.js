@@ -209,7 +209,7 @@ function stop(detail) {
 }
 
 function speak(text, byWords) {
-    if (text.trim() && conversation) {
+    if (text.trim() && !element("speak").disabled) {
         showProblem();
         conversation.speak(text, byWords);
     }

@@ -3,7 +3,7 @@
 The analyser has the last half second of the sound, sample by sample. So how soon a speech is heard, and how soon an
 interruption is silent, is measured in the sound and not with timers. */
 
-import { Mp3Track } from "./mp3_track.js";
+import { Mp3Player, Mp3Track } from "./mp3_track.js";
 import { PcmTrack } from "./pcm_track.js";
 import { sampleRate } from "./formats.js";
 
@@ -16,6 +16,7 @@ export class Output {
     #context;
     #analyser;
     #format;
+    #mp3Player = null;
     #samples = new Float32Array(WINDOW);
     #listenedUntil = 0;
     #queue = [];
@@ -33,6 +34,9 @@ export class Output {
         this.#analyser = this.#context.createAnalyser();
         this.#analyser.fftSize = WINDOW;
         this.#analyser.connect(this.#context.destination);
+        if (rate === null) {
+            this.#mp3Player = new Mp3Player(this.#context);
+        }
         this.#timer = setInterval(() => this.#listen(), LISTEN_EVERY_MS);
     }
 
@@ -58,7 +62,7 @@ export class Output {
      * first frame had arrived, and its turn had come. */
     add({ onPlayed, onGap, onHeard, onFailed }) {
         const track = this.#format.startsWith("mp3")
-            ? new Mp3Track(this.#context, this.#analyser)
+            ? new Mp3Track(this.#context, this.#analyser, this.#mp3Player, this.#format)
             : new PcmTrack(this.#context, this.#analyser, this.#format);
         const entry = { track, onHeard, startedAt: null };
         track.onGap = onGap;
