@@ -42,8 +42,9 @@ def adapt(text: str, changes: dict[str, str]) -> str:
 class Proxy(Service):
     ca: Path
 
-    def __init__(self, web_port: int) -> None:
-        self.web_port = web_port
+    def __init__(self, *upstreams: str) -> None:
+        """`upstreams` are the web processes, as address and port. Caddy uses the first one only."""
+        self.upstreams = upstreams
         self.http_port = free_port()
         super().__init__()
 
@@ -69,13 +70,14 @@ class NginxProxy(Proxy):
         create = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
         names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(self.ca)]
         subprocess.run([*create, *names], check=True, capture_output=True)
+        others = self.upstreams[1:] or (f"127.0.0.1:{free_port()}",)  # a web process that is down
         changes = {
             "listen [::]:80;": "",
             "listen [::]:443 ssl;": "",
             "listen 80;": f"listen 127.0.0.1:{self.http_port};",
             "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;",
-            "server 127.0.0.1:8000;": f"server 127.0.0.1:{self.web_port};",
-            "server 127.0.0.1:8001;": f"server 127.0.0.1:{free_port()};",  # a web process that is down
+            "server 127.0.0.1:8000 ": f"server {self.upstreams[0]} ",
+            "server 127.0.0.1:8001 max_fails=0;": "\n".join(f"server {other} max_fails=0;" for other in others),
             "/etc/letsencrypt/live/voice.example.org/fullchain.pem": str(self.ca),
             "/etc/letsencrypt/live/voice.example.org/privkey.pem": str(key),
             "/var/log/nginx/": f"{self.folder}/",
@@ -90,12 +92,13 @@ class CaddyProxy(Proxy):
     def prepare(self) -> Sequence[str]:
         caddy = binary("caddy")
         self.ca = self.folder / "caddy/pki/authorities/local/root.crt"
+        host, _, port = self.upstreams[0].rpartition(":")
         options = f"http_port {self.http_port}\n\thttps_port {self.port}\n\tadmin off\n\tskip_install_trust"
         changes = {
             "\n{\n\tlog {": f"\n{{\n\t{options}\n\tlog {{",
             "{$DOMAIN:localhost}": "localhost",
-            "{$WEB_HOST:127.0.0.1}": "127.0.0.1",
-            "{$WEB_PORT:8000}": str(self.web_port),
+            "{$WEB_HOST:127.0.0.1}": host,
+            "{$WEB_PORT:8000}": port,
         }
         config = self.folder / "Caddyfile"
         config.write_text(adapt((ROOT / "deploy/caddy/Caddyfile").read_text(), changes))

@@ -33,7 +33,7 @@ def web(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 
 @pytest.fixture(scope="module", params=PROXIES)
 def running_proxy(request: pytest.FixtureRequest, web: ServerProcess) -> Iterator[Proxy]:
-    with request.param(web.port) as proxy:
+    with request.param(f"127.0.0.1:{web.port}") as proxy:
         yield proxy
 
 
@@ -156,7 +156,7 @@ async def test_logs_have_no_queries(http: aiohttp.ClientSession, proxy: Proxy) -
 
 @pytest.mark.parametrize("kind", PROXIES)
 async def test_logs_have_no_queries_while_the_server_is_down(kind: type[Proxy]) -> None:
-    with kind(free_port()) as proxy:
+    with kind(f"127.0.0.1:{free_port()}") as proxy:
         tls = ssl.create_default_context(cafile=proxy.ca)
         async with aiohttp.ClientSession() as http, http.get(f"{proxy.url}/admin/?q={CANARY}", ssl=tls) as reply:
             assert reply.status == 502
