@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,22 +25,45 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where processes run: a checkout and its Python, the address of web processes, and what precedes each command."""
+
+    checkout: Path = ROOT
+    python: str = sys.executable
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+
+
+HERE = Place()
+
+
 class ServerProcess:
     """A daphne process. It is ready when the constructor returns.
 
     `env` is added to the environment of this process, the output goes to the file `log`, and `arguments` go to daphne.
-    With `untouched` the constructor only waits for the port, so the server has not received a request yet.
+    `port` is a free one by default. With `untouched` the constructor only waits for the port, so the server has not
+    received a request yet.
     """
 
-    def __init__(self, env: Mapping[str, str], log: Path, *arguments: str, untouched: bool = False) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        log: Path,
+        *arguments: str,
+        untouched: bool = False,
+        port: int | None = None,
+        place: Place = HERE,
+    ) -> None:
+        self.address = place.address
+        self.port = port or free_port()
         self.log = log
         self.data_dir = Path(env["VOICECARE_DATA_DIR"])
         self._output = log.open("ab")
-        command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port)]
+        command = [*place.prefix, place.python, "-m", "daphne", "-b", self.address, "-p", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--websocket_timeout", "-1", *arguments, "voicecare.asgi:application"],
-            cwd=ROOT,
+            cwd=place.checkout,
             env={**os.environ, **env},
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -56,11 +80,11 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def ws(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/ws/device/"
+        return f"ws://{self.address}:{self.port}/ws/device/"
 
     def get(self, path: str) -> tuple[int, bytes]:
         try:
@@ -98,7 +122,7 @@ class ServerProcess:
         return self.get("/readyz")[0] == 200
 
     def _listens(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5):
+        with socket.create_connection((self.address, self.port), timeout=5):
             return True
 
     def _wait_until(self, is_up: Callable[[], bool]) -> None:

@@ -37,12 +37,13 @@ STOP_S = 15
 
 
 class Service:
-    """A server on a free local port, with its own folder. It is running when the constructor returns."""
+    """A server on a free port of a local address, with its own folder. It is running when the constructor returns."""
 
     stop_signal = signal.SIGTERM
     os_user: str | None = None  # the operating system user of the process; None: the current user
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.address = address
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="voicecare-service-"))
         try:
@@ -122,17 +123,18 @@ class Service:
 class RedisProcess(Service):
     """Redis without persistence, so it is empty after a restart. `arguments` go to redis-server."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, address: str = "127.0.0.1") -> None:
         self.arguments = arguments
-        super().__init__()
+        super().__init__(address)
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def prepare(self) -> Sequence[str]:
-        network = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder))
-        return [binary("redis-server"), *network, "--save", "", "--appendonly", "no", *self.arguments]
+        network = ("--bind", self.address, "--port", str(self.port), "--dir", str(self.folder))
+        open_to_hosts = ("--protected-mode", "no")  # else it would answer clients on this address only
+        return [binary("redis-server"), *network, *open_to_hosts, "--save", "", "--appendonly", "no", *self.arguments]
 
     def ping(self) -> None:
         with self.client() as client:
@@ -173,7 +175,7 @@ class PostgresProcess(Service):
 
     @property
     def url(self) -> str:
-        return f"postgres://{self.user}@127.0.0.1:{self.port}/postgres"
+        return f"postgres://{self.user}@{self.address}:{self.port}/postgres"
 
     def prepare(self) -> Sequence[str]:
         server, initdb = _postgres_binary("postgres"), _postgres_binary("initdb")
@@ -189,7 +191,8 @@ class PostgresProcess(Service):
             user=self.os_user,
             stdout=subprocess.DEVNULL,
         )
-        options = {"fsync": "off", "listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 200}
+        (data / "pg_hba.conf").write_text("local all all trust\nhost all all all trust\n")
+        options = {"fsync": "off", "listen_addresses": self.address, "port": self.port, "max_connections": 200}
         options |= {"unix_socket_directories": self.folder}
         return [server, "-D", str(data), *(part for name in options for part in ("-c", f"{name}={options[name]}"))]
 
@@ -205,7 +208,7 @@ class S3Process(Service):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -220,7 +223,7 @@ class S3Process(Service):
     def prepare(self) -> Sequence[str]:
         if find_spec("moto") is None:
             _skip_or_fail("moto")
-        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        return [sys.executable, "-m", "moto.server", "-H", self.address, "-p", str(self.port)]
 
     def ping(self) -> None:
         """Create the bucket, which does not exist after a start."""

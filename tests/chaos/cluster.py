@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import psycopg
 
 from tests.sandbox import SandboxProcess
-from tests.server import ROOT, ServerProcess, environment
+from tests.server import HERE, Place, ServerProcess, environment
 from tests.services import PostgresProcess, RedisProcess
 
 LONG_TIMEOUTS = {"FIRST_CHUNK_TIMEOUT_S": 20, "STALL_TIMEOUT_S": 20, "BUSY_WAIT_S": 60}
@@ -43,11 +42,14 @@ class Cluster:
     redis: RedisProcess | Address
     servers: list[ServerProcess] = field(default_factory=list)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    place: Place = HERE
+    settings: dict[str, str] = field(default_factory=dict)  # of all processes, in addition to those below
 
-    def start_server(self, **settings: object) -> ServerProcess:
+    def start_server(self, port: int | None = None, **settings: object) -> ServerProcess:
         """Start a server with these settings in addition to those of the cluster."""
         log = self.folder / f"server-{len(self.servers)}.log"
-        self.servers.append(ServerProcess({**self._environment(), **environment(**settings)}, log))
+        env = {**self._environment(), **environment(**settings)}
+        self.servers.append(ServerProcess(env, log, "--proxy-headers", port=port, place=self.place))
         return self.servers[-1]
 
     def start_worker(self) -> None:
@@ -61,8 +63,8 @@ class Cluster:
     def _start_celery(self, log_name: str, *arguments: str) -> "subprocess.Popen[bytes]":
         with (self.folder / log_name).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "voicecare", *arguments],
-                cwd=ROOT,
+                [*self.place.prefix, self.place.python, "-m", "celery", "-A", "voicecare", *arguments],
+                cwd=self.place.checkout,
                 env={**os.environ, **self._environment()},
                 stdout=log,
                 stderr=log,
@@ -80,14 +82,23 @@ class Cluster:
 
     def run_code(self, code: str) -> None:
         """Run Python code in a process with the same settings as the others."""
-        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", code]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True)
+        self.manage("shell", "-v", "0", "-c", code)
+
+    def start_code(self, code: str) -> "subprocess.Popen[str]":
+        """Start a process that runs Python code where the other processes run. Its output goes to a pipe."""
+        command = [*self.place.prefix, self.place.python, "manage.py", "shell", "-v", "0", "-c", code]
+        env = {**os.environ, **self._environment()}
+        return subprocess.Popen(command, cwd=self.place.checkout, env=env, stdout=subprocess.PIPE, text=True)
+
+    def manage(self, *arguments: str) -> None:
+        """Run a management command with the same settings as the processes."""
+        command = [self.place.python, "manage.py", *arguments]
+        subprocess.run(command, cwd=self.place.checkout, env={**os.environ, **self._environment()}, check=True)
 
     def seed(self, patients: int, deliveries: int = 0) -> list[Listener]:
-        command = [sys.executable, "-m", "tests.chaos.seed", str(patients), str(deliveries)]
-        made = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **self._environment()}, check=True, stdout=subprocess.PIPE, text=True
-        )
+        command = [self.place.python, "-m", "tests.chaos.seed", str(patients), str(deliveries)]
+        env = {**os.environ, **self._environment()}
+        made = subprocess.run(command, cwd=self.place.checkout, env=env, check=True, stdout=subprocess.PIPE, text=True)
         *_, result = made.stdout.splitlines()  # log lines come before it
         return [Listener(**listener) for listener in json.loads(result)]
 
@@ -131,16 +142,17 @@ class Cluster:
             self.kill_worker()
 
     def _environment(self) -> dict[str, str]:
-        return environment(
+        common = environment(
             DATABASE_URL=self.postgres.url,
             REDIS_URL=self.redis.url,
             ELEVENLABS_BASE_URL=self.sandbox.url,
             VOICECARE_DATA_DIR=self.folder,
             DEBUG=0,
             SECRET_KEY="chaos",
-            ALLOWED_HOSTS="127.0.0.1",
+            ALLOWED_HOSTS=f"127.0.0.1,localhost,{self.place.address}",
             EMAIL_URL="console:",
             PHRASE_STORE="file",
             DEVICE_CHARACTERS_PER_MINUTE=1_000_000,
             **LONG_TIMEOUTS,
         )
+        return {**common, **self.settings}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +17,16 @@ TIMEOUT_S = 30.0
 class Device(DeviceClient):
     """`received` has all frames, in order."""
 
-    def __init__(self, url: str, token: str, *, format: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        super().__init__(url, token, format=format, timeout_s=timeout_s)
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        format: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(url, token, format=format, timeout_s=timeout_s, tls=tls)
         self.received: list[Frame | bytes] = []
 
     async def receive(self) -> Frame | bytes:

@@ -16,6 +16,7 @@ The client relies only on docs/protocol.md. Its errors:
 
 import asyncio
 import json
+import ssl
 import time
 from dataclasses import dataclass, field
 from itertools import count
@@ -115,15 +116,25 @@ class DeviceClient:
     Each received frame is added to `speeches` (by speech id) or `notices`, also while the client waits for another
     frame. So a greeting, or a speech that was sent earlier, can be awaited later with `wait_for`. A method that waits
     for a frame raises TimeoutError if no frame comes for `timeout_s` seconds. No frame is lost if a wait is cancelled.
+    `tls` is for a server whose certificate is from a private authority.
     """
 
-    def __init__(self, url: str, token: str, *, format: str | None = None, timeout_s: float | None = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        format: str | None = None,
+        timeout_s: float | None = 60.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.speeches: dict[str, SpeechResult] = {}
         self.notices: list[Frame] = []
         self._url = url
         self._token = token
         self._format = format
         self._timeout_s = timeout_s
+        self._tls = tls
         self._ids = (f"say-{number}" for number in count(1))
         self._playing: SpeechResult | None = None
         self._close_code: int | None = None
@@ -147,7 +158,11 @@ class DeviceClient:
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
         try:
             return await self._session.ws_connect(
-                self._url, protocols=(SUBPROTOCOL,), headers={"Authorization": f"Bearer {self._token}"}, max_msg_size=0
+                self._url,
+                protocols=(SUBPROTOCOL,),
+                headers={"Authorization": f"Bearer {self._token}"},
+                max_msg_size=0,
+                ssl=self._tls or True,
             )
         except aiohttp.WSServerHandshakeError as error:
             raise HandshakeRefused(error.status) from error
