@@ -11,11 +11,13 @@ from tts.api.views import VoicePreview
 from voicecare.api.errors import NotFoundView
 from voicecare.api.login import LoginView, LogoutView
 from voicecare.health import diagnostics, probes
+from voicecare.patient_export.api import PatientExport
 
 api: list[URLPattern | URLResolver] = [
     path("auth/token/", LoginView.as_view(), name="log-in"),
     path("auth/logout/", LogoutView.as_view(), name="log-out"),
     path("", include("voicecare.patients.urls")),
+    path("patients/<uuid:id>/export/", PatientExport.as_view(), name="patient-export"),
     path("", include("tts.api.urls")),
     path("", include("cloning.api.urls")),
     path("", include("usage.api.urls")),
