@@ -120,3 +120,13 @@ def test_what_is_needed_every_day_comes_first(admin_client: Client):
 
 def test_the_form_of_a_patient_has_no_buttons_that_delete_something_else(admin_client: Client, alice: Member):
     assert "related-widget-wrapper-link" not in page(admin_client, "patients_patient_change", alice.patient.pk)
+
+
+def test_only_those_who_may_change_the_default_voice_are_asked_to(admin_client: Client, alice: Member):
+    auditor = User.objects.create_user("auditor", is_staff=True)
+    auditor.groups.add(role("Auditor"))
+    client = Client()
+    client.force_login(auditor)
+    link = f'<a href="{reverse("admin:patients_defaultvoice_changelist")}">'
+    assert f"{link}Change it</a>" in page(admin_client, "index")
+    assert f"{link}Default voices</a>" in page(client, "index")
