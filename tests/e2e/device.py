@@ -1,4 +1,8 @@
-"""A device for tests. It records everything that it receives and can misbehave in every way that a socket allows."""
+"""A device for tests. It records everything that it receives and can misbehave in every way that a socket allows.
+
+It checks every frame of the server against docs/asyncapi.yaml, and the requests of `start` and `speak` that the server
+has accepted.
+"""
 
 import asyncio
 import json
@@ -9,7 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from tts.devices.client import TERMINAL_TYPES, DeviceClient, Frame
+from tests.asyncapi import check_frame_from_device, check_frame_to_device
+from tts.devices.client import TERMINAL_TYPES, DeviceClient, Frame, SpeechResult
 
 TIMEOUT_S = 30.0
 
@@ -28,9 +33,27 @@ class Device(DeviceClient):
     ) -> None:
         super().__init__(url, token, format=format, timeout_s=timeout_s, tls=tls)
         self.received: list[Frame | bytes] = []
+        self._start_frame: Frame = {}
+
+    async def send(self, frame: Frame) -> None:
+        if frame.get("type") == "conversation.start":
+            self._start_frame = frame
+        await super().send(frame)
+
+    async def start(self, *, greeting: bool | None = None, resume: str | None = None) -> Frame:
+        started = await super().start(greeting=greeting, resume=resume)
+        check_frame_from_device(self._start_frame)
+        return started
+
+    async def speak(self, text: str, id: str | None = None) -> SpeechResult:
+        result = await super().speak(text, id)
+        check_frame_from_device({"type": "speak", "id": result.id, "text": text})
+        return result
 
     async def receive(self) -> Frame | bytes:
         frame = await super().receive()
+        if isinstance(frame, dict):
+            check_frame_to_device(frame)
         self.received.append(frame)
         return frame
 

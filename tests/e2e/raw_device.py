@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.asyncapi import check_frame_to_device
 from voicecare.audio.formats import FORMATS
 
 MSS = 1400  # of Ethernet and Wi-Fi. Loopback's own is 64 KiB, with which the system buffers megabytes
@@ -71,7 +72,7 @@ class RawDevice:
         while (frame := self._next_frame()) is None:
             self._received += self._socket.recv(4096)
         assert frame[0] == TEXT, frame
-        return dict(json.loads(frame[1]))
+        return _checked(frame[1])
 
     def is_closed(self) -> bool:
         """Whether the server has closed the connection. Reads and forgets what has arrived."""
@@ -116,6 +117,13 @@ class RawDevice:
         return data[0] & 0x0F, data[start : start + size]
 
 
+def _checked(payload: bytes) -> dict[str, Any]:
+    """Return the JSON frame. Raises an error if docs/asyncapi.yaml does not describe it."""
+    frame: dict[str, Any] = json.loads(payload)
+    check_frame_to_device(frame)
+    return frame
+
+
 async def play(
     device: RawDevice, audio_format: str, *, ahead_s: float = 1.0, speed: float = 1.0
 ) -> list[dict[str, Any]]:
@@ -125,7 +133,7 @@ async def play(
     played_until = time.monotonic()
     async for opcode, payload in device.frames():
         if opcode == TEXT:
-            frames.append(json.loads(payload))
+            frames.append(_checked(payload))
             if frames[-1]["type"] in ("speech.finished", "speech.interrupted", "speech.failed"):
                 return frames
         elif opcode == BINARY:

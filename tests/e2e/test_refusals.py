@@ -11,6 +11,7 @@ import pytest
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.asyncapi import check_frame_to_device
 from tests.conftest import Member
 from tests.e2e.device import Device
 from tests.e2e.rows import in_database
@@ -59,6 +60,7 @@ async def browser_refusal_of(
         assert frame.type is aiohttp.WSMsgType.TEXT
         end = await socket.receive(10)
         assert end.type is aiohttp.WSMsgType.CLOSE
+        check_frame_to_device(json.loads(frame.data))
         return json.loads(frame.data), end.data, end.extra
 
 
