@@ -21,6 +21,7 @@ from tts.outbox import deferred
 from tts.outbox.leases import LEASE
 from tts.speech import Speech
 from tts.states import UNFINISHED_STATES, UtteranceState
+from tts.text.tags import strip_tags
 from usage.ledger import events
 from usage.ledger.journal import Journal
 from voicecare.core import metrics
@@ -176,7 +177,7 @@ def _to_row(speech: Speech) -> Utterance:
         patient_id=speech.patient_id,
         client_speech_id=speech.id,
         origin=speech.origin,
-        text=speech.text_stream.text,
+        text=strip_tags(speech.text_stream.text),
         state=progress.state,
         source=progress.source,
         code=progress.code,

@@ -23,6 +23,7 @@ from django.db import DatabaseError
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
 from tts.cache.stores import create_store
+from tts.conversations.model_check import ModelProblem, find_model_problems
 from tts.devices import close_reasons, daphne_fast_path
 from tts.devices.registry import ConnectionRegistry
 from tts.recorder import Recorder
@@ -44,7 +45,7 @@ from voicecare.core.database import run_in_db_thread
 from voicecare.providers.elevenlabs import credentials
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.client import SpeechClient
-from voicecare.providers.elevenlabs.languages import ModelLanguages
+from voicecare.providers.elevenlabs.models import CATALOGUE, ModelCatalogue
 from voicecare.providers.elevenlabs.responses import Model
 from voicecare.providers.errors import Cause, ProviderError
 from voicecare.providers.espeak.client import OfflineSynthesizer
@@ -74,6 +75,7 @@ class Runtime:
     def __init__(self) -> None:
         self.draining = False
         self.speeches = ResponseSpeeches()
+        self.model_problems: list[ModelProblem] = []
         self._requests: set[asyncio.Task[Any]] = set()
         self._dependencies: SpeechDependencies | None = None
         self._registry: ConnectionRegistry | None = None
@@ -121,8 +123,7 @@ class Runtime:
         quota = QuotaGate(self.spawn)
         slots = create_limiter(settings.REDIS_URL)
         recorder = Recorder(journal.open_journal(journal_folder))
-        languages = ModelLanguages()
-        gateway = SpeechGateway(client, RecorderLedger(recorder), limiter=slots, quota=quota, languages=languages)
+        gateway = SpeechGateway(client, RecorderLedger(recorder), limiter=slots, quota=quota, models=CATALOGUE)
         dependencies = self._dependencies = SpeechDependencies(
             client=client,
             gateway=gateway,
@@ -156,7 +157,7 @@ class Runtime:
         self.spawn(pubsub.process_pubsub().run(registry.wake_patient, watch.poll_now))
         self.spawn(self._maintain_cache(dependencies.phrase_cache))
         self.spawn(self._monitor_heartbeats())
-        self.spawn(self._update_languages(languages))
+        self.spawn(self._update_models(CATALOGUE))
         if settings.ELEVENLABS_API_KEY_FILE:
             self.spawn(self._follow_key_file(client))
         self.spawn(self._recover_journals(journal_folder))
@@ -190,19 +191,33 @@ class Runtime:
             await phrases.write_hits()
             await phrases.evict_deleted()
 
-    async def _update_languages(self, languages: ModelLanguages) -> None:
-        """Read regularly which languages the provider's models accept. The call is free, and no speech waits for it."""
+    async def _update_models(self, models: ModelCatalogue) -> None:
+        """Read regularly what the provider's models can do. The call is free, and no speech waits for it."""
         while True:
             try:
-                languages.update(await asyncio.to_thread(_read_models))
+                models.update(await asyncio.to_thread(_read_models))
             except ProviderError as error:
                 log.info("runtime.models_unread", particulars=error.support_details)
                 if error.cause is Cause.KEY:  # known seconds after the start, before a patient notices
                     with suppress(DatabaseError):  # the poll of the subscription finds it, too
                         await run_in_db_thread(access.report_refused, error)
-                await asyncio.sleep(MODELS_RETRY_S)
+                pause_s = MODELS_RETRY_S
             else:
-                await asyncio.sleep(MODELS_INTERVAL_S)
+                pause_s = MODELS_INTERVAL_S
+            await self._check_model(models)
+            await asyncio.sleep(pause_s)
+
+    async def _check_model(self, models: ModelCatalogue) -> None:
+        """Find out what patients lose with the model, for the log and for the page System health."""
+        try:
+            found = await run_in_db_thread(find_model_problems, models)
+        except DatabaseError as error:
+            log.warning("runtime.model_unchecked", error=type(error).__name__)
+            return
+        for problem in found:
+            if problem not in self.model_problems:
+                log.warning("runtime.model_problem", problem=problem.text)
+        self.model_problems = found
 
     async def _follow_key_file(self, client: SpeechClient) -> None:
         """Use the API key in ELEVENLABS_API_KEY_FILE soon after the file has changed."""

@@ -23,6 +23,7 @@ from yarl import URL
 from voicecare.infrastructure import storages
 from voicecare.infrastructure.schedule import SCHEDULE
 from voicecare.observability import logs
+from voicecare.providers.elevenlabs import models
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)  # seal() reports all invalid variables together
@@ -87,7 +88,16 @@ ELEVENLABS_BASE_URL = env.str(
     f"http://{SANDBOX_HOST}:{SANDBOX_PORT}" if USE_SANDBOX else "https://api.elevenlabs.io",
     validate=_http_address,
 )
-ELEVENLABS_MODEL_ID = env.str("ELEVENLABS_MODEL_ID", "eleven_flash_v2_5")
+
+
+def _speech_model(model_id: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", model_id):
+        raise ValidationError("It must be the id of a model, such as eleven_flash_v2_5.")
+    if not models.is_for_speech(model_id):
+        raise ValidationError("This model does not speak texts. Take one such as eleven_flash_v2_5.")
+
+
+ELEVENLABS_MODEL_ID = env.str("ELEVENLABS_MODEL_ID", "eleven_flash_v2_5", validate=_speech_model)
 ELEVENLABS_ZERO_RETENTION = env.bool("ELEVENLABS_ZERO_RETENTION", False)
 ZERO_RETENTION_CHECK = env.bool("ZERO_RETENTION_CHECK", True)
 ELEVENLABS_REGIONS: list[str] = env.list("ELEVENLABS_REGIONS", [])

@@ -125,6 +125,8 @@ def test_an_empty_name_of_the_key_file_is_no_key_file():
         ({"DATABASE_URL": "postgres://user@host:port/name"}, "DATABASE_URL: Not a valid database URL."),
         ({"REDIS_URL": "foo://host"}, "REDIS_URL: It must be an address like redis://host:6379/0"),
         ({"REDIS_URL": "redis://host:99999/0"}, "REDIS_URL: It must be an address like redis://host:6379/0"),
+        ({"ELEVENLABS_MODEL_ID": "scribe_v2"}, "ELEVENLABS_MODEL_ID: This model does not speak texts."),
+        ({"ELEVENLABS_MODEL_ID": "flash v2"}, "ELEVENLABS_MODEL_ID: It must be the id of a model"),
         ({"PUBLIC_URL": "voice.example.org"}, "PUBLIC_URL: It must be an address"),
         ({"EMAIL_URL": "mail.example.org"}, "EMAIL_URL must begin with smtp:"),
         ({"PHRASE_STORE": "redis", "REDIS_URL": ""}, "PHRASE_STORE=redis needs REDIS_URL"),

@@ -14,6 +14,7 @@ from rest_framework import serializers
 from tts.models import STATE_CHOICES, Conversation, Utterance
 from tts.protocol.text_assembler import MAX_TEXT_LENGTH
 from tts.states import SERVER_PREFIX, UtteranceState
+from tts.text.tags import strip_tags
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core import languages
 from voicecare.patients.api import visible_voices
@@ -69,6 +70,11 @@ class TextSerializer(serializers.Serializer):
 
 
 class SpeakSerializer(TextSerializer):
+    """The text has no audio tags after validation: it is stored as a transcript, and any voice may speak it."""
+
+    def validate_text(self, text: str) -> str:
+        return super().validate_text(strip_tags(text))
+
     expires_in_s = serializers.IntegerField(
         min_value=1, max_value=MAX_EXPIRY_S, default=DEFAULT_EXPIRY_S, help_text="Seconds until the text expires."
     )

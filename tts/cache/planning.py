@@ -18,6 +18,7 @@ from tts.conversations.lifecycle import render_greeting
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Clip, Phrase
 from tts.text.speakable import is_speakable
+from tts.text.tags import strip_tags
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core import languages
 from voicecare.patients.models import DefaultVoices, Device, Patient, Voice
@@ -113,10 +114,14 @@ def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], mod
 
 
 def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient) -> ClipSpec:
-    """Return the specification of this phrase's clip for this patient. Only a greeting is specific to the patient."""
+    """Return the specification of this phrase's clip for this patient. Only a greeting is specific to the patient.
+
+    No clip has audio tags: every model and every voice can speak its text.
+    """
     if phrase.kind == Phrase.Kind.GREETING:
-        return ClipSpec(speech_settings, render_greeting(phrase.text, patient), phrase.pk, patient.pk)
-    return ClipSpec(speech_settings, phrase.text, phrase.pk)
+        greeting = strip_tags(render_greeting(phrase.text, patient))
+        return ClipSpec(speech_settings, greeting, phrase.pk, patient.pk)
+    return ClipSpec(speech_settings, strip_tags(phrase.text), phrase.pk)
 
 
 def expected_specs(
@@ -138,7 +143,7 @@ def expected_specs(
         elif clip.patient is not None:
             yield clip, clip_spec(phrase, speech_settings, clip.patient)
         else:
-            yield clip, ClipSpec(speech_settings, phrase.text, phrase.pk)
+            yield clip, ClipSpec(speech_settings, strip_tags(phrase.text), phrase.pk)
 
 
 def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:

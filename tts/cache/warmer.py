@@ -40,7 +40,7 @@ from voicecare.core import metrics
 from voicecare.core.database import own_db_thread, run_in_db_thread
 from voicecare.providers.elevenlabs import credentials
 from voicecare.providers.elevenlabs.client import SpeechClient
-from voicecare.providers.elevenlabs.languages import ModelLanguages
+from voicecare.providers.elevenlabs.models import CATALOGUE
 from voicecare.providers.elevenlabs.requests import SpeechRequest
 from voicecare.providers.errors import AudioTooShort, ProviderError, QuotaExceeded, TextRejected, VoiceUnavailable
 
@@ -49,8 +49,6 @@ RETRY_REFUSED_AFTER = timedelta(days=2)  # a text that is refused or not spoken 
 ROUND_LIMIT_S = 10.0  # then the worker can run other tasks
 SLOT_WAIT_S = 5.0
 FIRST_BYTE_S = STALL_S = 10.0  # no patient waits for this audio
-
-_LANGUAGES = ModelLanguages()  # of this process: a refused code is not tried again in the next round
 
 log = structlog.get_logger(__name__)
 
@@ -185,7 +183,7 @@ class CacheWarmer:
         self._cache = cache
         self._slots = slots
         self._client = SpeechClient(settings.ELEVENLABS_BASE_URL, credentials.api_key())
-        self._gateway = SpeechGateway(self._client, DatabaseLedger(), limiter=slots, languages=_LANGUAGES)
+        self._gateway = SpeechGateway(self._client, DatabaseLedger(), limiter=slots, models=CATALOGUE)
 
     async def open(self) -> None:
         await self._client.open()

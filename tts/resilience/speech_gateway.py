@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol, Self
 
@@ -21,7 +20,7 @@ from voicecare.audio.framing import whole_frames
 from voicecare.audio.received import ReceivedAudio, WrongFormat
 from voicecare.core import metrics
 from voicecare.providers.elevenlabs.client import SpeechClient, SpeechResponse
-from voicecare.providers.elevenlabs.languages import ModelLanguages
+from voicecare.providers.elevenlabs.models import ModelCatalogue
 from voicecare.providers.elevenlabs.requests import ResponseMetadata, SpeechRequest
 from voicecare.providers.errors import (
     AudioTooShort,
@@ -46,6 +45,7 @@ _INSTRUCTION = re.compile(r"<[^<>]*>|\[[^\[\]]*\]")
 _LETTER = re.compile(r"([^\W_])\1*", re.IGNORECASE)
 
 MAX_TOTAL_SILENCE_S = 10.0  # of all gaps in one segment together; each of them may be too short for a stall
+_LEARNABLE = (Cause.LANGUAGE, Cause.CONTEXT, Cause.MODEL)
 TRICKLE = "The speech provider sends audio far more slowly than it plays."
 
 log = structlog.get_logger(__name__)
@@ -167,8 +167,8 @@ class SpeechGateway:
     """Sends speech requests with one client and records their attempts in one ledger.
 
     `limiter` receives the concurrency limit that the provider reports. `quota` is checked before each request and
-    receives the price of each response. It is None if the caller checks the quota itself. `languages` has the language
-    codes that the provider's models accept.
+    receives the price of each response. It is None if the caller checks the quota itself. `models` knows
+    what the provider's models accept.
     """
 
     def __init__(
@@ -178,13 +178,13 @@ class SpeechGateway:
         *,
         limiter: ConcurrencyLimiter | None = None,
         quota: QuotaGate | None = None,
-        languages: ModelLanguages | None = None,
+        models: ModelCatalogue | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
         self._limiter = limiter
         self._quota = quota
-        self._languages = languages or ModelLanguages()
+        self.models = models or ModelCatalogue()
         self.accepted_at = -math.inf
         """When the provider last accepted a request, in seconds of `time.monotonic`."""
 
@@ -234,34 +234,42 @@ class SpeechGateway:
     async def _speak(
         self, request: SpeechRequest, first_byte_s: float, stall_s: float
     ) -> AsyncIterator[SpeechResponse]:
-        """Send the request with a language code. If the model refuses the code, send the request once more without it.
+        """Send the request as its model accepts it. If the provider refuses a part of it, send it without this part.
 
-        The refusal is not billed and does not count as a failure of the attempt. Later requests leave the code out.
+        Parts are the language code, the neighbour text, and the endpoint, in whose place the other one is used. The
+        refusal is not billed and does not count as a failure of the attempt. Later requests leave the part out.
         """
-        language = self._languages.code_for(request.model_id, request.language_code)
-        request = replace(request, language_code=language)
+        fitting = self.models.fit(request)
         async with AsyncExitStack() as stack:
-            try:
-                response = await stack.enter_async_context(
-                    self._client.speak(request, first_byte_s=first_byte_s, stall_s=stall_s)
-                )
-            except BadRequest as error:
-                if error.cause is not Cause.LANGUAGE or language is None:
-                    raise
-                log.warning("speech.language_refused", model=request.model_id, language=language, code=error.code)
-                self._languages.refuse(request.model_id, language)
-                request = replace(request, language_code=None)
-                response = await stack.enter_async_context(
-                    self._client.speak(request, first_byte_s=first_byte_s, stall_s=stall_s)
-                )
+            while True:
+                try:
+                    response = await stack.enter_async_context(
+                        self._client.speak(fitting, first_byte_s=first_byte_s, stall_s=stall_s)
+                    )
+                    break
+                except ProviderError as error:
+                    if error.cause not in _LEARNABLE or not self.models.learn(fitting, error):
+                        raise
+                    log.warning(
+                        "speech.part_refused",
+                        model=fitting.model_id,
+                        part=error.cause.name.lower(),
+                        language=fitting.language_code,
+                        endpoint=fitting.endpoint.value,
+                        code=error.code,
+                    )
+                    fitting = self.models.fit(request)
             yield response
 
     async def _record_answer(self, attempt: Attempt, metadata: ResponseMetadata) -> None:
         self.accepted_at = time.monotonic()
-        attempt.mark_answered(metadata.request_id, metadata.character_cost, metadata.region)
+        cost = metadata.character_cost
+        if cost is None:  # then the price of the model is the best guess
+            cost = self.models.get(attempt.model).credits_for(attempt.requested_characters)
+        attempt.mark_answered(metadata.request_id, cost, metadata.region)
         await self._ledger.record_answer(attempt)
         if self._quota is not None:
-            self._quota.on_billed(attempt.requested_characters, metadata.character_cost)
+            self._quota.on_billed(attempt.requested_characters, cost)
         if attempt.kind != Kind.PROBE.value:
             metrics.PROVIDER_CHARACTERS.inc(attempt.characters)
         limit = metadata.concurrent_limit

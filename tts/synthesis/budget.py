@@ -17,6 +17,7 @@ from tts.speech import Speech
 from tts.text.segmenter import normalise, split
 from tts.text.speakable import is_speakable
 from tts.text.stream import Segment
+from tts.text.tags import strip_tags
 from usage import budgets, clinic_budgets
 from usage.clinic_budgets import Refusal
 from voicecare.core.database import run_in_db_thread
@@ -47,6 +48,8 @@ class BudgetReservation:
         context: SpeechContext,
         error_reporter: ErrorReporter,
         spawn: Callable[[Coroutine[Any, Any, Any]], None],
+        *,
+        sends_tags: bool,
     ) -> None:
         self._speech = speech
         self._patient_id = patient_id
@@ -67,8 +70,10 @@ class BudgetReservation:
             # is reached.
             phrases = context.phrases
             segments = split(speech.text_stream.text, context.speech_settings.language, phrases)
+            if not sends_tags:
+                segments = list(map(strip_tags, segments))
             requested = [
-                len(segment) if is_speakable(segment) and normalise(segment) not in phrases else 0
+                len(segment) if is_speakable(strip_tags(segment)) and normalise(segment) not in phrases else 0
                 for segment in segments
             ]
             self._characters_after = list(accumulate(reversed(requested[1:]), initial=0))[::-1]

@@ -105,17 +105,23 @@ class SpeechPipeline:
         self._sink = sink
         self._dependencies = dependencies
         self._sources = AudioSources(speech, context, sink, dependencies)
+        self._performs_tags = dependencies.gateway.models.get(context.speech_settings.model).performs_tags
         self.budget: BudgetReservation | None = None
         if context.has_budget and context.patient_id is not None:
             self.budget = BudgetReservation(
-                speech, context.patient_id, context, dependencies.error_reporter, dependencies.spawn
+                speech,
+                context.patient_id,
+                context,
+                dependencies.error_reporter,
+                dependencies.spawn,
+                sends_tags=self._performs_tags,
             )
         self._force_offline = force_offline
         self._first_strategy = Strategy.LIVE  # of the next segment: after a fallback, a speech stays in that voice
 
     async def speak_greeting(self) -> None:
         """Speak the greeting. Its audio is cached as one clip, even if it has several segments."""
-        greeting = Segment(0, self._speech.text_stream.text, None, None)
+        greeting = Segment(0, self._speech.text_stream.text, None, None).without_tags()
         if is_speakable(greeting.text):
             await self._speak_cached(greeting, self.speak_segments)
 
@@ -123,18 +129,22 @@ class SpeechPipeline:
         """Speak every segment in order.
 
         `flight` shares the audio of all segments with other speeches (`tts.cache.single_flight`). A segment without a
-        letter or digit has no sound, so it is left out, without a request, a cost or a wait.
+        letter or digit has no sound, so it is left out, without a request, a cost or a wait. Only a model that performs
+        audio tags gets them, and never for the phrase cache. A segment of tags alone is left out, too.
         """
         segments = self._speech.text_stream.segments(self._context.speech_settings.language, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
-                if not is_speakable(segment.text):
+                plain = segment.without_tags()
+                if not is_speakable(plain.text):
                     continue
                 await self._sink.wait_for_capacity()
-                if flight is not None or normalise(segment.text) not in self._context.phrases:
-                    await self._speak_with_fallback(segment, flight)
+                if flight is not None:
+                    await self._speak_with_fallback(plain, flight)
+                elif normalise(plain.text) in self._context.phrases:
+                    await self._speak_cached(plain, partial(self._speak_with_fallback, plain))
                 else:
-                    await self._speak_cached(segment, partial(self._speak_with_fallback, segment))
+                    await self._speak_with_fallback(segment if self._performs_tags else plain, None)
 
     async def _speak_cached(self, segment: Segment, synthesize: Callable[[Flight], Awaitable[None]]) -> None:
         """Play a known phrase from the phrase cache.
@@ -207,6 +217,8 @@ class SpeechPipeline:
 
         Raises ProviderError, SynthesizerUnavailable, SlotTimeout, BudgetUnknown or SpeechFailed.
         """
+        if strategy in _FALLBACKS:
+            segment = segment.without_tags()
         if strategy is Strategy.OFFLINE:
             await self._sources.speak_offline(segment, number)
             return

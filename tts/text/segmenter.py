@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Container, Iterator
 
 from tts.text.abbreviations import ABBREVIATIONS, BEFORE_DIGITS, DOT_MAKES_ORDINAL
+from tts.text.tags import MAX_TAG_LENGTH, strip_tags
 
 MIN_LENGTH = 40
 MAX_LENGTH = 300
@@ -50,6 +51,7 @@ _LIST_NUMBER = re.compile(
 )
 
 _TAG_START = re.compile(r"</?[A-Za-z!]")
+_AUDIO_TAG_START = re.compile(r"\[(?:[^\W\d_]|['’ -])*")  # it may go on after the position
 _TAG_REACH = 200  # a "<" without a ">" within this many characters is no tag; it must not hold the text back
 
 
@@ -62,8 +64,11 @@ _VIRAMA_CLASS = 9
 
 
 def normalise(text: str) -> str:
-    """Return the normal form in which segments are compared with known phrases (docs/protocol.md, rule 2)."""
-    return " ".join(unicodedata.normalize("NFC", text).split()).replace("’", "'")
+    """Return the normal form in which segments are compared with known phrases (docs/protocol.md, rule 2).
+
+    It has no audio tags, so a phrase is found in the cache with and without them.
+    """
+    return " ".join(unicodedata.normalize("NFC", strip_tags(text)).split()).replace("’", "'")
 
 
 def split(text: str, language: str, phrases: Container[str]) -> list[str]:
@@ -194,7 +199,8 @@ def _next_sentence(text: str, mark: int, following: int, language: str) -> int |
     end = _END.search(gap)
     hard = end is not None and not _HARD_SET.isdisjoint(end[0])
     if not hard and gap.count("\n") < 2:  # a blank line always ends a sentence
-        if end is None or text[following].islower() or not _WHITE.search(gap, end.end()):
+        goes_on = text[following].islower() and not gap.endswith("[")  # an audio tag begins with a small letter
+        if end is None or goes_on or not _WHITE.search(gap, end.end()):
             return None
         if end[0] == "." and _ends_with_abbreviation(text[: mark + end.start()], text[following], language):
             return None
@@ -234,11 +240,11 @@ def _best_cut(text: str) -> int:
         found = last.match(text, start, edge + 1)
         if found:
             position = _skip_whitespace(text, found.end())
-            tag = _tag_start(text, position)
+            tag = _split_tag_start(text, position)
             position = position if tag is None else tag
             if position > first and not _inside_grapheme(text, position):
                 return position
-    whole = (p for p in range(edge, first, -1) if not _inside_grapheme(text, p) and _tag_start(text, p) is None)
+    whole = (p for p in range(edge, first, -1) if not _inside_grapheme(text, p) and _split_tag_start(text, p) is None)
     return next(whole, edge)
 
 
@@ -248,6 +254,14 @@ def _tag_start(text: str, position: int) -> int | None:
     if start < 0 or text.find(">", start, position) >= 0:
         return None
     return start if _TAG_START.match(text, start) else None
+
+
+def _split_tag_start(text: str, position: int) -> int | None:
+    """Return the start of the tag or audio tag that a cut before text[position] would split, or None."""
+    bracket = text.rfind("[", max(position - MAX_TAG_LENGTH - 1, 0), position)
+    if bracket >= 0 and _AUDIO_TAG_START.fullmatch(text, bracket, position):
+        return bracket
+    return _tag_start(text, position)
 
 
 def _skip_whitespace(text: str, start: int) -> int:

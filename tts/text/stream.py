@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tts.text.segmenter import Segmenter, split
+from tts.text.tags import strip_tags
 
 WRITER_TIMEOUT_S = 60.0  # then the text counts as complete (docs/protocol.md, speak.done)
 WRITER_PAUSE_S = 0.4  # a language model writes several pieces in this time; a longer gap means that it does other work
@@ -16,13 +17,18 @@ WRITER_PAUSE_S = 0.4  # a language model writes several pieces in this time; a l
 class Segment:
     """The text of one request.
 
-    `previous_text` and `next_text` are the segments before and after it, or None if unknown.
+    `previous_text` and `next_text` are the segments before and after it, without audio tags, or None if unknown.
     """
 
     index: int
     text: str
     previous_text: str | None
     next_text: str | None
+
+    def without_tags(self) -> "Segment":
+        """Return this segment without audio tags."""
+        plain = strip_tags(self.text)
+        return self if plain is self.text else replace(self, text=plain)
 
 
 class TextStream:
@@ -66,7 +72,8 @@ class TextStream:
         if self.complete:  # only a complete text can be a known phrase of several sentences
             ready.extend(split(self.text, language, phrases))
             self._unread.clear()
-        index, before = 0, None
+        index = 0
+        before: str | None = None
         while True:
             while self._unread:
                 ready.extend(segmenter.feed(self._unread.popleft()))
@@ -82,8 +89,8 @@ class TextStream:
                         self.complete = True
                 continue
             text = ready.popleft()
-            yield Segment(index, text, before, ready[0] if ready else None)
-            index, before = index + 1, text
+            yield Segment(index, text, before, strip_tags(ready[0]) if ready else None)
+            index, before = index + 1, strip_tags(text)
 
     async def _wait_for_write(self, seconds: float) -> bool:
         self._changed = asyncio.Event()

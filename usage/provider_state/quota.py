@@ -29,6 +29,7 @@ from usage.models import ProviderState
 from usage.provider_state import access, circuit, thresholds
 from voicecare.providers.elevenlabs import credentials, plans
 from voicecare.providers.elevenlabs.account import AccountClient
+from voicecare.providers.elevenlabs.models import CATALOGUE
 from voicecare.providers.elevenlabs.responses import Subscription
 from voicecare.providers.errors import AuthorizationError, BadRequest, Cause, ProviderError
 
@@ -181,7 +182,8 @@ def _read_subscription() -> None:
     else:
         access.key_accepted()
         apply_subscription(subscription)
-        concurrency = plans.concurrency_limit(subscription.tier, settings.ELEVENLABS_MODEL_ID)
+        group = CATALOGUE.get(settings.ELEVENLABS_MODEL_ID).concurrency_group
+        concurrency = plans.concurrency_limit(subscription.tier, group)
         if concurrency is not None:
             circuit.set_plan_limit(concurrency)
 

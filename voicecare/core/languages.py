@@ -3,7 +3,7 @@
 A patient's language is a code of this list, or a tag that begins with one: `pt-BR`, `zh-Hant`. Other spellings of a
 code are accepted as well: `nb` and `nn` for `no`, `iw` for `he`, `tl` for `fil`, `in` for `id`, and the codes of three
 letters. The codes are those of the speech provider. The list does not say whether the provider's model speaks a
-language (`voicecare.providers.elevenlabs.languages`), or whether the offline voice can read it
+language (`voicecare.providers.elevenlabs.models`), or whether the offline voice can read it
 (`voicecare.providers.espeak.readability`).
 """
 

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -14,6 +14,7 @@ from django.utils import timezone
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from tts.conversations.model_check import ModelProblem
 from tts.runtime import runtime
 from usage.alerts import channels, heartbeats
 from usage.alerts.voices import default_voice
@@ -121,6 +122,8 @@ def _speech(rows: _Rows) -> Iterator[Part]:
         is_accepted = not runtime.access_refused
         yield phrase_store(works=not dependencies.phrase_cache.failing)
         yield offline_voice(works=dependencies.offline_voice.is_running)
+        if runtime.model_problems:
+            yield model(runtime.model_problems)
     yield Part(
         "provider",
         "Provider",
@@ -186,6 +189,13 @@ def _zero_retention() -> Part | None:
     why = f"; the last attempt: {failed.error}" if failed and not is_recent else ""
     advice = "The worker checks it every night. The API key needs the permission to read the history."
     return Part(name, title, True, proved + why, advice, warns=not is_recent)
+
+
+def model(problems: Sequence[ModelProblem]) -> Part:
+    """Returns the part for the provider's model of ELEVENLABS_MODEL_ID."""
+    works = not any(problem.is_fatal for problem in problems)
+    state = " ".join(problem.text for problem in problems) or settings.ELEVENLABS_MODEL_ID
+    return Part("model", "Model", works, state, "Choose another ELEVENLABS_MODEL_ID.", warns=bool(problems))
 
 
 def _credits(provider: ProviderState) -> str:

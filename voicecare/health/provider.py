@@ -12,17 +12,20 @@ from django.conf import settings
 
 from cloning.gateway import provider_voices
 from tts.cache.warmer import DatabaseLedger
+from tts.conversations.model_check import find_model_problems
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.resilience.speech_gateway import SpeechGateway
 from usage.ledger.events import Attempt, Kind
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core.database import own_db_thread
+from voicecare.health import parts
 from voicecare.health.database import compare_clocks
 from voicecare.health.parts import Part
 from voicecare.patients.models import Voice
 from voicecare.providers.elevenlabs import credentials
 from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.client import SpeechClient
+from voicecare.providers.elevenlabs.models import ModelCatalogue
 from voicecare.providers.errors import (
     AuthorizationError,
     Cause,
@@ -106,8 +109,9 @@ def check_account() -> Iterator[Part]:
         return
     with provider_voices.account_client() as client:
         before = datetime.now(UTC)
+        catalogue = ModelCatalogue()
         try:
-            client.models()
+            catalogue.update(client.models())
         except AuthorizationError as error:
             if error.cause is Cause.KEY:
                 yield _key(works=False, state=f"refused ({error.code})")
@@ -120,6 +124,7 @@ def check_account() -> Iterator[Part]:
             yield _key(works=True, state="the built-in sandbox answers" if settings.USE_SANDBOX else "accepted")
         if client.responded_at is not None:
             yield compare_clocks("provider", client.responded_at, before, datetime.now(UTC), resolution_s=1.0)
+        yield parts.model(find_model_problems(catalogue))
         for permission in PERMISSIONS:
             yield _check_permission(client, permission)
         yield _check_default_voice(client)

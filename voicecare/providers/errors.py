@@ -38,6 +38,8 @@ class Cause(Enum):
     PLAN = auto()  # of VoiceUnavailable: the plan does not include this voice. Nothing is wrong with the voice.
     KEY = auto()  # of AuthorizationError: the API key is not valid. A missing permission or plan is something else.
     LANGUAGE = auto()  # of BadRequest: the language code. Without it the same text may be spoken.
+    CONTEXT = auto()  # of BadRequest: the text before or after. Without it the same text may be spoken.
+    MODEL = auto()  # of any 4xx: the model, which another endpoint may accept
 
 
 class ProviderError(VoicecareError):

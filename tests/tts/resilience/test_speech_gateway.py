@@ -131,6 +131,15 @@ async def test_the_region_of_a_response_and_of_a_refusal_is_kept_with_the_attemp
     assert other.attempt.region == "europe-west4" + "x" * 52  # the length of the column
 
 
+@pytest.mark.parametrize(("model", "credits"), [("eleven_flash_v2_5", 6), ("eleven_v3", 12), ("unknown", 12)])
+async def test_without_a_stated_price_that_of_the_model_is_booked(model: str, credits: int):
+    bench = Bench(ScriptedClient(ONE, TWO))
+    bench.client.metadata = ResponseMetadata(request_id="req-1")
+    bench.attempt.model = model
+    await bench.read()
+    assert bench.attempt.credits == credits
+
+
 async def test_the_concurrency_limit_of_a_response_is_passed_on():
     bench = Bench(ScriptedClient(ONE))
     await bench.read()

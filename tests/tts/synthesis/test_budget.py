@@ -57,6 +57,7 @@ def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
             context,
             ErrorReporter(CircuitBreaker(), spawn),
             spawn,
+            sends_tags=False,
         )
 
     return make

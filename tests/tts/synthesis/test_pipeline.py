@@ -11,6 +11,7 @@ import pytest
 
 from tests.tts import examples
 from tests.tts.synthesis.recording import RecordingSink
+from tests.tts.text.test_tags import TAGS, generated
 from tests.voicecare.audio.test_encoders import encode, frame_starts, tone
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.single_flight import SingleFlight
@@ -25,6 +26,7 @@ from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.speech import Speech
 from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
+from tts.text.tags import strip_tags
 from usage.ledger.events import Attempt
 from voicecare.audio.formats import FORMATS
 from voicecare.providers.elevenlabs.client import SpeechClient
@@ -90,7 +92,11 @@ class Offline:
 
     failures = 0
 
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
     async def speak(self, text: str, *_: object, **__: object) -> AsyncIterator[bytes]:
+        self.texts.append(text)
         if self.failures:
             self.failures -= 1
             raise SynthesizerUnavailable
@@ -366,3 +372,78 @@ async def test_without_a_backup_voice_the_offline_voice_follows_the_retry(setup:
     setup.provider.script = [ServerError(status=500)] * 2
     assert sources(await setup.say(examples.speech(text=FIRST))) == ["offline"]
     assert [request.voice_id for request in setup.provider.requests] == ["OWNvoice", "OWNvoice"]
+
+
+# Audio tags
+
+TAGGED = "[laughs] This is the first of the two sentences [1]. "
+
+
+def use_model(setup: Setup, model: str) -> None:
+    settings = replace(examples.RENDERING, model=model)
+    backup = replace(examples.CONTEXT.backup_settings, model=model)
+    setup.context = replace(setup.context, speech_settings=settings, backup_settings=backup)
+
+
+@pytest.mark.parametrize(("model", "text"), [("eleven_flash_v2_5", strip_tags(TAGGED)), ("eleven_v3", TAGGED)])
+async def test_tags_are_requested_and_counted_for_models_that_perform_them(setup: Setup, model: str, text: str):
+    use_model(setup, model)
+    speech = examples.speech(text=TAGGED)
+    await setup.say(speech)
+    assert [request.text for request in setup.provider.requests] == [text]
+    assert speech.progress.characters == len(text)
+
+
+async def test_a_substitute_voice_gets_no_tags_and_counts_none(setup: Setup):
+    use_model(setup, "eleven_v3")
+    setup.provider.script = [ServerError(status=500)] * 3
+    setup.offline.failures = 1
+    await setup.say(examples.speech(text=TAGGED))
+    plain = strip_tags(TAGGED)
+    assert [request.text for request in setup.provider.requests] == [TAGGED, TAGGED, plain]
+    assert setup.offline.texts == [plain, plain]
+    assert [attempt.requested_characters for attempt in setup.attempts.values()][2:] == [len(plain)] * 3
+
+
+async def test_the_phrase_cache_has_no_tags(setup: Setup):
+    use_model(setup, "eleven_v3")
+    await setup.say(examples.speech(text=f"[sighs] {PHRASE}"))
+    assert ([request.text for request in setup.provider.requests], set(setup.phrases.clips)) == ([PHRASE], {PHRASE})
+    await setup.say(examples.speech(text=f"[laughs] {FIRST}", origin="greeting"))
+    assert setup.provider.requests[-1].text == FIRST
+    assert FIRST.strip() in setup.phrases.clips
+
+
+async def test_neighbour_text_has_no_tags(setup: Setup):
+    await setup.say(examples.speech(text=f"{FIRST}[sighs] {SECOND}"))
+    first, second = setup.provider.requests
+    assert (first.next_text, second.previous_text) == (SECOND, FIRST)
+
+
+async def test_tags_alone_are_never_requested(setup: Setup):
+    use_model(setup, "eleven_v3")
+    sink = await setup.say(examples.speech(text="[laughs] [short pause]"))
+    assert (sink.sent, setup.provider.requests) == ([], [])
+
+
+@pytest.mark.parametrize("model", ["eleven_flash_v2_5", "eleven_v3"])
+async def test_no_tag_of_1000_texts_reaches_a_voice_that_would_read_it(setup: Setup, model: str):
+    use_model(setup, model)
+    for number in range(1000):
+        setup.provider.script = [ServerError(status=500)] * (0, 2, 3)[number % 3]
+        setup.circuit.is_open = number % 7 == 0
+        text, _ = generated(number)
+        await setup.say(examples.speech(text=text))
+        for attempt in setup.attempts.values():
+            assert attempt.characters in (0, attempt.requested_characters)
+        setup.attempts.clear()
+    spoken = {True: [], False: setup.offline.texts}
+    for request in setup.provider.requests:
+        performs = model == "eleven_v3" and request.voice_id == examples.OWN_VOICE.provider_id
+        spoken[performs].append(request.text)
+        spoken[False] += [neighbour for neighbour in (request.previous_text, request.next_text) if neighbour]
+    assert len(setup.offline.texts) > 100
+    assert len(spoken[False]) > 500
+    assert not [text for text in spoken[False] if any(tag in text for tag in TAGS)]
+    assert any("[1]" in text for text in spoken[False])
+    assert bool(spoken[True]) == (model == "eleven_v3")

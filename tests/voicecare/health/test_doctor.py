@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pytest_django import Settings
 
 from cloning.models import sample_storage
 from cloning.voices.sync import sync_stock_voices
-from tests.conftest import DEFAULT_VOICE
+from tests.conftest import DEFAULT_VOICE, Member
 from tests.sandbox import SandboxProcess
 from tests.server import ROOT, environment, free_port
 from tests.services import RedisProcess, S3Process
@@ -263,6 +264,20 @@ def test_each_missing_permission_is_named(installation: SandboxProcess, path: st
     assert failures(parts) == ({name} if is_needed else set())
     assert [part for part in parts if "missing_permissions" in parts[part]["state"]] == [name]
     assert parts["provider_key"]["status"] == "ok"
+
+
+def test_a_model_that_loses_something_is_a_warning_and_one_that_is_no_model_for_speech_a_failure(
+    installation: SandboxProcess, settings: Settings, member: Callable[..., Member]
+):
+    member("Nora Nilsen", speech_rate="0.80")
+    assert doctor("--no-speech")[0]["model"]["status"] == "ok"
+    settings.ELEVENLABS_MODEL_ID = "eleven_v3"
+    part = doctor("--no-speech")[0]["model"]
+    assert part["status"] == "warning"
+    assert part["state"] == "eleven_v3 has no speech rate. All patients hear its normal rate."
+    listed = {"model_id": "eleven_v3", "can_do_text_to_speech": False}
+    installation.fault(kind="json", body=[listed], match={"path": "^/v1/models"})
+    assert doctor("--no-speech")[0]["model"]["status"] == "failure"
 
 
 def test_a_key_that_may_not_list_models_is_accepted(installation: SandboxProcess):

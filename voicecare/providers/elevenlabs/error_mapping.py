@@ -60,6 +60,7 @@ _KEY_CODES = frozenset(
         *("unauthorized", "sign_in_required"),
     }
 )
+_CONTEXT_PARAMETERS = frozenset({"previous_text", "next_text"})
 _VOICE_WORD = re.compile(r"\bvoices?\b", re.IGNORECASE)  # not "invoice"
 _CODE_PATTERN = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
 _LANGUAGE_WORD = re.compile(r"(?<![a-z])language", re.IGNORECASE)
@@ -125,6 +126,10 @@ def _cause(error_class: type[ProviderError], status: int, body: _ErrorBody) -> C
         return Cause.VOICE_MISSING if is_missing and status not in (401, 403) else None
     if error_class is AuthorizationError and status == 401 and code in _KEY_CODES:
         return Cause.KEY
+    if error_class is BadRequest and body.param in _CONTEXT_PARAMETERS:
+        return Cause.CONTEXT
+    if status in (400, 403, 404, 422) and ("model" in code.split("_") or body.param == "model_id"):
+        return Cause.MODEL
     return Cause.LANGUAGE if error_class is BadRequest and body.names_language else None
 
 
@@ -190,5 +195,5 @@ def _parse_validation_errors(items: list[dict[str, Any]]) -> _ErrorBody:
         path = [str(part) for part in loc if _code(str(part))] if isinstance(loc, list) else []
         names.update(path)
         locations.append(f"{'.'.join(path)}: {_code(item.get('type')) or '?'}")
-    param = next((name for name in ("text", "voice_id") if name in names), "")
+    param = next((name for name in ("text", "voice_id", "previous_text", "next_text", "model_id") if name in names), "")
     return _ErrorBody(param=param, location="; ".join(locations[:3]), names_language="language_code" in names)

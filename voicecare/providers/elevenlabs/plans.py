@@ -13,12 +13,12 @@ _STREAMS_BY_TIER: Mapping[str, int] = {
     "scale": 15,
     "business": 15,
 }
-_MODELS_WITH_DOUBLE_LIMIT = ("flash", "turbo")
 
 
-def concurrency_limit(tier: str, model: str) -> int | None:
-    """Returns how many streams of a model a plan allows at the same time. None for an unknown plan."""
+def concurrency_limit(tier: str, group: str) -> int | None:
+    """Returns how many streams of a concurrency group a plan allows at the same time. None for an unknown plan.
+
+    The group `turbo` has twice the limit of `standard`.
+    """
     streams = _STREAMS_BY_TIER.get(tier.lower())
-    if streams is None:
-        return None
-    return streams * 2 if any(family in model for family in _MODELS_WITH_DOUBLE_LIMIT) else streams
+    return streams * 2 if streams is not None and group == "turbo" else streams

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode
@@ -39,10 +40,19 @@ def path_segment(value: str) -> str:
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
+class Endpoint(StrEnum):
+    """The provider's endpoints for streamed speech. Each accepts some of the models."""
+
+    TEXT_TO_SPEECH = "text-to-speech"
+    TEXT_TO_DIALOGUE = "text-to-dialogue"
+
+
 @lru_cache(maxsize=1024)
-def _speech_path(voice_id: str, output_format: str, zero_retention: bool) -> str:
+def _speech_path(endpoint: Endpoint, voice_id: str, output_format: str, zero_retention: bool) -> str:
+    segment = path_segment(voice_id)  # also for a dialogue, which has it in the body: an empty id is no voice
     query = {"output_format": output_format} | ({"enable_logging": "false"} if zero_retention else {})
-    return f"/v1/text-to-speech/{path_segment(voice_id)}/stream?{urlencode(query)}"
+    voice = f"/{segment}" if endpoint is Endpoint.TEXT_TO_SPEECH else ""
+    return f"/v1/{endpoint}{voice}/stream?{urlencode(query)}"
 
 
 @lru_cache(maxsize=1024)
@@ -61,8 +71,8 @@ class SpeechRequest:
     """A request for the speech of one segment.
 
     `speed` is a factor from 0.7 to 1.2. `previous_text` and `next_text` give the provider context for the prosody and
-    are not billed. v3 accepts no context, so it is not sent. `ModelLanguages.code_for` returns the `language_code` that
-    the model accepts. `repr` does not show any text.
+    are not billed. `ModelCatalogue.fit` leaves out what the model does not accept, and sets the endpoint. A dialogue
+    has one speaker, no speed and no context. `repr` does not show any text.
 
     With `new_connection`, the client uses a connection that no other request has used.
     """
@@ -77,19 +87,23 @@ class SpeechRequest:
     next_text: str | None = field(default=None, repr=False)
     zero_retention: bool = False
     new_connection: bool = False
+    endpoint: Endpoint = Endpoint.TEXT_TO_SPEECH
 
     def path(self) -> str:
         """Returns the path of the URL with the query. Raises VoiceUnavailable for an empty voice id."""
-        return _speech_path(self.voice_id, self.output_format, self.zero_retention)
+        return _speech_path(self.endpoint, self.voice_id, self.output_format, self.zero_retention)
 
     def body(self) -> bytes:
         """Returns the JSON body in UTF-8."""
+        if self.endpoint is Endpoint.TEXT_TO_DIALOGUE:
+            line = f'{{"text":{_to_json(self.text)},"voice_id":{_to_json(self.voice_id)}}}'
+            members = f'"inputs":[{line}],{_constant_members(self.model_id, self.language_code, None)}'
+            return f"{{{members}}}".encode()
         members = f'"text":{_to_json(self.text)},{_constant_members(self.model_id, self.language_code, self.speed)}'
-        if not self.model_id.startswith("eleven_v3"):
-            if self.previous_text:
-                members += f',"previous_text":{_to_json(self.previous_text)}'
-            if self.next_text:
-                members += f',"next_text":{_to_json(self.next_text)}'
+        if self.previous_text:
+            members += f',"previous_text":{_to_json(self.previous_text)}'
+        if self.next_text:
+            members += f',"next_text":{_to_json(self.next_text)}'
         return f"{{{members}}}".encode()
 
 

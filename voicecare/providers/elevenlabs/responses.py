@@ -87,8 +87,8 @@ class Model:
     """A model of the provider.
 
     `concurrency_group` is standard or turbo. Each group has its own concurrency limit. `cost_multiplier` is the number
-    of credits per character. `languages` has the provider's language codes. It is empty if the response does not name
-    any.
+    of credits per character, `discount_multiplier` a discount of this account. `languages` has the provider's language
+    codes. It is empty if the response does not name any.
     """
 
     model_id: str
@@ -97,6 +97,13 @@ class Model:
     cost_multiplier: float | None
     concurrency_group: str
     languages: tuple[str, ...] = ()
+    discount_multiplier: float | None = None
+
+    @property
+    def price(self) -> float | None:
+        """The number of credits per character, with the discount. None if the response does not state it."""
+        discount = 1.0 if self.discount_multiplier is None else self.discount_multiplier
+        return None if self.cost_multiplier is None else self.cost_multiplier * discount
 
     @classmethod
     def from_json(cls, reply: object) -> Self:
@@ -111,6 +118,7 @@ class Model:
             cost_multiplier=_amount(rates.get("character_cost_multiplier"), "cost multiplier"),
             concurrency_group=_text(data, "concurrency_group"),
             languages=tuple(code for language in languages if (code := _text(language, "language_id"))),
+            discount_multiplier=_amount(rates.get("cost_discount_multiplier"), "discount multiplier"),
         )
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from voicecare.providers import errors as e
 from voicecare.providers.elevenlabs.error_mapping import MAX_BODY_BYTES, error_from_response
+from voicecare.providers.errors import Cause
 
 SPOKEN = "Take your two blue tablets now, Margaret"
 
@@ -164,7 +165,7 @@ def test_a_named_parameter_decides(param: str, kind: type[e.ProviderError]) -> N
         (400, "unsupported_language", e.Cause.LANGUAGE),
         (422, "invalid_language_code", e.Cause.LANGUAGE),
         (400, "invalid_parameters", None),
-        (404, "model_not_found", None),
+        (404, "model_not_found", e.Cause.MODEL),
         (401, "invalid_api_key", e.Cause.KEY),
         (401, "needs_authorization", e.Cause.KEY),
         (401, "missing_permissions", None),
@@ -345,3 +346,21 @@ def test_a_message_is_cut_to_one_printable_line() -> None:
     error = error_from_response(429, {}, legacy("system_busy", "a\r\nb\x1b[31m" + "x" * 1000))
     assert error.message.isprintable()
     assert len(error.message) == 300
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "cause"),
+    [
+        (400, {"code": "unsupported_model", "message": "m"}, Cause.MODEL),
+        (400, {"status": "model_not_found", "message": "m"}, Cause.MODEL),
+        (403, {"code": "model_access_denied", "message": "m"}, Cause.MODEL),
+        (422, [{"loc": ["body", "model_id"], "msg": "m", "type": "enum"}], Cause.MODEL),
+        (400, {"code": "invalid_parameters", "message": "m", "param": "previous_text"}, Cause.CONTEXT),
+        (422, [{"loc": ["body", "next_text"], "msg": "m", "type": "string_type"}], Cause.CONTEXT),
+        (500, {"code": "model_not_ready", "message": "m"}, None),
+        (400, {"code": "invalid_parameters", "message": "m"}, None),
+    ],
+)
+def test_a_refused_part_of_a_request_is_named(status: int, detail: object, cause: Cause | None) -> None:
+    error = error_from_response(status, {}, json.dumps({"detail": detail}).encode(), for_speech=True)
+    assert error.cause is cause

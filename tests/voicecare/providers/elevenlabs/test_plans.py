@@ -6,16 +6,16 @@ from voicecare.providers.elevenlabs.plans import concurrency_limit
 
 
 @pytest.mark.parametrize(
-    ("tier", "model", "streams"),
+    ("tier", "group", "streams"),
     [
-        ("free", "eleven_multilingual_v2", 2),
-        ("free", "eleven_flash_v2_5", 4),
-        ("Creator", "eleven_turbo_v2_5", 10),
-        ("pro", "eleven_v3", 10),
-        ("business", "eleven_flash_v2", 30),
-        ("enterprise", "eleven_flash_v2_5", None),
-        ("", "eleven_flash_v2_5", None),
+        ("free", "standard", 2),
+        ("free", "turbo", 4),
+        ("Creator", "turbo", 10),
+        ("pro", "standard", 10),
+        ("business", "turbo", 30),
+        ("enterprise", "turbo", None),
+        ("", "turbo", None),
     ],
 )
-def test_the_limit_of_each_plan(tier: str, model: str, streams: int | None) -> None:
-    assert concurrency_limit(tier, model) == streams
+def test_the_limit_of_each_plan(tier: str, group: str, streams: int | None) -> None:
+    assert concurrency_limit(tier, group) == streams

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicecare.providers.elevenlabs.requests import (
+    Endpoint,
     ResponseMetadata,
     SpeechRequest,
     looks_like_audio,
@@ -48,11 +49,11 @@ def test_voice_settings_are_only_sent_for_a_changed_speed(speed: float | None, s
     assert body(replace(PLAIN, speed=speed)).get("voice_settings") == settings
 
 
-@pytest.mark.parametrize(("model", "sent"), [("eleven_flash_v2_5", True), ("eleven_v3", False)])
-def test_context_is_only_sent_to_models_that_support_it(model: str, sent: bool) -> None:
-    request = replace(PLAIN, model_id=model, previous_text="Before.", next_text="After.")
-    wanted = {"previous_text": "Before.", "next_text": "After."} if sent else {}
-    assert {k: v for k, v in body(request).items() if k.endswith("_text")} == wanted
+def test_a_dialogue_has_its_voice_in_the_body_and_one_line() -> None:
+    request = replace(PLAIN, endpoint=Endpoint.TEXT_TO_DIALOGUE, language_code="de", speed=0.8, zero_retention=True)
+    assert request.path() == "/v1/text-to-dialogue/stream?output_format=mp3_44100_128&enable_logging=false"
+    line = {"text": "Good morning.", "voice_id": "JBFqnCBsd6RMkjVDRZzb"}
+    assert body(request) == {"inputs": [line], "model_id": "eleven_flash_v2_5", "language_code": "de"}
 
 
 def test_empty_context_is_left_out() -> None:
@@ -105,9 +106,10 @@ def test_a_segment_decodes_to_the_id_and_is_never_a_dot_segment(value: str) -> N
 
 
 def test_an_empty_voice_id_is_rejected() -> None:
-    with pytest.raises(VoiceUnavailable) as caught:
-        replace(PLAIN, voice_id="").path()
-    assert caught.value.code == "invalid_voice_id"
+    for endpoint in Endpoint:
+        with pytest.raises(VoiceUnavailable) as caught:
+            replace(PLAIN, voice_id="", endpoint=endpoint).path()
+        assert caught.value.code == "invalid_voice_id"
 
 
 def test_the_headers_have_the_key_and_request_no_compression() -> None:

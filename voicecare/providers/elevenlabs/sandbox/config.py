@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from voicecare.providers.elevenlabs.sandbox.faults.faults import InvalidControlRequest, reject_unknown_fields
 
 PERIOD_S = 30 * 24 * 3600
-QUOTA_FORMS = ("legacy", "new")
+CHOICES = {"quota_form": ("legacy", "new"), "newer_models": ("dialogue", "speech", "both")}
 
 
 @dataclass
@@ -18,9 +18,10 @@ class SandboxConfig:
     insufficient_credits. `concurrency` is the limit of each model group. Up to `queue_limit` more requests are accepted
     and delayed, unless `strict_concurrency` is set. With `strict_language`, a language code that the model does not
     list is rejected. Without it, such a code is ignored. The sources about the provider disagree on which of the two is
-    right. `api_key` is the only key that is accepted. If it is empty, every key is. Accounts that were made after
-    March 2026 have no `premade_voices`. `region` is the header `x-region` of every response.
-    Without `history_filters`, the history ignores the filters of a request, as the provider may do.
+    right. Nor do they agree on the endpoint for the newer models (v4, v4 Turbo and v3 Conversational): `newer_models`
+    is `dialogue`, `speech` or `both`. `api_key` is the only key that is accepted. If it is empty, every key is.
+    Accounts that were made after March 2026 have no `premade_voices`. `region` is the header `x-region` of
+    every response. Without `history_filters`, the history ignores the filters of a request, as the provider may do.
     Without `zero_retention`, `enable_logging=false` is accepted and ignored, as on plans that do not include it.
     """
 
@@ -33,6 +34,7 @@ class SandboxConfig:
     queue_limit: int = 20
     strict_concurrency: bool = False
     strict_language: bool = False
+    newer_models: str = "dialogue"
     voice_limit: int = 30
     voice_add_edits_limit: int = 200
     can_clone: bool = True
@@ -56,8 +58,8 @@ class SandboxConfig:
         reject_unknown_fields(changes, tuple(asdict(self)), "settings")
         for name, value in changes.items():
             current = getattr(self, name)
-            if name == "quota_form":
-                fits = value in QUOTA_FORMS
+            if name in CHOICES:
+                fits = value in CHOICES[name]
             elif isinstance(current, str):
                 fits = isinstance(value, str)
             elif isinstance(current, bool):

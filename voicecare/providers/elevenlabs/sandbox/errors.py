@@ -87,6 +87,7 @@ PRESETS = {
     "invalid_voice_settings": Preset(
         400, "legacy", "invalid_voice_settings", "Invalid setting for stability received."
     ),
+    "unsupported_model": Preset(400, "new", "unsupported_model", "The model is not supported here."),
     "model_not_found": Preset(400, "legacy", "model_not_found", "A model with this model ID does not exist."),
     "voice_not_found": Preset(
         404, "new", "voice_not_found", "A voice with this voice_id was not found.", "voice_not_found"

@@ -1,4 +1,4 @@
-"""The provider's models, with their price, maximum text length and concurrency group."""
+"""The provider's models, with their price, their limits, and what they refuse."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,7 +43,12 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class Model:
-    """A text-to-speech model. `max_characters` is the longest text of one request."""
+    """A text-to-speech model. `max_characters` is the longest text of one request.
+
+    An `is_expressive` model performs audio tags, reads no setting but the stability, and can speak dialogues. The
+    sources disagree whether a model with `is_newer` also speaks over text to speech (`SandboxConfig.newer_models`).
+    With `refuses_context`, a request with the text before or after is refused.
+    """
 
     model_id: str
     name: str
@@ -52,6 +57,9 @@ class Model:
     credits_per_character: float
     group: Group
     languages: tuple[str, ...] = tuple(LANGUAGES)
+    is_expressive: bool = False
+    is_newer: bool = False
+    refuses_context: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON that the provider's schema calls `ModelResponseModel`."""
@@ -61,8 +69,8 @@ class Model:
             "can_be_finetuned": self.group == "standard",
             "can_do_text_to_speech": True,
             "can_do_voice_conversion": False,
-            "can_use_style": self.group == "standard",
-            "can_use_speaker_boost": self.group == "standard",
+            "can_use_style": self.group == "standard" and not self.is_expressive,
+            "can_use_speaker_boost": self.group == "standard" and not self.is_expressive,
             "serves_pro_voices": False,
             "token_cost_factor": self.credits_per_character,
             "description": self.description,
@@ -81,8 +89,39 @@ _ENGLISH = ("en",)
 MODELS = {
     model.model_id: model
     for model in (
+        Model("eleven_v4", "Eleven v4", "Most expressive.", 10_000, 1.0, "standard", is_expressive=True, is_newer=True),
+        Model(
+            "eleven_v4_turbo",
+            "Eleven v4 Turbo",
+            "Expressive, low latency.",
+            10_000,
+            0.5,
+            "turbo",
+            is_expressive=True,
+            is_newer=True,
+        ),
         # The limit was 3,000 characters in the documentation of 2025.
-        Model("eleven_v3", "Eleven v3", "Most expressive, slow.", 5_000, 1.0, "standard"),
+        Model(
+            "eleven_v3",
+            "Eleven v3",
+            "Expressive, slow.",
+            5_000,
+            1.0,
+            "standard",
+            is_expressive=True,
+            refuses_context=True,
+        ),
+        Model(
+            "eleven_v3_conversational",
+            "Eleven v3 Conversational",
+            "For agents.",
+            5_000,
+            1.0,
+            "standard",
+            is_expressive=True,
+            is_newer=True,
+            refuses_context=True,
+        ),
         Model("eleven_multilingual_v2", "Eleven Multilingual v2", "Most lifelike.", 10_000, 1.0, "standard"),
         Model("eleven_flash_v2_5", "Eleven Flash v2.5", "Ultra low latency.", 40_000, 0.5, "turbo"),
         Model("eleven_turbo_v2_5", "Eleven Turbo v2.5", "Low latency.", 40_000, 0.5, "turbo"),
@@ -91,3 +130,4 @@ MODELS = {
     )
 }
 DEFAULT_MODEL = "eleven_multilingual_v2"
+DEFAULT_DIALOGUE_MODEL = "eleven_v3"

@@ -1,4 +1,4 @@
-"""The provider's four speech endpoints: complete or streamed, each without or with timestamps."""
+"""The provider's endpoints for speech and for dialogues: complete or streamed, each without or with timestamps."""
 
 import asyncio
 import time
@@ -14,6 +14,7 @@ from voicecare.providers.elevenlabs.sandbox.account.synthesizer import Synthesiz
 from voicecare.providers.elevenlabs.sandbox.api.middleware import WebHandler, answer_or_refuse
 from voicecare.providers.elevenlabs.sandbox.api.speech_request import (
     ParsedSpeechRequest,
+    flatten_dialogue,
     parse_json,
     parse_speech_request,
     requested_format,
@@ -27,11 +28,12 @@ from voicecare.providers.elevenlabs.sandbox.records import BilledRequest, Speech
 from voicecare.providers.elevenlabs.sandbox.state import SANDBOX, Sandbox
 from voicecare.providers.espeak.client import SynthesizerUnavailable
 
+SPEECH_PATH, DIALOGUE_PATH = "/v1/text-to-speech/{voice_id}", "/v1/text-to-dialogue"
 BodyFactory = Callable[[Synthesizer, ParsedSpeechRequest], AsyncGenerator[bytes, None]]
 
 
 def _plain_audio(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> AsyncGenerator[bytes, None]:
-    return synthesizer.speak(speech.text, speech.espeak_voice, speech.audio_format.name)
+    return synthesizer.speak(speech.spoken_text, speech.espeak_voice, speech.audio_format.name)
 
 
 def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, content_type: str = "") -> WebHandler:
@@ -45,11 +47,15 @@ def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, c
         sandbox = request.app[SANDBOX]
         body: object = None
         malformed: ApiError | None = None
+        is_dialogue = request.path.startswith(DIALOGUE_PATH)
+        voice_id = request.match_info.get("voice_id", "")
         try:
             body = parse_json(await request.read())
+            if is_dialogue:
+                body, voice_id = flatten_dialogue(body)
         except ApiError as error:
             malformed = error
-        record = _speech_record(request, body)
+        record = _speech_record(request, body, voice_id)
         sandbox.request_log.add(record)
         text = record.text if isinstance(record.text, str) else ""
         fault = sandbox.faults.find_for(RequestInfo(request.path, request.method, text, record.voice_id))
@@ -65,7 +71,8 @@ def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, c
                 record.voice_id,
                 sandbox.voices,
                 streaming=streaming,
-                strict_language=sandbox.config.strict_language,
+                config=sandbox.config,
+                is_dialogue=is_dialogue,
             )
             return await speech_handler.respond(speech, streaming)
 
@@ -82,12 +89,12 @@ def speech_endpoint(make_body: BodyFactory = _plain_audio, *, streaming: bool, c
     return handler
 
 
-def _speech_record(request: web.Request, body: object) -> SpeechRecord:
+def _speech_record(request: web.Request, body: object, voice_id: str) -> SpeechRecord:
     fields = body if isinstance(body, dict) else {}
     text = fields.get("text")
     return SpeechRecord(
         path=request.path,
-        voice_id=request.match_info["voice_id"],
+        voice_id=voice_id,
         text=text,
         characters=len(text) if isinstance(text, str) else 0,
         output_format=requested_format(request),
@@ -196,13 +203,13 @@ async def _prepend(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGene
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
-    path = "/v1/text-to-speech/{voice_id}"
-    router.add_post(path, speech_endpoint(streaming=False))
-    router.add_post(f"{path}/stream", speech_endpoint(streaming=True))
-    router.add_post(
-        f"{path}/with-timestamps", speech_endpoint(audio_with_timestamps, streaming=False, content_type=JSON_TYPE)
-    )
-    router.add_post(
-        f"{path}/stream/with-timestamps",
-        speech_endpoint(streamed_audio_with_timestamps, streaming=True, content_type=JSON_TYPE),
-    )
+    for path in (SPEECH_PATH, DIALOGUE_PATH):
+        router.add_post(path, speech_endpoint(streaming=False))
+        router.add_post(f"{path}/stream", speech_endpoint(streaming=True))
+        router.add_post(
+            f"{path}/with-timestamps", speech_endpoint(audio_with_timestamps, streaming=False, content_type=JSON_TYPE)
+        )
+        router.add_post(
+            f"{path}/stream/with-timestamps",
+            speech_endpoint(streamed_audio_with_timestamps, streaming=True, content_type=JSON_TYPE),
+        )

@@ -7,6 +7,7 @@ language that the model does not list is ignored, or refused with the setting `s
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,20 @@ from typing import Any
 from aiohttp import web
 
 from voicecare.audio.formats import FORMATS, AudioFormat
-from voicecare.providers.elevenlabs.sandbox.account.models import DEFAULT_MODEL, MODELS, Model
+from voicecare.providers.elevenlabs.sandbox.account.models import (
+    DEFAULT_DIALOGUE_MODEL,
+    DEFAULT_MODEL,
+    MODELS,
+    Model,
+)
 from voicecare.providers.elevenlabs.sandbox.account.voices import Voice, VoiceLibrary
 from voicecare.providers.elevenlabs.sandbox.api.query import boolean, integer
+from voicecare.providers.elevenlabs.sandbox.config import SandboxConfig
 from voicecare.providers.elevenlabs.sandbox.errors import preset_error, validation_error
 from voicecare.providers.espeak.client import EspeakVoice
 
+_TAG = re.compile(r"\[[^\W\d_][^\[\]]{0,80}\]")
+_PERFORMED = " ha, ha, ha, ha, ha, ha. "  # longer than any tag, so that tests can tell the two apart
 DEFAULT_FORMAT = "mp3_44100_128"
 NORMALIZATIONS = ("auto", "on", "off")
 RANGES = {
@@ -58,6 +67,11 @@ class ParsedSpeechRequest:
     in_history: bool
 
     @property
+    def spoken_text(self) -> str:
+        """The text as it sounds. A tag is either performed, as a laugh of this length, or read aloud as its words."""
+        return _TAG.sub(_PERFORMED, self.text) if self.model.is_expressive else self.text
+
+    @property
     def credits(self) -> int:
         """The price of the request in credits: characters times the credits per character of the model, rounded up."""
         return math.ceil(len(self.text) * self.model.credits_per_character)
@@ -82,11 +96,12 @@ def parse_speech_request(
     voices: VoiceLibrary,
     *,
     streaming: bool,
-    strict_language: bool,
+    config: SandboxConfig,
+    is_dialogue: bool = False,
 ) -> ParsedSpeechRequest:
     """Checks a speech request and returns its values. Raises ApiError if the provider would reject the request.
 
-    `body` is the parsed JSON body. For `strict_language` see SandboxConfig.
+    `body` is the parsed JSON body. That of a dialogue was changed by `flatten_dialogue`.
     """
     latency = integer(query, "optimize_streaming_latency", 0)
     if latency not in range(5):
@@ -98,16 +113,17 @@ def parse_speech_request(
     voice = voices.get(voice_id)
     if voice.needs_plan:
         raise preset_error("paid_plan_required")
-    model_id = fields.get("model_id") or DEFAULT_MODEL
+    model_id = fields.get("model_id") or (DEFAULT_DIALOGUE_MODEL if is_dialogue else DEFAULT_MODEL)
     if model_id not in MODELS:
         raise preset_error("model_not_found", f"A model with model ID {model_id} does not exist.")
+    _check_endpoint(MODELS[model_id], fields, config, is_dialogue)
     format_name = query.get("output_format", DEFAULT_FORMAT)
     if format_name not in FORMATS or (streaming and format_name.startswith("wav_")):
         raise preset_error(
             "invalid_output_format", f"Output format '{format_name}' is not supported here.", param="output_format"
         )
     language = fields.get("language_code")
-    if strict_language and language is not None and language not in MODELS[model_id].languages:
+    if config.strict_language and language is not None and language not in MODELS[model_id].languages:
         raise preset_error("unsupported_language", param="language_code")
     settings = fields.get("voice_settings") or {}
     _check_settings(settings)
@@ -118,9 +134,43 @@ def parse_speech_request(
         model=MODELS[model_id],
         audio_format=FORMATS[format_name],
         language=language or "en",
-        speed=settings.get("speed") or 1.0,
+        speed=1.0 if MODELS[model_id].is_expressive else settings.get("speed") or 1.0,
         in_history=in_history,
     )
+
+
+def flatten_dialogue(body: object) -> tuple[object, str]:
+    """Returns the body of a dialogue as that of a speech request, and the voice id of its first line.
+
+    Raises ApiError for a body that the provider would refuse, and for more than one voice, which this sandbox cannot
+    speak.
+    """
+    if not isinstance(body, dict) or "inputs" not in body:
+        raise validation_error(["body", "inputs"], "Field required", "missing", body)
+    lines = body["inputs"]
+    if not isinstance(lines, list) or not lines:
+        raise validation_error(["body", "inputs"], "List should have at least 1 item", "too_short", lines)
+    for number, line in enumerate(lines):
+        for name in ("text", "voice_id"):
+            if not isinstance(line, dict) or not isinstance(line.get(name), str):
+                raise validation_error(["body", "inputs", number, name], "Field required", "missing", line)
+    if len({line["voice_id"] for line in lines}) > 1:
+        raise preset_error("invalid_parameters", "The sandbox speaks a dialogue in one voice only.", param="inputs")
+    fields = {name: value for name, value in body.items() if name not in ("inputs", "settings")}
+    text = " ".join(line["text"] for line in lines)
+    return fields | {"text": text, "voice_settings": body.get("settings")}, lines[0]["voice_id"]
+
+
+def _check_endpoint(model: Model, fields: dict[str, Any], config: SandboxConfig, is_dialogue: bool) -> None:
+    """Raises ApiError if the model does not speak over this endpoint, or refuses a field there."""
+    accepted = {"speech", "dialogue"} if model.is_expressive else {"speech"}
+    if model.is_newer and config.newer_models != "both":
+        accepted = {config.newer_models}
+    path = "dialogue" if is_dialogue else "speech"
+    if path not in accepted:
+        raise preset_error("unsupported_model", f"{model.model_id} is not supported by text to {path}.")
+    if model.refuses_context and (fields.get("previous_text") or fields.get("next_text")):
+        raise preset_error("unsupported_model", f"{model.model_id} takes no previous_text and next_text.")
 
 
 def _check_fields(body: object) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def alignment(text: str, duration_s: float, start_s: float, end_s: float) -> dic
 
 
 async def _pcm(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> bytes:
-    return b"".join([chunk async for chunk in synthesizer.speak(speech.text, speech.espeak_voice, PCM)])
+    return b"".join([chunk async for chunk in synthesizer.speak(speech.spoken_text, speech.espeak_voice, PCM)])
 
 
 async def audio_with_timestamps(synthesizer: Synthesizer, speech: ParsedSpeechRequest) -> AsyncGenerator[bytes, None]:

@@ -50,7 +50,7 @@ FIELDS_BY_KIND: dict[str, tuple[str, ...]] = {
 KINDS_WITH_BREAK_POINT = {"stall_middle", "cut", "cut_reset", "cut_clean"}
 COMMON_FIELDS = ("kind", "match", "every", "first")
 MATCH_FIELDS = ("path", "method", "text", "voice_id")
-SPEECH_PATH = "^/v1/text-to-speech/"
+SPEECH_PATH = "^/v1/text-to-(speech|dialogue)"
 
 
 class InvalidControlRequest(ValueError):

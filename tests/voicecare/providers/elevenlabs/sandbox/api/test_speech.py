@@ -285,3 +285,77 @@ async def test_the_first_byte_is_delayed_and_silent_text_gives_audio(caller: Cal
     _, headers, audio = await caller.speak("...")
     assert int(headers["tts-latency-ms"]) >= 150
     assert decode(audio, "mp3_44100_128").seconds > 0
+
+
+# Models of 2026
+
+V3, V4 = "eleven_v3", "eleven_v4_turbo"
+
+
+def dialogue(*texts: str, voice: str = RACHEL, **fields: Any) -> dict[str, Any]:
+    return {"inputs": [{"text": text, "voice_id": voice} for text in texts], "model_id": V4, **fields}
+
+
+async def test_a_dialogue_is_spoken_and_billed_like_speech(caller: Caller, sandbox: SandboxProcess) -> None:
+    status, headers, audio = await caller.post(
+        "/v1/text-to-dialogue/stream?output_format=pcm_16000", json=dialogue(TEXT, "Bye.")
+    )
+    assert status == 200
+    assert 3 < decode(audio, "pcm_16000").seconds < 9
+    assert int(headers["character-cost"]) == -(-len(f"{TEXT} Bye.") // 2)
+    [record] = sandbox.requests()
+    assert (record["voice_id"], record["model_id"], record["billed"]) == (RACHEL, V4, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        ({}, 422, "inputs"),
+        ({"inputs": []}, 422, "too_short"),
+        ({"inputs": ["x"]}, 422, "text"),
+        ({"inputs": [{"text": "a"}]}, 422, "voice_id"),
+        (dialogue("a", voice="nobody"), 404, "voice_not_found"),
+        (dialogue("a", model_id=FLASH), 400, "unsupported_model"),
+        (dialogue("x" * 10_001), 400, "text_too_long"),
+    ],
+)
+async def test_a_wrong_dialogue_is_refused(caller: Caller, body: object, status: int, word: str) -> None:
+    got, _, reply = await caller.post("/v1/text-to-dialogue/stream", json=body)
+    assert (got, word in reply.decode()) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "speech", "dialogue_status"), [("dialogue", 400, 200), ("speech", 200, 400), ("both", 200, 200)]
+)
+async def test_the_endpoint_of_the_newer_models_can_be_chosen(
+    caller: Caller, sandbox: SandboxProcess, accepted: str, speech: int, dialogue_status: int
+) -> None:
+    sandbox.settings(newer_models=accepted)
+    assert (await caller.speak(model_id=V4))[0] == speech
+    assert (await caller.post("/v1/text-to-dialogue/stream", json=dialogue("Hello.")))[0] == dialogue_status
+    assert (await caller.speak(model_id=V3))[0] == 200
+
+
+async def test_v3_refuses_neighbour_text(caller: Caller, sandbox: SandboxProcess) -> None:
+    sandbox.settings(newer_models="speech")
+    assert (await caller.speak(model_id=V3, previous_text="Before."))[0] == 400
+    assert (await caller.speak(model_id=V4, previous_text="Before."))[0] == 200
+
+
+async def test_a_tag_is_performed_by_some_models_and_read_aloud_by_others(
+    caller: Caller, sandbox: SandboxProcess
+) -> None:
+    sandbox.settings(newer_models="speech")
+    seconds = {}
+    for model in (FLASH, V3, V4):
+        for text in ("[sigh] Yes.", "Yes."):
+            _, _, audio = await caller.speak(text, model_id=model, query="output_format=pcm_16000")
+            seconds[model, text] = decode(audio, "pcm_16000").seconds
+    assert seconds[FLASH, "Yes."] == seconds[V3, "Yes."] == seconds[V4, "Yes."]
+    assert seconds[FLASH, "Yes."] + 0.2 < seconds[FLASH, "[sigh] Yes."] < seconds[V3, "[sigh] Yes."] - 0.4
+    assert seconds[V3, "[sigh] Yes."] == seconds[V4, "[sigh] Yes."]
+
+
+async def test_an_expressive_model_has_no_speech_rate(caller: Caller) -> None:
+    slow, normal = [(await caller.speak(model_id=V3, voice_settings={"speed": rate}))[2] for rate in (0.7, 1.0)]
+    assert slow == normal
