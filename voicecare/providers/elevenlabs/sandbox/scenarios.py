@@ -9,8 +9,10 @@ from voicecare.providers.elevenlabs.sandbox.faults.faults import SPEECH_PATH, In
 from voicecare.providers.elevenlabs.sandbox.state import Sandbox
 
 EVERY_CALL = {"path": "^/v1/"}
-ALL_VOICES_BUT_ONE = {"path": f"({SPEECH_PATH}|^/v1/voices/)(?!{stock_voices()[0].voice_id}(/|$))"}
-FIRST_VOICE = {"path": f"({SPEECH_PATH}|^/v1/voices/){stock_voices()[0].voice_id}(/|$)"}
+_USES_OF_VOICES = f"{SPEECH_PATH}|^/v1/voices/"
+_FIRST_VOICE_ID = stock_voices()[0].voice_id
+ALL_VOICES_BUT_ONE = {"path": _USES_OF_VOICES, "voice_id": f"(?!{_FIRST_VOICE_ID}$).+"}
+FIRST_VOICE = {"path": _USES_OF_VOICES, "voice_id": _FIRST_VOICE_ID}
 OFF = "off"
 
 

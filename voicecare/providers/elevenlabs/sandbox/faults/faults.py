@@ -1,7 +1,8 @@
 """Descriptions of faults: what fails, for which requests, and how often.
 
 The JSON of a fault is `{kind, match?, every?, first?}` plus the fields of its kind (`FIELDS_BY_KIND`). `match` is
-`{path, method, text, voice_id}`. `path` and `text` are regular expressions to search for, the others must be equal.
+`{path, method, text, voice_id}`. `path` and `text` are regular expressions to search for, `voice_id` is one for the
+whole id, and `method` must be equal. The id of a voice is in the path of a speech and in the body of a dialogue.
 Without `path`, a fault only applies to speech requests, so that a failing voice does not break the account's endpoints.
 `every: n` applies the fault to every n-th matching request, `first: n` only to the first n. Faults have an order. A
 request gets the first fault that applies, and does not count for the faults behind it.
@@ -78,7 +79,7 @@ class RequestMatch:
         return (
             re.search(self.path, request.path) is not None
             and self.method in (None, request.method)
-            and self.voice_id in (None, request.voice_id)
+            and (self.voice_id is None or re.fullmatch(self.voice_id, request.voice_id) is not None)
             and (self.text is None or re.search(self.text, request.text) is not None)
         )
 
