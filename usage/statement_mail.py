@@ -1,6 +1,6 @@
 """The mail about the statement of the last month, to STATEMENT_EMAILS.
 
-It has totals and a link. Patients and voices are only on the page behind the log-in, because the permissions of a mail
+It has totals and a link. Patients and voices are only on the page behind the login, because the permissions of a mail
 address are not known.
 """
 

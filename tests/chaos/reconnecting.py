@@ -233,7 +233,7 @@ def backoff() -> Iterator[float]:
 class Clinician:
     """Queues texts over REST. An unanswered request is repeated with its key until it is accepted.
 
-    A log-in that a new version does not accept any longer is repeated, too.
+    A login that a new version does not accept any longer is repeated, too.
     """
 
     def __init__(self, url: str, user: dict[str, str], devices: list[ReconnectingDevice], tls: ssl.SSLContext) -> None:

@@ -145,7 +145,7 @@ async def test_plain_http_leads_to_tls(proxy: Proxy) -> None:
 async def test_logs_have_no_queries(http: aiohttp.ClientSession, proxy: Proxy) -> None:
     referrer = {"Referer": f"{proxy.url}/admin/?q={CANARY}"}
     async with http.get(f"/admin/patients/patient/?q={CANARY}", headers=referrer, allow_redirects=False) as reply:
-        assert CANARY in reply.headers["Location"]  # log-in, and back to the search
+        assert CANARY in reply.headers["Location"]  # login, and back to the search
     async with http.get("/healthz", headers=referrer) as reply:
         assert reply.status == 200
     async with http.get(f"http://localhost:{proxy.http_port}/?q={CANARY}", allow_redirects=False) as reply:

@@ -1,4 +1,4 @@
-"""The REST API over real sockets: log-in, devices, speech on a device, odd requests."""
+"""The REST API over real sockets: login, devices, speech on a device, odd requests."""
 
 import asyncio
 import os

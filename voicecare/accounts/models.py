@@ -35,14 +35,14 @@ class SecondFactor(TOTPDevice):
 
 
 class ApiToken(models.Model):
-    """A token of the REST API: of a log-in, or a named one for a service. See tokens.py.
+    """A token of the REST API: of a login, or a named one for a service. See tokens.py.
 
     knox's row has the digest. It is deleted when the token is revoked or has expired, and this row stays.
     """
 
     name = models.CharField(
         max_length=100, blank=True, help_text="The service that will use the token, such as Ward screens."
-    )  # empty for a log-in
+    )  # empty for a login
     owner = models.ForeignKey(
         User, models.CASCADE, related_name="api_tokens", help_text="The token may do what this user may do."
     )
@@ -52,7 +52,7 @@ class ApiToken(models.Model):
     last_used_at = models.DateTimeField(null=True)  # within a minute
     revoked_at = models.DateTimeField(null=True)
     knox_token = models.OneToOneField(AuthToken, models.SET_NULL, null=True, related_name="api_token")
-    # How the user has logged in; only for log-ins.
+    # How the user has logged in; only for logins.
     session_hash = models.CharField(max_length=64, blank=True)  # of the password, as in Django's sessions
     authenticator = models.ForeignKey(TOTPDevice, models.SET_NULL, null=True, related_name="+")
 

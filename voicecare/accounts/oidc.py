@@ -72,7 +72,7 @@ def _is_safe(issuer: str) -> bool:
 
 
 def redirect_to_provider(request: HttpRequest) -> HttpResponse:
-    """Returns the redirect to the provider's log-in page. State, nonce and PKCE verifier are kept in the session."""
+    """Returns the redirect to the provider's login page. State, nonce and PKCE verifier are kept in the session."""
     redirect_uri = settings.PUBLIC_URL.rstrip("/") + reverse("admin:oidc-callback")
     try:
         response: HttpResponse = _client().authorize_redirect(request, redirect_uri)
@@ -148,7 +148,7 @@ def _groups(claims: Mapping[str, Any]) -> list[Group] | None:
 
 
 def mark_session(request: HttpRequest) -> None:
-    """Records in the session, after the log-in, that the provider has checked the user."""
+    """Records in the session, after the login, that the provider has checked the user."""
     request.session[_TWO_FACTORS_SESSION_KEY] = True
 
 

@@ -1,10 +1,10 @@
-"""Tokens of the REST API. A log-in returns one that is valid for twelve hours. Administrators create named ones for
+"""Tokens of the REST API. A login returns one that is valid for twelve hours. Administrators create named ones for
 services in the admin.
 
 Each token has a row of knox with its digest, and an ApiToken with its name and its use. A token without an ApiToken is
 not valid. Every request reads both, so a token that is revoked is refused from the next request on.
 
-A log-in is bound to the password and the second factor with which it was made, as sessions of the admin are. A named
+A login is bound to the password and the second factor with which it was made, as sessions of the admin are. A named
 token does not depend on them. It is refused while its owner must log in with a second factor, which it does not have.
 """
 
@@ -81,7 +81,7 @@ def check(knox_token: AuthToken) -> None:
 
 
 def is_outdated(token: ApiToken, owner: User, authenticator: TOTPDevice | None) -> bool:
-    """Whether the owner has changed the password or set up an authenticator since the log-in of this token."""
+    """Whether the owner has changed the password or set up an authenticator since the login of this token."""
     if token.name:
         return False
     if not constant_time_compare(token.session_hash, owner.get_session_auth_hash()):
@@ -118,7 +118,7 @@ def delete(tokens: QuerySet[ApiToken]) -> None:
 
 
 def log_out(knox_token: AuthToken) -> None:
-    """Ends a token at the wish of its holder: deletes a log-in, and revokes a named token."""
+    """Ends a token at the wish of its holder: deletes a login, and revokes a named token."""
     tokens = ApiToken.objects.filter(knox_token=knox_token)
     if tokens.filter(name="").exists():
         delete(tokens)
@@ -127,7 +127,7 @@ def log_out(knox_token: AuthToken) -> None:
 
 
 def delete_expired() -> None:
-    """Deletes the digests of expired tokens, and the rows of expired log-ins. Rows of named tokens stay."""
+    """Deletes the digests of expired tokens, and the rows of expired logins. Rows of named tokens stay."""
     AuthToken.objects.filter(expiry__lt=Now()).delete()
     ApiToken.objects.filter(name="", expires_at__lt=Now()).delete()
 

@@ -1,4 +1,4 @@
-"""The pages of the log-in with OpenID Connect. See voicecare/accounts/oidc.py."""
+"""The pages of the login with OpenID Connect. See voicecare/accounts/oidc.py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 @never_cache
 def start(request: HttpRequest) -> HttpResponse:
-    """Redirects to the provider. The address in `next`, if it is one of this site, is opened after the log-in."""
+    """Redirects to the provider. The address in `next`, if it is one of this site, is opened after the login."""
     _require_configuration()
     try:
         response = oidc.redirect_to_provider(request)
@@ -38,7 +38,7 @@ def start(request: HttpRequest) -> HttpResponse:
         return _refused(request, refusal)
     request.session[_NEXT_SESSION_KEY] = request.GET.get("next", "")
     if not request.user.is_authenticated:
-        request.session.set_expiry(LOG_IN_S)  # most of these sessions are needed for the log-in only
+        request.session.set_expiry(LOG_IN_S)  # most of these sessions are needed for the login only
     return response
 
 

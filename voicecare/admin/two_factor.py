@@ -36,7 +36,7 @@ class CodeForm(forms.Form):
 def is_verified(request: HttpRequest) -> bool:
     """Whether the session was opened with the second factor, or the user has none. One query for each request.
 
-    A session that is older than the second factor is not verified. A log-in with OpenID Connect is, if its provider
+    A session that is older than the second factor is not verified. A login with OpenID Connect is, if its provider
     checks two factors.
     """
     if not hasattr(request, "_is_verified"):

@@ -56,7 +56,7 @@ class AuditEntry(models.Model):
     """One thing that one person did to one object.
 
     Users, objects and patients are referred to by their ids without foreign keys, so that an entry outlives them and is
-    never updated. `user_id` is null for the command line and for a failed log-in with an unknown name. An entry has no
+    never updated. `user_id` is null for the command line and for a failed login with an unknown name. An entry has no
     name of a patient and no text.
 
     `changes` maps the names of the changed fields to [old, new] value, or to null if the value is not stored

@@ -32,7 +32,7 @@ def record(
 ) -> None:
     """Adds one entry: the user of the request did `action` to `row`. A model stands for all its rows.
 
-    The request is None for a command at the command line. `user` is for a log-in, whose request has no user yet.
+    The request is None for a command at the command line. `user` is for a login, whose request has no user yet.
     """
     _entry(request, action, row, changes or {}, user).save()
 
@@ -54,7 +54,7 @@ def record_refused_log_in(
 ) -> None:
     """Like `record_failed_log_in`, but one entry a minute for each user and address.
 
-    For refusals that no limit of failed log-ins bounds: anybody could fill the table with them.
+    For refusals that no limit of failed logins bounds: anybody could fill the table with them.
     """
     entry = _entry(request, action, None, {}, User.objects.filter(username=user_name).first() or AnonymousUser())
     recent = AuditEntry.objects.filter(action=action, at__gt=Now() - REFUSAL_INTERVAL)

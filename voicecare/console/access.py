@@ -1,6 +1,6 @@
 """Who may open the device console, and for which patients: the rules of the REST API and of the admin.
 
-Besides staff these are clinicians who may not log in to the admin. So the console has a log-in page of its own.
+Besides staff these are clinicians who may not log in to the admin. So the console has a login page of its own.
 """
 
 import functools
@@ -29,14 +29,14 @@ View = Callable[..., HttpResponse]
 
 
 class ConsoleLoginForm(AdminLoginForm):
-    """The log-in form of the admin, for active users who are not staff, too."""
+    """The login form of the admin, for active users who are not staff, too."""
 
     def confirm_login_allowed(self, user: User) -> None:
         AuthenticationForm.confirm_login_allowed(self, user)
 
 
 def console_page(view: View) -> View:
-    """Sends visitors to the log-in, and those who must set up a second factor to the page for it.
+    """Sends visitors to the login, and those who must set up a second factor to the page for it.
 
     Raises PermissionDenied (403) for users who may not open the console.
     """
@@ -55,9 +55,9 @@ def console_page(view: View) -> View:
 
 
 def console_call(view: View) -> View:
-    """Answers the calls of the scripts, which cannot follow a redirect to the log-in, with 403 and a code.
+    """Answers the calls of the scripts, which cannot follow a redirect to the login, with 403 and a code.
 
-    The code is `logged_out` or `forbidden`. A 403 without a code is Django's own, for a CSRF token of another log-in.
+    The code is `logged_out` or `forbidden`. A 403 without a code is Django's own, for a CSRF token of another login.
     """
 
     @functools.wraps(view)

@@ -34,7 +34,7 @@ KEEP_EVERY_S = CONSOLE_TIME.total_seconds() / 3
 
 
 class ConsoleLoginView(LoginView):
-    """The log-in of the console. Its limits and second factors are those of the admin."""
+    """The login of the console. Its limits and second factors are those of the admin."""
 
     authentication_form = ConsoleLoginForm
     template_name = "admin/login.html"

@@ -136,7 +136,7 @@ def test_a_service_may_do_what_its_role_allows(carol: User):
 
 
 def test_the_migration_keeps_tokens_of_the_admin_and_permissions(carol: User):
-    AuthToken.objects.create(carol)  # of a log-in
+    AuthToken.objects.create(carol)  # of a login
     endless, text = AuthToken.objects.create(carol, expiry=None)
     long, _ = AuthToken.objects.create(carol, expiry=timedelta(days=30))
     content_type = ContentType.objects.get_for_model(AuthToken)

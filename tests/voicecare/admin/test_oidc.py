@@ -41,7 +41,7 @@ def nora(db: None) -> User:
 
 
 def callback_of(client: Client, query: str = "") -> str:
-    """Start the log-in, log in at the provider, and return the path to which it sends the browser back."""
+    """Start the login, log in at the provider, and return the path to which it sends the browser back."""
     location = client.get(START + query).headers["Location"]
     back = urlsplit(requests.get(location, allow_redirects=False, timeout=10).headers["Location"])
     return f"{back.path}?{back.query}"
@@ -54,7 +54,7 @@ def log_in(query: str = "", client: Client | None = None) -> tuple[Client, Any]:
 
 
 def refusal(response: Any, client: Client) -> str:
-    """Return the message on the log-in page to which a refused user is sent."""
+    """Return the message on the login page to which a refused user is sent."""
     assert response.headers["Location"] == "/admin/login/"
     page = client.get("/admin/login/").content.decode()
     assert client.get("/admin/").status_code == 302

@@ -1,4 +1,4 @@
-"""Two-factor authentication: set-up in the admin, log-in to the admin and to REST, recovery codes, reset."""
+"""Two-factor authentication: set-up in the admin, login to the admin and to REST, recovery codes, reset."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def set_up(client: Client) -> App:
 
 
 def log_in(otp: str = "", username: str = "boss") -> Client | None:
-    """Return the client that is logged in to the admin, or None if the log-in is refused."""
+    """Return the client that is logged in to the admin, or None if the login is refused."""
     client = Client()
     response = client.post("/admin/login/?next=/admin/", {"username": username, "password": PASSWORD, "otp": otp})
     return client if response.status_code == 302 else None

@@ -134,7 +134,7 @@ def test_the_page_of_a_message_is_recorded_and_the_list_is_not(admin_client: Cli
     assert (entry.action, entry.object_id, entry.patient_id) == ("read_text", str(said.pk), alice.patient.pk)
 
 
-# Log-in
+# Login
 
 
 def log_in(username: str, password: str) -> None:

@@ -1,4 +1,4 @@
-"""The tokens of the REST API: those of log-ins, and named ones for services.
+"""The tokens of the REST API: those of logins, and named ones for services.
 
 The text of a named token is shown once: in the answer to the request that has created it. It is in no message, session
 or address.
