@@ -181,7 +181,8 @@ OUTSIDERS = (
     "auditor during the erasure",
     "member of another clinic",
 )
-RECORDS = (UsageEvent, DailyUsage, Incident)  # an auditor also sees those of erased patients, without a name
+# An auditor also sees those of erased patients, without a name.
+RECORDS = (UsageEvent, DailyUsage, Incident, HistoryDeletion)
 
 
 def addresses(rows: Rows) -> Iterator[Address]:
