@@ -21,6 +21,11 @@ PLAIN = "That was a good one [1], tell me another. Or shall I tell you one of mi
 ERROR: dict[str, Any] = {"kind": "error", "preset": "internal_error"}
 
 
+def spoken_texts(sandbox: SandboxProcess) -> list[str]:
+    """The texts of the requests that the provider has accepted."""
+    return [request["text"] for request in sandbox.requests() if request["status"] == 200]
+
+
 def has_tag(texts: Iterable[str]) -> bool:
     return any(tag in text for text in texts for tag in TAGS)
 
@@ -73,6 +78,7 @@ async def test_the_endpoint_of_a_model_is_found_once(
     assert statuses == [(400, first), *[(200, not first)] * 3]
 
 
+@pytest.mark.usefixtures("circuit_closed_after")
 @pytest.mark.parametrize("model", ["eleven_flash_v2_5", *EXPRESSIVE])
 async def test_tags_are_sent_to_models_that_perform_them_only(
     own_server: Callable[..., ServerProcess], sandbox: SandboxProcess, member: Callable[..., Member], model: str
@@ -83,10 +89,10 @@ async def test_tags_are_sent_to_models_that_perform_them_only(
     async with Device(server.ws, patient.token) as device:
         started = await device.start(greeting=False)
         assert (await device.speak(TAGGED, id="live")).terminal["source"] == "live"
-        live = [request["text"] for request in sandbox.requests()]
+        live = spoken_texts(sandbox)
         sandbox.fault(**ERROR, first=2)
         assert (await device.speak(TAGGED, id="backup")).terminal["source"] == "backup"
-        backup = [request["text"] for request in sandbox.requests() if request["status"] == 200][len(live) :]
+        backup = spoken_texts(sandbox)[len(live) :]
         sandbox.fault(**ERROR)
         offline = (await device.speak(TAGGED, id="offline")).terminal
         assert offline["source"] == "offline"
