@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -87,9 +87,10 @@ async def test_held_speech_that_was_resumed_elsewhere_is_not_spoken_by_the_proce
     cluster: Cluster,
 ) -> None:
     listener, (server, other_server) = await wards(cluster, 2)
-    async with Device(server.ws, listener.token) as device, Device(other_server.ws, listener.token) as again:
-        conversation = await hold_speech(cluster, device)
+    async with Device(server.ws, listener.token) as device, AsyncExitStack() as stack:
+        conversation = await hold_speech(cluster, device)  # before the other connection, as below
         async with suspended(server):
+            again = await stack.enter_async_context(Device(other_server.ws, listener.token))
             await again.start(resume=conversation)
             await restore_quota(cluster)
             for speech_id in TEXTS:
@@ -102,9 +103,10 @@ async def test_held_speech_that_was_resumed_elsewhere_is_not_spoken_by_the_proce
 
 async def test_held_speech_that_another_conversation_has_spoken_is_not_spoken_again(cluster: Cluster) -> None:
     listener, (server, other_server) = await wards(cluster, 2)
-    async with Device(server.ws, listener.token) as device, Device(other_server.ws, listener.token) as again:
-        await hold_speech(cluster, device)
+    async with Device(server.ws, listener.token) as device, AsyncExitStack() as stack:
+        await hold_speech(cluster, device)  # before the other connection, which replaces this one within 2 s
         async with suspended(server):
+            again = await stack.enter_async_context(Device(other_server.ws, listener.token))
             await again.start(greeting=False)
             await restore_quota(cluster)
             for speech_id in TEXTS:
