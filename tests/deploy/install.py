@@ -6,7 +6,8 @@ meet those of this machine. slirp4netns connects it to the network. Two programs
 tests/deploy/stand_ins: systemctl, because no systemd runs there, and certbot, because nobody can reach the domain.
 
 Prints the seconds of each step. Ends with 1 if something does not hold, or if all steps take over ten minutes. Needs
-root, debootstrap and slirp4netns; without them, it says so and ends with 0. DEBIAN_MIRROR is another mirror.
+root, debootstrap and slirp4netns; without them, it says so and ends with 0. DEBIAN_MIRROR is the
+mirror, if it is not debootstrap's own.
 """
 
 import os
@@ -70,8 +71,8 @@ def script() -> str:
 
 
 def make_machine(root: Path) -> None:
-    mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", str(root), mirror], check=True, stdout=sys.stderr)
+    mirror = list(filter(None, [os.environ.get("DEBIAN_MIRROR")]))
+    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", str(root), *mirror], check=True, stdout=sys.stderr)
     checkout = root / "opt/voicecare"
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, files.split("\0")):
