@@ -4,6 +4,7 @@ import json
 import mimetypes
 import shutil
 import zipfile
+from collections.abc import Sequence
 from typing import IO
 
 import structlog
@@ -19,15 +20,17 @@ BATCH_SIZE = 1000
 log = structlog.get_logger(__name__)
 
 
-def write_archive(patient: Patient, file: IO[bytes]) -> None:
-    """Writes everything that is stored about the patient. Holds BATCH_SIZE rows in memory, whatever the size.
+def write_archive(patient: Patient, file: IO[bytes], sections: Sequence[Section] = SECTIONS) -> None:
+    """Writes what is stored about the patient: these sections, and the recordings.
+
+    Holds BATCH_SIZE rows in memory, whatever the size.
 
     The JSON files have an array with an object for each row. Times are in UTC. Raises DatabaseError and OSError.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        counts = {section.name: _write_section(archive, section, patient) for section in SECTIONS}
+        counts = {section.name: _write_section(archive, section, patient) for section in sections}
         recordings = [_write_recording(archive, job) for job in recordings_of(patient)]
-        archive.writestr("README.txt", _readme(counts, [name for name in recordings if name]))
+        archive.writestr("README.txt", _readme(sections, counts, [name for name in recordings if name]))
 
 
 def recordings_of(patient: Patient) -> list[CloneJob]:
@@ -61,7 +64,7 @@ def _write_recording(archive: zipfile.ZipFile, job: CloneJob) -> str:
     return name
 
 
-def _readme(counts: dict[str, int], recordings: list[str]) -> str:
+def _readme(sections: Sequence[Section], counts: dict[str, int], recordings: list[str]) -> str:
     lines = [
         "What this server stores about one patient",
         "",
@@ -69,7 +72,7 @@ def _readme(counts: dict[str, int], recordings: list[str]) -> str:
         "The files with the ending .json are texts.",
         "Each has a list, with an entry for each thing of its kind. Any text editor shows them.",
         "",
-        *(f"{section.name}.json ({counts[section.name]:,}): {section.about}." for section in SECTIONS),
+        *(f"{section.name}.json ({counts[section.name]:,}): {section.about}." for section in sections),
         f"recordings/ ({len(recordings):,}): the recordings from which voices are made, as long as they are kept. The",
         "name of a file is the id in voice_clones.json.",
         "",

@@ -19,11 +19,13 @@ from pytest_django import Settings
 from cloning.models import CloneJob, sample_storage
 from tests.clinicians import clinician
 from tests.conftest import Member
+from tests.roles import give_permissions
 from tests.usage.test_models import create_event
 from tts.models import Clip, Conversation, Phrase, Utterance
 from usage.models import DailyUsage, Incident
 from voicecare.audit.models import AuditEntry
 from voicecare.infrastructure.storages import private_file_storage
+from voicecare.patient_export.api import PERMISSIONS
 from voicecare.patient_export.sections import SECTIONS
 from voicecare.patients.models import Device, Patient, Voice
 
@@ -152,6 +154,24 @@ def test_the_rest_call_sends_the_file_and_is_in_the_audit_trail(full: Member):
     assert rows(contents(asyncio.run(body_of(response))), "profile")[0]["name"] == "Alice Archer"
     actions = AuditEntry.objects.filter(user_name="carol", patient_id=full.patient.pk).values_list("action", flat=True)
     assert {"export", "read_text", "play_recording"} <= set(actions)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("name", "sees"), [("Clinician", False), ("Auditor", True)])
+def test_the_audit_trail_is_only_for_those_who_may_view_it(full: Member, name: str, sees: bool):
+    reader = clinician("reader", full.patient, in_role=name)
+    files = contents(asyncio.run(body_of(reader.call("GET", f"patients/{full.patient.pk}/export/"))))
+    assert ("audit_trail.json" in files) == (b"audit_trail" in files["README.txt"]) == sees
+    assert rows(files, "requests")
+
+
+@pytest.mark.parametrize("missing", PERMISSIONS)
+def test_all_permissions_of_the_single_calls_are_needed(full: Member, missing: str):
+    reader = clinician("reader", full.patient)
+    give_permissions(reader.user, *(permission for permission in PERMISSIONS if permission != missing))
+    response = reader.call("GET", f"patients/{full.patient.pk}/export/")
+    assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
+    assert not AuditEntry.objects.filter(action="export").exists()
 
 
 def test_a_stranger_gets_nothing(full: Member):
