@@ -294,6 +294,17 @@ def test_a_session_that_has_ended_leads_to_the_log_in(
     expect(console.page.locator("#problem")).to_contain_text("logged out")
 
 
+def test_a_fault_is_not_chosen_after_the_session_has_ended(
+    log_in: Callable[..., BrowserSession], clinician: User, alice: Member
+):
+    console = Console(log_in(clinician), alice)
+    console.start()
+    console.session.context.clear_cookies()
+    console.press("down")
+    expect(console.page.locator("#problem")).to_contain_text("logged out")
+    expect(console.page.get_by_role("button", name="Start")).to_be_enabled()
+
+
 def test_axe_finds_nothing(console: Console, sandbox: SandboxProcess, server: ServerProcess):
     inspection = Inspection(console.page)
     inspection.look_at("before the start")

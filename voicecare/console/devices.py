@@ -15,6 +15,8 @@ from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.patients.models import Device, Patient
 
+SESSION_KEY = "console_devices"
+MAX_IN_SESSION = 50  # the latest ones; others have expired
 KEPT = timedelta(days=30)  # after its end, so that the list of conversations says where they took place
 
 
@@ -32,7 +34,14 @@ def issue(request: HttpRequest, patient: Patient, audio_format: str, *, takes_me
     name = f"Device console of {request.user.get_username()}"[: Device._meta.get_field("name").max_length]
     device, token = Device.objects.issue_console(patient, name, takes_messages=takes_messages, format=audio_format)
     record(request, Action.ADD, device, {"takes_messages": [None, takes_messages]})
+    request.session[SESSION_KEY] = [*request.session.get(SESSION_KEY, [])[1 - MAX_IN_SESSION :], str(device.pk)]
     return ConsoleDevice(device.pk, token)
+
+
+def revoke_of_session(request: HttpRequest) -> None:
+    """Ends the devices of all pages of this session. Their connections are closed within 2 s."""
+    for device in Device.objects.consoles().filter(pk__in=request.session.get(SESSION_KEY, []), revoked_at=None):
+        revoke(request, device)
 
 
 @transaction.atomic

@@ -30,7 +30,7 @@ from voicecare.providers.elevenlabs.sandbox.scenarios import SCENARIOS
 
 LATENCY_GOAL_MS = 500
 SHOWN_PATIENTS = 100  # of the list; more are found by name
-KEEP_EVERY_S = CONSOLE_TIME.total_seconds() / 3
+KEEP_EVERY_S = CONSOLE_TIME.total_seconds() / 9  # so often does a page notice that its user has logged out
 
 
 class ConsoleLoginView(LoginView):
@@ -56,6 +56,7 @@ class ConsoleLogoutView(LogoutView):
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Django's signature
         if request.user.is_authenticated:
+            devices.revoke_of_session(request)
             record(request, Action.LOG_OUT)
         return super().post(request, *args, **kwargs)
 

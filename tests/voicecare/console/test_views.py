@@ -179,6 +179,16 @@ def test_the_page_keeps_its_device_and_revokes_it(clinician: Client, alice: Memb
     assert [*AuditEntry.objects.order_by("pk").values_list("action", flat=True)] == ["add", "revoke"]
 
 
+def test_a_logout_ends_the_pages_of_this_session_only(clinician: Client, alice: Member):
+    colleague = logged_in(user_for(alice))
+    ended, other = issue(clinician, alice).json()["device"], issue(colleague, alice).json()["device"]
+    clinician.post(reverse("console:log-out"))
+    open_devices = Device.objects.consoles().filter(revoked_at=None)
+    assert {str(pk) for pk in open_devices.values_list("pk", flat=True)} == {other}
+    assert Device.objects.get(pk=ended).revoked_at is not None
+    assert [*AuditEntry.objects.order_by("pk").values_list("action", flat=True)] == ["add", "add", "revoke", "log_out"]
+
+
 def test_nobody_keeps_or_revokes_other_devices(clinician: Client, alice: Member, bob: Member, admin_client: Client):
     others = issue(admin_client, bob).json()["device"]
     for device in (alice.device.pk, others):

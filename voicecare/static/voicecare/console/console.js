@@ -21,7 +21,10 @@ const { dataset } = element("console");
 const csrfToken = document.querySelector("#console [name=csrfmiddlewaretoken]").value;
 const goalMs = Number(dataset.goalMs);
 
-const token = new DeviceToken(dataset, csrfToken, Number(dataset.keepEveryS));
+const token = new DeviceToken(dataset, csrfToken, Number(dataset.keepEveryS), () => {
+    stop("");
+    showLoggedOut();
+});
 const log = new ProtocolLog(element("log"));
 const strip = new Strip(element("strip"));
 const speeches = new SpeechList(element("speeches"), element("no-speeches"), goalMs, (text) => speak(text, false));
@@ -256,7 +259,12 @@ async function chooseFault(button) {
     try {
         const reply = await fetch(button.dataset.fault, { method: "POST", headers: { "X-CSRFToken": csrfToken } });
         if (!reply.ok) {
-            const { message } = await reply.json().catch(() => ({}));
+            const { code, message } = await reply.json().catch(() => ({}));
+            if (code === "logged_out") {
+                stop("");
+                showLoggedOut();
+                return;
+            }
             throw new Error(message ?? `HTTP ${reply.status}`);
         }
         for (const other of document.querySelectorAll("[data-fault]")) {

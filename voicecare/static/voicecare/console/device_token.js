@@ -18,12 +18,14 @@ export class DeviceToken {
     #device = null;
     #timer;
     #keepEveryMs;
+    #onLoggedOut;
 
-    /** `addresses` has `issue`, and `keep` and `revoke` with a device id of zeros in them. */
-    constructor(addresses, csrfToken, keepEveryS) {
+    /** Calls `onLoggedOut` when the token cannot be kept because the user has logged out. `addresses` has `issue`, and `keep` and `revoke` with a device id of zeros in them. */
+    constructor(addresses, csrfToken, keepEveryS, onLoggedOut) {
         this.#addresses = addresses;
         this.#csrfToken = csrfToken;
         this.#keepEveryMs = keepEveryS * 1000;
+        this.#onLoggedOut = onLoggedOut;
     }
 
     /** Returns a new token. Throws TokenError. */
@@ -34,8 +36,16 @@ export class DeviceToken {
         const { device, token } = await reply.json();
         this.#device = device;
         clearInterval(this.#timer);
-        // A page that cannot reach the server notices it by its socket.
-        this.#timer = setInterval(() => this.keep().catch(() => {}), this.#keepEveryMs);
+        // A page that cannot reach the server, or whose token was revoked, notices it by its socket.
+        this.#timer = setInterval(async () => {
+            try {
+                await this.keep();
+            } catch (error) {
+                if (error.reason === "logged_out") {
+                    this.#onLoggedOut();
+                }
+            }
+        }, this.#keepEveryMs);
         return token;
     }
 
