@@ -10,7 +10,6 @@ Prints what was heard in each phase and what must hold at the end, and exits wit
 
 import argparse
 import asyncio
-import shutil
 import signal
 import subprocess
 import sys
@@ -130,13 +129,7 @@ def main() -> int:
         place = check_out(asked.revision, folder) if asked.revision else HERE
         devices, found = run(asked.devices, place, folder, stack)
     found.append(back_in_time(devices))
-    print(table(("", "check", "found"), [["" if c.fits else "WRONG", c.name, str(c.found)] for c in found]))
-    fits = all(check.fits for check in found)
-    if fits and not asked.keep:
-        shutil.rmtree(folder)
-    else:
-        print(f"The logs are in {folder}.")
-    return 0 if fits else 1
+    return checks.report(found, folder, keep=asked.keep)
 
 
 if __name__ == "__main__":

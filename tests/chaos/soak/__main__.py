@@ -2,7 +2,6 @@ import argparse
 import asyncio
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -133,13 +132,7 @@ def main() -> int:
         sandbox = SandboxProcess()
         stack.callback(sandbox.process.kill)
         found = run(Cluster(folder, sandbox, postgres, redis), asked.devices, asked.minutes * 60)
-        print(table(("", "check", "found"), [["" if c.fits else "WRONG", c.name, str(c.found)] for c in found]))
-        fits = all(check.fits for check in found)
-        if fits and not asked.keep:
-            shutil.rmtree(folder)
-        else:
-            print(f"The logs are in {folder}.")
-    return 0 if fits else 1
+        return checks.report(found, folder, keep=asked.keep)
 
 
 if __name__ == "__main__":

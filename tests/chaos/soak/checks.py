@@ -1,5 +1,6 @@
 """What must hold at the end: endings, totals, and nothing left behind."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench.report import table
 from tests.chaos.cluster import Cluster
 from tests.chaos.listening import UNWRITTEN_S
 from tests.chaos.soak.devices import Record, SentSpeech
@@ -260,6 +262,17 @@ def totals(cluster: Cluster) -> list[Check]:
         Check.equal("budgets: used = ledger", used, _one(cluster, BUDGETED)),
         Check.none("budgets: reserved", int(reserved)),
     ]
+
+
+def report(found: Sequence[Check], folder: Path, *, keep: bool) -> int:
+    """Print the checks and return the exit code of the command. The folder with the logs stays if one fails."""
+    print(table(("", "check", "found"), [["" if c.fits else "WRONG", c.name, str(c.found)] for c in found]))
+    fits = all(check.fits for check in found)
+    if fits and not keep:
+        shutil.rmtree(folder)
+    else:
+        print(f"The logs are in {folder}.")
+    return 0 if fits else 1
 
 
 def memory(samples: list[tuple[float, float]]) -> Check:
