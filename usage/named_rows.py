@@ -15,6 +15,7 @@ from usage.models import NO_ID
 from voicecare.admin.lists import EMPTY, link_to
 from voicecare.patients import care_teams
 from voicecare.patients.models import Patient, Voice
+from voicecare.patients.models.patient import PatientQuerySet
 
 Names = dict[uuid.UUID, Patient | Voice]
 
@@ -59,22 +60,20 @@ class NamedRowsAdmin(admin.ModelAdmin):
 
 
 def rows_of(names: str, user: AbstractBaseUser | AnonymousUser) -> Q:
-    """The condition for the rows of patients that have each of these words in a name, or of voices with this name.
+    """The condition for the rows of patients with these words (`PatientQuerySet.named`), or of voices with this name.
 
     Only names that the user may see. Their ids are read first, so that the database does not have to join a large
     table.
     """
     patients, voices = _visible_patients(user), _visible_voices(user).filter(name__icontains=names)
-    for word in names.split():
-        patients = patients.filter(Q(name__icontains=word) | Q(preferred_name__icontains=word))
-    return Q(patient__in=_ids(patients)) | Q(voice__in=_ids(voices))
+    return Q(patient__in=_ids(patients.named(names))) | Q(voice__in=_ids(voices))
 
 
 def _ids(rows: QuerySet[Any]) -> list[uuid.UUID]:
     return list(rows.order_by().values_list("pk", flat=True))
 
 
-def _visible_patients(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Patient]:
+def _visible_patients(user: AbstractBaseUser | AnonymousUser) -> PatientQuerySet:
     return Patient.objects.shown_in_admin_to(user).filter(erased_at=None)
 
 

@@ -171,15 +171,13 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     ) -> tuple[QuerySet[Utterance], bool]:
         """Return the messages that match the search term. The second value is False, because there are no duplicates.
 
-        A message matches by its id, by its speech id, or if each word of the term is in its patient's name or preferred
-        name. The patients are looked up first. With a condition on the joined table, PostgreSQL would join and sort all
-        messages of the period.
+        A message matches by its id, by its speech id, or if its patient has each word of the term
+        (`PatientQuerySet.named`). The patients are looked up first. With a condition on the joined table, PostgreSQL
+        would join and sort all messages of the period.
         """
         if not search_term.strip() or self.parse_id(search_term) is not None:
             return super().get_search_results(request, queryset, search_term)
-        patients = Patient.objects.order_by()
-        for word in search_term.split():
-            patients = patients.filter(Q(name__icontains=word) | Q(preferred_name__icontains=word))
+        patients = Patient.objects.named(search_term).order_by()
         of_patients = Q(patient__in=list(patients.values_list("pk", flat=True)))
         return queryset.filter(of_patients | Q(client_speech_id__iexact=search_term.strip())), False
 

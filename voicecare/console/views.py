@@ -7,7 +7,6 @@ from csp.decorators import csp_update
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.db.models import Q
 from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
@@ -67,9 +66,7 @@ class ConsoleLogoutView(LogoutView):
 def patients(request: HttpRequest) -> HttpResponse:
     """The patients of the user, to choose one."""
     search = request.GET.get("q", "").strip()
-    found = Patient.objects.visible_to(request.user).active().order_by("name", "pk")
-    if search:
-        found = found.filter(Q(name__icontains=search) | Q(preferred_name__icontains=search))
+    found = Patient.objects.visible_to(request.user).active().named(search).order_by("name", "pk")
     shown = list(found[: SHOWN_PATIENTS + 1])
     context = {
         "title": "Device console",

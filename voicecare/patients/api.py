@@ -99,11 +99,7 @@ class PatientList(generics.ListCreateAPIView):
         patients = Patient.objects.visible_to(self.request.user).filter(**conditions)
         if "archived" in values:
             patients = patients.filter(archived_at__isnull=not values["archived"])
-        for word in values.get("search", "").split():
-            patients = patients.filter(
-                Q(name__icontains=word) | Q(preferred_name__icontains=word) | Q(external_id__iexact=word)
-            )
-        return patients.order_by(values.get("ordering", "name"), "pk")
+        return patients.named(values.get("search", "")).order_by(values.get("ordering", "name"), "pk")
 
     @extend_schema(parameters=[PatientFilter])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401

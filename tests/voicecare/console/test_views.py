@@ -179,6 +179,11 @@ def test_the_page_keeps_its_device_and_revokes_it(clinician: Client, alice: Memb
     assert [*AuditEntry.objects.order_by("pk").values_list("action", flat=True)] == ["add", "revoke"]
 
 
+def test_a_patient_is_found_by_the_words_of_the_name_in_any_order(clinician: Client, alice: Member):
+    pages = [clinician.get(reverse("console:patients"), {"q": words}) for words in ("archer ali", "archer bob")]
+    assert [alice.patient.name in page.content.decode() for page in pages] == [True, False]
+
+
 def test_a_logout_ends_the_pages_of_this_session_only(clinician: Client, alice: Member):
     colleague = logged_in(user_for(alice))
     ended, other = issue(clinician, alice).json()["device"], issue(colleague, alice).json()["device"]

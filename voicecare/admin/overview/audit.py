@@ -24,6 +24,7 @@ from voicecare.audit.models import Action, AuditEntry
 from voicecare.audit.recording import record
 from voicecare.patients import care_teams
 from voicecare.patients.models import Patient
+from voicecare.patients.models.patient import PatientQuerySet
 
 SHORT_ID = 8  # characters of an id in the list
 
@@ -93,28 +94,28 @@ class AuditEntryAdmin(TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
         record(request, Action.EXPORT, AuditEntry)
         return csv_response(entries, self.visible_patients(request))
 
-    def visible_patients(self, request: HttpRequest) -> QuerySet[Patient]:
+    def visible_patients(self, request: HttpRequest) -> PatientQuerySet:
         """The patients whose names the user may see. Erased patients have none."""
         patients = self.admin_site.get_model_admin(Patient)
         if not patients.has_view_permission(request):
             return Patient.objects.none()
-        return patients.get_queryset(request).filter(erased_at=None)
+        return cast(PatientQuerySet, patients.get_queryset(request)).filter(erased_at=None)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[AuditEntry], search_term: str
     ) -> tuple[QuerySet[AuditEntry], bool]:
-        """Returns the entries of people and patients whose names contain each word. The names are looked up first.
+        """Returns the entries of users whose names contain each word, and of patients with these words.
 
-        A user who has been deleted is found by the whole user name.
+        They are looked up first. Patients are found as by `PatientQuerySet.named`. A user who has been deleted is found
+        by the whole user name.
         """
         if not search_term.strip() or self.parse_id(search_term) is not None:
             return super().get_search_results(request, queryset, search_term)
-        users, patients = User.objects.order_by(), self.visible_patients(request).order_by()
+        users, patients = User.objects.order_by(), self.visible_patients(request).named(search_term).order_by()
         for word in search_term.split():
             users = users.filter(
                 Q(username__icontains=word) | Q(first_name__icontains=word) | Q(last_name__icontains=word)
             )
-            patients = patients.filter(Q(name__icontains=word) | Q(preferred_name__icontains=word))
         by_user = Q(user_id__in=list(users.values_list("pk", flat=True))) | Q(user_name=search_term.strip())
         by_patient = Q(patient_id__in=list(patients.values_list("pk", flat=True)))
         return queryset.filter(by_user | by_patient), False

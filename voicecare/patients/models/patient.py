@@ -61,6 +61,15 @@ class PatientQuerySet(models.QuerySet["Patient"]):
         of_clinics = Clinic.members.through.objects.filter(user=user.pk).values("clinic")
         return self.filter(Q(pk__in=of_teams) | Q(clinic__in=of_clinics))  # a join would repeat patients of both
 
+    def named(self, words: str) -> "PatientQuerySet":
+        """The patients who have each of these words in a name, or as their whole external id."""
+        found = self
+        for word in words.split():
+            found = found.filter(
+                Q(name__icontains=word) | Q(preferred_name__icontains=word) | Q(external_id__iexact=word)
+            )
+        return found
+
     def remaining(self) -> "PatientQuerySet":
         """The patients who are neither to be erased nor being erased."""
         return self.filter(erases_at=None, erased_at=None)
