@@ -326,7 +326,7 @@ def _tune_interpreter() -> None:
     `gc.set_threshold`: a full collection walks through all connections, which takes 0.1 ms for each. Nothing is sent
     meanwhile. The sweep of the registry creates some objects for each connection every second. With Python's
     thresholds, they survive two collections before they are freed, count as long-lived, and cause a full collection
-    about every six seconds. With these thresholds they are freed before the first collection, up to 10,000 connections.
+    about every six seconds. With these thresholds, nearly all are freed before the first collection.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
