@@ -225,6 +225,7 @@ element("format").addEventListener("change", ({ target }) => {
 });
 element("format-detail").textContent = automaticFormat();
 element("start").addEventListener("click", start);
+element("start").disabled = false; // a click before would be lost
 element("end").addEventListener("click", () => conversation?.end());
 element("interrupt").addEventListener("click", () => conversation?.interrupt());
 element("speak-form").addEventListener("submit", (event) => {
