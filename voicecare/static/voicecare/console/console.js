@@ -2,7 +2,7 @@
 
 import { Conversation } from "./conversation.js";
 import { DeviceSocket } from "./device_socket.js";
-import { DeviceToken } from "./device_token.js";
+import { DeviceToken, readRefusal } from "./device_token.js";
 import { automaticFormat, refusal } from "./formats.js";
 import { Output } from "./output.js";
 import { ProtocolLog } from "./protocol_log.js";
@@ -260,13 +260,13 @@ async function chooseFault(button) {
     try {
         const reply = await fetch(button.dataset.fault, { method: "POST", headers: { "X-CSRFToken": csrfToken } });
         if (!reply.ok) {
-            const { code, message } = await reply.json().catch(() => ({}));
+            const { code, message } = await readRefusal(reply);
             if (code === "logged_out") {
                 stop("");
                 showLoggedOut();
                 return;
             }
-            throw new Error(message ?? `HTTP ${reply.status}`);
+            throw new Error(message);
         }
         for (const other of document.querySelectorAll("[data-fault]")) {
             other.setAttribute("aria-pressed", String(other === button));

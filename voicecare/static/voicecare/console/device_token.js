@@ -12,6 +12,12 @@ export class TokenError extends Error {
 
 const REASONS = { 404: "gone", 410: "gone" };
 
+/** What a refused call answered. A 403 without a code is Django's own, for a CSRF token of an ended or another login. */
+export async function readRefusal(reply) {
+    const answer = await reply.json().catch(() => ({}));
+    return { code: reply.status === 403 ? "logged_out" : "", message: `HTTP ${reply.status}`, ...answer };
+}
+
 export class DeviceToken {
     #addresses;
     #csrfToken;
@@ -86,8 +92,8 @@ export class DeviceToken {
             throw new TokenError("unreachable");
         }
         if (!reply.ok) {
-            const answer = await reply.json().catch(() => ({}));
-            throw new TokenError(REASONS[reply.status] ?? answer.code ?? "logged_out");
+            const { code } = await readRefusal(reply);
+            throw new TokenError(REASONS[reply.status] ?? code);
         }
         return reply;
     }
