@@ -630,6 +630,22 @@ async def test_a_process_that_shuts_down_finishes_it_and_without_an_ack_it_is_re
     await wait_until_charged(playing, 2 * len(LONG))
 
 
+async def test_a_process_that_shuts_down_waits_for_the_ack_of_what_the_device_plays(
+    own_server: OwnServer, alice: Member
+) -> None:
+    leaving = await asyncio.to_thread(own_server)
+    async with Device(leaving.ws, alice.token) as device:
+        speech_id = await submit(alice)
+        await device.wait_for(speech_id)  # all audio has been sent
+        leaving.signal(signal.SIGTERM)
+        await asyncio.sleep(1)
+        await device.send({"type": "ack", "id": speech_id})
+        began = time.monotonic()
+        assert await device.wait_closed() == 4012
+        assert time.monotonic() - began < 5  # not the whole DRAIN_TIMEOUT_S
+    assert (await row_of(speech_id)).state == "heard"
+
+
 async def test_an_ack_during_the_shutdown_counts(
     own_server: OwnServer, server: ServerProcess, sandbox: SandboxProcess, alice: Member
 ) -> None:

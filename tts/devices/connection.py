@@ -133,9 +133,12 @@ class Connection:
     async def drain(self, seconds: float) -> None:
         """Close the socket with code 4012, because the server shuts down.
 
-        The current speech may take `seconds` to end.
+        The current speech may take `seconds` to end. Of these, a delivery may take what is left to be acknowledged:
+        otherwise the patient would hear it again at the next connection.
         """
+        deadline = time.monotonic() + seconds
         await self._player.finish_current(seconds)
+        await self.outbox.wait_for_playback(deadline - time.monotonic())
         await self.close(CLOSE_SHUTTING_DOWN)
 
     def detach_conversation(self, conversation_id: uuid.UUID) -> None:

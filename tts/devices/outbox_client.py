@@ -4,13 +4,15 @@ The rows in the database decide (`tts.outbox.store`). This module only remembers
 
 - the queued speeches that the device was notified of, so that it can be notified when they expire;
 - the changes that could not be written yet. Until they are written, a row that seems to play on this connection blocks
-  all other deliveries of its patient.
+  all other deliveries of its patient;
+- the last delivery whose audio was sent completely, until the device acknowledges it.
 """
 
 import asyncio
 import time
 import uuid
 from collections.abc import Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -33,6 +35,7 @@ from voicecare.core.database import run_in_db_thread
 T = TypeVar("T")
 
 ACK_RETRY_INTERVAL_S = 0.5
+PLAYBACK_S = 10.0  # all audio of a delivery has been sent, but the device may need so long to play it
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +54,10 @@ class OutboxClient:
         self._notified_queued: dict[str, tuple[uuid.UUID, float]] = {}
         self._pending_writes: list[Callable[[], object]] = []
         self._write_lock = asyncio.Lock()  # pending writes happen in order, in `flush` and before a claim
+        self._unacknowledged = ""  # the speech id of the last delivery that was sent completely
+        self._acknowledged = asyncio.Event()  # unset while the device probably plays this delivery
+        self._acknowledged.set()
+        self._played_at = 0.0  # monotonic; when it has been played at the latest
 
     async def take_over(self) -> None:
         """Mark the device as online and release the rows of its earlier connections."""
@@ -183,6 +190,16 @@ class OutboxClient:
             conversation_id=speech.conversation_id,
         )
         self._pending_writes.append(finishing)
+        if progress.state == UtteranceState.SPOKEN and speech.origin != Origin.DEVICE:
+            self._unacknowledged = speech.id
+            self._acknowledged.clear()
+            self._played_at = time.monotonic() + PLAYBACK_S
+
+    async def wait_for_playback(self, seconds: float) -> None:
+        """Wait until the device has acknowledged the delivery that it plays, at most `seconds` and PLAYBACK_S."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, self._played_at - time.monotonic())):
+                await self._acknowledged.wait()
 
     def requeue(self, claim: Claim, *, queued: bool = False) -> None:
         """Let the delivery wait again for a later attempt. Call `flush` afterwards, which writes this to the database.
@@ -224,10 +241,14 @@ class OutboxClient:
         key = _utterance_id(speech_id)
         while key is not None:
             try:
-                return await run_in_db_thread(store.acknowledge, key, self._patient_id)
+                is_known = await run_in_db_thread(store.acknowledge, key, self._patient_id)
             except Error as error:
                 log.warning("outbox.acknowledge_failed", error=type(error).__name__)
-            await asyncio.sleep(ACK_RETRY_INTERVAL_S)
+                await asyncio.sleep(ACK_RETRY_INTERVAL_S)
+            else:
+                if speech_id == self._unacknowledged:
+                    self._acknowledged.set()
+                return is_known
         return False
 
     async def cancel(self, speech_id: str) -> bool:
