@@ -64,7 +64,7 @@ class ServerProcess:
         self.process = subprocess.Popen(
             [*command, "--websocket_timeout", "-1", *arguments, "voicecare.asgi:application"],
             cwd=place.checkout,
-            env={**os.environ, **env},
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **env},
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
@@ -97,8 +97,16 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 20) -> int:
-        """Wait for the end of the process, at most `timeout` seconds, and return its exit code."""
-        return self.process.wait(timeout)
+        """Wait for the end of the process, at most `timeout` seconds, and return its exit code.
+
+        Raises RuntimeError with the end of the log and the stacks of all threads if it runs longer. It is killed then.
+        """
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler writes the stacks
+            self.process.wait()
+            raise RuntimeError(f"The server did not end in {timeout:g} s:\n{self.logged()[-8000:]}") from error
 
     def stop(self) -> None:
         if self.process.poll() is None:
