@@ -50,7 +50,7 @@ PROCESS_TESTS := tests/browser tests/chaos tests/deploy tests/e2e tests/test_ord
 	tests/cloning/api/test_views.py tests/cloning/jobs/test_submission.py tests/cloning/samples/test_acceptance.py \
 	tests/cloning/samples/test_inspection.py tests/cloning/admin \
 	tests/tts/cache/test_phrase_cache.py tests/tts/cache/test_stores.py tests/tts/resilience/test_concurrency.py \
-	tests/tts/test_talk.py \
+	tests/clients tests/voicecare/management/test_talk.py \
 	tests/voicecare/core/test_pubsub.py tests/voicecare/core/test_task_queue.py tests/voicecare/management/test_make_run.py \
 	tests/voicecare/providers/elevenlabs/sandbox/test_server.py tests/voicecare/providers/espeak \
 	tests/voicecare/test_celery.py tests/voicecare/test_settings.py

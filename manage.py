@@ -3,9 +3,12 @@
 
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
+    # The client for devices, which `talk` uses, is a package of its own. Its folder has no hash that pip could check.
+    sys.path.append(str(Path(__file__).parent / "clients" / "python"))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "voicecare.settings")
     try:
         from django.core.management import execute_from_command_line

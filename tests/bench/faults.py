@@ -11,7 +11,7 @@ from statistics import median
 from tests.bench.processes import Child, Rig, seeded
 from tests.bench.report import table
 from tests.sandbox import SandboxProcess
-from tts.devices.client import DeviceClient, SpeechResult
+from voicecare_client import DeviceClient, SpeechResult
 
 DOWN = {"kind": "error", "preset": "service_unavailable", "match": {"path": "."}}
 SILENT = {"kind": "stall_first", "match": {"path": "."}}

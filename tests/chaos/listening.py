@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
-from tts.devices.client import ConnectionClosed, DeviceError, Frame
+from voicecare_client import ConnectionClosed, DeviceError, Frame
 
 UNWRITTEN_S = 3.0  # a busy process may not have written acknowledgements of this time before it was killed
 

@@ -17,7 +17,7 @@ import aiohttp
 
 from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
-from tts.devices.client import TERMINAL_TYPES, ConnectionClosed, DeviceError, Frame, HandshakeRefused
+from voicecare_client import TERMINAL_TYPES, ConnectionClosed, DeviceError, Frame, HandshakeRefused
 
 # As docs/protocol.md, "Connecting again", recommends.
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0

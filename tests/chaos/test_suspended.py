@@ -12,8 +12,8 @@ from tests.chaos.cluster import Cluster, Listener
 from tests.e2e.device import Device
 from tests.server import ServerProcess
 from tests.waiting import eventually
-from tts.devices.client import TERMINAL_TYPES
 from tts.outbox.leases import LEASE_S
+from voicecare_client import TERMINAL_TYPES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
 

@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
-
 from tests.asyncapi import check_frame_from_device, check_frame_to_device
-from tts.devices.client import TERMINAL_TYPES, DeviceClient, Frame, SpeechResult
+from voicecare_client import TERMINAL_TYPES, DeviceClient, Frame, SpeechResult
 
 TIMEOUT_S = 30.0
 
@@ -64,17 +62,11 @@ class Device(DeviceClient):
         await self._transmit(text)
 
     async def send_binary(self, data: bytes) -> None:
-        await self._socket.send_bytes(data)
+        await self._socket.send(data)
 
     async def send_raw_text_bytes(self, data: bytes) -> None:
         """Send a text frame that may be invalid UTF-8."""
-        await self._socket.send_frame(data, aiohttp.WSMsgType.TEXT)
-
-    def drop_connection(self) -> None:
-        """Drop the connection without a close frame."""
-        transport = self._socket._writer.transport
-        assert transport is not None
-        transport.abort()
+        await self._socket.send(data, text=True)
 
     # Waiting
 

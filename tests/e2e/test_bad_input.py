@@ -13,7 +13,7 @@ from tests.e2e.provider import repeat_requests
 from tests.e2e.rows import accounts_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts.devices.client import ConnectionClosed
+from voicecare_client import ConnectionClosed
 
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_s": 25_000, "match": {"text": "very slowly"}}

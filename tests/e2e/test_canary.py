@@ -27,7 +27,7 @@ from tests.e2e.rows import in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ROOT, ServerProcess, environment
 from tests.waiting import eventually
-from tts.devices.client import HandshakeRefused
+from voicecare_client import HandshakeRefused
 
 NAME, COMPANION = "Zebulon Quagmire", "Companionella"
 CANARY = "xylophone-canary"

@@ -13,7 +13,7 @@ from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
 from tests.waiting import eventually
-from tts.devices.client import SpeechResult
+from voicecare_client import SpeechResult
 
 LIMIT = 2
 RATE = 80_000  # bytes per second of a slow provider

@@ -18,11 +18,11 @@ from tests.e2e.device import instant_playback
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.sound import decode
-from tts.devices.client import DeviceClient, SpeechResult
 from tts.models import Conversation, Utterance
 from usage.models import UsageEvent
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Patient
+from voicecare_client import DeviceClient, SpeechResult
 
 BEFORE_AUDIO: list[dict[str, Any]] = [
     {"kind": "error", "preset": "internal_error"},

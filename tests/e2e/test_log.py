@@ -12,8 +12,8 @@ from tests.e2e.database import missing_table
 from tests.e2e.device import Device
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts.devices.client import ConnectionClosed, HandshakeRefused
 from tts.models import Phrase
+from voicecare_client import ConnectionClosed, HandshakeRefused
 
 NAMES = ("Zebulon Quagmire", "Zebbie", "Companionella")
 CANARY = "xylophone-canary"

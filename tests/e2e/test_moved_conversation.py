@@ -14,9 +14,9 @@ from tests.e2e.rows import in_database, state_of, wait_for_state
 from tests.e2e.test_quota import FIRST, exhaust_quota, restore_quota, speak_queued, wait_until_available
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
-from tts.devices.client import TERMINAL_TYPES, ConnectionClosed, Frame
 from tts.outbox import store
 from voicecare.patients.models import Device as DeviceRow
+from voicecare_client import TERMINAL_TYPES, ConnectionClosed, Frame
 
 TEXT = "This is one of many short texts, number {number}."
 RUNS = 4  # each moves the conversation at another moment of the speech

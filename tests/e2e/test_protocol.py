@@ -15,11 +15,11 @@ from tests.e2e.rows import accounts_of, in_database, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import eventually
-from tts.devices.client import RequestRefused
 from tts.models import Conversation, Phrase
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.patients.models import Device as DeviceRow
 from voicecare.patients.models import Patient
+from voicecare_client import RequestRefused
 
 TEXT = "Your tea is on the table beside the window."
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."

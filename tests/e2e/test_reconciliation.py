@@ -16,13 +16,13 @@ from tests.e2e.rows import accounts_of, in_database
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tts.conversations import lifecycle
-from tts.devices.client import DeviceError
 from tts.models import Conversation
 from usage.ledger import events as ledger
 from usage.ledger import journal, rollup
 from usage.models import DailyUsage, Incident, Reconciliation, UsageEvent
 from usage.reconciliation import comparison, reconciler
 from usage.reports import queries
+from voicecare_client import DeviceError
 
 LOST = "Lost on its way back, this one is billed all the same."
 GONE = "Gone before it was heard, this one is not billed."

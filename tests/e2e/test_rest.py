@@ -17,10 +17,10 @@ from tests.roles import give_permissions
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.services import RedisProcess
-from tts.devices.client import ConnectionClosed, HandshakeRefused
 from tts.models import Utterance
 from voicecare.patients.access import CLINICIAN_PERMISSIONS
 from voicecare.patients.models import Patient
+from voicecare_client import ConnectionClosed, HandshakeRefused
 
 PASSWORD = "correct horse battery"
 CANARY = "xylophone-canary"

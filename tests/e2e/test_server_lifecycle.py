@@ -19,11 +19,11 @@ from tests.e2e.rows import accounts_of, in_database, state_of, wait_for_state
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess, free_port
 from tests.waiting import eventually
-from tts.devices.client import HandshakeRefused
 from usage.ledger import journal
 from usage.ledger.events import Attempt
 from usage.ledger.journal import Journal
 from usage.models import UsageEvent
+from voicecare_client import HandshakeRefused
 
 TEXT = "Your tea is on the table beside the window."
 LONG = "This sentence is spoken very slowly, so that there is time to do something else meanwhile."

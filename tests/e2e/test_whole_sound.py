@@ -18,9 +18,9 @@ from tests.sound import decode, decode_strictly
 from tests.voicecare.audio.test_encoders import encode, tone
 from tests.voicecare.audio.test_framing import ID3
 from tests.voicecare.audio.test_received import info_frame
-from tts.devices.client import SpeechResult
 from tts.models import Clip, Phrase
 from voicecare.audio.formats import FORMATS
+from voicecare_client import SpeechResult
 
 FIRST = "This is a sentence that comes from the provider itself. "
 LAST = "And this is another one of them, with which it ends."

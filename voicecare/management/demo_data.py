@@ -14,13 +14,13 @@ from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 
-from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
 from voicecare.core import task_names, task_queue
 from voicecare.patients import access
 from voicecare.patients.models import DefaultVoice, Device, Patient, Voice
 
 PASSWORD_FILE = "demo-password"  # noqa: S105 - a file in the data directory
+DEMO_TOKEN_FILE = "demo-device-token"  # noqa: S105 - likewise
 STARTUP_DELAY_S = 60  # if nothing reports readiness (seed_demo --when-ready), the worker and the sandbox run by then
 ADMIN, CLINICIAN = "admin", "clinician"
 

@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.chaos.cluster import Listener
 from tests.e2e.device import Device
-from tts.devices.client import TERMINAL_TYPES, ConnectionClosed, DeviceError, Frame
+from voicecare_client import TERMINAL_TYPES, ConnectionClosed, DeviceError, Frame
 
 SENTENCES = (
     "Good morning, did you sleep well?",

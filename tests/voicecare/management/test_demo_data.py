@@ -18,11 +18,10 @@ from django.utils import timezone
 
 from tests.roles import role
 from tts.conversations.lifecycle import render_greeting
-from tts.devices.client import DEMO_TOKEN_FILE
 from tts.models import Phrase
 from usage.alerts import heartbeats
 from voicecare.management.commands import seed_demo
-from voicecare.management.demo_data import PASSWORD_FILE, seed
+from voicecare.management.demo_data import DEMO_TOKEN_FILE, PASSWORD_FILE, seed
 from voicecare.patients.authentication import authenticate_device
 from voicecare.patients.models import Device, Patient, Voice
 from voicecare.providers.elevenlabs.sandbox.account.voices import stock_voices

@@ -17,6 +17,8 @@ STARTED = {
     "initiated": "device",
 }
 
+UNKNOWN_TOKEN = {"code": "unknown_token", "message": "No device has this token."}
+
 
 @dataclass
 class ServerConnection:
@@ -72,7 +74,7 @@ async def serving(script: Script, token: str = "secret") -> AsyncIterator[str]:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {token}":
-            raise web.HTTPForbidden
+            return web.json_response(UNKNOWN_TOKEN, status=403)
         socket = web.WebSocketResponse(protocols=("voicecare.v1",))
         await socket.prepare(request)
         await script(ServerConnection(socket))

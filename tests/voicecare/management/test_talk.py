@@ -14,8 +14,8 @@ from typing import IO
 
 import pytest
 
+from tests.clients.scripted_server import STARTED, Script, ServerConnection, finish, serving, started
 from tests.server import ROOT, free_port
-from tests.tts.scripted_server import STARTED, Script, ServerConnection, finish, serving, started
 from tests.waiting import eventually
 
 
@@ -227,7 +227,8 @@ async def test_an_unreachable_server_is_explained(folder):
 async def test_a_rejected_token_is_explained(folder):
     result = await talk_to(echo, folder, "Hello", "--token", "wrong")
     assert result.code == 1
-    assert "refused the token" in result.output
+    assert "unknown_token: No device has this token." in result.output
+    assert "seed_demo" in result.output
 
 
 async def test_a_missing_demo_token_is_explained(folder):

@@ -1,63 +1,21 @@
-"""A client for the device protocol: for the command line, for tests, and as an example for device makers.
+"""One connection that collects what it receives, for tools and tests. It does not reconnect; `Device` does.
 
-    async with DeviceClient("ws://127.0.0.1:8000/ws/device/", token) as device:
-        started = await device.start(greeting=False)
-        result = await device.speak("Good morning")
-        print(result.terminal["type"], len(result.audio), result.first_audio_s)
-
-The client relies only on docs/protocol.md. Its errors:
-
-    DeviceError
-    ├── ServerUnreachable   no server answers at this address
-    ├── HandshakeRefused    the server answered, but did not open a WebSocket; `status` is the HTTP status
-    ├── ConnectionClosed    the WebSocket was closed; `code` is the close code
-    └── RequestRefused      the server answered a request with an `error` frame; `frame` is that frame
+async with DeviceClient("ws://127.0.0.1:8000/ws/device/", token) as device:
+    started = await device.start(greeting=False)
+    result = await device.speak("Good morning")
+    print(result.terminal["type"], len(result.audio), result.first_audio_s)
 """
 
-import asyncio
-import json
 import ssl
 import time
 from dataclasses import dataclass, field
 from itertools import count
-from types import TracebackType
-from typing import Any, Self
 
-import aiohttp
+from voicecare_client.connection import Connection, Frame
+from voicecare_client.errors import ConnectionClosed, RequestRefused
 
-SUBPROTOCOL = "voicecare.v1"
 GREETING_ID = "greeting"
 TERMINAL_TYPES = frozenset({"speech.finished", "speech.interrupted", "speech.failed"})
-DEMO_TOKEN_FILE = "demo-device-token"  # noqa: S105 - a file that `manage.py seed_demo` writes to the data directory
-
-Frame = dict[str, Any]
-
-
-class DeviceError(Exception):
-    """The base class of all errors of the client. The text of an error is meant for the owner of the device."""
-
-
-class ServerUnreachable(DeviceError):
-    def __init__(self, url: str) -> None:
-        super().__init__(f"No server answers at {url}.")
-
-
-class HandshakeRefused(DeviceError):
-    def __init__(self, status: int) -> None:
-        super().__init__(f"The server refused the connection with HTTP {status}.")
-        self.status = status
-
-
-class ConnectionClosed(DeviceError):
-    def __init__(self, code: int | None) -> None:
-        super().__init__(f"The server closed the connection with code {code}.")
-        self.code = code
-
-
-class RequestRefused(DeviceError):
-    def __init__(self, frame: Frame) -> None:
-        super().__init__(f"{frame.get('code')}: {frame.get('message')}")
-        self.frame = frame
 
 
 @dataclass(slots=True)
@@ -110,13 +68,12 @@ class SpeechResult:
         self.chunks.append(chunk)
 
 
-class DeviceClient:
+class DeviceClient(Connection):
     """One device connection. Any number of tasks may send, but only one task may receive at a time.
 
     Each received frame is added to `speeches` (by speech id) or `notices`, also while the client waits for another
     frame. So a greeting, or a speech that was sent earlier, can be awaited later with `wait_for`. A method that waits
     for a frame raises TimeoutError if no frame comes for `timeout_s` seconds. No frame is lost if a wait is cancelled.
-    `tls` is for a server whose certificate is from a private authority.
     """
 
     def __init__(
@@ -128,51 +85,12 @@ class DeviceClient:
         timeout_s: float | None = 60.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(url, token, timeout_s=timeout_s, tls=tls)
         self.speeches: dict[str, SpeechResult] = {}
         self.notices: list[Frame] = []
-        self._url = url
-        self._token = token
         self._format = format
-        self._timeout_s = timeout_s
-        self._tls = tls
         self._ids = (f"say-{number}" for number in count(1))
         self._playing: SpeechResult | None = None
-        self._close_code: int | None = None
-
-    async def __aenter__(self) -> Self:
-        """Connect. Raises ServerUnreachable or HandshakeRefused."""
-        self._session = aiohttp.ClientSession()
-        try:
-            self._socket = await self._connect()
-        except BaseException:  # also if the task is cancelled: `__aexit__` is not called after an error here
-            await self._session.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._socket.close()
-        await self._session.close()
-
-    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
-        try:
-            return await self._session.ws_connect(
-                self._url,
-                protocols=(SUBPROTOCOL,),
-                headers={"Authorization": f"Bearer {self._token}"},
-                max_msg_size=0,
-                ssl=self._tls or True,
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            raise HandshakeRefused(error.status) from error
-        except aiohttp.ClientError as error:
-            raise ServerUnreachable(self._url) from error
-
-    @property
-    def close_code(self) -> int | None:
-        """The close code of the WebSocket, or None while the socket is open."""
-        return self._close_code or self._socket.close_code if self._socket.closed else None
 
     # Frames
 
@@ -182,26 +100,19 @@ class DeviceClient:
             result = self._unfinished_result(frame["id"])
             if result.requested_at is None:
                 result.requested_at = time.perf_counter()
-        await self._transmit(json.dumps(frame, ensure_ascii=False))
+        await super().send(frame)
 
     async def receive(self) -> Frame | bytes:
         """Return the next frame, after adding it to `speeches` or `notices`.
 
         Raises ConnectionClosed and TimeoutError.
         """
-        async with asyncio.timeout(self._timeout_s):
-            message = await self._socket.receive()
-        if message.type is aiohttp.WSMsgType.TEXT:
-            frame: Frame = json.loads(message.data)
+        frame = await super().receive()
+        if isinstance(frame, dict):
             self._dispatch(frame)
-            return frame
-        if message.type is aiohttp.WSMsgType.BINARY:
-            if self._playing is not None:
-                self._playing.add_chunk(message.data)
-            return bytes(message.data)
-        if message.type is aiohttp.WSMsgType.CLOSE:
-            self._close_code = message.data  # aiohttp loses it if the server disconnects before our answer
-        raise ConnectionClosed(self.close_code)
+        elif self._playing is not None:
+            self._playing.add_chunk(frame)
+        return frame
 
     async def wait_closed(self) -> int | None:
         """Receive frames until the server closes the socket. Return the close code."""
@@ -257,12 +168,6 @@ class DeviceClient:
         return await self._wait_for_reply("conversation.ended")
 
     # Internal
-
-    async def _transmit(self, text: str) -> None:
-        try:
-            await self._socket.send_str(text)
-        except aiohttp.ClientConnectionError as error:
-            raise ConnectionClosed(self.close_code) from error
 
     async def _wait_for_reply(self, kind: str) -> Frame:
         while True:

@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from tests.clients.scripted_server import STARTED, ServerConnection, finish, serving, started
 from tests.server import free_port
-from tests.tts.scripted_server import STARTED, ServerConnection, finish, serving, started
-from tts.devices.client import ConnectionClosed, DeviceClient, HandshakeRefused, RequestRefused, ServerUnreachable
+from voicecare_client import ConnectionClosed, DeviceClient, HandshakeRefused, RequestRefused, ServerUnreachable
 
 NOTICE = {"type": "notice", "code": "backup_voice", "message": "Temporary voice issue, using backup voice"}
 
@@ -30,7 +32,24 @@ async def test_a_refused_token_raises_handshake_refused():
         with pytest.raises(HandshakeRefused) as refused:
             async with DeviceClient(url, "wrong"):
                 pass
-    assert refused.value.status == 403
+    assert (refused.value.status, refused.value.code) == (403, "unknown_token")
+    assert str(refused.value) == (
+        "The server refused the connection with HTTP 403, unknown_token: No device has this token."
+    )
+
+
+@pytest.mark.parametrize("body", ["", "<h1>Bad gateway</h1>", '["code"]', '{"detail": "Not found."}'])
+async def test_a_refusal_of_a_proxy_has_no_code(body):
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(status=502, text=body)
+
+    app = web.Application()
+    app.router.add_get("/", refuse)
+    async with TestServer(app) as server:
+        with pytest.raises(HandshakeRefused, match=r"HTTP 502\.$") as refused:
+            async with DeviceClient(str(server.make_url("/")).replace("http:", "ws:"), "secret"):
+                pass
+    assert (refused.value.status, refused.value.code) == (502, "")
 
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:{port}/ws/device/", "nonsense", "ws://"])

@@ -3,8 +3,6 @@
 import asyncio
 import math
 import os
-import struct
-import wave
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -14,8 +12,8 @@ from textwrap import shorten
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from tts.devices.client import (
-    DEMO_TOKEN_FILE,
+from voicecare.management.demo_data import DEMO_TOKEN_FILE
+from voicecare_client import (
     GREETING_ID,
     ConnectionClosed,
     DeviceClient,
@@ -25,6 +23,8 @@ from tts.devices.client import (
     RequestRefused,
     ServerUnreachable,
     SpeechResult,
+    audio_suffix,
+    write_audio_file,
 )
 
 END_TIMEOUT_S = 5.0
@@ -68,7 +68,8 @@ class Command(BaseCommand):
             raise CommandError(_explain(error)) from None
         finally:
             if audio := talk.audio:
-                path = _write_audio(audio, talk.format, out)
+                path = out or Path(f"speech{audio_suffix(talk.format)}")
+                write_audio_file(audio, talk.format, path)
                 self.stdout.write(f"{len(audio):,} bytes of sound written to {path}")
         if not talk.all_spoken:
             raise SystemExit(1)
@@ -190,13 +191,12 @@ def _explain(error: DeviceError) -> str:
     match error:
         case ServerUnreachable():
             return f"{error} Start the server (`make run`, `honcho start web`), or give another address with --url."
-        case HandshakeRefused(status=403):
+        case HandshakeRefused(code="unknown_token" | "missing_token"):
             return (
-                "The server refused the token (HTTP 403). It is unknown or revoked, or its patient is archived. "
-                "`python manage.py seed_demo` writes a valid token, or give one with --token. "
-                "If this is the wrong server, set PORT or --url."
+                f"{error} `python manage.py seed_demo` writes a valid token, or give one with --token. "
+                "If this is the wrong server, set --url."
             )
-        case HandshakeRefused():
+        case HandshakeRefused(code=""):
             return f"{error} Check that this is the address of a voicecare server, or set --url."
         case ConnectionClosed(code=code):
             return f"{error} {_CLOSED.get(code or 0, '')}".rstrip()
@@ -252,20 +252,3 @@ async def _read(fd: int) -> bytes:
     finally:
         loop.remove_reader(fd)
     return os.read(fd, 65536)
-
-
-def _write_audio(audio: bytes, format: str, path: Path | None) -> Path:
-    """Write MP3 unchanged, PCM as a WAV file and µ-law as an AU file, which all players can open. Return the path."""
-    codec, rate = format.split("_")[:2]
-    path = path or Path("speech").with_suffix({"pcm": ".wav", "ulaw": ".au"}.get(codec, f".{codec}"))
-    if codec == "pcm":
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(int(rate))
-            file.writeframes(audio)
-    elif codec == "ulaw":
-        path.write_bytes(struct.pack(">4s5I", b".snd", 24, len(audio), 1, int(rate), 1) + audio)
-    else:
-        path.write_bytes(audio)
-    return path

@@ -1,1 +1,0 @@
-"""The management command of tts: `talk` speaks texts through the server, as a device does."""
