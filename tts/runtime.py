@@ -74,6 +74,8 @@ class Runtime:
 
     def __init__(self) -> None:
         self.draining = False
+        self.is_closed = False
+        """Whether the event loop is about to stop, so that no HTTP request may begin."""
         self.speeches = ResponseSpeeches()
         self.model_problems: list[ModelProblem] = []
         self._requests: set[asyncio.Task[Any]] = set()
@@ -286,6 +288,21 @@ class Runtime:
             await asyncio.wait(self._requests, timeout=seconds)
         await self.speeches.cancel()
 
+    async def _end_all_tasks(self) -> None:
+        """Refuse new HTTP requests, let those end that came during `drain`, and cancel all tasks that are left.
+
+        Synchronous middleware waits in a thread for the event loop. If the loop stopped during a request, the thread
+        would wait forever, and the process would not end.
+        """
+        self.is_closed = True
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=CLOSE_TIMEOUT_S)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
+
     def _install_sigterm_handler(self) -> None:
         server_stops: Any = signal.getsignal(signal.SIGTERM)
         if not callable(server_stops):
@@ -295,6 +312,7 @@ class Runtime:
             log.info("runtime.drain_started", devices=len(self.registry.connections))
             try:
                 await self.drain(settings.DRAIN_TIMEOUT_S)
+                await self._end_all_tasks()
             finally:
                 server_stops(signal.SIGTERM, None)
 

@@ -38,5 +38,8 @@ async def application(
     # first entry is the scheme of the client.
     schemes = [scheme.strip().lower() for scheme in scope.get("scheme", "http").split(",")]
     scope["scheme"] = "https" if next(filter(None, schemes), "") == "https" else "http"
+    if runtime.is_closed:
+        await http_responses.refuse(send)
+        return
     with runtime.http_request():
         await http_responses.serve(_router, scope, receive, send)

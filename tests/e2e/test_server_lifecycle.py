@@ -5,10 +5,13 @@ import json
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.conftest import Member
@@ -117,6 +120,27 @@ async def test_a_server_without_devices_shuts_down_immediately(own_server: OwnSe
     server.signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.wait) == 0
     assert time.monotonic() - began < 8
+
+
+async def test_requests_that_keep_coming_do_not_hold_up_the_shutdown(own_server: OwnServer) -> None:
+    """Some of them are in a thread that waits for the event loop when it stops."""
+    server = await asyncio.to_thread(own_server)
+    statuses: Counter[int] = Counter()
+
+    async def log_in_again_and_again(http: aiohttp.ClientSession) -> None:
+        with suppress(aiohttp.ClientError):
+            while True:
+                async with http.get(f"{server.url}/admin/login/") as reply:
+                    statuses[reply.status] += 1
+
+    async with aiohttp.ClientSession() as http:
+        visitors = [asyncio.create_task(log_in_again_and_again(http)) for _ in range(20)]
+        await eventually(lambda: statuses[200] > 20)
+        server.signal(signal.SIGTERM)
+        await asyncio.wait(visitors, timeout=20)
+        assert await asyncio.to_thread(server.wait) == 0
+    assert not statuses.keys() - {200, 503}
+    assert "Traceback" not in server.logged()
 
 
 # Start

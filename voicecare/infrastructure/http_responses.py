@@ -50,6 +50,13 @@ async def serve(
         connection.abort()
 
 
+async def refuse(send: Send) -> None:
+    """Answers a request with 503 and an empty body, without the application. A proxy may send it to another server."""
+    headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"retry-after", b"1")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
 class _PacedResponse:
     """The ASGI callable `send` for one request, which waits until the client has read most of the response."""
 
