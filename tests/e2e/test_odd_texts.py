@@ -27,6 +27,12 @@ ODD = {
     "zero width": "G\u200bo\u200co\u200dd\u2060 morning",
 }
 
+SAID = {  # without markup and emoji
+    ODD["emoji"]: "Hooray ?!... --- ,,, ;;; !!!",
+    ODD["ssml"]: "Good morning dear",
+    ODD["template"]: "{{7*7}} ${7*7} alert(1) =cmd|' /C calc'!A0",
+}
+
 
 @pytest.mark.parametrize("offline", [False, True], ids=["provider", "offline"])
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
@@ -44,7 +50,7 @@ async def test_odd_text_is_spoken(
         assert decode(spoken.audio, "mp3_22050_32").seconds > 0.1
         assert (await device.speak("And this is spoken as ever.")).terminal["type"] == "speech.finished"
     if not offline:
-        assert "".join(request["text"] for request in sandbox.requests()[:-1]) == text
+        assert "".join(request["text"] for request in sandbox.requests()[:-1]) == SAID.get(text, text)
 
 
 UNREADABLE = {

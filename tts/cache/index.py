@@ -48,7 +48,8 @@ log = structlog.get_logger(__name__)
 def upsert(clip: Clip, text: str) -> None:
     """Write the row of a stored clip. A clip that was generated again keeps its number of hits.
 
-    Sets `clip.phrase` by looking up `text`. The row of a greeting has a patient and no phrase.
+    Sets `clip.phrase` by looking up `text`, the text of the phrase as it is written. The row of a greeting has a
+    patient and no phrase.
     """
     if clip.patient_id is None:
         normal = normalise(text)

@@ -63,7 +63,7 @@ class PhraseCache:
         self.failing = False  # whether the last call to the store failed
 
     def key(self, speech_settings: SpeechSettings, text: str) -> str:
-        """Return the key of the clip with this text and these settings: 64 hexadecimal digits."""
+        """Return the key of the clip with this spoken text and these settings: 64 hexadecimal digits."""
         shaped_by = (
             AUDIO_VERSION,
             normalise(text),
@@ -171,11 +171,18 @@ class PhraseCache:
             self._pending_rows[key] = time.monotonic() + PENDING_ROW_GRACE_S
 
     async def store(
-        self, speech_settings: SpeechSettings, text: str, audio: bytes, patient_id: uuid.UUID | None = None
+        self,
+        speech_settings: SpeechSettings,
+        text: str,
+        audio: bytes,
+        patient_id: uuid.UUID | None = None,
+        *,
+        written: str | None = None,
     ) -> None:
         """Write the complete audio of this text to the store, then its row.
 
-        Never raises for a store or database that fails. `patient_id` is set for a greeting.
+        Never raises for a store or database that fails. `patient_id` is set for a greeting. `written` is the text of
+        the phrase, if the spoken text differs from it.
         """
         if not audio:
             log.error("phrase_cache.empty_audio_rejected")
@@ -198,7 +205,7 @@ class PhraseCache:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writers, self._store.write, key, pack(key, entry))
-            await run_in_db_thread(index.upsert, clip, text)
+            await run_in_db_thread(index.upsert, clip, text if written is None else written)
         except StoreError as error:
             self.failing = True
             index.report_store_failure("write", error)

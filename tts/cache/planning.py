@@ -18,7 +18,7 @@ from tts.conversations.lifecycle import render_greeting
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Clip, Phrase
 from tts.text.speakable import is_speakable
-from tts.text.tags import strip_tags
+from tts.text.spoken_form import Pronunciation
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core import languages
 from voicecare.patients.models import DefaultVoices, Device, Patient, Voice
@@ -36,10 +36,14 @@ KIND_PRIORITY = (
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """The specification of one clip: a text and how it sounds. `patient_id` is None unless it is a greeting."""
+    """The specification of one clip: the spoken text of a phrase and how it sounds.
+
+    `written` is the phrase as it is written. `patient_id` is None unless it is a greeting.
+    """
 
     speech_settings: SpeechSettings
     text: str
+    written: str
     phrase_id: int
     patient_id: uuid.UUID | None = None
 
@@ -118,10 +122,11 @@ def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient)
 
     No clip has audio tags: every model and every voice can speak its text.
     """
+    pronunciation = Pronunciation(speech_settings.language)
     if phrase.kind == Phrase.Kind.GREETING:
-        greeting = strip_tags(render_greeting(phrase.text, patient))
-        return ClipSpec(speech_settings, greeting, phrase.pk, patient.pk)
-    return ClipSpec(speech_settings, strip_tags(phrase.text), phrase.pk)
+        greeting = render_greeting(phrase.text, patient)
+        return ClipSpec(speech_settings, pronunciation.plain(greeting), greeting, phrase.pk, patient.pk)
+    return ClipSpec(speech_settings, pronunciation.plain(phrase.text), phrase.text, phrase.pk)
 
 
 def expected_specs(
@@ -143,7 +148,8 @@ def expected_specs(
         elif clip.patient is not None:
             yield clip, clip_spec(phrase, speech_settings, clip.patient)
         else:
-            yield clip, ClipSpec(speech_settings, strip_tags(phrase.text), phrase.pk)
+            spoken = Pronunciation(clip.language).plain(phrase.text)
+            yield clip, ClipSpec(speech_settings, spoken, phrase.text, phrase.pk)
 
 
 def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:

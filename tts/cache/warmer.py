@@ -218,7 +218,8 @@ class CacheWarmer:
         if lease is None:
             return None
         try:
-            await self._cache.store(spec.speech_settings, spec.text, await self._synthesize(spec), spec.patient_id)
+            audio = await self._synthesize(spec)
+            await self._cache.store(spec.speech_settings, spec.text, audio, spec.patient_id, written=spec.written)
             filled = await run_in_db_thread(lease.is_filled)
         except SlotTimeout:
             log.info("warming.slot_unavailable")

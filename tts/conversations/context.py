@@ -1,9 +1,11 @@
 """The immutable facts of a conversation, which are read from the database once, when the conversation starts."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tts.conversations.voice import NO_VOICE, SpeechSettings, VoiceRef
+from tts.text.lexicon import Lexicon
+from tts.text.spoken_form import Pronunciation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,8 +13,9 @@ class SpeechContext:
     """The facts that the speech pipeline needs: how a text sounds, and who is billed for it.
 
     `backup_settings` differs from `speech_settings` only in the voice. `phrases` are the texts of the phrase cache,
-    normalised with `tts.text.segmenter.normalise`. `reserve_voice` speaks if the backup voice is refused, until all
-    conversations have another backup voice. `conversation_id` is None for speech outside of a conversation.
+    normalised with `tts.text.segmenter.normalise`. `lexicon` says how words are said. `reserve_voice` speaks if the
+    backup voice is refused, until all conversations have another backup voice. `conversation_id` is None for speech
+    outside of a conversation.
     `patient_id` is None for a voice that belongs to no patient. `has_budget` says whether the patient or their clinic
     has a budget. `budgeted_clinic_id` is the clinic, if it has one.
     """
@@ -25,6 +28,12 @@ class SpeechContext:
     has_budget: bool = False
     budgeted_clinic_id: uuid.UUID | None = None
     reserve_voice: VoiceRef = NO_VOICE
+    lexicon: Lexicon = field(default_factory=Lexicon)
+
+    @property
+    def pronunciation(self) -> Pronunciation:
+        """How the texts are said, in whatever voice."""
+        return Pronunciation(self.speech_settings.language, self.lexicon)
 
     @property
     def is_background(self) -> bool:

@@ -69,12 +69,12 @@ class BudgetReservation:
             # Known phrases are assumed to be cached and count as zero. On a cache miss the phrase is reserved when it
             # is reached.
             phrases = context.phrases
-            segments = split(speech.text_stream.text, context.speech_settings.language, phrases)
-            if not sends_tags:
-                segments = list(map(strip_tags, segments))
+            pronunciation = context.pronunciation
+            segments = split(speech.text_stream.text, pronunciation.language, phrases)
+            said = [pronunciation.spoken(one) if sends_tags else pronunciation.plain(one) for one in segments]
             requested = [
-                len(segment) if is_speakable(strip_tags(segment)) and normalise(segment) not in phrases else 0
-                for segment in segments
+                len(text) if is_speakable(strip_tags(text)) and normalise(written) not in phrases else 0
+                for written, text in zip(segments, said, strict=True)
             ]
             self._characters_after = list(accumulate(reversed(requested[1:]), initial=0))[::-1]
 

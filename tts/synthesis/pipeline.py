@@ -121,7 +121,9 @@ class SpeechPipeline:
 
     async def speak_greeting(self) -> None:
         """Speak the greeting. Its audio is cached as one clip, even if it has several segments."""
-        greeting = Segment(0, self._speech.text_stream.text, None, None).without_tags()
+        written = self._speech.text_stream.text
+        plain = self._context.pronunciation.plain(written)
+        greeting = Segment(0, plain, plain, written, None, None)
         if is_speakable(greeting.text):
             await self._speak_cached(greeting, self.speak_segments)
 
@@ -132,7 +134,7 @@ class SpeechPipeline:
         letter or digit has no sound, so it is left out, without a request, a cost or a wait. Only a model that performs
         audio tags gets them, and never for the phrase cache. A segment of tags alone is left out, too.
         """
-        segments = self._speech.text_stream.segments(self._context.speech_settings.language, self._context.phrases)
+        segments = self._speech.text_stream.segments(self._context.pronunciation, self._context.phrases)
         async with aclosing(segments):
             async for segment in segments:
                 plain = segment.without_tags()
@@ -141,7 +143,7 @@ class SpeechPipeline:
                 await self._sink.wait_for_capacity()
                 if flight is not None:
                     await self._speak_with_fallback(plain, flight)
-                elif normalise(plain.text) in self._context.phrases:
+                elif normalise(segment.written) in self._context.phrases:
                     await self._speak_cached(plain, partial(self._speak_with_fallback, plain))
                 else:
                     await self._speak_with_fallback(segment if self._performs_tags else plain, None)

@@ -113,7 +113,9 @@ class AudioSources:
             phrases = self._dependencies.phrase_cache
             phrases.keep_in_memory(self._key(segment), audio)
             settings = self._context.speech_settings
-            self._dependencies.spawn(phrases.store(settings, segment.text, audio, greeted_patient_id))
+            self._dependencies.spawn(
+                phrases.store(settings, segment.text, audio, greeted_patient_id, written=segment.written)
+            )
 
     def _key(self, segment: Segment) -> str:
         return self._dependencies.phrase_cache.key(self._context.speech_settings, segment.text)

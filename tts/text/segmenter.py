@@ -36,6 +36,9 @@ _END = re.compile(rf"[{_SOFT}{_HARD}]+")
 _CLOSERS = re.compile(rf"[{re.escape(_QUOTES)})\]}}]*")
 _HARD_CLOSERS = re.compile(r"[\"'”’»*_)\]}」』）》】〕〉]*")
 _LAST_CLAUSE = re.compile(r"(?s).*(?:[,;:!?…–—،؛)\]][\"'”’»)\]]*\s|\s-\s|[—、，；：，؛،。！？｡؟।॥۔])")
+_LAST_SPACE_OUTSIDE_NUMBERS = re.compile(
+    r"(?s).*(?<!\d)(?<!\d[x×])(?<!\d [x×])\s(?![\dx×½¼¾⅓⅔])"
+)  # not in "2 x 500 mg"
 _LAST_SPACE = re.compile(r"(?s).*\s")
 
 _MAY_BE_DECIMAL = re.compile(r"\d[.,]\Z")
@@ -236,7 +239,8 @@ def _best_cut(text: str) -> int:
     """Return the best position to cut a text that is too long for one segment: after a clause, otherwise at a space."""
     first = _first_spoken(text, 0)
     edge = first + MAX_LENGTH
-    for last, start in ((_LAST_CLAUSE, first + MIN_LENGTH), (_LAST_SPACE, first)):
+    outside_numbers = (_LAST_SPACE_OUTSIDE_NUMBERS, first + MIN_LENGTH)
+    for last, start in ((_LAST_CLAUSE, first + MIN_LENGTH), outside_numbers, (_LAST_SPACE, first)):
         found = last.match(text, start, edge + 1)
         if found:
             position = _skip_whitespace(text, found.end())

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Container
 from dataclasses import dataclass, replace
 
 from tts.text.segmenter import Segmenter, split
-from tts.text.tags import strip_tags
+from tts.text.spoken_form import Pronunciation
 
 WRITER_TIMEOUT_S = 60.0  # then the text counts as complete (docs/protocol.md, speak.done)
 WRITER_PAUSE_S = 0.4  # a language model writes several pieces in this time; a longer gap means that it does other work
@@ -17,18 +17,21 @@ WRITER_PAUSE_S = 0.4  # a language model writes several pieces in this time; a l
 class Segment:
     """The text of one request.
 
-    `previous_text` and `next_text` are the segments before and after it, without audio tags, or None if unknown.
+    `text` is what the voice is asked to say, `plain_text` the same without audio tags, and `written` the segment as it
+    was written (`tts.text.spoken_form`). `previous_text` and `next_text` are the segments before and after it, as
+    `plain_text`, or None if unknown.
     """
 
     index: int
     text: str
+    plain_text: str
+    written: str
     previous_text: str | None
     next_text: str | None
 
     def without_tags(self) -> "Segment":
         """Return this segment without audio tags."""
-        plain = strip_tags(self.text)
-        return self if plain is self.text else replace(self, text=plain)
+        return self if self.text == self.plain_text else replace(self, text=self.plain_text)
 
 
 class TextStream:
@@ -61,19 +64,22 @@ class TextStream:
         if self._changed is not None:
             self._changed.set()
 
-    async def segments(self, language: str, phrases: Container[str]) -> AsyncGenerator[Segment, None]:
+    async def segments(self, pronunciation: Pronunciation, phrases: Container[str]) -> AsyncGenerator[Segment, None]:
         """Yield every segment once, in order. Waits for a writer that has not finished.
+
+        `phrases` are the known phrases in normal form, as they are written.
 
         The text may be read again from its beginning, but there must not be two readers at the same time.
         """
         self._unread = deque([self.text] if self.text else [])
-        segmenter = Segmenter(language, phrases)
+        segmenter = Segmenter(pronunciation.language, phrases)
         ready: deque[str] = deque()
         if self.complete:  # only a complete text can be a known phrase of several sentences
-            ready.extend(split(self.text, language, phrases))
+            ready.extend(split(self.text, pronunciation.language, phrases))
             self._unread.clear()
         index = 0
         before: str | None = None
+        following: str | None = None
         while True:
             while self._unread:
                 ready.extend(segmenter.feed(self._unread.popleft()))
@@ -88,9 +94,12 @@ class TextStream:
                     if not ready and not await self._wait_for_write(left_s):
                         self.complete = True
                 continue
-            text = ready.popleft()
-            yield Segment(index, text, before, strip_tags(ready[0]) if ready else None)
-            index, before = index + 1, strip_tags(text)
+            written = ready.popleft()
+            plain = pronunciation.plain(written) if following is None else following
+            text = pronunciation.spoken(written) if "[" in written else plain
+            following = pronunciation.plain(ready[0]) if ready else None
+            yield Segment(index, text, plain, written, before, following)
+            index, before = index + 1, plain
 
     async def _wait_for_write(self, seconds: float) -> bool:
         self._changed = asyncio.Event()

@@ -64,7 +64,7 @@ def make(alice: Member, tasks: set[asyncio.Task[Any]]) -> Make:
 
 
 def segment(index: int, text: str) -> Segment:
-    return Segment(index, text, None, None)
+    return Segment(index, text, text, text, None, None)
 
 
 async def account() -> tuple[int, int] | None:

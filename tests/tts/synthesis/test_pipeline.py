@@ -11,6 +11,7 @@ import pytest
 
 from tests.tts import examples
 from tests.tts.synthesis.recording import RecordingSink
+from tests.tts.text.golden import golden, pronunciation
 from tests.tts.text.test_tags import TAGS, generated
 from tests.voicecare.audio.test_encoders import encode, frame_starts, tone
 from tts.cache.phrase_cache import PhraseCache
@@ -122,7 +123,7 @@ class Phrases:
     def keep_in_memory(self, key: str, audio: bytes) -> None:
         self.clips[key] = audio
 
-    async def store(self, speech_settings: object, text: str, *_: object) -> None:
+    async def store(self, speech_settings: object, text: str, *_: object, written: str) -> None:
         self.stored.append(text)
 
     def record_hit(self, key: str) -> None:
@@ -447,3 +448,29 @@ async def test_no_tag_of_1000_texts_reaches_a_voice_that_would_read_it(setup: Se
     assert not [text for text in spoken[False] if any(tag in text for tag in TAGS)]
     assert any("[1]" in text for text in spoken[False])
     assert bool(spoken[True]) == (model == "eleven_v3")
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+async def test_every_voice_says_the_golden_texts(setup: Setup, language: str):
+    """200 doses, times, dates and names: live, retry, backup voice and offline voice get the same text."""
+    settings = replace(examples.RENDERING, language=language)
+    backup = replace(examples.CONTEXT.backup_settings, language=language)
+    lexicon = pronunciation(language).lexicon
+    setup.context = replace(setup.context, speech_settings=settings, backup_settings=backup, lexicon=lexicon)
+    for written, spoken in golden(language):
+        setup.provider.script = [ServerError(status=500)] * 3
+        setup.provider.requests.clear()
+        setup.offline.texts.clear()
+        setup.attempts.clear()
+        await setup.say(examples.speech(text=written))
+        assert [request.text for request in setup.provider.requests] == [spoken] * 3
+        assert setup.offline.texts == [spoken]
+        assert {attempt.requested_characters for attempt in setup.attempts.values()} == {len(spoken)}
+
+
+async def test_a_phrase_is_cached_as_it_is_said(setup: Setup):
+    written, spoken = "Take 2 tablets **now**.", "Take two tablets now."
+    setup.context = replace(setup.context, phrases=frozenset({written}))
+    await setup.say(examples.speech(text=written))
+    assert ([request.text for request in setup.provider.requests], set(setup.phrases.clips)) == ([spoken], {spoken})
+    assert set(sources(await setup.say(examples.speech(text=written)))) == {"cache"}

@@ -35,7 +35,7 @@ async def test_a_clip_is_sent_in_chunks_and_booked_as_saved():
         SpeechDependencies, SimpleNamespace(phrase_cache=phrases, recorder=SimpleNamespace(record=recorded.append))
     )
     assert await AudioSources(speech, examples.CONTEXT, sink, dependencies).play_cached(
-        Segment(0, "Good morning.", None, None)
+        Segment(0, "Good morning.", "Good morning.", "Good morning.", None, None)
     )
     assert [chunk for _, _, chunk in sink.sent] == [bytes(CLIP_CHUNK_BYTES), b"rest"]
     assert (speech.progress.source, speech.progress.bytes_sent) == ("cache", len(phrases.clip))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tts.text.spoken_form import Pronunciation
 from tts.text.stream import Segment, TextStream
 
 PHRASES = {"Yes.", "How are you?", "Good night. Sleep well."}
@@ -44,7 +45,7 @@ def run_skipping_time(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def read(stream: TextStream, language: str = "en") -> list[Segment]:
-    return [segment async for segment in stream.segments(language, PHRASES)]
+    return [segment async for segment in stream.segments(Pronunciation(language), PHRASES)]
 
 
 async def texts(stream: TextStream) -> list[str]:
@@ -91,7 +92,7 @@ async def test_nothing_is_lost_for_any_size_of_pieces(size: int):
 
 async def test_a_sentence_is_read_as_soon_as_the_next_one_begins():
     stream = TextStream(FIRST, complete=False)
-    reader = stream.segments("en", PHRASES)
+    reader = stream.segments(Pronunciation("en"), PHRASES)
     first = asyncio.ensure_future(anext(reader))
     await asyncio.sleep(0)
     assert not first.done()
@@ -103,7 +104,7 @@ async def test_a_sentence_is_read_as_soon_as_the_next_one_begins():
 
 def test_a_sentence_is_read_while_the_writer_pauses():
     async def scenario() -> tuple[list[str], str]:
-        reader = stream.segments("en", PHRASES)
+        reader = stream.segments(Pronunciation("en"), PHRASES)
         first = (await anext(reader)).text
         stream.append(" ")
         phrase = asyncio.create_task(anext(reader))
@@ -158,7 +159,7 @@ async def test_a_reader_waits_for_the_writer_and_ends_with_it():
 
 async def test_text_written_between_two_reads_is_not_lost():
     stream = TextStream(f"{FIRST} And", complete=False)
-    reader = stream.segments("en", PHRASES)
+    reader = stream.segments(Pronunciation("en"), PHRASES)
     await anext(reader)
     stream.append(" then. ")
     stream.append(SECOND)

@@ -11,7 +11,6 @@ import unicodedata
 from functools import lru_cache
 
 from voicecare.core.languages import DEFAULT, code_of
-from voicecare.providers.espeak.markup import strip_markup
 from voicecare.providers.espeak.text import normalize
 
 # Scripts that every voice reads. espeak changes the voice for them automatically.
@@ -95,11 +94,11 @@ _TOKEN = re.compile(r"\s+|[^\s。！？]+[。！？]*|[。！？]+")
 
 def is_readable(text: str, language: str) -> bool:
     """Whether every word of the text can be read by some voice of espeak. `language` is the language of the text."""
-    return all(_voice_for(token, language) is not None for token in _TOKEN.findall(strip_markup(text)))
+    return all(_voice_for(token, language) is not None for token in _TOKEN.findall(text))
 
 
 def readable_parts(text: str, language: str, *, apologize: bool = True) -> list[tuple[str, str]]:
-    """Returns the parts to speak, without markup and normalized, each with the language of the voice that speaks it.
+    """Returns the parts to speak, normalized, each with the language of the voice that speaks it.
 
     A word in a script that the voice of `language` cannot read is spoken by a voice that can. A word that no voice can
     read is left out. Then, with `apologize`, a prepared sentence about this is added at the end. If half of the letters
@@ -107,7 +106,7 @@ def readable_parts(text: str, language: str, *, apologize: bool = True) -> list[
     """
     parts: list[tuple[str, str]] = []
     letters = unread = 0
-    plain = strip_markup(text)
+    plain = text
     if words := _COMPARISONS.get(code_of(language)):
         plain = _COMPARISON.sub(lambda sign: f" {words[sign[1] == '>']} ", plain)
     for token in _TOKEN.findall(plain):

@@ -1,8 +1,8 @@
-"""What is left of a text for the offline voice: the words, without the signs that only show how they look."""
+"""What is left of a text: the words, without the signs that only show how they look, and without emoji."""
 
 import pytest
 
-from voicecare.providers.espeak.markup import strip_markup
+from tts.text.markup import strip_markup
 
 MARKED = [
     ("**Take** the _pill_ *now*, __please__.", "Take the pill now, please."),
@@ -28,7 +28,13 @@ MARKED = [
     ('<mstts:express-as style="sad">Oh</mstts:express-as>', "Oh"),
     ("<think>Hm.</think> Yes. <!-- note -->", "Hm. Yes."),
     ("<custom-tag/>Yes", "Yes"),
-    ("[laughs] Hello. [clears throat] Well.", "Hello. Well."),
+    ("[laughs][softly] *Hello*. [clears throat] Well.", "[laughs][softly] Hello. [clears throat] Well."),
+    ("Good morning! 🙂 How are you?", "Good morning! How are you?"),
+    ("Well done👍🏽!", "Well done!"),
+    ("tea☕or milk🥛", "tea or milk"),
+    ("👩‍⚕️ Your nurse 🏴󠁧󠁢󠁥󠁮󠁧󠁿 is here ❤️.", "Your nurse is here."),
+    ("✅ Done: 1️⃣ tablet ⏰", "Done: 1 tablet ⏰"),
+    ("🎉🎉", ""),
     ("salt &amp; pepper, 5 &lt; 6", "salt & pepper, 5 < 6"),
 ]
 
@@ -55,6 +61,8 @@ def test_markup_is_removed(text: str, spoken: str):
         "AT&T, R&D",
         "x <- y -> z",
         "-5 degrees, 2-3 pills",
+        "2 ✖ 500 mg ❶ ♀",
+        "क्‍ष నా‌కు می‌خواهم",
         "Hello [sic] there [optional]",
         "a copy &copy that",
         "1. Rest.",
