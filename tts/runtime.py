@@ -34,6 +34,7 @@ from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.resilience.state_watcher import ProviderStatePoller
 from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.hedging import HedgePolicy
 from tts.synthesis.probe import ProviderProbe
 from tts.synthesis.response_speeches import ResponseSpeeches
 from usage.alerts.heartbeats import HeartbeatMonitor
@@ -137,6 +138,7 @@ class Runtime:
             phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, settings.PHRASE_TTL_S),
             single_flight=SingleFlight(),
             recorder=recorder,
+            hedging=HedgePolicy(settings.HEDGE_SHARE),
             spawn=self.spawn,
             first_byte_s=settings.FIRST_CHUNK_TIMEOUT_S,
             stall_s=settings.STALL_TIMEOUT_S,

@@ -15,6 +15,7 @@ from tts.resilience.concurrency import ConcurrencyLimiter
 from tts.resilience.error_reporter import ErrorReporter
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import SpeechGateway
+from tts.synthesis.hedging import HedgePolicy
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
 
@@ -37,6 +38,7 @@ class SpeechDependencies:
     phrase_cache: PhraseCache
     single_flight: SingleFlight
     recorder: Recorder
+    hedging: HedgePolicy
     spawn: Callable[[Coroutine[Any, Any, Any]], None]
     first_byte_s: float
     stall_s: float

@@ -227,7 +227,11 @@ class SpeechPipeline:
         if self.budget is not None and not await self.budget.reserve_for(segment):
             raise SpeechFailed(SpeechFailed.OVER_BUDGET)
         cache_fill = flight if strategy is Strategy.LIVE else None  # only a first attempt in the own voice is cached
-        await self._sources.request_provider(segment, strategy, number, ticket, cache_fill)
+        # Later segments are requested while the patient listens. A second request is not in the reservation.
+        may_hedge = number == 1 and not (
+            self._speech.progress.bytes_sent or self._context.is_background or self.budget is not None
+        )
+        await self._sources.request_provider(segment, strategy, number, ticket, cache_fill, may_hedge=may_hedge)
 
     def _on_failure(
         self,

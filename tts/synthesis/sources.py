@@ -6,19 +6,22 @@ rule 9).
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
+from functools import partial
 
 from tts.cache.single_flight import Flight, FlightFailed
 from tts.conversations.context import SpeechContext
 from tts.conversations.voice import NO_VOICE, OFFLINE_VOICE_NAME, SpeechSettings, VoiceRef
 from tts.resilience.retry_policy import Strategy, first_byte_limit
-from tts.resilience.speech_gateway import ResponseGuard
-from tts.speech import Speech
+from tts.speech import ATTEMPT_STRIDE, Speech
 from tts.states import Origin, Source
 from tts.synthesis.admission import AdmissionTicket
 from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.hedging import OpenRequest, relay_first_answer
 from tts.synthesis.pacing import MAX_LEAD_S
+from tts.synthesis.provider_request import ProviderRequest
 from tts.synthesis.sink import AudioSink
 from tts.text.stream import Segment
 from usage.ledger.events import Attempt, Kind, Outcome
@@ -31,6 +34,8 @@ from voicecare.providers.espeak.readability import is_readable
 OFFLINE_MAX_LEAD_S = MAX_LEAD_S  # generated no further ahead of playback: 200 listeners may share one espeak process
 OFFLINE_WORDS_PER_MINUTE = 165
 CLIP_CHUNK_BYTES = 16 * 1024
+HEDGE_NUMBER = ATTEMPT_STRIDE - 1  # of the second request for a segment, in the place of an attempt's number
+HEDGE_SLOT_WAIT_S = 0.1
 
 _SOURCES = {Strategy.LIVE: Source.LIVE, Strategy.RETRY: Source.LIVE, Strategy.BACKUP: Source.BACKUP}
 
@@ -144,13 +149,21 @@ class AudioSources:
         return replace(backup, voice=self._context.reserve_voice) if backup.voice in self._refused_voices else backup
 
     async def request_provider(
-        self, segment: Segment, strategy: Strategy, number: int, ticket: AdmissionTicket, flight: Flight | None
+        self,
+        segment: Segment,
+        strategy: Strategy,
+        number: int,
+        ticket: AdmissionTicket,
+        flight: Flight | None,
+        *,
+        may_hedge: bool,
     ) -> None:
         """Request the segment from the provider, and send its audio to the sink and to `flight`, chunk by chunk.
 
         If the request before got no response, this request uses a new connection, because the old one may be dead.
-        Raises ProviderError, and SlotTimeout if no slot became free in time. Cancellation closes the response and
-        records the characters that the provider bills.
+        With `may_hedge`, a second request may be sent if the first one brings no audio in the usual time. Raises
+        ProviderError, and SlotTimeout if no slot became free in time. Cancellation closes the responses and records the
+        characters that the provider bills.
         """
         settings = self._settings_for(strategy)
         request = settings.build_request(
@@ -159,7 +172,17 @@ class AudioSources:
         if self._is_connection_suspect:
             request = replace(request, new_connection=True)
         kind = Kind.PREVIEW if self._context.is_background else Kind(strategy.value)
-        attempt = self._new_attempt(segment, number, kind, settings)
+        first = ProviderRequest(
+            self._speech,
+            segment,
+            request,
+            self._new_attempt(segment, number, kind, settings),
+            _SOURCES[strategy].value,
+            settings.voice.name,
+            self._sink,
+            flight,
+            self._dependencies,
+        )
 
         def report(error: ProviderError) -> None:
             self._is_connection_suspect = error.is_unanswered
@@ -169,27 +192,41 @@ class AudioSources:
                 error, strategy, self._context.conversation_id, settings.voice.id
             )
 
-        async with self._dependencies.gateway.stream(
-            request,
-            attempt,
-            slot=ticket.slot(),
-            first_byte_s=first_byte_limit(strategy, self._dependencies.first_byte_s, ticket.elapsed_s()),
-            stall_s=self._dependencies.stall_s,
-            guard=ResponseGuard(segment.text, FORMATS[settings.format].bytes_per_second),
-            on_error=report,
-        ) as audio:
-            self._speech.progress.billed(attempt.characters, attempt.request_id)
-            try:
-                async for chunk in audio:
-                    await self._sink.send_audio(chunk, _SOURCES[strategy].value, settings.voice.name)
-                    if attempt.first_byte_ms is None:
-                        attempt.first_byte_ms = audio.elapsed_ms()
-                    if flight is not None:
-                        flight.add(chunk)
-            finally:
-                self._set_first_chunk(attempt)
+        limit_s = first_byte_limit(strategy, self._dependencies.first_byte_s, ticket.elapsed_s())
+        open_first = partial(first.open, ticket.slot(), limit_s, report)
+        self._dependencies.hedging.on_requested(len(segment.text))
+        delay_s = self._dependencies.hedging.delay_s(settings.model) if may_hedge else None
+        if delay_s is None:
+            async with open_first() as audio:
+                await first.relay(audio, await anext(audio, b""))
+        else:
+            await self._request_twice(first, open_first, delay_s, report)
         self._is_connection_suspect = False
         self._dependencies.circuit.record_success()
+
+    async def _request_twice(
+        self, first: ProviderRequest, open_first: OpenRequest, delay_s: float, report: Callable[[ProviderError], None]
+    ) -> None:
+        """Send the first request, and the same request again if the first one brings no audio within `delay_s` seconds.
+
+        The second one is background work for the limiter: it never takes a slot for which a patient waits.
+        """
+        characters, settings = len(first.segment.text), self._context.speech_settings
+        second = replace(first, attempt=self._new_attempt(first.segment, HEDGE_NUMBER, Kind.HEDGE, settings))
+
+        def report_winner(error: ProviderError) -> None:
+            if second.attempt.first_byte_ms is not None:  # otherwise the patient has heard nothing of it
+                report(error)
+
+        slot = self._dependencies.limiter.acquire(self._context.patient_id, background=True, wait_s=HEDGE_SLOT_WAIT_S)
+        await relay_first_answer(
+            open_first,
+            first.relay,
+            partial(second.open, slot, self._dependencies.first_byte_s, report_winner),
+            second.relay,
+            delay_s=delay_s,
+            may=lambda: self._dependencies.hedging.take(characters),
+        )
 
     async def speak_offline(self, segment: Segment, number: int) -> None:
         """Speak the segment in the offline voice of this server. Raises SynthesizerUnavailable.

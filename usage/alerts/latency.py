@@ -19,7 +19,7 @@ MIN_SAMPLES = 20  # a 95th percentile needs at least 20 speeches
 WINDOW_MINUTES, LOW_TRAFFIC_WINDOW_MINUTES = 10, 60
 
 _Kind = UsageEvent.Kind
-PATIENT_KINDS = (_Kind.LIVE, _Kind.RETRY, _Kind.BACKUP, _Kind.CACHE, _Kind.OFFLINE)
+PATIENT_KINDS = (_Kind.LIVE, _Kind.RETRY, _Kind.HEDGE, _Kind.BACKUP, _Kind.CACHE, _Kind.OFFLINE)
 
 
 class LatencyWindow(NamedTuple):

@@ -29,6 +29,7 @@ class UsageEvent(models.Model):
         PROBE = "probe", "Health probe"
         WARM = "warm", "Pre-generated"
         PREVIEW = "preview", "Preview by a clinician"
+        HEDGE = "hedge", "Second request"
 
     class Outcome(models.TextChoices):
         UNKNOWN = "unknown", "Unconfirmed"
@@ -73,6 +74,7 @@ class UsageEvent(models.Model):
         ordering = ("-started_at",)
         indexes = [
             models.Index(fields=["started_at"], condition=Q(outcome="unknown"), name="usage_unknown"),
+            models.Index(fields=["started_at"], condition=Q(outcome="failed"), name="usage_failed"),
             models.Index(fields=["request_id"], condition=~Q(request_id=""), name="usage_request_id"),
             # With the time, because the latest events of one id are read. An index without it would sort all of them.
             models.Index(fields=["patient", "started_at"], name="usage_of_patient"),
@@ -84,7 +86,9 @@ class UsageEvent(models.Model):
                 condition=Q(outcome__in=["unknown", "completed", "failed", "cancelled"]), name="usage_outcome"
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["live", "retry", "backup", "cache", "offline", "probe", "warm", "preview"]),
+                condition=Q(
+                    kind__in=["live", "retry", "backup", "cache", "offline", "probe", "warm", "preview", "hedge"]
+                ),
                 name="usage_kind",
             ),
             models.CheckConstraint(

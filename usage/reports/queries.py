@@ -28,7 +28,7 @@ from voicecare.patients.models import Patient
 
 Kind = UsageEvent.Kind
 
-LIVE_KINDS = (Kind.LIVE, Kind.RETRY)
+LIVE_KINDS = (Kind.LIVE, Kind.RETRY, Kind.HEDGE)
 SAVED_KINDS = (Kind.CACHE, Kind.OFFLINE)
 OVERHEAD_KINDS = (Kind.PROBE, Kind.WARM, Kind.PREVIEW)  # billed, but not spoken to a patient
 BILLED_KINDS = (*LIVE_KINDS, Kind.BACKUP, *OVERHEAD_KINDS)

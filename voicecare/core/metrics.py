@@ -10,6 +10,7 @@ FIRST_CHUNK_SECONDS = Histogram(
 )
 SPEECHES = Counter("voicecare_speeches", "Ended speeches.", ["outcome"])
 PROVIDER_ERRORS = Counter("voicecare_provider_errors", "Failed provider requests.", ["error", "rung"])
+HEDGES = Counter("voicecare_hedges", "Second requests for speech whose first one brought no audio in time.", ["result"])
 PROVIDER_CHARACTERS = Counter("voicecare_provider_characters", "Characters of answered provider requests.")
 CIRCUIT_OPEN = Gauge("voicecare_circuit_open", "1 while the circuit breaker is open.")
 QUOTA_SPENT = Gauge("voicecare_quota_spent", "1 while the provider's quota is exhausted.")

@@ -34,6 +34,7 @@ from tts.resilience.error_reporter import ErrorReporter
 from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.hedging import HedgePolicy
 from tts.synthesis.pipeline import SpeechFailed
 from tts.synthesis.response_speeches import MAX_SPEECHES_PER_USER, ResponseSpeeches, TooManySpeeches
 from voicecare.audio.formats import FORMATS
@@ -68,6 +69,7 @@ async def dependencies(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependenc
         phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
         single_flight=SingleFlight(),
         recorder=recorder,
+        hedging=HedgePolicy(0),
         spawn=spawn,
         first_byte_s=5,
         stall_s=5,

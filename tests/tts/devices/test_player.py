@@ -36,6 +36,7 @@ from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.speech import Speech
 from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.hedging import HedgePolicy
 from usage.provider_state.circuit import ProviderStatus
 from voicecare.providers.elevenlabs.client import SpeechClient
 from voicecare.providers.espeak.client import OfflineSynthesizer
@@ -67,6 +68,7 @@ async def services(sandbox: SandboxProcess) -> AsyncIterator[SpeechDependencies]
         phrase_cache=PhraseCache(create_store(settings), settings.PHRASE_SECRET, 3600),
         single_flight=SingleFlight(),
         recorder=recorder,
+        hedging=HedgePolicy(0),
         spawn=spawn,
         first_byte_s=5,
         stall_s=5,

@@ -26,6 +26,7 @@ from tts.resilience.quota_gate import QuotaGate
 from tts.resilience.speech_gateway import RecorderLedger, SpeechGateway
 from tts.speech import Speech
 from tts.synthesis.dependencies import SpeechDependencies
+from tts.synthesis.hedging import HedgePolicy
 from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
 from tts.text.tags import strip_tags
 from usage.ledger.events import Attempt
@@ -151,6 +152,7 @@ class Setup:
             phrase_cache=cast(PhraseCache, self.phrases),
             single_flight=SingleFlight(),
             recorder=recorder,
+            hedging=HedgePolicy(0),
             spawn=self.background.append,
             first_byte_s=1,
             stall_s=1,
