@@ -124,7 +124,7 @@ class Phrases:
     def keep_in_memory(self, key: str, audio: bytes) -> None:
         self.clips[key] = audio
 
-    async def store(self, speech_settings: object, text: str, *_: object, written: str) -> None:
+    async def store(self, speech_settings: object, text: str, *_: object, written: str | None = None) -> None:
         self.stored.append(text)
 
     def record_hit(self, key: str) -> None:
