@@ -181,6 +181,14 @@ class Utterance(models.Model):
     received_at = models.DateTimeField(default=timezone.now)
     spoken_at = models.DateTimeField(null=True)
     heard_at = models.DateTimeField(null=True)
+    played_ms = models.PositiveIntegerField(
+        "heard (ms)", null=True, help_text="How much the device has played, by its own reports."
+    )
+    doubted_attempt = models.PositiveIntegerField(
+        "claim with a doubtful acknowledgement",
+        null=True,
+        help_text="The device acknowledged this claim before it can have played it. The message is repeated once.",
+    )
     expires_at = models.DateTimeField(null=True, help_text="Expiry time. Later it is not spoken.")
     owner = models.CharField(max_length=36, blank=True, help_text="Connection that has claimed the utterance.")
     lease_until = models.DateTimeField(

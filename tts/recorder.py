@@ -1,4 +1,4 @@
-"""Writes speeches and ledger attempts to the database in the background, in batches at most 200 ms apart.
+"""Writes speeches, ledger attempts and what was heard to the database, in batches at most 200 ms apart.
 
 Speech never waits for the database. Records are written in the order of their first `record` call. Recording the same
 speech or attempt again before it is written costs nothing. If the database is unavailable, the batch stays in memory
@@ -8,12 +8,15 @@ and is retried. A row that the database rejects is logged and dropped, so that i
 import asyncio
 import copy
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from contextvars import Context
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 from django.db import DataError, IntegrityError, transaction
+from django.db.models import Case, Value, When
 from django.db.models.functions import Now
 
 from tts.models import Conversation, Utterance
@@ -32,7 +35,16 @@ RETRY_INTERVAL_S = 1.0
 
 log = structlog.get_logger(__name__)
 
-Record = Speech | events.Attempt
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How many milliseconds of an utterance its device has played."""
+
+    utterance_id: uuid.UUID
+    ms: int
+
+
+Record = Speech | events.Attempt | Heard
 
 # Errors that the row itself causes. Database drivers raise the last three for values that they cannot convert.
 _ROW_ERRORS = (IntegrityError, DataError, ValueError, TypeError, OverflowError)
@@ -144,6 +156,7 @@ def _write_rows(batch: Iterable[Record]) -> None:
     # Two connections may have recorded the same utterance, and a statement may touch a row only once.
     speeches = {record.utterance_id: record for record in batch if isinstance(record, Speech)}
     attempts = [record for record in batch if isinstance(record, events.Attempt)]
+    heard = {record.utterance_id: record.ms for record in batch if isinstance(record, Heard)}
     with transaction.atomic():
         # What the process knows of deferred speech: how often its row was taken over, and whether it has ended.
         claims = {
@@ -161,6 +174,9 @@ def _write_rows(batch: Iterable[Record]) -> None:
                 unique_fields=["id"],
                 update_fields=_UPDATED_FIELDS,
             )
+        if heard:
+            changes = Case(*(When(pk=key, then=Value(ms)) for key, ms in heard.items()))
+            Utterance.objects.filter(pk__in=heard).update_in_order(played_ms=changes)
         if attempts:
             Conversation.objects.add_characters(events.record_attempts(attempts))
 

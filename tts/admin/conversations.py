@@ -131,7 +131,7 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
     list_select_related = ("patient", "conversation__voice")
     search_fields = ("=client_speech_id",)  # and names of patients, see `get_search_results`
     readonly_fields = (
-        *("id", "heard_voice", "received", "started", "first_audio", "acknowledged", "expires"),
+        *("id", "heard_voice", "heard", "received", "started", "first_audio", "acknowledged", "expires"),
         "provider_attempts",
     )
 
@@ -188,7 +188,7 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
 
         Only users who may view the usage ledger see the requests to the provider.
         """
-        outcome = ("state", "queue_reason", "source", "heard_voice", "code", "characters", "bytes_sent")
+        outcome = ("state", "queue_reason", "source", "heard_voice", "heard", "code", "characters", "bytes_sent")
         times = ("received", "started", "first_audio", "acknowledged", "expires")
         internals = ("id", "attempts", "owner", "lease_until", "played_by", "idempotency_key", "request_digest")
         attempts = [("Requests to the provider", {"fields": ("provider_attempts",)})]
@@ -223,7 +223,16 @@ class UtteranceAdmin(CareTeamAdmin, TitledAdmin, PeriodAdmin, ReadOnlyAdmin):
 
     @admin.display(description="Acknowledged by the device")
     def acknowledged(self, utterance: Utterance) -> str:
-        return timestamp(utterance.heard_at)
+        """The time, and whether an acknowledgement came before the device can have played the message."""
+        shown = timestamp(utterance.heard_at)
+        if utterance.doubted_attempt is None:
+            return shown
+        return format_html('{} <span class="quiet">{}</span>', shown, "doubtful: the first one came too early")
+
+    @admin.display(description="Heard")
+    def heard(self, utterance: Utterance) -> str:
+        """How much the device has played, by its own reports."""
+        return milliseconds(utterance.played_ms)
 
     @admin.display(description="Expires")
     def expires(self, utterance: Utterance) -> str:

@@ -80,9 +80,11 @@ class OpenConversation:
     """A conversation that was started or resumed, as it is in the database at that time.
 
     `used_speech_ids` are the ids that the device must not use again. `characters` are the billed characters so far.
+    `buffer_ms` is the length of audio that the device can hold, or None if it did not say.
     """
 
     context: Context
     used_speech_ids: frozenset[str]
     characters: int
     hold_message_spoken: bool = False
+    buffer_ms: int | None = None

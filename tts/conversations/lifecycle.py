@@ -35,24 +35,26 @@ class UnknownConversation(VoicecareError):
     code = "unknown_id"
 
 
-def start(device_id: uuid.UUID, audio_format: str | None) -> OpenConversation:
+def start(device_id: uuid.UUID, audio_format: str | None, buffer_ms: int | None = None) -> OpenConversation:
     """Start a conversation that the device requested, in the patient's voice or else in the default voice."""
-    return _create(device_id, audio_format, Conversation.Initiated.DEVICE)
+    return _create(device_id, audio_format, Conversation.Initiated.DEVICE, buffer_ms)
 
 
 def start_for_delivery(device_id: uuid.UUID) -> OpenConversation:
     """Start a conversation in which queued speech can be played, although the device has not requested one.
 
-    Its audio format is the one that the device used last.
+    Its audio format is the one that the device used last, and it keeps to the buffer that the device named last.
     """
-    return _create(device_id, None, Conversation.Initiated.SERVER)
+    return _create(device_id, None, Conversation.Initiated.SERVER, None)
 
 
-def _create(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> OpenConversation:
+def _create(device_id: uuid.UUID, audio_format: str | None, initiated: str, buffer_ms: int | None) -> OpenConversation:
     device = Device.objects.select_related("patient__clinic", *PATIENT_VOICES).get(pk=device_id)
     defaults = DefaultVoices()
     voice, source = resolve_voice(device.patient, defaults)
-    last = device.format if initiated == Conversation.Initiated.SERVER else ""
+    last = ""
+    if initiated == Conversation.Initiated.SERVER:
+        last, buffer_ms = device.format, device.buffer_ms
     chosen = audio_format or last or DEVICE_FORMATS[0]
     with transaction.atomic():
         conversation = Conversation.objects.create(
@@ -65,24 +67,27 @@ def _create(device_id: uuid.UUID, audio_format: str | None, initiated: str) -> O
             started_at=Now(),
             seen_at=Now(),
         )
-        Device.objects.filter(pk=device_id).update(format=chosen)
-    return OpenConversation(_build_context(conversation, device.patient, defaults), frozenset(), 0)
+        Device.objects.filter(pk=device_id).update(format=chosen, buffer_ms=buffer_ms)
+    context = _build_context(conversation, device.patient, defaults)
+    return OpenConversation(context, frozenset(), 0, buffer_ms=buffer_ms)
 
 
-def adopt(device_id: uuid.UUID, opened: OpenConversation, audio_format: str | None) -> OpenConversation:
+def adopt(
+    device_id: uuid.UUID, opened: OpenConversation, audio_format: str | None, buffer_ms: int | None
+) -> OpenConversation:
     """Turn a conversation that the server has started into one of the device. Its later speech has `audio_format`."""
     chosen = audio_format or opened.context.speech_settings.format
     initiated = Conversation.Initiated.DEVICE.value
     with transaction.atomic():
         Conversation.objects.filter(pk=opened.context.conversation_id).update(initiated=initiated, format=chosen)
-        Device.objects.filter(pk=device_id).update(format=chosen)
+        Device.objects.filter(pk=device_id).update(format=chosen, buffer_ms=buffer_ms)
     context = replace(
         opened.context,
         initiated_by=initiated,
         speech_settings=replace(opened.context.speech_settings, format=chosen),
         backup_settings=replace(opened.context.backup_settings, format=chosen),
     )
-    return replace(opened, context=context)
+    return replace(opened, context=context, buffer_ms=buffer_ms)
 
 
 def parse_id(text: str) -> uuid.UUID:
@@ -97,7 +102,7 @@ def _unknown() -> UnknownConversation:
     return UnknownConversation("This patient has no such unfinished conversation. Start a new one.")
 
 
-def resume(device_id: uuid.UUID, conversation_id: uuid.UUID) -> OpenConversation:
+def resume(device_id: uuid.UUID, conversation_id: uuid.UUID, buffer_ms: int | None = None) -> OpenConversation:
     """Resume an unfinished conversation of the device's patient on this device. Raises UnknownConversation.
 
     If its voice cannot be used any longer, the conversation continues in the voice that a new one would start with.
@@ -117,6 +122,8 @@ def resume(device_id: uuid.UUID, conversation_id: uuid.UUID) -> OpenConversation
         device=device, seen_at=Now(), voice=conversation.voice, voice_source=conversation.voice_source
     ):
         raise _unknown()
+    if device.buffer_ms != buffer_ms:
+        Device.objects.filter(pk=device_id).update(buffer_ms=buffer_ms)
     utterances = Utterance.objects.filter(conversation=conversation).values_list("client_speech_id", "origin")
     ids, origins = zip(*utterances, strict=True) if utterances else ((), ())
     return OpenConversation(
@@ -124,6 +131,7 @@ def resume(device_id: uuid.UUID, conversation_id: uuid.UUID) -> OpenConversation
         used_speech_ids=frozenset(ids) - {""},
         characters=conversation.tts_characters_used,
         hold_message_spoken=Origin.HOLD_MESSAGE in origins,
+        buffer_ms=buffer_ms,
     )
 
 

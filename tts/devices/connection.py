@@ -28,6 +28,7 @@ from tts.protocol.commands import (
     CloseConnection,
     Command,
     DeliveryLookup,
+    DiscardAudio,
     DiscardSpeech,
     EndConversation,
     ReportPlayback,
@@ -72,7 +73,7 @@ class Connection:
         self._transport = transport
         self._dependencies = dependencies
         self._player = SpeechPlayer(transport, dependencies, self.session, self.outbox, self._conversation_for_delivery)
-        self._lookups: asyncio.Queue[DeliveryLookup] = asyncio.Queue(MAX_WAITING_LOOKUPS)
+        self._lookups: asyncio.Queue[tuple[DeliveryLookup, bool]] = asyncio.Queue(MAX_WAITING_LOOKUPS)
         self._is_looking_up = False
         self._conversation_lock = asyncio.Lock()  # held while a conversation starts or ends
         self._is_detaching = False  # whether a task waits for this lock in order to detach the conversation
@@ -155,6 +156,7 @@ class Connection:
             self._is_detaching = False  # a later sweep may find the next conversation
             if not self._is_open(conversation_id):
                 return
+            self._player.playback.save_all()
             _, characters = self.session.finish_conversation()  # from now on, further speech is refused
             await self._player.cancel_all()
             while not self._closed:
@@ -191,6 +193,7 @@ class Connection:
         self._stop_accepting()
         self._transport.stop_sending()
         await self._player.cancel_all()
+        self._player.playback.save_all()
         self._player.release_deferred()
         await self._write(self.outbox.release_all)
         if self.session.conversation is not None:
@@ -217,10 +220,15 @@ class Connection:
                 await self._player.stop(requeue=requeue)
             case DiscardSpeech(speech):
                 await self._player.finalize(speech, UtteranceState.INTERRUPTED)
-            case ReportPlayback(ms):
-                self._player.report_playback(ms)
+            case ReportPlayback(speech_id, ms):
+                self._player.report_playback(speech_id, ms)
+            case DiscardAudio(speech_id):
+                self._player.discard_audio(speech_id)
             case AcknowledgeDelivery() | CancelDelivery():
-                await self._lookups.put(command)
+                is_doubtful = isinstance(command, AcknowledgeDelivery) and self._player.playback.is_doubtful_ack(
+                    command.speech_id, time.monotonic()
+                )
+                await self._lookups.put((command, is_doubtful))
                 if not self._is_looking_up:
                     self._is_looking_up = True
                     self._dependencies.spawn(self._look_up_deliveries())
@@ -239,18 +247,20 @@ class Connection:
         """
         try:
             while not self._lookups.empty():
-                lookup = self._lookups.get_nowait()
+                lookup, is_doubtful = self._lookups.get_nowait()
                 try:
-                    await self._look_up_delivery(lookup)
+                    await self._look_up_delivery(lookup, is_doubtful=is_doubtful)
                 except Exception:  # without the next lookups, the device would be read no further
                     log.exception("connection.lookup_failed")
         finally:
             self._is_looking_up = False
 
-    async def _look_up_delivery(self, lookup: DeliveryLookup) -> None:
+    async def _look_up_delivery(self, lookup: DeliveryLookup, *, is_doubtful: bool) -> None:
         speech_id = lookup.speech_id
         if isinstance(lookup, AcknowledgeDelivery):
-            is_known = await self.outbox.acknowledge(speech_id)
+            is_known = await self.outbox.acknowledge(speech_id, is_doubtful=is_doubtful)
+            if is_doubtful:
+                self._player.wake()
         elif await self.outbox.cancel(speech_id):
             is_known = True
             if self.outbox.forget_queued(speech_id):
@@ -316,6 +326,7 @@ class Connection:
                 if opened is None or self._closed:
                     return None
                 self.session.start_conversation(opened)
+                self._player.on_conversation_started(opened)
                 await self._transport.send(opened.context.started_frame())
             return self.session.conversation
 
@@ -324,6 +335,7 @@ class Connection:
         async with self._conversation_lock:
             if self.session.conversation is None:  # another device has resumed it, and `_detach` has sent the end
                 return
+            self._player.playback.save_all()
             opened, characters = self.session.finish_conversation()
             counted = await self._write(lambda: run_in_db_thread(lifecycle.end, opened.context.conversation_id))
             characters = characters if counted is None else counted  # the row includes other processes' characters
@@ -359,14 +371,14 @@ def _open_or_adopt(
     """
     wanted = None if start.resume is None else lifecycle.parse_id(start.resume)
     if server_opened is not None and wanted in (None, server_opened.context.conversation_id):
-        return lifecycle.adopt(device_id, server_opened, start.format), []
+        return lifecycle.adopt(device_id, server_opened, start.format, start.buffer_ms), []
     if wanted is None:
-        opened, rows = lifecycle.start(device_id, start.format), []
+        opened, rows = lifecycle.start(device_id, start.format, start.buffer_ms), []
     else:
         with transaction.atomic():
             # Utterances are locked before their conversation, as in the recorder. In another order they could deadlock.
             rows = deferred.reclaim(wanted, owner)
-            opened = lifecycle.resume(device_id, wanted)
+            opened = lifecycle.resume(device_id, wanted, start.buffer_ms)
     if server_opened is not None:
         lifecycle.end(server_opened.context.conversation_id)
     return opened, rows

@@ -233,15 +233,21 @@ class OutboxClient:
             self.forget_queued(speech_id)
         return [speech_id for speech_id, key in popped.items() if key in expired]
 
-    async def acknowledge(self, speech_id: str) -> bool:
+    async def acknowledge(self, speech_id: str, *, is_doubtful: bool = False) -> bool:
         """Acknowledge a delivery. Return False if no delivery of this patient has this id.
 
-        Retries until the database is available. Otherwise the patient would hear the speech again.
+        A doubtful acknowledgement, which came before the device can have played the delivery, does not count the first
+        time: the delivery is repeated. Retries until the database is available. Otherwise the patient would hear the
+        speech again.
         """
         key = _utterance_id(speech_id)
         while key is not None:
             try:
-                is_known = await run_in_db_thread(store.acknowledge, key, self._patient_id)
+                if is_doubtful and await run_in_db_thread(store.doubt_ack, key, self._patient_id, self.owner):
+                    log.info("outbox.ack_doubted", utterance_id=str(key))
+                    is_known = True
+                else:
+                    is_known = await run_in_db_thread(store.acknowledge, key, self._patient_id)
             except Error as error:
                 log.warning("outbox.acknowledge_failed", error=type(error).__name__)
                 await asyncio.sleep(ACK_RETRY_INTERVAL_S)

@@ -13,6 +13,7 @@ from django.db import Error
 from tts.conversations.context import Context, OpenConversation
 from tts.devices.outbox_client import OutboxClient
 from tts.devices.output import SpeechOutput
+from tts.devices.playback import Playback
 from tts.devices.prefetch import OutboxPrefetcher
 from tts.devices.transport import DeviceTransport
 from tts.models import Utterance
@@ -20,8 +21,9 @@ from tts.outbox.deferred import Fate
 from tts.protocol import messages
 from tts.protocol.session import Session
 from tts.queue_reason import QueueReason
+from tts.recorder import Heard
 from tts.speech import Speech, SpeechProgress
-from tts.states import Origin, UtteranceState
+from tts.states import SERVER_PREFIX, Origin, UtteranceState
 from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
 from tts.text.stream import TextStream
@@ -54,6 +56,7 @@ class SpeechPlayer:
         self._dependencies = dependencies
         self._session = session
         self._outbox = outbox
+        self.playback = Playback(self._save_heard)
         self._prefetcher = OutboxPrefetcher(dependencies, session, outbox, open_conversation)
         self._task: asyncio.Task[None] | None = None
         self._output: SpeechOutput | None = None  # set while a speech plays and may be cancelled
@@ -91,6 +94,8 @@ class SpeechPlayer:
             self._task = asyncio.create_task(self._run())
 
     def on_conversation_started(self, opened: OpenConversation) -> None:
+        """Note what the device can hold. Call this for each conversation, also for one that the server has opened."""
+        self.playback.buffer_s = None if opened.buffer_ms is None else opened.buffer_ms / 1000
         if opened.hold_message_spoken:
             self._hold_message_conversation_id = opened.context.conversation_id
 
@@ -118,9 +123,21 @@ class SpeechPlayer:
                 )
             )
 
-    def report_playback(self, ms: int) -> None:
-        if self._output is not None:
+    def report_playback(self, speech_id: str, ms: int) -> None:
+        """Note that the device has played `ms` milliseconds of this speech, which may have ended."""
+        self.playback.record_progress(speech_id, ms, time.monotonic())
+        playing = self._session.queue.playing
+        if self._output is not None and playing is not None and playing.id == speech_id:
             self._output.report_playback(ms)
+
+    def discard_audio(self, speech_id: str | None) -> None:
+        """Note that the device has discarded the audio of this speech, or without an id of all its own speeches."""
+        self.playback.discard(
+            lambda key: key == speech_id if speech_id else not key.startswith(SERVER_PREFIX), time.monotonic()
+        )
+
+    def _save_heard(self, utterance_id: uuid.UUID, ms: int) -> None:
+        self._dependencies.recorder.record(Heard(utterance_id, ms))
 
     def unsent_bytes(self) -> int:
         """The number of bytes of audio that wait in the output because the device reads slowly."""
@@ -286,7 +303,10 @@ class SpeechPlayer:
         self._finalized.clear()
         speech.progress.started(time.monotonic())
         self._record(speech)
-        self._output = output = SpeechOutput(self._transport, speech, opened.context.speech_settings.format)
+        self.playback.begin(speech.id, speech.utterance_id)
+        self._output = output = SpeechOutput(
+            self._transport, speech, opened.context.speech_settings.format, self.playback
+        )
         code = ""
         try:
             await speak(speech, opened.context, output, self._dependencies)
@@ -305,6 +325,9 @@ class SpeechPlayer:
             outcome, code = UtteranceState.FAILED, SpeechFailed.NO_VOICE
         self._output = None
         self._requeue_cancelled = False
+        await output.close()
+        is_discarded = outcome in (UtteranceState.INTERRUPTED, UtteranceState.WAITING)
+        self.playback.end(speech.id, time.monotonic(), is_discarded=is_discarded)
         try:
             if outcome is UtteranceState.QUEUED:
                 await self._queue_for_quota(speech, opened.context)

@@ -1,7 +1,8 @@
 """The queue of waiting speech: requested over REST, queued for the quota, or to be delivered again.
 
     waiting <-> speaking -> spoken -> heard      `heard` is acknowledged; `spoken` is waiting again when its connection
-    queued  <-> speaking                         ends without an acknowledgement; `queued` waits for the quota
+    queued  <-> speaking                         ends without an acknowledgement, or when it is acknowledged too early;
+                                                 `queued` waits for the quota
 
 Every transition is one conditional UPDATE, so exactly one of several processes succeeds. A connection that has claimed
 a row holds a lease on it (`tts.outbox.leases`). Only this connection can end the claim, and only in the same attempt. A
@@ -230,7 +231,7 @@ def finish(
 
     A row that was acknowledged during playback stays `heard`. `characters` are added to those of earlier deliveries. A
     spoken delivery of the server stays with its connection until the connection ends. If no acknowledgement has come by
-    then, it is repeated.
+    then, it is repeated. If a doubtful one has come (`doubt_ack`), the row waits again immediately.
     """
     awaits_ack = state == UtteranceState.SPOKEN and claim.origin == Origin.SERVER
     measures: dict[str, object] = {
@@ -239,7 +240,6 @@ def finish(
         "bytes_sent": bytes_sent,
         "first_chunk_ms": first_chunk_ms,
         "characters": F("characters") + characters,
-        "played_by": claim.owner,
     }
     if spoken_at is not None:
         measures["spoken_at"] = spoken_at
@@ -247,13 +247,19 @@ def finish(
         measures["queue_reason"] = queue_reason
     if claim.origin == Origin.SERVER and not claim.client_speech_id:
         measures["conversation"] = conversation_id
-    ended = _owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(
-        state=_unless_acknowledged(state, UtteranceState.HEARD),
-        owner=_unless_acknowledged(claim.owner if awaits_ack else "", ""),
-        lease_until=LEASE if awaits_ack else None,
-        **measures,
-    )
-    return bool(ended)
+    acknowledged = Q(state=UtteranceState.HEARD)
+    if not awaits_ack:
+        ending: dict[str, object] = {"state": state, "owner": "", "lease_until": None, "played_by": claim.owner}
+        ending["state"] = _choose({UtteranceState.HEARD: acknowledged}, state)
+    else:
+        doubted = Q(doubted_attempt=claim.attempt) & ~acknowledged
+        ending = {
+            "state": _choose({UtteranceState.HEARD: acknowledged, UtteranceState.WAITING: doubted}, state),
+            "owner": _choose({"": acknowledged | doubted}, claim.owner),
+            "lease_until": Case(When(doubted, then=Value(None)), default=LEASE),
+            "played_by": _choose({"": doubted}, claim.owner),
+        }
+    return bool(_owned(claim, UtteranceState.SPEAKING, UtteranceState.HEARD).update(**ending, **measures))
 
 
 def requeue(claim: Claim, *, queued: bool) -> bool:
@@ -273,8 +279,9 @@ def _owned(claim: Claim, *states: str) -> QuerySet[Utterance]:
     )
 
 
-def _unless_acknowledged(value: str, heard: str) -> Case:
-    return Case(When(state=UtteranceState.HEARD, then=Value(heard)), default=Value(value))
+def _choose(values: dict[str, Q], default: str) -> Case:
+    """Return the first value whose condition is true for the row, or else the default."""
+    return Case(*(When(condition, then=Value(value)) for value, condition in values.items()), default=Value(default))
 
 
 def expired_among(keys: Collection[uuid.UUID]) -> set[uuid.UUID]:
@@ -303,6 +310,32 @@ def acknowledge(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     pending = _delivered(utterance_id, patient_id).filter(PENDING)
     heard = pending.update(state=UtteranceState.HEARD, heard_at=Now(), owner=owner)
     return bool(heard) or is_delivery_of(utterance_id, patient_id)
+
+
+def doubt_ack(utterance_id: uuid.UUID, patient_id: uuid.UUID, owner: str) -> bool:
+    """Mark the claim of a row whose acknowledgement came too early, so that the row is delivered once more.
+
+    If the delivery has ended, the row waits again now, otherwise as soon as it ends (`finish`). Return False, and
+    change nothing, if the acknowledgement counts: the row was doubted before, in another claim; it may have been played
+    before, so that the device knows it; it has expired; or this connection (`owner`) does not play it.
+    """
+    row = _delivered(utterance_id, patient_id)
+    first_time = row.filter(
+        NOT_EXPIRED,
+        Q(attempts=1) | Q(queue_reason=QueueReason.QUOTA),
+        owner=owner,
+        doubted_attempt=None,
+        state__in=[UtteranceState.SPEAKING, UtteranceState.SPOKEN],
+    )
+    has_ended = Q(state=UtteranceState.SPOKEN)
+    doubted = first_time.update(
+        doubted_attempt=F("attempts"),
+        state=_choose({UtteranceState.WAITING: has_ended}, UtteranceState.SPEAKING),
+        owner=_choose({"": has_ended}, owner),
+        lease_until=Case(When(has_ended, then=Value(None)), default=F("lease_until")),
+        played_by="",
+    )
+    return bool(doubted) or row.filter(PENDING, doubted_attempt=F("attempts")).exists()
 
 
 def cancel(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:

@@ -19,6 +19,7 @@ class StartConversation:
     format: str | None
     resume: str | None
     greeting: bool | None
+    buffer_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,13 @@ class CancelDelivery:
 
 @dataclass(frozen=True, slots=True)
 class ReportPlayback:
+    speech_id: str
     ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardAudio:
+    speech_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ Command = (
     | AcknowledgeDelivery
     | CancelDelivery
     | ReportPlayback
+    | DiscardAudio
     | EndConversation
     | CloseConnection
 )

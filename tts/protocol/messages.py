@@ -138,6 +138,16 @@ def optional_bool(message: dict[str, Any], name: str) -> bool | None:
     return value
 
 
+def optional_whole_number(message: dict[str, Any], name: str, least: int, most: int) -> int | None:
+    """Return the field, or None if it is missing or null. Raises ProtocolError (`bad_message`)."""
+    value = message.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ProtocolError("bad_message", f"`{name}` must be a whole number from {least} to {most}.")
+    return value
+
+
 def require_id(message: dict[str, Any]) -> str:
     """Return the id of a speech, which the device or the server has started. Raises ProtocolError (`bad_message`)."""
     speech_id = require_text(message, "id")

@@ -11,7 +11,9 @@ gets times and ids from its caller. The caller executes the returned commands in
     DiscardSpeech(speech)    This speech was removed from the queue. Report it as interrupted.
     AcknowledgeDelivery(...) The device has played this delivery, perhaps over an earlier connection.
     CancelDelivery(...)      The device does not want this delivery, which is not playing on this connection.
-    ReportPlayback(ms)       The device has played this many milliseconds of the current speech.
+    ReportPlayback(id, ms)   The device has played this many milliseconds of the speech.
+    DiscardAudio(id)         The device, which has a small buffer, has discarded the audio of this speech, or without an
+                             id that of all its own speeches.
     EndConversation()        End the conversation.
     CloseConnection(code)    Close the socket.
 
@@ -31,6 +33,7 @@ from tts.protocol.commands import (
     CloseConnection,
     Command,
     DeliveryLookup,
+    DiscardAudio,
     DiscardSpeech,
     EndConversation,
     ReportPlayback,
@@ -48,6 +51,7 @@ from tts.protocol.messages import (
     is_finite,
     optional_bool,
     optional_text,
+    optional_whole_number,
     parse_json_object,
     require_client_id,
     require_id,
@@ -63,6 +67,8 @@ from tts.text.stream import TextStream
 from voicecare.audio.formats import DEVICE_FORMATS
 
 MAX_PENDING_SPEECHES = 32
+MIN_BUFFER_MS = 500  # with less, the next sentence would often come too late
+MAX_BUFFER_MS = 600_000  # more than the longest text takes
 MAX_CONSECUTIVE_ERRORS = 20
 
 
@@ -234,7 +240,10 @@ class Session:
 
     def _on_start(self, message: dict[str, Any], now: float) -> list[Command]:
         start = StartConversation(
-            optional_text(message, "format"), optional_text(message, "resume"), optional_bool(message, "greeting")
+            optional_text(message, "format"),
+            optional_text(message, "resume"),
+            optional_bool(message, "greeting"),
+            optional_whole_number(message, "buffer_ms", MIN_BUFFER_MS, MAX_BUFFER_MS),
         )
         if start.format is not None and start.format not in DEVICE_FORMATS:
             raise ProtocolError("unknown_format", "`format` must be one of " + ", ".join(DEVICE_FORMATS) + ".")
@@ -288,12 +297,11 @@ class Session:
         speech_id = None if message.get("id") is None else require_id(message)
         if speech_id is not None and speech_id.startswith(SERVER_PREFIX) and not self._is_playing(speech_id):
             return [CancelDelivery(speech_id, self._error_run)]  # only the database knows whether it exists
-        self.require_conversation()
-        if speech_id is None:
-            return self._interrupt(_is_client_speech)
-        if speech_id not in self._used_ids:
+        opened = self.require_conversation()
+        if speech_id is not None and speech_id not in self._used_ids:
             raise ProtocolError("unknown_id", "No speech has this `id`.", speech_id)
-        return self._interrupt(lambda speech: speech.id == speech_id)
+        commands = self._interrupt(_is_client_speech if speech_id is None else lambda speech: speech.id == speech_id)
+        return commands if opened.buffer_ms is None else [*commands, DiscardAudio(speech_id)]
 
     def _on_ack(self, message: dict[str, Any], now: float) -> list[Command]:
         speech_id = require_id(message)
@@ -309,7 +317,7 @@ class Session:
         ms = message.get("ms")
         if isinstance(ms, bool) or not isinstance(ms, int | float) or not is_finite(ms) or ms < 0:
             raise ProtocolError("bad_message", "`ms` must be a number of milliseconds, 0 or more.", speech_id)
-        return [ReportPlayback(int(ms))] if self._is_playing(speech_id) else []
+        return [ReportPlayback(speech_id, int(ms))]
 
     def _on_end(self, message: dict[str, Any], now: float) -> list[Command]:
         self.require_conversation()

@@ -13,7 +13,9 @@ from structlog.testing import capture_logs
 
 from tests.tts.devices.wire import Wire, open_wire
 from tests.tts.examples import speech
+from tests.waiting import eventually
 from tts.devices.output import MAX_BUFFERED_BYTES, SpeechOutput
+from tts.devices.playback import Playback
 from tts.devices.transport import DeviceTransport
 from tts.speech import Speech
 
@@ -55,8 +57,17 @@ def utterance() -> Speech:
     return speech("s1", started_at_monotonic=time.monotonic())
 
 
+def new_output(
+    transport: DeviceTransport, utterance: Speech, format_name: str = "pcm_16000", buffer_s: float | None = None
+) -> SpeechOutput:
+    playback = Playback(lambda utterance_id, ms: None)
+    playback.buffer_s = buffer_s
+    playback.begin(utterance.id, utterance.utterance_id)
+    return SpeechOutput(transport, utterance, format_name, playback)
+
+
 def output_for(device: Device, utterance: Speech, format_name: str = "pcm_16000") -> SpeechOutput:
-    return SpeechOutput(DeviceTransport(device.receive), utterance, format_name)
+    return new_output(DeviceTransport(device.receive), utterance, format_name)
 
 
 async def is_still_waiting(task: asyncio.Task[None]) -> bool:
@@ -234,6 +245,46 @@ async def test_waiting_for_capacity_can_be_cancelled(device: Device, utterance: 
         await room
 
 
+# A device with a small buffer
+
+
+async def test_a_small_buffer_gets_its_audio_in_parts_that_it_has_room_for(device: Device, utterance: Speech):
+    output = new_output(DeviceTransport(device.receive), utterance, buffer_s=0.5)
+    sound = bytes(range(256)) * 125  # one second
+    await output.send_audio(sound, "live", "Ann")
+    assert len(device.audio) == 0.4 * PCM_SECOND
+    assert output.unsent_bytes() == 0.6 * PCM_SECOND
+    await asyncio.wait_for(output.flush(), 5)
+    assert device.audio == sound
+    assert len(device.received) > 3
+    assert utterance.progress.bytes_sent == PCM_SECOND
+
+
+async def test_a_small_buffer_is_filled_while_the_provider_is_silent(device: Device, utterance: Speech):
+    output = new_output(DeviceTransport(device.receive), utterance, buffer_s=0.5)
+    await output.send_audio(bytes(PCM_SECOND), "live", "Ann")
+    await eventually(lambda: len(device.audio), wanted=lambda size: size == PCM_SECOND)
+
+
+async def test_the_next_segment_is_requested_while_the_last_one_waits_for_a_small_buffer(
+    device: Device, utterance: Speech
+):
+    output = new_output(DeviceTransport(device.receive), utterance, buffer_s=0.5)
+    await send_segment(output, 2)
+    await asyncio.wait_for(output.wait_for_capacity(), 1)
+    assert output.unsent_bytes() > PCM_SECOND
+    await output.close()
+
+
+async def test_nothing_is_sent_after_the_end(device: Device, utterance: Speech):
+    output = new_output(DeviceTransport(device.receive), utterance, buffer_s=0.5)
+    await output.send_audio(bytes(PCM_SECOND), "live", "Ann")
+    await output.close()
+    received = len(device.audio)
+    await asyncio.sleep(0.3)
+    assert (len(device.audio), output.unsent_bytes()) == (received, 0)
+
+
 # A device that does not read
 
 
@@ -261,7 +312,7 @@ async def read_all(wire: Wire, transport: DeviceTransport, done: asyncio.Task[No
 async def test_audio_for_a_device_that_does_not_read_is_kept_and_sent_later(utterance: Speech):
     with open_wire() as wire:
         transport = wire.device_transport()
-        output = SpeechOutput(transport, utterance, "pcm_16000")
+        output = new_output(transport, utterance)
         await send_unread(output)
         assert output.unsent_bytes() == HALF_MEGABYTE
         assert utterance.progress.bytes_sent == MUCH
@@ -275,7 +326,7 @@ async def test_audio_for_a_device_that_does_not_read_is_kept_and_sent_later(utte
 async def test_nothing_else_is_requested_while_audio_is_kept(utterance: Speech, step: Step):
     with open_wire() as wire:
         transport = wire.device_transport()
-        output = SpeechOutput(transport, utterance, "pcm_16000")
+        output = new_output(transport, utterance)
         await send_unread(output)
         output.report_playback(3_600_000)
         waiting = asyncio.create_task(step(output))
@@ -288,7 +339,7 @@ async def test_the_first_chunk_is_sent_even_if_an_earlier_speech_is_unread(utter
     with open_wire() as wire:
         transport = wire.device_transport()
         await transport.send(bytes(MUCH))
-        output = SpeechOutput(transport, utterance, "pcm_16000")
+        output = new_output(transport, utterance)
         await asyncio.wait_for(output.wait_for_capacity(), 3)
         await output.send_audio(b"\0\0", "live", "Ann")
         assert (utterance.progress.bytes_sent, output.unsent_bytes()) == (2, 0)
@@ -298,7 +349,7 @@ async def test_flush_returns_when_all_audio_has_left(utterance: Speech):
     with open_wire() as wire:
         transport = wire.device_transport()
         await transport.send(bytes(1 << 20))
-        flushing = asyncio.create_task(SpeechOutput(transport, utterance, "pcm_16000").flush())
+        flushing = asyncio.create_task(new_output(transport, utterance).flush())
         assert await is_still_waiting(flushing)
         while transport.buffered_bytes():
             wire.read()

@@ -316,6 +316,82 @@ def test_an_end_that_is_written_twice_counts_once(alice: Member):
     assert Utterance.objects.get().characters == 10
 
 
+def doubt(socket: DeviceConnection, row: Utterance) -> bool:
+    return store.doubt_ack(row.pk, row.patient_id, socket.owner)
+
+
+def test_a_delivery_that_was_acknowledged_too_early_is_repeated_once_on_the_same_connection(alice: Member):
+    socket, row = connect(alice), submit(alice.patient)
+    socket.finish(socket.claim())
+    assert doubt(socket, row)
+    assert state_of(row) == "waiting"
+    assert doubt(socket, row)  # of the same delivery: nothing changes
+    assert socket.due()
+    again = socket.claim()
+    assert again.attempt == 2
+    socket.finish(again)
+    assert not doubt(socket, row)
+    assert state_of(row) == "spoken"
+    row.refresh_from_db()
+    assert row.doubted_attempt == 1
+
+
+def test_a_doubtful_ack_during_the_delivery_repeats_it_after_its_end(alice: Member):
+    socket, row = connect(alice), submit(alice.patient)
+    claim = socket.claim()
+    assert doubt(socket, row)
+    assert state_of(row) == "speaking"
+    assert socket.claim() is None
+    socket.finish(claim)
+    assert state_of(row) == "waiting"
+    again = socket.claim()
+    socket.finish(again)
+    assert state_of(row) == "spoken"
+
+
+def test_a_later_ack_of_a_doubted_delivery_counts(alice: Member):
+    socket, row = connect(alice), submit(alice.patient)
+    socket.finish(socket.claim())
+    assert doubt(socket, row)
+    assert store.acknowledge(row.pk, alice.patient.pk)
+    assert state_of(row) == "heard"
+    assert socket.claim() is None
+
+
+def test_an_interrupt_ends_a_doubted_delivery(alice: Member):
+    socket, row = connect(alice), submit(alice.patient)
+    claim = socket.claim()
+    assert doubt(socket, row)
+    socket.finish(claim, state="interrupted")
+    assert state_of(row) == "interrupted"
+
+
+def test_an_ack_of_a_repeated_delivery_is_not_doubted(alice: Member):
+    """The device may have played it to its end over an earlier connection, so it does not play it again."""
+    first, row = connect(alice), submit(alice.patient)
+    first.finish(first.claim())
+    first.disconnect()
+    second = connect(alice)
+    second.finish(second.claim())
+    assert not doubt(second, row)
+
+
+@pytest.mark.parametrize("why", ["expired", "other connection", "heard", "interrupted", "live"])
+def test_an_ack_that_cannot_be_doubted_changes_nothing(alice: Member, why: str):
+    socket = connect(alice, talking=why == "live")
+    row = queue(socket, alice.patient) if why == "live" else submit(alice.patient)
+    claim = socket.claim()
+    socket.finish(claim, **({"state": "interrupted"} if why == "interrupted" else {}))
+    if why == "expired":
+        expire(row)
+    if why == "heard":
+        store.acknowledge(row.pk, alice.patient.pk)
+    state = state_of(row)
+    assert not store.doubt_ack(row.pk, alice.patient.pk, "another" if why == "other connection" else socket.owner)
+    row.refresh_from_db()
+    assert (row.state, row.doubted_attempt) == (state, None)
+
+
 def test_an_ack_over_an_earlier_connection_counts(alice: Member):
     """It was played, but the connection ended before the end was written."""
     socket = connect(alice)

@@ -101,6 +101,10 @@ def test_every_example_of_the_protocol_page_is_described():
     [
         {"type": "conversation.start", "format": "opus"},
         {"type": "conversation.start", "greeting": "yes"},
+        {"type": "conversation.start", "buffer_ms": 499},
+        {"type": "conversation.start", "buffer_ms": 600_001},
+        {"type": "conversation.start", "buffer_ms": 2400.5},
+        {"type": "conversation.start", "buffer_ms": "2400"},
         {"type": "speak", "id": "a"},
         {"type": "speak", "id": "", "text": "Good morning."},
         {"type": "speak", "id": "x" * 65, "text": "Good morning."},

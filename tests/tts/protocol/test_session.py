@@ -19,6 +19,7 @@ from tts.protocol.commands import (
     CancelDelivery,
     CloseConnection,
     Command,
+    DiscardAudio,
     DiscardSpeech,
     EndConversation,
     ReportPlayback,
@@ -269,6 +270,27 @@ def test_a_ping_without_t_gets_a_pong_without_t(message: dict):
 )
 def test_a_start_is_passed_on_as_requested(fields: dict, start: StartConversation):
     assert feed(new_session(), type="conversation.start", **fields) == [start]
+
+
+@pytest.mark.parametrize("ms", [500, 2400, 600_000])
+def test_the_buffer_of_the_device_is_passed_on(ms: int):
+    start = StartConversation(None, None, None, ms)
+    assert feed(new_session(), type="conversation.start", buffer_ms=ms) == [start]
+
+
+@pytest.mark.parametrize("ms", [0, 499, 600_001, -1, 2400.5, True, "2400", [], 10**400])
+def test_an_impossible_buffer_is_rejected(ms: object):
+    frame = error(feed(new_session(), type="conversation.start", buffer_ms=ms))
+    assert frame["code"] == "bad_message"
+    assert "`buffer_ms` must be a whole number from 500 to 600000." in frame["message"]
+
+
+def test_an_interrupt_empties_the_buffer_of_a_device_that_has_named_its_size():
+    session = open_session()
+    session.start_conversation(replace(session.conversation, buffer_ms=2400))
+    speech = playing(session)
+    assert feed(session, type="interrupt") == [StopSpeech(), DiscardAudio(None)]
+    assert feed(session, type="interrupt", id=speech.id)[-1] == DiscardAudio(speech.id)
 
 
 def test_the_formats_are_those_of_the_protocol_with_the_default_first():
@@ -931,14 +953,15 @@ def test_an_ack_of_the_devices_own_speech_gets_no_reply():
 def test_progress_of_the_playing_speech_is_reported(ms: int):
     session = open_session()
     playing(session)
-    assert session.text_frame(f'{{"type": "progress", "id": "s1", "ms": {ms}}}', 0.0) == [ReportPlayback(ms)]
+    assert session.text_frame(f'{{"type": "progress", "id": "s1", "ms": {ms}}}', 0.0) == [ReportPlayback("s1", ms)]
 
 
 @pytest.mark.parametrize("name", ["b", "z"])
-def test_progress_of_another_speech_is_ignored(name: str):
+def test_progress_of_another_speech_is_reported_too(name: str):
+    """Playback lags behind: the speech may have ended."""
     session = open_session()
     queue_up(session)
-    assert feed(session, type="progress", id=name, ms=5) == []
+    assert feed(session, type="progress", id=name, ms=5) == [ReportPlayback(name, 5)]
 
 
 # conversation.end and the counter
@@ -1205,7 +1228,7 @@ def test_the_end_of_a_conversation_requeues_a_delivery():
 def test_progress_of_a_delivery_is_reported():
     session = open_session()
     delivered(session)
-    assert feed(session, type="progress", id=SERVERS, ms=10) == [ReportPlayback(10)]
+    assert feed(session, type="progress", id=SERVERS, ms=10) == [ReportPlayback(SERVERS, 10)]
 
 
 def test_a_device_adopts_the_conversation_that_the_server_opened():

@@ -85,6 +85,9 @@ class Device(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True)
     epoch = models.PositiveBigIntegerField(default=0, editable=False)
     format = models.CharField(max_length=20, blank=True, editable=False, help_text="Format of the last connection.")
+    buffer_ms = models.PositiveIntegerField(
+        "buffer (ms)", null=True, editable=False, help_text="Audio that the device can hold, if it has said so."
+    )
     last_seen = models.DateTimeField(null=True, blank=True, editable=False, help_text="Time of the last connection.")
     online_until = models.DateTimeField(
         null=True,
