@@ -8,6 +8,7 @@ from django.contrib.auth.models import Group, Permission, User
 _migration: Any = import_module("voicecare.patients.migrations.0007_roles")
 _audit_migration: Any = import_module("voicecare.audit.migrations.0003_roles_see_the_audit_trail")
 _clinic_migration: Any = import_module("voicecare.patients.migrations.0009_roles_see_clinics")
+_lexicon_migration: Any = import_module("tts.migrations.0010_roles_use_the_lexicon")
 
 
 def role(name: str) -> Group:
@@ -18,6 +19,7 @@ def role(name: str) -> Group:
         if name == "Administrator":
             group.permissions.add(*Permission.objects.filter(content_type__app_label="accounts"))
         group.permissions.add(*Permission.objects.filter(codename__in=_clinic_migration.GRANTED[name]))
+        group.permissions.add(*Permission.objects.filter(codename__in=_lexicon_migration.GRANTED[name]))
         if name in _audit_migration.ROLES:
             group.permissions.add(Permission.objects.get(codename="view_auditentry"))
     return group

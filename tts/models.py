@@ -1,4 +1,4 @@
-"""Conversations, utterances, phrases, and the clips of the phrase cache."""
+"""Conversations, utterances, phrases, the clips of the phrase cache, and the lexicon."""
 
 import uuid
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tts.queue_reason import QueueReason
 from tts.states import Origin, Source, UtteranceState
 from voicecare.audio.formats import DEVICE_FORMATS
 from voicecare.core import languages
-from voicecare.patients.models import Device, Patient, Voice
+from voicecare.patients.models import Clinic, Device, Patient, Voice
 
 ABANDONED_AFTER = timedelta(minutes=30)  # docs/protocol.md: a conversation that is not resumed ends
 
@@ -347,3 +347,79 @@ class Clip(models.Model):
 
     def __str__(self) -> str:
         return self.digest[:12]
+
+
+class LexiconEntryQuerySet(models.QuerySet["LexiconEntry"]):
+    def in_order(self) -> "LexiconEntryQuerySet":
+        """Return the entries in the order in which `LexiconLayer` takes equal ones: those of one language first."""
+        return self.order_by("-language", "pk")
+
+    def for_language(self, language: str) -> "LexiconEntryQuerySet":
+        """Return the entries for texts in this language, which is a code without a region, in order."""
+        return self.in_order().filter(language__in=("", language))
+
+
+class LexiconEntry(models.Model):
+    """How a word or a name is said: to everybody, to the patients of a clinic, or to one patient.
+
+    Of two entries with the same written form, that of the patient is used, then that of the clinic.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    written = models.CharField(
+        "written form", max_length=60, help_text="As it is written in texts: whole words, such as Metformin or Siobhan."
+    )
+    spoken = models.CharField(
+        "spoken form", max_length=100, help_text="As it would be written to be read aloud right, such as Shivawn."
+    )
+    language = models.CharField(
+        max_length=languages.MAX_LENGTH,
+        blank=True,
+        help_text="Of the texts in which it is said so. Empty: of all texts.",
+    )
+    match_case = models.BooleanField(
+        default=False, help_text="Only where upper and lower case are the same, such as AIDS, not aids."
+    )
+    clinic = models.ForeignKey(
+        Clinic,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="lexicon_entries",
+        help_text="Only for the patients of this clinic.",
+    )
+    patient = models.ForeignKey(
+        Patient,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="lexicon_entries",
+        help_text="Only for this patient. Empty, without a clinic: for everybody.",
+    )
+    note = models.CharField(max_length=200, blank=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    objects = LexiconEntryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "pronunciation"
+        ordering = ("written", "pk")
+        constraints = [
+            models.CheckConstraint(condition=Q(clinic=None) | Q(patient=None), name="lexicon_one_scope"),
+            models.UniqueConstraint(
+                fields=["written", "language"], condition=Q(clinic=None, patient=None), name="lexicon_once"
+            ),
+            models.UniqueConstraint(
+                fields=["clinic", "written", "language"],
+                condition=Q(clinic__isnull=False),
+                name="lexicon_once_in_a_clinic",
+            ),
+            models.UniqueConstraint(
+                fields=["patient", "written", "language"],
+                condition=Q(patient__isnull=False),
+                name="lexicon_once_for_a_patient",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.written

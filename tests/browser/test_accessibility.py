@@ -21,6 +21,7 @@ from tests.browser.conftest import BrowserSession
 from tests.browser.rows import create_rows
 from tests.server import ServerProcess
 from tests.voicecare.every_url import every_address
+from tts.models import LexiconEntry
 from usage.models import Price
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(1200)]
@@ -85,6 +86,7 @@ def one_of_each() -> list[Model]:
     """A row of each model of the admin."""
     Group.objects.create(name="Night shift")
     TOTPDevice.objects.create(user=User.objects.create_user("somebody"), key="00" * 20)
+    LexiconEntry.objects.create(written="Siobhan", spoken="Shivawn", note="The patient has said so.")
     Price.objects.create(model="", valid_from="2026-11-01", per_1000_credits=1)
     rows = [model._base_manager.first() for model in admin.site._registry]
     return [row for row in rows if row is not None]

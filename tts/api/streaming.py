@@ -21,6 +21,7 @@ import structlog
 from django.conf import settings
 
 from tts.conversations.context import SpeechContext
+from tts.conversations.lexicon import load_lexicon
 from tts.conversations.voice import NO_VOICE, SpeechSettings, VoiceRef
 from tts.models import Phrase
 from tts.speech import Speech, SpeechProgress
@@ -29,12 +30,13 @@ from tts.synthesis.dependencies import SpeechDependencies
 from tts.synthesis.pipeline import QuotaDeferred, SpeechFailed, speak
 from tts.synthesis.response_speeches import ResponseSpeeches
 from tts.synthesis.sink import record_audio
+from tts.text.lexicon import Lexicon, LexiconLayer, Replacement
 from tts.text.segmenter import normalise
 from tts.text.speakable import is_speakable
 from tts.text.stream import TextStream
-from voicecare.audio.formats import FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.core import languages
-from voicecare.patients.models import DefaultVoices, Voice
+from voicecare.patients.models import DefaultVoices, Patient, Voice
 
 MAX_BUFFERED_S = 15.0  # seconds of audio; with less, the next segment is requested
 READ_TIMEOUT_S = 120.0  # a client that reads nothing for this long counts as gone
@@ -242,6 +244,25 @@ def context_for_voice(
         backup_settings=replace(speech_settings, voice=VoiceRef.from_voice(backup)),
         reserve_voice=VoiceRef.from_voice(reserve),
         phrases=frozenset(map(normalise, phrases)),
+        lexicon=load_lexicon(language, patient),
+    )
+
+
+def context_for_entry(draft: Replacement, patient: Patient | None, spoken_language: str) -> SpeechContext:
+    """Return the context in which the written form of this entry of the lexicon is said, before the entry is saved.
+
+    It is said in the voice of the patient's next conversation, or else in the default voice. The audio is cached, so
+    that listening again costs nothing. Reads the database.
+    """
+    language = languages.code_of(patient.language if patient else spoken_language)
+    speed = float(patient.speech_rate) if patient else 1.0
+    voice = DefaultVoices().for_patient(patient) if patient else None
+    context = context_for_voice(voice, DEVICE_FORMATS[0], language, speed)
+    lexicon = load_lexicon(language, patient)
+    return replace(
+        context,
+        phrases=frozenset({normalise(draft.written)}),
+        lexicon=Lexicon((LexiconLayer([draft]), *lexicon.layers)),
     )
 
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -231,7 +231,7 @@ class SpeechAudio(APIView):
         wanted = serializer.validated_data
         context = context_for_voice(wanted.get("voice"), wanted["format"])
         speech = StreamingSpeech(wanted["text"], context, runtime.dependencies)
-        body = _run(speech.start, request)
+        body = run_speech(speech.start, request)
         record(request, Action.SPEAK, wanted.get("voice"))
         response = StreamingHttpResponse(body, content_type=FORMATS[wanted["format"]].mime)
         if speech.source:  # a text without a letter or digit has no audio, so it has no source
@@ -263,7 +263,7 @@ class VoicePreview(APIView):
         language, speech_rate = wanted.validated_data["language"], wanted.validated_data["speech_rate"]
         preview = preview_for_voice(voice, DEVICE_FORMATS[0], language, float(speech_rate))
         speech = StreamingSpeech(*preview, runtime.dependencies)
-        audio = _run(speech.collect, request)
+        audio = run_speech(speech.collect, request)
         if voice.source == Voice.Source.CLONED:
             record(request, Action.PLAY_PREVIEW, voice)
         response = range_response(ContentFile(audio), PREVIEW_MIME, request.headers.get("Range", ""))
@@ -271,7 +271,7 @@ class VoicePreview(APIView):
         return response
 
 
-def _run(work: Callable[[ResponseSpeeches, int], Awaitable[_Result]], request: Request) -> _Result:
+def run_speech(work: Callable[[ResponseSpeeches, int], Awaitable[_Result]], request: Request | HttpRequest) -> _Result:
     """Start a speech with `work`, on the event loop of the server, and return its result.
 
     Every failure before the first byte raises an APIException, so that the client gets a normal error response.

@@ -45,7 +45,7 @@ class Needs:
 def load_needs(
     cache: PhraseCache, defaults: DefaultVoices | None = None, patients: QuerySet[Patient] | None = None
 ) -> Needs:
-    """Load the needs of all active patients with at most five queries, two of them for `defaults`.
+    """Load the needs of all active patients with at most six queries, two of them for `defaults`.
 
     `patients` limits them to some patients.
     """

@@ -5,7 +5,7 @@
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.conf import settings
@@ -14,9 +14,11 @@ from django.utils import timezone
 
 from tts.cache.phrase_cache import PhraseCache
 from tts.cache.stores import create_store
+from tts.conversations.lexicon import LexiconBook
 from tts.conversations.lifecycle import render_greeting
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Clip, Phrase
+from tts.text.lexicon import Lexicon
 from tts.text.speakable import is_speakable
 from tts.text.spoken_form import Pronunciation
 from voicecare.audio.formats import DEVICE_FORMATS
@@ -59,6 +61,7 @@ class Audience:
     patient: Patient
     voice: Voice
     formats: tuple[str, ...]
+    lexicon: Lexicon = field(default_factory=Lexicon)
 
     @property
     def language(self) -> str:
@@ -77,17 +80,18 @@ def active_patients() -> PatientQuerySet:
 
 
 def load_audiences(patients: QuerySet[Patient], defaults: DefaultVoices | None = None) -> list[Audience]:
-    """Load the voices and audio formats of these patients with at most four queries, half of them for `defaults`.
+    """Load the voices, formats and lexicons of these patients with at most five queries, two of them for `defaults`.
 
     A patient for whom the provider has no usable voice is left out.
     """
     defaults = defaults or DefaultVoices()
-    audiences = []
+    audiences, book = [], LexiconBook()
     with_voices = patients.select_related("voice__successor", "backup_voice__successor")
     for patient in with_voices.prefetch_related(Prefetch("devices", Device.objects.bedside())).order_by("pk"):
         formats = {device.format for device in patient.devices.all() if device.revoked_at is None and device.format}
+        lexicon = book.lexicon(languages.code_of(patient.language), patient)
         for needed in _voices_needed(patient, defaults):
-            audiences.append(Audience(patient, needed, tuple(sorted(formats)) or DEVICE_FORMATS[:1]))
+            audiences.append(Audience(patient, needed, tuple(sorted(formats)) or DEVICE_FORMATS[:1], lexicon))
     return audiences
 
 
@@ -112,17 +116,19 @@ def required_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], mod
         spoken = [phrase for phrase in phrases if phrase.language == audience.language]
         for audio_format in audience.formats:
             speech_settings = SpeechSettings(voice, model, audience.language, float(patient.speech_rate), audio_format)
-            clips = ((clip_spec(phrase, speech_settings, patient), phrase.kind) for phrase in spoken)
+            clips = ((clip_spec(phrase, speech_settings, patient, audience.lexicon), phrase.kind) for phrase in spoken)
             specs.update((spec, kind) for spec, kind in clips if is_speakable(spec.text))
     return sorted(specs, key=lambda spec: KIND_PRIORITY.index(specs[spec]))
 
 
-def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient) -> ClipSpec:
-    """Return the specification of this phrase's clip for this patient. Only a greeting is specific to the patient.
+def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient, lexicon: Lexicon) -> ClipSpec:
+    """Return the specification of this phrase's clip for this patient.
+
+    Only a greeting belongs to the patient. Another phrase is shared by all patients to whom it is said in the same way.
 
     No clip has audio tags: every model and every voice can speak its text.
     """
-    pronunciation = Pronunciation(speech_settings.language)
+    pronunciation = Pronunciation(speech_settings.language, lexicon)
     if phrase.kind == Phrase.Kind.GREETING:
         greeting = render_greeting(phrase.text, patient)
         return ClipSpec(speech_settings, pronunciation.plain(greeting), greeting, phrase.pk, patient.pk)
@@ -131,25 +137,30 @@ def clip_spec(phrase: Phrase, speech_settings: SpeechSettings, patient: Patient)
 
 def expected_specs(
     clips: Iterable[Clip], phrases: Sequence[Phrase], model: str
-) -> Iterator[tuple[Clip, ClipSpec | None]]:
-    """Yield each existing clip with the specification that it would have if it were generated now.
+) -> Iterator[tuple[Clip, list[ClipSpec]]]:
+    """Yield each existing clip with the specifications that it may have if it were generated now.
 
-    The specification is None if the clip's phrase was deleted. If it has another key than the clip, the clip is stale:
-    the voice's revision, the names or the text of the phrase have changed. `voice` and `patient` of the clips must be
-    loaded.
+    A phrase has several if it is said to some patients in another way. There is none if the clip's phrase was deleted.
+    If all have other keys than the clip, the clip is stale: the voice's revision, the names, the lexicon or the text of
+    the phrase have changed. `voice` and `patient` of the clips must be loaded. Makes one query.
     """
+    book = LexiconBook()
+    said: dict[tuple[int, str], set[str]] = {}
     by_id = {phrase.pk: phrase for phrase in phrases}
     greetings = {phrase.language: phrase for phrase in phrases if phrase.kind == Phrase.Kind.GREETING}
     for clip in clips:
         speech_settings = SpeechSettings(VoiceRef.from_voice(clip.voice), model, clip.language, clip.speed, clip.format)
         phrase = by_id.get(clip.phrase_id or 0) if clip.patient is None else greetings.get(clip.language)
         if phrase is None:
-            yield clip, None
+            yield clip, []
         elif clip.patient is not None:
-            yield clip, clip_spec(phrase, speech_settings, clip.patient)
+            lexicon = book.lexicon(clip.language, clip.patient)
+            yield clip, [clip_spec(phrase, speech_settings, clip.patient, lexicon)]
         else:
-            spoken = Pronunciation(clip.language).plain(phrase.text)
-            yield clip, ClipSpec(speech_settings, spoken, phrase.text, phrase.pk)
+            if (phrase.pk, clip.language) not in said:
+                said[phrase.pk, clip.language] = book.spoken_forms(phrase.text, clip.language)
+            texts = said[phrase.pk, clip.language]
+            yield clip, [ClipSpec(speech_settings, text, phrase.text, phrase.pk) for text in texts]
 
 
 def missing_clips(audiences: Iterable[Audience], phrases: Sequence[Phrase], cache: PhraseCache) -> dict[str, ClipSpec]:
@@ -179,7 +190,7 @@ def expiring_clips_in_use(phrases: Sequence[Phrase], cache: PhraseCache) -> dict
     spoken_to = Q(patient=None) | Q(patient__in=active_patients())
     playable = expiring.filter(spoken_to, voice__state=Voice.State.USABLE).select_related("voice", "patient")
     specs = expected_specs(playable, phrases, settings.ELEVENLABS_MODEL_ID)
-    return {c.digest: w for c, w in specs if w is not None and cache.key(w.speech_settings, w.text) == c.digest}
+    return {c.digest: w for c, ws in specs for w in ws if cache.key(w.speech_settings, w.text) == c.digest}
 
 
 def in_generation_order(specs: dict[str, ClipSpec]) -> dict[str, ClipSpec]:

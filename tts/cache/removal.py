@@ -33,12 +33,12 @@ def delete_revoked_clips(cache: PhraseCache) -> int:
 def stale_clips(cache: PhraseCache) -> QuerySet[Clip]:
     """Return the clips that no speech will look up again.
 
-    The revision of the voice, the model, the names or the phrase have changed.
+    The revision of the voice, the model, the names, the lexicon or the phrase have changed.
     """
     rows = Clip.objects.select_related("voice", "patient").iterator(chunk_size=1000)
     found = [
         clip.pk
-        for clip, spec in expected_specs(rows, list(Phrase.objects.all()), settings.ELEVENLABS_MODEL_ID)
-        if spec is None or cache.key(spec.speech_settings, spec.text) != clip.digest
+        for clip, specs in expected_specs(rows, list(Phrase.objects.all()), settings.ELEVENLABS_MODEL_ID)
+        if clip.digest not in {cache.key(spec.speech_settings, spec.text) for spec in specs}
     ]
     return Clip.objects.filter(pk__in=found)

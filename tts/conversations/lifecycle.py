@@ -15,6 +15,7 @@ from django.db.models import F
 from django.db.models.functions import Greatest, Now
 
 from tts.conversations.context import Context, OpenConversation
+from tts.conversations.lexicon import load_lexicon
 from tts.conversations.voice import SpeechSettings, VoiceRef
 from tts.models import Conversation, Phrase, Utterance
 from tts.states import UNFINISHED_STATES, Origin, UtteranceState
@@ -244,6 +245,7 @@ def _build_context(conversation: Conversation, patient: Patient, defaults: Defau
         has_budget=patient.monthly_character_budget is not None or clinic is not None,
         budgeted_clinic_id=None if clinic is None else clinic.pk,
         own_voice_only=patient.hears_own_voice_only,
+        lexicon=load_lexicon(speech_settings.language, patient),
     )
 
 

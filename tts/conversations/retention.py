@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Model, ProtectedError, QuerySet
 from django.db.models.functions import Now
 
-from tts.models import Clip, Conversation, Utterance
+from tts.models import Clip, Conversation, LexiconEntry, Utterance
 from tts.outbox.leases import PENDING
 from usage.provider_history import deletion
 from voicecare.core.batches import process_each
@@ -81,17 +81,20 @@ def _clear_texts(utterances: QuerySet[Utterance]) -> int:
 
 @transaction.atomic
 def _anonymize(patient: Patient) -> None:
-    """Clear the names and the external id of a patient, and let their requests be deleted from the provider's history.
+    """Clear the names, the pronunciations and the external id of a patient.
 
-    Also clear the change log of the admin, which repeats the names of rows.
+    Let their requests be deleted from the provider's history. Also clear the change log of the admin, which repeats the
+    names of rows.
     """
-    theirs: dict[type[Model], Iterable[uuid.UUID]] = {
+    theirs: dict[type[Model], Iterable[uuid.UUID | int]] = {
         Patient: [patient.pk],
         Device: patient.devices.values_list("pk", flat=True),
         Voice: patient.own_voices.values_list("pk", flat=True),
+        LexiconEntry: patient.lexicon_entries.values_list("pk", flat=True),
     }
     for model, keys in theirs.items():
         entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(model))
         entries.filter(object_id__in=[str(key) for key in keys]).update(object_repr="", change_message="")
+    patient.lexicon_entries.all().delete()
     deletion.delete_for_patient(patient.pk)
     Patient.objects.filter(pk=patient.pk).update(name="", preferred_name="", companion_name="", external_id=None)

@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import F, Model, Q, QuerySet
 
 from cloning.models import CloneJob
-from tts.models import Clip, Conversation, Utterance
+from tts.models import Clip, Conversation, LexiconEntry, Utterance
 from usage.models import BudgetMonth, DailyUsage, HistoryDeletion, Incident, UsageEvent
 from voicecare.audit.models import AuditEntry
 from voicecare.patients.models import Device, Patient, Voice
@@ -65,6 +65,12 @@ SECTIONS = (
         "the patient's devices, without their access tokens",
         lambda patient: Device.objects.filter(patient=patient),
         without=frozenset({"token_prefix", "token_digest"}),
+    ),
+    Section(
+        "pronunciations",
+        LexiconEntry,
+        "how words and names are said to the patient",
+        lambda patient: LexiconEntry.objects.filter(patient=patient),
     ),
     Section(
         "voices",

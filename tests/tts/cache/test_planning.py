@@ -155,5 +155,5 @@ def test_archived_and_erased_patients_are_not_active(gone: str, alice: Member):
 def test_many_patients_take_as_many_queries_as_one(member: Callable[..., Member], django_assert_num_queries):
     for number in range(5):
         member(f"Patient {number}", voice=OTHER_VOICE)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         assert len(planning.load_audiences(planning.active_patients())) == 5

@@ -425,5 +425,5 @@ def test_a_heartbeat_does_not_change_an_ended_conversation(alice: Member):
 
 
 def test_starting_a_conversation_takes_few_queries(phrases: None, alice: Member, django_assert_max_num_queries):
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(10):
         start(alice)

@@ -23,7 +23,7 @@ from tests.cloning.samples import recordings
 from tests.conftest import OTHER_VOICE, Member
 from tests.sandbox import SandboxProcess
 from tests.voicecare.admin.test_two_factor import set_up
-from tts.models import Phrase
+from tts.models import LexiconEntry, Phrase
 from usage.models import Incident, NotificationChannel, Price
 from voicecare.accounts import tokens
 from voicecare.accounts.models import ApiToken, SecondFactor
@@ -94,6 +94,7 @@ ROWS: dict[type[Model], Callable[[Member], Model]] = {
     ),
     Device: lambda member: member.device,
     Group: lambda member: Group.objects.create(name="Night shift"),
+    LexiconEntry: lambda member: LexiconEntry.objects.create(written="Metformin", spoken="met for min"),
     Incident: lambda member: Incident.objects.create(kind="request"),
     NotificationChannel: lambda member: NotificationChannel.objects.create(name="On call", url="json://127.0.0.1:1"),
     Patient: lambda member: member.patient,
@@ -149,6 +150,7 @@ ADDED: dict[type[Model], dict[str, str]] = {
     DefaultVoice: {"language": "de"},
     Device: {"name": "Tablet"},
     Group: {"name": "Day shift"},
+    LexiconEntry: {"written": "Metoprolol", "spoken": "meto pro lol"},
     NotificationChannel: {"name": "Second on call", "url": "json://127.0.0.1:1"},
     Patient: {"name": "Zoe Zimmer", "companion_name": "Clara"},
     Phrase: {"kind": "common", "language": "en", "text": "Tell me more."},
@@ -345,7 +347,13 @@ SHOWING = {
     *("password-reset", "password-reset-done", "password-reset-complete", "oidc", "oidc-code"),
     "patients_voice_sample",  # the provider's own recording of a stock voice
 }
-TESTED_ELSEWHERE = {"audit-csv", "auth_user_password_change", "password-reset-confirm", "oidc-callback"}
+TESTED_ELSEWHERE = {
+    "audit-csv",
+    "tts_lexiconentry_listen",
+    "auth_user_password_change",
+    "password-reset-confirm",
+    "oidc-callback",
+}
 
 
 @pytest.mark.parametrize(("action", "work"), [*PAGES.values(), *OWN_ADD_PAGES.values()], ids=[*PAGES, *OWN_ADD_PAGES])

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.django_db
 
 migration: Any = import_module("voicecare.patients.migrations.0007_roles")
 clinic_migration: Any = import_module("voicecare.patients.migrations.0009_roles_see_clinics")
+lexicon_migration: Any = import_module("tts.migrations.0010_roles_use_the_lexicon")
 ROLES = ("Administrator", "Clinician", "Auditor")
 
 
@@ -26,8 +27,9 @@ def migrate() -> None:
     migration.create_roles(apps, SimpleNamespace(connection=connection))  # the real editor needs no test transaction
 
 
-def migrate_clinics() -> None:
-    clinic_migration.grant(apps, SimpleNamespace(connection=connection))
+def migrate_later_models() -> None:
+    for later in (clinic_migration, lexicon_migration):
+        later.grant(apps, SimpleNamespace(connection=connection))
 
 
 def permissions_in(group: Group) -> set[str]:
@@ -48,7 +50,7 @@ def before_roles(db: None) -> None:
 
 def test_the_roles_have_the_permissions_that_they_need(before_roles: None):
     migrate()
-    migrate_clinics()
+    migrate_later_models()
     administrator, clinician_, auditor = (permissions_in(Group.objects.get(name=name)) for name in ROLES)
     assert clinician_ == access.CLINICIAN_PERMISSIONS
     assert {"patients.erase_patient", "patients.view_all_patients", "auth.change_user"} <= administrator
@@ -60,7 +62,7 @@ def test_the_roles_have_the_permissions_that_they_need(before_roles: None):
 def test_the_permissions_are_created_if_they_do_not_exist_yet(before_roles: None):
     Permission.objects.all().delete()
     migrate()
-    migrate_clinics()
+    migrate_later_models()
     assert permissions_in(Group.objects.get(name="Clinician")) == access.CLINICIAN_PERMISSIONS
 
 
