@@ -56,7 +56,7 @@ INSERT INTO usage_dailyusage (
 )
 SELECT current_date - n, p.id, p.voice_id, 'eleven_flash_v2_5', 'live', 100, 50, 0, 3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
     0, 0, 0, 0
-FROM generate_series(0, 3650) AS n JOIN people AS p ON p.number <= {ROWS // 3650};
+FROM generate_series(0, 3650) AS n JOIN people AS p ON mod(p.number + n, {PATIENTS * 3650 // ROWS}) = 0;
 
 INSERT INTO usage_budgetmonth (patient, month, reserved, used, touched_at, checked)
 SELECT p.id, month, CASE WHEN p.number = 1 THEN 10 ELSE 0 END, 100, now() - interval '1 hour',
