@@ -8,7 +8,7 @@ from django.contrib.auth.models import Group, Permission, User
 _migration: Any = import_module("voicecare.patients.migrations.0007_roles")
 _audit_migration: Any = import_module("voicecare.audit.migrations.0003_roles_see_the_audit_trail")
 _clinic_migration: Any = import_module("voicecare.patients.migrations.0009_roles_see_clinics")
-_lexicon_migration: Any = import_module("tts.migrations.0010_roles_use_the_lexicon")
+_lexicon_migration: Any = import_module("tts.migrations.0011_roles_use_the_lexicon")
 
 
 def role(name: str) -> Group:

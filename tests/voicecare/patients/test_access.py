@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 migration: Any = import_module("voicecare.patients.migrations.0007_roles")
 clinic_migration: Any = import_module("voicecare.patients.migrations.0009_roles_see_clinics")
-lexicon_migration: Any = import_module("tts.migrations.0010_roles_use_the_lexicon")
+lexicon_migration: Any = import_module("tts.migrations.0011_roles_use_the_lexicon")
 ROLES = ("Administrator", "Clinician", "Auditor")
 
 

@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('patients', '0012_refused_handshakes'),
-        ('tts', '0008_credits_in_words'),
+        ('tts', '0009_heard_and_doubted'),
     ]
 
     operations = [
