@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 
 from tests.sandbox import SandboxProcess
+from tests.sound import decode
+from voicecare.audio.ogg import StreamJoiner
 
 Record = dict[str, Any]
 
@@ -26,6 +28,19 @@ def repeat_request(sandbox: SandboxProcess, record: Record, output_format: str |
 async def repeat_requests(sandbox: SandboxProcess, records: list[Record], output_format: str | None = None) -> bytes:
     parts = [await asyncio.to_thread(repeat_request, sandbox, record, output_format) for record in records]
     return b"".join(parts)
+
+
+async def assert_sounds_like_requests(
+    audio: bytes, sandbox: SandboxProcess, records: list[Record], output_format: str
+) -> None:
+    """Assert that the audio is what the sandbox answers to these requests. Of Opus, only the pages may differ."""
+    expected = await repeat_requests(sandbox, records)
+    if not output_format.startswith("opus"):
+        assert audio == expected
+        return
+    joiner = StreamJoiner()
+    joined = joiner.feed(expected) + joiner.finish()
+    assert (decode(audio, output_format).samples == decode(joined, output_format).samples).all()
 
 
 async def clone_voice(sandbox: SandboxProcess) -> str:

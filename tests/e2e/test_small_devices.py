@@ -16,6 +16,7 @@ from tests.server import ServerProcess
 from tests.waiting import eventually
 from tts.models import Utterance
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
+from voicecare.audio.ogg import PageReader, SoundLength
 from voicecare.patients.models import Device as DeviceRow
 from voicecare_client import Frame
 
@@ -44,6 +45,7 @@ class SmallDevice(Device):
         self._plays = self._ends = False
         self._lengths: dict[str, float] = {}  # of the speeches, in seconds, in their order
         self._played_s = 0.0  # of all speeches
+        self._pages, self._length = PageReader(), SoundLength()  # of Opus
 
     async def send(self, frame: Frame) -> None:
         if frame["type"] == "conversation.start" and self.buffer_ms is not None:
@@ -63,6 +65,7 @@ class SmallDevice(Device):
             self.overflows += self._buffered_s > BUFFER_MS / 1000
         elif frame["type"] == "speech.started":
             self._lengths[frame["id"]] = 0.0
+            self._pages, self._length = PageReader(), SoundLength()
         elif frame["type"] == "speech.finished":
             self._plays = self._ends = True
         elif frame["type"] == "speech.interrupted":
@@ -81,6 +84,8 @@ class SmallDevice(Device):
             before_s += length_s
 
     def _seconds(self, audio: bytes) -> float:
+        if self.audio_format.startswith("opus"):
+            return sum(map(self._length.feed, self._pages.feed(audio)))
         return len(audio) / FORMATS[self.audio_format].bytes_per_second
 
     def _play(self, now: float) -> None:

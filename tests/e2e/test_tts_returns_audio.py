@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import Member
 from tests.e2e.device import Device, spoken_order
-from tests.e2e.provider import repeat_requests
+from tests.e2e.provider import assert_sounds_like_requests, repeat_requests
 from tests.e2e.rows import accounts_of
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
@@ -61,8 +61,9 @@ async def test_a_text_comes_back_as_audio(
     assert len(requests) == 2  # one request for each sentence
     assert {request["voice_id"] for request in requests} == {alice.patient.voice.provider_id}
     assert {request["output_format"] for request in requests} == {format_name}
-    assert sum(request["bytes_sent"] for request in requests) == len(spoken.audio)
-    assert spoken.audio == await repeat_requests(sandbox, requests)
+    if not format_name.startswith("opus"):  # whose streams are joined
+        assert sum(request["bytes_sent"] for request in requests) == len(spoken.audio)
+    await assert_sounds_like_requests(spoken.audio, sandbox, requests, format_name)
 
     accounts = await accounts_of(started["conversation"])
     assert ended == {
@@ -80,7 +81,7 @@ async def test_a_text_comes_back_as_audio(
 
     reference = decode(await repeat_requests(sandbox, requests, "pcm_24000"), "pcm_24000")
     sound = decode(spoken.audio, format_name)
-    padding = len(requests) * (MP3_PADDING_S if format_name.startswith("mp3") else 0.01)
+    padding = len(requests) * {"mp3": MP3_PADDING_S, "opu": 0.03}.get(format_name[:3], 0.01)
     assert sound.seconds > 1
     assert reference.seconds - 0.01 <= sound.seconds <= reference.seconds + padding
     assert sound.loudness > MIN_LOUDNESS

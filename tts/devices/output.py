@@ -14,6 +14,7 @@ from tts.speech import Speech
 from tts.synthesis.pacing import Pacer
 from tts.synthesis.sink import record_audio
 from voicecare.audio.formats import FORMATS
+from voicecare.audio.ogg import SoundLength
 
 RECHECK_INTERVAL_S = 0.25  # `progress` of the device may correct the estimated playback at any time
 MAX_BUFFERED_BYTES = 128 * 1024  # handed to the server and unread, in addition to the buffers of the operating system
@@ -65,6 +66,7 @@ class SpeechOutput:
         self._unsent_bytes = 0
         self._sender: asyncio.Task[None] | None = None  # sends what waits
         self._bytes_per_second = FORMATS[format_name].bytes_per_second
+        self._length = SoundLength() if FORMATS[format_name].codec == "opus" else None  # its bit rate varies
         self._pacer = Pacer(self._bytes_per_second)
 
     def unsent_bytes(self) -> int:
@@ -90,8 +92,8 @@ class SpeechOutput:
 
     async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
         """Send one chunk as one frame immediately, or keep it while the device has no room for it."""
-        seconds = len(chunk) / self._bytes_per_second
-        self._pacer.record_sent(len(chunk), time.monotonic())
+        seconds = len(chunk) / self._bytes_per_second if self._length is None else self._length.feed(chunk)
+        self._pacer.record_sent(seconds * self._bytes_per_second, time.monotonic())
         whole = _Chunk(chunk, seconds, source, voice)
         unsent: _Chunk | None = whole
         is_sending = self._sender is not None and not self._sender.done()

@@ -18,8 +18,8 @@ class Pacer:
 
     def __init__(self, bytes_per_second: float) -> None:
         self._rate = bytes_per_second
-        self._sent_bytes = 0
-        self._segment_start = 0  # the offset of the latest segment
+        self._sent_bytes = 0.0
+        self._segment_start = 0.0  # the offset of the latest segment
         self._played_bytes = 0.0  # the estimate for the time `_estimated_at`
         self._estimated_at = 0.0
         self._reported_ms = 0.0  # the highest position that the device has reported
@@ -31,8 +31,11 @@ class Pacer:
         """
         self._segment_start = self._sent_bytes
 
-    def record_sent(self, size: int, now: float) -> None:
-        """Count a frame of `size` bytes that was sent at `now`."""
+    def record_sent(self, size: float, now: float) -> None:
+        """Count a frame of `size` bytes that was sent at `now`.
+
+        For a format whose bit rate varies, `size` is what its sound has at the nominal rate.
+        """
         self._played_bytes, self._estimated_at = self._played_at(now), now
         self._sent_bytes += size
 

@@ -23,11 +23,12 @@ from tts.states import Origin, Source
 from tts.synthesis.admission import AdmissionTicket
 from tts.synthesis.budget import BudgetReservation, BudgetUnknown
 from tts.synthesis.dependencies import SpeechDependencies
-from tts.synthesis.sink import AudioSink
+from tts.synthesis.sink import AudioSink, JoiningSink
 from tts.synthesis.sources import AudioSources
 from tts.text.segmenter import normalise
 from tts.text.speakable import is_speakable
 from tts.text.stream import Segment
+from voicecare.audio.formats import FORMATS
 from voicecare.core import tracing
 from voicecare.providers.errors import ProviderError, QuotaExceeded, RateLimited, VoiceUnavailable
 from voicecare.providers.espeak.client import SynthesizerUnavailable
@@ -70,6 +71,8 @@ async def speak(
     With `force_offline`, the offline voice speaks everything that is not in the phrase cache. On cancellation, no more
     audio is sent, and the characters that the provider bills are recorded.
     """
+    if FORMATS[context.speech_settings.format].codec == "opus":
+        sink = JoiningSink(sink)
     pipeline = SpeechPipeline(speech, context, sink, dependencies, force_offline=force_offline)
     with tracing.span("speech", {"voicecare.utterance_id": str(speech.utterance_id)}) as attributes:
         try:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from tts.speech import Speech
+from voicecare.audio.ogg import StreamJoiner
 from voicecare.core import metrics
 
 
@@ -40,6 +41,36 @@ class AudioSink(Protocol):
 
     async def flush(self) -> None:
         """Wait until all audio has left this process."""
+
+
+class JoiningSink:
+    """Joins the Ogg streams of all sources of one speech, and passes the joined stream to another sink."""
+
+    def __init__(self, sink: AudioSink) -> None:
+        self._sink = sink
+        self._joiner = StreamJoiner()
+        self._last: tuple[str, str] | None = None  # source and voice of the last audio
+
+    async def wait_for_capacity(self) -> None:
+        await self._sink.wait_for_capacity()
+
+    async def send_audio(self, chunk: bytes, source: str, voice: str) -> None:
+        """Send the audio that this chunk completes, if any."""
+        if audio := self._joiner.feed(chunk):
+            self._last = source, voice
+            await self._sink.send_audio(audio, source, voice)
+
+    async def wait_for_listener(self) -> None:
+        await self._sink.wait_for_listener()
+
+    async def notify_queued(self, reason: str, expires_in_s: float) -> None:
+        await self._sink.notify_queued(reason, expires_in_s)
+
+    async def flush(self) -> None:
+        """End the joined stream, and wait until all audio has left this process."""
+        if self._last is not None:
+            await self._sink.send_audio(self._joiner.finish(), *self._last)
+        await self._sink.flush()
 
 
 def record_audio(speech: Speech, size: int, source: str) -> None:

@@ -49,5 +49,8 @@ _NAMES = """
     wav_8000 wav_16000 wav_22050 wav_24000 wav_32000 wav_44100 wav_48000
 """
 FORMATS: dict[str, AudioFormat] = {name: AudioFormat.from_name(name) for name in _NAMES.split()}
-DEVICE_FORMATS = ("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000")
+DEVICE_FORMATS = (
+    *("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000"),
+    "opus_48000_32",
+)
 """The formats that a device may choose."""

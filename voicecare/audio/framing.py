@@ -9,6 +9,7 @@ from contextlib import aclosing
 from functools import lru_cache
 
 from voicecare.audio.formats import SAMPLE_BYTES, AudioFormat
+from voicecare.audio.ogg import PageReader
 
 
 async def whole_frames(chunks: AsyncGenerator[bytes, None], fmt: AudioFormat) -> AsyncGenerator[bytes, None]:
@@ -16,7 +17,16 @@ async def whole_frames(chunks: AsyncGenerator[bytes, None], fmt: AudioFormat) ->
 
     If `chunks` raises an exception, the padding is yielded first, then the exception is raised again. Each chunk is
     yielded before it is parsed, so that parsing delays no audio. Closes `chunks`.
+
+    Of Ogg, which cannot be padded, only whole pages are yielded: a player cannot use the beginning of a page.
     """
+    if fmt.codec == "opus":
+        reader = PageReader()
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if pages := b"".join(reader.feed(chunk)):
+                    yield pages
+        return
     padder = FramePadder(fmt)
     failure: Exception | None = None
     async with aclosing(chunks):

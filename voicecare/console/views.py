@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from tts.models import Phrase
 from voicecare.accounts import oidc
-from voicecare.audio.formats import DEVICE_FORMATS
+from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.console import devices
@@ -28,6 +28,8 @@ from voicecare.patients.models.device import CONSOLE_TIME
 from voicecare.providers.elevenlabs.sandbox.scenarios import SCENARIOS
 
 LATENCY_GOAL_MS = 500
+FORMATS_OF_CONSOLE = tuple(name for name in DEVICE_FORMATS if FORMATS[name].codec != "opus")
+"""Browsers cannot play Ogg while it arrives."""
 SHOWN_PATIENTS = 100  # of the list; more are found by name
 KEEP_EVERY_S = CONSOLE_TIME.total_seconds() / 9  # so often does a page notice that its user has logged out
 
@@ -93,7 +95,7 @@ def console(request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
         "patient": patient,
         "phrases": phrases.order_by("text"),
         "connected_devices": connected.order_by("name"),
-        "formats": DEVICE_FORMATS,
+        "formats": FORMATS_OF_CONSOLE,
         "scenarios": SCENARIOS.items() if settings.USE_SANDBOX else (),
         "latency_goal_ms": LATENCY_GOAL_MS,
         "keep_every_s": KEEP_EVERY_S,
@@ -110,7 +112,7 @@ def issue(request: HttpRequest, patient_id: uuid.UUID) -> JsonResponse:
     The server uses `format` for a conversation that it opens itself. Status 400 for an unknown format.
     """
     patient, audio_format = find_patient(request, patient_id), request.POST.get("format", DEVICE_FORMATS[0])
-    if audio_format not in DEVICE_FORMATS:
+    if audio_format not in FORMATS_OF_CONSOLE:
         return JsonResponse({"code": "unknown_format"}, status=400)
     takes_messages = request.POST.get("takes_messages") == "true"
     try:

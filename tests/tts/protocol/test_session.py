@@ -294,10 +294,18 @@ def test_an_interrupt_empties_the_buffer_of_a_device_that_has_named_its_size():
 
 
 def test_the_formats_are_those_of_the_protocol_with_the_default_first():
-    assert DEVICE_FORMATS == ("mp3_44100_128", "mp3_22050_32", "pcm_16000", "pcm_22050", "pcm_24000", "ulaw_8000")
+    assert DEVICE_FORMATS == (
+        "mp3_44100_128",
+        "mp3_22050_32",
+        "pcm_16000",
+        "pcm_22050",
+        "pcm_24000",
+        "ulaw_8000",
+        "opus_48000_32",
+    )
 
 
-@pytest.mark.parametrize("name", ["", "mp3", "MP3_44100_128", "pcm_44100", "opus_48000_32"])
+@pytest.mark.parametrize("name", ["", "mp3", "MP3_44100_128", "pcm_44100", "opus_48000_64"])
 def test_an_unknown_format_is_rejected_with_a_list_of_all_formats(name: str):
     frame = error(feed(new_session(), type="conversation.start", format=name))
     assert frame["code"] == "unknown_format"

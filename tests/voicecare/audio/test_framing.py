@@ -26,7 +26,7 @@ def pad(fmt: AudioFormat, data: bytes, chunk: int = 97) -> bytes:
     return data + padder.padding()
 
 
-@pytest.mark.parametrize("name", DEVICE_FORMATS)
+@pytest.mark.parametrize("name", [name for name in DEVICE_FORMATS if not name.startswith("opus")])  # see test_ogg
 def test_a_stream_cut_anywhere_can_be_followed_by_another(name):
     fmt = FORMATS[name]
     first, second = encode(fmt, tone(0.4)), encode(fmt, tone(0.1, 880))
