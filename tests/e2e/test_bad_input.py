@@ -302,12 +302,12 @@ async def test_the_halves_of_a_character_in_two_pieces_are_joined(
 ) -> None:
     async with Device(server.ws, alice.token) as device:
         await device.start(greeting=False)
-        await device.send_text('{"type": "speak.delta", "id": "written", "text": "Good morning \\ud83d"}')
-        await device.send_text('{"type": "speak.delta", "id": "written", "text": "\\ude42 my dear."}')
+        await device.send_text('{"type": "speak.delta", "id": "written", "text": "Good morning \\ud835"}')
+        await device.send_text('{"type": "speak.delta", "id": "written", "text": "\\udd18 my dear."}')
         await device.send_text(frame("speak.done", id="written"))
         assert (await device.wait_for("written")).terminal["type"] == "speech.finished"
         await device.assert_nothing_pending()
-    assert [request["text"] for request in sandbox.requests()] == ["Good morning 🙂 my dear."]
+    assert [request["text"] for request in sandbox.requests()] == ["Good morning 𝔘 my dear."]
 
 
 # Twenty errors in a row

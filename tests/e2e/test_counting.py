@@ -37,7 +37,7 @@ async def test_every_kind_of_speech_is_counted_once(
     sandbox.fault(kind="error", preset="invalid_text", match={"text": "^Refused"}, first=1)
     texts = {
         "plain": "This one is simply spoken.",
-        "unicode": "Ärger über 🙂 und 漢字 zählt nach Zeichen.",
+        "unicode": "Ärger über 𝔘 und 漢字 zählt nach Zeichen.",
         "phrase": PHRASE,
         "one": "One error, then it is spoken in the same voice.",
         "two": "Two errors, then it is spoken in another voice.",
