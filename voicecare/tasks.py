@@ -9,10 +9,12 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from tts.conversations import lifecycle
+from tts.outbox import store
 from usage.alerts.periodic_tasks import PeriodicTask
 from usage.ledger import events, journal
 from usage.reconciliation import reconciler
 from voicecare.accounts import password_reset, throttling, tokens
+from voicecare.api import idempotency
 from voicecare.audit import retention
 from voicecare.console import devices as console_devices
 from voicecare.core.batches import run_steps
@@ -46,6 +48,12 @@ def prune_logins() -> None:
         throttling.delete_old_attempts,
         console_devices.delete_old,
     )
+
+
+@shared_task(name="voicecare.prune_idempotency_keys", base=PeriodicTask)
+def prune_idempotency_keys() -> None:
+    """Deletes old idempotency keys of the REST API."""
+    run_steps(idempotency.delete_expired, partial(store.forget_keys, timezone.now() - idempotency.LIFETIME))
 
 
 @shared_task(name="voicecare.prune_audit", base=PeriodicTask)

@@ -159,3 +159,9 @@ class VoiceSyncSerializer(serializers.Serializer):
     added = serializers.IntegerField()
     changed = serializers.IntegerField(help_text="Voices with a new name, and voices that are available again.")
     gone = serializers.IntegerField()
+
+
+class CloneFilter(serializers.Serializer):
+    """The parameters of the list of a patient's clones."""
+
+    status = serializers.ChoiceField(CloneJob.Status.choices, required=False)

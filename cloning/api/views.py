@@ -1,5 +1,6 @@
 """REST views of voice clones: upload, status, retry and withdrawal, and the synchronisation of stock voices."""
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from functools import partial
@@ -7,10 +8,11 @@ from typing import IO, Any, cast
 
 from django.contrib.auth.models import User
 from django.core.exceptions import SuspiciousOperation
+from django.core.files import File
 from django.db import transaction
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import MultiPartParser
@@ -18,12 +20,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from cloning.api.serializers import AcceptedCloneSerializer, CloneSerializer, UploadSerializer, VoiceSyncSerializer
+from cloning.api.serializers import (
+    AcceptedCloneSerializer,
+    CloneFilter,
+    CloneSerializer,
+    UploadSerializer,
+    VoiceSyncSerializer,
+)
 from cloning.consent import withdrawal
 from cloning.jobs import runner, submission
 from cloning.models import CloneJob
 from cloning.samples.acceptance import MAX_BYTES
 from cloning.voices import sync
+from voicecare.api import idempotency
+from voicecare.api.pagination import CursorPagination
 from voicecare.api.schema import ErrorSerializer
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
@@ -91,20 +101,30 @@ class UploadParser(MultiPartParser):
             raise ParseError("The form has too many fields or files.") from error
 
 
+@extend_schema_view(
+    get=extend_schema(operation_id="list_clones", summary="List the clones of a patient", parameters=[CloneFilter])
+)
 class CloneList(generics.ListAPIView):
     """Voice clones of this patient, newest first."""
 
     serializer_class = CloneSerializer
+    filter_class = CloneFilter
+    pagination_class = CursorPagination
     required_permissions = {"GET": "cloning.view_clonejob", "POST": "cloning.add_clonejob"}
     parser_classes = (UploadParser,)
 
     def get_queryset(self) -> QuerySet[CloneJob]:
-        return _visible_clones(self.request).filter(patient=self._patient()).order_by("-created_at", "pk")
+        wanted = CloneFilter(data=self.request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        clones = _visible_clones(self.request).filter(patient=self._patient(), **wanted.validated_data)
+        return clones.order_by("-created_at", "pk")
 
     @extend_schema(
-        operation_id="clone_voice",
+        operation_id="create_clone",
+        summary="Clone a voice from a recording",
+        parameters=[idempotency.HEADER],
         request={"multipart/form-data": UploadSerializer},
-        responses={202: AcceptedCloneSerializer, 503: NOT_INSPECTED},
+        responses={202: AcceptedCloneSerializer, 409: idempotency.CONFLICT, 503: NOT_INSPECTED},
         examples=[UPLOAD, ACCEPTED],
     )
     def post(self, request: Request, id: uuid.UUID) -> Response:
@@ -119,14 +139,21 @@ class CloneList(generics.ListAPIView):
         upload = UploadSerializer(data=request.data)
         upload.is_valid(raise_exception=True)
         fields = {name: value for name, value in upload.validated_data.items() if name != "consent"}
-        on_submit = partial(record, request, Action.ADD)
-        job = submission.submit(patient=patient, witness=cast(User, request.user), on_submit=on_submit, **fields)
+        values = {**fields, "sample": _digest(fields["sample"])}
+        if earlier := idempotency.find(request, values):  # before the inspection, which takes seconds
+            return _accepted_response(get_object_or_404(_visible_clones(request), pk=earlier))
+        on_submit = partial(_finish, request, values)
+        try:
+            job = submission.submit(patient=patient, witness=cast(User, request.user), on_submit=on_submit, **fields)
+        except _AlreadyCreated as error:
+            job = get_object_or_404(_visible_clones(request), pk=error.job_id)
         return _accepted_response(job)
 
     def _patient(self) -> Patient:
         return get_object_or_404(Patient.objects.visible_to(self.request.user), pk=self.kwargs["id"])
 
 
+@extend_schema_view(get=extend_schema(operation_id="get_clone", summary="Get a voice clone"))
 class CloneDetail(generics.RetrieveAPIView):
     serializer_class = CloneSerializer
     required_permissions = {"GET": "cloning.view_clonejob", "DELETE": "cloning.change_clonejob"}
@@ -135,7 +162,12 @@ class CloneDetail(generics.RetrieveAPIView):
     def get_queryset(self) -> QuerySet[CloneJob]:
         return _visible_clones(self.request)
 
-    @extend_schema(responses={202: AcceptedCloneSerializer}, examples=[WITHDRAWN])
+    @extend_schema(
+        operation_id="withdraw_clone",
+        summary="Withdraw the consent to a voice clone",
+        responses={202: AcceptedCloneSerializer},
+        examples=[WITHDRAWN],
+    )
     @transaction.atomic
     def delete(self, request: Request, id: uuid.UUID) -> Response:
         """Withdraws the consent. The voice is never used again, and all of its data is removed in the background."""
@@ -148,6 +180,8 @@ class CloneRetry(APIView):
     required_permissions = {"POST": "cloning.change_clonejob"}
 
     @extend_schema(
+        operation_id="retry_clone",
+        summary="Retry a failed voice clone",
         request=None,
         examples=[ACCEPTED],
         responses={
@@ -173,6 +207,7 @@ class VoiceSync(APIView):
 
     @extend_schema(
         operation_id="sync_voices",
+        summary="Read the provider's list of voices",
         request=None,
         responses={
             200: VoiceSyncSerializer,
@@ -187,6 +222,33 @@ class VoiceSync(APIView):
             raise VoiceListUnavailable(error.message, error.code) from error
         record(request, Action.SYNC, Voice)
         return Response(VoiceSyncSerializer(result).data)
+
+
+class _AlreadyCreated(Exception):
+    """A concurrent request with the same Idempotency-Key has created a clone job in the meantime."""
+
+    def __init__(self, job_id: uuid.UUID) -> None:
+        self.job_id = job_id
+
+
+@transaction.atomic
+def _finish(request: Request, values: Mapping[str, Any], job: CloneJob) -> None:
+    """Ends a call that has created `job`, in the transaction that inserts it.
+
+    Raises _AlreadyCreated, which undoes the insertion, if a concurrent call with the same key has another job.
+    """
+    call = idempotency.begin(request, values)
+    if call and call.object_id not in (None, job.pk):
+        raise _AlreadyCreated(call.object_id)
+    idempotency.finish(call, job.pk)
+    record(request, Action.ADD, job)
+
+
+def _digest(sample: File) -> str:
+    digest = hashlib.sha256()
+    for chunk in sample.chunks():
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _visible_clones(request: Request) -> QuerySet[CloneJob]:

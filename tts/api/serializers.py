@@ -217,6 +217,10 @@ class DateOrTimeField(serializers.Field):
 
 class ConversationFilter(serializers.Serializer):
     patient = serializers.UUIDField(required=False)
+    device = serializers.UUIDField(required=False)
+    ordering = serializers.ChoiceField(
+        ("started_at", "-started_at"), required=False, help_text="The default is `-started_at`, newest first."
+    )
 
     def get_fields(self) -> dict[str, serializers.Field]:
         return {**super().get_fields(), "from": DateOrTimeField(), "to": DateOrTimeField(ends=True)}

@@ -1,6 +1,5 @@
 """REST endpoints: queue text for a patient, stream speech, and read what was spoken."""
 
-import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
@@ -13,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics
 from rest_framework.exceptions import APIException
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -38,6 +37,8 @@ from tts.runtime import runtime
 from tts.states import Source, UtteranceState
 from tts.synthesis.pipeline import SpeechFailed
 from tts.synthesis.response_speeches import MAX_SPEECHES_PER_USER, ResponseSpeeches, TooManySpeeches
+from voicecare.api import idempotency
+from voicecare.api.pagination import CursorPagination, refuse_unknown
 from voicecare.api.ranges import range_response
 from voicecare.api.schema import ErrorSerializer
 from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
@@ -48,13 +49,6 @@ from voicecare.patients.models import Patient, Voice
 
 _Result = TypeVar("_Result")
 
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
-IDEMPOTENCY_KEY_HEADER = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="Makes a retry safe: the same key and body give the same answer, and the text is spoken only once.",
-)
 LUNCH = OpenApiExample("Lunch", {"text": "Lunch is ready.", "expires_in_s": 600}, request_only=True)
 ACCEPTED = OpenApiExample(
     "Accepted",
@@ -77,12 +71,6 @@ HEARD = OpenApiExample(
     },
     response_only=True,
 )
-
-
-class InvalidIdempotencyKey(APIException):
-    status_code = 400
-    default_code = "bad_idempotency_key"
-    default_detail = "`Idempotency-Key` must have 1 to 255 printable ASCII characters."
 
 
 SPEECH_SOURCE_HEADER = OpenApiParameter(
@@ -115,11 +103,13 @@ class Speak(APIView):
     required_permissions = {"POST": "tts.add_utterance"}
 
     @extend_schema(
-        parameters=[IDEMPOTENCY_KEY_HEADER],
+        operation_id="speak_to_patient",
+        summary="Speak a text on the patient's device",
+        parameters=[idempotency.HEADER],
         request=SpeakSerializer,
         responses={
             202: AcceptedSerializer,
-            409: OpenApiResponse(ErrorSerializer, "`idempotency_conflict`: the key was used with another body before."),
+            409: idempotency.CONFLICT,
         },
         examples=[LUNCH, ACCEPTED],
     )
@@ -129,11 +119,9 @@ class Speak(APIView):
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id, archived_at=None)
         serializer = SpeakSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        key = request.headers.get("Idempotency-Key")
-        if key is not None and (not _IDEMPOTENCY_KEY.fullmatch(key) or not key.strip()):
-            raise InvalidIdempotencyKey
+        key = idempotency.key_of(request)
         author = cast(User, request.user)
-        utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key or "")
+        utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key)
         record(request, Action.SPEAK, utterance)
         # The row's state may have changed since the first request. A retry gets the same answer as the first request.
         return Response(AcceptedSerializer({"id": utterance.pk, "status": UtteranceState.WAITING}).data, 202)
@@ -149,7 +137,7 @@ class UtteranceDetail(generics.RetrieveAPIView):
     def get_queryset(self) -> QuerySet[Utterance]:
         return Utterance.objects.filter(patient__in=Patient.objects.visible_to(self.request.user))
 
-    @extend_schema(examples=[HEARD])
+    @extend_schema(operation_id="get_utterance", summary="Get the status of an utterance", examples=[HEARD])
     def get(self, request: Request, id: uuid.UUID) -> Response:
         return super().get(request, id=id)
 
@@ -159,20 +147,23 @@ class ConversationList(generics.ListAPIView):
 
     serializer_class = ConversationSerializer
     filter_class = ConversationFilter
+    pagination_class = CursorPagination
     required_permissions = {"GET": "tts.view_conversation"}
 
     def get_queryset(self) -> QuerySet[Conversation]:
         wanted = ConversationFilter(data=self.request.query_params.dict())
         wanted.is_valid(raise_exception=True)
-        names = {"patient": "patient_id", "from": "started_at__gte", "to": "started_at__lt"}
-        filters = {names[name]: value for name, value in wanted.validated_data.items()}
-        return _conversations(self.request).filter(**filters).order_by("-started_at", "pk")
+        values = wanted.validated_data
+        names = {"patient": "patient_id", "device": "device_id", "from": "started_at__gte", "to": "started_at__lt"}
+        filters = {column: values[name] for name, column in names.items() if name in values}
+        return _conversations(self.request).filter(**filters).order_by(values.get("ordering", "-started_at"), "pk")
 
-    @extend_schema(parameters=[ConversationFilter])
+    @extend_schema(operation_id="list_conversations", summary="List conversations", parameters=[ConversationFilter])
     def get(self, request: Request) -> Response:
         return super().get(request)
 
 
+@extend_schema_view(get=extend_schema(operation_id="get_conversation", summary="Get a conversation"))
 class ConversationDetail(generics.RetrieveAPIView):
     serializer_class = ConversationSerializer
     required_permissions = {"GET": "tts.view_conversation"}
@@ -182,10 +173,14 @@ class ConversationDetail(generics.RetrieveAPIView):
         return _conversations(self.request)
 
 
+@extend_schema_view(
+    get=extend_schema(operation_id="list_conversation_utterances", summary="List the utterances of a conversation")
+)
 class ConversationUtterances(generics.ListAPIView):
     """The utterances of a conversation, earliest first."""
 
     serializer_class = SpokenSerializer
+    pagination_class = CursorPagination
     required_permissions = {"GET": "tts.view_utterance"}
 
     def get_queryset(self) -> QuerySet[Utterance]:
@@ -218,7 +213,8 @@ class SpeechAudio(APIView):
     content_negotiation_class = IgnoreAcceptHeader
 
     @extend_schema(
-        operation_id="speech",
+        operation_id="stream_speech",
+        summary="Speak a text in the response",
         parameters=[SPEECH_SOURCE_HEADER, RETRY_AFTER_HEADER],
         request=SpeechSerializer,
         responses={**_AUDIO_RESPONSES, **SPEECH_ERRORS},
@@ -246,6 +242,7 @@ class VoicePreview(APIView):
 
     @extend_schema(
         operation_id="preview_voice",
+        summary="Listen to a voice",
         parameters=[PreviewFilter, SPEECH_SOURCE_HEADER, RETRY_AFTER_HEADER, RANGE_HEADER],
         responses={
             (200, PREVIEW_MIME): OpenApiTypes.BINARY,
@@ -258,6 +255,7 @@ class VoicePreview(APIView):
         """Return a fixed phrase in this voice. Its audio is cached, so the next request costs nothing."""
         usable = visible_voices(request).filter(state=Voice.State.USABLE).select_related("patient")
         voice = get_object_or_404(usable, pk=id)
+        refuse_unknown(request, PreviewFilter().fields)
         wanted = PreviewFilter(data=request.query_params.dict())
         wanted.is_valid(raise_exception=True)
         language, speech_rate = wanted.validated_data["language"], wanted.validated_data["speech_rate"]

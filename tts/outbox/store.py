@@ -27,10 +27,12 @@ from tts.outbox.leases import LEASE, NOT_EXPIRED, PENDING, UNLEASED, end_unspoke
 from tts.queue_reason import QueueReason
 from tts.states import Origin, UtteranceState
 from voicecare.core import pubsub
-from voicecare.core.errors import VoicecareError
+from voicecare.core.errors import IdempotencyConflict
 from voicecare.patients.models import Device
 
 log = structlog.get_logger(__name__)
+
+BATCH_SIZE = 1000  # rows per statement, so that other writers do not wait long
 
 _DIGEST_SALT = "tts.outbox"  # part of each stored digest: another value would refuse repeated requests
 # What somebody said to the patient in the device console for a trial, which no other device of the patient must speak.
@@ -39,10 +41,6 @@ _IS_OF_CONSOLE = Q(
     origin=Origin.DEVICE,
 )
 _TIME_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
-
-
-class IdempotencyConflict(VoicecareError):
-    code = "idempotency_conflict"
 
 
 # Submitting
@@ -81,14 +79,20 @@ def submit(
             raise
         existing = Utterance.objects.get(author=author, idempotency_key=idempotency_key)
         if existing.request_digest != digest:
-            message = "This Idempotency-Key came with another request before: use a new one."
-            raise IdempotencyConflict(message) from None
+            raise IdempotencyConflict from None
         return existing
     row.refresh_from_db(fields=["received_at", "expires_at"])
     if not is_connected:
         log.debug("speech.queued", conversation_id=None, utterance_id=str(row.pk), reason=row.queue_reason, ms=0)
     transaction.on_commit(partial(pubsub.publish_patient, patient_id), robust=True)
     return row
+
+
+def forget_keys(before: datetime) -> None:
+    """Delete the idempotency keys of requests that were received before this time."""
+    old = Utterance.objects.filter(~Q(idempotency_key=""), received_at__lt=before).order_by()
+    while rows := list(old.values_list("pk", flat=True)[:BATCH_SIZE]):
+        Utterance.objects.filter(pk__in=rows).update(idempotency_key="", request_digest="")
 
 
 # Claiming

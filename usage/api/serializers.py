@@ -79,7 +79,7 @@ class UsageFilter(serializers.Serializer):
         last = attrs.get("to") or queries.today()
         first = attrs.get("from") or self.default_start(last)
         if first > last:
-            raise serializers.ValidationError({"from": ["It must not be after `to`."]})
+            raise serializers.ValidationError({"from": ["It must not be after `to`."]}, "after_end")
         return {**attrs, "from": first, "to": last}
 
     def default_start(self, last: date) -> date:

@@ -23,12 +23,12 @@ from usage.api.serializers import (
 )
 from usage.models import DailyUsage
 from usage.reports import queries
-from voicecare.api.pagination import PageNumberPagination
+from voicecare.api.pagination import CursorPagination
 from voicecare.patients import care_teams
 from voicecare.patients.models import Patient
 
 
-class UsagePages(PageNumberPagination):
+class UsagePages(CursorPagination):
     page_size = 100  # the default ranges fit into one page
 
 
@@ -73,7 +73,7 @@ class Daily(_UsageView):
     serializer_class: type[serializers.Serializer] = DailySerializer
     filter_class, by_month = UsageFilter, False
 
-    @extend_schema(operation_id="daily_usage", parameters=[UsageFilter])
+    @extend_schema(operation_id="list_daily_usage", summary="List the usage of each day", parameters=[UsageFilter])
     def get(self, request: Request) -> Response:
         return super().get(request)
 
@@ -84,7 +84,9 @@ class Monthly(_UsageView):
     serializer_class: type[serializers.Serializer] = MonthlySerializer
     filter_class, by_month = MonthlyFilter, True
 
-    @extend_schema(operation_id="monthly_usage", parameters=[MonthlyFilter])
+    @extend_schema(
+        operation_id="list_monthly_usage", summary="List the usage of each month", parameters=[MonthlyFilter]
+    )
     def get(self, request: Request) -> Response:
         return super().get(request)
 
@@ -92,7 +94,7 @@ class Monthly(_UsageView):
 class Quota(APIView):
     required_permissions = {"GET": "usage.view_dailyusage"}
 
-    @extend_schema(operation_id="quota", responses=QuotaSerializer)
+    @extend_schema(operation_id="get_quota", summary="Get the credits of the account", responses=QuotaSerializer)
     def get(self, request: Request) -> Response:
         """Return the credits of the account at the speech provider, which all patients share."""
         return Response(QuotaSerializer(queries.quota_status()).data)
@@ -101,7 +103,7 @@ class Quota(APIView):
 class Budget(APIView):
     required_permissions = {"GET": "usage.view_dailyusage"}
 
-    @extend_schema(operation_id="patient_budget", responses=BudgetSerializer)
+    @extend_schema(operation_id="get_budget", summary="Get the budget of a patient", responses=BudgetSerializer)
     def get(self, request: Request, id: uuid.UUID) -> Response:
         """Return the patient's monthly budget. Speech over the budget fails with `over_budget`."""
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id)

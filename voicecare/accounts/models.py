@@ -3,6 +3,7 @@
 from django.contrib.auth.models import User
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from knox.models import AuthToken
 
@@ -68,3 +69,24 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name or "Login"
+
+
+class IdempotentCall(models.Model):
+    """A REST call with an `Idempotency-Key` that has created a row. See voicecare/api/idempotency.py.
+
+    The key and the request can contain names, so only keyed digests of them are stored.
+    """
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="+")
+    route = models.CharField(max_length=100)  # the name of the URL: each call has its own keys
+    key_digest = models.CharField(max_length=64)
+    request_digest = models.CharField(max_length=64)
+    object_id = models.UUIDField(null=True)  # of the created row; null only within the transaction that creates it
+    made_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        default_permissions = ()  # no page shows these rows
+        indexes = [models.Index(fields=["made_at"], name="idempotent_call_by_time")]
+        constraints = [
+            models.UniqueConstraint(fields=["user", "route", "key_digest"], name="idempotent_call_once"),
+        ]

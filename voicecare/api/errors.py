@@ -1,10 +1,11 @@
 """Error responses of the URLs under /api/.
 
-The body is `{"detail": ..., "code": ...}`. For invalid fields it is `{"field": ["message", ...]}`.
+The body is `{"detail": ..., "code": ...}`. For invalid fields it also has the messages of each field, as
+`{"field": ["message", ...]}`, and `errors`, a list of `{"field": ..., "code": ..., "detail": ...}`.
 """
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +21,7 @@ from voicecare.core.errors import VoicecareError
 
 _STATUS = {
     "idempotency_conflict": 409,
+    "secret_already_shown": 409,
     "inspection_failed": 503,
     "storage_unavailable": 503,
 }  # by the code of a VoicecareError; all other codes get 400
@@ -48,15 +50,35 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
         status = 503 if is_standby or isinstance(error, OperationalError | InterfaceError) else 500
         return Response(error_body(status), status)
     if isinstance(error, ValidationError):
-        general = response.data
-        if isinstance(response.data, dict):
-            general = response.data.get(api_settings.NON_FIELD_ERRORS_KEY)
-        if general:
-            response.data = {"detail": " ".join(general), "code": "invalid"}
+        response.data = _validation_body(error)
     else:
         code = error.get_codes() if isinstance(error, APIException) else error_body(response.status_code)["code"]
         response.data = {"detail": response.data["detail"], "code": code}
     return response
+
+
+def _validation_body(error: ValidationError) -> dict[str, Any]:
+    """Returns the body for invalid values of fields, or for an error of the whole request."""
+    found: Any = error.detail
+    general = found.get(api_settings.NON_FIELD_ERRORS_KEY) if isinstance(found, dict) else found
+    if general:
+        return {"detail": " ".join(general), "code": "invalid"}
+    errors = list(_field_errors(found))
+    detail = " ".join(f"{each['field']}: {each['detail']}" for each in errors)
+    return {**found, "detail": detail, "code": "invalid", "errors": errors}
+
+
+def _field_errors(found: Any, path: str = "") -> Iterator[dict[str, str]]:  # noqa: ANN401 - DRF's nested details
+    """Yields the errors of all fields. The name of a nested field has dots, for example `events.0`."""
+    if isinstance(found, dict):
+        for name, inner in found.items():
+            yield from _field_errors(inner, f"{path}.{name}" if path else str(name))
+        return
+    for message in found:
+        if isinstance(message, dict | list):
+            yield from _field_errors(message, path)
+        else:
+            yield {"field": path, "code": message.code, "detail": str(message)}
 
 
 def error_body(status: int) -> dict[str, str]:

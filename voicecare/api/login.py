@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voicecare.accounts import throttling, tokens, two_factor
-from voicecare.api.schema import ErrorSerializer
+from voicecare.api.schema import ErrorSerializer, InvalidRequestSerializer
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record, record_failed_log_in, record_refused_log_in
 
@@ -43,9 +43,11 @@ class LoginView(APIView):
 
     @extend_schema(
         operation_id="log_in",
+        summary="Log in",
         request=CredentialsSerializer,
         responses={
             200: TokenSerializer,
+            400: OpenApiResponse(InvalidRequestSerializer, "A value is missing or invalid."),
             429: OpenApiResponse(ErrorSerializer, "Too many failed attempts; see `Retry-After`."),
         },
         auth=[],
@@ -85,7 +87,7 @@ class LogoutView(APIView):
 
     permission_classes = (IsAuthenticated,)
 
-    @extend_schema(operation_id="log_out", request=None, responses={204: None})
+    @extend_schema(operation_id="log_out", summary="Log out", request=None, responses={204: None})
     @transaction.atomic
     def post(self, request: Request) -> Response:
         record(request, Action.LOG_OUT)

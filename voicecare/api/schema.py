@@ -19,12 +19,38 @@ class ErrorSerializer(serializers.Serializer):
     code = serializers.CharField(help_text="For programs; stable.")
 
 
+class FieldErrorSerializer(serializers.Serializer):
+    field = serializers.CharField(help_text="The name of the field or query parameter. That of a nested one has dots.")
+    code = serializers.CharField(help_text="For programs; stable.")
+    detail = serializers.CharField(help_text="For people.")
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "An invalid field",
+            {
+                "text": ["This field may not be blank."],
+                "detail": "text: This field may not be blank.",
+                "code": "invalid",
+                "errors": [{"field": "text", "code": "blank", "detail": "This field may not be blank."}],
+            },
+        )
+    ]
+)
+class InvalidRequestSerializer(ErrorSerializer):
+    """The body of every response with status 400.
+
+    If fields are invalid, their names are further keys, with a list of messages each.
+    """
+
+    errors = FieldErrorSerializer(  # type: ignore[assignment]  # the metaclass removes the attribute
+        many=True, required=False, help_text="Each invalid field."
+    )
+
+
 _ERROR = {"$ref": "#/components/schemas/Error"}
-_FIELDS = {
-    "type": "object",
-    "additionalProperties": {"type": "array", "items": {"type": "string"}},
-    "example": {"text": ["This field may not be blank."]},
-}
+_INVALID_REQUEST = {"$ref": "#/components/schemas/InvalidRequest"}
 _PAGING = {PageNumberPagination.page_query_param, PageNumberPagination.page_size_query_param}
 
 
@@ -42,16 +68,14 @@ def add_errors(result: dict[str, Any], **_context: object) -> dict[str, Any]:
 
     Which ones depends on the authentication, the parameters and the body of the operation. This is a postprocessing
     hook of drf-spectacular. Responses that a view documents itself are not replaced. The added responses refer to the
-    schema component `Error`. drf-spectacular creates this component, because the login documents its status 429 with
-    ErrorSerializer.
+    schema components `Error` and `InvalidRequest`. drf-spectacular creates them, because the login documents its
+    statuses 400 and 429 with their serializers.
     """
     for path, operations in result["paths"].items():
         for operation in operations.values():
             errors = {
                 code: {
-                    "content": {
-                        "application/json": {"schema": {"oneOf": [_ERROR, _FIELDS]} if code == "400" else _ERROR}
-                    },
+                    "content": {"application/json": {"schema": _INVALID_REQUEST if code == "400" else _ERROR}},
                     "description": description,
                 }
                 for code, description in _errors(path, operation).items()
@@ -70,8 +94,8 @@ def _errors(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
         errors["403"] = "`permission_denied`: the user lacks the permission for this call."
     if "{" in path or parameters & _PAGING:
         errors["404"] = "Not found, or not visible to this user."
-    if takes_body or parameters - _PAGING or speaks:  # the provider may reject a text
-        errors["400"] = "A value is missing or invalid."
+    if takes_body or parameters or speaks:  # the provider may reject a text
+        errors["400"] = "A value is missing or invalid, or a parameter is unknown."
     if takes_body:
         errors |= {"413": "The body is too large.", "415": "The content type of the body is not supported."}
     return errors

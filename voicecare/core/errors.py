@@ -22,3 +22,12 @@ class VoicecareError(Exception):
     def as_body(self) -> dict[str, object]:
         """Returns the JSON body of a REST response for this error."""
         return {"detail": self.message, "code": self.code}
+
+
+class IdempotencyConflict(VoicecareError):
+    """A user has sent an `Idempotency-Key` again, with another request. REST status 409."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key came with another request before: use a new one.")

@@ -33,6 +33,11 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "prune-samples": {"task": "cloning.prune_samples", "schedule": 3600.0, "options": {"expires": 3600}},
     "prune-texts": {"task": "tts.prune_texts", "schedule": 6 * 3600.0, "options": {"expires": 3600}},
     "prune-logins": {"task": "voicecare.prune_logins", "schedule": 3600.0, "options": {"expires": 3600}},
+    "prune-idempotency-keys": {
+        "task": "voicecare.prune_idempotency_keys",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
     "prune-audit": {"task": "voicecare.prune_audit", "schedule": 6 * 3600.0, "options": {"expires": 3600}},
     "mail-statement": {"task": "usage.mail_statement", "schedule": 600.0, "options": {"expires": 600}},
     "mail-digest": {"task": "usage.mail_digest", "schedule": 600.0, "options": {"expires": 600}},

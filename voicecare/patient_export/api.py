@@ -40,7 +40,11 @@ AUDIT_PERMISSION = "audit.view_auditentry"
 class PatientExport(APIView):
     required_permissions = {"GET": "patients.view_patient"}
 
-    @extend_schema(responses={(200, "application/zip"): OpenApiTypes.BINARY})
+    @extend_schema(
+        operation_id="export_patient",
+        summary="Export all data of a patient",
+        responses={(200, "application/zip"): OpenApiTypes.BINARY},
+    )
     def get(self, request: Request, id: uuid.UUID) -> HttpResponseBase:
         """Returns everything that is stored about the patient, as a ZIP file.
 

@@ -11,7 +11,7 @@ from django.db.models import F, Q, QuerySet
 from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import generics
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
@@ -19,6 +19,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
+from voicecare.api import idempotency
 from voicecare.api.schema import ErrorSerializer
 from voicecare.audit.changes import differences, values_of
 from voicecare.audit.models import Action
@@ -31,11 +32,13 @@ from voicecare.patients.serializers import (
     ISSUED_DEVICE_EXAMPLE,
     PATIENT_EXAMPLE,
     ClinicSerializer,
+    DeviceFilter,
     DeviceSerializer,
     ErasureSerializer,
     IssuedDeviceSerializer,
     PatientFilter,
     PatientSerializer,
+    VoiceFilter,
     VoiceSerializer,
 )
 
@@ -61,6 +64,10 @@ DEVICE_REQUEST_EXAMPLE = OpenApiExample("A device", {"name": "Bedside tablet"}, 
 ALREADY_ERASED = OpenApiResponse(
     ErrorSerializer, "Not found, not visible to this user, or the erasure has been started before."
 )
+NOT_ROTATED = OpenApiResponse(
+    ErrorSerializer, f"`revoked`: the device is revoked. {idempotency.CONFLICT_OR_SECRET.description}"
+)
+ROTATE_HINT = "Its token is not shown again. If it is lost, rotate the token of the device with another key."
 # A change of one of these changes the audio that is cached for a patient.
 AUDIBLE_FIELDS = {
     "name",
@@ -101,15 +108,27 @@ class PatientList(generics.ListCreateAPIView):
             patients = patients.filter(archived_at__isnull=not values["archived"])
         return patients.named(values.get("search", "")).order_by(values.get("ordering", "name"), "pk")
 
-    @extend_schema(parameters=[PatientFilter])
+    @extend_schema(operation_id="list_patients", summary="List patients", parameters=[PatientFilter])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         return super().get(request, *args, **kwargs)
 
-    @extend_schema(examples=[PATIENT_REQUEST_EXAMPLE, PATIENT_EXAMPLE])
-    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        return super().post(request, *args, **kwargs)
-
+    @extend_schema(
+        operation_id="create_patient",
+        summary="Create a patient",
+        parameters=[idempotency.HEADER],
+        responses={201: PatientSerializer, 409: idempotency.CONFLICT},
+        examples=[PATIENT_REQUEST_EXAMPLE, PATIENT_EXAMPLE],
+    )
     @transaction.atomic
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        call = idempotency.begin(request, request.data)
+        if call and call.object_id:
+            patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=call.object_id)
+            return Response(self.get_serializer(patient).data, 201)
+        response = super().post(request, *args, **kwargs)
+        idempotency.finish(call, response.data["id"])
+        return response
+
     def perform_create(self, serializer: BaseSerializer) -> None:
         clinic = serializer.validated_data.get("clinic") or care_teams.clinic_of_new_patient(self.request.user)
         patient = serializer.save(clinic=clinic)
@@ -120,6 +139,7 @@ class PatientList(generics.ListCreateAPIView):
         task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
 
+@extend_schema_view(get=extend_schema(operation_id="get_patient", summary="Get a patient"))
 class PatientDetail(generics.RetrieveUpdateAPIView):
     serializer_class = PatientSerializer
     required_permissions = {
@@ -134,7 +154,9 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
         return Patient.objects.visible_to(self.request.user)
 
     @extend_schema(
-        examples=[OpenApiExample("Speak more slowly", {"speech_rate": 0.85}, request_only=True), PATIENT_EXAMPLE]
+        operation_id="update_patient",
+        summary="Update a patient",
+        examples=[OpenApiExample("Speak more slowly", {"speech_rate": 0.85}, request_only=True), PATIENT_EXAMPLE],
     )
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         return super().patch(request, *args, **kwargs)
@@ -147,7 +169,12 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
         if AUDIBLE_FIELDS.intersection(serializer.validated_data):
             task_queue.enqueue_on_commit(task_names.WARM_PATIENT, patient.pk)
 
-    @extend_schema(responses={202: ErasureSerializer, 404: ALREADY_ERASED}, examples=[ERASURE_EXAMPLE])
+    @extend_schema(
+        operation_id="erase_patient",
+        summary="Erase a patient",
+        responses={202: ErasureSerializer, 404: ALREADY_ERASED},
+        examples=[ERASURE_EXAMPLE],
+    )
     @transaction.atomic
     def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Erases the patient. They are hidden, their devices are revoked and speech ends immediately.
@@ -163,26 +190,45 @@ class PatientDetail(generics.RetrieveUpdateAPIView):
         return Response(ErasureSerializer({"erases_at": erases_at}).data, 202)
 
 
+@extend_schema_view(
+    get=extend_schema(operation_id="list_devices", summary="List the devices of a patient", parameters=[DeviceFilter])
+)
 class DeviceList(generics.ListCreateAPIView):
     """The devices of a patient, including revoked ones."""
 
     serializer_class = DeviceSerializer
+    filter_class = DeviceFilter
     required_permissions = {"GET": "patients.view_device", "POST": "patients.add_device"}
 
     def get_queryset(self) -> QuerySet[Device]:
-        return self._patient().devices.bedside().order_by("name", "pk")
+        wanted = DeviceFilter(data=self.request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        devices = self._patient().devices.bedside()
+        if "revoked" in wanted.validated_data:
+            devices = devices.filter(revoked_at__isnull=not wanted.validated_data["revoked"])
+        return devices.order_by("name", "pk")
 
-    @extend_schema(responses={201: IssuedDeviceSerializer}, examples=[DEVICE_REQUEST_EXAMPLE, ISSUED_DEVICE_EXAMPLE])
+    @extend_schema(
+        operation_id="create_device",
+        summary="Add a device",
+        parameters=[idempotency.HEADER],
+        responses={201: IssuedDeviceSerializer, 409: idempotency.CONFLICT_OR_SECRET},
+        examples=[DEVICE_REQUEST_EXAMPLE, ISSUED_DEVICE_EXAMPLE],
+    )
     @transaction.atomic
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
         """Creates a device and returns its token. No other response contains this token."""
         patient = self._patient()
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
+        call = idempotency.begin(request, serializer.validated_data)
+        if call and call.object_id:
+            raise idempotency.SecretAlreadyShown(call.object_id, ROTATE_HINT)
         try:
             device, token = Device.objects.issue(patient, serializer.validated_data["name"])
         except Patient.DoesNotExist:  # the erasure has been started meanwhile
             raise Http404 from None
+        idempotency.finish(call, device.pk)
         record(request, Action.ADD, device, {"name": None})
         return Response(_issued(device, token), 201)
 
@@ -193,7 +239,7 @@ class DeviceList(generics.ListCreateAPIView):
 class DeviceDetail(APIView):
     required_permissions = {"DELETE": "patients.change_device"}
 
-    @extend_schema(responses={204: None})
+    @extend_schema(operation_id="revoke_device", summary="Revoke a device", responses={204: None})
     @transaction.atomic
     def delete(self, request: Request, id: uuid.UUID) -> Response:
         """Revokes the device. It is disconnected within seconds and can never connect again."""
@@ -206,7 +252,13 @@ class DeviceDetail(APIView):
 class DeviceRotation(APIView):
     required_permissions = {"POST": "patients.change_device"}
 
-    @extend_schema(request=None, responses={200: IssuedDeviceSerializer, 409: OpenApiResponse(description="Revoked.")})
+    @extend_schema(
+        operation_id="rotate_device_token",
+        summary="Replace the token of a device",
+        parameters=[idempotency.HEADER],
+        request=None,
+        responses={200: IssuedDeviceSerializer, 409: NOT_ROTATED},
+    )
     @transaction.atomic
     def post(self, request: Request, id: uuid.UUID) -> Response:
         """Replaces the token of the device and returns the new one. No other response contains it.
@@ -214,15 +266,20 @@ class DeviceRotation(APIView):
         The old token stops working, and a connection that was made with it is closed. Status 409 for a revoked device.
         """
         device = _device(request, id)
+        call = idempotency.begin(request, None)
+        if call and call.object_id:
+            raise idempotency.SecretAlreadyShown(call.object_id, ROTATE_HINT)
         token = device.renew_token()
         # The next epoch closes a connection that was made with the old token.
         renewed = {"token_prefix": device.token_prefix, "token_digest": device.token_digest, "epoch": F("epoch") + 1}
         if not Device.objects.filter(pk=device.pk, revoked_at=None).update(**renewed):
             raise DeviceRevoked
+        idempotency.finish(call, device.pk)
         record(request, Action.RENEW_TOKEN, device)
         return Response(_issued(device, token))
 
 
+@extend_schema_view(get=extend_schema(operation_id="list_clinics", summary="List clinics"))
 class ClinicList(generics.ListAPIView):
     """The clinics. Users who do not see all patients get those that they are members of."""
 
@@ -233,14 +290,18 @@ class ClinicList(generics.ListAPIView):
         return care_teams.visible_clinics(self.request.user).order_by("name", "pk")
 
 
+@extend_schema_view(get=extend_schema(operation_id="list_voices", summary="List voices", parameters=[VoiceFilter]))
 class VoiceList(generics.ListAPIView):
     """Stock voices, and the voice clones of patients that the user may see."""
 
     serializer_class = VoiceSerializer
+    filter_class = VoiceFilter
     required_permissions = {"GET": "patients.view_voice"}
 
     def get_queryset(self) -> QuerySet[Voice]:
-        return visible_voices(self.request).order_by("name", "pk")
+        wanted = VoiceFilter(data=self.request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        return visible_voices(self.request).filter(**wanted.validated_data).order_by("name", "pk")
 
 
 def visible_voices(request: Request) -> QuerySet[Voice]:

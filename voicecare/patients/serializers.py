@@ -276,6 +276,12 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
         read_only_fields = ("id", "format", "last_seen", "revoked_at", "created_at")
 
 
+class DeviceFilter(serializers.Serializer):
+    """The parameters of the list of a patient's devices."""
+
+    revoked = serializers.BooleanField(required=False, help_text="Only devices that are revoked, or that are not.")
+
+
 @extend_schema_serializer(examples=[ISSUED_DEVICE_EXAMPLE])
 class IssuedDeviceSerializer(serializers.Serializer):
     """A device with its new token. No other response contains this token."""
@@ -297,3 +303,13 @@ class VoiceSerializer(serializers.ModelSerializer[Voice]):
     class Meta:
         model = Voice
         fields = ("id", "name", "source", "provider_id", "state")
+
+
+class VoiceFilter(serializers.Serializer):
+    """The parameters of the list of voices."""
+
+    source = serializers.ChoiceField(  # type: ignore[assignment]  # the metaclass removes the attribute
+        Voice.Source.choices, required=False
+    )
+    state = serializers.ChoiceField(Voice.State.choices, required=False)
+    patient = serializers.UUIDField(required=False, help_text="Only the voice clones of this patient.")

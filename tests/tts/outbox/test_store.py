@@ -30,8 +30,8 @@ from tests.tts.outbox.connections import (
 from tts.models import Conversation, Utterance
 from tts.outbox import leases, store
 from tts.outbox.claim import Claim
-from tts.outbox.store import IdempotencyConflict
 from tts.states import UtteranceState
+from voicecare.core.errors import IdempotencyConflict
 from voicecare.patients.models import Device, Patient
 
 pytestmark = pytest.mark.django_db

@@ -27,6 +27,7 @@ from voicecare.admin.overview.patient_facts import incident_keys, read_facts
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.core import languages
+from voicecare.core.errors import IdempotencyConflict
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.admin import ARCHIVING
 from voicecare.patients.models import DefaultVoices, Patient
@@ -142,7 +143,7 @@ class PatientPageAdmin(PatientErasureAdmin):
                 with transaction.atomic():
                     message = store.submit(patient.pk, **wanted, author=cast(User, request.user), idempotency_key=key)
                     record(request, Action.SPEAK, message)
-            except store.IdempotencyConflict:
+            except IdempotencyConflict:
                 form = SayForm({**request.POST.dict(), "key": uuid.uuid4()})
                 form.add_error(
                     None, "This form has been sent before, with another text. Press Say to send this text, too."
