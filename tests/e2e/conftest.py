@@ -1,13 +1,15 @@
-"""Fixtures: a second server on the same database, servers for one test, and a closed circuit after the test."""
+"""Fixtures: a second server on the same database, servers for one test, a worker, a closed circuit after the test."""
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import wait_until_provider_healthy
+from tests.e2e.worker import running_worker
 from tests.processes import child_processes
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
@@ -33,6 +35,19 @@ def own_server(
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def web(own_server: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server with its own data directory for the broker and the recordings."""
+    return own_server()
+
+
+@pytest.fixture
+def worker(web: ServerProcess, sandbox: SandboxProcess) -> Iterator["subprocess.Popen[bytes]"]:
+    """A Celery worker of the server `web`."""
+    with running_worker(web, sandbox) as process:
+        yield process
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,70 +18,22 @@ import pytest
 from tests.clinicians import Clinician, clinician
 from tests.cloning import at_provider
 from tests.cloning.samples import recordings
-from tests.conftest import Member, database_url
+from tests.conftest import Member
 from tests.e2e.device import Device
+from tests.e2e.worker import process_environment
 from tests.sandbox import SandboxProcess
-from tests.server import ROOT, ServerProcess, environment
+from tests.server import ROOT, ServerProcess
 from tests.waiting import eventually
 from voicecare.patients.models import Patient
 
 CLONE_TIMEOUT_S = 60.0  # a withdrawal that still finds cached speech is repeated after 15 s
 SWEEP_INTERVAL_S = 5.0
 SENTENCE = "This is said in the voice of the daughter, as soon as there is one."
-WORKER = (
-    "worker",
-    "--loglevel",
-    "INFO",
-    "--pool",
-    "solo",
-    "--without-gossip",
-    "--without-mingle",
-    "--without-heartbeat",
-    "--purge",
-)
 
 
 @pytest.fixture(scope="module")
 def recording() -> bytes:
     return recordings.encoded(recordings.speech(65), "libmp3lame")
-
-
-@pytest.fixture
-def web(own_server: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server with its own data directory for the broker and the recordings."""
-    return own_server()
-
-
-def process_environment(web: ServerProcess, sandbox: SandboxProcess) -> dict[str, str]:
-    """The environment of a process that shares the database, the broker and the files of the server."""
-    env = environment(DATABASE_URL=database_url(), ELEVENLABS_BASE_URL=sandbox.url, VOICECARE_DATA_DIR=web.data_dir)
-    return {**os.environ, **env}
-
-
-@pytest.fixture
-def worker(web: ServerProcess, sandbox: SandboxProcess) -> Iterator["subprocess.Popen[bytes]"]:
-    """A Celery worker as in production, with the broker of the server."""
-    command = [sys.executable, "-m", "celery", "-q", "-A", "voicecare", *WORKER]
-    with (web.data_dir / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=process_environment(web, sandbox), stdout=log, stderr=log)
-    wait_until_ready(process, web.data_dir / "worker.log")
-    yield process
-    process.terminate()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def wait_until_ready(worker: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Waits until the worker is ready. At its start it purges tasks of other tests."""
-    deadline = time.monotonic() + 60
-    while " ready." not in log.read_text(errors="replace"):
-        if worker.poll() is not None or time.monotonic() > deadline:
-            worker.kill()
-            raise RuntimeError(log.read_text(errors="replace")[-3000:])
-        time.sleep(0.05)
 
 
 @pytest.fixture
