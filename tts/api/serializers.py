@@ -140,10 +140,10 @@ class UtteranceSerializer(serializers.ModelSerializer[Utterance]):
 
     @extend_schema_field(serializers.ChoiceField(STATE_CHOICES))
     def get_status(self, utterance: Utterance) -> str:
-        return UtteranceState.EXPIRED.value if _is_expired(utterance) else utterance.state
+        return UtteranceState.EXPIRED.value if has_expired(utterance) else utterance.state
 
     def get_code(self, utterance: Utterance) -> str:
-        return "expired" if _is_expired(utterance) else utterance.code
+        return "expired" if has_expired(utterance) else utterance.code
 
 
 @extend_schema_serializer(examples=[SPOKEN])
@@ -226,7 +226,7 @@ class ConversationFilter(serializers.Serializer):
         return {**super().get_fields(), "from": DateOrTimeField(), "to": DateOrTimeField(ends=True)}
 
 
-def _is_expired(utterance: Utterance) -> bool:
+def has_expired(utterance: Utterance) -> bool:
     """Whether the utterance has expired, even if the periodic sweep has not marked it yet."""
     waits = utterance.state in (UtteranceState.WAITING, UtteranceState.QUEUED)
     return waits and utterance.expires_at is not None and utterance.expires_at <= timezone.now()

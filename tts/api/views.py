@@ -7,7 +7,6 @@ from typing import Any, TypeVar, cast
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
@@ -20,6 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from tts.api import messages
 from tts.api.serializers import (
     AcceptedSerializer,
     ConversationFilter,
@@ -32,7 +32,6 @@ from tts.api.serializers import (
 )
 from tts.api.streaming import ShuttingDown, StreamingSpeech, context_for_voice, preview_for_voice
 from tts.models import Conversation, Utterance
-from tts.outbox import store
 from tts.runtime import runtime
 from tts.states import Source, UtteranceState
 from tts.synthesis.pipeline import SpeechFailed
@@ -113,16 +112,13 @@ class Speak(APIView):
         },
         examples=[LUNCH, ACCEPTED],
     )
-    @transaction.atomic
     def post(self, request: Request, id: uuid.UUID) -> Response:
         """Queue a text to be spoken on the patient's most recently connected device."""
         patient = get_object_or_404(Patient.objects.visible_to(request.user), pk=id, archived_at=None)
         serializer = SpeakSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         key = idempotency.key_of(request)
-        author = cast(User, request.user)
-        utterance = store.submit(patient.pk, **serializer.validated_data, author=author, idempotency_key=key)
-        record(request, Action.SPEAK, utterance)
+        utterance = messages.send(request, patient, **serializer.validated_data, idempotency_key=key)
         # The row's state may have changed since the first request. A retry gets the same answer as the first request.
         return Response(AcceptedSerializer({"id": utterance.pk, "status": UtteranceState.WAITING}).data, 202)
 

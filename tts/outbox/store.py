@@ -40,6 +40,7 @@ _IS_OF_CONSOLE = Q(
     Exists(Conversation.objects.filter(pk=OuterRef("conversation"), device__console_until__isnull=False)),
     origin=Origin.DEVICE,
 )
+WAITS = (UtteranceState.WAITING, UtteranceState.QUEUED)
 _TIME_LEFT = ExpressionWrapper(F("expires_at") - Now(), output_field=DurationField())
 
 
@@ -59,7 +60,7 @@ def submit(
         raise ValueError("an idempotency key has 255 characters at most and belongs to an author")
     request = f"{patient_id} {expires_in_s:g} {text}"
     digest = salted_hmac(_DIGEST_SALT, request, algorithm="sha256").hexdigest() if idempotency_key else ""
-    is_connected = _online_devices().filter(patient=patient_id).exists()
+    is_connected = receiver(patient_id) is not None
     try:
         with transaction.atomic():
             row = Utterance.objects.create(
@@ -93,6 +94,23 @@ def forget_keys(before: datetime) -> None:
     old = Utterance.objects.filter(~Q(idempotency_key=""), received_at__lt=before).order_by()
     while rows := list(old.values_list("pk", flat=True)[:BATCH_SIZE]):
         Utterance.objects.filter(pk__in=rows).update(idempotency_key="", request_digest="")
+
+
+def receiver(patient_id: uuid.UUID) -> Device | None:
+    """Return the device to which a message to the patient would go now: the one that connected last.
+
+    It can be a console that takes messages. Return None if no device is connected that takes them.
+    """
+    return _online_devices().filter(patient=patient_id).order_by("-last_seen", "-pk").first()
+
+
+def withdraw(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
+    """End a waiting message as interrupted, before anybody hears it. Return False if it plays, has ended or is unknown.
+
+    Unlike `cancel`, which a device requests, it ends a message that was never delivered, too.
+    """
+    messages = Utterance.objects.filter(NOT_EXPIRED, pk=utterance_id, patient=patient_id, origin=Origin.SERVER)
+    return bool(end_unspoken(messages.filter(state__in=WAITS), UtteranceState.INTERRUPTED))
 
 
 # Claiming
@@ -344,7 +362,7 @@ def doubt_ack(utterance_id: uuid.UUID, patient_id: uuid.UUID, owner: str) -> boo
 
 def cancel(utterance_id: uuid.UUID, patient_id: uuid.UUID) -> bool:
     """End a waiting row as interrupted. Return False if the row is not waiting: it plays, has ended or is unknown."""
-    waits = _delivered(utterance_id, patient_id).filter(state__in=[UtteranceState.WAITING, UtteranceState.QUEUED])
+    waits = _delivered(utterance_id, patient_id).filter(state__in=WAITS)
     return bool(end_unspoken(waits, UtteranceState.INTERRUPTED))
 
 

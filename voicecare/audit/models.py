@@ -16,6 +16,7 @@ class Action(models.TextChoices):
     ERASE = "erase", "Erase"
     UNDO_ERASURE = "undo_erasure", "Undo erasure"
     SPEAK = "speak", "Speak"
+    CANCEL = "cancel", "Cancel"
     READ_TEXT = "read_text", "Read text"
     PLAY_RECORDING = "play_recording", "Play recording"
     PLAY_PREVIEW = "play_preview", "Play preview of a clone"
@@ -36,6 +37,7 @@ class Action(models.TextChoices):
 
 class Source(models.TextChoices):
     ADMIN = "admin", "Admin"
+    CONSOLE = "console", "Console"
     REST = "rest", "REST"
     COMMAND = "command", "Command line"
 

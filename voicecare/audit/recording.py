@@ -19,7 +19,7 @@ from voicecare.audit.models import Action, AuditEntry, Source
 
 BATCH_SIZE = 500
 REFUSAL_INTERVAL = timedelta(minutes=1)
-_REST_PREFIX = "/api/"
+_SOURCES = (("/api/", Source.REST), ("/console/", Source.CONSOLE))  # other paths are of the admin
 
 
 def record(
@@ -71,7 +71,8 @@ def _entry(
 ) -> AuditEntry:
     entry = AuditEntry(action=action, changes=changes, source=Source.COMMAND)
     if request is not None:
-        entry.source = Source.REST if request.path_info.startswith(_REST_PREFIX) else Source.ADMIN
+        of_path = (source for prefix, source in _SOURCES if request.path_info.startswith(prefix))
+        entry.source = next(of_path, Source.ADMIN)
         entry.address = _address(request)
         user = user or request.user
         if user.is_authenticated:

@@ -13,6 +13,7 @@ from tests.clinicians import Clinician, clinician
 from tests.conftest import Member
 from tts.models import Conversation, Utterance
 from tts.states import UtteranceState
+from voicecare.audit.models import AuditEntry
 from voicecare.patients.models import Patient, Voice
 
 pytestmark = pytest.mark.django_db
@@ -128,6 +129,7 @@ def test_a_retry_gets_the_same_answer_and_is_spoken_once(carol: Clinician, alice
     again = speak(carol, alice, {"text": TEXT, "expires_in_s": 900}, key="order-1")
     assert (again.status_code, again.json()) == (202, first.json())
     assert Utterance.objects.count() == 1
+    assert AuditEntry.objects.count() == 1
 
 
 @pytest.mark.parametrize("body", [{"text": "Dinner is ready."}, {"text": TEXT, "expires_in_s": 60}])

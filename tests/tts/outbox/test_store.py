@@ -201,6 +201,10 @@ EVENTS: dict[str, tuple[Callable[[DeviceConnection, Utterance], object], dict[st
         lambda socket, row: store.cancel(row.pk, row.patient_id),
         {"waiting": "interrupted", "queued": "interrupted"},
     ),
+    "withdrawn": (
+        lambda socket, row: store.withdraw(row.pk, row.patient_id),
+        {"waiting": "interrupted", "queued": "interrupted"},
+    ),
     "renew": (lambda socket, row: socket.renew(), {}),
     "disconnected": (lambda socket, row: socket.disconnect(), {"speaking": "waiting", "spoken": "waiting"}),
     "killed": (lapse, {"speaking": "waiting", "spoken": "waiting"}),
@@ -416,6 +420,32 @@ def test_an_ack_of_an_unknown_delivery_is_rejected(alice: Member, bob: Member):
         assert not settle(never_given.pk, alice.patient.pk)
         assert not settle(own.pk, alice.patient.pk)
     assert {state_of(row) for row in (never_given, own, given)} == {"waiting", "queued"}
+
+
+def test_a_message_that_was_never_delivered_is_withdrawn_once(alice: Member, bob: Member):
+    row = submit(alice.patient)
+    assert not store.withdraw(row.pk, bob.patient.pk)
+    assert not store.withdraw(uuid.uuid4(), alice.patient.pk)
+    assert state_of(row) == "waiting"
+    assert store.withdraw(row.pk, alice.patient.pk)
+    assert state_of(row) == "interrupted"
+    assert not store.withdraw(row.pk, alice.patient.pk)
+    assert connect(alice).claim() is None
+
+
+def test_an_expired_message_is_not_withdrawn(alice: Member):
+    row = submit(alice.patient)
+    expire(row)
+    assert not store.withdraw(row.pk, alice.patient.pk)
+
+
+def test_the_receiver_of_a_message_is_the_device_that_connected_last(alice: Member):
+    assert store.receiver(alice.patient.pk) is None
+    connect(alice)
+    assert store.receiver(alice.patient.pk) == alice.device
+    later = second_device(alice)
+    connect(alice, later)
+    assert store.receiver(alice.patient.pk) == later
 
 
 def test_an_unacknowledged_delivery_is_repeated_and_each_time_counts(alice: Member):

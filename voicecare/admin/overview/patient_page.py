@@ -4,9 +4,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, cast
 
-from django import forms
 from django.contrib import admin
-from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -16,7 +14,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
-from tts.api.serializers import DEFAULT_EXPIRY_S, SpeakSerializer
 from tts.models import Utterance
 from tts.outbox import store
 from usage.models import DailyUsage, Incident
@@ -24,39 +21,14 @@ from voicecare.admin.confirmation import confirmation_page
 from voicecare.admin.lists import timestamp
 from voicecare.admin.overview.patient_erasure import PatientErasureAdmin
 from voicecare.admin.overview.patient_facts import incident_keys, read_facts
-from voicecare.audit.models import Action
+from voicecare.admin.overview.say_form import SayForm
 from voicecare.audit.recording import record
 from voicecare.core import languages
-from voicecare.core.errors import IdempotencyConflict
 from voicecare.dashboard.permissions import AdminPermissions
 from voicecare.patients.admin import ARCHIVING
 from voicecare.patients.models import DefaultVoices, Patient
 
-_EXPIRIES = ((900, "15 minutes"), (3600, "1 hour"), (4 * 3600, "4 hours"), (24 * 3600, "1 day"))
 _PLAYER = '<audio class="voice-player" controls preload="none" src="{}" aria-label="A preview of the voice"></audio>'
-
-
-class SayForm(forms.Form):
-    """A text for a patient, with the same rules as over REST. `key` makes sending the form twice harmless."""
-
-    text = forms.CharField(strip=False, widget=forms.Textarea(attrs={"rows": 4, "autofocus": True}))
-    expires_in_s = forms.TypedChoiceField(
-        label="Try for",
-        choices=_EXPIRIES,
-        coerce=int,
-        initial=DEFAULT_EXPIRY_S,
-        help_text="If the text cannot be spoken by then, it expires.",
-    )
-    key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
-
-    def clean(self) -> dict[str, Any]:
-        if not self.errors:
-            wanted = {name: self.cleaned_data[name] for name in ("text", "expires_in_s")}
-            serializer = SpeakSerializer(data=wanted)
-            if not serializer.is_valid():
-                for name, errors in serializer.errors.items():
-                    self.add_error(name, [str(error) for error in errors])
-        return self.cleaned_data
 
 
 class PatientPageAdmin(PatientErasureAdmin):
@@ -137,21 +109,13 @@ class PatientPageAdmin(PatientErasureAdmin):
         patient = self._visible(request, patient_id, archived_at=None)
         form = SayForm(request.POST if request.method == "POST" else None)
         if form.is_valid():
-            wanted = {name: form.cleaned_data[name] for name in ("text", "expires_in_s")}
-            key = f"admin {form.cleaned_data['key']}"
-            try:
-                with transaction.atomic():
-                    message = store.submit(patient.pk, **wanted, author=cast(User, request.user), idempotency_key=key)
-                    record(request, Action.SPEAK, message)
-            except IdempotencyConflict:
-                form = SayForm({**request.POST.dict(), "key": uuid.uuid4()})
-                form.add_error(
-                    None, "This form has been sent before, with another text. Press Say to send this text, too."
-                )
-            else:
+            message = form.send(request, patient)
+            if message is not None:
                 return self._after_saying(request, patient, message)
-        is_online = read_facts([patient], AdminPermissions(request.user))[patient].is_online
-        context = {"title": f"Say something to {patient}", "patient": patient, "form": form, "is_online": is_online}
+            form = SayForm.sent_before(request.POST)
+        form.fields["text"].widget.attrs["autofocus"] = True
+        receiver = store.receiver(patient.pk)
+        context = {"title": f"Say something to {patient}", "patient": patient, "form": form, "receiver": receiver}
         template = "admin/patients/patient/say.html"
         base = {**self.admin_site.each_context(request), "opts": self.opts, "original": patient}
         return TemplateResponse(request, template, {**base, **context})

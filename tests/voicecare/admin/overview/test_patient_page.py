@@ -129,6 +129,18 @@ def test_a_text_for_a_connected_device_is_spoken_now(admin_client: Client, alice
     assert Utterance.objects.get().queue_reason == ""
 
 
+def test_a_console_that_takes_the_messages_is_named(admin_client: Client, alice: Member):
+    in_an_hour = timezone.now() + timedelta(hours=1)
+    console, _ = Device.objects.issue_console(alice.patient, "Device console of carol", takes_messages=False)
+    Device.objects.filter(pk=console.pk).update(last_seen=timezone.now(), online_until=in_an_hour)
+    assert "No device is connected." in page(admin_client, alice, "say")
+    Device.objects.filter(pk=console.pk).update(takes_messages=True)
+    shown = page(admin_client, alice, "say")
+    assert "Device console of carol is connected and takes the messages of this patient." in shown
+    assert "No device is connected." not in shown
+    assert "The text is spoken now" in say(admin_client, alice, LUNCH).content.decode()
+
+
 def test_a_form_that_is_sent_twice_speaks_once(admin_client: Client, alice: Member):
     key = str(uuid.uuid4())
     for _ in range(2):
@@ -138,6 +150,7 @@ def test_a_form_that_is_sent_twice_speaks_once(admin_client: Client, alice: Memb
     assert "has been sent before" in changed.content.decode()
     assert changed.context["form"]["key"].value() != key
     assert Utterance.objects.count() == 1
+    assert AuditEntry.objects.filter(action="speak").count() == 1
 
 
 @pytest.mark.parametrize("text", ["", "  \n ", "a" * 10_001, "\x00"])
