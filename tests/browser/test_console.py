@@ -16,7 +16,7 @@ from tests.conftest import Member, wait_until_provider_healthy
 from tests.sandbox import SandboxProcess
 from tests.server import ServerProcess
 from tests.waiting import until
-from tts.models import Utterance
+from tts.models import Phrase, Utterance
 from tts.outbox import store
 from voicecare.console.views import KEEP_EVERY_S
 from voicecare.patients.models import Device
@@ -179,6 +179,20 @@ def test_a_queued_text_is_spoken_later(console: Console, server: ServerProcess):
     console.press("off")
     console.expect_state("played")
     expect(console.newest).to_contain_text("live")
+    wait_until_provider_healthy(server)
+
+
+def test_a_hold_message_is_named_and_not_acknowledged(console: Console, server: ServerProcess):
+    Phrase.objects.create(kind="holding", text="One moment, please.")
+    console.start("pcm_24000")
+    console.say("One moment, please.")  # puts it into the cache
+    console.expect_state("played")
+    console.press("quota")
+    console.say("The doctor comes at three.")
+    expect(console.page.locator("#speeches li", has_text="The hold message")).to_contain_text("played")
+    console.press("off")
+    expect(console.page.locator("#speeches li", has_text="The doctor comes at three.")).to_contain_text("played")
+    assert '"type":"ack"' not in console.page.locator("#log").inner_text().replace(" ", "")
     wait_until_provider_healthy(server)
 
 

@@ -175,6 +175,7 @@ async def test_a_cached_hold_message_is_spoken_once_in_a_conversation(
         await speak_queued(device, "first", FIRST)
         hold_message = await device.wait_for_frame("speech.started")
         assert (hold_message["id"][:4], hold_message["source"]) == ("srv-", "cache")
+        assert hold_message["hold_message"] is True
         await device.wait_for_frame("speech.finished", id=hold_message["id"])
         await speak_queued(device, "second", SECOND)
         await device.assert_nothing_pending()

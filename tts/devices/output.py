@@ -11,6 +11,7 @@ from tts.devices.transport import DeviceTransport, Frame
 from tts.protocol import messages
 from tts.queue_reason import QueueReason
 from tts.speech import Speech
+from tts.states import Origin
 from tts.synthesis.pacing import Pacer
 from tts.synthesis.sink import record_audio
 from voicecare.audio.formats import FORMATS
@@ -184,6 +185,8 @@ class SpeechOutput:
         else:
             if self._speech.claim is not None and self._speech.claim.original is not None:
                 frame["of"] = self._speech.claim.original
+            if self._speech.origin == Origin.HOLD_MESSAGE:
+                frame["hold_message"] = True
             frames = [{"type": "speech.started", **frame, "format": self._format}]
         if source in ("backup", "offline") and not self._notice_sent:
             self._notice_sent = True

@@ -19,6 +19,7 @@ class Speech {
     requestedAt = null;
     track = null;
     isReceived = false;
+    isHoldMessage = false;
     stopStream = () => {};
 
     constructor(id, text) {
@@ -168,13 +169,14 @@ export class Conversation {
         }
     }
 
-    #onSpeechStarted({ id, source, voice }) {
+    #onSpeechStarted({ id, source, voice, hold_message: isHoldMessage }) {
         const known = this.#speeches.get(id);
         const isRepeated = known?.isServerStarted && known.isReceived; // a delivery that was not acknowledged
         const speech = !known || isRepeated ? new Speech(id, "") : known;
         if (isRepeated && known.track) {
             this.#output.drop(known.track);
         }
+        speech.isHoldMessage = Boolean(isHoldMessage);
         this.#speeches.set(id, speech);
         this.#forgetOld();
         this.#current = speech;
@@ -276,7 +278,7 @@ export class Conversation {
 
     /** A message to the patient is acknowledged when it was played to its end, and not before. */
     #onPlayed(speech) {
-        if (speech.isServerStarted && speech.state === "playing" && speech.isReceived) {
+        if (speech.isServerStarted && !speech.isHoldMessage && speech.state === "playing" && speech.isReceived) {
             if (!this.#send({ type: "ack", id: speech.id })) {
                 this.#unsentAcks.add(speech.id);
             }

@@ -11,6 +11,14 @@ function badge(text, tone) {
     return element;
 }
 
+/** The server does not send the text of what it says by itself. */
+function nameOf(speech) {
+    if (speech.isHoldMessage) {
+        return "The hold message";
+    }
+    return speech.id === "greeting" ? "The greeting" : "A message to the patient";
+}
+
 function prepend(list, row, placeholder) {
     placeholder.hidden = true;
     list.prepend(row);
@@ -47,7 +55,7 @@ export class SpeechList {
         const line = document.createElement("li");
         line.dataset.speech = speech.id;
         const text = document.createElement("div");
-        text.textContent = speech.text || (speech.id === "greeting" ? "The greeting" : "A message to the patient");
+        text.textContent = speech.text || nameOf(speech);
         const facts = document.createElement("div");
         if (speech.text) {
             const again = document.createElement("button");
