@@ -11,10 +11,20 @@ from voicecare.providers.elevenlabs.account import AccountClient
 from voicecare.providers.elevenlabs.sandbox.scenarios import OFF
 
 TIMEOUT_S = (1, 5)
+READ_TIMEOUT_S = 1  # a page waits for it
 
 
 class SandboxError(Exception):
     """The fault could not be chosen. The message says why, and what to do."""
+
+
+def active() -> str:
+    """The failure that was chosen last. Empty if it is not known, for example because the sandbox does not run."""
+    try:
+        reply = requests.get(f"{settings.ELEVENLABS_BASE_URL}/sandbox/scenario", timeout=READ_TIMEOUT_S)
+        return str(reply.json()["name"])
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return ""
 
 
 def choose(name: str) -> None:

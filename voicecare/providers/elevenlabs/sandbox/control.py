@@ -43,7 +43,8 @@ unavailable.</p>
 <h2>Control</h2><ul>
 <li><code>GET</code>, <code>PUT /sandbox/settings</code>: {settings}</li>
 <li><code>GET</code>, <code>POST</code>, <code>DELETE /sandbox/faults</code>: list, add or remove faults</li>
-<li><code>POST /sandbox/scenario</code> with <code>name</code>: same as a button above</li>
+<li><code>POST /sandbox/scenario</code> with <code>name</code>: same as a button above; <code>GET</code>: the chosen
+one</li>
 <li><code>GET /sandbox/requests</code>: all speech requests, in order of arrival</li>
 <li><code>GET /sandbox/account</code>: what was billed</li>
 <li><code>POST /sandbox/sales</code>: add usage by another user of the account: {sales}</li>
@@ -82,6 +83,7 @@ def read_settings(sandbox: Sandbox, _body: object) -> dict[str, Any]:
 
 
 def change_settings(sandbox: Sandbox, body: object) -> dict[str, Any]:
+    sandbox.scenario = ""
     sandbox.config.update(body)
     return asdict(sandbox.config)
 
@@ -91,11 +93,13 @@ def list_faults(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
 
 
 def add_fault(sandbox: Sandbox, body: object) -> dict[str, Any]:
+    sandbox.scenario = ""
     return sandbox.faults.add(body).to_json()
 
 
 def clear_faults(sandbox: Sandbox, _body: object) -> list[dict[str, Any]]:
     sandbox.faults.clear()
+    sandbox.scenario = ""
     return []
 
 
@@ -161,6 +165,11 @@ def reset(sandbox: Sandbox, _body: object) -> dict[str, Any]:
     return asdict(sandbox.config)
 
 
+def read_scenario(sandbox: Sandbox, _body: object) -> dict[str, str]:
+    """Returns the name of the scenario that was chosen. It is empty if faults or settings were changed since then."""
+    return {"name": sandbox.scenario}
+
+
 async def choose_scenario(request: web.Request) -> web.Response:
     """Applies the scenario named in the form, then redirects to the page. Responds with 400 for an unknown name.
 
@@ -199,6 +208,7 @@ async def page(request: web.Request) -> web.Response:
 def add_routes(router: web.UrlDispatcher) -> None:
     router.add_get("/", page)
     router.add_get("/sandbox/", page)
+    router.add_get("/sandbox/scenario", json_route(read_scenario))
     router.add_post("/sandbox/scenario", choose_scenario)
     router.add_get("/sandbox/settings", json_route(read_settings))
     router.add_put("/sandbox/settings", json_route(change_settings))

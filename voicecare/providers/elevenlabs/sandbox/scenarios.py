@@ -93,3 +93,4 @@ def apply_scenario(sandbox: Sandbox, name: str) -> None:
     sandbox.config.update({**asdict(SandboxConfig(first_byte_ms=sandbox.first_byte_ms)), **scenario.settings})
     for fault in scenario.faults:
         sandbox.faults.add(fault)
+    sandbox.scenario = name

@@ -29,6 +29,7 @@ class Sandbox:
         self.concurrency = ConcurrencySlots(self.config)
         self.voices = VoiceLibrary(self.config)
         self.faults = FaultRegistry()
+        self.scenario = "off"  # the name of the chosen one, scenarios.OFF; empty after other changes
         self.request_log = RequestLog()
 
 
