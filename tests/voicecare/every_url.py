@@ -14,11 +14,18 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from cloning.models import CloneJob
+from tts.models import Conversation, Utterance
 from voicecare.patients.models import Patient, Voice
 
 GUESSES = ("nothing", "00000000-0000-4000-8000-000000000000")
 CHARTS = ("days", "cost", "clinics", "patients", "voices", "unknown")
-MODELS = {"patient_id": Patient, "voice_id": Voice, "job_id": CloneJob}  # of parameters
+MODELS = {  # of parameters
+    "patient_id": Patient,
+    "voice_id": Voice,
+    "job_id": CloneJob,
+    "conversation_id": Conversation,
+    "utterance_id": Utterance,
+}
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>")
 _APP_LABEL = re.compile(r"\^\(\?P<app_label>([\w|]+)\)/\$")
 _OTHER_EXPRESSIONS = {"(?P<url>.*)$": "no-such-page/", "^api(/|$)": "api/no-such-call/"}

@@ -1,6 +1,9 @@
-"""The device console (docs/console.md): a page that is a device, so that clinicians hear what a patient hears.
+"""The console (docs/console.md): pages for clinicians, who need not be staff.
 
-`views` has the pages and the calls of the page's scripts, `access` decides who may open them, and `devices` issues and
-revokes the tokens of the page. The scripts are in `static/voicecare/console/`. They use the device protocol
-(docs/protocol.md) as every device does. This package is part of the composition root, so it may import every app.
+`patient_views` and `conversation_views` have the page of a patient: voices, budget, usage, devices, incidents, messages
+and conversations. `patient_page` reads what it shows, and `lines` says how a speech is shown. `views` has the device
+console, a page that is a device, so that clinicians hear what a patient hears, and the calls of its scripts. `devices`
+issues and revokes its tokens. `access` decides who may open what, and `pages` is what all pages share. The scripts of
+the device console are in `static/voicecare/console/` and use the device protocol (docs/protocol.md) as every device
+does. This package is part of the composition root, so it may import every app.
 """

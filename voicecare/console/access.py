@@ -1,4 +1,4 @@
-"""Who may open the device console, and for which patients: the rules of the REST API and of the admin.
+"""Who may open the pages of the console, and for which patients: the rules of the REST API and of the admin.
 
 Besides staff these are clinicians who may not log in to the admin. So the console has a login page of its own.
 """
@@ -22,8 +22,8 @@ from voicecare.patients.access import may
 from voicecare.patients.models import Patient
 
 LOGIN_URL = reverse_lazy("console:log-in")
-# The page is a new device that speaks to the patient.
-REQUIRED_PERMISSIONS = ("patients.view_patient", "patients.add_device", "tts.add_utterance")
+# The device console is a new device that speaks to the patient.
+DEVICE_PERMISSIONS = ("patients.view_patient", "patients.add_device", "tts.add_utterance")
 
 View = Callable[..., HttpResponse]
 
@@ -35,44 +35,57 @@ class ConsoleLoginForm(AdminLoginForm):
         AuthenticationForm.confirm_login_allowed(self, user)
 
 
-def console_page(view: View) -> View:
-    """Sends visitors to the login, and those who must set up a second factor to the page for it.
+def page(*permissions: str) -> Callable[[View], View]:
+    """Returns a decorator for a page that needs all these permissions.
 
-    Raises PermissionDenied (403) for users who may not open the console.
+    It sends visitors to the login, and those who must set up a second factor to the page for it. Without a permission
+    it raises PermissionDenied (403).
     """
 
-    @functools.wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401 - of any page
-        if not request.user.is_authenticated or not is_verified(request):
-            return redirect_to_login(request.get_full_path(), str(LOGIN_URL))
-        if must_set_up(request):
-            return HttpResponseRedirect(reverse("admin:two-factor"))
-        if not _has_permissions(request):
-            raise PermissionDenied
-        return view(request, *args, **kwargs)
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401 - of any page
+            if not request.user.is_authenticated or not is_verified(request):
+                return redirect_to_login(request.get_full_path(), str(LOGIN_URL))
+            if must_set_up(request):
+                return HttpResponseRedirect(reverse("admin:two-factor"))
+            if not has_permissions(request, *permissions):
+                raise PermissionDenied
+            return view(request, *args, **kwargs)
 
-    return guarded
+        return guarded
+
+    return decorate
 
 
-def console_call(view: View) -> View:
-    """Answers the calls of the scripts, which cannot follow a redirect to the login, with 403 and a code.
+def call(*permissions: str) -> Callable[[View], View]:
+    """Returns a decorator for a call of the scripts that needs all these permissions.
 
-    The code is `logged_out` or `forbidden`. A 403 without a code is Django's own, for a CSRF token of another login.
+    Scripts cannot follow a redirect to the login, so a refusal is a 403 with a code: `logged_out` or `forbidden`. A 403
+    without a code is Django's own, for a CSRF token of another login.
     """
 
-    @functools.wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401 - of any call
-        if not request.user.is_authenticated or not is_verified(request) or must_set_up(request):
-            return JsonResponse({"code": "logged_out"}, status=403)
-        if not _has_permissions(request):
-            return JsonResponse({"code": "forbidden"}, status=403)
-        return view(request, *args, **kwargs)
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401 - of any call
+            if not request.user.is_authenticated or not is_verified(request) or must_set_up(request):
+                return JsonResponse({"code": "logged_out"}, status=403)
+            if not has_permissions(request, *permissions):
+                return JsonResponse({"code": "forbidden"}, status=403)
+            return view(request, *args, **kwargs)
 
-    return guarded
+        return guarded
+
+    return decorate
 
 
-def _has_permissions(request: HttpRequest) -> bool:
-    return all(may(cast(User, request.user), permission) for permission in REQUIRED_PERMISSIONS)
+console_page, console_call = page(*DEVICE_PERMISSIONS), call(*DEVICE_PERMISSIONS)
+"""For the pages and the calls of the device console."""
+
+
+def has_permissions(request: HttpRequest, *permissions: str) -> bool:
+    """Whether the user has all these permissions, as for calls of the REST API."""
+    return all(may(cast(User, request.user), permission) for permission in permissions)
 
 
 def find_patient(request: HttpRequest, patient_id: uuid.UUID) -> Patient:

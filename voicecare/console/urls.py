@@ -1,10 +1,15 @@
-"""HTTP routes of the device console, under /console/."""
+"""HTTP routes of the console, under /console/."""
 
 from django.urls import path
+from rest_framework.authentication import SessionAuthentication
 
-from voicecare.console import views
+from tts.api.views import VoicePreview
+from voicecare.console import conversation_views, patient_views, views
+from voicecare.console.access import call
 
 app_name = "console"
+# As in the admin: an audio player sends the session cookie and no token.
+preview = VoicePreview.as_view(authentication_classes=(SessionAuthentication,), schema=None)
 urlpatterns = [
     path("", views.patients, name="patients"),
     path("log-in/", views.ConsoleLoginView.as_view(), name="log-in"),
@@ -14,4 +19,14 @@ urlpatterns = [
     path("devices/<uuid:device_id>/keep/", views.keep, name="keep"),
     path("devices/<uuid:device_id>/revoke/", views.revoke, name="revoke"),
     path("faults/<slug:fault_name>/", views.fault, name="fault"),
+    path("patients/<uuid:patient_id>/", patient_views.patient, name="patient"),
+    path("patients/<uuid:patient_id>/live/", patient_views.live, name="patient-live"),
+    path("patients/<uuid:patient_id>/voices/", patient_views.voices, name="voices"),
+    path("patients/<uuid:patient_id>/say/", patient_views.say, name="say"),
+    path("patients/<uuid:patient_id>/usage/", patient_views.usage, name="usage"),
+    path("patients/<uuid:patient_id>/conversations/", conversation_views.conversations, name="conversations"),
+    path("conversations/<uuid:conversation_id>/", conversation_views.conversation, name="conversation"),
+    path("messages/<uuid:utterance_id>/", conversation_views.message, name="message"),
+    path("messages/<uuid:utterance_id>/cancel/", patient_views.cancel, name="cancel"),
+    path("voices/<uuid:id>/preview/", call("patients.view_voice")(preview), name="preview"),
 ]

@@ -10,7 +10,6 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
@@ -21,7 +20,16 @@ from voicecare.audio.formats import DEVICE_FORMATS, FORMATS
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
 from voicecare.console import devices
-from voicecare.console.access import ConsoleLoginForm, console_call, console_page, find_patient
+from voicecare.console.access import (
+    DEVICE_PERMISSIONS,
+    ConsoleLoginForm,
+    console_call,
+    console_page,
+    find_patient,
+    has_permissions,
+    page,
+)
+from voicecare.console.pages import render
 from voicecare.management import sandbox_faults
 from voicecare.patients.models import Device, Patient
 from voicecare.patients.models.device import CONSOLE_TIME
@@ -64,20 +72,21 @@ class ConsoleLogoutView(LogoutView):
 
 @require_GET
 @never_cache
-@console_page
+@page("patients.view_patient")
 def patients(request: HttpRequest) -> HttpResponse:
     """The patients of the user, to choose one."""
     search = request.GET.get("q", "").strip()
     found = Patient.objects.visible_to(request.user).active().named(search).order_by("name", "pk")
     shown = list(found[: SHOWN_PATIENTS + 1])
     context = {
-        "title": "Device console",
+        "title": "Patients",
+        "has_device_console": has_permissions(request, *DEVICE_PERMISSIONS),
         "patients": shown[:SHOWN_PATIENTS],
         "has_more": len(shown) > SHOWN_PATIENTS,
         "shown": SHOWN_PATIENTS,
         "search": search,
     }
-    return _render(request, "console/patients.html", context)
+    return render(request, "console/patients.html", context)
 
 
 # The audio element plays MP3 from a MediaSource, whose address is a blob. Everything else is of this host.
@@ -97,10 +106,11 @@ def console(request: HttpRequest, patient_id: uuid.UUID) -> HttpResponse:
         "connected_devices": connected.order_by("name"),
         "formats": FORMATS_OF_CONSOLE,
         "scenarios": SCENARIOS.items() if settings.USE_SANDBOX else (),
+        "active_fault": sandbox_faults.active() if settings.USE_SANDBOX else "",
         "latency_goal_ms": LATENCY_GOAL_MS,
         "keep_every_s": KEEP_EVERY_S,
     }
-    return _render(request, "console/console.html", context)
+    return render(request, "console/console.html", context)
 
 
 @require_POST
@@ -156,8 +166,3 @@ def fault(request: HttpRequest, fault_name: str) -> HttpResponse:
 def _find_device(request: HttpRequest, device_id: uuid.UUID) -> Device:
     visible = Patient.objects.visible_to(request.user)
     return get_object_or_404(Device.objects.consoles(), pk=device_id, patient__in=visible)
-
-
-def _render(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-    without_sidebar = {**admin.site.each_context(request), "is_nav_sidebar_enabled": False}
-    return TemplateResponse(request, template, {**without_sidebar, **context})

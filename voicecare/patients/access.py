@@ -53,8 +53,12 @@ def may(user: User, permission: str) -> bool:
 
 
 def _has_no_role(user: User) -> bool:
-    is_clinician = not user.is_staff or user.patients.exists() or user.clinics.exists()
-    return is_clinician and not user.get_all_permissions() and not user.groups.exists()
+    """The result is kept with the user, as Django keeps the permissions of a user."""
+    if not hasattr(user, "_has_no_role"):
+        is_clinician = not user.is_staff or user.patients.exists() or user.clinics.exists()
+        has_no_role = is_clinician and not user.get_all_permissions() and not user.groups.exists()
+        user._has_no_role = has_no_role  # type: ignore[attr-defined]
+    return user._has_no_role  # type: ignore[attr-defined, no-any-return]
 
 
 class CallPermission(BasePermission):

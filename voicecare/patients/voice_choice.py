@@ -13,14 +13,18 @@ class VoiceSelect(forms.Select):
     """A choice of a voice, so that it can be listened to before the page is saved.
 
     The script gives the player the address of the chosen voice, in the language that is chosen on the same page.
-    Without the script, the player plays the voice that is saved.
+    Without the script, the player plays the voice that is saved. `preview` is the name of the route of previews.
     """
+
+    def __init__(self, preview: str = "admin-voice-preview") -> None:
+        super().__init__()
+        self._preview = preview
 
     class Media:
         js = ("voicecare/voice_choice.js",)
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:  # noqa: ANN401 - Django's signature
-        address = reverse("admin-voice-preview", args=[uuid.UUID(int=0)])
+        address = reverse(self._preview, args=[uuid.UUID(int=0)])
         player = format_html(
             '<audio class="voice-player" controls preload="none" data-voice="{}" data-address="{}"'
             ' aria-label="A preview of the chosen voice"{}></audio>',

@@ -19,17 +19,22 @@
         line.replaceChildren(...(state || []));
     }
 
+    /** Finds the same link or button in the new content. */
+    function selector({ id, attributes: { href } }) {
+        return id ? `#${CSS.escape(id)}` : `a[href="${CSS.escape(href?.value ?? "")}"]`;
+    }
+
     function replace(html) {
         const fresh = document.createElement("template");
         fresh.innerHTML = html;
         if (fresh.innerHTML === part.innerHTML) {
             return;
         }
-        const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+        const focused = part.contains(document.activeElement) ? selector(document.activeElement) : null;
         const before = news();
         part.replaceChildren(fresh.content);
         if (focused) {
-            (part.querySelector(`a[href="${CSS.escape(focused)}"]`) || document.getElementById("content-start")).focus();
+            (part.querySelector(focused) || document.getElementById("content-start")).focus();
         }
         if (news() !== before) {
             document.querySelector("[data-poll-news]").textContent = news();
