@@ -28,6 +28,7 @@ from voicecare.admin.login import AdminLoginForm
 from voicecare.admin.two_factor import is_verified, must_set_up, two_factor_page
 from voicecare.audit.models import Action
 from voicecare.audit.recording import record
+from voicecare.console import devices
 from voicecare.dashboard import ranges
 from voicecare.dashboard.chart import csv_response
 from voicecare.dashboard.chart_registry import ChartRegistry
@@ -107,6 +108,7 @@ class VoicecareAdminSite(AdminSite):
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         if request.method == "POST" and request.user.is_authenticated:
+            devices.revoke_of_session(request)
             record(request, Action.LOG_OUT)
         return super().logout(request, extra_context)
 

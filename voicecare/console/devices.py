@@ -39,7 +39,7 @@ def issue(request: HttpRequest, patient: Patient, audio_format: str, *, takes_me
 
 
 def revoke_of_session(request: HttpRequest) -> None:
-    """Ends the devices of all pages of this session. Their connections are closed within 2 s."""
+    """Ends the devices of all pages of this session, at a logout. Their connections are closed within 2 s."""
     for device in Device.objects.consoles().filter(pk__in=request.session.get(SESSION_KEY, []), revoked_at=None):
         revoke(request, device)
 

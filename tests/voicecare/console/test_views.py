@@ -1,5 +1,6 @@
 """The pages and calls of the device console: who may open it, its token, and the faults of the sandbox."""
 
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -194,6 +195,15 @@ def test_a_logout_ends_the_pages_of_this_session_only(clinician: Client, alice: 
     assert [*AuditEntry.objects.order_by("pk").values_list("action", flat=True)] == ["add", "add", "revoke", "log_out"]
 
 
+def test_a_logout_of_the_admin_ends_the_pages_of_this_session_too(alice: Member):
+    client = logged_in(user_for(alice, is_staff=True))
+    ended = issue(client, alice).json()["device"]
+    client.post(reverse("admin:logout"))
+    assert Device.objects.get(pk=ended).revoked_at is not None
+    entries = AuditEntry.objects.order_by("pk").values_list("action", "source")
+    assert [*entries] == [("add", "console"), ("revoke", "admin"), ("log_out", "admin")]
+
+
 def test_nobody_keeps_or_revokes_other_devices(clinician: Client, alice: Member, bob: Member, admin_client: Client):
     others = issue(admin_client, bob).json()["device"]
     for device in (alice.device.pk, others):
@@ -284,6 +294,26 @@ def test_without_a_sandbox_there_are_no_faults(
     assert "sandbox-faults" not in clinician.get(page_of(alice)).content.decode()
     assert choose(clinician, "down").status_code == 404
     assert at_sandbox.faults() == []
+
+
+def test_the_active_fault_is_shown_when_the_page_opens(clinician: Client, alice: Member, at_sandbox: SandboxProcess):
+    def pressed() -> list[str]:
+        page = clinician.get(page_of(alice)).content.decode()
+        return re.findall(r'aria-pressed="true" data-fault="/console/faults/([\w-]+)/"', page)
+
+    assert choose(clinician, "down").status_code == 204
+    assert pressed() == ["down"]
+    assert choose(clinician, "off").status_code == 204
+    assert pressed() == ["off"]
+    at_sandbox.fault(kind="stall_first")
+    assert pressed() == []
+
+
+def test_a_page_without_a_sandbox_that_answers_opens(
+    clinician: Client, alice: Member, settings: Settings, unused_tcp_port_factory: Callable
+):
+    settings.ELEVENLABS_BASE_URL = f"http://127.0.0.1:{unused_tcp_port_factory()}"
+    assert 'aria-pressed="true"' not in clinician.get(page_of(alice)).content.decode()
 
 
 def test_a_sandbox_that_does_not_run_is_said(clinician: Client, settings: Settings, unused_tcp_port_factory: Callable):
